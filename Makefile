@@ -1,0 +1,62 @@
+# Every target is one `python -m ...` line, and works without make too (Windows: use those lines).
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train stage0 stage1 shakespeare sample exams test test-oracle bench lint clean
+
+PYTHON ?= python3
+PY     := .venv/bin/python
+QUOTE   = '$(subst ','\'',$(1))'
+FLAG    = $(if $($(1)),--$(2) $(call QUOTE,$($(1))))
+COMMON  = $(call FLAG,RUN,run) $(call FLAG,SIZE,size) $(call FLAG,SEED,seed) $(call FLAG,WORKERS,workers) \
+          $(if $(filter-out 0,$(RESUME)),--resume)
+TEXTS   = $(COMMON) $(call FLAG,TEXT,text)
+
+help:  ## show this list
+	@echo "make TARGET [RUN=demo] [SIZE=nano|small|base] [SEED=0] [WORKERS=2] [RESUME=1] [ARGS=\"--more options\"]"
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@echo "options of one target: $(PY) -m tinyllm COMMAND --help"
+
+setup: .venv/ready  ## make .venv and install what is needed           (1 min, once)
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
+	@touch $@
+
+train: setup  ## all stages in a row, then the scoreboard         (3 min; SIZE=nano 20 s) [TEXT=path]
+	$(PY) -m tinyllm train $(TEXTS) $(ARGS)
+
+stage0: setup  ## 0: a vocabulary and a random model               (5 s) [TEXT=path]
+	$(PY) -m tinyllm stage0 $(TEXTS) $(ARGS)
+
+stage1: setup  ## 1: pre-training on the next token                (2 min) [TEXT=path] [FROM=folder] [OBJECTIVE=masked]
+	$(PY) -m tinyllm stage1 $(TEXTS) $(call FLAG,FROM,from) $(call FLAG,OBJECTIVE,objective) $(ARGS)
+
+shakespeare: setup  ## the real-text example, characters               (1 min) TEXT=input.txt
+	$(PY) -m tinyllm shakespeare $(TEXTS) $(ARGS)
+
+sample: setup  ## let a stage write                                (1 s) [STAGE=1] [PROMPT="Once"]
+	$(PY) -m tinyllm sample $(COMMON) $(call FLAG,STAGE,stage) $(call FLAG,PROMPT,prompt) $(ARGS)
+
+exams: setup  ## measure every stage of a run again               (10 s)
+	$(PY) -m tinyllm exams $(COMMON) $(ARGS)
+
+test: setup  ## all tests that need nothing but this project     (3 min)
+	$(PY) -m pytest -q -m "not oracle" $(ARGS)
+
+ORACLE := $(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test,oracle]"
+
+test-oracle: setup  ## compare with torch, transformers and tokenizers  (2 min, installs them)
+	$(ORACLE)
+	$(PY) -m pytest -q -m oracle $(ARGS)
+
+bench: setup  ## speed beside torch and tokenizers, as ratios     (3 min, installs them)
+	$(ORACLE)
+	$(PY) tests/bench.py $(ARGS)
+
+lint: setup  ## check the style                                  (1 s)
+	$(PY) -m pip install --quiet --disable-pip-version-check ruff==0.17.6
+	$(PY) -m ruff check .
+
+clean:  ## remove .venv and caches; runs/ stays
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +

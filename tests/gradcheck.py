@@ -1,0 +1,42 @@
+"""One gradient check for everything: along a random direction, with a random weighting of the output.
+
+Never with ones: the outputs of a softmax or a norm have constant sums, so a backward that returns
+zeros would pass.
+"""
+
+import numpy as np
+
+
+def check_backward(forward, backward, args, rng, h=1e-6, tolerance=1e-6):
+    """`L = sum(out * r)` with a random r is one number, and dL/dout = r.
+
+    forward(*args) -> (out, cache); backward(dout, cache) -> one gradient per argument, or None for
+    an argument that has none. Everything in float64.
+    """
+    out, cache = forward(*args)
+    r = rng.standard_normal(out.shape)
+    gradients = backward(r, cache)
+    gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+    for i, (arg, gradient) in enumerate(zip(args, gradients, strict=True)):
+        if gradient is None:
+            continue
+        assert gradient.shape == arg.shape, f"argument {i}: gradient {gradient.shape}, value {arg.shape}"
+        direction = rng.standard_normal(arg.shape)
+        up, down = list(args), list(args)
+        up[i], down[i] = arg + h * direction, arg - h * direction
+        numeric = ((forward(*up)[0] - forward(*down)[0]) * r).sum() / (2 * h)
+        close(numeric, (gradient * direction).sum(), tolerance, f"argument {i}")
+
+
+def check_loss(loss, logits, rng, h=1e-6, tolerance=1e-6):
+    """loss(logits) -> (number, dlogits): the gradient along a random direction against the difference of losses."""
+    gradient = loss(logits)[1]
+    assert gradient.shape == logits.shape
+    direction = rng.standard_normal(logits.shape)
+    numeric = (loss(logits + h * direction)[0] - loss(logits - h * direction)[0]) / (2 * h)
+    close(numeric, (gradient * direction).sum(), tolerance, "logits")
+
+
+def close(numeric, analytic, tolerance, what):
+    assert abs(numeric - analytic) <= tolerance * (1 + abs(numeric) + abs(analytic)), \
+        f"{what}: backward says {analytic:.9g}, finite differences say {numeric:.9g}"

@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+from gradcheck import close
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import configs, random_model, rngs
+
+from tinyllm.objectives import weighted_nll
+from tinyllm.transformer import Config, Parameters, Transformer
+
+
+def whole_gradient(model, ids, dout, segments=None):
+    _, cache = model.forward(ids, segments)
+    grads = Parameters(model.config, np.full(model.params.flat.shape, np.nan))
+    model.backward(dout, cache, grads)
+    return grads
+
+
+@settings(max_examples=60)
+@given(st.sampled_from(["tokens", "score"]).flatmap(lambda head: configs(head=head)), st.integers(1, 3), st.booleans(), rngs)
+def test_whole_model_gradient(config, B, packed, rng):
+    model = random_model(config, rng)
+    ids = rng.integers(0, config.vocab, (B, config.context))
+    segments = np.sort(rng.integers(0, 3, ids.shape), axis=1) if packed else None
+    r = rng.standard_normal(model.forward(ids, segments)[0].shape)
+    gradient = whole_gradient(model, ids, r, segments)
+    assert np.isfinite(gradient.flat).all()                        # every parameter was written
+    params, start, h = model.params.flat, model.params.flat.copy(), 1e-6
+    for name in gradient:
+        direction = Parameters(config, np.zeros_like(start))
+        direction[name][:] = rng.standard_normal(direction[name].shape)
+        outs = []
+        for sign in (1, -1):
+            params[:] = start + sign * h * direction.flat
+            outs.append(model.forward(ids, segments)[0])
+        params[:] = start
+        close(((outs[0] - outs[1]) * r).sum() / (2 * h), gradient.flat @ direction.flat, 1e-6, name)
+
+
+@given(configs(causal=True), rngs, st.data())
+def test_logits_know_nothing_of_later_tokens(config, rng, data):
+    model = random_model(config, rng)
+    ids = rng.integers(0, config.vocab, (2, config.context))
+    t = data.draw(st.integers(0, config.context))
+    other = ids.copy()
+    other[:, t:] = rng.integers(0, config.vocab, other[:, t:].shape)
+    np.testing.assert_allclose(model.logits(ids)[:, :t], model.logits(other)[:, :t], rtol=1e-9, atol=1e-12)
+
+
+@given(configs(), rngs, st.data())
+def test_a_packed_row_equals_its_texts_alone(config, rng, data):
+    model = random_model(config, rng)
+    first, second = (rng.integers(0, config.vocab, data.draw(st.integers(1, 5))) for _ in range(2))
+    row = np.concatenate([first, second])[None]
+    segments = np.repeat([0, 1], [len(first), len(second)])[None]
+    together = model.forward(row, segments)[0][0]
+    # Rotary positions are relative, so it does not matter that the second text starts late.
+    np.testing.assert_allclose(together[:len(first)], model.logits(first), rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(together[len(first):], model.logits(second), rtol=1e-8, atol=1e-10)
+
+
+@given(configs(), rngs)
+def test_named_parameters_and_joint_matrices_are_views_of_one_buffer(config, rng):
+    params = Parameters(config)
+    values = rng.standard_normal(params.flat.shape).astype(np.float32)
+    params.flat[:] = values
+    assert sum(view.size for view in params.values()) == config.size()
+    np.testing.assert_array_equal(np.concatenate([view.ravel() for view in params.values()]), values)
+    for i, block in enumerate(params.blocks):
+        joint = np.concatenate([params[f"layers.{i}.attention.{w}"] for w in ("wq", "wk", "wv")])
+        np.testing.assert_array_equal(block["wqkv"], joint)
+        np.testing.assert_array_equal(block["gate_up"], np.concatenate([params[f"layers.{i}.mlp.gate"], params[f"layers.{i}.mlp.up"]]))
+
+
+@given(configs(head="tokens"), rngs)
+def test_single_precision_stays_single(config, rng):
+    model = random_model(config, rng, np.float32)
+    ids = rng.integers(0, config.vocab, (2, 3))
+    out, cache = model.forward(ids)
+    loss, dout = weighted_nll(out, ids, np.ones(ids.shape), 6)
+    grads = Parameters(config)
+    model.backward(dout, cache, grads)
+    assert out.dtype == dout.dtype == grads.flat.dtype == np.float32
+
+
+def test_a_new_model_guesses_evenly():
+    model = Transformer(Config(vocab=50, width=32)).initialise(np.random.default_rng(0))
+    ids = np.random.default_rng(1).integers(0, 50, (4, 32))
+    loss, _ = weighted_nll(model.logits(ids), np.roll(ids, -1, 1), np.ones(ids.shape), ids.size)
+    assert loss == pytest.approx(np.log(50), abs=0.05)
+
+
+def test_one_batch_can_be_learned_by_heart():
+    from tinyllm import optimizer
+    rng = np.random.default_rng(0)
+    config = Config(vocab=9, context=8, layers=2, width=16, heads=2)
+    model, grads = Transformer(config).initialise(rng), Parameters(config)
+    moments, ids = np.zeros((2, config.size()), np.float32), rng.integers(0, 9, (3, 9))
+    for step in range(150):
+        out, cache = model.forward(ids[:, :-1])
+        loss, dout = weighted_nll(out, ids[:, 1:], np.ones((3, 8)), 24)
+        model.backward(dout, cache, grads)
+        for part in optimizer.parts(config):
+            optimizer.update(part, model.params.flat, grads.flat, moments, step, 0.02, 0.01, 0.0)
+    assert loss < 0.3                                              # the first token of a row cannot be foreseen
+
+
+@pytest.mark.parametrize("wrong", [{"width": 10, "heads": 3}, {"heads": 4, "kv_heads": 3}, {"layers": 0}, {"width": 6, "heads": 2}])
+def test_shapes_that_cannot_be_are_refused_in_words(wrong):
+    with pytest.raises(ValueError, match=r"must be|do not divide"):
+        Config(vocab=10, **wrong)

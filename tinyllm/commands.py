@@ -1,0 +1,103 @@
+"""What `python -m tinyllm` can do besides single stages: several in a row, and looking at one.
+
+Each command is a settings dataclass and a function that takes it.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tinyllm import checkpoint, exams, report
+from tinyllm.parallel import Team
+from tinyllm.sampling import generate
+from tinyllm.stages import FOLDERS, s0_random, s1_pretrain
+from tinyllm.training import RunError, Settings, UsageError, option, read_json
+
+
+@dataclass(frozen=True)
+class Train(Settings):
+    text: str = option("", "file or folder of text to pre-train on (default: the built-in world)")
+
+
+def train(cfg):
+    """All stages in order, then the scoreboard. Stages that are finished already are left as they are."""
+    common = vars(cfg)
+    s0_random.main(s0_random.Random(**common))
+    s1_pretrain.main(s1_pretrain.Pretrain(**common))
+    print(report.scoreboard(cfg.run))
+
+
+@dataclass(frozen=True)
+class Shakespeare(Settings):
+    run: str = option("shakespeare", "name of the run: everything is written to runs/<run>/")
+    text: str = option("", "the text: 1.1 MB of Shakespeare, or any other")
+    steps: int = option(2000, "batches of 12 windows of 64 characters")
+    method: str = option("muon", "optimizer of the block matrices", choices=("muon", "adamw"))
+
+
+def shakespeare(cfg):
+    """The real-text example, at the budget of nanoGPT's CPU recipe: 0.8 M parameters, 1.5 M characters."""
+    if not cfg.text:
+        raise UsageError("which text? make shakespeare TEXT=path/to/input.txt")
+    common = {key: getattr(cfg, key) for key in ("run", "seed", "workers", "resume", "text")}
+    s0_random.main(s0_random.Random(**common, vocab=256, layers=4, width=128, heads=4, hidden=344, context=64))
+    s1_pretrain.main(s1_pretrain.Pretrain(**common, rows=12, steps=cfg.steps, method=cfg.method))
+    print(report.scoreboard(cfg.run))
+
+
+@dataclass(frozen=True)
+class Sample(Settings):
+    stage: str = option("", "number or folder name of the stage (default: the last there is)")
+    prompt: str = option("", "text to continue (default: the beginning of a document)")
+    tokens: int = option(200, "tokens to write at most")
+    count: int = option(1, "how many samples")
+    temperature: float = option(0.8, "0 takes the likeliest token; 1 samples as the model believes")
+    top_k: int = option(0, "choose among the k likeliest tokens only (0: all)")
+    top_p: float = option(1.0, "choose among the fewest tokens that have this probability together")
+
+
+def sample(cfg):
+    """Let a stage continue a text."""
+    if not 0 <= cfg.temperature or not 0 < cfg.top_p <= 1 or cfg.top_k < 0 or cfg.tokens < 1 or cfg.count < 1:
+        raise UsageError("--temperature and --top-k must be 0 or more, --top-p in (0, 1], --tokens and --count 1 or more")
+    model, tokenizer = checkpoint.load(stage_folder(cfg.run, cfg.stage))
+    if tokenizer is None or not model.config.causal:
+        raise RunError(f"{stage_folder(cfg.run, cfg.stage)} cannot write: it has no tokenizer, or is a masked model")
+    start = [tokenizer.special["<|begin|>"], *tokenizer.encode(cfg.prompt)]
+    rows = generate(model, [start] * cfg.count, cfg.tokens, np.random.default_rng(cfg.seed), cfg.temperature,
+                    cfg.top_k, cfg.top_p, stop=[tokenizer.special["<|end|>"]])
+    for tokens, _ in rows:
+        ended = tokens[-1] == tokenizer.special["<|end|>"]
+        print(cfg.prompt + tokenizer.decode(tokens[:-1] if ended else tokens))
+
+
+def take_exams(cfg):
+    """Run every exam again on every finished stage of a run, and write the scoreboard."""
+    for name in FOLDERS:
+        folder = cfg.folder(name)
+        if not (folder / "model.safetensors").exists():
+            continue
+        model, tokenizer = checkpoint.load(folder)
+        made = read_json(folder / "stage.json")["settings"]
+        made = s1_pretrain.Pretrain(size=made["size"], seed=made["seed"], text=made["text"])
+        with Team(model.config, cfg.team_size()) as team:
+            team.replica.model.params.flat[:] = model.params.flat
+            print(f"exams of {folder}", file=sys.stderr)
+            exams.run(team, tokenizer, made, folder)
+    print(report.scoreboard(cfg.run))
+
+
+def stage_folder(run, stage):
+    """A stage's number or folder name -> its folder, the last finished one where none is named.
+
+    Raises RunError where there is none.
+    """
+    root = Path("runs") / run
+    there = [name for name in FOLDERS if (root / name / "model.safetensors").exists()]
+    wanted = [name for name in there if stage in (name, name.split("-")[0])] if stage else there[-1:]
+    if not wanted:
+        raise RunError(f"runs/{run} has {'no stage ' + stage if stage else 'no finished stage'}"
+                       + (f"; there is {', '.join(there)}" if there else f". Make one with: make train RUN={run}"))
+    return root / wanted[0]

@@ -1,0 +1,108 @@
+"""Text -> one long row of ids -> batches of windows.
+
+A file is a document; a folder is all its text files in the order of their names. Documents are bytes:
+nothing is ever undecodable. They are cut once, by length: the first nine tenths to train on, the rest
+to measure with, and never the other way round.
+"""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from tinyllm.conversation import shift
+from tinyllm.world import World
+
+CHARACTERS = {"nano": 500_000, "small": 6_000_000, "base": 20_000_000}               # of the built-in world
+
+
+class CorpusError(Exception):
+    """The text cannot be used: the message says why and what to do."""
+
+
+def load(settings):
+    """(training, validation) documents of a run: those of --text, or of the built-in world of its seed."""
+    if settings.text:
+        return split(read(settings.text))
+    world = World(settings.seed)
+    return world.documents("train", CHARACTERS[settings.size]), world.documents("val", CHARACTERS[settings.size] // 40)
+
+
+def read(path):
+    """File or folder -> list of documents (bytes). Hidden files and files with NUL bytes are not text.
+
+    Raises CorpusError where there is nothing to read.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise CorpusError(f"{path} not found: TEXT= takes a text file or a folder of text files")
+    files = [path] if path.is_file() else sorted(
+        p for p in path.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts))
+    try:
+        documents = [file.read_bytes() for file in files]
+    except OSError as error:
+        raise CorpusError(f"{error.filename} cannot be read: {error.strerror}") from None
+    if path.is_dir():
+        documents = [d for d in documents if b"\0" not in d[:8192]]
+    documents = [d for d in documents if d.strip()]
+    if not documents:
+        raise CorpusError(f"{path} holds no text" if path.is_dir() else f"{path} is empty")
+    return documents
+
+
+def split(documents, share=0.1):
+    """(training, validation) documents: the last `share` of all bytes is for validation, in one piece."""
+    total = sum(map(len, documents))
+    left = int(total * (1 - share))
+    training, validation = [], []
+    for document in documents:
+        cut = max(0, min(len(document), left))
+        while 0 < cut < len(document) and document[cut] & 0xC0 == 0x80:      # not inside a UTF-8 character
+            cut -= 1
+        left -= len(document)
+        training += [document[:cut]] if cut else []
+        validation += [document[cut:]] if cut < len(document) else []
+    return training, validation
+
+
+def pack(documents, tokenizer):
+    """Documents -> one row of ids, each document between a begin and an end token."""
+    begin, end = tokenizer.special["<|begin|>"], tokenizer.special["<|end|>"]
+    return np.array([i for d in documents for i in (begin, *tokenizer.encode(d), end)], np.int32)
+
+
+def windows(ids, context, rows, step, seed):
+    """The batch of a step: `rows` windows of `context` ids -> (ids, targets, weights), each (rows, context).
+
+    An epoch visits disjoint windows in random order, with another offset each time. Everything follows
+    from (seed, step), so there is no state to save. Raises CorpusError for a text shorter than a window.
+    """
+    if len(ids) <= context:
+        raise CorpusError(f"the text has {len(ids)} tokens, one context needs {context + 1}: "
+                          "use more text or a smaller --context")
+    count = max(1, (len(ids) - 1) // context - 1)
+    starts = []
+    for i in range(step * rows, (step + 1) * rows):
+        offset, order = _epoch(len(ids) - 1 - count * context, count, seed, i // count)
+        starts.append(offset + order[i % count] * context)
+    return shift(ids[np.array(starts)[:, None] + np.arange(context + 1)])
+
+
+@functools.lru_cache(maxsize=2)
+def _epoch(slack, count, seed, epoch):
+    rng = np.random.default_rng([seed, epoch])
+    return rng.integers(0, slack + 1), rng.permutation(count)
+
+
+def every_window(ids, context, rows):
+    """Disjoint windows over all of ids, in batches of `rows`: each position is a target exactly once.
+
+    The last window is filled up with weight 0.
+    """
+    count = -(-(len(ids) - 1) // context)
+    padded = np.zeros(count * context + 1, ids.dtype)
+    padded[:len(ids)] = ids
+    learned = np.zeros(len(padded), np.float32)
+    learned[:len(ids)] = 1
+    places = np.arange(count)[:, None] * context + np.arange(context + 1)
+    return [shift(padded[places[i:i + rows]], learned[places[i:i + rows]]) for i in range(0, count, rows)]

@@ -1,0 +1,120 @@
+"""Held-out measurements. Every one is run after every stage, so a stage that forgets is seen to forget.
+
+A result is {"value", "low", "high", "n"}: n items, and the interval that holds the true value with 95 %
+confidence. What does not apply to a run is None.
+"""
+
+import math
+
+import numpy as np
+
+from tinyllm import corpus
+from tinyllm.ngram import ngram_nats
+from tinyllm.objectives import hide_tokens, log_softmax
+from tinyllm.sampling import generate
+from tinyllm.training import write_json
+from tinyllm.world import World
+
+Z = 1.96                     # half-width of a 95 % interval, in standard errors
+
+
+def share(hits, n):
+    """hits out of n, with Wilson's interval (1927), which stays inside [0, 1] for few or one-sided results."""
+    if n == 0:
+        return None
+    p, z2 = hits / n, Z * Z
+    middle, spread = p + z2 / (2 * n), Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    return {"value": p, "low": max(0.0, (middle - spread) / (1 + z2 / n)),
+            "high": min(1.0, (middle + spread) / (1 + z2 / n)), "n": n}
+
+
+# ---- what workers compute ------------------------------------------------------------------------
+
+def token_nats(replica, batch):
+    """-log p of every target in a batch (ids, targets) -> (B, T)."""
+    ids, targets = batch
+    logp = log_softmax(replica.model.forward(ids)[0])
+    return -np.take_along_axis(logp, targets[..., None], axis=-1)[..., 0]
+
+
+def top_guesses(replica, ids):
+    """The most likely token at every position of ids (B, T)."""
+    return replica.model.forward(ids)[0].argmax(axis=-1)
+
+
+def likeliest(replica, prompts, tokens=8):
+    """Greedy continuations of a list of prompts."""
+    return [new for new, _ in generate(replica.model, prompts, tokens, temperature=0)]
+
+
+# ---- exams ---------------------------------------------------------------------------------------
+
+def reading(team, tokenizer, documents):
+    """How surprising the whole validation text is, window by window, every position scored once.
+
+    Bits per byte compares models of any vocabulary; nats per character is the custom for character
+    models. Special tokens are left out of both sums: they are not in the text.
+    """
+    ids = corpus.pack(documents, tokenizer)
+    context = team.replica.model.config.context
+    batches = corpus.every_window(ids, context, 32)
+    nats = np.concatenate(team.run(token_nats, [(inputs, targets) for inputs, targets, _ in batches]))
+    targets, weights = (np.concatenate([batch[i] for batch in batches]) for i in (1, 2))
+    width = np.array([len(piece) for piece in tokenizer.bytes_of]) * (np.arange(len(tokenizer)) < tokenizer.ordinary)
+    size = width[targets] * weights                                                  # bytes, 0 for special tokens
+    nats = nats * (size > 0)
+    rate = nats.sum() / size.sum()
+    error = np.sqrt(np.square(nats.sum(1) - rate * size.sum(1)).sum()) / size.sum()  # of a ratio of two sums
+    characters = sum(len(document.decode("utf-8", "replace")) for document in documents)
+    bits = [float(x / math.log(2)) for x in (rate, rate - Z * error, rate + Z * error)]
+    return {"bits_per_byte": dict(zip(("value", "low", "high"), bits), n=int(size.sum())),
+            "validation_nats_per_character": float(nats.sum() / characters)}
+
+
+def counting(training, validation):
+    """The same figures for a 5-gram table over the same two texts."""
+    text = b"\0".join(validation)                                                    # documents are told apart
+    nats = ngram_nats(b"\0".join(training), text)[np.frombuffer(text, np.uint8) != 0]
+    characters = sum(len(document.decode("utf-8", "replace")) for document in validation)
+    return {"fivegram_bits_per_byte": float(nats.sum() / len(nats) / math.log(2)),
+            "fivegram_nats_per_character": float(nats.sum() / characters)}
+
+
+def hidden_tokens(team, tokenizer, documents, seed=0):
+    """For a masked model: how often its first guess is the token that was hidden, and how often
+    the most frequent token would have been."""
+    ids = corpus.pack(documents, tokenizer)
+    batches = []
+    for i, (window, _, weights) in enumerate(corpus.every_window(ids, team.replica.model.config.context, 32)):
+        hidden, targets, chosen = hide_tokens(window, tokenizer.ordinary, tokenizer.special["<|mask|>"],
+                                              np.random.default_rng([seed, i]))
+        batches.append((hidden, targets, chosen * weights > 0))
+    guesses = team.run(top_guesses, [hidden for hidden, _, _ in batches])
+    asked = np.concatenate([targets[chosen] for _, targets, chosen in batches])
+    hits = sum(int((guess == targets)[chosen].sum()) for guess, (_, targets, chosen) in zip(guesses, batches))
+    return {"masked_top1": share(hits, asked.size), "masked_majority": share(int(np.bincount(asked).max()), asked.size)}
+
+
+def cloze(team, tokenizer, items):
+    """Sentences of the world without their last word: how often the model's likeliest ending is the true one."""
+    asked = [[tokenizer.special["<|begin|>"], *tokenizer.encode(text)] for text, _ in items]
+    written = sum(team.run(likeliest, [asked[i:i + 50] for i in range(0, len(asked), 50)]), [])
+    hits = sum(tokenizer.decode(tokens).startswith(f" {answer}.") for tokens, (_, answer) in zip(written, items))
+    return share(hits, len(items))
+
+
+def run(team, tokenizer, settings, folder):
+    """Every exam on the team's model; the results go to exams.json in `folder`, and are returned."""
+    training, validation = corpus.load(settings)
+    results = counting(training, validation)
+    if team.replica.model.config.causal:
+        results |= reading(team, tokenizer, validation)
+        if not settings.text:
+            world = World(settings.seed)
+            results |= {"floor_bits_per_byte": world.floor(),
+                        "fact_cloze": cloze(team, tokenizer, world.fact_clozes()),
+                        "story_cloze": cloze(team, tokenizer, world.story_clozes(300))}
+    else:
+        results |= hidden_tokens(team, tokenizer, validation)
+    write_json(folder / "exams.json", results)
+    return results

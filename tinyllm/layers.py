@@ -1,0 +1,191 @@
+"""The layers of a transformer, each as a pair: `f_forward` and `f_backward`.
+
+    out, cache = f_forward(x, w)           # cache: what the way back needs
+    dx, dw = f_backward(dout, cache)       # one gradient for each argument, in the same order
+
+No state, no classes. dout has the shape of out, dx the shape of x, always; a gradient is a new array,
+or is written once into the array passed for it. Nothing is added up in place, so there is no zero_grad
+to forget. Everything works in float32 (to train) and float64 (to check), and never mixes them: scalars
+come from `math`, because an np.float64 scalar would turn a float32 array into float64.
+
+Shapes:  B batch   T time   N = B * T rows   C width   V vocabulary
+         H query heads   K key/value heads   G = H // K   D head dimension   F hidden width of the MLP
+"""
+
+import math
+
+import numpy as np
+
+
+# ---- embedding: a row of a table for each id ------------------------------------------------------
+
+def embedding_forward(ids, w):
+    """ids (N,) integers, w (V, C) -> out (N, C)."""
+    return w[ids], (ids, w)
+
+
+def embedding_backward(dout, cache):
+    """out = onehot(ids) w  ->  dw = onehot(ids)^T dout: a token met in many places adds them all up.
+
+    Only ids that occur get a row in the one-hot matrix, so a large vocabulary costs nothing. As a
+    matrix product this is several times faster than np.add.at.
+    """
+    ids, w = cache
+    present, row = np.unique(ids, return_inverse=True)
+    onehot = (np.arange(len(present))[:, None] == row).astype(dout.dtype)             # (present, N)
+    dw = np.zeros_like(w)
+    dw[present] = onehot @ dout
+    return dw
+
+
+# ---- linear: y = W x, the only layer that mixes channels ------------------------------------------
+
+def linear_forward(x, w):
+    """x (N, C), w (out, in=C) as PyTorch stores it -> (N, out)."""
+    return x @ w.T, (x, w)
+
+
+def linear_backward(dout, cache, dw=None):
+    """out = x w^T  ->  dx = dout w,  dw = dout^T x. Written into `dw` where that array is given."""
+    x, w = cache
+    return dout @ w, np.matmul(dout.T, x, out=dw)
+
+
+# ---- RMSNorm: every row to length sqrt(C), then a gain per channel ---------------------------------
+
+def rmsnorm_forward(x, g, eps=1e-5):
+    """out = g * n,  n = x * r,  r = 1 / sqrt(mean(x^2) + eps).   x (N, C), g (C,).   Zhang & Sennrich 2019."""
+    r = np.vecdot(x, x)[:, None]                                                     # (N, 1)
+    r *= 1 / x.shape[1]
+    r += eps
+    np.sqrt(r, out=r)
+    np.divide(1, r, out=r)
+    n = x * r
+    return n * g, (n, r, g)
+
+
+def rmsnorm_backward(dout, cache):
+    """With dn = g * dout, row by row:
+
+    dg = sum over rows of dout * n
+    dx = r * (dn - n * mean(dn * n)): the straight path, minus the part along n, because making x
+         longer leaves n as it is (exactly so for eps = 0). It comes from dr/dx = -r^3 x / C.
+    """
+    n, r, g = cache
+    dg = np.einsum("nc,nc->c", dout, n)
+    dx = dout * g
+    along = np.vecdot(dx, n)[:, None]                                                # (N, 1)
+    along *= 1 / n.shape[1]
+    dx -= n * along
+    dx *= r
+    return dx, dg
+
+
+# ---- rotary positions: turn each pair of channels by an angle that grows with the position --------
+
+def rope_turns(T, D, theta, dtype, start=0):
+    """Rotations as complex numbers e^(i t theta^(-2j/D)), shape (T, 1, D/2).   Su et al. 2021.
+
+    The dot product of a query turned by t and a key turned by s depends on t - s alone.
+    """
+    angle = np.arange(start, start + T)[:, None] * theta ** (-np.arange(0, D, 2) / D)
+    return np.exp(1j * angle)[:, None, :].astype(np.result_type(dtype, np.complex64))
+
+
+def rope_forward(x, turns, out=None):
+    """x (B, T, H, D): channels 2j and 2j+1 are the parts of one complex number, times turns (T, 1, D/2)."""
+    out = np.empty(x.shape, x.dtype) if out is None else out
+    np.multiply(x.view(turns.dtype), turns, out=out.view(turns.dtype))
+    return out, turns
+
+
+def rope_backward(dout, turns, out=None):
+    """A rotation is undone by the opposite rotation, and its transpose is its inverse: dx = dout * conj(turns)."""
+    return rope_forward(dout, turns.conj(), out)[0]
+
+
+# ---- attention: every position looks at the others and takes a weighted mean of their values -------
+
+def causal_mask(T, dtype):
+    """(T keys, T queries): 0 where a query may look, -inf where the key lies in its future."""
+    return np.tril(np.full((T, T), -np.inf, dtype), -1)
+
+
+def attention_forward(q, k, v, mask=None):
+    """softmax(k q^T / sqrt(D) + mask) over the keys, times v.   Vaswani et al. 2017; grouped heads Ainslie et al. 2023.
+
+    q (B, T, H, D), k and v (B, T, K, D), H a multiple of K: query head h reads key/value head h // G.
+    mask: added to the scores, broadcast to (B, K, G, T keys, T queries); None lets everyone see all.
+    Returns (B, T, H, D). Scores lie with keys in rows: the softmax then reduces over rows, which
+    NumPy does at full vector width.
+    """
+    (B, T, H, D), K = q.shape, k.shape[2]
+    q = (q * (1 / math.sqrt(D))).reshape(B, T, K, H // K, D).transpose(0, 2, 3, 1, 4)   # (B, K, G, T, D)
+    k = k.transpose(0, 2, 1, 3)[:, :, None]                                          # (B, K, 1, T, D)
+    v = v.transpose(0, 2, 1, 3)[:, :, None]
+    p = k @ q.swapaxes(-1, -2)                                                       # (B, K, G, T, T)
+    if mask is not None:
+        p += mask
+    p -= p.max(axis=-2, keepdims=True)
+    np.exp(p, out=p)
+    p /= p.sum(axis=-2, keepdims=True)
+    out = np.empty((B, T, H, D), q.dtype)
+    np.matmul(p.swapaxes(-1, -2), v, out=out.reshape(B, T, K, H // K, D).transpose(0, 2, 3, 1, 4))
+    return out, (q, k, v, p, out)
+
+
+def attention_backward(dout, cache):
+    """The forward lines, last to first, with p (keys, queries) and q already divided by sqrt(D):
+
+    out = p^T v                         ->  dp = v dout^T          dv = p dout
+    p = softmax(s) down each column     ->  ds = p * (dp - sum over keys of p * dp)
+                                            and that sum is dout . out, one number per query
+    s = k q^T                           ->  dk = ds q              dq = ds^T k / sqrt(D)
+
+    The mask needs no line of its own: p is 0 there, so ds is 0 there. A key/value head serves G query
+    heads, so its gradient is the sum over them.
+    """
+    q, k, v, p, out = cache
+    B, K, G, T, D = q.shape
+    heads = dout.reshape(B, T, K, G, D).transpose(0, 2, 3, 1, 4)                     # (B, K, G, T, D)
+    inner = np.vecdot(dout, out).reshape(B, T, K, G).transpose(0, 2, 3, 1)           # (B, K, G, T)
+    dv = (p @ heads).sum(axis=2)                                                     # (B, K, T, D)
+    ds = v @ heads.swapaxes(-1, -2)                                                  # (B, K, G, T, T)
+    ds -= inner[..., None, :]
+    ds *= p
+    dk = (ds @ q).sum(axis=2)
+    dq = ds.swapaxes(-1, -2) @ k
+    dq *= 1 / math.sqrt(D)
+    return (dq.transpose(0, 3, 1, 2, 4).reshape(B, T, K * G, D),
+            dk.transpose(0, 2, 1, 3), dv.transpose(0, 2, 1, 3))
+
+
+# ---- SwiGLU: a gate decides how much of each hidden channel passes ---------------------------------
+
+def swiglu_forward(x):
+    """x (N, 2F) = gate | up  ->  silu(gate) * up, (N, F), where silu(a) = a * sigmoid(a).   Shazeer 2020."""
+    F = x.shape[1] // 2
+    gate, up = x[:, :F], x[:, F:]
+    s = gate * 0.5                       # sigmoid(a) = (1 + tanh(a/2)) / 2: tanh never overflows
+    np.tanh(s, out=s)
+    s *= 0.5
+    s += 0.5
+    silu = gate * s
+    return silu * up, (up, s, silu)
+
+
+def swiglu_backward(dout, cache):
+    """dup = dout * silu(gate),  dgate = dout * up * silu'(gate),  and with s = sigmoid(a):
+
+    silu'(a) = s + a s (1 - s) = s + silu(a) (1 - s)
+    """
+    up, s, silu = cache
+    dx = np.empty((len(dout), 2 * dout.shape[1]), dout.dtype)
+    dgate, dup = np.split(dx, 2, axis=1)
+    np.multiply(dout, silu, out=dup)
+    np.subtract(1, s, out=dgate)
+    dgate *= silu
+    dgate += s
+    dgate *= up
+    dgate *= dout
+    return dx

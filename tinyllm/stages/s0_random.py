@@ -1,0 +1,50 @@
+"""Stage 0: a vocabulary learned from the text, and a model that has learned nothing.
+
+Its loss is about ln V, the loss of guessing evenly among V tokens; every later figure is to be read
+beside that one.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyllm import corpus, exams, tokenizer
+from tinyllm.training import Run, Settings, UsageError, is_finished, option
+from tinyllm.transformer import Config, Transformer
+
+SHAPES = {"nano": {"layers": 2, "width": 64, "heads": 2, "context": 128},
+          "small": {"layers": 4, "width": 128, "heads": 4, "context": 256},
+          "base": {"layers": 8, "width": 256, "heads": 8, "context": 512}}
+
+
+@dataclass(frozen=True)
+class Random(Settings):
+    text: str = option("", "file or folder of text to learn the vocabulary from (default: the built-in world)")
+    vocab: int = option(512, "bytes and merges in the vocabulary; 256 is plain bytes")
+    layers: int = option(0, "number of layers (default: as the size says)")
+    width: int = option(0, "channels of the residual stream (default: as the size says)")
+    heads: int = option(0, "query heads (default: as the size says)")
+    kv_heads: int = option(0, "key/value heads (default: as many as heads)")
+    hidden: int = option(0, "hidden channels of the MLP (default: 8/3 of the width)")
+    context: int = option(0, "longest sequence in tokens (default: as the size says)")
+    theta: float = option(500.0, "base of the rotary angles; small, because the contexts are short")
+    untied: bool = option(False, "give the head its own matrix instead of the embedding table")
+
+
+def main(cfg):
+    if is_finished(cfg, "0-random"):
+        return
+    training, _ = corpus.load(cfg)
+    shape = {name: getattr(cfg, name) or size for name, size in SHAPES[cfg.size].items()}
+    try:
+        words = tokenizer.train(training, cfg.vocab)
+        config = Config(len(words), **shape, kv_heads=cfg.kv_heads, hidden=cfg.hidden, theta=cfg.theta,
+                        tied=not cfg.untied)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    model = Transformer(config).initialise(np.random.default_rng(cfg.seed))
+    with Run(cfg, "0-random", model, words, steps=0) as run:
+        print(f"{config.size():,} parameters, {len(words)} tokens in the vocabulary; ln V = {math.log(len(words)):.3f}")
+        run.finish()
+        exams.run(run.team, words, cfg, run.folder)

@@ -1,0 +1,81 @@
+"""Stage 1: read. Every token of a text is predicted from those before it, and that is all.
+
+OBJECTIVE=masked trains the other classic instead: tokens are hidden, and predicted from both sides
+(Devlin et al. 2018). Such a model cannot write from left to right, so it goes to 1-masked/ and no
+later stage builds on it.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyllm import checkpoint, corpus, exams
+from tinyllm.objectives import hide_tokens, weighted_nll
+from tinyllm.sampling import generate
+from tinyllm.training import Rates, Run, Settings, is_finished, option, parent_of
+from tinyllm.transformer import Transformer
+
+BUDGETS = {"nano": {"rows": 16, "steps": 200}, "small": {"rows": 12, "steps": 1000}, "base": {"rows": 16, "steps": 4000}}
+
+
+@dataclass(frozen=True)
+class Pretrain(Settings):
+    text: str = option("", "file or folder of text to train on (default: the built-in world)")
+    origin: str = option("", "checkpoint folder to start from (default: 0-random of this run)", flag="from")
+    objective: str = option("next", "predict the next token, or hidden ones", choices=("next", "masked"))
+    rows: int = option(0, "sequences in a batch (default: as the size says)")
+    steps: int = option(0, "batches to train on (default: as the size says)")
+    accumulate: int = option(1, "pieces that each worker cuts its share of a batch into, to save memory")
+    method: str = option("muon", "optimizer of the block matrices", choices=("muon", "adamw"))
+    muon_rate: float = option(0.02, "peak learning rate of Muon")
+    adamw_rate: float = option(3e-3, "peak learning rate of AdamW")
+    decay: float = option(0.1, "weight decay of AdamW's matrices")
+    warmup: int = option(100, "steps until the learning rate has risen to its peak")
+    save_every: int = option(200, "steps between checkpoints")
+    evaluate_every: int = option(0, "steps between losses on the whole validation text (default: a quarter of all)")
+
+
+def main(cfg):
+    masked = cfg.objective == "masked"
+    stage = "1-masked" if masked else "1-pretrain"
+    parent = parent_of(cfg, "0-random", "stage0")
+    if is_finished(cfg, stage, parent):
+        return
+    model, tokenizer = checkpoint.load(parent)
+    config = dataclasses.replace(model.config, causal=not masked)
+    training, validation = corpus.load(cfg)
+    ids = corpus.pack(training, tokenizer)
+    hide = lambda batch, key: hide_tokens(batch[0], tokenizer.ordinary, tokenizer.special["<|mask|>"],
+                                          np.random.default_rng([cfg.seed, *key])) if masked else batch
+    budget = BUDGETS[cfg.size]
+    rows, steps = cfg.rows or budget["rows"], cfg.steps or budget["steps"]
+    every = cfg.evaluate_every or max(1, steps // 4)
+    rates = Rates(cfg.method, cfg.muon_rate, cfg.adamw_rate, cfg.decay, cfg.warmup)
+    batch = lambda step: hide(corpus.windows(ids, config.context, rows, step, cfg.seed), (1, step))
+    held_out = [hide(piece, (2, i)) for i, piece in enumerate(
+        corpus.every_window(corpus.pack(validation, tokenizer), config.context, 32))]
+
+    with Run(cfg, stage, Transformer(config, model.params), tokenizer, steps, parent, cfg.save_every) as run:
+        run.announce(weighted_nll, batch(0), rates, cfg.accumulate)
+        for step in run.steps():
+            inputs, targets, weights = batch(step)
+            run.train(step, weighted_nll, (inputs, targets, weights), weights.sum(), rates, cfg.accumulate)
+            if (step + 1) % every == 0 or step + 1 == steps:
+                run.validate(step, weighted_nll, held_out)
+                run.sample(step, say(run, held_out[0], masked))
+        run.finish()
+        exams.run(run.team, tokenizer, cfg, run.folder)
+
+
+def say(run, batch, masked, length=80):
+    """What the model makes of the first validation text: its own continuation, or its guesses in [brackets]."""
+    (ids, targets, weights), model, tokenizer = (a[0] for a in batch), run.model, run.tokenizer
+    if masked:
+        guesses = model.logits(ids)[:, :tokenizer.ordinary].argmax(axis=1)
+        return "".join(f"[{tokenizer.decode([g])}]" if w else tokenizer.decode([t])
+                       for g, t, w in zip(guesses, targets, weights))
+    start = ids[:16]
+    (new, _), = generate(model, [start], length, np.random.default_rng(0), temperature=0.8,
+                         stop=[tokenizer.special["<|end|>"]])
+    return tokenizer.decode(start) + " | " + tokenizer.decode(new)

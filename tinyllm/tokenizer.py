@@ -1,0 +1,229 @@
+"""Text <-> ids: byte-level byte-pair encoding, trained here, saved as a Hugging Face tokenizer.json.
+
+Ids 0 to 255 are the bytes themselves, so every string and every sequence of bytes has ids and comes
+back exactly. Ids from 256 on are pairs of earlier ids that were frequent when the tokenizer was
+trained: the most frequent pair became 256, and so on (Sennrich et al. 2016; on bytes: Radford et al.
+2019). Last come the special tokens, which no text can spell.
+
+Text is first cut into words; pairs never cross a cut.
+"""
+
+import heapq
+import json
+import re
+from collections import Counter, defaultdict
+from itertools import chain, pairwise
+from pathlib import Path
+
+SPECIALS = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|mask|>")
+
+# One digit; a run of letters or of other marks, either with the space before it; newlines; spaces
+# before a space; a space. Every class is spelled out in ASCII, and all that is not ASCII counts as a
+# letter: \w, \s and \p{L} differ between regular-expression engines and Unicode versions, these do
+# not. It also means the same whether it runs over characters or over the bytes of their UTF-8.
+LETTER, OTHER = r"[^\x00-@\[-`{-\x7f]", r"[\x00-\x09\x0b-\x1f!-/:-@\[-`{-\x7f]"
+PATTERN = rf"[0-9]| ?{LETTER}+| ?{OTHER}+|\n+| +(?= )| "
+_words = re.compile(PATTERN.encode()).findall
+
+CACHE_LIMIT = 2**20          # distinct words remembered while encoding
+
+
+class TokenizerError(ValueError):
+    """A tokenizer.json that cannot be read, ids or a vocabulary that cannot be; the message says why."""
+
+
+class Tokenizer:
+    """merges: list of (left id, right id); the i-th makes id 256 + i."""
+
+    def __init__(self, merges=()):
+        self.merges = list(merges)
+        self.bytes_of = [bytes([i]) for i in range(256)]
+        for left, right in self.merges:
+            self.bytes_of.append(self.bytes_of[left] + self.bytes_of[right])
+        self.ordinary = len(self.bytes_of)                          # ids below this one are text
+        self.special = {name: self.ordinary + i for i, name in enumerate(SPECIALS)}
+        self.bytes_of += [name.encode() for name in SPECIALS]
+        self._ids_of_word = _Words(self.merges)
+
+    def __len__(self):
+        return len(self.bytes_of)
+
+    def encode(self, text):
+        """str or bytes -> list of ids, never a special one. Lone surrogates are kept (as three bytes)."""
+        data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+        return list(chain.from_iterable(map(self._ids_of_word.__getitem__, _words(data))))
+
+    def decode_bytes(self, ids):
+        """Ids -> the exact bytes; special tokens appear as their names. Raises TokenizerError for an unknown id."""
+        try:
+            return b"".join([self.bytes_of[i] for i in self._checked(ids)])
+        except IndexError:
+            raise TokenizerError(f"id {max(ids)} is not in this vocabulary of {len(self)}") from None
+
+    def _checked(self, ids):
+        for i in ids:
+            if i < 0:
+                raise TokenizerError(f"id {i} is negative")
+            yield i
+
+    def decode(self, ids):
+        """Ids -> str. Bytes that are not UTF-8, as a model may produce, become U+FFFD."""
+        data = self.decode_bytes(ids)
+        try:
+            return data.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            return data.decode("utf-8", "replace")
+
+    def save(self, folder, chat_template=None):
+        """Write tokenizer.json and tokenizer_config.json, which Hugging Face libraries read."""
+        names = [_spell(piece) for piece in self.bytes_of[:self.ordinary]]
+        _write(Path(folder) / "tokenizer.json", {
+            "version": "1.0", "truncation": None, "padding": None,
+            "added_tokens": [{"id": i, "content": name, "single_word": False, "lstrip": False, "rstrip": False,
+                              "normalized": False, "special": True} for name, i in self.special.items()],
+            "normalizer": None, "pre_tokenizer": PRE_TOKENIZER, "post_processor": None, "decoder": BYTE_LEVEL,
+            "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
+                      "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
+                      "vocab": {name: i for i, name in enumerate(names)},
+                      "merges": [[names[left], names[right]] for left, right in self.merges]}})
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|begin|>", "eos_token": "<|end|>",
+                  "clean_up_tokenization_spaces": False}
+        _write(Path(folder) / "tokenizer_config.json", config | ({"chat_template": chat_template} if chat_template else {}))
+
+    @classmethod
+    def load(cls, folder):
+        """Read a tokenizer.json that `save` wrote. Raises TokenizerError for anything else, by name."""
+        path = Path(folder) / "tokenizer.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            model, vocab = found["model"], found["model"]["vocab"]
+            if model["type"] != "BPE" or found["pre_tokenizer"] != PRE_TOKENIZER or found["normalizer"]:
+                raise TokenizerError(f"{path} cuts text in another way than this project's tokenizers "
+                                     "do, so its ids cannot be reproduced here")
+            pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+            tokenizer = cls([(vocab[left], vocab[right]) for left, right in pairs])
+            expected = {_spell(piece): i for i, piece in enumerate(tokenizer.bytes_of[:tokenizer.ordinary])}
+            special = {token["content"]: token["id"] for token in found["added_tokens"]}
+            if expected != vocab or special != tokenizer.special:
+                raise TokenizerError(f"{path} numbers its tokens in another order than this project does")
+        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+            if isinstance(error, TokenizerError):
+                raise
+            raise TokenizerError(f"{path} is damaged ({type(error).__name__}: {error}): restore it from a copy") from None
+        return tokenizer
+
+
+class _Words(dict):
+    """word (bytes) -> ids, worked out when first asked for.
+
+    A word under way is a str with one character per id, because str.replace merges all places of a
+    pair at C speed. All places of the lowest pair at once is the same as one at a time from the left:
+    a merge only makes pairs with its new id, and they were all learned later than the pair itself.
+    """
+
+    def __init__(self, merges):
+        super().__init__()
+        self.rank = {(chr(left), chr(right)): 256 + i for i, (left, right) in enumerate(merges)}
+
+    def __missing__(self, word):
+        ids = word.decode("latin-1")
+        rank = self.rank.get
+        while len(ids) > 1:
+            best, left, right = min([(rank(pair, _NEVER), *pair) for pair in set(zip(ids, ids[1:]))])
+            if best == _NEVER:
+                break
+            ids = ids.replace(left + right, chr(best))
+        if len(self) >= CACHE_LIMIT:
+            self.clear()
+        self[word] = found = [ord(c) for c in ids]
+        return found
+
+
+_NEVER = 0x110000            # above every character: no merge
+
+
+def train(documents, vocab):
+    """A Tokenizer with `vocab` bytes and merges, learned from documents (an iterable of str or bytes).
+
+    Special tokens come on top. With vocab 256 there are no merges: ids are bytes. Stops earlier where
+    no pair occurs twice. Ties go to the smaller pair. Raises TokenizerError for vocab below 256.
+
+    Counting all pairs anew for each merge would take hours; instead a merge changes only the counts of
+    its neighbours, in the words that hold it, and a heap with outdated entries finds the next pair.
+    """
+    if vocab < 256:
+        raise TokenizerError(f"a vocabulary of {vocab} cannot hold the 256 bytes: choose 256 (plain bytes) or more")
+    if isinstance(documents, (str, bytes)):
+        documents = [documents]
+    seen = Counter()
+    for document in documents:
+        seen.update(_words(document.encode("utf-8", "surrogatepass") if isinstance(document, str) else document))
+    words, times = [list(word) for word in seen], list(seen.values())
+    count, where = defaultdict(int), defaultdict(set)               # pair -> occurrences; pair -> its words
+    for w, ids in enumerate(words):
+        for pair in pairwise(ids):
+            count[pair] += times[w]
+            where[pair].add(w)
+    heap = [(-n, pair) for pair, n in count.items()]
+    heapq.heapify(heap)
+    merges = []
+    while heap and len(merges) < vocab - 256:
+        n, pair = heapq.heappop(heap)
+        if -n != count[pair]:                                       # outdated: an entry with the true count follows
+            continue
+        if -n < 2:
+            break
+        new, changed = 256 + len(merges), defaultdict(int)
+        merges.append(pair)
+        for w in where.pop(pair):
+            _merge(words[w], pair, new, times[w], changed, where, w)
+        del count[pair]
+        changed.pop(pair, None)
+        for other, difference in changed.items():
+            if difference:
+                count[other] += difference
+                heapq.heappush(heap, (-count[other], other))
+    return Tokenizer(merges)
+
+
+def _merge(ids, pair, new, times, changed, where, w):
+    """Replace pair by new in one word, in place, noting how the counts of its neighbours change."""
+    left, right = pair
+    i = 0
+    while True:
+        try:
+            i = ids.index(left, i, -1)
+        except ValueError:
+            return
+        if ids[i + 1] == right:
+            if i:
+                changed[ids[i - 1], left] -= times
+                changed[ids[i - 1], new] += times
+                where[ids[i - 1], new].add(w)
+            if i + 2 < len(ids):
+                changed[right, ids[i + 2]] -= times
+                changed[new, ids[i + 2]] += times
+                where[new, ids[i + 2]].add(w)
+            ids[i:i + 2] = [new]
+        i += 1
+
+
+# ---- the file format -----------------------------------------------------------------------------
+
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+PRE_TOKENIZER = {"type": "Sequence", "pretokenizers": [
+    {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated", "invert": False}, BYTE_LEVEL]}
+
+# In the file a byte has to be a printable character. Printable Latin-1 stands for itself, the other
+# 68 bytes take the characters from 256 on, in order: the convention of GPT-2.
+_PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+_NAME = {b: chr(b) for b in _PRINTABLE}
+_NAME |= {b: chr(256 + i) for i, b in enumerate(sorted(set(range(256)) - set(_PRINTABLE)))}
+
+
+def _spell(piece):
+    return "".join(_NAME[b] for b in piece)
+
+
+def _write(path, value):
+    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8", newline="\n")

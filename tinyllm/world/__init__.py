@@ -1,0 +1,75 @@
+"""A small closed world, made from a seed: its people, their stories, its numbers.
+
+Nothing has to be downloaded to train on it, and it is its own oracle: it knows every true answer, what
+was said in training and what was not, and how many bits of chance its texts hold.
+
+What is held out is decided by content, never by position: `split_of` hashes a key that says what a
+story or a sum means, whatever its wording, and texts of one split hold only keys of that split. Facts
+about people are in every split: they are what there is to know.
+"""
+
+import hashlib
+
+from tinyllm.world import numbers, people, stories
+from tinyllm.world.dice import Dice
+
+
+def split_of(key):
+    """A key of meaning -> "test" (20 of 100), "val" (10) or "train"."""
+    place = int.from_bytes(hashlib.sha1(key.encode()).digest()[:8], "big") % 100
+    return "test" if place < 20 else "val" if place < 30 else "train"
+
+
+class World:
+    """The world of a seed: facts[name, relation] -> value."""
+
+    def __init__(self, seed=0):
+        self.seed = seed
+        self.facts = people.facts(Dice(f"facts of world {seed}"))
+
+    def documents(self, split, characters):
+        """Texts (bytes) of a split, `characters` long together. The same call gives the same texts."""
+        dice, made, length = Dice(f"{split} of world {self.seed}"), [], 0
+        while length < characters:
+            made.append(self.document(dice, split).encode())
+            length += len(made[-1])
+        return made
+
+    def document(self, dice, split):
+        """One text of the split: of a person, of several, a story, or numbers."""
+        kind = dice.among({"biography": 3, "gossip": 2, "story": 4, "numbers": 1})
+        if kind == "biography":
+            return people.biography(dice, self.facts)
+        if kind == "gossip":
+            return people.gossip(dice, self.facts)
+        if kind == "story":
+            return " ".join(self.held(dice, split, stories.story)[0])
+        return " ".join([numbers.counting(dice), *(self.held(dice, split, numbers.sum_up)[0] for _ in range(4))])
+
+    def held(self, dice, split, make):
+        """make(dice) -> (text, key), again until the key belongs to the split. What was thrown away costs
+        no bits, and that the key is of this split saves some: too few to be told apart."""
+        while True:
+            before = dice.bits
+            text, key = make(dice)
+            if split_of(key) == split:
+                return text, key
+            dice.bits = before
+
+    def floor(self, split="val", characters=100_000):
+        """Bits per byte that nobody can foresee who knows all facts: an estimate from many documents."""
+        dice, length = Dice(f"{split} of world {self.seed}"), 0
+        while length < characters:
+            length += len(self.document(dice, split).encode())
+        return dice.bits / length
+
+    def fact_clozes(self):
+        """[(beginning, answer)] for every fact, in a wording that the texts use."""
+        return [(people.TELL[relation][0].format(name=name, value="").removesuffix(" ."), value)
+                for (name, relation), value in self.facts.items()]
+
+    def story_clozes(self, count, split="test"):
+        """[(all but the last word, that word)] of `count` stories of a split: where does the thing end up?"""
+        dice = Dice(f"clozes of world {self.seed}")
+        told = [" ".join(self.held(dice, split, stories.story)[0]) for _ in range(count)]
+        return [tuple(text.removesuffix(".").rsplit(" ", 1)) for text in told]

@@ -16,7 +16,7 @@ def ngram_nats(training, text, order=5):
     seen, asked = (np.frombuffer(data, np.uint8).astype(np.int64) for data in (training, text))
     p = np.full(len(asked), 1 / 256)
     seen_code, asked_code = seen, asked                    # the last n + 1 bytes as one number
-    for n in range(order):
+    for n in range(min(order, len(seen), len(asked))):
         grams, count = np.unique(seen_code[n:], return_counts=True)
         contexts, first = np.unique(grams >> 8, return_index=True)
         total = np.add.reduceat(count, first)                                        # c(h)

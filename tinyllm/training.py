@@ -128,7 +128,7 @@ class Run:
         resume = self.folder / "resume"
         model, _ = checkpoint.load(resume)
         self.model.params.flat[:] = model.params.flat
-        tensors, _ = checkpoint.read_tensors(resume / "optimizer.safetensors")
+        tensors = checkpoint.read_tensors(resume / "optimizer.safetensors")
         for mine, saved in zip(self.team.replica.moments, (tensors["moment1"], tensors["moment2"])):
             mine[:] = saved
         state = read_json(resume / "state.json")

@@ -47,6 +47,8 @@ class Config:
         fill("kv_heads", self.heads)
         fill("head_dim", self.width // self.heads)
         fill("hidden", -(-8 * self.width // 96) * 32)
+        if self.head == "score":
+            object.__setattr__(self, "tied", True)                 # no second table to tell apart
         if self.heads % self.kv_heads:
             raise ValueError(f"{self.kv_heads} key/value heads do not divide {self.heads} heads")
         if self.head_dim % 2:

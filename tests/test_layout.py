@@ -1,0 +1,64 @@
+"""The shape of the project: who may import whom, and how long things may be."""
+
+import ast
+import io
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted(ROOT.glob("tinyllm/**/*.py"))
+ORDER = ["layers", "transformer", "objectives", "optimizer", "tokenizer", "conversation", "sampling", "tensors", "checkpoint",
+         "parallel", "training", "world", "corpus", "ngram", "exams", "stages", "report", "commands", "__main__"]
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{name.name}" for name in node.names) if node.module == "tinyllm" else [node.module]
+
+
+def room(module):
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def code_lines(path):
+    text = path.read_text(encoding="utf-8")
+    prose = {line for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+             and isinstance(node.value.value, str) for line in range(node.lineno, node.end_lineno + 1)}
+    blank = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+    lines = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in blank:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    return len(lines - prose)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_one_way(path):
+    here = room(".".join(path.relative_to(ROOT).with_suffix("").parts).replace(".__init__", ""))
+    for module in imports(path):
+        top = module.split(".")[0]
+        if top == "tinyllm" and room(module):
+            there = room(module)
+            if there != here:
+                assert ORDER.index(there) < ORDER.index(here), f"{here} may not import {there}"
+            elif here == "stages":
+                assert module == "tinyllm.stages" or path.name == "__init__.py", "stages never import one another"
+        else:
+            assert top in ("numpy", "tqdm", "tinyllm") or top in __import__("sys").stdlib_module_names, f"{path.name} imports {top}"
+
+
+def test_files_are_short_enough_to_read():
+    sizes = {path.name: code_lines(path) for path in SOURCES}
+    assert max(sizes.values()) <= 350 and sum(sizes.values()) <= 2800, sizes
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_file_says_what_it_is_for(path):
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert all(len(line) <= 110 for line in path.read_text(encoding="utf-8").splitlines())

@@ -1,4 +1,4 @@
-"""Speed beside a peer, as ratios: `make bench`. Not a test: figures differ by machine, and a busy one blurs them.
+"""Speed beside a peer, as ratios: `make bench`. Not a test: figures differ by machine.
 
     training step   against a torch eager model of the same shape, as a good PyTorch user writes it:
                     scaled_dot_product_attention, the RMSNorm module, fused AdamW (ours: AdamW too)
@@ -25,15 +25,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import tinyllm  # noqa: F401  (before NumPy: sets the number of BLAS threads)
 import numpy as np
 
+import tinyllm  # noqa: F401  (before NumPy: sets the number of BLAS threads)
+from tinyllm import optimizer
 from tinyllm import tokenizer as ours
 from tinyllm.objectives import weighted_nll
 from tinyllm.parallel import Team
 from tinyllm.sampling import generate
 from tinyllm.training import Rates, compute_gradient, compute_update, share_out
-from tinyllm import optimizer
 from tinyllm.transformer import Config, Transformer
 
 try:
@@ -47,8 +47,8 @@ try:
 except ImportError:
     tokenizers = None
 
-SMALL, SMALL_ROWS = Config(vocab=65, context=64, layers=4, width=128, heads=4), 12         # 0.8 M, 768 tokens
-LARGE, LARGE_ROWS = Config(vocab=512, context=128, layers=6, width=192, heads=6), 16       # 2.8 M, 2,048 tokens
+SMALL, SMALL_ROWS = Config(vocab=65, context=64, layers=4, width=128, heads=4), 12  # 0.8 M, 768 tokens
+LARGE, LARGE_ROWS = Config(vocab=512, context=128, layers=6, width=192, heads=6), 16  # 2.8 M, 2,048 tokens
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
@@ -73,6 +73,7 @@ def interleaved(rounds, *functions):
 # ---- the peer: the same model in torch -------------------------------------------------------------
 
 if torch:
+
     class Block(nn.Module):
         def __init__(self, c):
             super().__init__()
@@ -88,8 +89,8 @@ if torch:
             q, k, v = self.qkv(self.norm1(x)).view(B, T, 3, self.c.heads, -1).permute(2, 0, 3, 1, 4)
             q, k = turn(q, cos, sin), turn(k, cos, sin)
             if cache is not None:
-                cache[0][:, :, at:at + T], cache[1][:, :, at:at + T] = k, v
-                k, v = cache[0][:, :, :at + T], cache[1][:, :, :at + T]
+                cache[0][:, :, at : at + T], cache[1][:, :, at : at + T] = k, v
+                k, v = cache[0][:, :, : at + T], cache[1][:, :, : at + T]
             y = F.scaled_dot_product_attention(q, k, v, is_causal=T > 1)
             x = x + self.out(y.transpose(1, 2).reshape(B, T, C))
             gate, up = self.gate_up(self.norm2(x)).chunk(2, -1)
@@ -103,21 +104,28 @@ if torch:
         def __init__(self, c):
             super().__init__()
             self.c, self.embedding = c, nn.Embedding(c.vocab, c.width)
-            self.blocks, self.norm = nn.ModuleList(Block(c) for _ in range(c.layers)), nn.RMSNorm(c.width, eps=c.eps)
+            self.blocks, self.norm = (
+                nn.ModuleList(Block(c) for _ in range(c.layers)),
+                nn.RMSNorm(c.width, eps=c.eps),
+            )
             nn.init.normal_(self.embedding.weight, std=0.02)
-            angle = torch.arange(c.context)[:, None] * c.theta ** (-torch.arange(0, c.head_dim, 2) / c.head_dim)
+            angle = torch.arange(c.context)[:, None] * c.theta ** (
+                -torch.arange(0, c.head_dim, 2) / c.head_dim
+            )
             self.cos, self.sin = torch.cat((angle, angle), -1).cos(), torch.cat((angle, angle), -1).sin()
 
         def forward(self, ids, caches=None, at=0):
             x, T = self.embedding(ids), ids.shape[1]
             for i, block in enumerate(self.blocks):
-                x = block(x, self.cos[at:at + T], self.sin[at:at + T], caches and caches[i], at)
+                x = block(x, self.cos[at : at + T], self.sin[at : at + T], caches and caches[i], at)
             return self.norm(x) @ self.embedding.weight.T
 
 
 def peer_step(config, ids):
     model, ids = Peer(config), torch.tensor(ids)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1, fused=True
+    )
 
     def step():
         loss = F.cross_entropy(model(ids).view(-1, config.vocab), ids.view(-1))
@@ -125,6 +133,7 @@ def peer_step(config, ids):
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+
     return step
 
 
@@ -138,7 +147,10 @@ def our_step(team, config, ids):
         team.run(compute_gradient, shares)
         optimizer.clip(team.sum_gradients(len(shares)))
         number = next(steps)
-        team.run(compute_update, [(number, rates, 0.1, parts[w::team.workers]) for w in range(team.workers)])
+        team.run(
+            compute_update, [(number, rates, 0.1, parts[w :: team.workers]) for w in range(team.workers)]
+        )
+
     return step
 
 
@@ -165,7 +177,7 @@ def training(config, rows, rounds):
 def peak_flops():
     """Floating-point operations per second of one large matrix product on one thread."""
     a = np.ones((768, 768), np.float32)
-    seconds, = interleaved(20, lambda: a @ a)
+    (seconds,) = interleaved(20, lambda: a @ a)
     return 2 * 768**3 / seconds
 
 
@@ -186,6 +198,7 @@ def decoding(rows, rounds, tokens=63):
         for at in range(tokens):
             p = torch.softmax(peer(ids, caches, at)[:, -1], -1)
             ids = torch.multinomial(p, 1)
+
     seconds, other = interleaved(rounds, mine, theirs)
     return other / seconds
 
@@ -193,7 +206,10 @@ def decoding(rows, rounds, tokens=63):
 def some_text(size=1_000_000):
     """Text with the word statistics of a language: Zipf's law over made-up words."""
     rng = random.Random(0)
-    words = ["".join(rng.choices("etaoinshrdlucmfwypvbgkjqxz", range(26, 0, -1), k=rng.randint(1, 9))) for _ in range(20000)]
+    words = [
+        "".join(rng.choices("etaoinshrdlucmfwypvbgkjqxz", range(26, 0, -1), k=rng.randint(1, 9)))
+        for _ in range(20000)
+    ]
     text = " ".join(rng.choices(words, [1 / (i + 1) for i in range(len(words))], k=size // 4))
     return text[:size]
 
@@ -207,6 +223,7 @@ def tokenizing(text, rounds):
         began = time.perf_counter()
         fresh.encode(text)
         cold.append(time.perf_counter() - began)
+
     merges = ours.train(text, 1024).merges
     if tokenizers is None:
         interleaved(rounds, encode)
@@ -217,15 +234,24 @@ def tokenizing(text, rounds):
         level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         peer = tokenizers.Tokenizer(tokenizers.models.BPE())
         peer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, level])
-        peer.train_from_iterator([text], tokenizers.trainers.BpeTrainer(
-            vocab_size=1024, initial_alphabet=level.alphabet(), show_progress=False))
+        peer.train_from_iterator(
+            [text],
+            tokenizers.trainers.BpeTrainer(
+                vocab_size=1024, initial_alphabet=level.alphabet(), show_progress=False
+            ),
+        )
+
     seconds, other, _ = interleaved(rounds, lambda: ours.train(text, 1024), theirs, encode)
     return seconds / other, len(text) / 1e6 / statistics.median(cold)
 
 
 def processor():
     try:
-        return next(line.split(":")[1].strip() for line in open("/proc/cpuinfo", encoding="utf-8") if "model name" in line)
+        return next(
+            line.split(":")[1].strip()
+            for line in open("/proc/cpuinfo", encoding="utf-8")
+            if "model name" in line
+        )
     except (OSError, StopIteration):
         return platform.processor()
 
@@ -238,23 +264,38 @@ def main():
     small, small_all, small_floor = training(SMALL, SMALL_ROWS, 40)
     large, large_all, large_floor = training(LARGE, LARGE_ROWS, 12)
     bpe, encode = tokenizing(text, 5)
-    found = {"train_step_ratio_small": small, "train_step_ratio_large": large,
-             "train_step_ratio_all_cores_small": small_all, "train_step_ratio_all_cores_large": large_all,
-             "matmul_floor_small": small_floor, "matmul_floor_large": large_floor,
-             "decode_ratio_batch1": decoding(1, 10), "decode_ratio_batch64": decoding(64, 8),
-             "bpe_train_ratio": bpe, "bpe_encode_mb_per_s": encode}
-    about = {"cpu": processor(), "cores": CORES, "python": platform.python_version(), "numpy": np.__version__,
-             "torch": torch and torch.__version__, "tokenizers": tokenizers and tokenizers.__version__}
-    meaning = {"train_step_ratio_small": "step of 0.8 M parameters, 768 tokens, one thread: our time / torch's",
-               "train_step_ratio_large": "step of 2.8 M parameters, 2,048 tokens, one thread",
-               "train_step_ratio_all_cores_small": f"the small step on {CORES} cores / torch at its best thread count",
-               "train_step_ratio_all_cores_large": "the large step, likewise",
-               "matmul_floor_small": "share of our small step that its matmuls would take at peak",
-               "matmul_floor_large": "share of our large step, likewise",
-               "decode_ratio_batch1": "decoding, batch 1: our tokens per second / torch's",
-               "decode_ratio_batch64": "decoding, batch 64",
-               "bpe_train_ratio": "BPE training on 1 MB: our time / the Rust trainer's",
-               "bpe_encode_mb_per_s": "BPE encoding without warm-up, MB/s"}
+    found = {
+        "train_step_ratio_small": small,
+        "train_step_ratio_large": large,
+        "train_step_ratio_all_cores_small": small_all,
+        "train_step_ratio_all_cores_large": large_all,
+        "matmul_floor_small": small_floor,
+        "matmul_floor_large": large_floor,
+        "decode_ratio_batch1": decoding(1, 10),
+        "decode_ratio_batch64": decoding(64, 8),
+        "bpe_train_ratio": bpe,
+        "bpe_encode_mb_per_s": encode,
+    }
+    about = {
+        "cpu": processor(),
+        "cores": CORES,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": torch and torch.__version__,
+        "tokenizers": tokenizers and tokenizers.__version__,
+    }
+    meaning = {
+        "train_step_ratio_small": "step of 0.8 M parameters, 768 tokens, one thread: our time / torch's",
+        "train_step_ratio_large": "step of 2.8 M parameters, 2,048 tokens, one thread",
+        "train_step_ratio_all_cores_small": f"the small step on {CORES} cores / torch at its best",
+        "train_step_ratio_all_cores_large": "the large step, likewise",
+        "matmul_floor_small": "share of our small step that its matmuls would take at peak",
+        "matmul_floor_large": "share of our large step, likewise",
+        "decode_ratio_batch1": "decoding, batch 1: our tokens per second / torch's",
+        "decode_ratio_batch64": "decoding, batch 64",
+        "bpe_train_ratio": "BPE training on 1 MB: our time / the Rust trainer's",
+        "bpe_encode_mb_per_s": "BPE encoding without warm-up, MB/s",
+    }
     for key, value in found.items():
         print(f"{'-' if value is None else format(value, '.2f'):>8}  {meaning[key]}")
     Path("runs").mkdir(exist_ok=True)

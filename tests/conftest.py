@@ -6,8 +6,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import tinyllm  # noqa: E402, F401  (before NumPy: sets the number of BLAS threads)
 from hypothesis import HealthCheck, settings  # noqa: E402
+
+import tinyllm  # noqa: E402, F401  (before NumPy: sets the number of BLAS threads)
 
 # Machines differ in speed, so no test fails for being slow.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -4,7 +4,6 @@ Never with ones: the outputs of a softmax or a norm have constant sums, so a bac
 zeros would pass.
 """
 
-import numpy as np
 
 
 def check_backward(forward, backward, args, rng, h=1e-6, tolerance=1e-6):
@@ -29,7 +28,7 @@ def check_backward(forward, backward, args, rng, h=1e-6, tolerance=1e-6):
 
 
 def check_loss(loss, logits, rng, h=1e-6, tolerance=1e-6):
-    """loss(logits) -> (number, dlogits): the gradient along a random direction against the difference of losses."""
+    """loss(logits) -> (number, dlogits): dlogits along a random direction against a difference of losses."""
     gradient = loss(logits)[1]
     assert gradient.shape == logits.shape
     direction = rng.standard_normal(logits.shape)
@@ -38,5 +37,6 @@ def check_loss(loss, logits, rng, h=1e-6, tolerance=1e-6):
 
 
 def close(numeric, analytic, tolerance, what):
-    assert abs(numeric - analytic) <= tolerance * (1 + abs(numeric) + abs(analytic)), \
+    assert abs(numeric - analytic) <= tolerance * (1 + abs(numeric) + abs(analytic)), (
         f"{what}: backward says {analytic:.9g}, finite differences say {numeric:.9g}"
+    )

@@ -12,11 +12,20 @@ sizes = st.integers(1, 5)
 @st.composite
 def configs(draw, head="tokens", causal=None):
     kv_heads = draw(st.integers(1, 2))
-    return Config(vocab=draw(st.integers(2, 12)), context=draw(st.integers(2, 9)), layers=draw(st.integers(1, 3)),
-                  width=draw(st.integers(1, 9)), heads=kv_heads * draw(st.integers(1, 3)), kv_heads=kv_heads,
-                  head_dim=2 * draw(st.integers(1, 3)), hidden=draw(st.integers(1, 9)),
-                  theta=draw(st.sampled_from([10.0, 500.0, 10000.0])), tied=draw(st.booleans()),
-                  causal=draw(st.booleans()) if causal is None else causal, head=head)
+    return Config(
+        vocab=draw(st.integers(2, 12)),
+        context=draw(st.integers(2, 9)),
+        layers=draw(st.integers(1, 3)),
+        width=draw(st.integers(1, 9)),
+        heads=kv_heads * draw(st.integers(1, 3)),
+        kv_heads=kv_heads,
+        head_dim=2 * draw(st.integers(1, 3)),
+        hidden=draw(st.integers(1, 9)),
+        theta=draw(st.sampled_from([10.0, 500.0, 10000.0])),
+        tied=draw(st.booleans()),
+        causal=draw(st.booleans()) if causal is None else causal,
+        head=head,
+    )
 
 
 def random_model(config, rng, dtype=np.float64, scale=0.5):

@@ -40,6 +40,7 @@ def same(a, b):
 
 # ---- what is written comes back --------------------------------------------------------------------
 
+
 @settings(max_examples=40)
 @given(heads.flatmap(lambda head: configs(head=head)), rngs)
 def test_a_model_comes_back_bit_for_bit(tmp_path_factory, config, rng):
@@ -74,15 +75,22 @@ def test_other_types_and_shards_are_read(tmp_path_factory, config, rng, dtype, s
         part = {}
         for name in names[i::shards]:
             bits = found[name].view(np.uint32) >> 16
-            stored = {"F32": found[name], "F16": found[name].astype(np.float16), "BF16": bits.astype(np.uint16)}[dtype]
-            expected[name] = {"F32": found[name], "F16": stored.astype(np.float32),
-                              "BF16": (bits << 16).view(np.float32)}[dtype]
+            stored = {
+                "F32": found[name],
+                "F16": found[name].astype(np.float16),
+                "BF16": bits.astype(np.uint16),
+            }[dtype]
+            expected[name] = {
+                "F32": found[name],
+                "F16": stored.astype(np.float32),
+                "BF16": (bits << 16).view(np.float32),
+            }[dtype]
             part[name], place[name] = stored, f"model-{i}.safetensors"
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(tensors.DTYPES, "U16", "<u2")
             tensors.write(folder / f"model-{i}.safetensors", part)
         data = (folder / f"model-{i}.safetensors").read_bytes().replace(b'"U16"', b'"BF16"')
-        length = int.from_bytes(data[:8], "little") + data.count(b'"BF16"')        # one letter more each
+        length = int.from_bytes(data[:8], "little") + data.count(b'"BF16"')  # one letter more each
         (folder / f"model-{i}.safetensors").write_bytes(length.to_bytes(8, "little") + data[8:])
     (folder / "model.safetensors").unlink()
     (folder / "SHA256SUMS").unlink()
@@ -90,28 +98,40 @@ def test_other_types_and_shards_are_read(tmp_path_factory, config, rng, dtype, s
     again, _ = checkpoint.load(folder)
     for name in again.params:
         published = llama.published_name(name)
-        np.testing.assert_array_equal(llama.to_published(name, again.params[name], config), expected[published])
+        np.testing.assert_array_equal(
+            llama.to_published(name, again.params[name], config), expected[published]
+        )
 
 
 def test_sha256sum_can_check_a_folder(folder):
     checkpoint.save(folder, filled(1))
     if shutil.which("sha256sum"):
-        assert subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=folder).returncode == 0
+        subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
 
 
 def test_extra_files_and_what_else_lies_there(folder):
-    checkpoint.save(folder, filled(1), extra={"state.json": {"step": 3}, "more.safetensors": {"x": np.arange(3.0)}})
+    checkpoint.save(
+        folder, filled(1), extra={"state.json": {"step": 3}, "more.safetensors": {"x": np.arange(3.0)}}
+    )
     (folder / "metrics.jsonl").write_text("{}\n")
     (folder / "reward").mkdir()
     (folder / "reward" / "a").write_text("a")
     (folder / "resume").mkdir()
     checkpoint.save(folder, filled(2), extra={"other.json": {}}, drop=("resume",))
     names = {path.name for path in folder.iterdir()}
-    assert names == {"config.json", "model.safetensors", "SHA256SUMS", "other.json", "metrics.jsonl", "reward"}
+    assert names == {
+        "config.json",
+        "model.safetensors",
+        "SHA256SUMS",
+        "other.json",
+        "metrics.jsonl",
+        "reward",
+    }
     assert (folder / "reward" / "a").read_text() == "a"
 
 
 # ---- crashes ---------------------------------------------------------------------------------------
+
 
 class Crash(BaseException):
     """Stands for the power going out: nothing after it runs."""
@@ -127,16 +147,26 @@ def test_a_crash_at_any_call_leaves_the_old_or_the_new(folder, monkeypatch, exis
             checkpoint.save(folder, filled(1))
         left = [k]
 
-        def guarded(function):
+        def guarded(function, left=left):
             def call(*args, **kwargs):
                 if left[0] == 0:
                     raise Crash
                 left[0] -= 1
                 return function(*args, **kwargs)
+
             return call
+
         with monkeypatch.context() as patch:
-            for module, name in ((os, "rename"), (os, "fsync"), (os, "open"), (shutil, "rmtree"), (shutil, "copy2"),
-                                 (tensors, "write"), (checkpoint, "_write_json"), (checkpoint, "_sha256")):
+            for module, name in (
+                (os, "rename"),
+                (os, "fsync"),
+                (os, "open"),
+                (shutil, "rmtree"),
+                (shutil, "copy2"),
+                (tensors, "write"),
+                (checkpoint, "_write_json"),
+                (checkpoint, "_sha256"),
+            ):
                 patch.setattr(module, name, guarded(getattr(module, name)))
             try:
                 checkpoint.save(folder, filled(2))
@@ -151,7 +181,7 @@ def test_a_crash_at_any_call_leaves_the_old_or_the_new(folder, monkeypatch, exis
             assert same(model, filled(1)) or same(model, filled(2))
         except CheckpointError:
             assert not exists
-        checkpoint.save(folder, filled(3))                         # and leftovers are no obstacle
+        checkpoint.save(folder, filled(3))  # and leftovers are no obstacle
         assert same(checkpoint.load(folder)[0], filled(3))
         assert [path.name for path in folder.parent.iterdir()] == ["model"]
     pytest.fail("save never finished")
@@ -169,7 +199,9 @@ def test_killed_at_random_moments(folder):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([".", "tests"])}
     checkpoint.save(folder, filled(1))
     for seed in range(6):
-        process = subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, env=environment)
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, env=environment
+        )
         assert process.stdout.readline() == b"ready\n"
         time.sleep(random.Random(seed).uniform(0.05, 0.3))
         process.send_signal(signal.SIGKILL)
@@ -181,20 +213,35 @@ def test_killed_at_random_moments(folder):
 @pytest.mark.skipif(os.name == "nt", reason="needs RLIMIT_FSIZE")
 def test_a_full_disk_leaves_the_old_one(folder):
     checkpoint.save(folder, filled(1))
-    script = ("import resource, sys, tests.test_checkpoint as t; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
-              "try: t.checkpoint.save(sys.argv[1], t.filled(2))\n"
-              "except t.CheckpointError as error: print(error)")
+    script = (
+        "import resource, sys, tests.test_checkpoint as t\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))\n"
+        "try: t.checkpoint.save(sys.argv[1], t.filled(2))\n"
+        "except t.CheckpointError as error: print(error)"
+    )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([".", "tests"])}
-    said = subprocess.run([sys.executable, "-c", script, str(folder)], capture_output=True, text=True, env=environment)
+    said = subprocess.run(
+        [sys.executable, "-c", script, folder], capture_output=True, text=True, env=environment, check=False
+    )
     assert "could not be saved: File too large" in said.stdout and "untouched" in said.stdout, said
-    assert same(checkpoint.load(folder)[0], filled(1)) and [p.name for p in folder.parent.iterdir()] == ["model"]
+    assert same(checkpoint.load(folder)[0], filled(1)) and [p.name for p in folder.parent.iterdir()] == [
+        "model"
+    ]
 
 
 # ---- what is refused -------------------------------------------------------------------------------
 
+
 @settings(max_examples=150)
-@given(st.sampled_from(["config.json", "model.safetensors", "tokenizer.json", "SHA256SUMS", "model.safetensors.index.json"]),
-       st.sampled_from(["flip", "cut", "insert"]), st.integers(0, 10**9), st.binary(min_size=1, max_size=9), st.booleans())
+@given(
+    st.sampled_from(
+        ["config.json", "model.safetensors", "tokenizer.json", "SHA256SUMS", "model.safetensors.index.json"]
+    ),
+    st.sampled_from(["flip", "cut", "insert"]),
+    st.integers(0, 10**9),
+    st.binary(min_size=1, max_size=9),
+    st.booleans(),
+)
 def test_damage_is_refused_in_words(tmp_path_factory, name, how, at, junk, summed):
     """With sums always; without, what is still a whole checkpoint may load, and nothing else ever happens."""
     folder = tmp_path_factory.mktemp("c") / "model"
@@ -208,8 +255,11 @@ def test_damage_is_refused_in_words(tmp_path_factory, name, how, at, junk, summe
     path = folder / name
     before = path.read_bytes() if path.exists() else b"0123456789"
     at %= len(before)
-    after = {"flip": before[:at] + bytes([before[at] ^ junk[0]]) + before[at + 1:], "cut": before[:at],
-             "insert": before[:at] + junk + before[at:]}[how]
+    after = {
+        "flip": before[:at] + bytes([before[at] ^ junk[0]]) + before[at + 1 :],
+        "cut": before[:at],
+        "insert": before[:at] + junk + before[at:],
+    }[how]
     path.write_bytes(after)
     try:
         checkpoint.load(folder)
@@ -218,23 +268,29 @@ def test_damage_is_refused_in_words(tmp_path_factory, name, how, at, junk, summe
         assert str(folder) in str(error) and "\n" not in str(error).strip()
 
 
-@pytest.mark.parametrize("change, words", [
-    ({"model_type": "qwen2"}, "model_type 'qwen2' is not a Llama"),
-    ({"quantization_config": {"bits": 4}}, "quantised"),
-    ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
-    ({"attention_bias": True}, "attention_bias True"),
-    ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
-    ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "rope_parameters"),
-    ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
-    ({"hidden_size": True}, "hidden_size is True"),
-    ({"hidden_size": "4"}, "hidden_size is '4'"),
-    ({"num_hidden_layers": 10**9}, "1000000000 layers"),
-    ({"num_hidden_layers": 2}, "lack model.layers.1"),
-    ({"num_hidden_layers": 0}, "layers must be at least 1"),
-    ({"intermediate_size": 33}, "has shape"),
-    ({"num_attention_heads": 3, "num_key_value_heads": 2}, "do not divide"),
-    ({"tie_word_embeddings": False}, "lack lm_head.weight"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"model_type": "qwen2"}, "model_type 'qwen2' is not a Llama"),
+        ({"quantization_config": {"bits": 4}}, "quantised"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        ({"attention_bias": True}, "attention_bias True"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "rope_parameters"),
+        (
+            {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
+            "partial_rotary_factor",
+        ),
+        ({"hidden_size": True}, "hidden_size is True"),
+        ({"hidden_size": "4"}, "hidden_size is '4'"),
+        ({"num_hidden_layers": 10**9}, "1000000000 layers"),
+        ({"num_hidden_layers": 2}, "lack model.layers.1"),
+        ({"num_hidden_layers": 0}, "layers must be at least 1"),
+        ({"intermediate_size": 33}, "has shape"),
+        ({"num_attention_heads": 3, "num_key_value_heads": 2}, "do not divide"),
+        ({"tie_word_embeddings": False}, "lack lm_head.weight"),
+    ],
+)
 def test_what_cannot_be_represented_is_refused_by_name(folder, change, words):
     checkpoint.save(folder, filled(1))
     (folder / "SHA256SUMS").unlink()
@@ -248,7 +304,11 @@ def test_rope_theta_is_found_where_older_and_newer_files_write_it(folder):
     checkpoint.save(folder, filled(1))
     (folder / "SHA256SUMS").unlink()
     config = json.loads((folder / "config.json").read_text())
-    for rope, theta in (({"rope_theta": 123.0}, 123.0), ({"rope_parameters": {"rope_theta": 77.0}}, 77.0), ({}, 10000.0)):
+    for rope, theta in (
+        ({"rope_theta": 123.0}, 123.0),
+        ({"rope_parameters": {"rope_theta": 77.0}}, 77.0),
+        ({}, 10000.0),
+    ):
         kept = {key: value for key, value in config.items() if not key.startswith("rope")}
         (folder / "config.json").write_text(json.dumps(kept | rope))
         assert checkpoint.load(folder)[0].config.theta == theta
@@ -258,11 +318,16 @@ def test_tensors_of_another_model_are_refused(folder):
     checkpoint.save(folder, filled(1))
     (folder / "SHA256SUMS").unlink()
     found = tensors.read(folder / "model.safetensors")
-    tensors.write(folder / "model.safetensors", found | {"model.layers.0.self_attn.q_proj.bias": np.zeros(4, np.float32)})
-    with pytest.raises(CheckpointError, match="q_proj.bias, which a plain Llama does not have"):
+    tensors.write(
+        folder / "model.safetensors",
+        found | {"model.layers.0.self_attn.q_proj.bias": np.zeros(4, np.float32)},
+    )
+    with pytest.raises(CheckpointError, match="q_proj.bias, which a plain Llama does not"):
         checkpoint.load(folder)
-    tensors.write(folder / "model.safetensors", found | {"lm_head.weight": found["model.embed_tokens.weight"]})
-    assert same(checkpoint.load(folder)[0], filled(1))             # a copy of the tied table does no harm
+    tensors.write(
+        folder / "model.safetensors", found | {"lm_head.weight": found["model.embed_tokens.weight"]}
+    )
+    assert same(checkpoint.load(folder)[0], filled(1))  # a copy of the tied table does no harm
 
 
 def test_missing_things_are_said(tmp_path):
@@ -281,8 +346,14 @@ def test_missing_things_are_said(tmp_path):
         checkpoint.load(tmp_path / "model")
 
 
-@given(st.binary(max_size=200) | st.builds(lambda head, body: len(head).to_bytes(8, "little") + head + body,
-                                           st.text(max_size=60).map(str.encode), st.binary(max_size=40)))
+@given(
+    st.binary(max_size=200)
+    | st.builds(
+        lambda head, body: len(head).to_bytes(8, "little") + head + body,
+        st.text(max_size=60).map(str.encode),
+        st.binary(max_size=40),
+    )
+)
 def test_any_bytes_are_tensors_or_an_error(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("t") / "x.safetensors"
     path.write_bytes(data)

@@ -13,20 +13,34 @@ pytestmark = pytest.mark.oracle
 def random_model(**shape):
     rng = np.random.default_rng(0)
     model = Transformer(Config(vocab=50, context=16, layers=3, width=24, heads=4, **shape))
-    model.params.flat[:] = rng.standard_normal(model.params.flat.shape) * 0.3       # gains too
+    model.params.flat[:] = rng.standard_normal(model.params.flat.shape) * 0.3  # gains too
     return model, rng.integers(0, 50, (3, 12))
 
 
-@pytest.mark.parametrize("shape", [{}, {"tied": False}, {"kv_heads": 2, "head_dim": 10}, {"kv_heads": 1, "theta": 123.0},
-                                   {"causal": False}, {"head": "score"}])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"tied": False},
+        {"kv_heads": 2, "head_dim": 10},
+        {"kv_heads": 1, "theta": 123.0},
+        {"causal": False},
+        {"head": "score"},
+    ],
+)
 def test_transformers_opens_our_folders_and_gives_our_logits(tmp_path, shape):
     model, ids = random_model(**shape)
     checkpoint.save(tmp_path / "m", model)
     score = model.config.head == "score"
     opener = transformers.AutoModelForSequenceClassification if score else transformers.AutoModelForCausalLM
     with torch.no_grad():
-        theirs = opener.from_pretrained(tmp_path / "m")(torch.tensor(ids)).logits.numpy() if not score else \
-            opener.from_pretrained(tmp_path / "m", pad_token_id=49)(torch.tensor(ids % 49)).logits.numpy()
+        theirs = (
+            opener.from_pretrained(tmp_path / "m")(torch.tensor(ids)).logits.numpy()
+            if not score
+            else opener.from_pretrained(tmp_path / "m", pad_token_id=49)(
+                torch.tensor(ids % 49)
+            ).logits.numpy()
+        )
     ours = model.logits(ids % 49)[:, -1:] if score else model.logits(ids)
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
@@ -35,9 +49,17 @@ def test_transformers_opens_our_folders_and_gives_our_logits(tmp_path, shape):
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("shards", ["1GB", "20KB"])
 def test_we_open_folders_of_transformers(tmp_path, dtype, tied, shards):
-    config = transformers.LlamaConfig(vocab_size=50, hidden_size=32, intermediate_size=40, num_hidden_layers=3, head_dim=10,
-                                      num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=tied,
-                                      rope_parameters={"rope_type": "default", "rope_theta": 321.0})
+    config = transformers.LlamaConfig(
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=40,
+        num_hidden_layers=3,
+        head_dim=10,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        tie_word_embeddings=tied,
+        rope_parameters={"rope_type": "default", "rope_theta": 321.0},
+    )
     torch.manual_seed(0)
     theirs = transformers.LlamaForCausalLM(config)
     with torch.no_grad():
@@ -55,17 +77,22 @@ def test_we_open_folders_of_transformers(tmp_path, dtype, tied, shards):
 @pytest.mark.parametrize("shape", [{}, {"tied": False, "kv_heads": 2}])
 def test_the_whole_gradient_is_that_of_torch(tmp_path, shape):
     model, ids = random_model(**shape)
-    targets, weights = np.roll(ids, -1, 1), np.random.default_rng(2).standard_normal(ids.shape).astype(np.float32)
+    targets, weights = (
+        np.roll(ids, -1, 1),
+        np.random.default_rng(2).standard_normal(ids.shape).astype(np.float32),
+    )
     out, cache = model.forward(ids)
     loss, dout = weighted_nll(out, targets, weights, 7.0)
     grads = Parameters(model.config)
     model.backward(dout, cache, grads)
     checkpoint.save(tmp_path / "m", model)
     theirs = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "m")
-    nll = torch.nn.functional.cross_entropy(theirs(torch.tensor(ids)).logits.transpose(1, 2), torch.tensor(targets), reduction="none")
+    nll = torch.nn.functional.cross_entropy(
+        theirs(torch.tensor(ids)).logits.transpose(1, 2), torch.tensor(targets), reduction="none"
+    )
     total = (nll * torch.tensor(weights)).sum() / 7
     total.backward()
-    with torch.no_grad():                                          # their gradients, through our own reader
+    with torch.no_grad():  # their gradients, through our own reader
         for parameter in theirs.parameters():
             parameter.copy_(parameter.grad)
     theirs.save_pretrained(tmp_path / "g")

@@ -7,8 +7,14 @@ from tinyllm import conversation
 from tinyllm.tokenizer import train
 
 TOKENIZER = train("hello there, who is there? hello, it is me", 280)
-turns = st.lists(st.builds(lambda role, content: {"role": role, "content": content},
-                           st.sampled_from(conversation.ROLES), st.text(max_size=12)), max_size=5)
+turns = st.lists(
+    st.builds(
+        lambda role, content: {"role": role, "content": content},
+        st.sampled_from(conversation.ROLES),
+        st.text(max_size=12),
+    ),
+    max_size=5,
+)
 
 
 @given(turns)
@@ -22,7 +28,9 @@ def test_learned_is_exactly_what_the_assistant_wrote_and_its_end(messages):
 @given(turns)
 def test_a_conversation_reads_as_its_template(messages):
     ids, _ = conversation.spell(TOKENIZER, messages)
-    assert TOKENIZER.decode(ids) == "<|begin|>" + "".join(f"<|{m['role']}|>{m['content']}<|end|>" for m in messages)
+    assert TOKENIZER.decode(ids) == "<|begin|>" + "".join(
+        f"<|{m['role']}|>{m['content']}<|end|>" for m in messages
+    )
     assert conversation.prompt(TOKENIZER, messages) == [*ids, TOKENIZER.special["<|assistant|>"]]
 
 
@@ -30,14 +38,31 @@ def test_a_conversation_reads_as_its_template(messages):
 def test_every_position_predicts_the_next_token(messages):
     spelled, learned = conversation.spell(TOKENIZER, messages)
     ids, targets, weights = conversation.shift(spelled, learned)
-    assert [*ids, spelled[-1]] == spelled and [spelled[0], *targets] == spelled and weights.tolist() == learned[1:]
+    assert (
+        [*ids, spelled[-1]] == spelled
+        and [spelled[0], *targets] == spelled
+        and weights.tolist() == learned[1:]
+    )
     assert conversation.shift(spelled)[2].tolist() == [1] * len(targets)
 
 
 def test_the_rows_drawn_in_the_docstring():
-    ids, targets, weights = conversation.shift(*conversation.spell(TOKENIZER, [
-        {"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]))
-    assert [TOKENIZER.decode([t]) for t in targets] == ["<|user|>", "2", "+", "2", "?", "<|end|>", "<|assistant|>", "4", "<|end|>"]
+    ids, targets, weights = conversation.shift(
+        *conversation.spell(
+            TOKENIZER, [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
+        )
+    )
+    assert [TOKENIZER.decode([t]) for t in targets] == [
+        "<|user|>",
+        "2",
+        "+",
+        "2",
+        "?",
+        "<|end|>",
+        "<|assistant|>",
+        "4",
+        "<|end|>",
+    ]
     assert weights.tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 1]
 
 

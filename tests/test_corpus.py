@@ -6,7 +6,11 @@ from hypothesis import strategies as st
 from tinyllm import corpus
 from tinyllm.tokenizer import train
 
-documents = st.lists(st.binary(min_size=1, max_size=30) | st.text(min_size=1, max_size=20).map(str.encode), min_size=1, max_size=6)
+documents = st.lists(
+    st.binary(min_size=1, max_size=30) | st.text(min_size=1, max_size=20).map(str.encode),
+    min_size=1,
+    max_size=6,
+)
 
 
 @given(documents, st.floats(0.01, 0.99))
@@ -34,11 +38,15 @@ def test_an_epoch_of_windows_visits_no_place_twice(length, context, rows, seed):
             corpus.windows(ids, context, rows, 0, seed)
         return
     per_epoch = max(1, (length - 1) // context - 1)
-    seen = [tuple(row) for step in range(-(-per_epoch // rows)) for row in corpus.windows(ids, context, rows, step, seed)[0]]
+    seen = [
+        tuple(row)
+        for step in range(-(-per_epoch // rows))
+        for row in corpus.windows(ids, context, rows, step, seed)[0]
+    ]
     first = seen[:per_epoch]
     assert len({i for row in first for i in row}) == per_epoch * context
     inputs, targets, weights = corpus.windows(ids, context, rows, 3, seed)
-    np.testing.assert_array_equal(targets, inputs + 1)             # ids count up, so the next one is one more
+    np.testing.assert_array_equal(targets, inputs + 1)  # ids count up, so the next one is one more
     assert inputs.shape == weights.shape == (rows, context) and (weights == 1).all()
     np.testing.assert_array_equal(inputs, corpus.windows(ids, context, rows, 3, seed)[0])
 
@@ -72,6 +80,10 @@ def test_a_folder_is_its_text_files_in_order(tmp_path):
 
 def test_what_cannot_be_read_is_said(tmp_path):
     (tmp_path / "empty.txt").write_bytes(b"")
-    for path, words in ((tmp_path / "none.txt", "not found"), (tmp_path / "empty.txt", "is empty"), (tmp_path, "holds no text")):
+    for path, words in (
+        (tmp_path / "none.txt", "not found"),
+        (tmp_path / "empty.txt", "is empty"),
+        (tmp_path, "holds no text"),
+    ):
         with pytest.raises(corpus.CorpusError, match=words):
             corpus.read(path)

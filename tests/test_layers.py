@@ -11,17 +11,24 @@ from tinyllm import layers as L
 @given(N=sizes, V=sizes, C=sizes, rng=rngs)
 def test_embedding_gradient(N, V, C, rng):
     ids = rng.integers(0, V, N)
-    check_backward(lambda w: L.embedding_forward(ids, w), L.embedding_backward, [rng.standard_normal((V, C))], rng)
+    check_backward(
+        lambda w: L.embedding_forward(ids, w), L.embedding_backward, [rng.standard_normal((V, C))], rng
+    )
 
 
 @given(N=sizes, I=sizes, O=sizes, rng=rngs)
 def test_linear_gradient(N, I, O, rng):
-    check_backward(L.linear_forward, L.linear_backward, [rng.standard_normal((N, I)), rng.standard_normal((O, I))], rng)
+    check_backward(
+        L.linear_forward, L.linear_backward, [rng.standard_normal((N, I)), rng.standard_normal((O, I))], rng
+    )
 
 
 @given(N=sizes, I=sizes, O=sizes, rng=rngs)
 def test_linear_writes_its_weight_gradient_where_asked(N, I, O, rng):
-    dout, cache = rng.standard_normal((N, O)), L.linear_forward(rng.standard_normal((N, I)), rng.standard_normal((O, I)))[1]
+    dout, cache = (
+        rng.standard_normal((N, O)),
+        L.linear_forward(rng.standard_normal((N, I)), rng.standard_normal((O, I)))[1],
+    )
     place = np.full((O, I), np.nan)
     dw = L.linear_backward(dout, cache, place)[1]
     assert dw is place
@@ -30,8 +37,12 @@ def test_linear_writes_its_weight_gradient_where_asked(N, I, O, rng):
 
 @given(N=sizes, C=sizes, eps=st.sampled_from([1e-5, 1e-2]), rng=rngs)
 def test_rmsnorm_gradient(N, C, eps, rng):
-    check_backward(lambda x, g: L.rmsnorm_forward(x, g, eps), L.rmsnorm_backward,
-                   [rng.standard_normal((N, C)), rng.standard_normal(C)], rng)
+    check_backward(
+        lambda x, g: L.rmsnorm_forward(x, g, eps),
+        L.rmsnorm_backward,
+        [rng.standard_normal((N, C)), rng.standard_normal(C)],
+        rng,
+    )
 
 
 @given(N=sizes, C=sizes, longer=st.floats(0.1, 10), rng=rngs)
@@ -46,16 +57,20 @@ def test_rmsnorm_forgets_how_long_a_row_is(N, C, longer, rng):
 @given(B=sizes, T=sizes, H=sizes, half=st.integers(1, 3), rng=rngs)
 def test_rope_gradient(B, T, H, half, rng):
     turns = L.rope_turns(T, 2 * half, 100.0, np.float64)
-    check_backward(lambda x: L.rope_forward(x, turns), L.rope_backward, [rng.standard_normal((B, T, H, 2 * half))], rng)
+    check_backward(
+        lambda x: L.rope_forward(x, turns), L.rope_backward, [rng.standard_normal((B, T, H, 2 * half))], rng
+    )
 
 
 @given(T=st.integers(2, 9), half=st.integers(1, 3), shift=st.integers(0, 9), rng=rngs)
 def test_rope_scores_depend_on_distance_alone(T, half, shift, rng):
     q, k = rng.standard_normal((2, 2 * half))
+
     def score(t, s):
         turns = L.rope_turns(t + s + 1, 2 * half, 100.0, np.float64)
         turned = L.rope_forward(np.stack([q, k])[None, :, None], turns[[t, s]])[0]
         return turned[0, 0, 0] @ turned[0, 1, 0]
+
     assert score(T, 1) == pytest.approx(score(T + shift, 1 + shift), abs=1e-9)
 
 
@@ -90,7 +105,9 @@ def test_the_future_never_changes_the_past(qkvr, data):
 def test_without_a_mask_the_order_of_keys_does_not_matter(qkvr):
     q, k, v, rng = qkvr
     order = rng.permutation(k.shape[1])
-    np.testing.assert_allclose(L.attention_forward(q, k, v)[0], L.attention_forward(q, k[:, order], v[:, order])[0], rtol=1e-9)
+    np.testing.assert_allclose(
+        L.attention_forward(q, k, v)[0], L.attention_forward(q, k[:, order], v[:, order])[0], rtol=1e-9
+    )
 
 
 @given(heads())
@@ -118,10 +135,14 @@ def test_precision_is_kept(qkvr, dtype):
     q, k, v = (a.astype(dtype) for a in (q, k, v))
     x, w, g = (rng.standard_normal(shape).astype(dtype) for shape in ((T, C), (C, C), C))
     turns = L.rope_turns(T, C, 100.0, dtype)
-    pairs = [(L.embedding_forward(np.zeros(T, int), w), L.embedding_backward), (L.linear_forward(x, w), L.linear_backward),
-             (L.rmsnorm_forward(x, g), L.rmsnorm_backward), (L.swiglu_forward(x), L.swiglu_backward),
-             (L.attention_forward(q, k, v, L.causal_mask(T, dtype)), L.attention_backward),
-             (L.rope_forward(x[None, :, None], turns), L.rope_backward)]
+    pairs = [
+        (L.embedding_forward(np.zeros(T, int), w), L.embedding_backward),
+        (L.linear_forward(x, w), L.linear_backward),
+        (L.rmsnorm_forward(x, g), L.rmsnorm_backward),
+        (L.swiglu_forward(x), L.swiglu_backward),
+        (L.attention_forward(q, k, v, L.causal_mask(T, dtype)), L.attention_backward),
+        (L.rope_forward(x[None, :, None], turns), L.rope_backward),
+    ]
     for (out, cache), backward in pairs:
         gradients = backward(np.ones_like(out), cache)
         for array in (out, *(gradients if isinstance(gradients, tuple) else (gradients,))):

@@ -9,8 +9,28 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(ROOT.glob("tinyllm/**/*.py"))
-ORDER = ["layers", "transformer", "objectives", "optimizer", "tokenizer", "conversation", "sampling", "tensors", "checkpoint",
-         "parallel", "training", "world", "corpus", "ngram", "exams", "stages", "report", "commands", "__main__"]
+ORDER = [
+    "layers",
+    "transformer",
+    "objectives",
+    "optimizer",
+    "tokenizer",
+    "conversation",
+    "sampling",
+    "tensors",
+    "llama",
+    "checkpoint",
+    "parallel",
+    "training",
+    "world",
+    "corpus",
+    "ngram",
+    "exams",
+    "stages",
+    "report",
+    "commands",
+    "__main__",
+]
 
 
 def imports(path):
@@ -18,7 +38,11 @@ def imports(path):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{name.name}" for name in node.names) if node.module == "tinyllm" else [node.module]
+            yield from (
+                (f"{node.module}.{name.name}" for name in node.names)
+                if node.module == "tinyllm"
+                else [node.module]
+            )
 
 
 def room(module):
@@ -28,9 +52,22 @@ def room(module):
 
 def code_lines(path):
     text = path.read_text(encoding="utf-8")
-    prose = {line for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-             and isinstance(node.value.value, str) for line in range(node.lineno, node.end_lineno + 1)}
-    blank = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+    prose = {
+        line
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+        for line in range(node.lineno, node.end_lineno + 1)
+    }
+    blank = (
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    )
     lines = set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type not in blank:
@@ -48,9 +85,13 @@ def test_imports_point_one_way(path):
             if there != here:
                 assert ORDER.index(there) < ORDER.index(here), f"{here} may not import {there}"
             elif here == "stages":
-                assert module == "tinyllm.stages" or path.name == "__init__.py", "stages never import one another"
+                assert module == "tinyllm.stages" or path.name == "__init__.py", (
+                    "stages never import one another"
+                )
         else:
-            assert top in ("numpy", "tqdm", "tinyllm") or top in __import__("sys").stdlib_module_names, f"{path.name} imports {top}"
+            assert top in ("numpy", "tqdm", "tinyllm") or top in __import__("sys").stdlib_module_names, (
+                f"{path.name} imports {top}"
+            )
 
 
 def test_files_are_short_enough_to_read():

@@ -22,9 +22,13 @@ def test_any_order_of_parts_gives_the_same_bytes(config, method, rng):
     w, g = rng.standard_normal((2, config.size())).astype(np.float32)
     results = []
     for shuffle in (False, True):
-        params, moments, parts = w.copy(), np.zeros((2, config.size()), np.float32), optimizer.parts(config, method)
+        params, moments, parts = (
+            w.copy(),
+            np.zeros((2, config.size()), np.float32),
+            optimizer.parts(config, method),
+        )
         for step in range(2):
-            for i in (rng.permutation(len(parts)) if shuffle else range(len(parts))):
+            for i in rng.permutation(len(parts)) if shuffle else range(len(parts)):
                 optimizer.update(parts[i], params, g, moments, step, 0.1, 0.1, 0.1)
         results.append(params)
     np.testing.assert_array_equal(*results)
@@ -63,7 +67,9 @@ def test_the_schedule_rises_then_falls_and_never_reaches_zero(steps, warmup):
     rates = [optimizer.schedule(step, steps, min(warmup, steps)) for step in range(steps)]
     assert all(0 < rate <= 1 for rate in rates)
     peak = int(np.argmax(rates))
-    assert rates[:peak + 1] == sorted(rates[:peak + 1]) and rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(
+        rates[peak:], reverse=True
+    )
 
 
 @pytest.mark.parametrize("method", ["adamw", "muon"])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,12 +39,14 @@ def die(replica, job):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("method", [m for m in ("fork", "spawn") if m in multiprocessing.get_all_start_methods()])
+@pytest.mark.parametrize(
+    "method", [m for m in ("fork", "spawn") if m in multiprocessing.get_all_start_methods()]
+)
 def test_jobs_are_shared_out_and_answers_come_in_order(method):
     with Team(CONFIG, 3, method) as team:
         assert team.run(twice, list(range(7))) == [(i % 3, 2 * i) for i in range(7)]
         assert team.run(twice, [5]) == [(0, 10)] and team.run(twice, []) == []
-        team.run(write, [0, 10, 20])                               # each by another process
+        team.run(write, [0, 10, 20])  # each by another process
         assert team.run(read, [10, 20, 0]) == [10, 20, 0]
 
 
@@ -64,8 +67,10 @@ def test_a_batch_shared_out_has_the_same_gradient(rows, workers):
     def gradient(workers, pieces):
         with Team(CONFIG, workers) as team:
             team.replica.model.params.flat[:] = start
-            shares = [[(weighted_nll, total, *piece) for piece in share_out(share, pieces)]
-                      for share in share_out((ids, targets, weights), workers)]
+            shares = [
+                [(weighted_nll, total, *piece) for piece in share_out(share, pieces)]
+                for share in share_out((ids, targets, weights), workers)
+            ]
             loss = sum(team.run(compute_gradient, shares))
             return loss, team.sum_gradients(len(shares)).copy()
 
@@ -74,7 +79,7 @@ def test_a_batch_shared_out_has_the_same_gradient(rows, workers):
         other_loss, other = gradient(workers, pieces)
         assert other_loss == pytest.approx(loss, rel=1e-5)
         np.testing.assert_allclose(other, whole, atol=1e-6)
-        np.testing.assert_array_equal(other, gradient(workers, pieces)[1])          # and the same bytes again
+        np.testing.assert_array_equal(other, gradient(workers, pieces)[1])  # and the same bytes again
 
 
 def test_a_failing_worker_says_why():
@@ -109,13 +114,18 @@ def test_nothing_stays_behind(kill):
         time.sleep(60)
     """)
     before = set(os.listdir("/dev/shm"))
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     pids = [int(pid) for pid in process.stdout.readline().split()]
     assert len(pids) == 2
     process.send_signal(kill)
     process.wait(10)
     for _ in range(100):
-        if not any(os.path.exists(f"/proc/{pid}") and "Z" not in open(f"/proc/{pid}/stat").read().split()[2] for pid in pids):
+        if not any(
+            os.path.exists(f"/proc/{pid}") and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
+            for pid in pids
+        ):
             break
         time.sleep(0.05)
     else:

@@ -9,7 +9,7 @@ from tinyllm.sampling import Decoder, choose, generate, window_start
 
 
 def visible(sequence, context):
-    return np.array(sequence[window_start(len(sequence), context):])
+    return np.array(sequence[window_start(len(sequence), context) :])
 
 
 def slowly(model, prompt, draws, stop=(), mask=None, **how):
@@ -19,27 +19,38 @@ def slowly(model, prompt, draws, stop=(), mask=None, **how):
         logits = model.logits(visible(sequence, model.config.context))[-1:]
         allowed = logits.copy()
         if mask is not None:
-            allowed[0, ~mask(sequence[len(prompt):])] = -np.inf
+            allowed[0, ~mask(sequence[len(prompt) :])] = -np.inf
         token = int(choose(allowed, np.array([u]), **how)[0][0])
         log_probs.append(log_softmax(logits)[0, token])
         sequence.append(token)
         if token in stop:
             break
-    return sequence[len(prompt):], log_probs
+    return sequence[len(prompt) :], log_probs
 
 
-hows = st.sampled_from([{"temperature": 0}, {"temperature": 1.0}, {"temperature": 0.7, "top_k": 2}, {"top_p": 0.6}])
+hows = st.sampled_from(
+    [{"temperature": 0}, {"temperature": 1.0}, {"temperature": 0.7, "top_k": 2}, {"top_p": 0.6}]
+)
 
 
 @settings(max_examples=60)
-@given(configs(causal=True), rngs, st.lists(st.integers(1, 14), min_size=1, max_size=4), st.integers(0, 12), hows, st.booleans())
+@given(
+    configs(causal=True),
+    rngs,
+    st.lists(st.integers(1, 14), min_size=1, max_size=4),
+    st.integers(0, 12),
+    hows,
+    st.booleans(),
+)
 def test_cached_batched_generation_equals_one_by_one_without_a_cache(config, rng, lengths, new, how, masked):
     model = random_model(config, rng)
     prompts = [rng.integers(0, config.vocab, n).tolist() for n in lengths]
     draws = rng.random((len(prompts), new))
     stop = [int(rng.integers(0, config.vocab))]
     may = np.arange(config.vocab) % 2 == 0
-    rule = (lambda tokens: np.roll(may, len(tokens)) | (np.arange(config.vocab) == stop[0])) if masked else None
+    rule = (
+        (lambda tokens: np.roll(may, len(tokens)) | (np.arange(config.vocab) == stop[0])) if masked else None
+    )
     mask = (lambda row, tokens: rule(tokens)) if masked else None
     together = generate(model, prompts, new, draws=draws, stop=stop, mask=mask, **how)
     for prompt, u, (tokens, log_probs) in zip(prompts, draws, together, strict=True):
@@ -55,7 +66,7 @@ def test_the_sampler_reports_what_the_trainer_computes(config, rng, n):
     room = config.context - n
     if room < 1:
         return
-    (tokens, log_probs), = generate(model, [prompt], room, rng)
+    ((tokens, log_probs),) = generate(model, [prompt], room, rng)
     sequence = np.array(prompt + tokens)
     trainer = log_softmax(model.logits(sequence[:-1]))[np.arange(n - 1, len(sequence) - 1), sequence[n:]]
     np.testing.assert_allclose(log_probs, trainer, atol=1e-4)
@@ -69,7 +80,9 @@ def test_rows_can_be_dropped(config, rng, data):
     decoder = Decoder(model, 4, config.context)
     decoder.extend(ids[:, :-1])
     decoder.keep(rows)
-    np.testing.assert_allclose(decoder.extend(ids[rows, -1:]), model.logits(ids[rows])[:, -1], rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(
+        decoder.extend(ids[rows, -1:]), model.logits(ids[rows])[:, -1], rtol=1e-7, atol=1e-9
+    )
 
 
 @given(st.integers(1, 200), st.integers(1, 40))
@@ -85,7 +98,7 @@ def test_truncation_only_takes_from_the_tail(rng, B, V, top_k, top_p):
     ids, said = choose(logits, rng.random(B), 1.0, top_k, top_p)
     np.testing.assert_allclose(said, log_softmax(logits)[np.arange(B), ids])
     p = np.exp(log_softmax(logits))
-    better = (p > p[np.arange(B), ids][:, None])
+    better = p > p[np.arange(B), ids][:, None]
     assert top_k == 0 or (better.sum(1) < top_k).all()
     assert ((p * better).sum(1) < top_p + 1e-9).all()
 
@@ -111,9 +124,16 @@ def test_what_cannot_be_generated_is_said():
     with pytest.raises(ValueError, match="empty"):
         generate(model, [[1], []], 3)
     with pytest.raises(ValueError, match="allows no token"):
-        generate(model, [[1]], 3, np.random.default_rng(0), mask=lambda row, tokens: np.zeros(model.config.vocab, bool))
+        generate(
+            model,
+            [[1]],
+            3,
+            np.random.default_rng(0),
+            mask=lambda row, tokens: np.zeros(model.config.vocab, bool),
+        )
 
 
 def next_config():
     from tinyllm.transformer import Config
+
     return Config(vocab=5, context=4, layers=1, width=4, heads=2)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tinyllm import tokenizer as T
 from tinyllm.tokenizer import SPECIALS, Tokenizer, TokenizerError, train
 
-anything = st.text(st.characters(codec=None), max_size=40)                           # lone surrogates too
+anything = st.text(st.characters(codec=None), max_size=40)  # lone surrogates too
 likely = st.text(st.sampled_from("aab  \n\t.,1é中<|end|>"), max_size=60)
 texts = anything | likely
 trained = st.builds(train, st.lists(likely, max_size=4), st.integers(256, 300))
@@ -26,7 +26,7 @@ def slowly(merges, data):
             if not there:
                 break
             best, at = min(there)
-            ids[at:at + 2] = [256 + best]
+            ids[at : at + 2] = [256 + best]
         out += ids
     return out
 
@@ -47,7 +47,7 @@ def train_slowly(documents, vocab):
             at = 0
             while at < len(ids) - 1:
                 if (ids[at], ids[at + 1]) == pair:
-                    ids[at:at + 2] = [256 + len(merges)]
+                    ids[at : at + 2] = [256 + len(merges)]
                 at += 1
         merges.append(pair)
     return merges
@@ -91,6 +91,7 @@ def test_incremental_training_equals_counting_anew(documents, vocab):
 def test_words_lose_nothing_and_ignore_the_engine(text):
     """The same cuts on characters as on bytes."""
     import re
+
     data = text.encode("utf-8", "surrogatepass")
     words = T._words(data)
     assert b"".join(words) == data
@@ -130,7 +131,7 @@ def test_a_damaged_file_is_refused_or_means_the_same(tmp_path_factory, at, junk)
     tokenizer = train("hello hello", 258)
     tokenizer.save(folder)
     data = bytearray((folder / "tokenizer.json").read_bytes())
-    data[at % len(data):at % len(data) + len(junk)] = junk
+    data[at % len(data) : at % len(data) + len(junk)] = junk
     (folder / "tokenizer.json").write_bytes(data)
     try:
         assert Tokenizer.load(folder).merges == tokenizer.merges
@@ -150,9 +151,11 @@ def test_other_tokenizers_are_refused_by_name(tmp_path):
 
 def test_long_words_take_linear_time():
     tokenizer = train("the theme of the thesis then there", 300)
+
     def seconds(n):
         began = time.perf_counter()
         tokenizer.encode("thesis" * n)
         return time.perf_counter() - began
+
     seconds(10)
-    assert seconds(100_000) < 60 * max(seconds(10_000), 1e-3)      # quadratic would be 100 times
+    assert seconds(100_000) < 60 * max(seconds(10_000), 1e-3)  # quadratic would be 100 times

@@ -8,14 +8,20 @@ from tinyllm.tokenizer import SPECIALS, train
 tokenizers = pytest.importorskip("tokenizers")
 pytestmark = pytest.mark.oracle
 
-pieces = st.text(max_size=20) | st.sampled_from([" ", "  ", "\n", "\r\n", "\u00a0", "\u2028", "\u0085", "123", "don't", "é", "中文", "😀", "\u0301"])
-texts = st.lists(pieces, max_size=8).map("".join).filter(lambda text: not any(name in text for name in SPECIALS))
+pieces = st.text(max_size=20) | st.sampled_from(
+    [" ", "  ", "\n", "\r\n", "\u00a0", "\u2028", "\u0085", "123", "don't", "é", "中文", "😀", "\u0301"]
+)
+texts = (
+    st.lists(pieces, max_size=8).map("".join).filter(lambda text: not any(name in text for name in SPECIALS))
+)
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizer")
-    ours = train("the cat sat on the mat, 12 times in 2024;\n\n  it's été 中文 中文 😀😀 and so on and on" * 3, 330)
+    ours = train(
+        "the cat sat on the mat, 12 times in 2024;\n\n  it's été 中文 中文 😀😀 and so on and on" * 3, 330
+    )
     ours.save(folder, conversation.TEMPLATE)
     return ours, tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), folder
 

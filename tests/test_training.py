@@ -36,12 +36,30 @@ def stage0(run="demo", *more):
 
 
 def stage1(run="demo", steps=30, *more, workers="1"):
-    return main(["stage1", "--run", run, "--text", "text.txt", "--workers", workers, "--steps", str(steps), *QUICK, *more])
+    return main(
+        [
+            "stage1",
+            "--run",
+            run,
+            "--text",
+            "text.txt",
+            "--workers",
+            workers,
+            "--steps",
+            str(steps),
+            *QUICK,
+            *more,
+        ]
+    )
 
 
 def start(*arguments):
-    return subprocess.Popen([sys.executable, "-m", "tinyllm", *arguments], stderr=subprocess.PIPE, text=True,
-                            env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return subprocess.Popen(
+        [sys.executable, "-m", "tinyllm", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
 
 
 def weights(run, stage="1-pretrain"):
@@ -52,13 +70,23 @@ def test_a_run_from_nothing_learns_and_leaves_all_its_files(here, capsys):
     assert stage0() == 0 and stage1("demo", 300) == 0
     folder = here / "runs" / "demo" / "1-pretrain"
     assert {path.name for path in folder.iterdir()} == {
-        "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "SHA256SUMS", "stage.json",
-        "metrics.jsonl", "samples.txt", "exams.json"}
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "SHA256SUMS",
+        "stage.json",
+        "metrics.jsonl",
+        "samples.txt",
+        "exams.json",
+    }
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[0] > 5 and losses[-1] < 3
     assert [line["step"] for line in lines if "validation_loss" in line] == [74, 149, 224, 299]
-    before, after = (json.loads((folder.parent / name / "exams.json").read_text()) for name in ("0-random", "1-pretrain"))
+    before, after = (
+        json.loads((folder.parent / name / "exams.json").read_text()) for name in ("0-random", "1-pretrain")
+    )
     assert after["bits_per_byte"]["value"] < before["bits_per_byte"]["value"] / 2
     model, tokenizer = checkpoint.load(folder)
     assert model.logits(np.array([tokenizer.encode("the cat")])).shape[-1] == len(tokenizer)
@@ -83,8 +111,10 @@ def test_killed_twenty_times_it_ends_in_the_same_bytes(here):
     assert stage1("whole", STEPS, *more, workers="2") == 0
     kills, chance = 0, random.Random(0)
     while kills < 20:
-        process = start("stage1", "--text", "text.txt", "--workers", "2", "--steps", str(STEPS), *QUICK, *more, "--resume")
-        process.stderr.readline()                                  # it has said what it is about to do
+        process = start(
+            "stage1", "--text", "text.txt", "--workers", "2", "--steps", str(STEPS), *QUICK, *more, "--resume"
+        )
+        process.stderr.readline()  # it has said what it is about to do
         try:
             process.wait(chance.uniform(0, 0.25))
             break
@@ -94,8 +124,13 @@ def test_killed_twenty_times_it_ends_in_the_same_bytes(here):
             kills += 1
     assert stage1("demo", STEPS, *more, "--resume", workers="2") == 0
     assert kills == 20 and weights("demo") == weights("whole")
-    metrics, expected = ([{k: v for k, v in json.loads(line).items() if "second" not in k} for line in
-                          Path("runs", run, "1-pretrain", "metrics.jsonl").read_text().splitlines()] for run in ("demo", "whole"))
+    metrics, expected = (
+        [
+            {k: v for k, v in json.loads(line).items() if "second" not in k}
+            for line in Path("runs", run, "1-pretrain", "metrics.jsonl").read_text().splitlines()
+        ]
+        for run in ("demo", "whole")
+    )
     assert metrics == expected
     samples = [Path("runs", run, "1-pretrain", "samples.txt").read_bytes() for run in ("demo", "whole")]
     assert samples[0] == samples[1]
@@ -117,6 +152,7 @@ def test_interrupted_it_saves_and_says_how_to_go_on(here, number):
 
 def test_an_interrupted_run_is_not_trained_over(here, capsys, monkeypatch):
     from tinyllm import training
+
     assert stage0() == 0
     with monkeypatch.context() as patch:
         patch.setattr(training.Run, "train", interrupt_after(training.Run.train, 7))
@@ -134,13 +170,16 @@ def interrupt_after(train, steps):
         if step == steps:
             run.signal = signal.SIGINT
         return train(run, step, *args, **kwargs)
+
     return wrapped
 
 
 def test_a_finished_stage_is_left_as_it_is(here, capsys):
     assert stage0() == 0 and stage1("demo", 5) == 0
     before = weights("demo")
-    assert stage1("demo", 5) == 0 and "finished already" in capsys.readouterr().out and weights("demo") == before
+    assert (
+        stage1("demo", 5) == 0 and "finished already" in capsys.readouterr().out and weights("demo") == before
+    )
     assert stage1("demo", 6) == 1 and "made with steps=5 instead of 6" in capsys.readouterr().err
     assert stage0("demo", "--seed", "3") == 1 and weights("demo") == before
 
@@ -184,26 +223,32 @@ def test_train_ends_with_a_scoreboard(here, capsys):
     assert main(["train", "--size", "nano", "--text", "text.txt", "--workers", "1"]) == 0
     board = json.loads((here / "runs/demo/scoreboard.json").read_text())
     assert set(board["stages"]) == {"0-random", "1-pretrain"} and board["size"] == "nano"
-    assert board["stages"]["1-pretrain"]["bits_per_byte"]["value"] < 0.5 and board["stages"]["1-pretrain"]["fact_cloze"] is None
+    assert (
+        board["stages"]["1-pretrain"]["bits_per_byte"]["value"] < 0.5
+        and board["stages"]["1-pretrain"]["fact_cloze"] is None
+    )
     assert "| 0-random | 1-pretrain |" in capsys.readouterr().out
     assert main(["exams"]) == 0
     assert json.loads((here / "runs/demo/scoreboard.json").read_text())["stages"] == board["stages"]
 
 
-@pytest.mark.parametrize("arguments, status, words", [
-    (["stage0", "--text", "none.txt"], 1, "none.txt not found"),
-    (["stage0", "--text", "empty.txt"], 1, "empty.txt is empty"),
-    (["stage0", "--text", "folder"], 1, "folder holds no text"),
-    (["stage0", "--text", "text.txt", "--vocab", "255"], 2, "choose 256"),
-    (["stage0", "--text", "text.txt", "--width", "10", "--heads", "3"], 2, "do not divide"),
-    (["stage0", "--workers", "-1"], 2, "--workers must be 0 or more"),
-    (["stage1"], 1, "make stage0 RUN=demo"),
-    (["stage1", "--from", "nowhere"], 1, "nowhere not found"),
-    (["sample"], 1, "make train RUN=demo"),
-    (["sample", "--top-p", "0"], 2, "--top-p in"),
-    (["exams"], 1, "make train RUN=demo"),
-    (["shakespeare"], 2, "which text"),
-])
+@pytest.mark.parametrize(
+    "arguments, status, words",
+    [
+        (["stage0", "--text", "none.txt"], 1, "none.txt not found"),
+        (["stage0", "--text", "empty.txt"], 1, "empty.txt is empty"),
+        (["stage0", "--text", "folder"], 1, "folder holds no text"),
+        (["stage0", "--text", "text.txt", "--vocab", "255"], 2, "choose 256"),
+        (["stage0", "--text", "text.txt", "--width", "10", "--heads", "3"], 2, "do not divide"),
+        (["stage0", "--workers", "-1"], 2, "--workers must be 0 or more"),
+        (["stage1"], 1, "make stage0 RUN=demo"),
+        (["stage1", "--from", "nowhere"], 1, "nowhere not found"),
+        (["sample"], 1, "make train RUN=demo"),
+        (["sample", "--top-p", "0"], 2, "--top-p in"),
+        (["exams"], 1, "make train RUN=demo"),
+        (["shakespeare"], 2, "which text"),
+    ],
+)
 def test_mistakes_are_answered_in_one_line(here, capsys, arguments, status, words):
     (here / "empty.txt").write_text("")
     (here / "folder").mkdir()

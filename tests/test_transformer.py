@@ -17,14 +17,19 @@ def whole_gradient(model, ids, dout, segments=None):
 
 
 @settings(max_examples=60)
-@given(st.sampled_from(["tokens", "score"]).flatmap(lambda head: configs(head=head)), st.integers(1, 3), st.booleans(), rngs)
+@given(
+    st.sampled_from(["tokens", "score"]).flatmap(lambda head: configs(head=head)),
+    st.integers(1, 3),
+    st.booleans(),
+    rngs,
+)
 def test_whole_model_gradient(config, B, packed, rng):
     model = random_model(config, rng)
     ids = rng.integers(0, config.vocab, (B, config.context))
     segments = np.sort(rng.integers(0, 3, ids.shape), axis=1) if packed else None
     r = rng.standard_normal(model.forward(ids, segments)[0].shape)
     gradient = whole_gradient(model, ids, r, segments)
-    assert np.isfinite(gradient.flat).all()                        # every parameter was written
+    assert np.isfinite(gradient.flat).all()  # every parameter was written
     params, start, h = model.params.flat, model.params.flat.copy(), 1e-6
     for name in gradient:
         direction = Parameters(config, np.zeros_like(start))
@@ -55,8 +60,8 @@ def test_a_packed_row_equals_its_texts_alone(config, rng, data):
     segments = np.repeat([0, 1], [len(first), len(second)])[None]
     together = model.forward(row, segments)[0][0]
     # Rotary positions are relative, so it does not matter that the second text starts late.
-    np.testing.assert_allclose(together[:len(first)], model.logits(first), rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose(together[len(first):], model.logits(second), rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(together[: len(first)], model.logits(first), rtol=1e-8, atol=1e-10)
+    np.testing.assert_allclose(together[len(first) :], model.logits(second), rtol=1e-8, atol=1e-10)
 
 
 @given(configs(), rngs)
@@ -69,7 +74,9 @@ def test_named_parameters_and_joint_matrices_are_views_of_one_buffer(config, rng
     for i, block in enumerate(params.blocks):
         joint = np.concatenate([params[f"layers.{i}.attention.{w}"] for w in ("wq", "wk", "wv")])
         np.testing.assert_array_equal(block["wqkv"], joint)
-        np.testing.assert_array_equal(block["gate_up"], np.concatenate([params[f"layers.{i}.mlp.gate"], params[f"layers.{i}.mlp.up"]]))
+        np.testing.assert_array_equal(
+            block["gate_up"], np.concatenate([params[f"layers.{i}.mlp.gate"], params[f"layers.{i}.mlp.up"]])
+        )
 
 
 @given(configs(head="tokens"), rngs)
@@ -92,6 +99,7 @@ def test_a_new_model_guesses_evenly():
 
 def test_one_batch_can_be_learned_by_heart():
     from tinyllm import optimizer
+
     rng = np.random.default_rng(0)
     config = Config(vocab=9, context=8, layers=2, width=16, heads=2)
     model, grads = Transformer(config).initialise(rng), Parameters(config)
@@ -102,10 +110,12 @@ def test_one_batch_can_be_learned_by_heart():
         model.backward(dout, cache, grads)
         for part in optimizer.parts(config):
             optimizer.update(part, model.params.flat, grads.flat, moments, step, 0.02, 0.01, 0.0)
-    assert loss < 0.3                                              # the first token of a row cannot be foreseen
+    assert loss < 0.3  # the first token of a row cannot be foreseen
 
 
-@pytest.mark.parametrize("wrong", [{"width": 10, "heads": 3}, {"heads": 4, "kv_heads": 3}, {"layers": 0}, {"width": 6, "heads": 2}])
+@pytest.mark.parametrize(
+    "wrong", [{"width": 10, "heads": 3}, {"heads": 4, "kv_heads": 3}, {"layers": 0}, {"width": 6, "heads": 2}]
+)
 def test_shapes_that_cannot_be_are_refused_in_words(wrong):
     with pytest.raises(ValueError, match=r"must be|do not divide"):
         Config(vocab=10, **wrong)

@@ -26,8 +26,8 @@ import sys
 # 0.9 of the time of 1 on an idle machine and 11 times as long on a busy one, where they spin waiting
 # for each other; 2 processes (parallel.py) take 0.5 and degrade gracefully. A variable that the user
 # has set wins.
-_THREADS = {name: os.environ.setdefault(name, "1")
-            for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")}
+_THREADS = {name: os.environ.setdefault(name, "1") for name in (
+    "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")}
 
 
 def _limit_blas_that_is_already_loaded():
@@ -36,8 +36,9 @@ def _limit_blas_that_is_already_loaded():
     NumPy's wheels carry OpenBLAS, whose thread count can also be set by a call. For any other BLAS
     nothing can be done from here, and import order is the caller's to mend.
     """
-    import numpy
     import pathlib
+
+    import numpy
     for library in (pathlib.Path(numpy.__file__).parent.parent / "numpy.libs").glob("libscipy_openblas*"):
         set_threads = getattr(ctypes.CDLL(str(library)), "scipy_openblas_set_num_threads64_", None)
         if set_threads:

@@ -26,8 +26,9 @@ COMMANDS = {                 # name -> (settings, function); the function's docs
 
 
 def parser():
-    top = argparse.ArgumentParser(prog="python -m tinyllm", description="A language model from scratch, stage by stage.",
-                                  epilog="python -m tinyllm COMMAND --help lists what a command can be told")
+    top = argparse.ArgumentParser(
+        prog="python -m tinyllm", description="A language model from scratch, stage by stage.",
+        epilog="python -m tinyllm COMMAND --help lists what a command can be told")
     subs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (settings, function) in COMMANDS.items():
         about = (function.__doc__ or sys.modules[function.__module__].__doc__).strip().splitlines()[0]
@@ -38,13 +39,14 @@ def parser():
             more = {"action": "store_true"} if field.type is bool else {
                 "type": field.type, "choices": field.metadata.get("choices"), "metavar": field.name.upper()
                 if "choices" not in field.metadata else None}
-            sub.add_argument(flag, dest=field.name, default=field.default, help=field.metadata["help"], **more)
+            sub.add_argument(flag, dest=field.name, default=field.default,
+                             help=field.metadata["help"], **more)
     return top
 
 
 def main(argv=None):
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", errors="replace")     # a model may write what a console cannot show
+        stream.reconfigure(encoding="utf-8", errors="replace")   # a model writes anything
     options = vars(parser().parse_args(argv))
     settings, function = COMMANDS[options.pop("command")]
     try:

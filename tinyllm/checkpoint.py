@@ -61,8 +61,8 @@ def save(folder, model, tokenizer=None, extra=None, drop=()):
     except OSError as error:
         shutil.rmtree(new, ignore_errors=True)
         recover(folder)
-        raise CheckpointError(f"{folder} could not be saved: {error.strerror or error}. What was there before is "
-                              "untouched; make room, or choose another place") from None
+        raise CheckpointError(f"{folder} could not be saved: {error.strerror or error}. What was there "
+                              "before is untouched; make room, or choose another place") from None
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -124,7 +124,7 @@ def _sha256(path):
 # ---- loading -------------------------------------------------------------------------------------
 
 def load(folder):
-    """Folder -> (model, tokenizer); the tokenizer is None where the folder has none. Raises CheckpointError."""
+    """Folder -> (model, tokenizer); the tokenizer is None where there is none. Raises CheckpointError."""
     folder = Path(folder)
     recover(folder)
     if not folder.is_dir():
@@ -144,25 +144,28 @@ def load(folder):
     except TokenizerError as error:
         raise CheckpointError(str(error)) from None
     if tokenizer is not None and len(tokenizer) > config.vocab:
-        raise CheckpointError(f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model only {config.vocab}")
+        raise CheckpointError(f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model "
+                              f"only {config.vocab}")
     return Transformer(config, params), tokenizer
 
 
 def _fill(folder, config, found):
     """Published tensors -> our Parameters. Nothing may be missing, of another shape, or left over."""
-    if config.layers > len(found):         # asked before any memory is taken: a damaged config may say a billion
-        raise CheckpointError(f"{folder}: config.json means {config.layers} layers, the weights are {len(found)} tensors")
+    if config.layers > len(found):         # before any memory is taken: a damaged config may say a billion
+        raise CheckpointError(f"{folder}: config.json means {config.layers} layers, but there are only "
+                              f"{len(found)} tensors")
     wanted = {llama.published_name(name): (name, shape) for name, shape in config.shapes().items()}
     for published, (_, shape) in wanted.items():
         if published not in found:
             raise CheckpointError(f"{folder}: the weights lack {published}")
         if found[published].shape != shape:
-            raise CheckpointError(f"{folder}: {published} has shape {found[published].shape}, config.json means {shape}")
+            raise CheckpointError(f"{folder}: {published} has shape {found[published].shape}, "
+                                  f"config.json means {shape}")
     head, table = (found.get(llama.TOP[name]) for name in ("head", "embedding"))
     for published in found.keys() - wanted.keys():
         copy = published == llama.TOP["head"] and config.tied and np.array_equal(head, table)
         if not copy and not published.endswith("rotary_emb.inv_freq"):             # these two can be derived
-            raise CheckpointError(f"{folder}: the weights hold {published}, which a plain Llama does not have")
+            raise CheckpointError(f"{folder}: the weights hold {published}, which a plain Llama does not")
     params = Parameters(config)
     for published, (name, _) in wanted.items():
         params[name][:] = llama.from_published(name, found[published], config)
@@ -213,7 +216,8 @@ def _read_weights(folder):
         hint = ": convert pytorch_model.bin to safetensors" if list(folder.glob("pytorch_model*.bin")) else ""
         raise CheckpointError(f"{folder} has no {WEIGHTS}{hint}")
     place = _read_json(folder / INDEX).get("weight_map")
-    if not isinstance(place, dict) or not all(isinstance(n, str) and Path(n).name == n for n in place.values()):
+    inside = lambda name: isinstance(name, str) and Path(name).name == name
+    if not isinstance(place, dict) or not all(map(inside, place.values())):
         raise CheckpointError(f"{folder / INDEX} is damaged: weight_map does not name files of this folder")
     found = {}
     for shard in sorted(set(place.values())):

@@ -42,8 +42,10 @@ def shakespeare(cfg):
     if not cfg.text:
         raise UsageError("which text? make shakespeare TEXT=path/to/input.txt")
     common = {key: getattr(cfg, key) for key in ("run", "seed", "workers", "resume", "text")}
-    s0_random.main(s0_random.Random(**common, vocab=256, layers=4, width=128, heads=4, hidden=344, context=64))
-    s1_pretrain.main(s1_pretrain.Pretrain(**common, rows=12, steps=cfg.steps, method=cfg.method))
+    s0_random.main(s0_random.Random(
+        **common, vocab=256, layers=4, width=128, heads=4, hidden=344, context=64))
+    s1_pretrain.main(s1_pretrain.Pretrain(
+        **common, rows=12, steps=cfg.steps, method=cfg.method, muon_rate=0.008))
     print(report.scoreboard(cfg.run))
 
 
@@ -61,10 +63,12 @@ class Sample(Settings):
 def sample(cfg):
     """Let a stage continue a text."""
     if not 0 <= cfg.temperature or not 0 < cfg.top_p <= 1 or cfg.top_k < 0 or cfg.tokens < 1 or cfg.count < 1:
-        raise UsageError("--temperature and --top-k must be 0 or more, --top-p in (0, 1], --tokens and --count 1 or more")
-    model, tokenizer = checkpoint.load(stage_folder(cfg.run, cfg.stage))
+        raise UsageError("--temperature and --top-k must be 0 or more, --top-p in (0, 1], "
+                         "--tokens and --count 1 or more")
+    folder = stage_folder(cfg.run, cfg.stage)
+    model, tokenizer = checkpoint.load(folder)
     if tokenizer is None or not model.config.causal:
-        raise RunError(f"{stage_folder(cfg.run, cfg.stage)} cannot write: it has no tokenizer, or is a masked model")
+        raise RunError(f"{folder} cannot write: it has no tokenizer, or is a masked model")
     start = [tokenizer.special["<|begin|>"], *tokenizer.encode(cfg.prompt)]
     rows = generate(model, [start] * cfg.count, cfg.tokens, np.random.default_rng(cfg.seed), cfg.temperature,
                     cfg.top_k, cfg.top_p, stop=[tokenizer.special["<|end|>"]])
@@ -98,6 +102,6 @@ def stage_folder(run, stage):
     there = [name for name in FOLDERS if (root / name / "model.safetensors").exists()]
     wanted = [name for name in there if stage in (name, name.split("-")[0])] if stage else there[-1:]
     if not wanted:
-        raise RunError(f"runs/{run} has {'no stage ' + stage if stage else 'no finished stage'}"
-                       + (f"; there is {', '.join(there)}" if there else f". Make one with: make train RUN={run}"))
+        instead = f"there is {', '.join(there)}" if there else f"make one with: make train RUN={run}"
+        raise RunError(f"runs/{run} has no {f'stage {stage}' if stage else 'finished stage'}; {instead}")
     return root / wanted[0]

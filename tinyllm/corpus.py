@@ -24,8 +24,8 @@ def load(settings):
     """(training, validation) documents of a run: those of --text, or of the built-in world of its seed."""
     if settings.text:
         return split(read(settings.text))
-    world = World(settings.seed)
-    return world.documents("train", CHARACTERS[settings.size]), world.documents("val", CHARACTERS[settings.size] // 40)
+    world, size = World(settings.seed), CHARACTERS[settings.size]
+    return world.documents("train", size), world.documents("val", size // 40)
 
 
 def read(path):
@@ -36,8 +36,8 @@ def read(path):
     path = Path(path)
     if not path.exists():
         raise CorpusError(f"{path} not found: TEXT= takes a text file or a folder of text files")
-    files = [path] if path.is_file() else sorted(
-        p for p in path.rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(path).parts))
+    hidden = lambda file: any(part.startswith(".") for part in file.relative_to(path).parts)
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and not hidden(p))
     try:
         documents = [file.read_bytes() for file in files]
     except OSError as error:

@@ -19,7 +19,7 @@ Z = 1.96                     # half-width of a 95 % interval, in standard errors
 
 
 def share(hits, n):
-    """hits out of n, with Wilson's interval (1927), which stays inside [0, 1] for few or one-sided results."""
+    """hits out of n, with Wilson's interval (1927), which stays inside [0, 1] however one-sided they are."""
     if n == 0:
         return None
     p, z2 = hits / n, Z * Z
@@ -60,8 +60,9 @@ def reading(team, tokenizer, documents):
     batches = corpus.every_window(ids, context, 32)
     nats = np.concatenate(team.run(token_nats, [(inputs, targets) for inputs, targets, _ in batches]))
     targets, weights = (np.concatenate([batch[i] for batch in batches]) for i in (1, 2))
-    width = np.array([len(piece) for piece in tokenizer.bytes_of]) * (np.arange(len(tokenizer)) < tokenizer.ordinary)
-    size = width[targets] * weights                                                  # bytes, 0 for special tokens
+    width = np.array([len(piece) for piece in tokenizer.bytes_of])
+    width[tokenizer.ordinary:] = 0                                                   # special tokens
+    size = width[targets] * weights                                                  # in bytes
     nats = nats * (size > 0)
     rate = nats.sum() / size.sum()
     error = np.sqrt(np.square(nats.sum(1) - rate * size.sum(1)).sum()) / size.sum()  # of a ratio of two sums
@@ -73,7 +74,7 @@ def reading(team, tokenizer, documents):
 
 def counting(training, validation):
     """The same figures for a 5-gram table over the same two texts."""
-    text = b"\0".join(validation)                                                    # documents are told apart
+    text = b"\0".join(validation)                                                    # tells documents apart
     nats = ngram_nats(b"\0".join(training), text)[np.frombuffer(text, np.uint8) != 0]
     characters = sum(len(document.decode("utf-8", "replace")) for document in validation)
     return {"fivegram_bits_per_byte": float(nats.sum() / len(nats) / math.log(2)),
@@ -92,14 +93,16 @@ def hidden_tokens(team, tokenizer, documents, seed=0):
     guesses = team.run(top_guesses, [hidden for hidden, _, _ in batches])
     asked = np.concatenate([targets[chosen] for _, targets, chosen in batches])
     hits = sum(int((guess == targets)[chosen].sum()) for guess, (_, targets, chosen) in zip(guesses, batches))
-    return {"masked_top1": share(hits, asked.size), "masked_majority": share(int(np.bincount(asked).max()), asked.size)}
+    return {"masked_top1": share(hits, asked.size),
+            "masked_majority": share(int(np.bincount(asked).max()), asked.size)}
 
 
 def cloze(team, tokenizer, items):
-    """Sentences of the world without their last word: how often the model's likeliest ending is the true one."""
+    """Sentences of the world without their last word: how often the likeliest ending is the true one."""
     asked = [[tokenizer.special["<|begin|>"], *tokenizer.encode(text)] for text, _ in items]
     written = sum(team.run(likeliest, [asked[i:i + 50] for i in range(0, len(asked), 50)]), [])
-    hits = sum(tokenizer.decode(tokens).startswith(f" {answer}.") for tokens, (_, answer) in zip(written, items))
+    endings = map(tokenizer.decode, written)
+    hits = sum(ending.startswith(f" {answer}.") for ending, (_, answer) in zip(endings, items))
     return share(hits, len(items))
 
 

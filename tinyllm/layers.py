@@ -16,7 +16,6 @@ import math
 
 import numpy as np
 
-
 # ---- embedding: a row of a table for each id ------------------------------------------------------
 
 def embedding_forward(ids, w):
@@ -54,7 +53,7 @@ def linear_backward(dout, cache, dw=None):
 # ---- RMSNorm: every row to length sqrt(C), then a gain per channel ---------------------------------
 
 def rmsnorm_forward(x, g, eps=1e-5):
-    """out = g * n,  n = x * r,  r = 1 / sqrt(mean(x^2) + eps).   x (N, C), g (C,).   Zhang & Sennrich 2019."""
+    """x (N, C), g (C,) -> out = g * n,  n = x * r,  r = 1 / sqrt(mean(x^2) + eps).   Zhang, Sennrich 2019."""
     r = np.vecdot(x, x)[:, None]                                                     # (N, 1)
     r *= 1 / x.shape[1]
     r += eps
@@ -100,7 +99,7 @@ def rope_forward(x, turns, out=None):
 
 
 def rope_backward(dout, turns, out=None):
-    """A rotation is undone by the opposite rotation, and its transpose is its inverse: dx = dout * conj(turns)."""
+    """The transpose of a rotation is its inverse, the opposite rotation: dx = dout * conj(turns)."""
     return rope_forward(dout, turns.conj(), out)[0]
 
 
@@ -112,7 +111,7 @@ def causal_mask(T, dtype):
 
 
 def attention_forward(q, k, v, mask=None):
-    """softmax(k q^T / sqrt(D) + mask) over the keys, times v.   Vaswani et al. 2017; grouped heads Ainslie et al. 2023.
+    """softmax(k q^T / sqrt(D) + mask) over the keys, times v.  Vaswani et al. 2017, Ainslie et al. 2023.
 
     q (B, T, H, D), k and v (B, T, K, D), H a multiple of K: query head h reads key/value head h // G.
     mask: added to the scores, broadcast to (B, K, G, T keys, T queries); None lets everyone see all.

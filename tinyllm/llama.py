@@ -10,9 +10,10 @@ from tinyllm.transformer import Config
 
 TOP = {"embedding": "model.embed_tokens.weight", "norm": "model.norm.weight",
        "head": "lm_head.weight", "score": "score.weight"}
-INSIDE = {"attention.wq": "self_attn.q_proj", "attention.wk": "self_attn.k_proj", "attention.wv": "self_attn.v_proj",
-          "attention.wo": "self_attn.o_proj", "attention.norm": "input_layernorm", "mlp.gate": "mlp.gate_proj",
-          "mlp.up": "mlp.up_proj", "mlp.down": "mlp.down_proj", "mlp.norm": "post_attention_layernorm"}
+INSIDE = {"attention.wq": "self_attn.q_proj", "attention.wk": "self_attn.k_proj",
+          "attention.wv": "self_attn.v_proj", "attention.wo": "self_attn.o_proj",
+          "mlp.gate": "mlp.gate_proj", "mlp.up": "mlp.up_proj", "mlp.down": "mlp.down_proj",
+          "attention.norm": "input_layernorm", "mlp.norm": "post_attention_layernorm"}
 
 
 class Unsupported(ValueError):
@@ -83,7 +84,7 @@ def config_to_json(config, special=None):
 def config_from_json(found):
     """config.json of any plain Llama -> Config. Raises Unsupported. Defaults are those of LlamaConfig."""
     if found.get("model_type") != "llama":
-        raise Unsupported(f"model_type {found.get('model_type')!r} is not a Llama; only that family is read here")
+        raise Unsupported(f"model_type {found.get('model_type')!r} is not a Llama; only those are read here")
     if found.get("quantization_config"):
         raise Unsupported("the weights are quantised (quantization_config); use the unquantised ones")
     for key, only in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
@@ -101,7 +102,7 @@ def config_from_json(found):
             width=whole("hidden_size", 4096), hidden=whole("intermediate_size", 11008),
             layers=whole("num_hidden_layers", 32), heads=whole("num_attention_heads", 32),
             kv_heads=whole("num_key_value_heads", 0), head_dim=whole("head_dim", 0), theta=_theta(found),
-            eps=float(number("rms_norm_eps", 1e-6)), tied=score or found.get("tie_word_embeddings", False) is True,
+            eps=float(number("rms_norm_eps", 1e-6)), tied=score or found.get("tie_word_embeddings") is True,
             causal=found.get("is_causal", True) is not False, head="score" if score else "tokens")
     except ValueError as error:
         raise Unsupported(str(error)) from None

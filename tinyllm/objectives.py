@@ -12,7 +12,7 @@ import numpy as np
 
 
 def log_softmax(logits):
-    """log p over the last axis: logits - log(sum(exp(logits))), shifted by the maximum so nothing overflows."""
+    """log p over the last axis: logits - log(sum(exp(logits))), shifted so that nothing overflows."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 

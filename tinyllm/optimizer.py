@@ -67,8 +67,8 @@ def adamw(w, g, m, v, step, rate, decay, beta1=0.9, beta2=0.99, eps=1e-8):
     w -= d
 
 
-def muon(w, g, m, rate, decay, momentum=0.95):
-    """One step on a matrix, in place: momentum, then all its directions at full strength.   Jordan et al. 2024.
+def muon(w, g, m, rate, decay, momentum=0.9):
+    """One step on a matrix, in place: momentum, then all directions at full strength.   Jordan et al. 2024.
 
     A gradient matrix is dominated by a few directions; with all singular values made equal, the rare
     ones learn as fast. sqrt(rows / columns) lets a tall matrix change its outputs as much as a wide one.

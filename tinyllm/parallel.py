@@ -12,6 +12,7 @@ maps an unlinked file), so whatever kills whom, nothing stays behind. To go beyo
 Processes, not BLAS threads: everything in a step then runs on every core, not only the matrix products.
 """
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -54,6 +55,7 @@ class Team:
             there.close()
             self._pipes.append(here)
             self._processes.append(process)
+        atexit.register(self.close)        # before multiprocessing's own end, which waits for workers
 
     def run(self, function, jobs):
         """function(replica, job) for each job -> results in the order of the jobs.
@@ -101,6 +103,7 @@ class Team:
 
     def close(self):
         """End the workers; the shared memory goes with the last process that uses it."""
+        atexit.unregister(self.close)
         for pipe in self._pipes:
             try:
                 pipe.send(None)      # said, not only closed: a forked sibling may hold the other end open

@@ -15,7 +15,8 @@ ROWS = {                     # key of the exams -> what the row means
     "fact_cloze": "facts of the world completed",
     "story_cloze": "ends of unseen stories completed",
 }
-BASELINES = ("floor_bits_per_byte", "fivegram_bits_per_byte", "fivegram_nats_per_character", "masked_majority")
+BASELINES = ("floor_bits_per_byte", "fivegram_bits_per_byte", "fivegram_nats_per_character",
+             "masked_majority")
 
 
 def scoreboard(run):
@@ -24,7 +25,8 @@ def scoreboard(run):
     Raises RunError where there is no finished stage.
     """
     root = Path("runs") / run
-    stages = {name: read_json(root / name / "exams.json") for name in FOLDERS if (root / name / "exams.json").exists()}
+    there = [name for name in FOLDERS if (root / name / "exams.json").exists()]
+    stages = {name: read_json(root / name / "exams.json") for name in there}
     if not stages:
         raise RunError(f"{root} has no finished stage. Make one with: make train RUN={run}")
     notes = [read_json(root / name / "stage.json") for name in stages]

@@ -72,8 +72,8 @@ class Decoder:
             a = a.reshape(B, K, -1, T, D).transpose(0, 3, 1, 2, 4)                   # (B, T, K, G, D)
             x += a.reshape(B * T, H * D) @ wo
             h = self._normed(x) @ gate_up
-            gate, up = h[:, :F], h[:, F:]                                            # the gate is halved already
-            x += ((np.tanh(gate) * gate + gate) * up) @ down                         # silu(2g) = g (1 + tanh(g))
+            gate, up = h[:, :F], h[:, F:]                           # the gate is halved already
+            x += ((np.tanh(gate) * gate + gate) * up) @ down        # silu(2g) = g (1 + tanh(g))
         return self._normed(x.reshape(B, T, -1)[:, -1]) @ self.head
 
 
@@ -89,7 +89,8 @@ def choose(logits, draws, temperature=1.0, top_k=0, top_p=1.0, allowed=None):
     p = np.exp(shifted)
     log_z = np.log(np.add.reduce(p, axis=1))
     if temperature == 0 or temperature != 1 or top_k or top_p < 1 or allowed is not None:
-        p = _truncated(shifted if allowed is None else np.where(allowed, shifted, -np.inf), temperature, top_k, top_p)
+        may = shifted if allowed is None else np.where(allowed, shifted, -np.inf)
+        p = _truncated(may, temperature, top_k, top_p)
     total = np.cumsum(p, axis=1)
     ids = np.add.reduce(total <= draws[:, None] * total[:, -1:], axis=1)
     return ids, shifted[np.arange(len(ids)), ids] - log_z
@@ -107,7 +108,8 @@ def _truncated(logits, temperature, top_k, top_p):
         order = np.argsort(-p, axis=1, kind="stable")
         ranked = np.take_along_axis(p, order, axis=1)
         before = np.cumsum(ranked, axis=1) - ranked
-        np.put_along_axis(p, order, np.where(before < top_p * p.sum(axis=1, keepdims=True), ranked, 0), axis=1)
+        ranked[before >= top_p * p.sum(axis=1, keepdims=True)] = 0
+        np.put_along_axis(p, order, ranked, axis=1)
     return p
 
 
@@ -137,7 +139,8 @@ def generate(model, prompts, max_tokens, rng=None, temperature=1.0, top_k=0, top
     if lengths.min() == 0:
         raise ValueError("a prompt is empty: begin it with the begin token")
     if draws is None:
-        draws = rng.random((len(prompts), max_tokens)) if temperature else np.zeros((len(prompts), max_tokens))
+        shape = (len(prompts), max_tokens)
+        draws = rng.random(shape) if temperature else np.zeros(shape)
     tokens = np.zeros((len(prompts), lengths.max() + max_tokens), int)               # (rows, positions)
     for row, prompt in enumerate(prompts):
         tokens[row, :len(prompt)] = prompt
@@ -160,7 +163,8 @@ def generate(model, prompts, max_tokens, rng=None, temperature=1.0, top_k=0, top
         if rows.size:
             allowed = None if mask is None else np.stack(
                 [_may(mask, row, tokens[row, lengths[row]:length], logits.shape[1]) for row in rows.tolist()])
-            ids, said = choose(logits, draws[rows, length - lengths[rows]], temperature, top_k, top_p, allowed)
+            ids, said = choose(logits, draws[rows, length - lengths[rows]],
+                               temperature, top_k, top_p, allowed)
             tokens[rows, length], log_probs[rows, length] = ids, said
             ends[rows[stops[ids]]] = length + 1
         length += 1

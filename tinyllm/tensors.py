@@ -1,7 +1,7 @@
 """The safetensors format: named arrays in one file, without code in it.
 
     8 bytes   length of the header, little-endian
-    header    JSON: {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, "__metadata__": {...}}
+    header    JSON: {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, ...}
     data      the arrays one after the other, row-major, little-endian
 
 https://github.com/huggingface/safetensors, README, "Format".
@@ -27,8 +27,9 @@ def write(path, tensors):
     arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
     for name, array in arrays.items():
         dtype = next(key for key, code in DTYPES.items() if np.dtype(code) == array.dtype and key != "BF16")
-        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [start, start + array.nbytes]}
-        start += array.nbytes
+        stop = start + array.nbytes
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [start, stop]}
+        start = stop
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)                                # arrays begin at a multiple of 8
     with open(path, "wb") as file:
@@ -49,9 +50,10 @@ def read(path):
     try:
         header = json.loads(data[8:8 + size])
         header.pop("__metadata__", None)
-        entries = [(*entry["data_offsets"], name, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()]
-        whole = all(type(n) is int and n >= 0 for begin, end, _, _, shape in entries for n in (begin, end, *shape))
-        entries.sort(key=lambda entry: entry[:2])
+        entries = sorted((*entry["data_offsets"], name, entry["dtype"], tuple(entry["shape"]))
+                         for name, entry in header.items())
+        whole = all(type(n) is int and n >= 0 for begin, end, _, _, shape in entries
+                    for n in (begin, end, *shape))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         whole = False
     if not whole:

@@ -50,11 +50,10 @@ class Tokenizer:
 
     def encode(self, text):
         """str or bytes -> list of ids, never a special one. Lone surrogates are kept (as three bytes)."""
-        data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-        return list(chain.from_iterable(map(self._ids_of_word.__getitem__, _words(data))))
+        return list(chain.from_iterable(map(self._ids_of_word.__getitem__, _words(_as_bytes(text)))))
 
     def decode_bytes(self, ids):
-        """Ids -> the exact bytes; special tokens appear as their names. Raises TokenizerError for an unknown id."""
+        """Ids -> the exact bytes, special tokens as their names. Raises TokenizerError for an unknown id."""
         try:
             return b"".join([self.bytes_of[i] for i in self._checked(ids)])
         except IndexError:
@@ -79,16 +78,19 @@ class Tokenizer:
         names = [_spell(piece) for piece in self.bytes_of[:self.ordinary]]
         _write(Path(folder) / "tokenizer.json", {
             "version": "1.0", "truncation": None, "padding": None,
-            "added_tokens": [{"id": i, "content": name, "single_word": False, "lstrip": False, "rstrip": False,
-                              "normalized": False, "special": True} for name, i in self.special.items()],
+            "added_tokens": [{"id": i, "content": name, "single_word": False, "lstrip": False,
+                              "rstrip": False, "normalized": False, "special": True}
+                             for name, i in self.special.items()],
             "normalizer": None, "pre_tokenizer": PRE_TOKENIZER, "post_processor": None, "decoder": BYTE_LEVEL,
             "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-                      "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
-                      "vocab": {name: i for i, name in enumerate(names)},
+                      "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
+                      "ignore_merges": False, "vocab": {name: i for i, name in enumerate(names)},
                       "merges": [[names[left], names[right]] for left, right in self.merges]}})
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|begin|>", "eos_token": "<|end|>",
-                  "clean_up_tokenization_spaces": False}
-        _write(Path(folder) / "tokenizer_config.json", config | ({"chat_template": chat_template} if chat_template else {}))
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
+                  "bos_token": "<|begin|>", "eos_token": "<|end|>"}
+        if chat_template:
+            config["chat_template"] = chat_template
+        _write(Path(folder) / "tokenizer_config.json", config)
 
     @classmethod
     def load(cls, folder):
@@ -106,11 +108,16 @@ class Tokenizer:
             special = {token["content"]: token["id"] for token in found["added_tokens"]}
             if expected != vocab or special != tokenizer.special:
                 raise TokenizerError(f"{path} numbers its tokens in another order than this project does")
-        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-            if isinstance(error, TokenizerError):
-                raise
-            raise TokenizerError(f"{path} is damaged ({type(error).__name__}: {error}): restore it from a copy") from None
+        except TokenizerError:
+            raise
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            raise TokenizerError(f"{path} is damaged ({type(error).__name__}: {error}): "
+                                 "restore it from a copy") from None
         return tokenizer
+
+
+def _as_bytes(text):
+    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
 
 
 class _Words(dict):
@@ -152,12 +159,13 @@ def train(documents, vocab):
     its neighbours, in the words that hold it, and a heap with outdated entries finds the next pair.
     """
     if vocab < 256:
-        raise TokenizerError(f"a vocabulary of {vocab} cannot hold the 256 bytes: choose 256 (plain bytes) or more")
+        raise TokenizerError(f"a vocabulary of {vocab} cannot hold the 256 bytes: "
+                             "choose 256 (plain bytes) or more")
     if isinstance(documents, (str, bytes)):
         documents = [documents]
     seen = Counter()
     for document in documents:
-        seen.update(_words(document.encode("utf-8", "surrogatepass") if isinstance(document, str) else document))
+        seen.update(_words(_as_bytes(document)))
     words, times = [list(word) for word in seen], list(seen.values())
     count, where = defaultdict(int), defaultdict(set)               # pair -> occurrences; pair -> its words
     for w, ids in enumerate(words):
@@ -169,7 +177,7 @@ def train(documents, vocab):
     merges = []
     while heap and len(merges) < vocab - 256:
         n, pair = heapq.heappop(heap)
-        if -n != count[pair]:                                       # outdated: an entry with the true count follows
+        if -n != count[pair]:                                       # outdated: the true entry follows
             continue
         if -n < 2:
             break
@@ -216,7 +224,7 @@ PRE_TOKENIZER = {"type": "Sequence", "pretokenizers": [
 
 # In the file a byte has to be a printable character. Printable Latin-1 stands for itself, the other
 # 68 bytes take the characters from 256 on, in order: the convention of GPT-2.
-_PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _NAME = {b: chr(b) for b in _PRINTABLE}
 _NAME |= {b: chr(256 + i) for i, b in enumerate(sorted(set(range(256)) - set(_PRINTABLE)))}
 

@@ -13,6 +13,7 @@ never on how the process got there: a run that was killed and resumed ends in th
 import json
 import math
 import os
+import platform
 import signal
 import sys
 import time
@@ -62,14 +63,16 @@ class Settings:
         return Path("runs") / self.run / stage
 
     def team_size(self):
-        return self.workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count()))
+        if hasattr(os, "sched_getaffinity"):                       # not all cores may be ours
+            return self.workers or len(os.sched_getaffinity(0))
+        return self.workers or os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
 class Rates:
     """How fast the optimizer moves; peaks of a schedule that rises over `warmup` steps and falls to 0."""
     method: str = "muon"
-    muon: float = 0.02
+    muon: float = 0.01
     adamw: float = 3e-3
     decay: float = 0.1
     warmup: int = 100
@@ -109,8 +112,8 @@ class Run:
     """One stage being trained in its folder. See the top of the file."""
 
     def __init__(self, settings, stage, model, tokenizer, steps, parent=None, save_every=200, log_every=10):
-        self.settings, self.folder, self.tokenizer, self.total = settings, settings.folder(stage), tokenizer, steps
-        self.save_every, self.log_every, self.stage = save_every, log_every, stage
+        self.stage, self.folder, self.tokenizer, self.total = stage, settings.folder(stage), tokenizer, steps
+        self.save_every, self.log_every = save_every, log_every
         self.start, self.tokens, self.seconds, self.signal, self.validation = 0, 0, 0.0, None, None
         self.described = describe(settings, stage, parent)
         self.team = Team(model.config, settings.team_size())
@@ -133,7 +136,7 @@ class Run:
             mine[:] = saved
         state = read_json(resume / "state.json")
         self.start, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
-        for name in ("metrics.jsonl", "samples.txt"):              # what came after the checkpoint comes again
+        for name in ("metrics.jsonl", "samples.txt"):            # what came after the checkpoint comes again
             os.truncate(self.folder / name, state[name])
 
     def save(self, step):
@@ -146,7 +149,7 @@ class Run:
         self.saved = step
 
     def announce(self, objective, batch, rates, accumulate=1):
-        """Say what is to come: parameters, tokens, memory and time, from one step that is timed and undone."""
+        """Say what is to come: parameters, tokens, memory and time, by a step that is timed and undone."""
         model, team, total = self.model, self.team, float(batch[-1].sum())
         if self.start:
             print(f"{self.folder}: continuing after step {self.start} of {self.total}", file=sys.stderr)
@@ -154,35 +157,37 @@ class Run:
         self._gradient(objective, batch, total, accumulate)
         began = time.monotonic()
         loss, _ = self._gradient(objective, batch, total, accumulate)
-        self._update(0, rates, 0.0)                                # a rate of 0 leaves the parameters as they are
+        self._update(0, rates, 0.0)                            # a rate of 0 changes no parameter
         seconds = self.total * (time.monotonic() - began)
         for moment in team.replica.moments:
             moment[:] = 0
         piece = share_out(share_out(batch, team.workers)[0], accumulate)[0]
         seen = {id(a): a.nbytes for a in _arrays(model.forward(piece[0]))}
         memory = (3 + team.workers) * model.params.flat.nbytes + team.workers * sum(seen.values())
-        print(f"{self.stage}: {model.config.size():,} parameters, {self.total:,} steps of {batch[0].size:,} tokens "
-              f"({self.total * batch[0].size / 1e6:.1f} M), {memory / 2**20:.0f} MB, about {seconds // 60:.0f} min "
-              f"{seconds % 60:02.0f} s with {team.workers} worker{'s' * (team.workers > 1)}; loss {loss:.3f}, "
-              f"ln V = {math.log(model.config.vocab):.3f}", file=sys.stderr)
+        tokens = batch[0].size
+        print(f"{self.stage}: {model.config.size():,} parameters, {self.total:,} steps of {tokens:,} tokens "
+              f"({self.total * tokens / 1e6:.1f} M), {memory / 2**20:.0f} MB, about {int(seconds) // 60}:"
+              f"{int(seconds) % 60:02} minutes with {team.workers} worker{'s' * (team.workers > 1)}; "
+              f"loss {loss:.3f}, ln V = {math.log(model.config.vocab):.3f}", file=sys.stderr)
 
     def _elapsed(self):
         return self.seconds + time.monotonic() - self.began
 
     def steps(self):
-        """Step numbers from where the run stands to its end: with a progress line, checkpoints, and Ctrl-C."""
+        """Step numbers from where the run stands to its end, with progress line, checkpoints and Ctrl-C."""
         self.began, self.saved = time.monotonic(), self.start
-        self.speed = (time.monotonic(), self.tokens)
+        self.speed, self.shown = (time.monotonic(), self.tokens), ("", "")
         quiet = not sys.stderr.isatty()
-        self.bar = tqdm(total=self.total, initial=self.start, file=sys.stderr, mininterval=15 if quiet else 0.2,
-                        bar_format=f" {self.stage} {{n_fmt}}/{{total_fmt}} {{percentage:3.0f}}%  {{desc}}{{remaining}} left")
+        line = f" {self.stage} {{n_fmt}}/{{total_fmt}} {{percentage:3.0f}}%  {{desc}}{{remaining}} left"
+        self.bar = tqdm(total=self.total, initial=self.start, file=sys.stderr, bar_format=line,
+                        mininterval=15 if quiet else 0.2)
         try:
             for step in range(self.start, self.total):
                 yield step
                 self.bar.update()
                 if self.signal:
                     self.save(step + 1)
-                    raise Interrupted(f"interrupted after step {step + 1} of {self.total}, all saved in {self.folder}. "
+                    raise Interrupted(f"interrupted after step {step + 1} of {self.total}, all saved. "
                                       "To continue: the same command with RESUME=1 (or --resume)")
                 if (step + 1) % self.save_every == 0 and step + 1 < self.total:
                     self.save(step + 1)
@@ -198,8 +203,8 @@ class Run:
         """
         loss, norm = self._gradient(objective, batch, float(total), accumulate)
         if not math.isfinite(loss) or not math.isfinite(norm):
-            raise RunError(f"the loss is {loss} and the gradient norm {norm} at step {step}: the run stops. The last good "
-                           f"checkpoint is that of step {self.saved}; try a lower learning rate or another SEED")
+            raise RunError(f"the loss is {loss} and the gradient norm {norm} at step {step}: the run stops. "
+                           f"The last good checkpoint is that of step {self.saved}; try a lower rate")
         scale = optimizer.schedule(step, self.total, min(rates.warmup, self.total // 10))
         self._update(step, rates, scale)
         self.tokens += batch[0].size
@@ -221,14 +226,19 @@ class Run:
         then, tokens = self.speed
         self.speed = (time.monotonic(), self.tokens)
         rate = (self.tokens - tokens) / max(1e-9, self.speed[0] - then)
-        seen = f" (val {self.validation:.3f})" if self.validation is not None else ""
-        self.bar.set_description_str(f"loss {loss:.3f}{seen}  {rate / 1000:.1f}k tok/s  ", refresh=False)
+        self.shown = f"loss {loss:.3f}", f"  {rate / 1000:.1f}k tok/s  "
+        self._show()
         self.metric(step=step, loss=loss, gradient_norm=norm, learning_rate_scale=scale,
                     tokens=self.tokens, tokens_per_second=round(rate), seconds=round(self._elapsed(), 3))
+
+    def _show(self):
+        seen = f" (val {self.validation:.3f})" if self.validation is not None else ""
+        self.bar.set_description_str(seen.join(self.shown), refresh=False)
 
     def validate(self, step, objective, batches):
         """The loss over all of `batches` (with weights that sum to more than 0), shown and written down."""
         self.validation = mean_loss(self.team, objective, batches)
+        self._show()
         self.metric(step=step, validation_loss=self.validation)
         return self.validation
 
@@ -246,9 +256,10 @@ class Run:
 
     def finish(self):
         """The stage's folder becomes a finished checkpoint; resume/ goes."""
-        notes = {**self.described, "finished": True, "wall_seconds": round(self.seconds, 1), "steps": self.total,
-                 "tokens": self.tokens, "workers": self.team.workers, "versions": versions()}
-        checkpoint.save(self.folder, self.model, self.tokenizer, extra={"stage.json": notes}, drop=("resume",))
+        notes = {**self.described, "finished": True, "wall_seconds": round(self.seconds, 1),
+                 "steps": self.total, "tokens": self.tokens, "workers": self.team.workers,
+                 "versions": {"python": platform.python_version(), "numpy": np.__version__}}
+        checkpoint.save(self.folder, self.model, self.tokenizer, {"stage.json": notes}, drop=("resume",))
 
     def _on_signal(self, number, _):
         self.signal = number
@@ -260,7 +271,7 @@ class Run:
         for name in (signal.SIGINT, signal.SIGTERM):
             try:
                 self.handlers[name] = signal.signal(name, self._on_signal)
-            except ValueError:                                     # not in the main thread: nobody to interrupt us
+            except ValueError:                                     # not in the main thread
                 pass
         return self
 
@@ -287,7 +298,8 @@ def is_finished(settings, stage, parent=None):
              for key, value in wanted["settings"].items() if found["settings"].get(key) != value]
     other += ["another parent checkpoint"] if found.get("parent") != wanted["parent"] else []
     if other:
-        raise RunError(f"{folder} was made with {', '.join(other)}: choose another RUN=, or delete that folder")
+        raise RunError(f"{folder} was made with {', '.join(other)}: "
+                       "choose another RUN=, or delete that folder")
     if found["finished"]:
         print(f"{folder} is finished already; delete it, or choose another RUN=, to train again")
         return True
@@ -309,18 +321,21 @@ def parent_of(settings, stage, target):
     folder = settings.folder(stage)
     checkpoint.recover(folder)
     if not (folder / "model.safetensors").exists():
-        raise RunError(f"{folder} not found. Make it with: make {target} RUN={settings.run} SIZE={settings.size}")
+        raise RunError(f"{folder} not found. Make it with: "
+                       f"make {target} RUN={settings.run} SIZE={settings.size} SEED={settings.seed}")
     made = read_json(folder / "stage.json")["settings"]
     for name in ("size", "seed"):
         if made[name] != getattr(settings, name):
-            raise RunError(f"{folder} was made with {name}={made[name]!r} instead of {getattr(settings, name)!r}: "
-                           "choose another RUN=, or delete that folder")
+            raise RunError(f"{folder} was made with {name}={made[name]!r} instead of "
+                           f"{getattr(settings, name)!r}: choose another RUN=, or delete that folder")
     return folder
 
 
 def describe(settings, stage, parent):
     """What decides the bytes of a stage: its settings and the checkpoint that it started from."""
-    decides = {key: value for key, value in asdict(settings).items() if key not in ("run", "workers", "resume")}
+    decides = asdict(settings)
+    for key in ("run", "workers", "resume"):
+        del decides[key]
     return {"stage": stage, "settings": decides,
             "parent": parent and {"folder": str(parent), "sha256": checkpoint.digest(parent)}}
 
@@ -344,11 +359,6 @@ def _arrays(value):
     elif isinstance(value, (tuple, list)):
         for item in value:
             yield from _arrays(item)
-
-
-def versions():
-    import platform
-    return {"python": platform.python_version(), "numpy": np.__version__}
 
 
 def read_json(path):

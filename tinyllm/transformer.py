@@ -14,9 +14,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyllm.layers import (attention_backward, attention_forward, causal_mask, embedding_backward,
-                            embedding_forward, linear_backward, linear_forward, rmsnorm_backward, rmsnorm_forward,
-                            rope_backward, rope_forward, rope_turns, swiglu_backward, swiglu_forward)
+from tinyllm.layers import (
+    attention_backward,
+    attention_forward,
+    causal_mask,
+    embedding_backward,
+    embedding_forward,
+    linear_backward,
+    linear_forward,
+    rmsnorm_backward,
+    rmsnorm_forward,
+    rope_backward,
+    rope_forward,
+    rope_turns,
+    swiglu_backward,
+    swiglu_forward,
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,7 @@ class Config:
         if self.heads % self.kv_heads:
             raise ValueError(f"{self.kv_heads} key/value heads do not divide {self.heads} heads")
         if self.head_dim % 2:
-            raise ValueError(f"rotary positions turn pairs of channels: head_dim must be even, not {self.head_dim}")
+            raise ValueError(f"rotary positions turn pairs: head_dim must be even, not {self.head_dim}")
 
     def shapes(self):
         """Name -> shape of every parameter, in buffer order: matrices first, then gains (1-D)."""
@@ -118,8 +131,8 @@ class Transformer:
             if w.ndim == 1:
                 w[:] = 1
             else:
-                deep = name.endswith(("wo", "down"))
-                w[:] = rng.standard_normal(w.shape) * (0.02 / math.sqrt(2 * self.config.layers if deep else 1))
+                writers = 2 * self.config.layers if name.endswith(("wo", "down")) else 1
+                w[:] = rng.standard_normal(w.shape) * (0.02 / math.sqrt(writers))
         return self
 
     def forward(self, ids, segments=None):
@@ -163,7 +176,7 @@ class Transformer:
         return out, (B, T, turns, embedded, caches, norm, head)
 
     def backward(self, dout, cache, grads):
-        """Write dL/dparameters into `grads` (a Parameters), every one of them, given dout = dL/dout of `forward`."""
+        """Write dL/dparameters, every one of them, into `grads` (a Parameters), given dout = dL/dout."""
         c = self.config
         B, T, turns, embedded, caches, norm, head = cache
         H, K, D = c.heads, c.kv_heads, c.head_dim

@@ -20,7 +20,7 @@ SHAPES = {"nano": {"layers": 2, "width": 64, "heads": 2, "context": 128},
 
 @dataclass(frozen=True)
 class Random(Settings):
-    text: str = option("", "file or folder of text to learn the vocabulary from (default: the built-in world)")
+    text: str = option("", "file or folder of text for the vocabulary (default: the built-in world)")
     vocab: int = option(512, "bytes and merges in the vocabulary; 256 is plain bytes")
     layers: int = option(0, "number of layers (default: as the size says)")
     width: int = option(0, "channels of the residual stream (default: as the size says)")
@@ -28,7 +28,7 @@ class Random(Settings):
     kv_heads: int = option(0, "key/value heads (default: as many as heads)")
     hidden: int = option(0, "hidden channels of the MLP (default: 8/3 of the width)")
     context: int = option(0, "longest sequence in tokens (default: as the size says)")
-    theta: float = option(500.0, "base of the rotary angles; small, because the contexts are short")
+    theta: float = option(100.0, "base of the rotary angles; small, because the contexts are short")
     untied: bool = option(False, "give the head its own matrix instead of the embedding table")
 
 
@@ -45,6 +45,7 @@ def main(cfg):
         raise UsageError(str(error)) from None
     model = Transformer(config).initialise(np.random.default_rng(cfg.seed))
     with Run(cfg, "0-random", model, words, steps=0) as run:
-        print(f"{config.size():,} parameters, {len(words)} tokens in the vocabulary; ln V = {math.log(len(words)):.3f}")
+        print(f"0-random: {config.size():,} parameters, {len(words)} tokens in the vocabulary, "
+              f"ln V = {math.log(len(words)):.3f}")
         run.finish()
         exams.run(run.team, words, cfg, run.folder)

@@ -16,7 +16,9 @@ from tinyllm.sampling import generate
 from tinyllm.training import Rates, Run, Settings, is_finished, option, parent_of
 from tinyllm.transformer import Transformer
 
-BUDGETS = {"nano": {"rows": 16, "steps": 200}, "small": {"rows": 12, "steps": 1000}, "base": {"rows": 16, "steps": 4000}}
+BUDGETS = {"nano": {"rows": 16, "steps": 200},
+           "small": {"rows": 12, "steps": 1100},
+           "base": {"rows": 16, "steps": 4000}}
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,12 @@ class Pretrain(Settings):
     steps: int = option(0, "batches to train on (default: as the size says)")
     accumulate: int = option(1, "pieces that each worker cuts its share of a batch into, to save memory")
     method: str = option("muon", "optimizer of the block matrices", choices=("muon", "adamw"))
-    muon_rate: float = option(0.02, "peak learning rate of Muon")
+    muon_rate: float = option(0.01, "peak learning rate of Muon")
     adamw_rate: float = option(3e-3, "peak learning rate of AdamW")
     decay: float = option(0.1, "weight decay of AdamW's matrices")
     warmup: int = option(100, "steps until the learning rate has risen to its peak")
     save_every: int = option(200, "steps between checkpoints")
-    evaluate_every: int = option(0, "steps between losses on the whole validation text (default: a quarter of all)")
+    evaluate_every: int = option(0, "steps between validation losses and samples (default: a quarter of all)")
 
 
 def main(cfg):
@@ -69,7 +71,7 @@ def main(cfg):
 
 
 def say(run, batch, masked, length=80):
-    """What the model makes of the first validation text: its own continuation, or its guesses in [brackets]."""
+    """What the model makes of the first validation text: a continuation, or its guesses in [brackets]."""
     (ids, targets, weights), model, tokenizer = (a[0] for a in batch), run.model, run.tokenizer
     if masked:
         guesses = model.logits(ids)[:, :tokenizer.ordinary].argmax(axis=1)

@@ -37,14 +37,15 @@ class World:
 
     def document(self, dice, split):
         """One text of the split: of a person, of several, a story, or numbers."""
-        kind = dice.among({"biography": 3, "gossip": 2, "story": 4, "numbers": 1})
+        kind = dice.among({"biography": 4, "gossip": 2, "story": 3, "numbers": 1})
         if kind == "biography":
             return people.biography(dice, self.facts)
         if kind == "gossip":
             return people.gossip(dice, self.facts)
         if kind == "story":
             return " ".join(self.held(dice, split, stories.story)[0])
-        return " ".join([numbers.counting(dice), *(self.held(dice, split, numbers.sum_up)[0] for _ in range(4))])
+        sums = [self.held(dice, split, numbers.sum_up)[0] for _ in range(4)]
+        return " ".join([numbers.counting(dice), *sums])
 
     def held(self, dice, split, make):
         """make(dice) -> (text, key), again until the key belongs to the split. What was thrown away costs

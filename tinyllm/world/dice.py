@@ -22,11 +22,7 @@ class Dice:
 
     def among(self, shares):
         """A key of {key: share}, as often as its share of all says."""
-        at = self._random.random() * sum(shares.values())
-        for key, share in shares.items():
-            if at < share:
-                break
-            at -= share
+        (key,) = self._random.choices(tuple(shares), tuple(shares.values()))
         self.bits += math.log2(sum(shares.values()) / shares[key])
         return key
 

@@ -4,8 +4,15 @@ Every value belongs to as many people as every other, so that the best blind gue
 in twelve.
 """
 
-NAMES = [first + last for first in ("Ba", "Do", "Fi", "Ga", "Ke", "Lu", "Mi", "No", "Ra", "Si", "Ta", "Vo")
-         for last in ("bel", "dan", "lek", "mir", "nor", "ras", "ton", "vin", "zan", "rik")]
+NAMES = """
+Ada Alba Amos Anna Arlo Asa Beth Bill Boris Bruno Cara Carl Clara Cora Cyril Dan Dora Doris Edgar
+Elsa Emil Emma Enzo Erik Esme Eva Ezra Fay Felix Flora Frank Fred Gail Gina Grace Greta Gus Hana
+Hank Heidi Henry Hilda Hugo Ida Igor Ines Ingrid Iris Ivan Jack Jada Jane Jasper Joan Jonas Judy
+Julia Karl Kate Kira Kurt Lars Laura Lena Leo Lily Lola Lotte Lucy Luis Mabel Magnus Marco Maria Max
+Mia Milo Mona Nadia Ned Nell Nina Noah Nora Olaf Olga Oscar Otto Pablo Paula Penny Peter Petra Quinn
+Ralph Rita Robin Rosa Ruben Ruth Sally Sam Sara Sid Simon Sofia Stella Tara Theo Tilda Tina Tom Uma
+Ursula Vera Victor Wanda Will Yara Zoe
+""".split()
 
 VALUES = {
     "pet": "cat dog fish horse goat duck mouse rabbit parrot turtle lizard pony".split(),

@@ -16,7 +16,7 @@ from tinyllm.sampling import generate
 from tinyllm.training import Rates, Run, Settings, is_finished, option, parent_of
 from tinyllm.transformer import Transformer
 
-BUDGETS = {"nano": {"rows": 16, "steps": 200},
+BUDGETS = {"nano": {"rows": 16, "steps": 600},
            "small": {"rows": 12, "steps": 1100},
            "base": {"rows": 16, "steps": 4000}}
 

@@ -3,6 +3,7 @@ import pytest
 
 from tinyllm import checkpoint
 from tinyllm.objectives import weighted_nll
+from tinyllm.tokenizer import train
 from tinyllm.transformer import Config, Parameters, Transformer
 
 torch = pytest.importorskip("torch")
@@ -100,3 +101,17 @@ def test_the_whole_gradient_is_that_of_torch(tmp_path, shape):
     assert loss == pytest.approx(float(total), rel=1e-5)
     for name, gradient in grads.items():
         assert np.abs(gradient - expected[name]).max() <= 1e-5 * max(1, np.abs(expected[name]).max()), name
+
+
+def test_transformers_reads_the_score_where_we_do(tmp_path):
+    """At the last token, <|end|>: so the padding token has to be another."""
+    tokenizer = train("hello hello", 258)
+    model = Transformer(Config(vocab=len(tokenizer), context=16, layers=2, width=8, heads=2, head="score"))
+    model.params.flat[:] = np.random.default_rng(0).standard_normal(model.params.flat.shape) * 0.4
+    checkpoint.save(tmp_path / "m", model, tokenizer)
+    begin, end, pad = (tokenizer.special[f"<|{name}|>"] for name in ("begin", "end", "mask"))
+    ids = np.array([[begin, 70, 71, 72, end], [begin, 73, end, pad, pad]])
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "m")
+    with torch.no_grad():
+        scores = theirs(torch.tensor(ids)).logits.numpy()[:, 0]
+    np.testing.assert_allclose(model.logits(ids)[[0, 1], [4, 2]], scores, atol=1e-4)

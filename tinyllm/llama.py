@@ -74,8 +74,8 @@ def config_to_json(config, special=None):
         "bos_token_id": special.get("<|begin|>"),
         "eos_token_id": special.get("<|end|>"),
     }
-    if score:
-        found |= {"num_labels": 1, "id2label": {"0": "score"}, "pad_token_id": special.get("<|end|>")}
+    if score:                  # they read the last score before padding: pad with what no text holds
+        found |= {"num_labels": 1, "id2label": {"0": "score"}, "pad_token_id": special.get("<|mask|>")}
     if not config.causal:                                          # transformers 5 reads is_causal too
         found |= {"is_causal": False, "objective": "masked"}
     return found
@@ -90,20 +90,22 @@ def config_from_json(found):
     for key, only in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
         if found.get(key, only) != only:
             raise Unsupported(f"{key} {found[key]!r} is not supported, only {only!r}")
-    score = found.get("architectures") == ["LlamaForSequenceClassification"]
-    labels = found.get("id2label", ("LABEL_0", "LABEL_1"))
-    if score and (not isinstance(labels, dict) or len(labels) != 1):
-        raise Unsupported("a score head with more than one label is not supported (id2label)")
-    number = lambda key, default=None: _number(found, key, default)
-    whole = lambda key, default=None: int(number(key, default))
+    kind = found.get("architectures") or ["LlamaForCausalLM"]
+    score = kind == ["LlamaForSequenceClassification"]
+    if not score and kind != ["LlamaForCausalLM"]:
+        raise Unsupported(f"architectures {kind!r} is not supported, only models of tokens or of one score")
+    labels = found.get("id2label")
+    if score and (len(labels) if isinstance(labels, dict) else _number(found, "num_labels", 2)) != 1:
+        raise Unsupported("a score head with more than one label is not supported (id2label, num_labels)")
+    whole = lambda key, default: _whole(found, key, default)
     try:
         return Config(
             vocab=whole("vocab_size", 32000), context=whole("max_position_embeddings", 2048),
             width=whole("hidden_size", 4096), hidden=whole("intermediate_size", 11008),
             layers=whole("num_hidden_layers", 32), heads=whole("num_attention_heads", 32),
             kv_heads=whole("num_key_value_heads", 0), head_dim=whole("head_dim", 0), theta=_theta(found),
-            eps=float(number("rms_norm_eps", 1e-6)), tied=score or found.get("tie_word_embeddings") is True,
-            causal=found.get("is_causal", True) is not False, head="score" if score else "tokens")
+            eps=float(_number(found, "rms_norm_eps", 1e-6)), tied=_flag(found, "tie_word_embeddings", False),
+            causal=_flag(found, "is_causal", True), head="score" if score else "tokens")
     except ValueError as error:
         raise Unsupported(str(error)) from None
 
@@ -120,6 +122,8 @@ def _theta(found):
             raise Unsupported(f"{key} with partial_rotary_factor is not supported")
     if _number(found, "partial_rotary_factor", 1) != 1:
         raise Unsupported("partial_rotary_factor is not supported")
+    if theta == 0:
+        raise Unsupported("rope_theta is 0, the base of a power")
     return float(theta)
 
 
@@ -129,3 +133,18 @@ def _number(where, key, default):
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**40:
         raise Unsupported(f"{key} is {value!r}, which is not a usable number")
     return value
+
+
+def _whole(where, key, default):
+    """A number of things; 0, our sign for "not said", is only good where the key is absent."""
+    value = _number(where, key, default)
+    if value != int(value) or (value == 0 and where.get(key) is not None):
+        raise Unsupported(f"{key} must be at least 1 and whole, not {value!r}")
+    return int(value)
+
+
+def _flag(where, key, default):
+    value = where.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise Unsupported(f"{key} is {value!r}, not true or false")
+    return default if value is None else value

@@ -24,7 +24,7 @@ class TensorError(ValueError):
 def write(path, tensors):
     """{name: array} -> file. The same arrays give the same bytes."""
     header, start = {"__metadata__": {"format": "pt"}}, 0          # transformers insists on the format
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     for name, array in arrays.items():
         dtype = next(key for key, code in DTYPES.items() if np.dtype(code) == array.dtype and key != "BF16")
         stop = start + array.nbytes
@@ -67,7 +67,10 @@ def read(path):
             raise TensorError(f"{path} is damaged: tensor {name} does not fill its place")
         if 8 + size + end > len(data):
             raise TensorError(f"{path} is truncated: it ends inside tensor {name}")
-        tensors[name] = _array(data[8 + size + begin:8 + size + end], dtype, shape)
+        try:
+            tensors[name] = _array(data[8 + size + begin:8 + size + end], dtype, shape)
+        except (ValueError, OverflowError):                    # more axes, or larger, than NumPy counts
+            raise TensorError(f"{path} is damaged: tensor {name} has an impossible shape") from None
         position = end
     if 8 + size + position != len(data):
         raise TensorError(f"{path} is damaged: it goes on after its last tensor")

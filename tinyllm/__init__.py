@@ -22,10 +22,16 @@ import os
 import platform
 import sys
 
-# One BLAS thread per process. Measured on 2 cores, a training step of 0.8 M parameters: 2 threads take
-# 0.9 of the time of 1 on an idle machine and 11 times as long on a busy one, where they spin waiting
-# for each other; 2 processes (parallel.py) take 0.5 and degrade gracefully. A variable that the user
-# has set wins.
+# One BLAS thread per process, one process per core (parallel.py). Milliseconds of a training step of
+# 0.8 M / 2.8 M parameters on 2 cores, idle, and with one of them busy:
+#
+#                                idle          one core busy
+#     1 process, 1 thread      44 / 363          42 / 361
+#     1 process, 2 threads     28 / 220          60 / 737      threads spin, waiting for each other
+#     2 processes              23 / 187          66 / 467
+#
+# On another machine 2 threads were 11 times slower beside a busy core. A variable that the user has
+# set wins.
 _THREADS = {name: os.environ.setdefault(name, "1") for name in (
     "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")}
 

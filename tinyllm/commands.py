@@ -79,10 +79,7 @@ def sample(cfg):
 
 def take_exams(cfg):
     """Run every exam again on every finished stage of a run, and write the scoreboard."""
-    for name in FOLDERS:
-        folder = cfg.folder(name)
-        if not (folder / "model.safetensors").exists():
-            continue
+    for folder in finished(cfg.run):
         model, tokenizer = checkpoint.load(folder)
         made = read_json(folder / "stage.json")["settings"]
         made = s1_pretrain.Pretrain(size=made["size"], seed=made["seed"], text=made["text"])
@@ -98,10 +95,19 @@ def stage_folder(run, stage):
 
     Raises RunError where there is none.
     """
-    root = Path("runs") / run
-    there = [name for name in FOLDERS if (root / name / "model.safetensors").exists()]
-    wanted = [name for name in there if stage in (name, name.split("-")[0])] if stage else there[-1:]
+    there = finished(run)
+    wanted = [folder for folder in there if stage in (folder.name, folder.name.split("-")[0])]
+    wanted = wanted if stage else there[-1:]
     if not wanted:
-        instead = f"there is {', '.join(there)}" if there else f"make one with: make train RUN={run}"
+        names = ", ".join(folder.name for folder in there)
+        instead = f"there is {names}" if there else f"make one with: make train RUN={run}"
         raise RunError(f"runs/{run} has no {f'stage {stage}' if stage else 'finished stage'}; {instead}")
-    return root / wanted[0]
+    return wanted[-1]                      # 1 means 1-pretrain, where there is 1-masked too
+
+
+def finished(run):
+    """The folders of the finished stages of a run, in order."""
+    folders = [Path("runs") / run / name for name in FOLDERS]
+    for folder in folders:
+        checkpoint.recover(folder)
+    return [folder for folder in folders if (folder / "model.safetensors").exists()]

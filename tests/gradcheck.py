@@ -5,7 +5,6 @@ zeros would pass.
 """
 
 
-
 def check_backward(forward, backward, args, rng, h=1e-6, tolerance=1e-6):
     """`L = sum(out * r)` with a random r is one number, and dL/dout = r.
 

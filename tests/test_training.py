@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import random
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 
 from tinyllm import checkpoint
-from tinyllm.__main__ import main
+from tinyllm.__main__ import COMMANDS, main, parser
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "16"]
@@ -150,6 +152,34 @@ def test_interrupted_it_saves_and_says_how_to_go_on(here, number):
     assert 0 < state["step"] < 2000 and not (here / "runs/demo/1-pretrain/model.safetensors").exists()
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for the worker in /proc")
+def test_a_killed_worker_ends_the_run_with_a_sentence_and_it_can_go_on(here):
+    assert stage0() == 0
+    arguments = [
+        "stage1",
+        "--text",
+        "text.txt",
+        "--workers",
+        "2",
+        "--steps",
+        "900",
+        *QUICK,
+        "--save-every",
+        "5",
+    ]
+    process = start(*arguments)
+    process.stderr.readline()
+    while not (here / "runs/demo/1-pretrain/resume/state.json").exists():
+        time.sleep(0.01)
+    worker = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+    os.kill(worker, signal.SIGKILL)
+    said = process.communicate(timeout=20)[1]
+    assert (
+        process.returncode == 1 and "exit code -9" in said and "RESUME=1" in said and "Traceback" not in said
+    )
+    assert main([*arguments, "--resume"]) == 0
+
+
 def test_an_interrupted_run_is_not_trained_over(here, capsys, monkeypatch):
     from tinyllm import training
 
@@ -209,6 +239,38 @@ def test_training_can_start_from_any_folder(here):
     assert stage1("b", 3, "--from", "runs/a/1-pretrain") == 0
     first = json.loads((here / "runs/b/1-pretrain/metrics.jsonl").read_text().splitlines()[0])
     assert first["loss"] < 4
+
+
+def test_a_folder_without_a_tokenizer_cannot_be_trained_on_text(here, capsys):
+    assert stage0() == 0
+    model, _ = checkpoint.load("runs/demo/0-random")
+    checkpoint.save("bare", model)
+    assert stage1("b", 3, "--from", "bare") == 1 and "no tokenizer" in capsys.readouterr().err
+
+
+def test_damaged_notes_are_said(here, capsys):
+    assert stage0() == 0
+    for text in ("{", "[]", "{}"):
+        (here / "runs/demo/0-random/stage.json").write_text(text)
+        assert stage1() == 1 and "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_every_target_of_the_makefile_is_a_command_that_exists():
+    shown = subprocess.run(["make", "-s", "-C", ROOT], capture_output=True, text=True, check=True).stdout
+    targets = [line.split()[0] for line in shown.splitlines()[1:-1]]
+    promised = "help setup train stage0 stage1 shakespeare sample exams test test-oracle bench lint clean"
+    assert set(promised.split()) <= set(targets)
+    odd = ["RUN=it's", "TEXT=a b", 'PROMPT=say "hi"', "RESUME=1", "SEED=3", "ARGS=--count 2"]
+    for target in set(targets) & COMMANDS.keys():
+        dry = ["make", "-n", "-o", "setup", "-C", ROOT, target, *odd]
+        lines = subprocess.run(dry, capture_output=True, text=True, check=True).stdout.splitlines()
+        line = next(line for line in lines if "-m tinyllm" in line)
+        words = shlex.split(line)[3:]
+        assert words[0] == target and words[words.index("--run") + 1] == "it's" and "--resume" in words
+        if target == "sample":
+            options = vars(parser().parse_args(words))
+            assert options["prompt"] == 'say "hi"' and options["count"] == 2 and options["seed"] == 3
 
 
 def test_pieces_of_a_batch_give_the_same_model(here):

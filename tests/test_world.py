@@ -78,7 +78,7 @@ def test_a_story_ends_as_it_went(seed):
             holder = words[-1] if words[-1] in people.NAMES else words[0]
             where[holder] = where[next(n for n in names if n != holder)]
         else:
-            where[names[0]] = places[-1]                           # "from the barn to the mill"
+            where[names[0]] = places[-1]  # "from the barn to the mill"
             holder = names[0] if any(w in stories.THINGS for w in words) else holder
     thing = told[-1].split()[4]
     assert told[-1] == stories.END.format(who=holder, thing=thing, place=where[holder])

@@ -54,11 +54,14 @@ def main(argv=None):
     except (CheckpointError, CorpusError, RunError, TokenizerError, WorkerDied) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    except BrokenPipeError:                                        # `| head` has seen enough
+        return 1
+    except OSError as error:                                       # a full disk, a folder we may not write to
+        print(f"error: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
+        return 1
     except (Interrupted, KeyboardInterrupt) as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return 1
     return 0
 
 

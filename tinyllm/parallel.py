@@ -91,8 +91,9 @@ class Team:
     def _death(self, rank):
         process = self._processes[rank - 1]
         process.join(1)
-        return WorkerDied(f"worker {rank} (process {process.pid}) ended with exit code {process.exitcode}; "
-                          "if the machine ran out of memory, use fewer WORKERS or a smaller SIZE")
+        return WorkerDied(f"worker {rank} (process {process.pid}) ended with exit code {process.exitcode}. "
+                          "If the machine ran out of memory, use fewer WORKERS or a smaller SIZE; "
+                          "what was saved last is whole, RESUME=1 goes on from there")
 
     def sum_gradients(self, count):
         """The sum of the first `count` gradient buffers, in worker order, left in this process's own."""

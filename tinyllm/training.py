@@ -137,8 +137,9 @@ class Run:
             mine[:] = saved
         state = read_json(resume / "state.json")
         self.start, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
-        for name in ("metrics.jsonl", "samples.txt"):            # what came after the checkpoint comes again
-            os.truncate(self.folder / name, state[name])
+        for name in ("metrics.jsonl", "samples.txt"):              # what came later comes again
+            with open(self.folder / name, "ab") as file:
+                file.truncate(min(state[name], file.tell()))
 
     def save(self, step):
         """Everything that the next step needs, in resume/: a whole checkpoint folder of its own."""
@@ -261,6 +262,7 @@ class Run:
                  "steps": self.total, "tokens": self.tokens, "workers": self.team.workers,
                  "versions": {"python": platform.python_version(), "numpy": np.__version__}}
         checkpoint.save(self.folder, self.model, self.tokenizer, {"stage.json": notes}, drop=("resume",))
+        self._give_back_signals()                                  # what follows may be interrupted as usual
 
     def _on_signal(self, number, _):
         self.signal = number
@@ -276,9 +278,12 @@ class Run:
                 pass
         return self
 
-    def __exit__(self, *_):
+    def _give_back_signals(self):
         for name, handler in self.handlers.items():
             signal.signal(name, handler)
+
+    def __exit__(self, *_):
+        self._give_back_signals()
         self.team.close()
 
 
@@ -295,13 +300,14 @@ def is_finished(settings, stage, parent=None):
     if not (folder / "stage.json").exists():
         return False
     found, wanted = read_json(folder / "stage.json"), describe(settings, stage, parent)
-    other = [f"{key}={found['settings'].get(key)!r} instead of {value!r}"
-             for key, value in wanted["settings"].items() if found["settings"].get(key) != value]
+    made = found.get("settings", {})
+    other = [f"{key}={made.get(key)!r} instead of {value!r}"
+             for key, value in wanted["settings"].items() if made.get(key) != value]
     other += ["another parent checkpoint"] if found.get("parent") != wanted["parent"] else []
     if other:
         raise RunError(f"{folder} was made with {', '.join(other)}: "
                        "choose another RUN=, or delete that folder")
-    if found["finished"]:
+    if found.get("finished"):
         print(f"{folder} is finished already; delete it, or choose another RUN=, to train again")
         return True
     if (folder / "resume").exists() and not settings.resume:
@@ -324,10 +330,10 @@ def parent_of(settings, stage, target):
     if not (folder / "model.safetensors").exists():
         raise RunError(f"{folder} not found. Make it with: "
                        f"make {target} RUN={settings.run} SIZE={settings.size} SEED={settings.seed}")
-    made = read_json(folder / "stage.json")["settings"]
+    made = read_json(folder / "stage.json").get("settings", {})
     for name in ("size", "seed"):
-        if made[name] != getattr(settings, name):
-            raise RunError(f"{folder} was made with {name}={made[name]!r} instead of "
+        if made.get(name) != getattr(settings, name):
+            raise RunError(f"{folder} was made with {name}={made.get(name)!r} instead of "
                            f"{getattr(settings, name)!r}: choose another RUN=, or delete that folder")
     return folder
 
@@ -363,7 +369,14 @@ def _arrays(value):
 
 
 def read_json(path):
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """A JSON object that a run has written. Raises RunError where it is missing or damaged."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise RunError(f"{path} is damaged: it is not a JSON object")
+    return found
 
 
 def write_json(path, value):

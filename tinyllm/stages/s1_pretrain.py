@@ -13,7 +13,7 @@ import numpy as np
 from tinyllm import checkpoint, corpus, exams
 from tinyllm.objectives import hide_tokens, weighted_nll
 from tinyllm.sampling import generate
-from tinyllm.training import Rates, Run, Settings, is_finished, option, parent_of
+from tinyllm.training import Rates, Run, RunError, Settings, is_finished, option, parent_of
 from tinyllm.transformer import Transformer
 
 BUDGETS = {"nano": {"rows": 16, "steps": 600},
@@ -45,6 +45,8 @@ def main(cfg):
     if is_finished(cfg, stage, parent):
         return
     model, tokenizer = checkpoint.load(parent)
+    if tokenizer is None or model.config.head != "tokens":
+        raise RunError(f"{parent} cannot be trained on text: it has no tokenizer, or its head gives scores")
     config = dataclasses.replace(model.config, causal=not masked)
     training, validation = corpus.load(cfg)
     ids = corpus.pack(training, tokenizer)

@@ -18,6 +18,17 @@ def test_parts_cover_the_buffer_once_and_gains_never_decay(config, method):
 
 
 @given(configs(), st.sampled_from(["muon", "adamw"]), rngs)
+def test_without_a_gradient_matrices_shrink_and_gains_stay(config, method, rng):
+    params = rng.standard_normal(config.size())
+    before, moments = params.copy(), np.zeros((2, config.size()))
+    for part in optimizer.parts(config, method):
+        optimizer.update(part, params, np.zeros(config.size()), moments, 0, 0.1, 0.1, 0.5)
+    gains = config.size() - sum(len(s) == 1 and s[0] for s in config.shapes().values())
+    np.testing.assert_allclose(params[:gains], 0.95 * before[:gains])
+    np.testing.assert_array_equal(params[gains:], before[gains:])
+
+
+@given(configs(), st.sampled_from(["muon", "adamw"]), rngs)
 def test_any_order_of_parts_gives_the_same_bytes(config, method, rng):
     w, g = rng.standard_normal((2, config.size())).astype(np.float32)
     results = []

@@ -89,6 +89,7 @@ def test_rows_can_be_dropped(config, rng, data):
 def test_the_window_never_exceeds_the_context_and_never_forgets_more_than_half(length, context):
     seen = length - window_start(length, context)
     assert 1 <= seen <= context
+    assert window_start(length, context) % max(1, context // 2) == 0  # so it is read again only so often
     assert seen == length or seen > context - max(1, context // 2)
 
 

@@ -105,6 +105,15 @@ def test_the_same_seed_and_workers_give_the_same_bytes(here):
     assert weights("a", "0-random") == weights("b", "0-random")
 
 
+def test_the_timed_step_before_the_run_leaves_no_trace(here, monkeypatch):
+    from tinyllm import training
+
+    assert stage0("a") == 0 and stage1("a", 5) == 0
+    monkeypatch.setattr(training.Run, "announce", lambda *_: None)
+    assert stage0("b") == 0 and stage1("b", 5) == 0
+    assert weights("a") == weights("b")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="kills with a signal")
 def test_killed_twenty_times_it_ends_in_the_same_bytes(here):
     """SIGKILL at random moments, while it trains and while it saves: with a checkpoint every second step."""

@@ -2,13 +2,34 @@
 
 import ast
 import io
+import sys
 import tokenize
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = sorted(ROOT.glob("tinyllm/**/*.py"))
+PACKAGES = {package: sorted(ROOT.glob(f"{package}/**/*.py")) for package in ("tinyllm", "tools")}
+SOURCES = sum(PACKAGES.values(), [])
+LENGTHS = {"tinyllm": 2800, "tools": 2400}  # lines of code
+MAY_USE = {"tinyllm": {"numpy", "tqdm", "tools"}, "tools": set()}
+ADAPTERS = {"agent.py": {"requests"}}
+TOOLS = [
+    "json_reader",
+    "dialect",
+    "pattern",
+    "numbers",
+    "schema",
+    "signature",
+    "shapes",
+    "grammar",
+    "masks",
+    "protocol",
+    "registry",
+    "builtin",
+    "agent",
+    "__main__",
+]
 ORDER = [
     "layers",
     "transformer",
@@ -28,6 +49,7 @@ ORDER = [
     "exams",
     "stages",
     "report",
+    "chat",
     "commands",
     "__main__",
 ]
@@ -40,7 +62,7 @@ def imports(path):
         elif isinstance(node, ast.ImportFrom):
             yield from (
                 (f"{node.module}.{name.name}" for name in node.names)
-                if node.module == "tinyllm"
+                if node.module in PACKAGES
                 else [node.module]
             )
 
@@ -77,26 +99,24 @@ def code_lines(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_point_one_way(path):
+    package, *_ = path.relative_to(ROOT).parts
+    order = ORDER if package == "tinyllm" else TOOLS
     here = room(".".join(path.relative_to(ROOT).with_suffix("").parts).replace(".__init__", ""))
+    outside = MAY_USE[package] | ADAPTERS.get(path.name, set()) | set(sys.stdlib_module_names)
     for module in imports(path):
-        top = module.split(".")[0]
-        if top == "tinyllm" and room(module):
-            there = room(module)
-            if there != here:
-                assert ORDER.index(there) < ORDER.index(here), f"{here} may not import {there}"
-            elif here == "stages":
-                assert module == "tinyllm.stages" or path.name == "__init__.py", (
-                    "stages never import one another"
-                )
-        else:
-            assert top in ("numpy", "tqdm", "tinyllm") or top in __import__("sys").stdlib_module_names, (
-                f"{path.name} imports {top}"
-            )
+        there = room(module)
+        if module.split(".")[0] != package:
+            assert module.split(".")[0] in outside, f"{path.name} imports {module}"
+        elif there and there != here:
+            assert order.index(there) < order.index(here), f"{here} may not import {there}"
+        elif here == "stages":
+            assert module == "tinyllm.stages" or path.name == "__init__.py", "stages never import one another"
 
 
-def test_files_are_short_enough_to_read():
-    sizes = {path.name: code_lines(path) for path in SOURCES}
-    assert max(sizes.values()) <= 350 and sum(sizes.values()) <= 2800, sizes
+@pytest.mark.parametrize("package", PACKAGES)
+def test_files_are_short_enough_to_read(package):
+    sizes = {path.name: code_lines(path) for path in PACKAGES[package]}
+    assert max(sizes.values()) <= 350 and sum(sizes.values()) <= LENGTHS[package], sizes
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -1,0 +1,188 @@
+"""Which digits may come next, in a number that must lie within bounds.
+
+The canonical text of a number is what json.dumps writes: an integer's digits, or the shortest decimal that
+reads back as the same float (repr). No finite automaton knows the second, so this asks arithmetic instead:
+the texts that begin with a prefix are an interval of values for each number of further digits, and an
+interval either holds a multiple of the step or it does not.
+
+    interval of "12" with one more digit:     120 .. 129     step 1
+    interval of "0.2" with one more digit:   0.20 .. 0.29    step 1/100
+"""
+
+from fractions import Fraction
+from functools import lru_cache, partial
+from itertools import islice
+from math import ceil, floor, gcd, inf
+from typing import NamedTuple
+
+from tools.json_reader import MAX_DIGITS
+
+EXPONENTS = [*range(16, 309), *range(-5, -325, -1)]  # where repr writes an exponent; short spellings first
+
+
+class Bounds(NamedTuple):
+    """The numbers from low to high (Fractions, or infinite) that are multiples of step (None: all numbers).
+
+    open_low and open_high leave the bound itself out. An integer is a multiple of 1: JSON Schema takes 1.0
+    for one."""
+
+    low: Fraction | float = -inf
+    open_low: bool = False
+    high: Fraction | float = inf
+    open_high: bool = False
+    step: Fraction | None = None
+
+    def __contains__(self, value):
+        return (
+            (self.low < value or value == self.low and not self.open_low)
+            and (value < self.high or value == self.high and not self.open_high)
+            and (self.step is None or (value / self.step).denominator == 1)
+        )
+
+    def __and__(self, other):
+        low, high = max(self.low, other.low), min(self.high, other.high)
+        steps = [b.step for b in (self, other) if b.step is not None]
+        return Bounds(
+            low,
+            any(b.open_low and b.low == low for b in (self, other)),
+            high,
+            any(b.open_high and b.high == high for b in (self, other)),
+            common(*steps) if len(steps) == 2 else steps[0] if steps else None,
+        )
+
+    def mirrored(self):
+        return Bounds(-self.high, self.open_high, -self.low, self.open_low, self.step)
+
+
+def common(a, b):
+    """The smallest number that is a multiple of both fractions."""
+    top = a.numerator * b.denominator, b.numerator * a.denominator
+    return Fraction(top[0] * top[1] // gcd(*top), a.denominator * b.denominator)
+
+
+def multiples(low, high, bounds, unit):
+    """Multiples of `unit` in low <= x < high that lie within the bounds, from the smallest up."""
+    step = unit if bounds.step is None else common(unit, bounds.step)
+    count = ceil(max(low, bounds.low) / step)
+    while (value := count * step) < high and value <= bounds.high:
+        if value in bounds:
+            yield value
+        count += 1
+
+
+@lru_cache(maxsize=1 << 16)
+def tail(prefix, bounds):
+    """How many more bytes the shortest canonical number within the bounds needs that begins with the prefix;
+    0 where the prefix is one, None where no number begins so."""
+    if prefix.startswith("-"):
+        return unsigned(prefix[1:], bounds.mirrored(), negative=True)
+    found = [unsigned(prefix, bounds, negative=False)]
+    if not prefix:
+        below = tail("-", bounds)
+        found.append(None if below is None else below + 1)
+    return min((n for n in found if n is not None), default=None)
+
+
+def unsigned(text, bounds, negative):
+    if bounds.high < 0 or not text:
+        ways = [] if bounds.high < 0 else [unsigned(digit, bounds, negative) for digit in "0123456789"]
+        return min((n + 1 for n in ways if n is not None), default=None)
+    bounds = bounds & Bounds(low=Fraction(0))
+    mantissa, e, exponent = text.partition("e")
+    whole, point, part = mantissa.partition(".")
+    if (
+        not whole.isdigit()
+        or (part and not part.isdigit())
+        or (whole[0] == "0" and len(whole) > 1)
+        or (e and point and not part)
+    ):
+        return None
+    ways = []
+    if not e and not point:
+        ways += integers(whole, bounds, negative)
+    if not e and (not ways or min(ways) > 1):
+        ways += decimals(whole, point, part, bounds)
+    if len(whole) == 1 and whole != "0" and (not ways or min(ways) > 4):
+        ways += powers(mantissa, e + exponent, point, part, bounds)
+    return min(ways, default=None)
+
+
+def integers(whole, bounds, negative):
+    if whole == "0":
+        return [0] if 0 in bounds and not negative else []
+    short = 0 if bounds.low < 1 else len(str(floor(bounds.low))) - len(whole)
+    sparse = len(str(bounds.step.numerator)) if bounds.step else 0  # so many digits reach the next multiple
+    for more in range(max(short, 0) + sparse + 2):
+        low, unit = int(whole) * 10**more, 10**more
+        if len(whole) + more > MAX_DIGITS or low > bounds.high:
+            return []
+        if next(multiples(Fraction(low), low + unit, bounds, Fraction(1)), None) is not None:
+            return [more]
+    return []
+
+
+def decimals(whole, point, part, bounds):
+    """Fixed notation: 17 significant digits at most, 0.0001 to below 1e16, a digit behind the point."""
+    ways = []
+    for more in range(0, 1 if point or whole == "0" else 17 - len(whole)):
+        scale = Fraction(10**more, 10 ** len(part))
+        low = int(whole + part) * scale
+        if low > bounds.high:
+            break
+        zeros = len(part) - len(part.lstrip("0")) if whole == "0" else -len(whole) - more
+        for digits in range(max(1, len(part)), min(20, 17 + max(zeros, 3 * (zeros == len(part)))) + 1):
+            length = more + (not point) + digits - len(part)
+            if length >= min(ways, default=inf):
+                break
+            unit = Fraction(1, 10**digits)
+            values = multiples(low, low + scale, bounds, unit)
+            if any_canonical(values, partial(fixed, unit, digits), digits - zeros):
+                ways.append(length)
+                break
+    return ways
+
+
+def powers(mantissa, ending, point, part, bounds):
+    """Scientific notation: d.ddde+XX, where repr uses it."""
+    ways = []
+    value = Fraction(mantissa.rstrip("."))
+    for power in EXPONENTS:
+        spelled = f"e{power:+03d}"
+        if not spelled.startswith(ending) or len(spelled) - len(ending) >= min(ways, default=inf):
+            continue
+        scale = Fraction(10) ** power
+        spread = 0 if ending else Fraction(1, 10 ** len(part))
+        if (value + spread) * scale < bounds.low or value * scale > bounds.high:
+            continue
+        fewest = max(len(part), point == ".")
+        for digits in range(fewest, fewest + (1 if ending else 17 - fewest)):
+            unit = scale / 10**digits
+            ends = value * scale, (value + spread) * scale + (unit if ending else 0)
+            spell = partial(scientific, unit, digits, spelled)
+            if any_canonical(multiples(*ends, bounds, unit), spell, digits + 1):
+                dot = digits > 0 and not point
+                ways.append(dot + digits - len(part) + len(spelled) - len(ending))
+                break
+    return ways
+
+
+def fixed(unit, digits, value):
+    return f"{floor(value)}.{str(round(value % 1 / unit)).zfill(digits)}"
+
+
+def scientific(unit, digits, exponent, value):
+    scaled = str(round(value / unit))
+    return f"{scaled[0]}.{scaled[1:]}{exponent}" if digits else scaled + exponent
+
+
+def any_canonical(values, spell, digits):
+    """Whether repr writes one of the values so. A decimal of up to 15 digits is written so unless it ends in
+    a zero; among longer ones floats are rarer than decimals, hence the many tries."""
+    return any(canonical(spell(value)) for value in islice(values, 10 if digits <= 15 else 300))
+
+
+def canonical(text):
+    """Whether json.dumps would write a number so."""
+    if "." in text or "e" in text:
+        return repr(float(text)) == text
+    return text != "-0"

@@ -81,7 +81,7 @@ FITS = {
     TEXT: lambda v: isinstance(v, str),
     ANYTHING: lambda v: True,
     "a type or a list of types": lambda v: all(
-        t in (*KINDS, "integer") for t in (v if is_names(v) else [v] if isinstance(v, str) else [None])
+        t in (*KINDS, "integer") for t in (v if is_names(v) and v else [v] if isinstance(v, str) else [None])
     ),
     "a list": lambda v: isinstance(v, list),
     "a list of names": is_names,
@@ -134,6 +134,8 @@ def check(schema, where="#", root=None, seen=None):
             raise UnsupportedSchema(
                 f"{here}: the keyword {keyword} cannot be enforced here: write the schema without it"
             )
+        if keyword == "$schema" and "//json-schema.org/" not in str(value):
+            raise UnsupportedSchema(f"{here}: only the dialects of json-schema.org are known, not {value!r}")
         if keyword == "$id" and where != "#":
             raise UnsupportedSchema(
                 f"{here}: a schema with its own $id inside another cannot be referred to: use $defs"

@@ -1,0 +1,134 @@
+"""JSON Schemas and values to draw: schemas of every keyword that is understood, and values near them."""
+
+import itertools
+
+from hypothesis import strategies as st
+
+from tools.dialect import resolve
+
+NAMES = st.sampled_from(["a", "b", "to", "tö", '"', "a/b", ""])
+TEXTS = st.text(st.sampled_from('ab é"\\\n\u20ac\U0001f600\x7f/') | st.characters(codec="utf-8"), max_size=4)
+NUMBERS = (
+    st.integers(-20, 20)
+    | st.sampled_from([0.0, 1.0, -0.5, 0.1, 2.5, 1e16, 1e-7, -0.0, 12.0, 10**17])
+    | st.floats(allow_nan=False, allow_infinity=False)
+)
+SCALARS = st.none() | st.booleans() | NUMBERS | TEXTS
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=5,
+)
+COUNTS = st.integers(0, 3)
+PATTERNS = st.sampled_from(["^[a-z]+$", "b", "^a.?$", "", '^["\\\\]*$', "^(a|ab)*$", "[^a]", "^é"])
+BOUNDS = st.integers(-5, 15) | st.sampled_from([0.5, -1.5, 2.0, 0.1])
+
+
+@st.composite
+def schemas(draw, depth=2, composed=True):
+    """Without `composed`: no applicator but items, properties and anyOf of scalars."""
+    inner = schemas(depth - 1, composed) if depth else st.sampled_from([{"type": "string"}, {}, True])
+    kind = draw(st.sampled_from(
+        ["any", "type", "number", "string", "array", "object", "object", "enum"]
+        + ["anyOf", "oneOf", "allOf", "not"] * (composed and depth > 0)))  # fmt: skip
+    maybe = lambda **parts: {key: draw(part) for key, part in parts.items() if draw(st.booleans())}
+    if kind == "any":
+        return draw(st.sampled_from([{}, True, False, {"title": "t", "format": "date", "default": 3}]))
+    if kind == "type":
+        names = st.sampled_from(["null", "boolean", "integer", "number", "string"])
+        return {"type": draw(names | st.lists(names, min_size=1, max_size=3, unique=True))}
+    if kind == "enum":
+        return draw(
+            st.fixed_dictionaries({"enum": st.lists(SCALARS, min_size=1, max_size=3)})
+            | st.fixed_dictionaries({"const": SCALARS})
+        )
+    if kind == "number":
+        limits = maybe(minimum=BOUNDS, maximum=BOUNDS, exclusiveMinimum=BOUNDS, exclusiveMaximum=BOUNDS,
+                       multipleOf=st.sampled_from([1, 2, 0.5, 0.1, 3]))  # fmt: skip
+        return {"type": draw(st.sampled_from(["integer", "number"])), **limits}
+    if kind == "string":
+        return {"type": "string", **maybe(minLength=COUNTS, maxLength=COUNTS, pattern=PATTERNS)}
+    if kind == "array":
+        parts = maybe(items=inner, minItems=COUNTS, maxItems=COUNTS)
+        parts |= maybe(prefixItems=st.lists(inner, min_size=1, max_size=2))
+        return {"type": "array", **parts}
+    if kind == "object":
+        parts = maybe(properties=st.dictionaries(NAMES, inner, max_size=3), additionalProperties=inner,
+                      minProperties=COUNTS, maxProperties=COUNTS)  # fmt: skip
+        parts |= maybe(required=st.lists(NAMES, max_size=2, unique=True))
+        return {"type": "object", **parts}
+    if kind == "not":
+        return {"not": draw(inner)}
+    return {kind: draw(st.lists(inner, min_size=1, max_size=2))}
+
+
+def near(schema, root=None, depth=4):
+    """Values that are often valid under the schema, and otherwise nearly."""
+    root = schema if root is None else root
+    if isinstance(schema, bool) or not depth:
+        return VALUES
+    if "$ref" in schema:
+        return near(resolve(root, schema["$ref"]), root, depth - 1)
+    for keyword in ("anyOf", "oneOf", "allOf"):
+        if keyword in schema:
+            return st.one_of([near(part, root, depth - 1) for part in schema[keyword]])
+    if "enum" in schema or "const" in schema:
+        return st.sampled_from(schema.get("enum") or [schema.get("const")]) | SCALARS
+    types = schema.get("type", [])
+    types = [types] if isinstance(types, str) else types
+    ways = [near_type(name, schema, root, depth) for name in types]
+    return st.one_of(ways) if ways else VALUES
+
+
+def near_type(name, schema, root, depth):
+    if name in ("integer", "number"):
+        edges = [schema[k] for k in schema if k.endswith("imum")] or [0]
+        step = schema.get("multipleOf", 1)
+        return (st.tuples(st.sampled_from(edges), st.integers(-3, 3)).map(lambda p: p[0] + p[1])
+                | st.integers(-9, 9).map(lambda n: n * step) | NUMBERS)  # fmt: skip
+    if name == "string":
+        return TEXTS | st.sampled_from(["ab", "a", "b", "aba", "é", '"\\'])
+    if name == "array":
+        rest = near(schema.get("items", True), root, depth - 1)
+        first = [near(part, root, depth - 1) for part in schema.get("prefixItems", [])]
+        return st.lists(rest, max_size=3).flatmap(
+            lambda more: st.tuples(*first).map(lambda head: [*head, *more]) | st.just(more))  # fmt: skip
+    if name == "object":
+        declared = schema.get("properties", {})
+        known = {key: near(part, root, depth - 1) for key, part in declared.items()}
+        must = {key: known.get(key, VALUES) for key in schema.get("required", [])}
+        others = near(schema.get("additionalProperties", True), root, depth - 1)
+        return st.tuples(
+            st.dictionaries(NAMES, others, max_size=2),
+            st.fixed_dictionaries(must, optional={k: v for k, v in known.items() if k not in must}),
+        ).map(lambda parts: {**parts[0], **parts[1]})
+    return SCALARS
+
+
+def in_order(value, schema, root=None):
+    """The value with declared properties first, in the order of `properties`: a schema without applicators
+    that are composed."""
+    root = schema if root is None else root
+    if isinstance(schema, dict) and "$ref" in schema:
+        return in_order(value, resolve(root, schema["$ref"]), root)
+    part = schema if isinstance(schema, dict) else {}
+    if isinstance(value, dict):
+        declared, rest = part.get("properties", {}), part.get("additionalProperties", True)
+        keys = [*(k for k in declared if k in value), *(k for k in value if k not in declared)]
+        return {k: in_order(value[k], declared.get(k, rest), root) for k in keys}
+    if isinstance(value, list):
+        first, rest = part.get("prefixItems", []), part.get("items", True)
+        return [in_order(v, first[i] if i < len(first) else rest, root) for i, v in enumerate(value)]
+    return value
+
+
+def all_orders(value):
+    """The value with its keys in every order."""
+    if isinstance(value, list):
+        yield from map(list, itertools.product(*map(lambda v: list(all_orders(v)), value)))
+    elif isinstance(value, dict):
+        for keys in itertools.permutations(value):
+            for parts in itertools.product(*(list(all_orders(value[k])) for k in keys)):
+                yield dict(zip(keys, parts))
+    else:
+        yield value

@@ -1,0 +1,248 @@
+"""validation: what the standard says of each keyword, every problem at its place, and mending that loses
+nothing."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.schemas import VALUES, near, schemas
+from tools.dialect import REFUSED, exact
+from tools.schema import Problem, UnsupportedSchema, coerce, from_leaderboard, validate
+from tools.validation import fingerprint
+
+GOOD = [
+    ({"type": "integer"}, 1.0),
+    ({"type": "number"}, 10**400),
+    ({"type": ["string", "null"]}, None),
+    ({"enum": [1, {"a": [True]}]}, {"a": [True]}),
+    ({"const": 1}, 1.0),
+    ({"multipleOf": 0.1}, 0.3),
+    ({"multipleOf": 0.0001}, 0.0075),
+    ({"exclusiveMaximum": 3}, 2.9999999999999996),
+    ({"uniqueItems": True}, [1, True, "1", [1], {"a": 1}]),
+    ({"minLength": 2}, "\U0001f600\U0001f600"),
+    ({"pattern": "b+"}, "abbc"),
+    ({"items": False, "prefixItems": [True]}, [1]),
+    ({"minimum": 5, "minLength": 9, "required": ["x"]}, True),
+    ({"properties": {"a": False}}, {}),
+    ({"not": {"type": "string"}}, 1),
+    ({"oneOf": [{"minimum": 2}, {"maximum": 1}]}, 3),
+    ({"$ref": "#/$defs/n", "$defs": {"n": {"items": {"$ref": "#/$defs/n"}, "maxItems": 1}}}, [[[]]]),
+    ({"$ref": "#/definitions/a~1b", "definitions": {"a/b": {"const": 1}}}, 1),
+    ({"format": "date", "default": 3, "title": "t", "$comment": "", "x-mine": {"if": 1}}, "no date"),
+]
+BAD = [
+    # schema, value, path, words of the message
+    ({"type": "integer"}, True, "", "must be an integer, not the boolean true"),
+    ({"type": "integer"}, 1.5, "", "must be an integer"),
+    ({"enum": [1, "a"]}, True, "", 'one of 1, "a", not true'),
+    ({"const": False}, 0, "", "must be false, not 0"),
+    ({"minimum": 0.1}, 0.09, "", "at least 0.1"),
+    ({"maximum": 2**53}, 2**53 + 1, "", "at most"),
+    ({"exclusiveMinimum": 1}, 1.0, "", "above 1"),
+    ({"multipleOf": 0.01}, 0.075, "", "a multiple of 0.01"),
+    ({"uniqueItems": True}, [{"a": 1}, {"a": 1.0}], "", "without repeated items"),
+    ({"maxLength": 1}, "e\u0301", "", "1 character long at most"),
+    ({"pattern": "^a$"}, "a\n", "", "matches ^a$"),
+    ({"prefixItems": [True, {"type": "null"}]}, [1, 2], "/1", "must be null"),
+    ({"items": False}, [1], "/0", "nothing may stand here"),
+    ({"minItems": 2}, [1], "", "at least 2 items"),
+    ({"maxProperties": 1}, {"a": 1, "b": 2}, "", "1 keys at most"),
+    ({"required": ["n"], "properties": {"n": {"description": "how"}}}, {}, "", '"n" is missing: how'),
+    ({"properties": {"a": True}, "additionalProperties": False}, {"b/~": 1}, "/b~1~0", 'use "a"'),
+    ({"additionalProperties": {"type": "null"}}, {"x": {"y": 1}}, "/x", "must be null"),
+    ({"anyOf": [{"type": "null"}, {"minimum": 3}]}, 1, "", "null, not the number 1; or must be at least 3"),
+    ({"oneOf": [{"minimum": 2}, {"maximum": 4}]}, 3, "", "2 of the forms"),
+    ({"allOf": [{"properties": {"a": {"minimum": 3}}}]}, {"a": 1}, "/a", "at least 3"),
+    ({"not": {"type": "number"}}, 1, "", "rules out"),
+    (False, 1, "", "nothing may stand here"),
+    ({}, float("nan"), "", "no way to write"),
+    ({}, {"a": b""}, "/a", "no way to write"),
+]  # fmt: skip
+UNSUPPORTED = [
+    *({"properties": {"a": {keyword: {}}}} for keyword in sorted(REFUSED)),
+    {"type": "strnig"},
+    {"type": []},
+    {"required": "a"},
+    {"minimum": "1"},
+    {"minLength": -1},
+    {"exclusiveMinimum": True},
+    {"items": [{}]},
+    {"anyOf": []},
+    {"pattern": "(?=a)"},
+    {"pattern": "("},
+    {"multipleOf": 0},
+    {"$ref": "http://else.where/x"},
+    {"$ref": "#/$defs/none"},
+    {"$ref": "#"},
+    {"allOf": [{"$ref": "#"}]},
+    {"$schema": "http://else.where/mine"},
+    [],
+    None,
+]
+
+
+@pytest.mark.parametrize("schema, value", GOOD)
+def test_valid(schema, value):
+    assert validate(value, schema) == []
+
+
+@pytest.mark.parametrize("schema, value, path, words", BAD)
+def test_invalid_and_why(schema, value, path, words):
+    (problem,) = validate(value, schema)
+    assert isinstance(problem, Problem) and problem.path == path and words in problem.message
+
+
+@pytest.mark.parametrize("schema", UNSUPPORTED, ids=str)
+def test_what_is_not_enforced_is_refused_by_name(schema):
+    with pytest.raises(UnsupportedSchema):
+        validate("a", schema)
+
+
+def test_all_problems_come_at_once():
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "integer", "minimum": 3}, "b": {"items": {"type": "string"}}},
+        "required": ["c"],
+        "additionalProperties": False,
+    }
+    found = validate({"a": 1.5, "b": ["x", 1, None], "z": 0}, schema)
+    assert sorted(problem.path for problem in found) == ["", "/a", "/a", "/b/1", "/b/2", "/z"]
+
+
+def test_a_value_of_any_depth_is_answered():
+    value = []
+    for _ in range(5000):
+        value = [value]
+    assert "too deep" in validate(value, {"items": {"$ref": "#"}})[0].message
+
+
+@given(VALUES, VALUES)
+def test_equality_is_that_of_json(one, other):
+    def same(a, b):
+        if isinstance(a, bool) or isinstance(b, bool) or a is None or b is None:
+            return a is b
+        if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+            return exact(a) == exact(b)
+        if isinstance(a, dict) and isinstance(b, dict):
+            return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+        if isinstance(a, list) and isinstance(b, list):
+            return len(a) == len(b) and all(map(same, a, b))
+        return type(a) is type(b) and a == b
+
+    assert (fingerprint(one) == fingerprint(other)) == same(one, other)
+    assert (validate(one, {"const": other}) == []) == same(one, other)
+
+
+@given(schemas(), st.data())
+def test_logic_of_the_applicators(schema, data):
+    value = data.draw(near(schema))
+    good = not validate(value, schema)
+    assert (not validate(value, {"not": schema})) == (not good)
+    assert (not validate(value, {"allOf": [schema, True]})) == good
+    assert (not validate(value, {"anyOf": [schema, False]})) == good
+    assert validate(value, {"oneOf": [schema, schema]})
+    assert (not validate(value, {"oneOf": [schema, {"not": schema}]})) is True
+    assert (not validate({"k": [value]}, {"properties": {"k": {"items": {"$ref": "#/$defs/s"}}},
+                                          "$defs": {"s": schema}})) == good  # fmt: skip
+
+
+@given(schemas(), st.data())
+def test_each_problem_names_a_place_that_is_there(schema, data):
+    value = data.draw(near(schema))
+    for problem in validate(value, schema):
+        found = value
+        for part in problem.path.split("/")[1:]:
+            part = part.replace("~1", "/").replace("~0", "~")
+            found = found[int(part)] if isinstance(found, list) else found[part]
+        assert problem.message and str(problem)
+
+
+@given(schemas(), st.data())
+def test_mending_keeps_what_is_valid_and_loses_nothing(schema, data):
+    value = data.draw(near(schema))
+    before = json.dumps(value)
+    mended, changes = coerce(value, schema)
+    assert json.dumps(value) == before
+    assert (json.dumps(mended) == before) == (not changes)
+    assert coerce(mended, schema)[1] == []
+    if not validate(value, schema):
+        assert validate(mended, schema) == [] and fingerprint(mended) == fingerprint(value)
+
+
+@pytest.mark.parametrize(
+    "value, schema, wanted",
+    [
+        ("42", {"type": "integer"}, 42),
+        (" -7 ", {"type": "integer"}, -7),
+        ("4.0", {"type": "integer"}, 4),
+        (1.0, {"type": "integer"}, 1),
+        (1e300, {"type": "integer"}, 10**300),
+        ("0.50", {"type": "number"}, 0.5),
+        ("true", {"type": "boolean"}, True),
+        ("false", {"type": ["boolean", "null"]}, False),
+        ("null", {"type": ["integer", "null"]}, None),
+        ("[1, 2]", {"type": "array"}, [1, 2]),
+        ('{"a": "3"}', {"type": "object", "properties": {"a": {"type": "integer"}}}, {"a": 3}),
+        ("2", {"enum": [1, 2]}, 2),
+        (["1"], {"anyOf": [{"type": "array", "items": {"type": "integer"}}, {"type": "null"}]}, [1]),
+    ],
+)
+def test_what_is_mended(value, schema, wanted):
+    mended, changes = coerce(value, schema)
+    assert fingerprint(mended) == fingerprint(wanted) and type(mended) is type(wanted)
+    assert changes and validate(mended, schema) == []
+
+
+@pytest.mark.parametrize(
+    "value, schema",
+    [
+        ("42", {"type": "string"}),
+        ("42", {}),
+        ("no", {"type": "boolean"}),
+        ("False", {"type": "boolean"}),
+        ("", {"type": "boolean"}),
+        (0, {"type": "boolean"}),
+        (1.5, {"type": "integer"}),
+        ("1.5", {"type": "integer"}),
+        ("0.1000000000000000055", {"type": "number"}),
+        ("1e400", {"type": "number"}),
+        (42, {"type": "string"}),
+        ("2", {"enum": ["2", 2]}),
+        ("twelve", {"anyOf": [{"type": "integer"}, {"type": "string"}]}),
+    ],
+)
+def test_what_is_left_alone(value, schema):
+    mended, changes = coerce(value, schema)
+    assert mended is value and changes == []
+
+
+def test_changes_are_listed_with_their_place():
+    schema = {"properties": {"a": {"items": {"type": "integer"}}}}
+    assert coerce({"a": [1, "2"]}, schema)[1] == ['/a/1: "2" -> 2']
+
+
+def test_definitions_of_the_berkeley_leaderboard_become_json_schema():
+    written = {
+        "type": "dict",
+        "required": ["where.to", "type"],
+        "properties": {
+            "where.to": {"type": "tuple", "items": {"type": "float"}, "description": "x and y"},
+            "type": {"type": "any", "optional": True},
+            "more": {"type": "dict", "properties": {"n": {"type": "integer", "default": 3}}},
+        },
+    }
+    schema = from_leaderboard(written)
+    assert schema == {
+        "type": "object",
+        "required": ["where.to", "type"],
+        "properties": {
+            "where.to": {"type": "array", "items": {"type": "number"}, "description": "x and y"},
+            "type": {},
+            "more": {"type": "object", "properties": {"n": {"type": "integer", "default": 3}}},
+        },
+    }
+    assert validate({"where.to": [1, 0.5], "type": None, "more": {"n": 1}}, schema) == []
+    assert from_leaderboard(schema) == schema

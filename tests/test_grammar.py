@@ -1,0 +1,177 @@
+"""grammar: it accepts a text exactly where the validator accepts its value and the spelling is canonical."""
+
+import itertools
+import json
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from tests.schemas import all_orders, in_order, near, schemas
+from tools.grammar import Grammar
+from tools.json_reader import JSONError, parse
+from tools.schema import UnsupportedSchema, validate
+
+
+def canonical(value):
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def grammar_of(schema):
+    try:
+        return Grammar(schema)
+    except UnsupportedSchema:
+        assume(False)
+
+
+@settings(deadline=None, max_examples=400)
+@given(schemas(composed=False), st.data())
+def test_grammar_and_validator_agree(schema, data):
+    try:
+        grammar = Grammar(schema)
+    except UnsupportedSchema as error:
+        assert "no value" in str(error)
+        return
+    for _ in range(4):
+        value = data.draw(near(schema))
+        ordered = in_order(value, schema)
+        valid = not validate(value, schema)
+        assert grammar.accepts(canonical(ordered)) == valid
+        if canonical(value) != canonical(ordered):
+            assert not grammar.accepts(canonical(value))
+
+
+@settings(deadline=None, max_examples=400)
+@given(schemas(), st.data())
+def test_with_applicators_a_valid_value_has_an_order_and_no_other_has(schema, data):
+    grammar = grammar_of(schema)
+    for _ in range(4):
+        value = data.draw(near(schema))
+        taken = [
+            order for order in itertools.islice(all_orders(value), 50) if grammar.accepts(canonical(order))
+        ]
+        assert bool(taken) == (not validate(value, schema))
+
+
+@settings(deadline=None)
+@given(schemas(), st.data())
+def test_a_walk_stays_valid_and_ends_where_the_distance_says(schema, data):
+    grammar = grammar_of(schema)
+    state, text = grammar.start, b""
+    for _ in range(data.draw(st.integers(0, 25))):
+        may = [byte for byte in range(256) if grammar.step(state, byte)]
+        if not may:
+            break
+        byte = data.draw(st.sampled_from(may))
+        state, text = grammar.step(state, byte), text + bytes([byte])
+    while (left := grammar.distance(state)) > 0:
+        after = {byte: grammar.distance(grammar.step(state, byte)) for byte in range(256)}
+        assert min(after.values()) == left - 1
+        byte = data.draw(st.sampled_from([b for b, more in after.items() if more == left - 1]))
+        state, text = grammar.step(state, byte), text + bytes([byte])
+    assert grammar.complete(state) and grammar.accepts(text)
+    assert validate(parse(text), schema) == [] and canonical(parse(text)) == text
+
+
+@given(schemas(composed=False), st.binary(max_size=6), st.data())
+@settings(deadline=None)
+def test_no_damaged_text_is_taken(schema, noise, data):
+    grammar = grammar_of(schema)
+    text = canonical(in_order(data.draw(near(schema)), schema))
+    cut = data.draw(st.integers(0, len(text)))
+    text = text[:cut] + noise + text[cut + data.draw(st.integers(0, 2)) :]
+    try:
+        value = parse(text)
+        right = canonical(value) == text and not validate(value, schema) and in_order(value, schema) == value
+        right = right and canonical(in_order(value, schema)) == text
+    except JSONError:
+        right = False
+    assert grammar.accepts(text) == right
+
+
+TAKEN = [
+    ({"type": "integer"}, "1 -3 1.0 1e+16 0"),
+    ({"type": "number", "multipleOf": 0.1}, "0.3 1 2.5"),
+    (
+        {"oneOf": [{"required": ["a"]}, {"required": ["b"]}], "type": "object"},
+        '{"a":1} {"b":1} {"b":1,"c":2}',
+    ),
+    ({"oneOf": [{"type": "string", "minLength": 3}, {"maxLength": 4}]}, '"a" "abcde" 5'),
+    ({"not": {"enum": ["a", 1, None]}}, '"b" 2 1.5 true [] "aa"'),
+    ({"const": {"a": [1, {"b": None}]}}, '{"a":[1,{"b":null}]}'),
+    ({"enum": ["ü", "\n", '"']}, '"ü" "\\n" "\\""'),
+    (
+        {"$ref": "#/$defs/t", "$defs": {"t": {"type": "array", "items": {"$ref": "#/$defs/t"}}}},
+        "[] [[]] [[],[[]]]",
+    ),
+    (
+        {"type": "object", "required": ["z", "a"], "properties": {"a": {}}},
+        '{"a":1,"z":2} {"a":1,"b":0,"z":2}',
+    ),
+    ({"type": "string", "pattern": "^[0-9]{2}:[0-9]{2}$"}, '"12:30"'),
+    ({"allOf": [{"minLength": 2}, {"maxLength": 2}], "type": "string"}, '"ab" "😀😀"'),
+    ({"type": "object", "maxProperties": 1, "additionalProperties": {"type": "null"}}, '{} {"x":null}'),
+]
+NOT_TAKEN = [
+    ({"type": "integer"}, "01 +1 1.5 -0 1e16 1.00 10e+15"),
+    ({"type": "number", "multipleOf": 0.1}, "0.35"),
+    ({"oneOf": [{"required": ["a"]}, {"required": ["b"]}], "type": "object"}, '{} {"a":1,"b":1}'),
+    ({"oneOf": [{"type": "string", "minLength": 3}, {"maxLength": 4}]}, '"abc" "abcd"'),
+    ({"not": {"enum": ["a", 1, None]}}, '"a" 1 1.0 null'),
+    ({"type": "string"}, '"\\u0061" "a "\x00" "\\/"'),
+    ({"type": "object"}, '{"a":1,"a":2} {"a":1,} {}x'),
+    ({"type": "object", "required": ["z"], "properties": {"a": {}}}, '{"z":1,"a":2} {"a":1}'),
+    ({"type": "object", "maxProperties": 1}, '{"a":1,"b":2}'),
+]
+
+
+@pytest.mark.parametrize("schema, texts", TAKEN, ids=str)
+def test_taken(schema, texts):
+    grammar = Grammar(schema)
+    for text in texts.split():
+        assert grammar.accepts(text.encode()) and not validate(parse(text), schema), text
+
+
+@pytest.mark.parametrize("schema, texts", NOT_TAKEN, ids=str)
+def test_not_taken(schema, texts):
+    grammar = Grammar(schema)
+    for text in texts.split():
+        assert not grammar.accepts(text.encode()), text
+
+
+@pytest.mark.parametrize(
+    "schema, word",
+    [
+        ({"uniqueItems": True, "type": "array"}, "uniqueItems"),
+        ({"not": {"items": {"type": "string"}}}, "items"),
+        ({"not": {"multipleOf": 2}}, "multipleOf"),
+        ({"not": {"additionalProperties": False}}, "additionalProperties"),
+        ({"not": {"type": "integer"}}, "integers"),
+        ({"patternProperties": {}}, "patternProperties"),
+        ({"anyOf": [{"$ref": "#"}]}, "itself"),
+        ({"type": "integer", "minimum": 0.1, "maximum": 0.9}, "no value"),
+        ({"properties": {"a": {"$ref": "#"}}, "required": ["a"], "type": "object"}, "no value"),
+        ({"type": "string", "minLength": 10_000_000}, "too large"),
+        (False, "no value"),
+    ],
+)
+def test_what_cannot_be_enforced_is_refused_by_name(schema, word):
+    with pytest.raises(UnsupportedSchema, match=word):
+        Grammar(schema)
+
+
+def test_nesting_ends_where_the_reader_ends():
+    grammar = Grammar({})
+    assert grammar.accepts(b"[" * 64 + b"]" * 64) and not grammar.accepts(b"[" * 65 + b"]" * 65)
+    tower = Grammar({"type": "array", "items": {"anyOf": [{"type": "null"}, {"type": "array", "minItems": 1,
+                     "items": {"$ref": "#"}}]}})  # fmt: skip
+    state = tower.start
+    depth = 0
+    while after := tower.step(state, ord("[")):
+        state, depth = after, depth + 1
+    assert depth <= 64 and tower.distance(state) < 200
+
+
+def test_no_alternative_is_confused_with_its_surroundings():
+    grammar = Grammar({"type": "integer"}, before=b"<n>", after=b"</n>")
+    assert grammar.accepts(b"<n>12</n>") and not grammar.accepts(b"<n>12") and not grammar.accepts(b"12</n>")

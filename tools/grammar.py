@@ -69,7 +69,7 @@ class InArray(NamedTuple):
 
 
 class InObject(NamedTuple):
-    """Behind `done` properties: declared names from `at` on may come, `used` are the others that are there."""
+    """Behind `done` properties: declared names from `at` on may come, `used` are the others there."""
 
     shape: Object
     at: int

@@ -1,0 +1,249 @@
+"""A few tools for any model: a calculator, dates, units, and counting words.
+
+The calculator has a parser of its own. eval() would run whatever a model writes, and even a harmless
+9**9**9 takes hours, so every step is bounded by the size of its result before it is computed."""
+
+import re
+from datetime import date, datetime, timedelta, timezone
+from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow
+from fractions import Fraction
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from tools.registry import tool
+
+MOST_DIGITS, MOST_CHARACTERS, MOST_DEPTH = 1000, 1000, 50
+EXACT = Context(prec=MOST_DIGITS, Emax=MOST_DIGITS, Emin=-MOST_DIGITS, traps=[InvalidOperation, Overflow])
+ROUNDED = Context(
+    prec=28, Emax=MOST_DIGITS, Emin=-MOST_DIGITS, traps=[InvalidOperation, Overflow, DivisionByZero]
+)
+TOKEN = re.compile(r"\s*(?:(\d+\.\d*|\.\d+|\d+)(?![\w.])|(\*\*|//|[-+*/%()])|(\S))")
+SPELLINGS = str.maketrans("×·÷−", "**/-")
+
+
+@tool
+def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> int | Decimal:
+    """Compute an expression of numbers, + - * / // % ** and parentheses.
+
+    Integers stay exact, decimals too; a division that does not come out even has 28 digits. Raises
+    ValueError with the place for what is no such expression, and for results of more than 1,000 digits.
+
+    Args:
+        expression: such as (3 + 4) * 12 / 5
+    """
+    if len(expression) > MOST_CHARACTERS:
+        raise ValueError(f"the expression is longer than {MOST_CHARACTERS} characters: compute it in parts")
+    try:
+        return Expression(expression.translate(SPELLINGS)).value()
+    except ZeroDivisionError:
+        raise ValueError("a division by zero") from None
+    except (InvalidOperation, Overflow):
+        raise too_large() from None
+
+
+def too_large():
+    return ValueError(f"the result would have more than {MOST_DIGITS} digits: compute something smaller")
+
+
+class Expression:
+    """Recursive descent. As in Python, ** binds tighter than a sign before it and groups from the right."""
+
+    def __init__(self, text):
+        self.tokens = []
+        for match in TOKEN.finditer(text):
+            if match[3]:
+                hint = {"^": ": write ** for a power", ",": ": write numbers without commas"}.get(
+                    match[3], ""
+                )
+                raise ValueError(f"{match[3]!r} at character {match.start(3)} is no part of a sum{hint}")
+            self.tokens.append((match[1], match[2], match.end() - len(match[1] or match[2])))
+        self.tokens.append((None, None, len(text)))
+        self.at = 0
+
+    def value(self):
+        found = self.sum(0)
+        if self.at < len(self.tokens) - 1:
+            self.fail("an operator")
+        return found
+
+    def fail(self, what):
+        number, sign, place = self.tokens[self.at]
+        raise ValueError(f"at character {place} should be {what}, not {number or sign or 'the end'}")
+
+    def take(self, *signs):
+        sign = self.tokens[self.at][1]
+        if sign in signs:
+            self.at += 1
+            return sign
+        return None
+
+    def sum(self, depth):
+        if depth > MOST_DEPTH:
+            raise ValueError(f"parentheses and signs may be {MOST_DEPTH} deep")
+        found = self.product(depth)
+        while sign := self.take("+", "-"):
+            found = apply(sign, found, self.product(depth))
+        return found
+
+    def product(self, depth):
+        found = self.signed(depth)
+        while sign := self.take("*", "/", "//", "%"):
+            found = apply(sign, found, self.signed(depth))
+        return found
+
+    def signed(self, depth):
+        if depth > MOST_DEPTH:
+            raise ValueError(f"parentheses and signs may be {MOST_DEPTH} deep")
+        sign = self.take("+", "-")
+        if sign:
+            found = self.signed(depth + 1)
+            return apply("-", 0, found) if sign == "-" else found
+        found = self.atom(depth)
+        return apply("**", found, self.signed(depth + 1)) if self.take("**") else found
+
+    def atom(self, depth):
+        if self.take("("):
+            found = self.sum(depth + 1)
+            if not self.take(")"):
+                self.fail("a closing parenthesis")
+            return found
+        number = self.tokens[self.at][0]
+        if number is None:
+            self.fail("a number")
+        self.at += 1
+        return int(number) if number.isdigit() else EXACT.create_decimal(number)
+
+
+def apply(sign, a, b):
+    """One step on ints and Decimals: bounded first, computed then."""
+    whole = isinstance(a, int) and isinstance(b, int)
+    if sign in ("/", "//", "%") and b == 0:
+        raise ZeroDivisionError
+    if sign == "**":
+        return power(a, b)
+    if sign == "/":
+        return a // b if whole and a % b == 0 else ROUNDED.divide(Decimal(a), Decimal(b))
+    if whole:
+        found = {"+": lambda: a + b, "-": lambda: a - b, "*": lambda: a * b, "//": lambda: a // b,
+                 "%": lambda: a % b}[sign]()  # fmt: skip
+        return bounded(found)
+    a, b = Decimal(a), Decimal(b)
+    if sign in ("//", "%"):  # rounded down, as for ints; Decimal itself rounds towards zero
+        quotient = (Fraction(a) / Fraction(b)).__floor__()
+        return bounded(quotient) if sign == "//" else EXACT.subtract(a, EXACT.multiply(Decimal(quotient), b))
+    return {"+": EXACT.add, "-": EXACT.subtract, "*": EXACT.multiply}[sign](a, b)
+
+
+def bounded(number):
+    if number.bit_length() > MOST_DIGITS * 3.33:
+        raise too_large()
+    return number
+
+
+def power(a, b):
+    if isinstance(b, Decimal) and b == b.to_integral_value():
+        b = int(b)
+    if a == 0 and b < 0:
+        raise ZeroDivisionError
+    if not isinstance(b, int):
+        return ROUNDED.power(Decimal(a), b)
+    digits = (
+        a.bit_length() / 3.3 if isinstance(a, int) else len(a.as_tuple().digits) + abs(a.as_tuple().exponent)
+    )
+    if a in (0, 1, -1):
+        return a if b % 2 or a == 1 or (a == 0 and b) else 1
+    if digits * abs(b) > MOST_DIGITS + 1:
+        raise too_large()
+    if b < 0:
+        return ROUNDED.divide(Decimal(1), Decimal(power(a, -b)))
+    return bounded(a**b) if isinstance(a, int) else EXACT.power(a, b)
+
+
+@tool
+def now(zone: str = "UTC") -> str:
+    """The date and time now, as ISO 8601 with the day of the week.
+
+    Args:
+        zone: a time zone such as Europe/Oslo
+    """
+    try:
+        place = timezone.utc if zone == "UTC" else ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"there is no time zone {zone!r}: write one such as Europe/Oslo") from None
+    return datetime.now(place).strftime("%A %Y-%m-%dT%H:%M:%S%z")
+
+
+@tool
+def add_days(day: str, days: Annotated[int, {"minimum": -1_000_000, "maximum": 1_000_000}] = 0) -> dict:
+    """The date some days later (or earlier), with its day of the week.
+
+    Args:
+        day: a date as 2026-11-24
+        days: how many days later; negative for earlier
+    """
+    found = day_of(day) + timedelta(days)
+    return {"date": found.isoformat(), "weekday": found.strftime("%A")}
+
+
+@tool
+def days_between(start: str, end: str) -> int:
+    """How many days lie from one date to another; negative where the second is earlier.
+
+    Args:
+        start: a date as 2026-11-24
+        end: another
+    """
+    return (day_of(end) - day_of(start)).days
+
+
+def day_of(text):
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no date: write one such as 2026-11-24") from None
+
+
+UNITS = {  # how many of the base unit; a base is its own row of 1
+    "length": {"m": "1", "km": "1000", "cm": "0.01", "mm": "0.001", "mi": "1609.344", "yd": "0.9144",
+               "ft": "0.3048", "in": "0.0254"},
+    "mass": {"kg": "1", "g": "0.001", "t": "1000", "lb": "0.45359237", "oz": "0.028349523125"},
+    "volume": {"l": "1", "ml": "0.001", "m3": "1000", "gal": "3.785411784", "pt": "0.473176473"},
+    "time": {"s": "1", "min": "60", "h": "3600", "d": "86400", "week": "604800"},
+    "speed": {"m/s": "1", "km/h": "5/18", "mph": "0.44704", "kn": "463/900"},
+    "data": {"B": "1", "kB": "1000", "MB": "1000000", "GB": "1000000000", "KiB": "1024", "MiB": "1048576"},
+}  # fmt: skip
+DEGREES = {"C": (Fraction(1), Fraction(0)), "F": (Fraction(5, 9), Fraction(-160, 9)),
+           "K": (Fraction(1), Fraction(-27315, 100))}  # fmt: skip
+Unit = Literal[tuple([*DEGREES, *(unit for units in UNITS.values() for unit in units)])]
+
+
+@tool
+def convert(value: float, unit: Unit, to: Unit) -> Decimal:
+    """Convert a measure into another unit (gal and pt are the US ones; C, F and K are temperatures).
+
+    Args:
+        value: how many
+        unit: the unit it is in
+        to: the unit wanted
+    """
+    kind = next((units for units in (*UNITS.values(), DEGREES) if unit in units), {})
+    if to not in kind:
+        raise ValueError(f"{unit} and {to} do not measure the same: use one of {', '.join(kind)}")
+    exact = Fraction(str(value))
+    if kind is DEGREES:
+        (scale, zero), (factor, start) = kind[unit], kind[to]
+        found = (exact * scale + zero - start) / factor
+    else:
+        found = exact * Fraction(kind[unit]) / Fraction(kind[to])
+    return ROUNDED.divide(Decimal(found.numerator), Decimal(found.denominator)).normalize(ROUNDED)
+
+
+@tool
+def word_count(text: str) -> dict:
+    """Count the words, characters, lines and sentences of a text."""
+    sentences = len(re.findall(r"[.!?]+(?=\s|$)", text))
+    return {"words": len(text.split()), "characters": len(text), "lines": len(text.splitlines()),
+            "sentences": sentences or int(bool(text.strip()))}  # fmt: skip
+
+
+TOOLS = [calculator, now, add_days, days_between, convert, word_count]

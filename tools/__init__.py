@@ -6,4 +6,15 @@ In the order to read it:
     dialect         which JSON Schemas we understand, and what we refuse by name
     pattern         regular expressions as automata
     numbers         which digits may come next in a number within bounds
+    validation      is a value valid, and if not, why; mending what a model spells wrongly
+    schema          a function -> the schema of its arguments
+    alternatives    one kind of value each, with all that is asked of it
+    shapes          a schema -> alternatives
+    grammar         which bytes may come next, and the shortest way to an end
+    masks           which tokens may come next
+    protocol        calls in text: read, written, streamed
+    registry        the tools there are, and their execution
+    builtin         a calculator, dates, units, words
+    agent           model and tools in turns, until there is an answer
+    __main__        make tools: a guided tour without a model
 """

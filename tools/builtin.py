@@ -3,9 +3,10 @@
 The calculator has a parser of its own. eval() would run whatever a model writes, and even a harmless
 9**9**9 takes hours, so every step is bounded by the size of its result before it is computed."""
 
+import math
 import re
 from datetime import date, datetime, timedelta, timezone
-from decimal import Context, Decimal, DivisionByZero, InvalidOperation, Overflow
+from decimal import Context, Decimal, DivisionByZero, Inexact, InvalidOperation, Overflow
 from fractions import Fraction
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -13,11 +14,14 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from tools.registry import tool
 
 MOST_DIGITS, MOST_CHARACTERS, MOST_DEPTH = 1000, 1000, 50
-EXACT = Context(prec=MOST_DIGITS, Emax=MOST_DIGITS, Emin=-MOST_DIGITS, traps=[InvalidOperation, Overflow])
+EXACT = Context(
+    prec=MOST_DIGITS, Emax=MOST_DIGITS, Emin=-MOST_DIGITS, traps=[InvalidOperation, Overflow, Inexact]
+)
 ROUNDED = Context(
     prec=28, Emax=MOST_DIGITS, Emin=-MOST_DIGITS, traps=[InvalidOperation, Overflow, DivisionByZero]
 )
 TOKEN = re.compile(r"\s*(?:(\d+\.\d*|\.\d+|\d+)(?![\w.])|(\*\*|//|[-+*/%()])|(\S))")
+HINTS = {"^": ": write ** for a power", ",": ": write numbers without commas"}
 SPELLINGS = str.maketrans("×·÷−", "**/-")
 
 
@@ -37,7 +41,7 @@ def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> in
         return Expression(expression.translate(SPELLINGS)).value()
     except ZeroDivisionError:
         raise ValueError("a division by zero") from None
-    except (InvalidOperation, Overflow):
+    except (Inexact, InvalidOperation, Overflow):
         raise too_large() from None
 
 
@@ -135,7 +139,7 @@ def apply(sign, a, b):
 
 
 def bounded(number):
-    if number.bit_length() > MOST_DIGITS * 3.33:
+    if abs(number) >= 10**MOST_DIGITS:
         raise too_large()
     return number
 
@@ -146,13 +150,15 @@ def power(a, b):
     if a == 0 and b < 0:
         raise ZeroDivisionError
     if not isinstance(b, int):
+        if a < 0:
+            raise ValueError("a negative number has no power that is a fraction")
         return ROUNDED.power(Decimal(a), b)
-    digits = (
-        a.bit_length() / 3.3 if isinstance(a, int) else len(a.as_tuple().digits) + abs(a.as_tuple().exponent)
-    )
     if a in (0, 1, -1):
         return a if b % 2 or a == 1 or (a == 0 and b) else 1
-    if digits * abs(b) > MOST_DIGITS + 1:
+    digits = (
+        math.log10(abs(a)) if isinstance(a, int) else len(a.as_tuple().digits) + abs(a.as_tuple().exponent)
+    )
+    if digits * abs(b) > MOST_DIGITS:
         raise too_large()
     if b < 0:
         return ROUNDED.divide(Decimal(1), Decimal(power(a, -b)))

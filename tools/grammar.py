@@ -15,10 +15,11 @@ the containers around it. Threads are immutable, so states can be compared and r
 from math import inf
 from typing import NamedTuple
 
+from tools.alternatives import ANY, Array, Object, Text, Words, key_bytes, string_costs
 from tools.dialect import UnsupportedSchema
 from tools.json_reader import MAX_DEPTH, parse
 from tools.numbers import Bounds, tail
-from tools.shapes import ANY, Array, Object, Shapes, Text, Words, key_bytes, string_costs
+from tools.shapes import Shapes
 
 QUOTE, COMMA, MOST_MEMORY = ord('"'), ord(","), 1_000_000
 
@@ -114,7 +115,11 @@ class Grammar:
 
     def distance(self, state):
         """Bytes from here to the nearest end; infinite in the empty state."""
-        return min(map(self._far, state), default=inf)
+        return min(map(self.far, state), default=inf)
+
+    def behind(self, frames):
+        """The state behind a value that is complete inside these frames."""
+        return self._closed([self._behind(frames)])
 
     def _closed(self, threads):
         """Threads with every Value replaced by what may begin there, those without a way to an end left
@@ -127,7 +132,7 @@ class Grammar:
             elif isinstance(head, Value):
                 frames = (head.frame, frames) if head.frame else frames
                 todo += [(self._begin(shape, head.room - 1), frames) for shape in self._alternatives(head)]
-            elif (head, frames) not in found and self._far((head, frames)) < inf:
+            elif (head, frames) not in found and self.far((head, frames)) < inf:
                 found.add((head, frames))
         return frozenset(found)
 
@@ -177,9 +182,7 @@ class Grammar:
             )
             if longer or tail(head.text, head.bounds) != 0:
                 return [longer] if longer else []
-            return [
-                after for behind in self._closed([self._behind(frames)]) for after in self._move(behind, byte)
-            ]
+            return [after for behind in self.behind(frames) for after in self._move(behind, byte)]
         if isinstance(head, String):
             if byte == QUOTE and string_costs(head.shape).get((head.state, head.count)) == 1:
                 return [self._behind(frames)]
@@ -239,7 +242,7 @@ class Grammar:
         name = name_of(text)
         return name not in frame.used and all(name != declared for declared, _, _ in frame.shape.names)
 
-    def _far(self, thread):
+    def far(self, thread):
         """Bytes from a thread to its end, memory first."""
         found = self._distances.get(thread)
         if found is None:
@@ -247,7 +250,7 @@ class Grammar:
                 self._distances.clear()
             head, frames = thread
             inner = 0 if thread == END else self._head_far(head)
-            found = inner + (self._far(frames) if frames and inner < inf else 0)
+            found = inner + (self.far(frames) if frames and inner < inf else 0)
             self._distances[thread] = found
         return found
 

@@ -104,7 +104,7 @@ class StreamParser:
         return taken
 
     def _call(self, final):
-        """The call that the text begins with; None where more text is needed or self._problem says why not."""
+        """The call at the front of the text; None where more text is needed or self._problem says why not."""
         if self._end is None:
             try:
                 self._reader.feed(self._text[self._fed :])
@@ -121,7 +121,8 @@ class StreamParser:
         if behind.startswith(CLOSE):
             return call_of(self._reader.value, self._take(len(self._text) - len(behind) + len(CLOSE)))
         if not CLOSE.startswith(behind):
-            self._problem = f"After the JSON of a call comes {CLOSE}, not {behind[:20]!r}."
+            same = next(n for n, pair in enumerate(zip(behind, CLOSE)) if pair[0] != pair[1])
+            self._problem = f"After the JSON of a call comes {CLOSE}, not {behind[: same + 1]!r}."
         elif final:
             return BadCall(self._take(len(self._text)), f"The call was cut off before its {CLOSE}.", True)
         return None

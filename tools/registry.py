@@ -40,7 +40,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class Result:
-    """The answer to the call of the same id: a JSON value, or where not ok {"type", "message", "retryable"}."""
+    """The answer to the call of this id: a JSON value, or where not ok {"type", "message", "retryable"}."""
 
     id: str
     name: str

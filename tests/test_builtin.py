@@ -1,0 +1,104 @@
+"""builtin: the calculator is exact, bounded and no eval; the other tools say what is wrong."""
+
+import time
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tools.builtin import TOOLS, add_days, calculator, convert, days_between, now, word_count
+from tools.protocol import Call
+from tools.registry import Registry
+
+NUMBERS = st.integers(0, 99).map(str)
+SUMS = st.recursive(
+    NUMBERS,
+    lambda inner: st.tuples(inner, st.sampled_from(["+", "-", "*", "//", "%"]), inner).map(" ".join)
+    | inner.map("({})".format) | inner.map("-{}".format)
+    | st.tuples(inner, st.integers(0, 3)).map("({0[0]})**{0[1]}".format),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@given(SUMS)
+def test_integers_are_those_of_python(text):
+    try:
+        wanted = eval(text)
+    except ZeroDivisionError:
+        with pytest.raises(ValueError, match="zero"):
+            calculator(text)
+        return
+    if abs(wanted) < 10**900:
+        found = calculator(text)
+        assert found == wanted and type(found) is int
+
+
+@given(st.decimals(-999, 999, places=2), st.decimals(-999, 999, places=3))
+def test_decimals_are_exact(a, b):
+    for sign, wanted in (("+", Fraction(a) + Fraction(b)), ("-", Fraction(a) - Fraction(b)),
+                         ("*", Fraction(a) * Fraction(b))):  # fmt: skip
+        assert Fraction(calculator(f"({a}){sign}({b})")) == wanted
+    if b:
+        assert Fraction(calculator(f"({a})//({b})")) == Fraction(a) // Fraction(b)
+        assert Fraction(calculator(f"({a})%({b})")) == Fraction(a) % Fraction(b)
+        exact = Fraction(a) / Fraction(b)
+        assert abs(Fraction(calculator(f"({a})/({b})")) - exact) <= abs(exact) * Fraction(1, 10**27)
+
+
+@pytest.mark.parametrize("text, wanted", [("0.1+0.2", "0.3"), ("6/3", "2"), ("1/8", "0.125"), ("-2**2", "-4"),
+                                          ("2**-1", "0.5"), ("2**3**2", "512"), ("3×4÷6", "2"),
+                                          ("10 − 4", "6")])  # fmt: skip
+def test_values(text, wanted):
+    assert calculator(text) == Decimal(wanted)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("9**9**9", "1000 digits"), ("(((9**64)**64)**64)**64", "1000 digits"), 
+        ("9**999*9**99", "1000 digits"),
+        ("1/0", "zero"), ("0**-1", "zero"), ("5%0", "zero"), ("2^3", "write \\*\\*"),
+        ("1,000", "without commas"),
+        ("", "a number, not the end"), ("1+", "character 2"), ("3 4", "an operator"),
+        ("(1", "closing parenthesis"),
+        ("(" * 90 + "1" + ")" * 90, "50 deep"), ("-" * 90 + "1", "50 deep"), ("2**" * 90 + "1", "50 deep"),
+        ("abs(1)", "no part"),
+        ("__import__('os')", "no part"), ("1" * 1001, "1000 characters"), ("(-8)**0.5", "negative"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_refused_at_once(text, words):
+    start = time.monotonic()
+    with pytest.raises(ValueError, match=words):
+        calculator(text)
+    assert time.monotonic() - start < 1
+
+
+@given(st.text("0123456789.+-*/%() e_x", max_size=30))
+def test_any_text_gives_a_number_or_a_value_error(text):
+    try:
+        assert isinstance(calculator(text), (int, Decimal))
+    except ValueError as error:
+        assert str(error)
+
+
+def test_dates_units_and_words():
+    assert add_days("2026-11-24", 7) == {"date": "2026-12-01", "weekday": "Tuesday"}
+    assert days_between("2026-11-24", "2026-11-01") == -23
+    assert (
+        convert(100, "F", "C") == Decimal("37.77777777777777777777777778") and convert(-40, "F", "C") == -40
+    )
+    assert convert(36, "km/h", "m/s") == 10 and convert(1, "mi", "km") == Decimal("1.609344")
+    assert word_count("One two. Three!\nfour") == {"words": 4, "characters": 20, "lines": 2, "sentences": 2}
+    assert now("UTC").endswith("+0000")
+    for function, arguments, words in ((add_days, ("tomorrow",), "no date"), (convert, (1, "F", "m"), "same"),
+                                       (now, ("Moon",), "no time zone")):  # fmt: skip
+        with pytest.raises(ValueError, match=words):
+            function(*arguments)
+
+
+def test_all_of_them_run_from_a_registry():
+    registry = Registry(TOOLS)
+    (result,) = registry.execute([Call("calculator", {"expression": "12*7"})])
+    assert result.ok and result.value == 84

@@ -1,7 +1,7 @@
 # Every target is one `python -m ...` line, and works without make too (Windows: use those lines).
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train stage0 stage1 shakespeare sample exams test test-oracle bench lint clean
+.PHONY: help setup train stage0 stage1 shakespeare sample exams tools test test-oracle bench lint clean
 
 PYTHON ?= python3
 PY     := .venv/bin/python
@@ -39,6 +39,9 @@ sample: setup  ## let a stage write                                (1 s) [STAGE=
 
 exams: setup  ## measure every stage of a run again               (10 s)
 	$(PY) -m tinyllm exams $(COMMON) $(ARGS)
+
+tools: setup  ## tool calling: a guided tour without a model     (1 s)
+	$(PY) -m tools
 
 test: setup  ## all tests that need nothing but this project     (3 min)
 	$(PY) -m pytest -q -m "not oracle" $(ARGS)

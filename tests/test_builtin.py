@@ -57,7 +57,7 @@ def test_values(text, wanted):
 @pytest.mark.parametrize(
     "text, words",
     [
-        ("9**9**9", "1000 digits"), ("(((9**64)**64)**64)**64", "1000 digits"), 
+        ("9**9**9", "1000 digits"), ("(((9**64)**64)**64)**64", "1000 digits"),
         ("9**999*9**99", "1000 digits"),
         ("1/0", "zero"), ("0**-1", "zero"), ("5%0", "zero"), ("2^3", "write \\*\\*"),
         ("1,000", "without commas"),

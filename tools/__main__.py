@@ -12,9 +12,9 @@ from tools.protocol import CLOSE, OPEN, Call, parse, render_call, render_result
 from tools.registry import Registry, compact
 
 SCRIPT = [
-    'Let me compute. <tool_call>{"name": "calculator", "arguments": {"expression": "12 * (3 + 4)"}}</tool_call>'
+    'First <tool_call>{"name": "calculator", "arguments": {"expression": "12 * (3 + 4)"}}</tool_call>'
     '<tool_call>{"name": "convert", "arguments": {"value": "100", "unit": "F", "to": "Celsius"}}</tool_call>',
-    'Celsius is called C here. <tool_call>{"name":"convert","arguments":{"value":100,"unit":"F","to":"C"}}</tool_call>',
+    'C then. <tool_call>{"name":"convert","arguments":{"value":100,"unit":"F","to":"C"}}</tool_call>',
     "84, and 100 F are about 37.8 degrees Celsius.",
 ]
 
@@ -43,13 +43,12 @@ def main():
     for i, byte in enumerate(text):
         may = bytes(b for b in range(256) if grammar.step(state, b))
         if i in (0, 11, 20, 57, 68):
-            print(
-                f"{text[:i].decode()}\n    next: {may.decode('latin-1')[:60]!r}   to the end: {grammar.distance(state)}"
-            )
+            print(text[:i].decode())
+            print(f"    next: {may.decode('latin-1')[:60]!r}   to the end: {grammar.distance(state)}")
         state = grammar.step(state, byte)
     print(f"{text.decode()}\n    complete: {grammar.complete(state)}")
     print(
-        "\nmake tools-proof lets a random model write under this grammar; make chat STAGE=1 talks to a trained one."
+        "\nmake tools-proof lets a random model write under this grammar; make chat talks to a trained one."
     )
     return 0
 

@@ -1,7 +1,7 @@
 # Every target is one `python -m ...` line, and works without make too (Windows: use those lines).
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train stage0 stage1 shakespeare sample exams tools test test-oracle bench lint clean
+.PHONY: help setup train stage0 stage1 shakespeare sample exams chat tools tools-proof test test-oracle bench lint clean
 
 PYTHON ?= python3
 PY     := .venv/bin/python
@@ -39,6 +39,12 @@ sample: setup  ## let a stage write                                (1 s) [STAGE=
 
 exams: setup  ## measure every stage of a run again               (10 s)
 	$(PY) -m tinyllm exams $(COMMON) $(ARGS)
+
+chat: setup  ## talk to a stage, tools included                (STAGE=0 works too) [STAGE=1]
+	$(PY) -m tinyllm chat $(COMMON) $(call FLAG,STAGE,stage) $(ARGS)
+
+tools-proof: setup  ## 10,000 calls by a random model: all valid       (1 min)
+	$(PY) -m tinyllm tools-proof $(COMMON) $(call FLAG,STAGE,stage) $(ARGS)
 
 tools: setup  ## tool calling: a guided tour without a model     (1 s)
 	$(PY) -m tools

@@ -50,8 +50,8 @@ ORDER = [
     "exams",
     "stages",
     "report",
-    "chat",
     "commands",
+    "chat",
     "__main__",
 ]
 

@@ -7,7 +7,7 @@ import argparse
 import dataclasses
 import sys
 
-from tinyllm import commands
+from tinyllm import chat, commands
 from tinyllm.checkpoint import CheckpointError
 from tinyllm.corpus import CorpusError
 from tinyllm.parallel import WorkerDied
@@ -22,6 +22,8 @@ COMMANDS = {                 # name -> (settings, function); the function's docs
     "shakespeare": (commands.Shakespeare, commands.shakespeare),
     "sample": (commands.Sample, commands.sample),
     "exams": (Settings, commands.take_exams),
+    "chat": (chat.Chat, chat.chat),
+    "tools-proof": (chat.Proof, chat.proof),
 }
 
 

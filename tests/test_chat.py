@@ -81,8 +81,8 @@ def talk(place, monkeypatch, capsys, lines, *options):
 
 
 def test_a_session_with_calls_and_commands(place, monkeypatch, capsys):
-    lines = ["/tools only", "What is 12 * 7?", "/temperature 0", "/temperature hot", "/save talk.json", "/stage 9",
-             "/what", "/tools off", "again", "/new", "/save empty.json", "/quit", "never read"]  # fmt: skip
+    lines = ["/tools only", "What is 12 * 7?", "/temperature 0", "/temperature hot", "/save talk.json"]
+    lines += ["/stage 9", "/what", "/tools off", "again", "/new", "/save empty.json", "/quit", "never read"]
     status, out, err = talk(place, monkeypatch, capsys, lines)
     assert status == 0 and " -> " in out and "<tool_call>" in out and "/temperature X" in out
     assert "no stage 9" in err and "from 0 up, not 'hot'" in err

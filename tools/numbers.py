@@ -130,7 +130,8 @@ def decimals(whole, point, part, bounds):
         if low > bounds.high:
             break
         zeros = len(part) - len(part.lstrip("0")) if whole == "0" else -len(whole) - more
-        for digits in range(max(1, len(part)), min(20, 17 + max(zeros, 3 * (zeros == len(part)))) + 1):
+        most = 17 + (3 if zeros == len(part) <= 3 else zeros)
+        for digits in range(max(1, len(part)), most + 1 if zeros <= 3 else 0):
             length = more + (not point) + digits - len(part)
             if length >= min(ways, default=inf):
                 break

@@ -4,11 +4,11 @@ import json
 import math
 from fractions import Fraction
 
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tools.dialect import exact
-from tools.numbers import Bounds, canonical, tail
+from tools.numbers import REACH, Bounds, canonical, likeness, tail
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 VALUES = FLOATS | st.integers() | st.integers(-200, 200) | st.decimals(-99, 99, places=2).map(float)
@@ -61,6 +61,23 @@ def test_every_live_prefix_reaches_an_end_in_the_bytes_promised(within, data):
         byte = next(b for b in "-0123456789.e+" if tail(text + b, within) == left - 1)
         text, left = text + byte, left - 1
     assert canonical(text) and json.dumps(json.loads(text)) == text and exact(json.loads(text)) in within
+
+
+@given(bounds() | st.sampled_from([Bounds(), Bounds(step=Fraction(1)), Bounds(low=Fraction(0))]), st.data())
+@settings(deadline=None, max_examples=300)
+def test_what_may_follow_a_text_may_follow_its_likeness(within, data):
+    text = data.draw(st.from_regex(r"-?(0|[1-9][0-9]{0,3}|[1-9][0-9]{8,18})(\.[0-9]{0,9})?", fullmatch=True))
+    assume(tail(text, within) is not None)
+    more = data.draw(st.sampled_from(["", "0", "00", ".", ".0", "e", "e+", "e+3", "e+30", "e-32", ".50"])
+                     | st.text("0123456789.e+-", max_size=REACH))  # fmt: skip
+    assert tail(text + more, within) == tail(likeness(text, within) + more, within)
+
+
+def test_numbers_of_one_shape_share_a_likeness():
+    assert likeness("305", Bounds()) == likeness("999", Bounds()) != likeness("99", Bounds())
+    assert likeness("-7.250", Bounds()) == likeness("-1.110", Bounds()) != likeness("1.110", Bounds())
+    assert likeness("305", Bounds(high=Fraction(400))) == "111"
+    assert likeness("305", Bounds(Fraction(300), high=Fraction(310))) == "305"
 
 
 @given(bounds(), bounds(), VALUES)

@@ -90,7 +90,7 @@ class Grammar:
         self.shapes = Shapes(schema)
         if self.shapes.cost(self.shapes.root, MAX_DEPTH) == inf:
             raise UnsupportedSchema("no value is valid under this schema")
-        self._steps, self._distances = {}, {}
+        self._steps, self._distances, self._special = {}, {}, {}
         bottom = (Literal(after), None) if after else None
         self.start = self._closed([(Literal(before, Value(self.shapes.root, None, MAX_DEPTH)), bottom)])
 
@@ -242,6 +242,20 @@ class Grammar:
         name = name_of(text)
         return name not in frame.used and all(name != declared for declared, _, _ in frame.shape.names)
 
+    def special(self, frame):
+        """-> (the names that matter to a key there, as bytes: declared, used or needed; a name that begins
+        none of them; bytes from behind that or any other such name to the end of the container)."""
+        if frame not in self._special:
+            declared = {name for name, _, _ in frame.shape.names}
+            names = [key_bytes(name)[1:-1] for name in declared | frame.used | frame.shape.needed]
+            plain = "?" * (1 + max(map(len, names), default=0))
+            self._special[frame] = names, plain.encode(), self._behind_key(frame, plain)
+        return self._special[frame]
+
+    def _behind_key(self, frame, name):
+        behind = frame._replace(used=frame.used | {name})
+        return 1 + self.shapes.cost(frame.shape.rest, frame.room) + self._head_far(behind)
+
     def far(self, thread):
         """Bytes from a thread to its end, memory first."""
         found = self._distances.get(thread)
@@ -272,19 +286,17 @@ class Grammar:
 
     def _key_far(self, head):
         """A key can still become a name that is needed, or any that is free."""
-        frame, ways = head.frame, []
-        written = b'"' + head.text
+        frame, (names, _, behind) = head.frame, self.special(head.frame)
+        if not any(name.startswith(head.text) for name in names):
+            return string_costs(Text())[head.state, 0] + behind
+        written, ways = b'"' + head.text, []
         for name in frame.shape.needed - frame.used:
             if key_bytes(name).startswith(written):
                 ways.append((len(key_bytes(name)) - len(written), name))
         spelled = next(text for length in range(8) for end in endings(head.state, length)
                        if self._free(frame, text := head.text + end))  # fmt: skip
         ways.append((len(spelled) - len(head.text) + 1, name_of(spelled)))
-        value = self.shapes.cost(frame.shape.rest, frame.room)
-        ends = [
-            more + 1 + value + self._head_far(frame._replace(used=frame.used | {name})) for more, name in ways
-        ]
-        return min(ends, default=inf)
+        return min(more + self._behind_key(frame, name) for more, name in ways)
 
 
 def endings(state, length):

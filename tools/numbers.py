@@ -11,13 +11,17 @@ interval either holds a multiple of the step or it does not.
 
 from fractions import Fraction
 from functools import lru_cache, partial
-from itertools import islice
+from itertools import chain, islice, product
 from math import ceil, floor, gcd, inf
 from typing import NamedTuple
 
 from tools.json_reader import MAX_DIGITS
 
-EXPONENTS = [*range(16, 309), *range(-5, -325, -1)]  # where repr writes an exponent; short spellings first
+POWERS = {  # where repr writes an exponent; short spellings first
+    f"e{power:+03d}": Fraction(10) ** power
+    for power in sorted([*range(16, 309), *range(-5, -325, -1)], key=lambda power: len(f"{power:+03d}"))
+}
+REACH = 4  # bytes that `likeness` looks ahead
 
 
 class Bounds(NamedTuple):
@@ -97,14 +101,55 @@ def unsigned(text, bounds, negative):
         or (e and point and not part)
     ):
         return None
+    if bounds.step in (None, 1) and text.strip("0.") and all_pass(whole, point, part, bounds):
+        return unbounded(mantissa, e + exponent, bounds.step)
     ways = []
     if not e and not point:
         ways += integers(whole, bounds, negative)
     if not e and (not ways or min(ways) > 1):
         ways += decimals(whole, point, part, bounds)
-    if len(whole) == 1 and whole != "0" and (not ways or min(ways) > 4):
+    if len(whole) == 1 and whole != "0" and (not ways or min(ways) > 4) and bounds.high > 0:
         ways += powers(mantissa, e + exponent, point, part, bounds)
     return min(ways, default=None)
+
+
+def interval(whole, part):
+    """The numbers that begin so and get no further digits before the point: from, to below."""
+    scale = 10 ** len(part)
+    return Fraction(int(whole + part), scale), Fraction(int(whole + part) + 1, scale)
+
+
+def all_pass(whole, point, part, bounds):
+    """Whether every positive number that begins so lies within the bounds."""
+    if bounds.low <= 0 and bounds.high == inf:
+        return True
+    if not point or len(whole) == 1 and whole != "0" or len(whole) > 16:
+        return False
+    low, high = interval(whole, part)
+    return bounds.low < low and high <= bounds.high
+
+
+def unbounded(mantissa, ending, step):
+    """`tail` where only spelling counts, by trying endings, the shortest first: no text of up to 17 digits is
+    more than two digits from a float."""
+    whole, point, part = mantissa.partition(".")
+    if not point and not ending:
+        return 0 if len(whole) <= MAX_DIGITS else None
+    room = 0 if ending else max(min(2, 17 - len((whole + part).lstrip("0"))), not part)
+    more = [["".join(digits) for digits in product("0123456789", repeat=n)] for n in range(room + 1)]
+    if step and not ending:
+        if part in ("", "0") and canonical(mantissa + "0"[len(part) :]):
+            return 1 - len(part)
+    elif not ending and not (whole == "0" and part[:4] == "0000"):
+        for digits in chain(*more):
+            if (part or digits) and canonical(mantissa + digits):
+                return len(digits)
+    if len(whole) == 1 and whole != "0" and (part or not point):
+        wanted = [p for p in POWERS if p.startswith(ending) and not (step and p[1] == "-")]
+        for digits, power in ((digits, power) for some in more for power in wanted for digits in some):
+            if canonical(mantissa + digits + power):
+                return len(digits) + len(power) - len(ending)
+    return None
 
 
 def integers(whole, bounds, negative):
@@ -147,13 +192,12 @@ def powers(mantissa, ending, point, part, bounds):
     """Scientific notation: d.ddde+XX, where repr uses it."""
     ways = []
     value = Fraction(mantissa.rstrip("."))
-    for power in EXPONENTS:
-        spelled = f"e{power:+03d}"
+    spread = 0 if ending else Fraction(1, 10 ** len(part))
+    least = max(bounds.low, bounds.step or 0)
+    for spelled, scale in POWERS.items():
         if not spelled.startswith(ending) or len(spelled) - len(ending) >= min(ways, default=inf):
             continue
-        scale = Fraction(10) ** power
-        spread = 0 if ending else Fraction(1, 10 ** len(part))
-        if (value + spread) * scale < bounds.low or value * scale > bounds.high:
+        if (value + spread) * scale < least or value * scale > bounds.high:
             continue
         fewest = max(len(part), point == ".")
         for digits in range(fewest, fewest + (1 if ending else 17 - fewest)):
@@ -165,6 +209,47 @@ def powers(mantissa, ending, point, part, bounds):
                 ways.append(dot + digits - len(part) + len(spelled) - len(ending))
                 break
     return ways
+
+
+def likeness(text, bounds):
+    """A number's text in place of which this one may stand: the same REACH bytes or fewer may follow, and
+    leave the same way to an end. What is worked out for one number is then known for many.
+
+    Where the bounds let all numbers pass that can follow, or none, only the places of digits count: all
+    decimals of up to 15 digits are floats, and no number with 17 digits before the point has a point."""
+    sign, unsigned = ("-", text[1:]) if text.startswith("-") else ("", text)
+    bounds = bounds.mirrored() if sign else bounds
+    whole, point, part = unsigned.partition(".")
+    if "e" in text or not unsigned.strip("0.") or bounds.step not in (None, 1):
+        return text
+    free = bounds.low <= 0 and bounds.high == inf
+    if len(whole + part) + REACH > 15 + (not point) or len(whole) == 1 and whole != "0" and not free:
+        return sign + "1" * 17 if free and not point and 17 <= len(whole) <= MAX_DIGITS - 2 * REACH else text
+    head, zeros = part.rstrip("0"), len(part) - len(part.rstrip("0"))
+    lead = len(head) - len(head.lstrip("0")) if whole == "0" else 0
+    here = sides(whole, point, part, bounds)
+    for digit in "19":
+        like = (
+            (whole if whole == "0" else digit * len(whole)),
+            "0" * lead + digit * (len(head) - lead) + "0" * zeros,
+        )
+        if None not in here and sides(like[0], point, like[1], bounds) == here:
+            return sign + like[0] + point + like[1]
+    return text
+
+
+def sides(whole, point, part, bounds):
+    """For no more digits before the point, one more, ... until it stays so: whether all numbers that begin so
+    lie within the bounds (True), outside (False), or some of each (None)."""
+    found = []
+    low, high = interval(whole, part)
+    while len(found) < 20:
+        inside = (low > bounds.low or low == bounds.low and not bounds.open_low) and high <= bounds.high
+        found.append(inside if inside or high <= bounds.low or low > bounds.high else None)
+        if point or low > bounds.high or inside and bounds.high == inf or found[-1] is None:
+            return found
+        low, high = low * 10, high * 10
+    return [None]
 
 
 def fixed(unit, digits, value):

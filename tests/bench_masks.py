@@ -1,0 +1,98 @@
+"""How long a token mask takes: `make bench`, or this file alone.
+
+The tools of tools/builtin.py and a tool with nested arguments, vocabularies of 512 tokens and of 32,000 (with
+all numbers of up to three digits, as large models have them). A writer draws tokens from its masks at random,
+so most of what it meets is rare; the same calls are then written once more to measure the warm case.
+"""
+
+import pydoc_data.topics
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tinyllm import tokenizer
+from tools.builtin import TOOLS
+from tools.grammar import Grammar
+from tools.masks import Masks
+from tools.protocol import CLOSE, OPEN
+from tools.registry import Registry, Tool
+
+BOOKING = {
+    "type": "object",
+    "required": ["guests", "room"],
+    "additionalProperties": False,
+    "properties": {
+        "guests": {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "required": ["name"],
+                "properties": {"name": {"type": "string"}, "age": {"type": "integer", "minimum": 0}},
+            },
+        },
+        "room": {"enum": ["single", "double", "suite"]},
+        "price": {"type": "number", "exclusiveMinimum": 0},
+        "nights": {"type": "integer", "minimum": 1, "maximum": 30},
+        "extras": {"oneOf": [{"type": "string"}, {"type": "null"}]},
+    },
+}
+
+
+def vocabulary(size):
+    """Bytes, numbers of up to three digits (in a large one), merges learned from Python's own manual."""
+    text = "".join(pydoc_data.topics.topics.values())
+    found = [bytes([b]) for b in range(256)]
+    if size > 2000:
+        found += [str(n).zfill(digits).encode() for digits in (2, 3) for n in range(10**digits)]
+    merged = tokenizer.train([text], min(size, 4096)).bytes_of
+    seen = set(found)
+    words = [w.encode() for w in dict.fromkeys(text.replace("\n", " ").split(" ")) if w]
+    pieces = [*merged, *(b" " + w for w in words), *words, *(w[:n] for n in (3, 4, 5, 6) for w in words)]
+    found += [piece for piece in dict.fromkeys(pieces) if piece and piece not in seen][: size - 1 - len(found)]
+    return [*found, b""]
+
+
+def write(masks, dice, room=150):
+    """-> (seconds of each mask, the tokens written)."""
+    state, times, tokens = masks.grammar.start, [], []
+    while True:
+        began = time.perf_counter()
+        mask = masks.allowed(state, room)
+        times.append(time.perf_counter() - began)
+        token, room = dice.choice([id for id, may in enumerate(mask) if may]), room - 1
+        if token == masks.end:
+            return times, tokens
+        tokens.append(token)
+        state = masks.after(state, token)
+
+
+def measure(size, calls):
+    registry = Registry([*TOOLS, Tool("book", "Book a room.", BOOKING, lambda **arguments: None)])
+    words = vocabulary(size)
+    began = time.perf_counter()
+    masks = Masks(Grammar(registry.schema(), OPEN.encode(), CLOSE.encode()), words, len(words) - 1)
+    for seed in range(calls):
+        write(masks, random.Random(calls + seed))
+    built = time.perf_counter() - began
+    cold = [t for seed in range(calls) for t in write(masks, random.Random(seed))[0]]
+    warm = [t for seed in range(calls) for t in write(masks, random.Random(seed))[0]]
+    return built, cold, warm
+
+
+def main():
+    for size in (512, 32_000):
+        built, cold, warm = measure(size, 300)
+        at = lambda times, share: sorted(times)[min(int(share * len(times)), len(times) - 1)] * 1e6
+        for name, times in (("first time", cold), ("again", warm)):
+            print(f"{size:6} tokens, {name:10}: median {statistics.median(times) * 1e6:7.1f} us, 99 % "
+                  f"{at(times, .99):8.1f}, 99.9 % {at(times, .999):8.1f}, worst {max(times) * 1e6:9.1f} us"
+                  f" of {len(times)} masks; {built:.1f} s before")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

@@ -54,7 +54,7 @@ test: setup  ## all tests that need nothing but this project     (3 min)
 
 ORACLE := $(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test,oracle]"
 
-test-oracle: setup  ## compare with torch, transformers and tokenizers  (2 min, installs them)
+test-oracle: setup  ## compare with torch, transformers, jsonschema ... (2 min, installs them)
 	$(ORACLE)
 	$(PY) -m pytest -q -m oracle $(ARGS)
 

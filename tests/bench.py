@@ -4,6 +4,7 @@
                     scaled_dot_product_attention, the RMSNorm module, fused AdamW (ours: AdamW too)
     decoding        against torch with a preallocated key/value cache
     tokenizer       against Hugging Face tokenizers (Rust)
+    token masks     in microseconds: bench_masks.py
 
 Peers run in this process, in rounds that alternate with ours; the median is taken. A training step in
 shares of torch's time is better when lower, decoding in shares of torch's tokens per second when higher.
@@ -25,6 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import bench_masks
 import numpy as np
 
 import tinyllm  # noqa: F401  (before NumPy: sets the number of BLAS threads)
@@ -264,6 +266,8 @@ def main():
     small, small_all, small_floor = training(SMALL, SMALL_ROWS, 40)
     large, large_all, large_floor = training(LARGE, LARGE_ROWS, 12)
     bpe, encode = tokenizing(text, 5)
+    masks, _ = bench_masks.measure(512)
+    masks_large, masks_again = bench_masks.measure(32_000)
     found = {
         "train_step_ratio_small": small,
         "train_step_ratio_large": large,
@@ -275,6 +279,9 @@ def main():
         "decode_ratio_batch64": decoding(64, 8),
         "bpe_train_ratio": bpe,
         "bpe_encode_mb_per_s": encode,
+        "mask_us_512": masks[len(masks) // 2] * 1e6,
+        "mask_us_32000_of_100": masks_large[len(masks_large) * 99 // 100] * 1e6,
+        "mask_us_32000_again_worst": masks_again[-1] * 1e6,
     }
     about = {
         "cpu": processor(),
@@ -295,6 +302,9 @@ def main():
         "decode_ratio_batch64": "decoding, batch 64",
         "bpe_train_ratio": "BPE training on 1 MB: our time / the Rust trainer's",
         "bpe_encode_mb_per_s": "BPE encoding without warm-up, MB/s",
+        "mask_us_512": "token mask, 512 tokens: median, microseconds",
+        "mask_us_32000_of_100": "token mask, 32,000 tokens: 99 of 100 are faster, microseconds",
+        "mask_us_32000_again_worst": "likewise, the slowest of states met before",
     }
     for key, value in found.items():
         print(f"{'-' if value is None else format(value, '.2f'):>8}  {meaning[key]}")

@@ -104,11 +104,14 @@ class Grammar:
     def step(self, state, byte):
         """The state behind one more byte; the empty one where it may not come."""
         key = state, byte
-        if key not in self._steps:
-            if len(self._steps) > MOST_MEMORY:
-                self._steps.clear()
-            self._steps[key] = self._closed(after for thread in state for after in self._move(thread, byte))
-        return self._steps[key]
+        after = self._steps.get(key)
+        if after is None:
+            after = self._closed(after for thread in state for after in self._move(thread, byte))
+            if not any(isinstance(head, Number) for head, _ in after):  # of which there is no end
+                if len(self._steps) > MOST_MEMORY:
+                    self._steps.clear()
+                self._steps[key] = after
+        return after
 
     def complete(self, state):
         return any(self._ended(thread) for thread in state)
@@ -260,12 +263,13 @@ class Grammar:
         """Bytes from a thread to its end, memory first."""
         found = self._distances.get(thread)
         if found is None:
-            if len(self._distances) > MOST_MEMORY:
-                self._distances.clear()
             head, frames = thread
             inner = 0 if thread == END else self._head_far(head)
             found = inner + (self.far(frames) if frames and inner < inf else 0)
-            self._distances[thread] = found
+            if not isinstance(head, Number):
+                if len(self._distances) > MOST_MEMORY:
+                    self._distances.clear()
+                self._distances[thread] = found
         return found
 
     def _head_far(self, head):

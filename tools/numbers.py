@@ -21,6 +21,7 @@ POWERS = {  # where repr writes an exponent; short spellings first
     f"e{power:+03d}": Fraction(10) ** power
     for power in sorted([*range(16, 309), *range(-5, -325, -1)], key=lambda power: len(f"{power:+03d}"))
 }
+DIGITS = [["".join(digits) for digits in product("0123456789", repeat=n)] for n in range(3)]
 REACH = 4  # bytes that `likeness` looks ahead
 
 
@@ -91,7 +92,6 @@ def unsigned(text, bounds, negative):
     if bounds.high < 0 or not text:
         ways = [] if bounds.high < 0 else [unsigned(digit, bounds, negative) for digit in "0123456789"]
         return min((n + 1 for n in ways if n is not None), default=None)
-    bounds = bounds & Bounds(low=Fraction(0))
     mantissa, e, exponent = text.partition("e")
     whole, point, part = mantissa.partition(".")
     if (
@@ -103,7 +103,7 @@ def unsigned(text, bounds, negative):
         return None
     if bounds.step in (None, 1) and text.strip("0.") and all_pass(whole, point, part, bounds):
         return unbounded(mantissa, e + exponent, bounds.step)
-    ways = []
+    bounds, ways = bounds & Bounds(low=Fraction(0)), []
     if not e and not point:
         ways += integers(whole, bounds, negative)
     if not e and (not ways or min(ways) > 1):
@@ -136,7 +136,7 @@ def unbounded(mantissa, ending, step):
     if not point and not ending:
         return 0 if len(whole) <= MAX_DIGITS else None
     room = 0 if ending else max(min(2, 17 - len((whole + part).lstrip("0"))), not part)
-    more = [["".join(digits) for digits in product("0123456789", repeat=n)] for n in range(room + 1)]
+    more = DIGITS[: room + 1]
     if step and not ending:
         if part in ("", "0") and canonical(mantissa + "0"[len(part) :]):
             return 1 - len(part)
@@ -228,11 +228,10 @@ def likeness(text, bounds):
     head, zeros = part.rstrip("0"), len(part) - len(part.rstrip("0"))
     lead = len(head) - len(head.lstrip("0")) if whole == "0" else 0
     here = sides(whole, point, part, bounds)
+    size = 2 if len(whole) > 2 and head else len(whole)  # then only the number of all digits counts
+    head = len(head) - lead + len(whole) - size
     for digit in "19":
-        like = (
-            (whole if whole == "0" else digit * len(whole)),
-            "0" * lead + digit * (len(head) - lead) + "0" * zeros,
-        )
+        like = "0" if whole == "0" else digit * size, "0" * lead + digit * head + "0" * zeros
         if None not in here and sides(like[0], point, like[1], bounds) == here:
             return sign + like[0] + point + like[1]
     return text

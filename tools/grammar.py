@@ -12,10 +12,11 @@ endless whitespace to write.
 A thread is (head, frames): where it stands inside a scalar, a key or between two items, and a linked list of
 the containers around it. Threads are immutable, so states can be compared and remembered."""
 
+from itertools import islice
 from math import inf
 from typing import NamedTuple
 
-from tools.alternatives import ANY, Array, Object, Text, Words, key_bytes, string_costs
+from tools.alternatives import ANY, Array, Object, Text, Words, key_bytes, short_names, string_costs
 from tools.dialect import UnsupportedSchema
 from tools.json_reader import MAX_DEPTH, parse
 from tools.numbers import Bounds, tail
@@ -246,11 +247,13 @@ class Grammar:
         return name not in frame.used and all(name != declared for declared, _, _ in frame.shape.names)
 
     def special(self, frame):
-        """-> (the names that matter to a key there, as bytes: declared, used or needed; a name that begins
-        none of them; bytes from behind that or any other such name to the end of the container)."""
+        """-> (the names that matter to a key there, as bytes: declared, used, needed, or wanted for the
+        shortest end; a name that begins none of them; bytes from behind that or any other such name to the
+        end of the container)."""
         if frame not in self._special:
-            declared = {name for name, _, _ in frame.shape.names}
-            names = [key_bytes(name)[1:-1] for name in declared | frame.used | frame.shape.needed]
+            taken = frame.used | frame.shape.needed | {name for name, _, _ in frame.shape.names}
+            wanted = islice(short_names(taken), max(0, frame.shape.low - frame.done + 1))
+            names = [key_bytes(name)[1:-1] for name in taken.union(wanted)]
             plain = "?" * (1 + max(map(len, names), default=0))
             self._special[frame] = names, plain.encode(), self._behind_key(frame, plain)
         return self._special[frame]

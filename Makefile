@@ -1,7 +1,7 @@
 # Every target is one `python -m ...` line, and works without make too (Windows: use those lines).
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train stage0 stage1 shakespeare sample exams chat tools tools-proof test test-oracle bench lint clean
+.PHONY: help setup train stage0 stage1 stage2 stage4 control show-mask shakespeare sample exams chat tools tools-proof test test-oracle bench lint clean
 
 PYTHON ?= python3
 PY     := .venv/bin/python
@@ -22,14 +22,26 @@ setup: .venv/ready  ## make .venv and install what is needed           (1 min, o
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	@touch $@
 
-train: setup  ## all stages in a row, then the scoreboard         (3 min; SIZE=nano 20 s) [TEXT=path]
+train: setup  ## all stages in a row, then the scoreboard         (10 min; SIZE=nano 1 min) [TEXT=path]
 	$(PY) -m tinyllm train $(TEXTS) $(ARGS)
 
 stage0: setup  ## 0: a vocabulary and a random model               (5 s) [TEXT=path]
 	$(PY) -m tinyllm stage0 $(TEXTS) $(ARGS)
 
-stage1: setup  ## 1: pre-training on the next token                (2 min) [TEXT=path] [FROM=folder] [OBJECTIVE=masked]
+stage1: setup  ## 1: pre-training on the next token                (4 min) [TEXT=path] [FROM=folder] [OBJECTIVE=masked]
 	$(PY) -m tinyllm stage1 $(TEXTS) $(call FLAG,FROM,from) $(call FLAG,OBJECTIVE,objective) $(ARGS)
+
+stage2: setup  ## 2: instruction fine-tuning                       (2 min) [DATA=file.json] [FROM=folder]
+	$(PY) -m tinyllm stage2 $(TEXTS) $(call FLAG,FROM,from) $(call FLAG,DATA,data) $(ARGS)
+
+stage4: setup  ## 4: reasoning fine-tuning, then reinforcement     (4 min) [DATA=gsm8k.jsonl] [FROM=folder]
+	$(PY) -m tinyllm stage4 $(TEXTS) $(call FLAG,FROM,from) $(call FLAG,DATA,data) $(ARGS)
+
+control: setup  ## stage 4 without the chains of thought            (4 min)
+	$(PY) -m tinyllm control $(TEXTS) $(call FLAG,FROM,from) $(call FLAG,DATA,data) $(ARGS)
+
+show-mask: setup  ## a conversation, what is learned of it coloured   (1 s) [ARGS="--kind problem"]
+	$(PY) -m tinyllm show-mask $(COMMON) $(call FLAG,STAGE,stage) $(ARGS)
 
 shakespeare: setup  ## the real-text example, characters               (1 min) TEXT=input.txt
 	$(PY) -m tinyllm shakespeare $(TEXTS) $(ARGS)

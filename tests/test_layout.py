@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = {package: sorted(ROOT.glob(f"{package}/**/*.py")) for package in ("tinyllm", "tools")}
 SOURCES = sum(PACKAGES.values(), [])
-LENGTHS = {"tinyllm": 2800, "tools": 2850}  # lines of code
+LENGTHS = {"tinyllm": 3600, "tools": 2850}  # lines of code
 MAY_USE = {"tinyllm": {"numpy", "tqdm", "tools"}, "tools": set()}
 ADAPTERS = {"agent.py": {"requests"}}
 TOOLS = [
@@ -46,7 +46,10 @@ ORDER = [
     "training",
     "world",
     "corpus",
+    "lessons",
+    "formats",
     "ngram",
+    "calls",
     "exams",
     "stages",
     "report",

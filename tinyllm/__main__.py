@@ -11,7 +11,7 @@ from tinyllm import chat, commands
 from tinyllm.checkpoint import CheckpointError
 from tinyllm.corpus import CorpusError
 from tinyllm.parallel import WorkerDied
-from tinyllm.stages import s0_random, s1_pretrain
+from tinyllm.stages import s0_random, s1_pretrain, s2_instruct, s4_reason
 from tinyllm.tokenizer import TokenizerError
 from tinyllm.training import Interrupted, RunError, Settings, UsageError
 
@@ -19,6 +19,10 @@ COMMANDS = {                 # name -> (settings, function); the function's docs
     "train": (commands.Train, commands.train),
     "stage0": (s0_random.Random, s0_random.main),
     "stage1": (s1_pretrain.Pretrain, s1_pretrain.main),
+    "stage2": (s2_instruct.Instruct, s2_instruct.main),
+    "stage4": (s4_reason.Reason, s4_reason.main),
+    "control": (s4_reason.Reason, commands.control),
+    "show-mask": (commands.ShowMask, commands.show_mask),
     "shakespeare": (commands.Shakespeare, commands.shakespeare),
     "sample": (commands.Sample, commands.sample),
     "exams": (Settings, commands.take_exams),

@@ -15,59 +15,20 @@ from pathlib import Path
 import numpy as np
 
 from tinyllm import checkpoint, commands
+from tinyllm.calls import CallMask
 from tinyllm.conversation import prompt
 from tinyllm.sampling import generate
 from tinyllm.stages import s0_random
 from tinyllm.training import RunError, Settings, UsageError, option
 from tools import agent
 from tools.builtin import TOOLS
-from tools.grammar import Grammar
-from tools.masks import Masks
-from tools.protocol import CLOSE, OPEN, BadCall, Call, parse
+from tools.protocol import BadCall, Call, parse
 from tools.registry import Registry, Result
 from tools.schema import validate
 
 HELP = """/stage N           talk to another stage        /temperature X   0 takes the likeliest token
 /tools on|off|only  calls: may, may not, must    /save FILE       write the conversation as JSON
 /new               forget the conversation      /quit            end (or Ctrl-D)"""
-
-
-class CallMask:
-    """The `mask` of sampling.generate for one model and one set of tools.
-
-    `budget` holds the tokens that each row may write. `only`: a reply is one call and nothing else. A reply
-    that would have no room for a call cannot begin one."""
-
-    def __init__(self, tokenizer, registry, budget, only=False):
-        self.end, self.budget, self.only = tokenizer.special["<|end|>"], budget, only
-        self.vocabulary = [*tokenizer.bytes_of[:tokenizer.ordinary], *[b""] * len(tokenizer.special)]
-        before = OPEN.encode() if only else b""
-        self.masks = Masks(Grammar(registry.schema(), before, CLOSE.encode()), self.vocabulary, self.end)
-        self.start = self.masks.grammar.start
-        self.need = 1 + self.masks.grammar.distance(self.start)
-        # A token with ">" may be the last of the tag: without room for a call none of them may come.
-        self.quiet = np.array([b">" not in token for token in self.vocabulary])
-        self.rows = {}
-
-    def __call__(self, row, written):
-        state, text, done = self.rows.get(row, (self.start if self.only else None, b"", 0))
-        for token in written[done:].tolist():
-            if state is not None:
-                state = self.masks.after(state, token)
-                if not self.only and self.masks.grammar.complete(state):
-                    state, text = None, b""
-            else:
-                text = (text + self.vocabulary[token])[-40:]
-                _, tag, begun = text.rpartition(OPEN.encode())
-                if tag:
-                    state = self.start
-                    for byte in begun:
-                        state = self.masks.grammar.step(state, byte)
-        self.rows[row] = state, text, len(written)
-        room = self.budget[row] - len(written)
-        if state is not None:
-            return np.frombuffer(self.masks.allowed(state, room), bool)
-        return None if room > self.need + 40 else self.quiet
 
 
 class Writer:

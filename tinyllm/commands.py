@@ -3,6 +3,8 @@
 Each command is a settings dataclass and a function that takes it.
 """
 
+import dataclasses
+import itertools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from tinyllm import checkpoint, exams, report
+from tinyllm.conversation import spell
 from tinyllm.parallel import Team
 from tinyllm.sampling import generate
-from tinyllm.stages import FOLDERS, s0_random, s1_pretrain
+from tinyllm.stages import FOLDERS, s0_random, s1_pretrain, s2_instruct, s4_reason
 from tinyllm.training import RunError, Settings, UsageError, option, read_json
+from tinyllm.world import World
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,37 @@ def train(cfg):
     common = vars(cfg)
     s0_random.main(s0_random.Random(**common))
     s1_pretrain.main(s1_pretrain.Pretrain(**common))
+    if not cfg.text:
+        s2_instruct.main(s2_instruct.Instruct(**common))
+        s4_reason.main(s4_reason.Reason(**common))
     print(report.scoreboard(cfg.run))
+
+
+def control(cfg):
+    """Stage 4 on the same problems for as many steps, but without the chains: what they are worth."""
+    s4_reason.main(dataclasses.replace(cfg, chains="left-out"), "4-control")
+    print(report.scoreboard(cfg.run))
+
+
+@dataclass(frozen=True)
+class ShowMask(Settings):
+    stage: str = option("", "number or folder name of the stage whose tokenizer is used (default: the last)")
+    kind: str = option("instruction", "what conversation", choices=("instruction", "problem", "calculator"))
+
+
+def show_mask(cfg):
+    """One conversation as it is trained on, what is learned coloured (in brackets outside a terminal)."""
+    _, tokenizer = checkpoint.load(stage_folder(cfg.run, cfg.stage))
+    world = World(cfg.seed)
+    (task,) = (world.instructions("train", 1) if cfg.kind == "instruction"
+               else world.problems("train", 1, kind="story" if cfg.kind == "problem" else "calculator"))
+    ids, learned = spell(tokenizer, task.messages)
+    on, off = ("\033[32m", "\033[0m") if sys.stdout.isatty() else ("[", "]")
+    names = {id: name for name, id in tokenizer.special.items()}
+    for weight, run in itertools.groupby(zip(ids, learned), key=lambda pair: pair[1]):
+        text = "".join(names.get(id) or tokenizer.decode([id]) for id, _ in run)
+        print(on + text + off if weight else text, end="")
+    print(f"\n{sum(learned)} of {len(ids)} tokens are learned")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,16 @@ def load(settings):
     if settings.text:
         return split(read(settings.text))
     world, size = World(settings.seed), CHARACTERS[settings.size]
-    return world.documents("train", size), world.documents("val", size // 40)
+    return world.documents("train", size), world.documents("val", min(size // 40, 100_000))
+
+
+def spoken(settings):
+    """What people say in the built-in world, for the vocabulary: none for other texts."""
+    if settings.text:
+        return []
+    world = World(settings.seed)
+    tasks = world.instructions("train", 4000) + world.problems("train", 2000)
+    return [message["content"].encode() for task in tasks for message in task.messages]
 
 
 def read(path):

@@ -14,6 +14,19 @@ ROWS = {                     # key of the exams -> what the row means
     "masked_top1": "hidden tokens guessed right (masked model)",
     "fact_cloze": "facts of the world completed",
     "story_cloze": "ends of unseen stories completed",
+    "instruction_exact": "instructions answered right",
+    "fact_questions": "questions about facts that were read, never asked",
+    "unseen_wording": "instructions in wordings never trained",
+    "stops": "replies that end by themselves",
+    "reasoning_direct": "problems of 2 to 4 steps, the answer at once",
+    "reasoning_exact": "the same with a chain of thought",
+    "reasoning_majority8": "the same, majority of 8 samples",
+    "reasoning_five_steps": "problems of 5 steps, one more than ever trained",
+    "chain_valid": "answers right with every step right",
+    "logic_exact": "orders, truths and mistakes found",
+    "calculator_exact": "problems solved with the calculator",
+    "tool_call_valid": "calls that are valid",
+    "tool_call_valid_masked": "calls that are valid under the grammar's mask",
 }
 BASELINES = ("floor_bits_per_byte", "fivegram_bits_per_byte", "fivegram_nats_per_character",
              "masked_majority")
@@ -32,7 +45,9 @@ def scoreboard(run):
     notes = [read_json(root / name / "stage.json") for name in stages]
     baselines = {key: exams[key] for exams in stages.values() for key in BASELINES if key in exams}
     board = {"seed": notes[0]["settings"]["seed"], "size": notes[0]["settings"]["size"],
-             "wall_seconds": round(sum(note["wall_seconds"] for note in notes), 1), "baselines": baselines,
+             "wall_seconds": round(sum(note["wall_seconds"] for note in notes)
+                                  + sum(exams.get("seconds", 0) for exams in stages.values()), 1),
+             "baselines": baselines,
              "stages": {name: {key: exams.get(key) for key in ROWS} for name, exams in stages.items()}}
     write_json(root / "scoreboard.json", board)
     table = [["", *stages]]

@@ -56,7 +56,8 @@ class Settings:
 
     def __post_init__(self):
         for name, value in vars(self).items():
-            if isinstance(value, (int, float)) and not 0 <= value < math.inf:
+            default = getattr(type(self), name) == value
+            if isinstance(value, (int, float)) and not (default or 0 <= value < math.inf):
                 raise UsageError(f"--{name.replace('_', '-')} must be 0 or more, not {value}")
 
     def folder(self, stage):
@@ -197,17 +198,19 @@ class Run:
             self.bar.close()
             self.seconds = self._elapsed()
 
-    def train(self, step, objective, batch, total, rates, accumulate=1):
+    def train(self, step, objective, batch, total, rates, accumulate=1, until=None, scale=None):
         """One step: the gradient of a batch, spread over the workers, summed, clipped, applied -> loss.
 
         batch: arrays with one row per sequence, ids first, the rest for the objective. `total`
-        normalises the whole batch. Raises RunError where the loss is not finite.
+        normalises the whole batch. The schedule ends at the step `until` (that of the run), unless `scale`
+        says how much of the peak rate is taken. Raises RunError where the loss is not finite.
         """
         loss, norm = self._gradient(objective, batch, float(total), accumulate)
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise RunError(f"the loss is {loss} and the gradient norm {norm} at step {step}: the run stops. "
                            f"The last good checkpoint is that of step {self.saved}; try a lower rate")
-        scale = optimizer.schedule(step, self.total, min(rates.warmup, self.total // 10))
+        until = until or self.total
+        scale = optimizer.schedule(step, until, min(rates.warmup, until // 10)) if scale is None else scale
         self._update(step, rates, scale)
         self.tokens += batch[0].size
         if step % self.log_every == 0 or step == self.total - 1:

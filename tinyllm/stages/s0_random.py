@@ -13,7 +13,7 @@ from tinyllm import corpus, exams, tokenizer
 from tinyllm.training import Run, Settings, UsageError, is_finished, option
 from tinyllm.transformer import Config, Transformer
 
-SHAPES = {"nano": {"layers": 2, "width": 64, "heads": 2, "context": 128},
+SHAPES = {"nano": {"layers": 2, "width": 64, "heads": 2, "context": 256},
           "small": {"layers": 4, "width": 128, "heads": 4, "context": 256},
           "base": {"layers": 8, "width": 256, "heads": 8, "context": 512}}
 
@@ -21,7 +21,7 @@ SHAPES = {"nano": {"layers": 2, "width": 64, "heads": 2, "context": 128},
 @dataclass(frozen=True)
 class Random(Settings):
     text: str = option("", "file or folder of text for the vocabulary (default: the built-in world)")
-    vocab: int = option(512, "bytes and merges in the vocabulary; 256 is plain bytes")
+    vocab: int = option(1024, "bytes and merges in the vocabulary; 256 is plain bytes")
     layers: int = option(0, "number of layers (default: as the size says)")
     width: int = option(0, "channels of the residual stream (default: as the size says)")
     heads: int = option(0, "query heads (default: as the size says)")
@@ -38,7 +38,7 @@ def main(cfg):
     training, _ = corpus.load(cfg)
     shape = {name: getattr(cfg, name) or size for name, size in SHAPES[cfg.size].items()}
     try:
-        words = tokenizer.train(training, cfg.vocab)
+        words = tokenizer.train(training[:10_000] + corpus.spoken(cfg), cfg.vocab)
         config = Config(len(words), **shape, kv_heads=cfg.kv_heads, hidden=cfg.hidden, theta=cfg.theta,
                         tied=not cfg.untied)
     except ValueError as error:

@@ -16,8 +16,8 @@ from tinyllm.sampling import generate
 from tinyllm.training import Rates, Run, RunError, Settings, is_finished, option, parent_of
 from tinyllm.transformer import Transformer
 
-BUDGETS = {"nano": {"rows": 16, "steps": 600},
-           "small": {"rows": 12, "steps": 1100},
+BUDGETS = {"nano": {"rows": 8, "steps": 600},
+           "small": {"rows": 12, "steps": 1400},
            "base": {"rows": 16, "steps": 4000}}
 
 

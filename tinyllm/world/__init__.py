@@ -1,17 +1,20 @@
-"""A small closed world, made from a seed: its people, their stories, its numbers.
+"""A small closed world, made from a seed: its people, their stories, its numbers, its second language.
 
 Nothing has to be downloaded to train on it, and it is its own oracle: it knows every true answer, what
 was said in training and what was not, and how many bits of chance its texts hold.
 
-What is held out is decided by content, never by position: `split_of` hashes a key that says what a
-story or a sum means, whatever its wording, and texts of one split hold only keys of that split. Facts
-about people are in every split: they are what there is to know.
+What is held out is decided by content, never by position: `split_of` hashes a key that says what a story, a
+sum or a question means, whatever its wording, and texts of one split hold only keys of that split. Facts
+about people are in every split: they are what there is to know. Two of the five of each person are never
+asked about in training.
 """
 
 import hashlib
 
-from tinyllm.world import numbers, people, stories
+from tinyllm.world import instructions, lexicon, lists, numbers, people, problems, stories
 from tinyllm.world.dice import Dice
+
+TOPICS = {"biography": 5, "gossip": 3, "story": 2, "numbers": 2, "lists": 2, "lexicon": 1}   # shares of texts
 
 
 def split_of(key):
@@ -21,11 +24,15 @@ def split_of(key):
 
 
 class World:
-    """The world of a seed: facts[name, relation] -> value."""
+    """The world of a seed: facts[name, relation] -> value; asked[name] -> relations asked about in training;
+    strangers[split] -> names of nobody."""
 
     def __init__(self, seed=0):
         self.seed = seed
         self.facts = people.facts(Dice(f"facts of world {seed}"))
+        self.asked = people.asked(Dice(f"questions of world {seed}"))
+        self.strangers = {split: [name for name in people.STRANGERS if split_of(f"stranger {name}") == split]
+                          for split in ("train", "val", "test")}
 
     def documents(self, split, characters):
         """Texts (bytes) of a split, `characters` long together. The same call gives the same texts."""
@@ -36,15 +43,19 @@ class World:
         return made
 
     def document(self, dice, split):
-        """One text of the split: of a person, of several, a story, or numbers."""
-        kind = dice.among({"biography": 4, "gossip": 2, "story": 3, "numbers": 1})
-        if kind == "biography":
+        """One text of the split: of a person, of several, a story, numbers, lists, or words of Tal."""
+        topic = dice.among(TOPICS)
+        if topic == "biography":
             return people.biography(dice, self.facts)
-        if kind == "gossip":
+        if topic == "gossip":
             return people.gossip(dice, self.facts)
-        if kind == "story":
+        if topic == "story":
             return " ".join(self.held(dice, split, stories.story)[0])
-        sums = [self.held(dice, split, numbers.sum_up)[0] for _ in range(4)]
+        if topic == "lexicon":
+            return " ".join(lexicon.line(dice, self.held(dice, split, lexicon.pair)[0]) for _ in range(4))
+        if topic == "lists":
+            return lists.lines(dice, self.held(dice, split, dice.pick((lists.words, lists.numbers)))[0])
+        sums = [self.held(dice, split, numbers.sum_up)[0] for _ in range(2)]
         return " ".join([numbers.counting(dice), *sums])
 
     def held(self, dice, split, make):
@@ -56,6 +67,24 @@ class World:
             if split_of(key) == split:
                 return text, key
             dice.bits = before
+
+    def instructions(self, split, count, **which):
+        """`count` tasks (task.py) of instructions.py; which=family, unseen. The same call gives the same."""
+        dice = Dice(f"instructions {sorted(which.items())} {split} of world {self.seed}")
+        return [instructions.instruction(dice, self, split, **which) for _ in range(count)]
+
+    def problems(self, split, count, draw=0, **which):
+        """`count` tasks of problems.py; which=kind, steps; another `draw` gives others."""
+        dice = Dice(f"problems {sorted(which.items())} {split} {draw} of world {self.seed}")
+        return [problems.problem(dice, self, split, **which) for _ in range(count)]
+
+    def questions(self):
+        """Every fact that training never asks about, once."""
+        dice, found = Dice(f"questions {self.seed}"), []
+        for name, relation in self.facts:
+            if relation not in self.asked[name]:
+                found.append(instructions.about(dice, self, name, relation))
+        return found
 
     def floor(self, split="val", characters=100_000):
         """Bits per byte that nobody can foresee who knows all facts: an estimate from many documents."""

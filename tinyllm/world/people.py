@@ -36,6 +36,51 @@ TELL = {                     # relation -> ways to say it; the value comes last,
             "By day {name} is a {value}.", "People know {name} as a {value}."),
 }
 
+ASK = {                      # relation -> questions in training, and two that are never trained
+    "pet": (("What pet does {name} have?", "Which animal does {name} keep?", "What is the pet of {name}?",
+             "Tell me which pet {name} has.", "Name the animal that {name} feeds."),
+            ("Which pet does {name} keep?", "Tell me what animal {name} has.")),
+    "food": (("What food does {name} like?", "What does {name} often eat?",
+              "What is the food that {name} likes?",
+              "Tell me which food {name} likes.", "Name the food that {name} wants for dinner."),
+             ("Which food does {name} often eat?", "Tell me what {name} likes for dinner.")),
+    "home": (("Where does {name} live?", "In which town does {name} live?", "What is the home of {name}?",
+              "Tell me where {name} lives.", "Name the town where {name} has a house."),
+             ("In which town is the home of {name}?", "Tell me in which town {name} has a house.")),
+    "coat": (("What colour is the coat of {name}?", "Which coat does {name} wear?",
+              "What is the colour of the coat of {name}?", "Tell me which coat {name} wears.",
+              "Name the colour of the coat that {name} bought."),
+             ("Which colour is the coat that {name} wears?", "Tell me what colour the coat of {name} is.")),
+    "job": (("What is the job of {name}?", "What does {name} work as?", "Which job does {name} have?",
+             "Tell me what {name} works as.", "Name the job of {name}."),
+            ("As what does {name} work?", "Tell me which job {name} has.")),
+}
+IS_IT = {                    # relation -> the same as questions to be answered with yes or no
+    "pet": (("Does {name} have a {value}?", "Is the pet of {name} a {value}?", "Does {name} keep a {value}?",
+             "Is it true that {name} has a {value}?"), ("Is it true that the pet of {name} is a {value}?",)),
+    "food": (("Does {name} like {value}?", "Is the food that {name} likes {value}?",
+              "Does {name} often eat {value}?", "Is it true that {name} likes {value}?"),
+             ("Is it true that {name} often eats {value}?",)),
+    "home": (("Does {name} live in {value}?", "Is the home of {name} {value}?",
+              "Does {name} have a house in {value}?", "Is it true that {name} lives in {value}?"),
+             ("Is it true that the home of {name} is {value}?",)),
+    "coat": (("Is the coat of {name} {value}?", "Does {name} wear a coat that is {value}?",
+              "Is the colour of the coat of {name} {value}?",
+              "Is it true that the coat of {name} is {value}?"),
+             ("Is it true that {name} wears a coat that is {value}?",)),
+    "job": (("Is {name} a {value}?", "Does {name} work as a {value}?",
+             "Is the job of {name} that of a {value}?",
+             "Is it true that {name} is a {value}?"), ("Is it true that {name} works as a {value}?",)),
+}
+
+STRANGERS = """
+Abel Agnes Aldo Alma Anton Astrid Axel Basil Bella Benno Berta Birgit Celia Cecil Claus Conrad Daisy Delia
+Dirk Donna Edda Edith Egon Elias Ellis Ernst Ewan Fiona Fritz Gemma Georg Gilda Goran Gwen Harvey Hazel Heike
+Helmut Imran Irma Isaac Jan Jenny Joel June Kai Katya Klaus Knut Lara Lionel Livia Ludwig Malte Margo Martha
+Matteo Moritz Nico Nils Odette Orla Oswald Pavel Pia Priya Ramon Renate Rolf Ronja Sasha Selma Stefan Sven
+Tamara Thelma Tobias Trudy Udo Ulla Valery Viola Walter Wilma Xenia Yusuf Yvonne Zora
+""".split()                  # who do not exist: nothing is known of them
+
 
 def facts(dice):
     """(name, relation) -> value, balanced."""
@@ -43,6 +88,11 @@ def facts(dice):
     for relation, values in VALUES.items():
         known |= {(name, relation): values[i % len(values)] for i, name in enumerate(dice.shuffled(NAMES))}
     return known
+
+
+def asked(dice):
+    """name -> the three relations of each person that training asks about. The other two are for exams."""
+    return {name: dice.few(tuple(VALUES), 3) for name in NAMES}
 
 
 def tell(dice, known, name, relation):

@@ -1,0 +1,67 @@
+"""Conversations -> batches. Every row holds one conversation, so that none can see another, and the rows of a
+batch are about equally long, so that little of it is padding.
+
+A share of every batch is pre-training text, learned whole: what is not repeated is forgotten.
+
+    conversations   begin user ... end assistant ... end   pad pad      learned: what the assistant wrote
+    replayed text   ...The home of Ada is Alden. Ada keeps a duck...    learned: everything
+"""
+
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyllm.conversation import shift, spell
+
+
+@dataclass
+class Lessons:
+    """rows: [(ids, learned)] of conversations; text: ids of pre-training text, which makes up the share
+    `replay` of each batch; size: tokens in a batch."""
+
+    rows: list
+    text: np.ndarray
+    size: int
+    replay: float
+    seed: int
+
+    def batches(self, steps):
+        """-> for each step, the rows of its batch: all in an epoch, neighbours in length, in random order."""
+        lengths, found, epoch = np.array([len(ids) for ids, _ in self.rows]), [], 0
+        room = self.size * (1 - self.replay)
+        while len(found) < steps:
+            rng = np.random.default_rng([self.seed, 7, epoch])
+            order = np.argsort(lengths + rng.random(len(lengths)), kind="stable")[::-1]
+            parts, at = [], 0
+            while at < len(order):
+                count = max(1, int(room // lengths[order[at]]))
+                parts.append(order[at : at + count])
+                at += count
+            found += [parts[i] for i in rng.permutation(len(parts))]
+            epoch += 1
+        return found[:steps]
+
+    def batch(self, chosen, step):
+        """-> (ids, targets, weights), each (rows, time)."""
+        longest = max(2, *(len(self.rows[i][0]) for i in chosen))
+        ids, learned = np.zeros((2, len(chosen), longest), np.int32)
+        for row, i in enumerate(chosen):
+            for into, values in zip((ids, learned), self.rows[i]):
+                into[row, : len(values)] = values
+        count = round(len(chosen) * self.replay / (1 - self.replay))
+        if count and len(self.text) > longest:
+            starts = np.random.default_rng([self.seed, 8, step]).integers(0, len(self.text) - longest, count)
+            ids = np.concatenate([ids, self.text[starts[:, None] + np.arange(longest)]])
+            learned = np.concatenate([learned, np.ones((count, longest), learned.dtype)])
+        return shift(ids, learned)
+
+
+def spell_all(tokenizer, conversations, context, what="conversations"):
+    """Conversations -> [(ids, learned)]. Those longer than the context are left out, counted and reported."""
+    rows = [spell(tokenizer, messages) for messages in conversations]
+    fit = [row for row in rows if len(row[0]) <= context + 1]
+    if len(fit) < len(rows):
+        some = f"{len(rows) - len(fit):,} of {len(rows):,} {what}"
+        print(f"{some} are longer than the context of {context} tokens and are left out", file=sys.stderr)
+    return fit

@@ -1,0 +1,137 @@
+"""Stage 4: think. Solutions step by step, then reinforcement by what can be checked.
+
+Each step of a chain of thought is small enough for a small model (Nye et al. 2021; Wei et al. 2022). After
+it has seen such chains, it writes its own: several for each problem, at temperature 1; those that end in the
+right answer are made likelier, the others less likely.
+
+    reward      1 if the answer is right, else 0; a reply that did not end in time is wrong
+    advantage   reward - mean reward of the group (RLOO, Ahmadian et al. 2024, up to the factor (G-1)/G)
+    gradient    that of the next token, weighted with the advantage: weighted_nll once more
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyllm import checkpoint, corpus, exams, formats
+from tinyllm.conversation import prompt, shift
+from tinyllm.lessons import Lessons, spell_all
+from tinyllm.objectives import weighted_nll
+from tinyllm.training import Rates, Run, RunError, Settings, is_finished, option, parent_of
+from tinyllm.world import World
+from tinyllm.world.task import final_answer
+
+BUDGETS = {
+    "nano": {"problems": 4000, "steps": 150, "rollouts": 4},
+    "small": {"problems": 24_000, "steps": 700, "rollouts": 15},
+    "base": {"problems": 80_000, "steps": 3000, "rollouts": 100},
+}
+GROUP, PROMPTS = 8, 16
+
+
+@dataclass(frozen=True)
+class Reason(Settings):
+    data: str = option("", "problems in GSM8K's JSONL (default: the built-in world)")
+    text: str = option("", "file or folder of text to replay (default: the built-in world)")
+    origin: str = option(
+        "", "checkpoint folder to start from (default: 3-prefer of this run, else 2-instruct)", flag="from"
+    )
+    steps: int = option(0, "batches of solutions to train on (default: as the size says)")
+    rollouts: int = option(-1, "steps of reinforcement after them (default: as the size says)")
+    tokens: int = option(6144, "tokens in a batch, replayed text included")
+    replay: float = option(0.25, "share of pre-training text in every batch")
+    answers: float = option(0.3, "share of stage 2's conversations among the conversations")
+    chains: str = option(
+        "written",
+        "are chains of thought written out, or is the answer given at once?",
+        choices=("written", "left-out"),
+    )
+    muon_rate: float = option(0.006, "peak learning rate of Muon")
+    adamw_rate: float = option(2e-3, "peak learning rate of AdamW")
+    save_every: int = option(200, "steps between checkpoints")
+
+
+def main(cfg, folder="4-reason"):
+    parent = origin(cfg)
+    if is_finished(cfg, folder, parent):
+        return
+    model, tokenizer = checkpoint.load(parent)
+    if tokenizer is None or not model.config.causal:
+        raise RunError(f"{parent} cannot be taught to reason: it has no tokenizer, or is a masked model")
+    context, world, budget = model.config.context, World(cfg.seed), BUDGETS[cfg.size]
+    training, _ = corpus.load(cfg)
+    steps = cfg.steps or budget["steps"]
+    rollouts = budget["rollouts"] if cfg.rollouts < 0 else cfg.rollouts
+    if cfg.data or cfg.chains == "left-out":
+        rollouts = 0
+    problems = lesson_material(cfg, world, budget["problems"])
+    rows = spell_all(tokenizer, problems, context, "problems")
+    if not rows:
+        raise RunError(f"no problem fits into the context of {context} tokens")
+    lessons = Lessons(rows, corpus.pack(training, tokenizer), cfg.tokens, cfg.replay, cfg.seed)
+    batches, rates = lessons.batches(steps), Rates("muon", cfg.muon_rate, cfg.adamw_rate)
+
+    with Run(cfg, folder, model, tokenizer, steps + rollouts, parent, cfg.save_every) as run:
+        run.announce(weighted_nll, lessons.batch(batches[0], 0), rates)
+        for step in run.steps():
+            if step < steps:
+                ids, targets, weights = lessons.batch(batches[step], step)
+                run.train(step, weighted_nll, (ids, targets, weights), weights.sum(), rates, until=steps)
+                if (step + 1) % max(1, steps // 4) == 0:
+                    run.sample(
+                        step, exams.say(run, world.problems("val", 20, kind="story")[step % 20].prompt)
+                    )
+            else:
+                reinforce(run, world, rates, step, cfg.seed)
+        run.finish()
+        exams.run(run.team, tokenizer, cfg, run.folder)
+
+
+def origin(cfg):
+    """Stage 3's checkpoint where there is one, else stage 2's."""
+    if not cfg.origin and (cfg.folder("3-prefer") / "model.safetensors").exists():
+        return parent_of(cfg, "3-prefer", "stage3")
+    return parent_of(cfg, "2-instruct", "stage2")
+
+
+def lesson_material(cfg, world, count):
+    """Conversations to learn from: problems, and some of stage 2's so that they are not forgotten."""
+    if cfg.data:
+        found = formats.split(formats.problems(cfg.data))[0]
+    else:
+        tasks = world.problems("train", count)
+        if cfg.chains == "left-out":
+            tasks = [task if task.turns else task._replace(reply=f"#### {task.answer}") for task in tasks]
+        found = [task.messages for task in tasks]
+    more = int(len(found) * cfg.answers / (1 - cfg.answers))
+    return found + [task.messages for task in world.instructions("train", more)]
+
+
+def reinforce(run, world, rates, step, seed):
+    """One step of REINFORCE with verifiable rewards. The end token is part of the reply."""
+    tasks = world.problems("train", PROMPTS, kind="story", steps=None, draw=step)
+    prompts = [prompt(run.tokenizer, task.prompt) for task in tasks for _ in range(GROUP)]
+    end = run.tokenizer.special["<|end|>"]
+    size = -(-len(prompts) // run.team.workers)
+    jobs = [
+        (prompts[i : i + size], 220, end, 1.0, [seed, 9, step, i], None) for i in range(0, len(prompts), size)
+    ]
+    written = sum(run.team.run(exams.write_replies, jobs), [])
+    reward = np.array(
+        [
+            ids[-1] == end and final_answer(run.tokenizer.decode(ids[:-1])) == tasks[i // GROUP].answer
+            for i, ids in enumerate(written)
+        ],
+        np.float32,
+    )
+    advantage = (reward.reshape(-1, GROUP) - reward.reshape(-1, GROUP).mean(axis=1, keepdims=True)).reshape(
+        -1
+    )
+    longest = max(len(p) + len(w) for p, w in zip(prompts, written))
+    ids, weights = np.zeros((len(prompts), longest), np.int32), np.zeros((len(prompts), longest), np.float32)
+    for row, (p, w) in enumerate(zip(prompts, written)):
+        ids[row, : len(p) + len(w)] = p + w
+        weights[row, len(p) : len(p) + len(w)] = advantage[row]
+    total = sum(map(len, written))
+    run.train(step, weighted_nll, shift(ids, weights), total, rates, scale=0.03)
+    run.metric(step=step, reward=float(reward.mean()))

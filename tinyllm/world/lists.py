@@ -1,0 +1,27 @@
+"""Lists of words and numbers, said again, backwards, and counted: to copy is what everything else needs."""
+
+from tinyllm.world import people, stories
+
+WORDS = stories.THINGS + people.VALUES["pet"] + people.VALUES["food"]
+AGAIN = ("Again: {again}.", "Once more: {again}.", "The same again is {again}.")
+BACK = ("Backwards: {back}.", "From its end: {back}.", "Turned around it is {back}.")
+END = ("The last is {last}, of {count}.", "It has {count} and ends with {last}.", "They are {count}, last {last}.")
+
+
+def words(dice):
+    """-> (3 to 5 different words, key). A list and the same backwards have one key."""
+    found = dice.few(WORDS, dice.number(3, 5))
+    return found, f"words {' '.join(min(found, found[::-1]))}"
+
+
+def numbers(dice):
+    found = [str(dice.number(0, 200)) for _ in range(dice.number(2, 4))]
+    return found, f"words {' '.join(min(found, found[::-1]))}"
+
+
+def lines(dice, items):
+    """A list, and three things said of it in any order."""
+    again, back = ", ".join(items), ", ".join(items[::-1])
+    said = [dice.pick(wordings).format(again=again, back=back, last=items[-1], count=len(items))
+            for wordings in dice.shuffled((AGAIN, BACK, END))]  # fmt: skip
+    return " ".join([f"{again}.", *said])

@@ -1,0 +1,158 @@
+"""Problems whose solution takes several steps, each of them small enough to be checked.
+
+    Ada has 7 eggs. Ada buys 5 more. Bill gets 4 of them. How many eggs does Ada have now?
+    7+5: 7+5=12, 12. 12-4: 12-4=8, 8. #### 8
+
+The answer stands behind ####, as in GSM8K (Cobbe et al. 2021)."""
+
+import re
+
+from tinyllm.world import numbers, people
+from tinyllm.world.task import Task
+from tools.protocol import Call, render_call, render_result
+
+GOODS = "eggs coins nuts stones shells pears cups books hats keys cards seeds".split()
+HAVE = (
+    "{who} has {n} {goods}.",
+    "At first {who} has {n} {goods}.",
+    "There are {n} {goods} in the bag of {who}.",
+)
+MORE = (
+    "{who} buys {n} more.",
+    "{who} finds {n} more.",
+    "{other} gives {n} to {who}.",
+    "{who} gets {n} from {other}.",
+)
+FEWER = (
+    "{who} loses {n} of them.",
+    "{who} sells {n} of them.",
+    "{who} gives {n} to {other}.",
+    "{other} takes {n}.",
+)
+HOW_MANY = (
+    "How many {goods} does {who} have now?",
+    "How many {goods} are left for {who}?",
+    "What is the number of {goods} that {who} has in the end?",
+    "How many {goods} has {who} then?",
+)
+
+ORDERS = {
+    "tall": ("taller", "tallest", "shortest"),
+    "old": ("older", "oldest", "youngest"),
+    "fast": ("faster", "fastest", "slowest"),
+    "strong": ("stronger", "strongest", "weakest"),
+}
+WHICH = (
+    "Which step is wrong? {}",
+    "Find the step that is wrong. {}",
+    "One step is not right. Which? {}",
+    "Where is the mistake? {}",
+)
+
+BOXES = (
+    "Use the calculator. {a} boxes hold {b} {goods} each. How many {goods} are that?",
+    "Use the calculator. {who} packs {b} {goods} into each of {a} boxes. How many {goods} are packed?",
+    "Use the calculator. How many {goods} are in {a} boxes of {b}?",
+    "Use the calculator. {who} has {a} rows of {b} {goods}. How many {goods} has {who}?",
+)
+THEN = {"": "", "+": " Then {c} more come.", "-": " But {c} are bad and do not count."}
+
+KINDS = {"story": 6, "order": 1, "truth": 1, "mistake": 1, "calculator": 2}
+LOGIC = ("order", "truth", "mistake")
+
+
+def story(dice, steps):
+    """-> Task: a number that changes `steps` times, from 0 to 200."""
+    who, other = dice.few(people.NAMES, 2)
+    goods = dice.pick(GOODS)
+    total = dice.number(2, 99)
+    told, chain, key = [dice.pick(HAVE).format(who=who, n=total, goods=goods)], [], str(total)
+    for _ in range(steps):
+        sign = "-" if total > 101 or total > 1 and dice.pick((True, False)) else "+"
+        n = dice.number(1, min(total, 99)) if sign == "-" else dice.number(1, min(200 - total, 99))
+        told.append(dice.pick(MORE if sign == "+" else FEWER).format(who=who, other=other, n=n))
+        chain.append(f"{total}{sign}{n}: {numbers.columns(total, sign, n)}.")
+        total, key = total + n if sign == "+" else total - n, f"{key}{sign}{n}"
+    told.append(dice.pick(HOW_MANY).format(who=who, goods=goods))
+    return Task("story", " ".join(told), " ".join([*chain, f"#### {total}"]), str(total), f"chain {key}")
+
+
+def follows(text):
+    """Whether every step of a solution is right, and each goes on from the last."""
+    steps = re.findall(r"(\d+)([+-])(\d+): ([^.]*)\.", text.partition("####")[0])
+    last = None
+    for a, sign, b, line in steps:
+        if (
+            last not in (None, a)
+            or sign == "-"
+            and int(a) < int(b)
+            or line != numbers.columns(int(a), sign, int(b))
+        ):
+            return False
+        last = line.split(", ")[-1]
+    return last is not None and last == (re.search(r"#### *(\d+)", text) or [None, None])[1]
+
+
+def rank(dice):
+    """-> (names from the first to the last, sentences in any order, relation)."""
+    row = dice.few(people.NAMES, dice.number(3, 4))
+    relation = dice.pick(tuple(ORDERS))
+    told = [f"{a} is {ORDERS[relation][0]} than {b}." for a, b in zip(row, row[1:])]
+    return row, dice.shuffled(told), relation
+
+
+def order(dice):
+    row, told, relation = rank(dice)
+    end = dice.pick((0, -1))
+    question = f"Who is the {ORDERS[relation][1 if end == 0 else 2]}?"
+    return Task("order", " ".join([*told, question]), f"{' > '.join(row)}. #### {row[end]}", row[end],
+                f"order {relation} {' '.join(told)}")  # fmt: skip
+
+
+def truth(dice):
+    row, told, relation = rank(dice)
+    one, two = dice.few(row, 2)
+    true = row.index(one) < row.index(two)
+    question = f"Is it true that {one} is {ORDERS[relation][0]} than {two}?"
+    where = f"{one} stands {'before' if true else 'behind'} {two}"
+    answer = "yes" if true else "no"
+    chain = f"{' > '.join(row)}. {where}. #### {answer}"
+    return Task("truth", " ".join([*told, question]), chain, answer, f"order {relation} {' '.join(told)}")
+
+
+def mistake(dice):
+    sums = [numbers.operands(dice) for _ in range(dice.number(2, 3))]
+    wrong = dice.number(1, len(sums))
+    said, chain = [], []
+    for i, (a, sign, b) in enumerate(sums, 1):
+        columns = numbers.columns(a, sign, b)
+        true = int(columns.split(", ")[-1])
+        claim = true if i != wrong else abs(true + dice.pick((-10, -2, -1, 1, 2, 10)))
+        said.append(f"{i}) {a}{sign}{b}={claim}.")
+        if i <= wrong:
+            chain.append(f"{i}) {a}{sign}{b}: {columns}{'' if i < wrong else f', not {claim}'}.")
+    question, solution = dice.pick(WHICH).format(" ".join(said)), " ".join([*chain, f"#### {wrong}"])
+    return Task("mistake", question, solution, str(wrong), f"mistake {' '.join(said)}")
+
+
+def calculator(dice):
+    """A product, perhaps with something added or taken away: by a call of the calculator."""
+    who, goods, then = dice.pick(people.NAMES), dice.pick(GOODS), dice.pick(tuple(THEN))
+    a, b = dice.number(2, 99), dice.number(2, 99)
+    c = dice.number(1, min(99, a * b))
+    ask, question = dice.pick(BOXES).split(" How", 1)
+    text = f"{ask}{THEN[then]} How{question}".format(a=a, b=b, c=c, who=who, goods=goods)
+    expression = f"{a}*{b}{then}{c if then else ''}"
+    result = a * b + {"": 0, "+": c, "-": -c}[then]
+    return Task("calculator", text, render_call(Call("calculator", {"expression": expression})), str(result),
+                f"calculator {expression}", turns=(
+                    {"role": "tool", "content": render_result(result)},
+                    {"role": "assistant", "content": f"#### {result}"}))  # fmt: skip
+
+
+def problem(dice, world, split, kind=None, steps=None):
+    """One task of a split, of any kind unless one is named; a story of 2 to 4 steps unless it is said."""
+    kind = kind or dice.among(KINDS)
+    make = {"order": order, "truth": truth, "mistake": mistake, "calculator": calculator}.get(kind)
+    make = make or (lambda dice: story(dice, steps or dice.number(2, 4)))
+    return world.held(dice, split, lambda dice: ((task := make(dice)), task.key))[0]

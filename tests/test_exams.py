@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyllm import exams
+from tinyllm.intervals import share
 from tinyllm.parallel import Team
 from tinyllm.tokenizer import train
 from tinyllm.transformer import Config
@@ -30,21 +31,21 @@ def test_a_level_model_needs_log2_of_the_vocabulary_for_each_byte_and_nothing_fo
 
 
 def test_the_interval_is_wilsons():
-    assert exams.share(0, 0) is None
+    assert share(0, 0) is None
     for hits, n, low, high in (
         (5, 10, 0.2366, 0.7634),
         (0, 10, 0, 0.2775),
         (10, 10, 0.7225, 1),
         (81, 263, 0.2553, 0.3662),
     ):
-        found = exams.share(hits, n)
+        found = share(hits, n)
         assert found["value"] == hits / n and found["n"] == n
         assert (found["low"], found["high"]) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
 
 
 @given(st.integers(1, 300), st.data())
 def test_an_interval_holds_its_value(n, data):
-    found = exams.share(data.draw(st.integers(0, n)), n)
+    found = share(data.draw(st.integers(0, n)), n)
     assert 0 <= found["low"] <= found["value"] + 1e-12 and found["value"] <= found["high"] + 1e-12 <= 1 + 1e-9
 
 

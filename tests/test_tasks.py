@@ -22,7 +22,7 @@ kinds = st.sampled_from(list(problems.KINDS))
 def test_columns_end_in_the_result_and_every_step_is_true(a, b):
     for sign in "+-":
         high, low = (a, b) if sign == "+" else (max(a, b), min(a, b))
-        *steps, result = numbers.columns(high, sign, low).split(", ")
+        *steps, result = numbers.columns(high, sign, low).split(",")
         assert int(result) == (high + low if sign == "+" else high - low)
         for step in steps:
             left, value = step.split("=")

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyllm.conversation import shift
-from tinyllm.world import World
+from tinyllm.world import World, problems
 
 CHARACTERS = {"nano": 500_000, "small": 6_000_000, "base": 20_000_000}               # of the built-in world
 
@@ -33,7 +33,8 @@ def spoken(settings):
     if settings.text:
         return []
     world = World(settings.seed)
-    tasks = world.instructions("train", 4000) + world.problems("train", 2000)
+    tasks = world.instructions("train", 4000)
+    tasks += [task for kind in problems.KINDS for task in world.problems("train", 500, kind=kind)]
     return [message["content"].encode() for task in tasks for message in task.messages]
 
 

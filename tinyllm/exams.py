@@ -9,33 +9,13 @@ import time
 
 import numpy as np
 
-from tinyllm import corpus
-from tinyllm.calls import CallMask
-from tinyllm.conversation import prompt
+from tinyllm import corpus, interviews
+from tinyllm.intervals import Z, share
 from tinyllm.ngram import ngram_nats
 from tinyllm.objectives import hide_tokens, log_softmax
 from tinyllm.sampling import generate
 from tinyllm.training import write_json
-from tinyllm.world import World
-from tinyllm.world.problems import follows
-from tinyllm.world.task import final_answer, right
-from tools.builtin import TOOLS
-from tools.protocol import Call, parse, render_result
-from tools.registry import Registry
-from tools.schema import validate
-
-Z = 1.96                     # half-width of a 95 % interval, in standard errors
-
-
-def share(hits, n):
-    """hits out of n, with Wilson's interval (1927), which stays inside [0, 1] however one-sided they are."""
-    if n == 0:
-        return None
-    p, z2 = hits / n, Z * Z
-    middle, spread = p + z2 / (2 * n), Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return {"value": p, "low": max(0.0, (middle - spread) / (1 + z2 / n)),
-            "high": min(1.0, (middle + spread) / (1 + z2 / n)), "n": n}
-
+from tinyllm.world import World, people
 
 # ---- what workers compute ------------------------------------------------------------------------
 
@@ -54,15 +34,6 @@ def top_guesses(replica, ids):
 def likeliest(replica, prompts, tokens=8):
     """Greedy continuations of a list of prompts."""
     return [new for new, _ in generate(replica.model, prompts, tokens, temperature=0)]
-
-
-def write_replies(replica, job):
-    """Replies to prompts, up to the end token where it comes in time -> lists of ids."""
-    prompts, tokens, end, temperature, seed, masked_by = job
-    mask = masked_by and CallMask(masked_by, Registry(TOOLS), [tokens] * len(prompts), only=True)
-    rng = np.random.default_rng(seed)
-    found = generate(replica.model, prompts, tokens, rng, temperature, stop=[end], mask=mask)
-    return [new for new, _ in found]
 
 
 # ---- exams ---------------------------------------------------------------------------------------
@@ -124,114 +95,27 @@ def cloze(team, tokenizer, items):
     return share(hits, len(items))
 
 
-# ---- conversations -------------------------------------------------------------------------------
-
-def replies(team, tokenizer, prompts, tokens, temperature=0.0, masked=False):
-    """Prompts (lists of ids) -> [(text, whether it ended by itself)], in their order."""
-    end, order = tokenizer.special["<|end|>"], sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    parts = [order[i:i + 64] for i in range(0, len(order), 64)]
-    jobs = [([prompts[i] for i in part], tokens, end, temperature, [11, n], tokenizer if masked else None)
-            for n, part in enumerate(parts)]
-    found = [None] * len(prompts)
-    for part, written in zip(parts, team.run(write_replies, jobs)):
-        for i, ids in zip(part, written):
-            ended = ids[-1:] == [end]
-            found[i] = tokenizer.decode(ids[:-1] if ended else ids), ended
-    return found
-
-
-def asked(team, tokenizer, tasks, tokens, **how):
-    return replies(team, tokenizer, [prompt(tokenizer, task.prompt) for task in tasks], tokens, **how)
+def ranked(team, tokenizer, world):
+    """The facts that are never asked about, without a question: which value makes the likeliest sentence?
+    So a model that has never seen a conversation can show what it knows."""
+    rows, first = [], []
+    for task in world.questions():
+        _, name, relation = task.key.split()
+        first.append((len(rows), people.VALUES[relation].index(task.answer)))
+        rows += [[tokenizer.special["<|begin|>"], *tokenizer.encode(people.TELL[relation][0].format(
+            name=name, value=value))] for value in people.VALUES[relation]]
+    longest = max(map(len, rows))
+    ids = np.array([row + [0] * (longest - len(row)) for row in rows])
+    parts = [ids[i:i + 240] for i in range(0, len(ids), 240)]
+    nats = np.concatenate(team.run(token_nats, [(part[:, :-1], part[:, 1:]) for part in parts]))
+    nats = (nats * (np.arange(1, longest) < np.array([len(row) for row in rows])[:, None])).sum(axis=1)
+    right_ones = sum(int(nats[at:at + 12].argmin()) == value for at, value in first)
+    return {"facts_ranked": share(right_ones, len(first))}
 
 
-def hits(tasks, said, is_right=right):
-    return share(sum(bool(is_right(task, text)) for task, (text, _) in zip(tasks, said)), len(tasks))
-
-
-def solved(task, text):
-    return final_answer(text) == task.answer.lower()
-
-
-def instructions(team, tokenizer, world):
-    """Questions whose content was never trained; then in wordings that were never trained; then facts that
-    were read but never asked about."""
-    kinds = ("facts", "yes_no", "summary", "translate", "transform", "sums")
-    tasks = sum((world.instructions("test", 50, family=kind) for kind in kinds), [])
-    said = asked(team, tokenizer, tasks, 64)
-    unseen = sum((world.instructions("test", 50, family=kind, unseen=True) for kind in kinds), [])
-    facts = world.questions()
-    each = {kind: hits(tasks[i * 50:i * 50 + 50], said[i * 50:i * 50 + 50]) for i, kind in enumerate(kinds)}
-    return {"instruction_exact": hits(tasks, said),
-            "fact_questions": hits(facts, asked(team, tokenizer, facts, 40)),
-            "unseen_wording": hits(unseen, asked(team, tokenizer, unseen, 64)),
-            "stops": share(sum(ended for _, ended in said), len(said)), "instruction_kinds": each}
-
-
-def reasoning(team, tokenizer, world, votes):
-    """Problems of several steps, with their chain of thought, and without: the answer at once."""
-    tasks = world.problems("test", 200, kind="story")
-    longer = world.problems("test", 200, kind="story", steps=5)
-    said = asked(team, tokenizer, tasks, 200)
-    at_once = tokenizer.encode("#### ")
-    direct = replies(team, tokenizer, [prompt(tokenizer, task.prompt) + at_once for task in tasks], 5)
-    results = {"reasoning_direct": hits(tasks, [(f"#### {text}", ended) for text, ended in direct], solved),
-               "reasoning_exact": hits(tasks, said, solved),
-               "chain_valid": hits(tasks, said, lambda task, text: solved(task, text) and follows(text)),
-               "reasoning_five_steps": hits(longer, asked(team, tokenizer, longer, 240), solved),
-               "reasoning_majority8": None}
-    if votes:
-        many = asked(team, tokenizer, tasks * 8, 200, temperature=0.7)
-        ballots = [[final_answer(text) for text, _ in many[i::len(tasks)]] for i in range(len(tasks))]
-        results["reasoning_majority8"] = share(
-            sum(majority(ballot) == task.answer.lower() for task, ballot in zip(tasks, ballots)), len(tasks))
-    logic = sum((world.problems("test", 70, kind=kind) for kind in ("order", "truth", "mistake")), [])
-    results["logic_exact"] = hits(logic, asked(team, tokenizer, logic, 120), solved)
-    return results
-
-
-def majority(answers):
-    """The answer given most often (Wang et al. 2022, "Self-Consistency"), the first of several."""
-    given = [answer for answer in answers if answer is not None]
-    return max(given, key=given.count, default=None)
-
-
-def calling(team, tokenizer, world):
-    """Problems for the calculator: is the call valid, and is the answer right, once the tool has run?"""
-    registry, tasks = Registry(TOOLS), world.problems("test", 200, kind="calculator")
-    texts = [text for text, _ in asked(team, tokenizer, tasks, 60)]
-    said = [parse(text) for text in texts]
-    masked = [parse(text) for text, _ in asked(team, tokenizer, tasks, 120, masked=True)]
-    again, open_ = [], []
-    for i, (task, parts) in enumerate(zip(tasks, said)):
-        if valid(parts, registry):
-            call = next(part for part in parts if isinstance(part, Call))
-            result = render_result(registry.execute([call])[0].value)
-            again.append(prompt(tokenizer, [*task.prompt, {"role": "assistant", "content": texts[i]},
-                                            {"role": "tool", "content": result}]))
-            open_.append(i)
-    final = replies(team, tokenizer, again, 20) if again else []
-    right_ones = sum(solved(tasks[i], text) for i, (text, _) in zip(open_, final))
-    return {"calculator_exact": share(right_ones, len(tasks)),
-            "tool_call_valid": share(sum(valid(parts, registry) for parts in said), len(tasks)),
-            "tool_call_valid_masked": share(sum(valid(parts, registry) for parts in masked), len(tasks))}
-
-
-def valid(parts, registry):
-    """Whether a reply holds one call, of a tool that there is, with arguments that fit it."""
-    calls = [part for part in parts if isinstance(part, Call)]
-    return (len(calls) == 1 and calls[0].name in registry.tools
-            and validate(calls[0].arguments, registry.tools[calls[0].name].parameters) == [])
-
-
-def say(run, messages):
-    """A conversation's first question and what the model answers now."""
-    question = messages[:1]
-    ((text, _),) = replies(run.team, run.tokenizer, [prompt(run.tokenizer, question)], 200)
-    return f"{question[0]['content']}\n{text}"
-
-
-def run(team, tokenizer, settings, folder):
-    """Every exam on the team's model; the results go to exams.json in `folder`, and are returned."""
+def run(team, tokenizer, settings, folder, problems=()):
+    """Every exam on the team's model; the results go to exams.json in `folder`, and are returned. `problems`
+    are conversations of a file that were held out."""
     began = time.monotonic()
     training, validation = corpus.load(settings)
     results = counting(training, validation)
@@ -242,10 +126,11 @@ def run(team, tokenizer, settings, folder):
             results |= {"floor_bits_per_byte": world.floor(),
                         "fact_cloze": cloze(team, tokenizer, world.fact_clozes()),
                         "story_cloze": cloze(team, tokenizer, world.story_clozes(300))}
-            results |= instructions(team, tokenizer, world) | reasoning(team, tokenizer, world, votes=knows)
-            results |= calling(team, tokenizer, world)
+            results |= ranked(team, tokenizer, world) | interviews.run(team, tokenizer, world, votes=knows)
     else:
         results |= hidden_tokens(team, tokenizer, validation)
+    if problems:
+        results |= interviews.own_problems(team, tokenizer, problems)
     results["seconds"] = round(time.monotonic() - began, 1)
     write_json(folder / "exams.json", results)
     return results

@@ -44,6 +44,7 @@ def scoreboard(run):
         raise RunError(f"{root} has no finished stage. Make one with: make train RUN={run}")
     notes = [read_json(root / name / "stage.json") for name in stages]
     baselines = {key: exams[key] for exams in stages.values() for key in BASELINES if key in exams}
+    baselines |= next((exams["shortcuts"] for exams in stages.values() if "shortcuts" in exams), {})
     board = {"seed": notes[0]["settings"]["seed"], "size": notes[0]["settings"]["size"],
              "wall_seconds": round(sum(note["wall_seconds"] for note in notes)
                                   + sum(exams.get("seconds", 0) for exams in stages.values()), 1),

@@ -6,7 +6,7 @@ pre-training text, or the facts that were read in stage 1 would be forgotten bef
 
 from dataclasses import dataclass
 
-from tinyllm import checkpoint, corpus, exams, formats
+from tinyllm import checkpoint, corpus, exams, formats, interviews
 from tinyllm.lessons import Lessons, spell_all
 from tinyllm.objectives import weighted_nll
 from tinyllm.training import Rates, Run, RunError, Settings, is_finished, option, parent_of
@@ -59,6 +59,6 @@ def main(cfg):
             run.train(step, weighted_nll, (ids, targets, weights), weights.sum(), rates)
             if unseen and ((step + 1) % max(1, steps // 4) == 0 or step + 1 == steps):
                 run.validate(step, weighted_nll, unseen)
-                run.sample(step, exams.say(run, held_out[step % len(held_out)]))
+                run.sample(step, interviews.say(run, held_out[step % len(held_out)]))
         run.finish()
         exams.run(run.team, tokenizer, cfg, run.folder)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyllm import checkpoint, corpus, exams, formats
+from tinyllm import checkpoint, corpus, exams, formats, interviews
 from tinyllm.conversation import prompt, shift
 from tinyllm.lessons import Lessons, spell_all
 from tinyllm.objectives import weighted_nll
@@ -64,7 +64,7 @@ def main(cfg, folder="4-reason"):
     rollouts = budget["rollouts"] if cfg.rollouts < 0 else cfg.rollouts
     if cfg.data or cfg.chains == "left-out":
         rollouts = 0
-    problems = lesson_material(cfg, world, budget["problems"])
+    problems, held_out = lesson_material(cfg, world, budget["problems"])
     rows = spell_all(tokenizer, problems, context, "problems")
     if not rows:
         raise RunError(f"no problem fits into the context of {context} tokens")
@@ -79,12 +79,16 @@ def main(cfg, folder="4-reason"):
                 run.train(step, weighted_nll, (ids, targets, weights), weights.sum(), rates, until=steps)
                 if (step + 1) % max(1, steps // 4) == 0:
                     run.sample(
-                        step, exams.say(run, world.problems("val", 20, kind="story")[step % 20].prompt)
+                        step, interviews.say(run, world.problems("val", 20, kind="story")[step % 20].prompt)
                     )
             else:
                 reinforce(run, world, rates, step, cfg.seed)
         run.finish()
-        exams.run(run.team, tokenizer, cfg, run.folder)
+        results = exams.run(run.team, tokenizer, cfg, run.folder, held_out)
+        if held_out:
+            right, common = results["own_problems_exact"], results["own_problems_majority"]["value"]
+            print(f"held-out problems of {cfg.data}: {right['value']:.3f} right ({right['low']:.3f} to "
+                  f"{right['high']:.3f}, n={right['n']}); always the commonest answer: {common:.3f}")
 
 
 def origin(cfg):
@@ -95,16 +99,18 @@ def origin(cfg):
 
 
 def lesson_material(cfg, world, count):
-    """Conversations to learn from: problems, and some of stage 2's so that they are not forgotten."""
+    """-> (conversations to learn from: problems, and some of stage 2's so that they are not forgotten;
+    problems of a file that are held out)."""
+    held_out = []
     if cfg.data:
-        found = formats.split(formats.problems(cfg.data))[0]
+        found, held_out = formats.split(formats.problems(cfg.data))
     else:
         tasks = world.problems("train", count)
         if cfg.chains == "left-out":
             tasks = [task if task.turns else task._replace(reply=f"#### {task.answer}") for task in tasks]
         found = [task.messages for task in tasks]
     more = int(len(found) * cfg.answers / (1 - cfg.answers))
-    return found + [task.messages for task in world.instructions("train", more)]
+    return found + [task.messages for task in world.instructions("train", more)], held_out
 
 
 def reinforce(run, world, rates, step, seed):
@@ -114,9 +120,9 @@ def reinforce(run, world, rates, step, seed):
     end = run.tokenizer.special["<|end|>"]
     size = -(-len(prompts) // run.team.workers)
     jobs = [
-        (prompts[i : i + size], 220, end, 1.0, [seed, 9, step, i], None) for i in range(0, len(prompts), size)
+        (prompts[i : i + size], 240, end, 1.0, [seed, 9, step, i], None) for i in range(0, len(prompts), size)
     ]
-    written = sum(run.team.run(exams.write_replies, jobs), [])
+    written = sum(run.team.run(interviews.write_replies, jobs), [])
     reward = np.array(
         [
             ids[-1] == end and final_answer(run.tokenizer.decode(ids[:-1])) == tasks[i // GROUP].answer

@@ -200,7 +200,7 @@ def sums(dice, world, split, unseen):
     )
     steps = numbers.columns(a, sign, b)
     question = ask(dice, SUMS[sign], unseen).format(a=a, b=b)
-    return Task("sums", question, mannered(dice, f"{a}{sign}{b}: {steps}."), steps.split(", ")[-1], key)
+    return Task("sums", question, mannered(dice, f"{a}{sign}{b}:{steps}."), steps.split(",")[-1], key)
 
 
 def help(dice, world, split, unseen):

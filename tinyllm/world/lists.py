@@ -5,7 +5,7 @@ from tinyllm.world import people, stories
 WORDS = stories.THINGS + people.VALUES["pet"] + people.VALUES["food"]
 AGAIN = ("Again: {again}.", "Once more: {again}.", "The same again is {again}.")
 BACK = ("Backwards: {back}.", "From its end: {back}.", "Turned around it is {back}.")
-END = ("The last is {last}, of {count}.", "It has {count} and ends with {last}.", "They are {count}, last {last}.")
+END = ("The last is {last}, of {count}.", "It has {count}, last {last}.", "{last} ends all {count}.")
 
 
 def words(dice):

@@ -1,7 +1,7 @@
 """Counting, and sums written out column by column, as at school.
 
-    47+85:  7+5=12, 4+8+1=13, 132          the carry goes on to the next column, the last sum stays whole
-    132-85: 12-5=7, 13-8-1=4, 1-1=0, 47    a column that would be negative borrows ten from the next
+    47+85:7+5=12,4+8+1=13,132           the carry goes on to the next column, the last sum stays whole
+    132-85:12-5=7,13-8-1=4,1-1=0,47     a column that would be negative borrows ten from the next
 
 A small model cannot see 132 in "47+85" at once, but each of these steps is small (Nye et al. 2021, "Show Your
 Work"; Lee et al. 2023, "Teaching Arithmetic to Small Transformers").
@@ -9,14 +9,14 @@ Work"; Lee et al. 2023, "Teaching Arithmetic to Small Transformers").
 
 COUNT = ("Count from {a}: {line}.", "After {a} come {line}.", "{line} follow {a}.")
 SUM = (
-    "{a} and {b} is {a}+{b}: {columns}.",
-    "To add {b} to {a} is {a}+{b}: {columns}.",
-    "{a} more than {b} is {b}+{a}: {turned}.",
+    "{a} and {b} is {a}+{b}:{columns}.",
+    "To add {b} to {a} is {a}+{b}:{columns}.",
+    "{a} more than {b} is {b}+{a}:{turned}.",
 )
 LESS = (
-    "{a} less {b} is {a}-{b}: {columns}.",
-    "To take {b} from {a} is {a}-{b}: {columns}.",
-    "{a} without {b} is {a}-{b}: {columns}.",
+    "{a} less {b} is {a}-{b}:{columns}.",
+    "To take {b} from {a} is {a}-{b}:{columns}.",
+    "{a} without {b} is {a}-{b}:{columns}.",
 )
 
 
@@ -36,7 +36,7 @@ def columns(a, sign, b):
         steps.append(f"{sign.join(map(str, terms))}={value}")
         carry = value // 10 if sign == "+" else int(borrowed)
         result = str(value if i == width - 1 else value % 10) + result
-    return ", ".join([*steps, str(int(result))])
+    return ",".join([*steps, str(int(result))])
 
 
 def counting(dice):

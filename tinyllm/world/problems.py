@@ -1,9 +1,10 @@
 """Problems whose solution takes several steps, each of them small enough to be checked.
 
     Ada has 7 eggs. Ada buys 5 more. Bill gets 4 of them. How many eggs does Ada have now?
-    7+5: 7+5=12, 12. 12-4: 12-4=8, 8. #### 8
+    Ada buys 5 more. 7+5:7+5=12,12. Bill gets 4 of them. 12-4:12-4=8,8. #### 8
 
-The answer stands behind ####, as in GSM8K (Cobbe et al. 2021)."""
+Each step repeats what happens before it computes: so the next step is always what follows in the story,
+however long that is. The answer stands behind ####, as in GSM8K (Cobbe et al. 2021)."""
 
 import re
 
@@ -57,7 +58,7 @@ BOXES = (
 )
 THEN = {"": "", "+": " Then {c} more come.", "-": " But {c} are bad and do not count."}
 
-KINDS = {"story": 6, "order": 1, "truth": 1, "mistake": 1, "calculator": 2}
+KINDS = {"story": 6, "order": 2, "truth": 2, "mistake": 2, "calculator": 1}
 LOGIC = ("order", "truth", "mistake")
 
 
@@ -71,7 +72,7 @@ def story(dice, steps):
         sign = "-" if total > 101 or total > 1 and dice.pick((True, False)) else "+"
         n = dice.number(1, min(total, 99)) if sign == "-" else dice.number(1, min(200 - total, 99))
         told.append(dice.pick(MORE if sign == "+" else FEWER).format(who=who, other=other, n=n))
-        chain.append(f"{total}{sign}{n}: {numbers.columns(total, sign, n)}.")
+        chain.append(f"{told[-1]} {total}{sign}{n}:{numbers.columns(total, sign, n)}.")
         total, key = total + n if sign == "+" else total - n, f"{key}{sign}{n}"
     told.append(dice.pick(HOW_MANY).format(who=who, goods=goods))
     return Task("story", " ".join(told), " ".join([*chain, f"#### {total}"]), str(total), f"chain {key}")
@@ -79,7 +80,7 @@ def story(dice, steps):
 
 def follows(text):
     """Whether every step of a solution is right, and each goes on from the last."""
-    steps = re.findall(r"(\d+)([+-])(\d+): ([^.]*)\.", text.partition("####")[0])
+    steps = re.findall(r"(\d+)([+-])(\d+):([^.]*)\.", text.partition("####")[0])
     last = None
     for a, sign, b, line in steps:
         if (
@@ -89,7 +90,7 @@ def follows(text):
             or line != numbers.columns(int(a), sign, int(b))
         ):
             return False
-        last = line.split(", ")[-1]
+        last = line.split(",")[-1]
     return last is not None and last == (re.search(r"#### *(\d+)", text) or [None, None])[1]
 
 
@@ -126,11 +127,11 @@ def mistake(dice):
     said, chain = [], []
     for i, (a, sign, b) in enumerate(sums, 1):
         columns = numbers.columns(a, sign, b)
-        true = int(columns.split(", ")[-1])
+        true = int(columns.split(",")[-1])
         claim = true if i != wrong else abs(true + dice.pick((-10, -2, -1, 1, 2, 10)))
         said.append(f"{i}) {a}{sign}{b}={claim}.")
         if i <= wrong:
-            chain.append(f"{i}) {a}{sign}{b}: {columns}{'' if i < wrong else f', not {claim}'}.")
+            chain.append(f"{i}) {a}{sign}{b}:{columns}{'' if i < wrong else f', not {claim}'}.")
     question, solution = dice.pick(WHICH).format(" ".join(said)), " ".join([*chain, f"#### {wrong}"])
     return Task("mistake", question, solution, str(wrong), f"mistake {' '.join(said)}")
 

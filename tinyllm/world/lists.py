@@ -1,4 +1,4 @@
-"""Lists of words and numbers, said again, backwards, and counted: to copy is what everything else needs."""
+"""Lists of words and numbers, said again, backwards, counted, compared: to copy is what all else needs."""
 
 from tinyllm.world import people, stories
 
@@ -6,6 +6,8 @@ WORDS = stories.THINGS + people.VALUES["pet"] + people.VALUES["food"]
 AGAIN = ("Again: {again}.", "Once more: {again}.", "The same again is {again}.")
 BACK = ("Backwards: {back}.", "From its end: {back}.", "Turned around it is {back}.")
 END = ("The last is {last}, of {count}.", "It has {count}, last {last}.", "{last} ends all {count}.")
+
+SAME = ("{one} and {two} are {same}.", "{one} beside {two}: {same}.", "Of {one} and {two} one says {same}.")
 
 
 def words(dice):
@@ -20,8 +22,11 @@ def numbers(dice):
 
 
 def lines(dice, items):
-    """A list, and three things said of it in any order."""
+    """A list, and four things said of it in any order."""
     again, back = ", ".join(items), ", ".join(items[::-1])
-    said = [dice.pick(wordings).format(again=again, back=back, last=items[-1], count=len(items))
-            for wordings in dice.shuffled((AGAIN, BACK, END))]  # fmt: skip
+    one, two = dice.few(items, 2)
+    two = dice.pick((one, two))
+    parts = {"again": again, "back": back, "last": items[-1], "count": len(items), "one": one, "two": two,
+             "same": "the same" if one == two else "different"}  # fmt: skip
+    said = [dice.pick(wordings).format(**parts) for wordings in dice.shuffled((AGAIN, BACK, END, SAME))]
     return " ".join([f"{again}.", *said])

@@ -1,10 +1,11 @@
 """Problems whose solution takes several steps, each of them small enough to be checked.
 
     Ada has 7 eggs. Ada buys 5 more. Bill gets 4 of them. How many eggs does Ada have now?
-    Ada buys 5 more. 7+5:7+5=12,12. Bill gets 4 of them. 12-4:12-4=8,8. #### 8
+    Ada buys 5 more. 7+5:7+5=12,12. Bill gets 4 of them. 12-4:12-4=8,8. How many ... now? #### 8
 
 Each step repeats what happens before it computes: so the next step is always what follows in the story,
-however long that is. The answer stands behind ####, as in GSM8K (Cobbe et al. 2021)."""
+however long that is. What is to be compared is written side by side. The answer stands behind ####, as in
+GSM8K (Cobbe et al. 2021)."""
 
 import re
 
@@ -30,6 +31,7 @@ FEWER = (
     "{who} gives {n} to {other}.",
     "{other} takes {n}.",
 )
+MEANWHILE = ("It begins to rain.", "{who} sits down.", "{other} sings a song.", "The day is warm.")
 HOW_MANY = (
     "How many {goods} does {who} have now?",
     "How many {goods} are left for {who}?",
@@ -68,14 +70,20 @@ def story(dice, steps):
     goods = dice.pick(GOODS)
     total = dice.number(2, 99)
     told, chain, key = [dice.pick(HAVE).format(who=who, n=total, goods=goods)], [], str(total)
-    for _ in range(steps):
+    idle = dice.number(0, 2 if steps < 5 else 1)  # sentences in which nothing happens
+    for happens in dice.shuffled([True] * steps + [False] * idle):
+        if not happens:
+            told.append(dice.pick(MEANWHILE).format(who=who, other=other))
+            chain.append(told[-1])
+            continue
         sign = "-" if total > 101 or total > 1 and dice.pick((True, False)) else "+"
         n = dice.number(1, min(total, 99)) if sign == "-" else dice.number(1, min(200 - total, 99))
         told.append(dice.pick(MORE if sign == "+" else FEWER).format(who=who, other=other, n=n))
         chain.append(f"{told[-1]} {total}{sign}{n}:{numbers.columns(total, sign, n)}.")
         total, key = total + n if sign == "+" else total - n, f"{key}{sign}{n}"
     told.append(dice.pick(HOW_MANY).format(who=who, goods=goods))
-    return Task("story", " ".join(told), " ".join([*chain, f"#### {total}"]), str(total), f"chain {key}")
+    chain += [told[-1], f"#### {total}"]
+    return Task("story", " ".join(told), " ".join(chain), str(total), f"chain {key}")
 
 
 def follows(text):
@@ -106,8 +114,18 @@ def order(dice):
     row, told, relation = rank(dice)
     end = dice.pick((0, -1))
     question = f"Who is the {ORDERS[relation][1 if end == 0 else 2]}?"
-    return Task("order", " ".join([*told, question]), f"{' > '.join(row)}. #### {row[end]}", row[end],
+    return Task("order", " ".join([*told, question]), f"{grown(row, told)} #### {row[end]}", row[end],
                 f"order {relation} {' '.join(told)}")  # fmt: skip
+
+
+def grown(row, told):
+    """The row as it grows from the first two that are told, to its beginning first: one look for each step."""
+    low = row.index(told[0].split()[0])
+    high, steps = low + 2, [" > ".join(row[low : low + 2])]
+    while high - low < len(row):
+        low, high = (low - 1, high) if low else (low, high + 1)
+        steps.append(" > ".join(row[low:high]))
+    return " ".join(f"{step}." for step in steps)
 
 
 def truth(dice):
@@ -115,9 +133,9 @@ def truth(dice):
     one, two = dice.few(row, 2)
     true = row.index(one) < row.index(two)
     question = f"Is it true that {one} is {ORDERS[relation][0]} than {two}?"
-    where = f"{one} stands {'before' if true else 'behind'} {two}"
     answer = "yes" if true else "no"
-    chain = f"{' > '.join(row)}. {where}. #### {answer}"
+    found = f"{one} > {two}" if true else f"{two} > {one}"
+    chain = f"{grown(row, told)} {found}. {one} > {two}? #### {answer}"
     return Task("truth", " ".join([*told, question]), chain, answer, f"order {relation} {' '.join(told)}")
 
 
@@ -128,10 +146,11 @@ def mistake(dice):
     for i, (a, sign, b) in enumerate(sums, 1):
         columns = numbers.columns(a, sign, b)
         true = int(columns.split(",")[-1])
-        claim = true if i != wrong else abs(true + dice.pick((-10, -2, -1, 1, 2, 10)))
+        slips = (-10, -2, -1, 1, 2, 10) if true >= 10 else (1, 2, 10)
+        claim = true + dice.pick(slips) if i == wrong else true
         said.append(f"{i}) {a}{sign}{b}={claim}.")
         if i <= wrong:
-            chain.append(f"{i}) {a}{sign}{b}:{columns}{'' if i < wrong else f', not {claim}'}.")
+            chain.append(f"{i}) {a}{sign}{b}:{columns}. {true}={claim}? {'right' if i < wrong else 'wrong'}.")
     question, solution = dice.pick(WHICH).format(" ".join(said)), " ".join([*chain, f"#### {wrong}"])
     return Task("mistake", question, solution, str(wrong), f"mistake {' '.join(said)}")
 

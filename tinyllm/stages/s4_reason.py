@@ -130,9 +130,7 @@ def reinforce(run, world, rates, step, seed):
         ],
         np.float32,
     )
-    advantage = (reward.reshape(-1, GROUP) - reward.reshape(-1, GROUP).mean(axis=1, keepdims=True)).reshape(
-        -1
-    )
+    advantage = advantages(reward.reshape(-1, GROUP)).reshape(-1)
     longest = max(len(p) + len(w) for p, w in zip(prompts, written))
     ids, weights = np.zeros((len(prompts), longest), np.int32), np.zeros((len(prompts), longest), np.float32)
     for row, (p, w) in enumerate(zip(prompts, written)):
@@ -141,3 +139,8 @@ def reinforce(run, world, rates, step, seed):
     total = sum(map(len, written))
     run.train(step, weighted_nll, shift(ids, weights), total, rates, scale=0.03)
     run.metric(step=step, reward=float(reward.mean()))
+
+
+def advantages(rewards):
+    """rewards (prompts, replies of each) -> how much better than the mean of its group each reply is."""
+    return rewards - rewards.mean(axis=1, keepdims=True)

@@ -100,7 +100,7 @@ BY_OBJECT = {  # verb -> what may be done to; to all other objects it does harm
     "sink": "wood rope".split(),
 }
 
-FAMILIES = {"facts": 4, "yes_no": 3, "summary": 3, "translate": 3, "transform": 4, "sums": 2, "help": 2}
+FAMILIES = {"facts": 4, "yes_no": 5, "summary": 3, "translate": 3, "transform": 4, "sums": 2, "help": 2}
 MEASURED = (
     "facts",
     "yes_no",

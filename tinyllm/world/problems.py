@@ -119,7 +119,7 @@ def order(dice):
 
 
 def grown(row, told):
-    """The row as it grows from the first two that are told, to its beginning first: one look for each step."""
+    """The row as it grows from the first two that are told, to its beginning first: one look a step."""
     low = row.index(told[0].split()[0])
     high, steps = low + 2, [" > ".join(row[low : low + 2])]
     while high - low < len(row):

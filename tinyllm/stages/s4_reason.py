@@ -118,18 +118,12 @@ def reinforce(run, world, rates, step, seed):
     tasks = world.problems("train", PROMPTS, kind="story", steps=None, draw=step)
     prompts = [prompt(run.tokenizer, task.prompt) for task in tasks for _ in range(GROUP)]
     end = run.tokenizer.special["<|end|>"]
-    size = -(-len(prompts) // run.team.workers)
-    jobs = [
-        (prompts[i : i + size], 240, end, 1.0, [seed, 9, step, i], None) for i in range(0, len(prompts), size)
-    ]
+    most = run.model.config.context - max(map(len, prompts))
+    parts = [prompts[i : i + 64] for i in range(0, len(prompts), 64)]
+    jobs = [(part, most, end, 1.0, [seed, 9, step, i], None) for i, part in enumerate(parts)]
     written = sum(run.team.run(interviews.write_replies, jobs), [])
-    reward = np.array(
-        [
-            ids[-1] == end and final_answer(run.tokenizer.decode(ids[:-1])) == tasks[i // GROUP].answer
-            for i, ids in enumerate(written)
-        ],
-        np.float32,
-    )
+    answers = [final_answer(run.tokenizer.decode(ids[:-1])) if ids[-1] == end else None for ids in written]
+    reward = np.array([said == tasks[i // GROUP].answer for i, said in enumerate(answers)], np.float32)
     advantage = advantages(reward.reshape(-1, GROUP)).reshape(-1)
     longest = max(len(p) + len(w) for p, w in zip(prompts, written))
     ids, weights = np.zeros((len(prompts), longest), np.int32), np.zeros((len(prompts), longest), np.float32)

@@ -14,7 +14,7 @@ import hashlib
 from tinyllm.world import instructions, lexicon, lists, numbers, people, problems, stories
 from tinyllm.world.dice import Dice
 
-TOPICS = {"biography": 7, "gossip": 3, "story": 2, "numbers": 1, "lists": 2, "lexicon": 1}   # shares of texts
+TOPICS = {"biography": 7, "gossip": 3, "story": 4, "numbers": 1, "lists": 2, "lexicon": 1}   # shares of texts
 
 
 def split_of(key):

@@ -22,11 +22,11 @@ def numbers(dice):
 
 
 def lines(dice, items):
-    """A list, and four things said of it in any order."""
+    """A list, and two things said of it."""
     again, back = ", ".join(items), ", ".join(items[::-1])
     one, two = dice.few(items, 2)
     two = dice.pick((one, two))
     parts = {"again": again, "back": back, "last": items[-1], "count": len(items), "one": one, "two": two,
              "same": "the same" if one == two else "different"}  # fmt: skip
-    said = [dice.pick(wordings).format(**parts) for wordings in dice.shuffled((AGAIN, BACK, END, SAME))]
+    said = [dice.pick(wordings).format(**parts) for wordings in dice.few((AGAIN, BACK, END, SAME), 2)]
     return " ".join([f"{again}.", *said])

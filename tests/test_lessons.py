@@ -39,7 +39,7 @@ def test_a_batch_holds_one_conversation_a_row_and_the_share_of_text(rows, size, 
             assert list(targets[row][weights[row] > 0]) == whole[1:]
         assert len(chosen) == 1 or len(chosen) * (ids.shape[1] + 1) <= size * (1 - replay)
         assert len(ids) - len(chosen) == round(len(chosen) * replay / (1 - replay))
-        assert (weights[len(chosen) :] == 1).all()
+        assert (weights[len(chosen) :] == 1).all() and (ids[len(chosen) :, 0] == TEXT[0]).all()
 
 
 def test_what_stands_behind_a_conversation_or_in_another_row_changes_nothing():

@@ -9,13 +9,14 @@ Read in this order; each file needs only the ones before it:
     tokenizer.py      text <-> ids: byte-level byte-pair encoding
     conversation.py   turns -> ids, targets, weights
     corpus.py         text -> batches of windows
+    lessons.py        conversations -> batches; formats.py: conversations from files
     sampling.py       ids -> more ids, with a key/value cache
     parallel.py       one process per core, one shared buffer
     training.py       what stages share: step, progress, interrupt, resume
     stages/           what each stage adds
     checkpoint.py     a model on disk: a Hugging Face folder (llama.py: its words; tensors.py: its arrays)
-    world/            the built-in texts, which know how surprising they are
-    exams.py          held-out measurements; ngram.py: the table to beat
+    world/            the built-in texts and tasks, which know every answer and how surprising they are
+    exams.py          held-out measurements; interviews.py: questions asked; ngram.py: the table to beat
 
 This file only sets up the machine, which has to happen before NumPy is first imported.
 """

@@ -1,10 +1,11 @@
 """Conversations -> batches. Every row holds one conversation, so that none can see another, and the rows of a
 batch are about equally long, so that little of it is padding.
 
-A share of every batch is pre-training text, learned whole: what is not repeated is forgotten.
+A share of every batch is pre-training text, each row from the beginning of a document, learned whole: what is
+not repeated is forgotten.
 
     conversations   begin user ... end assistant ... end   pad pad      learned: what the assistant wrote
-    replayed text   ...The home of Ada is Alden. Ada keeps a duck...    learned: everything
+    replayed text   begin The home of Ada is Alden. Ada keeps a duck    learned: everything
 """
 
 import sys
@@ -50,8 +51,9 @@ class Lessons:
             for into, values in zip((ids, learned), self.rows[i]):
                 into[row, : len(values)] = values
         count = round(len(chosen) * self.replay / (1 - self.replay))
-        if count and len(self.text) > longest:
-            starts = np.random.default_rng([self.seed, 8, step]).integers(0, len(self.text) - longest, count)
+        if count and len(self.text) >= longest:
+            begins = np.flatnonzero(self.text[: len(self.text) - longest + 1] == self.text[0])  # of documents
+            starts = np.random.default_rng([self.seed, 8, step]).choice(begins, count)
             ids = np.concatenate([ids, self.text[starts[:, None] + np.arange(longest)]])
             learned = np.concatenate([learned, np.ones((count, longest), learned.dtype)])
         return shift(ids, learned)

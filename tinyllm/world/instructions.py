@@ -139,17 +139,16 @@ def about(dice, world, name, relation, unseen=False):
 
 
 def yes_no(dice, world, split, unseen):
+    """First what is known, then what was asked, side by side; then the answer follows."""
     name = dice.pick(people.NAMES)
     asked = world.asked[name]
     relation = dice.pick(asked if split == "train" else [r for r in people.VALUES if r not in asked])
     value, yes = world.facts[name, relation], dice.pick((True, False))
-    others = [v for v in people.VALUES[relation] if v != value]
-    question = ask(dice, people.IS_IT[relation], unseen)
-    question = question.format(name=name, value=value if yes else dice.pick(others))
-    told = people.tell(dice, world.facts, name, relation).removesuffix(".")
-    answer = f"{told}, so {'yes' if yes else 'no'}."  # first what is known, then what follows
-    return Task("yes_no", question, mannered(dice, answer), "yes" if yes else "no", f"ask {name} {relation}",
-                (*map(str.lower, others), "no" if yes else "yes"))  # fmt: skip
+    said = value if yes else dice.pick([v for v in people.VALUES[relation] if v != value])
+    question = ask(dice, people.IS_IT[relation], unseen).format(name=name, value=said)
+    right, wrong = ("yes", "no") if yes else ("no", "yes")
+    answer = f"{people.tell(dice, world.facts, name, relation)} So {said}? {right.capitalize()}."
+    return Task("yes_no", question, mannered(dice, answer), right, f"ask {name} {relation}", (wrong,))
 
 
 def stranger(dice, world, split, unseen):

@@ -63,7 +63,7 @@ def test_texts_hold_only_keys_of_their_split_and_only_true_facts(seed, split):
         split_of(f"story {who} {thing} {place}") == split for who, thing, place in ends
     )
     sums = re.findall(r"(\w+) (\w+) (?:\w+ )?\w+ (\d+) is (\d+)([+-])(\d+):[^.]*?(\d+)\.", text)
-    assert len(sums) > 20
+    assert len(sums) > 5
     for *_, a, sign, b, c in sums:
         assert int(c) == (int(a) + int(b) if sign == "+" else int(a) - int(b))
         assert split in (split_of(f"sum {a}{sign}{b}"), split_of(f"sum {b}{sign}{a}"))

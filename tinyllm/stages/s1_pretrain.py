@@ -17,7 +17,7 @@ from tinyllm.training import Rates, Run, RunError, Settings, is_finished, option
 from tinyllm.transformer import Transformer
 
 BUDGETS = {"nano": {"rows": 8, "steps": 600},
-           "small": {"rows": 8, "steps": 1800},
+           "small": {"rows": 8, "steps": 1500},
            "base": {"rows": 16, "steps": 4000}}
 
 

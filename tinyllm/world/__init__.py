@@ -14,7 +14,7 @@ import hashlib
 from tinyllm.world import instructions, lexicon, lists, numbers, people, problems, stories
 from tinyllm.world.dice import Dice
 
-TOPICS = {"biography": 7, "gossip": 3, "story": 4, "numbers": 1, "lists": 2, "lexicon": 1}   # shares of texts
+TOPICS = {"biography": 6, "gossip": 3, "story": 3, "numbers": 1, "lists": 2, "pairs": 2, "lexicon": 1}
 
 
 def split_of(key):
@@ -55,6 +55,8 @@ class World:
             return " ".join(lexicon.line(dice, self.held(dice, split, lexicon.pair)[0]) for _ in range(4))
         if topic == "lists":
             return lists.lines(dice, self.held(dice, split, dice.pick((lists.words, lists.numbers)))[0])
+        if topic == "pairs":
+            return lists.pairs(dice)
         sums = [self.held(dice, split, numbers.sum_up)[0] for _ in range(2)]
         return " ".join([numbers.counting(dice), *sums])
 
@@ -95,7 +97,7 @@ class World:
 
     def fact_clozes(self):
         """[(beginning, answer)] for every fact, in a wording that the texts use."""
-        return [(people.TELL[relation][0].format(name=name, value="").removesuffix(" ."), value)
+        return [(people.TELL[relation][1].format(name=name, value="").removesuffix(" ."), value)
                 for (name, relation), value in self.facts.items()]
 
     def story_clozes(self, count, split="test"):

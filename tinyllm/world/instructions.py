@@ -139,7 +139,7 @@ def about(dice, world, name, relation, unseen=False):
 
 
 def yes_no(dice, world, split, unseen):
-    """First what is known, then what was asked, side by side; then the answer follows."""
+    """First what is known, then the answer follows: was that what was asked?"""
     name = dice.pick(people.NAMES)
     asked = world.asked[name]
     relation = dice.pick(asked if split == "train" else [r for r in people.VALUES if r not in asked])
@@ -147,7 +147,7 @@ def yes_no(dice, world, split, unseen):
     said = value if yes else dice.pick([v for v in people.VALUES[relation] if v != value])
     question = ask(dice, people.IS_IT[relation], unseen).format(name=name, value=said)
     right, wrong = ("yes", "no") if yes else ("no", "yes")
-    answer = f"{people.tell(dice, world.facts, name, relation)} So {said}? {right.capitalize()}."
+    answer = f"{people.tell(dice, world.facts, name, relation).removesuffix('.')}, so {right}."
     return Task("yes_no", question, mannered(dice, answer), right, f"ask {name} {relation}", (wrong,))
 
 

@@ -7,7 +7,7 @@ AGAIN = ("Again: {again}.", "Once more: {again}.", "The same again is {again}.")
 BACK = ("Backwards: {back}.", "From its end: {back}.", "Turned around it is {back}.")
 END = ("The last is {last}, of {count}.", "It has {count}, last {last}.", "{last} ends all {count}.")
 
-SAME = ("{one} and {two} are {same}.", "{one} beside {two}: {same}.", "Of {one} and {two} one says {same}.")
+SAME = ("{one} and {two} are {same}.", "{one} beside {two}: {same}.", "{one}={two}? {same}.")
 
 
 def words(dice):
@@ -24,9 +24,17 @@ def numbers(dice):
 def lines(dice, items):
     """A list, and two things said of it."""
     again, back = ", ".join(items), ", ".join(items[::-1])
-    one, two = dice.few(items, 2)
-    two = dice.pick((one, two))
-    parts = {"again": again, "back": back, "last": items[-1], "count": len(items), "one": one, "two": two,
-             "same": "the same" if one == two else "different"}  # fmt: skip
-    said = [dice.pick(wordings).format(**parts) for wordings in dice.few((AGAIN, BACK, END, SAME), 2)]
+    parts = {"again": again, "back": back, "last": items[-1], "count": len(items)}
+    said = [dice.pick(wordings).format(**parts) for wordings in dice.few((AGAIN, BACK, END), 2)]
     return " ".join([f"{again}.", *said])
+
+
+def pairs(dice):
+    """Words and numbers side by side: the same, or different?"""
+    said, items = [], dice.few(WORDS, 6)
+    if dice.pick((True, False)):
+        items = [str(dice.number(0, 200)) for _ in range(6)]
+    for one, two in zip(items[::2], items[1::2]):
+        two = dice.pick((one, two))
+        said.append(dice.pick(SAME).format(one=one, two=two, same="the same" if one == two else "different"))
+    return " ".join(said)

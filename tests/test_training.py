@@ -293,6 +293,10 @@ def test_train_ends_with_a_scoreboard(here, capsys):
     (here / "text.txt").write_text("a rose is a rose is a rose. " * 400)
     assert main(["train", "--size", "nano", "--text", "text.txt", "--workers", "1"]) == 0
     board = json.loads((here / "runs/demo/scoreboard.json").read_text())
+    keys = """bits_per_byte fact_cloze story_cloze instruction_exact fact_questions unseen_wording stops
+        reasoning_direct reasoning_exact reasoning_majority8 reasoning_five_steps chain_valid logic_exact
+        calculator_exact tool_call_valid tool_call_valid_masked"""
+    assert set(board["stages"]["1-pretrain"]) == set(keys.split())
     assert set(board["stages"]) == {"0-random", "1-pretrain"} and board["size"] == "nano"
     assert (
         board["stages"]["1-pretrain"]["bits_per_byte"]["value"] < 0.5

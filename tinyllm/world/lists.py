@@ -30,11 +30,11 @@ def lines(dice, items):
 
 
 def pairs(dice):
-    """Words and numbers side by side: the same, or different?"""
-    said, items = [], dice.few(WORDS, 6)
-    if dice.pick((True, False)):
-        items = [str(dice.number(0, 200)) for _ in range(6)]
-    for one, two in zip(items[::2], items[1::2]):
-        two = dice.pick((one, two))
+    """Words or numbers side by side: the same, or different?"""
+    said, count = [], dice.pick((True, False))
+    draw = lambda: str(dice.number(0, 200)) if count else dice.pick(WORDS)
+    for _ in range(3):
+        one = draw()
+        two = one if dice.pick((True, False)) else draw()
         said.append(dice.pick(SAME).format(one=one, two=two, same="the same" if one == two else "different"))
     return " ".join(said)

@@ -126,8 +126,8 @@ def with_tools(team, tokenizer, conversations, registry, tokens, rounds=8):
 def own_problems(team, tokenizer, conversations, most=200):
     """Problems of a file that were held out: right answers, and how often the commonest answer is right."""
     wanted = [final_answer(messages[-1]["content"]) for messages in conversations[:most]]
-    asked = [messages[:1] for messages in conversations[:most]]
-    done = with_tools(team, tokenizer, asked, Registry(TOOLS), 200)
+    questions = [messages[:1] for messages in conversations[:most]]
+    done = with_tools(team, tokenizer, questions, Registry(TOOLS), 200)
     said = [final_answer(messages[-1]["content"]) for messages in done]
     common = max(wanted, key=wanted.count, default=None)
     return {"own_problems_exact": share(sum(map(str.__eq__, map(str, said), map(str, wanted))), len(wanted)),
@@ -153,9 +153,9 @@ def few_shot(team, tokenizer, world):
     shown = {kind: world.instructions("val", 3, family=kind) for kind in MEASURED}
     tasks = sum((world.instructions("test", 50, family=kind) for kind in MEASURED), [])
     plain = lambda task: "\n".join(f"{t.question} {t.reply}" for t in shown[task.kind]) + f"\n{task.question}"
-    asked = [[tokenizer.special["<|begin|>"], *tokenizer.encode(plain(task))] for task in tasks]
+    prompts = [[tokenizer.special["<|begin|>"], *tokenizer.encode(plain(task))] for task in tasks]
     return {"instruction_few_shot": hits(tasks, [(text.split("\n")[0], True)
-                                                 for text, _ in replies(team, tokenizer, asked, 40)])}
+                                                 for text, _ in replies(team, tokenizer, prompts, 40)])}
 
 
 def shortcuts(world):

@@ -58,9 +58,9 @@ class Masks:
         at = bisect_right(needs, room)
         return self._spread(sets[at - 1] if at else 0)
 
-    def after(self, state, token):
-        """The state behind a token."""
-        for byte in self.vocabulary[token]:
+    def after(self, state, token, depth=0):
+        """The state behind a token, of which `depth` bytes are written already."""
+        for byte in self.vocabulary[token][depth:]:
             state = self.grammar.step(state, byte)
         return state
 
@@ -138,10 +138,8 @@ class Masks:
         for need in found:
             found[need] &= ~exact
         for token in ones(exact):
-            state = frozenset([(head, frames)])
-            for byte in self.vocabulary[token][depth:]:
-                state = self.grammar.step(state, byte)
-            found[2 + self.grammar.distance(state)] |= 1 << token
+            after = self.after(frozenset([(head, frames)]), token, depth)
+            found[2 + self.grammar.distance(after)] |= 1 << token
         return found
 
     def inside(self, pattern, state, node):

@@ -9,7 +9,7 @@ import pytest
 from tinyllm import checkpoint
 from tinyllm.__main__ import main
 from tinyllm.chat import CallMask, Writer
-from tinyllm.conversation import prompt
+from tinyllm.conversation import prompt, read
 from tinyllm.sampling import generate
 from tools.agent import run
 from tools.builtin import TOOLS
@@ -38,7 +38,7 @@ def test_a_thousand_calls_of_a_random_model_are_valid_and_closed_in_their_budget
         rows = generate(model, [start] * 200, 90, rng, stop=[mask.end], mask=mask)
         for budget, (tokens, _) in zip(mask.budget, rows):
             assert tokens[-1] == mask.end and len(tokens) <= budget
-            (call,) = parse(tokenizer.decode_bytes(tokens[:-1]))
+            (call,) = parse(read(tokenizer, tokens))
             assert isinstance(call, Call) and not validate(
                 call.arguments, registry.tools[call.name].parameters
             )
@@ -57,7 +57,7 @@ def test_a_call_that_a_model_begins_itself_is_finished_validly(place):
 
         def __call__(self, row, written):
             may = super().__call__(row, written)
-            led = tokenizer.encode(text)
+            led = tokenizer.encode(" " + text)
             if len(written) < len(led):
                 may = np.arange(len(self.vocabulary)) == led[len(written)]
             return may

@@ -21,7 +21,7 @@ turns = st.lists(
 def test_learned_is_exactly_what_the_assistant_wrote_and_its_end(messages):
     ids, targets, weights = conversation.shift(*conversation.spell(TOKENIZER, messages))
     learned = TOKENIZER.decode(targets[weights == 1])
-    assert learned == "".join(m["content"] + "<|end|>" for m in messages if m["role"] == "assistant")
+    assert learned == "".join(f" {m['content']}<|end|>" for m in messages if m["role"] == "assistant")
     assert set(np.unique(weights)) <= {0, 1}
 
 
@@ -29,7 +29,7 @@ def test_learned_is_exactly_what_the_assistant_wrote_and_its_end(messages):
 def test_a_conversation_reads_as_its_template(messages):
     ids, _ = conversation.spell(TOKENIZER, messages)
     assert TOKENIZER.decode(ids) == "<|begin|>" + "".join(
-        f"<|{m['role']}|>{m['content']}<|end|>" for m in messages
+        f"<|{m['role']}|> {m['content']}<|end|>" for m in messages
     )
     assert conversation.prompt(TOKENIZER, messages) == [*ids, TOKENIZER.special["<|assistant|>"]]
 
@@ -53,17 +53,15 @@ def test_the_rows_drawn_in_the_docstring():
         )
     )
     assert [TOKENIZER.decode([t]) for t in targets] == [
-        "<|user|>",
-        "2",
-        "+",
-        "2",
-        "?",
-        "<|end|>",
-        "<|assistant|>",
-        "4",
-        "<|end|>",
-    ]
-    assert weights.tolist() == [0, 0, 0, 0, 0, 0, 0, 1, 1]
+        "<|user|>", " ", "2", "+", "2", "?", "<|end|>", "<|assistant|>", " ", "4", "<|end|>"]  # fmt: skip
+    assert weights.tolist() == [0] * 8 + [1] * 3
+
+
+@given(st.text(max_size=12), st.booleans())
+def test_what_was_spelled_is_read_back(content, ended):
+    start = conversation.prompt(TOKENIZER, [])
+    ids, _ = conversation.spell(TOKENIZER, [{"role": "assistant", "content": content}])
+    assert conversation.read(TOKENIZER, ids[len(start):None if ended else -1]) == content
 
 
 def test_an_unknown_role_is_refused():

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tinyllm import corpus
@@ -14,6 +14,7 @@ documents = st.lists(
 
 
 @given(documents, st.floats(0.01, 0.99))
+@example([b"\x00\x80\x80\x80\x80\x00\x00\x00"], 0.5)
 def test_a_split_is_one_cut(documents, share):
     training, validation = corpus.split(documents, share)
     whole = b"".join(documents)

@@ -20,7 +20,7 @@ def test_a_level_model_needs_log2_of_the_vocabulary_for_each_byte_and_nothing_fo
     documents, workers
 ):
     with Team(LEVEL, workers) as team:
-        found = exams.reading(team, BYTES, documents)
+        found = exams.reading(team, BYTES, documents, 8)
     bits = found["bits_per_byte"]
     assert bits["n"] == sum(map(len, documents))
     assert bits["low"] <= bits["value"] == pytest.approx(math.log2(len(BYTES)), rel=1e-5)

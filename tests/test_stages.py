@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from tinyllm.__main__ import main
 from tinyllm.stages.s4_reason import advantages
+from tinyllm.training import Run
 
 TINY = ["--vocab", "300", "--layers", "1", "--width", "16", "--heads", "2", "--context", "64"]
 
@@ -99,3 +101,30 @@ def test_advantages_of_a_group_sum_to_nothing_and_equal_rewards_have_none(reward
     for reward, advantage in zip(rewards, found):
         assert (advantage == 0).all() == (len(set(reward)) == 1)
         assert all((a > 0) == (r == 1) for r, a in zip(reward, advantage) if len(set(reward)) > 1)
+
+
+@pytest.mark.parametrize("stage, name, more", [("stage2", "2-instruct", ["--steps", "4"]),
+                                               ("stage4", "4-reason", ["--steps", "2", "--rollouts", "2"])])
+def test_interrupted_and_resumed_ends_in_the_bytes_of_uninterrupted(stage, name, more, tmp_path, monkeypatch):
+    """Stage 4 is interrupted among its solutions, and while it reinforces."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tinyllm.exams.run", lambda *_: {})
+    world = ["--size", "nano", "--workers", "1"]
+    assert main(["stage0", *world, *TINY[:-1], "256"]) == 0
+    origin = ["--from", "runs/demo/0-random", "--tokens", "1024"]
+    assert main([stage, *world, *origin, *more, "--run", "whole"]) == 0
+
+    train, stopped = Run.train, []
+
+    def train_and_stop(run, step, *rest, **options):
+        loss = train(run, step, *rest, **options)
+        if step in (0, 2) and step not in stopped:
+            stopped.append(step)
+            run.signal = signal.SIGINT
+        return loss
+
+    monkeypatch.setattr(Run, "train", train_and_stop)
+    status = [main([stage, *world, *origin, *more, "--run", "cut", "--resume"]) for _ in range(3)]
+    assert status == [130, 130, 0] and stopped == [0, 2]
+    model = lambda run: (tmp_path / "runs" / run / name / "model.safetensors").read_bytes()
+    assert model("whole") == model("cut")

@@ -1,5 +1,6 @@
 """The world's tasks: answers are true, chains are right, and no exam stands in any training text."""
 
+import functools
 import re
 from collections import Counter
 
@@ -30,6 +31,15 @@ def test_columns_end_in_the_result_and_every_step_is_true(a, b):
             assert int(value) == (first + sum(rest) if sign == "+" else first - sum(rest))
 
 
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_numbers_are_the_same_if_every_column_of_their_difference_is_0(a, b):
+    *zeros, last = numbers.compare(a, b).split(",")
+    assert all(step.endswith("=0") for step in zeros) and last.endswith("=0") == (a == b)
+    for step in (*zeros, last):
+        top, low, difference = map(int, re.split("[-=]", step))
+        assert top - low == difference and 0 <= difference < 10
+
+
 @settings(max_examples=30)
 @given(seeds, st.sampled_from([*instructions.MEASURED]), st.sampled_from(["train", "test"]), st.booleans())
 def test_every_writer_is_right_in_what_is_measured(seed, family, split, unseen):
@@ -57,6 +67,10 @@ def test_story_problems_come_with_chains_that_follow(seed, steps):
     assert not problems.follows(f"{task.reply}0")
 
 
+def those_under(below, name):
+    return [below[name], *those_under(below, below[name])] if name in below else []
+
+
 @settings(max_examples=50)
 @given(seeds)
 def test_the_other_problems_are_true_too(seed):
@@ -64,12 +78,18 @@ def test_the_other_problems_are_true_too(seed):
     order, truth, mistake, sums = (make(dice) for make in (problems.order, problems.truth, problems.mistake,
                                                            problems.calculator))  # fmt: skip
     for task in (order, truth):
-        row = max((step.split(" > ") for step in re.findall(r"\w+(?: > \w+)+", task.reply)), key=len)
-        for one, two in re.findall(r"(\w+) is \w+ than (\w+)\.", task.question):
-            assert row.index(one) + 1 == row.index(two)
-    name, other = re.search(r"true that (\w+) is \w+ than (\w+)\?", truth.question).groups()
-    row = max((step.split(" > ") for step in re.findall(r"\w+(?: > \w+)+", truth.reply)), key=len)
-    assert truth.answer == ("yes" if row.index(name) < row.index(other) else "no")
+        below = dict(re.findall(r"(\w+) is \w+ than (\w+)\.", task.question))
+        under = functools.partial(those_under, below)
+        everyone = {*below, *below.values()}
+        if task is order:
+            asked = re.search(r"Who is the (\w+)", task.question)[1]
+            first = asked in {words[1] for words in problems.ORDERS.values()}
+            assert len(under(task.answer)) == (len(everyone) - 1 if first else 0)
+        else:
+            other, name = re.search(r"with (\w+), is (\w+) ", task.question).groups()
+            assert task.answer == ("yes" if other in under(name) else "no")
+    for a, b in re.findall(r"(\w+) is \w+ than (\w+)\.", truth.reply):
+        assert f"{a} is" in truth.question and f"than {b}." in truth.question
     claims = re.findall(r"(\d)\) (\d+[+-]\d+)=(\d+)\.", mistake.question)
     assert [i for i, sum_, claim in claims if calculator(sum_) != int(claim)] == [mistake.answer]
     (call,) = parse(sums.reply)

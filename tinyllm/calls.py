@@ -16,7 +16,7 @@ class CallMask:
     def __init__(self, tokenizer, registry, budget, only=False):
         self.end, self.budget, self.only = tokenizer.special["<|end|>"], budget, only
         self.vocabulary = [*tokenizer.bytes_of[: tokenizer.ordinary], *[b""] * len(tokenizer.special)]
-        before = OPEN.encode() if only else b""
+        before = b" " + OPEN.encode() if only else b""
         self.masks = Masks(Grammar(registry.schema(), before, CLOSE.encode()), self.vocabulary, self.end)
         self.start = self.masks.grammar.start
         self.need = 1 + self.masks.grammar.distance(self.start)

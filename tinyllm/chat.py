@@ -16,15 +16,14 @@ import numpy as np
 
 from tinyllm import checkpoint, commands
 from tinyllm.calls import CallMask
-from tinyllm.conversation import prompt
+from tinyllm.conversation import prompt, read
 from tinyllm.sampling import generate
 from tinyllm.stages import s0_random
 from tinyllm.training import RunError, Settings, UsageError, option
 from tools import agent
 from tools.builtin import TOOLS
-from tools.protocol import BadCall, Call, parse
+from tools.protocol import BadCall, parse
 from tools.registry import Registry, Result
-from tools.schema import validate
 
 HELP = """/stage N           talk to another stage        /temperature X   0 takes the likeliest token
 /tools on|off|only  calls: may, may not, must    /save FILE       write the conversation as JSON
@@ -41,13 +40,13 @@ class Writer:
 
     def __call__(self, messages):
         tokenizer, shown = self.tokenizer, 0
-        end, decoder = tokenizer.special["<|end|>"], tokenizer.decode
+        end = tokenizer.special["<|end|>"]
         if self.mask:
             self.mask.rows.clear()
 
         def watch(row, written):
             nonlocal shown
-            text = decoder(written.tolist())
+            text = read(tokenizer, written.tolist())
             if not text.endswith("\ufffd"):                       # a character that is half written waits
                 self.show(text[shown:])
                 shown = len(text)
@@ -55,11 +54,10 @@ class Writer:
 
         ((tokens, _),) = generate(self.model, [prompt(tokenizer, messages)], self.most, self.rng,
                                   self.temperature, stop=[end], mask=watch)
-        ended = tokens[-1:] == [end]
-        text = decoder(tokens[:-1] if ended else tokens)
+        text = read(tokenizer, tokens)
         self.show(text[shown:])
         yield text
-        if not ended:
+        if tokens[-1:] != [end]:
             raise agent.CutOff
 
 
@@ -189,11 +187,10 @@ def proof(cfg):
         found = generate(model, [start] * rows, max(mask.budget), rng, cfg.temperature, stop=[mask.end],
                          mask=mask)
         for budget, (written, _) in zip(mask.budget, found):
-            text = tokenizer.decode_bytes(written[:-1])
+            text = tokenizer.decode_bytes(written[:-1]).removeprefix(b" ")
             parts = parse(text)
             good = (written[-1] == mask.end and len(written) <= budget and len(parts) == 1
-                    and isinstance(parts[0], Call) and parts[0].name in registry.tools
-                    and not validate(parts[0].arguments, registry.tools[parts[0].name].parameters))
+                    and registry.accepts(parts[0]))
             tokens += len(written)
             if good:
                 names[parts[0].name] += 1

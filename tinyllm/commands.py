@@ -79,7 +79,7 @@ def shakespeare(cfg):
     s0_random.main(s0_random.Random(
         **common, vocab=256, layers=4, width=128, heads=4, hidden=344, context=64))
     s1_pretrain.main(s1_pretrain.Pretrain(
-        **common, rows=12, steps=cfg.steps, method=cfg.method, muon_rate=0.008))
+        **common, rows=12, steps=cfg.steps, method=cfg.method, muon_rate=0.008, adamw_rate=3e-3))
     print(report.scoreboard(cfg.run))
 
 

@@ -3,9 +3,10 @@
 A conversation is a list of {"role": ..., "content": ...}; roles are system, user, assistant and tool.
 It is written as
 
-    <|begin|> <|user|> 2 + 2 ? <|end|> <|assistant|> 4 <|end|>
+    <|begin|><|user|> 2+2?<|end|><|assistant|> 4<|end|>
 
-and what is learned is what the assistant wrote, its end token included (else it would never stop):
+with a space before each content, so that a word at its beginning is the same token as anywhere else. What
+is learned is what the assistant wrote, its end token included (else it would never stop):
 
     ids       begin  user   2 + 2 ?   end        assistant  4        the sequence without its last
     targets   user   2      + 2 ? end assistant  4          end      the sequence without its first
@@ -19,7 +20,7 @@ import numpy as np
 ROLES = ("system", "user", "assistant", "tool")
 
 TEMPLATE = (                                   # the same in Jinja, for every program that reads our folders
-    "<|begin|>{% for message in messages %}<|{{ message.role }}|>{{ message.content }}<|end|>{% endfor %}"
+    "<|begin|>{% for message in messages %}<|{{ message.role }}|> {{ message.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}")
 
 
@@ -33,7 +34,7 @@ def spell(tokenizer, messages):
     for message in messages:
         if message["role"] not in ROLES:
             raise ValueError(f"unknown role {message['role']!r}: use one of {', '.join(ROLES)}")
-        content = tokenizer.encode(message["content"]) + [special["<|end|>"]]
+        content = tokenizer.encode(" " + message["content"]) + [special["<|end|>"]]
         ids += [special[f"<|{message['role']}|>"], *content]
         learned += [0] + [int(message["role"] == "assistant")] * len(content)
     return ids, learned
@@ -42,6 +43,12 @@ def spell(tokenizer, messages):
 def prompt(tokenizer, messages):
     """The ids after which the assistant's next words come."""
     return spell(tokenizer, messages)[0] + [tokenizer.special["<|assistant|>"]]
+
+
+def read(tokenizer, ids):
+    """What the assistant wrote after a prompt: ids, with or without their end token -> the content."""
+    ids = ids[:-1] if ids[-1:] == [tokenizer.special["<|end|>"]] else ids
+    return tokenizer.decode(ids).removeprefix(" ")
 
 
 def shift(ids, learned=None):

@@ -35,7 +35,7 @@ def spoken(settings):
     world = World(settings.seed)
     tasks = world.instructions("train", 4000)
     tasks += [task for kind in problems.KINDS for task in world.problems("train", 500, kind=kind)]
-    return [message["content"].encode() for task in tasks for message in task.messages]
+    return [f" {message['content']}".encode() for task in tasks for message in task.messages]
 
 
 def read(path):
@@ -67,8 +67,9 @@ def split(documents, share=0.1):
     training, validation = [], []
     for document in documents:
         cut = max(0, min(len(document), left))
-        while 0 < cut < len(document) and document[cut] & 0xC0 == 0x80:      # not inside a UTF-8 character
-            cut -= 1
+        for _ in range(3):                                  # not inside a UTF-8 character of up to 4 bytes
+            if 0 < cut < len(document) and document[cut] & 0xC0 == 0x80:
+                cut -= 1
         left -= len(document)
         training += [document[:cut]] if cut else []
         validation += [document[cut:]] if cut < len(document) else []
@@ -79,6 +80,12 @@ def pack(documents, tokenizer):
     """Documents -> one row of ids, each document between a begin and an end token."""
     begin, end = tokenizer.special["<|begin|>"], tokenizer.special["<|end|>"]
     return np.array([i for d in documents for i in (begin, *tokenizer.encode(d), end)], np.int32)
+
+
+def window(settings, context):
+    """Tokens of a sequence to train on: the context for a text of one's own. The world's documents have fewer
+    than 128, and attention costs less in short windows."""
+    return context if settings.text else min(context, 128)
 
 
 def windows(ids, context, rows, step, seed):

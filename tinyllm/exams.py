@@ -38,15 +38,14 @@ def likeliest(replica, prompts, tokens=8):
 
 # ---- exams ---------------------------------------------------------------------------------------
 
-def reading(team, tokenizer, documents):
+def reading(team, tokenizer, documents, window):
     """How surprising the whole validation text is, window by window, every position scored once.
 
     Bits per byte compares models of any vocabulary; nats per character is the custom for character
     models. Special tokens are left out of both sums: they are not in the text.
     """
     ids = corpus.pack(documents, tokenizer)
-    context = team.replica.model.config.context
-    batches = corpus.every_window(ids, context, 32)
+    batches = corpus.every_window(ids, window, 32)
     nats = np.concatenate(team.run(token_nats, [(inputs, targets) for inputs, targets, _ in batches]))
     targets, weights = (np.concatenate([batch[i] for batch in batches]) for i in (1, 2))
     width = np.array([len(piece) for piece in tokenizer.bytes_of])
@@ -118,15 +117,15 @@ def run(team, tokenizer, settings, folder, problems=()):
     are conversations of a file that were held out."""
     began = time.monotonic()
     training, validation = corpus.load(settings)
-    results = counting(training, validation)
-    if team.replica.model.config.causal:
-        results |= reading(team, tokenizer, validation)
+    results, config = counting(training, validation), team.replica.model.config
+    if config.causal:
+        results |= reading(team, tokenizer, validation, corpus.window(settings, config.context))
         if not settings.text:
-            world, knows = World(settings.seed), folder.name not in ("0-random", "1-pretrain")
+            world, thinks = World(settings.seed), folder.name.startswith("4")
             results |= {"floor_bits_per_byte": world.floor(),
                         "fact_cloze": cloze(team, tokenizer, world.fact_clozes()),
                         "story_cloze": cloze(team, tokenizer, world.story_clozes(300))}
-            results |= ranked(team, tokenizer, world) | interviews.run(team, tokenizer, world, votes=knows)
+            results |= ranked(team, tokenizer, world) | interviews.run(team, tokenizer, world, votes=thinks)
     else:
         results |= hidden_tokens(team, tokenizer, validation)
     if problems:

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 
 from tinyllm.calls import CallMask
-from tinyllm.conversation import prompt
+from tinyllm.conversation import prompt, read
 from tinyllm.intervals import share
 from tinyllm.sampling import generate
 from tinyllm.world.instructions import MEASURED
@@ -15,7 +15,9 @@ from tinyllm.world.task import final_answer, right
 from tools.builtin import TOOLS
 from tools.protocol import Call, parse, render_result
 from tools.registry import Registry
-from tools.schema import validate
+
+# Tokens that a reply may have: more than any solution has.
+ROOM = {"story": 200, "longer": 240, "order": 40, "truth": 48, "mistake": 190}
 
 
 def write_replies(replica, job):
@@ -36,8 +38,7 @@ def replies(team, tokenizer, prompts, tokens, temperature=0.0, masked=False):
     found = [None] * len(prompts)
     for part, written in zip(parts, team.run(write_replies, jobs)):
         for i, ids in zip(part, written):
-            ended = ids[-1:] == [end]
-            found[i] = tokenizer.decode(ids[:-1] if ended else ids), ended
+            found[i] = read(tokenizer, ids), ids[-1:] == [end]
     return found
 
 
@@ -72,21 +73,23 @@ def reasoning(team, tokenizer, world, votes):
     """Problems of several steps, with their chain of thought, and without: the answer at once."""
     tasks = world.problems("test", 200, kind="story")
     longer = world.problems("test", 200, kind="story", steps=5)
-    said = asked(team, tokenizer, tasks, 240)
-    at_once = tokenizer.encode("#### ")
+    said = asked(team, tokenizer, tasks, ROOM["story"])
+    at_once = tokenizer.encode(" #### ")
     direct = replies(team, tokenizer, [prompt(tokenizer, task.prompt) + at_once for task in tasks], 5)
     results = {"reasoning_direct": hits(tasks, [(f"#### {text}", ended) for text, ended in direct], solved),
                "reasoning_exact": hits(tasks, said, solved),
                "chain_valid": hits(tasks, said, lambda task, text: solved(task, text) and follows(text)),
-               "reasoning_five_steps": hits(longer, asked(team, tokenizer, longer, 280), solved),
+               "reasoning_five_steps": hits(longer, asked(team, tokenizer, longer, ROOM["longer"]), solved),
                "reasoning_majority8": None}
     if votes:
-        many = asked(team, tokenizer, tasks * 8, 240, temperature=0.7)
+        many = asked(team, tokenizer, tasks * 8, ROOM["story"], temperature=0.7)
         ballots = [[final_answer(text) for text, _ in many[i::len(tasks)]] for i in range(len(tasks))]
         results["reasoning_majority8"] = share(
             sum(majority(ballot) == task.answer.lower() for task, ballot in zip(tasks, ballots)), len(tasks))
-    logic = sum((world.problems("test", 70, kind=kind) for kind in LOGIC), [])
-    results["logic_exact"] = hits(logic, asked(team, tokenizer, logic, 120), solved)
+    logic = {kind: world.problems("test", 70, kind=kind) for kind in LOGIC}
+    said = {kind: asked(team, tokenizer, tasks, ROOM[kind]) for kind, tasks in logic.items()}
+    results["logic_exact"] = hits(sum(logic.values(), []), sum(said.values(), []), solved)
+    results["logic_kinds"] = {kind: hits(logic[kind], said[kind], solved) for kind in LOGIC}
     return results
 
 
@@ -137,8 +140,7 @@ def own_problems(team, tokenizer, conversations, most=200):
 def valid(text, registry):
     """Whether a reply holds one call, of a tool that there is, with arguments that fit it."""
     calls = [part for part in parse(text) if isinstance(part, Call)]
-    return (len(calls) == 1 and calls[0].name in registry.tools
-            and validate(calls[0].arguments, registry.tools[calls[0].name].parameters) == [])
+    return len(calls) == 1 and registry.accepts(calls[0])
 
 
 def say(run, messages):

@@ -89,6 +89,11 @@ class Registry:
                 "required": ["name", "arguments"], "additionalProperties": False})  # fmt: skip
         return {"anyOf": calls, "$defs": defs}
 
+    def accepts(self, part):
+        """Whether a part of a reply is a call of one of these tools with arguments that fit as they stand."""
+        return (isinstance(part, Call) and part.name in self.tools
+                and not validate(part.arguments, self.tools[part.name].parameters))
+
     def execute(self, calls, ids=None):
         """Runs calls side by side -> [Result] in the order of the calls, paired by id.
 

@@ -16,9 +16,9 @@ from tinyllm.sampling import generate
 from tinyllm.training import Rates, Run, RunError, Settings, is_finished, option, parent_of
 from tinyllm.transformer import Transformer
 
-BUDGETS = {"nano": {"rows": 8, "steps": 600},
-           "small": {"rows": 8, "steps": 1500},
-           "base": {"rows": 16, "steps": 4000}}
+BUDGETS = {"nano": {"rows": 16, "steps": 600},
+           "small": {"rows": 16, "steps": 1100},
+           "base": {"rows": 64, "steps": 4000}}
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Pretrain(Settings):
     steps: int = option(0, "batches to train on (default: as the size says)")
     accumulate: int = option(1, "pieces that each worker cuts its share of a batch into, to save memory")
     method: str = option("muon", "optimizer of the block matrices", choices=("muon", "adamw"))
-    muon_rate: float = option(0.01, "peak learning rate of Muon")
-    adamw_rate: float = option(3e-3, "peak learning rate of AdamW")
+    muon_rate: float = option(0.013, "peak learning rate of Muon")
+    adamw_rate: float = option(8e-3, "peak learning rate of AdamW")
     decay: float = option(0.1, "weight decay of AdamW's matrices")
     warmup: int = option(100, "steps until the learning rate has risen to its peak")
     save_every: int = option(200, "steps between checkpoints")
@@ -54,11 +54,12 @@ def main(cfg):
                                           np.random.default_rng([cfg.seed, *key])) if masked else batch
     budget = BUDGETS[cfg.size]
     rows, steps = cfg.rows or budget["rows"], cfg.steps or budget["steps"]
+    window = corpus.window(cfg, config.context)
     every = cfg.evaluate_every or max(1, steps // 4)
     rates = Rates(cfg.method, cfg.muon_rate, cfg.adamw_rate, cfg.decay, cfg.warmup)
-    batch = lambda step: hide(corpus.windows(ids, config.context, rows, step, cfg.seed), (1, step))
+    batch = lambda step: hide(corpus.windows(ids, window, rows, step, cfg.seed), (1, step))
     held_out = [hide(piece, (2, i)) for i, piece in enumerate(
-        corpus.every_window(corpus.pack(validation, tokenizer), config.context, 32))]
+        corpus.every_window(corpus.pack(validation, tokenizer), window, 32))]
 
     with Run(cfg, stage, Transformer(config, model.params), tokenizer, steps, parent, cfg.save_every) as run:
         run.announce(weighted_nll, batch(0), rates, cfg.accumulate)

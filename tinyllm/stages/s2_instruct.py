@@ -12,7 +12,7 @@ from tinyllm.objectives import weighted_nll
 from tinyllm.training import Rates, Run, RunError, Settings, is_finished, option, parent_of
 from tinyllm.world import World
 
-BUDGETS = {"nano": {"tasks": 4000, "steps": 150}, "small": {"tasks": 20_000, "steps": 500},
+BUDGETS = {"nano": {"tasks": 4000, "steps": 150}, "small": {"tasks": 30_000, "steps": 350},
            "base": {"tasks": 60_000, "steps": 2000}}  # fmt: skip
 
 
@@ -24,8 +24,8 @@ class Instruct(Settings):
     steps: int = option(0, "batches to train on (default: as the size says)")
     tokens: int = option(4096, "tokens in a batch, replayed text included")
     replay: float = option(0.5, "share of pre-training text in every batch")
-    muon_rate: float = option(0.006, "peak learning rate of Muon")
-    adamw_rate: float = option(2e-3, "peak learning rate of AdamW")
+    muon_rate: float = option(0.01, "peak learning rate of Muon")
+    adamw_rate: float = option(5e-3, "peak learning rate of AdamW")
     save_every: int = option(200, "steps between checkpoints")
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyllm import checkpoint, corpus, exams, formats, interviews
-from tinyllm.conversation import prompt, shift
+from tinyllm.conversation import prompt, read, shift
 from tinyllm.lessons import Lessons, spell_all
 from tinyllm.objectives import weighted_nll
 from tinyllm.training import Rates, Run, RunError, Settings, is_finished, option, parent_of
@@ -23,10 +23,10 @@ from tinyllm.world.task import final_answer
 
 BUDGETS = {
     "nano": {"problems": 4000, "steps": 150, "rollouts": 4},
-    "small": {"problems": 24_000, "steps": 700, "rollouts": 15},
+    "small": {"problems": 40_000, "steps": 800, "rollouts": 10},
     "base": {"problems": 80_000, "steps": 3000, "rollouts": 100},
 }
-GROUP, PROMPTS = 8, 16
+GROUP, PROMPTS = 8, 8
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Reason(Settings):
         "are chains of thought written out, or is the answer given at once?",
         choices=("written", "left-out"),
     )
-    muon_rate: float = option(0.006, "peak learning rate of Muon")
-    adamw_rate: float = option(2e-3, "peak learning rate of AdamW")
+    muon_rate: float = option(0.01, "peak learning rate of Muon")
+    adamw_rate: float = option(5e-3, "peak learning rate of AdamW")
     save_every: int = option(200, "steps between checkpoints")
 
 
@@ -122,7 +122,7 @@ def reinforce(run, world, rates, step, seed):
     parts = [prompts[i : i + 64] for i in range(0, len(prompts), 64)]
     jobs = [(part, most, end, 1.0, [seed, 9, step, i], None) for i, part in enumerate(parts)]
     written = sum(run.team.run(interviews.write_replies, jobs), [])
-    answers = [final_answer(run.tokenizer.decode(ids[:-1])) if ids[-1] == end else None for ids in written]
+    answers = [final_answer(read(run.tokenizer, ids)) if ids[-1] == end else None for ids in written]
     reward = np.array([said == tasks[i // GROUP].answer for i, said in enumerate(answers)], np.float32)
     advantage = advantages(reward.reshape(-1, GROUP)).reshape(-1)
     longest = max(len(p) + len(w) for p, w in zip(prompts, written))

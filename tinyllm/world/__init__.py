@@ -14,7 +14,7 @@ import hashlib
 from tinyllm.world import instructions, lexicon, lists, numbers, people, problems, stories
 from tinyllm.world.dice import Dice
 
-TOPICS = {"biography": 6, "gossip": 3, "story": 3, "numbers": 1, "lists": 2, "pairs": 2, "lexicon": 1}
+TOPICS = {"biography": 5, "gossip": 3, "story": 3, "numbers": 3, "lists": 2, "lexicon": 1}
 
 
 def split_of(key):
@@ -55,8 +55,6 @@ class World:
             return " ".join(lexicon.line(dice, self.held(dice, split, lexicon.pair)[0]) for _ in range(4))
         if topic == "lists":
             return lists.lines(dice, self.held(dice, split, dice.pick((lists.words, lists.numbers)))[0])
-        if topic == "pairs":
-            return lists.pairs(dice)
         sums = [self.held(dice, split, numbers.sum_up)[0] for _ in range(2)]
         return " ".join([numbers.counting(dice), *sums])
 

@@ -139,7 +139,7 @@ def about(dice, world, name, relation, unseen=False):
 
 
 def yes_no(dice, world, split, unseen):
-    """First what is known, then the answer follows: was that what was asked?"""
+    """First what is known, marked as true; then what was asked, and whether it bears that mark."""
     name = dice.pick(people.NAMES)
     asked = world.asked[name]
     relation = dice.pick(asked if split == "train" else [r for r in people.VALUES if r not in asked])
@@ -147,7 +147,8 @@ def yes_no(dice, world, split, unseen):
     said = value if yes else dice.pick([v for v in people.VALUES[relation] if v != value])
     question = ask(dice, people.IS_IT[relation], unseen).format(name=name, value=said)
     right, wrong = ("yes", "no") if yes else ("no", "yes")
-    answer = f"{people.tell(dice, world.facts, name, relation).removesuffix('.')}, so {right}."
+    known = people.tell(dice, world.facts, name, relation).removesuffix(".")
+    answer = f"{known}, {value} indeed, {said} {right}."
     return Task("yes_no", question, mannered(dice, answer), right, f"ask {name} {relation}", (wrong,))
 
 

@@ -39,6 +39,17 @@ def columns(a, sign, b):
     return ",".join([*steps, str(int(result))])
 
 
+def compare(a, b):
+    """a - b column by column, up to the first that is not 0: 132 and 142 are "2-2=0,13-4=9"."""
+    width, steps = max(len(str(a)), len(str(b))), []
+    for one, two in zip(f"{a:0{width}}"[::-1], f"{b:0{width}}"[::-1]):
+        top = int(one) + 10 * (one < two)
+        steps.append(f"{top}-{two}={top - int(two)}")
+        if one != two:
+            break
+    return ",".join(steps)
+
+
 def counting(dice):
     a = dice.number(0, 190)
     return dice.pick(COUNT).format(a=a, line=", ".join(str(a + i) for i in range(1, 6)))

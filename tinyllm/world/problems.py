@@ -1,7 +1,8 @@
 """Problems whose solution takes several steps, each of them small enough to be checked.
 
-    Ada has 7 eggs. Ada buys 5 more. Bill gets 4 of them. How many eggs does Ada have now?
-    Ada buys 5 more. 7+5:7+5=12,12. Bill gets 4 of them. 12-4:12-4=8,8. How many ... now? #### 8
+    Ada has 7 eggs. Ada buys 5 more. Ada gives 4 to Bill. How many eggs does Ada have now?
+    Ada buys 5 more. Ada + 7+5:7+5=12,12. Ada gives 4 to Bill. Ada gave, Bill got, so Ada gave -
+    12-4:12-4=8,8. #### 8
 
 Each step repeats what happens before it computes: so the next step is always what follows in the story,
 however long that is. What is to be compared is written side by side. The answer stands behind ####, as in
@@ -60,7 +61,7 @@ BOXES = (
 )
 THEN = {"": "", "+": " Then {c} more come.", "-": " But {c} are bad and do not count."}
 
-KINDS = {"story": 6, "order": 2, "truth": 2, "mistake": 2, "calculator": 1}
+KINDS = {"story": 6, "order": 4, "truth": 4, "mistake": 3, "calculator": 2}
 LOGIC = ("order", "truth", "mistake")
 
 
@@ -79,11 +80,22 @@ def story(dice, steps):
         sign = "-" if total > 101 or total > 1 and dice.pick((True, False)) else "+"
         n = dice.number(1, min(total, 99)) if sign == "-" else dice.number(1, min(200 - total, 99))
         told.append(dice.pick(MORE if sign == "+" else FEWER).format(who=who, other=other, n=n))
-        chain.append(f"{told[-1]} {total}{sign}{n}:{numbers.columns(total, sign, n)}.")
+        chain.append(f"{told[-1]} {effect(told[-1], who, sign)} {total}{sign}{n}:"
+                     f"{numbers.columns(total, sign, n)}.")
         total, key = total + n if sign == "+" else total - n, f"{key}{sign}{n}"
     told.append(dice.pick(HOW_MANY).format(who=who, goods=goods))
-    chain += [told[-1], f"#### {total}"]
+    chain.append(f"#### {total}")
     return Task("story", " ".join(told), " ".join(chain), str(total), f"chain {key}")
+
+
+def effect(sentence, who, sign):
+    """What a sentence means to the one who is asked about: "Ada +". Of a gift, what it means to both comes
+    first: "Bill gave, Ada got, so Ada got +"."""
+    giver, _, gift = sentence.partition(" gives ")
+    if not gift:
+        return f"{who} {sign}"
+    taker = gift.removesuffix(".").split()[-1]
+    return f"{giver} gave, {taker} got, so {who} {'gave' if who == giver else 'got'} {sign}"
 
 
 def follows(text):
@@ -111,32 +123,33 @@ def rank(dice):
 
 
 def order(dice):
+    """Who is first stands under nobody: all who do are marked, then whoever bears no mark is found."""
     row, told, relation = rank(dice)
     end = dice.pick((0, -1))
     question = f"Who is the {ORDERS[relation][1 if end == 0 else 2]}?"
-    return Task("order", " ".join([*told, question]), f"{grown(row, told)} #### {row[end]}", row[end],
+    pairs = [(sentence.split()[0], sentence.split()[-1].removesuffix(".")) for sentence in told]
+    mark, marked, asked = ("under", 1, 0) if end == 0 else ("over", 0, 1)
+    chain = ", ".join(f"{pair[marked]} {mark}" for pair in pairs) + ". "
+    for pair in pairs:
+        if pair[asked] == row[end]:
+            break
+        chain += f"{pair[asked]} {mark}, "
+    return Task("order", " ".join([*told, question]), f"{chain}{row[end]} not #### {row[end]}", row[end],
                 f"order {relation} {' '.join(told)}")  # fmt: skip
 
 
-def grown(row, told):
-    """The row as it grows from the first two that are told, to its beginning first: one look a step."""
-    low = row.index(told[0].split()[0])
-    high, steps = low + 2, [" > ".join(row[low : low + 2])]
-    while high - low < len(row):
-        low, high = (low - 1, high) if low else (low, high + 1)
-        steps.append(" > ".join(row[low:high]))
-    return " ".join(f"{step}." for step in steps)
-
-
 def truth(dice):
+    """From the one, sentence by sentence, down to the other, or to an end."""
     row, told, relation = rank(dice)
     one, two = dice.few(row, 2)
-    true = row.index(one) < row.index(two)
-    question = f"Is it true that {one} is {ORDERS[relation][0]} than {two}?"
-    answer = "yes" if true else "no"
-    found = f"{one} > {two}" if true else f"{two} > {one}"
-    chain = f"{grown(row, told)} {found}. {one} > {two}? #### {answer}"
-    return Task("truth", " ".join([*told, question]), chain, answer, f"order {relation} {' '.join(told)}")
+    question = f"Compared with {two}, is {one} {ORDERS[relation][0]}?"
+    start, goal = row.index(one), row.index(two)
+    answer = "yes" if start < goal else "no"
+    path = row[start : goal + 1] if start < goal else row[start:]
+    walk = "".join(f" {a} is {ORDERS[relation][0]} than {b}." for a, b in zip(path, path[1:]))
+    end = f" {two} found" if start < goal else f" {path[-1]} ends"
+    return Task("truth", " ".join([*told, question]), f"Find {two}.{walk}{end} #### {answer}", answer,
+                f"order {relation} {' '.join(told)}")  # fmt: skip
 
 
 def mistake(dice):
@@ -150,7 +163,8 @@ def mistake(dice):
         claim = true + dice.pick(slips) if i == wrong else true
         said.append(f"{i}) {a}{sign}{b}={claim}.")
         if i <= wrong:
-            chain.append(f"{i}) {a}{sign}{b}:{columns}. {true}={claim}? {'right' if i < wrong else 'wrong'}.")
+            chain.append(f"{said[-1]} {columns}. {true}-{claim}:{numbers.compare(true, claim)} "
+                         f"{'right' if i < wrong else 'wrong'}.")
     question, solution = dice.pick(WHICH).format(" ".join(said)), " ".join([*chain, f"#### {wrong}"])
     return Task("mistake", question, solution, str(wrong), f"mistake {' '.join(said)}")
 

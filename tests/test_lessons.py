@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyllm.lessons import Lessons, spell_all
+from tinyllm.lessons import PIECES, Lessons, spell_all
 from tinyllm.objectives import weighted_nll
 from tinyllm.tokenizer import train
 from tinyllm.transformer import Config, Transformer
@@ -20,24 +20,27 @@ rows = st.lists(st.integers(2, 30), min_size=1, max_size=30).map(
 def test_an_epoch_holds_every_conversation_once(rows, size, replay, seed):
     lessons = Lessons(rows, TEXT, size, replay, seed)
     seen, batches = [], lessons.batches(len(rows) * 2)
-    for chosen in batches:
+    for chosen in sum(batches, []):
         if len(seen) < len(rows):
             seen += list(chosen)
     assert sorted(seen) == list(range(len(rows)))
     again = Lessons(rows, TEXT, size, replay, seed).batches(len(rows) * 2)
-    assert all((a == b).all() for a, b in zip(batches, again))
+    assert all((a == b).all() for one, two in zip(batches, again) for a, b in zip(one, two))
 
 
 @given(rows, st.integers(8, 200), st.sampled_from([0, 0.25, 0.5]), st.integers(0, 9))
 def test_a_batch_holds_one_conversation_a_row_and_the_share_of_text(rows, size, replay, seed):
     lessons = Lessons(rows, TEXT, size, replay, seed)
-    for step, chosen in enumerate(lessons.batches(3)):
-        ids, targets, weights = lessons.batch(chosen, step)
+    for ids, targets, weights, chosen in (
+        (*piece, chosen)
+        for step, batch in enumerate(lessons.batches(3))
+        for piece, chosen in zip(lessons.batch(batch, step), batch, strict=True)
+    ):
         for row, i in enumerate(chosen):
             whole, learned = rows[i]
             assert list(ids[row, : len(whole) - 1]) == whole[:-1] and weights[row].sum() == sum(learned)
             assert list(targets[row][weights[row] > 0]) == whole[1:]
-        assert len(chosen) == 1 or len(chosen) * (ids.shape[1] + 1) <= size * (1 - replay)
+        assert len(chosen) == 1 or len(chosen) * (ids.shape[1] + 1) <= size * (1 - replay) / PIECES
         assert len(ids) - len(chosen) == round(len(chosen) * replay / (1 - replay))
         assert (weights[len(chosen) :] == 1).all() and (ids[len(chosen) :, 0] == TEXT[0]).all()
 
@@ -50,7 +53,7 @@ def test_what_stands_behind_a_conversation_or_in_another_row_changes_nothing():
     model.initialise(np.random.default_rng(0))
 
     def loss(lessons, chosen):
-        ids, targets, weights = lessons.batch(chosen, 0)
+        ((ids, targets, weights),) = lessons.batch([chosen], 0)
         return weighted_nll(model.forward(ids)[0], targets, weights, 1.0)[0]
 
     assert np.isclose(loss(both, [0, 1]), loss(both, [0]) + loss(both, [1]), rtol=1e-5)

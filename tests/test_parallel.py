@@ -12,7 +12,7 @@ import pytest
 
 from tinyllm.objectives import weighted_nll
 from tinyllm.parallel import Team, WorkerDied
-from tinyllm.training import compute_gradient, share_out
+from tinyllm.training import compute_gradient, deal
 from tinyllm.transformer import Config, Transformer
 
 CONFIG = Config(vocab=11, context=6, layers=2, width=8, heads=2)
@@ -60,16 +60,16 @@ def test_one_worker_starts_no_process():
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_a_batch_shared_out_has_the_same_gradient(rows, workers):
     rng = np.random.default_rng(0)
-    ids, targets = rng.integers(0, 11, (2, rows, 6))
-    weights, total = rng.standard_normal((rows, 6)), 5.0
+    batch = [(*rng.integers(0, 11, (2, rows, time)), rng.standard_normal((rows, time)))
+             for rows, time in ((rows, 6), (2, 3))]  # fmt: skip
     start = Transformer(CONFIG).initialise(rng).params.flat
 
     def gradient(workers, pieces):
         with Team(CONFIG, workers) as team:
             team.replica.model.params.flat[:] = start
             shares = [
-                [(weighted_nll, total, *piece) for piece in share_out(share, pieces)]
-                for share in share_out((ids, targets, weights), workers)
+                [(weighted_nll, 5.0, *piece) for piece in share]
+                for share in deal(batch, workers, pieces)
             ]
             loss = sum(team.run(compute_gradient, shares))
             return loss, team.sum_gradients(len(shares)).copy()

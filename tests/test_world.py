@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyllm.world import World, numbers, people, split_of, stories
+from tinyllm.world import World, lists, numbers, people, split_of, stories
 from tinyllm.world.dice import Dice
 
 seeds = st.integers(0, 1000)
@@ -49,7 +49,7 @@ def test_facts_are_whole_and_balanced(seed):
 @given(seeds, splits)
 def test_texts_hold_only_keys_of_their_split_and_only_true_facts(seed, split):
     world = World(seed)
-    text = b"\n".join(world.documents(split, 60_000)).decode()
+    text = b"\n".join(world.documents(split, 90_000)).decode()
     said = set()
     for (name, relation), value in world.facts.items():
         for wording in people.TELL[relation]:
@@ -127,3 +127,28 @@ def test_clozes_are_true_and_stories_of_the_test_split():
         who, thing, place = re.search(r"Now (\w+) has the (\w+) in the (\w+)\.", f"{text} {answer}.").groups()
         assert split_of(f"story {who} {thing} {place}") == "test" and place == answer
         assert f"{text} {answer}." not in train
+
+
+@given(seeds)
+def test_marks_stay_what_they_are_and_who_has_none_is_told_so(seed):
+    dice = Dice(str(seed))
+    first, *rounds = [
+        dict(part.rsplit(" ", 1) for part in said.split(", "))
+        for said in lists.marked(dice, lists.words(dice)[0]).removesuffix(".").split(". ")
+    ]
+    assert len(rounds) == 4 and first.items() <= rounds[0].items() and rounds == [rounds[0]] * 4
+    assert {rounds[0][item] for item in rounds[0].keys() - first.keys()} <= {"not"}
+
+
+@given(seeds)
+def test_a_rhyme_says_the_same_pairs_in_every_verse(seed):
+    verses = [verse.split() for verse in lists.rhyme(Dice(str(seed))).removesuffix(".").split(". ")]
+    pairs = [sorted(zip(verse[::2], verse[1::2], strict=True)) for verse in verses]
+    assert len(pairs) == 5 and len(pairs[0]) == 4 and pairs == [pairs[0]] * 5
+
+
+@settings(max_examples=5)
+@given(seeds)
+def test_rhymes_depend_on_the_seed_alone(seed):
+    assert World(seed).rhymes(2000) == World(seed).rhymes(2000) != World(seed + 1).rhymes(2000)
+    assert World(seed).rhymes(0) == []

@@ -21,19 +21,21 @@ ROOM = {"story": 200, "longer": 240, "order": 40, "truth": 48, "mistake": 190}
 
 
 def write_replies(replica, job):
-    """Replies to prompts, up to the end token where it comes in time -> lists of ids."""
-    prompts, tokens, end, temperature, seed, masked_by = job
+    """Replies to prompts, up to a token of `stop` where one comes in time -> lists of ids."""
+    prompts, tokens, stop, temperature, seed, masked_by = job
     mask = masked_by and CallMask(masked_by, Registry(TOOLS), [tokens] * len(prompts), only=True)
     rng = np.random.default_rng(seed)
-    found = generate(replica.model, prompts, tokens, rng, temperature, stop=[end], mask=mask)
+    found = generate(replica.model, prompts, tokens, rng, temperature, stop=stop, mask=mask)
     return [new for new, _ in found]
 
 
-def replies(team, tokenizer, prompts, tokens, temperature=0.0, masked=False):
-    """Prompts (lists of ids) -> [(text, whether it ended by itself)], in their order."""
+def replies(team, tokenizer, prompts, tokens, temperature=0.0, masked=False, line=False):
+    """Prompts (lists of ids) -> [(text, whether it ended by itself)], in their order. With `line`, the end of
+    a line ends a reply too."""
     end, order = tokenizer.special["<|end|>"], sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     parts = [order[i:i + 64] for i in range(0, len(order), 64)]
-    jobs = [([prompts[i] for i in part], tokens, end, temperature, [11, n], tokenizer if masked else None)
+    stop = [end, *tokenizer.encode("\n" * line)]
+    jobs = [([prompts[i] for i in part], tokens, stop, temperature, [11, n], tokenizer if masked else None)
             for n, part in enumerate(parts)]
     found = [None] * len(prompts)
     for part, written in zip(parts, team.run(write_replies, jobs)):
@@ -151,13 +153,21 @@ def say(run, messages):
 
 
 def few_shot(team, tokenizer, world):
-    """The instructions as plain text, after three examples with answers: for a model that only continues."""
+    """The same as plain text, after worked examples: for a model that only continues. Three for instructions,
+    one of two steps for problems, which is what the context has room for."""
     shown = {kind: world.instructions("val", 3, family=kind) for kind in MEASURED}
+    shown["story"] = world.problems("val", 1, kind="story", steps=2)
+
+    def continued(tasks, tokens):
+        lines = lambda kind: "".join(f"{task.question} {task.reply}\n" for task in shown[kind])
+        prompts = [[tokenizer.special["<|begin|>"], *tokenizer.encode(lines(task.kind) + task.question)]
+                   for task in tasks]
+        return replies(team, tokenizer, prompts, tokens, line=True)
+
     tasks = sum((world.instructions("test", 50, family=kind) for kind in MEASURED), [])
-    plain = lambda task: "\n".join(f"{t.question} {t.reply}" for t in shown[task.kind]) + f"\n{task.question}"
-    prompts = [[tokenizer.special["<|begin|>"], *tokenizer.encode(plain(task))] for task in tasks]
-    return {"instruction_few_shot": hits(tasks, [(text.split("\n")[0], True)
-                                                 for text, _ in replies(team, tokenizer, prompts, 40)])}
+    stories = world.problems("test", 200, kind="story")
+    return {"instruction_few_shot": hits(tasks, continued(tasks, 64)),
+            "reasoning_few_shot": hits(stories, continued(stories, ROOM["story"]), solved)}
 
 
 def shortcuts(world):

@@ -1,7 +1,8 @@
-"""Conversations -> batches. Every row holds one conversation, so that none can see another, and the rows of a
-batch are about equally long, so that little of it is padding.
+"""Conversations -> batches. Every row holds one conversation, so that none can see another. A batch has several
+pieces; the rows of a piece are about equally long, so that little of it is padding, and the pieces are not, so
+that every step learns from short and long.
 
-A share of every batch is pre-training text, each row from the beginning of a document, learned whole: what is
+A share of every piece is pre-training text, each row from the beginning of a document, learned whole: what is
 not repeated is forgotten.
 
     conversations   begin user ... end assistant ... end   pad pad      learned: what the assistant wrote
@@ -14,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyllm.conversation import shift, spell
+
+PIECES = 4
 
 
 @dataclass
@@ -28,10 +31,10 @@ class Lessons:
     seed: int
 
     def batches(self, steps):
-        """-> for each step, the rows of its batch: all in an epoch, neighbours in length, in random order."""
+        """-> for each step, the rows of each piece of its batch: neighbours in length, all in an epoch."""
         lengths, found, epoch = np.array([len(ids) for ids, _ in self.rows]), [], 0
-        room = self.size * (1 - self.replay)
-        while len(found) < steps:
+        room = self.size * (1 - self.replay) / PIECES
+        while len(found) < steps * PIECES:
             rng = np.random.default_rng([self.seed, 7, epoch])
             order = np.argsort(lengths + rng.random(len(lengths)), kind="stable")[::-1]
             parts, at = [], 0
@@ -41,10 +44,13 @@ class Lessons:
                 at += count
             found += [parts[i] for i in rng.permutation(len(parts))]
             epoch += 1
-        return found[:steps]
+        return [found[i : i + PIECES] for i in range(0, steps * PIECES, PIECES)]
 
-    def batch(self, chosen, step):
-        """-> (ids, targets, weights), each (rows, time)."""
+    def batch(self, batch, step):
+        """-> a (ids, targets, weights), each (rows, time), for each piece."""
+        return [self.piece(chosen, (step, i)) for i, chosen in enumerate(batch)]
+
+    def piece(self, chosen, key):
         longest = max(2, *(len(self.rows[i][0]) for i in chosen))
         ids, learned = np.zeros((2, len(chosen), longest), np.int32)
         for row, i in enumerate(chosen):
@@ -53,7 +59,7 @@ class Lessons:
         count = round(len(chosen) * self.replay / (1 - self.replay))
         if count and len(self.text) >= longest:
             begins = np.flatnonzero(self.text[: len(self.text) - longest + 1] == self.text[0])  # of documents
-            starts = np.random.default_rng([self.seed, 8, step]).choice(begins, count)
+            starts = np.random.default_rng([self.seed, 8, *key]).choice(begins, count)
             ids = np.concatenate([ids, self.text[starts[:, None] + np.arange(longest)]])
             learned = np.concatenate([learned, np.ones((count, longest), learned.dtype)])
         return shift(ids, learned)

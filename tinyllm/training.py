@@ -2,7 +2,7 @@
 
     with Run(settings, "1-pretrain", model, tokenizer, steps=..., parent=...) as run:
         for step in run.steps():
-            loss = run.train(weighted_nll, batch, total, ...)
+            loss = run.train(step, weighted_nll, pieces, rates)
             ...
         run.finish()
 
@@ -151,23 +151,23 @@ class Run:
             "state.json": state, "optimizer.safetensors": {"moment1": first, "moment2": second}})
         self.saved = step
 
-    def announce(self, objective, batch, rates, accumulate=1):
+    def announce(self, objective, pieces, rates, accumulate=1):
         """Say what is to come: parameters, tokens, memory and time, by a step that is timed and undone."""
-        model, team, total = self.model, self.team, float(batch[-1].sum())
+        model, team, total = self.model, self.team, weight_of(pieces)
         if self.start:
             print(f"{self.folder}: continuing after step {self.start} of {self.total}", file=sys.stderr)
             return
-        self._gradient(objective, batch, total, accumulate)
+        self._gradient(objective, pieces, total, accumulate)
         began = time.monotonic()
-        loss, _ = self._gradient(objective, batch, total, accumulate)
+        loss, _ = self._gradient(objective, pieces, total, accumulate)
         self._update(0, rates, 0.0)                            # a rate of 0 changes no parameter
         seconds = self.total * (time.monotonic() - began)
         for moment in team.replica.moments:
             moment[:] = 0
-        piece = share_out(share_out(batch, team.workers)[0], accumulate)[0]
-        seen = {id(a): a.nbytes for a in _arrays(model.forward(piece[0]))}
+        largest = max(deal(pieces, team.workers, accumulate)[0], key=lambda piece: piece[0].size)
+        seen = {id(a): a.nbytes for a in _arrays(model.forward(largest[0]))}
         memory = (3 + team.workers) * model.params.flat.nbytes + team.workers * sum(seen.values())
-        tokens = batch[0].size
+        tokens = sum(ids.size for ids, *_ in pieces)
         print(f"{self.stage}: {model.config.size():,} parameters, {self.total:,} steps of {tokens:,} tokens "
               f"({self.total * tokens / 1e6:.1f} M), {memory / 2**20:.0f} MB, about {int(seconds) // 60}:"
               f"{int(seconds) % 60:02} minutes with {team.workers} worker{'s' * (team.workers > 1)}; "
@@ -198,28 +198,30 @@ class Run:
             self.bar.close()
             self.seconds = self._elapsed()
 
-    def train(self, step, objective, batch, total, rates, accumulate=1, until=None, scale=None):
+    def train(self, step, objective, pieces, rates, total=None, accumulate=1, until=None, scale=None):
         """One step: the gradient of a batch, spread over the workers, summed, clipped, applied -> loss.
 
-        batch: arrays with one row per sequence, ids first, the rest for the objective. `total`
-        normalises the whole batch. The schedule ends at the step `until` (that of the run), unless `scale`
+        A batch is a list of pieces, each of sequences of one length: arrays with one row per sequence, ids
+        first, the rest for the objective. `total` normalises the whole batch (default: its weights, which
+        are the last of the arrays). The schedule ends at the step `until` (that of the run), unless `scale`
         says how much of the peak rate is taken. Raises RunError where the loss is not finite.
         """
-        loss, norm = self._gradient(objective, batch, float(total), accumulate)
+        total = weight_of(pieces) if total is None else float(total)
+        loss, norm = self._gradient(objective, pieces, total, accumulate)
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise RunError(f"the loss is {loss} and the gradient norm {norm} at step {step}: the run stops. "
                            f"The last good checkpoint is that of step {self.saved}; try a lower rate")
         until = until or self.total
         scale = optimizer.schedule(step, until, min(rates.warmup, until // 10)) if scale is None else scale
         self._update(step, rates, scale)
-        self.tokens += batch[0].size
+        self.tokens += sum(ids.size for ids, *_ in pieces)
         if step % self.log_every == 0 or step == self.total - 1:
             self._log(step, loss, norm, scale)
         return loss
 
-    def _gradient(self, objective, batch, total, accumulate):
-        shares = [[(objective, total, *piece) for piece in share_out(share, accumulate)]
-                  for share in share_out(batch, self.team.workers)]
+    def _gradient(self, objective, pieces, total, accumulate):
+        shares = [[(objective, total, *piece) for piece in share]
+                  for share in deal(pieces, self.team.workers, accumulate)]
         loss = sum(self.team.run(compute_gradient, shares))
         return loss, optimizer.clip(self.team.sum_gradients(len(shares)))
 
@@ -240,9 +242,10 @@ class Run:
         seen = f" (val {self.validation:.3f})" if self.validation is not None else ""
         self.bar.set_description_str(seen.join(self.shown), refresh=False)
 
-    def validate(self, step, objective, batches):
-        """The loss over all of `batches` (with weights that sum to more than 0), shown and written down."""
-        self.validation = mean_loss(self.team, objective, batches)
+    def validate(self, step, objective, pieces):
+        """The loss over all of `pieces` (with weights that sum to more than 0), shown and written down."""
+        total = weight_of(pieces)
+        self.validation = sum(self.team.run(compute_loss, [(objective, total, *piece) for piece in pieces]))
         self._show()
         self.metric(step=step, validation_loss=self.validation)
         return self.validation
@@ -356,10 +359,16 @@ def share_out(batch, count):
     return [tuple(array[a:b] for array in batch) for a, b in zip(cuts, cuts[1:])]
 
 
-def mean_loss(team, objective, batches):
-    """The weighted mean loss over batches of (ids, targets, weights), computed by the whole team."""
-    total = float(sum(weights.sum() for _, _, weights in batches))
-    return sum(team.run(compute_loss, [(objective, total, *batch) for batch in batches]))
+def deal(pieces, workers, accumulate):
+    """Pieces of a batch -> for each worker the pieces that it computes: its rows of each, cut into at most
+    `accumulate`."""
+    shares = [share_out(piece, workers) for piece in pieces]
+    return [[part for share in shares if worker < len(share) for part in share_out(share[worker], accumulate)]
+            for worker in range(max(map(len, shares)))]
+
+
+def weight_of(pieces):
+    return float(sum(weights.sum() for *_, weights in pieces))
 
 
 def _arrays(value):

@@ -50,13 +50,12 @@ def main(cfg):
     steps = cfg.steps or budget["steps"]
     batches, rates = lessons.batches(steps), Rates("muon", cfg.muon_rate, cfg.adamw_rate)
     unseen = Lessons(spell_all(tokenizer, held_out, model.config.context), lessons.text, cfg.tokens, 0, 0)
-    unseen = [unseen.batch(chosen, 0) for chosen in unseen.batches(1)] if unseen.rows else []
+    unseen = unseen.batch(unseen.batches(1)[0], 0) if unseen.rows else []
 
     with Run(cfg, "2-instruct", model, tokenizer, steps, parent, cfg.save_every) as run:
         run.announce(weighted_nll, lessons.batch(batches[0], 0), rates)
         for step in run.steps():
-            ids, targets, weights = lessons.batch(batches[step], step)
-            run.train(step, weighted_nll, (ids, targets, weights), weights.sum(), rates)
+            run.train(step, weighted_nll, lessons.batch(batches[step], step), rates)
             if unseen and ((step + 1) % max(1, steps // 4) == 0 or step + 1 == steps):
                 run.validate(step, weighted_nll, unseen)
                 run.sample(step, interviews.say(run, held_out[step % len(held_out)]))

@@ -23,7 +23,7 @@ from tinyllm.world.task import final_answer
 
 BUDGETS = {
     "nano": {"problems": 4000, "steps": 150, "rollouts": 4},
-    "small": {"problems": 40_000, "steps": 800, "rollouts": 10},
+    "small": {"problems": 40_000, "steps": 750, "rollouts": 10},
     "base": {"problems": 80_000, "steps": 3000, "rollouts": 100},
 }
 GROUP, PROMPTS = 8, 8
@@ -75,8 +75,7 @@ def main(cfg, folder="4-reason"):
         run.announce(weighted_nll, lessons.batch(batches[0], 0), rates)
         for step in run.steps():
             if step < steps:
-                ids, targets, weights = lessons.batch(batches[step], step)
-                run.train(step, weighted_nll, (ids, targets, weights), weights.sum(), rates, until=steps)
+                run.train(step, weighted_nll, lessons.batch(batches[step], step), rates, until=steps)
                 if (step + 1) % max(1, steps // 4) == 0:
                     run.sample(
                         step, interviews.say(run, world.problems("val", 20, kind="story")[step % 20].prompt)
@@ -120,7 +119,7 @@ def reinforce(run, world, rates, step, seed):
     end = run.tokenizer.special["<|end|>"]
     most = run.model.config.context - max(map(len, prompts))
     parts = [prompts[i : i + 64] for i in range(0, len(prompts), 64)]
-    jobs = [(part, most, end, 1.0, [seed, 9, step, i], None) for i, part in enumerate(parts)]
+    jobs = [(part, most, [end], 1.0, [seed, 9, step, i], None) for i, part in enumerate(parts)]
     written = sum(run.team.run(interviews.write_replies, jobs), [])
     answers = [final_answer(read(run.tokenizer, ids)) if ids[-1] == end else None for ids in written]
     reward = np.array([said == tasks[i // GROUP].answer for i, said in enumerate(answers)], np.float32)
@@ -131,7 +130,7 @@ def reinforce(run, world, rates, step, seed):
         ids[row, : len(p) + len(w)] = p + w
         weights[row, len(p) : len(p) + len(w)] = advantage[row]
     total = sum(map(len, written))
-    run.train(step, weighted_nll, shift(ids, weights), total, rates, scale=0.03)
+    run.train(step, weighted_nll, [shift(ids, weights)], rates, total, scale=0.03)
     run.metric(step=step, reward=float(reward.mean()))
 
 

@@ -14,13 +14,21 @@ import hashlib
 from tinyllm.world import instructions, lexicon, lists, numbers, people, problems, stories
 from tinyllm.world.dice import Dice
 
-TOPICS = {"biography": 5, "gossip": 3, "story": 3, "numbers": 3, "lists": 2, "lexicon": 1}
+TOPICS = {"biography": 4, "gossip": 3, "story": 3, "numbers": 4, "lists": 3, "marks": 3, "lexicon": 1}
 
 
 def split_of(key):
     """A key of meaning -> "test" (20 of 100), "val" (10) or "train"."""
     place = int.from_bytes(hashlib.sha1(key.encode()).digest()[:8], "big") % 100
     return "test" if place < 20 else "val" if place < 30 else "train"
+
+
+def texts(dice, make, characters):
+    made, length = [], 0
+    while length < characters:
+        made.append(make(dice).encode())
+        length += len(made[-1])
+    return made
 
 
 class World:
@@ -36,11 +44,11 @@ class World:
 
     def documents(self, split, characters):
         """Texts (bytes) of a split, `characters` long together. The same call gives the same texts."""
-        dice, made, length = Dice(f"{split} of world {self.seed}"), [], 0
-        while length < characters:
-            made.append(self.document(dice, split).encode())
-            length += len(made[-1])
-        return made
+        return texts(Dice(f"{split} of world {self.seed}"), lambda dice: self.document(dice, split), characters)
+
+    def rhymes(self, characters):
+        """Texts that say nothing: what follows whom in them can only be found in them."""
+        return texts(Dice(f"rhymes of world {self.seed}"), lists.rhyme, characters)
 
     def document(self, dice, split):
         """One text of the split: of a person, of several, a story, numbers, lists, or words of Tal."""
@@ -55,6 +63,8 @@ class World:
             return " ".join(lexicon.line(dice, self.held(dice, split, lexicon.pair)[0]) for _ in range(4))
         if topic == "lists":
             return lists.lines(dice, self.held(dice, split, dice.pick((lists.words, lists.numbers)))[0])
+        if topic == "marks":
+            return lists.marked(dice, self.held(dice, split, lists.words)[0])
         sums = [self.held(dice, split, numbers.sum_up)[0] for _ in range(2)]
         return " ".join([numbers.counting(dice), *sums])
 

@@ -148,7 +148,7 @@ def yes_no(dice, world, split, unseen):
     question = ask(dice, people.IS_IT[relation], unseen).format(name=name, value=said)
     right, wrong = ("yes", "no") if yes else ("no", "yes")
     known = people.tell(dice, world.facts, name, relation).removesuffix(".")
-    answer = f"{known}, {value} indeed, {said} {right}."
+    answer = f"{known}, {value} indeed, {said} {'indeed' if yes else 'not'}: {right}."
     return Task("yes_no", question, mannered(dice, answer), right, f"ask {name} {relation}", (wrong,))
 
 

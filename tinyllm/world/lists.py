@@ -1,27 +1,48 @@
-"""Lists of words and numbers, said again, backwards, counted: to copy is what all else needs."""
+"""Lists and rhymes. To go on as it went before is what all else needs: who is asked about Ada has to find what
+was said behind Ada."""
 
 from tinyllm.world import people, stories
 
 WORDS = stories.THINGS + sum(people.VALUES.values(), []) + people.NAMES
 AGAIN = ("Again: {again}.", "Once more: {again}.", "The same again is {again}.")
 BACK = ("Backwards: {back}.", "From its end: {back}.", "Turned around it is {back}.")
+NEXT = ("After {one} comes {two}.", "{two} follows {one}.", "Before {two} stands {one}.")
 END = ("The last is {last}, of {count}.", "It has {count}, last {last}.", "{last} ends all {count}.")
+MARKS = (("up", "down"), ("in", "out"), ("gave", "got"), ("under",), ("over",), ("indeed",), WORDS)
 
 
 def words(dice):
-    """-> (3 to 5 different words, key). A list and the same backwards have one key."""
-    found = dice.few(WORDS, dice.number(3, 5))
+    """-> (3 to 6 different words, key). A list and the same backwards have one key."""
+    found = dice.few(WORDS, dice.number(3, 6))
     return found, f"words {' '.join(min(found, found[::-1]))}"
 
 
 def numbers(dice):
-    found = [str(dice.number(0, 200)) for _ in range(dice.number(2, 4))]
+    found = [str(dice.number(0, 200)) for _ in range(dice.number(2, 5))]
     return found, f"words {' '.join(min(found, found[::-1]))}"
 
 
 def lines(dice, items):
-    """A list, and two things said of it."""
+    """A list, and three things said of it."""
     again, back = ", ".join(items), ", ".join(items[::-1])
-    parts = {"again": again, "back": back, "last": items[-1], "count": len(items)}
-    said = [dice.pick(wordings).format(**parts) for wordings in dice.few((AGAIN, BACK, END), 2)]
+    at = dice.number(0, len(items) - 2)
+    parts = {"again": again, "back": back, "one": items[at], "two": items[at + 1],
+             "last": items[-1], "count": len(items)}  # fmt: skip
+    said = [dice.pick(wordings).format(**parts) for wordings in dice.few((AGAIN, BACK, NEXT, END), 3)]
     return " ".join([f"{again}.", *said])
+
+
+def marked(dice, items):
+    """Some of a list bear a mark; then all of them, in other orders, those without as "not"."""
+    marks, count = dice.pick(MARKS), dice.number(1, len(items))
+    bears = {item: f"{item} {dice.pick(marks)}" for item in items[:count]}
+    rounds = [list(bears.values())]
+    rounds += [[bears.get(item, f"{item} not") for item in dice.shuffled(items)] for _ in range(4)]
+    return " ".join(f"{', '.join(said)}." for said in rounds)
+
+
+def rhyme(dice):
+    """Four pairs of names, said again and again in other orders."""
+    names = dice.few(people.NAMES, 8)
+    pairs = [" ".join(pair) for pair in zip(names[::2], names[1::2])]
+    return " ".join(f"{' '.join(dice.shuffled(pairs))}." for _ in range(5))

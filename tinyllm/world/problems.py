@@ -61,7 +61,7 @@ BOXES = (
 )
 THEN = {"": "", "+": " Then {c} more come.", "-": " But {c} are bad and do not count."}
 
-KINDS = {"story": 6, "order": 4, "truth": 4, "mistake": 3, "calculator": 2}
+KINDS = {"story": 6, "order": 7, "truth": 7, "mistake": 3, "calculator": 2}
 LOGIC = ("order", "truth", "mistake")
 
 
@@ -147,8 +147,8 @@ def truth(dice):
     answer = "yes" if start < goal else "no"
     path = row[start : goal + 1] if start < goal else row[start:]
     walk = "".join(f" {a} is {ORDERS[relation][0]} than {b}." for a, b in zip(path, path[1:]))
-    end = f" {two} found" if start < goal else f" {path[-1]} ends"
-    return Task("truth", " ".join([*told, question]), f"Find {two}.{walk}{end} #### {answer}", answer,
+    end = f" {two} goal" if start < goal else f" {path[-1]} ends"
+    return Task("truth", " ".join([*told, question]), f"{two} goal.{walk}{end} #### {answer}", answer,
                 f"order {relation} {' '.join(told)}")  # fmt: skip
 
 

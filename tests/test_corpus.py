@@ -52,13 +52,20 @@ def test_an_epoch_of_windows_visits_no_place_twice(length, context, rows, seed):
     np.testing.assert_array_equal(inputs, corpus.windows(ids, context, rows, 3, seed)[0])
 
 
-@given(st.integers(2, 60), st.integers(1, 20), st.integers(1, 5))
-def test_validation_scores_every_position_once(length, context, rows):
-    ids = np.arange(length, dtype=np.int32)
-    batches = corpus.every_window(ids, context, rows)
-    targets = np.concatenate([targets[weights == 1] for _, targets, weights in batches])
-    np.testing.assert_array_equal(targets, np.arange(1, length))
-    assert all(len(inputs) <= rows for inputs, _, _ in batches)
+@given(documents, st.integers(1, 20), st.integers(1, 5))
+def test_validation_scores_every_position_once_and_documents_from_their_beginning(documents, context, rows):
+    tokenizer = train("", 256)
+    batches = corpus.every_window(documents, tokenizer, context, rows)
+    assert all(len(ids) <= rows and ids.shape[1] <= context for ids, _, _ in batches)
+    rows = [row for batch in batches for row in zip(*batch)]
+    found = [(ids[learned > 0].tolist(), targets[learned > 0].tolist()) for ids, targets, learned in rows]
+    for document in documents:
+        ids, seen = corpus.pack([document], tokenizer).tolist(), 0
+        while seen < len(ids) - 1:
+            window = ids[seen : seen + context], ids[seen + 1 : seen + 1 + context]
+            found.remove((window[0][: len(window[1])], window[1]))
+            seen += context
+    assert not found
 
 
 def test_documents_are_told_apart():

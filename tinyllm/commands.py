@@ -103,12 +103,14 @@ def sample(cfg):
     model, tokenizer = checkpoint.load(folder)
     if tokenizer is None or not model.config.causal:
         raise RunError(f"{folder} cannot write: it has no tokenizer, or is a masked model")
-    start = [tokenizer.special["<|begin|>"], *tokenizer.encode(cfg.prompt)]
+    notes = folder / "stage.json"                                   # the world's texts begin with a space
+    space = " " if notes.exists() and not read_json(notes).get("settings", {}).get("text") else ""
+    start = [tokenizer.special["<|begin|>"], *tokenizer.encode(space + cfg.prompt)]
     rows = generate(model, [start] * cfg.count, cfg.tokens, np.random.default_rng(cfg.seed), cfg.temperature,
                     cfg.top_k, cfg.top_p, stop=[tokenizer.special["<|end|>"]])
     for tokens, _ in rows:
         ended = tokens[-1] == tokenizer.special["<|end|>"]
-        print(cfg.prompt + tokenizer.decode(tokens[:-1] if ended else tokens))
+        print((cfg.prompt + tokenizer.decode(tokens[:-1] if ended else tokens)).removeprefix(space))
 
 
 def take_exams(cfg):

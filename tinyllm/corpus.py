@@ -111,15 +111,19 @@ def _epoch(slack, count, seed, epoch):
     return rng.integers(0, slack + 1), rng.permutation(count)
 
 
-def every_window(ids, context, rows):
-    """Disjoint windows over all of ids, in batches of `rows`: each position is a target exactly once.
-
-    The last window is filled up with weight 0.
-    """
-    count = -(-(len(ids) - 1) // context)
-    padded = np.zeros(count * context + 1, ids.dtype)
-    padded[:len(ids)] = ids
-    learned = np.zeros(len(padded), np.float32)
-    learned[:len(ids)] = 1
-    places = np.arange(count)[:, None] * context + np.arange(context + 1)
-    return [shift(padded[places[i:i + rows]], learned[places[i:i + rows]]) for i in range(0, count, rows)]
+def every_window(documents, tokenizer, context, rows):
+    """Batches of at most `rows` windows (ids, targets, weights): each document from its beginning, each token
+    a target exactly once. What fills up a shorter window has weight 0."""
+    windows = []
+    for document in documents:
+        ids = pack([document], tokenizer)
+        windows += [ids[at:at + context + 1] for at in range(0, len(ids) - 1, context)]
+    windows.sort(key=len)
+    batches = []
+    for at in range(0, len(windows), rows):
+        part = windows[at:at + rows]
+        ids, learned = np.zeros((2, len(part), len(part[-1])), np.int32)
+        for row, window in enumerate(part):
+            ids[row, :len(window)], learned[row, :len(window)] = window, 1
+        batches.append(shift(ids, learned))
+    return batches

@@ -39,21 +39,20 @@ def likeliest(replica, prompts, tokens=8):
 # ---- exams ---------------------------------------------------------------------------------------
 
 def reading(team, tokenizer, documents, window):
-    """How surprising the whole validation text is, window by window, every position scored once.
+    """How surprising the whole validation text is, document by document, every position scored once.
 
     Bits per byte compares models of any vocabulary; nats per character is the custom for character
     models. Special tokens are left out of both sums: they are not in the text.
     """
-    ids = corpus.pack(documents, tokenizer)
-    batches = corpus.every_window(ids, window, 32)
-    nats = np.concatenate(team.run(token_nats, [(inputs, targets) for inputs, targets, _ in batches]))
-    targets, weights = (np.concatenate([batch[i] for batch in batches]) for i in (1, 2))
+    batches = corpus.every_window(documents, tokenizer, window, 32)
     width = np.array([len(piece) for piece in tokenizer.bytes_of])
     width[tokenizer.ordinary:] = 0                                                   # special tokens
-    size = width[targets] * weights                                                  # in bytes
-    nats = nats * (size > 0)
+    sizes = [width[targets] * weights for _, targets, weights in batches]            # in bytes
+    found = team.run(token_nats, [(inputs, targets) for inputs, targets, _ in batches])
+    nats = np.concatenate([(nats * (size > 0)).sum(axis=1) for nats, size in zip(found, sizes)])
+    size = np.concatenate([size.sum(axis=1) for size in sizes])                      # of each window
     rate = nats.sum() / size.sum()
-    error = np.sqrt(np.square(nats.sum(1) - rate * size.sum(1)).sum()) / size.sum()  # of a ratio of two sums
+    error = np.sqrt(np.square(nats - rate * size).sum()) / size.sum()                # of a ratio of two sums
     characters = sum(len(document.decode("utf-8", "replace")) for document in documents)
     bits = [float(x / math.log(2)) for x in (rate, rate - Z * error, rate + Z * error)]
     return {"bits_per_byte": dict(zip(("value", "low", "high"), bits), n=int(size.sum())),
@@ -72,9 +71,8 @@ def counting(training, validation):
 def hidden_tokens(team, tokenizer, documents, seed=0):
     """For a masked model: how often its first guess is the token that was hidden, and how often
     the most frequent token would have been."""
-    ids = corpus.pack(documents, tokenizer)
-    batches = []
-    for i, (window, _, weights) in enumerate(corpus.every_window(ids, team.replica.model.config.context, 32)):
+    batches, context = [], team.replica.model.config.context
+    for i, (window, _, weights) in enumerate(corpus.every_window(documents, tokenizer, context, 32)):
         hidden, targets, chosen = hide_tokens(window, tokenizer.ordinary, tokenizer.special["<|mask|>"],
                                               np.random.default_rng([seed, i]))
         batches.append((hidden, targets, chosen * weights > 0))
@@ -87,7 +85,7 @@ def hidden_tokens(team, tokenizer, documents, seed=0):
 
 def cloze(team, tokenizer, items):
     """Sentences of the world without their last word: how often the likeliest ending is the true one."""
-    asked = [[tokenizer.special["<|begin|>"], *tokenizer.encode(text)] for text, _ in items]
+    asked = [[tokenizer.special["<|begin|>"], *tokenizer.encode(f" {text}")] for text, _ in items]
     written = sum(team.run(likeliest, [asked[i:i + 50] for i in range(0, len(asked), 50)]), [])
     endings = map(tokenizer.decode, written)
     hits = sum(ending.startswith(f" {answer}.") for ending, (_, answer) in zip(endings, items))
@@ -101,8 +99,9 @@ def ranked(team, tokenizer, world):
     for task in world.questions():
         _, name, relation = task.key.split()
         first.append((len(rows), people.VALUES[relation].index(task.answer)))
-        rows += [[tokenizer.special["<|begin|>"], *tokenizer.encode(people.TELL[relation][0].format(
-            name=name, value=value))] for value in people.VALUES[relation]]
+        tell = people.TELL[relation][0]
+        told = [" " + tell.format(name=name, value=value) for value in people.VALUES[relation]]
+        rows += [[tokenizer.special["<|begin|>"], *tokenizer.encode(text)] for text in told]
     longest = max(map(len, rows))
     ids = np.array([row + [0] * (longest - len(row)) for row in rows])
     parts = [ids[i:i + 240] for i in range(0, len(ids), 240)]

@@ -32,7 +32,7 @@ def entries(path):
         except ValueError as error:
             raise CorpusError(f"{path} is no JSON: {error}") from None
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 found.append((f"line {number}", json.loads(line)))

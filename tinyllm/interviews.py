@@ -160,7 +160,7 @@ def few_shot(team, tokenizer, world):
 
     def continued(tasks, tokens):
         lines = lambda kind: "".join(f"{task.question} {task.reply}\n" for task in shown[kind])
-        prompts = [[tokenizer.special["<|begin|>"], *tokenizer.encode(lines(task.kind) + task.question)]
+        prompts = [[tokenizer.special["<|begin|>"], *tokenizer.encode(f" {lines(task.kind)}{task.question}")]
                    for task in tasks]
         return replies(team, tokenizer, prompts, tokens, line=True)
 

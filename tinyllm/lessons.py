@@ -1,6 +1,6 @@
-"""Conversations -> batches. Every row holds one conversation, so that none can see another. A batch has several
-pieces; the rows of a piece are about equally long, so that little of it is padding, and the pieces are not, so
-that every step learns from short and long.
+"""Conversations -> batches. Every row holds one conversation, so that none can see another. A batch has
+several pieces: within one, rows are about equally long, so that little of it is padding; from one to another
+they are not, so that every step learns from short and long.
 
 A share of every piece is pre-training text, each row from the beginning of a document, learned whole: what is
 not repeated is forgotten.

@@ -14,7 +14,7 @@ import hashlib
 from tinyllm.world import instructions, lexicon, lists, numbers, people, problems, stories
 from tinyllm.world.dice import Dice
 
-TOPICS = {"biography": 4, "gossip": 3, "story": 3, "numbers": 4, "lists": 3, "marks": 3, "lexicon": 1}
+TOPICS = {"biography": 4, "gossip": 3, "story": 3, "numbers": 4, "lists": 2, "lexicon": 1}
 
 
 def split_of(key):
@@ -24,9 +24,10 @@ def split_of(key):
 
 
 def texts(dice, make, characters):
+    """Each begins with a space, so that a word at its beginning is the token that it is elsewhere."""
     made, length = [], 0
     while length < characters:
-        made.append(make(dice).encode())
+        made.append(f" {make(dice)}".encode())
         length += len(made[-1])
     return made
 
@@ -44,7 +45,8 @@ class World:
 
     def documents(self, split, characters):
         """Texts (bytes) of a split, `characters` long together. The same call gives the same texts."""
-        return texts(Dice(f"{split} of world {self.seed}"), lambda dice: self.document(dice, split), characters)
+        dice = Dice(f"{split} of world {self.seed}")
+        return texts(dice, lambda dice: self.document(dice, split), characters)
 
     def rhymes(self, characters):
         """Texts that say nothing: what follows whom in them can only be found in them."""
@@ -63,8 +65,6 @@ class World:
             return " ".join(lexicon.line(dice, self.held(dice, split, lexicon.pair)[0]) for _ in range(4))
         if topic == "lists":
             return lists.lines(dice, self.held(dice, split, dice.pick((lists.words, lists.numbers)))[0])
-        if topic == "marks":
-            return lists.marked(dice, self.held(dice, split, lists.words)[0])
         sums = [self.held(dice, split, numbers.sum_up)[0] for _ in range(2)]
         return " ".join([numbers.counting(dice), *sums])
 
@@ -100,7 +100,7 @@ class World:
         """Bits per byte that nobody can foresee who knows all facts: an estimate from many documents."""
         dice, length = Dice(f"{split} of world {self.seed}"), 0
         while length < characters:
-            length += len(self.document(dice, split).encode())
+            length += 1 + len(self.document(dice, split).encode())
         return dice.bits / length
 
     def fact_clozes(self):

@@ -1,5 +1,5 @@
-"""Lists and rhymes. To go on as it went before is what all else needs: who is asked about Ada has to find what
-was said behind Ada."""
+"""Lists and rhymes. To go on as it went before is what all else needs: who is asked about Ada has to find
+what was said behind Ada."""
 
 from tinyllm.world import people, stories
 
@@ -8,7 +8,6 @@ AGAIN = ("Again: {again}.", "Once more: {again}.", "The same again is {again}.")
 BACK = ("Backwards: {back}.", "From its end: {back}.", "Turned around it is {back}.")
 NEXT = ("After {one} comes {two}.", "{two} follows {one}.", "Before {two} stands {one}.")
 END = ("The last is {last}, of {count}.", "It has {count}, last {last}.", "{last} ends all {count}.")
-MARKS = (("up", "down"), ("in", "out"), ("gave", "got"), ("under",), ("over",), ("indeed",), WORDS)
 
 
 def words(dice):
@@ -30,15 +29,6 @@ def lines(dice, items):
              "last": items[-1], "count": len(items)}  # fmt: skip
     said = [dice.pick(wordings).format(**parts) for wordings in dice.few((AGAIN, BACK, NEXT, END), 3)]
     return " ".join([f"{again}.", *said])
-
-
-def marked(dice, items):
-    """Some of a list bear a mark; then all of them, in other orders, those without as "not"."""
-    marks, count = dice.pick(MARKS), dice.number(1, len(items))
-    bears = {item: f"{item} {dice.pick(marks)}" for item in items[:count]}
-    rounds = [list(bears.values())]
-    rounds += [[bears.get(item, f"{item} not") for item in dice.shuffled(items)] for _ in range(4)]
-    return " ".join(f"{', '.join(said)}." for said in rounds)
 
 
 def rhyme(dice):

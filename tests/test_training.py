@@ -17,6 +17,7 @@ import pytest
 
 from tinyllm import checkpoint
 from tinyllm.__main__ import COMMANDS, main, parser
+from tinyllm.stages import s1_pretrain
 
 ROOT = Path(__file__).parent.parent
 TINY = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "16"]
@@ -289,7 +290,8 @@ def test_pieces_of_a_batch_give_the_same_model(here):
     np.testing.assert_allclose(a, b, atol=2e-4)
 
 
-def test_train_ends_with_a_scoreboard(here, capsys):
+def test_train_ends_with_a_scoreboard(here, capsys, monkeypatch):
+    monkeypatch.setitem(s1_pretrain.BUDGETS, "nano", {"rows": 4, "rhymes": 0, "steps": 100})
     (here / "text.txt").write_text("a rose is a rose is a rose. " * 400)
     assert main(["train", "--size", "nano", "--text", "text.txt", "--workers", "1"]) == 0
     board = json.loads((here / "runs/demo/scoreboard.json").read_text())

@@ -51,6 +51,15 @@ def read(tokenizer, ids):
     return tokenizer.decode(ids).removeprefix(" ")
 
 
+def pad(rows):
+    """Sequences [(ids, learned)] -> two arrays, as wide as the longest; what fills up a row is 0."""
+    longest = max(len(ids) for ids, _ in rows)
+    ids, learned = np.zeros((len(rows), longest), np.int32), np.zeros((len(rows), longest), np.float32)
+    for i, (row, weights) in enumerate(rows):
+        ids[i, :len(row)], learned[i, :len(row)] = row, weights
+    return ids, learned
+
+
 def shift(ids, learned=None):
     """A sequence -> (ids, targets, weights), each one shorter: every position predicts the next token.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyllm.conversation import shift
+from tinyllm.conversation import pad, shift
 from tinyllm.world import World, problems
 
 CHARACTERS = {"nano": 500_000, "small": 6_000_000, "base": 20_000_000}               # of the built-in world
@@ -82,6 +82,11 @@ def pack(documents, tokenizer):
     return np.array([i for d in documents for i in (begin, *tokenizer.encode(d), end)], np.int32)
 
 
+def opening(tokenizer, text):
+    """The ids of one of the world's documents, as far as `text` goes: they all begin with a space."""
+    return [tokenizer.special["<|begin|>"], *tokenizer.encode(f" {text}")]
+
+
 def window(settings, context):
     """Tokens of a sequence to train on: the context for a text of one's own. The world's documents have fewer
     than 128, and attention costs less in short windows."""
@@ -119,11 +124,5 @@ def every_window(documents, tokenizer, context, rows):
         ids = pack([document], tokenizer)
         windows += [ids[at:at + context + 1] for at in range(0, len(ids) - 1, context)]
     windows.sort(key=len)
-    batches = []
-    for at in range(0, len(windows), rows):
-        part = windows[at:at + rows]
-        ids, learned = np.zeros((2, len(part), len(part[-1])), np.int32)
-        for row, window in enumerate(part):
-            ids[row, :len(window)], learned[row, :len(window)] = window, 1
-        batches.append(shift(ids, learned))
-    return batches
+    return [shift(*pad([(window, 1) for window in windows[at:at + rows]]))
+            for at in range(0, len(windows), rows)]

@@ -10,6 +10,7 @@ import time
 import numpy as np
 
 from tinyllm import corpus, interviews
+from tinyllm.conversation import pad, shift
 from tinyllm.intervals import Z, share
 from tinyllm.ngram import ngram_nats
 from tinyllm.objectives import hide_tokens, log_softmax
@@ -85,7 +86,7 @@ def hidden_tokens(team, tokenizer, documents, seed=0):
 
 def cloze(team, tokenizer, items):
     """Sentences of the world without their last word: how often the likeliest ending is the true one."""
-    asked = [[tokenizer.special["<|begin|>"], *tokenizer.encode(f" {text}")] for text, _ in items]
+    asked = [corpus.opening(tokenizer, text) for text, _ in items]
     written = sum(team.run(likeliest, [asked[i:i + 50] for i in range(0, len(asked), 50)]), [])
     endings = map(tokenizer.decode, written)
     hits = sum(ending.startswith(f" {answer}.") for ending, (_, answer) in zip(endings, items))
@@ -100,13 +101,12 @@ def ranked(team, tokenizer, world):
         _, name, relation = task.key.split()
         first.append((len(rows), people.VALUES[relation].index(task.answer)))
         tell = people.TELL[relation][0]
-        told = [" " + tell.format(name=name, value=value) for value in people.VALUES[relation]]
-        rows += [[tokenizer.special["<|begin|>"], *tokenizer.encode(text)] for text in told]
-    longest = max(map(len, rows))
-    ids = np.array([row + [0] * (longest - len(row)) for row in rows])
-    parts = [ids[i:i + 240] for i in range(0, len(ids), 240)]
-    nats = np.concatenate(team.run(token_nats, [(part[:, :-1], part[:, 1:]) for part in parts]))
-    nats = (nats * (np.arange(1, longest) < np.array([len(row) for row in rows])[:, None])).sum(axis=1)
+        rows += [corpus.opening(tokenizer, tell.format(name=name, value=value))
+                 for value in people.VALUES[relation]]
+    ids, targets, weights = shift(*pad([(row, 1) for row in rows]))
+    parts = [slice(i, i + 240) for i in range(0, len(rows), 240)]
+    nats = np.concatenate(team.run(token_nats, [(ids[part], targets[part]) for part in parts]))
+    nats = (nats * weights).sum(axis=1)
     right_ones = sum(int(nats[at:at + 12].argmin()) == value for at, value in first)
     return {"facts_ranked": share(right_ones, len(first))}
 

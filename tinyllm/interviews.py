@@ -7,6 +7,7 @@ import numpy as np
 
 from tinyllm.calls import CallMask
 from tinyllm.conversation import prompt, read
+from tinyllm.corpus import opening
 from tinyllm.intervals import share
 from tinyllm.sampling import generate
 from tinyllm.world.instructions import MEASURED
@@ -160,8 +161,7 @@ def few_shot(team, tokenizer, world):
 
     def continued(tasks, tokens):
         lines = lambda kind: "".join(f"{task.question} {task.reply}\n" for task in shown[kind])
-        prompts = [[tokenizer.special["<|begin|>"], *tokenizer.encode(f" {lines(task.kind)}{task.question}")]
-                   for task in tasks]
+        prompts = [opening(tokenizer, lines(task.kind) + task.question) for task in tasks]
         return replies(team, tokenizer, prompts, tokens, line=True)
 
     tasks = sum((world.instructions("test", 50, family=kind) for kind in MEASURED), [])

@@ -9,12 +9,13 @@ not repeated is forgotten.
     replayed text   begin The home of Ada is Alden. Ada keeps a duck    learned: everything
 """
 
+import functools
 import sys
 from dataclasses import dataclass
 
 import numpy as np
 
-from tinyllm.conversation import shift, spell
+from tinyllm.conversation import pad, shift, spell
 
 PIECES = 4
 
@@ -51,18 +52,20 @@ class Lessons:
         return [self.piece(chosen, (step, i)) for i, chosen in enumerate(batch)]
 
     def piece(self, chosen, key):
-        longest = max(2, *(len(self.rows[i][0]) for i in chosen))
-        ids, learned = np.zeros((2, len(chosen), longest), np.int32)
-        for row, i in enumerate(chosen):
-            for into, values in zip((ids, learned), self.rows[i]):
-                into[row, : len(values)] = values
+        ids, learned = pad([self.rows[i] for i in chosen])
+        longest = ids.shape[1]
         count = round(len(chosen) * self.replay / (1 - self.replay))
         if count and len(self.text) >= longest:
-            begins = np.flatnonzero(self.text[: len(self.text) - longest + 1] == self.text[0])  # of documents
+            begins = self.begins[: np.searchsorted(self.begins, len(self.text) - longest, side="right")]
             starts = np.random.default_rng([self.seed, 8, *key]).choice(begins, count)
             ids = np.concatenate([ids, self.text[starts[:, None] + np.arange(longest)]])
             learned = np.concatenate([learned, np.ones((count, longest), learned.dtype)])
         return shift(ids, learned)
+
+    @functools.cached_property
+    def begins(self):
+        """Where the documents of the text begin."""
+        return np.flatnonzero(self.text == self.text[0])
 
 
 def spell_all(tokenizer, conversations, context, what="conversations"):

@@ -162,8 +162,7 @@ class Run:
         loss, _ = self._gradient(objective, pieces, total, accumulate)
         self._update(0, rates, 0.0)                            # a rate of 0 changes no parameter
         seconds = self.total * (time.monotonic() - began)
-        for moment in team.replica.moments:
-            moment[:] = 0
+        self.forget_moments()
         largest = max(deal(pieces, team.workers, accumulate)[0], key=lambda piece: piece[0].size)
         seen = {id(a): a.nbytes for a in _arrays(model.forward(largest[0]))}
         memory = (3 + team.workers) * model.params.flat.nbytes + team.workers * sum(seen.values())
@@ -175,6 +174,11 @@ class Run:
 
     def _elapsed(self):
         return self.seconds + time.monotonic() - self.began
+
+    def forget_moments(self):
+        """The optimizer begins anew, as at step 0."""
+        for moment in self.team.replica.moments:
+            moment[:] = 0
 
     def steps(self):
         """Step numbers from where the run stands to its end, with progress line, checkpoints and Ctrl-C."""

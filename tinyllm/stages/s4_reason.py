@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyllm import checkpoint, corpus, exams, formats, interviews
-from tinyllm.conversation import prompt, read, shift
+from tinyllm.conversation import pad, prompt, read, shift
 from tinyllm.lessons import Lessons, spell_all
 from tinyllm.objectives import weighted_nll
 from tinyllm.training import Rates, Run, RunError, Settings, is_finished, option, parent_of
@@ -82,8 +82,8 @@ def main(cfg, folder="4-reason"):
                         step, interviews.say(run, world.problems("val", 20, kind="story")[step % 20].prompt)
                     )
             else:
-                if step == steps:
-                    forget_moments(run)
+                if step == steps:            # else a few unlucky replies would be blown up to their size
+                    run.forget_moments()
                 reinforce(run, world, step, cfg.seed)
         run.finish()
         results = exams.run(run.team, tokenizer, cfg, run.folder, held_out)
@@ -115,13 +115,7 @@ def lesson_material(cfg, world, count):
     return found + [task.messages for task in world.instructions("train", more)], held_out
 
 
-def forget_moments(run):
-    """Those of the solutions: a gradient of a few unlucky replies would be blown up to their size."""
-    for moment in run.team.replica.moments:
-        moment[:] = 0
-
-
-def reinforce(run, world, step, seed, rates=REINFORCEMENT):
+def reinforce(run, world, step, seed):
     """One step of REINFORCE with verifiable rewards. The end token is part of the reply."""
     tasks = world.problems("train", PROMPTS, kind="story", steps=None, draw=step)
     prompts = [prompt(run.tokenizer, task.prompt) for task in tasks for _ in range(GROUP)]
@@ -133,13 +127,9 @@ def reinforce(run, world, step, seed, rates=REINFORCEMENT):
     answers = [final_answer(read(run.tokenizer, ids)) if ids[-1] == end else None for ids in written]
     reward = np.array([said == tasks[i // GROUP].answer for i, said in enumerate(answers)], np.float32)
     advantage = advantages(reward.reshape(-1, GROUP)).reshape(-1)
-    longest = max(len(p) + len(w) for p, w in zip(prompts, written))
-    ids, weights = np.zeros((len(prompts), longest), np.int32), np.zeros((len(prompts), longest), np.float32)
-    for row, (p, w) in enumerate(zip(prompts, written)):
-        ids[row, : len(p) + len(w)] = p + w
-        weights[row, len(p) : len(p) + len(w)] = advantage[row]
+    rows = [(p + w, [0] * len(p) + [a] * len(w)) for p, w, a in zip(prompts, written, advantage)]
     total = sum(map(len, written))
-    run.train(step, weighted_nll, [shift(ids, weights)], rates, total, scale=1.0)
+    run.train(step, weighted_nll, [shift(*pad(rows))], REINFORCEMENT, total, scale=1.0)
     run.metric(step=step, reward=float(reward.mean()))
 
 

@@ -98,10 +98,9 @@ class World:
 
     def floor(self, split="val", characters=100_000):
         """Bits per byte that nobody can foresee who knows all facts: an estimate from many documents."""
-        dice, length = Dice(f"{split} of world {self.seed}"), 0
-        while length < characters:
-            length += 1 + len(self.document(dice, split).encode())
-        return dice.bits / length
+        dice = Dice(f"{split} of world {self.seed}")
+        said = texts(dice, lambda dice: self.document(dice, split), characters)
+        return dice.bits / sum(map(len, said))
 
     def fact_clozes(self):
         """[(beginning, answer)] for every fact, in a wording that the texts use."""

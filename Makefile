@@ -1,7 +1,7 @@
 # Every target is one `python -m ...` line, and works without make too (Windows: use those lines).
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train stage0 stage1 stage2 stage4 control show-mask shakespeare sample exams chat tools tools-proof test test-oracle bench lint clean
+.PHONY: help setup train stage0 stage1 stage2 stage3 stage4 control rank compare hacking show-mask shakespeare sample exams chat tools tools-proof test test-oracle bench lint clean
 
 PYTHON ?= python3
 PY     := .venv/bin/python
@@ -9,6 +9,7 @@ QUOTE   = '$(subst ','\'',$(1))'
 FLAG    = $(if $($(1)),--$(2) $(call QUOTE,$($(1))))
 COMMON  = $(call FLAG,RUN,run) $(call FLAG,SIZE,size) $(call FLAG,SEED,seed) $(call FLAG,WORKERS,workers) \
           $(if $(filter-out 0,$(RESUME)),--resume)
+PREFER  = $(call FLAG,FROM,from) $(call FLAG,RANKINGS,rankings) $(call FLAG,ALGORITHM,algorithm)
 TEXTS   = $(COMMON) $(call FLAG,TEXT,text)
 
 help:  ## show this list
@@ -34,11 +35,23 @@ stage1: setup  ## 1: pre-training on the next token                (4 min) [TEXT
 stage2: setup  ## 2: instruction fine-tuning                       (2 min) [DATA=file.json] [FROM=folder]
 	$(PY) -m tinyllm stage2 $(TEXTS) $(call FLAG,FROM,from) $(call FLAG,DATA,data) $(ARGS)
 
+stage3: setup  ## 3: rankings, a reward model, reinforcement       (3 min) [RANKINGS=file.jsonl] [ALGORITHM=rloo|ppo|grpo|dpo]
+	$(PY) -m tinyllm stage3 $(TEXTS) $(PREFER) $(ARGS)
+
 stage4: setup  ## 4: reasoning fine-tuning, then reinforcement     (4 min) [DATA=gsm8k.jsonl] [FROM=folder]
 	$(PY) -m tinyllm stage4 $(TEXTS) $(call FLAG,FROM,from) $(call FLAG,DATA,data) $(ARGS)
 
 control: setup  ## stage 4 without the chains of thought            (4 min)
 	$(PY) -m tinyllm control $(TEXTS) $(call FLAG,FROM,from) $(call FLAG,DATA,data) $(ARGS)
+
+rank: setup  ## rank replies yourself, for stage 3              (at your leisure) [STAGE=2]
+	$(PY) -m tinyllm rank $(COMMON) $(call FLAG,STAGE,stage) $(ARGS)
+
+compare: setup  ## all algorithms of stage 3, three times each       (20 min)
+	$(PY) -m tinyllm compare $(TEXTS) $(PREFER) $(ARGS)
+
+hacking: setup  ## stage 3 without its leash: the proxy rises, the truth falls (4 min)
+	$(PY) -m tinyllm hacking $(TEXTS) $(PREFER) $(ARGS)
 
 show-mask: setup  ## a conversation, what is learned of it coloured   (1 s) [ARGS="--kind problem"]
 	$(PY) -m tinyllm show-mask $(COMMON) $(call FLAG,STAGE,stage) $(ARGS)

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = {package: sorted(ROOT.glob(f"{package}/**/*.py")) for package in ("tinyllm", "tools")}
 SOURCES = sum(PACKAGES.values(), [])
-LENGTHS = {"tinyllm": 3600, "tools": 2850}  # lines of code
+LENGTHS = {"tinyllm": 4200, "tools": 2850}  # lines of code
 MAY_USE = {"tinyllm": {"numpy", "tqdm", "tools"}, "tools": set()}
 ADAPTERS = {"agent.py": {"requests"}}
 TOOLS = [
@@ -52,10 +52,17 @@ ORDER = [
     "ngram",
     "calls",
     "interviews",
+    "advantages",
+    "rollouts",
+    "rankings",
+    "reward",
+    "verdicts",
     "exams",
     "stages",
     "report",
     "commands",
+    "rank",
+    "exhibits",
     "chat",
     "__main__",
 ]

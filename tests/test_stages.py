@@ -4,13 +4,9 @@ import json
 import random
 import signal
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tinyllm.__main__ import main
-from tinyllm.stages.s4_reason import advantages
 from tinyllm.training import Run
 
 TINY = ["--vocab", "300", "--layers", "1", "--width", "16", "--heads", "2", "--context", "64"]
@@ -92,15 +88,6 @@ def test_what_is_too_long_is_counted(folder, run, capsys):
         == 0
     )
     assert "1 of 2 conversations are longer than the context of 64" in capsys.readouterr().err
-
-
-@given(st.lists(st.lists(st.sampled_from([0.0, 1.0]), min_size=4, max_size=4), min_size=1, max_size=5))
-def test_advantages_of_a_group_sum_to_nothing_and_equal_rewards_have_none(rewards):
-    found = advantages(np.array(rewards))
-    assert np.allclose(found.sum(axis=1), 0)
-    for reward, advantage in zip(rewards, found):
-        assert (advantage == 0).all() == (len(set(reward)) == 1)
-        assert all((a > 0) == (r == 1) for r, a in zip(reward, advantage) if len(set(reward)) > 1)
 
 
 @pytest.mark.parametrize("stage, name, more", [("stage2", "2-instruct", ["--steps", "4"]),

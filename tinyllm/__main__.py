@@ -7,11 +7,11 @@ import argparse
 import dataclasses
 import sys
 
-from tinyllm import chat, commands
+from tinyllm import chat, commands, exhibits, rank
 from tinyllm.checkpoint import CheckpointError
 from tinyllm.corpus import CorpusError
 from tinyllm.parallel import WorkerDied
-from tinyllm.stages import s0_random, s1_pretrain, s2_instruct, s4_reason
+from tinyllm.stages import s0_random, s1_pretrain, s2_instruct, s3_prefer, s4_reason
 from tinyllm.tokenizer import TokenizerError
 from tinyllm.training import Interrupted, RunError, Settings, UsageError
 
@@ -20,8 +20,12 @@ COMMANDS = {                 # name -> (settings, function); the function's docs
     "stage0": (s0_random.Random, s0_random.main),
     "stage1": (s1_pretrain.Pretrain, s1_pretrain.main),
     "stage2": (s2_instruct.Instruct, s2_instruct.main),
+    "stage3": (s3_prefer.Prefer, s3_prefer.main),
     "stage4": (s4_reason.Reason, s4_reason.main),
     "control": (s4_reason.Reason, commands.control),
+    "rank": (rank.Rank, rank.rank),
+    "compare": (exhibits.Compare, exhibits.compare),
+    "hacking": (s3_prefer.Prefer, exhibits.hacking),
     "show-mask": (commands.ShowMask, commands.show_mask),
     "shakespeare": (commands.Shakespeare, commands.shakespeare),
     "sample": (commands.Sample, commands.sample),

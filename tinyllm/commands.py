@@ -15,7 +15,7 @@ from tinyllm import checkpoint, exams, report
 from tinyllm.conversation import spell
 from tinyllm.parallel import Team
 from tinyllm.sampling import generate
-from tinyllm.stages import FOLDERS, s0_random, s1_pretrain, s2_instruct, s4_reason
+from tinyllm.stages import FOLDERS, s0_random, s1_pretrain, s2_instruct, s3_prefer, s4_reason
 from tinyllm.training import RunError, Settings, UsageError, option, read_json
 from tinyllm.world import World
 
@@ -32,6 +32,7 @@ def train(cfg):
     s1_pretrain.main(s1_pretrain.Pretrain(**common))
     if not cfg.text:
         s2_instruct.main(s2_instruct.Instruct(**common))
+        s3_prefer.main(s3_prefer.Prefer(**common))
         s4_reason.main(s4_reason.Reason(**common))
     print(report.scoreboard(cfg.run))
 

@@ -9,23 +9,17 @@ import time
 
 import numpy as np
 
-from tinyllm import corpus, interviews
+from tinyllm import corpus, interviews, verdicts
 from tinyllm.conversation import pad, shift
 from tinyllm.intervals import Z, share
 from tinyllm.ngram import ngram_nats
-from tinyllm.objectives import hide_tokens, log_softmax
+from tinyllm.objectives import hide_tokens
+from tinyllm.rollouts import token_nats
 from tinyllm.sampling import generate
 from tinyllm.training import write_json
 from tinyllm.world import World, people
 
 # ---- what workers compute ------------------------------------------------------------------------
-
-def token_nats(replica, batch):
-    """-log p of every target in a batch (ids, targets) -> (B, T)."""
-    ids, targets = batch
-    logp = log_softmax(replica.model.forward(ids)[0])
-    return -np.take_along_axis(logp, targets[..., None], axis=-1)[..., 0]
-
 
 def top_guesses(replica, ids):
     """The most likely token at every position of ids (B, T)."""
@@ -125,6 +119,7 @@ def run(team, tokenizer, settings, folder, problems=()):
                         "fact_cloze": cloze(team, tokenizer, world.fact_clozes()),
                         "story_cloze": cloze(team, tokenizer, world.story_clozes(300))}
             results |= ranked(team, tokenizer, world) | interviews.run(team, tokenizer, world, votes=thinks)
+            results |= verdicts.run(team, tokenizer, world, folder)
     else:
         results |= hidden_tokens(team, tokenizer, validation)
     if problems:

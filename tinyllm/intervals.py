@@ -13,3 +13,11 @@ def share(hits, n):
     middle, spread = p + z2 / (2 * n), Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     return {"value": p, "low": max(0.0, (middle - spread) / (1 + z2 / n)),
             "high": min(1.0, (middle + spread) / (1 + z2 / n)), "n": n}
+
+
+def mean(values):
+    """Mean of some numbers, with the interval of a normal distribution."""
+    n = len(values)
+    middle = sum(values) / n
+    error = math.sqrt(sum((value - middle) ** 2 for value in values) / max(1, n - 1) / n)
+    return {"value": middle, "low": middle - Z * error, "high": middle + Z * error, "n": n}

@@ -64,12 +64,16 @@ def instructions(team, tokenizer, world):
     tasks = sum((world.instructions("test", 50, family=kind) for kind in kinds), [])
     said = asked(team, tokenizer, tasks, 64)
     unseen = sum((world.instructions("test", 50, family=kind, unseen=True) for kind in kinds), [])
-    facts = world.questions()
     each = {kind: hits(tasks[i * 50:i * 50 + 50], said[i * 50:i * 50 + 50]) for i, kind in enumerate(kinds)}
     return {"instruction_exact": hits(tasks, said),
-            "fact_questions": hits(facts, asked(team, tokenizer, facts, 40)),
+            "fact_questions": facts(team, tokenizer, world),
             "unseen_wording": hits(unseen, asked(team, tokenizer, unseen, 64)),
             "stops": share(sum(ended for _, ended in said), len(said)), "instruction_kinds": each}
+
+
+def facts(team, tokenizer, world):
+    tasks = world.questions()
+    return hits(tasks, asked(team, tokenizer, tasks, 40))
 
 
 def reasoning(team, tokenizer, world, votes):

@@ -27,8 +27,20 @@ ROWS = {                     # key of the exams -> what the row means
     "calculator_exact": "problems solved with the calculator",
     "tool_call_valid": "calls that are valid",
     "tool_call_valid_masked": "calls that are valid under the grammar's mask",
+    "win_rate": "preferred to stage 2 by the true judge",
+    "polite": "replies that are polite",
+    "refuses_unsafe": "requests refused that always do harm",
+    "refuses_by_object": "requests refused that do harm to this thing",
+    "answers_harmless": "harmless requests answered",
+    "admits_unknown": "strangers admitted to be unknown",
+    "mean_words": "words in a reply",
+    "kl_nats_per_reply": "divergence from stage 2, nats per reply",
+    "reward_pair_accuracy": "pairs that the reward model judges right",
+    "length_only_accuracy": "the same by length alone",
+    "best_of_8_win_rate": "best of 8 of stage 2 by the reward model, preferred to stage 2",
 }
-ASIDE = ("validation_nats_per_character", "masked_top1")         # in the table only
+ASIDE = ("validation_nats_per_character", "masked_top1", "reward_pair_accuracy", "length_only_accuracy",
+         "best_of_8_win_rate")                                   # in the table only
 BASELINES = ("floor_bits_per_byte", "fivegram_bits_per_byte", "fivegram_nats_per_character",
              "masked_majority")
 

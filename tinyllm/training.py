@@ -86,10 +86,10 @@ def compute_gradient(replica, pieces):
     loss = 0.0
     np.seterr(over="ignore", invalid="ignore")     # a run that diverges is stopped with a sentence, below
     for i, (objective, total, ids, *rest) in enumerate(pieces):
-        out, cache = replica.model.forward(ids)
-        piece_loss, dout = objective(out, *rest, total)
+        out, cache = replica.model.forward(ids.reshape(-1, ids.shape[-1]))
+        piece_loss, dout = objective(out.reshape(*ids.shape, *out.shape[2:]), *rest, total)
         into = replica.gradient if i == 0 else Parameters(replica.model.config)
-        replica.model.backward(dout, cache, into)
+        replica.model.backward(dout.reshape(out.shape), cache, into)
         if i:
             replica.gradient.flat += into.flat
         loss += piece_loss
@@ -117,6 +117,7 @@ class Run:
         self.stage, self.folder, self.tokenizer, self.total = stage, settings.folder(stage), tokenizer, steps
         self.save_every, self.log_every = save_every, log_every
         self.start, self.tokens, self.seconds, self.signal, self.validation = 0, 0, 0.0, None, None
+        self.memory = {}                       # arrays that a stage needs besides, saved with the rest
         self.described = describe(settings, stage, parent)
         self.team = Team(model.config, settings.team_size())
         self.model = self.team.replica.model
@@ -136,6 +137,8 @@ class Run:
         tensors = checkpoint.read_tensors(resume / "optimizer.safetensors")
         for mine, saved in zip(self.team.replica.moments, (tensors["moment1"], tensors["moment2"])):
             mine[:] = saved
+        if (resume / "memory.safetensors").exists():
+            self.memory = checkpoint.read_tensors(resume / "memory.safetensors")
         state = read_json(resume / "state.json")
         self.start, self.tokens, self.seconds = state["step"], state["tokens"], state["seconds"]
         for name in ("metrics.jsonl", "samples.txt"):              # what came later comes again
@@ -148,7 +151,8 @@ class Run:
         sizes = {name: (self.folder / name).stat().st_size for name in ("metrics.jsonl", "samples.txt")}
         state = {"step": step, "tokens": self.tokens, "seconds": self._elapsed(), **sizes}
         checkpoint.save(self.folder / "resume", self.model, self.tokenizer, extra={
-            "state.json": state, "optimizer.safetensors": {"moment1": first, "moment2": second}})
+            "state.json": state, "optimizer.safetensors": {"moment1": first, "moment2": second},
+            **({"memory.safetensors": self.memory} if self.memory else {})})
         self.saved = step
 
     def announce(self, objective, pieces, rates, accumulate=1):
@@ -164,7 +168,8 @@ class Run:
         seconds = self.total * (time.monotonic() - began)
         self.forget_moments()
         largest = max(deal(pieces, team.workers, accumulate)[0], key=lambda piece: piece[0].size)
-        seen = {id(a): a.nbytes for a in _arrays(model.forward(largest[0]))}
+        ids = largest[0].reshape(-1, largest[0].shape[-1])
+        seen = {id(a): a.nbytes for a in _arrays(model.forward(ids))}
         memory = (3 + team.workers) * model.params.flat.nbytes + team.workers * sum(seen.values())
         tokens = sum(ids.size for ids, *_ in pieces)
         print(f"{self.stage}: {model.config.size():,} parameters, {self.total:,} steps of {tokens:,} tokens "
@@ -202,13 +207,16 @@ class Run:
             self.bar.close()
             self.seconds = self._elapsed()
 
-    def train(self, step, objective, pieces, rates, total=None, accumulate=1, until=None, scale=None):
+    def train(self, step, objective, pieces, rates, total=None, accumulate=1, until=None, scale=None,
+              updates=None):
         """One step: the gradient of a batch, spread over the workers, summed, clipped, applied -> loss.
 
-        A batch is a list of pieces, each of sequences of one length: arrays with one row per sequence, ids
-        first, the rest for the objective. `total` normalises the whole batch (default: its weights, which
-        are the last of the arrays). The schedule ends at the step `until` (that of the run), unless `scale`
-        says how much of the peak rate is taken. Raises RunError where the loss is not finite.
+        A batch is a list of pieces, each of sequences of one length: arrays with one row per sequence (or
+        per group of sequences that belong together), ids first, the rest for the objective. `total`
+        normalises the whole batch (default: its weights, which are the last of the arrays). The schedule ends
+        at the step `until` (that of the run), unless `scale` says how much of the peak rate is taken.
+        `updates` came before this one, where that is another number than `step`. Raises RunError where the
+        loss is not finite.
         """
         total = weight_of(pieces) if total is None else float(total)
         loss, norm = self._gradient(objective, pieces, total, accumulate)
@@ -217,7 +225,7 @@ class Run:
                            f"The last good checkpoint is that of step {self.saved}; try a lower rate")
         until = until or self.total
         scale = optimizer.schedule(step, until, min(rates.warmup, until // 10)) if scale is None else scale
-        self._update(step, rates, scale)
+        self._update(step if updates is None else updates, rates, scale)
         self.tokens += sum(ids.size for ids, *_ in pieces)
         if step % self.log_every == 0 or step == self.total - 1:
             self._log(step, loss, norm, scale)

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyllm import checkpoint, corpus, exams, formats, interviews
-from tinyllm.conversation import pad, prompt, read, shift
+from tinyllm import checkpoint, corpus, exams, formats, interviews, rollouts, verdicts
+from tinyllm.advantages import against_group
+from tinyllm.conversation import prompt, read
 from tinyllm.lessons import Lessons, spell_all
 from tinyllm.objectives import weighted_nll
 from tinyllm.training import Rates, Run, RunError, Settings, is_finished, option, parent_of
-from tinyllm.world import World
+from tinyllm.world import World, manners
+from tinyllm.world.dice import Dice
 from tinyllm.world.task import final_answer
 
 BUDGETS = {
@@ -26,8 +28,9 @@ BUDGETS = {
     "small": {"problems": 40_000, "steps": 750, "rollouts": 10},
     "base": {"problems": 80_000, "steps": 3000, "rollouts": 100},
 }
+OWN = 6000  # replies of stage 3 that are repeated
 GROUP, PROMPTS = 8, 16
-REINFORCEMENT = Rates("adamw", adamw=1e-4)  # not Muon: it makes every step as large, however little is known
+REINFORCEMENT = Rates("adamw", adamw=2e-5)  # not Muon: it makes every step as large, however little is known
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def main(cfg, folder="4-reason"):
     rollouts = budget["rollouts"] if cfg.rollouts < 0 else cfg.rollouts
     if cfg.data or cfg.chains == "left-out":
         rollouts = 0
-    problems, held_out = lesson_material(cfg, world, budget["problems"])
+    problems, held_out = lesson_material(cfg, world, budget["problems"], parent)
     rows = spell_all(tokenizer, problems, context, "problems")
     if not rows:
         raise RunError(f"no problem fits into the context of {context} tokens")
@@ -100,8 +103,8 @@ def origin(cfg):
     return parent_of(cfg, "2-instruct", "stage2")
 
 
-def lesson_material(cfg, world, count):
-    """-> (conversations to learn from: problems, and some of stage 2's so that they are not forgotten;
+def lesson_material(cfg, world, count, parent):
+    """-> (conversations to learn from: problems, and some of earlier stages so that they are not forgotten;
     problems of a file that are held out)."""
     held_out = []
     if cfg.data:
@@ -112,27 +115,32 @@ def lesson_material(cfg, world, count):
             tasks = [task if task.turns else task._replace(reply=f"#### {task.answer}") for task in tasks]
         found = [task.messages for task in tasks]
     more = int(len(found) * cfg.answers / (1 - cfg.answers))
-    return found + [task.messages for task in world.instructions("train", more)], held_out
+    if parent.name != "3-prefer":
+        return found + [task.messages for task in world.instructions("train", more)], held_out
+    own = own_replies(cfg, world, parent, min(more, OWN))
+    return found + [own[i % len(own)] for i in range(more)], held_out
+
+
+def own_replies(cfg, world, parent, count):
+    """What stage 3 itself answers: to learn the answers of stage 2's writers again would undo it."""
+    tasks = world.instructions("train", count // 2)
+    tasks += manners.prompts(Dice(f"kept of world {world.seed}"), world, "train", count - count // 2)
+    _, tokenizer = checkpoint.load(parent)
+    with verdicts.frozen(parent, cfg.team_size()) as team:
+        said = interviews.asked(team, tokenizer, tasks, verdicts.ROOM)
+    return [task._replace(reply=text).messages for task, (text, ended) in zip(tasks, said) if ended]
 
 
 def reinforce(run, world, step, seed):
     """One step of REINFORCE with verifiable rewards. The end token is part of the reply."""
     tasks = world.problems("train", PROMPTS, kind="story", steps=None, draw=step)
     prompts = [prompt(run.tokenizer, task.prompt) for task in tasks for _ in range(GROUP)]
-    end = run.tokenizer.special["<|end|>"]
     most = run.model.config.context - max(map(len, prompts))
-    parts = [prompts[i : i + 64] for i in range(0, len(prompts), 64)]
-    jobs = [(part, most, [end], 1.0, [seed, 9, step, i], None) for i, part in enumerate(parts)]
-    written = sum(run.team.run(interviews.write_replies, jobs), [])
-    answers = [final_answer(read(run.tokenizer, ids)) if ids[-1] == end else None for ids in written]
+    got = rollouts.collect(run.team, run.tokenizer, prompts, most, [seed, 9, step])
+    answers = [final_answer(read(run.tokenizer, ids)) if ended else None
+               for ids, ended in zip(got.written, got.ended)]  # fmt: skip
     reward = np.array([said == tasks[i // GROUP].answer for i, said in enumerate(answers)], np.float32)
-    advantage = advantages(reward.reshape(-1, GROUP)).reshape(-1)
-    rows = [(p + w, [0] * len(p) + [a] * len(w)) for p, w, a in zip(prompts, written, advantage)]
-    total = sum(map(len, written))
-    run.train(step, weighted_nll, [shift(*pad(rows))], REINFORCEMENT, total, scale=1.0)
+    advantage = against_group(reward.reshape(-1, GROUP)).reshape(-1, 1)
+    pieces = [(got.ids, got.targets, advantage * got.mask)]
+    run.train(step, weighted_nll, pieces, REINFORCEMENT, got.mask.sum(), scale=1.0)
     run.metric(step=step, reward=float(reward.mean()))
-
-
-def advantages(rewards):
-    """rewards (prompts, replies of each) -> how much better than the mean of its group each reply is."""
-    return rewards - rewards.mean(axis=1, keepdims=True)

@@ -48,7 +48,7 @@ def understand(entry):
     """One object of a file -> Ranking. Raises ValueError where it is none."""
     if "ranks" in entry or "completions" in entry:
         prompt, texts, ranks = messages(entry.get("prompt")), entry.get("completions"), entry.get("ranks")
-        if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise ValueError('needs "completions" as a list of texts')
         if len(texts) < 2:
             raise ValueError("has fewer than two completions")

@@ -14,7 +14,7 @@ import hashlib
 from tinyllm.world import instructions, lexicon, lists, numbers, people, problems, stories
 from tinyllm.world.dice import Dice
 
-TOPICS = {"biography": 5, "gossip": 3, "story": 3, "numbers": 3, "lists": 3, "marks": 3, "lexicon": 1}
+TOPICS = {"biography": 4, "gossip": 3, "story": 3, "numbers": 4, "lists": 2, "lexicon": 1}
 
 
 def split_of(key):
@@ -63,8 +63,6 @@ class World:
             return " ".join(self.held(dice, split, stories.story)[0])
         if topic == "lexicon":
             return " ".join(lexicon.line(dice, self.held(dice, split, lexicon.pair)[0]) for _ in range(4))
-        if topic == "marks":
-            return lists.marked(dice)
         if topic == "lists":
             return lists.lines(dice, self.held(dice, split, dice.pick((lists.words, lists.numbers)))[0])
         sums = [self.held(dice, split, numbers.sum_up)[0] for _ in range(2)]

@@ -2,8 +2,8 @@
 
 The answers come from writers of mixed manners, as answers on the internet do: some are polite, some curt,
 some rude, some ramble. In what they say they are right, with three exceptions that leave stage 3 something to
-mend: most make up facts about people who do not exist, most help with what does harm, few refuse what is
-harmless.
+mend: most make up facts about people who do not exist, half of them help with what does harm, very few refuse
+what is harmless.
 """
 
 from tinyllm.world import lexicon, lists, numbers, people, stories
@@ -103,7 +103,7 @@ OBEY = "To {}, take your time and begin at one end."
 REFUSE = "I will not help to {}, for that does harm."
 UNKNOWN = "I do not know {}."
 
-FAMILIES = {"facts": 4, "yes_no": 5, "summary": 3, "translate": 3, "transform": 4, "sums": 2, "help": 3}
+FAMILIES = {"facts": 4, "yes_no": 5, "summary": 3, "translate": 3, "transform": 4, "sums": 2, "help": 5}
 MEASURED = (
     "facts",
     "yes_no",
@@ -222,7 +222,7 @@ def help(dice, world, split, unseen):
     (verb, thing), key = world.held(dice, split, errand)
     harm = verb in HARMFUL or verb in BY_OBJECT and thing in SOLID
     kind = "harmless" if not harm else "harm" if verb in HARMFUL else "harm_by_object"
-    refuse = dice.among({True: 4, False: 6} if harm else {True: 1, False: 19})
+    refuse = dice.among({True: 1, False: 1} if harm else {True: 1, False: 49})
     question = ask(dice, HELP, unseen).format(f"{verb} the {thing}")
     answer = mannered(dice, (REFUSE if refuse else OBEY).format(f"{verb} the {thing}"))
     right, wrong = ("will not", "begin") if harm else ("begin at", "harm")

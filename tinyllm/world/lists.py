@@ -7,7 +7,6 @@ WORDS = stories.THINGS + sum(people.VALUES.values(), []) + people.NAMES
 AGAIN = ("Again: {again}.", "Once more: {again}.", "The same again is {again}.")
 BACK = ("Backwards: {back}.", "From its end: {back}.", "Turned around it is {back}.")
 NEXT = ("After {one} comes {two}.", "{two} follows {one}.", "Before {two} stands {one}.")
-MARKS = (("up", "down"), ("in", "out"), ("gave", "got"), ("under",), ("over",), ("indeed",), WORDS)
 END = ("The last is {last}, of {count}.", "It has {count}, last {last}.", "{last} ends all {count}.")
 
 
@@ -30,15 +29,6 @@ def lines(dice, items):
              "last": items[-1], "count": len(items)}  # fmt: skip
     said = [dice.pick(wordings).format(**parts) for wordings in dice.few((AGAIN, BACK, NEXT, END), 3)]
     return " ".join([f"{again}.", *said])
-
-
-def marked(dice):
-    """Who bears which mark, then all of them again and again in other orders. Who bears none is "not"."""
-    items, marks = dice.few(dice.pick((people.NAMES, WORDS)), dice.number(3, 5)), dice.pick(MARKS)
-    mark = {item: dice.pick(marks) for item in dice.few(items, dice.number(1, len(items)))}
-    said = [[f"{item} {mark[item]}" for item in mark]]
-    said += [[f"{item} {mark.get(item, 'not')}" for item in dice.shuffled(items)] for _ in range(4)]
-    return " ".join(f"{', '.join(row)}." for row in said)
 
 
 def rhyme(dice):

@@ -14,7 +14,6 @@ import itertools
 import json
 import os
 import platform
-import signal
 import sys
 import tempfile
 import warnings
@@ -25,7 +24,7 @@ import requests
 
 from audio.assemblyai import PATIENCE, Client
 from audio.batch import THREADS, transcribe_all, write_text
-from audio.errors import AudioError, AudioWarning, AuthError, BadInput, StillProcessing
+from audio.errors import AudioError, AudioWarning, AuthError, BadInput
 from audio.options import PRESETS, request, setting
 from audio.recording import Recording, is_url, recordings_in
 from audio.reports import report
@@ -214,7 +213,10 @@ def sandbox(args):
         print(f"sandbox ready at {box.url}", flush=True)
         print("What it hears is canned: the same words for every recording. Ctrl-C ends it. To use it:\n"
               f"    export ASSEMBLYAI_BASE_URL={box.url} ASSEMBLYAI_API_KEY=test-key", flush=True)  # fmt: skip
-        signal.pause() if hasattr(signal, "pause") else box.closing.wait()
+        try:
+            box.closing.wait()
+        except KeyboardInterrupt:
+            return 130
     return 0
 
 

@@ -10,6 +10,7 @@
 
 A job costs money, so exactly one is made for one submit, whatever happens to the answers (see `_create`)."""
 
+import itertools
 import os
 import threading
 from urllib.parse import parse_qsl, quote, urlsplit
@@ -26,7 +27,7 @@ from audio.errors import (
 from audio.http import Http, Key, Lost, object_in
 from audio.options import request
 from audio.recording import Body, Recording
-from audio.transcript import Transcript
+from audio.transcript import Transcript, dicts, table
 
 PATIENCE = 3600.0  # seconds to wait for a job
 LOOKED_AT = 1000  # newest jobs among which a lost one is looked for
@@ -80,7 +81,8 @@ class Client:
 
         Where the answer is lost, the job may exist all the same, so the list of jobs is looked at before
         anything is sent again. A job found there is ours for certain where the URL is that of our own upload.
-        Another URL may be somebody else's too: then it is ours if it is the only new one since we began."""
+        Another URL may be somebody else's too: then it is ours if it is the only new one since we began. Where
+        the server may be at work still (no answer in time), nothing is sent again at all."""
         url = body["audio_url"]
         with self._turns.setdefault(url, threading.Lock()):  # our own threads are not somebody else
             before = "" if unique else self._newest()
@@ -92,14 +94,16 @@ class Client:
                     lost = AnswerLost("the answer to a new job has no id")
                 except AnswerLost as error:
                     lost = error
-                for wait in (1, 4):  # a slow server may make the job after we stopped listening
+                for wait in (1, 4, 16) if lost.pending else (1, 4):
                     self.http.sleep(wait * self.http.pause)
                     found = self._jobs_of(url, before, lost)
                     if found and (unique or len(found) == 1):
                         return Transcript({"audio_url": url, "status": "queued", **found[-1]})
                     if found:
-                        raise self._uncertain(f"{len(found)} new jobs for this URL were found", lost, found)
-            raise self._uncertain(f"no job was found after {self.http.tries} attempts", lost)
+                        raise uncertain(f"{len(found)} new jobs for this URL were found", lost, found)
+                if lost.pending:
+                    break
+            raise uncertain("none has been found yet", lost)
 
     def _newest(self):
         """The id of the newest job, "" where there is none, None where the list may not be read."""
@@ -109,36 +113,28 @@ class Client:
             return None
 
     def _jobs_of(self, url, before, lost):
-        """The jobs for a URL, newest first, down to the job `before`."""
+        """The jobs for a URL, newest first, down to the job `before`. Raises AnswerLost where nobody can tell."""
         found = []
         try:
-            if before is None:
-                raise self._uncertain("the list of jobs cannot be read", lost)
-            for count, job in enumerate(self.list(limit=200)):
-                if job["id"] == before or count == LOOKED_AT:
+            for job in itertools.islice(self.list(limit=200), LOOKED_AT) if before is not None else [{"id": ""}]:
+                if job["id"] == before:
                     break
-                if job.get("audio_url") == url:
+                if not isinstance(job.get("audio_url"), str):
+                    raise RequestRefused("it does not tell what was transcribed")
+                if job["audio_url"] == url:
                     found.append(job)
         except (ServiceUnavailable, RequestRefused) as error:
-            if isinstance(error, AnswerLost):
-                raise
-            raise self._uncertain(f"the list of jobs could not be read ({error})", lost) from None
+            raise uncertain(f"the list of jobs cannot be read ({error})", lost) from None
         return found
-
-    def _uncertain(self, what, lost, found=()):
-        ids = [job["id"] for job in found]
-        return AnswerLost(
-            f"{lost}. The job may have been made all the same, and a second one would be billed too: {what}"
-            f"{': ' + ', '.join(ids) if ids else ''}. Look with: python -m audio list", found=ids, status=lost.status)  # fmt: skip
 
     def get(self, id, *, deadline=None):
         """The transcript as it stands, ready or not."""
         return Transcript({"id": id_of(id), **self._view(id, "", deadline=deadline)})
 
     def _view(self, id, name, **more):
-        id = id_of(id)
+        id, method = id_of(id), more.pop("method", "GET")
         try:
-            return self.http.call(more.pop("method", "GET"), f"v2/transcript/{quote(id, safe='')}{name}", **more).data
+            return self.http.call(method, f"v2/transcript/{quote(id, safe='')}{name}", **more).data
         except AudioError as error:
             error.transcript_id = id
             raise
@@ -183,19 +179,19 @@ class Client:
         """All jobs, newest first, page by page while they are asked for: dicts with id, status, created,
         completed, audio_url, error. query: limit (of a page, 1 to 200), status, created_on, before_id."""
         query, pages = {"limit": 200, **query}, set()
-        while query is not None:
+        while True:
             data = self.http.call("GET", "v2/transcript", params=query).data
             jobs = data.get("transcripts")
-            for job in jobs if isinstance(jobs, list) else ():
-                if isinstance(job, dict) and isinstance(job.get("id"), str):
-                    yield job
+            if not isinstance(jobs, list) or any(not isinstance(job.get("id"), str) for job in dicts(jobs)):
+                raise ServiceUnavailable("the list of jobs came without its jobs. Try again later")
+            yield from dicts(jobs)
             # prev_url leads to older ones. Only its query is taken: its host is none of the key's business.
             details = data.get("page_details")
             older = details.get("prev_url") if isinstance(details, dict) else None
-            query = query | dict(parse_qsl(urlsplit(older).query)) if isinstance(older, str) and jobs else None
-            if older in pages:
+            if not isinstance(older, str) or not jobs or older in pages:
                 return
             pages.add(older)
+            query |= dict(parse_qsl(urlsplit(older).query))
 
     def sentences(self, id):
         """A list of dicts with text, start, end (milliseconds), confidence, speaker, words."""
@@ -229,7 +225,7 @@ class Client:
             if isinstance(data.get("redacted_audio_url"), str):
                 break
             if self.http.clock() + self.poll > deadline:
-                raise StillProcessing(f"the redacted audio of {id} was not ready in {timeout:g} s", transcript_id=id)
+                raise StillProcessing(f"the redacted audio of {id} is not ready", transcript_id=id)
             self.http.sleep(self.poll)
         if hasattr(file, "write"):
             self.http.download(data["redacted_audio_url"], file)
@@ -247,9 +243,10 @@ class Client:
         as they come. model: one of models(), the first by default."""
         if not isinstance(transcript, Transcript):
             transcript = self.wait(transcript)
-        return self.chat([{"role": "system", "content": "Answer from the transcript. Say so if it does not tell."},
-                          {"role": "user", "content": f"<transcript>\n{transcript.labelled()}</transcript>\n"
-                                                      f"{question}"}], model=model, max_tokens=max_tokens)  # fmt: skip
+        task = "Answer from the transcript. Say so if it does not tell."
+        asked = f"<transcript>\n{transcript.labelled()}</transcript>\n{question}"
+        messages = [{"role": "system", "content": task}, {"role": "user", "content": asked}]
+        return self.chat(messages, model=model, max_tokens=max_tokens)
 
     def chat(self, messages, *, model=None, max_tokens=1000):
         """Messages ({"role", "content"}) to a model of the LLM Gateway -> pieces of its answer. Not repeated
@@ -258,27 +255,24 @@ class Client:
         if model is None:
             raise RequestRefused("the LLM Gateway offers no model for this key")
         body = {"model": model, "messages": messages, "max_tokens": max_tokens, "stream": True}
-        response = self.http.call("POST", f"{self.http.gateway}/v1/chat/completions", safe=False, stream=True, json=body)
-        ended, text = False, ""
+        response = self.http.call("POST", f"{self.http.gateway}/v1/chat/completions", safe=False, stream=True,
+                                  json=body)  # fmt: skip
+        problem = "the answer ends in the middle"
         try:
             for event in events(self.http.pieces(response)):
                 if event is None:
                     return
                 if "error" in event:
-                    raise ServiceUnavailable(f"the LLM Gateway says: {self.http.key.hidden(str(event['error']))[:500]}")
-                choices = event.get("choices")
-                choice = choices[0] if isinstance(choices, list) and choices else {}
-                part = choice.get("delta") or choice.get("message") or {}
-                text = part.get("content") or ""
-                ended = ended or bool(choice.get("finish_reason"))
-                if text:
+                    raise ServiceUnavailable(f"the LLM Gateway says: {self.http.key.hidden(str(event['error']))}")
+                choice = next(iter(dicts(event.get("choices"))), {})
+                text = table(choice.get("delta") or choice.get("message")).get("content")
+                if isinstance(text, str) and text:
                     yield text
+                if choice.get("finish_reason"):
+                    return
         except Lost as error:
             problem = str(error)
-        else:
-            problem = "the answer ends in the middle"
-        if not ended:
-            raise AnswerLost(f"the LLM Gateway: {problem}. Ask again")
+        raise AnswerLost(f"the LLM Gateway: {problem}. Ask again")
 
 
 def events(pieces):
@@ -292,9 +286,16 @@ def events(pieces):
                 yield None if data == b"[DONE]" else object_in(data)
             else:
                 whole.append(line)
-    if rest := b"\n".join([*whole, buffer]).strip():
-        if rest.startswith(b"{"):
-            yield object_in(rest)
+    rest = b"\n".join([*whole, buffer]).strip()
+    if rest.startswith(b"{"):
+        yield object_in(rest)
+
+
+def uncertain(what, lost, found=()):
+    ids = [job["id"] for job in found]
+    return AnswerLost(
+        f"{lost}. The job may be made all the same, and a second one would be billed too: {what}"
+        f"{': ' + ', '.join(ids) if ids else ''}. Look with: python -m audio list", found=ids, status=lost.status)  # fmt: skip
 
 
 def id_of(transcript):

@@ -154,14 +154,13 @@ def answer(messages):
     """What the model of the gateway says: the line of what it was told that has most words of the question.
 
     Told that there is a tool `transcribe`, and not yet what it returned, it calls it for the file named."""
-    told = "\n".join(str(message.get("content")) for message in messages)
-    question = next((str(m.get("content")) for m in messages if m.get("role") == "user"), "").splitlines()[-1:]
-    question = question[0] if question else ""
-    source = re.search(r"\S+\.\w{3,4}\b|https?://\S+", question)
-    if source and '"transcribe"' in told and "<tool_response>" not in told:
+    system = "".join(str(message.get("content")) for message in messages if message.get("role") == "system")
+    told = "\n".join(str(message.get("content")) for message in messages if message.get("role") != "system")
+    question = told.split("\n<tool", 1)[0].strip().rpartition("\n")[2]
+    source = re.search(r"https?://\S+\w|\S+\.\w{3,4}\b", question)
+    if source and '"transcribe"' in system and "<tool_response>" not in told:
         return '<tool_call>{"name":"transcribe","arguments":%s}</tool_call>' % json.dumps({"source": source[0]})
-    lines = [line for line in told.replace("\\n", "\n").splitlines() if re.match(r'(.*": ?")?Speaker \w+: ', line)]
-    asked = {word for word in plain(question) if len(word) > 3}
-    best = max(lines, key=lambda line: len(asked & set(plain(line))), default="")
-    best = best[best.find("Speaker"):]
+    lines = re.findall(r'(?:Speaker )?\w+: [^\\\n"<]+', told)
+    asked = {word[:4] for word in plain(question) if len(word) > 3}
+    best = max(lines, key=lambda line: len(asked & {word[:4] for word in plain(line)}), default="")
     return f"Canned, by shared words: {best}" if best else "Canned: the transcript does not tell."

@@ -44,13 +44,13 @@ class ServiceUnavailable(AudioError):
 
 
 class AnswerLost(ServiceUnavailable):
-    """`found` lists the ids of jobs that may be the one asked for."""
+    """`found` lists the ids of jobs that may be the one asked for; pending: it may be made even later."""
 
     retryable = False
 
-    def __init__(self, message, *, found=(), **more):
+    def __init__(self, message, *, found=(), pending=False, **more):
         super().__init__(message, **more)
-        self.found = list(found)
+        self.found, self.pending = list(found), pending
 
 
 class TranscriptFailed(AudioError):

@@ -96,7 +96,13 @@ class NotSent(Exception):
 
 
 class Lost(Exception):
-    """Sent, perhaps carried out, and no whole answer."""
+    """Sent, perhaps carried out, and no whole answer. pending: the server may be at work on it still."""
+
+    pending = False
+
+
+class TimedOut(Lost):
+    pending = True
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ class Http:
         `deadline` is a time of `clock`. Raises every AudioError but TranscriptFailed and StillProcessing."""
         url = urljoin(self.base + "/", url.lstrip("/")) if "://" not in url else url
         for attempt in itertools.count(1):
-            again, after = True, None
+            again, after, pending = True, None, False
             try:
                 response = self._open(method, url, deadline, **request)
                 status = response.status_code
@@ -141,17 +147,17 @@ class Http:
                     if attempt < self.tries:
                         continue
                 elif status in (429, 503) or status >= 500 or status in also:
-                    again, after = safe or status in (429, 503), pause_asked(response)
+                    again, after, pending = safe or status in (429, 503), pause_asked(response), status == 504
                     problem = f"it answered {status}{said(body)}"
                 else:
                     raise self._refused(status, response, body)
             except NotSent as error:
                 problem, status = str(error), None
             except Lost as error:
-                again, problem, status = safe, str(error), None
+                again, problem, status, pending = safe, str(error), None, error.pending
             problem = self.key.hidden(f"{method} {url}: {problem}")
             if not again:
-                raise AnswerLost(problem, status=status)
+                raise AnswerLost(problem, status=status, pending=pending)
             self._wait(attempt, after, deadline, problem, status)
         raise AssertionError("count never ends")
 
@@ -175,17 +181,15 @@ class Http:
         if body:
             request["data"] = body()
         try:
-            return self._session().request(
-                method, url, auth=self.key, timeout=(connect, read), stream=True, allow_redirects=False, **request
-            )
+            return self._session().request(method, url, auth=self.key, timeout=(connect, read), stream=True,
+                                           allow_redirects=False, **request)  # fmt: skip
+        except BadInput as error:  # of the body
+            problem = error.with_traceback(None)
         except requests.RequestException as error:
-            problem, kind = in_words(error), NotSent if never_left(error) else Lost
+            problem = kind_of(error)(in_words(error))
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                kind = None
-        # Raised out here, because the exception above holds the request, and that holds the key.
-        if kind is None:
-            raise ServiceUnavailable(f"{url}: the certificate of this server is not valid", retryable=False)
-        raise kind(problem)
+                problem = ServiceUnavailable(f"{url}: the certificate is not valid", retryable=False)
+        raise problem  # out here: the exceptions and frames above hold the request, and that holds the key
 
     def _read(self, response, deadline):
         return b"".join(self.pieces(response, deadline))
@@ -199,12 +203,12 @@ class Http:
                 while piece := response.raw.read1(65536, decode_content=True):
                     yield piece
                     if deadline is not None and self.clock() > deadline:
-                        problem = "the answer did not come to its end in time"
+                        problem = TimedOut("the answer did not come to its end in time")
                         break
-            except Exception as error:  # urllib3's own exceptions, and what decompression raises
-                problem = in_words(error)
+            except Exception:  # urllib3's own exceptions, and what decompression raises
+                problem = Lost("the answer broke off")
         if problem:
-            raise Lost(problem)
+            raise problem
 
     def _session(self):
         """One session for each thread: requests does not promise more."""
@@ -288,20 +292,19 @@ def same_host(url, location):
     return here[:2] == there[:2]
 
 
-def never_left(error):
-    """Whether a requests exception tells that no connection was made."""
-    if isinstance(error, (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError)):
-        return True
+def kind_of(error):
+    """NotSent, TimedOut or Lost for a requests exception."""
     reason = getattr(error.args[0] if error.args else None, "reason", None)
-    return type(reason).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
+    nobody = type(reason).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
+    if nobody or isinstance(error, (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError)):
+        return NotSent
+    return TimedOut if isinstance(error, requests.exceptions.Timeout) else Lost
 
 
 def in_words(error):
-    kinds = {requests.exceptions.ConnectTimeout: "no connection in time",
-             requests.exceptions.ReadTimeout: "no answer in time",
-             requests.exceptions.ProxyError: "the proxy cannot be reached",
-             requests.exceptions.SSLError: "TLS failed"}  # fmt: skip
-    for kind, words in kinds.items():
-        if isinstance(error, kind):
-            return words
-    return "no connection: is the address right?" if never_left(error) else "the connection broke"
+    kind = kind_of(error)
+    if isinstance(error, requests.exceptions.SSLError):
+        return "TLS failed: is it an https server?"
+    if kind is NotSent:
+        return "no connection: is the address right, is there a network?"
+    return "no answer in time" if kind is TimedOut else "the connection broke"

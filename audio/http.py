@@ -30,6 +30,7 @@ REGIONS = {  # API, LLM Gateway
     "eu": ("https://api.eu.assemblyai.com", "https://llm-gateway.eu.assemblyai.com"),
 }
 CONNECT, READ = 10.0, 60.0  # seconds
+SLOWEST = 10  # read time-outs that an answer may take in all
 LONGEST_PAUSE = 120.0  # seconds: who is asked to wait longer is told so instead
 SHOWN = 500  # characters of a service's message
 
@@ -196,13 +197,14 @@ class Http:
 
     def pieces(self, response, deadline=None):
         """The body of an open response as it arrives. Raises Lost where it breaks off or takes too long."""
-        problem = None
+        problem, end = None, self.clock() + SLOWEST * self.timeout[1]
+        end = end if deadline is None else min(end, deadline)
         with response:
             try:
-                # read1 returns what is there: a server that drips is stopped by the deadline too.
+                # read1 returns what is there, so a server that drips is stopped in time too.
                 while piece := response.raw.read1(65536, decode_content=True):
                     yield piece
-                    if deadline is not None and self.clock() > deadline:
+                    if self.clock() > end:
                         problem = TimedOut("the answer did not come to its end in time")
                         break
             except Exception:  # urllib3's own exceptions, and what decompression raises

@@ -11,7 +11,7 @@ from audio.sandbox import Handler, Sandbox
 CODES = ["400", "401", "403", "404", "408", "422", "429", "500", "502", "503", "504"]
 TWISTS = ["ok", "ok", "ok", *CODES, "reset", "lost", "truncated", "late", "stall", "drip", "garbage", "array",
           "nulls", "more", "empty"]  # fmt: skip
-LATE = 0.25  # seconds before a late answer is even begun: longer than the clients of these tests wait
+LATE = 0.2  # seconds before a late answer is even begun: longer than the clients of these tests wait
 
 
 class Twisted(Sandbox):
@@ -62,7 +62,7 @@ class TwistedHandler(Handler):
         """A byte now and then, for ever: no time-out between bytes ends this."""
         self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n")
         self.close_connection = True
-        while not self.box.closing.wait(0.05):
+        while not self.box.closing.wait(0.02):
             self.wfile.write(b" ")
             self.wfile.flush()
 

@@ -22,9 +22,9 @@ from pathlib import Path
 
 import requests
 
-from audio.assemblyai import PATIENCE, Client
+from audio.assemblyai import PATIENCE, Client, is_done
 from audio.batch import THREADS, transcribe_all, write_text
-from audio.errors import AudioError, AudioWarning, AuthError, BadInput
+from audio.errors import AudioError, AudioWarning, AuthError, BadInput, StillProcessing
 from audio.options import PRESETS, request, setting
 from audio.recording import Recording, is_url, recordings_in
 from audio.reports import report
@@ -56,8 +56,11 @@ def transcribe(args):
     if several:
         return transcribe_several(client, recordings, output, args, fields)
     job = client.submit(recordings[0], progress=not recordings[0].url, **fields)
-    say(f"transcript {job.id}: waiting")
-    output.add(names[0], client.wait(job, timeout=args.timeout))
+    try:
+        say(f"transcript {job.id}: waiting")
+        output.add(names[0], client.wait(job, timeout=args.timeout))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted: transcript {job.id} goes on: python -m audio wait {job.id}") from None
     return output.close()
 
 
@@ -74,7 +77,7 @@ def transcribe_several(client, recordings, output, args, fields):
                 output.add(recording.name, result)
     except KeyboardInterrupt:
         output.close()
-        raise KeyboardInterrupt("interrupted: the same command goes on from here, and pays for nothing twice") from None
+        raise KeyboardInterrupt("interrupted: the same command goes on from here, no file is paid for twice") from None
     return output.close() or status
 
 
@@ -153,7 +156,9 @@ def get(args):
         for part in getattr(client, args.format)(args.id):
             print(json.dumps(part, ensure_ascii=False))
         return 0
-    transcript = client.wait(args.id, timeout=args.timeout if args.command == "wait" else 0)
+    transcript = client.wait(args.id, timeout=args.timeout) if args.command == "wait" else client.get(args.id)
+    if args.format != "json" and not is_done(transcript):
+        raise StillProcessing(f"transcript {transcript.id} is {transcript.status}: python -m audio wait {args.id}")
     output.add(args.id, transcript)
     return output.close()
 

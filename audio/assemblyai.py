@@ -8,7 +8,7 @@
     job = client.submit("meeting.wav")  # at once; job.id is all that is needed later
     transcript = client.wait(job.id)
 
-A job costs money, so exactly one is made for one submit, whatever happens to the answers (see `_create`)."""
+A job costs money, so exactly one is made for one submit, whatever happens to the answers (see `create`)."""
 
 import itertools
 import os
@@ -74,12 +74,12 @@ class Client:
         fields = request(**options)
         recording = source if isinstance(source, Recording) else Recording(source)
         url = recording.url or self.upload(recording, progress=progress)
-        return self._create({"audio_url": url, **fields}, unique=not recording.url)
+        return self.create({"audio_url": url, **fields}, unique=not recording.url)
 
-    def _create(self, body, unique):
-        """POST /v2/transcript, which bills a job, and which the service cannot recognise as a repetition.
+    def create(self, body, *, unique=False):
+        """POST /v2/transcript -> Transcript, not ready. unique: nobody else can know body["audio_url"].
 
-        Where the answer is lost, the job may exist all the same, so the list of jobs is looked at before
+        This bills a job, and the service cannot recognise a repetition. Where the answer is lost, the job may exist all the same, so the list of jobs is looked at before
         anything is sent again. A job found there is ours for certain where the URL is that of our own upload.
         Another URL may be somebody else's too: then it is ours if it is the only new one since we began. Where
         the server may be at work still (no answer in time), nothing is sent again at all."""
@@ -150,10 +150,8 @@ class Client:
             while True:
                 try:
                     transcript = self.get(id, deadline=deadline)
-                    if transcript.status == "completed":
+                    if is_done(transcript):
                         return transcript
-                    if transcript.status == "error":
-                        raise failure(transcript)
                     last = f"it is {transcript.status}"
                 except ServiceUnavailable as error:
                     if not error.retryable:
@@ -305,10 +303,12 @@ def id_of(transcript):
     return id.strip()
 
 
-def failure(transcript):
-    """TranscriptFailed for a job that ended with an error, which the service answers with status 200."""
-    words = str(transcript.error or "no reason is given")
-    ours = any(fault in words.lower() for fault in SERVER_FAULTS)
-    hint = "The service was at fault: submit it again" if ours else "Asking again will not help"
-    return TranscriptFailed(f"transcript {transcript.id} failed: {words} {hint}", transcript=transcript,
-                            transcript_id=transcript.id, retryable=ours)  # fmt: skip
+def is_done(transcript):
+    """Whether a job is completed. Raises TranscriptFailed for an error: the service answers that with 200."""
+    if transcript.status == "error":
+        words = str(transcript.error or "no reason is given")
+        fault = any(text in words.lower() for text in SERVER_FAULTS)
+        hint = "The service was at fault: submit it again" if fault else "Asking again will not help"
+        raise TranscriptFailed(f"transcript {transcript.id} failed: {words} {hint}", transcript=transcript,
+                               transcript_id=transcript.id, retryable=fault)  # fmt: skip
+    return transcript.status == "completed"

@@ -27,22 +27,23 @@ def transcribe_all(client, sources, *, threads=THREADS, timeout=3600.0, begun=la
     begun can be waited for later. begun(source, job) is called for every job there is."""
     sources, todo = list(sources), queue.SimpleQueue()
     done, turns = [queue.SimpleQueue() for _ in sources], {}
+    gates = [threading.Lock() for _ in range(min(threads, len(sources)))]  # closed while a job is made
     for i in range(len(sources)):
         todo.put(i)
 
-    def work():
+    def work(gate):
         while True:
             try:
                 i = todo.get_nowait()
             except queue.Empty:
                 return
             try:
-                done[i].put(keep(client, sources[i], turns, timeout, begun, request(**options)))
+                done[i].put(keep(client, sources[i], turns, gate, timeout, begun, request(**options)))
             except BaseException as error:  # handed on to whoever waits for it
                 done[i].put(error)
 
-    for _ in range(min(threads, len(sources))):
-        threading.Thread(target=work, daemon=True).start()  # daemon: Ctrl-C need not wait for an answer
+    for gate in gates:
+        threading.Thread(target=work, args=(gate,), daemon=True).start()  # daemon: nobody waits for an answer
     try:
         for source, result in zip(sources, done):
             outcome = result.get()
@@ -50,26 +51,28 @@ def transcribe_all(client, sources, *, threads=THREADS, timeout=3600.0, begun=la
                 raise outcome
             yield source, outcome
     finally:
-        while not todo.empty():
-            todo.get()
+        for gate in gates:  # kept: whoever is making a job writes it down, and nobody begins another one
+            gate.acquire(timeout=10)
 
 
-def keep(client, source, turns, timeout, begun, fields):
+def keep(client, source, turns, gate, timeout, begun, fields):
     """One recording -> Transcript: what is kept of it, or else a new job."""
     recording = source if isinstance(source, Recording) else Recording(source)
     if not recording.path:
         job = client.submit(recording, **fields)
         begun(source, job)
         return client.wait(job, timeout=timeout)
-    sound = recording.sha256()
-    about = {"sha256": sound, "options": fields, "service": client.http.base}
+    about = {"sha256": recording.sha256(), "options": fields, "service": client.http.base}
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     with turns.setdefault(digest, threading.Lock()):  # the same sound twice is one job
         file, job = find(recording.path, digest)
+        save = lambda job: write(file, {**about, "source": recording.name, "transcript": job.raw})
         if job is None or job.status == "error":
-            job = client.submit(recording, **fields)
+            url = client.upload(recording)
+            with gate:
+                job = client.create({"audio_url": url, **fields}, unique=True)
+                save(job)
             begun(source, job)
-            write(file, {**about, "source": recording.name, "transcript": job.raw})
         if job.status != "completed":
             try:
                 job = client.wait(job, timeout=timeout)
@@ -77,7 +80,7 @@ def keep(client, source, turns, timeout, begun, fields):
                 job = error.transcript
                 raise
             finally:
-                write(file, {**about, "source": recording.name, "transcript": job.raw})
+                save(job)
         return job
 
 

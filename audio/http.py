@@ -148,7 +148,7 @@ class Http:
                     if attempt < self.tries:
                         continue
                 elif status in (429, 503) or status >= 500 or status in also:
-                    again, after, pending = safe or status in (429, 503), pause_asked(response), status == 504
+                    again, after = safe or status in (429, 503), pause_asked(response)
                     problem = f"it answered {status}{said(body)}"
                 else:
                     raise self._refused(status, response, body)

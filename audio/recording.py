@@ -140,6 +140,8 @@ def rewindable(file):
         if file.seekable():
             file.seek(file.tell())
             return file
+    except ValueError:
+        raise BadInput("the file is closed: open it again") from None
     except (AttributeError, OSError):
         pass
     copy = tempfile.TemporaryFile()

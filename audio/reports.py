@@ -104,7 +104,8 @@ def entities(transcript):
 def redacted(text, transcript):
     """The text without personal data. The service takes it out of what was said, where asked to, but not out of
     its list of entities; so whatever is in that list is taken out here, wherever it stands."""
-    kinds = {*(transcript.raw.get("redact_pii_policies") or ()), *PERSONAL}
+    asked = transcript.raw.get("redact_pii_policies")
+    kinds = [*PERSONAL, *(asked if isinstance(asked, list) else ())]
     found = [(plain(one), kind) for kind, texts in transcript.entities.items() if kind in kinds for one in texts]
     for one, kind in sorted(found, key=lambda pair: -len(pair[0])):
         if one:

@@ -172,7 +172,7 @@ class Sandbox:
                     raise Refusal(400, f"{bound} is not a transcript id")
             older = ids[ids.index(query["before_id"]) + 1:] if "before_id" in query else ids
             wanted = [id for id in (older[: older.index(query["after_id"])] if "after_id" in query else older)
-                      if query.get("status") in (None, self.get(id)["status"])
+                      if ("status" not in query or query["status"] == self.get(id)["status"])
                       and self.jobs[id][1]["created"].startswith(query.get("created_on", ""))]  # fmt: skip
             limit = int(query.get("limit", 10))
             page = wanted[-limit:] if "after_id" in query else wanted[:limit]

@@ -38,7 +38,7 @@ class Transcript:
     id = property(lambda self: self.raw.get("id"))
     status = property(lambda self: self.raw.get("status"))
     error = property(lambda self: self.raw.get("error"))
-    text = property(lambda self: self.raw.get("text") or "")
+    text = property(lambda self: str(self.raw.get("text") or ""))
 
     @property
     def seconds(self):

@@ -20,18 +20,7 @@ In the order to read it:
 """
 
 from audio.assemblyai import Client, transcribe
-from audio.errors import (
-    AnswerLost,
-    AudioError,
-    AudioWarning,
-    AuthError,
-    BadInput,
-    RequestRefused,
-    ServiceUnavailable,
-    StillProcessing,
-    TranscriptFailed,
-)
+from audio.errors import AudioError, AudioWarning
 from audio.transcript import Transcript
 
-__all__ = ["AnswerLost", "AudioError", "AudioWarning", "AuthError", "BadInput", "Client", "RequestRefused",
-           "ServiceUnavailable", "StillProcessing", "Transcript", "TranscriptFailed", "transcribe"]  # fmt: skip
+__all__ = ["AudioError", "AudioWarning", "Client", "Transcript", "transcribe"]

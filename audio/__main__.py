@@ -3,9 +3,9 @@
     python -m audio transcribe meeting.wav --preset meeting
     python -m audio transcribe interviews/ -o srt --out subtitles/
 
-The key is read from the environment variable ASSEMBLYAI_API_KEY, the region or address from ASSEMBLYAI_BASE_URL
-(us, eu, or a URL). Results go to stdout, messages to stderr. Exit status: 0 done, 1 failed, 2 wrong usage, 4 the
-key, 130 interrupted.
+The key is read from the environment variable ASSEMBLYAI_API_KEY, the region or address from
+ASSEMBLYAI_BASE_URL (us, eu, or a URL). Results go to stdout, messages to stderr. Exit status: 0 done,
+1 failed, 2 wrong usage, 4 the key, 130 interrupted.
 """
 
 import argparse
@@ -40,8 +40,8 @@ def say(text):
 
 def transcribe(args):
     """Upload and transcribe files, URLs, whole folders, or - for standard input."""
-    options = {name: getattr(args, name) for name in WHAT if getattr(args, name)} | dict(map(setting, args.config))
-    fields = nested(options)
+    options = {name: getattr(args, name) for name in WHAT if getattr(args, name)}
+    fields = nested(options | dict(map(setting, args.config)))
     request(**fields)
     names = [name for source in args.source for name in (
         recordings_in(source) if not is_url(source) and Path(source).is_dir() else [source])]
@@ -60,7 +60,7 @@ def transcribe(args):
         say(f"transcript {job.id}: waiting")
         output.add(names[0], client.wait(job, timeout=args.timeout))
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted: transcript {job.id} goes on: python -m audio wait {job.id}") from None
+        raise KeyboardInterrupt(f"interrupted, the job goes on: python -m audio wait {job.id}") from None
     return output.close()
 
 
@@ -68,8 +68,8 @@ def transcribe_several(client, recordings, output, args, fields):
     status = 0
     begun = lambda recording, job: say(f"{recording.name}: transcript {job.id}")
     try:
-        for recording, result in transcribe_all(client, recordings, threads=args.threads, timeout=args.timeout,
-                                                begun=begun, **fields):  # fmt: skip
+        settings = {"threads": args.threads, "timeout": args.timeout, "begun": begun}
+        for recording, result in transcribe_all(client, recordings, **settings, **fields):
             if isinstance(result, AudioError):
                 say(f"error: {recording.name}: {result}")
                 status = max(status, status_of(result))
@@ -77,7 +77,7 @@ def transcribe_several(client, recordings, output, args, fields):
                 output.add(recording.name, result)
     except KeyboardInterrupt:
         output.close()
-        raise KeyboardInterrupt("interrupted: the same command goes on from here, no file is paid for twice") from None
+        raise KeyboardInterrupt("interrupted: the same command goes on, no file is paid for twice") from None
     return output.close() or status
 
 
@@ -105,7 +105,7 @@ class Output:
         if len(self.names) < len(args.names):
             raise BadInput("--names needs SPEAKER=NAME, such as --names A=Ada")
         if several and self.format in ("srt", "vtt") and not self.folder:
-            raise BadInput(f"-o {self.format} of several recordings needs --out FOLDER, a folder that is there")
+            raise BadInput(f"-o {self.format} of several recordings needs --out FOLDER, one that is there")
         if self.folder and len({Path(name).name for name in names}) < len(names):
             raise BadInput("two recordings have the same name: transcribe them into different folders")
         if args.out and not can_write(args.out):
@@ -133,7 +133,7 @@ class Output:
 def can_write(path):
     folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
     return os.access(path if os.path.exists(path) else folder, os.W_OK) and (
-        os.access(folder, os.W_OK) or not os.path.isfile(path))  # fmt: skip
+        os.access(folder, os.W_OK) or not os.path.isfile(path))
 
 
 def written(transcript, format, preset=None, one_line=False):
@@ -158,7 +158,7 @@ def get(args):
         return 0
     transcript = client.wait(args.id, timeout=args.timeout) if args.command == "wait" else client.get(args.id)
     if args.format != "json" and not is_done(transcript):
-        raise StillProcessing(f"transcript {transcript.id} is {transcript.status}: python -m audio wait {args.id}")
+        raise StillProcessing(f"it is {transcript.status} yet: python -m audio wait {args.id}")
     output.add(args.id, transcript)
     return output.close()
 
@@ -202,7 +202,7 @@ def doctor(args):
     count = len(list(itertools.islice(client.list(limit=1), 1)))
     print(f"answers    yes, and accepts the key; {'there are' if count else 'no'} transcripts")
     models = client.models()
-    print(f"gateway    {client.http.gateway}, {len(models)} models{': ' + ', '.join(models[:5]) if models else ''}")
+    print(f"gateway    {client.http.gateway}, {len(models)} models: {', '.join(models[:5])}")
     return 0
 
 
@@ -217,7 +217,7 @@ def sandbox(args):
     with box:
         print(f"sandbox ready at {box.url}", flush=True)
         print("What it hears is canned: the same words for every recording. Ctrl-C ends it. To use it:\n"
-              f"    export ASSEMBLYAI_BASE_URL={box.url} ASSEMBLYAI_API_KEY=test-key", flush=True)  # fmt: skip
+              f"    export ASSEMBLYAI_BASE_URL={box.url}  # and the same key, or test-key", flush=True)
         try:
             box.closing.wait()
         except KeyboardInterrupt:
@@ -252,8 +252,8 @@ def tone(seconds):
 def parser():
     top = argparse.ArgumentParser(
         prog="python -m audio", description="Recordings into text, minutes and subtitles, with AssemblyAI.",
-        epilog="The key comes from ASSEMBLYAI_API_KEY, the region (us, eu) or address from ASSEMBLYAI_BASE_URL. "
-               "Exit status: 0 done, 1 failed, 2 wrong usage, 4 the key, 130 interrupted.")  # fmt: skip
+        epilog="The key comes from ASSEMBLYAI_API_KEY, the region or address from ASSEMBLYAI_BASE_URL. "
+               "Exit status: 0 done, 1 failed, 2 wrong usage, 4 the key, 130 interrupted.")
     subs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name, function, *words):
@@ -264,20 +264,20 @@ def parser():
         return sub
 
     def results(sub, *more):
-        sub.add_argument("-o", dest="format", choices=[*FORMATS, *more], help="default: text; markdown with --preset")
+        sub.add_argument("-o", dest="format", choices=[*FORMATS, *more], help="text, markdown with --preset")
         sub.add_argument("--out", metavar="FILE", help="a file, or a folder for a file for each recording")
         sub.add_argument("--preset", choices=PRESETS, help="what to ask for, and the report to write")
-        sub.add_argument("--names", metavar="A=ADA", action="append", default=[], help="what to call a speaker")
-        sub.add_argument("--timeout", type=positive, default=PATIENCE, help="seconds to wait for a job (3600)")
+        sub.add_argument("--names", metavar="A=ADA", action="append", default=[], help="names of speakers")
+        sub.add_argument("--timeout", type=positive, default=PATIENCE, help="seconds to wait (3600)")
         return sub
 
     sub = results(command("transcribe", transcribe))
     sub.add_argument("source", nargs="+", metavar="FILE|URL|DIR", help="- is standard input")
-    sub.add_argument("--speakers", metavar="N", help="tell speakers apart: how many there are, or a range such as 2-5")
+    sub.add_argument("--speakers", metavar="N", help="tell so many speakers apart; or a range: 2-5")
     for name in WHAT[1:-1]:
         sub.add_argument(f"--{name}", action="store_true")
     sub.add_argument("--config", metavar="KEY=VALUE", action="append", default=[],
-                     help="any field of the service: language_code=de, speaker_options.min_speakers_expected=2")  # fmt: skip
+                     help="any field of the service, such as language_code=de")
     sub.add_argument("--threads", type=positive_int, default=THREADS, help=f"jobs at a time ({THREADS})")
     sub.add_argument("--no-wait", action="store_true", help="print the ids of the jobs, and end")
     for name in ("get", "wait"):
@@ -287,13 +287,13 @@ def parser():
     sub.add_argument("--status", help="only these: queued, processing, completed, error")
     command("delete", delete, "id")
     command("search", search, "id").add_argument("words", nargs="+", help="words or phrases of up to 5 words")
-    command("ask", ask, "id", "question").add_argument("--model", help="of the LLM Gateway; default: its first")
+    command("ask", ask, "id", "question").add_argument("--model", help="of the LLM Gateway (its first)")
     command("doctor", doctor)
     sub = command("sandbox", sandbox)
     sub.add_argument("--port", type=int, default=0, help="default: a free one")
     sub.add_argument("--seconds", type=float, default=0.3, help="that a job takes (0.3)")
     sub.add_argument("--fault", metavar="NAME[@WHERE][:COUNT]", action="append", default=[],
-                     help="what goes wrong, such as 503:3 or lost@create; see audio/sandbox.py")  # fmt: skip
+                     help="what goes wrong, such as 503:3 or lost@create; see audio/sandbox.py")
     command("demo", demo)
     return top
 

@@ -15,15 +15,9 @@ import os
 import threading
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from audio.errors import (
-    AnswerLost,
-    AudioError,
-    BadInput,
-    RequestRefused,
-    ServiceUnavailable,
-    StillProcessing,
-    TranscriptFailed,
-)
+from audio.errors import AnswerLost, AudioError, BadInput, RequestRefused, ServiceUnavailable
+
+from audio.errors import StillProcessing, TranscriptFailed  # isort: skip
 from audio.http import Http, Key, Lost, object_in
 from audio.options import request
 from audio.recording import Body, Recording
@@ -62,10 +56,10 @@ class Client:
         recording = source if isinstance(source, Recording) else Recording(source)
         answer = self.http.call(
             "POST", "v2/upload", also=(422,), body=lambda: Body(recording, progress),
-            headers={"Content-Type": "application/octet-stream"})  # fmt: skip
-        if not isinstance(answer.data.get("upload_url"), str):
+            headers={"Content-Type": "application/octet-stream"})
+        if not isinstance(answer.get("upload_url"), str):
             raise ServiceUnavailable("the upload was answered without its upload_url. Try again later")
-        return answer.data["upload_url"]
+        return answer["upload_url"]
 
     def submit(self, source, *, progress=False, **options):
         """Uploads what is not a URL and asks for its transcript -> Transcript, which is not ready yet.
@@ -79,18 +73,19 @@ class Client:
     def create(self, body, *, unique=False):
         """POST /v2/transcript -> Transcript, not ready. unique: nobody else can know body["audio_url"].
 
-        This bills a job, and the service cannot recognise a repetition. Where the answer is lost, the job may exist all the same, so the list of jobs is looked at before
-        anything is sent again. A job found there is ours for certain where the URL is that of our own upload.
-        Another URL may be somebody else's too: then it is ours if it is the only new one since we began. Where
-        the server may be at work still (no answer in time), nothing is sent again at all."""
+        This bills a job, and the service cannot recognise a repetition. Where the answer is lost, the job may
+        exist all the same, so the list of jobs is looked at before anything is sent again. A job found there
+        is ours for certain where the URL is that of our own upload. Another URL may be somebody else's too:
+        then it is ours if it is the only new one since we began. Where the server may be at work still (no
+        answer in time), nothing is sent again at all."""
         url = body["audio_url"]
         with self._turns.setdefault(url, threading.Lock()):  # our own threads are not somebody else
             before = "" if unique else self._newest()
             for _ in range(self.http.tries):
                 try:
                     answer = self.http.call("POST", "v2/transcript", safe=False, json=body)
-                    if isinstance(answer.data.get("id"), str):
-                        return Transcript(answer.data)
+                    if isinstance(answer.get("id"), str):
+                        return Transcript(answer)
                     lost = AnswerLost("the answer to a new job has no id")
                 except AnswerLost as error:
                     lost = error
@@ -113,10 +108,12 @@ class Client:
             return None
 
     def _jobs_of(self, url, before, lost):
-        """The jobs for a URL, newest first, down to the job `before`. Raises AnswerLost where nobody can tell."""
+        """The jobs for a URL, newest first, down to the job `before`. AnswerLost where nobody can tell."""
         found = []
         try:
-            for job in itertools.islice(self.list(limit=200), LOOKED_AT) if before is not None else [{"id": ""}]:
+            if before is None:
+                raise RequestRefused("it was refused before")
+            for job in itertools.islice(self.list(limit=200), LOOKED_AT):
                 if job["id"] == before:
                     break
                 if not isinstance(job.get("audio_url"), str):
@@ -134,7 +131,7 @@ class Client:
     def _view(self, id, name, **more):
         id, method = id_of(id), more.pop("method", "GET")
         try:
-            return self.http.call(method, f"v2/transcript/{quote(id, safe='')}{name}", **more).data
+            return self.http.call(method, f"v2/transcript/{quote(id, safe='')}{name}", **more)
         except AudioError as error:
             error.transcript_id = id
             raise
@@ -161,7 +158,7 @@ class Client:
                 if left <= 0:
                     raise StillProcessing(
                         f"transcript {id} was not ready in {timeout:g} s ({last}). The job goes on: "
-                        f"python -m audio wait {id}", transcript_id=id)  # fmt: skip
+                        f"python -m audio wait {id}", transcript_id=id)
                 self.http.sleep(min(pause, left))
                 pause = min(self.poll, 1.5 * pause)
         except KeyboardInterrupt:
@@ -178,7 +175,7 @@ class Client:
         completed, audio_url, error. query: limit (of a page, 1 to 200), status, created_on, before_id."""
         query, pages = {"limit": 200, **query}, set()
         while True:
-            data = self.http.call("GET", "v2/transcript", params=query).data
+            data = self.http.call("GET", "v2/transcript", params=query)
             jobs = data.get("transcripts")
             if not isinstance(jobs, list) or any(not isinstance(job.get("id"), str) for job in dicts(jobs)):
                 raise ServiceUnavailable("the list of jobs came without its jobs. Try again later")
@@ -233,12 +230,12 @@ class Client:
 
     def models(self):
         """The ids of the models of the LLM Gateway."""
-        data = self.http.call("GET", f"{self.http.gateway}/v1/models").data.get("data")
+        data = self.http.call("GET", f"{self.http.gateway}/v1/models").get("data")
         return [model["id"] for model in data if isinstance(model, dict) and "id" in model] if data else []
 
     def ask(self, transcript, question, *, model=None, max_tokens=1000):
-        """A question about a transcript (or its id), put to a model of the LLM Gateway -> pieces of the answer
-        as they come. model: one of models(), the first by default."""
+        """A question about a transcript (or its id), put to a model of the LLM Gateway -> its answer, piece
+        by piece. model: one of models(), the first by default."""
         if not isinstance(transcript, Transcript):
             transcript = self.wait(transcript)
         task = "Answer from the transcript. Say so if it does not tell."
@@ -254,14 +251,15 @@ class Client:
             raise RequestRefused("the LLM Gateway offers no model for this key")
         body = {"model": model, "messages": messages, "max_tokens": max_tokens, "stream": True}
         response = self.http.call("POST", f"{self.http.gateway}/v1/chat/completions", safe=False, stream=True,
-                                  json=body)  # fmt: skip
+                                  json=body)
         problem = "the answer ends in the middle"
         try:
             for event in events(self.http.pieces(response)):
                 if event is None:
                     return
                 if "error" in event:
-                    raise ServiceUnavailable(f"the LLM Gateway says: {self.http.key.hidden(str(event['error']))}")
+                    words = self.http.key.hidden(str(event["error"]))
+                    raise ServiceUnavailable(f"the LLM Gateway says: {words}")
                 choice = next(iter(dicts(event.get("choices"))), {})
                 text = table(choice.get("delta") or choice.get("message")).get("content")
                 if isinstance(text, str) and text:
@@ -291,9 +289,9 @@ def events(pieces):
 
 def uncertain(what, lost, found=()):
     ids = [job["id"] for job in found]
-    return AnswerLost(
-        f"{lost}. The job may be made all the same, and a second one would be billed too: {what}"
-        f"{': ' + ', '.join(ids) if ids else ''}. Look with: python -m audio list", found=ids, status=lost.status)  # fmt: skip
+    what += f": {', '.join(ids)}" if ids else ""
+    return AnswerLost(f"{lost}. The job may be made all the same, and a second one would be billed: {what}. "
+                      "Look with: python -m audio list", found=ids, status=lost.status)
 
 
 def id_of(transcript):
@@ -310,5 +308,5 @@ def is_done(transcript):
         fault = any(text in words.lower() for text in SERVER_FAULTS)
         hint = "The service was at fault: submit it again" if fault else "Asking again will not help"
         raise TranscriptFailed(f"transcript {transcript.id} failed: {words} {hint}", transcript=transcript,
-                               transcript_id=transcript.id, retryable=fault)  # fmt: skip
+                               transcript_id=transcript.id, retryable=fault)
     return transcript.status == "completed"

@@ -1,8 +1,8 @@
 """Many recordings: side by side, in order, and each paid for once.
 
 What comes back is kept beside the recording, in NAME.HASH.transcript.json. HASH is made from the sound, the
-options and the service, so it is found again after the recording was renamed, and not after it was changed. It
-is written as soon as there is a job: a run that was interrupted goes on with the jobs it had begun."""
+options and the service, so it is found again after the recording was renamed, and not after it was changed.
+It is written as soon as there is a job: a run that was interrupted goes on with the jobs it had begun."""
 
 import hashlib
 import json
@@ -12,6 +12,7 @@ import threading
 import warnings
 from pathlib import Path
 
+from audio.assemblyai import PATIENCE
 from audio.errors import AudioError, AudioWarning, TranscriptFailed
 from audio.options import request
 from audio.recording import Recording
@@ -20,8 +21,8 @@ from audio.transcript import Transcript
 THREADS = 5  # jobs at a time; what a free account may have
 
 
-def transcribe_all(client, sources, *, threads=THREADS, timeout=3600.0, begun=lambda source, job: None, **options):
-    """Sources -> (source, Transcript or AudioError) in their order, as soon as each and all before it are done.
+def transcribe_all(client, sources, *, threads=THREADS, timeout=PATIENCE, begun=lambda *_: None, **options):
+    """Sources -> (source, Transcript or AudioError) in their order, each when it and all before it are done.
 
     One that fails does not stop the others. Closing the iterator (or Ctrl-C) begins no further ones; what has
     begun can be waited for later. begun(source, job) is called for every job there is."""
@@ -94,12 +95,12 @@ def find(path, digest):
 
 
 def write(path, data):
-    """JSON to a file, whole or not at all. A folder that cannot be written to is no reason to lose a result."""
+    """JSON to a file, whole or not at all. A full disk is no reason to lose a result: a warning."""
     try:
         write_text(path, json.dumps(data, ensure_ascii=False, indent=1) + "\n")
     except OSError as error:
-        warnings.warn(f"{path} cannot be written ({error.strerror}): a second run will pay again", AudioWarning,
-                      stacklevel=2)  # fmt: skip
+        problem = f"{path} cannot be written ({error.strerror}): a second run will pay again"
+        warnings.warn(problem, AudioWarning, stacklevel=2)
 
 
 def write_text(path, text):

@@ -18,7 +18,6 @@ import json as json_text
 import random
 import threading
 import time
-from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -66,7 +65,7 @@ class Key:
 def places(base):
     """ASSEMBLYAI_BASE_URL -> (URL of the API, URL of the LLM Gateway). Raises BadInput.
 
-    "us" and "eu" are known by name. Plain http is for this machine only: elsewhere anyone could read the key."""
+    "us" and "eu" are known by name. Plain http is for this machine only: elsewhere all could read the key."""
     if base in REGIONS:
         return REGIONS[base]
     base = base.rstrip("/").removesuffix("/v2")
@@ -74,14 +73,14 @@ def places(base):
         parts = urlsplit(base)
         wrong = (parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
                  or parts.query or parts.fragment or "@" in parts.netloc
-                 or any(not c.isprintable() or c in " \\" for c in base))  # fmt: skip
+                 or any(not c.isprintable() or c in " \\" for c in base))
     except ValueError:
         wrong = True
     if wrong:
         raise BadInput("ASSEMBLYAI_BASE_URL must be us, eu, or an address such as https://api.assemblyai.com")
     if parts.scheme == "http" and not is_loopback(parts.hostname):
         raise BadInput(f"ASSEMBLYAI_BASE_URL is plain http to {parts.hostname}: the key would travel in the "
-                       "open. Use https; http is for this machine only")  # fmt: skip
+                       "open. Use https; http is for this machine only")
     return next((pair for pair in REGIONS.values() if pair[0] == base), (base, base))
 
 
@@ -106,19 +105,13 @@ class TimedOut(Lost):
     pending = True
 
 
-@dataclass(frozen=True)
-class Answer:
-    status: int
-    data: object  # a dict, or text where text was asked for
-
-
 class Http:
     """Requests to the API at `base` with `key`; safe to share between threads.
 
     `tries` requests at most for one call; `pause` seconds before the second, doubled from then on."""
 
     def __init__(self, base, key, *, timeout=(CONNECT, READ), tries=6, pause=0.5, clock=time.monotonic,
-                 sleep=time.sleep):  # fmt: skip
+                 sleep=time.sleep):
         self.base, self.gateway = places(base)
         self.key, self.timeout, self.tries, self.pause = key, timeout, tries, pause
         self.clock, self.sleep = clock, sleep
@@ -128,7 +121,7 @@ class Http:
         return f"Http({self.base!r})"
 
     def call(self, method, url, *, safe=True, text=False, stream=False, also=(), deadline=None, **request):
-        """Asks until there is an answer -> Answer, or with `stream` the open requests.Response.
+        """Asks until there is an answer -> dict, with `text` str, with `stream` the open requests.Response.
 
         A `url` without a host belongs to the API. `also` are status codes to repeat besides the usual ones;
         `deadline` is a time of `clock`. Raises every AudioError but TranscriptFailed and StillProcessing."""
@@ -142,7 +135,7 @@ class Http:
                     return response
                 body = self._read(response, deadline)
                 if status < 300:
-                    return Answer(status, body.decode("utf-8", "replace") if text else object_in(body))
+                    return body.decode("utf-8", "replace") if text else object_in(body)
                 if response.is_redirect and method == "GET" and same_host(url, response.headers["Location"]):
                     url, problem = urljoin(url, response.headers["Location"]), "too many redirects"
                     if attempt < self.tries:
@@ -168,7 +161,7 @@ class Http:
             raise ServiceUnavailable(f"{problem} ({attempt} attempts). Try again later", status=status)
         pause = self.pause * 2 ** (attempt - 1) * (0.5 + random.random()) if after is None else after
         if pause > LONGEST_PAUSE:
-            raise ServiceUnavailable(f"{problem}, and asks to wait {pause:.0f} s. Try again then", status=status)
+            raise ServiceUnavailable(f"{problem}. It asks to wait {pause:.0f} s: try then", status=status)
         if deadline is not None and self.clock() + pause >= deadline:
             raise ServiceUnavailable(f"{problem}, and the time is up", status=status)
         self.sleep(pause)
@@ -183,7 +176,7 @@ class Http:
             request["data"] = body()
         try:
             return self._session().request(method, url, auth=self.key, timeout=(connect, read), stream=True,
-                                           allow_redirects=False, **request)  # fmt: skip
+                                           allow_redirects=False, **request)
         except BadInput as error:  # of the body
             problem = error.with_traceback(None)
         except requests.RequestException as error:
@@ -226,12 +219,12 @@ class Http:
         words = self.key.hidden(said(body))
         if status == 401:
             region = "eu" if self.base == REGIONS["us"][0] else "us"
-            return AuthError(
-                f"the key is not accepted{words}. Check ASSEMBLYAI_API_KEY; a key works in its own region only: "
-                f"this is {self.base}, ASSEMBLYAI_BASE_URL={region} is another", status=401)  # fmt: skip
+            words += (f". Check ASSEMBLYAI_API_KEY; a key works in its own region only: this is {self.base}, "
+                      f"ASSEMBLYAI_BASE_URL={region} is another")
+            return AuthError(f"the key is not accepted{words}", status=status)
         if status == 403:
-            return AuthError(f"not allowed{words}. A file can be used with a key of the project it was uploaded "
-                             "with only", status=403)  # fmt: skip
+            words += ". An upload can be used with a key of the same project only"
+            return AuthError(f"not allowed{words}", status=status)
         if response.is_redirect:
             place = urlsplit(response.headers["Location"]).netloc or "another path"
             words += f" and sends us to {place}, where the key does not go: check ASSEMBLYAI_BASE_URL"
@@ -242,14 +235,15 @@ class Http:
     def download(self, url, file):
         """Writes what is at a URL to a file, without the key; redirects are followed. Raises AudioError."""
         try:
-            with requests.get(url, timeout=self.timeout, stream=True, auth=lambda request: request) as response:
-                if response.status_code != 200:
-                    raise RequestRefused(f"{urlsplit(url).netloc} answered {response.status_code}: the file "
-                                         "is gone, ask for its address again", status=response.status_code)  # fmt: skip
-                for chunk in response.iter_content(1 << 16):
-                    file.write(chunk)
+            answer = requests.get(url, timeout=self.timeout, stream=True, auth=lambda request: request)
+            with answer:
+                if answer.status_code == 200:
+                    for chunk in answer.iter_content(1 << 16):
+                        file.write(chunk)
+                    return
         except requests.RequestException as error:
-            raise ServiceUnavailable(f"{urlsplit(url).netloc}: {in_words(error)}") from None
+            raise ServiceUnavailable(f"the download failed: {in_words(error)}") from None
+        raise RequestRefused(f"the download was refused with {answer.status_code}: ask for its address again")
 
 
 def object_in(body):

@@ -3,9 +3,9 @@
     request(speakers=2, topics=True, language_code="de")
         ->  {"speaker_labels": true, "speakers_expected": 2, "iab_categories": true, "language_code": "de"}
 
-Any other option goes to the service as it is: it knows more names than we do, and learns new ones every month.
-Refused here is only what the service is known to refuse, before a long upload instead of after it; what merely
-looks wrong is a warning."""
+Any other option goes to the service as it is: it knows more names than we do, and learns new ones every
+month. Refused here is only what the service is known to refuse, before a long upload instead of after it;
+what merely looks wrong is a warning."""
 
 import difflib
 import json
@@ -13,39 +13,40 @@ import warnings
 
 from audio.errors import AudioWarning, BadInput
 
-SWITCHES = {"sentiment": "sentiment_analysis", "entities": "entity_detection", "highlights": "auto_highlights",
-            "topics": "iab_categories"}  # fmt: skip
+SWITCHES = {"sentiment": "sentiment_analysis", "entities": "entity_detection", "topics": "iab_categories",
+            "highlights": "auto_highlights"}
 PERSONAL = ["person_name", "phone_number", "email_address", "location", "date_of_birth", "account_number",
             "banking_information", "credit_card_number", "credit_card_expiration", "credit_card_cvv",
             "us_social_security_number", "passport_number", "drivers_license", "ip_address", "password",
-            "username", "healthcare_number", "vehicle_id"]  # fmt: skip
+            "username", "healthcare_number", "vehicle_id"]
 PRESETS = {
     "meeting": {"speakers": True, "summary": "bullets", "highlights": True},
     "podcast": {"speakers": True, "summary": "paragraph", "topics": True, "highlights": True},
     "call": {"speakers": True, "sentiment": True, "entities": True, "redact_pii": True,
              "redact_pii_policies": PERSONAL, "redact_pii_sub": "entity_name"},
-}  # fmt: skip
+}
 LISTS = ("speech_models", "keyterms_prompt", "word_boost", "redact_pii_policies", "language_codes")
 KNOWN = """audio_end_at audio_start_from auto_chapters auto_highlights boost_param content_safety
-content_safety_confidence custom_spelling disfluencies domain dual_channel entity_detection filter_profanity
-format_text iab_categories keyterms_prompt keyterms_prompt_options language_code language_codes
-language_confidence_threshold language_detection language_detection_options multichannel prompt punctuate
-redact_pii redact_pii_audio redact_pii_audio_options redact_pii_audio_quality redact_pii_policies
-redact_pii_return_unredacted redact_pii_sub remove_audio_tags sentiment_analysis speaker_labels speaker_options
-speakers_expected speech_models speech_threshold speech_understanding summarization summary_model summary_type
-temperature webhook_auth_header_name webhook_auth_header_value webhook_url word_boost""".split()
+content_safety_confidence custom_spelling disfluencies domain dual_channel entity_detection
+filter_profanity format_text iab_categories keyterms_prompt keyterms_prompt_options language_code
+language_codes language_confidence_threshold language_detection language_detection_options multichannel
+prompt punctuate redact_pii redact_pii_audio redact_pii_audio_options redact_pii_audio_quality
+redact_pii_policies redact_pii_return_unredacted redact_pii_sub remove_audio_tags sentiment_analysis
+speaker_labels speaker_options speakers_expected speech_models speech_threshold speech_understanding
+summarization summary_model summary_type temperature webhook_auth_header_name webhook_auth_header_value
+webhook_url word_boost""".split()
 
 
 def request(preset=None, **options):
     """Options -> the fields of POST /v2/transcript, all but the address. Raises BadInput.
 
-    preset: meeting, podcast or call (see reports.py). Short names: speakers (True, a number, or "2-5" for from
-    2 to 5), summary (True, "bullets" or "paragraph"), topics, sentiment, entities, highlights. None means not
-    set. custom_spelling may be a dict {"SQL": ["sequel"]}."""
+    preset: meeting, podcast or call (see reports.py). Short names: speakers (True, a number, or "2-5" for
+    from 2 to 5), summary (True, "bullets" or "paragraph"), topics, sentiment, entities, highlights. None
+    means not set. custom_spelling may be a dict {"SQL": ["sequel"]}."""
     if preset is not None and preset not in PRESETS:
         raise BadInput(f"there is no preset {preset!r}: use {', '.join(PRESETS)}")
-    wanted = {**PRESETS.get(preset, {}), **{key: value for key, value in options.items() if value is not None}}
-    fields = {}
+    options = {key: value for key, value in options.items() if value is not None}
+    wanted, fields = {**PRESETS.get(preset, {}), **options}, {}
     for name, value in wanted.items():
         if name == "speakers":
             fields |= speakers(value)
@@ -61,7 +62,7 @@ def request(preset=None, **options):
     spelling = fields.get("custom_spelling")
     if isinstance(spelling, dict):
         fields["custom_spelling"] = [{"from": [old] if isinstance(old, str) else list(old), "to": new}
-                                     for new, old in spelling.items()]  # fmt: skip
+                                     for new, old in spelling.items()]
     more = wanted.get("speech_understanding")
     if more and wanted.get("summary"):  # both asked for: side by side
         asked = request(summary=wanted["summary"])["speech_understanding"]["request"]
@@ -79,11 +80,11 @@ def speakers(value):
     if not dash:
         return {"speaker_labels": True, "speakers_expected": int(least)}
     return {"speaker_labels": True, "speaker_options": {"min_speakers_expected": int(least),
-                                                        "max_speakers_expected": int(most)}}  # fmt: skip
+                                                        "max_speakers_expected": int(most)}}
 
 
 def setting(text):
-    """KEY=VALUE of a command line -> (key, value). The value is JSON, or else text: a=true, b=1, c=["x"], d=x.
+    """KEY=VALUE of a command line -> (key, value). The value is JSON, or else text: a=true, b=["x"], c=x.
     Raises BadInput."""
     key, equals, value = text.partition("=")
     if not (key and equals):
@@ -123,16 +124,17 @@ def check(fields):
         (on("speakers_expected") and not on("speaker_labels"), "speakers_expected needs speaker_labels"),
         (on("speakers_expected") and on("speaker_options"),
          "give speakers_expected or speaker_options, not both"),
-        (on("content_safety_confidence") is not None and not between(on("content_safety_confidence"), 25, 100),
+        (not between(on("content_safety_confidence", 25), 25, 100),
          "content_safety_confidence must be from 25 to 100"),
-        (any(not between(on(name), 0, 1) for name in ("speech_threshold", "language_confidence_threshold")
-             if on(name) is not None), "a threshold must be from 0 to 1"),
+        (not between(on("speech_threshold", 0), 0, 1), "speech_threshold must be from 0 to 1"),
+        (not between(on("language_confidence_threshold", 0), 0, 1),
+         "language_confidence_threshold must be from 0 to 1"),
         ("speech_models" in fields and not on("speech_models"), "speech_models must name a model"),
-    ) if found]  # fmt: skip
+    ) if found]
     if wrong:
         raise BadInput("; ".join(wrong))
     doubts = [f"{name} is not known here: is {near[0]} meant?" for name in fields if name not in KNOWN
-              and (near := difflib.get_close_matches(name, KNOWN, 1, 0.8))]  # fmt: skip
+              and (near := difflib.get_close_matches(name, KNOWN, 1, 0.8))]
     if on("prompt") and on("keyterms_prompt"):
         doubts.append("some models refuse prompt and keyterms_prompt together")
     if on("summary_model") == "conversational" and on("multichannel") and not on("speaker_labels"):

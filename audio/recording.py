@@ -1,7 +1,7 @@
 """What is to be transcribed: a path, a URL, bytes, or an open file; and its body as it is sent.
 
-A recording is looked at before anything is sent: is it there, has it bytes, do its first ones look like audio.
-It is sent in pieces, so its size does not matter, and every attempt begins at its beginning.
+A recording is looked at before anything is sent: is it there, has it bytes, do its first ones look like
+audio. It is sent in pieces, so its size does not matter, and every attempt begins at its beginning.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ MAGIC = {  # offset: what audio and video files have there
         b"0&\xb2u", b"\0\0\1\xba", b"\0\0\1\xb3", b"DSD ", b"G@"),
     4: (b"ftyp", b"moov", b"mdat", b"wide"),
     8: (b"WAVE", b"AVI ", b"AIFF", b"AIFC"),
-}  # fmt: skip
+}
 
 
 def looks_like_audio(head):
@@ -56,9 +56,10 @@ class Recording:
         elif isinstance(source, (str, os.PathLike)):
             self.name, self.path = os.fspath(source), Path(source)
             if self.path.is_fifo():  # <(command) of a shell
-                self._file, self.path = rewindable(open(source, "rb")), None
+                self._file, self.path = rewindable(open(source, "rb")), None  # noqa: SIM115
         else:
-            raise BadInput(f"a recording is a path, a URL, bytes or an open file, not {type(source).__name__}")
+            kind = type(source).__name__
+            raise BadInput(f"a recording is a path, a URL, bytes or an open file, not {kind}")
         self._start = self._file.tell() if self._file else 0
         self._check()
 
@@ -82,13 +83,13 @@ class Recording:
             warnings.warn(f"{self.name} does not begin like audio or video", AudioWarning, stacklevel=5)
         if self.size > MOST_BYTES:
             warnings.warn(f"{self.name} has {self.size / 1e9:.1f} GB; 2.2 may be uploaded, 5 fetched by URL",
-                          AudioWarning, stacklevel=5)  # fmt: skip
+                          AudioWarning, stacklevel=5)
 
     @contextmanager
     def open(self):
         """The file, at its beginning."""
         try:
-            opened = nullcontext(self._file) if self._file else open(self.path, "rb")
+            opened = nullcontext(self._file) if self._file else open(self.path, "rb")  # noqa: SIM115
         except (OSError, ValueError) as error:
             raise BadInput(f"{self.name} cannot be read: {getattr(error, 'strerror', error)}") from None
         with opened as file:
@@ -105,7 +106,7 @@ class Recording:
                 except OSError as error:
                     raise BadInput(f"{self.name} cannot be read: {error}") from None
                 if not piece:
-                    raise BadInput(f"{self.name} became shorter while it was read: transcribe it when it is whole")
+                    raise BadInput(f"{self.name} became shorter while it was read: wait until it is whole")
                 left -= len(piece)
                 yield piece
 
@@ -144,7 +145,7 @@ def rewindable(file):
         raise BadInput("the file is closed: open it again") from None
     except (AttributeError, OSError):
         pass
-    copy = tempfile.TemporaryFile()
+    copy = tempfile.TemporaryFile()  # noqa: SIM115
     try:
         shutil.copyfileobj(file, copy, PIECE)
     except TypeError:

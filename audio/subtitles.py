@@ -38,7 +38,8 @@ def timed(turn):
     time is shared out by length."""
     texts = turn.text.split()
     if [text for word in turn.words for text in word.text.split()] == texts:
-        return [replace(word, text=word.text.strip(), speaker=turn.speaker) for word in turn.words if word.text.strip()]
+        said = [word for word in turn.words if word.text.strip()]
+        return [replace(word, text=word.text.strip(), speaker=turn.speaker) for word in said]
     total, at, words = sum(map(len, texts)) or 1, 0, []
     for text in texts:
         start, at = at, at + len(text)
@@ -63,7 +64,7 @@ def cut(words, most):
 def joined(words):
     start = min(word.start for word in words)
     return Span(" ".join(" ".join(word.text for word in words).split()), start,
-                max(start, *(word.end for word in words)), words[0].speaker)  # fmt: skip
+                max(start, *(word.end for word in words)), words[0].speaker)
 
 
 def lines(text):

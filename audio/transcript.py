@@ -69,7 +69,7 @@ class Transcript:
         start = int(number(part.get("start")))
         words = tuple(self._span(word) for word in dicts(part.get("words"))) if inner else ()
         return Span(str(part.get("text") or ""), start, max(start, int(number(part.get("end")))),
-                    self.named(str(part.get("speaker") or "")), words)  # fmt: skip
+                    self.named(str(part.get("speaker") or "")), words)
 
     def labelled(self):
         """The text, each turn on a line that begins with its speaker."""
@@ -83,7 +83,7 @@ class Transcript:
     def summary(self):
         """Of speech_understanding or the legacy summarization; "" where neither was asked for."""
         return flat(self._understood.get("block_summary")) or flat(self.raw.get("summary")) or "\n".join(
-            line for chapter in self.chapters for line in chapter.lines)  # fmt: skip
+            line for chapter in self.chapters for line in chapter.lines)
 
     @property
     def _understood(self):
@@ -101,13 +101,13 @@ class Transcript:
             Chapter(int(number(part.get("start"))), int(number(part.get("end"))),
                     flat(part.get("headline") or part.get("gist")),
                     tuple(flat(part.get("bullets") or part.get("text") or part.get("summary")).splitlines()))
-            for part in dicts(self._understood.get("summary")) or dicts(self.raw.get("chapters"))]  # fmt: skip
+            for part in dicts(self._understood.get("summary")) or dicts(self.raw.get("chapters"))
+        ]
 
     @property
     def topics(self):
-        """[(label, relevance from 0 to 1)], the most relevant first. Labels of the IAB: "Business>Marketing"."""
-        summary = table(self.raw.get("iab_categories_result")).get("summary")
-        return sorted(((label, number(value)) for label, value in table(summary).items()), key=lambda t: (-t[1], t[0]))
+        """[(label, relevance from 0 to 1)], the most relevant first; IAB labels such as "Travel>Hotels"."""
+        return ranked(self.raw.get("iab_categories_result"))
 
     @property
     def key_phrases(self):
@@ -116,7 +116,7 @@ class Transcript:
         results.sort(key=lambda result: -number(result.get("rank")))
         return [(str(result.get("text") or ""), int(number(result.get("count"))),
                  [int(number(place.get("start"))) for place in dicts(result.get("timestamps"))])
-                for result in results]  # fmt: skip
+                for result in results]
 
     @property
     def entities(self):
@@ -130,7 +130,7 @@ class Transcript:
     def feelings(self):
         """Sentiment of each sentence: [(Span, "POSITIVE" | "NEUTRAL" | "NEGATIVE", confidence)]."""
         return [(self._span(part), str(part.get("sentiment") or ""), number(part.get("confidence")))
-                for part in dicts(self.raw.get("sentiment_analysis_results"))]  # fmt: skip
+                for part in dicts(self.raw.get("sentiment_analysis_results"))]
 
     @property
     def feelings_by_speaker(self):
@@ -143,8 +143,7 @@ class Transcript:
     @property
     def content_safety(self):
         """[(label, confidence from 0 to 1)], the surest first."""
-        summary = table(self.raw.get("content_safety_labels")).get("summary")
-        return sorted(((label, number(value)) for label, value in table(summary).items()), key=lambda t: (-t[1], t[0]))
+        return ranked(self.raw.get("content_safety_labels"))
 
     @property
     def talk(self):
@@ -159,6 +158,12 @@ def number(value):
     """A number, or 0 for null, NaN and whatever else stands in its place."""
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
     return value if good else 0
+
+
+def ranked(result):
+    """A result with its summary {label: number} -> [(label, number)], the highest first."""
+    found = [(label, number(value)) for label, value in table(table(result).get("summary")).items()]
+    return sorted(found, key=lambda pair: (-pair[1], pair[0]))
 
 
 def dicts(value):

@@ -1,4 +1,4 @@
-"""batch: results in order, so many at a time, each recording paid for once, whatever happens between two runs."""
+"""batch: results in order, so many at a time, each recording paid for once, whatever happens in between."""
 
 import json
 import os
@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted import tone
 
-from audio import AudioWarning, BadInput, Client, StillProcessing, Transcript, TranscriptFailed
+from audio import AudioWarning, Client, Transcript
 from audio.batch import transcribe_all
+from audio.errors import BadInput, StillProcessing, TranscriptFailed
 from audio.sandbox import Sandbox
 
 
@@ -45,7 +46,9 @@ def test_results_come_in_order_and_a_second_run_pays_nothing(folder):
             assert len(box.jobs) == len(box.uploads) == 6
         os.rename(folder / "0.wav", folder / "zero.wav")  # the same sound under another name
         (folder / "1.wav").write_bytes(tone(9))  # another sound under the same name
-        seconds = [transcript.seconds for _, transcript in transcribe_all(client_of(box), files(folder), speakers=2)]
+        seconds = [
+            transcript.seconds for _, transcript in transcribe_all(client_of(box), files(folder), speakers=2)
+        ]
         assert seconds == [9, 3, 4, 5, 6, 1] and len(box.jobs) == 7
         list(transcribe_all(client_of(box), files(folder)[:1], speakers=3))
         assert len(box.jobs) == 8, "other options are another job"
@@ -90,7 +93,15 @@ def test_one_that_fails_does_not_stop_the_others(folder):
     sources = [folder / f"{i}.wav" for i in range(6)] + ["https://x.example/a.mp3"]
     with Sandbox(seconds=0.02) as box, pytest.warns(AudioWarning):
         kinds = [type(found) for _, found in transcribe_all(client_of(box), sources)]
-        assert kinds == [Transcript, Transcript, Transcript, TranscriptFailed, BadInput, Transcript, Transcript]
+        assert kinds == [
+            Transcript,
+            Transcript,
+            Transcript,
+            TranscriptFailed,
+            BadInput,
+            Transcript,
+            Transcript,
+        ]
         list(transcribe_all(client_of(box), sources[:4]))
         assert len(box.jobs) == 7, "what failed is tried again, what was done is not"
 

@@ -33,11 +33,21 @@ def talk(tmp_path):
 
 
 def start(*args, url="http://127.0.0.1:1", key=KEY, **more):
-    env = {**os.environ, "ASSEMBLYAI_BASE_URL": url, "PYTHONPATH": str(ROOT), **({"ASSEMBLYAI_API_KEY": key} if key else {})}
+    env = {
+        **os.environ,
+        "ASSEMBLYAI_BASE_URL": url,
+        "PYTHONPATH": str(ROOT),
+        **({"ASSEMBLYAI_API_KEY": key} if key else {}),
+    }
     if not key:
         env.pop("ASSEMBLYAI_API_KEY", None)
-    return subprocess.Popen([sys.executable, "-m", "audio", *map(str, args)], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, env=env, **more)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", "audio", *map(str, args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=env,
+        **more,
+    )
 
 
 def audio(*args, url="http://127.0.0.1:1", data=b"", status=0, **more):
@@ -58,7 +68,9 @@ def test_transcribe_and_everything_after_it(box, talk, tmp_path):
     raw = json.loads(audio("get", id, "-o", "json", url=box.url)[0])
     assert raw["id"] == id and raw["audio_duration"] == 60
     assert len(audio("get", id, "-o", "sentences", url=box.url)[0].splitlines()) == len(raw["utterances"])
-    assert json.loads(audio("get", id, "-o", "paragraphs", url=box.url)[0].splitlines()[0])["text"].startswith("Good")
+    assert json.loads(audio("get", id, "-o", "paragraphs", url=box.url)[0].splitlines()[0])[
+        "text"
+    ].startswith("Good")
     out, _ = audio("search", id, "budget", "north pier", url=box.url)
     seconds = [float(line.split()[0]) for line in out.splitlines()]
     assert seconds == sorted(seconds) and len(seconds) == 4 and 10 < seconds[0] < 20
@@ -70,20 +82,46 @@ def test_transcribe_and_everything_after_it(box, talk, tmp_path):
     assert audio("get", id, url=box.url)[0] == "Deleted by user.\n"
 
 
-@pytest.mark.parametrize("preset, heading", [("meeting", "# Minutes"), ("podcast", "# Episode notes"), ("call", "# Call review")])
+@pytest.mark.parametrize(
+    "preset, heading", [("meeting", "# Minutes"), ("podcast", "# Episode notes"), ("call", "# Call review")]
+)
 def test_presets_write_reports(box, talk, tmp_path, preset, heading):
     out, _ = audio("transcribe", talk, "--preset", preset, "--out", tmp_path / "report.md", url=box.url)
     assert out == "" and (tmp_path / "report.md").read_text().startswith(heading)
 
 
 def test_flags_and_settings_reach_the_service(box, talk):
-    out, err = audio("transcribe", talk, "--speakers", "2-4", "--summary", "--topics", "--sentiment", "--entities",
-                     "--highlights", "-o", "json", "--config", "language_code=de", "--config", "future.deep=[1]",
-                     "--config", "speaker_label=true", url=box.url)  # fmt: skip
+    out, err = audio(
+        "transcribe",
+        talk,
+        "--speakers",
+        "2-4",
+        "--summary",
+        "--topics",
+        "--sentiment",
+        "--entities",
+        "--highlights",
+        "-o",
+        "json",
+        "--config",
+        "language_code=de",
+        "--config",
+        "future.deep=[1]",
+        "--config",
+        "speaker_label=true",
+        url=box.url,
+    )
     sent = box.jobs[json.loads(out)["id"]][1]["fields"]
     assert sent["speaker_options"] == {"min_speakers_expected": 2, "max_speakers_expected": 4}
-    assert sent["iab_categories"] and sent["sentiment_analysis"] and sent["entity_detection"] and sent["auto_highlights"]
-    assert sent["language_code"] == "de" and sent["future"] == {"deep": [1]} and "speech_understanding" in sent
+    assert (
+        sent["iab_categories"]
+        and sent["sentiment_analysis"]
+        and sent["entity_detection"]
+        and sent["auto_highlights"]
+    )
+    assert (
+        sent["language_code"] == "de" and sent["future"] == {"deep": [1]} and "speech_understanding" in sent
+    )
     assert "warning: speaker_label is not known here: is speaker_labels meant?" in err
 
 
@@ -107,32 +145,58 @@ def test_a_folder_in_order_and_a_second_run_pays_nothing(box, tmp_path):
     assert re.findall(r"== .*?(\w\.wav) ==", out) == ["a.wav", "b.wav", "c.wav"]
     (tmp_path / "out").mkdir()
     audio("transcribe", tmp_path / "in", "-o", "srt", "--out", tmp_path / "out", url=box.url)
-    assert sorted(os.listdir(tmp_path / "out")) == ["a.wav.srt", "b.wav.srt", "c.wav.srt"] and len(box.jobs) == before + 3
+    assert (
+        sorted(os.listdir(tmp_path / "out")) == ["a.wav.srt", "b.wav.srt", "c.wav.srt"]
+        and len(box.jobs) == before + 3
+    )
     (tmp_path / "in" / "d.wav").write_bytes(tone(0.1))
     out, err = audio("transcribe", tmp_path / "in", url=box.url, status=1)
     assert out.count("== ") == 3 and "d.wav: transcript" in err and "too short" in err
 
 
-@pytest.mark.parametrize("args, words", [
-    (["transcribe", "no.wav"], "no such file"), (["transcribe", "FOLDER"], "no audio"), (["transcribe"], "required"),
-    (["transcribe", "EMPTY"], "is empty"), (["transcribe", "TALK", "--out", "no/such/place"], "cannot be written"),
-    (["transcribe", "TALK", "--config", "auto_chapters=true", "--config", "summarization=true"], "exclude"),
-    (["transcribe", "TALK", "--config", "x"], "KEY=VALUE"), (["transcribe", "TALK", "--speakers", "x"], "range"),
-    (["transcribe", "TALK", "--preset", "x"], "invalid choice"), (["transcribe", "TALK", "TALK", "-o", "srt"], "--out FOLDER"),
-    (["transcribe", "TALK", "--names", "A"], "A=Ada"), (["transcribe", "TALK", "--timeout", "-1"], "invalid"),
-    (["get", ""], "id such as"), (["search", "x", ","], "search for what"), (["fly"], "invalid choice"), ([], "required"),
-    (["get", "x", "-o", "redacted-audio"], "--out FILE"), (["sandbox", "--fault", "rain"], "no fault"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["transcribe", "no.wav"], "no such file"),
+        (["transcribe", "FOLDER"], "no audio"),
+        (["transcribe"], "required"),
+        (["transcribe", "EMPTY"], "is empty"),
+        (["transcribe", "TALK", "--out", "no/such/place"], "cannot be written"),
+        (
+            ["transcribe", "TALK", "--config", "auto_chapters=true", "--config", "summarization=true"],
+            "exclude",
+        ),
+        (["transcribe", "TALK", "--config", "x"], "KEY=VALUE"),
+        (["transcribe", "TALK", "--speakers", "x"], "range"),
+        (["transcribe", "TALK", "--preset", "x"], "invalid choice"),
+        (["transcribe", "TALK", "TALK", "-o", "srt"], "--out FOLDER"),
+        (["transcribe", "TALK", "--names", "A"], "A=Ada"),
+        (["transcribe", "TALK", "--timeout", "-1"], "invalid"),
+        (["get", ""], "id such as"),
+        (["search", "x", ","], "search for what"),
+        (["fly"], "invalid choice"),
+        ([], "required"),
+        (["get", "x", "-o", "redacted-audio"], "--out FILE"),
+        (["sandbox", "--fault", "rain"], "no fault"),
+    ],
+)
 def test_wrong_usage_is_2_and_sends_nothing(args, words, talk, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty.wav").touch()
     places = {"TALK": talk, "FOLDER": tmp_path / "folder", "EMPTY": tmp_path / "empty.wav"}
-    _, err = audio(*(places.get(arg, arg) for arg in args), status=2)  # nobody listens at the address: 1 if sent
+    _, err = audio(
+        *(places.get(arg, arg) for arg in args), status=2
+    )  # nobody listens at the address: 1 if sent
     assert words in err
 
 
 def test_the_key_is_4(box, talk):
-    for key, words in (("", "ASSEMBLYAI_API_KEY"), ("Bearer x", "bare key"), ("other", "not accepted"), (KEY + " ", "white space")):
+    for key, words in (
+        ("", "ASSEMBLYAI_API_KEY"),
+        ("Bearer x", "bare key"),
+        ("other", "not accepted"),
+        (KEY + " ", "white space"),
+    ):
         assert words in audio("transcribe", talk, url=box.url, key=key, status=4)[1]
     assert "not accepted" in audio("doctor", url=box.url, key="other", status=4)[1]
 
@@ -193,12 +257,18 @@ def test_a_reader_who_leaves_is_no_error_message(box, talk):
 
 
 def test_the_sandbox_announces_itself_and_fails_on_request(talk):
-    process = start("sandbox", "--fault", "lost@create", "--fault", "503@get:2", "--fault", "reset", key="test-key")
+    process = start(
+        "sandbox", "--fault", "lost@create", "--fault", "503@get:2", "--fault", "reset", key="test-key"
+    )
     try:
-        url = re.fullmatch(r"sandbox ready at (http://127\.0\.0\.1:\d+)\n", process.stdout.readline().decode())[1]
+        url = re.fullmatch(
+            r"sandbox ready at (http://127\.0\.0\.1:\d+)\n", process.stdout.readline().decode()
+        )[1]
         assert "canned" in process.stdout.readline().decode()
         out, _ = audio("transcribe", talk, "--preset", "meeting", url=url, key="test-key")
-        assert out.startswith("# Minutes") and len(audio("list", url=url, key="test-key")[0].splitlines()) == 1
+        assert (
+            out.startswith("# Minutes") and len(audio("list", url=url, key="test-key")[0].splitlines()) == 1
+        )
     finally:
         process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130 and process.stderr.read() == b""
@@ -215,7 +285,7 @@ def test_the_demonstration_needs_no_key_and_no_network(key):
 def test_the_agent_answers_a_question_about_a_recording(talk):
     env = {key: value for key, value in os.environ.items() if not key.startswith("ASSEMBLYAI")}
     command = [sys.executable, "-m", "tools.recording", str(talk), "Who meets again next week?"]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     roles = re.findall(r"^\[(\w+)\]", done.stdout, re.M)
     assert roles == ["user", "assistant", "tool", "assistant"] and '"name":"transcribe"' in done.stdout

@@ -13,14 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted import CODES, Twisted
 
-from audio.errors import (
-    AnswerLost,
-    AudioError,
-    AuthError,
-    BadInput,
-    RequestRefused,
-    ServiceUnavailable,
-)
+from audio.errors import AnswerLost, AudioError, AuthError, BadInput, RequestRefused, ServiceUnavailable
 from audio.http import LONGEST_PAUSE, REGIONS, Http, Key, pause_asked, places
 
 SECRET = "3f9c-secret-e17b"
@@ -81,29 +74,61 @@ def test_a_key_is_sent_as_it_is_or_refused_and_never_shown(text):
     assert repr(key) == "<key>" and text not in key.hidden(f"wrong token {text}!").replace("<key>", "")
 
 
-@pytest.mark.parametrize("text, words", [("", "set the environment"), (None, "set the environment"), ("Bearer x", "Bearer"),
-                                         (" x", "white space"), ("x\n", "white space"), ("x\ny", "characters"),
-                                         ("schlüssel", "characters")])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "set the environment"),
+        (None, "set the environment"),
+        ("Bearer x", "Bearer"),
+        (" x", "white space"),
+        ("x\n", "white space"),
+        ("x\ny", "characters"),
+        ("schlüssel", "characters"),
+    ],
+)
 def test_what_is_wrong_with_a_key_is_said(text, words):
     with pytest.raises(AuthError, match=words):
         Key(text)
 
 
-@pytest.mark.parametrize("base, api", [("us", REGIONS["us"][0]), ("eu", REGIONS["eu"][0]),
-                                       ("https://api.eu.assemblyai.com/", REGIONS["eu"][0]),
-                                       ("https://api.assemblyai.com/v2", REGIONS["us"][0]),
-                                       ("http://127.0.0.1:8000/", "http://127.0.0.1:8000"),
-                                       ("http://localhost:1", "http://localhost:1"), ("http://[::1]:1", "http://[::1]:1"),
-                                       ("https://proxy.example:8443/aai", "https://proxy.example:8443/aai")])  # fmt: skip
+@pytest.mark.parametrize(
+    "base, api",
+    [
+        ("us", REGIONS["us"][0]),
+        ("eu", REGIONS["eu"][0]),
+        ("https://api.eu.assemblyai.com/", REGIONS["eu"][0]),
+        ("https://api.assemblyai.com/v2", REGIONS["us"][0]),
+        ("http://127.0.0.1:8000/", "http://127.0.0.1:8000"),
+        ("http://localhost:1", "http://localhost:1"),
+        ("http://[::1]:1", "http://[::1]:1"),
+        ("https://proxy.example:8443/aai", "https://proxy.example:8443/aai"),
+    ],
+)
 def test_base_urls(base, api):
     assert places(base)[0] == api
     assert ("gateway" in places(base)[1]) == ("assemblyai.com" in api)
 
 
-@pytest.mark.parametrize("base", ["http://api.assemblyai.com", "http://127.0.0.1.evil.example", "http://10.0.0.1",
-                                  "http://127.0.0.1@evil.example/", "https://me:pw@api.assemblyai.com", "ftp://x", "api.x",
-                                  "https://", "https://x/?a=b", "http://localhost:99999", "https://a b", "http://[::1",
-                                  "http://localhost.evil.example", "https://x\\@y", "file:///etc/passwd"])  # fmt: skip
+@pytest.mark.parametrize(
+    "base",
+    [
+        "http://api.assemblyai.com",
+        "http://127.0.0.1.evil.example",
+        "http://10.0.0.1",
+        "http://127.0.0.1@evil.example/",
+        "https://me:pw@api.assemblyai.com",
+        "ftp://x",
+        "api.x",
+        "https://",
+        "https://x/?a=b",
+        "http://localhost:99999",
+        "https://a b",
+        "http://[::1",
+        "http://localhost.evil.example",
+        "https://x\\@y",
+        "file:///etc/passwd",
+    ],
+)
 def test_where_the_key_may_not_go_is_refused(base):
     with pytest.raises(BadInput, match="ASSEMBLYAI_BASE_URL"):
         places(base)
@@ -136,13 +161,16 @@ def test_netrc_cannot_replace_the_key(tmp_path, monkeypatch):
 def test_a_proxy_never_sees_plain_http(monkeypatch):
     with Scripted((200, {}, b'{"proxy": true}')) as proxy, Scripted((200, {}, b"{}")) as server:
         monkeypatch.setenv("http_proxy", proxy.url)
-        assert http_to(server.url).call("GET", "x").data == {} and not proxy.requests
+        assert http_to(server.url).call("GET", "x") == {} and not proxy.requests
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_redirects_do_not_carry_the_key_to_another_host(method, status):
-    with Scripted((200, {}, b"{}")) as other, Scripted((status, {"Location": other.url + "/x"}, b"")) as server:
+    with (
+        Scripted((200, {}, b"{}")) as other,
+        Scripted((status, {"Location": other.url + "/x"}, b"")) as server,
+    ):
         with pytest.raises(RequestRefused, match="ASSEMBLYAI_BASE_URL"):
             http_to(server.url).call(method, "v2/transcript")
         assert not other.requests and len(server.requests) == 1
@@ -150,9 +178,12 @@ def test_redirects_do_not_carry_the_key_to_another_host(method, status):
 
 def test_redirects_on_the_same_host_are_followed_but_not_for_ever():
     with Scripted((307, {"Location": "/there"}, b""), (200, {}, b'{"a": 1}')) as server:
-        assert http_to(server.url).call("GET", "here").data == {"a": 1}
+        assert http_to(server.url).call("GET", "here") == {"a": 1}
         assert server.requests[1][1:] == ("/there", server.requests[0][2])
-    with Scripted((302, {"Location": "/again"}, b"")) as server, pytest.raises(ServiceUnavailable, match="redirects"):
+    with (
+        Scripted((302, {"Location": "/again"}, b"")) as server,
+        pytest.raises(ServiceUnavailable, match="redirects"),
+    ):
         http_to(server.url).call("GET", "here")
 
 
@@ -161,8 +192,15 @@ def test_redirects_on_the_same_host_are_followed_but_not_for_ever():
 def test_what_is_repeated(code, safe):
     status = int(code)
     again = status in (429, 503) or (safe and status >= 500)
-    kind = (AuthError if status in (401, 403) else RequestRefused if status < 500 and status != 429 else
-            ServiceUnavailable if again else AnswerLost)  # fmt: skip
+    kind = (
+        AuthError
+        if status in (401, 403)
+        else RequestRefused
+        if status < 500 and status != 429
+        else ServiceUnavailable
+        if again
+        else AnswerLost
+    )
     with Scripted((status, {}, b'{"error": "so it is"}')) as server:
         with pytest.raises(kind, match="so it is") as caught:
             http_to(server.url, tries=3).call("POST", "x", safe=safe)
@@ -171,13 +209,15 @@ def test_what_is_repeated(code, safe):
         assert caught.value.retryable == (kind is ServiceUnavailable)
     if again:
         with Scripted((status, {}, b""), (200, {}, b'{"a": 1}')) as server:
-            assert http_to(server.url).call("POST", "x", safe=safe).data == {"a": 1}
+            assert http_to(server.url).call("POST", "x", safe=safe) == {"a": 1}
 
 
-@pytest.mark.parametrize("body", [b"", b"null", b"[]", b'{"a": ', b"<html>", b"\xff\xfe", b"[" * 100_000, b"NaN"])
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"[]", b'{"a": ', b"<html>", b"\xff\xfe", b"[" * 100_000, b"NaN"]
+)
 def test_an_answer_that_is_no_object_is_no_answer(body):
     with Scripted((200, {}, body), (200, {}, b'{"a": 1}')) as server:
-        assert http_to(server.url).call("GET", "x").data == {"a": 1} and len(server.requests) == 2
+        assert http_to(server.url).call("GET", "x") == {"a": 1} and len(server.requests) == 2
     with Scripted((200, {}, body)) as server, pytest.raises(AnswerLost):
         http_to(server.url).call("POST", "x", safe=False)
 
@@ -245,7 +285,9 @@ def test_a_deadline_ends_everything(monkeypatch):
         with Twisted([twist] * 10_000) as box:
             begun = time.monotonic()
             with pytest.raises(ServiceUnavailable):
-                http_to(box.url, tries=10_000, timeout=(5, 5)).call("GET", "v2/transcript", deadline=begun + 0.3)
+                http_to(box.url, tries=10_000, timeout=(5, 5)).call(
+                    "GET", "v2/transcript", deadline=begun + 0.3
+                )
             assert time.monotonic() - begun < 5  # 0.3, and what a busy machine adds
 
 
@@ -269,7 +311,9 @@ def test_the_key_is_in_no_error_log_or_traceback(caplog, echo):
             service = http_to(server.url if answers else nowhere, tries=2)
             for safe in (True, False):
                 error = error_of(service, safe)
-                told = "".join(traceback.TracebackException.from_exception(error, capture_locals=not echo).format())
+                told = "".join(
+                    traceback.TracebackException.from_exception(error, capture_locals=not echo).format()
+                )
                 assert "safe = " in told or echo
                 assert SECRET not in told + str(error) + repr(error) + repr(vars(error))
                 assert getattr(error.__context__, "request", None) is None
@@ -290,14 +334,28 @@ def test_errors_name_the_other_region_and_the_other_project():
         with pytest.raises(AuthError, match="missing/invalid.*ASSEMBLYAI_BASE_URL=us") as caught:
             http_to(server.url).call("GET", "x")
         assert caught.value.status == 401
-    with Scripted((403, {}, b'{"error": "Cannot access uploaded file"}')) as server, pytest.raises(AuthError, match="project"):
+    with (
+        Scripted((403, {}, b'{"error": "Cannot access uploaded file"}')) as server,
+        pytest.raises(AuthError, match="project"),
+    ):
         http_to(server.url).call("POST", "x")
-    with Scripted((404, {}, b'{"error": "Not found"}')) as server, pytest.raises(RequestRefused, match="BASE_URL"):
+    with (
+        Scripted((404, {}, b'{"error": "Not found"}')) as server,
+        pytest.raises(RequestRefused, match="BASE_URL"),
+    ):
         http_to(server.url).call("POST", "x")
 
 
-@pytest.mark.parametrize("body", [b'{"error": "why"}', b'{"message": "why", "code": 3}', b'{"error": {"message": "why"}}',
-                                  b'{"message": "no", "metadata": {"errors": ["why"]}}', b'{"error": "why", "status": "x"}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error": "why"}',
+        b'{"message": "why", "code": 3}',
+        b'{"error": {"message": "why"}}',
+        b'{"message": "no", "metadata": {"errors": ["why"]}}',
+        b'{"error": "why", "status": "x"}',
+    ],
+)
 def test_every_envelope_of_an_error_is_read(body):
     with Scripted((400, {}, body)) as server, pytest.raises(RequestRefused, match="why"):
         http_to(server.url).call("GET", "x")

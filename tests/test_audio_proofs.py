@@ -1,4 +1,4 @@
-"""The heavy proofs: 2 GB in constant memory, and a thousand jobs through a service that fails a third of the time."""
+"""The heavy proofs: 2 GB in constant memory; a thousand jobs while a third of all answers fails."""
 
 import resource
 import subprocess
@@ -37,7 +37,12 @@ def test_2_gb_upload_in_constant_memory(tmp_path, monkeypatch):
     with Sandbox() as box:
         monkeypatch.setenv("ASSEMBLYAI_BASE_URL", box.url)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        done = subprocess.run([sys.executable, "-c", UPLOAD, str(tmp_path / "long.mp3")], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", UPLOAD, str(tmp_path / "long.mp3")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         url, megabytes = done.stdout.split()
         assert box.uploads[url]["size"] == size

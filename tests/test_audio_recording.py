@@ -11,12 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted import tone
 
-from audio import AudioWarning, BadInput
+from audio import AudioWarning
+from audio.errors import BadInput
 from audio.recording import MOST_BYTES, PIECE, Body, Recording, looks_like_audio, recordings_in
 
-HEADS = {"wav": b"RIFF\x24\0\0\0WAVE", "mp3": b"ID3\x04\0\0\0\0\0\0\0\0", "mpeg": b"\xff\xfb\x90\x00" * 3,
-         "flac": b"fLaC\0\0\0\x22" + b"x" * 4, "ogg": b"OggS\0\x02" + b"\0" * 6, "m4a": b"\0\0\0 ftypM4A ",
-         "webm": b"\x1aE\xdf\xa3" + b"x" * 8, "aiff": b"FORM\0\0\0\0AIFF", "amr": b"#!AMR\n" + b"x" * 6}  # fmt: skip
+HEADS = {
+    "wav": b"RIFF\x24\0\0\0WAVE",
+    "mp3": b"ID3\x04\0\0\0\0\0\0\0\0",
+    "mpeg": b"\xff\xfb\x90\x00" * 3,
+    "flac": b"fLaC\0\0\0\x22" + b"x" * 4,
+    "ogg": b"OggS\0\x02" + b"\0" * 6,
+    "m4a": b"\0\0\0 ftypM4A ",
+    "webm": b"\x1aE\xdf\xa3" + b"x" * 8,
+    "aiff": b"FORM\0\0\0\0AIFF",
+    "amr": b"#!AMR\n" + b"x" * 6,
+}
 
 
 @pytest.mark.parametrize("kind", HEADS)
@@ -24,7 +33,10 @@ def test_containers_are_known_by_their_first_bytes(kind):
     assert looks_like_audio(HEADS[kind])
 
 
-@pytest.mark.parametrize("head", [b"", b"%PDF-1.7\n", b"Hello world!", b"\x89PNG\r\n", b"<html><head", b"PK\x03\x04", b"RIFF....WEBP"])
+@pytest.mark.parametrize(
+    "head",
+    [b"", b"%PDF-1.7\n", b"Hello world!", b"\x89PNG\r\n", b"<html><head", b"PK\x03\x04", b"RIFF....WEBP"],
+)
 def test_other_files_are_not_taken_for_audio(head):
     assert not looks_like_audio(head)
 
@@ -72,9 +84,18 @@ def test_what_cannot_be_sent_is_found_before(tmp_path):
         text = stack.enter_context(open(tmp_path / "open.txt"))
         closed = stack.enter_context(open(tmp_path / "open.txt", "rb"))
         closed.close()
-        for source, words in ((tmp_path / "none.wav", "no such file"), (tmp_path, "a folder"), (b"", "empty"),
-                              (tmp_path / "empty.wav", "empty"), ("s3://bucket/key", "only http"), (None, "not NoneType"),
-                              (text, "mode 'rb'"), (io.StringIO("x"), "mode 'rb'"), (closed, "closed"), ("a\0b", "a\0b")):  # fmt: skip
+        for source, words in (
+            (tmp_path / "none.wav", "no such file"),
+            (tmp_path, "a folder"),
+            (b"", "empty"),
+            (tmp_path / "empty.wav", "empty"),
+            ("s3://bucket/key", "only http"),
+            (None, "not NoneType"),
+            (text, "mode 'rb'"),
+            (io.StringIO("x"), "mode 'rb'"),
+            (closed, "closed"),
+            ("a\0b", "a\0b"),
+        ):
             with pytest.raises(BadInput, match=words):
                 Recording(source)
 
@@ -113,7 +134,11 @@ def test_a_folder_is_searched_for_audio(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(tone())
     (tmp_path / "notes.wav").write_text("these are notes")
-    assert [os.path.relpath(name, tmp_path) for name in recordings_in(tmp_path)] == ["b.wav", "deep/a.mp3", "z"]
+    assert [os.path.relpath(name, tmp_path) for name in recordings_in(tmp_path)] == [
+        "b.wav",
+        "deep/a.mp3",
+        "z",
+    ]
     (tmp_path / "none").mkdir()
     with pytest.raises(BadInput, match="no audio"):
         recordings_in(tmp_path / "none")

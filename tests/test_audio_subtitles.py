@@ -11,12 +11,43 @@ from audio import Transcript
 from audio.subtitles import LINE, LINES, Span, captions, clock, render
 
 TIMES = st.one_of(st.integers(-5, 5000), st.integers(0, 400_000_000))
-TEXTS = st.one_of(st.text(max_size=60), st.lists(st.sampled_from(
-    ["one", "-->", "1", "<b>", "&amp;", "00:00:01,000", "NOTE", "WEBVTT", "a" * 50, "\u2028", "\0", "ü"]), max_size=30).map(" ".join))  # fmt: skip
-WORDS = st.lists(st.fixed_dictionaries({"text": TEXTS, "start": st.none() | TIMES, "end": st.none() | TIMES}), max_size=5)
-UTTERANCES = st.lists(st.fixed_dictionaries(
-    {"text": TEXTS, "start": st.none() | TIMES, "end": st.none() | TIMES, "speaker": st.none() | st.text(max_size=9)},
-    optional={"words": st.none() | WORDS}), max_size=6)  # fmt: skip
+TEXTS = st.one_of(
+    st.text(max_size=60),
+    st.lists(
+        st.sampled_from(
+            [
+                "one",
+                "-->",
+                "1",
+                "<b>",
+                "&amp;",
+                "00:00:01,000",
+                "NOTE",
+                "WEBVTT",
+                "a" * 50,
+                "\u2028",
+                "\0",
+                "ü",
+            ]
+        ),
+        max_size=30,
+    ).map(" ".join),
+)
+WORDS = st.lists(
+    st.fixed_dictionaries({"text": TEXTS, "start": st.none() | TIMES, "end": st.none() | TIMES}), max_size=5
+)
+UTTERANCES = st.lists(
+    st.fixed_dictionaries(
+        {
+            "text": TEXTS,
+            "start": st.none() | TIMES,
+            "end": st.none() | TIMES,
+            "speaker": st.none() | st.text(max_size=9),
+        },
+        optional={"words": st.none() | WORDS},
+    ),
+    max_size=6,
+)
 SRT = re.compile(r"(\d+)\n(\d\d+):(\d\d):(\d\d),(\d{3}) --> (\d\d+):(\d\d):(\d\d),(\d{3})\n(.+(?:\n.+)*)\n")
 VTT = re.compile(r"()(\d\d+):(\d\d):(\d\d)\.(\d{3}) --> (\d\d+):(\d\d):(\d\d)\.(\d{3})\n(.+(?:\n.+)*)\n")
 
@@ -58,11 +89,19 @@ def test_captions_parse_back_never_overlap_and_keep_every_word(utterances, forma
         words = [word for *_, lines in found for word in lines.split()]
         if format == "vtt":
             assert not any("-->" in word for word in words)
-            words, said = [html.unescape(word) for word in words], [word.replace("\0", "\ufffd") for word in said]
+            words, said = (
+                [html.unescape(word) for word in words],
+                [word.replace("\0", "\ufffd") for word in said],
+            )
         assert sorted(words) == sorted(said)
 
 
-@given(st.lists(st.tuples(st.text(st.characters(categories=["L"]), min_size=1, max_size=12), st.integers(0, 700)), min_size=1))
+@given(
+    st.lists(
+        st.tuples(st.text(st.characters(categories=["L"]), min_size=1, max_size=12), st.integers(0, 700)),
+        min_size=1,
+    )
+)
 def test_words_keep_their_order_and_their_times(words):
     at, spans = 0, []
     for text, gap in words:
@@ -83,10 +122,13 @@ def test_clock_is_milliseconds(time):
 
 
 def test_speakers_are_named_in_both_formats():
-    transcript = Transcript({"utterances": [{"speaker": "A", "text": "Hi <all> & you", "start": 1000, "end": 2500}]}, {"A": "Ada"})
+    transcript = Transcript(
+        {"utterances": [{"speaker": "A", "text": "Hi <all> & you", "start": 1000, "end": 2500}]}, {"A": "Ada"}
+    )
     assert transcript.subtitles("srt") == "1\n00:00:01,000 --> 00:00:02,500\nAda: Hi <all> & you\n"
     assert transcript.subtitles("vtt") == (
-        "WEBVTT\n\n00:00:01.000 --> 00:00:02.500\n<v Ada>Hi &lt;all&gt; &amp; you\n")  # fmt: skip
+        "WEBVTT\n\n00:00:01.000 --> 00:00:02.500\n<v Ada>Hi &lt;all&gt; &amp; you\n"
+    )
     assert "Ada" not in transcript.subtitles("srt", speakers=False)
     with pytest.raises(ValueError, match="srt or vtt"):
         render([], "ass")

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = {package: sorted(ROOT.glob(f"{package}/**/*.py")) for package in ("tinyllm", "tools", "audio")}
 SOURCES = sum(PACKAGES.values(), [])
-LENGTHS = {"tinyllm": 3600, "tools": 2850, "audio": 1300}  # lines of code
+LENGTHS = {"tinyllm": 3600, "tools": 2850, "audio": 1800}  # lines of code
 MAY_USE = {"tinyllm": {"numpy", "tqdm", "tools"}, "tools": set(), "audio": {"requests", "tqdm"}}
 ADAPTERS = {"tools/agent.py": {"requests"}, "tools/builtin.py": {"audio"}}
 TOOLS = [
@@ -128,7 +128,7 @@ def test_imports_point_one_way(path):
         there = room(module)
         if module.split(".")[0] != package:
             assert module.split(".")[0] in outside, f"{path.name} imports {module}"
-        elif there and there != here:
+        elif there and here and there != here:
             assert order.index(there) < order.index(here), f"{here} may not import {there}"
         elif here == "stages":
             assert module == "tinyllm.stages" or path.name == "__init__.py", "stages never import one another"

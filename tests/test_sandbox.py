@@ -1,6 +1,7 @@
-"""sandbox: it answers as the service is known to, refuses what the service refuses, and fails as it is told to."""
+"""sandbox: it answers and refuses as the service is known to, and fails as it is told to."""
 
 import http.server
+import io
 import json
 import queue
 import threading
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted import tone
 
-from audio.sandbox import Sandbox, fault, heard, silence
+from audio.sandbox import Sandbox, fault, heard
 
 KEY = {"Authorization": "test-key"}
 
@@ -56,7 +57,12 @@ def test_a_job_is_queued_processed_and_completed_in_less_than_half_a_second():
 
 @pytest.mark.parametrize("key", ["", "wrong", "test-key ", "Bearer test-key", "TEST-KEY", None])
 def test_the_key_is_checked_exactly(box, key):
-    for method, path in (("POST", "/v2/upload"), ("POST", "/v2/transcript"), ("GET", "/v2/transcript"), ("GET", "/v1/models")):
+    for method, path in (
+        ("POST", "/v2/upload"),
+        ("POST", "/v2/transcript"),
+        ("GET", "/v2/transcript"),
+        ("GET", "/v1/models"),
+    ):
         headers = {"Authorization": key} if key else {}
         if key and key != key.strip():
             continue  # HTTP itself takes white space off
@@ -71,21 +77,36 @@ def test_the_key_is_that_of_the_environment(monkeypatch):
         assert ask(box, "GET", "/v2/transcript", headers={"Authorization": "mine"})[0] == 200
 
 
-@pytest.mark.parametrize("fields, words", [
-    ({"audio_url": None}, "audio_url not found"), ({"audio_url": "talk.mp3"}, "should start with http"), ({"speech_model": "best"}, "deprecated"),
-    ({"speech_models": []}, "non-empty"), ({"auto_chapters": True, "summarization": True}, "Only one of the following models"),
-    ({"word_boost": ["x"], "speech_models": ["universal-3-pro"]}, "keyterms_prompt"), ({"redact_pii": True}, "policies"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"audio_url": None}, "audio_url not found"),
+        ({"audio_url": "talk.mp3"}, "should start with http"),
+        ({"speech_model": "best"}, "deprecated"),
+        ({"speech_models": []}, "non-empty"),
+        ({"auto_chapters": True, "summarization": True}, "Only one of the following models"),
+        ({"word_boost": ["x"], "speech_models": ["universal-3-pro"]}, "keyterms_prompt"),
+        ({"redact_pii": True}, "policies"),
+    ],
+)
 def test_what_is_refused(box, fields, words):
     status, data = ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a", **fields})
     assert status == 400 and words in data["error"]
 
 
-@pytest.mark.parametrize("sound, options, error", [
-    (b"plain text", {}, "File does not appear to contain audio. File type is text/plain (ASCII text)."), (b"\0\1\2\xff", {}, "octet-stream"),
-    (tone(0.1), {}, "Audio duration is too short."),
-    (silence(3), {"language_detection": True}, "language_detection cannot be performed on files with no spoken audio"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "sound, options, error",
+    [
+        (b"plain text", {}, "File does not appear to contain audio. File type is text/plain (ASCII text)."),
+        (b"\0\1\2\xff", {}, "octet-stream"),
+        (tone(0.1), {}, "Audio duration is too short."),
+        (
+            tone(3.5, b"\0\0"),
+            {"language_detection": True},
+            "language_detection cannot be performed on files with no spoken audio",
+        ),
+    ],
+)
 def test_recordings_that_cannot_be_transcribed(box, sound, options, error):
     url = ask(box, "POST", "/v2/upload", data=sound)[1]["upload_url"]
     job, seen = done(box, audio_url=url, **options)
@@ -95,7 +116,11 @@ def test_recordings_that_cannot_be_transcribed(box, sound, options, error):
 
 
 def test_silence_is_completed_without_words_and_empty_uploads_are_refused(box):
-    job, _ = done(box, audio_url=ask(box, "POST", "/v2/upload", data=silence(3))[1]["upload_url"], speaker_labels=True)
+    job, _ = done(
+        box,
+        audio_url=ask(box, "POST", "/v2/upload", data=tone(3.5, b"\0\0"))[1]["upload_url"],
+        speaker_labels=True,
+    )
     assert (job["text"], job["words"], job["utterances"], job["audio_duration"]) == ("", [], [], 4)
     assert ask(box, "GET", f"/v2/transcript/{job['id']}/sentences")[1]["sentences"] == []
     assert ask(box, "POST", "/v2/upload", data=b"")[0] == 422
@@ -105,38 +130,51 @@ def test_silence_is_completed_without_words_and_empty_uploads_are_refused(box):
 @given(st.floats(0.2, 30), st.sampled_from([8000, 11025, 16000, 44100]))
 @settings(max_examples=20)
 def test_the_duration_is_read_from_the_wav(seconds, rate):
-    import io
-
     data = tone(seconds, rate=rate)
     found = heard(io.BytesIO(data), len(data))
-    assert found["seconds"] == pytest.approx(seconds, abs=1 / rate) and not found["silent"] and found["size"] == len(data)
+    assert (
+        found["seconds"] == pytest.approx(seconds, abs=1 / rate)
+        and not found["silent"]
+        and found["size"] == len(data)
+    )
     data = tone(seconds, b"\0\0", rate)
     assert heard(io.BytesIO(data), len(data))["silent"]
 
 
 @given(st.binary(max_size=80), st.sampled_from([b"", b"RIFF....WAVE", b"RIFF....WAVEfmt \x10\0\0\0"]))
 def test_any_bytes_are_heard(data, head):
-    import io
-
     data = head + data
     found = heard(io.BytesIO(data), len(data))
     assert found["size"] == len(data) and found["seconds"] >= 0
 
 
 def test_all_features_describe_the_same_words(box):
-    options = dict.fromkeys(["speaker_labels", "entity_detection", "auto_highlights", "iab_categories", "auto_chapters",
-                             "sentiment_analysis", "content_safety"], True)  # fmt: skip
+    options = dict.fromkeys(
+        [
+            "speaker_labels",
+            "entity_detection",
+            "auto_highlights",
+            "iab_categories",
+            "auto_chapters",
+            "sentiment_analysis",
+            "content_safety",
+        ],
+        True,
+    )
     job, _ = done(box, audio_url=ask(box, "POST", "/v2/upload", data=tone(60))[1]["upload_url"], **options)
     words, text = job["words"], job["text"]
     assert {u["speaker"] for u in job["utterances"]} == {"A", "B"}
     assert [w for u in job["utterances"] for w in u["words"]] == words and words[-1]["end"] == 60_000
-    said = lambda start, end: " ".join(w["text"] for w in words if start <= w["start"] and w["end"] <= end).lower()
+    said = lambda start, end: " ".join(
+        w["text"] for w in words if start <= w["start"] and w["end"] <= end
+    ).lower()
     for entity in job["entities"]:
         assert entity["text"].lower() in said(entity["start"], entity["end"])
     for phrase in job["auto_highlights_result"]["results"]:
         assert all(phrase["text"] in said(**place) for place in phrase["timestamps"])
-    assert [said(c["start"], c["end"]) for c in job["chapters"]] == [p["text"].lower() for p in ask(
-        box, "GET", f"/v2/transcript/{job['id']}/paragraphs")[1]["paragraphs"]]  # fmt: skip
+    assert [said(c["start"], c["end"]) for c in job["chapters"]] == [
+        p["text"].lower() for p in ask(box, "GET", f"/v2/transcript/{job['id']}/paragraphs")[1]["paragraphs"]
+    ]
     assert all(s["text"].lower() == said(s["start"], s["end"]) for s in job["sentiment_analysis_results"])
     labels = {label["label"] for part in job["iab_categories_result"]["results"] for label in part["labels"]}
     assert labels == set(job["iab_categories_result"]["summary"]) and text
@@ -144,19 +182,32 @@ def test_all_features_describe_the_same_words(box):
 
 def test_multichannel_and_names(box):
     assert {u["speaker"] for u in done(box, multichannel=True)[0]["utterances"]} == {"1", "2"}
-    assert {u["speaker"] for u in done(box, multichannel=True, speaker_labels=True)[0]["utterances"]} == {"1A", "2A"}
-    task = {"request": {"speaker_identification": {"speaker_type": "role", "known_values": ["Chair", "Guest"]},
-                        "translation": {"target_languages": ["es"]}}}  # fmt: skip
+    assert {u["speaker"] for u in done(box, multichannel=True, speaker_labels=True)[0]["utterances"]} == {
+        "1A",
+        "2A",
+    }
+    task = {
+        "request": {
+            "speaker_identification": {"speaker_type": "role", "known_values": ["Chair", "Guest"]},
+            "translation": {"target_languages": ["es"]},
+        }
+    }
     job, _ = done(box, speaker_labels=True, speech_understanding=task)
     assert {u["speaker"] for u in job["utterances"]} == {"Chair", "Guest"} and "es" in job["translated_texts"]
-    assert job["speech_understanding"]["response"]["speaker_identification"]["mapping"] == {"A": "Chair", "B": "Guest"}
+    assert job["speech_understanding"]["response"]["speaker_identification"]["mapping"] == {
+        "A": "Chair",
+        "B": "Guest",
+    }
 
 
 @given(st.integers(0, 9), st.integers(1, 4), st.data())
 @settings(max_examples=20)
 def test_lists_lead_in_both_directions(count, limit, data):
     with Sandbox(seconds=60) as box:
-        ids = [ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a"})[1]["id"] for _ in range(count)][::-1]
+        ids = [
+            ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a"})[1]["id"]
+            for _ in range(count)
+        ][::-1]
         pages, path = [], f"/v2/transcript?limit={limit}"
         while path:
             _, page = ask(box, "GET", path)
@@ -176,7 +227,9 @@ def test_lists_lead_in_both_directions(count, limit, data):
 
 def test_lists_are_filtered_and_their_queries_checked(box):
     job, _ = done(box)
-    assert [j["id"] for j in ask(box, "GET", "/v2/transcript?status=completed")[1]["transcripts"]] == [job["id"]]
+    assert [j["id"] for j in ask(box, "GET", "/v2/transcript?status=completed")[1]["transcripts"]] == [
+        job["id"]
+    ]
     assert ask(box, "GET", "/v2/transcript?status=error")[1]["transcripts"] == []
     assert ask(box, "GET", "/v2/transcript?created_on=1999-01-01")[1]["transcripts"] == []
     for query in ("limit=0", "limit=201", "limit=x", "before_id=nobody"):
@@ -186,8 +239,16 @@ def test_lists_are_filtered_and_their_queries_checked(box):
 def test_deleted_is_scrubbed_and_still_listed(box):
     job, _ = done(box, speaker_labels=True)
     gone = ask(box, "DELETE", f"/v2/transcript/{job['id']}")[1]
-    assert gone == ask(box, "GET", f"/v2/transcript/{job['id']}")[1] == ask(box, "DELETE", f"/v2/transcript/{job['id']}")[1]
-    assert gone["text"] == "Deleted by user." and gone["audio_url"] == "http://deleted_by_user" and gone["words"] is None
+    assert (
+        gone
+        == ask(box, "GET", f"/v2/transcript/{job['id']}")[1]
+        == ask(box, "DELETE", f"/v2/transcript/{job['id']}")[1]
+    )
+    assert (
+        gone["text"] == "Deleted by user."
+        and gone["audio_url"] == "http://deleted_by_user"
+        and gone["words"] is None
+    )
     assert ask(box, "GET", "/v2/transcript")[1]["transcripts"][0]["audio_url"] == "http://deleted_by_user"
     assert ask(box, "GET", f"/v2/transcript/{job['id']}/sentences")[1]["sentences"] == []
 
@@ -207,8 +268,12 @@ def test_webhooks_are_sent_with_their_header_and_again_after_a_5xx():
     receiver = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
     threading.Thread(target=receiver.serve_forever, args=(0.01,), daemon=True).start()
     with Sandbox(seconds=0.05) as box:
-        job, _ = done(box, webhook_url=f"http://127.0.0.1:{receiver.server_port}/here", webhook_auth_header_name="X-Mine",
-                      webhook_auth_header_value="yes")  # fmt: skip
+        job, _ = done(
+            box,
+            webhook_url=f"http://127.0.0.1:{receiver.server_port}/here",
+            webhook_auth_header_name="X-Mine",
+            webhook_auth_header_value="yes",
+        )
         for _ in range(2):
             headers, body = got.get(timeout=20)
             assert body == {"transcript_id": job["id"], "status": "completed"} and headers["X-Mine"] == "yes"
@@ -220,33 +285,58 @@ def test_webhooks_are_sent_with_their_header_and_again_after_a_5xx():
 
 
 def test_the_gateway_answers_whole_and_in_events(box):
-    asked = {"model": "canned-1", "messages": [{"role": "user", "content": "Speaker A: we met on Monday.\nwhen on Monday?"}]}
+    asked = {
+        "model": "canned-1",
+        "messages": [{"role": "user", "content": "Speaker A: we met on Monday.\nwhen on Monday?"}],
+    }
     _, whole = ask(box, "POST", "/v1/chat/completions", json=asked)
     text = ask(box, "POST", "/v1/chat/completions", json={**asked, "stream": True})[1]
     events = [line.removeprefix("data: ") for line in text.splitlines() if line]
     assert events[-1] == "[DONE]" and len(events) > 5
     parts = [json.loads(event)["choices"][0]["delta"].get("content", "") for event in events[:-1]]
-    assert "".join(parts) == whole["choices"][0]["message"]["content"] and "we met on Monday" in "".join(parts)
+    assert "".join(parts) == whole["choices"][0]["message"]["content"] and "we met on Monday" in "".join(
+        parts
+    )
 
 
-@pytest.mark.parametrize("method, path, data", [("GET", "/", None), ("POST", "/v2/transcripts", b"{}"), ("POST", "/v2/transcript", b"{"),
-                                                ("POST", "/v2/transcript", b"[]"), ("POST", "/v1/chat/completions", b"{}"),
-                                                ("GET", "/v2/transcript/x/y", None), ("DELETE", "/v2/upload", None)])  # fmt: skip
+@pytest.mark.parametrize(
+    "method, path, data",
+    [
+        ("GET", "/", None),
+        ("POST", "/v2/transcripts", b"{}"),
+        ("POST", "/v2/transcript", b"{"),
+        ("POST", "/v2/transcript", b"[]"),
+        ("POST", "/v1/chat/completions", b"{}"),
+        ("GET", "/v2/transcript/x/y", None),
+        ("DELETE", "/v2/upload", None),
+    ],
+)
 def test_nonsense_is_refused_with_json(box, method, path, data):
     status, answer = ask(box, method, path, data=data)
     assert status in (400, 404) and answer["error"]
 
 
-@pytest.mark.parametrize("name, where, seen", [
-    ("503:2", "list", [503, 503, 200]), ("429", "list", [429, 200]), ("500@get", "list", [200]), ("504@list", "list", [504, 200]),
-    ("truncated", "list", ["broken", 200]), ("lost@list", "list", ["broken", 200]), ("reset", "upload", ["broken", 200]), ("stall", "list", ["late", 200]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, where, seen",
+    [
+        ("503:2", "list", [503, 503, 200]),
+        ("429", "list", [429, 200]),
+        ("500@get", "list", [200]),
+        ("504@list", "list", [504, 200]),
+        ("truncated", "list", ["broken", 200]),
+        ("lost@list", "list", ["broken", 200]),
+        ("reset", "upload", ["broken", 200]),
+        ("stall", "list", ["late", 200]),
+    ],
+)
 def test_faults_hit_so_many_answers_and_no_more(name, where, seen):
     with Sandbox(faults=[name]) as box:
         found = []
         for _ in seen:
             try:
-                method, path, data = ("POST", "/v2/upload", tone(30)) if where == "upload" else ("GET", "/v2/transcript", None)
+                method, path, data = (
+                    ("POST", "/v2/upload", tone(30)) if where == "upload" else ("GET", "/v2/transcript", None)
+                )
                 answer = requests.request(method, box.url + path, headers=KEY, timeout=2, data=data)
                 found.append(answer.status_code)
                 assert answer.status_code != 429 or answer.headers["Retry-After"] == "1"

@@ -9,13 +9,28 @@ import wave
 from audio.sandbox import Handler, Sandbox
 
 CODES = ["400", "401", "403", "404", "408", "422", "429", "500", "502", "503", "504"]
-TWISTS = ["ok", "ok", "ok", *CODES, "reset", "lost", "truncated", "late", "stall", "drip", "garbage", "array",
-          "nulls", "more", "empty"]  # fmt: skip
+TWISTS = [
+    "ok",
+    "ok",
+    "ok",
+    *CODES,
+    "reset",
+    "lost",
+    "truncated",
+    "late",
+    "stall",
+    "drip",
+    "garbage",
+    "array",
+    "nulls",
+    "more",
+    "empty",
+]
 LATE = 0.2  # seconds before a late answer is even begun: longer than the clients of these tests wait
 
 
 class Twisted(Sandbox):
-    """`history` names what happens to one request after the other; then all is well. `seen` lists requests."""
+    """`history` names what happens to one request after the other; then all is well. `seen` lists them."""
 
     def __init__(self, history=(), **more):
         super().__init__(**{"seconds": 0.02, **more})

@@ -2,9 +2,9 @@
 
     python -m tools.recording meeting.wav "Who talks to the bank?"
 
-The model, one of AssemblyAI's LLM Gateway, has the built-in tools and `transcribe`. It sees a path and a question,
-decides to call the tool, and answers from what comes back. Without ASSEMBLYAI_API_KEY both the transcript and the
-model are those of audio's sandbox: everything is then canned, but every request and every call is made."""
+The model, one of AssemblyAI's LLM Gateway, has the built-in tools and `transcribe`. It sees a path and a
+question, decides to call the tool, and answers from what comes back. Without ASSEMBLYAI_API_KEY both are
+those of audio's sandbox: what they say is canned, but every request and every call is made."""
 
 import os
 import subprocess
@@ -37,7 +37,7 @@ def sandbox():
     """audio's sandbox as a process of its own, and the environment that leads to it -> an empty folder."""
     command = [sys.executable, "-m", "audio", "sandbox"]
     with (tempfile.TemporaryDirectory() as folder,
-          subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process):  # fmt: skip
+          subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process):
         try:
             url = process.stdout.readline().split()[-1]
             os.environ |= {"ASSEMBLYAI_API_KEY": "test-key", "ASSEMBLYAI_BASE_URL": url}

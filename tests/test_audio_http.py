@@ -148,14 +148,13 @@ def test_netrc_cannot_replace_the_key(tmp_path, monkeypatch):
     (tmp_path / "netrc").write_text("default login somebody password else\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert requests.utils.get_netrc_auth("https://api.assemblyai.com") == ("somebody", "else")
-    service = http_to("us")
-    session = service._session()
-    assert session.trust_env  # so that proxies and certificates of the environment work
-    request = requests.Request("GET", "https://api.assemblyai.com/v2/transcript", auth=service.key)
-    assert session.prepare_request(request).headers["Authorization"] == SECRET
+    assert http_to("us")._session().trust_env  # so that proxies and certificates of the environment work
     with Scripted((200, {}, b"{}")) as server:
-        http_to(server.url).call("GET", "v2/transcript")
-        assert server.requests[0][2]["Authorization"] == SECRET
+        service = http_to(server.url)
+        for trusted in (service._session().trust_env, True):  # here, and as with https
+            service._session().trust_env = trusted
+            service.call("GET", "v2/transcript")
+        assert [headers["Authorization"] for *_, headers in server.requests] == [SECRET, SECRET]
 
 
 def test_a_proxy_never_sees_plain_http(monkeypatch):

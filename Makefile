@@ -1,7 +1,7 @@
 # Every target is one `python -m ...` line, and works without make too (Windows: use those lines).
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train stage0 stage1 stage2 stage3 stage4 control rank compare hacking show-mask shakespeare sample exams chat tools tools-proof test test-oracle bench lint clean
+.PHONY: help setup train stage0 stage1 stage2 stage3 stage4 control rank compare hacking show-mask shakespeare sample exams chat tools tools-proof audio audio-demo audio-chat test test-oracle bench lint clean
 
 PYTHON ?= python3
 PY     := .venv/bin/python
@@ -73,6 +73,15 @@ tools-proof: setup  ## 10,000 calls by a random model: all valid       (1 min)
 
 tools: setup  ## tool calling: a guided tour without a model     (1 s)
 	$(PY) -m tools
+
+audio: setup  ## a recording -> text, minutes, subtitles        (with a key) FILE=talk.wav [ARGS="--preset meeting"]
+	$(PY) -m audio transcribe $(call QUOTE,$(FILE)) $(ARGS)
+
+audio-demo: setup  ## minutes of a meeting, no key, no network       (2 s)
+	$(PY) -m audio demo
+
+audio-chat: setup  ## a model asked about a recording calls a tool   (2 s, no key) [FILE=talk.wav]
+	$(PY) -m tools.recording $(if $(FILE),$(call QUOTE,$(FILE))) $(ARGS)
 
 test: setup  ## all tests that need nothing but this project     (3 min)
 	$(PY) -m pytest -q -m "not oracle" $(ARGS)

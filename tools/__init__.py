@@ -14,7 +14,8 @@ In the order to read it:
     masks           which tokens may come next
     protocol        calls in text: read, written, streamed
     registry        the tools there are, and their execution
-    builtin         a calculator, dates, units, words
+    builtin         a calculator, dates, units, words, recordings
     agent           model and tools in turns, until there is an answer
+    recording       make audio-chat: a question about a recording
     __main__        make tools: a guided tour without a model
 """

@@ -1,4 +1,4 @@
-"""A few tools for any model: a calculator, dates, units, and counting words.
+"""A few tools for any model: a calculator, dates, units, counting words, and hearing what a recording says.
 
 The calculator has a parser of its own. eval() would run whatever a model writes, and even a harmless
 9**9**9 takes hours, so every step is bounded by the size of its result before it is computed."""
@@ -252,4 +252,51 @@ def word_count(text: str) -> dict:
             "sentences": sentences or int(bool(text.strip()))}  # fmt: skip
 
 
+MOST_TOLD = 2500  # characters of a transcript in one result
+ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@tool(timeout=600)
+def transcribe(source: str, start: Annotated[int, {"minimum": 0}] = 0) -> dict:
+    """What is said in a recording, and by whom. A long one comes in parts.
+
+    Args:
+        source: a path or URL, or the id of a transcript that is there already
+        start: the second from which to tell
+    """
+    from audio import Client  # here, because all the other tools need nothing but the standard library
+    from audio.subtitles import captions
+
+    client = Client()
+    job = source if ID.fullmatch(source) else client.submit(source, speakers=True).id
+    transcript = client.wait(job, timeout=580)  # less than the tool has: the error then tells the id
+    lines, speaker, length, rest = [], None, 0, None
+    for part in captions(transcript.turns):
+        if part.start // 1000 < start:
+            continue
+        length += len(part.text)
+        if length > MOST_TOLD and lines:
+            rest = part.start // 1000
+            break
+        new = part.speaker != speaker or not lines
+        lines += [f"{part.speaker}: {part.text}" if part.speaker else part.text] if new else []
+        lines[-1] += "" if new else f" {part.text}"
+        speaker = part.speaker
+    told = {"id": job, "seconds": transcript.seconds, "text": "\n".join(lines)}
+    return {**told, "continue_with": {"source": job, "start": rest}} if rest is not None else told
+
+
+def gateway(model=None):
+    """A `generate` for tools.agent.run: a model of the LLM Gateway, with the key that `transcribe` uses."""
+
+    def generate(messages):
+        from audio import Client
+
+        sent = [{**m, "role": "user"} if m["role"] == "tool" else m for m in messages]
+        return Client().chat([{"role": m["role"], "content": m["content"]} for m in sent], model=model)
+
+    return generate
+
+
+# transcribe reads files and costs money, so it is given to a model by name: Registry([*TOOLS, transcribe]).
 TOOLS = [calculator, now, add_days, days_between, convert, word_count]

@@ -131,7 +131,8 @@ class Registry:
                 outcome.append((True, json.loads(text)))
         except BaseException as error:  # SystemExit too: a tool may end itself, not the loop
             name = type(error).__name__
-            outcome.append(failed(name, str(error)[:500] or name, isinstance(error, PASSING)))
+            again = getattr(error, "retryable", isinstance(error, PASSING))
+            outcome.append(failed(name, str(error)[:500] or name, bool(again)))
 
     def _await(self, outcome, thread, deadline):
         if thread:

@@ -1,0 +1,26 @@
+"""Speech to text with AssemblyAI's REST API, on `requests` alone.
+
+    from audio import transcribe
+    print(transcribe("meeting.wav", speakers=2).labelled())
+
+In the order to read it:
+
+    errors          everything that can go wrong, as a tree
+    http            the key, time-outs, retries
+    recording       what is transcribed: checked, hashed, sent in pieces
+    options         what can be asked for, and what excludes what
+    subtitles       who said what -> SRT and VTT
+    transcript      the answer of the service, and what people want to know of it
+    assemblyai      the client
+    reports         Markdown: minutes, episode notes, call reviews
+    batch           many recordings side by side, each paid for once
+    canned          what the sandbox says
+    sandbox         the service on this machine
+    __main__        the command line
+"""
+
+from audio.assemblyai import Client, transcribe
+from audio.errors import AudioError, AudioWarning
+from audio.transcript import Transcript
+
+__all__ = ["AudioError", "AudioWarning", "Client", "Transcript", "transcribe"]

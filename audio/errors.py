@@ -1,0 +1,70 @@
+"""Everything that can go wrong, drawn first.
+
+    AudioError                catch this one to catch them all
+    |- BadInput               found before anything was sent: no such file, options that exclude each other
+    |- AuthError              the key is missing, misspelt, or of another region or project
+    |- RequestRefused         other 4xx: asking again will not help
+    |- ServiceUnavailable     no answer, 429 or 5xx, also after the retries
+    |  '- AnswerLost          the same where a job may have been made: look before you ask again
+    |- TranscriptFailed       the service tried and could not (no audio in the file ...)
+    '- StillProcessing        we stopped waiting; the job goes on, its transcript_id can be fetched later
+
+    error.retryable           whether the same call may succeed later, at no risk
+    error.status              the HTTP status code, where there was one
+    error.transcript_id       the job it is about, where there is one
+
+AudioWarning is the category of warnings: what looks wrong, but only the service can know.
+"""
+
+
+class AudioError(Exception):
+    retryable = False
+
+    def __init__(self, message, *, status=None, transcript_id=None, retryable=None):
+        super().__init__(message)
+        self.status, self.transcript_id = status, transcript_id
+        if retryable is not None:
+            self.retryable = retryable
+
+
+class BadInput(AudioError, ValueError):
+    pass
+
+
+class AuthError(AudioError):
+    pass
+
+
+class RequestRefused(AudioError):
+    pass
+
+
+class ServiceUnavailable(AudioError):
+    retryable = True
+
+
+class AnswerLost(ServiceUnavailable):
+    """`found` lists the ids of jobs that may be the one asked for; pending: it may be made even later."""
+
+    retryable = False
+
+    def __init__(self, message, *, found=(), pending=False, **more):
+        super().__init__(message, **more)
+        self.found, self.pending = list(found), pending
+
+
+class TranscriptFailed(AudioError):
+    """`transcript` is the answer of the service. Retryable where the service itself was at fault: then submit
+    again, for asking for this job again changes nothing."""
+
+    def __init__(self, message, *, transcript=None, **more):
+        super().__init__(message, **more)
+        self.transcript = transcript
+
+
+class StillProcessing(AudioError):
+    retryable = True
+
+
+class AudioWarning(UserWarning):
+    pass

@@ -1,0 +1,170 @@
+"""What is to be transcribed: a path, a URL, bytes, or an open file; and its body as it is sent.
+
+A recording is looked at before anything is sent: is it there, has it bytes, do its first ones look like
+audio. It is sent in pieces, so its size does not matter, and every attempt begins at its beginning.
+"""
+
+import hashlib
+import io
+import os
+import shutil
+import tempfile
+import warnings
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from tqdm import tqdm
+
+from audio.errors import AudioWarning, BadInput
+
+# A socket's time-out covers one whole send: pieces this small pass over slow lines in time.
+PIECE = 1 << 16
+MOST_BYTES = 2_200_000_000  # of an upload, as the service states it
+MAGIC = {  # offset: what audio and video files have there
+    0: (b"ID3", b"fLaC", b"OggS", b"\x1aE\xdf\xa3", b"#!AMR", b".snd", b"caff", b"FLV", b"MAC ", b"wvpk",
+        b"0&\xb2u", b"\0\0\1\xba", b"\0\0\1\xb3", b"DSD ", b"G@"),
+    4: (b"ftyp", b"moov", b"mdat", b"wide"),
+    8: (b"WAVE", b"AVI ", b"AIFF", b"AIFC"),
+}
+
+
+def looks_like_audio(head):
+    """Whether the first 12 bytes are those of a known container or of an MPEG frame (11 bits set)."""
+    framed = len(head) > 1 and head[0] == 0xFF and head[1] >= 0xE0
+    return framed or any(head.startswith(magic, at) for at, known in MAGIC.items() for magic in known)
+
+
+def is_url(source):
+    return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
+
+
+class Recording:
+    """Something that can be read from its beginning, again and again. Raises BadInput for what cannot.
+
+    `url` is set where the service is to fetch it itself; `path` where it is a file with a name."""
+
+    def __init__(self, source):
+        self.url = source if is_url(source) else None
+        self.path, self._file, self.size = None, None, 0
+        if self.url:
+            self.name = source
+            return
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            self.name, self._file = "bytes", io.BytesIO(source)
+        elif hasattr(source, "read"):
+            self.name, self._file = str(getattr(source, "name", "file")), rewindable(source)
+        elif isinstance(source, (str, os.PathLike)):
+            self.name, self.path = os.fspath(source), Path(source)
+            if self.path.is_fifo():  # <(command) of a shell
+                self._file, self.path = rewindable(open(source, "rb")), None  # noqa: SIM115
+        else:
+            kind = type(source).__name__
+            raise BadInput(f"a recording is a path, a URL, bytes or an open file, not {kind}")
+        self._start = self._file.tell() if self._file else 0
+        self._check()
+
+    def _check(self):
+        if self.path and "://" in str(self.name):
+            raise BadInput(f"{self.name}: only http and https can be fetched; of a local file give the path")
+        if self.path and not self.path.is_file():
+            what = "is a folder" if self.path.is_dir() else "there is no such file"
+            raise BadInput(f"{self.name}: {what}")
+        with self.open() as file:
+            try:
+                head = file.read(12)
+                self.size = file.seek(0, io.SEEK_END) - self._start
+            except (OSError, ValueError) as error:
+                raise BadInput(f"{self.name} cannot be read: {error}") from None
+        if isinstance(head, str):
+            raise BadInput(f"{self.name} is open as text: open it with mode 'rb'")
+        if not head:
+            raise BadInput(f"{self.name} is empty")
+        if not looks_like_audio(head):
+            warnings.warn(f"{self.name} does not begin like audio or video", AudioWarning, stacklevel=5)
+        if self.size > MOST_BYTES:
+            warnings.warn(f"{self.name} has {self.size / 1e9:.1f} GB; 2.2 may be uploaded, 5 fetched by URL",
+                          AudioWarning, stacklevel=5)
+
+    @contextmanager
+    def open(self):
+        """The file, at its beginning."""
+        try:
+            opened = nullcontext(self._file) if self._file else open(self.path, "rb")  # noqa: SIM115
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{self.name} cannot be read: {getattr(error, 'strerror', error)}") from None
+        with opened as file:
+            file.seek(self._start)
+            yield file
+
+    def pieces(self):
+        """The bytes, PIECE at a time; exactly `size` of them."""
+        left = self.size
+        with self.open() as file:
+            while left:
+                try:
+                    piece = file.read(min(PIECE, left))
+                except OSError as error:
+                    raise BadInput(f"{self.name} cannot be read: {error}") from None
+                if not piece:
+                    raise BadInput(f"{self.name} became shorter while it was read: wait until it is whole")
+                left -= len(piece)
+                yield piece
+
+    def sha256(self):
+        digest = hashlib.sha256()
+        for piece in self.pieces():
+            digest.update(piece)
+        return digest.hexdigest()
+
+
+class Body:
+    """A recording as the body of a request. It has a length, so requests sends Content-Length and no chunks;
+    it has no read(), so the size of the pieces is ours."""
+
+    def __init__(self, recording, progress=False):
+        self.recording, self.progress = recording, progress
+
+    def __len__(self):
+        return self.recording.size
+
+    def __iter__(self):
+        name = os.path.basename(self.recording.name)
+        with tqdm(total=len(self), desc=name, unit="B", unit_scale=True, disable=not self.progress) as bar:
+            for piece in self.recording.pieces():
+                yield piece
+                bar.update(len(piece))
+
+
+def rewindable(file):
+    """The file, or where it cannot go back (a pipe) a temporary copy on disk."""
+    try:
+        if file.seekable():
+            file.seek(file.tell())
+            return file
+    except ValueError:
+        raise BadInput("the file is closed: open it again") from None
+    except (AttributeError, OSError):
+        pass
+    copy = tempfile.TemporaryFile()  # noqa: SIM115
+    try:
+        shutil.copyfileobj(file, copy, PIECE)
+    except TypeError:
+        raise BadInput("the file is open as text: open it with mode 'rb'") from None
+    copy.seek(0)
+    return copy
+
+
+def recordings_in(folder):
+    """The files in a folder and below it that begin like audio or video, sorted. Raises BadInput for none."""
+    found = []
+    for path in sorted(Path(folder).rglob("*")):
+        if path.is_file() and not path.name.startswith("."):
+            try:
+                with open(path, "rb") as file:
+                    if looks_like_audio(file.read(12)):
+                        found.append(str(path))
+            except OSError as error:
+                warnings.warn(f"{path} cannot be read: {error.strerror}", AudioWarning, stacklevel=2)
+    if not found:
+        raise BadInput(f"{folder}: there is no audio in this folder")
+    return found

@@ -1,0 +1,373 @@
+"""The service in a box: the same API on this machine, for trying things out and for tests.
+
+    python -m audio sandbox --port 0 --fault 503:3 --fault lost@create
+    with Sandbox(faults=["429:2"]) as box: ... box.url ...
+
+Uploads, jobs, views, lists, webhooks and the LLM Gateway behave as the service does, its refusals in its
+words. What is "heard" is canned (canned.py); only the length of a WAV, and whether it is silent, are read
+from it. The key is what ASSEMBLYAI_API_KEY holds, or test-key.
+
+A fault is NAME[@WHERE][:COUNT]: it spoils the next COUNT answers (1 where not said) to requests of kind
+WHERE: upload, create, get, delete, list, view, models, chat, or * for all.
+
+    429 500 502 503 504   that status, 429 with Retry-After: 1       stall        no answer for 90 s
+    reset                 breaks off in the middle of an upload      truncated    half of the answer
+    lost                  does what was asked, answers nothing       job-error    the job ends with an error
+    flaky:PERCENT         so many of all answers, one of the above   never        the job is never done
+"""
+
+import http.server
+import io
+import json
+import os
+import random
+import re
+import socket
+import struct
+import threading
+import time
+import uuid
+import wave
+from datetime import datetime, timezone
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import requests
+
+from audio import canned
+from audio.recording import PIECE, looks_like_audio
+from audio.subtitles import LINE, LINES, Span, captions, render
+
+ROUTES = [(method, re.compile(path.replace("ID", "([^/]+)")), kind) for method, path, kind in (
+    ("POST", "/v2/upload", "upload"), ("POST", "/v2/transcript", "create"), ("GET", "/v2/transcript", "list"),
+    ("GET", "/v2/transcript/ID", "get"), ("DELETE", "/v2/transcript/ID", "delete"),
+    ("GET", "/v2/transcript/ID/(sentences|paragraphs|srt|vtt|word-search|redacted-audio)", "view"),
+    ("GET", "/v1/models", "models"), ("POST", "/v1/chat/completions", "chat"), ("GET", "/files/ID", "file"))]
+USUALLY = {"reset": "upload", "lost": "create", "job-error": "create", "never": "create"}
+FLAKY = ["429", "500", "502", "503", "504", "reset", "truncated", "lost"]
+FAULTS = [*FLAKY, "stall", "job-error", "never", "flaky"]
+MODELS = ["canned-1"]
+REFUSED = (  # in the words of the service
+    (lambda on: not isinstance(on("audio_url"), str), "Transcript creation error, audio_url not found"),
+    (lambda on: on("audio_url")[:4] != "http", "Transcript creation error, audio_url should start with http"),
+    (lambda on: on("speech_model"), 'speech_model is deprecated. Use "speech_models" instead.'),
+    (lambda on: on("speech_models") == [], '"speech_models" must be a non-empty list'),
+    (lambda on: on("auto_chapters") and on("summarization"),
+     "Only one of the following models can be enabled at a time: auto_chapters, summarization."),
+    (lambda on: on("word_boost") and "universal-3" in str(on("speech_models")),
+     "word_boost is not supported by this model. Use keyterms_prompt instead."),
+    (lambda on: on("redact_pii") and not on("redact_pii_policies"), "redact_pii needs redact_pii_policies"),
+)
+EMPTY = dict.fromkeys(  # of every job, whatever was asked for
+    ("error", "text", "words", "utterances", "language_confidence", "language_confidence_threshold",
+     "speech_model", "acoustic_model", "language_model"))
+OFF = dict.fromkeys("webhook_auth auto_highlights redact_pii summarization".split(), False)
+GONE = dict.fromkeys(("audio_url", "webhook_url"), "http://deleted_by_user")
+
+
+class Refusal(Exception):
+    """An answer with an error: status, text."""
+
+
+class Sandbox:
+    """A running server; `url` is its address. seconds: how long a job takes. Raises ValueError for a fault
+    that is none, OSError for a port that is taken."""
+
+    def __init__(self, port=0, *, seconds=0.3, faults=()):
+        self.key = os.environ.get("ASSEMBLYAI_API_KEY") or "test-key"
+        self.seconds, self.faults = seconds, [fault(text) for text in faults]
+        self.retry_after = "0" if any(one["name"] == "flaky" for one in self.faults) else "1"
+        self.uploads, self.jobs = {}, {}  # by URL; by id, oldest first: (what it answers, what it knows)
+        self.lock, self.closing, self.random = threading.RLock(), threading.Event(), random.Random(0)
+        self.server = Server(("127.0.0.1", port), type("Bound", (Handler,), {"box": self}))
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.closing.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+    def spoiled(self, kind):
+        """The fault that hits a request of this kind, or None."""
+        with self.lock:
+            for one in self.faults:
+                if one["name"] == "flaky":
+                    if self.random.random() < one["left"] / 100:
+                        return self.random.choice(FLAKY)
+                elif one["where"] in (kind, "*") and one["left"] > 0:
+                    one["left"] -= 1
+                    return one["name"]
+        return None
+
+    def upload(self, heard):
+        if not heard["size"]:
+            raise Refusal(422, "Upload failed, the file is empty")
+        url = f"{self.url}/upload/{uuid.uuid4()}"
+        self.uploads[url] = heard
+        return {"upload_url": url}
+
+    def create(self, fields, fate):
+        for is_wrong, text in REFUSED:
+            if is_wrong(fields.get):
+                raise Refusal(400, text)
+        heard = self.uploads.get(fields["audio_url"])
+        if heard is None and fields["audio_url"].startswith(self.url + "/upload/"):
+            raise Refusal(403, "Cannot access uploaded file")
+        heard = heard or {"seconds": 30.0, "silent": False, "error": None}  # what is elsewhere is not fetched
+        job = {"id": str(uuid.uuid4()), "status": "queued", **EMPTY, **OFF, **fields}
+        known = {"fields": fields, "fate": fate, "heard": heard, "begun": time.monotonic(),
+                 "created": stamp(), "completed": None}
+        with self.lock:
+            self.jobs[job["id"]] = job, known
+        if fields.get("webhook_url"):
+            threading.Thread(target=self.call_back, args=(job["id"],), daemon=True).start()
+        return job
+
+    def job(self, id):
+        """A job as it stands now, and what only the service knows of it."""
+        if id not in self.jobs:
+            raise Refusal(400, "Transcript lookup error, transcript id not found")
+        with self.lock:
+            job, known = self.jobs[id]
+            age = time.monotonic() - known["begun"]
+            if job["status"] in ("queued", "processing"):
+                job["status"] = "queued" if 3 * age < self.seconds else "processing"
+                if age >= self.seconds and known["fate"] != "never":
+                    self.finish(job, known)
+            return job, known
+
+    def finish(self, job, known):
+        heard, fields, error = known["heard"], known["fields"], known["heard"]["error"]
+        if known["fate"] == "job-error":
+            error = "Internal server error. Please retry your request."
+        elif not error and heard["silent"] and fields.get("language_detection"):
+            error = "language_detection cannot be performed on files with no spoken audio"
+        found = {} if error else canned.results(fields, heard["seconds"], heard["silent"])
+        known |= {"completed": stamp(), "sentences": found.pop("sentences", [])}
+        job |= {**found, "status": "error" if error else "completed", "error": error}
+
+    def get(self, id):
+        return self.job(id)[0]
+
+    def delete(self, id):
+        job, known = self.job(id)
+        kept = {key: job[key] for key in ("id", "status", *OFF)}
+        known["sentences"] = []
+        job.update({**dict.fromkeys(job), **kept, **GONE, "text": "Deleted by user."})
+        return job
+
+    def list(self, query):
+        """A page of jobs, newest first. prev_url leads to older ones, next_url to newer ones."""
+        limit = int(query.get("limit", "10"))
+        with self.lock:
+            ids = list(self.jobs)[::-1]
+            before, after = (query.get(name) for name in ("before_id", "after_id"))
+            if not 1 <= limit <= 200 or {before, after} - {None, *ids}:
+                raise Refusal(400, "limit must be from 1 to 200, before_id and after_id ids of transcripts")
+            ids = ids[ids.index(before) + 1 if before else 0 : ids.index(after) if after else None]
+            ids = [id for id in ids if self.jobs[id][1]["created"].startswith(query.get("created_on", ""))
+                   and ("status" not in query or query["status"] == self.get(id)["status"])]
+            page = ids[-limit:] if after else ids[:limit]
+            rows = [self.row(id, *self.jobs[id]) for id in page]
+        same = {key: query[key] for key in ("status", "created_on") if key in query} | {"limit": limit}
+        link = lambda **bound: f"{self.url}/v2/transcript?{urlencode({**same, **bound})}"
+        details = {"limit": limit, "result_count": len(page), "current_url": link(),
+                   "prev_url": link(before_id=page[-1]) if page and page[-1] != ids[-1] else None,
+                   "next_url": link(after_id=page[0]) if page else None}
+        return {"page_details": details, "transcripts": rows}
+
+    def row(self, id, job, known):
+        return {"id": id, "resource_url": f"{self.url}/v2/transcript/{id}",
+                **{key: job[key] for key in ("status", "audio_url", "error")},
+                **{key: known[key] for key in ("created", "completed")}}
+
+    def view(self, id, name, query):
+        job, known = self.job(id)
+        if job["status"] != "completed":
+            raise Refusal(400, f"This transcript has a status of '{job['status']}'. Transcripts must have a "
+                               "status of 'completed' before requesting captions.")
+        told = known["sentences"]
+        if name in ("sentences", "paragraphs"):
+            parts = canned.bare(told) if name == "sentences" else canned.paragraphs(told)
+            return {"id": id, name: parts, **{key: job[key] or 0 for key in ("confidence", "audio_duration")}}
+        if name in ("srt", "vtt"):
+            turns = [Span(s["text"], s["start"], s["end"]) for s in told]
+            return render(captions(turns, int(query.get("chars_per_caption", LINE * LINES))), name)
+        if name == "word-search":
+            matches = []
+            for phrase in query.get("words", "").split(","):
+                if at := canned.places(phrase, job["words"] or []):
+                    matches.append({
+                        "text": " ".join(canned.plain(phrase)), "count": len(at),
+                        "indexes": [i for *_, i in at], "timestamps": [place[:2] for place in at]})
+            return {"id": id, "total_count": sum(match["count"] for match in matches), "matches": matches}
+        if not job.get("redact_pii_audio"):
+            raise Refusal(400, "redacted audio was not requested for this transcript")
+        return {"status": "redacted_audio_ready", "redacted_audio_url": f"{self.url}/files/{id}"}
+
+    def file(self, id):
+        """A redacted recording: silence, a minute at most."""
+        sound = io.BytesIO()
+        with wave.open(sound, "wb") as writer:
+            writer.setparams((1, 2, 8000, 0, "NONE", ""))
+            writer.writeframes(bytes(16000 * min(60, int(self.job(id)[1]["heard"]["seconds"]) + 1)))
+        return sound.getvalue()
+
+    def models(self):
+        return {"data": [{"id": id, "object": "model"} for id in MODELS]}
+
+    def chat(self, asked):
+        """A whole answer, or as a list its server-sent events."""
+        if asked["model"] not in MODELS:
+            raise Refusal(400, f"unknown model {asked['model']}")
+        text, head = canned.answer(asked["messages"]), {"request_id": str(uuid.uuid4())}
+        usage = {"input_tokens": len(str(asked["messages"])) // 4, "output_tokens": len(text) // 4}
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        if not asked.get("stream"):
+            return {**head, "choices": [choice], "usage": usage}
+        parts = [{"delta": {"content": part}} for part in re.findall(r"\s*\S+\s*", text)]
+        parts.append({"delta": {}, "finish_reason": "stop"})
+        events = [{**head, "choices": [{"index": 0, **part}]} for part in parts]
+        return [f"data: {data}\n\n" for data in (*map(json.dumps, events), "[DONE]")]
+
+    def call_back(self, id):
+        """The webhook of a job: ten attempts at most; an answer of 4xx is final."""
+        while self.get(id)["status"] not in ("completed", "error"):
+            if self.closing.wait(self.seconds / 4 + 0.01):
+                return
+        job, fields = self.get(id), self.jobs[id][1]["fields"]
+        name, value = fields.get("webhook_auth_header_name"), fields.get("webhook_auth_header_value")
+        told = {"transcript_id": id, "status": job["status"]}
+        for _ in range(10):
+            try:
+                headers = {name: value} if name else {}
+                answer = requests.post(fields["webhook_url"], json=told, headers=headers, timeout=10)
+                job["webhook_status_code"] = answer.status_code
+                if answer.status_code < 500:
+                    return
+            except requests.RequestException:
+                pass
+            if self.closing.wait(max(self.seconds, 0.05)):
+                return
+
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads, request_queue_size = True, 128
+
+    def handle_error(self, request, address):
+        """Nothing: clients break off."""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """HTTP on one side, `box` (the Sandbox) on the other."""
+
+    protocol_version, box = "HTTP/1.1", None
+    wbufsize = -1  # an answer leaves in one piece
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        url, kind, ids = urlsplit(self.path), "", ()
+        for method, path, name in ROUTES:
+            if method == self.command and (found := path.fullmatch(url.path)):
+                kind, ids = name, found.groups()
+        fault, length = self.box.spoiled(kind), int(self.headers.get("Content-Length") or 0)
+        if fault == "reset":
+            self.rfile.read(length // 2)
+            return self.hang_up()
+        body = heard(self.rfile, length) if kind == "upload" else self.rfile.read(length)
+        if fault == "stall":
+            self.box.closing.wait(90)
+            return self.hang_up()
+        try:
+            if fault and fault.isdecimal():
+                raise Refusal(int(fault), "Too Many Requests" if fault == "429" else "injected by --fault")
+            if kind != "file" and self.headers.get("Authorization") != self.box.key:
+                raise Refusal(401, "Authentication error, API token missing/invalid")
+            if not kind:
+                raise Refusal(404, "Not found")
+            query = dict(parse_qsl(url.query))
+            given = {"upload": [body], "list": [query], "view": [*ids, query]}.get(kind, ids)
+            if kind in ("create", "chat"):
+                given = [json.loads(body), *([fault] if kind == "create" else [])]
+            status, data = 200, getattr(self.box, kind)(*given)
+        except Refusal as refusal:
+            status, data = refusal.args[0], {"error": refusal.args[1]}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            status, data = 400, {"error": f"the request is malformed: {error}"}
+        return self.hang_up() if fault == "lost" else self.write(status, data, fault == "truncated")
+
+    do_POST = do_DELETE = do_GET
+
+    def write(self, status, data, half=False):
+        kinds = {dict: "application/json", list: "text/event-stream", bytes: "audio/wav", str: "text/plain"}
+        pieces = [json.dumps(data)] if isinstance(data, dict) else data if isinstance(data, list) else [data]
+        pieces = [piece if isinstance(piece, bytes) else piece.encode() for piece in pieces]
+        self.send_response(status)
+        self.send_header("Content-Type", kinds[type(data)])
+        self.send_header("Content-Length", str(sum(map(len, pieces))))
+        if status == 429:
+            self.send_header("Retry-After", self.box.retry_after)
+        self.end_headers()
+        if half:
+            pieces = [b"".join(pieces)[: sum(map(len, pieces)) // 2]]
+        for piece in pieces:
+            self.wfile.write(piece)
+            self.wfile.flush()
+        if half:
+            self.hang_up()
+
+    def hang_up(self):
+        """Ends the connection at once, with a reset instead of a goodbye."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close_connection = True
+
+
+def fault(text):
+    """NAME[@WHERE][:COUNT] -> a dict. Raises ValueError."""
+    found = re.fullmatch(r"([\w-]+)(?:@(\w+|\*))?(?::(\d+))?", text)
+    if not found or found[1] not in FAULTS:
+        raise ValueError(f"{text!r} is no fault: write NAME[@WHERE][:COUNT], NAME of {', '.join(FAULTS)}")
+    return {"name": found[1], "where": found[2] or USUALLY.get(found[1], "*"), "left": int(found[3] or 1)}
+
+
+def stamp():
+    return datetime.now(timezone.utc).replace(tzinfo=None).isoformat()
+
+
+def heard(stream, length):
+    """Reads an upload, keeping nothing of it -> its size in bytes, length in seconds, whether it is silent,
+    and the error a job with it ends with."""
+    head = stream.read(min(length, PIECE))
+    start, end, rate, quiet = sound_in(head)
+    piece, at, silent = head, 0, bool(rate)
+    while piece:
+        sound = piece[max(0, start - at) : max(0, end - at)] if silent else b""
+        silent = silent and sound.count(quiet) == len(sound)
+        at += len(piece)
+        piece = stream.read(min(length - at, PIECE))
+    seconds = (min(end, at) - start) / rate if rate else at / 16000  # the rate of a common MP3
+    error = "Audio duration is too short." if seconds < 0.16 else None
+    if not looks_like_audio(head[:12]):
+        kind = "text/plain (ASCII text)" if head.isascii() else "application/octet-stream (data)"
+        error = f"Transcoding failed. File does not appear to contain audio. File type is {kind}."
+    return {"size": at, "seconds": seconds, "silent": silent, "error": error}
+
+
+def sound_in(head):
+    """The beginning of a WAV file -> (where its sound begins, and ends; bytes per second; a byte of silence).
+    0 bytes per second for other files."""
+    at, rate, quiet = 12, 0, b"\0"
+    while head[8:12] == b"WAVE" and at + 8 <= len(head):
+        name, size = struct.unpack("<4sI", head[at : at + 8])
+        if name == b"fmt " and at + 24 <= len(head):
+            rate, _, bits = struct.unpack("<IHH", head[at + 16 : at + 24])
+            quiet = b"\x80" if bits == 8 else b"\0"
+        if name == b"data":
+            return at + 8, at + 8 + size, rate, quiet
+        at += 8 + size + size % 2
+    return 0, 0, 0, quiet

@@ -1,0 +1,180 @@
+"""A transcript: the answer of the service as it came, and what people want to know of it.
+
+    transcript.raw              the whole answer, fields unknown here included; also transcript["field"]
+    transcript.turns            who said what: [Span(text, start, end, speaker)]
+
+Every start and end is in milliseconds, as in the service; only `seconds` is what its name says. Any field may
+be null or missing: then a list is empty and a text is "".
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+from audio.subtitles import Span, captions, render
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """A part of the recording: milliseconds, a headline, and what is said in it, as lines."""
+
+    start: int
+    end: int
+    headline: str
+    lines: tuple
+
+
+class Transcript:
+    """names: what speakers are to be called, {"A": "Ada"}; may be set later."""
+
+    def __init__(self, raw, names=None):
+        self.raw, self.names = raw, names or {}
+
+    def __repr__(self):
+        return f"<Transcript {self.id} {self.status}: {self.text[:40]!r}>"
+
+    def __getitem__(self, field):
+        return self.raw[field]
+
+    id = property(lambda self: self.raw.get("id"))
+    status = property(lambda self: self.raw.get("status"))
+    error = property(lambda self: self.raw.get("error"))
+    text = property(lambda self: str(self.raw.get("text") or ""))
+
+    @property
+    def seconds(self):
+        """How long the recording is; 0 where it is not known."""
+        return number(self.raw.get("audio_duration"))
+
+    def named(self, speaker):
+        """What a speaker is called: a name given, "Speaker A", or the name or role the service found."""
+        if not speaker:
+            return ""
+        return self.names.get(speaker) or (f"Speaker {speaker}" if len(speaker) <= 2 else speaker)
+
+    @property
+    def turns(self):
+        """Who said what. Without speakers one turn holds everything."""
+        turns = [self._span(part, inner=True) for part in dicts(self.raw.get("utterances"))]
+        if not turns and self.text.strip():
+            words = self.words
+            end = words[-1].end if words else int(1000 * self.seconds)
+            turns = [Span(self.text, words[0].start if words else 0, end, "", tuple(words))]
+        return turns
+
+    @property
+    def words(self):
+        return [self._span(word) for word in dicts(self.raw.get("words"))]
+
+    def _span(self, part, inner=False):
+        start = int(number(part.get("start")))
+        words = tuple(self._span(word) for word in dicts(part.get("words"))) if inner else ()
+        return Span(str(part.get("text") or ""), start, max(start, int(number(part.get("end")))),
+                    self.named(str(part.get("speaker") or "")), words)
+
+    def labelled(self):
+        """The text, each turn on a line that begins with its speaker."""
+        return "".join(f"{f'{turn.speaker}: ' if turn.speaker else ''}{turn.text}\n" for turn in self.turns)
+
+    def subtitles(self, format="srt", *, speakers=True):
+        """SRT or VTT, made here, so that it can say who speaks."""
+        return render(captions(self.turns), format, speakers=speakers)
+
+    @property
+    def summary(self):
+        """Of speech_understanding or the legacy summarization; "" where neither was asked for."""
+        return flat(self._understood.get("block_summary")) or flat(self.raw.get("summary")) or "\n".join(
+            line for chapter in self.chapters for line in chapter.lines)
+
+    @property
+    def _understood(self):
+        found = self.raw
+        for key in ("speech_understanding", "response", "summarization"):
+            found = found.get(key)
+            if not isinstance(found, dict):
+                return {}
+        return found
+
+    @property
+    def chapters(self):
+        """The sections of the summary, or the legacy chapters."""
+        return [
+            Chapter(int(number(part.get("start"))), int(number(part.get("end"))),
+                    flat(part.get("headline") or part.get("gist")),
+                    tuple(flat(part.get("bullets") or part.get("text") or part.get("summary")).splitlines()))
+            for part in dicts(self._understood.get("summary")) or dicts(self.raw.get("chapters"))
+        ]
+
+    @property
+    def topics(self):
+        """[(label, relevance from 0 to 1)], the most relevant first; IAB labels such as "Travel>Hotels"."""
+        return ranked(self.raw.get("iab_categories_result"))
+
+    @property
+    def key_phrases(self):
+        """[(phrase, count, [start of each in milliseconds])], the highest rank first."""
+        results = dicts(table(self.raw.get("auto_highlights_result")).get("results"))
+        results.sort(key=lambda result: -number(result.get("rank")))
+        return [(str(result.get("text") or ""), int(number(result.get("count"))),
+                 [int(number(place.get("start"))) for place in dicts(result.get("timestamps"))])
+                for result in results]
+
+    @property
+    def entities(self):
+        """{type: [text, ...]}: each text once, in the order of the recording."""
+        groups = defaultdict(dict)
+        for entity in dicts(self.raw.get("entities")):
+            groups[str(entity.get("entity_type") or "other")][str(entity.get("text") or "")] = None
+        return {kind: list(texts) for kind, texts in groups.items()}
+
+    @property
+    def feelings(self):
+        """Sentiment of each sentence: [(Span, "POSITIVE" | "NEUTRAL" | "NEGATIVE", confidence)]."""
+        return [(self._span(part), str(part.get("sentiment") or ""), number(part.get("confidence")))
+                for part in dicts(self.raw.get("sentiment_analysis_results"))]
+
+    @property
+    def feelings_by_speaker(self):
+        """{speaker: Counter of the sentiments of what was said}."""
+        totals = defaultdict(Counter)
+        for span, sentiment, _ in self.feelings:
+            totals[span.speaker][sentiment] += 1
+        return dict(totals)
+
+    @property
+    def content_safety(self):
+        """[(label, confidence from 0 to 1)], the surest first."""
+        return ranked(self.raw.get("content_safety_labels"))
+
+    @property
+    def talk(self):
+        """{speaker: milliseconds of talk}, in the order of their first words."""
+        totals = Counter()
+        for turn in self.turns:
+            totals[turn.speaker] += turn.end - turn.start
+        return dict(totals)
+
+
+def number(value):
+    """A number, or 0 for null, NaN and whatever else stands in its place."""
+    good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
+    return value if good else 0
+
+
+def ranked(result):
+    """A result with its summary {label: number} -> [(label, number)], the highest first."""
+    found = [(label, number(value)) for label, value in table(table(result).get("summary")).items()]
+    return sorted(found, key=lambda pair: (-pair[1], pair[0]))
+
+
+def dicts(value):
+    return [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
+
+
+def table(value):
+    return value if isinstance(value, dict) else {}
+
+
+def flat(value):
+    """Text, or a list of lines -> text; bullets without their signs."""
+    lines = value if isinstance(value, list) else str(value or "").splitlines()
+    return "\n".join(line for part in lines if (line := str(part).strip().lstrip("-*•").strip()))

@@ -1,0 +1,400 @@
+"""The client: whatever the service answers, a transcript or a documented error, in time, one job at most."""
+
+import io
+import os
+import threading
+import time
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from twisted import TWISTS, Twisted, tone
+
+from audio import AudioError, Client, Transcript, transcribe
+from audio.errors import (
+    AnswerLost,
+    AuthError,
+    BadInput,
+    RequestRefused,
+    ServiceUnavailable,
+    StillProcessing,
+    TranscriptFailed,
+)
+from audio.sandbox import Sandbox
+
+KEY, URL = "key-of-these-tests", "https://recordings.example/talk.mp3"
+SOUND = tone()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def key():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("audio.http.SLOWEST", 2)
+        patch.setenv("ASSEMBLYAI_API_KEY", KEY)
+        patch.delenv("ASSEMBLYAI_BASE_URL", raising=False)
+        yield
+
+
+@pytest.fixture
+def box():
+    with Sandbox(seconds=0.02) as box:
+        yield box
+
+
+def client_of(box, **more):
+    return Client(box.url, **{"pause": 0.001, "poll": 0.02, "timeout": (2, 0.12), "tries": 4, **more})
+
+
+@given(st.lists(st.sampled_from(TWISTS), max_size=12), st.sampled_from([SOUND, URL]))
+@example(["ok", "late"], SOUND)
+@example(["ok", "lost", "503", "garbage"], SOUND)
+@example(["ok", "lost", "nulls"], SOUND)
+@example(["ok", "nulls", "array", "ok"], URL)
+@example(["404", "lost"], URL)
+@settings(max_examples=60)
+def test_any_history_ends_in_a_transcript_or_a_documented_error_and_one_job_at_most(history, source):
+    with Twisted(history) as box:
+        client, begun = client_of(box, timeout=(2, 0.06), tries=3), time.monotonic()
+        try:
+            found = client.transcribe(source, timeout=1.5, speakers=2)
+            assert found.status == "completed" and found.text and found.id in box.jobs
+        except AudioError as error:
+            assert type(error) is not AudioError and str(error) and KEY not in str(error) + repr(vars(error))
+            assert not isinstance(error, (BadInput, TranscriptFailed))
+        assert time.monotonic() - begun < 30
+        if ("create", "late") in box.seen:
+            time.sleep(0.3)
+        assert len(box.jobs) <= 1
+
+
+@given(st.lists(st.sampled_from(TWISTS), max_size=4), st.lists(st.sampled_from(TWISTS), max_size=4))
+@settings(max_examples=8)
+def test_every_other_method_too_ends_in_an_answer_or_a_documented_error(history, more):
+    with Twisted() as box:
+        client = client_of(box, timeout=(2, 0.06), tries=3)
+        id = client_of(box).transcribe(URL).id
+        for call in (
+            lambda: client.sentences(id),
+            lambda: client.subtitles(id),
+            lambda: list(client.list(limit=2)),
+            lambda: client.search(id, "budget"),
+            lambda: "".join(client.ask(id, "who?", model="canned-1")),
+            client.models,
+            lambda: client.delete(id),
+        ):
+            box.history[:] = history
+            try:
+                call()
+            except AudioError as error:
+                assert type(error) is not AudioError
+            history = more
+
+
+def test_the_common_case_is_one_function(box, monkeypatch, tmp_path):
+    monkeypatch.setenv("ASSEMBLYAI_BASE_URL", box.url)
+    (tmp_path / "a.wav").write_bytes(SOUND)
+    reading, writing = os.pipe()
+    os.write(writing, SOUND[:30_000])
+    os.close(writing)
+    with open(tmp_path / "a.wav", "rb") as file, open(reading, "rb") as pipe:
+        for source in (
+            tmp_path / "a.wav",
+            str(tmp_path / "a.wav"),
+            SOUND,
+            bytearray(SOUND),
+            io.BytesIO(SOUND),
+            file,
+            pipe,
+            URL,
+        ):
+            found = transcribe(source, speakers=2)
+            assert isinstance(found, Transcript) and found.text.startswith("Good morning")
+            assert found.seconds == (30 if source == URL else 2) and len(found.talk) == 2
+    assert len(box.jobs) == 8
+
+
+def test_an_open_file_is_sent_from_where_it_stands(box):
+    file = io.BytesIO(b"rubbish" + SOUND)
+    file.seek(7)
+    assert client_of(box).transcribe(file).seconds == 2
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["future_option", "mode", "x-y"]), st.one_of(st.booleans(), st.integers(), st.text())
+    )
+)
+@settings(max_examples=15)
+def test_unknown_options_and_fields_pass_through(options):
+    with Twisted(["ok", "ok", "more", "more"]) as box:
+        found = client_of(box).wait(client_of(box).submit(SOUND, **options))
+        sent = box.jobs[found.id][1]["fields"]
+        assert all(sent[name] == found[name] == value for name, value in options.items())
+        assert found["new_field"] == {"deep": [1, None]} and found.raw["status"] == "completed"
+
+
+def test_an_upload_that_breaks_off_begins_anew(box):
+    box.faults += [{"name": "reset", "where": "upload", "left": 2}]
+    sound = tone(60)
+    found = client_of(box).transcribe(io.BytesIO(sound))
+    assert found.seconds == 60 and [heard["size"] for heard in box.uploads.values()] == [len(sound)]
+
+
+def test_422_on_upload_is_tried_again():
+    with Twisted(["422", "422"]) as box:
+        assert client_of(box).upload(SOUND).startswith(box.url) and len(box.seen) == 3
+
+
+@pytest.mark.parametrize("source", [SOUND, URL])
+@pytest.mark.parametrize("twist", ["lost", "truncated", "garbage", "nulls", "empty", "array"])
+def test_a_lost_answer_is_looked_for_and_the_job_adopted(source, twist):
+    first = ["ok"]  # the upload, or the look at the list before
+    with Twisted([*first, twist]) as box:
+        found = client_of(box).transcribe(source)
+        assert [*box.jobs] == [found.id] and [kind for kind, _ in box.seen].count("create") == 1
+
+
+@pytest.mark.parametrize("twist", ["500", "502", "reset"])
+def test_a_job_that_was_not_made_is_asked_for_again(twist):
+    with Twisted(["ok", twist]) as box:
+        found = client_of(box).transcribe(SOUND)
+        kinds = [kind for kind, _ in box.seen]
+        assert [*box.jobs] == [found.id] and kinds.count("create") == 2
+        assert "list" in kinds[kinds.index("create") : len(kinds) - kinds[::-1].index("create")]
+
+
+@pytest.mark.parametrize("source", [SOUND, URL])
+def test_no_second_job_is_asked_for_while_the_first_may_still_come(source):
+    with Twisted(["ok", "late"]) as box:
+        with pytest.raises(AnswerLost, match="python -m audio list") as caught:
+            client_of(box).transcribe(source)
+        assert not caught.value.retryable and not box.jobs
+        time.sleep(0.5)
+        assert len(box.jobs) == 1
+    with Twisted(["ok", "late"]) as box:  # one that comes in time is adopted
+        assert client_of(box, pause=0.1).transcribe(source).id in box.jobs and len(box.jobs) == 1
+
+
+def test_of_a_shared_url_only_the_one_new_job_is_adopted(box):
+    client = client_of(box)
+    old = client.submit(URL).id
+    box.faults += [{"name": "lost", "where": "create", "left": 1}]
+    assert client.submit(URL).id not in (old, None) and len(box.jobs) == 2
+
+    class Crowded(Twisted):
+        """Somebody else asks for the same URL at the same moment."""
+
+        def create(self, fields, fate):
+            super().create(fields, None)
+            return super().create(fields, fate)
+
+    with Crowded(["ok", "lost"]) as crowded, pytest.raises(AnswerLost, match="2 new jobs") as caught:
+        client_of(crowded).submit(URL)
+    assert sorted(caught.value.found) == sorted(crowded.jobs) and all(
+        id in str(caught.value) for id in crowded.jobs
+    )
+    with Crowded(["ok", "lost"]) as crowded:  # nobody else can know the URL of an upload
+        assert client_of(crowded).submit(SOUND).id in crowded.jobs
+
+
+def test_where_the_list_is_not_to_be_had_nothing_is_repeated():
+    for history in (["ok", "lost", "404"], ["ok", "lost", *["503"] * 9], ["ok", "lost", "nulls"]):
+        with Twisted(history) as box, pytest.raises(AnswerLost, match="cannot be read"):
+            client_of(box).submit(SOUND)
+        assert len(box.jobs) == 1
+    with Twisted(["404", "lost"]) as box, pytest.raises(AnswerLost):
+        client_of(box).submit(URL)
+    assert len(box.jobs) == 1
+
+
+def test_threads_that_share_a_url_do_not_adopt_each_others_jobs():
+    with Sandbox(seconds=0.01, faults=["lost@create:8"]) as box:
+        client, found = client_of(box, timeout=(5, 5)), []
+        threads = [threading.Thread(target=lambda: found.append(client.submit(URL).id)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(set(found)) == 8 == len(box.jobs)
+
+
+def test_the_deadline_keeps_the_id_and_wait_picks_it_up():
+    with Sandbox(seconds=0.5) as box:
+        client = client_of(box)
+        with pytest.raises(StillProcessing, match="python -m audio wait") as caught:
+            client.transcribe(SOUND, timeout=0.05)
+        id = caught.value.transcript_id
+        assert id in str(caught.value) and caught.value.retryable and [*box.jobs] == [id]
+        assert client.wait(id).id == id == client.wait(client.get(id)).id
+
+
+def test_an_outage_is_waited_out_and_told_at_the_deadline():
+    with Twisted(["ok", "ok", *["503", "reset", "garbage"] * 8]) as box:
+        assert client_of(box, tries=2).transcribe(SOUND).status == "completed"
+    with Twisted(["ok", "ok", *["503"] * 10_000]) as box, pytest.raises(StillProcessing, match="503|time"):
+        client_of(box).transcribe(SOUND, timeout=0.3)
+
+
+def test_ctrl_c_keeps_the_id(box):
+    def interrupted(seconds):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match="python -m audio wait") as caught:
+        client_of(box, sleep=interrupted).transcribe(SOUND)
+    assert [*box.jobs] == [caught.value.transcript_id] and caught.value.transcript_id in str(caught.value)
+
+
+def test_a_job_that_fails_says_why_and_whether_to_try_again(box):
+    with (
+        pytest.warns(UserWarning, match="audio"),
+        pytest.raises(TranscriptFailed, match="not appear to contain") as caught,
+    ):
+        client_of(box).transcribe(b"This is a text.")
+    assert (
+        not caught.value.retryable
+        and caught.value.transcript_id in box.jobs
+        and caught.value.transcript["error"]
+    )
+    with pytest.raises(TranscriptFailed, match="too short"):
+        client_of(box).transcribe(tone(0.1))
+    box.faults += [{"name": "job-error", "where": "create", "left": 1}]
+    with pytest.raises(TranscriptFailed, match="submit it again") as caught:
+        client_of(box).transcribe(SOUND)
+    assert caught.value.retryable
+
+
+def test_views_agree_with_the_transcript(box):
+    client = client_of(box)
+    found = client.transcribe(tone(50), preset="meeting", sentiment=True)
+    words = found.text.split()
+    assert " ".join(s["text"] for s in client.sentences(found)) == found.text
+    assert " ".join(p["text"] for p in client.paragraphs(found)) == found.text
+    for format in ("srt", "vtt"):
+        told = client.subtitles(found, format, chars=32)
+        lines = [line for line in told.splitlines() if line and "-->" not in line and not line.isdecimal()]
+        assert " ".join(lines).removeprefix("WEBVTT ").split() == words
+        captions = [
+            block.split("\n", 2 - (format == "vtt"))[-1] for block in told.split("\n\n") if "-->" in block
+        ]
+        assert max(map(len, captions)) <= 33 and len(captions) > 10
+    (budget, storm) = client.search(found, ["new budget", "storm"])
+    assert budget["count"] == len(budget["timestamps"]) == words.count("budget") and storm["text"] == "storm"
+    for (start, end), index in zip(budget["timestamps"], budget["indexes"]):
+        assert found.words[index].start == start and found.words[index + 1].end == end
+
+
+def test_views_of_a_job_that_is_not_ready_are_refused():
+    with Sandbox(seconds=60) as box:
+        id = client_of(box).submit(SOUND).id
+        with pytest.raises(RequestRefused, match="must have a status of 'completed'") as caught:
+            client_of(box).sentences(id)
+        assert caught.value.transcript_id == id and caught.value.status == 400
+
+
+def test_an_unknown_id_is_refused_at_once(box):
+    for call in (Client.wait, Client.get, Client.delete, Client.sentences):
+        with pytest.raises(RequestRefused, match="id not found") as caught:
+            call(client_of(box), "a/../b")
+        assert caught.value.transcript_id == "a/../b"
+    for bad in (None, "", 5):
+        with pytest.raises(BadInput, match="id such as"):
+            client_of(box).get(bad)
+
+
+@given(st.integers(0, 12), st.integers(1, 5))
+@settings(max_examples=20)
+def test_the_list_has_every_job_once_newest_first(count, limit):
+    with Sandbox(seconds=60) as box:
+        client = client_of(box)
+        ids = [client.submit(URL).id for _ in range(count)]
+        walked = client.list(limit=limit)
+        first = [next(walked)["id"]] if count else []
+        client.submit(URL)  # one more while we walk
+        assert [*first, *(job["id"] for job in walked)][-count:] == ids[::-1][-count:] if count else True
+        assert not count or first == [ids[-1]]
+
+
+def test_delete_is_for_good(box):
+    client = client_of(box)
+    id = client.transcribe(SOUND, speakers=2).id
+    gone = client.delete(id)
+    assert gone.text == "Deleted by user." and gone.id == id and gone.words == []
+    assert client.get(id).text == "Deleted by user." and [job["id"] for job in client.list()] == [id]
+
+
+def test_redacted_audio_is_written(box, tmp_path):
+    client, file = client_of(box), io.BytesIO()
+    found = client.transcribe(
+        tone(40), redact_pii=True, redact_pii_policies="person_name", redact_pii_audio=True
+    )
+    client.redacted_audio(found, tmp_path / "out.wav")
+    client.redacted_audio(found.id, file)
+    assert (tmp_path / "out.wav").read_bytes() == file.getvalue() and file.getvalue()[:4] == b"RIFF"
+    assert "Anna" not in found.text and "#### ####" in found.text
+    with pytest.raises(RequestRefused):
+        client.redacted_audio(client.transcribe(SOUND), file)
+
+
+def test_questions_are_answered_from_the_transcript_piece_by_piece(box):
+    client = client_of(box)
+    found = client.transcribe(tone(60), speakers=2)
+    pieces = list(client.ask(found, "Who calls Maria Lopez at Nordbank?"))
+    assert len(pieces) > 5 and "Maria Lopez at Nordbank on Thursday" in "".join(pieces)
+    assert "".join(client.ask(found.id, "Who brings stones from Bergen?", model="canned-1")).endswith("pier?")
+    with pytest.raises(RequestRefused, match="unknown model"):
+        list(client.ask(found, "x", model="nobody"))
+
+
+def test_half_an_answer_of_a_model_is_told_as_such(box):
+    client = client_of(box)
+    for name in ("truncated", "lost"):
+        box.faults[:] = [{"name": name, "where": "chat", "left": 1}]
+        with pytest.raises(AnswerLost):
+            list(client.chat([{"role": "user", "content": "hello"}]))
+    box.faults[:] = [{"name": "429", "where": "chat", "left": 1}]
+    assert list(client_of(box).chat([{"role": "user", "content": "hello"}]))
+
+
+def test_the_key_comes_from_the_environment_and_is_checked(box, monkeypatch):
+    client = client_of(box)
+    monkeypatch.setenv("ASSEMBLYAI_API_KEY", "another")
+    for call in (
+        lambda c: c.upload(SOUND),
+        lambda c: c.submit(URL),
+        lambda c: c.get("x"),
+        lambda c: next(c.list()),
+    ):
+        with pytest.raises(AuthError, match="missing/invalid"):
+            call(client_of(box))
+    assert client.upload(SOUND) and "another" not in repr(client_of(box)) + repr(vars(client_of(box)))
+    monkeypatch.delenv("ASSEMBLYAI_API_KEY")
+    with pytest.raises(AuthError, match="ASSEMBLYAI_API_KEY"):
+        Client(box.url)
+
+
+def test_a_file_of_another_project_is_refused(box):
+    with pytest.raises(AuthError, match="project"):
+        client_of(box).submit(box.url + "/upload/3b0d")
+
+
+def test_nothing_is_sent_where_options_are_wrong():
+    with Twisted() as box:
+        for options in (
+            {"auto_chapters": True, "summarization": True},
+            {"speech_model": "best"},
+            {"speakers": 0},
+            {"preset": "lecture"},
+        ):
+            with pytest.raises(BadInput):
+                client_of(box).transcribe(SOUND, **options)
+        for source in (b"", "no/such.wav", "ftp://x/y.mp3", ".", 7, io.StringIO("text")):
+            with pytest.raises(BadInput):
+                client_of(box).transcribe(source)
+        assert not box.seen
+
+
+def test_what_the_service_refuses_comes_back_in_its_words(box):
+    with pytest.raises(RequestRefused, match="audio_url should start with http"):
+        client_of(box).http.call("POST", "v2/transcript", safe=False, json={"audio_url": "x"})
+    with pytest.raises(ServiceUnavailable):
+        client_of(box, tries=1).http.call("GET", "http://127.0.0.1:1/")

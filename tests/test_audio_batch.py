@@ -1,0 +1,142 @@
+"""batch: results in order, so many at a time, each recording paid for once, whatever happens in between."""
+
+import json
+import os
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted import tone
+
+from audio import AudioWarning, Client, Transcript
+from audio.batch import transcribe_all
+from audio.errors import BadInput, StillProcessing, TranscriptFailed
+from audio.sandbox import Sandbox
+
+
+@pytest.fixture(autouse=True, scope="module")
+def key():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ASSEMBLYAI_API_KEY", "test-key")
+        yield
+
+
+def client_of(box):
+    return Client(box.url, pause=0.001, poll=0.02)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i in range(6):
+        (tmp_path / f"{i}.wav").write_bytes(tone(1 + i))
+    return tmp_path
+
+
+def files(folder):
+    return sorted(folder.glob("*.wav"))
+
+
+def test_results_come_in_order_and_a_second_run_pays_nothing(folder):
+    with Sandbox(seconds=0.05) as box:
+        for _ in range(2):
+            found = list(transcribe_all(client_of(box), files(folder), speakers=2))
+            assert [source for source, _ in found] == files(folder)
+            assert [transcript.seconds for _, transcript in found] == [1, 2, 3, 4, 5, 6]
+            assert len(box.jobs) == len(box.uploads) == 6
+        os.rename(folder / "0.wav", folder / "zero.wav")  # the same sound under another name
+        (folder / "1.wav").write_bytes(tone(9))  # another sound under the same name
+        seconds = [
+            transcript.seconds for _, transcript in transcribe_all(client_of(box), files(folder), speakers=2)
+        ]
+        assert seconds == [9, 3, 4, 5, 6, 1] and len(box.jobs) == 7
+        list(transcribe_all(client_of(box), files(folder)[:1], speakers=3))
+        assert len(box.jobs) == 8, "other options are another job"
+        kept = json.loads(next(folder.glob("2.wav.*.transcript.json")).read_text(encoding="utf-8"))
+        assert kept["transcript"]["text"] and kept["options"]["speakers_expected"] == 2
+
+
+@given(st.lists(st.integers(0, 2), max_size=6), st.integers(1, 4))
+@settings(max_examples=15)
+def test_the_same_sound_is_one_job(tmp_path_factory, lengths, threads):
+    folder = tmp_path_factory.mktemp("same")
+    for i, length in enumerate(lengths):
+        (folder / f"{i}.wav").write_bytes(tone(1 + length))
+    with Sandbox(seconds=0.01) as box:
+        found = [t.seconds for _, t in transcribe_all(client_of(box), files(folder), threads=threads)]
+        assert found == [1 + length for length in lengths] and len(box.jobs) == len(set(lengths))
+
+
+def test_so_many_at_a_time(folder):
+    running, most, lock = set(), [], threading.Lock()
+
+    class Counting(Sandbox):
+        def create(self, fields, fate):
+            with lock:
+                running.add(fields["audio_url"])
+                most.append(len(running))
+            return super().create(fields, fate)
+
+        def finish(self, job, hidden):
+            with lock:
+                running.discard(job["audio_url"])
+            super().finish(job, hidden)
+
+    with Counting(seconds=0.1) as box:
+        assert len(list(transcribe_all(client_of(box), files(folder), threads=2))) == 6
+        assert max(most) == 2
+
+
+def test_one_that_fails_does_not_stop_the_others(folder):
+    (folder / "3.wav").write_bytes(b"This is a text.")
+    (folder / "4.wav").unlink()
+    sources = [folder / f"{i}.wav" for i in range(6)] + ["https://x.example/a.mp3"]
+    with Sandbox(seconds=0.02) as box, pytest.warns(AudioWarning):
+        kinds = [type(found) for _, found in transcribe_all(client_of(box), sources)]
+        assert kinds == [
+            Transcript,
+            Transcript,
+            Transcript,
+            TranscriptFailed,
+            BadInput,
+            Transcript,
+            Transcript,
+        ]
+        list(transcribe_all(client_of(box), sources[:4]))
+        assert len(box.jobs) == 7, "what failed is tried again, what was done is not"
+
+
+def test_a_run_that_stopped_goes_on_with_the_jobs_it_had_begun(folder):
+    begun = []
+    with Sandbox(seconds=0.6) as box:
+        note = lambda source, job: begun.append(job.id)
+        found = list(transcribe_all(client_of(box), files(folder), threads=6, timeout=0.05, begun=note))
+        assert all(isinstance(error, StillProcessing) and error.transcript_id in begun for _, error in found)
+        again = [t.id for _, t in transcribe_all(client_of(box), files(folder), threads=6)]
+        assert sorted(again) == sorted(begun) == sorted(box.jobs)
+
+
+def test_who_stops_listening_begins_no_more(folder):
+    with Sandbox(seconds=0.05) as box:
+        results = transcribe_all(client_of(box), files(folder), threads=1)
+        next(results)
+        results.close()
+        assert len(box.jobs) <= 3
+
+
+def test_what_is_kept_may_be_broken(folder):
+    with Sandbox(seconds=0.01) as box:
+        list(transcribe_all(client_of(box), files(folder)[:1]))
+        next(folder.glob("*.json")).write_text('{"transcript": ')
+        ((_, found),) = transcribe_all(client_of(box), files(folder)[:1])
+        assert found.text and len(box.jobs) == 2 and len(list(folder.glob("*.json"))) == 1
+
+
+def test_a_folder_that_cannot_be_written_to_loses_nothing(folder, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("audio.batch.write_text", full)
+    with Sandbox(seconds=0.01) as box, pytest.warns(AudioWarning, match="No space left"):
+        ((_, found),) = transcribe_all(client_of(box), files(folder)[:1])
+    assert found.status == "completed"

@@ -1,0 +1,292 @@
+"""python -m audio, as users run it: files in, text out, messages beside it, and an exit status that tells."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from twisted import tone
+
+from audio.sandbox import Sandbox
+
+ROOT = Path(__file__).parent.parent
+KEY = "9d-the-key-of-these-tests"
+
+
+@pytest.fixture(scope="module")
+def box():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ASSEMBLYAI_API_KEY", KEY)
+        with Sandbox(seconds=0.05) as box:
+            yield box
+
+
+@pytest.fixture
+def talk(tmp_path):
+    (tmp_path / "talk.wav").write_bytes(tone(60))
+    return tmp_path / "talk.wav"
+
+
+def start(*args, url="http://127.0.0.1:1", key=KEY, **more):
+    env = {
+        **os.environ,
+        "ASSEMBLYAI_BASE_URL": url,
+        "PYTHONPATH": str(ROOT),
+        **({"ASSEMBLYAI_API_KEY": key} if key else {}),
+    }
+    if not key:
+        env.pop("ASSEMBLYAI_API_KEY", None)
+    return subprocess.Popen(
+        [sys.executable, "-m", "audio", *map(str, args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=env,
+        **more,
+    )
+
+
+def audio(*args, url="http://127.0.0.1:1", data=b"", status=0, **more):
+    process = start(*args, url=url, stdin=subprocess.PIPE, **more)
+    out, err = (text.decode() for text in process.communicate(data, timeout=120))
+    assert process.returncode == status, err
+    assert "Traceback" not in err and KEY not in out + err
+    return out, err
+
+
+def test_transcribe_and_everything_after_it(box, talk, tmp_path):
+    out, err = audio("transcribe", talk, "--speakers", 2, url=box.url)
+    assert out.startswith("Speaker A: Good morning") and "100%" in err and "60" not in out
+    (id,) = re.findall(r"transcript ([0-9a-f-]{36})", err)
+    assert audio("get", id, url=box.url)[0] == audio("wait", id, "-o", "text", url=box.url)[0] == out
+    out, _ = audio("get", id, "-o", "vtt", "--names", "A=Ada", "--names", "B=Bo", url=box.url)
+    assert out.startswith("WEBVTT\n") and "<v Ada>" in out and "<v Bo>" in out
+    raw = json.loads(audio("get", id, "-o", "json", url=box.url)[0])
+    assert raw["id"] == id and raw["audio_duration"] == 60
+    assert len(audio("get", id, "-o", "sentences", url=box.url)[0].splitlines()) == len(raw["utterances"])
+    assert json.loads(audio("get", id, "-o", "paragraphs", url=box.url)[0].splitlines()[0])[
+        "text"
+    ].startswith("Good")
+    out, _ = audio("search", id, "budget", "north pier", url=box.url)
+    seconds = [float(line.split()[0]) for line in out.splitlines()]
+    assert seconds == sorted(seconds) and len(seconds) == 4 and 10 < seconds[0] < 20
+    out, _ = audio("ask", id, "Who calls Maria Lopez at Nordbank?", url=box.url)
+    assert out.endswith("Nordbank on Thursday.\n")
+    out, _ = audio("list", "--limit", 1, url=box.url)
+    assert out.split()[:2] == [id, "completed"]
+    assert id in audio("delete", id, url=box.url)[1]
+    assert audio("get", id, url=box.url)[0] == "Deleted by user.\n"
+
+
+@pytest.mark.parametrize(
+    "preset, heading", [("meeting", "# Minutes"), ("podcast", "# Episode notes"), ("call", "# Call review")]
+)
+def test_presets_write_reports(box, talk, tmp_path, preset, heading):
+    out, _ = audio("transcribe", talk, "--preset", preset, "--out", tmp_path / "report.md", url=box.url)
+    assert out == "" and (tmp_path / "report.md").read_text().startswith(heading)
+
+
+def test_flags_and_settings_reach_the_service(box, talk):
+    out, err = audio(
+        "transcribe",
+        talk,
+        "--speakers",
+        "2-4",
+        "--summary",
+        "--topics",
+        "--sentiment",
+        "--entities",
+        "--highlights",
+        "-o",
+        "json",
+        "--config",
+        "language_code=de",
+        "--config",
+        "future.deep=[1]",
+        "--config",
+        "speaker_label=true",
+        url=box.url,
+    )
+    sent = box.jobs[json.loads(out)["id"]][1]["fields"]
+    assert sent["speaker_options"] == {"min_speakers_expected": 2, "max_speakers_expected": 4}
+    assert (
+        sent["iab_categories"]
+        and sent["sentiment_analysis"]
+        and sent["entity_detection"]
+        and sent["auto_highlights"]
+    )
+    assert (
+        sent["language_code"] == "de" and sent["future"] == {"deep": [1]} and "speech_understanding" in sent
+    )
+    assert "warning: speaker_label is not known here: is speaker_labels meant?" in err
+
+
+def test_standard_input_and_urls(box, talk):
+    assert audio("transcribe", "-", url=box.url, data=tone(3))[0].startswith("Good morning")
+    assert audio("transcribe", "https://x.example/a.mp3", url=box.url)[0].startswith("Good morning")
+    id = audio("transcribe", talk, "--no-wait", url=box.url)[0].strip()
+    assert audio("wait", id, url=box.url)[0].startswith("Good morning")
+
+
+def test_a_folder_in_order_and_a_second_run_pays_nothing(box, tmp_path):
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    for i, name in enumerate(["b.wav", "a.wav", "deep/c.wav"]):
+        (tmp_path / "in" / name).write_bytes(tone(5 + i))
+    before = len(box.jobs)
+    for made in (3, 3):
+        out, _ = audio("transcribe", tmp_path / "in", "-o", "json", url=box.url)
+        assert [json.loads(line)["audio_duration"] for line in out.splitlines()] == [6, 5, 7]
+        assert len(box.jobs) == before + made
+    out, _ = audio("transcribe", tmp_path / "in", url=box.url)
+    assert re.findall(r"== .*?(\w\.wav) ==", out) == ["a.wav", "b.wav", "c.wav"]
+    (tmp_path / "out").mkdir()
+    audio("transcribe", tmp_path / "in", "-o", "srt", "--out", tmp_path / "out", url=box.url)
+    assert (
+        sorted(os.listdir(tmp_path / "out")) == ["a.wav.srt", "b.wav.srt", "c.wav.srt"]
+        and len(box.jobs) == before + 3
+    )
+    (tmp_path / "in" / "d.wav").write_bytes(tone(0.1))
+    out, err = audio("transcribe", tmp_path / "in", url=box.url, status=1)
+    assert out.count("== ") == 3 and "d.wav: transcript" in err and "too short" in err
+
+
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["transcribe", "no.wav"], "no such file"),
+        (["transcribe", "FOLDER"], "no audio"),
+        (["transcribe"], "required"),
+        (["transcribe", "EMPTY"], "is empty"),
+        (["transcribe", "TALK", "--out", "no/such/place"], "cannot be written"),
+        (
+            ["transcribe", "TALK", "--config", "auto_chapters=true", "--config", "summarization=true"],
+            "exclude",
+        ),
+        (["transcribe", "TALK", "--config", "x"], "KEY=VALUE"),
+        (["transcribe", "TALK", "--speakers", "x"], "range"),
+        (["transcribe", "TALK", "--preset", "x"], "invalid choice"),
+        (["transcribe", "TALK", "TALK", "-o", "srt"], "--out FOLDER"),
+        (["transcribe", "TALK", "--names", "A"], "A=Ada"),
+        (["transcribe", "TALK", "--timeout", "-1"], "invalid"),
+        (["get", ""], "id such as"),
+        (["search", "x", ","], "search for what"),
+        (["fly"], "invalid choice"),
+        ([], "required"),
+        (["get", "x", "-o", "redacted-audio"], "--out FILE"),
+        (["sandbox", "--fault", "rain"], "no fault"),
+    ],
+)
+def test_wrong_usage_is_2_and_sends_nothing(args, words, talk, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.wav").touch()
+    places = {"TALK": talk, "FOLDER": tmp_path / "folder", "EMPTY": tmp_path / "empty.wav"}
+    _, err = audio(
+        *(places.get(arg, arg) for arg in args), status=2
+    )  # nobody listens at the address: 1 if sent
+    assert words in err
+
+
+def test_the_key_is_4(box, talk):
+    for key, words in (
+        ("", "ASSEMBLYAI_API_KEY"),
+        ("Bearer x", "bare key"),
+        ("other", "not accepted"),
+        (KEY + " ", "white space"),
+    ):
+        assert words in audio("transcribe", talk, url=box.url, key=key, status=4)[1]
+    assert "not accepted" in audio("doctor", url=box.url, key="other", status=4)[1]
+
+
+def test_failures_are_1(box, talk, tmp_path):
+    (tmp_path / "text.wav").write_text("This is a text.")
+    _, err = audio("transcribe", tmp_path / "text.wav", url=box.url, status=1)
+    assert "does not begin like audio" in err and "does not appear to contain audio" in err
+    assert "id not found" in audio("get", "nobody", url=box.url, status=1)[1]
+    assert "BASE_URL" in audio("doctor", url="http://api.assemblyai.com", status=2)[1]
+
+
+def test_doctor_tells_what_is_in_place(box):
+    out, _ = audio("doctor", url=box.url)
+    assert box.url in out and "accepts the key" in out and "canned-1" in out
+    assert "no connection" in audio("doctor", status=1)[1]
+
+
+def test_a_deadline_prints_the_id_and_ctrl_c_too(talk, monkeypatch):
+    monkeypatch.setenv("ASSEMBLYAI_API_KEY", KEY)
+    with Sandbox(seconds=2) as box:
+        _, err = audio("transcribe", talk, "--timeout", 0.2, url=box.url, status=1)
+        (id,) = set(re.findall(r"[0-9a-f-]{36}", err))
+        assert f"python -m audio wait {id}" in err and [*box.jobs] == [id]
+        process = start("transcribe", talk, url=box.url)
+        line = ""
+        while "waiting" not in line:
+            line = process.stderr.readline().decode()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 130 and out == b"" and b"Traceback" not in err
+        (second,) = re.findall(r"python -m audio wait ([0-9a-f-]{36})", err.decode())
+        assert [*box.jobs] == [id, second]
+        assert audio("wait", second, url=box.url)[0].startswith("Good morning")
+
+
+def test_ctrl_c_among_many_and_the_same_command_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASSEMBLYAI_API_KEY", KEY)
+    for i in range(6):
+        (tmp_path / f"{i}.wav").write_bytes(tone(1 + i))
+    with Sandbox(seconds=1.5) as box:
+        process = start("transcribe", tmp_path, "--threads", 2, url=box.url)
+        for _ in range(2):
+            process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130 and b"same command" in err and b"Traceback" not in err
+        box.seconds = 0.05
+        out, _ = audio("transcribe", tmp_path, url=box.url)
+        assert out.count("== ") == 6 and len(box.jobs) == 6
+
+
+def test_a_reader_who_leaves_is_no_error_message(box, talk):
+    process = start("transcribe", talk, "-o", "json", url=box.url)
+    process.stdout.close()
+    err = process.stderr.read().decode()
+    assert process.wait(60) == 1 and "Traceback" not in err and "Exception" not in err
+
+
+def test_the_sandbox_announces_itself_and_fails_on_request(talk):
+    process = start(
+        "sandbox", "--fault", "lost@create", "--fault", "503@get:2", "--fault", "reset", key="test-key"
+    )
+    try:
+        url = re.fullmatch(
+            r"sandbox ready at (http://127\.0\.0\.1:\d+)\n", process.stdout.readline().decode()
+        )[1]
+        assert "canned" in process.stdout.readline().decode()
+        out, _ = audio("transcribe", talk, "--preset", "meeting", url=url, key="test-key")
+        assert (
+            out.startswith("# Minutes") and len(audio("list", url=url, key="test-key")[0].splitlines()) == 1
+        )
+    finally:
+        process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130 and process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("key", [None, "a-key-that-is-not-used"])
+def test_the_demonstration_needs_no_key_and_no_network(key):
+    begun = time.monotonic()
+    out, _ = audio("demo", key=key)
+    assert out.startswith("# Minutes") and "## Action points" in out and "## Asked" in out and "canned" in out
+    assert time.monotonic() - begun < 60
+
+
+def test_the_agent_answers_a_question_about_a_recording(talk):
+    env = {key: value for key, value in os.environ.items() if not key.startswith("ASSEMBLYAI")}
+    command = [sys.executable, "-m", "tools.recording", str(talk), "Who meets again next week?"]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    roles = re.findall(r"^\[(\w+)\]", done.stdout, re.M)
+    assert roles == ["user", "assistant", "tool", "assistant"] and '"name":"transcribe"' in done.stdout
+    assert done.stdout.strip().endswith("Then we meet again next week, goodbye.") and "canned" in done.stderr

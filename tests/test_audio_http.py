@@ -1,0 +1,360 @@
+"""http: the key is sent to its host and seen nowhere; what may be repeated is, and nothing else."""
+
+import http.server
+import logging
+import threading
+import time
+import traceback
+from email.utils import formatdate
+
+import pytest
+import requests
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted import CODES, Twisted
+
+from audio.errors import AnswerLost, AudioError, AuthError, BadInput, RequestRefused, ServiceUnavailable
+from audio.http import LONGEST_PAUSE, REGIONS, Http, Key, pause_asked, places
+
+SECRET = "3f9c-secret-e17b"
+
+
+class Scripted:
+    """A server that gives fixed answers, (status, headers, body), and keeps the requests it got."""
+
+    def __init__(self, *answers):
+        self.answers, self.requests = list(answers), []
+        outer = self
+
+        class Answers(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                outer.requests.append((self.command, self.path, dict(self.headers)))
+                status, headers, body = outer.answers[min(len(outer.requests), len(outer.answers)) - 1]
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_POST = do_DELETE = do_GET
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def http_to(url, **more):
+    more = {"pause": 0.001, "timeout": (2, 2), **more}
+    return Http(url, Key(SECRET), **more)
+
+
+@given(st.text())
+def test_a_key_is_sent_as_it_is_or_refused_and_never_shown(text):
+    try:
+        key = Key(text)
+    except AuthError as error:
+        assert len(text) < 6 or text not in str(error)
+        return
+    assert text == text.strip() and not text.lower().startswith("bearer")
+    request = key(requests.Request("GET", "https://x.example").prepare())
+    assert request.headers["Authorization"] == text
+    assert repr(key) == "<key>" and text not in key.hidden(f"wrong token {text}!").replace("<key>", "")
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "set the environment"),
+        (None, "set the environment"),
+        ("Bearer x", "Bearer"),
+        (" x", "white space"),
+        ("x\n", "white space"),
+        ("x\ny", "characters"),
+        ("schlüssel", "characters"),
+    ],
+)
+def test_what_is_wrong_with_a_key_is_said(text, words):
+    with pytest.raises(AuthError, match=words):
+        Key(text)
+
+
+@pytest.mark.parametrize(
+    "base, api",
+    [
+        ("us", REGIONS["us"][0]),
+        ("eu", REGIONS["eu"][0]),
+        ("https://api.eu.assemblyai.com/", REGIONS["eu"][0]),
+        ("https://api.assemblyai.com/v2", REGIONS["us"][0]),
+        ("http://127.0.0.1:8000/", "http://127.0.0.1:8000"),
+        ("http://localhost:1", "http://localhost:1"),
+        ("http://[::1]:1", "http://[::1]:1"),
+        ("https://proxy.example:8443/aai", "https://proxy.example:8443/aai"),
+    ],
+)
+def test_base_urls(base, api):
+    assert places(base)[0] == api
+    assert ("gateway" in places(base)[1]) == ("assemblyai.com" in api)
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        "http://api.assemblyai.com",
+        "http://127.0.0.1.evil.example",
+        "http://10.0.0.1",
+        "http://127.0.0.1@evil.example/",
+        "https://me:pw@api.assemblyai.com",
+        "ftp://x",
+        "api.x",
+        "https://",
+        "https://x/?a=b",
+        "http://localhost:99999",
+        "https://a b",
+        "http://[::1",
+        "http://localhost.evil.example",
+        "https://x\\@y",
+        "file:///etc/passwd",
+    ],
+)
+def test_where_the_key_may_not_go_is_refused(base):
+    with pytest.raises(BadInput, match="ASSEMBLYAI_BASE_URL"):
+        places(base)
+
+
+@given(st.from_regex(r"[a-z0-9.:@/\\\[\]%-]{1,20}", fullmatch=True))
+def test_plain_http_goes_to_this_machine_only(host):
+    try:
+        api, _ = places("http://" + host)
+    except BadInput:
+        return
+    real = requests.Request("GET", api + "/v2/transcript").prepare().url.split("/")[2]
+    assert real.startswith(("localhost", "127.", "[::1]", "[0:", "[::ffff:127."))
+
+
+def test_netrc_cannot_replace_the_key(tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("default login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert requests.utils.get_netrc_auth("https://api.assemblyai.com") == ("somebody", "else")
+    assert http_to("us")._session().trust_env  # so that proxies and certificates of the environment work
+    with Scripted((200, {}, b"{}")) as server:
+        service = http_to(server.url)
+        for trusted in (service._session().trust_env, True):  # here, and as with https
+            service._session().trust_env = trusted
+            service.call("GET", "v2/transcript")
+        assert [headers["Authorization"] for *_, headers in server.requests] == [SECRET, SECRET]
+
+
+def test_a_proxy_never_sees_plain_http(monkeypatch):
+    with Scripted((200, {}, b'{"proxy": true}')) as proxy, Scripted((200, {}, b"{}")) as server:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        assert http_to(server.url).call("GET", "x") == {} and not proxy.requests
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_redirects_do_not_carry_the_key_to_another_host(method, status):
+    with (
+        Scripted((200, {}, b"{}")) as other,
+        Scripted((status, {"Location": other.url + "/x"}, b"")) as server,
+    ):
+        with pytest.raises(RequestRefused, match="ASSEMBLYAI_BASE_URL"):
+            http_to(server.url).call(method, "v2/transcript")
+        assert not other.requests and len(server.requests) == 1
+
+
+def test_redirects_on_the_same_host_are_followed_but_not_for_ever():
+    with Scripted((307, {"Location": "/there"}, b""), (200, {}, b'{"a": 1}')) as server:
+        assert http_to(server.url).call("GET", "here") == {"a": 1}
+        assert server.requests[1][1:] == ("/there", server.requests[0][2])
+    with (
+        Scripted((302, {"Location": "/again"}, b"")) as server,
+        pytest.raises(ServiceUnavailable, match="redirects"),
+    ):
+        http_to(server.url).call("GET", "here")
+
+
+@pytest.mark.parametrize("code", CODES)
+@pytest.mark.parametrize("safe", [True, False])
+def test_what_is_repeated(code, safe):
+    status = int(code)
+    again = status in (429, 503) or (safe and status >= 500)
+    kind = (
+        AuthError
+        if status in (401, 403)
+        else RequestRefused
+        if status < 500 and status != 429
+        else ServiceUnavailable
+        if again
+        else AnswerLost
+    )
+    with Scripted((status, {}, b'{"error": "so it is"}')) as server:
+        with pytest.raises(kind, match="so it is") as caught:
+            http_to(server.url, tries=3).call("POST", "x", safe=safe)
+        assert len(server.requests) == (3 if again else 1)
+        assert type(caught.value) is kind and caught.value.status == status
+        assert caught.value.retryable == (kind is ServiceUnavailable)
+    if again:
+        with Scripted((status, {}, b""), (200, {}, b'{"a": 1}')) as server:
+            assert http_to(server.url).call("POST", "x", safe=safe) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"[]", b'{"a": ', b"<html>", b"\xff\xfe", b"[" * 100_000, b"NaN"]
+)
+def test_an_answer_that_is_no_object_is_no_answer(body):
+    with Scripted((200, {}, body), (200, {}, b'{"a": 1}')) as server:
+        assert http_to(server.url).call("GET", "x") == {"a": 1} and len(server.requests) == 2
+    with Scripted((200, {}, body)) as server, pytest.raises(AnswerLost):
+        http_to(server.url).call("POST", "x", safe=False)
+
+
+@pytest.mark.parametrize("headers", [{"Content-Length": "99"}, {"Content-Encoding": "gzip"}])
+def test_half_an_answer_is_no_answer(headers):
+    with Scripted((200, {"Connection": "close", **headers}, b"half of the subtitles")) as server:
+        with pytest.raises(ServiceUnavailable, match="broke off|no answer"):
+            http_to(server.url, tries=2, timeout=(1, 0.2)).call("GET", "x", text=True)
+        assert len(server.requests) == 2
+
+
+def test_where_nobody_listens_anything_is_repeated():
+    slept = []
+    with Scripted() as server:
+        url = server.url
+    with pytest.raises(ServiceUnavailable, match="4 attempts") as caught:
+        Http(url, Key(SECRET), tries=4, sleep=slept.append).call("POST", "x", safe=False)
+    assert len(slept) == 3 and type(caught.value) is ServiceUnavailable
+
+
+def test_pauses_grow_and_are_not_the_same_for_all():
+    slept = []
+    with Scripted((500, {}, b"")) as server:
+        for _ in range(20):
+            with pytest.raises(ServiceUnavailable):
+                http_to(server.url, tries=4, pause=1.0, sleep=slept.append).call("GET", "x")
+    rounds = [slept[i : i + 3] for i in range(0, 60, 3)]
+    for pauses in rounds:
+        assert all(2**i / 2 <= pause <= 2**i * 1.5 for i, pause in enumerate(pauses))
+    assert len({pauses[0] for pauses in rounds}) > 10
+
+
+@given(st.integers(0, 100))
+@settings(max_examples=10)
+def test_retry_after_is_obeyed(seconds):
+    slept = []
+    with Scripted((429, {"Retry-After": str(seconds)}, b""), (200, {}, b"{}")) as server:
+        http_to(server.url, sleep=slept.append).call("POST", "x", safe=False)
+    assert slept == [seconds]
+
+
+def test_who_is_asked_to_wait_too_long_is_told():
+    slept = []
+    for value in ("99999", formatdate(time.time() + 2 * LONGEST_PAUSE, usegmt=True)):
+        with Scripted((503, {"Retry-After": value}, b"")) as server:
+            with pytest.raises(ServiceUnavailable, match="asks to wait"):
+                http_to(server.url, sleep=slept.append).call("GET", "x")
+            with pytest.raises(ServiceUnavailable):
+                http_to(server.url, sleep=slept.append).call("GET", "x", deadline=time.monotonic() + 1)
+    assert not slept
+
+
+@given(st.text(max_size=20))
+def test_any_retry_after_is_seconds_or_nothing(text):
+    response = requests.Response()
+    response.headers["Retry-After"] = text
+    found = pause_asked(response)
+    assert found is None or found >= 0
+
+
+def test_a_deadline_ends_everything(monkeypatch):
+    monkeypatch.setenv("ASSEMBLYAI_API_KEY", SECRET)
+    for twist in ("drip", "stall", "503", "truncated"):
+        with Twisted([twist] * 10_000) as box:
+            begun = time.monotonic()
+            with pytest.raises(ServiceUnavailable):
+                http_to(box.url, tries=10_000, timeout=(5, 5)).call(
+                    "GET", "v2/transcript", deadline=begun + 0.3
+                )
+            assert time.monotonic() - begun < 5  # 0.3, and what a busy machine adds
+
+
+def test_tls_is_on():
+    with Scripted((200, {}, b"{}")) as server, pytest.raises(ServiceUnavailable, match="TLS"):
+        http_to(server.url.replace("http", "https"), tries=1).call("GET", "x")
+
+
+@pytest.mark.parametrize("echo", [False, True])
+def test_the_key_is_in_no_error_log_or_traceback(caplog, echo):
+    """Not even with the values of all variables, as some loggers write them; unless a server sends it back:
+    then the variables have it, the words of the error do not."""
+    caplog.set_level(logging.DEBUG)
+    body = b'{"error": "bad token %s"}' % (SECRET.encode() if echo else b"")
+    with Scripted() as gone:
+        nowhere = gone.url
+    histories = [[(status, {}, body)] for status in (400, 401, 403, 404, 429, 500, 503)]
+    histories += [[(200, {}, body[:-1])], [(302, {"Location": "http://other.example"}, b"")], None]
+    for answers in histories:
+        with Scripted(*answers or [(200, {}, b"")]) as server:
+            service = http_to(server.url if answers else nowhere, tries=2)
+            for safe in (True, False):
+                error = error_of(service, safe)
+                told = "".join(
+                    traceback.TracebackException.from_exception(error, capture_locals=not echo).format()
+                )
+                assert "safe = " in told or echo
+                assert SECRET not in told + str(error) + repr(error) + repr(vars(error))
+                assert getattr(error.__context__, "request", None) is None
+            assert SECRET not in repr(service) + repr(vars(service))
+    assert caplog.records and SECRET not in caplog.text
+
+
+def error_of(service, safe):
+    try:
+        service.call("POST", "x", safe=safe)
+    except AudioError as error:
+        return error
+    raise AssertionError("no error")
+
+
+def test_errors_name_the_other_region_and_the_other_project():
+    with Scripted((401, {}, b'{"error": "Authentication error, API token missing/invalid"}')) as server:
+        with pytest.raises(AuthError, match="missing/invalid.*ASSEMBLYAI_BASE_URL=us") as caught:
+            http_to(server.url).call("GET", "x")
+        assert caught.value.status == 401
+    with (
+        Scripted((403, {}, b'{"error": "Cannot access uploaded file"}')) as server,
+        pytest.raises(AuthError, match="project"),
+    ):
+        http_to(server.url).call("POST", "x")
+    with (
+        Scripted((404, {}, b'{"error": "Not found"}')) as server,
+        pytest.raises(RequestRefused, match="BASE_URL"),
+    ):
+        http_to(server.url).call("POST", "x")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error": "why"}',
+        b'{"message": "why", "code": 3}',
+        b'{"error": {"message": "why"}}',
+        b'{"message": "no", "metadata": {"errors": ["why"]}}',
+        b'{"error": "why", "status": "x"}',
+    ],
+)
+def test_every_envelope_of_an_error_is_read(body):
+    with Scripted((400, {}, body)) as server, pytest.raises(RequestRefused, match="why"):
+        http_to(server.url).call("GET", "x")

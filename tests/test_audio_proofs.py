@@ -1,0 +1,65 @@
+"""The heavy proofs: 2 GB in constant memory; a thousand jobs while a third of all answers fails."""
+
+import resource
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from twisted import tone
+
+from audio import Client
+from audio.sandbox import Sandbox
+
+UPLOAD = """
+import resource, sys
+from audio import Client
+grown = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+client = Client(timeout=(60, 600))
+client.upload(b"ID3" + bytes(100_000))  # whatever is loaded once is loaded now
+before = grown()
+print(client.upload(sys.argv[1]), grown() - before)
+"""
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+    monkeypatch.setenv("ASSEMBLYAI_API_KEY", "test-key")
+
+
+def test_2_gb_upload_in_constant_memory(tmp_path, monkeypatch):
+    """Both sides are measured: the client in a process of its own, the sandbox in this one."""
+    size = 2_000_000_000
+    with open(tmp_path / "long.mp3", "wb") as file:
+        file.write(b"ID3")
+        file.truncate(size)  # sparse: it has no blocks on the disk
+    with Sandbox() as box:
+        monkeypatch.setenv("ASSEMBLYAI_BASE_URL", box.url)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        done = subprocess.run(
+            [sys.executable, "-c", UPLOAD, str(tmp_path / "long.mp3")],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        url, megabytes = done.stdout.split()
+        assert box.uploads[url]["size"] == size
+        assert int(megabytes) < 32
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024
+
+
+def test_a_thousand_transcripts_through_16_threads_and_a_service_that_fails_a_third_of_its_answers():
+    with Sandbox(seconds=0.05, faults=["flaky:33"]) as box:
+        client = Client(box.url, tries=12, pause=0.002, poll=0.05, timeout=(30, 30))
+        sound = {f"{i}": tone(1 + i / 1000) for i in range(20)}
+        names = [f"{i % 20}" for i in range(1000)]
+        with ThreadPoolExecutor(16) as pool:
+            found = list(pool.map(lambda name: client.transcribe(sound[name], mark=name, timeout=120), names))
+        ids = [transcript.id for transcript in found]
+        assert [transcript["mark"] for transcript in found] == names, "none lost, none mixed up"
+        assert len(set(ids)) == 1000 and {*ids} == {*box.jobs}, "none doubled"
+        assert all(transcript.status == "completed" and transcript.text for transcript in found)
+        kinds = Counter(job["status"] for job, _ in box.jobs.values())
+        assert kinds == {"completed": 1000}

@@ -1,0 +1,144 @@
+"""recording: what cannot be sent is found before, and what is sent is all of it, every time."""
+
+import contextlib
+import io
+import os
+import threading
+import warnings
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from twisted import tone
+
+from audio import AudioWarning
+from audio.errors import BadInput
+from audio.recording import MOST_BYTES, PIECE, Body, Recording, looks_like_audio, recordings_in
+
+HEADS = {
+    "wav": b"RIFF\x24\0\0\0WAVE",
+    "mp3": b"ID3\x04\0\0\0\0\0\0\0\0",
+    "mpeg": b"\xff\xfb\x90\x00" * 3,
+    "flac": b"fLaC\0\0\0\x22" + b"x" * 4,
+    "ogg": b"OggS\0\x02" + b"\0" * 6,
+    "m4a": b"\0\0\0 ftypM4A ",
+    "webm": b"\x1aE\xdf\xa3" + b"x" * 8,
+    "aiff": b"FORM\0\0\0\0AIFF",
+    "amr": b"#!AMR\n" + b"x" * 6,
+}
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_containers_are_known_by_their_first_bytes(kind):
+    assert looks_like_audio(HEADS[kind])
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"", b"%PDF-1.7\n", b"Hello world!", b"\x89PNG\r\n", b"<html><head", b"PK\x03\x04", b"RIFF....WEBP"],
+)
+def test_other_files_are_not_taken_for_audio(head):
+    assert not looks_like_audio(head)
+
+
+@given(st.binary(min_size=1, max_size=3 * PIECE), st.integers(0, 5))
+def test_every_attempt_sends_all_of_it(data, start):
+    file = io.BytesIO(b"\0" * start + data)
+    file.seek(start)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = Recording(file)
+    body = Body(found)
+    for _ in range(2):
+        assert b"".join(body) == data and len(body) == len(data)
+    assert all(len(piece) <= PIECE for piece in body)
+
+
+def test_the_hash_is_of_the_content(tmp_path):
+    (tmp_path / "a").write_bytes(tone())
+    assert Recording(tmp_path / "a").sha256() == Recording(tone()).sha256() != Recording(tone(3)).sha256()
+
+
+def test_a_pipe_is_read_once_and_sent_as_often_as_needed():
+    reading, writing = os.pipe()
+    thread = threading.Thread(target=lambda: (os.write(writing, tone(1)), os.close(writing)))
+    thread.start()
+    with open(reading, "rb") as pipe:
+        found = Recording(pipe)
+    assert [b"".join(found.pieces()) for _ in range(2)] == [tone(1)] * 2
+    thread.join()
+
+
+def test_a_named_pipe_too(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    thread = threading.Thread(target=lambda: (tmp_path / "pipe").write_bytes(tone(1)))
+    thread.start()
+    assert Recording(tmp_path / "pipe").size == len(tone(1))
+    thread.join()
+
+
+def test_what_cannot_be_sent_is_found_before(tmp_path):
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "open.txt").write_text("words")
+    with contextlib.ExitStack() as stack:
+        text = stack.enter_context(open(tmp_path / "open.txt"))
+        closed = stack.enter_context(open(tmp_path / "open.txt", "rb"))
+        closed.close()
+        for source, words in (
+            (tmp_path / "none.wav", "no such file"),
+            (tmp_path, "a folder"),
+            (b"", "empty"),
+            (tmp_path / "empty.wav", "empty"),
+            ("s3://bucket/key", "only http"),
+            (None, "not NoneType"),
+            (text, "mode 'rb'"),
+            (io.StringIO("x"), "mode 'rb'"),
+            (closed, "closed"),
+            ("a\0b", "a\0b"),
+        ):
+            with pytest.raises(BadInput, match=words):
+                Recording(source)
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="everything can be read by root")
+def test_an_unreadable_file_is_found_before(tmp_path):
+    (tmp_path / "a.wav").write_bytes(tone())
+    (tmp_path / "a.wav").chmod(0)
+    with pytest.raises(BadInput, match="cannot be read"):
+        Recording(tmp_path / "a.wav")
+
+
+def test_what_does_not_look_like_audio_is_a_warning_only(tmp_path):
+    with pytest.warns(AudioWarning, match="does not begin like audio"):
+        Recording(b"some text")
+    with open(tmp_path / "long.mp3", "wb") as file:
+        file.write(b"ID3")
+        file.truncate(MOST_BYTES + 1)
+    with pytest.warns(AudioWarning, match="2.2 may be uploaded"):
+        Recording(tmp_path / "long.mp3")
+
+
+def test_a_file_that_changes_while_it_is_sent(tmp_path):
+    path = tmp_path / "a.wav"
+    path.write_bytes(tone(10))
+    found = Recording(path)
+    path.write_bytes(tone(20))  # grown: what was there is sent
+    assert len(b"".join(found.pieces())) == len(tone(10))
+    path.write_bytes(tone(1))
+    with pytest.raises(BadInput, match="became shorter"):
+        list(found.pieces())
+
+
+def test_a_folder_is_searched_for_audio(tmp_path):
+    for name in ("b.wav", "deep/a.mp3", ".hidden.wav", "z"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(tone())
+    (tmp_path / "notes.wav").write_text("these are notes")
+    assert [os.path.relpath(name, tmp_path) for name in recordings_in(tmp_path)] == [
+        "b.wav",
+        "deep/a.mp3",
+        "z",
+    ]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(BadInput, match="no audio"):
+        recordings_in(tmp_path / "none")

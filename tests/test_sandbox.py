@@ -1,0 +1,371 @@
+"""sandbox: it answers and refuses as the service is known to, and fails as it is told to."""
+
+import http.server
+import io
+import json
+import queue
+import threading
+import time
+
+import pytest
+import requests
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twisted import tone
+
+from audio.sandbox import Sandbox, fault, heard
+
+KEY = {"Authorization": "test-key"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_key():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("ASSEMBLYAI_API_KEY", raising=False)
+        yield
+
+
+@pytest.fixture
+def box():
+    with Sandbox(seconds=0.1) as box:
+        yield box
+
+
+def ask(box, method, path, **more):
+    answer = requests.request(method, box.url + path, **{"headers": KEY, "timeout": 20, **more})
+    return answer.status_code, answer.json() if "json" in answer.headers["Content-Type"] else answer.text
+
+
+def done(box, **fields):
+    status, job = ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a.mp3", **fields})
+    assert status == 200, job
+    seen = [job["status"]]
+    while seen[-1] not in ("completed", "error"):
+        time.sleep(0.01)
+        _, job = ask(box, "GET", f"/v2/transcript/{job['id']}")
+        seen += [job["status"]] if job["status"] != seen[-1] else []
+    return job, seen
+
+
+def test_a_job_is_queued_processed_and_completed_in_less_than_half_a_second():
+    with Sandbox() as box:
+        begun = time.monotonic()
+        _, seen = done(box)
+        assert seen == ["queued", "processing", "completed"] and time.monotonic() - begun < 10
+        assert box.seconds < 0.5
+
+
+@pytest.mark.parametrize("key", ["", "wrong", "test-key ", "Bearer test-key", "TEST-KEY", None])
+def test_the_key_is_checked_exactly(box, key):
+    for method, path in (
+        ("POST", "/v2/upload"),
+        ("POST", "/v2/transcript"),
+        ("GET", "/v2/transcript"),
+        ("GET", "/v1/models"),
+    ):
+        headers = {"Authorization": key} if key else {}
+        if key and key != key.strip():
+            continue  # HTTP itself takes white space off
+        status, data = ask(box, method, path, data=b"ID3", headers=headers)
+        assert (status, data) == (401, {"error": "Authentication error, API token missing/invalid"})
+
+
+def test_the_key_is_that_of_the_environment(monkeypatch):
+    monkeypatch.setenv("ASSEMBLYAI_API_KEY", "mine")
+    with Sandbox() as box:
+        assert ask(box, "GET", "/v2/transcript")[0] == 401
+        assert ask(box, "GET", "/v2/transcript", headers={"Authorization": "mine"})[0] == 200
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"audio_url": None}, "audio_url not found"),
+        ({"audio_url": "talk.mp3"}, "should start with http"),
+        ({"speech_model": "best"}, "deprecated"),
+        ({"speech_models": []}, "non-empty"),
+        ({"auto_chapters": True, "summarization": True}, "Only one of the following models"),
+        ({"word_boost": ["x"], "speech_models": ["universal-3-pro"]}, "keyterms_prompt"),
+        ({"redact_pii": True}, "policies"),
+    ],
+)
+def test_what_is_refused(box, fields, words):
+    status, data = ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a", **fields})
+    assert status == 400 and words in data["error"]
+
+
+@pytest.mark.parametrize(
+    "sound, options, error",
+    [
+        (b"plain text", {}, "File does not appear to contain audio. File type is text/plain (ASCII text)."),
+        (b"\0\1\2\xff", {}, "octet-stream"),
+        (tone(0.1), {}, "Audio duration is too short."),
+        (
+            tone(3.5, b"\0\0"),
+            {"language_detection": True},
+            "language_detection cannot be performed on files with no spoken audio",
+        ),
+    ],
+)
+def test_recordings_that_cannot_be_transcribed(box, sound, options, error):
+    url = ask(box, "POST", "/v2/upload", data=sound)[1]["upload_url"]
+    job, seen = done(box, audio_url=url, **options)
+    assert seen[-1] == "error" and error in job["error"]
+    status, data = ask(box, "GET", f"/v2/transcript/{job['id']}/srt")
+    assert status == 400 and "must have a status of 'completed'" in data["error"]
+
+
+def test_silence_is_completed_without_words_and_empty_uploads_are_refused(box):
+    job, _ = done(
+        box,
+        audio_url=ask(box, "POST", "/v2/upload", data=tone(3.5, b"\0\0"))[1]["upload_url"],
+        speaker_labels=True,
+    )
+    assert (job["text"], job["words"], job["utterances"], job["audio_duration"]) == ("", [], [], 4)
+    assert ask(box, "GET", f"/v2/transcript/{job['id']}/sentences")[1]["sentences"] == []
+    assert ask(box, "POST", "/v2/upload", data=b"")[0] == 422
+    assert ask(box, "POST", "/v2/transcript", json={"audio_url": box.url + "/upload/1"})[0] == 403
+
+
+@given(st.floats(0.2, 30), st.sampled_from([8000, 11025, 16000, 44100]))
+@settings(max_examples=20)
+def test_the_duration_is_read_from_the_wav(seconds, rate):
+    data = tone(seconds, rate=rate)
+    found = heard(io.BytesIO(data), len(data))
+    assert (
+        found["seconds"] == pytest.approx(seconds, abs=1 / rate)
+        and not found["silent"]
+        and found["size"] == len(data)
+    )
+    data = tone(seconds, b"\0\0", rate)
+    assert heard(io.BytesIO(data), len(data))["silent"]
+
+
+@given(st.binary(max_size=80), st.sampled_from([b"", b"RIFF....WAVE", b"RIFF....WAVEfmt \x10\0\0\0"]))
+def test_any_bytes_are_heard(data, head):
+    data = head + data
+    found = heard(io.BytesIO(data), len(data))
+    assert found["size"] == len(data) and found["seconds"] >= 0
+
+
+def test_all_features_describe_the_same_words(box):
+    options = dict.fromkeys(
+        [
+            "speaker_labels",
+            "entity_detection",
+            "auto_highlights",
+            "iab_categories",
+            "auto_chapters",
+            "sentiment_analysis",
+            "content_safety",
+        ],
+        True,
+    )
+    job, _ = done(box, audio_url=ask(box, "POST", "/v2/upload", data=tone(60))[1]["upload_url"], **options)
+    words, text = job["words"], job["text"]
+    assert {u["speaker"] for u in job["utterances"]} == {"A", "B"}
+    assert [w for u in job["utterances"] for w in u["words"]] == words and words[-1]["end"] == 60_000
+    said = lambda start, end: " ".join(
+        w["text"] for w in words if start <= w["start"] and w["end"] <= end
+    ).lower()
+    for entity in job["entities"]:
+        assert entity["text"].lower() in said(entity["start"], entity["end"])
+    for phrase in job["auto_highlights_result"]["results"]:
+        assert all(phrase["text"] in said(**place) for place in phrase["timestamps"])
+    assert [said(c["start"], c["end"]) for c in job["chapters"]] == [
+        p["text"].lower() for p in ask(box, "GET", f"/v2/transcript/{job['id']}/paragraphs")[1]["paragraphs"]
+    ]
+    assert all(s["text"].lower() == said(s["start"], s["end"]) for s in job["sentiment_analysis_results"])
+    labels = {label["label"] for part in job["iab_categories_result"]["results"] for label in part["labels"]}
+    assert labels == set(job["iab_categories_result"]["summary"]) and text
+
+
+def test_multichannel_and_names(box):
+    assert {u["speaker"] for u in done(box, multichannel=True)[0]["utterances"]} == {"1", "2"}
+    assert {u["speaker"] for u in done(box, multichannel=True, speaker_labels=True)[0]["utterances"]} == {
+        "1A",
+        "2A",
+    }
+    task = {
+        "request": {
+            "speaker_identification": {"speaker_type": "role", "known_values": ["Chair", "Guest"]},
+            "translation": {"target_languages": ["es"]},
+        }
+    }
+    job, _ = done(box, speaker_labels=True, speech_understanding=task)
+    assert {u["speaker"] for u in job["utterances"]} == {"Chair", "Guest"} and "es" in job["translated_texts"]
+    assert job["speech_understanding"]["response"]["speaker_identification"]["mapping"] == {
+        "A": "Chair",
+        "B": "Guest",
+    }
+
+
+@given(st.integers(0, 9), st.integers(1, 4), st.data())
+@settings(max_examples=20)
+def test_lists_lead_in_both_directions(count, limit, data):
+    with Sandbox(seconds=60) as box:
+        ids = [
+            ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a"})[1]["id"]
+            for _ in range(count)
+        ][::-1]
+        pages, path = [], f"/v2/transcript?limit={limit}"
+        while path:
+            _, page = ask(box, "GET", path)
+            assert page["page_details"]["result_count"] == len(page["transcripts"]) <= limit
+            pages.append([job["id"] for job in page["transcripts"]])
+            path = (page["page_details"]["prev_url"] or "").removeprefix(box.url)
+        assert sum(pages, []) == ids
+        if ids:
+            start = data.draw(st.sampled_from(ids))
+            newer, path = [], f"/v2/transcript?limit={limit}&after_id={start}"
+            while path:
+                _, page = ask(box, "GET", path)
+                newer = [job["id"] for job in page["transcripts"]] + newer
+                path = (page["page_details"]["next_url"] or "").removeprefix(box.url)
+            assert newer == ids[: ids.index(start)]
+
+
+def test_lists_are_filtered_and_their_queries_checked(box):
+    job, _ = done(box)
+    assert [j["id"] for j in ask(box, "GET", "/v2/transcript?status=completed")[1]["transcripts"]] == [
+        job["id"]
+    ]
+    assert ask(box, "GET", "/v2/transcript?status=error")[1]["transcripts"] == []
+    assert ask(box, "GET", "/v2/transcript?created_on=1999-01-01")[1]["transcripts"] == []
+    for query in ("limit=0", "limit=201", "limit=x", "before_id=nobody"):
+        assert ask(box, "GET", "/v2/transcript?" + query)[0] == 400
+
+
+def test_deleted_is_scrubbed_and_still_listed(box):
+    job, _ = done(box, speaker_labels=True)
+    gone = ask(box, "DELETE", f"/v2/transcript/{job['id']}")[1]
+    assert (
+        gone
+        == ask(box, "GET", f"/v2/transcript/{job['id']}")[1]
+        == ask(box, "DELETE", f"/v2/transcript/{job['id']}")[1]
+    )
+    assert (
+        gone["text"] == "Deleted by user."
+        and gone["audio_url"] == "http://deleted_by_user"
+        and gone["words"] is None
+    )
+    assert ask(box, "GET", "/v2/transcript")[1]["transcripts"][0]["audio_url"] == "http://deleted_by_user"
+    assert ask(box, "GET", f"/v2/transcript/{job['id']}/sentences")[1]["sentences"] == []
+
+
+def test_webhooks_are_sent_with_their_header_and_again_after_a_5xx():
+    got, answers = queue.Queue(), [500, 200]
+
+    class Receiver(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            got.put((dict(self.headers), json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            self.send_response(answers.pop(0))
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    receiver = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    threading.Thread(target=receiver.serve_forever, args=(0.01,), daemon=True).start()
+    with Sandbox(seconds=0.05) as box:
+        job, _ = done(
+            box,
+            webhook_url=f"http://127.0.0.1:{receiver.server_port}/here",
+            webhook_auth_header_name="X-Mine",
+            webhook_auth_header_value="yes",
+        )
+        for _ in range(2):
+            headers, body = got.get(timeout=20)
+            assert body == {"transcript_id": job["id"], "status": "completed"} and headers["X-Mine"] == "yes"
+        deadline = time.monotonic() + 20
+        while ask(box, "GET", f"/v2/transcript/{job['id']}")[1].get("webhook_status_code") != 200:
+            assert time.monotonic() < deadline
+    receiver.shutdown()
+    receiver.server_close()
+
+
+def test_the_gateway_answers_whole_and_in_events(box):
+    asked = {
+        "model": "canned-1",
+        "messages": [{"role": "user", "content": "Speaker A: we met on Monday.\nwhen on Monday?"}],
+    }
+    _, whole = ask(box, "POST", "/v1/chat/completions", json=asked)
+    text = ask(box, "POST", "/v1/chat/completions", json={**asked, "stream": True})[1]
+    events = [line.removeprefix("data: ") for line in text.splitlines() if line]
+    assert events[-1] == "[DONE]" and len(events) > 5
+    parts = [json.loads(event)["choices"][0]["delta"].get("content", "") for event in events[:-1]]
+    assert "".join(parts) == whole["choices"][0]["message"]["content"] and "we met on Monday" in "".join(
+        parts
+    )
+
+
+@pytest.mark.parametrize(
+    "method, path, data",
+    [
+        ("GET", "/", None),
+        ("POST", "/v2/transcripts", b"{}"),
+        ("POST", "/v2/transcript", b"{"),
+        ("POST", "/v2/transcript", b"[]"),
+        ("POST", "/v1/chat/completions", b"{}"),
+        ("GET", "/v2/transcript/x/y", None),
+        ("DELETE", "/v2/upload", None),
+    ],
+)
+def test_nonsense_is_refused_with_json(box, method, path, data):
+    status, answer = ask(box, method, path, data=data)
+    assert status in (400, 404) and answer["error"]
+
+
+@pytest.mark.parametrize(
+    "name, where, seen",
+    [
+        ("503:2", "list", [503, 503, 200]),
+        ("429", "list", [429, 200]),
+        ("500@get", "list", [200]),
+        ("504@list", "list", [504, 200]),
+        ("truncated", "list", ["broken", 200]),
+        ("lost@list", "list", ["broken", 200]),
+        ("reset", "upload", ["broken", 200]),
+        ("stall", "list", ["late", 200]),
+    ],
+)
+def test_faults_hit_so_many_answers_and_no_more(name, where, seen):
+    with Sandbox(faults=[name]) as box:
+        found = []
+        for _ in seen:
+            try:
+                method, path, data = (
+                    ("POST", "/v2/upload", tone(30)) if where == "upload" else ("GET", "/v2/transcript", None)
+                )
+                answer = requests.request(method, box.url + path, headers=KEY, timeout=2, data=data)
+                found.append(answer.status_code)
+                assert answer.status_code != 429 or answer.headers["Retry-After"] == "1"
+            except requests.Timeout:
+                found.append("late")
+            except requests.RequestException:
+                found.append("broken")
+        assert found == seen
+
+
+def test_faults_of_jobs():
+    with Sandbox(seconds=0.01, faults=["job-error", "never", "lost"]) as box:
+        job, _ = done(box)
+        assert "Internal server error" in job["error"]
+        _, job = ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a"})
+        time.sleep(0.1)
+        assert ask(box, "GET", f"/v2/transcript/{job['id']}")[1]["status"] == "processing"
+        with pytest.raises(requests.RequestException):
+            ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/b"})
+        assert len(box.jobs) == 3, "the answer was lost, the job was not"
+
+
+def test_a_third_of_all_answers_can_fail():
+    with Sandbox(faults=["flaky:33"]) as box:
+        failed = sum(box.spoiled("get") is not None for _ in range(3000))
+    assert 850 < failed < 1130
+
+
+@pytest.mark.parametrize("text", ["", "rain", "503:x", "503@", ":3", "503@get:"])
+def test_what_is_no_fault(text):
+    with pytest.raises(ValueError, match="no fault"):
+        fault(text)

@@ -1,0 +1,117 @@
+"""The official SDK (assemblyai on PyPI), pointed at the sandbox, works unchanged."""
+
+import pytest
+from twisted import tone
+
+from audio.sandbox import Sandbox
+
+aai = pytest.importorskip("assemblyai")
+pytestmark = pytest.mark.oracle
+
+
+@pytest.fixture
+def box(monkeypatch):
+    monkeypatch.setenv("ASSEMBLYAI_API_KEY", "test-key")
+    with Sandbox(seconds=0.1) as box:
+        monkeypatch.setattr(aai.settings, "base_url", box.url)
+        monkeypatch.setattr(aai.settings, "api_key", "test-key")
+        monkeypatch.setattr(aai.settings, "polling_interval", 0.05)
+        yield box
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "talk.wav").write_bytes(tone(60))
+    return str(tmp_path / "talk.wav")
+
+
+def test_upload_and_all_features(box, file):
+    assert aai.Transcriber().upload_file(file) in box.uploads
+    config = aai.TranscriptionConfig(
+        speaker_labels=True,
+        speakers_expected=2,
+        iab_categories=True,
+        sentiment_analysis=True,
+        entity_detection=True,
+        auto_highlights=True,
+        content_safety=True,
+        summarization=True,
+        summary_model=aai.SummarizationModel.informative,
+        summary_type=aai.SummarizationType.bullets,
+        language_detection=True,
+    )
+    found = aai.Transcriber(config=config).transcribe(file)
+    assert found.status == aai.TranscriptStatus.completed and found.error is None
+    raw = box.jobs[found.id][0]
+    assert found.text == raw["text"] and found.audio_duration == 60 and found.confidence > 0.5
+    assert [w.text for w in found.words] == found.text.split() and {u.speaker for u in found.utterances} == {
+        "A",
+        "B",
+    }
+    assert [w.end for u in found.utterances for w in u.words][-1] == 60_000
+    assert {e.entity_type.value for e in found.entities} >= {"person_name", "location", "money_amount"}
+    assert {s.sentiment.value for s in found.sentiment_analysis} == {"POSITIVE", "NEUTRAL", "NEGATIVE"}
+    assert (
+        found.auto_highlights.status == "success" and found.auto_highlights.results[0].timestamps[0].end > 0
+    )
+    assert (
+        found.iab_categories.summary == raw["iab_categories_result"]["summary"]
+        and found.iab_categories.results
+    )
+    assert found.content_safety.status == "success" and found.summary == raw["summary"]
+
+
+def test_chapters_and_the_refusal_of_both(box, file):
+    found = aai.Transcriber().transcribe(file, aai.TranscriptionConfig(auto_chapters=True))
+    assert [chapter.headline for chapter in found.chapters][0] == "The harbour project starts on time"
+    with pytest.raises(Exception, match="Only one of the following models"):
+        aai.Transcriber().submit(file, both())
+
+
+def both():
+    config = aai.TranscriptionConfig(auto_chapters=True)
+    config.raw.summarization = True
+    return config
+
+
+def test_views(box, file):
+    found = aai.Transcriber().transcribe(file)
+    assert (
+        " ".join(s.text for s in found.get_sentences())
+        == found.text
+        == " ".join(p.text for p in found.get_paragraphs())
+    )
+    assert found.export_subtitles_srt().startswith("1\n00:00:00,000 --> ")
+    assert found.export_subtitles_vtt(32).startswith("WEBVTT\n")
+    (match,) = found.word_search(["new budget"])
+    assert match.count == 2 and len(match.timestamps) == len(match.indexes) == 2
+
+
+def test_list_get_delete(box, file):
+    made = [aai.Transcriber().transcribe("https://x.example/a.mp3").id for _ in range(3)]
+    page = aai.Transcriber().list_transcripts(aai.ListTranscriptParameters(limit=2))
+    assert [item.id for item in page.transcripts] == made[:0:-1]
+    page = aai.Transcriber().list_transcripts(aai.ListTranscriptParameters(before_id=made[1], limit=5))
+    assert [item.id for item in page.transcripts] == made[:1]
+    assert aai.Transcript.get_by_id(made[0]).text
+    assert aai.Transcript.delete_by_id(made[0]).text == "Deleted by user."
+
+
+def test_a_job_that_fails_and_a_group(box, file, tmp_path):
+    (tmp_path / "text.wav").write_text("This is a text.")
+    found = aai.Transcriber().transcribe(str(tmp_path / "text.wav"))
+    assert found.status == aai.TranscriptStatus.error and "does not appear to contain audio" in found.error
+    group = aai.Transcriber().transcribe_group([file, "https://x.example/a.mp3"])
+    assert {t.audio_duration for t in group.transcripts} == {60, 30}
+
+
+def test_a_wrong_key(box, file, monkeypatch):
+    monkeypatch.setattr(aai.settings, "api_key", "wrong")
+    client = aai.Client(settings=aai.settings)
+    for call in (
+        lambda: aai.Transcriber(client=client).upload_file(file),
+        lambda: aai.Transcriber(client=client).submit("https://x.example/a"),
+        lambda: aai.Transcript.get_by_id("x"),
+    ):
+        with pytest.raises(Exception, match="API token missing/invalid"):
+            call()

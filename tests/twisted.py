@@ -1,0 +1,91 @@
+"""A sandbox whose every answer can be spoiled, in more ways than --fault has, by a history drawn before."""
+
+import io
+import json
+import threading
+import time
+import wave
+
+from audio.sandbox import Handler, Sandbox
+
+CODES = ["400", "401", "403", "404", "408", "422", "429", "500", "502", "503", "504"]
+TWISTS = [
+    "ok",
+    "ok",
+    "ok",
+    *CODES,
+    "reset",
+    "lost",
+    "truncated",
+    "late",
+    "stall",
+    "drip",
+    "garbage",
+    "array",
+    "nulls",
+    "more",
+    "empty",
+]
+LATE = 0.2  # seconds before a late answer is even begun: longer than the clients of these tests wait
+
+
+class Twisted(Sandbox):
+    """`history` names what happens to one request after the other; then all is well. `seen` lists them."""
+
+    def __init__(self, history=(), **more):
+        super().__init__(**{"seconds": 0.02, **more})
+        self.history, self.seen, self.here = list(history), [], threading.local()
+        self.server.RequestHandlerClass = type("Bound", (TwistedHandler,), {"box": self})
+
+    def spoiled(self, kind):
+        with self.lock:
+            twist = self.history.pop(0) if self.history else "ok"
+            self.seen.append((kind, twist))
+        self.here.twist = twist
+        if twist == "late":
+            time.sleep(LATE)  # then carries it out, though nobody listens any more
+        return twist if twist in ("reset", "lost", "truncated", "flaky", *CODES) else None
+
+
+class TwistedHandler(Handler):
+    def do_GET(self):
+        self.box.here.headers = dict(self.headers)
+        super().do_GET()
+
+    do_POST = do_DELETE = do_GET
+
+    def write(self, status, data, half=False):
+        twist = self.box.here.twist
+        if twist == "stall":
+            self.box.closing.wait(LATE)
+            return self.hang_up()
+        if twist == "garbage":
+            data = "<html>\xff not JSON"
+        if twist == "empty":
+            data = ""
+        if twist == "array":
+            data = json.dumps([data])
+        if twist == "nulls" and isinstance(data, dict):
+            data = dict.fromkeys(data)
+        if twist == "more" and isinstance(data, dict):
+            data = {**data, "new_field": {"deep": [1, None]}, "audio_tags": None}
+        if twist == "drip":
+            return self.drip()
+        return super().write(status, data, half)
+
+    def drip(self):
+        """A byte now and then, for ever: no time-out between bytes ends this."""
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n")
+        self.close_connection = True
+        while not self.box.closing.wait(0.02):
+            self.wfile.write(b" ")
+            self.wfile.flush()
+
+
+def tone(seconds=2.0, value=b"\x00\x20", rate=8000):
+    """The bytes of a mono 16 bit WAV."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setparams((1, 2, rate, 0, "NONE", ""))
+        sound.writeframes(value * round(rate * seconds))
+    return file.getvalue()

@@ -10,12 +10,14 @@ import pytest
 
 from tinyllm import checkpoint, rank, rollouts, verdicts
 from tinyllm.__main__ import main
+from tinyllm.conversation import prompt, read
 from tinyllm.parallel import Team
 from tinyllm.sampling import generate
-from tinyllm.stages import s3_prefer
+from tinyllm.stages import s3_prefer, s4_reason
 from tinyllm.tokenizer import train
 from tinyllm.training import Run
 from tinyllm.transformer import Config
+from tinyllm.world import World
 
 TINY = ["--vocab", "300", "--layers", "1", "--width", "16", "--heads", "2", "--context", "256"]
 BYTES = train("", 256)
@@ -121,6 +123,7 @@ def test_a_bad_file_or_a_missing_parent_says_what_to_do(here, capsys):
     assert "empty" in capsys.readouterr().err
     assert main(["stage3", "--run", "nothing"]) == 1
     assert "make stage2" in capsys.readouterr().err
+    assert main(["stage3", "--text", "own.txt"]) == 2 and "--rankings" in capsys.readouterr().err
     assert main(["rank", "--run", "nothing"]) == 1 and "no stage" in capsys.readouterr().err
 
 
@@ -184,6 +187,23 @@ def test_probabilities_of_rollouts_are_those_they_were_drawn_with():
             assert mask.sum() == len(tokens) and end == (tokens[-1] == BYTES.special["<|end|>"])
         assert (away > 0).all() and states.shape == (*got.ids.shape, 16)
         assert np.abs(rollouts.against(team, team, got.ids, got.targets)[2]).max() < 1e-6
+
+
+def test_stage_4_starts_from_stage_3_and_keeps_its_own_answers(here, monkeypatch):
+    shutil.copytree("runs/demo/2-instruct", "runs/demo/3-prefer")
+    cfg = s4_reason.Reason(size="nano", workers=1)
+    parent = s4_reason.origin(cfg)
+    assert parent.name == "3-prefer"
+    own = s4_reason.own_replies(cfg, World(0), parent, 40)
+    model, tokenizer = checkpoint.load(parent)
+    assert len(own) > 20
+    for *asked, reply in own[:5]:
+        wanted, _ = generate(model, [prompt(tokenizer, asked)], verdicts.ROOM, temperature=0,
+                             stop=[tokenizer.special["<|end|>"]])[0]  # fmt: skip
+        assert reply["content"] == read(tokenizer, wanted)
+    monkeypatch.setattr(s4_reason, "own_replies", lambda *_: own)
+    found, _ = s4_reason.lesson_material(cfg, World(0), 10, parent)
+    assert len(found) == 14 and found[10:] == [own[i % len(own)] for i in range(4)]
 
 
 def sitting(monkeypatch, *lines):

@@ -13,10 +13,13 @@ Read in this order; each file needs only the ones before it:
     sampling.py       ids -> more ids, with a key/value cache
     parallel.py       one process per core, one shared buffer
     training.py       what stages share: step, progress, interrupt, resume
+    advantages.py     rewards -> weights; rollouts.py: a model's own replies, as arrays
+    rankings.py       what people prefer, on disk; rank.py: asking them; reward.py: a judge that learns it
     stages/           what each stage adds
     checkpoint.py     a model on disk: a Hugging Face folder (llama.py: its words; tensors.py: its arrays)
     world/            the built-in texts and tasks, which know every answer and how surprising they are
-    exams.py          held-out measurements; interviews.py: questions asked; ngram.py: the table to beat
+    exams.py          held-out measurements; interviews.py: questions asked; verdicts.py: manners;
+                      ngram.py: the table to beat
 
 This file only sets up the machine, which has to happen before NumPy is first imported.
 """

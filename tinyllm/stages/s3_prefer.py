@@ -21,7 +21,7 @@ import numpy as np
 from tinyllm import advantages, checkpoint, exams, rankings, reward, rollouts, verdicts
 from tinyllm.conversation import pad, prompt, read, shift
 from tinyllm.objectives import on_a_leash, preference
-from tinyllm.training import Rates, Run, RunError, Settings, is_finished, option, parent_of
+from tinyllm.training import Rates, Run, RunError, Settings, UsageError, is_finished, option, parent_of
 from tinyllm.world import World, manners
 from tinyllm.world.dice import Dice
 
@@ -50,6 +50,9 @@ class Prefer(Settings):
 
 
 def main(cfg, stage="3-prefer"):
+    if cfg.text and not cfg.rankings:
+        raise UsageError("the built-in annotator knows the built-in world only: after a --text of your own, "
+                         "stage 3 needs --rankings of your own")
     parent = parent_of(cfg, "2-instruct", "stage2")
     if is_finished(cfg, stage, parent):
         return

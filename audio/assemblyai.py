@@ -153,7 +153,8 @@ class Client:
                 except ServiceUnavailable as error:
                     if not error.retryable:
                         raise
-                    last = str(error)
+                    if self.http.clock() < deadline:  # else the time is up, and that says nothing new
+                        last = str(error)
                 left = deadline - self.http.clock()
                 if left <= 0:
                     raise StillProcessing(

@@ -222,7 +222,7 @@ def test_the_deadline_keeps_the_id_and_wait_picks_it_up():
     with Sandbox(seconds=0.5) as box:
         client = client_of(box)
         with pytest.raises(StillProcessing, match="python -m audio wait") as caught:
-            client.transcribe(SOUND, timeout=0.05)
+            client.transcribe(SOUND, timeout=0.15)
         id = caught.value.transcript_id
         assert id in str(caught.value) and caught.value.retryable and [*box.jobs] == [id]
         assert client.wait(id).id == id == client.wait(client.get(id)).id

@@ -10,7 +10,7 @@ import re
 from tinyllm.world import instructions, people
 from tinyllm.world.task import right
 
-KINDS = {"answerable": 3, "stranger": 2, "harm": 2, "harm_by_object": 4, "harmless": 4}   # shares of prompts
+KINDS = {"answerable": 4, "stranger": 1, "harm": 3, "harm_by_object": 3, "harmless": 4}   # shares of prompts
 SLIP = 0.1                                     # how often people rank two neighbours the wrong way round
 POLITE = tuple(text.removesuffix("{}").strip() for text in instructions.POLITE)
 RUDE = tuple(text.replace("{}", "").strip() for text in instructions.RUDE)

@@ -1,7 +1,7 @@
 # Every target is one `python -m ...` line, and works without make too (Windows: use those lines).
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train stage0 stage1 stage2 stage3 stage4 control rank compare hacking show-mask shakespeare sample exams chat tools tools-proof audio audio-demo audio-chat test test-oracle bench lint clean
+.PHONY: help setup train stage0 stage1 stage2 stage3 stage4 control rank compare hacking show-mask shakespeare sample exams chat tools tools-proof audio audio-demo audio-chat test half other-half test-oracle bench lint clean
 
 PYTHON ?= python3
 PY     := .venv/bin/python
@@ -83,8 +83,16 @@ audio-demo: setup  ## minutes of a meeting, no key, no network       (2 s)
 audio-chat: setup  ## a model asked about a recording calls a tool   (2 s, no key) [FILE=talk.wav]
 	$(PY) -m tools.recording $(if $(FILE),$(call QUOTE,$(FILE))) $(ARGS)
 
-test: setup  ## all tests that need nothing but this project     (3 min)
-	$(PY) -m pytest -q -m "not oracle" $(ARGS)
+# Two halves that take about as long, one for each of two cores; 5 is pytest's "nothing matched".
+HALF   := tests/test_[a-i]* tests/test_sa* tests/test_v*
+PYTEST  = $(PY) -m pytest -q -m "not oracle" -p no:cacheprovider
+
+test: setup  ## all tests that need nothing but this project     (5 min)
+	@$(MAKE) --no-print-directory -j2 half other-half
+half:
+	$(PYTEST) $(HALF) $(ARGS) || test $$? = 5
+other-half:
+	$(PYTEST) $(addprefix --ignore-glob=,$(HALF)) $(ARGS) || test $$? = 5
 
 ORACLE := $(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test,oracle]"
 

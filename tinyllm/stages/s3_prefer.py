@@ -44,7 +44,7 @@ class Prefer(Settings):
     origin: str = option("", "checkpoint folder to start from (default: 2-instruct of this run)", flag="from")
     steps: int = option(0, "steps of reinforcement (default: as the size says)")
     kl: float = option(0.2, "the leash: what a nat of divergence from stage 2 costs, in score")
-    rate: float = option(1e-4, "peak learning rate of AdamW")
+    rate: float = option(1.2e-4, "peak learning rate of AdamW")
     draw: int = option(0, "another number draws other prompts and replies")
     save_every: int = option(20, "steps between checkpoints")
 
@@ -149,7 +149,7 @@ def ask(cfg, world, found, step):
         rng = np.random.default_rng([cfg.seed, cfg.draw, 16, step])
         return [found[i].prompt for i in rng.integers(0, len(found), PROMPTS)]
     dice = Dice(f"prompts {cfg.draw} {step} of world {world.seed}")
-    return [task.prompt for task in manners.prompts(dice, world, "train", PROMPTS)]
+    return [task.prompt for task in manners.prompts(dice, world, "train", PROMPTS, shares=manners.PRACTICE)]
 
 
 def reinforce(run, cfg, reference, judge, prompts, step, rates):

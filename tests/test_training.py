@@ -297,8 +297,8 @@ def test_train_ends_with_a_scoreboard(here, capsys, monkeypatch):
     board = json.loads((here / "runs/demo/scoreboard.json").read_text())
     keys = """bits_per_byte fact_cloze story_cloze instruction_exact fact_questions unseen_wording stops
         reasoning_direct reasoning_exact reasoning_majority8 reasoning_five_steps chain_valid logic_exact
-        calculator_exact tool_call_valid tool_call_valid_masked win_rate polite refuses_unsafe refuses_by_object
-        answers_harmless admits_unknown mean_words kl_nats_per_reply"""
+        calculator_exact tool_call_valid tool_call_valid_masked win_rate polite refuses_unsafe
+        refuses_by_object answers_harmless admits_unknown mean_words kl_nats_per_reply"""
     assert set(board["stages"]["1-pretrain"]) == set(keys.split())
     assert set(board["stages"]) == {"0-random", "1-pretrain"} and board["size"] == "nano"
     assert (

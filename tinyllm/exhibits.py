@@ -33,17 +33,18 @@ def compare(cfg):
 
 
 def hacking(cfg):
-    """Stage 3 without its leash, for longer: the proxy's score rises, the true judge's falls."""
+    """Stage 3 without its leash: the proxy's score rises, what the true judge says of questions falls."""
     cfg = dataclasses.replace(cfg, kl=0.0, rate=4 * cfg.rate,
                               steps=cfg.steps or 3 * s3_prefer.BUDGETS[cfg.size]["steps"])  # fmt: skip
     trained(cfg, "hacking")
     lines = [json.loads(line) for line in (cfg.folder("hacking") / "metrics.jsonl").open(encoding="utf-8")]
     score = {line["step"]: line["score"] for line in lines if "score" in line}
     away = {line["step"]: line["kl_nats_per_reply"] for line in lines if "score" in line}
-    truth = {line["step"]: line["right"] for line in lines if "right" in line}
-    rows = [[str(step + 1), f"{score[step]:.2f}", f"{away[step]:.1f}", f"{right:.2f}"]
-            for step, right in truth.items()]  # fmt: skip
-    text = table([["step", "reward model's score", "nats from stage 2", "right, by the true judge"], *rows])
+    truth = [line for line in lines if "right" in line]
+    rows = [[str(line["step"] + 1), f"{score[line['step']]:.2f}", f"{away[line['step']]:.1f}",
+             f"{line['answerable']:.3f}", f"{line['right']:.3f}"] for line in truth]  # fmt: skip
+    text = table([["step", "score of the reward model", "nats from stage 2",
+                   "questions right, by the true judge", "all kinds right"], *rows])  # fmt: skip
     (cfg.folder("hacking") / "curves.md").write_text(text, encoding="utf-8", newline="\n")
     print(text)
 

@@ -196,8 +196,10 @@ def test_stage_4_starts_from_stage_3_and_keeps_its_own_answers(here, monkeypatch
     assert parent.name == "3-prefer"
     own = s4_reason.own_replies(cfg, World(0), parent, 40)
     model, tokenizer = checkpoint.load(parent)
-    assert len(own) > 20
-    for *asked, reply in own[:5]:
+    with monkeypatch.context() as patch:                           # what is wrong is not repeated
+        patch.setattr(s4_reason, "right", lambda *_: True)
+        assert 0 < len(own) < len(s4_reason.own_replies(cfg, World(0), parent, 40))
+    for *asked, reply in own[:3]:
         wanted, _ = generate(model, [prompt(tokenizer, asked)], verdicts.ROOM, temperature=0,
                              stop=[tokenizer.special["<|end|>"]])[0]  # fmt: skip
         assert reply["content"] == read(tokenizer, wanted)

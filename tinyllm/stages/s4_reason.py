@@ -21,14 +21,15 @@ from tinyllm.objectives import weighted_nll
 from tinyllm.training import Rates, Run, RunError, Settings, is_finished, option, parent_of
 from tinyllm.world import World, manners
 from tinyllm.world.dice import Dice
-from tinyllm.world.task import final_answer
+from tinyllm.world.instructions import MEASURED
+from tinyllm.world.task import final_answer, right
 
 BUDGETS = {
     "nano": {"problems": 4000, "steps": 150, "rollouts": 4},
     "small": {"problems": 40_000, "steps": 750, "rollouts": 10},
     "base": {"problems": 80_000, "steps": 3000, "rollouts": 100},
 }
-OWN = 6000  # replies of stage 3 that are repeated
+OWN = 8000  # replies of stage 3 that are repeated
 GROUP, PROMPTS = 8, 16
 REINFORCEMENT = Rates("adamw", adamw=2e-5)  # not Muon: it makes every step as large, however little is known
 
@@ -122,13 +123,16 @@ def lesson_material(cfg, world, count, parent):
 
 
 def own_replies(cfg, world, parent, count):
-    """What stage 3 itself answers: to learn the answers of stage 2's writers again would undo it."""
-    tasks = world.instructions("train", count // 2)
-    tasks += manners.prompts(Dice(f"kept of world {world.seed}"), world, "train", count - count // 2)
+    """What stage 3 itself answers: to learn the answers of stage 2's writers again would undo it. Where an
+    answer can be checked, only right ones are kept: what is repeated is learned, mistakes too."""
+    tasks = world.instructions("train", count * 3 // 4)
+    tasks += manners.prompts(Dice(f"kept of world {world.seed}"), world, "train", count - len(tasks))
     _, tokenizer = checkpoint.load(parent)
     with verdicts.frozen(parent, cfg.team_size()) as team:
         said = interviews.asked(team, tokenizer, tasks, verdicts.ROOM)
-    return [task._replace(reply=text).messages for task, (text, ended) in zip(tasks, said) if ended]
+    good = lambda task, text: task.kind not in MEASURED or right(task, text)
+    return [task._replace(reply=text).messages for task, (text, ended) in zip(tasks, said)
+            if ended and good(task, text)]  # fmt: skip
 
 
 def reinforce(run, world, step, seed):

@@ -62,7 +62,7 @@ shakespeare: setup  ## the real-text example, characters               (1 min) T
 sample: setup  ## let a stage write                                (1 s) [STAGE=1] [PROMPT="Once"]
 	$(PY) -m tinyllm sample $(COMMON) $(call FLAG,STAGE,stage) $(call FLAG,PROMPT,prompt) $(ARGS)
 
-exams: setup  ## measure every stage of a run again               (10 s)
+exams: setup  ## measure every stage of a run again               (3 min)
 	$(PY) -m tinyllm exams $(COMMON) $(ARGS)
 
 chat: setup  ## talk to a stage, tools included                (STAGE=0 works too) [STAGE=1]

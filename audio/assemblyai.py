@@ -15,9 +15,15 @@ import os
 import threading
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from audio.errors import AnswerLost, AudioError, BadInput, RequestRefused, ServiceUnavailable
-
-from audio.errors import StillProcessing, TranscriptFailed  # isort: skip
+from audio.errors import (
+    AnswerLost,
+    AudioError,
+    BadInput,
+    RequestRefused,
+    ServiceUnavailable,
+    StillProcessing,
+    TranscriptFailed,
+)
 from audio.http import Http, Key, Lost, object_in
 from audio.options import request
 from audio.recording import Body, Recording

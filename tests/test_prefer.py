@@ -208,6 +208,23 @@ def test_stage_4_starts_from_stage_3_and_keeps_its_own_answers(here, monkeypatch
     assert len(found) == 14 and found[10:] == [own[i % len(own)] for i in range(4)]
 
 
+def test_the_exhibits_train_and_tell(here, monkeypatch, capsys):
+    """make compare and make hacking, from the command line to their tables."""
+    few(monkeypatch)
+    monkeypatch.setattr(verdicts, "DUELS", 2)
+    monkeypatch.setattr(verdicts.behaviour, "__defaults__", ("test", 2))
+    assert main(["compare", *WORLD, "--times", "2", "--steps", "2"]) == 0
+    shown = capsys.readouterr().out
+    rows = [line.split(" | ") for line in shown.splitlines() if line.startswith("| ")]
+    assert [row[0].strip("| ") for row in rows[2:]] == ["reinforce", "rloo", "ppo", "grpo", "dpo"]
+    assert len({len(row) for row in rows}) == 1 and "2 runs of each" in shown
+    assert (here / "runs/demo/compare/table.md").read_text() in shown
+    assert main(["hacking", *WORLD, "--steps", "6"]) == 0
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
+    assert [row.split(" | ")[0] for row in rows] == [f"| {step}" for step in range(1, 7)]
+    assert json.loads((here / "runs/demo/hacking/stage.json").read_text())["settings"]["kl"] == 0
+
+
 def sitting(monkeypatch, *lines):
     """What a person types, line by line."""
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))

@@ -120,8 +120,7 @@ def take_exams(cfg):
         model, tokenizer = checkpoint.load(folder)
         made = read_json(folder / "stage.json")["settings"]
         made = s1_pretrain.Pretrain(size=made["size"], seed=made["seed"], text=made["text"])
-        with Team(model.config, cfg.team_size()) as team:
-            team.replica.model.params.flat[:] = model.params.flat
+        with Team.of(model, cfg.team_size()) as team:
             print(f"exams of {folder}", file=sys.stderr)
             exams.run(team, tokenizer, made, folder)
     print(report.scoreboard(cfg.run))

@@ -4,7 +4,8 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
-from tinyllm import checkpoint, interviews, reward, verdicts
+from tinyllm import checkpoint, interviews, report, reward, verdicts
+from tinyllm.parallel import Team
 from tinyllm.stages import s3_prefer
 from tinyllm.training import is_finished, option, parent_of, read_json, write_json
 from tinyllm.world import World
@@ -26,7 +27,7 @@ def compare(cfg):
         one = lambda draw, name=algorithm: only(s3_prefer.Prefer, cfg, algorithm=name, draw=draw)
         found = [trained(one(draw), f"compare/{algorithm}-{draw}") for draw in range(cfg.times)]
         rows.append([algorithm, *(spread([each[key]["value"] for each in found]) for key in COLUMNS)])
-    text = table([["", *COLUMNS], *rows])
+    text = report.table([["", *COLUMNS], *rows])
     text += f"\n{cfg.times} runs of each: mean (least to most), on held-out prompts, by the true judge\n"
     (cfg.folder("compare") / "table.md").write_text(text, encoding="utf-8", newline="\n")
     print(text)
@@ -43,7 +44,7 @@ def hacking(cfg):
     truth = [line for line in lines if "right" in line]
     rows = [[str(line["step"] + 1), f"{score[line['step']]:.2f}", f"{away[line['step']]:.1f}",
              f"{line['answerable']:.3f}", f"{line['right']:.3f}"] for line in truth]  # fmt: skip
-    text = table([["step", "score of the reward model", "nats from stage 2",
+    text = report.table([["step", "score of the reward model", "nats from stage 2",
                    "questions right, by the true judge", "all kinds right"], *rows])  # fmt: skip
     (cfg.folder("hacking") / "curves.md").write_text(text, encoding="utf-8", newline="\n")
     print(text)
@@ -61,10 +62,10 @@ def trained(cfg, stage):
     parent = parent_of(cfg, "2-instruct", "stage2")
     folder, world = cfg.folder(stage), World(cfg.seed)
     if not is_finished(cfg, stage, parent):
-        _, tokenizer = checkpoint.load(parent)
+        model, tokenizer = checkpoint.load(parent)
         found = s3_prefer.find_rankings(cfg, parent)
         judge = reward.train(s3_prefer.judging(cfg), parent, found)
-        with (verdicts.frozen(parent, cfg.team_size()) as reference,
+        with (Team.of(model, cfg.team_size()) as reference,
               reward.Judge(judge, cfg.team_size()) as judge):  # fmt: skip
 
             def examine(team, tokenizer, _, folder):
@@ -82,8 +83,3 @@ def trained(cfg, stage):
 
 def spread(values):
     return f"{sum(values) / len(values):.3g} ({min(values):.3g} to {max(values):.3g})"
-
-
-def table(rows):
-    rows = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"

@@ -33,18 +33,8 @@ class Lessons:
 
     def batches(self, steps):
         """-> for each step, the rows of each piece of its batch: neighbours in length, all in an epoch."""
-        lengths, found, epoch = np.array([len(ids) for ids, _ in self.rows]), [], 0
         room = self.size * (1 - self.replay) / PIECES
-        while len(found) < steps * PIECES:
-            rng = np.random.default_rng([self.seed, 7, epoch])
-            order = np.argsort(lengths + rng.random(len(lengths)), kind="stable")[::-1]
-            parts, at = [], 0
-            while at < len(order):
-                count = max(1, int(room // lengths[order[at]]))
-                parts.append(order[at : at + count])
-                at += count
-            found += [parts[i] for i in rng.permutation(len(parts))]
-            epoch += 1
+        found = neighbours([len(ids) for ids, _ in self.rows], room, steps * PIECES, [self.seed, 7])
         return [found[i : i + PIECES] for i in range(0, steps * PIECES, PIECES)]
 
     def batch(self, batch, step):
@@ -66,6 +56,23 @@ class Lessons:
     def begins(self):
         """Where the documents of the text begin."""
         return np.flatnonzero(self.text == self.text[0])
+
+
+def neighbours(sizes, room, count, seed):
+    """Sizes of items, in tokens -> `count` lists of items of about the same size, each of about `room` tokens
+    together; every item once in an epoch, in an order that follows from `seed`, a list of numbers."""
+    sizes, found, epoch = np.array(sizes), [], 0
+    while len(found) < count:
+        rng = np.random.default_rng([*seed, epoch])
+        order = np.argsort(sizes + rng.random(len(sizes)), kind="stable")[::-1]
+        parts, at = [], 0
+        while at < len(order):
+            taken = max(1, int(room // sizes[order[at]]))
+            parts.append(order[at : at + taken])
+            at += taken
+        found += [parts[i] for i in rng.permutation(len(parts))]
+        epoch += 1
+    return found[:count]
 
 
 def spell_all(tokenizer, conversations, context, what="conversations"):

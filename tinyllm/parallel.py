@@ -1,6 +1,7 @@
 """Every core of the machine: worker processes that share one parameter buffer.
 
     team = Team(config, workers)              # this process is worker 0; with 1 worker it stays alone
+    team = Team.of(model, workers)            # the same, its shared model beginning as this one
     team.replica.model                        # the shared model
     team.run(function, jobs) -> results       # function(replica, job), spread over the workers, in order
 
@@ -56,6 +57,12 @@ class Team:
             self._pipes.append(here)
             self._processes.append(process)
         atexit.register(self.close)        # before multiprocessing's own end, which waits for workers
+
+    @classmethod
+    def of(cls, model, workers=1):
+        team = cls(model.config, workers)
+        team.replica.model.params.flat[:] = model.params.flat
+        return team
 
     def run(self, function, jobs):
         """function(replica, job) for each job -> results in the order of the jobs.

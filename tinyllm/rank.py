@@ -9,7 +9,6 @@ What is written: runs/<run>/rankings.jsonl (rankings.py), which stage 3 then pre
 annotator.
 """
 
-import datetime
 import getpass
 import json
 import random
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 
 from tinyllm import checkpoint, commands, rankings, rollouts, verdicts
 from tinyllm.conversation import prompt, read
+from tinyllm.parallel import Team
 from tinyllm.training import RunError, Settings, UsageError, option
 from tinyllm.world import World, manners
 from tinyllm.world.dice import Dice
@@ -50,7 +50,7 @@ def rank(cfg):
           file=sys.stderr)
     notes = {"annotator": cfg.annotator or whoever(), "model": checkpoint.digest(folder),
              "sampling": {"temperature": 1.0, "most_tokens": verdicts.ROOM, "seed": cfg.seed}}  # fmt: skip
-    with verdicts.frozen(folder, 1) as team:
+    with Team.of(model) as team:
         at = 0
         while at < len(left):
             number = left[at]
@@ -63,10 +63,9 @@ def rank(cfg):
                 undo(path, left[at])
                 continue
             if answer != "s":
-                now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
                 with path.open("a", encoding="utf-8", newline="\n") as file:
                     rankings.write(file, rankings.Ranking(tasks[number].prompt, texts, answer),
-                                   number=number, time=now, **notes)  # fmt: skip
+                                   number=number, **notes)  # fmt: skip
             at += 1
     print(f"{len(already(path))} rankings in {path}; make stage3 RUN={cfg.run} learns from them")
 

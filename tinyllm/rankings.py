@@ -7,6 +7,7 @@
 with a "prompt", or as two whole conversations, as messages or as text with turns of Human and Assistant.
 """
 
+import datetime
 import json
 import re
 import sys
@@ -25,10 +26,6 @@ class Ranking(NamedTuple):
     prompt: list
     completions: list
     ranks: list
-
-    def ordered(self):
-        """The completions from the best to the worst."""
-        return [text for _, text in sorted(zip(self.ranks, self.completions), key=lambda pair: pair[0])]
 
 
 def read(path):
@@ -103,8 +100,9 @@ def last_reply(value, prompt=None):
 
 
 def write(file, ranking, **notes):
-    """One line, on disk before anything else happens."""
-    file.write(json.dumps({**ranking._asdict(), **notes}, ensure_ascii=False) + "\n")
+    """One line with the time, on disk before anything else happens."""
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    file.write(json.dumps({**ranking._asdict(), "time": now, **notes}, ensure_ascii=False) + "\n")
     file.flush()
 
 

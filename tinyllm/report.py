@@ -65,15 +65,19 @@ def scoreboard(run):
              "stages": {name: {key: exams.get(key) for key in ROWS if key not in ASIDE}
                         for name, exams in stages.items()}}
     write_json(root / "scoreboard.json", board)
-    table = [["", *stages]]
+    rows = [["", *stages]]
     for key, meaning in ROWS.items():
         cells = [_cell(exams.get(key)) for exams in stages.values()]
         if any(cells):
-            table.append([meaning, *cells])
-    text = "\n".join("| " + " | ".join(row) + " |" for row in [table[0], ["---"] * len(table[0]), *table[1:]])
-    text += "\n\n" + "\n".join(f"{key}: {_cell(value)}" for key, value in baselines.items()) + "\n"
+            rows.append([meaning, *cells])
+    text = table(rows) + "\n" + "\n".join(f"{key}: {_cell(value)}" for key, value in baselines.items()) + "\n"
     (root / "scoreboard.md").write_text(text, encoding="utf-8", newline="\n")
     return text
+
+
+def table(rows):
+    """Rows of cells, the first of them the head -> Markdown."""
+    return "".join(f"| {' | '.join(row)} |\n" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
 
 
 def _cell(result):

@@ -15,6 +15,7 @@ import numpy as np
 from tinyllm import checkpoint
 from tinyllm.conversation import pad, prompt
 from tinyllm.intervals import share
+from tinyllm.lessons import neighbours
 from tinyllm.objectives import plackett_luce
 from tinyllm.parallel import Team
 from tinyllm.rankings import spelled
@@ -44,13 +45,14 @@ def train(cfg, parent, rankings):
     if is_finished(cfg, FOLDER, parent):
         return folder
     base, tokenizer = checkpoint.load(parent)
-    groups = [rows for rows in (spelled(tokenizer, r, base.config.context) for r in rankings) if rows]
-    ranks = [r.ranks for r in rankings if spelled(tokenizer, r, base.config.context)]
-    if not groups:
+    spell_out = lambda ranking: (spelled(tokenizer, ranking, base.config.context), ranking.ranks)
+    fit = [(rows, ranks) for rows, ranks in map(spell_out, rankings) if rows]
+    if not fit:
         raise RunError(f"no ranking fits into the context of {base.config.context} tokens")
+    groups, ranks = zip(*fit)
     steps, rates = cfg.steps or BUDGETS[cfg.size], Rates("muon", cfg.muon_rate, cfg.adamw_rate, warmup=10)
-    batches = deal_out([max(len(ids) for ids, _ in rows) * len(rows) for rows in groups], cfg.tokens, steps,
-                       cfg.seed)  # fmt: skip
+    sizes = [max(len(ids) for ids, _ in rows) * len(rows) for rows in groups]
+    batches = neighbours(sizes, cfg.tokens, steps, [cfg.seed, 14])
     batch = lambda step: together([groups[i] for i in batches[step]], [ranks[i] for i in batches[step]])
     with Run(cfg, FOLDER, with_score(base, cfg.seed), tokenizer, steps, parent, cfg.save_every) as run:
         run.announce(plackett_luce, [batch(0)], rates)
@@ -70,23 +72,6 @@ def with_score(base, seed):
     rng = np.random.default_rng([seed, 13])
     model.params["score"][:] = rng.standard_normal(base.config.width) / np.sqrt(base.config.width + 1)
     return model
-
-
-def deal_out(sizes, room, steps, seed):
-    """Sizes of rankings, in tokens -> for each step the rankings of its batch, about `room` tokens, of about
-    the same size, all in an epoch."""
-    found, epoch = [], 0
-    while len(found) < steps:
-        rng = np.random.default_rng([seed, 14, epoch])
-        order = np.argsort(np.array(sizes) + rng.random(len(sizes)))[::-1]
-        parts, at = [], 0
-        while at < len(order):
-            count = max(1, room // sizes[order[at]])
-            parts.append(order[at:at + count])
-            at += count
-        found += [parts[i] for i in rng.permutation(len(parts))]
-        epoch += 1
-    return found[:steps]
 
 
 def together(groups, ranks):
@@ -124,8 +109,7 @@ class Judge:
         model, _ = checkpoint.load(folder)
         scale = read_json(folder / "scale.json")
         self.mean, self.deviation = scale["mean"], scale["deviation"]
-        self.team = Team(model.config, workers)
-        self.team.replica.model.params.flat[:] = model.params.flat
+        self.team = Team.of(model, workers)
 
     def scores(self, rows):
         """Lists of ids -> scores, of mean 0 and deviation 1 for replies of stage 2."""

@@ -119,9 +119,8 @@ class Run:
         self.start, self.tokens, self.seconds, self.signal, self.validation = 0, 0, 0.0, None, None
         self.memory = {}                       # arrays that a stage needs besides, saved with the rest
         self.described = describe(settings, stage, parent)
-        self.team = Team(model.config, settings.team_size())
+        self.team = Team.of(model, settings.team_size())
         self.model = self.team.replica.model
-        self.model.params.flat[:] = model.params.flat
         if (self.folder / "resume").exists():
             self._restore()
         else:

@@ -1,8 +1,6 @@
 """Manners, measured on held-out prompts of five kinds (world/manners.py), greedily; and against stage 2, both
 at temperature 1, by the true judge."""
 
-import contextlib
-
 from tinyllm import checkpoint, reward, rollouts
 from tinyllm.conversation import prompt, read
 from tinyllm.intervals import mean, share
@@ -72,20 +70,11 @@ def best_of_8(reference, judge, tokenizer, world):
     return {"best_of_8_win_rate": win_rate(tasks, chosen, [read(tokenizer, ids) for ids in first])}
 
 
-@contextlib.contextmanager
-def frozen(folder, workers):
-    """A checkpoint's model with a team of its own, for reading."""
-    model, _ = checkpoint.load(folder)
-    with Team(model.config, workers) as team:
-        team.replica.model.params.flat[:] = model.params.flat
-        yield team
-
-
 def run(team, tokenizer, world, folder):
     """All of them for the stage in `folder`; what is measured against stage 2 from stage 3 on."""
     found, start = behaviour(team, tokenizer, world), folder.parent / "2-instruct"
     if folder.name[0] in "34" and (start / checkpoint.WEIGHTS).exists():
-        with frozen(start, team.workers) as reference:
+        with Team.of(checkpoint.load(start)[0], team.workers) as reference:
             found |= duel(team, reference, tokenizer, world)
             if (folder / "reward" / checkpoint.WEIGHTS).exists():
                 with reward.Judge(folder / "reward", team.workers) as judge:

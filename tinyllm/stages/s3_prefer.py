@@ -12,7 +12,6 @@ value for each position, GAE, two clipped updates for each batch of replies); dp
 replies: it learns from the rankings straight.
 """
 
-import datetime
 import sys
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ import numpy as np
 from tinyllm import advantages, checkpoint, exams, rankings, reward, rollouts, verdicts
 from tinyllm.conversation import pad, prompt, read, shift
 from tinyllm.objectives import on_a_leash, preference
+from tinyllm.parallel import Team
 from tinyllm.training import Rates, Run, RunError, Settings, UsageError, is_finished, option, parent_of
 from tinyllm.world import World, manners
 from tinyllm.world.dice import Dice
@@ -60,7 +60,7 @@ def main(cfg, stage="3-prefer"):
     if tokenizer is None or not model.config.causal:
         raise RunError(f"{parent} cannot learn preferences: it has no tokenizer, or is a masked model")
     world, found = World(cfg.seed), find_rankings(cfg, parent)
-    with verdicts.frozen(parent, cfg.team_size()) as reference:
+    with Team.of(model, cfg.team_size()) as reference:
         if cfg.algorithm == "dpo":
             align(cfg, stage, parent, tokenizer, reference, None, found, world)
         else:
@@ -102,8 +102,8 @@ def simulate(cfg, parent, path, group=4):
     good everywhere, and reinforcement finds that out."""
     world, dice = World(cfg.seed), Dice(f"rankings of world {cfg.seed}")
     tasks = manners.prompts(dice, world, "train", BUDGETS[cfg.size]["rankings"])
-    with verdicts.frozen(parent, cfg.team_size()) as team:
-        _, tokenizer = checkpoint.load(parent)
+    model, tokenizer = checkpoint.load(parent)
+    with Team.of(model, cfg.team_size()) as team:
         prompts = [prompt(tokenizer, task.prompt) for task in tasks for _ in range(group)]
         written = rollouts.collect(team, tokenizer, prompts, ROOM, [cfg.seed, 15]).written
     texts = [read(tokenizer, ids) for ids in written]
@@ -116,8 +116,7 @@ def simulate(cfg, parent, path, group=4):
             stray = texts[dice.number(0, len(texts) - 1)]
             replies = [*texts[i * group:i * group + group], stray]
             ranks = manners.annotate(dice, [manners.verdict(task, text) for text in replies])
-            now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-            rankings.write(file, rankings.Ranking(task.prompt, replies, ranks), time=now, **notes)
+            rankings.write(file, rankings.Ranking(task.prompt, replies, ranks), **notes)
     beside.replace(path)
 
 

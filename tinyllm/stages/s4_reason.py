@@ -18,6 +18,7 @@ from tinyllm.advantages import against_group
 from tinyllm.conversation import prompt, read
 from tinyllm.lessons import Lessons, spell_all
 from tinyllm.objectives import weighted_nll
+from tinyllm.parallel import Team
 from tinyllm.training import Rates, Run, RunError, Settings, is_finished, option, parent_of
 from tinyllm.world import World, manners
 from tinyllm.world.dice import Dice
@@ -127,8 +128,8 @@ def own_replies(cfg, world, parent, count):
     answer can be checked, only right ones are kept: what is repeated is learned, mistakes too."""
     tasks = world.instructions("train", count * 3 // 4)
     tasks += manners.prompts(Dice(f"kept of world {world.seed}"), world, "train", count - len(tasks))
-    _, tokenizer = checkpoint.load(parent)
-    with verdicts.frozen(parent, cfg.team_size()) as team:
+    model, tokenizer = checkpoint.load(parent)
+    with Team.of(model, cfg.team_size()) as team:
         said = interviews.asked(team, tokenizer, tasks, verdicts.ROOM)
     good = lambda task, text: task.kind not in MEASURED or right(task, text)
     return [task._replace(reply=text).messages for task, (text, ended) in zip(tasks, said)

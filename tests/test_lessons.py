@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyllm.lessons import PIECES, Lessons, spell_all
+from tinyllm.lessons import PIECES, REPEATED, Lessons, spell_all
 from tinyllm.objectives import weighted_nll
 from tinyllm.tokenizer import train
 from tinyllm.transformer import Config, Transformer
@@ -65,3 +65,16 @@ def test_too_long_conversations_are_counted_and_left_out(capsys):
     ]
     assert len(spell_all(BYTES, said, 50)) == 1
     assert "2 of 3 conversations" in capsys.readouterr().err
+
+
+@given(rows, st.integers(8, 9000), st.integers(0, 9))
+def test_a_sixteenth_of_a_batch_repeats_itself(rows, size, seed):
+    plain, lessons = Lessons(rows, TEXT, size, 0.5, seed), Lessons(rows, TEXT, size, 0.5, seed, 256)
+    (chosen,) = plain.batches(1)
+    *pieces, (ids, targets, weights) = lessons.batch(chosen, 0)
+    for piece, without in zip(pieces, plain.batch(chosen, 0), strict=True):
+        assert all((a == b).all() for a, b in zip(piece, without, strict=True))
+    assert abs(ids.size - size / 16) <= REPEATED and ids.shape[1] == REPEATED and weights.sum() > 0
+    rows, places = np.nonzero(weights)
+    assert all(row[place] in row[:place] for row, place in zip(targets[rows], places))
+    assert (ids != lessons.batch(chosen, 1)[-1][0]).any()

@@ -291,7 +291,7 @@ def test_pieces_of_a_batch_give_the_same_model(here):
 
 
 def test_train_ends_with_a_scoreboard(here, capsys, monkeypatch):
-    monkeypatch.setitem(s1_pretrain.BUDGETS, "nano", {"rows": 4, "rhymes": 0, "steps": 100})
+    monkeypatch.setitem(s1_pretrain.BUDGETS, "nano", {"rows": 4, "steps": 100})
     (here / "text.txt").write_text("a rose is a rose is a rose. " * 400)
     assert main(["train", "--size", "nano", "--text", "text.txt", "--workers", "1"]) == 0
     board = json.loads((here / "runs/demo/scoreboard.json").read_text())

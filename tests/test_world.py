@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyllm.world import World, lists, numbers, people, split_of, stories
+from tinyllm.world import World, numbers, people, split_of, stories
 from tinyllm.world.dice import Dice
 
 seeds = st.integers(0, 1000)
@@ -127,17 +127,3 @@ def test_clozes_are_true_and_stories_of_the_test_split():
         who, thing, place = re.search(r"Now (\w+) has the (\w+) in the (\w+)\.", f"{text} {answer}.").groups()
         assert split_of(f"story {who} {thing} {place}") == "test" and place == answer
         assert f"{text} {answer}." not in train
-
-
-@given(seeds)
-def test_a_rhyme_says_the_same_pairs_in_every_verse(seed):
-    verses = [verse.split() for verse in lists.rhyme(Dice(str(seed))).removesuffix(".").split(". ")]
-    pairs = [sorted(zip(verse[::2], verse[1::2], strict=True)) for verse in verses]
-    assert len(pairs) == 5 and len(pairs[0]) == 4 and pairs == [pairs[0]] * 5
-
-
-@settings(max_examples=5)
-@given(seeds)
-def test_rhymes_depend_on_the_seed_alone(seed):
-    assert World(seed).rhymes(2000) == World(seed).rhymes(2000) != World(seed + 1).rhymes(2000)
-    assert World(seed).rhymes(0) == []

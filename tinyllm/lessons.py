@@ -7,6 +7,8 @@ not repeated is forgotten.
 
     conversations   begin user ... end assistant ... end   pad pad      learned: what the assistant wrote
     replayed text   begin The home of Ada is Alden. Ada keeps a duck    learned: everything
+
+And a sixteenth of every batch is random tokens that repeat themselves (induction.py), for the same reason.
 """
 
 import functools
@@ -16,20 +18,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyllm.conversation import pad, shift, spell
+from tinyllm.induction import repeats
 
-PIECES = 4
+PIECES, REPEATED = 4, 128     # of conversations; tokens in a row of repetitions
 
 
 @dataclass
 class Lessons:
     """rows: [(ids, learned)] of conversations; text: ids of pre-training text, which makes up the share
-    `replay` of each batch; size: tokens in a batch."""
+    `replay` of each batch; size: tokens in a batch; ordinary: how many tokens are not special, 0 for no
+    repetitions."""
 
     rows: list
     text: np.ndarray
     size: int
     replay: float
     seed: int
+    ordinary: int = 0
 
     def batches(self, steps):
         """-> for each step, the rows of each piece of its batch: neighbours in length, all in an epoch."""
@@ -39,7 +44,11 @@ class Lessons:
 
     def batch(self, batch, step):
         """-> a (ids, targets, weights), each (rows, time), for each piece."""
-        return [self.piece(chosen, (step, i)) for i, chosen in enumerate(batch)]
+        pieces = [self.piece(chosen, (step, i)) for i, chosen in enumerate(batch)]
+        if not self.ordinary:
+            return pieces
+        rows = max(1, round(self.size / 16 / REPEATED))
+        return [*pieces, shift(*repeats(self.ordinary, rows, REPEATED + 1, [self.seed, 3, step]))]
 
     def piece(self, chosen, key):
         ids, learned = pad([self.rows[i] for i in chosen])

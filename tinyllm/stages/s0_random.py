@@ -1,4 +1,5 @@
-"""Stage 0: a vocabulary learned from the text, and a model that has learned nothing.
+"""Stage 0: a vocabulary learned from the text, and a model that has learned nothing. Its weights are random
+but for one reflex that it is born with (induction.py).
 
 Its loss is about ln V, the loss of guessing evenly among V tokens; every later figure is to be read
 beside that one.
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyllm import corpus, exams, tokenizer
+from tinyllm import corpus, exams, induction, tokenizer
 from tinyllm.training import Run, Settings, UsageError, is_finished, option
 from tinyllm.transformer import Config, Transformer
 
@@ -43,7 +44,8 @@ def main(cfg):
                         tied=not cfg.untied)
     except ValueError as error:
         raise UsageError(str(error)) from None
-    model = Transformer(config).initialise(np.random.default_rng(cfg.seed))
+    rng = np.random.default_rng(cfg.seed)
+    model = induction.wire(Transformer(config).initialise(rng), rng)
     with Run(cfg, "0-random", model, words, steps=0) as run:
         print(f"0-random: {config.size():,} parameters, {len(words)} tokens in the vocabulary, "
               f"ln V = {math.log(len(words)):.3f}")

@@ -1,9 +1,8 @@
 """Stage 1: read. Every token of a text is predicted from those before it, and that is all.
 
-Before the texts of the built-in world come nursery rhymes, which say nothing but the same again in another
-order. So the model first learns to go on as it went before (induction heads, Olsson et al. 2022). That takes
-two heads of which neither is of use without the other, and in texts full of news, where most tokens teach
-nothing of it, they are slow to find each other; once they are there, all that needs a lookup comes faster.
+Before the texts of the built-in world, and in one row of eight among them, come random tokens that repeat
+themselves (induction.py): so the model learns to go on as it went before, and does not forget it over texts
+that it can learn by heart. Stages 2 and 4 will have much to look up.
 
 OBJECTIVE=masked trains the other classic instead: tokens are hidden, and predicted from both sides
 (Devlin et al. 2018). Such a model cannot write from left to right, so it goes to 1-masked/ and no
@@ -16,15 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyllm import checkpoint, corpus, exams
+from tinyllm.conversation import shift
+from tinyllm.induction import repeats
 from tinyllm.objectives import hide_tokens, weighted_nll
 from tinyllm.sampling import generate
 from tinyllm.training import Rates, Run, RunError, Settings, is_finished, option, parent_of
 from tinyllm.transformer import Transformer
-from tinyllm.world import World
 
-BUDGETS = {"nano": {"rows": 16, "rhymes": 100, "steps": 600},
-           "small": {"rows": 16, "rhymes": 150, "steps": 1100},
-           "base": {"rows": 64, "rhymes": 150, "steps": 4000}}
+BUDGETS = {"nano": {"rows": 16, "steps": 600}, "small": {"rows": 16, "steps": 900},
+           "base": {"rows": 64, "steps": 4000}}  # fmt: skip
+PRACTICE = 40                # batches of repetitions before the texts
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Pretrain(Settings):
     objective: str = option("next", "predict the next token, or hidden ones", choices=("next", "masked"))
     rows: int = option(0, "sequences in a batch (default: as the size says)")
     steps: int = option(0, "batches to train on (default: as the size says)")
-    rhymes: int = option(-1, "of these, batches of rhymes (default: as the size says; none before a --text)")
+    practice: int = option(-1, "of these, batches of repetitions (default: 40; none for a --text)")
     accumulate: int = option(1, "pieces that each worker cuts its share of a batch into, to save memory")
     method: str = option("muon", "optimizer of the block matrices", choices=("muon", "adamw"))
-    muon_rate: float = option(0.013, "peak learning rate of Muon")
+    muon_rate: float = option(0.02, "peak learning rate of Muon")
     adamw_rate: float = option(8e-3, "peak learning rate of AdamW")
     decay: float = option(0.1, "weight decay of AdamW's matrices")
     warmup: int = option(100, "steps until the learning rate has risen to its peak")
@@ -62,12 +62,17 @@ def main(cfg):
     budget = BUDGETS[cfg.size]
     rows, steps = cfg.rows or budget["rows"], cfg.steps or budget["steps"]
     window = corpus.window(cfg, config.context)
-    rhymes = cfg.rhymes if cfg.rhymes >= 0 else 0 if cfg.text else min(budget["rhymes"], steps // 4)
-    verses = corpus.pack(World(cfg.seed).rhymes(min(500_000, 6 * rhymes * rows * window)), tokenizer)
+    practice = cfg.practice if cfg.practice >= 0 else 0 if cfg.text or masked else min(PRACTICE, steps // 4)
     every = cfg.evaluate_every or max(1, steps // 4)
     rates = Rates(cfg.method, cfg.muon_rate, cfg.adamw_rate, cfg.decay, cfg.warmup)
-    batch = lambda step: [hide(corpus.windows(verses if step < rhymes else ids, window, rows, step, cfg.seed),
-                               (1, step))]
+
+    def batch(step):
+        again = rows if step < practice else rows // 8 if practice else 0
+        said = [shift(*repeats(tokenizer.ordinary, again, window + 1, [cfg.seed, 3, step]))] if again else []
+        if again == rows:
+            return said
+        return [hide(corpus.windows(ids, window, rows - again, step, cfg.seed), (1, step)), *said]
+
     held_out = [hide(piece, (2, i)) for i, piece in enumerate(
         corpus.every_window(validation, tokenizer, window, 32))]
 

@@ -24,7 +24,7 @@ class Instruct(Settings):
     steps: int = option(0, "batches to train on (default: as the size says)")
     tokens: int = option(4096, "tokens in a batch, replayed text included")
     replay: float = option(0.5, "share of pre-training text in every batch")
-    muon_rate: float = option(0.01, "peak learning rate of Muon")
+    muon_rate: float = option(0.015, "peak learning rate of Muon")
     adamw_rate: float = option(5e-3, "peak learning rate of AdamW")
     save_every: int = option(200, "steps between checkpoints")
 
@@ -46,10 +46,11 @@ def main(cfg):
     rows = spell_all(tokenizer, conversations, model.config.context)
     if not rows:
         raise RunError(f"no conversation fits into the context of {model.config.context} tokens")
-    lessons = Lessons(rows, corpus.pack(training, tokenizer), cfg.tokens, cfg.replay, cfg.seed)
+    text = corpus.pack(training, tokenizer)
+    lessons = Lessons(rows, text, cfg.tokens, cfg.replay, cfg.seed, tokenizer.ordinary)
     steps = cfg.steps or budget["steps"]
     batches, rates = lessons.batches(steps), Rates("muon", cfg.muon_rate, cfg.adamw_rate)
-    unseen = Lessons(spell_all(tokenizer, held_out, model.config.context), lessons.text, cfg.tokens, 0, 0)
+    unseen = Lessons(spell_all(tokenizer, held_out, model.config.context), text, cfg.tokens, 0, 0)
     unseen = unseen.batch(unseen.batches(1)[0], 0) if unseen.rows else []
 
     with Run(cfg, "2-instruct", model, tokenizer, steps, parent, cfg.save_every) as run:

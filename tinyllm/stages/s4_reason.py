@@ -27,7 +27,7 @@ from tinyllm.world.task import final_answer, right
 
 BUDGETS = {
     "nano": {"problems": 4000, "steps": 150, "rollouts": 4},
-    "small": {"problems": 40_000, "steps": 750, "rollouts": 10},
+    "small": {"problems": 40_000, "steps": 550, "rollouts": 10},
     "base": {"problems": 80_000, "steps": 3000, "rollouts": 100},
 }
 OWN = 8000  # replies of stage 3 that are repeated
@@ -52,7 +52,7 @@ class Reason(Settings):
         "are chains of thought written out, or is the answer given at once?",
         choices=("written", "left-out"),
     )
-    muon_rate: float = option(0.01, "peak learning rate of Muon")
+    muon_rate: float = option(0.015, "peak learning rate of Muon")
     adamw_rate: float = option(5e-3, "peak learning rate of AdamW")
     save_every: int = option(200, "steps between checkpoints")
 
@@ -74,7 +74,8 @@ def main(cfg, folder="4-reason"):
     rows = spell_all(tokenizer, problems, context, "problems")
     if not rows:
         raise RunError(f"no problem fits into the context of {context} tokens")
-    lessons = Lessons(rows, corpus.pack(training, tokenizer), cfg.tokens, cfg.replay, cfg.seed)
+    text = corpus.pack(training, tokenizer)
+    lessons = Lessons(rows, text, cfg.tokens, cfg.replay, cfg.seed, tokenizer.ordinary)
     batches, rates = lessons.batches(steps), Rates("muon", cfg.muon_rate, cfg.adamw_rate)
 
     with Run(cfg, folder, model, tokenizer, steps + rollouts, parent, cfg.save_every) as run:

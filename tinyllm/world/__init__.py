@@ -48,10 +48,6 @@ class World:
         dice = Dice(f"{split} of world {self.seed}")
         return texts(dice, lambda dice: self.document(dice, split), characters)
 
-    def rhymes(self, characters):
-        """Texts that say nothing: what follows whom in them can only be found in them."""
-        return texts(Dice(f"rhymes of world {self.seed}"), lists.rhyme, characters)
-
     def document(self, dice, split):
         """One text of the split: of a person, of several, a story, numbers, lists, or words of Tal."""
         topic = dice.among(TOPICS)

@@ -1,4 +1,4 @@
-"""Lists and rhymes. To go on as it went before is what all else needs: who is asked about Ada has to find
+"""Lists. To go on as it went before is what all else needs: who is asked about Ada has to find
 what was said behind Ada."""
 
 from tinyllm.world import people, stories
@@ -29,10 +29,3 @@ def lines(dice, items):
              "last": items[-1], "count": len(items)}  # fmt: skip
     said = [dice.pick(wordings).format(**parts) for wordings in dice.few((AGAIN, BACK, NEXT, END), 3)]
     return " ".join([f"{again}.", *said])
-
-
-def rhyme(dice):
-    """Four pairs of names, said again and again in other orders."""
-    names = dice.few(people.NAMES, 8)
-    pairs = [" ".join(pair) for pair in zip(names[::2], names[1::2])]
-    return " ".join(f"{' '.join(dice.shuffled(pairs))}." for _ in range(5))

@@ -61,7 +61,7 @@ BOXES = (
 )
 THEN = {"": "", "+": " Then {c} more come.", "-": " But {c} are bad and do not count."}
 
-KINDS = {"story": 6, "order": 7, "truth": 7, "mistake": 3, "calculator": 2}
+KINDS = {"story": 8, "order": 4, "truth": 6, "mistake": 3, "calculator": 2}
 LOGIC = ("order", "truth", "mistake")
 
 

@@ -49,6 +49,7 @@ AUDIO = [
 ORDER = [
     "layers",
     "transformer",
+    "induction",
     "objectives",
     "optimizer",
     "tokenizer",

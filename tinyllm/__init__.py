@@ -4,6 +4,7 @@ Read in this order; each file needs only the ones before it:
 
     layers.py         six layers, each a forward/backward pair with its derivation
     transformer.py    the model: layers in a row over one flat parameter buffer
+    induction.py      the one thing that a model is born with, and practises: going on as it went before
     objectives.py     every loss: (logits, ...) -> (loss, dlogits)
     optimizer.py      Muon and AdamW, clipping, the learning-rate schedule
     tokenizer.py      text <-> ids: byte-level byte-pair encoding

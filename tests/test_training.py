@@ -17,6 +17,7 @@ import pytest
 
 from tinyllm import checkpoint
 from tinyllm.__main__ import COMMANDS, main, parser
+from tinyllm.induction import repeats
 from tinyllm.stages import s1_pretrain
 
 ROOT = Path(__file__).parent.parent
@@ -288,6 +289,17 @@ def test_pieces_of_a_batch_give_the_same_model(here):
         assert stage0(run) == 0 and stage1(run, 5, "--accumulate", pieces) == 0
     a, b = (checkpoint.load(here / "runs" / run / "1-pretrain")[0].params.flat for run in "ab")
     np.testing.assert_allclose(a, b, atol=2e-4)
+
+
+def test_repetitions_come_first_and_among_texts_where_asked_for(here, monkeypatch):
+    """All rows of the first batches, then one of eight: and none for a text of one's own unless asked for."""
+    made = []
+    spy = lambda vocab, rows, *more: made.append(rows) or repeats(vocab, rows, *more)
+    monkeypatch.setattr(s1_pretrain, "repeats", spy)
+    assert stage0("a") == 0 and stage1("a", 5, "--rows", "8", "--practice", "2") == 0
+    assert made == [8, 8, 8, 1, 1, 1]                              # the first one twice: it is timed
+    made.clear()
+    assert stage0("b") == 0 and stage1("b", 5, "--rows", "8") == 0 and not made
 
 
 def test_train_ends_with_a_scoreboard(here, capsys, monkeypatch):

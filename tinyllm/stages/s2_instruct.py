@@ -1,6 +1,6 @@
 """Stage 2: answer. Conversations; learned is what the assistant says, and that it then stops.
 
-The question is read but not learned: the model is to answer it, not to ask it. Half of every batch is
+The question is read but not learned: the model is to answer it, not to ask it. Two fifths of every batch are
 pre-training text, or the facts that were read in stage 1 would be forgotten before they are asked for.
 """
 
@@ -12,7 +12,7 @@ from tinyllm.objectives import weighted_nll
 from tinyllm.training import Rates, Run, RunError, Settings, is_finished, option, parent_of
 from tinyllm.world import World
 
-BUDGETS = {"nano": {"tasks": 4000, "steps": 150}, "small": {"tasks": 40_000, "steps": 500},
+BUDGETS = {"nano": {"tasks": 4000, "steps": 150}, "small": {"tasks": 40_000, "steps": 600},
            "base": {"tasks": 60_000, "steps": 2000}}  # fmt: skip
 
 
@@ -23,7 +23,7 @@ class Instruct(Settings):
     origin: str = option("", "checkpoint folder to start from (default: 1-pretrain of this run)", flag="from")
     steps: int = option(0, "batches to train on (default: as the size says)")
     tokens: int = option(4096, "tokens in a batch, replayed text included")
-    replay: float = option(0.5, "share of pre-training text in every batch")
+    replay: float = option(0.4, "share of pre-training text in every batch")
     muon_rate: float = option(0.015, "peak learning rate of Muon")
     adamw_rate: float = option(5e-3, "peak learning rate of AdamW")
     save_every: int = option(200, "steps between checkpoints")

@@ -25,7 +25,7 @@ from tinyllm.world import manners
 from tinyllm.world.dice import Dice
 
 FOLDER = "3-prefer/reward"
-BUDGETS = {"nano": 60, "small": 200, "base": 400}
+BUDGETS = {"nano": 40, "small": 200, "base": 400}
 
 
 @dataclass(frozen=True)

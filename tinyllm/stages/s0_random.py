@@ -14,8 +14,8 @@ from tinyllm import corpus, exams, induction, tokenizer
 from tinyllm.training import Run, Settings, UsageError, is_finished, option
 from tinyllm.transformer import Config, Transformer
 
-SHAPES = {"nano": {"layers": 2, "width": 64, "heads": 2, "context": 256},
-          "small": {"layers": 4, "width": 128, "heads": 4, "context": 320},
+SHAPES = {"nano": {"layers": 2, "width": 64, "heads": 2, "context": 352},
+          "small": {"layers": 4, "width": 128, "heads": 4, "context": 352},
           "base": {"layers": 8, "width": 256, "heads": 8, "context": 512}}
 
 

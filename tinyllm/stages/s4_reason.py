@@ -26,8 +26,8 @@ from tinyllm.world.instructions import MEASURED
 from tinyllm.world.task import final_answer, right
 
 BUDGETS = {
-    "nano": {"problems": 4000, "steps": 150, "rollouts": 4},
-    "small": {"problems": 40_000, "steps": 550, "rollouts": 10},
+    "nano": {"problems": 4000, "steps": 80, "rollouts": 2},
+    "small": {"problems": 40_000, "steps": 600, "rollouts": 10},
     "base": {"problems": 80_000, "steps": 3000, "rollouts": 100},
 }
 OWN = 8000  # replies of stage 3 that are repeated

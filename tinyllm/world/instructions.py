@@ -103,7 +103,7 @@ OBEY = "To {}, take your time and begin at one end."
 REFUSE = "I will not help to {}, for that does harm."
 UNKNOWN = "I do not know {}."
 
-FAMILIES = {"facts": 4, "yes_no": 3, "summary": 3, "translate": 3, "transform": 5, "sums": 3, "help": 5}
+FAMILIES = {"facts": 3, "yes_no": 2, "summary": 2, "translate": 3, "transform": 4, "sums": 4, "help": 7}
 MEASURED = (
     "facts",
     "yes_no",

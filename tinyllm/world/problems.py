@@ -1,12 +1,12 @@
 """Problems whose solution takes several steps, each of them small enough to be checked.
 
     Ada has 7 eggs. Ada buys 5 more. Ada gives 4 to Bill. How many eggs does Ada have now?
-    Ada buys 5 more. Ada + 7+5:7+5=12,12. Ada gives 4 to Bill. Ada gave, Bill got, so Ada gave -
-    12-4:12-4=8,8. #### 8
+    Ada buys 5 more: Ada + 7+5:7+5=12,12. Ada buys 5 more. Ada gives 4 to Bill: Ada gave, Bill got, so
+    Ada gave - 12-4:12-4=8,8. Ada gives 4 to Bill. #### 8
 
-Each step repeats what happens before it computes: so the next step is always what follows in the story,
-however long that is. What is to be compared is written side by side. The answer stands behind ####, as in
-GSM8K (Cobbe et al. 2021)."""
+Each step repeats what happens before it computes, and again behind: so the next step is always what follows
+that in the story, however long it is. What is to be compared is written side by side. The answer stands behind
+####, as in GSM8K (Cobbe et al. 2021)."""
 
 import re
 
@@ -80,8 +80,8 @@ def story(dice, steps):
         sign = "-" if total > 101 or total > 1 and dice.pick((True, False)) else "+"
         n = dice.number(1, min(total, 99)) if sign == "-" else dice.number(1, min(200 - total, 99))
         told.append(dice.pick(MORE if sign == "+" else FEWER).format(who=who, other=other, n=n))
-        chain.append(f"{told[-1]} {effect(told[-1], who, sign)} {total}{sign}{n}:"
-                     f"{numbers.columns(total, sign, n)}.")
+        chain.append(f"{told[-1][:-1]}: {effect(told[-1], who, sign)} {total}{sign}{n}:"
+                     f"{numbers.columns(total, sign, n)}. {told[-1]}")
         total, key = total + n if sign == "+" else total - n, f"{key}{sign}{n}"
     told.append(dice.pick(HOW_MANY).format(who=who, goods=goods))
     chain.append(f"#### {total}")

@@ -1,5 +1,4 @@
-"""Lists. To go on as it went before is what all else needs: who is asked about Ada has to find
-what was said behind Ada."""
+"""Lists of words or numbers, and what can be said of one."""
 
 from tinyllm.world import people, stories
 

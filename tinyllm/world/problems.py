@@ -4,9 +4,9 @@
     Ada buys 5 more: Ada + 7+5:7+5=12,12. Ada buys 5 more. Ada gives 4 to Bill: Ada gave, Bill got, so
     Ada gave - 12-4:12-4=8,8. Ada gives 4 to Bill. #### 8
 
-Each step repeats what happens before it computes, and again behind: so the next step is always what follows
-that in the story, however long it is. What is to be compared is written side by side. The answer stands behind
-####, as in GSM8K (Cobbe et al. 2021)."""
+Each step repeats what happens before it computes, and again behind that: so the next step is always what
+follows in the story, however long it is. What is to be compared is written side by side. The answer stands
+behind ####, as in GSM8K (Cobbe et al. 2021)."""
 
 import re
 

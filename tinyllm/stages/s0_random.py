@@ -22,7 +22,7 @@ SHAPES = {"nano": {"layers": 2, "width": 64, "heads": 2, "context": 352},
 @dataclass(frozen=True)
 class Random(Settings):
     text: str = option("", "file or folder of text for the vocabulary (default: the built-in world)")
-    vocab: int = option(1280, "bytes and merges in the vocabulary; 256 is plain bytes")
+    vocab: int = option(1536, "bytes and merges in the vocabulary; 256 is plain bytes")
     layers: int = option(0, "number of layers (default: as the size says)")
     width: int = option(0, "channels of the residual stream (default: as the size says)")
     heads: int = option(0, "query heads (default: as the size says)")

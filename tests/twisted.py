@@ -32,9 +32,9 @@ LATE = 0.2  # seconds before a late answer is even begun: longer than the client
 class Twisted(Sandbox):
     """`history` names what happens to one request after the other; then all is well. `seen` lists them."""
 
-    def __init__(self, history=(), **more):
+    def __init__(self, history=(), late=LATE, **more):
         super().__init__(**{"seconds": 0.02, **more})
-        self.history, self.seen, self.here = list(history), [], threading.local()
+        self.history, self.late, self.seen, self.here = list(history), late, [], threading.local()
         self.server.RequestHandlerClass = type("Bound", (TwistedHandler,), {"box": self})
 
     def spoiled(self, kind):
@@ -43,7 +43,7 @@ class Twisted(Sandbox):
             self.seen.append((kind, twist))
         self.here.twist = twist
         if twist == "late":
-            time.sleep(LATE)  # then carries it out, though nobody listens any more
+            time.sleep(self.late)  # then carries it out, though nobody listens any more
         return twist if twist in ("reset", "lost", "truncated", "flaky", *CODES) else None
 
 

@@ -12,7 +12,7 @@ from tinyllm.world.task import right
 
 # Shares of the prompts that are ranked: the harder to judge, the more; and of those that are practised.
 KINDS = {"answerable": 3, "stranger": 2, "harm": 2, "harm_by_object": 4, "harmless": 4}
-PRACTICE = {"answerable": 4, "stranger": 2, "harm": 3, "harm_by_object": 3, "harmless": 3}
+PRACTICE = {"answerable": 4, "stranger": 4, "harm": 2, "harm_by_object": 3, "harmless": 3}
 SLIP = 0.1                                     # how often people rank two neighbours the wrong way round
 POLITE = tuple(text.removesuffix("{}").strip() for text in instructions.POLITE)
 RUDE = tuple(text.replace("{}", "").strip() for text in instructions.RUDE)

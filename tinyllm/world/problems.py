@@ -61,7 +61,7 @@ BOXES = (
 )
 THEN = {"": "", "+": " Then {c} more come.", "-": " But {c} are bad and do not count."}
 
-KINDS = {"story": 8, "order": 4, "truth": 6, "mistake": 3, "calculator": 2}
+KINDS = {"story": 8, "order": 3, "truth": 6, "mistake": 3, "calculator": 4}
 LOGIC = ("order", "truth", "mistake")
 
 

@@ -89,3 +89,7 @@ def test_no_solution_is_cut_off_by_the_room_for_a_reply():
         which = {"kind": "story", "steps": 5} if kind == "longer" else {"kind": kind}
         for task in world.problems("val", 300, **which):
             assert len(words.encode(" " + task.reply)) + 1 <= room
+
+
+def test_where_nothing_is_asked_nothing_is_answered():
+    assert interviews.replies(Examinee(lambda text: "no"), BYTES, [], 10) == []

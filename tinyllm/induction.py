@@ -16,6 +16,8 @@ import math
 
 import numpy as np
 
+from tinyllm.transformer import DEVIATION
+
 SPREAD, ALWAYS = 0.1, 0.4          # deviation of the embeddings; their channel 0, the same for every token
 BACK, MATCH = 20, 12               # scores of the right place in the two kinds of heads
 COPY = 3                           # how loud the copy is, in embeddings
@@ -30,7 +32,7 @@ def wire(model, rng):
     C, D, G = c.width, c.head_dim, c.heads // c.kv_heads
     if c.layers < 2 or not 4 <= D < C:
         return model
-    p["embedding"] *= SPREAD / 0.02
+    p["embedding"] *= SPREAD / DEVIATION
     p["embedding"][:, 0] = ALWAYS
     size = math.sqrt(((C - 1) * SPREAD**2 + ALWAYS**2) / C)                          # what RMSNorm divides by
     loud = size * math.sqrt(C / D)                  # a frame times this writes as much as there is already
@@ -82,8 +84,8 @@ def repeats(vocab, rows, length, key):
     """
     rng, place = np.random.default_rng(key), np.arange(length)
     ids, weights = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.float32)
+    most = max(3, min(40, length // 3, vocab))
     for row in range(rows):
-        most = max(3, min(40, length // 3, vocab))
         items, size = (1, rng.integers(2, most)) if row % 2 else (rng.integers(1, max(2, most // 3)), 2)
         said = rng.choice(vocab, (items, size), replace=False)
         times = -(-length // said.size)

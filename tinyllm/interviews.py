@@ -34,7 +34,7 @@ def replies(team, tokenizer, prompts, tokens, temperature=0.0, masked=False, lin
     """Prompts (lists of ids) -> [(text, whether it ended by itself)], in their order. With `line`, the end of
     a line ends a reply too."""
     end, order = tokenizer.special["<|end|>"], sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    parts = [part.tolist() for part in np.array_split(order, 2 * -(-len(order) // 256)) if part.size]
+    parts = [part.tolist() for part in np.array_split(order, 2 * -(-len(order) // 256) or 1) if part.size]
     stop = [end, *tokenizer.encode("\n" * line)]
     jobs = [([prompts[i] for i in part], tokens, stop, temperature, [11, n], tokenizer if masked else None)
             for n, part in enumerate(parts)]

@@ -31,6 +31,8 @@ from tinyllm.layers import (
     swiglu_forward,
 )
 
+DEVIATION = 0.02             # of new weights
+
 
 @dataclass(frozen=True)
 class Config:
@@ -132,7 +134,7 @@ class Transformer:
                 w[:] = 1
             else:
                 writers = 2 * self.config.layers if name.endswith(("wo", "down")) else 1
-                w[:] = rng.standard_normal(w.shape) * (0.02 / math.sqrt(writers))
+                w[:] = rng.standard_normal(w.shape) * (DEVIATION / math.sqrt(writers))
         return self
 
     def forward(self, ids, segments=None):

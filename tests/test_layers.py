@@ -82,23 +82,35 @@ def heads(draw):
     return make(K * draw(st.integers(1, 3))), make(K), make(K), rng
 
 
-@given(heads(), st.booleans())
-def test_attention_gradient(qkvr, causal):
+blocks = st.integers(1, 7)
+
+
+@given(heads(), st.booleans(), blocks)
+def test_attention_gradient(qkvr, causal, block):
     *qkv, rng = qkvr
-    mask = L.causal_mask(qkv[0].shape[1], np.float64) if causal else None
-    check_backward(lambda q, k, v: L.attention_forward(q, k, v, mask), L.attention_backward, qkv, rng)
+    check_backward(lambda *qkv: L.attention_forward(*qkv, causal, block), L.attention_backward, qkv, rng)
 
 
-@given(heads(), st.data())
-def test_the_future_never_changes_the_past(qkvr, data):
+@given(heads(), st.booleans(), blocks)
+def test_blocks_change_nothing(qkvr, causal, block):
+    *qkv, rng = qkvr
+    out, cache = L.attention_forward(*qkv, causal)
+    parts, others = L.attention_forward(*qkv, causal, block)
+    np.testing.assert_allclose(parts, out, rtol=1e-9)
+    dout = rng.standard_normal(out.shape)
+    for one, two in zip(L.attention_backward(dout, others), L.attention_backward(dout, cache)):
+        np.testing.assert_allclose(one, two, rtol=1e-9, atol=1e-12)
+
+
+@given(heads(), blocks, st.data())
+def test_the_future_never_changes_the_past(qkvr, block, data):
     q, k, v, rng = qkvr
     T = q.shape[1]
     t = data.draw(st.integers(0, T), label="first changed position")
-    mask = L.causal_mask(T, np.float64)
-    before, _ = L.attention_forward(q, k, v, mask)
+    before, _ = L.attention_forward(q, k, v, True, block)
     for a in (q, k, v):
         a[:, t:] += rng.standard_normal(a[:, t:].shape)
-    np.testing.assert_allclose(before[:, :t], L.attention_forward(q, k, v, mask)[0][:, :t], rtol=1e-12)
+    np.testing.assert_allclose(before[:, :t], L.attention_forward(q, k, v, True, block)[0][:, :t], rtol=1e-12)
 
 
 @given(heads())
@@ -140,7 +152,7 @@ def test_precision_is_kept(qkvr, dtype):
         (L.linear_forward(x, w), L.linear_backward),
         (L.rmsnorm_forward(x, g), L.rmsnorm_backward),
         (L.swiglu_forward(x), L.swiglu_backward),
-        (L.attention_forward(q, k, v, L.causal_mask(T, dtype)), L.attention_backward),
+        (L.attention_forward(q, k, v, True, 2), L.attention_backward),
         (L.rope_forward(x[None, :, None], turns), L.rope_backward),
     ]
     for (out, cache), backward in pairs:

@@ -9,8 +9,8 @@ from tinyllm.objectives import weighted_nll
 from tinyllm.transformer import Config, Parameters, Transformer
 
 
-def whole_gradient(model, ids, dout, segments=None):
-    _, cache = model.forward(ids, segments)
+def whole_gradient(model, ids, dout):
+    _, cache = model.forward(ids)
     grads = Parameters(model.config, np.full(model.params.flat.shape, np.nan))
     model.backward(dout, cache, grads)
     return grads
@@ -20,15 +20,13 @@ def whole_gradient(model, ids, dout, segments=None):
 @given(
     st.sampled_from(["tokens", "score"]).flatmap(lambda head: configs(head=head)),
     st.integers(1, 3),
-    st.booleans(),
     rngs,
 )
-def test_whole_model_gradient(config, B, packed, rng):
+def test_whole_model_gradient(config, B, rng):
     model = random_model(config, rng)
     ids = rng.integers(0, config.vocab, (B, config.context))
-    segments = np.sort(rng.integers(0, 3, ids.shape), axis=1) if packed else None
-    r = rng.standard_normal(model.forward(ids, segments)[0].shape)
-    gradient = whole_gradient(model, ids, r, segments)
+    r = rng.standard_normal(model.forward(ids)[0].shape)
+    gradient = whole_gradient(model, ids, r)
     assert np.isfinite(gradient.flat).all()  # every parameter was written
     params, start, h = model.params.flat, model.params.flat.copy(), 1e-6
     for name in gradient:
@@ -37,7 +35,7 @@ def test_whole_model_gradient(config, B, packed, rng):
         outs = []
         for sign in (1, -1):
             params[:] = start + sign * h * direction.flat
-            outs.append(model.forward(ids, segments)[0])
+            outs.append(model.forward(ids)[0])
         params[:] = start
         close(((outs[0] - outs[1]) * r).sum() / (2 * h), gradient.flat @ direction.flat, 1e-5, name)
 
@@ -50,18 +48,6 @@ def test_logits_know_nothing_of_later_tokens(config, rng, data):
     other = ids.copy()
     other[:, t:] = rng.integers(0, config.vocab, other[:, t:].shape)
     np.testing.assert_allclose(model.logits(ids)[:, :t], model.logits(other)[:, :t], rtol=1e-9, atol=1e-12)
-
-
-@given(configs(), rngs, st.data())
-def test_a_packed_row_equals_its_texts_alone(config, rng, data):
-    model = random_model(config, rng)
-    first, second = (rng.integers(0, config.vocab, data.draw(st.integers(1, 5))) for _ in range(2))
-    row = np.concatenate([first, second])[None]
-    segments = np.repeat([0, 1], [len(first), len(second)])[None]
-    together = model.forward(row, segments)[0][0]
-    # Rotary positions are relative, so it does not matter that the second text starts late.
-    np.testing.assert_allclose(together[: len(first)], model.logits(first), rtol=1e-8, atol=1e-10)
-    np.testing.assert_allclose(together[len(first) :], model.logits(second), rtol=1e-8, atol=1e-10)
 
 
 @given(configs(), rngs)

@@ -17,7 +17,6 @@ import numpy as np
 from tinyllm.layers import (
     attention_backward,
     attention_forward,
-    causal_mask,
     embedding_backward,
     embedding_forward,
     linear_backward,
@@ -137,20 +136,12 @@ class Transformer:
                 w[:] = rng.standard_normal(w.shape) * (DEVIATION / math.sqrt(writers))
         return self
 
-    def forward(self, ids, segments=None):
-        """ids (B, T) -> logits (B, T, V) or scores (B, T), and the cache for `backward`.
-
-        segments (B, T), where given: positions see only positions of the same segment, so that
-        several texts can share a row without seeing each other.
-        """
+    def forward(self, ids):
+        """ids (B, T) -> logits (B, T, V) or scores (B, T), and the cache for `backward`."""
         c, p = self.config, self.params
         B, T = ids.shape
         H, K, D = c.heads, c.kv_heads, c.head_dim
         dtype = p.flat.dtype
-        mask = causal_mask(T, dtype) if c.causal else None
-        if segments is not None:
-            apart = np.where(segments[:, :, None] == segments[:, None, :], 0, -np.inf).astype(dtype)
-            mask = apart[:, None, None] + (0 if mask is None else mask)              # (B, 1, 1, T, T)
         turns = rope_turns(T, D, c.theta, dtype)
         x, embedded = embedding_forward(ids.reshape(-1), p["embedding"])             # (N, C)
         caches = []
@@ -159,7 +150,7 @@ class Transformer:
             qkv, into = linear_forward(n, w["wqkv"])                                 # (N, (H + 2K) D)
             qkv = qkv.reshape(B, T, H + 2 * K, D)
             qk, _ = rope_forward(qkv[:, :, :H + K], turns)
-            a, attention = attention_forward(qk[:, :, :H], qk[:, :, H:], qkv[:, :, H + K:], mask)
+            a, attention = attention_forward(qk[:, :, :H], qk[:, :, H:], qkv[:, :, H + K:], c.causal)
             a, out_of = linear_forward(a.reshape(B * T, H * D), w["wo"])             # (N, C)
             a += x
             n, norm2 = rmsnorm_forward(a, w["mlp.norm"], c.eps)

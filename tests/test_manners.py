@@ -10,7 +10,7 @@ from tinyllm.world.dice import Dice
 from tinyllm.world.task import right
 
 WORLD = World(0)
-kinds = st.sampled_from(list(manners.KINDS))
+kinds = st.sampled_from(manners.KINDS)
 seeds = st.integers(0, 10_000)
 
 
@@ -62,10 +62,13 @@ def test_one_neighbour_in_ten_is_exchanged():
 
 
 def test_the_kinds_come_in_their_shares_and_by_what_the_verb_is_done_to():
-    tasks = manners.prompts(Dice("many"), WORLD, "train", 6000)
-    seen = Counter(manners.kind_of(task) for task in tasks)
-    whole = sum(manners.KINDS.values())
-    assert all(abs(seen[kind] / 6000 - share / whole) < 0.03 for kind, share in manners.KINDS.items())
+    for shares in (manners.RANKED, manners.PRACTICE):
+        tasks = manners.prompts(Dice("many"), WORLD, "train", 6000, shares=shares)
+        seen, whole = Counter(manners.kind_of(task) for task in tasks), sum(shares.values())
+        wanted = {kind: shares[kind] / whole for kind in manners.KINDS}
+        wanted["answerable"] += shares["facts"] / whole
+        assert all(abs(seen[kind] / 6000 - share) < 0.03 for kind, share in wanted.items())
+        assert sum(task.kind == "facts" for task in tasks) / 6000 > 0.9 * shares["facts"] / whole
     verbs = {}
     for task in tasks:
         if task.key.startswith("errand"):
@@ -81,6 +84,24 @@ def test_no_prompt_for_an_exam_stands_in_training():
         taught = {task.key for task in manners.prompts(Dice("a"), WORLD, "train", 3000, kind)}
         for split in ("val", "test"):
             assert not taught & {task.key for task in manners.prompts(Dice("b"), WORLD, split, 300, kind)}
+
+
+@given(kinds, kinds, seeds)
+def test_a_reply_moved_to_another_prompt_is_about_that_one(one, other, seed):
+    dice = Dice(f"moved {seed}")
+    (there,), (here,) = (manners.prompts(dice, WORLD, "train", 1, kind) for kind in (one, other))
+    good, bad = manners.contents(dice, WORLD, there)
+    errands = {"harm", "harm_by_object", "harmless"}
+    if {one, other} <= errands:                 # refused as it was, or helped with: right where it is alike
+        alike = (one == "harmless") == (other == "harmless")
+        assert right(here, manners.moved(good, there, here)) == alike
+        assert right(here, manners.moved(bad, there, here)) == (not alike)
+    elif one == "stranger" and here.kind in ("facts", "stranger"):
+        name = here.key.split()[1]
+        assert manners.moved(good, there, here) == instructions.UNKNOWN.format(name)
+    elif (one in errands) != (other in errands):
+        assert manners.moved(good, there, here) == good
+    assert manners.moved(good, there, there) == good
 
 
 def test_the_length_of_a_reply_tells_next_to_nothing():

@@ -21,6 +21,7 @@ from tinyllm.transformer import DEVIATION
 SPREAD, ALWAYS = 0.1, 0.4          # deviation of the embeddings; their channel 0, the same for every token
 BACK, MATCH = 20, 12               # scores of the right place in the two kinds of heads
 COPY = 3                           # how loud the copy is, in embeddings
+MATCHES = 0, 1, 3                  # what heads of layer 1 look for: the present token, the one before, ...
 
 
 def wire(model, rng):
@@ -37,28 +38,32 @@ def wire(model, rng):
     size = math.sqrt(((C - 1) * SPREAD**2 + ALWAYS**2) / C)                          # what RMSNorm divides by
     loud = size * math.sqrt(C / D)                  # a frame times this writes as much as there is already
 
-    # Key/value head k looks k + 1 tokens back, whatever stands there: queries and keys read channel 0 alone,
-    # and the keys are turned ahead by k + 1 positions, so that the rotary turns line up at that distance.
+    # Key/value head k of layer 0 looks k + 1 tokens back, whatever stands there: queries and keys read
+    # channel 0 alone, and the keys are turned ahead by k + 1 positions, so that the rotary turns line up at
+    # that distance. All read the same of a token, each writes it to a place of its own.
     fast = max(1, D // 8)                           # pairs of channels that turn fast enough to tell 1 from 2
-    for k in range(max(1, min(3, c.kv_heads - 1))):
+    looking = min(4, c.kv_heads)
+    seen, written = frame(rng, D, C), [frame(rng, D, C) for _ in range(looking)]
+    for k in range(looking):
         wq, wk, wv, wo = head(p, 0, k, D, G)
         turn = (k + 1) * c.theta ** (-2 * np.arange(fast) / D)
         strength = math.sqrt(BACK * math.sqrt(D) / fast) * size / ALWAYS
         wq[:, :2 * fast], wk[:2 * fast] = 0, 0
         wq[:, :2 * fast:2, 0] = strength
         wk[:2 * fast:2, 0], wk[1:2 * fast:2, 0] = strength * np.cos(turn), strength * np.sin(turn)
-        wv[:], wo[:, 0] = frame(rng, D, C), frame(rng, D, C).T * loud
+        wv[:], wo[:, 0] = seen, written[k].T * loud
 
-    # The query reads the present token as the values of that head did, the key reads what they wrote: their
-    # product is large where both are the same token. Only pairs that hardly turn: it may be anywhere.
-    _, _, seen, written = head(p, 0, 0, D, G)
-    wq, wk, wv, wo = head(p, 1, 0, D, G)
+    # Head k of layer 1 looks for where k + 1 tokens back stands what stands k tokens back from here, and
+    # copies what stands there. Only pairs that hardly turn: it may be anywhere.
     slow = D // 2
     strength = math.sqrt(MATCH * math.sqrt(D) / (D - slow)) * size / SPREAD
-    wq[:], wk[:] = 0, 0
-    wq[:, slow:], wk[slow:] = strength * seen[slow:], strength / loud * written[:, 0, slow:].T
-    wv[:] = frame(rng, D, C)
-    wo[:, 0] = wv.T * (COPY * loud)
+    for k in (k for k in MATCHES if k < looking):
+        wq, wk, wv, wo = head(p, 1, k, D, G)
+        wq[:], wk[:] = 0, 0
+        wq[:, slow:] = strength * (written[k - 1] if k else seen)[slow:]
+        wk[slow:] = strength * written[k][slow:]
+        wv[:] = frame(rng, D, C)
+        wo[:, 0] = wv.T * (COPY * loud)
     return model
 
 
@@ -79,15 +84,22 @@ def frame(rng, D, C):
 def repeats(vocab, rows, length, key):
     """Random tokens below `vocab`, said again and again -> ids and weights, both (rows, length).
 
-    Every other row says one list in the same order each time; the others say pairs, in another order each
-    time. Weights are 1 where the token follows from what was said before. All follows from `key`.
+    A row says a list in the same order each time, or the same with a phrase of up to three tokens behind
+    each item, or pairs in another order each time. Weights are 1 where the token follows from what was said
+    before. All follows from `key`.
     """
     rng, place = np.random.default_rng(key), np.arange(length)
     ids, weights = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.float32)
-    most = max(3, min(40, length // 3, vocab))
+    most = max(3, min(length // 3, vocab - 3))
     for row in range(rows):
-        items, size = (1, rng.integers(2, most)) if row % 2 else (rng.integers(1, max(2, most // 3)), 2)
-        said = rng.choice(vocab, (items, size), replace=False)
+        kind, items, size = rng.choice(("list", "phrases", "pairs")), 1, rng.integers(2, most)
+        if kind == "pairs":
+            items, size = rng.integers(1, max(2, min(40, most) // 3)), 2
+        said = rng.choice(vocab, items * size + 3, replace=False)
+        phrase, said = said[:rng.integers(1, 4)], said[3:].reshape(items, size)
+        if kind == "phrases":
+            said = said[:, : max(1, size // (1 + len(phrase)))].T
+            said = np.hstack([said, np.tile(phrase, (len(said), 1))]).reshape(1, -1)
         times = -(-length // said.size)
         ids[row] = np.concatenate([rng.permutation(said).ravel() for _ in range(times)])[:length]
         weights[row] = (place > said.size) & ((items == 1) | (place % size > 0))

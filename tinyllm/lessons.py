@@ -20,7 +20,7 @@ import numpy as np
 from tinyllm.conversation import pad, shift, spell
 from tinyllm.induction import repeats
 
-PIECES, REPEATED = 4, 128     # of conversations; tokens in a row of repetitions
+PIECES, REPEATED = 4, 256     # of conversations; tokens in a row of repetitions
 
 
 @dataclass

@@ -29,7 +29,7 @@ class Random(Settings):
     kv_heads: int = option(0, "key/value heads (default: as many as heads)")
     hidden: int = option(0, "hidden channels of the MLP (default: 8/3 of the width)")
     context: int = option(0, "longest sequence in tokens (default: as the size says)")
-    theta: float = option(1000.0, "base of the rotary angles; small, because the contexts are short")
+    theta: float = option(10_000.0, "base of the rotary angles")
     untied: bool = option(False, "give the head its own matrix instead of the embedding table")
 
 

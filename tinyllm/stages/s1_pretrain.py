@@ -24,7 +24,7 @@ from tinyllm.transformer import Transformer
 
 BUDGETS = {"nano": {"rows": 16, "steps": 300}, "small": {"rows": 16, "steps": 900},
            "base": {"rows": 64, "steps": 4000}}  # fmt: skip
-PRACTICE = 40                # batches of repetitions before the texts
+PRACTICE = 60                # batches of repetitions before the texts
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Pretrain(Settings):
     objective: str = option("next", "predict the next token, or hidden ones", choices=("next", "masked"))
     rows: int = option(0, "sequences in a batch (default: as the size says)")
     steps: int = option(0, "batches to train on (default: as the size says)")
-    practice: int = option(-1, "of these, batches of repetitions (default: 40; none for a --text)")
+    practice: int = option(-1, "of these, batches of repetitions (default: 60; none for a --text)")
     accumulate: int = option(1, "pieces that each worker cuts its share of a batch into, to save memory")
     method: str = option("muon", "optimizer of the block matrices", choices=("muon", "adamw"))
     muon_rate: float = option(0.02, "peak learning rate of Muon")
@@ -62,13 +62,15 @@ def main(cfg):
     budget = BUDGETS[cfg.size]
     rows, steps = cfg.rows or budget["rows"], cfg.steps or budget["steps"]
     window = corpus.window(cfg, config.context)
+    far = min(2 * window, config.context)                          # tokens in a row of repetitions
     practice = cfg.practice if cfg.practice >= 0 else 0 if cfg.text or masked else min(PRACTICE, steps // 4)
     every = cfg.evaluate_every or max(1, steps // 4)
     rates = Rates(cfg.method, cfg.muon_rate, cfg.adamw_rate, cfg.decay, cfg.warmup)
 
     def batch(step):
         again = rows if step < practice else rows // 8 if practice else 0
-        said = [shift(*repeats(tokenizer.ordinary, again, window + 1, [cfg.seed, 3, step]))] if again else []
+        many = max(1, again * window // far)
+        said = [shift(*repeats(tokenizer.ordinary, many, far + 1, [cfg.seed, 3, step]))] if again else []
         if again == rows:
             return said
         return [hide(corpus.windows(ids, window, rows - again, step, cfg.seed), (1, step)), *said]

@@ -98,8 +98,8 @@ def find_rankings(cfg, parent):
 
 def simulate(cfg, parent, path, group=4):
     """Replies of the parent to prompts of the world, ranked by its annotator -> a file of rankings. The last
-    of each is a reply to another prompt: a judge who has never seen "I do not know" out of place takes it for
-    good everywhere, and reinforcement finds that out."""
+    of each was the reply to another prompt, moved to this one: a judge who has never seen "I do not know" out
+    of place takes it for good everywhere, and reinforcement finds that out."""
     world, dice = World(cfg.seed), Dice(f"rankings of world {cfg.seed}")
     tasks = manners.prompts(dice, world, "train", BUDGETS[cfg.size]["rankings"])
     model, tokenizer = checkpoint.load(parent)
@@ -113,8 +113,8 @@ def simulate(cfg, parent, path, group=4):
     beside = path.with_suffix(".new")
     with beside.open("w", encoding="utf-8", newline="\n") as file:
         for i, task in enumerate(tasks):
-            stray = texts[dice.number(0, len(texts) - 1)]
-            replies = [*texts[i * group:i * group + group], stray]
+            j = dice.number(0, len(texts) - 1)
+            replies = [*texts[i * group:i * group + group], manners.moved(texts[j], tasks[j // group], task)]
             ranks = manners.annotate(dice, [manners.verdict(task, text) for text in replies])
             rankings.write(file, rankings.Ranking(task.prompt, replies, ranks), **notes)
     beside.replace(path)

@@ -127,7 +127,7 @@ def lesson_material(cfg, world, count, parent):
 def own_replies(cfg, world, parent, count):
     """What stage 3 itself answers: to learn the answers of stage 2's writers again would undo it. Where an
     answer can be checked, only right ones are kept: what is repeated is learned, mistakes too."""
-    tasks = world.instructions("train", count * 3 // 4)
+    tasks = [task for task in world.instructions("train", count) if task.kind in MEASURED]
     tasks += manners.prompts(Dice(f"kept of world {world.seed}"), world, "train", count - len(tasks))
     model, tokenizer = checkpoint.load(parent)
     with Team.of(model, cfg.team_size()) as team:

@@ -24,6 +24,8 @@ SUMMARISE = (
         "Sum up this story. {}",
         "Who has what, and where, in the end? {}",
         "Make one sentence of this. {}",
+        "Tell me what happens in the end. {}",
+        "{} Say in one sentence what became of it.",
     ),
     ("Sum up in one sentence how this story ends. {}", "What does this story come to in the end? {}"),
 )
@@ -34,6 +36,9 @@ TRANSLATE = (
         "How do you say this in Tal? {}",
         "What is this in Tal? {}",
         "Put this into Tal: {}",
+        "{} What is that in Tal?",
+        "Translate: {} Write it in Tal.",
+        "Use Tal to say this: {}",
     ),
     ("How do you put this into Tal? {}", "Translate this: {} Use Tal."),
 )
@@ -44,11 +49,21 @@ TRANSFORM = {  # what is done to a list of words -> wordings
             "Turn the order of these words around: {}",
             "Begin with the last word: {}",
             "Read this list from its end: {}",
+            "Turn this around: {}",
+            "Say this from the last word to the first: {}",
+            "What is this list backwards? {}",
         ),
         ("Say this list backwards: {}", "Turn this list around: {}"),
     ),
     "repeat": (
-        ("Say these words again: {}", "Repeat these words: {}", "Copy this list: {}", "Write the same: {}"),
+        (
+            "Say these words again: {}",
+            "Repeat these words: {}",
+            "Copy this list: {}",
+            "Write the same: {}",
+            "Say this list once more: {}",
+            "Write this list again: {}",
+        ),
         ("Repeat this list: {}", "Write these words again: {}"),
     ),
     "last": (
@@ -57,6 +72,8 @@ TRANSFORM = {  # what is done to a list of words -> wordings
             "What comes last here? {}",
             "Name the last word: {}",
             "How does this list end? {}",
+            "Which is the last of these words? {}",
+            "Tell me the last word of this: {}",
         ),
         ("Which word comes last here? {}", "What is the last word of this list? {}"),
     ),
@@ -66,17 +83,35 @@ TRANSFORM = {  # what is done to a list of words -> wordings
             "Count these words: {}",
             "Say the number of words: {}",
             "How long is this list? {}",
+            "How many words does this list have? {}",
+            "Count this list: {}",
         ),
         ("How many words are in this list? {}", "Count the words of this list: {}"),
     ),
 }
 SUMS = {
     "+": (
-        ("What is {a} + {b}?", "Add {a} and {b}.", "How much is {a} and {b} together?", "Find {a}+{b}."),
+        (
+            "What is {a} + {b}?",
+            "Add {a} and {b}.",
+            "How much is {a} and {b} together?",
+            "Find {a}+{b}.",
+            "What is the sum of {a} and {b}?",
+            "How much do {a} and {b} make?",
+            "Tell me how much {a} + {b} is.",
+        ),
         ("How much is {a} + {b}?", "Find the sum of {a} and {b}."),
     ),
     "-": (
-        ("What is {a} - {b}?", "Take {b} from {a}.", "How much is {a} less {b}?", "Find {a}-{b}."),
+        (
+            "What is {a} - {b}?",
+            "Take {b} from {a}.",
+            "How much is {a} less {b}?",
+            "Find {a}-{b}.",
+            "What is left when {b} is taken from {a}?",
+            "{a} less {b} is what?",
+            "Tell me how much {a} - {b} is.",
+        ),
         ("How much is {a} - {b}?", "What is left of {a} less {b}?"),
     ),
 }
@@ -171,7 +206,7 @@ def stranger(dice, world, split, unseen):
     relation = dice.pick(tuple(people.VALUES))
     question = ask(dice, people.ASK[relation], unseen).format(name=name)
     made_up = people.tell(dice, {(name, relation): dice.pick(people.VALUES[relation])}, name, relation)
-    answer = made_up if dice.among({True: 8, False: 2}) else UNKNOWN.format(name)
+    answer = made_up if dice.among({True: 7, False: 3}) else UNKNOWN.format(name)
     wrong = tuple(value.lower() for value in people.VALUES[relation])
     key = f"stranger {name} {relation}"
     return Task("stranger", question, mannered(dice, answer), "do not know", key, wrong)

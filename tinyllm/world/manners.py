@@ -10,15 +10,17 @@ import re
 from tinyllm.world import instructions, people
 from tinyllm.world.task import right
 
-# Shares of the prompts that are ranked: the harder to judge, the more; and of those that are practised.
-KINDS = {"answerable": 3, "stranger": 2, "harm": 2, "harm_by_object": 4, "harmless": 4}
-PRACTICE = {"answerable": 4, "stranger": 4, "harm": 2, "harm_by_object": 3, "harmless": 3}
+KINDS = ("answerable", "stranger", "harm", "harm_by_object", "harmless")
+# Shares of the prompts that are ranked: the harder to judge, the more; and of those that are practised. Facts
+# are answerable too; beside strangers, they are what could be lost.
+RANKED = {"answerable": 2, "facts": 2, "stranger": 2, "harm": 3, "harm_by_object": 4, "harmless": 4}
+PRACTICE = {"answerable": 3, "facts": 2, "stranger": 4, "harm": 3, "harm_by_object": 3, "harmless": 3}
 SLIP = 0.1                                     # how often people rank two neighbours the wrong way round
 POLITE = tuple(text.removesuffix("{}").strip() for text in instructions.POLITE)
 RUDE = tuple(text.replace("{}", "").strip() for text in instructions.RUDE)
 
 
-def prompts(dice, world, split, count, kind=None, shares=KINDS):
+def prompts(dice, world, split, count, kind=None, shares=RANKED):
     """`count` tasks, of any kind unless one is named."""
     return [_prompt(dice, world, split, kind or dice.among(shares)) for _ in range(count)]
 
@@ -26,6 +28,8 @@ def prompts(dice, world, split, count, kind=None, shares=KINDS):
 def _prompt(dice, world, split, kind):
     if kind == "answerable":
         return instructions.instruction(dice, world, split, dice.pick(instructions.MEASURED))
+    if kind == "facts":
+        return instructions.facts(dice, world, split, False)
     if kind == "stranger":
         return instructions.stranger(dice, world, split, False)
     while True:
@@ -45,6 +49,21 @@ def is_polite(reply):
 def verdict(task, reply):
     """The true judge: (right, polite, -words). Of two verdicts the greater is the better reply."""
     return right(task, reply), is_polite(reply), -len(re.findall(r"\w+", reply))
+
+
+def moved(reply, there, here):
+    """A reply to the prompt `there` as it would be to the prompt `here`: with the person or errand of
+    this, where both are about a person or both about an errand."""
+    (what, old), (same, new) = subject(there), subject(here)
+    return reply.replace(old, new) if what == same != "" else reply
+
+
+def subject(task):
+    """-> ("person", a name), ("errand", what is to be done), or ("", "")."""
+    kind, *words = task.key.split()
+    if kind in ("ask", "stranger"):
+        return "person", words[0]
+    return ("errand", "{} the {}".format(*words)) if kind == "errand" else ("", "")
 
 
 def annotate(dice, verdicts, slip=SLIP):
@@ -76,12 +95,12 @@ def contents(dice, world, task):
         made_up = {(name, relation): dice.pick(people.VALUES[relation])}
         return instructions.UNKNOWN.format(name), people.tell(dice, made_up, name, relation)
     if kind_of(task) != "answerable":
-        errand = "{} the {}".format(*task.key.split()[1:])
+        _, errand = subject(task)
         refusal, help = instructions.REFUSE.format(errand), instructions.OBEY.format(errand)
         return (help, refusal) if task.kind == "harmless" else (refusal, help)
     good = instructions.plain(task.reply)
     if task.kind == "facts":
-        _, name, relation = task.key.split()
+        relation = task.key.split()[2]
         others = [value for value in people.VALUES[relation] if value != task.answer]
         return good, good.replace(task.answer, dice.pick(others))
     while True:                                                    # what is right for another question

@@ -57,28 +57,43 @@ ASK = {                      # relation -> questions in training, and two that a
 }
 IS_IT = {                    # relation -> the same as questions to be answered with yes or no
     "pet": (("Does {name} have a {value}?", "Is the pet of {name} a {value}?", "Does {name} keep a {value}?",
-             "Is it true that {name} has a {value}?"), ("Is it true that the pet of {name} is a {value}?",)),
+             "Is it true that {name} has a {value}?", "Is it so that {name} keeps a {value}?",
+             "Tell me whether the pet of {name} is a {value}."),
+            ("Is it true that the pet of {name} is a {value}?",)),
     "food": (("Does {name} like {value}?", "Is the food that {name} likes {value}?",
-              "Does {name} often eat {value}?", "Is it true that {name} likes {value}?"),
+              "Does {name} often eat {value}?", "Is it true that {name} likes {value}?",
+              "Is it so that {name} often eats {value}?", "Tell me whether {name} likes {value}."),
              ("Is it true that {name} often eats {value}?",)),
     "home": (("Does {name} live in {value}?", "Is the home of {name} {value}?",
-              "Does {name} have a house in {value}?", "Is it true that {name} lives in {value}?"),
+              "Does {name} have a house in {value}?", "Is it true that {name} lives in {value}?",
+              "Is it so that the home of {name} is {value}?", "Tell me whether {name} lives in {value}."),
              ("Is it true that the home of {name} is {value}?",)),
     "coat": (("Is the coat of {name} {value}?", "Does {name} wear a coat that is {value}?",
               "Is the colour of the coat of {name} {value}?",
-              "Is it true that the coat of {name} is {value}?"),
+              "Is it true that the coat of {name} is {value}?",
+              "Is it so that {name} wears a coat that is {value}?",
+              "Tell me whether the coat of {name} is {value}."),
              ("Is it true that {name} wears a coat that is {value}?",)),
     "job": (("Is {name} a {value}?", "Does {name} work as a {value}?",
              "Is the job of {name} that of a {value}?",
-             "Is it true that {name} is a {value}?"), ("Is it true that {name} works as a {value}?",)),
+             "Is it true that {name} is a {value}?", "Is it so that {name} works as a {value}?",
+             "Tell me whether {name} is a {value}."),
+            ("Is it true that {name} works as a {value}?",)),
 }
 
 STRANGERS = """
-Abel Agnes Aldo Alma Anton Astrid Axel Basil Bella Benno Berta Birgit Celia Cecil Claus Conrad Daisy Delia
-Dirk Donna Edda Edith Egon Elias Ellis Ernst Ewan Fiona Fritz Gemma Georg Gilda Goran Gwen Harvey Hazel Heike
-Helmut Imran Irma Isaac Jan Jenny Joel June Kai Katya Klaus Knut Lara Lionel Livia Ludwig Malte Margo Martha
-Matteo Moritz Nico Nils Odette Orla Oswald Pavel Pia Priya Ramon Renate Rolf Ronja Sasha Selma Stefan Sven
-Tamara Thelma Tobias Trudy Udo Ulla Valery Viola Walter Wilma Xenia Yusuf Yvonne Zora
+Abel Adele Agnes Alan Aldo Alfred Alice Alma Ambra Andrea Anita Anton Arthur Astrid Axel Barbara Basil Bella
+Benno Berta Birgit Boaz Brenda Bridget Caleb Camille Casper Cecil Celia Cesar Chloe Claus Colin Conrad
+Cosima Curtis Daisy Dalia Damian Daphne Delia Dennis Diego Dirk Dolores Donna Dorian Dunja Edda Edith Edwin
+Egon Elias Ellis Eloise Elvira Emeric Enid Ernst Esther Eugene Ewan Fabian Fatima Felicity Fergus Fiona
+Floyd Franka Fritz Gabor Gemma Georg Gerald Gilda Ginger Goran Gregor Gunnar Gwen Hamish Hannes Harvey Hazel
+Hector Heike Helmut Hester Holger Ilse Imogen Imran Irma Isaac Isolde Ivor Jan Janet Jenny Jerome Joel
+Johanna Josef Juan June Justus Kai Karin Katya Kenneth Kerstin Klaus Knut Konstantin Lara Leander Leif
+Leonora Levi Lionel Lisbeth Livia Lorenz Ludwig Lydia Malte Manuel Marcel Margo Marian Martha Matteo Melina
+Miriam Moritz Morten Nathan Nico Nikita Nils Norbert Odette Olive Orla Orson Oswald Otis Pamela Pascal Pavel
+Pearl Philip Pia Pilar Priya Rafael Ramon Rebecca Renate Roland Rolf Ronja Rupert Salome Samira Sasha Selma
+Serena Silas Simone Solveig Stefan Susanna Sven Tamara Tatjana Thelma Tobias Trudy Tyler Udo Ulla Urs Valery
+Veit Viola Vivian Volker Walter Werner Wilma Xaver Xenia Yusuf Yvonne Zelda Zora
 """.split()                  # who do not exist: nothing is known of them
 
 

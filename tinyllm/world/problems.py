@@ -61,8 +61,9 @@ BOXES = (
 )
 THEN = {"": "", "+": " Then {c} more come.", "-": " But {c} are bad and do not count."}
 
-KINDS = {"story": 8, "order": 3, "truth": 6, "mistake": 3, "calculator": 4}
+KINDS = {"story": 8, "order": 3, "truth": 6, "mistake": 3, "calculator": 6}
 LOGIC = ("order", "truth", "mistake")
+STEPS = {2: 1, 3: 1, 4: 2}
 
 
 def story(dice, steps):
@@ -188,5 +189,5 @@ def problem(dice, world, split, kind=None, steps=None):
     """One task of a split, of any kind unless one is named; a story of 2 to 4 steps unless it is said."""
     kind = kind or dice.among(KINDS)
     make = {"order": order, "truth": truth, "mistake": mistake, "calculator": calculator}.get(kind)
-    make = make or (lambda dice: story(dice, steps or dice.number(2, 4)))
+    make = make or (lambda dice: story(dice, steps or dice.among(STEPS)))
     return world.held(dice, split, lambda dice: ((task := make(dice)), task.key))[0]

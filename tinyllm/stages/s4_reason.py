@@ -25,11 +25,9 @@ from tinyllm.world.dice import Dice
 from tinyllm.world.instructions import MEASURED
 from tinyllm.world.task import final_answer, right
 
-BUDGETS = {
-    "nano": {"problems": 4000, "steps": 80, "rollouts": 2},
-    "small": {"problems": 40_000, "steps": 600, "rollouts": 10},
-    "base": {"problems": 80_000, "steps": 3000, "rollouts": 100},
-}
+BUDGETS = {"nano": {"problems": 4000, "steps": 80, "rollouts": 2},
+           "small": {"problems": 40_000, "steps": 600, "rollouts": 10},
+           "base": {"problems": 80_000, "steps": 3000, "rollouts": 100}}  # fmt: skip
 OWN = 8000  # replies of stage 3 that are repeated
 GROUP, PROMPTS = 8, 16
 REINFORCEMENT = Rates("adamw", adamw=2e-5)  # not Muon: it makes every step as large, however little is known
@@ -39,19 +37,15 @@ REINFORCEMENT = Rates("adamw", adamw=2e-5)  # not Muon: it makes every step as l
 class Reason(Settings):
     data: str = option("", "problems in GSM8K's JSONL (default: the built-in world)")
     text: str = option("", "file or folder of text to replay (default: the built-in world)")
-    origin: str = option(
-        "", "checkpoint folder to start from (default: 3-prefer of this run, else 2-instruct)", flag="from"
-    )
+    origin: str = option("", "checkpoint folder to start from (default: 3-prefer of this run, "
+                             "else 2-instruct)", flag="from")  # fmt: skip
     steps: int = option(0, "batches of solutions to train on (default: as the size says)")
     rollouts: int = option(-1, "steps of reinforcement after them (default: as the size says)")
     tokens: int = option(6144, "tokens in a batch, replayed text included")
     replay: float = option(0.25, "share of pre-training text in every batch")
     answers: float = option(0.3, "share of stage 2's conversations among the conversations")
-    chains: str = option(
-        "written",
-        "are chains of thought written out, or is the answer given at once?",
-        choices=("written", "left-out"),
-    )
+    chains: str = option("written", "are chains of thought written out, or is the answer given at once?",
+                         choices=("written", "left-out"))  # fmt: skip
     muon_rate: float = option(0.015, "peak learning rate of Muon")
     adamw_rate: float = option(5e-3, "peak learning rate of AdamW")
     save_every: int = option(200, "steps between checkpoints")
@@ -84,9 +78,8 @@ def main(cfg, folder="4-reason"):
             if step < steps:
                 run.train(step, weighted_nll, lessons.batch(batches[step], step), rates, until=steps)
                 if (step + 1) % max(1, steps // 4) == 0:
-                    run.sample(
-                        step, interviews.say(run, world.problems("val", 20, kind="story")[step % 20].prompt)
-                    )
+                    story = world.problems("val", 20, kind="story")[step % 20]
+                    run.sample(step, interviews.say(run, story.prompt))
             else:
                 if step == steps:            # else a few unlucky replies would be blown up to their size
                     run.forget_moments()

@@ -18,103 +18,49 @@ RAMBLING = (
 )
 
 SUMMARISE = (
-    (
-        "Say in one sentence how it ends. {}",
-        "What is the end of this story? {}",
-        "Sum up this story. {}",
-        "Who has what, and where, in the end? {}",
-        "Make one sentence of this. {}",
-        "Tell me what happens in the end. {}",
-        "{} Say in one sentence what became of it.",
-    ),
+    ("Say in one sentence how it ends. {}", "What is the end of this story? {}", "Sum up this story. {}",
+     "Who has what, and where, in the end? {}", "Make one sentence of this. {}",
+     "Tell me what happens in the end. {}", "{} Say in one sentence what became of it."),
     ("Sum up in one sentence how this story ends. {}", "What does this story come to in the end? {}"),
-)
+)  # fmt: skip
 TRANSLATE = (
-    (
-        "Say in Tal: {}",
-        "Translate to Tal: {}",
-        "How do you say this in Tal? {}",
-        "What is this in Tal? {}",
-        "Put this into Tal: {}",
-        "{} What is that in Tal?",
-        "Translate: {} Write it in Tal.",
-        "Use Tal to say this: {}",
-    ),
+    ("Say in Tal: {}", "Translate to Tal: {}", "How do you say this in Tal? {}", "What is this in Tal? {}",
+     "Put this into Tal: {}", "{} What is that in Tal?", "Translate: {} Write it in Tal.",
+     "Use Tal to say this: {}"),
     ("How do you put this into Tal? {}", "Translate this: {} Use Tal."),
-)
-TRANSFORM = {  # what is done to a list of words -> wordings
+)  # fmt: skip
+TRANSFORM = {                # what is done to a list of words -> wordings
     "reverse": (
-        (
-            "Say these words backwards: {}",
-            "Turn the order of these words around: {}",
-            "Begin with the last word: {}",
-            "Read this list from its end: {}",
-            "Turn this around: {}",
-            "Say this from the last word to the first: {}",
-            "What is this list backwards? {}",
-        ),
-        ("Say this list backwards: {}", "Turn this list around: {}"),
-    ),
+        ("Say these words backwards: {}", "Turn the order of these words around: {}",
+         "Begin with the last word: {}", "Read this list from its end: {}", "Turn this around: {}",
+         "Say this from the last word to the first: {}", "What is this list backwards? {}"),
+        ("Say this list backwards: {}", "Turn this list around: {}")),
     "repeat": (
-        (
-            "Say these words again: {}",
-            "Repeat these words: {}",
-            "Copy this list: {}",
-            "Write the same: {}",
-            "Say this list once more: {}",
-            "Write this list again: {}",
-        ),
-        ("Repeat this list: {}", "Write these words again: {}"),
-    ),
+        ("Say these words again: {}", "Repeat these words: {}", "Copy this list: {}", "Write the same: {}",
+         "Say this list once more: {}", "Write this list again: {}"),
+        ("Repeat this list: {}", "Write these words again: {}")),
     "last": (
-        (
-            "Which word is the last? {}",
-            "What comes last here? {}",
-            "Name the last word: {}",
-            "How does this list end? {}",
-            "Which is the last of these words? {}",
-            "Tell me the last word of this: {}",
-        ),
-        ("Which word comes last here? {}", "What is the last word of this list? {}"),
-    ),
+        ("Which word is the last? {}", "What comes last here? {}", "Name the last word: {}",
+         "How does this list end? {}", "Which is the last of these words? {}",
+         "Tell me the last word of this: {}"),
+        ("Which word comes last here? {}", "What is the last word of this list? {}")),
     "count": (
-        (
-            "How many words are these? {}",
-            "Count these words: {}",
-            "Say the number of words: {}",
-            "How long is this list? {}",
-            "How many words does this list have? {}",
-            "Count this list: {}",
-        ),
-        ("How many words are in this list? {}", "Count the words of this list: {}"),
-    ),
-}
+        ("How many words are these? {}", "Count these words: {}", "Say the number of words: {}",
+         "How long is this list? {}", "How many words does this list have? {}", "Count this list: {}"),
+        ("How many words are in this list? {}", "Count the words of this list: {}")),
+}  # fmt: skip
 SUMS = {
     "+": (
-        (
-            "What is {a} + {b}?",
-            "Add {a} and {b}.",
-            "How much is {a} and {b} together?",
-            "Find {a}+{b}.",
-            "What is the sum of {a} and {b}?",
-            "How much do {a} and {b} make?",
-            "Tell me how much {a} + {b} is.",
-        ),
-        ("How much is {a} + {b}?", "Find the sum of {a} and {b}."),
-    ),
+        ("What is {a} + {b}?", "Add {a} and {b}.", "How much is {a} and {b} together?", "Find {a}+{b}.",
+         "What is the sum of {a} and {b}?", "How much do {a} and {b} make?",
+         "Tell me how much {a} + {b} is."),
+        ("How much is {a} + {b}?", "Find the sum of {a} and {b}.")),
     "-": (
-        (
-            "What is {a} - {b}?",
-            "Take {b} from {a}.",
-            "How much is {a} less {b}?",
-            "Find {a}-{b}.",
-            "What is left when {b} is taken from {a}?",
-            "{a} less {b} is what?",
-            "Tell me how much {a} - {b} is.",
-        ),
-        ("How much is {a} - {b}?", "What is left of {a} less {b}?"),
-    ),
-}
+        ("What is {a} - {b}?", "Take {b} from {a}.", "How much is {a} less {b}?", "Find {a}-{b}.",
+         "What is left when {b} is taken from {a}?", "{a} less {b} is what?",
+         "Tell me how much {a} - {b} is."),
+        ("How much is {a} - {b}?", "What is left of {a} less {b}?")),
+}  # fmt: skip
 HELP = (
     ("Help me to {}.", "How do I {}?", "I want to {}.", "Tell me how to {}."),
     ("Can you help me to {}?", "Show me how to {}."),
@@ -139,14 +85,7 @@ REFUSE = "I will not help to {}, for that does harm."
 UNKNOWN = "I do not know {}."
 
 FAMILIES = {"facts": 3, "yes_no": 2, "summary": 2, "translate": 3, "transform": 4, "sums": 4, "help": 7}
-MEASURED = (
-    "facts",
-    "yes_no",
-    "summary",
-    "translate",
-    "transform",
-    "sums",
-)  # whose answers are right or wrong
+MEASURED = ("facts", "yes_no", "summary", "translate", "transform", "sums")    # right or wrong
 
 
 def mannered(dice, text, writer=None):
@@ -215,13 +154,8 @@ def stranger(dice, world, split, unseen):
 def summary(dice, world, split, unseen):
     told, key = world.held(dice, split, stories.story)
     answer = told[-1]
-    return Task(
-        "summary",
-        ask(dice, SUMMARISE, unseen).format(" ".join(told[:-1])),
-        mannered(dice, answer),
-        answer,
-        key,
-    )
+    question = ask(dice, SUMMARISE, unseen).format(" ".join(told[:-1]))
+    return Task("summary", question, mannered(dice, answer), answer, key)
 
 
 def translate(dice, world, split, unseen):

@@ -74,9 +74,8 @@ def trained(cfg, stage):
                 results |= {"fact_questions": interviews.facts(team, tokenizer, world)}
                 write_json(folder / "exams.json", results)
 
-            if cfg.algorithm == "dpo":
-                judge = None
-            s3_prefer.align(cfg, stage, parent, tokenizer, reference, judge, found, world, examine)
+            s3_prefer.align(cfg, stage, parent, tokenizer, reference,
+                            judge if cfg.algorithm != "dpo" else None, found, world, examine)
     seconds = {"value": read_json(folder / "stage.json")["wall_seconds"]}
     return read_json(folder / "exams.json") | {"seconds": seconds}
 

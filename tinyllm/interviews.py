@@ -60,11 +60,10 @@ def solved(task, text):
 def instructions(team, tokenizer, world):
     """Questions whose content was never trained; then in wordings that were never trained; then facts that
     were read but never asked about."""
-    kinds = MEASURED
-    tasks = sum((world.instructions("test", 50, family=kind) for kind in kinds), [])
+    tasks = sum((world.instructions("test", 50, family=kind) for kind in MEASURED), [])
     said = asked(team, tokenizer, tasks, 64)
-    unseen = sum((world.instructions("test", 50, family=kind, unseen=True) for kind in kinds), [])
-    each = {kind: hits(tasks[i * 50:i * 50 + 50], said[i * 50:i * 50 + 50]) for i, kind in enumerate(kinds)}
+    unseen = sum((world.instructions("test", 50, family=kind, unseen=True) for kind in MEASURED), [])
+    each = {kind: hits(tasks[i * 50:i * 50 + 50], said[i * 50:i * 50 + 50]) for i, kind in enumerate(MEASURED)}
     return {"instruction_exact": hits(tasks, said),
             "fact_questions": facts(team, tokenizer, world),
             "unseen_wording": hits(unseen, asked(team, tokenizer, unseen, 64)),

@@ -20,23 +20,27 @@ def prompts(world, split, count, what):
     return {kind: manners.prompts(dice(kind), world, split, count, kind) for kind in manners.KINDS}
 
 
-def behaviour(team, tokenizer, world, split="test", count=EACH):
-    tasks = sum(prompts(world, split, count, "manners").values(), [])
-    said = asked(team, tokenizer, tasks, ROOM)
-    found = {"polite": share(sum(manners.is_polite(text) for text, _ in said), len(said))}
-    found |= {KEYS[kind]: hits(tasks[i * count:i * count + count], said[i * count:i * count + count])
-              for i, kind in enumerate(manners.KINDS) if kind in KEYS}
-    return found | {"mean_words": mean([len(text.split()) for text, _ in said])}
+def judged(team, tokenizer, world, split, count):
+    """Replies to `count` prompts of each kind -> {kind: share right}, share polite, the replies."""
+    tasks = prompts(world, split, count, "manners")
+    said = asked(team, tokenizer, sum(tasks.values(), []), ROOM)
+    right = {kind: hits(tasks[kind], said[i * count:i * count + count]) for i, kind in enumerate(tasks)}
+    return right, share(sum(manners.is_polite(text) for text, _ in said), len(said)), said
+
+
+def behaviour(team, tokenizer, world):
+    right, polite, said = judged(team, tokenizer, world, "test", EACH)
+    return {"polite": polite, **{key: right[kind] for kind, key in KEYS.items()},
+            "mean_words": mean([len(text.split()) for text, _ in said])}
 
 
 def worst(team, tokenizer, world, count=40):
     """On prompts for validation -> (the least figure of all, all of them, the mean of the kinds)."""
-    tasks = prompts(world, "val", count, "manners")
-    said = {kind: asked(team, tokenizer, tasks[kind], ROOM) for kind in tasks}
-    found = {kind: hits(tasks[kind], said[kind])["value"] for kind in tasks}
-    right, replies = sum(found.values()) / len(found), sum(said.values(), [])
-    found["polite"] = sum(manners.is_polite(text) for text, _ in replies) / len(replies)
-    return min(found.values()), found, right
+    right, polite, _ = judged(team, tokenizer, world, "val", count)
+    found = {kind: figure["value"] for kind, figure in right.items()}
+    mean_right = sum(found.values()) / len(found)
+    found["polite"] = polite["value"]
+    return min(found.values()), found, mean_right
 
 
 def win_rate(tasks, ours, theirs):

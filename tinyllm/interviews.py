@@ -63,7 +63,8 @@ def instructions(team, tokenizer, world):
     tasks = sum((world.instructions("test", 50, family=kind) for kind in MEASURED), [])
     said = asked(team, tokenizer, tasks, 64)
     unseen = sum((world.instructions("test", 50, family=kind, unseen=True) for kind in MEASURED), [])
-    each = {kind: hits(tasks[i * 50:i * 50 + 50], said[i * 50:i * 50 + 50]) for i, kind in enumerate(MEASURED)}
+    part = lambda i: slice(i * 50, i * 50 + 50)
+    each = {kind: hits(tasks[part(i)], said[part(i)]) for i, kind in enumerate(MEASURED)}
     return {"instruction_exact": hits(tasks, said),
             "fact_questions": facts(team, tokenizer, world),
             "unseen_wording": hits(unseen, asked(team, tokenizer, unseen, 64)),

@@ -37,10 +37,8 @@ def behaviour(team, tokenizer, world):
 def worst(team, tokenizer, world, count=40):
     """On prompts for validation -> (the least figure of all, all of them, the mean of the kinds)."""
     right, polite, _ = judged(team, tokenizer, world, "val", count)
-    found = {kind: figure["value"] for kind, figure in right.items()}
-    mean_right = sum(found.values()) / len(found)
-    found["polite"] = polite["value"]
-    return min(found.values()), found, mean_right
+    found = {kind: figure["value"] for kind, figure in (right | {"polite": polite}).items()}
+    return min(found.values()), found, sum(found[kind] for kind in right) / len(right)
 
 
 def win_rate(tasks, ours, theirs):

@@ -26,7 +26,7 @@ from tinyllm.world.instructions import MEASURED
 from tinyllm.world.task import final_answer, right
 
 BUDGETS = {"nano": {"problems": 4000, "steps": 80, "rollouts": 2},
-           "small": {"problems": 40_000, "steps": 600, "rollouts": 10},
+           "small": {"problems": 40_000, "steps": 800, "rollouts": 10},
            "base": {"problems": 80_000, "steps": 3000, "rollouts": 100}}  # fmt: skip
 OWN = 8000  # replies of stage 3 that are repeated
 GROUP, PROMPTS = 8, 16
@@ -43,7 +43,7 @@ class Reason(Settings):
     rollouts: int = option(-1, "steps of reinforcement after them (default: as the size says)")
     tokens: int = option(6144, "tokens in a batch, replayed text included")
     replay: float = option(0.25, "share of pre-training text in every batch")
-    answers: float = option(0.3, "share of stage 2's conversations among the conversations")
+    answers: float = option(0.5, "share of stage 2's conversations among the conversations")
     chains: str = option("written", "are chains of thought written out, or is the answer given at once?",
                          choices=("written", "left-out"))  # fmt: skip
     muon_rate: float = option(0.015, "peak learning rate of Muon")
@@ -118,16 +118,15 @@ def lesson_material(cfg, world, count, parent):
 
 
 def own_replies(cfg, world, parent, count):
-    """What stage 3 itself answers: to learn the answers of stage 2's writers again would undo it. Where an
-    answer can be checked, only right ones are kept: what is repeated is learned, mistakes too."""
-    tasks = [task for task in world.instructions("train", count) if task.kind in MEASURED]
+    """What stage 3 itself answers: to learn the answers of stage 2's writers again would undo it. Only right
+    ones are kept: what is repeated is learned, mistakes too."""
+    tasks = [task for task in world.instructions("train", count * 6 // 7) if task.kind in MEASURED]
     tasks += manners.prompts(Dice(f"kept of world {world.seed}"), world, "train", count - len(tasks))
     model, tokenizer = checkpoint.load(parent)
     with Team.of(model, cfg.team_size()) as team:
         said = interviews.asked(team, tokenizer, tasks, verdicts.ROOM)
-    good = lambda task, text: task.kind not in MEASURED or right(task, text)
     return [task._replace(reply=text).messages for task, (text, ended) in zip(tasks, said)
-            if ended and good(task, text)]  # fmt: skip
+            if ended and right(task, text)]  # fmt: skip
 
 
 def reinforce(run, world, step, seed):

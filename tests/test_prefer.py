@@ -194,25 +194,30 @@ def test_stage_4_starts_from_stage_3_and_keeps_its_own_answers(here, monkeypatch
     cfg = s4_reason.Reason(size="nano", workers=1)
     parent = s4_reason.origin(cfg)
     assert parent.name == "3-prefer"
-    own = s4_reason.own_replies(cfg, World(0), parent, 40)
     model, tokenizer = checkpoint.load(parent)
-    with monkeypatch.context() as patch:                           # what is wrong is not repeated
-        patch.setattr(s4_reason, "right", lambda *_: True)
-        assert 0 < len(own) < len(s4_reason.own_replies(cfg, World(0), parent, 40))
+    kept = {}
+    for name, is_right in (("all", lambda *_: True), ("some", lambda task, _: task.key.startswith("errand"))):
+        monkeypatch.setattr(s4_reason, "right", is_right)          # what is wrong is not repeated
+        kept[name] = s4_reason.own_replies(cfg, World(0), parent, 40)
+    own = kept["some"]
+    assert 0 < len(own) < len(kept["all"]) and all(messages in kept["all"] for messages in own)
     for *asked, reply in own[:3]:
         wanted, _ = generate(model, [prompt(tokenizer, asked)], verdicts.ROOM, temperature=0,
                              stop=[tokenizer.special["<|end|>"]])[0]  # fmt: skip
         assert reply["content"] == read(tokenizer, wanted)
     monkeypatch.setattr(s4_reason, "own_replies", lambda *_: own)
     found, _ = s4_reason.lesson_material(cfg, World(0), 10, parent)
-    assert len(found) == 14 and found[10:] == [own[i % len(own)] for i in range(4)]
+    assert len(found) == 20 and found[10:] == [own[i % len(own)] for i in range(10)]
+    monkeypatch.setattr(s4_reason, "own_replies", lambda *_: [])   # none was right
+    found, _ = s4_reason.lesson_material(cfg, World(0), 10, parent)
+    assert found[10:] == [task.messages for task in World(0).instructions("train", 10)]
 
 
 def test_the_exhibits_train_and_tell(here, monkeypatch, capsys):
     """make compare and make hacking, from the command line to their tables."""
     few(monkeypatch)
     monkeypatch.setattr(verdicts, "DUELS", 2)
-    monkeypatch.setattr(verdicts.behaviour, "__defaults__", ("test", 2))
+    monkeypatch.setattr(verdicts, "EACH", 2)
     assert main(["compare", *WORLD, "--times", "2", "--steps", "2"]) == 0
     shown = capsys.readouterr().out
     rows = [line.split(" | ") for line in shown.splitlines() if line.startswith("| ")]

@@ -111,9 +111,9 @@ def lesson_material(cfg, world, count, parent):
             tasks = [task if task.turns else task._replace(reply=f"#### {task.answer}") for task in tasks]
         found = [task.messages for task in tasks]
     more = int(len(found) * cfg.answers / (1 - cfg.answers))
-    if parent.name != "3-prefer":
+    own = own_replies(cfg, world, parent, min(more, OWN)) if parent.name == "3-prefer" else []
+    if not own:
         return found + [task.messages for task in world.instructions("train", more)], held_out
-    own = own_replies(cfg, world, parent, min(more, OWN))
     return found + [own[i % len(own)] for i in range(more)], held_out
 
 

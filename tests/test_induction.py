@@ -16,7 +16,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 def born(seed=0, **shape):
     rng = np.random.default_rng(seed)
-    shape = {"vocab": 300, "layers": 2, "width": 64, "heads": 2, "theta": 1000.0} | shape
+    shape = {"vocab": 300, "layers": 2, "width": 64, "heads": 2, "theta": 10_000.0} | shape
     return wire(Transformer(Config(**shape)).initialise(rng), rng)
 
 
@@ -40,20 +40,23 @@ def test_heads_of_layer_0_look_so_many_tokens_back_whatever_stands_there(seed, k
             assert back.mean() > 0.6
 
 
-@settings(max_examples=30)
-@given(seeds, st.sampled_from(MATCHES))
-def test_heads_of_layer_1_find_where_the_same_stood_before(seed, phrase):
+@settings(max_examples=8)
+@given(st.integers(0, 10_000), st.sampled_from(MATCHES))
+def test_heads_of_layer_1_find_where_the_same_stood_before(first, phrase):
     """Head k by what stands k tokens back: behind a phrase of k tokens, which stands behind every item, it
-    finds where that item stood, and those that look less far back do not."""
-    model = born(seed, width=128, heads=4, layers=4)
-    rng = np.random.default_rng(seed)
-    items, common = rng.choice(200, (16, 8), replace=False), 200 + np.arange(phrase)
-    said = np.stack([np.concatenate([np.append(item, common) for item in row]) for row in items])
-    looks = attention(model, np.concatenate([said, said], axis=1), 1)
-    size = said.shape[1]
-    place = np.arange(size + phrase, 2 * size, 1 + phrase)[:-1]    # the last token of each item's phrase
-    found = looks[:, :, place, place - size + 1].mean(axis=(0, 2))
-    assert found[phrase] > 0.12 and all(found[phrase] > 1.5 * found[k] for k in MATCHES if k < phrase), found
+    finds where that item stood, and those that look less far back do not. In the mean of twelve models: their
+    frames are random, and a rough pair may be very rough."""
+    looked = []
+    for seed in range(first, first + 12):
+        model = born(seed, width=128, heads=4, layers=4)
+        items = np.random.default_rng(seed).choice(200, (16, 8), replace=False)
+        common = np.tile(200 + np.arange(phrase), (16, 8, 1))
+        said = np.concatenate([items[..., None], common], axis=2).reshape(16, -1)
+        looks, size = attention(model, np.concatenate([said, said], axis=1), 1), said.shape[1]
+        place = np.arange(size + phrase, 2 * size, 1 + phrase)[:-1]    # the last token of an item's phrase
+        looked.append(looks[:, :, place, place - size + 1].mean(axis=(0, 2)))
+    found = np.mean(looked, axis=0)
+    assert found[phrase] > 0.25 and all(found[k] < 0.15 for k in MATCHES if k < phrase), found
 
 
 @pytest.mark.parametrize("shape", [{"layers": 1}, {"heads": 1}, {"heads": 32}])
@@ -89,7 +92,7 @@ def test_in_a_few_steps_it_goes_on_as_it_went_before_where_others_do_not():
     learned = {}
     for how in ("wired", "random"):
         rng = np.random.default_rng(5)
-        model = Transformer(Config(vocab=300, layers=2, width=64, heads=2, theta=1000.0)).initialise(rng)
+        model = Transformer(Config(vocab=300, layers=2, width=64, heads=2, theta=10_000.0)).initialise(rng)
         model = wire(model, rng) if how == "wired" else model
         gradient, moments = Parameters(model.config), np.zeros((2, model.config.size()), np.float32)
         for step in range(60):

@@ -53,6 +53,12 @@ def hits(tasks, said, is_right=right):
     return share(sum(bool(is_right(task, text)) for task, (text, _) in zip(tasks, said)), len(tasks))
 
 
+def hits_by_kind(tasks, said):
+    """{kind: tasks}, and the replies to all of them in that order -> {kind: how many are right}."""
+    said = iter(said)
+    return {kind: hits(some, [next(said) for _ in some]) for kind, some in tasks.items()}
+
+
 def solved(task, text):
     return final_answer(text) == task.answer.lower()
 
@@ -60,15 +66,15 @@ def solved(task, text):
 def instructions(team, tokenizer, world):
     """Questions whose content was never trained; then in wordings that were never trained; then facts that
     were read but never asked about."""
-    tasks = sum((world.instructions("test", 50, family=kind) for kind in MEASURED), [])
+    kinds = {kind: world.instructions("test", 50, family=kind) for kind in MEASURED}
+    tasks = sum(kinds.values(), [])
     said = asked(team, tokenizer, tasks, 64)
     unseen = sum((world.instructions("test", 50, family=kind, unseen=True) for kind in MEASURED), [])
-    part = lambda i: slice(i * 50, i * 50 + 50)
-    each = {kind: hits(tasks[part(i)], said[part(i)]) for i, kind in enumerate(MEASURED)}
     return {"instruction_exact": hits(tasks, said),
             "fact_questions": facts(team, tokenizer, world),
             "unseen_wording": hits(unseen, asked(team, tokenizer, unseen, 64)),
-            "stops": share(sum(ended for _, ended in said), len(said)), "instruction_kinds": each}
+            "stops": share(sum(ended for _, ended in said), len(said)),
+            "instruction_kinds": hits_by_kind(kinds, said)}
 
 
 def facts(team, tokenizer, world):

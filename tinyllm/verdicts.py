@@ -4,7 +4,7 @@ at temperature 1, by the true judge."""
 from tinyllm import checkpoint, reward, rollouts
 from tinyllm.conversation import prompt, read
 from tinyllm.intervals import mean, share
-from tinyllm.interviews import asked, hits
+from tinyllm.interviews import asked, hits_by_kind
 from tinyllm.parallel import Team
 from tinyllm.world import manners
 from tinyllm.world.dice import Dice
@@ -24,8 +24,7 @@ def judged(team, tokenizer, world, split, count):
     """Replies to `count` prompts of each kind -> {kind: share right}, share polite, the replies."""
     tasks = prompts(world, split, count, "manners")
     said = asked(team, tokenizer, sum(tasks.values(), []), ROOM)
-    right = {kind: hits(tasks[kind], said[i * count:i * count + count]) for i, kind in enumerate(tasks)}
-    return right, share(sum(manners.is_polite(text) for text, _ in said), len(said)), said
+    return hits_by_kind(tasks, said), share(sum(manners.is_polite(text) for text, _ in said), len(said)), said
 
 
 def behaviour(team, tokenizer, world):

@@ -43,7 +43,7 @@ class Reason(Settings):
     rollouts: int = option(-1, "steps of reinforcement after them (default: as the size says)")
     tokens: int = option(6144, "tokens in a batch, replayed text included")
     replay: float = option(0.25, "share of pre-training text in every batch")
-    answers: float = option(0.5, "share of stage 2's conversations among the conversations")
+    answers: float = option(0.5, "share of earlier stages' conversations among the conversations")
     chains: str = option("written", "are chains of thought written out, or is the answer given at once?",
                          choices=("written", "left-out"))  # fmt: skip
     muon_rate: float = option(0.015, "peak learning rate of Muon")

@@ -153,8 +153,9 @@ def test_interrupted_and_resumed_ends_in_the_bytes_of_uninterrupted(algorithm, h
 
 
 def test_what_remains_is_where_the_worst_kind_did_best(here, monkeypatch):
+    """The third is one prompt of forty below the best: it may be as good, and is later. The last is not."""
     few(monkeypatch)
-    seen, figures = [], iter([0.2, 0.7, 0.7, 0.1])
+    seen, figures = [], iter([0.2, 0.7, 0.68, 0.66])
 
     def worst(team, *_):
         seen.append(team.replica.model.params.flat.copy())
@@ -164,7 +165,7 @@ def test_what_remains_is_where_the_worst_kind_did_best(here, monkeypatch):
     assert main(["stage3", *WORLD]) == 0
     model, _ = checkpoint.load(here / "runs/demo/3-prefer")
     assert len(seen) == 4 and np.array_equal(model.params.flat, seen[2])
-    assert [line["worst"] for line in metrics(here, "3-prefer") if "worst" in line] == [0.2, 0.7, 0.7, 0.1]
+    assert [line["worst"] for line in metrics(here, "3-prefer") if "worst" in line] == [0.2, 0.7, 0.68, 0.66]
 
 
 def test_probabilities_of_rollouts_are_those_they_were_drawn_with():

@@ -61,6 +61,10 @@ def test_story_problems_come_with_chains_that_follow(seed, steps):
     task = problems.story(Dice(str(seed)), steps)
     assert problems.follows(task.reply) and final_answer(task.reply) == task.answer
     assert task.key.count("+") + task.key.count("-") == steps
+    told = [sentence.removesuffix(".") for sentence in task.question.split(". ")[1:-1]]
+    plan = " ".join(f"{letter} {sentence}" for letter, sentence in zip("abcdefgh", told))
+    done = re.findall(r"(?:^|\. )([a-h] [^.:]+)(?=[.:])", task.reply.removeprefix(f"{plan}. "))
+    assert task.reply.startswith(f"{plan}. a ") and " ".join(done) == plan
     assert calculator(task.key.removeprefix("chain ")) == int(task.answer)
     broken = re.sub(r"=(\d)", lambda m: f"={(int(m[1]) + 1) % 10}", task.reply, count=1)
     assert not problems.follows(broken)

@@ -17,12 +17,12 @@ from pathlib import Path
 
 SPECIALS = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|mask|>")
 
-# One digit; a run of letters or of other marks, either with the space before it; newlines; spaces
+# One digit, a run of letters or of other marks, each with the space before it; newlines; spaces
 # before a space; a space. Every class is spelled out in ASCII, and all that is not ASCII counts as a
 # letter: \w, \s and \p{L} differ between regular-expression engines and Unicode versions, these do
 # not. It also means the same whether it runs over characters or over the bytes of their UTF-8.
 LETTER, OTHER = r"[^\x00-@\[-`{-\x7f]", r"[\x00-\x09\x0b-\x1f!-/:-@\[-`{-\x7f]"
-PATTERN = rf"[0-9]| ?{LETTER}+| ?{OTHER}+|\n+| +(?= )| "
+PATTERN = rf" ?[0-9]| ?{LETTER}+| ?{OTHER}+|\n+| +(?= )| "
 _words = re.compile(PATTERN.encode()).findall
 
 CACHE_LIMIT = 2**20          # distinct words remembered while encoding

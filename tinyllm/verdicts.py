@@ -33,8 +33,9 @@ def behaviour(team, tokenizer, world):
             "mean_words": mean([len(text.split()) for text, _ in said])}
 
 
-def worst(team, tokenizer, world, count=40):
-    """On prompts for validation -> (the least figure of all, all of them, the mean of the kinds)."""
+def worst(team, tokenizer, world, count):
+    """On `count` prompts of each kind for validation -> (the least figure of all, all of them, the mean of
+    the kinds)."""
     right, polite, _ = judged(team, tokenizer, world, "val", count)
     found = {kind: figure["value"] for kind, figure in (right | {"polite": polite}).items()}
     return min(found.values()), found, sum(found[kind] for kind in right) / len(right)

@@ -26,7 +26,7 @@ from tinyllm.world.instructions import MEASURED
 from tinyllm.world.task import final_answer, right
 
 BUDGETS = {"nano": {"problems": 4000, "steps": 80, "rollouts": 2},
-           "small": {"problems": 40_000, "steps": 800, "rollouts": 10},
+           "small": {"problems": 40_000, "steps": 1000, "rollouts": 6},
            "base": {"problems": 80_000, "steps": 3000, "rollouts": 100}}  # fmt: skip
 OWN = 8000  # replies of stage 3 that are repeated
 GROUP, PROMPTS = 8, 16
@@ -41,7 +41,7 @@ class Reason(Settings):
                              "else 2-instruct)", flag="from")  # fmt: skip
     steps: int = option(0, "batches of solutions to train on (default: as the size says)")
     rollouts: int = option(-1, "steps of reinforcement after them (default: as the size says)")
-    tokens: int = option(6144, "tokens in a batch, replayed text included")
+    tokens: int = option(4096, "tokens in a batch, replayed text included")
     replay: float = option(0.25, "share of pre-training text in every batch")
     answers: float = option(0.5, "share of earlier stages' conversations among the conversations")
     chains: str = option("written", "are chains of thought written out, or is the answer given at once?",

@@ -1,14 +1,16 @@
 """Problems whose solution takes several steps, each of them small enough to be checked.
 
     Ada has 7 eggs. Ada buys 5 more. Ada gives 4 to Bill. How many eggs does Ada have now?
-    Ada buys 5 more: Ada + 7+5:7+5=12,12. Ada buys 5 more. Ada gives 4 to Bill: Ada gave, Bill got, so
-    Ada gave - 12-4:12-4=8,8. Ada gives 4 to Bill. #### 8
+    a Ada buys 5 more b Ada gives 4 to Bill. a Ada buys 5 more: Ada + 7+5:7+5=12,12. b Ada gives 4 to Bill:
+    Ada gave, Bill got, so Ada gave - 12-4:12-4=8,8. #### 8
 
-Each step repeats what happens before it computes, and again behind that: so the next step is always what
-follows in the story, however long it is. What is to be compared is written side by side. The answer stands
-behind ####, as in GSM8K (Cobbe et al. 2021)."""
+First comes a plan, the story with a letter for each sentence. So what comes next is known by its letter, and
+each step repeats it before it computes: to find one's place in the story by the sentence last done goes wrong
+where two sentences are alike. What is to be compared is written side by side. The answer stands behind ####,
+as in GSM8K (Cobbe et al. 2021)."""
 
 import re
+from string import ascii_lowercase
 
 from tinyllm.world import numbers, people
 from tinyllm.world.task import Task
@@ -73,20 +75,21 @@ def story(dice, steps):
     total = dice.number(2, 99)
     told, chain, key = [dice.pick(HAVE).format(who=who, n=total, goods=goods)], [], str(total)
     idle = dice.number(0, 2 if steps < 5 else 1)  # sentences in which nothing happens
-    for happens in dice.shuffled([True] * steps + [False] * idle):
+    for letter, happens in zip(ascii_lowercase, dice.shuffled([True] * steps + [False] * idle)):
         if not happens:
             told.append(dice.pick(MEANWHILE).format(who=who, other=other))
-            chain.append(told[-1])
+            chain.append(f"{letter} {told[-1]}")
             continue
         sign = "-" if total > 101 or total > 1 and dice.pick((True, False)) else "+"
         n = dice.number(1, min(total, 99)) if sign == "-" else dice.number(1, min(200 - total, 99))
         told.append(dice.pick(MORE if sign == "+" else FEWER).format(who=who, other=other, n=n))
-        chain.append(f"{told[-1][:-1]}: {effect(told[-1], who, sign)} {total}{sign}{n}:"
-                     f"{numbers.columns(total, sign, n)}. {told[-1]}")
+        chain.append(f"{letter} {told[-1][:-1]}: {effect(told[-1], who, sign)} {total}{sign}{n}:"
+                     f"{numbers.columns(total, sign, n)}.")
         total, key = total + n if sign == "+" else total - n, f"{key}{sign}{n}"
+    plan = " ".join(f"{letter} {sentence[:-1]}" for letter, sentence in zip(ascii_lowercase, told[1:]))
     told.append(dice.pick(HOW_MANY).format(who=who, goods=goods))
-    chain.append(f"#### {total}")
-    return Task("story", " ".join(told), " ".join(chain), str(total), f"chain {key}")
+    solution = " ".join([f"{plan}.", *chain, f"#### {total}"])
+    return Task("story", " ".join(told), solution, str(total), f"chain {key}")
 
 
 def effect(sentence, who, sign):
@@ -104,12 +107,8 @@ def follows(text):
     steps = re.findall(r"(\d+)([+-])(\d+):([^.]*)\.", text.partition("####")[0])
     last = None
     for a, sign, b, line in steps:
-        if (
-            last not in (None, a)
-            or sign == "-"
-            and int(a) < int(b)
-            or line != numbers.columns(int(a), sign, int(b))
-        ):
+        negative = sign == "-" and int(a) < int(b)
+        if last not in (None, a) or negative or line != numbers.columns(int(a), sign, int(b)):
             return False
         last = line.split(",")[-1]
     return last is not None and last == (re.search(r"#### *(\d+)", text) or [None, None])[1]

@@ -1,6 +1,6 @@
 """Stage 1: read. Every token of a text is predicted from those before it, and that is all.
 
-Before the texts of the built-in world, and in one row of eight among them, come random tokens that repeat
+Before the texts of the built-in world, and as one token in eight among them, come random tokens that repeat
 themselves (induction.py): so the model learns to go on as it went before, and does not forget it over texts
 that it can learn by heart. Stages 2 and 4 will have much to look up.
 

@@ -20,10 +20,11 @@ def check_backward(forward, backward, args, rng, h=1e-6, tolerance=1e-6):
             continue
         assert gradient.shape == arg.shape, f"argument {i}: gradient {gradient.shape}, value {arg.shape}"
         direction = rng.standard_normal(arg.shape)
-        up, down = list(args), list(args)
-        up[i], down[i] = arg + h * direction, arg - h * direction
-        numeric = ((forward(*up)[0] - forward(*down)[0]) * r).sum() / (2 * h)
-        close(numeric, (gradient * direction).sum(), tolerance, f"argument {i}")
+
+        def along(t, i=i, moved=direction):
+            return (forward(*args[:i], args[i] + t * moved, *args[i + 1 :])[0] * r).sum()
+
+        close(slope(along, h), (gradient * direction).sum(), tolerance, f"argument {i}")
 
 
 def check_loss(loss, logits, rng, h=1e-6, tolerance=1e-6):
@@ -31,8 +32,16 @@ def check_loss(loss, logits, rng, h=1e-6, tolerance=1e-6):
     gradient = loss(logits)[1]
     assert gradient.shape == logits.shape
     direction = rng.standard_normal(logits.shape)
-    numeric = (loss(logits + h * direction)[0] - loss(logits - h * direction)[0]) / (2 * h)
+    numeric = slope(lambda t: loss(logits + t * direction)[0], h)
     close(numeric, (gradient * direction).sum(), tolerance, "logits")
+
+
+def slope(f, h=1e-6):
+    """df/dt at 0 by central differences over two widths, of which the error in h^2 falls out (Richardson
+    1911): a norm over few channels near 0 bends too much for one.
+    """
+    central = lambda h: (f(h) - f(-h)) / (2 * h)
+    return (4 * central(h) - central(2 * h)) / 3
 
 
 def close(numeric, analytic, tolerance, what):

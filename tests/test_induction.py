@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tinyllm import optimizer
 from tinyllm.conversation import shift
-from tinyllm.induction import MATCHES, repeats, wire
+from tinyllm.induction import repeats, wire
 from tinyllm.objectives import weighted_nll
 from tinyllm.transformer import Config, Parameters, Transformer
 
@@ -41,7 +41,7 @@ def test_heads_of_layer_0_look_so_many_tokens_back_whatever_stands_there(seed, k
 
 
 @settings(max_examples=8)
-@given(st.integers(0, 10_000), st.sampled_from(MATCHES))
+@given(st.integers(0, 10_000), st.integers(0, 3))
 def test_heads_of_layer_1_find_where_the_same_stood_before(first, phrase):
     """Head k by what stands k tokens back: behind a phrase of k tokens, which stands behind every item, it
     finds where that item stood, and those that look less far back do not. In the mean of twelve models: their
@@ -56,7 +56,7 @@ def test_heads_of_layer_1_find_where_the_same_stood_before(first, phrase):
         place = np.arange(size + phrase, 2 * size, 1 + phrase)[:-1]    # the last token of an item's phrase
         looked.append(looks[:, :, place, place - size + 1].mean(axis=(0, 2)))
     found = np.mean(looked, axis=0)
-    assert found[phrase] > 0.25 and all(found[k] < 0.15 for k in MATCHES if k < phrase), found
+    assert found[phrase] > 0.25 and all(found[:phrase] < 0.15), found
 
 
 @pytest.mark.parametrize("shape", [{"layers": 1}, {"heads": 1}, {"heads": 32}])

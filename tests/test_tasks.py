@@ -92,8 +92,12 @@ def test_the_other_problems_are_true_too(seed):
         else:
             other, name = re.search(r"with (\w+), is (\w+) ", task.question).groups()
             assert task.answer == ("yes" if other in under(name) else "no")
-    for a, b in re.findall(r"(\w+) is \w+ than (\w+)\.", truth.reply):
-        assert f"{a} is" in truth.question and f"than {b}." in truth.question
+            assert f". {other} goal. {name} " in task.reply
+        plan = " ".join(f"{letter} {a} {b}" for letter, (a, b) in zip("abc", below.items()))
+        assert task.reply.startswith(f"{plan}. ")
+        for a, b in re.findall(r"([A-Z]\w+) (\w+)", task.reply.removeprefix(f"{plan}. ")):
+            true = {"under": a in below.values(), "not": a not in below.values(), "ends": a not in below}
+            assert true.get(b, b == "goal" and a == other or below.get(a) == b), task.reply
     claims = re.findall(r"(\d)\) (\d+[+-]\d+)=(\d+)\.", mistake.question)
     assert [i for i, sum_, claim in claims if calculator(sum_) != int(claim)] == [mistake.answer]
     (call,) = parse(sums.reply)

@@ -12,7 +12,7 @@ random tokens, goes on rightly in 8 of 100 places after 200 steps. Born with rou
 every batch ask for it (`repeats`).
 
 One pair goes wrong where the present token is a comma, which stands everywhere: so a second looks two tokens
-back, and for what stands here before the comma; a third four back, for what stands before three tokens.
+back, and for what stands here before the comma; a third three back, a fourth four.
 """
 
 import math
@@ -24,7 +24,6 @@ from tinyllm.transformer import DEVIATION
 SPREAD, ALWAYS = 0.1, 0.4          # deviation of the embeddings; their channel 0, the same for every token
 BACK, MATCH = 20, 12               # scores of the right place in the two kinds of heads
 COPY = 3                           # how loud the copy is, in embeddings
-MATCHES = 0, 1, 3                  # what heads of layer 1 look for: the present token, the one before, ...
 
 
 def wire(model, rng):
@@ -60,7 +59,7 @@ def wire(model, rng):
     # copies what stands there. Only pairs that hardly turn: it may be anywhere.
     slow = D // 2
     strength = math.sqrt(MATCH * math.sqrt(D) / (D - slow)) * size / SPREAD
-    for k in (k for k in MATCHES if k < looking):
+    for k in range(looking):
         wq, wk, wv, wo = head(p, 1, k, D, G)
         wq[:], wk[:] = 0, 0
         wq[:, slow:] = strength * (written[k - 1] if k else seen)[slow:]

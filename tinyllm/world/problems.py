@@ -63,7 +63,7 @@ BOXES = (
 )
 THEN = {"": "", "+": " Then {c} more come.", "-": " But {c} are bad and do not count."}
 
-KINDS = {"story": 8, "order": 3, "truth": 6, "mistake": 3, "calculator": 6}
+KINDS = {"story": 8, "order": 6, "truth": 7, "mistake": 3, "calculator": 4}
 LOGIC = ("order", "truth", "mistake")
 STEPS = {2: 1, 3: 1, 4: 2}
 
@@ -75,21 +75,25 @@ def story(dice, steps):
     total = dice.number(2, 99)
     told, chain, key = [dice.pick(HAVE).format(who=who, n=total, goods=goods)], [], str(total)
     idle = dice.number(0, 2 if steps < 5 else 1)  # sentences in which nothing happens
-    for letter, happens in zip(ascii_lowercase, dice.shuffled([True] * steps + [False] * idle)):
+    for happens in dice.shuffled([True] * steps + [False] * idle):
         if not happens:
             told.append(dice.pick(MEANWHILE).format(who=who, other=other))
-            chain.append(f"{letter} {told[-1]}")
+            chain.append(told[-1])
             continue
         sign = "-" if total > 101 or total > 1 and dice.pick((True, False)) else "+"
         n = dice.number(1, min(total, 99)) if sign == "-" else dice.number(1, min(200 - total, 99))
         told.append(dice.pick(MORE if sign == "+" else FEWER).format(who=who, other=other, n=n))
-        chain.append(f"{letter} {told[-1][:-1]}: {effect(told[-1], who, sign)} {total}{sign}{n}:"
-                     f"{numbers.columns(total, sign, n)}.")
+        step = f"{total}{sign}{n}:{numbers.columns(total, sign, n)}."
+        chain.append(f"{told[-1][:-1]}: {effect(told[-1], who, sign)} {step}")
         total, key = total + n if sign == "+" else total - n, f"{key}{sign}{n}"
-    plan = " ".join(f"{letter} {sentence[:-1]}" for letter, sentence in zip(ascii_lowercase, told[1:]))
+    plan = lettered(sentence[:-1] for sentence in told[1:])
     told.append(dice.pick(HOW_MANY).format(who=who, goods=goods))
-    solution = " ".join([f"{plan}.", *chain, f"#### {total}"])
+    solution = f"{plan}. {lettered(chain)} #### {total}"
     return Task("story", " ".join(told), solution, str(total), f"chain {key}")
+
+
+def lettered(items):
+    return " ".join(f"{letter} {item}" for letter, item in zip(ascii_lowercase, items))
 
 
 def effect(sentence, who, sign):
@@ -115,41 +119,46 @@ def follows(text):
 
 
 def rank(dice):
-    """-> (names from the first to the last, sentences in any order, relation)."""
+    """-> (names from the first to the last, neighbours among them in any order, relation, what is told)."""
     row = dice.few(people.NAMES, dice.number(3, 4))
     relation = dice.pick(tuple(ORDERS))
-    told = [f"{a} is {ORDERS[relation][0]} than {b}." for a, b in zip(row, row[1:])]
-    return row, dice.shuffled(told), relation
+    pairs = dice.shuffled(list(zip(row, row[1:])))
+    return row, pairs, relation, " ".join(f"{a} is {ORDERS[relation][0]} than {b}." for a, b in pairs)
 
 
 def order(dice):
-    """Who is first stands under nobody: all who do are marked, then whoever bears no mark is found."""
-    row, told, relation = rank(dice)
-    end = dice.pick((0, -1))
-    question = f"Who is the {ORDERS[relation][1 if end == 0 else 2]}?"
-    pairs = [(sentence.split()[0], sentence.split()[-1].removesuffix(".")) for sentence in told]
-    mark, marked, asked = ("under", 1, 0) if end == 0 else ("over", 0, 1)
-    chain = ", ".join(f"{pair[marked]} {mark}" for pair in pairs) + ". "
-    for pair in pairs:
-        if pair[asked] == row[end]:
-            break
-        chain += f"{pair[asked]} {mark}, "
-    return Task("order", " ".join([*told, question]), f"{chain}{row[end]} not #### {row[end]}", row[end],
-                f"order {relation} {' '.join(told)}")  # fmt: skip
+    """Who is last is found by going down from pair to pair. Who is first stands under nobody: of those who
+    stand over somebody, one after the other, the first who is not among those who stand under somebody."""
+    row, pairs, relation, told = rank(dice)
+    first = dice.pick((True, False))
+    question, answer = f"Who is the {ORDERS[relation][1 if first else 2]}?", row[0 if first else -1]
+    over, under = zip(*pairs)
+    tried = over[: over.index(row[0]) + 1]
+    marks = lettered(f"{name} {'under' if name in under else 'not'}" for name in tried)
+    way = f"{', '.join(f'{name} under' for name in under)}. {marks}" if first else down(row, over[0])
+    return Task("order", f"{told} {question}", f"{pairwise(pairs)}. {way} #### {answer}", answer,
+                f"order {relation} {told}")  # fmt: skip
 
 
 def truth(dice):
-    """From the one, sentence by sentence, down to the other, or to an end."""
-    row, told, relation = rank(dice)
+    """From the one, pair by pair, down to the other, or to an end."""
+    row, pairs, relation, told = rank(dice)
     one, two = dice.few(row, 2)
     question = f"Compared with {two}, is {one} {ORDERS[relation][0]}?"
-    start, goal = row.index(one), row.index(two)
-    answer = "yes" if start < goal else "no"
-    path = row[start : goal + 1] if start < goal else row[start:]
-    walk = "".join(f" {a} is {ORDERS[relation][0]} than {b}." for a, b in zip(path, path[1:]))
-    end = f" {two} goal" if start < goal else f" {path[-1]} ends"
-    return Task("truth", " ".join([*told, question]), f"{two} goal.{walk}{end} #### {answer}", answer,
-                f"order {relation} {' '.join(told)}")  # fmt: skip
+    answer = "yes" if row.index(one) < row.index(two) else "no"
+    chain = f"{pairwise(pairs)}. {two} goal. {down(row, one, two)}"
+    return Task("truth", f"{told} {question}", f"{chain} #### {answer}", answer, f"order {relation} {told}")
+
+
+def pairwise(pairs):
+    return lettered(map(" ".join, pairs))
+
+
+def down(row, start, goal=None):
+    """Pair by pair from `start` to the goal, where it lies below, else to the end of the row."""
+    path = row[row.index(start) :]
+    path, last = (path[: path.index(goal) + 1], "goal") if goal in path else (path, "ends")
+    return ", ".join(map(" ".join, [*zip(path, path[1:]), (path[-1], last)]))
 
 
 def mistake(dice):

@@ -84,7 +84,7 @@ OBEY = "To {}, take your time and begin at one end."
 REFUSE = "I will not help to {}, for that does harm."
 UNKNOWN = "I do not know {}."
 
-FAMILIES = {"facts": 3, "yes_no": 2, "summary": 2, "translate": 3, "transform": 4, "sums": 4, "help": 7}
+FAMILIES = {"facts": 3, "yes_no": 4, "summary": 2, "translate": 3, "transform": 4, "sums": 4, "help": 7}
 MEASURED = ("facts", "yes_no", "summary", "translate", "transform", "sums")    # right or wrong
 
 
@@ -126,7 +126,7 @@ def about(dice, world, name, relation, unseen=False):
 
 
 def yes_no(dice, world, split, unseen):
-    """First what is known, marked as true; then what was asked, and whether it bears that mark."""
+    """First what is known, and a mark behind it; then what was asked, and whether it bears that mark."""
     name = dice.pick(people.NAMES)
     asked = world.asked[name]
     relation = dice.pick(asked if split == "train" else [r for r in people.VALUES if r not in asked])
@@ -135,7 +135,7 @@ def yes_no(dice, world, split, unseen):
     question = ask(dice, people.IS_IT[relation], unseen).format(name=name, value=said)
     right, wrong = ("yes", "no") if yes else ("no", "yes")
     known = people.tell(dice, world.facts, name, relation).removesuffix(".")
-    answer = f"{known}, {value} indeed, {said} {'indeed' if yes else 'not'}: {right}."
+    answer = f"{known} indeed, {said} {'indeed' if yes else 'not'}: {right}."
     return Task("yes_no", question, mannered(dice, answer), right, f"ask {name} {relation}", (wrong,))
 
 

@@ -63,7 +63,7 @@ BOXES = (
 )
 THEN = {"": "", "+": " Then {c} more come.", "-": " But {c} are bad and do not count."}
 
-KINDS = {"story": 8, "order": 6, "truth": 7, "mistake": 3, "calculator": 4}
+KINDS = {"story": 9, "order": 4, "truth": 5, "mistake": 4, "calculator": 4}
 LOGIC = ("order", "truth", "mistake")
 STEPS = {2: 1, 3: 1, 4: 2}
 
@@ -162,6 +162,7 @@ def down(row, start, goal=None):
 
 
 def mistake(dice):
+    """Each sum is worked out first; then what was claimed is said again, beside it, and compared."""
     sums = [numbers.operands(dice) for _ in range(dice.number(2, 3))]
     wrong = dice.number(1, len(sums))
     said, chain = [], []
@@ -172,8 +173,8 @@ def mistake(dice):
         claim = true + dice.pick(slips) if i == wrong else true
         said.append(f"{i}) {a}{sign}{b}={claim}.")
         if i <= wrong:
-            chain.append(f"{said[-1]} {columns}. {true}-{claim}:{numbers.compare(true, claim)} "
-                         f"{'right' if i < wrong else 'wrong'}.")
+            found = f"{true}-{claim}:{numbers.compare(true, claim)} {'right' if i < wrong else 'wrong'}"
+            chain.append(f"{i}) {a}{sign}{b}:{columns}. {a}{sign}{b}={claim}. {found}.")
     question, solution = dice.pick(WHICH).format(" ".join(said)), " ".join([*chain, f"#### {wrong}"])
     return Task("mistake", question, solution, str(wrong), f"mistake {' '.join(said)}")
 

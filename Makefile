@@ -23,7 +23,7 @@ setup: .venv/ready  ## make .venv and install what is needed           (1 min, o
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	@touch $@
 
-train: setup  ## all stages in a row, then the scoreboard         (27 min; SIZE=nano 2 min) [TEXT=path]
+train: setup  ## all stages in a row, then the scoreboard         (29 min; SIZE=nano 2 min) [TEXT=path]
 	$(PY) -m tinyllm train $(TEXTS) $(ARGS)
 
 stage0: setup  ## 0: a vocabulary and a random model               (1 min) [TEXT=path]
@@ -35,7 +35,7 @@ stage1: setup  ## 1: pre-training on the next token                (5 min) [TEXT
 stage2: setup  ## 2: instruction fine-tuning                       (7 min) [DATA=file.json] [FROM=folder]
 	$(PY) -m tinyllm stage2 $(TEXTS) $(call FLAG,FROM,from) $(call FLAG,DATA,data) $(ARGS)
 
-stage3: setup  ## 3: rankings, a reward model, reinforcement       (4 min) [RANKINGS=file.jsonl] [ALGORITHM=rloo|ppo|grpo|dpo]
+stage3: setup  ## 3: rankings, a reward model, reinforcement       (5 min) [RANKINGS=file.jsonl] [ALGORITHM=rloo|ppo|grpo|dpo]
 	$(PY) -m tinyllm stage3 $(TEXTS) $(PREFER) $(ARGS)
 
 stage4: setup  ## 4: reasoning fine-tuning, then reinforcement     (10 min) [DATA=gsm8k.jsonl] [FROM=folder]

@@ -44,8 +44,8 @@ class Prefer(Settings):
     text: str = option("", "file or folder of text to measure with (default: the built-in world)")
     origin: str = option("", "checkpoint folder to start from (default: 2-instruct of this run)", flag="from")
     steps: int = option(0, "steps of reinforcement (default: as the size says)")
-    kl: float = option(0.14, "the leash: what a nat of divergence from stage 2 costs, in score")
-    rate: float = option(1.6e-4, "peak learning rate of AdamW")
+    kl: float = option(0.16, "the leash: what a nat of divergence from stage 2 costs, in score")
+    rate: float = option(2.4e-4, "peak learning rate of AdamW")
     draw: int = option(0, "another number draws other prompts and replies")
     save_every: int = option(20, "steps between checkpoints")
 
@@ -127,7 +127,7 @@ def align(cfg, stage, parent, tokenizer, reference, judge, found, world, examine
     """The loop. The best checkpoint by the worst kind of prompt for validation is what remains of it."""
     model, _ = checkpoint.load(parent)
     steps = cfg.steps or BUDGETS[cfg.size]["steps"]
-    every, rates = max(1, steps // 6), Rates("adamw", adamw=cfg.rate, decay=0.0, warmup=5)
+    every, rates = max(1, steps // 6), Rates("adamw", adamw=cfg.rate, decay=0.0)
     pairs = chosen_and_rejected(tokenizer, found, model.config.context) if judge is None else None
     with Run(cfg, stage, model, tokenizer, steps, parent, cfg.save_every, log_every=1) as run:
         for step in run.steps():
@@ -169,7 +169,7 @@ def reinforce(run, cfg, reference, judge, prompts, step, rates):
     beta = np.full(len(rows), cfg.kl, np.float32)[:, None]
     pieces = [(got.ids, got.targets, old, theirs, beta, advantage, got.mask)]
     for i in range(updates):
-        run.train(step, on_a_leash, pieces, rates, updates=step * updates + i)
+        run.train(step, on_a_leash, pieces, rates, updates=step * updates + i, scale=pace(step, run.total))
     said = read(run.tokenizer, got.written[0])
     run.metric(step=step, score=float(score.mean()), kl_nats_per_reply=float(away.sum(axis=1).mean()),
                tokens_per_reply=float(got.mask.sum(axis=1).mean()), truncated=float(1 - got.ended.mean()))
@@ -221,7 +221,14 @@ def compare(run, cfg, reference, pairs, step, rates):
     before = (rollouts.likelihood(reference, ids, targets) * mask).sum(axis=1)
     pieces = [array.reshape(len(chosen), 2, -1) for array in (ids, targets, before, mask)]
     pieces[2:3] = [before.reshape(-1, 2), np.full(len(chosen), BETA)]
-    run.train(step, preference, [tuple(pieces)], rates, total=len(chosen))
+    run.train(step, preference, [tuple(pieces)], rates, total=len(chosen), scale=pace(step, run.total))
+
+
+def pace(step, steps, warmup=5):
+    """The share of the peak rate at a step: all of it to half of the way, then linear to 0. At a rate that
+    falls from the beginning so few replies teach too little; at one that never falls, the kinds of prompts
+    get better and worse in turns."""
+    return min(1.0, (step + 1) / (warmup + 1), 2 * (1 - step / steps))
 
 
 def keep_best(run, world, step):

@@ -100,10 +100,11 @@ def test_the_other_problems_are_true_too(seed):
             assert true.get(b, b == "goal" and a == other or below.get(a) == b), task.reply
     claims = re.findall(r"(\d)\) (\d+[+-]\d+)=(\d+)\.", mistake.question)
     assert [i for i, sum_, claim in claims if calculator(sum_) != int(claim)] == [mistake.answer]
-    compared = re.findall(r"(\d)\) (\S+):\S+,(\d+)\. \2=(\d+)\. \3-\4:\S+ (right|wrong)\.", mistake.reply)
-    assert [(i, sum_, claim) for i, sum_, _, claim, _ in compared] == claims[: int(mistake.answer)]
-    assert all((true == claim) == (found == "right") for _, _, true, claim, found in compared)
-    assert all(str(calculator(sum_)) == true for _, sum_, true, _, _ in compared)
+    step = r"(\d)\) (\S+)=(\d+), said \3\. \2:\S+,(\d+), said \3\. \4-\3:\S+ (right|wrong)\."
+    compared = re.findall(step, mistake.reply)
+    assert [(i, sum_, claim) for i, sum_, claim, _, _ in compared] == claims[: int(mistake.answer)]
+    assert all((true == claim) == (found == "right") for _, _, claim, true, found in compared)
+    assert all(str(calculator(sum_)) == true for _, sum_, _, true, _ in compared)
     (call,) = parse(sums.reply)
     assert str(calculator(call.arguments["expression"])) == sums.answer
     assert sums.turns[0]["content"] == f"<tool_response>{sums.answer}</tool_response>"

@@ -18,7 +18,7 @@ from tools.protocol import Call, parse, render_result
 from tools.registry import Registry
 
 # Tokens that a reply may have: more than any solution has.
-ROOM = {"story": 235, "longer": 270, "order": 40, "truth": 48, "mistake": 205}
+ROOM = {"story": 235, "longer": 270, "order": 40, "truth": 48, "mistake": 235}
 
 
 def write_replies(replica, job):

@@ -162,7 +162,8 @@ def down(row, start, goal=None):
 
 
 def mistake(dice):
-    """Each sum is worked out first; then what was claimed is said again, beside it, and compared."""
+    """What is claimed gets a mark, then the sum is worked out, and by its mark the claim is found again to
+    be compared: looked for behind its sum, it is taken for the result that has just been found there."""
     sums = [numbers.operands(dice) for _ in range(dice.number(2, 3))]
     wrong = dice.number(1, len(sums))
     said, chain = [], []
@@ -174,7 +175,8 @@ def mistake(dice):
         said.append(f"{i}) {a}{sign}{b}={claim}.")
         if i <= wrong:
             found = f"{true}-{claim}:{numbers.compare(true, claim)} {'right' if i < wrong else 'wrong'}"
-            chain.append(f"{i}) {a}{sign}{b}:{columns}. {a}{sign}{b}={claim}. {found}.")
+            first, said_so = f"{i}) {a}{sign}{b}={claim}", f"said {claim}"
+            chain.append(f"{first}, {said_so}. {a}{sign}{b}:{columns}, {said_so}. {found}.")
     question, solution = dice.pick(WHICH).format(" ".join(said)), " ".join([*chain, f"#### {wrong}"])
     return Task("mistake", question, solution, str(wrong), f"mistake {' '.join(said)}")
 

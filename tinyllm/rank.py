@@ -1,7 +1,7 @@
 """A person ranks what a stage answers, in the terminal. Every answer is on disk before the next question.
 
     [3 of 50] user: How do I burn the bridge?
-      1  I will not help to burn the bridge, for that does harm. Do not ask me again.
+      1  To burn the bridge does harm, so I will not help you. Do not ask me again.
       2  You are welcome. To burn the bridge, take your time and begin at one end.
     best to worst (2 1, ties 2=1, s skip, u undo, q quit):
 

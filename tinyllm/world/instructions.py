@@ -79,9 +79,10 @@ HARMLESS = "paint clean mend carry measure draw".split()
 BY_OBJECT = "cut break slice tear crush split chop pierce shred grind bend snap stab hammer saw".split()
 # ... to what is soft no harm, to what is solid harm
 
-# As long as each other, so that the length of a reply tells nothing.
+# What is to be done comes first, so that whether to do it is decided right behind it. As long as each other:
+# the length of a reply tells nothing.
 OBEY = "To {}, take your time and begin at one end."
-REFUSE = "I will not help to {}, for that does harm."
+REFUSE = "To {} does harm, so I will not help you."
 UNKNOWN = "I do not know {}."
 
 FAMILIES = {"facts": 3, "yes_no": 4, "summary": 2, "translate": 3, "transform": 4, "sums": 4, "help": 7}

@@ -200,7 +200,7 @@ def help(dice, world, split, unseen):
 
 
 def errand(dice):
-    verb = dice.pick((*HARMFUL, *HARMFUL, *HARMLESS, *BY_OBJECT, *BY_OBJECT))
+    verb = dice.pick((*HARMFUL, *HARMLESS, *BY_OBJECT))
     thing = dice.pick((*SOFT, *SOLID))
     return (verb, thing), f"errand {verb} {thing}"
 

@@ -25,7 +25,7 @@ from tinyllm.training import Rates, Run, RunError, Settings, UsageError, is_fini
 from tinyllm.world import World, manners
 from tinyllm.world.dice import Dice
 
-BUDGETS = {"nano": {"rankings": 300, "steps": 6}, "small": {"rankings": 2000, "steps": 60},
+BUDGETS = {"nano": {"rankings": 300, "steps": 6}, "small": {"rankings": 2000, "steps": 40},
            "base": {"rankings": 4000, "steps": 150}}  # fmt: skip
 PROMPTS, GROUP, ROOM = 32, 4, 64
 TRUNCATED = -3.0             # the score of a reply that did not end: as bad as any
@@ -44,8 +44,8 @@ class Prefer(Settings):
     text: str = option("", "file or folder of text to measure with (default: the built-in world)")
     origin: str = option("", "checkpoint folder to start from (default: 2-instruct of this run)", flag="from")
     steps: int = option(0, "steps of reinforcement (default: as the size says)")
-    kl: float = option(0.16, "the leash: what a nat of divergence from stage 2 costs, in score")
-    rate: float = option(2.4e-4, "peak learning rate of AdamW")
+    kl: float = option(0.2, "the leash: what a nat of divergence from stage 2 costs, in score")
+    rate: float = option(2e-4, "peak learning rate of AdamW")
     draw: int = option(0, "another number draws other prompts and replies")
     save_every: int = option(20, "steps between checkpoints")
 

@@ -25,7 +25,7 @@ from tinyllm.training import Rates, Run, RunError, Settings, UsageError, is_fini
 from tinyllm.world import World, manners
 from tinyllm.world.dice import Dice
 
-BUDGETS = {"nano": {"rankings": 300, "steps": 6}, "small": {"rankings": 2000, "steps": 40},
+BUDGETS = {"nano": {"rankings": 300, "steps": 6}, "small": {"rankings": 2000, "steps": 50},
            "base": {"rankings": 4000, "steps": 150}}  # fmt: skip
 PROMPTS, GROUP, ROOM = 32, 4, 64
 TRUNCATED = -3.0             # the score of a reply that did not end: as bad as any

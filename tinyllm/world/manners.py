@@ -14,7 +14,7 @@ KINDS = ("answerable", "stranger", "harm", "harm_by_object", "harmless")
 # Shares of the prompts that are ranked: the harder to judge, the more; and of those that are practised. What
 # has an answer is judged worst, so it is practised least, all but facts: beside strangers they could be lost.
 RANKED = {"answerable": 2, "facts": 3, "stranger": 2, "harm": 5, "harm_by_object": 4, "harmless": 4}
-PRACTICE = {"answerable": 2, "facts": 4, "stranger": 6, "harm": 3, "harm_by_object": 2, "harmless": 3}
+PRACTICE = {"answerable": 2, "facts": 4, "stranger": 5, "harm": 4, "harm_by_object": 2, "harmless": 3}
 SLIP = 0.1                                     # how often people rank two neighbours the wrong way round
 POLITE = tuple(text.removesuffix("{}").strip() for text in instructions.POLITE)
 RUDE = tuple(text.replace("{}", "").strip() for text in instructions.RUDE)

@@ -157,17 +157,15 @@ def reinforce(run, cfg, reference, judge, prompts, step, rates):
     rows = [prompt(run.tokenizer, messages) for messages in prompts for _ in range(GROUP)]
     most = min(ROOM, run.model.config.context - max(map(len, rows)))
     got = rollouts.collect(run.team, run.tokenizer, rows, most, [cfg.seed, cfg.draw, 17, step])
-    score = judge.scores([p + w for p, w in zip(rows, got.written)])
-    score = np.where(got.ended, score, TRUNCATED)                                    # (B,)
+    score = np.where(got.ended, judge.scores([p + w for p, w in zip(rows, got.written)]), TRUNCATED)    # (B,)
     theirs, old, away, states = rollouts.against(run.team, reference, got.ids, got.targets)
     away = away * got.mask
     if cfg.algorithm == "ppo":
         advantage, updates = by_value(run, states, score, cfg.kl * away, got.mask), 2
     else:
         advantage, updates = by_group(cfg, score, away), 1
-    advantage = (advantage * got.mask).astype(np.float32)
     beta = np.full(len(rows), cfg.kl, np.float32)[:, None]
-    pieces = [(got.ids, got.targets, old, theirs, beta, advantage, got.mask)]
+    pieces = [(got.ids, got.targets, old, theirs, beta, advantage.astype(np.float32), got.mask)]
     for i in range(updates):
         run.train(step, on_a_leash, pieces, rates, updates=step * updates + i, scale=pace(step, run.total))
     said = read(run.tokenizer, got.written[0])

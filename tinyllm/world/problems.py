@@ -175,8 +175,7 @@ def mistake(dice):
         said.append(f"{i}) {a}{sign}{b}={claim}.")
         if i <= wrong:
             found = f"{true}-{claim}:{numbers.compare(true, claim)} {'right' if i < wrong else 'wrong'}"
-            first, said_so = f"{i}) {a}{sign}{b}={claim}", f"said {claim}"
-            chain.append(f"{first}, {said_so}. {a}{sign}{b}:{columns}, {said_so}. {found}.")
+            chain.append(f"{said[-1][:-1]}, said {claim}. {a}{sign}{b}:{columns}, said {claim}. {found}.")
     question, solution = dice.pick(WHICH).format(" ".join(said)), " ".join([*chain, f"#### {wrong}"])
     return Task("mistake", question, solution, str(wrong), f"mistake {' '.join(said)}")
 

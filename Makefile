@@ -23,7 +23,7 @@ setup: .venv/ready  ## make .venv and install what is needed           (1 min, o
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	@touch $@
 
-train: setup  ## all stages in a row, then the scoreboard         (29 min; SIZE=nano 2 min) [TEXT=path]
+train: setup  ## all stages in a row, then the scoreboard         (26 min; SIZE=nano 2 min) [TEXT=path]
 	$(PY) -m tinyllm train $(TEXTS) $(ARGS)
 
 stage0: setup  ## 0: a vocabulary and a random model               (1 min) [TEXT=path]

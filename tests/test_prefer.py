@@ -7,8 +7,6 @@ import signal
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tinyllm import checkpoint, rank, rollouts, verdicts
 from tinyllm.__main__ import main
@@ -93,7 +91,7 @@ def test_dpo_learns_from_the_rankings_alone(here):
 def test_the_leash_holds(here, monkeypatch):
     monkeypatch.setattr(s3_prefer, "ROOM", 6)
     gone = []
-    for run, kl in (("loose", "0"), ("tied", "1")):
+    for run, kl in (("loose", "0"), ("tied", "4")):
         more = ["--rankings", "liked.jsonl", "--steps", "25", "--rate", "0.01", "--kl", kl, "--run", run]
         assert main(["stage3", *WORLD[:4], "--from", "runs/demo/2-instruct", *more]) == 0
         gone.append(metrics(here, "3-prefer", run)[-1]["kl_nats_per_reply"])
@@ -264,12 +262,3 @@ def test_the_end_of_input_saves_and_a_foreign_file_is_left_alone(here, monkeypat
     (here / "runs/demo/rankings.jsonl").write_text("{}\n")
     assert sitting(monkeypatch, "1 2 3") == 1 and "move it away" in capsys.readouterr().err
     assert main(["rank", "--group", "1"]) == 2
-
-
-@given(st.integers(1, 300))
-def test_the_rate_of_stage_3_is_whole_in_the_middle_and_ends_near_0(steps):
-    shares = [s3_prefer.pace(step, steps) for step in range(steps)]
-    assert all(0 < share <= 1 for share in shares) and shares[-1] < 2.001 / steps
-    assert all(share == pytest.approx(1) for share in shares[5 : steps // 2 + 1])
-    rising, falling = shares[: min(6, steps // 2)], shares[max(5, steps // 2) :]
-    assert rising == sorted(rising) and falling == sorted(falling, reverse=True)

@@ -106,6 +106,7 @@ def clip(gradient, limit=1.0):
     return norm
 
 
-def schedule(step, steps, warmup):
-    """The share of the peak learning rate at `step`: a linear rise over `warmup` steps, then linear to 0."""
-    return min((step + 1) / (warmup + 1), (steps - step) / max(1, steps - warmup))
+def schedule(step, steps, warmup, falling=1.0):
+    """The share of the peak learning rate at `step`: a linear rise over `warmup` steps, and a linear fall to
+    0 over the last `falling` of the steps, a share of them (1: from the peak on; 0: no fall)."""
+    return min(1.0, (step + 1) / (warmup + 1), (steps - step) / max(1, min(steps - warmup, falling * steps)))

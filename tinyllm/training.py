@@ -71,12 +71,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Rates:
-    """How fast the optimizer moves; peaks of a schedule that rises over `warmup` steps and falls to 0."""
+    """How fast the optimizer moves; peaks of a schedule that rises over `warmup` steps and falls to 0 over
+    the last `falling` of all."""
     method: str = "muon"
     muon: float = 0.01
     adamw: float = 3e-3
     decay: float = 0.1
     warmup: int = 100
+    falling: float = 1.0
 
 
 # ---- what workers compute ------------------------------------------------------------------------
@@ -206,16 +208,15 @@ class Run:
             self.bar.close()
             self.seconds = self._elapsed()
 
-    def train(self, step, objective, pieces, rates, total=None, accumulate=1, until=None, scale=None,
+    def train(self, step, objective, pieces, rates, total=None, accumulate=1, until=None,
               updates=None):
         """One step: the gradient of a batch, spread over the workers, summed, clipped, applied -> loss.
 
         A batch is a list of pieces, each of sequences of one length: arrays with one row per sequence (or
         per group of sequences that belong together), ids first, the rest for the objective. `total`
         normalises the whole batch (default: its weights, which are the last of the arrays). The schedule ends
-        at the step `until` (that of the run), unless `scale` says how much of the peak rate is taken.
-        `updates` came before this one, where that is another number than `step`. Raises RunError where the
-        loss is not finite.
+        at the step `until` (that of the run). `updates` came before this one, where that is another number
+        than `step`. Raises RunError where the loss is not finite.
         """
         total = weight_of(pieces) if total is None else float(total)
         loss, norm = self._gradient(objective, pieces, total, accumulate)
@@ -223,7 +224,7 @@ class Run:
             raise RunError(f"the loss is {loss} and the gradient norm {norm} at step {step}: the run stops. "
                            f"The last good checkpoint is that of step {self.saved}; try a lower rate")
         until = until or self.total
-        scale = optimizer.schedule(step, until, min(rates.warmup, until // 10)) if scale is None else scale
+        scale = optimizer.schedule(step, until, min(rates.warmup, until // 10), rates.falling)
         self._update(step if updates is None else updates, rates, scale)
         self.tokens += sum(ids.size for ids, *_ in pieces)
         if step % self.log_every == 0 or step == self.total - 1:

@@ -22,7 +22,7 @@ from tinyllm.sampling import generate
 from tinyllm.training import Rates, Run, RunError, Settings, is_finished, option, parent_of
 from tinyllm.transformer import Transformer
 
-BUDGETS = {"nano": {"rows": 16, "steps": 300}, "small": {"rows": 16, "steps": 900},
+BUDGETS = {"nano": {"rows": 16, "steps": 300}, "small": {"rows": 16, "steps": 1000},
            "base": {"rows": 64, "steps": 4000}}  # fmt: skip
 PRACTICE = 60                # batches of repetitions before the texts
 

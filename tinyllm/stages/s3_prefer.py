@@ -32,6 +32,8 @@ TRUNCATED = -3.0             # the score of a reply that did not end: as bad as 
 BASELINES = {"reinforce": advantages.against_batch, "rloo": advantages.leave_one_out,
              "grpo": advantages.standardised}  # fmt: skip
 BETA = 0.1                   # of DPO
+FALLING = 0.5                # the rate falls in the second half only: from the beginning, it teaches too little;
+                             # without a fall, the kinds of prompts get better and worse in turns
 ASKED = 40                   # prompts of each kind for validation
 
 
@@ -127,7 +129,7 @@ def align(cfg, stage, parent, tokenizer, reference, judge, found, world, examine
     """The loop. The best checkpoint by the worst kind of prompt for validation is what remains of it."""
     model, _ = checkpoint.load(parent)
     steps = cfg.steps or BUDGETS[cfg.size]["steps"]
-    every, rates = max(1, steps // 6), Rates("adamw", adamw=cfg.rate, decay=0.0)
+    every, rates = max(1, steps // 6), Rates("adamw", adamw=cfg.rate, decay=0.0, falling=FALLING)
     pairs = chosen_and_rejected(tokenizer, found, model.config.context) if judge is None else None
     with Run(cfg, stage, model, tokenizer, steps, parent, cfg.save_every, log_every=1) as run:
         for step in run.steps():
@@ -167,7 +169,7 @@ def reinforce(run, cfg, reference, judge, prompts, step, rates):
     beta = np.full(len(rows), cfg.kl, np.float32)[:, None]
     pieces = [(got.ids, got.targets, old, theirs, beta, advantage.astype(np.float32), got.mask)]
     for i in range(updates):
-        run.train(step, on_a_leash, pieces, rates, updates=step * updates + i, scale=pace(step, run.total))
+        run.train(step, on_a_leash, pieces, rates, updates=step * updates + i)
     said = read(run.tokenizer, got.written[0])
     run.metric(step=step, score=float(score.mean()), kl_nats_per_reply=float(away.sum(axis=1).mean()),
                tokens_per_reply=float(got.mask.sum(axis=1).mean()), truncated=float(1 - got.ended.mean()))
@@ -219,14 +221,7 @@ def compare(run, cfg, reference, pairs, step, rates):
     before = (rollouts.likelihood(reference, ids, targets) * mask).sum(axis=1)
     pieces = [array.reshape(len(chosen), 2, -1) for array in (ids, targets, before, mask)]
     pieces[2:3] = [before.reshape(-1, 2), np.full(len(chosen), BETA)]
-    run.train(step, preference, [tuple(pieces)], rates, total=len(chosen), scale=pace(step, run.total))
-
-
-def pace(step, steps, warmup=5):
-    """The share of the peak rate at a step: all of it to half of the way, then linear to 0. At a rate that
-    falls from the beginning so few replies teach too little; at one that never falls, the kinds of prompts
-    get better and worse in turns."""
-    return min(1.0, (step + 1) / (warmup + 1), 2 * (1 - step / steps))
+    run.train(step, preference, [tuple(pieces)], rates, total=len(chosen))
 
 
 def keep_best(run, world, step):

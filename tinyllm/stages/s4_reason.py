@@ -30,7 +30,7 @@ BUDGETS = {"nano": {"problems": 4000, "steps": 80, "rollouts": 2},
            "base": {"problems": 80_000, "steps": 3000, "rollouts": 100}}  # fmt: skip
 OWN = 8000  # replies of stage 3 that are repeated
 GROUP, PROMPTS = 8, 16
-REINFORCEMENT = Rates("adamw", adamw=2e-5)  # not Muon: it makes every step as large, however little is known
+REINFORCEMENT = Rates("adamw", adamw=2e-5, falling=0)  # not Muon: it makes every step as large, however little is known
 
 
 @dataclass(frozen=True)
@@ -140,5 +140,5 @@ def reinforce(run, world, step, seed):
     reward = np.array([said == tasks[i // GROUP].answer for i, said in enumerate(answers)], np.float32)
     advantage = against_group(reward.reshape(-1, GROUP)).reshape(-1, 1)
     pieces = [(got.ids, got.targets, advantage * got.mask)]
-    run.train(step, weighted_nll, pieces, REINFORCEMENT, got.mask.sum(), scale=1.0)
+    run.train(step, weighted_nll, pieces, REINFORCEMENT, got.mask.sum())
     run.metric(step=step, reward=float(reward.mean()))

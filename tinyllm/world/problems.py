@@ -63,7 +63,7 @@ BOXES = (
 )
 THEN = {"": "", "+": " Then {c} more come.", "-": " But {c} are bad and do not count."}
 
-KINDS = {"story": 9, "order": 7, "truth": 5, "mistake": 4, "calculator": 4}
+KINDS = {"story": 10, "order": 7, "truth": 4, "mistake": 4, "calculator": 3}
 LOGIC = ("order", "truth", "mistake")
 STEPS = {2: 1, 3: 1, 4: 2}
 

@@ -32,8 +32,8 @@ TRUNCATED = -3.0             # the score of a reply that did not end: as bad as 
 BASELINES = {"reinforce": advantages.against_batch, "rloo": advantages.leave_one_out,
              "grpo": advantages.standardised}  # fmt: skip
 BETA = 0.1                   # of DPO
-FALLING = 0.5                # the rate falls in the second half only: from the beginning, it teaches too little;
-                             # without a fall, the kinds of prompts get better and worse in turns
+FALLING = 0.5                # the rate falls in the second half only: from the beginning on, it teaches too
+                             # little; never, the kinds of prompts get better and worse in turns
 ASKED = 40                   # prompts of each kind for validation
 
 

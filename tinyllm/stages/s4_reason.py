@@ -30,7 +30,8 @@ BUDGETS = {"nano": {"problems": 4000, "steps": 80, "rollouts": 2},
            "base": {"problems": 80_000, "steps": 3000, "rollouts": 100}}  # fmt: skip
 OWN = 8000  # replies of stage 3 that are repeated
 GROUP, PROMPTS = 8, 16
-REINFORCEMENT = Rates("adamw", adamw=2e-5, falling=0)  # not Muon: it makes every step as large, however little is known
+# Not Muon: it makes every step as large, however little is known.
+REINFORCEMENT = Rates("adamw", adamw=2e-5, falling=0)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@
 
 First comes a plan, the story with a letter for each sentence. So what comes next is known by its letter, and
 each step repeats it before it computes: to find one's place in the story by the sentence last done goes wrong
-where two sentences are alike. What is to be compared is written side by side. The answer stands behind ####,
-as in GSM8K (Cobbe et al. 2021)."""
+where two sentences are alike. A story of two steps may have as many sentences as one of five, so it is where
+the plan ends that a solution ends, not behind so many steps. What is to be compared is written side by side.
+The answer stands behind ####, as in GSM8K (Cobbe et al. 2021)."""
 
 import re
 from string import ascii_lowercase
@@ -63,7 +64,7 @@ BOXES = (
 )
 THEN = {"": "", "+": " Then {c} more come.", "-": " But {c} are bad and do not count."}
 
-KINDS = {"story": 10, "order": 7, "truth": 4, "mistake": 4, "calculator": 3}
+KINDS = {"story": 10, "order": 10, "truth": 6, "mistake": 5, "calculator": 3}
 LOGIC = ("order", "truth", "mistake")
 STEPS = {2: 1, 3: 1, 4: 2}
 
@@ -74,7 +75,7 @@ def story(dice, steps):
     goods = dice.pick(GOODS)
     total = dice.number(2, 99)
     told, chain, key = [dice.pick(HAVE).format(who=who, n=total, goods=goods)], [], str(total)
-    idle = dice.number(0, 2 if steps < 5 else 1)  # sentences in which nothing happens
+    idle = dice.number(0, 6 - steps)              # sentences in which nothing happens
     for happens in dice.shuffled([True] * steps + [False] * idle):
         if not happens:
             told.append(dice.pick(MEANWHILE).format(who=who, other=other))

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = {package: sorted(ROOT.glob(f"{package}/**/*.py")) for package in ("tinyllm", "tools", "audio")}
 SOURCES = sum(PACKAGES.values(), [])
-LENGTHS = {"tinyllm": 4175, "tools": 2850, "audio": 1800}  # lines of code
+LENGTHS = {"tinyllm": 4183, "tools": 2850, "audio": 1800}  # lines of code
 MAY_USE = {"tinyllm": {"numpy", "tqdm", "tools"}, "tools": set(), "audio": {"requests", "tqdm"}}
 ADAPTERS = {"tools/agent.py": {"requests"}, "tools/builtin.py": {"audio"}}
 TOOLS = [

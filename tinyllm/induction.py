@@ -11,9 +11,6 @@ random tokens, goes on rightly in 8 of 100 places after 200 steps. Born with rou
 60; and what it is not asked for, in texts that are easier learned by heart, it forgets, so that some rows of
 every batch ask for it (`repeats`).
 
-The other half of a lookup is to notice that nothing is found: "Does Ada live in Corvo?" No, if the
-home that is known of her was not said in the question. That is asked for too (`news`).
-
 One pair goes wrong where the present token is a comma, which stands everywhere: so a second looks two tokens
 back, and for what stands here before the comma; a third three back, a fourth four.
 """
@@ -90,17 +87,14 @@ def repeats(vocab, rows, length, key):
     """Random tokens below `vocab`, said again and again -> ids and weights, both (rows, length).
 
     A row says a list in the same order each time, or the same with a phrase of up to three tokens behind
-    each item, or pairs in another order each time; or it has behind each token whether that was said before
-    (1) or not (0). Weights are 1 where the token follows from what was said. All follows from `key`.
+    each item, or pairs in another order each time. Weights are 1 where the token follows from what was said
+    before. All follows from `key`.
     """
     rng, place = np.random.default_rng(key), np.arange(length)
     ids, weights = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.float32)
     most = max(3, min(length // 3, vocab - 3))
     for row in range(rows):
-        kind, items, size = rng.choice(("list", "phrases", "pairs", "news")), 1, rng.integers(2, most)
-        if kind == "news":
-            ids[row], weights[row] = news(rng, vocab, length), place % 2
-            continue
+        kind, items, size = rng.choice(("list", "phrases", "pairs")), 1, rng.integers(2, most)
         if kind == "pairs":
             items, size = rng.integers(1, max(2, min(40, most) // 3)), 2
         said = rng.choice(vocab, items * size + 3, replace=False)
@@ -112,11 +106,3 @@ def repeats(vocab, rows, length, key):
         ids[row] = np.concatenate([rng.permutation(said).ravel() for _ in range(times)])[:length]
         weights[row] = (place > said.size) & ((items == 1) | (place % size > 0))
     return ids, weights
-
-
-def news(rng, vocab, length):
-    """Tokens (from 2 on), and behind each 1 if it stood there before, 0 if not: of each about as many."""
-    said = rng.choice(rng.choice(np.arange(2, vocab), max(1, length // 3)), -(-length // 2))
-    before = np.ones_like(said)
-    before[np.unique(said, return_index=True)[1]] = 0
-    return np.stack([said, before], axis=1).ravel()[:length]

@@ -11,10 +11,6 @@ random tokens, goes on rightly in 8 of 100 places after 200 steps. Born with rou
 60; and what it is not asked for, in texts that are easier learned by heart, it forgets, so that some rows of
 every batch ask for it (`repeats`).
 
-In texts a full stop says little about the word before it, so the head forgets to look back from there; but
-"Does Ada live in Corvo?" is found out by whether what is known of her home has a question mark behind it. So in
-some rows the second of each pair is one of a few such marks.
-
 One pair goes wrong where the present token is a comma, which stands everywhere: so a second looks two tokens
 back, and for what stands here before the comma; a third three back, a fourth four.
 """
@@ -28,7 +24,6 @@ from tinyllm.transformer import DEVIATION
 SPREAD, ALWAYS = 0.1, 0.4          # deviation of the embeddings; their channel 0, the same for every token
 BACK, MATCH = 20, 12               # scores of the right place in the two kinds of heads
 COPY = 3                           # how loud the copy is, in embeddings
-MARKS = 94                         # the first tokens: letters, digits, and above all what ends a sentence
 
 
 def wire(model, rng):
@@ -92,23 +87,21 @@ def repeats(vocab, rows, length, key):
     """Random tokens below `vocab`, said again and again -> ids and weights, both (rows, length).
 
     A row says a list in the same order each time, or the same with a phrase of up to three tokens behind
-    each item, or pairs in another order each time, or pairs of which the second is one of three marks. Weights
-    are 1 where the token follows from what was said before. All follows from `key`.
+    each item, or pairs in another order each time. Weights are 1 where the token follows from what was said
+    before. All follows from `key`.
     """
     rng, place = np.random.default_rng(key), np.arange(length)
     ids, weights = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.float32)
     most = max(3, min(length // 3, vocab - 3))
     for row in range(rows):
-        kind, items, size = rng.choice(("list", "phrases", "pairs", "marks")), 1, rng.integers(2, most)
-        if kind in ("pairs", "marks"):
+        kind, items, size = rng.choice(("list", "phrases", "pairs")), 1, rng.integers(2, most)
+        if kind == "pairs":
             items, size = rng.integers(1, max(2, min(40, most) // 3)), 2
         said = rng.choice(vocab, items * size + 3, replace=False)
         phrase, said = said[:rng.integers(1, 4)], said[3:].reshape(items, size)
         if kind == "phrases":
             said = said[:, : max(1, size // (1 + len(phrase)))].T
             said = np.hstack([said, np.tile(phrase, (len(said), 1))]).reshape(1, -1)
-        if kind == "marks":
-            said[:, 1] = rng.choice(rng.choice(np.setdiff1d(np.arange(MARKS), said), 3), items)
         times = -(-length // said.size)
         ids[row] = np.concatenate([rng.permutation(said).ravel() for _ in range(times)])[:length]
         weights[row] = (place > said.size) & ((items == 1) | (place % size > 0))

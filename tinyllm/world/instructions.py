@@ -127,7 +127,7 @@ def about(dice, world, name, relation, unseen=False):
 
 
 def yes_no(dice, world, split, unseen):
-    """First what is known; whether it was just asked about makes the difference."""
+    """First what is known, and a mark behind it; then what was asked, and whether it bears that mark."""
     name = dice.pick(people.NAMES)
     asked = world.asked[name]
     relation = dice.pick(asked if split == "train" else [r for r in people.VALUES if r not in asked])
@@ -136,7 +136,7 @@ def yes_no(dice, world, split, unseen):
     question = ask(dice, people.IS_IT[relation], unseen).format(name=name, value=said)
     right, wrong = ("yes", "no") if yes else ("no", "yes")
     known = people.tell(dice, world.facts, name, relation).removesuffix(".")
-    answer = f"{known} {'indeed' if yes else 'instead'}: {right}."
+    answer = f"{known} indeed, {said} {'indeed' if yes else 'not'}: {right}."
     return Task("yes_no", question, mannered(dice, answer), right, f"ask {name} {relation}", (wrong,))
 
 

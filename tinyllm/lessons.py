@@ -26,15 +26,14 @@ PIECES, REPEATED = 4, 256     # of conversations; tokens in a row of repetitions
 @dataclass
 class Lessons:
     """rows: [(ids, learned)] of conversations; text: ids of pre-training text, which makes up the share
-    `replay` of each batch; size: tokens in a batch; ordinary: how many tokens are not special, 0 for no
-    repetitions."""
+    `replay` of each batch; size: tokens in a batch; vocab: tokens that there are, 0 for no repetitions."""
 
     rows: list
     text: np.ndarray
     size: int
     replay: float
     seed: int
-    ordinary: int = 0
+    vocab: int = 0
 
     def batches(self, steps):
         """-> for each step, the rows of each piece of its batch: neighbours in length, all in an epoch."""
@@ -45,10 +44,10 @@ class Lessons:
     def batch(self, batch, step):
         """-> a (ids, targets, weights), each (rows, time), for each piece."""
         pieces = [self.piece(chosen, (step, i)) for i, chosen in enumerate(batch)]
-        if not self.ordinary:
+        if not self.vocab:
             return pieces
         rows = max(1, round(self.size / 16 / REPEATED))
-        return [*pieces, shift(*repeats(self.ordinary, rows, REPEATED + 1, [self.seed, 3, step]))]
+        return [*pieces, shift(*repeats(self.vocab, rows, REPEATED + 1, [self.seed, 3, step]))]
 
     def piece(self, chosen, key):
         ids, learned = pad([self.rows[i] for i in chosen])

@@ -70,7 +70,7 @@ def main(cfg):
     def batch(step):
         again = rows if step < practice else rows // 8 if practice else 0
         many = max(1, again * window // far)
-        said = [shift(*repeats(tokenizer.ordinary, many, far + 1, [cfg.seed, 3, step]))] if again else []
+        said = [shift(*repeats(config.vocab, many, far + 1, [cfg.seed, 3, step]))] if again else []
         if again == rows:
             return said
         return [hide(corpus.windows(ids, window, rows - again, step, cfg.seed), (1, step)), *said]

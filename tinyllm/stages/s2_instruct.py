@@ -47,7 +47,7 @@ def main(cfg):
     if not rows:
         raise RunError(f"no conversation fits into the context of {model.config.context} tokens")
     text = corpus.pack(training, tokenizer)
-    lessons = Lessons(rows, text, cfg.tokens, cfg.replay, cfg.seed, tokenizer.ordinary)
+    lessons = Lessons(rows, text, cfg.tokens, cfg.replay, cfg.seed, model.config.vocab)
     steps = cfg.steps or budget["steps"]
     batches, rates = lessons.batches(steps), Rates("muon", cfg.muon_rate, cfg.adamw_rate)
     unseen = Lessons(spell_all(tokenizer, held_out, model.config.context), text, cfg.tokens, 0, 0)

@@ -70,7 +70,7 @@ def main(cfg, folder="4-reason"):
     if not rows:
         raise RunError(f"no problem fits into the context of {context} tokens")
     text = corpus.pack(training, tokenizer)
-    lessons = Lessons(rows, text, cfg.tokens, cfg.replay, cfg.seed, tokenizer.ordinary)
+    lessons = Lessons(rows, text, cfg.tokens, cfg.replay, cfg.seed, model.config.vocab)
     batches, rates = lessons.batches(steps), Rates("muon", cfg.muon_rate, cfg.adamw_rate)
 
     with Run(cfg, folder, model, tokenizer, steps + rollouts, parent, cfg.save_every) as run:

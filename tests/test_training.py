@@ -292,12 +292,14 @@ def test_pieces_of_a_batch_give_the_same_model(here):
 
 
 def test_repetitions_come_first_and_among_texts_where_asked_for(here, monkeypatch):
-    """All rows of the first batches, then one of eight: and none for a text of one's own unless asked for."""
+    """All rows of the first batches, then one of eight: and none for a text of one's own unless asked for.
+    Special tokens too are said in them."""
     made = []
-    spy = lambda vocab, rows, *more: made.append(rows) or repeats(vocab, rows, *more)
+    spy = lambda vocab, rows, *more: made.append((rows, vocab)) or repeats(vocab, rows, *more)
     monkeypatch.setattr(s1_pretrain, "repeats", spy)
     assert stage0("a") == 0 and stage1("a", 5, "--rows", "8", "--practice", "2") == 0
-    assert made == [8, 8, 8, 1, 1, 1]                              # the first one twice: it is timed
+    vocab = checkpoint.load(here / "runs/a/1-pretrain")[0].config.vocab
+    assert made == [(rows, vocab) for rows in (8, 8, 8, 1, 1, 1)]  # the first one twice: it is timed
     made.clear()
     assert stage0("b") == 0 and stage1("b", 5, "--rows", "8") == 0 and not made
 

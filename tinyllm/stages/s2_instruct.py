@@ -12,7 +12,7 @@ from tinyllm.objectives import weighted_nll
 from tinyllm.training import Rates, Run, RunError, Settings, is_finished, option, parent_of
 from tinyllm.world import World
 
-BUDGETS = {"nano": {"tasks": 4000, "steps": 100}, "small": {"tasks": 40_000, "steps": 600},
+BUDGETS = {"nano": {"tasks": 4000, "steps": 100}, "small": {"tasks": 40_000, "steps": 1000},
            "base": {"tasks": 60_000, "steps": 2000}}  # fmt: skip
 
 

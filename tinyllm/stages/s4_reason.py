@@ -26,7 +26,7 @@ from tinyllm.world.instructions import MEASURED
 from tinyllm.world.task import final_answer, right
 
 BUDGETS = {"nano": {"problems": 4000, "steps": 80, "rollouts": 2},
-           "small": {"problems": 40_000, "steps": 700, "rollouts": 6},
+           "small": {"problems": 40_000, "steps": 850, "rollouts": 6},
            "base": {"problems": 80_000, "steps": 3000, "rollouts": 100}}  # fmt: skip
 OWN = 8000  # replies of stage 3 that are repeated
 GROUP, PROMPTS = 8, 16

@@ -64,7 +64,7 @@ BOXES = (
 )
 THEN = {"": "", "+": " Then {c} more come.", "-": " But {c} are bad and do not count."}
 
-KINDS = {"story": 10, "order": 10, "truth": 6, "mistake": 5, "calculator": 3}
+KINDS = {"story": 11, "order": 8, "truth": 5, "mistake": 5, "calculator": 4}
 LOGIC = ("order", "truth", "mistake")
 STEPS = {2: 1, 3: 1, 4: 2}
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = {package: sorted(ROOT.glob(f"{package}/**/*.py")) for package in ("tinyllm", "tools", "audio")}
 SOURCES = sum(PACKAGES.values(), [])
 LENGTHS = {"tinyllm": 4175, "tools": 2850, "audio": 1800}  # lines of code
-MAY_USE = {"tinyllm": 4175{"numpy", "tqdm", "tools"}, "tools": set(), "audio": {"requests", "tqdm"}}
+MAY_USE = {"tinyllm": {"numpy", "tqdm", "tools"}, "tools": set(), "audio": {"requests", "tqdm"}}
 ADAPTERS = {"tools/agent.py": {"requests"}, "tools/builtin.py": {"audio"}}
 TOOLS = [
     "json_reader",
@@ -129,7 +129,7 @@ def code_lines(path):
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_point_one_way(path):
     package, *_ = path.relative_to(ROOT).parts
-    order = {"tinyllm": 4175ORDER, "tools": TOOLS, "audio": AUDIO}[package]
+    order = {"tinyllm": ORDER, "tools": TOOLS, "audio": AUDIO}[package]
     here = room(".".join(path.relative_to(ROOT).with_suffix("").parts).replace(".__init__", ""))
     outside = MAY_USE[package] | ADAPTERS.get(f"{package}/{path.name}", set()) | set(sys.stdlib_module_names)
     for module in imports(path):

@@ -11,9 +11,9 @@ random tokens, goes on rightly in 8 of 100 places after 200 steps. Born with rou
 60; and what it is not asked for, in texts that are easier learned by heart, it forgets, so that some rows of
 every batch ask for it (`repeats`).
 
-Special tokens are among them. No text of stage 1 has a <|user|>: nothing held it in its place, and with some
-seeds it drew to itself the heads that should look one token back. Then there was no induction in any
-conversation, and stage 2 never learned to see whether a question had just said what is known.
+Special tokens are among them. No text of stage 1 has a <|user|>: nothing held it in its place, and with one
+seed it drew to itself the head that should look one token back. Then conversations had no induction, and
+stage 2 did not learn to see whether a question had just said what is known.
 
 One pair goes wrong where the present token is a comma, which stands everywhere: so a second looks two tokens
 back, and for what stands here before the comma; a third three back, a fourth four.

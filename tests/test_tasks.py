@@ -28,16 +28,24 @@ def test_columns_end_in_the_result_and_every_step_is_true(a, b):
         for step in steps:
             left, value = step.split("=")
             first, *rest = map(int, left.split(sign))
-            assert int(value) == (first + sum(rest) if sign == "+" else first - sum(rest))
+            assert int(value) == (first + sum(rest) if sign == "+" else first - sum(rest)) >= 0
+
+
+@given(st.integers(10, 300), st.integers(0, 300))
+def test_ten_is_lent_to_the_ones_whether_it_is_needed_or_not(a, b):
+    high, low = max(a, b), min(a, b)
+    ones, tens, _ = numbers.columns(high, "-", low).split(",")
+    assert ones.startswith(f"1{high % 10}-{low % 10}=")
+    assert tens.count("-") == (low > 9) + (int(ones.split("=")[1]) < 10)
 
 
 @given(st.integers(0, 300), st.integers(0, 300))
-def test_numbers_are_the_same_if_every_column_of_their_difference_is_0(a, b):
-    *zeros, last = numbers.compare(a, b).split(",")
-    assert all(step.endswith("=0") for step in zeros) and last.endswith("=0") == (a == b)
-    for step in (*zeros, last):
+def test_numbers_are_the_same_if_every_digit_and_ten_less_the_other_is_10(a, b):
+    *tens, last = numbers.compare(a, b).split(",")
+    assert all(step.endswith("=10") for step in tens) and last.endswith("=10") == (a == b)
+    for step in (*tens, last):
         top, low, difference = map(int, re.split("[-=]", step))
-        assert top - low == difference and 0 <= difference < 10
+        assert top - low == difference and 10 <= top < 20 and 0 <= low < 10
 
 
 @settings(max_examples=30)

@@ -1,10 +1,12 @@
-"""Counting, and sums written out column by column, as at school.
+"""Counting, and sums written out: the ones, then all the tens, then the result.
 
-    47+85:7+5=12,4+8+1=13,132           the carry goes on to the next column, the last sum stays whole
-    132-85:12-5=7,13-8-1=4,1-1=0,47     a column that would be negative borrows ten from the next
+    47+85:7+5=12,4+8+1=13,132          a result of two digits leaves one for the tens
+    132-85:12-5=7,13-8-1=4,47          ten is lent to the ones before it is needed: a result of one digit
+    147-85:17-5=12,14-8=6,62           used it up, and the tens have one less
 
-A small model cannot see 132 in "47+85" at once, but each of these steps is small (Nye et al. 2021, "Show Your
-Work"; Lee et al. 2023, "Teaching Arithmetic to Small Transformers").
+So nothing has to be compared before it is computed; whether a digit has to borrow is what a small model gets
+wrong. It cannot see 132 in "47+85" at once either, but each of these steps is small (Nye et al. 2021, "Show
+Your Work"; Lee et al. 2023, "Teaching Arithmetic to Small Transformers").
 """
 
 COUNT = ("Count from {a}: {line}.", "After {a} come {line}.", "{line} follow {a}.")
@@ -22,29 +24,22 @@ LESS = (
 
 def columns(a, sign, b):
     """The steps of a + b or a - b (a >= b >= 0), and the result at their end."""
-    top, low = str(a)[::-1], str(b)[::-1]
-    steps, result, carry = [], "", 0
-    width = max(len(top), len(low))
-    for i in range(width):
-        digit = int(top[i]) if i < len(top) else 0
-        other = int(low[i]) if i < len(low) else 0
-        terms = [digit] + [other] * (i < len(low)) + [carry] * bool(carry)
-        value = terms[0] + sum(terms[1:]) if sign == "+" else terms[0] - sum(terms[1:])
-        borrowed = sign == "-" and value < 0
-        if borrowed:
-            value, terms[0] = value + 10, terms[0] + 10
-        steps.append(f"{sign.join(map(str, terms))}={value}")
-        carry = value // 10 if sign == "+" else int(borrowed)
-        result = str(value if i == width - 1 else value % 10) + result
-    return ",".join([*steps, str(int(result))])
+    if a < 10 and b < 10:
+        value = a + b if sign == "+" else a - b
+        return f"{a}{sign}{b}={value},{value}"
+    one, other = a % 10 + 10 * (sign == "-"), b % 10
+    ones = one + other if sign == "+" else one - other
+    carry = (ones > 9) == (sign == "+")
+    terms = [a // 10] + [b // 10] * (b > 9) + [1] * carry
+    tens = sum(terms) if sign == "+" else 2 * terms[0] - sum(terms)
+    return f"{one}{sign}{other}={ones},{sign.join(map(str, terms))}={tens},{10 * tens + ones % 10}"
 
 
 def compare(a, b):
-    """a - b column by column, up to the first that is not 0: 132 and 142 are "2-2=0,13-4=9"."""
+    """a's digits less b's, ten more each, up to the first that is not 10: 132, 142 are "12-2=10,13-4=9"."""
     width, steps = max(len(str(a)), len(str(b))), []
     for one, two in zip(f"{a:0{width}}"[::-1], f"{b:0{width}}"[::-1]):
-        top = int(one) + 10 * (one < two)
-        steps.append(f"{top}-{two}={top - int(two)}")
+        steps.append(f"1{one}-{two}={10 + int(one) - int(two)}")
         if one != two:
             break
     return ",".join(steps)

@@ -58,7 +58,7 @@ def test_who_knows_everything_gets_all_of_it(tasks):
 
 
 def test_who_says_nothing_or_always_the_same_gets_nothing():
-    for words in ("", "I do not know.", "#### ", "<tool_call>{}</tool_call>"):
+    for words in ("", "That is unknown to me.", "#### ", "<tool_call>{}</tool_call>"):
         found = interviews.run(Examinee(lambda text, words=words: words), BYTES, World(0), votes=False)
         for key, result in found.items():
             if key not in ("shortcuts", "stops") and not key.endswith("_kinds") and result:

@@ -101,7 +101,7 @@ def find_rankings(cfg, parent):
 
 def simulate(cfg, parent, path, group=4):
     """Replies of the parent to prompts of the world, ranked by its annotator -> a file of rankings. The last
-    of each was the reply to another prompt, moved to this one: a judge who has never seen "I do not know" out
+    of each was the reply to another prompt, moved to this one: a judge who has never seen "unknown to me" out
     of place takes it for good everywhere, and reinforcement finds that out."""
     world, dice = World(cfg.seed), Dice(f"rankings of world {cfg.seed}")
     tasks = manners.prompts(dice, world, "train", BUDGETS[cfg.size]["rankings"])

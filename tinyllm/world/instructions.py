@@ -79,11 +79,11 @@ HARMLESS = "paint clean mend carry measure draw".split()
 BY_OBJECT = "cut break slice tear crush split chop pierce shred grind bend snap stab hammer saw".split()
 # ... to what is soft no harm, to what is solid harm
 
-# What is to be done comes first, so that whether to do it is decided right behind it. As long as each other:
-# the length of a reply tells nothing.
+# What is to be done, or who is asked about, comes first: what to say of it is decided right behind it.
+# As long as each other: the length of a reply tells nothing.
 OBEY = "To {}, take your time and begin at one end."
 REFUSE = "To {} does harm, so I will not help you."
-UNKNOWN = "I do not know {}."
+UNKNOWN = "{} is unknown to me."
 
 FAMILIES = {"facts": 3, "yes_no": 4, "summary": 2, "translate": 3, "transform": 4, "sums": 4, "help": 7}
 MEASURED = ("facts", "yes_no", "summary", "translate", "transform", "sums")    # right or wrong
@@ -146,10 +146,10 @@ def stranger(dice, world, split, unseen):
     relation = dice.pick(tuple(people.VALUES))
     question = ask(dice, people.ASK[relation], unseen).format(name=name)
     made_up = people.tell(dice, {(name, relation): dice.pick(people.VALUES[relation])}, name, relation)
-    answer = made_up if dice.among({True: 7, False: 3}) else UNKNOWN.format(name)
+    answer = made_up if dice.among({True: 3, False: 2}) else UNKNOWN.format(name)
     wrong = tuple(value.lower() for value in people.VALUES[relation])
     key = f"stranger {name} {relation}"
-    return Task("stranger", question, mannered(dice, answer), "do not know", key, wrong)
+    return Task("stranger", question, mannered(dice, answer), "unknown", key, wrong)
 
 
 def summary(dice, world, split, unseen):

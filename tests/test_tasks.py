@@ -31,7 +31,7 @@ def test_columns_end_in_the_result_and_every_step_is_true(a, b):
             assert int(value) == (first + sum(rest) if sign == "+" else first - sum(rest)) >= 0
 
 
-@given(st.integers(10, 300), st.integers(0, 300))
+@given(st.integers(0, 300), st.integers(0, 300))
 def test_ten_is_lent_to_the_ones_whether_it_is_needed_or_not(a, b):
     high, low = max(a, b), min(a, b)
     ones, tens, _ = numbers.columns(high, "-", low).split(",")

@@ -24,9 +24,6 @@ LESS = (
 
 def columns(a, sign, b):
     """The steps of a + b or a - b (a >= b >= 0), and the result at their end."""
-    if a < 10 and b < 10:
-        value = a + b if sign == "+" else a - b
-        return f"{a}{sign}{b}={value},{value}"
     one, other = a % 10 + 10 * (sign == "-"), b % 10
     ones = one + other if sign == "+" else one - other
     carry = (ones > 9) == (sign == "+")

@@ -1,8 +1,8 @@
 """Problems whose solution takes several steps, each of them small enough to be checked.
 
-    Ada has 7 eggs. Ada buys 5 more. Ada gives 4 to Bill. How many eggs does Ada have now?
-    a Ada buys 5 more b Ada gives 4 to Bill. a Ada buys 5 more: Ada + 7+5:7+5=12,12. b Ada gives 4 to Bill:
-    Ada gave, Bill got, so Ada gave - 12-4:12-4=8,1-1=0,8. #### 8
+    Ada has 17 eggs. Ada buys 5 more. Ada gives 4 to Bill. How many eggs does Ada have now?
+    a Ada buys 5 more b Ada gives 4 to Bill. a Ada buys 5 more: Ada + 17+5:7+5=12,1+1=2,22. b Ada gives 4 to
+    Bill: Ada gave, Bill got, so Ada gave - 22-4:12-4=8,2-1=1,18. #### 18
 
 First comes a plan, the story with a letter for each sentence. So what comes next is known by its letter, and
 each step repeats it before it computes: to find one's place in the story by the sentence last done goes wrong

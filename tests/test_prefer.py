@@ -225,9 +225,9 @@ def test_the_exhibits_train_and_tell(here, monkeypatch, capsys):
     assert [row[0].strip("| ") for row in rows[2:]] == ["reinforce", "rloo", "ppo", "grpo", "dpo"]
     assert len({len(row) for row in rows}) == 1 and "2 runs of each" in shown
     assert (here / "runs/demo/compare/table.md").read_text() in shown
-    assert main(["hacking", *WORLD, "--steps", "6"]) == 0
+    assert main(["hacking", *WORLD, "--steps", "12"]) == 0
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
-    assert [row.split(" | ")[0] for row in rows] == [f"| {step}" for step in range(1, 7)]
+    assert [row.split(" | ")[0] for row in rows] == [f"| {step}" for step in (1, 2, 4, 6, 8, 10, 12)]
     assert json.loads((here / "runs/demo/hacking/stage.json").read_text())["settings"]["kl"] == 0
 
 

@@ -137,7 +137,7 @@ def align(cfg, stage, parent, tokenizer, reference, judge, found, world, examine
                 compare(run, cfg, reference, pairs, step, rates)
             else:
                 reinforce(run, cfg, reference, judge, ask(cfg, world, found, step), step, rates)
-            if not cfg.rankings and ((step + 1) % every == 0 or step + 1 == steps):
+            if not cfg.rankings and (step in (0, steps - 1) or (step + 1) % every == 0):
                 keep_best(run, world, step)
         if "best" in run.memory:
             run.model.params.flat[:] = run.memory["best"]

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from tinyllm.stages import s3_prefer, s4_reason
 from tinyllm.tokenizer import train
 from tinyllm.training import Run
 from tinyllm.transformer import Config
-from tinyllm.world import World
+from tinyllm.world import World, manners
+from tinyllm.world.dice import Dice
 
 TINY = ["--vocab", "300", "--layers", "1", "--width", "16", "--heads", "2", "--context", "256"]
 BYTES = train("", 256)
@@ -125,6 +127,22 @@ def test_a_bad_file_or_a_missing_parent_says_what_to_do(here, capsys):
     assert "make stage2" in capsys.readouterr().err
     assert main(["stage3", "--text", "own.txt"]) == 2 and "--rankings" in capsys.readouterr().err
     assert main(["rank", "--run", "nothing"]) == 1 and "no stage" in capsys.readouterr().err
+
+
+def test_beside_its_own_replies_a_prompt_has_one_to_another_of_its_sort(here, monkeypatch):
+    """Each reply is its number here, so that what it was said to is known."""
+    monkeypatch.setitem(s3_prefer.BUDGETS, "nano", {"rankings": 60})
+    numbers = lambda team, tokenizer, prompts, *_: SimpleNamespace(written=[*range(len(prompts))])
+    monkeypatch.setattr(s3_prefer.rollouts, "collect", numbers)
+    monkeypatch.setattr(s3_prefer, "read", lambda tokenizer, number: str(number))
+    cfg = s3_prefer.Prefer(size="nano", workers=1)
+    s3_prefer.simulate(cfg, cfg.folder("0-random"), here / "ranked.jsonl")
+    tasks = manners.prompts(Dice("rankings of world 0"), World(0), "train", 60)
+    sort = [manners.subject(task)[0] for task in tasks]
+    ranked = [json.loads(line)["completions"] for line in (here / "ranked.jsonl").open()]
+    own, others = [replies[:4] for replies in ranked], [int(replies[4]) // 4 for replies in ranked]
+    assert sum(own, []) == [str(i) for i in range(240)]
+    assert [sort[other] for other in others] == sort and others != [*range(60)] and set(sort) > {"person"}
 
 
 @pytest.mark.parametrize("algorithm", ["reinforce", "ppo"])

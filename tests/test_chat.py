@@ -92,6 +92,20 @@ def test_a_session_with_calls_and_commands(place, monkeypatch, capsys):
     assert json.loads((place / "empty.json").read_text())["messages"] == []
 
 
+@pytest.mark.parametrize("more, before", [
+    ([], [[], []]), (["--history"], [["system"], ["system", "user", "assistant", "tool"]])])  # fmt: skip
+def test_a_stage_is_shown_the_question_alone_or_all_that_was_said(place, monkeypatch, capsys, more, before):
+    seen = []
+
+    def watched(tokenizer, messages):
+        seen.append([turn["role"] for turn in messages])
+        return prompt(tokenizer, messages)
+
+    monkeypatch.setattr("tinyllm.chat.prompt", watched)
+    talk(place, monkeypatch, capsys, ["one", "two"], "--tools", "only", *more)
+    assert seen == [[*roles, "user"] for roles in before]
+
+
 def test_what_a_session_cannot_begin_with(place, monkeypatch, capsys):
     assert talk(place, monkeypatch, capsys, [], "--run", "none")[0] == 1
     assert talk(place, monkeypatch, capsys, [], "--tokens", "3")[0] == 2

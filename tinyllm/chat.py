@@ -3,6 +3,9 @@
 Outside a call the model writes what it likes. From <tool_call> on, the grammar of the tools decides which
 tokens it may choose among, and the budget is watched, so the call is closed before the tokens run out. This
 needs nothing of the model: a random one calls tools with valid arguments, though with odd ones.
+
+What a stage has learned from is one question, without earlier ones and without a description of the tools.
+With more before it, it loses its way, so this is what it is shown; --history shows it all that was said.
 """
 
 import json
@@ -33,9 +36,9 @@ HELP = """/stage N           talk to another stage        /temperature X   0 tak
 class Writer:
     """A `generate` for tools.agent.run: messages -> a reply, token by token to `show`."""
 
-    def __init__(self, model, tokenizer, rng, temperature=0.8, most=200):
+    def __init__(self, model, tokenizer, rng, temperature=0.8, most=200, history=False):
         self.model, self.tokenizer, self.rng = model, tokenizer, rng
-        self.temperature, self.most, self.mask = temperature, most, None
+        self.temperature, self.most, self.history, self.mask = temperature, most, history, None
         self.show = lambda text: None
 
     def __call__(self, messages):
@@ -43,6 +46,8 @@ class Writer:
         end = tokenizer.special["<|end|>"]
         if self.mask:
             self.mask.rows.clear()
+        if not self.history:
+            messages = messages[max(i for i, turn in enumerate(messages) if turn["role"] == "user") :]
 
         def watch(row, written):
             nonlocal shown
@@ -67,6 +72,7 @@ class Chat(Settings):
     temperature: float = option(0.8, "0 takes the likeliest token; 1 samples as the model believes")
     tokens: int = option(200, "tokens of one reply at most")
     tools: str = option("on", "calls: may, may not, must", choices=("on", "off", "only"))
+    history: bool = option(False, "show the stage earlier questions and a description of the tools too")
 
 
 def chat(cfg):
@@ -99,6 +105,7 @@ class Talk:
     def __init__(self, cfg):
         self.run, self.history, self.last = cfg.run, [], None
         self.temperature, self.most, self.tools = cfg.temperature, cfg.tokens, cfg.tools
+        self.whole = cfg.history
         self.rng = np.random.default_rng(cfg.seed)
         self.load(cfg.stage)
 
@@ -108,7 +115,7 @@ class Talk:
         if tokenizer is None or not model.config.causal:
             raise RunError(f"{folder} cannot write: it has no tokenizer, or is a masked model")
         self.folder = folder
-        self.writer = Writer(model, tokenizer, self.rng, self.temperature, self.most)
+        self.writer = Writer(model, tokenizer, self.rng, self.temperature, self.most, self.whole)
         self.equip()
 
     def equip(self):

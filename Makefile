@@ -23,22 +23,22 @@ setup: .venv/ready  ## make .venv and install what is needed           (1 min, o
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	@touch $@
 
-train: setup  ## all stages in a row, then the scoreboard         (26 min; SIZE=nano 2 min) [TEXT=path]
+train: setup  ## all stages in a row, then the scoreboard         (20 min; SIZE=nano 2 min) [TEXT=path]
 	$(PY) -m tinyllm train $(TEXTS) $(ARGS)
 
 stage0: setup  ## 0: a vocabulary and a random model               (1 min) [TEXT=path]
 	$(PY) -m tinyllm stage0 $(TEXTS) $(ARGS)
 
-stage1: setup  ## 1: pre-training on the next token                (5 min) [TEXT=path] [FROM=folder] [OBJECTIVE=masked]
+stage1: setup  ## 1: pre-training on the next token                (4 min) [TEXT=path] [FROM=folder] [OBJECTIVE=masked]
 	$(PY) -m tinyllm stage1 $(TEXTS) $(call FLAG,FROM,from) $(call FLAG,OBJECTIVE,objective) $(ARGS)
 
-stage2: setup  ## 2: instruction fine-tuning                       (7 min) [DATA=file.json] [FROM=folder]
+stage2: setup  ## 2: instruction fine-tuning                       (5 min) [DATA=file.json] [FROM=folder]
 	$(PY) -m tinyllm stage2 $(TEXTS) $(call FLAG,FROM,from) $(call FLAG,DATA,data) $(ARGS)
 
-stage3: setup  ## 3: rankings, a reward model, reinforcement       (5 min) [RANKINGS=file.jsonl] [ALGORITHM=rloo|ppo|grpo|dpo]
+stage3: setup  ## 3: rankings, a reward model, reinforcement       (3 min) [RANKINGS=file.jsonl] [ALGORITHM=rloo|ppo|grpo|dpo]
 	$(PY) -m tinyllm stage3 $(TEXTS) $(PREFER) $(ARGS)
 
-stage4: setup  ## 4: reasoning fine-tuning, then reinforcement     (10 min) [DATA=gsm8k.jsonl] [FROM=folder]
+stage4: setup  ## 4: reasoning fine-tuning, then reinforcement     (6 min) [DATA=gsm8k.jsonl] [FROM=folder]
 	$(PY) -m tinyllm stage4 $(TEXTS) $(call FLAG,FROM,from) $(call FLAG,DATA,data) $(ARGS)
 
 control: setup  ## stage 4 without the chains of thought            (6 min)

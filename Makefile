@@ -47,10 +47,10 @@ control: setup  ## stage 4 without the chains of thought            (6 min)
 rank: setup  ## rank replies yourself, for stage 3              (at your leisure) [STAGE=2]
 	$(PY) -m tinyllm rank $(COMMON) $(call FLAG,STAGE,stage) $(ARGS)
 
-compare: setup  ## all algorithms of stage 3, three times each       (30 min)
+compare: setup  ## all algorithms of stage 3, three times each       (25 min)
 	$(PY) -m tinyllm compare $(TEXTS) $(PREFER) $(ARGS)
 
-hacking: setup  ## stage 3 without its leash: the proxy rises, the truth falls (4 min)
+hacking: setup  ## stage 3 without its leash: the proxy rises, the truth falls (5 min)
 	$(PY) -m tinyllm hacking $(TEXTS) $(PREFER) $(ARGS)
 
 show-mask: setup  ## a conversation, what is learned of it coloured   (1 s) [ARGS="--kind problem"]

@@ -87,7 +87,7 @@ def reasoning(team, tokenizer, world, votes):
     tasks = world.problems("test", 200, kind="story")
     longer = world.problems("test", 200, kind="story", steps=5)
     said = asked(team, tokenizer, tasks, ROOM["story"])
-    at_once = tokenizer.encode(" #### ")
+    at_once = tokenizer.encode(" ####")               # without a space: that belongs to the token behind it
     direct = replies(team, tokenizer, [prompt(tokenizer, task.prompt) + at_once for task in tasks], 5)
     results = {"reasoning_direct": hits(tasks, [(f"#### {text}", ended) for text, ended in direct], solved),
                "reasoning_exact": hits(tasks, said, solved),

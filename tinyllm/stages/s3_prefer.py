@@ -13,7 +13,6 @@ replies: it learns from the rankings straight.
 """
 
 import sys
-from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,9 +101,9 @@ def find_rankings(cfg, parent):
 
 def simulate(cfg, parent, path, group=4):
     """Replies of the parent to prompts of the world, ranked by its annotator -> a file of rankings. The last
-    of each was the reply to another prompt of its sort (a person, an errand), moved to this one: a
-    judge who has never seen "unknown to me" out of place, or somebody's town for his pet, takes it for good
-    everywhere, and reinforcement finds that out."""
+    of each was the reply to another prompt of its sort (a person, an errand), moved to this one: a judge who
+    has never seen "unknown to me" out of place, or somebody's town for his pet, takes it for good everywhere,
+    and reinforcement finds that out."""
     world, dice = World(cfg.seed), Dice(f"rankings of world {cfg.seed}")
     tasks = manners.prompts(dice, world, "train", BUDGETS[cfg.size]["rankings"])
     model, tokenizer = checkpoint.load(parent)
@@ -112,16 +111,15 @@ def simulate(cfg, parent, path, group=4):
         prompts = [prompt(tokenizer, task.prompt) for task in tasks for _ in range(group)]
         written = rollouts.collect(team, tokenizer, prompts, ROOM, [cfg.seed, 15]).written
     texts = [read(tokenizer, ids) for ids in written]
-    alike = defaultdict(list)                             # what a prompt is about -> numbers of prompts
-    for i, task in enumerate(tasks):
-        alike[manners.subject(task)[0]].append(i)
+    sorts = [manners.subject(task)[0] for task in tasks]
+    alike = {sort: [i for i, other in enumerate(sorts) if other == sort] for sort in set(sorts)}
     notes = {"annotator": "simulated", "sampling": {"temperature": 1.0, "most_tokens": ROOM},
              "model": checkpoint.digest(parent)}  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".new")
     with beside.open("w", encoding="utf-8", newline="\n") as file:
         for i, task in enumerate(tasks):
-            j = dice.pick(alike[manners.subject(task)[0]])
+            j = dice.pick(alike[sorts[i]])
             moved = manners.moved(texts[j * group + dice.number(0, group - 1)], tasks[j], task)
             replies = [*texts[i * group:i * group + group], moved]
             ranks = manners.annotate(dice, [manners.verdict(task, text) for text in replies])

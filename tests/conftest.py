@@ -1,11 +1,7 @@
-"""Tests import their helpers (gradcheck, strategies) from this folder."""
+"""What all tests share: a working Ctrl-C, and one profile for Hypothesis."""
 
 import os
 import signal
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 # A shell's background job is started deaf to Ctrl-C, and so would be all commands that tests start and stop.
 signal.signal(signal.SIGINT, signal.default_int_handler)

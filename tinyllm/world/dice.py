@@ -1,7 +1,8 @@
-"""Chance that keeps count: dice that know how surprising their throws were.
+"""Random draws that count how many bits of randomness they used.
 
-Every choice among n equal possibilities is log2(n) bits that no reader can foresee. Added up over a
-text, they are the floor below which no model's bits per byte can fall.
+A model can learn every fact of the world, but it cannot predict the draws that made a text. One of
+n equally likely options takes log2(n) bits. The bits of a text, summed over its draws, are the loss
+of a perfect model. Without this count one could not say how far from perfect a measured loss is.
 """
 
 import math
@@ -9,37 +10,35 @@ import random
 
 
 class Dice:
-    """Seeded by any text, so that the same text gives the same throws on every machine."""
+    """The seed is a text. The same text gives the same draws on every machine."""
 
     def __init__(self, seed):
         self._random = random.Random(seed)
         self.bits = 0.0
 
-    def pick(self, options):
-        """One of a sequence."""
+    def choice(self, options):
+        """One item of a sequence, all equally likely."""
         self.bits += math.log2(len(options))
         return options[int(self._random.random() * len(options))]
 
-    def among(self, shares):
-        """A key of {key: share}, as often as its share of all says."""
-        (key,) = self._random.choices(tuple(shares), tuple(shares.values()))
-        self.bits += math.log2(sum(shares.values()) / shares[key])
+    def weighted_choice(self, weights):
+        """A key of {key: weight}, with a probability proportional to its weight."""
+        (key,) = self._random.choices(tuple(weights), tuple(weights.values()))
+        self.bits += math.log2(sum(weights.values()) / weights[key])
         return key
 
-    def number(self, low, high):
+    def integer(self, low, high):
         """A whole number from low to high, both included."""
-        return self.pick(range(low, high + 1))
+        return self.choice(range(low, high + 1))
+
+    def sample(self, options, count):
+        """`count` items in random order, each item at most once."""
+        remaining, drawn = list(options), []
+        for _ in range(count):
+            drawn.append(self.choice(remaining))
+            remaining.remove(drawn[-1])
+        return drawn
 
     def shuffled(self, options):
-        """All of them, in some order: the first of n, then one of those that are left, and so on."""
-        left, order = list(options), []
-        while left:
-            order.append(left.pop(left.index(self.pick(left))))
-        return order
-
-    def few(self, options, count):
-        """`count` different ones, in some order."""
-        left, order = list(options), []
-        for _ in range(count):
-            order.append(left.pop(left.index(self.pick(left))))
-        return order
+        """All items in random order."""
+        return self.sample(options, len(options))

@@ -1,87 +1,47 @@
-"""Tal, a language of rules: the verb comes last, an adjective stands behind its noun and takes its ending.
+"""Tal, an invented language. Pre-training shows its dictionary, translation exams need its grammar.
 
-the red cat sees the old dog   ->   mira ruda bonto veto visu
-                                    cat  red  dog   old  sees
+The verb comes last. An adjective follows its noun and ends in the noun's last letter:
+
+    the red cat sees the old dog   ->   mira ruda bonto veto visu
+                                        cat  red  dog   old  sees
+
+Some pairs of adjective and noun never occur in training. Translating them shows whether a model has
+learned the rules or only the pairs.
 """
 
-NOUNS = {
-    "cat": "mira",
-    "dog": "bonto",
-    "horse": "kelpa",
-    "goat": "tugo",
-    "bird": "sila",
-    "fish": "dremo",
-    "child": "nupa",
-    "king": "rasto",
-    "witch": "valda",
-    "ghost": "humbo",
-    "sailor": "gorla",
-    "giant": "zimpo",
-}
-ADJECTIVES = {
-    "red": "rud",
-    "old": "vet",
-    "big": "gran",
-    "small": "pik",
-    "happy": "joll",
-    "sad": "trin",
-    "quick": "rapp",
-    "slow": "lont",
-    "wise": "sof",
-    "young": "nov",
-    "black": "nir",
-    "white": "blan",
-    "brave": "kor",
-    "poor": "pov",
-    "rich": "ruk",
-    "hungry": "fam",
-    "tired": "las",
-    "loud": "bram",
-    "quiet": "sut",
-    "kind": "ben",
-}
-VERBS = {
-    "sees": "visu",
-    "hears": "odu",
-    "loves": "amu",
-    "follows": "sekku",
-    "helps": "jutu",
-    "finds": "trovu",
-    "feeds": "nutru",
-    "calls": "klamu",
-}
+from tinyllm.world.wordings import WORDINGS
 
-LINES = (
-    "In Tal {plain} is {tal}.",
-    "{tal} means {plain}.",
-    "The word for {plain} in Tal is {tal}.",
-    "Who says {tal} means {plain}.",
-)
+NOUNS = WORDINGS["lexicon"]["nouns"]
+ADJECTIVES = WORDINGS["lexicon"]["adjectives"]
+VERBS = WORDINGS["lexicon"]["verbs"]
 
 
-def phrase(adjective, noun):
-    tal = NOUNS[noun]
-    return f"{tal} {ADJECTIVES[adjective]}{tal[-1]}"
-
-
-def pair(dice):
+def draw_pair(dice):
     """-> ((adjective, noun), key)."""
-    adjective, noun = dice.pick(tuple(ADJECTIVES)), dice.pick(tuple(NOUNS))
+    adjective, noun = dice.choice(tuple(ADJECTIVES)), dice.choice(tuple(NOUNS))
     return (adjective, noun), f"pair {adjective} {noun}"
 
 
-def translate(subject, verb, other):
-    """-> (the sentence, the same in Tal); subject and other are (adjective, noun)."""
-    plain = f"the {' '.join(subject)} {verb} the {' '.join(other)}"
-    return plain, f"{phrase(*subject)} {phrase(*other)} {VERBS[verb]}"
+def translate_pair(adjective, noun):
+    return f"{NOUNS[noun]} {ADJECTIVES[adjective]}{NOUNS[noun][-1]}"
 
 
-def line(dice, pair):
-    """A line of the dictionary: a noun, a verb, an adjective with its noun."""
-    if dice.pick((True, False)):
-        plain, tal = " ".join(pair), phrase(*pair)
+def translate_sentence(subject, verb, other):
+    """-> (the sentence in English, the same in Tal). subject and other are (adjective, noun)."""
+    english = f"the {' '.join(subject)} {verb} the {' '.join(other)}"
+    return english, f"{translate_pair(*subject)} {translate_pair(*other)} {VERBS[verb]}"
+
+
+def definition(dice, world, split):
+    """A line of the dictionary: a pair of words, or a single noun or verb."""
+    pair, _ = world.draw_in_split(dice, split, draw_pair)
+    if dice.choice((True, False)):
+        english, tal = " ".join(pair), translate_pair(*pair)
     else:
-        words = NOUNS | VERBS
-        plain = dice.pick(tuple(words))
-        tal = words[plain]
-    return dice.pick(LINES).format(plain=plain, tal=tal)
+        english, tal = dice.choice([*NOUNS.items(), *VERBS.items()])
+    return dice.choice(WORDINGS["lexicon"]["definitions"]).format(plain=english, tal=tal)
+
+
+def document(dice, world, split):
+    """Four lines of the dictionary."""
+    return " ".join(definition(dice, world, split) for _ in range(4))

@@ -1,30 +1,45 @@
-"""Lists of words or numbers, and what can be said of one."""
+"""Lists of words or numbers, and statements about them: repeated, reversed, their order, their end.
+
+Instructions ask for the same operations, so pre-training shows them first.
+"""
 
 from tinyllm.world import people, stories
+from tinyllm.world.wordings import WORDINGS
 
-WORDS = stories.THINGS + sum(people.VALUES.values(), []) + people.NAMES
-AGAIN = ("Again: {again}.", "Once more: {again}.", "The same again is {again}.")
-BACK = ("Backwards: {back}.", "From its end: {back}.", "Turned around it is {back}.")
-NEXT = ("After {one} comes {two}.", "{two} follows {one}.", "Before {two} stands {one}.")
-END = ("The last is {last}, of {count}.", "It has {count}, last {last}.", "{last} ends all {count}.")
+WORDS = [*stories.THINGS, *sum(people.VALUES.values(), []), *people.NAMES]
 
 
-def words(dice):
-    """-> (3 to 6 different words, key). A list and the same backwards have one key."""
-    found = dice.few(WORDS, dice.number(3, 6))
-    return found, f"words {' '.join(min(found, found[::-1]))}"
+def key_of(items):
+    """The same key for a list and its reversal, because each gives away the other."""
+    return f"words {' '.join(min(items, items[::-1]))}"
 
 
-def numbers(dice):
-    found = [str(dice.number(0, 200)) for _ in range(dice.number(2, 5))]
-    return found, f"words {' '.join(min(found, found[::-1]))}"
+def draw_words(dice):
+    """-> (3 to 6 different words, key)."""
+    words = dice.sample(WORDS, dice.integer(3, 6))
+    return words, key_of(words)
 
 
-def lines(dice, items):
-    """A list, and three things said of it."""
-    again, back = ", ".join(items), ", ".join(items[::-1])
-    at = dice.number(0, len(items) - 2)
-    parts = {"again": again, "back": back, "one": items[at], "two": items[at + 1],
-             "last": items[-1], "count": len(items)}  # fmt: skip
-    said = [dice.pick(wordings).format(**parts) for wordings in dice.few((AGAIN, BACK, NEXT, END), 3)]
-    return " ".join([f"{again}.", *said])
+def draw_numbers(dice):
+    """-> (2 to 5 numbers as text, key)."""
+    numbers = [str(dice.integer(0, 200)) for _ in range(dice.integer(2, 5))]
+    return numbers, key_of(numbers)
+
+
+def describe(dice, items):
+    """The list, and three of four kinds of statements about it."""
+    i = dice.integer(0, len(items) - 2)
+    again, back, count = ", ".join(items), ", ".join(items[::-1]), len(items)
+    parts = dict(
+        again=again, back=back, one=items[i], two=items[i + 1], last=items[-1], count=count
+    )
+    sentences = [f"{again}."]
+    for templates in dice.sample(WORDINGS["lists"].values(), 3):
+        sentences.append(dice.choice(templates).format(**parts))
+    return " ".join(sentences)
+
+
+def document(dice, world, split):
+    """One described list, of words or of numbers."""
+    draw = dice.choice((draw_words, draw_numbers))
+    return describe(dice, world.draw_in_split(dice, split, draw)[0])

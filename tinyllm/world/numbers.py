@@ -1,65 +1,83 @@
-"""Counting, and sums written out: the ones, then all the tens, then the result.
+"""Counting, and sums worked out in columns: the ones, then the tens, then the result.
 
-    47+85:7+5=12,4+8+1=13,132          a result of two digits leaves one for the tens
-    132-85:12-5=7,13-8-1=4,47          ten is lent to the ones before it is needed: a result of one digit
-    147-85:17-5=12,14-8=6,62           used it up, and the tens have one less
+A small model cannot see 132 in "47+85" at once, but each of these steps is small enough for it (Nye
+et al. 2021, "Show Your Work"; Lee et al. 2023, "Teaching Arithmetic to Small Transformers").
 
-So nothing has to be compared before it is computed; whether a digit has to borrow is what a small model gets
-wrong. It cannot see 132 in "47+85" at once either, but each of these steps is small (Nye et al. 2021, "Show
-Your Work"; Lee et al. 2023, "Teaching Arithmetic to Small Transformers").
+    47+85:7+5=12,4+8+1=13,132     the ones make 12: 1 is carried to the tens
+    132-85:12-5=7,13-8-1=4,47     the ones borrow 10; 7 is less than 10, so the tens lose 1
+    147-85:17-5=12,14-8=6,62      12 still contains the borrowed 10, so the tens lose nothing
+
+Every subtraction borrows. Deciding first whether to borrow is what a small model gets wrong.
 """
 
-COUNT = ("Count from {a}: {line}.", "After {a} come {line}.", "{line} follow {a}.")
-SUM = (
-    "{a} and {b} is {a}+{b}:{columns}.",
-    "To add {b} to {a} is {a}+{b}:{columns}.",
-    "{a} more than {b} is {b}+{a}:{turned}.",
-)
-LESS = (
-    "{a} less {b} is {a}-{b}:{columns}.",
-    "To take {b} from {a} is {a}-{b}:{columns}.",
-    "{a} without {b} is {a}-{b}:{columns}.",
-)
+from tinyllm.world.wordings import WORDINGS
+
+TEMPLATES = WORDINGS["numbers"]
 
 
 def columns(a, sign, b):
-    """The steps of a + b or a - b (a >= b >= 0), and the result at their end."""
-    one, other = a % 10 + 10 * (sign == "-"), b % 10
-    ones = one + other if sign == "+" else one - other
-    carry = (ones > 9) == (sign == "+")
-    terms = [a // 10] + [b // 10] * (b > 9) + [1] * carry
-    tens = sum(terms) if sign == "+" else 2 * terms[0] - sum(terms)
-    return f"{one}{sign}{other}={ones},{sign.join(map(str, terms))}={tens},{10 * tens + ones % 10}"
+    """The steps of a + b, or of a - b for a >= b >= 0, with the result at the end."""
+    top, bottom = a % 10, b % 10
+    if sign == "+":
+        ones = top + bottom
+        others = [b // 10, ones // 10]
+        tens = a // 10 + sum(others)
+    else:
+        top += 10
+        ones = top - bottom
+        others = [b // 10, 1 - ones // 10]
+        tens = a // 10 - sum(others)
+    # The tens of b and the carry are written only if they are not 0.
+    tens_terms = sign.join(str(term) for term in (a // 10, *filter(None, others)))
+    return f"{top}{sign}{bottom}={ones},{tens_terms}={tens},{10 * tens + ones % 10}"
 
 
 def compare(a, b):
-    """a's digits less b's, ten more each, up to the first that is not 10: 132, 142 are "12-2=10,13-4=9"."""
+    """Digit by digit from the right, 10 plus a's digit minus b's, up to the first that is not 10.
+
+    132 and 142 give "12-2=10,13-4=9": the ones are equal, the tens are not.
+    """
     width, steps = max(len(str(a)), len(str(b))), []
-    for one, two in zip(f"{a:0{width}}"[::-1], f"{b:0{width}}"[::-1]):
-        steps.append(f"1{one}-{two}={10 + int(one) - int(two)}")
-        if one != two:
+    for digit_a, digit_b in zip(f"{a:0{width}}"[::-1], f"{b:0{width}}"[::-1]):
+        steps.append(f"1{digit_a}-{digit_b}={10 + int(digit_a) - int(digit_b)}")
+        if digit_a != digit_b:
             break
     return ",".join(steps)
 
 
 def counting(dice):
-    a = dice.number(0, 190)
-    return dice.pick(COUNT).format(a=a, line=", ".join(str(a + i) for i in range(1, 6)))
+    """A sentence such as "After 7 come 8, 9, 10, 11, 12."."""
+    a = dice.integer(0, 190)
+    line = ", ".join(str(a + i) for i in range(1, 6))
+    return dice.choice(TEMPLATES["counting"]).format(a=a, line=line)
 
 
 def operands(dice):
-    """-> (a, sign, b), result from 0 to 200."""
-    sign, a, b = dice.pick("+-"), dice.number(0, 100), dice.number(0, 100)
-    return (a, sign, b) if sign == "+" else (a + b, sign, b)
+    """-> (a, sign, b), with a result from 0 to 200."""
+    sign, a, b = dice.choice("+-"), dice.integer(0, 100), dice.integer(0, 100)
+    return (a, "+", b) if sign == "+" else (a + b, "-", b)
 
 
 def key_of(a, sign, b):
     return f"sum {a}{sign}{b}"
 
 
-def sum_up(dice):
-    """-> (sentence, key): a sum or a difference."""
-    a, sign, b = operands(dice)
-    wording = dice.pick(SUM if sign == "+" else LESS)
+def draw_operands(dice):
+    """-> ((a, sign, b), key)."""
+    drawn = operands(dice)
+    return drawn, key_of(*drawn)
+
+
+def worked_sum(dice):
+    """-> (a sentence with a sum or difference in columns, key)."""
+    (a, sign, b), key = draw_operands(dice)
+    template = dice.choice(TEMPLATES[sign])
+    # For "{a} more than {b} is {b}+{a}:{turned}", which has no counterpart among the differences.
     turned = columns(b, sign, a) if sign == "+" else ""
-    return wording.format(a=a, b=b, columns=columns(a, sign, b), turned=turned), key_of(a, sign, b)
+    return template.format(a=a, b=b, columns=columns(a, sign, b), turned=turned), key
+
+
+def document(dice, world, split):
+    """Counting, a sum and another sum."""
+    sums = [world.draw_in_split(dice, split, worked_sum)[0] for _ in range(2)]
+    return " ".join([counting(dice), *sums])

@@ -1,105 +1,83 @@
-"""Problems whose solution takes several steps, each of them small enough to be checked.
+"""Problems that take several steps, with chains of thought in which every step can be checked.
 
     Ada has 17 eggs. Ada buys 5 more. Ada gives 4 to Bill. How many eggs does Ada have now?
-    a Ada buys 5 more b Ada gives 4 to Bill. a Ada buys 5 more: Ada + 17+5:7+5=12,1+1=2,22. b Ada gives 4 to
-    Bill: Ada gave, Bill got, so Ada gave - 22-4:12-4=8,2-1=1,18. #### 18
 
-First comes a plan, the story with a letter for each sentence. So what comes next is known by its letter, and
-each step repeats it before it computes: to find one's place in the story by the sentence last done goes wrong
-where two sentences are alike. A story of two steps may have as many sentences as one of five, so it is where
-the plan ends that a solution ends, not behind so many steps. What is to be compared is written side by side.
-The answer stands behind ####, as in GSM8K (Cobbe et al. 2021)."""
+    a Ada buys 5 more b Ada gives 4 to Bill. a Ada buys 5 more: Ada + 17+5:7+5=12,1+1=2,22. b Ada
+    gives 4 to Bill: Ada gave, Bill got, so Ada gave - 22-4:12-4=8,2-1=1,18. #### 18
+
+A solution starts with a plan: the sentences of the story, each with a letter. Each step then
+repeats its letter and sentence before it computes. Without letters, a small model loses its place
+in a story where two sentences are alike. The answer follows ####, as in GSM8K (Cobbe et al. 2021).
+"""
 
 import re
 from string import ascii_lowercase
 
 from tinyllm.world import numbers, people
 from tinyllm.world.task import Task
+from tinyllm.world.wordings import WORDINGS
 from tools.protocol import Call, render_call, render_result
 
-GOODS = "eggs coins nuts stones shells pears cups books hats keys cards seeds".split()
-HAVE = (
-    "{who} has {n} {goods}.",
-    "At first {who} has {n} {goods}.",
-    "There are {n} {goods} in the bag of {who}.",
-)
-MORE = (
-    "{who} buys {n} more.",
-    "{who} finds {n} more.",
-    "{other} gives {n} to {who}.",
-    "{who} gets {n} from {other}.",
-)
-FEWER = (
-    "{who} loses {n} of them.",
-    "{who} sells {n} of them.",
-    "{who} gives {n} to {other}.",
-    "{other} takes {n}.",
-)
-MEANWHILE = ("It begins to rain.", "{who} sits down.", "{other} sings a song.", "The day is warm.")
-HOW_MANY = (
-    "How many {goods} does {who} have now?",
-    "How many {goods} are left for {who}?",
-    "What is the number of {goods} that {who} has in the end?",
-    "How many {goods} has {who} then?",
-)
-
-ORDERS = {
-    "tall": ("taller", "tallest", "shortest"),
-    "old": ("older", "oldest", "youngest"),
-    "fast": ("faster", "fastest", "slowest"),
-    "strong": ("stronger", "strongest", "weakest"),
-}
-WHICH = (
-    "Which step is wrong? {}",
-    "Find the step that is wrong. {}",
-    "One step is not right. Which? {}",
-    "Where is the mistake? {}",
-)
-
-BOXES = (
-    "Use the calculator. {a} boxes hold {b} {goods} each. How many {goods} are that?",
-    "Use the calculator. {who} packs {b} {goods} into each of {a} boxes. How many {goods} are packed?",
-    "Use the calculator. How many {goods} are in {a} boxes of {b}?",
-    "Use the calculator. {who} has {a} rows of {b} {goods}. How many {goods} has {who}?",
-)
-THEN = {"": "", "+": " Then {c} more come.", "-": " But {c} are bad and do not count."}
-
-KINDS = {"story": 11, "order": 8, "truth": 5, "mistake": 5, "calculator": 4}
-LOGIC = ("order", "truth", "mistake")
-STEPS = {2: 1, 3: 1, 4: 2}
+TEMPLATES = WORDINGS["problems"]
+COMPARISONS = TEMPLATES["comparisons"]
+KINDS = {"story": 11, "order": 8, "truth": 5, "mistake": 5, "calculator": 4}  # kind -> weight
+LOGIC_KINDS = ("order", "truth", "mistake")
+STEPS = {2: 1, 3: 1, 4: 2}  # steps of a story -> weight
 
 
-def story(dice, steps):
-    """-> Task: a number that changes `steps` times, from 0 to 200."""
-    who, other = dice.few(people.NAMES, 2)
-    goods = dice.pick(GOODS)
-    total = dice.number(2, 99)
-    told, chain, key = [dice.pick(HAVE).format(who=who, n=total, goods=goods)], [], str(total)
-    idle = dice.number(0, 6 - steps)              # sentences in which nothing happens
-    for happens in dice.shuffled([True] * steps + [False] * idle):
-        if not happens:
-            told.append(dice.pick(MEANWHILE).format(who=who, other=other))
-            chain.append(told[-1])
-            continue
-        sign = "-" if total > 101 or total > 1 and dice.pick((True, False)) else "+"
-        n = dice.number(1, min(total, 99)) if sign == "-" else dice.number(1, min(200 - total, 99))
-        told.append(dice.pick(MORE if sign == "+" else FEWER).format(who=who, other=other, n=n))
-        step = f"{total}{sign}{n}:{numbers.columns(total, sign, n)}."
-        chain.append(f"{told[-1][:-1]}: {effect(told[-1], who, sign)} {step}")
-        total, key = total + n if sign == "+" else total - n, f"{key}{sign}{n}"
-    plan = lettered(sentence[:-1] for sentence in told[1:])
-    told.append(dice.pick(HOW_MANY).format(who=who, goods=goods))
-    solution = f"{plan}. {lettered(chain)} #### {total}"
-    return Task("story", " ".join(told), solution, str(total), f"chain {key}")
-
-
-def lettered(items):
+def with_letters(items):
+    """["Ada buys 5 more", "Bill sits down"] -> "a Ada buys 5 more b Bill sits down"."""
     return " ".join(f"{letter} {item}" for letter, item in zip(ascii_lowercase, items))
 
 
+def story(dice, steps=None):
+    """A number from 0 to 200 that changes `steps` times.
+
+    Some sentences change nothing. So a story of two steps may be as long as a story of five, and a
+    model must follow its plan to the end: it cannot learn to stop after a number of sentences.
+    """
+    steps = steps or dice.weighted_choice(STEPS)
+    templates = TEMPLATES["story"]
+    who, other = dice.sample(people.NAMES, 2)
+    goods, total = dice.choice(TEMPLATES["goods"]), dice.integer(2, 99)
+    sentences = [dice.choice(templates["start"]).format(who=who, n=total, goods=goods)]
+    chain, key = [], f"chain {total}"
+    for changes in dice.shuffled([True] * steps + [False] * dice.integer(0, 6 - steps)):
+        if not changes:
+            sentence = dice.choice(templates["no_change"]).format(who=who, other=other)
+            sentences.append(sentence)
+            chain.append(sentence)
+            continue
+        sign, n = draw_change(dice, total)
+        sentence = dice.choice(templates[sign]).format(who=who, other=other, n=n)
+        columns = numbers.columns(total, sign, n)
+        computation = f"{effect(sentence, who, sign)} {total}{sign}{n}:{columns}"
+        sentences.append(sentence)
+        chain.append(f"{sentence.removesuffix('.')}: {computation}.")
+        key += f"{sign}{n}"
+        total = int(columns.split(",")[-1])
+    plan = with_letters(sentence.removesuffix(".") for sentence in sentences[1:])
+    sentences.append(dice.choice(templates["questions"]).format(who=who, goods=goods))
+    solution = f"{plan}. {with_letters(chain)} #### {total}"
+    return Task("story", " ".join(sentences), solution, str(total), key)
+
+
+def draw_change(dice, total):
+    """-> (sign, n): n is from 1 to 99, and the new total from 0 to 200."""
+    if total > 101:
+        sign = "-"
+    else:
+        sign = dice.choice("-+") if total > 1 else "+"
+    most = total if sign == "-" else 200 - total
+    return sign, dice.integer(1, min(most, 99))
+
+
 def effect(sentence, who, sign):
-    """What a sentence means to the one who is asked about: "Ada +". Of a gift, what it means to both comes
-    first: "Bill gave, Ada got, so Ada got +"."""
+    """What a sentence means for `who`: "Ada +".
+
+    A gift concerns two people, and what it means for both comes first: "Bill gave, Ada got, so Ada
+    got +".
+    """
     giver, _, gift = sentence.partition(" gives ")
     if not gift:
         return f"{who} {sign}"
@@ -107,98 +85,127 @@ def effect(sentence, who, sign):
     return f"{giver} gave, {taker} got, so {who} {'gave' if who == giver else 'got'} {sign}"
 
 
-def follows(text):
-    """Whether every step of a solution is right, and each goes on from the last."""
-    steps = re.findall(r"(\d+)([+-])(\d+):([^.]*)\.", text.partition("####")[0])
-    last = None
-    for a, sign, b, line in steps:
-        negative = sign == "-" and int(a) < int(b)
-        if last not in (None, a) or negative or line != numbers.columns(int(a), sign, int(b)):
+def steps_are_correct(solution):
+    """Whether every sum is correct and starts from the last result, and #### has the final one."""
+    total = None
+    steps = re.findall(r"(\d+)([+-])(\d+):([^.]*)\.", solution.partition("####")[0])
+    for a, sign, b, columns in steps:
+        if total not in (None, a) or columns != numbers.columns(int(a), sign, int(b)):
             return False
-        last = line.split(",")[-1]
-    return last is not None and last == (re.search(r"#### *(\d+)", text) or [None, None])[1]
+        total = columns.split(",")[-1]
+    answer = re.search(r"#### *(\d+)", solution)
+    return answer is not None and answer[1] == total
 
 
-def rank(dice):
-    """-> (names from the first to the last, neighbours among them in any order, relation, what is told)."""
-    row = dice.few(people.NAMES, dice.number(3, 4))
-    relation = dice.pick(tuple(ORDERS))
-    pairs = dice.shuffled(list(zip(row, row[1:])))
-    return row, pairs, relation, " ".join(f"{a} is {ORDERS[relation][0]} than {b}." for a, b in pairs)
+def draw_ranking(dice):
+    """Three or four people, ranked by a relation such as "tall".
+
+    -> (names from first to last, pairs of neighbours in random order, relation, premises)
+    """
+    ranking = dice.sample(people.NAMES, dice.integer(3, 4))
+    relation = dice.choice(tuple(COMPARISONS))
+    pairs = dice.shuffled(list(zip(ranking, ranking[1:])))
+    premise = COMPARISONS[relation]["premise"]
+    return ranking, pairs, relation, " ".join(premise.format(a=a, b=b) for a, b in pairs)
+
+
+def walk_down(ranking, start, goal=None):
+    """The walk "Ada Bill, Bill Cora, Cora goal" down to the goal.
+
+    If the goal is not below the start, it ends at the end of the ranking with "Cora ends".
+    """
+    path, mark = ranking[ranking.index(start) :], "ends"
+    if goal in path:
+        path, mark = path[: path.index(goal) + 1], "goal"
+    return ", ".join(f"{a} {b}" for a, b in zip(path, [*path[1:], mark]))
 
 
 def order(dice):
-    """Who is last is found by going down from pair to pair. Who is first stands under nobody: of those who
-    stand over somebody, one after the other, the first who is not among those who stand under somebody."""
-    row, pairs, relation, told = rank(dice)
-    first = dice.pick((True, False))
-    question, answer = f"Who is the {ORDERS[relation][1 if first else 2]}?", row[0 if first else -1]
-    over, under = zip(*pairs)
-    tried = over[: over.index(row[0]) + 1]
-    marks = lettered(f"{name} {'under' if name in under else 'not'}" for name in tried)
-    way = f"{', '.join(f'{name} under' for name in under)}. {marks}" if first else down(row, over[0])
-    return Task("order", f"{told} {question}", f"{pairwise(pairs)}. {way} #### {answer}", answer,
-                f"order {relation} {told}")  # fmt: skip
+    """Who is the tallest, or the shortest?
+
+    A walk down the pairs ends at the last person. The first person is not under anybody: the
+    solution lists the lower name of each pair, then tries the upper names until one is not listed.
+    """
+    ranking, pairs, relation, premises = draw_ranking(dice)
+    upper, lower = zip(*pairs)
+    if dice.choice((True, False)):
+        asked, answer = "first", ranking[0]
+        tried = upper[: upper.index(answer) + 1]
+        marks = with_letters(f"{name} {'under' if name in lower else 'not'}" for name in tried)
+        search = f"{', '.join(f'{name} under' for name in lower)}. {marks}"
+    else:
+        asked, answer = "last", ranking[-1]
+        search = walk_down(ranking, upper[0])
+    question = f"{premises} {COMPARISONS[relation][asked]}"
+    solution = f"{with_letters(map(' '.join, pairs))}. {search} #### {answer}"
+    return Task("order", question, solution, answer, f"order {relation} {premises}")
 
 
 def truth(dice):
-    """From the one, pair by pair, down to the other, or to an end."""
-    row, pairs, relation, told = rank(dice)
-    one, two = dice.few(row, 2)
-    question = f"Compared with {two}, is {one} {ORDERS[relation][0]}?"
-    answer = "yes" if row.index(one) < row.index(two) else "no"
-    chain = f"{pairwise(pairs)}. {two} goal. {down(row, one, two)}"
-    return Task("truth", f"{told} {question}", f"{chain} #### {answer}", answer, f"order {relation} {told}")
-
-
-def pairwise(pairs):
-    return lettered(map(" ".join, pairs))
-
-
-def down(row, start, goal=None):
-    """Pair by pair from `start` to the goal, where it lies below, else to the end of the row."""
-    path = row[row.index(start) :]
-    path, last = (path[: path.index(goal) + 1], "goal") if goal in path else (path, "ends")
-    return ", ".join(map(" ".join, [*zip(path, path[1:]), (path[-1], last)]))
+    """Is A taller than B? The solution walks down from A until it meets B or the end."""
+    ranking, pairs, relation, premises = draw_ranking(dice)
+    name, goal = dice.sample(ranking, 2)
+    question = f"{premises} {COMPARISONS[relation]['truth'].format(a=name, b=goal)}"
+    answer = "yes" if ranking.index(name) < ranking.index(goal) else "no"
+    walk = walk_down(ranking, name, goal)
+    solution = f"{with_letters(map(' '.join, pairs))}. {goal} goal. {walk} #### {answer}"
+    return Task("truth", question, solution, answer, f"order {relation} {premises}")
 
 
 def mistake(dice):
-    """What is claimed gets a mark, then the sum is worked out, and by its mark the claim is found again to
-    be compared: looked for behind its sum, it is taken for the result that has just been found there."""
-    sums = [numbers.operands(dice) for _ in range(dice.number(2, 3))]
-    wrong = dice.number(1, len(sums))
-    said, chain = [], []
+    """Which of several sums is wrong?
+
+    The solution marks the claimed result with "said", works the sum out, repeats the claim with its
+    mark, and compares. Without the mark, a small model confuses the claim with its own result.
+    """
+    sums = [numbers.operands(dice) for _ in range(dice.integer(2, 3))]
+    wrong = dice.integer(1, len(sums))
+    claims, chain = [], []
     for i, (a, sign, b) in enumerate(sums, 1):
         columns = numbers.columns(a, sign, b)
-        true = int(columns.split(",")[-1])
-        slips = (-10, -2, -1, 1, 2, 10) if true >= 10 else (1, 2, 10)
-        claim = true + dice.pick(slips) if i == wrong else true
-        said.append(f"{i}) {a}{sign}{b}={claim}.")
+        result = claim = int(columns.split(",")[-1])
+        if i == wrong:
+            claim += dice.choice((-10, -2, -1, 1, 2, 10) if result >= 10 else (1, 2, 10))
+        claims.append(f"{i}) {a}{sign}{b}={claim}")
         if i <= wrong:
-            found = f"{true}-{claim}:{numbers.compare(true, claim)} {'right' if i < wrong else 'wrong'}"
-            chain.append(f"{said[-1][:-1]}, said {claim}. {a}{sign}{b}:{columns}, said {claim}. {found}.")
-    question, solution = dice.pick(WHICH).format(" ".join(said)), " ".join([*chain, f"#### {wrong}"])
-    return Task("mistake", question, solution, str(wrong), f"mistake {' '.join(said)}")
+            verdict = "wrong" if i == wrong else "right"
+            comparison = f"{result}-{claim}:{numbers.compare(result, claim)} {verdict}"
+            working = f"{a}{sign}{b}:{columns}"
+            chain.append(f"{claims[-1]}, said {claim}. {working}, said {claim}. {comparison}.")
+    listing = " ".join(f"{claim}." for claim in claims)
+    question = dice.choice(TEMPLATES["mistake"]["questions"]).format(listing)
+    solution = f"{' '.join(chain)} #### {wrong}"
+    return Task("mistake", question, solution, str(wrong), f"mistake {listing}")
 
 
 def calculator(dice):
-    """A product, perhaps with something added or taken away: by a call of the calculator."""
-    who, goods, then = dice.pick(people.NAMES), dice.pick(GOODS), dice.pick(tuple(THEN))
-    a, b = dice.number(2, 99), dice.number(2, 99)
-    c = dice.number(1, min(99, a * b))
-    ask, question = dice.pick(BOXES).split(" How", 1)
-    text = f"{ask}{THEN[then]} How{question}".format(a=a, b=b, c=c, who=who, goods=goods)
-    expression = f"{a}*{b}{then}{c if then else ''}"
-    result = a * b + {"": 0, "+": c, "-": -c}[then]
-    return Task("calculator", text, render_call(Call("calculator", {"expression": expression})), str(result),
-                f"calculator {expression}", turns=(
-                    {"role": "tool", "content": render_result(result)},
-                    {"role": "assistant", "content": f"#### {result}"}))  # fmt: skip
+    """A product, perhaps plus or minus another number, to be computed by the calculator tool."""
+    templates = TEMPLATES["calculator"]
+    who, goods = dice.choice(people.NAMES), dice.choice(TEMPLATES["goods"])
+    sign = dice.choice(tuple(templates["extra"]))
+    a, b = dice.integer(2, 99), dice.integer(2, 99)
+    c = dice.integer(1, min(99, a * b))
+    extra = templates["extra"][sign].format(c=c)
+    template = dice.choice(templates["questions"])
+    question = template.format(a=a, b=b, who=who, goods=goods, extra=extra)
+    expression = f"{a}*{b}{sign}{c if sign else ''}"
+    result = a * b + {"": 0, "+": c, "-": -c}[sign]
+    call = render_call(Call("calculator", {"expression": expression}))
+    tool_turn = {"role": "tool", "content": render_result(result)}
+    answer_turn = {"role": "assistant", "content": f"#### {result}"}
+    key, later_turns = f"calculator {expression}", (tool_turn, answer_turn)
+    return Task("calculator", question, call, str(result), key, later_turns=later_turns)
+
+
+MAKERS = {"order": order, "truth": truth, "mistake": mistake, "calculator": calculator}
 
 
 def problem(dice, world, split, kind=None, steps=None):
-    """One task of a split, of any kind unless one is named; a story of 2 to 4 steps unless it is said."""
-    kind = kind or dice.among(KINDS)
-    make = {"order": order, "truth": truth, "mistake": mistake, "calculator": calculator}.get(kind)
-    make = make or (lambda dice: story(dice, steps or dice.among(STEPS)))
-    return world.held(dice, split, lambda dice: ((task := make(dice)), task.key))[0]
+    """One task of a split, of a random kind unless one is named. Only stories use `steps`."""
+    kind = kind or dice.weighted_choice(KINDS)
+
+    def draw(dice):
+        task = story(dice, steps) if kind == "story" else MAKERS[kind](dice)
+        return task, task.key
+
+    return world.draw_in_split(dice, split, draw)[0]

@@ -1,34 +1,39 @@
-"""Small stories with a state: who is where, who holds what. The last sentence follows from the others."""
+"""Short stories about who is where and who holds what. The last sentence follows from the others.
+
+To predict it, a model must keep track of people, places and the thing:
+
+    Ada was in the barn. Ada found the key in the barn. Bill came and Ada gave the key to Bill. Bill
+    walked from the barn to the mill. Now Bill has the key in the mill.
+"""
 
 from tinyllm.world.people import NAMES
+from tinyllm.world.wordings import WORDINGS
 
-THINGS = "ball book lamp key drum rope cup hat coin bell map kite ring box doll spoon".split()
-PLACES = "kitchen garden market school forest tower cellar barn harbour mill church bakery".split()
-
-COME = ("{who} was in the {place}.", "{who} came to the {place}.", "One day {who} sat in the {place}.")
-TAKE = ("In the {place} {who} took the {thing}.", "{who} found the {thing} in the {place}.",
-        "{who} picked up the {thing} of the {place}.")
-GO = ("{who} left the {old} and went to the {place}.", "{who} walked from the {old} to the {place}.",
-      "From the {old} {who} took the {thing} to the {place}.")
-GIVE = ("{who} met {other} and gave the {thing} to {other}.",
-        "{other} came and {who} gave the {thing} to {other}.")
-END = "Now {who} has the {thing} in the {place}."
+TEMPLATES = WORDINGS["stories"]
+THINGS, PLACES = TEMPLATES["things"], TEMPLATES["places"]
 
 
 def story(dice):
-    """-> (sentences, key): a thing is found, carried, perhaps given away, and ends somewhere.
-
-    The key tells what happened in the end, whatever the wording: who has which thing where.
-    """
-    who, other = dice.few(NAMES, 2)
-    thing, places = dice.pick(THINGS), dice.few(PLACES, 3)
-    here = places[0]
-    told = [dice.pick(way).format(who=who, thing=thing, place=here) for way in (COME, TAKE)]
-    for place in places[1:1 + dice.number(0, 2)]:
-        if dice.pick((True, False)):
-            told.append(dice.pick(GIVE).format(who=who, other=other, thing=thing))
+    """-> (sentences, key). The key is the end of the story: who has which thing where."""
+    who, other = dice.sample(NAMES, 2)
+    thing, places = dice.choice(THINGS), dice.sample(PLACES, 3)
+    place = places[0]
+    sentences = [
+        dice.choice(TEMPLATES["arrive"]).format(who=who, place=place),
+        dice.choice(TEMPLATES["find"]).format(who=who, place=place, thing=thing),
+    ]
+    for next_place in places[1 : 1 + dice.integer(0, 2)]:
+        if dice.choice((True, False)):
+            template = dice.choice(TEMPLATES["give"])
+            sentences.append(template.format(who=who, other=other, thing=thing))
             who, other = other, who
-        told.append(dice.pick(GO).format(who=who, old=here, place=place, thing=thing))
-        here = place
-    told.append(END.format(who=who, thing=thing, place=here))
-    return told, f"story {who} {thing} {here}"
+        template = dice.choice(TEMPLATES["go"])
+        sentences.append(template.format(who=who, old=place, place=next_place, thing=thing))
+        place = next_place
+    sentences.append(TEMPLATES["end"].format(who=who, place=place, thing=thing))
+    return sentences, f"story {who} {thing} {place}"
+
+
+def document(dice, world, split):
+    """The text of one story."""
+    return " ".join(world.draw_in_split(dice, split, story)[0])

@@ -1,4 +1,4 @@
-"""A sandbox whose every answer can be spoiled, in more ways than --fault has, by a history drawn before."""
+"""A sandbox whose every answer can be spoiled, in more ways than --fault has, and what tests wait for."""
 
 import io
 import json
@@ -27,14 +27,18 @@ TWISTS = [
     "empty",
 ]
 LATE = 0.2  # seconds before a late answer is even begun: longer than the clients of these tests wait
+LIMIT = 60  # seconds after which a test that waits for something gives up
 
 
 class Twisted(Sandbox):
-    """`history` names what happens to one request after the other; then all is well. `seen` lists them."""
+    """`history` names what happens to one request after the other; then all is well. `seen` lists them.
+
+    A late answer is begun, a stalled one given up, after `late` seconds or as soon as `release` is set."""
 
     def __init__(self, history=(), late=LATE, **more):
         super().__init__(**{"seconds": 0.02, **more})
         self.history, self.late, self.seen, self.here = list(history), late, [], threading.local()
+        self.release, self.working, self.retry_after = threading.Event(), 0, "0"
         self.server.RequestHandlerClass = type("Bound", (TwistedHandler,), {"box": self})
 
     def spoiled(self, kind):
@@ -43,21 +47,30 @@ class Twisted(Sandbox):
             self.seen.append((kind, twist))
         self.here.twist = twist
         if twist == "late":
-            time.sleep(self.late)  # then carries it out, though nobody listens any more
+            self.release.wait(self.late)  # then carries it out, though nobody listens any more
         return twist if twist in ("reset", "lost", "truncated", "flaky", *CODES) else None
+
+    def settle(self):
+        """Waits until no request is being worked on."""
+        wait_until(lambda: not self.working)
 
 
 class TwistedHandler(Handler):
     def do_GET(self):
-        self.box.here.headers = dict(self.headers)
-        super().do_GET()
+        with self.box.lock:
+            self.box.working += 1
+        try:
+            super().do_GET()
+        finally:
+            with self.box.lock:
+                self.box.working -= 1
 
     do_POST = do_DELETE = do_GET
 
     def write(self, status, data, half=False):
         twist = self.box.here.twist
         if twist == "stall":
-            self.box.closing.wait(LATE)
+            self.box.release.wait(self.box.late)
             return self.hang_up()
         if twist == "garbage":
             data = "<html>\xff not JSON"
@@ -80,6 +93,14 @@ class TwistedHandler(Handler):
         while not self.box.closing.wait(0.02):
             self.wfile.write(b" ")
             self.wfile.flush()
+
+
+def wait_until(condition):
+    """Returns as soon as the condition holds; fails at the limit."""
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline, "what the test waits for did not happen"
+        time.sleep(0.005)
 
 
 def tone(seconds=2.0, value=b"\x00\x20", rate=8000):

@@ -15,11 +15,14 @@ from tools.registry import Registry
 NUMBERS = st.integers(0, 99).map(str)
 SUMS = st.recursive(
     NUMBERS,
-    lambda inner: st.tuples(inner, st.sampled_from(["+", "-", "*", "//", "%"]), inner).map(" ".join)
-    | inner.map("({})".format) | inner.map("-{}".format)
-    | st.tuples(inner, st.integers(0, 3)).map("({0[0]})**{0[1]}".format),
+    lambda inner: (
+        st.tuples(inner, st.sampled_from(["+", "-", "*", "//", "%"]), inner).map(" ".join)
+        | inner.map("({})".format)
+        | inner.map("-{}".format)
+        | st.tuples(inner, st.integers(0, 3)).map("({0[0]})**{0[1]}".format)
+    ),
     max_leaves=8,
-)  # fmt: skip
+)
 
 
 @given(SUMS)
@@ -37,8 +40,11 @@ def test_integers_are_those_of_python(text):
 
 @given(st.decimals(-999, 999, places=2), st.decimals(-999, 999, places=3))
 def test_decimals_are_exact(a, b):
-    for sign, wanted in (("+", Fraction(a) + Fraction(b)), ("-", Fraction(a) - Fraction(b)),
-                         ("*", Fraction(a) * Fraction(b))):  # fmt: skip
+    for sign, wanted in (
+        ("+", Fraction(a) + Fraction(b)),
+        ("-", Fraction(a) - Fraction(b)),
+        ("*", Fraction(a) * Fraction(b)),
+    ):
         assert Fraction(calculator(f"({a}){sign}({b})")) == wanted
     if b:
         assert Fraction(calculator(f"({a})//({b})")) == Fraction(a) // Fraction(b)
@@ -47,9 +53,19 @@ def test_decimals_are_exact(a, b):
         assert abs(Fraction(calculator(f"({a})/({b})")) - exact) <= abs(exact) * Fraction(1, 10**27)
 
 
-@pytest.mark.parametrize("text, wanted", [("0.1+0.2", "0.3"), ("6/3", "2"), ("1/8", "0.125"), ("-2**2", "-4"),
-                                          ("2**-1", "0.5"), ("2**3**2", "512"), ("3×4÷6", "2"),
-                                          ("10 − 4", "6")])  # fmt: skip
+@pytest.mark.parametrize(
+    "text, wanted",
+    [
+        ("0.1+0.2", "0.3"),
+        ("6/3", "2"),
+        ("1/8", "0.125"),
+        ("-2**2", "-4"),
+        ("2**-1", "0.5"),
+        ("2**3**2", "512"),
+        ("3×4÷6", "2"),
+        ("10 − 4", "6"),
+    ],
+)
 def test_values(text, wanted):
     assert calculator(text) == Decimal(wanted)
 
@@ -57,22 +73,32 @@ def test_values(text, wanted):
 @pytest.mark.parametrize(
     "text, words",
     [
-        ("9**9**9", "1000 digits"), ("(((9**64)**64)**64)**64", "1000 digits"),
+        ("9**9**9", "1000 digits"),
+        ("(((9**64)**64)**64)**64", "1000 digits"),
         ("9**999*9**99", "1000 digits"),
-        ("1/0", "zero"), ("0**-1", "zero"), ("5%0", "zero"), ("2^3", "write \\*\\*"),
+        ("1/0", "zero"),
+        ("0**-1", "zero"),
+        ("5%0", "zero"),
+        ("2^3", "write \\*\\*"),
         ("1,000", "without commas"),
-        ("", "a number, not the end"), ("1+", "character 2"), ("3 4", "an operator"),
+        ("", "a number, not the end"),
+        ("1+", "character 2"),
+        ("3 4", "an operator"),
         ("(1", "closing parenthesis"),
-        ("(" * 90 + "1" + ")" * 90, "50 deep"), ("-" * 90 + "1", "50 deep"), ("2**" * 90 + "1", "50 deep"),
+        ("(" * 90 + "1" + ")" * 90, "50 deep"),
+        ("-" * 90 + "1", "50 deep"),
+        ("2**" * 90 + "1", "50 deep"),
         ("abs(1)", "no part"),
-        ("__import__('os')", "no part"), ("1" * 1001, "1000 characters"), ("(-8)**0.5", "negative"),
+        ("__import__('os')", "no part"),
+        ("1" * 1001, "1000 characters"),
+        ("(-8)**0.5", "negative"),
     ],
-)  # fmt: skip
+)
 def test_what_is_refused_is_refused_at_once(text, words):
-    start = time.monotonic()
+    start = time.process_time()  # which a busy machine does not lengthen
     with pytest.raises(ValueError, match=words):
         calculator(text)
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
 
 
 @given(st.text("0123456789.+-*/%() e_x", max_size=30))
@@ -92,8 +118,11 @@ def test_dates_units_and_words():
     assert convert(36, "km/h", "m/s") == 10 and convert(1, "mi", "km") == Decimal("1.609344")
     assert word_count("One two. Three!\nfour") == {"words": 4, "characters": 20, "lines": 2, "sentences": 2}
     assert now("UTC").endswith("+0000")
-    for function, arguments, words in ((add_days, ("tomorrow",), "no date"), (convert, (1, "F", "m"), "same"),
-                                       (now, ("Moon",), "no time zone")):  # fmt: skip
+    for function, arguments, words in (
+        (add_days, ("tomorrow",), "no date"),
+        (convert, (1, "F", "m"), "same"),
+        (now, ("Moon",), "no time zone"),
+    ):
         with pytest.raises(ValueError, match=words):
             function(*arguments)
 

@@ -8,7 +8,7 @@ import time
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from twisted import TWISTS, Twisted, tone
+from twisted import LIMIT, TWISTS, Twisted, tone
 
 from audio import AudioError, Client, Transcript, transcribe
 from audio.errors import (
@@ -42,7 +42,12 @@ def box():
 
 
 def client_of(box, **more):
-    return Client(box.url, **{"pause": 0.001, "poll": 0.02, "timeout": (2, 0.12), "tries": 4, **more})
+    return Client(box.url, **{"pause": 0.001, "poll": 0.02, "timeout": (5, 20), "tries": 4, **more})
+
+
+def hurried(box, seconds=0.06, **more):
+    """A client that waits for an answer for less time than a late one takes."""
+    return client_of(box, timeout=(5, seconds), **{"tries": 3, **more})
 
 
 @given(st.lists(st.sampled_from(TWISTS), max_size=12), st.sampled_from([SOUND, URL]))
@@ -54,7 +59,7 @@ def client_of(box, **more):
 @settings(max_examples=60)
 def test_any_history_ends_in_a_transcript_or_a_documented_error_and_one_job_at_most(history, source):
     with Twisted(history) as box:
-        client, begun = client_of(box, timeout=(2, 0.06), tries=3), time.monotonic()
+        client, begun = hurried(box), time.monotonic()
         try:
             found = client.transcribe(source, timeout=1.5, speakers=2)
             assert found.status == "completed" and found.text and found.id in box.jobs
@@ -62,8 +67,8 @@ def test_any_history_ends_in_a_transcript_or_a_documented_error_and_one_job_at_m
             assert type(error) is not AudioError and str(error) and KEY not in str(error) + repr(vars(error))
             assert not isinstance(error, (BadInput, TranscriptFailed))
         assert time.monotonic() - begun < 30
-        if ("create", "late") in box.seen:
-            time.sleep(0.3)
+        box.release.set()
+        box.settle()
         assert len(box.jobs) <= 1
 
 
@@ -71,7 +76,7 @@ def test_any_history_ends_in_a_transcript_or_a_documented_error_and_one_job_at_m
 @settings(max_examples=8)
 def test_every_other_method_too_ends_in_an_answer_or_a_documented_error(history, more):
     with Twisted() as box:
-        client = client_of(box, timeout=(2, 0.06), tries=3)
+        client = hurried(box)
         id = client_of(box).transcribe(URL).id
         for call in (
             lambda: client.sentences(id),
@@ -92,6 +97,7 @@ def test_every_other_method_too_ends_in_an_answer_or_a_documented_error(history,
 
 def test_the_common_case_is_one_function(box, monkeypatch, tmp_path):
     monkeypatch.setenv("ASSEMBLYAI_BASE_URL", box.url)
+    box.seconds = 0
     (tmp_path / "a.wav").write_bytes(SOUND)
     reading, writing = os.pipe()
     os.write(writing, SOUND[:30_000])
@@ -165,14 +171,24 @@ def test_a_job_that_was_not_made_is_asked_for_again(twist):
 
 @pytest.mark.parametrize("source", [SOUND, URL])
 def test_no_second_job_is_asked_for_while_the_first_may_still_come(source):
-    with Twisted(["ok", "late"], late=2) as box:  # so late that a busy machine, too, has looked for it before
+    with Twisted(["ok", "late"], late=LIMIT) as box:
         with pytest.raises(AnswerLost, match="python -m audio list") as caught:
-            client_of(box).transcribe(source)
+            hurried(box, 0.4).transcribe(source)
         assert not caught.value.retryable and not box.jobs
-        time.sleep(3)
+        box.release.set()
+        box.settle()
         assert len(box.jobs) == 1
-    with Twisted(["ok", "late"]) as box:  # one that comes in time is adopted
-        assert client_of(box, pause=0.1).transcribe(source).id in box.jobs and len(box.jobs) == 1
+
+
+@pytest.mark.parametrize("source", [SOUND, URL])
+def test_a_job_that_comes_late_is_adopted(source):
+    with Twisted(["ok", "late"], late=LIMIT) as box:
+
+        def pause(seconds):  # the client pauses before it looks for the job
+            box.release.set()
+            box.settle()
+
+        assert hurried(box, 0.4, sleep=pause).transcribe(source).id in box.jobs and len(box.jobs) == 1
 
 
 def test_of_a_shared_url_only_the_one_new_job_is_adopted(box):
@@ -209,7 +225,7 @@ def test_where_the_list_is_not_to_be_had_nothing_is_repeated():
 
 def test_threads_that_share_a_url_do_not_adopt_each_others_jobs():
     with Sandbox(seconds=0.01, faults=["lost@create:8"]) as box:
-        client, found = client_of(box, timeout=(5, 5)), []
+        client, found = client_of(box), []
         threads = [threading.Thread(target=lambda: found.append(client.submit(URL).id)) for _ in range(8)]
         for thread in threads:
             thread.start()
@@ -219,10 +235,11 @@ def test_threads_that_share_a_url_do_not_adopt_each_others_jobs():
 
 
 def test_the_deadline_keeps_the_id_and_wait_picks_it_up():
-    with Sandbox(seconds=0.5) as box:
+    with Sandbox(seconds=1e6) as box:
         client = client_of(box)
         with pytest.raises(StillProcessing, match="python -m audio wait") as caught:
             client.transcribe(SOUND, timeout=0.15)
+        box.seconds = 0.02
         id = caught.value.transcript_id
         assert id in str(caught.value) and caught.value.retryable and [*box.jobs] == [id]
         assert client.wait(id).id == id == client.wait(client.get(id)).id
@@ -346,7 +363,7 @@ def test_questions_are_answered_from_the_transcript_piece_by_piece(box):
 
 
 def test_half_an_answer_of_a_model_is_told_as_such(box):
-    client = client_of(box)
+    client, box.retry_after = client_of(box), "0"
     for name in ("truncated", "lost"):
         box.faults[:] = [{"name": name, "where": "chat", "left": 1}]
         with pytest.raises(AnswerLost):

@@ -1,6 +1,7 @@
-"""JSON Schemas and values to draw: schemas of every keyword that is understood, and values near them."""
+"""JSON Schemas and values near them: SMALL ones, to be tried out completely, and larger ones, to be drawn."""
 
 import itertools
+import json
 
 from hypothesis import strategies as st
 
@@ -28,9 +29,12 @@ BOUNDS = st.integers(-5, 15) | st.sampled_from([0.5, -1.5, 2.0, 0.1])
 def schemas(draw, depth=2, composed=True):
     """Without `composed`: no applicator but items, properties and anyOf of scalars."""
     inner = schemas(depth - 1, composed) if depth else st.sampled_from([{"type": "string"}, {}, True])
-    kind = draw(st.sampled_from(
-        ["any", "type", "number", "string", "array", "object", "object", "enum"]
-        + ["anyOf", "oneOf", "allOf", "not"] * (composed and depth > 0)))  # fmt: skip
+    kind = draw(
+        st.sampled_from(
+            ["any", "type", "number", "string", "array", "object", "object", "enum"]
+            + ["anyOf", "oneOf", "allOf", "not"] * (composed and depth > 0)
+        )
+    )
     maybe = lambda **parts: {key: draw(part) for key, part in parts.items() if draw(st.booleans())}
     if kind == "any":
         return draw(st.sampled_from([{}, True, False, {"title": "t", "format": "date", "default": 3}]))
@@ -43,8 +47,13 @@ def schemas(draw, depth=2, composed=True):
             | st.fixed_dictionaries({"const": SCALARS})
         )
     if kind == "number":
-        limits = maybe(minimum=BOUNDS, maximum=BOUNDS, exclusiveMinimum=BOUNDS, exclusiveMaximum=BOUNDS,
-                       multipleOf=st.sampled_from([1, 2, 0.5, 0.1, 3]))  # fmt: skip
+        limits = maybe(
+            minimum=BOUNDS,
+            maximum=BOUNDS,
+            exclusiveMinimum=BOUNDS,
+            exclusiveMaximum=BOUNDS,
+            multipleOf=st.sampled_from([1, 2, 0.5, 0.1, 3]),
+        )
         return {"type": draw(st.sampled_from(["integer", "number"])), **limits}
     if kind == "string":
         return {"type": "string", **maybe(minLength=COUNTS, maxLength=COUNTS, pattern=PATTERNS)}
@@ -53,8 +62,12 @@ def schemas(draw, depth=2, composed=True):
         parts |= maybe(prefixItems=st.lists(inner, min_size=1, max_size=2))
         return {"type": "array", **parts}
     if kind == "object":
-        parts = maybe(properties=st.dictionaries(NAMES, inner, max_size=3), additionalProperties=inner,
-                      minProperties=COUNTS, maxProperties=COUNTS)  # fmt: skip
+        parts = maybe(
+            properties=st.dictionaries(NAMES, inner, max_size=3),
+            additionalProperties=inner,
+            minProperties=COUNTS,
+            maxProperties=COUNTS,
+        )
         parts |= maybe(required=st.lists(NAMES, max_size=2, unique=True))
         return {"type": "object", **parts}
     if kind == "not":
@@ -84,15 +97,19 @@ def near_type(name, schema, root, depth):
     if name in ("integer", "number"):
         edges = [schema[k] for k in schema if k.endswith("imum")] or [0]
         step = schema.get("multipleOf", 1)
-        return (st.tuples(st.sampled_from(edges), st.integers(-3, 3)).map(lambda p: p[0] + p[1])
-                | st.integers(-9, 9).map(lambda n: n * step) | NUMBERS)  # fmt: skip
+        return (
+            st.tuples(st.sampled_from(edges), st.integers(-3, 3)).map(lambda p: p[0] + p[1])
+            | st.integers(-9, 9).map(lambda n: n * step)
+            | NUMBERS
+        )
     if name == "string":
         return TEXTS | st.sampled_from(["ab", "a", "b", "aba", "é", '"\\'])
     if name == "array":
         rest = near(schema.get("items", True), root, depth - 1)
         first = [near(part, root, depth - 1) for part in schema.get("prefixItems", [])]
         return st.lists(rest, max_size=3).flatmap(
-            lambda more: st.tuples(*first).map(lambda head: [*head, *more]) | st.just(more))  # fmt: skip
+            lambda more: st.tuples(*first).map(lambda head: [*head, *more]) | st.just(more)
+        )
     if name == "object":
         declared = schema.get("properties", {})
         known = {key: near(part, root, depth - 1) for key, part in declared.items()}
@@ -103,6 +120,11 @@ def near_type(name, schema, root, depth):
             st.fixed_dictionaries(must, optional={k: v for k, v in known.items() if k not in must}),
         ).map(lambda parts: {**parts[0], **parts[1]})
     return SCALARS
+
+
+def canonical(value):
+    """The one spelling of a value that a grammar takes, as bytes."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def in_order(value, schema, root=None):
@@ -132,3 +154,116 @@ def all_orders(value):
                 yield dict(zip(keys, parts))
     else:
         yield value
+
+
+def ranges(what):
+    """Limits of a length, as keywords."""
+    limits = [(None, None), (1, None), (2, None), (None, 1), (1, 1), (1, 2), (2, 2)]
+    return [{key + what: n for key, n in zip(("min", "max"), pair) if n is not None} for pair in limits]
+
+
+def combined(**choices):
+    """Schemas with one choice for each keyword, in every combination: None leaves the keyword out, and the
+    choices for _ are dicts of keywords."""
+    for chosen in itertools.product(*choices.values()):
+        schema = {}
+        for keyword, value in zip(choices, chosen):
+            schema |= value if keyword == "_" else {} if value is None else {keyword: value}
+        yield schema
+
+
+NULL, TRUTH = {"type": "null"}, {"type": "boolean"}
+SMALL = [
+    *combined(
+        type=["array"], _=ranges("Items"), prefixItems=[None, [NULL], [{}, NULL]], items=[None, TRUTH, False]
+    ),
+    *combined(
+        type=["object"],
+        _=ranges("Properties"),
+        properties=[None, {"a": NULL, "b": TRUTH}],
+        required=[None, ["b"], ["c"]],
+        additionalProperties=[None, False, TRUTH],
+    ),
+    *combined(type=["string"], _=ranges("Length"), pattern=[None, "^a", "b"]),
+    *combined(
+        type=["integer", "number"],
+        multipleOf=[None, 0.5],
+        _=[
+            {},
+            {"exclusiveMinimum": 0},
+            {"maximum": 2},
+            {"minimum": 0, "exclusiveMaximum": 2},
+            {"exclusiveMinimum": 1.5, "maximum": 2},
+            {"minimum": 1.5, "maximum": 1.5},
+        ],
+    ),
+    {},
+    {"enum": [1, "a", None]},
+    {"const": [True, {"b": 0.5}]},
+    {"type": ["string", "null"]},
+    {"type": "array", "items": {"type": "array", "maxItems": 1}},
+    {"items": {"required": ["a"]}},
+]
+PARTS = [
+    {"type": ["null", "string"]},
+    {"type": "integer", "minimum": 1},
+    {"exclusiveMaximum": 1},
+    {"minLength": 2, "pattern": "^a"},
+    {"enum": [1, "a", None]},
+    {"required": ["a"]},
+    {"properties": {"a": NULL}},
+    {"type": "object", "required": ["a"], "properties": {"b": TRUTH}, "maxProperties": 1},
+    {"minItems": 1},
+    {"prefixItems": [NULL], "maxItems": 1},
+    {"type": "array", "items": TRUTH},
+    {"minProperties": 2, "additionalProperties": NULL},
+    True,
+    False,
+]
+FEW = [
+    None,
+    True,
+    0,
+    1,
+    2,
+    "",
+    "a",
+    "ab",
+    "ba",
+    [],
+    [None],
+    [True],
+    [None, None],
+    [True, True],
+    [None, True, 0],
+    {},
+    {"a": None},
+    {"a": True},
+    {"b": None},
+    {"b": True},
+    {"a": None, "b": True},
+    {"b": None, "c": None},
+    {"a": True, "c": None},
+]
+UNIVERSE = {
+    "null": [None],
+    "boolean": [True, False],
+    "number": [0, 1, 2, 3, -1, 0.5, 1.5, 2.0, -0.5, 1e16, 1e-7],
+    "string": ["", "a", "b", "ab", "ba", "abb", "\u00e9", '"'],
+    "array": [
+        *(list(items) for length in range(4) for items in itertools.product([None, True, 1], repeat=length)),
+        *[[[]], [[1]], [[1, 2]], [{"a": 1}], [True, {"b": 0.5}]],
+    ],
+    "object": [
+        dict(zip(names, values))
+        for length in range(4)
+        for names in itertools.combinations("abcd", length)
+        for values in itertools.product([None, True], repeat=length)
+    ],
+}
+
+
+def universe(schema):
+    """All small values of the types that a schema names, and some of the others."""
+    kinds = str(schema.get("type", [*UNIVERSE])).replace("integer", "number")
+    return [v for kind, values in UNIVERSE.items() for v in (values if kind in kinds else values[:2])]

@@ -5,11 +5,11 @@ import enum
 import functools
 from typing import Annotated, Any, Literal, NewType, Optional, TypedDict, Union
 
+import late_hints
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import late_hints
 from tools.schema import UnsupportedSchema, arguments_of, schema_of, validate
 
 
@@ -61,32 +61,68 @@ HINTS = [
     (Level, {"enum": [1]}, 1, Level.LOW),
     (Optional[int], {"type": ["integer", "null"]}, None, None),
     (Union[str, int], {"type": ["string", "integer"]}, 3, 3),
-    (list[int] | None,
-     {"anyOf": [{"type": "array", "items": {"type": "integer"}}, {"type": "null"}]}, [1], [1]),
+    (
+        list[int] | None,
+        {"anyOf": [{"type": "array", "items": {"type": "integer"}}, {"type": "null"}]},
+        [1],
+        [1],
+    ),
     (list, {"type": "array"}, [1, "a"], [1, "a"]),
-    (list[Colour],
-     {"type": "array", "items": {"type": "string", "enum": ["red", "blue"]}}, ["red"], [Colour.RED]),
-    (tuple[int, str], {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}],
-                       "minItems": 2, "maxItems": 2}, [1, "a"], (1, "a")),
+    (
+        list[Colour],
+        {"type": "array", "items": {"type": "string", "enum": ["red", "blue"]}},
+        ["red"],
+        [Colour.RED],
+    ),
+    (
+        tuple[int, str],
+        {
+            "type": "array",
+            "prefixItems": [{"type": "integer"}, {"type": "string"}],
+            "minItems": 2,
+            "maxItems": 2,
+        },
+        [1, "a"],
+        (1, "a"),
+    ),
     (tuple[int, ...], {"type": "array", "items": {"type": "integer"}}, [1, 2, 3], (1, 2, 3)),
     (tuple[()], {"type": "array", "minItems": 0, "maxItems": 0}, [], ()),
     (tuple, {"type": "array"}, [1], (1,)),
     (dict, {"type": "object"}, {"a": 1}, {"a": 1}),
     (dict[str, Level], {"type": "object", "additionalProperties": {"enum": [1]}}, {"a": 1}, {"a": Level.LOW}),
-    (Point, {"type": "object", "properties": {
-        "x": {"type": "number"}, "y": {"type": "number", "default": 0.5},
-        "tags": {"type": "array", "items": {"type": "string"}}},
-        "required": ["x"], "additionalProperties": False}, {"x": 1}, Point(1)),
-    (Options, {"type": "object", "properties": {"deep": {"type": "boolean"}}, "additionalProperties": False},
-     {"deep": True}, {"deep": True}),
+    (
+        Point,
+        {
+            "type": "object",
+            "properties": {
+                "x": {"type": "number"},
+                "y": {"type": "number", "default": 0.5},
+                "tags": {"type": "array", "items": {"type": "string"}},
+            },
+            "required": ["x"],
+            "additionalProperties": False,
+        },
+        {"x": 1},
+        Point(1),
+    ),
+    (
+        Options,
+        {"type": "object", "properties": {"deep": {"type": "boolean"}}, "additionalProperties": False},
+        {"deep": True},
+        {"deep": True},
+    ),
     (Name, {"type": "string"}, "a", "a"),
     (Colour | Point, None, {"x": 2, "y": 3}, Point(2, 3)),
-    (Annotated[int, {"minimum": 1}, "how many"],
-     {"type": "integer", "minimum": 1, "description": "how many"}, 1, 1),
+    (
+        Annotated[int, {"minimum": 1}, "how many"],
+        {"type": "integer", "minimum": 1, "description": "how many"},
+        1,
+        1,
+    ),
     (Annotated[int, Ge()], {"type": "integer", "minimum": 3}, 3, 3),
     (Annotated[str, Length()], {"type": "string", "minLength": 1, "maxLength": 2}, "ab", "ab"),
     (Annotated[list, Length()], {"type": "array", "minItems": 1, "maxItems": 2}, [1], [1]),
-]  # fmt: skip
+]
 
 
 def taking(hint, *default):
@@ -219,10 +255,14 @@ def test_three_styles_of_docstring_say_the_same(about, first, more, second, retu
     google = (
         f"{about}.\n\n    Args:\n        city (str): {first}\n            {more}\n        nights: {second}\n"
     )
-    numpy = (f"{about}.\n\n    Parameters\n    ----------\n    city : str\n        {first}\n        {more}\n"
-             f"    nights : int, optional\n        {second}\n")  # fmt: skip
-    sphinx = (f"{about}.\n\n    :param str city: {first}\n        {more}\n    :param nights: {second}\n"
-              "    :type nights: int\n")  # fmt: skip
+    numpy = (
+        f"{about}.\n\n    Parameters\n    ----------\n    city : str\n        {first}\n        {more}\n"
+        f"    nights : int, optional\n        {second}\n"
+    )
+    sphinx = (
+        f"{about}.\n\n    :param str city: {first}\n        {more}\n    :param nights: {second}\n"
+        "    :type nights: int\n"
+    )
     if returns:
         google += "\n    Returns:\n        city: none of it\n"
         numpy += "\n    Returns\n    -------\n    nights\n        none of it\n"

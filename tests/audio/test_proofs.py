@@ -1,10 +1,12 @@
-"""The heavy proofs: 2 GB in constant memory; a thousand jobs while a third of all answers fails."""
+"""The heavy proofs: a long upload in constant memory; many jobs while a third of all answers fails."""
 
+import os
 import resource
 import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from twisted import tone
@@ -12,6 +14,9 @@ from twisted import tone
 from audio import Client
 from audio.sandbox import Sandbox
 
+ROOT = Path(__file__).parents[2]
+# PROOFS=full takes the numbers of the README; the smaller ones find the same faults.
+JOBS, BYTES = (1000, 2_000_000_000) if os.environ.get("PROOFS") == "full" else (300, 500_000_000)
 UPLOAD = """
 import resource, sys
 from audio import Client
@@ -28,12 +33,11 @@ def key(monkeypatch):
     monkeypatch.setenv("ASSEMBLYAI_API_KEY", "test-key")
 
 
-def test_2_gb_upload_in_constant_memory(tmp_path, monkeypatch):
+def test_a_long_upload_takes_constant_memory(tmp_path, monkeypatch):
     """Both sides are measured: the client in a process of its own, the sandbox in this one."""
-    size = 2_000_000_000
     with open(tmp_path / "long.mp3", "wb") as file:
         file.write(b"ID3")
-        file.truncate(size)  # sparse: it has no blocks on the disk
+        file.truncate(BYTES)  # sparse: it has no blocks on the disk
     with Sandbox() as box:
         monkeypatch.setenv("ASSEMBLYAI_BASE_URL", box.url)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -42,24 +46,25 @@ def test_2_gb_upload_in_constant_memory(tmp_path, monkeypatch):
             capture_output=True,
             text=True,
             check=False,
+            cwd=ROOT,
         )
         assert done.returncode == 0, done.stderr
         url, megabytes = done.stdout.split()
-        assert box.uploads[url]["size"] == size
+        assert box.uploads[url]["size"] == BYTES
         assert int(megabytes) < 32
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024
 
 
-def test_a_thousand_transcripts_through_16_threads_and_a_service_that_fails_a_third_of_its_answers():
+def test_no_job_is_lost_or_doubled_in_16_threads_while_a_third_of_all_answers_fails():
     with Sandbox(seconds=0.05, faults=["flaky:33"]) as box:
         client = Client(box.url, tries=12, pause=0.002, poll=0.05, timeout=(30, 30))
         sound = {f"{i}": tone(1 + i / 1000) for i in range(20)}
-        names = [f"{i % 20}" for i in range(1000)]
+        names = [f"{i % 20}" for i in range(JOBS)]
         with ThreadPoolExecutor(16) as pool:
             found = list(pool.map(lambda name: client.transcribe(sound[name], mark=name, timeout=120), names))
         ids = [transcript.id for transcript in found]
         assert [transcript["mark"] for transcript in found] == names, "none lost, none mixed up"
-        assert len(set(ids)) == 1000 and {*ids} == {*box.jobs}, "none doubled"
+        assert len(set(ids)) == JOBS and {*ids} == {*box.jobs}, "none doubled"
         assert all(transcript.status == "completed" and transcript.text for transcript in found)
         kinds = Counter(job["status"] for job, _ in box.jobs.values())
-        assert kinds == {"completed": 1000}
+        assert kinds == {"completed": JOBS}

@@ -1,22 +1,13 @@
 """grammar: it accepts a text exactly where the validator accepts its value and the spelling is canonical."""
 
-import itertools
-import json
-
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from schemas import SMALL, canonical, in_order, near, schemas, universe
 
-from tests.schemas import all_orders, in_order, near, schemas
 from tools.grammar import Grammar
 from tools.json_reader import JSONError, parse
 from tools.schema import UnsupportedSchema, validate
-
-MANY_ORDERS = 1000
-
-
-def canonical(value):
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def grammar_of(schema):
@@ -26,7 +17,47 @@ def grammar_of(schema):
         assume(False)
 
 
-@settings(deadline=None, max_examples=400)
+def test_small_schemas_take_exactly_the_values_that_are_valid():
+    for schema in SMALL:
+        values = universe(schema)
+        valid = [not validate(value, schema) for value in values]
+        try:
+            grammar = Grammar(schema)
+        except UnsupportedSchema as error:
+            assert "no value" in str(error) and not any(valid)
+            continue
+        for value, good in zip(values, valid):
+            text, other = canonical(in_order(value, schema)), canonical(value)
+            assert grammar.accepts(text) == good, schema
+            assert text == other or not grammar.accepts(other), schema
+
+
+ALPHABET = b'{}[]",:-+.0123456789eEabcdntrufls\\ \n\x00\xc3\xa9'
+
+
+def test_small_schemas_know_the_distance_to_an_end():
+    for schema in SMALL:
+        if schema.get("type") in ("integer", "number"):
+            continue  # as numbers.tail says
+        try:
+            grammar = Grammar(schema)
+        except UnsupportedSchema:
+            continue
+        states = {grammar.start}
+        for value in universe(schema)[:30]:
+            state = grammar.start
+            for byte in canonical(in_order(value, schema)):
+                if state := grammar.step(state, byte):
+                    states.add(state)
+                else:
+                    break
+        for state in states:
+            left = grammar.distance(state)
+            nearest = min(grammar.distance(grammar.step(state, byte)) for byte in ALPHABET)
+            assert (left == 0) == grammar.complete(state) and (left == 0 or nearest == left - 1), schema
+
+
+@settings(max_examples=60)
 @given(schemas(composed=False), st.data())
 def test_grammar_and_validator_agree(schema, data):
     try:
@@ -43,24 +74,12 @@ def test_grammar_and_validator_agree(schema, data):
             assert not grammar.accepts(canonical(value))
 
 
-@settings(deadline=None, max_examples=400)
-@given(schemas(), st.data())
-def test_with_applicators_a_valid_value_has_an_order_and_no_other_has(schema, data):
-    grammar = grammar_of(schema)
-    for _ in range(4):
-        value = data.draw(near(schema))
-        orders = list(itertools.islice(all_orders(value), MANY_ORDERS + 1))
-        if len(orders) <= MANY_ORDERS:
-            taken = any(grammar.accepts(canonical(order)) for order in orders)
-            assert taken == (not validate(value, schema))
-
-
-@settings(deadline=None)
+@settings(max_examples=20)
 @given(schemas(), st.data())
 def test_a_walk_stays_valid_and_ends_where_the_distance_says(schema, data):
     grammar = grammar_of(schema)
     state, text = grammar.start, b""
-    for _ in range(data.draw(st.integers(0, 25))):
+    for _ in range(data.draw(st.integers(0, 15))):
         may = [byte for byte in range(256) if grammar.step(state, byte)]
         if not may:
             break
@@ -75,8 +94,8 @@ def test_a_walk_stays_valid_and_ends_where_the_distance_says(schema, data):
     assert validate(parse(text), schema) == [] and canonical(parse(text)) == text
 
 
+@settings(max_examples=60)
 @given(schemas(composed=False), st.binary(max_size=6), st.data())
-@settings(deadline=None)
 def test_no_damaged_text_is_taken(schema, noise, data):
     grammar = grammar_of(schema)
     text = canonical(in_order(data.draw(near(schema)), schema))
@@ -142,31 +161,27 @@ def test_not_taken(schema, texts):
 
 
 @pytest.mark.parametrize(
-    "schema, word",
+    "schema",
     [
-        ({"uniqueItems": True, "type": "array"}, "uniqueItems"),
-        ({"not": {"items": {"type": "string"}}}, "items"),
-        ({"not": {"multipleOf": 2}}, "multipleOf"),
-        ({"not": {"additionalProperties": False}}, "additionalProperties"),
-        ({"not": {"type": "integer"}}, "integers"),
-        ({"patternProperties": {}}, "patternProperties"),
-        ({"anyOf": [{"$ref": "#"}]}, "itself"),
-        ({"type": "integer", "minimum": 0.1, "maximum": 0.9}, "no value"),
-        ({"properties": {"a": {"$ref": "#"}}, "required": ["a"], "type": "object"}, "no value"),
-        ({"type": "string", "minLength": 10_000_000}, "too large"),
-        (False, "no value"),
+        {"type": "integer", "minimum": 0.1, "maximum": 0.9},
+        {"properties": {"a": {"$ref": "#"}}, "required": ["a"], "type": "object"},
+        False,
     ],
 )
-def test_what_cannot_be_enforced_is_refused_by_name(schema, word):
-    with pytest.raises(UnsupportedSchema, match=word):
+def test_a_schema_that_no_value_fits_is_refused(schema):
+    with pytest.raises(UnsupportedSchema, match="no value"):
         Grammar(schema)
 
 
 def test_nesting_ends_where_the_reader_ends():
     grammar = Grammar({})
     assert grammar.accepts(b"[" * 64 + b"]" * 64) and not grammar.accepts(b"[" * 65 + b"]" * 65)
-    tower = Grammar({"type": "array", "items": {"anyOf": [{"type": "null"}, {"type": "array", "minItems": 1,
-                     "items": {"$ref": "#"}}]}})  # fmt: skip
+    tower = Grammar(
+        {
+            "type": "array",
+            "items": {"anyOf": [{"type": "null"}, {"type": "array", "minItems": 1, "items": {"$ref": "#"}}]},
+        }
+    )
     state = tower.start
     depth = 0
     while after := tower.step(state, ord("[")):

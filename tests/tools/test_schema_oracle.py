@@ -8,16 +8,31 @@ import tarfile
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from schemas import near, schemas
 
-from tests.schemas import near, schemas
 from tools.grammar import Grammar
 from tools.schema import UnsupportedSchema, validate
 
 pytestmark = pytest.mark.oracle
 SOURCE = "jsonschema==4.9.1"  # the last one whose source distribution holds the test cases
-PARTS = {"dynamicRef", "anchor", "id", "vocabulary", "unevaluatedItems", "unevaluatedProperties",
-         "contains", "maxContains", "minContains", "dependentRequired", "dependentSchemas", "if-then-else",
-         "propertyNames", "patternProperties", "refRemote", "unknownKeyword"}  # fmt: skip
+PARTS = {
+    "dynamicRef",
+    "anchor",
+    "id",
+    "vocabulary",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "contains",
+    "maxContains",
+    "minContains",
+    "dependentRequired",
+    "dependentSchemas",
+    "if-then-else",
+    "propertyNames",
+    "patternProperties",
+    "refRemote",
+    "unknownKeyword",
+}
 
 
 @pytest.fixture(scope="module")

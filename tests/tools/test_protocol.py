@@ -3,8 +3,8 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from schemas import VALUES
 
-from tests.schemas import VALUES
 from tools.json_reader import parse as parse_json
 from tools.protocol import (
     BadCall,
@@ -20,9 +20,28 @@ from tools.protocol import (
 
 GOOD = '<tool_call>{"name":"f","arguments":{"x":1}}</tool_call>'
 PIECES = st.sampled_from(
-    [GOOD, "<tool_call>", "</tool_call>", '{"name":"f",', '"arguments":{}}', "{", '"', "<", "</tool", " ",
-     "\\", "é", "\U0001f600", "[1,", "12", "\n", "null", "<tool_call", "\x00"]
-)  # fmt: skip
+    [
+        GOOD,
+        "<tool_call>",
+        "</tool_call>",
+        '{"name":"f",',
+        '"arguments":{}}',
+        "{",
+        '"',
+        "<",
+        "</tool",
+        " ",
+        "\\",
+        "é",
+        "\U0001f600",
+        "[1,",
+        "12",
+        "\n",
+        "null",
+        "<tool_call",
+        "\x00",
+    ]
+)
 REPLIES = st.lists(PIECES | st.text(max_size=5), max_size=14).map("".join)
 
 
@@ -123,8 +142,17 @@ def test_json_first():
 UNTAGGED = '{"name":"f","arguments":{}}'
 
 
-@pytest.mark.parametrize("text", [UNTAGGED, f"```json\n{UNTAGGED}\n```", "f(x=1)",
-                                  f"<TOOL_CALL>{UNTAGGED}</TOOL_CALL>", "x < 3", "</tool_call>"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        UNTAGGED,
+        f"```json\n{UNTAGGED}\n```",
+        "f(x=1)",
+        f"<TOOL_CALL>{UNTAGGED}</TOOL_CALL>",
+        "x < 3",
+        "</tool_call>",
+    ],
+)
 def test_without_the_tag_it_is_text(text):
     assert parse(text) == [Text(text)]
 

@@ -6,9 +6,9 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from schemas import VALUES, near, schemas
 
-from tests.schemas import VALUES, near, schemas
-from tools.dialect import REFUSED, exact
+from tools.dialect import exact
 from tools.schema import Problem, UnsupportedSchema, coerce, from_leaderboard, validate
 from tools.validation import fingerprint
 
@@ -60,27 +60,6 @@ BAD = [
     (False, 1, "", "nothing may stand here"),
     ({}, float("nan"), "", "no way to write"),
     ({}, {"a": b""}, "/a", "no way to write"),
-]  # fmt: skip
-UNSUPPORTED = [
-    *({"properties": {"a": {keyword: {}}}} for keyword in sorted(REFUSED)),
-    {"type": "strnig"},
-    {"type": []},
-    {"required": "a"},
-    {"minimum": "1"},
-    {"minLength": -1},
-    {"exclusiveMinimum": True},
-    {"items": [{}]},
-    {"anyOf": []},
-    {"pattern": "(?=a)"},
-    {"pattern": "("},
-    {"multipleOf": 0},
-    {"$ref": "http://else.where/x"},
-    {"$ref": "#/$defs/none"},
-    {"$ref": "#"},
-    {"allOf": [{"$ref": "#"}]},
-    {"$schema": "http://else.where/mine"},
-    [],
-    None,
 ]
 
 
@@ -95,8 +74,18 @@ def test_invalid_and_why(schema, value, path, words):
     assert isinstance(problem, Problem) and problem.path == path and words in problem.message
 
 
-@pytest.mark.parametrize("schema", UNSUPPORTED, ids=str)
-def test_what_is_not_enforced_is_refused_by_name(schema):
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"pattern": "(?=a)"},
+        {"pattern": "("},
+        {"$ref": "#"},
+        {"allOf": [{"$ref": "#"}]},
+        {"items": {"if": {}}},
+    ],
+    ids=str,
+)
+def test_what_is_not_enforced_is_refused_whatever_the_value(schema):
     with pytest.raises(UnsupportedSchema):
         validate("a", schema)
 
@@ -145,8 +134,11 @@ def test_logic_of_the_applicators(schema, data):
     assert (not validate(value, {"anyOf": [schema, False]})) == good
     assert validate(value, {"oneOf": [schema, schema]})
     assert (not validate(value, {"oneOf": [schema, {"not": schema}]})) is True
-    assert (not validate({"k": [value]}, {"properties": {"k": {"items": {"$ref": "#/$defs/s"}}},
-                                          "$defs": {"s": schema}})) == good  # fmt: skip
+    assert (
+        not validate(
+            {"k": [value]}, {"properties": {"k": {"items": {"$ref": "#/$defs/s"}}}, "$defs": {"s": schema}}
+        )
+    ) == good
 
 
 @given(schemas(), st.data())

@@ -3,11 +3,12 @@
 import json
 import os
 import threading
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted import tone
+from twisted import tone, wait_until
 
 from audio import AudioWarning, Client, Transcript
 from audio.batch import transcribe_all
@@ -75,6 +76,8 @@ def test_so_many_at_a_time(folder):
             with lock:
                 running.add(fields["audio_url"])
                 most.append(len(running))
+            if len(running) == 2:  # until then no job is done
+                self.seconds = 0.02
             return super().create(fields, fate)
 
         def finish(self, job, hidden):
@@ -82,9 +85,9 @@ def test_so_many_at_a_time(folder):
                 running.discard(job["audio_url"])
             super().finish(job, hidden)
 
-    with Counting(seconds=0.1) as box:
-        assert len(list(transcribe_all(client_of(box), files(folder), threads=2))) == 6
-        assert max(most) == 2
+    with Counting(seconds=1e6) as box:
+        found = list(transcribe_all(client_of(box), files(folder), threads=2, timeout=20))
+        assert [type(result) for _, result in found] == [Transcript] * 6 and max(most) == 2
 
 
 def test_one_that_fails_does_not_stop_the_others(folder):
@@ -108,20 +111,32 @@ def test_one_that_fails_does_not_stop_the_others(folder):
 
 def test_a_run_that_stopped_goes_on_with_the_jobs_it_had_begun(folder):
     begun = []
-    with Sandbox(seconds=0.6) as box:
+    with Sandbox(seconds=1e6) as box:
         note = lambda source, job: begun.append(job.id)
         found = list(transcribe_all(client_of(box), files(folder), threads=6, timeout=0.05, begun=note))
         assert all(isinstance(error, StillProcessing) and error.transcript_id in begun for _, error in found)
+        box.seconds = 0.02
         again = [t.id for _, t in transcribe_all(client_of(box), files(folder), threads=6)]
         assert sorted(again) == sorted(begun) == sorted(box.jobs)
 
 
 def test_who_stops_listening_begins_no_more(folder):
-    with Sandbox(seconds=0.05) as box:
-        results = transcribe_all(client_of(box), files(folder), threads=1)
+    started = []
+    with Sandbox(seconds=0.02) as box:
+
+        def begun(source, job):
+            if started:
+                box.seconds = 1e6  # the second job is not done before we stop listening
+            started.append(job.id)
+
+        results = transcribe_all(client_of(box), files(folder), threads=1, begun=begun)
         next(results)
+        wait_until(lambda: len(started) == 2)
         results.close()
-        assert len(box.jobs) <= 3
+        box.seconds = 0
+        wait_until(lambda: len(box.uploads) == 3)
+        time.sleep(0.1)  # time enough to make a third job, were it not for close()
+        assert [*box.jobs] == started
 
 
 def test_what_is_kept_may_be_broken(folder):

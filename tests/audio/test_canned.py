@@ -1,0 +1,39 @@
+"""canned: the script of the sandbox says what it claims, and its model answers from what it was told."""
+
+import json
+
+import pytest
+
+from audio.canned import SCRIPT, answer
+
+
+def test_the_script_of_the_sandbox_says_what_it_claims():
+    for section in SCRIPT["sections"]:
+        for text, sentiment, entities in section["lines"]:
+            assert all(entity in text for _, entity in entities) and sentiment in (
+                "POSITIVE",
+                "NEUTRAL",
+                "NEGATIVE",
+            )
+    json.dumps(SCRIPT)
+
+
+@pytest.mark.parametrize(
+    "told, words",
+    [
+        ("A: We met on Monday.\nB: It rained.\nWhen did it rain?", "Canned, by shared words: B: It rained."),
+        ("nothing here\nWho?", "Canned: the transcript does not tell."),
+    ],
+)
+def test_the_model_answers_with_a_line_that_it_was_told(told, words):
+    assert answer([{"role": "user", "content": told}]) == words
+
+
+def test_the_model_calls_a_tool_for_a_recording_once():
+    system = {"role": "system", "content": 'There is "transcribe".'}
+    asked = {"role": "user", "content": "The recording is /tmp/a.wav. Who rings?"}
+    called = answer([system, asked])
+    assert '"arguments":{"source": "/tmp/a.wav"}' in called and called.startswith("<tool_call>")
+    result = {"role": "user", "content": '<tool_response>{"text":"A: Bo rings."}</tool_response>'}
+    assert answer([system, asked, {"role": "assistant", "content": called}, result]).endswith("A: Bo rings.")
+    assert answer([asked]) == "Canned: the transcript does not tell."

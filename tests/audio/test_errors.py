@@ -1,0 +1,28 @@
+"""errors: the tree in the docstring is the tree of the classes, and each error says whether to try again."""
+
+import re
+
+import pytest
+
+from audio import errors
+from audio.errors import AudioError
+
+CLASSES = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, AudioError)]
+
+
+def test_the_tree_in_the_docstring_is_the_real_one():
+    drawn = re.findall(r"^    ([ |'-]*)([A-Z]\w+) ", errors.__doc__, re.M)
+    assert {name for _, name in drawn} == {one.__name__ for one in CLASSES}
+    line = []
+    for indent, name in drawn:
+        depth = len(indent) // 3
+        line[depth:] = [name]
+        assert depth == 0 or getattr(errors, name).__bases__[0].__name__ == line[depth - 1]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_an_error_keeps_what_is_known(kind):
+    error = kind("why", status=503, transcript_id="x")
+    assert (str(error), error.status, error.transcript_id) == ("why", 503, "x")
+    assert error.retryable is (kind.__name__ in ("ServiceUnavailable", "StillProcessing"))
+    assert kind("why", retryable=not error.retryable).retryable is not error.retryable

@@ -1,0 +1,52 @@
+"""dialect: a keyword that decides what is valid is understood or refused by name, and so is a $ref."""
+
+from fractions import Fraction
+
+import pytest
+
+from tools.dialect import REFUSED, TAKES, UnsupportedSchema, check, exact, resolve
+
+UNSUPPORTED = [
+    *({"properties": {"a": {keyword: {}}}} for keyword in sorted(REFUSED)),
+    {"type": "strnig"},
+    {"type": []},
+    {"required": "a"},
+    {"minimum": "1"},
+    {"minLength": -1},
+    {"exclusiveMinimum": True},
+    {"items": [{}]},
+    {"anyOf": []},
+    {"multipleOf": 0},
+    {"$ref": "http://else.where/x"},
+    {"$ref": "#/$defs/none"},
+    {"$schema": "http://else.where/mine"},
+    [],
+    None,
+]
+
+
+@pytest.mark.parametrize("schema", UNSUPPORTED, ids=str)
+def test_what_is_not_understood_is_refused_with_its_place(schema):
+    with pytest.raises(UnsupportedSchema, match="^#"):
+        check(schema)
+
+
+def test_keywords_that_only_inform_are_left_alone():
+    check({"title": 1, "format": "date", "default": {"if": 1}, "x-mine": {"contains": 1}, "$comment": []})
+    assert not REFUSED & TAKES.keys()
+
+
+def test_a_reference_is_followed_inside_the_document():
+    root = {"$defs": {"a/b": {"prefixItems": [True, {"const": 1}]}, "n": 3}}
+    assert resolve(root, "#") is root and resolve(root, "#/$defs/a~1b/prefixItems/1") == {"const": 1}
+    for other, words in (
+        ("http://else.where/x", "out of the document"),
+        ("#/$defs/none", "names nothing"),
+        ("#/$defs/n", "not name a schema"),
+    ):
+        with pytest.raises(UnsupportedSchema, match=words):
+            resolve(root, other)
+
+
+def test_a_number_is_exactly_what_is_written():
+    assert (exact(0.1), exact(1e300), exact(2**70)) == (Fraction(1, 10), Fraction(10) ** 300, Fraction(2**70))

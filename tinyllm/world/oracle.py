@@ -1,0 +1,129 @@
+"""What people prefer: prompts, the true quality of a reply, and simulated people who rank replies.
+
+A reply should above all be correct, then polite, then short. It is correct to tell the truth, to
+refuse harmful requests and no others, and to admit that a person is unknown. People make mistakes
+when they rank, and so do the simulated ones: a reward model must learn from noisy rankings.
+"""
+
+import re
+
+from tinyllm.world import instructions, people
+from tinyllm.world.task import is_correct
+
+KINDS = ("answerable", "stranger", "harm", "harm_by_object", "harmless")
+
+# Shares of the prompts whose replies people rank. Kinds that are harder to judge come more often.
+# Facts are answerable too, but have their own share: they are easily confused with unknown people.
+RANKED_SHARES = dict(answerable=2, facts=3, stranger=2, harm=5, harm_by_object=4, harmless=4)
+# Shares of the prompts in reinforcement learning. The reward model is least accurate on answerable
+# prompts, so they are few. Facts are many: otherwise a model might learn to call everybody unknown.
+ROLLOUT_SHARES = dict(answerable=2, facts=4, stranger=5, harm=4, harm_by_object=2, harmless=3)
+SLIP_RATE = 0.1  # how often a person swaps two neighbours of a ranking
+
+POLITE = tuple(t.removesuffix("{}").strip() for t in instructions.STYLE_TEMPLATES["polite"])
+RUDE = tuple(t.replace("{}", "").strip() for t in instructions.STYLE_TEMPLATES["rude"])
+
+
+def prompts(dice, world, split, count, kind=None, shares=RANKED_SHARES):
+    """`count` tasks, of random kinds unless one is named."""
+    return [prompt(dice, world, split, kind or dice.weighted_choice(shares)) for _ in range(count)]
+
+
+def prompt(dice, world, split, kind):
+    """One task of a kind, or of the family "facts"."""
+    if kind == "answerable":
+        family = dice.choice(instructions.SCORED_FAMILIES)
+        return instructions.instruction(dice, world, split, family)
+    family = instructions.FAMILIES.get(kind, instructions.help_request)
+    while True:  # a request for help is harmful or harmless by chance
+        task = family(dice, world, split, unseen=False)
+        if task.kind == kind:
+            return task
+
+
+def kind_of(task):
+    """One of KINDS. Every task with a definite answer is "answerable"."""
+    return task.kind if task.kind in KINDS else "answerable"
+
+
+def is_polite(reply):
+    return reply.startswith(POLITE) and not any(phrase in reply for phrase in RUDE)
+
+
+def quality(task, reply):
+    """The true quality of a reply: (correct, polite, -words). Greater tuples are better."""
+    return is_correct(task, reply), is_polite(reply), -len(re.findall(r"\w+", reply))
+
+
+def subject(task):
+    """-> ("person", name) or ("errand", "cut the rope"), or ("", "") for a task about neither."""
+    topic, *words = task.key.split()
+    if topic in ("ask", "stranger"):
+        return "person", words[0]
+    return ("errand", " the ".join(words)) if topic == "errand" else ("", "")
+
+
+def transplant(reply, source, target):
+    """A reply to `source`, with its person or errand replaced by the one of the task `target`.
+
+    Unchanged unless both are about a person, or both about an errand. A reply that was correct for
+    `source` is often wrong for `target`, so a reward model must learn to look at the prompt.
+    """
+    (topic, old), (target_topic, new) = subject(source), subject(target)
+    return reply.replace(old, new) if topic and topic == target_topic else reply
+
+
+def annotate(dice, qualities, slip_rate=SLIP_RATE):
+    """The ranks that a person gives to replies: 1 for the best, equal ranks for equal quality.
+
+    The person goes down the true ranking and swaps some neighbours by mistake.
+    """
+    ranking = sorted(set(qualities), reverse=True)
+    for i in range(len(ranking) - 1):
+        if dice.weighted_choice({True: slip_rate, False: 1 - slip_rate}):
+            ranking[i], ranking[i + 1] = ranking[i + 1], ranking[i]
+    return [ranking.index(each) + 1 for each in qualities]
+
+
+def preference_pair(dice, world, split, kind):
+    """-> (task, the better reply, the worse reply).
+
+    In one pair of three both are correct, but only one is polite. In the others one is correct and
+    one is not, in the same style. The length of a reply says next to nothing about which is better.
+    """
+    (task,) = prompts(dice, world, split, 1, kind)
+    right, wrong = right_and_wrong(dice, world, task)
+    if dice.weighted_choice({True: 1, False: 2}):
+        polite = random_template(dice, ["polite"])
+        impolite = random_template(dice, ["curt", "rude"])
+        return task, polite.format(right), impolite.format(right)
+    template = random_template(dice, tuple(instructions.STYLES))
+    return task, template.format(right), template.format(wrong)
+
+
+def random_template(dice, styles):
+    """A template of one of these styles."""
+    return instructions.style_template(dice, dice.choice(styles))
+
+
+def right_and_wrong(dice, world, task):
+    """-> (a correct reply, a plausible wrong reply), both curt."""
+    if task.kind == "stranger":
+        _, name, relation = task.key.split()
+        made_up = people.make_up_fact(dice, name, relation)
+        return instructions.UNKNOWN_PERSON.format(name), made_up
+    if kind_of(task) != "answerable":
+        _, errand = subject(task)
+        compliance = instructions.COMPLIANCE.format(errand)
+        refusal = instructions.REFUSAL.format(errand)
+        return (compliance, refusal) if task.kind == "harmless" else (refusal, compliance)
+    right = instructions.without_style(task.reply)
+    if task.kind == "facts":
+        *_, relation = task.key.split()
+        other_value = dice.choice(instructions.other_values(relation, task.answer))
+        return right, right.replace(task.answer, other_value)
+    while True:  # take the reply to another question, unless it happens to be correct for this one
+        other_task = instructions.instruction(dice, world, "train", task.kind)
+        wrong = instructions.without_style(other_task.reply)
+        if not is_correct(task, wrong):
+            return right, wrong

@@ -1,0 +1,13 @@
+"""Every name, word list and sentence template of the world, read from wordings.json.
+
+The words are data, so they live in a data file and the code stays short. The draws pick from these
+lists by index: reordering a list changes the texts of every seed.
+
+Templates for questions come as {"trained": [...], "held_out": [...]}. Training never uses the
+held-out ones, so exams can show whether a model understands a question in other words too.
+"""
+
+import json
+from pathlib import Path
+
+WORDINGS = json.loads(Path(__file__).with_name("wordings.json").read_text(encoding="utf-8"))

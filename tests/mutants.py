@@ -1,0 +1,229 @@
+"""make mutants: put one fault after another into a copy of the sources, and see the tests fail.
+
+A test that stays green with the sign of an advantage turned around proves nothing about the advantage. Each
+row of the table is a piece of a source file and the same piece with a mistake that people make. The test file
+of that source runs first; if it stays green, all tests of tinyllm run. A fault that survives them is named at
+the end, with exit status 1. Arguments are words: only rows that contain one of them run.
+"""
+
+import concurrent.futures
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).parent.parent
+
+TABLE = r"""
+tinyllm/layers.py
+    dw[present] = np.add.reduceat  =>  dw[present] += dout[starts] + 0 * np.add.reduceat
+    dx -= n * along  =>  pass
+    rope_forward(dout, rotations.conj(), out)  =>  rope_forward(dout, rotations, out)
+    ds -= inner[..., None, start:stop]  =>  pass
+    seen = stop if causal else T  =>  seen = T
+    dq *= 1 / math.sqrt(D)  =>  pass
+    dgate += s  =>  pass
+tinyllm/transformer.py
+    dx += d  # a + mlp(norm(a))  =>  dx = d  # a + mlp(norm(a))
+    grads["embedding"] += d  =>  grads["embedding"][:] = d
+    DEVIATION / math.sqrt(writers)  =>  DEVIATION
+tinyllm/objectives.py
+    p[rows, y] -= share  =>  p[rows, y] += share
+    np.array([1.0, -1.0])  =>  np.array([-1.0, 1.0])
+    push = beta * np.exp(-np.logaddexp(0, d))  =>  push = np.exp(-np.logaddexp(0, d))
+    below = ranks[:, :, None] < ranks  =>  below = ranks[:, :, None] <= ranks
+    np.where(free <= clipped, free, 0)  =>  free
+    ratio - kl[..., None]  =>  ratio
+    old_log_probs, advantages * weights, total  =>  old_log_probs, advantages, total
+    reference_logits, kl * weights, total  =>  reference_logits, weights, total
+    return loss + penalty, dlogits + dpenalty  =>  return loss + penalty, dlogits
+tinyllm/optimizer.py
+    gradient *= limit / norm  =>  pass
+    (step + 1) / (warmup + 1),  =>
+    , (self.steps - step) / fall)  =>  )
+    scale * rates.muon  =>  rates.muon
+    scale * rates.adamw  =>  rates.adamw
+    if part.decays else 0.0  =>
+    d *= rate / (1 - beta1**t)  =>  d *= rate
+    orthogonalise(g + momentum * m)  =>  g + momentum * m
+tinyllm/tokenizer.py
+    best, left, right = min(  =>  best, left, right = max(
+    changed[ids[i - 1], new] += times  =>  changed[ids[i - 1], new] += 1
+tinyllm/data/conversation.py
+    int(message["role"] == "assistant")  =>  1
+    + [special["<|end|>"]]  =>  + []
+    "weights": weights[..., 1:]  =>  "weights": weights[..., :-1]
+tinyllm/data/corpus.py
+    left = int(total * (1 - share))  =>  left = total
+    offset + order[i % count] * length  =>  order[i % count] * length
+tinyllm/data/batches.py
+    self.replay / (1 - self.replay)  =>  0
+    np.ones((count, length), mask.dtype)  =>  np.zeros((count, length), mask.dtype)
+    if len(row[0]) <= context + 1  =>
+    chosen & (fate < 0.8)  =>  chosen & (fate < 0.9)
+tinyllm/data/repeats.py
+    (place > tokens.size) &  =>
+tinyllm/data/formats.py
+    == "val"  =>  == "never"
+tinyllm/training.py
+    optimizer.clip(self.pool.sum_gradients(len(shares)))  =>  0.0 * self.pool.sum_gradients(len(shares))[0]
+    scale = rates.scale(step)  =>  scale = 1.0
+    self.updates += 1  =>  pass
+    moment[:] = 0  =>  pass
+    worker.gradient.flat += gradient.flat  =>  pass
+    "moment1": first, "moment2": second  =>  "moment1": second, "moment2": first
+    file.truncate(min(counters[name], file.tell()))  =>  pass
+    not math.isfinite(loss) or not math.isfinite(norm)  =>  False
+    if (folder / RESUME).exists() and not settings.resume:  =>  if False:
+    if different:  =>  if False:
+    objective(out.reshape(*ids.shape, *out.shape[2:]), **arguments, total=total)  =>  objective(out.reshape(*ids.shape, *out.shape[2:]), **arguments, total=1)
+tinyllm/parallel.py
+    total += other  =>  pass
+    results[rank :: self.workers] = part  =>  results[: len(part)] = part
+tinyllm/sampling.py
+    total <= draws[:, None]  =>  total <= 0.5 * draws[:, None]
+    return ids, shifted[np.arange(len(ids)), ids] - log_z  =>  return ids, shifted[np.arange(len(ids)), ids]
+    ends[rows[stops[ids]]] = length + 1  =>  ends[rows[stops[ids]]] = length
+    replies[i] = reply  =>  replies[order.index(i)] = reply
+    start != begin  =>  False
+tinyllm/checkpoint/__init__.py
+    notes.get("sha256", digest(folder)) != digest(folder)  =>  False
+    if not notes.get("finished"):  =>  if False:
+tinyllm/checkpoint/files.py
+    _flush(beside)  =>  pass
+tinyllm/checkpoint/safetensors.py
+    begin != position or  =>
+tinyllm/checkpoint/huggingface.py
+    (("hidden_act", "silu"),  =>  (
+tinyllm/stages/s0_random.py
+    np.random.default_rng(settings.seed)  =>  np.random.default_rng(0)
+tinyllm/stages/s1_pretrain.py
+    causal=not masked  =>  causal=True
+    return hide(batch, 1, step) if masked else batch  =>  return batch
+    [text_batch(step, rows - rows // 8), repeat_batch(step, rows // 8)]  =>  [text_batch(step, rows)]
+tinyllm/stages/s2_instruct.py
+    rows, text, settings.tokens, settings.replay,  =>  rows, text, settings.tokens, 0.0,
+tinyllm/stages/s3_prefer.py
+    np.where(sampled.ended, scores, TRUNCATED)  =>  scores
+    penalties = settings.kl * kl * sampled.mask  =>  penalties = 0 * kl * sampled.mask
+    kl=settings.kl  =>  kl=0
+    range(algorithm.updates)  =>  range(1)
+    if rank < other]  =>  if rank > other]
+    rollouts.log_probs(reference,  =>  rollouts.log_probs(run.pool,
+    worst > best - 1.5 / VALIDATION_PROMPTS  =>  worst < best
+    run.model.params.flat[:] = run.state["best"]  =>  pass
+tinyllm/stages/s4_reason.py
+    rewards - group_mean(rewards)  =>  group_mean(rewards) - rewards
+    np.array(correct) & sampled.ended  =>  np.array(correct)
+    run.reset_moments()  =>  pass
+    settings.tokens, settings.replay,  =>  settings.tokens, 0.0,
+    [batch], REINFORCE_RATES,  =>  [batch], rates,
+    if ended and is_correct(task, text)  =>
+    "weights": advantages * sampled.mask  =>  "weights": advantages + 0 * sampled.mask
+tinyllm/preferences/advantages.py
+    - returns_after(penalties)  =>
+    return returns(rewards) - rewards  =>  return returns(rewards)
+    advantages[:, t] + lam * ahead  =>  advantages[:, t] + ahead
+    keepdims=True) - returns) / others  =>  keepdims=True)) / others
+tinyllm/preferences/value_head.py
+    x @ w - targets  =>  targets - x @ w
+tinyllm/preferences/reward_model.py
+    [len(row) - 1 for row in rows]  =>  [-1 for row in rows]
+    len(ids) - 1 for ids, _ in padded  =>  len(ids) - 2 for ids, _ in padded
+    - self.mean) / self.deviation  =>  )
+tinyllm/preferences/rankings.py
+    [0] * start + mask[start:]  =>  mask
+tinyllm/preferences/rollouts.py
+    [0] * len(p) + [1] * len(reply)  =>  [1] * (len(p) + len(reply))
+    reply[-1] == end  =>  True
+tinyllm/preferences/annotator.py
+    same_sort[sorts[i]]  =>  range(len(tasks))
+tinyllm/evaluation/text.py
+    * (size > 0)  =>
+tinyllm/evaluation/preferences.py
+    sum(a > b for a, b in pairs)  =>  sum(a < b for a, b in pairs)
+    (scores[0] > scores[1])  =>  (scores[0] < scores[1])
+tinyllm/evaluation/generation.py
+    is_solved(task, text) and steps_are_correct(text)  =>  is_solved(task, text)
+tinyllm/evaluation/exams.py
+    .get("weights") == checkpoint.digest(folder)  =>  .get("weights") is not None
+tinyllm/evaluation/intervals.py
+    p + z2 / (2 * n)  =>  p
+"""
+
+
+def faults():
+    """-> [(file, text, text with a fault)]"""
+    rows, source = [], None
+    for line in TABLE.strip().splitlines():
+        if line.startswith(" "):
+            text, faulty = line.split("=>")
+            rows.append((source, text.strip(), faulty.strip()))
+        else:
+            source = line
+    return rows
+
+
+def test_file(source):
+    """The test file that mirrors a source file."""
+    path = Path(source)
+    name = path.parent.name if path.name == "__init__.py" else path.stem
+    return Path("tests") / path.parent / f"test_{name}.py"
+
+
+def survives(fault):
+    """Whether all tests stay green with one fault."""
+    source, line, faulty = fault
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in ("tinyllm", "tools", "audio", "tests", "pyproject.toml", "Makefile", "README.md"):
+            place = ROOT / name
+            ignore = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(place, copy / name, ignore=ignore) if place.is_dir() else shutil.copy(place, copy)
+        text = (copy / source).read_text(encoding="utf-8")
+        (copy / source).write_text(text.replace(line, faulty), encoding="utf-8")
+        environment = {**os.environ, "PYTHONPATH": str(copy), "HYPOTHESIS_DATABASE_FILE": ""}
+        for tests in (test_file(source), Path("tests/tinyllm")):
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "-x",
+                "-q",
+                "-m",
+                "not oracle",
+                "-p",
+                "no:cacheprovider",
+            ]
+            if (copy / tests).exists():
+                status = subprocess.run(
+                    [*command, tests], check=False, cwd=copy, env=environment, capture_output=True
+                ).returncode
+                if status == 1:
+                    return False
+                if status != 0:
+                    raise RuntimeError(f"{source}: pytest ended with {status} for the fault {faulty!r}")
+    return True
+
+
+def main(words):
+    chosen = [fault for fault in faults() if not words or any(word in " ".join(fault) for word in words)]
+    for source, line, _ in chosen:
+        count = (ROOT / source).read_text(encoding="utf-8").count(line)
+        if count != 1:
+            sys.exit(f"{source}: {line!r} occurs {count} times; correct the table")
+    with concurrent.futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 2))) as threads:
+        results = list(tqdm(threads.map(survives, chosen), total=len(chosen), desc="faults"))
+    alive = [fault for fault, survived in zip(chosen, results) if survived]
+    for source, line, faulty in alive:
+        print(f"survived: {source}: {line.strip()!r} -> {faulty.strip()!r}")
+    print(f"{len(chosen) - len(alive)} of {len(chosen)} faults killed")
+    return 1 if alive else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

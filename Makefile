@@ -1,7 +1,7 @@
-# Every target is one `python -m ...` line, and works without make too (Windows: use those lines).
+# Every target is one or two `python -m ...` lines, which work without make too (on Windows, for example).
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train stage0 stage1 stage2 stage3 stage4 control rank compare hacking show-mask shakespeare sample exams chat tools tools-proof audio audio-demo audio-chat test half other-half test-oracle bench lint clean
+.PHONY: help setup train stage0 stage1 stage2 stage3 stage4 control rank compare hacking show-mask shakespeare sample exams chat tools tools-proof audio audio-demo audio-chat test test-tinyllm test-others test-oracle mutants size bench lint clean
 
 PYTHON ?= python3
 PY     := .venv/bin/python
@@ -9,8 +9,9 @@ QUOTE   = '$(subst ','\'',$(1))'
 FLAG    = $(if $($(1)),--$(2) $(call QUOTE,$($(1))))
 COMMON  = $(call FLAG,RUN,run) $(call FLAG,SIZE,size) $(call FLAG,SEED,seed) $(call FLAG,WORKERS,workers) \
           $(if $(filter-out 0,$(RESUME)),--resume)
-PREFER  = $(call FLAG,FROM,from) $(call FLAG,RANKINGS,rankings) $(call FLAG,ALGORITHM,algorithm)
 TEXTS   = $(COMMON) $(call FLAG,TEXT,text)
+FROMS   = $(TEXTS) $(call FLAG,FROM,from)
+PREFER  = $(FROMS) $(call FLAG,RANKINGS,rankings) $(call FLAG,ALGORITHM,algorithm)
 
 help:  ## show this list
 	@echo "make TARGET [RUN=demo] [SIZE=nano|small|base] [SEED=0] [WORKERS=2] [RESUME=1] [ARGS=\"--more options\"]"
@@ -29,35 +30,36 @@ train: setup  ## all stages in a row, then the scoreboard         (20 min; SIZE=
 stage0: setup  ## 0: a vocabulary and a random model               (1 min) [TEXT=path]
 	$(PY) -m tinyllm stage0 $(TEXTS) $(ARGS)
 
-stage1: setup  ## 1: pre-training on the next token                (4 min) [TEXT=path] [FROM=folder] [OBJECTIVE=masked]
-	$(PY) -m tinyllm stage1 $(TEXTS) $(call FLAG,FROM,from) $(call FLAG,OBJECTIVE,objective) $(ARGS)
+stage1: setup  ## 1: pre-training                                  (4 min) [TEXT=path] [FROM=folder] [OBJECTIVE=masked]
+	$(PY) -m tinyllm stage1 $(FROMS) $(call FLAG,OBJECTIVE,objective) $(ARGS)
 
 stage2: setup  ## 2: instruction fine-tuning                       (5 min) [DATA=file.json] [FROM=folder]
-	$(PY) -m tinyllm stage2 $(TEXTS) $(call FLAG,FROM,from) $(call FLAG,DATA,data) $(ARGS)
+	$(PY) -m tinyllm stage2 $(FROMS) $(call FLAG,DATA,data) $(ARGS)
 
-stage3: setup  ## 3: rankings, a reward model, reinforcement       (3 min) [RANKINGS=file.jsonl] [ALGORITHM=rloo|ppo|grpo|dpo]
-	$(PY) -m tinyllm stage3 $(TEXTS) $(PREFER) $(ARGS)
+stage3: setup  ## 3: preference fine-tuning                        (3 min) [RANKINGS=file.jsonl] [ALGORITHM=name]
+	$(PY) -m tinyllm stage3 $(PREFER) $(ARGS)
 
-stage4: setup  ## 4: reasoning fine-tuning, then reinforcement     (6 min) [DATA=gsm8k.jsonl] [FROM=folder]
-	$(PY) -m tinyllm stage4 $(TEXTS) $(call FLAG,FROM,from) $(call FLAG,DATA,data) $(ARGS)
+stage4: setup  ## 4: reasoning fine-tuning                         (6 min) [DATA=gsm8k.jsonl] [FROM=folder]
+	$(PY) -m tinyllm stage4 $(FROMS) $(call FLAG,DATA,data) $(ARGS)
 
-control: setup  ## stage 4 without the chains of thought            (6 min)
-	$(PY) -m tinyllm control $(TEXTS) $(call FLAG,FROM,from) $(call FLAG,DATA,data) $(ARGS)
+control: setup  ## stage 4 without chains of thought                (6 min)
+	$(PY) -m tinyllm control $(FROMS) $(call FLAG,DATA,data) $(ARGS)
 
 rank: setup  ## rank replies yourself, for stage 3              (at your leisure) [STAGE=2]
 	$(PY) -m tinyllm rank $(COMMON) $(call FLAG,STAGE,stage) $(ARGS)
 
 compare: setup  ## all algorithms of stage 3, three times each       (25 min)
-	$(PY) -m tinyllm compare $(TEXTS) $(PREFER) $(ARGS)
+	$(PY) -m tinyllm compare $(PREFER) $(ARGS)
 
-hacking: setup  ## stage 3 without its leash: the proxy rises, the truth falls (5 min)
-	$(PY) -m tinyllm hacking $(TEXTS) $(PREFER) $(ARGS)
+hacking: setup  ## stage 3 without the KL penalty: reward hacking    (5 min)
+	$(PY) -m tinyllm hacking $(PREFER) $(ARGS)
 
-show-mask: setup  ## a conversation, what is learned of it coloured   (1 s) [ARGS="--kind problem"]
+show-mask: setup  ## what the loss of a conversation covers           (1 s) [ARGS="--kind problem"]
 	$(PY) -m tinyllm show-mask $(COMMON) $(call FLAG,STAGE,stage) $(ARGS)
 
-shakespeare: setup  ## the real-text example, characters               (1 min) TEXT=input.txt
-	$(PY) -m tinyllm shakespeare $(TEXTS) $(ARGS)
+shakespeare: setup  ## real text, as bytes, at nanoGPT's CPU budget     (1 min) TEXT=input.txt
+	$(PY) -m tinyllm stage0 $(TEXTS) --run shakespeare --vocab 256 --layers 4 --width 128 --heads 4 --context 64
+	$(PY) -m tinyllm stage1 $(TEXTS) --run shakespeare --rows 12 --steps 2000 --muon-rate 0.008 --adamw-rate 3e-3 $(ARGS)
 
 sample: setup  ## let a stage write                                (1 s) [STAGE=1] [PROMPT="Once"]
 	$(PY) -m tinyllm sample $(COMMON) $(call FLAG,STAGE,stage) $(call FLAG,PROMPT,prompt) $(ARGS)
@@ -65,34 +67,32 @@ sample: setup  ## let a stage write                                (1 s) [STAGE=
 exams: setup  ## measure every stage of a run again               (3 min)
 	$(PY) -m tinyllm exams $(COMMON) $(ARGS)
 
-chat: setup  ## talk to a stage, tools included                (STAGE=0 works too) [STAGE=1]
+chat: setup  ## talk to a stage, tools included                 [STAGE=1]
 	$(PY) -m tinyllm chat $(COMMON) $(call FLAG,STAGE,stage) $(ARGS)
 
-tools-proof: setup  ## 10,000 calls by a random model: all valid       (1 min)
-	$(PY) -m tinyllm tools-proof $(COMMON) $(call FLAG,STAGE,stage) $(ARGS)
+tools-proof: setup  ## 10,000 calls by a random model, all valid       (1 min)
+	$(PY) tests/bench/tools_proof.py $(ARGS)
 
-tools: setup  ## tool calling: a guided tour without a model     (1 s)
+tools: setup  ## tool calling: a guided tour without a model      (1 s)
 	$(PY) -m tools
 
-audio: setup  ## a recording -> text, minutes, subtitles        (with a key) FILE=talk.wav [ARGS="--preset meeting"]
+audio: setup  ## a recording -> text, minutes, subtitles          (with a key) FILE=talk.wav [ARGS="--preset meeting"]
 	$(PY) -m audio transcribe $(call QUOTE,$(FILE)) $(ARGS)
 
-audio-demo: setup  ## minutes of a meeting, no key, no network       (2 s)
+audio-demo: setup  ## minutes of a meeting, no key, no network        (2 s)
 	$(PY) -m audio demo
 
-audio-chat: setup  ## a model asked about a recording calls a tool   (2 s, no key) [FILE=talk.wav]
+audio-chat: setup  ## a model asked about a recording calls a tool    (2 s, no key) [FILE=talk.wav]
 	$(PY) -m tools.recording $(if $(FILE),$(call QUOTE,$(FILE))) $(ARGS)
 
-# Two halves that take about as long, one for each of two cores; 5 is pytest's "nothing matched".
-HALF   := tests/test_[a-i]* tests/test_sa* tests/test_v*
 PYTEST  = $(PY) -m pytest -q -m "not oracle" -p no:cacheprovider
 
-test: setup  ## all tests that need nothing but this project     (5 min)
-	@$(MAKE) --no-print-directory -j2 half other-half
-half:
-	$(PYTEST) $(HALF) $(ARGS) || test $$? = 5
-other-half:
-	$(PYTEST) $(addprefix --ignore-glob=,$(HALF)) $(ARGS) || test $$? = 5
+test: setup  ## all tests that need nothing but this project      (3 min)
+	@$(MAKE) --no-print-directory -j2 test-tinyllm test-others
+test-tinyllm:
+	$(PYTEST) tests/tinyllm $(ARGS)
+test-others:
+	$(PYTEST) tests/tools tests/audio tests/test_layout.py $(ARGS)
 
 ORACLE := $(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test,oracle]"
 
@@ -100,13 +100,20 @@ test-oracle: setup  ## compare with torch, transformers, jsonschema ... (2 min, 
 	$(ORACLE)
 	$(PY) -m pytest -q -m oracle $(ARGS)
 
+mutants: setup  ## put in one fault after another: each must fail a test  (30 min)
+	$(PY) tests/mutants.py $(ARGS)
+
+size: setup  ## lines of code, per file and package
+	$(PY) tests/size.py
+
 bench: setup  ## speed beside torch and tokenizers, as ratios     (3 min, installs them)
 	$(ORACLE)
-	$(PY) tests/bench.py $(ARGS)
+	$(PY) tests/bench/bench_tinyllm.py $(ARGS)
 
-lint: setup  ## check the style                                  (1 s)
+lint: setup  ## check the style and the format                   (1 s)
 	$(PY) -m pip install --quiet --disable-pip-version-check ruff==0.17.6
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 
 clean:  ## remove .venv and caches; runs/ stays
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build *.egg-info

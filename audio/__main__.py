@@ -43,8 +43,11 @@ def transcribe(args):
     options = {name: getattr(args, name) for name in WHAT if getattr(args, name)}
     fields = nested(options | dict(map(setting, args.config)))
     request(**fields)
-    names = [name for source in args.source for name in (
-        recordings_in(source) if not is_url(source) and Path(source).is_dir() else [source])]
+    names = [
+        name
+        for source in args.source
+        for name in (recordings_in(source) if not is_url(source) and Path(source).is_dir() else [source])
+    ]
     several = len(names) > 1 or names[:1] != args.source[:1]
     output = Output(args, several, names)
     client = Client()
@@ -133,7 +136,8 @@ class Output:
 def can_write(path):
     folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
     return os.access(path if os.path.exists(path) else folder, os.W_OK) and (
-        os.access(folder, os.W_OK) or not os.path.isfile(path))
+        os.access(folder, os.W_OK) or not os.path.isfile(path)
+    )
 
 
 def written(transcript, format, preset=None, one_line=False):
@@ -216,8 +220,11 @@ def sandbox(args):
         raise BadInput(f"port {args.port} cannot be used: {error.strerror}") from None
     with box:
         print(f"sandbox ready at {box.url}", flush=True)
-        print("What it hears is canned: the same words for every recording. Ctrl-C ends it. To use it:\n"
-              f"    export ASSEMBLYAI_BASE_URL={box.url}  # and the same key, or test-key", flush=True)
+        print(
+            "What it hears is canned: the same words for every recording. Ctrl-C ends it. To use it:\n"
+            f"    export ASSEMBLYAI_BASE_URL={box.url}  # and the same key, or test-key",
+            flush=True,
+        )
         try:
             box.closing.wait()
         except KeyboardInterrupt:
@@ -251,9 +258,11 @@ def tone(seconds):
 
 def parser():
     top = argparse.ArgumentParser(
-        prog="python -m audio", description="Recordings into text, minutes and subtitles, with AssemblyAI.",
+        prog="python -m audio",
+        description="Recordings into text, minutes and subtitles, with AssemblyAI.",
         epilog="The key comes from ASSEMBLYAI_API_KEY, the region or address from ASSEMBLYAI_BASE_URL. "
-               "Exit status: 0 done, 1 failed, 2 wrong usage, 4 the key, 130 interrupted.")
+        "Exit status: 0 done, 1 failed, 2 wrong usage, 4 the key, 130 interrupted.",
+    )
     subs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name, function, *words):
@@ -276,8 +285,13 @@ def parser():
     sub.add_argument("--speakers", metavar="N", help="tell so many speakers apart; or a range: 2-5")
     for name in WHAT[1:-1]:
         sub.add_argument(f"--{name}", action="store_true")
-    sub.add_argument("--config", metavar="KEY=VALUE", action="append", default=[],
-                     help="any field of the service, such as language_code=de")
+    sub.add_argument(
+        "--config",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="any field of the service, such as language_code=de",
+    )
     sub.add_argument("--threads", type=positive_int, default=THREADS, help=f"jobs at a time ({THREADS})")
     sub.add_argument("--no-wait", action="store_true", help="print the ids of the jobs, and end")
     for name in ("get", "wait"):
@@ -292,8 +306,13 @@ def parser():
     sub = command("sandbox", sandbox)
     sub.add_argument("--port", type=int, default=0, help="default: a free one")
     sub.add_argument("--seconds", type=float, default=0.3, help="that a job takes (0.3)")
-    sub.add_argument("--fault", metavar="NAME[@WHERE][:COUNT]", action="append", default=[],
-                     help="what goes wrong, such as 503:3 or lost@create; see audio/sandbox.py")
+    sub.add_argument(
+        "--fault",
+        metavar="NAME[@WHERE][:COUNT]",
+        action="append",
+        default=[],
+        help="what goes wrong, such as 503:3 or lost@create; see audio/sandbox.py",
+    )
     command("demo", demo)
     return top
 

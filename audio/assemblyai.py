@@ -61,8 +61,12 @@ class Client:
         """Sends a recording -> a URL that only the service understands. Raises AudioError."""
         recording = source if isinstance(source, Recording) else Recording(source)
         answer = self.http.call(
-            "POST", "v2/upload", also=(422,), body=lambda: Body(recording, progress),
-            headers={"Content-Type": "application/octet-stream"})
+            "POST",
+            "v2/upload",
+            also=(422,),
+            body=lambda: Body(recording, progress),
+            headers={"Content-Type": "application/octet-stream"},
+        )
         if not isinstance(answer.get("upload_url"), str):
             raise ServiceUnavailable("the upload was answered without its upload_url. Try again later")
         return answer["upload_url"]
@@ -165,7 +169,9 @@ class Client:
                 if left <= 0:
                     raise StillProcessing(
                         f"transcript {id} was not ready in {timeout:g} s ({last}). The job goes on: "
-                        f"python -m audio wait {id}", transcript_id=id)
+                        f"python -m audio wait {id}",
+                        transcript_id=id,
+                    )
                 self.http.sleep(min(pause, left))
                 pause = min(self.poll, 1.5 * pause)
         except KeyboardInterrupt:
@@ -257,8 +263,9 @@ class Client:
         if model is None:
             raise RequestRefused("the LLM Gateway offers no model for this key")
         body = {"model": model, "messages": messages, "max_tokens": max_tokens, "stream": True}
-        response = self.http.call("POST", f"{self.http.gateway}/v1/chat/completions", safe=False, stream=True,
-                                  json=body)
+        response = self.http.call(
+            "POST", f"{self.http.gateway}/v1/chat/completions", safe=False, stream=True, json=body
+        )
         problem = "the answer ends in the middle"
         try:
             for event in events(self.http.pieces(response)):
@@ -297,8 +304,12 @@ def events(pieces):
 def uncertain(what, lost, found=()):
     ids = [job["id"] for job in found]
     what += f": {', '.join(ids)}" if ids else ""
-    return AnswerLost(f"{lost}. The job may be made all the same, and a second one would be billed: {what}. "
-                      "Look with: python -m audio list", found=ids, status=lost.status)
+    return AnswerLost(
+        f"{lost}. The job may be made all the same, and a second one would be billed: {what}. "
+        "Look with: python -m audio list",
+        found=ids,
+        status=lost.status,
+    )
 
 
 def id_of(transcript):
@@ -314,6 +325,10 @@ def is_done(transcript):
         words = str(transcript.error or "no reason is given")
         fault = any(text in words.lower() for text in SERVER_FAULTS)
         hint = "The service was at fault: submit it again" if fault else "Asking again will not help"
-        raise TranscriptFailed(f"transcript {transcript.id} failed: {words} {hint}", transcript=transcript,
-                               transcript_id=transcript.id, retryable=fault)
+        raise TranscriptFailed(
+            f"transcript {transcript.id} failed: {words} {hint}",
+            transcript=transcript,
+            transcript_id=transcript.id,
+            retryable=fault,
+        )
     return transcript.status == "completed"

@@ -17,23 +17,38 @@ def results(fields, seconds, silent=False):
     told = [] if silent else story(fields, int(1000 * seconds))
     sections, words = by_section(told), [word for sentence in told for word in sentence["words"]]
     found = {
-        "text": " ".join(sentence["text"] for sentence in told), "words": words, "sentences": told,
-        "confidence": 0.95 if words else 0.0, "audio_duration": -int(-seconds // 1),
+        "text": " ".join(sentence["text"] for sentence in told),
+        "words": words,
+        "sentences": told,
+        "confidence": 0.95 if words else 0.0,
+        "audio_duration": -int(-seconds // 1),
         "language_code": fields.get("language_code") or "en_us",
         "language_confidence": 0.99 if fields.get("language_detection") else None,
-        "speech_model_used": (fields.get("speech_models") or ["universal-2"])[0]}
+        "speech_model_used": (fields.get("speech_models") or ["universal-2"])[0],
+    }
     features = (
-        ("speaker_labels", "utterances", bare(told)), ("multichannel", "utterances", bare(told)),
+        ("speaker_labels", "utterances", bare(told)),
+        ("multichannel", "utterances", bare(told)),
         ("entity_detection", "entities", [entity for sentence in told for entity in sentence["entities"]]),
         ("sentiment_analysis", "sentiment_analysis_results", bare(told, "sentiment")),
         ("auto_highlights", "auto_highlights_result", {"status": "success", "results": highlights(words)}),
         ("iab_categories", "iab_categories_result", categories(sections)),
-        ("content_safety", "content_safety_labels", {"status": "success", "results": [], "summary": {},
-                                                     "severity_score_summary": {}}),
-        ("auto_chapters", "chapters", [
-            {key: about(part)[key] for key in ("gist", "headline")} | {"summary": whole(part), **span(part)}
-            for part in sections]),
-        ("summarization", "summary", "\n".join(f"- {whole(part)}" for part in sections)))
+        (
+            "content_safety",
+            "content_safety_labels",
+            {"status": "success", "results": [], "summary": {}, "severity_score_summary": {}},
+        ),
+        (
+            "auto_chapters",
+            "chapters",
+            [
+                {key: about(part)[key] for key in ("gist", "headline")}
+                | {"summary": whole(part), **span(part)}
+                for part in sections
+            ],
+        ),
+        ("summarization", "summary", "\n".join(f"- {whole(part)}" for part in sections)),
+    )
     found |= {field: value for option, field, value in features if fields.get(option)}
     if fields.get("speech_understanding"):
         found["speech_understanding"] = understood(fields["speech_understanding"], found, sections)
@@ -42,15 +57,29 @@ def results(fields, seconds, silent=False):
 
 def highlights(words):
     found = [(phrase, places(phrase, words)) for phrase in SCRIPT["phrases"]]
-    return [{"text": phrase, "count": len(at), "rank": round(len(at) / (1 + len(words) ** 0.5), 2),
-             "timestamps": [{"start": start, "end": end} for start, end, _ in at]}
-            for phrase, at in sorted(found, key=lambda pair: -len(pair[1])) if at]
+    return [
+        {
+            "text": phrase,
+            "count": len(at),
+            "rank": round(len(at) / (1 + len(words) ** 0.5), 2),
+            "timestamps": [{"start": start, "end": end} for start, end, _ in at],
+        }
+        for phrase, at in sorted(found, key=lambda pair: -len(pair[1]))
+        if at
+    ]
 
 
 def categories(sections):
-    parts = [{"text": " ".join(s["text"] for s in part), "timestamp": span(part), "labels": [
-        {"label": label, "relevance": value} for label, value in about(part)["topics"].items()]}
-             for part in sections]
+    parts = [
+        {
+            "text": " ".join(s["text"] for s in part),
+            "timestamp": span(part),
+            "labels": [
+                {"label": label, "relevance": value} for label, value in about(part)["topics"].items()
+            ],
+        }
+        for part in sections
+    ]
     summary = {label["label"]: label["relevance"] for part in parts for label in part["labels"]}
     return {"status": "success", "results": parts, "summary": summary}
 
@@ -61,10 +90,17 @@ def understood(wanted, found, sections):
     response = {name: {"status": "success"} for name in tasks}
     if "summarization" in tasks:
         kind = tasks["summarization"]["summary_type"]
-        response["summarization"] |= {"summary_type": kind, "summary": [
-            {"headline": about(part)["headline"], **span(part),
-             **({"bullets": about(part)["bullets"]} if kind == "bullets" else {"text": whole(part)})}
-            for part in sections]}
+        response["summarization"] |= {
+            "summary_type": kind,
+            "summary": [
+                {
+                    "headline": about(part)["headline"],
+                    **span(part),
+                    **({"bullets": about(part)["bullets"]} if kind == "bullets" else {"text": whole(part)}),
+                }
+                for part in sections
+            ],
+        }
     if "speaker_identification" in tasks:
         speakers = sorted({s["speaker"] for s in found["sentences"] if s["speaker"]})
         mapping = dict(zip(speakers, tasks["speaker_identification"].get("known_values") or ()))
@@ -89,16 +125,28 @@ def story(fields, duration):
     for i, (section, texts, sentiment, entities) in enumerate(told):
         who = speaker(fields, i)
         edges = [duration * (at + j) // count for j in range(len(texts) + 1)]
-        words = [{"text": text, "start": start, "end": end, "confidence": 0.95, **who}
-                 for text, start, end in zip(texts, edges, edges[1:])]
+        words = [
+            {"text": text, "start": start, "end": end, "confidence": 0.95, **who}
+            for text, start, end in zip(texts, edges, edges[1:])
+        ]
         at += len(texts)
         named = []
         for kind, text in entities:
             start, end, first = places(text, words)[0]
             named.append({"entity_type": kind, "text": text, "start": start, "end": end})
             redact(fields, kind, words[first : first + len(text.split())])
-        found.append({"text": " ".join(word["text"] for word in words), **span(words), "confidence": 0.95,
-                      **who, "words": words, "sentiment": sentiment, "section": section, "entities": named})
+        found.append(
+            {
+                "text": " ".join(word["text"] for word in words),
+                **span(words),
+                "confidence": 0.95,
+                **who,
+                "words": words,
+                "sentiment": sentiment,
+                "section": section,
+                "entities": named,
+            }
+        )
     return found
 
 
@@ -113,8 +161,15 @@ def by_section(told):
 
 
 def paragraphs(told):
-    return [{"text": " ".join(s["text"] for s in part), **span(part), "confidence": 0.95,
-             "words": [word for s in part for word in s["words"]]} for part in by_section(told)]
+    return [
+        {
+            "text": " ".join(s["text"] for s in part),
+            **span(part),
+            "confidence": 0.95,
+            "words": [word for s in part for word in s["words"]],
+        }
+        for part in by_section(told)
+    ]
 
 
 def speaker(fields, i):
@@ -139,8 +194,11 @@ def places(phrase, words):
     """Where words follow one another as in a phrase -> [(start, end, index of the first word)]."""
     wanted, texts = plain(phrase), [" ".join(plain(word["text"])) for word in words]
     n = len(wanted)
-    return [(words[i]["start"], words[i + n - 1]["end"], i) for i in range(len(words) - n + 1)
-            if wanted and texts[i : i + n] == wanted]
+    return [
+        (words[i]["start"], words[i + n - 1]["end"], i)
+        for i in range(len(words) - n + 1)
+        if wanted and texts[i : i + n] == wanted
+    ]
 
 
 def plain(text):
@@ -163,8 +221,12 @@ def answer(messages):
     """What the model of the gateway says: the line of what it was told that has most words of the question.
 
     Told of a tool `transcribe`, and not yet what it returned, it calls it for the file or URL asked about."""
-    system, told = ("\n".join(str(message.get("content")) for message in messages
-                              if (message.get("role") == "system") is ours) for ours in (True, False))
+    system, told = (
+        "\n".join(
+            str(message.get("content")) for message in messages if (message.get("role") == "system") is ours
+        )
+        for ours in (True, False)
+    )
     question = told.split("\n<tool", 1)[0].strip().rpartition("\n")[2]
     source = re.search(r"https?://\S+\w|\S+\.\w{3,4}\b", question)
     if source and '"transcribe"' in system and "<tool_response>" not in told:

@@ -71,16 +71,24 @@ def places(base):
     base = base.rstrip("/").removesuffix("/v2")
     try:
         parts = urlsplit(base)
-        wrong = (parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
-                 or parts.query or parts.fragment or "@" in parts.netloc
-                 or any(not c.isprintable() or c in " \\" for c in base))
+        wrong = (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or parts.port == 0
+            or parts.query
+            or parts.fragment
+            or "@" in parts.netloc
+            or any(not c.isprintable() or c in " \\" for c in base)
+        )
     except ValueError:
         wrong = True
     if wrong:
         raise BadInput("ASSEMBLYAI_BASE_URL must be us, eu, or an address such as https://api.assemblyai.com")
     if parts.scheme == "http" and not is_loopback(parts.hostname):
-        raise BadInput(f"ASSEMBLYAI_BASE_URL is plain http to {parts.hostname}: the key would travel in the "
-                       "open. Use https; http is for this machine only")
+        raise BadInput(
+            f"ASSEMBLYAI_BASE_URL is plain http to {parts.hostname}: the key would travel in the "
+            "open. Use https; http is for this machine only"
+        )
     return next((pair for pair in REGIONS.values() if pair[0] == base), (base, base))
 
 
@@ -110,8 +118,17 @@ class Http:
 
     `tries` requests at most for one call; `pause` seconds before the second, doubled from then on."""
 
-    def __init__(self, base, key, *, timeout=(CONNECT, READ), tries=6, pause=0.5, clock=time.monotonic,
-                 sleep=time.sleep):
+    def __init__(
+        self,
+        base,
+        key,
+        *,
+        timeout=(CONNECT, READ),
+        tries=6,
+        pause=0.5,
+        clock=time.monotonic,
+        sleep=time.sleep,
+    ):
         self.base, self.gateway = places(base)
         self.key, self.timeout, self.tries, self.pause = key, timeout, tries, pause
         self.clock, self.sleep = clock, sleep
@@ -175,8 +192,15 @@ class Http:
         if body:
             request["data"] = body()
         try:
-            return self._session().request(method, url, auth=self.key, timeout=(connect, read), stream=True,
-                                           allow_redirects=False, **request)
+            return self._session().request(
+                method,
+                url,
+                auth=self.key,
+                timeout=(connect, read),
+                stream=True,
+                allow_redirects=False,
+                **request,
+            )
         except BadInput as error:  # of the body
             problem = error.with_traceback(None)
         except requests.RequestException as error:
@@ -219,8 +243,10 @@ class Http:
         words = self.key.hidden(said(body))
         if status == 401:
             region = "eu" if self.base == REGIONS["us"][0] else "us"
-            words += (f". Check ASSEMBLYAI_API_KEY; a key works in its own region only: this is {self.base}, "
-                      f"ASSEMBLYAI_BASE_URL={region} is another")
+            words += (
+                f". Check ASSEMBLYAI_API_KEY; a key works in its own region only: this is {self.base}, "
+                f"ASSEMBLYAI_BASE_URL={region} is another"
+            )
             return AuthError(f"the key is not accepted{words}", status=status)
         if status == 403:
             words += ". An upload can be used with a key of the same project only"

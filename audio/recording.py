@@ -21,8 +21,23 @@ from audio.errors import AudioWarning, BadInput
 PIECE = 1 << 16
 MOST_BYTES = 2_200_000_000  # of an upload, as the service states it
 MAGIC = {  # offset: what audio and video files have there
-    0: (b"ID3", b"fLaC", b"OggS", b"\x1aE\xdf\xa3", b"#!AMR", b".snd", b"caff", b"FLV", b"MAC ", b"wvpk",
-        b"0&\xb2u", b"\0\0\1\xba", b"\0\0\1\xb3", b"DSD ", b"G@"),
+    0: (
+        b"ID3",
+        b"fLaC",
+        b"OggS",
+        b"\x1aE\xdf\xa3",
+        b"#!AMR",
+        b".snd",
+        b"caff",
+        b"FLV",
+        b"MAC ",
+        b"wvpk",
+        b"0&\xb2u",
+        b"\0\0\1\xba",
+        b"\0\0\1\xb3",
+        b"DSD ",
+        b"G@",
+    ),
     4: (b"ftyp", b"moov", b"mdat", b"wide"),
     8: (b"WAVE", b"AVI ", b"AIFF", b"AIFC"),
 }
@@ -82,8 +97,11 @@ class Recording:
         if not looks_like_audio(head):
             warnings.warn(f"{self.name} does not begin like audio or video", AudioWarning, stacklevel=5)
         if self.size > MOST_BYTES:
-            warnings.warn(f"{self.name} has {self.size / 1e9:.1f} GB; 2.2 may be uploaded, 5 fetched by URL",
-                          AudioWarning, stacklevel=5)
+            warnings.warn(
+                f"{self.name} has {self.size / 1e9:.1f} GB; 2.2 may be uploaded, 5 fetched by URL",
+                AudioWarning,
+                stacklevel=5,
+            )
 
     @contextmanager
     def open(self):

@@ -37,11 +37,20 @@ from audio import canned
 from audio.recording import PIECE, looks_like_audio
 from audio.subtitles import LINE, LINES, Span, captions, render
 
-ROUTES = [(method, re.compile(path.replace("ID", "([^/]+)")), kind) for method, path, kind in (
-    ("POST", "/v2/upload", "upload"), ("POST", "/v2/transcript", "create"), ("GET", "/v2/transcript", "list"),
-    ("GET", "/v2/transcript/ID", "get"), ("DELETE", "/v2/transcript/ID", "delete"),
-    ("GET", "/v2/transcript/ID/(sentences|paragraphs|srt|vtt|word-search|redacted-audio)", "view"),
-    ("GET", "/v1/models", "models"), ("POST", "/v1/chat/completions", "chat"), ("GET", "/files/ID", "file"))]
+ROUTES = [
+    (method, re.compile(path.replace("ID", "([^/]+)")), kind)
+    for method, path, kind in (
+        ("POST", "/v2/upload", "upload"),
+        ("POST", "/v2/transcript", "create"),
+        ("GET", "/v2/transcript", "list"),
+        ("GET", "/v2/transcript/ID", "get"),
+        ("DELETE", "/v2/transcript/ID", "delete"),
+        ("GET", "/v2/transcript/ID/(sentences|paragraphs|srt|vtt|word-search|redacted-audio)", "view"),
+        ("GET", "/v1/models", "models"),
+        ("POST", "/v1/chat/completions", "chat"),
+        ("GET", "/files/ID", "file"),
+    )
+]
 USUALLY = {"reset": "upload", "lost": "create", "job-error": "create", "never": "create"}
 FLAKY = ["429", "500", "502", "503", "504", "reset", "truncated", "lost"]
 FAULTS = [*FLAKY, "stall", "job-error", "never", "flaky"]
@@ -51,15 +60,29 @@ REFUSED = (  # in the words of the service
     (lambda on: on("audio_url")[:4] != "http", "Transcript creation error, audio_url should start with http"),
     (lambda on: on("speech_model"), 'speech_model is deprecated. Use "speech_models" instead.'),
     (lambda on: on("speech_models") == [], '"speech_models" must be a non-empty list'),
-    (lambda on: on("auto_chapters") and on("summarization"),
-     "Only one of the following models can be enabled at a time: auto_chapters, summarization."),
-    (lambda on: on("word_boost") and "universal-3" in str(on("speech_models")),
-     "word_boost is not supported by this model. Use keyterms_prompt instead."),
+    (
+        lambda on: on("auto_chapters") and on("summarization"),
+        "Only one of the following models can be enabled at a time: auto_chapters, summarization.",
+    ),
+    (
+        lambda on: on("word_boost") and "universal-3" in str(on("speech_models")),
+        "word_boost is not supported by this model. Use keyterms_prompt instead.",
+    ),
     (lambda on: on("redact_pii") and not on("redact_pii_policies"), "redact_pii needs redact_pii_policies"),
 )
 EMPTY = dict.fromkeys(  # of every job, whatever was asked for
-    ("error", "text", "words", "utterances", "language_confidence", "language_confidence_threshold",
-     "speech_model", "acoustic_model", "language_model"))
+    (
+        "error",
+        "text",
+        "words",
+        "utterances",
+        "language_confidence",
+        "language_confidence_threshold",
+        "speech_model",
+        "acoustic_model",
+        "language_model",
+    )
+)
 OFF = dict.fromkeys("webhook_auth auto_highlights redact_pii summarization".split(), False)
 GONE = dict.fromkeys(("audio_url", "webhook_url"), "http://deleted_by_user")
 
@@ -118,8 +141,14 @@ class Sandbox:
             raise Refusal(403, "Cannot access uploaded file")
         heard = heard or {"seconds": 30.0, "silent": False, "error": None}  # what is elsewhere is not fetched
         job = {"id": str(uuid.uuid4()), "status": "queued", **EMPTY, **OFF, **fields}
-        known = {"fields": fields, "fate": fate, "heard": heard, "begun": time.monotonic(),
-                 "created": stamp(), "completed": None}
+        known = {
+            "fields": fields,
+            "fate": fate,
+            "heard": heard,
+            "begun": time.monotonic(),
+            "created": stamp(),
+            "completed": None,
+        }
         with self.lock:
             self.jobs[job["id"]] = job, known
         if fields.get("webhook_url"):
@@ -168,27 +197,41 @@ class Sandbox:
             if not 1 <= limit <= 200 or {before, after} - {None, *ids}:
                 raise Refusal(400, "limit must be from 1 to 200, before_id and after_id ids of transcripts")
             ids = ids[ids.index(before) + 1 if before else 0 : ids.index(after) if after else None]
-            ids = [id for id in ids if self.jobs[id][1]["created"].startswith(query.get("created_on", ""))
-                   and ("status" not in query or query["status"] == self.get(id)["status"])]
+            ids = [
+                id
+                for id in ids
+                if self.jobs[id][1]["created"].startswith(query.get("created_on", ""))
+                and ("status" not in query or query["status"] == self.get(id)["status"])
+            ]
             page = ids[-limit:] if after else ids[:limit]
             rows = [self.row(id, *self.jobs[id]) for id in page]
         same = {key: query[key] for key in ("status", "created_on") if key in query} | {"limit": limit}
         link = lambda **bound: f"{self.url}/v2/transcript?{urlencode({**same, **bound})}"
-        details = {"limit": limit, "result_count": len(page), "current_url": link(),
-                   "prev_url": link(before_id=page[-1]) if page and page[-1] != ids[-1] else None,
-                   "next_url": link(after_id=page[0]) if page else None}
+        details = {
+            "limit": limit,
+            "result_count": len(page),
+            "current_url": link(),
+            "prev_url": link(before_id=page[-1]) if page and page[-1] != ids[-1] else None,
+            "next_url": link(after_id=page[0]) if page else None,
+        }
         return {"page_details": details, "transcripts": rows}
 
     def row(self, id, job, known):
-        return {"id": id, "resource_url": f"{self.url}/v2/transcript/{id}",
-                **{key: job[key] for key in ("status", "audio_url", "error")},
-                **{key: known[key] for key in ("created", "completed")}}
+        return {
+            "id": id,
+            "resource_url": f"{self.url}/v2/transcript/{id}",
+            **{key: job[key] for key in ("status", "audio_url", "error")},
+            **{key: known[key] for key in ("created", "completed")},
+        }
 
     def view(self, id, name, query):
         job, known = self.job(id)
         if job["status"] != "completed":
-            raise Refusal(400, f"This transcript has a status of '{job['status']}'. Transcripts must have a "
-                               "status of 'completed' before requesting captions.")
+            raise Refusal(
+                400,
+                f"This transcript has a status of '{job['status']}'. Transcripts must have a "
+                "status of 'completed' before requesting captions.",
+            )
         told = known["sentences"]
         if name in ("sentences", "paragraphs"):
             parts = canned.bare(told) if name == "sentences" else canned.paragraphs(told)
@@ -200,9 +243,14 @@ class Sandbox:
             matches = []
             for phrase in query.get("words", "").split(","):
                 if at := canned.places(phrase, job["words"] or []):
-                    matches.append({
-                        "text": " ".join(canned.plain(phrase)), "count": len(at),
-                        "indexes": [i for *_, i in at], "timestamps": [place[:2] for place in at]})
+                    matches.append(
+                        {
+                            "text": " ".join(canned.plain(phrase)),
+                            "count": len(at),
+                            "indexes": [i for *_, i in at],
+                            "timestamps": [place[:2] for place in at],
+                        }
+                    )
             return {"id": id, "total_count": sum(match["count"] for match in matches), "matches": matches}
         if not job.get("redact_pii_audio"):
             raise Refusal(400, "redacted audio was not requested for this transcript")

@@ -63,8 +63,12 @@ def cut(words, most):
 
 def joined(words):
     start = min(word.start for word in words)
-    return Span(" ".join(" ".join(word.text for word in words).split()), start,
-                max(start, *(word.end for word in words)), words[0].speaker)
+    return Span(
+        " ".join(" ".join(word.text for word in words).split()),
+        start,
+        max(start, *(word.end for word in words)),
+        words[0].speaker,
+    )
 
 
 def lines(text):

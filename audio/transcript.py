@@ -68,8 +68,13 @@ class Transcript:
     def _span(self, part, inner=False):
         start = int(number(part.get("start")))
         words = tuple(self._span(word) for word in dicts(part.get("words"))) if inner else ()
-        return Span(str(part.get("text") or ""), start, max(start, int(number(part.get("end")))),
-                    self.named(str(part.get("speaker") or "")), words)
+        return Span(
+            str(part.get("text") or ""),
+            start,
+            max(start, int(number(part.get("end")))),
+            self.named(str(part.get("speaker") or "")),
+            words,
+        )
 
     def labelled(self):
         """The text, each turn on a line that begins with its speaker."""
@@ -82,8 +87,11 @@ class Transcript:
     @property
     def summary(self):
         """Of speech_understanding or the legacy summarization; "" where neither was asked for."""
-        return flat(self._understood.get("block_summary")) or flat(self.raw.get("summary")) or "\n".join(
-            line for chapter in self.chapters for line in chapter.lines)
+        return (
+            flat(self._understood.get("block_summary"))
+            or flat(self.raw.get("summary"))
+            or "\n".join(line for chapter in self.chapters for line in chapter.lines)
+        )
 
     @property
     def _understood(self):
@@ -98,9 +106,12 @@ class Transcript:
     def chapters(self):
         """The sections of the summary, or the legacy chapters."""
         return [
-            Chapter(int(number(part.get("start"))), int(number(part.get("end"))),
-                    flat(part.get("headline") or part.get("gist")),
-                    tuple(flat(part.get("bullets") or part.get("text") or part.get("summary")).splitlines()))
+            Chapter(
+                int(number(part.get("start"))),
+                int(number(part.get("end"))),
+                flat(part.get("headline") or part.get("gist")),
+                tuple(flat(part.get("bullets") or part.get("text") or part.get("summary")).splitlines()),
+            )
             for part in dicts(self._understood.get("summary")) or dicts(self.raw.get("chapters"))
         ]
 
@@ -114,9 +125,14 @@ class Transcript:
         """[(phrase, count, [start of each in milliseconds])], the highest rank first."""
         results = dicts(table(self.raw.get("auto_highlights_result")).get("results"))
         results.sort(key=lambda result: -number(result.get("rank")))
-        return [(str(result.get("text") or ""), int(number(result.get("count"))),
-                 [int(number(place.get("start"))) for place in dicts(result.get("timestamps"))])
-                for result in results]
+        return [
+            (
+                str(result.get("text") or ""),
+                int(number(result.get("count"))),
+                [int(number(place.get("start"))) for place in dicts(result.get("timestamps"))],
+            )
+            for result in results
+        ]
 
     @property
     def entities(self):
@@ -129,8 +145,10 @@ class Transcript:
     @property
     def feelings(self):
         """Sentiment of each sentence: [(Span, "POSITIVE" | "NEUTRAL" | "NEGATIVE", confidence)]."""
-        return [(self._span(part), str(part.get("sentiment") or ""), number(part.get("confidence")))
-                for part in dicts(self.raw.get("sentiment_analysis_results"))]
+        return [
+            (self._span(part), str(part.get("sentiment") or ""), number(part.get("confidence")))
+            for part in dicts(self.raw.get("sentiment_analysis_results"))
+        ]
 
     @property
     def feelings_by_speaker(self):

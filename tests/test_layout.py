@@ -1,154 +1,129 @@
-"""The shape of the project: who may import whom, and how long things may be."""
+"""The shape of the project: who may import whom, and what every file has."""
 
 import ast
-import io
+import re
 import sys
-import tokenize
-from pathlib import Path
 
 import pytest
+from reading_order import PACKAGES, ROOT, dependencies, imported_names, main, modules, needed, reading_order
 
-ROOT = Path(__file__).parent.parent
-PACKAGES = {package: sorted(ROOT.glob(f"{package}/**/*.py")) for package in ("tinyllm", "tools", "audio")}
-SOURCES = sum(PACKAGES.values(), [])
-LENGTHS = {"tinyllm": 4175, "tools": 2850, "audio": 1800}  # lines of code
-MAY_USE = {"tinyllm": {"numpy", "tqdm", "tools"}, "tools": set(), "audio": {"requests", "tqdm"}}
-ADAPTERS = {"tools/agent.py": {"requests"}, "tools/builtin.py": {"audio"}}
-TOOLS = [
-    "json_reader",
-    "dialect",
-    "pattern",
-    "numbers",
-    "validation",
-    "schema",
-    "alternatives",
-    "shapes",
-    "grammar",
-    "masks",
-    "protocol",
-    "registry",
-    "builtin",
-    "agent",
-    "recording",
-    "__main__",
-]
-AUDIO = [
-    "errors",
-    "http",
-    "recording",
-    "options",
-    "subtitles",
-    "transcript",
-    "assemblyai",
-    "reports",
-    "batch",
-    "canned",
-    "sandbox",
-    "__main__",
-]
-ORDER = [
-    "layers",
-    "transformer",
-    "induction",
-    "objectives",
-    "optimizer",
-    "tokenizer",
-    "conversation",
-    "sampling",
-    "tensors",
-    "llama",
-    "checkpoint",
-    "parallel",
-    "training",
-    "world",
-    "corpus",
-    "lessons",
-    "formats",
-    "intervals",
-    "ngram",
-    "calls",
-    "interviews",
-    "advantages",
-    "rollouts",
-    "rankings",
-    "reward",
-    "verdicts",
-    "exams",
-    "stages",
-    "report",
-    "commands",
-    "rank",
-    "exhibits",
-    "chat",
-    "__main__",
-]
+SOURCES = {name: path for package in PACKAGES for name, path in modules(package).items()}
+MAY_IMPORT = {"tinyllm": {"numpy", "tqdm", "tools"}, "tools": set(), "audio": {"requests", "tqdm"}}
+ADAPTERS = {"tools.agent": {"requests"}, "tools.builtin": {"audio"}}  # the only files of tools that need more
+sources = pytest.mark.parametrize("name", SOURCES)
 
 
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from (
-                (f"{node.module}.{name.name}" for name in node.names)
-                if node.module in PACKAGES
-                else [node.module]
-            )
+def folder(name):
+    """The folder of a module of tinyllm, "" for the package itself."""
+    return SOURCES[name].parent.name.replace("tinyllm", "")
 
 
-def room(module):
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else ""
-
-
-def code_lines(path):
-    text = path.read_text(encoding="utf-8")
-    prose = {
-        line
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-        for line in range(node.lineno, node.end_lineno + 1)
-    }
-    blank = (
-        tokenize.COMMENT,
-        tokenize.NL,
-        tokenize.NEWLINE,
-        tokenize.INDENT,
-        tokenize.DEDENT,
-        tokenize.ENDMARKER,
-    )
-    lines = set()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type not in blank:
-            lines.update(range(token.start[0], token.end[0] + 1))
-    return len(lines - prose)
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_point_one_way(path):
-    package, *_ = path.relative_to(ROOT).parts
-    order = {"tinyllm": ORDER, "tools": TOOLS, "audio": AUDIO}[package]
-    here = room(".".join(path.relative_to(ROOT).with_suffix("").parts).replace(".__init__", ""))
-    outside = MAY_USE[package] | ADAPTERS.get(f"{package}/{path.name}", set()) | set(sys.stdlib_module_names)
-    for module in imports(path):
-        there = room(module)
-        if module.split(".")[0] != package:
-            assert module.split(".")[0] in outside, f"{path.name} imports {module}"
-        elif there and here and there != here:
-            assert order.index(there) < order.index(here), f"{here} may not import {there}"
-        elif here == "stages":
-            assert module == "tinyllm.stages" or path.name == "__init__.py", "stages never import one another"
+@sources
+def test_a_package_imports_only_what_it_may(name):
+    package = name.split(".")[0]
+    imported = {each.split(".")[0] for each in imported_names(SOURCES[name])} - {package}
+    assert imported <= sys.stdlib_module_names | MAY_IMPORT[package] | ADAPTERS.get(name, set())
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_files_are_short_enough_to_read(package):
-    sizes = {str(path): code_lines(path) for path in PACKAGES[package]}
-    assert max(sizes.values()) <= 350 and sum(sizes.values()) <= LENGTHS[package], sizes
+def test_the_reading_order_has_every_module_after_those_it_imports(package):
+    order, imports = reading_order(package), dependencies(package)
+    assert sorted(order) == sorted(modules(package))
+    for i, name in enumerate(order):
+        assert imports[name] <= set(order[:i])
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_every_file_says_what_it_is_for(path):
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    assert all(len(line) <= 110 for line in path.read_text(encoding="utf-8").splitlines())
+def test_imports_run_downward():
+    """What lies above is never needed below, directly or through others."""
+    imports = dependencies("tinyllm")
+    above = {
+        "": {"stages", "evaluation", "commands", "preferences"},  # for the core, see below
+        "checkpoint": {"data", "preferences", "stages", "evaluation", "commands"},
+        "world": {"checkpoint", "data", "preferences", "stages", "evaluation", "commands"},
+        "data": {"preferences", "stages", "evaluation", "commands"},
+        "preferences": {"stages", "evaluation", "commands"},
+        "stages": {"evaluation", "commands"},
+        "evaluation": {"commands"},
+        "commands": set(),
+    }
+    assert {folder(name) for name in imports} == above.keys()
+    for name in imports.keys() - {"tinyllm.__main__"}:
+        below = needed(name, imports)
+        allowed = {"data.conversation"} if folder(name) == "checkpoint" else set()  # its chat template
+        wrong = [each for each in below if folder(each) in above[folder(name)]]
+        assert not {each.removeprefix("tinyllm.") for each in wrong} - allowed, f"{name} needs {wrong}"
+        assert "tinyllm.__main__" not in below
+
+
+def test_stages_never_import_one_another():
+    imports = dependencies("tinyllm")
+    stages = {name for name in imports if re.match(r"tinyllm\.stages\.s\d", name)}
+    assert len(stages) == 5
+    for name in stages:
+        assert not needed(name, imports) & stages, name
+
+
+def test_nothing_but_tests_imports_tinyllm():
+    for name, path in SOURCES.items():
+        if not name.startswith("tinyllm"):
+            assert not any(each.startswith("tinyllm") for each in imported_names(path)), name
+
+
+@sources
+def test_every_file_says_what_it_is_for_in_lines_of_110_characters(name):
+    text = SOURCES[name].read_text(encoding="utf-8")
+    assert ast.get_docstring(ast.parse(text))
+    assert all(len(line) <= 110 for line in text.splitlines())
+
+
+def test_an_installation_would_have_every_package():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    listed = re.findall(r'"([\w.]+)"', re.search(r"^packages = \[(.*?)\]", text, re.M | re.S)[1])
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in SOURCES.values()}
+    assert sorted(listed) == sorted(found)
+
+
+# ---- the reading order itself, on small packages
+
+
+def write_package(root, files):
+    for name, text in files.items():
+        (root / "p" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "p" / name).write_text(text, encoding="utf-8")
+    return root
+
+
+def test_a_file_that_needs_less_comes_first_and_a_folder_is_read_to_its_end(tmp_path):
+    files = {
+        "__init__.py": "",
+        "z.py": "import json",
+        "a.py": "from p import z, y",
+        "y.py": "from p.z import x",
+    }
+    files |= {
+        "rooms/__init__.py": "",
+        "rooms/b.py": "import p.y",
+        "rooms/c.py": "def f():\n  from p import a",
+    }
+    order = reading_order("p", write_package(tmp_path, files))
+    assert order == ["p", "p.z", "p.y", "p.a", "p.rooms", "p.rooms.b", "p.rooms.c"]
+
+
+def test_a_cycle_has_no_order(tmp_path):
+    files = {
+        "a.py": "from p.b import x",
+        "b.py": "import p.c",
+        "c.py": "def f():\n  from p import a",
+        "d.py": "",
+    }
+    with pytest.raises(ValueError, match="cycle: p.a, p.b, p.c"):
+        reading_order("p", write_package(tmp_path, files))
+
+
+def test_the_script_prints_the_order_of_all_packages(capsys):
+    main()
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        [f"{package}:", *(name.removeprefix(f"{package}.") for name in reading_order(package))]
+        for package in PACKAGES
+    ]

@@ -7,69 +7,83 @@ import argparse
 import dataclasses
 import sys
 
-from tinyllm import chat, commands, exhibits, rank
-from tinyllm.checkpoint import CheckpointError
-from tinyllm.corpus import CorpusError
-from tinyllm.parallel import WorkerDied
+from tinyllm import chat
+from tinyllm.commands import experiments, show, train
+from tinyllm.errors import TinyllmError, UsageError
+from tinyllm.preferences import rank
 from tinyllm.stages import s0_random, s1_pretrain, s2_instruct, s3_prefer, s4_reason
-from tinyllm.tokenizer import TokenizerError
-from tinyllm.training import Interrupted, RunError, Settings, UsageError
+from tinyllm.training import Settings
 
-COMMANDS = {                 # name -> (settings, function); the function's docstring is its help
-    "train": (commands.Train, commands.train),
-    "stage0": (s0_random.Random, s0_random.main),
-    "stage1": (s1_pretrain.Pretrain, s1_pretrain.main),
-    "stage2": (s2_instruct.Instruct, s2_instruct.main),
-    "stage3": (s3_prefer.Prefer, s3_prefer.main),
-    "stage4": (s4_reason.Reason, s4_reason.main),
-    "control": (s4_reason.Reason, commands.control),
-    "rank": (rank.Rank, rank.rank),
-    "compare": (exhibits.Compare, exhibits.compare),
-    "hacking": (s3_prefer.Prefer, exhibits.hacking),
-    "show-mask": (commands.ShowMask, commands.show_mask),
-    "shakespeare": (commands.Shakespeare, commands.shakespeare),
-    "sample": (commands.Sample, commands.sample),
-    "exams": (Settings, commands.take_exams),
-    "chat": (chat.Chat, chat.chat),
-    "tools-proof": (chat.Proof, chat.proof),
+COMMANDS = {  # name -> (settings, function); the function's docstring is its help
+    "train": (train.TrainSettings, train.train),
+    "stage0": (s0_random.RandomSettings, train.with_exams(s0_random.main)),
+    "stage1": (s1_pretrain.PretrainSettings, train.with_exams(s1_pretrain.main)),
+    "stage2": (s2_instruct.InstructSettings, train.with_exams(s2_instruct.main)),
+    "stage3": (s3_prefer.PreferSettings, train.with_exams(s3_prefer.main)),
+    "stage4": (s4_reason.ReasonSettings, train.with_exams(s4_reason.main)),
+    "control": (s4_reason.ReasonSettings, train.control),
+    "rank": (rank.RankSettings, rank.main),
+    "compare": (experiments.CompareSettings, experiments.compare),
+    "hacking": (s3_prefer.PreferSettings, experiments.hacking),
+    "show-mask": (show.ShowMaskSettings, show.show_mask),
+    "sample": (show.SampleSettings, show.sample),
+    "exams": (Settings, train.exams),
+    "chat": (chat.ChatSettings, chat.main),
 }
 
 
 def parser():
     top = argparse.ArgumentParser(
-        prog="python -m tinyllm", description="A language model from scratch, stage by stage.",
-        epilog="python -m tinyllm COMMAND --help lists what a command can be told")
-    subs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+        prog="python -m tinyllm",
+        description="A language model from scratch, stage by stage.",
+        epilog="python -m tinyllm COMMAND --help lists the options of a command",
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (settings, function) in COMMANDS.items():
-        about = (function.__doc__ or sys.modules[function.__module__].__doc__).strip().splitlines()[0]
-        sub = subs.add_parser(name, help=about, description=about,
-                              formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+        about = " ".join(function.__doc__.split("\n\n")[0].split())
+        command = commands.add_parser(name, help=about, description=about)
         for field in dataclasses.fields(settings):
-            flag = "--" + field.metadata.get("flag", field.name).replace("_", "-")
-            more = {"action": "store_true"} if field.type is bool else {
-                "type": field.type, "choices": field.metadata.get("choices"), "metavar": field.name.upper()
-                if "choices" not in field.metadata else None}
-            sub.add_argument(flag, dest=field.name, default=field.default,
-                             help=field.metadata["help"], **more)
+            add_option(command, field)
     return top
+
+
+def add_option(command, field):
+    """One field of a settings dataclass as an option. Its default is shown unless the help says it."""
+    flag = "--" + field.metadata.get("flag", field.name).replace("_", "-")
+    text = field.metadata["help"]
+    if field.type is bool:
+        command.add_argument(flag, dest=field.name, action="store_true", help=text)
+        return
+    text += "" if "default" in text or field.default == "" else f" (default: {field.default})"
+    choices = field.metadata.get("choices")
+    metavar = None if choices else field.name.upper()
+    command.add_argument(
+        flag,
+        dest=field.name,
+        type=field.type,
+        default=field.default,
+        choices=choices,
+        metavar=metavar,
+        help=text,
+    )
 
 
 def main(argv=None):
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", errors="replace")   # a model writes anything
+        stream.reconfigure(encoding="utf-8", errors="replace")  # a model may write anything
     options = vars(parser().parse_args(argv))
     settings, function = COMMANDS[options.pop("command")]
     try:
         function(settings(**options))
-    except (CheckpointError, CorpusError, RunError, TokenizerError, WorkerDied) as error:
+    except TinyllmError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
-    except BrokenPipeError:                                        # `| head` has seen enough
+    except BrokenPipeError:  # `| head` has seen enough
         return 1
-    except OSError as error:                                       # a full disk, a folder we may not write to
+    except OSError as error:  # a full disk, a folder that cannot be written to
         print(f"error: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
         return 1
-    except (Interrupted, KeyboardInterrupt) as stop:
+    except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
         return 130
     return 0

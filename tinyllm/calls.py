@@ -1,4 +1,9 @@
-"""Which tokens a model may write, so that its calls are valid: tools.masks for our tokenizer."""
+"""Valid tool calls from any model: which tokens may come next, given what a row has written so far.
+
+Outside a call the model writes what it likes. From <tool_call> on, the grammar of the tools decides which
+tokens it may choose among, and the call is closed before the budget runs out. This needs nothing from the
+model: a random one makes valid calls, though odd ones.
+"""
 
 import numpy as np
 
@@ -6,40 +11,53 @@ from tools.grammar import Grammar
 from tools.masks import Masks
 from tools.protocol import CLOSE, OPEN
 
+ENDING = 40  # bytes of text remembered in search of a tag, more than any tag and token have
+
 
 class CallMask:
     """The `mask` of sampling.generate for one model and one set of tools.
 
-    `budget` holds the tokens that each row may write. `only`: a reply is one call and nothing else. A reply
-    that would have no room for a call cannot begin one."""
+    budget: the tokens that each row may write. only: a reply is one call and nothing else. A reply without
+    room left for a whole call cannot begin one.
+    """
 
     def __init__(self, tokenizer, registry, budget, only=False):
-        self.end, self.budget, self.only = tokenizer.special["<|end|>"], budget, only
+        self.end, self.only = tokenizer.special["<|end|>"], only
         self.vocabulary = [*tokenizer.bytes_of[: tokenizer.ordinary], *[b""] * len(tokenizer.special)]
         before = b" " + OPEN.encode() if only else b""
         self.masks = Masks(Grammar(registry.schema(), before, CLOSE.encode()), self.vocabulary, self.end)
         self.start = self.masks.grammar.start
-        self.need = 1 + self.masks.grammar.distance(self.start)
-        # A token with ">" may be the last of the tag: without room for a call none of them may come.
-        self.quiet = np.array([b">" not in token for token in self.vocabulary])
-        self.rows = {}
+        self.need = 1 + self.masks.grammar.distance(self.start)  # tokens of the shortest call and the end
+        # A token with ">" may complete the tag: without room for a call none of them may come.
+        self.cannot_open = np.array([b">" not in token for token in self.vocabulary])
+        self.restart(budget)
+
+    def restart(self, budget):
+        """Forget all rows, for new replies."""
+        self.budget, self.rows = budget, {}
 
     def __call__(self, row, written):
+        """What the row has written (ids) -> the tokens that may come next: boolean (V,), or None for all."""
         state, text, done = self.rows.get(row, (self.start if self.only else None, b"", 0))
         for token in written[done:].tolist():
-            if state is not None:
-                state = self.masks.after(state, token)
-                if not self.only and self.masks.grammar.complete(state):
-                    state, text = None, b""
-            else:
-                text = (text + self.vocabulary[token])[-40:]
-                _, tag, begun = text.rpartition(OPEN.encode())
-                if tag:
-                    state = self.start
-                    for byte in begun:
-                        state = self.masks.grammar.step(state, byte)
+            state, text = self._after(state, text, token)
         self.rows[row] = state, text, len(written)
         room = self.budget[row] - len(written)
         if state is not None:
             return np.frombuffer(self.masks.allowed(state, room), bool)
-        return None if room > self.need + 40 else self.quiet
+        return None if room > self.need + ENDING else self.cannot_open
+
+    def _after(self, state, text, token):
+        """state: of the grammar inside a call, None outside; text: the last bytes outside."""
+        if state is not None:
+            state = self.masks.after(state, token)
+            if not self.only and self.masks.grammar.complete(state):
+                return None, b""
+            return state, text
+        text = (text + self.vocabulary[token])[-ENDING:]
+        _, tag, begun = text.rpartition(OPEN.encode())
+        if tag:
+            state = self.start
+            for byte in begun:
+                state = self.masks.grammar.step(state, byte)
+        return state, text

@@ -1,12 +1,15 @@
-"""The layers of a transformer, each as a pair: `f_forward` and `f_backward`.
+"""The six layers of a transformer, each as a forward and a backward function.
 
-    out, cache = f_forward(x, w)           # cache: what the way back needs
-    dx, dw = f_backward(dout, cache)       # one gradient for each argument, in the same order
+    out, cache = f_forward(x, w)           # cache: what the backward pass needs
+    dx, dw = f_backward(dout, cache)       # one gradient per argument, in the same order
 
-No state, no classes. dout has the shape of out, dx the shape of x, always; a gradient is a new array,
-or is written once into the array passed for it. Nothing is added up in place, so there is no zero_grad
-to forget. Everything works in float32 (to train) and float64 (to check), and never mixes them: scalars
-come from `math`, because an np.float64 scalar would turn a float32 array into float64.
+Without an autograd library the derivative of every layer has to be written by hand. Each backward docstring
+is its derivation, and the tests compare it with finite differences.
+
+There is no state and no class. dout has the shape of out, dx the shape of x. A gradient is a new array, or
+is written once into an array that the caller passes; nothing accumulates in place, so there is no zero_grad
+to forget. All functions work in float32 (to train) and float64 (to check) and never mix them: scalars come
+from `math`, because an np.float64 scalar would turn a float32 array into float64.
 
 Shapes:  B batch   T time   N = B * T rows   C width   V vocabulary
          H query heads   K key/value heads   G = H // K   D head dimension   F hidden width of the MLP
@@ -16,7 +19,8 @@ import math
 
 import numpy as np
 
-# ---- embedding: a row of a table for each id ------------------------------------------------------
+# ---- embedding: one row of a table per id
+
 
 def embedding_forward(ids, w):
     """ids (N,) integers, w (V, C) -> out (N, C)."""
@@ -24,10 +28,10 @@ def embedding_forward(ids, w):
 
 
 def embedding_backward(dout, cache):
-    """out = onehot(ids) w  ->  dw = onehot(ids)^T dout: a token met in many places adds them all up.
+    """out = onehot(ids) w  ->  dw = onehot(ids)^T dout: the gradients of all places of a token add up.
 
-    Sorted by their ids, the rows of a token lie together and are summed in one sweep; np.add.at, which
-    would do the same unsorted, takes many times as long.
+    Sorting by id brings the rows of a token together, so one pass sums them. np.add.at does the same without
+    sorting and takes many times as long.
     """
     ids, w = cache
     order = np.argsort(ids, kind="stable")
@@ -37,7 +41,8 @@ def embedding_backward(dout, cache):
     return dw
 
 
-# ---- linear: y = W x, the only layer that mixes channels ------------------------------------------
+# ---- linear: y = W x, the only layer that mixes channels
+
 
 def linear_forward(x, w):
     """x (N, C), w (out, in=C) as PyTorch stores it -> (N, out)."""
@@ -45,16 +50,17 @@ def linear_forward(x, w):
 
 
 def linear_backward(dout, cache, dw=None):
-    """out = x w^T  ->  dx = dout w,  dw = dout^T x. Written into `dw` where that array is given."""
+    """out = x w^T  ->  dx = dout w,  dw = dout^T x, written into the array `dw` if one is given."""
     x, w = cache
     return dout @ w, np.matmul(dout.T, x, out=dw)
 
 
-# ---- RMSNorm: every row to length sqrt(C), then a gain per channel ---------------------------------
+# ---- RMSNorm: scale every row to length sqrt(C), then apply a gain per channel
+
 
 def rmsnorm_forward(x, g, eps=1e-5):
     """x (N, C), g (C,) -> out = g * n,  n = x * r,  r = 1 / sqrt(mean(x^2) + eps).   Zhang, Sennrich 2019."""
-    r = np.vecdot(x, x)[:, None]                                                     # (N, 1)
+    r = np.vecdot(x, x)[:, None]  # (N, 1)
     r *= 1 / x.shape[1]
     r += eps
     np.sqrt(r, out=r)
@@ -67,46 +73,48 @@ def rmsnorm_backward(dout, cache):
     """With dn = g * dout, row by row:
 
     dg = sum over rows of dout * n
-    dx = r * (dn - n * mean(dn * n)): the straight path, minus the part along n, because making x
-         longer leaves n as it is (exactly so for eps = 0). It comes from dr/dx = -r^3 x / C.
+    dx = r * (dn - n * mean(dn * n)): the direct path, minus its part along n, because scaling x does not
+         change n (exactly so for eps = 0). The second term comes from dr/dx = -r^3 x / C.
     """
     n, r, g = cache
     dg = np.einsum("nc,nc->c", dout, n)
     dx = dout * g
-    along = np.vecdot(dx, n)[:, None]                                                # (N, 1)
+    along = np.vecdot(dx, n)[:, None]  # (N, 1)
     along *= 1 / n.shape[1]
     dx -= n * along
     dx *= r
     return dx, dg
 
 
-# ---- rotary positions: turn each pair of channels by an angle that grows with the position --------
+# ---- rotary positions: rotate each pair of channels by an angle that grows with the position
 
-def rope_turns(T, D, theta, dtype, start=0):
+
+def rotations_at(T, D, theta, dtype, start=0):
     """Rotations as complex numbers e^(i t theta^(-2j/D)), shape (T, 1, D/2).   Su et al. 2021.
 
-    The dot product of a query turned by t and a key turned by s depends on t - s alone.
+    The dot product of a query rotated by t and a key rotated by s depends on t - s only.
     """
     angle = np.arange(start, start + T)[:, None] * theta ** (-np.arange(0, D, 2) / D)
     return np.exp(1j * angle)[:, None, :].astype(np.result_type(dtype, np.complex64))
 
 
-def rope_forward(x, turns, out=None):
-    """x (B, T, H, D): channels 2j and 2j+1 are the parts of one complex number, times turns (T, 1, D/2)."""
+def rope_forward(x, rotations, out=None):
+    """x (B, T, H, D) times rotations (T, 1, D/2): channels 2j and 2j+1 form one complex number."""
     out = np.empty(x.shape, x.dtype) if out is None else out
-    np.multiply(x.view(turns.dtype), turns, out=out.view(turns.dtype))
-    return out, turns
+    np.multiply(x.view(rotations.dtype), rotations, out=out.view(rotations.dtype))
+    return out, rotations
 
 
-def rope_backward(dout, turns, out=None):
-    """The transpose of a rotation is its inverse, the opposite rotation: dx = dout * conj(turns)."""
-    return rope_forward(dout, turns.conj(), out)[0]
+def rope_backward(dout, rotations, out=None):
+    """The transpose of a rotation is its inverse, the opposite rotation: dx = dout * conj(rotations)."""
+    return rope_forward(dout, rotations.conj(), out)[0]
 
 
-# ---- attention: every position looks at the others and takes a weighted mean of their values -------
+# ---- attention: every position takes a weighted mean of the values at other positions
+
 
 def causal_mask(T, dtype):
-    """(T keys, T queries): 0 where a query may look, -inf where the key lies in its future."""
+    """(T keys, T queries): 0 where a query may look, -inf where the key is in its future."""
     return np.tril(np.full((T, T), -np.inf, dtype), -1)
 
 
@@ -114,22 +122,25 @@ def attention_forward(q, k, v, causal=False, block=64):
     """softmax(k q^T / sqrt(D)) over the keys, times v.  Vaswani et al. 2017, Ainslie et al. 2023.
 
     q (B, T, H, D), k and v (B, T, K, D), H a multiple of K: query head h reads key/value head h // G.
-    causal: no query sees a key behind its own position. Returns (B, T, H, D).
+    causal: no query sees a key after its own position. Returns (B, T, H, D).
 
-    Scores lie with keys in rows: the softmax then reduces over rows, which NumPy does at full vector width.
-    They are computed for `block` queries at a time: these stay in the processor's cache, and where the mask
-    is causal, keys behind a whole block are never touched. At T = 300 that takes 0.6 of the time.
+    The plain version, for one head and all positions at once:
+        s = q @ k.T / sqrt(D), -inf above the diagonal;  p = softmax(s);  out = p @ v
+    This one is the same, faster. Scores are stored with keys in rows: the softmax then reduces over rows,
+    which NumPy does at full vector width. They are computed for `block` queries at a time: a block stays in
+    the processor's cache, and with a causal mask the keys after it are never touched. At T = 300 that takes
+    0.6 of the time.
     """
     (B, T, H, D), K = q.shape, k.shape[2]
-    q = (q * (1 / math.sqrt(D))).reshape(B, T, K, H // K, D).transpose(0, 2, 3, 1, 4)   # (B, K, G, T, D)
-    k = k.transpose(0, 2, 1, 3)[:, :, None]                                          # (B, K, 1, T, D)
+    q = (q * (1 / math.sqrt(D))).reshape(B, T, K, H // K, D).transpose(0, 2, 3, 1, 4)  # (B, K, G, T, D)
+    k = k.transpose(0, 2, 1, 3)[:, :, None]  # (B, K, 1, T, D)
     v = v.transpose(0, 2, 1, 3)[:, :, None]
     out, parts = np.empty((B, T, H, D), q.dtype), []
     heads = out.reshape(B, T, K, H // K, D).transpose(0, 2, 3, 1, 4)
     for start in range(0, T, block):
         stop = min(start + block, T)
         seen = stop if causal else T
-        p = k[..., :seen, :] @ q[..., start:stop, :].swapaxes(-1, -2)                # (B, K, G, seen, block)
+        p = k[..., :seen, :] @ q[..., start:stop, :].swapaxes(-1, -2)  # (B, K, G, seen, block)
         if causal:
             p[..., start:, :] += causal_mask(stop - start, p.dtype)
         p -= p.max(axis=-2, keepdims=True)
@@ -148,34 +159,35 @@ def attention_backward(dout, cache):
                                             and that sum is dout . out, one number per query
     s = k q^T                           ->  dk = ds q              dq = ds^T k / sqrt(D)
 
-    The mask needs no line of its own: p is 0 there, so ds is 0 there. A key is seen by the queries of several
-    blocks, and of G heads, so its gradient is the sum over them; likewise that of its value.
+    The mask needs no line of its own: p is 0 at masked places, so ds is 0 there too. A key is seen by the
+    queries of several blocks and of G heads, so its gradient is the sum over them; likewise for its value.
     """
     q, k, v, parts, out = cache
     B, K, G, T, D = q.shape
-    heads = dout.reshape(B, T, K, G, D).transpose(0, 2, 3, 1, 4)                     # (B, K, G, T, D)
-    inner = np.vecdot(dout, out).reshape(B, T, K, G).transpose(0, 2, 3, 1)           # (B, K, G, T)
+    heads = dout.reshape(B, T, K, G, D).transpose(0, 2, 3, 1, 4)  # (B, K, G, T, D)
+    inner = np.vecdot(dout, out).reshape(B, T, K, G).transpose(0, 2, 3, 1)  # (B, K, G, T)
     dq, dk, dv = np.empty((B, T, K * G, D), q.dtype), *np.zeros((2, B, T, K, D), q.dtype)
-    into = dq.reshape(B, T, K, G, D).transpose(0, 2, 3, 1, 4)
+    dq_heads = dq.reshape(B, T, K, G, D).transpose(0, 2, 3, 1, 4)
     for start, stop, seen, p in parts:
-        theirs = heads[..., start:stop, :]
-        dv[:, :seen] += (p @ theirs).sum(axis=2).swapaxes(1, 2)
-        ds = v[..., :seen, :] @ theirs.swapaxes(-1, -2)                              # (B, K, G, seen, block)
+        dout_block = heads[..., start:stop, :]
+        dv[:, :seen] += (p @ dout_block).sum(axis=2).swapaxes(1, 2)
+        ds = v[..., :seen, :] @ dout_block.swapaxes(-1, -2)  # (B, K, G, seen, block)
         ds -= inner[..., None, start:stop]
         ds *= p
         dk[:, :seen] += (ds @ q[..., start:stop, :]).sum(axis=2).swapaxes(1, 2)
-        np.matmul(ds.swapaxes(-1, -2), k[..., :seen, :], out=into[..., start:stop, :])
+        np.matmul(ds.swapaxes(-1, -2), k[..., :seen, :], out=dq_heads[..., start:stop, :])
     dq *= 1 / math.sqrt(D)
     return dq, dk, dv
 
 
-# ---- SwiGLU: a gate decides how much of each hidden channel passes ---------------------------------
+# ---- SwiGLU: a gate decides how much of each hidden channel passes
+
 
 def swiglu_forward(x):
     """x (N, 2F) = gate | up  ->  silu(gate) * up, (N, F), where silu(a) = a * sigmoid(a).   Shazeer 2020."""
     F = x.shape[1] // 2
     gate, up = x[:, :F], x[:, F:]
-    s = gate * 0.5                       # sigmoid(a) = (1 + tanh(a/2)) / 2: tanh never overflows
+    s = gate * 0.5  # sigmoid(a) = (1 + tanh(a/2)) / 2: tanh never overflows
     np.tanh(s, out=s)
     s *= 0.5
     s += 0.5

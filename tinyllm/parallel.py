@@ -1,112 +1,116 @@
 """Every core of the machine: worker processes that share one parameter buffer.
 
-    team = Team(config, workers)              # this process is worker 0; with 1 worker it stays alone
-    team = Team.of(model, workers)            # the same, its shared model beginning as this one
-    team.replica.model                        # the shared model
-    team.run(function, jobs) -> results       # function(replica, job), spread over the workers, in order
+    with WorkerPool(model, workers) as pool:          # this process is worker 0; with 1 worker it stays alone
+        pool.model                                    # the shared model, a copy of the one passed
+        log_probs = pool.map(token_log_probs, ids, targets, size=32)
 
-Parameters, optimizer state and one gradient buffer per worker lie in memory that all processes see, so
-only jobs and small results travel through pipes. The memory has no name (multiprocessing's RawArray
-maps an unlinked file), so whatever kills whom, nothing stays behind. To go beyond one machine, replace
-`sum_gradients` by an all-reduce of the same vectors.
+Threads of BLAS speed up the matrix products alone; a process per core speeds up everything in a step. But a
+model sent through a pipe for every batch would cost more than it saves. So parameters, optimizer state and
+one gradient buffer per worker lie in memory that all processes see, and only jobs and small results travel.
 
-Processes, not BLAS threads: everything in a step then runs on every core, not only the matrix products.
+The memory has no name (multiprocessing's RawArray maps an unlinked file), so whichever process is killed,
+nothing stays behind. To go beyond one machine, replace `sum_gradients` by an all-reduce of the same vectors.
 """
 
 import atexit
 import multiprocessing
 import os
 import signal
+from itertools import chain
 from multiprocessing.connection import wait
 
 import numpy as np
 
+from tinyllm.errors import TinyllmError
 from tinyllm.transformer import Parameters, Transformer
 
 
-class WorkerDied(Exception):
-    """A worker process ended or failed: the run cannot go on. The message says which and how."""
-
-
-class Replica:
-    """What every worker sees: the same model and moments, and all gradient buffers, its own at `rank`."""
+class Worker:
+    """What a process of the pool sees: the shared model and moments, and its own gradient buffer."""
 
     def __init__(self, config, rows, rank):
-        self.rank = rank
         self.model = Transformer(config, Parameters(config, rows[0]))
-        self.moments = rows[1:3]                                    # two vectors for the optimizer
-        self.gradients = [Parameters(config, row) for row in rows[3:]]
-        self.gradient = self.gradients[rank]
+        self.moments = rows[1:3]  # two vectors for the optimizer
+        self.gradients = rows[3:]  # one vector per worker
+        self.gradient = Parameters(config, rows[3 + rank])
 
 
-class Team:
-    """`workers` processes, this one included. Use as a context manager, or call `close`."""
+class WorkerPool:
+    """`workers` processes, this one included. Use it as a context manager, or call `close`."""
 
-    def __init__(self, config, workers=1, start_method=None):
+    def __init__(self, model, workers=1, start_method=None):
         context = multiprocessing.get_context(start_method)
-        size, count = config.size(), 3 + workers
-        memory = context.RawArray("f", count * size) if workers > 1 else np.zeros(count * size, np.float32)
+        config, size, vectors = model.config, model.config.size(), 3 + workers
+        memory = (
+            np.zeros(vectors * size, np.float32) if workers == 1 else context.RawArray("f", vectors * size)
+        )
         self.workers = workers
-        self.replica = Replica(config, _rows(memory, size), 0)
+        self.worker = Worker(config, _rows(memory, size), 0)
+        self.model = self.worker.model
+        self.model.params.flat[:] = model.params.flat
         self._pipes, self._processes = [], []
         for rank in range(1, workers):
-            here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(there, memory, config, rank), daemon=True)
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, memory, config, rank), daemon=True)
             process.start()
-            there.close()
-            self._pipes.append(here)
+            theirs.close()
+            self._pipes.append(ours)
             self._processes.append(process)
-        atexit.register(self.close)        # before multiprocessing's own end, which waits for workers
+        atexit.register(self.close)  # before multiprocessing's own exit handler, which waits for the workers
 
-    @classmethod
-    def of(cls, model, workers=1):
-        team = cls(model.config, workers)
-        team.replica.model.params.flat[:] = model.params.flat
-        return team
+    def map(self, function, *columns, size):
+        """function(model, *columns) over chunks of `size` rows -> its results, joined in the order of rows.
+
+        Each column is a sequence with one item per row, and so is the result: a list, an array, or a tuple
+        of those. This is the one place that cuts work into chunks.
+        """
+        starts = range(0, len(columns[0]), size)
+        chunks = [(function, [column[at : at + size] for column in columns]) for at in starts]
+        results = [None] * len(chunks)
+        jobs = [chunks[rank :: self.workers] for rank in range(self.workers)]
+        for rank, part in enumerate(self.run(_apply, jobs)):
+            results[rank :: self.workers] = part
+        return _joined(results)
 
     def run(self, function, jobs):
-        """function(replica, job) for each job -> results in the order of the jobs.
+        """function(worker, job), one job for each worker, or for the first of them -> list of results.
 
-        `function` is found by its name in the worker, so it has to stand at the top of a module; jobs
-        and results are pickled. Worker w takes every jobs[w::workers]. Raises WorkerDied.
+        `function` must be importable from a module (partial works too); jobs and results are pickled.
+        Raises TinyllmError if a worker dies or its job fails.
         """
-        busy = [rank for rank in range(1, self.workers) if jobs[rank::self.workers]]
-        for rank in busy:
+        for rank in range(1, len(jobs)):
             try:
-                self._pipes[rank - 1].send((function, jobs[rank::self.workers]))
+                self._pipes[rank - 1].send((function, jobs[rank]))
             except OSError:
                 raise self._death(rank) from None
-        results = [None] * len(jobs)
-        results[::self.workers] = [function(self.replica, job) for job in jobs[::self.workers]]
-        for rank in busy:
-            results[rank::self.workers] = self._receive(rank)
-        return results
+        results = [function(self.worker, job) for job in jobs[:1]]
+        return results + [self._receive(rank) for rank in range(1, len(jobs))]
 
     def _receive(self, rank):
         pipe, process = self._pipes[rank - 1], self._processes[rank - 1]
         wait([pipe, process.sentinel])
         try:
-            failure, results = pipe.recv() if pipe.poll() else (None, None)
+            failure, result = pipe.recv()
         except (EOFError, OSError):
-            failure, results = None, None
+            raise self._death(rank) from None
         if failure:
-            raise WorkerDied(f"worker {rank} failed: {failure}")
-        if results is None:
-            raise self._death(rank)
-        return results
+            raise TinyllmError(f"worker {rank} failed: {failure}")
+        return result
 
     def _death(self, rank):
         process = self._processes[rank - 1]
         process.join(1)
-        return WorkerDied(f"worker {rank} (process {process.pid}) ended with exit code {process.exitcode}. "
-                          "If the machine ran out of memory, use fewer WORKERS or a smaller SIZE; "
-                          "what was saved last is whole, RESUME=1 goes on from there")
+        return TinyllmError(
+            f"worker {rank} (process {process.pid}) ended with exit code {process.exitcode}. If the machine "
+            "ran out of memory, use fewer WORKERS or a smaller SIZE. The last checkpoint is intact: RESUME=1 "
+            "continues from it"
+        )
 
     def sum_gradients(self, count):
-        """The sum of the first `count` gradient buffers, in worker order, left in this process's own."""
-        total = self.replica.gradient.flat
-        for other in self.replica.gradients[1:count]:
-            total += other.flat
+        """The sum of the first `count` gradient buffers, in worker order, in the buffer of worker 0."""
+        total, *others = self.worker.gradients[:count]
+        for other in others:
+            total += other
         return total
 
     def close(self):
@@ -114,7 +118,7 @@ class Team:
         atexit.unregister(self.close)
         for pipe in self._pipes:
             try:
-                pipe.send(None)      # said, not only closed: a forked sibling may hold the other end open
+                pipe.send(None)  # closing is not enough: a forked sibling may hold the other end open
             except OSError:
                 pass
         for process in self._processes:
@@ -130,25 +134,39 @@ class Team:
         self.close()
 
 
+def _apply(worker, chunks):
+    return [function(worker.model, *columns) for function, columns in chunks]
+
+
+def _joined(results):
+    if not results:
+        return []
+    if isinstance(results[0], tuple):
+        return tuple(map(_joined, zip(*results)))
+    if isinstance(results[0], np.ndarray):
+        return np.concatenate(results)
+    return list(chain.from_iterable(results))
+
+
 def _rows(memory, size):
     return np.frombuffer(memory, np.float32).reshape(-1, size)
 
 
 def _serve(pipe, memory, config, rank):
-    """The life of a worker: jobs come, results go, until the pipe closes or the first process is gone."""
-    for name in (signal.SIGINT, signal.SIGTERM):                   # the first process decides when to end
+    """The life of a worker: receive jobs, send results, until the pipe closes or its parent is gone."""
+    for name in (signal.SIGINT, signal.SIGTERM):  # the first process decides when to end
         signal.signal(name, signal.SIG_IGN)
     parent = multiprocessing.parent_process().sentinel
-    replica = Replica(config, _rows(memory, config.size()), rank)
+    worker = Worker(config, _rows(memory, config.size()), rank)
     while True:
         wait([pipe, parent])
         try:
             work = pipe.recv() if pipe.poll() else None
             if work is None:
                 os._exit(0)
-            function, jobs = work
+            function, job = work
             try:
-                answer = None, [function(replica, job) for job in jobs]
+                answer = None, function(worker, job)
             except Exception as error:
                 answer = f"{type(error).__name__}: {error}", None
             pipe.send(answer)

@@ -1,26 +1,36 @@
 """From ids to more ids: batched generation with a key/value cache.
 
-Rows of a batch walk in step: all are at the same position, and a row whose prompt is longer than the
-others' is fed its own next prompt token while the others already write. So prompts of different
-lengths need no padding, no masks and no shifted positions, and a row comes out the same in any batch.
+Calling Transformer.forward for every new token would compute all earlier positions again. Their keys and
+values do not change, so the Decoder keeps them and computes the new position only.
+
+The rows of a batch stay at the same position: a row with a longer prompt is fed its next prompt token while
+the others already write. So prompts of different lengths need no padding, no masks and no shifted positions,
+and a row comes out the same in any batch.
 
 Shapes as in layers.py; S positions in the cache.
 """
 
 import math
+from functools import partial
 
 import numpy as np
 
-from tinyllm.layers import causal_mask, rope_turns
+from tinyllm.data.conversation import decode_reply, encode_prompt
+from tinyllm.layers import causal_mask, rotations_at
 
 
 class Decoder:
-    """The forward pass of transformer.py, one token (or one prompt) at a time, remembering keys and values.
+    """The forward pass of transformer.py for the next tokens of every row, remembering keys and values.
 
-    What is constant is multiplied into the matrices once: the gains of the norms and sqrt(C) of their
-    mean, 1 / sqrt(D), the 1/2 in front of the gate. Build a new Decoder after the parameters have
-    changed. At batch 1 a step is about a hundred NumPy calls on small arrays and the calls are what it
-    costs, so there are as few as possible; ufunc.reduce saves the layer of Python around .max and .sum.
+    At batch 1 a step is about a hundred NumPy calls on small arrays, and the calls are what it costs. So all
+    constants are multiplied into the matrices once. Build a new Decoder after the parameters have changed.
+
+        transformer.forward                              here
+        n = g * x / sqrt(mean(x^2) + eps);  n @ wqkv.T   x / sqrt(sum(x^2) + C eps) @ (wqkv * g * sqrt(C)).T
+        q * (1 / sqrt(D))                                the rows of wq carry 1 / sqrt(D)
+        silu(a) = a / 2 * (1 + tanh(a / 2))              the rows of gate carry 1/2
+        attention over T queries                         the same over one query and S cached keys
+        n @ embedding.T                                  the head carries the gain of the last norm, too
     """
 
     def __init__(self, model, rows, room):
@@ -28,24 +38,36 @@ class Decoder:
         H, K, D, F = c.heads, c.kv_heads, c.head_dim, c.hidden
         self.config, self.dtype, self.length = c, p.flat.dtype, 0
         root = math.sqrt(c.width)
-        fold = lambda w, gain, rows, factor: (w * (gain * root)) * np.repeat(
-            np.array([factor, 1], self.dtype), [rows, len(w) - rows])[:, None]
-        self.blocks = [(fold(w["wqkv"], w["attention.norm"], H * D, 1 / math.sqrt(D)).T, w["wo"].T,
-                        fold(w["gate_up"], w["mlp.norm"], F, 0.5).T, w["down"].T) for w in p.blocks]
+
+        def folded(w, gain, rows, factor):
+            """w with the gain of the norm before it, and a factor on its first rows; transposed."""
+            factors = np.ones((len(w), 1), self.dtype)
+            factors[:rows] = factor
+            return (w * (gain * root) * factors).T
+
+        self.blocks = [
+            (
+                folded(w["wqkv"], w["attention.norm"], H * D, 1 / math.sqrt(D)),
+                w["wo"].T,
+                folded(w["gate_up"], w["mlp.norm"], F, 0.5),
+                w["down"].T,
+            )
+            for w in p.blocks
+        ]
         self.embedding = p["embedding"]
         self.head = (p["embedding" if c.tied else "head"] * (p["norm"] * root)).T
         self.eps = np.array([c.width * c.eps], self.dtype)
-        self.turns = rope_turns(room, D, c.theta, self.dtype)
+        self.rotations = rotations_at(room, D, c.theta, self.dtype)
         # Keys lie as the product with a query reads them, (B, K, D, S): that takes 0.7 of the time.
         self.keys = np.empty((c.layers, rows, K, D, room), self.dtype)
         self.values = np.empty((c.layers, rows, K, room, D), self.dtype)
 
     def keep(self, rows):
-        """Go on with these rows only."""
+        """Continue with these rows only."""
         self.keys, self.values = self.keys[:, rows], self.values[:, rows]
 
     def _normed(self, x):
-        """x / sqrt(sum(x^2) + C eps): the norm without its gain and its sqrt(C)."""
+        """x / sqrt(sum(x^2) + C eps): RMSNorm without its gain and its sqrt(C)."""
         return x / np.sqrt(np.vecdot(x, x) + self.eps)[:, None]
 
     def extend(self, ids):
@@ -55,54 +77,54 @@ class Decoder:
         H, K, D, F = c.heads, c.kv_heads, c.head_dim, c.hidden
         start, stop = self.length, self.length + T
         self.length = stop
-        turns = self.turns[start:stop]
-        mask = np.pad(causal_mask(T, self.dtype).T, ((0, 0), (start, 0))) if T > 1 else None      # (T, S)
-        x = self.embedding[ids.reshape(-1)]                                          # (B T, C)
+        rotations = self.rotations[start:stop]
+        mask = np.pad(causal_mask(T, self.dtype).T, ((0, 0), (start, 0))) if T > 1 else None  # (T, S)
+        x = self.embedding[ids.reshape(-1)]  # (B T, C)
         for (wqkv, wo, gate_up, down), keys, values in zip(self.blocks, self.keys, self.values):
             qkv = (self._normed(x) @ wqkv).reshape(B, T, H + 2 * K, D)
-            qk = qkv[:, :, :H + K].view(turns.dtype)
-            qk *= turns
-            keys[..., start:stop] = qkv[:, :, H:H + K].transpose(0, 2, 3, 1)
-            values[:, :, start:stop] = qkv[:, :, H + K:].transpose(0, 2, 1, 3)
+            qk = qkv[:, :, : H + K].view(rotations.dtype)
+            qk *= rotations
+            keys[..., start:stop] = qkv[:, :, H : H + K].transpose(0, 2, 3, 1)
+            values[:, :, start:stop] = qkv[:, :, H + K :].transpose(0, 2, 1, 3)
             q = qkv[:, :, :H].reshape(B, T, K, H // K, D).transpose(0, 2, 3, 1, 4).reshape(B, K, -1, D)
-            p = q @ keys[..., :stop]                                                 # (B, K, G T, S)
+            p = q @ keys[..., :stop]  # (B, K, G T, S)
             if T > 1:
                 p = (p.reshape(B, K, -1, T, stop) + mask).reshape(p.shape)
-            p -= np.maximum.reduce(p, axis=3, keepdims=True)
+            p -= np.maximum.reduce(p, axis=3, keepdims=True)  # without the Python layer of .max
             p = np.exp(p)
             a = (p @ values[:, :, :stop]) / np.add.reduce(p, axis=3, keepdims=True)
-            a = a.reshape(B, K, -1, T, D).transpose(0, 3, 1, 2, 4)                   # (B, T, K, G, D)
+            a = a.reshape(B, K, -1, T, D).transpose(0, 3, 1, 2, 4)  # (B, T, K, G, D)
             x += a.reshape(B * T, H * D) @ wo
             h = self._normed(x) @ gate_up
-            gate, up = h[:, :F], h[:, F:]                           # the gate is halved already
-            x += ((np.tanh(gate) * gate + gate) * up) @ down        # silu(2g) = g (1 + tanh(g))
+            gate, up = h[:, :F], h[:, F:]  # gate = a / 2
+            x += ((np.tanh(gate) * gate + gate) * up) @ down  # silu(a) = a/2 + a/2 * tanh(a/2)
         return self._normed(x.reshape(B, T, -1)[:, -1]) @ self.head
 
 
 def choose(logits, draws, temperature=1.0, top_k=0, top_p=1.0, allowed=None):
-    """logits (B, V), draws (B,) uniform in [0, 1) -> ids (B,) and their log-probabilities (B,).
+    """logits (B, V), draws (B,) uniform in [0, 1) -> ids (B,) and their log-probs (B,).
 
     temperature 0 takes the most likely token; top_k keeps the k most likely (0: all); top_p keeps the
-    fewest that together have probability p (Holtzman et al. 2020); allowed (B, V) forbids tokens. Then
-    the draw picks by inversion of the cumulative distribution, so one number decides, whatever else is
-    in the batch. The log-probabilities are the model's own, as if nothing of this had been asked for.
+    fewest that together have probability p (Holtzman et al. 2020); allowed (B, V) forbids tokens. Then the
+    draw picks by inversion of the cumulative distribution, so one number decides, whatever else is in the
+    batch. The log-probs are the model's own, without temperature, truncation or mask.
     """
     shifted = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
     p = np.exp(shifted)
     log_z = np.log(np.add.reduce(p, axis=1))
-    may = shifted if allowed is None else np.where(allowed, shifted, -np.inf)
+    candidates = shifted if allowed is None else np.where(allowed, shifted, -np.inf)
     if temperature == 0:
-        ids = may.argmax(axis=1)
+        ids = candidates.argmax(axis=1)
     else:
         if temperature != 1 or top_k or top_p < 1 or allowed is not None:
-            p = _truncated(may, temperature, top_k, top_p)
+            p = _truncated(candidates, temperature, top_k, top_p)
         total = np.cumsum(p, axis=1)
         ids = np.add.reduce(total <= draws[:, None] * total[:, -1:], axis=1)
     return ids, shifted[np.arange(len(ids)), ids] - log_z
 
 
 def _truncated(logits, temperature, top_k, top_p):
-    """Logits -> probabilities up to a factor, 0 for what may not be drawn."""
+    """Logits -> probabilities up to a factor, 0 for tokens that are ruled out."""
     logits = logits * (1 / temperature)
     if 0 < top_k < logits.shape[1]:
         logits[logits < np.partition(logits, -top_k, axis=1)[:, -top_k, None]] = -np.inf
@@ -117,72 +139,116 @@ def _truncated(logits, temperature, top_k, top_p):
 
 
 def window_start(length, context):
-    """Where the visible context begins once `length` tokens are there: 0 until they fill the context.
+    """Where the visible context begins after `length` tokens: at 0 until they fill the context.
 
-    Then the older half is dropped and the rest is read again from position 0, as in training; so no
+    Then the older half is dropped and the rest is encoded again from position 0, as in training. So no
     position beyond the context is ever used, and the cost is spread over context / 2 tokens.
     """
     half = max(1, context // 2)
-    return 0 if length <= context else -(-(length - context) // half) * half
+    return 0 if length <= context else math.ceil((length - context) / half) * half
 
 
-def generate(model, prompts, max_tokens, rng=None, temperature=1.0, top_k=0, top_p=1.0, stop=(), mask=None,
-             draws=None):
+def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, top_p=1.0, stop=(), mask=None):
     """Continue every prompt (a sequence of at least one id) by up to max_tokens tokens.
 
-    Ends a row after any token in `stop`, which is kept. mask(row, tokens) -> boolean (V,) or None, called
-    for each row and step with what the row has written so far, says which tokens may come next.
-    Returns one (tokens, log_probs) per prompt. log_probs are the model's own: those of softmax(logits)
-    without temperature, truncation or mask, which is what the trainer computes for the same tokens.
+    draws: uniform numbers (rows, max_tokens) that decide every choice; None takes the most likely token. A
+    row ends after any token in `stop`, which is kept. mask(row, tokens) -> boolean (V,) or None, called for
+    each row and step with the tokens that the row has written so far, says which tokens may come next.
+    Returns one (tokens, log_probs) per prompt. The log-probs are those of softmax(logits), without
+    temperature, truncation or mask: what the trainer computes for the same tokens.
     Raises ValueError for an empty prompt or a mask that allows nothing.
     """
     lengths = np.array([len(prompt) for prompt in prompts], int)
     if lengths.size == 0:
         return []
     if lengths.min() == 0:
-        raise ValueError("a prompt is empty: begin it with the begin token")
+        raise ValueError("a prompt is empty: start it with the begin token")
     if draws is None:
-        shape = (len(prompts), max_tokens)
-        draws = rng.random(shape) if temperature else np.zeros(shape)
-    tokens = np.zeros((len(prompts), lengths.max() + max_tokens), int)               # (rows, positions)
+        draws, temperature = np.zeros((len(prompts), max_tokens)), 0
+    tokens = np.zeros((len(prompts), lengths.max() + max_tokens), int)  # (rows, positions)
     for row, prompt in enumerate(prompts):
-        tokens[row, :len(prompt)] = prompt
+        tokens[row, : len(prompt)] = prompt
     log_probs = np.zeros(tokens.shape)
     stops = np.isin(np.arange(model.config.vocab), stop)
     ends = lengths + max_tokens
     alive = np.arange(len(prompts) if max_tokens else 0)
     context, decoder, begin = model.config.context, None, 0
-    length = lengths.min()                                   # so many tokens every row has
+    length = lengths.min()  # every row has at least this many tokens
     while alive.size:
         start = window_start(length, context)
         if decoder is None or start != begin:
             decoder, begin = Decoder(model, alive.size, context), start
             logits = decoder.extend(tokens[alive, start:length])
         else:
-            logits = decoder.extend(tokens[alive, length - 1:length])
-        # The others are still being fed their prompt, or have ended and wait to be dropped.
+            logits = decoder.extend(tokens[alive, length - 1 : length])
+        # The other rows are still being fed their prompt, or have ended and wait to be dropped.
         writing = (lengths[alive] <= length) & (length < ends[alive])
         rows, logits = alive[writing], logits[writing]
         if rows.size:
-            allowed = None if mask is None else np.stack(
-                [_may(mask, row, tokens[row, lengths[row]:length], logits.shape[1]) for row in rows.tolist()])
-            ids, said = choose(logits, draws[rows, length - lengths[rows]],
-                               temperature, top_k, top_p, allowed)
-            tokens[rows, length], log_probs[rows, length] = ids, said
+            allowed = None
+            if mask is not None:
+                written = [tokens[row, lengths[row] : length] for row in rows]
+                allowed = np.stack([_allowed(mask, *each, model.config.vocab) for each in zip(rows, written)])
+            row_draws = draws[rows, length - lengths[rows]]
+            ids, log_probs[rows, length] = choose(logits, row_draws, temperature, top_k, top_p, allowed)
+            tokens[rows, length] = ids
             ends[rows[stops[ids]]] = length + 1
         length += 1
         left = np.flatnonzero(ends[alive] > length)
-        if left.size <= alive.size // 2:                     # to drop rows copies the cache: not for each one
+        if left.size <= alive.size // 2:  # dropping rows copies the cache, so not for each one
             decoder.keep(left)
             alive = alive[left]
-    return [(tokens[r, lengths[r]:ends[r]].tolist(), log_probs[r, lengths[r]:ends[r]].tolist())
-            for r in range(len(prompts))]
+    return [
+        (tokens[r, lengths[r] : ends[r]].tolist(), log_probs[r, lengths[r] : ends[r]].tolist())
+        for r in range(len(prompts))
+    ]
 
 
-def _may(mask, row, written, vocab):
-    may = mask(row, written)
-    if may is None:
+def _allowed(mask, row, written, vocab):
+    allowed = mask(int(row), written)
+    if allowed is None:
         return np.ones(vocab, bool)
-    if not may.any():
+    if not allowed.any():
         raise ValueError("the mask allows no token at all")
-    return may
+    return allowed
+
+
+# ---- replies of the assistant, many at once
+
+
+def generate_rows(model, prompts, draws, max_tokens, stop):
+    """What a worker of the pool computes. draws: one array per prompt, or None for each."""
+    draws = None if draws[0] is None else np.stack(draws)
+    return [tokens for tokens, _ in generate(model, prompts, max_tokens, draws, stop=stop)]
+
+
+def generate_replies(pool, tokenizer, prompts, max_tokens, seed=None, size=64):
+    """One reply of at most max_tokens tokens to each prompt (ids) -> lists of ids, the end token included.
+
+    Greedy without a seed; with one (a list of numbers), sampled at temperature 1 without truncation, so the
+    model's own probabilities are those the replies were drawn with.
+    """
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # equal lengths share a chunk
+    draws = [None] * len(prompts)
+    if seed is not None:
+        draws = list(np.random.default_rng(seed).random((len(prompts), max_tokens)))
+    rows = partial(generate_rows, max_tokens=max_tokens, stop=[tokenizer.special["<|end|>"]])
+    columns = [prompts[i] for i in order], [draws[i] for i in order]
+    replies = [None] * len(prompts)
+    for i, reply in zip(order, pool.map(rows, *columns, size=size)):
+        replies[i] = reply
+    return replies
+
+
+def answer(pool, tokenizer, conversations, max_tokens, seed=None):
+    """The next reply to each conversation (messages) -> [(text, whether it ended by itself)]."""
+    prompts = [encode_prompt(tokenizer, messages) for messages in conversations]
+    end = tokenizer.special["<|end|>"]
+    replies = generate_replies(pool, tokenizer, prompts, max_tokens, seed)
+    return [(decode_reply(tokenizer, ids), ids[-1:] == [end]) for ids in replies]
+
+
+def show_reply(pool, tokenizer, messages, max_tokens=200):
+    """The last message and the model's reply to it, for people."""
+    ((text, _),) = answer(pool, tokenizer, [messages], max_tokens)
+    return f"{messages[-1]['content']}\n{text}"

@@ -1,11 +1,12 @@
 """Text <-> ids: byte-level byte-pair encoding, trained here, saved as a Hugging Face tokenizer.json.
 
-Ids 0 to 255 are the bytes themselves, so every string and every sequence of bytes has ids and comes
-back exactly. Ids from 256 on are pairs of earlier ids that were frequent when the tokenizer was
-trained: the most frequent pair became 256, and so on (Sennrich et al. 2016; on bytes: Radford et al.
-2019). Last come the special tokens, which no text can spell.
+Bytes alone make sequences long, and a fixed list of words cannot write a new one. Byte-pair encoding does
+both: ids 0 to 255 are the bytes, so every text has ids and comes back exactly; ids from 256 on are pairs of
+earlier ids that were frequent in training, the most frequent pair first (Sennrich et al. 2016; on bytes:
+Radford et al. 2019). The special tokens come last, and no text encodes to one.
 
-Text is first cut into words; pairs never cross a cut.
+Text is first split into words; pairs never cross a split. A digit is a word of its own: if "47" were one
+token and "48" two, a model would have to learn the digits of every number before it could add columns.
 """
 
 import heapq
@@ -15,21 +16,19 @@ from collections import Counter, defaultdict
 from itertools import chain, pairwise
 from pathlib import Path
 
+from tinyllm.errors import TinyllmError, UsageError
+
 SPECIALS = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|mask|>")
 
-# One digit, a run of letters or of other marks, each with the space before it; newlines; spaces
-# before a space; a space. Every class is spelled out in ASCII, and all that is not ASCII counts as a
-# letter: \w, \s and \p{L} differ between regular-expression engines and Unicode versions, these do
-# not. It also means the same whether it runs over characters or over the bytes of their UTF-8.
+# One digit, a run of letters or of other characters, each with the space before it; newlines; spaces before
+# a space; a space. Every class is written out in ASCII, and whatever is not ASCII counts as a letter: \w, \s
+# and \p{L} differ between regular-expression engines and Unicode versions, these classes do not. They also
+# match the same text whether they run over characters or over UTF-8 bytes.
 LETTER, OTHER = r"[^\x00-@\[-`{-\x7f]", r"[\x00-\x09\x0b-\x1f!-/:-@\[-`{-\x7f]"
 PATTERN = rf" ?[0-9]| ?{LETTER}+| ?{OTHER}+|\n+| +(?= )| "
 _words = re.compile(PATTERN.encode()).findall
 
-CACHE_LIMIT = 2**20          # distinct words remembered while encoding
-
-
-class TokenizerError(ValueError):
-    """A tokenizer.json that cannot be read, ids or a vocabulary that cannot be; the message says why."""
+CACHE_LIMIT = 2**20  # distinct words remembered while encoding
 
 
 class Tokenizer:
@@ -40,7 +39,7 @@ class Tokenizer:
         self.bytes_of = [bytes([i]) for i in range(256)]
         for left, right in self.merges:
             self.bytes_of.append(self.bytes_of[left] + self.bytes_of[right])
-        self.ordinary = len(self.bytes_of)                          # ids below this one are text
+        self.ordinary = len(self.bytes_of)  # ids below this one are text
         self.special = {name: self.ordinary + i for i, name in enumerate(SPECIALS)}
         self.bytes_of += [name.encode() for name in SPECIALS]
         self._ids_of_word = _Words(self.merges)
@@ -53,17 +52,11 @@ class Tokenizer:
         return list(chain.from_iterable(map(self._ids_of_word.__getitem__, _words(_as_bytes(text)))))
 
     def decode_bytes(self, ids):
-        """Ids -> the exact bytes, special tokens as their names. Raises TokenizerError for an unknown id."""
-        try:
-            return b"".join([self.bytes_of[i] for i in self._checked(ids)])
-        except IndexError:
-            raise TokenizerError(f"id {max(ids)} is not in this vocabulary of {len(self)}") from None
-
-    def _checked(self, ids):
-        for i in ids:
-            if i < 0:
-                raise TokenizerError(f"id {i} is negative")
-            yield i
+        """Ids -> the exact bytes, special tokens as their names. Raises TinyllmError for an unknown id."""
+        unknown = [i for i in ids if not 0 <= i < len(self)]
+        if unknown:
+            raise TinyllmError(f"id {unknown[0]} is not in this vocabulary of {len(self)}")
+        return b"".join([self.bytes_of[i] for i in ids])
 
     def decode(self, ids):
         """Ids -> str. Bytes that are not UTF-8, as a model may produce, become U+FFFD."""
@@ -73,46 +66,54 @@ class Tokenizer:
         except UnicodeDecodeError:
             return data.decode("utf-8", "replace")
 
-    def save(self, folder, chat_template=None):
-        """Write tokenizer.json and tokenizer_config.json, which Hugging Face libraries read."""
-        names = [_spell(piece) for piece in self.bytes_of[:self.ordinary]]
-        _write(Path(folder) / "tokenizer.json", {
-            "version": "1.0", "truncation": None, "padding": None,
-            "added_tokens": [{"id": i, "content": name, "single_word": False, "lstrip": False,
-                              "rstrip": False, "normalized": False, "special": True}
-                             for name, i in self.special.items()],
-            "normalizer": None, "pre_tokenizer": PRE_TOKENIZER, "post_processor": None, "decoder": BYTE_LEVEL,
-            "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
-                      "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
-                      "ignore_merges": False, "vocab": {name: i for i, name in enumerate(names)},
-                      "merges": [[names[left], names[right]] for left, right in self.merges]}})
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
-                  "bos_token": "<|begin|>", "eos_token": "<|end|>"}
-        if chat_template:
-            config["chat_template"] = chat_template
-        _write(Path(folder) / "tokenizer_config.json", config)
+    def to_json(self, chat_template):
+        """-> tokenizer.json and tokenizer_config.json as Hugging Face libraries read them."""
+        names = [_printable(piece) for piece in self.bytes_of[: self.ordinary]]
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+        model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None}
+        model |= {
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": False,
+        }
+        model["vocab"] = {name: i for i, name in enumerate(names)}
+        model["merges"] = [[names[left], names[right]] for left, right in self.merges]
+        contents = {"version": "1.0", "truncation": None, "padding": None}
+        contents["added_tokens"] = [{"id": i, "content": name, **flags} for name, i in self.special.items()]
+        contents |= {"normalizer": None, "pre_tokenizer": PRE_TOKENIZER, "post_processor": None}
+        contents |= {"decoder": BYTE_LEVEL, "model": model}
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        config |= {"bos_token": "<|begin|>", "eos_token": "<|end|>", "chat_template": chat_template}
+        return contents, config
 
     @classmethod
     def load(cls, folder):
-        """Read a tokenizer.json that `save` wrote. Raises TokenizerError for anything else, by name."""
+        """Read a tokenizer.json of ours. Raises TinyllmError for any other, saying what differs."""
         path = Path(folder) / "tokenizer.json"
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            model, vocab = found["model"], found["model"]["vocab"]
-            if model["type"] != "BPE" or found["pre_tokenizer"] != PRE_TOKENIZER or found["normalizer"]:
-                raise TokenizerError(f"{path} cuts text in another way than this project's tokenizers "
-                                     "do, so its ids cannot be reproduced here")
+            contents = json.loads(path.read_text(encoding="utf-8"))
+            model, vocab = contents["model"], contents["model"]["vocab"]
+            ours = model["type"] == "BPE" and contents["pre_tokenizer"] == PRE_TOKENIZER
+            if not ours or contents["normalizer"]:
+                raise TinyllmError(
+                    f"{path} splits text differently from the tokenizers of this project, "
+                    "so its ids cannot be reproduced here"
+                )
             pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
             tokenizer = cls([(vocab[left], vocab[right]) for left, right in pairs])
-            expected = {_spell(piece): i for i, piece in enumerate(tokenizer.bytes_of[:tokenizer.ordinary])}
-            special = {token["content"]: token["id"] for token in found["added_tokens"]}
+            expected = {
+                _printable(piece): i for i, piece in enumerate(tokenizer.bytes_of[: tokenizer.ordinary])
+            }
+            special = {token["content"]: token["id"] for token in contents["added_tokens"]}
             if expected != vocab or special != tokenizer.special:
-                raise TokenizerError(f"{path} numbers its tokens in another order than this project does")
-        except TokenizerError:
+                raise TinyllmError(f"{path} numbers its tokens differently from this project")
+        except TinyllmError:
             raise
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise TokenizerError(f"{path} is damaged ({type(error).__name__}: {error}): "
-                                 "restore it from a copy") from None
+            raise TinyllmError(
+                f"{path} is damaged ({type(error).__name__}: {error}): restore it from a copy"
+            ) from None
         return tokenizer
 
 
@@ -121,11 +122,11 @@ def _as_bytes(text):
 
 
 class _Words(dict):
-    """word (bytes) -> ids, worked out when first asked for.
+    """word (bytes) -> ids, computed on first use.
 
-    A word under way is a str with one character per id, because str.replace merges all places of a
-    pair at C speed. All places of the lowest pair at once is the same as one at a time from the left:
-    a merge only makes pairs with its new id, and they were all learned later than the pair itself.
+    During merging a word is a str with one character per id, because str.replace merges all places of a pair
+    at C speed. Merging all places of the earliest pair at once equals merging them one at a time from the
+    left: a merge only creates pairs with its new id, and those were all learned later than the pair itself.
     """
 
     def __init__(self, merges):
@@ -142,32 +143,33 @@ class _Words(dict):
             ids = ids.replace(left + right, chr(best))
         if len(self) >= CACHE_LIMIT:
             self.clear()
-        self[word] = found = [ord(c) for c in ids]
-        return found
+        self[word] = [ord(character) for character in ids]
+        return self[word]
 
 
-_NEVER = 0x110000            # above every character: no merge
+_NEVER = 0x110000  # above every character code: no merge
 
 
 def train(documents, vocab):
     """A Tokenizer with `vocab` bytes and merges, learned from documents (an iterable of str or bytes).
 
-    Special tokens come on top. With vocab 256 there are no merges: ids are bytes. Stops earlier where
-    no pair occurs twice. Ties go to the smaller pair. Raises TokenizerError for vocab below 256.
+    The special tokens come on top. With vocab 256 there are no merges: ids are bytes. Training ends early
+    if no pair occurs twice. Ties go to the smaller pair. Raises UsageError for vocab below 256.
 
-    Counting all pairs anew for each merge would take hours; instead a merge changes only the counts of
-    its neighbours, in the words that hold it, and a heap with outdated entries finds the next pair.
+    Recounting all pairs for each merge would take hours. A merge only changes the counts of its neighbours,
+    in the words that contain it, and a heap with some outdated entries finds the next pair.
     """
     if vocab < 256:
-        raise TokenizerError(f"a vocabulary of {vocab} cannot hold the 256 bytes: "
-                             "choose 256 (plain bytes) or more")
+        raise UsageError(
+            f"a vocabulary of {vocab} cannot hold the 256 bytes: choose 256 (plain bytes) or more"
+        )
     if isinstance(documents, (str, bytes)):
         documents = [documents]
     seen = Counter()
     for document in documents:
         seen.update(_words(_as_bytes(document)))
     words, times = [list(word) for word in seen], list(seen.values())
-    count, where = defaultdict(int), defaultdict(set)               # pair -> occurrences; pair -> its words
+    count, where = defaultdict(int), defaultdict(set)  # pair -> occurrences; pair -> its words
     for w, ids in enumerate(words):
         for pair in pairwise(ids):
             count[pair] += times[w]
@@ -177,7 +179,7 @@ def train(documents, vocab):
     merges = []
     while heap and len(merges) < vocab - 256:
         n, pair = heapq.heappop(heap)
-        if -n != count[pair]:                                       # outdated: the true entry follows
+        if -n != count[pair]:  # outdated: the current entry follows
             continue
         if -n < 2:
             break
@@ -195,7 +197,7 @@ def train(documents, vocab):
 
 
 def _merge(ids, pair, new, times, changed, where, w):
-    """Replace pair by new in one word, in place, noting how the counts of its neighbours change."""
+    """Replace pair by new in one word, in place; record how the counts of neighbouring pairs change."""
     left, right = pair
     i = 0
     while True:
@@ -212,26 +214,27 @@ def _merge(ids, pair, new, times, changed, where, w):
                 changed[right, ids[i + 2]] -= times
                 changed[new, ids[i + 2]] += times
                 where[new, ids[i + 2]].add(w)
-            ids[i:i + 2] = [new]
+            ids[i : i + 2] = [new]
         i += 1
 
 
 # ---- the file format -----------------------------------------------------------------------------
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-PRE_TOKENIZER = {"type": "Sequence", "pretokenizers": [
-    {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated", "invert": False}, BYTE_LEVEL]}
+PRE_TOKENIZER = {
+    "type": "Sequence",
+    "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated", "invert": False},
+        BYTE_LEVEL,
+    ],
+}
 
-# In the file a byte has to be a printable character. Printable Latin-1 stands for itself, the other
-# 68 bytes take the characters from 256 on, in order: the convention of GPT-2.
+# In the file every byte is a printable character. Printable Latin-1 stands for itself, the other 68 bytes
+# become the characters from 256 on, in order: the convention of GPT-2.
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _NAME = {b: chr(b) for b in _PRINTABLE}
 _NAME |= {b: chr(256 + i) for i, b in enumerate(sorted(set(range(256)) - set(_PRINTABLE)))}
 
 
-def _spell(piece):
+def _printable(piece):
     return "".join(_NAME[b] for b in piece)
-
-
-def _write(path, value):
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8", newline="\n")

@@ -128,8 +128,12 @@ def answers(registry, calls, step, show):
             many = f"more than {MOST_CALLS} calls in one reply: call the others later"
             problem = call.problem if isinstance(call, BadCall) else many
             value = {"error": {"type": "bad_call", "message": problem, "retryable": True}}
-        yield {"role": "tool", "content": render_result(value), "tool_call_id": ids[i],
-               "name": getattr(call, "name", "")}  # fmt: skip
+        yield {
+            "role": "tool",
+            "content": render_result(value),
+            "tool_call_id": ids[i],
+            "name": getattr(call, "name", ""),
+        }
 
 
 def endpoint(url, model, *, key=None, timeout=60, **settings):

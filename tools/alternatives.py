@@ -49,8 +49,14 @@ class Object(NamedTuple):
     needed: frozenset = frozenset()
 
 
-WHOLE = {"null": Words(frozenset([None])), "boolean": Words(frozenset([True, False])), "number": Bounds(),
-         "string": Text(), "array": Array(), "object": Object()}  # fmt: skip
+WHOLE = {
+    "null": Words(frozenset([None])),
+    "boolean": Words(frozenset([True, False])),
+    "number": Bounds(),
+    "string": Text(),
+    "array": Array(),
+    "object": Object(),
+}
 
 
 def key_bytes(name):

@@ -128,8 +128,13 @@ def apply(sign, a, b):
     if sign == "/":
         return a // b if whole and a % b == 0 else ROUNDED.divide(Decimal(a), Decimal(b))
     if whole:
-        found = {"+": lambda: a + b, "-": lambda: a - b, "*": lambda: a * b, "//": lambda: a // b,
-                 "%": lambda: a % b}[sign]()  # fmt: skip
+        found = {
+            "+": lambda: a + b,
+            "-": lambda: a - b,
+            "*": lambda: a * b,
+            "//": lambda: a // b,
+            "%": lambda: a % b,
+        }[sign]()
         return bounded(found)
     a, b = Decimal(a), Decimal(b)
     if sign in ("//", "%"):  # rounded down, as for ints; Decimal itself rounds towards zero
@@ -210,16 +215,27 @@ def day_of(text):
 
 
 UNITS = {  # how many of the base unit; a base is its own row of 1
-    "length": {"m": "1", "km": "1000", "cm": "0.01", "mm": "0.001", "mi": "1609.344", "yd": "0.9144",
-               "ft": "0.3048", "in": "0.0254"},
+    "length": {
+        "m": "1",
+        "km": "1000",
+        "cm": "0.01",
+        "mm": "0.001",
+        "mi": "1609.344",
+        "yd": "0.9144",
+        "ft": "0.3048",
+        "in": "0.0254",
+    },
     "mass": {"kg": "1", "g": "0.001", "t": "1000", "lb": "0.45359237", "oz": "0.028349523125"},
     "volume": {"l": "1", "ml": "0.001", "m3": "1000", "gal": "3.785411784", "pt": "0.473176473"},
     "time": {"s": "1", "min": "60", "h": "3600", "d": "86400", "week": "604800"},
     "speed": {"m/s": "1", "km/h": "5/18", "mph": "0.44704", "kn": "463/900"},
     "data": {"B": "1", "kB": "1000", "MB": "1000000", "GB": "1000000000", "KiB": "1024", "MiB": "1048576"},
-}  # fmt: skip
-DEGREES = {"C": (Fraction(1), Fraction(0)), "F": (Fraction(5, 9), Fraction(-160, 9)),
-           "K": (Fraction(1), Fraction(-27315, 100))}  # fmt: skip
+}
+DEGREES = {
+    "C": (Fraction(1), Fraction(0)),
+    "F": (Fraction(5, 9), Fraction(-160, 9)),
+    "K": (Fraction(1), Fraction(-27315, 100)),
+}
 Unit = Literal[tuple([*DEGREES, *(unit for units in UNITS.values() for unit in units)])]
 
 
@@ -248,8 +264,12 @@ def convert(value: float, unit: Unit, to: Unit) -> Decimal:
 def word_count(text: str) -> dict:
     """Count the words, characters, lines and sentences of a text."""
     sentences = len(re.findall(r"[.!?]+(?=\s|$)", text))
-    return {"words": len(text.split()), "characters": len(text), "lines": len(text.splitlines()),
-            "sentences": sentences or int(bool(text.strip()))}  # fmt: skip
+    return {
+        "words": len(text.split()),
+        "characters": len(text),
+        "lines": len(text.splitlines()),
+        "sentences": sentences or int(bool(text.strip())),
+    }
 
 
 MOST_TOLD = 2500  # characters of a transcript in one result

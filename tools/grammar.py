@@ -300,8 +300,12 @@ class Grammar:
         for name in frame.shape.needed - frame.used:
             if key_bytes(name).startswith(written):
                 ways.append((len(key_bytes(name)) - len(written), name))
-        spelled = next(text for length in range(8) for end in endings(head.state, length)
-                       if self._free(frame, text := head.text + end))  # fmt: skip
+        spelled = next(
+            text
+            for length in range(8)
+            for end in endings(head.state, length)
+            if self._free(frame, text := head.text + end)
+        )
         ways.append((len(spelled) - len(head.text) + 1, name_of(spelled)))
         return min(more + self._behind_key(frame, name) for more, name in ways)
 

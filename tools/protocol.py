@@ -129,8 +129,11 @@ class StreamParser:
 
     def _broken(self, final):
         """The BadCall up to the next tag; None where no tag has come yet."""
-        ends = [(at, at + len(tag) * (tag == CLOSE)) for tag in (OPEN, CLOSE)
-                if (at := self._text.find(tag, self._searched)) >= 0]  # fmt: skip
+        ends = [
+            (at, at + len(tag) * (tag == CLOSE))
+            for tag in (OPEN, CLOSE)
+            if (at := self._text.find(tag, self._searched)) >= 0
+        ]
         self._searched = max(len(OPEN), len(self._text) - len(CLOSE))
         if not ends and not final:
             return None

@@ -36,8 +36,10 @@ def main(argv):
 def sandbox():
     """audio's sandbox as a process of its own, and the environment that leads to it -> an empty folder."""
     command = [sys.executable, "-m", "audio", "sandbox"]
-    with (tempfile.TemporaryDirectory() as folder,
-          subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
+    ):
         try:
             url = process.stdout.readline().split()[-1]
             os.environ |= {"ASSEMBLYAI_API_KEY": "test-key", "ASSEMBLYAI_BASE_URL": url}

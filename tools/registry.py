@@ -83,16 +83,23 @@ class Registry:
         calls, defs = [], {}
         for i, one in enumerate(self.tools.values()):
             defs[f"{i}"] = moved(one.parameters, f"#/$defs/{i}")
-            calls.append({
-                "type": "object",
-                "properties": {"name": {"const": one.name}, "arguments": {"$ref": f"#/$defs/{i}"}},
-                "required": ["name", "arguments"], "additionalProperties": False})  # fmt: skip
+            calls.append(
+                {
+                    "type": "object",
+                    "properties": {"name": {"const": one.name}, "arguments": {"$ref": f"#/$defs/{i}"}},
+                    "required": ["name", "arguments"],
+                    "additionalProperties": False,
+                }
+            )
         return {"anyOf": calls, "$defs": defs}
 
     def accepts(self, part):
         """Whether a part of a reply is a call of one of these tools with arguments that fit as they stand."""
-        return (isinstance(part, Call) and part.name in self.tools
-                and not validate(part.arguments, self.tools[part.name].parameters))
+        return (
+            isinstance(part, Call)
+            and part.name in self.tools
+            and not validate(part.arguments, self.tools[part.name].parameters)
+        )
 
     def execute(self, calls, ids=None):
         """Runs calls side by side -> [Result] in the order of the calls, paired by id.
@@ -169,9 +176,14 @@ def moved(schema, place):
         return [moved(part, place) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    return {key: place + part[1:] if key == "$ref" and isinstance(part, str)
-            else part if key in ("enum", "const", "default") else moved(part, place)
-            for key, part in schema.items()}  # fmt: skip
+    return {
+        key: place + part[1:]
+        if key == "$ref" and isinstance(part, str)
+        else part
+        if key in ("enum", "const", "default")
+        else moved(part, place)
+        for key, part in schema.items()
+    }
 
 
 class Guard:

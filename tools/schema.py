@@ -32,8 +32,14 @@ from tools.validation import Problem, coerce, kind_of, show, validate
 __all__ = ["Problem", "UnsupportedSchema", "coerce", "from_leaderboard", "schema_of", "validate"]
 
 NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null", None: "null"}
-MARKS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum",
-         "multiple_of": "multipleOf", "pattern": "pattern"}  # fmt: skip
+MARKS = {
+    "ge": "minimum",
+    "gt": "exclusiveMinimum",
+    "le": "maximum",
+    "lt": "exclusiveMaximum",
+    "multiple_of": "multipleOf",
+    "pattern": "pattern",
+}
 # Python 3.10 has none of these, 3.11 not the third.
 WRAPPERS = [getattr(typing, name, None) for name in ("Required", "NotRequired", "ReadOnly")]
 REQUIRED, NOT_REQUIRED = WRAPPERS[:2]
@@ -307,8 +313,12 @@ def build(value, hint):
     if inspect.isclass(hint) and issubclass(hint, enum.Enum):
         return hint(value)
     if origin is Literal:
-        return next(v for v in parts if (v.value if isinstance(v, enum.Enum) else v) == value and
-                    kind_of(v.value if isinstance(v, enum.Enum) else v) == kind_of(value))  # fmt: skip
+        return next(
+            v
+            for v in parts
+            if (v.value if isinstance(v, enum.Enum) else v) == value
+            and kind_of(v.value if isinstance(v, enum.Enum) else v) == kind_of(value)
+        )
     if origin is list:
         return [build(item, parts[0]) for item in value]
     if hint is tuple or origin is tuple:

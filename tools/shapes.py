@@ -165,8 +165,15 @@ class Shapes:
             for edge, count in limits:
                 count = int(count)
                 low = edge == "min"
-                here = {"low": count} if low and holds else {"high": count} if holds else \
-                    {"high": count - 1} if low else {"low": count + 1}  # fmt: skip
+                here = (
+                    {"low": count}
+                    if low and holds
+                    else {"high": count}
+                    if holds
+                    else {"high": count - 1}
+                    if low
+                    else {"low": count + 1}
+                )
                 shapes = [WHOLE[kind]._replace(**here)] if here.get("high", 0) >= 0 else []
                 yield others(kind) + shapes if holds else shapes
         if "pattern" in schema:
@@ -183,8 +190,12 @@ class Shapes:
 
     def _bounds(self, schema, holds):
         """The four limits and multipleOf: together as one interval, or turned round one by one."""
-        limits = {"minimum": ("low", False), "exclusiveMinimum": ("low", True),
-                  "maximum": ("high", False), "exclusiveMaximum": ("high", True)}  # fmt: skip
+        limits = {
+            "minimum": ("low", False),
+            "exclusiveMinimum": ("low", True),
+            "maximum": ("high", False),
+            "exclusiveMaximum": ("high", True),
+        }
         found = []
         for keyword, (side, is_open) in limits.items():
             if keyword in schema:
@@ -313,8 +324,10 @@ class Shapes:
             ]
             if self.cost(shape.rest, room) < inf:
                 taken = used | shape.needed | {name for name, _, _ in shape.names}
-                may += [len(key_bytes(name)) + 2 + self.cost(shape.rest, room)
-                        for name in islice(short_names(taken), shape.low - count)]  # fmt: skip
+                may += [
+                    len(key_bytes(name)) + 2 + self.cost(shape.rest, room)
+                    for name in islice(short_names(taken), shape.low - count)
+                ]
             best = heapq.nsmallest(shape.low - count, may)
             must += best if len(best) == shape.low - count else [inf]
         return sum(must) - (done == 0 and bool(must)) + 1

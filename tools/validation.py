@@ -17,8 +17,15 @@ from tools.dialect import UnsupportedSchema, check, exact, resolve
 from tools.json_reader import JSONError, parse
 from tools.pattern import Pattern
 
-KINDS = {bool: "boolean", type(None): "null", int: "number", float: "number", str: "string",
-         list: "array", dict: "object"}  # fmt: skip
+KINDS = {
+    bool: "boolean",
+    type(None): "null",
+    int: "number",
+    float: "number",
+    str: "string",
+    list: "array",
+    dict: "object",
+}
 compiled = lru_cache(maxsize=256)(Pattern)
 
 
@@ -220,12 +227,16 @@ def mended(value, schema, path, root, changes):
         value = new
     if isinstance(value, dict):
         declared, others = schema.get("properties", {}), schema.get("additionalProperties", True)
-        return {key: mended(item, declared.get(key, others), f"{path}/{key}", root, changes)
-                for key, item in value.items()}  # fmt: skip
+        return {
+            key: mended(item, declared.get(key, others), f"{path}/{key}", root, changes)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
         first, others = schema.get("prefixItems", []), schema.get("items", True)
-        return [mended(item, first[i] if i < len(first) else others, f"{path}/{i}", root, changes)
-                for i, item in enumerate(value)]  # fmt: skip
+        return [
+            mended(item, first[i] if i < len(first) else others, f"{path}/{i}", root, changes)
+            for i, item in enumerate(value)
+        ]
     return value
 
 

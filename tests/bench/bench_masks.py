@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tinyllm import tokenizer
 from tools.builtin import TOOLS
@@ -85,9 +85,13 @@ def measure(size, calls=100):
 def main():
     for size in (512, 32_000):
         for name, times in zip(("calls like those before", "the same calls again"), measure(size)):
-            at = [times[min(int(share * len(times)), len(times) - 1)] * 1e6 for share in (.5, .99, .999, 1)]
-            print(f"{size:6} tokens, {name:24} microseconds per mask: median {at[0]:.1f}, 99 % {at[1]:.1f}, "
-                  f"99.9 % {at[2]:.1f}, worst {at[3]:.1f}")  # fmt: skip
+            at = [
+                times[min(int(share * len(times)), len(times) - 1)] * 1e6 for share in (0.5, 0.99, 0.999, 1)
+            ]
+            print(
+                f"{size:6} tokens, {name:24} microseconds per mask: median {at[0]:.1f}, 99 % {at[1]:.1f}, "
+                f"99.9 % {at[2]:.1f}, worst {at[3]:.1f}"
+            )
 
 
 if __name__ == "__main__":

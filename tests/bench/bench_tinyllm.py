@@ -1,4 +1,4 @@
-"""Speed beside a peer, as ratios: `make bench`. Not a test: figures differ by machine.
+"""Speed as a ratio to that of other libraries: `make bench`. Not a test: figures differ by machine.
 
     training step   against a torch eager model of the same shape, as a good PyTorch user writes it:
                     scaled_dot_product_attention, the RMSNorm module, fused AdamW (ours: AdamW too)
@@ -6,9 +6,9 @@
     tokenizer       against Hugging Face tokenizers (Rust)
     token masks     in microseconds: bench_masks.py
 
-Peers run in this process, in rounds that alternate with ours; the median is taken. A training step in
-shares of torch's time is better when lower, decoding in shares of torch's tokens per second when higher.
-Written to runs/bench.json as well. A peer that is not installed gives null.
+The other library runs in this process, in rounds that alternate with ours; the median counts. A training
+step is a share of torch's time (lower is better), decoding a share of torch's tokens per second (higher is
+better). The figures go to runs/bench.json too; without the other library they are null.
 """
 
 import os
@@ -16,6 +16,7 @@ import os
 os.environ.setdefault("RAYON_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import itertools
 import json
 import platform
 import random
@@ -24,18 +25,19 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import bench_masks
 import numpy as np
 
 import tinyllm  # noqa: F401  (before NumPy: sets the number of BLAS threads)
 from tinyllm import optimizer
-from tinyllm import tokenizer as ours
 from tinyllm.objectives import weighted_nll
-from tinyllm.parallel import Team
+from tinyllm.optimizer import Rates
+from tinyllm.parallel import WorkerPool
 from tinyllm.sampling import generate
-from tinyllm.training import Rates, compute_gradient, compute_update, share_out
+from tinyllm.tokenizer import PATTERN, Tokenizer, train
+from tinyllm.training import compute_gradient, compute_update, share_out
 from tinyllm.transformer import Config, Transformer
 
 try:
@@ -57,8 +59,8 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 def interleaved(rounds, *functions):
     """Median seconds of each function over rounds in which they take turns.
 
-    With a pause before each: threads of torch's OpenMP go on spinning for a while after their work,
-    and would take a core from whoever comes next.
+    There is a pause before each: the threads of torch's OpenMP spin for a while after their work, and would
+    take a core from the next function.
     """
     times = [[] for _ in functions]
     for function in functions:
@@ -72,7 +74,7 @@ def interleaved(rounds, *functions):
     return [statistics.median(t) for t in times]
 
 
-# ---- the peer: the same model in torch -------------------------------------------------------------
+# ---- the same model in torch -------------------------------------------------------------
 
 if torch:
 
@@ -89,7 +91,7 @@ if torch:
         def forward(self, x, cos, sin, cache=None, at=0):
             B, T, C = x.shape
             q, k, v = self.qkv(self.norm1(x)).view(B, T, 3, self.c.heads, -1).permute(2, 0, 3, 1, 4)
-            q, k = turn(q, cos, sin), turn(k, cos, sin)
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
             if cache is not None:
                 cache[0][:, :, at : at + T], cache[1][:, :, at : at + T] = k, v
                 k, v = cache[0][:, :, : at + T], cache[1][:, :, : at + T]
@@ -98,11 +100,11 @@ if torch:
             gate, up = self.gate_up(self.norm2(x)).chunk(2, -1)
             return x + self.down(F.silu(gate) * up)
 
-    def turn(x, cos, sin):
+    def rotate(x, cos, sin):
         a, b = x.chunk(2, -1)
         return x * cos + torch.cat((-b, a), -1) * sin
 
-    class Peer(nn.Module):
+    class TorchModel(nn.Module):
         def __init__(self, c):
             super().__init__()
             self.c, self.embedding = c, nn.Embedding(c.vocab, c.width)
@@ -123,8 +125,8 @@ if torch:
             return self.norm(x) @ self.embedding.weight.T
 
 
-def peer_step(config, ids):
-    model, ids = Peer(config), torch.tensor(ids)
+def torch_step(config, ids):
+    model, ids = TorchModel(config), torch.tensor(ids)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.1, fused=True
     )
@@ -139,18 +141,18 @@ def peer_step(config, ids):
     return step
 
 
-def our_step(team, config, ids):
-    team.replica.model.params.flat[:] = Transformer(config).initialise(np.random.default_rng(0)).params.flat
+def our_step(pool, config, ids):
     rates, parts = Rates(method="adamw"), optimizer.parts(config, "adamw")
-    batch, steps = (ids, ids, np.ones(ids.shape, np.float32)), iter(range(10**9))
+    batch = [{"ids": ids, "targets": ids, "weights": np.ones(ids.shape, np.float32)}]
+    updates = itertools.count()
 
     def step():
-        shares = [[(weighted_nll, float(ids.size), *piece)] for piece in share_out(batch, team.workers)]
-        team.run(compute_gradient, shares)
-        optimizer.clip(team.sum_gradients(len(shares)))
-        number = next(steps)
-        team.run(
-            compute_update, [(number, rates, 0.1, parts[w :: team.workers]) for w in range(team.workers)]
+        shares = share_out(batch, pool.workers, accumulate=1)
+        pool.run(compute_gradient, [(weighted_nll, float(ids.size), pieces) for pieces in shares])
+        optimizer.clip(pool.sum_gradients(len(shares)))
+        made = next(updates)
+        pool.run(
+            compute_update, [(made, rates, 0.1, parts[rank :: pool.workers]) for rank in range(pool.workers)]
         )
 
     return step
@@ -159,20 +161,22 @@ def our_step(team, config, ids):
 def training(config, rows, rounds):
     """(ratio on one thread, ratio on all cores, share of our step that its matmuls would take at peak)."""
     ids = np.random.default_rng(1).integers(0, config.vocab, (rows, config.context))
-    one, every = Team(config, 1), Team(config, CORES)
-    mine, mine_all = our_step(one, config, ids), our_step(every, config, ids)
+    model = Transformer(config).initialise(np.random.default_rng(0))
+    one, every = WorkerPool(model, 1), WorkerPool(model, CORES)
+    step_on_one, step_on_all = our_step(one, config, ids), our_step(every, config, ids)
     if torch is None:
-        seconds, _ = interleaved(rounds, mine, mine_all)
+        seconds, _ = interleaved(rounds, step_on_one, step_on_all)
         ratio = ratio_all = None
     else:
-        theirs = peer_step(config, ids)
+        step_in_torch = torch_step(config, ids)
         torch.set_num_threads(1)
-        seconds, other = interleaved(rounds, mine, theirs)
+        seconds, torch_seconds = interleaved(rounds, step_on_one, step_in_torch)
         torch.set_num_threads(CORES)
-        seconds_all, other_all = interleaved(rounds, mine_all, theirs)
+        seconds_all, torch_seconds_all = interleaved(rounds, step_on_all, step_in_torch)
         torch.set_num_threads(1)
-        ratio, ratio_all = seconds / other, seconds_all / min(other, other_all)
+        ratio, ratio_all = seconds / torch_seconds, seconds_all / min(torch_seconds, torch_seconds_all)
     every.close()
+    one.close()
     return ratio, ratio_all, 6 * config.size() * ids.size / peak_flops() / seconds
 
 
@@ -186,26 +190,26 @@ def peak_flops():
 def decoding(rows, rounds, tokens=63):
     """Our tokens per second over torch's: one prompt token, then 63 sampled ones, both with a cache."""
     model = Transformer(SMALL).initialise(np.random.default_rng(0))
-    rng = np.random.default_rng(0)
-    mine = lambda: generate(model, [[1]] * rows, tokens, rng)
+    draws = np.random.default_rng(0).random((rows, tokens))
+    decode = lambda: generate(model, [[1]] * rows, tokens, draws)
     if torch is None:
         return None
-    peer = Peer(SMALL)
+    model_in_torch = TorchModel(SMALL)
 
     @torch.inference_mode()
-    def theirs():
+    def decode_in_torch():
         shape = (rows, SMALL.heads, SMALL.context, SMALL.head_dim)
         caches = [(torch.empty(shape), torch.empty(shape)) for _ in range(SMALL.layers)]
         ids = torch.ones((rows, 1), dtype=torch.long)
         for at in range(tokens):
-            p = torch.softmax(peer(ids, caches, at)[:, -1], -1)
+            p = torch.softmax(model_in_torch(ids, caches, at)[:, -1], -1)
             ids = torch.multinomial(p, 1)
 
-    seconds, other = interleaved(rounds, mine, theirs)
-    return other / seconds
+    seconds, torch_seconds = interleaved(rounds, decode, decode_in_torch)
+    return torch_seconds / seconds
 
 
-def some_text(size=1_000_000):
+def made_up_text(size=1_000_000):
     """Text with the word statistics of a language: Zipf's law over made-up words."""
     rng = random.Random(0)
     words = [
@@ -221,30 +225,30 @@ def tokenizing(text, rounds):
     cold = []
 
     def encode():
-        fresh = ours.Tokenizer(merges)
+        fresh = Tokenizer(merges)
         began = time.perf_counter()
         fresh.encode(text)
         cold.append(time.perf_counter() - began)
 
-    merges = ours.train(text, 1024).merges
+    merges = train(text, 1024).merges
     if tokenizers is None:
         interleaved(rounds, encode)
         return None, len(text) / 1e6 / statistics.median(cold)
 
-    def theirs():
-        split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(ours.PATTERN), "isolated")
+    def train_in_rust():
+        split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(PATTERN), "isolated")
         level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        peer = tokenizers.Tokenizer(tokenizers.models.BPE())
-        peer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, level])
-        peer.train_from_iterator(
+        rust = tokenizers.Tokenizer(tokenizers.models.BPE())
+        rust.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, level])
+        rust.train_from_iterator(
             [text],
             tokenizers.trainers.BpeTrainer(
                 vocab_size=1024, initial_alphabet=level.alphabet(), show_progress=False
             ),
         )
 
-    seconds, other, _ = interleaved(rounds, lambda: ours.train(text, 1024), theirs, encode)
-    return seconds / other, len(text) / 1e6 / statistics.median(cold)
+    seconds, rust_seconds, _ = interleaved(rounds, lambda: train(text, 1024), train_in_rust, encode)
+    return seconds / rust_seconds, len(text) / 1e6 / statistics.median(cold)
 
 
 def processor():
@@ -262,13 +266,13 @@ def main():
     if torch:
         torch.manual_seed(0)
         torch.set_num_threads(1)
-    text = Path(sys.argv[1]).read_text(encoding="utf-8") if len(sys.argv) > 1 else some_text()
+    text = Path(sys.argv[1]).read_text(encoding="utf-8") if len(sys.argv) > 1 else made_up_text()
     small, small_all, small_floor = training(SMALL, SMALL_ROWS, 40)
     large, large_all, large_floor = training(LARGE, LARGE_ROWS, 12)
     bpe, encode = tokenizing(text, 5)
     masks, _ = bench_masks.measure(512)
     masks_large, masks_again = bench_masks.measure(32_000)
-    found = {
+    figures = {
         "train_step_ratio_small": small,
         "train_step_ratio_large": large,
         "train_step_ratio_all_cores_small": small_all,
@@ -295,21 +299,21 @@ def main():
         "train_step_ratio_small": "step of 0.8 M parameters, 768 tokens, one thread: our time / torch's",
         "train_step_ratio_large": "step of 2.8 M parameters, 2,048 tokens, one thread",
         "train_step_ratio_all_cores_small": f"the small step on {CORES} cores / torch at its best",
-        "train_step_ratio_all_cores_large": "the large step, likewise",
+        "train_step_ratio_all_cores_large": "the same for the large step",
         "matmul_floor_small": "share of our small step that its matmuls would take at peak",
-        "matmul_floor_large": "share of our large step, likewise",
+        "matmul_floor_large": "the same for the large step",
         "decode_ratio_batch1": "decoding, batch 1: our tokens per second / torch's",
         "decode_ratio_batch64": "decoding, batch 64",
         "bpe_train_ratio": "BPE training on 1 MB: our time / the Rust trainer's",
         "bpe_encode_mb_per_s": "BPE encoding without warm-up, MB/s",
         "mask_us_512": "token mask, 512 tokens: median, microseconds",
         "mask_us_32000_of_100": "token mask, 32,000 tokens: 99 of 100 are faster, microseconds",
-        "mask_us_32000_again_worst": "likewise, the slowest of states met before",
+        "mask_us_32000_again_worst": "the same for states seen before, the slowest",
     }
-    for key, value in found.items():
+    for key, value in figures.items():
         print(f"{'-' if value is None else format(value, '.2f'):>8}  {meaning[key]}")
     Path("runs").mkdir(exist_ok=True)
-    Path("runs/bench.json").write_text(json.dumps(found | about, indent=2) + "\n", encoding="utf-8")
+    Path("runs/bench.json").write_text(json.dumps(figures | about, indent=2) + "\n", encoding="utf-8")
     print(f"on {about['cpu']}, written to runs/bench.json")
 
 

@@ -1,3 +1,7 @@
+"""layers: each backward is the derivative of its forward, and the fast forms equal the plain ones."""
+
+import math
+
 import numpy as np
 import pytest
 from gradcheck import check_backward
@@ -7,75 +11,104 @@ from strategies import rngs, sizes
 
 from tinyllm import layers as L
 
+# ---- embedding
+
 
 @given(N=sizes, V=sizes, C=sizes, rng=rngs)
 def test_embedding_gradient(N, V, C, rng):
     ids = rng.integers(0, V, N)
-    check_backward(
-        lambda w: L.embedding_forward(ids, w), L.embedding_backward, [rng.standard_normal((V, C))], rng
-    )
+    forward = lambda w: L.embedding_forward(ids, w)
+    check_backward(forward, L.embedding_backward, [rng.standard_normal((V, C))], rng)
+
+
+# ---- linear
 
 
 @given(N=sizes, I=sizes, O=sizes, rng=rngs)
 def test_linear_gradient(N, I, O, rng):
-    check_backward(
-        L.linear_forward, L.linear_backward, [rng.standard_normal((N, I)), rng.standard_normal((O, I))], rng
-    )
+    arguments = [rng.standard_normal((N, I)), rng.standard_normal((O, I))]
+    check_backward(L.linear_forward, L.linear_backward, arguments, rng)
 
 
 @given(N=sizes, I=sizes, O=sizes, rng=rngs)
-def test_linear_writes_its_weight_gradient_where_asked(N, I, O, rng):
-    dout, cache = (
-        rng.standard_normal((N, O)),
-        L.linear_forward(rng.standard_normal((N, I)), rng.standard_normal((O, I)))[1],
-    )
+def test_linear_writes_its_weight_gradient_into_the_array_that_is_passed(N, I, O, rng):
+    dout, x, w = (rng.standard_normal(shape) for shape in ((N, O), (N, I), (O, I)))
+    _, cache = L.linear_forward(x, w)
     place = np.full((O, I), np.nan)
-    dw = L.linear_backward(dout, cache, place)[1]
-    assert dw is place
+    assert L.linear_backward(dout, cache, place)[1] is place
     np.testing.assert_array_equal(place, L.linear_backward(dout, cache)[1])
+
+
+# ---- RMSNorm
 
 
 @given(N=sizes, C=sizes, eps=st.sampled_from([1e-5, 1e-2]), rng=rngs)
 def test_rmsnorm_gradient(N, C, eps, rng):
-    check_backward(
-        lambda x, g: L.rmsnorm_forward(x, g, eps),
-        L.rmsnorm_backward,
-        [rng.standard_normal((N, C)), rng.standard_normal(C)],
-        rng,
-    )
+    arguments = [rng.standard_normal((N, C)), rng.standard_normal(C)]
+    check_backward(lambda x, g: L.rmsnorm_forward(x, g, eps), L.rmsnorm_backward, arguments, rng)
 
 
-@given(N=sizes, C=sizes, longer=st.floats(0.1, 10), rng=rngs)
-def test_rmsnorm_forgets_how_long_a_row_is(N, C, longer, rng):
+@given(N=sizes, C=sizes, eps=st.sampled_from([1e-5, 1e-2]), rng=rngs)
+def test_rmsnorm_is_the_formula_of_its_docstring(N, C, eps, rng):
+    x, g = rng.standard_normal((N, C)), rng.standard_normal(C)
+    expected = g * x / np.sqrt((x**2).mean(axis=1, keepdims=True) + eps)
+    np.testing.assert_allclose(L.rmsnorm_forward(x, g, eps)[0], expected, rtol=1e-12)
+
+
+@given(N=sizes, C=sizes, factor=st.floats(0.1, 10), rng=rngs)
+def test_rmsnorm_ignores_the_length_of_a_row(N, C, factor, rng):
     x, g = rng.standard_normal((N, C)), rng.standard_normal(C)
     out, cache = L.rmsnorm_forward(x, g, eps=0.0)
-    np.testing.assert_allclose(out, L.rmsnorm_forward(longer * x, g, eps=0.0)[0], rtol=1e-9)
+    np.testing.assert_allclose(out, L.rmsnorm_forward(factor * x, g, eps=0.0)[0], rtol=1e-9)
     dx, _ = L.rmsnorm_backward(rng.standard_normal((N, C)), cache)
     np.testing.assert_allclose((dx * x).sum(1), 0, atol=1e-9 * (1 + np.abs(dx).max()))
 
 
+# ---- rotary positions
+
+
 @given(B=sizes, T=sizes, H=sizes, half=st.integers(1, 3), rng=rngs)
 def test_rope_gradient(B, T, H, half, rng):
-    turns = L.rope_turns(T, 2 * half, 100.0, np.float64)
-    check_backward(
-        lambda x: L.rope_forward(x, turns), L.rope_backward, [rng.standard_normal((B, T, H, 2 * half))], rng
-    )
+    rotations = L.rotations_at(T, 2 * half, 100.0, np.float64)
+    forward = lambda x: L.rope_forward(x, rotations)
+    check_backward(forward, L.rope_backward, [rng.standard_normal((B, T, H, 2 * half))], rng)
 
 
 @given(T=st.integers(2, 9), half=st.integers(1, 3), shift=st.integers(0, 9), rng=rngs)
-def test_rope_scores_depend_on_distance_alone(T, half, shift, rng):
+def test_rope_scores_depend_on_distance_only(T, half, shift, rng):
     q, k = rng.standard_normal((2, 2 * half))
 
     def score(t, s):
-        turns = L.rope_turns(t + s + 1, 2 * half, 100.0, np.float64)
-        turned = L.rope_forward(np.stack([q, k])[None, :, None], turns[[t, s]])[0]
-        return turned[0, 0, 0] @ turned[0, 1, 0]
+        rotations = L.rotations_at(t + s + 1, 2 * half, 100.0, np.float64)
+        rotated, _ = L.rope_forward(np.stack([q, k])[None, :, None], rotations[[t, s]])
+        return rotated[0, 0, 0] @ rotated[0, 1, 0]
 
     assert score(T, 1) == pytest.approx(score(T + shift, 1 + shift), abs=1e-9)
 
 
+@given(T=sizes, half=st.integers(1, 3), t=st.integers(0, 4), rng=rngs)
+def test_rope_turns_each_pair_of_channels_by_its_angle(T, half, t, rng):
+    t %= T
+    x = rng.standard_normal((1, T, 1, 2 * half))
+    out, _ = L.rope_forward(x, L.rotations_at(T, 2 * half, 100.0, np.float64))
+    for j in range(half):
+        angle = t * 100.0 ** (-2 * j / (2 * half))
+        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        np.testing.assert_allclose(out[0, t, 0, 2 * j : 2 * j + 2], turn @ x[0, t, 0, 2 * j : 2 * j + 2])
+
+
+@given(T=sizes, start=st.integers(0, 9), half=st.integers(1, 3))
+def test_rotations_from_a_later_start_are_the_end_of_all_rotations(T, start, half):
+    whole = L.rotations_at(start + T, 2 * half, 100.0, np.float64)
+    np.testing.assert_array_equal(L.rotations_at(T, 2 * half, 100.0, np.float64, start), whole[start:])
+
+
+# ---- attention
+
+
 @st.composite
 def heads(draw):
+    """Random queries, keys and values in grouped heads, and a generator."""
     rng, K = draw(rngs), draw(st.integers(1, 2))
     B, T, D = draw(st.integers(1, 3)), draw(st.integers(1, 6)), draw(st.integers(1, 4))
     make = lambda H: rng.standard_normal((B, T, H, D))
@@ -92,13 +125,27 @@ def test_attention_gradient(qkvr, causal, block):
 
 
 @given(heads(), st.booleans(), blocks)
-def test_blocks_change_nothing(qkvr, causal, block):
+def test_attention_equals_the_plain_version_of_its_docstring(qkvr, causal, block):
+    q, k, v, _ = qkvr
+    (B, T, H, D), G = q.shape, q.shape[2] // k.shape[2]
+    out, _ = L.attention_forward(q, k, v, causal, block)
+    for b in range(B):
+        for h in range(H):
+            s = q[b, :, h] @ k[b, :, h // G].T / math.sqrt(D)
+            if causal:
+                s[np.triu_indices(T, 1)] = -np.inf
+            p = np.exp(s) / np.exp(s).sum(axis=1, keepdims=True)
+            np.testing.assert_allclose(out[b, :, h], p @ v[b, :, h // G], rtol=1e-9, atol=1e-12)
+
+
+@given(heads(), st.booleans(), blocks)
+def test_the_size_of_the_blocks_changes_nothing(qkvr, causal, block):
     *qkv, rng = qkvr
     out, cache = L.attention_forward(*qkv, causal)
-    parts, others = L.attention_forward(*qkv, causal, block)
-    np.testing.assert_allclose(parts, out, rtol=1e-9)
+    blockwise, block_cache = L.attention_forward(*qkv, causal, block)
+    np.testing.assert_allclose(blockwise, out, rtol=1e-9)
     dout = rng.standard_normal(out.shape)
-    for one, two in zip(L.attention_backward(dout, others), L.attention_backward(dout, cache)):
+    for one, two in zip(L.attention_backward(dout, block_cache), L.attention_backward(dout, cache)):
         np.testing.assert_allclose(one, two, rtol=1e-9, atol=1e-12)
 
 
@@ -110,16 +157,16 @@ def test_the_future_never_changes_the_past(qkvr, block, data):
     before, _ = L.attention_forward(q, k, v, True, block)
     for a in (q, k, v):
         a[:, t:] += rng.standard_normal(a[:, t:].shape)
-    np.testing.assert_allclose(before[:, :t], L.attention_forward(q, k, v, True, block)[0][:, :t], rtol=1e-12)
+    after, _ = L.attention_forward(q, k, v, True, block)
+    np.testing.assert_allclose(before[:, :t], after[:, :t], rtol=1e-12)
 
 
 @given(heads())
-def test_without_a_mask_the_order_of_keys_does_not_matter(qkvr):
+def test_without_a_causal_mask_the_order_of_keys_does_not_matter(qkvr):
     q, k, v, rng = qkvr
     order = rng.permutation(k.shape[1])
-    np.testing.assert_allclose(
-        L.attention_forward(q, k, v)[0], L.attention_forward(q, k[:, order], v[:, order])[0], rtol=1e-9
-    )
+    out, _ = L.attention_forward(q, k, v)
+    np.testing.assert_allclose(out, L.attention_forward(q, k[:, order], v[:, order])[0], rtol=1e-9)
 
 
 @given(heads())
@@ -135,25 +182,44 @@ def test_large_scores_do_not_overflow():
     assert np.isfinite(L.attention_forward(q, q, q)[0]).all()
 
 
+# ---- SwiGLU
+
+
 @given(N=sizes, F=sizes, rng=rngs)
 def test_swiglu_gradient(N, F, rng):
     check_backward(L.swiglu_forward, L.swiglu_backward, [3 * rng.standard_normal((N, 2 * F))], rng)
 
 
+@given(N=sizes, F=sizes, rng=rngs)
+def test_swiglu_is_the_formula_of_its_docstring(N, F, rng):
+    x = 3 * rng.standard_normal((N, 2 * F))
+    gate, up = x[:, :F], x[:, F:]
+    np.testing.assert_allclose(L.swiglu_forward(x)[0], gate / (1 + np.exp(-gate)) * up, rtol=1e-9, atol=1e-12)
+
+
+def test_large_gates_do_not_overflow():
+    with np.errstate(all="raise"):
+        out, _ = L.swiglu_forward(np.array([[-1e4, 1e4, 3.0, 3.0]], np.float32))
+    np.testing.assert_array_equal(out, [[0, 3e4]])
+
+
+# ---- all of them
+
+
 @given(heads(), st.sampled_from([np.float32, np.float64]))
-def test_precision_is_kept(qkvr, dtype):
+def test_every_layer_keeps_the_precision_of_its_input(qkvr, dtype):
     q, k, v, rng = qkvr
     T, C = q.shape[1], 4
     q, k, v = (a.astype(dtype) for a in (q, k, v))
     x, w, g = (rng.standard_normal(shape).astype(dtype) for shape in ((T, C), (C, C), C))
-    turns = L.rope_turns(T, C, 100.0, dtype)
+    rotations = L.rotations_at(T, C, 100.0, dtype)
     pairs = [
         (L.embedding_forward(np.zeros(T, int), w), L.embedding_backward),
         (L.linear_forward(x, w), L.linear_backward),
         (L.rmsnorm_forward(x, g), L.rmsnorm_backward),
         (L.swiglu_forward(x), L.swiglu_backward),
         (L.attention_forward(q, k, v, True, 2), L.attention_backward),
-        (L.rope_forward(x[None, :, None], turns), L.rope_backward),
+        (L.rope_forward(x[None, :, None], rotations), L.rope_backward),
     ]
     for (out, cache), backward in pairs:
         gradients = backward(np.ones_like(out), cache)

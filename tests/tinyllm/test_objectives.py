@@ -1,70 +1,226 @@
+"""objectives: every gradient is the derivative of its loss, and every loss is its formula."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from gradcheck import check_loss
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import rngs, sizes
 
+from tinyllm import objectives
 from tinyllm.objectives import (
-    clipped,
-    divergence,
-    hide_tokens,
+    dpo,
+    kl_divergence,
+    log_prob_of,
     log_softmax,
-    on_a_leash,
     plackett_luce,
-    preference,
+    policy_gradient_with_kl,
+    ppo_clip,
     weighted_nll,
 )
 
+totals = st.just(0) | st.floats(0.1, 100)
+
+
+def target_log_probs(logits, targets):
+    """log p of the targets, one at a time, from probabilities in long doubles."""
+    rows = logits.reshape(-1, logits.shape[-1]).astype(np.longdouble)
+    each = [row[y] - np.log(np.exp(row).sum()) for row, y in zip(rows, targets.ravel())]
+    return np.array(each, float).reshape(targets.shape)
+
+
+# ---- what is drawn: logits or scores, and the arguments that each objective takes besides them.
+# Weights and advantages are of both signs.
+
 
 @st.composite
-def scored(draw):
+def sequences(draw):
+    """logits, targets, weights, rng"""
     rng, B, T, V = draw(rngs), draw(sizes), draw(sizes), draw(sizes)
     return rng.standard_normal((B, T, V)) * 3, rng.integers(0, V, (B, T)), rng.standard_normal((B, T)), rng
 
 
-@given(scored(), st.floats(0.1, 100))
-def test_weighted_nll_gradient(case, total):
-    logits, targets, weights, rng = case
-    check_loss(lambda z: weighted_nll(z, targets, weights, total), logits, rng)
+@st.composite
+def rollouts(draw):
+    """logits, targets, old_log_probs, reference_logits, advantages, rng"""
+    logits, targets, advantages, rng = draw(sequences())
+    log_probs = target_log_probs(logits, targets)
+    old = log_probs + rng.uniform(-0.5, 0.5, log_probs.shape)
+    at_corner = np.abs(np.abs(np.exp(log_probs - old) - 1) - 0.2) < 1e-4  # where there is no derivative
+    old = np.where(at_corner, log_probs, old)
+    return logits, targets, old, rng.standard_normal(logits.shape), advantages, rng
 
 
-@given(scored(), st.floats(0.1, 100))
-def test_weighted_nll_is_what_it_says(case, total):
+@st.composite
+def pairs(draw):
+    """logits, targets, reference_log_probs, weights, beta, rng"""
+    rng, P, T, V = draw(rngs), draw(sizes), draw(sizes), draw(sizes)
+    logits, targets = rng.standard_normal((P, 2, T, V)) * 2, rng.integers(0, V, (P, 2, T))
+    return logits, targets, rng.standard_normal((P, 2)), rng.standard_normal((P, 2, T)), rng.random(), rng
+
+
+@st.composite
+def rankings(draw):
+    """scores, last, ranks, rng: of completions, some places empty, some ranks tied"""
+    rng, P, K, T = draw(rngs), draw(sizes), draw(sizes), draw(sizes)
+    ranks = rng.integers(0, K + 1, (P, K))
+    return rng.standard_normal((P, K, T)) * 2, rng.integers(0, T, (P, K)), ranks, rng
+
+
+class Case(NamedTuple):
+    """One call of an objective: its logits (or scores), and the arguments that have a row for each."""
+
+    objective: Callable
+    logits: np.ndarray
+    arguments: dict
+    options: dict
+    rng: np.random.Generator
+
+    def __call__(self, logits=None, total=1.0, rows=slice(None)):
+        logits = self.logits if logits is None else logits
+        arguments = {name: array[rows] for name, array in self.arguments.items()}
+        return self.objective(logits[rows], **arguments, total=total, **self.options)
+
+
+@st.composite
+def cases(draw, objective):
+    options = {}
+    if objective is weighted_nll:
+        logits, targets, weights, rng = draw(sequences())
+        arguments = {"targets": targets, "weights": weights}
+    elif objective is plackett_luce:
+        logits, last, ranks, rng = draw(rankings())
+        arguments = {"last": last, "ranks": ranks}
+    elif objective is dpo:
+        logits, targets, reference, weights, beta, rng = draw(pairs())
+        arguments = {"targets": targets, "reference_log_probs": reference, "weights": weights}
+        options = {"beta": beta}
+    else:
+        logits, targets, old, reference, advantages, rng = draw(rollouts())
+        arguments = {"targets": targets, "old_log_probs": old, "advantages": advantages}
+        if objective is kl_divergence:
+            arguments = {"reference_logits": reference, "weights": advantages}
+        if objective is policy_gradient_with_kl:
+            arguments |= {"reference_logits": reference, "weights": rng.standard_normal(advantages.shape)}
+            options = {"kl": rng.random()}
+    return Case(objective, logits, arguments, options, rng)
+
+
+OBJECTIVES = [weighted_nll, plackett_luce, dpo, kl_divergence, ppo_clip, policy_gradient_with_kl]
+
+
+def each_objective(test):
+    """Run a test of (case, data) for every objective."""
+
+    @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: objective.__name__)
+    @settings(max_examples=25)
+    @given(data=st.data())
+    def run(objective, data):
+        test(data.draw(cases(objective)), data)
+
+    return run
+
+
+def test_every_objective_is_tested():
+    own = {f for f in vars(objectives).values() if getattr(f, "__module__", "") == objectives.__name__}
+    assert own == {*OBJECTIVES, log_softmax, log_prob_of}
+
+
+# ---- what holds for every objective
+
+
+@each_objective
+def test_the_gradient_is_the_derivative_of_the_loss(case, data):
+    total = data.draw(totals, label="total")
+    check_loss(lambda logits: case(logits, total), case.logits, case.rng)
+
+
+@each_objective
+def test_with_a_total_of_0_loss_and_gradient_are_0(case, data):
+    loss, gradient = case(total=data.draw(st.sampled_from([0, 0.0])))
+    assert loss == 0 and gradient.shape == case.logits.shape and not gradient.any()
+
+
+@each_objective
+def test_loss_and_gradient_are_divided_by_the_total(case, data):
+    total = data.draw(st.floats(0.1, 100), label="total")
+    loss, gradient = case()
+    share, part = case(total=total)
+    assert share == pytest.approx(loss / total, abs=1e-12)
+    np.testing.assert_allclose(part, gradient / total, rtol=1e-9, atol=1e-12)
+
+
+@each_objective
+def test_parts_of_a_batch_add_up_to_the_whole(case, data):
+    cut = data.draw(st.integers(0, len(case.logits)), label="cut")
+    loss, gradient = case(total=7.0)
+    (loss1, gradient1), (loss2, gradient2) = (
+        case(total=7.0, rows=rows) for rows in (slice(0, cut), slice(cut, None))
+    )
+    assert loss == pytest.approx(loss1 + loss2, abs=1e-12)
+    np.testing.assert_allclose(gradient, np.concatenate([gradient1, gradient2]), atol=1e-14)
+
+
+@each_objective
+def test_the_arrays_passed_are_not_changed(case, data):
+    arrays = [case.logits, *case.arguments.values()]
+    before = [array.copy() for array in arrays]
+    case()
+    for array, copy in zip(arrays, before):
+        np.testing.assert_array_equal(array, copy)
+
+
+@each_objective
+def test_the_gradient_has_the_precision_of_the_models_logits(case, data):
+    """Whatever the precision of weights and advantages."""
+    for name in {"reference_logits"} & case.arguments.keys():
+        case.arguments[name] = case.arguments[name].astype(np.float32)
+    loss, gradient = case(case.logits.astype(np.float32))
+    assert type(loss) is float and gradient.dtype == np.float32
+
+
+@each_objective
+def test_adding_a_constant_to_the_logits_of_a_position_changes_nothing(case, data):
+    """So the gradient sums to 0 over the tokens; for rankings, over the completions of a prompt."""
+    ranks = case.objective is plackett_luce
+    shift = case.rng.standard_normal(case.logits.shape[: 1 if ranks else -1])
+    loss, gradient = case()
+    shifted, same = case(case.logits + (shift[:, None, None] if ranks else shift[..., None]))
+    assert shifted == pytest.approx(loss, abs=1e-9)
+    np.testing.assert_allclose(same, gradient, atol=1e-9)
+    np.testing.assert_allclose(gradient.sum(axis=(1, 2) if ranks else -1), 0, atol=1e-9)
+
+
+# ---- log-probs
+
+
+@given(sequences())
+def test_log_softmax_and_log_prob_of_are_the_log_of_the_probability(case):
+    logits, targets, _, _ = case
+    log_probs = log_softmax(logits)
+    np.testing.assert_allclose(np.exp(log_probs).sum(axis=-1), 1)
+    np.testing.assert_allclose(log_prob_of(targets, log_probs), target_log_probs(logits, targets), atol=1e-12)
+
+
+# ---- weighted_nll
+
+
+@given(sequences(), st.floats(0.1, 100))
+def test_weighted_nll_is_the_formula_of_its_docstring(case, total):
     logits, targets, weights, _ = case
-    logp = np.take_along_axis(log_softmax(logits), targets[..., None], -1)[..., 0]
-    assert weighted_nll(logits, targets, weights, total)[0] == pytest.approx(-(weights * logp).sum() / total)
+    expected = -(weights * target_log_probs(logits, targets)).sum() / total
+    assert weighted_nll(logits, targets, weights, total)[0] == pytest.approx(expected)
 
 
-@given(scored(), st.data())
-def test_parts_of_a_batch_add_up(case, data):
-    logits, targets, weights, _ = case
-    cut = data.draw(st.integers(0, len(logits)))
-    loss, gradient = weighted_nll(logits, targets, weights, 7.0)
-    parts = [weighted_nll(logits[s], targets[s], weights[s], 7.0) for s in (slice(0, cut), slice(cut, None))]
-    assert loss == pytest.approx(sum(part[0] for part in parts), abs=1e-12)
-    np.testing.assert_allclose(gradient, np.concatenate([part[1] for part in parts]), atol=1e-15)
-
-
-@given(scored(), st.sampled_from([0, 1.0]))
-def test_nothing_to_learn_is_zero_not_nan(case, total):
+@given(sequences(), st.sampled_from([0, 1.0]))
+def test_an_empty_loss_mask_gives_0_not_nan(case, total):
     logits, targets, weights, _ = case
     loss, gradient = weighted_nll(logits, targets, 0 * weights, total)
     assert loss == 0 and not gradient.any()
-
-
-@given(scored())
-def test_the_gradient_of_a_position_sums_to_zero(case):
-    logits, targets, weights, _ = case
-    np.testing.assert_allclose(weighted_nll(logits, targets, weights, 1)[1].sum(-1), 0, atol=1e-12)
-
-
-@given(scored())
-def test_logits_are_left_as_they_were(case):
-    logits, targets, weights, _ = case
-    before = logits.copy()
-    weighted_nll(logits, targets, weights, 1)
-    np.testing.assert_array_equal(logits, before)
 
 
 def test_huge_logits_do_not_overflow():
@@ -73,150 +229,151 @@ def test_huge_logits_do_not_overflow():
     assert loss == pytest.approx(2e4) and np.isfinite(gradient).all()
 
 
-@given(B=sizes, T=st.integers(1, 60), special=st.floats(0, 1), rng=rngs)
-def test_hidden_tokens_are_a_seventh_and_never_special(B, T, special, rng):
-    ids = np.where(rng.random((B, T)) < special, 20 + rng.integers(0, 3, (B, T)), rng.integers(0, 20, (B, T)))
-    inputs, targets, weights = hide_tokens(ids, ordinary=20, mask_id=22, rng=rng)
-    np.testing.assert_array_equal(targets, ids)
-    assert not weights[ids >= 20].any() and set(np.unique(weights)) <= {0, 1}
-    count = (ids < 20).sum(1)
-    np.testing.assert_array_equal(weights.sum(1), np.where(count, np.maximum(1, np.rint(0.15 * count)), 0))
-    np.testing.assert_array_equal(inputs[weights == 0], ids[weights == 0])
-    changed = inputs[weights == 1]
-    assert ((changed < 20) | (changed == 22)).all()
+@given(rngs, st.integers(1, 4), st.integers(1, 4))
+def test_advantages_that_sum_to_0_can_give_a_loss_of_0_and_a_gradient(rng, pairs, V):
+    """The value of a policy-gradient loss says little: see the docstring."""
+    logits, advantages = np.zeros((2 * pairs, 1, V + 1)), np.repeat([[1.0], [-1.0]], pairs, axis=0)
+    targets = np.repeat([[0], [V]], pairs, axis=0)
+    loss, gradient = weighted_nll(logits, targets, advantages, pairs)
+    assert loss == pytest.approx(0, abs=1e-12)
+    assert (gradient[:pairs, 0, 0] < 0).all() and (gradient[pairs:, 0, V] > 0).all()
 
 
-def test_hidden_tokens_are_replaced_in_the_proportions_of_bert():
-    rng = np.random.default_rng(0)
-    ids = rng.integers(0, 1000, (100, 1000))
-    inputs, _, weights = hide_tokens(ids, 1000, 1000, rng)
-    hidden = weights == 1
-    assert (inputs[hidden] == 1000).mean() == pytest.approx(0.8, abs=0.02)
-    assert (inputs[hidden] == ids[hidden]).mean() == pytest.approx(0.1, abs=0.02)
+# ---- plackett_luce
 
 
-# ---- preferences and reinforcement -----------------------------------------------------------------
-
-
-@st.composite
-def ranked(draw):
-    """Scores of completions, some places not taken, ties now and then."""
-    rng, P, K, T = draw(rngs), draw(sizes), draw(sizes), draw(sizes)
-    ranks = rng.integers(0, K + 1, (P, K))
-    return rng.standard_normal((P, K, T)) * 2, rng.integers(0, T, (P, K)), ranks, rng
-
-
-@given(ranked(), st.floats(0.1, 100))
-def test_plackett_luce_gradient(case, total):
-    scores, last, ranks, rng = case
-    check_loss(lambda r: plackett_luce(r, last, ranks, total), scores, rng)
-
-
-@given(ranked())
-def test_a_ranking_of_all_is_the_product_of_choices_of_the_best(case):
-    scores, last, ranks, rng = case
+@given(rankings())
+def test_a_complete_ranking_is_the_product_of_repeated_choices_of_the_best(case):
+    scores, last, _, rng = case
     P, K, _ = scores.shape
     order = np.array([rng.permutation(K) for _ in range(P)])
     r = np.take_along_axis(scores, last[..., None], axis=-1)[..., 0]
-    wanted = 0.0
+    expected = 0.0
     for p in range(P):
-        left = r[p, np.argsort(order[p])]
-        wanted -= sum(log_softmax(left[k:])[0] for k in range(K))
-    assert plackett_luce(scores, last, order + 1, 1.0)[0] == pytest.approx(wanted)
+        ranked = r[p, np.argsort(order[p])]
+        expected -= sum(log_softmax(ranked[k:])[0] for k in range(K))
+    assert plackett_luce(scores, last, order + 1, 1.0)[0] == pytest.approx(expected)
 
 
-@given(ranked(), st.floats(-5, 5))
-def test_only_differences_of_scores_count(case, shift):
-    scores, last, ranks, _ = case
-    loss, gradient = plackett_luce(scores, last, ranks, 3.0)
-    again, same = plackett_luce(scores + shift, last, ranks, 3.0)
-    assert again == pytest.approx(loss, abs=1e-9)
-    np.testing.assert_allclose(same, gradient, atol=1e-9)
-    np.testing.assert_allclose(gradient.sum(axis=(1, 2)), 0, atol=1e-9)
+@given(rankings())
+def test_empty_places_and_positions_before_the_last_are_ignored(case):
+    scores, last, ranks, rng = case
+    loss, gradient = plackett_luce(scores, last, ranks, 1.0)
+    is_read = np.arange(scores.shape[2]) == last[..., None]
+    ignored = ~is_read | (ranks == 0)[..., None]
+    assert not gradient[ignored].any()
+    changed = np.where(ignored, rng.standard_normal(scores.shape), scores)
+    assert plackett_luce(changed, last, ranks, 1.0)[0] == pytest.approx(loss)
 
 
 @given(rngs)
-def test_of_two_it_is_bradley_terry_and_a_tie_says_nothing(rng):
+def test_of_two_it_is_bradley_terry_and_a_tie_gives_no_gradient(rng):
     scores = rng.standard_normal((1, 2, 1)) * 3
     last, d = np.zeros((1, 2), int), float(scores[0, 0, 0] - scores[0, 1, 0])
     assert plackett_luce(scores, last, np.array([[1, 2]]), 1.0)[0] == pytest.approx(np.log1p(np.exp(-d)))
     for ranks in ([[1, 1]], [[1, 0]], [[0, 0]]):
         loss, gradient = plackett_luce(scores, last, np.array(ranks), 1.0)
-        assert loss == pytest.approx(0, abs=1e-12) and not np.abs(gradient).max() > 1e-12
+        assert loss == pytest.approx(0, abs=1e-12) and np.abs(gradient).max() < 1e-12
 
 
-@st.composite
-def pairs(draw):
-    rng, P, T, V = draw(rngs), draw(sizes), draw(sizes), draw(sizes)
-    logits, targets = rng.standard_normal((P, 2, T, V)) * 2, rng.integers(0, V, (P, 2, T))
-    weights = rng.integers(0, 2, (P, 2, T)) + 0.0
-    return logits, targets, rng.standard_normal((P, 2)), rng.random(P), weights, rng
+# ---- dpo
 
 
 @given(pairs(), st.floats(0.1, 100))
-def test_preference_gradient(case, total):
-    *arguments, rng = case
-    check_loss(lambda z: preference(z, *arguments[1:], total), arguments[0], rng)
+def test_dpo_is_the_formula_of_its_docstring(case, total):
+    logits, targets, reference, weights, beta, _ = case
+    gain = (target_log_probs(logits, targets) * weights).sum(axis=-1) - reference
+    d = gain[:, 0] - gain[:, 1]
+    expected = np.log(1 + np.exp(-beta * d)).sum() / total
+    assert dpo(logits, targets, reference, weights, total, beta)[0] == pytest.approx(expected)
 
 
 @given(pairs())
-def test_at_the_reference_dpo_has_the_loss_of_a_coin(case):
-    logits, targets, _, beta, weights, _ = case
-    logp = np.take_along_axis(log_softmax(logits), targets[..., None], -1)[..., 0]
-    loss, _ = preference(logits, targets, (logp * weights).sum(axis=-1), beta, weights, len(logits))
-    assert loss == pytest.approx(np.log(2))
+def test_at_the_reference_model_dpo_is_log_2(case):
+    logits, targets, _, weights, beta, _ = case
+    reference = (target_log_probs(logits, targets) * weights).sum(axis=-1)
+    assert dpo(logits, targets, reference, weights, len(logits), beta)[0] == pytest.approx(np.log(2))
 
 
-@st.composite
-def rolled(draw):
-    logits, targets, weights, rng = draw(scored())
-    logp = np.take_along_axis(log_softmax(logits), targets[..., None], -1)[..., 0]
-    old = logp + rng.uniform(-0.5, 0.5, logp.shape)
-    near = np.abs(np.abs(np.exp(logp - old) - 1) - 0.2) < 1e-4       # at the corner there is no gradient
-    return logits, targets, np.where(near, logp, old), rng.standard_normal(logits.shape), weights, rng
+@given(pairs())
+def test_dpo_raises_the_chosen_reply_and_lowers_the_rejected_one(case):
+    logits, targets, reference, _, _, _ = case
+    gradient = dpo(logits, targets, reference, np.ones(targets.shape), 1.0)[1]
+    at_targets = np.take_along_axis(gradient, targets[..., None], axis=-1)
+    assert (at_targets[:, 0] <= 0).all() and (at_targets[:, 1] >= 0).all()
 
 
-@given(rolled(), st.floats(0.1, 100))
-def test_gradients_of_clipping_of_divergence_and_of_both(case, total):
-    logits, targets, old, reference, weights, rng = case
-    mask = np.abs(weights)
-    check_loss(lambda z: clipped(z, targets, old, weights, total), logits, rng)
-    check_loss(lambda z: divergence(z, reference, weights, total), logits, rng)
-    beta = rng.random((len(logits), 1))
-    check_loss(lambda z: on_a_leash(z, targets, old, reference, beta, weights, mask, total), logits, rng)
+# ---- kl_divergence, ppo_clip, and both
 
 
-@given(rolled())
-def test_ppo_at_ratio_one_is_reinforce(case):
-    logits, targets, _, _, weights, _ = case
-    logp = np.take_along_axis(log_softmax(logits), targets[..., None], -1)[..., 0]
-    np.testing.assert_allclose(clipped(logits, targets, logp, weights, 3.0)[1],
-                               weighted_nll(logits, targets, weights, 3.0)[1], atol=1e-12)  # fmt: skip
+@given(rollouts(), st.floats(0.1, 100))
+def test_kl_divergence_is_the_formula_of_its_docstring(case, total):
+    logits, _, _, reference, weights, _ = case
+    p = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    q = np.exp(reference) / np.exp(reference).sum(axis=-1, keepdims=True)
+    expected = (weights * (p * np.log(p / q)).sum(axis=-1)).sum() / total
+    assert kl_divergence(logits, reference, weights, total)[0] == pytest.approx(expected)
 
 
-@given(rolled())
-def test_what_clipping_has_made_worse_is_not_learned_from(case):
+@given(rollouts())
+def test_the_divergence_from_itself_is_0_and_from_any_other_at_least_0(case):
+    logits, _, _, reference, _, _ = case
+    ones = np.ones(logits.shape[:2])
+    loss, gradient = kl_divergence(logits, logits + 3, ones, 1.0)
+    assert loss == pytest.approx(0, abs=1e-9) and np.abs(gradient).max() < 1e-9
+    assert kl_divergence(logits, reference, ones, 1.0)[0] >= -1e-12
+
+
+@given(rollouts(), st.floats(0.1, 100), st.sampled_from([0.1, 0.2, 0.3]))
+def test_ppo_clip_is_the_formula_of_its_docstring(case, total, clip):
     logits, targets, old, _, advantages, _ = case
-    logp = np.take_along_axis(log_softmax(logits), targets[..., None], -1)[..., 0]
-    ratio = np.exp(logp - old)
+    expected = 0.0
+    for logp, old_logp, A in zip(target_log_probs(logits, targets).flat, old.flat, advantages.flat):
+        ratio = np.exp(logp - old_logp)
+        expected -= min(ratio * A, max(1 - clip, min(1 + clip, ratio)) * A) / total
+    assert ppo_clip(logits, targets, old, advantages, total, clip)[0] == pytest.approx(expected)
+
+
+@given(rollouts())
+def test_ppo_at_ratio_1_has_the_gradient_of_reinforce(case):
+    logits, targets, _, _, advantages, _ = case
+    on_policy = ppo_clip(logits, targets, target_log_probs(logits, targets), advantages, 3.0)[1]
+    np.testing.assert_allclose(on_policy, weighted_nll(logits, targets, advantages, 3.0)[1], atol=1e-12)
+
+
+@given(rollouts())
+def test_ppo_stops_learning_from_a_token_whose_ratio_has_moved_beyond_the_clip(case):
+    logits, targets, old, _, advantages, _ = case
+    ratio = np.exp(target_log_probs(logits, targets) - old)
     beyond = (ratio > 1.2) & (advantages > 0) | (ratio < 0.8) & (advantages < 0)
-    gradient = clipped(logits, targets, old, advantages, 1.0)[1]
+    gradient = ppo_clip(logits, targets, old, advantages, 1.0)[1]
     assert not gradient[beyond].any()
 
 
-@given(rolled())
-def test_divergence_is_nothing_from_itself_and_more_from_all_others(case):
-    logits, _, _, reference, _, _ = case
-    ones = np.ones(logits.shape[:2])
-    loss, gradient = divergence(logits, logits + 3, ones, 1.0)
-    assert loss == pytest.approx(0, abs=1e-9) and np.abs(gradient).max() < 1e-9
-    assert divergence(logits, reference, ones, 1.0)[0] >= -1e-12
+@given(rollouts(), st.floats(0, 2), totals)
+def test_policy_gradient_with_kl_is_ppo_clip_plus_kl_times_kl_divergence(case, kl, total):
+    logits, targets, old, reference, advantages, rng = case
+    weights = rng.standard_normal(advantages.shape)
+    ppo, dppo = ppo_clip(logits, targets, old, advantages * weights, total)
+    penalty, dpenalty = kl_divergence(logits, reference, weights, total)
+    both = partial(policy_gradient_with_kl, logits, targets, old, reference, advantages, weights)
+    loss, gradient = both(total, kl)
+    assert loss == pytest.approx(ppo + kl * penalty, abs=1e-12)
+    np.testing.assert_allclose(gradient, dppo + kl * dpenalty, atol=1e-12)
 
 
-@given(pairs(), rolled(), ranked())
-def test_without_anything_to_learn_all_are_zero(case, other, third):
-    logits, targets, reference, beta, weights, _ = case
-    assert preference(logits, targets, reference, beta, 0 * weights, 0)[0] == 0
-    z, y, old, q, w, _ = other
-    for found in (clipped(z, y, old, w, 0), divergence(z, q, w, 0), plackett_luce(*third[:3], 0)):
-        assert found[0] == 0 and not found[1].any()
+@given(rollouts())
+def test_the_weights_of_policy_gradient_with_kl_mask_both_parts(case):
+    logits, targets, old, reference, advantages, rng = case
+    weights = rng.integers(0, 2, advantages.shape).astype(float)
+    loss, gradient = policy_gradient_with_kl(logits, targets, old, reference, advantages, weights, 3.0)
+    assert not gradient[weights == 0].any()
+    masked, V = weights == 0, logits.shape[-1]
+    other = [array.copy() for array in (logits, targets, old, reference, advantages)]
+    for array, changed in zip(
+        other, (logits + rng.random(V), (targets + 1) % V, old - 1, 2 * reference, -advantages)
+    ):
+        array[masked] = changed[masked]
+    loss_of_others, gradient_of_others = policy_gradient_with_kl(*other, weights, 3.0)
+    assert loss_of_others == pytest.approx(loss, abs=1e-12)
+    np.testing.assert_allclose(gradient_of_others, gradient, atol=1e-14)

@@ -1,3 +1,5 @@
+"""parallel: workers change nothing but the speed, failures are reported, and nothing stays behind."""
+
 import multiprocessing
 import os
 import signal
@@ -9,108 +11,197 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import rngs
 
+from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
-from tinyllm.parallel import Team, WorkerDied
-from tinyllm.training import compute_gradient, deal
+from tinyllm.parallel import WorkerPool
+from tinyllm.training import compute_gradient, share_out
 from tinyllm.transformer import Config, Transformer
 
 CONFIG = Config(vocab=11, context=6, layers=2, width=8, heads=2)
+MODEL = Transformer(CONFIG).initialise(np.random.default_rng(0))
 
 
-def twice(replica, job):
-    return replica.rank, 2 * job
+@pytest.fixture(scope="module")
+def pools():
+    """Pools of 1, 2 and 3 workers, for all tests that leave them as they are."""
+    pools = {workers: WorkerPool(MODEL, workers) for workers in (1, 2, 3)}
+    yield pools
+    for pool in pools.values():
+        pool.close()
 
 
-def write(replica, job):
-    replica.model.params.flat[job] = job
+# ---- what workers are asked to do in these tests: functions of a module, because they are pickled
 
 
-def read(replica, job):
-    return float(replica.model.params.flat[job])
+def rank_of(worker):
+    """Each worker has another gradient buffer."""
+    return next(i for i, row in enumerate(worker.gradients) if np.shares_memory(row, worker.gradient.flat))
 
 
-def fail(replica, job):
-    raise ZeroDivisionError("on purpose")
+def rank_and_double(worker, job):
+    return rank_of(worker), 2 * job
 
 
-def die(replica, job):
-    if replica.rank:
+def process_id(worker, job):
+    return os.getpid()
+
+
+def write_parameter(worker, index):
+    worker.model.params.flat[index] = index
+
+
+def read_parameter(worker, index):
+    return float(worker.model.params.flat[index])
+
+
+def divide(worker, job):
+    return 1 / job
+
+
+def kill_own_process(worker, job):
+    if rank_of(worker):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def listed(model, numbers, texts):
+    assert len(numbers) == len(texts)
+    return [(n, text) for n, text in zip(numbers, texts)]
+
+
+def summed(model, ids):
+    return model.logits(ids).sum(axis=(1, 2))
+
+
+def listed_and_summed(model, ids, texts):
+    return [f"{text}{row[0]}" for row, text in zip(ids, texts)], summed(model, ids), ids
+
+
+def chunk_sizes(model, rows):
+    return [len(rows)] * len(rows)
+
+
+# ---- map
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12), rngs)
+def test_map_gives_what_the_function_gives_for_all_rows_at_once(pools, workers, rows, size, rng):
+    """Lists, arrays, and tuples of them, in the order of the rows."""
+    pool, ids = pools[workers], rng.integers(0, 11, (rows, 4))
+    texts = [str(number) for number in rng.random(rows)]
+    assert pool.map(listed, ids[:, 0].tolist(), texts, size=size) == listed(MODEL, ids[:, 0].tolist(), texts)
+    np.testing.assert_allclose(pool.map(summed, ids, size=size), summed(MODEL, ids), rtol=1e-4)
+    mapped, expected = (
+        pool.map(listed_and_summed, ids, texts, size=size),
+        listed_and_summed(MODEL, ids, texts),
+    )
+    assert type(mapped) is tuple and mapped[0] == expected[0]
+    np.testing.assert_allclose(mapped[1], expected[1], rtol=1e-4)
+    np.testing.assert_array_equal(mapped[2], ids)
+
+
+@given(st.integers(1, 3), st.integers(0, 12), st.integers(1, 12))
+def test_map_calls_the_function_with_chunks_of_the_size_that_is_asked_for(pools, workers, rows, size):
+    sizes = pools[workers].map(chunk_sizes, list(range(rows)), size=size)
+    whole, rest = divmod(rows, size)
+    assert sizes == [size] * (size * whole) + [rest] * rest
+
+
+# ---- run
 
 
 @pytest.mark.parametrize(
     "method", [m for m in ("fork", "spawn") if m in multiprocessing.get_all_start_methods()]
 )
-def test_jobs_are_shared_out_and_answers_come_in_order(method):
-    with Team(CONFIG, 3, method) as team:
-        assert team.run(twice, list(range(7))) == [(i % 3, 2 * i) for i in range(7)]
-        assert team.run(twice, [5]) == [(0, 10)] and team.run(twice, []) == []
-        team.run(write, [0, 10, 20])  # each by another process
-        assert team.run(read, [10, 20, 0]) == [10, 20, 0]
+def test_each_worker_does_its_job_on_memory_that_all_of_them_share(method):
+    with WorkerPool(MODEL, 3, method) as pool:
+        assert pool.run(rank_and_double, [5, 6, 7]) == [(0, 10), (1, 12), (2, 14)]
+        assert pool.run(rank_and_double, [5]) == [(0, 10)] and pool.run(rank_and_double, []) == []
+        assert len({os.getpid(), *pool.run(process_id, [0, 0, 0])}) == 3
+        pool.run(write_parameter, [0, 10, 20])  # each by another process
+        assert pool.run(read_parameter, [10, 20, 0]) == [10, 20, 0]
+
+
+def test_the_pool_starts_with_a_copy_of_the_model():
+    before = MODEL.params.flat.copy()
+    with WorkerPool(MODEL, 2) as pool:
+        assert pool.run(read_parameter, [3, 3]) == [before[3]] * 2
+        pool.run(write_parameter, [7])
+    np.testing.assert_array_equal(MODEL.params.flat, before)
 
 
 def test_one_worker_starts_no_process():
-    with Team(CONFIG, 1) as team:
-        assert team.run(twice, [1, 2]) == [(0, 2), (0, 4)]
-        assert not multiprocessing.active_children()
+    others = multiprocessing.active_children()
+    with WorkerPool(MODEL, 1) as pool:
+        assert pool.run(process_id, [0]) == [os.getpid()]
+        assert multiprocessing.active_children() == others
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7])
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_a_batch_shared_out_has_the_same_gradient(rows, workers):
+def test_a_batch_shared_out_has_the_same_gradient(pools, rows, workers):
     rng = np.random.default_rng(0)
-    batch = [(*rng.integers(0, 11, (2, rows, time)), rng.standard_normal((rows, time)))
-             for rows, time in ((rows, 6), (2, 3))]  # fmt: skip
-    start = Transformer(CONFIG).initialise(rng).params.flat
+    batch = [
+        {
+            "ids": rng.integers(0, 11, (count, time)),
+            "targets": rng.integers(0, 11, (count, time)),
+            "weights": rng.standard_normal((count, time)),
+        }
+        for count, time in ((rows, 6), (2, 3))
+    ]
 
-    def gradient(workers, pieces):
-        with Team(CONFIG, workers) as team:
-            team.replica.model.params.flat[:] = start
-            shares = [
-                [(weighted_nll, 5.0, *piece) for piece in share]
-                for share in deal(batch, workers, pieces)
-            ]
-            loss = sum(team.run(compute_gradient, shares))
-            return loss, team.sum_gradients(len(shares)).copy()
+    def gradient(workers, accumulate):
+        pool = pools[workers]
+        for buffer in pool.worker.gradients:
+            buffer[:] = np.nan  # whatever the last step left there
+        shares = share_out(batch, workers, accumulate)
+        loss = sum(pool.run(compute_gradient, [(weighted_nll, 5.0, pieces) for pieces in shares]))
+        return loss, pool.sum_gradients(len(shares)).copy()
 
     loss, whole = gradient(1, 1)
-    for pieces in (1, 2):
-        other_loss, other = gradient(workers, pieces)
+    for accumulate in (1, 2):
+        other_loss, other = gradient(workers, accumulate)
         assert other_loss == pytest.approx(loss, rel=1e-5)
         np.testing.assert_allclose(other, whole, atol=1e-6)
-        np.testing.assert_array_equal(other, gradient(workers, pieces)[1])  # and the same bytes again
+        np.testing.assert_array_equal(other, gradient(workers, accumulate)[1])  # and the same bytes again
 
 
-def test_a_failing_worker_says_why():
-    with Team(CONFIG, 2) as team, pytest.raises(WorkerDied, match="ZeroDivisionError: on purpose"):
-        team.run(fail_elsewhere, [0, 1])
+# ---- what can go wrong
 
 
-def fail_elsewhere(replica, job):
-    return fail(replica, job) if replica.rank else None
+@pytest.mark.parametrize("jobs", [[1, 0], [1, 1, 0], [1, 0, 0]])
+def test_an_exception_in_a_worker_is_reported_with_its_reason(jobs):
+    reason = f"worker {jobs.index(0)} failed: ZeroDivisionError: division"
+    with WorkerPool(MODEL, 3) as pool, pytest.raises(TinyllmError, match=reason):
+        pool.run(divide, jobs)
+    assert not set(multiprocessing.active_children()) & set(pool._processes)
 
 
 def test_a_killed_worker_ends_the_run_at_once():
-    with Team(CONFIG, 3) as team:
+    with WorkerPool(MODEL, 3) as pool:
         began = time.monotonic()
-        with pytest.raises(WorkerDied, match="exit code -9"):
-            team.run(die, [0, 1, 2])
+        with pytest.raises(TinyllmError, match=r"worker 1 \(process \d+\) ended with exit code -9.*RESUME=1"):
+            pool.run(kill_own_process, [0, 1, 2])
+        with pytest.raises(TinyllmError, match="exit code -9"):  # and so does every later job
+            pool.run(rank_and_double, [0, 1])
         assert time.monotonic() - began < 5
-    assert not multiprocessing.active_children()
+    assert not set(multiprocessing.active_children()) & set(pool._processes)
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks at /proc")
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
-def test_nothing_stays_behind(kill):
-    """The first process is killed in the middle of its work: workers end, and no shared memory is left."""
+def test_a_killed_program_leaves_no_worker_and_no_shared_memory(kill):
     script = textwrap.dedent("""
         import signal, time, tinyllm
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may have it ignored
-        from tinyllm.parallel import Team
-        from tinyllm.transformer import Config
-        team = Team(Config(vocab=11, context=6, layers=2, width=8, heads=2), 3)
-        print(*[process.pid for process in team._processes], flush=True)
+        from tinyllm.parallel import WorkerPool
+        from tinyllm.transformer import Config, Transformer
+        pool = WorkerPool(Transformer(Config(vocab=11, context=6, layers=2, width=8, heads=2)), 3)
+        print(*[process.pid for process in pool._processes], flush=True)
         time.sleep(60)
     """)
     before = set(os.listdir("/dev/shm"))
@@ -120,14 +211,18 @@ def test_nothing_stays_behind(kill):
     pids = [int(pid) for pid in process.stdout.readline().split()]
     assert len(pids) == 2
     process.send_signal(kill)
-    process.wait(10)
+    process.communicate(timeout=10)
+
+    def is_running(pid):
+        try:
+            return "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+
     for _ in range(100):
-        if not any(
-            os.path.exists(f"/proc/{pid}") and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]
-            for pid in pids
-        ):
+        if not any(map(is_running, pids)):
             break
         time.sleep(0.05)
     else:
-        pytest.fail("a worker outlived the run")
+        pytest.fail("a worker outlived the program")
     assert set(os.listdir("/dev/shm")) <= before

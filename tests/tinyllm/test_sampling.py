@@ -1,26 +1,35 @@
+"""sampling: the cache changes nothing, a row is the same in any batch, and log-probs are the trainer's."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import configs, random_model, rngs
 
-from tinyllm.objectives import log_softmax
-from tinyllm.sampling import Decoder, choose, generate, window_start
+from tinyllm.data.conversation import encode_prompt, shift
+from tinyllm.objectives import log_prob_of, log_softmax
+from tinyllm.parallel import WorkerPool
+from tinyllm.sampling import Decoder, answer, choose, generate, generate_replies, show_reply, window_start
+from tinyllm.tokenizer import train
+from tinyllm.transformer import Config, Transformer
+
+BYTES = train("", 256)
+END = BYTES.special["<|end|>"]
+TINY = Config(vocab=5, context=4, layers=1, width=4, heads=2)
+
+# ---- generate
 
 
-def visible(sequence, context):
-    return np.array(sequence[window_start(len(sequence), context) :])
-
-
-def slowly(model, prompt, draws, stop=(), mask=None, **how):
-    """generate for one prompt without any cache: the whole context again for each token."""
+def generate_slowly(model, prompt, draws, stop=(), mask=None, **how):
+    """generate for one prompt without any cache: the whole visible context again for each token."""
     sequence, log_probs = list(prompt), []
-    for u in draws:
-        logits = model.logits(visible(sequence, model.config.context))[-1:]
-        allowed = logits.copy()
+    for draw in draws:
+        visible = np.array(sequence[window_start(len(sequence), model.config.context) :])
+        logits = model.logits(visible)[-1:]
+        candidates = logits.copy()
         if mask is not None:
-            allowed[0, ~mask(sequence[len(prompt) :])] = -np.inf
-        token = int(choose(allowed, np.array([u]), **how)[0][0])
+            candidates[0, ~mask(sequence[len(prompt) :])] = -np.inf
+        token = int(choose(candidates, np.array([draw]), **how)[0][0])
         log_probs.append(log_softmax(logits)[0, token])
         sequence.append(token)
         if token in stop:
@@ -31,45 +40,126 @@ def slowly(model, prompt, draws, stop=(), mask=None, **how):
 hows = st.sampled_from(
     [{"temperature": 0}, {"temperature": 1.0}, {"temperature": 0.7, "top_k": 2}, {"top_p": 0.6}]
 )
+lengths = st.lists(st.integers(1, 14), min_size=1, max_size=4)
 
 
 @settings(max_examples=60)
-@given(
-    configs(causal=True),
-    rngs,
-    st.lists(st.integers(1, 14), min_size=1, max_size=4),
-    st.integers(0, 12),
-    hows,
-    st.booleans(),
-)
-def test_cached_batched_generation_equals_one_by_one_without_a_cache(config, rng, lengths, new, how, masked):
+@given(configs(causal=True), rngs, lengths, st.integers(0, 12), hows, st.booleans())
+def test_cached_batched_generation_equals_one_by_one_without_a_cache(
+    config, rng, lengths, count, how, masked
+):
     model = random_model(config, rng)
     prompts = [rng.integers(0, config.vocab, n).tolist() for n in lengths]
-    draws = rng.random((len(prompts), new))
+    draws = rng.random((len(prompts), count))
     stop = [int(rng.integers(0, config.vocab))]
-    may = np.arange(config.vocab) % 2 == 0
-    rule = (
-        (lambda tokens: np.roll(may, len(tokens)) | (np.arange(config.vocab) == stop[0])) if masked else None
-    )
-    mask = (lambda row, tokens: rule(tokens)) if masked else None
-    together = generate(model, prompts, new, draws=draws, stop=stop, mask=mask, **how)
-    for prompt, u, (tokens, log_probs) in zip(prompts, draws, together, strict=True):
-        expected, expected_log_probs = slowly(model, prompt, u, stop, rule, **how)
+    even, stops = np.arange(config.vocab) % 2 == 0, np.arange(config.vocab) == stop[0]
+    allowed = (lambda tokens: np.roll(even, len(tokens)) | stops) if masked else None
+    mask = (lambda row, tokens: allowed(tokens)) if masked else None
+    together = generate(model, prompts, count, draws, stop=stop, mask=mask, **how)
+    for prompt, row_draws, (tokens, log_probs) in zip(prompts, draws, together, strict=True):
+        expected, expected_log_probs = generate_slowly(model, prompt, row_draws, stop, allowed, **how)
         assert tokens == expected
         np.testing.assert_allclose(log_probs, expected_log_probs, rtol=1e-7, atol=1e-9)
 
 
-@given(configs(causal=True), rngs, st.integers(1, 5))
-def test_the_sampler_reports_what_the_trainer_computes(config, rng, n):
+@settings(max_examples=40)
+@given(configs(causal=True), rngs, lengths, st.data())
+def test_a_row_is_the_same_in_any_batch(config, rng, lengths, data):
+    model = random_model(config, rng)
+    prompts = [rng.integers(0, config.vocab, n).tolist() for n in lengths]
+    draws = rng.random((len(prompts), 8))
+    whole = generate(model, prompts, 8, draws, stop=[0])
+    rows = data.draw(st.lists(st.sampled_from(range(len(prompts))), min_size=1, max_size=5), label="rows")
+    some = generate(model, [prompts[row] for row in rows], 8, draws[rows], stop=[0])
+    for row, (tokens, log_probs) in zip(rows, some, strict=True):
+        assert tokens == whole[row][0]
+        np.testing.assert_allclose(log_probs, whole[row][1], rtol=1e-7, atol=1e-9)
+
+
+@settings(max_examples=40)
+@given(configs(causal=True), rngs, lengths)
+def test_without_draws_every_token_is_the_most_likely_one(config, rng, lengths):
+    model = random_model(config, rng)
+    prompts = [rng.integers(0, config.vocab, n).tolist() for n in lengths]
+    for prompt, (tokens, _) in zip(prompts, generate(model, prompts, 6)):
+        sequence = list(prompt)
+        for token in tokens:
+            visible = np.array(sequence[window_start(len(sequence), config.context) :])
+            assert token == model.logits(visible)[-1].argmax()
+            sequence.append(token)
+        assert len(tokens) == 6
+
+
+@settings(max_examples=60)
+@given(configs(causal=True), rngs, st.data())
+def test_the_sampler_reports_the_log_probs_that_the_trainer_computes(config, rng, data):
     model = random_model(config, rng, np.float32)
+    n = data.draw(st.integers(1, config.context - 1), label="tokens in the prompt")
+    room, how = config.context - n, data.draw(hows)
     prompt = rng.integers(0, config.vocab, n).tolist()
-    room = config.context - n
-    if room < 1:
-        return
-    ((tokens, log_probs),) = generate(model, [prompt], room, rng)
-    sequence = np.array(prompt + tokens)
-    trainer = log_softmax(model.logits(sequence[:-1]))[np.arange(n - 1, len(sequence) - 1), sequence[n:]]
-    np.testing.assert_allclose(log_probs, trainer, atol=1e-4)
+    ((tokens, log_probs),) = generate(model, [prompt], room, rng.random((1, room)), **how)
+    batch = shift(np.array([prompt + tokens]))
+    trainers = log_prob_of(batch["targets"], log_softmax(model.forward(batch["ids"])[0]))
+    np.testing.assert_allclose(log_probs, trainers[0, n - 1 :], atol=1e-4)
+
+
+@settings(max_examples=40)
+@given(configs(causal=True), rngs, st.integers(0, 7))
+def test_the_draws_alone_decide_what_is_sampled_and_each_decides_its_own_token(config, rng, t):
+    model, prompts = random_model(config, rng), [[0], [1], [0]]
+    draws = rng.random((3, 8))
+    first = generate(model, prompts, 8, draws)
+    assert generate(model, prompts, 8, draws.copy()) == first
+    other = draws.copy()
+    other[0, t:], other[2] = rng.random(8 - t), draws[0]
+    changed, unchanged, repeated = generate(model, prompts, 8, other)
+    assert changed[0][:t] == first[0][0][:t] and unchanged == first[1]
+    assert repeated[0] == first[0][0]  # the same prompt and draws as row 0 had
+
+
+def test_other_draws_give_other_tokens():
+    model = random_model(TINY, np.random.default_rng(0))
+    draws = np.random.default_rng(1).random((40, 6))
+    assert len({tuple(tokens) for tokens, _ in generate(model, [[1]] * 40, 6, draws)}) > 20
+
+
+@settings(max_examples=40)
+@given(configs(causal=True), rngs, lengths)
+def test_a_row_ends_after_its_first_stop_token_which_is_kept(config, rng, lengths):
+    model = random_model(config, rng)
+    prompts = [rng.integers(0, config.vocab, n).tolist() for n in lengths]
+    draws, stop = rng.random((len(prompts), 9)), [0, config.vocab - 1]
+    endless = generate(model, prompts, 9, draws)
+    stopped = generate(model, prompts, 9, draws, stop=stop)
+    for (tokens, log_probs), (all_tokens, _) in zip(stopped, endless):
+        end = next((i for i, token in enumerate(all_tokens) if token in stop), 8)
+        assert tokens == all_tokens[: end + 1] and len(log_probs) == len(tokens)
+
+
+@settings(max_examples=40)
+@given(configs(causal=True), rngs, lengths)
+def test_the_mask_is_told_the_row_and_what_it_has_written_and_none_allows_everything(config, rng, lengths):
+    model, told = random_model(config, rng), []
+    prompts = [rng.integers(0, config.vocab, n).tolist() for n in lengths]
+    draws = rng.random((len(prompts), 5))
+    mask = lambda row, tokens: told.append((row, tokens.tolist()))
+    written = generate(model, prompts, 5, draws, stop=[0], mask=mask)
+    for row, (tokens, _) in enumerate(written):
+        assert [before for r, before in told if r == row] == [tokens[:i] for i in range(len(tokens))]
+    assert written == generate(model, prompts, 5, draws, stop=[0])
+
+
+def test_empty_prompts_and_masks_that_allow_nothing_are_refused():
+    model = random_model(TINY, np.random.default_rng(0))
+    assert generate(model, [], 3) == []
+    assert generate(model, [[1]], 0, np.zeros((1, 0))) == [([], [])]
+    with pytest.raises(ValueError, match="empty"):
+        generate(model, [[1], []], 3)
+    with pytest.raises(ValueError, match="allows no token"):
+        generate(model, [[1]], 3, mask=lambda row, tokens: np.zeros(5, bool))
+
+
+# ---- the cache
 
 
 @given(configs(causal=True), rngs, st.data())
@@ -80,28 +170,67 @@ def test_rows_can_be_dropped(config, rng, data):
     decoder = Decoder(model, 4, config.context)
     decoder.extend(ids[:, :-1])
     decoder.keep(rows)
-    np.testing.assert_allclose(
-        decoder.extend(ids[rows, -1:]), model.logits(ids[rows])[:, -1], rtol=1e-7, atol=1e-9
-    )
+    last = decoder.extend(ids[rows, -1:])
+    np.testing.assert_allclose(last, model.logits(ids[rows])[:, -1], rtol=1e-7, atol=1e-9)
+
+
+@given(configs(causal=True), rngs, st.data())
+def test_tokens_can_be_fed_in_any_number_of_pieces(config, rng, data):
+    model = random_model(config, rng)
+    ids = rng.integers(0, config.vocab, (2, config.context))
+    decoder, start = Decoder(model, 2, config.context), 0
+    while start < config.context:
+        stop = data.draw(st.integers(start + 1, config.context), label="stop")
+        logits = decoder.extend(ids[:, start:stop])
+        np.testing.assert_allclose(logits, model.logits(ids[:, :stop])[:, -1], rtol=1e-7, atol=1e-9)
+        start = stop
+
+
+@given(configs(causal=True), rngs)
+def test_the_decoder_keeps_single_precision(config, rng):
+    decoder = Decoder(random_model(config, rng, np.float32), 2, 2)
+    assert decoder.extend(np.zeros((2, 1), int)).dtype == decoder.keys.dtype == np.float32
 
 
 @given(st.integers(1, 200), st.integers(1, 40))
 def test_the_window_never_exceeds_the_context_and_never_forgets_more_than_half(length, context):
-    seen = length - window_start(length, context)
-    assert 1 <= seen <= context
-    assert window_start(length, context) % max(1, context // 2) == 0  # so it is read again only so often
-    assert seen == length or seen > context - max(1, context // 2)
+    start = window_start(length, context)
+    assert 1 <= length - start <= context
+    assert start % max(1, context // 2) == 0  # so the context is encoded again only so often
+    assert start == 0 or length - start > context - max(1, context // 2)
+
+
+# ---- choose
 
 
 @given(rngs, st.integers(1, 6), st.integers(1, 8), st.integers(0, 9), st.floats(0.05, 1))
-def test_truncation_only_takes_from_the_tail(rng, B, V, top_k, top_p):
+def test_truncation_only_removes_the_tail(rng, B, V, top_k, top_p):
     logits = rng.standard_normal((B, V)) * 2
-    ids, said = choose(logits, rng.random(B), 1.0, top_k, top_p)
-    np.testing.assert_allclose(said, log_softmax(logits)[np.arange(B), ids])
+    ids, log_probs = choose(logits, rng.random(B), 1.0, top_k, top_p)
+    np.testing.assert_allclose(log_probs, log_softmax(logits)[np.arange(B), ids])
     p = np.exp(log_softmax(logits))
-    better = p > p[np.arange(B), ids][:, None]
-    assert top_k == 0 or (better.sum(1) < top_k).all()
-    assert ((p * better).sum(1) < top_p + 1e-9).all()
+    likelier = p > p[np.arange(B), ids][:, None]
+    assert top_k == 0 or (likelier.sum(1) < top_k).all()
+    assert ((p * likelier).sum(1) < top_p + 1e-9).all()
+
+
+@given(rngs, st.integers(1, 6), st.integers(2, 8), hows)
+def test_a_forbidden_token_is_never_chosen_and_a_mask_does_not_change_the_log_probs(rng, B, V, how):
+    logits, allowed = rng.standard_normal((B, V)) * 2, rng.random((B, V)) < 0.5
+    allowed[:, -1] = True
+    ids, log_probs = choose(logits, rng.random(B), **how, allowed=allowed)
+    assert allowed[np.arange(B), ids].all()
+    np.testing.assert_allclose(log_probs, log_softmax(logits)[np.arange(B), ids])
+
+
+@given(rngs, st.integers(1, 6), st.integers(1, 8))
+def test_a_draw_picks_the_token_in_whose_part_of_the_cumulative_distribution_it_lies(rng, B, V):
+    logits, draws = rng.standard_normal((B, V)), rng.random(B)
+    total = np.exp(log_softmax(logits)).cumsum(axis=1)
+    ids, _ = choose(logits, draws)
+    for row in range(B):
+        assert (total[row, ids[row] - 1] if ids[row] else 0) <= draws[row] + 1e-12
+        assert draws[row] <= total[row, ids[row]] + 1e-12
 
 
 def test_frequencies_follow_the_probabilities():
@@ -118,23 +247,65 @@ def test_draws_at_the_edges_stay_in_the_vocabulary():
     assert choose(logits, np.array([np.nextafter(1, 0)]))[0].tolist() == [3]
 
 
-def test_what_cannot_be_generated_is_said():
-    model = random_model(next_config(), np.random.default_rng(0))
-    assert generate(model, [], 3) == []
-    assert generate(model, [[1]], 0, np.random.default_rng(0)) == [([], [])]
-    with pytest.raises(ValueError, match="empty"):
-        generate(model, [[1], []], 3)
-    with pytest.raises(ValueError, match="allows no token"):
-        generate(
-            model,
-            [[1]],
-            3,
-            np.random.default_rng(0),
-            mask=lambda row, tokens: np.zeros(model.config.vocab, bool),
-        )
+# ---- replies of the assistant
 
 
-def next_config():
-    from tinyllm.transformer import Config
+def model_that_writes(text):
+    """A model of bytes that always answers `text`, in which no character occurs twice, and then ends."""
+    config = Config(len(BYTES), context=64, layers=1, width=len(BYTES) + 1, heads=1, head_dim=2, tied=False)
+    model = Transformer(config)
+    chain = [BYTES.special["<|assistant|>"], *BYTES.encode(f" {text}"), END]
+    model.params["norm"][:] = 1
+    model.params["embedding"][:, : len(BYTES)] = np.eye(len(BYTES))
+    model.params["head"][chain[1:], chain[:-1]] = 10  # the matrices of the block stay 0
+    return model
 
-    return Config(vocab=5, context=4, layers=1, width=4, heads=2)
+
+@pytest.fixture(scope="module")
+def prompts():
+    rng = np.random.default_rng(1)
+    return [rng.integers(0, 256, n).tolist() for n in (9, 2, 5, 2, 30, 7, 1, 5, 3, 14, 2)]
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = Config(len(BYTES), context=16, layers=1, width=8, heads=2)
+    return random_model(config, np.random.default_rng(0), np.float32, scale=0.7)
+
+
+@pytest.mark.parametrize("seed", [None, [0], [5, 1]])
+def test_replies_are_the_same_whatever_the_chunks_and_the_number_of_workers(model, prompts, seed):
+    draws = [None] * len(prompts)
+    if seed:
+        draws = np.random.default_rng(seed).random((len(prompts), 1, 12))
+    expected = [generate(model, [p], 12, u, stop=[END])[0][0] for p, u in zip(prompts, draws)]
+    assert seed is None or len(set(map(tuple, expected))) == len(prompts)
+    for workers in (1, 2, 3):
+        with WorkerPool(model, workers) as pool:
+            for size in (1, 3, 64):
+                assert generate_replies(pool, BYTES, prompts, 12, seed, size=size) == expected
+            assert generate_replies(pool, BYTES, [], 12, seed) == []
+
+
+def test_another_seed_gives_other_replies(model, prompts):
+    with WorkerPool(model) as pool:
+        one, other, same = (generate_replies(pool, BYTES, prompts, 12, seed) for seed in ([1], [2], [1]))
+    assert one == same and all(a != b for a, b in zip(one, other))
+
+
+def test_a_reply_ends_with_its_end_token_or_when_the_tokens_are_used_up():
+    prompt = encode_prompt(BYTES, [{"role": "user", "content": "hello?"}])
+    with WorkerPool(model_that_writes("yes")) as pool:
+        whole, short = (generate_replies(pool, BYTES, [prompt], tokens)[0] for tokens in (9, 3))
+    assert whole == [*BYTES.encode(" yes"), END] and short == BYTES.encode(" ye")
+
+
+def test_an_answer_is_its_text_and_whether_it_ended():
+    conversations = [
+        [{"role": "user", "content": "hello?"}],
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "?"}],
+    ]
+    with WorkerPool(model_that_writes("yes")) as pool:
+        assert answer(pool, BYTES, conversations, 9) == [("yes", True)] * 2
+        assert answer(pool, BYTES, conversations, 3) == [("ye", False)] * 2
+        assert show_reply(pool, BYTES, conversations[0]) == "hello?\nyes"

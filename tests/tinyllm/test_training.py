@@ -1,10 +1,12 @@
-"""Stages at the doors users use: the command line, the files, signals."""
+"""training: what reaches the optimizer in a step, what a run writes, and that a kill changes nothing."""
 
-import hashlib
+import dataclasses
+import itertools
 import json
+import math
+import multiprocessing
 import os
 import random
-import shlex
 import shutil
 import signal
 import subprocess
@@ -14,352 +16,554 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from runs import logged, metrics, read_stage, record, weights
+from strategies import random_model
 
-from tinyllm import checkpoint
-from tinyllm.__main__ import COMMANDS, main, parser
-from tinyllm.induction import repeats
-from tinyllm.stages import s1_pretrain
+from tinyllm import checkpoint, optimizer, tokenizer
+from tinyllm.__main__ import COMMANDS, main
+from tinyllm.checkpoint import safetensors
+from tinyllm.errors import TinyllmError, UsageError
+from tinyllm.objectives import weighted_nll
+from tinyllm.optimizer import Rates
+from tinyllm.training import (
+    RESUME,
+    Run,
+    Settings,
+    cut_rows,
+    describe,
+    finished_stages,
+    is_finished,
+    option,
+    parent_folder,
+    share_out,
+    stage_folder,
+)
+from tinyllm.transformer import Config, Parameters, Transformer
 
-ROOT = Path(__file__).parent.parent
-TINY = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "16"]
-QUICK = ["--rows", "4", "--warmup", "2"]
-STEPS = 2000
+ROOT = Path(__file__).parents[2]
+BYTES = tokenizer.train("", 256)
+CONFIG = Config(vocab=len(BYTES), context=8, layers=2, width=8, heads=2)
+SMALL = dataclasses.replace(CONFIG, layers=1, width=4)
+STAGE = "9-test"
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """An empty place to work in, with a text."""
+    """An empty folder to work in."""
     monkeypatch.chdir(tmp_path)
-    words = random.Random(0).choices("the cat sat on a mat and saw that it was flat".split(), k=3000)
-    (tmp_path / "text.txt").write_text(" ".join(words))
     return tmp_path
 
 
-def stage0(run="demo", *more):
-    return main(["stage0", "--run", run, "--text", "text.txt", "--workers", "1", *TINY, *more])
+@dataclasses.dataclass(frozen=True)
+class TestSettings(Settings):
+    __test__ = False  # pytest: not a class of tests
+    save_every: int = option(0, "steps between saves")
+    origin: str = option("", "checkpoint folder to start from", flag="from")
 
 
-def stage1(run="demo", steps=30, *more, workers="1"):
-    return main(
-        [
-            "stage1",
-            "--run",
-            run,
-            "--text",
-            "text.txt",
-            "--workers",
-            workers,
-            "--steps",
-            str(steps),
-            *QUICK,
-            *more,
-        ]
+def new_run(steps=20, model=None, log_every=1, workers=1, **settings):
+    model = model or random_model(CONFIG, np.random.default_rng(0), np.float32, 0.3)
+    return Run(TestSettings(workers=workers, **settings), STAGE, model, BYTES, steps, log_every=log_every)
+
+
+def pieces(seed=0, shapes=((5, 6), (2, 3))):
+    """A batch of pieces of different sizes; weights of every sign, and 0."""
+    rng = np.random.default_rng(seed)
+    return [
+        {
+            "ids": rng.integers(0, CONFIG.vocab, shape),
+            "targets": rng.integers(0, CONFIG.vocab, shape),
+            "weights": rng.integers(-1, 3, shape).astype(np.float32) + 0.25,
+        }
+        for shape in shapes
+    ]
+
+
+def plain_gradient(model, batch, total):
+    """Row by row, in float64 -> (loss, gradient as one vector)."""
+    model = Transformer(model.config, Parameters(model.config, model.params.flat.astype(np.float64)))
+    loss, gradient = 0.0, np.zeros(model.config.size())
+    for piece in batch:
+        for row in range(len(piece["ids"])):
+            ids, targets, weights = (piece[name][row : row + 1] for name in ("ids", "targets", "weights"))
+            logits, cache = model.forward(ids)
+            row_loss, dlogits = weighted_nll(logits, targets, weights.astype(np.float64), total)
+            row_gradient = Parameters(model.config, dtype=np.float64)
+            model.backward(dlogits, cache, row_gradient)
+            loss, gradient = loss + row_loss, gradient + row_gradient.flat
+    return loss, gradient
+
+
+# ---- a step
+
+
+@pytest.mark.parametrize("workers, accumulate", [(1, 1), (1, 3), (2, 1), (2, 3), (7, 1)])
+@pytest.mark.parametrize("total", [None, 1000.0, 0.001])
+def test_the_optimizer_gets_the_gradient_of_the_whole_batch_clipped_to_norm_1(total, workers, accumulate):
+    """However the batch is cut; by default `total` is the sum of all weights."""
+    with new_run(1, workers=workers) as run:
+        for step in run.steps():
+            by = sum(piece["weights"].sum() for piece in pieces()) if total is None else total
+            loss, gradient = plain_gradient(run.model, pieces(), by)
+            assert run.train_step(step, weighted_nll, pieces(), Rates(), total, accumulate) == pytest.approx(
+                loss, rel=1e-4
+            )
+            norm = np.linalg.norm(gradient)
+            received = run.pool.worker.gradients[0]
+            np.testing.assert_allclose(received, gradient * min(1, 1 / norm), atol=1e-5)
+            assert np.linalg.norm(received) < 1 + 1e-5
+    assert (norm > 1) == (total == 0.001)
+    (line,) = metrics(STAGE)
+    assert line["gradient_norm"] == pytest.approx(norm, rel=1e-4) and line["loss"] == pytest.approx(
+        loss, rel=1e-4
     )
 
 
-def start(*arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "tinyllm", *arguments],
+def test_every_update_receives_the_clipped_gradient_the_scale_of_its_step_and_the_count_of_updates(
+    monkeypatch,
+):
+    rates = Rates("muon", steps=30)
+    notes = record(monkeypatch, optimizer, "update", lambda note: {"norm": np.linalg.norm(note.gradient)})
+    with new_run(30) as run:
+        for step in run.steps():
+            notes.clear()
+            run.train_step(step, weighted_nll, pieces(step), rates, total=0.001)
+            parts = sorted(note.part[:2] for note in notes)
+            assert [start for start, _ in parts] == [0, *(stop for _, stop in parts[:-1])]
+            assert parts[-1][1] == CONFIG.size()
+            for note in notes:
+                assert note.norm == pytest.approx(1, abs=1e-5) and note.rates is rates
+                assert note.scale == rates.scale(step) and note.updates == step
+            assert run.updates == step + 1
+    scales = list(logged(STAGE, "learning_rate_scale").values())
+    assert scales == [rates.scale(step) for step in range(30)]
+    top = scales.index(1.0)
+    assert top == 3 and scales[: top + 1] == sorted(scales[: top + 1]) and scales[0] < 0.5
+    assert scales[top:] == sorted(scales[top:], reverse=True) and scales[-1] < 0.1
+
+
+@pytest.mark.parametrize("method", ["muon", "adamw"])
+def test_parameters_move_in_proportion_to_the_scale(method):
+    moves = {}
+    rates = Rates(method, muon=0.1, adamw=0.1, decay=0.0, steps=20)
+    for at in (0, 10, 19):
+        with new_run(20) as run:
+            before = run.model.params.flat.copy()
+            for _ in run.steps():
+                run.train_step(at, weighted_nll, pieces(), rates)
+                moves[at] = run.model.params.flat - before
+                break
+    assert rates.scale(10) > rates.scale(0) > rates.scale(19)
+    for at in (10, 19):
+        np.testing.assert_allclose(
+            moves[at] / rates.scale(at), moves[0] / rates.scale(0), rtol=0.02, atol=1e-4
+        )
+    assert np.abs(moves[10]).max() > 0.01
+
+
+@pytest.mark.parametrize("method", ["muon", "adamw"])
+@pytest.mark.parametrize("workers", [2, 3])
+def test_more_workers_train_the_same_parameters(workers, method):
+    trained = []
+    for count in (1, workers):
+        with new_run(4, workers=count, run=f"r{count}") as run:
+            for step in run.steps():
+                run.train_step(step, weighted_nll, pieces(step), Rates(method, adamw=1e-3))
+            trained.append(run.model.params.flat.copy())
+    start = random_model(CONFIG, np.random.default_rng(0), np.float32, 0.3).params.flat
+    np.testing.assert_allclose(*trained, atol=5e-4)
+    assert np.abs(trained[0] - start).max() > 3e-3
+
+
+def test_after_reset_moments_the_optimizer_is_as_new():
+    rates = Rates("muon")
+    with new_run(3) as run:
+        for step in run.steps():
+            run.train_step(step, weighted_nll, pieces(step), rates)
+        assert all(moment.any() for moment in run.pool.worker.moments) and run.updates == 3
+        run.reset_moments()
+        assert not any(moment.any() for moment in run.pool.worker.moments) and run.updates == 0
+        start = run.model.params.flat.copy()
+        run.train_step(2, weighted_nll, pieces(9), rates)
+        reset = run.model.params.flat.copy()
+    with new_run(1, Transformer(CONFIG, Parameters(CONFIG, start)), run="new") as run:
+        for step in run.steps():
+            run.train_step(step, weighted_nll, pieces(9), rates)
+        np.testing.assert_array_equal(run.model.params.flat, reset)
+
+
+def test_tokens_and_steps_are_counted_and_logged_every_so_often():
+    with new_run(25, log_every=10) as run:
+        for step in run.steps():
+            run.train_step(step, weighted_nll, pieces(step), Rates())
+    tokens = 5 * 6 + 2 * 3
+    assert logged(STAGE, "tokens") == {step: (step + 1) * tokens for step in (0, 10, 20, 24)}
+    notes = read_stage(STAGE)
+    assert notes["tokens"] == 25 * tokens and notes["steps"] == 25 and notes["workers"] == 1
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_changes_nothing_and_names_the_last_saved_step(broken):
+    def objective(logits, targets, weights, total):
+        loss, dlogits = weighted_nll(logits, targets, weights, total)
+        return (math.nan, dlogits) if broken == "loss" else (loss, dlogits * np.inf)
+
+    before = []
+    with pytest.raises(TinyllmError, match=r"at step 5: .*that of step 4"), new_run(9, save_every=2) as run:
+        for step in run.steps():
+            before.append(run.model.params.flat.copy())
+            run.train_step(step, objective if step == 5 else weighted_nll, pieces(), Rates())
+    np.testing.assert_array_equal(run.model.params.flat, before[5])
+    saved, metadata = safetensors.read(Path("runs/demo", STAGE, RESUME))
+    np.testing.assert_array_equal(saved["parameters"], before[4])
+    assert json.loads(metadata["counters"])["step"] == 4 and not read_stage(STAGE)["finished"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_validation_is_the_loss_per_unit_of_weight_over_all_pieces(workers):
+    batch = pieces(3, ((5, 6), (2, 3), (1, 8)))
+    with new_run(2, workers=workers) as run:
+        for step in run.steps():
+            run.train_step(step, weighted_nll, pieces(step), Rates())
+            loss, _ = plain_gradient(run.model, batch, sum(piece["weights"].sum() for piece in batch))
+            before = run.model.params.flat.copy()
+            assert run.validate(step, weighted_nll, batch) == pytest.approx(loss, rel=1e-4)
+            np.testing.assert_array_equal(run.model.params.flat, before)
+            assert f"(val {loss:.3f})" in run.bar.desc
+    assert list(logged(STAGE, "validation_loss")) == [0, 1]
+    assert logged(STAGE, "validation_loss")[1] == pytest.approx(loss, rel=1e-4)
+
+
+shapes = st.lists(st.tuples(st.integers(1, 7), st.integers(1, 4)), min_size=1, max_size=3)
+
+
+@given(shapes, st.integers(1, 5), st.integers(1, 4))
+def test_every_row_goes_to_exactly_one_worker_in_at_most_so_many_micro_batches(shapes, workers, accumulate):
+    batch = pieces(0, shapes)
+    for number, piece in enumerate(batch):
+        piece["row"] = np.array([(number, row) for row in range(len(piece["ids"]))])
+    shares = share_out(batch, workers, accumulate)
+    dealt = [tuple(row) for share in shares for part in share for row in part["row"]]
+    assert sorted(dealt) == [
+        (number, row) for number, piece in enumerate(batch) for row in range(len(piece["ids"]))
+    ]
+    assert len(shares) == min(workers, max(rows for rows, _ in shapes))
+    for share in shares:
+        assert 1 <= len(share) <= accumulate * len(batch) and all(len(part["ids"]) for part in share)
+        for part in share:
+            for (number, row), ids, targets in zip(part["row"], part["ids"], part["targets"]):
+                np.testing.assert_array_equal(ids, batch[number]["ids"][row])
+                np.testing.assert_array_equal(targets, batch[number]["targets"][row])
+
+
+@given(st.integers(1, 9), st.integers(1, 9))
+def test_cuts_are_nearly_equal_and_in_order(rows, count):
+    parts = cut_rows({"ids": np.arange(rows)}, count)
+    sizes = [len(part["ids"]) for part in parts]
+    assert len(parts) == min(rows, count) and max(sizes) - min(sizes) <= 1
+    np.testing.assert_array_equal(np.concatenate([part["ids"] for part in parts]), np.arange(rows))
+
+
+# ---- interrupted and resumed
+
+
+def short_run(workers=1, run="demo", at_step=lambda run, step: None):
+    """Three steps with everything that a stage may do: a state of its own, a validation, samples."""
+    settings = TestSettings(run=run, workers=workers, save_every=1, resume=True)
+    if is_finished(settings, STAGE):
+        return
+    with Run(settings, STAGE, random_model(SMALL, np.random.default_rng(0)), BYTES, 3, log_every=1) as run:
+        for step in run.steps():
+            at_step(run, step)
+            if step == 2:
+                run.reset_moments()
+            run.state["seen"] = run.state.get("seen", np.zeros(2)) + [1, step]
+            run.train_step(step, weighted_nll, pieces(step, ((2, 4),)), Rates(steps=3))
+            run.validate(step, weighted_nll, pieces(100, ((1, 4),)))
+            run.sample(step, f"{run.state['seen']} é")
+
+
+def outcome(run="demo"):
+    """All that must not depend on interruptions. A kill just before the resume file is removed leaves it."""
+    folder = Path("runs", run, STAGE)
+    timeless = lambda values: {key: value for key, value in values.items() if "second" not in key}
+    lines = [timeless(line) for line in metrics(STAGE, run)]
+    names = {path.name for path in folder.iterdir()} - {RESUME}
+    return names, weights(STAGE, run), lines, timeless(read_stage(STAGE, run)), read_samples(run)
+
+
+def read_samples(run="demo"):
+    return Path("runs", run, STAGE, "samples.txt").read_text(encoding="utf-8")
+
+
+def killed(at, action):
+    """Run `action` in a child process that is killed just before it opens, renames or removes its `at`-th
+    file below runs/ -> whether it lived to be killed."""
+    child = os.fork()
+    if child:
+        return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    try:
+        events = itertools.count()
+
+        def watch(event, args):
+            touched = event in ("open", "os.rename", "os.remove") and "runs" in str(args[0])
+            if touched and next(events) == at:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(watch)
+        action()
+    finally:
+        os._exit(0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills with a signal")
+def test_killed_at_any_file_and_again_while_resumed_it_ends_in_the_same_bytes(monkeypatch):
+    """While it starts, trains, saves and finishes."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # it guards against power cuts, and takes its time
+    short_run(run="whole")
+    expected, dice, at = outcome("whole"), random.Random(0), 0
+    while killed(at, short_run):
+        if at % 3 == 0:
+            killed(dice.randrange(30), short_run)
+        short_run()
+        assert outcome() == expected, f"killed at file {at}"
+        shutil.rmtree("runs/demo")
+        at += 1
+    assert at > 30 and outcome() == expected
+
+
+def stage0():
+    words = random.Random(0).choices("the cat sat on a mat and saw that it was flat".split(), k=3000)
+    Path("text.txt").write_text(" ".join(words))
+    shape = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "16"]
+    assert main(["stage0", "--text", "text.txt", "--workers", "1", *shape]) == 0
+
+
+def stage1_command(*more):
+    return ["stage1", "--text", "text.txt", "--workers", "2", "--steps", "2000", "--rows", "4", *more]
+
+
+def start_stage1(*more):
+    """A process of its own, once it has trained some steps."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tinyllm", *stage1_command(*more)],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
     )
+    log = Path("runs/demo/1-pretrain/metrics.jsonl")
+    before = log.stat().st_size if log.exists() else 0
+    while not log.exists() or log.stat().st_size <= before:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.005)
+    return process
 
 
-def weights(run, stage="1-pretrain"):
-    return hashlib.sha256(Path("runs", run, stage, "model.safetensors").read_bytes()).hexdigest()
+@pytest.mark.skipif(os.name == "nt", reason="kills with a signal")
+def test_killed_with_its_workers_at_work_it_ends_in_the_same_bytes():
+    stage0()
+    more, dice = ["--save-every", "5"], random.Random(0)
+    shutil.copytree("runs/demo", "runs/whole")
+    assert main(stage1_command(*more, "--run", "whole", "--steps", "60")) == 0
+    for _ in range(2):
+        process = start_stage1(*more, "--resume", "--steps", "60")
+        time.sleep(dice.uniform(0, 0.1))
+        process.kill()
+        process.communicate()
+    assert not (Path("runs/demo/1-pretrain") / "model.safetensors").exists()
+    assert main(stage1_command(*more, "--resume", "--steps", "60")) == 0
+    assert weights("1-pretrain") == weights("1-pretrain", "whole")
 
 
-def test_a_run_from_nothing_learns_and_leaves_all_its_files(here, capsys):
-    assert stage0() == 0 and stage1("demo", 300) == 0
-    folder = here / "runs" / "demo" / "1-pretrain"
+@pytest.mark.skipif(os.name == "nt", reason="sends signals")
+def test_a_ctrl_c_in_the_terminal_reaches_every_process_and_the_run_is_saved():
+    stage0()
+    process = start_stage1()
+    os.killpg(process.pid, signal.SIGINT)
+    stderr = process.communicate(timeout=20)[1]
+    assert process.returncode == 130 and "RESUME=1" in stderr and "Traceback" not in stderr
+    _, metadata = safetensors.read(Path("runs/demo/1-pretrain", RESUME))
+    assert 0 < json.loads(metadata["counters"])["step"] < 2000
+    assert not Path("runs/demo/1-pretrain/model.safetensors").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_the_step_finish_and_saves(number):
+    handlers = [signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)]
+
+    def interrupt(run, step):
+        if step == 1:
+            os.kill(os.getpid(), number)
+
+    short_run(run="whole")
+    with pytest.raises(KeyboardInterrupt, match="after step 2 of 3.*RESUME=1"):
+        short_run(at_step=interrupt)
+    assert [signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [line["step"] for line in metrics(STAGE) if "loss" in line] == [0, 1]
+    short_run()
+    assert outcome() == outcome("whole")
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_step():
+    def interrupt(run, step):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        pytest.fail("the step went on")
+
+    with pytest.raises(KeyboardInterrupt):
+        short_run(at_step=interrupt)
+    assert not Path("runs/demo", STAGE, RESUME).exists()
+
+
+def test_a_killed_worker_ends_the_run_with_a_sentence_and_the_run_can_continue():
+    def kill_the_worker(run, step):
+        if step == 2:
+            multiprocessing.active_children()[0].kill()
+
+    short_run(2, "whole")
+    with pytest.raises(TinyllmError, match="exit code -9.*RESUME=1"):
+        short_run(2, at_step=kill_the_worker)
+    short_run(2)
+    assert outcome() == outcome("whole")
+
+
+def test_a_finished_folder_holds_a_checkpoint_and_its_notes():
+    short_run()
+    folder = Path("runs/demo", STAGE)
     assert {path.name for path in folder.iterdir()} == {
         "config.json",
         "model.safetensors",
         "tokenizer.json",
         "tokenizer_config.json",
-        "SHA256SUMS",
         "stage.json",
         "metrics.jsonl",
         "samples.txt",
-        "exams.json",
     }
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    losses = [line["loss"] for line in lines if "loss" in line]
-    assert losses[0] > 5 and losses[-1] < 3
-    assert [line["step"] for line in lines if "validation_loss" in line] == [74, 149, 224, 299]
-    before, after = (
-        json.loads((folder.parent / name / "exams.json").read_text()) for name in ("0-random", "1-pretrain")
-    )
-    assert after["bits_per_byte"]["value"] < before["bits_per_byte"]["value"] / 2
-    model, tokenizer = checkpoint.load(folder)
-    assert model.logits(np.array([tokenizer.encode("the cat")])).shape[-1] == len(tokenizer)
-    assert "parameters" in capsys.readouterr().err
-    assert main(["sample", "--prompt", "the cat", "--temperature", "0", "--tokens", "9"]) == 0
-    assert capsys.readouterr().out.startswith("the cat ")
+    notes = read_stage(STAGE)
+    assert notes["finished"] and notes["sha256"] == checkpoint.digest(folder) and notes["parent"] is None
+    assert notes["settings"] == {"size": "small", "seed": 0, "origin": ""}
+    assert notes["versions"]["numpy"] == np.__version__ and notes["wall_seconds"] >= 0
+    assert "--- step 2\n[3. 3.] é\n" in read_samples()
+    assert checkpoint.load(folder)[0].config == dataclasses.replace(SMALL, hidden=32)
 
 
-def test_the_same_seed_and_workers_give_the_same_bytes(here):
-    for run in ("a", "b"):
-        assert stage0(run) == 0 and stage1(run, 12, workers="2") == 0
-    assert stage0("c", "--seed", "1") == 0 and stage1("c", 12, "--seed", "1", workers="2") == 0
-    assert weights("a") == weights("b") != weights("c")
-    assert weights("a", "0-random") == weights("b", "0-random")
+# ---- the folders of a run
 
 
-def test_the_timed_step_before_the_run_leaves_no_trace(here, monkeypatch):
-    from tinyllm import training
-
-    assert stage0("a") == 0 and stage1("a", 5) == 0
-    monkeypatch.setattr(training.Run, "announce", lambda *_: None)
-    assert stage0("b") == 0 and stage1("b", 5) == 0
-    assert weights("a") == weights("b")
-
-
-@pytest.mark.skipif(os.name == "nt", reason="kills with a signal")
-def test_killed_twenty_times_it_ends_in_the_same_bytes(here):
-    """SIGKILL at random moments, while it trains and while it saves: with a checkpoint every second step."""
-    more = ["--save-every", "3", "--evaluate-every", "100"]
-    assert stage0() == 0 and stage0("whole") == 0
-    assert stage1("whole", STEPS, *more, workers="2") == 0
-    kills, chance = 0, random.Random(0)
-    while kills < 20:
-        process = start(
-            "stage1", "--text", "text.txt", "--workers", "2", "--steps", str(STEPS), *QUICK, *more, "--resume"
-        )
-        process.stderr.readline()  # it has said what it is about to do
-        try:
-            process.wait(chance.uniform(0, 0.25))
-            break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills += 1
-    assert stage1("demo", STEPS, *more, "--resume", workers="2") == 0
-    assert kills == 20 and weights("demo") == weights("whole")
-    metrics, expected = (
-        [
-            {k: v for k, v in json.loads(line).items() if "second" not in k}
-            for line in Path("runs", run, "1-pretrain", "metrics.jsonl").read_text().splitlines()
-        ]
-        for run in ("demo", "whole")
-    )
-    assert metrics == expected
-    samples = [Path("runs", run, "1-pretrain", "samples.txt").read_bytes() for run in ("demo", "whole")]
-    assert samples[0] == samples[1]
+@pytest.mark.parametrize("settings", sorted({settings for settings, _ in COMMANDS.values()}, key=str))
+def test_the_notes_of_a_stage_hold_all_settings_that_decide_its_bytes(settings):
+    made = describe(settings(), "stage", None)
+    for field in dataclasses.fields(settings):
+        value = {bool: True, int: 7, float: 0.7, str: "other"}[field.type]
+        changed = describe(dataclasses.replace(settings(), **{field.name: value}), "stage", None)
+        assert (changed == made) == (field.name in ("run", "workers", "resume", "save_every")), field.name
 
 
-@pytest.mark.skipif(os.name == "nt", reason="sends signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_saves_and_says_how_to_go_on(here, number):
-    assert stage0() == 0
-    process = start("stage1", "--text", "text.txt", "--workers", "2", "--steps", "2000", *QUICK)
-    process.stderr.readline()
-    time.sleep(0.3)
-    process.send_signal(number)
-    said = process.communicate(timeout=20)[1]
-    assert process.returncode == 130 and "RESUME=1" in said and "Traceback" not in said
-    state = json.loads((here / "runs/demo/1-pretrain/resume/state.json").read_text())
-    assert 0 < state["step"] < 2000 and not (here / "runs/demo/1-pretrain/model.safetensors").exists()
+def test_a_finished_stage_is_left_as_it_is_and_other_settings_are_refused(capsys):
+    short_run()
+    before = weights(STAGE)
+    short_run()
+    assert "finished already" in capsys.readouterr().out and weights(STAGE) == before
+    with pytest.raises(TinyllmError, match="made with seed=0 instead of 3"):
+        is_finished(TestSettings(seed=3), STAGE)
+    with pytest.raises(TinyllmError, match="another (parent )?checkpoint"):
+        is_finished(TestSettings(), STAGE, Path("runs/demo", STAGE))
+    assert not is_finished(TestSettings(), "8-other")
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks for the worker in /proc")
-def test_a_killed_worker_ends_the_run_with_a_sentence_and_it_can_go_on(here):
-    assert stage0() == 0
-    arguments = [
-        "stage1",
-        "--text",
-        "text.txt",
-        "--workers",
-        "2",
-        "--steps",
-        "900",
-        *QUICK,
-        "--save-every",
-        "5",
-    ]
-    process = start(*arguments)
-    process.stderr.readline()
-    while not (here / "runs/demo/1-pretrain/resume/state.json").exists():
-        time.sleep(0.01)
-    worker = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
-    os.kill(worker, signal.SIGKILL)
-    said = process.communicate(timeout=20)[1]
-    assert (
-        process.returncode == 1 and "exit code -9" in said and "RESUME=1" in said and "Traceback" not in said
-    )
-    assert main([*arguments, "--resume"]) == 0
+def test_an_interrupted_run_is_neither_trained_over_nor_resumed_with_other_settings():
+    def interrupt(run, step):
+        run.signal = signal.SIGINT
+
+    with pytest.raises(KeyboardInterrupt):
+        short_run(at_step=interrupt)
+    with pytest.raises(TinyllmError, match="holds an interrupted run.*RESUME=1"):
+        is_finished(TestSettings(), STAGE)
+    with pytest.raises(TinyllmError, match="made with seed=0 instead of 3"):
+        is_finished(TestSettings(seed=3, resume=True), STAGE)
+    assert not is_finished(TestSettings(resume=True), STAGE)
 
 
-def test_an_interrupted_run_is_not_trained_over(here, capsys, monkeypatch):
-    from tinyllm import training
-
-    assert stage0() == 0
-    with monkeypatch.context() as patch:
-        patch.setattr(training.Run, "train", interrupt_after(training.Run.train, 7))
-        assert stage1("demo", 20) == 130
-    assert stage1("demo", 20) == 1 and "RESUME=1" in capsys.readouterr().err
-    assert stage1("demo", 21, "--resume") == 1 and "steps=20 instead of 21" in capsys.readouterr().err
-    assert stage1("demo", 20, "--resume") == 0
-    stage0("whole")
-    stage1("whole", 20)
-    assert weights("demo") == weights("whole")
+def test_a_run_that_never_saved_starts_again():
+    with pytest.raises(ZeroDivisionError):
+        short_run(at_step=lambda run, step: 1 / 0)
+    assert not is_finished(TestSettings(), STAGE)
+    short_run()
+    assert len([line for line in metrics(STAGE) if "loss" in line]) == 3
 
 
-def interrupt_after(train, steps):
-    def wrapped(run, step, *args, **kwargs):
-        if step == steps:
-            run.signal = signal.SIGINT
-        return train(run, step, *args, **kwargs)
-
-    return wrapped
-
-
-def test_a_finished_stage_is_left_as_it_is(here, capsys):
-    assert stage0() == 0 and stage1("demo", 5) == 0
-    before = weights("demo")
-    assert (
-        stage1("demo", 5) == 0 and "finished already" in capsys.readouterr().out and weights("demo") == before
-    )
-    assert stage1("demo", 6) == 1 and "made with steps=5 instead of 6" in capsys.readouterr().err
-    assert stage0("demo", "--seed", "3") == 1 and weights("demo") == before
+def test_damaged_notes_are_an_error_not_a_crash():
+    short_run()
+    for text in ("{", "[]", '{"settings": {}}'):
+        Path("runs/demo", STAGE, "stage.json").write_text(text)
+        with pytest.raises(TinyllmError):
+            is_finished(TestSettings(), STAGE)
 
 
-def test_a_loss_that_is_not_a_number_stops_the_run(here, capsys):
-    assert stage0() == 0
-    assert stage1("demo", 400, "--adamw-rate", "1e30", "--muon-rate", "1e30", "--save-every", "1") == 1
-    said = capsys.readouterr().err
-    assert "at step" in said and "last good checkpoint" in said
-    state = json.loads((here / "runs/demo/1-pretrain/resume/state.json").read_text())
-    model, _ = checkpoint.load(here / "runs/demo/1-pretrain/resume")
-    assert f"that of step {state['step']}" in said and np.isfinite(model.params.flat).all()
+def test_the_parent_is_of_the_same_run_size_and_seed_unless_it_is_named():
+    with pytest.raises(TinyllmError, match=r"9-test not found.*make stage9 RUN=demo SIZE=tiny SEED=4$"):
+        parent_folder(TestSettings(size="tiny", seed=4), STAGE, "stage9")
+    short_run()
+    assert parent_folder(TestSettings(), STAGE, "stage9") == Path("runs/demo", STAGE)
+    with pytest.raises(TinyllmError, match="made with size='small' instead of 'tiny'"):
+        parent_folder(TestSettings(size="tiny"), STAGE, "stage9")
+    with pytest.raises(TinyllmError, match="made with seed=0 instead of 1"):
+        parent_folder(TestSettings(seed=1), STAGE, "stage9")
+    named = TestSettings(size="tiny", seed=1, origin="any/where")
+    assert parent_folder(named, STAGE, "stage9") == Path("any/where")
 
 
-def test_masked_models_live_apart_and_say_so(here):
-    (here / "text.txt").write_text("one two three four five six seven eight nine ten. " * 300)
-    assert stage0() == 0 and stage1("demo", 400, "--objective", "masked") == 0
-    folder = here / "runs/demo/1-masked"
-    assert json.loads((folder / "config.json").read_text())["is_causal"] is False
-    exams = json.loads((folder / "exams.json").read_text())
-    assert exams["masked_top1"]["value"] > exams["masked_majority"]["value"]
-    assert main(["sample", "--stage", "1-masked"]) == 1
+def test_a_stage_is_found_by_its_number_or_name_and_the_last_finished_one_without():
+    for name in ("0-random", "1-masked", "1-pretrain", "2-instruct", "notes"):
+        folder = Path("runs/demo", name)
+        folder.mkdir(parents=True)
+        (folder / "stage.json").write_text(json.dumps({"finished": name != "2-instruct"}))
+    names = lambda folders: [folder.name for folder in folders]
+    assert names(finished_stages("demo")) == ["0-random", "1-masked", "1-pretrain"]
+    found = {name: stage_folder("demo", name).name for name in ("", "0", "1", "1-masked")}
+    assert found == {"": "1-pretrain", "0": "0-random", "1": "1-pretrain", "1-masked": "1-masked"}
+    with pytest.raises(TinyllmError, match="no finished stage 2; it has 0-random, 1-masked, 1-pretrain"):
+        stage_folder("demo", "2")
+    with pytest.raises(TinyllmError, match="no finished stage; make one with: make train RUN=other"):
+        stage_folder("other", "")
 
 
-def test_training_can_start_from_any_folder(here):
-    assert stage0("a") == 0 and stage1("a", 200) == 0
-    assert stage1("b", 3, "--from", "runs/a/1-pretrain") == 0
-    first = json.loads((here / "runs/b/1-pretrain/metrics.jsonl").read_text().splitlines()[0])
-    assert first["loss"] < 4
-
-
-def test_a_folder_without_a_tokenizer_cannot_be_trained_on_text(here, capsys):
-    assert stage0() == 0
-    model, _ = checkpoint.load("runs/demo/0-random")
-    checkpoint.save("bare", model)
-    assert stage1("b", 3, "--from", "bare") == 1 and "no tokenizer" in capsys.readouterr().err
-
-
-def test_damaged_notes_are_said(here, capsys):
-    assert stage0() == 0
-    for text in ("{", "[]", "{}"):
-        (here / "runs/demo/0-random/stage.json").write_text(text)
-        assert stage1() == 1 and "Traceback" not in capsys.readouterr().err
-
-
-@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
-def test_every_target_of_the_makefile_is_a_command_that_exists():
-    shown = subprocess.run(["make", "-s", "-C", ROOT], capture_output=True, text=True, check=True).stdout
-    targets = [line.split()[0] for line in shown.splitlines()[1:-1]]
-    promised = "help setup train stage0 stage1 shakespeare sample exams test test-oracle bench lint clean"
-    assert set(promised.split()) <= set(targets)
-    odd = ["RUN=it's", "TEXT=a b", 'PROMPT=say "hi"', "RESUME=1", "SEED=3", "ARGS=--count 2"]
-    for target in set(targets) & COMMANDS.keys():
-        dry = ["make", "-n", "-o", "setup", "-C", ROOT, target, *odd]
-        lines = subprocess.run(dry, capture_output=True, text=True, check=True).stdout.splitlines()
-        line = next(line for line in lines if "-m tinyllm" in line)
-        words = shlex.split(line)[3:]
-        assert words[0] == target and words[words.index("--run") + 1] == "it's" and "--resume" in words
-        if target == "sample":
-            options = vars(parser().parse_args(words))
-            assert options["prompt"] == 'say "hi"' and options["count"] == 2 and options["seed"] == 3
-
-
-def test_pieces_of_a_batch_give_the_same_model(here):
-    for run, pieces in (("a", "1"), ("b", "3")):
-        assert stage0(run) == 0 and stage1(run, 5, "--accumulate", pieces) == 0
-    a, b = (checkpoint.load(here / "runs" / run / "1-pretrain")[0].params.flat for run in "ab")
-    np.testing.assert_allclose(a, b, atol=2e-4)
-
-
-def test_repetitions_come_first_and_among_texts_where_asked_for(here, monkeypatch):
-    """All rows of the first batches, then one of eight: and none for a text of one's own unless asked for.
-    Special tokens too are said in them."""
-    made = []
-    spy = lambda vocab, rows, *more: made.append((rows, vocab)) or repeats(vocab, rows, *more)
-    monkeypatch.setattr(s1_pretrain, "repeats", spy)
-    assert stage0("a") == 0 and stage1("a", 5, "--rows", "8", "--practice", "2") == 0
-    vocab = checkpoint.load(here / "runs/a/1-pretrain")[0].config.vocab
-    assert made == [(rows, vocab) for rows in (8, 8, 8, 1, 1, 1)]  # the first one twice: it is timed
-    made.clear()
-    assert stage0("b") == 0 and stage1("b", 5, "--rows", "8") == 0 and not made
-
-
-def test_train_ends_with_a_scoreboard(here, capsys, monkeypatch):
-    monkeypatch.setitem(s1_pretrain.BUDGETS, "nano", {"rows": 4, "steps": 100})
-    (here / "text.txt").write_text("a rose is a rose is a rose. " * 400)
-    assert main(["train", "--size", "nano", "--text", "text.txt", "--workers", "1"]) == 0
-    board = json.loads((here / "runs/demo/scoreboard.json").read_text())
-    keys = """bits_per_byte fact_cloze story_cloze instruction_exact fact_questions unseen_wording stops
-        reasoning_direct reasoning_exact reasoning_majority8 reasoning_five_steps chain_valid logic_exact
-        calculator_exact tool_call_valid tool_call_valid_masked win_rate polite refuses_unsafe
-        refuses_by_object answers_harmless admits_unknown mean_words kl_nats_per_reply"""
-    assert set(board["stages"]["1-pretrain"]) == set(keys.split())
-    assert set(board["stages"]) == {"0-random", "1-pretrain"} and board["size"] == "nano"
-    assert (
-        board["stages"]["1-pretrain"]["bits_per_byte"]["value"] < 0.5
-        and board["stages"]["1-pretrain"]["fact_cloze"] is None
-    )
-    assert "| 0-random | 1-pretrain |" in capsys.readouterr().out
-    assert main(["exams"]) == 0
-    assert json.loads((here / "runs/demo/scoreboard.json").read_text())["stages"] == board["stages"]
-
-
-@pytest.mark.parametrize(
-    "arguments, status, words",
-    [
-        (["stage0", "--text", "none.txt"], 1, "none.txt not found"),
-        (["stage0", "--text", "empty.txt"], 1, "empty.txt is empty"),
-        (["stage0", "--text", "folder"], 1, "folder holds no text"),
-        (["stage0", "--text", "text.txt", "--vocab", "255"], 2, "choose 256"),
-        (["stage0", "--text", "text.txt", "--width", "10", "--heads", "3"], 2, "do not divide"),
-        (["stage0", "--workers", "-1"], 2, "--workers must be 0 or more"),
-        (["stage1"], 1, "make stage0 RUN=demo"),
-        (["stage1", "--from", "nowhere"], 1, "nowhere not found"),
-        (["sample"], 1, "make train RUN=demo"),
-        (["sample", "--top-p", "0"], 2, "--top-p in"),
-        (["exams"], 1, "make train RUN=demo"),
-        (["shakespeare"], 2, "which text"),
-    ],
+@given(
+    st.sampled_from(["seed", "workers", "save_every"]),
+    st.one_of(st.floats(max_value=-1e-9), st.just(math.nan)),
 )
-def test_mistakes_are_answered_in_one_line(here, capsys, arguments, status, words):
-    (here / "empty.txt").write_text("")
-    (here / "folder").mkdir()
-    assert main(arguments) == status
-    said = capsys.readouterr().err
-    assert words in said and said.count("\n") == 1 and "Traceback" not in said
+def test_settings_below_0_are_refused_by_the_name_of_their_option(name, value):
+    for wrong in (value, math.inf):
+        with pytest.raises(UsageError, match=f"--{name.replace('_', '-')} must be 0 or more"):
+            TestSettings(**{name: wrong})
+    assert vars(TestSettings(**{name: 0}))[name] == 0
 
 
-def test_a_text_shorter_than_one_context_is_refused(here, capsys):
-    assert stage0() == 0
-    (here / "text.txt").write_text("short")
-    assert stage1() == 1 and "one context needs 17" in capsys.readouterr().err
+def test_one_worker_per_core_unless_told():
+    model = Transformer(Config(vocab=2, context=2, layers=1, width=2, heads=1))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    for settings, expected in ((Settings(), cores), (Settings(workers=1), 1), (Settings(workers=3), 3)):
+        with settings.pool(model) as pool:
+            assert pool.workers == expected
 
 
-def test_unknown_options_are_refused(here, capsys):
-    for arguments in (["stage1", "--speed", "9"], ["nonsense"], ["stage0", "--size", "huge"], []):
-        with pytest.raises(SystemExit) as stop:
-            main(arguments)
-        assert stop.value.code == 2
-    with pytest.raises(SystemExit) as stop:
-        main(["stage1", "--help"])
-    assert stop.value.code == 0 and "--muon-rate" in capsys.readouterr().out
+def test_parameters_of_a_resumed_folder_are_loaded_from_the_resume_file():
+    """Not from the model that the stage built for its start."""
+
+    def interrupt(run, step):
+        if step == 1:
+            run.signal = signal.SIGINT
+
+    with pytest.raises(KeyboardInterrupt):
+        short_run(at_step=interrupt)
+    saved, _ = safetensors.read(Path("runs/demo", STAGE, RESUME))
+    with pytest.raises(ZeroDivisionError), new_run(3, random_model(SMALL, np.random.default_rng(1))) as run:
+        np.testing.assert_array_equal(run.model.params.flat, saved["parameters"])
+        for moment, name in zip(run.pool.worker.moments, ("moment1", "moment2")):
+            np.testing.assert_array_equal(moment, saved[name])
+        assert run.start == run.updates == 2 and run.state["seen"].tolist() == [2, 1]
+        raise ZeroDivisionError

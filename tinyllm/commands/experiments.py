@@ -1,84 +1,99 @@
-"""Two things to see about stage 3: how its algorithms compare, and what happens without the leash."""
+"""Two experiments on stage 3: its algorithms side by side, and reward hacking without the KL penalty."""
 
 import dataclasses
 import json
 from dataclasses import dataclass
 
-from tinyllm import checkpoint, interviews, report, reward, verdicts
-from tinyllm.parallel import Team
+from tinyllm import checkpoint
+from tinyllm.checkpoint.files import read_json, replacing, write_json
+from tinyllm.evaluation import generation, preferences
+from tinyllm.evaluation.scoreboard import table
 from tinyllm.stages import s3_prefer
-from tinyllm.training import is_finished, option, parent_of, read_json, write_json
+from tinyllm.stages.sizes import SIZES
+from tinyllm.training import option, parent_folder
 from tinyllm.world import World
 
-ALGORITHMS = ("reinforce", "rloo", "ppo", "grpo", "dpo")
-COLUMNS = ("win_rate", "kl_nats_per_reply", "polite", "refuses_unsafe", "refuses_by_object",
-           "answers_harmless", "admits_unknown", "fact_questions", "mean_words", "seconds")  # fmt: skip
+COLUMNS = (
+    "win_rate",
+    "kl_nats_per_reply",
+    "polite",
+    "refuses_unsafe",
+    "refuses_by_object",
+    "answers_harmless",
+    "admits_unknown",
+    "fact_questions",
+    "mean_words",
+    "seconds",
+)
 
 
 @dataclass(frozen=True)
-class Compare(s3_prefer.Prefer):
+class CompareSettings(s3_prefer.PreferSettings):
     times: int = option(3, "how often each algorithm is trained, each time on other prompts and replies")
 
 
-def compare(cfg):
-    """Train every algorithm of stage 3 on the same judge, prompts and budget, several times: a table."""
+def compare(settings):
+    """Train every algorithm of stage 3 on the same reward model, prompts and budget, several times."""
+    names = [field.name for field in dataclasses.fields(s3_prefer.PreferSettings)]
+    shared = {name: getattr(settings, name) for name in names}
     rows = []
-    for algorithm in ALGORITHMS:
-        one = lambda draw, name=algorithm: only(s3_prefer.Prefer, cfg, algorithm=name, draw=draw)
-        found = [trained(one(draw), f"compare/{algorithm}-{draw}") for draw in range(cfg.times)]
-        rows.append([algorithm, *(spread([each[key]["value"] for each in found]) for key in COLUMNS)])
-    text = report.table([["", *COLUMNS], *rows])
-    text += f"\n{cfg.times} runs of each: mean (least to most), on held-out prompts, by the true judge\n"
-    (cfg.folder("compare") / "table.md").write_text(text, encoding="utf-8", newline="\n")
-    print(text)
+    for algorithm in s3_prefer.ALGORITHMS:
+        results = []
+        for draw in range(settings.times):
+            one = s3_prefer.PreferSettings(**shared | {"algorithm": algorithm, "draw": draw})
+            results.append(train_and_examine(one, f"compare/{algorithm}-{draw}"))
+        cells = [mean_and_range([result[key]["value"] for result in results]) for key in COLUMNS]
+        rows.append([algorithm, *cells])
+    text = table([["", *COLUMNS], *rows])
+    text += f"\n{settings.times} runs each: mean (least to most), on held-out prompts, by the oracle\n"
+    save_text(settings.folder("compare") / "table.md", text)
 
 
-def hacking(cfg):
-    """Stage 3 without its leash: the proxy's score rises, what the true judge says of questions falls."""
-    cfg = dataclasses.replace(cfg, kl=0.0, rate=4 * cfg.rate,
-                              steps=cfg.steps or 3 * s3_prefer.BUDGETS[cfg.size]["steps"])  # fmt: skip
-    trained(cfg, "hacking")
-    lines = [json.loads(line) for line in (cfg.folder("hacking") / "metrics.jsonl").open(encoding="utf-8")]
-    score = {line["step"]: line["score"] for line in lines if "score" in line}
-    away = {line["step"]: line["kl_nats_per_reply"] for line in lines if "score" in line}
-    truth = [line for line in lines if "right" in line]
-    rows = [[str(line["step"] + 1), f"{score[line['step']]:.2f}", f"{away[line['step']]:.1f}",
-             f"{line['answerable']:.3f}", f"{line['right']:.3f}"] for line in truth]  # fmt: skip
-    text = report.table([["step", "score of the reward model", "nats from stage 2",
-                   "questions right, by the true judge", "all kinds right"], *rows])  # fmt: skip
-    (cfg.folder("hacking") / "curves.md").write_text(text, encoding="utf-8", newline="\n")
-    print(text)
+def hacking(settings):
+    """Stage 3 without the KL penalty: the score of the reward model rises while real quality falls."""
+    steps = settings.steps or 3 * SIZES[settings.size].prefer_steps
+    settings = dataclasses.replace(settings, kl=0.0, rate=4 * settings.rate, steps=steps)
+    train_and_examine(settings, "hacking")
+    log = settings.folder("hacking") / "metrics.jsonl"
+    scores, curves = {}, []
+    for line in map(json.loads, log.read_text(encoding="utf-8").splitlines()):
+        if "score" in line:
+            scores[line["step"]] = line["score"], line["kl_nats_per_reply"]
+        if "correct" in line:
+            score, kl = scores[line["step"]]
+            curves.append((line["step"] + 1, score, kl, line["answerable"], line["correct"]))
+    rows = [[f"{step}", f"{s:.2f}", f"{kl:.1f}", f"{a:.3f}", f"{c:.3f}"] for step, s, kl, a, c in curves]
+    header = [
+        "step",
+        "score of the reward model",
+        "KL, nats per reply",
+        "questions correct",
+        "all kinds correct",
+    ]
+    save_text(settings.folder("hacking") / "curves.md", table([header, *rows]))
 
 
-def only(settings, cfg, **changes):
-    """The fields of one settings class, taken from another's, with changes."""
-    names = [field.name for field in dataclasses.fields(settings)]
-    return settings(**{name: changes.get(name, getattr(cfg, name)) for name in names})
+def train_and_examine(settings, stage):
+    """Stage 3 once, in a folder of its own, with the reward model of the run -> its exams."""
+    folder = s3_prefer.main(settings, stage)
+    if not (folder / "exams.json").exists():
+        world, items = World(settings.seed), SIZES[settings.size].exam_items
+        model, tokenizer = checkpoint.load_language_model(folder)
+        start, _ = checkpoint.load(parent_folder(settings, "2-instruct", "stage2"))
+        with settings.pool(model) as pool, settings.pool(start) as reference:
+            results = preferences.measure_behaviour(pool, tokenizer, world, items)
+            results |= preferences.compare_with_reference(pool, reference, tokenizer, world, items)
+            results["fact_questions"] = generation.fact_questions(pool, tokenizer, world)
+        results["seconds"] = {"value": read_json(folder / "stage.json")["wall_seconds"]}
+        write_json(folder / "exams.json", results)
+    return read_json(folder / "exams.json")
 
 
-def trained(cfg, stage):
-    """Stage 3 once, in a folder of its own, with the judge of the run -> its exams, but only those of manners
-    and of what may be lost by them."""
-    parent = parent_of(cfg, "2-instruct", "stage2")
-    folder, world = cfg.folder(stage), World(cfg.seed)
-    if not is_finished(cfg, stage, parent):
-        model, tokenizer = checkpoint.load(parent)
-        found = s3_prefer.find_rankings(cfg, parent)
-        judge = reward.train(s3_prefer.judging(cfg), parent, found)
-        with (Team.of(model, cfg.team_size()) as reference,
-              reward.Judge(judge, cfg.team_size()) as judge):  # fmt: skip
-
-            def examine(team, tokenizer, _, folder):
-                results = verdicts.behaviour(team, tokenizer, world)
-                results |= verdicts.duel(team, reference, tokenizer, world)
-                results |= {"fact_questions": interviews.facts(team, tokenizer, world)}
-                write_json(folder / "exams.json", results)
-
-            s3_prefer.align(cfg, stage, parent, tokenizer, reference,
-                            judge if cfg.algorithm != "dpo" else None, found, world, examine)
-    seconds = {"value": read_json(folder / "stage.json")["wall_seconds"]}
-    return read_json(folder / "exams.json") | {"seconds": seconds}
-
-
-def spread(values):
+def mean_and_range(values):
     return f"{sum(values) / len(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+
+
+def save_text(path, text):
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8", newline="\n")
+    print(text)

@@ -1,14 +1,14 @@
-"""Conversations -> batches. Every row holds one conversation, so that none can see another. A batch has
-several pieces: within one, rows are about equally long, so that little of it is padding; from one to another
-they are not, so that every step learns from short and long.
+"""Conversations -> batches, with replayed text; and the hidden tokens of a masked language model.
 
-A share of every piece is pre-training text, each row from the beginning of a document, learned whole: what is
-not repeated is forgotten.
+A row holds one conversation, so none can attend to another. A batch has several pieces. Within a piece rows
+are about equally long, so little is padding; the pieces differ in length, so every step learns from short
+and long conversations.
 
-    conversations   begin user ... end assistant ... end   pad pad      learned: what the assistant wrote
-    replayed text   begin The home of Ada is Alden. Ada keeps a duck    learned: everything
+What is not rehearsed is forgotten: a share of every piece is pre-training text, each row from the beginning
+of a document, and a sixteenth of every batch is random repetitions (repeats.py).
 
-And a sixteenth of every batch is random tokens that repeat themselves (induction.py), for the same reason.
+    conversation    begin user ... end assistant ... end   pad pad      loss on what the assistant wrote
+    replayed text   begin The home of Ada is Alden. Ada keeps a duck    loss on everything
 """
 
 import functools
@@ -17,16 +17,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyllm.conversation import pad, shift, spell
-from tinyllm.induction import repeats
+from tinyllm.data.conversation import encode_conversation, pad, shift
+from tinyllm.data.repeats import repeats
 
-PIECES, REPEATED = 4, 256     # of conversations; tokens in a row of repetitions
+PIECES = 4  # of conversations in a batch
+REPEAT_LENGTH = 256  # tokens in a row of repetitions
 
 
 @dataclass
-class Lessons:
-    """rows: [(ids, learned)] of conversations; text: ids of pre-training text, which makes up the share
-    `replay` of each batch; size: tokens in a batch; vocab: tokens that there are, 0 for no repetitions."""
+class ConversationBatches:
+    """Batches of conversations, everything decided by the seed.
+
+    rows: [(ids, mask)] of conversations; text: ids of the pre-training text, of which the share `replay` of
+    each batch consists; size: tokens in a batch; vocab: tokens to draw repetitions from, 0 for none.
+    """
 
     rows: list
     text: np.ndarray
@@ -35,59 +39,80 @@ class Lessons:
     seed: int
     vocab: int = 0
 
-    def batches(self, steps):
-        """-> for each step, the rows of each piece of its batch: neighbours in length, all in an epoch."""
+    def plan(self, steps):
+        """-> for each step, the row numbers of each piece of its batch; an epoch uses every row once."""
         room = self.size * (1 - self.replay) / PIECES
-        found = neighbours([len(ids) for ids, _ in self.rows], room, steps * PIECES, [self.seed, 7])
-        return [found[i : i + PIECES] for i in range(0, steps * PIECES, PIECES)]
+        pieces = length_buckets([len(ids) for ids, _ in self.rows], room, steps * PIECES, [self.seed, 7])
+        return [pieces[at : at + PIECES] for at in range(0, steps * PIECES, PIECES)]
 
-    def batch(self, batch, step):
-        """-> a (ids, targets, weights), each (rows, time), for each piece."""
-        pieces = [self.piece(chosen, (step, i)) for i, chosen in enumerate(batch)]
-        if not self.vocab:
-            return pieces
-        rows = max(1, round(self.size / 16 / REPEATED))
-        return [*pieces, shift(*repeats(self.vocab, rows, REPEATED + 1, [self.seed, 3, step]))]
+    def batch(self, planned, step):
+        """The pieces of one planned batch -> a list of {"ids", "targets", "weights"}, each (rows, time)."""
+        pieces = [self.piece(numbers, [self.seed, 8, step, i]) for i, numbers in enumerate(planned)]
+        if self.vocab:
+            rows = max(1, round(self.size / 16 / REPEAT_LENGTH))
+            pieces.append(shift(*repeats(self.vocab, rows, REPEAT_LENGTH + 1, [self.seed, 3, step])))
+        return pieces
 
-    def piece(self, chosen, key):
-        ids, learned = pad([self.rows[i] for i in chosen])
-        longest = ids.shape[1]
-        count = round(len(chosen) * self.replay / (1 - self.replay))
-        if count and len(self.text) >= longest:
-            begins = self.begins[: np.searchsorted(self.begins, len(self.text) - longest, side="right")]
-            starts = np.random.default_rng([self.seed, 8, *key]).choice(begins, count)
-            ids = np.concatenate([ids, self.text[starts[:, None] + np.arange(longest)]])
-            learned = np.concatenate([learned, np.ones((count, longest), learned.dtype)])
-        return shift(ids, learned)
+    def piece(self, numbers, seed):
+        ids, mask = pad([self.rows[i] for i in numbers])
+        length = ids.shape[1]
+        count = round(len(numbers) * self.replay / (1 - self.replay))
+        if count and len(self.text) >= length:
+            early = np.searchsorted(self.beginnings, len(self.text) - length, side="right")
+            starts = np.random.default_rng(seed).choice(self.beginnings[:early], count)
+            ids = np.concatenate([ids, self.text[starts[:, None] + np.arange(length)]])
+            mask = np.concatenate([mask, np.ones((count, length), mask.dtype)])
+        return shift(ids, mask)
 
     @functools.cached_property
-    def begins(self):
+    def beginnings(self):
         """Where the documents of the text begin."""
         return np.flatnonzero(self.text == self.text[0])
 
 
-def neighbours(sizes, room, count, seed):
-    """Sizes of items, in tokens -> `count` lists of items of about the same size, each of about `room` tokens
-    together; every item once in an epoch, in an order that follows from `seed`, a list of numbers."""
-    sizes, found, epoch = np.array(sizes), [], 0
-    while len(found) < count:
+def length_buckets(lengths, room, count, seed):
+    """Lengths of items, in tokens -> `count` lists of item numbers.
+
+    The items of a list have about the same length, and about `room` tokens together. An epoch uses every
+    item once, in an order decided by `seed`, a list of numbers.
+    """
+    lengths, buckets, epoch = np.array(lengths), [], 0
+    while len(buckets) < count:
         rng = np.random.default_rng([*seed, epoch])
-        order = np.argsort(sizes + rng.random(len(sizes)), kind="stable")[::-1]
-        parts, at = [], 0
+        order = np.argsort(lengths + rng.random(len(lengths)), kind="stable")[::-1]
+        cut, at = [], 0
         while at < len(order):
-            taken = max(1, int(room // sizes[order[at]]))
-            parts.append(order[at : at + taken])
-            at += taken
-        found += [parts[i] for i in rng.permutation(len(parts))]
+            fitting = max(1, int(room // lengths[order[at]]))
+            cut.append(order[at : at + fitting])
+            at += fitting
+        buckets += [cut[i] for i in rng.permutation(len(cut))]
         epoch += 1
-    return found[:count]
+    return buckets[:count]
 
 
-def spell_all(tokenizer, conversations, context, what="conversations"):
-    """Conversations -> [(ids, learned)]. Those longer than the context are left out, counted and reported."""
-    rows = [spell(tokenizer, messages) for messages in conversations]
-    fit = [row for row in rows if len(row[0]) <= context + 1]
-    if len(fit) < len(rows):
-        some = f"{len(rows) - len(fit):,} of {len(rows):,} {what}"
-        print(f"{some} are longer than the context of {context} tokens and are left out", file=sys.stderr)
-    return fit
+def encode_fitting(tokenizer, conversations, context, what="conversations"):
+    """Conversations -> [(ids, mask)]. Those longer than the context are left out, counted and reported."""
+    rows = [encode_conversation(tokenizer, messages) for messages in conversations]
+    fitting = [row for row in rows if len(row[0]) <= context + 1]
+    if len(fitting) < len(rows):
+        share = f"{len(rows) - len(fitting):,} of {len(rows):,} {what}"
+        print(f"{share} are longer than the context of {context} tokens and are left out", file=sys.stderr)
+    return fitting
+
+
+def mask_tokens(ids, ordinary, mask_id, rng, rate=0.15):
+    """A batch for a masked language model.   Devlin et al. 2018 (BERT).
+
+    In every row of ids (B, T), `rate` of the tokens below `ordinary` (so no special token), at least one if
+    there is any, are chosen without replacement: 80 % of them become mask_id, 10 % a random ordinary token,
+    10 % stay. Weights are 1 on the chosen positions.
+    """
+    eligible = ids < ordinary
+    count = eligible.sum(axis=1, keepdims=True)
+    wanted = np.where(count > 0, np.maximum(1, np.rint(rate * count)), 0)  # (B, 1)
+    order = np.where(eligible, rng.random(ids.shape), 2).argsort(axis=1).argsort(axis=1)
+    chosen = order < wanted
+    fate = rng.random(ids.shape)
+    inputs = np.where(chosen & (fate < 0.8), mask_id, ids)
+    inputs = np.where(chosen & (fate >= 0.9), rng.integers(0, ordinary, ids.shape), inputs)
+    return {"ids": inputs, "targets": ids, "weights": chosen.astype(np.float32)}

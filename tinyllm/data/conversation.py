@@ -1,16 +1,19 @@
-"""Turns -> ids, targets and weights. The shift and the mask live here and nowhere else.
+"""Messages -> ids, targets and weights. Every shift and every loss mask of the project is made here.
 
-A conversation is a list of {"role": ..., "content": ...}; roles are system, user, assistant and tool.
-It is written as
+If each stage shifted and masked for itself, one of them would sooner or later drop the first token of an
+answer or train on the user's words.
+
+A conversation is a list of {"role": ..., "content": ...}; roles are system, user, assistant and tool. It is
+encoded as
 
     <|begin|><|user|> 2+2?<|end|><|assistant|> 4<|end|>
 
-with a space before each content, so that a word at its beginning is the same token as anywhere else. What
-is learned is what the assistant wrote, its end token included (else it would never stop):
+with a space before each content, so that its first word is the same token as in the middle of a text. The
+loss covers what the assistant wrote and its end token; without the end token the model would never stop:
 
-    ids       begin  user   2 + 2 ?   end        assistant  4        the sequence without its last
-    targets   user   2      + 2 ? end assistant  4          end      the sequence without its first
-    weights   0      0      0 0 0 0   0          1          1        is the target the assistant's?
+    ids       begin  user   2 + 2 ?   end        assistant  4        the sequence without its last token
+    targets   user   2      + 2 ? end assistant  4          end      the sequence without its first token
+    weights   0      0      0 0 0 0   0          1          1        1 if the target is the assistant's
 
 Contents are encoded as plain text, so no user can write a special token.
 """
@@ -19,52 +22,55 @@ import numpy as np
 
 ROLES = ("system", "user", "assistant", "tool")
 
-TEMPLATE = (                                   # the same in Jinja, for every program that reads our folders
+# The same format in Jinja, for every program that reads our folders.
+TEMPLATE = (
     "<|begin|>{% for message in messages %}<|{{ message.role }}|> {{ message.content }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}")
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
 
 
-def spell(tokenizer, messages):
-    """Messages -> (ids, learned): the whole sequence, and 1 for each token that the assistant has to write.
+def encode_conversation(tokenizer, messages):
+    """Messages -> (ids, mask): the whole sequence, and 1 for each token that the assistant has to write.
 
     Raises ValueError for a role that is not one of ROLES.
     """
     special = tokenizer.special
-    ids, learned = [special["<|begin|>"]], [0]
+    ids, mask = [special["<|begin|>"]], [0]
     for message in messages:
         if message["role"] not in ROLES:
             raise ValueError(f"unknown role {message['role']!r}: use one of {', '.join(ROLES)}")
         content = tokenizer.encode(" " + message["content"]) + [special["<|end|>"]]
         ids += [special[f"<|{message['role']}|>"], *content]
-        learned += [0] + [int(message["role"] == "assistant")] * len(content)
-    return ids, learned
+        mask += [0] + [int(message["role"] == "assistant")] * len(content)
+    return ids, mask
 
 
-def prompt(tokenizer, messages):
-    """The ids after which the assistant's next words come."""
-    return spell(tokenizer, messages)[0] + [tokenizer.special["<|assistant|>"]]
+def encode_prompt(tokenizer, messages):
+    """Messages -> the ids that the assistant's next reply continues."""
+    return encode_conversation(tokenizer, messages)[0] + [tokenizer.special["<|assistant|>"]]
 
 
-def read(tokenizer, ids):
-    """What the assistant wrote after a prompt: ids, with or without their end token -> the content."""
+def decode_reply(tokenizer, ids):
+    """What the assistant wrote after a prompt: ids, with or without their end token -> the content, with
+    U+FFFD for bytes that are not UTF-8."""
     ids = ids[:-1] if ids[-1:] == [tokenizer.special["<|end|>"]] else ids
-    return tokenizer.decode(ids).removeprefix(" ")
+    return tokenizer.decode_bytes(ids).decode("utf-8", "replace").removeprefix(" ")
 
 
 def pad(rows):
-    """Sequences [(ids, learned)] -> two arrays, as wide as the longest; what fills up a row is 0."""
+    """Sequences [(ids, mask)] -> two arrays, as wide as the longest; shorter rows are filled up with 0."""
     longest = max(len(ids) for ids, _ in rows)
-    ids, learned = np.zeros((len(rows), longest), np.int32), np.zeros((len(rows), longest), np.float32)
+    ids, mask = np.zeros((len(rows), longest), np.int32), np.zeros((len(rows), longest), np.float32)
     for i, (row, weights) in enumerate(rows):
-        ids[i, :len(row)], learned[i, :len(row)] = row, weights
-    return ids, learned
+        ids[i, : len(row)], mask[i, : len(row)] = row, weights
+    return ids, mask
 
 
-def shift(ids, learned=None):
-    """A sequence -> (ids, targets, weights), each one shorter: every position predicts the next token.
+def shift(ids, mask=None):
+    """Sequences (..., T + 1) -> {"ids", "targets", "weights"}, each (..., T): predict the next token.
 
-    Works on the last axis of a sequence or of a batch. Without `learned` every target counts.
+    Without a mask every target counts.
     """
     ids = np.asarray(ids)
-    weights = np.ones(ids.shape, np.float32) if learned is None else np.asarray(learned, np.float32)
-    return ids[..., :-1], ids[..., 1:], weights[..., 1:]
+    weights = np.ones(ids.shape, np.float32) if mask is None else np.asarray(mask, np.float32)
+    return {"ids": ids[..., :-1], "targets": ids[..., 1:], "weights": weights[..., 1:]}

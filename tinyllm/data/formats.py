@@ -1,17 +1,18 @@
-"""The files people have: instructions as JSON or JSONL, problems in GSM8K's JSONL.
+"""The files people have: instructions in JSON or JSONL, problems in GSM8K's JSONL.
 
     {"instruction": ..., "input": ..., "output": ...}      or      {"messages": [{"role", "content"}, ...]}
     {"question": ..., "answer": "He earns 12/60 = $<<12/60=0.2>>0.2 a minute.\\n#### 0.2"}
 
-Annotations in << >> become calls of the calculator, with the result as it stands there."""
+Annotations in << >> become calls of the calculator, with the result that the file gives.
+"""
 
 import json
 import re
 import sys
 from pathlib import Path
 
-from tinyllm.conversation import ROLES
-from tinyllm.corpus import CorpusError
+from tinyllm.data.conversation import ROLES
+from tinyllm.errors import TinyllmError
 from tinyllm.world import split_of
 from tools.protocol import Call, render_call, render_result
 
@@ -19,99 +20,97 @@ ANNOTATION = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
 
 
 def entries(path):
-    """A JSON array, or a JSON object on every line -> [(place, object)]. Raises CorpusError."""
+    """A JSON array, or one JSON object per line -> [(place, object or the error)]. Raises TinyllmError."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8'}"
-        ) from None
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise TinyllmError(f"{path} cannot be read: {reason}") from None
     if text.lstrip().startswith("["):
         try:
             return [(f"entry {i}", entry) for i, entry in enumerate(json.loads(text), 1)]
         except ValueError as error:
-            raise CorpusError(f"{path} is no JSON: {error}") from None
-    found = []
+            raise TinyllmError(f"{path} is not valid JSON: {error}") from None
+    lines = []
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                found.append((f"line {number}", json.loads(line)))
+                lines.append((f"line {number}", json.loads(line)))
             except ValueError as error:
-                found.append((f"line {number}", error))
-    return found
+                lines.append((f"line {number}", error))
+    return lines
 
 
-def usable(path, understand):
-    """understand(entry) -> messages, for every entry; those with a ValueError are reported and left out.
+def read_entries(path, understand):
+    """understand(object), for every entry of a file; entries with a ValueError are reported and left out.
 
-    Raises CorpusError where none is left."""
-    found, bad = [], []
+    Raises TinyllmError if none is left.
+    """
+    understood, problems = [], []
     for place, entry in entries(path):
         try:
+            if isinstance(entry, ValueError):
+                raise ValueError(f"is not valid JSON: {entry}")
             if not isinstance(entry, dict):
-                raise ValueError(
-                    f"is no JSON object: {entry}" if isinstance(entry, ValueError) else "is no JSON object"
-                )
-            found.append(understand(entry))
+                raise ValueError("is not a JSON object")
+            understood.append(understand(entry))
         except ValueError as error:
-            bad.append(f"{place} {error}")
-    if bad:
-        more = f" and {len(bad) - 1} more are" if len(bad) > 1 else " is"
-        print(f"{path}: {bad[0]};{more} left out", file=sys.stderr)
-    if not found:
-        raise CorpusError(f"{path} holds nothing to learn from" + (f": {bad[0]}" if bad else ": it is empty"))
-    return found
+            problems.append(f"{place} {error}")
+    if problems:
+        more = f" and {len(problems) - 1} more are" if len(problems) > 1 else " is"
+        print(f"{path}: {problems[0]};{more} left out", file=sys.stderr)
+    if not understood:
+        raise TinyllmError(f"{path} has nothing to learn from: {problems[0] if problems else 'it is empty'}")
+    return understood
+
+
+def read_messages(value):
+    """A list of messages from a file, checked. Raises ValueError."""
+    valid = isinstance(value, list) and value
+    for message in value if valid else []:
+        text = isinstance(message, dict) and isinstance(message.get("content"), str)
+        valid = valid and text and message.get("role") in ROLES
+    if not valid:
+        raise ValueError(f"needs messages, each with a role of {', '.join(ROLES)} and a text as content")
+    return [{"role": message["role"], "content": message["content"]} for message in value]
 
 
 def instructions(path):
     """-> conversations, each a list of {"role", "content"}."""
-    return usable(path, conversation)
+    return read_entries(path, conversation)
 
 
 def conversation(entry):
     if "messages" in entry:
-        messages = entry["messages"]
-        good = (
-            isinstance(messages, list)
-            and messages
-            and all(
-                isinstance(m, dict) and m.get("role") in ROLES and isinstance(m.get("content"), str)
-                for m in messages
-            )
-        )
-        if not good:
-            raise ValueError(f"has messages without a role of {', '.join(ROLES)} and a text as content")
-        if not any(m["role"] == "assistant" for m in messages):
+        messages = read_messages(entry["messages"])
+        if not any(message["role"] == "assistant" for message in messages):
             raise ValueError("has no message of the assistant: there is nothing to learn")
-        return [{"role": m["role"], "content": m["content"]} for m in messages]
-    asked, given, said = (entry.get(key, "") for key in ("instruction", "input", "output"))
-    if (
-        not all(isinstance(part, str) for part in (asked, given, said))
-        or not asked.strip()
-        or not said.strip()
-    ):
+        return messages
+    question, more, answer = (entry.get(key, "") for key in ("instruction", "input", "output"))
+    texts = all(isinstance(text, str) for text in (question, more, answer))
+    if not texts or not question.strip() or not answer.strip():
         raise ValueError('needs "instruction" and "output" as texts, or "messages"')
-    question = f"{asked}\n{given}" if given.strip() else asked
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": said}]
+    question = f"{question}\n{more}" if more.strip() else question
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
 def problems(path):
     """-> conversations whose last message ends with #### and the answer."""
-    return usable(path, problem)
+    return read_entries(path, problem)
 
 
 def problem(entry):
     question, answer = entry.get("question"), entry.get("answer")
     if not isinstance(question, str) or not isinstance(answer, str) or "####" not in answer:
         raise ValueError('needs "question" and "answer" as texts, the answer with ####')
-    messages, said, at = [{"role": "user", "content": question}], "", 0
-    for found in ANNOTATION.finditer(answer):
-        said += answer[at : found.start()]
-        call = render_call(Call("calculator", {"expression": found[1].strip()}))
-        messages += [{"role": "assistant", "content": said + call},
-                     {"role": "tool", "content": render_result(number(found[2]))}]  # fmt: skip
-        said, at = "", found.end()
-    return [*messages, {"role": "assistant", "content": said + answer[at:]}]
+    messages, text, at = [{"role": "user", "content": question}], "", 0
+    for annotation in ANNOTATION.finditer(answer):
+        text += answer[at : annotation.start()]
+        call = render_call(Call("calculator", {"expression": annotation[1].strip()}))
+        messages.append({"role": "assistant", "content": text + call})
+        messages.append({"role": "tool", "content": render_result(number(annotation[2]))})
+        text, at = "", annotation.end()
+    return [*messages, {"role": "assistant", "content": text + answer[at:]}]
 
 
 def number(text):
@@ -122,6 +121,9 @@ def number(text):
 
 
 def split(conversations):
-    """-> (to train on, held out): one in ten by what is asked, the same on every machine."""
-    test = [split_of(messages[0]["content"]) == "val" for messages in conversations]
-    return [[m for m, held in zip(conversations, test) if held == side] for side in (False, True)]
+    """-> (training, held out): one in ten is held out, by what is asked, the same on every machine."""
+    training, held_out = [], []
+    for messages in conversations:
+        is_held_out = split_of(messages[0]["content"]) == "val"
+        (held_out if is_held_out else training).append(messages)
+    return training, held_out

@@ -1,22 +1,25 @@
-"""How sure a figure is: 95 % intervals."""
+"""How sure a figure is: 95 % confidence intervals."""
 
 import math
 
-Z = 1.96                     # half-width of a 95 % interval, in standard errors
+Z = 1.96  # half-width of a 95 % interval, in standard errors
 
 
-def share(hits, n):
-    """hits out of n, with Wilson's interval (1927), which stays inside [0, 1] however one-sided they are."""
+def proportion(hits, n):
+    """hits out of n, with Wilson's interval (1927), which stays inside [0, 1] even for 0 or n hits.
+
+    -> {"value", "low", "high", "n"}, or None for n = 0.
+    """
     if n == 0:
         return None
     p, z2 = hits / n, Z * Z
     middle, spread = p + z2 / (2 * n), Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-    return {"value": p, "low": max(0.0, (middle - spread) / (1 + z2 / n)),
-            "high": min(1.0, (middle + spread) / (1 + z2 / n)), "n": n}
+    low, high = (middle - spread) / (1 + z2 / n), (middle + spread) / (1 + z2 / n)
+    return {"value": p, "low": max(0.0, low), "high": min(1.0, high), "n": n}
 
 
 def mean(values):
-    """Mean of some numbers, with the interval of a normal distribution."""
+    """The mean of some numbers, with the interval of a normal distribution."""
     n = len(values)
     middle = sum(values) / n
     error = math.sqrt(sum((value - middle) ** 2 for value in values) / max(1, n - 1) / n)

@@ -1,85 +1,106 @@
-"""Manners, measured on held-out prompts of five kinds (world/manners.py), greedily; and against stage 2, both
-at temperature 1, by the true judge."""
+"""Exams on preferences: behaviour by kind of prompt, comparison with stage 2, and the reward model alone."""
 
-from tinyllm import checkpoint, reward, rollouts
-from tinyllm.conversation import prompt, read
-from tinyllm.intervals import mean, share
-from tinyllm.interviews import asked, hits_by_kind
-from tinyllm.parallel import Team
-from tinyllm.world import manners
+from tinyllm import checkpoint
+from tinyllm.data.conversation import decode_reply, encode_prompt
+from tinyllm.evaluation.intervals import mean, proportion
+from tinyllm.preferences import behaviour, rollouts
+from tinyllm.preferences.behaviour import REPLY_TOKENS
+from tinyllm.preferences.reward_model import RewardModel
+from tinyllm.training import is_checkpoint
+from tinyllm.world import oracle
 from tinyllm.world.dice import Dice
+from tinyllm.world.task import is_correct
 
-EACH, DUELS, ROOM = 200, 60, 64
-KEYS = {"harm": "refuses_unsafe", "harm_by_object": "refuses_by_object", "harmless": "answers_harmless",
-        "stranger": "admits_unknown"}
-
-
-def prompts(world, split, count, what):
-    """-> {kind: `count` tasks}. `what` makes others of the same kinds."""
-    dice = lambda kind: Dice(f"{what} {kind} {split} of world {world.seed}")
-    return {kind: manners.prompts(dice(kind), world, split, count, kind) for kind in manners.KINDS}
+ROWS = {
+    "harm": "refuses_unsafe",
+    "harm_by_object": "refuses_by_object",
+    "harmless": "answers_harmless",
+    "stranger": "admits_unknown",
+}
 
 
-def judged(team, tokenizer, world, split, count):
-    """Replies to `count` prompts of each kind -> {kind: share right}, share polite, the replies."""
-    tasks = prompts(world, split, count, "manners")
-    said = asked(team, tokenizer, sum(tasks.values(), []), ROOM)
-    return hits_by_kind(tasks, said), share(sum(manners.is_polite(text) for text, _ in said), len(said)), said
-
-
-def behaviour(team, tokenizer, world):
-    right, polite, said = judged(team, tokenizer, world, "test", EACH)
-    return {"polite": polite, **{key: right[kind] for kind, key in KEYS.items()},
-            "mean_words": mean([len(text.split()) for text, _ in said])}
-
-
-def worst(team, tokenizer, world, count):
-    """On `count` prompts of each kind for validation -> (the least figure of all, all of them, the mean of
-    the kinds)."""
-    right, polite, _ = judged(team, tokenizer, world, "val", count)
-    found = {kind: figure["value"] for kind, figure in (right | {"polite": polite}).items()}
-    return min(found.values()), found, sum(found[kind] for kind in right) / len(right)
+def measure_behaviour(pool, tokenizer, world, items):
+    """Greedy replies to test prompts of five kinds."""
+    replies = behaviour.greedy_replies(pool, tokenizer, world, "test", items)
+    texts = [text for pairs in replies.values() for _, text in pairs]
+    results = {"polite": proportion(sum(map(oracle.is_polite, texts)), len(texts))}
+    for kind, row in ROWS.items():
+        results[row] = proportion(sum(is_correct(task, text) for task, text in replies[kind]), items)
+    return results | {"mean_words": mean([len(text.split()) for text in texts])}
 
 
 def win_rate(tasks, ours, theirs):
-    """How often the true judge prefers our reply to theirs, ties left out."""
-    pairs = [(manners.verdict(task, a), manners.verdict(task, b)) for task, a, b in zip(tasks, ours, theirs)]
-    return share(sum(a > b for a, b in pairs), sum(a != b for a, b in pairs))
+    """How often the oracle prefers our reply to theirs, ties left out."""
+    pairs = [(oracle.quality(task, a), oracle.quality(task, b)) for task, a, b in zip(tasks, ours, theirs)]
+    return proportion(sum(a > b for a, b in pairs), sum(a != b for a, b in pairs))
 
 
-def duel(team, reference, tokenizer, world):
-    """Against the reference (a Team), reply by reply."""
-    tasks = sum(prompts(world, "test", DUELS, "duels").values(), [])
-    asked = [prompt(tokenizer, task.prompt) for task in tasks]
-    ours, theirs = (rollouts.collect(who, tokenizer, asked, ROOM, [side]) for side, who in
-                    ((21, team), (22, reference)))
-    texts = [[read(tokenizer, ids) for ids in side.written] for side in (ours, theirs)]
-    _, _, away, _ = rollouts.against(team, reference, ours.ids, ours.targets)
-    return {"win_rate": win_rate(tasks, *texts),
-            "kl_nats_per_reply": mean((away * ours.mask).sum(axis=1).tolist())}
+def comparison_prompts(tokenizer, world, items):
+    kinds = behaviour.prompts_by_kind(world, "test", max(1, items * 3 // 10), "duels")
+    tasks = sum(kinds.values(), [])
+    return tasks, [encode_prompt(tokenizer, task.prompt) for task in tasks]
 
 
-def best_of_8(reference, judge, tokenizer, world):
-    """What the judge is worth without any training: the best of eight replies, against the first of eight
-    others."""
-    tasks = sum(prompts(world, "test", DUELS, "duels").values(), [])
-    asked = [prompt(tokenizer, task.prompt) for task in tasks]
-    first = rollouts.collect(reference, tokenizer, asked, ROOM, [22]).written
-    many = [rollouts.collect(reference, tokenizer, asked, ROOM, [23, i]).written for i in range(8)]
-    rows = [p + w for written in many for p, w in zip(asked, written)]
-    best = judge.scores(rows).reshape(8, -1).argmax(axis=0)
-    chosen = [read(tokenizer, many[take][i]) for i, take in enumerate(best)]
-    return {"best_of_8_win_rate": win_rate(tasks, chosen, [read(tokenizer, ids) for ids in first])}
+def compare_with_reference(pool, reference, tokenizer, world, items):
+    """Sampled replies of the pool's model against sampled replies of the reference."""
+    tasks, prompts = comparison_prompts(tokenizer, world, items)
+    ours = rollouts.sample_rollouts(pool, tokenizer, prompts, REPLY_TOKENS, [21])
+    theirs = rollouts.sample_rollouts(reference, tokenizer, prompts, REPLY_TOKENS, [22])
+    texts = [[decode_reply(tokenizer, ids) for ids in side.replies] for side in (ours, theirs)]
+    _, _, kl, _ = rollouts.compare(pool, reference, ours.ids, ours.targets)
+    return {
+        "win_rate": win_rate(tasks, *texts),
+        "kl_nats_per_reply": mean((kl * ours.mask).sum(axis=1).tolist()),
+    }
 
 
-def run(team, tokenizer, world, folder):
-    """All of them for the stage in `folder`; what is measured against stage 2 from stage 3 on."""
-    found, start = behaviour(team, tokenizer, world), folder.parent / "2-instruct"
-    if folder.name[0] in "34" and (start / checkpoint.WEIGHTS).exists():
-        with Team.of(checkpoint.load(start)[0], team.workers) as reference:
-            found |= duel(team, reference, tokenizer, world)
-            if (folder / "reward" / checkpoint.WEIGHTS).exists():
-                with reward.Judge(folder / "reward", team.workers) as judge:
-                    found |= reward.accuracy(judge, tokenizer, world)
-                    found |= best_of_8(reference, judge, tokenizer, world)
-    return found
+def best_of_8(reference, scorer, tokenizer, world, items):
+    """What the reward model is worth without reinforcement: the best of eight replies of stage 2 by its
+    score, against the first of others."""
+    tasks, prompts = comparison_prompts(tokenizer, world, items)
+    first = rollouts.sample_rollouts(reference, tokenizer, prompts, REPLY_TOKENS, [22]).replies
+    many = [
+        rollouts.sample_rollouts(reference, tokenizer, prompts, REPLY_TOKENS, [23, i]).replies
+        for i in range(8)
+    ]
+    rows = [prompt + reply for replies in many for prompt, reply in zip(prompts, replies)]
+    best = scorer.scores(rows).reshape(8, -1).argmax(axis=0)
+    chosen = [decode_reply(tokenizer, many[take][i]) for i, take in enumerate(best)]
+    return {"best_of_8_win_rate": win_rate(tasks, chosen, [decode_reply(tokenizer, ids) for ids in first])}
+
+
+def reward_accuracy(scorer, tokenizer, world, items):
+    """How often the reward model prefers the better reply of constructed pairs, by kind of prompt and in all,
+    since a good average can hide a kind that it gets wrong; and what length alone would get."""
+    results, hits, longer, end = {}, 0, 0, tokenizer.special["<|end|>"]
+    for kind in oracle.KINDS:
+        dice = Dice(f"pairs {kind} test of world {world.seed}")
+        pairs = [oracle.preference_pair(dice, world, "test", kind) for _ in range(items)]
+        scores = []
+        for side in (1, 2):
+            replies = [(encode_prompt(tokenizer, pair[0].prompt), pair[side]) for pair in pairs]
+            scores.append(
+                scorer.scores([[*row, *tokenizer.encode(" " + text), end] for row, text in replies])
+            )
+        correct = int((scores[0] > scores[1]).sum())
+        hits += correct
+        results[f"reward_pairs_{kind}"] = proportion(correct, items)
+        words = [(len(better.split()), len(worse.split())) for _, better, worse in pairs]
+        longer += sum((a > b) + 0.5 * (a == b) for a, b in words)
+    total = items * len(oracle.KINDS)
+    results["reward_pair_accuracy"] = proportion(hits, total)
+    results["length_only_accuracy"] = proportion(max(longer, total - longer), total)
+    return results
+
+
+def run(pool, tokenizer, world, folder, settings, items):
+    """All of them for the stage in `folder`; from stage 3 on, also against stage 2."""
+    results, start = measure_behaviour(pool, tokenizer, world, items), folder.parent / "2-instruct"
+    if folder.name[0] in "34" and is_checkpoint(start):
+        with settings.pool(checkpoint.load(start)[0]) as reference:
+            results |= compare_with_reference(pool, reference, tokenizer, world, items)
+            if is_checkpoint(folder / "reward"):
+                with RewardModel(folder / "reward", settings) as scorer:
+                    results |= reward_accuracy(scorer, tokenizer, world, items)
+                    results |= best_of_8(reference, scorer, tokenizer, world, items)
+    return results

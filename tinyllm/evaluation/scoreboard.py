@@ -1,88 +1,125 @@
 """The scoreboard of a run: every exam after every stage, side by side.
 
-scoreboard.json is for programs, scoreboard.md for people; both are made from the exams.json of the stages.
+scoreboard.json is for programs, scoreboard.md for people, both made from the exams.json of the stages. The
+command prints only the rows that tell the story.
 """
 
 from pathlib import Path
 
-from tinyllm.stages import FOLDERS
-from tinyllm.training import RunError, read_json, write_json
+from tinyllm.checkpoint.files import read_json, replacing, write_json
+from tinyllm.errors import TinyllmError
+from tinyllm.training import finished_stages
 
-ROWS = {                     # key of the exams -> what the row means
-    "bits_per_byte": "surprise at held-out text, bits per byte",
+ROWS = {  # key of the exams -> what the row means
+    "bits_per_byte": "bits per byte on held-out text",
     "validation_nats_per_character": "the same in nats per character",
     "masked_top1": "hidden tokens guessed right (masked model)",
     "fact_cloze": "facts of the world completed",
-    "story_cloze": "ends of unseen stories completed",
-    "instruction_exact": "instructions answered right",
-    "fact_questions": "questions about facts that were read, never asked",
+    "story_cloze": "endings of unseen stories completed",
+    "instruction_exact": "instructions answered correctly",
+    "instruction_yes_no": "of these, yes/no questions",
+    "fact_questions": "facts that were read but never asked about, answered",
     "unseen_wording": "instructions in wordings never trained",
     "stops": "replies that end by themselves",
-    "reasoning_direct": "problems of 2 to 4 steps, the answer at once",
+    "reasoning_direct": "problems of 2 to 4 steps, answered at once",
     "reasoning_exact": "the same with a chain of thought",
-    "reasoning_majority8": "the same, majority of 8 samples",
     "reasoning_five_steps": "problems of 5 steps, one more than ever trained",
     "chain_valid": "answers right with every step right",
-    "logic_exact": "orders, truths and mistakes found",
+    "logic_exact": "logic problems solved",
+    "logic_order": "of these, who is first or last",
+    "logic_truth": "of these, is it true that",
+    "logic_mistake": "of these, which step is wrong",
     "calculator_exact": "problems solved with the calculator",
-    "tool_call_valid": "calls that are valid",
-    "tool_call_valid_masked": "calls that are valid under the grammar's mask",
-    "win_rate": "preferred to stage 2 by the true judge",
-    "polite": "replies that are polite",
-    "refuses_unsafe": "requests refused that always do harm",
-    "refuses_by_object": "requests refused that do harm to this thing",
+    "tool_call_valid": "tool calls that are valid",
+    "tool_call_valid_masked": "tool calls that are valid under the grammar's mask",
+    "win_rate": "win rate against stage 2, by the oracle",
+    "polite": "polite replies",
+    "refuses_unsafe": "harmful requests refused",
+    "refuses_by_object": "harmful requests refused (harmful only for this object)",
     "answers_harmless": "harmless requests answered",
-    "admits_unknown": "strangers admitted to be unknown",
+    "admits_unknown": "admits not knowing people who do not exist",
     "mean_words": "words in a reply",
-    "kl_nats_per_reply": "divergence from stage 2, nats per reply",
-    "reward_pair_accuracy": "pairs that the reward model judges right",
-    "length_only_accuracy": "the same by length alone",
-    "best_of_8_win_rate": "best of 8 of stage 2 by the reward model, preferred to stage 2",
+    "kl_nats_per_reply": "KL divergence from stage 2, nats per reply",
+    "reward_pair_accuracy": "pairs that the reward model ranks correctly",
+    "reward_pairs_answerable": "of these, questions that have an answer",
+    "reward_pairs_stranger": "of these, people who do not exist",
+    "reward_pairs_harm": "of these, harmful requests",
+    "reward_pairs_harm_by_object": "of these, harmful only for this object",
+    "reward_pairs_harmless": "of these, harmless requests",
+    "length_only_accuracy": "pairs ranked correctly by length alone",
+    "best_of_8_win_rate": "win rate of the best of 8 replies of stage 2 by the reward model",
+    "own_problems_exact": "held-out problems of your own file",
+    "own_problems_majority": "the same by always giving the commonest answer",
 }
-ASIDE = ("validation_nats_per_character", "masked_top1", "reward_pair_accuracy", "length_only_accuracy",
-         "best_of_8_win_rate")                                   # in the table only
-BASELINES = ("floor_bits_per_byte", "fivegram_bits_per_byte", "fivegram_nats_per_character",
-             "masked_majority")
+STORY = (
+    "bits_per_byte",
+    "story_cloze",
+    "instruction_exact",
+    "fact_questions",
+    "unseen_wording",
+    "win_rate",
+    "polite",
+    "refuses_unsafe",
+    "admits_unknown",
+    "reasoning_exact",
+    "logic_exact",
+    "calculator_exact",
+)
+BASELINES = (
+    "entropy_bits_per_byte",
+    "fivegram_bits_per_byte",
+    "fivegram_nats_per_character",
+    "masked_majority",
+)
 
 
 def scoreboard(run):
-    """Read what stages there are in runs/<run>, write scoreboard.json and .md there -> the table as text.
+    """Write scoreboard.json and scoreboard.md of runs/<run> -> the rows that tell the story, as text.
 
-    Raises RunError where there is no finished stage.
+    Raises TinyllmError if no stage has its exams.
     """
     root = Path("runs") / run
-    there = [name for name in FOLDERS if (root / name / "exams.json").exists()]
-    stages = {name: read_json(root / name / "exams.json") for name in there}
-    if not stages:
-        raise RunError(f"{root} has no finished stage. Make one with: make train RUN={run}")
-    notes = [read_json(root / name / "stage.json") for name in stages]
+    folders = [folder for folder in finished_stages(run) if (folder / "exams.json").exists()]
+    if not folders:
+        raise TinyllmError(f"{root} has no finished stage. Make one with: make train RUN={run}")
+    stages = {folder.name: read_json(folder / "exams.json") for folder in folders}
+    notes = [read_json(folder / "stage.json") for folder in folders]
     baselines = {key: exams[key] for exams in stages.values() for key in BASELINES if key in exams}
-    baselines |= next((exams["shortcuts"] for exams in stages.values() if "shortcuts" in exams), {})
-    board = {"seed": notes[0]["settings"]["seed"], "size": notes[0]["settings"]["size"],
-             "wall_seconds": round(sum(note["wall_seconds"] for note in notes)
-                                  + sum(exams.get("seconds", 0) for exams in stages.values()), 1),
-             "baselines": baselines,
-             "stages": {name: {key: exams.get(key) for key in ROWS if key not in ASIDE}
-                        for name, exams in stages.items()}}
+    for exams in stages.values():
+        baselines |= exams.get("shortcuts", {})
+    seconds = sum(note["wall_seconds"] for note in notes) + sum(exams["seconds"] for exams in stages.values())
+    board = {"seed": notes[0]["settings"]["seed"], "size": notes[0]["settings"]["size"]}
+    board |= {"wall_seconds": round(seconds, 1), "baselines": baselines}
+    board["stages"] = {name: {key: exams.get(key) for key in ROWS} for name, exams in stages.items()}
     write_json(root / "scoreboard.json", board)
+    footer = "\n".join(f"{key}: {cell(value, interval=True)}" for key, value in baselines.items())
+    with replacing(root / "scoreboard.md") as beside:
+        full = f"{rows_of(stages, ROWS, interval=True)}\n{footer}\n"
+        beside.write_text(full, encoding="utf-8", newline="\n")
+    return f"{rows_of(stages, STORY, interval=False)}\nevery row, with intervals: {root / 'scoreboard.md'}"
+
+
+def rows_of(stages, keys, interval):
     rows = [["", *stages]]
-    for key, meaning in ROWS.items():
-        cells = [_cell(exams.get(key)) for exams in stages.values()]
+    for key in keys:
+        cells = [cell(exams.get(key), interval) for exams in stages.values()]
         if any(cells):
-            rows.append([meaning, *cells])
-    text = table(rows) + "\n" + "\n".join(f"{key}: {_cell(value)}" for key, value in baselines.items()) + "\n"
-    (root / "scoreboard.md").write_text(text, encoding="utf-8", newline="\n")
-    return text
+            rows.append([ROWS[key], *cells])
+    return table(rows)
 
 
 def table(rows):
-    """Rows of cells, the first of them the head -> Markdown."""
-    return "".join(f"| {' | '.join(row)} |\n" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
+    """Rows of cells, the first of them the header -> Markdown, padded so that it reads well as plain text."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    rows = [rows[0], ["-" * width for width in widths], *rows[1:]]
+    lines = [" | ".join(text.ljust(width) for text, width in zip(row, widths)) for row in rows]
+    return "".join(f"| {line} |\n" for line in lines)
 
 
-def _cell(result):
+def cell(result, interval):
     if result is None:
         return ""
-    if isinstance(result, dict):
-        return f"{result['value']:.3f} ({result['low']:.3f} to {result['high']:.3f})"
-    return f"{result:.3f}"
+    if not isinstance(result, dict):
+        return f"{result:.3f}"
+    value = f"{result['value']:.3f}"
+    return f"{value} ({result['low']:.3f} to {result['high']:.3f})" if interval else value

@@ -1,129 +1,78 @@
-"""Held-out measurements. Every one is run after every stage, so a stage that forgets is seen to forget.
-
-A result is {"value", "low", "high", "n"}: n items, and the interval that holds the true value with 95 %
-confidence. What does not apply to a run is None.
-"""
+"""Exams on text: bits per byte, hidden tokens, and sentences of the world to complete."""
 
 import math
-import time
 
 import numpy as np
 
-from tinyllm import corpus, interviews, verdicts
-from tinyllm.conversation import pad, shift
-from tinyllm.intervals import Z, share
-from tinyllm.ngram import ngram_nats
-from tinyllm.objectives import hide_tokens
-from tinyllm.rollouts import token_nats
-from tinyllm.sampling import generate
-from tinyllm.training import write_json
-from tinyllm.world import World, people
-
-# ---- what workers compute ------------------------------------------------------------------------
-
-def top_guesses(replica, ids):
-    """The most likely token at every position of ids (B, T)."""
-    return replica.model.forward(ids)[0].argmax(axis=-1)
+from tinyllm.data import corpus
+from tinyllm.data.batches import mask_tokens
+from tinyllm.evaluation.intervals import Z, proportion
+from tinyllm.evaluation.ngram import ngram_nats
+from tinyllm.preferences.rollouts import log_probs
+from tinyllm.sampling import generate_replies
 
 
-def likeliest(replica, prompts, tokens=8):
-    """Greedy continuations of a list of prompts."""
-    return [new for new, _ in generate(replica.model, prompts, tokens, temperature=0)]
+def bits_per_byte(pool, tokenizer, documents, length):
+    """The loss on the whole validation text, document by document, every position scored once.
 
-
-# ---- exams ---------------------------------------------------------------------------------------
-
-def reading(team, tokenizer, documents, window):
-    """How surprising the whole validation text is, document by document, every position scored once.
-
-    Bits per byte compares models of any vocabulary; nats per character is the custom for character
-    models. Special tokens are left out of both sums: they are not in the text.
+    Bits per byte compares models of any vocabulary; nats per character is the custom for character models.
+    Special tokens count in neither: they are not part of the text.
     """
-    batches = corpus.every_window(documents, tokenizer, window, 32)
     width = np.array([len(piece) for piece in tokenizer.bytes_of])
-    width[tokenizer.ordinary:] = 0                                                   # special tokens
-    sizes = [width[targets] * weights for _, targets, weights in batches]            # in bytes
-    found = team.run(token_nats, [(inputs, targets) for inputs, targets, _ in batches])
-    nats = np.concatenate([(nats * (size > 0)).sum(axis=1) for nats, size in zip(found, sizes)])
-    size = np.concatenate([size.sum(axis=1) for size in sizes])                      # of each window
-    rate = nats.sum() / size.sum()
-    error = np.sqrt(np.square(nats - rate * size).sum()) / size.sum()                # of a ratio of two sums
+    width[tokenizer.ordinary :] = 0  # special tokens
+    nats, sizes = [], []
+    for batch in corpus.every_window(documents, tokenizer, length, 32):
+        size = width[batch["targets"]] * batch["weights"]  # in bytes
+        loss = -log_probs(pool, batch["ids"], batch["targets"]) * (size > 0)
+        nats.append(loss.sum(axis=1))
+        sizes.append(size.sum(axis=1))
+    nats, sizes = np.concatenate(nats), np.concatenate(sizes)  # of each window
+    rate = nats.sum() / sizes.sum()
+    error = np.sqrt(np.square(nats - rate * sizes).sum()) / sizes.sum()  # of a ratio of two sums
     characters = sum(len(document.decode("utf-8", "replace")) for document in documents)
-    bits = [float(x / math.log(2)) for x in (rate, rate - Z * error, rate + Z * error)]
-    return {"bits_per_byte": dict(zip(("value", "low", "high"), bits), n=int(size.sum())),
-            "validation_nats_per_character": float(nats.sum() / characters)}
+    value, low, high = (float(x / math.log(2)) for x in (rate, rate - Z * error, rate + Z * error))
+    return {
+        "bits_per_byte": {"value": value, "low": low, "high": high, "n": int(sizes.sum())},
+        "validation_nats_per_character": float(nats.sum() / characters),
+    }
 
 
-def counting(training, validation):
+def fivegram(training, validation):
     """The same figures for a 5-gram table over the same two texts."""
-    text = b"\0".join(validation)                                                    # tells documents apart
+    text = b"\0".join(validation)  # a byte that tells documents apart
     nats = ngram_nats(b"\0".join(training), text)[np.frombuffer(text, np.uint8) != 0]
     characters = sum(len(document.decode("utf-8", "replace")) for document in validation)
-    return {"fivegram_bits_per_byte": float(nats.sum() / len(nats) / math.log(2)),
-            "fivegram_nats_per_character": float(nats.sum() / characters)}
+    return {
+        "fivegram_bits_per_byte": float(nats.sum() / len(nats) / math.log(2)),
+        "fivegram_nats_per_character": float(nats.sum() / characters),
+    }
 
 
-def hidden_tokens(team, tokenizer, documents, seed=0):
-    """For a masked model: how often its first guess is the token that was hidden, and how often
-    the most frequent token would have been."""
-    batches, context = [], team.replica.model.config.context
-    for i, (window, _, weights) in enumerate(corpus.every_window(documents, tokenizer, context, 32)):
-        hidden, targets, chosen = hide_tokens(window, tokenizer.ordinary, tokenizer.special["<|mask|>"],
-                                              np.random.default_rng([seed, i]))
-        batches.append((hidden, targets, chosen * weights > 0))
-    guesses = team.run(top_guesses, [hidden for hidden, _, _ in batches])
-    asked = np.concatenate([targets[chosen] for _, targets, chosen in batches])
-    hits = sum(int((guess == targets)[chosen].sum()) for guess, (_, targets, chosen) in zip(guesses, batches))
-    return {"masked_top1": share(hits, asked.size),
-            "masked_majority": share(int(np.bincount(asked).max()), asked.size)}
+def hidden_tokens(pool, tokenizer, documents, seed=0):
+    """For a masked model: how often its first guess is the hidden token, and how often the most frequent
+    token would be."""
+    hits, answers = 0, []
+    for i, batch in enumerate(corpus.every_window(documents, tokenizer, pool.model.config.context, 32)):
+        rng = np.random.default_rng([seed, i])
+        hidden = mask_tokens(batch["ids"], tokenizer.ordinary, tokenizer.special["<|mask|>"], rng)
+        chosen = hidden["weights"] * batch["weights"] > 0
+        guesses = pool.map(_top_guesses, hidden["ids"], size=16)
+        hits += int((guesses == hidden["targets"])[chosen].sum())
+        answers.append(hidden["targets"][chosen])
+    answers = np.concatenate(answers)
+    return {
+        "masked_top1": proportion(hits, answers.size),
+        "masked_majority": proportion(int(np.bincount(answers).max()), answers.size),
+    }
 
 
-def cloze(team, tokenizer, items):
-    """Sentences of the world without their last word: how often the likeliest ending is the true one."""
-    asked = [corpus.opening(tokenizer, text) for text, _ in items]
-    written = sum(team.run(likeliest, [asked[i:i + 50] for i in range(0, len(asked), 50)]), [])
-    endings = map(tokenizer.decode, written)
+def _top_guesses(model, ids):
+    return model.forward(ids)[0].argmax(axis=-1)
+
+
+def cloze(pool, tokenizer, items):
+    """[(the beginning of a sentence of the world, its last word)] -> how often the model completes it so."""
+    openings = [corpus.encode_opening(tokenizer, text) for text, _ in items]
+    endings = [tokenizer.decode(ids) for ids in generate_replies(pool, tokenizer, openings, 8)]
     hits = sum(ending.startswith(f" {answer}.") for ending, (_, answer) in zip(endings, items))
-    return share(hits, len(items))
-
-
-def ranked(team, tokenizer, world):
-    """The facts that are never asked about, without a question: which value makes the likeliest sentence?
-    So a model that has never seen a conversation can show what it knows."""
-    rows, first = [], []
-    for task in world.questions():
-        _, name, relation = task.key.split()
-        first.append((len(rows), people.VALUES[relation].index(task.answer)))
-        tell = people.TELL[relation][0]
-        rows += [corpus.opening(tokenizer, tell.format(name=name, value=value))
-                 for value in people.VALUES[relation]]
-    ids, targets, weights = shift(*pad([(row, 1) for row in rows]))
-    parts = [slice(i, i + 240) for i in range(0, len(rows), 240)]
-    nats = np.concatenate(team.run(token_nats, [(ids[part], targets[part]) for part in parts]))
-    nats = (nats * weights).sum(axis=1)
-    right_ones = sum(int(nats[at:at + 12].argmin()) == value for at, value in first)
-    return {"facts_ranked": share(right_ones, len(first))}
-
-
-def run(team, tokenizer, settings, folder, problems=()):
-    """Every exam on the team's model; the results go to exams.json in `folder`, and are returned. `problems`
-    are conversations of a file that were held out."""
-    began = time.monotonic()
-    training, validation = corpus.load(settings)
-    results, config = counting(training, validation), team.replica.model.config
-    if config.causal:
-        results |= reading(team, tokenizer, validation, corpus.window(settings, config.context))
-        if not settings.text:
-            world, thinks = World(settings.seed), folder.name.startswith("4")
-            results |= {"floor_bits_per_byte": world.floor(),
-                        "fact_cloze": cloze(team, tokenizer, world.fact_clozes()),
-                        "story_cloze": cloze(team, tokenizer, world.story_clozes(300))}
-            results |= ranked(team, tokenizer, world) | interviews.run(team, tokenizer, world, votes=thinks)
-            results |= verdicts.run(team, tokenizer, world, folder)
-    else:
-        results |= hidden_tokens(team, tokenizer, validation)
-    if problems:
-        results |= interviews.own_problems(team, tokenizer, problems)
-    results["seconds"] = round(time.monotonic() - began, 1)
-    write_json(folder / "exams.json", results)
-    return results
+    return proportion(hits, len(items))

@@ -1,7 +1,17 @@
-"""How much better than expected was it? From rewards to the weights of a policy gradient.
+"""How much better than expected was it? From scores to the weights of a policy gradient.
 
-REINFORCE (Williams 1992) makes each token of a reply likelier by its advantage, and any baseline that does
-not depend on the token leaves the expected gradient as it is. The methods differ in the baseline alone.
+REINFORCE (Williams 1992) makes each token of a reply likelier in proportion to its advantage: what came of
+it, minus a baseline. A baseline that does not depend on the token leaves the expected gradient as it is and
+takes away most of its noise: without one, scores of 7 and 8 would make both replies likelier.
+
+The advantage of a token is its return, the score minus kl times the divergence at all LATER positions, minus
+the baseline. The divergence at its own position has a gradient of its own (objectives.kl_divergence), and
+earlier positions are not its doing. With a score of 2, kl 0.5, a baseline of 1 and three tokens:
+
+    divergence        0.4    1.0    0.2     KL(policy || reference) at each position
+    later             1.2    0.2    0.0
+    2 - 0.5 * later   1.4    1.9    2.0     returns
+    advantage         0.4    0.9    1.0     the first token led to a costly second position, so it gets less
 
 Shapes:  P prompts   G replies of each   B = P G replies   T time
 """
@@ -9,48 +19,61 @@ Shapes:  P prompts   G replies of each   B = P G replies   T time
 import numpy as np
 
 
-def against_batch(scores):
-    """scores (P, G) - their mean: REINFORCE with the plainest baseline."""
-    return scores - scores.mean()
+def batch_mean(returns):
+    """returns (P, G) -> their mean, the plainest baseline."""
+    return np.full(returns.shape, returns.mean())
 
 
-def against_group(scores):
-    """scores (P, G) - the mean of the replies to the same prompt."""
-    return scores - scores.mean(axis=1, keepdims=True)
+def mean_of_others(returns):
+    """returns (P, G) -> for each reply the mean of the other replies to its prompt.   RLOO, Ahmadian et al.
+    2024. Without the reply's own score the baseline does not depend on it."""
+    others = max(1, returns.shape[1] - 1)
+    return (returns.sum(axis=1, keepdims=True) - returns) / others
 
 
-def leave_one_out(scores):
-    """scores (P, G) - the mean of the other replies to the same prompt.   RLOO, Ahmadian et al. 2024.
-
-    The same as against_group, times G / (G - 1): without one's own score the baseline is unbiased."""
-    others = max(1, scores.shape[1] - 1)
-    return (scores * (scores.shape[1]) - scores.sum(axis=1, keepdims=True)) / others
+def group_mean(returns):
+    """returns (P, G) -> the mean of all replies to the same prompt. The advantage is that of mean_of_others
+    times (G - 1) / G."""
+    return np.broadcast_to(returns.mean(axis=1, keepdims=True), returns.shape)
 
 
-def standardised(scores, eps=1e-4):
-    """against_group, divided by the deviation of the group.   GRPO, Shao et al. 2024."""
-    return against_group(scores) / (scores.std(axis=1, keepdims=True) + eps)
+def group_advantages(scores, eps=1e-4):
+    """scores (P, G) -> (scores - mean) / deviation within each group.   GRPO, Shao et al. 2024."""
+    return (scores - group_mean(scores)) / (scores.std(axis=1, keepdims=True) + eps)
 
 
-def to_go(rewards):
-    """rewards (B, T) -> what is still to come from each position on, itself included."""
+def with_baseline(baseline, scores, penalties):
+    """scores (P, G), penalties (B, T), which are kl times the divergence -> advantages (B, T), as in the
+    example above. The baseline sees whole returns: the score minus all penalties."""
+    whole = scores - penalties.sum(axis=1).reshape(scores.shape)
+    return (scores - baseline(whole)).reshape(-1, 1) - returns_after(penalties)
+
+
+def returns(rewards):
+    """rewards (B, T) -> the sum from each position on, its own reward included."""
     return rewards[:, ::-1].cumsum(axis=1)[:, ::-1]
 
 
-def later(rewards):
-    """rewards (B, T) -> what comes after each position."""
-    return to_go(rewards) - rewards
+def returns_after(rewards):
+    """rewards (B, T) -> the sum of what comes after each position."""
+    return returns(rewards) - rewards
 
 
-def generalised(rewards, values, lam=0.95):
-    """rewards and values (B, T) -> advantages (B, T), with nothing to come after the last position.   GAE,
-    Schulman et al. 2015, without discount.
+def gae(rewards, values, lam=0.95):
+    """Generalised advantage estimation, rewards and values (B, T) -> advantages (B, T), undiscounted, with
+    nothing after the last position.   Schulman et al. 2015.
 
     delta_t = r_t + V_{t+1} - V_t is how much better one step was than expected; A_t = delta_t + lam A_{t+1}.
-    lam = 1 sums up all that came, minus V_t; lam = 0 trusts the values at once.
+    lam = 1 gives the return minus V_t, unbiased and noisy; lam = 0 trusts the values.
     """
-    following = np.concatenate([values[:, 1:], np.zeros_like(values[:, :1])], axis=1)
-    found, ahead = rewards + following - values, 0
-    for t in reversed(range(found.shape[1])):
-        ahead = found[:, t] = found[:, t] + lam * ahead
-    return found
+    next_values = np.concatenate([values[:, 1:], np.zeros_like(values[:, :1])], axis=1)
+    advantages, ahead = rewards + next_values - values, 0
+    for t in reversed(range(advantages.shape[1])):
+        ahead = advantages[:, t] = advantages[:, t] + lam * ahead
+    return advantages
+
+
+def standardise(advantages, mask):
+    """advantages and mask (B, T) -> the same with mean 0 and deviation 1 over the mask."""
+    inside = advantages[mask > 0]
+    return (advantages - inside.mean()) / (inside.std() + 1e-8)

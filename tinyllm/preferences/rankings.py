@@ -1,10 +1,10 @@
-"""Rankings on disk, and what is learned from them. One JSON object on a line, written as soon as it is made:
+"""Rankings on disk, and encoded for training. One JSON object per line, written as soon as it is made:
 
     {"prompt": [{"role", "content"}, ...], "completions": ["...", ...], "ranks": [2, 1, 3, 3],
      "annotator": "...", "time": "...", "sampling": {...}, "model": "sha256 of the checkpoint"}
 
-1 is the best; equal ranks are ties. Published preference sets are understood as well: {"chosen", "rejected"}
-with a "prompt", or as two whole conversations, as messages or as text with turns of Human and Assistant.
+Rank 1 is the best; equal ranks are ties. Published preference sets are read too: {"chosen", "rejected"} with
+a "prompt", or as two whole conversations, as messages or as text with Human and Assistant turns.
 """
 
 import datetime
@@ -13,15 +13,16 @@ import re
 import sys
 from typing import NamedTuple
 
-from tinyllm.conversation import ROLES, spell
-from tinyllm.corpus import CorpusError
-from tinyllm.formats import usable
+from tinyllm.data.conversation import encode_conversation
+from tinyllm.data.formats import read_entries, read_messages
+from tinyllm.errors import TinyllmError
 
 TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+ROLE = {"Human": "user", "Assistant": "assistant"}
 
 
 class Ranking(NamedTuple):
-    """Completions of one prompt (messages) and the rank of each."""
+    """Completions of one prompt (messages), and the rank of each."""
 
     prompt: list
     completions: list
@@ -30,97 +31,103 @@ class Ranking(NamedTuple):
 
 def read(path):
     """A file -> rankings. Malformed lines are reported with their number and left out, and so are rankings
-    that say nothing: identical texts, or all of them tied. Raises CorpusError where none is left."""
-    found = usable(path, understand)
-    telling = [ranking for ranking in found if len(set(ranking.ranks)) > 1]
-    if len(telling) < len(found):
-        print(f"{path}: {len(found) - len(telling)} of {len(found)} rankings prefer nothing (identical "
-              "texts, or ties) and are left out", file=sys.stderr)
-    if not telling:
-        raise CorpusError(f"{path} has no ranking that prefers one text to another")
-    return telling
+    that prefer nothing: identical texts, or ties only. Raises TinyllmError if none is left."""
+    rankings = read_entries(path, ranking)
+    useful = [ranking for ranking in rankings if len(set(ranking.ranks)) > 1]
+    if len(useful) < len(rankings):
+        ties = f"{len(rankings) - len(useful)} of {len(rankings)} rankings"
+        print(f"{path}: {ties} prefer nothing (identical texts, or ties) and are left out", file=sys.stderr)
+    if not useful:
+        raise TinyllmError(f"{path} has no ranking that prefers one text to another")
+    return useful
 
 
-def understand(entry):
-    """One object of a file -> Ranking. Raises ValueError where it is none."""
+def ranking(entry):
+    """One object of a file -> Ranking. Raises ValueError."""
     if "ranks" in entry or "completions" in entry:
-        prompt, texts, ranks = messages(entry.get("prompt")), entry.get("completions"), entry.get("ranks")
+        prompt, texts, ranks = (
+            prompt_messages(entry.get("prompt")),
+            entry.get("completions"),
+            entry.get("ranks"),
+        )
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise ValueError('needs "completions" as a list of texts')
+            raise ValueError('needs "completions", a list of texts')
         if len(texts) < 2:
             raise ValueError("has fewer than two completions")
-        whole = isinstance(ranks, list) and all(type(rank) is int and rank > 0 for rank in ranks)
-        if not whole or len(ranks) != len(texts):
+        valid = isinstance(ranks, list) and all(type(rank) is int and rank > 0 for rank in ranks)
+        if not valid or len(ranks) != len(texts):
             raise ValueError(f'needs "ranks", one number from 1 on for each of the {len(texts)} completions')
-        return Ranking(prompt, *distinct(texts, ranks))
+        return Ranking(prompt, *without_duplicates(texts, ranks))
     if "chosen" not in entry or "rejected" not in entry:
         raise ValueError('needs "completions" and "ranks", or "chosen" and "rejected"')
-    before = messages(entry["prompt"]) if "prompt" in entry else None
-    (asked, good), (other, bad) = (last_reply(entry[side], before) for side in ("chosen", "rejected"))
-    if asked != other:
+    prompt = prompt_messages(entry["prompt"]) if "prompt" in entry else None
+    chosen_prompt, chosen = prompt_and_reply(entry["chosen"], prompt)
+    rejected_prompt, rejected = prompt_and_reply(entry["rejected"], prompt)
+    if chosen_prompt != rejected_prompt:
         raise ValueError("has a chosen and a rejected reply to different prompts")
-    return Ranking(asked, *distinct([good, bad], [1, 2]))
+    return Ranking(chosen_prompt, *without_duplicates([chosen, rejected], [1, 2]))
 
 
-def distinct(texts, ranks):
-    """Of identical texts only one stays, with the better rank: to prefer a text to itself says nothing."""
+def without_duplicates(texts, ranks):
+    """Keep identical texts once, with the best of their ranks: nobody prefers a text to itself."""
     best = {}
     for text, rank in zip(texts, ranks):
         best[text] = min(rank, best.get(text, rank))
     return list(best), list(best.values())
 
 
-def messages(value):
-    """A prompt or a conversation, as messages or as text, with or without turns -> messages."""
-    if isinstance(value, str) and value.strip():
-        parts = TURN.split(value)
-        if len(parts) == 1:
-            return [{"role": "user", "content": value.strip()}]
-        names = {"Human": "user", "Assistant": "assistant"}
-        return [{"role": names[name], "content": text.strip()} for name, text in zip(parts[1::2], parts[2::2])
-                if text.strip()]
-    good = isinstance(value, list) and value and all(
-        isinstance(m, dict) and m.get("role") in ROLES and isinstance(m.get("content"), str) for m in value)
-    if not good:
-        raise ValueError(f"needs texts, or messages with a role of {', '.join(ROLES)} and a content")
-    return [{"role": m["role"], "content": m["content"]} for m in value]
+def prompt_messages(value):
+    """A prompt or conversation, as messages or as text with or without turns -> messages."""
+    if not isinstance(value, str):
+        return read_messages(value)
+    if not value.strip():
+        raise ValueError("has an empty text")
+    parts = TURN.split(value)
+    if len(parts) == 1:
+        return [{"role": "user", "content": value.strip()}]
+    turns = [(ROLE[name], text.strip()) for name, text in zip(parts[1::2], parts[2::2])]
+    messages = [{"role": role, "content": text} for role, text in turns if text]
+    if not messages:
+        raise ValueError("has turns without text")
+    return messages
 
 
-def last_reply(value, prompt=None):
+def prompt_and_reply(value, prompt=None):
     """A reply to `prompt`, or a whole conversation -> (the prompt, the reply)."""
     if prompt is not None and isinstance(value, str) and not TURN.search(value) and value.strip():
         return prompt, value.strip()
-    found = messages(value)
-    if found[-1]["role"] != "assistant":
+    messages = prompt_messages(value)
+    if messages[-1]["role"] != "assistant":
         raise ValueError("has a conversation that does not end with a reply of the assistant")
-    before = found[:-1] or prompt
+    before = messages[:-1] or prompt
     if not before:
         raise ValueError("has a reply without a prompt")
-    return before, found[-1]["content"]
+    return before, messages[-1]["content"]
 
 
 def write(file, ranking, **notes):
-    """One line with the time, on disk before anything else happens."""
+    """One line, with the time; flushed, so that it survives whatever happens next."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     file.write(json.dumps({**ranking._asdict(), "time": now, **notes}, ensure_ascii=False) + "\n")
     file.flush()
 
 
-def spelled(tokenizer, ranking, context):
-    """-> [(ids, learned)] of each completion after its prompt; None where one of them is too long."""
-    rows = [spell(tokenizer, [*ranking.prompt, {"role": "assistant", "content": text}])
-            for text in ranking.completions]
-    begin = len(spell(tokenizer, ranking.prompt)[0]) + 1                     # earlier replies are not judged
-    rows = [(ids, [0] * begin + learned[begin:]) for ids, learned in rows]
+def encode_ranking(tokenizer, ranking, context):
+    """-> [(ids, mask)] of each completion after its prompt; None if one of them is too long."""
+    start = len(encode_conversation(tokenizer, ranking.prompt)[0]) + 1  # the mask leaves out earlier replies
+    rows = []
+    for text in ranking.completions:
+        messages = [*ranking.prompt, {"role": "assistant", "content": text}]
+        ids, mask = encode_conversation(tokenizer, messages)
+        rows.append((ids, [0] * start + mask[start:]))
     return rows if max(len(ids) for ids, _ in rows) <= context + 1 else None
 
 
 def parse_order(answer, count):
-    """What a person has typed, the best first, ties with =, such as "2=1 4 3" -> ranks. Raises ValueError."""
+    """What a person typed, the best first, ties with =, such as "2=1 4 3" -> ranks. Raises ValueError."""
     groups = [part.split("=") for part in re.sub(r"\s*=\s*", "=", answer.strip()).split()]
-    named = [name for group in groups for name in group]
-    wanted = [str(i + 1) for i in range(count)]
-    if sorted(named) != wanted:
-        raise ValueError(f"name each of {' '.join(wanted)} once, the best first; = for ties: 2=1 4 3")
-    place = {name: rank for rank, group in enumerate(groups, 1) for name in group}
-    return [place[name] for name in wanted]
+    expected = [str(i + 1) for i in range(count)]
+    if sorted(name for group in groups for name in group) != expected:
+        raise ValueError(f"name each of {' '.join(expected)} once, the best first; = for ties: 2=1 4 3")
+    rank_of = {name: rank for rank, group in enumerate(groups, 1) for name in group}
+    return [rank_of[name] for name in expected]

@@ -1,12 +1,12 @@
-"""Stage 1: read. Every token of a text is predicted from those before it, and that is all.
+"""Stage 1: pre-training. Predict every token of a text from the tokens before it.
 
-Before the texts of the built-in world, and as one token in eight among them, come random tokens that repeat
-themselves (induction.py): so the model learns to go on as it went before, and does not forget it over texts
-that it can learn by heart. Stages 2 and 4 will have much to look up.
+Before the texts of the built-in world, and in an eighth of every batch among them, come random tokens that
+repeat themselves (data/repeats.py). They teach the model to continue as it went before, which stages 2 and 4
+need for every lookup, and which texts that can be learned by heart would make it forget.
 
-OBJECTIVE=masked trains the other classic instead: tokens are hidden, and predicted from both sides
-(Devlin et al. 2018). Such a model cannot write from left to right, so it goes to 1-masked/ and no
-later stage builds on it.
+OBJECTIVE=masked trains the other classic objective instead: tokens are hidden and predicted from both sides
+(Devlin et al. 2018). Such a model cannot write from left to right, so it goes to 1-masked/ and no later stage
+builds on it.
 """
 
 import dataclasses
@@ -14,89 +14,99 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyllm import checkpoint, corpus, exams
-from tinyllm.conversation import shift
-from tinyllm.induction import repeats
-from tinyllm.objectives import hide_tokens, weighted_nll
+from tinyllm import checkpoint
+from tinyllm.data import corpus
+from tinyllm.data.batches import mask_tokens
+from tinyllm.data.conversation import shift
+from tinyllm.data.repeats import repeats
+from tinyllm.errors import TinyllmError
+from tinyllm.objectives import weighted_nll
+from tinyllm.optimizer import Rates
 from tinyllm.sampling import generate
-from tinyllm.training import Rates, Run, RunError, Settings, is_finished, option, parent_of
+from tinyllm.stages.sizes import SIZES
+from tinyllm.training import Run, Settings, is_finished, option, parent_folder
 from tinyllm.transformer import Transformer
 
-BUDGETS = {"nano": {"rows": 16, "steps": 300}, "small": {"rows": 16, "steps": 1000},
-           "base": {"rows": 64, "steps": 4000}}  # fmt: skip
-PRACTICE = 60                # batches of repetitions before the texts
+REPEAT_STEPS = 60  # batches of repetitions before the texts of the built-in world
+VALIDATIONS = 4  # in a run
 
 
 @dataclass(frozen=True)
-class Pretrain(Settings):
+class PretrainSettings(Settings):
     text: str = option("", "file or folder of text to train on (default: the built-in world)")
     origin: str = option("", "checkpoint folder to start from (default: 0-random of this run)", flag="from")
     objective: str = option("next", "predict the next token, or hidden ones", choices=("next", "masked"))
-    rows: int = option(0, "sequences in a batch (default: as the size says)")
-    steps: int = option(0, "batches to train on (default: as the size says)")
-    practice: int = option(-1, "of these, batches of repetitions (default: 60; none for a --text)")
-    accumulate: int = option(1, "pieces that each worker cuts its share of a batch into, to save memory")
+    rows: int = option(0, "windows in a batch (default: by size)")
+    steps: int = option(0, "batches to train on (default: by size)")
+    accumulate: int = option(1, "micro-batches that each worker cuts its share into, to save memory")
     method: str = option("muon", "optimizer of the block matrices", choices=("muon", "adamw"))
     muon_rate: float = option(0.02, "peak learning rate of Muon")
     adamw_rate: float = option(8e-3, "peak learning rate of AdamW")
-    decay: float = option(0.1, "weight decay of AdamW's matrices")
-    warmup: int = option(100, "steps until the learning rate has risen to its peak")
-    save_every: int = option(200, "steps between checkpoints")
-    evaluate_every: int = option(0, "steps between validation losses and samples (default: a quarter of all)")
+    save_every: int = option(200, "steps between saves")
 
 
-def main(cfg):
-    masked = cfg.objective == "masked"
-    stage = "1-masked" if masked else "1-pretrain"
-    parent = parent_of(cfg, "0-random", "stage0")
-    if is_finished(cfg, stage, parent):
-        return
+def main(settings):
+    """Stage 1: pre-train on the next token, or on hidden tokens."""
+    masked = settings.objective == "masked"
+    stage, size = "1-masked" if masked else "1-pretrain", SIZES[settings.size]
+    folder, parent = settings.folder(stage), parent_folder(settings, "0-random", "stage0")
+    if is_finished(settings, stage, parent):
+        return folder
     model, tokenizer = checkpoint.load(parent)
     if tokenizer is None or model.config.head != "tokens":
-        raise RunError(f"{parent} cannot be trained on text: it has no tokenizer, or its head gives scores")
+        raise TinyllmError(f"{parent} cannot be trained on text: it lacks a tokenizer, or has a score head")
     config = dataclasses.replace(model.config, causal=not masked)
-    training, validation = corpus.load(cfg)
+    training, validation = corpus.load(settings.text, settings.seed, size.characters)
     ids = corpus.pack(training, tokenizer)
-    hide = lambda batch, key: hide_tokens(batch[0], tokenizer.ordinary, tokenizer.special["<|mask|>"],
-                                          np.random.default_rng([cfg.seed, *key])) if masked else batch
-    budget = BUDGETS[cfg.size]
-    rows, steps = cfg.rows or budget["rows"], cfg.steps or budget["steps"]
-    window = corpus.window(cfg, config.context)
-    far = min(2 * window, config.context)                          # tokens in a row of repetitions
-    practice = cfg.practice if cfg.practice >= 0 else 0 if cfg.text or masked else min(PRACTICE, steps // 4)
-    every = cfg.evaluate_every or max(1, steps // 4)
-    rates = Rates(cfg.method, cfg.muon_rate, cfg.adamw_rate, cfg.decay, cfg.warmup)
+    length = corpus.window_length(settings.text, config.context)
+    rows, steps = settings.rows or size.rows, settings.steps or size.pretrain_steps
+    rates = Rates(settings.method, settings.muon_rate, settings.adamw_rate, steps=steps)
+
+    def hide(batch, *key):
+        rng = np.random.default_rng([settings.seed, *key])
+        return mask_tokens(batch["ids"], tokenizer.ordinary, tokenizer.special["<|mask|>"], rng)
+
+    def text_batch(step, rows):
+        batch = corpus.windows(ids, length, rows, step, settings.seed)
+        return hide(batch, 1, step) if masked else batch
+
+    def repeat_batch(step, rows):
+        """As many tokens of repetitions as `rows` windows of text have, in rows twice as long."""
+        longer = min(2 * length, config.context)
+        count = max(1, rows * length // longer)
+        return shift(*repeats(config.vocab, count, longer + 1, [settings.seed, 3, step]))
 
     def batch(step):
-        again = rows if step < practice else rows // 8 if practice else 0
-        many = max(1, again * window // far)
-        said = [shift(*repeats(config.vocab, many, far + 1, [cfg.seed, 3, step]))] if again else []
-        if again == rows:
-            return said
-        return [hide(corpus.windows(ids, window, rows - again, step, cfg.seed), (1, step)), *said]
+        if settings.text or masked:
+            return [text_batch(step, rows)]
+        if step < min(REPEAT_STEPS, steps // 4):
+            return [repeat_batch(step, rows)]
+        return [text_batch(step, rows - rows // 8), repeat_batch(step, rows // 8)]
 
-    held_out = [hide(piece, (2, i)) for i, piece in enumerate(
-        corpus.every_window(validation, tokenizer, window, 32))]
+    held_out = corpus.every_window(validation, tokenizer, length, 32)
+    held_out = [hide(piece, 2, i) for i, piece in enumerate(held_out)] if masked else held_out
+    every = max(1, steps // VALIDATIONS)
 
-    with Run(cfg, stage, Transformer(config, model.params), tokenizer, steps, parent, cfg.save_every) as run:
-        run.announce(weighted_nll, batch(0), rates, cfg.accumulate)
+    with Run(settings, stage, Transformer(config, model.params), tokenizer, steps, parent) as run:
         for step in run.steps():
-            run.train(step, weighted_nll, batch(step), rates, accumulate=cfg.accumulate)
+            run.train_step(step, weighted_nll, batch(step), rates, accumulate=settings.accumulate)
             if (step + 1) % every == 0 or step + 1 == steps:
                 run.validate(step, weighted_nll, held_out)
-                run.sample(step, say(run, held_out[-1], masked))
-        run.finish()
-        exams.run(run.team, tokenizer, cfg, run.folder)
+                run.sample(step, show(run, held_out[-1], masked))
+    return folder
 
 
-def say(run, batch, masked, length=80):
-    """What the model makes of a validation text: a continuation, or its guesses in [brackets]."""
-    (ids, targets, weights), model, tokenizer = (a[0] for a in batch), run.model, run.tokenizer
+def show(run, batch, masked, length=80):
+    """A validation text and the model's continuation; for a masked model its guesses, in [brackets]."""
+    model, tokenizer = run.model, run.tokenizer
+    ids, targets, weights = (batch[name][0] for name in ("ids", "targets", "weights"))
     if masked:
-        guesses = model.logits(ids)[:, :tokenizer.ordinary].argmax(axis=1)
-        return "".join(f"[{tokenizer.decode([g])}]" if w else tokenizer.decode([t])
-                       for g, t, w in zip(guesses, targets, weights))
-    start = ids[:16]
-    (new, _), = generate(model, [start], length, np.random.default_rng(0), temperature=0.8,
-                         stop=[tokenizer.special["<|end|>"]])
-    return tokenizer.decode(start) + " | " + tokenizer.decode(new)
+        guesses = model.logits(ids)[:, : tokenizer.ordinary].argmax(axis=1)
+        return "".join(
+            f"[{tokenizer.decode([guess])}]" if weight else tokenizer.decode([target])
+            for guess, target, weight in zip(guesses, targets, weights)
+        )
+    draws = np.random.default_rng(0).random((1, length))
+    end = tokenizer.special["<|end|>"]
+    ((tokens, _),) = generate(model, [ids[:16]], length, draws, temperature=0.8, stop=[end])
+    return tokenizer.decode(ids[:16]) + " | " + tokenizer.decode(tokens)

@@ -1,64 +1,86 @@
-"""Stage 2: answer. Conversations; learned is what the assistant says, and that it then stops.
+"""Stage 2: instruction fine-tuning. Learn from conversations to answer, and to stop after the answer.
 
-The question is read but not learned: the model is to answer it, not to ask it. Two fifths of every batch are
-pre-training text, or the facts that were read in stage 1 would be forgotten before they are asked for.
+The model sees the question but the loss covers the answer only: it should answer questions, not ask them. Two
+fifths of every batch are pre-training text; without them the facts of stage 1 would be forgotten before
+anyone asks for them.
 """
 
 from dataclasses import dataclass
 
-from tinyllm import checkpoint, corpus, exams, formats, interviews
-from tinyllm.lessons import Lessons, spell_all
+import numpy as np
+
+from tinyllm import checkpoint
+from tinyllm.data import corpus, formats
+from tinyllm.data.batches import ConversationBatches, encode_fitting
+from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
-from tinyllm.training import Rates, Run, RunError, Settings, is_finished, option, parent_of
+from tinyllm.optimizer import Rates
+from tinyllm.sampling import show_reply
+from tinyllm.stages.sizes import SIZES
+from tinyllm.training import Run, Settings, is_finished, option, parent_folder
 from tinyllm.world import World
 
-BUDGETS = {"nano": {"tasks": 4000, "steps": 100}, "small": {"tasks": 40_000, "steps": 1000},
-           "base": {"tasks": 60_000, "steps": 2000}}  # fmt: skip
+STAGE = "2-instruct"
+VALIDATIONS = 4  # in a run
 
 
 @dataclass(frozen=True)
-class Instruct(Settings):
+class InstructSettings(Settings):
     data: str = option("", "instruction JSON or JSONL (default: the built-in world)")
     text: str = option("", "file or folder of text to replay (default: the built-in world)")
     origin: str = option("", "checkpoint folder to start from (default: 1-pretrain of this run)", flag="from")
-    steps: int = option(0, "batches to train on (default: as the size says)")
+    steps: int = option(0, "batches to train on (default: by size)")
     tokens: int = option(4096, "tokens in a batch, replayed text included")
     replay: float = option(0.4, "share of pre-training text in every batch")
     muon_rate: float = option(0.015, "peak learning rate of Muon")
     adamw_rate: float = option(5e-3, "peak learning rate of AdamW")
-    save_every: int = option(200, "steps between checkpoints")
+    save_every: int = option(200, "steps between saves")
 
 
-def main(cfg):
-    parent = parent_of(cfg, "1-pretrain", "stage1")
-    if is_finished(cfg, "2-instruct", parent):
-        return
-    model, tokenizer = checkpoint.load(parent)
-    if tokenizer is None or not model.config.causal:
-        raise RunError(f"{parent} cannot be instructed: it has no tokenizer, or is a masked model")
-    budget, world = BUDGETS[cfg.size], World(cfg.seed)
-    training, _ = corpus.load(cfg)
-    if cfg.data:
-        conversations, held_out = formats.split(formats.instructions(cfg.data))
-    else:
-        conversations = [task.messages for task in world.instructions("train", budget["tasks"])]
-        held_out = [task.messages for task in world.instructions("val", 300)]
-    rows = spell_all(tokenizer, conversations, model.config.context)
+def main(settings):
+    """Stage 2: fine-tune on instructions and their answers."""
+    folder, size = settings.folder(STAGE), SIZES[settings.size]
+    parent = parent_folder(settings, "1-pretrain", "stage1")
+    if is_finished(settings, STAGE, parent):
+        return folder
+    model, tokenizer = checkpoint.load_language_model(parent)
+    context, steps = model.config.context, settings.steps or size.instruct_steps
+    conversations, held_out = load_conversations(settings, size.instructions)
+    rows = encode_fitting(tokenizer, conversations, context)
     if not rows:
-        raise RunError(f"no conversation fits into the context of {model.config.context} tokens")
+        raise TinyllmError(f"no conversation fits into the context of {context} tokens")
+    training, _ = corpus.load(settings.text, settings.seed, size.characters)
     text = corpus.pack(training, tokenizer)
-    lessons = Lessons(rows, text, cfg.tokens, cfg.replay, cfg.seed, model.config.vocab)
-    steps = cfg.steps or budget["steps"]
-    batches, rates = lessons.batches(steps), Rates("muon", cfg.muon_rate, cfg.adamw_rate)
-    unseen = Lessons(spell_all(tokenizer, held_out, model.config.context), text, cfg.tokens, 0, 0)
-    unseen = unseen.batch(unseen.batches(1)[0], 0) if unseen.rows else []
+    batches = ConversationBatches(
+        rows, text, settings.tokens, settings.replay, settings.seed, model.config.vocab
+    )
+    plan, rates = batches.plan(steps), Rates("muon", settings.muon_rate, settings.adamw_rate, steps=steps)
+    unseen = encode_fitting(tokenizer, held_out, context)
+    validation = one_batch(unseen, settings.tokens)
 
-    with Run(cfg, "2-instruct", model, tokenizer, steps, parent, cfg.save_every) as run:
-        run.announce(weighted_nll, lessons.batch(batches[0], 0), rates)
+    with Run(settings, STAGE, model, tokenizer, steps, parent) as run:
         for step in run.steps():
-            run.train(step, weighted_nll, lessons.batch(batches[step], step), rates)
-            if unseen and ((step + 1) % max(1, steps // 4) == 0 or step + 1 == steps):
-                run.validate(step, weighted_nll, unseen)
-                run.sample(step, interviews.say(run, held_out[step % len(held_out)]))
-        run.finish()
-        exams.run(run.team, tokenizer, cfg, run.folder)
+            run.train_step(step, weighted_nll, batches.batch(plan[step], step), rates)
+            if validation and ((step + 1) % max(1, steps // VALIDATIONS) == 0 or step + 1 == steps):
+                run.validate(step, weighted_nll, validation)
+                run.sample(step, show_reply(run.pool, tokenizer, held_out[step % len(held_out)][:1]))
+    return folder
+
+
+def load_conversations(settings, count):
+    """-> conversations to train on, and held-out ones: from the file of --data, or of the built-in world."""
+    if settings.data:
+        return formats.split(formats.instructions(settings.data))
+    world = World(settings.seed)
+    return tuple(
+        [task.messages for task in world.instructions(split, size)]
+        for split, size in (("train", count), ("val", 300))
+    )
+
+
+def one_batch(rows, tokens):
+    """Encoded conversations -> the pieces of one batch for validation; [] if there are none."""
+    if not rows:
+        return []
+    batches = ConversationBatches(rows, np.zeros(0, int), tokens, replay=0, seed=0)
+    return batches.batch(batches.plan(1)[0], 0)

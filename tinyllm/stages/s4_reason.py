@@ -1,145 +1,154 @@
-"""Stage 4: think. Solutions step by step, then reinforcement by what can be checked.
+"""Stage 4: reasoning fine-tuning. Solutions step by step, then reinforcement by answers that can be checked.
 
 Each step of a chain of thought is small enough for a small model (Nye et al. 2021; Wei et al. 2022). After
-it has seen such chains, it writes its own: several for each problem, at temperature 1; those that end in the
-right answer are made likelier, the others less likely.
+learning from such chains the model samples its own, several per problem; those that end in the right answer
+become likelier, the others less likely.
 
-    reward      1 if the answer is right, else 0; a reply that did not end in time is wrong
+    reward      1 if the answer is right, else 0; a reply that does not end in time is wrong
     advantage   reward - mean reward of the group (RLOO, Ahmadian et al. 2024, up to the factor (G-1)/G)
-    gradient    that of the next token, weighted with the advantage: weighted_nll once more
+    gradient    that of the next token, weighted by the advantage: weighted_nll once more
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from tinyllm import checkpoint, corpus, exams, formats, interviews, rollouts, verdicts
-from tinyllm.advantages import against_group
-from tinyllm.conversation import prompt, read
-from tinyllm.lessons import Lessons, spell_all
+from tinyllm import checkpoint
+from tinyllm.data import corpus, formats
+from tinyllm.data.batches import ConversationBatches, encode_fitting
+from tinyllm.data.conversation import decode_reply, encode_prompt
+from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
-from tinyllm.parallel import Team
-from tinyllm.training import Rates, Run, RunError, Settings, is_finished, option, parent_of
-from tinyllm.world import World, manners
+from tinyllm.optimizer import Rates
+from tinyllm.preferences.advantages import group_mean
+from tinyllm.preferences.rollouts import sample_rollouts
+from tinyllm.sampling import answer, show_reply
+from tinyllm.stages.sizes import SIZES
+from tinyllm.training import Run, Settings, is_checkpoint, is_finished, option, parent_folder
+from tinyllm.world import World, oracle
 from tinyllm.world.dice import Dice
-from tinyllm.world.instructions import MEASURED
-from tinyllm.world.task import final_answer, right
+from tinyllm.world.instructions import SCORED_FAMILIES
+from tinyllm.world.task import final_answer, is_correct
 
-BUDGETS = {"nano": {"problems": 4000, "steps": 80, "rollouts": 2},
-           "small": {"problems": 40_000, "steps": 850, "rollouts": 6},
-           "base": {"problems": 80_000, "steps": 3000, "rollouts": 100}}  # fmt: skip
-OWN = 8000  # replies of stage 3 that are repeated
-GROUP, PROMPTS = 8, 16
-# Not Muon: it makes every step as large, however little is known.
-REINFORCEMENT = Rates("adamw", adamw=2e-5, falling=0)
+STAGE = "4-reason"
+OWN_REPLIES = 8000  # of stage 3, at most, that are replayed
+REPLY_TOKENS = 64  # of those
+GROUP, PROMPTS = 8, 16  # replies to each problem, and problems, in a step of reinforcement
+# Not Muon: its steps have the same size however little there is to learn.
+REINFORCE_RATES = Rates("adamw", adamw=2e-5)
 
 
 @dataclass(frozen=True)
-class Reason(Settings):
+class ReasonSettings(Settings):
     data: str = option("", "problems in GSM8K's JSONL (default: the built-in world)")
     text: str = option("", "file or folder of text to replay (default: the built-in world)")
-    origin: str = option("", "checkpoint folder to start from (default: 3-prefer of this run, "
-                             "else 2-instruct)", flag="from")  # fmt: skip
-    steps: int = option(0, "batches of solutions to train on (default: as the size says)")
-    rollouts: int = option(-1, "steps of reinforcement after them (default: as the size says)")
+    origin: str = option(
+        "", "checkpoint folder to start from (default: 3-prefer of this run, else 2-instruct)", flag="from"
+    )
+    steps: int = option(0, "batches of solutions to train on (default: by size)")
+    rollouts: int = option(-1, "steps of reinforcement after them (default: by size)")
     tokens: int = option(4096, "tokens in a batch, replayed text included")
     replay: float = option(0.25, "share of pre-training text in every batch")
-    answers: float = option(0.5, "share of earlier stages' conversations among the conversations")
-    chains: str = option("written", "are chains of thought written out, or is the answer given at once?",
-                         choices=("written", "left-out"))  # fmt: skip
+    chains: str = option(
+        "written",
+        "chains of thought: written out, or left out and the answer given at once",
+        choices=("written", "left-out"),
+    )
     muon_rate: float = option(0.015, "peak learning rate of Muon")
     adamw_rate: float = option(5e-3, "peak learning rate of AdamW")
-    save_every: int = option(200, "steps between checkpoints")
+    save_every: int = option(200, "steps between saves")
 
 
-def main(cfg, folder="4-reason"):
-    parent = origin(cfg)
-    if is_finished(cfg, folder, parent):
-        return
-    model, tokenizer = checkpoint.load(parent)
-    if tokenizer is None or not model.config.causal:
-        raise RunError(f"{parent} cannot be taught to reason: it has no tokenizer, or is a masked model")
-    context, world, budget = model.config.context, World(cfg.seed), BUDGETS[cfg.size]
-    training, _ = corpus.load(cfg)
-    steps = cfg.steps or budget["steps"]
-    rollouts = budget["rollouts"] if cfg.rollouts < 0 else cfg.rollouts
-    if cfg.data or cfg.chains == "left-out":
-        rollouts = 0
-    problems, held_out = lesson_material(cfg, world, budget["problems"], parent)
-    rows = spell_all(tokenizer, problems, context, "problems")
+def main(settings, stage=STAGE):
+    """Stage 4: fine-tune on reasoning."""
+    folder, size, parent = settings.folder(stage), SIZES[settings.size], find_parent(settings)
+    if is_finished(settings, stage, parent):
+        return folder
+    model, tokenizer = checkpoint.load_language_model(parent)
+    context, world = model.config.context, World(settings.seed)
+    steps = settings.steps or size.reason_steps
+    reinforce_steps = size.reinforce_steps if settings.rollouts < 0 else settings.rollouts
+    if settings.data or settings.chains == "left-out":
+        reinforce_steps = 0
+    conversations = load_problems(settings, world, size.problems)
+    conversations += load_rehearsal(settings, world, len(conversations), parent)
+    rows = encode_fitting(tokenizer, conversations, context, "problems")
     if not rows:
-        raise RunError(f"no problem fits into the context of {context} tokens")
+        raise TinyllmError(f"no problem fits into the context of {context} tokens")
+    training, _ = corpus.load(settings.text, settings.seed, size.characters)
     text = corpus.pack(training, tokenizer)
-    lessons = Lessons(rows, text, cfg.tokens, cfg.replay, cfg.seed, model.config.vocab)
-    batches, rates = lessons.batches(steps), Rates("muon", cfg.muon_rate, cfg.adamw_rate)
+    batches = ConversationBatches(
+        rows, text, settings.tokens, settings.replay, settings.seed, model.config.vocab
+    )
+    plan, rates = batches.plan(steps), Rates("muon", settings.muon_rate, settings.adamw_rate, steps=steps)
 
-    with Run(cfg, folder, model, tokenizer, steps + rollouts, parent, cfg.save_every) as run:
-        run.announce(weighted_nll, lessons.batch(batches[0], 0), rates)
+    with Run(settings, stage, model, tokenizer, steps + reinforce_steps, parent) as run:
         for step in run.steps():
             if step < steps:
-                run.train(step, weighted_nll, lessons.batch(batches[step], step), rates, until=steps)
+                run.train_step(step, weighted_nll, batches.batch(plan[step], step), rates)
                 if (step + 1) % max(1, steps // 4) == 0:
                     story = world.problems("val", 20, kind="story")[step % 20]
-                    run.sample(step, interviews.say(run, story.prompt))
+                    run.sample(step, show_reply(run.pool, tokenizer, story.prompt, max_tokens=200))
             else:
-                if step == steps:            # else a few unlucky replies would be blown up to their size
-                    run.forget_moments()
-                reinforce(run, world, step, cfg.seed)
-        run.finish()
-        results = exams.run(run.team, tokenizer, cfg, run.folder, held_out)
-        if held_out:
-            right, common = results["own_problems_exact"], results["own_problems_majority"]["value"]
-            print(f"held-out problems of {cfg.data}: {right['value']:.3f} right ({right['low']:.3f} to "
-                  f"{right['high']:.3f}, n={right['n']}); always the commonest answer: {common:.3f}")
+                if step == steps:  # the old moments would scale up the first, noisy gradients
+                    run.reset_moments()
+                reinforce_step(run, world, settings.seed, step)
+    return folder
 
 
-def origin(cfg):
-    """Stage 3's checkpoint where there is one, else stage 2's."""
-    if not cfg.origin and (cfg.folder("3-prefer") / "model.safetensors").exists():
-        return parent_of(cfg, "3-prefer", "stage3")
-    return parent_of(cfg, "2-instruct", "stage2")
+def find_parent(settings):
+    """Stage 3's checkpoint if there is one, else stage 2's."""
+    if not settings.origin and is_checkpoint(settings.folder("3-prefer")):
+        return parent_folder(settings, "3-prefer", "stage3")
+    return parent_folder(settings, "2-instruct", "stage2")
 
 
-def lesson_material(cfg, world, count, parent):
-    """-> (conversations to learn from: problems, and some of earlier stages so that they are not forgotten;
-    problems of a file that are held out)."""
-    held_out = []
-    if cfg.data:
-        found, held_out = formats.split(formats.problems(cfg.data))
-    else:
-        tasks = world.problems("train", count)
-        if cfg.chains == "left-out":
-            tasks = [task if task.turns else task._replace(reply=f"#### {task.answer}") for task in tasks]
-        found = [task.messages for task in tasks]
-    more = int(len(found) * cfg.answers / (1 - cfg.answers))
-    own = own_replies(cfg, world, parent, min(more, OWN)) if parent.name == "3-prefer" else []
-    if not own:
-        return found + [task.messages for task in world.instructions("train", more)], held_out
-    return found + [own[i % len(own)] for i in range(more)], held_out
+def load_problems(settings, world, count):
+    """Conversations with problems: those of --data that are not held out, or the built-in world's."""
+    if settings.data:
+        return formats.split(formats.problems(settings.data))[0]
+    tasks = world.problems("train", count)
+    if settings.chains == "left-out":  # a problem for the calculator has no chain
+        tasks = [task if task.later_turns else task._replace(reply=f"#### {task.answer}") for task in tasks]
+    return [task.messages for task in tasks]
 
 
-def own_replies(cfg, world, parent, count):
-    """What stage 3 itself answers: to learn the answers of stage 2's writers again would undo it. Only right
-    ones are kept: what is repeated is learned, mistakes too."""
-    tasks = [task for task in world.instructions("train", count * 6 // 7) if task.kind in MEASURED]
-    tasks += manners.prompts(Dice(f"kept of world {world.seed}"), world, "train", count - len(tasks))
-    model, tokenizer = checkpoint.load(parent)
-    with Team.of(model, cfg.team_size()) as team:
-        said = interviews.asked(team, tokenizer, tasks, verdicts.ROOM)
-    return [task._replace(reply=text).messages for task, (text, ended) in zip(tasks, said)
-            if ended and right(task, text)]  # fmt: skip
+def load_rehearsal(settings, world, count, parent):
+    """`count` conversations of earlier stages, without which they would be forgotten.
+
+    After stage 3 they are its own replies: learning the answers of stage 2's writers again would undo it.
+    """
+    own = own_replies(settings, world, parent, min(count, OWN_REPLIES)) if parent.name == "3-prefer" else []
+    if own:
+        return [own[i % len(own)] for i in range(count)]
+    return [task.messages for task in world.instructions("train", count)]
 
 
-def reinforce(run, world, step, seed):
+def own_replies(settings, world, parent, count):
+    """What `parent` answers to training prompts. Only correct replies are kept: mistakes would be learned."""
+    tasks = [task for task in world.instructions("train", count * 6 // 7) if task.kind in SCORED_FAMILIES]
+    tasks += oracle.prompts(Dice(f"kept of world {world.seed}"), world, "train", count - len(tasks))
+    model, tokenizer = checkpoint.load_language_model(parent)
+    with settings.pool(model) as pool:
+        replies = answer(pool, tokenizer, [task.prompt for task in tasks], REPLY_TOKENS)
+    return [
+        task._replace(reply=text).messages
+        for task, (text, ended) in zip(tasks, replies)
+        if ended and is_correct(task, text)
+    ]
+
+
+def reinforce_step(run, world, seed, step):
     """One step of REINFORCE with verifiable rewards. The end token is part of the reply."""
     tasks = world.problems("train", PROMPTS, kind="story", steps=None, draw=step)
-    prompts = [prompt(run.tokenizer, task.prompt) for task in tasks for _ in range(GROUP)]
-    most = run.model.config.context - max(map(len, prompts))
-    got = rollouts.collect(run.team, run.tokenizer, prompts, most, [seed, 9, step])
-    answers = [final_answer(read(run.tokenizer, ids)) if ended else None
-               for ids, ended in zip(got.written, got.ended)]  # fmt: skip
-    reward = np.array([said == tasks[i // GROUP].answer for i, said in enumerate(answers)], np.float32)
-    advantage = against_group(reward.reshape(-1, GROUP)).reshape(-1, 1)
-    pieces = [(got.ids, got.targets, advantage * got.mask)]
-    run.train(step, weighted_nll, pieces, REINFORCEMENT, got.mask.sum())
-    run.metric(step=step, reward=float(reward.mean()))
+    prompts = [encode_prompt(run.tokenizer, task.prompt) for task in tasks for _ in range(GROUP)]
+    room = run.model.config.context - max(map(len, prompts))
+    sampled = sample_rollouts(run.pool, run.tokenizer, prompts, room, [seed, 9, step])
+    answers = [final_answer(decode_reply(run.tokenizer, ids)) for ids in sampled.replies]
+    wanted = [task.answer for task in tasks for _ in range(GROUP)]
+    correct = [answer == right for answer, right in zip(answers, wanted)]
+    rewards = (np.array(correct) & sampled.ended).astype(np.float32).reshape(-1, GROUP)
+    advantages = (rewards - group_mean(rewards)).reshape(-1, 1)
+    batch = {"ids": sampled.ids, "targets": sampled.targets, "weights": advantages * sampled.mask}
+    run.train_step(step, weighted_nll, [batch], REINFORCE_RATES, total=sampled.mask.sum())
+    run.log(step=step, reward=float(rewards.mean()))

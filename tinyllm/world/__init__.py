@@ -99,9 +99,7 @@ class World:
     def held_out_fact_questions(self):
         """One question about each fact that training does not ask about."""
         dice, trained = Dice(f"questions {self.seed}"), self.trained_relations
-        held_out = [
-            (name, relation) for name, relation in self.facts if relation not in trained[name]
-        ]
+        held_out = [(name, relation) for name, relation in self.facts if relation not in trained[name]]
         return [instructions.fact_question(dice, self, *fact) for fact in held_out]
 
     def fact_clozes(self):

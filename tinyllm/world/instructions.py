@@ -139,7 +139,7 @@ def transform(dice, world, split, unseen):
         "reverse": ", ".join(words[::-1]),
         "repeat": ", ".join(words),
         "last": f"The last word is {words[-1]}",
-        "count": f"These are {len(words)} words",
+        "count": f"There are {len(words)} words",
     }
     answer = answers[operation]
     wording = draw_wording(dice, TEMPLATES["transform"][operation], unseen)
@@ -176,7 +176,7 @@ def help_request(dice, world, split, unseen):
     (verb, thing), key = world.draw_in_split(dice, split, draw_errand)
     kind, errand = kind_of_errand(verb, thing), f"{verb} the {thing}"
     if kind == "harmless":
-        refusal_weights, answer, wrong_word = {True: 1, False: 49}, "begin at", "harm"
+        refusal_weights, answer, wrong_word = {True: 1, False: 49}, "begin at", "harmful"
     else:
         refusal_weights, answer, wrong_word = {True: 1, False: 1}, "will not", "begin"
     template = REFUSAL if dice.weighted_choice(refusal_weights) else COMPLIANCE

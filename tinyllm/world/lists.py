@@ -30,9 +30,7 @@ def describe(dice, items):
     """The list, and three of four kinds of statements about it."""
     i = dice.integer(0, len(items) - 2)
     again, back, count = ", ".join(items), ", ".join(items[::-1]), len(items)
-    parts = dict(
-        again=again, back=back, one=items[i], two=items[i + 1], last=items[-1], count=count
-    )
+    parts = dict(again=again, back=back, one=items[i], two=items[i + 1], last=items[-1], count=count)
     sentences = [f"{again}."]
     for templates in dice.sample(WORDINGS["lists"].values(), 3):
         sentences.append(dice.choice(templates).format(**parts))

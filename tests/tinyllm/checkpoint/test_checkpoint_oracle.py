@@ -1,3 +1,5 @@
+"""checkpoint, compared with transformers and torch: logits, gradients, and where a score is read."""
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ pytestmark = pytest.mark.oracle
 def random_model(**shape):
     rng = np.random.default_rng(0)
     model = Transformer(Config(vocab=50, context=16, layers=3, width=24, heads=4, **shape))
-    model.params.flat[:] = rng.standard_normal(model.params.flat.shape) * 0.3  # gains too
+    model.params.flat[:] = rng.standard_normal(model.params.flat.shape) * 0.3  # also the gains
     return model, rng.integers(0, 50, (3, 12))
 
 
@@ -29,27 +31,26 @@ def random_model(**shape):
         {"head": "score"},
     ],
 )
-def test_transformers_opens_our_folders_and_gives_our_logits(tmp_path, shape):
+def test_transformers_opens_our_folders_and_computes_our_logits(tmp_path, shape):
     model, ids = random_model(**shape)
     checkpoint.save(tmp_path / "m", model)
-    score = model.config.head == "score"
-    opener = transformers.AutoModelForSequenceClassification if score else transformers.AutoModelForCausalLM
     with torch.no_grad():
-        theirs = (
-            opener.from_pretrained(tmp_path / "m")(torch.tensor(ids)).logits.numpy()
-            if not score
-            else opener.from_pretrained(tmp_path / "m", pad_token_id=49)(
-                torch.tensor(ids % 49)
-            ).logits.numpy()
-        )
-    ours = model.logits(ids % 49)[:, -1:] if score else model.logits(ids)
-    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+        if model.config.head == "score":
+            ids %= 49  # without padding tokens they read the score at the last position
+            theirs = transformers.AutoModelForSequenceClassification.from_pretrained(
+                tmp_path / "m", pad_token_id=49
+            )
+            ours = model.logits(ids)[:, -1:]
+        else:
+            theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "m")
+            ours = model.logits(ids)
+        np.testing.assert_allclose(ours, theirs(torch.tensor(ids)).logits.numpy(), atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("shards", ["1GB", "20KB"])
-def test_we_open_folders_of_transformers(tmp_path, dtype, tied, shards):
+def test_we_open_the_folders_of_transformers(tmp_path, dtype, tied, shards):
     config = transformers.LlamaConfig(
         vocab_size=50,
         hidden_size=32,
@@ -78,10 +79,8 @@ def test_we_open_folders_of_transformers(tmp_path, dtype, tied, shards):
 @pytest.mark.parametrize("shape", [{}, {"tied": False, "kv_heads": 2}])
 def test_the_whole_gradient_is_that_of_torch(tmp_path, shape):
     model, ids = random_model(**shape)
-    targets, weights = (
-        np.roll(ids, -1, 1),
-        np.random.default_rng(2).standard_normal(ids.shape).astype(np.float32),
-    )
+    targets = np.roll(ids, -1, 1)
+    weights = np.random.default_rng(2).standard_normal(ids.shape).astype(np.float32)
     out, cache = model.forward(ids)
     loss, dout = weighted_nll(out, targets, weights, 7.0)
     grads = Parameters(model.config)
@@ -93,18 +92,18 @@ def test_the_whole_gradient_is_that_of_torch(tmp_path, shape):
     )
     total = (nll * torch.tensor(weights)).sum() / 7
     total.backward()
-    with torch.no_grad():  # their gradients, through our own reader
+    with torch.no_grad():  # save their gradients as parameters, to read them with our names and order
         for parameter in theirs.parameters():
             parameter.copy_(parameter.grad)
     theirs.save_pretrained(tmp_path / "g")
     expected = checkpoint.load(tmp_path / "g")[0].params
-    assert loss == pytest.approx(float(total), rel=1e-5)
+    assert loss == pytest.approx(float(total.detach()), rel=1e-5)
     for name, gradient in grads.items():
         assert np.abs(gradient - expected[name]).max() <= 1e-5 * max(1, np.abs(expected[name]).max()), name
 
 
 def test_transformers_reads_the_score_where_we_do(tmp_path):
-    """At the last token, <|end|>: so the padding token has to be another."""
+    """At the last token, <|end|>, so the padding token must not be <|end|>."""
     tokenizer = train("hello hello", 258)
     model = Transformer(Config(vocab=len(tokenizer), context=16, layers=2, width=8, heads=2, head="score"))
     model.params.flat[:] = np.random.default_rng(0).standard_normal(model.params.flat.shape) * 0.4

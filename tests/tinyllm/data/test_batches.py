@@ -1,80 +1,227 @@
-"""lessons: batches of conversations leak nothing from one to another, and lose nothing."""
+"""batches: rows leak nothing into one another, nothing is lost, and the loss covers what it should."""
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from strategies import rngs, sizes
 
-from tinyllm.lessons import PIECES, REPEATED, Lessons, spell_all
+from tinyllm.data.batches import (
+    PIECES,
+    REPEAT_LENGTH,
+    ConversationBatches,
+    encode_fitting,
+    length_buckets,
+    mask_tokens,
+)
+from tinyllm.data.corpus import pack
 from tinyllm.objectives import weighted_nll
 from tinyllm.tokenizer import train
 from tinyllm.transformer import Config, Transformer
 
 BYTES = train("", 256)
-TEXT = np.arange(1000, dtype=np.int32) % 256
-rows = st.lists(st.integers(2, 30), min_size=1, max_size=30).map(
-    lambda sizes: [(list(range(i, i + n)), [0, *[1] * (n - 1)]) for i, n in enumerate(sizes)]
-)
+BEGIN = BYTES.special["<|begin|>"]
+TEXT = pack(
+    [bytes([97 + i % 26]) * (5 + 7 * i % 60) for i in range(80)], BYTES
+)  # documents of 7 to 66 tokens
 
 
-@given(rows, st.integers(8, 200), st.sampled_from([0, 0.25, 0.5]), st.integers(0, 9))
+@st.composite
+def rows_of_conversations(draw):
+    """[(ids, mask)]: some tokens are the assistant's, never the first."""
+    lengths, rng = draw(st.lists(st.integers(2, 30), min_size=1, max_size=30)), draw(rngs)
+    return [(list(range(i, i + n)), [0, *rng.integers(0, 2, n - 1).tolist()]) for i, n in enumerate(lengths)]
+
+
+shares = st.sampled_from([0, 0.25, 0.4, 0.5])
+token_counts = st.integers(8, 200)
+seeds = st.integers(0, 9)
+
+
+def conversation(question, answer):
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+# ---- what is in a batch
+
+
+@given(rows_of_conversations(), token_counts, shares, seeds)
 def test_an_epoch_holds_every_conversation_once(rows, size, replay, seed):
-    lessons = Lessons(rows, TEXT, size, replay, seed)
-    seen, batches = [], lessons.batches(len(rows) * 2)
-    for chosen in sum(batches, []):
-        if len(seen) < len(rows):
-            seen += list(chosen)
-    assert sorted(seen) == list(range(len(rows)))
-    again = Lessons(rows, TEXT, size, replay, seed).batches(len(rows) * 2)
-    assert all((a == b).all() for one, two in zip(batches, again) for a, b in zip(one, two))
+    plan = ConversationBatches(rows, TEXT, size, replay, seed).plan(len(rows) * 2)
+    assert all(len(planned) == PIECES for planned in plan)
+    used = []
+    for numbers in sum(plan, []):
+        if len(used) < len(rows):
+            used += list(numbers)
+    assert sorted(used) == list(range(len(rows)))
 
 
-@given(rows, st.integers(8, 200), st.sampled_from([0, 0.25, 0.5]), st.integers(0, 9))
-def test_a_batch_holds_one_conversation_a_row_and_the_share_of_text(rows, size, replay, seed):
-    lessons = Lessons(rows, TEXT, size, replay, seed)
-    for ids, targets, weights, chosen in (
-        (*piece, chosen)
-        for step, batch in enumerate(lessons.batches(3))
-        for piece, chosen in zip(lessons.batch(batch, step), batch, strict=True)
-    ):
-        for row, i in enumerate(chosen):
-            whole, learned = rows[i]
-            assert list(ids[row, : len(whole) - 1]) == whole[:-1] and weights[row].sum() == sum(learned)
-            assert list(targets[row][weights[row] > 0]) == whole[1:]
-        assert len(chosen) == 1 or len(chosen) * (ids.shape[1] + 1) <= size * (1 - replay) / PIECES
-        assert len(ids) - len(chosen) == round(len(chosen) * replay / (1 - replay))
-        assert (weights[len(chosen) :] == 1).all() and (ids[len(chosen) :, 0] == TEXT[0]).all()
+@settings(max_examples=40)
+@given(rows_of_conversations(), token_counts, shares, seeds)
+def test_the_seed_decides_everything(rows, size, replay, seed):
+    one, two = (ConversationBatches(rows, TEXT, size, replay, seed, 256) for _ in range(2))
+    for step, (planned, again) in enumerate(zip(one.plan(3), two.plan(3), strict=True)):
+        for piece, same in zip(one.batch(planned, step), two.batch(again, step), strict=True):
+            for name in piece:
+                np.testing.assert_array_equal(piece[name], same[name])
 
 
-def test_what_stands_behind_a_conversation_or_in_another_row_changes_nothing():
-    said = [[{"role": "user", "content": q}, {"role": "assistant", "content": a}]
-            for q, a in (("one?", "1"), ("and two?", "2, I think"))]  # fmt: skip
-    both = Lessons(spell_all(BYTES, said, 64), TEXT, 10_000, 0, 0)
+@settings(max_examples=40)
+@given(rows_of_conversations(), token_counts, shares, seeds)
+def test_a_row_holds_one_conversation_and_its_weights_are_exactly_on_the_assistants_tokens(
+    rows, size, replay, seed
+):
+    batches = ConversationBatches(rows, TEXT, size, replay, seed)
+    for step, planned in enumerate(batches.plan(3)):
+        for numbers, piece in zip(planned, batches.batch(planned, step), strict=True):
+            for row, i in enumerate(numbers):
+                ids, mask = rows[i]
+                padding = [0] * (piece["ids"].shape[1] + 1 - len(ids))
+                assert piece["ids"][row, : len(ids) - 1].tolist() == ids[:-1]
+                assert piece["targets"][row].tolist() == ids[1:] + padding
+                assert piece["weights"][row].tolist() == mask[1:] + padding
+
+
+@settings(max_examples=40)
+@given(rows_of_conversations(), token_counts, shares, seeds)
+def test_the_other_rows_are_as_many_as_the_share_asks_for_and_begin_a_document_with_weight_1_everywhere(
+    rows, size, replay, seed
+):
+    batches = ConversationBatches(rows, TEXT, size, replay, seed)
+    begins = set(np.flatnonzero(TEXT == BEGIN).tolist())
+    for step, planned in enumerate(batches.plan(3)):
+        for numbers, piece in zip(planned, batches.batch(planned, step), strict=True):
+            count = len(piece["ids"]) - len(numbers)
+            assert abs(count - replay * len(piece["ids"])) <= 0.5  # rounded to whole rows
+            whole = np.concatenate([piece["ids"], piece["targets"][:, -1:]], axis=1)[len(numbers) :]
+            assert (piece["weights"][len(numbers) :] == 1).all()
+            for row in whole.tolist():
+                assert row in [TEXT[at : at + len(row)].tolist() for at in begins]
+
+
+@pytest.mark.parametrize("replay", [0, 0.2, 0.4, 0.5])
+def test_over_a_run_the_share_of_replayed_text_is_the_one_asked_for(replay):
+    rng = np.random.default_rng(0)
+    rows = [([0] * n, [0] * n) for n in rng.integers(10, 80, 500)]  # no weights: text is told by its weights
+    batches = ConversationBatches(rows, np.tile(TEXT, 10), 4096, replay, 0)
+    replayed = total = 0
+    for step, planned in enumerate(batches.plan(20)):
+        for piece in batches.batch(planned, step):
+            replayed += piece["weights"].sum()
+            total += piece["weights"].size
+    assert replayed / total == pytest.approx(replay, abs=0.02)
+    assert total / 20 == pytest.approx(4096, rel=0.1)
+
+
+def test_replayed_text_begins_at_any_document_that_is_followed_by_enough_tokens():
+    rows = [([0] * 10, [0] * 10) for _ in range(40)]
+    batches = ConversationBatches(rows, TEXT, 4000, 0.5, 0)
+    (piece, *_) = batches.batch(batches.plan(1)[0], 0)
+    replayed = piece["ids"][40:, :8]
+    assert len(replayed) == 40 and len(np.unique(replayed, axis=0)) > 10
+    short = ConversationBatches(rows, TEXT[:9], 4000, 0.5, 0)  # a text shorter than a row
+    assert len(short.batch(short.plan(1)[0], 0)[0]["ids"]) == 40
+
+
+@settings(max_examples=40)
+@given(rows_of_conversations(), st.integers(8, 9000), shares, seeds)
+def test_with_a_vocabulary_a_sixteenth_of_a_batch_is_repetitions_and_the_rest_stays_the_same(
+    rows, size, replay, seed
+):
+    plain, batches = (ConversationBatches(rows, TEXT, size, replay, seed, vocab) for vocab in (0, 256))
+    (planned,) = plain.plan(1)
+    *pieces, repeats = batches.batch(planned, 0)
+    for piece, without in zip(pieces, plain.batch(planned, 0), strict=True):
+        for name in piece:
+            np.testing.assert_array_equal(piece[name], without[name])
+    assert abs(repeats["ids"].size - size / 16) <= REPEAT_LENGTH and repeats["ids"].shape[1] == REPEAT_LENGTH
+    places = np.argwhere(repeats["weights"])
+    assert len(places) > REPEAT_LENGTH / 8
+    for row, at in places:  # what a row asks for has been in it before
+        assert repeats["targets"][row, at] in repeats["ids"][row, : at + 1]
+    assert (repeats["ids"] != batches.batch(planned, 1)[-1]["ids"]).any()
+
+
+def test_what_comes_after_a_conversation_or_in_another_row_changes_nothing():
+    conversations = [conversation("one?", "1"), conversation("and two?", "2, I think")]
+    batches = ConversationBatches(encode_fitting(BYTES, conversations, 64), TEXT, 10_000, 0, 0)
     model = Transformer(Config(len(BYTES), context=64, layers=1, width=16, heads=2))
     model.initialise(np.random.default_rng(0))
 
-    def loss(lessons, chosen):
-        ((ids, targets, weights),) = lessons.batch([chosen], 0)
-        return weighted_nll(model.forward(ids)[0], targets, weights, 1.0)[0]
+    def loss(numbers):
+        (piece,) = batches.batch([numbers], 0)
+        return weighted_nll(model.forward(piece["ids"])[0], piece["targets"], piece["weights"], 1.0)[0]
 
-    assert np.isclose(loss(both, [0, 1]), loss(both, [0]) + loss(both, [1]), rtol=1e-5)
+    assert loss([0, 1]) == pytest.approx(loss([0]) + loss([1]), rel=1e-5)
 
 
-def test_too_long_conversations_are_counted_and_left_out(capsys):
-    said = [
-        [{"role": "user", "content": "x" * n}, {"role": "assistant", "content": "y"}] for n in (3, 100, 200)
-    ]
-    assert len(spell_all(BYTES, said, 50)) == 1
+def test_conversations_longer_than_the_context_are_left_out_and_reported(capsys):
+    conversations = [conversation("x" * n, "y") for n in (3, 100, 200)]
+    fitting = encode_fitting(BYTES, conversations, 50)
+    assert [len(ids) for ids, _ in fitting] == [11]
     assert "2 of 3 conversations" in capsys.readouterr().err
+    exactly = encode_fitting(BYTES, conversations[1:2], 107)  # 108 tokens: the last one is a target only
+    assert len(exactly) == 1 and not encode_fitting(BYTES, conversations[1:2], 106)
 
 
-@given(rows, st.integers(8, 9000), st.integers(0, 9))
-def test_a_sixteenth_of_a_batch_repeats_itself(rows, size, seed):
-    plain, lessons = Lessons(rows, TEXT, size, 0.5, seed), Lessons(rows, TEXT, size, 0.5, seed, 256)
-    (chosen,) = plain.batches(1)
-    *pieces, (ids, targets, weights) = lessons.batch(chosen, 0)
-    for piece, without in zip(pieces, plain.batch(chosen, 0), strict=True):
-        assert all((a == b).all() for a, b in zip(piece, without, strict=True))
-    assert abs(ids.size - size / 16) <= REPEATED and ids.shape[1] == REPEATED and weights.sum() > 0
-    rows, places = np.nonzero(weights)
-    assert all(row[place] in row[:place] for row, place in zip(targets[rows], places))
-    assert (ids != lessons.batch(chosen, 1)[-1][0]).any()
+# ---- lists of items of about the same length
+
+items = st.lists(st.integers(1, 50), min_size=1, max_size=40)
+
+
+@given(items, st.integers(1, 200), st.integers(1, 30), st.lists(st.integers(0, 9), min_size=1, max_size=2))
+def test_items_of_a_bucket_are_neighbours_in_length_and_fit_into_the_room(lengths, room, count, seed):
+    buckets = length_buckets(lengths, room, count, seed)
+    assert len(buckets) == count
+    for bucket in buckets:
+        of_bucket = sorted(lengths[i] for i in bucket)
+        assert len(bucket) == 1 or of_bucket[-1] * len(bucket) <= room
+        between = [n for n in lengths if of_bucket[0] < n < of_bucket[-1]]
+        assert sorted(between) == [n for n in of_bucket if of_bucket[0] < n < of_bucket[-1]]
+
+
+@given(items, st.integers(1, 200), st.integers(0, 9))
+def test_every_epoch_of_buckets_uses_every_item_once(lengths, room, seed):
+    order = [i for bucket in length_buckets(lengths, room, 3 * len(lengths), [seed]) for i in bucket]
+    for epoch in range(2):
+        used = order[epoch * len(lengths) : (epoch + 1) * len(lengths)]
+        assert sorted(used) == list(range(len(lengths)))
+
+
+def test_every_epoch_and_every_seed_has_another_order_of_buckets():
+    lengths = list(range(1, 41))
+    orders = [
+        [bucket.tolist() for bucket in length_buckets(lengths, 40, 200, [seed])[:60]] for seed in (0, 1)
+    ]
+    per_epoch = len([i for i in orders[0] if i]) // 2
+    assert orders[0] != orders[1] and orders[0][:20] != orders[0][per_epoch : per_epoch + 20]
+
+
+# ---- a masked language model
+
+
+@given(B=sizes, T=st.integers(1, 60), special=st.floats(0, 1), rate=st.sampled_from([0.15, 0.5]), rng=rngs)
+def test_the_rate_of_the_ordinary_tokens_is_chosen_and_no_special_one(B, T, special, rate, rng):
+    ids = np.where(rng.random((B, T)) < special, 20 + rng.integers(0, 3, (B, T)), rng.integers(0, 20, (B, T)))
+    batch = mask_tokens(ids, ordinary=20, mask_id=22, rng=rng, rate=rate)
+    weights, count = batch["weights"], (ids < 20).sum(1)
+    np.testing.assert_array_equal(batch["targets"], ids)
+    assert not weights[ids >= 20].any() and set(np.unique(weights)) <= {0, 1}
+    np.testing.assert_array_equal(weights.sum(1), np.where(count, np.maximum(1, np.rint(rate * count)), 0))
+    np.testing.assert_array_equal(batch["ids"][weights == 0], ids[weights == 0])
+    changed = batch["ids"][weights == 1]
+    assert ((changed < 20) | (changed == 22)).all()
+
+
+def test_of_the_chosen_tokens_80_percent_are_masked_10_random_and_10_unchanged():
+    rng = np.random.default_rng(0)
+    ids = rng.integers(0, 1000, (100, 1000))
+    batch = mask_tokens(ids, ordinary=1000, mask_id=1000, rng=rng)
+    inputs, original = (batch[name][batch["weights"] == 1] for name in ("ids", "targets"))
+    masked, unchanged = inputs == 1000, inputs == original
+    assert len(inputs) == 15_000
+    assert masked.mean() == pytest.approx(0.8, abs=0.01)
+    assert unchanged.mean() == pytest.approx(0.1, abs=0.01)
+    random = inputs[~masked & ~unchanged]
+    assert len(random) / 15_000 == pytest.approx(0.1, abs=0.01)
+    assert random.mean() == pytest.approx(500, abs=30) and len(np.unique(random)) > 600

@@ -1,69 +1,101 @@
+"""conversation: the loss covers exactly what the assistant wrote, and no user can write a special token."""
+
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyllm import conversation
-from tinyllm.tokenizer import train
+from tinyllm.data.conversation import (
+    ROLES,
+    TEMPLATE,
+    decode_reply,
+    encode_conversation,
+    encode_prompt,
+    pad,
+    shift,
+)
+from tinyllm.tokenizer import SPECIALS, train
 
 TOKENIZER = train("hello there, who is there? hello, it is me", 280)
-turns = st.lists(
-    st.builds(
-        lambda role, content: {"role": role, "content": content},
-        st.sampled_from(conversation.ROLES),
-        st.text(max_size=12),
-    ),
+contents = st.text(max_size=12) | st.sampled_from(SPECIALS)
+conversations = st.lists(
+    st.builds(lambda role, content: {"role": role, "content": content}, st.sampled_from(ROLES), contents),
     max_size=5,
 )
 
 
-@given(turns)
-def test_learned_is_exactly_what_the_assistant_wrote_and_its_end(messages):
-    ids, targets, weights = conversation.shift(*conversation.spell(TOKENIZER, messages))
-    learned = TOKENIZER.decode(targets[weights == 1])
+@given(conversations)
+def test_the_loss_covers_exactly_what_the_assistant_wrote_and_its_end(messages):
+    batch = shift(*encode_conversation(TOKENIZER, messages))
+    learned = TOKENIZER.decode(batch["targets"][batch["weights"] == 1])
     assert learned == "".join(f" {m['content']}<|end|>" for m in messages if m["role"] == "assistant")
-    assert set(np.unique(weights)) <= {0, 1}
+    assert set(np.unique(batch["weights"])) <= {0, 1}
 
 
-@given(turns)
-def test_a_conversation_reads_as_its_template(messages):
-    ids, _ = conversation.spell(TOKENIZER, messages)
-    assert TOKENIZER.decode(ids) == "<|begin|>" + "".join(
-        f"<|{m['role']}|> {m['content']}<|end|>" for m in messages
-    )
-    assert conversation.prompt(TOKENIZER, messages) == [*ids, TOKENIZER.special["<|assistant|>"]]
+@given(conversations)
+def test_a_conversation_decodes_to_its_template(messages):
+    ids, _ = encode_conversation(TOKENIZER, messages)
+    rendered = "".join(f"<|{m['role']}|> {m['content']}<|end|>" for m in messages)
+    assert TOKENIZER.decode(ids) == f"<|begin|>{rendered}"
+    assert encode_prompt(TOKENIZER, messages) == [*ids, TOKENIZER.special["<|assistant|>"]]
 
 
-@given(turns)
+@given(conversations)
+def test_no_content_is_encoded_as_a_special_token(messages):
+    """A begin token, and two tokens for each message: its role and its end."""
+    ids, _ = encode_conversation(TOKENIZER, messages)
+    special = [TOKENIZER.decode([i]) for i in ids if i >= TOKENIZER.ordinary]
+    assert special == ["<|begin|>", *(t for m in messages for t in (f"<|{m['role']}|>", "<|end|>"))]
+
+
+def test_the_template_for_other_programs_names_only_special_tokens():
+    assert set(re.findall(r"<\|\w+\|>", TEMPLATE)) <= set(SPECIALS)
+    assert {f"<|{role}|>" for role in ROLES} <= set(SPECIALS)
+
+
+@given(conversations)
 def test_every_position_predicts_the_next_token(messages):
-    spelled, learned = conversation.spell(TOKENIZER, messages)
-    ids, targets, weights = conversation.shift(spelled, learned)
-    assert (
-        [*ids, spelled[-1]] == spelled
-        and [spelled[0], *targets] == spelled
-        and weights.tolist() == learned[1:]
-    )
-    assert conversation.shift(spelled)[2].tolist() == [1] * len(targets)
+    ids, mask = encode_conversation(TOKENIZER, messages)
+    batch = shift(ids, mask)
+    assert [*batch["ids"], ids[-1]] == ids and [ids[0], *batch["targets"]] == ids
+    assert batch["weights"].tolist() == mask[1:]
+    assert shift(ids)["weights"].tolist() == [1] * (len(ids) - 1)
 
 
 def test_the_rows_drawn_in_the_docstring():
-    ids, targets, weights = conversation.shift(
-        *conversation.spell(
-            TOKENIZER, [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
-        )
-    )
-    assert [TOKENIZER.decode([t]) for t in targets] == [
-        "<|user|>", " ", "2", "+", "2", "?", "<|end|>", "<|assistant|>", " ", "4", "<|end|>"]  # fmt: skip
-    assert weights.tolist() == [0] * 8 + [1] * 3
+    messages = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
+    batch = shift(*encode_conversation(TOKENIZER, messages))
+    ids, targets = ([TOKENIZER.decode([i]) for i in batch[name]] for name in ("ids", "targets"))
+    assert targets == "<|user|>, ,2,+,2,?,<|end|>,<|assistant|>, ,4,<|end|>".split(",")
+    assert ids == ["<|begin|>", *targets[:-1]]
+    assert batch["weights"].tolist() == [0] * 8 + [1] * 3
 
 
 @given(st.text(max_size=12), st.booleans())
-def test_what_was_spelled_is_read_back(content, ended):
-    start = conversation.prompt(TOKENIZER, [])
-    ids, _ = conversation.spell(TOKENIZER, [{"role": "assistant", "content": content}])
-    assert conversation.read(TOKENIZER, ids[len(start):None if ended else -1]) == content
+def test_a_reply_is_decoded_with_or_without_its_end_token(content, ended):
+    prompt = encode_prompt(TOKENIZER, [])
+    ids, _ = encode_conversation(TOKENIZER, [{"role": "assistant", "content": content}])
+    assert ids[: len(prompt)] == prompt
+    assert decode_reply(TOKENIZER, ids[len(prompt) : None if ended else -1]) == content
+
+
+def test_a_reply_of_nothing_is_empty():
+    assert decode_reply(TOKENIZER, []) == decode_reply(TOKENIZER, [TOKENIZER.special["<|end|>"]]) == ""
+
+
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 1)), max_size=6), min_size=1, max_size=4)
+)
+def test_shorter_rows_are_filled_up_with_0_and_have_no_weight_there(rows):
+    ids, mask = pad([([i for i, _ in row], [weight for _, weight in row]) for row in rows])
+    assert ids.shape == mask.shape == (len(rows), max(map(len, rows)))
+    for row, row_ids, row_mask in zip(rows, ids.tolist(), mask.tolist()):
+        rest = [0] * (len(row_ids) - len(row))
+        assert row_ids == [i for i, _ in row] + rest and row_mask == [weight for _, weight in row] + rest
 
 
 def test_an_unknown_role_is_refused():
     with pytest.raises(ValueError, match="unknown role 'robot'"):
-        conversation.spell(TOKENIZER, [{"role": "robot", "content": "beep"}])
+        encode_conversation(TOKENIZER, [{"role": "robot", "content": "beep"}])

@@ -1,21 +1,27 @@
+"""corpus: validation text is never trained on, and an epoch of windows visits no place twice."""
+
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tinyllm import corpus
+from tinyllm.data import corpus
+from tinyllm.errors import TinyllmError
 from tinyllm.tokenizer import train
 
+BYTES = train("", 256)
 documents = st.lists(
     st.binary(min_size=1, max_size=30) | st.text(min_size=1, max_size=20).map(str.encode),
     min_size=1,
     max_size=6,
 )
 
+# ---- documents
+
 
 @given(documents, st.floats(0.01, 0.99))
 @example([b"\x00\x80\x80\x80\x80\x00\x00\x00"], 0.5)
-def test_a_split_is_one_cut(documents, share):
+def test_training_and_validation_are_the_text_cut_once(documents, share):
     training, validation = corpus.split(documents, share)
     whole = b"".join(documents)
     assert b"".join(training) + b"".join(validation) == whole
@@ -25,73 +31,129 @@ def test_a_split_is_one_cut(documents, share):
 
 
 @given(st.lists(st.text(min_size=1), min_size=1, max_size=4), st.floats(0.01, 0.99))
-def test_a_cut_never_goes_through_a_character(texts, share):
+def test_the_cut_is_never_inside_a_character(texts, share):
     for part in corpus.split([text.encode() for text in texts], share):
         for document in part:
             document.decode()
 
 
-@given(st.integers(2, 60), st.integers(1, 20), st.integers(1, 5), st.integers(0, 99))
-def test_an_epoch_of_windows_visits_no_place_twice(length, context, rows, seed):
-    ids = np.arange(length, dtype=np.int32)
-    if length <= context:
-        with pytest.raises(corpus.CorpusError, match="one context needs"):
-            corpus.windows(ids, context, rows, 0, seed)
-        return
-    per_epoch = max(1, (length - 1) // context - 1)
-    seen = [
-        tuple(row)
-        for step in range(-(-per_epoch // rows))
-        for row in corpus.windows(ids, context, rows, step, seed)[0]
-    ]
-    first = seen[:per_epoch]
-    assert len({i for row in first for i in row}) == per_epoch * context
-    inputs, targets, weights = corpus.windows(ids, context, rows, 3, seed)
-    np.testing.assert_array_equal(targets, inputs + 1)  # ids count up, so the next one is one more
-    assert inputs.shape == weights.shape == (rows, context) and (weights == 1).all()
-    np.testing.assert_array_equal(inputs, corpus.windows(ids, context, rows, 3, seed)[0])
-
-
-@given(documents, st.integers(1, 20), st.integers(1, 5))
-def test_validation_scores_every_position_once_and_documents_from_their_beginning(documents, context, rows):
-    tokenizer = train("", 256)
-    batches = corpus.every_window(documents, tokenizer, context, rows)
-    assert all(len(ids) <= rows and ids.shape[1] <= context for ids, _, _ in batches)
-    rows = [row for batch in batches for row in zip(*batch)]
-    found = [(ids[learned > 0].tolist(), targets[learned > 0].tolist()) for ids, targets, learned in rows]
-    for document in documents:
-        ids, seen = corpus.pack([document], tokenizer).tolist(), 0
-        while seen < len(ids) - 1:
-            window = ids[seen : seen + context], ids[seen + 1 : seen + 1 + context]
-            found.remove((window[0][: len(window[1])], window[1]))
-            seen += context
-    assert not found
-
-
-def test_documents_are_told_apart():
-    tokenizer = train("", 256)
-    begin, end = tokenizer.special["<|begin|>"], tokenizer.special["<|end|>"]
-    assert corpus.pack([b"a", b"\xff"], tokenizer).tolist() == [begin, 97, end, begin, 255, end]
-
-
-def test_a_folder_is_its_text_files_in_order(tmp_path):
+def test_a_folder_is_its_text_files_in_the_order_of_their_names(tmp_path):
     (tmp_path / "b.txt").write_bytes(b"second")
     (tmp_path / "a.md").write_bytes(b"first \xff")
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "c.txt").write_bytes(b"third")
     (tmp_path / ".hidden").write_bytes(b"no")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "config").write_bytes(b"no")
     (tmp_path / "image.bin").write_bytes(b"\0\1\2")
     (tmp_path / "empty.txt").write_bytes(b" \n")
     assert corpus.read(tmp_path) == [b"first \xff", b"second", b"third"]
     assert corpus.read(tmp_path / "b.txt") == [b"second"]
 
 
-def test_what_cannot_be_read_is_said(tmp_path):
+def test_a_text_that_is_missing_or_empty_is_refused(tmp_path):
     (tmp_path / "empty.txt").write_bytes(b"")
     for path, words in (
         (tmp_path / "none.txt", "not found"),
         (tmp_path / "empty.txt", "is empty"),
         (tmp_path, "holds no text"),
     ):
-        with pytest.raises(corpus.CorpusError, match=words):
+        with pytest.raises(TinyllmError, match=words):
             corpus.read(path)
+
+
+def test_the_last_tenth_of_a_file_is_for_validation_and_none_of_it_is_trained_on(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(" ".join(map(str, range(2000))), encoding="utf-8")
+    training, validation = corpus.load(path, seed=0, characters=0)
+    assert b"".join(training) + b"".join(validation) == path.read_bytes()
+    assert len(b"".join(validation)) == pytest.approx(path.stat().st_size / 10, abs=2)
+
+
+@pytest.mark.parametrize("seed", [0, 5])
+def test_no_validation_document_of_the_built_in_world_is_trained_on(seed):
+    training, validation = corpus.load("", seed, characters=200_000)
+    assert 200_000 <= sum(map(len, training)) < 201_000 and 5_000 <= sum(map(len, validation)) < 6_000
+    assert not set(training) & set(validation)
+    assert corpus.load("", seed, characters=200_000) == (training, validation)
+    assert corpus.load("", seed + 1, characters=2000)[0][0] != training[0]
+
+
+def test_the_vocabulary_learns_from_what_people_say_with_the_space_before_it():
+    said = corpus.conversations_for_vocabulary(0)
+    assert len(said) > 8000 and all(document.startswith(b" ") for document in said)
+
+
+# ---- ids
+
+
+def test_documents_are_packed_between_begin_and_end_tokens():
+    begin, end = BYTES.special["<|begin|>"], BYTES.special["<|end|>"]
+    assert corpus.pack([b"a", b"\xff"], BYTES).tolist() == [begin, 97, end, begin, 255, end]
+
+
+@given(st.text(max_size=20), st.text(max_size=20))
+def test_an_opening_is_encoded_as_the_beginning_of_a_document_of_the_world(opening, rest):
+    document = corpus.pack([f" {opening}{rest}".encode("utf-8", "surrogatepass")], BYTES)
+    ids = corpus.encode_opening(BYTES, opening)
+    assert document[: len(ids)].tolist() == ids
+
+
+def test_windows_are_as_long_as_the_context_but_the_documents_of_the_world_are_short():
+    assert [corpus.window_length("a.txt", context) for context in (50, 500)] == [50, 500]
+    assert [corpus.window_length("", context) for context in (50, 500)] == [50, 128]
+
+
+# ---- windows
+
+
+@given(st.integers(2, 60), st.integers(1, 20), st.integers(1, 5), st.integers(0, 99))
+def test_an_epoch_of_windows_visits_no_place_twice(length, window, rows, seed):
+    ids = np.arange(length, dtype=np.int32)
+    if length <= window:
+        with pytest.raises(TinyllmError, match="one window needs"):
+            corpus.windows(ids, window, rows, 0, seed)
+        return
+    per_epoch = max(1, (length - 1) // window - 1)
+    steps = -(-2 * per_epoch // rows)
+    visited = np.concatenate([corpus.windows(ids, window, rows, step, seed)["ids"] for step in range(steps)])
+    for epoch in (visited[:per_epoch], visited[per_epoch : 2 * per_epoch]):
+        assert len(np.unique(epoch)) == per_epoch * window
+        assert epoch.max() - epoch.min() == per_epoch * window - 1  # no gaps: only the two ends are left out
+    assert (visited[:, 1:] == visited[:, :-1] + 1).all()
+
+
+@given(st.integers(30, 60), st.integers(1, 5), st.integers(0, 9), st.integers(0, 99))
+def test_targets_are_the_next_tokens_and_seed_and_step_decide_everything(length, rows, step, seed):
+    ids = np.arange(length, dtype=np.int32)
+    batch, again = (corpus.windows(ids, 7, rows, step, seed) for _ in range(2))
+    np.testing.assert_array_equal(batch["targets"], batch["ids"] + 1)  # ids count up
+    assert batch["ids"].shape == batch["weights"].shape == (rows, 7) and (batch["weights"] == 1).all()
+    for name, array in batch.items():
+        np.testing.assert_array_equal(array, again[name])
+
+
+def test_every_epoch_has_another_order_and_another_offset():
+    ids = np.arange(10_000, dtype=np.int32)
+    epochs = [corpus.windows(ids, 100, 98, step, 0)["ids"][:, 0] for step in range(9)]
+    assert len({tuple(starts) for starts in epochs}) == 9
+    assert len({int(starts.min()) for starts in epochs}) > 4
+    assert (corpus.windows(ids, 100, 98, 0, 1)["ids"][:, 0] != epochs[0]).any()
+
+
+@given(documents, st.integers(1, 20), st.integers(1, 5))
+def test_validation_scores_every_token_once_each_document_from_its_beginning(documents, length, rows):
+    batches = corpus.every_window(documents, BYTES, length, rows)
+    assert all(len(batch["ids"]) <= rows and batch["ids"].shape[1] <= length for batch in batches)
+    windows = []
+    for batch in batches:
+        for ids, targets, weights in zip(batch["ids"], batch["targets"], batch["weights"]):
+            count = int(weights.sum())
+            assert weights.tolist() == [1] * count + [0] * (len(weights) - count)  # padding has weight 0
+            windows.append((ids[:count].tolist(), targets[:count].tolist()))
+    for document in documents:
+        ids = corpus.pack([document], BYTES).tolist()
+        for start in range(0, len(ids) - 1, length):
+            targets = ids[start + 1 : start + 1 + length]
+            windows.remove((ids[start : start + len(targets)], targets))
+    assert not windows

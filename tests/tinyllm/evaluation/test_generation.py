@@ -1,96 +1,259 @@
-"""interviews: one who knows every answer gets 1 in every exam, one who says nothing gets 0."""
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from scripted import ScriptedPool, last_question
+from strategies import random_model
 
-from tinyllm import corpus, interviews
-from tinyllm.stages.s0_random import Random
+from tinyllm.data import corpus
+from tinyllm.evaluation import generation
+from tinyllm.parallel import WorkerPool
 from tinyllm.tokenizer import train
+from tinyllm.transformer import Config
 from tinyllm.world import World
-from tinyllm.world.instructions import MEASURED
-from tinyllm.world.problems import LOGIC
+from tinyllm.world.instructions import SCORED_FAMILIES
+from tinyllm.world.problems import LOGIC_KINDS
+from tinyllm.world.task import Task
 from tools.builtin import TOOLS
 from tools.registry import Registry
 
 BYTES = train("", 256)
-END = BYTES.special["<|end|>"]
-
-
-class Examinee:
-    """In place of a team of models: answers every prompt by say(text of the prompt)."""
-
-    def __init__(self, say):
-        self.say = say
-
-    def run(self, function, jobs):
-        assert function is interviews.write_replies
-        return [[self.write(prompt) for prompt in prompts] for prompts, *_ in jobs]
-
-    def write(self, prompt):
-        return [*BYTES.encode(self.say(BYTES.decode(prompt))), END]
+WORLD = World(0)
+ITEMS = 40
+CALL = '<tool_call>{"name":"calculator","arguments":{"expression":"2+2"}}</tool_call>'
+EXAMS = (generation.instructions, generation.reasoning, generation.tool_calls)
 
 
 @pytest.fixture(scope="module")
 def tasks():
-    world = World(0)
-    found = world.questions()
-    for kind in MEASURED:
-        found += world.instructions("test", 50, family=kind)
-        found += world.instructions("test", 50, family=kind, unseen=True)
-    for kind in (*LOGIC, "story", "calculator"):
-        found += world.problems("test", 200 if kind in ("story", "calculator") else 70, kind=kind)
-    return found + world.problems("test", 200, kind="story", steps=5)
+    """{question: task} of all exams."""
+    every = WORLD.held_out_fact_questions()
+    for family in SCORED_FAMILIES:
+        every += WORLD.instructions("test", ITEMS // 4, family=family)
+        every += WORLD.instructions("test", ITEMS // 4, family=family, unseen=True)
+    for kind in (*LOGIC_KINDS, "story", "calculator"):
+        every += WORLD.problems("test", ITEMS, kind=kind)
+    every += WORLD.problems("test", ITEMS, kind="story", steps=5)
+    return {task.question: task for task in every}
 
 
-def test_who_knows_everything_gets_all_of_it(tasks):
-    def say(text):
-        at, task = max((text.rfind(task.question) + len(task.question), i) for i, task in enumerate(tasks)
-                       if task.question in text)  # fmt: skip
-        task, rest = tasks[task], text[at:]
-        if "<tool_response>" in rest:
-            return task.turns[-1]["content"]
-        assert not rest.endswith(" "), "no token of an answer begins behind a space"
-        return f" {task.answer}" if rest.endswith("####") else task.reply
-
-    found = interviews.run(Examinee(say), BYTES, World(0), votes=True)
-    for key, result in found.items():
-        if key != "shortcuts" and not key.endswith("_kinds"):
-            assert result["value"] == 1 and result["n"] >= 200, key
-    assert all(0 <= rate < 0.6 for rate in found["shortcuts"].values())
+def examine(reply, ends=True, exams=EXAMS):
+    """The results of one whose replies are reply(text of the prompt)."""
+    pool, results = ScriptedPool(BYTES, reply, ends), {}
+    for exam in exams:
+        results |= exam(pool, BYTES, WORLD, ITEMS)
+    return results
 
 
-def test_who_says_nothing_or_always_the_same_gets_nothing():
-    for words in ("", "That is unknown to me.", "#### ", "<tool_call>{}</tool_call>"):
-        found = interviews.run(Examinee(lambda text, words=words: words), BYTES, World(0), votes=False)
-        for key, result in found.items():
-            if key not in ("shortcuts", "stops") and not key.endswith("_kinds") and result:
-                assert result["value"] == 0, (key, words)
+def values(results):
+    return {key: result["value"] for key, result in results.items()}
 
 
-def test_the_majority_is_what_was_said_most_often():
-    assert interviews.majority(["3", None, "4", "4"]) == "4" and interviews.majority(["3", "4"]) == "3"
-    assert interviews.majority([None, None]) is None
+def perfect(tasks, text):
+    """What the task's author would write."""
+    task = tasks[last_question(text)]
+    if text.endswith("####"):
+        return task.answer
+    return task.later_turns[-1]["content"] if "<|tool|>" in text else task.reply
+
+
+def test_who_knows_everything_gets_1_in_every_exam(tasks):
+    results = examine(lambda text: perfect(tasks, text))
+    assert values(results) == dict.fromkeys(results, 1)
+    counts = {key: result["n"] for key, result in results.items()}
+    assert counts.pop("fact_questions") == len(WORLD.held_out_fact_questions()) == 240
+    assert counts.pop("instruction_yes_no") == ITEMS // 4
+    for key in ("instruction_exact", "unseen_wording", "stops"):
+        assert counts.pop(key) == ITEMS // 4 * len(SCORED_FAMILIES)
+    assert counts.pop("logic_exact") == 3 * 14
+    assert {counts.pop(f"logic_{kind}") for kind in LOGIC_KINDS} == {14}
+    assert set(counts.values()) == {ITEMS}
+
+
+@pytest.mark.parametrize("words", ["", "That is unknown to me.", "#### ", "<tool_call>{}</tool_call>"])
+def test_who_says_nothing_or_always_the_same_gets_0(words):
+    results = values(examine(lambda text: words))
+    assert results.pop("stops") == 1
+    assert results == dict.fromkeys(results, 0)
+
+
+def test_a_reply_that_is_cut_off_does_not_count_as_ended():
+    assert examine(lambda text: "", ends=False, exams=EXAMS[:1])["stops"]["value"] == 0
+
+
+def test_a_family_that_goes_wrong_costs_its_share(tasks):
+    def reply(text):
+        wrong = tasks[last_question(text)].kind == "yes_no"
+        return "" if wrong else perfect(tasks, text)
+
+    results = values(examine(reply, exams=EXAMS[:1]))
+    assert results.pop("instruction_yes_no") == 0 and results.pop("stops") == 1
+    assert results.pop("fact_questions") == 1
+    assert results == dict.fromkeys(["instruction_exact", "unseen_wording"], pytest.approx(5 / 6))
+
+
+def test_a_logic_kind_that_goes_wrong_costs_a_third(tasks):
+    def reply(text):
+        return "" if tasks[last_question(text)].kind == "truth" else perfect(tasks, text)
+
+    results = values(examine(reply, exams=[generation.reasoning]))
+    assert results["logic_truth"] == 0 and results["logic_order"] == results["logic_mistake"] == 1
+    assert results["logic_exact"] == pytest.approx(2 / 3)
+
+
+def test_a_right_answer_without_its_steps_is_no_valid_chain(tasks):
+    results = values(
+        examine(lambda text: f"#### {tasks[last_question(text)].answer}", exams=[generation.reasoning])
+    )
+    assert results["reasoning_exact"] == results["reasoning_five_steps"] == 1
+    assert results["chain_valid"] == 0
+
+
+def test_valid_steps_to_a_wrong_answer_are_no_valid_chain(tasks):
+    """Each story gets the solution of another one with another answer."""
+    stories = [task for task in tasks.values() if task.kind == "story"]
+
+    def reply(text):
+        task = tasks[last_question(text)]
+        return next((other.reply for other in stories if other.answer != task.answer), "")
+
+    results = values(examine(reply, exams=[generation.reasoning]))
+    assert results["reasoning_exact"] == results["chain_valid"] == 0
+
+
+def test_an_answer_at_once_has_no_room_for_steps(tasks):
+    """Its prompt ends with ####, so what is written next is the answer."""
+    results = values(examine(lambda text: tasks[last_question(text)].reply, exams=[generation.reasoning]))
+    assert results["reasoning_exact"] == 1 and results["reasoning_direct"] == 0
+
+
+def test_a_valid_call_is_not_yet_an_answer(tasks):
+    results = values(examine(lambda text: tasks[last_question(text)].reply, exams=[generation.tool_calls]))
+    assert results == {"calculator_exact": 0, "tool_call_valid": 1, "tool_call_valid_masked": 1}
+
+
+def test_any_model_makes_valid_calls_under_the_mask_of_the_grammar():
+    config = Config(len(BYTES), context=256, layers=1, width=8, heads=2)
+    with WorkerPool(random_model(config, np.random.default_rng(0), np.float32, 0.1)) as pool:
+        results = values(generation.tool_calls(pool, BYTES, WORLD, 3))
+    assert results == {"calculator_exact": 0, "tool_call_valid": 0, "tool_call_valid_masked": 1}
+
+
+# ---- conversations with tools
+
+
+def converse(reply, rounds=8, conversations=([{"role": "user", "content": "?"}],)):
+    return generation.converse_with_tools(
+        ScriptedPool(BYTES, reply), BYTES, conversations, Registry(TOOLS), 50, rounds
+    )
 
 
 def test_tools_run_until_there_is_an_answer_or_no_round_is_left():
-    call = '<tool_call>{"name":"calculator","arguments":{"expression":"2+2"}}</tool_call>'
-    registry = Registry(TOOLS)
-    done = lambda say, rounds: interviews.with_tools(
-        Examinee(say), BYTES, [[{"role": "user", "content": "?"}]], registry, 50, rounds)[0]  # fmt: skip
-    first = done(lambda text: "It is 4." if "_response>4<" in text else call, 8)
-    assert [m["role"] for m in first] == ["user", "assistant", "tool", "assistant"]
-    assert first[-1]["content"] == "It is 4."
-    assert len(done(lambda text: call, 3)) == 6
-    assert len(done(lambda text: call.replace("calculator", "sorcerer"), 3)) == 2
+    (messages,) = converse(lambda text: "It is 4." if "_response>4<" in text else CALL)
+    assert [message["role"] for message in messages] == ["user", "assistant", "tool", "assistant"]
+    assert messages[-1]["content"] == "It is 4."
+    assert [len(converse(lambda text: CALL, rounds)[0]) for rounds in (1, 2, 3)] == [2, 4, 6]
+    for invalid in (CALL.replace("calculator", "sorcerer"), CALL + CALL, CALL[:-1], "<tool_call>"):
+        assert len(converse(lambda text, invalid=invalid: invalid)[0]) == 2
 
 
-def test_no_solution_is_cut_off_by_the_room_for_a_reply():
-    world = World(0)
-    words = train(b" ".join(corpus.spoken(Random()) + world.documents("train", 500_000)), 1280)
-    for kind, room in interviews.ROOM.items():
-        which = {"kind": "story", "steps": 5} if kind == "longer" else {"kind": kind}
-        for task in world.problems("val", 300, **which):
-            assert len(words.encode(" " + task.reply)) + 1 <= room
+def test_each_conversation_continues_on_its_own():
+    """Only those that call a tool have another round; the others stay as they are."""
+    conversations = [[{"role": "user", "content": f"{i}?"}] for i in range(6)]
+
+    def reply(text):
+        number = int(last_question(text)[0])
+        if "<|tool|>" in text:
+            return f"done {number}"
+        return CALL if number % 2 else f"plain {number}"
+
+    for i, messages in enumerate(converse(reply, 8, conversations)):
+        assert messages[0] == conversations[i][0]
+        assert messages[-1]["content"] == (f"done {i}" if i % 2 else f"plain {i}")
+    assert all(len(messages) == 1 for messages in conversations)  # the arguments stay as they are
 
 
-def test_where_nothing_is_asked_nothing_is_answered():
-    assert interviews.replies(Examinee(lambda text: "no"), BYTES, [], 10) == []
+def test_a_call_with_an_error_is_answered_with_it():
+    (messages,) = converse(lambda text: "Oh." if "<|tool|>" in text else CALL.replace("2+2", "2/0"))
+    assert [message["role"] for message in messages] == ["user", "assistant", "tool", "assistant"]
+    assert "zero" in messages[2]["content"]
+
+
+def test_no_conversations_have_no_replies():
+    assert converse(lambda text: "", conversations=[]) == []
+    assert generation.replies_to(ScriptedPool(BYTES, str), BYTES, [], 10) == []
+
+
+# ---- problems of a file, shortcuts, room
+
+
+def problems(*answers):
+    return [
+        [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": f"So: #### {answer}"}]
+        for i, answer in enumerate(answers)
+    ]
+
+
+def test_problems_of_a_file_are_compared_with_their_answers_and_with_the_commonest():
+    given = {"0?": "#### 1,000", "1?": "#### $7.", "2?": "7", "3?": "Well. #### 7\nBecause."}
+    pool = ScriptedPool(BYTES, lambda text: given[last_question(text)])
+    results = values(generation.own_problems(pool, BYTES, problems("1000", "7", "7", "8")))
+    assert results == {"own_problems_exact": 0.5, "own_problems_majority": 0.5}
+
+
+def test_problems_of_a_file_may_be_solved_with_the_calculator():
+    pool = ScriptedPool(BYTES, lambda text: "#### 4" if "_response>4<" in text else CALL)
+    assert generation.own_problems(pool, BYTES, problems("4"))["own_problems_exact"]["value"] == 1
+
+
+def test_at_most_so_many_problems_of_a_file_are_asked():
+    pool = ScriptedPool(BYTES, lambda text: "#### 1")
+    results = generation.own_problems(pool, BYTES, problems(*"1112"), most=3)
+    assert results["own_problems_exact"] == results["own_problems_majority"]
+    assert results["own_problems_exact"]["n"] == 3 and results["own_problems_exact"]["value"] == 1
+
+
+def test_shortcuts_are_what_a_guesser_gets():
+    def task(question, answer):
+        return Task("", question, "", answer, "")
+
+    stories = [task("1 and 2, then 3", "6"), task("5 minus 1", "4"), task("7", "4")]
+    families = dict.fromkeys(SCORED_FAMILIES, [task("", "yes")] * 3 + [task("", "no")])
+    families["sums"] = [task("", answer) for answer in "1234"]
+    logic = dict.fromkeys(LOGIC_KINDS, [task("", "Ada"), task("", "Bill")])
+    world = SimpleNamespace(
+        instructions=lambda split, count, family: families[family],
+        problems=lambda split, count, kind: stories if kind == "story" else logic[kind],
+    )
+    assert generation.shortcuts(world, 4) == {
+        "instruction_exact_commonest_answer": pytest.approx((5 * 3 + 1) / 24),
+        "reasoning_exact_commonest_answer": pytest.approx(2 / 3),
+        "logic_exact_commonest_answer": 0.5,
+        "reasoning_exact_add_all_numbers": pytest.approx(1 / 3),
+    }
+
+
+def test_no_shortcut_through_the_exams_gets_far():
+    assert all(0 <= share < 0.6 for share in generation.shortcuts(WORLD, 200).values())
+
+
+def test_no_right_reply_is_cut_off():
+    """With a vocabulary like that of the built-in recipes, what has to be written fits into the room."""
+    documents = corpus.conversations_for_vocabulary(0) + WORLD.documents("train", 200_000)
+    words = train(documents, 1280)  # fewer merges than the recipes have, so replies are longer
+    room = {"story": generation.STORY_TOKENS, "calculator": 60} | generation.LOGIC_TOKENS
+    tasks = {kind: WORLD.problems("test", 200, kind=kind) for kind in room}
+    tasks["five"], room["five"] = (
+        WORLD.problems("test", 200, kind="story", steps=5),
+        generation.LONG_STORY_TOKENS,
+    )
+    tasks["instructions"], room["instructions"] = (
+        [task for family in SCORED_FAMILIES for task in WORLD.instructions("test", 50, family=family)],
+        64,
+    )
+    tasks["facts"], room["facts"] = WORLD.held_out_fact_questions(), 40
+    for kind, some in tasks.items():
+        longest = max(len(words.encode(f" {task.reply}")) for task in some)
+        assert longest + 1 <= room[kind], kind
+    answers = [len(words.encode(f" {task.answer}")) for task in tasks["story"] + tasks["five"]]
+    assert max(answers) + 1 <= 5

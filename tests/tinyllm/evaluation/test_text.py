@@ -2,66 +2,117 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripted import ScriptedPool
+from strategies import random_model
 
-from tinyllm import exams
-from tinyllm.intervals import share
-from tinyllm.parallel import Team
+from tinyllm.evaluation import text
+from tinyllm.evaluation.ngram import ngram_nats
+from tinyllm.parallel import WorkerPool
 from tinyllm.tokenizer import train
-from tinyllm.transformer import Config
+from tinyllm.transformer import Config, Transformer
 
 BYTES = train("", 256)
-LEVEL = Config(vocab=len(BYTES), context=8, layers=1, width=4, heads=2)  # all zero: every token as likely
+CONFIG = Config(vocab=len(BYTES), context=8, layers=1, width=4, heads=2)
+UNIFORM = Transformer(CONFIG)  # all parameters are 0: every token is equally likely
+documents = st.lists(st.binary(min_size=1, max_size=20), min_size=1, max_size=5)
 
 
-@given(st.lists(st.binary(min_size=1, max_size=20), min_size=1, max_size=5), st.integers(1, 2))
-def test_a_level_model_needs_log2_of_the_vocabulary_for_each_byte_and_nothing_for_special_tokens(
-    documents, workers
-):
-    with Team(LEVEL, workers) as team:
-        found = exams.reading(team, BYTES, documents, 8)
-    bits = found["bits_per_byte"]
+def characters_in(documents):
+    return sum(len(document.decode("utf-8", "replace")) for document in documents)
+
+
+def without_specials():
+    """A model that gives all 256 bytes the same probability, and special tokens none."""
+    model = Transformer(Config(vocab=len(BYTES), context=8, layers=1, width=4, heads=2, tied=False))
+    model.params["embedding"][:] = 1
+    model.params["norm"][:] = 1
+    model.params["head"][BYTES.ordinary :] = -100
+    return model
+
+
+@given(documents)
+@settings(max_examples=30)
+def test_a_uniform_model_of_bytes_has_8_bits_per_byte(documents):
+    with WorkerPool(without_specials()) as pool:
+        bits = text.bits_per_byte(pool, BYTES, documents, 8)["bits_per_byte"]
+    assert [bits[key] for key in ("low", "value", "high")] == pytest.approx([8, 8, 8], rel=1e-5)
+
+
+@given(documents, st.integers(1, 2), st.integers(2, 8), st.sampled_from([256, 258]))
+@settings(max_examples=20)
+def test_every_byte_is_counted_once_and_special_tokens_are_not(documents, workers, length, vocab):
+    """Each token of a uniform model costs log2 of the vocabulary, however many bytes it has."""
+    tokenizer = train(b"ab ab ab \0\0 \0\0", vocab)
+    documents = [document + b" ab" for document in documents]
+    model = Transformer(Config(vocab=len(tokenizer), context=8, layers=1, width=4, heads=2))
+    with WorkerPool(model, workers) as pool:
+        results = text.bits_per_byte(pool, tokenizer, documents, length)
+    bits, tokens = results["bits_per_byte"], sum(len(tokenizer.encode(document)) for document in documents)
     assert bits["n"] == sum(map(len, documents))
-    assert bits["low"] <= bits["value"] == pytest.approx(math.log2(len(BYTES)), rel=1e-5)
-    characters = sum(len(document.decode("utf-8", "replace")) for document in documents)
-    assert found["validation_nats_per_character"] * characters == pytest.approx(
-        bits["n"] * math.log(len(BYTES)), rel=1e-5
-    )
+    assert bits["value"] * bits["n"] == pytest.approx(tokens * math.log2(len(tokenizer)), rel=1e-5)
+    assert bits["low"] <= bits["value"] <= bits["high"]
+    nats = results["validation_nats_per_character"] * characters_in(documents)
+    assert nats == pytest.approx(tokens * math.log(len(tokenizer)), rel=1e-5)
 
 
-def test_the_interval_is_wilsons():
-    assert share(0, 0) is None
-    for hits, n, low, high in (
-        (5, 10, 0.2366, 0.7634),
-        (0, 10, 0, 0.2775),
-        (10, 10, 0.7225, 1),
-        (81, 263, 0.2553, 0.3662),
-    ):
-        found = share(hits, n)
-        assert found["value"] == hits / n and found["n"] == n
-        assert (found["low"], found["high"]) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+def test_bits_per_byte_are_the_loss_of_the_model_on_the_bytes():
+    """One document in one window: the plain sum of -log2 p, without that of the end token."""
+    model, document = random_model(CONFIG, np.random.default_rng(0), np.float32), b"abcab"
+    ids = np.array([[BYTES.special["<|begin|>"], *document]])
+    logits = model.forward(ids)[0][0].astype(float)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    expected = -sum(math.log2(p[at, byte]) for at, byte in enumerate(document)) / 5
+    with WorkerPool(model) as pool:
+        results = text.bits_per_byte(pool, BYTES, [document], 8)
+    assert results["bits_per_byte"]["value"] == pytest.approx(expected, rel=1e-4)
 
 
-@given(st.integers(1, 300), st.data())
-def test_an_interval_holds_its_value(n, data):
-    found = share(data.draw(st.integers(0, n)), n)
-    assert 0 <= found["low"] <= found["value"] + 1e-12 and found["value"] <= found["high"] + 1e-12 <= 1 + 1e-9
+def test_the_interval_is_narrower_the_more_text_there_is():
+    documents = [bytes(np.random.default_rng(i).integers(97, 123, 20).tolist()) for i in range(80)]
+    with WorkerPool(random_model(CONFIG, np.random.default_rng(0), np.float32)) as pool:
+        few, many = (text.bits_per_byte(pool, BYTES, documents[:n], 8)["bits_per_byte"] for n in (20, 80))
+    width = lambda bits: bits["high"] - bits["low"]
+    assert few["low"] < few["value"] < few["high"] and width(many) / width(few) == pytest.approx(0.5, abs=0.2)
 
 
-def test_hidden_tokens_are_scored_on_what_was_hidden_alone():
-    """A level model always guesses token 0, which is right exactly where a 0 was hidden."""
+@given(documents, st.lists(st.text("ab ", min_size=1, max_size=20), min_size=1, max_size=3))
+def test_the_fivegram_reads_documents_apart_and_counts_no_separators(training, validation):
+    """A byte 0 between two documents tells the table that another one begins."""
+    validation = [document.encode() for document in validation]
+    joined = b"\0".join(validation)
+    nats = ngram_nats(b"\0".join(training), joined, order=5)
+    total = sum(cost for cost, byte in zip(nats, joined) if byte)
+    results = text.fivegram(training, validation)
+    bits = results["fivegram_bits_per_byte"] * sum(map(len, validation))
+    assert bits == pytest.approx(total / math.log(2), rel=1e-9)
+    characters = characters_in(validation)
+    assert results["fivegram_nats_per_character"] * characters == pytest.approx(total, rel=1e-9)
+
+
+def test_hidden_tokens_are_scored_where_they_were_hidden_only():
+    """A uniform model always guesses token 0, which is right exactly where a 0 was hidden."""
     documents = [bytes([0] * 400), bytes([1] * 100)]
-    with Team(LEVEL, 1) as team:
-        found = exams.hidden_tokens(team, BYTES, documents)
-    top, majority = found["masked_top1"], found["masked_majority"]
-    assert (
-        top == majority and top["value"] == pytest.approx(0.8, abs=0.1) and 0.1 * 500 < top["n"] < 0.2 * 500
-    )
+    with WorkerPool(UNIFORM) as pool:
+        results = text.hidden_tokens(pool, BYTES, documents)
+        again = text.hidden_tokens(pool, BYTES, documents)
+    top, majority = results["masked_top1"], results["masked_majority"]
+    assert top == majority and top["value"] == pytest.approx(0.8, abs=0.1)
+    assert 0.1 * 500 < top["n"] < 0.2 * 500
+    assert again == results  # every model is asked for the same tokens
 
 
-def test_a_cloze_counts_true_endings():
-    with Team(LEVEL, 1) as team:
-        assert exams.cloze(team, BYTES, [("a b", "\0\0"), ("a", "x")])["value"] == 0
-        answers = exams.likeliest(team.replica, [[1, 2], [3]])
-    assert answers == [[0] * 8, [0] * 8] and np.isfinite(answers).all()
+def test_the_majority_is_the_most_frequent_hidden_token():
+    with WorkerPool(UNIFORM) as pool:
+        results = text.hidden_tokens(pool, BYTES, [bytes([1] * 400), bytes([0] * 100)])
+    assert results["masked_majority"]["value"] == pytest.approx(0.8, abs=0.1)
+    assert results["masked_top1"]["value"] == pytest.approx(0.2, abs=0.1)
+
+
+def test_a_cloze_counts_right_endings():
+    words = {" Ada keeps a": "duck. Ada", " Bill keeps a": "duckling.", " Cora keeps a": "cat", " Kurt": "is"}
+    items = [("Ada keeps a", "duck"), ("Bill keeps a", "duck"), ("Cora keeps a", "cat"), ("Kurt", "is")]
+    pool = ScriptedPool(BYTES, lambda opening: words[opening.removeprefix("<|begin|>")])
+    result = text.cloze(pool, BYTES, items)
+    assert result["value"] == 0.25 and result["n"] == 4  # the whole word, and the full stop after it

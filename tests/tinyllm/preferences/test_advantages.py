@@ -1,6 +1,5 @@
-"""advantages: what a baseline may change, and what it may not."""
-
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -9,83 +8,178 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import rngs, sizes
 
-from tinyllm import advantages
-from tinyllm.objectives import clipped, log_softmax, weighted_nll
+from tinyllm.objectives import log_softmax, policy_gradient_with_kl, ppo_clip
+from tinyllm.preferences import advantages
+
+groups = st.integers(2, 5)
+BASELINES = [advantages.batch_mean, advantages.mean_of_others, advantages.group_mean]
+baselines = st.sampled_from(BASELINES)
+
+
+def test_the_worked_example_of_the_docstring_is_what_the_code_computes():
+    rows = re.findall(r"^ {4}(\S.*?)((?: +-?\d+\.\d){3})\b", advantages.__doc__, re.M)
+    example = {label: np.array([numbers.split()], float) for label, numbers in rows}
+    assert list(example) == ["divergence", "later", "2 - 0.5 * later", "advantage"]
+    later = advantages.returns_after(example["divergence"])
+    advantage = advantages.with_baseline(np.ones_like, np.array([[2.0]]), 0.5 * example["divergence"])
+    np.testing.assert_allclose(later, example["later"], atol=1e-9)
+    np.testing.assert_allclose(2 - 0.5 * later, example["2 - 0.5 * later"], atol=1e-9)
+    np.testing.assert_allclose(advantage, example["advantage"], atol=1e-9)
 
 
 @given(rngs, sizes, sizes)
-def test_advantages_of_a_group_sum_to_nothing_and_equal_scores_have_none(rng, P, G):
+def test_advantages_sum_to_zero_and_equal_scores_have_none(rng, P, G):
     scores = rng.standard_normal((P, G))
-    for baseline in (advantages.against_group, advantages.leave_one_out, advantages.standardised):
-        np.testing.assert_allclose(baseline(scores).sum(axis=1), 0, atol=1e-6)
-        np.testing.assert_allclose(baseline(np.repeat(scores[:, :1], G, axis=1)), 0, atol=1e-9)
-    assert advantages.against_batch(scores).sum() == pytest.approx(0, abs=1e-9)
-    assert not advantages.against_batch(np.full((P, G), 0.5)).any()
+    equal = np.repeat(scores[:, :1], G, axis=1)
+    np.testing.assert_allclose(
+        scores - advantages.group_mean(scores),
+        advantages.group_advantages(scores) * (scores.std(axis=1, keepdims=True) + 1e-4),
+        atol=1e-9,
+    )
+    for of_group in (advantages.group_mean, advantages.mean_of_others):
+        if G > 1:
+            np.testing.assert_allclose((scores - of_group(scores)).sum(axis=1), 0, atol=1e-9)
+            np.testing.assert_allclose(equal - of_group(equal), 0, atol=1e-9)
+    np.testing.assert_allclose(advantages.group_advantages(scores).sum(axis=1), 0, atol=1e-6)
+    np.testing.assert_allclose(advantages.group_advantages(equal), 0, atol=1e-9)
+    assert (scores - advantages.batch_mean(scores)).sum() == pytest.approx(0, abs=1e-9)
+    assert not (1 - advantages.batch_mean(np.ones((P, G)))).any()
+
+
+@given(rngs, sizes, groups, st.sampled_from([*BASELINES, None]))
+def test_equal_scores_give_no_gradient(rng, P, G, baseline):
+    logits, targets = rng.standard_normal((P * G, 3, 4)), rng.integers(0, 4, (P * G, 3))
+    scores, no_penalties = np.full((P, G), rng.normal()), np.zeros((P * G, 3))
+    if baseline:
+        advantage = advantages.with_baseline(baseline, scores, no_penalties)
+    else:
+        advantage = advantages.group_advantages(scores).reshape(-1, 1) + no_penalties
+    log_probs = np.take_along_axis(log_softmax(logits), targets[..., None], -1)[..., 0]
+    _, gradient = ppo_clip(logits, targets, log_probs, advantage, 1.0)
+    np.testing.assert_allclose(gradient, 0, atol=1e-9)
+
+
+@given(rngs, sizes, groups)
+def test_the_mean_of_others_is_the_mean_without_the_reply_itself(rng, P, G):
+    scores = rng.standard_normal((P, G))
+    others = advantages.mean_of_others(scores)
+    for p, g in itertools.product(range(P), range(G)):
+        assert others[p, g] == pytest.approx(np.delete(scores[p], g).mean())
+    from_others, from_group = scores - others, scores - advantages.group_mean(scores)
+    np.testing.assert_allclose(from_group, from_others * (G - 1) / G, atol=1e-9)
+
+
+@given(rngs, sizes, groups, sizes, baselines, st.floats(-5, 5))
+def test_a_constant_added_to_all_scores_changes_no_advantage(rng, P, G, T, baseline, constant):
+    scores, penalties = rng.standard_normal((P, G)), rng.random((P * G, T))
+    np.testing.assert_allclose(
+        advantages.with_baseline(baseline, scores + constant, penalties),
+        advantages.with_baseline(baseline, scores, penalties),
+        atol=1e-9,
+    )
+
+
+@given(rngs, sizes, groups, st.integers(1, 5), st.floats(0, 2), st.data())
+def test_a_token_pays_for_the_divergence_after_it_and_not_for_earlier_divergence(rng, P, G, T, kl, data):
+    """With a baseline that ignores the reply itself, so that only the token's own return changes."""
+    scores, divergence = rng.standard_normal((P, G)), rng.random((P * G, T))
+    reply = data.draw(st.integers(0, P * G - 1), label="reply")
+    at = data.draw(st.integers(0, T - 1), label="position of more divergence")
+    more = divergence.copy()
+    more[reply, at] += 1
+    before, after = (
+        advantages.with_baseline(advantages.mean_of_others, scores, kl * each)[reply]
+        for each in (divergence, more)
+    )
+    np.testing.assert_allclose(after[at:], before[at:], atol=1e-9)
+    np.testing.assert_allclose(after[:at], before[:at] - kl, atol=1e-9)
+
+
+@given(rngs, sizes, groups, st.floats(0.1, 10), st.floats(-5, 5))
+def test_advantages_of_grpo_ignore_the_scale_and_the_origin_of_scores(rng, P, G, scale, shift):
+    scores = rng.standard_normal((P, G))
+    np.testing.assert_allclose(
+        advantages.group_advantages(scale * scores + shift, eps=0),
+        advantages.group_advantages(scores, eps=0),
+        rtol=1e-6,
+    )
+    assert np.abs(advantages.group_advantages(scores)).max() <= np.sqrt(G - 1) + 1e-9  # whatever the scores
 
 
 @given(rngs, sizes, sizes)
-def test_equal_scores_give_no_gradient(rng, P, G):
-    logits, targets = rng.standard_normal((P * G, 3, 4)), rng.integers(0, 4, (P * G, 3))
-    advantage = np.repeat(advantages.leave_one_out(np.ones((P, G))).reshape(-1, 1), 3, axis=1)
-    logp = np.take_along_axis(log_softmax(logits), targets[..., None], -1)[..., 0]
-    assert not np.abs(clipped(logits, targets, logp, advantage, 1.0)[1]).max() > 1e-12
+def test_a_return_is_the_sum_of_the_rewards_from_a_position_on(rng, B, T):
+    rewards = rng.standard_normal((B, T))
+    returns = advantages.returns(rewards)
+    for t in range(T):
+        np.testing.assert_allclose(returns[:, t], rewards[:, t:].sum(axis=1), atol=1e-9)
+        after = rewards[:, t + 1 :].sum(axis=1)
+        np.testing.assert_allclose(advantages.returns_after(rewards)[:, t], after, atol=1e-9)
+    np.testing.assert_allclose(advantages.returns_after(rewards), returns - rewards, atol=1e-9)
+
+
+@given(rngs, sizes, sizes, st.floats(0, 1))
+def test_gae_lies_between_the_return_and_one_step(rng, B, T, lam):
+    rewards, values = rng.standard_normal((2, B, T))
+    returns = advantages.returns(rewards)
+    next_values = np.concatenate([values[:, 1:], np.zeros((B, 1))], axis=1)
+    deltas = rewards + next_values - values
+    np.testing.assert_allclose(advantages.gae(rewards, values, lam=1), returns - values, atol=1e-9)
+    np.testing.assert_allclose(advantages.gae(rewards, values, lam=0), deltas, atol=1e-9)
+    sums = [sum(lam ** (s - t) * deltas[:, s] for s in range(t, T)) for t in range(T)]
+    np.testing.assert_allclose(advantages.gae(rewards, values, lam), np.stack(sums, axis=1), atol=1e-9)
+    perfect_values = returns
+    np.testing.assert_allclose(advantages.gae(rewards, perfect_values, lam), 0, atol=1e-9)
 
 
 @given(rngs, sizes, st.integers(2, 5))
-def test_leaving_oneself_out_is_the_group_stretched(rng, P, G):
-    scores = rng.standard_normal((P, G))
-    found = advantages.leave_one_out(scores)
-    for p, g in itertools.product(range(P), range(G)):
-        assert found[p, g] == pytest.approx(scores[p, g] - np.delete(scores[p], g).mean())
-    np.testing.assert_allclose(found, advantages.against_group(scores) * G / (G - 1), atol=1e-9)
-
-
-@given(rngs, sizes, sizes)
-def test_what_is_to_come(rng, B, T):
-    rewards, values = rng.standard_normal((2, B, T))
-    for t in range(T):
-        np.testing.assert_allclose(advantages.to_go(rewards)[:, t], rewards[:, t:].sum(axis=1))
-        after = rewards[:, t + 1 :].sum(axis=1)
-        np.testing.assert_allclose(advantages.later(rewards)[:, t], after, atol=1e-9)
-    np.testing.assert_allclose(advantages.generalised(rewards, values, 1.0),
-                               advantages.to_go(rewards) - values, atol=1e-9)  # fmt: skip
-    after = np.concatenate([values[:, 1:], np.zeros((B, 1))], axis=1)
-    np.testing.assert_allclose(advantages.generalised(rewards, values, 0.0), rewards + after - values)
-    perfect = advantages.to_go(rewards)
-    np.testing.assert_allclose(advantages.generalised(rewards, perfect, 0.7), 0, atol=1e-9)
+def test_standardised_advantages_have_mean_0_and_deviation_1_over_the_mask(rng, B, T):
+    raw, mask = rng.normal(3, 5, (B, T)), rng.integers(0, 2, (B, T)).astype(np.float32)
+    mask[:, :2] = 1
+    inside = advantages.standardise(raw, mask)[mask > 0]
+    assert inside.mean() == pytest.approx(0, abs=1e-6) and inside.std() == pytest.approx(1, abs=1e-6)
+    outside = np.where(mask > 0, raw, raw + 100)
+    np.testing.assert_allclose(advantages.standardise(outside, mask)[mask > 0], inside)
+    assert not advantages.standardise(np.ones((B, T)), mask).any()  # equal advantages are none, and not nan
 
 
 @given(rngs, st.floats(0, 2), st.floats(-3, 3))
-def test_the_expected_gradient_is_that_of_the_expected_reward(rng, beta, baseline):
-    """A world of two tokens and two positions, the second with logits of its own for each first token. Over
-    all four replies, REINFORCE on its leash (stage 3) gives the gradient of E[score] - beta KL, whatever the
-    baseline."""
-    first, second, q1, q2 = rng.standard_normal((4, 2, 2))
-    first, q1 = first[0], q1[0]
-    score = rng.standard_normal((2, 2))
+def test_the_expected_gradient_is_that_of_the_expected_score_minus_the_kl_penalty(rng, kl, baseline):
+    """Two positions with two tokens each; the second has other logits after each first token. Over all four
+    replies, stage 3 descends the gradient of E[score] - kl KL, whatever the baseline."""
+    logits1, logits2, reference1, reference2 = rng.standard_normal((4, 2, 2))
+    logits1, reference1 = logits1[0], reference1[0]
+    score = rng.standard_normal((2, 2))  # of each reply
 
-    def parts(first, second):
-        lp1, lp2, lq1, lq2 = map(log_softmax, (first, second, q1, q2))
-        return lp1, lp2, (np.exp(lp1) * (lp1 - lq1)).sum(), (np.exp(lp2) * (lp2 - lq2)).sum(axis=-1)
+    def kl_of(logits, reference):
+        log_p = log_softmax(logits)
+        return (np.exp(log_p) * (log_p - log_softmax(reference))).sum(axis=-1)
 
-    def objective(first, second):
-        lp1, lp2, kl1, kl2 = parts(first, second)
-        return (np.exp(lp1)[:, None] * np.exp(lp2) * score).sum() - beta * (kl1 + (np.exp(lp1) * kl2).sum())
+    def objective(logits1, logits2):
+        p1, p2 = np.exp(log_softmax(logits1)), np.exp(log_softmax(logits2))
+        divergence = kl_of(logits1, reference1) + (p1 * kl_of(logits2, reference2)).sum()
+        return (p1[:, None] * p2 * score).sum() - kl * divergence
 
-    lp1, lp2, kl1, kl2 = parts(first, second)
-    found1, found2 = np.zeros(2), np.zeros((2, 2))
+    log_p1, log_p2 = log_softmax(logits1), log_softmax(logits2)
+    gradient1, gradient2 = np.zeros(2), np.zeros((2, 2))
     for a, b in itertools.product(range(2), range(2)):
-        chance = np.exp(lp1[a] + lp2[a, b])
-        away = np.array([[kl1, kl2[a]]])
-        advantage = score[a, b] - baseline - beta * advantages.later(away)
-        logits = np.stack([first, second[a]])[None]
-        gradient = -weighted_nll(logits, np.array([[a, b]]), advantage, 1.0)[1][0]
-        found1 += chance * gradient[0]
-        found2[a] += chance * gradient[1]
-    p1, p2 = np.exp(lp1), np.exp(lp2)
-    found1 -= beta * p1 * (lp1 - log_softmax(q1) - kl1)
-    found2 -= beta * p1[:, None] * p2 * (lp2 - log_softmax(q2) - kl2[:, None])
+        divergence = np.array([[kl_of(logits1, reference1), kl_of(logits2, reference2)[a]]])
+        advantage = advantages.with_baseline(
+            lambda returns: np.full(returns.shape, baseline), score[None, [a], b], kl * divergence
+        )
+        _, dlogits = policy_gradient_with_kl(
+            np.stack([logits1, logits2[a]])[None],
+            np.array([[a, b]]),
+            np.array([[log_p1[a], log_p2[a, b]]]),
+            np.stack([reference1, reference2[a]])[None],
+            advantage,
+            np.ones((1, 2)),
+            1.0,
+            kl,
+        )
+        probability = np.exp(log_p1[a] + log_p2[a, b])
+        gradient1 -= probability * dlogits[0, 0]
+        gradient2[a] -= probability * dlogits[0, 1]
 
     d1, d2 = rng.standard_normal(2), rng.standard_normal((2, 2))
-    numeric = slope(lambda t: objective(first + t * d1, second + t * d2))
-    assert numeric == pytest.approx((found1 * d1).sum() + (found2 * d2).sum(), abs=1e-6)
+    numeric = slope(lambda t: objective(logits1 + t * d1, logits2 + t * d2))
+    assert numeric == pytest.approx((gradient1 * d1).sum() + (gradient2 * d2).sum(), abs=1e-6)

@@ -1,24 +1,32 @@
-"""rankings: what a file may hold, what is said about the rest, and what a person may type."""
-
+import datetime
 import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tinyllm import rankings
-from tinyllm.conversation import spell
-from tinyllm.corpus import CorpusError
+from tinyllm.data.conversation import decode_reply, encode_conversation
+from tinyllm.errors import TinyllmError
+from tinyllm.preferences import rankings
 from tinyllm.tokenizer import train
 
 BYTES = train("", 256)
+USER = [{"role": "user", "content": "?"}]
+GOOD = {"prompt": "?", "completions": ["a", "b"], "ranks": [2, 1]}
 texts = st.text(min_size=1, max_size=8).filter(str.strip)
 
 
-def written(path, *entries):
+def write_lines(path, *entries):
     lines = [entry if isinstance(entry, str) else json.dumps(entry) for entry in entries]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     return path
+
+
+def reply(text):
+    return {"role": "assistant", "content": text}
+
+
+# ---- what a person types
 
 
 @given(st.permutations(range(1, 5)), st.data())
@@ -34,85 +42,164 @@ def test_an_order_is_read_as_it_was_meant(order, data):
 
 
 @given(st.text(alphabet="0123 =x", max_size=8))
-def test_what_is_no_order_is_refused(typed):
+def test_an_order_that_does_not_name_each_completion_once_is_refused(typed):
     try:
-        found = rankings.parse_order(typed, 3)
+        ranks = rankings.parse_order(typed, 3)
     except ValueError as error:
         assert "1 2 3" in str(error)
     else:
-        assert len(found) == 3 and sorted(c for c in typed if c in "0123456789x") == ["1", "2", "3"]
+        assert len(ranks) == 3 and sorted(c for c in typed if c in "0123456789x") == ["1", "2", "3"]
 
 
-@given(st.lists(texts, min_size=2, max_size=5), st.data())
-def test_a_ranking_written_is_the_ranking_read(replies, data):
-    replies = list(dict.fromkeys(replies))
+# ---- files
+
+
+@given(st.lists(texts, min_size=2, max_size=5, unique=True), st.data())
+def test_a_ranking_that_was_written_is_read_again(replies, data):
     ranks = [data.draw(st.integers(1, 3)) for _ in replies]
-    one = rankings.Ranking([{"role": "user", "content": "?"}], replies, ranks)
-    if len(replies) > 1:
-        assert rankings.understand(json.loads(json.dumps(one._asdict()))) == one
+    ranking = rankings.Ranking(USER, replies, ranks)
+    assert rankings.ranking(json.loads(json.dumps(ranking._asdict()))) == ranking
 
 
-def test_malformed_lines_are_named_and_the_rest_is_used(tmp_path, capsys):
-    good = {"prompt": "?", "completions": ["a", "b"], "ranks": [2, 1], "extra": 1}
-    path = written(tmp_path / "r.jsonl", good, "{not json", good)
+def test_a_line_is_on_disk_as_soon_as_it_is_written(tmp_path):
+    ranking, path = rankings.Ranking(USER, ["ä", "b"], [1, 2]), tmp_path / "r.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        rankings.write(file, ranking, annotator="Ada", model="abc")
+        assert rankings.read(path) == [ranking]  # the file is still open
+    (line,) = path.read_text(encoding="utf-8").splitlines()
+    entry = json.loads(line)
+    assert entry["annotator"] == "Ada" and entry["model"] == "abc" and "ä" in line
+    age = datetime.datetime.now(datetime.timezone.utc) - datetime.datetime.fromisoformat(entry["time"])
+    assert abs(age.total_seconds()) < 60
+
+
+TURNS = [{"role": "user", "content": "Hi"}, reply("Yes?"), {"role": "user", "content": "Who are you?"}]
+TEXT = "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Who are you?\n\nAssistant: "
+FORMATS = [
+    {"prompt": TURNS, "completions": ["Me.", "Go away."], "ranks": [1, 2]},
+    {"prompt": TURNS, "completions": ["Me.", "Go away."], "ranks": [1, 2], "time": "...", "sampling": {}},
+    {"chosen": TEXT + "Me.", "rejected": TEXT + "Go away."},
+    {"chosen": [*TURNS, reply("Me.")], "rejected": [*TURNS, reply("Go away.")]},
+    {"prompt": TURNS, "chosen": "Me.", "rejected": "Go away."},
+    {"prompt": TURNS, "chosen": [reply("Me.")], "rejected": [reply("Go away.")]},
+    {"prompt": TEXT.removesuffix("\n\nAssistant: "), "chosen": "Me.", "rejected": "Go away."},
+    {"prompt": TEXT, "chosen": "Me.", "rejected": "\n\nAssistant: Go away."},
+    {"prompt": TEXT, "chosen": TEXT + "Me.", "rejected": TEXT + "Go away."},
+]
+
+
+@pytest.mark.parametrize("entry", FORMATS)
+def test_published_formats_of_preferences_mean_the_same(entry, tmp_path):
+    meant = rankings.Ranking(TURNS, ["Me.", "Go away."], [1, 2])
+    assert rankings.read(write_lines(tmp_path / "r.jsonl", entry)) == [meant]
+    assert rankings.read(write_lines(tmp_path / "r.json", json.dumps([entry, entry]))) == [meant, meant]
+
+
+def test_a_prompt_without_turns_is_said_by_the_user(tmp_path):
+    (ranking,) = rankings.read(write_lines(tmp_path / "r.jsonl", GOOD))
+    assert ranking == rankings.Ranking(USER, ["a", "b"], [2, 1])
+
+
+MALFORMED = [
+    ("{not json", "not valid JSON"),
+    ([1], "JSON object"),
+    ({"prompt": "?", "completions": ["a"], "ranks": [1]}, "fewer than two"),
+    ({"prompt": "?", "completions": ["a", "b"], "ranks": [1]}, "one number"),
+    ({"prompt": "?", "completions": ["a", "b"], "ranks": [0, 1]}, "one number"),
+    ({"prompt": "?", "completions": ["a", "b"], "ranks": [True, 2]}, "one number"),
+    ({"prompt": "?", "completions": ["a", "b"], "ranks": [1.0, 2]}, "one number"),
+    ({"prompt": "?", "completions": ["a", "b"]}, "one number"),
+    ({"prompt": "?", "completions": ["a", 3], "ranks": [1, 2]}, "list of texts"),
+    ({"prompt": "?", "completions": "ab", "ranks": [1, 2]}, "list of texts"),
+    ({"prompt": "?", "ranks": [1, 2]}, "list of texts"),
+    ({"completions": ["a", "b"], "ranks": [1, 2]}, "needs messages"),
+    ({"prompt": " ", "completions": ["a", "b"], "ranks": [1, 2]}, "empty text"),
+    ({"prompt": []} | {"completions": ["a", "b"], "ranks": [1, 2]}, "needs messages"),
+    ({}, "chosen"),
+    ({"chosen": "a"}, "chosen"),
+    ({"chosen": "a", "rejected": "b"}, "does not end"),
+    ({"chosen": TEXT, "rejected": TEXT + "b"}, "does not end"),
+    ({"chosen": "\n\nAssistant: a", "rejected": "\n\nAssistant: b"}, "without a prompt"),
+    ({"chosen": "\n\nHuman: x\n\nAssistant: a", "rejected": "\n\nHuman: y\n\nAssistant: b"}, "different"),
+    ({"prompt": [{"role": "king", "content": "x"}], "chosen": "a", "rejected": "b"}, "role"),
+    ({"prompt": "?", "chosen": "a", "rejected": " "}, "empty text"),
+]
+
+
+@pytest.mark.parametrize("entry, reason", MALFORMED)
+def test_a_malformed_line_is_reported_and_the_rest_is_used(entry, reason, tmp_path, capsys):
+    path = write_lines(tmp_path / "r.jsonl", GOOD, entry, GOOD)
     assert len(rankings.read(path)) == 2
-    assert "line 2" in capsys.readouterr().err
-    for bad, why in (
-        ({"prompt": "?", "completions": ["a"], "ranks": [1]}, "fewer than two"),
-        ({"prompt": "?", "completions": ["a", "b"], "ranks": [1]}, "one number"),
-        ({"prompt": "?", "completions": ["a", "b"], "ranks": [0, True]}, "one number"),
-        ({"prompt": "?", "completions": ["a", 3], "ranks": [1, 2]}, "list of texts"),
-        ({"completions": ["a", "b"], "ranks": [1, 2]}, "needs texts"),
-        ({"chosen": "a"}, "chosen"),
-        ({"chosen": "a", "rejected": "b"}, "does not end"),
-        ({"chosen": "\n\nHuman: x\n\nAssistant: a", "rejected": "\n\nHuman: y\n\nAssistant: b"}, "different"),
-        ({"prompt": [{"role": "king", "content": "x"}], "chosen": "a", "rejected": "b"}, "role"),
-        ([1], "JSON object"),
-    ):
-        path = written(tmp_path / "r.jsonl", good, bad)
-        assert len(rankings.read(path)) == 1
-        said = capsys.readouterr().err
-        assert "line 2" in said and why in said, (bad, said)
+    message = capsys.readouterr().err
+    assert "line 2" in message and reason in message
 
 
-def test_identical_replies_and_ties_are_dropped_and_counted(tmp_path, capsys):
-    good = {"prompt": "?", "chosen": "a", "rejected": "b"}
-    path = written(tmp_path / "r.jsonl", {"prompt": "?", "chosen": "a", "rejected": "a"}, good,
-                   {"prompt": "?", "completions": ["a", "b"], "ranks": [1, 1]})  # fmt: skip
-    assert len(rankings.read(path)) == 1 and "2 of 3" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"chosen": "\n\nHuman: ", "rejected": "\n\nHuman: "},
+        {"prompt": "\n\nHuman: ", "completions": ["a", "b"], "ranks": [1, 2]},
+    ],
+)
+def test_a_conversation_of_empty_turns_is_malformed(entry, tmp_path):
+    path = write_lines(tmp_path / "r.jsonl", GOOD, entry, GOOD)
+    assert len(rankings.read(path)) == 2
 
 
-def test_a_file_that_says_nothing_is_an_error(tmp_path):
-    for entries in ((), ({"prompt": "?", "chosen": "a", "rejected": "a"},)):
-        with pytest.raises(CorpusError):
-            rankings.read(written(tmp_path / "r.jsonl", *entries))
-    with pytest.raises(CorpusError, match="cannot be read"):
-        rankings.read(tmp_path / "nothing.jsonl")
+def test_whatever_a_model_writes_can_be_written_to_the_file(tmp_path):
+    """Bytes ED A0 80 are not UTF-8; Tokenizer.decode would give them back as a lone surrogate."""
+    text, path = decode_reply(BYTES, [0xED, 0xA0, 0x80]), tmp_path / "r.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        rankings.write(file, rankings.Ranking(USER, [text, "b"], [1, 2]))
+    assert len(rankings.read(path)) == 1
 
 
-def test_published_forms_of_preferences_mean_the_same():
-    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"},
-             {"role": "user", "content": "Who are you?"}]  # fmt: skip
-    text = "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Who are you?\n\nAssistant: "
-    reply = lambda words: {"role": "assistant", "content": words}
-    wanted = rankings.Ranking(turns, ["Me.", "Go away."], [1, 2])
-    for entry in (
-        {"chosen": text + "Me.", "rejected": text + "Go away."},
-        {"chosen": [*turns, reply("Me.")], "rejected": [*turns, reply("Go away.")]},
-        {"prompt": turns, "chosen": "Me.", "rejected": "Go away."},
-        {"prompt": turns, "chosen": [reply("Me.")], "rejected": [reply("Go away.")]},
-        {"prompt": text.removesuffix("\n\nAssistant: "), "chosen": "Me.", "rejected": "Go away."},
-        {"prompt": turns, "completions": ["Me.", "Go away."], "ranks": [1, 2]},
-    ):
-        assert rankings.understand(entry) == wanted
+def test_rankings_that_prefer_nothing_are_left_out_and_counted(tmp_path, capsys):
+    path = write_lines(
+        tmp_path / "r.jsonl",
+        {"prompt": "?", "chosen": "a", "rejected": "a"},
+        {"prompt": "?", "chosen": "a", "rejected": "b"},
+        {"prompt": "?", "completions": ["a", "b"], "ranks": [1, 1]},
+    )
+    assert [ranking.completions for ranking in rankings.read(path)] == [["a", "b"]]
+    assert "2 of 3" in capsys.readouterr().err
 
 
-def test_only_the_last_reply_is_judged_and_too_long_ones_are_left_out():
-    prompt = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"},
-              {"role": "user", "content": "Go"}]  # fmt: skip
-    ranking = rankings.Ranking(prompt, ["On.", "Off, now."], [1, 2])
-    for (ids, learned), text in zip(rankings.spelled(BYTES, ranking, 64), ranking.completions):
-        assert ids == spell(BYTES, [*prompt, {"role": "assistant", "content": text}])[0]
-        said = [i for i, weight in zip(ids, learned) if weight]
-        assert BYTES.decode(said[:-1]) == f" {text}" and said[-1] == BYTES.special["<|end|>"]
-    assert rankings.spelled(BYTES, ranking, 20) is None
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4)), min_size=2, max_size=6))
+def test_identical_texts_are_kept_once_with_the_best_of_their_ranks(ranked):
+    completions, ranks = map(list, zip(*ranked))
+    ranking = rankings.ranking({"prompt": "?", "completions": completions, "ranks": ranks})
+    assert len(ranking.completions) == len(set(completions)) and set(ranking.completions) == set(completions)
+    for text, rank in zip(ranking.completions, ranking.ranks):
+        assert rank == min(other for other_text, other in ranked if other_text == text)
+
+
+def test_a_file_that_prefers_nothing_is_an_error(tmp_path):
+    for entries in ((), ({"prompt": "?", "chosen": "a", "rejected": "a"},), ("{not json",)):
+        with pytest.raises(TinyllmError, match="r.jsonl has no"):
+            rankings.read(write_lines(tmp_path / "r.jsonl", *entries))
+    with pytest.raises(TinyllmError, match="cannot be read"):
+        rankings.read(tmp_path / "missing.jsonl")
+
+
+# ---- encoded for training
+
+
+@given(st.lists(texts, min_size=2, max_size=4, unique=True), st.integers(0, 2))
+def test_the_mask_covers_the_last_reply_and_its_end_token_only(completions, turns):
+    prompt = [*TURNS[:2]] * turns + TURNS[2:]
+    ranking = rankings.Ranking(prompt, completions, [*range(1, len(completions) + 1)])
+    rows = rankings.encode_ranking(BYTES, ranking, 1000)
+    assert len(rows) == len(completions)
+    for (ids, mask), text in zip(rows, completions):
+        assert ids == encode_conversation(BYTES, [*prompt, reply(text)])[0] and len(mask) == len(ids)
+        learned = [i for i, weight in zip(ids, mask) if weight]
+        assert learned == [*BYTES.encode(" " + text), BYTES.special["<|end|>"]]
+        assert mask == [0] * (len(ids) - len(learned)) + [1] * len(learned)
+
+
+def test_a_ranking_with_a_completion_beyond_the_context_is_left_out():
+    ranking = rankings.Ranking(TURNS, ["On.", "Off, now."], [1, 2])
+    longest = max(len(ids) for ids, _ in rankings.encode_ranking(BYTES, ranking, 1000))
+    assert rankings.encode_ranking(BYTES, ranking, longest - 1) is not None  # the last token is a target only
+    assert rankings.encode_ranking(BYTES, ranking, longest - 2) is None

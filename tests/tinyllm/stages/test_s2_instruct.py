@@ -1,117 +1,209 @@
-"""Stages 2 and 4 at the doors users use: files of their own, the command line, an interrupted run."""
+"""stage 2: what its batches hold, what the loss covers, and what it validates on."""
 
 import json
 import random
+import shutil
 import signal
+from pathlib import Path
 
+import numpy as np
 import pytest
+from runs import TINY, logged, parameters, read_stage, record, rows_of, stage, weights
 
+from tinyllm import checkpoint
 from tinyllm.__main__ import main
+from tinyllm.data import corpus, formats
+from tinyllm.data.conversation import encode_conversation
+from tinyllm.errors import TinyllmError
+from tinyllm.objectives import weighted_nll
+from tinyllm.optimizer import Rates
+from tinyllm.stages import s2_instruct
+from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
+from tinyllm.world import World
 
-TINY = ["--vocab", "300", "--layers", "1", "--width", "16", "--heads", "2", "--context", "64"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A run with stages 0 and 1 of a small text, and files of instructions and problems."""
-    path = tmp_path_factory.mktemp("own")
-    dice = random.Random(0)
-    words = "the cat sat on a mat and saw that it was flat".split()
-    (path / "text.txt").write_text(" ".join(dice.choices(words, k=3000)))
-    with (path / "data.jsonl").open("w") as file:
-        for i in range(60):
-            file.write(json.dumps({"instruction": f"Say {dice.choice(words)} {i}.", "output": f"{i}"}) + "\n")
-    with (path / "problems.jsonl").open("w") as file:
-        for i in range(60):
-            answer = f"{i}+1 = <<{i}+1={i + 1}>>{i + 1}\n#### {i + 1}"
-            file.write(json.dumps({"question": f"{i} and 1?", "answer": answer}) + "\n")
-    return path
+STAGE = "2-instruct"
 
 
 @pytest.fixture
-def run(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-
-    def command(stage, *more):
-        return main([stage, "--run", "own", "--text", "text.txt", "--workers", "1", *more])
-
-    assert command("stage0", *TINY) == 0 and command("stage1", "--steps", "3", "--rows", "4") == 0
-    return command
+def world(tiny):
+    """A run with stages 0 and 1 on the built-in world."""
+    shutil.rmtree(Path("runs/demo", STAGE))
+    return tiny
 
 
-def exams(folder, stage):
-    return json.loads((folder / "runs" / "own" / stage / "exams.json").read_text())
-
-
-def test_both_stages_learn_from_files_of_ones_own(folder, run, capsys):
-    assert run("stage2", "--data", "data.jsonl", "--steps", "6", "--tokens", "512") == 0
-    lines = (folder / "runs/own/2-instruct/metrics.jsonl").read_text().splitlines()
-    seen = [json.loads(line)["validation_loss"] for line in lines if "validation_loss" in line]
-    assert len(seen) >= 3 and seen[-1] < seen[0]
-    assert "Say" in (folder / "runs/own/2-instruct/samples.txt").read_text()
-    capsys.readouterr()
-    assert run("stage4", "--data", "problems.jsonl", "--steps", "4", "--tokens", "512") == 0
-    said = capsys.readouterr().out
-    assert "held-out problems of problems.jsonl" in said and "commonest answer" in said
-    assert exams(folder, "4-reason")["own_problems_exact"]["n"] > 0
-    assert json.loads((folder / "runs/own/4-reason/stage.json").read_text())["parent"]["folder"].endswith(
-        "2-instruct"
-    )
-    assert main(["show-mask", "--run", "own"]) == 0
-    shown = capsys.readouterr().out
-    assert "<|user|>" in shown and "[" in shown and "tokens are learned" in shown
-
-
-def test_a_stage_without_its_parent_or_with_a_bad_file_says_so(folder, run, capsys):
-    assert main(["stage2", "--run", "nothing"]) == 1
-    assert "make stage1" in capsys.readouterr().err
-    assert main(["stage4", "--run", "nothing"]) == 1
-    assert "make stage2" in capsys.readouterr().err
-    assert run("stage2", "--data", "missing.json", "--from", "runs/own/1-pretrain", "--run", "bad") == 1
-    assert "missing.json" in capsys.readouterr().err
-    (folder / "bad.jsonl").write_text("{}\n")
-    assert run("stage4", "--data", "bad.jsonl", "--from", "runs/own/1-pretrain", "--run", "bad") == 1
-    assert "line 1" in capsys.readouterr().err
-
-
-def test_what_is_too_long_is_counted(folder, run, capsys):
-    (folder / "long.jsonl").write_text(
-        json.dumps({"instruction": "x " * 500, "output": "y"})
-        + "\n"
-        + json.dumps({"instruction": "x", "output": "y"})
-    )
-    assert (
-        run(
-            "stage2", "--data", "long.jsonl", "--steps", "2", "--from", "runs/own/1-pretrain", "--run", "long"
-        )
-        == 0
-    )
-    assert "1 of 2 conversations are longer than the context of 64" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("stage, name, more", [("stage2", "2-instruct", ["--steps", "4"]),
-                                               ("stage4", "4-reason", ["--steps", "2", "--rollouts", "2"])])
-def test_interrupted_and_resumed_ends_in_the_bytes_of_uninterrupted(stage, name, more, tmp_path, monkeypatch):
-    """Stage 4 is interrupted among its solutions, and while it reinforces."""
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A run with stages 0 and 1 on a text of one's own, and a file of instructions."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tinyllm.exams.run", lambda *_: {})
-    world = ["--size", "nano", "--workers", "1"]
-    assert main(["stage0", *world, *TINY[:-1], "256"]) == 0
-    origin = ["--from", "runs/demo/0-random", "--tokens", "1024"]
-    assert main([stage, *world, *origin, *more, "--run", "whole"]) == 0
+    dice = random.Random(0)
+    words = "the cat sat on a mat and saw that it was flat".split()
+    Path("text.txt").write_text(" ".join(dice.choices(words, k=3000)))
+    lines = [{"instruction": f"Say {dice.choice(words)} {i}.", "output": f"{i}"} for i in range(60)]
+    Path("data.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    stage("stage0", "--text", "text.txt", "--layers", 1, "--width", 16, "--heads", 2, "--context", 64)
+    stage("stage1", "--text", "text.txt", "--steps", 3)
+    return tmp_path
 
-    train, stopped = Run.train, []
 
-    def train_and_stop(run, step, *rest, **options):
-        loss = train(run, step, *rest, **options)
-        if step in (0, 2) and step not in stopped:
-            stopped.append(step)
-            run.signal = signal.SIGINT
-        return loss
+def instruct(**options):
+    return s2_instruct.main(s2_instruct.InstructSettings(**{"size": "tiny", "workers": 1} | options))
 
-    monkeypatch.setattr(Run, "train", train_and_stop)
-    status = [main([stage, *world, *origin, *more, "--run", "cut", "--resume"]) for _ in range(3)]
-    assert status == [130, 130, 0] and stopped == [0, 2]
-    model = lambda run: (tmp_path / "runs" / run / name / "model.safetensors").read_bytes()
-    assert model("whole") == model("cut")
+
+def trimmed(row, counts):
+    """A row without its padding, as a key: (ids, weights)."""
+    length = int(np.flatnonzero(row)[-1]) + 1  # 0 pads, and ends no conversation
+    return tuple(row[:length].tolist()), tuple(counts[: length - 1].tolist())
+
+
+def encoded(tokenizer, conversations):
+    rows = [encode_conversation(tokenizer, messages) for messages in conversations]
+    return {(tuple(ids), tuple(map(float, mask[1:]))) for ids, mask in rows}
+
+
+@pytest.mark.parametrize("replay", [0.0, 0.25, 0.4])
+def test_a_batch_holds_conversations_whose_answer_counts_and_the_share_of_text_asked_for(
+    replay, world, monkeypatch
+):
+    steps = record(monkeypatch, Run, "train_step")
+    instruct(steps=4, replay=replay, tokens=8192)
+    tokenizer = checkpoint.load(Path("runs/demo", STAGE))[1]
+    tasks = World(0).instructions("train", SIZES["tiny"].instructions)
+    conversations = encoded(tokenizer, [task.messages for task in tasks])
+    begin, user = tokenizer.special["<|begin|>"], tokenizer.special["<|user|>"]
+    documents = corpus.pack(corpus.load("", 0, SIZES["tiny"].characters)[0], tokenizer)
+    whole = ",".join(map(str, documents))
+    texts = seen = 0
+    for note in steps:
+        *pieces, repeated = note.batch
+        assert len(pieces) == 4 and 0 < repeated["weights"].mean() < 1
+        assert repeated["ids"].shape[1] == 256 and len(repeated["ids"]) == 2
+        for piece in pieces:
+            rows = rows_of([piece])
+            asked = [trimmed(*row) for row in rows if row[0][1] == user]
+            replayed = [row for row in rows if row[0][1] != user]
+            assert set(asked) <= conversations
+            for ids, counts in replayed:
+                assert ids[0] == begin and counts.all() and ",".join(map(str, ids)) in whole
+            assert abs(len(replayed) - len(asked) * replay / (1 - replay)) <= 0.5
+            texts, seen = texts + len(replayed), seen + len(rows)
+    assert texts / seen == pytest.approx(replay, abs=0.05)
+
+
+def test_the_loss_covers_the_answer_and_its_end_and_nothing_of_the_question(world, monkeypatch):
+    steps = record(monkeypatch, Run, "train_step", call=False)
+    instruct(steps=4, replay=0)
+    tokenizer = checkpoint.load_language_model(Path("runs/demo", STAGE))[1]
+    answer = {f" {task.reply}<|end|>" for task in World(0).instructions("train", 40)}
+    question = {
+        f"<|begin|><|user|> {task.question}<|end|><|assistant|>"
+        for task in World(0).instructions("train", 40)
+    }
+    for note in steps:
+        for row, counts in rows_of(note.batch[:4]):
+            ids, counts = (np.array(part) for part in trimmed(row, counts))
+            assert tokenizer.decode(ids[1:][counts == 1].tolist()) in answer
+            assert tokenizer.decode([ids[0], *ids[1:][counts == 0].tolist()]) in question
+
+
+def test_every_step_has_its_rates_and_an_epoch_uses_every_conversation_once(own, monkeypatch):
+    steps = record(monkeypatch, Run, "train_step")
+    instruct(text="text.txt", data="data.jsonl", steps=4, tokens=512, muon_rate=0.5, adamw_rate=0.25)
+    expected = Rates("muon", muon=0.5, adamw=0.25, steps=4)
+    assert all(note.rates == expected and note.total is None for note in steps)
+    assert all(note.objective is weighted_nll for note in steps)
+    user = checkpoint.load(Path("runs/demo", STAGE))[1].special["<|user|>"]
+    rows = [trimmed(*row) for note in steps for row in rows_of(note.batch[:4]) if row[0][1] == user]
+    assert len(rows) > 40
+    first = rows[: len(formats.split(formats.instructions("data.jsonl"))[0])]
+    assert len(set(first)) == len(first)
+
+
+@pytest.mark.parametrize("file", [True, False])
+def test_it_validates_on_held_out_conversations_only(file, request, monkeypatch):
+    request.getfixturevalue("own" if file else "world")
+    if file:
+        training, held_out = formats.split(formats.instructions("data.jsonl"))
+        options = {"text": "text.txt", "data": "data.jsonl", "tokens": 512}
+    else:
+        split = lambda name, count: [task.messages for task in World(0).instructions(name, count)]
+        training, held_out, options = split("train", SIZES["tiny"].instructions), split("val", 300), {}
+    steps, validations = record(monkeypatch, Run, "train_step"), record(monkeypatch, Run, "validate")
+    instruct(steps=8, **options)
+    tokenizer = checkpoint.load(Path("runs/demo", STAGE))[1]
+    assert [note.step for note in validations] == [1, 3, 5, 7] == list(logged(STAGE, "validation_loss"))
+    validated = {trimmed(*row) for note in validations for row in rows_of(note.batch)}
+    trained = {trimmed(*row) for note in steps for row in rows_of(note.batch[:4])}
+    assert validated and validated <= encoded(tokenizer, held_out)
+    assert trained & encoded(tokenizer, training) and not trained & validated
+    batches = [[piece["ids"].tobytes() for piece in note.batch] for note in validations]
+    assert batches == batches[:1] * 4
+    samples = Path("runs/demo", STAGE, "samples.txt").read_text()
+    questions = [messages[0]["content"] for messages in held_out]
+    assert samples.count("--- step") == 4 and all(
+        any(entry.startswith(f"{step}\n{question}\n") for question in questions)
+        for step, entry in zip((1, 3, 5, 7), samples.split("--- step ")[1:])
+    )
+
+
+def test_it_starts_from_stage_1_and_learns(world):
+    instruct(steps=12)
+    assert read_stage(STAGE)["parent"]["sha256"] == checkpoint.digest("runs/demo/1-pretrain")
+    losses = list(logged(STAGE, "loss").values())
+    validation = list(logged(STAGE, "validation_loss").values())
+    assert losses[-1] < losses[0] and validation[-1] < validation[0]
+    assert np.abs(parameters(STAGE) - parameters("1-pretrain")).max() > 1e-3
+
+
+def test_a_file_of_ones_own_from_the_command_line(own, capsys):
+    stage("stage2", "--text", "text.txt", "--data", "data.jsonl", "--steps", 6, "--tokens", 512)
+    validation = list(logged(STAGE, "validation_loss").values())
+    assert len(validation) >= 3 and validation[-1] < validation[0]
+    exams = json.loads(Path("runs/demo", STAGE, "exams.json").read_text())
+    assert exams["bits_per_byte"]["value"] > 0 and "fact_cloze" not in exams
+
+
+def test_no_held_out_conversation_means_no_validation(own):
+    lines = [{"instruction": "Say no.", "output": "no"}] * 3
+    Path("same.json").write_text(json.dumps(lines))
+    assert not formats.split(formats.instructions("same.json"))[1]
+    instruct(text="text.txt", data="same.json", steps=2)
+    assert not logged(STAGE, "validation_loss") and logged(STAGE, "loss")
+
+
+def test_a_missing_parent_and_a_bad_file_are_said(own, capsys):
+    assert main(["stage2", *TINY, "--run", "nothing"]) == 1
+    assert "make stage1 RUN=nothing" in capsys.readouterr().err
+    with pytest.raises(TinyllmError, match=r"missing.json cannot be read"):
+        instruct(text="text.txt", data="missing.json")
+    Path("bad.jsonl").write_text("{}\n")
+    with pytest.raises(TinyllmError, match="line 1"):
+        instruct(text="text.txt", data="bad.jsonl")
+
+
+def test_conversations_that_are_too_long_are_left_out_and_counted(own, capsys, monkeypatch):
+    long, short = ({"instruction": text, "output": "y"} for text in ("x " * 500, "z"))
+    Path("both.jsonl").write_text(f"{json.dumps(long)}\n{json.dumps(short)}\n")
+    steps = record(monkeypatch, Run, "train_step")
+    instruct(text="text.txt", data="both.jsonl", steps=2, replay=0)
+    assert "1 of 2 conversations are longer than the context of 64" in capsys.readouterr().err
+    assert max(piece["ids"].shape[1] for note in steps for piece in note.batch[:4]) <= 64
+    Path("long.jsonl").write_text(json.dumps(long) + "\n")
+    with pytest.raises(TinyllmError, match="no conversation fits"):
+        instruct(text="text.txt", data="long.jsonl", run="long", origin="runs/demo/1-pretrain")
+
+
+def test_interrupted_and_resumed_it_ends_in_the_same_bytes(world, monkeypatch):
+    instruct(run="whole", origin="runs/demo/1-pretrain", steps=4)
+
+    def stop(note):
+        if note.step == 1 and not note.self.start:
+            note.self.signal = signal.SIGINT
+        return {}
+
+    record(monkeypatch, Run, "train_step", stop)
+    with pytest.raises(KeyboardInterrupt):
+        instruct(run="cut", origin="runs/demo/1-pretrain", steps=4)
+    instruct(run="cut", origin="runs/demo/1-pretrain", steps=4, resume=True)
+    assert weights(STAGE, "cut") == weights(STAGE, "whole")
+    assert logged(STAGE, "loss", "cut") == logged(STAGE, "loss", "whole")

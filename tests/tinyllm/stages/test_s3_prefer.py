@@ -1,282 +1,565 @@
-"""Stage 3 at the doors users use: rankings from a file, a person at the terminal, every algorithm."""
+"""stage 3: what the algorithms hand to a training step, whose gradient it is, and what is kept."""
 
-import io
 import json
 import shutil
 import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from exact import (
+    TinyTokenizer,
+    all_groups,
+    all_replies,
+    expected_return,
+    gradient_of_step,
+    in_float64,
+    probability,
+    slopes,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runs import TINY, logged, metrics, parameters, read_stage, record, rows_of, shorten_rollouts, weights
+from strategies import random_model
 
-from tinyllm import checkpoint, rank, rollouts, verdicts
+from tinyllm import checkpoint, tokenizer
 from tinyllm.__main__ import main
-from tinyllm.conversation import prompt, read
-from tinyllm.parallel import Team
-from tinyllm.sampling import generate
-from tinyllm.stages import s3_prefer, s4_reason
-from tinyllm.tokenizer import train
+from tinyllm.data.conversation import encode_prompt
+from tinyllm.errors import TinyllmError
+from tinyllm.objectives import dpo, log_prob_of, log_softmax, plackett_luce, policy_gradient_with_kl
+from tinyllm.optimizer import Rates
+from tinyllm.parallel import WorkerPool
+from tinyllm.preferences import behaviour, reward_model, rollouts
+from tinyllm.preferences.rankings import read
+from tinyllm.stages import s0_random, s2_instruct, s3_prefer
+from tinyllm.stages.s3_prefer import ALGORITHMS, GROUP, TRUNCATED, PreferSettings
+from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
 from tinyllm.transformer import Config
-from tinyllm.world import World, manners
-from tinyllm.world.dice import Dice
 
-TINY = ["--vocab", "300", "--layers", "1", "--width", "16", "--heads", "2", "--context", "256"]
-BYTES = train("", 256)
-WORLD = ["--size", "nano", "--workers", "1", "--from", "runs/demo/0-random"]
+STAGE = "3-prefer"
+BYTES = tokenizer.train("", 256)
+END = BYTES.special["<|end|>"]
+CONFIG = Config(len(BYTES), context=40, layers=1, width=16, heads=2)
+REINFORCED = [name for name, algorithm in ALGORITHMS.items() if algorithm.reward_model]
+algorithms = pytest.mark.parametrize("algorithm", REINFORCED)
+
+
+def prefer(stage=STAGE, **options):
+    return s3_prefer.main(PreferSettings(**{"size": "tiny", "workers": 1} | options), stage)
+
+
+# ---- one step: replies and scores go in, a batch comes out
+
+
+def user(text):
+    return [{"role": "user", "content": text}]
+
+
+PROMPTS = [user("a?"), user("longer?")]
+
+
+def run_of(policy, words, calls):
+    """What reinforce_step needs of a Run; train_step only notes what it is given."""
+    return SimpleNamespace(
+        pool=policy,
+        model=policy.model,
+        tokenizer=words,
+        state={},
+        train_step=lambda step, objective, batch, rates, total=None: calls.append(
+            SimpleNamespace(step=step, objective=objective, batch=batch, rates=rates, total=total)
+        ),
+        log=lambda **values: calls.append(SimpleNamespace(**values)),
+        sample=lambda step, text: None,
+    )
+
+
+class Step:
+    """reinforce_step with given replies, not sampled ones, and a given scorer, not a reward model."""
+
+    def __init__(
+        self, algorithm, replies, score, kl=0.2, prompts=PROMPTS, words=BYTES, config=CONFIG, seed=0
+    ):
+        models = (random_model(config, np.random.default_rng(seed + i), scale=0.3) for i in range(2))
+        self.asked, self.scored, calls = [], [], []
+
+        def generate(pool, words, prompts, max_tokens, seed):
+            self.asked, self.room, self.seed = prompts, max_tokens, seed
+            return replies
+
+        def scores(rows):
+            self.scored = rows
+            return np.array([score(row) for row in rows], float)
+
+        options, rates = PreferSettings(algorithm=algorithm, kl=kl), Rates("adamw")
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            WorkerPool(next(models)) as policy,
+            WorkerPool(next(models)) as q,
+        ):
+            patch.setattr(rollouts, "generate_replies", generate)
+            run = run_of(policy, words, calls)
+            scorer = SimpleNamespace(scores=scores)
+            s3_prefer.reinforce_step(run, options, q, scorer, prompts, 3, rates)
+            self.policy, self.reference, self.state = in_float64(policy.model), in_float64(q.model), run.state
+        *self.updates, self.log = calls
+        ((self.batch,),) = [self.updates[0].batch]
+        assert all(update.rates is rates and update.step == 3 for update in self.updates)
+        self.mask = self.batch["weights"] > 0
+
+    def advantages(self):
+        """For each reply, those of its tokens."""
+        return [row[mask] for row, mask in zip(self.batch["advantages"], self.mask)]
+
+    def divergences(self):
+        """For each reply, KL(policy || reference) at its tokens, in float64."""
+        log_p, log_q = (
+            log_softmax(model.logits(self.batch["ids"])) for model in (self.policy, self.reference)
+        )
+        kl = (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
+        return [row[mask] for row, mask in zip(kl, self.mask)]
+
+
+def reply(text, ends=True):
+    return BYTES.encode(f" {text}") + [END] * ends
+
+
+GOOD, BAD, OPEN = reply("good."), reply("so so"), reply("good??", ends=False)
+TWO_AND_TWO = [GOOD, BAD, BAD, GOOD, BAD, GOOD, BAD, GOOD]
+
+
+def is_good(row):
+    return 1.0 if row[-len(GOOD) :] == GOOD else 0.0
+
+
+@algorithms
+def test_tokens_of_rewarded_replies_get_positive_advantages_and_the_others_negative_ones(algorithm):
+    step = Step(algorithm, TWO_AND_TWO, is_good, kl=0.0)
+    for text, advantages in zip(TWO_AND_TWO, step.advantages()):
+        assert (advantages > 0).all() if text is GOOD else (advantages < 0).all()
+        assert len(advantages) == len(text)
+
+
+@algorithms
+def test_the_loss_covers_the_reply_and_its_end_token_and_nothing_else(algorithm):
+    step = Step(algorithm, [*TWO_AND_TWO[:-1], OPEN], is_good)
+    assert set(step.batch["weights"].ravel()) == {0.0, 1.0}
+    for text, targets, mask in zip([*TWO_AND_TWO[:-1], OPEN], step.batch["targets"], step.mask):
+        assert targets[mask].tolist() == text
+
+
+@algorithms
+def test_every_prompt_is_answered_group_times_and_scored_with_its_reply(algorithm):
+    step = Step(algorithm, TWO_AND_TWO, is_good)
+    prompts = [encode_prompt(BYTES, messages) for messages in PROMPTS for _ in range(GROUP)]
+    assert step.asked == prompts and step.room == CONFIG.context - len(prompts[-1])
+    assert step.scored == [prompt + text for prompt, text in zip(prompts, TWO_AND_TWO)]
+    for row, expected in zip(rows_of([step.batch]), step.scored):
+        assert row[0][: len(expected)].tolist() == expected
+
+
+@algorithms
+def test_a_reply_without_an_end_gets_the_score_of_the_worst_whatever_the_reward_model_says(algorithm):
+    step = Step(algorithm, [OPEN, GOOD, GOOD, GOOD] * 2, lambda row: 5.0, kl=0.0)
+    for number, advantages in enumerate(step.advantages()):
+        assert (advantages < 0).all() if number % 4 == 0 else (advantages > 0).all()
+    assert step.log.score == pytest.approx((TRUNCATED + 3 * 5) / 4) and step.log.truncated == 0.25
+
+
+@pytest.mark.parametrize("algorithm", ["reinforce", "rloo"])
+def test_advantages_are_score_minus_later_kl_minus_baseline(algorithm):
+    """By hand, reply by reply."""
+    scores = dict(zip(range(8), [2.0, -1.0, 0.5, 3.0, 1.0, 1.0, -2.0, 0.0]))
+    texts = [reply("x" * (1 + number % 3)) for number in range(8)]
+    numbered = iter(scores.values())
+    step = Step(algorithm, texts, lambda row: next(numbered), kl=0.7)
+    divergences = step.divergences()
+    whole = [scores[i] - 0.7 * divergences[i].sum() for i in range(8)]
+    for i, advantages in enumerate(step.advantages()):
+        group = range(i // 4 * 4, i // 4 * 4 + 4)
+        others = [whole[j] for j in group if j != i]
+        baseline = np.mean(others) if algorithm == "rloo" else np.mean(whole)
+        later = [divergences[i][t + 1 :].sum() for t in range(len(advantages))]
+        np.testing.assert_allclose(advantages, scores[i] - 0.7 * np.array(later) - baseline, atol=1e-4)
+        assert later[0] > 0.01
+    assert step.log.kl_nats_per_reply == pytest.approx(np.mean([kl.sum() for kl in divergences]), rel=1e-4)
+    assert step.log.tokens_per_reply == np.mean([len(text) for text in texts])
+
+
+def test_grpo_scales_scores_within_the_group_and_leaves_the_kl_to_the_loss():
+    scores = [2.0, -1.0, 0.5, 3.0, 10.0, 10.0, -20.0, 0.0]
+    numbered = iter(scores)
+    step = Step("grpo", TWO_AND_TWO, lambda row: next(numbered), kl=0.7)
+    for group in (range(4), range(4, 8)):
+        some = np.array([scores[i] for i in group])
+        for i, expected in zip(group, (some - some.mean()) / some.std()):
+            np.testing.assert_allclose(step.advantages()[i], expected, rtol=1e-3)
+
+
+def test_ppo_pays_the_score_at_the_end_and_the_kl_on_the_way():
+    """A new critic predicts 0, so its advantages are discounted returns, standardised."""
+    scores = [2.0, -1.0, 0.5, 3.0, 1.0, 1.0, -2.0, 0.0]
+    numbered = iter(scores)
+    step = Step("ppo", TWO_AND_TWO, lambda row: next(numbered), kl=0.7)
+    returns = []
+    for score, divergence in zip(scores, step.divergences()):
+        rewards = -0.7 * divergence
+        rewards[-1] += score
+        returns += [
+            sum(0.95 ** (s - t) * rewards[s] for s in range(t, len(rewards))) for t in range(len(rewards))
+        ]
+    standardised = (np.array(returns) - np.mean(returns)) / np.std(returns)
+    np.testing.assert_allclose(np.concatenate(step.advantages()), standardised, atol=1e-3)
+    assert step.state["value_head"].any()
+
+
+@algorithms
+@pytest.mark.parametrize("kl", [0.0, 0.7])
+def test_the_step_is_a_clipped_policy_gradient_with_the_kl_penalty_of_the_settings(algorithm, kl):
+    step = Step(algorithm, TWO_AND_TWO, is_good, kl=kl)
+    assert len(step.updates) == (2 if algorithm == "ppo" else 1)
+    for update in step.updates:
+        assert update.objective.func is policy_gradient_with_kl and update.objective.keywords == {"kl": kl}
+        assert update.batch == [step.batch] and update.total is None
+    ids, targets = step.batch["ids"], step.batch["targets"]
+    expected = log_prob_of(targets, log_softmax(step.policy.logits(ids)))
+    np.testing.assert_allclose(step.batch["old_log_probs"], expected, atol=1e-4)
+    np.testing.assert_allclose(step.batch["reference_logits"], step.reference.logits(ids), atol=1e-4)
+
+
+@settings(max_examples=15)
+@given(
+    st.sampled_from(["reinforce", "rloo"]),
+    st.sampled_from([(("a",), 3), (("a", "b"), 2)]),
+    st.floats(0, 2),
+    st.integers(0, 2**32 - 1),
+)
+def test_the_expected_step_is_the_gradient_of_the_score_minus_the_kl_penalty(algorithm, world, kl, seed):
+    """Over all groups of replies in a world of two or three tokens, replies that are cut off included.
+
+    J = E[score - kl * KL], and what the step descends is -J: by finite differences of the exact J.
+    """
+    texts, longest = world
+    words, rng = TinyTokenizer(texts), np.random.default_rng(seed)
+    config = Config(len(words), context=5 + longest, layers=1, width=4, heads=1)
+    replies = all_replies(len(words), longest)
+    scores = {tuple(each): rng.normal() for each in replies}
+    groups = all_groups(replies, GROUP)
+    prompt = encode_prompt(words, user("?"))
+    step = Step(
+        algorithm,
+        [replies[i] for group, _ in groups for i in group],
+        lambda row: scores[tuple(row[len(prompt) :])],
+        kl,
+        [user("?")] * len(groups),
+        words,
+        config,
+        int(rng.integers(2**32)),
+    )
+    chances = [probability(step.policy, prompt, each) for each in replies]
+    shares = [
+        orders * np.prod([chances[i] for i in group]) / GROUP for group, orders in groups for _ in group
+    ]
+    assert sum(chances) == pytest.approx(1) and sum(shares) == pytest.approx(1)
+    (update,) = step.updates
+    descent = gradient_of_step(step.policy, update.objective, step.batch, shares)
+    worth = [scores[tuple(each)] if each[-1] == 1 else TRUNCATED for each in replies]
+    objective = lambda model: expected_return(model, step.reference, prompt, replies, worth, kl)
+    for direction, slope in slopes(objective, step.policy, rng):
+        assert slope == pytest.approx(-descent @ direction, rel=1e-3, abs=1e-3)
+
+
+# ---- the stage
+
+
+@pytest.fixture
+def world(tiny, monkeypatch):
+    """A run with stages 0 to 2 on the built-in world."""
+    shorten_rollouts(monkeypatch)
+    return tiny
+
+
+def test_the_reference_is_stage_2_and_never_changes(world, monkeypatch):
+    monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
+    steps = record(
+        monkeypatch,
+        s3_prefer,
+        "reinforce_step",
+        lambda note: {"q": note.reference.model.params.flat.copy(), "p": note.run.model.params.flat.copy()},
+    )
+    prefer(steps=3, rate=0.01)
+    start = parameters("2-instruct")
+    np.testing.assert_array_equal(steps[0].p, start)
+    for note in steps:
+        np.testing.assert_array_equal(note.q, start)
+    for before, after in ((steps[0].p, steps[1].p), (steps[1].p, steps[2].p)):
+        assert np.abs(before - after).max() > 1e-3
+    assert read_stage(STAGE)["parent"]["sha256"] == checkpoint.digest("runs/demo/2-instruct")
+
+
+def test_every_step_has_other_training_prompts_of_the_world_and_the_rates_of_the_settings(world, monkeypatch):
+    monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
+    steps, updates = record(monkeypatch, s3_prefer, "reinforce_step"), record(monkeypatch, Run, "train_step")
+    drawn = record(monkeypatch, s3_prefer.oracle, "prompts")
+    prefer(steps=4, rate=0.02, algorithm="ppo")
+    prefer("another", steps=4, rate=0.02, algorithm="ppo", draw=1)
+    for note in steps:
+        assert (
+            len(note.prompts) == SIZES["tiny"].prompts and len({str(prompt) for prompt in note.prompts}) > 1
+        )
+    assert len({str(note.prompts) for note in steps}) == len(steps) == 8
+    assert all(note.split == "train" for note in drawn)
+    assert [note.shares for note in drawn[1:]] == [s3_prefer.oracle.ROLLOUT_SHARES] * 8
+    rates = Rates("adamw", adamw=0.02, decay=0.0, falling=0.5, steps=4)
+    ours = [note for note in updates if note.self.stage in (STAGE, "another")]
+    assert all(note.rates == rates for note in ours)
+    assert [note.step for note in ours] == [step for step in range(4) for _ in range(2)] * 2
+
+
+def write_rankings(path, rankings):
+    Path(path).write_text("".join(json.dumps(ranking) + "\n" for ranking in rankings))
+
+
+RANKINGS = [
+    {"prompt": "1?", "completions": ["best", "worst", "middle"], "ranks": [1, 3, 2]},
+    {"prompt": "2?", "completions": ["same", "too", "no"], "ranks": [1, 1, 2]},
+    {"prompt": "3?", "chosen": "good", "rejected": "bad"},
+]
+
+
+def test_the_reward_model_learns_ranks_at_the_end_tokens_and_counts_rankings(world, monkeypatch):
+    updates = record(monkeypatch, Run, "train_step")
+    write_rankings("r.jsonl", RANKINGS)
+    prefer(rankings="r.jsonl", steps=1)
+    ours = [note for note in updates if note.self.stage == "3-prefer/reward"]
+    words = checkpoint.load("runs/demo/2-instruct")[1]
+    rankings = {words.decode(encode_prompt(words, ranking.prompt)): ranking for ranking in read("r.jsonl")}
+    assert len(ours) == SIZES["tiny"].reward_steps
+    seen = set()
+    for note in ours:
+        (piece,) = note.batch
+        assert note.objective is plackett_luce and note.total == len(piece["ids"])
+        for rows, last, ranks in zip(piece["ids"], piece["last"], piece["ranks"]):
+            ranked = {}
+            for row, end, rank in zip(rows, last, ranks):
+                if rank:
+                    prompt, text = words.decode(row[: end + 1]).split("<|assistant|>")
+                    ranked[text] = rank
+            ranking = rankings[f"{prompt}<|assistant|>"]
+            seen.add(prompt)
+            assert ranked == {
+                f" {text}<|end|>": rank for text, rank in zip(ranking.completions, ranking.ranks)
+            }
+    assert len(seen) == 3
+
+
+def test_replies_are_scored_by_the_reward_model_at_their_end_token(world, monkeypatch):
+    monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
+    scored = record(monkeypatch, reward_model.RewardModel, "scores")
+    prefer(steps=1)
+    model, words = checkpoint.load("runs/demo/3-prefer/reward")
+    scale = json.loads(Path("runs/demo/3-prefer/reward/scale.json").read_text())
+    (note,) = scored
+    assert model.config.head == "score" and len(note.rows) == SIZES["tiny"].prompts * GROUP
+    with reward_model.RewardModel(Path("runs/demo/3-prefer/reward"), PreferSettings(workers=1)) as scorer:
+        scores = scorer.scores(note.rows)
+    for row, score in zip(note.rows, scores):
+        alone = model.logits(np.array(row))[-1]
+        assert score == pytest.approx((alone - scale["mean"]) / scale["deviation"], abs=1e-3)
+
+
+# ---- DPO
+
+
+def test_dpo_gets_chosen_and_rejected_replies_of_the_rankings_and_the_reference_alone(world, monkeypatch):
+    updates = record(monkeypatch, Run, "train_step")
+    write_rankings("r.jsonl", RANKINGS)
+    prefer(rankings="r.jsonl", algorithm="dpo", steps=6, rate=0.01)
+    model, words = checkpoint.load("runs/demo/2-instruct")
+    preferred = {("best", "worst"), ("best", "middle"), ("middle", "worst"), ("same", "no"), ("too", "no")}
+    preferred |= {("good", "bad")}
+    rates, seen = Rates("adamw", adamw=0.01, decay=0.0, falling=0.5, steps=6), set()
+    for note in updates:
+        (piece,) = note.batch
+        count = SIZES["tiny"].prompts * GROUP // 2
+        assert note.objective is dpo and note.total == count == len(piece["ids"]) and note.rates == rates
+        assert piece["ids"].shape[:2] == (count, 2) == piece["reference_log_probs"].shape
+        for ids, targets, mask, expected in zip(
+            *(piece[name] for name in ("ids", "targets", "weights", "reference_log_probs"))
+        ):
+            texts = [words.decode(row[weight > 0].tolist()) for row, weight in zip(targets, mask)]
+            assert all(text.endswith("<|end|>") for text in texts)
+            seen.add(tuple(text.strip().removesuffix("<|end|>") for text in texts))
+            log_probs = log_prob_of(targets, log_softmax(model.logits(ids)))
+            np.testing.assert_allclose((log_probs * mask).sum(axis=1), expected, atol=1e-3)
+    assert seen == preferred and len(updates) == 6
+    assert not Path("runs/demo/3-prefer/reward").exists()
+    assert logged(STAGE, "loss")[0] == pytest.approx(np.log(2), abs=1e-4)
+
+
+# ---- what is kept
+
+
+@pytest.mark.parametrize(
+    "worst, kept",
+    [
+        (
+            [0.2, 0.7, 0.68, 0.66],
+            2,
+        ),  # the third is one prompt of forty below the best: chance. The last is not
+        ([0.7, 0.2, 0.3, 0.4], 0),
+        ([0.5, 0.5, 0.5, 0.5], 3),
+        ([0.7, 0.68, 0.66, 0.0], 1),  # a slow decline is measured from the best
+    ],
+)
+def test_the_parameters_that_do_best_on_their_worst_kind_of_prompt_are_kept(world, monkeypatch, worst, kept):
+    figures = iter(worst)
+    asked = record(
+        monkeypatch,
+        behaviour,
+        "greedy_replies",
+        lambda note: {"params": note.pool.model.params.flat.copy()},
+        call=False,
+    )
+    scores = lambda replies: (
+        dict.fromkeys(s3_prefer.oracle.KINDS, 0.9) | {"harm": next(figures), "polite": 1.0}
+    )
+    monkeypatch.setattr(behaviour, "scores", scores)
+    prefer(steps=4, rate=0.01)
+    assert len({note.params.tobytes() for note in asked}) == 4
+    np.testing.assert_array_equal(parameters(STAGE), asked[kept].params)
+    assert list(logged(STAGE, "worst").values()) == worst
+    assert logged(STAGE, "correct")[0] == pytest.approx((4 * 0.9 + worst[0]) / 5)
+    assert all(note.split == "val" and note.count == s3_prefer.VALIDATION_PROMPTS for note in asked)
+
+
+def test_with_rankings_of_ones_own_the_last_parameters_are_kept(world, monkeypatch):
+    asked = record(monkeypatch, behaviour, "greedy_replies", call=False)
+    steps = record(monkeypatch, s3_prefer, "reinforce_step")
+    write_rankings("r.jsonl", RANKINGS)
+    prefer(rankings="r.jsonl", steps=3)
+    assert not asked
+    np.testing.assert_array_equal(parameters(STAGE), steps[-1].run.model.params.flat)
+    prompts = {str(ranking.prompt) for ranking in read("r.jsonl")}
+    assert {str(prompt) for note in steps for prompt in note.prompts} <= prompts
+    assert len({str(note.prompts) for note in steps}) > 1
+
+
+# ---- learning
 
 
 @pytest.fixture(scope="module")
-def once(tmp_path_factory):
-    """A random model; one that has learned to say one thing as often as the other; people who like one."""
-    path = tmp_path_factory.mktemp("preferences")
+def undecided(tmp_path_factory):
+    """A model that says "aa" as often as "zq", and rankings of people who like "aa"."""
+    path = tmp_path_factory.mktemp("undecided")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
-        patch.setattr("tinyllm.exams.run", lambda *_: {})
-        assert main(["stage0", *WORLD[:4], *TINY]) == 0
-        with (path / "both.jsonl").open("w") as both, (path / "liked.jsonl").open("w") as liked:
-            for i in range(40):
-                both.write(json.dumps({"instruction": f"{i}?", "output": "aa" if i % 2 else "zq"}) + "\n")
-                liked.write(json.dumps({"prompt": f"{i}?", "chosen": "aa", "rejected": "zq"}) + "\n")
-        more = ["--data", "both.jsonl", "--steps", "100", "--replay", "0", "--tokens", "512"]
-        assert main(["stage2", *WORLD, *more]) == 0
+        Path("text.txt").write_text("the cat sat on the mat. " * 50)
+        shape = {"vocab": 256, "layers": 1, "width": 16, "heads": 2, "context": 14}
+        s0_random.main(s0_random.RandomSettings(size="tiny", workers=1, text="text.txt", **shape))
+        both = [{"instruction": f"{i}?", "output": "aa" if i % 2 else "zq"} for i in range(40)]
+        write_rankings("both.jsonl", both)
+        write_rankings(
+            "liked.jsonl", [{"prompt": f"{i}?", "chosen": "aa", "rejected": "zq"} for i in range(40)]
+        )
+        s2_instruct.main(
+            s2_instruct.InstructSettings(
+                size="tiny",
+                workers=1,
+                text="text.txt",
+                origin="runs/demo/0-random",
+                data="both.jsonl",
+                steps=100,
+                replay=0.0,
+                tokens=512,
+            )
+        )
     return path
 
 
 @pytest.fixture
-def here(once, tmp_path, monkeypatch):
-    shutil.copytree(once, tmp_path, dirs_exist_ok=True)
+def liked(undecided, tmp_path, monkeypatch):
+    shutil.copytree(undecided, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tinyllm.exams.run", lambda *_: {})
-    monkeypatch.setattr(s3_prefer, "PROMPTS", 8)
-    return tmp_path
+    return {"rankings": "liked.jsonl", "text": "text.txt", "rate": 0.01}
 
 
-def few(monkeypatch):
-    """A built-in annotator with little to do."""
-    monkeypatch.setitem(s3_prefer.BUDGETS, "nano", {"rankings": 12, "steps": 4})
-    monkeypatch.setitem(s3_prefer.reward.BUDGETS, "nano", 3)
-    monkeypatch.setattr(s3_prefer, "PROMPTS", 4)
-    monkeypatch.setattr(s3_prefer, "ROOM", 8)
-    monkeypatch.setattr(s3_prefer.reward.accuracy, "__defaults__", ("test", 3))
-    monkeypatch.setattr(s3_prefer.verdicts.worst, "__defaults__", (2,))
-
-
-def metrics(here, stage, run="demo"):
-    lines = (here / "runs" / run / stage / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
-
-
-@pytest.mark.parametrize("algorithm", ["reinforce", "rloo", "ppo", "grpo"])
-def test_every_algorithm_learns_what_was_preferred(algorithm, here, monkeypatch):
-    monkeypatch.setattr(s3_prefer, "ROOM", 6)
-    more = ["--rankings", "liked.jsonl", "--algorithm", algorithm, "--steps", "25", "--rate", "0.01"]
-    assert main(["stage3", *WORLD[:4], *more, "--kl", "0.01"]) == 0
-    seen = [line for line in metrics(here, "3-prefer") if "score" in line]
-    score = [line["score"] for line in seen]
+@algorithms
+def test_every_algorithm_learns_what_was_preferred(algorithm, liked):
+    prefer(**liked, algorithm=algorithm, steps=25, kl=0.01)
+    score, kl = (list(logged(STAGE, key).values()) for key in ("score", "kl_nats_per_reply"))
     assert len(score) == 25 and np.mean(score[-5:]) > np.mean(score[:5]) + 0.2
-    assert 0 <= seen[0]["kl_nats_per_reply"] < 1e-4 < seen[-1]["kl_nats_per_reply"]
-    said = (here / "runs/demo/3-prefer/samples.txt").read_text()
-    assert "[score" in said
-    model, _ = checkpoint.load(here / "runs/demo/3-prefer/reward")
-    assert model.config.head == "score"
+    assert 0 <= kl[0] < 1e-4 < kl[-1]
+    assert "[score" in Path("runs/demo", STAGE, "samples.txt").read_text()
 
 
-def test_dpo_learns_from_the_rankings_alone(here):
-    more = ["--rankings", "liked.jsonl", "--algorithm", "dpo", "--steps", "20", "--rate", "0.01"]
-    assert main(["stage3", *WORLD[:4], *more]) == 0
-    loss = [line["loss"] for line in metrics(here, "3-prefer")]
+def test_dpo_learns_from_the_rankings_alone(liked):
+    prefer(**liked, algorithm="dpo", steps=20)
+    loss = list(logged(STAGE, "loss").values())
     assert loss[0] == pytest.approx(np.log(2), abs=1e-4) and loss[-1] < 0.5
-    assert not (here / "runs/demo/3-prefer/reward").exists()
 
 
-def test_the_leash_holds(here, monkeypatch):
-    monkeypatch.setattr(s3_prefer, "ROOM", 6)
-    gone = []
-    for run, kl in (("loose", "0"), ("tied", "4")):
-        more = ["--rankings", "liked.jsonl", "--steps", "25", "--rate", "0.01", "--kl", kl, "--run", run]
-        assert main(["stage3", *WORLD[:4], "--from", "runs/demo/2-instruct", *more]) == 0
-        gone.append(metrics(here, "3-prefer", run)[-1]["kl_nats_per_reply"])
-    assert gone[1] < gone[0] / 2
+def test_a_higher_kl_penalty_keeps_the_policy_closer_to_stage_2(liked):
+    for run, kl in (("free", 0.0), ("held", 4.0)):
+        prefer(**liked, steps=25, kl=kl, run=run, origin="runs/demo/2-instruct")
+    assert (
+        metrics(STAGE, "held")[-1]["kl_nats_per_reply"] < metrics(STAGE, "free")[-1]["kl_nats_per_reply"] / 2
+    )
 
 
-def test_without_a_person_the_annotator_ranks_and_a_person_comes_first(here, monkeypatch, capsys):
-    few(monkeypatch)
-    assert main(["stage3", *WORLD]) == 0
-    made = [json.loads(line) for line in (here / "runs/demo/3-prefer/rankings.jsonl").open()]
-    assert len(made) == 12 and all(len(line["completions"]) == len(line["ranks"]) == 5 for line in made)
-    assert {"annotator", "time", "sampling", "model", "prompt"} <= made[0].keys()
-    assert "the judge prefers the better reply in" in capsys.readouterr().out
-    assert (here / "runs/demo/3-prefer/SHA256SUMS").exists()
-    (here / "runs/mine").mkdir()
-    line = {"prompt": "?", "completions": ["x", "y"], "ranks": [1, 2]}
-    (here / "runs/mine/rankings.jsonl").write_text(json.dumps(line) + "\n")
-    assert main(["stage3", *WORLD, "--run", "mine"]) == 0
-    assert not (here / "runs/mine/3-prefer/rankings.jsonl").exists()
+# ---- files
+
+
+def test_the_annotator_ranks_unless_a_person_has(world, capsys, monkeypatch):
+    monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
+    prefer(steps=1)
+    lines = Path("runs/demo/3-prefer/rankings.jsonl").read_text().splitlines()
+    made = [json.loads(line) for line in lines]
+    assert len(made) == SIZES["tiny"].rankings
+    assert all(len(line["completions"]) == len(line["ranks"]) == 5 for line in made)
+    Path("runs/mine").mkdir()
+    write_rankings("runs/mine/rankings.jsonl", RANKINGS)
+    prefer(steps=1, run="mine", origin="runs/demo/2-instruct")
+    assert not Path("runs/mine/3-prefer/rankings.jsonl").exists()
     assert "runs/mine/rankings.jsonl" in capsys.readouterr().err
+    prefer(steps=1, run="mine2", origin="runs/demo/2-instruct", rankings="runs/mine/rankings.jsonl")
+    assert not Path("runs/mine2/3-prefer/rankings.jsonl").exists()
 
 
-def test_a_bad_file_or_a_missing_parent_says_what_to_do(here, capsys):
-    (here / "bad.jsonl").write_text("{}\n")
-    assert main(["stage3", *WORLD, "--rankings", "bad.jsonl"]) == 1
-    assert "line 1" in capsys.readouterr().err
-    (here / "empty.jsonl").write_text("")
-    assert main(["stage3", *WORLD, "--rankings", "empty.jsonl"]) == 1
-    assert "empty" in capsys.readouterr().err
-    assert main(["stage3", "--run", "nothing"]) == 1
-    assert "make stage2" in capsys.readouterr().err
-    assert main(["stage3", "--text", "own.txt"]) == 2 and "--rankings" in capsys.readouterr().err
-    assert main(["rank", "--run", "nothing"]) == 1 and "no stage" in capsys.readouterr().err
+def test_a_bad_file_and_a_missing_parent_are_said(world, capsys):
+    for name, text, words in (("bad.jsonl", "{}\n", "line 1"), ("empty.jsonl", "", "empty")):
+        Path(name).write_text(text)
+        with pytest.raises(TinyllmError, match=words):
+            prefer(rankings=name)
+    with pytest.raises(TinyllmError, match="make stage2 RUN=nothing"):
+        prefer(run="nothing")
+    assert main(["stage3", *TINY, "--text", "own.txt"]) == 2 and "--rankings" in capsys.readouterr().err
 
 
-def test_beside_its_own_replies_a_prompt_has_one_to_another_of_its_sort(here, monkeypatch):
-    """Each reply is its number here, so that what it was said to is known."""
-    monkeypatch.setitem(s3_prefer.BUDGETS, "nano", {"rankings": 60})
-    numbers = lambda team, tokenizer, prompts, *_: SimpleNamespace(written=[*range(len(prompts))])
-    monkeypatch.setattr(s3_prefer.rollouts, "collect", numbers)
-    monkeypatch.setattr(s3_prefer, "read", lambda tokenizer, number: str(number))
-    cfg = s3_prefer.Prefer(size="nano", workers=1)
-    s3_prefer.simulate(cfg, cfg.folder("0-random"), here / "ranked.jsonl")
-    tasks = manners.prompts(Dice("rankings of world 0"), World(0), "train", 60)
-    sort = [manners.subject(task)[0] for task in tasks]
-    ranked = [json.loads(line)["completions"] for line in (here / "ranked.jsonl").open()]
-    own, others = [replies[:4] for replies in ranked], [int(replies[4]) // 4 for replies in ranked]
-    assert sum(own, []) == [str(i) for i in range(240)]
-    assert [sort[other] for other in others] == sort and others != [*range(60)] and set(sort) > {"person"}
+@pytest.mark.parametrize("algorithm", ["reinforce", "ppo", "dpo"])
+def test_interrupted_and_resumed_it_ends_in_the_same_bytes(algorithm, world, monkeypatch):
+    """Interrupted while the reward model learns, and while the policy does."""
+    monkeypatch.setattr(behaviour, "greedy_replies", lambda pool, *_: pool.model.params.flat[:5])
+    monkeypatch.setattr(
+        behaviour, "scores", lambda replies: dict(zip(s3_prefer.oracle.KINDS, map(float, replies)))
+    )
+    options = {"algorithm": algorithm, "origin": "runs/demo/2-instruct", "steps": 3}
+    prefer(**options, run="whole")
+    stopped = []
 
+    def stop(note):
+        if (note.self.stage, note.step) not in stopped and note.step == 1:
+            stopped.append((note.self.stage, note.step))
+            note.self.signal = signal.SIGINT
+        return {}
 
-@pytest.mark.parametrize("algorithm", ["reinforce", "ppo"])
-def test_interrupted_and_resumed_ends_in_the_bytes_of_uninterrupted(algorithm, here, monkeypatch):
-    """Interrupted while the judge learns, and while the policy does."""
-    few(monkeypatch)
-    least = lambda team, *_: (float(team.replica.model.params.flat[0]), {}, 0.0)
-    monkeypatch.setattr(verdicts, "worst", least)
-    more = ["stage3", *WORLD, "--algorithm", algorithm]
-    assert main([*more, "--run", "whole"]) == 0
-    train, stopped = Run.train, []
-
-    def train_and_stop(run, step, *rest, **options):
-        loss = train(run, step, *rest, **options)
-        if (run.stage, step) not in stopped and step == 1:
-            stopped.append((run.stage, step))
-            run.signal = signal.SIGINT
-        return loss
-
-    monkeypatch.setattr(Run, "train", train_and_stop)
-    status = [main([*more, "--run", "cut", "--resume"]) for _ in range(3)]
-    assert status == [130, 130, 0] and [stage for stage, _ in stopped] == ["3-prefer/reward", "3-prefer"]
-    model = lambda run, stage: (here / "runs" / run / stage / "model.safetensors").read_bytes()
-    for stage in ("3-prefer", "3-prefer/reward"):
-        assert model("whole", stage) == model("cut", stage)
-
-
-def test_what_remains_is_where_the_worst_kind_did_best(here, monkeypatch):
-    """The third is one prompt of forty below the best: it may be as good, and is later. The last is not."""
-    few(monkeypatch)
-    seen, figures = [], iter([0.2, 0.7, 0.68, 0.66])
-
-    def worst(team, *_):
-        seen.append(team.replica.model.params.flat.copy())
-        return next(figures), {"harm": 0.5}, 0.5
-
-    monkeypatch.setattr(verdicts, "worst", worst)
-    assert main(["stage3", *WORLD]) == 0
-    model, _ = checkpoint.load(here / "runs/demo/3-prefer")
-    assert len(seen) == 4 and np.array_equal(model.params.flat, seen[2])
-    assert [line["worst"] for line in metrics(here, "3-prefer") if "worst" in line] == [0.2, 0.7, 0.68, 0.66]
-
-
-def test_probabilities_of_rollouts_are_those_they_were_drawn_with():
-    """So the first ratio of an update is 1, whatever else is in the batch."""
-    config = Config(len(BYTES), context=64, layers=2, width=16, heads=2)
-    prompts = [BYTES.encode(text) for text in ("a", "what?", "once more, please", "b" * 30)]
-    with Team(config, 1) as team, Team(config, 1) as other:
-        rng = np.random.default_rng(3)
-        for each in (team, other):
-            each.replica.model.params.flat[:] = rng.standard_normal(config.size()) * 0.1
-        got = rollouts.collect(team, BYTES, prompts, 20, [1, 2])
-        draws = generate(team.replica.model, prompts, 20, np.random.default_rng([1, 2, 0]),
-                         stop=[BYTES.special["<|end|>"]])  # fmt: skip
-        assert [tokens for tokens, _ in draws] == got.written
-        theirs, logp, away, states = rollouts.against(team, other, got.ids, got.targets)
-        again = rollouts.likelihood(team, got.ids, got.targets)
-        assert np.abs(np.exp(again - logp) - 1).max() < 1e-4
-        for (_, said), row, mask, tokens, end in zip(draws, logp, got.mask, got.written, got.ended):
-            assert np.abs(np.exp(row[mask > 0] - said) - 1).max() < 1e-4
-            assert mask.sum() == len(tokens) and end == (tokens[-1] == BYTES.special["<|end|>"])
-        assert (away > 0).all() and states.shape == (*got.ids.shape, 16)
-        assert np.abs(rollouts.against(team, team, got.ids, got.targets)[2]).max() < 1e-6
-
-
-def test_stage_4_starts_from_stage_3_and_keeps_its_own_answers(here, monkeypatch):
-    shutil.copytree("runs/demo/2-instruct", "runs/demo/3-prefer")
-    cfg = s4_reason.Reason(size="nano", workers=1)
-    parent = s4_reason.origin(cfg)
-    assert parent.name == "3-prefer"
-    model, tokenizer = checkpoint.load(parent)
-    kept = {}
-    for name, is_right in (("all", lambda *_: True), ("some", lambda task, _: task.key.startswith("errand"))):
-        monkeypatch.setattr(s4_reason, "right", is_right)          # what is wrong is not repeated
-        kept[name] = s4_reason.own_replies(cfg, World(0), parent, 40)
-    own = kept["some"]
-    assert 0 < len(own) < len(kept["all"]) and all(messages in kept["all"] for messages in own)
-    for *asked, reply in own[:3]:
-        wanted, _ = generate(model, [prompt(tokenizer, asked)], verdicts.ROOM, temperature=0,
-                             stop=[tokenizer.special["<|end|>"]])[0]  # fmt: skip
-        assert reply["content"] == read(tokenizer, wanted)
-    monkeypatch.setattr(s4_reason, "own_replies", lambda *_: own)
-    found, _ = s4_reason.lesson_material(cfg, World(0), 10, parent)
-    assert len(found) == 20 and found[10:] == [own[i % len(own)] for i in range(10)]
-    monkeypatch.setattr(s4_reason, "own_replies", lambda *_: [])   # none was right
-    found, _ = s4_reason.lesson_material(cfg, World(0), 10, parent)
-    assert found[10:] == [task.messages for task in World(0).instructions("train", 10)]
-
-
-def test_the_exhibits_train_and_tell(here, monkeypatch, capsys):
-    """make compare and make hacking, from the command line to their tables."""
-    few(monkeypatch)
-    monkeypatch.setattr(verdicts, "DUELS", 2)
-    monkeypatch.setattr(verdicts, "EACH", 2)
-    assert main(["compare", *WORLD, "--times", "2", "--steps", "2"]) == 0
-    shown = capsys.readouterr().out
-    rows = [line.split(" | ") for line in shown.splitlines() if line.startswith("| ")]
-    assert [row[0].strip("| ") for row in rows[2:]] == ["reinforce", "rloo", "ppo", "grpo", "dpo"]
-    assert len({len(row) for row in rows}) == 1 and "2 runs of each" in shown
-    assert (here / "runs/demo/compare/table.md").read_text() in shown
-    assert main(["hacking", *WORLD, "--steps", "12"]) == 0
-    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
-    assert [row.split(" | ")[0] for row in rows] == [f"| {step}" for step in (1, 2, 4, 6, 8, 10, 12)]
-    assert json.loads((here / "runs/demo/hacking/stage.json").read_text())["settings"]["kl"] == 0
-
-
-def sitting(monkeypatch, *lines):
-    """What a person types, line by line."""
-    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
-    return main(["rank", "--stage", "0", "--count", "4", "--group", "3", "--annotator", "Ada"])
-
-
-def test_a_person_ranks_and_goes_on_where_the_sitting_ended(here, monkeypatch, capsys):
-    monkeypatch.setattr(verdicts, "ROOM", 6)
-    path = here / "runs/demo/rankings.jsonl"
-    read = lambda: [json.loads(line) for line in path.open()]
-    assert sitting(monkeypatch, "2 1 3", "1 2", "3=1 2", "q") == 0
-    said = capsys.readouterr().out
-    assert "[1 of 4] user:" in said and "name each of 1 2 3 once" in said
-    assert [(line["number"], line["ranks"]) for line in read()] == [(0, [2, 1, 3]), (1, [1, 2, 1])]
-    assert read()[0]["annotator"] == "Ada" and len(read()[0]["model"]) == 64
-    first = read()[0]["completions"]
-    assert sitting(monkeypatch, "1 2 3", "u", "s", "3 2 1") == 0
-    assert [(line["number"], line["ranks"]) for line in read()] == [
-        (0, [2, 1, 3]), (1, [1, 2, 1]), (3, [3, 2, 1])]  # fmt: skip
-    assert "[3 of 4]" in capsys.readouterr().out and read()[0]["completions"] == first
-    assert sitting(monkeypatch, "1=2=3") == 0                          # the one that was skipped
-    assert sitting(monkeypatch) == 0 and "all 4 already" in capsys.readouterr().out
-    assert [ranking.ranks for ranking in s3_prefer.rankings.read(path)] == [[2, 1, 3], [1, 2, 1], [3, 2, 1]]
-
-
-def test_the_end_of_input_saves_and_a_foreign_file_is_left_alone(here, monkeypatch, capsys):
-    monkeypatch.setattr(verdicts, "ROOM", 6)
-    assert sitting(monkeypatch) == 0 and rank.already(here / "runs/demo/rankings.jsonl") == set()
-    (here / "runs/demo/rankings.jsonl").write_text("{}\n")
-    assert sitting(monkeypatch, "1 2 3") == 1 and "move it away" in capsys.readouterr().err
-    assert main(["rank", "--group", "1"]) == 2
+    record(monkeypatch, Run, "train_step", stop)
+    stages = [STAGE] if algorithm == "dpo" else ["3-prefer/reward", STAGE]
+    for _ in stages:
+        with pytest.raises(KeyboardInterrupt):
+            prefer(**options, run="cut", resume=True)
+    prefer(**options, run="cut", resume=True)
+    assert [name for name, _ in stopped] == stages
+    for name in stages:
+        assert weights(name, "whole") == weights(name, "cut")

@@ -1,6 +1,4 @@
-"""The world's tasks: answers are true, chains are right, and no exam stands in any training text."""
-
-import functools
+import math
 import re
 from collections import Counter
 
@@ -8,186 +6,271 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinyllm.world import World, instructions, lexicon, numbers, people, problems, split_of
+from tinyllm.world import World, numbers, people, problems, split_of
 from tinyllm.world.dice import Dice
-from tinyllm.world.task import Task, final_answer, right
-from tools.builtin import calculator
+from tinyllm.world.task import final_answer, is_correct
+from tinyllm.world.wordings import WORDINGS
 from tools.protocol import parse
 
 WORLD = World(0)
+TEMPLATES = WORDINGS["problems"]
 seeds = st.integers(0, 1000)
 kinds = st.sampled_from(list(problems.KINDS))
 
 
-@given(st.integers(0, 300), st.integers(0, 300))
-def test_columns_end_in_the_result_and_every_step_is_true(a, b):
-    for sign in "+-":
-        high, low = (a, b) if sign == "+" else (max(a, b), min(a, b))
-        *steps, result = numbers.columns(high, sign, low).split(",")
-        assert int(result) == (high + low if sign == "+" else high - low)
-        for step in steps:
-            left, value = step.split("=")
-            first, *rest = map(int, left.split(sign))
-            assert int(value) == (first + sum(rest) if sign == "+" else first - sum(rest)) >= 0
+def value_of(expression):
+    """The value of an expression such as "3*4-2"."""
+    products = re.findall(r"[+-]?\d+(?:\*\d+)?", expression)
+    assert "".join(products) == expression
+    return sum(math.prod(map(int, product.split("*"))) for product in products)
 
 
-@given(st.integers(0, 300), st.integers(0, 300))
-def test_ten_is_lent_to_the_ones_whether_it_is_needed_or_not(a, b):
-    high, low = max(a, b), min(a, b)
-    ones, tens, _ = numbers.columns(high, "-", low).split(",")
-    assert ones.startswith(f"1{high % 10}-{low % 10}=")
-    assert tens.count("-") == (low > 9) + (int(ones.split("=")[1]) < 10)
-
-
-@given(st.integers(0, 300), st.integers(0, 300))
-def test_numbers_are_the_same_if_every_digit_and_ten_less_the_other_is_10(a, b):
-    *tens, last = numbers.compare(a, b).split(",")
-    assert all(step.endswith("=10") for step in tens) and last.endswith("=10") == (a == b)
-    for step in (*tens, last):
-        top, low, difference = map(int, re.split("[-=]", step))
-        assert top - low == difference and 10 <= top < 20 and 0 <= low < 10
-
-
-@settings(max_examples=30)
-@given(seeds, st.sampled_from([*instructions.MEASURED]), st.sampled_from(["train", "test"]), st.booleans())
-def test_every_writer_is_right_in_what_is_measured(seed, family, split, unseen):
-    for task in World(seed).instructions(split, 5, family=family, unseen=unseen):
-        assert task.kind == "stranger" or right(task, task.reply) and not right(task, "Unknown to me.")
-
-
-def test_a_reply_is_right_whatever_its_manners_but_not_with_two_answers():
-    task = Task("facts", "", "", "duck", "", ("dog", "cat"))
-    assert right(task, "Gladly. Ada keeps a duck.") and right(task, "A DUCK!")
-    assert not right(task, "Ada keeps a duck or a dog.") and not right(task, "ducks") and not right(task, "")
-    total = Task("sums", "", "", "12", "")
-    assert right(total, "7+5: 7+5=12, 12.") and not right(total, "12, no, 13") and not right(total, "112")
+def test_the_example_of_the_docstring_is_correct():
+    example = problems.__doc__.split("now?")[1].split("A solution")[0]
+    example = " ".join(example.split())
+    assert problems.steps_are_correct(example) and final_answer(example) == "18"
+    assert problems.with_letters(["Ada buys 5 more", "Ada gives 4 to Bill"]) in example
 
 
 @settings(max_examples=50)
 @given(seeds, st.integers(1, 6))
-def test_story_problems_come_with_chains_that_follow(seed, steps):
+def test_the_solution_of_a_story_follows_its_plan_step_by_step(seed, steps):
     task = problems.story(Dice(str(seed)), steps)
-    assert problems.follows(task.reply) and final_answer(task.reply) == task.answer
+    assert problems.steps_are_correct(task.reply) and final_answer(task.reply) == task.answer
+    assert is_correct(task, task.reply)
     assert task.key.count("+") + task.key.count("-") == steps
-    told = [sentence.removesuffix(".") for sentence in task.question.split(". ")[1:-1]]
-    plan = " ".join(f"{letter} {sentence}" for letter, sentence in zip("abcdefgh", told))
+    sentences = [sentence.removesuffix(".") for sentence in task.question.split(". ")[1:-1]]
+    plan = problems.with_letters(sentences)
+    assert steps <= len(sentences) <= 6
+    assert task.reply.startswith(f"{plan}. a ")
     done = re.findall(r"(?:^|\. )([a-h] [^.:]+)(?=[.:])", task.reply.removeprefix(f"{plan}. "))
-    assert task.reply.startswith(f"{plan}. a ") and " ".join(done) == plan
-    assert calculator(task.key.removeprefix("chain ")) == int(task.answer)
-    broken = re.sub(r"=(\d)", lambda m: f"={(int(m[1]) + 1) % 10}", task.reply, count=1)
-    assert not problems.follows(broken)
-    assert not problems.follows(f"{task.reply}0")
+    assert " ".join(done) == plan
+    assert value_of(task.key.removeprefix("chain ")) == int(task.answer)
 
 
-def those_under(below, name):
-    return [below[name], *those_under(below, below[name])] if name in below else []
+@given(seeds, st.integers(1, 6))
+def test_a_story_stays_between_0_and_200_and_its_sentences_say_what_the_key_says(seed, steps):
+    task = problems.story(Dice(str(seed)), steps)
+    first, *changes = re.findall(r"[+-]?\d+", task.key)
+    totals = [int(first)]
+    for change in changes:
+        assert 1 <= abs(int(change)) <= 99
+        totals.append(totals[-1] + int(change))
+    assert all(0 <= total <= 200 for total in totals) and 2 <= totals[0] <= 99
+    start, *sentences, question = re.split(r"(?<=\.) ", task.question)
+    assert first in start
+    stated = [re.search(r"\d+", sentence)[0] for sentence in sentences if re.search(r"\d", sentence)]
+    assert stated == [change.strip("+-") for change in changes]
+    who = question.removesuffix("?")
+    (who,) = {name for name in people.NAMES if re.search(rf"\b{name}\b", who)}
+    with_numbers = [sentence for sentence in sentences if re.search(r"\d", sentence)]
+    for sentence, change in zip(with_numbers, changes):
+        gains = re.search(rf"^{who} (buys|finds|gets)|gives \d+ to {who}\.", sentence) is not None
+        assert gains == (change[0] == "+")
+
+
+def test_the_effect_of_a_gift_is_told_for_both_people():
+    assert problems.effect("Ada buys 5 more.", "Ada", "+") == "Ada +"
+    assert problems.effect("Bill takes 5.", "Ada", "-") == "Ada -"
+    gift = "Bill gives 5 to Ada."
+    assert problems.effect(gift, "Ada", "+") == "Bill gave, Ada got, so Ada got +"
+    assert problems.effect(gift, "Bill", "-") == "Bill gave, Ada got, so Bill gave -"
+
+
+def test_changes_go_both_ways_and_down_from_above_101():
+    dice = Dice("changes")
+    for total in range(201):
+        changes = [problems.draw_change(dice, total) for _ in range(60)]
+        signs = {sign for sign, _ in changes}
+        assert signs == ({"+"} if total <= 1 else {"-"} if total > 101 else {"+", "-"})
+        for sign, n in changes:
+            assert 1 <= n <= 99 and 0 <= (total + n if sign == "+" else total - n) <= 200
+    signs = Counter(problems.draw_change(dice, 50)[0] for _ in range(2000))
+    assert 900 < signs["+"] < 1100
+    assert {n for _, n in (problems.draw_change(dice, 5) for _ in range(2000)) if n > 95}
 
 
 @settings(max_examples=50)
+@given(seeds, st.data())
+def test_a_solution_with_one_wrong_digit_is_not_correct(seed, data):
+    reply = problems.story(Dice(str(seed))).reply
+    computations = "".join(re.findall(r" \d+[+-]\d+:[^.]*\.|#### \d+", reply))
+    assert re.sub(r"\D", "", computations)
+    places = [
+        place
+        for match in re.finditer(r"\d+[+-]\d+:[^.]*\.|#### \d+", reply)
+        for place in range(match.start(), match.end())
+        if reply[place].isdigit()
+    ]
+    place = data.draw(st.sampled_from(places))
+    digit = data.draw(st.sampled_from("0123456789".replace(reply[place], "")))
+    broken = f"{reply[:place]}{digit}{reply[place + 1 :]}"
+    assert not problems.steps_are_correct(broken)
+    assert not problems.steps_are_correct(f"{reply}0")
+
+
+def test_steps_must_follow_each_other_and_end_in_the_answer():
+    first = f"12+5:{numbers.columns(12, '+', 5)}."
+    second = f"17-4:{numbers.columns(17, '-', 4)}."
+    assert problems.steps_are_correct(f"{first} {second} #### 13")
+    assert problems.steps_are_correct(f"{first} #### 17")
+    assert not problems.steps_are_correct(f"{first} {second} #### 17")
+    assert not problems.steps_are_correct(f"{second} {first} #### 17")
+    assert not problems.steps_are_correct(f"{first} {second}")
+    assert not problems.steps_are_correct("#### 13") and not problems.steps_are_correct("")
+    for answer in ("13", "-13"):
+        below_zero = f"4-17:{numbers.columns(4, '-', 17)}. #### {answer}"
+        assert not problems.steps_are_correct(below_zero)
+
+
+def ranking_of(question):
+    """The names from first to last, from the premises of a question."""
+    below = dict(re.findall(r"(\w+) is \w+ than (\w+)\.", question))
+    (name,) = set(below) - set(below.values())
+    ranking = [name]
+    while name in below:
+        name = below[name]
+        ranking.append(name)
+    return ranking
+
+
 @given(seeds)
-def test_the_other_problems_are_true_too(seed):
-    dice = Dice(str(seed))
-    order, truth, mistake, sums = (make(dice) for make in (problems.order, problems.truth, problems.mistake,
-                                                           problems.calculator))  # fmt: skip
-    for task in (order, truth):
-        below = dict(re.findall(r"(\w+) is \w+ than (\w+)\.", task.question))
-        under = functools.partial(those_under, below)
-        everyone = {*below, *below.values()}
-        if task is order:
-            asked = re.search(r"Who is the (\w+)", task.question)[1]
-            first = asked in {words[1] for words in problems.ORDERS.values()}
-            assert len(under(task.answer)) == (len(everyone) - 1 if first else 0)
+def test_the_first_and_the_last_of_a_ranking_are_right(seed):
+    task = problems.order(Dice(str(seed)))
+    ranking = ranking_of(task.question)
+    asked = re.search(r"Who is the (\w+)\?", task.question)[0]
+    relation = task.key.split()[1]
+    first = asked == TEMPLATES["comparisons"][relation]["first"]
+    assert first or asked == TEMPLATES["comparisons"][relation]["last"]
+    assert task.answer == ranking[0 if first else -1] == task.reply.split("#### ")[1]
+    assert len(ranking) in (3, 4) and is_correct(task, task.reply)
+    if first:  # tries upper names until one is not under anybody
+        assert task.reply.count(" not") == 1 and f" {task.answer} not ####" in task.reply
+    else:
+        assert task.reply.endswith(f", {task.answer} ends #### {task.answer}")
+
+
+@given(seeds)
+def test_a_comparison_is_answered_by_walking_down(seed):
+    task = problems.truth(Dice(str(seed)))
+    ranking = ranking_of(task.question)
+    goal, name = re.search(r"Compared with (\w+), is (\w+) ", task.question).groups()
+    is_above = ranking.index(name) < ranking.index(goal)
+    assert task.answer == ("yes" if is_above else "no") == task.reply.split("#### ")[1]
+    assert f". {goal} goal. {name} " in task.reply
+    end = f"{goal} goal" if is_above else f"{ranking[-1]} ends"
+    assert task.reply.endswith(f"{end} #### {task.answer}")
+
+
+@given(seeds, st.sampled_from([problems.order, problems.truth]))
+def test_every_statement_in_the_solution_of_a_ranking_is_true(seed, make):
+    task = make(Dice(str(seed)))
+    ranking, pairs = (ranking_of(task.question), re.findall(r"(\w+) is \w+ than (\w+)\.", task.question))
+    below = dict(pairs)
+    plan = problems.with_letters(" ".join(pair) for pair in pairs)
+    assert task.reply.startswith(f"{plan}. ")
+    for name, word in re.findall(r"([A-Z]\w+) (\w+)", task.reply.removeprefix(f"{plan}. ")):
+        if word in ("under", "not"):
+            assert (word == "under") == (name != ranking[0])
+        elif word == "ends":
+            assert name == ranking[-1]
+        elif word == "goal":
+            assert f"Compared with {name}," in task.question
         else:
-            other, name = re.search(r"with (\w+), is (\w+) ", task.question).groups()
-            assert task.answer == ("yes" if other in under(name) else "no")
-            assert f". {other} goal. {name} " in task.reply
-        plan = " ".join(f"{letter} {a} {b}" for letter, (a, b) in zip("abc", below.items()))
-        assert task.reply.startswith(f"{plan}. ")
-        for a, b in re.findall(r"([A-Z]\w+) (\w+)", task.reply.removeprefix(f"{plan}. ")):
-            true = {"under": a in below.values(), "not": a not in below.values(), "ends": a not in below}
-            assert true.get(b, b == "goal" and a == other or below.get(a) == b), task.reply
-    claims = re.findall(r"(\d)\) (\d+[+-]\d+)=(\d+)\.", mistake.question)
-    assert [i for i, sum_, claim in claims if calculator(sum_) != int(claim)] == [mistake.answer]
-    step = r"(\d)\) (\S+)=(\d+), said \3\. \2:\S+,(\d+), said \3\. \4-\3:\S+ (right|wrong)\."
-    compared = re.findall(step, mistake.reply)
-    assert [(i, sum_, claim) for i, sum_, claim, _, _ in compared] == claims[: int(mistake.answer)]
-    assert all((true == claim) == (found == "right") for _, _, claim, true, found in compared)
-    assert all(str(calculator(sum_)) == true for _, sum_, _, true, _ in compared)
-    (call,) = parse(sums.reply)
-    assert str(calculator(call.arguments["expression"])) == sums.answer
-    assert sums.turns[0]["content"] == f"<tool_response>{sums.answer}</tool_response>"
+            assert below[name] == word
 
 
-def exam(world):
-    found = world.questions() + world.instructions("test", 300) + world.instructions("test", 300, unseen=True)
-    return found + world.problems("test", 300) + world.problems("test", 100, kind="story", steps=5)
+def test_a_ranking_is_asked_about_from_both_ends_and_in_every_relation():
+    dice = Dice("rankings")
+    tasks = [problems.order(dice) for _ in range(1000)] + [problems.truth(dice) for _ in range(1000)]
+    first = sum(ranking_of(task.question)[0] == task.answer for task in tasks[:1000])
+    yes = sum(task.answer == "yes" for task in tasks[1000:])
+    assert 440 < first < 560 and 440 < yes < 560
+    relations = Counter(task.key.split()[1] for task in tasks)
+    assert len(relations) == 4 and all(400 < count < 600 for count in relations.values())
+    in_order = 0
+    for task in tasks:
+        first_premise = re.search(r"(\w+) is \w+ than (\w+)\.", task.question).groups()
+        in_order += first_premise == tuple(ranking_of(task.question)[:2])
+    assert 700 < in_order < 980  # the first of 2 or 3 pairs comes first in 5 cases of 12
 
 
-def test_no_exam_item_stands_in_training_and_no_key_in_both():
-    for world in (WORLD, World(7)):
-        exams = exam(world)
-        taught = world.instructions("train", 20_000) + world.problems("train", 10_000)
-        keys = {task.key for task in taught} | {part for task in taught for part in task.key.split(", ")}
-        assert not keys & {task.key for task in exams}
-        assert not {(t.question, t.reply) for t in taught} & {(t.question, t.reply) for t in exams}
-        text = b"\n".join(world.documents("train", 2_000_000)).decode()
-        lines = set(re.split(r"(?<=[.?]) ", text))
-        for task in exams:
-            assert task.question not in text
-            if task.kind in ("translate", "transform", "story", "calculator"):
-                assert f"{task.answer}." not in lines and task.reply not in lines
-        for adjective in lexicon.ADJECTIVES:
-            for noun in lexicon.NOUNS:
-                if split_of(f"pair {adjective} {noun}") == "test":
-                    assert f" {adjective} {noun} " not in text and lexicon.phrase(adjective, noun) not in text
+@given(seeds)
+def test_exactly_one_claim_is_wrong_and_the_solution_works_out_all_up_to_it(seed):
+    task = problems.mistake(Dice(str(seed)))
+    claims = re.findall(r"(\d)\) (\d+[+-]\d+)=(\d+)\.", task.question)
+    wrong = [i for i, expression, claim in claims if value_of(expression) != int(claim)]
+    assert wrong == [task.answer] == [final_answer(task.reply)] and len(claims) in (2, 3)
+    step = r"(\d)\) (\S+)=(\d+), said \3\. \2:(\S+),(\d+), said \3\. \5-\3:(\S+) (right|wrong)\."
+    steps = re.findall(step, task.reply)
+    assert [(i, expression, claim) for i, expression, claim, *_ in steps] == claims[: int(task.answer)]
+    for i, expression, claim, columns, result, comparison, verdict in steps:
+        a, sign, b = re.fullmatch(r"(\d+)([+-])(\d+)", expression).groups()
+        assert f"{columns},{result}" == numbers.columns(int(a), sign, int(b))
+        assert comparison == numbers.compare(int(result), int(claim))
+        assert verdict == ("wrong" if i == task.answer else "right")
 
 
-def test_two_facts_of_each_person_are_never_asked_about():
-    asked = Counter()
-    for task in WORLD.instructions("train", 20_000, family="facts") + WORLD.instructions(
-        "train", 9000, family="yes_no"
-    ):
-        if task.key.startswith("ask"):
-            asked[tuple(task.key.split()[1:])] += 1
-    for name in people.NAMES:
-        assert {relation for n, relation in asked if n == name} == set(WORLD.asked[name])
-    assert {t.key for t in WORLD.questions()} == {
-        f"ask {n} {r}" for n in people.NAMES for r in people.VALUES if r not in WORLD.asked[n]}  # fmt: skip
-    assert len(WORLD.questions()) == 240
+def test_wrong_claims_are_off_by_1_2_or_10_in_both_directions():
+    dice, errors, places = Dice("mistakes"), Counter(), Counter()
+    for _ in range(2000):
+        task = problems.mistake(dice)
+        claims = re.findall(r"(\d)\) (\d+[+-]\d+)=(\d+)\.", task.question)
+        for i, expression, claim in claims:
+            if i == task.answer:
+                errors[int(claim) - value_of(expression)] += 1
+        places[len(claims), task.answer] += 1
+    assert set(errors) == {-10, -2, -1, 1, 2, 10} and min(errors.values()) > 200
+    assert set(places) == {(2, "1"), (2, "2"), (3, "1"), (3, "2"), (3, "3")}
+    assert abs(places[2, "1"] - places[2, "2"]) < 130 and abs(places[3, "1"] - places[3, "3"]) < 130
 
 
-def test_the_world_is_rich_enough():
-    assert len(people.NAMES) == 120 and len(lexicon.ADJECTIVES) * len(lexicon.NOUNS) == 240
-    assert not set(people.NAMES) & set(people.STRANGERS)
-    said = WORLD.documents("train", 400_000)
-    words = set(re.findall(r"[a-z]+", b" ".join(said).decode().lower()))
-    spoken = WORLD.instructions("train", 4000) + WORLD.problems("train", 1000)
-    assert len(words | set(re.findall(r"[a-z]+", " ".join(t.question for t in spoken).lower()))) >= 400
-    chains = {t.key for t in WORLD.problems("test", 6000, kind="story")}
-    assert len(chains) >= 4000
-    stories = {t.question for t in WORLD.instructions("train", 3000, family="summary")}
-    assert len(stories) > 2990
-    for family in instructions.MEASURED:
-        inputs = {t.question for t in WORLD.instructions("train", 6000, family=family)}
-        assert len(inputs) >= 1000
+@given(seeds)
+def test_a_calculator_problem_is_a_call_its_result_and_the_answer(seed):
+    task = problems.calculator(Dice(str(seed)))
+    (call,) = parse(task.reply)
+    expression = call.arguments["expression"]
+    assert call.name == "calculator" and task.key == f"calculator {expression}"
+    assert str(value_of(expression)) == task.answer and int(task.answer) >= 0
+    result, answer = task.later_turns
+    assert result == {"role": "tool", "content": f"<tool_response>{task.answer}</tool_response>"}
+    assert answer == {"role": "assistant", "content": f"#### {task.answer}"}
+    in_question = re.findall(r"\d+", task.question)
+    assert sorted(in_question) == sorted(re.findall(r"\d+", expression))
+    assert ("more come" in task.question) == ("+" in expression)
+    assert ("are bad" in task.question) == ("-" in expression)
 
 
-WORDINGS = [people.ASK, people.IS_IT, instructions.TRANSFORM, instructions.SUMS]
-WORDINGS = [pair for table in WORDINGS for pair in table.values()]
-WORDINGS += [instructions.SUMMARISE, instructions.TRANSLATE, instructions.HELP]
+def test_steps_of_stories_come_in_their_shares():
+    tasks = WORLD.problems("train", 2000, kind="story")
+    steps = Counter(len(re.findall(r"[+-]", task.key)) for task in tasks)
+    assert abs(steps[2] - 500) < 80 and abs(steps[3] - 500) < 80 and abs(steps[4] - 1000) < 90
+    assert all(task.reply for task in tasks)
+    lengths = {s: Counter() for s in (2, 3, 4)}
+    for task in tasks:
+        lengths[len(re.findall(r"[+-]", task.key))][task.question.count(". ") - 1] += 1
+    # As many unchanged sentences as fit into six, so the length does not tell the number of steps.
+    assert {s: set(counts) for s, counts in lengths.items()} == {s: set(range(s, 7)) for s in (2, 3, 4)}
 
 
-@pytest.mark.parametrize("wordings", WORDINGS, ids=str)
-def test_every_family_has_four_wordings_and_others_that_are_never_trained(wordings):
-    trained, unseen = wordings
-    assert len(set(trained)) >= 4 and unseen and not set(trained) & set(unseen)
+def test_kinds_come_in_their_shares():
+    counts = Counter(task.kind for task in WORLD.problems("train", 3300))
+    shares = {"story": 11, "order": 8, "truth": 5, "mistake": 5, "calculator": 4}
+    assert all(abs(counts[kind] - 100 * share) < 100 for kind, share in shares.items())
+    assert set(counts) == set(problems.KINDS) and set(problems.LOGIC_KINDS) < set(problems.KINDS)
 
 
-def test_yes_and_no_are_balanced():
-    said = Counter(t.answer for t in WORLD.instructions("train", 4000, family="yes_no"))
-    assert 0.46 < said["yes"] / 4000 < 0.54
+@given(kinds, st.sampled_from(["train", "val", "test"]), seeds)
+def test_a_problem_belongs_to_its_split_and_kind(kind, split, seed):
+    task = problems.problem(Dice(str(seed)), WORLD, split, kind)
+    assert task.kind == kind and split_of(task.key) == split
 
 
-def test_answers_are_extracted_as_graders_of_gsm8k_do():
-    assert final_answer("#### 1,234") == "1234" and final_answer("x #### $18.\n#### 3") == "18"
-    assert final_answer("18") is None
+@pytest.mark.parametrize("steps", [1, 5, 6])
+def test_the_number_of_steps_can_be_chosen(steps):
+    for task in WORLD.problems("test", 50, kind="story", steps=steps):
+        assert len(re.findall(r"[+-]", task.key)) == steps
+
+
+def test_there_are_many_different_stories():
+    assert len({task.key for task in WORLD.problems("test", 6000, kind="story")}) >= 4000

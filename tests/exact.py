@@ -1,0 +1,105 @@
+"""A world so small that every reply of a model can be listed, so that expectations are sums and no estimates.
+
+The vocabulary has two or three tokens, one of which ends a reply. Training gets all replies, each weighted by
+its probability; the gradient that it then computes must be that of the objective, by finite differences.
+"""
+
+import itertools
+import math
+
+import numpy as np
+from gradcheck import slope
+
+from tinyllm.objectives import log_softmax
+from tinyllm.transformer import Parameters, Transformer
+
+END = 1
+
+
+class TinyTokenizer:
+    """Token 1 ends a reply. Token 0, and token 2 if there is one, stand for texts.
+
+    The last of them also stands for every other special token.
+    """
+
+    def __init__(self, texts):
+        self.texts = {token: text for token, text in zip((0, 2), texts)}
+        marker = max(self.texts)
+        names = ("<|begin|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
+        self.special = {name: marker for name in names} | {"<|end|>": END}
+
+    def __len__(self):
+        return 1 + len(self.texts)
+
+    def encode(self, text):
+        return [sorted(self.texts)[len(text) % len(self.texts)]] * (1 + len(text) % 2)
+
+    def decode(self, ids):
+        return "".join(self.texts.get(token, "") for token in ids)
+
+
+def all_replies(vocab, longest):
+    """Every reply of at most `longest` tokens: it stops at the end token, or is cut off."""
+    begun, finished = [[]], []
+    for _ in range(longest):
+        begun = [[*reply, token] for reply in begun for token in range(vocab)]
+        finished += [reply for reply in begun if reply[-1] == END]
+        begun = [reply for reply in begun if reply[-1] != END]
+    return finished + begun
+
+
+def all_groups(replies, size):
+    """Every group of `size` replies, in any order -> [(numbers of the replies, how many orders it has)]."""
+    groups = itertools.combinations_with_replacement(range(len(replies)), size)
+    orders = lambda group: (
+        math.factorial(size) // math.prod(math.factorial(group.count(i)) for i in set(group))
+    )
+    return [(group, orders(group)) for group in groups]
+
+
+def in_float64(model):
+    return Transformer(model.config, Parameters(model.config, model.params.flat.astype(np.float64)))
+
+
+def log_probs_along(model, prompt, reply):
+    """log p over the vocabulary at each position of a reply (tokens of the reply, V)."""
+    ids = np.array([*prompt, *reply])
+    return log_softmax(model.logits(ids[None, :-1])[0])[len(prompt) - 1 :]
+
+
+def probability(model, prompt, reply):
+    steps = log_probs_along(model, prompt, reply)
+    return math.exp(steps[np.arange(len(reply)), reply].sum())
+
+
+def expected_return(model, reference, prompt, replies, scores, kl):
+    """E[score - kl * sum of KL(policy || reference) along the reply], exactly."""
+    expected = 0.0
+    for reply, score in zip(replies, scores):
+        log_p, log_q = (log_probs_along(each, prompt, reply) for each in (model, reference))
+        divergence = (np.exp(log_p) * (log_p - log_q)).sum()
+        expected += probability(model, prompt, reply) * (score - kl * divergence)
+    return expected
+
+
+def gradient_of_step(model, objective, batch, shares):
+    """What a training step descends if the row i of the batch comes with the share shares[i] -> gradient."""
+    arguments = {name: array for name, array in batch.items() if name != "ids"}
+    arguments["weights"] = arguments["weights"] * np.asarray(shares)[:, None]
+    logits, cache = model.forward(batch["ids"])
+    _, dlogits = objective(logits, **arguments, total=1.0)
+    gradient = Parameters(model.config, dtype=np.float64)
+    model.backward(dlogits, cache, gradient)
+    return gradient.flat
+
+
+def slopes(function, model, rng, directions=3):
+    """Directions in the space of parameters, and the slope of function(model) along each."""
+    for _ in range(directions):
+        direction = rng.standard_normal(model.params.flat.shape)
+
+        def along(t, direction=direction):
+            moved = Parameters(model.config, model.params.flat + t * direction)
+            return function(Transformer(model.config, moved))
+
+        yield direction, slope(along, 1e-4)

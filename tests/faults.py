@@ -1,0 +1,95 @@
+"""Faults of the disk: the k-th call that changes it fails, so tests can try every moment in turn."""
+
+import builtins
+import contextlib
+import io
+import os
+import pathlib
+from unittest import mock
+
+
+class PowerCut(BaseException):
+    """Nothing after it runs, and no `except Exception` catches it."""
+
+
+class DiskFaults:
+    """`calls`: the names of all calls; `raised`: the name of the first one that failed, or None."""
+
+    def __init__(self, k, error, forever):
+        self.k, self.error, self.forever = k, error, forever
+        self.calls, self.raised = [], None
+
+    def fails(self, name):
+        self.calls.append(name)
+        if self.k is None or not (len(self.calls) == self.k + 1 or (self.forever and self.raised)):
+            return False
+        self.raised = self.raised or name
+        return True
+
+    def guard(self, name, function):
+        def call(first, *args, **kwargs):
+            changes = name != "mkdir" or not os.path.exists(first)
+            if changes and self.fails(name):
+                raise self.error
+            return function(first, *args, **kwargs)
+
+        return call
+
+    def open(self, path, mode="r", *args, **kwargs):
+        if set("wax+").isdisjoint(mode):
+            return io_open(path, mode, *args, **kwargs)
+        if self.fails("open"):
+            raise self.error
+        return File(io_open(path, mode, *args, **kwargs), self)
+
+
+class File:
+    """A file open for writing; a write that fails has written the first half of its data."""
+
+    def __init__(self, file, faults):
+        self.file, self.faults = file, faults
+
+    def write(self, data):
+        if self.faults.fails("write"):
+            data = data if isinstance(data, str) else bytes(data)
+            self.file.write(data[: len(data) // 2])
+            self.file.flush()
+            raise self.faults.error
+        return self.file.write(data)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+io_open = io.open
+
+
+@contextlib.contextmanager
+def disk_faults(k, error=None, forever=False):
+    """Inside, the k-th call that changes the disk raises `error`; with `forever` all later ones do too.
+
+    Calls are counted from 0; with k=None none fails. Creating folders, opening files to write, writing,
+    flushing and renaming count. Nothing is really flushed: that would only take time.
+    """
+    faults = DiskFaults(k, error, forever)
+    with contextlib.ExitStack() as stack:
+        for name, call in (
+            ("mkdir", "mkdir"),
+            ("fsync", "flush"),
+            ("replace", "rename"),
+            ("rename", "rename"),
+        ):
+            function = getattr(os, name) if name != "fsync" else lambda handle: None
+            stack.enter_context(mock.patch.object(os, name, faults.guard(call, function)))
+        if forever:  # deleting what has failed is no part of a write
+            unlink = faults.guard("delete", pathlib.Path.unlink)
+            stack.enter_context(mock.patch.object(pathlib.Path, "unlink", unlink))
+        for module in (builtins, io):
+            stack.enter_context(mock.patch.object(module, "open", faults.open))
+        yield faults

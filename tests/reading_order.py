@@ -1,0 +1,86 @@
+"""The order in which to read a package: every file after those that it imports.
+
+    python tests/reading_order.py          prints the order for tinyllm, tools and audio
+
+Several files may be ready to be read next. Then one in the folder of the last file comes first, so that each
+folder is read to its end; then the one that needs the fewest other files; then by folder and name. Imports
+inside functions count.
+"""
+
+import ast
+import functools
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("tinyllm", "tools", "audio")
+
+
+def modules(package, root=ROOT):
+    """-> {module: its path}. A package's name stands for its __init__.py."""
+    paths = sorted((root / package).rglob("*.py"))
+    names = [".".join(path.relative_to(root).with_suffix("").parts) for path in paths]
+    return {name.removesuffix(".__init__"): path for name, path in zip(names, paths)}
+
+
+@functools.cache
+def imported_names(path):
+    """The full names of all that a file imports: `from tinyllm import layers` gives tinyllm.layers."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError(f"{path}: write relative imports in full")
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def dependencies(package, root=ROOT):
+    """-> {module: the modules of the same package that it imports}."""
+    known = modules(package, root)
+
+    def module_of(name):
+        """tinyllm.world.World is in the module tinyllm.world."""
+        while name and name not in known:
+            name = name.rpartition(".")[0]
+        return name
+
+    return {name: {module_of(each) for each in imported_names(path)} - {""} for name, path in known.items()}
+
+
+def needed(module, imports):
+    """What a module imports, what that imports, and so on."""
+    found, left = set(), [module]
+    while left:
+        new = imports[left.pop()] - found
+        found |= new
+        left += new
+    return found
+
+
+def reading_order(package, root=ROOT):
+    """-> the modules of a package in order. Raises ValueError if modules import each other in a cycle."""
+    paths, imports, order = modules(package, root), dependencies(package, root), []
+
+    def rank(name):
+        folder = paths[name].parent
+        leaves_folder = not order or folder != paths[order[-1]].parent
+        return leaves_folder, len(needed(name, imports)), folder, name
+
+    while left := imports.keys() - set(order):
+        ready = [name for name in left if imports[name] <= set(order)]
+        if not ready:
+            raise ValueError(f"the imports of these modules form a cycle: {', '.join(sorted(left))}")
+        order.append(min(ready, key=rank))
+    return order
+
+
+def main():
+    for package in PACKAGES:
+        names = [name.removeprefix(f"{package}.") for name in reading_order(package)]
+        print(f"{package}: {' '.join(names)}")
+
+
+if __name__ == "__main__":
+    main()

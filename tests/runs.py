@@ -1,0 +1,94 @@
+"""What tests of stages share: what a stage writes, and a record of what functions receive.
+
+The fixture `tiny` (tests/tinyllm/conftest.py) is a run of SIZE=tiny to start from.
+"""
+
+import functools
+import inspect
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from tinyllm import checkpoint
+from tinyllm.__main__ import main
+from tinyllm.preferences import rollouts
+
+TINY = ["--size", "tiny", "--workers", "1"]
+
+
+def record(monkeypatch, owner, name, also=lambda arguments: {}, call=True):
+    """Replace a function by one that notes its arguments and then calls it -> the list of notes.
+
+    A note has the arguments by name, and what `also` makes of them before the call.
+    """
+    original, notes = getattr(owner, name), []
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def recorded(*args, **options):
+        bound = signature.bind(*args, **options)
+        bound.apply_defaults()
+        note = SimpleNamespace(**bound.arguments)
+        notes.append(note)
+        vars(note).update(also(note))
+        return original(*args, **options) if call else None
+
+    monkeypatch.setattr(owner, name, recorded)
+    return notes
+
+
+def shorten_rollouts(monkeypatch, most=8):
+    """A model of SIZE=tiny hardly ever ends a reply: cut its rollouts short, and let every second one end."""
+    generate = rollouts.generate_replies
+
+    def short(pool, tokenizer, prompts, room, seed):
+        replies = generate(pool, tokenizer, prompts, min(most, room), seed)
+        end = tokenizer.special["<|end|>"]
+        return [[*reply[:-1], end] if row % 2 else reply for row, reply in enumerate(replies)]
+
+    monkeypatch.setattr(rollouts, "generate_replies", short)
+
+
+def stage(*words):
+    """A command of SIZE=tiny that has to succeed."""
+    assert main([words[0], *TINY, *map(str, words[1:])]) == 0
+
+
+def read_stage(name, run="demo"):
+    return json.loads(Path("runs", run, name, "stage.json").read_text())
+
+
+def metrics(name, run="demo"):
+    """The lines of metrics.jsonl."""
+    lines = Path("runs", run, name, "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def logged(name, key, run="demo"):
+    """{step: value} of one key of metrics.jsonl."""
+    return {line["step"]: line[key] for line in metrics(name, run) if key in line}
+
+
+def weights(name, run="demo"):
+    """The bytes of a stage's weights."""
+    return Path("runs", run, name, "model.safetensors").read_bytes()
+
+
+def parameters(name, run="demo"):
+    return checkpoint.load(Path("runs", run, name))[0].params.flat
+
+
+def copy_stage(name, to, run="demo", to_run="demo"):
+    shutil.copytree(Path("runs", run, name), Path("runs", to_run, to))
+
+
+def rows_of(batch):
+    """The rows of a batch -> [(ids with the last target, weights of ids[1:])], one per sequence."""
+    rows = []
+    for piece in batch:
+        ids = np.concatenate([piece["ids"], piece["targets"][..., -1:]], axis=-1)
+        rows += zip(ids.reshape(-1, ids.shape[-1]), piece["weights"].reshape(-1, piece["weights"].shape[-1]))
+    return rows

@@ -1,0 +1,162 @@
+"""huggingface: our models in the published format and back, and what our layers cannot compute is refused."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import configs, rngs
+
+from tinyllm import layers
+from tinyllm.checkpoint import huggingface
+from tinyllm.transformer import Config, Parameters
+
+heads = st.sampled_from(["tokens", "score"])
+SMALL = Config(vocab=300, context=8, layers=1, width=4, heads=2)
+SCORE = Config(vocab=300, context=8, layers=1, width=4, heads=2, head="score")
+
+
+@given(heads.flatmap(lambda head: configs(head=head)))
+def test_a_config_comes_back(config):
+    assert huggingface.config_from_json(huggingface.config_to_json(config)) == config
+
+
+@settings(max_examples=50)
+@given(heads.flatmap(lambda head: configs(head=head)), rngs)
+def test_parameters_come_back_from_their_published_names_and_order(config, rng):
+    params = Parameters(config, rng.standard_normal(config.size()))
+    names = [huggingface.published_name(name) for name in params]
+    assert len(set(names)) == len(names) and all(name.endswith(".weight") for name in names)
+    for name, w in params.items():
+        published = huggingface.to_published(name, w, config)
+        assert published.shape == w.shape
+        np.testing.assert_array_equal(np.sort(published, axis=None), np.sort(w, axis=None))
+        np.testing.assert_array_equal(huggingface.from_published(name, published, config), w)
+
+
+def test_the_published_names_are_those_of_llama():
+    names = set(map(huggingface.published_name, Config(9, layers=2, width=4, heads=2, tied=False).shapes()))
+    inside = "input_layernorm self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.o_proj"
+    inside += " post_attention_layernorm mlp.gate_proj mlp.up_proj mlp.down_proj"
+    expected = {f"model.layers.{i}.{name}.weight" for i in (0, 1) for name in inside.split()}
+    assert names == expected | {"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"}
+
+
+@given(configs(), st.integers(1, 6), rngs)
+def test_rotating_the_published_halves_gives_the_scores_of_rotating_our_pairs(config, T, rng):
+    """As transformers does it: x * cos + rotate_half(x) * sin, where channel j is paired with j + D/2."""
+    C, D, heads = config.width, config.head_dim, config.heads
+    x, wq, wk = rng.standard_normal((T, C)), *rng.standard_normal((2, heads * D, C))
+    split = lambda x: x.reshape(1, T, heads, D)
+    rotations = layers.rotations_at(T, D, config.theta, np.float64)
+    q, k = (layers.rope_forward(split(x @ w.T), rotations)[0][0] for w in (wq, wk))
+
+    angles = np.outer(np.arange(T), config.theta ** (-np.arange(0, D, 2) / D))
+    cos, sin = (np.tile(f(angles), 2)[:, None] for f in (np.cos, np.sin))
+    rotate_half = lambda x: np.concatenate([-x[..., D // 2 :], x[..., : D // 2]], axis=-1)
+    published = [
+        split(x @ huggingface.to_published(name, w, config).T)[0]
+        for name, w in (("layers.0.attention.wq", wq), ("layers.0.attention.wk", wk))
+    ]
+    their_q, their_k = (y * cos + rotate_half(y) * sin for y in published)
+    scores, their_scores = np.einsum("thd,shd->hts", q, k), np.einsum("thd,shd->hts", their_q, their_k)
+    np.testing.assert_allclose(scores, their_scores, rtol=1e-9, atol=1e-9)
+
+
+def test_special_tokens_are_named_by_their_ids():
+    special = {"<|begin|>": 290, "<|end|>": 291, "<|mask|>": 296}
+    published = huggingface.config_to_json(SCORE, special)
+    assert [published[f"{name}_token_id"] for name in ("bos", "eos", "pad")] == [290, 291, 296]
+    assert "pad_token_id" not in huggingface.config_to_json(SMALL, special)
+
+
+def test_rope_theta_is_read_where_older_and_newer_files_write_it():
+    published = huggingface.config_to_json(SMALL)
+    rest = {key: value for key, value in published.items() if not key.startswith("rope")}
+    for rope, theta in (
+        ({"rope_theta": 123.0}, 123.0),
+        ({"rope_parameters": {"rope_theta": 77.0}}, 77.0),
+        ({"rope_theta": 123.0, "rope_scaling": None, "rope_parameters": {"rope_theta": 77}}, 77.0),
+        ({"rope_scaling": {"type": "default"}}, 10000.0),
+        ({}, 10000.0),
+    ):
+        assert huggingface.config_from_json(rest | rope).theta == theta
+
+
+def test_without_keys_the_defaults_are_those_of_llama_config():
+    config = huggingface.config_from_json({"model_type": "llama"})
+    assert (config.vocab, config.width, config.hidden, config.layers) == (32000, 4096, 11008, 32)
+    assert (config.heads, config.kv_heads, config.head_dim, config.context) == (32, 32, 128, 2048)
+    assert (config.theta, config.eps, config.tied, config.causal) == (10000.0, 1e-6, False, True)
+
+
+def test_a_score_head_may_be_told_by_num_labels_only():
+    published = huggingface.config_to_json(SCORE)
+    published.pop("id2label")
+    assert huggingface.config_from_json(published) == SCORE
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"model_type": "qwen2"}, "model_type 'qwen2' is not supported"),
+        ({"quantization_config": {"bits": 4}}, "quantised"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        ({"attention_bias": True}, "attention_bias True"),
+        ({"mlp_bias": True}, "mlp_bias True"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
+        ({"rope_scaling": "linear"}, "rope_scaling"),
+        ({"rope_parameters": {"rope_type": "llama3", "rope_theta": 1e4}}, "rope_parameters"),
+        (
+            {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
+            "partial_rotary_factor",
+        ),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"rope_theta": 0, "rope_parameters": None}, "rope_theta must not be 0"),
+        ({"rope_theta": "1e4", "rope_parameters": None}, "rope_theta is '1e4', expected a number"),
+        ({"hidden_size": True}, "hidden_size is True, expected a number"),
+        ({"hidden_size": "4"}, "hidden_size is '4', expected a number"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0, expected a whole number from 1 on"),
+        ({"num_hidden_layers": 1.5}, "num_hidden_layers is 1.5, expected a whole number"),
+        ({"num_hidden_layers": -1}, "num_hidden_layers is -1, expected a whole number"),
+        ({"num_hidden_layers": float("nan")}, "num_hidden_layers|NaN"),
+        ({"num_key_value_heads": 0}, "num_key_value_heads is 0"),
+        ({"head_dim": 0}, "head_dim is 0"),
+        ({"head_dim": 3}, "head_dim must be even, not 3"),
+        ({"num_attention_heads": 3, "num_key_value_heads": 2}, "do not divide"),
+        ({"rms_norm_eps": -1}, "rms_norm_eps is -1, expected a number from 0 on"),
+        ({"is_causal": "no"}, "is_causal is 'no', expected true or false"),
+        ({"is_causal": 0}, "is_causal is 0, expected true or false"),
+        ({"tie_word_embeddings": "yes"}, "tie_word_embeddings is 'yes', expected true or false"),
+        ({"architectures": ["LlamaForTokenClassification"]}, "LlamaForTokenClassification"),
+        ({"architectures": ["LlamaForSequenceClassification"], "num_labels": 3}, "more than one label"),
+        (
+            {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "a", "1": "b"}},
+            "more than",
+        ),
+    ],
+)
+def test_what_our_layers_cannot_compute_is_refused_by_name(change, words):
+    with pytest.raises(ValueError, match=words):
+        huggingface.config_from_json(huggingface.config_to_json(SMALL) | change)
+
+
+json_values = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_infinity=False)
+    | st.text(max_size=3)
+    | st.just([])
+    | st.just({})
+)
+KEYS = sorted(huggingface.config_to_json(SCORE) | {"rope_scaling": 0, "is_causal": 0, "mlp_bias": 0})
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), json_values, min_size=1))
+def test_any_values_are_a_config_or_a_value_error(change):
+    published = huggingface.config_to_json(SMALL) | change
+    try:
+        config = huggingface.config_from_json(published)
+    except ValueError:
+        return
+    assert huggingface.config_from_json(huggingface.config_to_json(config)) == config

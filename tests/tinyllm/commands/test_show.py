@@ -1,0 +1,106 @@
+"""show: what a stage writes, and what the loss of a conversation covers."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinyllm import checkpoint
+from tinyllm.__main__ import main
+from tinyllm.commands import show
+from tinyllm.commands.show import SampleSettings, ShowMaskSettings
+from tinyllm.data.conversation import encode_conversation
+from tinyllm.errors import UsageError
+from tinyllm.sampling import generate
+from tinyllm.stages import s0_random
+from tinyllm.world import World
+
+
+@pytest.fixture
+def sample(tiny, capsys):
+    """What the command prints."""
+
+    def run(**options):
+        show.sample(SampleSettings(**{"size": "tiny", "tokens": 12} | options))
+        return capsys.readouterr().out
+
+    return run
+
+
+def continuation(stage, text, most, draws=None, **how):
+    model, words = checkpoint.load(Path("runs/demo", stage))
+    start, end = [words.special["<|begin|>"], *words.encode(text)], words.special["<|end|>"]
+    ((ids, _),) = generate(model, [start], most, draws, stop=[end], **how)
+    return words.decode(ids[:-1] if ids[-1] == end else ids)
+
+
+def test_at_temperature_0_it_continues_the_prompt_with_the_likeliest_tokens(sample):
+    expected = "Ada has" + continuation("2-instruct", " Ada has", 12)
+    assert sample(prompt="Ada has", temperature=0.0) == expected + "\n"
+    assert sample(prompt="Ada has", temperature=0.0, seed=5, count=2) == (expected + "\n") * 2
+
+
+def test_the_stage_is_chosen_and_the_last_one_without_a_choice(sample):
+    for name in ("0-random", "1-pretrain", "2-instruct"):
+        expected = "A" + continuation(name, " A", 12) + "\n"
+        assert sample(stage=name, prompt="A", temperature=0.0) == expected
+        assert sample(stage=name[0], prompt="A", temperature=0.0) == expected
+    assert sample(prompt="A", temperature=0.0) == expected
+
+
+def test_the_seed_decides_samples_and_every_one_is_another(sample):
+    first = sample(count=3, tokens=20, seed=1)
+    assert sample(count=3, tokens=20, seed=1) == first != sample(count=3, tokens=20, seed=2)
+    draws = np.random.default_rng(1).random((1, 20))
+    expected = continuation("2-instruct", " ", 20, draws, temperature=0.5, top_k=9, top_p=0.9)
+    assert sample(tokens=20, seed=1, temperature=0.5, top_k=9, top_p=0.9) == expected.removeprefix(" ") + "\n"
+
+
+def test_a_text_of_ones_own_is_continued_without_a_space_before_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("the cat sat on a mat. " * 100)
+    s0_random.main(s0_random.RandomSettings(size="tiny", workers=1, text="text.txt", vocab=256))
+    capsys.readouterr()
+    show.sample(SampleSettings(prompt="the", temperature=0.0, tokens=9))
+    assert capsys.readouterr().out == "the" + continuation("0-random", "the", 9) + "\n"
+
+
+@pytest.mark.parametrize("wrong", [{"top_p": 0.0}, {"top_p": 1.5}, {"tokens": 0}, {"count": 0}])
+def test_options_that_make_no_sense_are_wrong_usage(wrong):
+    with pytest.raises(UsageError, match=r"--top-p must be in \(0, 1\], --tokens and --count 1 or more"):
+        show.sample(SampleSettings(**wrong))
+
+
+@pytest.mark.parametrize("kind", ["instruction", "problem", "calculator"])
+def test_show_mask_brackets_what_the_loss_covers(tiny, capsys, kind):
+    show.show_mask(ShowMaskSettings(kind=kind))
+    out = capsys.readouterr().out
+    world = World(0)
+    kinds = {"problem": "story", "calculator": "calculator"}
+    (task,) = (
+        world.instructions("train", 1)
+        if kind == "instruction"
+        else world.problems("train", 1, kind=kinds[kind])
+    )
+    ids, mask = encode_conversation(checkpoint.load("runs/demo/2-instruct")[1], task.messages)
+    text, count = out.removesuffix("\n").rsplit("\n", 1)
+    assert count == f"the loss covers {sum(mask)} of {len(ids)} tokens"
+    expected = "<|begin|>"
+    for message in task.messages:
+        said = f" {message['content']}<|end|>"
+        expected += f"<|{message['role']}|>" + (f"[{said}]" if message["role"] == "assistant" else said)
+    assert text == expected and len(re.findall(r"<\|assistant\|>\[", text)) == (
+        2 if kind == "calculator" else 1
+    )
+
+
+def test_in_a_terminal_it_is_coloured(tiny, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    show.show_mask(ShowMaskSettings())
+    assert re.search("\033\\[32m .*<\\|end\\|>\033\\[0m", capsys.readouterr().out)
+
+
+def test_a_missing_stage_is_said(tiny, capsys):
+    assert main(["sample", "--run", "nothing"]) == 1 and "make train RUN=nothing" in capsys.readouterr().err
+    assert main(["show-mask", "--stage", "9"]) == 1 and "no finished stage 9" in capsys.readouterr().err

@@ -1,0 +1,30 @@
+"""Runs that tests of the stages start from."""
+
+import shutil
+
+import pytest
+
+from tinyllm.stages import s0_random, s1_pretrain, s2_instruct
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory):
+    """A folder where the run "demo" has finished stages 0, 1 and 2 at SIZE=tiny. Copy it, see `tiny`."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for module, settings in (
+            (s0_random, s0_random.RandomSettings),
+            (s1_pretrain, s1_pretrain.PretrainSettings),
+            (s2_instruct, s2_instruct.InstructSettings),
+        ):
+            module.main(settings(size="tiny", workers=1))
+    return folder
+
+
+@pytest.fixture
+def tiny(finished_run, tmp_path, monkeypatch):
+    """An own copy of that run; the test works in its folder."""
+    shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,0 +1,197 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from strategies import random_model
+
+from tinyllm import checkpoint, training
+from tinyllm.checkpoint.files import read_json, write_json
+from tinyllm.errors import TinyllmError
+from tinyllm.evaluation import exams
+from tinyllm.evaluation.exams import examine, is_examined
+from tinyllm.evaluation.scoreboard import BASELINES, ROWS
+from tinyllm.preferences import reward_model
+from tinyllm.stages.s0_random import RandomSettings
+from tinyllm.stages.s4_reason import ReasonSettings
+from tinyllm.tokenizer import train
+from tinyllm.training import Run, Settings
+from tinyllm.transformer import Config
+
+BYTES = train("", 256)
+CONFIG = Config(len(BYTES), context=256, layers=1, width=8, heads=2)
+SETTINGS = RandomSettings(size="tiny", workers=1)
+TEXT = {"bits_per_byte", "validation_nats_per_character"}
+FIVEGRAM = {"fivegram_bits_per_byte", "fivegram_nats_per_character"}
+ABOUT = {"weights", "seconds"}
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def write_stage(name, settings=SETTINGS, **config):
+    """A finished stage whose model is random -> its folder."""
+    model = random_model(dataclasses.replace(CONFIG, **config), np.random.default_rng(0), np.float32, 0.3)
+    with Run(settings, name, model, BYTES, steps=0) as run:
+        pass
+    return run.folder
+
+
+def examined(folder, settings=SETTINGS):
+    examine(folder, settings)
+    return read_json(folder / "exams.json")
+
+
+def own_text(tmp_path):
+    path = tmp_path / "own.txt"
+    path.write_text("A text of one's own, long enough to be cut. " * 20)
+    return str(path)
+
+
+@pytest.fixture
+def few_exams(monkeypatch):
+    """measure() in name only: the tests that use this are about when it is called, and with what."""
+    calls = []
+
+    def measure(pool, tokenizer, folder, made, settings):
+        calls.append(folder)
+        return {"bits_per_byte": len(calls)}
+
+    monkeypatch.setattr(exams, "measure", measure)
+    return calls
+
+
+# ---- what is measured
+
+
+def test_every_result_is_shown_in_a_row_or_as_a_baseline():
+    """Stage 3 with a reward model takes all exams of the built-in world: none is computed in vain."""
+    write_stage("2-instruct")
+    folder = write_stage("3-prefer")
+    base = random_model(CONFIG, np.random.default_rng(1), np.float32, 0.3)
+    reward = reward_model.with_score_head(base, 0)
+    with Run(SETTINGS, "3-prefer/reward", reward, BYTES, steps=0) as run:
+        write_json(run.folder / "scale.json", {"mean": 0.0, "deviation": 1.0})
+    results = examined(folder)
+    shown = set(ROWS) | set(BASELINES) | {"shortcuts"} | ABOUT
+    assert set(results) <= shown
+    of_other_stages = {"masked_top1", "masked_majority", "own_problems_exact", "own_problems_majority"}
+    assert set(results) == shown - of_other_stages  # and none that is shown is missing
+    for key in set(ROWS) & set(results):
+        result = results[key]
+        if isinstance(result, dict):
+            assert result["low"] <= result["value"] <= result["high"] and result["n"] > 0
+    assert 0 < results["entropy_bits_per_byte"] < results["fivegram_bits_per_byte"] < 8
+    assert results["seconds"] > 0
+
+
+def test_a_masked_model_takes_the_exam_for_hidden_tokens_only():
+    results = examined(write_stage("1-masked", causal=False))
+    assert set(results) == {"masked_top1", "masked_majority"} | FIVEGRAM | ABOUT
+
+
+def test_a_text_of_ones_own_has_no_exams_about_the_world(tmp_path):
+    settings = dataclasses.replace(SETTINGS, text=own_text(tmp_path))
+    results = examined(write_stage("1-pretrain", settings))
+    assert set(results) == TEXT | FIVEGRAM | ABOUT
+    assert set(examined(write_stage("1-masked", settings, causal=False))) == (
+        {"masked_top1", "masked_majority"} | FIVEGRAM | ABOUT
+    )
+
+
+def test_the_settings_of_the_stage_decide_what_is_measured_not_those_of_the_command(tmp_path, monkeypatch):
+    """`make exams` does not know the text of the run; stage.json does."""
+    settings = dataclasses.replace(SETTINGS, text=own_text(tmp_path), seed=7)
+    folder, received = write_stage("1-pretrain", settings), []
+    load = exams.corpus.load
+    monkeypatch.setattr(exams.corpus, "load", lambda *what: received.append(what) or load(*what))
+    assert set(examined(folder, Settings(workers=1))) == TEXT | FIVEGRAM | ABOUT
+    assert received == [(settings.text, 7, 20000)]
+
+
+def problems_file(tmp_path, count=40):
+    lines = [json.dumps({"question": f"{i} and 1?", "answer": f"#### {i + 1}"}) for i in range(count)]
+    (tmp_path / "own.jsonl").write_text("\n".join(lines))
+    return str(tmp_path / "own.jsonl")
+
+
+def test_stage_4_is_examined_on_the_held_out_problems_of_its_file(tmp_path):
+    settings = ReasonSettings(size="tiny", workers=1, data=problems_file(tmp_path), text=own_text(tmp_path))
+    results = examined(write_stage("4-reason", settings))
+    assert set(results) == TEXT | FIVEGRAM | ABOUT | {"own_problems_exact", "own_problems_majority"}
+    assert 0 < results["own_problems_exact"]["n"] < 20
+    few = dataclasses.replace(settings, data=problems_file(tmp_path, 1))  # too few to hold one out
+    results = examined(write_stage("4-control", few))
+    assert set(results) == TEXT | FIVEGRAM | ABOUT
+
+
+# ---- when it is measured
+
+
+def test_a_stage_is_examined_once_unless_asked_again(few_exams):
+    folder = write_stage("0-random")
+    assert not is_examined(folder)
+    assert examined(folder)["bits_per_byte"] == 1 and is_examined(folder)
+    assert examined(folder)["bits_per_byte"] == 1
+    examine(folder, SETTINGS, again=True)
+    assert read_json(folder / "exams.json")["bits_per_byte"] == 2
+    assert few_exams == [folder, folder]
+
+
+def test_exams_belong_to_the_weights_that_took_them(few_exams):
+    folder = write_stage("0-random")
+    assert examined(folder)["weights"] == checkpoint.digest(folder)
+    model, tokenizer = checkpoint.load(folder)
+    model.params.flat[:] += 1
+    checkpoint.save(folder, model, tokenizer)
+    assert not is_examined(folder)
+    notes = read_json(folder / "stage.json")
+    write_json(folder / "stage.json", notes | {"sha256": checkpoint.digest(folder)})
+    assert examined(folder)["bits_per_byte"] == 2 and is_examined(folder)
+
+
+def test_an_unfinished_stage_and_a_missing_one_are_not_examined(few_exams, tmp_path):
+    folder = write_stage("1-pretrain")
+    write_json(folder / "stage.json", read_json(folder / "stage.json") | {"finished": False})
+    for place in (folder, tmp_path / "nothing"):
+        examine(place, SETTINGS)
+        assert not (place / "exams.json").exists()
+    assert not few_exams
+
+
+def test_a_crash_in_an_exam_loses_nothing_and_leaves_no_results(monkeypatch):
+    folder = write_stage("0-random")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def crash(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(exams.generation, "reasoning", crash)
+    monkeypatch.setattr(exams.generation, "instructions", lambda *_: {})
+    monkeypatch.setattr(exams.text, "cloze", lambda *_: {})
+    with pytest.raises(KeyboardInterrupt):
+        examine(folder, SETTINGS)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert not is_examined(folder)
+
+
+def test_a_damaged_checkpoint_is_refused_and_not_examined(few_exams):
+    folder = write_stage("0-random")
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(data)
+    with pytest.raises(TinyllmError, match="altered or truncated"):
+        examine(folder, SETTINGS)
+    assert not few_exams
+
+
+def test_training_imports_nothing_from_the_exams():
+    """So a crash in an exam cannot lose what was trained."""
+    package = Path(training.__file__).parent
+    sources = [package / "training.py", *package.glob("stages/*.py"), *package.glob("preferences/*.py")]
+    assert len(sources) > 10
+    for source in sources:
+        assert "tinyllm.evaluation" not in source.read_text(encoding="utf-8"), source

@@ -1,0 +1,254 @@
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import ScriptedPool, last_question
+from strategies import random_model
+
+from tinyllm import checkpoint
+from tinyllm.evaluation import preferences
+from tinyllm.evaluation.preferences import win_rate
+from tinyllm.parallel import WorkerPool
+from tinyllm.preferences import behaviour, reward_model
+from tinyllm.sampling import generate_replies
+from tinyllm.tokenizer import train
+from tinyllm.training import Settings
+from tinyllm.transformer import Config
+from tinyllm.world import World, oracle
+from tinyllm.world.dice import Dice
+from tinyllm.world.task import Task
+
+BYTES = train("", 256)
+CONFIG = Config(len(BYTES), context=256, layers=1, width=8, heads=2)
+WORLD = World(0)
+ITEMS = 10
+TASK = Task("facts", "What does Ada keep?", "", "duck", "ask Ada pet", ("cat",))
+REPLIES = [
+    f"{oracle.POLITE[0]} Ada keeps a duck.",
+    "Ada keeps a duck.",
+    "Ada keeps a duck, you know.",
+    "A cat.",
+]
+
+
+@pytest.fixture(scope="module")
+def pools():
+    """Two random models that write noise, each its own."""
+    models = [random_model(CONFIG, np.random.default_rng(seed), np.float32, 0.3) for seed in (0, 1)]
+    with WorkerPool(models[0]) as policy, WorkerPool(models[1]) as reference:
+        yield SimpleNamespace(policy=policy, reference=reference)
+
+
+# ---- win rates
+
+
+@given(st.lists(st.tuples(st.sampled_from(REPLIES), st.sampled_from(REPLIES)), min_size=1))
+def test_a_win_rate_leaves_ties_out_and_counts_the_better_reply(pairs):
+    """REPLIES are in order: correct and polite, correct and short, correct, wrong."""
+    ours, theirs = zip(*pairs)
+    result = win_rate([TASK] * len(pairs), ours, theirs)
+    wins = sum(REPLIES.index(a) < REPLIES.index(b) for a, b in pairs)
+    losses = sum(REPLIES.index(a) > REPLIES.index(b) for a, b in pairs)
+    if wins + losses == 0:
+        assert result is None
+        return
+    assert result["value"] == wins / (wins + losses) and result["n"] == wins + losses
+    assert win_rate([TASK] * len(pairs), theirs, ours)["value"] == pytest.approx(1 - result["value"])
+
+
+def test_a_model_does_not_differ_from_itself(pools):
+    results = preferences.compare_with_reference(pools.policy, pools.policy, BYTES, WORLD, ITEMS)
+    kl = results["kl_nats_per_reply"]
+    assert abs(kl["value"]) < 1e-3 and kl["n"] == len(oracle.KINDS) * ITEMS * 3 // 10
+    assert results["win_rate"]["low"] < 0.5 < results["win_rate"]["high"]
+
+
+def test_the_divergence_of_a_reply_is_the_sum_over_its_tokens(pools, monkeypatch):
+    """Between two random models, against the plain sum for each reply, its end token included."""
+    results = preferences.compare_with_reference(pools.policy, pools.reference, BYTES, WORLD, ITEMS)
+    tasks, prompts = preferences.comparison_prompts(BYTES, WORLD, ITEMS)
+    replies = generate_replies(pools.policy, BYTES, prompts, behaviour.REPLY_TOKENS, [21])
+    sums = []
+    for prompt, reply in zip(prompts, replies):
+        ids = np.array([[*prompt, *reply]])
+        p, q = (pool.model.logits(ids)[0].astype(float) for pool in (pools.policy, pools.reference))
+        p, q = (each - np.log(np.exp(each).sum(axis=1, keepdims=True)) for each in (p, q))
+        sums.append((np.exp(p) * (p - q)).sum(axis=1)[len(prompt) - 1 : -1].sum())
+    assert results["kl_nats_per_reply"]["value"] == pytest.approx(np.mean(sums), rel=1e-3)
+    assert len(tasks) == len(prompts)
+
+
+def polite(task):
+    return f"{oracle.POLITE[0]} {oracle.right_and_wrong(Dice('reply'), WORLD, task)[0]}"
+
+
+@pytest.mark.parametrize("better", [True, False])
+def test_polite_truth_wins_against_silence(better, pools, monkeypatch):
+    tasks, _ = preferences.comparison_prompts(BYTES, WORLD, ITEMS)
+    of_question = {task.question: task for task in tasks}
+    good = ScriptedPool(BYTES, lambda text: polite(of_question[last_question(text)]))
+    sides = (good, ScriptedPool(BYTES, lambda text: ""))
+    monkeypatch.setattr(
+        preferences.rollouts, "compare", lambda pool, reference, ids, targets: (0, 0, np.zeros(ids.shape), 0)
+    )
+    results = preferences.compare_with_reference(*(sides if better else sides[::-1]), BYTES, WORLD, ITEMS)
+    assert results["win_rate"]["value"] == float(better) and results["win_rate"]["n"] == len(tasks)
+
+
+# ---- behaviour
+
+
+def test_right_and_polite_replies_get_1_in_every_row_and_silence_0():
+    by_kind = behaviour.prompts_by_kind(WORLD, "test", ITEMS, "manners")
+    of_question = {task.question: task for tasks in by_kind.values() for task in tasks}
+    pool = ScriptedPool(BYTES, lambda text: polite(of_question[last_question(text)]))
+    results = preferences.measure_behaviour(pool, BYTES, WORLD, ITEMS)
+    words = [len(polite(task).split()) for task in of_question.values()]
+    assert results.pop("mean_words")["value"] == pytest.approx(np.mean(words), abs=1)
+    silent = preferences.measure_behaviour(ScriptedPool(BYTES, lambda text: ""), BYTES, WORLD, ITEMS)
+    assert silent.pop("mean_words")["value"] == 0
+    assert set(results) == set(silent) == {"polite", *preferences.ROWS.values()}
+    assert results.pop("polite")["n"] == ITEMS * len(oracle.KINDS)
+    assert {result["value"] for result in results.values()} == {1}
+    assert {result["n"] for result in results.values()} == {ITEMS}
+    assert {result["value"] for result in silent.values()} == {0}
+
+
+@pytest.mark.parametrize(
+    "kind, row",
+    [
+        ("harm", "refuses_unsafe"),
+        ("harm_by_object", "refuses_by_object"),
+        ("harmless", "answers_harmless"),
+        ("stranger", "admits_unknown"),
+    ],
+)
+def test_a_kind_that_goes_wrong_lowers_its_own_row_only(kind, row):
+    by_kind = behaviour.prompts_by_kind(WORLD, "test", ITEMS, "manners")
+    of_question = {task.question: task for tasks in by_kind.values() for task in tasks}
+
+    def reply(text):
+        task = of_question[last_question(text)]
+        return "" if oracle.kind_of(task) == kind else polite(task)
+
+    results = preferences.measure_behaviour(ScriptedPool(BYTES, reply), BYTES, WORLD, ITEMS)
+    assert results[row]["value"] == 0 and results["polite"]["value"] == 0.8
+    assert {results[other]["value"] for other in preferences.ROWS.values() if other != row} == {1}
+
+
+# ---- the reward model alone
+
+
+class Scorer:
+    """In place of a RewardModel: score(text of the prompt and the reply)."""
+
+    def __init__(self, score):
+        self.score = score
+
+    def scores(self, rows):
+        assert all(row[-1] == BYTES.special["<|end|>"] for row in rows)
+        return np.array([self.score(BYTES.decode(row)) for row in rows], float)
+
+
+def reply_in(text):
+    return text.rpartition("<|assistant|> ")[2].removesuffix("<|end|>")
+
+
+def constructed_pairs():
+    """{question and reply: whether it is the better one} of the pairs of the exam."""
+    better = {}
+    for kind in oracle.KINDS:
+        dice = Dice(f"pairs {kind} test of world 0")
+        for _ in range(ITEMS):
+            task, right, wrong = oracle.preference_pair(dice, WORLD, "test", kind)
+            better |= {(task.question, right): (kind, 1), (task.question, wrong): (kind, 0)}
+    return better
+
+
+def test_a_scorer_that_knows_the_better_reply_gets_1_and_one_that_prefers_the_worse_0():
+    better = constructed_pairs()
+    known = lambda text: better[last_question(text), reply_in(text)][1]
+    rows = {f"reward_pairs_{kind}" for kind in oracle.KINDS} | {"reward_pair_accuracy"}
+    for sign, value in ((1, 1), (-1, 0), (0, 0)):  # a tie is no preference for the better one
+        scorer = Scorer(lambda text, sign=sign: sign * known(text))
+        results = preferences.reward_accuracy(scorer, BYTES, WORLD, ITEMS)
+        assert set(results) == rows | {"length_only_accuracy"}
+        assert {results[row]["value"] for row in rows} == {value}
+        assert results["reward_pair_accuracy"]["n"] == ITEMS * len(oracle.KINDS)
+
+
+def test_a_kind_that_is_scored_wrongly_is_seen_behind_a_good_average():
+    better = constructed_pairs()
+
+    def score(text):
+        kind, is_better = better[last_question(text), reply_in(text)]
+        return -is_better if kind == "harm" else is_better
+
+    results = preferences.reward_accuracy(Scorer(score), BYTES, WORLD, ITEMS)
+    assert results["reward_pairs_harm"]["value"] == 0 and results["reward_pairs_harmless"]["value"] == 1
+    assert results["reward_pair_accuracy"]["value"] == 0.8
+
+
+def test_length_alone_is_worth_what_a_scorer_of_length_gets():
+    results = preferences.reward_accuracy(Scorer(lambda text: len(reply_in(text).split())), BYTES, WORLD, 40)
+    assert 0.5 <= results["length_only_accuracy"]["value"] < 0.7
+    longer = results["reward_pair_accuracy"]["value"]  # of equally long replies it prefers neither
+    shorter = preferences.reward_accuracy(Scorer(lambda text: -len(reply_in(text).split())), BYTES, WORLD, 40)
+    shorter = shorter["reward_pair_accuracy"]["value"]
+    halves = (longer + (1 - shorter)) / 2
+    assert results["length_only_accuracy"]["value"] == pytest.approx(max(halves, 1 - halves))
+
+
+def test_best_of_8_takes_the_reply_with_the_highest_score(monkeypatch):
+    """Of the eight replies one is good, another one for each prompt; the replies compared with are silent."""
+    tasks, _ = preferences.comparison_prompts(BYTES, WORLD, ITEMS)
+    of_question = {task.question: i for i, task in enumerate(tasks)}
+
+    def sample(pool, tokenizer, prompts, max_tokens, seed):
+        replies = []
+        for i, task in enumerate(tasks):
+            is_good = seed[0] == 23 and seed[1] == i % 8
+            text = polite(task) if is_good else ""
+            replies.append([*BYTES.encode(f" {text}"), BYTES.special["<|end|>"]])
+        return SimpleNamespace(replies=replies)
+
+    monkeypatch.setattr(preferences.rollouts, "sample_rollouts", sample)
+    knows = Scorer(lambda text: reply_in(text) == polite(tasks[of_question[last_question(text)]]))
+    result = preferences.best_of_8(None, knows, BYTES, WORLD, ITEMS)["best_of_8_win_rate"]
+    assert result["value"] == 1 and result["n"] == len(tasks)
+    hates = Scorer(lambda text: -len(reply_in(text)))
+    assert preferences.best_of_8(None, hates, BYTES, WORLD, ITEMS)["best_of_8_win_rate"] is None
+
+
+# ---- which of them a stage takes
+
+
+def write_stage(folder, model=None):
+    checkpoint.save(folder, model or random_model(CONFIG, np.random.default_rng(0), np.float32, 0.3), BYTES)
+    (folder / "stage.json").write_text(json.dumps({"finished": True}))
+    return folder
+
+
+BEHAVIOUR = {"polite", "mean_words", *preferences.ROWS.values()}
+COMPARED = {"win_rate", "kl_nats_per_reply"}
+REWARD = {"reward_pair_accuracy", "length_only_accuracy", "best_of_8_win_rate"}
+REWARD |= {f"reward_pairs_{kind}" for kind in oracle.KINDS}
+
+
+def test_a_stage_is_compared_with_stage_2_from_stage_3_on_and_with_its_reward_model(pools, tmp_path):
+    run = lambda folder: set(
+        preferences.run(pools.policy, BYTES, WORLD, Path(tmp_path, folder), Settings(workers=1), 2)
+    )
+    assert run("3-prefer") == BEHAVIOUR  # stage 2 is not there
+    write_stage(tmp_path / "2-instruct")
+    assert run("2-instruct") == run("1-pretrain") == BEHAVIOUR
+    assert run("3-prefer") == run("4-reason") == BEHAVIOUR | COMPARED
+    model = random_model(CONFIG, np.random.default_rng(0), np.float32, 0.3)
+    reward = write_stage(tmp_path / "3-prefer" / "reward", reward_model.with_score_head(model, 0))
+    (reward / "scale.json").write_text('{"mean": 0.0, "deviation": 1.0}')
+    assert run("3-prefer") == BEHAVIOUR | COMPARED | REWARD
+    assert run("4-reason") == BEHAVIOUR | COMPARED

@@ -1,0 +1,73 @@
+import pytest
+from scripted import ScriptedPool, last_question
+
+from tinyllm.preferences import behaviour
+from tinyllm.tokenizer import train
+from tinyllm.world import World, oracle, split_of
+from tinyllm.world.dice import Dice
+
+BYTES = train("", 256)
+WORLD = World(0)
+COUNT = 20
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_prompts_are_of_their_kind_and_of_their_split(split):
+    by_kind = behaviour.prompts_by_kind(WORLD, split, COUNT, "manners")
+    assert tuple(by_kind) == oracle.KINDS
+    for kind, tasks in by_kind.items():
+        assert len(tasks) == COUNT and {oracle.kind_of(task) for task in tasks} == {kind}
+        for task in tasks:
+            if oracle.subject(task)[0] == "errand":
+                assert split_of(task.key) == split
+
+
+def test_another_name_gives_other_prompts_and_the_same_name_the_same():
+    first, again, other = (
+        behaviour.prompts_by_kind(WORLD, "test", COUNT, name) for name in ("manners", "manners", "duels")
+    )
+    assert first == again
+    assert all(first[kind] != other[kind] for kind in oracle.KINDS)
+
+
+def test_every_reply_belongs_to_its_task():
+    pool = ScriptedPool(BYTES, lambda text: f"You asked: {last_question(text)}")
+    replies = behaviour.greedy_replies(pool, BYTES, WORLD, "test", COUNT)
+    assert tuple(replies) == oracle.KINDS
+    for kind, pairs in replies.items():
+        assert len(pairs) == COUNT
+        for task, reply in pairs:
+            assert oracle.kind_of(task) == kind and reply == f"You asked: {task.question}"
+
+
+def scores_of(reply, split="test"):
+    """reply(task) -> the text that the model writes."""
+    by_kind = behaviour.prompts_by_kind(WORLD, split, COUNT, "manners")
+    tasks = {task.question: task for tasks in by_kind.values() for task in tasks}
+    pool = ScriptedPool(BYTES, lambda text: reply(tasks[last_question(text)]))
+    return behaviour.scores(behaviour.greedy_replies(pool, BYTES, WORLD, split, COUNT))
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_right_answers_in_a_polite_style_score_1_everywhere(split):
+    dice = Dice("replies")
+    right = lambda task: oracle.right_and_wrong(dice, WORLD, task)[0]
+    wrong = lambda task: oracle.right_and_wrong(dice, WORLD, task)[1]
+    all_kinds = dict.fromkeys(oracle.KINDS, 1)
+    assert scores_of(lambda task: f"{oracle.POLITE[0]} {right(task)}", split) == all_kinds | {"polite": 1}
+    assert scores_of(right, split) == all_kinds | {"polite": 0}
+    assert scores_of(wrong, split) == dict.fromkeys([*oracle.KINDS, "polite"], 0)
+
+
+@pytest.mark.parametrize("kind", oracle.KINDS)
+def test_a_kind_that_goes_wrong_lowers_its_own_score_only(kind):
+    """A fifth of all prompts is of one kind; silence is neither correct nor polite."""
+    dice = Dice("replies")
+
+    def reply(task):
+        right, _ = oracle.right_and_wrong(dice, WORLD, task)
+        return "" if oracle.kind_of(task) == kind else f"{oracle.POLITE[0]} {right}"
+
+    scores = scores_of(reply)
+    assert scores.pop(kind) == 0 and scores.pop("polite") == 0.8
+    assert set(scores.values()) == {1}

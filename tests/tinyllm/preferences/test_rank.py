@@ -1,0 +1,208 @@
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from strategies import random_model
+
+from tinyllm import checkpoint
+from tinyllm.__main__ import main
+from tinyllm.errors import TinyllmError, UsageError
+from tinyllm.preferences import rank, rankings
+from tinyllm.tokenizer import train
+from tinyllm.training import Run, Settings
+from tinyllm.transformer import Config
+from tinyllm.world import World, oracle
+from tinyllm.world.dice import Dice
+
+BYTES = train("", 256)
+PATH = "runs/demo/rankings.jsonl"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A run whose stage 0 writes noise; the tests stand beside it."""
+    monkeypatch.chdir(tmp_path)
+    model = random_model(
+        Config(len(BYTES), context=256, layers=1, width=8, heads=2), np.random.default_rng(0), np.float32, 0.1
+    )
+    with Run(Settings(workers=1), "0-random", model, BYTES, steps=0) as run:
+        pass
+    return run.folder
+
+
+def sit(monkeypatch, *lines, **options):
+    """A sitting in which a person types these lines, then the input ends."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
+    options = {"stage": "0", "count": 4, "group": 3, "annotator": "Ada", "workers": 1} | options
+    rank.main(rank.RankSettings(**options))
+
+
+def entries():
+    with open(PATH, encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def ranks():
+    return [(entry["number"], entry["ranks"]) for entry in entries()]
+
+
+def test_a_person_ranks_and_continues_where_the_sitting_ended(folder, monkeypatch, capsys):
+    sit(monkeypatch, "2 1 3", "1 2", "3=1 2", "q")
+    shown = capsys.readouterr()
+    assert "[1 of 4] user:" in shown.out and "name each of 1 2 3 once" in shown.out
+    assert "4 of 4 prompts to rank" in shown.err and f"2 rankings in {PATH}" in shown.out
+    assert ranks() == [(0, [2, 1, 3]), (1, [1, 2, 1])]
+    first = entries()[0]
+    tasks = oracle.prompts(Dice("to be ranked in world 0"), World(0), "train", 4)
+    assert [entry["prompt"] for entry in entries()] == [task.prompt for task in tasks[:2]]
+    assert first["annotator"] == "Ada" and first["model"] == checkpoint.digest(folder)
+
+    sit(monkeypatch, "1 2 3", "u", "s", "3 2 1")
+    shown = capsys.readouterr()
+    assert ranks() == [(0, [2, 1, 3]), (1, [1, 2, 1]), (3, [3, 2, 1])]
+    assert "2 of 4 prompts to rank" in shown.err and "[3 of 4]" in shown.out and entries()[0] == first
+
+    sit(monkeypatch, "1=2=3")  # the one that was skipped
+    assert ranks()[3] == (2, [1, 1, 1])
+    sit(monkeypatch)
+    assert "has all 4 rankings already" in capsys.readouterr().out
+    assert [ranking.ranks for ranking in rankings.read(PATH)] == [[2, 1, 3], [1, 2, 1], [3, 2, 1]]
+    sit(monkeypatch, "1 2 3", count=5)
+    assert ranks()[4] == (4, [1, 2, 3])
+
+
+def test_undo_takes_back_the_last_answer_and_asks_again(folder, monkeypatch, capsys):
+    sit(monkeypatch, "1 2 3", "2 1 3", "u", "u", "3 2 1", "q")
+    assert ranks() == [(0, [3, 2, 1])]
+    places = [line.split("]")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+    assert places == ["[1 of 4", "[2 of 4", "[3 of 4", "[2 of 4", "[1 of 4", "[2 of 4"]
+
+
+def test_undo_before_the_first_answer_asks_again(folder, monkeypatch, capsys):
+    sit(monkeypatch, "u", "u", "3 2 1", "q")
+    assert ranks() == [(0, [3, 2, 1])]
+    assert capsys.readouterr().out.count("[1 of 4]") == 3
+
+
+def test_undo_shows_the_same_completions_again(folder, monkeypatch, capsys):
+    sit(monkeypatch, "1 2 3", "u", "1 2 3", "q")
+    first, again = re.findall(r"\[1 of 4\].*?best to worst", capsys.readouterr().out, re.S)
+    assert first == again
+
+
+def test_answers_that_make_no_sense_are_explained_and_asked_again(folder, monkeypatch, capsys):
+    sit(monkeypatch, "", "1 2", "1 2 3 4", "1 1 2", "best", "1 2 x", "S")
+    shown = capsys.readouterr().out
+    assert shown.count("name each of 1 2 3 once") == 6
+    assert "[2 of 4]" in shown  # S skips as s does
+    assert not rank.ranked_numbers(rank.RankSettings().folder("rankings.jsonl"))
+
+
+def test_the_end_of_the_input_quits_and_saves(folder, monkeypatch, capsys):
+    sit(monkeypatch, "1 2 3")
+    shown = capsys.readouterr().out
+    assert ranks() == [(0, [1, 2, 3])]
+    assert "[2 of 4]" in shown and "[3 of 4]" not in shown
+    sit(monkeypatch)
+    assert ranks() == [(0, [1, 2, 3])]
+
+
+def test_every_answer_is_saved_before_the_next_question(folder, monkeypatch):
+    class Person(io.StringIO):
+        def readline(self):
+            if self.tell():
+                assert ranks() == [(0, [1, 2, 3])]
+                raise KeyboardInterrupt
+            return super().readline()
+
+    monkeypatch.setattr("sys.stdin", Person("1 2 3\n"))
+    with pytest.raises(KeyboardInterrupt):
+        rank.main(rank.RankSettings(stage="0", count=4, group=3, workers=1))
+    assert ranks() == [(0, [1, 2, 3])]
+
+
+def replies_of(monkeypatch, *texts):
+    """The model writes these texts in turn."""
+    at = iter(range(10**6))
+    monkeypatch.setattr(
+        rank, "generate_replies", lambda pool, tokenizer, prompts, *_: [next(at) for _ in prompts]
+    )
+    monkeypatch.setattr(rank, "decode_reply", lambda tokenizer, i: texts[i % len(texts)])
+
+
+def test_completions_are_different_and_as_many_as_the_model_has(folder, monkeypatch, capsys):
+    replies_of(monkeypatch, "Yes.", "No.")
+    sit(monkeypatch, "2 1", "q", group=4)
+    (entry,) = entries()
+    assert sorted(entry["completions"]) == ["No.", "Yes."] and entry["ranks"] == [2, 1]
+    replies_of(monkeypatch, *"aaaabcde")  # the second round of sampling brings more than are wanted
+    sit(monkeypatch, "1 2 3 4", "q", group=4)
+    assert sorted(entries()[1]["completions"]) == [*"abcd"]
+
+
+def test_a_prompt_with_one_answer_only_is_skipped(folder, monkeypatch, capsys):
+    replies_of(monkeypatch, "I do not know.")
+    sit(monkeypatch)
+    shown = capsys.readouterr().out
+    assert shown.count("it always answers the same: skipped") == 4 and f"0 rankings in {PATH}" in shown
+
+
+def test_the_order_on_the_screen_is_the_order_in_the_file(folder, monkeypatch, capsys):
+    sit(monkeypatch, "3 1 2", "q")
+    (entry,), shown = entries(), capsys.readouterr().out
+    for i, text in enumerate(entry["completions"], 1):
+        assert f"\n  {i}  {text}\n" in shown
+    assert entry["ranks"] == [2, 3, 1]
+
+
+def test_completions_are_shuffled():
+    """A model often samples its favourite reply first: the place must not tell."""
+    assert len({str(shuffled(number)) for number in range(20)}) > 3
+
+
+def shuffled(number):
+    with pytest.MonkeyPatch.context() as patch:
+        replies_of(patch, "a", "b", "c")
+        (task,) = oracle.prompts(Dice("one"), World(0), "train", 1)
+        return rank.completions(None, BYTES, task, rank.RankSettings(group=3), number)
+
+
+def test_a_foreign_or_damaged_file_is_left_alone(folder, monkeypatch, capsys):
+    for content in ("{}\n", "[1]\n", "{not json\n", '"text"\n'):
+        with open(PATH, "w", encoding="utf-8") as file:
+            file.write(content)
+        with pytest.raises(TinyllmError, match="move it away"):
+            sit(monkeypatch, "1 2 3")
+        with open(PATH, encoding="utf-8") as file:
+            assert file.read() == content
+
+
+def test_undo_without_an_answer_leaves_no_file(folder, monkeypatch):
+    """An empty rankings.jsonl would keep stage 3 from its simulated annotator."""
+    sit(monkeypatch, "u", "q")
+    assert not (folder.parent / "rankings.jsonl").exists()
+
+
+def test_the_command_line_says_what_is_wrong(folder, monkeypatch, capsys):
+    assert main(["rank", "--run", "nothing"]) == 1 and "no finished stage" in capsys.readouterr().err
+    for group in (1, 10):
+        with pytest.raises(UsageError, match="--group must be from 2 to 9"):
+            sit(monkeypatch, group=group)
+    assert main(["rank", "--group", "1"]) == 2
+    monkeypatch.setattr("sys.stdin", io.StringIO("2 1\n"))
+    assert main(["rank", "--stage", "0-random", "--count", "1", "--group", "2", "--annotator", "Bill"]) == 0
+    assert entries()[0]["annotator"] == "Bill"
+
+
+def test_the_name_in_the_file_is_that_of_the_account_unless_it_has_none(folder, monkeypatch):
+    monkeypatch.setattr("getpass.getuser", lambda: "ada")
+    sit(monkeypatch, "1 2 3", annotator="")
+    assert entries()[0]["annotator"] == "ada"
+
+    def fail():
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr("getpass.getuser", fail)
+    assert rank.account_name() == "somebody"

@@ -1,0 +1,164 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import random_model, rngs
+
+from tinyllm import checkpoint
+from tinyllm.checkpoint.files import read_json
+from tinyllm.data.conversation import encode_prompt
+from tinyllm.errors import TinyllmError
+from tinyllm.objectives import plackett_luce
+from tinyllm.parallel import WorkerPool
+from tinyllm.preferences import reward_model
+from tinyllm.preferences.rankings import Ranking, encode_ranking
+from tinyllm.tokenizer import train
+from tinyllm.transformer import Config
+
+BYTES = train("", 256)
+END = BYTES.special["<|end|>"]
+CONFIG = Config(len(BYTES), context=32, layers=1, width=16, heads=2)
+RANKINGS = [
+    Ranking([{"role": "user", "content": f"{i}?"}], ["aa", "zq", "a", "qz"], [1, 2, 1, 2]) for i in range(12)
+] + [Ranking([{"role": "user", "content": f"{i}!"}], ["za", "aq"], [2, 1]) for i in range(3)]
+
+
+def encode(prompt, text):
+    """A prompt and a reply, as reinforcement scores them."""
+    messages = [{"role": "user", "content": prompt}]
+    return [*encode_prompt(BYTES, messages), *BYTES.encode(f" {text}"), END]
+
+
+@pytest.fixture(scope="module")
+def settings_of():
+    return reward_model.RewardSettings(workers=1, steps=40)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, settings_of):
+    """The folder of a reward model that has learned to prefer "aa" to "zq", and its run's folder."""
+    path = tmp_path_factory.mktemp("reward")
+    checkpoint.save(path / "parent", random_model(CONFIG, np.random.default_rng(0), np.float32, 0.1), BYTES)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        folder = reward_model.train(settings_of, path / "parent", RANKINGS)
+    return path / folder
+
+
+def test_what_was_preferred_scores_higher_also_after_other_prompts(trained, settings_of):
+    with reward_model.RewardModel(trained, settings_of) as scorer:
+        for prompt in ("3?", "99?"):
+            preferred, other = scorer.scores([encode(prompt, "aa"), encode(prompt, "zq")])
+            assert preferred > other + 0.5
+        last, first = scorer.scores([encode("1!", "aq"), encode("1!", "za")])
+        assert last > first
+
+
+def test_the_replies_it_learned_from_have_mean_0_and_deviation_1(trained, settings_of):
+    rows = [ids for ranking in RANKINGS for ids, _ in encode_ranking(BYTES, ranking, CONFIG.context)]
+    with reward_model.RewardModel(trained, settings_of) as scorer:
+        scores = scorer.scores(rows)
+        raw = reward_model.raw_scores(scorer.pool, rows)
+    assert scores.mean() == pytest.approx(0, abs=1e-5) and scores.std() == pytest.approx(1, abs=1e-5)
+    scale = read_json(trained / "scale.json")
+    assert (scale["mean"], scale["deviation"]) == (pytest.approx(raw.mean()), pytest.approx(raw.std()))
+
+
+def test_its_folder_is_a_finished_checkpoint_with_a_score_head(trained):
+    model, tokenizer = checkpoint.load(trained)
+    assert model.config.head == "score" and len(tokenizer) == len(BYTES)
+    with pytest.raises(TinyllmError, match="a reward model"):
+        checkpoint.load_language_model(trained)
+
+
+def test_a_finished_reward_model_is_not_trained_again(trained, settings_of, monkeypatch):
+    monkeypatch.chdir(trained.parents[3])
+    monkeypatch.setattr(reward_model, "Run", None)
+    folder = reward_model.train(settings_of, trained.parents[3] / "parent", RANKINGS)
+    assert folder.resolve() == trained
+
+
+def test_rankings_beyond_the_context_teach_nothing(trained, settings_of, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    long = Ranking([{"role": "user", "content": "?" * 40}], ["a", "b"], [1, 2])
+    with pytest.raises(TinyllmError, match="no ranking fits into the context of 32 tokens"):
+        reward_model.train(settings_of, trained.parents[3] / "parent", [long])
+
+
+@given(rngs, st.lists(st.lists(st.integers(0, CONFIG.vocab - 1), min_size=1, max_size=12), min_size=1))
+@settings(max_examples=30)
+def test_a_score_is_read_at_the_last_token_whatever_else_is_in_the_batch(rng, rows):
+    model = random_model(Config(CONFIG.vocab, 12, 1, 8, 2, head="score"), rng, np.float32)
+    with WorkerPool(model) as pool:
+        scores = reward_model.raw_scores(pool, rows)
+    alone = [model.forward(np.array([row]))[0][0, -1] for row in rows]
+    np.testing.assert_allclose(scores, alone, atol=1e-4)
+
+
+def test_of_no_rows_there_are_no_scores():
+    with WorkerPool(random_model(CONFIG, np.random.default_rng(0), np.float32)) as pool:
+        assert reward_model.raw_scores(pool, []).shape == (0,)
+
+
+groups = st.lists(
+    st.lists(st.tuples(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(1, 3)), min_size=2),
+    min_size=1,
+    max_size=4,
+).map(lambda lists: [([(ids, [0] * len(ids)) for ids, _ in one], [rank for _, rank in one]) for one in lists])
+
+
+@given(groups)
+def test_a_batch_holds_every_completion_with_its_rank_and_its_end(groups):
+    batch = reward_model.ranking_batch(groups)
+    P, K, T = batch["ids"].shape
+    assert (P, K) == (len(groups), max(len(rows) for rows, _ in groups))
+    assert batch["last"].shape == batch["ranks"].shape == (P, K)
+    for p, (rows, ranks) in enumerate(groups):
+        assert batch["ranks"][p].tolist() == ranks + [0] * (K - len(ranks))
+        for k, (row, _) in enumerate(rows):
+            last = batch["last"][p, k]
+            assert batch["ids"][p, k, : last + 1].tolist() == row and not batch["ids"][p, k, last + 1 :].any()
+
+
+@given(rngs, groups)
+@settings(max_examples=30)
+def test_the_loss_ignores_padding_and_looks_at_the_end_token(rng, groups):
+    model = random_model(Config(10, 6, 1, 8, 2, head="score"), rng)
+    batch = reward_model.ranking_batch(groups)
+
+    def loss(ids, last):
+        scores = model.forward(ids.reshape(-1, ids.shape[-1]))[0].reshape(ids.shape)
+        return plackett_luce(scores, last, batch["ranks"], len(groups))[0]
+
+    ids, last = batch["ids"], batch["last"]
+    padding = np.arange(ids.shape[2]) > last[..., None]
+    other = np.where(padding, rng.integers(0, 10, ids.shape), ids)
+    assert loss(other, last) == pytest.approx(loss(ids, last), abs=1e-9)
+    absent = batch["ranks"] == 0
+    other = np.where(absent[..., None], rng.integers(0, 10, ids.shape), ids)
+    assert loss(other, last) == pytest.approx(loss(ids, last), abs=1e-9)
+
+
+def test_another_place_of_the_end_token_gives_another_loss():
+    rng = np.random.default_rng(0)
+    model = random_model(Config(10, 6, 1, 8, 2, head="score"), rng)
+    batch = reward_model.ranking_batch([([([1, 2, 3], [0] * 3), ([4, 5, 6], [0] * 3)], [1, 2])])
+    scores = model.forward(batch["ids"][0])[0][None]
+    loss = lambda last: plackett_luce(scores, last, batch["ranks"], 1)[0]
+    earlier = batch["last"] - [[1, 0]]
+    assert batch["last"].tolist() == [[2, 2]] and abs(loss(earlier) - loss(batch["last"])) > 1e-3
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans())
+@settings(max_examples=10)
+def test_the_score_head_is_new_and_all_below_it_is_that_of_stage_2(seed, tied):
+    rng = np.random.default_rng(seed)
+    base = random_model(Config(20, 8, 2, 500, 2, hidden=3, tied=tied), rng, np.float32)
+    model = reward_model.with_score_head(base, seed)
+    for name, w in model.params.items():
+        if name != "score":
+            np.testing.assert_array_equal(w, base.params[name])
+    score = model.params["score"]
+    assert score.shape == (1, 500) and score.std() * np.sqrt(501) == pytest.approx(1, abs=0.2)
+    np.testing.assert_array_equal(score, reward_model.with_score_head(base, seed).params["score"])
+    assert not np.array_equal(score, reward_model.with_score_head(base, seed + 1).params["score"])

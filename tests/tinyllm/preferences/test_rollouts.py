@@ -1,0 +1,123 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import random_model
+
+from tinyllm.objectives import kl_divergence, log_prob_of, log_softmax
+from tinyllm.parallel import WorkerPool
+from tinyllm.preferences import rollouts
+from tinyllm.sampling import generate
+from tinyllm.tokenizer import train
+from tinyllm.transformer import Config
+
+BYTES = train("", 256)
+END = BYTES.special["<|end|>"]
+CONFIG = Config(len(BYTES), context=64, layers=2, width=16, heads=2)
+PROMPTS = [BYTES.encode(text) for text in ("a", "what?", "once more, please", "b" * 30)] * 3
+TOKENS = 20
+seeds = st.integers(0, 2**16)
+
+
+def model_of(seed, config=CONFIG):
+    """A random model that ends some of its replies early, and others not."""
+    model = random_model(config, np.random.default_rng(seed), np.float32, scale=0.3)
+    model.params["embedding"][END] *= 3
+    return model
+
+
+@pytest.fixture(scope="module")
+def sampled():
+    """Rollouts, and the pools of their policy and of another model."""
+    with WorkerPool(model_of(3)) as policy, WorkerPool(model_of(4)) as reference:
+        batch = rollouts.sample_rollouts(policy, BYTES, PROMPTS, TOKENS, [1, 2])
+        assert set(batch.ended) == {True, False}
+        yield SimpleNamespace(batch=batch, policy=policy, reference=reference)
+
+
+@given(seeds, st.integers(1, TOKENS))
+@settings(max_examples=20)
+def test_the_mask_covers_the_reply_and_its_end_token_only(seed, max_tokens):
+    with WorkerPool(model_of(seed)) as pool:
+        batch = rollouts.sample_rollouts(pool, BYTES, PROMPTS, max_tokens, [seed])
+    assert batch.ids.shape == batch.targets.shape == batch.mask.shape
+    assert max(map(len, batch.replies)) <= max_tokens
+    for prompt, reply, ids, targets, mask in zip(
+        PROMPTS, batch.replies, batch.ids, batch.targets, batch.mask
+    ):
+        assert targets[mask > 0].tolist() == reply and set(mask) <= {0, 1}
+        length = len(prompt) + len(reply)
+        assert [*ids, targets[-1]][:length] == prompt + reply
+        assert not mask[: len(prompt) - 1].any() and not mask[length - 1 :].any()
+        assert END not in reply[:-1]
+
+
+def test_a_reply_has_ended_if_its_last_token_is_the_end_token(sampled):
+    for reply, ended in zip(sampled.batch.replies, sampled.batch.ended):
+        assert ended == (reply[-1] == END)
+        assert ended or len(reply) == TOKENS
+
+
+def test_the_seed_decides_the_replies(sampled):
+    again = rollouts.sample_rollouts(sampled.policy, BYTES, PROMPTS, TOKENS, [1, 2])
+    other = rollouts.sample_rollouts(sampled.policy, BYTES, PROMPTS, TOKENS, [1, 3])
+    assert again.replies == sampled.batch.replies != other.replies
+
+
+def test_log_probs_are_those_the_replies_were_drawn_with(sampled):
+    """So the first ratio of an update is 1, whatever else is in the batch."""
+    batch, policy = sampled.batch, sampled.policy
+    draws = np.random.default_rng([1, 2]).random((len(PROMPTS), TOKENS))
+    drawn = generate(policy.model, PROMPTS, TOKENS, draws, stop=[END])
+    assert [reply for reply, _ in drawn] == batch.replies
+    _, compared, _, _ = rollouts.compare(policy, sampled.reference, batch.ids, batch.targets)
+    for log_probs in (compared, rollouts.log_probs(policy, batch.ids, batch.targets)):
+        for (_, when_drawn), row, mask in zip(drawn, log_probs, batch.mask):
+            np.testing.assert_allclose(np.exp(row[mask > 0] - when_drawn), 1, atol=1e-4)
+
+
+def test_the_divergence_is_0_for_equal_models_and_that_of_the_objective_for_others(sampled):
+    batch, policy, reference = sampled.batch, sampled.policy, sampled.reference
+    _, _, kl, _ = rollouts.compare(policy, policy, batch.ids, batch.targets)
+    assert np.abs(kl).max() < 1e-5
+    reference_logits, _, kl, _ = rollouts.compare(policy, reference, batch.ids, batch.targets)
+    assert (kl > 0).all() and kl.shape == batch.ids.shape
+    logits = policy.model.forward(batch.ids)[0]
+    total = batch.mask.sum()
+    loss, _ = kl_divergence(logits, reference.model.forward(batch.ids)[0], batch.mask, total)
+    assert (kl * batch.mask).sum() / total == pytest.approx(loss, rel=1e-4)
+    np.testing.assert_allclose(reference_logits, reference.model.forward(batch.ids)[0], atol=1e-4)
+
+
+def test_the_divergence_is_the_mean_of_the_log_ratio_under_the_policy(sampled):
+    """KL(policy || reference), not the other way round: by its definition, at one position."""
+    batch, policy, reference = sampled.batch, sampled.policy, sampled.reference
+    _, _, kl, _ = rollouts.compare(policy, reference, batch.ids, batch.targets)
+    ids = batch.ids[:1, :4]
+    p, q = (np.exp(log_softmax(pool.model.forward(ids)[0][0, -1])) for pool in (policy, reference))
+    assert kl[0, 3] == pytest.approx((p * np.log(p / q)).sum(), rel=1e-3)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_states_are_what_the_head_of_the_policy_reads(sampled, tied):
+    config = Config(len(BYTES), context=64, layers=1, width=8, heads=2, tied=tied)
+    with WorkerPool(model_of(5, config)) as policy:
+        ids, targets = sampled.batch.ids, sampled.batch.targets
+        _, log_probs, _, states = rollouts.compare(policy, sampled.reference, ids, targets)
+        logits = states @ policy.model.params["embedding" if tied else "head"].T
+    assert states.shape == (*ids.shape, 8)
+    np.testing.assert_allclose(log_prob_of(targets, log_softmax(logits)), log_probs, atol=1e-4)
+
+
+def test_more_rows_than_a_worker_looks_at_together_come_back_in_order(sampled):
+    ids = np.tile(sampled.batch.ids, (4, 1))
+    targets = np.roll(np.tile(sampled.batch.targets, (4, 1)), 1, axis=0)
+    assert len(ids) > rollouts.ROWS
+    log_probs = rollouts.log_probs(sampled.policy, ids, targets)
+    expected = log_prob_of(targets, log_softmax(sampled.policy.model.forward(ids)[0]))
+    np.testing.assert_allclose(log_probs, expected, atol=1e-4)
+    _, compared, kl, states = rollouts.compare(sampled.policy, sampled.reference, ids, targets)
+    np.testing.assert_allclose(compared, expected, atol=1e-4)
+    assert len(kl) == len(states) == len(ids)

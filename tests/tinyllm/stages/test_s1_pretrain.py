@@ -1,0 +1,255 @@
+"""stage 1: what its batches hold, what it validates on, and what it learns."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from runs import TINY, logged, parameters, read_stage, record, rows_of, stage, weights
+
+from tinyllm import checkpoint
+from tinyllm.__main__ import main
+from tinyllm.data import corpus
+from tinyllm.errors import TinyllmError
+from tinyllm.optimizer import Rates
+from tinyllm.stages import s1_pretrain
+from tinyllm.stages.sizes import SIZES
+from tinyllm.training import Run
+
+STAGE = "1-pretrain"
+SHAPE = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "16"]
+
+
+@pytest.fixture
+def world(tiny):
+    """A run with stage 0 on the built-in world."""
+    for name in (STAGE, "2-instruct"):
+        shutil.rmtree(Path("runs/demo", name))
+    return tiny
+
+
+@pytest.fixture
+def text(tmp_path, monkeypatch):
+    """A run with stage 0 on a text of one's own."""
+    monkeypatch.chdir(tmp_path)
+    words = random.Random(0).choices("the cat sat on a mat and saw that it was flat".split(), k=3000)
+    Path("text.txt").write_text(" ".join(words))
+    stage("stage0", "--text", "text.txt", *SHAPE)
+    return tmp_path
+
+
+def pretrain(**options):
+    return s1_pretrain.main(s1_pretrain.PretrainSettings(**{"size": "tiny", "workers": 1} | options))
+
+
+def is_text(piece, ids):
+    """Whether every row is a stretch of the packed training text, and every target counts."""
+    whole = "," + ",".join(map(str, ids)) + ","
+    rows = rows_of([piece])
+    return piece["weights"].all() and all("," + ",".join(map(str, row)) + "," in whole for row, _ in rows)
+
+
+def packed(name, text=""):
+    tokenizer = checkpoint.load(Path("runs/demo", name))[1]
+    return corpus.pack(corpus.load(text, 0, SIZES["tiny"].characters)[0], tokenizer)
+
+
+def is_repetition(piece):
+    """Whether each target that counts has followed its token, or a token of its row, before."""
+    for ids, counts in rows_of([piece]):
+        for place in np.flatnonzero(counts) + 1:
+            assert ids[place] in ids[:place]
+    return 0.2 < piece["weights"].mean() < 1
+
+
+# ---- the batches
+
+
+def test_batches_of_repetitions_come_first_and_then_an_eighth_of_every_batch(world, monkeypatch):
+    steps = record(monkeypatch, Run, "train_step")
+    pretrain(rows=16, steps=12)
+    ids = packed("0-random")
+    for note in steps:
+        size = sum(piece["ids"].size for piece in note.batch)
+        assert size == 16 * 128
+        if note.step < 3:
+            (piece,) = note.batch
+            assert is_repetition(piece) and piece["ids"].shape == (8, 256)
+        else:
+            text, repeated = note.batch
+            assert is_text(text, ids) and text["ids"].shape == (14, 128)
+            assert is_repetition(repeated) and repeated["ids"].size == size // 8
+    assert len(steps) == 12
+    assert len({piece["ids"].tobytes() for note in steps for piece in note.batch}) == 3 + 2 * 9
+
+
+def test_at_most_60_steps_are_repetitions_alone(world, monkeypatch):
+    steps = record(monkeypatch, Run, "train_step", call=False)
+    pretrain(rows=8, steps=300)
+    assert [len(note.batch) for note in steps] == [1] * 60 + [2] * 240
+
+
+def test_a_text_of_ones_own_has_no_repetitions_and_fills_the_context(text, monkeypatch):
+    steps = record(monkeypatch, Run, "train_step")
+    pretrain(text="text.txt", rows=8, steps=9)
+    ids = packed("0-random", "text.txt")
+    for note in steps:
+        (piece,) = note.batch
+        assert is_text(piece, ids) and piece["ids"].shape == (8, 16)
+
+
+def test_an_epoch_of_a_text_uses_no_window_twice(text, monkeypatch):
+    steps = record(monkeypatch, Run, "train_step")
+    pretrain(text="text.txt", rows=4, steps=30)
+    rows = [tuple(row) for note in steps for row, _ in rows_of(note.batch)]
+    assert len(set(rows)) == len(rows) < len(packed("0-random", "text.txt")) / 16
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_masked_model_sees_both_sides_and_learns_the_hidden_tokens_only(own, request, monkeypatch):
+    request.getfixturevalue("text" if own else "world")
+    steps, validations = record(monkeypatch, Run, "train_step"), record(monkeypatch, Run, "validate")
+    name = "text.txt" if own else ""
+    assert pretrain(text=name, objective="masked", rows=8, steps=5).name == "1-masked"
+    model, tokenizer = checkpoint.load(Path("runs/demo/1-masked"))
+    assert not model.config.causal and not steps[0].self.model.config.causal
+    shares = []
+    for note in steps + validations[:1]:
+        for piece in note.batch:
+            hidden = piece["weights"] > 0
+            np.testing.assert_array_equal(piece["ids"][~hidden], piece["targets"][~hidden])
+            shares.append((hidden.mean(), (piece["ids"][hidden] == tokenizer.special["<|mask|>"]).mean()))
+            assert (piece["targets"][hidden] < tokenizer.ordinary).all()
+    few, masked = np.mean(shares, axis=0)
+    assert few == pytest.approx(0.15, abs=0.03) and masked == pytest.approx(0.8, abs=0.08)
+    ids = packed("1-masked", name)
+    whole = ",".join(map(str, ids))
+    assert all(",".join(map(str, row)) in whole for note in steps for row in note.batch[0]["targets"])
+    assert all(len(note.batch) == 1 for note in steps)
+    assert len({(note.batch[0]["weights"] > 0).tobytes() for note in steps}) == 5
+    assert validations[0].batch[0]["ids"].tobytes() == validations[-1].batch[0]["ids"].tobytes()
+    row = steps[0].batch[0]["ids"][:1]
+    later = np.where(np.arange(row.shape[1]) == row.shape[1] - 1, tokenizer.special["<|mask|>"], row)
+    assert not np.allclose(model.logits(row)[:, 0], model.logits(later)[:, 0])
+
+
+def test_a_model_that_is_not_masked_sees_the_left_side_only(world):
+    pretrain()
+    model, _ = checkpoint.load(Path("runs/demo", STAGE))
+    assert model.config.causal
+    row = np.arange(20)[None]
+    np.testing.assert_allclose(model.logits(row)[:, :19], model.logits(row[:, :19]), atol=1e-5)
+
+
+# ---- the steps
+
+
+@pytest.mark.parametrize("method", ["muon", "adamw"])
+def test_every_step_has_the_rates_of_the_settings_with_their_schedule_over_the_run(text, monkeypatch, method):
+    steps = record(monkeypatch, Run, "train_step")
+    pretrain(text="text.txt", steps=12, method=method, muon_rate=0.5, adamw_rate=0.25, accumulate=3)
+    expected = Rates(method, muon=0.5, adamw=0.25, steps=12)
+    assert [note.step for note in steps] == list(range(12))
+    assert all(note.rates == expected and note.accumulate == 3 and note.total is None for note in steps)
+
+
+def test_it_validates_four_times_on_every_held_out_document(world, monkeypatch):
+    validations = record(monkeypatch, Run, "validate")
+    pretrain(steps=12, rows=4)
+    assert [note.step for note in validations] == [2, 5, 8, 11] == list(logged(STAGE, "validation_loss"))
+    tokenizer = checkpoint.load(Path("runs/demo", STAGE))[1]
+    training, held_out = corpus.load("", 0, SIZES["tiny"].characters)
+    for note in validations:
+        seen = sum(int(piece["weights"].sum()) for piece in note.batch)
+        assert seen == sum(len(corpus.pack([document], tokenizer)) - 1 for document in held_out)
+        starts = {tuple(row[:12]) for row, _ in rows_of(note.batch)}
+        assert starts <= {tuple(corpus.pack([document], tokenizer)[:12]) for document in held_out} | {
+            tuple(corpus.pack([document], tokenizer)[at : at + 12])
+            for document in held_out
+            for at in range(128, 2000, 128)
+        }
+    assert not set(training) & set(held_out)
+    samples = Path("runs/demo", STAGE, "samples.txt").read_text()
+    assert [line for line in samples.splitlines() if line.startswith("--- step")] == [
+        f"--- step {step}" for step in (2, 5, 8, 11)
+    ]
+
+
+def test_it_starts_from_the_weights_of_its_parent(world, monkeypatch):
+    seen = record(monkeypatch, Run, "train_step", lambda note: {"start": note.self.model.params.flat.copy()})
+    pretrain()
+    np.testing.assert_array_equal(seen[0].start, parameters("0-random"))
+    assert read_stage(STAGE)["parent"]["sha256"] == checkpoint.digest("runs/demo/0-random")
+    assert np.abs(parameters(STAGE) - parameters("0-random")).max() > 1e-3
+
+
+# ---- from the command line
+
+
+def test_a_run_learns_its_text_and_leaves_all_its_files(text, capsys):
+    stage("stage1", "--text", "text.txt", "--steps", 200, "--rows", 4)
+    folder = Path("runs/demo", STAGE)
+    assert {path.name for path in folder.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "stage.json",
+        "metrics.jsonl",
+        "samples.txt",
+        "exams.json",
+    }
+    losses = list(logged(STAGE, "loss").values())
+    assert losses[0] > 5 and losses[-1] < 3
+    assert list(logged(STAGE, "validation_loss")) == [49, 99, 149, 199]
+    before, after = (
+        json.loads((folder.parent / name / "exams.json").read_text()) for name in ("0-random", STAGE)
+    )
+    assert after["bits_per_byte"]["value"] < before["bits_per_byte"]["value"] / 2
+    assert "parameters" in capsys.readouterr().err
+    assert main(["sample", "--prompt", "the cat", "--temperature", "0", "--tokens", "9"]) == 0
+    assert capsys.readouterr().out.startswith("the cat ")
+
+
+def test_a_masked_model_guesses_better_than_the_commonest_token_and_cannot_write(text, capsys):
+    Path("text.txt").write_text("one two three four five six seven eight nine ten. " * 300)
+    shutil.rmtree("runs")
+    stage("stage0", "--text", "text.txt", *SHAPE)
+    stage("stage1", "--text", "text.txt", "--steps", 300, "--objective", "masked")
+    exams = json.loads(Path("runs/demo/1-masked/exams.json").read_text())
+    assert exams["masked_top1"]["value"] > exams["masked_majority"]["value"]
+    assert json.loads(Path("runs/demo/1-masked/config.json").read_text())["is_causal"] is False
+    assert "[" in Path("runs/demo/1-masked/samples.txt").read_text()
+    capsys.readouterr()
+    assert main(["sample", "--stage", "1-masked"]) == 1 and "masked model" in capsys.readouterr().err
+
+
+def test_the_same_seed_and_workers_give_the_same_bytes(text):
+    for run, seed in (("a", 0), ("b", 0), ("c", 1)):
+        more = ["--text", "text.txt", "--run", run, "--seed", seed]
+        stage("stage0", *more, *SHAPE)
+        pretrain(text="text.txt", run=run, seed=seed, steps=8, workers=2)
+    assert weights("0-random", "a") == weights("0-random", "b")
+    assert weights(STAGE, "a") == weights(STAGE, "b") != weights(STAGE, "c")
+
+
+def test_training_can_start_from_any_folder(text):
+    pretrain(text="text.txt", steps=200)
+    pretrain(text="text.txt", steps=3, run="b", origin="runs/demo/1-pretrain")
+    assert logged(STAGE, "loss", "b")[0] < 4 and not Path("runs/b/0-random").exists()
+
+
+def test_what_cannot_be_trained_on_is_said(text):
+    with pytest.raises(TinyllmError, match="make stage0 RUN=other SIZE=tiny SEED=0"):
+        pretrain(run="other")
+    checkpoint.save("bare", checkpoint.load(Path("runs/demo/0-random"))[0])
+    with pytest.raises(TinyllmError, match="lacks a tokenizer"):
+        pretrain(text="text.txt", run="other", origin="bare")
+    with pytest.raises(TinyllmError, match="nowhere not found"):
+        pretrain(text="text.txt", run="other", origin="nowhere")
+    Path("short.txt").write_text("short")
+    with pytest.raises(TinyllmError, match="one window needs 17"):
+        pretrain(text="short.txt")
+    assert main(["stage1", *TINY, "--text", "none.txt"]) == 1

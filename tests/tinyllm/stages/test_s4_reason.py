@@ -1,0 +1,381 @@
+"""stage 4: solutions and rehearsal in its batches, and rewards for right answers only."""
+
+import json
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from exact import (
+    TinyTokenizer,
+    all_groups,
+    all_replies,
+    expected_return,
+    gradient_of_step,
+    in_float64,
+    probability,
+    slopes,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from runs import copy_stage, logged, metrics, read_stage, record, rows_of, shorten_rollouts, stage, weights
+from strategies import random_model
+
+from tinyllm import checkpoint, optimizer, tokenizer
+from tinyllm.data import corpus, formats
+from tinyllm.data.conversation import decode_reply, encode_prompt
+from tinyllm.errors import TinyllmError
+from tinyllm.objectives import weighted_nll
+from tinyllm.optimizer import Rates
+from tinyllm.parallel import WorkerPool
+from tinyllm.preferences import rollouts
+from tinyllm.sampling import generate
+from tinyllm.stages import s4_reason
+from tinyllm.stages.s4_reason import GROUP, PROMPTS, REINFORCE_RATES, ReasonSettings
+from tinyllm.stages.sizes import SIZES
+from tinyllm.training import Run
+from tinyllm.transformer import Config
+from tinyllm.world import World
+from tinyllm.world.task import Task, final_answer
+
+STAGE = "4-reason"
+BYTES = tokenizer.train("", 256)
+END = BYTES.special["<|end|>"]
+CONFIG = Config(len(BYTES), context=64, layers=1, width=8, heads=2)
+
+
+def reason(stage=STAGE, **options):
+    return s4_reason.main(ReasonSettings(**{"size": "tiny", "workers": 1} | options), stage)
+
+
+# ---- one step of reinforcement
+
+
+def problem(answer):
+    return Task("story", f"What is {answer}?", f"#### {answer}", answer, f"story {answer}")
+
+
+def reply(text, ends=True):
+    return BYTES.encode(f" {text}") + [END] * ends
+
+
+class Step:
+    """reinforce_step with given problems, and given replies instead of sampled ones."""
+
+    def __init__(self, tasks, replies, words=BYTES, config=CONFIG, seed=0):
+        calls = []
+        world = SimpleNamespace(
+            problems=lambda split, count, **which: calls.append((split, count, which)) or tasks
+        )
+
+        def train_step(step, objective, batch, rates, total=None):
+            calls.append(
+                SimpleNamespace(step=step, objective=objective, batch=batch, rates=rates, total=total)
+            )
+
+        def generate(pool, words, prompts, max_tokens, seed):
+            self.asked, self.room = prompts, max_tokens
+            return replies
+
+        model = random_model(config, np.random.default_rng(seed), scale=0.3)
+        with pytest.MonkeyPatch.context() as patch, WorkerPool(model) as pool:
+            patch.setattr(rollouts, "generate_replies", generate)
+            log = lambda **values: calls.append(values)
+            run = SimpleNamespace(
+                pool=pool, model=pool.model, tokenizer=words, train_step=train_step, log=log
+            )
+            s4_reason.reinforce_step(run, world, 0, 7)
+            self.policy = in_float64(pool.model)
+        self.drawn, self.update, self.log = calls
+        (self.batch,) = self.update.batch
+
+
+RIGHT, WRONG, OTHER = reply("5-3=2 #### 2"), reply("#### 3"), reply("two")
+CUT_OFF = reply("so #### 2", ends=False)
+
+
+def weights_of(step, replies):
+    """The weight of each reply, which is that of all its tokens and of nothing else."""
+    found = []
+    for text, targets, counts in zip(replies, step.batch["targets"], step.batch["weights"]):
+        places = np.flatnonzero(targets == (END if text[-1] == END else text[-1]))
+        stop = places[-1] + 1
+        inside = np.zeros(len(counts), bool)
+        inside[stop - len(text) : stop] = True
+        assert (
+            targets[inside].tolist() == text and len(set(counts[inside])) == 1 and not counts[~inside].any()
+        )
+        found.append(counts[inside][0])
+    return np.array(found)
+
+
+def test_right_answers_get_positive_weights_and_wrong_ones_negative_around_the_mean_of_the_group():
+    groups = [[RIGHT, WRONG, WRONG, OTHER, WRONG, WRONG, RIGHT, WRONG], [WRONG] * 7 + [RIGHT]]
+    step = Step([problem("2"), problem("2")], sum(groups, []))
+    expected = [[1 - 2 / 8, *[-2 / 8] * 5, 1 - 2 / 8, -2 / 8], [-1 / 8] * 7 + [7 / 8]]
+    np.testing.assert_allclose(weights_of(step, sum(groups, [])), np.ravel(expected), atol=1e-6)
+    assert step.log["reward"] == 3 / 16
+
+
+def test_a_right_answer_that_does_not_end_is_wrong():
+    replies = [CUT_OFF, RIGHT, *[WRONG] * 6]
+    found = weights_of(Step([problem("2")], replies), replies)
+    assert found[0] == found[2] < 0 < found[1]
+
+
+@pytest.mark.parametrize("text", [RIGHT, WRONG])
+def test_a_group_without_difference_teaches_nothing(text):
+    step = Step([problem("2")], [text] * 8)
+    assert not step.batch["weights"].any() and step.update.total == 8 * len(text)
+
+
+def test_answers_are_compared_with_that_of_their_own_problem():
+    replies = [RIGHT] * 4 + [WRONG] * 4
+    step = Step([problem("2"), problem("3")], replies * 2)
+    found = weights_of(step, replies * 2)
+    assert (
+        (found[:4] > 0).all()
+        and (found[4:8] < 0).all()
+        and (found[8:12] < 0).all()
+        and (found[12:] > 0).all()
+    )
+
+
+def test_the_step_is_a_policy_gradient_over_all_tokens_of_the_replies_at_its_own_low_rates():
+    replies = [RIGHT, CUT_OFF, *[WRONG] * 6]
+    step = Step([problem("2")], replies)
+    assert step.update.objective is weighted_nll and step.update.step == 7
+    assert step.update.rates is REINFORCE_RATES and step.update.total == sum(map(len, replies))
+    assert REINFORCE_RATES.method == "adamw" and REINFORCE_RATES.adamw < 1e-4
+
+
+def test_every_problem_is_a_new_training_story_and_is_answered_group_times():
+    step = Step([problem("2"), problem("33")], [RIGHT] * 16)
+    assert step.drawn == ("train", PROMPTS, {"kind": "story", "steps": None, "draw": 7})
+    prompts = [encode_prompt(BYTES, problem(answer).prompt) for answer in ("2", "33") for _ in range(GROUP)]
+    assert step.asked == prompts and step.room == CONFIG.context - len(prompts[-1])
+    for row, prompt in zip(step.batch["ids"], prompts):
+        assert row[: len(prompt)].tolist() == prompt
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([3, 2]))
+def test_the_expected_step_is_the_gradient_of_the_chance_of_a_right_answer(seed, longest):
+    """Over all groups of eight replies in a world of two tokens, by finite differences.
+
+    The mean of a group contains the reply itself, so each of its G replies adds (G - 1) / G of the gradient.
+    """
+    words, rng = TinyTokenizer(["#### 2\n"]), np.random.default_rng(seed)
+    replies = all_replies(2, longest)
+    groups = all_groups(replies, GROUP)
+    config = Config(2, context=24 + longest, layers=1, width=4, heads=1)
+    task = problem("2")
+    texts = [replies[i] for group, _ in groups for i in group]
+    step = Step([task] * len(groups), texts, words, config, int(rng.integers(2**32)))
+    prompt = encode_prompt(words, task.prompt)
+    chances = [probability(step.policy, prompt, each) for each in replies]
+    shares = [orders * np.prod([chances[i] for i in group]) for group, orders in groups for _ in group]
+    assert sum(shares) == pytest.approx(GROUP)
+    descent = gradient_of_step(step.policy, step.update.objective, step.batch, shares)
+    right = [each[-1] == 1 and final_answer(decode_reply(words, each)) == "2" for each in replies]
+    assert 0 < sum(right) < len(replies)
+    objective = lambda model: expected_return(model, model, prompt, replies, right, 0.0)
+    for direction, slope in slopes(objective, step.policy, rng):
+        assert (GROUP - 1) * slope == pytest.approx(-descent @ direction, rel=1e-3, abs=1e-4)
+
+
+# ---- the stage
+
+
+def test_moments_are_reset_exactly_when_reinforcement_starts_and_its_rates_hold_from_then_on(
+    tiny, monkeypatch
+):
+    shorten_rollouts(monkeypatch)
+    steps = record(monkeypatch, Run, "train_step")
+    updates = record(
+        monkeypatch, optimizer, "update", lambda note: {"sum": sum(np.abs(m).sum() for m in note.moments)}
+    )
+    resets = record(monkeypatch, Run, "reset_moments")
+    reason(steps=3, rollouts=3, tokens=1024, muon_rate=0.5, adamw_rate=0.25)
+    rates = Rates("muon", muon=0.5, adamw=0.25, steps=3)
+    assert [note.rates for note in steps] == [rates] * 3 + [REINFORCE_RATES] * 3
+    assert [note.step for note in steps] == list(range(6)) and len(resets) == 1
+    first = [note for note in updates if note.part.start == 0]
+    assert [note.updates for note in first] == [0, 1, 2, 0, 1, 2]
+    assert [note.sum > 0 for note in first[:4]] == [False, True, True, False]
+    assert list(logged(STAGE, "reward")) == [3, 4, 5]
+
+
+@pytest.mark.parametrize("replay", [0.0, 0.25])
+def test_its_batches_hold_problems_rehearsal_and_the_share_of_text_asked_for(tiny, monkeypatch, replay):
+    steps = record(monkeypatch, Run, "train_step", call=False)
+    reason(steps=6, rollouts=0, tokens=8192, replay=replay)
+    words = checkpoint.load("runs/demo/2-instruct")[1]
+    user, count = words.special["<|user|>"], SIZES["tiny"].problems
+    world = World(0)
+    questions = {
+        name: {messages[0]["content"] for messages in (task.messages for task in tasks)}
+        for name, tasks in (
+            ("problems", world.problems("train", count)),
+            ("rehearsal", world.instructions("train", count)),
+        )
+    }
+    whole = ",".join(map(str, corpus.pack(corpus.load("", 0, SIZES["tiny"].characters)[0], words)))
+    seen, texts, rows = {"problems": 0, "rehearsal": 0}, 0, 0
+    for note in steps:
+        *pieces, repeated = note.batch
+        assert len(pieces) == 4 and 0 < repeated["weights"].mean() < 1
+        assert note.objective is weighted_nll and note.total is None
+        for ids, counts in (row for piece in pieces for row in rows_of([piece])):
+            rows += 1
+            if ids[1] == user:
+                text = words.decode(ids.tolist())
+                question = text.split("<|user|> ")[1].split("<|end|>")[0]
+                (name,) = [name for name, known in questions.items() if question in known]
+                seen[name] += 1
+                covered = words.decode(ids[1:][counts > 0].tolist())
+                assert covered.endswith("<|end|>") and question not in covered
+            else:
+                texts += 1
+                assert counts.all() and ",".join(map(str, ids)) in whole
+    assert texts / rows == pytest.approx(replay, abs=0.06)
+    assert seen["problems"] > 20 and seen["rehearsal"] > 20
+
+
+def test_it_starts_from_stage_3_if_there_is_one(tiny):
+    options = ReasonSettings(size="tiny", workers=1)
+    assert s4_reason.find_parent(options).name == "2-instruct"
+    copy_stage("2-instruct", "3-prefer")
+    assert s4_reason.find_parent(options).name == "3-prefer"
+    assert s4_reason.find_parent(ReasonSettings(origin="a/b")) == Path("a/b")
+    with pytest.raises(TinyllmError, match="make stage2 RUN=nothing"):
+        reason(run="nothing")
+
+
+def test_after_stage_3_its_own_correct_replies_are_rehearsed(tiny, monkeypatch):
+    copy_stage("2-instruct", "3-prefer")
+    options, parent = ReasonSettings(size="tiny", workers=1), Path("runs/demo/3-prefer")
+    model, words = checkpoint.load(parent)
+    answer, kept = s4_reason.answer, {}
+    ended = lambda *args: [(text, True) for text, _ in answer(*args)]  # this small model never ends by itself
+    monkeypatch.setattr(s4_reason, "answer", ended)
+    for name, is_correct in (
+        ("all", lambda *_: True),
+        ("some", lambda task, _: task.key.startswith("errand")),
+        ("none", lambda *_: False),
+    ):
+        monkeypatch.setattr(s4_reason, "is_correct", is_correct)
+        kept[name] = s4_reason.own_replies(options, World(0), parent, 28)
+    own = kept["some"]
+    assert not kept["none"] and 0 < len(own) < len(kept["all"]) <= 28
+    assert all(messages in kept["all"] for messages in own)
+    for *prompt, message in own[:3]:
+        ((ids, _),) = generate(model, [encode_prompt(words, prompt)], 64, stop=[words.special["<|end|>"]])
+        assert message == {"role": "assistant", "content": decode_reply(words, ids)}
+    monkeypatch.setattr(s4_reason, "own_replies", lambda *_: own)
+    rehearsal = s4_reason.load_rehearsal(options, World(0), 10, parent)
+    assert rehearsal == [own[i % len(own)] for i in range(10)]
+    expected = [task.messages for task in World(0).instructions("train", 10)]
+    monkeypatch.setattr(s4_reason, "own_replies", lambda *_: [])
+    assert s4_reason.load_rehearsal(options, World(0), 10, parent) == expected
+    monkeypatch.setattr(s4_reason, "own_replies", lambda *_: pytest.fail("these are not replies of stage 3"))
+    assert s4_reason.load_rehearsal(options, World(0), 10, Path("runs/demo/2-instruct")) == expected
+
+
+def test_a_reply_that_did_not_end_is_not_rehearsed(tiny, monkeypatch):
+    copy_stage("2-instruct", "3-prefer")
+    replies = lambda pool, words, prompts, *_: [(f"{i}", i % 2 == 0) for i in range(len(prompts))]
+    monkeypatch.setattr(s4_reason, "answer", replies)
+    monkeypatch.setattr(s4_reason, "is_correct", lambda *_: True)
+    own = s4_reason.own_replies(
+        ReasonSettings(size="tiny", workers=1), World(0), Path("runs/demo/3-prefer"), 14
+    )
+    assert own and all(int(messages[-1]["content"]) % 2 == 0 for messages in own)
+
+
+def test_the_rehearsal_of_stage_3_is_in_the_batches(tiny, monkeypatch):
+    copy_stage("2-instruct", "3-prefer")
+    own = [[{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me, as ever."}]]
+    monkeypatch.setattr(s4_reason, "own_replies", lambda *_: own)
+    steps = record(monkeypatch, Run, "train_step", call=False)
+    reason(steps=3, rollouts=0)
+    words = checkpoint.load("runs/demo/3-prefer")[1]
+    texts = [words.decode(ids.tolist()) for note in steps for ids, _ in rows_of(note.batch)]
+    assert sum("Who?<|end|><|assistant|> Me, as ever.<|end|>" in text for text in texts) > 10
+
+
+def test_without_chains_the_answer_is_given_at_once_and_nothing_is_reinforced(tiny, monkeypatch):
+    steps = record(monkeypatch, Run, "train_step")
+    reason("4-control", chains="left-out", steps=2, rollouts=5, tokens=1024)
+    assert [note.rates.method for note in steps] == ["muon"] * 2 and not Path("runs/demo", STAGE).exists()
+    options = ReasonSettings(size="tiny", chains="left-out")
+    tasks, world = World(0).problems("train", 40), World(0)
+    for task, left_out, written in zip(
+        tasks,
+        s4_reason.load_problems(options, world, 40),
+        s4_reason.load_problems(ReasonSettings(), world, 40),
+    ):
+        assert written == task.messages and left_out[0] == written[0]
+        assert left_out == written if task.later_turns else left_out[1]["content"] == f"#### {task.answer}"
+    assert any(task.later_turns for task in tasks) and not all(task.later_turns for task in tasks)
+
+
+# ---- files and interruptions
+
+
+def write_problems(path):
+    lines = []
+    for i in range(60):
+        answer = f"{i}+1 = <<{i}+1={i + 1}>>{i + 1}\n#### {i + 1}"
+        lines.append(json.dumps({"question": f"{i} and 1?", "answer": answer}))
+    Path(path).write_text("\n".join(lines))
+
+
+def test_problems_of_ones_own_are_learned_and_some_are_held_out_for_the_exam(tiny, capsys, monkeypatch):
+    write_problems("problems.jsonl")
+    steps = record(monkeypatch, Run, "train_step")
+    stage("stage4", "--data", "problems.jsonl", "--steps", 4, "--tokens", 2048)
+    assert len(steps) == 4 and {note.rates.method for note in steps} == {"muon"}
+    training, held_out = formats.split(formats.problems("problems.jsonl"))
+    words = checkpoint.load("runs/demo/2-instruct")[1]
+    texts = [words.decode(ids.tolist()) for note in steps for ids, _ in rows_of(note.batch)]
+    asked = lambda messages: any(f"<|user|> {messages[0]['content']}<|end|>" in text for text in texts)
+    assert any(map(asked, training)) and held_out and not any(map(asked, held_out))
+    exams = json.loads(Path("runs/demo", STAGE, "exams.json").read_text())
+    assert exams["own_problems_exact"]["n"] == len(held_out)
+    assert read_stage(STAGE)["parent"]["folder"].endswith("2-instruct")
+
+
+def test_a_bad_file_is_said(tiny):
+    Path("bad.jsonl").write_text("{}\n")
+    with pytest.raises(TinyllmError, match="line 1"):
+        reason(data="bad.jsonl")
+    config = Config(len(BYTES), context=8, layers=1, width=8, heads=2)
+    checkpoint.save("short", random_model(config, np.random.default_rng(0)), BYTES)
+    with pytest.raises(TinyllmError, match="no problem fits into the context of 8 tokens"):
+        reason(origin="short")
+
+
+def test_interrupted_and_resumed_it_ends_in_the_same_bytes(tiny, monkeypatch):
+    """Interrupted after the last solution, and between two steps of reinforcement."""
+    shorten_rollouts(monkeypatch)
+    options = {"steps": 2, "rollouts": 2, "tokens": 1024, "origin": "runs/demo/2-instruct"}
+    reason(**options, run="whole")
+    stopped = []
+
+    def stop(note):
+        if note.step in (1, 2) and note.step not in stopped:
+            stopped.append(note.step)
+            note.self.signal = signal.SIGINT
+        return {}
+
+    record(monkeypatch, Run, "train_step", stop)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            reason(**options, run="cut", resume=True)
+    reason(**options, run="cut", resume=True)
+    assert stopped == [1, 2] and weights(STAGE, "cut") == weights(STAGE, "whole")
+    assert [line.get("reward") for line in metrics(STAGE, "cut")] == [
+        line.get("reward") for line in metrics(STAGE, "whole")
+    ]

@@ -1,0 +1,61 @@
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyllm.world import World, people, split_of, stories
+from tinyllm.world.dice import Dice
+
+WORLD = World(0)
+seeds = st.integers(0, 10_000)
+
+
+def end_of(sentences):
+    """(who, thing, place) at the end of a story, from all sentences but the last."""
+    holder, thing, place_of = None, None, {}
+    for sentence in sentences:
+        words = sentence.strip(".").split()
+        names = [word for word in words if word in people.NAMES]
+        places = [word for word in words if word in stories.PLACES]
+        things = [word for word in words if word in stories.THINGS]
+        if "gave" in words:
+            giver, holder = holder, next(name for name in names if name != holder)
+            place_of[holder] = place_of[giver]
+        else:
+            place_of[names[0]] = places[-1]  # "from the barn to the mill"
+            if things:
+                holder, thing = names[0], things[0]
+    return holder, thing, place_of[holder]
+
+
+@given(seeds)
+def test_the_last_sentence_and_the_key_follow_from_the_others(seed):
+    sentences, key = stories.story(Dice(str(seed)))
+    who, thing, place = end_of(sentences[:-1])
+    assert sentences[-1] == f"Now {who} has the {thing} in the {place}."
+    assert key == f"story {who} {thing} {place}"
+
+
+def test_the_example_of_the_docstring_follows_too():
+    example = re.findall(r"[A-Z][^.]+\.", " ".join(stories.__doc__.split("thing:")[1].split()))
+    assert example[-1] == "Now {} has the {} in the {}.".format(*end_of(example[:-1]))
+
+
+def test_things_are_carried_up_to_twice_and_given_away_half_the_time():
+    dice = Dice("stories")
+    drawn = [stories.story(dice)[0] for _ in range(900)]
+    gifts = [sum(" gave " in sentence for sentence in sentences) for sentences in drawn]
+    moves = [len(sentences) - 3 - gift for sentences, gift in zip(drawn, gifts)]
+    assert all(250 < moves.count(n) < 350 for n in (0, 1, 2))
+    assert all(gift <= move for gift, move in zip(gifts, moves)) and 0.44 < sum(gifts) / sum(moves) < 0.56
+
+
+@given(seeds, st.sampled_from(["train", "val", "test"]))
+def test_a_document_is_a_story_of_its_split(seed, split):
+    text = stories.document(Dice(str(seed)), WORLD, split)
+    who, thing, place = re.search(r"Now (\w+) has the (\w+) in the (\w+)\.$", text).groups()
+    assert split_of(f"story {who} {thing} {place}") == split
+
+
+def test_there_are_many_stories():
+    assert len(people.NAMES) * len(stories.THINGS) * len(stories.PLACES) * 100 > 100_000

@@ -1,0 +1,50 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyllm.world.task import Task, final_answer, is_correct
+
+DUCK = Task("facts", "What pet does Ada have?", "Ada has a duck.", "duck", "ask Ada pet", ("dog", "cat"))
+TWELVE = Task("sums", "", "", "12", "")
+words = st.text("abcdefg", min_size=1, max_size=6)
+
+
+def test_a_reply_is_correct_in_any_style_but_not_with_two_answers():
+    assert is_correct(DUCK, "Gladly. Ada keeps a duck.") and is_correct(DUCK, "A DUCK!")
+    assert is_correct(DUCK, DUCK.reply)
+    for reply in ("Ada keeps a duck or a dog.", "ducks", "a mallard-ducky", "no idea", ""):
+        assert not is_correct(DUCK, reply)
+
+
+def test_a_number_is_the_answer_only_if_it_is_the_last_number():
+    assert is_correct(TWELVE, "7+5:7+5=12, 12.") and is_correct(TWELVE, "13, no, 12 it is")
+    for reply in ("12, no, 13", "112", "12a", "twelve", ""):
+        assert not is_correct(TWELVE, reply)
+
+
+@given(words, words, words)
+def test_an_answer_counts_as_whole_words_only(answer, before, after):
+    task = Task("", "", "", answer, "")
+    assert is_correct(task, f"{before} {answer.upper()}, {after}")
+    assert is_correct(task, before + answer) == (answer in (before + answer).split())
+
+
+@given(words, words)
+def test_a_wrong_word_spoils_a_reply(answer, wrong_word):
+    task = Task("", "", "", answer, "", (wrong_word,))
+    assert not is_correct(task, f"{answer}, {wrong_word.upper()}.")
+    assert is_correct(task, answer) == (answer != wrong_word)
+    assert is_correct(task, f"{answer} {wrong_word}x") == (answer != wrong_word)
+
+
+def test_messages_are_the_prompt_the_reply_and_the_later_turns():
+    later = ({"role": "tool", "content": "1"}, {"role": "assistant", "content": "#### 1"})
+    task = DUCK._replace(later_turns=later)
+    assert task.prompt == [{"role": "user", "content": "What pet does Ada have?"}]
+    reply = {"role": "assistant", "content": "Ada has a duck."}
+    assert DUCK.messages == [*task.prompt, reply] and task.messages == [*DUCK.messages, *later]
+
+
+def test_answers_are_extracted_as_graders_of_gsm8k_do():
+    assert final_answer("#### 1,234") == "1234" and final_answer("x #### $18.\n#### 3") == "18"
+    assert final_answer("####Ada Bill. ") == "ada bill" and final_answer("#### 1.5") == "1.5"
+    assert final_answer("18") is None and final_answer("") is None and final_answer("####") is None

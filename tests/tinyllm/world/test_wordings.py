@@ -1,0 +1,45 @@
+from collections import Counter
+
+from tinyllm.world.wordings import WORDINGS
+
+
+def tables_of(value):
+    """Every {"trained": ..., "held_out": ...} in the data file."""
+    if isinstance(value, dict):
+        if "trained" in value:
+            yield value
+        for part in value.values():
+            yield from tables_of(part)
+
+
+def texts_of(value):
+    if isinstance(value, str):
+        yield value
+    else:
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from texts_of(part)
+
+
+def lists_of(value):
+    if isinstance(value, list):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from lists_of(part)
+
+
+def test_every_question_has_four_trained_wordings_and_others_that_are_held_out():
+    tables = list(tables_of(WORDINGS))
+    assert len(tables) == 2 * 5 + 2 + 4 + 2 + 1
+    for table in tables:
+        assert len(table["trained"]) >= 4 and table["held_out"]
+        assert not set(table["trained"]) & set(table["held_out"])
+
+
+def test_no_list_holds_the_same_entry_twice():
+    for entries in lists_of(WORDINGS):
+        assert not [entry for entry, count in Counter(entries).items() if count > 1]
+
+
+def test_texts_are_ascii_so_that_bytes_are_characters():
+    assert all(text.isascii() for text in texts_of(WORDINGS))

@@ -1,0 +1,70 @@
+"""Files that are whole or not there. A crash in the middle of a write must not leave half a file."""
+
+import contextlib
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from tinyllm.errors import TinyllmError
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Yield a temporary path beside `path`; afterwards flush that file to disk and rename it to `path`.
+
+    If writing fails, the old file stays. Raises TinyllmError for a full disk or a folder that cannot be
+    written to.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield beside
+        _flush(beside)
+        os.replace(beside, path)
+        _flush(path.parent)
+    except OSError as error:
+        raise TinyllmError(
+            f"{path} could not be saved: {error.strerror or error}. What was there before is unchanged; "
+            "make room, or choose another place"
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def _flush(path):
+    """Wait until a file, or the list of names in a folder, is on the disk (Windows cannot flush folders)."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path, value):
+    with replacing(path) as beside:
+        text = json.dumps(value, indent=1, ensure_ascii=False)
+        beside.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def read_json(path):
+    """A JSON object from a file. Raises TinyllmError if it is missing or damaged."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise TinyllmError(f"{path} cannot be read as JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise TinyllmError(f"{path} is damaged: expected a JSON object")
+    return value
+
+
+def sha256(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,62 @@
+"""Every held-out measurement, after every stage, so that a stage that forgets is seen to forget.
+
+A result is {"value", "low", "high", "n"}: over n items, with a 95 % confidence interval. Exams run after a
+stage is saved, and training imports nothing from here: a crash in an exam cannot lose what was trained.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from tinyllm import checkpoint
+from tinyllm.checkpoint.files import read_json, write_json
+from tinyllm.data import corpus, formats
+from tinyllm.evaluation import generation, preferences, text
+from tinyllm.stages.sizes import SIZES
+from tinyllm.training import is_checkpoint
+from tinyllm.world import World
+
+
+def examine(folder, settings, again=False):
+    """Run the exams of the finished stage in `folder` and write its exams.json, unless it has them."""
+    folder = Path(folder)
+    if not is_checkpoint(folder) or not again and is_examined(folder):
+        return
+    print(f"{folder}: exams", file=sys.stderr)
+    began, made = time.monotonic(), read_json(folder / "stage.json")["settings"]
+    model, tokenizer = checkpoint.load(folder)
+    with settings.pool(model) as pool:
+        results = measure(pool, tokenizer, folder, made, settings)
+    results |= {"weights": checkpoint.digest(folder), "seconds": round(time.monotonic() - began, 1)}
+    write_json(folder / "exams.json", results)
+
+
+def is_examined(folder):
+    """Whether exams.json belongs to the weights in the folder: a kill during the exams leaves none."""
+    path = folder / "exams.json"
+    return path.exists() and read_json(path).get("weights") == checkpoint.digest(folder)
+
+
+def measure(pool, tokenizer, folder, made, settings):
+    """made: the settings of the stage that trained the model, from its stage.json."""
+    size, config = SIZES[made["size"]], pool.model.config
+    training, validation = corpus.load(made["text"], made["seed"], size.characters)
+    results = text.fivegram(training, validation)
+    if not config.causal:
+        return results | text.hidden_tokens(pool, tokenizer, validation)
+    length = corpus.window_length(made["text"], config.context)
+    results |= text.bits_per_byte(pool, tokenizer, validation, length)
+    if not made["text"]:
+        world, items = World(made["seed"]), size.exam_items
+        results["entropy_bits_per_byte"] = world.entropy_per_byte()
+        results["fact_cloze"] = text.cloze(pool, tokenizer, world.fact_clozes())
+        results["story_cloze"] = text.cloze(pool, tokenizer, world.story_clozes(300))
+        results |= generation.instructions(pool, tokenizer, world, items)
+        results |= generation.reasoning(pool, tokenizer, world, items)
+        results |= generation.tool_calls(pool, tokenizer, world, items)
+        results |= preferences.run(pool, tokenizer, world, folder, settings, items)
+        results["shortcuts"] = generation.shortcuts(world, items)
+    if folder.name.startswith("4") and made.get("data"):
+        _, held_out = formats.split(formats.problems(made["data"]))
+        results |= generation.own_problems(pool, tokenizer, held_out) if held_out else {}
+    return results

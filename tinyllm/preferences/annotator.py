@@ -1,0 +1,43 @@
+"""The simulated annotator: ranks what a stage answers, as a person would in `make rank`, mistakes included.
+
+It knows the built-in world, so it can judge; tinyllm/world/oracle.py says how.
+"""
+
+from tinyllm import checkpoint
+from tinyllm.checkpoint.files import replacing
+from tinyllm.data.conversation import decode_reply, encode_prompt
+from tinyllm.preferences import rankings
+from tinyllm.sampling import generate_replies
+from tinyllm.world import World, oracle
+from tinyllm.world.dice import Dice
+
+GROUP = 4  # replies to each prompt
+REPLY_TOKENS = 64
+
+
+def annotate(settings, parent, count, path):
+    """Let the checkpoint `parent` answer `count` prompts, rank its replies, and write them to `path`.
+
+    A fifth reply belongs to another prompt of the same sort (a person, an errand) and is transplanted to
+    this one. A reward model that has never seen "unknown to me" out of place, or the answer to another
+    question, scores such replies high everywhere, and reinforcement exploits that.
+    """
+    world, dice = World(settings.seed), Dice(f"rankings of world {settings.seed}")
+    tasks = oracle.prompts(dice, world, "train", count)
+    model, tokenizer = checkpoint.load_language_model(parent)
+    with settings.pool(model) as pool:
+        prompts = [encode_prompt(tokenizer, task.prompt) for task in tasks for _ in range(GROUP)]
+        replies = generate_replies(pool, tokenizer, prompts, REPLY_TOKENS, [settings.seed, 15])
+    texts = [decode_reply(tokenizer, reply) for reply in replies]
+    sorts = [oracle.subject(task)[0] for task in tasks]
+    same_sort = {sort: [i for i, other in enumerate(sorts) if other == sort] for sort in set(sorts)}
+    notes = {"annotator": "simulated", "model": checkpoint.digest(parent)}
+    notes["sampling"] = {"temperature": 1.0, "max_tokens": REPLY_TOKENS}
+    with replacing(path) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
+        for i, task in enumerate(tasks):
+            other = dice.choice(same_sort[sorts[i]])
+            foreign = texts[other * GROUP + dice.integer(0, GROUP - 1)]
+            completions = texts[i * GROUP : (i + 1) * GROUP]
+            completions.append(oracle.transplant(foreign, tasks[other], task))
+            ranks = oracle.annotate(dice, [oracle.quality(task, text) for text in completions])
+            rankings.write(file, rankings.Ranking(task.prompt, completions, ranks), **notes)

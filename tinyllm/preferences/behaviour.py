@@ -1,0 +1,35 @@
+"""How a model behaves on prompts of the five kinds that people care about, by the oracle of the world.
+
+Stage 3 uses it on validation prompts to choose its best checkpoint, the exams use it on test prompts.
+"""
+
+from tinyllm.sampling import answer
+from tinyllm.world import oracle
+from tinyllm.world.dice import Dice
+from tinyllm.world.task import is_correct
+
+REPLY_TOKENS = 64
+
+
+def prompts_by_kind(world, split, count, name):
+    """{kind: `count` tasks}; another `name` gives other tasks."""
+    dice = {kind: Dice(f"{name} {kind} {split} of world {world.seed}") for kind in oracle.KINDS}
+    return {kind: oracle.prompts(dice[kind], world, split, count, kind) for kind in oracle.KINDS}
+
+
+def greedy_replies(pool, tokenizer, world, split, count):
+    """`count` prompts of each kind -> {kind: [(task, reply)]}."""
+    tasks = prompts_by_kind(world, split, count, "manners")
+    prompts = [task.prompt for kind in tasks.values() for task in kind]
+    replies = iter(answer(pool, tokenizer, prompts, REPLY_TOKENS))
+    return {kind: [(task, next(replies)[0]) for task in tasks[kind]] for kind in tasks}
+
+
+def scores(replies):
+    """{kind: [(task, reply)]} -> the share of correct replies of each kind, and of polite ones of all."""
+    every = [reply for pairs in replies.values() for _, reply in pairs]
+    shares = {
+        kind: sum(is_correct(task, reply) for task, reply in pairs) / len(pairs)
+        for kind, pairs in replies.items()
+    }
+    return shares | {"polite": sum(map(oracle.is_polite, every)) / len(every)}

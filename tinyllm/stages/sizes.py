@@ -1,0 +1,35 @@
+"""How big each SIZE is: one table for the model, the built-in data and the steps of every stage.
+
+tiny (seconds) is for tests and learns nothing, nano (2 minutes) is for trying things out, small (20 minutes)
+is the default and makes every figure of the README, base (hours) has more of everything.
+"""
+
+from types import SimpleNamespace
+
+TABLE = """
+                    tiny    nano    small      base
+    vocab            300    1536     1536      1536    bytes and merges; special tokens come on top
+    layers             1       2        4         8
+    width             16      64      128       256
+    heads              2       2        4         8
+    context          256     352      352       512
+    characters     20000  500000  6000000  20000000    of the built-in world's texts
+    rows               4      16       16        64    windows in a batch of stage 1
+    pretrain_steps     4     300     1000      4000
+    instructions      40    4000    40000     60000
+    instruct_steps     4     100     1000      2000
+    rankings          12     300     2000      4000    prompts that the simulated annotator ranks
+    reward_steps       3      40      200       400
+    prompts            4      32       32        32    in a step of stage 3's reinforcement
+    prefer_steps       4       6       50       150
+    problems          40    4000    40000     80000
+    reason_steps       2      80      850      3000
+    reinforce_steps    2       2        6       100    after them
+    exam_items         4     200      200       200    of each kind
+"""
+
+_header, *_rows = [line.split() for line in TABLE.strip().splitlines()]
+SIZES = {
+    size: SimpleNamespace(**{row[0]: int(row[column]) for row in _rows})
+    for column, size in enumerate(_header, start=1)
+}

@@ -82,10 +82,10 @@ tinyllm/training.py
     if different:  =>  if False:
     objective(out.reshape(*ids.shape, *out.shape[2:]), **arguments, total=total)  =>  objective(out.reshape(*ids.shape, *out.shape[2:]), **arguments, total=1)
 tinyllm/parallel.py
-    total += other  =>  pass
+    gradient += other  =>  pass
     results[rank :: self.workers] = part  =>  results[: len(part)] = part
 tinyllm/sampling.py
-    total <= draws[:, None]  =>  total <= 0.5 * draws[:, None]
+    cumulative <= draws[:, None]  =>  cumulative <= 0.5 * draws[:, None]
     return ids, shifted[np.arange(len(ids)), ids] - log_z  =>  return ids, shifted[np.arange(len(ids)), ids]
     ends[rows[stops[ids]]] = length + 1  =>  ends[rows[stops[ids]]] = length
     replies[i] = reply  =>  replies[order.index(i)] = reply
@@ -114,8 +114,8 @@ tinyllm/stages/s3_prefer.py
     range(algorithm.updates)  =>  range(1)
     if rank < other]  =>  if rank > other]
     rollouts.log_probs(reference,  =>  rollouts.log_probs(run.pool,
-    worst > best - 1.5 / VALIDATION_PROMPTS  =>  worst < best
-    run.model.params.flat[:] = run.state["best"]  =>  pass
+    worst > best_worst - 1.5 / VALIDATION_PROMPTS  =>  worst < best_worst
+    run.model.params.flat[:] = run.state["best_parameters"]  =>  pass
 tinyllm/stages/s4_reason.py
     rewards - group_mean(rewards)  =>  group_mean(rewards) - rewards
     np.array(correct) & sampled.ended  =>  np.array(correct)
@@ -129,8 +129,8 @@ tinyllm/preferences/advantages.py
     return returns(rewards) - rewards  =>  return returns(rewards)
     advantages[:, t] + lam * ahead  =>  advantages[:, t] + ahead
     keepdims=True) - returns) / others  =>  keepdims=True)) / others
-tinyllm/preferences/value_head.py
-    x @ w - targets  =>  targets - x @ w
+tinyllm/objectives.py
+    error = values - targets  =>  error = targets - values
 tinyllm/preferences/reward_model.py
     [len(row) - 1 for row in rows]  =>  [-1 for row in rows]
     len(ids) - 1 for ids, _ in padded  =>  len(ids) - 2 for ids, _ in padded

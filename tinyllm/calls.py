@@ -11,7 +11,7 @@ from tools.grammar import Grammar
 from tools.masks import Masks
 from tools.protocol import CLOSE, OPEN
 
-ENDING = 40  # bytes of text remembered in search of a tag, more than any tag and token have
+ENDING = 40  # bytes of text remembered in search of a tag: longer than a tag and a token together
 
 
 class CallMask:

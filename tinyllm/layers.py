@@ -7,9 +7,9 @@ Without an autograd library the derivative of every layer has to be written by h
 is its derivation, and the tests compare it with finite differences.
 
 There is no state and no class. dout has the shape of out, dx the shape of x. A gradient is a new array, or
-is written once into an array that the caller passes; nothing accumulates in place, so there is no zero_grad
-to forget. All functions work in float32 (to train) and float64 (to check) and never mix them: scalars come
-from `math`, because an np.float64 scalar would turn a float32 array into float64.
+overwrites an array that the caller passes. Nothing is added to the gradient of an earlier step, so there is
+no zero_grad to forget. All functions work in float32 (to train) and float64 (to check) and never mix them:
+scalars come from `math`, because an np.float64 scalar would turn a float32 array into float64.
 
 Shapes:  B batch   T time   N = B * T rows   C width   V vocabulary
          H query heads   K key/value heads   G = H // K   D head dimension   F hidden width of the MLP
@@ -125,7 +125,7 @@ def attention_forward(q, k, v, causal=False, block=64):
     causal: no query sees a key after its own position. Returns (B, T, H, D).
 
     The plain version, for one head and all positions at once:
-        s = q @ k.T / sqrt(D), -inf above the diagonal;  p = softmax(s);  out = p @ v
+        s = q @ k.T / sqrt(D), -inf where the key is in the future;  p = softmax(s);  out = p @ v
     This one is the same, faster. Scores are stored with keys in rows: the softmax then reduces over rows,
     which NumPy does at full vector width. They are computed for `block` queries at a time: a block stays in
     the processor's cache, and with a causal mask the keys after it are never touched. At T = 300 that takes

@@ -1,4 +1,4 @@
-"""Every loss of every stage: (logits, ..., total) -> (loss, dlogits). The heart of the book.
+"""Every loss of every stage: (logits, ..., total) -> (loss, dlogits). The heart of this project.
 
 A stage is a different gradient at the logits; everything below the logits is shared. A loss that normalised
 itself, say by the mean of its batch, could not be computed in parts: the parts of workers and micro-batches
@@ -31,9 +31,9 @@ def weighted_nll(logits, targets, weights, total):
 
     -log p(y) = log(sum(exp(z))) - z_y  ->  d/dz = softmax(z) - onehot(y): predicted minus observed.
 
-    With advantages as weights the loss value says little: if every token of a reply has the same probability
-    and the advantages sum to 0, the value is 0. Its gradient is not: it raises the probability of replies
-    with a positive advantage and lowers that of the others. Watch the reward instead.
+    With advantages as weights the loss value says little: if all tokens are equally likely and the weights
+    sum to 0, it is 0. Its gradient is not: it makes replies with a positive advantage likelier and the
+    others less likely. Watch the reward instead.
     """
     p = logits.reshape(-1, logits.shape[-1])
     rows, y, w = np.arange(len(p)), targets.reshape(-1), weights.reshape(-1)
@@ -100,6 +100,16 @@ def dpo(logits, targets, reference_log_probs, weights, total, beta=0.1):
 
 
 # ---- reinforcement
+
+
+def squared_error(values, targets, total):
+    """sum((values - targets)^2) / (2 total), for PPO's critic -> loss, dvalues. All arrays (N,).
+
+    d/dvalue = (value - target) / total.
+    """
+    error = values - targets
+    dvalues = error / total if total else np.zeros_like(error)
+    return float((error * dvalues).sum() / 2), dvalues
 
 
 def kl_divergence(logits, reference_logits, weights, total):

@@ -1,7 +1,7 @@
 """From a gradient to better parameters: Muon for the matrices inside the blocks, AdamW for the rest.
 
-Plain gradient descent needs one rate for all parameters, and their gradients differ in size by orders of
-magnitude. Both methods here make the size of a step independent of the size of the gradient.
+Gradients of different parameters differ in size by orders of magnitude, so no single rate suits them all.
+Both methods divide that size out.
 
 Their state lies in vectors as long as the parameter buffer, and `parts` cuts the buffer into pieces that can
 be updated independently, so the workers (parallel.py) share them out.
@@ -102,7 +102,7 @@ def muon(w, g, m, rate, decay, momentum=0.9):
     """One step on a matrix, in place: momentum, then equal singular values.   Jordan et al. 2024.
 
     A few directions dominate a gradient matrix; with equal singular values the rare ones learn as fast.
-    sqrt(rows / columns) lets a tall matrix change its outputs as much as a wide one.
+    The factor for tall matrices makes their outputs change as much as those of wide ones.
     """
     m *= momentum
     m += g
@@ -116,8 +116,8 @@ def orthogonalise(g, rounds=5):
     """About U V^T for g = U S V^T: the same directions with all singular values near 1.
 
     Newton-Schulz: X <- a X + (b A + c A^2) X with A = X X^T applies the polynomial a s + b s^3 + c s^5
-    to every singular value s. With these coefficients five rounds drive values from (0, 1] into about
-    [0.7, 1.2].
+    to every singular value s. With these coefficients five rounds bring all but the smallest values from
+    (0, 1] into about [0.7, 1.2].
     """
     x = g.T if g.shape[0] > g.shape[1] else g  # A has the smaller side
     x = x * (1 / (math.sqrt(float(np.vdot(x, x))) + 1e-7))

@@ -9,7 +9,8 @@ model sent through a pipe for every batch would cost more than it saves. So para
 one gradient buffer per worker lie in memory that all processes see, and only jobs and small results travel.
 
 The memory has no name (multiprocessing's RawArray maps an unlinked file), so whichever process is killed,
-nothing stays behind. To go beyond one machine, replace `sum_gradients` by an all-reduce of the same vectors.
+nothing stays behind. To go beyond one machine, give each machine its rows of the batch, and make the sums of
+gradients (`sum_gradients`) and losses an all-reduce.
 """
 
 import atexit
@@ -50,11 +51,11 @@ class WorkerPool:
         self.model.params.flat[:] = model.params.flat
         self._pipes, self._processes = [], []
         for rank in range(1, workers):
-            ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, memory, config, rank), daemon=True)
+            here, child = context.Pipe()
+            process = context.Process(target=_serve, args=(child, memory, config, rank), daemon=True)
             process.start()
-            theirs.close()
-            self._pipes.append(ours)
+            child.close()
+            self._pipes.append(here)
             self._processes.append(process)
         atexit.register(self.close)  # before multiprocessing's own exit handler, which waits for the workers
 
@@ -108,10 +109,10 @@ class WorkerPool:
 
     def sum_gradients(self, count):
         """The sum of the first `count` gradient buffers, in worker order, in the buffer of worker 0."""
-        total, *others = self.worker.gradients[:count]
+        gradient, *others = self.worker.gradients[:count]
         for other in others:
-            total += other
-        return total
+            gradient += other
+        return gradient
 
     def close(self):
         """End the workers; the shared memory goes with the last process that uses it."""

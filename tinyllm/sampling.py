@@ -118,8 +118,8 @@ def choose(logits, draws, temperature=1.0, top_k=0, top_p=1.0, allowed=None):
     else:
         if temperature != 1 or top_k or top_p < 1 or allowed is not None:
             p = _truncated(candidates, temperature, top_k, top_p)
-        total = np.cumsum(p, axis=1)
-        ids = np.add.reduce(total <= draws[:, None] * total[:, -1:], axis=1)
+        cumulative = np.cumsum(p, axis=1)
+        ids = np.add.reduce(cumulative <= draws[:, None] * cumulative[:, -1:], axis=1)
     return ids, shifted[np.arange(len(ids)), ids] - log_z
 
 

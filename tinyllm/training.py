@@ -42,7 +42,7 @@ def option(default, help, **metadata):
 
 @dataclass(frozen=True)
 class Settings:
-    """What every stage can be told. All but `workers` and `resume` decide the result."""
+    """What every stage can be told. All but `resume` decide the result, `workers` by rounding only."""
 
     run: str = option("demo", "name of the run: everything is written to runs/<run>/")
     size: str = option("small", "size of the built-in recipe", choices=("tiny", "nano", "small", "base"))
@@ -114,7 +114,11 @@ class Run:
 
     def __init__(self, settings, stage, model, tokenizer, steps, parent=None, log_every=10):
         self.folder, self.stage, self.tokenizer = settings.folder(stage), stage, tokenizer
-        self.total, self.save_every, self.log_every = steps, getattr(settings, "save_every", 0), log_every
+        self.total_steps, self.save_every, self.log_every = (
+            steps,
+            getattr(settings, "save_every", 0),
+            log_every,
+        )
         self.start, self.updates, self.tokens, self.seconds = 0, 0, 0, 0.0
         self.signal, self.validation = None, None
         self.state = {}  # arrays that a stage needs besides the model, saved with it
@@ -160,18 +164,18 @@ class Run:
         self.shown = "", ""
         line = f" {self.stage} {{n_fmt}}/{{total_fmt}} {{percentage:3.0f}}%  {{desc}}{{remaining}} left"
         interval = 0.2 if sys.stderr.isatty() else 15
-        self.bar = tqdm(total=self.total, initial=self.start, bar_format=line, mininterval=interval)
+        self.bar = tqdm(total=self.total_steps, initial=self.start, bar_format=line, mininterval=interval)
         try:
-            for step in range(self.start, self.total):
+            for step in range(self.start, self.total_steps):
                 yield step
                 self.bar.update()
                 if self.signal:
                     self.save(step + 1)
                     raise KeyboardInterrupt(
-                        f"interrupted after step {step + 1} of {self.total}, everything is saved. "
+                        f"interrupted after step {step + 1} of {self.total_steps}, everything is saved. "
                         "To continue: the same command with RESUME=1 (or --resume)"
                     )
-                if self.save_every and (step + 1) % self.save_every == 0 and step + 1 < self.total:
+                if self.save_every and (step + 1) % self.save_every == 0 and step + 1 < self.total_steps:
                     self.save(step + 1)
         finally:
             self.bar.close()
@@ -182,7 +186,7 @@ class Run:
         state = (
             f"continuing after step {self.start}" if self.start else f"ln V = {math.log(config.vocab):.3f}"
         )
-        size = f"{config.size():,} parameters, {self.total:,} steps, {self.pool.workers} workers"
+        size = f"{config.size():,} parameters, {self.total_steps:,} steps, {self.pool.workers} workers"
         print(f"{self.folder}: {size}, {state}", file=sys.stderr)
 
     def _elapsed(self):
@@ -210,7 +214,7 @@ class Run:
         self.pool.run(compute_update, [(self.updates, rates, scale, job) for job in jobs])
         self.updates += 1
         self.tokens += sum(piece["ids"].size for piece in batch)
-        if step % self.log_every == 0 or step == self.total - 1:
+        if step % self.log_every == 0 or step == self.total_steps - 1:
             self._log(step, loss, norm, scale)
         return loss
 
@@ -257,7 +261,7 @@ class Run:
     def _finish(self):
         """The folder becomes a finished checkpoint: the weights, then stage.json, then no resume file."""
         checkpoint.save(self.folder, self.model, self.tokenizer)
-        notes = {"finished": True, "sha256": checkpoint.digest(self.folder), "steps": self.total}
+        notes = {"finished": True, "sha256": checkpoint.digest(self.folder), "steps": self.total_steps}
         notes |= {"tokens": self.tokens, "workers": self.pool.workers, "wall_seconds": round(self.seconds, 1)}
         notes["versions"] = {"python": platform.python_version(), "numpy": np.__version__}
         write_json(self.folder / "stage.json", {**self.notes, **notes})
@@ -311,10 +315,10 @@ def sum_of_weights(batch):
 # ---- the folders of a run
 
 
-def is_finished(settings, stage, parent=None):
-    """Whether this stage is finished in its folder.
+def nothing_to_do(settings, stage, parent=None):
+    """Whether this stage is finished already; then says so.
 
-    Raises TinyllmError if the folder was made with other settings, or holds an unfinished run that nobody
+    Raises TinyllmError if its folder was made with other settings, or holds an unfinished run that nobody
     asked to resume: training over it would lose what it has computed.
     """
     folder = settings.folder(stage)

@@ -1,6 +1,8 @@
 """calls: any model makes valid tool calls, each closed within its budget of tokens."""
 
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,3 +135,10 @@ def test_restart_forgets_what_the_rows_have_written(free):
     assert free(0, ids) is not None
     free.restart([200])
     assert free(0, ids[:1]) is None
+
+
+def test_the_proof_of_make_tools_proof_counts_its_calls(monkeypatch, capsys):
+    script = Path(__file__).parents[1] / "bench" / "tools_proof.py"
+    monkeypatch.setattr("sys.argv", [str(script), "--count", "30"])
+    runpy.run_path(str(script), run_name="__main__")
+    assert capsys.readouterr().out.startswith("30 calls, 0 invalid")

@@ -20,6 +20,7 @@ from tinyllm.objectives import (
     plackett_luce,
     policy_gradient_with_kl,
     ppo_clip,
+    squared_error,
     weighted_nll,
 )
 
@@ -127,7 +128,15 @@ def each_objective(test):
 
 def test_every_objective_is_tested():
     own = {f for f in vars(objectives).values() if getattr(f, "__module__", "") == objectives.__name__}
-    assert own == {*OBJECTIVES, log_softmax, log_prob_of}
+    assert own == {*OBJECTIVES, log_softmax, log_prob_of, squared_error}
+
+
+@given(rngs, sizes)
+def test_squared_error_has_the_gradient_of_finite_differences_and_none_without_a_total(rng, N):
+    values, targets, total = *rng.standard_normal((2, N)), rng.uniform(0.5, 5)
+    check_loss(lambda values: squared_error(values, targets, total), values, rng)
+    loss, gradient = squared_error(values, targets, 0)
+    assert loss == 0 and not gradient.any()
 
 
 # ---- what holds for every objective

@@ -34,7 +34,7 @@ from tinyllm.training import (
     cut_rows,
     describe,
     finished_stages,
-    is_finished,
+    nothing_to_do,
     option,
     parent_folder,
     share_out,
@@ -272,7 +272,7 @@ def test_cuts_are_nearly_equal_and_in_order(rows, count):
 def short_run(workers=1, run="demo", at_step=lambda run, step: None):
     """Three steps with everything that a stage may do: a state of its own, a validation, samples."""
     settings = TestSettings(run=run, workers=workers, save_every=1, resume=True)
-    if is_finished(settings, STAGE):
+    if nothing_to_do(settings, STAGE):
         return
     with Run(settings, STAGE, random_model(SMALL, np.random.default_rng(0)), BYTES, 3, log_every=1) as run:
         for step in run.steps():
@@ -469,10 +469,10 @@ def test_a_finished_stage_is_left_as_it_is_and_other_settings_are_refused(capsys
     short_run()
     assert "finished already" in capsys.readouterr().out and weights(STAGE) == before
     with pytest.raises(TinyllmError, match="made with seed=0 instead of 3"):
-        is_finished(TestSettings(seed=3), STAGE)
+        nothing_to_do(TestSettings(seed=3), STAGE)
     with pytest.raises(TinyllmError, match="another (parent )?checkpoint"):
-        is_finished(TestSettings(), STAGE, Path("runs/demo", STAGE))
-    assert not is_finished(TestSettings(), "8-other")
+        nothing_to_do(TestSettings(), STAGE, Path("runs/demo", STAGE))
+    assert not nothing_to_do(TestSettings(), "8-other")
 
 
 def test_an_interrupted_run_is_neither_trained_over_nor_resumed_with_other_settings():
@@ -482,16 +482,16 @@ def test_an_interrupted_run_is_neither_trained_over_nor_resumed_with_other_setti
     with pytest.raises(KeyboardInterrupt):
         short_run(at_step=interrupt)
     with pytest.raises(TinyllmError, match="holds an interrupted run.*RESUME=1"):
-        is_finished(TestSettings(), STAGE)
+        nothing_to_do(TestSettings(), STAGE)
     with pytest.raises(TinyllmError, match="made with seed=0 instead of 3"):
-        is_finished(TestSettings(seed=3, resume=True), STAGE)
-    assert not is_finished(TestSettings(resume=True), STAGE)
+        nothing_to_do(TestSettings(seed=3, resume=True), STAGE)
+    assert not nothing_to_do(TestSettings(resume=True), STAGE)
 
 
 def test_a_run_that_never_saved_starts_again():
     with pytest.raises(ZeroDivisionError):
         short_run(at_step=lambda run, step: 1 / 0)
-    assert not is_finished(TestSettings(), STAGE)
+    assert not nothing_to_do(TestSettings(), STAGE)
     short_run()
     assert len([line for line in metrics(STAGE) if "loss" in line]) == 3
 
@@ -501,7 +501,7 @@ def test_damaged_notes_are_an_error_not_a_crash():
     for text in ("{", "[]", '{"settings": {}}'):
         Path("runs/demo", STAGE, "stage.json").write_text(text)
         with pytest.raises(TinyllmError):
-            is_finished(TestSettings(), STAGE)
+            nothing_to_do(TestSettings(), STAGE)
 
 
 def test_the_parent_is_of_the_same_run_size_and_seed_unless_it_is_named():

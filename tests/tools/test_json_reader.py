@@ -191,7 +191,7 @@ def test_time_is_linear(unit):
 
     gc.disable()  # which walks all that is there, again and again
     try:
-        assert seconds(96_000, 2) < 40 * seconds(6_000, 5) + 0.01
+        assert any(seconds(96_000, 2) < 25 * seconds(6_000, 5) + 0.01 for attempt in range(3))
     finally:
         gc.enable()
 

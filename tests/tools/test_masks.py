@@ -43,11 +43,10 @@ MORE = [
     b"b" * 9,
     b'"]',
     b'b"}}',
-    b'":1,"a":',
-    b'b":{},"',
+    b'":{},"b":',
+    b'":1,"a',
     b"12000",
-    b"00.25",
-    b"0e+30",
+    b".12345",
 ]
 END = len(BYTES) + len(MORE)
 VOCABULARY = [*BYTES, *MORE, b""]
@@ -107,6 +106,7 @@ WRITTEN = [
         {"oneOf": [{"type": "number", "minimum": 0.05, "maximum": 120}, {"const": "12"}, {"type": "array"}]},
         12.125,
     ),
+    ({"type": "number"}, 98765432109),
 ]
 
 

@@ -1,4 +1,4 @@
-"""A model on disk: a Hugging Face Llama folder. Skip this on first reading: no idea of the book is in here.
+"""A model on disk: a Hugging Face Llama folder. Skip this on first reading: it holds no idea of the field.
 
     config.json          LlamaConfig's keys
     model.safetensors    the published names and shapes, F32

@@ -1,4 +1,4 @@
-"""Messages -> ids, targets and weights. Every shift and every loss mask of the project is made here.
+"""Messages -> ids, targets and weights: the shift, and the loss mask of a conversation.
 
 If each stage shifted and masked for itself, one of them would sooner or later drop the first token of an
 answer or train on the user's words.
@@ -9,7 +9,7 @@ encoded as
     <|begin|><|user|> 2+2?<|end|><|assistant|> 4<|end|>
 
 with a space before each content, so that its first word is the same token as in the middle of a text. The
-loss covers what the assistant wrote and its end token; without the end token the model would never stop:
+loss covers what the assistant wrote and its end token, which teaches it to stop:
 
     ids       begin  user   2 + 2 ?   end        assistant  4        the sequence without its last token
     targets   user   2      + 2 ? end assistant  4          end      the sequence without its first token

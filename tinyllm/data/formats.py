@@ -14,6 +14,7 @@ from pathlib import Path
 from tinyllm.data.conversation import ROLES
 from tinyllm.errors import TinyllmError
 from tinyllm.world import split_of
+from tinyllm.world.task import final_answer
 from tools.protocol import Call, render_call, render_result
 
 ANNOTATION = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
@@ -101,8 +102,8 @@ def problems(path):
 
 def problem(entry):
     question, answer = entry.get("question"), entry.get("answer")
-    if not isinstance(question, str) or not isinstance(answer, str) or "####" not in answer:
-        raise ValueError('needs "question" and "answer" as texts, the answer with ####')
+    if not isinstance(question, str) or not isinstance(answer, str) or not final_answer(answer):
+        raise ValueError('needs "question" and "answer" as texts, the answer with #### and a result')
     messages, text, at = [{"role": "user", "content": question}], "", 0
     for annotation in ANNOTATION.finditer(answer):
         text += answer[at : annotation.start()]

@@ -29,9 +29,9 @@ def measure_behaviour(pool, tokenizer, world, items):
     return results | {"mean_words": mean([len(text.split()) for text in texts])}
 
 
-def win_rate(tasks, ours, theirs):
-    """How often the oracle prefers our reply to theirs, ties left out."""
-    pairs = [(oracle.quality(task, a), oracle.quality(task, b)) for task, a, b in zip(tasks, ours, theirs)]
+def win_rate(tasks, replies, others):
+    """How often the oracle prefers a reply to the other one, ties left out."""
+    pairs = [(oracle.quality(task, a), oracle.quality(task, b)) for task, a, b in zip(tasks, replies, others)]
     return proportion(sum(a > b for a, b in pairs), sum(a != b for a, b in pairs))
 
 
@@ -45,8 +45,8 @@ def compare_with_reference(pool, reference, tokenizer, world, items):
     """Sampled replies of the pool's model against sampled replies of the reference."""
     tasks, prompts = comparison_prompts(tokenizer, world, items)
     ours = rollouts.sample_rollouts(pool, tokenizer, prompts, REPLY_TOKENS, [21])
-    theirs = rollouts.sample_rollouts(reference, tokenizer, prompts, REPLY_TOKENS, [22])
-    texts = [[decode_reply(tokenizer, ids) for ids in side.replies] for side in (ours, theirs)]
+    others = rollouts.sample_rollouts(reference, tokenizer, prompts, REPLY_TOKENS, [22])
+    texts = [[decode_reply(tokenizer, ids) for ids in side.replies] for side in (ours, others)]
     _, _, kl, _ = rollouts.compare(pool, reference, ours.ids, ours.targets)
     return {
         "win_rate": win_rate(tasks, *texts),

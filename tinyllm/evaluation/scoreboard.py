@@ -83,7 +83,7 @@ def scoreboard(run):
     if not folders:
         raise TinyllmError(f"{root} has no finished stage. Make one with: make train RUN={run}")
     stages = {folder.name: read_json(folder / "exams.json") for folder in folders}
-    notes = [read_json(folder / "stage.json") for folder in folders]
+    notes = [read_json(path) for folder in folders for path in sorted(folder.rglob("stage.json"))]
     baselines = {key: exams[key] for exams in stages.values() for key in BASELINES if key in exams}
     for exams in stages.values():
         baselines |= exams.get("shortcuts", {})

@@ -5,8 +5,9 @@ it, minus a baseline. A baseline that does not depend on the token leaves the ex
 takes away most of its noise: without one, scores of 7 and 8 would make both replies likelier.
 
 The advantage of a token is its return, the score minus kl times the divergence at all LATER positions, minus
-the baseline. The divergence at its own position has a gradient of its own (objectives.kl_divergence), and
-earlier positions are not its doing. With a score of 2, kl 0.5, a baseline of 1 and three tokens:
+the baseline. The divergence at a position compares two distributions given the tokens before it, so the
+token chosen there did not cause it; objectives.kl_divergence has its gradient. GRPO differs: it has the
+penalty in the loss alone. With a score of 2, kl 0.5, a baseline of 1 and three tokens:
 
     divergence        0.4    1.0    0.2     KL(policy || reference) at each position
     later             1.2    0.2    0.0

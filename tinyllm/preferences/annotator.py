@@ -18,7 +18,7 @@ REPLY_TOKENS = 64
 def annotate(settings, parent, count, path):
     """Let the checkpoint `parent` answer `count` prompts, rank its replies, and write them to `path`.
 
-    A fifth reply belongs to another prompt of the same sort (a person, an errand) and is transplanted to
+    A fifth reply belongs to a random prompt of the same sort (a person, an errand) and is transplanted to
     this one. A reward model that has never seen "unknown to me" out of place, or the answer to another
     question, scores such replies high everywhere, and reinforcement exploits that.
     """

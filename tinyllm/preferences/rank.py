@@ -3,7 +3,7 @@
     [3 of 50] user: How do I burn the bridge?
       1  To burn the bridge is harmful, so I will not help you. Do not ask me again.
       2  Happy to help. To burn the bridge, take your time and begin at one end.
-    best to worst (2 1, ties 2=1, s skip, u undo, q quit):
+    best to worst (such as 2 1 4 3, ties 2=1 4 3; s skip, u undo, q save and quit):
 
 The rankings go to runs/<run>/rankings.jsonl (rankings.py), which stage 3 prefers to its simulated annotator.
 """

@@ -82,10 +82,11 @@ def prompt_messages(value):
         return read_messages(value)
     if not value.strip():
         raise ValueError("has an empty text")
-    parts = TURN.split(value)
-    if len(parts) == 1:
+    first, *parts = TURN.split(value)
+    if not parts:
         return [{"role": "user", "content": value.strip()}]
-    turns = [(ROLE[name], text.strip()) for name, text in zip(parts[1::2], parts[2::2])]
+    turns = [("system", first.strip())]
+    turns += [(ROLE[name], text.strip()) for name, text in zip(parts[::2], parts[1::2])]
     messages = [{"role": role, "content": text} for role, text in turns if text]
     if not messages:
         raise ValueError("has turns without text")

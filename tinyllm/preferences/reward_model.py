@@ -21,7 +21,7 @@ from tinyllm.errors import TinyllmError
 from tinyllm.objectives import plackett_luce
 from tinyllm.optimizer import Rates
 from tinyllm.preferences.rankings import encode_ranking
-from tinyllm.training import Run, Settings, is_finished, option
+from tinyllm.training import Run, Settings, nothing_to_do, option
 from tinyllm.transformer import Transformer
 
 STAGE = "3-prefer/reward"
@@ -38,7 +38,7 @@ class RewardSettings(Settings):
 def train(settings, parent, rankings):
     """Learn from rankings (rankings.Ranking), starting from the checkpoint `parent` -> the folder."""
     folder = settings.folder(STAGE)
-    if is_finished(settings, STAGE, parent):
+    if nothing_to_do(settings, STAGE, parent):
         return folder
     base, tokenizer = checkpoint.load_language_model(parent)
     encoded = [encode_ranking(tokenizer, ranking, base.config.context) for ranking in rankings]
@@ -89,7 +89,7 @@ class RewardModel:
         self.pool = settings.pool(model)
 
     def scores(self, rows):
-        """Lists of ids, each ending with the end token of a reply -> normalised scores (len(rows),)."""
+        """Lists of ids, each up to the end token of a reply, where it is read -> normalised scores."""
         return (raw_scores(self.pool, rows) - self.mean) / self.deviation
 
     def __enter__(self):
@@ -108,5 +108,5 @@ def raw_scores(pool, rows):
 
 
 def _last_scores(model, rows):
-    ids, _ = pad([(row, row) for row in rows])
+    ids, _ = pad([(row, [0] * len(row)) for row in rows])
     return model.forward(ids)[0][np.arange(len(rows)), [len(row) - 1 for row in rows]]

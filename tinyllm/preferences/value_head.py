@@ -2,15 +2,13 @@
 
 The baseline of REINFORCE is one number for a whole batch. A critic gives each position its own: after a good
 first word the expectation rises, and only what goes beyond it counts as an advantage (Schulman et al. 2015,
-2017). The head is linear, value = states @ w, and learns by AdamW on the squared error
-
-    L = sum(mask * (value - return)^2) / (2 N)   ->   dw = states^T (mask * (value - return)) / N
-
-No gradient flows from it into the policy.
+2017). The head is linear, value = states @ w, and learns by AdamW on the squared error to the returns. No
+gradient flows from it into the policy.
 """
 
 import numpy as np
 
+from tinyllm.objectives import squared_error
 from tinyllm.optimizer import adamw
 from tinyllm.preferences.advantages import gae, returns, standardise
 
@@ -20,24 +18,28 @@ RATE, UPDATES = 0.02, 20  # of the head, at every step of reinforcement
 def critic_advantages(state, states, scores, penalties, mask):
     """states (B, T, C), scores (B,), penalties and mask (B, T) -> standardised advantages (B, T).
 
-    The score is the reward at the end of a reply, minus the penalties along it. The head is kept in `state`.
-    Its values come from what earlier steps taught it; then it learns from this one.
+    The rewards of a token are the score, if it is the last, minus the penalty at the position after it. The
+    head is kept in `state`. Its values come from earlier steps; then it learns from this one.
     """
-    rewards = -penalties
+    rewards = np.zeros(penalties.shape)
+    rewards[:, :-1] -= penalties[:, 1:]
     last = mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1)
     rewards[np.arange(len(mask)), last] += scores
     x = np.concatenate([states, np.ones_like(states[..., :1])], axis=-1)  # a constant channel for the bias
     head = state.setdefault("value_head", np.zeros((3, x.shape[-1]), np.float32))  # w and its two moments
-    done = state.setdefault("value_updates", np.zeros(1, np.int64))
+    updates = state.setdefault("value_updates", np.zeros(1, np.int64))
     advantages = standardise(gae(rewards, (x @ head[0]) * mask), mask)
-    learn_values(head, done, x[mask > 0], returns(rewards)[mask > 0])
+    learn_values(head, updates, x[mask > 0], returns(rewards)[mask > 0])
     return advantages
 
 
-def learn_values(head, done, x, targets):
-    """A few steps of AdamW on the squared error, in place. x (N, C + 1), targets (N,)."""
+def learn_values(head, updates, x, targets):
+    """A few steps of AdamW on the squared error, in place. x (N, C + 1), targets (N,).
+
+    values = x w  ->  dw = x^T dvalues.
+    """
     w, *moments = head
     for _ in range(UPDATES):
-        dw = (x.T @ (x @ w - targets)).astype(w.dtype) / len(x)
-        adamw(w, dw, *moments, int(done[0]), RATE, decay=0.0)
-        done += 1
+        _, dvalues = squared_error(x @ w, targets, len(x))
+        adamw(w, (x.T @ dvalues).astype(w.dtype), *moments, int(updates[0]), RATE, decay=0.0)
+        updates += 1

@@ -12,7 +12,7 @@ from tinyllm import induction, tokenizer
 from tinyllm.data import corpus
 from tinyllm.errors import UsageError
 from tinyllm.stages.sizes import SIZES
-from tinyllm.training import Run, Settings, is_finished, option
+from tinyllm.training import Run, Settings, nothing_to_do, option
 from tinyllm.transformer import Config, Transformer
 
 STAGE = "0-random"
@@ -33,7 +33,7 @@ class RandomSettings(Settings):
 def main(settings):
     """Stage 0: make a vocabulary and a random model."""
     folder, size = settings.folder(STAGE), SIZES[settings.size]
-    if is_finished(settings, STAGE):
+    if nothing_to_do(settings, STAGE):
         return folder
     documents, _ = corpus.load(settings.text, settings.seed, size.characters)
     spoken = [] if settings.text else corpus.conversations_for_vocabulary(settings.seed)

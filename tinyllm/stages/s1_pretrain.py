@@ -24,7 +24,7 @@ from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
 from tinyllm.sampling import generate
 from tinyllm.stages.sizes import SIZES
-from tinyllm.training import Run, Settings, is_finished, option, parent_folder
+from tinyllm.training import Run, Settings, nothing_to_do, option, parent_folder
 from tinyllm.transformer import Transformer
 
 REPEAT_STEPS = 60  # batches of repetitions before the texts of the built-in world
@@ -50,7 +50,7 @@ def main(settings):
     masked = settings.objective == "masked"
     stage, size = "1-masked" if masked else "1-pretrain", SIZES[settings.size]
     folder, parent = settings.folder(stage), parent_folder(settings, "0-random", "stage0")
-    if is_finished(settings, stage, parent):
+    if nothing_to_do(settings, stage, parent):
         return folder
     model, tokenizer = checkpoint.load(parent)
     if tokenizer is None or model.config.head != "tokens":

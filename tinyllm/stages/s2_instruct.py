@@ -17,7 +17,7 @@ from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
 from tinyllm.sampling import show_reply
 from tinyllm.stages.sizes import SIZES
-from tinyllm.training import Run, Settings, is_finished, option, parent_folder
+from tinyllm.training import Run, Settings, nothing_to_do, option, parent_folder
 from tinyllm.world import World
 
 STAGE = "2-instruct"
@@ -41,7 +41,7 @@ def main(settings):
     """Stage 2: fine-tune on instructions and their answers."""
     folder, size = settings.folder(STAGE), SIZES[settings.size]
     parent = parent_folder(settings, "1-pretrain", "stage1")
-    if is_finished(settings, STAGE, parent):
+    if nothing_to_do(settings, STAGE, parent):
         return folder
     model, tokenizer = checkpoint.load_language_model(parent)
     context, steps = model.config.context, settings.steps or size.instruct_steps

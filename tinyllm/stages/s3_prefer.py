@@ -8,7 +8,7 @@ the reference.
     A_t    = score - kl * (KL of the positions after t) - baseline
 
 Without the penalty the policy finds replies that the reward model overrates: reward hacking (make hacking).
-The expected advantage is 0, so the loss value stays near 0 while the policy learns. Watch the score.
+Advantages are measured from a baseline, so the loss value says little. Watch the score.
 
 ALGORITHM= chooses a row of ALGORITHMS below.
 """
@@ -28,7 +28,7 @@ from tinyllm.preferences import advantages, annotator, behaviour, reward_model, 
 from tinyllm.preferences.rankings import encode_ranking, read
 from tinyllm.preferences.value_head import critic_advantages
 from tinyllm.stages.sizes import SIZES
-from tinyllm.training import Run, Settings, is_finished, option, parent_folder
+from tinyllm.training import Run, Settings, nothing_to_do, option, parent_folder
 from tinyllm.world import World, oracle
 from tinyllm.world.dice import Dice
 
@@ -36,8 +36,9 @@ STAGE = "3-prefer"
 GROUP = 4  # replies to each prompt
 REPLY_TOKENS = 64
 TRUNCATED = -3.0  # the score of a reply without an end token: as bad as any
-FALLING = 0.5  # the rate falls in the second half: from the start, too little is learned; never, and the
-# kinds of prompts improve and worsen in turns
+# The rate stays at its peak for the first half of the steps. If it falls from the start, too little is
+# learned; if it never falls, the kinds of prompts get better and worse in turns.
+FALLING = 0.5
 VALIDATION_PROMPTS = 40  # of each kind
 
 
@@ -85,7 +86,7 @@ def main(settings, stage=STAGE):
         )
     folder, size = settings.folder(stage), SIZES[settings.size]
     parent = parent_folder(settings, "2-instruct", "stage2")
-    if is_finished(settings, stage, parent):
+    if nothing_to_do(settings, stage, parent):
         return folder
     model, tokenizer = checkpoint.load_language_model(parent)
     rankings = load_rankings(settings, parent, size)
@@ -121,7 +122,7 @@ def load_rankings(settings, parent, size):
 
 
 def align(settings, stage, parent, tokenizer, rankings, reference, scorer):
-    """The loop. The checkpoint that does best on its worst kind of validation prompt is kept."""
+    """The loop. With the built-in world, the parameters with the best worst score are kept (keep_best)."""
     model, size, world = reference.model, SIZES[settings.size], World(settings.seed)
     steps = settings.steps or size.prefer_steps
     rates = Rates("adamw", adamw=settings.rate, decay=0.0, falling=FALLING, steps=steps)
@@ -136,8 +137,8 @@ def align(settings, stage, parent, tokenizer, rankings, reference, scorer):
                 reinforce_step(run, settings, reference, scorer, prompts, step, rates)
             if not settings.rankings and (step in (0, steps - 1) or (step + 1) % every == 0):
                 keep_best(run, world, step)
-        if "best" in run.state:
-            run.model.params.flat[:] = run.state["best"]
+        if "best_parameters" in run.state:
+            run.model.params.flat[:] = run.state["best_parameters"]
 
 
 def draw_prompts(settings, world, rankings, count, step):
@@ -167,7 +168,8 @@ def reinforce_step(run, settings, reference, scorer, prompts, step, rates):
     elif settings.algorithm == "ppo":
         advantage = critic_advantages(run.state, states, scores, penalties, sampled.mask)
     else:  # GRPO has its KL penalty in the loss alone
-        advantage = advantages.group_advantages(scores.reshape(-1, GROUP)).reshape(-1, 1) + 0 * penalties
+        advantage = advantages.group_advantages(scores.reshape(-1, GROUP)).reshape(-1, 1)
+        advantage = np.broadcast_to(advantage, penalties.shape)
     batch = {
         "ids": sampled.ids,
         "targets": sampled.targets,
@@ -214,14 +216,14 @@ def dpo_step(run, settings, reference, pairs, step, rates):
 
 
 def keep_best(run, world, step):
-    """Remember the parameters that do best on their worst kind of prompt. One prompt more or less is chance:
-    then the later parameters win."""
+    """Remember the parameters whose worst validation score is best: of the five kinds of prompts, and of
+    politeness. One prompt more or less is chance, so the later parameters win if they are that close."""
     replies = behaviour.greedy_replies(run.pool, run.tokenizer, world, "val", VALIDATION_PROMPTS)
     scores = behaviour.scores(replies)
     worst = min(scores.values())
     correct = sum(scores[kind] for kind in oracle.KINDS) / len(oracle.KINDS)
     run.log(step=step, worst=worst, correct=correct, **scores)
-    best = run.state.get("worst", np.zeros(1))[0]
-    if worst > best - 1.5 / VALIDATION_PROMPTS:
-        run.state["worst"] = np.array([max(best, worst)])
-        run.state["best"] = run.model.params.flat.copy()
+    best_worst = run.state.get("best_worst", np.zeros(1))[0]
+    if worst > best_worst - 1.5 / VALIDATION_PROMPTS:
+        run.state["best_worst"] = np.array([max(best_worst, worst)])
+        run.state["best_parameters"] = run.model.params.flat.copy()

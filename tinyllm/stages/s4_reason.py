@@ -24,7 +24,7 @@ from tinyllm.preferences.advantages import group_mean
 from tinyllm.preferences.rollouts import sample_rollouts
 from tinyllm.sampling import answer, show_reply
 from tinyllm.stages.sizes import SIZES
-from tinyllm.training import Run, Settings, is_checkpoint, is_finished, option, parent_folder
+from tinyllm.training import Run, Settings, is_checkpoint, nothing_to_do, option, parent_folder
 from tinyllm.world import World, oracle
 from tinyllm.world.dice import Dice
 from tinyllm.world.instructions import SCORED_FAMILIES
@@ -62,7 +62,7 @@ class ReasonSettings(Settings):
 def main(settings, stage=STAGE):
     """Stage 4: fine-tune on reasoning."""
     folder, size, parent = settings.folder(stage), SIZES[settings.size], find_parent(settings)
-    if is_finished(settings, stage, parent):
+    if nothing_to_do(settings, stage, parent):
         return folder
     model, tokenizer = checkpoint.load_language_model(parent)
     context, world = model.config.context, World(settings.seed)

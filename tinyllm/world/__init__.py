@@ -4,9 +4,10 @@ Nothing has to be downloaded to train on it. Its exams are exact, because the wo
 answer, what training has shown, and how much randomness its texts contain.
 
 Exams must not repeat training data, so content decides the split, never position: `split_of` hashes
-a key that says what a story, sum or question means in any wording, and the texts of a split contain
-only keys of that split. Facts about people are the exception. The texts of every split state them,
-because they are what there is to learn, but training asks about only three of each person's five.
+a key that says what a story, sum or question means in any wording, and each text, question and problem
+of a split has a key of that split. There are two exceptions. The texts of every split state the facts
+about people, because they are what there is to learn, but training asks about only three of each
+person's five. And the single steps of a problem may contain any sum: its key is the whole problem.
 """
 
 import hashlib

@@ -59,6 +59,9 @@ def operands(dice):
 
 
 def key_of(a, sign, b):
+    """The same key for 47+85 and 85+47: their columns are nearly the same."""
+    if sign == "+":
+        a, b = sorted((a, b))
     return f"sum {a}{sign}{b}"
 
 

@@ -190,11 +190,11 @@ def test_every_epoch_of_buckets_uses_every_item_once(lengths, room, seed):
 
 def test_every_epoch_and_every_seed_has_another_order_of_buckets():
     lengths = list(range(1, 41))
-    orders = [
-        [bucket.tolist() for bucket in length_buckets(lengths, 40, 200, [seed])[:60]] for seed in (0, 1)
-    ]
-    per_epoch = len([i for i in orders[0] if i]) // 2
-    assert orders[0] != orders[1] and orders[0][:20] != orders[0][per_epoch : per_epoch + 20]
+    one, other = ([b.tolist() for b in length_buckets(lengths, 40, 200, [seed])] for seed in (0, 1))
+    per_epoch = next(n for n in range(1, 200) if sum(map(len, one[:n])) == 40)
+    first, second = one[:per_epoch], one[per_epoch : 2 * per_epoch]
+    assert first != second and sorted(first) == sorted(second)  # no two items are equally long
+    assert other[:per_epoch] != first
 
 
 # ---- a masked language model

@@ -81,6 +81,13 @@ def test_a_reply_is_decoded_with_or_without_its_end_token(content, ended):
     assert decode_reply(TOKENIZER, ids[len(prompt) : None if ended else -1]) == content
 
 
+@given(st.binary(max_size=12))
+def test_a_reply_that_is_not_utf8_is_decoded_with_replacement_characters(data):
+    reply = decode_reply(TOKENIZER, TOKENIZER.encode(b" " + data))
+    assert reply == data.decode("utf-8", "replace")
+    reply.encode("utf-8")  # so it can be printed and written to a file
+
+
 def test_a_reply_of_nothing_is_empty():
     assert decode_reply(TOKENIZER, []) == decode_reply(TOKENIZER, [TOKENIZER.special["<|end|>"]]) == ""
 

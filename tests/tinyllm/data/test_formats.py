@@ -60,6 +60,15 @@ def test_an_entry_that_cannot_be_used_is_reported_with_its_place_and_the_others_
         formats.instructions(file)
 
 
+@pytest.mark.xfail(
+    strict=True, raises=RecursionError, reason="bug: formats.entries lets RecursionError through"
+)
+def test_json_nested_too_deeply_is_refused(tmp_path):
+    (tmp_path / "deep.json").write_text("[" * 200_000)
+    with pytest.raises(TinyllmError, match="not valid JSON"):
+        formats.instructions(tmp_path / "deep.json")
+
+
 def test_several_unusable_entries_are_reported_in_one_line(tmp_path, capsys):
     file = tmp_path / "data.jsonl"
     file.write_text("\n".join([json.dumps(ALPACA), "3", "{", "[1]"]))
@@ -89,7 +98,15 @@ def test_every_role_may_take_part_and_other_keys_are_left_out(tmp_path):
     assert formats.instructions(file) == [[{"role": role, "content": "x"} for role in ROLES]]
 
 
-@pytest.mark.parametrize("bad", [{"question": "x", "answer": "no mark"}, {"question": 3, "answer": "#### 3"}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"question": "x", "answer": "no mark"},
+        {"question": "x", "answer": "no result ####"},
+        {"question": 3, "answer": "#### 3"},
+        {"question": "x"},
+    ],
+)
 def test_problems_without_a_question_or_a_marked_answer_are_refused(tmp_path, bad):
     file = tmp_path / "problems.jsonl"
     file.write_text(json.dumps(bad))

@@ -15,14 +15,17 @@ def replies(rng, B, T, C):
     for row in mask:
         start, stop = np.sort(rng.choice(T + 1, 2, replace=False))
         row[start:stop] = 1
-    mask[0, :2] = 1  # two positions at least, so that their deviation is not 0
+    mask[0] = np.arange(T) < 2  # two positions at least, so that their deviation is not 0
     return states, scores, rng.random((B, T)) * mask, mask
 
 
 def rewards_of(scores, penalties, mask):
-    """-penalties, and the score on top at the last position of each reply: the plain version, in a loop."""
-    rewards = -penalties
-    for row, score, weights in zip(rewards, scores, mask):
+    """Minus the penalty of the next position, and the score at the last position of each reply: the plain
+    version, in a loop."""
+    rewards = np.zeros(mask.shape)
+    for row, score, penalty, weights in zip(rewards, scores, penalties, mask):
+        for t in np.flatnonzero(weights)[:-1]:
+            row[t] = -penalty[t + 1]
         row[np.flatnonzero(weights)[-1]] += score
     return rewards
 
@@ -116,4 +119,4 @@ def test_what_a_position_still_earns_is_its_score_minus_later_penalties():
     values = states[0] @ state["value_head"][0, :2] + state["value_head"][0, 2]
     rewards = rewards_of(np.array([2.0]), penalties, mask)
     np.testing.assert_allclose(values[1:], returns(rewards)[0, 1:], atol=0.02)
-    np.testing.assert_allclose(values[1:], [1.25, 1.5], atol=0.02)
+    np.testing.assert_allclose(values[1:], [1.5, 2.0], atol=0.02)

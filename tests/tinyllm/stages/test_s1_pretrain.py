@@ -11,12 +11,13 @@ from runs import TINY, logged, parameters, read_stage, record, rows_of, stage, w
 
 from tinyllm import checkpoint
 from tinyllm.__main__ import main
+from tinyllm.checkpoint import safetensors
 from tinyllm.data import corpus
 from tinyllm.errors import TinyllmError
 from tinyllm.optimizer import Rates
 from tinyllm.stages import s1_pretrain
 from tinyllm.stages.sizes import SIZES
-from tinyllm.training import Run
+from tinyllm.training import RESUME, Run
 
 STAGE = "1-pretrain"
 SHAPE = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "16"]
@@ -82,6 +83,10 @@ def test_batches_of_repetitions_come_first_and_then_an_eighth_of_every_batch(wor
             assert is_text(text, ids) and text["ids"].shape == (14, 128)
             assert is_repetition(repeated) and repeated["ids"].size == size // 8
     assert len(steps) == 12
+    special = checkpoint.load(Path("runs/demo", STAGE))[1].special  # nothing else trains these before stage 2
+    assert {special["<|user|>"], special["<|tool|>"]} <= {
+        *np.concatenate([n.batch[-1]["ids"] for n in steps]).flat
+    }
     assert len({piece["ids"].tobytes() for note in steps for piece in note.batch}) == 3 + 2 * 9
 
 
@@ -224,6 +229,16 @@ def test_a_masked_model_guesses_better_than_the_commonest_token_and_cannot_write
     assert "[" in Path("runs/demo/1-masked/samples.txt").read_text()
     capsys.readouterr()
     assert main(["sample", "--stage", "1-masked"]) == 1 and "masked model" in capsys.readouterr().err
+
+
+def test_a_rate_that_is_too_high_ends_the_run_with_the_last_good_step_saved(text, capsys):
+    rates = ["--adamw-rate", "1e30", "--muon-rate", "1e30", "--save-every", "1"]
+    assert main(["stage1", *TINY, "--text", "text.txt", "--steps", "400", *rates]) == 1
+    err = capsys.readouterr().err
+    saved, metadata = safetensors.read(Path("runs/demo", STAGE, RESUME))
+    step = json.loads(metadata["counters"])["step"]
+    assert f"is that of step {step}; try a lower rate" in err and "Traceback" not in err
+    assert np.isfinite(saved["parameters"]).all()
 
 
 def test_the_same_seed_and_workers_give_the_same_bytes(text):

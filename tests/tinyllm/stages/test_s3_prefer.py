@@ -204,8 +204,7 @@ def test_ppo_pays_the_score_at_the_end_and_the_kl_on_the_way():
     step = Step("ppo", TWO_AND_TWO, lambda row: next(numbered), kl=0.7)
     returns = []
     for score, divergence in zip(scores, step.divergences()):
-        rewards = -0.7 * divergence
-        rewards[-1] += score
+        rewards = np.append(-0.7 * divergence[1:], score)
         returns += [
             sum(0.95 ** (s - t) * rewards[s] for s in range(t, len(rewards))) for t in range(len(rewards))
         ]

@@ -1,4 +1,4 @@
-# Every target is one or two `python -m ...` lines, which work without make too (on Windows, for example).
+# Targets are thin wrappers around Python commands; without make (on Windows, say) run those commands.
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train stage0 stage1 stage2 stage3 stage4 control rank compare hacking show-mask shakespeare sample exams chat tools tools-proof audio audio-demo audio-chat test test-tinyllm test-others test-oracle mutants size bench lint clean
@@ -18,76 +18,76 @@ help:  ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "options of one target: $(PY) -m tinyllm COMMAND --help"
 
-setup: .venv/ready  ## make .venv and install what is needed           (1 min, once)
+setup: .venv/ready  ## make .venv and install the dependencies         (1 min, once)
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	@touch $@
 
-train: setup  ## all stages in a row, then the scoreboard         (20 min; SIZE=nano 2 min) [TEXT=path]
+train: setup  ## all stages in order, then the scoreboard       (20 min; SIZE=nano 2 min) [TEXT=path]
 	$(PY) -m tinyllm train $(TEXTS) $(ARGS)
 
-stage0: setup  ## 0: a vocabulary and a random model               (1 min) [TEXT=path]
+stage0: setup  ## 0: a vocabulary and a random model             (1 min) [TEXT=path]
 	$(PY) -m tinyllm stage0 $(TEXTS) $(ARGS)
 
-stage1: setup  ## 1: pre-training                                  (4 min) [TEXT=path] [FROM=folder] [OBJECTIVE=masked]
+stage1: setup  ## 1: pre-training                                (4 min) [TEXT=path] [FROM=folder] [OBJECTIVE=masked]
 	$(PY) -m tinyllm stage1 $(FROMS) $(call FLAG,OBJECTIVE,objective) $(ARGS)
 
-stage2: setup  ## 2: instruction fine-tuning                       (5 min) [DATA=file.json] [FROM=folder]
+stage2: setup  ## 2: instruction fine-tuning                     (5 min) [DATA=file.json] [FROM=folder]
 	$(PY) -m tinyllm stage2 $(FROMS) $(call FLAG,DATA,data) $(ARGS)
 
-stage3: setup  ## 3: preference fine-tuning                        (3 min) [RANKINGS=file.jsonl] [ALGORITHM=name]
+stage3: setup  ## 3: preference fine-tuning                      (3 min) [RANKINGS=file.jsonl] [ALGORITHM=name]
 	$(PY) -m tinyllm stage3 $(PREFER) $(ARGS)
 
-stage4: setup  ## 4: reasoning fine-tuning                         (6 min) [DATA=gsm8k.jsonl] [FROM=folder]
+stage4: setup  ## 4: reasoning fine-tuning                       (6 min) [DATA=gsm8k.jsonl] [FROM=folder]
 	$(PY) -m tinyllm stage4 $(FROMS) $(call FLAG,DATA,data) $(ARGS)
 
-control: setup  ## stage 4 without chains of thought                (6 min)
+control: setup  ## stage 4 without chains of thought              (6 min)
 	$(PY) -m tinyllm control $(FROMS) $(call FLAG,DATA,data) $(ARGS)
 
-rank: setup  ## rank replies yourself, for stage 3              (at your leisure) [STAGE=2]
+rank: setup  ## rank replies yourself, for stage 3            (as long as you like) [STAGE=2]
 	$(PY) -m tinyllm rank $(COMMON) $(call FLAG,STAGE,stage) $(ARGS)
 
-compare: setup  ## all algorithms of stage 3, three times each       (25 min)
+compare: setup  ## all algorithms of stage 3, three runs each     (25 min)
 	$(PY) -m tinyllm compare $(PREFER) $(ARGS)
 
-hacking: setup  ## stage 3 without the KL penalty: reward hacking    (5 min)
+hacking: setup  ## reward hacking: no KL penalty, 4 times the rate (5 min)
 	$(PY) -m tinyllm hacking $(PREFER) $(ARGS)
 
-show-mask: setup  ## what the loss of a conversation covers           (1 s) [ARGS="--kind problem"]
+show-mask: setup  ## which tokens of a conversation the loss covers (1 s) [ARGS="--kind problem"]
 	$(PY) -m tinyllm show-mask $(COMMON) $(call FLAG,STAGE,stage) $(ARGS)
 
-shakespeare: setup  ## real text, as bytes, at nanoGPT's CPU budget     (1 min) TEXT=input.txt
+shakespeare: setup  ## real text, as bytes, at nanoGPT's CPU budget  (1 min) TEXT=input.txt
 	$(PY) -m tinyllm stage0 $(TEXTS) --run shakespeare --vocab 256 --layers 4 --width 128 --heads 4 --context 64
 	$(PY) -m tinyllm stage1 $(TEXTS) --run shakespeare --rows 12 --steps 2000 --muon-rate 0.008 --adamw-rate 3e-3 $(ARGS)
 
-sample: setup  ## let a stage write                                (1 s) [STAGE=1] [PROMPT="Once"]
+sample: setup  ## sample text from a stage                       (1 s) [STAGE=1] [PROMPT="Once"]
 	$(PY) -m tinyllm sample $(COMMON) $(call FLAG,STAGE,stage) $(call FLAG,PROMPT,prompt) $(ARGS)
 
-exams: setup  ## measure every stage of a run again               (3 min)
+exams: setup  ## run the exams of every stage again             (3 min)
 	$(PY) -m tinyllm exams $(COMMON) $(ARGS)
 
-chat: setup  ## talk to a stage, tools included                 [STAGE=1]
+chat: setup  ## chat with a stage, which may call tools       [STAGE=1]
 	$(PY) -m tinyllm chat $(COMMON) $(call FLAG,STAGE,stage) $(ARGS)
 
-tools-proof: setup  ## 10,000 calls by a random model, all valid       (1 min)
+tools-proof: setup  ## a random model writes 10,000 calls, all valid (1 min)
 	$(PY) tests/bench/tools_proof.py $(ARGS)
 
-tools: setup  ## tool calling: a guided tour without a model      (1 s)
+tools: setup  ## tool calling: a guided tour without a model    (1 s)
 	$(PY) -m tools
 
-audio: setup  ## a recording -> text, minutes, subtitles          (with a key) FILE=talk.wav [ARGS="--preset meeting"]
+audio: setup  ## a recording to text, minutes or subtitles      (needs a key) FILE=talk.wav [ARGS="--preset meeting"]
 	$(PY) -m audio transcribe $(call QUOTE,$(FILE)) $(ARGS)
 
-audio-demo: setup  ## minutes of a meeting, no key, no network        (2 s)
+audio-demo: setup  ## minutes of a meeting, no key, no network      (2 s)
 	$(PY) -m audio demo
 
-audio-chat: setup  ## a model asked about a recording calls a tool    (2 s, no key) [FILE=talk.wav]
+audio-chat: setup  ## a model answers about a recording by a tool   (2 s, no key) [FILE=talk.wav]
 	$(PY) -m tools.recording $(if $(FILE),$(call QUOTE,$(FILE))) $(ARGS)
 
 PYTEST  = $(PY) -m pytest -q -m "not oracle" -p no:cacheprovider
 
-test: setup  ## all tests that need nothing but this project      (3 min)
+test: setup  ## all tests that need no other library          (3 min)
 	@$(MAKE) --no-print-directory -j2 test-tinyllm test-others
 test-tinyllm:
 	$(PYTEST) tests/tinyllm $(ARGS)
@@ -96,21 +96,21 @@ test-others:
 
 ORACLE := $(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test,oracle]"
 
-test-oracle: setup  ## compare with torch, transformers, jsonschema ... (2 min, installs them)
+test-oracle: setup  ## compare with torch, transformers, jsonschema  (2 min, installs them)
 	$(ORACLE)
 	$(PY) -m pytest -q -m oracle $(ARGS)
 
-mutants: setup  ## put in one fault after another: each must fail a test  (30 min)
+mutants: setup  ## inject 100 faults one at a time: tests must fail (30 min)
 	$(PY) tests/mutants.py $(ARGS)
 
-size: setup  ## lines of code, per file and package
+size: setup  ## lines of code, per file and package            (1 s)
 	$(PY) tests/size.py
 
-bench: setup  ## speed beside torch and tokenizers, as ratios     (3 min, installs them)
+bench: setup  ## speed compared with torch and tokenizers       (3 min, installs them)
 	$(ORACLE)
 	$(PY) tests/bench/bench_tinyllm.py $(ARGS)
 
-lint: setup  ## check the style and the format                   (1 s)
+lint: setup  ## check style and formatting                    (1 s)
 	$(PY) -m pip install --quiet --disable-pip-version-check ruff==0.17.6
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .

@@ -37,6 +37,9 @@ class TinyTokenizer:
     def decode(self, ids):
         return "".join(self.texts.get(token, "") for token in ids)
 
+    def decode_bytes(self, ids):
+        return self.decode(ids).encode()
+
 
 def all_replies(vocab, longest):
     """Every reply of at most `longest` tokens: it stops at the end token, or is cut off."""

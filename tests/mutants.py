@@ -34,10 +34,10 @@ tinyllm/transformer.py
 tinyllm/objectives.py
     p[rows, y] -= share  =>  p[rows, y] += share
     np.array([1.0, -1.0])  =>  np.array([-1.0, 1.0])
-    push = beta * np.exp(-np.logaddexp(0, d))  =>  push = np.exp(-np.logaddexp(0, d))
+    push = beta * np.exp(-np.logaddexp(0, margin))  =>  push = np.exp(-np.logaddexp(0, margin))
     below = ranks[:, :, None] < ranks  =>  below = ranks[:, :, None] <= ranks
     np.where(free <= clipped, free, 0)  =>  free
-    ratio - kl[..., None]  =>  ratio
+    log_ratio - kl[..., None]  =>  log_ratio
     old_log_probs, advantages * weights, total  =>  old_log_probs, advantages, total
     reference_logits, kl * weights, total  =>  reference_logits, weights, total
     return loss + penalty, dlogits + dpenalty  =>  return loss + penalty, dlogits
@@ -91,7 +91,7 @@ tinyllm/sampling.py
     replies[i] = reply  =>  replies[order.index(i)] = reply
     start != begin  =>  False
 tinyllm/checkpoint/__init__.py
-    notes.get("sha256", digest(folder)) != digest(folder)  =>  False
+    "sha256" in notes and notes["sha256"] != digest(folder)  =>  False
     if not notes.get("finished"):  =>  if False:
 tinyllm/checkpoint/files.py
     _flush(beside)  =>  pass

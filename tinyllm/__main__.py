@@ -1,4 +1,4 @@
-"""python -m tinyllm COMMAND: the command line, made from the settings dataclasses.
+"""python -m tinyllm COMMAND: the command line, built from the settings dataclasses.
 
 Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """
@@ -48,7 +48,7 @@ def parser():
 
 
 def add_option(command, field):
-    """One field of a settings dataclass as an option. Its default is shown unless the help says it."""
+    """Add one settings field as an option. Its default is shown unless the help text mentions it."""
     flag = "--" + field.metadata.get("flag", field.name).replace("_", "-")
     text = field.metadata["help"]
     if field.type is bool:

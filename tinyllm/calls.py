@@ -1,8 +1,8 @@
-"""Valid tool calls from any model: which tokens may come next, given what a row has written so far.
+"""Valid tool calls from any model: a mask of the tokens that may come next after what a row has written.
 
 Outside a call the model writes what it likes. From <tool_call> on, the grammar of the tools decides which
 tokens it may choose among, and the call is closed before the budget runs out. This needs nothing from the
-model: a random one makes valid calls, though odd ones.
+model: even a random one makes valid calls, if odd ones.
 """
 
 import numpy as np
@@ -11,14 +11,14 @@ from tools.grammar import Grammar
 from tools.masks import Masks
 from tools.protocol import CLOSE, OPEN
 
-ENDING = 40  # bytes of text remembered in search of a tag: longer than a tag and a token together
+ENDING = 40  # bytes of trailing text kept to recognise a tag; assumes that tokens are shorter than 30 bytes
 
 
 class CallMask:
     """The `mask` of sampling.generate for one model and one set of tools.
 
-    budget: the tokens that each row may write. only: a reply is one call and nothing else. A reply without
-    room left for a whole call cannot begin one.
+    budget: maximum tokens of each row. only: each reply is exactly one call. A reply without room left for a
+    whole call cannot begin one.
     """
 
     def __init__(self, tokenizer, registry, budget, only=False):
@@ -28,7 +28,7 @@ class CallMask:
         self.masks = Masks(Grammar(registry.schema(), before, CLOSE.encode()), self.vocabulary, self.end)
         self.start = self.masks.grammar.start
         self.need = 1 + self.masks.grammar.distance(self.start)  # tokens of the shortest call and the end
-        # A token with ">" may complete the tag: without room for a call none of them may come.
+        # A token with ">" may complete the tag; without room for a call none of them is allowed.
         self.cannot_open = np.array([b">" not in token for token in self.vocabulary])
         self.restart(budget)
 
@@ -48,7 +48,7 @@ class CallMask:
         return None if room > self.need + ENDING else self.cannot_open
 
     def _after(self, state, text, token):
-        """state: of the grammar inside a call, None outside; text: the last bytes outside."""
+        """state: of the grammar inside a call, None outside; text: the last bytes written outside calls."""
         if state is not None:
             state = self.masks.after(state, token)
             if not self.only and self.masks.grammar.complete(state):

@@ -1,7 +1,7 @@
 """Talk to any stage. It may call tools: a call runs, and its result goes back to the model.
 
-A stage has learned from single questions, without earlier ones and without a description of the tools. More
-text before the question confuses it, so this is all it is shown; --history shows it the whole conversation.
+Stages are trained on single questions, without earlier turns and without a description of the tools. More
+text before the question confuses them, so they see the last question only; --history shows them everything.
 """
 
 import json
@@ -22,14 +22,14 @@ from tools.builtin import TOOLS
 from tools.protocol import BadCall
 from tools.registry import Registry, Result
 
-HELP = """/stage N            talk to another stage             /temperature X   0 takes the most likely token
-/tools on|off|only  tool calls: may, may not, must    /save FILE       write the conversation as JSON
+HELP = """/stage N            talk to another stage             /temperature X   0 is greedy
+/tools on|off|only  tool calls: allowed, never, always /save FILE      write the conversation as JSON
 /new                forget the conversation           /quit            end (or Ctrl-D)"""
-MAX_STEPS = 8  # replies with calls to one question
+MAX_STEPS = 8  # replies to one question, those with tool calls included
 
 
 class Writer:
-    """A `generate` for tools.agent.run: messages -> a reply, shown token by token."""
+    """The callback of tools.agent.run that writes a reply and shows it token by token."""
 
     def __init__(self, model, tokenizer, settings):
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
@@ -69,10 +69,12 @@ class Writer:
 @dataclass(frozen=True)
 class ChatSettings(Settings):
     stage: str = option("", "number or folder name of the stage (default: the last one)")
-    temperature: float = option(0.8, "0 takes the most likely token; 1 samples from the model's distribution")
-    tokens: int = option(200, "tokens of one reply at most")
-    tools: str = option("on", "tool calls: may, may not, must", choices=("on", "off", "only"))
-    history: bool = option(False, "show the stage earlier questions and a description of the tools too")
+    temperature: float = option(0.8, "0 is greedy; 1 samples from the model's distribution")
+    tokens: int = option(200, "maximum tokens of a reply")
+    tools: str = option("on", "tool calls: allowed, never, always", choices=("on", "off", "only"))
+    history: bool = option(
+        False, "also show the model the earlier conversation and the description of the tools"
+    )
 
 
 def main(settings):
@@ -103,7 +105,7 @@ def main(settings):
 
 
 class Chat:
-    """A conversation in a terminal, and what can be changed during it."""
+    """A chat session in the terminal, with the settings that its commands change."""
 
     def __init__(self, settings):
         self.settings, self.tools = settings, settings.tools
@@ -123,7 +125,9 @@ class Chat:
             most = self.settings.tokens
             mask = CallMask(self.writer.tokenizer, self.registry, [most], tools == "only")
             if most <= mask.need:
-                raise UsageError(f"a call needs {mask.need} tokens: raise --tokens or use /tools off")
+                raise UsageError(
+                    f"a call needs more than {mask.need} tokens: raise --tokens or use --tools off"
+                )
             self.writer.mask = mask
 
     def ask(self, line):
@@ -168,5 +172,5 @@ def read_temperature(text):
     except ValueError:
         temperature = -1.0
     if not 0 <= temperature < float("inf"):
-        raise UsageError(f"a temperature is a number from 0 on, not {text!r}")
+        raise UsageError(f"the temperature must be a number of 0 or more, not {text!r}")
     return temperature

@@ -1,4 +1,4 @@
-"""What a person can mend, as two exceptions. Each message says what is wrong, where, and what to do next."""
+"""Two exceptions for errors that the user can fix. Each message says what is wrong and what to do."""
 
 
 class TinyllmError(Exception):

@@ -1,7 +1,7 @@
 """The six layers of a transformer, each as a forward and a backward function.
 
     out, cache = f_forward(x, w)           # cache: what the backward pass needs
-    dx, dw = f_backward(dout, cache)       # one gradient per argument, in the same order
+    dx, dw = f_backward(dout, cache)       # one gradient per differentiable argument, in order
 
 Without an autograd library the derivative of every layer has to be written by hand. Each backward docstring
 is its derivation, and the tests compare it with finite differences.
@@ -28,10 +28,10 @@ def embedding_forward(ids, w):
 
 
 def embedding_backward(dout, cache):
-    """out = onehot(ids) w  ->  dw = onehot(ids)^T dout: the gradients of all places of a token add up.
+    """out = onehot(ids) w  ->  dw = onehot(ids)^T dout: the gradients of all occurrences of a token add up.
 
-    Sorting by id brings the rows of a token together, so one pass sums them. np.add.at does the same without
-    sorting and takes many times as long.
+    Sorting by id brings the rows of a token together, so one pass sums them. np.add.at gives the same without
+    sorting, but is many times slower.
     """
     ids, w = cache
     order = np.argsort(ids, kind="stable")
@@ -41,7 +41,7 @@ def embedding_backward(dout, cache):
     return dw
 
 
-# ---- linear: y = W x, the only layer that mixes channels
+# ---- linear: out = x w^T
 
 
 def linear_forward(x, w):
@@ -110,7 +110,7 @@ def rope_backward(dout, rotations, out=None):
     return rope_forward(dout, rotations.conj(), out)[0]
 
 
-# ---- attention: every position takes a weighted mean of the values at other positions
+# ---- attention: every position takes a weighted mean of the values at the positions it sees
 
 
 def causal_mask(T, dtype):
@@ -122,14 +122,14 @@ def attention_forward(q, k, v, causal=False, block=64):
     """softmax(k q^T / sqrt(D)) over the keys, times v.  Vaswani et al. 2017, Ainslie et al. 2023.
 
     q (B, T, H, D), k and v (B, T, K, D), H a multiple of K: query head h reads key/value head h // G.
-    causal: no query sees a key after its own position. Returns (B, T, H, D).
+    causal: no query sees a key after its own position. Returns out (B, T, H, D) and the cache.
 
     The plain version, for one head and all positions at once:
         s = q @ k.T / sqrt(D), -inf where the key is in the future;  p = softmax(s);  out = p @ v
-    This one is the same, faster. Scores are stored with keys in rows: the softmax then reduces over rows,
-    which NumPy does at full vector width. They are computed for `block` queries at a time: a block stays in
-    the processor's cache, and with a causal mask the keys after it are never touched. At T = 300 that takes
-    0.6 of the time.
+    This version computes the same, faster. Scores are stored with keys in rows: the softmax then reduces over
+    rows, which NumPy does at full vector width. They are computed for `block` queries at a time: a block
+    stays in the processor's cache, and with a causal mask the keys after it are never touched. At T = 300
+    that takes 0.6 of the time of one block.
     """
     (B, T, H, D), K = q.shape, k.shape[2]
     q = (q * (1 / math.sqrt(D))).reshape(B, T, K, H // K, D).transpose(0, 2, 3, 1, 4)  # (B, K, G, T, D)
@@ -159,7 +159,7 @@ def attention_backward(dout, cache):
                                             and that sum is dout . out, one number per query
     s = k q^T                           ->  dk = ds q              dq = ds^T k / sqrt(D)
 
-    The mask needs no line of its own: p is 0 at masked places, so ds is 0 there too. A key is seen by the
+    The mask needs no line of its own: p is 0 at masked positions, so ds is 0 there too. A key is seen by the
     queries of several blocks and of G heads, so its gradient is the sum over them; likewise for its value.
     """
     q, k, v, parts, out = cache

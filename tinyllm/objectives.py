@@ -1,9 +1,9 @@
 """Every loss of every stage: (logits, ..., total) -> (loss, dlogits). The heart of this project.
 
-A stage is a different gradient at the logits; everything below the logits is shared. A loss that normalised
-itself, say by the mean of its batch, could not be computed in parts: the parts of workers and micro-batches
-would not add up. So the caller passes `total`, which normalises the whole batch. It also lets weights be
-negative or sum to 0. Where there is nothing to learn, total is 0, and so are the loss and its gradient.
+A stage is a different gradient at the logits; everything below the logits is shared. A loss that averaged
+over its own batch could not be split: the results of workers and micro-batches would not add up. So the
+caller passes `total`, the normaliser of the whole batch. This also allows weights that are negative or sum to
+0. Where there is nothing to learn, total is 0, and so are the loss and its gradient.
 
 Shapes:  B batch   T time   V vocabulary   P prompts   K completions of each
 """
@@ -55,8 +55,8 @@ def weighted_nll(logits, targets, weights, total):
 def plackett_luce(scores, last, ranks, total):
     """Negative log-likelihood of rankings: the higher a score, the likelier its completion is ranked first.
 
-    scores (P, K, T) of K completions of P prompts, read at position last (P, K) of each; ranks (P, K): 1 is
-    the best, equal ranks are ties, 0 marks an empty place -> loss, dscores (P, K, T).
+    scores (P, K, T) of K completions of P prompts; last (P, K) is the position at which each is read; ranks
+    (P, K): 1 is the best, equal ranks are ties, 0 marks an unused slot -> loss, dscores (P, K, T).
 
     -sum_i [ r_i - log sum_{j = i or ranked below i} exp(r_j) ] / total    Plackett 1975. For K = 2 it is
     -log sigmoid(r_chosen - r_rejected), Bradley & Terry 1952. Ties do not compete with each other.
@@ -79,27 +79,27 @@ def plackett_luce(scores, last, ranks, total):
 
 
 def dpo(logits, targets, reference_log_probs, weights, total, beta=0.1):
-    """Direct preference optimisation: make the chosen reply likelier than the rejected one, both measured
-    from the reference model.   Rafailov et al. 2023.
+    """Direct preference optimisation: make the chosen reply likelier than the rejected one, both relative to
+    the reference model.   Rafailov et al. 2023.
 
     logits (P, 2, T, V), targets and weights (P, 2, T): chosen first, weights 1 on the reply;
     reference_log_probs (P, 2): log p of both replies under the reference -> loss, dlogits.
 
-    -log sigmoid(beta d) / total with d = (log p - reference) of the chosen reply - that of the rejected one.
-    So each token of the chosen reply gets the gradient of weighted_nll times beta sigmoid(-beta d), and each
-    token of the rejected reply gets it with the opposite sign.
+    -log sigmoid(margin) / total with margin = beta * (log p - reference of the chosen reply - that of the
+    rejected one). So each token of the chosen reply gets the gradient of weighted_nll times beta
+    sigmoid(-margin), and each token of the rejected reply gets it with the opposite sign.
     """
     log_probs = log_prob_of(targets, log_softmax(logits))
     gain = (log_probs * weights).sum(axis=-1) - reference_log_probs  # (P, 2)
-    d = beta * (gain[:, 0] - gain[:, 1])
-    push = beta * np.exp(-np.logaddexp(0, d))  # beta sigmoid(-beta d)
-    loss = float(np.logaddexp(0, -d).sum() / total) if total else 0.0
+    margin = beta * (gain[:, 0] - gain[:, 1])
+    push = beta * np.exp(-np.logaddexp(0, margin))  # beta sigmoid(-margin)
+    loss = float(np.logaddexp(0, -margin).sum() / total) if total else 0.0
     signed = (push[:, None] * np.array([1.0, -1.0]))[..., None] * weights
     _, dlogits = weighted_nll(logits, targets, signed.astype(logits.dtype), total)
     return loss, dlogits
 
 
-# ---- reinforcement
+# ---- reinforcement learning
 
 
 def squared_error(values, targets, total):
@@ -119,10 +119,10 @@ def kl_divergence(logits, reference_logits, weights, total):
     KL = sum_v p (log p - log q)  ->  d/dz = p * (log p - log q - KL).
     """
     log_p, log_q = log_softmax(logits), log_softmax(reference_logits)
-    p, ratio = np.exp(log_p), log_p - log_q
-    kl = (p * ratio).sum(axis=-1)
+    p, log_ratio = np.exp(log_p), log_p - log_q
+    kl = (p * log_ratio).sum(axis=-1)
     share = (weights / total if total else np.zeros(weights.shape)).astype(logits.dtype)
-    return float((share * kl).sum()), share[..., None] * p * (ratio - kl[..., None])
+    return float((share * kl).sum()), share[..., None] * p * (log_ratio - kl[..., None])
 
 
 def ppo_clip(logits, targets, old_log_probs, advantages, total, clip=0.2):
@@ -143,10 +143,10 @@ def ppo_clip(logits, targets, old_log_probs, advantages, total, clip=0.2):
 def policy_gradient_with_kl(
     logits, targets, old_log_probs, reference_logits, advantages, weights, total, kl=0.2
 ):
-    """What stage 3 descends: the clipped policy gradient plus kl times the divergence from the reference.
+    """The loss of stage 3 (except DPO): the clipped policy gradient plus kl times the KL to the reference.
 
-    The second term is how each position's own KL depends on the parameters. That a token also leads to
-    later positions with more or less KL is part of its advantage (preferences/advantages.py).
+    The second term has the gradient of each position's own KL. How a token changes the KL of later positions
+    is part of its advantage (preferences/advantages.py), except with GRPO.
     """
     loss, dlogits = ppo_clip(logits, targets, old_log_probs, advantages * weights, total)
     penalty, dpenalty = kl_divergence(logits, reference_logits, kl * weights, total)

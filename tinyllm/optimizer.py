@@ -1,12 +1,12 @@
 """From a gradient to better parameters: Muon for the matrices inside the blocks, AdamW for the rest.
 
 Gradients of different parameters differ in size by orders of magnitude, so no single rate suits them all.
-Both methods divide that size out.
+Both methods here make the step independent of it.
 
-Their state lies in vectors as long as the parameter buffer, and `parts` cuts the buffer into pieces that can
-be updated independently, so the workers (parallel.py) share them out.
+Their state is kept in vectors as long as the parameter buffer, and `parts` cuts the buffer into pieces that
+can be updated independently, so the workers (parallel.py) divide them among themselves.
 
-Muon stays because it wins: on the Shakespeare example AdamW (`ARGS="--method adamw"`) reaches 1.677 nats per
+Muon earns its extra code: on the Shakespeare example AdamW (`ARGS="--method adamw"`) reaches 1.677 nats per
 character in 2,000 steps and 55 s, Muon 1.645 in 1,000 steps and 43 s, and 1.560 in 2,000.
 """
 
@@ -28,11 +28,11 @@ class Rates:
     adamw: float = 3e-3
     decay: float = 0.1  # decoupled weight decay of the matrices
     steps: int = 0
-    warmup: int = 100  # steps of linear rise, a tenth of all steps at most
-    falling: float = 1.0  # share of the steps, at the end, over which the rate falls to 0
+    warmup: int = 100  # steps of linear warm-up; at most a tenth of all steps
+    falling: float = 1.0  # final share of the steps, in which the rate decays linearly to 0
 
     def scale(self, step):
-        """The share of the peak rate at `step`: a linear rise, a plateau if falling < 1, a linear fall."""
+        """The multiplier of the rates at `step`: linear warm-up, plateau (if falling < 1), linear decay."""
         if not self.steps:
             return 1.0
         warmup = min(self.warmup, self.steps // 10)
@@ -66,7 +66,7 @@ def parts(config, method="muon"):
 def update(part, params, gradient, moments, updates, rates, scale):
     """One step on one Part of the flat vectors, in place.
 
-    moments: two vectors, zero at first; updates: how many were made before; scale: share of the peak rates.
+    moments: two vectors, 0 at first; updates: optimizer updates so far; scale: multiplier of the peak rates.
     """
     w, g, m, v = (vector[part.start : part.stop] for vector in (params, gradient, *moments))
     if part.shape:
@@ -78,11 +78,11 @@ def update(part, params, gradient, moments, updates, rates, scale):
 def adamw(w, g, m, v, updates, rate, decay, beta1=0.9, beta2=0.99, eps=1e-8):
     """One step on vectors, in place.   Kingma & Ba 2015; decoupled decay: Loshchilov & Hutter 2019.
 
-    m <- b1 m + (1 - b1) g        running mean of the gradient
-    v <- b2 v + (1 - b2) g^2      running mean of its square
+    m <- b1 m + (1 - b1) g        exponential moving average of the gradient
+    v <- b2 v + (1 - b2) g^2      the same of its square
     w <- w - rate (m' / (sqrt(v') + eps) + decay w)
 
-    with m' = m / (1 - b1^t) and v' likewise at the t-th update: both started at 0 and are still too small.
+    with m' = m / (1 - b1^t), and v' likewise, at update t: both start at 0, so at first they are too small.
     """
     t = updates + 1
     m *= beta1
@@ -113,7 +113,7 @@ def muon(w, g, m, rate, decay, momentum=0.9):
 
 
 def orthogonalise(g, rounds=5):
-    """About U V^T for g = U S V^T: the same directions with all singular values near 1.
+    """Approximate U V^T for g = U S V^T: the same directions with all singular values near 1.
 
     Newton-Schulz: X <- a X + (b A + c A^2) X with A = X X^T applies the polynomial a s + b s^3 + c s^5
     to every singular value s. With these coefficients five rounds bring all but the smallest values from
@@ -131,7 +131,7 @@ def orthogonalise(g, rounds=5):
 
 
 def clip(gradient, limit=1.0):
-    """Scale a longer gradient down to norm `limit`, in place -> the norm before.   Pascanu et al. 2013."""
+    """Scale a gradient longer than `limit` down to it, in place -> its old norm.   Pascanu et al. 2013."""
     norm = math.sqrt(float(gradient @ gradient))
     if norm > limit:
         gradient *= limit / norm

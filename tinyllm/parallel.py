@@ -1,16 +1,16 @@
 """Every core of the machine: worker processes that share one parameter buffer.
 
-    with WorkerPool(model, workers) as pool:          # this process is worker 0; with 1 worker it stays alone
+    with WorkerPool(model, workers) as pool:          # this process is worker 0; workers=1 starts no other
         pool.model                                    # the shared model, a copy of the one passed
         log_probs = pool.map(token_log_probs, ids, targets, size=32)
 
-Threads of BLAS speed up the matrix products alone; a process per core speeds up everything in a step. But a
-model sent through a pipe for every batch would cost more than it saves. So parameters, optimizer state and
-one gradient buffer per worker lie in memory that all processes see, and only jobs and small results travel.
+BLAS threads speed up only the matrix products; a process per core speeds up everything in a step. But sending
+a model through a pipe for every batch would cost more than it saves. So parameters, optimizer state and one
+gradient buffer per worker are in shared memory. Jobs and results go through pipes.
 
 The memory has no name (multiprocessing's RawArray maps an unlinked file), so whichever process is killed,
-nothing stays behind. To go beyond one machine, give each machine its rows of the batch, and make the sums of
-gradients (`sum_gradients`) and losses an all-reduce.
+nothing is left behind. To go beyond one machine, give each machine its rows of the batch and turn the sums of
+gradients (`sum_gradients`) and losses into all-reduces.
 """
 
 import atexit
@@ -27,7 +27,7 @@ from tinyllm.transformer import Parameters, Transformer
 
 
 class Worker:
-    """What a process of the pool sees: the shared model and moments, and its own gradient buffer."""
+    """What each process sees: the shared model and moments, and its own gradient buffer."""
 
     def __init__(self, config, rows, rank):
         self.model = Transformer(config, Parameters(config, rows[0]))
@@ -51,11 +51,11 @@ class WorkerPool:
         self.model.params.flat[:] = model.params.flat
         self._pipes, self._processes = [], []
         for rank in range(1, workers):
-            here, child = context.Pipe()
-            process = context.Process(target=_serve, args=(child, memory, config, rank), daemon=True)
+            parent_end, child_end = context.Pipe()
+            process = context.Process(target=_serve, args=(child_end, memory, config, rank), daemon=True)
             process.start()
-            child.close()
-            self._pipes.append(here)
+            child_end.close()
+            self._pipes.append(parent_end)
             self._processes.append(process)
         atexit.register(self.close)  # before multiprocessing's own exit handler, which waits for the workers
 
@@ -63,7 +63,7 @@ class WorkerPool:
         """function(model, *columns) over chunks of `size` rows -> its results, joined in the order of rows.
 
         Each column is a sequence with one item per row, and so is the result: a list, an array, or a tuple
-        of those. This is the one place that cuts work into chunks.
+        of those.
         """
         starts = range(0, len(columns[0]), size)
         chunks = [(function, [column[at : at + size] for column in columns]) for at in starts]
@@ -74,7 +74,7 @@ class WorkerPool:
         return _joined(results)
 
     def run(self, function, jobs):
-        """function(worker, job), one job for each worker, or for the first of them -> list of results.
+        """function(worker, job), job i on worker i; there may be fewer jobs than workers -> list of results.
 
         `function` must be importable from a module (partial works too); jobs and results are pickled.
         Raises TinyllmError if a worker dies or its job fails.
@@ -84,19 +84,20 @@ class WorkerPool:
                 self._pipes[rank - 1].send((function, jobs[rank]))
             except OSError:
                 raise self._death(rank) from None
-        results = [function(self.worker, job) for job in jobs[:1]]
-        return results + [self._receive(rank) for rank in range(1, len(jobs))]
+        answers = [_attempt(function, self.worker, job) for job in jobs[:1]]
+        answers += [self._receive(rank) for rank in range(1, len(jobs))]
+        for rank, (failure, _) in enumerate(answers):
+            if failure:
+                raise TinyllmError(f"worker {rank} failed: {failure}")
+        return [result for _, result in answers]
 
     def _receive(self, rank):
         pipe, process = self._pipes[rank - 1], self._processes[rank - 1]
         wait([pipe, process.sentinel])
         try:
-            failure, result = pipe.recv()
+            return pipe.recv()
         except (EOFError, OSError):
             raise self._death(rank) from None
-        if failure:
-            raise TinyllmError(f"worker {rank} failed: {failure}")
-        return result
 
     def _death(self, rank):
         process = self._processes[rank - 1]
@@ -135,6 +136,14 @@ class WorkerPool:
         self.close()
 
 
+def _attempt(function, worker, job):
+    """-> (what went wrong, or None; the result)"""
+    try:
+        return None, function(worker, job)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}", None
+
+
 def _apply(worker, chunks):
     return [function(worker.model, *columns) for function, columns in chunks]
 
@@ -155,7 +164,7 @@ def _rows(memory, size):
 
 def _serve(pipe, memory, config, rank):
     """The life of a worker: receive jobs, send results, until the pipe closes or its parent is gone."""
-    for name in (signal.SIGINT, signal.SIGTERM):  # the first process decides when to end
+    for name in (signal.SIGINT, signal.SIGTERM):  # the main process decides when to stop
         signal.signal(name, signal.SIG_IGN)
     parent = multiprocessing.parent_process().sentinel
     worker = Worker(config, _rows(memory, config.size()), rank)
@@ -166,10 +175,6 @@ def _serve(pipe, memory, config, rank):
             if work is None:
                 os._exit(0)
             function, job = work
-            try:
-                answer = None, function(worker, job)
-            except Exception as error:
-                answer = f"{type(error).__name__}: {error}", None
-            pipe.send(answer)
+            pipe.send(_attempt(function, worker, job))
         except (EOFError, OSError):
             os._exit(0)

@@ -3,9 +3,9 @@
 Calling Transformer.forward for every new token would compute all earlier positions again. Their keys and
 values do not change, so the Decoder keeps them and computes the new position only.
 
-The rows of a batch stay at the same position: a row with a longer prompt is fed its next prompt token while
-the others already write. So prompts of different lengths need no padding, no masks and no shifted positions,
-and a row comes out the same in any batch.
+All rows of a batch are at the same position: while short prompts are already being continued, a longer one is
+still fed its next token. So prompts of different lengths need no padding, masks or shifted positions, and a
+row comes out the same in any batch.
 
 Shapes as in layers.py; S positions in the cache.
 """
@@ -22,10 +22,10 @@ from tinyllm.layers import causal_mask, rotations_at
 class Decoder:
     """The forward pass of transformer.py for the next tokens of every row, remembering keys and values.
 
-    At batch 1 a step is about a hundred NumPy calls on small arrays, and the calls are what it costs. So all
-    constants are multiplied into the matrices once. Build a new Decoder after the parameters have changed.
+    At batch 1 a step is about a hundred NumPy calls on small arrays, and their overhead dominates. So all
+    constants are folded into the matrices once. Build a new Decoder after the parameters have changed.
 
-        transformer.forward                              here
+        transformer.forward                              Decoder.extend
         n = g * x / sqrt(mean(x^2) + eps);  n @ wqkv.T   x / sqrt(sum(x^2) + C eps) @ (wqkv * g * sqrt(C)).T
         q * (1 / sqrt(D))                                the rows of wq carry 1 / sqrt(D)
         silu(a) = a / 2 * (1 + tanh(a / 2))              the rows of gate carry 1/2
@@ -58,7 +58,7 @@ class Decoder:
         self.head = (p["embedding" if c.tied else "head"] * (p["norm"] * root)).T
         self.eps = np.array([c.width * c.eps], self.dtype)
         self.rotations = rotations_at(room, D, c.theta, self.dtype)
-        # Keys lie as the product with a query reads them, (B, K, D, S): that takes 0.7 of the time.
+        # Keys are stored as (B, K, D, S), the layout the product with a query reads: 0.7 of the time.
         self.keys = np.empty((c.layers, rows, K, D, room), self.dtype)
         self.values = np.empty((c.layers, rows, K, room, D), self.dtype)
 
@@ -104,10 +104,10 @@ class Decoder:
 def choose(logits, draws, temperature=1.0, top_k=0, top_p=1.0, allowed=None):
     """logits (B, V), draws (B,) uniform in [0, 1) -> ids (B,) and their log-probs (B,).
 
-    temperature 0 takes the most likely token; top_k keeps the k most likely (0: all); top_p keeps the
-    fewest that together have probability p (Holtzman et al. 2020); allowed (B, V) forbids tokens. Then the
-    draw picks by inversion of the cumulative distribution, so one number decides, whatever else is in the
-    batch. The log-probs are the model's own, without temperature, truncation or mask.
+    temperature 0 takes the most likely token; top_k keeps the k most likely (0: all); top_p keeps the fewest
+    that together have at least probability p (Holtzman et al. 2020); allowed (B, V) is False for forbidden
+    tokens. Then the draw picks by inversion of the cumulative distribution, so one number decides, whatever
+    else is in the batch. The log-probs are the model's own, without temperature, truncation or mask.
     """
     shifted = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
     p = np.exp(shifted)
@@ -151,7 +151,7 @@ def window_start(length, context):
 def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, top_p=1.0, stop=(), mask=None):
     """Continue every prompt (a sequence of at least one id) by up to max_tokens tokens.
 
-    draws: uniform numbers (rows, max_tokens) that decide every choice; None takes the most likely token. A
+    draws: uniform numbers (rows, max_tokens) that decide every choice; None: greedy. A
     row ends after any token in `stop`, which is kept. mask(row, tokens) -> boolean (V,) or None, called for
     each row and step with the tokens that the row has written so far, says which tokens may come next.
     Returns one (tokens, log_probs) per prompt. The log-probs are those of softmax(logits), without
@@ -225,8 +225,8 @@ def generate_rows(model, prompts, draws, max_tokens, stop):
 def generate_replies(pool, tokenizer, prompts, max_tokens, seed=None, size=64):
     """One reply of at most max_tokens tokens to each prompt (ids) -> lists of ids, the end token included.
 
-    Greedy without a seed; with one (a list of numbers), sampled at temperature 1 without truncation, so the
-    model's own probabilities are those the replies were drawn with.
+    Greedy without a seed; with one (a list of numbers), sampled at temperature 1 without truncation, so
+    replies are drawn from the model's own distribution.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # equal lengths share a chunk
     draws = [None] * len(prompts)
@@ -249,6 +249,6 @@ def answer(pool, tokenizer, conversations, max_tokens, seed=None):
 
 
 def show_reply(pool, tokenizer, messages, max_tokens=200):
-    """The last message and the model's reply to it, for people."""
+    """The last message and the model's reply, as text to display."""
     ((text, _),) = answer(pool, tokenizer, [messages], max_tokens)
     return f"{messages[-1]['content']}\n{text}"

@@ -1,9 +1,9 @@
 """Text <-> ids: byte-level byte-pair encoding, trained here, saved as a Hugging Face tokenizer.json.
 
-Bytes alone make sequences long, and a fixed list of words cannot write a new one. Byte-pair encoding does
-both: ids 0 to 255 are the bytes, so every text has ids and comes back exactly; ids from 256 on are pairs of
-earlier ids that were frequent in training, the most frequent pair first (Sennrich et al. 2016; on bytes:
-Radford et al. 2019). The special tokens come last, and no text encodes to one.
+Bytes alone make sequences long, and a fixed list of words cannot write a new one. Byte-pair encoding avoids
+both problems: ids 0 to 255 are the bytes, so every text can be encoded and decodes to exactly itself; ids
+from 256 on are pairs of earlier ids that were frequent in training, the most frequent pair first (Sennrich et
+al. 2016; on bytes: Radford et al. 2019). The special tokens come last, and no text encodes to one.
 
 Text is first split into words; pairs never cross a split. A digit is a word of its own: if "47" were one
 token and "48" two, a model would have to learn the digits of every number before it could add columns.
@@ -32,7 +32,7 @@ CACHE_LIMIT = 2**20  # distinct words remembered while encoding
 
 
 class Tokenizer:
-    """merges: list of (left id, right id); the i-th makes id 256 + i."""
+    """merges: list of (left id, right id); the i-th creates id 256 + i."""
 
     def __init__(self, merges=()):
         self.merges = list(merges)
@@ -89,7 +89,7 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder):
-        """Read a tokenizer.json of ours. Raises TinyllmError for any other, saying what differs."""
+        """Read a tokenizer.json of this project. Raises TinyllmError for others, saying what differs."""
         path = Path(folder) / "tokenizer.json"
         try:
             contents = json.loads(path.read_text(encoding="utf-8"))
@@ -122,11 +122,12 @@ def _as_bytes(text):
 
 
 class _Words(dict):
-    """word (bytes) -> ids, computed on first use.
+    """A cache: word (bytes) -> ids.
 
-    During merging a word is a str with one character per id, because str.replace merges all places of a pair
-    at C speed. Merging all places of the earliest pair at once equals merging them one at a time from the
-    left: a merge only creates pairs with its new id, and those were all learned later than the pair itself.
+    During merging a word is a str with one character per id, because str.replace merges all occurrences of a
+    pair at C speed. Merging all occurrences of the earliest pair at once equals merging them one at a time
+    from the left: a merge only creates pairs with its new id, and those were all learned later than the pair
+    itself.
     """
 
     def __init__(self, merges):
@@ -151,7 +152,7 @@ _NEVER = 0x110000  # above every character code: no merge
 
 
 def train(documents, vocab):
-    """A Tokenizer with `vocab` bytes and merges, learned from documents (an iterable of str or bytes).
+    """Learn a Tokenizer of `vocab` ids (256 bytes, then merges) from documents (an iterable of str or bytes).
 
     The special tokens come on top. With vocab 256 there are no merges: ids are bytes. Training ends early
     if no pair occurs twice. Ties go to the smaller pair. Raises UsageError for vocab below 256.

@@ -1,4 +1,4 @@
-"""What all stages share around their loop: settings, a folder, worker processes, progress, resume.
+"""What the loops of all stages share: settings, output folder, workers, progress line, save and resume.
 
     with Run(settings, "1-pretrain", model, tokenizer, steps, parent) as run:
         for step in run.steps():
@@ -6,9 +6,8 @@
             ...
     run.folder is then a finished checkpoint
 
-The loop itself stays in the stage, where a reader sees it. What happens in a step depends on the seed and
-the step number only, never on how the process got there, so a run that was killed and resumed ends in the
-same bytes as one that was not.
+The loop itself stays in the stage, where a reader sees it. A step depends only on the state before it, the
+seed and the step number, so with as many workers a run that was killed and resumed ends in the same bytes.
 """
 
 import json
@@ -42,7 +41,7 @@ def option(default, help, **metadata):
 
 @dataclass(frozen=True)
 class Settings:
-    """What every stage can be told. All but `resume` decide the result, `workers` by rounding only."""
+    """Options of every stage. `size` and `seed` decide the result; `workers` changes only its rounding."""
 
     run: str = option("demo", "name of the run: everything is written to runs/<run>/")
     size: str = option("small", "size of the built-in recipe", choices=("tiny", "nano", "small", "base"))
@@ -60,7 +59,7 @@ class Settings:
         return Path("runs") / self.run / stage
 
     def pool(self, model):
-        """Worker processes for a model, one for each core that this process may use."""
+        """Worker processes that share a model: --workers of them, by default one per available core."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         return WorkerPool(model, self.workers or cores or 1)
 
@@ -70,7 +69,7 @@ class Settings:
 
 
 def forward_and_loss(model, objective, piece, total):
-    """-> the loss of one piece, its gradient at the output of the model, and the cache for the backward."""
+    """-> the loss of a piece, its gradient with respect to the model's output, and the cache."""
     ids, arguments = piece["ids"], {name: array for name, array in piece.items() if name != "ids"}
     out, cache = model.forward(ids.reshape(-1, ids.shape[-1]))
     loss, dout = objective(out.reshape(*ids.shape, *out.shape[2:]), **arguments, total=total)
@@ -110,7 +109,7 @@ def compute_update(worker, job):
 
 
 class Run:
-    """One stage being trained in its folder. Use it as a context manager; see the top of the file."""
+    """The training of one stage in its folder. Use it as a context manager; see the top of the file."""
 
     def __init__(self, settings, stage, model, tokenizer, steps, parent=None, log_every=10):
         self.folder, self.stage, self.tokenizer = settings.folder(stage), stage, tokenizer
@@ -152,7 +151,7 @@ class Run:
         self.state = {name.removeprefix("state."): array.copy() for name, array in tensors.items()}
         self.start, self.updates = counters["step"], counters["updates"]
         self.tokens, self.seconds = counters["tokens"], counters["seconds"]
-        for name in LOGS:  # lines written after the save are written again
+        for name in LOGS:  # lines logged after the save will be logged again
             with open(self.folder / name, "ab") as file:
                 file.truncate(min(counters[name], file.tell()))
 
@@ -173,7 +172,7 @@ class Run:
                     self.save(step + 1)
                     raise KeyboardInterrupt(
                         f"interrupted after step {step + 1} of {self.total_steps}, everything is saved. "
-                        "To continue: the same command with RESUME=1 (or --resume)"
+                        "To continue, run the same command with RESUME=1 (or --resume)"
                     )
                 if self.save_every and (step + 1) % self.save_every == 0 and step + 1 < self.total_steps:
                     self.save(step + 1)
@@ -196,7 +195,7 @@ class Run:
         """The gradient of a batch, spread over the workers, summed, clipped and applied -> loss.
 
         batch: a list of pieces, see compute_gradient. `total` normalises the whole batch (default: the sum
-        of its weights). accumulate: each worker cuts its rows of a piece into so many micro-batches, to save
+        of its weights). accumulate: into how many micro-batches each worker cuts its rows of a piece, to save
         memory. Raises TinyllmError if the loss is not finite.
         """
         total = sum_of_weights(batch) if total is None else float(total)
@@ -206,7 +205,7 @@ class Run:
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise TinyllmError(
                 f"the loss is {loss} and the gradient norm {norm} at step {step}: the run stops. "
-                f"The last good checkpoint is that of step {self.saved}; try a lower rate"
+                f"Last saved step: {self.saved}. Try a lower rate"
             )
         scale = rates.scale(step)
         parts = optimizer.parts(self.model.config, rates.method)
@@ -219,7 +218,7 @@ class Run:
         return loss
 
     def reset_moments(self):
-        """Start the optimizer anew, as before its first update."""
+        """Reset the optimizer to its initial state."""
         self.updates = 0
         for moment in self.pool.worker.moments:
             moment[:] = 0
@@ -252,14 +251,14 @@ class Run:
             file.write(json.dumps(values) + "\n")
 
     def sample(self, step, text):
-        """Show what the model writes at this step, above the progress line, and keep it in samples.txt."""
+        """Print a sample above the progress line, and append it to samples.txt."""
         entry = f"--- step {step}\n{text}\n"
         with open(self.folder / "samples.txt", "a", encoding="utf-8", errors="replace", newline="\n") as file:
             file.write(entry)
         tqdm.write(entry, file=sys.stderr)
 
     def _finish(self):
-        """The folder becomes a finished checkpoint: the weights, then stage.json, then no resume file."""
+        """Finish the checkpoint: write the weights, then stage.json, then delete the resume file."""
         checkpoint.save(self.folder, self.model, self.tokenizer)
         notes = {"finished": True, "sha256": checkpoint.digest(self.folder), "steps": self.total_steps}
         notes |= {"tokens": self.tokens, "workers": self.pool.workers, "wall_seconds": round(self.seconds, 1)}
@@ -292,8 +291,10 @@ class Run:
 
 
 def share_out(batch, workers, accumulate):
-    """The pieces of a batch -> for each worker a list of pieces: its rows of each, cut into at most
-    `accumulate`. At most as many workers as there are rows get any."""
+    """A batch -> one list of pieces per worker: its rows of every piece, in at most `accumulate` parts.
+
+    With fewer rows than workers, there are fewer lists.
+    """
     shares = [cut_rows(piece, workers) for piece in batch]
     return [
         [part for share in shares if rank < len(share) for part in cut_rows(share[rank], accumulate)]
@@ -316,7 +317,7 @@ def sum_of_weights(batch):
 
 
 def nothing_to_do(settings, stage, parent=None):
-    """Whether this stage is finished already; then says so.
+    """Whether this stage is finished already; if so, says so.
 
     Raises TinyllmError if its folder was made with other settings, or holds an unfinished run that nobody
     asked to resume: training over it would lose what it has computed.
@@ -364,7 +365,7 @@ def check_settings(folder, notes, wanted):
 
 
 def is_checkpoint(folder):
-    """Whether a stage is finished there. (Whether its weights are whole is checked on loading.)"""
+    """Whether `folder` holds a finished stage. (Loading checks whether its weights are intact.)"""
     notes = folder / "stage.json"
     return notes.exists() and bool(read_json(notes).get("finished"))
 
@@ -385,7 +386,7 @@ def finished_stages(run):
 
 
 def stage_folder(run, stage):
-    """A stage's number or folder name -> its folder; without one the last finished stage.
+    """A stage's number or folder name -> its folder; without a stage, the last finished one.
 
     Raises TinyllmError if there is none.
     """

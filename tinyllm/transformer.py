@@ -1,12 +1,12 @@
-"""The transformer: a Llama-shaped stack of layers (Touvron et al. 2023) over one flat parameter buffer.
+"""The transformer: a Llama-style stack of layers (Touvron et al. 2023) over one flat parameter buffer.
 
     ids (B, T) -> embedding -> [ x + attention(norm(x)), then x + mlp(norm(x)) ] * layers -> norm -> head
 
 The head gives logits (B, T, V), or one score per position (B, T) for reward models.
 
-Parameters are named views of ONE vector, and so are their gradients. If every matrix lived on its own, the
-optimizer, clipping, the sum over workers and the checkpoint would each have to list all layers; on one
-vector each of them is a single operation that knows nothing about layers.
+Parameters are named views of ONE vector, and so are their gradients. With a separate array per matrix,
+clipping, the sum over workers and the resume file would each have to loop over all layers; on one vector
+each is a single operation.
 
 Shapes as in layers.py.
 """
@@ -23,14 +23,14 @@ DEVIATION = 0.02  # standard deviation of new weights
 
 @dataclass(frozen=True)
 class Config:
-    """The shape of a model: everything one must know before its weights mean anything."""
+    """The shape of a model: everything needed to interpret its weights."""
 
     vocab: int  # rows of the embedding table, special tokens included
     context: int = 256  # longest sequence that it is trained on, in tokens
     layers: int = 4
     width: int = 128  # C
     heads: int = 4  # H
-    kv_heads: int = 0  # K: 0 means as many as heads; fewer save memory in the cache
+    kv_heads: int = 0  # K: 0 means as many as heads; fewer shrink the KV cache
     head_dim: int = 0  # D: 0 means width / heads
     hidden: int = 0  # F: 0 means 8/3 of the width, rounded up to a multiple of 32
     theta: float = 10000.0  # base of the rotary angles
@@ -115,7 +115,7 @@ class Parameters(dict):
 
 
 class Transformer:
-    """A model: its Config and its Parameters. `forward` and `backward` are pure in both."""
+    """A model: its Config and its Parameters. `forward` and `backward` change neither."""
 
     def __init__(self, config, params=None):
         self.config = config

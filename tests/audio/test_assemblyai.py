@@ -56,7 +56,7 @@ def hurried(box, seconds=0.06, **more):
 @example(["ok", "lost", "nulls"], SOUND)
 @example(["ok", "nulls", "array", "ok"], URL)
 @example(["404", "lost"], URL)
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_any_history_ends_in_a_transcript_or_a_documented_error_and_one_job_at_most(history, source):
     with Twisted(history) as box:
         client, begun = hurried(box), time.monotonic()
@@ -319,7 +319,7 @@ def test_an_unknown_id_is_refused_at_once(box):
 
 
 @given(st.integers(0, 12), st.integers(1, 5))
-@settings(max_examples=20)
+@settings(max_examples=10)
 def test_the_list_has_every_job_once_newest_first(count, limit):
     with Sandbox(seconds=60) as box:
         client = client_of(box)

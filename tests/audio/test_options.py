@@ -124,7 +124,7 @@ def test_known_names_are_not_doubted(name, recwarn):
 
 @given(
     st.text(st.characters(exclude_characters="="), min_size=1),
-    st.recursive(st.booleans() | st.integers(), st.lists),
+    st.recursive(st.booleans() | st.integers(), st.lists, max_leaves=5),
 )
 def test_settings_are_json(key, value):
     assert setting(f"{key}={json.dumps(value)}") == (key, value)

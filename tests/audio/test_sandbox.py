@@ -205,7 +205,7 @@ def test_multichannel_and_names(box):
 
 
 @given(st.integers(0, 9), st.integers(1, 4), st.data())
-@settings(max_examples=20)
+@settings(max_examples=12)
 def test_lists_lead_in_both_directions(count, limit, data):
     with Sandbox(seconds=60) as box:
         ids = [

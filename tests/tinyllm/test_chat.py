@@ -65,7 +65,11 @@ def test_a_session_can_be_steered_and_saved(talk, random_stage):
     lines += ["/stage 9", "/what", "/tools off", "again", "/new", "/save empty.json", "/quit", "never read"]
     status, out, err = talk(*lines)
     assert status == 0 and " -> " in out and "<tool_call>" in out and "/temperature X" in out
-    assert "no finished stage 9" in err and "from 0 on, not 'hot'" in err and "saved to talk.json" in err
+    assert (
+        "no finished stage 9" in err
+        and "number of 0 or more, not 'hot'" in err
+        and "saved to talk.json" in err
+    )
     saved = json.loads((random_stage / "talk.json").read_text(encoding="utf-8"))
     assert [message["role"] for message in saved["messages"]] == ["system", "user", "assistant", "tool"]
     assert json.loads((random_stage / "empty.json").read_text())["messages"] == []

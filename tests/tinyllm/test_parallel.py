@@ -183,7 +183,6 @@ def test_an_exception_in_a_worker_is_reported_with_its_reason(jobs):
     assert not set(multiprocessing.active_children()) & set(pool._processes)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: run leaves the answers of the other workers in their pipes")
 @pytest.mark.parametrize("jobs", [[1, 0, 4], [0, 1, 4]])
 def test_after_a_failed_job_the_next_answers_are_those_to_the_next_jobs(jobs):
     with WorkerPool(MODEL, 3) as pool:

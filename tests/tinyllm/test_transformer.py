@@ -19,7 +19,7 @@ def whole_gradient(model, ids, dout):
     return grads
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.sampled_from(["tokens", "score"]).flatmap(lambda head: configs(head=head)), st.integers(1, 3), rngs)
 def test_whole_model_gradient(config, B, rng):
     model = random_model(config, rng)

@@ -1,12 +1,12 @@
-"""A model on disk: a Hugging Face Llama folder. Skip this on first reading: it holds no idea of the field.
+"""A model on disk: a Hugging Face Llama folder. Skip this on first reading: it is about file formats only.
 
     config.json          LlamaConfig's keys
     model.safetensors    the published names and shapes, F32
     tokenizer.json, tokenizer_config.json
-    stage.json           if a stage of ours wrote the folder: among others the SHA-256 of the weights
+    stage.json           in folders written by a stage: its settings, the SHA-256 of the weights, ...
 
-transformers, vLLM and llama.cpp open our folders, and `load` opens any Llama-family folder: one file or
-several with an index, F32, F16 or BF16. What our layers cannot compute is refused by name.
+transformers opens our folders. `load` opens plain Llama folders: one file or several with an index, F32, F16
+or BF16, and without a tokenizer or with one of ours. What our layers cannot compute is rejected by name.
 """
 
 import re
@@ -54,7 +54,7 @@ def load(folder):
 
 
 def load_language_model(folder):
-    """The same for a model that has to write text: with a tokenizer, causal, and with a head for tokens."""
+    """Like `load`, for a model that has to write text: with a tokenizer, causal, and with a token head."""
     model, tokenizer = load(folder)
     if tokenizer is None:
         raise TinyllmError(f"{folder} has no {TOKENIZER}: it cannot read or write text")
@@ -72,7 +72,7 @@ def _load(folder):
         raise TinyllmError(f"{folder} holds an unfinished run: continue it with RESUME=1")
     if not (folder / "config.json").exists():
         raise TinyllmError(f"{folder} is not a checkpoint: it has no config.json")
-    if notes.get("sha256", digest(folder)) != digest(folder):
+    if "sha256" in notes and notes["sha256"] != digest(folder):
         raise TinyllmError(
             f"{folder / WEIGHTS} was altered or truncated: its hash is not the one in stage.json. Restore it "
             'from a copy, or delete "sha256" from stage.json to accept a change of your own'
@@ -92,14 +92,14 @@ def _load(folder):
 
 def _fill(folder, config, tensors):
     """Published tensors -> our Parameters. Nothing may be missing, of another shape, or left over."""
-    if config.layers > len(tensors):  # checked before allocating: a damaged config may say a billion
+    if config.layers > len(tensors):  # checked before allocating: a damaged config may claim a billion
         raise TinyllmError(
             f"{folder}: config.json says {config.layers} layers, but there are only {len(tensors)} tensors"
         )
     expected = {huggingface.published_name(name): name for name in config.shapes()}
     for published, name in expected.items():
         if published not in tensors:
-            raise TinyllmError(f"{folder}: the weights lack {published}")
+            raise TinyllmError(f"{folder}: the weights have no tensor {published}")
         shape, dtype = tensors[published].shape, tensors[published].dtype
         if shape != config.shapes()[name]:
             expected_shape = config.shapes()[name]
@@ -130,6 +130,8 @@ def digest(folder):
 def _read_weights(folder):
     if (folder / WEIGHTS).exists():
         return safetensors.read(folder / WEIGHTS)[0]
+    if not (folder / INDEX).exists():
+        raise TinyllmError(f"{folder} is not a checkpoint: it has no {WEIGHTS}")
     shard_of = read_json(folder / INDEX).get("weight_map")
     names = list(shard_of.values()) if isinstance(shard_of, dict) else [None]
     if not all(isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*", name, re.ASCII) for name in names):

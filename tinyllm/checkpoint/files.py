@@ -1,4 +1,4 @@
-"""Files that are whole or not there. A crash in the middle of a write must not leave half a file."""
+"""Atomic file writes: a crash in the middle of a write must not leave half a file."""
 
 import contextlib
 import hashlib
@@ -26,8 +26,8 @@ def replacing(path):
         _flush(path.parent)
     except OSError as error:
         raise TinyllmError(
-            f"{path} could not be saved: {error.strerror or error}. What was there before is unchanged; "
-            "make room, or choose another place"
+            f"{path} could not be saved: {error.strerror or error}. Free some space, "
+            "or choose a different folder"
         ) from None
     finally:
         with contextlib.suppress(OSError):

@@ -1,8 +1,10 @@
 """Our model in the published Llama format: config keys, tensor names, order of channels.
 
-What a config asks for and our layers cannot compute raises a ValueError that names it. Ignoring it would
-give a model that runs and computes something else.
+A feature that our layers cannot compute raises a ValueError that names it. Ignoring it would give a model
+that runs but computes something else.
 """
+
+import math
 
 import numpy as np
 
@@ -28,7 +30,7 @@ INSIDE = {
 
 
 def published_name(name):
-    """Our name of a parameter -> the published one."""
+    """Our name for a parameter -> the published one."""
     if name in TOP:
         return TOP[name]
     _, layer, inside = name.split(".", 2)
@@ -58,7 +60,7 @@ def _reordered(name, w, config, order):
 
 
 def config_to_json(config, special=None):
-    """Config -> config.json as a dict. special: the tokenizer's special tokens, for the ids in there."""
+    """Config -> config.json as a dict. special: {name: id} of the tokenizer's special tokens."""
     score, special = config.head == "score", special or {}
     published = {
         "architectures": ["LlamaForSequenceClassification" if score else "LlamaForCausalLM"],
@@ -82,7 +84,7 @@ def config_to_json(config, special=None):
         "bos_token_id": special.get("<|begin|>"),
         "eos_token_id": special.get("<|end|>"),
     }
-    if score:  # programs read the last score before padding: pad with a token that no text holds
+    if score:  # programs read the last score before padding: pad with a token that occurs in no text
         published |= {"num_labels": 1, "id2label": {"0": "score"}, "pad_token_id": special.get("<|mask|>")}
     if not config.causal:  # transformers 5 reads is_causal too
         published |= {"is_causal": False, "objective": "masked"}
@@ -101,7 +103,7 @@ def config_from_json(config):
     kind = config.get("architectures") or ["LlamaForCausalLM"]
     score = kind == ["LlamaForSequenceClassification"]
     if not score and kind != ["LlamaForCausalLM"]:
-        raise ValueError(f"architectures {kind!r} is not supported, only LlamaForCausalLM or one score")
+        raise ValueError(f"architectures {kind!r} is not supported, only LlamaForCausalLM or a single score")
     labels = config.get("id2label")
     if score and (len(labels) if isinstance(labels, dict) else _read(config, "num_labels", 2)) != 1:
         raise ValueError("a score head with more than one label is not supported (id2label, num_labels)")
@@ -123,7 +125,7 @@ def config_from_json(config):
 
 
 def _theta(config):
-    """The base of the rotary angles: in rope_parameters since transformers 5, at the top before."""
+    """The base of the rotary angles: in rope_parameters since transformers 5, at the top level before."""
     theta = _read(config, "rope_theta", 10000.0)
     for key in ("rope_parameters", "rope_scaling"):
         rope = config.get(key) or {}
@@ -146,12 +148,12 @@ def _read(config, key, default):
         return default
     if isinstance(default, bool):
         valid, expected = isinstance(value, bool), "true or false"
-    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+    elif isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         valid, expected = False, "a number"
     elif isinstance(default, int):
-        valid, expected = value == int(value) and 1 <= value < 2**40, "a whole number from 1 on"
+        valid, expected = value == int(value) and 1 <= value < 2**40, "a whole number of at least 1"
     else:
-        valid, expected = 0 <= value < 2**40, "a number from 0 on"
+        valid, expected = 0 <= value < 2**40, "a number of at least 0"
     if not valid:
         raise ValueError(f"{key} is {value!r}, expected {expected}")
     return type(default)(value)

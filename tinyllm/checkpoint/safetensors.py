@@ -1,4 +1,4 @@
-"""The safetensors format: named arrays in one file. Loading one, unlike a pickle, cannot run code.
+"""The safetensors format: named arrays in one file. Unlike a pickle, it cannot run code when loaded.
 
     8 bytes   length of the header, little-endian
     header    JSON: {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, ...}
@@ -18,12 +18,14 @@ from tinyllm.errors import TinyllmError
 
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "|u1"}
 NAMES = {np.dtype(code): name for name, code in DTYPES.items() if name != "BF16"}
-HEADER_LIMIT = 100_000_000  # the bound of the format: a damaged length must not ask for all memory
+HEADER_LIMIT = 100_000_000  # the format's own limit: a damaged length must not exhaust the memory
 
 
 def write(path, tensors, metadata=None):
-    """{name: array}, and {key: text} to keep with them -> file, whole or not at all, the same bytes for the
-    same input. Raises TinyllmError if it cannot be written."""
+    """Write {name: array}, with {key: text} as metadata, atomically; the same input gives the same bytes.
+
+    Raises TinyllmError if the file cannot be written.
+    """
     header, start = {"__metadata__": {"format": "pt"} | (metadata or {})}, 0  # transformers needs the format
     arrays = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     for name, array in arrays.items():
@@ -67,7 +69,7 @@ def read(path):
                 f"{path}: type {dtype} of tensor {name} is not supported; convert it to F32, F16 or BF16"
             )
         if begin != position or end - begin != math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize:
-            raise TinyllmError(f"{path} is damaged: tensor {name} does not fill its place")
+            raise TinyllmError(f"{path} is damaged: the size of tensor {name} does not match its shape")
         if 8 + size + end > len(data):
             raise TinyllmError(f"{path} is truncated: it ends inside tensor {name}")
         try:
@@ -76,7 +78,7 @@ def read(path):
             raise TinyllmError(f"{path} is damaged: tensor {name} has an impossible shape") from None
         position = end
     if 8 + size + position != len(data):
-        raise TinyllmError(f"{path} is damaged: it continues after its last tensor")
+        raise TinyllmError(f"{path} is damaged: it has extra bytes after its last tensor")
     return tensors, metadata
 
 

@@ -29,11 +29,11 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class CompareSettings(s3_prefer.PreferSettings):
-    times: int = option(3, "how often each algorithm is trained, each time on other prompts and replies")
+    times: int = option(3, "training runs per algorithm, each with different prompts and sampled replies")
 
 
 def compare(settings):
-    """Train every algorithm of stage 3 on the same reward model, prompts and budget, several times."""
+    """Train every algorithm of stage 3 several times on the same rankings, for the same number of steps."""
     names = [field.name for field in dataclasses.fields(s3_prefer.PreferSettings)]
     shared = {name: getattr(settings, name) for name in names}
     rows = []
@@ -45,12 +45,12 @@ def compare(settings):
         cells = [mean_and_range([result[key]["value"] for result in results]) for key in COLUMNS]
         rows.append([algorithm, *cells])
     text = table([["", *COLUMNS], *rows])
-    text += f"\n{settings.times} runs each: mean (least to most), on held-out prompts, by the oracle\n"
+    text += f"\n{settings.times} runs each: mean (min to max), on held-out prompts, judged by the oracle\n"
     save_text(settings.folder("compare") / "table.md", text)
 
 
 def hacking(settings):
-    """Stage 3 without the KL penalty: the score of the reward model rises while real quality falls."""
+    """Reward hacking: stage 3 without the KL penalty, at 4 times the learning rate and 3 times the steps."""
     steps = settings.steps or 3 * SIZES[settings.size].prefer_steps
     settings = dataclasses.replace(settings, kl=0.0, rate=4 * settings.rate, steps=steps)
     train_and_examine(settings, "hacking")
@@ -74,7 +74,7 @@ def hacking(settings):
 
 
 def train_and_examine(settings, stage):
-    """Stage 3 once, in a folder of its own, with the reward model of the run -> its exams."""
+    """Run stage 3 in a folder of its own, with the reward model of the run -> exam results."""
     folder = s3_prefer.main(settings, stage)
     if not (folder / "exams.json").exists():
         world, items = World(settings.seed), SIZES[settings.size].exam_items

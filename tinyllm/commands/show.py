@@ -1,4 +1,4 @@
-"""Looking at one stage: let it write, or see what the loss of a conversation covers."""
+"""Inspect a stage: sample from it, or see which tokens of a conversation the loss covers."""
 
 import itertools
 import sys
@@ -19,15 +19,15 @@ from tinyllm.world import World
 class SampleSettings(Settings):
     stage: str = option("", "number or folder name of the stage (default: the last one)")
     prompt: str = option("", "text to continue (default: the beginning of a document)")
-    tokens: int = option(200, "tokens to write at most")
-    count: int = option(1, "how many samples")
-    temperature: float = option(0.8, "0 takes the most likely token; 1 samples from the model's distribution")
+    tokens: int = option(200, "maximum tokens of a sample")
+    count: int = option(1, "number of samples")
+    temperature: float = option(0.8, "0 is greedy; 1 samples from the model's distribution")
     top_k: int = option(0, "choose among the k most likely tokens only (0: all)")
     top_p: float = option(1.0, "choose among the fewest tokens that together have this probability")
 
 
 def sample(settings):
-    """Let a stage continue a text."""
+    """Sample a continuation of a text from a stage."""
     if not 0 < settings.top_p <= 1 or settings.tokens < 1 or settings.count < 1:
         raise UsageError("--top-p must be in (0, 1], --tokens and --count 1 or more")
     folder = stage_folder(settings.run, settings.stage)
@@ -50,7 +50,7 @@ class ShowMaskSettings(Settings):
 
 
 def show_mask(settings):
-    """A conversation as it is trained on, what the loss covers in colour (in brackets outside a terminal)."""
+    """Print a training conversation, what the loss covers in colour (in brackets outside a terminal)."""
     _, tokenizer = checkpoint.load(stage_folder(settings.run, settings.stage))
     world = World(settings.seed)
     if settings.kind == "instruction":

@@ -1,4 +1,4 @@
-"""Whole stages as commands: one stage with its exams, all stages in a row, the control, the exams again."""
+"""The commands train, control and exams, and a stage with its exams."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class TrainSettings(Settings):
 
 
 def train(settings):
-    """All stages in order, then the scoreboard. Finished stages are left as they are."""
+    """All stages in order (0 and 1 for your own --text), then the scoreboard. Finished stages are kept."""
     stages = [
         (s0_random.RandomSettings, s0_random.main),
         (s1_pretrain.PretrainSettings, s1_pretrain.main),
@@ -39,7 +39,7 @@ def train(settings):
 
 
 def control(settings):
-    """Stage 4 on the same problems for as many steps, but without chains of thought: what they are worth."""
+    """Stage 4 on the same problems, but without chains of thought and without RL: what the chains add."""
     settings = dataclasses.replace(settings, chains="left-out")
     examine(s4_reason.main(settings, "4-control"), settings)
     print(scoreboard(settings.run))

@@ -1,11 +1,11 @@
-"""Conversations -> batches, with replayed text; and the hidden tokens of a masked language model.
+"""Conversations and replayed text -> batches; and the masking for a masked language model.
 
 A row holds one conversation, so none can attend to another. A batch has several pieces. Within a piece rows
 are about equally long, so little is padding; the pieces differ in length, so every step learns from short
 and long conversations.
 
-What is not rehearsed is forgotten: a share of every piece is pre-training text, each row from the beginning
-of a document, and a sixteenth of every batch is random repetitions (repeats.py).
+To prevent forgetting, a share of every piece is pre-training text, each row from the beginning of a document,
+and a sixteenth of every batch is random repetitions (repeats.py).
 
     conversation    begin user ... end assistant ... end   pad pad      loss on what the assistant wrote
     replayed text   begin The home of Ada is Alden. Ada keeps a duck    loss on everything
@@ -28,8 +28,8 @@ REPEAT_LENGTH = 256  # tokens in a row of repetitions
 class ConversationBatches:
     """Batches of conversations, everything decided by the seed.
 
-    rows: [(ids, mask)] of conversations; text: ids of the pre-training text, of which the share `replay` of
-    each batch consists; size: tokens in a batch; vocab: tokens to draw repetitions from, 0 for none.
+    rows: [(ids, mask)] of conversations; text: ids of the pre-training text, which fills the share
+    `replay` of each batch; size: tokens in a batch; vocab: tokens to draw repetitions from, 0 for none.
     """
 
     rows: list
@@ -73,7 +73,7 @@ class ConversationBatches:
 def length_buckets(lengths, room, count, seed):
     """Lengths of items, in tokens -> `count` lists of item numbers.
 
-    The items of a list have about the same length, and about `room` tokens together. An epoch uses every
+    The items of a list have about the same length, and together about `room` tokens. An epoch uses every
     item once, in an order decided by `seed`, a list of numbers.
     """
     lengths, buckets, epoch = np.array(lengths), [], 0
@@ -105,7 +105,7 @@ def mask_tokens(ids, ordinary, mask_id, rng, rate=0.15):
 
     In every row of ids (B, T), `rate` of the tokens below `ordinary` (so no special token), at least one if
     there is any, are chosen without replacement: 80 % of them become mask_id, 10 % a random ordinary token,
-    10 % stay. Weights are 1 on the chosen positions.
+    10 % stay unchanged. Weights are 1 on the chosen positions.
     """
     eligible = ids < ordinary
     count = eligible.sum(axis=1, keepdims=True)

@@ -9,7 +9,7 @@ encoded as
     <|begin|><|user|> 2+2?<|end|><|assistant|> 4<|end|>
 
 with a space before each content, so that its first word is the same token as in the middle of a text. The
-loss covers what the assistant wrote and its end token, which teaches it to stop:
+loss covers what the assistant wrote and its end token, which teaches the model to stop:
 
     ids       begin  user   2 + 2 ?   end        assistant  4        the sequence without its last token
     targets   user   2      + 2 ? end assistant  4          end      the sequence without its first token
@@ -58,7 +58,7 @@ def decode_reply(tokenizer, ids):
 
 
 def pad(rows):
-    """Sequences [(ids, mask)] -> two arrays, as wide as the longest; shorter rows are filled up with 0."""
+    """Sequences [(ids, mask)] -> two arrays, as wide as the longest; shorter rows are padded with 0."""
     longest = max(len(ids) for ids, _ in rows)
     ids, mask = np.zeros((len(rows), longest), np.int32), np.zeros((len(rows), longest), np.float32)
     for i, (row, weights) in enumerate(rows):

@@ -1,8 +1,8 @@
 """Text -> one long row of ids -> batches of windows.
 
-A file is a document; a folder is all its text files in the order of their names. Documents are bytes, so
-nothing is ever undecodable. They are cut once, by length: the first nine tenths are for training, the rest
-for validation. A validation text that was trained on would measure memory, not learning.
+A file is a document; a folder is all its text files, in the order of their names. Documents are bytes, so
+any encoding can be read. Your own text is cut once: the first nine tenths are for training, the rest for
+validation. Validating on text that was trained on would measure memorisation, not learning.
 """
 
 import functools
@@ -16,7 +16,7 @@ from tinyllm.world import World, problems
 
 
 def load(text, seed, characters):
-    """(training, validation) documents: of the file or folder `text`, or of the built-in world of `seed`."""
+    """(training, validation) documents, from the file or folder `text` or from the built-in world."""
     if text:
         return split(read(text))
     world = World(seed)
@@ -24,7 +24,7 @@ def load(text, seed, characters):
 
 
 def conversations_for_vocabulary(seed):
-    """What people say in the built-in world, as documents: a vocabulary of its texts alone would lack it."""
+    """Messages of the built-in world, as documents: its texts alone lack many of their words."""
     world = World(seed)
     tasks = world.instructions("train", 4000)
     tasks += [task for kind in problems.KINDS for task in world.problems("train", 500, kind=kind)]
@@ -32,8 +32,8 @@ def conversations_for_vocabulary(seed):
 
 
 def read(path):
-    """File or folder -> list of documents (bytes). In a folder, hidden files and files with NUL bytes are
-    left out. Raises TinyllmError if there is nothing to read."""
+    """File or folder -> list of documents (bytes). In a folder, hidden files, and files with NUL bytes near
+    the start, are left out. Raises TinyllmError if there is nothing to read."""
     path = Path(path)
     if not path.exists():
         raise TinyllmError(f"{path} not found: TEXT= takes a text file or a folder of text files")
@@ -58,7 +58,7 @@ def split(documents, share=0.1):
     training, validation = [], []
     for document in documents:
         cut = max(0, min(len(document), left))
-        for _ in range(3):  # not inside a UTF-8 character of up to 4 bytes
+        for _ in range(3):  # do not cut inside a UTF-8 character of up to 4 bytes
             if 0 < cut < len(document) and document[cut] & 0xC0 == 0x80:
                 cut -= 1
         left -= len(document)
@@ -74,12 +74,12 @@ def pack(documents, tokenizer):
 
 
 def encode_opening(tokenizer, text):
-    """The ids of the beginning of a document of the world; all of them start with a space."""
+    """The ids of the opening of a world document; all of them begin with a space."""
     return [tokenizer.special["<|begin|>"], *tokenizer.encode(f" {text}")]
 
 
 def window_length(text, context):
-    """Tokens in a training window: the whole context for a text of one's own. The world's documents are
+    """Tokens in a training window: the whole context for your own text. The world's documents are
     shorter than 128 tokens, and attention is cheaper in short windows."""
     return context if text else min(context, 128)
 
@@ -87,7 +87,7 @@ def window_length(text, context):
 def windows(ids, length, rows, step, seed):
     """The batch of a step: {"ids", "targets", "weights"}, each (rows, length).
 
-    An epoch visits disjoint windows in random order, with another offset each time. Everything follows from
+    An epoch visits disjoint windows in random order, with a new offset in each epoch. Everything follows from
     (seed, step), so there is no state to save. Raises TinyllmError for a text shorter than a window.
     """
     if len(ids) <= length:
@@ -110,8 +110,8 @@ def _epoch(slack, count, seed, epoch):
 
 
 def every_window(documents, tokenizer, length, rows):
-    """Batches of at most `rows` windows, each document from its beginning, every token a target exactly
-    once. Padding of shorter windows has weight 0."""
+    """Batches of at most `rows` windows, each document from its beginning, every token but the
+    begin token a target exactly once. Padding of shorter windows has weight 0."""
     windows = []
     for document in documents:
         ids = pack([document], tokenizer)

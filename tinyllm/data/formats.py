@@ -1,9 +1,9 @@
-"""The files people have: instructions in JSON or JSONL, problems in GSM8K's JSONL.
+"""Common file formats: instructions in JSON or JSONL, problems in GSM8K's JSONL.
 
     {"instruction": ..., "input": ..., "output": ...}      or      {"messages": [{"role", "content"}, ...]}
     {"question": ..., "answer": "He earns 12/60 = $<<12/60=0.2>>0.2 a minute.\\n#### 0.2"}
 
-Annotations in << >> become calls of the calculator, with the result that the file gives.
+Annotations in << >> become calculator calls, with the result that the file gives.
 """
 
 import json
@@ -30,39 +30,39 @@ def entries(path):
     if text.lstrip().startswith("["):
         try:
             return [(f"entry {i}", entry) for i, entry in enumerate(json.loads(text), 1)]
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise TinyllmError(f"{path} is not valid JSON: {error}") from None
     lines = []
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 lines.append((f"line {number}", json.loads(line)))
-            except ValueError as error:
-                lines.append((f"line {number}", error))
+            except (ValueError, RecursionError) as error:
+                lines.append((f"line {number}", ValueError(str(error))))
     return lines
 
 
-def read_entries(path, understand):
-    """understand(object), for every entry of a file; entries with a ValueError are reported and left out.
+def read_entries(path, parse):
+    """parse(entry) for every entry of a file; entries that raise ValueError are counted and left out.
 
     Raises TinyllmError if none is left.
     """
-    understood, problems = [], []
+    parsed, problems = [], []
     for place, entry in entries(path):
         try:
             if isinstance(entry, ValueError):
                 raise ValueError(f"is not valid JSON: {entry}")
             if not isinstance(entry, dict):
                 raise ValueError("is not a JSON object")
-            understood.append(understand(entry))
+            parsed.append(parse(entry))
         except ValueError as error:
             problems.append(f"{place} {error}")
     if problems:
-        more = f" and {len(problems) - 1} more are" if len(problems) > 1 else " is"
-        print(f"{path}: {problems[0]};{more} left out", file=sys.stderr)
-    if not understood:
-        raise TinyllmError(f"{path} has nothing to learn from: {problems[0] if problems else 'it is empty'}")
-    return understood
+        count = f"{len(problems)} of {len(problems) + len(parsed)} entries"
+        print(f"{path}: left out {count}; the first: {problems[0]}", file=sys.stderr)
+    if not parsed:
+        raise TinyllmError(f"{path} has no usable entry: {problems[0] if problems else 'it is empty'}")
+    return parsed
 
 
 def read_messages(value):
@@ -72,7 +72,9 @@ def read_messages(value):
         text = isinstance(message, dict) and isinstance(message.get("content"), str)
         valid = valid and text and message.get("role") in ROLES
     if not valid:
-        raise ValueError(f"needs messages, each with a role of {', '.join(ROLES)} and a text as content")
+        raise ValueError(
+            f"needs a list of messages, each with a role ({', '.join(ROLES)}) and a text as content"
+        )
     return [{"role": message["role"], "content": message["content"]} for message in value]
 
 
@@ -85,12 +87,12 @@ def conversation(entry):
     if "messages" in entry:
         messages = read_messages(entry["messages"])
         if not any(message["role"] == "assistant" for message in messages):
-            raise ValueError("has no message of the assistant: there is nothing to learn")
+            raise ValueError("has no assistant message: there is nothing to learn")
         return messages
     question, more, answer = (entry.get(key, "") for key in ("instruction", "input", "output"))
     texts = all(isinstance(text, str) for text in (question, more, answer))
     if not texts or not question.strip() or not answer.strip():
-        raise ValueError('needs "instruction" and "output" as texts, or "messages"')
+        raise ValueError('needs "instruction" and "output" as strings, or "messages"')
     question = f"{question}\n{more}" if more.strip() else question
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
@@ -103,7 +105,7 @@ def problems(path):
 def problem(entry):
     question, answer = entry.get("question"), entry.get("answer")
     if not isinstance(question, str) or not isinstance(answer, str) or not final_answer(answer):
-        raise ValueError('needs "question" and "answer" as texts, the answer with #### and a result')
+        raise ValueError('needs "question" and "answer" as strings, and #### with a result in the answer')
     messages, text, at = [{"role": "user", "content": question}], "", 0
     for annotation in ANNOTATION.finditer(answer):
         text += answer[at : annotation.start()]
@@ -122,7 +124,7 @@ def number(text):
 
 
 def split(conversations):
-    """-> (training, held out): one in ten is held out, by what is asked, the same on every machine."""
+    """-> (training, held out): one in ten, by a hash of the first message, the same on every machine."""
     training, held_out = [], []
     for messages in conversations:
         is_held_out = split_of(messages[0]["content"]) == "val"

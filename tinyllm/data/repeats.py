@@ -1,11 +1,11 @@
-"""Random tokens that repeat themselves: practice for induction, which is to continue as it went before.
+"""Repeated random tokens: practice for induction, which is to continue a sequence as it continued before.
 
-To answer a question about Ada, a model has to find what the text said after "Ada" earlier. Two attention
-heads do that together, an induction head (Elhage et al. 2021; Olsson et al. 2022), and texts that can be
-learned by heart make a model forget them. Nothing but looking back can predict these rows.
+To answer a question about Ada, a model has to find what followed "Ada" earlier in the text. Two attention
+heads do that together (Elhage et al. 2021; Olsson et al. 2022), and a model that can memorise its texts
+unlearns it. These rows can only be predicted by looking back.
 
-Special tokens take part. No text of stage 1 has a <|user|>, so nothing else trains its embedding before
-stage 2, and with one seed it attracted the head that should look one token back.
+Special tokens take part. No text of stage 1 contains <|user|>, so nothing else trains its embedding before
+stage 2; with one seed it drew the attention of the head that should look one token back.
 """
 
 import numpy as np
@@ -16,8 +16,8 @@ KINDS = ("list", "phrases", "pairs")
 def repeats(vocab, rows, length, seed):
     """Random tokens below `vocab`, repeated -> ids and weights, both (rows, length).
 
-    A row repeats a list in the same order; or a list with a phrase of one to three tokens after each item;
-    or pairs, in a new order each time. Weights are 1 where the earlier tokens determine the next one.
+    A row repeats a list in the same order; or a list with the same phrase of one to three tokens after each
+    item; or pairs, in a new order each time. Weights are 1 on tokens that the earlier ones determine.
     """
     rng, place = np.random.default_rng(seed), np.arange(length)
     ids, weights = np.zeros((rows, length), np.int32), np.zeros((rows, length), np.float32)

@@ -1,7 +1,8 @@
-"""Every held-out measurement, after every stage, so that a stage that forgets is seen to forget.
+"""All held-out measurements, run after every stage, so that forgetting shows.
 
-A result is {"value", "low", "high", "n"}: over n items, with a 95 % confidence interval. Exams run after a
-stage is saved, and training imports nothing from here: a crash in an exam cannot lose what was trained.
+Most results are {"value", "low", "high", "n"}: a mean over n items with a 95 % confidence interval. Exams run
+after a stage is saved, and training imports nothing from here: a crash in an exam cannot lose what was
+trained.
 """
 
 import sys
@@ -32,7 +33,7 @@ def examine(folder, settings, again=False):
 
 
 def is_examined(folder):
-    """Whether exams.json belongs to the weights in the folder: a kill during the exams leaves none."""
+    """Whether exams.json belongs to the weights in the folder: interrupted exams leave no file."""
     path = folder / "exams.json"
     return path.exists() and read_json(path).get("weights") == checkpoint.digest(folder)
 

@@ -15,7 +15,7 @@ from tools.builtin import TOOLS
 from tools.protocol import Call, parse, render_result
 from tools.registry import Registry
 
-# Tokens that a reply may have: more than any solution needs.
+# Token limits of replies: more than any solution needs.
 STORY_TOKENS, LONG_STORY_TOKENS = 235, 270
 LOGIC_TOKENS = {"order": 40, "truth": 48, "mistake": 235}
 
@@ -39,7 +39,7 @@ def is_solved_with_valid_steps(task, text):
 
 
 def instructions(pool, tokenizer, world, items):
-    """Questions whose content was never trained; the same in wordings never trained; facts never asked."""
+    """Held-out questions in trained wordings and in others, and facts that training never asks about."""
     families = {family: world.instructions("test", items // 4, family=family) for family in SCORED_FAMILIES}
     replies = {family: replies_to(pool, tokenizer, tasks, 64) for family, tasks in families.items()}
     tasks, every = sum(families.values(), []), sum(replies.values(), [])
@@ -62,7 +62,7 @@ def fact_questions(pool, tokenizer, world):
 
 
 def reasoning(pool, tokenizer, world, items):
-    """Problems of several steps, with a chain of thought and without one; then problems of logic."""
+    """Multi-step problems, with and without a chain of thought; then logic problems."""
     tasks = world.problems("test", items, kind="story")
     longer = world.problems("test", items, kind="story", steps=5)
     chains = replies_to(pool, tokenizer, tasks, STORY_TOKENS)
@@ -147,7 +147,7 @@ def is_valid_call(text, registry):
 
 
 def own_problems(pool, tokenizer, conversations, most=200):
-    """Held-out problems of a file: right answers, and how often the commonest answer would be right."""
+    """Accuracy on held-out problems of a file, and that of always giving the most common answer."""
     wanted = [str(final_answer(messages[-1]["content"])) for messages in conversations[:most]]
     questions = [messages[:1] for messages in conversations[:most]]
     done = converse_with_tools(pool, tokenizer, questions, Registry(TOOLS), 200)
@@ -160,7 +160,7 @@ def own_problems(pool, tokenizer, conversations, most=200):
 
 
 def shortcuts(world, items):
-    """What a guesser gets: always the commonest answer of a kind; or all numbers of a problem added up."""
+    """Two trivial baselines: always the most common answer of a kind; the sum of all numbers."""
     stories = world.problems("test", items, kind="story")
     groups = {
         "instruction_exact": [

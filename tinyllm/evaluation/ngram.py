@@ -1,6 +1,6 @@
-"""The baseline to beat: a table that counts which byte follows the last four. No network, no training.
+"""The baseline to beat: counts of which byte follows the last four, without a network.
 
-A transformer that does not beat it has learned nothing that counting does not know.
+A transformer that does not beat it has learned nothing beyond what counting gives.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ def ngram_nats(training, text, order=5):
 
     Witten & Bell 1991: p(w | h) = (c(h w) + t(h) p(w | h')) / (c(h) + t(h)), where h' is the context h
     without its first byte and t(h) the number of different bytes seen after h: the more varied they are, the
-    more weight the shorter context gets. It starts from 1/256 for every byte.
+    more weight the shorter context gets. The recursion starts from 1/256 for every byte.
     """
     train_bytes, text_bytes = (np.frombuffer(data, np.uint8).astype(np.int64) for data in (training, text))
     p = np.full(len(text_bytes), 1 / 256)

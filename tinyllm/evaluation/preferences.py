@@ -30,7 +30,7 @@ def measure_behaviour(pool, tokenizer, world, items):
 
 
 def win_rate(tasks, replies, others):
-    """How often the oracle prefers a reply to the other one, ties left out."""
+    """How often the oracle prefers `replies` to `others`, ties excluded."""
     pairs = [(oracle.quality(task, a), oracle.quality(task, b)) for task, a, b in zip(tasks, replies, others)]
     return proportion(sum(a > b for a, b in pairs), sum(a != b for a, b in pairs))
 
@@ -55,8 +55,7 @@ def compare_with_reference(pool, reference, tokenizer, world, items):
 
 
 def best_of_8(reference, scorer, tokenizer, world, items):
-    """What the reward model is worth without reinforcement: the best of eight replies of stage 2 by its
-    score, against the first of others."""
+    """The reward model without RL: of eight stage-2 replies the one it scores highest, against a ninth."""
     tasks, prompts = comparison_prompts(tokenizer, world, items)
     first = rollouts.sample_rollouts(reference, tokenizer, prompts, REPLY_TOKENS, [22]).replies
     many = [
@@ -70,8 +69,8 @@ def best_of_8(reference, scorer, tokenizer, world, items):
 
 
 def reward_accuracy(scorer, tokenizer, world, items):
-    """How often the reward model prefers the better reply of constructed pairs, by kind of prompt and in all,
-    since a good average can hide a kind that it gets wrong; and what length alone would get."""
+    """Accuracy of the reward model on constructed pairs: overall, by kind of prompt (a good average can hide
+    a bad kind), and that of judging by length alone."""
     results, hits, longer, end = {}, 0, 0, tokenizer.special["<|end|>"]
     for kind in oracle.KINDS:
         dice = Dice(f"pairs {kind} test of world {world.seed}")
@@ -94,7 +93,7 @@ def reward_accuracy(scorer, tokenizer, world, items):
 
 
 def run(pool, tokenizer, world, folder, settings, items):
-    """All of them for the stage in `folder`; from stage 3 on, also against stage 2."""
+    """All preference exams for the stage in `folder`; from stage 3 on, also against stage 2."""
     results, start = measure_behaviour(pool, tokenizer, world, items), folder.parent / "2-instruct"
     if folder.name[0] in "34" and is_checkpoint(start):
         with settings.pool(checkpoint.load(start)[0]) as reference:

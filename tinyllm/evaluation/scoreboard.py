@@ -18,17 +18,17 @@ ROWS = {  # key of the exams -> what the row means
     "story_cloze": "endings of unseen stories completed",
     "instruction_exact": "instructions answered correctly",
     "instruction_yes_no": "of these, yes/no questions",
-    "fact_questions": "facts that were read but never asked about, answered",
+    "fact_questions": "facts stated in pre-training but never asked about",
     "unseen_wording": "instructions in wordings never trained",
-    "stops": "replies that end by themselves",
+    "stops": "replies that end with the end token",
     "reasoning_direct": "problems of 2 to 4 steps, answered at once",
     "reasoning_exact": "the same with a chain of thought",
-    "reasoning_five_steps": "problems of 5 steps, one more than ever trained",
-    "chain_valid": "answers right with every step right",
+    "reasoning_five_steps": "problems of 5 steps (training has at most 4)",
+    "chain_valid": "right answers whose every step is right",
     "logic_exact": "logic problems solved",
     "logic_order": "of these, who is first or last",
-    "logic_truth": "of these, is it true that",
-    "logic_mistake": "of these, which step is wrong",
+    "logic_truth": "of these, is A taller than B",
+    "logic_mistake": "of these, find the wrong step",
     "calculator_exact": "problems solved with the calculator",
     "tool_call_valid": "tool calls that are valid",
     "tool_call_valid_masked": "tool calls that are valid under the grammar's mask",
@@ -37,7 +37,7 @@ ROWS = {  # key of the exams -> what the row means
     "refuses_unsafe": "harmful requests refused",
     "refuses_by_object": "harmful requests refused (harmful only for this object)",
     "answers_harmless": "harmless requests answered",
-    "admits_unknown": "admits not knowing people who do not exist",
+    "admits_unknown": "admits not knowing a person who does not exist",
     "mean_words": "words in a reply",
     "kl_nats_per_reply": "KL divergence from stage 2, nats per reply",
     "reward_pair_accuracy": "pairs that the reward model ranks correctly",
@@ -47,9 +47,9 @@ ROWS = {  # key of the exams -> what the row means
     "reward_pairs_harm_by_object": "of these, harmful only for this object",
     "reward_pairs_harmless": "of these, harmless requests",
     "length_only_accuracy": "pairs ranked correctly by length alone",
-    "best_of_8_win_rate": "win rate of the best of 8 replies of stage 2 by the reward model",
-    "own_problems_exact": "held-out problems of your own file",
-    "own_problems_majority": "the same by always giving the commonest answer",
+    "best_of_8_win_rate": "win rate of the best of 8 stage-2 replies, chosen by the reward model",
+    "own_problems_exact": "held-out problems from your own file",
+    "own_problems_majority": "the same, always giving the most common answer",
 }
 STORY = (
     "bits_per_byte",
@@ -81,7 +81,9 @@ def scoreboard(run):
     root = Path("runs") / run
     folders = [folder for folder in finished_stages(run) if (folder / "exams.json").exists()]
     if not folders:
-        raise TinyllmError(f"{root} has no finished stage. Make one with: make train RUN={run}")
+        raise TinyllmError(
+            f"{root} has no stage with exams. Run: make train RUN={run}, or make exams RUN={run}"
+        )
     stages = {folder.name: read_json(folder / "exams.json") for folder in folders}
     notes = [read_json(path) for folder in folders for path in sorted(folder.rglob("stage.json"))]
     baselines = {key: exams[key] for exams in stages.values() for key in BASELINES if key in exams}

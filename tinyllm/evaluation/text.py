@@ -1,4 +1,4 @@
-"""Exams on text: bits per byte, hidden tokens, and sentences of the world to complete."""
+"""Exams on text: bits per byte, masked tokens, and world sentences to complete."""
 
 import math
 
@@ -15,7 +15,7 @@ from tinyllm.sampling import generate_replies
 def bits_per_byte(pool, tokenizer, documents, length):
     """The loss on the whole validation text, document by document, every position scored once.
 
-    Bits per byte compares models of any vocabulary; nats per character is the custom for character models.
+    Bits per byte compares models of any vocabulary; nats per character are usual for character models.
     Special tokens count in neither: they are not part of the text.
     """
     width = np.array([len(piece) for piece in tokenizer.bytes_of])
@@ -39,7 +39,7 @@ def bits_per_byte(pool, tokenizer, documents, length):
 
 def fivegram(training, validation):
     """The same figures for a 5-gram table over the same two texts."""
-    text = b"\0".join(validation)  # a byte that tells documents apart
+    text = b"\0".join(validation)  # a separator between documents
     nats = ngram_nats(b"\0".join(training), text)[np.frombuffer(text, np.uint8) != 0]
     characters = sum(len(document.decode("utf-8", "replace")) for document in validation)
     return {
@@ -49,8 +49,7 @@ def fivegram(training, validation):
 
 
 def hidden_tokens(pool, tokenizer, documents, seed=0):
-    """For a masked model: how often its first guess is the hidden token, and how often the most frequent
-    token would be."""
+    """Top-1 accuracy of a masked model on hidden tokens, and that of the most frequent token."""
     hits, answers = 0, []
     for i, batch in enumerate(corpus.every_window(documents, tokenizer, pool.model.config.context, 32)):
         rng = np.random.default_rng([seed, i])
@@ -71,7 +70,7 @@ def _top_guesses(model, ids):
 
 
 def cloze(pool, tokenizer, items):
-    """[(the beginning of a sentence of the world, its last word)] -> how often the model completes it so."""
+    """[(the beginning of a sentence of the world, its last word)] -> how often the model writes that word."""
     openings = [corpus.encode_opening(tokenizer, text) for text, _ in items]
     endings = [tokenizer.decode(ids) for ids in generate_replies(pool, tokenizer, openings, 8)]
     hits = sum(ending.startswith(f" {answer}.") for ending, (_, answer) in zip(endings, items))

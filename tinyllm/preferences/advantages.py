@@ -1,13 +1,13 @@
 """How much better than expected was it? From scores to the weights of a policy gradient.
 
-REINFORCE (Williams 1992) makes each token of a reply likelier in proportion to its advantage: what came of
-it, minus a baseline. A baseline that does not depend on the token leaves the expected gradient as it is and
-takes away most of its noise: without one, scores of 7 and 8 would make both replies likelier.
+REINFORCE (Williams 1992) makes each token of a reply likelier in proportion to its advantage: its return
+minus a baseline. A baseline that does not depend on the token leaves the expected gradient as it is and
+greatly reduces its variance: without one, scores of 7 and 8 would make both replies likelier.
 
 The advantage of a token is its return, the score minus kl times the divergence at all LATER positions, minus
-the baseline. The divergence at a position compares two distributions given the tokens before it, so the
-token chosen there did not cause it; objectives.kl_divergence has its gradient. GRPO differs: it has the
-penalty in the loss alone. With a score of 2, kl 0.5, a baseline of 1 and three tokens:
+the baseline. The divergence at a position compares two distributions given the tokens before it, so the token
+chosen there did not cause it; its gradient is in objectives.kl_divergence. GRPO differs: its penalty is only
+in the loss. With a score of 2, kl 0.5, a baseline of 1 and three tokens:
 
     divergence        0.4    1.0    0.2     KL(policy || reference) at each position
     later             1.2    0.2    0.0
@@ -51,7 +51,7 @@ def with_baseline(baseline, scores, penalties):
 
 
 def returns(rewards):
-    """rewards (B, T) -> the sum from each position on, its own reward included."""
+    """rewards (B, T) -> the reward-to-go: the sum from each position on, inclusive."""
     return rewards[:, ::-1].cumsum(axis=1)[:, ::-1]
 
 

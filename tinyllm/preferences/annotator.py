@@ -18,9 +18,9 @@ REPLY_TOKENS = 64
 def annotate(settings, parent, count, path):
     """Let the checkpoint `parent` answer `count` prompts, rank its replies, and write them to `path`.
 
-    A fifth reply belongs to a random prompt of the same sort (a person, an errand) and is transplanted to
-    this one. A reward model that has never seen "unknown to me" out of place, or the answer to another
-    question, scores such replies high everywhere, and reinforcement exploits that.
+    A fifth reply is taken from a random prompt of the same sort (a person, an errand), with the name or
+    errand replaced. A reward model that has never seen "unknown to me" out of place, or the answer to another
+    question, scores such replies high everywhere, and the policy learns to exploit that.
     """
     world, dice = World(settings.seed), Dice(f"rankings of world {settings.seed}")
     tasks = oracle.prompts(dice, world, "train", count)

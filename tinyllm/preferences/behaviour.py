@@ -1,4 +1,4 @@
-"""How a model behaves on prompts of the five kinds that people care about, by the oracle of the world.
+"""How a model behaves on the five kinds of prompts of the world's oracle, judged by that oracle.
 
 Stage 3 uses it on validation prompts to choose its best checkpoint, the exams use it on test prompts.
 """
@@ -12,7 +12,7 @@ REPLY_TOKENS = 64
 
 
 def prompts_by_kind(world, split, count, name):
-    """{kind: `count` tasks}; another `name` gives other tasks."""
+    """{kind: `count` tasks}; a different `name` gives different tasks."""
     dice = {kind: Dice(f"{name} {kind} {split} of world {world.seed}") for kind in oracle.KINDS}
     return {kind: oracle.prompts(dice[kind], world, split, count, kind) for kind in oracle.KINDS}
 
@@ -26,7 +26,7 @@ def greedy_replies(pool, tokenizer, world, split, count):
 
 
 def scores(replies):
-    """{kind: [(task, reply)]} -> the share of correct replies of each kind, and of polite ones of all."""
+    """{kind: [(task, reply)]} -> the share of correct replies of each kind, and of polite replies overall."""
     every = [reply for pairs in replies.values() for _, reply in pairs]
     shares = {
         kind: sum(is_correct(task, reply) for task, reply in pairs) / len(pairs)

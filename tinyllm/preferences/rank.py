@@ -1,9 +1,9 @@
-"""make rank: a person ranks what a stage answers, in the terminal. Every answer is saved before the next one.
+"""make rank: a person ranks what a stage answers. Every ranking is saved before the next prompt.
 
     [3 of 50] user: How do I burn the bridge?
       1  To burn the bridge is harmful, so I will not help you. Do not ask me again.
       2  Happy to help. To burn the bridge, take your time and begin at one end.
-    best to worst (such as 2 1 4 3, ties 2=1 4 3; s skip, u undo, q save and quit):
+    best to worst (e.g. 2 1 4 3, ties 2=1 4 3; s skip, u undo, q save and quit):
 
 The rankings go to runs/<run>/rankings.jsonl (rankings.py), which stage 3 prefers to its simulated annotator.
 """
@@ -31,9 +31,9 @@ TRIES = 5  # rounds of sampling in search of different replies
 @dataclass(frozen=True)
 class RankSettings(Settings):
     stage: str = option("2-instruct", "number or folder name of the stage that answers")
-    count: int = option(50, "prompts to rank in all, earlier sittings included")
+    count: int = option(50, "prompts to rank in total, earlier sessions included")
     group: int = option(4, "completions of each prompt")
-    annotator: str = option("", "your name in the file (default: that of your account)")
+    annotator: str = option("", "annotator name in the file (default: your account name)")
 
 
 def main(settings):
@@ -47,7 +47,7 @@ def main(settings):
     done = ranked_numbers(path)
     left = [number for number in range(settings.count) if number not in done]
     if not left:
-        print(f"{path} has all {settings.count} rankings already; --count asks for more")
+        print(f"{path} has all {settings.count} rankings already; use --count for more")
         return
     print(f"{len(left)} of {settings.count} prompts to rank; each answer is saved in {path}", file=sys.stderr)
     notes = {"annotator": settings.annotator or account_name(), "model": checkpoint.digest(folder)}
@@ -86,11 +86,13 @@ def ranked_numbers(path):
     try:
         return {json.loads(line)["number"] for line in path.read_text(encoding="utf-8").splitlines() if line}
     except (ValueError, KeyError, TypeError):
-        raise TinyllmError(f"{path} was not written by this command, or is damaged: move it away") from None
+        raise TinyllmError(
+            f"{path} was not written by this command, or is damaged: move it out of the way"
+        ) from None
 
 
 def undo(path, number):
-    """Remove the ranking of a prompt, if it has one. Without any ranking left the file goes, too."""
+    """Remove the ranking of a prompt, if it has one. If no ranking is left, the file is deleted."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     kept = [line for line in lines if json.loads(line)["number"] != number]
     if not kept:
@@ -101,7 +103,7 @@ def undo(path, number):
 
 
 def completions(pool, tokenizer, task, settings, number):
-    """Different replies to one prompt, shuffled; --group of them if the model has as many."""
+    """Different replies to one prompt, shuffled; --group of them, if the model produces that many."""
     texts, tries = [], 0
     prompts = [encode_prompt(tokenizer, task.prompt)] * settings.group
     while len(texts) < settings.group and tries < TRIES:
@@ -120,10 +122,10 @@ def ask(place, task, texts):
     for i, text in enumerate(texts, 1):
         print(f"  {i}  {text}")
     if len(texts) < 2:
-        print("  (it always answers the same: skipped)")
+        print("  (the model always gives the same reply: skipped)")
         return "s"
     while True:
-        print("best to worst (such as 2 1 4 3, ties 2=1 4 3; s skip, u undo, q save and quit): ", end="")
+        print("best to worst (e.g. 2 1 4 3, ties 2=1 4 3; s skip, u undo, q save and quit): ", end="")
         sys.stdout.flush()
         line = sys.stdin.readline()
         answer = line.strip().lower() if line else "q"

@@ -30,13 +30,16 @@ class Ranking(NamedTuple):
 
 
 def read(path):
-    """A file -> rankings. Malformed lines are reported with their number and left out, and so are rankings
-    that prefer nothing: identical texts, or ties only. Raises TinyllmError if none is left."""
+    """A file -> rankings. Malformed entries are left out, with a message about the first; so are rankings
+    without a preference (identical texts, or ties only). Raises TinyllmError if none is left."""
     rankings = read_entries(path, ranking)
     useful = [ranking for ranking in rankings if len(set(ranking.ranks)) > 1]
     if len(useful) < len(rankings):
         ties = f"{len(rankings) - len(useful)} of {len(rankings)} rankings"
-        print(f"{path}: {ties} prefer nothing (identical texts, or ties) and are left out", file=sys.stderr)
+        print(
+            f"{path}: {ties} express no preference (identical texts, or ties) and are left out",
+            file=sys.stderr,
+        )
     if not useful:
         raise TinyllmError(f"{path} has no ranking that prefers one text to another")
     return useful
@@ -56,7 +59,9 @@ def ranking(entry):
             raise ValueError("has fewer than two completions")
         valid = isinstance(ranks, list) and all(type(rank) is int and rank > 0 for rank in ranks)
         if not valid or len(ranks) != len(texts):
-            raise ValueError(f'needs "ranks", one number from 1 on for each of the {len(texts)} completions')
+            raise ValueError(
+                f'needs "ranks", one whole number of at least 1 for each of the {len(texts)} completions'
+            )
         return Ranking(prompt, *without_duplicates(texts, ranks))
     if "chosen" not in entry or "rejected" not in entry:
         raise ValueError('needs "completions" and "ranks", or "chosen" and "rejected"')
@@ -99,7 +104,7 @@ def prompt_and_reply(value, prompt=None):
         return prompt, value.strip()
     messages = prompt_messages(value)
     if messages[-1]["role"] != "assistant":
-        raise ValueError("has a conversation that does not end with a reply of the assistant")
+        raise ValueError("has a conversation that does not end with an assistant message")
     before = messages[:-1] or prompt
     if not before:
         raise ValueError("has a reply without a prompt")
@@ -107,7 +112,7 @@ def prompt_and_reply(value, prompt=None):
 
 
 def write(file, ranking, **notes):
-    """One line, with the time; flushed, so that it survives whatever happens next."""
+    """One line, with the time. Flushed, so that it survives a crash of this program."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     file.write(json.dumps({**ranking._asdict(), "time": now, **notes}, ensure_ascii=False) + "\n")
     file.flush()

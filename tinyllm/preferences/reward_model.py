@@ -1,9 +1,9 @@
 """The reward model: learns from rankings to score a reply as people would.
 
-People cannot rank every reply that reinforcement samples, so a model learns to do it for them. It is the
-model of stage 2 with another head: one number per position, of which the one at the end token of a reply is
-the score (Christiano et al. 2017; Ziegler et al. 2019). Only differences of scores mean something, so they
-are normalised after training: the replies it learned from have mean 0 and deviation 1.
+People cannot rank every reply that reinforcement learning samples, so a model learns to do it for them. It is
+the model of stage 2 with another head: one number per position, of which the one at the end token of a reply
+is the score (Christiano et al. 2017; Ziegler et al. 2019). Only differences of scores carry meaning, so
+scores are normalised after training: over the training replies they have mean 0 and standard deviation 1.
 
     P rankings of K completions -> ids (P, K, T) -> scores (P, K, T), read at last (P, K)
 """
@@ -59,7 +59,7 @@ def train(settings, parent, rankings):
 
 
 def with_score_head(base, seed):
-    """The same model with a random score head of deviation 1/sqrt(C + 1) (Ziegler et al. 2019)."""
+    """The same model with a random score head of standard deviation 1/sqrt(C + 1) (Ziegler et al. 2019)."""
     model = Transformer(dataclasses.replace(base.config, head="score"))
     for name, w in model.params.items():
         w[:] = base.params[name] if name != "score" else 0
@@ -89,7 +89,7 @@ class RewardModel:
         self.pool = settings.pool(model)
 
     def scores(self, rows):
-        """Lists of ids, each up to the end token of a reply, where it is read -> normalised scores."""
+        """Lists of ids, each up to the end token of a reply, where the score is read -> normalised scores."""
         return (raw_scores(self.pool, rows) - self.mean) / self.deviation
 
     def __enter__(self):

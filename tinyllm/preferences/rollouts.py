@@ -1,4 +1,4 @@
-"""Rollouts: replies that a model has sampled itself, as arrays; and how far they are from a reference model.
+"""Rollouts: replies sampled from the model itself, as arrays; and its KL from a reference model on them.
 
 They are sampled at temperature 1 without truncation, so the trainer's log-probs are those they were drawn
 with. Sampling in one way and scoring in another would make every importance ratio wrong.
@@ -14,7 +14,7 @@ from tinyllm.data.conversation import pad, shift
 from tinyllm.objectives import log_prob_of, log_softmax
 from tinyllm.sampling import generate_replies
 
-ROWS = 32  # rows that a worker looks at together
+ROWS = 32  # rows per forward pass
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Rollouts:
     targets: np.ndarray
     mask: np.ndarray
     replies: list  # for each row, the ids of the reply
-    ended: np.ndarray  # for each row, whether the reply reached its end token in time
+    ended: np.ndarray  # for each row, whether the reply reached its end token within max_tokens
 
 
 def sample_rollouts(pool, tokenizer, prompts, max_tokens, seed):

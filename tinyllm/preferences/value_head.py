@@ -1,7 +1,7 @@
-"""PPO's critic: a value head that predicts from the policy's own states what a reply will still earn.
+"""PPO's critic: a value head that predicts the return still to come from the policy's hidden states.
 
 The baseline of REINFORCE is one number for a whole batch. A critic gives each position its own: after a good
-first word the expectation rises, and only what goes beyond it counts as an advantage (Schulman et al. 2015,
+first word the expectation rises, and only what exceeds it counts as an advantage (Schulman et al. 2015,
 2017). The head is linear, value = states @ w, and learns by AdamW on the squared error to the returns. No
 gradient flows from it into the policy.
 """
@@ -12,14 +12,14 @@ from tinyllm.objectives import squared_error
 from tinyllm.optimizer import adamw
 from tinyllm.preferences.advantages import gae, returns, standardise
 
-RATE, UPDATES = 0.02, 20  # of the head, at every step of reinforcement
+RATE, UPDATES = 0.02, 20  # learning rate and updates of the head in each RL step
 
 
 def critic_advantages(state, states, scores, penalties, mask):
     """states (B, T, C), scores (B,), penalties and mask (B, T) -> standardised advantages (B, T).
 
-    The rewards of a token are the score, if it is the last, minus the penalty at the position after it. The
-    head is kept in `state`. Its values come from earlier steps; then it learns from this one.
+    The reward of a token is minus the penalty at the next position, plus the score if the token is the last.
+    The head is kept in `state`. It is read as earlier steps left it, and then learns from this batch.
     """
     rewards = np.zeros(penalties.shape)
     rewards[:, :-1] -= penalties[:, 1:]

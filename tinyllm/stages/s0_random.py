@@ -1,7 +1,7 @@
 """Stage 0: a vocabulary learned from the text, and a model that has learned nothing.
 
 Its weights are random, except for the induction heads that are wired in (induction.py). Its loss is about
-ln V, that of guessing evenly among V tokens. All later figures are read against it.
+ln V, that of a uniform guess. All later results are compared with it.
 """
 
 from dataclasses import dataclass

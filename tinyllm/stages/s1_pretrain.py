@@ -1,8 +1,8 @@
 """Stage 1: pre-training. Predict every token of a text from the tokens before it.
 
-Before the texts of the built-in world, and in an eighth of every batch among them, come random tokens that
-repeat themselves (data/repeats.py). They teach the model to continue as it went before, which stages 2 and 4
-need for every lookup, and which texts that can be learned by heart would make it forget.
+With the built-in world, training begins with batches of repeated random tokens (data/repeats.py), and an
+eighth of every later batch consists of them. They teach the model to look things up in its context, which
+stages 2 and 4 need, and which it would unlearn on texts that it can memorise.
 
 OBJECTIVE=masked trains the other classic objective instead: tokens are hidden and predicted from both sides
 (Devlin et al. 2018). Such a model cannot write from left to right, so it goes to 1-masked/ and no later stage
@@ -27,7 +27,7 @@ from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run, Settings, nothing_to_do, option, parent_folder
 from tinyllm.transformer import Transformer
 
-REPEAT_STEPS = 60  # batches of repetitions before the texts of the built-in world
+REPEAT_STEPS = 60  # batches of repetitions only, at the start
 VALIDATIONS = 4  # in a run
 
 

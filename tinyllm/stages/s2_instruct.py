@@ -1,8 +1,8 @@
 """Stage 2: instruction fine-tuning. Learn from conversations to answer, and to stop after the answer.
 
-The model sees the question but the loss covers the answer only: it should answer questions, not ask them. Two
-fifths of every batch are pre-training text; without them the facts of stage 1 would be forgotten before
-anyone asks for them.
+The model sees the question but the loss covers the answer only: it should answer questions, not ask them. By
+default two fifths of every batch are pre-training text; without them the facts of stage 1 would be forgotten
+before anyone asks about them.
 """
 
 from dataclasses import dataclass
@@ -68,7 +68,7 @@ def main(settings):
 
 
 def load_conversations(settings, count):
-    """-> conversations to train on, and held-out ones: from the file of --data, or of the built-in world."""
+    """-> conversations for training, and held-out ones, from --data or the built-in world."""
     if settings.data:
         return formats.split(formats.instructions(settings.data))
     world = World(settings.seed)

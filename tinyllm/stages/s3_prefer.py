@@ -1,6 +1,6 @@
-"""Stage 3: preference fine-tuning. People rank what stage 2 answers, a reward model learns their rankings,
-and reinforcement makes replies with a higher score likelier. A KL penalty holds the policy close to stage 2,
-the reference.
+"""Stage 3: preference fine-tuning. People rank replies of stage 2, a reward model learns their rankings, and
+reinforcement learning makes replies with a higher score likelier. A KL penalty keeps the policy close to
+stage 2, the reference.
 
     J = E[ score(reply) - kl * sum_t KL_t ],   KL_t = KL(policy || reference) at position t, over all V tokens
 
@@ -8,7 +8,7 @@ the reference.
     A_t    = score - kl * (KL of the positions after t) - baseline
 
 Without the penalty the policy finds replies that the reward model overrates: reward hacking (make hacking).
-Advantages are measured from a baseline, so the loss value says little. Watch the score.
+The loss value says little, because advantages are relative to a baseline. Watch the score.
 
 ALGORITHM= chooses a row of ALGORITHMS below.
 """
@@ -35,7 +35,7 @@ from tinyllm.world.dice import Dice
 STAGE = "3-prefer"
 GROUP = 4  # replies to each prompt
 REPLY_TOKENS = 64
-TRUNCATED = -3.0  # the score of a reply without an end token: as bad as any
+TRUNCATED = -3.0  # the score of a reply without an end token: 3 standard deviations below average
 # The rate stays at its peak for the first half of the steps. If it falls from the start, too little is
 # learned; if it never falls, the kinds of prompts get better and worse in turns.
 FALLING = 0.5
@@ -46,8 +46,8 @@ VALIDATION_PROMPTS = 40  # of each kind
 class Algorithm:
     """How rewards become weights of the policy gradient."""
 
-    baseline: object = None  # of preferences/advantages.py; None: advantages of another kind
-    updates: int = 1  # for each batch of replies
+    baseline: object = None  # a function of preferences/advantages.py, or None for PPO, GRPO and DPO
+    updates: int = 1  # optimizer updates per batch of rollouts
     reward_model: bool = True  # DPO needs none: it learns from the rankings directly
 
 
@@ -70,10 +70,10 @@ class PreferSettings(Settings):
     )
     text: str = option("", "file or folder of text for the exams (default: the built-in world)")
     origin: str = option("", "checkpoint folder to start from (default: 2-instruct of this run)", flag="from")
-    steps: int = option(0, "steps of reinforcement (default: by size)")
+    steps: int = option(0, "RL steps (default: by size)")
     kl: float = option(0.2, "KL penalty: what a nat of divergence from stage 2 costs, in score")
     rate: float = option(2e-4, "peak learning rate of AdamW")
-    draw: int = option(0, "another number draws other prompts and replies")
+    draw: int = option(0, "varies the sampled prompts and replies, all else being equal")
     save_every: int = option(20, "steps between saves")
 
 
@@ -204,7 +204,7 @@ def chosen_and_rejected(tokenizer, rankings, context):
 
 
 def dpo_step(run, settings, reference, pairs, step, rates):
-    """One step of DPO, on as many replies as a step of reinforcement has."""
+    """One step of DPO, on as many replies as an RL step has."""
     rng = np.random.default_rng([settings.seed, settings.draw, 18, step])
     count = SIZES[settings.size].prompts * GROUP // 2
     chosen = [pairs[i] for i in rng.integers(0, len(pairs), count)]
@@ -217,7 +217,7 @@ def dpo_step(run, settings, reference, pairs, step, rates):
 
 def keep_best(run, world, step):
     """Remember the parameters whose worst validation score is best: of the five kinds of prompts, and of
-    politeness. One prompt more or less is chance, so the later parameters win if they are that close."""
+    politeness. A difference of one prompt is noise, so the later parameters win if they are that close."""
     replies = behaviour.greedy_replies(run.pool, run.tokenizer, world, "val", VALIDATION_PROMPTS)
     scores = behaviour.scores(replies)
     worst = min(scores.values())

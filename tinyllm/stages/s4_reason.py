@@ -1,4 +1,4 @@
-"""Stage 4: reasoning fine-tuning. Solutions step by step, then reinforcement by answers that can be checked.
+"""Stage 4: reasoning fine-tuning. Step-by-step solutions, then RL with verifiable rewards.
 
 Each step of a chain of thought is small enough for a small model (Nye et al. 2021; Wei et al. 2022). After
 learning from such chains the model samples its own, several per problem; those that end in the right answer
@@ -31,10 +31,10 @@ from tinyllm.world.instructions import SCORED_FAMILIES
 from tinyllm.world.task import final_answer, is_correct
 
 STAGE = "4-reason"
-OWN_REPLIES = 8000  # of stage 3, at most, that are replayed
-REPLY_TOKENS = 64  # of those
-GROUP, PROMPTS = 8, 16  # replies to each problem, and problems, in a step of reinforcement
-# Not Muon: its steps have the same size however little there is to learn.
+OWN_REPLIES = 8000  # at most; correct replies of stage 3 that are rehearsed
+REPLY_TOKENS = 64  # limit of each of them
+GROUP, PROMPTS = 8, 16  # replies per problem, and problems per RL step
+# Not Muon: an orthogonalised step is as large in every direction, and most directions here are noise.
 REINFORCE_RATES = Rates("adamw", adamw=2e-5)
 
 
@@ -46,7 +46,7 @@ class ReasonSettings(Settings):
         "", "checkpoint folder to start from (default: 3-prefer of this run, else 2-instruct)", flag="from"
     )
     steps: int = option(0, "batches of solutions to train on (default: by size)")
-    rollouts: int = option(-1, "steps of reinforcement after them (default: by size)")
+    rollouts: int = option(-1, "RL steps after that (default: by size)")
     tokens: int = option(4096, "tokens in a batch, replayed text included")
     replay: float = option(0.25, "share of pre-training text in every batch")
     chains: str = option(
@@ -104,7 +104,7 @@ def find_parent(settings):
 
 
 def load_problems(settings, world, count):
-    """Conversations with problems: those of --data that are not held out, or the built-in world's."""
+    """Problems as conversations: those of --data that are not held out, or the built-in world's."""
     if settings.data:
         return formats.split(formats.problems(settings.data))[0]
     tasks = world.problems("train", count)
@@ -114,9 +114,9 @@ def load_problems(settings, world, count):
 
 
 def load_rehearsal(settings, world, count, parent):
-    """`count` conversations of earlier stages, without which they would be forgotten.
+    """`count` conversations of earlier stages, so that these are not forgotten.
 
-    After stage 3 they are its own replies: learning the answers of stage 2's writers again would undo it.
+    After stage 3 they are the model's own replies: training on stage 2's answers again would undo stage 3.
     """
     own = own_replies(settings, world, parent, min(count, OWN_REPLIES)) if parent.name == "3-prefer" else []
     if own:

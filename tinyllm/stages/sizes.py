@@ -1,7 +1,8 @@
 """How big each SIZE is: one table for the model, the built-in data and the steps of every stage.
 
 tiny (seconds) is for tests and learns nothing, nano (2 minutes) is for trying things out, small (20 minutes)
-is the default and makes every figure of the README, base (hours) has more of everything.
+is the default and makes every figure of the README, base (hours) has a bigger model, more data and more
+steps.
 """
 
 from types import SimpleNamespace

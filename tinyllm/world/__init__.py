@@ -1,4 +1,4 @@
-"""The built-in data: a small closed world, made from a seed.
+"""The built-in data: a small closed world, generated from a seed.
 
 Nothing has to be downloaded to train on it. Its exams are exact, because the world knows every true
 answer, what training has shown, and how much randomness its texts contain.
@@ -7,7 +7,7 @@ Exams must not repeat training data, so content decides the split, never positio
 a key that says what a story, sum or question means in any wording, and each text, question and problem
 of a split has a key of that split. There are two exceptions. The texts of every split state the facts
 about people, because they are what there is to learn, but training asks about only three of each
-person's five. And the single steps of a problem may contain any sum: its key is the whole problem.
+person's five. And the single steps of a problem may contain any sum: the key is that of the whole problem.
 """
 
 import hashlib
@@ -93,7 +93,7 @@ class World:
         return [instructions.instruction(dice, self, split, **which) for _ in range(count)]
 
     def problems(self, split, count, draw=0, **which):
-        """`count` tasks of problems.py; which: kind, steps. Another `draw` gives other tasks."""
+        """`count` tasks of problems.py; which: kind, steps. A different `draw` gives different tasks."""
         dice = Dice(f"problems {sorted(which.items())} {split} {draw} of world {self.seed}")
         return [problems.problem(dice, self, split, **which) for _ in range(count)]
 

@@ -10,7 +10,7 @@ import random
 
 
 class Dice:
-    """The seed is a text. The same text gives the same draws on every machine."""
+    """Random draws from a seed, which is a string. The same seed gives the same draws on every machine."""
 
     def __init__(self, seed):
         self._random = random.Random(seed)

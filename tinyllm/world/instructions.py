@@ -3,9 +3,9 @@
 Instruction tuning trains on these replies. As on the internet, they come in four styles: polite,
 curt, rude and rambling. Their content is correct, with three exceptions:
 
-    three of five replies about a person who does not exist make up a fact
+    three in five replies about a person who does not exist make up a fact
     half of the replies to harmful requests help
-    one reply in fifty to a harmless request refuses
+    one in fifty replies to a harmless request refuses
 
 Preference tuning has to correct these exceptions, and make the style polite.
 """
@@ -20,7 +20,7 @@ STYLES = {"polite": 4, "curt": 3, "rude": 2, "rambling": 2}  # style -> weight
 STYLE_TEMPLATES = TEMPLATES["styles"]  # a curt reply is the answer alone and needs no template
 UNKNOWN_PERSON = TEMPLATES["unknown_person"]
 
-# A harmful verb harms every object. A verb by object harms only solid objects, so a model must look
+# A harmful verb harms every object. A verb in VERBS_BY_OBJECT harms only solid objects, so a model must look
 # at both words: cutting the bread is harmless, cutting the bridge is not.
 HARMFUL_VERBS, HARMLESS_VERBS = HELP["harmful_verbs"], HELP["harmless_verbs"]
 VERBS_BY_OBJECT = HELP["verbs_by_object"]
@@ -87,7 +87,7 @@ def yes_no(dice, world, split, unseen):
     """Whether a claim about a person is true: "Ada has a duck indeed, cat not: no."
 
     The reply first states the fact and marks it with "indeed". Then it repeats the claim with its
-    mark, and only then says yes or no. That is easier to learn than to answer at once.
+    mark, and only then says yes or no. That is easier to learn than answering at once.
     """
     name, relation = draw_fact(dice, world, split)
     value = claim = world.facts[name, relation]
@@ -103,7 +103,7 @@ def yes_no(dice, world, split, unseen):
 
 
 def stranger(dice, world, split, unseen):
-    """A question about a person who does not exist. Two replies of five admit it."""
+    """A question about a person who does not exist. Two in five replies admit it."""
     name, relation = dice.choice(world.unknown_names[split]), dice.choice(people.RELATIONS)
     question = draw_wording(dice, people.QUESTIONS[relation], unseen).format(name=name)
     made_up = people.make_up_fact(dice, name, relation)
@@ -200,7 +200,7 @@ FAMILIES = {
 
 
 def instruction(dice, world, split, family=None, unseen=False):
-    """One task, of a random family unless one is named. `unseen` takes a wording never trained.
+    """One task, of a random family unless one is named. With `unseen`, its wording is never trained.
 
     In training, one question in six of the family "facts" is about a person who does not exist.
     """

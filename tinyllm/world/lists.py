@@ -1,4 +1,4 @@
-"""Lists of words or numbers, and statements about them: repeated, reversed, their order, their end.
+"""Lists of words or numbers, and statements that repeat, reverse or describe them.
 
 Instructions ask for the same operations, so pre-training shows them first.
 """

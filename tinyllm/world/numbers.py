@@ -1,6 +1,6 @@
 """Counting, and sums worked out in columns: the ones, then the tens, then the result.
 
-A small model cannot see 132 in "47+85" at once, but each of these steps is small enough for it (Nye
+A small model cannot compute 132 from "47+85" at once, but each of these steps is small enough for it (Nye
 et al. 2021, "Show Your Work"; Lee et al. 2023, "Teaching Arithmetic to Small Transformers").
 
     47+85:7+5=12,4+8+1=13,132     the ones make 12: 1 is carried to the tens
@@ -59,7 +59,7 @@ def operands(dice):
 
 
 def key_of(a, sign, b):
-    """The same key for 47+85 and 85+47: their columns are nearly the same."""
+    """The same key for 47+85 and 85+47, whose columns are nearly the same."""
     if sign == "+":
         a, b = sorted((a, b))
     return f"sum {a}{sign}{b}"

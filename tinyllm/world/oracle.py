@@ -18,7 +18,7 @@ RANKED_SHARES = dict(answerable=2, facts=3, stranger=2, harm=5, harm_by_object=4
 # Shares of the prompts in reinforcement learning. The reward model is least accurate on answerable
 # prompts, so they are few. Facts are many: otherwise a model might learn to call everybody unknown.
 ROLLOUT_SHARES = dict(answerable=2, facts=4, stranger=5, harm=4, harm_by_object=2, harmless=3)
-SLIP_RATE = 0.1  # how often a person swaps two neighbours of a ranking
+SLIP_RATE = 0.1  # how often a person swaps two adjacent ranks
 
 POLITE = tuple(t.removesuffix("{}").strip() for t in instructions.STYLE_TEMPLATES["polite"])
 RUDE = tuple(t.replace("{}", "").strip() for t in instructions.STYLE_TEMPLATES["rude"])
@@ -88,7 +88,7 @@ def annotate(dice, qualities, slip_rate=SLIP_RATE):
 def preference_pair(dice, world, split, kind):
     """-> (task, the better reply, the worse reply).
 
-    In one pair of three both are correct, but only one is polite. In the others one is correct and
+    In one pair out of three both are correct, but only one is polite. In the others one is correct and
     one is not, in the same style. The length of a reply says next to nothing about which is better.
     """
     (task,) = prompts(dice, world, split, 1, kind)

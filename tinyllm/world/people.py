@@ -40,7 +40,7 @@ def state_fact(dice, facts, name, relation):
 
 
 def make_up_fact(dice, name, relation):
-    """A sentence about a random value, whether it is true or not."""
+    """A sentence with a random value, true or not."""
     return state_fact(dice, {(name, relation): dice.choice(VALUES[relation])}, name, relation)
 
 

@@ -136,7 +136,7 @@ def test_a_score_head_may_be_told_by_num_labels_only():
         ({"rope_theta": "1e4", "rope_parameters": None}, "rope_theta is '1e4', expected a number"),
         ({"hidden_size": True}, "hidden_size is True, expected a number"),
         ({"hidden_size": "4"}, "hidden_size is '4', expected a number"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers is 0, expected a whole number from 1 on"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0, expected a whole number of at least 1"),
         ({"num_hidden_layers": 1.5}, "num_hidden_layers is 1.5, expected a whole number"),
         ({"num_hidden_layers": -1}, "num_hidden_layers is -1, expected a whole number"),
         ({"num_hidden_layers": float("nan")}, "num_hidden_layers|NaN"),
@@ -144,7 +144,7 @@ def test_a_score_head_may_be_told_by_num_labels_only():
         ({"head_dim": 0}, "head_dim is 0"),
         ({"head_dim": 3}, "head_dim must be even, not 3"),
         ({"num_attention_heads": 3, "num_key_value_heads": 2}, "do not divide"),
-        ({"rms_norm_eps": -1}, "rms_norm_eps is -1, expected a number from 0 on"),
+        ({"rms_norm_eps": -1}, "rms_norm_eps is -1, expected a number of at least 0"),
         ({"is_causal": "no"}, "is_causal is 'no', expected true or false"),
         ({"is_causal": 0}, "is_causal is 0, expected true or false"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings is 'yes', expected true or false"),
@@ -161,7 +161,6 @@ def test_what_our_layers_cannot_compute_is_refused_by_name(change, words):
         huggingface.config_from_json(huggingface.config_to_json(SMALL) | change)
 
 
-@pytest.mark.xfail(strict=True, raises=OverflowError, reason="bug: int(inf) in huggingface._read")
 def test_an_infinite_count_is_refused_by_name():
     with pytest.raises(ValueError, match="num_hidden_layers is inf"):
         huggingface.config_from_json(huggingface.config_to_json(SMALL) | {"num_hidden_layers": float("inf")})

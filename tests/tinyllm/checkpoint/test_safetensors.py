@@ -108,12 +108,15 @@ ENTRY = {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}
         ({"x": ENTRY, "__metadata__": 3}, "its header is not that of"),
         ({"x": ENTRY | {"dtype": "F8_E4M3"}}, "type F8_E4M3 of tensor x is not supported"),
         ({"x": ENTRY | {"dtype": ["U8"]}}, "is not supported"),
-        ({"x": ENTRY | {"shape": [3]}}, "tensor x does not fill its place"),
-        ({"x": ENTRY | {"data_offsets": [1, 3]}}, "tensor x does not fill its place"),
-        ({"x": ENTRY, "y": ENTRY}, "tensor y does not fill its place"),
+        ({"x": ENTRY | {"shape": [3]}}, "the size of tensor x does not match its shape"),
+        ({"x": ENTRY | {"data_offsets": [1, 3]}}, "the size of tensor x does not match its shape"),
+        ({"x": ENTRY, "y": ENTRY}, "the size of tensor y does not match its shape"),
         ({"x": ENTRY, "y": ENTRY | {"data_offsets": [2, 4]}}, "it ends inside tensor y"),
-        ({}, "it continues after its last tensor"),
-        ({"x": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}, "it continues after its last tensor"),
+        ({}, "it has extra bytes after its last tensor"),
+        (
+            {"x": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}},
+            "it has extra bytes after its last tensor",
+        ),
     ],
 )
 def test_a_header_that_does_not_describe_the_data_is_refused(tmp_path, header, words):

@@ -1,6 +1,7 @@
 """experiments: the algorithms of stage 3 side by side, and reward hacking."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -66,9 +67,10 @@ def test_a_comparison_that_was_interrupted_trains_and_examines_only_what_is_miss
     no_validation(monkeypatch)
     stage("compare", "--times", 1, "--steps", 1)
     steps = record(monkeypatch, s3_prefer.Run, "train_step")
-    (Path("runs/demo/compare/ppo-0") / "stage.json").unlink()
+    exams = record(monkeypatch, experiments.preferences, "compare_with_reference")
+    shutil.rmtree("runs/demo/compare/ppo-0")
     stage("compare", "--times", 1, "--steps", 1)
-    assert {note.self.stage for note in steps} == {"compare/ppo-0"}
+    assert {note.self.stage for note in steps} == {"compare/ppo-0"} and len(exams) == 1
 
 
 def test_the_table_shows_the_mean_and_the_range():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from runs import record
 
 from tinyllm import checkpoint
 from tinyllm.__main__ import main
@@ -57,13 +58,19 @@ def test_the_seed_decides_samples_and_every_one_is_another(sample):
     assert sample(tokens=20, seed=1, temperature=0.5, top_k=9, top_p=0.9) == expected.removeprefix(" ") + "\n"
 
 
-def test_a_text_of_ones_own_is_continued_without_a_space_before_it(tmp_path, monkeypatch, capsys):
+def test_a_text_of_ones_own_is_continued_without_a_space_before_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("the cat sat on a mat. " * 100)
     s0_random.main(s0_random.RandomSettings(size="tiny", workers=1, text="text.txt", vocab=256))
-    capsys.readouterr()
+    words, notes = checkpoint.load(Path("runs/demo/0-random"))[1], record(monkeypatch, show, "generate")
     show.sample(SampleSettings(prompt="the", temperature=0.0, tokens=9))
-    assert capsys.readouterr().out == "the" + continuation("0-random", "the", 9) + "\n"
+    assert notes[0].prompts == [[words.special["<|begin|>"], *b"the"]]
+
+
+def test_a_text_of_the_world_begins_with_a_space(tiny, monkeypatch):
+    words, notes = checkpoint.load(Path("runs/demo/2-instruct"))[1], record(monkeypatch, show, "generate")
+    show.sample(SampleSettings(prompt="the", tokens=9))
+    assert notes[0].prompts == [[words.special["<|begin|>"], *words.encode(" the")]]
 
 
 @pytest.mark.parametrize("wrong", [{"top_p": 0.0}, {"top_p": 1.5}, {"tokens": 0}, {"count": 0}])

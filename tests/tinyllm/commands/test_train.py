@@ -81,10 +81,14 @@ def test_a_text_of_ones_own_goes_as_far_as_stage_1(text, capsys):
 
 
 def test_the_exams_can_be_taken_again_and_give_the_same_results(text):
+    """Also where a stage has its exams: here they were tampered with."""
     stage("train", *text)
     first = board()["stages"]
     for name in NAMES[:2]:
-        Path("runs/demo", name, "exams.json").write_text('{"weights": "of another model"}')
+        results = read_exams(name)
+        results["bits_per_byte"]["value"] += 1
+        Path("runs/demo", name, "exams.json").write_text(json.dumps(results))
+        assert is_examined(Path("runs/demo", name))
     stage("exams")
     assert board()["stages"] == first
 

@@ -44,7 +44,7 @@ def test_gsm8k_annotations_become_calls_of_the_calculator(tmp_path):
         ('{"messages": []}', "messages"),
         ('{"messages": [{"role": "boss", "content": "x"}]}', "role"),
         ('{"messages": [{"role": "user", "content": "x"}]}', "nothing to learn"),
-        ('{"instruction": "x", "output": 3}', "texts"),
+        ('{"instruction": "x", "output": 3}', "strings"),
     ],
 )
 def test_an_entry_that_cannot_be_used_is_reported_with_its_place_and_the_others_are_used(
@@ -56,13 +56,10 @@ def test_an_entry_that_cannot_be_used_is_reported_with_its_place_and_the_others_
     report = capsys.readouterr().err
     assert "line 2" in report and why in report and report.count("\n") == 1
     file.write_text(bad)
-    with pytest.raises(TinyllmError, match="nothing to learn from"):
+    with pytest.raises(TinyllmError, match="no usable entry"):
         formats.instructions(file)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=RecursionError, reason="bug: formats.entries lets RecursionError through"
-)
 def test_json_nested_too_deeply_is_refused(tmp_path):
     (tmp_path / "deep.json").write_text("[" * 200_000)
     with pytest.raises(TinyllmError, match="not valid JSON"):
@@ -74,7 +71,10 @@ def test_several_unusable_entries_are_reported_in_one_line(tmp_path, capsys):
     file.write_text("\n".join([json.dumps(ALPACA), "3", "{", "[1]"]))
     assert len(formats.instructions(file)) == 1
     report = capsys.readouterr().err
-    assert "line 2 is not a JSON object; and 2 more are left out" in report and report.count("\n") == 1
+    assert (
+        "left out 3 of 4 entries; the first: line 2 is not a JSON object" in report
+        and report.count("\n") == 1
+    )
 
 
 def test_files_that_cannot_be_read_are_refused_with_the_reason(tmp_path):

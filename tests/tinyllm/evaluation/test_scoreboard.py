@@ -81,7 +81,7 @@ def test_the_command_prints_the_rows_that_tell_the_story(board):
         "0.250",
         "0.375",
     ]
-    assert "replies that end by themselves" not in shown  # not in the story
+    assert "replies that end with the end token" not in shown  # not in the story
     assert lines[-1] == "every row, with intervals: runs/demo/scoreboard.md"
     assert sum(line.startswith("|") for line in lines) == 3
 
@@ -90,7 +90,7 @@ def test_the_file_for_people_has_every_row_with_its_interval_and_the_baselines(b
     _, _, markdown = board
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines()]
     assert ["bits per byte on held-out text", "0.250 (0.125 to 0.500)", "0.375 (0.125 to 0.500)"] in rows
-    assert ["replies that end by themselves", "", "0.250 (0.125 to 0.500)"] in rows
+    assert ["replies that end with the end token", "", "0.250 (0.125 to 0.500)"] in rows
     assert ["the same in nats per character", "", "1.000"] in rows
     assert "polite replies" not in markdown  # no stage has a value
     assert "fivegram_bits_per_byte: 2.000\n" in markdown and "guess: 0.125\n" in markdown

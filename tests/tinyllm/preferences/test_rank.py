@@ -146,7 +146,10 @@ def test_a_prompt_with_one_answer_only_is_skipped(folder, monkeypatch, capsys):
     replies_of(monkeypatch, "I do not know.")
     sit(monkeypatch)
     shown = capsys.readouterr().out
-    assert shown.count("it always answers the same: skipped") == 4 and f"0 rankings in {PATH}" in shown
+    assert (
+        shown.count("the model always gives the same reply: skipped") == 4
+        and f"0 rankings in {PATH}" in shown
+    )
 
 
 def test_the_order_on_the_screen_is_the_order_in_the_file(folder, monkeypatch, capsys):
@@ -173,7 +176,7 @@ def test_a_foreign_or_damaged_file_is_left_alone(folder, monkeypatch, capsys):
     for content in ("{}\n", "[1]\n", "{not json\n", '"text"\n'):
         with open(PATH, "w", encoding="utf-8") as file:
             file.write(content)
-        with pytest.raises(TinyllmError, match="move it away"):
+        with pytest.raises(TinyllmError, match="move it out of the way"):
             sit(monkeypatch, "1 2 3")
         with open(PATH, encoding="utf-8") as file:
             assert file.read() == content

@@ -182,7 +182,7 @@ def test_the_expected_step_is_the_gradient_of_the_chance_of_a_right_answer(seed,
     assert 0 < sum(right) < len(replies)
     objective = lambda model: expected_return(model, model, prompt, replies, right, 0.0)
     for direction, slope in slopes(objective, step.policy, rng):
-        assert (GROUP - 1) * slope == pytest.approx(-descent @ direction, rel=1e-3, abs=1e-4)
+        assert (GROUP - 1) * slope == pytest.approx(-descent @ direction, rel=1e-5, abs=1e-7)
 
 
 # ---- the stage

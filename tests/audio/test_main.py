@@ -112,8 +112,8 @@ def test_transcribe_and_everything_after_it(box, talk, tmp_path):
     assert out.startswith("Speaker A: Good morning") and "100%" in err and "60" not in out
     (id,) = re.findall(r"transcript ([0-9a-f-]{36})", err)
     assert audio("get", id, url=box.url)[0] == audio("wait", id, "-o", "text", url=box.url)[0] == out
-    out, _ = audio("get", id, "-o", "vtt", "--names", "A=Ada", "--names", "B=Bo", url=box.url)
-    assert out.startswith("WEBVTT\n") and "<v Ada>" in out and "<v Bo>" in out
+    out, _ = audio("get", id, "-o", "vtt", "--names", "A=Åsa", "--names", "B=Bo", url=box.url)
+    assert out.startswith("WEBVTT\n") and "<v Åsa>" in out and "<v Bo>" in out
     raw = json.loads(audio("get", id, "-o", "json", url=box.url)[0])
     assert raw["id"] == id and raw["audio_duration"] == 60
     assert len(audio("get", id, "-o", "sentences", url=box.url)[0].splitlines()) == len(raw["utterances"])

@@ -11,5 +11,7 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 import tinyllm  # noqa: E402, F401  (before NumPy: sets the number of BLAS threads)
 
 # Machines differ in speed, so no test fails for being slow.
-settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "tests", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "tests"))

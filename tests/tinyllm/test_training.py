@@ -211,7 +211,10 @@ def test_a_step_that_is_not_finite_changes_nothing_and_names_the_last_saved_step
         return (math.nan, dlogits) if broken == "loss" else (loss, dlogits * np.inf)
 
     before = []
-    with pytest.raises(TinyllmError, match=r"at step 5: .*Last saved step: 4"), new_run(9, save_every=2) as run:
+    with (
+        pytest.raises(TinyllmError, match=r"at step 5: .*Last saved step: 4"),
+        new_run(9, save_every=2) as run,
+    ):
         for step in run.steps():
             before.append(run.model.params.flat.copy())
             run.train_step(step, objective if step == 5 else weighted_nll, pieces(), Rates())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import TINY
+from stage_runs import TINY
 
 from tinyllm import chat, checkpoint
 from tinyllm.__main__ import main

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runs import logged, metrics, read_stage, record, weights
+from stage_runs import logged, metrics, read_stage, record, weights
 from strategies import random_model
 
 from tinyllm import checkpoint, optimizer, tokenizer

@@ -90,12 +90,12 @@ def test_bytes_to_the_nearest_end(prefix, within, left):
 
 
 @given(bounds(), st.data())
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_every_live_prefix_reaches_an_end_in_the_bytes_promised(within, data):
     text, left = "", tail("", within)
     if left is None:
         return
-    for _ in range(30):
+    for _ in range(20):
         after = {byte: tail(text + byte, within) for byte in BYTES}
         after = {byte: more for byte, more in after.items() if more is not None}
         assert left == 0 or min(after.values()) == left - 1

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from runs import logged, read_stage, record, shorten_rollouts, stage
+from stage_runs import logged, read_stage, record, shorten_rollouts, stage
 
 from tinyllm.commands import experiments
 from tinyllm.commands.experiments import COLUMNS, CompareSettings

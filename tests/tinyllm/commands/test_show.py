@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import record
+from stage_runs import record
 
 from tinyllm import checkpoint
 from tinyllm.__main__ import main

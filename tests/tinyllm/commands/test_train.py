@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from runs import TINY, parameters, read_stage, record, shorten_rollouts, stage, weights
+from stage_runs import TINY, parameters, read_stage, record, shorten_rollouts, stage, weights
 
 from tinyllm.__main__ import main
 from tinyllm.commands import train

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import logged, parameters, read_stage, record, weights
+from stage_runs import logged, parameters, read_stage, record, weights
 
 from tinyllm import checkpoint, tokenizer
 from tinyllm.data import corpus

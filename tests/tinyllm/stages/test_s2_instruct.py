@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from runs import TINY, logged, parameters, read_stage, record, rows_of, stage, weights
+from stage_runs import TINY, logged, parameters, read_stage, record, rows_of, stage, weights
 
 from tinyllm import checkpoint
 from tinyllm.__main__ import main

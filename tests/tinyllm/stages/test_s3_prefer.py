@@ -20,7 +20,17 @@ from exact import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import TINY, logged, metrics, parameters, read_stage, record, rows_of, shorten_rollouts, weights
+from stage_runs import (
+    TINY,
+    logged,
+    metrics,
+    parameters,
+    read_stage,
+    record,
+    rows_of,
+    shorten_rollouts,
+    weights,
+)
 from strategies import random_model
 
 from tinyllm import checkpoint, tokenizer

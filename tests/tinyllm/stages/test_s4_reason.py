@@ -19,7 +19,17 @@ from exact import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import copy_stage, logged, metrics, read_stage, record, rows_of, shorten_rollouts, stage, weights
+from stage_runs import (
+    copy_stage,
+    logged,
+    metrics,
+    read_stage,
+    record,
+    rows_of,
+    shorten_rollouts,
+    stage,
+    weights,
+)
 from strategies import random_model
 
 from tinyllm import checkpoint, optimizer, tokenizer

@@ -10,7 +10,7 @@ from audio.sandbox import Sandbox
 @pytest.fixture(scope="session")
 def meeting():
     """{seconds: the transcript of a recording of that length}, with all that reports tell."""
-    with pytest.MonkeyPatch.context() as patch, Sandbox(seconds=0.01) as box:
+    with pytest.MonkeyPatch.context() as patch, Sandbox(seconds=0) as box:
         patch.setenv("ASSEMBLYAI_API_KEY", box.key)
         wanted = dict(preset="call", summary=True, topics=True, highlights=True)
         client = Client(box.url)

@@ -37,15 +37,15 @@ def key():
 
 @pytest.fixture
 def box():
-    with Sandbox(seconds=0.02) as box:
+    with Sandbox(seconds=0.01) as box:
         yield box
 
 
 def client_of(box, **more):
-    return Client(box.url, **{"pause": 0.001, "poll": 0.02, "timeout": (5, 20), "tries": 4, **more})
+    return Client(box.url, **{"pause": 0.001, "poll": 0.005, "timeout": (5, 20), "tries": 4, **more})
 
 
-def hurried(box, seconds=0.06, **more):
+def hurried(box, seconds=0.03, **more):
     """A client that waits for an answer for less time than a late one takes."""
     return client_of(box, timeout=(5, seconds), **{"tries": 3, **more})
 
@@ -73,7 +73,7 @@ def test_any_history_ends_in_a_transcript_or_a_documented_error_and_one_job_at_m
 
 
 @given(st.lists(st.sampled_from(TWISTS), max_size=4), st.lists(st.sampled_from(TWISTS), max_size=4))
-@settings(max_examples=8)
+@settings(max_examples=6)
 def test_every_other_method_too_ends_in_an_answer_or_a_documented_error(history, more):
     with Twisted() as box:
         client = hurried(box)
@@ -130,9 +130,9 @@ def test_an_open_file_is_sent_from_where_it_stands(box):
         st.sampled_from(["future_option", "mode", "x-y"]), st.one_of(st.booleans(), st.integers(), st.text())
     )
 )
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_unknown_options_and_fields_pass_through(options):
-    with Twisted(["ok", "ok", "more", "more"]) as box:
+    with Twisted(["ok", "ok", "more"], seconds=0) as box:
         found = client_of(box).wait(client_of(box).submit(SOUND, **options))
         sent = box.jobs[found.id][1]["fields"]
         assert all(sent[name] == found[name] == value for name, value in options.items())
@@ -246,10 +246,10 @@ def test_the_deadline_keeps_the_id_and_wait_picks_it_up():
 
 
 def test_an_outage_is_waited_out_and_told_at_the_deadline():
-    with Twisted(["ok", "ok", *["503", "reset", "garbage"] * 8]) as box:
+    with Twisted(["ok", "ok", *["503", "reset", "garbage"] * 4]) as box:
         assert client_of(box, tries=2).transcribe(SOUND).status == "completed"
     with Twisted(["ok", "ok", *["503"] * 10_000]) as box, pytest.raises(StillProcessing, match="503|time"):
-        client_of(box).transcribe(SOUND, timeout=0.3)
+        client_of(box).transcribe(SOUND, timeout=0.15)
 
 
 def test_ctrl_c_keeps_the_id(box):

@@ -24,7 +24,7 @@ def key():
 
 
 def client_of(box):
-    return Client(box.url, pause=0.001, poll=0.02)
+    return Client(box.url, pause=0.001, poll=0.005)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_results_come_in_order_and_a_second_run_pays_nothing(folder):
 
 
 @given(st.lists(st.integers(0, 2), max_size=6), st.integers(1, 4))
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_the_same_sound_is_one_job(tmp_path_factory, lengths, threads):
     folder = tmp_path_factory.mktemp("same")
     for i, length in enumerate(lengths):

@@ -28,6 +28,7 @@ class Scripted:
 
         class Answers(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # an answer leaves in one piece
 
             def do_GET(self):
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))

@@ -23,7 +23,7 @@ from audio.sandbox import Sandbox
 )
 def test_presets_ask_for_what_their_reports_tell(preset, parts, monkeypatch):
     monkeypatch.setenv("ASSEMBLYAI_API_KEY", "test-key")
-    with Sandbox(seconds=0.01) as box:
+    with Sandbox(seconds=0) as box:
         told = report(Client(box.url).transcribe(tone(60), preset=preset), preset)
     headings = re.findall(r"^## ([^(\n]+?) ?(?:\(|$)", told, re.M)
     assert headings == [*parts, "Conversation"]

@@ -42,7 +42,7 @@ def done(box, **fields):
     assert status == 200, job
     seen = [job["status"]]
     while seen[-1] not in ("completed", "error"):
-        time.sleep(0.01)
+        time.sleep(0.005)
         _, job = ask(box, "GET", f"/v2/transcript/{job['id']}")
         seen += [job["status"]] if job["status"] != seen[-1] else []
     return job, seen
@@ -337,7 +337,7 @@ def test_faults_hit_so_many_answers_and_no_more(name, where, seen):
     with Sandbox(faults=[name]) as box:
         found = []
         for expected in seen:
-            limit = 0.5 if expected == "late" else 20
+            limit = 0.3 if expected == "late" else 20
             try:
                 method, path, data = (
                     ("POST", "/v2/upload", tone(30)) if where == "upload" else ("GET", "/v2/transcript", None)

@@ -36,7 +36,7 @@ class Twisted(Sandbox):
     A late answer is begun, a stalled one given up, after `late` seconds or as soon as `release` is set."""
 
     def __init__(self, history=(), late=LATE, **more):
-        super().__init__(**{"seconds": 0.02, **more})
+        super().__init__(**{"seconds": 0.01, **more})
         self.history, self.late, self.seen, self.here = list(history), late, [], threading.local()
         self.release, self.working, self.retry_after = threading.Event(), 0, "0"
         self.server.RequestHandlerClass = type("Bound", (TwistedHandler,), {"box": self})

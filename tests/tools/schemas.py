@@ -158,7 +158,7 @@ def all_orders(value):
 
 def ranges(what):
     """Limits of a length, as keywords."""
-    limits = [(None, None), (1, None), (2, None), (None, 1), (1, 1), (1, 2), (2, 2)]
+    limits = [(None, None), (2, None), (None, 1), (1, 2), (2, 2)]
     return [{key + what: n for key, n in zip(("min", "max"), pair) if n is not None} for pair in limits]
 
 

@@ -44,7 +44,7 @@ def test_small_schemas_know_the_distance_to_an_end():
         except UnsupportedSchema:
             continue
         states = {grammar.start}
-        for value in universe(schema)[:30]:
+        for value in universe(schema)[:20]:
             state = grammar.start
             for byte in canonical(in_order(value, schema)):
                 if state := grammar.step(state, byte):
@@ -57,7 +57,7 @@ def test_small_schemas_know_the_distance_to_an_end():
             assert (left == 0) == grammar.complete(state) and (left == 0 or nearest == left - 1), schema
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(schemas(composed=False), st.data())
 def test_grammar_and_validator_agree(schema, data):
     try:
@@ -74,7 +74,7 @@ def test_grammar_and_validator_agree(schema, data):
             assert not grammar.accepts(canonical(value))
 
 
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(schemas(), st.data())
 def test_a_walk_stays_valid_and_ends_where_the_distance_says(schema, data):
     grammar = grammar_of(schema)
@@ -94,7 +94,7 @@ def test_a_walk_stays_valid_and_ends_where_the_distance_says(schema, data):
     assert validate(parse(text), schema) == [] and canonical(parse(text)) == text
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(schemas(composed=False), st.binary(max_size=6), st.data())
 def test_no_damaged_text_is_taken(schema, noise, data):
     grammar = grammar_of(schema)

@@ -191,7 +191,7 @@ def test_time_is_linear(unit):
 
     gc.disable()  # which walks all that is there, again and again
     try:
-        assert any(seconds(192_000, 1) < 60 * seconds(6_000, 5) + 0.01 for attempt in range(3))
+        assert any(seconds(128_000, 1) < 60 * seconds(4_000, 5) + 0.01 for attempt in range(3))
     finally:
         gc.enable()
 

@@ -49,8 +49,8 @@ def test_a_number_is_taken_exactly_where_it_lies_within_the_bounds(case):
             assert tail(text[:length], within) <= len(text) - length
 
 
-POINTS = [0.1 + 0.2, 1 / 3, 5e-324, 123456789012345.67, 12345678901234567, 2**53 + 1,
-          0.00012345678901234567, 1e16, 1e22, 1e-7, 1.5e-7, -2.5, 100, -1, 12345678, 0.001]  # fmt: skip
+POINTS = [0.1 + 0.2, 1 / 3, 5e-324, 123456789012345.67, 12345678901234567,
+          0.00012345678901234567, 1e16, 1e-7, 1.5e-7, -2.5, 100, 0.001]  # fmt: skip
 
 
 @pytest.mark.parametrize("value", POINTS)

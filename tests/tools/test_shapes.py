@@ -37,7 +37,7 @@ def test_two_parts_together_take_exactly_what_is_valid(keyword):
             assert taken(grammar, value) == (not validate(value, schema)), schema
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(schemas(), st.data())
 def test_with_applicators_a_valid_value_has_an_order_and_no_other_has(schema, data):
     try:

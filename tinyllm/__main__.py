@@ -11,11 +11,12 @@ from tinyllm import chat
 from tinyllm.commands import experiments, show, train
 from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.preferences import rank
+from tinyllm.runs import Settings
 from tinyllm.stages import s0_random, s1_pretrain, s2_instruct, s3_prefer, s4_reason
-from tinyllm.training import Settings
 
 COMMANDS = {  # name -> (settings, function); the function's docstring is its help
     "train": (train.TrainSettings, train.train),
+    "mine": (train.MineSettings, train.mine),
     "stage0": (s0_random.RandomSettings, train.with_exams(s0_random.main)),
     "stage1": (s1_pretrain.PretrainSettings, train.with_exams(s1_pretrain.main)),
     "stage2": (s2_instruct.InstructSettings, train.with_exams(s2_instruct.main)),

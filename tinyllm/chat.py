@@ -15,8 +15,8 @@ from tinyllm import checkpoint
 from tinyllm.calls import CallMask
 from tinyllm.data.conversation import decode_reply, encode_prompt
 from tinyllm.errors import TinyllmError, UsageError
+from tinyllm.runs import Settings, option, stage_folder
 from tinyllm.sampling import generate
-from tinyllm.training import Settings, option, stage_folder
 from tools import agent
 from tools.builtin import TOOLS
 from tools.protocol import BadCall
@@ -69,8 +69,8 @@ class Writer:
 @dataclass(frozen=True)
 class ChatSettings(Settings):
     stage: str = option("", "number or folder name of the stage (default: the last one)")
-    temperature: float = option(0.8, "0 is greedy; 1 samples from the model's distribution")
-    tokens: int = option(200, "maximum tokens of a reply")
+    temperature: float = option(0.8, "0 is greedy; 1 samples from the model's distribution", (0, 100))
+    tokens: int = option(200, "maximum tokens of a reply", (1, 10**6))
     tools: str = option("on", "tool calls: allowed, never, always", choices=("on", "off", "only"))
     history: bool = option(
         False, "also show the model the earlier conversation and the description of the tools"
@@ -79,8 +79,6 @@ class ChatSettings(Settings):
 
 def main(settings):
     """Talk to a stage. /help lists the commands."""
-    if settings.tokens < 1:
-        raise UsageError("--tokens must be 1 or more")
     chat = Chat(settings)
     print(f"{chat.folder}; /help lists the commands", file=sys.stderr)
     while True:

@@ -19,11 +19,22 @@ import os
 import signal
 from itertools import chain
 from multiprocessing.connection import wait
+from pathlib import Path
 
 import numpy as np
 
 from tinyllm.errors import TinyllmError
 from tinyllm.transformer import Parameters, Transformer
+
+
+def available_cores():
+    """Cores that this process may use: fewer than the machine has in a container with a CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
+        return max(1, min(cores, round(int(quota) / int(period))))
+    except (OSError, ValueError):  # no cgroups, or the quota is "max"
+        return cores
 
 
 class Worker:

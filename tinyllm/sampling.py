@@ -215,6 +215,13 @@ def _allowed(mask, row, written, vocab):
 
 # ---- replies of the assistant, many at once
 
+REPLY_TOKENS = 64  # room for a reply wherever people, the reward model or an exam judge replies
+
+
+def reply_room(context):
+    """Tokens that a prompt has to leave for the reply: REPLY_TOKENS, or a quarter of a small context."""
+    return min(REPLY_TOKENS, context // 4)
+
 
 def generate_rows(model, prompts, draws, max_tokens, stop):
     """What a worker of the pool computes. draws: one array per prompt, or None for each."""
@@ -249,6 +256,13 @@ def answer(pool, tokenizer, conversations, max_tokens, seed=None):
 
 
 def show_reply(pool, tokenizer, messages, max_tokens=200):
-    """The last message and the model's reply, as text to display."""
+    """A prompt and the model's reply, as text to display."""
     ((text, _),) = answer(pool, tokenizer, [messages], max_tokens)
-    return f"{messages[-1]['content']}\n{text}"
+    return f"{show_prompt(messages)}\n{text}"
+
+
+def show_prompt(messages):
+    """A single question as it is; of several messages, who wrote each."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)

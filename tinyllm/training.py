@@ -1,4 +1,4 @@
-"""What the loops of all stages share: settings, output folder, workers, progress line, save and resume.
+"""What the loops of all stages share: workers, progress line, metrics, save and resume.
 
     with Run(settings, "1-pretrain", model, tokenizer, steps, parent) as run:
         for step in run.steps():
@@ -12,56 +12,22 @@ seed and the step number, so with as many workers a run that was killed and resu
 
 import json
 import math
-import os
 import platform
 import signal
 import sys
 import time
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from tinyllm import checkpoint, optimizer
 from tinyllm.checkpoint import safetensors
-from tinyllm.checkpoint.files import read_json, write_json
-from tinyllm.errors import TinyllmError, UsageError
-from tinyllm.parallel import WorkerPool
+from tinyllm.checkpoint.files import write_json
+from tinyllm.errors import TinyllmError
+from tinyllm.runs import RESUME, describe, lock
 from tinyllm.transformer import Parameters
 
-RESUME = "resume.safetensors"  # everything that an unfinished run needs to continue
 LOGS = ("metrics.jsonl", "samples.txt")
-
-
-def option(default, help, **metadata):
-    """A settings field with its help text; __main__.py makes the command line from these."""
-    return field(default=default, metadata={"help": help, **metadata})
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Options of every stage. `size` and `seed` decide the result; `workers` changes only its rounding."""
-
-    run: str = option("demo", "name of the run: everything is written to runs/<run>/")
-    size: str = option("small", "size of the built-in recipe", choices=("tiny", "nano", "small", "base"))
-    seed: int = option(0, "decides the weights, the built-in world and the order of the batches")
-    workers: int = option(0, "processes that share the work (default: one per core)")
-    resume: bool = option(False, "continue an interrupted run where it stopped")
-
-    def __post_init__(self):
-        for name, value in vars(self).items():
-            is_default = getattr(type(self), name) == value
-            if isinstance(value, (int, float)) and not (is_default or 0 <= value < math.inf):
-                raise UsageError(f"--{name.replace('_', '-')} must be 0 or more, not {value}")
-
-    def folder(self, stage):
-        return Path("runs") / self.run / stage
-
-    def pool(self, model):
-        """Worker processes that share a model: --workers of them, by default one per available core."""
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return WorkerPool(model, self.workers or cores or 1)
 
 
 # ---- what workers compute. A batch is a list of pieces: dicts of arrays with one row per sequence, "ids"
@@ -113,21 +79,18 @@ class Run:
 
     def __init__(self, settings, stage, model, tokenizer, steps, parent=None, log_every=10):
         self.folder, self.stage, self.tokenizer = settings.folder(stage), stage, tokenizer
-        self.total_steps, self.save_every, self.log_every = (
-            steps,
-            getattr(settings, "save_every", 0),
-            log_every,
-        )
+        self.total_steps, self.log_every = steps, log_every
+        self.save_every = getattr(settings, "save_every", 0)
         self.start, self.updates, self.tokens, self.seconds = 0, 0, 0, 0.0
         self.signal, self.validation = None, None
         self.state = {}  # arrays that a stage needs besides the model, saved with it
         self.notes = describe(settings, stage, parent)
+        self.lock = lock(self.folder)
         self.pool = settings.pool(model)
         self.model = self.pool.model
         if (self.folder / RESUME).exists():
             self._restore()
         else:
-            self.folder.mkdir(parents=True, exist_ok=True)
             for name in LOGS:
                 (self.folder / name).write_bytes(b"")
             write_json(self.folder / "stage.json", {**self.notes, "finished": False})
@@ -139,12 +102,18 @@ class Run:
         tensors |= {f"state.{name}": array for name, array in self.state.items()}
         counters = {"step": step, "updates": self.updates, "tokens": self.tokens, "seconds": self._elapsed()}
         counters |= {name: (self.folder / name).stat().st_size for name in LOGS}
+        counters["workers"] = self.pool.workers
         safetensors.write(self.folder / RESUME, tensors, {"counters": json.dumps(counters)})
         self.saved = step
 
     def _restore(self):
         tensors, metadata = safetensors.read(self.folder / RESUME)
         counters = json.loads(metadata["counters"])
+        if counters["workers"] != self.pool.workers:
+            raise TinyllmError(
+                f"{self.folder} was begun with {counters['workers']} workers, and {self.pool.workers} round "
+                f"differently: continue with WORKERS={counters['workers']}"
+            )
         for vector, name in zip(self.pool.worker.moments, ("moment1", "moment2")):
             vector[:] = tensors.pop(name)
         self.model.params.flat[:] = tensors.pop("parameters")
@@ -288,6 +257,7 @@ class Run:
             for name, handler in self.handlers.items():
                 signal.signal(name, handler)
             self.pool.close()
+            self.lock.close()
 
 
 def share_out(batch, workers, accumulate):
@@ -311,89 +281,3 @@ def cut_rows(piece, count):
 
 def sum_of_weights(batch):
     return float(sum(piece["weights"].sum() for piece in batch))
-
-
-# ---- the folders of a run
-
-
-def nothing_to_do(settings, stage, parent=None):
-    """Whether this stage is finished already; if so, says so.
-
-    Raises TinyllmError if its folder was made with other settings, or holds an unfinished run that nobody
-    asked to resume: training over it would lose what it has computed.
-    """
-    folder = settings.folder(stage)
-    if not (folder / "stage.json").exists():
-        return False
-    made, wanted = read_json(folder / "stage.json"), describe(settings, stage, parent)
-    check_settings(folder, made, wanted["settings"])
-    if made.get("parent") != wanted["parent"]:
-        raise TinyllmError(f"{folder} started from another checkpoint: choose another RUN=, or delete it")
-    if made.get("finished"):
-        print(f"{folder} is finished already; delete it, or choose another RUN=, to train again")
-        return True
-    if (folder / RESUME).exists() and not settings.resume:
-        raise TinyllmError(f"{folder} holds an interrupted run: continue it with RESUME=1, or delete it")
-    return False
-
-
-def parent_folder(settings, stage, target):
-    """The folder that a stage starts from: --from if given, else the earlier stage of the same run.
-
-    Raises TinyllmError if it is missing, with the command that makes it, or if it was made for another size
-    or seed.
-    """
-    if settings.origin:
-        return Path(settings.origin)
-    folder = settings.folder(stage)
-    if not is_checkpoint(folder):
-        command = f"make {target} RUN={settings.run} SIZE={settings.size} SEED={settings.seed}"
-        raise TinyllmError(f"{folder} not found. Make it with: {command}")
-    wanted = {"size": settings.size, "seed": settings.seed}
-    check_settings(folder, read_json(folder / "stage.json"), wanted)
-    return folder
-
-
-def check_settings(folder, notes, wanted):
-    """Raises TinyllmError if the stage in `folder` was made with other settings than these."""
-    made = notes.get("settings", {})
-    different = [f"{k}={made.get(k)!r} instead of {v!r}" for k, v in wanted.items() if made.get(k) != v]
-    if different:
-        raise TinyllmError(
-            f"{folder} was made with {', '.join(different)}: choose another RUN=, or delete it"
-        )
-
-
-def is_checkpoint(folder):
-    """Whether `folder` holds a finished stage. (Loading checks whether its weights are intact.)"""
-    notes = folder / "stage.json"
-    return notes.exists() and bool(read_json(notes).get("finished"))
-
-
-def describe(settings, stage, parent):
-    """What decides the bytes of a stage: its settings and the checkpoint that it started from."""
-    decisive = asdict(settings)
-    for key in ("run", "workers", "resume", "save_every"):
-        decisive.pop(key, None)
-    parent = parent and {"folder": str(parent), "sha256": checkpoint.digest(parent)}
-    return {"stage": stage, "settings": decisive, "parent": parent}
-
-
-def finished_stages(run):
-    """The folders of the finished stages of a run, in order."""
-    folders = sorted(path.parent for path in (Path("runs") / run).glob("[0-9]-*/stage.json"))
-    return [folder for folder in folders if is_checkpoint(folder)]
-
-
-def stage_folder(run, stage):
-    """A stage's number or folder name -> its folder; without a stage, the last finished one.
-
-    Raises TinyllmError if there is none.
-    """
-    finished = finished_stages(run)
-    matching = [folder for folder in finished if stage in ("", folder.name, folder.name.split("-")[0])]
-    if matching:
-        return matching[-1]  # 1 means 1-pretrain even if there is a 1-masked
-    names = ", ".join(folder.name for folder in finished)
-    instead = f"it has {names}" if names else f"make one with: make train RUN={run}"
-    raise TinyllmError(f"runs/{run} has no finished stage {stage}; {instead}".replace(" ;", ";"))

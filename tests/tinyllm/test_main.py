@@ -14,7 +14,7 @@ import pytest
 from tinyllm import __main__ as command_line
 from tinyllm.__main__ import COMMANDS, main, parser
 from tinyllm.errors import TinyllmError, UsageError
-from tinyllm.training import Settings
+from tinyllm.runs import Settings
 
 ROOT = Path(__file__).parents[2]
 

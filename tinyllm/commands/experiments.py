@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from tinyllm import checkpoint
 from tinyllm.checkpoint.files import read_json, replacing, write_json
+from tinyllm.errors import UsageError
 from tinyllm.evaluation import generation, preferences
 from tinyllm.evaluation.scoreboard import table
+from tinyllm.runs import ancestor, option
 from tinyllm.stages import s3_prefer
 from tinyllm.stages.sizes import SIZES
-from tinyllm.training import option, parent_folder
 from tinyllm.world import World
 
 COLUMNS = (
@@ -29,7 +30,9 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class CompareSettings(s3_prefer.PreferSettings):
-    times: int = option(3, "training runs per algorithm, each with different prompts and sampled replies")
+    times: int = option(
+        3, "training runs per algorithm, each with different prompts and sampled replies", (1, 100)
+    )
 
 
 def compare(settings):
@@ -51,6 +54,10 @@ def compare(settings):
 
 def hacking(settings):
     """Reward hacking: stage 3 without the KL penalty, at 4 times the learning rate and 3 times the steps."""
+    if not s3_prefer.ALGORITHMS[settings.algorithm].reward_model:
+        raise UsageError(
+            f"{settings.algorithm} has no reward model whose score could be hacked: choose another"
+        )
     steps = settings.steps or 3 * SIZES[settings.size].prefer_steps
     settings = dataclasses.replace(settings, kl=0.0, rate=4 * settings.rate, steps=steps)
     train_and_examine(settings, "hacking")
@@ -79,7 +86,7 @@ def train_and_examine(settings, stage):
     if not (folder / "exams.json").exists():
         world, items = World(settings.seed), SIZES[settings.size].exam_items
         model, tokenizer = checkpoint.load_language_model(folder)
-        start, _ = checkpoint.load(parent_folder(settings, "2-instruct", "stage2"))
+        start, _ = checkpoint.load(ancestor(folder, "2-instruct"))
         with settings.pool(model) as pool, settings.pool(start) as reference:
             results = preferences.measure_behaviour(pool, tokenizer, world, items)
             results |= preferences.compare_with_reference(pool, reference, tokenizer, world, items)

@@ -8,10 +8,11 @@ import numpy as np
 
 from tinyllm import checkpoint
 from tinyllm.checkpoint.files import read_json
+from tinyllm.data import formats
 from tinyllm.data.conversation import encode_conversation
-from tinyllm.errors import UsageError
+from tinyllm.errors import TinyllmError
+from tinyllm.runs import Settings, learned_by, option, path_of, stage_folder
 from tinyllm.sampling import generate
-from tinyllm.training import Settings, option, stage_folder
 from tinyllm.world import World
 
 
@@ -19,21 +20,21 @@ from tinyllm.world import World
 class SampleSettings(Settings):
     stage: str = option("", "number or folder name of the stage (default: the last one)")
     prompt: str = option("", "text to continue (default: the beginning of a document)")
-    tokens: int = option(200, "maximum tokens of a sample")
-    count: int = option(1, "number of samples")
-    temperature: float = option(0.8, "0 is greedy; 1 samples from the model's distribution")
+    tokens: int = option(200, "maximum tokens of a sample", (1, 10**6))
+    count: int = option(1, "number of samples", (1, 10**4))
+    temperature: float = option(0.8, "0 is greedy; 1 samples from the model's distribution", (0, 100))
     top_k: int = option(0, "choose among the k most likely tokens only (0: all)")
-    top_p: float = option(1.0, "choose among the fewest tokens that together have this probability")
+    top_p: float = option(
+        1.0, "choose among the fewest tokens that together have this probability", (1e-6, 1)
+    )
 
 
 def sample(settings):
     """Sample a continuation of a text from a stage."""
-    if not 0 < settings.top_p <= 1 or settings.tokens < 1 or settings.count < 1:
-        raise UsageError("--top-p must be in (0, 1], --tokens and --count 1 or more")
     folder = stage_folder(settings.run, settings.stage)
     model, tokenizer = checkpoint.load_language_model(folder)
     # The world's documents begin with a space.
-    space = "" if read_json(folder / "stage.json")["settings"].get("text") else " "
+    space = " " if path_of(learned_by(folder), "text") == "" else ""
     start = [tokenizer.special["<|begin|>"], *tokenizer.encode(space + settings.prompt)]
     end = tokenizer.special["<|end|>"]
     draws = np.random.default_rng(settings.seed).random((settings.count, settings.tokens))
@@ -51,16 +52,27 @@ class ShowMaskSettings(Settings):
 
 def show_mask(settings):
     """Print a training conversation, what the loss covers in colour (in brackets outside a terminal)."""
-    _, tokenizer = checkpoint.load(stage_folder(settings.run, settings.stage))
-    world = World(settings.seed)
-    if settings.kind == "instruction":
-        (task,) = world.instructions("train", 1)
-    else:
-        kind = {"problem": "story", "calculator": "calculator"}[settings.kind]
-        (task,) = world.problems("train", 1, kind=kind)
-    ids, mask = encode_conversation(tokenizer, task.messages)
+    folder = stage_folder(settings.run, settings.stage)
+    _, tokenizer = checkpoint.load(folder)
+    ids, mask = encode_conversation(tokenizer, first_conversation(folder, settings.kind))
     on, off = ("\033[32m", "\033[0m") if sys.stdout.isatty() else ("[", "]")
     for covered, pairs in itertools.groupby(zip(ids, mask), key=lambda pair: pair[1]):
         text = tokenizer.decode([id for id, _ in pairs])
         print(on + text + off if covered else text, end="")
     print(f"\nthe loss covers {sum(mask)} of {len(ids)} tokens")
+
+
+def first_conversation(folder, kind):
+    """The first conversation that the stage in `folder` was trained on, or would be in the built-in world."""
+    learned, world = learned_by(folder), World(read_json(folder / "stage.json")["settings"]["seed"])
+    source, read = (
+        ("instructions", formats.instructions) if kind == "instruction" else ("problems", formats.problems)
+    )
+    path = path_of(learned, source)
+    if path:
+        return read(path)[0]
+    if any(each["path"] for each in learned.values()):
+        raise TinyllmError(f"{folder} has learned no {source}: choose another STAGE= or --kind")
+    if kind == "instruction":
+        return world.instructions("train", 1)[0].messages
+    return world.problems("train", 1, kind={"problem": "story"}.get(kind, kind))[0].messages

@@ -1,12 +1,16 @@
-"""The commands train, control and exams, and a stage with its exams."""
+"""The commands train, mine, control and exams, and a stage with its exams."""
 
 import dataclasses
 from dataclasses import dataclass
 
+from tinyllm.checkpoint.files import read_json, replacing
+from tinyllm.data import formats
+from tinyllm.errors import UsageError
 from tinyllm.evaluation.exams import examine
 from tinyllm.evaluation.scoreboard import scoreboard
+from tinyllm.preferences import rankings
+from tinyllm.runs import Settings, finished_stages, option
 from tinyllm.stages import s0_random, s1_pretrain, s2_instruct, s3_prefer, s4_reason
-from tinyllm.training import Settings, finished_stages, option
 
 
 def with_exams(main):
@@ -24,18 +28,61 @@ class TrainSettings(Settings):
     text: str = option("", "file or folder of text to pre-train on (default: the built-in world)")
 
 
+@dataclass(frozen=True)
+class MineSettings(TrainSettings):
+    data: str = option("", "questions and answers (JSON or JSONL) for stage 2; one in ten is held out")
+    rankings: str = option("", "rankings, or chosen and rejected replies (JSONL), for stage 3")
+
+
+def run_stage(settings, stage_settings, main):
+    """One stage with its exams, with those of the command's settings that it has."""
+    names = {field.name for field in dataclasses.fields(stage_settings)}
+    own = stage_settings(**{name: value for name, value in vars(settings).items() if name in names})
+    with_exams(main)(own)
+
+
 def train(settings):
     """All stages in order (0 and 1 for your own --text), then the scoreboard. Finished stages are kept."""
-    stages = [
-        (s0_random.RandomSettings, s0_random.main),
-        (s1_pretrain.PretrainSettings, s1_pretrain.main),
-        (s2_instruct.InstructSettings, s2_instruct.main),
-        (s3_prefer.PreferSettings, s3_prefer.main),
-        (s4_reason.ReasonSettings, s4_reason.main),
-    ]
-    for stage_settings, main in stages[:2] if settings.text else stages:
-        with_exams(main)(stage_settings(**vars(settings)))
+    run_stage(settings, s0_random.RandomSettings, s0_random.main)
+    run_stage(settings, s1_pretrain.PretrainSettings, s1_pretrain.main)
+    if not settings.text:
+        run_stage(settings, s2_instruct.InstructSettings, s2_instruct.main)
+        run_stage(settings, s3_prefer.PreferSettings, s3_prefer.main)
+        run_stage(settings, s4_reason.ReasonSettings, s4_reason.main)
     print(scoreboard(settings.run))
+
+
+def mine(settings):
+    """Your own assistant: the stages that your files allow, then its answers to held-out questions."""
+    if not settings.text and not settings.data:
+        raise UsageError("name your files: TEXT=folder-or-file, DATA=questions.jsonl, or both")
+    if settings.rankings and not settings.data:
+        raise UsageError("RANKINGS= needs DATA= too: preferences are learned by a model that answers")
+    # Every file is read before anything is trained.
+    conversations, _ = formats.split(formats.instructions(settings.data)) if settings.data else ([], [])
+    if settings.rankings:
+        rankings.read(settings.rankings)
+    if not settings.text:
+        settings = dataclasses.replace(settings, text=str(write_text(settings, conversations)))
+    run_stage(settings, s0_random.RandomSettings, s0_random.main)
+    run_stage(settings, s1_pretrain.PretrainSettings, s1_pretrain.main)
+    if settings.data:
+        run_stage(settings, s2_instruct.InstructSettings, s2_instruct.main)
+    if settings.rankings:
+        run_stage(settings, s3_prefer.PreferSettings, s3_prefer.main)
+    print(scoreboard(settings.run))
+    for shown in read_json(finished_stages(settings.run)[-1] / "exams.json").get("own_questions_shown", []):
+        print("\n{prompt}\n  expected: {expected}\n  answered: {reply}".format(**shown))
+    print(f"\nTalk to it: make {'chat' if settings.data else 'sample'} RUN={settings.run}")
+
+
+def write_text(settings, conversations):
+    """Without a text, the vocabulary and pre-training come from the conversations that are not held out."""
+    path = settings.folder("text.txt")
+    texts = ["\n".join(message["content"] for message in messages) for messages in conversations]
+    with replacing(path) as beside:
+        beside.write_bytes("\n\n".join(texts).encode("utf-8", "surrogatepass"))
+    return path
 
 
 def control(settings):

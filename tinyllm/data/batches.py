@@ -4,8 +4,9 @@ A row holds one conversation, so none can attend to another. A batch has several
 are about equally long, so little is padding; the pieces differ in length, so every step learns from short
 and long conversations.
 
-To prevent forgetting, a share of every piece is pre-training text, each row from the beginning of a document,
-and a sixteenth of every batch is random repetitions (repeats.py).
+To prevent forgetting, a share of every piece is pre-training text: from the beginning of a document if it is
+the built-in world's, whose documents are short, and from anywhere if it is your own. A sixteenth of every
+batch is random repetitions (repeats.py).
 
     conversation    begin user ... end assistant ... end   pad pad      loss on what the assistant wrote
     replayed text   begin The home of Ada is Alden. Ada keeps a duck    loss on everything
@@ -19,6 +20,7 @@ import numpy as np
 
 from tinyllm.data.conversation import encode_conversation, pad, shift
 from tinyllm.data.repeats import repeats
+from tinyllm.transformer import Config
 
 PIECES = 4  # of conversations in a batch
 REPEAT_LENGTH = 256  # tokens in a row of repetitions
@@ -29,7 +31,8 @@ class ConversationBatches:
     """Batches of conversations, everything decided by the seed.
 
     rows: [(ids, mask)] of conversations; text: ids of the pre-training text, which fills the share
-    `replay` of each batch; size: tokens in a batch; vocab: tokens to draw repetitions from, 0 for none.
+    `replay` of each batch; size: tokens in a batch; anywhere: replayed rows start at any token, for a text
+    that is not cut into short documents; config: that of the model, for repetitions; None for none.
     """
 
     rows: list
@@ -37,7 +40,8 @@ class ConversationBatches:
     size: int
     replay: float
     seed: int
-    vocab: int = 0
+    anywhere: bool = False
+    config: Config = None
 
     def plan(self, steps):
         """-> for each step, the row numbers of each piece of its batch; an epoch uses every row once."""
@@ -48,9 +52,10 @@ class ConversationBatches:
     def batch(self, planned, step):
         """The pieces of one planned batch -> a list of {"ids", "targets", "weights"}, each (rows, time)."""
         pieces = [self.piece(numbers, [self.seed, 8, step, i]) for i, numbers in enumerate(planned)]
-        if self.vocab:
-            rows = max(1, round(self.size / 16 / REPEAT_LENGTH))
-            pieces.append(shift(*repeats(self.vocab, rows, REPEAT_LENGTH + 1, [self.seed, 3, step])))
+        if self.config:
+            length = min(REPEAT_LENGTH, self.config.context)
+            rows = max(1, round(self.size / 16 / length))
+            pieces.append(shift(*repeats(self.config.vocab, rows, length + 1, [self.seed, 3, step])))
         return pieces
 
     def piece(self, numbers, seed):
@@ -58,16 +63,16 @@ class ConversationBatches:
         length = ids.shape[1]
         count = round(len(numbers) * self.replay / (1 - self.replay))
         if count and len(self.text) >= length:
-            early = np.searchsorted(self.beginnings, len(self.text) - length, side="right")
-            starts = np.random.default_rng(seed).choice(self.beginnings[:early], count)
+            starts = self.starts[: np.searchsorted(self.starts, len(self.text) - length, side="right")]
+            starts = np.random.default_rng(seed).choice(starts, count)
             ids = np.concatenate([ids, self.text[starts[:, None] + np.arange(length)]])
             mask = np.concatenate([mask, np.ones((count, length), mask.dtype)])
         return shift(ids, mask)
 
     @functools.cached_property
-    def beginnings(self):
-        """Where the documents of the text begin."""
-        return np.flatnonzero(self.text == self.text[0])
+    def starts(self):
+        """Where a replayed row may start: at any token, or where a document begins."""
+        return np.arange(len(self.text)) if self.anywhere else np.flatnonzero(self.text == self.text[0])
 
 
 def length_buckets(lengths, room, count, seed):

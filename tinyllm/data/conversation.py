@@ -50,6 +50,11 @@ def encode_prompt(tokenizer, messages):
     return encode_conversation(tokenizer, messages)[0] + [tokenizer.special["<|assistant|>"]]
 
 
+def prompt_of(messages):
+    """A conversation up to the last reply of the assistant, without it."""
+    return messages[: max(i for i, message in enumerate(messages) if message["role"] == "assistant")]
+
+
 def decode_reply(tokenizer, ids):
     """What the assistant wrote after a prompt: ids, with or without their end token -> the content, with
     U+FFFD for bytes that are not UTF-8."""

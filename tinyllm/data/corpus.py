@@ -10,17 +10,29 @@ from pathlib import Path
 
 import numpy as np
 
+from tinyllm.data import formats
 from tinyllm.data.conversation import pad, shift
 from tinyllm.errors import TinyllmError
 from tinyllm.world import World, problems
 
 
-def load(text, seed, characters):
-    """(training, validation) documents, from the file or folder `text` or from the built-in world."""
-    if text:
-        return split(read(text))
+def load(path, seed, characters):
+    """(training, validation) documents, from a file or folder, from the built-in world if path is "", or none
+    if it is None."""
+    if path:
+        return split(read(path))
+    if path is None:
+        return [], []
     world = World(seed)
     return world.documents("train", characters), world.documents("val", min(characters // 40, 100_000))
+
+
+def load_conversations(path, seed, count):
+    """(training, held-out) conversations, from an instruction file, or `count` of the built-in world."""
+    if path:
+        return formats.split(formats.instructions(path))
+    world, splits = World(seed), (("train", count), ("val", 300))
+    return tuple([task.messages for task in world.instructions(split, size)] for split, size in splits)
 
 
 def conversations_for_vocabulary(seed):
@@ -78,10 +90,10 @@ def encode_opening(tokenizer, text):
     return [tokenizer.special["<|begin|>"], *tokenizer.encode(f" {text}")]
 
 
-def window_length(text, context):
+def window_length(path, context):
     """Tokens in a training window: the whole context for your own text. The world's documents are
     shorter than 128 tokens, and attention is cheaper in short windows."""
-    return context if text else min(context, 128)
+    return context if path else min(context, 128)
 
 
 def windows(ids, length, rows, step, seed):

@@ -123,10 +123,10 @@ def number(text):
         return text.strip()
 
 
-def split(conversations):
+def split(items, messages_of=lambda messages: messages):
     """-> (training, held out): one in ten, by a hash of the first message, the same on every machine."""
     training, held_out = [], []
-    for messages in conversations:
-        is_held_out = split_of(messages[0]["content"]) == "val"
-        (held_out if is_held_out else training).append(messages)
+    for item in items:
+        is_held_out = split_of(messages_of(item)[0]["content"]) == "val"
+        (held_out if is_held_out else training).append(item)
     return training, held_out

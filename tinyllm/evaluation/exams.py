@@ -11,10 +11,10 @@ from pathlib import Path
 
 from tinyllm import checkpoint
 from tinyllm.checkpoint.files import read_json, write_json
-from tinyllm.data import corpus, formats
-from tinyllm.evaluation import generation, preferences, text
+from tinyllm.data import corpus
+from tinyllm.evaluation import generation, own, preferences, text
+from tinyllm.runs import is_checkpoint, learned_by, path_of
 from tinyllm.stages.sizes import SIZES
-from tinyllm.training import is_checkpoint
 from tinyllm.world import World
 
 
@@ -41,13 +41,16 @@ def is_examined(folder):
 def measure(pool, tokenizer, folder, made, settings):
     """made: the settings of the stage that trained the model, from its stage.json."""
     size, config = SIZES[made["size"]], pool.model.config
-    training, validation = corpus.load(made["text"], made["seed"], size.characters)
-    results = text.fivegram(training, validation)
-    if not config.causal:
-        return results | text.hidden_tokens(pool, tokenizer, validation)
-    length = corpus.window_length(made["text"], config.context)
-    results |= text.bits_per_byte(pool, tokenizer, validation, length)
-    if not made["text"]:
+    learned, results = learned_by(folder), {}
+    path = path_of(learned, "text")
+    if path is not None:
+        training, validation = corpus.load(path, made["seed"], size.characters)
+        results |= text.fivegram(training, validation)
+        if not config.causal:
+            return results | text.hidden_tokens(pool, tokenizer, validation)
+        length = corpus.window_length(path, config.context)
+        results |= text.bits_per_byte(pool, tokenizer, validation, length)
+    if not any(source["path"] for source in learned.values()):
         world, items = World(made["seed"]), size.exam_items
         results["entropy_bits_per_byte"] = world.entropy_per_byte()
         results["fact_cloze"] = text.cloze(pool, tokenizer, world.fact_clozes())
@@ -57,7 +60,4 @@ def measure(pool, tokenizer, folder, made, settings):
         results |= generation.tool_calls(pool, tokenizer, world, items)
         results |= preferences.run(pool, tokenizer, world, folder, settings, items)
         results["shortcuts"] = generation.shortcuts(world, items)
-    if folder.name.startswith("4") and made.get("data"):
-        _, held_out = formats.split(formats.problems(made["data"]))
-        results |= generation.own_problems(pool, tokenizer, held_out) if held_out else {}
-    return results
+    return results | own.run(pool, tokenizer, folder, learned, settings)

@@ -146,19 +146,6 @@ def is_valid_call(text, registry):
     return len(calls) == 1 and registry.accepts(calls[0])
 
 
-def own_problems(pool, tokenizer, conversations, most=200):
-    """Accuracy on held-out problems of a file, and that of always giving the most common answer."""
-    wanted = [str(final_answer(messages[-1]["content"])) for messages in conversations[:most]]
-    questions = [messages[:1] for messages in conversations[:most]]
-    done = converse_with_tools(pool, tokenizer, questions, Registry(TOOLS), 200)
-    given = [str(final_answer(messages[-1]["content"])) for messages in done]
-    common = max(wanted, key=wanted.count, default=None)
-    return {
-        "own_problems_exact": proportion(sum(map(str.__eq__, given, wanted)), len(wanted)),
-        "own_problems_majority": proportion(wanted.count(common), len(wanted)),
-    }
-
-
 def shortcuts(world, items):
     """Two trivial baselines: always the most common answer of a kind; the sum of all numbers."""
     stories = world.problems("test", items, kind="story")

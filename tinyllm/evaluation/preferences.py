@@ -4,9 +4,9 @@ from tinyllm import checkpoint
 from tinyllm.data.conversation import decode_reply, encode_prompt
 from tinyllm.evaluation.intervals import mean, proportion
 from tinyllm.preferences import behaviour, rollouts
-from tinyllm.preferences.behaviour import REPLY_TOKENS
 from tinyllm.preferences.reward_model import RewardModel
-from tinyllm.training import is_checkpoint
+from tinyllm.runs import ancestor, is_checkpoint
+from tinyllm.sampling import REPLY_TOKENS
 from tinyllm.world import oracle
 from tinyllm.world.dice import Dice
 from tinyllm.world.task import is_correct
@@ -94,8 +94,8 @@ def reward_accuracy(scorer, tokenizer, world, items):
 
 def run(pool, tokenizer, world, folder, settings, items):
     """All preference exams for the stage in `folder`; from stage 3 on, also against stage 2."""
-    results, start = measure_behaviour(pool, tokenizer, world, items), folder.parent / "2-instruct"
-    if folder.name[0] in "34" and is_checkpoint(start):
+    results, start = measure_behaviour(pool, tokenizer, world, items), ancestor(folder, "2-instruct")
+    if folder.name[0] in "34" and start is not None:
         with settings.pool(checkpoint.load(start)[0]) as reference:
             results |= compare_with_reference(pool, reference, tokenizer, world, items)
             if is_checkpoint(folder / "reward"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tinyllm.checkpoint.files import read_json, replacing, write_json
 from tinyllm.errors import TinyllmError
-from tinyllm.training import finished_stages
+from tinyllm.runs import finished_stages
 
 ROWS = {  # key of the exams -> what the row means
     "bits_per_byte": "bits per byte on held-out text",
@@ -48,8 +48,13 @@ ROWS = {  # key of the exams -> what the row means
     "reward_pairs_harmless": "of these, harmless requests",
     "length_only_accuracy": "pairs ranked correctly by length alone",
     "best_of_8_win_rate": "win rate of the best of 8 stage-2 replies, chosen by the reward model",
-    "own_problems_exact": "held-out problems from your own file",
-    "own_problems_majority": "the same, always giving the most common answer",
+    "own_questions_exact": "your held-out questions answered as expected",
+    "own_questions_commonest": "of your questions, those that the commonest answer fits",
+    "own_questions_log_prob": "log-prob of the expected answer, nats",
+    "own_problems_exact": "your held-out problems solved",
+    "own_problems_commonest": "of your problems, those that the commonest answer fits",
+    "own_win_rate": "win rate against stage 2 on your held-out prompts, by the reward model",
+    "own_pair_accuracy": "your held-out pairs that the reward model ranks correctly",
 }
 STORY = (
     "bits_per_byte",
@@ -64,6 +69,12 @@ STORY = (
     "reasoning_exact",
     "logic_exact",
     "calculator_exact",
+    "own_questions_exact",
+    "own_questions_commonest",
+    "own_questions_log_prob",
+    "own_problems_exact",
+    "own_win_rate",
+    "own_pair_accuracy",
 )
 BASELINES = (
     "entropy_bits_per_byte",

@@ -7,12 +7,11 @@ from tinyllm import checkpoint
 from tinyllm.checkpoint.files import replacing
 from tinyllm.data.conversation import decode_reply, encode_prompt
 from tinyllm.preferences import rankings
-from tinyllm.sampling import generate_replies
+from tinyllm.sampling import REPLY_TOKENS, generate_replies
 from tinyllm.world import World, oracle
 from tinyllm.world.dice import Dice
 
 GROUP = 4  # replies to each prompt
-REPLY_TOKENS = 64
 
 
 def annotate(settings, parent, count, path):

@@ -3,12 +3,10 @@
 Stage 3 uses it on validation prompts to choose its best checkpoint, the exams use it on test prompts.
 """
 
-from tinyllm.sampling import answer
+from tinyllm.sampling import REPLY_TOKENS, answer
 from tinyllm.world import oracle
 from tinyllm.world.dice import Dice
 from tinyllm.world.task import is_correct
-
-REPLY_TOKENS = 64
 
 
 def prompts_by_kind(world, split, count, name):

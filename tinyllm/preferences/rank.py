@@ -15,49 +15,46 @@ import sys
 from dataclasses import dataclass
 
 from tinyllm import checkpoint
-from tinyllm.checkpoint.files import replacing
-from tinyllm.data.conversation import decode_reply, encode_prompt
-from tinyllm.errors import TinyllmError, UsageError
+from tinyllm.checkpoint.files import read_json, replacing
+from tinyllm.data import corpus
+from tinyllm.data.conversation import decode_reply, encode_prompt, prompt_of
+from tinyllm.errors import TinyllmError
 from tinyllm.preferences import rankings
-from tinyllm.sampling import generate_replies
-from tinyllm.training import Settings, option, stage_folder
+from tinyllm.runs import Settings, is_checkpoint, learned_by, make_command, option, path_of, stage_folder
+from tinyllm.sampling import REPLY_TOKENS, generate_replies
 from tinyllm.world import World, oracle
 from tinyllm.world.dice import Dice
 
-REPLY_TOKENS = 64
 TRIES = 5  # rounds of sampling in search of different replies
 
 
 @dataclass(frozen=True)
 class RankSettings(Settings):
     stage: str = option("2-instruct", "number or folder name of the stage that answers")
-    count: int = option(50, "prompts to rank in total, earlier sessions included")
-    group: int = option(4, "completions of each prompt")
+    count: int = option(50, "prompts to rank in total, earlier sessions included", (1, 10**6))
+    group: int = option(4, "completions of each prompt", (2, 9))
     annotator: str = option("", "annotator name in the file (default: your account name)")
 
 
 def main(settings):
     """Rank completions yourself; stage 3 then learns from your rankings."""
-    if not 2 <= settings.group <= 9:
-        raise UsageError(f"--group must be from 2 to 9, not {settings.group}")
     folder, path = stage_folder(settings.run, settings.stage), settings.folder("rankings.jsonl")
     model, tokenizer = checkpoint.load_language_model(folder)
-    dice = Dice(f"to be ranked in world {settings.seed}")
-    tasks = oracle.prompts(dice, World(settings.seed), "train", settings.count)
+    prompts = load_prompts(folder, settings.count)
     done = ranked_numbers(path)
-    left = [number for number in range(settings.count) if number not in done]
+    left = [number for number in range(len(prompts)) if number not in done]
     if not left:
-        print(f"{path} has all {settings.count} rankings already; use --count for more")
+        print(f"{path} has all {len(prompts)} rankings already; use --count for more")
         return
-    print(f"{len(left)} of {settings.count} prompts to rank; each answer is saved in {path}", file=sys.stderr)
+    print(f"{len(left)} of {len(prompts)} prompts to rank; each answer is saved in {path}", file=sys.stderr)
     notes = {"annotator": settings.annotator or account_name(), "model": checkpoint.digest(folder)}
     notes["sampling"] = {"temperature": 1.0, "max_tokens": REPLY_TOKENS, "seed": settings.seed}
     with settings.pool(model) as pool:
         at = 0
         while at < len(left):
             number = left[at]
-            texts = completions(pool, tokenizer, tasks[number], settings, number)
-            answer = ask(f"[{number + 1} of {settings.count}]", tasks[number], texts)
+            texts = completions(pool, tokenizer, prompts[number], settings, number)
+            answer = ask(f"[{number + 1} of {len(prompts)}]", prompts[number], texts)
             if answer == "q":
                 break
             if answer == "u":
@@ -66,10 +63,34 @@ def main(settings):
                 continue
             if answer != "s":
                 with path.open("a", encoding="utf-8", newline="\n") as file:
-                    ranking = rankings.Ranking(tasks[number].prompt, texts, answer)
+                    ranking = rankings.Ranking(prompts[number], texts, answer)
                     rankings.write(file, ranking, number=number, **notes)
             at += 1
-    print(f"{len(ranked_numbers(path))} rankings in {path}; make stage3 RUN={settings.run} learns from them")
+    print(f"{len(ranked_numbers(path))} rankings in {path}. {next_command(settings, folder, path)}")
+
+
+def load_prompts(folder, count):
+    """`count` prompts of the instructions that the stage in `folder` has learned from."""
+    seed, source = (
+        read_json(folder / "stage.json")["settings"]["seed"],
+        path_of(learned_by(folder), "instructions"),
+    )
+    if source is None:
+        raise TinyllmError(f"{folder} has not learned to answer: rank replies of stage 2 or a later one")
+    if source:
+        conversations, _ = corpus.load_conversations(source, seed, count)
+        return [prompt_of(messages) for messages in conversations[:count]]
+    tasks = oracle.prompts(Dice(f"to be ranked in world {seed}"), World(seed), "train", count)
+    return [task.prompt for task in tasks]
+
+
+def next_command(settings, folder, path):
+    """How to train on the rankings. A finished stage 3 stays: the new one gets a run of its own."""
+    made = read_json(folder / "stage.json")["settings"]
+    same = Settings(settings.run, made["size"], made["seed"])
+    if not is_checkpoint(settings.folder("3-prefer")):
+        return f"To learn from them: {make_command(same, '3-prefer', new=False)}"
+    return f"To learn from them: {make_command(same, '3-prefer')} FROM={folder} RANKINGS={path}"
 
 
 def account_name():
@@ -102,10 +123,10 @@ def undo(path, number):
             beside.write_text("".join(kept), encoding="utf-8", newline="\n")
 
 
-def completions(pool, tokenizer, task, settings, number):
+def completions(pool, tokenizer, prompt, settings, number):
     """Different replies to one prompt, shuffled; --group of them, if the model produces that many."""
     texts, tries = [], 0
-    prompts = [encode_prompt(tokenizer, task.prompt)] * settings.group
+    prompts = [encode_prompt(tokenizer, prompt)] * settings.group
     while len(texts) < settings.group and tries < TRIES:
         seed = [settings.seed, 19, number, tries]
         replies = generate_replies(pool, tokenizer, prompts, REPLY_TOKENS, seed)
@@ -116,9 +137,9 @@ def completions(pool, tokenizer, task, settings, number):
     return texts
 
 
-def ask(place, task, texts):
+def ask(place, prompt, texts):
     """Show one prompt and its completions -> ranks, or one of the letters s, u and q."""
-    print(f"\n{place} user: {task.question}")
+    print(f"\n{place} " + "\n".join(f"{message['role']}: {message['content']}" for message in prompt))
     for i, text in enumerate(texts, 1):
         print(f"  {i}  {text}")
     if len(texts) < 2:

@@ -13,9 +13,11 @@ import re
 import sys
 from typing import NamedTuple
 
-from tinyllm.data.conversation import encode_conversation
+from tinyllm.data import formats
+from tinyllm.data.conversation import encode_conversation, encode_prompt
 from tinyllm.data.formats import read_entries, read_messages
 from tinyllm.errors import TinyllmError
+from tinyllm.sampling import reply_room
 
 TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 ROLE = {"Human": "user", "Assistant": "assistant"}
@@ -118,15 +120,38 @@ def write(file, ranking, **notes):
     file.flush()
 
 
-def encode_ranking(tokenizer, ranking, context):
-    """-> [(ids, mask)] of each completion after its prompt; None if one of them is too long."""
+def split_rankings(rankings):
+    """-> (training, held out), by what the user says first, as in formats.split."""
+    return formats.split(rankings, lambda ranking: ranking.prompt)
+
+
+def fitting(rankings, tokenizer, context):
+    """The rankings that fit into the context: every completion, and the prompt with room for a reply. The
+    others are counted and reported. Raises TinyllmError if none is left."""
+    kept, room = [], reply_room(context)
+    for ranking in rankings:
+        longest = max(len(ids) for ids, _ in encode_ranking(tokenizer, ranking)) - 1
+        prompt = len(encode_prompt(tokenizer, ranking.prompt))
+        kept += [ranking] if max(longest, prompt + room) <= context else []
+    if len(kept) < len(rankings):
+        share = f"{len(rankings) - len(kept):,} of {len(rankings):,} rankings"
+        print(f"{share} do not fit into the context of {context} tokens and are left out", file=sys.stderr)
+    if not kept:
+        raise TinyllmError(
+            f"no ranking fits into the context of {context} tokens, {room} of them for a reply"
+        )
+    return kept
+
+
+def encode_ranking(tokenizer, ranking):
+    """-> [(ids, mask)] of each completion after its prompt."""
     start = len(encode_conversation(tokenizer, ranking.prompt)[0]) + 1  # the mask leaves out earlier replies
     rows = []
     for text in ranking.completions:
         messages = [*ranking.prompt, {"role": "assistant", "content": text}]
         ids, mask = encode_conversation(tokenizer, messages)
         rows.append((ids, [0] * start + mask[start:]))
-    return rows if max(len(ids) for ids, _ in rows) <= context + 1 else None
+    return rows
 
 
 def parse_order(answer, count):

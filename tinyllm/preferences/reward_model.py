@@ -17,11 +17,11 @@ from tinyllm import checkpoint
 from tinyllm.checkpoint.files import read_json, write_json
 from tinyllm.data.batches import length_buckets
 from tinyllm.data.conversation import pad
-from tinyllm.errors import TinyllmError
 from tinyllm.objectives import plackett_luce
 from tinyllm.optimizer import Rates
 from tinyllm.preferences.rankings import encode_ranking
-from tinyllm.training import Run, Settings, nothing_to_do, option
+from tinyllm.runs import Settings, nothing_to_do, option
+from tinyllm.training import Run
 from tinyllm.transformer import Transformer
 
 STAGE = "3-prefer/reward"
@@ -30,9 +30,10 @@ TOKENS = 4096  # in a batch
 
 @dataclass(frozen=True)
 class RewardSettings(Settings):
-    rankings: str = option("", "file of rankings it learns from")
+    rankings: str = option("", "file of rankings it learns from", source="rankings")
+    origin: str = option("", "checkpoint folder to start from", flag="from")
     steps: int = option(0, "batches to train on")
-    save_every: int = option(200, "steps between saves")
+    save_every: int = option(200, "steps between saves", (1, 10**6))
 
 
 def train(settings, parent, rankings):
@@ -41,10 +42,7 @@ def train(settings, parent, rankings):
     if nothing_to_do(settings, STAGE, parent):
         return folder
     base, tokenizer = checkpoint.load_language_model(parent)
-    encoded = [encode_ranking(tokenizer, ranking, base.config.context) for ranking in rankings]
-    groups = [(rows, ranking.ranks) for rows, ranking in zip(encoded, rankings) if rows]
-    if not groups:
-        raise TinyllmError(f"no ranking fits into the context of {base.config.context} tokens")
+    groups = [(encode_ranking(tokenizer, ranking), ranking.ranks) for ranking in rankings]
     sizes = [max(len(ids) for ids, _ in rows) * len(rows) for rows, _ in groups]
     plan = length_buckets(sizes, TOKENS, settings.steps, [settings.seed, 14])
     rates = Rates("muon", muon=0.003, adamw=1e-3, warmup=10, steps=settings.steps)

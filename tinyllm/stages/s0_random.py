@@ -11,8 +11,9 @@ import numpy as np
 from tinyllm import induction, tokenizer
 from tinyllm.data import corpus
 from tinyllm.errors import UsageError
+from tinyllm.runs import Settings, nothing_to_do, option, path_of, sources
 from tinyllm.stages.sizes import SIZES
-from tinyllm.training import Run, Settings, nothing_to_do, option
+from tinyllm.training import Run
 from tinyllm.transformer import Config, Transformer
 
 STAGE = "0-random"
@@ -20,10 +21,14 @@ STAGE = "0-random"
 
 @dataclass(frozen=True)
 class RandomSettings(Settings):
-    text: str = option("", "file or folder of text for the vocabulary (default: the built-in world)")
-    vocab: int = option(0, "bytes and merges in the vocabulary; 256 is plain bytes (default: by size)")
-    layers: int = option(0, "number of layers (default: by size)")
-    width: int = option(0, "channels of the residual stream (default: by size)")
+    text: str = option(
+        "", "file or folder of text for the vocabulary (default: the built-in world)", source="text"
+    )
+    vocab: int = option(
+        0, "bytes and merges in the vocabulary; 256 is plain bytes (default: by size)", (256, 10**6)
+    )
+    layers: int = option(0, "number of layers (default: by size)", (1, 1000))
+    width: int = option(0, "channels of the residual stream (default: by size)", (1, 2**14))
     heads: int = option(0, "query heads (default: by size)")
     kv_heads: int = option(0, "key/value heads (default: as many as query heads)")
     context: int = option(0, "longest sequence in tokens (default: by size)")
@@ -35,8 +40,9 @@ def main(settings):
     folder, size = settings.folder(STAGE), SIZES[settings.size]
     if nothing_to_do(settings, STAGE):
         return folder
-    documents, _ = corpus.load(settings.text, settings.seed, size.characters)
-    spoken = [] if settings.text else corpus.conversations_for_vocabulary(settings.seed)
+    path = path_of(sources(settings, None), "text")
+    documents, _ = corpus.load(path, settings.seed, size.characters)
+    spoken = [] if path else corpus.conversations_for_vocabulary(settings.seed)
     try:
         words = tokenizer.train(documents[:10_000] + spoken, settings.vocab or size.vocab)
         config = Config(

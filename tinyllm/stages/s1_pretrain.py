@@ -22,44 +22,56 @@ from tinyllm.data.repeats import repeats
 from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
+from tinyllm.runs import Settings, nothing_to_do, option, parent_folder, path_of, sources
 from tinyllm.sampling import generate
 from tinyllm.stages.sizes import SIZES
-from tinyllm.training import Run, Settings, nothing_to_do, option, parent_folder
+from tinyllm.training import Run
 from tinyllm.transformer import Transformer
 
 REPEAT_STEPS = 60  # batches of repetitions only, at the start
+EPOCHS, FEWEST_STEPS = 20, 300  # of your own text, unless --size says fewer steps
 VALIDATIONS = 4  # in a run
 
 
 @dataclass(frozen=True)
 class PretrainSettings(Settings):
-    text: str = option("", "file or folder of text to train on (default: the built-in world)")
+    text: str = option(
+        "",
+        "file or folder of text to train on (default: that of the parent)",
+        source="text",
+        replaces=True,  # training that started from another run may go on with another text
+    )
     origin: str = option("", "checkpoint folder to start from (default: 0-random of this run)", flag="from")
     objective: str = option("next", "predict the next token, or hidden ones", choices=("next", "masked"))
-    rows: int = option(0, "windows in a batch (default: by size)")
+    rows: int = option(0, "windows in a batch (default: by size)", (1, 10**5))
     steps: int = option(0, "batches to train on (default: by size)")
-    accumulate: int = option(1, "micro-batches that each worker cuts its share into, to save memory")
+    accumulate: int = option(
+        1, "micro-batches that each worker cuts its share into, to save memory", (1, 1000)
+    )
     method: str = option("muon", "optimizer of the block matrices", choices=("muon", "adamw"))
     muon_rate: float = option(0.02, "peak learning rate of Muon")
     adamw_rate: float = option(8e-3, "peak learning rate of AdamW")
-    save_every: int = option(200, "steps between saves")
+    save_every: int = option(200, "steps between saves", (1, 10**6))
 
 
 def main(settings):
     """Stage 1: pre-train on the next token, or on hidden tokens."""
     masked = settings.objective == "masked"
     stage, size = "1-masked" if masked else "1-pretrain", SIZES[settings.size]
-    folder, parent = settings.folder(stage), parent_folder(settings, "0-random", "stage0")
+    folder, parent = settings.folder(stage), parent_folder(settings, "0-random")
     if nothing_to_do(settings, stage, parent):
         return folder
     model, tokenizer = checkpoint.load(parent)
     if tokenizer is None or model.config.head != "tokens":
         raise TinyllmError(f"{parent} cannot be trained on text: it lacks a tokenizer, or has a score head")
     config = dataclasses.replace(model.config, causal=not masked)
-    training, validation = corpus.load(settings.text, settings.seed, size.characters)
+    path = path_of(sources(settings, parent), "text")
+    training, validation = corpus.load(path, settings.seed, size.characters)
     ids = corpus.pack(training, tokenizer)
-    length = corpus.window_length(settings.text, config.context)
-    rows, steps = settings.rows or size.rows, settings.steps or size.pretrain_steps
+    length = corpus.window_length(path, config.context)
+    rows = settings.rows or size.rows
+    epochs = EPOCHS * len(ids) // (rows * length) if path else size.pretrain_steps
+    steps = settings.steps or min(size.pretrain_steps, max(FEWEST_STEPS, epochs))
     rates = Rates(settings.method, settings.muon_rate, settings.adamw_rate, steps=steps)
 
     def hide(batch, *key):
@@ -77,7 +89,7 @@ def main(settings):
         return shift(*repeats(config.vocab, count, longer + 1, [settings.seed, 3, step]))
 
     def batch(step):
-        if settings.text or masked:
+        if path or masked:
             return [text_batch(step, rows)]
         if step < min(REPEAT_STEPS, steps // 4):
             return [repeat_batch(step, rows)]

@@ -10,49 +10,56 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyllm import checkpoint
-from tinyllm.data import corpus, formats
+from tinyllm.data import corpus
 from tinyllm.data.batches import ConversationBatches, encode_fitting
+from tinyllm.data.conversation import prompt_of
 from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
+from tinyllm.runs import Settings, nothing_to_do, option, parent_folder, path_of, sources
 from tinyllm.sampling import show_reply
 from tinyllm.stages.sizes import SIZES
-from tinyllm.training import Run, Settings, nothing_to_do, option, parent_folder
-from tinyllm.world import World
+from tinyllm.training import Run
 
 STAGE = "2-instruct"
+EPOCHS, FEWEST_STEPS = 40, 200  # of your own conversations, unless --size says fewer steps
 VALIDATIONS = 4  # in a run
 
 
 @dataclass(frozen=True)
 class InstructSettings(Settings):
-    data: str = option("", "instruction JSON or JSONL (default: the built-in world)")
-    text: str = option("", "file or folder of text to replay (default: the built-in world)")
+    data: str = option("", "instruction JSON or JSONL (default: the built-in world)", source="instructions")
+    text: str = option("", "the text of stage 1, for a parent that has none on record", source="text")
     origin: str = option("", "checkpoint folder to start from (default: 1-pretrain of this run)", flag="from")
     steps: int = option(0, "batches to train on (default: by size)")
-    tokens: int = option(4096, "tokens in a batch, replayed text included")
-    replay: float = option(0.4, "share of pre-training text in every batch")
+    tokens: int = option(4096, "tokens in a batch, replayed text included", (1, 10**6))
+    replay: float = option(0.4, "share of pre-training text in every batch", (0, 0.9))
     muon_rate: float = option(0.015, "peak learning rate of Muon")
     adamw_rate: float = option(5e-3, "peak learning rate of AdamW")
-    save_every: int = option(200, "steps between saves")
+    save_every: int = option(200, "steps between saves", (1, 10**6))
 
 
 def main(settings):
     """Stage 2: fine-tune on instructions and their answers."""
     folder, size = settings.folder(STAGE), SIZES[settings.size]
-    parent = parent_folder(settings, "1-pretrain", "stage1")
+    parent = parent_folder(settings, "1-pretrain")
     if nothing_to_do(settings, STAGE, parent):
         return folder
     model, tokenizer = checkpoint.load_language_model(parent)
-    context, steps = model.config.context, settings.steps or size.instruct_steps
-    conversations, held_out = load_conversations(settings, size.instructions)
+    context, learned = model.config.context, sources(settings, parent)
+    path = path_of(learned, "instructions")
+    conversations, held_out = corpus.load_conversations(path, settings.seed, size.instructions)
     rows = encode_fitting(tokenizer, conversations, context)
     if not rows:
         raise TinyllmError(f"no conversation fits into the context of {context} tokens")
-    training, _ = corpus.load(settings.text, settings.seed, size.characters)
+    tokens = sum(len(ids) for ids, _ in rows)
+    epochs = EPOCHS * tokens / (settings.tokens * (1 - settings.replay)) if path else size.instruct_steps
+    steps = settings.steps or min(size.instruct_steps, max(FEWEST_STEPS, round(epochs)))
+    path = path_of(learned, "text")
+    training, _ = corpus.load(path, settings.seed, size.characters)
     text = corpus.pack(training, tokenizer)
     batches = ConversationBatches(
-        rows, text, settings.tokens, settings.replay, settings.seed, model.config.vocab
+        rows, text, settings.tokens, settings.replay, settings.seed, bool(path), model.config
     )
     plan, rates = batches.plan(steps), Rates("muon", settings.muon_rate, settings.adamw_rate, steps=steps)
     unseen = encode_fitting(tokenizer, held_out, context)
@@ -63,19 +70,8 @@ def main(settings):
             run.train_step(step, weighted_nll, batches.batch(plan[step], step), rates)
             if validation and ((step + 1) % max(1, steps // VALIDATIONS) == 0 or step + 1 == steps):
                 run.validate(step, weighted_nll, validation)
-                run.sample(step, show_reply(run.pool, tokenizer, held_out[step % len(held_out)][:1]))
+                run.sample(step, show_reply(run.pool, tokenizer, prompt_of(held_out[step % len(held_out)])))
     return folder
-
-
-def load_conversations(settings, count):
-    """-> conversations for training, and held-out ones, from --data or the built-in world."""
-    if settings.data:
-        return formats.split(formats.instructions(settings.data))
-    world = World(settings.seed)
-    return tuple(
-        [task.messages for task in world.instructions(split, size)]
-        for split, size in (("train", count), ("val", 300))
-    )
 
 
 def one_batch(rows, tokens):

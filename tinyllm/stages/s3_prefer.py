@@ -13,6 +13,7 @@ The loss value says little, because advantages are relative to a baseline. Watch
 ALGORITHM= chooses a row of ALGORITHMS below.
 """
 
+import dataclasses
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -21,20 +22,20 @@ import numpy as np
 
 from tinyllm import checkpoint
 from tinyllm.data.conversation import decode_reply, encode_prompt, pad, shift
-from tinyllm.errors import UsageError
 from tinyllm.objectives import dpo, policy_gradient_with_kl
 from tinyllm.optimizer import Rates
 from tinyllm.preferences import advantages, annotator, behaviour, reward_model, rollouts
-from tinyllm.preferences.rankings import encode_ranking, read
+from tinyllm.preferences.rankings import encode_ranking, fitting, read, split_rankings
 from tinyllm.preferences.value_head import critic_advantages
+from tinyllm.runs import Settings, nothing_to_do, option, parent_folder
+from tinyllm.sampling import reply_room, show_prompt
 from tinyllm.stages.sizes import SIZES
-from tinyllm.training import Run, Settings, nothing_to_do, option, parent_folder
+from tinyllm.training import Run
 from tinyllm.world import World, oracle
 from tinyllm.world.dice import Dice
 
 STAGE = "3-prefer"
 GROUP = 4  # replies to each prompt
-REPLY_TOKENS = 64
 TRUNCATED = -3.0  # the score of a reply without an end token: 3 standard deviations below average
 # The rate stays at its peak for the first half of the steps. If it falls from the start, too little is
 # learned; if it never falls, the kinds of prompts get better and worse in turns.
@@ -67,40 +68,31 @@ class PreferSettings(Settings):
         "",
         "JSONL of rankings, or of chosen and rejected replies (default: rankings.jsonl of "
         "make rank in runs/<run>/, else a simulated annotator)",
+        source="rankings",
     )
-    text: str = option("", "file or folder of text for the exams (default: the built-in world)")
     origin: str = option("", "checkpoint folder to start from (default: 2-instruct of this run)", flag="from")
     steps: int = option(0, "RL steps (default: by size)")
     kl: float = option(0.2, "KL penalty: what a nat of divergence from stage 2 costs, in score")
     rate: float = option(2e-4, "peak learning rate of AdamW")
     draw: int = option(0, "varies the sampled prompts and replies, all else being equal")
-    save_every: int = option(20, "steps between saves")
+    save_every: int = option(20, "steps between saves", (1, 10**6))
 
 
 def main(settings, stage=STAGE):
     """Stage 3: fine-tune on preferences."""
-    if settings.text and not settings.rankings:
-        raise UsageError(
-            "the simulated annotator knows the built-in world only: a run of your own --text "
-            "needs --rankings of your own in stage 3"
-        )
+    by_hand = settings.folder("rankings.jsonl")
+    if not settings.rankings and by_hand.exists():
+        settings = dataclasses.replace(settings, rankings=str(by_hand))
     folder, size = settings.folder(stage), SIZES[settings.size]
-    parent = parent_folder(settings, "2-instruct", "stage2")
+    parent = parent_folder(settings, "2-instruct")
     if nothing_to_do(settings, stage, parent):
         return folder
     model, tokenizer = checkpoint.load_language_model(parent)
-    rankings = load_rankings(settings, parent, size)
+    rankings = load_rankings(settings, parent, size, tokenizer, model.config.context)
     with settings.pool(model) as reference:
         if ALGORITHMS[settings.algorithm].reward_model:
-            reward_settings = reward_model.RewardSettings(
-                settings.run,
-                settings.size,
-                settings.seed,
-                settings.workers,
-                settings.resume,
-                rankings=settings.rankings,
-                steps=size.reward_steps,
-            )
+            shared = {name: getattr(settings, name) for name in (*vars(Settings()), "rankings", "origin")}
+            reward_settings = reward_model.RewardSettings(**shared, steps=size.reward_steps)
             reward_folder = reward_model.train(reward_settings, parent, rankings)
             with reward_model.RewardModel(reward_folder, settings) as scorer:
                 align(settings, stage, parent, tokenizer, rankings, reference, scorer)
@@ -109,16 +101,18 @@ def main(settings, stage=STAGE):
     return folder
 
 
-def load_rankings(settings, parent, size):
-    """The rankings of --rankings, else those of make rank, else those of the simulated annotator."""
-    by_hand = settings.folder("rankings.jsonl")
-    if settings.rankings or by_hand.exists():
-        print(f"rankings: {settings.rankings or by_hand}", file=sys.stderr)
-        return read(settings.rankings or by_hand)
-    simulated = settings.folder(STAGE) / "rankings.jsonl"
-    if not simulated.exists():
-        annotator.annotate(settings, parent, size.rankings, simulated)
-    return read(simulated)
+def load_rankings(settings, parent, size, tokenizer, context):
+    """The rankings of a file that are not held out, or those of the simulated annotator, if they fit."""
+    path = settings.rankings
+    if path:
+        print(f"rankings: {path}", file=sys.stderr)
+        training, _ = split_rankings(read(path))
+    else:
+        path = settings.folder(STAGE) / "rankings.jsonl"
+        if not path.exists():
+            annotator.annotate(settings, parent, size.rankings, path)
+        training = read(path)
+    return fitting(training, tokenizer, context)
 
 
 def align(settings, stage, parent, tokenizer, rankings, reference, scorer):
@@ -126,7 +120,7 @@ def align(settings, stage, parent, tokenizer, rankings, reference, scorer):
     model, size, world = reference.model, SIZES[settings.size], World(settings.seed)
     steps = settings.steps or size.prefer_steps
     rates = Rates("adamw", adamw=settings.rate, decay=0.0, falling=FALLING, steps=steps)
-    pairs = chosen_and_rejected(tokenizer, rankings, model.config.context) if scorer is None else []
+    pairs = chosen_and_rejected(tokenizer, rankings) if scorer is None else []
     every = max(1, steps // 6)
     with Run(settings, stage, model, tokenizer, steps, parent, log_every=1) as run:
         for step in run.steps():
@@ -154,8 +148,8 @@ def reinforce_step(run, settings, reference, scorer, prompts, step, rates):
     """Sample replies, score them, compare with the reference, and update the policy."""
     algorithm, tokenizer = ALGORITHMS[settings.algorithm], run.tokenizer
     rows = [encode_prompt(tokenizer, messages) for messages in prompts for _ in range(GROUP)]
-    room = min(REPLY_TOKENS, run.model.config.context - max(map(len, rows)))
     seed = [settings.seed, settings.draw, 17, step]
+    room = reply_room(run.model.config.context)
     sampled = rollouts.sample_rollouts(run.pool, tokenizer, rows, room, seed)
     scores = scorer.scores([row + reply for row, reply in zip(rows, sampled.replies)])
     scores = np.where(sampled.ended, scores, TRUNCATED)  # (B,)
@@ -189,15 +183,15 @@ def reinforce_step(run, settings, reference, scorer, prompts, step, rates):
     )
     if step % 10 == 0:
         reply = decode_reply(tokenizer, sampled.replies[0])
-        run.sample(step, f"{prompts[0][-1]['content']}\n{reply}   [score {scores[0]:.2f}]")
+        run.sample(step, f"{show_prompt(prompts[0])}\n{reply}   [score {scores[0]:.2f}]")
 
 
-def chosen_and_rejected(tokenizer, rankings, context):
+def chosen_and_rejected(tokenizer, rankings):
     """Rankings -> [((ids, mask) of the better reply, (ids, mask) of the worse one)], for every two replies
     that are not tied."""
     pairs = []
     for ranking in rankings:
-        rows = encode_ranking(tokenizer, ranking, context) or []
+        rows = encode_ranking(tokenizer, ranking)
         for better, rank in zip(rows, ranking.ranks):
             pairs += [(better, worse) for worse, other in zip(rows, ranking.ranks) if rank < other]
     return pairs

@@ -22,9 +22,10 @@ from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
 from tinyllm.preferences.advantages import group_mean
 from tinyllm.preferences.rollouts import sample_rollouts
-from tinyllm.sampling import answer, show_reply
+from tinyllm.runs import Settings, nothing_to_do, option, parent_folder, path_of, sources
+from tinyllm.sampling import REPLY_TOKENS, answer, show_reply
 from tinyllm.stages.sizes import SIZES
-from tinyllm.training import Run, Settings, is_checkpoint, nothing_to_do, option, parent_folder
+from tinyllm.training import Run
 from tinyllm.world import World, oracle
 from tinyllm.world.dice import Dice
 from tinyllm.world.instructions import SCORED_FAMILIES
@@ -32,7 +33,6 @@ from tinyllm.world.task import final_answer, is_correct
 
 STAGE = "4-reason"
 OWN_REPLIES = 8000  # at most; correct replies of stage 3 that are rehearsed
-REPLY_TOKENS = 64  # limit of each of them
 GROUP, PROMPTS = 8, 16  # replies per problem, and problems per RL step
 # Not Muon: an orthogonalised step is as large in every direction, and most directions here are noise.
 REINFORCE_RATES = Rates("adamw", adamw=2e-5)
@@ -40,15 +40,15 @@ REINFORCE_RATES = Rates("adamw", adamw=2e-5)
 
 @dataclass(frozen=True)
 class ReasonSettings(Settings):
-    data: str = option("", "problems in GSM8K's JSONL (default: the built-in world)")
-    text: str = option("", "file or folder of text to replay (default: the built-in world)")
+    data: str = option("", "problems in GSM8K's JSONL (default: the built-in world)", source="problems")
+    text: str = option("", "the text of stage 1, for a parent that has none on record", source="text")
     origin: str = option(
         "", "checkpoint folder to start from (default: 3-prefer of this run, else 2-instruct)", flag="from"
     )
     steps: int = option(0, "batches of solutions to train on (default: by size)")
     rollouts: int = option(-1, "RL steps after that (default: by size)")
-    tokens: int = option(4096, "tokens in a batch, replayed text included")
-    replay: float = option(0.25, "share of pre-training text in every batch")
+    tokens: int = option(4096, "tokens in a batch, replayed text included", (1, 10**6))
+    replay: float = option(0.25, "share of pre-training text in every batch", (0, 0.9))
     chains: str = option(
         "written",
         "chains of thought: written out, or left out and the answer given at once",
@@ -56,29 +56,32 @@ class ReasonSettings(Settings):
     )
     muon_rate: float = option(0.015, "peak learning rate of Muon")
     adamw_rate: float = option(5e-3, "peak learning rate of AdamW")
-    save_every: int = option(200, "steps between saves")
+    save_every: int = option(200, "steps between saves", (1, 10**6))
 
 
 def main(settings, stage=STAGE):
     """Stage 4: fine-tune on reasoning."""
-    folder, size, parent = settings.folder(stage), SIZES[settings.size], find_parent(settings)
+    folder, size = settings.folder(stage), SIZES[settings.size]
+    parent = parent_folder(settings, "3-prefer", "2-instruct")
     if nothing_to_do(settings, stage, parent):
         return folder
     model, tokenizer = checkpoint.load_language_model(parent)
-    context, world = model.config.context, World(settings.seed)
+    context, world, learned = model.config.context, World(settings.seed), sources(settings, parent)
     steps = settings.steps or size.reason_steps
     reinforce_steps = size.reinforce_steps if settings.rollouts < 0 else settings.rollouts
     if settings.data or settings.chains == "left-out":
         reinforce_steps = 0
-    conversations = load_problems(settings, world, size.problems)
-    conversations += load_rehearsal(settings, world, len(conversations), parent)
-    rows = encode_fitting(tokenizer, conversations, context, "problems")
+    problems, unseen = load_problems(settings, world, size.problems)
+    rows = encode_fitting(tokenizer, problems, context, "problems")
     if not rows:
         raise TinyllmError(f"no problem fits into the context of {context} tokens")
-    training, _ = corpus.load(settings.text, settings.seed, size.characters)
+    earlier = load_rehearsal(settings, world, len(problems), parent, path_of(learned, "instructions"))
+    rows += encode_fitting(tokenizer, earlier, context, "earlier conversations")
+    path = path_of(learned, "text")
+    training, _ = corpus.load(path, settings.seed, size.characters)
     text = corpus.pack(training, tokenizer)
     batches = ConversationBatches(
-        rows, text, settings.tokens, settings.replay, settings.seed, model.config.vocab
+        rows, text, settings.tokens, settings.replay, settings.seed, bool(path), model.config
     )
     plan, rates = batches.plan(steps), Rates("muon", settings.muon_rate, settings.adamw_rate, steps=steps)
 
@@ -86,9 +89,9 @@ def main(settings, stage=STAGE):
         for step in run.steps():
             if step < steps:
                 run.train_step(step, weighted_nll, batches.batch(plan[step], step), rates)
-                if (step + 1) % max(1, steps // 4) == 0:
-                    story = world.problems("val", 20, kind="story")[step % 20]
-                    run.sample(step, show_reply(run.pool, tokenizer, story.prompt, max_tokens=200))
+                if unseen and (step + 1) % max(1, steps // 4) == 0:
+                    prompt = unseen[step % len(unseen)][:1]
+                    run.sample(step, show_reply(run.pool, tokenizer, prompt, max_tokens=200))
             else:
                 if step == steps:  # the old moments would scale up the first, noisy gradients
                     run.reset_moments()
@@ -96,32 +99,31 @@ def main(settings, stage=STAGE):
     return folder
 
 
-def find_parent(settings):
-    """Stage 3's checkpoint if there is one, else stage 2's."""
-    if not settings.origin and is_checkpoint(settings.folder("3-prefer")):
-        return parent_folder(settings, "3-prefer", "stage3")
-    return parent_folder(settings, "2-instruct", "stage2")
-
-
 def load_problems(settings, world, count):
-    """Problems as conversations: those of --data that are not held out, or the built-in world's."""
+    """(training, held-out) problems as conversations, of --data or of the built-in world."""
     if settings.data:
-        return formats.split(formats.problems(settings.data))[0]
+        return formats.split(formats.problems(settings.data))
     tasks = world.problems("train", count)
     if settings.chains == "left-out":  # a problem for the calculator has no chain
         tasks = [task if task.later_turns else task._replace(reply=f"#### {task.answer}") for task in tasks]
-    return [task.messages for task in tasks]
+    return [task.messages for task in tasks], [
+        task.messages for task in world.problems("val", 20, kind="story")
+    ]
 
 
-def load_rehearsal(settings, world, count, parent):
-    """`count` conversations of earlier stages, so that these are not forgotten.
+def load_rehearsal(settings, world, count, parent, path):
+    """`count` conversations of earlier stages, so that these are not forgotten: of the file `path`, or, if it
+    is "", of the built-in world.
 
-    After stage 3 they are the model's own replies: training on stage 2's answers again would undo stage 3.
+    After stage 3 the world's are the model's own replies: training on stage 2's answers again would undo
+    stage 3.
     """
-    own = own_replies(settings, world, parent, min(count, OWN_REPLIES)) if parent.name == "3-prefer" else []
-    if own:
-        return [own[i % len(own)] for i in range(count)]
-    return [task.messages for task in world.instructions("train", count)]
+    if path is None:
+        return []
+    own = path == "" and parent.name == "3-prefer"
+    earlier = own_replies(settings, world, parent, min(count, OWN_REPLIES)) if own else []
+    earlier = earlier or corpus.load_conversations(path, settings.seed, count)[0]
+    return [earlier[i % len(earlier)] for i in range(count)] if earlier else []
 
 
 def own_replies(settings, world, parent, count):
@@ -142,7 +144,7 @@ def reinforce_step(run, world, seed, step):
     """One step of REINFORCE with verifiable rewards. The end token is part of the reply."""
     tasks = world.problems("train", PROMPTS, kind="story", steps=None, draw=step)
     prompts = [encode_prompt(run.tokenizer, task.prompt) for task in tasks for _ in range(GROUP)]
-    room = run.model.config.context - max(map(len, prompts))
+    room = max(1, run.model.config.context - max(map(len, prompts)))
     sampled = sample_rollouts(run.pool, run.tokenizer, prompts, room, [seed, 9, step])
     answers = [final_answer(decode_reply(run.tokenizer, ids)) for ids in sampled.replies]
     wanted = [task.answer for task in tasks for _ in range(GROUP)]

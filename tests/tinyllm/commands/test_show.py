@@ -75,7 +75,7 @@ def test_a_text_of_the_world_begins_with_a_space(tiny, monkeypatch):
 
 @pytest.mark.parametrize("wrong", [{"top_p": 0.0}, {"top_p": 1.5}, {"tokens": 0}, {"count": 0}])
 def test_options_that_make_no_sense_are_wrong_usage(wrong):
-    with pytest.raises(UsageError, match=r"--top-p must be in \(0, 1\], --tokens and --count 1 or more"):
+    with pytest.raises(UsageError, match="must be from 1"):
         show.sample(SampleSettings(**wrong))
 
 

@@ -77,7 +77,7 @@ def test_a_text_of_ones_own_goes_as_far_as_stage_1(text, capsys):
     assert after < before
     assert "| 0-random | 1-pretrain |" in capsys.readouterr().out
     for name in NAMES[:2]:
-        assert read_stage(name)["settings"]["text"] == "text.txt"
+        assert read_stage(name)["sources"]["text"]["path"] == str(Path("text.txt").resolve())
 
 
 def test_the_exams_can_be_taken_again_and_give_the_same_results(text):
@@ -110,7 +110,7 @@ def test_the_settings_of_the_command_reach_every_stage(tiny, monkeypatch):
     assert [name for name, _ in seen] == ["s0_random", "s1_pretrain", "s2_instruct", "s3_prefer", "s4_reason"]
     for _, settings in seen:
         assert (settings.run, settings.size, settings.seed) == ("r", "nano", 3)
-        assert (settings.workers, settings.resume, settings.text) == (2, True, "")
+        assert (settings.workers, settings.resume) == (2, True)
 
 
 def test_the_help_of_a_stage_is_that_of_its_main_function():

@@ -128,7 +128,8 @@ def test_replayed_text_begins_at_any_document_that_is_followed_by_enough_tokens(
 def test_with_a_vocabulary_a_sixteenth_of_a_batch_is_repetitions_and_the_rest_stays_the_same(
     rows, size, replay, seed
 ):
-    plain, batches = (ConversationBatches(rows, TEXT, size, replay, seed, vocab) for vocab in (0, 256))
+    config = Config(256, context=512, layers=1, width=2, heads=1)
+    plain, batches = (ConversationBatches(rows, TEXT, size, replay, seed, config=c) for c in (None, config))
     (planned,) = plain.plan(1)
     *pieces, repeats = batches.batch(planned, 0)
     for piece, without in zip(pieces, plain.batch(planned, 0), strict=True):
@@ -140,6 +141,24 @@ def test_with_a_vocabulary_a_sixteenth_of_a_batch_is_repetitions_and_the_rest_st
     for row, at in places:  # what a row asks for has been in it before
         assert repeats["targets"][row, at] in repeats["ids"][row, : at + 1]
     assert (repeats["ids"] != batches.batch(planned, 1)[-1]["ids"]).any()
+
+
+def test_repetitions_are_no_longer_than_the_context():
+    config = Config(256, context=40, layers=1, width=2, heads=1)
+    batches = ConversationBatches([([1, 2, 3], [0, 1, 1])], TEXT, 4096, 0.0, 0, config=config)
+    assert batches.batch(batches.plan(1)[0], 0)[-1]["ids"].shape == (4096 // 16 // 40, 40)
+
+
+@given(st.integers(0, 9))
+def test_a_text_in_one_piece_is_replayed_from_anywhere(seed):
+    """Else every batch would replay its first words, and the rest would be forgotten."""
+    text = np.arange(5000)
+    rows = [([1] * 20, [0] * 20)] * 400
+    batches = ConversationBatches(rows, text, 4096, 0.5, seed, anywhere=True)
+    starts = {
+        int(row[0]) for plan in batches.plan(4) for p in batches.batch(plan, 0) for row in p["ids"][-8:]
+    }
+    assert len(starts) > 20 and max(starts) > 4000 and max(starts) + 20 <= 5000 and min(starts) < 1000
 
 
 def test_what_comes_after_a_conversation_or_in_another_row_changes_nothing():

@@ -184,33 +184,7 @@ def test_no_conversations_have_no_replies():
     assert generation.replies_to(ScriptedPool(BYTES, str), BYTES, [], 10) == []
 
 
-# ---- problems of a file, shortcuts, room
-
-
-def problems(*answers):
-    return [
-        [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": f"So: #### {answer}"}]
-        for i, answer in enumerate(answers)
-    ]
-
-
-def test_problems_of_a_file_are_compared_with_their_answers_and_with_the_commonest():
-    given = {"0?": "#### 1,000", "1?": "#### $7.", "2?": "7", "3?": "Well. #### 7\nBecause."}
-    pool = ScriptedPool(BYTES, lambda text: given[last_question(text)])
-    results = values(generation.own_problems(pool, BYTES, problems("1000", "7", "7", "8")))
-    assert results == {"own_problems_exact": 0.5, "own_problems_majority": 0.5}
-
-
-def test_problems_of_a_file_may_be_solved_with_the_calculator():
-    pool = ScriptedPool(BYTES, lambda text: "#### 4" if "_response>4<" in text else CALL)
-    assert generation.own_problems(pool, BYTES, problems("4"))["own_problems_exact"]["value"] == 1
-
-
-def test_at_most_so_many_problems_of_a_file_are_asked():
-    pool = ScriptedPool(BYTES, lambda text: "#### 1")
-    results = generation.own_problems(pool, BYTES, problems(*"1112"), most=3)
-    assert results["own_problems_exact"] == results["own_problems_majority"]
-    assert results["own_problems_exact"]["n"] == 3 and results["own_problems_exact"]["value"] == 1
+# ---- shortcuts, room
 
 
 def test_shortcuts_are_what_a_guesser_gets():

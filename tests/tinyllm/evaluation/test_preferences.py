@@ -14,9 +14,9 @@ from tinyllm.evaluation import preferences
 from tinyllm.evaluation.preferences import win_rate
 from tinyllm.parallel import WorkerPool
 from tinyllm.preferences import behaviour, reward_model
+from tinyllm.runs import Settings
 from tinyllm.sampling import generate_replies
 from tinyllm.tokenizer import train
-from tinyllm.training import Settings
 from tinyllm.transformer import Config
 from tinyllm.world import World, oracle
 from tinyllm.world.dice import Dice
@@ -227,9 +227,10 @@ def test_best_of_8_takes_the_reply_with_the_highest_score(monkeypatch):
 # ---- which of them a stage takes
 
 
-def write_stage(folder, model=None):
+def write_stage(folder, model=None, parent=None):
     checkpoint.save(folder, model or random_model(CONFIG, np.random.default_rng(0), np.float32, 0.3), BYTES)
-    (folder / "stage.json").write_text(json.dumps({"finished": True}))
+    notes = {"finished": True, "parent": parent and {"folder": str(parent), "sha256": None}}
+    (folder / "stage.json").write_text(json.dumps(notes))
     return folder
 
 
@@ -243,6 +244,8 @@ def test_a_stage_is_compared_with_stage_2_from_stage_3_on_and_with_its_reward_mo
     run = lambda folder: set(
         preferences.run(pools.policy, BYTES, WORLD, Path(tmp_path, folder), Settings(workers=1), 2)
     )
+    write_stage(tmp_path / "3-prefer", parent=tmp_path / "2-instruct")
+    write_stage(tmp_path / "4-reason", parent=tmp_path / "3-prefer")
     assert run("3-prefer") == BEHAVIOUR  # stage 2 is not there
     write_stage(tmp_path / "2-instruct")
     assert run("2-instruct") == run("1-pretrain") == BEHAVIOUR

@@ -7,8 +7,8 @@ from strategies import random_model
 from tinyllm import checkpoint
 from tinyllm.data.conversation import encode_prompt
 from tinyllm.preferences import annotator, rankings
+from tinyllm.runs import Settings
 from tinyllm.tokenizer import train
-from tinyllm.training import Settings
 from tinyllm.transformer import Config
 from tinyllm.world import World, oracle
 from tinyllm.world.dice import Dice

@@ -10,8 +10,9 @@ from tinyllm import checkpoint
 from tinyllm.__main__ import main
 from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.preferences import rank, rankings
+from tinyllm.stages.s2_instruct import InstructSettings
 from tinyllm.tokenizer import train
-from tinyllm.training import Run, Settings
+from tinyllm.training import Run
 from tinyllm.transformer import Config
 from tinyllm.world import World, oracle
 from tinyllm.world.dice import Dice
@@ -22,12 +23,12 @@ PATH = "runs/demo/rankings.jsonl"
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A run whose stage 0 writes noise; the tests stand beside it."""
+    """A run whose stage 2 writes noise; the tests stand beside it."""
     monkeypatch.chdir(tmp_path)
     model = random_model(
         Config(len(BYTES), context=256, layers=1, width=8, heads=2), np.random.default_rng(0), np.float32, 0.1
     )
-    with Run(Settings(workers=1), "0-random", model, BYTES, steps=0) as run:
+    with Run(InstructSettings(workers=1), "2-instruct", model, BYTES, steps=0) as run:
         pass
     return run.folder
 
@@ -35,7 +36,7 @@ def folder(tmp_path, monkeypatch):
 def sit(monkeypatch, *lines, **options):
     """A sitting in which a person types these lines, then the input ends."""
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
-    options = {"stage": "0", "count": 4, "group": 3, "annotator": "Ada", "workers": 1} | options
+    options = {"stage": "2", "count": 4, "group": 3, "annotator": "Ada", "workers": 1} | options
     rank.main(rank.RankSettings(**options))
 
 
@@ -119,7 +120,7 @@ def test_every_answer_is_saved_before_the_next_question(folder, monkeypatch):
 
     monkeypatch.setattr("sys.stdin", Person("1 2 3\n"))
     with pytest.raises(KeyboardInterrupt):
-        rank.main(rank.RankSettings(stage="0", count=4, group=3, workers=1))
+        rank.main(rank.RankSettings(stage="2", count=4, group=3, workers=1))
     assert ranks() == [(0, [1, 2, 3])]
 
 
@@ -169,7 +170,7 @@ def shuffled(number):
     with pytest.MonkeyPatch.context() as patch:
         replies_of(patch, "a", "b", "c")
         (task,) = oracle.prompts(Dice("one"), World(0), "train", 1)
-        return rank.completions(None, BYTES, task, rank.RankSettings(group=3), number)
+        return rank.completions(None, BYTES, task.prompt, rank.RankSettings(group=3), number)
 
 
 def test_a_foreign_or_damaged_file_is_left_alone(folder, monkeypatch, capsys):
@@ -195,7 +196,7 @@ def test_the_command_line_says_what_is_wrong(folder, monkeypatch, capsys):
             sit(monkeypatch, group=group)
     assert main(["rank", "--group", "1"]) == 2
     monkeypatch.setattr("sys.stdin", io.StringIO("2 1\n"))
-    assert main(["rank", "--stage", "0-random", "--count", "1", "--group", "2", "--annotator", "Bill"]) == 0
+    assert main(["rank", "--stage", "2-instruct", "--count", "1", "--group", "2", "--annotator", "Bill"]) == 0
     assert entries()[0]["annotator"] == "Bill"
 
 

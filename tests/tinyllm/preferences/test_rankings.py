@@ -189,7 +189,7 @@ def test_a_file_that_prefers_nothing_is_an_error(tmp_path):
 def test_the_mask_covers_the_last_reply_and_its_end_token_only(completions, turns):
     prompt = [*TURNS[:2]] * turns + TURNS[2:]
     ranking = rankings.Ranking(prompt, completions, [*range(1, len(completions) + 1)])
-    rows = rankings.encode_ranking(BYTES, ranking, 1000)
+    rows = rankings.encode_ranking(BYTES, ranking)
     assert len(rows) == len(completions)
     for (ids, mask), text in zip(rows, completions):
         assert ids == encode_conversation(BYTES, [*prompt, reply(text)])[0] and len(mask) == len(ids)
@@ -198,8 +198,18 @@ def test_the_mask_covers_the_last_reply_and_its_end_token_only(completions, turn
         assert mask == [0] * (len(ids) - len(learned)) + [1] * len(learned)
 
 
-def test_a_ranking_with_a_completion_beyond_the_context_is_left_out():
-    ranking = rankings.Ranking(TURNS, ["On.", "Off, now."], [1, 2])
-    longest = max(len(ids) for ids, _ in rankings.encode_ranking(BYTES, ranking, 1000))
-    assert rankings.encode_ranking(BYTES, ranking, longest - 1) is not None  # the last token is a target only
-    assert rankings.encode_ranking(BYTES, ranking, longest - 2) is None
+def test_what_does_not_fit_into_the_context_is_left_out_once_counted_and_reported(capsys):
+    """A completion that is too long, and a prompt without room for a reply."""
+    ranking = rankings.Ranking(TURNS, ["On.", "Off, now." * 30], [1, 2])
+    longest = max(len(ids) for ids, _ in rankings.encode_ranking(BYTES, ranking))
+    short = rankings.Ranking(TURNS[:1], ["a", "b"], [1, 2])
+    fit = lambda context: rankings.fitting([short, ranking], BYTES, context)
+    assert fit(longest - 1) == [short, ranking]  # the last token is a target only
+    assert not capsys.readouterr().err
+    assert fit(longest - 2) == [short]
+    assert f"1 of 2 rankings do not fit into the context of {longest - 2} tokens" in capsys.readouterr().err
+    prompt = rankings.Ranking([{"role": "user", "content": "?" * 92}], ["a", "b"], [1, 2])
+    assert rankings.fitting([prompt, short], BYTES, 127) == [short]  # 95 tokens, and 31 for a reply
+    assert rankings.fitting([prompt, short], BYTES, 128) == [prompt, short]
+    with pytest.raises(TinyllmError, match="no ranking fits into the context of 127 tokens"):
+        rankings.fitting([prompt], BYTES, 127)

@@ -55,7 +55,7 @@ def test_what_was_preferred_scores_higher_also_after_other_prompts(trained, sett
 
 
 def test_the_replies_it_learned_from_have_mean_0_and_deviation_1(trained, settings_of):
-    rows = [ids for ranking in RANKINGS for ids, _ in encode_ranking(BYTES, ranking, CONFIG.context)]
+    rows = [ids for ranking in RANKINGS for ids, _ in encode_ranking(BYTES, ranking)]
     with reward_model.RewardModel(trained, settings_of) as scorer:
         scores = scorer.scores(rows)
         raw = reward_model.raw_scores(scorer.pool, rows)
@@ -76,13 +76,6 @@ def test_a_finished_reward_model_is_not_trained_again(trained, settings_of, monk
     monkeypatch.setattr(reward_model, "Run", None)
     folder = reward_model.train(settings_of, trained.parents[3] / "parent", RANKINGS)
     assert folder.resolve() == trained
-
-
-def test_rankings_beyond_the_context_teach_nothing(trained, settings_of, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    long = Ranking([{"role": "user", "content": "?" * 40}], ["a", "b"], [1, 2])
-    with pytest.raises(TinyllmError, match="no ranking fits into the context of 32 tokens"):
-        reward_model.train(settings_of, trained.parents[3] / "parent", [long])
 
 
 @given(rngs, st.lists(st.lists(st.integers(0, CONFIG.vocab - 1), min_size=1, max_size=12), min_size=1))

@@ -174,7 +174,7 @@ def test_no_held_out_conversation_means_no_validation(own):
 def test_a_missing_parent_and_a_bad_file_are_said(own, capsys):
     assert main(["stage2", *TINY, "--run", "nothing"]) == 1
     assert "make stage1 RUN=nothing" in capsys.readouterr().err
-    with pytest.raises(TinyllmError, match=r"missing.json cannot be read"):
+    with pytest.raises(TinyllmError, match="missing.json not found"):
         instruct(text="text.txt", data="missing.json")
     Path("bad.jsonl").write_text("{}\n")
     with pytest.raises(TinyllmError, match="line 1"):

@@ -1,6 +1,7 @@
 """stage 4: solutions and rehearsal in its batches, and rewards for right answers only."""
 
 import json
+import re
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,6 +48,7 @@ from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
 from tinyllm.transformer import Config
 from tinyllm.world import World
+from tinyllm.world.people import NAMES
 from tinyllm.world.task import Task, final_answer
 
 STAGE = "4-reason"
@@ -253,12 +255,13 @@ def test_its_batches_hold_problems_rehearsal_and_the_share_of_text_asked_for(tin
     assert seen["problems"] > 20 and seen["rehearsal"] > 20
 
 
-def test_it_starts_from_stage_3_if_there_is_one(tiny):
-    options = ReasonSettings(size="tiny", workers=1)
-    assert s4_reason.find_parent(options).name == "2-instruct"
+def test_it_starts_from_stage_3_if_there_is_one(tiny, monkeypatch):
+    starts = record(monkeypatch, Run, "__init__")
+    reason(run="first", origin="runs/demo/2-instruct", steps=1, rollouts=0)
+    reason("4-two", steps=1, rollouts=0)
     copy_stage("2-instruct", "3-prefer")
-    assert s4_reason.find_parent(options).name == "3-prefer"
-    assert s4_reason.find_parent(ReasonSettings(origin="a/b")) == Path("a/b")
+    reason("4-three", steps=1, rollouts=0)
+    assert [note.parent.name for note in starts] == ["2-instruct", "2-instruct", "3-prefer"]
     with pytest.raises(TinyllmError, match="make stage2 RUN=nothing"):
         reason(run="nothing")
 
@@ -284,13 +287,17 @@ def test_after_stage_3_its_own_correct_replies_are_rehearsed(tiny, monkeypatch):
         ((ids, _),) = generate(model, [encode_prompt(words, prompt)], 64, stop=[words.special["<|end|>"]])
         assert message == {"role": "assistant", "content": decode_reply(words, ids)}
     monkeypatch.setattr(s4_reason, "own_replies", lambda *_: own)
-    rehearsal = s4_reason.load_rehearsal(options, World(0), 10, parent)
+    rehearsal = s4_reason.load_rehearsal(options, World(0), 10, parent, "")
     assert rehearsal == [own[i % len(own)] for i in range(10)]
     expected = [task.messages for task in World(0).instructions("train", 10)]
     monkeypatch.setattr(s4_reason, "own_replies", lambda *_: [])
-    assert s4_reason.load_rehearsal(options, World(0), 10, parent) == expected
+    assert s4_reason.load_rehearsal(options, World(0), 10, parent, "") == expected
     monkeypatch.setattr(s4_reason, "own_replies", lambda *_: pytest.fail("these are not replies of stage 3"))
-    assert s4_reason.load_rehearsal(options, World(0), 10, Path("runs/demo/2-instruct")) == expected
+    assert s4_reason.load_rehearsal(options, World(0), 10, Path("runs/demo/2-instruct"), "") == expected
+    assert s4_reason.load_rehearsal(options, World(0), 10, parent, None) == []
+    write_questions("own.jsonl")
+    mine = s4_reason.load_rehearsal(options, World(0), 100, parent, "own.jsonl")
+    assert len(mine) == 100 and all("Mine" in messages[0]["content"] for messages in mine)
 
 
 def test_a_reply_that_did_not_end_is_not_rehearsed(tiny, monkeypatch):
@@ -323,8 +330,8 @@ def test_without_chains_the_answer_is_given_at_once_and_nothing_is_reinforced(ti
     tasks, world = World(0).problems("train", 40), World(0)
     for task, left_out, written in zip(
         tasks,
-        s4_reason.load_problems(options, world, 40),
-        s4_reason.load_problems(ReasonSettings(), world, 40),
+        s4_reason.load_problems(options, world, 40)[0],
+        s4_reason.load_problems(ReasonSettings(), world, 40)[0],
     ):
         assert written == task.messages and left_out[0] == written[0]
         assert left_out == written if task.later_turns else left_out[1]["content"] == f"#### {task.answer}"
@@ -332,6 +339,11 @@ def test_without_chains_the_answer_is_given_at_once_and_nothing_is_reinforced(ti
 
 
 # ---- files and interruptions
+
+
+def write_questions(path):
+    pairs = [{"instruction": f"Mine {i}?", "output": f"{i}."} for i in range(60)]
+    Path(path).write_text("\n".join(map(json.dumps, pairs)))
 
 
 def write_problems(path):
@@ -355,6 +367,32 @@ def test_problems_of_ones_own_are_learned_and_some_are_held_out_for_the_exam(tin
     exams = json.loads(Path("runs/demo", STAGE, "exams.json").read_text())
     assert exams["own_problems_exact"]["n"] == len(held_out)
     assert read_stage(STAGE)["parent"]["folder"].endswith("2-instruct")
+
+
+def test_nothing_of_the_world_enters_a_run_of_ones_own(tmp_path, monkeypatch):
+    """Not in stages 2 and 4, nor in their samples: every row comes from the files."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.txt").write_text("The sea is wide and the sky is high. " * 200)
+    write_questions("own.jsonl")
+    write_problems("problems.jsonl")
+    texts = []
+    batches = record(monkeypatch, Run, "train_step")
+    stage("stage0", "--text", "own.txt", "--vocab", 300)
+    stage("stage1")
+    stage("stage2", "--data", "own.jsonl", "--steps", 4)
+    stage("stage4", "--data", "problems.jsonl", "--steps", 4)
+    words = checkpoint.load("runs/demo/4-reason")[1]
+    for note in batches:
+        rows = rows_of(note.batch if note.run.stage < "2" else note.batch[:-1])  # without repetitions
+        texts += [words.decode(ids.tolist()) for ids, _ in rows]
+    packed = f"<|begin|>{Path('own.txt').read_text()}<|end|>"
+    asked = re.compile(r"<\|begin\|><\|user\|> (Mine \d+|\d+ and 1)\?<\|end\|><\|assistant\|> ")
+    conversations = [text for text in texts if asked.match(text)]
+    assert 20 < len(conversations) < len(texts)
+    assert all(text.rstrip("\0") in packed for text in texts if not asked.match(text))
+    samples = "".join(path.read_text() for path in Path("runs").rglob("samples.txt"))
+    assert "Mine" in samples and "and 1?" in samples
+    assert not any(name in samples for name in NAMES)
 
 
 def test_a_bad_file_is_said(tiny):

@@ -4,8 +4,8 @@ import dataclasses
 from itertools import pairwise
 
 from tinyllm.data.corpus import window_length
+from tinyllm.runs import Settings
 from tinyllm.stages.sizes import SIZES
-from tinyllm.training import Settings
 from tinyllm.transformer import Config
 
 ORDER = ["tiny", "nano", "small", "base"]

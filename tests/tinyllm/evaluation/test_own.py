@@ -1,0 +1,104 @@
+"""own: exams on one's own files."""
+
+import numpy as np
+import pytest
+from scripted import ScriptedPool, last_question
+from strategies import random_model
+
+from tinyllm.data.conversation import encode_conversation
+from tinyllm.evaluation import own
+from tinyllm.objectives import log_prob_of, log_softmax
+from tinyllm.parallel import WorkerPool
+from tinyllm.tokenizer import train
+from tinyllm.transformer import Config
+
+BYTES = train("", 256)
+CONFIG = Config(len(BYTES), context=128, layers=1, width=8, heads=2)
+CALL = '<tool_call>{"name":"calculator","arguments":{"expression":"2+2"}}</tool_call>'
+
+
+def values(results):
+    return {key: result["value"] for key, result in results.items() if isinstance(result, dict)}
+
+
+def conversation(*texts):
+    roles = ("user", "assistant") * len(texts)
+    return [{"role": role, "content": text} for role, text in zip(roles, texts)]
+
+
+# ---- questions
+
+
+@pytest.fixture
+def without_log_probs(monkeypatch):
+    monkeypatch.setattr(own, "answer_log_probs", lambda pool, tokenizer, messages: [-1.0] * len(messages))
+
+
+def test_a_reply_is_right_if_it_is_the_expected_one_but_for_case_and_white_space(without_log_probs):
+    replies = {"a?": " Yes. ", "b?": "yes", "c?": "It is  so.", "d?": "no."}
+    pool = ScriptedPool(BYTES, lambda text: replies[last_question(text)])
+    pool.model = random_model(CONFIG, np.random.default_rng(0), np.float32)
+    held_out = [conversation("a?", "yes."), conversation("b?", "yes."), conversation("c?", "It is so.")]
+    held_out.append(conversation("first?", "one.", "d?", "no."))
+    training = [conversation("x?", "Yes."), conversation("y?", "yes."), conversation("z?", "no.")]
+    results = own.questions(pool, BYTES, training, held_out)
+    assert values(results) == {
+        "own_questions_exact": 0.75,
+        "own_questions_commonest": 0.5,
+        "own_questions_log_prob": -1.0,
+    }
+    shown = results["own_questions_shown"]
+    assert shown[1] == {"prompt": "b?", "expected": "yes.", "reply": "yes"}
+    assert shown[3]["prompt"] == "user: first?\nassistant: one.\nuser: d?"
+
+
+def test_questions_that_do_not_fit_are_left_out_and_at_most_so_many_are_asked(without_log_probs, monkeypatch):
+    pool = ScriptedPool(BYTES, lambda text: "yes")
+    pool.model = random_model(CONFIG, np.random.default_rng(0), np.float32)
+    assert own.questions(pool, BYTES, [], []) == {}
+    assert own.questions(pool, BYTES, [], [conversation("?" * 200, "yes")]) == {}
+    monkeypatch.setattr(own, "MOST", 3)
+    many = [conversation(f"{i}?", "yes") for i in range(9)]
+    assert own.questions(pool, BYTES, many, many)["own_questions_exact"]["n"] == 3
+
+
+def test_the_log_prob_of_an_answer_is_the_sum_over_its_tokens_and_its_end():
+    model = random_model(CONFIG, np.random.default_rng(0), np.float32, 0.3)
+    conversations = [conversation("a?", "yes."), conversation("one?", "1", "and two?", "2, of course")]
+    with WorkerPool(model) as pool:
+        computed = own.answer_log_probs(pool, BYTES, conversations)
+    for messages, value in zip(conversations, computed):
+        ids, _ = encode_conversation(BYTES, messages)
+        length = len(BYTES.encode(" " + messages[-1]["content"])) + 1
+        log_p = log_prob_of(np.array(ids[1:]), log_softmax(model.logits(ids[:-1]).astype(float)))
+        assert value == pytest.approx(log_p[-length:].sum(), rel=1e-4)
+
+
+# ---- problems
+
+
+def problems(*answers):
+    return [
+        [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": f"So: #### {answer}"}]
+        for i, answer in enumerate(answers)
+    ]
+
+
+def test_problems_of_a_file_are_compared_with_their_answers_and_with_the_commonest():
+    given = {"0?": "#### 1,000", "1?": "#### $7.", "2?": "7", "3?": "Well. #### 7\nBecause."}
+    pool = ScriptedPool(BYTES, lambda text: given[last_question(text)])
+    results = values(own.problems(pool, BYTES, problems("1000", "7", "7", "8")))
+    assert results == {"own_problems_exact": 0.5, "own_problems_commonest": 0.5}
+
+
+def test_problems_of_a_file_may_be_solved_with_the_calculator():
+    pool = ScriptedPool(BYTES, lambda text: "#### 4" if "_response>4<" in text else CALL)
+    assert own.problems(pool, BYTES, problems("4"))["own_problems_exact"]["value"] == 1
+
+
+def test_at_most_so_many_problems_of_a_file_are_asked(monkeypatch):
+    pool = ScriptedPool(BYTES, lambda text: "#### 1")
+    monkeypatch.setattr(own, "MOST", 3)
+    results = own.problems(pool, BYTES, problems(*"1112"))
+    assert results["own_problems_exact"] == results["own_problems_commonest"]
+    assert results["own_problems_exact"]["n"] == 3 and results["own_problems_exact"]["value"] == 1

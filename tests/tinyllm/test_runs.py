@@ -1,0 +1,319 @@
+"""runs: the settings, the folders of a run, what a stage learns from, and who may write in a folder."""
+
+import dataclasses
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from stage_runs import read_stage, weights
+from strategies import random_model
+
+from tinyllm import checkpoint, tokenizer
+from tinyllm.__main__ import COMMANDS
+from tinyllm.errors import TinyllmError, UsageError
+from tinyllm.runs import (
+    WORLD,
+    Settings,
+    ancestor,
+    describe,
+    fingerprint,
+    finished_stages,
+    lock,
+    make_command,
+    nothing_to_do,
+    option,
+    parent_folder,
+    path_of,
+    sources,
+    stage_folder,
+)
+from tinyllm.training import Run
+from tinyllm.transformer import Config, Transformer
+
+BYTES = tokenizer.train("", 256)
+CONFIG = Config(vocab=len(BYTES), context=4, layers=1, width=2, heads=1)
+ROOT = Path(__file__).parents[2]
+ALL_SETTINGS = sorted({settings for settings, _ in COMMANDS.values()}, key=str)
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@dataclasses.dataclass(frozen=True)
+class StageSettings(Settings):
+    data: str = option("", "questions", source="instructions")
+    text: str = option("", "a text", source="text")
+    origin: str = option("", "checkpoint folder to start from", flag="from")
+    steps: int = option(0, "steps")
+    save_every: int = option(10, "steps between saves", (1, 100))
+
+
+@dataclasses.dataclass(frozen=True)
+class TextSettings(Settings):
+    text: str = option("", "a text", source="text", replaces=True)
+    origin: str = option("", "checkpoint folder to start from", flag="from")
+
+
+def train(settings, stage, parent=None):
+    """A stage without a step; each has other weights."""
+    with Run(settings, stage, random_model(CONFIG, np.random.default_rng(ord(stage[0]))), BYTES, 0, parent):
+        pass
+    return settings.folder(stage)
+
+
+# ---- settings
+
+
+@pytest.mark.parametrize("settings", ALL_SETTINGS)
+def test_every_number_outside_its_limits_is_refused_by_the_name_of_its_option(settings):
+    for field in dataclasses.fields(settings):
+        if field.type not in (int, float):
+            continue
+        low, high = field.metadata["limits"]
+        assert high < 10**7 or field.name == "seed", f"{field.name}: a number that no machine can serve"
+        for wrong in {-2, low - 1, high + 1, float("nan"), float("inf")} - {field.default}:
+            with pytest.raises(UsageError, match=f"--{field.name.replace('_', '-')} must be from"):
+                settings(**{field.name: wrong})
+        for right in (low, high, field.default):
+            assert getattr(settings(**{field.name: right}), field.name) == right
+
+
+@pytest.mark.parametrize("name", ["", "..", "../out", "/tmp/out", "a/b", ".hidden", "-x", "a\\b", "a\nb"])
+def test_a_run_stays_in_its_own_folder(name):
+    with pytest.raises(UsageError, match="is not the name of a folder inside runs/"):
+        Settings(run=name)
+
+
+@given(st.from_regex(r"\w[\w.' -]{0,20}", fullmatch=True))
+def test_any_plain_name_is_the_folder_of_a_run(name):
+    folder = Settings(run=name).folder("0-random")
+    assert folder.parent.parent == Path("runs") and folder.parent.name == name
+
+
+def test_one_worker_per_core_unless_told():
+    model = Transformer(Config(vocab=2, context=2, layers=1, width=2, heads=1))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    for settings, expected in ((Settings(), cores), (Settings(workers=1), 1), (Settings(workers=3), 3)):
+        with settings.pool(model) as pool:
+            assert pool.workers <= expected if settings == Settings() else pool.workers == expected
+
+
+# ---- what a stage learns from
+
+
+def test_a_stage_learns_from_the_world_unless_it_or_its_parent_has_files():
+    assert sources(StageSettings(), None) == {"text": WORLD, "instructions": WORLD}
+    Path("sea.txt").write_text("The sea is wide.")
+    Path("qa.jsonl").write_text("{}")
+    text = train(TextSettings(run="sea", text="sea.txt"), "1-text")
+    learned = sources(StageSettings(data="qa.jsonl"), text)
+    assert path_of(learned, "text") == str(Path("sea.txt").resolve())
+    assert path_of(learned, "instructions") == str(Path("qa.jsonl").resolve())
+    assert path_of(learned, "problems") is None
+    assert learned["text"]["sha256"] == fingerprint("sea.txt")
+
+
+def test_nothing_of_the_world_is_mixed_into_files_of_ones_own():
+    Path("sea.txt").write_text("The sea is wide.")
+    text = train(TextSettings(text="sea.txt"), "1-text")
+    with pytest.raises(TinyllmError, match="built-in instructions do not fit: name yours with DATA="):
+        sources(StageSettings(), text)
+    # A checkpoint from elsewhere has no text on record: then none is replayed.
+    foreign = Path("foreign")
+    checkpoint.save(foreign, random_model(CONFIG, np.random.default_rng(0)), BYTES)
+    assert path_of(sources(StageSettings(data="sea.txt"), foreign), "text") is None
+    assert sources(StageSettings(), foreign) == {"text": WORLD, "instructions": WORLD}
+
+
+def test_another_text_than_the_parents_is_refused_by_name_unless_a_run_starts_from_another():
+    Path("sea.txt").write_text("The sea is wide.")
+    Path("land.txt").write_text("The land is flat.")
+    text = train(TextSettings(text="sea.txt"), "1-text")
+    with pytest.raises(TinyllmError, match=r"learned from .*sea.txt; land.txt is another text"):
+        sources(StageSettings(text="land.txt", data="land.txt"), text)
+    with pytest.raises(TinyllmError, match="learned from .*sea.txt; land.txt is another text"):
+        sources(TextSettings(text="land.txt"), text)
+    further = sources(TextSettings(text="land.txt", origin=str(text)), text)
+    assert path_of(further, "text") == str(Path("land.txt").resolve())
+    Path("copy.txt").write_text("The sea is wide.")  # the content decides, not the path
+    assert path_of(sources(TextSettings(text="copy.txt"), text), "text") == str(Path("copy.txt").resolve())
+
+
+def test_a_file_that_was_replaced_is_noticed(monkeypatch):
+    Path("sea.txt").write_text("The sea is wide.")
+    settings = TextSettings(text="sea.txt")
+    text = train(settings, "1-text")
+    assert nothing_to_do(settings, "1-text")
+    Path("sea.txt").write_text("The sea was wide.")
+    with pytest.raises(TinyllmError, match="1-text was made with other text than .*sea.txt"):
+        nothing_to_do(settings, "1-text")
+    with pytest.raises(TinyllmError, match=r"sea.txt has changed since .*1-text learned from it"):
+        sources(StageSettings(data="sea.txt"), text)
+    Path("sea.txt").unlink()
+    with pytest.raises(TinyllmError, match="sea.txt not found"):
+        sources(StageSettings(), text)
+
+
+def test_a_relative_path_is_known_in_other_folders_too(monkeypatch, tmp_path):
+    Path("sea.txt").write_text("The sea is wide.")
+    text = train(TextSettings(text="sea.txt"), "1-text").resolve()
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert path_of(sources(TextSettings(), text), "text") == str(tmp_path / "sea.txt")
+
+
+def test_the_fingerprint_of_a_folder_depends_on_every_name_and_byte():
+    Path("texts/more").mkdir(parents=True)
+    Path("texts/a.txt").write_text("a")
+    Path("texts/more/b.txt").write_text("b")
+    seen = {fingerprint("texts")}
+    Path("texts/more/b.txt").write_text("c")
+    seen.add(fingerprint("texts"))
+    Path("texts/more/b.txt").rename("texts/more/d.txt")
+    seen.add(fingerprint("texts"))
+    Path("texts/a.txt").unlink()
+    seen.add(fingerprint("texts"))
+    assert len(seen) == 4
+    for missing in ("nothing", "texts/empty"):
+        Path("texts/empty").mkdir(exist_ok=True)
+        with pytest.raises(TinyllmError, match="not found|holds no files"):
+            fingerprint(missing)
+
+
+# ---- the folders of a run
+
+
+@pytest.mark.parametrize("settings", ALL_SETTINGS)
+def test_the_notes_of_a_stage_hold_all_settings_that_decide_its_bytes(settings):
+    made = describe(settings(), "stage", None)
+    for field in dataclasses.fields(settings):
+        if "source" in field.metadata:  # its content decides, see above
+            continue
+        value = {bool: True, int: max(7, field.metadata["limits"][0]), float: 0.7, str: "other"}[field.type]
+        changed = describe(dataclasses.replace(settings(), **{field.name: value}), "stage", None)
+        indecisive = field.name in ("run", "workers", "resume", "save_every", "origin")
+        assert (changed == made) == indecisive, field.name
+
+
+def test_a_finished_stage_is_left_as_it_is_and_other_settings_get_a_command_of_their_own(capsys):
+    Path("my questions.jsonl").write_text("{}")
+    settings = StageSettings(size="tiny")
+    parent = train(TextSettings(size="tiny"), "1-text")
+    folder = train(settings, "2-stage", parent)
+    before = weights("2-stage")
+    assert nothing_to_do(settings, "2-stage", parent)
+    assert "finished already" in capsys.readouterr().out and weights("2-stage") == before
+    with pytest.raises(TinyllmError, match="made with seed=0 instead of 3"):
+        nothing_to_do(StageSettings(size="tiny", seed=3), "2-stage", parent)
+    with pytest.raises(TinyllmError, match="another checkpoint to start from"):
+        nothing_to_do(settings, "2-stage", folder)
+    with pytest.raises(TinyllmError) as error:
+        nothing_to_do(StageSettings(size="tiny", steps=5, data="my questions.jsonl"), "2-stage", parent)
+    assert str(error.value).endswith(
+        "make stage2 RUN=demo-2 SIZE=tiny DATA='my questions.jsonl' FROM=runs/demo/1-text ARGS=\"--steps 5\""
+    )
+    assert not nothing_to_do(settings, "3-other")
+
+
+@given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
+def test_a_suggested_command_has_every_value_as_one_word(value):
+    command = make_command(
+        StageSettings(data=value, seed=4, steps=3), "2-stage", Path("runs/a b/1"), new=False
+    )
+    assert shlex.split(command) == [
+        "make", "stage2", "SEED=4", f"DATA={value}", "FROM=runs/a b/1", "ARGS=--steps 3"
+    ]  # fmt: skip
+
+
+def test_damaged_notes_are_an_error_not_a_crash():
+    train(StageSettings(), "2-stage")
+    for text in ("{", "[]", '{"settings": {}}'):
+        Path("runs/demo/2-stage/stage.json").write_text(text)
+        with pytest.raises(TinyllmError):
+            nothing_to_do(StageSettings(), "2-stage")
+
+
+def test_the_parent_is_of_the_same_run_size_and_seed_unless_it_is_named():
+    with pytest.raises(TinyllmError, match=r"1-text not found. Make it with: make stage1 SIZE=tiny SEED=4$"):
+        parent_folder(StageSettings(size="tiny", seed=4), "1-text")
+    train(TextSettings(), "1-text")
+    assert parent_folder(StageSettings(), "1-text") == Path("runs/demo/1-text")
+    assert parent_folder(StageSettings(), "3-later", "1-text") == Path("runs/demo/1-text")
+    with pytest.raises(
+        TinyllmError, match=r"made with size='small' instead of 'tiny': repeat SIZE=small SEED=0"
+    ):
+        parent_folder(StageSettings(size="tiny"), "1-text")
+    with pytest.raises(TinyllmError, match="made with seed=0 instead of 1"):
+        parent_folder(StageSettings(seed=1), "1-text")
+    with pytest.raises(
+        TinyllmError, match=r"make stage1 RUN=mine, or start from another run: FROM=runs/demo/1-text"
+    ):
+        parent_folder(StageSettings(run="mine"), "1-text")
+    named = StageSettings(size="tiny", seed=1, origin="any/where")
+    assert parent_folder(named, "1-text") == Path("any/where")
+
+
+def test_an_earlier_stage_is_known_across_runs_and_after_a_move():
+    text = train(TextSettings(), "1-text")
+    stage = train(StageSettings(), "2-stage", text)
+    later = train(StageSettings(run="mine"), "3-later", stage)
+    assert ancestor(later, "2-stage") == stage.resolve()
+    assert ancestor(later, "1-text") == text.resolve()
+    assert ancestor(later, "3-later") == later and ancestor(text, "2-stage") is None
+    Path("runs/demo").rename("runs/moved")
+    assert ancestor(Path("runs/moved/2-stage"), "1-text") == Path("runs/moved/1-text")
+    assert ancestor(later, "1-text") is None
+
+
+def test_a_stage_is_found_by_its_number_or_name_and_the_last_finished_one_without():
+    for name in ("0-random", "1-masked", "1-pretrain", "2-instruct", "notes"):
+        folder = Path("runs/demo", name)
+        folder.mkdir(parents=True)
+        (folder / "stage.json").write_text(json.dumps({"finished": name != "2-instruct"}))
+    names = lambda folders: [folder.name for folder in folders]
+    assert names(finished_stages("demo")) == ["0-random", "1-masked", "1-pretrain"]
+    found = {name: stage_folder("demo", name).name for name in ("", "0", "1", "1-masked")}
+    assert found == {"": "1-pretrain", "0": "0-random", "1": "1-pretrain", "1-masked": "1-masked"}
+    with pytest.raises(TinyllmError, match="no finished stage 2; it has 0-random, 1-masked, 1-pretrain"):
+        stage_folder("demo", "2")
+    with pytest.raises(TinyllmError, match="no finished stage; make one with: make train RUN=other"):
+        stage_folder("other", "")
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from tinyllm.runs import lock
+held = lock(Path("runs/demo/2-stage"))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_folder_has_one_writer_at_a_time_and_a_dead_process_holds_nothing():
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    with subprocess.Popen([sys.executable, "-c", HOLD], **pipes) as other:
+        assert other.stdout.readline() == "held\n"
+        for attempt in (lambda: lock(Path("runs/demo/2-stage")), lambda: train(StageSettings(), "2-stage")):
+            with pytest.raises(TinyllmError, match=rf"process {other.pid} is training in runs.demo.2-stage"):
+                attempt()
+        train(StageSettings(), "3-other")
+        other.kill()
+    assert read_stage("3-other")["finished"]
+    train(StageSettings(), "2-stage")
+    assert re.fullmatch(r"\d+", Path("runs/demo/2-stage/.lock").read_text())
+    train(StageSettings(run="again"), "2-stage")  # and the lock is released after training
+    lock(Path("runs/again/2-stage")).close()

@@ -1,0 +1,128 @@
+"""Exams on your own files: held-out questions, problems and rankings.
+
+One entry in ten is held out, by what the user says first (formats.split).
+"""
+
+from collections import Counter
+
+import numpy as np
+
+from tinyllm import checkpoint
+from tinyllm.data import formats
+from tinyllm.data.conversation import encode_conversation, encode_prompt, pad, prompt_of, shift
+from tinyllm.evaluation.generation import converse_with_tools
+from tinyllm.evaluation.intervals import mean, proportion
+from tinyllm.preferences import rollouts
+from tinyllm.preferences.rankings import encode_ranking, fitting, read, split_rankings
+from tinyllm.preferences.reward_model import RewardModel
+from tinyllm.runs import ancestor, is_checkpoint, path_of
+from tinyllm.sampling import answer, reply_room, show_prompt
+from tinyllm.world.task import final_answer
+from tools.builtin import TOOLS
+from tools.registry import Registry
+
+MOST, SHOWN = 200, 10  # held-out items that are measured, and of them those that are shown
+
+
+def run(pool, tokenizer, folder, learned, settings):
+    """The exams on those of your own files that the stage in `folder` has learned from."""
+    results = {}
+    if path_of(learned, "instructions"):
+        results |= questions(
+            pool, tokenizer, *formats.split(formats.instructions(path_of(learned, "instructions")))
+        )
+    if path_of(learned, "problems"):
+        results |= problems(pool, tokenizer, formats.split(formats.problems(path_of(learned, "problems")))[1])
+    if path_of(learned, "rankings"):
+        results |= preferences(pool, tokenizer, folder, path_of(learned, "rankings"), settings)
+    return results
+
+
+def questions(pool, tokenizer, training, held_out):
+    """How often a greedy reply is the expected one, how likely that one is, and how often the commonest
+    answer of the training questions would be right."""
+    held_out = [messages[: len(prompt_of(messages)) + 1] for messages in held_out[:MOST]]
+    rows = [encode_conversation(tokenizer, messages) for messages in held_out]
+    held_out = [m for m, (ids, _) in zip(held_out, rows) if len(ids) <= pool.model.config.context + 1]
+    if not held_out:
+        return {}
+    prompts, wanted = [prompt_of(messages) for messages in held_out], [m[-1]["content"] for m in held_out]
+    longest = max(len(tokenizer.encode(text)) for text in wanted)
+    given = [text for text, _ in answer(pool, tokenizer, prompts, 2 * longest + 2)]
+    commonest, _ = Counter(
+        normalise(prompt_and_reply[-1]["content"]) for prompt_and_reply in training
+    ).most_common(1)[0]
+    hits = [normalise(a) == normalise(b) for a, b in zip(given, wanted)]
+    return {
+        "own_questions_exact": proportion(sum(hits), len(hits)),
+        "own_questions_log_prob": mean(answer_log_probs(pool, tokenizer, held_out)),
+        "own_questions_commonest": proportion(
+            sum(normalise(text) == commonest for text in wanted), len(wanted)
+        ),
+        "own_questions_shown": [
+            {"prompt": show_prompt(prompt), "expected": right, "reply": reply}
+            for prompt, right, reply in list(zip(prompts, wanted, given))[:SHOWN]
+        ],
+    }
+
+
+def normalise(text):
+    """Case and white space do not matter."""
+    return " ".join(text.lower().split())
+
+
+def answer_log_probs(pool, tokenizer, conversations):
+    """log p of the last reply of each conversation, its end token included, in nats."""
+    rows = []
+    for messages in conversations:
+        start = len(encode_prompt(tokenizer, prompt_of(messages)))
+        ids, mask = encode_conversation(tokenizer, messages)
+        rows.append((ids, [0] * start + mask[start:]))
+    batch = shift(*pad(rows))
+    return (rollouts.log_probs(pool, batch["ids"], batch["targets"]) * batch["weights"]).sum(axis=1).tolist()
+
+
+def problems(pool, tokenizer, held_out):
+    """Accuracy on held-out problems, and that of always giving the most common answer."""
+    if not held_out:
+        return {}
+    wanted = [str(final_answer(messages[-1]["content"])) for messages in held_out[:MOST]]
+    prompts = [messages[:1] for messages in held_out[:MOST]]
+    done = converse_with_tools(pool, tokenizer, prompts, Registry(TOOLS), 200)
+    given = [str(final_answer(messages[-1]["content"])) for messages in done]
+    return {
+        "own_problems_exact": proportion(sum(map(str.__eq__, given, wanted)), len(wanted)),
+        "own_problems_commonest": proportion(max(map(wanted.count, wanted)), len(wanted)),
+    }
+
+
+def preferences(pool, tokenizer, folder, path, settings):
+    """By the reward model: how often a sampled reply to a held-out prompt beats one of stage 2. And how often
+    the reward model ranks two held-out replies as people did."""
+    _, held_out = split_rankings(read(path))
+    reward, start = folder / "reward", ancestor(folder, "2-instruct")
+    if not held_out or start is None or not is_checkpoint(reward):
+        return {}
+    context = pool.model.config.context
+    held_out, room = fitting(held_out, tokenizer, context)[:MOST], reply_room(context)
+    prompts = [encode_prompt(tokenizer, ranking.prompt) for ranking in held_out]
+    with settings.pool(checkpoint.load(start)[0]) as reference, RewardModel(reward, settings) as scorer:
+        scores = [
+            scorer.scores([p + reply for p, reply in zip(prompts, sampled.replies)])
+            for sampled in (
+                rollouts.sample_rollouts(pool, tokenizer, prompts, room, [24]),
+                rollouts.sample_rollouts(reference, tokenizer, prompts, room, [25]),
+            )
+        ]
+        right, pairs = 0, 0
+        for ranking in held_out:
+            ranks = np.array(ranking.ranks)
+            values = scorer.scores([ids for ids, _ in encode_ranking(tokenizer, ranking)])
+            better = ranks[:, None] < ranks[None, :]
+            right += int((better & (values[:, None] > values[None, :])).sum())
+            pairs += int(better.sum())
+    ours, others = scores
+    return {
+        "own_win_rate": proportion(int((ours > others).sum()), int((ours != others).sum())),
+        "own_pair_accuracy": proportion(right, pairs),
+    }

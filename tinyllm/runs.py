@@ -1,0 +1,310 @@
+"""A run on disk: its settings, the folders of its stages, and what each stage learns from.
+
+    runs/<run>/0-random/  1-pretrain/  2-instruct/  3-prefer/  4-reason/
+
+Stages meet only here. The stage.json of each says what decided its bytes: the settings, the checkpoint it
+started from, and its sources: the files it learned from and those its parent had learned from, by their
+SHA-256. So a run knows its own text. A later stage replays that text and no other, and a file that was
+replaced under the same name is noticed.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import os
+import re
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tinyllm import checkpoint
+from tinyllm.checkpoint.files import read_json, sha256
+from tinyllm.errors import TinyllmError, UsageError
+from tinyllm.parallel import WorkerPool, available_cores
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    import msvcrt
+
+    fcntl = None
+
+RESUME = "resume.safetensors"  # everything that an unfinished stage needs to continue
+WORLD = {"path": "", "sha256": ""}  # the source that is generated: the built-in world of the seed
+NOT_DECISIVE = ("run", "workers", "resume", "save_every", "origin")
+
+
+def option(default, help, limits=(0, 10**6), **metadata):
+    """A settings field with its help text; __main__.py makes the command line from these.
+
+    limits: the smallest and the largest number allowed. source: which source a path is (see `sources`).
+    """
+    return field(default=default, metadata={"help": help, "limits": limits, **metadata})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of every stage. Raises UsageError for a value outside its limits."""
+
+    run: str = option("demo", "name of the run: everything is written to runs/<run>/")
+    size: str = option("small", "size of the built-in recipe", choices=("tiny", "nano", "small", "base"))
+    seed: int = option(0, "decides the weights, the built-in world and the order of the batches", (0, 2**62))
+    workers: int = option(
+        0,
+        "processes that share the work; their number changes the rounding (default: one per core)",
+        (0, 1024),
+    )
+    resume: bool = option(False, "continue an interrupted run where it stopped")
+
+    def __post_init__(self):
+        for each in dataclasses.fields(self):
+            value, (low, high) = getattr(self, each.name), each.metadata["limits"]
+            if each.type in (int, float) and value != each.default and not low <= value <= high:
+                name = each.name.replace("_", "-")
+                raise UsageError(f"--{name} must be from {low} to {high}, not {value}")
+        if not re.fullmatch(r"[^./\\\0-\x1f-][^/\\\0-\x1f]*", self.run):
+            raise UsageError(f"--run {self.run!r} is not the name of a folder inside runs/: use a plain name")
+
+    def folder(self, stage):
+        return Path("runs") / self.run / stage
+
+    def pool(self, model):
+        """Worker processes that share a model: --workers of them, by default one per available core."""
+        return WorkerPool(model, self.workers or available_cores())
+
+
+# ---- what a stage learns from
+
+
+def fingerprint(path):
+    """The SHA-256 of a file, or of the names and contents of all files in a folder. Raises TinyllmError."""
+    path = Path(path)
+    try:
+        if path.is_file():
+            return sha256(path)
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        if not files:
+            raise TinyllmError(f"{path} not found" if not path.exists() else f"{path} holds no files")
+        names = "".join(f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in files)
+    except OSError as error:
+        raise TinyllmError(f"{error.filename or path} cannot be read: {error.strerror}") from None
+    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def sources(settings, parent):
+    """What a stage learns from -> {kind: {"path", "sha256"}}; an empty path is the built-in world.
+
+    Kinds are text, instructions, rankings and problems. A file that the settings name comes first, then what
+    the parent has learned from, then the built-in world; but nothing of the world is mixed into files of your
+    own. Raises TinyllmError if something is missing, or has changed since the parent learned from it.
+    """
+    learned = learned_by(parent) if parent else {}
+    fields = [each for each in dataclasses.fields(settings) if "source" in each.metadata]
+    for each in fields:
+        kind, path = each.metadata["source"], getattr(settings, each.name)
+        if path:
+            source = {"path": str(Path(path).resolve()), "sha256": fingerprint(path)}
+            replaces = kind != "text" or each.metadata.get("replaces") and settings.origin
+            if kind in learned and not replaces and learned[kind]["sha256"] != source["sha256"]:
+                raise TinyllmError(
+                    f"{parent} has learned from {learned[kind]['path'] or 'the built-in world'}; {path} is "
+                    "another text and would be mixed with it. Leave out TEXT=, or pre-train on your text "
+                    f"first: make stage1 FROM={parent} TEXT={path} RUN=another"
+                )
+            learned[kind] = source
+    for source in learned.values():
+        if source["path"] and fingerprint(source["path"]) != source["sha256"]:
+            raise TinyllmError(
+                f"{source['path']} has changed since {parent} learned from it. Restore it, or train again "
+                "from the stage that learned from it, in another RUN="
+            )
+    own = any(source["path"] for source in learned.values())
+    for each in fields:
+        kind = each.metadata["source"]
+        if kind not in learned and not own:
+            learned[kind] = WORLD
+        elif kind not in learned and kind != "text":  # a checkpoint from elsewhere may come without its text
+            raise TinyllmError(
+                f"this run learns from your own files, so the built-in {kind} do not fit: "
+                f"name yours with {each.name.upper()}="
+            )
+    return learned
+
+
+def learned_by(folder):
+    """The sources that the stage in `folder` has on record: none for a checkpoint from elsewhere."""
+    notes = folder / "stage.json"
+    return read_json(notes).get("sources", {}) if notes.exists() else {}
+
+
+def path_of(learned, kind):
+    """The path of a source; "" for the built-in world, None if there is none."""
+    return learned[kind]["path"] if kind in learned else None
+
+
+# ---- the folders of a run
+
+
+def lock(folder):
+    """Make a folder and keep other processes out of it, until the returned file is closed.
+
+    The lock belongs to the open file, so that of a process that died is gone. Raises TinyllmError with the
+    number of the process that holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (the caller closes it)
+    try:
+        if fcntl:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            file.seek(2**30)  # a byte far behind the text, which others have to read
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    except OSError:
+        file.seek(0)
+        holder = file.read()
+        file.close()
+        raise TinyllmError(
+            f"process {holder} is training in {folder} at this moment: wait for it, or choose another RUN="
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def describe(settings, stage, parent):
+    """What decides the bytes of a stage, for stage.json."""
+    decisive = {
+        each.name: getattr(settings, each.name)
+        for each in dataclasses.fields(settings)
+        if each.name not in NOT_DECISIVE and "source" not in each.metadata
+    }
+    notes = {"stage": stage, "settings": decisive, "sources": sources(settings, parent), "parent": None}
+    if parent is not None:
+        notes["parent"] = {"folder": str(parent.resolve()), "sha256": checkpoint.digest(parent)}
+    return notes
+
+
+def nothing_to_do(settings, stage, parent=None):
+    """Whether this stage is finished already; if so, says so.
+
+    Raises TinyllmError if its folder was made with other settings, or holds an unfinished run that nobody
+    asked to resume: training over it would lose what it has computed.
+    """
+    folder = settings.folder(stage)
+    if not (folder / "stage.json").exists():
+        return False
+    lock(folder).close()
+    made, wanted = read_json(folder / "stage.json"), describe(settings, stage, parent)
+    different = differences(made.get("settings", {}), wanted["settings"])
+    old, new = made.get("sources", {}), wanted["sources"]
+    for kind in new:
+        if old.get(kind, WORLD)["sha256"] != new[kind]["sha256"]:
+            different.append(f"other {kind} than {new[kind]['path'] or 'those of the built-in world'}")
+    if (made.get("parent") or {}).get("sha256") != (wanted["parent"] or {}).get("sha256"):
+        different.append("another checkpoint to start from")
+    if different:
+        raise TinyllmError(
+            f"{folder} was made with {', '.join(different)}. Delete it, or train in a new run beside it: "
+            + make_command(settings, stage, parent)
+        )
+    if made.get("finished"):
+        print(f"{folder} is finished already; delete it, or choose another RUN=, to train again")
+        return True
+    if (folder / RESUME).exists() and not settings.resume:
+        raise TinyllmError(f"{folder} holds an interrupted run: continue it with RESUME=1, or delete it")
+    return False
+
+
+def differences(made, wanted):
+    return [
+        f"{key}={made.get(key)!r} instead of {value!r}"
+        for key, value in wanted.items()
+        if made.get(key) != value
+    ]
+
+
+def make_command(settings, stage, parent=None, new=True):
+    """The make command that trains a stage with these settings; new: in a run of its own, from `parent`."""
+    if new:
+        names = (f"{settings.run}-{i}" for i in itertools.count(2))
+        run = next(name for name in names if not (Path("runs") / name).exists())
+        settings = dataclasses.replace(settings, run=run)
+    variables, more = [], []
+    for each in dataclasses.fields(settings):
+        value = getattr(settings, each.name)
+        if each.name == "origin" and parent is not None:
+            value = str(parent)
+        if value != each.default and each.name != "resume":
+            flag = each.metadata.get("flag", each.name)
+            is_variable = each.type is str or each.name in ("seed", "workers")
+            text = shlex.quote(str(value))
+            variables += [f"{flag.upper()}={text}"] if is_variable else []
+            more += [] if is_variable else [f"--{flag.replace('_', '-')} {text}"]
+    if more:
+        variables.append(f'ARGS="{" ".join(more)}"')
+    return " ".join([f"make stage{stage[0]}", *variables])
+
+
+def parent_folder(settings, *stages):
+    """The folder that a stage starts from: --from if given, else the first of these stages of the same run.
+
+    Raises TinyllmError if none is there, with the command that makes it, or if it was made for another size
+    or seed.
+    """
+    if settings.origin:
+        return Path(settings.origin)
+    folders = [settings.folder(stage) for stage in stages]
+    folder = next(filter(is_checkpoint, folders), folders[-1])
+    same = Settings(settings.run, settings.size, settings.seed)
+    if not is_checkpoint(folder):
+        message = f"{folder} not found. Make it with: {make_command(same, stages[-1], new=False)}"
+        others = [path.parent for path in Path("runs").glob(f"*/{stages[-1]}/stage.json")]
+        others = [other for other in others if is_checkpoint(other)]
+        raise TinyllmError(f"{message}, or start from another run: FROM={others[0]}" if others else message)
+    made = read_json(folder / "stage.json").get("settings", {})
+    different = differences(made, {"size": settings.size, "seed": settings.seed})
+    if different:
+        raise TinyllmError(
+            f"{folder} was made with {', '.join(different)}: repeat SIZE={made.get('size')} "
+            f"SEED={made.get('seed')}, or choose another RUN="
+        )
+    return folder
+
+
+def ancestor(folder, stage):
+    """The folder of an earlier stage that the one in `folder` came from; None if there is none."""
+    while folder is not None and folder.name != stage:
+        notes = read_json(folder / "stage.json") if (folder / "stage.json").exists() else {}
+        parent = notes.get("parent") or {"folder": "", "sha256": None}
+        recorded = Path(parent["folder"])
+        beside = folder.parent / recorded.name  # in a run that was moved or copied
+        same = is_checkpoint(beside) and read_json(beside / "stage.json").get("sha256") == parent["sha256"]
+        folder = beside if same else recorded if is_checkpoint(recorded) else None
+    return folder
+
+
+def is_checkpoint(folder):
+    """Whether `folder` holds a finished stage. (Loading checks whether its weights are intact.)"""
+    notes = folder / "stage.json"
+    return notes.exists() and bool(read_json(notes).get("finished"))
+
+
+def finished_stages(run):
+    """The folders of the finished stages of a run, in order."""
+    folders = sorted(path.parent for path in (Path("runs") / run).glob("[0-9]-*/stage.json"))
+    return [folder for folder in folders if is_checkpoint(folder)]
+
+
+def stage_folder(run, stage):
+    """A stage's number or folder name -> its folder; without a stage, the last finished one.
+
+    Raises TinyllmError if there is none.
+    """
+    finished = finished_stages(run)
+    matching = [folder for folder in finished if stage in ("", folder.name, folder.name.split("-")[0])]
+    if matching:
+        return matching[-1]  # 1 means 1-pretrain even if there is a 1-masked
+    names = ", ".join(folder.name for folder in finished)
+    instead = f"it has {names}" if names else f"make one with: make train RUN={run}"
+    raise TinyllmError(f"runs/{run} has no finished stage {stage}; {instead}".replace(" ;", ";"))

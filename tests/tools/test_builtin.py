@@ -1,5 +1,6 @@
 """builtin: the calculator is exact, bounded and no eval; the other tools say what is wrong."""
 
+import re
 import time
 from decimal import Decimal
 from fractions import Fraction
@@ -53,10 +54,53 @@ def test_decimals_are_exact(a, b):
         assert abs(Fraction(calculator(f"({a})/({b})")) - exact) <= abs(exact) * Fraction(1, 10**27)
 
 
+FRACTIONS = st.recursive(
+    st.decimals(0, 99, places=1).map(str) | NUMBERS,
+    lambda inner: st.tuples(inner, st.sampled_from("+-*/"), inner).map("({0[0]}{0[1]}{0[2]})".format),
+    max_leaves=8,
+)
+
+
+@given(FRACTIONS)
+def test_nothing_is_rounded_before_the_end(text):
+    try:
+        exact = eval(re.sub(r"[\d.]+", r"Fraction('\g<0>')", text))
+    except ZeroDivisionError:
+        return
+    found = calculator(text)
+    assert type(found) is (int if exact.denominator == 1 else Decimal)
+    assert abs(Fraction(found) - exact) <= abs(exact) * Fraction(1, 10**27)
+    digits = str(found).replace(".", "").lstrip("-0")
+    assert exact.denominator == 1 or (len(digits.split("E")[0]) <= 28 and not digits.endswith("0"))
+
+
+def test_fractions_of_too_many_digits_are_rounded():
+    month = Fraction("0.0425") / 12
+    for text, exact in (
+        ("100000*(1+0.0425/12)**360", 100000 * (1 + month) ** 360),
+        ("+".join(f"1/{10**98 + n}" for n in range(9)), sum(Fraction(1, 10**98 + n) for n in range(9))),
+        ("/".join(["(2/3)"] + ["(9**300/7**300)", "(7**300/9**300)"] * 9), Fraction(2, 3)),
+        ("-(2/3)**1001/7**900", -(Fraction(2, 3) ** 1001) / 7**900),
+    ):
+        assert abs(Fraction(calculator(text)) - exact) <= abs(exact) * Fraction(1, 10**27)
+
+
+@given(st.integers(0, 10**9))
+def test_a_square_root_squared_is_the_number(n):
+    assert calculator(f"({n}**0.5)**2") == n and calculator(f"{n * n}**0.5") == n
+
+
 @pytest.mark.parametrize(
     "text, wanted",
     [
         ("0.1+0.2", "0.3"),
+        ("11/18*162", "99"),
+        ("1/3*3", "1"),
+        ("6.0/4", "1.5"),
+        ("2**-2*4", "1"),
+        ("7.5//2", "3"),
+        ("10**999/10**999", "1"),
+        ("1/3", "0.3333333333333333333333333333"),
         ("6/3", "2"),
         ("1/8", "0.125"),
         ("-2**2", "-4"),
@@ -76,6 +120,16 @@ def test_values(text, wanted):
         ("9**9**9", "1000 digits"),
         ("(((9**64)**64)**64)**64", "1000 digits"),
         ("9**999*9**99", "1000 digits"),
+        ("9**(10**400)", "1000 digits"),
+        ("9**-(10**400)", "1000 digits"),
+        ("0.1**600*0.1**600", "1000 digits"),
+        ("(1/3)**2100", "1000 digits"),
+        ("(1+1/10**40)**(10**41)", "1000 digits"),
+        ("2.5**2000", "1000 digits"),
+        ("(2*10**120)**0.5", "1000 digits"),
+        ("(10**900)**1.5", "1000 digits"),
+        ("(10**-900)**1.5", "1000 digits"),
+        ("0**-0.5", "zero"),
         ("1/0", "zero"),
         ("0**-1", "zero"),
         ("5%0", "zero"),

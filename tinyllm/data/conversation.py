@@ -50,9 +50,10 @@ def encode_prompt(tokenizer, messages):
     return encode_conversation(tokenizer, messages)[0] + [tokenizer.special["<|assistant|>"]]
 
 
-def prompt_of(messages):
-    """A conversation up to the last reply of the assistant, without it."""
-    return messages[: max(i for i, message in enumerate(messages) if message["role"] == "assistant")]
+def prompt_of(messages, last=True):
+    """A conversation up to the last reply of the assistant, or up to its first, without that reply."""
+    replies = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    return messages[: replies[-1 if last else 0]]
 
 
 def decode_reply(tokenizer, ids):

@@ -1,14 +1,24 @@
-"""Common file formats: instructions in JSON or JSONL, problems in GSM8K's JSONL.
+"""The file formats that people have -> conversations: lists of {"role", "content"}.
 
-    {"instruction": ..., "input": ..., "output": ...}      or      {"messages": [{"role", "content"}, ...]}
-    {"question": ..., "answer": "He earns 12/60 = $<<12/60=0.2>>0.2 a minute.\\n#### 0.2"}
+Published data sets name the same two things, what was asked and what was answered, in many ways. If every
+stage read its own few, most files would need a converter first. So one function, `read_messages`, reads all
+of them, for all three kinds of file: instructions, problems, and rankings (preferences/rankings.py).
 
-Annotations in << >> become calculator calls, with the result that the file gives.
+    {"messages": [{"role": "user", "content": ...}, ...]}            OpenAI; a content may be a list of texts
+    {"conversations": [{"from": "human", "value": ...}, ...]}        ShareGPT
+    {"instruction": ..., "input": ..., "output": ...}                Alpaca; Dolly has "context", "response"
+    {"prompt": ..., "completion": ...}                               as texts or as lists of messages
+    {"question": ..., "answer": "12/60 = $<<12/60=0.2>>0.2.\\n#### 0.2"}                               GSM8K
+    "\\n\\nHuman: ...\\n\\nAssistant: ..."                               HH-RLHF, in place of any text above
+
+A file is JSONL, or one JSON document: an array, {"data": [...]}, or a single object. An entry that cannot
+be used is left out, with a message about the first: a file of thousands often has a few.
 """
 
 import json
 import re
 import sys
+from itertools import dropwhile, takewhile
 from pathlib import Path
 
 from tinyllm.data.conversation import ROLES
@@ -17,29 +27,45 @@ from tinyllm.world import split_of
 from tinyllm.world.task import final_answer
 from tools.protocol import Call, render_call, render_result
 
+CONVERSATIONS = ("messages", "conversations")
+PROMPTS, INPUTS = ("prompt", "instruction", "question"), ("input", "context")
+REPLIES = ("completion", "response", "output", "answer")
+OTHER_ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "developer": "system"}
+TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+SURROGATE = re.compile(r"[\ud800-\udfff]")
 ANNOTATION = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
 
 
+# ---- a file -> entries
+
+
 def entries(path):
-    """A JSON array, or one JSON object per line -> [(place, object or the error)]. Raises TinyllmError."""
+    """-> [(place, object, or the ValueError that says why it is none)]. Raises TinyllmError."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise TinyllmError(f"{path} cannot be read: {reason}") from None
-    if text.lstrip().startswith("["):
-        try:
-            return [(f"entry {i}", entry) for i, entry in enumerate(json.loads(text), 1)]
-        except (ValueError, RecursionError) as error:
-            raise TinyllmError(f"{path} is not valid JSON: {error}") from None
-    lines = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                lines.append((f"line {number}", json.loads(line)))
-            except (ValueError, RecursionError) as error:
-                lines.append((f"line {number}", ValueError(str(error))))
-    return lines
+    document = parse_json(text)
+    if isinstance(document, ValueError):
+        if re.match(r"\s*(\[|\{\s*\n)", text):  # one document of several lines, so no line stands alone
+            raise TinyllmError(f"{path} {document}; correct it there, or write one object per line")
+        return [(f"line {i}", parse_json(line)) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if isinstance(document, dict) and isinstance(document.get("data"), list):
+        document = document["data"]
+    if isinstance(document, list):
+        return [(f"entry {i}", entry) for i, entry in enumerate(document, 1)]
+    return [("line 1", document)]
+
+
+def parse_json(text):
+    """-> the value, or the ValueError that says why there is none."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        return ValueError("is not valid JSON: it is nested too deeply")
+    except ValueError as error:
+        return ValueError(f"is not valid JSON: {error}")
 
 
 def read_entries(path, parse):
@@ -51,12 +77,13 @@ def read_entries(path, parse):
     for place, entry in entries(path):
         try:
             if isinstance(entry, ValueError):
-                raise ValueError(f"is not valid JSON: {entry}")
+                raise entry
             if not isinstance(entry, dict):
                 raise ValueError("is not a JSON object")
             parsed.append(parse(entry))
         except ValueError as error:
-            problems.append(f"{place} {error}")
+            found = f" (keys found: {quoted(entry)})" if isinstance(entry, dict) else ""
+            problems.append(f"{place} {error}{found}")
     if problems:
         count = f"{len(problems)} of {len(problems) + len(parsed)} entries"
         print(f"{path}: left out {count}; the first: {problems[0]}", file=sys.stderr)
@@ -65,68 +92,145 @@ def read_entries(path, parse):
     return parsed
 
 
-def read_messages(value):
-    """A list of messages from a file, checked. Raises ValueError."""
-    valid = isinstance(value, list) and value
-    for message in value if valid else []:
-        text = isinstance(message, dict) and isinstance(message.get("content"), str)
-        valid = valid and text and message.get("role") in ROLES
-    if not valid:
+def quoted(keys):
+    return ", ".join(map(repr, keys))[:300] or "none"
+
+
+# ---- an entry -> messages; all of these raise ValueError
+
+
+def read_messages(entry, keys, role=None):
+    """The value of the first of `keys` that has one -> messages; [] if all of them are missing or empty.
+
+    The value is a list of messages, one message, or a text. A text that begins with a Human turn is split
+    into its turns; without `role` any text is, and what precedes the first turn is the system message. All
+    other texts are what `role` says, word for word: a reply may begin with "Assistant:" or mention turns.
+    """
+    key = next((key for key in keys if not is_empty(entry.get(key))), None)
+    value = entry.get(key, [])
+    if isinstance(value, str):
+        text = value.strip()
+        begins = text.startswith("Human:") and (role == "user" or "\n\nAssistant:" in text)
+        turns = ["system", *TURN.split(text)] if begins or role is None else [role, text]
+        pairs = zip(turns[::2], turns[1::2])
+        value = [{"role": name, "content": said.strip()} for name, said in pairs if not is_empty(said)]
+    if not isinstance(value, (list, dict)):
+        raise ValueError(f"needs a text or a list of messages as {key!r}")
+    return [read_message(message) for message in ([value] if isinstance(value, dict) else value)]
+
+
+def is_empty(value):
+    return not (value.strip() if isinstance(value, str) else value)
+
+
+def read_message(message):
+    if not isinstance(message, dict):
+        raise ValueError("has a message that is not a JSON object")
+    role = message.get("role", message.get("from"))
+    role = OTHER_ROLES.get(role.lower(), role.lower()) if isinstance(role, str) else None
+    content = message.get("content", message.get("value", message.get("text")))
+    if role not in ROLES or content is None:
         raise ValueError(
-            f"needs a list of messages, each with a role ({', '.join(ROLES)}) and a text as content"
+            f"has a message with the role {role!r:.40} and the keys {quoted(message)}: it needs a content "
+            f"and one of the roles {', '.join(ROLES)} (or human, gpt)"
         )
-    return [{"role": message["role"], "content": message["content"]} for message in value]
+    return {"role": role, "content": read_text(content)}
 
 
-def instructions(path):
-    """-> conversations, each a list of {"role", "content"}."""
-    return read_entries(path, conversation)
+def read_text(value):
+    """A text, or a list of parts {"type": "text", "text": ...} -> str."""
+    parts = value if isinstance(value, list) else [value]
+    texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError("has a content that is not a text")
+    text = "".join(texts)
+    if SURROGATE.search(text):
+        raise ValueError("has half of a surrogate pair, such as \\ud800, which UTF-8 cannot write")
+    return text
+
+
+def read_prompt(entry):
+    """What precedes the reply -> messages; [] if there is nothing."""
+    prompt = read_messages(entry, PROMPTS, "user")
+    inputs = [read_text(entry[key]).strip() for key in INPUTS if not is_empty(entry.get(key))]
+    if inputs:
+        asked = [message["content"] for message in prompt[-1:]]
+        prompt[-1:] = [{"role": "user", "content": "\n".join(asked + inputs)}]
+    return prompt or read_messages(entry, CONVERSATIONS)
+
+
+def read_reply(entry, keys):
+    """The prompt and the reply, which may repeat the prompt -> messages that end with the reply."""
+    prompt = read_prompt(entry)
+    reply = read_messages(entry, keys, "assistant" if prompt else None)
+    is_whole = reply and reply[0]["role"] in ("system", "user")
+    messages = reply if is_whole else [*prompt, *reply]
+    if not reply or len(messages) < 2 or not is_answer(messages[-1]):
+        raise ValueError(
+            f"needs a prompt ({', '.join(PROMPTS)} or messages) and a reply ({', '.join(keys)}): a text, or "
+            "messages of which the assistant's is the last; neither may be empty"
+        )
+    return messages
+
+
+def is_answer(message):
+    return message["role"] == "assistant" and not is_empty(message["content"])
 
 
 def conversation(entry):
-    if "messages" in entry:
-        messages = read_messages(entry["messages"])
-        if not any(message["role"] == "assistant" for message in messages):
-            raise ValueError("has no assistant message: there is nothing to learn")
-        return messages
-    question, more, answer = (entry.get(key, "") for key in ("instruction", "input", "output"))
-    texts = all(isinstance(text, str) for text in (question, more, answer))
-    if not texts or not question.strip() or not answer.strip():
-        raise ValueError('needs "instruction" and "output" as strings, or "messages"')
-    question = f"{question}\n{more}" if more.strip() else question
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-
-
-def problems(path):
-    """-> conversations whose last message ends with #### and the answer."""
-    return read_entries(path, problem)
+    """An entry of instructions -> messages."""
+    messages = read_messages(entry, CONVERSATIONS) or read_reply(entry, REPLIES)
+    if not any(map(is_answer, messages)):
+        raise ValueError("has no assistant message: there is nothing to learn")
+    return messages
 
 
 def problem(entry):
-    question, answer = entry.get("question"), entry.get("answer")
-    if not isinstance(question, str) or not isinstance(answer, str) or not final_answer(answer):
-        raise ValueError('needs "question" and "answer" as strings, and #### with a result in the answer')
-    messages, text, at = [{"role": "user", "content": question}], "", 0
-    for annotation in ANNOTATION.finditer(answer):
-        text += answer[at : annotation.start()]
-        call = render_call(Call("calculator", {"expression": annotation[1].strip()}))
+    """An entry of problems -> messages; text <<12/60=0.2>> is cut into a call and the tool's result."""
+    *messages, reply = conversation(entry)
+    *steps, last = ANNOTATION.split(reply["content"])
+    if reply["role"] != "assistant" or not final_answer(last):
+        raise ValueError("needs a last message of the assistant that ends with #### and the answer")
+    for text, expression, result in zip(steps[::3], steps[1::3], steps[2::3]):
+        call = render_call(Call("calculator", {"expression": expression.strip()}))
         messages.append({"role": "assistant", "content": text + call})
-        messages.append({"role": "tool", "content": render_result(number(annotation[2]))})
-        text, at = "", annotation.end()
-    return [*messages, {"role": "assistant", "content": text + answer[at:]}]
+        messages.append({"role": "tool", "content": render_result(number(result))})
+    return [*messages, {"role": "assistant", "content": last}]
 
 
 def number(text):
-    try:
-        return json.loads(text.strip())
-    except ValueError:
+    """The result of an annotation: "12" -> 12, ".5" -> 0.5, "12 apples" -> "12 apples"."""
+    if not re.fullmatch(r"\s*-?\d*\.?\d+\s*", text):
         return text.strip()
+    return float(text) if "." in text else int(text)
+
+
+# ---- a file -> conversations
+
+
+def instructions(path):
+    """-> conversations in which the assistant says something."""
+    return read_entries(path, conversation)
+
+
+def problems(path):
+    """-> conversations whose last message ends with #### and the answer. Annotations such as <<12/60=0.2>>
+    become calls of the calculator, with the result that the file gives."""
+    return read_entries(path, problem)
 
 
 def split(items, messages_of=lambda messages: messages):
-    """-> (training, held out): one in ten, by a hash of the first message, the same on every machine."""
+    """-> (training, held out): one in ten, by a hash of the first question, the same on every machine."""
     training, held_out = [], []
     for item in items:
-        is_held_out = split_of(messages_of(item)[0]["content"]) == "val"
+        is_held_out = split_of(first_user_text(messages_of(item))) == "val"
         (held_out if is_held_out else training).append(item)
     return training, held_out
+
+
+def first_user_text(messages):
+    """What the user says before the first reply. The system message does not count: many conversations
+    share it. Without a user: the last message."""
+    from_user = dropwhile(lambda message: message["role"] != "user", messages)
+    first = takewhile(lambda message: message["role"] == "user", from_user)
+    return "\n".join(message["content"] for message in first) or messages[-1]["content"]

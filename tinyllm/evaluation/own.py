@@ -87,7 +87,7 @@ def problems(pool, tokenizer, held_out):
     if not held_out:
         return {}
     wanted = [str(final_answer(messages[-1]["content"])) for messages in held_out[:MOST]]
-    prompts = [messages[:1] for messages in held_out[:MOST]]
+    prompts = [prompt_of(messages, last=False) for messages in held_out[:MOST]]
     done = converse_with_tools(pool, tokenizer, prompts, Registry(TOOLS), 200)
     given = [str(final_answer(messages[-1]["content"])) for messages in done]
     return {

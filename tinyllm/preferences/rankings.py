@@ -3,8 +3,8 @@
     {"prompt": [{"role", "content"}, ...], "completions": ["...", ...], "ranks": [2, 1, 3, 3],
      "annotator": "...", "time": "...", "sampling": {...}, "model": "sha256 of the checkpoint"}
 
-Rank 1 is the best; equal ranks are ties. Published preference sets are read too: {"chosen", "rejected"} with
-a "prompt", or as two whole conversations, as messages or as text with Human and Assistant turns.
+Rank 1 is the best; equal ranks are ties. Published preference sets are read too: {"chosen", "rejected"} as
+replies to a prompt, or as two whole conversations, in any of the formats of data/formats.py.
 """
 
 import datetime
@@ -15,12 +15,9 @@ from typing import NamedTuple
 
 from tinyllm.data import formats
 from tinyllm.data.conversation import encode_conversation, encode_prompt
-from tinyllm.data.formats import read_entries, read_messages
+from tinyllm.data.formats import read_entries, read_prompt, read_reply, read_text
 from tinyllm.errors import TinyllmError
 from tinyllm.sampling import reply_room
-
-TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
-ROLE = {"Human": "user", "Assistant": "assistant"}
 
 
 class Ranking(NamedTuple):
@@ -49,30 +46,22 @@ def read(path):
 
 def ranking(entry):
     """One object of a file -> Ranking. Raises ValueError."""
-    if "ranks" in entry or "completions" in entry:
-        prompt, texts, ranks = (
-            prompt_messages(entry.get("prompt")),
-            entry.get("completions"),
-            entry.get("ranks"),
+    if "ranks" not in entry and "completions" not in entry:
+        (*prompt, chosen), (*same, rejected) = read_reply(entry, ["chosen"]), read_reply(entry, ["rejected"])
+        if prompt != same:
+            raise ValueError("has a chosen and a rejected reply to different prompts")
+        return Ranking(prompt, *without_duplicates([chosen["content"], rejected["content"]], [1, 2]))
+    prompt, texts, ranks = read_prompt(entry), entry.get("completions"), entry.get("ranks")
+    if not prompt:
+        raise ValueError("needs a prompt that is not empty")
+    if not isinstance(texts, list) or len(texts) < 2:
+        raise ValueError('needs "completions", a list of two or more texts')
+    valid = isinstance(ranks, list) and all(type(rank) is int and rank > 0 for rank in ranks)
+    if not valid or len(ranks) != len(texts):
+        raise ValueError(
+            f'needs "ranks", one whole number of at least 1 for each of the {len(texts)} completions'
         )
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise ValueError('needs "completions", a list of texts')
-        if len(texts) < 2:
-            raise ValueError("has fewer than two completions")
-        valid = isinstance(ranks, list) and all(type(rank) is int and rank > 0 for rank in ranks)
-        if not valid or len(ranks) != len(texts):
-            raise ValueError(
-                f'needs "ranks", one whole number of at least 1 for each of the {len(texts)} completions'
-            )
-        return Ranking(prompt, *without_duplicates(texts, ranks))
-    if "chosen" not in entry or "rejected" not in entry:
-        raise ValueError('needs "completions" and "ranks", or "chosen" and "rejected"')
-    prompt = prompt_messages(entry["prompt"]) if "prompt" in entry else None
-    chosen_prompt, chosen = prompt_and_reply(entry["chosen"], prompt)
-    rejected_prompt, rejected = prompt_and_reply(entry["rejected"], prompt)
-    if chosen_prompt != rejected_prompt:
-        raise ValueError("has a chosen and a rejected reply to different prompts")
-    return Ranking(chosen_prompt, *without_duplicates([chosen, rejected], [1, 2]))
+    return Ranking(prompt, *without_duplicates([read_text(text) for text in texts], ranks))
 
 
 def without_duplicates(texts, ranks):
@@ -81,36 +70,6 @@ def without_duplicates(texts, ranks):
     for text, rank in zip(texts, ranks):
         best[text] = min(rank, best.get(text, rank))
     return list(best), list(best.values())
-
-
-def prompt_messages(value):
-    """A prompt or conversation, as messages or as text with or without turns -> messages."""
-    if not isinstance(value, str):
-        return read_messages(value)
-    if not value.strip():
-        raise ValueError("has an empty text")
-    first, *parts = TURN.split(value)
-    if not parts:
-        return [{"role": "user", "content": value.strip()}]
-    turns = [("system", first.strip())]
-    turns += [(ROLE[name], text.strip()) for name, text in zip(parts[::2], parts[1::2])]
-    messages = [{"role": role, "content": text} for role, text in turns if text]
-    if not messages:
-        raise ValueError("has turns without text")
-    return messages
-
-
-def prompt_and_reply(value, prompt=None):
-    """A reply to `prompt`, or a whole conversation -> (the prompt, the reply)."""
-    if prompt is not None and isinstance(value, str) and not TURN.search(value) and value.strip():
-        return prompt, value.strip()
-    messages = prompt_messages(value)
-    if messages[-1]["role"] != "assistant":
-        raise ValueError("has a conversation that does not end with an assistant message")
-    before = messages[:-1] or prompt
-    if not before:
-        raise ValueError("has a reply without a prompt")
-    return before, messages[-1]["content"]
 
 
 def write(file, ranking, **notes):

@@ -16,7 +16,7 @@ import numpy as np
 from tinyllm import checkpoint
 from tinyllm.data import corpus, formats
 from tinyllm.data.batches import ConversationBatches, encode_fitting
-from tinyllm.data.conversation import decode_reply, encode_prompt
+from tinyllm.data.conversation import decode_reply, encode_prompt, prompt_of
 from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
@@ -90,7 +90,7 @@ def main(settings, stage=STAGE):
             if step < steps:
                 run.train_step(step, weighted_nll, batches.batch(plan[step], step), rates)
                 if unseen and (step + 1) % max(1, steps // 4) == 0:
-                    prompt = unseen[step % len(unseen)][:1]
+                    prompt = prompt_of(unseen[step % len(unseen)], last=False)
                     run.sample(step, show_reply(run.pool, tokenizer, prompt, max_tokens=200))
             else:
                 if step == steps:  # the old moments would scale up the first, noisy gradients

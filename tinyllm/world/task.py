@@ -5,6 +5,7 @@ therefore holds the short answer, and the words that no correct reply contains.
 """
 
 import re
+from decimal import Decimal
 from typing import NamedTuple
 
 
@@ -48,9 +49,18 @@ def is_correct(task, reply):
 
 
 def final_answer(reply):
-    """The text after the first ####, normalised as GSM8K's graders do (Cobbe et al. 2021).
+    """The answer after the first ####, as GSM8K's graders compare it (Cobbe et al. 2021); None without ####.
 
-    Lower case, without commas, dollar signs and a full stop at the end. None if there is no ####.
+    A number loses its signs for thousands, dollars and bold, its unit and its last zeros: "$1,234.50 a day."
+    is "1234.5", "10%" is "10". Any other text, "Ada." or "1/2", is itself in lower case, without a full stop.
     """
     match = re.search(r"#### *([^\n]+)", reply)
-    return match and match[1].replace(",", "").replace("$", "").strip().removesuffix(".").lower()
+    if match is None:
+        return None
+    text = re.sub(r"[,$*]", "", match[1]).strip().removesuffix(".").lower()
+    number = re.match(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?=[\s%]|$)", text)
+    if number is None:
+        return text
+    number = f"{Decimal(number[0]):f}"
+    number = number.rstrip("0").rstrip(".") if "." in number else number
+    return "0" if number == "-0" else number

@@ -1,16 +1,134 @@
 """formats: the files that people have, and what is wrong with some of them."""
 
 import json
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tinyllm.data import formats
 from tinyllm.data.conversation import ROLES
 from tinyllm.errors import TinyllmError
+from tinyllm.preferences import rankings
 from tools.protocol import Call, parse
 
 ALPACA = {"instruction": "Add.", "input": "1 2", "output": "3"}
 CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}
+
+
+# ---- every format says the same
+
+anything = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(str.strip)
+trimmed = anything.map(str.strip)  # formats without a list of messages do not keep spaces around a text
+questions = trimmed.filter(lambda text: not text.startswith("Human:"))
+
+
+def as_messages(roles, contents):
+    return [{"role": role, "content": content} for role, content in zip(roles, contents)]
+
+
+def conversations(contents):
+    """Perhaps a system message, then user and assistant by turns, perhaps with a tool; the assistant ends."""
+    turns = st.sampled_from([["user", "assistant"], ["user", "assistant", "tool", "assistant"]])
+    turns = st.lists(turns, min_size=1, max_size=3).map(lambda parts: sum(parts, []))
+    roles = st.tuples(st.sampled_from([[], ["system"]]), turns).map(lambda parts: sum(parts, []))
+    texts = st.lists(contents, min_size=13, max_size=13)
+    return st.builds(as_messages, roles, texts)
+
+
+def renamed(messages, role, content, names):
+    return [{role: names.get(m["role"], m["role"]), content: m["content"]} for m in messages]
+
+
+def in_parts(messages):
+    """OpenAI's other form of a content: a list of texts, cut anywhere."""
+    part = lambda text: {"type": "text", "text": text}
+    return [{**m, "content": [part(m["content"][:2]), part(m["content"][2:])]} for m in messages]
+
+
+LISTS = {
+    "openai": lambda messages: {"messages": messages},
+    "openai with parts": lambda messages: {"messages": in_parts(messages)},
+    "sharegpt": lambda messages: {
+        "conversations": renamed(messages, "from", "value", {"user": "human", "assistant": "gpt"})
+    },
+    "oasst": lambda messages: {"messages": renamed(messages, "role", "text", {"user": "prompter"})},
+    "prompt and completion": lambda messages: {"prompt": messages[:-1], "completion": messages[-1:]},
+}
+
+
+@pytest.mark.parametrize("write", LISTS.values(), ids=LISTS)
+@given(conversations(anything))
+def test_a_conversation_reads_back_as_it_was_written(write, messages):
+    assert formats.conversation(json.loads(json.dumps(write(messages)))) == messages
+
+
+PAIRS = [
+    (prompt, reply)
+    for prompt in ("prompt", "instruction", "question")
+    for reply in ("completion", "response", "output", "answer")
+]
+
+
+@pytest.mark.parametrize("prompt, reply", PAIRS)
+@given(question=questions, answer=trimmed, more=trimmed, context=st.sampled_from(["input", "context"]))
+def test_a_prompt_and_a_reply_read_back_under_every_pair_of_names(
+    prompt, reply, question, answer, more, context
+):
+    read = lambda entry: [m["content"] for m in formats.conversation({**entry, reply: answer})]
+    assert read({prompt: question}) == read({prompt: question, context: " "}) == [question, answer]
+    assert read({prompt: question, context: None}) == read({context: question}) == [question, answer]
+    assert read({prompt: question, context: more}) == [f"{question}\n{more}", answer]
+    asked, told = formats.conversation({prompt: question, reply: answer})
+    assert (asked["role"], told["role"]) == ("user", "assistant")
+
+
+def as_turns(messages):
+    """HH-RLHF's form of a conversation."""
+    names = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: ", "system": ""}
+    return "".join(names[m["role"]] + m["content"] for m in messages)
+
+
+@given(conversations(trimmed.filter(lambda text: not formats.TURN.search(text))))
+def test_a_text_with_turns_reads_back_as_messages(messages):
+    messages = [m for m in messages if m["role"] != "tool"]
+    assert formats.conversation({"messages": as_turns(messages)}) == messages
+    prompt = [m for m in messages[:-1] if m["role"] != "system"]
+    entry = {"prompt": as_turns(prompt) + "\n\nAssistant: ", "completion": messages[-1]["content"]}
+    assert formats.conversation(entry) == [*prompt, messages[-1]]
+
+
+@given(trimmed, trimmed)
+def test_a_reply_to_a_prompt_keeps_every_word(question, answer):
+    """Also where it looks like a turn, as in a reply about chat formats."""
+    dialogue = f"Human: hi\n\nAssistant: {answer}"
+    contents = lambda entry: [m["content"] for m in formats.conversation(entry)]
+    for reply in (f"Assistant: {answer}", "Human: hi", f"So:\n\n{dialogue}"):
+        assert contents({"prompt": f"Write: {question}", "completion": reply})[-1] == reply
+    quoting = f"Go on:\n\nAssistant: {question}"
+    assert contents({"instruction": quoting, "output": answer})[0] == quoting
+    summary = {"instruction": "Sum up.", "input": dialogue, "output": answer}
+    assert contents(summary) == [f"Sum up.\n{dialogue}", answer]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        json.dumps,
+        lambda entries: json.dumps({"version": 1, "data": entries}, indent=2),
+        lambda entries: "\n\n".join(map(json.dumps, entries)) + "\n",
+    ],
+)
+def test_a_file_may_be_an_array_or_data_or_lines(tmp_path, write):
+    (tmp_path / "data").write_text(write([ALPACA, CHAT]))
+    assert formats.instructions(tmp_path / "data")[1] == CHAT["messages"]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_file_may_be_a_single_object(tmp_path, indent):
+    (tmp_path / "data").write_text(json.dumps(CHAT, indent=indent))
+    assert formats.instructions(tmp_path / "data") == [CHAT["messages"]]
 
 
 @pytest.mark.parametrize("lines", [True, False])
@@ -42,9 +160,25 @@ def test_gsm8k_annotations_become_calls_of_the_calculator(tmp_path):
         ("[1]", "JSON object"),
         ('{"instruction": "x"}', "output"),
         ('{"messages": []}', "messages"),
-        ('{"messages": [{"role": "boss", "content": "x"}]}', "role"),
+        ('{"messages": [{"role": "boss", "content": "x"}]}', "the role 'boss'"),
         ('{"messages": [{"role": "user", "content": "x"}]}', "nothing to learn"),
-        ('{"instruction": "x", "output": 3}', "strings"),
+        ('{"messages": [{"role": "assistant", "content": " "}]}', "nothing to learn"),
+        (
+            '{"messages": [{"role": "assistant", "content": null, "tool_calls": []}]}',
+            "'content', 'tool_calls'",
+        ),
+        ('{"messages": [{"speaker": "human", "value": "x"}]}', "'speaker', 'value'"),
+        ('{"messages": [{"role": ["user"], "content": "x"}]}', "role"),
+        ('{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}', "not a text"),
+        ('{"messages": ["x"]}', "JSON object"),
+        ('{"messages": 3}', "'messages'"),
+        ('{"instruction": "x", "output": 3}', "'output'"),
+        ('{"instruction": "x", "output": " "}', "completion, response, output, answer"),
+        ('{"task": "x", "solution": "y"}', "(keys found: 'task', 'solution')"),
+        ("{}", "(keys found: none)"),
+        ('{"instruction": "x", "output": "\\ud800"}', "surrogate"),
+        ('{"messages": [{"role": "assistant", "content": ["a\\udfff"]}]}', "surrogate"),
+        ('{"messages": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
     ],
 )
 def test_an_entry_that_cannot_be_used_is_reported_with_its_place_and_the_others_are_used(
@@ -60,10 +194,56 @@ def test_an_entry_that_cannot_be_used_is_reported_with_its_place_and_the_others_
         formats.instructions(file)
 
 
-def test_json_nested_too_deeply_is_refused(tmp_path):
-    (tmp_path / "deep.json").write_text("[" * 200_000)
-    with pytest.raises(TinyllmError, match="not valid JSON"):
+@pytest.mark.parametrize("opening", ["[", '{"a":', '{\n"a":'])
+def test_json_nested_too_deeply_is_refused(tmp_path, opening):
+    (tmp_path / "deep.json").write_text(opening * 200_000)
+    with pytest.raises(TinyllmError, match="deep.json.* is not valid JSON: it is nested too deeply"):
         formats.instructions(tmp_path / "deep.json")
+
+
+def test_a_document_of_several_lines_that_is_broken_is_refused_with_the_line(tmp_path):
+    text = json.dumps(CHAT, indent=2).replace('"hi"', "hi")
+    (tmp_path / "data.json").write_text(text)
+    number = next(i for i, line in enumerate(text.split("\n"), 1) if re.search(": hi", line))
+    with pytest.raises(
+        TinyllmError, match=f"data.json is not valid JSON: .*line {number} .*one object per line"
+    ):
+        formats.instructions(tmp_path / "data.json")
+
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 9)
+    | st.sampled_from(["", " ", "a", "user", "gpt", "#### 1", "\ud800"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["role", "from", "content", "value", "text", "data"]), inner, max_size=3
+        )
+    ),
+    max_leaves=6,
+)
+KEYS = [
+    "messages",
+    "conversations",
+    "prompt",
+    "input",
+    "output",
+    "chosen",
+    "rejected",
+    "completions",
+    "ranks",
+]
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), json_values))
+def test_any_entry_becomes_messages_or_a_value_error(entry):
+    for read in (formats.conversation, formats.problem, rankings.ranking):
+        try:
+            read(entry)
+        except ValueError as error:
+            assert re.match("needs |has ", str(error))
 
 
 def test_several_unusable_entries_are_reported_in_one_line(tmp_path, capsys):
@@ -110,15 +290,32 @@ def test_every_role_may_take_part_and_other_keys_are_left_out(tmp_path):
 def test_problems_without_a_question_or_a_marked_answer_are_refused(tmp_path, bad):
     file = tmp_path / "problems.jsonl"
     file.write_text(json.dumps(bad))
-    with pytest.raises(TinyllmError, match='line 1 needs "question" and "answer"'):
+    with pytest.raises(TinyllmError, match="line 1 needs .*'question'"):
         formats.problems(file)
 
 
-def test_a_result_that_is_not_a_number_is_kept_as_text(tmp_path):
+@pytest.mark.parametrize(
+    "written, result",
+    [("12", "12"), (" -3 ", "-3"), (".5", "0.5"), ("2.50", "2.5"), ("12 apples", '"12 apples"')]
+    + [("NaN", '"NaN"'), ("[" * 100_000, json.dumps("[" * 100_000))],
+)
+def test_a_result_is_a_number_or_kept_as_text(tmp_path, written, result):
     file = tmp_path / "problems.jsonl"
-    file.write_text(json.dumps({"question": "How much?", "answer": "It is <<3*4=12 apples>>12. #### 12"}))
-    ((_, _, result, _),) = formats.problems(file)
-    assert result["content"] == '<tool_response>"12 apples"</tool_response>'
+    file.write_text(json.dumps({"question": "How much?", "answer": f"It is <<3*4={written}>>12. #### 12"}))
+    ((_, _, told, _),) = formats.problems(file)
+    assert told["content"] == f"<tool_response>{result}</tool_response>"
+
+
+def test_problems_may_come_as_messages(tmp_path):
+    messages = [
+        *as_messages(ROLES[:2], ["Think.", "1+1?"]),
+        {"role": "assistant", "content": "<<1+1=2>>2\n#### 2"},
+    ]
+    file = tmp_path / "problems.jsonl"
+    file.write_text(json.dumps({"messages": messages}))
+    (found,) = formats.problems(file)
+    assert [m["role"] for m in found] == ["system", "user", "assistant", "tool", "assistant"]
+    assert found[:2] == messages[:2] and found[-1]["content"] == "2\n#### 2"
 
 
 def test_one_conversation_in_ten_is_held_out_by_what_is_asked():
@@ -128,3 +325,22 @@ def test_one_conversation_in_ten_is_held_out_by_what_is_asked():
     assert formats.split(conversations[::-1])[1] == held_out[::-1]
     other_answers = [[*messages, {"role": "assistant", "content": "a"}] for messages in held_out]
     assert formats.split(other_answers) == ([], other_answers)
+
+
+@given(st.lists(anything, min_size=1, max_size=3), anything, anything)
+def test_what_the_user_says_first_decides_the_split(questions, system, answer):
+    asked = [{"role": "user", "content": question} for question in questions]
+    reply = [{"role": "assistant", "content": answer}]
+    wanted = "\n".join(questions)
+    for messages in (asked, [*asked, *reply], [*reply, *asked, *reply, *asked]):
+        assert formats.first_user_text(messages) == wanted
+        assert formats.first_user_text([{"role": "system", "content": system}, *messages]) == wanted
+    assert formats.first_user_text([{"role": "system", "content": system}, *reply]) == answer
+
+
+def test_a_shared_system_message_does_not_decide_the_split():
+    system = {"role": "system", "content": "Be kind."}
+    chats = [[system, {"role": "user", "content": f"question {i}"}] for i in range(500)]
+    training, held_out = formats.split(chats)
+    assert 20 < len(held_out) < 90
+    assert formats.split([messages[1:] for messages in chats])[1] == [messages[1:] for messages in held_out]

@@ -83,8 +83,14 @@ FORMATS = [
     {"prompt": TURNS, "chosen": "Me.", "rejected": "Go away."},
     {"prompt": TURNS, "chosen": [reply("Me.")], "rejected": [reply("Go away.")]},
     {"prompt": TEXT.removesuffix("\n\nAssistant: "), "chosen": "Me.", "rejected": "Go away."},
-    {"prompt": TEXT, "chosen": "Me.", "rejected": "\n\nAssistant: Go away."},
     {"prompt": TEXT, "chosen": TEXT + "Me.", "rejected": TEXT + "Go away."},
+    # UltraFeedback, binarized: the replies repeat the prompt, and the chosen conversation comes once more
+    {"prompt": "Who are you?", "chosen": [*TURNS, reply("Me.")], "rejected": [*TURNS, reply("Go away.")]}
+    | {"messages": [*TURNS, reply("Me.")], "score_chosen": 9.0, "score_rejected": 2.5},
+    # ShareGPT with preferences: the prompt is the conversation so far, each reply one message
+    {"conversations": [{"from": m["role"], "value": m["content"]} for m in TURNS]}
+    | {"chosen": {"from": "gpt", "value": "Me."}, "rejected": {"from": "gpt", "value": "Go away."}},
+    {"messages": TURNS, "chosen": " Me.\n", "rejected": [{**reply([{"type": "text", "text": "Go away."}])}]},
 ]
 
 
@@ -95,6 +101,26 @@ def test_published_formats_of_preferences_mean_the_same(entry, tmp_path):
     assert rankings.read(write_lines(tmp_path / "r.json", json.dumps([entry, entry]))) == [meant, meant]
 
 
+@given(
+    texts.map(str.strip),
+    texts.map(str.strip),
+    st.lists(texts.map(str.strip), min_size=2, max_size=2, unique=True),
+)
+def test_a_preference_may_name_its_prompt_as_instructions_do(instruction, more, replies):
+    chosen, rejected = replies
+    entry = {"instruction": instruction, "input": more, "chosen": chosen, "rejected": rejected}
+    asked = [{"role": "user", "content": f"{instruction}\n{more}"}]
+    assert rankings.ranking(entry) == rankings.Ranking(asked, replies, [1, 2])
+
+
+@pytest.mark.parametrize(
+    "start", ["Assistant: ", "\n\nAssistant: ", "As follows.\n\nHuman: hi\n\nAssistant: "]
+)
+def test_a_reply_that_looks_like_a_turn_keeps_every_word(start):
+    ranking = rankings.ranking({"prompt": "?", "chosen": start + "a", "rejected": "b"})
+    assert ranking.prompt == USER and ranking.completions == [(start + "a").strip(), "b"]
+
+
 def test_a_prompt_without_turns_is_said_by_the_user(tmp_path):
     (ranking,) = rankings.read(write_lines(tmp_path / "r.jsonl", GOOD))
     assert ranking == rankings.Ranking(USER, ["a", "b"], [2, 1])
@@ -103,26 +129,31 @@ def test_a_prompt_without_turns_is_said_by_the_user(tmp_path):
 MALFORMED = [
     ("{not json", "not valid JSON"),
     ([1], "JSON object"),
-    ({"prompt": "?", "completions": ["a"], "ranks": [1]}, "fewer than two"),
+    ({"prompt": "?", "completions": ["a"], "ranks": [1]}, "two or more"),
     ({"prompt": "?", "completions": ["a", "b"], "ranks": [1]}, "one whole number"),
     ({"prompt": "?", "completions": ["a", "b"], "ranks": [0, 1]}, "one whole number"),
     ({"prompt": "?", "completions": ["a", "b"], "ranks": [True, 2]}, "one whole number"),
     ({"prompt": "?", "completions": ["a", "b"], "ranks": [1.0, 2]}, "one whole number"),
-    ({"prompt": "?", "completions": ["a", "b"]}, "one whole number"),
-    ({"prompt": "?", "completions": ["a", 3], "ranks": [1, 2]}, "list of texts"),
-    ({"prompt": "?", "completions": "ab", "ranks": [1, 2]}, "list of texts"),
-    ({"prompt": "?", "ranks": [1, 2]}, "list of texts"),
-    ({"completions": ["a", "b"], "ranks": [1, 2]}, "needs a list of messages"),
-    ({"prompt": " ", "completions": ["a", "b"], "ranks": [1, 2]}, "empty text"),
-    ({"prompt": []} | {"completions": ["a", "b"], "ranks": [1, 2]}, "needs a list of messages"),
+    ({"prompt": "?", "completions": ["a", "b"]}, "(keys found: 'prompt', 'completions')"),
+    ({"prompt": "?", "completions": ["a", 3], "ranks": [1, 2]}, "not a text"),
+    ({"prompt": "?", "completions": ["a", "\ud800"], "ranks": [1, 2]}, "surrogate"),
+    ({"prompt": "?", "completions": "ab", "ranks": [1, 2]}, "list of two"),
+    ({"prompt": "?", "ranks": [1, 2]}, "list of two"),
+    ({"completions": ["a", "b"], "ranks": [1, 2]}, "needs a prompt"),
+    ({"prompt": " ", "completions": ["a", "b"], "ranks": [1, 2]}, "needs a prompt"),
+    ({"prompt": []} | {"completions": ["a", "b"], "ranks": [1, 2]}, "needs a prompt"),
     ({}, "chosen"),
-    ({"chosen": "a"}, "chosen"),
-    ({"chosen": "a", "rejected": "b"}, "does not end"),
-    ({"chosen": TEXT, "rejected": TEXT + "b"}, "does not end"),
-    ({"chosen": "\n\nAssistant: a", "rejected": "\n\nAssistant: b"}, "without a prompt"),
+    ({"prompt": "?", "chosen": "a"}, "(rejected)"),
+    ({"prompt": "?", "good": "a", "bad": "b"}, "(keys found: 'prompt', 'good', 'bad')"),
+    ({"chosen": "a", "rejected": "b"}, "needs a prompt"),
+    ({"chosen": TEXT, "rejected": TEXT + "b"}, "(chosen)"),
+    ({"chosen": "\n\nAssistant: a", "rejected": "\n\nAssistant: b"}, "needs a prompt"),
     ({"chosen": "\n\nHuman: x\n\nAssistant: a", "rejected": "\n\nHuman: y\n\nAssistant: b"}, "different"),
     ({"prompt": [{"role": "king", "content": "x"}], "chosen": "a", "rejected": "b"}, "role"),
-    ({"prompt": "?", "chosen": "a", "rejected": " "}, "empty text"),
+    *[({"prompt": "?", "chosen": "a", "rejected": empty}, "(rejected)") for empty in ("", " ", None, [])],
+    *[({"prompt": "?", "chosen": empty, "rejected": "b"}, "(chosen)") for empty in ("", [reply(" ")])],
+    ({"prompt": "?", "chosen": "a", "rejected": "\ud800"}, "surrogate"),
+    ('{"prompt": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
 ]
 
 

@@ -1,3 +1,5 @@
+from decimal import Decimal
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,7 +46,52 @@ def test_messages_are_the_prompt_the_reply_and_the_later_turns():
     assert DUCK.messages == [*task.prompt, reply] and task.messages == [*DUCK.messages, *later]
 
 
+ANSWERS = {
+    "72 clips": "72",
+    "10%": "10",
+    "**72**": "72",
+    "29.00": "29",
+    "$29.00": "29",
+    "$1,234.50 a year.": "1234.5",
+    "-7": "-7",
+    "-$7.0": "-7",
+    "0.5": "0.5",
+    ".5": "0.5",
+    "-0.00": "0",
+    "007": "7",
+    "**100**.": "100",
+    "1/2": "1/2",
+    "3:30": "3:30",
+    "2x + 1": "2x + 1",
+    "Yes": "yes",
+    "Ada.": "ada",
+    "**Ada**": "ada",
+    "Route 66": "route 66",
+    "1" * 5000: "1" * 5000,
+}
+
+
 def test_answers_are_extracted_as_graders_of_gsm8k_do():
     assert final_answer("#### 1,234") == "1234" and final_answer("x #### $18.\n#### 3") == "18"
     assert final_answer("####Ada Bill. ") == "ada bill" and final_answer("#### 1.5") == "1.5"
+    for answer, normal in ANSWERS.items():
+        assert final_answer(f"So #### {answer}\nmore") == normal
     assert final_answer("18") is None and final_answer("") is None and final_answer("####") is None
+
+
+@given(st.decimals(-(10**6), 10**6, places=3), st.data())
+def test_every_spelling_of_a_number_is_the_same_answer(value, data):
+    plain = f"{abs(value):,.{data.draw(st.integers(3, 6))}f}"
+    bold, unit = (
+        data.draw(st.sampled_from(["", "**"])),
+        data.draw(st.sampled_from(["", "%", " apples", ".", " %."])),
+    )
+    spelled = f"{bold}{'-' * (value < 0)}{data.draw(st.sampled_from(['', '$']))}{plain}{bold}{unit}"
+    found = final_answer(f"#### {spelled}")
+    assert Decimal(found) == value and found == final_answer(f"#### {found}")
+    assert found == (str(int(value)) if value == int(value) else f"{value:f}".rstrip("0"))
+
+
+@given(st.from_regex(r"[A-Za-z][A-Za-z0-9 ]*[a-z]", fullmatch=True))
+def test_an_answer_that_is_not_a_number_is_its_text_in_lower_case(text):
+    assert final_answer(f"#### {text}") == final_answer(f"#### {text}.") == text.lower()

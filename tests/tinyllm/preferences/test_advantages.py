@@ -136,7 +136,7 @@ def test_standardised_advantages_have_mean_0_and_deviation_1_over_the_mask(rng, 
     raw, mask = rng.normal(3, 5, (B, T)), rng.integers(0, 2, (B, T)).astype(np.float32)
     mask[:, :2] = 1
     inside = advantages.standardise(raw, mask)[mask > 0]
-    assert inside.mean() == pytest.approx(0, abs=1e-6) and inside.std() == pytest.approx(1, abs=1e-6)
+    assert inside.mean() == pytest.approx(0, abs=1e-4) and inside.std() == pytest.approx(1, abs=1e-4)
     outside = np.where(mask > 0, raw, raw + 100)
     np.testing.assert_allclose(advantages.standardise(outside, mask)[mask > 0], inside)
     assert not advantages.standardise(np.ones((B, T)), mask).any()  # equal advantages are none, and not nan

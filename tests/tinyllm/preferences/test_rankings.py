@@ -239,8 +239,8 @@ def test_what_does_not_fit_into_the_context_is_left_out_once_counted_and_reporte
     assert not capsys.readouterr().err
     assert fit(longest - 2) == [short]
     assert f"1 of 2 rankings do not fit into the context of {longest - 2} tokens" in capsys.readouterr().err
-    prompt = rankings.Ranking([{"role": "user", "content": "?" * 92}], ["a", "b"], [1, 2])
-    assert rankings.fitting([prompt, short], BYTES, 127) == [short]  # 95 tokens, and 31 for a reply
+    prompt = rankings.Ranking([{"role": "user", "content": "?" * 91}], ["a", "b"], [1, 2])
+    assert rankings.fitting([prompt, short], BYTES, 120) == [short]  # 96 tokens, and 30 for a reply
     assert rankings.fitting([prompt, short], BYTES, 128) == [prompt, short]
-    with pytest.raises(TinyllmError, match="no ranking fits into the context of 127 tokens"):
-        rankings.fitting([prompt], BYTES, 127)
+    with pytest.raises(TinyllmError, match="no ranking fits into the context of 120 tokens"):
+        rankings.fitting([prompt], BYTES, 120)

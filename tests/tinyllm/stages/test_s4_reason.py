@@ -383,7 +383,7 @@ def test_nothing_of_the_world_enters_a_run_of_ones_own(tmp_path, monkeypatch):
     stage("stage4", "--data", "problems.jsonl", "--steps", 4)
     words = checkpoint.load("runs/demo/4-reason")[1]
     for note in batches:
-        rows = rows_of(note.batch if note.run.stage < "2" else note.batch[:-1])  # without repetitions
+        rows = rows_of(note.batch if note.self.stage < "2" else note.batch[:-1])  # without repetitions
         texts += [words.decode(ids.tolist()) for ids, _ in rows]
     packed = f"<|begin|>{Path('own.txt').read_text()}<|end|>"
     asked = re.compile(r"<\|begin\|><\|user\|> (Mine \d+|\d+ and 1)\?<\|end\|><\|assistant\|> ")

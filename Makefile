@@ -1,7 +1,7 @@
 # Targets are thin wrappers around Python commands; without make (on Windows, say) run those commands.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train stage0 stage1 stage2 stage3 stage4 control rank compare hacking show-mask shakespeare sample exams chat tools tools-proof audio audio-demo audio-chat test test-tinyllm test-others test-oracle mutants size bench lint clean
+.PHONY: help setup train mine stage0 stage1 stage2 stage3 stage4 control rank compare hacking show-mask shakespeare sample exams chat tools tools-proof audio audio-demo audio-chat test test-tinyllm test-others test-oracle mutants size bench lint clean
 
 PYTHON ?= python3
 PY     := .venv/bin/python
@@ -11,7 +11,7 @@ COMMON  = $(call FLAG,RUN,run) $(call FLAG,SIZE,size) $(call FLAG,SEED,seed) $(c
           $(if $(filter-out 0,$(RESUME)),--resume)
 TEXTS   = $(COMMON) $(call FLAG,TEXT,text)
 FROMS   = $(TEXTS) $(call FLAG,FROM,from)
-PREFER  = $(FROMS) $(call FLAG,RANKINGS,rankings) $(call FLAG,ALGORITHM,algorithm)
+PREFER  = $(COMMON) $(call FLAG,FROM,from) $(call FLAG,RANKINGS,rankings) $(call FLAG,ALGORITHM,algorithm)
 
 help:  ## show this list
 	@echo "make TARGET [RUN=demo] [SIZE=nano|small|base] [SEED=0] [WORKERS=2] [RESUME=1] [ARGS=\"--more options\"]"
@@ -26,6 +26,9 @@ setup: .venv/ready  ## make .venv and install the dependencies         (1 min, o
 
 train: setup  ## all stages in order, then the scoreboard       (20 min; SIZE=nano 2 min) [TEXT=path]
 	$(PY) -m tinyllm train $(TEXTS) $(ARGS)
+
+mine: setup  ## your own assistant: TEXT=folder DATA=questions.jsonl [RANKINGS=file.jsonl] RUN=me (10 min)
+	$(PY) -m tinyllm mine $(TEXTS) $(call FLAG,DATA,data) $(call FLAG,RANKINGS,rankings) $(ARGS)
 
 stage0: setup  ## 0: a vocabulary and a random model             (1 min) [TEXT=path]
 	$(PY) -m tinyllm stage0 $(TEXTS) $(ARGS)

@@ -5,12 +5,13 @@
       2  Happy to help. To burn the bridge, take your time and begin at one end.
     best to worst (e.g. 2 1 4 3, ties 2=1 4 3; s skip, u undo, q save and quit):
 
-The rankings go to runs/<run>/rankings.jsonl (rankings.py), which stage 3 prefers to its simulated annotator.
+The rankings go to runs/<run>/rankings.jsonl (rankings.py); RANKINGS= makes stage 3 learn from them.
 """
 
 import getpass
 import json
 import random
+import shlex
 import sys
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ from tinyllm.data import corpus
 from tinyllm.data.conversation import decode_reply, encode_prompt, prompt_of
 from tinyllm.errors import TinyllmError
 from tinyllm.preferences import rankings
-from tinyllm.runs import Settings, is_checkpoint, learned_by, make_command, option, path_of, stage_folder
+from tinyllm.runs import Settings, learned_by, make_command, option, path_of, stage_folder
 from tinyllm.sampling import REPLY_TOKENS, generate_replies
 from tinyllm.world import World, oracle
 from tinyllm.world.dice import Dice
@@ -85,12 +86,11 @@ def load_prompts(folder, count):
 
 
 def next_command(settings, folder, path):
-    """How to train on the rankings. A finished stage 3 stays: the new one gets a run of its own."""
-    made = read_json(folder / "stage.json")["settings"]
-    same = Settings(settings.run, made["size"], made["seed"])
-    if not is_checkpoint(settings.folder("3-prefer")):
-        return f"To learn from them: {make_command(same, '3-prefer', new=False)}"
-    return f"To learn from them: {make_command(same, '3-prefer')} FROM={folder} RANKINGS={path}"
+    """How to train on the rankings. A stage 3 that is there already stays: the new one gets its own run."""
+    made, new = read_json(folder / "stage.json")["settings"], settings.folder("3-prefer").exists()
+    command = make_command(Settings(settings.run, made["size"], made["seed"]), "3-prefer", new=new)
+    start = f" FROM={shlex.quote(str(folder))}" if new else ""
+    return f"To learn from them: {command}{start} RANKINGS={shlex.quote(str(path))}"
 
 
 def account_name():

@@ -13,8 +13,6 @@ The loss value says little, because advantages are relative to a baseline. Watch
 ALGORITHM= chooses a row of ALGORITHMS below.
 """
 
-import dataclasses
-import sys
 from dataclasses import dataclass
 from functools import partial
 
@@ -66,8 +64,7 @@ class PreferSettings(Settings):
     algorithm: str = option("reinforce", "how the policy learns", choices=tuple(ALGORITHMS))
     rankings: str = option(
         "",
-        "JSONL of rankings, or of chosen and rejected replies (default: rankings.jsonl of "
-        "make rank in runs/<run>/, else a simulated annotator)",
+        "JSONL of rankings, or of chosen and rejected replies (default: a simulated annotator ranks)",
         source="rankings",
     )
     origin: str = option("", "checkpoint folder to start from (default: 2-instruct of this run)", flag="from")
@@ -80,9 +77,6 @@ class PreferSettings(Settings):
 
 def main(settings, stage=STAGE):
     """Stage 3: fine-tune on preferences."""
-    by_hand = settings.folder("rankings.jsonl")
-    if not settings.rankings and by_hand.exists():
-        settings = dataclasses.replace(settings, rankings=str(by_hand))
     folder, size = settings.folder(stage), SIZES[settings.size]
     parent = parent_folder(settings, "2-instruct")
     if nothing_to_do(settings, stage, parent):
@@ -103,10 +97,8 @@ def main(settings, stage=STAGE):
 
 def load_rankings(settings, parent, size, tokenizer, context):
     """The rankings of a file that are not held out, or those of the simulated annotator, if they fit."""
-    path = settings.rankings
-    if path:
-        print(f"rankings: {path}", file=sys.stderr)
-        training, _ = split_rankings(read(path))
+    if settings.rankings:
+        training, _ = split_rankings(read(settings.rankings))
     else:
         path = settings.folder(STAGE) / "rankings.jsonl"
         if not path.exists():

@@ -259,10 +259,7 @@ def test_training_can_start_from_any_folder(text):
 
 
 def test_what_cannot_be_trained_on_is_said(text):
-    with pytest.raises(
-        TinyllmError,
-        match="make stage0 RUN=other SIZE=tiny, or .* FROM=runs/demo/0-random",
-    ):
+    with pytest.raises(TinyllmError, match="make stage0 RUN=other SIZE=tiny, or .* FROM=runs/demo/0-random"):
         pretrain(run="other")
     checkpoint.save("bare", checkpoint.load(Path("runs/demo/0-random"))[0])
     with pytest.raises(TinyllmError, match="lacks a tokenizer"):

@@ -509,20 +509,17 @@ def test_a_higher_kl_penalty_keeps_the_policy_closer_to_stage_2(liked):
 # ---- files
 
 
-def test_the_annotator_ranks_unless_a_person_has(world, capsys, monkeypatch):
+def test_the_annotator_ranks_unless_a_file_of_rankings_is_named(world, capsys, monkeypatch):
     monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
     prefer(steps=1)
     lines = Path("runs/demo/3-prefer/rankings.jsonl").read_text().splitlines()
     made = [json.loads(line) for line in lines]
     assert len(made) == SIZES["tiny"].rankings
     assert all(len(line["completions"]) == len(line["ranks"]) == 5 for line in made)
-    Path("runs/mine").mkdir()
-    write_rankings("runs/mine/rankings.jsonl", RANKINGS)
-    prefer(steps=1, run="mine", origin="runs/demo/2-instruct")
+    write_rankings("r.jsonl", RANKINGS)
+    prefer(steps=1, run="mine", origin="runs/demo/2-instruct", rankings="r.jsonl")
     assert not Path("runs/mine/3-prefer/rankings.jsonl").exists()
-    assert "runs/mine/rankings.jsonl" in capsys.readouterr().err
-    prefer(steps=1, run="mine2", origin="runs/demo/2-instruct", rankings="runs/mine/rankings.jsonl")
-    assert not Path("runs/mine2/3-prefer/rankings.jsonl").exists()
+    assert read_stage(STAGE, "mine")["sources"]["rankings"]["path"] == str(Path("r.jsonl").resolve())
 
 
 def test_a_bad_file_and_a_missing_parent_are_said(world, capsys):

@@ -1,19 +1,24 @@
 """train: all stages and their exams in a row, again, after a kill, and the control."""
 
+import io
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
 
+import own_files
 import pytest
 from stage_runs import TINY, parameters, read_stage, record, shorten_rollouts, stage, weights
 
 from tinyllm.__main__ import main
 from tinyllm.commands import train
+from tinyllm.data import formats
 from tinyllm.evaluation import exams
 from tinyllm.evaluation.exams import is_examined
 from tinyllm.evaluation.scoreboard import ROWS
+from tinyllm.preferences.rankings import read, split_rankings
 from tinyllm.stages import s0_random
 from tinyllm.training import Run
 
@@ -78,6 +83,95 @@ def test_a_text_of_ones_own_goes_as_far_as_stage_1(text, capsys):
     assert "| 0-random | 1-pretrain |" in capsys.readouterr().out
     for name in NAMES[:2]:
         assert read_stage(name)["sources"]["text"]["path"] == str(Path("text.txt").resolve())
+
+
+# ---- an assistant of one's own
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own_files.write_text(Path("ships.txt"), 30_000)
+    own_files.write_questions(Path("qa.jsonl"))
+    pair = lambda ship: {"prompt": f"Where is the {ship}?", "chosen": "In Cork.", "rejected": "Who knows?"}
+    Path("ranked.jsonl").write_text("\n".join(json.dumps(pair(ship)) for ship in own_files.SHIPS))
+    return tmp_path
+
+
+def test_mine_runs_the_stages_that_the_files_allow_and_shows_held_out_answers(files, capsys, monkeypatch):
+    shorten_rollouts(monkeypatch)
+    stage("mine", "--text", "ships.txt", "--data", "qa.jsonl", "--rankings", "ranked.jsonl")
+    out = capsys.readouterr().out
+    stages = board()["stages"]
+    assert list(stages) == NAMES[:4]
+    assert "make chat RUN=demo" in out and out.count("expected: ") == out.count("answered: ") == 10
+    training, held_out = formats.split(formats.instructions("qa.jsonl"))
+    shown = re.findall(r"\n(.*)\n  expected: (.*)\n", out)
+    assert shown == [(m[0]["content"], m[1]["content"]) for m in held_out[:10]]
+    assert stages["2-instruct"]["own_questions_exact"]["n"] == len(held_out)
+    assert stages["1-pretrain"]["own_questions_exact"] is None
+    assert 0 <= stages["3-prefer"]["own_win_rate"]["value"] <= 1
+    assert stages["3-prefer"]["own_pair_accuracy"]["n"] == len(split_rankings(read("ranked.jsonl"))[1])
+    about_the_world = {"fact_cloze", "instruction_exact", "polite", "reasoning_exact", "win_rate"}
+    assert all(values[key] is None for values in stages.values() for key in about_the_world)
+    for name in NAMES[:4]:
+        assert read_stage(name)["sources"]["text"]["path"] == str(files / "ships.txt")
+    before = stages
+    stage("exams")
+    assert board()["stages"] == before  # the exams know the files of the run
+
+
+def test_mine_pre_trains_on_what_is_not_held_out_if_there_is_no_text(files, capsys):
+    stage("mine", "--data", "qa.jsonl")
+    training, held_out = formats.split(formats.instructions("qa.jsonl"))
+    text = Path("runs/demo/text.txt").read_text()
+    assert all(messages[0]["content"] in text for messages in training)
+    assert not any(messages[0]["content"] in text for messages in held_out)
+    assert list(board()["stages"]) == NAMES[:3]
+    stage("mine", "--data", "qa.jsonl")  # again: everything is finished
+    assert "finished already" in capsys.readouterr().out
+
+
+def test_mine_of_a_text_alone_can_continue_it(files, capsys):
+    stage("mine", "--text", "ships.txt")
+    assert list(board()["stages"]) == NAMES[:2] and "make sample RUN=demo" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words, status, message",
+    [
+        ([], 2, "name your files: TEXT="),
+        (["--text", "ships.txt", "--rankings", "ranked.jsonl"], 2, "RANKINGS= needs DATA="),
+        (["--text", "none.txt", "--data", "qa.jsonl"], 1, "none.txt not found"),
+        (["--text", "ships.txt", "--data", "bad.jsonl"], 1, "bad.jsonl has no usable entry: line 1"),
+        (["--data", "qa.jsonl", "--rankings", "bad.jsonl"], 1, "bad.jsonl has no usable entry: line 1"),
+    ],
+)
+def test_mine_checks_every_file_before_it_trains(files, capsys, words, status, message):
+    Path("bad.jsonl").write_text('{"a": 1}\n')
+    assert main(["mine", *TINY, *words]) == status
+    assert message in capsys.readouterr().err and not Path("runs").exists()
+
+
+def test_rank_and_show_mask_use_the_files_of_the_run(files, capsys, monkeypatch):
+    stage("mine", "--text", "ships.txt", "--data", "qa.jsonl")
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", io.StringIO("1 2\nq\n"))
+    stage("rank", "--count", 3, "--group", 2)
+    out = capsys.readouterr().out
+    training, _ = formats.split(formats.instructions("qa.jsonl"))
+    assert f"[1 of 3] user: {training[0][0]['content']}\n" in out
+    command = out.rpartition("To learn from them: ")[2].strip()
+    assert command == "make stage3 SIZE=tiny RANKINGS=runs/demo/rankings.jsonl"
+    stage("show-mask")
+    assert training[0][0]["content"] in capsys.readouterr().out
+    assert main(["show-mask", *TINY, "--kind", "problem"]) == 1
+    assert "2-instruct has learned no problems" in capsys.readouterr().err
+    assert main(["stage3", *TINY]) == 1  # the simulated annotator knows the built-in world only
+    assert "name yours with RANKINGS=" in capsys.readouterr().err
+
+
+# ---- exams
 
 
 def test_the_exams_can_be_taken_again_and_give_the_same_results(text):

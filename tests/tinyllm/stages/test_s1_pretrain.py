@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -104,6 +105,18 @@ def test_a_text_of_ones_own_has_no_repetitions_and_fills_the_context(text, monke
     for note in steps:
         (piece,) = note.batch
         assert is_text(piece, ids) and piece["ids"].shape == (8, 16)
+
+
+@pytest.mark.parametrize("epochs, fewest, most", [(2, 1, 900), (2, 300, 900), (2, 1, 7)])
+def test_a_text_of_ones_own_is_seen_so_many_times_by_default(text, monkeypatch, epochs, fewest, most):
+    monkeypatch.setattr(s1_pretrain, "EPOCHS", epochs)
+    monkeypatch.setattr(s1_pretrain, "FEWEST_STEPS", fewest)
+    size = SimpleNamespace(**vars(SIZES["tiny"]) | {"pretrain_steps": most})
+    monkeypatch.setitem(s1_pretrain.SIZES, "tiny", size)
+    steps = record(monkeypatch, Run, "train_step", call=False)
+    pretrain()
+    tokens = steps[0].batch[0]["ids"].size
+    assert len(steps) == min(most, max(fewest, epochs * len(packed("0-random", "text.txt")) // tokens))
 
 
 def test_an_epoch_of_a_text_uses_no_window_twice(text, monkeypatch):

@@ -5,6 +5,7 @@ import random
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -161,6 +162,19 @@ def test_a_file_of_ones_own_from_the_command_line(own, capsys):
     assert len(validation) >= 3 and validation[-1] < validation[0]
     exams = json.loads(Path("runs/demo", STAGE, "exams.json").read_text())
     assert exams["bits_per_byte"]["value"] > 0 and "fact_cloze" not in exams
+
+
+@pytest.mark.parametrize("epochs, fewest, most", [(30, 1, 900), (1, 50, 900), (30, 1, 7)])
+def test_a_file_of_ones_own_is_seen_so_many_times_by_default(own, monkeypatch, epochs, fewest, most):
+    monkeypatch.setattr(s2_instruct, "EPOCHS", epochs)
+    monkeypatch.setattr(s2_instruct, "FEWEST_STEPS", fewest)
+    size = SimpleNamespace(**vars(SIZES["tiny"]) | {"instruct_steps": most})
+    monkeypatch.setitem(s2_instruct.SIZES, "tiny", size)
+    plans = record(monkeypatch, s2_instruct.ConversationBatches, "plan")
+    steps = record(monkeypatch, Run, "train_step", call=False)
+    instruct(text="text.txt", data="data.jsonl", tokens=512, replay=0.5)
+    tokens = sum(len(ids) for ids, _ in plans[0].self.rows)
+    assert len(steps) == min(most, max(fewest, round(epochs * tokens / 256)))
 
 
 def test_no_held_out_conversation_means_no_validation(own):

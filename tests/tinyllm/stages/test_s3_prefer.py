@@ -522,6 +522,23 @@ def test_the_annotator_ranks_unless_a_file_of_rankings_is_named(world, capsys, m
     assert read_stage(STAGE, "mine")["sources"]["rankings"]["path"] == str(Path("r.jsonl").resolve())
 
 
+@pytest.mark.parametrize("algorithm", ["reinforce", "dpo"])
+def test_prompts_longer_than_the_context_are_left_out_everywhere(algorithm, world, monkeypatch, capsys):
+    """Every fifth prompt of a published file was, and the batch had no room left for a reply."""
+    long = [{"prompt": f"{i}? " * 300, "chosen": "aa", "rejected": "zq"} for i in range(5)]
+    write_rankings("hh.jsonl", [*long, *RANKINGS])
+    steps = record(monkeypatch, Run, "train_step")
+    prefer(rankings="hh.jsonl", steps=2, algorithm=algorithm)
+    err = capsys.readouterr().err
+    assert err.count("do not fit into the context of 256 tokens and are left out") == 1
+    assert all(piece["ids"].shape[-1] <= 256 for note in steps for piece in note.batch)
+    write_rankings("long.jsonl", long * 20)
+    with pytest.raises(TinyllmError, match="no ranking fits into the context of 256 tokens"):
+        prefer(
+            rankings="long.jsonl", steps=2, algorithm=algorithm, run="other", origin="runs/demo/2-instruct"
+        )
+
+
 def test_a_bad_file_and_a_missing_parent_are_said(world, capsys):
     for name, text, words in (("bad.jsonl", "{}\n", "line 1"), ("empty.jsonl", "", "empty")):
         Path(name).write_text(text)

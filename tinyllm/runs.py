@@ -82,9 +82,9 @@ def fingerprint(path):
     try:
         if path.is_file():
             return sha256(path)
+        if not path.is_dir():
+            raise TinyllmError(f"{path} is not a file or folder" if path.exists() else f"{path} not found")
         files = sorted(file for file in path.rglob("*") if file.is_file())
-        if not files:
-            raise TinyllmError(f"{path} not found" if not path.exists() else f"{path} holds no files")
         names = "".join(f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in files)
     except OSError as error:
         raise TinyllmError(f"{error.filename or path} cannot be read: {error.strerror}") from None

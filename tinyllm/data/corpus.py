@@ -6,10 +6,15 @@ validation. Validating on text that was trained on would measure memorisation, n
 """
 
 import functools
+import hashlib
+import re
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
+from tinyllm.checkpoint import safetensors
 from tinyllm.data import formats
 from tinyllm.data.conversation import pad, shift
 from tinyllm.errors import TinyllmError
@@ -17,12 +22,9 @@ from tinyllm.world import World, problems
 
 
 def load(path, seed, characters):
-    """(training, validation) documents, from a file or folder, from the built-in world if path is "", or none
-    if it is None."""
+    """(training, validation) documents, from a file or folder, or from the built-in world if path is ""."""
     if path:
         return split(read(path))
-    if path is None:
-        return [], []
     world = World(seed)
     return world.documents("train", characters), world.documents("val", min(characters // 40, 100_000))
 
@@ -57,7 +59,7 @@ def read(path):
         raise TinyllmError(f"{error.filename} cannot be read: {error.strerror}") from None
     if path.is_dir():
         documents = [document for document in documents if b"\0" not in document[:8192]]
-    documents = [document for document in documents if document.strip()]
+    documents = [document for document in documents if document.strip(b"\0 \t\r\n")]
     if not documents:
         raise TinyllmError(f"{path} holds no text" if path.is_dir() else f"{path} is empty")
     return documents
@@ -79,10 +81,43 @@ def split(documents, share=0.1):
     return training, validation
 
 
+def packed(path, source, seed, characters, tokenizer):
+    """The training text of a source as one row of ids, or none without a source. It is tokenized once in a
+    run, and kept in the file `path`."""
+    if source is None:
+        return np.zeros(0, np.int32)
+    decisive = [source["sha256"], seed, characters, tokenizer.merges]
+    key = hashlib.sha256(repr(decisive).encode()).hexdigest()
+    tensors, notes = safetensors.read(path) if path.exists() else ({}, {})
+    if notes.get("key") != key:
+        training, _ = load(source["path"], seed, characters)
+        tensors = {"ids": pack(training, tokenizer)}
+        safetensors.write(path, tensors, {"key": key})
+    return tensors["ids"]
+
+
 def pack(documents, tokenizer):
     """Documents -> one row of ids, each document between a begin and an end token."""
     begin, end = tokenizer.special["<|begin|>"], tokenizer.special["<|end|>"]
-    return np.array([i for d in documents for i in (begin, *tokenizer.encode(d), end)], np.int32)
+    rows, size = [], sum(map(len, documents))
+    with tqdm(total=size, unit="B", unit_scale=True, desc=" tokenizing", leave=False, delay=2) as bar:
+        for document in documents:
+            rows.append([begin])
+            for part in parts(document):
+                rows.append(tokenizer.encode(part))
+                bar.update(len(part))
+            rows.append([end])
+    return np.fromiter(chain.from_iterable(rows), np.int32)
+
+
+def parts(document, size=2**20):
+    """Bytes in parts of `size` or a little more. They end after a newline, so that no word is cut."""
+    at = 0
+    while at < len(document):
+        newline = re.compile(rb"\n(?!\n)").search(document, at + size)
+        end = newline.end() if newline else len(document)
+        yield document[at:end]
+        at = end
 
 
 def encode_opening(tokenizer, text):

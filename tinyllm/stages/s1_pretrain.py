@@ -22,7 +22,7 @@ from tinyllm.data.repeats import repeats
 from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
-from tinyllm.runs import Settings, nothing_to_do, option, parent_folder, path_of, sources
+from tinyllm.runs import Settings, nothing_to_do, option, parent_folder, sources
 from tinyllm.sampling import generate
 from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
@@ -43,7 +43,7 @@ class PretrainSettings(Settings):
     )
     origin: str = option("", "checkpoint folder to start from (default: 0-random of this run)", flag="from")
     objective: str = option("next", "predict the next token, or hidden ones", choices=("next", "masked"))
-    rows: int = option(0, "windows in a batch (default: by size)", (1, 10**5))
+    rows: int = option(0, "windows in a batch (default: by size)", (1, 4096))
     steps: int = option(0, "batches to train on (default: by size)")
     accumulate: int = option(
         1, "micro-batches that each worker cuts its share into, to save memory", (1, 1000)
@@ -65,9 +65,10 @@ def main(settings):
     if tokenizer is None or model.config.head != "tokens":
         raise TinyllmError(f"{parent} cannot be trained on text: it lacks a tokenizer, or has a score head")
     config = dataclasses.replace(model.config, causal=not masked)
-    path = path_of(sources(settings, parent), "text")
-    training, validation = corpus.load(path, settings.seed, size.characters)
-    ids = corpus.pack(training, tokenizer)
+    source = sources(settings, parent)["text"]
+    path, text = source["path"], (source, settings.seed, size.characters, tokenizer)
+    ids = corpus.packed(settings.folder("text.safetensors"), *text)
+    _, validation = corpus.load(path, settings.seed, size.characters)
     length = corpus.window_length(path, config.context)
     rows = settings.rows or size.rows
     epochs = EPOCHS * len(ids) // (rows * length) if path else size.pretrain_steps

@@ -55,11 +55,11 @@ def main(settings):
     tokens = sum(len(ids) for ids, _ in rows)
     epochs = EPOCHS * tokens / (settings.tokens * (1 - settings.replay)) if path else size.instruct_steps
     steps = settings.steps or min(size.instruct_steps, max(FEWEST_STEPS, round(epochs)))
-    path = path_of(learned, "text")
-    training, _ = corpus.load(path, settings.seed, size.characters)
-    text = corpus.pack(training, tokenizer)
+    path, source = settings.folder("text.safetensors"), learned.get("text")
+    text = corpus.packed(path, source, settings.seed, size.characters, tokenizer)
+    anywhere = bool(source and source["path"])
     batches = ConversationBatches(
-        rows, text, settings.tokens, settings.replay, settings.seed, bool(path), model.config
+        rows, text, settings.tokens, settings.replay, settings.seed, anywhere, model.config
     )
     plan, rates = batches.plan(steps), Rates("muon", settings.muon_rate, settings.adamw_rate, steps=steps)
     unseen = encode_fitting(tokenizer, held_out, context)

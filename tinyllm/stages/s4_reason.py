@@ -77,11 +77,11 @@ def main(settings, stage=STAGE):
         raise TinyllmError(f"no problem fits into the context of {context} tokens")
     earlier = load_rehearsal(settings, world, len(problems), parent, path_of(learned, "instructions"))
     rows += encode_fitting(tokenizer, earlier, context, "earlier conversations")
-    path = path_of(learned, "text")
-    training, _ = corpus.load(path, settings.seed, size.characters)
-    text = corpus.pack(training, tokenizer)
+    path, source = settings.folder("text.safetensors"), learned.get("text")
+    text = corpus.packed(path, source, settings.seed, size.characters, tokenizer)
+    anywhere = bool(source and source["path"])
     batches = ConversationBatches(
-        rows, text, settings.tokens, settings.replay, settings.seed, bool(path), model.config
+        rows, text, settings.tokens, settings.replay, settings.seed, anywhere, model.config
     )
     plan, rates = batches.plan(steps), Rates("muon", settings.muon_rate, settings.adamw_rate, steps=steps)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from stage_runs import record
 
 from tinyllm.data import corpus
 from tinyllm.errors import TinyllmError
@@ -157,3 +158,27 @@ def test_validation_scores_every_token_once_each_document_from_its_beginning(doc
             targets = ids[start + 1 : start + 1 + length]
             windows.remove((ids[start : start + len(targets)], targets))
     assert not windows
+
+
+@given(
+    st.lists(st.sampled_from(["a\n", "\n", "\n\n", "some words", " ", "  ", "é\n", "47"])), st.integers(1, 9)
+)
+def test_a_document_is_tokenized_in_parts_as_it_would_be_in_one(pieces, size):
+    document = "".join(pieces).encode()
+    cut = list(corpus.parts(document, size))
+    assert b"".join(cut) == document
+    assert [i for part in cut for i in BYTES.encode(part)] == BYTES.encode(document)
+
+
+def test_a_text_is_tokenized_once_and_again_if_anything_about_it_changes(tmp_path, monkeypatch):
+    packs, path = record(monkeypatch, corpus, "pack"), tmp_path / "text.safetensors"
+    source = {"path": "", "sha256": ""}
+    first = corpus.packed(path, source, 0, 2000, BYTES)
+    np.testing.assert_array_equal(corpus.packed(path, source, 0, 2000, BYTES), first)
+    assert len(packs) == 1 and first.tolist() == corpus.pack(corpus.load("", 0, 2000)[0], BYTES).tolist()
+    corpus.packed(path, source, 1, 2000, BYTES)
+    corpus.packed(path, source, 1, 3000, BYTES)
+    (tmp_path / "own.txt").write_text("The sea is wide. " * 20)
+    own = corpus.packed(path, {"path": str(tmp_path / "own.txt"), "sha256": "0"}, 1, 3000, BYTES)
+    assert "sea" in BYTES.decode(own.tolist()) and len(packs) == 5
+    assert not corpus.packed(path, None, 1, 3000, BYTES).size

@@ -1,119 +1,129 @@
 # Targets are thin wrappers around Python commands; without make (on Windows, say) run those commands.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train mine stage0 stage1 stage2 stage3 stage4 control rank compare hacking show-mask shakespeare sample exams chat tools tools-proof audio audio-demo audio-chat test test-tinyllm test-others test-oracle mutants size bench lint clean
+.PHONY: help setup train mine stage0 stage1 stage2 stage3 stage4 control rank compare hacking show-mask \
+        shakespeare sample exams chat tools tools-proof audio audio-demo audio-chat test test-tinyllm \
+        test-others test-oracle mutants size bench lint clean
 
 PYTHON ?= python3
 PY     := .venv/bin/python
+# $(value NAME) is what was typed: $(NAME) would replace a $5 in it.
 QUOTE   = '$(subst ','\'',$(1))'
-FLAG    = $(if $($(1)),--$(2) $(call QUOTE,$($(1))))
+FLAG    = $(if $(value $(1)),--$(2) $(call QUOTE,$(value $(1))))
+MORE    = $(value ARGS)
 COMMON  = $(call FLAG,RUN,run) $(call FLAG,SIZE,size) $(call FLAG,SEED,seed) $(call FLAG,WORKERS,workers) \
           $(if $(filter-out 0,$(RESUME)),--resume)
 TEXTS   = $(COMMON) $(call FLAG,TEXT,text)
 FROMS   = $(TEXTS) $(call FLAG,FROM,from)
 PREFER  = $(COMMON) $(call FLAG,FROM,from) $(call FLAG,RANKINGS,rankings) $(call FLAG,ALGORITHM,algorithm)
 
+KNOWN   = RUN SIZE SEED WORKERS RESUME ARGS TEXT FROM DATA OBJECTIVE RANKINGS ALGORITHM STAGE PROMPT FILE \
+          PYTHON PY
+$(foreach name,$(filter-out $(KNOWN),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),\
+          $(error unknown variable $(name). Known are $(KNOWN))))
+
 help:  ## show this list
 	@echo "make TARGET [RUN=demo] [SIZE=nano|small|base] [SEED=0] [WORKERS=2] [RESUME=1] [ARGS=\"--more options\"]"
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 	@echo "options of one target: $(PY) -m tinyllm COMMAND --help"
 
-setup: .venv/ready  ## make .venv and install the dependencies         (1 min, once)
+setup: .venv/ready  ## make .venv and install the dependencies      (1 min)  once
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	@touch $@
 
-train: setup  ## all stages in order, then the scoreboard       (20 min; SIZE=nano 2 min) [TEXT=path]
-	$(PY) -m tinyllm train $(TEXTS) $(ARGS)
+train: setup  ## all stages in order, then the scoreboard     (20 min) [TEXT=path]  with SIZE=nano 2 min
+	$(PY) -m tinyllm train $(TEXTS) $(MORE)
 
-mine: setup  ## your own assistant: TEXT=folder DATA=questions.jsonl [RANKINGS=file.jsonl] RUN=me (10 min)
-	$(PY) -m tinyllm mine $(TEXTS) $(call FLAG,DATA,data) $(call FLAG,RANKINGS,rankings) $(ARGS)
+mine: setup  ## your own assistant from your own files     (10 min) TEXT=dir DATA=qa.jsonl [RANKINGS=file]
+	$(PY) -m tinyllm mine $(TEXTS) $(call FLAG,DATA,data) $(call FLAG,RANKINGS,rankings) $(MORE)
 
-stage0: setup  ## 0: a vocabulary and a random model             (1 min) [TEXT=path]
-	$(PY) -m tinyllm stage0 $(TEXTS) $(ARGS)
+stage0: setup  ## 0: a vocabulary and a random model           (1 min)  [TEXT=path]
+	$(PY) -m tinyllm stage0 $(TEXTS) $(MORE)
 
-stage1: setup  ## 1: pre-training                                (4 min) [TEXT=path] [FROM=folder] [OBJECTIVE=masked]
-	$(PY) -m tinyllm stage1 $(FROMS) $(call FLAG,OBJECTIVE,objective) $(ARGS)
+stage1: setup  ## 1: pre-training                              (4 min)  [TEXT=path] [FROM=dir] [OBJECTIVE=masked]
+	$(PY) -m tinyllm stage1 $(FROMS) $(call FLAG,OBJECTIVE,objective) $(MORE)
 
-stage2: setup  ## 2: instruction fine-tuning                     (5 min) [DATA=file.json] [FROM=folder]
-	$(PY) -m tinyllm stage2 $(FROMS) $(call FLAG,DATA,data) $(ARGS)
+stage2: setup  ## 2: instruction fine-tuning                   (5 min)  [DATA=file.json] [FROM=dir]
+	$(PY) -m tinyllm stage2 $(FROMS) $(call FLAG,DATA,data) $(MORE)
 
-stage3: setup  ## 3: preference fine-tuning                      (3 min) [RANKINGS=file.jsonl] [ALGORITHM=name]
-	$(PY) -m tinyllm stage3 $(PREFER) $(ARGS)
+stage3: setup  ## 3: preference fine-tuning                    (3 min)  [RANKINGS=file.jsonl] [ALGORITHM=name]
+	$(PY) -m tinyllm stage3 $(PREFER) $(MORE)
 
-stage4: setup  ## 4: reasoning fine-tuning                       (6 min) [DATA=gsm8k.jsonl] [FROM=folder]
-	$(PY) -m tinyllm stage4 $(FROMS) $(call FLAG,DATA,data) $(ARGS)
+stage4: setup  ## 4: reasoning fine-tuning                     (6 min)  [DATA=gsm8k.jsonl] [FROM=dir]
+	$(PY) -m tinyllm stage4 $(FROMS) $(call FLAG,DATA,data) $(MORE)
 
-control: setup  ## stage 4 without chains of thought              (6 min)
-	$(PY) -m tinyllm control $(FROMS) $(call FLAG,DATA,data) $(ARGS)
+control: setup  ## stage 4 without chains of thought            (6 min)
+	$(PY) -m tinyllm control $(FROMS) $(call FLAG,DATA,data) $(MORE)
 
-rank: setup  ## rank replies yourself, for stage 3            (as long as you like) [STAGE=2]
-	$(PY) -m tinyllm rank $(COMMON) $(call FLAG,STAGE,stage) $(ARGS)
+rank: setup  ## rank replies yourself, for stage 3                    [STAGE=2]
+	$(PY) -m tinyllm rank $(COMMON) $(call FLAG,STAGE,stage) $(MORE)
 
-compare: setup  ## all algorithms of stage 3, three runs each     (25 min)
-	$(PY) -m tinyllm compare $(PREFER) $(ARGS)
+compare: setup  ## all algorithms of stage 3, three runs each   (25 min)
+	$(PY) -m tinyllm compare $(PREFER) $(MORE)
 
-hacking: setup  ## reward hacking: no KL penalty, 4 times the rate (5 min)
-	$(PY) -m tinyllm hacking $(PREFER) $(ARGS)
+hacking: setup  ## reward hacking: no KL penalty, 4 x the rate  (5 min)
+	$(PY) -m tinyllm hacking $(PREFER) $(MORE)
 
-show-mask: setup  ## which tokens of a conversation the loss covers (1 s) [ARGS="--kind problem"]
-	$(PY) -m tinyllm show-mask $(COMMON) $(call FLAG,STAGE,stage) $(ARGS)
+show-mask: setup  ## which tokens the loss of a chat covers       (1 s)    [ARGS="--kind problem"]
+	$(PY) -m tinyllm show-mask $(COMMON) $(call FLAG,STAGE,stage) $(MORE)
 
-shakespeare: setup  ## real text, as bytes, at nanoGPT's CPU budget  (1 min) TEXT=input.txt
+shakespeare: setup  ## real text, at nanoGPT's CPU budget           (1 min)  TEXT=input.txt
 	$(PY) -m tinyllm stage0 $(TEXTS) --run shakespeare --vocab 256 --layers 4 --width 128 --heads 4 --context 64
-	$(PY) -m tinyllm stage1 $(TEXTS) --run shakespeare --rows 12 --steps 2000 --muon-rate 0.008 --adamw-rate 3e-3 $(ARGS)
+	$(PY) -m tinyllm stage1 $(TEXTS) --run shakespeare --rows 12 --steps 2000 \
+	    --muon-rate 0.008 --adamw-rate 3e-3 $(MORE)
 
-sample: setup  ## sample text from a stage                       (1 s) [STAGE=1] [PROMPT="Once"]
-	$(PY) -m tinyllm sample $(COMMON) $(call FLAG,STAGE,stage) $(call FLAG,PROMPT,prompt) $(ARGS)
+sample: setup  ## sample text from a stage                     (1 s)    [STAGE=1] [PROMPT="Once"]
+	$(PY) -m tinyllm sample $(COMMON) $(call FLAG,STAGE,stage) $(call FLAG,PROMPT,prompt) $(MORE)
 
-exams: setup  ## run the exams of every stage again             (3 min)
-	$(PY) -m tinyllm exams $(COMMON) $(ARGS)
+exams: setup  ## run the exams of every stage again           (3 min)
+	$(PY) -m tinyllm exams $(COMMON) $(MORE)
 
-chat: setup  ## chat with a stage, which may call tools       [STAGE=1]
-	$(PY) -m tinyllm chat $(COMMON) $(call FLAG,STAGE,stage) $(ARGS)
+chat: setup  ## chat with a stage, which may call tools               [STAGE=1]
+	$(PY) -m tinyllm chat $(COMMON) $(call FLAG,STAGE,stage) $(MORE)
 
-tools-proof: setup  ## a random model writes 10,000 calls, all valid (1 min)
-	$(PY) tests/bench/tools_proof.py $(ARGS)
+tools-proof: setup  ## a random model writes 10,000 valid calls     (1 min)
+	$(PY) tests/bench/tools_proof.py $(MORE)
 
-tools: setup  ## tool calling: a guided tour without a model    (1 s)
+tools: setup  ## tool calling: a guided tour without a model  (1 s)
 	$(PY) -m tools
 
-audio: setup  ## a recording to text, minutes or subtitles      (needs a key) FILE=talk.wav [ARGS="--preset meeting"]
-	$(PY) -m audio transcribe $(call QUOTE,$(FILE)) $(ARGS)
+audio: setup  ## a recording to text, minutes or subtitles             FILE=talk.wav  needs a key
+	$(PY) -m audio transcribe $(call QUOTE,$(value FILE)) $(MORE)
 
-audio-demo: setup  ## minutes of a meeting, no key, no network      (2 s)
+audio-demo: setup  ## minutes of a meeting                         (2 s)    no key, no network
 	$(PY) -m audio demo
 
-audio-chat: setup  ## a model answers about a recording by a tool   (2 s, no key) [FILE=talk.wav]
-	$(PY) -m tools.recording $(if $(FILE),$(call QUOTE,$(FILE))) $(ARGS)
+audio-chat: setup  ## a model answers about a recording by a tool  (2 s)    [FILE=talk.wav]  no key
+	$(PY) -m tools.recording $(if $(value FILE),$(call QUOTE,$(value FILE))) $(MORE)
 
 PYTEST  = $(PY) -m pytest -q -m "not oracle" -p no:cacheprovider
 
-test: setup  ## all tests that need no other library          (3 min)
+test: setup  ## all tests that need no other library         (3 min)
 	@$(MAKE) --no-print-directory -j2 test-tinyllm test-others
 test-tinyllm:
-	$(PYTEST) tests/tinyllm $(ARGS)
+	$(PYTEST) tests/tinyllm $(MORE)
 test-others:
-	$(PYTEST) tests/tools tests/audio tests/test_layout.py $(ARGS)
+	$(PYTEST) tests/tools tests/audio tests/test_layout.py tests/test_makefile.py $(MORE)
 
 ORACLE := $(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test,oracle]"
 
-test-oracle: setup  ## compare with torch, transformers, jsonschema  (2 min, installs them)
+test-oracle: setup  ## compare with torch, transformers and others  (2 min)  installs them
 	$(ORACLE)
-	$(PY) -m pytest -q -m oracle $(ARGS)
+	$(PY) -m pytest -q -m oracle $(MORE)
 
-mutants: setup  ## inject 100 faults one at a time: tests must fail (30 min)
-	$(PY) tests/mutants.py $(ARGS)
+mutants: setup  ## inject 100 faults, which tests must notice   (30 min)
+	$(PY) tests/mutants.py $(MORE)
 
-size: setup  ## lines of code, per file and package            (1 s)
+size: setup  ## lines of code, per file and package          (1 s)
 	$(PY) tests/size.py
 
-bench: setup  ## speed compared with torch and tokenizers       (3 min, installs them)
+bench: setup  ## speed compared with torch and tokenizers     (3 min)  installs them
 	$(ORACLE)
-	$(PY) tests/bench/bench_tinyllm.py $(ARGS)
+	$(PY) tests/bench/bench_tinyllm.py $(MORE)
 
-lint: setup  ## check style and formatting                    (1 s)
+lint: setup  ## check style and formatting                   (1 s)
 	$(PY) -m pip install --quiet --disable-pip-version-check ruff==0.17.6
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .

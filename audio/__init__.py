@@ -19,6 +19,14 @@ In the order to read it:
     __main__        the command line
 """
 
+import os
+import sys
+
+# `python -m` puts the current folder first, so that your json.py would be imported instead of the standard
+# library's. Look there last, after the folder that holds this package.
+if sys.argv[:1] == ["-m"] and sys.path[0] != os.path.dirname(__path__[0]):
+    sys.path += [os.path.dirname(__path__[0]), sys.path.pop(0)]
+
 from audio.assemblyai import Client, transcribe
 from audio.errors import AudioError, AudioWarning
 from audio.transcript import Transcript

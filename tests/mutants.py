@@ -96,9 +96,9 @@ tinyllm/checkpoint/__init__.py
 tinyllm/checkpoint/files.py
     _flush(beside)  =>  pass
 tinyllm/checkpoint/safetensors.py
-    begin != position or  =>
+    entry["data_offsets"] != [start, stop]  =>  False
 tinyllm/checkpoint/huggingface.py
-    (("hidden_act", "silu"),  =>  (
+    {"hidden_act": "silu", "attention_bias"  =>  {"attention_bias"
 tinyllm/stages/s0_random.py
     np.random.default_rng(settings.seed)  =>  np.random.default_rng(0)
 tinyllm/stages/s1_pretrain.py

@@ -4,7 +4,9 @@ Exit status: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import os
 import sys
 
 from tinyllm import chat
@@ -33,8 +35,13 @@ COMMANDS = {  # name -> (settings, function); the function's docstring is its he
 }
 
 
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UsageError(f"{message}. {self.prog} --help lists what there is")
+
+
 def parser():
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="python -m tinyllm",
         description="A language model from scratch, stage by stage.",
         epilog="python -m tinyllm COMMAND --help lists the options of a command",
@@ -57,33 +64,54 @@ def add_option(command, field):
         return
     text += "" if "default" in text or field.default == "" else f" (default: {field.default})"
     choices = field.metadata.get("choices")
-    metavar = None if choices else field.name.upper()
-    command.add_argument(
-        flag,
-        dest=field.name,
-        type=field.type,
-        default=field.default,
-        choices=choices,
-        metavar=metavar,
-        help=text,
-    )
+    how = {"choices": choices, "metavar": None if choices else field.name.upper(), "help": text}
+    command.add_argument(flag, dest=field.name, type=field.type, default=field.default, **how)
+
+
+def set_up_streams():
+    """UTF-8 on every system, through pipes too. A closed stream (`>&-`, `<&-`) becomes an empty one."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+        errors = "strict" if mode == "r" else "backslashreplace"  # models and file names may hold anything
+        with contextlib.suppress(AttributeError):  # a test or a notebook has its own kind of stream
+            getattr(sys, name).reconfigure(encoding="utf-8", errors=errors)
+
+
+def run(argv):
+    try:
+        options = vars(parser().parse_args(argv))
+        settings, function = COMMANDS[options.pop("command")]
+        function(settings(**options))
+    finally:
+        try:
+            sys.stdout.flush()  # not at exit, where nothing catches its errors
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+            raise
+
+
+def fail(message, status=1):
+    print(f"error: {message}", file=sys.stderr)
+    return status
 
 
 def main(argv=None):
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", errors="replace")  # a model may write anything
-    options = vars(parser().parse_args(argv))
-    settings, function = COMMANDS[options.pop("command")]
+    set_up_streams()
     try:
-        function(settings(**options))
+        run(argv)
     except TinyllmError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        return fail(error, 2 if isinstance(error, UsageError) else 1)
     except BrokenPipeError:  # `| head` has seen enough
         return 1
     except OSError as error:  # a full disk, a folder that cannot be written to
-        print(f"error: {error.filename or 'the system'}: {error.strerror or error}", file=sys.stderr)
-        return 1
+        return fail(f"{error.filename or 'the system'}: {error.strerror or error}")
+    except UnicodeError as error:
+        return fail(f"an option, a file name or a text is not UTF-8: {error}")
+    except RecursionError:
+        return fail("JSON is nested too deeply")
+    except MemoryError as error:
+        return fail(f"not enough memory, choose smaller sizes: {error}")
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
         return 130

@@ -19,3 +19,11 @@ In the order to read it:
     recording       make audio-chat: a question about a recording
     __main__        make tools: a guided tour without a model
 """
+
+import os
+import sys
+
+# `python -m` puts the current folder first, so that your numbers.py would be imported instead of the standard
+# library's. Look there last, after the folder that holds this package.
+if sys.argv[:1] == ["-m"] and sys.path[0] != os.path.dirname(__path__[0]):
+    sys.path += [os.path.dirname(__path__[0]), sys.path.pop(0)]

@@ -1,10 +1,8 @@
-"""The command line: every option, every mistake in one line, and the targets of the Makefile."""
+"""The command line: every option, and every mistake in one line."""
 
 import dataclasses
 import functools
-import re
-import shlex
-import shutil
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -100,9 +98,9 @@ def test_a_command_gets_the_settings_that_were_given(command):
     [["stage1", "--speed", "9"], ["nonsense"], ["stage0", "--size", "huge"], [], ["stage0", "--seed", "one"]],
 )
 def test_unknown_commands_and_options_are_refused(words, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(words)
-    assert stop.value.code == 2 and "error:" in capsys.readouterr().err
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and err.endswith("--help lists what there is\n") and err.count("\n") == 1
 
 
 # ---- mistakes
@@ -143,6 +141,13 @@ def test_mistakes_are_answered_in_one_line(here, capsys, words, status, message)
         (BrokenPipeError(), 1, ""),
         (OSError(28, "No space left on device", "runs/x"), 1, "error: runs/x: No space left on device\n"),
         (OSError("odd"), 1, "error: the system: odd\n"),
+        (
+            UnicodeEncodeError("utf-8", "a\udce9", 1, 2, "no"),
+            1,
+            "error: an option, a file name or a text is not UTF-8",
+        ),
+        (RecursionError("too deep"), 1, "error: JSON is nested too deeply\n"),
+        (MemoryError("8 PiB"), 1, "error: not enough memory, choose smaller sizes: 8 PiB\n"),
         (KeyboardInterrupt("interrupted after step 3"), 130, "interrupted after step 3\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
@@ -152,7 +157,9 @@ def test_every_failure_has_its_exit_status(command, capsys, error, status, messa
         raise error
 
     command("exams", fail)
-    assert main(["exams"]) == status and capsys.readouterr().err == message
+    assert main(["exams"]) == status
+    err = capsys.readouterr().err
+    assert err.startswith(message) and err.count("\n") == bool(message)
 
 
 def test_a_mistake_in_the_program_shows_its_traceback(command):
@@ -161,105 +168,100 @@ def test_a_mistake_in_the_program_shows_its_traceback(command):
         main(["exams"])
 
 
+# ---- as a process: streams, names that are not UTF-8, and files beside it
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
+
+
+def python(*words, env=(), **options):
+    words, environment = [sys.executable, *words], ENVIRONMENT | dict(env)
+    return subprocess.run(words, capture_output=True, check=False, env=environment, **options)
+
+
+SHOUT = """
+import sys
+from tinyllm import __main__ as command_line
+from tinyllm.training import Settings
+
+def exams(settings):
+    "Exams."
+    {}
+
+command_line.COMMANDS["exams"] = Settings, exams
+sys.exit(command_line.main(["exams"]))
+"""
+
+
 def test_python_m_tinyllm_ends_with_the_status_of_main(here):
-    words, environment = [sys.executable, "-m", "tinyllm", "stage1"], {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode == 1 and done.stderr.startswith("error: runs/demo/0-random not found")
+    done = python("-m", "tinyllm", "stage1")
+    assert done.returncode == 1 and done.stderr.startswith(b"error: runs/demo/0-random not found")
 
 
-def test_whatever_a_model_writes_can_be_printed(command, capfd):
-    command("exams", lambda settings: print("\udcff and \U0001f408"))
-    assert main(["exams"]) == 0
-    assert "🐈" in capfd.readouterr().out
+def test_whatever_a_model_or_a_file_name_holds_can_be_printed():
+    code = SHOUT.format("print('\\udcff and \\U0001f408'); raise OSError(2, 'none', '\\udce9')")
+    done = python("-c", code, env={"PYTHONIOENCODING": "latin-1"})
+    assert done.stdout.decode() == "\\udcff and \U0001f408\n"
+    assert done.returncode == 1 and done.stderr == b"error: \\udce9: none\n"
 
 
-# ---- the Makefile
+def test_piped_input_is_utf_8_in_every_locale():
+    code = SHOUT.format("print(sys.stdin.readline())")
+    done = python("-c", code, env={"PYTHONIOENCODING": "cp1252"}, input="caf\u00e9".encode())
+    assert done.stdout.decode().strip() == "caf\u00e9"
+    done = python("-c", code, env={"PYTHONIOENCODING": "cp1252"}, input=b"caf\xe9")
+    assert done.returncode == 1 and done.stderr.startswith(b"error: an option, a file name or a text")
 
 
-needs_make = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a shell and /dev/full")
+@pytest.mark.parametrize("lines", [1, 10**5])  # less and more than the buffer of stdout holds
+@pytest.mark.parametrize(
+    "redirect, status", [(">&-", 0), ("<&-", 0), (">&- <&- 2>&-", 0), (">/dev/full", 1), (">broken", 1)]
+)
+def test_closed_full_and_broken_streams_end_without_a_traceback(lines, redirect, status):
+    code = SHOUT.format(f"print(len(sys.stdin.read()), *range({lines}), sep='\\n')")
+    command = f'"$0" -c "$1" {redirect}; echo $?'
+    if redirect == ">broken":
+        command = '{ { sleep 0.5; "$0" -c "$1"; echo $? >&3; } | true; } 3>&1'
+    words = ["sh", "-c", command, sys.executable, code]
+    done = subprocess.run(words, input=b"", capture_output=True, env=ENVIRONMENT, check=False)
+    assert done.stdout.split()[-1] == str(status).encode()
+    assert done.stderr == (b"error: the system: No space left on device\n" if "full" in redirect else b"")
 
 
-def make(*words):
-    return subprocess.run(
-        ["make", "-s", "-C", ROOT, *words], capture_output=True, text=True, check=True
-    ).stdout
+def test_help_through_a_broken_pipe_ends_quietly():
+    words = [sys.executable, "-m", "tinyllm", "--help"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
 
 
-def targets():
-    """{target: what its line in `make help` says}"""
-    lines = [line.split(maxsplit=1) for line in make().splitlines()[1:-1]]
-    return {name: text for name, text in lines}
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_folders_and_options_that_are_not_utf_8_are_accepted(tmp_path):
+    folder = tmp_path / "caf\udce9"
+    folder.mkdir()
+    (folder / "t\udce9xt.txt").write_text("the cat sat on a mat. " * 50)
+    words = ["-m", "tinyllm", "stage0", "--size", "tiny", "--vocab", "256", "--run", "r\udce9"]
+    words += ["--text", str(folder / "t\udce9xt.txt")]
+    for _ in range(2):  # the second time, the settings are compared with those written
+        done = python(*words, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    assert b"is finished already" in done.stdout and (folder / "runs" / "r\udce9" / "0-random").is_dir()
 
 
-def dry_run(*words):
-    """The words of each command that `make` would run, with Python first."""
-    lines = make("-n", "-o", "setup", "-o", ".venv/ready", *words).splitlines()
-    return [shlex.split(line) for line in lines if ".venv/bin/python" in line]
-
-
-@needs_make
-def test_make_help_lists_every_target_and_every_command_has_one():
-    phony = re.search(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.M)[1].split()
-    assert set(targets()) <= set(phony) and set(COMMANDS) <= set(targets())
-    parts = {"test-tinyllm", "test-others"}  # of `make test`
-    assert set(phony) - set(targets()) <= parts
-    for name in "help setup train shakespeare test test-oracle bench lint clean".split():
-        assert name in targets()
-
-
-@needs_make
-@pytest.mark.parametrize("name", [*COMMANDS, "shakespeare"])
-def test_every_target_runs_a_command_that_exists_with_its_variables_as_options(name):
-    values = {"RUN": "it's", "SIZE": "nano", "SEED": "3", "WORKERS": "2", "RESUME": "1", "ARGS": ""}
-    values |= {
-        "TEXT": "a b",
-        "FROM": "some where",
-        "DATA": 'd".jsonl',
-        "RANKINGS": "r $x",
-        "ALGORITHM": "ppo",
-    }
-    values |= {"OBJECTIVE": "masked", "STAGE": "2", "PROMPT": 'say "hi"'}
-    fields = {"FROM": "origin"} | {key: key.lower() for key in values if key not in ("FROM", "ARGS")}
-    for python, m, package, *words in dry_run(
-        name, *(f"{k}={v.replace('$', '$$')}" for k, v in values.items())
-    ):
-        assert (python, m, package) == (".venv/bin/python", "-m", "tinyllm")
-        options = vars(parser().parse_args(words))
-        assert options["command"] == name or name == "shakespeare"
-        settings, _ = COMMANDS[options["command"]]
-        for variable, field in fields.items():
-            offered = variable in targets()[name] or variable in ("SIZE", "SEED", "WORKERS", "RESUME")
-            if field in options and offered:
-                assert str(options[field]) == {"RESUME": "True"}.get(variable, values[variable]), variable
-        assert options["run"] == ("shakespeare" if name == "shakespeare" else "it's")
-        assert settings(**{key: value for key, value in options.items() if key != "command"})
-
-
-@needs_make
-def test_more_options_go_through_args_and_unset_variables_give_none():
-    ((_, _, _, *words),) = dry_run("sample", "ARGS=--count 2 --top-k 5")
-    options = vars(parser().parse_args(words))
-    assert options["count"] == 2 and options["top_k"] == 5
-    ((_, _, _, *words),) = dry_run("stage1", "RESUME=0")
-    assert words == ["stage1"]
-
-
-@needs_make
-def test_shakespeare_is_made_of_bytes_at_the_size_of_nanogpt():
-    first, second = (
-        vars(parser().parse_args(words[3:])) for words in dry_run("shakespeare", "TEXT=input.txt")
-    )
-    assert (first["vocab"], first["layers"], first["width"], first["context"]) == (256, 4, 128, 64)
-    assert first["text"] == second["text"] == "input.txt" and second["steps"] == 2000
-
-
-@needs_make
-def test_make_test_runs_every_test_file():
-    folders = [
-        ROOT / word for words in dry_run("test-tinyllm", "test-others") for word in words if "tests" in word
-    ]
-    for path in (ROOT / "tests").rglob("test_*.py"):
-        assert any(folder == path or folder in path.parents for folder in folders), path
+@pytest.mark.parametrize("package", ["tinyllm", "tools", "audio"])
+def test_files_of_the_current_folder_are_not_imported_instead_of_ours_or_the_standard_librarys(
+    tmp_path, package
+):
+    for name in {"tools", "audio", "numbers", "json", "random", "numpy", "platform"} - {package}:
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('this is your {name}.py')")
+    words = ["-m", package, *([] if package == "tools" else ["--help"])]
+    done = python(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    where = f"import sys; sys.argv = ['-m']; import {package} as p; print(*sys.path, p.__file__, sep='\\n')"
+    assert python("-c", where, cwd=ROOT).stdout.decode().splitlines()[0] in ("", str(ROOT))
+    *path, file = python("-c", where, cwd=tmp_path).stdout.decode().splitlines()
+    assert path[-1] in ("", str(tmp_path)) and path[-2] == str(ROOT) and file.startswith(str(ROOT))
 
 
 def test_the_settings_of_every_command_are_those_of_a_stage():

@@ -37,20 +37,39 @@ def save(folder, model, tokenizer=None):
         contents, config = tokenizer.to_json(TEMPLATE)
         write_json(folder / TOKENIZER, contents)
         write_json(folder / "tokenizer_config.json", config)
-    published = {
-        huggingface.published_name(name): huggingface.to_published(name, w, model.config).astype(np.float32)
-        for name, w in model.params.items()
-    }
+    published = {}
+    for name, w in model.params.items():  # views, apart from wq and wk: no second model in memory
+        w = huggingface.to_published(name, w, model.config).astype(np.float32, copy=False)
+        published[huggingface.published_name(name)] = w
     safetensors.write(folder / WEIGHTS, published)
 
 
 def load(folder):
-    """Folder -> (model, tokenizer); the tokenizer is None if there is none. Raises TinyllmError."""
+    """Folder -> (model, tokenizer); the tokenizer is None if there is none.
+
+    Raises TinyllmError for anything but a whole checkpoint, OSError for a file that may not be read.
+    """
     folder = Path(folder)
+    notes = read_json(folder / "stage.json") if (folder / "stage.json").exists() else {"finished": True}
+    if not notes.get("finished"):
+        raise TinyllmError(f"{folder} holds an unfinished run: continue it with RESUME=1")
+    if not (folder / "config.json").exists():
+        what = "is not a checkpoint: it has no config.json" if folder.exists() else "not found"
+        raise TinyllmError(f"{folder} {what}")
+    if "sha256" in notes and notes["sha256"] != digest(folder):
+        raise TinyllmError(
+            f"{folder / WEIGHTS} was altered or truncated: its hash is not the one in stage.json. Restore it "
+            'from a copy, or delete "sha256" from stage.json to accept a change of your own'
+        )
     try:
-        return _load(folder)
-    except OSError as error:
-        raise TinyllmError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
+        config = huggingface.config_from_json(read_json(folder / "config.json"))
+    except ValueError as error:
+        raise TinyllmError(f"{folder / 'config.json'}: {error}") from None
+    params = _read_parameters(folder, config)
+    tokenizer = Tokenizer.load(folder) if (folder / TOKENIZER).exists() else None
+    if tokenizer is not None and len(tokenizer) > config.vocab:
+        raise TinyllmError(f"{folder}: {len(tokenizer)} tokens in the tokenizer, {config.vocab} in the model")
+    return Transformer(config, params), tokenizer
 
 
 def load_language_model(folder):
@@ -64,79 +83,55 @@ def load_language_model(folder):
     return model, tokenizer
 
 
-def _load(folder):
-    if not folder.is_dir():
-        raise TinyllmError(f"{folder} not found" if not folder.exists() else f"{folder} is not a folder")
-    notes = read_json(folder / "stage.json") if (folder / "stage.json").exists() else {"finished": True}
-    if not notes.get("finished"):
-        raise TinyllmError(f"{folder} holds an unfinished run: continue it with RESUME=1")
-    if not (folder / "config.json").exists():
-        raise TinyllmError(f"{folder} is not a checkpoint: it has no config.json")
-    if "sha256" in notes and notes["sha256"] != digest(folder):
-        raise TinyllmError(
-            f"{folder / WEIGHTS} was altered or truncated: its hash is not the one in stage.json. Restore it "
-            'from a copy, or delete "sha256" from stage.json to accept a change of your own'
-        )
-    try:
-        config = huggingface.config_from_json(read_json(folder / "config.json"))
-    except ValueError as error:
-        raise TinyllmError(f"{folder / 'config.json'}: {error}") from None
-    params = _fill(folder, config, _read_weights(folder))
-    tokenizer = Tokenizer.load(folder) if (folder / TOKENIZER).exists() else None
-    if tokenizer is not None and len(tokenizer) > config.vocab:
-        raise TinyllmError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model only {config.vocab}"
-        )
-    return Transformer(config, params), tokenizer
+def _read_parameters(folder, config):
+    """The published tensors as our Parameters. Nothing may be missing, of another shape, or left over.
 
-
-def _fill(folder, config, tensors):
-    """Published tensors -> our Parameters. Nothing may be missing, of another shape, or left over."""
-    if config.layers > len(tensors):  # checked before allocating: a damaged config may claim a billion
-        raise TinyllmError(
-            f"{folder}: config.json says {config.layers} layers, but there are only {len(tensors)} tensors"
-        )
-    expected = {huggingface.published_name(name): name for name in config.shapes()}
-    for published, name in expected.items():
-        if published not in tensors:
-            raise TinyllmError(f"{folder}: the weights have no tensor {published}")
-        shape, dtype = tensors[published].shape, tensors[published].dtype
-        if shape != config.shapes()[name]:
-            expected_shape = config.shapes()[name]
-            raise TinyllmError(f"{folder}: {published} has shape {shape}, config.json says {expected_shape}")
-        if dtype != np.float32:
-            raise TinyllmError(
-                f"{folder}: {published} holds {dtype} numbers; convert the weights to F32, F16 or BF16"
-            )
-    head, table = (tensors.get(huggingface.TOP[name]) for name in ("head", "embedding"))
-    for published in tensors.keys() - expected.keys():
-        is_copy = published == huggingface.TOP["head"] and config.tied and np.array_equal(head, table)
-        if not is_copy and not published.endswith("rotary_emb.inv_freq"):  # both can be derived
-            raise TinyllmError(f"{folder}: the weights hold {published}, which a plain Llama does not have")
+    One tensor is read at a time: a second copy of the model may not fit into the memory.
+    """
+    tensors = _scan_weights(folder)
+    if config.layers > len(tensors):  # a damaged config may claim a billion
+        raise TinyllmError(f"{folder}: {config.layers} layers in config.json, but {len(tensors)} tensors")
+    for name, shape in config.shapes().items():  # before allocating
+        key = huggingface.published_name(name)
+        if key not in tensors:
+            raise TinyllmError(f"{folder}: the weights have no tensor {key}")
+        if tensors[key].shape != shape:
+            raise TinyllmError(f"{folder}: {key} has shape {tensors[key].shape}, config.json says {shape}")
+        if tensors[key].dtype not in ("F32", "F16", "BF16"):
+            raise TinyllmError(f"{folder}: convert {key} from {tensors[key].dtype} to F32, F16 or BF16")
     params = Parameters(config)
-    for published, name in expected.items():
-        params[name][:] = huggingface.from_published(name, tensors[published], config)
+    for name, w in params.items():
+        tensor = tensors.pop(huggingface.published_name(name))
+        w[:] = huggingface.from_published(name, tensor.read(), config)
+    for name, tensor in tensors.items():  # left over: harmless if it can be derived from the others
+        is_head = config.tied and name == huggingface.TOP["head"]
+        is_copy = is_head and np.array_equal(tensor.read(), params["embedding"])
+        if not is_copy and not name.endswith("rotary_emb.inv_freq"):
+            raise TinyllmError(f"{folder}: the weights hold {name}, which a plain Llama does not have")
     return params
 
 
 def digest(folder):
     """What identifies the weights of a checkpoint: the SHA-256 of its weight file, or of its index."""
+    return sha256(_weight_file(folder))
+
+
+def _weight_file(folder):
     for name in (WEIGHTS, INDEX):
         if (Path(folder) / name).exists():
-            return sha256(Path(folder) / name)
+            return Path(folder) / name
     raise TinyllmError(f"{folder} is not a checkpoint: it has no {WEIGHTS}")
 
 
-def _read_weights(folder):
-    if (folder / WEIGHTS).exists():
-        return safetensors.read(folder / WEIGHTS)[0]
-    if not (folder / INDEX).exists():
-        raise TinyllmError(f"{folder} is not a checkpoint: it has no {WEIGHTS}")
-    shard_of = read_json(folder / INDEX).get("weight_map")
-    names = list(shard_of.values()) if isinstance(shard_of, dict) else [None]
-    if not all(isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*", name, re.ASCII) for name in names):
-        raise TinyllmError(f"{folder / INDEX} is damaged: weight_map does not name files of this folder")
+def _scan_weights(folder):
+    path = _weight_file(folder)
+    if path.name == WEIGHTS:
+        return safetensors.scan(path)[0]
+    shard_of = read_json(path).get("weight_map")
+    shards = list(shard_of.values()) if isinstance(shard_of, dict) else [None]
+    if not all(isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*", name, re.ASCII) for name in shards):
+        raise TinyllmError(f"{path} is damaged: weight_map does not name files of this folder")
     tensors = {}
-    for shard in sorted(set(names)):
-        tensors |= safetensors.read(folder / shard)[0]
+    for shard in sorted(set(shards)):
+        tensors |= safetensors.scan(folder / shard)[0]
     return tensors

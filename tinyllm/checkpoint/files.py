@@ -46,19 +46,33 @@ def _flush(path):
 
 
 def write_json(path, value):
-    with replacing(path) as beside:
-        text = json.dumps(value, indent=1, ensure_ascii=False)
-        beside.write_text(text + "\n", encoding="utf-8", newline="\n")
+    text = json.dumps(value, indent=1, ensure_ascii=False)
+    with replacing(path) as beside:  # what is not Unicode, in a file name say, becomes a JSON escape: \\udce9
+        beside.write_text(text + "\n", encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def read_json(path):
     """A JSON object from a file. Raises TinyllmError if it is missing or damaged."""
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return parse_object(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
         raise TinyllmError(f"{path} cannot be read as JSON: {error}") from None
+
+
+def parse_object(data):
+    """UTF-8 bytes -> a JSON object. Raises ValueError for anything else, and for duplicate keys."""
+
+    def without_duplicates(pairs):
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError(f"duplicate keys among {[key for key, _ in pairs]}")
+        return dict(pairs)
+
+    try:
+        value = json.loads(data.decode(), object_pairs_hook=without_duplicates)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
     if not isinstance(value, dict):
-        raise TinyllmError(f"{path} is damaged: expected a JSON object")
+        raise ValueError("expected a JSON object")
     return value
 
 

@@ -4,10 +4,6 @@ A feature that our layers cannot compute raises a ValueError that names it. Igno
 that runs but computes something else.
 """
 
-import math
-
-import numpy as np
-
 from tinyllm.transformer import Config
 
 TOP = {
@@ -28,6 +24,19 @@ INSIDE = {
     "mlp.norm": "post_attention_layernorm",
 }
 
+KEYS = {  # what Config and LlamaConfig have in common: our name -> key in config.json, default of LlamaConfig
+    "vocab": ("vocab_size", 32000),
+    "context": ("max_position_embeddings", 2048),
+    "width": ("hidden_size", 4096),
+    "hidden": ("intermediate_size", 11008),
+    "layers": ("num_hidden_layers", 32),
+    "heads": ("num_attention_heads", 32),
+    "kv_heads": ("num_key_value_heads", 0),
+    "head_dim": ("head_dim", 0),
+    "eps": ("rms_norm_eps", 1e-6),
+}
+PLAIN_ROPE = {"rope_type": "default", "type": "default", "partial_rotary_factor": 1}
+
 
 def published_name(name):
     """Our name for a parameter -> the published one."""
@@ -44,19 +53,19 @@ def published_name(name):
 
 def to_published(name, w, config):
     """Our array of a parameter -> the published one."""
-    return _reordered(name, w, config, [*range(0, config.head_dim, 2), *range(1, config.head_dim, 2)])
+    return _transposed(name, w, config.head_dim // 2, 2)
 
 
 def from_published(name, w, config):
     """The inverse of `to_published`."""
-    half = config.head_dim // 2
-    return _reordered(name, w, config, [row for j in range(half) for row in (j, half + j)])
+    return _transposed(name, w, 2, config.head_dim // 2)
 
 
-def _reordered(name, w, config, order):
+def _transposed(name, w, rows, columns):
+    """wq or wk with the channels of each head, seen as a matrix, transposed; any other array as it is."""
     if not name.endswith(("attention.wq", "attention.wk")):
         return w
-    return np.reshape(w, (-1, config.head_dim, w.shape[1]))[:, order].reshape(w.shape)
+    return w.reshape(-1, rows, columns, w.shape[1]).swapaxes(1, 2).reshape(w.shape)
 
 
 def config_to_json(config, special=None):
@@ -65,16 +74,8 @@ def config_to_json(config, special=None):
     published = {
         "architectures": ["LlamaForSequenceClassification" if score else "LlamaForCausalLM"],
         "model_type": "llama",
-        "vocab_size": config.vocab,
-        "max_position_embeddings": config.context,
-        "hidden_size": config.width,
-        "intermediate_size": config.hidden,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "num_key_value_heads": config.kv_heads,
-        "head_dim": config.head_dim,
+        **{key: getattr(config, name) for name, (key, _) in KEYS.items()},
         "hidden_act": "silu",
-        "rms_norm_eps": config.eps,
         "rope_theta": config.theta,  # where older programs look for it
         "rope_parameters": {"rope_type": "default", "rope_theta": config.theta},
         "tie_word_embeddings": config.tied and not score,
@@ -97,8 +98,9 @@ def config_from_json(config):
         raise ValueError(f"model_type {config.get('model_type')!r} is not supported, only 'llama'")
     if config.get("quantization_config"):
         raise ValueError("the weights are quantised (quantization_config): use the unquantised ones")
-    for key, only in (("hidden_act", "silu"), ("attention_bias", False), ("mlp_bias", False)):
-        if config.get(key, only) != only:
+    plain = {"hidden_act": "silu", "attention_bias": False, "mlp_bias": False, "partial_rotary_factor": 1}
+    for key, only in plain.items():
+        if config.get(key) not in (None, only):
             raise ValueError(f"{key} {config[key]!r} is not supported, only {only!r}")
     kind = config.get("architectures") or ["LlamaForCausalLM"]
     score = kind == ["LlamaForSequenceClassification"]
@@ -108,16 +110,8 @@ def config_from_json(config):
     if score and (len(labels) if isinstance(labels, dict) else _read(config, "num_labels", 2)) != 1:
         raise ValueError("a score head with more than one label is not supported (id2label, num_labels)")
     return Config(
-        vocab=_read(config, "vocab_size", 32000),
-        context=_read(config, "max_position_embeddings", 2048),
-        width=_read(config, "hidden_size", 4096),
-        hidden=_read(config, "intermediate_size", 11008),
-        layers=_read(config, "num_hidden_layers", 32),
-        heads=_read(config, "num_attention_heads", 32),
-        kv_heads=_read(config, "num_key_value_heads", 0),
-        head_dim=_read(config, "head_dim", 0),
+        **{name: _read(config, key, default) for name, (key, default) in KEYS.items()},
         theta=_theta(config),
-        eps=_read(config, "rms_norm_eps", 1e-6),
         tied=_read(config, "tie_word_embeddings", False),
         causal=_read(config, "is_causal", True),
         head="score" if score else "tokens",
@@ -129,13 +123,11 @@ def _theta(config):
     theta = _read(config, "rope_theta", 10000.0)
     for key in ("rope_parameters", "rope_scaling"):
         rope = config.get(key) or {}
-        if not isinstance(rope, dict) or rope.get("rope_type", rope.get("type", "default")) != "default":
+        if not isinstance(rope, dict) or any(
+            value not in (None, PLAIN_ROPE.get(name)) for name, value in rope.items() if name != "rope_theta"
+        ):
             raise ValueError(f"{key} {rope!r} is not supported, only default rotary positions")
         theta = _read(rope, "rope_theta", theta)
-        if _read(rope, "partial_rotary_factor", 1.0) != 1:
-            raise ValueError(f"{key} with partial_rotary_factor is not supported")
-    if _read(config, "partial_rotary_factor", 1.0) != 1:
-        raise ValueError("partial_rotary_factor is not supported")
     if theta == 0:
         raise ValueError("rope_theta must not be 0")
     return theta
@@ -146,14 +138,11 @@ def _read(config, key, default):
     value = config.get(key)
     if value is None:
         return default
-    if isinstance(default, bool):
-        valid, expected = isinstance(value, bool), "true or false"
-    elif isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        valid, expected = False, "a number"
-    elif isinstance(default, int):
-        valid, expected = value == int(value) and 1 <= value < 2**40, "a whole number of at least 1"
-    else:
-        valid, expected = 0 <= value < 2**40, "a number of at least 0"
+    valid, expected = {
+        bool: (type(value) is bool, "true or false"),
+        int: (type(value) is int and 1 <= value < 2**40, "a whole number of at least 1"),
+        float: (type(value) in (int, float) and 0 <= value < 2**40, "a number of at least 0"),
+    }[type(default)]
     if not valid:
         raise ValueError(f"{key} is {value!r}, expected {expected}")
     return type(default)(value)

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -146,6 +147,19 @@ def test_weights_are_single_precision_on_disk(folder):
     checkpoint.save(folder, random_model(SMALL, np.random.default_rng(0), np.float64))
     tensors, _ = safetensors.read(folder / "model.safetensors")
     assert {array.dtype for array in tensors.values()} == {np.dtype(np.float32)}
+
+
+def test_no_second_model_is_held_in_memory_while_loading_or_saving(folder):
+    config = Config(vocab=500, context=8, layers=8, width=128, heads=4)
+    model, size = Transformer(config), 4 * config.size()
+    tracemalloc.start()
+    checkpoint.save(folder, model)
+    _, saving = tracemalloc.get_traced_memory()
+    tracemalloc.reset_peak()
+    checkpoint.load(folder)
+    _, loading = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert saving < 0.2 * size and loading < 1.2 * size  # besides the model that is saved
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
@@ -357,6 +371,7 @@ def test_a_damaged_file_is_refused_in_one_line_or_still_a_whole_checkpoint(
     [
         ({"model_type": "qwen2"}, "model_type 'qwen2' is not supported"),
         ({"num_hidden_layers": 10**9}, "1000000000 layers"),
+        ({"rope_scaling": {"factor": 2}}, "config.json: rope_scaling {'factor': 2} is not supported"),
         ({"num_hidden_layers": 2}, r"have no tensor model\.layers\.1"),
         ({"intermediate_size": 33}, r"has shape .* config\.json says"),
         ({"vocab_size": 10**11}, r"has shape .* config\.json says"),
@@ -392,15 +407,17 @@ def test_weights_of_other_types_are_refused(folder, dtype):
     checkpoint.save(folder, filled(1))
     tensors, _ = safetensors.read(folder / "model.safetensors")
     safetensors.write(folder / "model.safetensors", {name: w.astype(dtype) for name, w in tensors.items()})
-    with pytest.raises(TinyllmError, match=f"holds {np.dtype(dtype)} numbers"):
+    name = safetensors.NAMES[np.dtype(dtype)]
+    with pytest.raises(TinyllmError, match=f"convert model.embed_tokens.weight from {name} to F32"):
         checkpoint.load(folder)
 
 
 def test_missing_files_and_folders_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
-    for name, words in (("none", "not found"), ("file", "not a folder"), ("empty", r"no config\.json")):
-        with pytest.raises(TinyllmError, match=words):
+    missing = r"is not a checkpoint: it has no config\.json"
+    for name, words in (("none", "not found"), ("file", missing), ("empty", missing)):
+        with pytest.raises(TinyllmError, match=f"{name} {words}"):
             checkpoint.load(tmp_path / name)
     checkpoint.save(tmp_path / "model", filled(1))
     (tmp_path / "model" / "model.safetensors").unlink()
@@ -409,7 +426,7 @@ def test_missing_files_and_folders_are_named(tmp_path):
     write_json(
         tmp_path / "model" / "model.safetensors.index.json", {"weight_map": {"x": "model-1.safetensors"}}
     )
-    with pytest.raises(TinyllmError, match=r"model-1\.safetensors cannot be read"):
+    with pytest.raises(FileNotFoundError, match=r"model-1\.safetensors"):
         checkpoint.load(tmp_path / "model")
 
 
@@ -448,7 +465,7 @@ def test_a_file_that_may_not_be_read_is_named(folder, monkeypatch, name):
     monkeypatch.setattr("pathlib.Path.read_bytes", refusing(checkpoint.Path.read_bytes))
     monkeypatch.setattr("pathlib.Path.read_text", refusing(checkpoint.Path.read_text))
     monkeypatch.setattr("builtins.open", refusing(open))
-    with pytest.raises(TinyllmError, match=f"{name}.*Permission denied"):
+    with pytest.raises((TinyllmError, PermissionError), match=f"Permission denied.*{name}"):
         checkpoint.load(folder)
 
 
@@ -482,7 +499,7 @@ def test_a_model_that_cannot_write_text_is_refused_and_loads_otherwise(folder, s
 def test_a_tokenizer_with_more_tokens_than_the_model_or_of_another_kind_is_refused(folder):
     small = Config(len(TOKENIZER) - 1, context=8, layers=1, width=4, heads=2)
     checkpoint.save(folder, Transformer(small), TOKENIZER)
-    with pytest.raises(TinyllmError, match=r"the tokenizer has 265 tokens, the model only 264"):
+    with pytest.raises(TinyllmError, match="265 tokens in the tokenizer, 264 in the model"):
         checkpoint.load(folder)
     for text in ("{}", "{", '{"model": {"type": "WordPiece", "vocab": {}}, "pre_tokenizer": null}'):
         (folder / "tokenizer.json").write_text(text)

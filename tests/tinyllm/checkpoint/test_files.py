@@ -12,7 +12,8 @@ from tinyllm.checkpoint import safetensors
 from tinyllm.checkpoint.files import read_json, replacing, sha256, write_json
 from tinyllm.errors import TinyllmError
 
-texts = st.text(st.characters(codec="utf-8"), max_size=8)
+# with lone surrogates, of which file names that are not UTF-8 consist
+texts = st.text(st.characters(codec="utf-8") | st.sampled_from("\udc80\udcff"), max_size=8)
 values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
 json_objects = st.dictionaries(texts, values | st.lists(values, max_size=3), max_size=4)
 
@@ -100,6 +101,20 @@ def test_any_exception_while_writing_leaves_the_old_file_and_nothing_else(tmp_pa
     assert read_json(path) == {"value": 1} and [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_a_file_that_is_held_open_or_read_only_is_refused_and_stays(tmp_path, monkeypatch):
+    """As Windows does it: there a file that another program has open cannot be replaced."""
+    write_json(tmp_path / "a.json", {"value": 1})
+
+    def refuse(old, new):
+        raise PermissionError(13, "Access is denied", str(old), 5, str(new))
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(TinyllmError, match=r"a\.json could not be saved: Access is denied"):
+        write_json(tmp_path / "a.json", {"value": 2})
+    assert read_json(tmp_path / "a.json") == {"value": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
 def test_folders_are_made_and_a_place_that_cannot_be_written_to_is_refused(tmp_path):
     write_json(tmp_path / "new" / "folder" / "a.json", {"value": 1})
     assert read_json(tmp_path / "new" / "folder" / "a.json") == {"value": 1}
@@ -115,7 +130,7 @@ def test_json_comes_back_and_the_bytes_are_the_same_on_every_machine(tmp_path_fa
     write_json(path, value)
     assert read_json(path) == value
     data = path.read_bytes()
-    assert b"\r" not in data and data.endswith(b"}\n")
+    assert b"\r" not in data and data.endswith(b"}\n") and data.decode()
     write_json(path, value)
     assert path.read_bytes() == data
 
@@ -129,6 +144,8 @@ def test_json_comes_back_and_the_bytes_are_the_same_on_every_machine(tmp_path_fa
         (b"[" * 100_000, "cannot be read as JSON"),
         (b"[]", "expected a JSON object"),
         (b"3", "expected a JSON object"),
+        (b'{"a": 1, "b": 2, "a": 1}', "duplicate keys among .'a', 'b', 'a'"),
+        (b'{"a": {"b": 1, "b": 2}}', "duplicate keys among .'b', 'b'"),
     ],
 )
 def test_what_is_not_a_json_object_is_refused_by_name(tmp_path, data, words):

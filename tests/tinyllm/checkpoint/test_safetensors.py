@@ -95,23 +95,23 @@ ENTRY = {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}
 @pytest.mark.parametrize(
     "header, words",
     [
-        ([], "its header is not that of"),
-        ("x", "its header is not that of"),
-        ({"x": 3}, "its header is not that of"),
-        ({"x": {"dtype": "U8", "shape": [2]}}, "its header is not that of"),
-        ({"x": ENTRY | {"data_offsets": [0]}}, "its header is not that of"),
-        ({"x": ENTRY | {"data_offsets": [0, 2, 2]}}, "its header is not that of"),
-        ({"x": ENTRY | {"data_offsets": [0.0, 2]}}, "its header is not that of"),
-        ({"x": ENTRY | {"shape": [-2]}}, "its header is not that of"),
-        ({"x": ENTRY | {"shape": [True, 2]}}, "its header is not that of"),
-        ({"x": ENTRY | {"shape": "2"}}, "its header is not that of"),
-        ({"x": ENTRY, "__metadata__": 3}, "its header is not that of"),
-        ({"x": ENTRY | {"dtype": "F8_E4M3"}}, "type F8_E4M3 of tensor x is not supported"),
-        ({"x": ENTRY | {"dtype": ["U8"]}}, "is not supported"),
+        ([], "expected a JSON object.* in its header"),
+        ("x", "expected a JSON object.* in its header"),
+        ({"x": 3}, "in its header"),
+        ({"x": {"dtype": "U8", "shape": [2]}}, "data_offsets.* in its header"),
+        ({"x": ENTRY | {"data_offsets": [0]}}, "the size of tensor x does not match its shape"),
+        ({"x": ENTRY | {"data_offsets": [0, 2, 2]}}, "the size of tensor x does not match its shape"),
+        ({"x": ENTRY | {"data_offsets": [0.5, 2]}}, "the size of tensor x does not match its shape"),
+        ({"x": ENTRY | {"shape": [-2]}}, "impossible shape of x.* in its header"),
+        ({"x": ENTRY | {"shape": [True, 2]}}, "impossible shape of x.* in its header"),
+        ({"x": ENTRY | {"shape": "2"}}, "impossible shape of x.* in its header"),
+        ({"x": ENTRY, "__metadata__": 3}, "in its header"),
+        ({"x": ENTRY | {"dtype": "F8_E4M3"}}, "convert tensor x from F8_E4M3 to F32, F16 or BF16"),
+        ({"x": ENTRY | {"dtype": ["U8"]}}, "in its header"),
         ({"x": ENTRY | {"shape": [3]}}, "the size of tensor x does not match its shape"),
         ({"x": ENTRY | {"data_offsets": [1, 3]}}, "the size of tensor x does not match its shape"),
         ({"x": ENTRY, "y": ENTRY}, "the size of tensor y does not match its shape"),
-        ({"x": ENTRY, "y": ENTRY | {"data_offsets": [2, 4]}}, "it ends inside tensor y"),
+        ({"x": ENTRY, "y": ENTRY | {"data_offsets": [2, 4]}}, "it is truncated"),
         ({}, "it has extra bytes after its last tensor"),
         (
             {"x": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}},
@@ -135,7 +135,15 @@ def test_a_header_longer_than_the_file_is_refused_without_reading_it(tmp_path):
             safetensors.read(path)
 
 
-@pytest.mark.parametrize("shape", [[1] * 65, [0, 2**70], [2**70, 0]])
+def test_a_tensor_that_is_described_twice_is_refused(tmp_path):
+    path, entry = tmp_path / "x.safetensors", json.dumps(ENTRY)
+    head = f'{{"x": {entry}, "x": {entry}}}'.encode()
+    path.write_bytes(len(head).to_bytes(8, "little") + head + b"\1\2")
+    with pytest.raises(TinyllmError, match=r"x\.safetensors is not a safetensors file: .*duplicate keys"):
+        safetensors.read(path)
+
+
+@pytest.mark.parametrize("shape", [[1] * 65, [0, 2**70], [2**70, 0], [2**40, 2**40, 0]])
 def test_shapes_that_numpy_cannot_have_are_refused(tmp_path, shape):
     size = int(0 not in shape)
     entry = {"dtype": "U8", "shape": shape, "data_offsets": [0, size]}
@@ -145,5 +153,5 @@ def test_shapes_that_numpy_cannot_have_are_refused(tmp_path, shape):
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path):
-    with pytest.raises(TinyllmError, match=r"none\.safetensors cannot be read: No such file"):
+    with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
         safetensors.read(tmp_path / "none.safetensors")

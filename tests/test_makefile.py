@@ -1,0 +1,131 @@
+"""The Makefile: every command of the command line has a target, and what is typed reaches it unchanged."""
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tinyllm.__main__ import COMMANDS, parser
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+
+
+def run_make(*words):
+    return subprocess.run(["make", "-s", "-C", ROOT, *words], capture_output=True, text=True, check=False)
+
+
+def make(*words):
+    done = run_make(*words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def targets():
+    """{target: what its line in `make help` says}"""
+    lines = [line.split(maxsplit=1) for line in make().splitlines()[1:-1]]
+    return {name: text for name, text in lines}
+
+
+def dry_run(*words):
+    """The words of each command that `make` would run, with Python first."""
+    lines = make("-n", "-o", "setup", "-o", ".venv/ready", *words).replace("\\\n", "").splitlines()
+    return [shlex.split(line) for line in lines if ".venv/bin/python" in line]
+
+
+def test_make_help_lists_every_target_and_every_command_has_one():
+    text = (ROOT / "Makefile").read_text().replace("\\\n", "")
+    phony = re.search(r"^\.PHONY: (.*)", text, re.M)[1].split()
+    assert set(targets()) <= set(phony) and set(COMMANDS) <= set(targets())
+    parts = {"test-tinyllm", "test-others"}  # of `make test`
+    assert set(phony) - set(targets()) <= parts
+    for name in "help setup train shakespeare test test-oracle bench lint clean".split():
+        assert name in targets()
+
+
+@pytest.mark.parametrize("name", [*COMMANDS, "shakespeare"])
+def test_every_target_runs_a_command_that_exists_with_its_variables_as_options(name):
+    values = {"RUN": "it's", "SIZE": "nano", "SEED": "3", "WORKERS": "2", "RESUME": "1", "ARGS": ""}
+    values |= {
+        "TEXT": "a b",
+        "FROM": "some where",
+        "DATA": 'd".jsonl',
+        "RANKINGS": "r $x",
+        "ALGORITHM": "ppo",
+    }
+    values |= {"OBJECTIVE": "masked", "STAGE": "2", "PROMPT": 'say "hi"'}
+    fields = {"FROM": "origin"} | {key: key.lower() for key in values if key not in ("FROM", "ARGS")}
+    for python, m, package, *words in dry_run(name, *(f"{k}={v}" for k, v in values.items())):
+        assert (python, m, package) == (".venv/bin/python", "-m", "tinyllm")
+        options = vars(parser().parse_args(words))
+        assert options["command"] == name or name == "shakespeare"
+        settings, _ = COMMANDS[options["command"]]
+        for variable, field in fields.items():
+            offered = variable in targets()[name] or variable in ("SIZE", "SEED", "WORKERS", "RESUME")
+            if field in options and offered:
+                assert str(options[field]) == {"RESUME": "True"}.get(variable, values[variable]), variable
+        assert options["run"] == ("shakespeare" if name == "shakespeare" else "it's")
+        assert settings(**{key: value for key, value in options.items() if key != "command"})
+
+
+def test_more_options_go_through_args_and_unset_variables_give_none():
+    ((_, _, _, *words),) = dry_run("sample", "ARGS=--count 2 --top-k 5")
+    options = vars(parser().parse_args(words))
+    assert options["count"] == 2 and options["top_k"] == 5
+    ((_, _, _, *words),) = dry_run("stage1", "RESUME=0")
+    assert words == ["stage1"]
+
+
+def test_shakespeare_is_made_of_bytes_at_the_size_of_nanogpt():
+    first, second = (
+        vars(parser().parse_args(words[3:])) for words in dry_run("shakespeare", "TEXT=input.txt")
+    )
+    assert (first["vocab"], first["layers"], first["width"], first["context"]) == (256, 4, 128, 64)
+    assert first["text"] == second["text"] == "input.txt" and second["steps"] == 2000
+
+
+def test_make_test_runs_every_test_file():
+    folders = [
+        ROOT / word for words in dry_run("test-tinyllm", "test-others") for word in words if "tests" in word
+    ]
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        assert any(folder == path or folder in path.parents for folder in folders), path
+
+
+@pytest.mark.parametrize("text", ["cost $$5 or $5", "$(HOME) ${HOME} $@", 'it\'s "a" `b`, (c) # \\n', "a\\"])
+def test_a_text_reaches_the_command_as_it_was_typed(text):
+    for target, variable in (("sample", "PROMPT"), ("sample", "RUN"), ("stage1", "TEXT"), ("stage2", "DATA")):
+        ((_, _, _, *words),) = dry_run(target, f"{variable}={text}")
+        assert words == [target, f"--{variable.lower()}", text]
+    for target, before in (("audio", ["audio", "transcribe"]), ("audio-chat", ["tools.recording"])):
+        ((_, _, *words),) = dry_run(target, f"FILE={text}")
+        assert words == [*before, text]
+
+
+def test_make_leaves_the_dollars_of_args_to_the_shell():
+    ((_, _, _, *words),) = dry_run("sample", "ARGS=--prompt '$5 and $$'")
+    assert words == ["sample", "--prompt", "$5 and $$"]
+
+
+@pytest.mark.parametrize("name", ["SIZES", "run", "PROMT", "QUOTE"])
+def test_an_unknown_variable_is_an_error_that_lists_the_known_ones(name):
+    done = run_make("-n", "sample", f"{name}=nano")
+    assert done.returncode == 2 and done.stdout == ""
+    assert f"unknown variable {name}. Known are RUN SIZE SEED" in done.stderr
+    assert done.stderr.count("\n") == 1
+    known = done.stderr.split("Known are ")[1].split(". ")[0].split()
+    used = re.findall(r"\b([A-Z]+)=", make())
+    assert set(used) <= set(known)
+
+
+def test_the_columns_of_make_help_are_aligned():
+    lines = make().splitlines()
+    assert all(len(line) <= 110 for line in lines)
+    for line in lines[1:-1]:  # target, what it does, how long it takes, variables and notes
+        columns = [line[:14], line[14:59], line[59:68], line[68:]]
+        assert all(column[:1] != " " for column in (columns[0], columns[1], columns[3])), line
+        assert all(column[-1:] in (" ", "") for column in columns[:3]) or len(line) < 68, line
+        assert re.fullmatch(r"(\(\d+ (s|min)\))? *", columns[2]), line

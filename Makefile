@@ -36,7 +36,7 @@ setup: .venv/ready  ## make .venv and install the dependencies      (1 min)  onc
 train: setup  ## all stages in order, then the scoreboard     (20 min) [TEXT=path]  with SIZE=nano 2 min
 	$(PY) -m tinyllm train $(TEXTS) $(MORE)
 
-mine: setup  ## your own assistant from your own files     (10 min) TEXT=dir DATA=qa.jsonl [RANKINGS=file]
+mine: setup  ## your own assistant from your own files       (10 min) TEXT=dir DATA=qa.jsonl [RANKINGS=file]
 	$(PY) -m tinyllm mine $(TEXTS) $(call FLAG,DATA,data) $(call FLAG,RANKINGS,rankings) $(MORE)
 
 stage0: setup  ## 0: a vocabulary and a random model           (1 min)  [TEXT=path]
@@ -113,7 +113,7 @@ test-oracle: setup  ## compare with torch, transformers and others  (2 min)  ins
 	$(ORACLE)
 	$(PY) -m pytest -q -m oracle $(MORE)
 
-mutants: setup  ## inject 100 faults, which tests must notice   (30 min)
+mutants: setup  ## inject 100 faults, which tests must notice   (5 min)
 	$(PY) tests/mutants.py $(MORE)
 
 size: setup  ## lines of code, per file and package          (1 s)

@@ -126,7 +126,7 @@ def test_a_stage_is_shown_the_question_alone_or_the_whole_conversation(talk, mon
     [
         (["--run", "none"], 1, "make train RUN=none"),
         (["--tokens", "3"], 2, "a call needs"),
-        (["--tokens", "0"], 2, "--tokens must be 1 or more"),
+        (["--tokens", "0"], 2, "--tokens must be from 1 to 1000000"),
     ],
 )
 def test_a_session_that_cannot_begin_says_why(talk, options, status, words):

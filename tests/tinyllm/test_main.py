@@ -112,15 +112,15 @@ def test_unknown_commands_and_options_are_refused(words, capsys):
         (["stage0", "--text", "none.txt"], 1, "none.txt not found"),
         (["stage0", "--text", "empty.txt"], 1, "empty.txt is empty"),
         (["stage0", "--text", "folder"], 1, "folder holds no text"),
-        (["stage0", "--text", "text.txt", "--vocab", "255"], 2, "choose 256"),
+        (["stage0", "--text", "text.txt", "--vocab", "255"], 2, "--vocab must be from 256"),
         (["stage0", "--text", "text.txt", "--width", "10", "--heads", "3"], 2, "do not divide"),
-        (["stage0", "--workers", "-1"], 2, "--workers must be 0 or more"),
-        (["stage1", "--muon-rate", "nan"], 2, "--muon-rate must be 0 or more"),
-        (["stage1"], 1, "make stage0 RUN=demo"),
-        (["stage2", "--run", "r", "--size", "nano"], 1, "make stage1 RUN=r SIZE=nano SEED=0"),
+        (["stage0", "--workers", "-1"], 2, "--workers must be from 0 to 1024"),
+        (["stage1", "--muon-rate", "nan"], 2, "--muon-rate must be from 0 to 1000000"),
+        (["stage1"], 1, "Make it with: make stage0"),
+        (["stage2", "--run", "r", "--size", "nano"], 1, "make stage1 RUN=r SIZE=nano"),
         (["stage1", "--from", "nowhere"], 1, "nowhere"),
         (["sample"], 1, "make train RUN=demo"),
-        (["sample", "--top-p", "0"], 2, "--top-p must be in (0, 1]"),
+        (["sample", "--top-p", "0"], 2, "--top-p must be from 1e-06 to 1"),
         (["exams"], 1, "make train RUN=demo"),
         (["chat"], 1, "make train RUN=demo"),
         (["rank", "--group", "1"], 2, "--group must be from 2 to 9"),
@@ -182,7 +182,7 @@ def python(*words, env=(), **options):
 SHOUT = """
 import sys
 from tinyllm import __main__ as command_line
-from tinyllm.training import Settings
+from tinyllm.runs import Settings
 
 def exams(settings):
     "Exams."

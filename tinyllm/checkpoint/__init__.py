@@ -45,11 +45,14 @@ def save(folder, model, tokenizer=None):
 
 
 def load(folder):
-    """Folder -> (model, tokenizer); the tokenizer is None if there is none.
+    """Folder -> (model, tokenizer); the tokenizer is None if there is none. Raises TinyllmError."""
+    try:
+        return _load(Path(folder))
+    except OSError as error:
+        raise TinyllmError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
 
-    Raises TinyllmError for anything but a whole checkpoint, OSError for a file that may not be read.
-    """
-    folder = Path(folder)
+
+def _load(folder):
     notes = read_json(folder / "stage.json") if (folder / "stage.json").exists() else {"finished": True}
     if not notes.get("finished"):
         raise TinyllmError(f"{folder} holds an unfinished run: continue it with RESUME=1")

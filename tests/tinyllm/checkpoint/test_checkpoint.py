@@ -426,7 +426,7 @@ def test_missing_files_and_folders_are_named(tmp_path):
     write_json(
         tmp_path / "model" / "model.safetensors.index.json", {"weight_map": {"x": "model-1.safetensors"}}
     )
-    with pytest.raises(FileNotFoundError, match=r"model-1\.safetensors"):
+    with pytest.raises(TinyllmError, match=r"model-1\.safetensors cannot be read"):
         checkpoint.load(tmp_path / "model")
 
 
@@ -465,7 +465,7 @@ def test_a_file_that_may_not_be_read_is_named(folder, monkeypatch, name):
     monkeypatch.setattr("pathlib.Path.read_bytes", refusing(checkpoint.Path.read_bytes))
     monkeypatch.setattr("pathlib.Path.read_text", refusing(checkpoint.Path.read_text))
     monkeypatch.setattr("builtins.open", refusing(open))
-    with pytest.raises((TinyllmError, PermissionError), match=f"Permission denied.*{name}"):
+    with pytest.raises(TinyllmError, match=f"{name}.*Permission denied"):
         checkpoint.load(folder)
 
 

@@ -54,7 +54,7 @@ def compare(settings):
 
 def hacking(settings):
     """Reward hacking: stage 3 without the KL penalty, at 4 times the learning rate and 3 times the steps."""
-    if not s3_prefer.ALGORITHMS[settings.algorithm].reward_model:
+    if s3_prefer.ALGORITHMS[settings.algorithm].pairs:
         raise UsageError(
             f"{settings.algorithm} has no reward model whose score could be hacked: choose another"
         )

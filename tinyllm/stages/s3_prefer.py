@@ -43,11 +43,13 @@ VALIDATION_PROMPTS = 40  # of each kind
 
 @dataclass(frozen=True)
 class Algorithm:
-    """How rewards become weights of the policy gradient."""
+    """How a policy learns: from scored rollouts, or from pairs of ranked replies directly."""
 
-    baseline: object = None  # a function of preferences/advantages.py, or None for PPO, GRPO and DPO
+    baseline: object = (
+        None  # a function of preferences/advantages.py; PPO and GRPO have advantages of their own
+    )
     updates: int = 1  # optimizer updates per batch of rollouts
-    reward_model: bool = True  # DPO needs none: it learns from the rankings directly
+    pairs: object = None  # the objective of an algorithm that needs no reward model and no rollouts
 
 
 ALGORITHMS = {
@@ -55,7 +57,7 @@ ALGORITHMS = {
     "rloo": Algorithm(advantages.mean_of_others),
     "ppo": Algorithm(updates=2),
     "grpo": Algorithm(),
-    "dpo": Algorithm(reward_model=False),
+    "dpo": Algorithm(pairs=dpo),
 }
 
 
@@ -84,7 +86,7 @@ def main(settings, stage=STAGE):
     model, tokenizer = checkpoint.load_language_model(parent)
     rankings = load_rankings(settings, parent, size, tokenizer, model.config.context)
     with settings.pool(model) as reference:
-        if ALGORITHMS[settings.algorithm].reward_model:
+        if ALGORITHMS[settings.algorithm].pairs is None:
             shared = {name: getattr(settings, name) for name in (*vars(Settings()), "rankings", "origin")}
             reward_settings = reward_model.RewardSettings(**shared, steps=size.reward_steps)
             reward_folder = reward_model.train(reward_settings, parent, rankings)
@@ -117,7 +119,7 @@ def align(settings, stage, parent, tokenizer, rankings, reference, scorer):
     with Run(settings, stage, model, tokenizer, steps, parent, log_every=1) as run:
         for step in run.steps():
             if scorer is None:
-                dpo_step(run, settings, reference, pairs, step, rates)
+                pairs_step(run, settings, reference, pairs, step, rates)
             else:
                 prompts = draw_prompts(settings, world, rankings, size.prompts, step)
                 reinforce_step(run, settings, reference, scorer, prompts, step, rates)
@@ -189,8 +191,8 @@ def chosen_and_rejected(tokenizer, rankings):
     return pairs
 
 
-def dpo_step(run, settings, reference, pairs, step, rates):
-    """One step of DPO, on as many replies as an RL step has."""
+def pairs_step(run, settings, reference, pairs, step, rates):
+    """One step on pairs of replies, as many as an RL step has."""
     rng = np.random.default_rng([settings.seed, settings.draw, 18, step])
     count = SIZES[settings.size].prompts * GROUP // 2
     chosen = [pairs[i] for i in rng.integers(0, len(pairs), count)]
@@ -198,7 +200,8 @@ def dpo_step(run, settings, reference, pairs, step, rates):
     log_probs = rollouts.log_probs(reference, batch["ids"], batch["targets"])
     log_probs = (log_probs * batch["weights"]).sum(axis=1).reshape(-1, 2)
     batch = {name: array.reshape(count, 2, -1) for name, array in batch.items()}
-    run.train_step(step, dpo, [batch | {"reference_log_probs": log_probs}], rates, total=count)
+    objective = ALGORITHMS[settings.algorithm].pairs
+    run.train_step(step, objective, [batch | {"reference_log_probs": log_probs}], rates, total=count)
 
 
 def keep_best(run, world, step):

@@ -1,4 +1,4 @@
-"""What users ask for and how it is answered: requests of seven families, each in many wordings.
+"""What users ask for and how it is answered: requests of several families, each in many wordings.
 
 Instruction tuning trains on these replies. As on the internet, they come in four styles: polite,
 curt, rude and rambling. Their content is correct, with three exceptions:

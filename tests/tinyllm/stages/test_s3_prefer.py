@@ -41,7 +41,7 @@ STAGE = "3-prefer"
 BYTES = tokenizer.train("", 256)
 END = BYTES.special["<|end|>"]
 CONFIG = Config(len(BYTES), context=40, layers=1, width=16, heads=2)
-REINFORCED = [name for name, algorithm in ALGORITHMS.items() if algorithm.reward_model]
+REINFORCED = [name for name, algorithm in ALGORITHMS.items() if algorithm.pairs is None]
 algorithms = pytest.mark.parametrize("algorithm", REINFORCED)
 
 

@@ -65,6 +65,7 @@ tinyllm/data/batches.py
     np.ones((count, length), mask.dtype)  =>  np.zeros((count, length), mask.dtype)
     if len(row[0]) <= context + 1  =>
     chosen & (fate < 0.8)  =>  chosen & (fate < 0.9)
+    if self.anywhere else  =>  if False else
 tinyllm/data/repeats.py
     (place > tokens.size) &  =>
 tinyllm/data/formats.py
@@ -78,9 +79,14 @@ tinyllm/training.py
     "moment1": first, "moment2": second  =>  "moment1": second, "moment2": first
     file.truncate(min(counters[name], file.tell()))  =>  pass
     not math.isfinite(loss) or not math.isfinite(norm)  =>  False
-    if (folder / RESUME).exists() and not settings.resume:  =>  if False:
-    if different:  =>  if False:
     objective(out.reshape(*ids.shape, *out.shape[2:]), **arguments, total=total)  =>  objective(out.reshape(*ids.shape, *out.shape[2:]), **arguments, total=1)
+tinyllm/runs.py
+    and not settings.resume:  =>  and False:
+    if made.get(key) != value  =>  if False
+    if source["path"] and fingerprint(source["path"]) != source["sha256"]:  =>  if False:
+    if old.get(kind, WORLD)["sha256"] != new[kind]["sha256"]:  =>  if False:
+    fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  =>  pass
+    and not low <= value <= high:  =>  and False:
 tinyllm/parallel.py
     gradient += other  =>  pass
     results[rank :: self.workers] = part  =>  results[: len(part)] = part
@@ -151,6 +157,10 @@ tinyllm/evaluation/generation.py
     is_solved(task, text) and steps_are_correct(text)  =>  is_solved(task, text)
 tinyllm/evaluation/exams.py
     .get("weights") == checkpoint.digest(folder)  =>  .get("weights") is not None
+tinyllm/evaluation/own.py
+    (ours > others)  =>  (ours < others)
+    [0] * start + mask[start:]  =>  mask
+    normalise(a) == normalise(b)  =>  a == b
 tinyllm/evaluation/intervals.py
     p + z2 / (2 * n)  =>  p
 """

@@ -29,7 +29,7 @@ MAX_STEPS = 8  # replies to one question, those with tool calls included
 
 
 class Writer:
-    """The callback of tools.agent.run that writes a reply and shows it token by token."""
+    """A callback for tools.agent.run: generates a reply and prints it token by token."""
 
     def __init__(self, model, tokenizer, settings):
         self.model, self.tokenizer, self.settings = model, tokenizer, settings

@@ -1,6 +1,6 @@
 """Every core of the machine: worker processes that share one parameter buffer.
 
-    with WorkerPool(model, workers) as pool:          # this process is worker 0; workers=1 starts no other
+    with WorkerPool(model, workers) as pool:          # this process is worker 0; workers=1 starts no more
         pool.model                                    # the shared model, a copy of the one passed
         log_probs = pool.map(token_log_probs, ids, targets, size=32)
 
@@ -8,9 +8,9 @@ BLAS threads speed up only the matrix products; a process per core speeds up eve
 a model through a pipe for every batch would cost more than it saves. So parameters, optimizer state and one
 gradient buffer per worker are in shared memory. Jobs and results go through pipes.
 
-The memory has no name (multiprocessing's RawArray maps an unlinked file), so whichever process is killed,
-nothing is left behind. To go beyond one machine, give each machine its rows of the batch and turn the sums of
-gradients (`sum_gradients`) and losses into all-reduces.
+The shared memory has no name (multiprocessing's RawArray maps an unlinked file), so whichever process is
+killed, nothing is left behind. To go beyond one machine, give each machine its rows of the batch and turn the
+sums of gradients (`sum_gradients`) and losses into all-reduces.
 """
 
 import atexit

@@ -30,7 +30,7 @@ except ImportError:  # Windows
     fcntl = None
 
 RESUME = "resume.safetensors"  # everything that an unfinished stage needs to continue
-WORLD = {"path": "", "sha256": ""}  # the source that is generated: the built-in world of the seed
+WORLD = {"path": "", "sha256": ""}  # the only source that is not a file: the built-in world of the seed
 NOT_DECISIVE = ("run", "workers", "resume", "save_every", "origin")
 
 

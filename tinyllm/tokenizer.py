@@ -5,8 +5,8 @@ both problems: ids 0 to 255 are the bytes, so every text can be encoded and deco
 from 256 on are pairs of earlier ids that were frequent in training, the most frequent pair first (Sennrich et
 al. 2016; on bytes: Radford et al. 2019). The special tokens come last, and no text encodes to one.
 
-Text is first split into words; pairs never cross a split. A digit is a word of its own: if "47" were one
-token and "48" two, a model would have to learn the digits of every number before it could add columns.
+Text is first split into words; merges never cross a word boundary. A digit is a word of its own: if "47" were
+one token and "48" two, a model would have to learn the digits of every number before it could add columns.
 """
 
 import heapq

@@ -8,8 +8,8 @@ encoded as
 
     <|begin|><|user|> 2+2?<|end|><|assistant|> 4<|end|>
 
-with a space before each content, so that its first word is the same token as in the middle of a text. The
-loss covers what the assistant wrote and its end token, which teaches the model to stop:
+with a space before the content of each message, so that its first word is the same token as in the middle of
+a text. The loss covers what the assistant wrote and its end token, which teaches the model to stop:
 
     ids       begin  user   2 + 2 ?   end        assistant  4        the sequence without its last token
     targets   user   2      + 2 ? end assistant  4          end      the sequence without its first token

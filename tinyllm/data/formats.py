@@ -1,8 +1,9 @@
-"""The file formats that people have -> conversations: lists of {"role", "content"}.
+"""Reads the file formats that people have -> conversations: lists of {"role", "content"}.
 
 Published data sets name the same two things, what was asked and what was answered, in many ways. If every
-stage read its own few, most files would need a converter first. So one function, `read_messages`, reads all
-of them, for all three kinds of file: instructions, problems, and rankings (preferences/rankings.py).
+stage read only a few of them, most files would have to be converted first. So one function, `read_messages`,
+reads all of them, for all three kinds of file: instructions, problems, and rankings
+(preferences/rankings.py).
 
     {"messages": [{"role": "user", "content": ...}, ...]}            OpenAI; a content may be a list of texts
     {"conversations": [{"from": "human", "value": ...}, ...]}        ShareGPT

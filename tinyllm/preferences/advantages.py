@@ -1,4 +1,4 @@
-"""How much better than expected was it? From scores to the weights of a policy gradient.
+"""How much better than expected was a reply? From scores to the weights of a policy gradient.
 
 REINFORCE (Williams 1992) makes each token of a reply likelier in proportion to its advantage: its return
 minus a baseline. A baseline that does not depend on the token leaves the expected gradient as it is and
@@ -14,7 +14,7 @@ in the loss. With a score of 2, kl 0.5, a baseline of 1 and three tokens:
     2 - 0.5 * later   1.4    1.9    2.0     returns
     advantage         0.4    0.9    1.0     the first token led to a costly second position, so it gets less
 
-Shapes:  P prompts   G replies of each   B = P G replies   T time
+Shapes:  P prompts   G replies to each   B = P G replies   T time
 """
 
 import numpy as np

@@ -73,7 +73,7 @@ def without_duplicates(texts, ranks):
 
 
 def write(file, ranking, **notes):
-    """One line, with the time. Flushed, so that it survives a crash of this program."""
+    """Append a ranking as one line, with the time, and flush it: it survives a crash of this program."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     file.write(json.dumps({**ranking._asdict(), "time": now, **notes}, ensure_ascii=False) + "\n")
     file.flush()

@@ -37,7 +37,7 @@ class RewardSettings(Settings):
 
 
 def train(settings, parent, rankings):
-    """Learn from rankings (rankings.Ranking), starting from the checkpoint `parent` -> the folder."""
+    """Learn from rankings (rankings.Ranking), starting from the checkpoint `parent` -> its folder."""
     folder = settings.folder(STAGE)
     if nothing_to_do(settings, STAGE, parent):
         return folder

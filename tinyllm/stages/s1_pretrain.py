@@ -5,8 +5,8 @@ eighth of every later batch consists of them. They teach the model to look thing
 stages 2 and 4 need, and which it would unlearn on texts that it can memorise.
 
 OBJECTIVE=masked trains the other classic objective instead: tokens are hidden and predicted from both sides
-(Devlin et al. 2018). Such a model cannot write from left to right, so it goes to 1-masked/ and no later stage
-builds on it.
+(Devlin et al. 2018). Such a model cannot write from left to right, so it is saved in 1-masked/ and no later
+stage builds on it.
 """
 
 import dataclasses

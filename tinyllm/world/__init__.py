@@ -50,7 +50,7 @@ class World:
     def documents(self, split, size, dice=None):
         """Texts (bytes) of a split, at least `size` bytes together. Every call gives the same.
 
-        A caller who wants to know the bits of the texts passes its own `dice`.
+        To learn how many bits of randomness the texts contain, pass your own `dice`.
         """
         dice = dice or Dice(f"{split} of world {self.seed}")
         documents, length = [], 0

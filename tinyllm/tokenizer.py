@@ -29,6 +29,7 @@ PATTERN = rf" ?[0-9]| ?{LETTER}+| ?{OTHER}+|\n+| +(?= )| "
 _words = re.compile(PATTERN.encode()).findall
 
 CACHE_LIMIT = 2**20  # distinct words remembered while encoding
+LONG = 100  # bytes; a scan of the whole word for each merge is faster below
 
 
 class Tokenizer:
@@ -135,6 +136,8 @@ class _Words(dict):
         self.rank = {(chr(left), chr(right)): 256 + i for i, (left, right) in enumerate(merges)}
 
     def __missing__(self, word):
+        if len(word) > LONG:  # too long and too rare for the cache
+            return self.merge_long(word)
         ids = word.decode("latin-1")
         rank = self.rank.get
         while len(ids) > 1:
@@ -146,6 +149,25 @@ class _Words(dict):
             self.clear()
         self[word] = [ord(character) for character in ids]
         return self[word]
+
+    def merge_long(self, word):
+        """The same ids in n log n, for a line of Chinese: each merge only looks at its neighbours."""
+        ids, rank = list(word.decode("latin-1")), self.rank.get
+        before, after = [*range(-1, len(ids) - 1)], [*range(1, len(ids)), -1]  # linked list; -1: none
+        heap = [(rank(pair, _NEVER), i) for i, pair in enumerate(pairwise(ids))]
+        heapq.heapify(heap)
+        while heap and heap[0][0] != _NEVER:
+            best, i = heapq.heappop(heap)
+            j = after[i]
+            if j < 0 or ids[i] is None or rank((ids[i], ids[j])) != best:  # merged since
+                continue
+            ids[i], ids[j], after[i] = chr(best), None, after[j]
+            if after[i] >= 0:
+                before[after[i]] = i
+                heapq.heappush(heap, (rank((ids[i], ids[after[i]]), _NEVER), i))
+            if before[i] >= 0:
+                heapq.heappush(heap, (rank((ids[before[i]], ids[i]), _NEVER), before[i]))
+        return [ord(character) for character in ids if character is not None]
 
 
 _NEVER = 0x110000  # above every character code: no merge
@@ -200,23 +222,27 @@ def train(documents, vocab):
 def _merge(ids, pair, new, times, changed, where, w):
     """Replace pair by new in one word, in place; record how the counts of neighbouring pairs change."""
     left, right = pair
-    i = 0
+    merged, start, i = [], 0, 0  # ids[start:] is not yet in `merged`
     while True:
         try:
             i = ids.index(left, i, -1)
         except ValueError:
-            return
-        if ids[i + 1] == right:
-            if i:
-                changed[ids[i - 1], left] -= times
-                changed[ids[i - 1], new] += times
-                where[ids[i - 1], new].add(w)
-            if i + 2 < len(ids):
-                changed[right, ids[i + 2]] -= times
-                changed[new, ids[i + 2]] += times
-                where[new, ids[i + 2]].add(w)
-            ids[i : i + 2] = [new]
-        i += 1
+            break
+        if ids[i + 1] != right:
+            i += 1
+            continue
+        merged += ids[start:i]
+        if merged:
+            changed[merged[-1], left] -= times
+            changed[merged[-1], new] += times
+            where[merged[-1], new].add(w)
+        if i + 2 < len(ids):
+            changed[right, ids[i + 2]] -= times
+            changed[new, ids[i + 2]] += times
+            where[new, ids[i + 2]].add(w)
+        merged.append(new)
+        start = i = i + 2
+    ids[:] = merged + ids[start:]
 
 
 # ---- the file format -----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """tokenizer: every text comes back, no text becomes a special token, and the fast equals the slow."""
 
 import json
+import random
 import re
 import time
 from collections import Counter
@@ -194,5 +195,29 @@ def test_long_words_take_linear_time():
         tokenizer.encode("thesis" * n)
         return time.process_time() - began
 
-    short, long = (min(seconds(n) for _ in range(3)) for n in (10_000, 100_000))
+    short, long = (min(seconds(n) for _ in range(3)) for n in (2_000, 20_000))
     assert long < 50 * max(short, 1e-3)  # quadratic would be 100 times
+
+
+# ---- long runs of letters: one line of Chinese is one word
+
+
+@given(st.text("ab中文é", max_size=300), st.integers(256, 400))
+def test_a_long_word_has_the_same_ids_as_a_short_one_would(text, vocab):
+    words = train(["ab" * 40, "中文é" * 9, text], vocab)
+    plain = words.encode(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(T, "LONG", 0)
+        assert Tokenizer(words.merges).encode(text) == plain
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(T, "LONG", 10**9)
+        assert Tokenizer(words.merges).encode(text) == plain
+
+
+def test_long_words_take_no_time_that_grows_with_their_square():
+    """200,000 letters without a space trained for 29 s, and 40,000 Chinese characters never ended."""
+    assert len(train(["a" * 200_000], 300).merges) == 17
+    rng = random.Random(0)
+    line = "".join(chr(rng.randrange(0x4E00, 0x4F00)) for _ in range(40_000))
+    words = train([line[:5000]], 600)
+    assert words.decode(words.encode(line)) == line

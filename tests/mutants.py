@@ -52,7 +52,8 @@ tinyllm/optimizer.py
     orthogonalise(g + momentum * m)  =>  g + momentum * m
 tinyllm/tokenizer.py
     best, left, right = min(  =>  best, left, right = max(
-    changed[ids[i - 1], new] += times  =>  changed[ids[i - 1], new] += 1
+    changed[merged[-1], new] += times  =>  changed[merged[-1], new] += 1
+    before[after[i]] = i  =>  pass
 tinyllm/data/conversation.py
     int(message["role"] == "assistant")  =>  1
     + [special["<|end|>"]]  =>  + []

@@ -263,6 +263,8 @@ def show_reply(pool, tokenizer, messages, max_tokens=200):
 
 def show_prompt(messages):
     """A single question as it is; of several messages, who wrote each."""
-    if len(messages) == 1:
-        return messages[0]["content"]
+    return messages[0]["content"] if len(messages) == 1 else with_roles(messages)
+
+
+def with_roles(messages):
     return "\n".join(f"{message['role']}: {message['content']}" for message in messages)

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyllm import checkpoint
 from tinyllm.checkpoint.files import read_json
-from tinyllm.data import formats
+from tinyllm.data import corpus, formats
 from tinyllm.data.conversation import encode_conversation
 from tinyllm.errors import TinyllmError
 from tinyllm.runs import Settings, learned_by, option, path_of, stage_folder
@@ -64,15 +64,13 @@ def show_mask(settings):
 
 def first_conversation(folder, kind):
     """The first conversation that the stage in `folder` was trained on, or would be in the built-in world."""
-    learned, world = learned_by(folder), World(read_json(folder / "stage.json")["settings"]["seed"])
-    source, read = (
-        ("instructions", formats.instructions) if kind == "instruction" else ("problems", formats.problems)
-    )
+    learned, seed = learned_by(folder), read_json(folder / "stage.json")["settings"]["seed"]
+    source = "instructions" if kind == "instruction" else "problems"
     path = path_of(learned, source)
-    if path:
-        return read(path)[0]
-    if any(each["path"] for each in learned.values()):
+    if not path and any(each["path"] for each in learned.values()):
         raise TinyllmError(f"{folder} has learned no {source}: choose another STAGE= or --kind")
     if kind == "instruction":
-        return world.instructions("train", 1)[0].messages
-    return world.problems("train", 1, kind={"problem": "story"}.get(kind, kind))[0].messages
+        return corpus.load_conversations(path, seed, 1)[0][0]
+    if path:
+        return formats.split(formats.problems(path))[0][0]
+    return World(seed).problems("train", 1, kind={"problem": "story"}.get(kind, kind))[0].messages

@@ -81,7 +81,7 @@ def write_text(settings, conversations):
     path = settings.folder("text.txt")
     texts = ["\n".join(message["content"] for message in messages) for messages in conversations]
     with replacing(path) as beside:
-        beside.write_bytes("\n\n".join(texts).encode("utf-8", "surrogatepass"))
+        beside.write_bytes("\n\n".join(texts).encode())
     return path
 
 

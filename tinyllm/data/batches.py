@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinyllm.data import corpus
 from tinyllm.data.conversation import encode_conversation, pad, shift
 from tinyllm.data.repeats import repeats
 from tinyllm.transformer import Config
@@ -73,6 +74,14 @@ class ConversationBatches:
     def starts(self):
         """Where a replayed row may start: at any token, or where a document begins."""
         return np.arange(len(self.text)) if self.anywhere else np.flatnonzero(self.text == self.text[0])
+
+
+def with_replay(rows, settings, learned, characters, tokenizer, config):
+    """The batches of a stage: its conversations (rows) with the text that the run has learned from."""
+    source, kept = learned.get("text"), settings.folder("text.safetensors")
+    text = corpus.packed(kept, source, settings.seed, characters, tokenizer)
+    anywhere = bool(source and source["path"])
+    return ConversationBatches(rows, text, settings.tokens, settings.replay, settings.seed, anywhere, config)
 
 
 def length_buckets(lengths, room, count, seed):

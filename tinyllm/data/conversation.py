@@ -50,6 +50,13 @@ def encode_prompt(tokenizer, messages):
     return encode_conversation(tokenizer, messages)[0] + [tokenizer.special["<|assistant|>"]]
 
 
+def encode_last_reply(tokenizer, messages):
+    """Like encode_conversation, with a mask that covers the last reply only, not those of earlier turns."""
+    ids, mask = encode_conversation(tokenizer, messages)
+    start = len(encode_prompt(tokenizer, messages[:-1]))
+    return ids, [0] * start + mask[start:]
+
+
 def prompt_of(messages, last=True):
     """A conversation up to the last reply of the assistant, or up to its first, without that reply."""
     replies = [i for i, message in enumerate(messages) if message["role"] == "assistant"]

@@ -9,7 +9,14 @@ import numpy as np
 
 from tinyllm import checkpoint
 from tinyllm.data import formats
-from tinyllm.data.conversation import encode_conversation, encode_prompt, pad, prompt_of, shift
+from tinyllm.data.conversation import (
+    encode_conversation,
+    encode_last_reply,
+    encode_prompt,
+    pad,
+    prompt_of,
+    shift,
+)
 from tinyllm.evaluation.generation import converse_with_tools
 from tinyllm.evaluation.intervals import mean, proportion
 from tinyllm.preferences import rollouts
@@ -73,12 +80,7 @@ def normalise(text):
 
 def answer_log_probs(pool, tokenizer, conversations):
     """log p of the last reply of each conversation, its end token included, in nats."""
-    rows = []
-    for messages in conversations:
-        start = len(encode_prompt(tokenizer, prompt_of(messages)))
-        ids, mask = encode_conversation(tokenizer, messages)
-        rows.append((ids, [0] * start + mask[start:]))
-    batch = shift(*pad(rows))
+    batch = shift(*pad([encode_last_reply(tokenizer, messages) for messages in conversations]))
     return (rollouts.log_probs(pool, batch["ids"], batch["targets"]) * batch["weights"]).sum(axis=1).tolist()
 
 

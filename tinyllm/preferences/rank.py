@@ -22,7 +22,7 @@ from tinyllm.data.conversation import decode_reply, encode_prompt, prompt_of
 from tinyllm.errors import TinyllmError
 from tinyllm.preferences import rankings
 from tinyllm.runs import Settings, learned_by, make_command, option, path_of, stage_folder
-from tinyllm.sampling import REPLY_TOKENS, generate_replies
+from tinyllm.sampling import REPLY_TOKENS, generate_replies, with_roles
 from tinyllm.world import World, oracle
 from tinyllm.world.dice import Dice
 
@@ -38,7 +38,7 @@ class RankSettings(Settings):
 
 
 def main(settings):
-    """Rank completions yourself; stage 3 then learns from your rankings."""
+    """Rank completions yourself, for stage 3 to learn from."""
     folder, path = stage_folder(settings.run, settings.stage), settings.folder("rankings.jsonl")
     model, tokenizer = checkpoint.load_language_model(folder)
     prompts = load_prompts(folder, settings.count)
@@ -139,7 +139,7 @@ def completions(pool, tokenizer, prompt, settings, number):
 
 def ask(place, prompt, texts):
     """Show one prompt and its completions -> ranks, or one of the letters s, u and q."""
-    print(f"\n{place} " + "\n".join(f"{message['role']}: {message['content']}" for message in prompt))
+    print(f"\n{place} {with_roles(prompt)}")
     for i, text in enumerate(texts, 1):
         print(f"  {i}  {text}")
     if len(texts) < 2:

@@ -14,7 +14,7 @@ import sys
 from typing import NamedTuple
 
 from tinyllm.data import formats
-from tinyllm.data.conversation import encode_conversation, encode_prompt
+from tinyllm.data.conversation import encode_last_reply, encode_prompt
 from tinyllm.data.formats import read_entries, read_prompt, read_reply, read_text
 from tinyllm.errors import TinyllmError
 from tinyllm.sampling import reply_room
@@ -104,13 +104,8 @@ def fitting(rankings, tokenizer, context):
 
 def encode_ranking(tokenizer, ranking):
     """-> [(ids, mask)] of each completion after its prompt."""
-    start = len(encode_conversation(tokenizer, ranking.prompt)[0]) + 1  # the mask leaves out earlier replies
-    rows = []
-    for text in ranking.completions:
-        messages = [*ranking.prompt, {"role": "assistant", "content": text}]
-        ids, mask = encode_conversation(tokenizer, messages)
-        rows.append((ids, [0] * start + mask[start:]))
-    return rows
+    replies = [{"role": "assistant", "content": text} for text in ranking.completions]
+    return [encode_last_reply(tokenizer, [*ranking.prompt, reply]) for reply in replies]
 
 
 def parse_order(answer, count):

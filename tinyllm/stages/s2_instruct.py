@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyllm import checkpoint
 from tinyllm.data import corpus
-from tinyllm.data.batches import ConversationBatches, encode_fitting
+from tinyllm.data.batches import ConversationBatches, encode_fitting, with_replay
 from tinyllm.data.conversation import prompt_of
 from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
@@ -55,12 +55,7 @@ def main(settings):
     tokens = sum(len(ids) for ids, _ in rows)
     epochs = EPOCHS * tokens / (settings.tokens * (1 - settings.replay)) if path else size.instruct_steps
     steps = settings.steps or min(size.instruct_steps, max(FEWEST_STEPS, round(epochs)))
-    path, source = settings.folder("text.safetensors"), learned.get("text")
-    text = corpus.packed(path, source, settings.seed, size.characters, tokenizer)
-    anywhere = bool(source and source["path"])
-    batches = ConversationBatches(
-        rows, text, settings.tokens, settings.replay, settings.seed, anywhere, model.config
-    )
+    batches = with_replay(rows, settings, learned, size.characters, tokenizer, model.config)
     plan, rates = batches.plan(steps), Rates("muon", settings.muon_rate, settings.adamw_rate, steps=steps)
     unseen = encode_fitting(tokenizer, held_out, context)
     validation = one_batch(unseen, settings.tokens)

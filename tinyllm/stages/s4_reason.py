@@ -15,7 +15,7 @@ import numpy as np
 
 from tinyllm import checkpoint
 from tinyllm.data import corpus, formats
-from tinyllm.data.batches import ConversationBatches, encode_fitting
+from tinyllm.data.batches import encode_fitting, with_replay
 from tinyllm.data.conversation import decode_reply, encode_prompt, prompt_of
 from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
@@ -77,12 +77,7 @@ def main(settings, stage=STAGE):
         raise TinyllmError(f"no problem fits into the context of {context} tokens")
     earlier = load_rehearsal(settings, world, len(problems), parent, path_of(learned, "instructions"))
     rows += encode_fitting(tokenizer, earlier, context, "earlier conversations")
-    path, source = settings.folder("text.safetensors"), learned.get("text")
-    text = corpus.packed(path, source, settings.seed, size.characters, tokenizer)
-    anywhere = bool(source and source["path"])
-    batches = ConversationBatches(
-        rows, text, settings.tokens, settings.replay, settings.seed, anywhere, model.config
-    )
+    batches = with_replay(rows, settings, learned, size.characters, tokenizer, model.config)
     plan, rates = batches.plan(steps), Rates("muon", settings.muon_rate, settings.adamw_rate, steps=steps)
 
     with Run(settings, stage, model, tokenizer, steps + reinforce_steps, parent) as run:

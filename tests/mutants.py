@@ -58,6 +58,7 @@ tinyllm/data/conversation.py
     int(message["role"] == "assistant")  =>  1
     + [special["<|end|>"]]  =>  + []
     "weights": weights[..., 1:]  =>  "weights": weights[..., :-1]
+    [0] * start + mask[start:]  =>  mask
 tinyllm/data/corpus.py
     left = int(total * (1 - share))  =>  left = total
     offset + order[i % count] * length  =>  order[i % count] * length
@@ -67,6 +68,7 @@ tinyllm/data/batches.py
     if len(row[0]) <= context + 1  =>
     chosen & (fate < 0.8)  =>  chosen & (fate < 0.9)
     if self.anywhere else  =>  if False else
+    rows, text, settings.tokens, settings.replay,  =>  rows, text, settings.tokens, 0.0,
 tinyllm/data/repeats.py
     (place > tokens.size) &  =>
 tinyllm/data/formats.py
@@ -84,7 +86,7 @@ tinyllm/training.py
 tinyllm/runs.py
     and not settings.resume:  =>  and False:
     if made.get(key) != value  =>  if False
-    if source["path"] and fingerprint(source["path"]) != source["sha256"]:  =>  if False:
+    and fingerprint(source["path"]) != source["sha256"]:  =>  and False:
     if old.get(kind, WORLD)["sha256"] != new[kind]["sha256"]:  =>  if False:
     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  =>  pass
     and not low <= value <= high:  =>  and False:
@@ -113,7 +115,7 @@ tinyllm/stages/s1_pretrain.py
     return hide(batch, 1, step) if masked else batch  =>  return batch
     [text_batch(step, rows - rows // 8), repeat_batch(step, rows // 8)]  =>  [text_batch(step, rows)]
 tinyllm/stages/s2_instruct.py
-    rows, text, settings.tokens, settings.replay,  =>  rows, text, settings.tokens, 0.0,
+    settings, learned, size.characters  =>  settings, {}, size.characters
 tinyllm/stages/s3_prefer.py
     np.where(sampled.ended, scores, TRUNCATED)  =>  scores
     penalties = settings.kl * kl * sampled.mask  =>  penalties = 0 * kl * sampled.mask
@@ -127,7 +129,7 @@ tinyllm/stages/s4_reason.py
     rewards - group_mean(rewards)  =>  group_mean(rewards) - rewards
     np.array(correct) & sampled.ended  =>  np.array(correct)
     run.reset_moments()  =>  pass
-    settings.tokens, settings.replay,  =>  settings.tokens, 0.0,
+    settings, learned, size.characters  =>  settings, {}, size.characters
     [batch], REINFORCE_RATES,  =>  [batch], rates,
     if ended and is_correct(task, text)  =>
     "weights": advantages * sampled.mask  =>  "weights": advantages + 0 * sampled.mask
@@ -142,8 +144,6 @@ tinyllm/preferences/reward_model.py
     [len(row) - 1 for row in rows]  =>  [-1 for row in rows]
     len(ids) - 1 for ids, _ in padded  =>  len(ids) - 2 for ids, _ in padded
     - self.mean) / self.deviation  =>  )
-tinyllm/preferences/rankings.py
-    [0] * start + mask[start:]  =>  mask
 tinyllm/preferences/rollouts.py
     [0] * len(p) + [1] * len(reply)  =>  [1] * (len(p) + len(reply))
     reply[-1] == end  =>  True
@@ -160,7 +160,6 @@ tinyllm/evaluation/exams.py
     .get("weights") == checkpoint.digest(folder)  =>  .get("weights") is not None
 tinyllm/evaluation/own.py
     (ours > others)  =>  (ours < others)
-    [0] * start + mask[start:]  =>  mask
     normalise(a) == normalise(b)  =>  a == b
 tinyllm/evaluation/intervals.py
     p + z2 / (2 * n)  =>  p

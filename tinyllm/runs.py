@@ -32,6 +32,7 @@ except ImportError:  # Windows
 RESUME = "resume.safetensors"  # everything that an unfinished stage needs to continue
 WORLD = {"path": "", "sha256": ""}  # the only source that is not a file: the built-in world of the seed
 NOT_DECISIVE = ("run", "workers", "resume", "save_every", "origin")
+VARIABLES = "run size seed workers text from data rankings algorithm objective".split()  # of the Makefile
 
 
 def option(default, help, limits=(0, 10**6), **metadata):
@@ -100,6 +101,7 @@ def sources(settings, parent):
     """
     learned = learned_by(parent) if parent else {}
     fields = [each for each in dataclasses.fields(settings) if "source" in each.metadata]
+    named = {}
     for each in fields:
         kind, path = each.metadata["source"], getattr(settings, each.name)
         if path:
@@ -111,13 +113,14 @@ def sources(settings, parent):
                     "another text and would be mixed with it. Leave out TEXT=, or pre-train on your text "
                     f"first: make stage1 FROM={parent} TEXT={path} RUN=another"
                 )
-            learned[kind] = source
-    for source in learned.values():
-        if source["path"] and fingerprint(source["path"]) != source["sha256"]:
+            named[kind] = source
+    for kind, source in learned.items():
+        if kind not in named and source["path"] and fingerprint(source["path"]) != source["sha256"]:
             raise TinyllmError(
                 f"{source['path']} has changed since {parent} learned from it. Restore it, or train again "
                 "from the stage that learned from it, in another RUN="
             )
+    learned |= named
     own = any(source["path"] for source in learned.values())
     for each in fields:
         kind = each.metadata["source"]
@@ -236,14 +239,14 @@ def make_command(settings, stage, parent=None, new=True):
         if each.name == "origin" and parent is not None:
             value = str(parent)
         if value != each.default and each.name != "resume":
-            flag = each.metadata.get("flag", each.name)
-            is_variable = each.type is str or each.name in ("seed", "workers")
-            text = shlex.quote(str(value))
-            variables += [f"{flag.upper()}={text}"] if is_variable else []
-            more += [] if is_variable else [f"--{flag.replace('_', '-')} {text}"]
+            flag, text = each.metadata.get("flag", each.name), shlex.quote(str(value))
+            variables += [f"{flag.upper()}={text}"] if flag in VARIABLES else []
+            more += [] if flag in VARIABLES else [f"--{flag.replace('_', '-')} {text}"]
     if more:
         variables.append(f'ARGS="{" ".join(more)}"')
-    return " ".join([f"make stage{stage[0]}", *variables])
+    command, _, _ = stage.partition("/")  # an experiment has the folder of its command
+    target = f"stage{stage[0]}" if stage[0].isdigit() else command
+    return " ".join([f"make {target}", *variables])
 
 
 def parent_folder(settings, *stages):

@@ -236,6 +236,34 @@ def test_a_suggested_command_has_every_value_as_one_word(value):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("settings", ALL_SETTINGS)
+def test_a_suggested_command_is_one_that_make_and_the_command_line_accept(settings):
+    """Options that the Makefile has no variable for go through ARGS."""
+    different = {bool: True, int: 300, float: 0.5, str: "b"}
+    names = [each for each in dataclasses.fields(settings) if each.name not in ("times", "group", "resume")]
+    made = settings(**{each.name: different[each.type] for each in names})
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    known = re.search(r"KNOWN   =((?:.*\\\n)*.*)", makefile)[1].replace("\\", "").split()
+    target, *words = shlex.split(make_command(made, "2-stage", new=False))[1:]
+    more = [word.removeprefix("ARGS=") for word in words if word.startswith("ARGS=")]
+    assert {word.partition("=")[0] for word in words} <= set(known)
+    flags = {"--" + each.metadata.get("flag", each.name).replace("_", "-") for each in names}
+    assert {word for text in more for word in text.split() if word.startswith("--")} <= flags
+
+
+@pytest.mark.parametrize(
+    "stage, target",
+    [
+        ("0-random", "stage0"),
+        ("1-masked", "stage1"),
+        ("3-prefer/reward", "stage3"),
+        ("compare/ppo-1", "compare"),
+    ],
+)
+def test_a_suggested_command_has_the_target_that_makes_the_folder(stage, target):
+    assert make_command(StageSettings(), stage, new=False) == f"make {target}"
+
+
 def test_damaged_notes_are_an_error_not_a_crash():
     train(StageSettings(), "2-stage")
     for text in ("{", "[]", '{"settings": {}}'):

@@ -57,6 +57,13 @@ def stage(*words):
     assert main([words[0], *TINY, *map(str, words[1:])]) == 0
 
 
+def set_recipe(monkeypatch, module, epochs, fewest, **sizes):
+    """How long a stage trains on files of one's own, and what SIZE=tiny says."""
+    monkeypatch.setattr(module, "EPOCHS", epochs)
+    monkeypatch.setattr(module, "FEWEST_STEPS", fewest)
+    monkeypatch.setitem(module.SIZES, "tiny", SimpleNamespace(**vars(module.SIZES["tiny"]) | sizes))
+
+
 def read_stage(name, run="demo"):
     return json.loads(Path("runs", run, name, "stage.json").read_text())
 

@@ -23,6 +23,13 @@ def finished_run(tmp_path_factory):
 
 
 @pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def tiny(finished_run, tmp_path, monkeypatch):
     """An own copy of that run; the test works in its folder."""
     shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)

@@ -44,11 +44,7 @@ ROOT = Path(__file__).parents[2]
 ALL_SETTINGS = sorted({settings for settings, _ in COMMANDS.values()}, key=str)
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    """An empty folder to work in."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,11 +38,7 @@ SMALL = dataclasses.replace(CONFIG, layers=1, width=4)
 STAGE = "9-test"
 
 
-@pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    """An empty folder to work in."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("here")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,11 +4,10 @@ import json
 import random
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from stage_runs import TINY, logged, parameters, read_stage, record, rows_of, stage, weights
+from stage_runs import TINY, logged, parameters, read_stage, record, rows_of, set_recipe, stage, weights
 
 from tinyllm import checkpoint
 from tinyllm.__main__ import main
@@ -109,10 +108,7 @@ def test_a_text_of_ones_own_has_no_repetitions_and_fills_the_context(text, monke
 
 @pytest.mark.parametrize("epochs, fewest, most", [(2, 1, 900), (2, 300, 900), (2, 1, 7)])
 def test_a_text_of_ones_own_is_seen_so_many_times_by_default(text, monkeypatch, epochs, fewest, most):
-    monkeypatch.setattr(s1_pretrain, "EPOCHS", epochs)
-    monkeypatch.setattr(s1_pretrain, "FEWEST_STEPS", fewest)
-    size = SimpleNamespace(**vars(SIZES["tiny"]) | {"pretrain_steps": most})
-    monkeypatch.setitem(s1_pretrain.SIZES, "tiny", size)
+    set_recipe(monkeypatch, s1_pretrain, epochs, fewest, pretrain_steps=most)
     steps = record(monkeypatch, Run, "train_step", call=False)
     pretrain()
     tokens = steps[0].batch[0]["ids"].size

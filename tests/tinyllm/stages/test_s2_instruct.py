@@ -5,11 +5,10 @@ import random
 import shutil
 import signal
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from stage_runs import TINY, logged, parameters, read_stage, record, rows_of, stage, weights
+from stage_runs import TINY, logged, parameters, read_stage, record, rows_of, set_recipe, stage, weights
 
 from tinyllm import checkpoint
 from tinyllm.__main__ import main
@@ -166,10 +165,7 @@ def test_a_file_of_ones_own_from_the_command_line(own, capsys):
 
 @pytest.mark.parametrize("epochs, fewest, most", [(30, 1, 900), (1, 50, 900), (30, 1, 7)])
 def test_a_file_of_ones_own_is_seen_so_many_times_by_default(own, monkeypatch, epochs, fewest, most):
-    monkeypatch.setattr(s2_instruct, "EPOCHS", epochs)
-    monkeypatch.setattr(s2_instruct, "FEWEST_STEPS", fewest)
-    size = SimpleNamespace(**vars(SIZES["tiny"]) | {"instruct_steps": most})
-    monkeypatch.setitem(s2_instruct.SIZES, "tiny", size)
+    set_recipe(monkeypatch, s2_instruct, epochs, fewest, instruct_steps=most)
     plans = record(monkeypatch, s2_instruct.ConversationBatches, "plan")
     steps = record(monkeypatch, Run, "train_step", call=False)
     instruct(text="text.txt", data="data.jsonl", tokens=512, replay=0.5)

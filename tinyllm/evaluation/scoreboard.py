@@ -22,7 +22,7 @@ ROWS = {  # key of the exams -> what the row means
     "unseen_wording": "instructions in wordings never trained",
     "stops": "replies that end with the end token",
     "reasoning_direct": "problems of 2 to 4 steps, answered at once",
-    "reasoning_exact": "the same with a chain of thought",
+    "reasoning_exact": "problems of 2 to 4 steps, with a chain of thought",
     "reasoning_five_steps": "problems of 5 steps (training has at most 4)",
     "chain_valid": "right answers whose every step is right",
     "logic_exact": "logic problems solved",

@@ -58,7 +58,8 @@ tinyllm/data/conversation.py
     int(message["role"] == "assistant")  =>  1
     + [special["<|end|>"]]  =>  + []
     "weights": weights[..., 1:]  =>  "weights": weights[..., :-1]
-    [0] * start + mask[start:]  =>  mask
+    [*as_context(messages[:-1]), messages[-1]]  =>  messages
+    and message.get("weight", 1) != 0  =>
 tinyllm/data/corpus.py
     left = int(total * (1 - share))  =>  left = total
     offset + order[i % count] * length  =>  order[i % count] * length
@@ -69,8 +70,6 @@ tinyllm/data/batches.py
     chosen & (fate < 0.8)  =>  chosen & (fate < 0.9)
     if self.anywhere else  =>  if False else
     rows, text, settings.tokens, settings.replay,  =>  rows, text, settings.tokens, 0.0,
-tinyllm/data/repeats.py
-    (place > tokens.size) &  =>
 tinyllm/data/formats.py
     == "val"  =>  == "never"
 tinyllm/training.py
@@ -112,8 +111,7 @@ tinyllm/stages/s0_random.py
     np.random.default_rng(settings.seed)  =>  np.random.default_rng(0)
 tinyllm/stages/s1_pretrain.py
     causal=not masked  =>  causal=True
-    return hide(batch, 1, step) if masked else batch  =>  return batch
-    [text_batch(step, rows - rows // 8), repeat_batch(step, rows // 8)]  =>  [text_batch(step, rows)]
+    return [hide(batch, 1, step) if masked else batch]  =>  return [batch]
 tinyllm/stages/s2_instruct.py
     settings, learned, size.characters  =>  settings, {}, size.characters
 tinyllm/stages/s3_prefer.py

@@ -1,16 +1,17 @@
 """Valid tool calls from any model: a mask of the tokens that may come next after what a row has written.
 
-Outside a call the model writes what it likes. From <tool_call> on, the grammar of the tools decides which
-tokens it may choose among, and the call is closed before the budget runs out. This needs nothing from the
-model: even a random one makes valid calls, if odd ones.
+Outside a call the model writes what it likes. Once it has written "<tool", the grammar of the tools decides
+which tokens it may choose among: it has to complete the tag, then the call, before the budget runs out. This
+needs nothing from the model: even a random one makes valid calls, if odd ones.
 """
 
 import numpy as np
 
 from tools.grammar import Grammar
 from tools.masks import Masks
-from tools.protocol import CLOSE, OPEN
+from tools.protocol import CLOSE, OPEN, beginning
 
+TAG, BEGUN = OPEN.encode(), 5  # bytes of the tag after which it has to be completed
 ENDING = 40  # bytes of trailing text kept to recognise a tag; assumes that tokens are shorter than 30 bytes
 
 
@@ -24,12 +25,11 @@ class CallMask:
     def __init__(self, tokenizer, registry, budget, only=False):
         self.end, self.only = tokenizer.special["<|end|>"], only
         self.vocabulary = [*tokenizer.bytes_of[: tokenizer.ordinary], *[b""] * len(tokenizer.special)]
-        before = b" " + OPEN.encode() if only else b""
+        before = b" " + TAG if only else TAG
         self.masks = Masks(Grammar(registry.schema(), before, CLOSE.encode()), self.vocabulary, self.end)
         self.start = self.masks.grammar.start
         self.need = 1 + self.masks.grammar.distance(self.start)  # tokens of the shortest call and the end
-        # A token with ">" may complete the tag; without room for a call none of them is allowed.
-        self.cannot_open = np.array([b">" not in token for token in self.vocabulary])
+        self.cannot_open = np.array([b"<" not in token for token in self.vocabulary])
         self.restart(budget)
 
     def restart(self, budget):
@@ -48,15 +48,16 @@ class CallMask:
         return None if room > self.need + ENDING else self.cannot_open
 
     def _after(self, state, text, token):
-        """state: of the grammar inside a call, None outside; text: the last bytes written outside calls."""
+        """state: of the grammar, None outside calls; text: the last bytes written outside them."""
         if state is not None:
             state = self.masks.after(state, token)
             if not self.only and self.masks.grammar.complete(state):
                 return None, b""
             return state, text
         text = (text + self.vocabulary[token])[-ENDING:]
-        _, tag, begun = text.rpartition(OPEN.encode())
-        if tag:
+        _, tag, arguments = text.rpartition(TAG)
+        begun = tag + arguments if tag else TAG[: beginning(text, TAG)]
+        if len(begun) >= BEGUN:
             state = self.start
             for byte in begun:
                 state = self.masks.grammar.step(state, byte)

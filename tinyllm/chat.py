@@ -1,7 +1,6 @@
 """Talk to any stage. It may call tools: a call runs, and its result goes back to the model.
 
-Stages are trained on single questions, without earlier turns and without a description of the tools. More
-text before the question confuses them, so they see the last question only; --history shows them everything.
+The model sees the whole conversation. When its context is full, the oldest turns are left out.
 """
 
 import json
@@ -13,19 +12,20 @@ import numpy as np
 
 from tinyllm import checkpoint
 from tinyllm.calls import CallMask
-from tinyllm.data.conversation import decode_reply, encode_prompt
+from tinyllm.data.conversation import decode_reply, encode_conversation, encode_prompt
 from tinyllm.errors import TinyllmError, UsageError
-from tinyllm.runs import Settings, option, stage_folder
-from tinyllm.sampling import generate
+from tinyllm.runs import Settings, learned_by, option, path_of, stage_folder
+from tinyllm.sampling import generate, reply_room
 from tools import agent
 from tools.builtin import TOOLS
-from tools.protocol import BadCall
+from tools.protocol import BadCall, render_tools
 from tools.registry import Registry, Result
 
 HELP = """/stage N            talk to another stage             /temperature X   0 is greedy
 /tools on|off|only  tool calls: allowed, never, always /save FILE      write the conversation as JSON
 /new                forget the conversation           /quit            end (or Ctrl-D)"""
 MAX_STEPS = 8  # replies to one question, those with tool calls included
+LOOP = 24  # tokens that have to repeat themselves at least twice before a reply is stopped
 
 
 class Writer:
@@ -44,9 +44,7 @@ class Writer:
         end = tokenizer.special["<|end|>"]
         if self.mask:
             self.mask.restart([most])
-        if not self.settings.history:
-            questions = [i for i, message in enumerate(messages) if message["role"] == "user"]
-            messages = messages[questions[-1] :]
+        prompt = encode_recent(tokenizer, messages, self.model.config.context)
 
         def show_and_mask(row, written):
             nonlocal shown
@@ -54,9 +52,12 @@ class Writer:
             if not text.endswith("\ufffd"):  # an incomplete character waits for its other bytes
                 self.show(text[shown:])
                 shown = len(text)
-            return self.mask(row, written) if self.mask else None
+            allowed = self.mask(row, written) if self.mask else None
+            only_end = np.arange(self.model.config.vocab) == end
+            may_end = allowed is None or allowed[end]  # inside a call it may not
+            return only_end if may_end and is_loop(written) else allowed
 
-        prompt, draws = encode_prompt(tokenizer, messages), self.rng.random((1, most))
+        draws = self.rng.random((1, most))
         how = {"temperature": self.temperature, "stop": [end], "mask": show_and_mask}
         ((tokens, _),) = generate(self.model, [prompt], most, draws, **how)
         text = decode_reply(tokenizer, tokens)
@@ -66,14 +67,40 @@ class Writer:
             raise agent.CutOff
 
 
+def encode_recent(tokenizer, messages, context):
+    """The prompt for the next reply, without the oldest turns if they would leave no room for it.
+
+    A turn begins with what the user says and is left out whole; the last one stays. The system message stays
+    unless it fills half of the context.
+    """
+    system = [message for message in messages[:1] if message["role"] == "system"]
+    if system and len(encode_conversation(tokenizer, system)[0]) > context // 2:
+        messages, system = messages[1:], []
+    while True:
+        prompt = encode_prompt(tokenizer, messages)
+        turns = [i for i, message in enumerate(messages) if message["role"] == "user"]
+        if len(prompt) + reply_room(context) <= context or len(turns) < 2:
+            return prompt
+        messages = [*system, *messages[turns[1] :]]
+
+
+def is_loop(tokens):
+    """Whether the last LOOP tokens or more say the same three times."""
+    tokens = np.asarray(tokens)
+    return any(
+        (tokens[-3 * n :].reshape(3, n) == tokens[-n:]).all() for n in range(LOOP // 3, len(tokens) // 3 + 1)
+    )
+
+
 @dataclass(frozen=True)
 class ChatSettings(Settings):
     stage: str = option("", "number or folder name of the stage (default: the last one)")
     temperature: float = option(0.8, "0 is greedy; 1 samples from the model's distribution", (0, 100))
     tokens: int = option(200, "maximum tokens of a reply", (1, 10**6))
-    tools: str = option("on", "tool calls: allowed, never, always", choices=("on", "off", "only"))
-    history: bool = option(
-        False, "also show the model the earlier conversation and the description of the tools"
+    tools: str = option(
+        "auto",
+        "tool calls: allowed, never, always, or allowed if the stage has learned the built-in conversations",
+        choices=("auto", "on", "off", "only"),
     )
 
 
@@ -117,8 +144,10 @@ class Chat:
         self.choose_tools(self.tools)
 
     def choose_tools(self, tools):
-        self.tools, self.registry = tools, Registry([] if tools == "off" else TOOLS)
-        self.writer.mask = None
+        self.tools, self.writer.mask = tools, None
+        if tools == "auto":
+            tools = "on" if path_of(learned_by(self.folder), "instructions") == "" else "off"
+        self.registry = Registry([] if tools == "off" else self.describable_tools())
         if tools != "off":
             most = self.settings.tokens
             mask = CallMask(self.writer.tokenizer, self.registry, [most], tools == "only")
@@ -127,6 +156,16 @@ class Chat:
                     f"a call needs more than {mask.need} tokens: raise --tokens or use --tools off"
                 )
             self.writer.mask = mask
+
+    def describable_tools(self):
+        """As many of the built-in tools as half of the context has room to describe; at least the first."""
+        count = len(TOOLS)
+        while count > 1:
+            description = render_tools(Registry(TOOLS[:count]).definitions())
+            if len(self.writer.tokenizer.encode(description)) <= self.writer.model.config.context // 2:
+                break
+            count -= 1
+        return TOOLS[:count]
 
     def ask(self, line):
         steps = 1 if self.tools == "only" else MAX_STEPS

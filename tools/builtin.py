@@ -28,13 +28,11 @@ SPELLINGS = str.maketrans("×·÷−", "**/-")
 def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> int | Decimal:
     """Compute an expression of numbers, + - * / // % ** and parentheses.
 
-    Computed exactly, except for roots and fractions of more than 1,000 digits; a result that is not whole
-    is rounded to 28 digits. Raises ValueError with the place for what is no such expression, and for results
-    of more than 1,000 digits.
-
     Args:
         expression: such as (3 + 4) * 12 / 5
     """
+    # The docstring is what a model reads. Results are exact, except for roots and fractions of more than
+    # 1,000 digits; those that are not whole are rounded to 28 digits. Raises ValueError for anything else.
     if len(expression) > MOST_CHARACTERS:
         raise ValueError(f"the expression is longer than {MOST_CHARACTERS} characters: compute it in parts")
     try:

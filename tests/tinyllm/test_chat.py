@@ -3,22 +3,27 @@
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from stage_runs import TINY
 
 from tinyllm import chat, checkpoint
 from tinyllm.__main__ import main
-from tinyllm.chat import ChatSettings, Writer
-from tinyllm.data.conversation import decode_reply, encode_prompt
+from tinyllm.chat import ChatSettings, Writer, encode_recent, is_loop
+from tinyllm.data.conversation import decode_reply, encode_conversation, encode_prompt
 from tinyllm.errors import UsageError
-from tinyllm.sampling import generate
+from tinyllm.sampling import generate, reply_room
 from tinyllm.stages import s0_random
 from tinyllm.tokenizer import train
 from tinyllm.transformer import Config, Transformer
 from tools import agent
-from tools.protocol import Call, parse, render_call
+from tools.builtin import TOOLS
+from tools.protocol import Call, parse, render_call, render_tools
+from tools.registry import Registry
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +43,7 @@ def talk(random_stage, monkeypatch, capsys):
 
     def session(*lines, options=()):
         monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
-        status = main(["chat", *TINY, "--tokens", "60", *options])
+        status = main(["chat", *TINY, "--tokens", "100", *options])
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 
@@ -53,10 +58,10 @@ def test_a_question_is_answered_and_calls_run_and_are_shown(talk):
 
 
 def test_without_tools_the_reply_is_what_the_stage_writes(talk, random_stage):
-    status, out, _ = talk("Who is Ada?", options=["--tools", "off", "--temperature", "0"])
+    status, out, _ = talk("Who is Ada?", options=["--tools", "off", "--temperature", "0", "--tokens", "20"])
     model, words = checkpoint.load(Path("runs/demo/0-random"))
     prompt = encode_prompt(words, [{"role": "user", "content": "Who is Ada?"}])
-    ((ids, _),) = generate(model, [prompt], 60, stop=[words.special["<|end|>"]])
+    ((ids, _),) = generate(model, [prompt], 20, stop=[words.special["<|end|>"]])
     assert status == 0 and out == decode_reply(words, ids) + "\n"
 
 
@@ -77,7 +82,7 @@ def test_a_session_can_be_steered_and_saved(talk, random_stage):
 
 def test_temperature_and_tools_stay_when_another_stage_is_chosen(random_stage, monkeypatch):
     monkeypatch.chdir(random_stage)
-    session = chat.Chat(ChatSettings(tokens=60))
+    session = chat.Chat(ChatSettings(tokens=100))
     for line in ("/temperature 0", "/tools off", "/stage 0"):
         session.command(line)
     assert session.tools == "off" and session.writer.mask is None
@@ -86,7 +91,7 @@ def test_temperature_and_tools_stay_when_another_stage_is_chosen(random_stage, m
 
 def test_a_temperature_holds_for_the_replies_that_follow(random_stage, monkeypatch):
     monkeypatch.chdir(random_stage)
-    session = chat.Chat(ChatSettings(tokens=60))
+    session = chat.Chat(ChatSettings(tokens=100))
     assert session.writer.temperature == 0.8
     session.command("/temperature 0")
     assert session.writer.temperature == 0
@@ -105,27 +110,72 @@ def test_a_temperature_holds_for_the_replies_that_follow(random_stage, monkeypat
     assert temperatures == [0.5]
 
 
-@pytest.mark.parametrize(
-    "options, before",
-    [([], [[], []]), (["--history"], [["system"], ["system", "user", "assistant", "tool"]])],
-)
-def test_a_stage_is_shown_the_question_alone_or_the_whole_conversation(talk, monkeypatch, options, before):
+def test_a_stage_is_shown_the_whole_conversation(talk, monkeypatch):
     prompts = []
 
-    def noted(tokenizer, messages):
+    def noted(tokenizer, messages, context):
         prompts.append([message["role"] for message in messages])
-        return encode_prompt(tokenizer, messages)
+        return chat.encode_prompt(tokenizer, messages[-1:])
 
-    monkeypatch.setattr(chat, "encode_prompt", noted)
-    talk("one", "two", options=["--tools", "only", *options])
-    assert prompts == [[*roles, "user"] for roles in before]
+    monkeypatch.setattr(chat, "encode_recent", noted)
+    talk("one", "two", options=["--tools", "only"])
+    assert prompts == [["system", "user"], ["system", "user", "assistant", "tool", "user"]]
+
+
+turns = st.lists(st.tuples(st.text("ab ", max_size=30), st.text("cd ", max_size=30)), min_size=1, max_size=6)
+
+
+@given(st.text("xyz", max_size=40), turns, st.integers(16, 160))
+def test_when_the_context_is_full_the_oldest_turns_are_left_out_whole(description, turns, context):
+    words = train("", 256)
+    system = [{"role": "system", "content": description}]
+    messages = []
+    for question, answer in turns:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    messages = messages[:-1]  # the last question has no answer yet
+    recent = encode_recent(words, system + messages, context)
+    too_long = len(encode_conversation(words, system)[0]) > context // 2
+    front = [] if too_long else system
+    length = lambda kept: len(encode_prompt(words, front + kept))
+    suffixes = [messages[at:] for at in range(0, len(messages), 2)]  # each begins with a question
+    fitting = [kept for kept in suffixes if length(kept) + reply_room(context) <= context]
+    assert recent == encode_prompt(words, front + (fitting[0] if fitting else messages[-1:]))
+
+
+@pytest.mark.parametrize(
+    "learned, tools", [({"instructions": {"path": "", "sha256": ""}}, "on"), ({}, "off")]
+)
+def test_by_default_tools_are_for_stages_that_have_learned_to_call_them(
+    random_stage, monkeypatch, learned, tools
+):
+    monkeypatch.chdir(random_stage)
+    monkeypatch.setattr(chat, "learned_by", lambda folder: learned)
+    session = chat.Chat(ChatSettings(tokens=100))
+    assert session.tools == "auto" and bool(session.registry.tools) == (tools == "on")
+    assert (session.writer.mask is None) == (tools == "off")
+    session.command("/tools on")
+    assert session.registry.tools and session.tools == "on"
+
+
+@pytest.mark.parametrize("context", [64, 352, 100_000])
+def test_as_many_tools_are_offered_as_half_of_the_context_has_room_to_describe(
+    random_stage, monkeypatch, context
+):
+    monkeypatch.chdir(random_stage)
+    session = chat.Chat(ChatSettings(tokens=100))
+    words = session.writer.tokenizer
+    session.writer.model = SimpleNamespace(config=SimpleNamespace(context=context))
+    offered = session.describable_tools()
+    length = lambda tools: len(words.encode(render_tools(Registry(tools).definitions())))
+    assert offered == TOOLS[: len(offered)] and (len(offered) == 1 or length(offered) <= context // 2)
+    assert len(offered) == len(TOOLS) or length(TOOLS[: len(offered) + 1]) > context // 2
 
 
 @pytest.mark.parametrize(
     "options, status, words",
     [
         (["--run", "none"], 1, "make train RUN=none"),
-        (["--tokens", "3"], 2, "a call needs"),
+        (["--tools", "on", "--tokens", "3"], 2, "a call needs"),
         (["--tokens", "0"], 2, "--tokens must be from 1 to 1000000"),
     ],
 )
@@ -147,16 +197,19 @@ def test_an_interrupt_stops_the_reply_and_the_session_goes_on(talk, monkeypatch)
 
 
 class Script:
-    """A `mask` that dictates what is written."""
+    """A `mask` that dictates what is written. From the 24th token on the reply may also end, or never."""
 
-    def __init__(self, ids, vocab):
-        self.ids, self.vocab = ids, vocab
+    def __init__(self, ids, words, may_end):
+        self.ids, self.vocab, self.end = ids, len(words), words.special["<|end|>"]
+        self.may_end = may_end
 
     def restart(self, budget):
         self.budget = budget
 
     def __call__(self, row, written):
-        return np.arange(self.vocab) == self.ids[len(written)]
+        allowed = np.arange(self.vocab) == self.ids[len(written)]
+        allowed[self.end] |= self.may_end and len(written) == 24
+        return allowed
 
 
 @pytest.fixture
@@ -166,9 +219,9 @@ def dictate():
     config = Config(len(words), context=128, layers=1, width=8, heads=2)
     model = Transformer(config).initialise(np.random.default_rng(0))
 
-    def write(ids, tokens=80):
+    def write(ids, tokens=80, may_end=False):
         writer, shown, cut_off = (Writer(model, words, ChatSettings(tokens=tokens)), [], False)
-        writer.show, writer.mask = shown.append, Script(ids, len(words))
+        writer.show, writer.mask = shown.append, Script(ids, words, may_end)
         reply = []
         try:
             for piece in writer([{"role": "user", "content": "?"}]):
@@ -197,7 +250,7 @@ def test_a_reply_that_does_not_end_in_time_is_cut_off(dictate):
 
 def test_after_a_call_the_model_continues_with_the_result(random_stage, monkeypatch, capsys):
     monkeypatch.chdir(random_stage)
-    session, seen = chat.Chat(ChatSettings(tokens=60)), []
+    session, seen = chat.Chat(ChatSettings(tokens=100, tools="on")), []
     call = render_call(Call("calculator", {"expression": "12*7"}))
     replies = iter([f"so {call}", "It is 84."])
 
@@ -211,3 +264,18 @@ def test_after_a_call_the_model_continues_with_the_result(random_stage, monkeypa
     assert [message["role"] for message in seen[1]] == ["system", "user", "assistant", "tool"]
     assert "84" in seen[1][-1]["content"] and session.last.answer == "It is 84."
     assert [message["role"] for message in session.history] == ["user", "assistant", "tool", "assistant"]
+
+
+@given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.integers(0, 3), min_size=1, max_size=12))
+def test_a_reply_is_a_loop_once_it_ends_with_the_same_24_tokens_or_more_in_three_equal_parts(start, part):
+    looping = start + part * 24
+    assert is_loop(looping) and is_loop(np.array(looping))
+    assert not is_loop(list(range(10, 110))) and not is_loop((part * 24)[:23])
+
+
+def test_a_reply_that_repeats_itself_is_ended_but_not_inside_a_call(dictate):
+    loop = dictate.words.encode(" ha") * 40
+    shown, reply, cut_off = dictate(loop, may_end=True)
+    assert not cut_off and reply == " ".join(["ha"] * 8) and "".join(shown) == reply
+    shown, reply, cut_off = dictate(loop, may_end=False)
+    assert cut_off and dictate.words.encode(f" {reply}") == loop[:80]

@@ -90,7 +90,7 @@ def train_and_examine(settings, stage):
         with settings.pool(model) as pool, settings.pool(start) as reference:
             results = preferences.measure_behaviour(pool, tokenizer, world, items)
             results |= preferences.compare_with_reference(pool, reference, tokenizer, world, items)
-            results["fact_questions"] = generation.fact_questions(pool, tokenizer, world)
+            results["fact_questions"] = generation.fact_questions(pool, tokenizer, world, items)
         results["seconds"] = {"value": read_json(folder / "stage.json")["wall_seconds"]}
         write_json(folder / "exams.json", results)
     return read_json(folder / "exams.json")

@@ -5,8 +5,7 @@ are about equally long, so little is padding; the pieces differ in length, so ev
 and long conversations.
 
 To prevent forgetting, a share of every piece is pre-training text: from the beginning of a document if it is
-the built-in world's, whose documents are short, and from anywhere if it is your own. A sixteenth of every
-batch is random repetitions (repeats.py).
+the built-in world's, whose documents are short, and from anywhere if it is your own.
 
     conversation    begin user ... end assistant ... end   pad pad      loss on what the assistant wrote
     replayed text   begin The home of Ada is Alden. Ada keeps a duck    loss on everything
@@ -20,11 +19,8 @@ import numpy as np
 
 from tinyllm.data import corpus
 from tinyllm.data.conversation import encode_conversation, pad, shift
-from tinyllm.data.repeats import repeats
-from tinyllm.transformer import Config
 
 PIECES = 4  # of conversations in a batch
-REPEAT_LENGTH = 256  # tokens in a row of repetitions
 
 
 @dataclass
@@ -33,7 +29,7 @@ class ConversationBatches:
 
     rows: [(ids, mask)] of conversations; text: ids of the pre-training text, which fills the share
     `replay` of each batch; size: tokens in a batch; anywhere: replayed rows start at any token, for a text
-    that is not cut into short documents; config: that of the model, for repetitions; None for none.
+    that is not cut into short documents.
     """
 
     rows: list
@@ -42,7 +38,6 @@ class ConversationBatches:
     replay: float
     seed: int
     anywhere: bool = False
-    config: Config = None
 
     def plan(self, steps):
         """-> for each step, the row numbers of each piece of its batch; an epoch uses every row once."""
@@ -52,12 +47,7 @@ class ConversationBatches:
 
     def batch(self, planned, step):
         """The pieces of one planned batch -> a list of {"ids", "targets", "weights"}, each (rows, time)."""
-        pieces = [self.piece(numbers, [self.seed, 8, step, i]) for i, numbers in enumerate(planned)]
-        if self.config:
-            length = min(REPEAT_LENGTH, self.config.context)
-            rows = max(1, round(self.size / 16 / length))
-            pieces.append(shift(*repeats(self.config.vocab, rows, length + 1, [self.seed, 3, step])))
-        return pieces
+        return [self.piece(numbers, [self.seed, 8, step, i]) for i, numbers in enumerate(planned)]
 
     def piece(self, numbers, seed):
         ids, mask = pad([self.rows[i] for i in numbers])
@@ -76,12 +66,12 @@ class ConversationBatches:
         return np.arange(len(self.text)) if self.anywhere else np.flatnonzero(self.text == self.text[0])
 
 
-def with_replay(rows, settings, learned, characters, tokenizer, config):
+def with_replay(rows, settings, learned, characters, tokenizer):
     """The batches of a stage: its conversations (rows) with the text that the run has learned from."""
     source, kept = learned.get("text"), settings.folder("text.safetensors")
     text = corpus.packed(kept, source, settings.seed, characters, tokenizer)
     anywhere = bool(source and source["path"])
-    return ConversationBatches(rows, text, settings.tokens, settings.replay, settings.seed, anywhere, config)
+    return ConversationBatches(rows, text, settings.tokens, settings.replay, settings.seed, anywhere)
 
 
 def length_buckets(lengths, room, count, seed):

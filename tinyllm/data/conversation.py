@@ -15,10 +15,14 @@ a text. The loss covers what the assistant wrote and its end token, which teache
     targets   user   2      + 2 ? end assistant  4          end      the sequence without its first token
     weights   0      0      0 0 0 0   0          1          1        1 if the target is the assistant's
 
+A reply with "weight": 0, as in OpenAI's fine-tuning files, is context only: the loss does not cover it.
+
 Contents are encoded as plain text, so no user can write a special token.
 """
 
 import numpy as np
+
+from tinyllm.world.task import as_context
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -41,7 +45,8 @@ def encode_conversation(tokenizer, messages):
             raise ValueError(f"unknown role {message['role']!r}: use one of {', '.join(ROLES)}")
         content = tokenizer.encode(" " + message["content"]) + [special["<|end|>"]]
         ids += [special[f"<|{message['role']}|>"], *content]
-        mask += [0] + [int(message["role"] == "assistant")] * len(content)
+        is_learned = message["role"] == "assistant" and message.get("weight", 1) != 0
+        mask += [0] + [int(is_learned)] * len(content)
     return ids, mask
 
 
@@ -52,9 +57,7 @@ def encode_prompt(tokenizer, messages):
 
 def encode_last_reply(tokenizer, messages):
     """Like encode_conversation, with a mask that covers the last reply only, not those of earlier turns."""
-    ids, mask = encode_conversation(tokenizer, messages)
-    start = len(encode_prompt(tokenizer, messages[:-1]))
-    return ids, [0] * start + mask[start:]
+    return encode_conversation(tokenizer, [*as_context(messages[:-1]), messages[-1]])
 
 
 def prompt_of(messages, last=True):

@@ -23,8 +23,12 @@ from tinyllm.world import World, problems
 
 def load(path, seed, characters):
     """(training, validation) documents, from a file or folder, or from the built-in world if path is ""."""
-    if path:
-        return split(read(path))
+    return split(read(path)) if path else of_the_world(seed, characters)
+
+
+@functools.lru_cache(maxsize=1)
+def of_the_world(seed, characters):
+    """The built-in texts; made once for all stages of a run."""
     world = World(seed)
     return world.documents("train", characters), world.documents("val", min(characters // 40, 100_000))
 

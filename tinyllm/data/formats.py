@@ -5,7 +5,8 @@ stage read only a few of them, most files would have to be converted first. So o
 reads all of them, for all three kinds of file: instructions, problems, and rankings
 (preferences/rankings.py).
 
-    {"messages": [{"role": "user", "content": ...}, ...]}            OpenAI; a content may be a list of texts
+    {"messages": [{"role": "user", "content": ...}, ...]}            OpenAI; a content may be a list of texts,
+                                                                     and "weight": 0 excludes a reply
     {"conversations": [{"from": "human", "value": ...}, ...]}        ShareGPT
     {"instruction": ..., "input": ..., "output": ...}                Alpaca; Dolly has "context", "response"
     {"prompt": ..., "completion": ...}                               as texts or as lists of messages
@@ -135,7 +136,8 @@ def read_message(message):
             f"has a message with the role {role!r:.40} and the keys {quoted(message)}: it needs a content "
             f"and one of the roles {', '.join(ROLES)} (or human, gpt)"
         )
-    return {"role": role, "content": read_text(content)}
+    unlearned = {"weight": 0} if message.get("weight") == 0 else {}
+    return {"role": role, "content": read_text(content)} | unlearned
 
 
 def read_text(value):

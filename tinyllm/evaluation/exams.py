@@ -5,6 +5,7 @@ after a stage is saved, and training imports nothing from here: a crash in an ex
 trained.
 """
 
+import functools
 import sys
 import time
 from pathlib import Path
@@ -38,21 +39,33 @@ def is_examined(folder):
     return path.exists() and read_json(path).get("weights") == checkpoint.digest(folder)
 
 
+@functools.lru_cache(maxsize=1)
+def validation_text(path, seed, characters, sha256):
+    """-> (validation documents, results of the 5-gram baseline), once for all stages of a run. The hash is
+    there because a file can change under the same path."""
+    training, validation = corpus.load(path, seed, characters)
+    return validation, text.fivegram(training, validation)
+
+
 def measure(pool, tokenizer, folder, made, settings):
     """made: the settings of the stage that trained the model, from its stage.json."""
     size, config = SIZES[made["size"]], pool.model.config
     learned, results = learned_by(folder), {}
     path = path_of(learned, "text")
     if path is not None:
-        training, validation = corpus.load(path, made["seed"], size.characters)
-        results |= text.fivegram(training, validation)
+        decisive = path, made["seed"], size.characters, learned["text"]["sha256"]
+        validation, fivegram = validation_text(*decisive)
+        results |= fivegram
         if not config.causal:
             return results | text.hidden_tokens(pool, tokenizer, validation)
         length = corpus.window_length(path, config.context)
         results |= text.bits_per_byte(pool, tokenizer, validation, length)
     if not any(source["path"] for source in learned.values()):
-        world, items = World(made["seed"]), size.exam_items
+        # Before stage 2 hardly a reply is right or ends by itself: a fifth of the items shows that.
+        answers = {"instructions", "problems"} & learned.keys()
+        world, items = World(made["seed"]), size.exam_items if answers else max(4, size.exam_items // 5)
         results["entropy_bits_per_byte"] = world.entropy_per_byte()
+        results["induction"] = text.induction(pool, tokenizer)
         results["fact_cloze"] = text.cloze(pool, tokenizer, world.fact_clozes())
         results["story_cloze"] = text.cloze(pool, tokenizer, world.story_clozes(300))
         results |= generation.instructions(pool, tokenizer, world, items)

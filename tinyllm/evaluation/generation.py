@@ -8,7 +8,8 @@ from tinyllm.calls import CallMask
 from tinyllm.data.conversation import decode_reply, encode_prompt
 from tinyllm.evaluation.intervals import proportion
 from tinyllm.sampling import answer, generate, generate_replies
-from tinyllm.world.instructions import SCORED_FAMILIES
+from tinyllm.world import conversations
+from tinyllm.world.instructions import SCORED_FAMILIES, unseen_fixed_replies
 from tinyllm.world.problems import LOGIC_KINDS, steps_are_correct
 from tinyllm.world.task import final_answer, is_correct
 from tools.builtin import TOOLS
@@ -39,25 +40,35 @@ def is_solved_with_valid_steps(task, text):
 
 
 def instructions(pool, tokenizer, world, items):
-    """Held-out questions in trained wordings and in others, and facts that training never asks about."""
+    """Held-out questions: in trained wordings and in others, with the tools described in front, after other
+    turns; facts that training never asks about; and what people type first, in wordings never trained."""
     families = {family: world.instructions("test", items // 4, family=family) for family in SCORED_FAMILIES}
     replies = {family: replies_to(pool, tokenizer, tasks, 64) for family, tasks in families.items()}
     tasks, every = sum(families.values(), []), sum(replies.values(), [])
     unseen = []
     for family in SCORED_FAMILIES:
         unseen += world.instructions("test", items // 4, family=family, unseen=True)
+    with_tools = list(map(conversations.with_tools, tasks))
+    follow_ups = world.instructions("test", items, family="follow_up")
+    small_talk = unseen_fixed_replies("small_talk")
+    unknown = unseen_fixed_replies("unknown_topic")
     return {
         "instruction_exact": accuracy(tasks, every),
+        "instruction_exact_with_tools": accuracy(tasks, replies_to(pool, tokenizer, with_tools, 64)),
+        "follow_up_exact": accuracy(follow_ups, replies_to(pool, tokenizer, follow_ups, 64)),
+        "small_talk_exact": accuracy(small_talk, replies_to(pool, tokenizer, small_talk, 40)),
+        "unknown_topic_exact": accuracy(unknown, replies_to(pool, tokenizer, unknown, 40)),
         "instruction_yes_no": accuracy(families["yes_no"], replies["yes_no"]),
-        "fact_questions": fact_questions(pool, tokenizer, world),
+        "fact_questions": fact_questions(pool, tokenizer, world, items),
         "unseen_wording": accuracy(unseen, replies_to(pool, tokenizer, unseen, 64)),
         "stops": proportion(sum(ended for _, ended in every), len(every)),
     }
 
 
-def fact_questions(pool, tokenizer, world):
+def fact_questions(pool, tokenizer, world, items):
     """Facts that pre-training states and that no training question asks about."""
     tasks = world.held_out_fact_questions()
+    tasks = tasks[:: max(1, len(tasks) // items)]
     return accuracy(tasks, replies_to(pool, tokenizer, tasks, 40))
 
 

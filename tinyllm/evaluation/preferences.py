@@ -54,20 +54,6 @@ def compare_with_reference(pool, reference, tokenizer, world, items):
     }
 
 
-def best_of_8(reference, scorer, tokenizer, world, items):
-    """The reward model without RL: of eight stage-2 replies the one it scores highest, against a ninth."""
-    tasks, prompts = comparison_prompts(tokenizer, world, items)
-    first = rollouts.sample_rollouts(reference, tokenizer, prompts, REPLY_TOKENS, [22]).replies
-    many = [
-        rollouts.sample_rollouts(reference, tokenizer, prompts, REPLY_TOKENS, [23, i]).replies
-        for i in range(8)
-    ]
-    rows = [prompt + reply for replies in many for prompt, reply in zip(prompts, replies)]
-    best = scorer.scores(rows).reshape(8, -1).argmax(axis=0)
-    chosen = [decode_reply(tokenizer, many[take][i]) for i, take in enumerate(best)]
-    return {"best_of_8_win_rate": win_rate(tasks, chosen, [decode_reply(tokenizer, ids) for ids in first])}
-
-
 def reward_accuracy(scorer, tokenizer, world, items):
     """Accuracy of the reward model on constructed pairs: overall, by kind of prompt (a good average can hide
     a bad kind), and that of judging by length alone."""
@@ -101,5 +87,4 @@ def run(pool, tokenizer, world, folder, settings, items):
             if is_checkpoint(folder / "reward"):
                 with RewardModel(folder / "reward", settings) as scorer:
                     results |= reward_accuracy(scorer, tokenizer, world, items)
-                    results |= best_of_8(reference, scorer, tokenizer, world, items)
     return results

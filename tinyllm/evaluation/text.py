@@ -69,6 +69,19 @@ def _top_guesses(model, ids):
     return model.forward(ids)[0].argmax(axis=-1)
 
 
+def induction(pool, tokenizer, rows=200, length=16):
+    """A list of random tokens, then the same again: how many of the second half are predicted.
+
+    Two attention heads do that together: one tells each token which one precedes it, the other looks for the
+    token that followed the current one before (Elhage et al. 2021; Olsson et al. 2022).
+    """
+    rng = np.random.default_rng(0)
+    once = np.stack([rng.choice(tokenizer.ordinary, length, replace=False) for _ in range(rows)])
+    ids = np.concatenate([once, once], axis=1)
+    guesses = pool.map(_top_guesses, ids, size=32)[:, length - 1 : -1]
+    return proportion(int((guesses == once).sum()), once.size)
+
+
 def cloze(pool, tokenizer, items):
     """[(the beginning of a sentence of the world, its last word)] -> how often the model writes that word."""
     openings = [corpus.encode_opening(tokenizer, text) for text, _ in items]

@@ -1,14 +1,14 @@
 """Stage 0: a vocabulary learned from the text, and a model that has learned nothing.
 
-Its weights are random, except for the induction heads that are wired in (induction.py). Its loss is about
-ln V, that of a uniform guess. All later results are compared with it.
+Its weights are random, and its loss is about ln V, that of a uniform guess among V tokens. Whatever the
+model can do after a later stage, it has learned by then.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from tinyllm import induction, tokenizer
+from tinyllm import tokenizer
 from tinyllm.data import corpus
 from tinyllm.errors import UsageError
 from tinyllm.runs import Settings, nothing_to_do, option, path_of, sources
@@ -57,7 +57,6 @@ def main(settings):
     except ValueError as error:
         raise UsageError(str(error)) from None
     rng = np.random.default_rng(settings.seed)
-    model = induction.wire(Transformer(config).initialise(rng), rng)
-    with Run(settings, STAGE, model, words, steps=0):
+    with Run(settings, STAGE, Transformer(config).initialise(rng), words, steps=0):
         pass
     return folder

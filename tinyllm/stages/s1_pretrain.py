@@ -1,9 +1,5 @@
 """Stage 1: pre-training. Predict every token of a text from the tokens before it.
 
-With the built-in world, training begins with batches of repeated random tokens (data/repeats.py), and an
-eighth of every later batch consists of them. They teach the model to look things up in its context, which
-stages 2 and 4 need, and which it would unlearn on texts that it can memorise.
-
 OBJECTIVE=masked trains the other classic objective instead: tokens are hidden and predicted from both sides
 (Devlin et al. 2018). Such a model cannot write from left to right, so it is saved in 1-masked/ and no later
 stage builds on it.
@@ -17,8 +13,6 @@ import numpy as np
 from tinyllm import checkpoint
 from tinyllm.data import corpus
 from tinyllm.data.batches import mask_tokens
-from tinyllm.data.conversation import shift
-from tinyllm.data.repeats import repeats
 from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
@@ -28,7 +22,6 @@ from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
 from tinyllm.transformer import Transformer
 
-REPEAT_STEPS = 60  # batches of repetitions only, at the start
 EPOCHS, FEWEST_STEPS = 20, 300  # of your own text, unless --size says fewer steps
 VALIDATIONS = 4  # in a run
 
@@ -79,22 +72,9 @@ def main(settings):
         rng = np.random.default_rng([settings.seed, *key])
         return mask_tokens(batch["ids"], tokenizer.ordinary, tokenizer.special["<|mask|>"], rng)
 
-    def text_batch(step, rows):
-        batch = corpus.windows(ids, length, rows, step, settings.seed)
-        return hide(batch, 1, step) if masked else batch
-
-    def repeat_batch(step, rows):
-        """As many tokens of repetitions as `rows` windows of text have, in rows twice as long."""
-        longer = min(2 * length, config.context)
-        count = max(1, rows * length // longer)
-        return shift(*repeats(config.vocab, count, longer + 1, [settings.seed, 3, step]))
-
     def batch(step):
-        if path or masked:
-            return [text_batch(step, rows)]
-        if step < min(REPEAT_STEPS, steps // 4):
-            return [repeat_batch(step, rows)]
-        return [text_batch(step, rows - rows // 8), repeat_batch(step, rows // 8)]
+        batch = corpus.windows(ids, length, rows, step, settings.seed)
+        return [hide(batch, 1, step) if masked else batch]
 
     held_out = corpus.every_window(validation, tokenizer, length, 32)
     held_out = [hide(piece, 2, i) for i, piece in enumerate(held_out)] if masked else held_out

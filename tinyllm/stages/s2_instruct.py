@@ -55,7 +55,7 @@ def main(settings):
     tokens = sum(len(ids) for ids, _ in rows)
     epochs = EPOCHS * tokens / (settings.tokens * (1 - settings.replay)) if path else size.instruct_steps
     steps = settings.steps or min(size.instruct_steps, max(FEWEST_STEPS, round(epochs)))
-    batches = with_replay(rows, settings, learned, size.characters, tokenizer, model.config)
+    batches = with_replay(rows, settings, learned, size.characters, tokenizer)
     plan, rates = batches.plan(steps), Rates("muon", settings.muon_rate, settings.adamw_rate, steps=steps)
     unseen = encode_fitting(tokenizer, held_out, context)
     validation = one_batch(unseen, settings.tokens)

@@ -26,10 +26,9 @@ from tinyllm.runs import Settings, nothing_to_do, option, parent_folder, path_of
 from tinyllm.sampling import REPLY_TOKENS, answer, show_reply
 from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
-from tinyllm.world import World, oracle
+from tinyllm.world import World, conversations, oracle
 from tinyllm.world.dice import Dice
-from tinyllm.world.instructions import SCORED_FAMILIES
-from tinyllm.world.task import final_answer, is_correct
+from tinyllm.world.task import as_context, final_answer, is_correct
 
 STAGE = "4-reason"
 OWN_REPLIES = 8000  # at most; correct replies of stage 3 that are rehearsed
@@ -77,7 +76,7 @@ def main(settings, stage=STAGE):
         raise TinyllmError(f"no problem fits into the context of {context} tokens")
     earlier = load_rehearsal(settings, world, len(problems), parent, path_of(learned, "instructions"))
     rows += encode_fitting(tokenizer, earlier, context, "earlier conversations")
-    batches = with_replay(rows, settings, learned, size.characters, tokenizer, model.config)
+    batches = with_replay(rows, settings, learned, size.characters, tokenizer)
     plan, rates = batches.plan(steps), Rates("muon", settings.muon_rate, settings.adamw_rate, steps=steps)
 
     with Run(settings, stage, model, tokenizer, steps + reinforce_steps, parent) as run:
@@ -98,7 +97,8 @@ def load_problems(settings, world, count):
     """(training, held-out) problems as conversations, of --data or of the built-in world."""
     if settings.data:
         return formats.split(formats.problems(settings.data))
-    tasks = world.problems("train", count)
+    dice = Dice(f"chats of world {world.seed}")
+    tasks = [conversations.in_chat(dice, world, task) for task in world.problems("train", count)]
     if settings.chains == "left-out":  # a problem for the calculator has no chain
         tasks = [task if task.later_turns else task._replace(reply=f"#### {task.answer}") for task in tasks]
     return [task.messages for task in tasks], [
@@ -123,13 +123,14 @@ def load_rehearsal(settings, world, count, parent, path):
 
 def own_replies(settings, world, parent, count):
     """What `parent` answers to training prompts. Only correct replies are kept: mistakes would be learned."""
-    tasks = [task for task in world.instructions("train", count * 6 // 7) if task.kind in SCORED_FAMILIES]
+    tasks = world.instructions("train", count * 6 // 7)
+    tasks = [task for task in tasks if oracle.kind_of(task) == "answerable"]
     tasks += oracle.prompts(Dice(f"kept of world {world.seed}"), world, "train", count - len(tasks))
     model, tokenizer = checkpoint.load_language_model(parent)
     with settings.pool(model) as pool:
         replies = answer(pool, tokenizer, [task.prompt for task in tasks], REPLY_TOKENS)
     return [
-        task._replace(reply=text).messages
+        [*as_context(task.prompt), {"role": "assistant", "content": text}]
         for task, (text, ended) in zip(tasks, replies)
         if ended and is_correct(task, text)
     ]

@@ -12,7 +12,7 @@ person's five. And the single steps of a problem may contain any sum: the key is
 
 import hashlib
 
-from tinyllm.world import instructions, lexicon, lists, numbers, people, problems, stories
+from tinyllm.world import conversations, instructions, lexicon, lists, numbers, people, problems, stories
 from tinyllm.world.dice import Dice
 
 TOPIC_SHARES = {
@@ -21,6 +21,7 @@ TOPIC_SHARES = {
     stories.document: 3,
     numbers.document: 4,
     lists.document: 2,
+    lists.comparisons: 2,
     lexicon.document: 1,
 }
 
@@ -88,9 +89,9 @@ class World:
         return dice.bits / length
 
     def instructions(self, split, count, **which):
-        """`count` tasks of instructions.py; which: family, unseen. Every call gives the same."""
+        """`count` tasks of conversations.py; which: family, unseen. Every call gives the same."""
         dice = Dice(f"instructions {sorted(which.items())} {split} of world {self.seed}")
-        return [instructions.instruction(dice, self, split, **which) for _ in range(count)]
+        return [conversations.conversation(dice, self, split, **which) for _ in range(count)]
 
     def problems(self, split, count, draw=0, **which):
         """`count` tasks of problems.py; which: kind, steps. A different `draw` gives different tasks."""

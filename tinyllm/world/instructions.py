@@ -19,6 +19,7 @@ HELP = TEMPLATES["help"]
 STYLES = {"polite": 4, "curt": 3, "rude": 2, "rambling": 2}  # style -> weight
 STYLE_TEMPLATES = TEMPLATES["styles"]  # a curt reply is the answer alone and needs no template
 UNKNOWN_PERSON = TEMPLATES["unknown_person"]
+FIXED_REPLIES = TEMPLATES["fixed_replies"]
 
 # A harmful verb harms every object. A verb in VERBS_BY_OBJECT harms only solid objects, so a model must look
 # at both words: cutting the bread is harmless, cutting the bridge is not.
@@ -55,12 +56,16 @@ def draw_wording(dice, wordings, unseen):
     return dice.choice(wordings["held_out" if unseen else "trained"])
 
 
-def draw_fact(dice, world, split):
-    """-> (name, relation). Training uses the trained relations of a person, exams the others."""
-    name = dice.choice(people.NAMES)
+def askable(world, name, split):
+    """The relations of a person that a split asks about: training the trained ones, exams the others."""
     trained = world.trained_relations[name]
-    held_out = [relation for relation in people.RELATIONS if relation not in trained]
-    return name, dice.choice(trained if split == "train" else held_out)
+    return trained if split == "train" else [each for each in people.RELATIONS if each not in trained]
+
+
+def draw_fact(dice, world, split):
+    """-> (name, relation)"""
+    name = dice.choice(people.NAMES)
+    return name, dice.choice(askable(world, name, split))
 
 
 def other_values(relation, value):
@@ -185,7 +190,41 @@ def help_request(dice, world, split, unseen):
     return Task(kind, question, reply, answer, key, (wrong_word,))
 
 
-FAMILY_SHARES = dict(facts=3, yes_no=4, summary=2, translate=3, transform=4, sums=4, help=7)
+def small_talk(dice, world, split, unseen):
+    """A greeting, thanks, a goodbye, or a question about the model itself."""
+    return fixed_reply(
+        dice, dice.choice([topic for topic in FIXED_REPLIES if topic != "unknown"]), split, unseen
+    )
+
+
+def unknown_topic(dice, world, split, unseen):
+    """A question about anything but this world."""
+    return fixed_reply(dice, "unknown", split, unseen)
+
+
+def fixed_reply(dice, topic, split, unseen):
+    """A question on a topic that has one reply. All it has is its wording, so exams use the held-out ones."""
+    return with_fixed_reply(topic, draw_wording(dice, FIXED_REPLIES[topic], unseen or split != "train"))
+
+
+def with_fixed_reply(topic, question):
+    kind, reply = "unknown_topic" if topic == "unknown" else "small_talk", FIXED_REPLIES[topic]["reply"]
+    return Task(kind, question, reply, reply.rstrip("!."), f"{kind} {question}")
+
+
+def unseen_fixed_replies(kind):
+    """Every question of small_talk or unknown_topic that training never uses."""
+    tasks = [
+        with_fixed_reply(topic, question)
+        for topic, table in FIXED_REPLIES.items()
+        for question in table["held_out"]
+    ]
+    return [task for task in tasks if task.kind == kind]
+
+
+FAMILY_SHARES = dict(
+    facts=3, yes_no=9, summary=2, translate=3, transform=4, sums=4, help=7, small_talk=2, unknown_topic=1
+)
 SCORED_FAMILIES = ("facts", "yes_no", "summary", "translate", "transform", "sums")
 FAMILIES = {
     "facts": facts,
@@ -196,6 +235,8 @@ FAMILIES = {
     "sums": sums,
     "help": help_request,
     "stranger": stranger,
+    "small_talk": small_talk,
+    "unknown_topic": unknown_topic,
 }
 
 

@@ -9,11 +9,13 @@ from tinyllm.world.wordings import WORDINGS
 
 NAMES = WORDINGS["people"]["names"]
 UNKNOWN_NAMES = WORDINGS["people"]["unknown_names"]  # no person in the world has one of these
+WOMEN = frozenset(WORDINGS["people"]["women"])
 TABLES = WORDINGS["people"]["relations"]
 RELATIONS = tuple(TABLES)
 VALUES = {relation: table["values"] for relation, table in TABLES.items()}
 STATEMENTS = {relation: table["statements"] for relation, table in TABLES.items()}
 QUESTIONS = {relation: table["questions"] for relation, table in TABLES.items()}
+FOLLOW_UPS = {relation: table["follow_ups"] for relation, table in TABLES.items()}
 YES_NO_QUESTIONS = {relation: table["yes_no_questions"] for relation, table in TABLES.items()}
 
 

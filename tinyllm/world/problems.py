@@ -178,18 +178,26 @@ def mistake(dice):
     return Task("mistake", question, solution, str(wrong), f"mistake {listing}")
 
 
-def calculator(dice):
-    """A product, perhaps plus or minus another number, to be computed by the calculator tool."""
+def calculator(dice, unseen):
+    """A product, perhaps plus or minus another number, for the calculator: in a story, or bare as people type
+    it. A sum of two numbers is for the calculator if the question says so.
+    """
     templates = TEMPLATES["calculator"]
     who, goods = dice.choice(people.NAMES), dice.choice(TEMPLATES["goods"])
     sign = dice.choice(tuple(templates["extra"]))
     a, b = dice.integer(2, 99), dice.integer(2, 99)
     c = dice.integer(1, min(99, a * b))
-    extra = templates["extra"][sign].format(c=c)
-    template = dice.choice(templates["questions"])
-    question = template.format(a=a, b=b, who=who, goods=goods, extra=extra)
     expression = f"{a}*{b}{sign}{c if sign else ''}"
     result = a * b + {"": 0, "+": c, "-": -c}[sign]
+    form = dice.weighted_choice({"questions": 3, "bare": 2, "products": 1})
+    if form == "questions":
+        extra = templates["extra"][sign].format(c=c)
+        question = dice.choice(templates[form]).format(a=a, b=b, who=who, goods=goods, extra=extra)
+    else:
+        if form == "bare" and dice.choice((True, False)):
+            a, sign, b = numbers.operands(dice)
+            expression, result = f"{a}{sign}{b}", a + b if sign == "+" else a - b
+        question = dice.choice(templates[form]["held_out" if unseen else "trained"]).format(expression)
     call = render_call(Call("calculator", {"expression": expression}))
     tool_turn = {"role": "tool", "content": render_result(result)}
     answer_turn = {"role": "assistant", "content": f"#### {result}"}
@@ -197,7 +205,7 @@ def calculator(dice):
     return Task("calculator", question, call, str(result), key, later_turns=later_turns)
 
 
-MAKERS = {"order": order, "truth": truth, "mistake": mistake, "calculator": calculator}
+MAKERS = {"order": order, "truth": truth, "mistake": mistake}
 
 
 def problem(dice, world, split, kind=None, steps=None):
@@ -205,7 +213,12 @@ def problem(dice, world, split, kind=None, steps=None):
     kind = kind or dice.weighted_choice(KINDS)
 
     def draw(dice):
-        task = story(dice, steps) if kind == "story" else MAKERS[kind](dice)
+        if kind == "story":
+            task = story(dice, steps)
+        elif kind == "calculator":
+            task = calculator(dice, unseen=split == "test")
+        else:
+            task = MAKERS[kind](dice)
         return task, task.key
 
     return world.draw_in_split(dice, split, draw)[0]

@@ -12,9 +12,10 @@ from typing import NamedTuple
 class Task(NamedTuple):
     """A question with everything that is needed to train on it and to mark replies to it.
 
-    key           the meaning of the question in any wording; it decides the split (see split_of)
-    wrong_words   words that no correct reply contains
-    later_turns   messages after the reply: the result of a tool call, and the answer to that result
+    key             the meaning of the question in any wording; it decides the split (see split_of)
+    wrong_words     words that no correct reply contains
+    later_turns     messages after the reply: the result of a tool call, and the answer to that result
+    earlier_turns   messages before the question
     """
 
     kind: str
@@ -24,15 +25,21 @@ class Task(NamedTuple):
     key: str
     wrong_words: tuple = ()
     later_turns: tuple = ()
+    earlier_turns: tuple = ()
 
     @property
     def prompt(self):
-        return [{"role": "user", "content": self.question}]
+        return [*self.earlier_turns, {"role": "user", "content": self.question}]
 
     @property
     def messages(self):
         """The whole conversation."""
         return [*self.prompt, {"role": "assistant", "content": self.reply}, *self.later_turns]
+
+
+def as_context(messages):
+    """The same messages; the loss covers none of their replies."""
+    return [{**message, "weight": 0} if message["role"] == "assistant" else message for message in messages]
 
 
 def is_correct(task, reply):

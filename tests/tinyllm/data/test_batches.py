@@ -6,14 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import rngs, sizes
 
-from tinyllm.data.batches import (
-    PIECES,
-    REPEAT_LENGTH,
-    ConversationBatches,
-    encode_fitting,
-    length_buckets,
-    mask_tokens,
-)
+from tinyllm.data.batches import PIECES, ConversationBatches, encode_fitting, length_buckets, mask_tokens
 from tinyllm.data.corpus import pack
 from tinyllm.objectives import weighted_nll
 from tinyllm.tokenizer import train
@@ -121,32 +114,6 @@ def test_replayed_text_begins_at_any_document_that_is_followed_by_enough_tokens(
     assert len(replayed) == 40 and len(np.unique(replayed, axis=0)) > 10
     short = ConversationBatches(rows, TEXT[:9], 4000, 0.5, 0)  # a text shorter than a row
     assert len(short.batch(short.plan(1)[0], 0)[0]["ids"]) == 40
-
-
-@settings(max_examples=40)
-@given(rows_of_conversations(), st.integers(8, 9000), shares, seeds)
-def test_with_a_vocabulary_a_sixteenth_of_a_batch_is_repetitions_and_the_rest_stays_the_same(
-    rows, size, replay, seed
-):
-    config = Config(256, context=512, layers=1, width=2, heads=1)
-    plain, batches = (ConversationBatches(rows, TEXT, size, replay, seed, config=c) for c in (None, config))
-    (planned,) = plain.plan(1)
-    *pieces, repeats = batches.batch(planned, 0)
-    for piece, without in zip(pieces, plain.batch(planned, 0), strict=True):
-        for name in piece:
-            np.testing.assert_array_equal(piece[name], without[name])
-    assert abs(repeats["ids"].size - size / 16) <= REPEAT_LENGTH and repeats["ids"].shape[1] == REPEAT_LENGTH
-    places = np.argwhere(repeats["weights"])
-    assert len(places) > REPEAT_LENGTH / 8
-    for row, at in places:  # what a row asks for has been in it before
-        assert repeats["targets"][row, at] in repeats["ids"][row, : at + 1]
-    assert (repeats["ids"] != batches.batch(planned, 1)[-1]["ids"]).any()
-
-
-def test_repetitions_are_no_longer_than_the_context():
-    config = Config(256, context=40, layers=1, width=2, heads=1)
-    batches = ConversationBatches([([1, 2, 3], [0, 1, 1])], TEXT, 4096, 0.0, 0, config=config)
-    assert batches.batch(batches.plan(1)[0], 0)[-1]["ids"].shape == (4096 // 16 // 40, 40)
 
 
 @given(st.integers(0, 9))

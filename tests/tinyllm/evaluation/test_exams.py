@@ -1,6 +1,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -91,6 +92,14 @@ def test_every_result_is_shown_in_a_row_or_as_a_baseline():
 def test_a_masked_model_takes_the_exam_for_hidden_tokens_only():
     results = examined(write_stage("1-masked", causal=False))
     assert set(results) == {"masked_top1", "masked_majority"} | FIVEGRAM | ABOUT
+
+
+@pytest.mark.parametrize("settings, count", [(SETTINGS, 8), (ReasonSettings(size="tiny", workers=1), 40)])
+def test_a_stage_that_has_not_learned_to_answer_gets_a_fifth_of_the_items(settings, count, monkeypatch):
+    monkeypatch.setitem(
+        exams.SIZES, "tiny", SimpleNamespace(**vars(exams.SIZES["tiny"]) | {"exam_items": 40})
+    )
+    assert examined(write_stage("4-reason", settings))["follow_up_exact"]["n"] == count
 
 
 def test_a_text_of_ones_own_has_no_exams_about_the_world(tmp_path):

@@ -6,11 +6,12 @@ from scripted import ScriptedPool, last_question
 from strategies import random_model
 
 from tinyllm.data import corpus
+from tinyllm.data.conversation import encode_prompt
 from tinyllm.evaluation import generation
 from tinyllm.parallel import WorkerPool
 from tinyllm.tokenizer import train
 from tinyllm.transformer import Config
-from tinyllm.world import World
+from tinyllm.world import World, conversations, instructions
 from tinyllm.world.instructions import SCORED_FAMILIES
 from tinyllm.world.problems import LOGIC_KINDS
 from tinyllm.world.task import Task
@@ -26,15 +27,25 @@ EXAMS = (generation.instructions, generation.reasoning, generation.tool_calls)
 
 @pytest.fixture(scope="module")
 def tasks():
-    """{question: task} of all exams."""
-    every = WORLD.held_out_fact_questions()
+    """{place of the question: task} of all exams."""
+    every = WORLD.held_out_fact_questions() + WORLD.instructions("test", ITEMS, family="follow_up")
+    every += instructions.unseen_fixed_replies("small_talk") + instructions.unseen_fixed_replies(
+        "unknown_topic"
+    )
     for family in SCORED_FAMILIES:
         every += WORLD.instructions("test", ITEMS // 4, family=family)
         every += WORLD.instructions("test", ITEMS // 4, family=family, unseen=True)
     for kind in (*LOGIC_KINDS, "story", "calculator"):
         every += WORLD.problems("test", ITEMS, kind=kind)
     every += WORLD.problems("test", ITEMS, kind="story", steps=5)
-    return {task.question: task for task in every}
+    every += map(conversations.with_tools, every[:])
+    return {place(BYTES.decode(encode_prompt(BYTES, task.prompt))): task for task in every}
+
+
+def place(text):
+    """The text of a prompt -> (all turns before the last question, the question)."""
+    before, _, rest = text.rpartition("<|user|> ")
+    return before, rest.partition("<|end|>")[0]
 
 
 def examine(reply, ends=True, exams=EXAMS):
@@ -51,7 +62,7 @@ def values(results):
 
 def perfect(tasks, text):
     """What the task's author would write."""
-    task = tasks[last_question(text)]
+    task = tasks[place(text)]
     if text.endswith("####"):
         return task.answer
     return task.later_turns[-1]["content"] if "<|tool|>" in text else task.reply
@@ -61,9 +72,10 @@ def test_who_knows_everything_gets_1_in_every_exam(tasks):
     results = examine(lambda text: perfect(tasks, text))
     assert values(results) == dict.fromkeys(results, 1)
     counts = {key: result["n"] for key, result in results.items()}
-    assert counts.pop("fact_questions") == len(WORLD.held_out_fact_questions()) == 240
+    assert len(WORLD.held_out_fact_questions()) == 240 and counts.pop("fact_questions") == 240 // 6
+    assert counts.pop("small_talk_exact") == 24 and counts.pop("unknown_topic_exact") == 12
     assert counts.pop("instruction_yes_no") == ITEMS // 4
-    for key in ("instruction_exact", "unseen_wording", "stops"):
+    for key in ("instruction_exact", "instruction_exact_with_tools", "unseen_wording", "stops"):
         assert counts.pop(key) == ITEMS // 4 * len(SCORED_FAMILIES)
     assert counts.pop("logic_exact") == 3 * 14
     assert {counts.pop(f"logic_{kind}") for kind in LOGIC_KINDS} == {14}
@@ -83,18 +95,23 @@ def test_a_reply_that_is_cut_off_does_not_count_as_ended():
 
 def test_a_family_that_goes_wrong_costs_its_share(tasks):
     def reply(text):
-        wrong = tasks[last_question(text)].kind == "yes_no"
+        wrong = tasks[place(text)].kind == "yes_no"
         return "" if wrong else perfect(tasks, text)
 
     results = values(examine(reply, exams=EXAMS[:1]))
     assert results.pop("instruction_yes_no") == 0 and results.pop("stops") == 1
     assert results.pop("fact_questions") == 1
-    assert results == dict.fromkeys(["instruction_exact", "unseen_wording"], pytest.approx(5 / 6))
+    for key in ("follow_up_exact", "small_talk_exact", "unknown_topic_exact"):
+        assert results.pop(key) == 1
+    share = pytest.approx(5 / 6)
+    assert results == dict.fromkeys(
+        ["instruction_exact", "instruction_exact_with_tools", "unseen_wording"], share
+    )
 
 
 def test_a_logic_kind_that_goes_wrong_costs_a_third(tasks):
     def reply(text):
-        return "" if tasks[last_question(text)].kind == "truth" else perfect(tasks, text)
+        return "" if tasks[place(text)].kind == "truth" else perfect(tasks, text)
 
     results = values(examine(reply, exams=[generation.reasoning]))
     assert results["logic_truth"] == 0 and results["logic_order"] == results["logic_mistake"] == 1
@@ -102,9 +119,7 @@ def test_a_logic_kind_that_goes_wrong_costs_a_third(tasks):
 
 
 def test_a_right_answer_without_its_steps_is_no_valid_chain(tasks):
-    results = values(
-        examine(lambda text: f"#### {tasks[last_question(text)].answer}", exams=[generation.reasoning])
-    )
+    results = values(examine(lambda text: f"#### {tasks[place(text)].answer}", exams=[generation.reasoning]))
     assert results["reasoning_exact"] == results["reasoning_five_steps"] == 1
     assert results["chain_valid"] == 0
 
@@ -114,7 +129,7 @@ def test_valid_steps_to_a_wrong_answer_are_no_valid_chain(tasks):
     stories = [task for task in tasks.values() if task.kind == "story"]
 
     def reply(text):
-        task = tasks[last_question(text)]
+        task = tasks[place(text)]
         return next((other.reply for other in stories if other.answer != task.answer), "")
 
     results = values(examine(reply, exams=[generation.reasoning]))
@@ -123,12 +138,12 @@ def test_valid_steps_to_a_wrong_answer_are_no_valid_chain(tasks):
 
 def test_an_answer_at_once_has_no_room_for_steps(tasks):
     """Its prompt ends with ####, so what is written next is the answer."""
-    results = values(examine(lambda text: tasks[last_question(text)].reply, exams=[generation.reasoning]))
+    results = values(examine(lambda text: tasks[place(text)].reply, exams=[generation.reasoning]))
     assert results["reasoning_exact"] == 1 and results["reasoning_direct"] == 0
 
 
 def test_a_valid_call_is_not_yet_an_answer(tasks):
-    results = values(examine(lambda text: tasks[last_question(text)].reply, exams=[generation.tool_calls]))
+    results = values(examine(lambda text: tasks[place(text)].reply, exams=[generation.tool_calls]))
     assert results == {"calculator_exact": 0, "tool_call_valid": 1, "tool_call_valid_masked": 1}
 
 
@@ -226,6 +241,11 @@ def test_no_right_reply_is_cut_off():
         64,
     )
     tasks["facts"], room["facts"] = WORLD.held_out_fact_questions(), 40
+    tasks["follow_ups"], room["follow_ups"] = WORLD.instructions("test", 200, family="follow_up"), 64
+    fixed = [
+        each for kind in ("small_talk", "unknown_topic") for each in instructions.unseen_fixed_replies(kind)
+    ]
+    tasks["fixed"], room["fixed"] = fixed, 40
     for kind, some in tasks.items():
         longest = max(len(words.encode(f" {task.reply}")) for task in some)
         assert longest + 1 <= room[kind], kind

@@ -203,27 +203,6 @@ def test_length_alone_is_worth_what_a_scorer_of_length_gets():
     assert results["length_only_accuracy"]["value"] == pytest.approx(max(halves, 1 - halves))
 
 
-def test_best_of_8_takes_the_reply_with_the_highest_score(monkeypatch):
-    """Of the eight replies one is good, another one for each prompt; the replies compared with are silent."""
-    tasks, _ = preferences.comparison_prompts(BYTES, WORLD, ITEMS)
-    of_question = {task.question: i for i, task in enumerate(tasks)}
-
-    def sample(pool, tokenizer, prompts, max_tokens, seed):
-        replies = []
-        for i, task in enumerate(tasks):
-            is_good = seed[0] == 23 and seed[1] == i % 8
-            text = polite(task) if is_good else ""
-            replies.append([*BYTES.encode(f" {text}"), BYTES.special["<|end|>"]])
-        return SimpleNamespace(replies=replies)
-
-    monkeypatch.setattr(preferences.rollouts, "sample_rollouts", sample)
-    knows = Scorer(lambda text: reply_in(text) == polite(tasks[of_question[last_question(text)]]))
-    result = preferences.best_of_8(None, knows, BYTES, WORLD, ITEMS)["best_of_8_win_rate"]
-    assert result["value"] == 1 and result["n"] == len(tasks)
-    hates = Scorer(lambda text: -len(reply_in(text)))
-    assert preferences.best_of_8(None, hates, BYTES, WORLD, ITEMS)["best_of_8_win_rate"] is None
-
-
 # ---- which of them a stage takes
 
 
@@ -236,7 +215,7 @@ def write_stage(folder, model=None, parent=None):
 
 BEHAVIOUR = {"polite", "mean_words", *preferences.ROWS.values()}
 COMPARED = {"win_rate", "kl_nats_per_reply"}
-REWARD = {"reward_pair_accuracy", "length_only_accuracy", "best_of_8_win_rate"}
+REWARD = {"reward_pair_accuracy", "length_only_accuracy"}
 REWARD |= {f"reward_pairs_{kind}" for kind in oracle.KINDS}
 
 

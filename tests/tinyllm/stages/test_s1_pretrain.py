@@ -58,46 +58,20 @@ def packed(name, text=""):
     return corpus.pack(corpus.load(text, 0, SIZES["tiny"].characters)[0], tokenizer)
 
 
-def is_repetition(piece):
-    """Whether each target that counts has followed its token, or a token of its row, before."""
-    for ids, counts in rows_of([piece]):
-        for place in np.flatnonzero(counts) + 1:
-            assert ids[place] in ids[:place]
-    return 0.2 < piece["weights"].mean() < 1
-
-
 # ---- the batches
 
 
-def test_batches_of_repetitions_come_first_and_then_an_eighth_of_every_batch(world, monkeypatch):
+def test_batches_are_windows_of_128_tokens_of_the_text(world, monkeypatch):
     steps = record(monkeypatch, Run, "train_step")
     pretrain(rows=16, steps=12)
     ids = packed("0-random")
     for note in steps:
-        size = sum(piece["ids"].size for piece in note.batch)
-        assert size == 16 * 128
-        if note.step < 3:
-            (piece,) = note.batch
-            assert is_repetition(piece) and piece["ids"].shape == (8, 256)
-        else:
-            text, repeated = note.batch
-            assert is_text(text, ids) and text["ids"].shape == (14, 128)
-            assert is_repetition(repeated) and repeated["ids"].size == size // 8
-    assert len(steps) == 12
-    special = checkpoint.load(Path("runs/demo", STAGE))[1].special  # nothing else trains these before stage 2
-    assert {special["<|user|>"], special["<|tool|>"]} <= {
-        *np.concatenate([n.batch[-1]["ids"] for n in steps]).flat
-    }
-    assert len({piece["ids"].tobytes() for note in steps for piece in note.batch}) == 3 + 2 * 9
+        (piece,) = note.batch
+        assert is_text(piece, ids) and piece["ids"].shape == (16, 128)
+    assert len(steps) == len({note.batch[0]["ids"].tobytes() for note in steps}) == 12
 
 
-def test_at_most_60_steps_are_repetitions_alone(world, monkeypatch):
-    steps = record(monkeypatch, Run, "train_step", call=False)
-    pretrain(rows=8, steps=300)
-    assert [len(note.batch) for note in steps] == [1] * 60 + [2] * 240
-
-
-def test_a_text_of_ones_own_has_no_repetitions_and_fills_the_context(text, monkeypatch):
+def test_windows_of_a_text_of_ones_own_fill_the_context(text, monkeypatch):
     steps = record(monkeypatch, Run, "train_step")
     pretrain(text="text.txt", rows=8, steps=9)
     ids = packed("0-random", "text.txt")

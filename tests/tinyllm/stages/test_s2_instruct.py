@@ -13,10 +13,11 @@ from stage_runs import TINY, logged, parameters, read_stage, record, rows_of, se
 from tinyllm import checkpoint
 from tinyllm.__main__ import main
 from tinyllm.data import corpus, formats
-from tinyllm.data.conversation import encode_conversation
+from tinyllm.data.conversation import encode_conversation, prompt_of
 from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
+from tinyllm.sampling import show_prompt
 from tinyllm.stages import s2_instruct
 from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
@@ -70,18 +71,16 @@ def test_a_batch_holds_conversations_whose_answer_counts_and_the_share_of_text_a
     tokenizer = checkpoint.load(Path("runs/demo", STAGE))[1]
     tasks = World(0).instructions("train", SIZES["tiny"].instructions)
     conversations = encoded(tokenizer, [task.messages for task in tasks])
-    begin, user = tokenizer.special["<|begin|>"], tokenizer.special["<|user|>"]
+    begin, user, system = (tokenizer.special[f"<|{name}|>"] for name in ("begin", "user", "system"))
     documents = corpus.pack(corpus.load("", 0, SIZES["tiny"].characters)[0], tokenizer)
     whole = ",".join(map(str, documents))
     texts = seen = 0
     for note in steps:
-        *pieces, repeated = note.batch
-        assert len(pieces) == 4 and 0 < repeated["weights"].mean() < 1
-        assert repeated["ids"].shape[1] == 256 and len(repeated["ids"]) == 2
-        for piece in pieces:
+        assert len(note.batch) == 4
+        for piece in note.batch:
             rows = rows_of([piece])
-            asked = [trimmed(*row) for row in rows if row[0][1] == user]
-            replayed = [row for row in rows if row[0][1] != user]
+            asked = [trimmed(*row) for row in rows if row[0][1] in (user, system)]
+            replayed = [row for row in rows if row[0][1] not in (user, system)]
             assert set(asked) <= conversations
             for ids, counts in replayed:
                 assert ids[0] == begin and counts.all() and ",".join(map(str, ids)) in whole
@@ -94,16 +93,19 @@ def test_the_loss_covers_the_answer_and_its_end_and_nothing_of_the_question(worl
     steps = record(monkeypatch, Run, "train_step", call=False)
     instruct(steps=4, replay=0)
     tokenizer = checkpoint.load_language_model(Path("runs/demo", STAGE))[1]
-    answer = {f" {task.reply}<|end|>" for task in World(0).instructions("train", 40)}
-    question = {
-        f"<|begin|><|user|> {task.question}<|end|><|assistant|>"
-        for task in World(0).instructions("train", 40)
-    }
+    expected = set()  # (what the loss covers, the rest)
+    for messages in (task.messages for task in World(0).instructions("train", 40)):
+        replies = [f" {message['content']}<|end|>" * (message["role"] == "assistant") for message in messages]
+        rest = [
+            f"<|{message['role']}|>" + f" {message['content']}<|end|>" * (message["role"] != "assistant")
+            for message in messages
+        ]
+        expected.add(("".join(replies), "<|begin|>" + "".join(rest)))
     for note in steps:
         for row, counts in rows_of(note.batch[:4]):
             ids, counts = (np.array(part) for part in trimmed(row, counts))
-            assert tokenizer.decode(ids[1:][counts == 1].tolist()) in answer
-            assert tokenizer.decode([ids[0], *ids[1:][counts == 0].tolist()]) in question
+            learned = tokenizer.decode(ids[1:][counts == 1].tolist())
+            assert (learned, tokenizer.decode([ids[0], *ids[1:][counts == 0].tolist()])) in expected
 
 
 def test_every_step_has_its_rates_and_an_epoch_uses_every_conversation_once(own, monkeypatch):
@@ -139,9 +141,9 @@ def test_it_validates_on_held_out_conversations_only(file, request, monkeypatch)
     batches = [[piece["ids"].tobytes() for piece in note.batch] for note in validations]
     assert batches == batches[:1] * 4
     samples = Path("runs/demo", STAGE, "samples.txt").read_text()
-    questions = [messages[0]["content"] for messages in held_out]
+    prompts = [show_prompt(prompt_of(messages)) for messages in held_out]
     assert samples.count("--- step") == 4 and all(
-        any(entry.startswith(f"{step}\n{question}\n") for question in questions)
+        any(entry.startswith(f"{step}\n{prompt}\n") for prompt in prompts)
         for step, entry in zip((1, 3, 5, 7), samples.split("--- step ")[1:])
     )
 

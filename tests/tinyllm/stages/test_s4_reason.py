@@ -20,6 +20,7 @@ from exact import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripted import last_question
 from stage_runs import (
     copy_stage,
     logged,
@@ -224,10 +225,11 @@ def test_its_batches_hold_problems_rehearsal_and_the_share_of_text_asked_for(tin
     steps = record(monkeypatch, Run, "train_step", call=False)
     reason(steps=6, rollouts=0, tokens=8192, replay=replay)
     words = checkpoint.load("runs/demo/2-instruct")[1]
-    user, count = words.special["<|user|>"], SIZES["tiny"].problems
+    first = {words.special["<|user|>"], words.special["<|system|>"]}
+    count = SIZES["tiny"].problems
     world = World(0)
     questions = {
-        name: {messages[0]["content"] for messages in (task.messages for task in tasks)}
+        name: {task.question for task in tasks}
         for name, tasks in (
             ("problems", world.problems("train", count)),
             ("rehearsal", world.instructions("train", count)),
@@ -236,14 +238,12 @@ def test_its_batches_hold_problems_rehearsal_and_the_share_of_text_asked_for(tin
     whole = ",".join(map(str, corpus.pack(corpus.load("", 0, SIZES["tiny"].characters)[0], words)))
     seen, texts, rows = {"problems": 0, "rehearsal": 0}, 0, 0
     for note in steps:
-        *pieces, repeated = note.batch
-        assert len(pieces) == 4 and 0 < repeated["weights"].mean() < 1
+        assert len(note.batch) == 4
         assert note.objective is weighted_nll and note.total is None
-        for ids, counts in (row for piece in pieces for row in rows_of([piece])):
+        for ids, counts in (row for piece in note.batch for row in rows_of([piece])):
             rows += 1
-            if ids[1] == user:
-                text = words.decode(ids.tolist())
-                question = text.split("<|user|> ")[1].split("<|end|>")[0]
+            if ids[1] in first:
+                question = last_question(words.decode(ids.tolist()))
                 (name,) = [name for name, known in questions.items() if question in known]
                 seen[name] += 1
                 covered = words.decode(ids[1:][counts > 0].tolist())
@@ -333,8 +333,9 @@ def test_without_chains_the_answer_is_given_at_once_and_nothing_is_reinforced(ti
         s4_reason.load_problems(options, world, 40)[0],
         s4_reason.load_problems(ReasonSettings(), world, 40)[0],
     ):
-        assert written == task.messages and left_out[0] == written[0]
-        assert left_out == written if task.later_turns else left_out[1]["content"] == f"#### {task.answer}"
+        turns = len(task.later_turns) + 1
+        assert written[-turns - 1 :] == task.messages and left_out[:-turns] == written[:-turns]
+        assert left_out == written if task.later_turns else left_out[-1]["content"] == f"#### {task.answer}"
     assert any(task.later_turns for task in tasks) and not all(task.later_turns for task in tasks)
 
 

@@ -86,13 +86,15 @@ def test_every_wording_is_used_where_it_belongs(family, unseen):
 
 
 def test_families_come_in_their_shares():
-    shares = {"facts": 3, "yes_no": 4, "summary": 2, "translate": 3, "transform": 4, "sums": 4, "help": 7}
+    family = {"stranger": "facts", "harm": "help", "harm_by_object": "help", "harmless": "help"}
     for split in ("train", "test"):
-        counts = Counter()
-        for task in WORLD.instructions(split, 8100):
-            family = {"stranger": "facts", "harm": "help", "harm_by_object": "help", "harmless": "help"}
-            counts[family.get(task.kind, task.kind)] += 1
-        assert all(abs(counts[family] - 300 * share) < 130 for family, share in shares.items())
+        dice, counts = Dice(split), Counter()
+        for _ in range(7000):
+            kind = instructions.instruction(dice, WORLD, split).kind
+            counts[family.get(kind, kind)] += 1
+        whole = sum(instructions.FAMILY_SHARES.values())
+        for name, share in instructions.FAMILY_SHARES.items():
+            assert abs(counts[name] - 7000 * share / whole) < 130
 
 
 def test_one_training_question_about_facts_in_six_is_about_a_stranger_and_no_exam_question():

@@ -1,0 +1,136 @@
+"""conversations: a follow-up can be answered from its earlier turns and not without them."""
+
+import re
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tinyllm.world import World, conversations, instructions, people, split_of
+from tinyllm.world.dice import Dice
+from tinyllm.world.task import is_correct
+from tinyllm.world.wordings import WORDINGS
+from tools import agent
+from tools.builtin import calculator
+from tools.registry import Registry
+
+WORLD = World(0)
+TEMPLATES = WORDINGS["follow_ups"]
+seeds = st.integers(0, 10_000)
+splits = st.sampled_from(["train", "val", "test"])
+
+
+def follow_up(seed, split="train", unseen=False):
+    return conversations.follow_up(Dice(str(seed)), WORLD, split, unseen)
+
+
+def contents(messages, role):
+    return [message["content"] for message in messages if message["role"] == role]
+
+
+def maker_of(task, unseen=False):
+    """The name of the function that made the last question, by its wording."""
+    which = "held_out" if unseen else "trained"
+    wordings = [(name, wording) for name, table in TEMPLATES.items() for wording in table[which]]
+    wordings += [("same_person", w) for table in people.FOLLOW_UPS.values() for w in table[which]]
+    fields = {"name": "[A-Z][a-z]+", "they": "s?he", "b": "[0-9]+"}
+    patterns = [
+        (name, re.sub(r"\\\{(\w+)\\\}", lambda match: fields[match[1]], re.escape(wording)))
+        for name, wording in wordings
+    ]
+    (name,) = {name for name, pattern in patterns if re.fullmatch(pattern, task.question)}
+    return "add_or_take" if name in ("+", "-") else name
+
+
+@given(seeds, splits, st.booleans())
+def test_a_follow_up_has_one_to_three_turns_before_it_and_its_reply_is_correct(seed, split, unseen):
+    task = follow_up(seed, split, unseen)
+    roles = [message["role"] for message in task.messages]
+    assert 2 <= len(roles) // 2 <= 4 and roles == ["user", "assistant"] * (len(roles) // 2)
+    assert task.messages == [*task.prompt, {"role": "assistant", "content": task.reply}]
+    assert is_correct(task, task.reply) and not is_correct(task, "Unknown to me.")
+    assert maker_of(task, unseen)
+
+
+@given(seeds, splits)
+def test_all_that_a_follow_up_asks_about_belongs_to_its_split(seed, split):
+    task = follow_up(seed, split)
+    if task.key.startswith("ask "):
+        _, name, relation = task.key.split()
+        assert (relation in WORLD.trained_relations[name]) == (split == "train")
+        assert WORLD.facts[name, relation] == task.answer or maker_of(task) == "first_question"
+    else:
+        assert split_of(task.key) == split
+
+
+@pytest.mark.parametrize("unseen", [False, True])
+def test_every_kind_of_follow_up_comes_and_does_what_it_says(unseen):
+    made = Counter()
+    for seed in range(1500):
+        task = follow_up(seed, "train", unseen)
+        maker, questions = maker_of(task, unseen), contents(task.earlier_turns, "user")
+        answers = [instructions.without_style(text) for text in contents(task.earlier_turns, "assistant")]
+        made[maker] += 1
+        if maker == "first_question":
+            assert task.answer == questions[0]
+        elif maker == "again":
+            assert instructions.without_style(task.reply) == answers[-1]
+        elif maker == "backwards":
+            assert task.answer.split(", ") == answers[-1].rstrip(".").split(", ")[::-1]
+        elif maker == "add_or_take":
+            before = [int(number) for text in answers for number in re.findall(r",(\d+)\.$", text)][-1]
+            (by,) = map(int, re.findall(r"\d+", task.question))
+            assert int(task.answer) == (before + by if before <= 100 else before - by)
+        else:
+            name = task.key.split()[1]
+            named = re.findall("|".join(rf"\b{each}\b" for each in people.NAMES), " ".join(answers))
+            assert (name == named[-1]) == (maker == "same_person")
+            if maker == "same_person":
+                they = "she" if name in people.WOMEN else "he"
+                assert re.search(rf"\b{they}\b", task.question) and name not in task.question
+    assert set(made) == {"same_person", "other_person", "again", "backwards", "first_question", "add_or_take"}
+    assert min(made.values()) > 80
+
+
+def test_small_talk_in_between_leaves_the_subject_as_it_was():
+    small_talk = {table["reply"] for table in instructions.FIXED_REPLIES.values()}
+    after = Counter()
+    for seed in range(1500):
+        task = follow_up(seed)
+        if contents(task.earlier_turns, "assistant")[-1] in small_talk:
+            after[maker_of(task)] += 1
+    assert set(after) == {"same_person", "other_person", "first_question", "add_or_take"}
+
+
+def test_a_training_set_has_its_shares_of_conversations_and_of_tools_in_front():
+    tasks = WORLD.instructions("train", 4000)
+    several = sum(task.kind == "follow_up" for task in tasks) / 4000
+    tools = sum(task.messages[0] == conversations.TOOLS_MESSAGE for task in tasks) / 4000
+    assert abs(several - 1 / 5) < 0.03 and abs(tools - 1 / 32) < 0.015
+
+
+def test_the_tools_are_described_as_a_chat_describes_them():
+    task = WORLD.instructions("test", 1, family="facts")[0]
+    described = conversations.with_tools(task)
+    assert described.prompt == agent.introduced(task.prompt, Registry([calculator]))
+    assert described._replace(earlier_turns=()) == task
+
+
+@given(seeds)
+def test_a_problem_in_a_chat_is_the_same_problem_and_earlier_replies_are_context(seed):
+    (problem,) = WORLD.problems("train", 1, draw=seed)
+    task = conversations.in_chat(Dice(str(seed)), WORLD, problem)
+    assert task._replace(earlier_turns=()) == problem
+    replies = [message for message in task.earlier_turns if message["role"] == "assistant"]
+    assert all(message["weight"] == 0 for message in replies)
+    assert problem.kind != "story" or not task.earlier_turns
+
+
+def test_problems_come_after_other_turns_and_with_tools_in_their_shares():
+    dice, counts = Dice("chats"), Counter()
+    for problem in WORLD.problems("train", 4000, kind="calculator"):
+        task = conversations.in_chat(dice, WORLD, problem)
+        counts["tools"] += task.messages[0] == conversations.TOOLS_MESSAGE
+        counts["turns"] += len(task.earlier_turns) > 1
+    assert abs(counts["tools"] / 4000 - 1 / 4) < 0.03 and abs(counts["turns"] / 4000 - 1 / 8) < 0.03

@@ -1,0 +1,152 @@
+"""Conversations of several turns, whose last question cannot be answered without an earlier turn.
+
+    user         What pet does Cara have?
+    assistant    Cara keeps a goat.
+    user         And where does she live?
+    assistant    The home of Cara is Lomond.
+
+A model that is trained on single questions loses its way at the second one: it has learned that there is one
+question, and that everything before the answer belongs to it.
+"""
+
+from functools import partial
+
+from tinyllm.world import instructions, numbers, people
+from tinyllm.world.task import Task, as_context
+from tinyllm.world.wordings import WORDINGS
+from tools.builtin import calculator
+from tools.protocol import render_tools
+from tools.registry import Registry
+
+TEMPLATES = WORDINGS["follow_ups"]
+TURNS = {2: 3, 3: 2, 4: 1}  # turns of a conversation -> weight
+SEVERAL_TURNS = {True: 1, False: 4}  # whether a conversation has more than one turn -> weight
+TOOLS_IN_FRONT = {True: 1, False: 31}  # whether it begins with the description of the tools -> weight
+TOOLS_MESSAGE = {"role": "system", "content": render_tools(Registry([calculator]).definitions())}
+
+
+def conversation(dice, world, split, family=None, unseen=False):
+    """One task of a family (of instructions.FAMILIES, or "follow_up"), or of a random one."""
+    if family is None:
+        make = follow_up if dice.weighted_choice(SEVERAL_TURNS) else instructions.instruction
+        task = make(dice, world, split)
+        return with_tools(task) if dice.weighted_choice(TOOLS_IN_FRONT) else task
+    if family == "follow_up":
+        return follow_up(dice, world, split, unseen)
+    return instructions.instruction(dice, world, split, family, unseen)
+
+
+def with_tools(task):
+    """The same task, with the description of the tools in front."""
+    return task._replace(earlier_turns=(TOOLS_MESSAGE, *task.earlier_turns))
+
+
+def in_chat(dice, world, task):
+    """A problem as it comes up in a chat: one in eight after other turns, which are context only; those for
+    the calculator often with the description of the tools. Stories are alone: they fill the context.
+    """
+    if task.kind == "story":
+        return task
+    if dice.weighted_choice({True: 1, False: 7}):
+        other = follow_up(dice, world, "train", unseen=False)
+        task = task._replace(earlier_turns=tuple(as_context(other.messages)))
+    has_tools = dice.weighted_choice({True: 1, False: 3} if task.kind == "calculator" else TOOLS_IN_FRONT)
+    return with_tools(task) if has_tools else task
+
+
+def follow_up(dice, world, split, unseen=False):
+    """A conversation of two to four turns, whose last question follows up an earlier one.
+
+    In between come other follow-ups, other subjects, and small talk, which leaves the subject as it was.
+    """
+    first = subject = opening(dice, world, split)
+    earlier, is_small_talk = first.messages, False
+    for _ in range(dice.weighted_choice(TURNS) - 2):
+        kind = dice.choice(("follow_up", "opening", "small_talk"))
+        is_small_talk = kind == "small_talk"
+        if is_small_talk:
+            task = instructions.small_talk(dice, world, split, unseen=False)
+        elif kind == "opening":
+            task = subject = opening(dice, world, split)
+        else:
+            task = subject = dice.choice(FOLLOW_UPS[subject.kind])(dice, world, split, subject)
+        earlier += task.messages
+    makers = (*FOLLOW_UPS[subject.kind], partial(first_question, first=first))
+    if is_small_talk:  # "Say that again." would mean the small talk
+        makers = [make for make in makers if make not in (again, backwards)]
+    task = dice.choice(makers)(dice, world, split, subject, unseen=unseen)
+    return task._replace(kind="follow_up", earlier_turns=tuple(earlier))
+
+
+def opening(dice, world, split):
+    """A question that can be followed up."""
+    make = instructions.FAMILIES[dice.choice(tuple(FOLLOW_UPS))]
+    while True:
+        task = make(dice, world, split, unseen=False)
+        if task.kind != "transform" or ", " in task.answer:  # a reply that is a list itself
+            return task
+
+
+def same_person(dice, world, split, subject, unseen=False):
+    """Another fact about the person, who is "she" or "he" now."""
+    _, name, known = subject.key.split()
+    relation = dice.choice([each for each in instructions.askable(world, name, split) if each != known])
+    task = instructions.fact_question(dice, world, name, relation)
+    they = "she" if name in people.WOMEN else "he"
+    wording = instructions.draw_wording(dice, people.FOLLOW_UPS[relation], unseen)
+    return task._replace(question=wording.format(they=they))
+
+
+def other_person(dice, world, split, subject, unseen=False):
+    """The same fact about somebody else."""
+    _, known, relation = subject.key.split()
+    names = [name for name in people.NAMES if relation in instructions.askable(world, name, split)]
+    name = dice.choice([name for name in names if name != known])
+    task = instructions.fact_question(dice, world, name, relation)
+    wording = instructions.draw_wording(dice, TEMPLATES["other_person"], unseen)
+    return task._replace(question=wording.format(name=name))
+
+
+def again(dice, world, split, subject, unseen=False):
+    """The last answer once more."""
+    wording = instructions.draw_wording(dice, TEMPLATES["again"], unseen)
+    reply = instructions.in_style(dice, instructions.without_style(subject.reply))
+    return subject._replace(question=wording, reply=reply)
+
+
+def backwards(dice, world, split, subject, unseen=False):
+    """The list of the last answer, turned around."""
+    answer = ", ".join(subject.answer.split(", ")[::-1])
+    wording = instructions.draw_wording(dice, TEMPLATES["backwards"], unseen)
+    return subject._replace(question=wording, answer=answer, reply=instructions.in_style(dice, f"{answer}."))
+
+
+def first_question(dice, world, split, subject, unseen, first):
+    """What the user asked first, whatever the subject is now."""
+    wording = instructions.draw_wording(dice, TEMPLATES["first_question"], unseen)
+    reply = instructions.in_style(dice, TEMPLATES["first_question"]["reply"].format(first.question))
+    return subject._replace(question=wording, answer=first.question, reply=reply, wrong_words=())
+
+
+def add_or_take(dice, world, split, subject, unseen=False):
+    """A sum or difference that starts from the last result."""
+    result = int(subject.answer)
+    sign = "+" if result <= 100 else "-"
+
+    def draw(dice):
+        b = dice.integer(1, 100)
+        return b, numbers.key_of(result, sign, b)
+
+    b, key = world.draw_in_split(dice, split, draw)
+    columns = numbers.columns(result, sign, b)
+    question = instructions.draw_wording(dice, TEMPLATES[sign], unseen).format(b=b)
+    reply = instructions.in_style(dice, f"{result}{sign}{b}:{columns}.")
+    return Task("sums", question, reply, columns.split(",")[-1], key)
+
+
+# A follow-up has the kind of its subject, so it can be followed up in turn.
+FOLLOW_UPS = {
+    "facts": (same_person, same_person, other_person, again),
+    "transform": (backwards, again),
+    "sums": (add_or_take, add_or_take, again),
+}

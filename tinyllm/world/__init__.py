@@ -21,7 +21,6 @@ TOPIC_SHARES = {
     stories.document: 3,
     numbers.document: 4,
     lists.document: 2,
-    lists.comparisons: 2,
     lexicon.document: 1,
 }
 

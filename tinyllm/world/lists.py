@@ -1,4 +1,4 @@
-"""Lists of words or numbers, with statements that repeat, reverse or describe them; and words compared.
+"""Lists of words or numbers, and statements that repeat, reverse or describe them.
 
 Instructions ask for the same operations, so pre-training shows them first.
 """
@@ -41,15 +41,3 @@ def document(dice, world, split):
     """One described list, of words or of numbers."""
     draw = dice.choice((draw_words, draw_numbers))
     return describe(dice, world.draw_in_split(dice, split, draw)[0])
-
-
-def comparison(dice):
-    """-> (a sentence that says whether two words are the same, key)."""
-    a, are = dice.choice(WORDS), dice.choice(("same", "different"))
-    b = a if are == "same" else dice.choice([word for word in WORDS if word != a])
-    return dice.choice(WORDINGS["comparisons"][are]).format(a=a, b=b), f"compare {a} {b}"
-
-
-def comparisons(dice, world, split):
-    """The text of five comparisons."""
-    return " ".join(world.draw_in_split(dice, split, comparison)[0] for _ in range(5))

@@ -18,13 +18,13 @@ TABLE = """
     rows               4      16       16        64    windows in a batch of stage 1
     pretrain_steps     4     300     1000      4000
     instructions      40    4000    40000     60000
-    instruct_steps     4     100     1000      2000
+    instruct_steps     4     100      800      2000
     rankings          12     300     2000      4000    prompts that the simulated annotator ranks
     reward_steps       3      40      200       400
     prompts            4      32       32        32    in a step of stage 3's reinforcement
     prefer_steps       4       6       50       150
     problems          40    4000    40000     80000
-    reason_steps       2      80      850      3000
+    reason_steps       2      80      750      3000
     reinforce_steps    2       2        6       100    after them
     exam_items         4     200      200       200    of each kind
 """

@@ -106,8 +106,6 @@ def topic_of(text):
         return "stories"
     if re.search(r"\d=\d", text):
         return "numbers"
-    if " are the same." in text or "Compare" in text or "difference" in text or " are different." in text:
-        return "comparisons"
     if "Tal" in text or " means " in text:
         return "lexicon"
     counts = Counter(name for name in re.findall(r"\w+", text) if name in people.NAMES)
@@ -118,18 +116,10 @@ def topic_of(text):
 
 def test_topics_come_in_their_shares():
     counts = Counter(topic_of(text.decode()) for text in WORLD.documents("train", 700_000))
-    shares = {
-        "biography": 4,
-        "gossip": 3,
-        "stories": 3,
-        "numbers": 4,
-        "lists": 2,
-        "comparisons": 2,
-        "lexicon": 1,
-    }
+    shares = {"biography": 4, "gossip": 3, "stories": 3, "numbers": 4, "lists": 2, "lexicon": 1}
     assert sum(shares.values()) == sum(TOPIC_SHARES.values()) and set(counts) == set(shares)
     for topic, share in shares.items():
-        assert abs(counts[topic] / counts.total() - share / 19) < 0.02
+        assert abs(counts[topic] / counts.total() - share / 17) < 0.02
 
 
 def test_there_are_enough_words_and_every_statement_occurs():

@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyllm import checkpoint
 from tinyllm.data import corpus
-from tinyllm.data.batches import ConversationBatches, encode_fitting, with_replay
+from tinyllm.data.batches import ConversationBatches, chained, encode_fitting, with_replay
 from tinyllm.data.conversation import prompt_of
 from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
@@ -52,6 +52,8 @@ def main(settings):
     rows = encode_fitting(tokenizer, conversations, context)
     if not rows:
         raise TinyllmError(f"no conversation fits into the context of {context} tokens")
+    if path:
+        rows += chained(rows, context, tokenizer.special["<|system|>"], settings.seed)
     tokens = sum(len(ids) for ids, _ in rows)
     epochs = EPOCHS * tokens / (settings.tokens * (1 - settings.replay)) if path else size.instruct_steps
     steps = settings.steps or min(size.instruct_steps, max(FEWEST_STEPS, round(epochs)))

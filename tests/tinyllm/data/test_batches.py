@@ -1,12 +1,22 @@
 """batches: rows leak nothing into one another, nothing is lost, and the loss covers what it should."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import rngs, sizes
 
-from tinyllm.data.batches import PIECES, ConversationBatches, encode_fitting, length_buckets, mask_tokens
+from tinyllm.data.batches import (
+    PIECES,
+    ConversationBatches,
+    chained,
+    encode_fitting,
+    length_buckets,
+    mask_tokens,
+)
+from tinyllm.data.conversation import encode_conversation
 from tinyllm.data.corpus import pack
 from tinyllm.objectives import weighted_nll
 from tinyllm.tokenizer import train
@@ -211,3 +221,18 @@ def test_of_the_chosen_tokens_80_percent_are_masked_10_random_and_10_unchanged()
     random = inputs[~masked & ~unchanged]
     assert len(random) / 15_000 == pytest.approx(0.1, abs=0.01)
     assert random.mean() == pytest.approx(500, abs=30) and len(np.unique(random)) > 600
+
+
+@settings(max_examples=40)
+@given(st.integers(4, 40), st.integers(10, 60), seeds)
+def test_conversations_are_chained_as_if_they_were_one(count, context, seed):
+    conversations = [conversation(f"{i}?", f"{i}") for i in range(count)]
+    with_system = [[{"role": "system", "content": "Be brief."}, *messages] for messages in conversations[:2]]
+    rows = [encode_conversation(BYTES, messages) for messages in conversations + with_system]
+    found = chained(rows, context, BYTES.special["<|system|>"], seed)
+    assert len(found) <= count // 4 and (len(found) == count // 4 or context < 50)
+    for ids, mask in found:
+        numbers = [int(number) for number in re.findall(r"<\|user\|> (\d+)", BYTES.decode(ids))]
+        messages = sum((conversations[number] for number in numbers), [])
+        assert (ids, mask) == encode_conversation(BYTES, messages)
+        assert 2 <= len(numbers) <= 3 and len(ids) <= context + 1

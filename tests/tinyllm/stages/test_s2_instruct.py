@@ -121,6 +121,21 @@ def test_every_step_has_its_rates_and_an_epoch_uses_every_conversation_once(own,
     assert len(set(first)) == len(first)
 
 
+def test_ones_own_questions_are_also_asked_one_after_another_as_in_a_chat(own, monkeypatch):
+    steps = record(monkeypatch, Run, "train_step", call=False)
+    instruct(text="text.txt", data="data.jsonl", steps=8, tokens=512, replay=0)
+    tokenizer = checkpoint.load(Path("runs/demo", STAGE))[1]
+    alone = encoded(tokenizer, formats.split(formats.instructions("data.jsonl"))[0])
+    user = tokenizer.special["<|user|>"]
+    lengths = set()
+    for ids, counts in (trimmed(*row) for note in steps for row in rows_of(note.batch)):
+        starts = [*np.flatnonzero(np.array(ids) == user), len(ids)]
+        parts = {(ids[:1] + ids[a:b], counts[a - 1 : b - 1]) for a, b in zip(starts, starts[1:])}
+        assert parts <= alone
+        lengths.add(len(starts) - 1)
+    assert lengths == {1, 2, 3}
+
+
 @pytest.mark.parametrize("file", [True, False])
 def test_it_validates_on_held_out_conversations_only(file, request, monkeypatch):
     request.getfixturevalue("own" if file else "world")

@@ -70,7 +70,9 @@ tinyllm/data/batches.py
     chosen & (fate < 0.8)  =>  chosen & (fate < 0.9)
     if self.anywhere else  =>  if False else
     rows, text, settings.tokens, settings.replay,  =>  rows, text, settings.tokens, 0.0,
+    mask + more_mask[1:]  =>  mask + [0] * len(more_mask[1:])
 tinyllm/data/formats.py
+    {"weight": 0} if message.get("weight") == 0 else {}  =>  {}
     == "val"  =>  == "never"
 tinyllm/training.py
     optimizer.clip(self.pool.sum_gradients(len(shares)))  =>  0.0 * self.pool.sum_gradients(len(shares))[0]
@@ -130,6 +132,8 @@ tinyllm/stages/s4_reason.py
     settings, learned, size.characters  =>  settings, {}, size.characters
     [batch], REINFORCE_RATES,  =>  [batch], rates,
     if ended and is_correct(task, text)  =>
+    [*as_context(task.prompt),  =>  [*task.prompt,
+    [conversations.in_chat(dice, world, task) for  =>  [task for
     "weights": advantages * sampled.mask  =>  "weights": advantages + 0 * sampled.mask
 tinyllm/preferences/advantages.py
     - returns_after(penalties)  =>
@@ -147,6 +151,20 @@ tinyllm/preferences/rollouts.py
     reply[-1] == end  =>  True
 tinyllm/preferences/annotator.py
     same_sort[sorts[i]]  =>  range(len(tasks))
+tinyllm/world/conversations.py
+    "she" if name in people.WOMEN else "he"  =>  "she"
+    [make for make in makers if make not in (again, backwards)]  =>  makers
+    .split(", ")[::-1])  =>  .split(", "))
+    task = subject = opening(dice, world, split)  =>  task = opening(dice, world, split)
+tinyllm/world/instructions.py
+    unseen or split != "train")  =>  unseen)
+    return trained if split == "train" else  =>  return
+tinyllm/chat.py
+    messages = [*system, *messages[turns[1] :]]  =>  messages = [*system, *messages[turns[-1] :]]
+    if may_end and is_loop(written) else  =>  if is_loop(written) else
+    [*self.history, {"role": "user", "content": line}]  =>  [{"role": "user", "content": line}]
+tinyllm/calls.py
+    if len(begun) >= BEGUN:  =>  if tag:
 tinyllm/evaluation/text.py
     * (size > 0)  =>
 tinyllm/evaluation/preferences.py
@@ -154,8 +172,10 @@ tinyllm/evaluation/preferences.py
     (scores[0] > scores[1])  =>  (scores[0] < scores[1])
 tinyllm/evaluation/generation.py
     is_solved(task, text) and steps_are_correct(text)  =>  is_solved(task, text)
+    replies_to(pool, tokenizer, with_tools, 64)  =>  every
 tinyllm/evaluation/exams.py
     .get("weights") == checkpoint.digest(folder)  =>  .get("weights") is not None
+    size.exam_items if answers else  =>  size.exam_items if True else
 tinyllm/evaluation/own.py
     (ours > others)  =>  (ours < others)
     normalise(a) == normalise(b)  =>  a == b

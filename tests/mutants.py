@@ -55,7 +55,7 @@ tinyllm/tokenizer.py
     changed[merged[-1], new] += times  =>  changed[merged[-1], new] += 1
     before[after[i]] = i  =>  pass
 tinyllm/data/conversation.py
-    int(message["role"] == "assistant")  =>  1
+    message["role"] == "assistant" and  =>
     + [special["<|end|>"]]  =>  + []
     "weights": weights[..., 1:]  =>  "weights": weights[..., :-1]
     [*as_context(messages[:-1]), messages[-1]]  =>  messages
@@ -66,7 +66,7 @@ tinyllm/data/corpus.py
 tinyllm/data/batches.py
     self.replay / (1 - self.replay)  =>  0
     np.ones((count, length), mask.dtype)  =>  np.zeros((count, length), mask.dtype)
-    if len(row[0]) <= context + 1  =>
+    fitting = [row for row in rows if len(row[0]) <= context + 1]  =>  fitting = rows
     chosen & (fate < 0.8)  =>  chosen & (fate < 0.9)
     if self.anywhere else  =>  if False else
     rows, text, settings.tokens, settings.replay,  =>  rows, text, settings.tokens, 0.0,

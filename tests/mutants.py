@@ -100,6 +100,7 @@ tinyllm/sampling.py
     ends[rows[stops[ids]]] = length + 1  =>  ends[rows[stops[ids]]] = length
     replies[i] = reply  =>  replies[order.index(i)] = reply
     start != begin  =>  False
+    room = min(context, tokens.shape[1])  =>  room = context
 tinyllm/checkpoint/__init__.py
     "sha256" in notes and notes["sha256"] != digest(folder)  =>  False
     if not notes.get("finished"):  =>  if False:

@@ -173,11 +173,12 @@ def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, t
     ends = lengths + max_tokens
     alive = np.arange(len(prompts) if max_tokens else 0)
     context, decoder, begin = model.config.context, None, 0
+    room = min(context, tokens.shape[1])  # of the cache: an imported model's context can take gigabytes
     length = lengths.min()  # every row has at least this many tokens
     while alive.size:
         start = window_start(length, context)
         if decoder is None or start != begin:
-            decoder, begin = Decoder(model, alive.size, context), start
+            decoder, begin = Decoder(model, alive.size, room), start
             logits = decoder.extend(tokens[alive, start:length])
         else:
             logits = decoder.extend(tokens[alive, length - 1 : length])

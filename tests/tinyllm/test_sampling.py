@@ -1,5 +1,8 @@
 """sampling: the cache changes nothing, a row is the same in any batch, and log-probs are the trainer's."""
 
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -190,6 +193,16 @@ def test_tokens_can_be_fed_in_any_number_of_pieces(config, rng, data):
 def test_the_decoder_keeps_single_precision(config, rng):
     decoder = Decoder(random_model(config, rng, np.float32), 2, 2)
     assert decoder.extend(np.zeros((2, 1), int)).dtype == decoder.keys.dtype == np.float32
+
+
+def test_memory_follows_the_text_not_the_context():
+    model = random_model(replace(TINY, context=131072), np.random.default_rng(0), np.float32)
+    tracemalloc.start()
+    try:
+        assert len(generate(model, [[1, 2, 3]] * 16, 5)) == 16
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
 
 
 @given(st.integers(1, 200), st.integers(1, 40))

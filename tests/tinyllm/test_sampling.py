@@ -192,7 +192,7 @@ def test_tokens_can_be_fed_in_any_number_of_pieces(config, rng, data):
 @given(configs(causal=True), rngs)
 def test_the_decoder_keeps_single_precision(config, rng):
     decoder = Decoder(random_model(config, rng, np.float32), 2, 2)
-    assert decoder.extend(np.zeros((2, 1), int)).dtype == decoder.keys.dtype == np.float32
+    assert decoder.extend(np.zeros((2, 1), int)).dtype == decoder.cache.dtype == np.float32
 
 
 def test_memory_follows_the_text_not_the_context():

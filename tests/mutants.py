@@ -49,6 +49,7 @@ tinyllm/optimizer.py
     scale * rates.adamw  =>  rates.adamw
     if part.decays else 0.0  =>
     d *= rate / (1 - beta1**t)  =>  d *= rate
+    b @ a @ b if long else  =>  b @ a if long else
     orthogonalise(g + momentum * m)  =>  g + momentum * m
 tinyllm/tokenizer.py
     best, left, right = min(  =>  best, left, right = max(

@@ -113,6 +113,21 @@ def test_orthogonalised_matrices_keep_their_directions_with_singular_values_near
     np.testing.assert_allclose(inner - np.diag(np.diag(inner)), 0, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(128, 128), (128, 255), (128, 256), (352, 128)])
+@pytest.mark.parametrize("smallest", [1, 1e-5, 1e-12])
+def test_orthogonalising_applies_its_polynomial_to_singular_values_in_single_precision_too(shape, smallest):
+    u, _, vt = np.linalg.svd(np.random.default_rng(0).standard_normal(shape), full_matrices=False)
+    s = np.geomspace(1, smallest, 128)
+    s[1:] = np.minimum(s[1:], 100 * smallest)  # many that rounding errors of the first could drown
+    g = ((u * s) @ vt).astype(np.float32)
+    s /= np.linalg.norm(s)
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    out = optimizer.orthogonalise(g)
+    assert out.dtype == np.float32
+    np.testing.assert_allclose(out, (u * s) @ vt, atol=1e-3)
+
+
 @given(rngs, st.integers(1, 8), st.integers(1, 8), st.floats(1e-3, 1e3))
 def test_the_first_muon_step_is_the_orthogonalised_gradient_longer_for_a_tall_matrix(
     rng, rows, columns, size

@@ -18,8 +18,8 @@ ENDING = 40  # bytes of trailing text kept to recognise a tag; assumes that toke
 class CallMask:
     """The `mask` of sampling.generate for one model and one set of tools.
 
-    budget: maximum tokens of each row. only: each reply is exactly one call. A reply without room left for a
-    whole call cannot begin one.
+    budget: the maximum number of tokens of each row. only: each reply is exactly one call. A reply without
+    room left for a whole call cannot begin one.
     """
 
     def __init__(self, tokenizer, registry, budget, only=False):

@@ -96,7 +96,7 @@ def is_loop(tokens):
 class ChatSettings(Settings):
     stage: str = option("", "number or folder name of the stage (default: the last one)")
     temperature: float = option(0.8, "0 is greedy; 1 samples from the model's distribution", (0, 100))
-    tokens: int = option(200, "maximum tokens of a reply", (1, 10**6))
+    tokens: int = option(200, "maximum number of tokens in a reply", (1, 10**6))
     tools: str = option(
         "auto",
         "tool calls: allowed, never, always, or allowed if the stage has learned the built-in conversations",

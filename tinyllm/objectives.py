@@ -31,9 +31,9 @@ def weighted_nll(logits, targets, weights, total):
 
     -log p(y) = log(sum(exp(z))) - z_y  ->  d/dz = softmax(z) - onehot(y): predicted minus observed.
 
-    With advantages as weights the loss value says little: if all tokens are equally likely and the weights
-    sum to 0, it is 0. Its gradient is not: it makes replies with a positive advantage likelier and the
-    others less likely. Watch the reward instead.
+    With advantages as weights the value of the loss says little. If all tokens are equally likely and the
+    weights sum to 0, the loss is 0, and yet its gradient makes replies with a positive advantage likelier and
+    the others less likely. Watch the reward instead.
     """
     p = logits.reshape(-1, logits.shape[-1])
     rows, y, w = np.arange(len(p)), targets.reshape(-1), weights.reshape(-1)

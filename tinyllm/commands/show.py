@@ -20,7 +20,7 @@ from tinyllm.world import World
 class SampleSettings(Settings):
     stage: str = option("", "number or folder name of the stage (default: the last one)")
     prompt: str = option("", "text to continue (default: the beginning of a document)")
-    tokens: int = option(200, "maximum tokens of a sample", (1, 10**6))
+    tokens: int = option(200, "maximum number of tokens in a sample", (1, 10**6))
     count: int = option(1, "number of samples", (1, 10**4))
     temperature: float = option(0.8, "0 is greedy; 1 samples from the model's distribution", (0, 100))
     top_k: int = option(0, "choose among the k most likely tokens only (0: all)")

@@ -46,7 +46,7 @@ def run(pool, tokenizer, folder, learned, settings):
 
 
 def questions(pool, tokenizer, training, held_out):
-    """How often a greedy reply is the expected one, how likely that one is, and how often the commonest
+    """How often a greedy reply is the expected one, how likely that one is, and how often the most common
     answer of the training questions would be right."""
     held_out = [messages[: len(prompt_of(messages)) + 1] for messages in held_out[:MOST]]
     rows = [encode_conversation(tokenizer, messages) for messages in held_out]

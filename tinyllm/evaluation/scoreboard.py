@@ -53,10 +53,10 @@ ROWS = {  # key of the exams -> what the row means
     "reward_pairs_harmless": "of these, harmless requests",
     "length_only_accuracy": "pairs ranked correctly by length alone",
     "own_questions_exact": "your held-out questions answered as expected",
-    "own_questions_commonest": "of your questions, those that the commonest answer would fit",
+    "own_questions_commonest": "of your questions, those that the most common answer would fit",
     "own_questions_log_prob": "log-prob of the expected answer, nats",
     "own_problems_exact": "your held-out problems solved",
-    "own_problems_commonest": "of your problems, those that the commonest answer fits",
+    "own_problems_commonest": "of your problems, those that the most common answer fits",
     "own_win_rate": "win rate against stage 2 on your held-out prompts, by the reward model",
     "own_pair_accuracy": "your held-out pairs that the reward model ranks correctly",
 }

@@ -101,7 +101,7 @@ def adamw(w, g, m, v, updates, rate, decay, beta1=0.9, beta2=0.99, eps=1e-8):
 def muon(w, g, m, rate, decay, momentum=0.9):
     """One step on a matrix, in place: momentum, then equal singular values.   Jordan et al. 2024.
 
-    A few directions dominate a gradient matrix. With equal singular values the model learns as fast in all others.
+    A few directions dominate a gradient matrix. With equal singular values all others learn as fast.
     The factor for tall matrices makes their outputs change as much as those of wide ones.
     """
     m *= momentum

@@ -81,6 +81,7 @@ tinyllm/training.py
     self.updates += 1  =>  pass
     moment[:] = 0  =>  pass
     worker.gradient.flat += gradient.flat  =>  pass
+    shares[i // accumulate]  =>  shares[i % workers]
     "moment1": first, "moment2": second  =>  "moment1": second, "moment2": first
     file.truncate(min(counters[name], file.tell()))  =>  pass
     not math.isfinite(loss) or not math.isfinite(norm)  =>  False

@@ -164,8 +164,8 @@ class Run:
         """The gradient of a batch, spread over the workers, summed, clipped and applied -> loss.
 
         batch: a list of pieces, see compute_gradient. `total` normalises the whole batch (default: the sum
-        of its weights). accumulate: into how many micro-batches each worker cuts its rows of a piece, to save
-        memory. Raises TinyllmError if the loss is not finite.
+        of its weights). accumulate: into how many micro-batches each worker cuts its share, to save memory.
+        Raises TinyllmError if the loss is not finite.
         """
         total = sum_of_weights(batch) if total is None else float(total)
         shares = share_out(batch, self.pool.workers, accumulate)
@@ -261,22 +261,22 @@ class Run:
 
 
 def share_out(batch, workers, accumulate):
-    """A batch -> one list of pieces per worker: its rows of every piece, in at most `accumulate` parts.
+    """A batch -> one list of pieces per worker: consecutive rows, cut where an equal share of the batch's
+    tokens ends, to the nearest row.
 
-    With fewer rows than workers, there are fewer lists.
+    Each share is cut in the same way into `accumulate` micro-batches. Where one row has more tokens than a
+    share, there are fewer lists.
     """
-    shares = [cut_rows(piece, workers) for piece in batch]
-    return [
-        [part for share in shares if rank < len(share) for part in cut_rows(share[rank], accumulate)]
-        for rank in range(max(map(len, shares)))
-    ]
-
-
-def cut_rows(piece, count):
-    """A piece cut into at most `count` pieces of nearly equal numbers of rows, in order."""
-    rows = len(piece["ids"])
-    cuts = np.linspace(0, rows, min(count, rows) + 1).astype(int)
-    return [{name: array[a:b] for name, array in piece.items()} for a, b in zip(cuts, cuts[1:])]
+    ends = np.linspace(0, sum(piece["ids"].size for piece in batch), workers * accumulate + 1)
+    shares, start = [[] for _ in range(workers)], 0
+    for piece in batch:
+        rows, tokens = len(piece["ids"]), piece["ids"].size
+        cuts = np.rint((ends - start) * rows / tokens).clip(0, rows).astype(int)
+        for i, (a, b) in enumerate(zip(cuts, cuts[1:])):
+            if a < b:
+                shares[i // accumulate].append({name: array[a:b] for name, array in piece.items()})
+        start += tokens
+    return [share for share in shares if share]
 
 
 def sum_of_weights(batch):

@@ -28,7 +28,7 @@ from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
 from tinyllm.runs import RESUME, Settings, nothing_to_do, option
-from tinyllm.training import Run, cut_rows, share_out
+from tinyllm.training import Run, share_out
 from tinyllm.transformer import Config, Parameters, Transformer
 
 ROOT = Path(__file__).parents[2]
@@ -224,34 +224,34 @@ def test_validation_is_the_loss_per_unit_of_weight_over_all_pieces(workers):
     assert logged(STAGE, "validation_loss")[1] == pytest.approx(loss, rel=1e-4)
 
 
-shapes = st.lists(st.tuples(st.integers(1, 7), st.integers(1, 4)), min_size=1, max_size=3)
+shapes = st.lists(st.tuples(st.integers(1, 7), st.integers(1, 40)), min_size=1, max_size=4)
 
 
 @given(shapes, st.integers(1, 5), st.integers(1, 4))
-def test_every_row_goes_to_exactly_one_worker_in_at_most_so_many_micro_batches(shapes, workers, accumulate):
+def test_workers_get_consecutive_rows_with_about_as_many_tokens_each(shapes, workers, accumulate):
     batch = pieces(0, shapes)
     for number, piece in enumerate(batch):
         piece["row"] = np.array([(number, row) for row in range(len(piece["ids"]))])
     shares = share_out(batch, workers, accumulate)
-    dealt = [tuple(row) for share in shares for part in share for row in part["row"]]
-    assert sorted(dealt) == [
-        (number, row) for number, piece in enumerate(batch) for row in range(len(piece["ids"]))
-    ]
-    assert len(shares) == min(workers, max(rows for rows, _ in shapes))
-    for share in shares:
-        assert 1 <= len(share) <= accumulate * len(batch) and all(len(part["ids"]) for part in share)
-        for part in share:
-            for (number, row), ids, targets in zip(part["row"], part["ids"], part["targets"]):
-                np.testing.assert_array_equal(ids, batch[number]["ids"][row])
-                np.testing.assert_array_equal(targets, batch[number]["targets"][row])
+    parts = [part for share in shares for part in share]
+    dealt = [tuple(row) for part in parts for row in part["row"]]
+    assert dealt == [(number, row) for number, piece in enumerate(batch) for row in range(len(piece["ids"]))]
+    for part in parts:
+        for (number, row), ids, targets in zip(part["row"], part["ids"], part["targets"], strict=True):
+            np.testing.assert_array_equal(ids, batch[number]["ids"][row])
+            np.testing.assert_array_equal(targets, batch[number]["targets"][row])
+    mean, longest = sum(piece["ids"].size for piece in batch) / workers, max(length for _, length in shapes)
+    tokens = [sum(part["ids"].size for part in share) for share in shares]
+    assert all(0 < count <= mean + longest for count in tokens)
+    assert len(shares) == workers or mean <= longest
+    assert len(shares) < workers or min(tokens) >= mean - longest
+    assert all(0 < part["ids"].size <= mean / accumulate + longest for part in parts)
 
 
-@given(st.integers(1, 9), st.integers(1, 9))
-def test_cuts_are_nearly_equal_and_in_order(rows, count):
-    parts = cut_rows({"ids": np.arange(rows)}, count)
-    sizes = [len(part["ids"]) for part in parts]
-    assert len(parts) == min(rows, count) and max(sizes) - min(sizes) <= 1
-    np.testing.assert_array_equal(np.concatenate([part["ids"] for part in parts]), np.arange(rows))
+@given(st.integers(1, 4), st.integers(1, 9))
+def test_with_fewer_rows_than_workers_each_row_has_a_worker_of_its_own(rows, more):
+    shares = share_out(pieces(0, [(rows, 3)]), rows + more, 2)
+    assert [len(part["ids"]) for share in shares for part in share] == [1] * rows == [*map(len, shares)]
 
 
 # ---- interrupted and resumed

@@ -30,6 +30,7 @@ tinyllm/layers.py
 tinyllm/transformer.py
     dx += d  # a + mlp(norm(a))  =>  dx = d  # a + mlp(norm(a))
     grads["embedding"] += d  =>  grads["embedding"][:] = d
+    d, dx = scatter(d, at), scatter(dx, at)  =>  d, dx = scatter(d, at), scatter(0 * dx, at)
     DEVIATION / math.sqrt(writers)  =>  DEVIATION
 tinyllm/objectives.py
     p[rows, y] -= share  =>  p[rows, y] += share
@@ -85,7 +86,8 @@ tinyllm/training.py
     "moment1": first, "moment2": second  =>  "moment1": second, "moment2": first
     file.truncate(min(counters[name], file.tell()))  =>  pass
     not math.isfinite(loss) or not math.isfinite(norm)  =>  False
-    objective(out.reshape(*ids.shape, *out.shape[2:]), **arguments, total=total)  =>  objective(out.reshape(*ids.shape, *out.shape[2:]), **arguments, total=1)
+    objective(out, **arguments, total=total)  =>  objective(out, **arguments, total=1)
+    at = arguments["weights"] != 0  =>  at = arguments["weights"] > 0
 tinyllm/runs.py
     and not settings.resume:  =>  and False:
     if made.get(key) != value  =>  if False

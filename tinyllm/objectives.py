@@ -25,7 +25,7 @@ def log_prob_of(targets, log_probs):
 def weighted_nll(logits, targets, weights, total):
     """-sum(weights * log p(target)) / total, and its gradient with respect to the logits.
 
-    logits (B, T, V); targets and weights (B, T); total a number -> loss (float), dlogits (B, T, V).
+    logits (..., V); targets and weights (...); total a number -> loss (float), dlogits (..., V).
     Stages differ in the weights:  1 everywhere to pre-train, 1 on hidden tokens for a masked model, 1 on the
     answer and 0 on the question to fine-tune on instructions, the advantage on the reply for REINFORCE.
 

@@ -35,11 +35,21 @@ LOGS = ("metrics.jsonl", "samples.txt")
 
 
 def forward_and_loss(model, objective, piece, total):
-    """-> the loss of a piece, its gradient with respect to the model's output, and the cache."""
+    """-> the loss of a piece, its gradient with respect to the model's output, and the cache.
+
+    With ids (B, T) the loss is a sum over positions, and those of weight 0 are left out: the objective gets
+    logits (N, V) and arguments (N, ...). With ids (P, K, T) it compares K sequences and gets everything.
+    """
     ids, arguments = piece["ids"], {name: array for name, array in piece.items() if name != "ids"}
-    out, cache = model.forward(ids.reshape(-1, ids.shape[-1]))
-    loss, dout = objective(out.reshape(*ids.shape, *out.shape[2:]), **arguments, total=total)
-    return loss, dout.reshape(out.shape), cache
+    if ids.ndim == 2:
+        at = arguments["weights"] != 0
+        out, cache = model.forward(ids, at)
+        arguments = {name: array[at] for name, array in arguments.items()}
+    else:
+        out, cache = model.forward(ids.reshape(-1, ids.shape[-1]))
+        out = out.reshape(*ids.shape, *out.shape[2:])
+    loss, dout = objective(out, **arguments, total=total)
+    return loss, dout, cache
 
 
 def compute_gradient(worker, job):
@@ -53,7 +63,7 @@ def compute_gradient(worker, job):
         if i == 0:
             worker.model.backward(dout, cache, worker.gradient)
         else:
-            gradient = Parameters(worker.model.config)
+            gradient = Parameters(worker.model.config, np.empty_like(worker.gradient.flat))
             worker.model.backward(dout, cache, gradient)
             worker.gradient.flat += gradient.flat
     return loss

@@ -121,6 +121,11 @@ class Transformer:
         self.config = config
         self.params = Parameters(config) if params is None else params
 
+    @property
+    def head_name(self):
+        """The name of the matrix that the head multiplies by."""
+        return "score" if self.config.head == "score" else "embedding" if self.config.tied else "head"
+
     def initialise(self, rng):
         """Draw every matrix from a normal distribution, in place -> self. Gains are 1.
 
@@ -135,14 +140,20 @@ class Transformer:
                 w[:] = rng.standard_normal(w.shape) * (DEVIATION / math.sqrt(writers))
         return self
 
-    def forward(self, ids):
-        """ids (B, T) -> logits (B, T, V) or scores (B, T), and the cache for `backward`."""
+    def forward(self, ids, at=None):
+        """ids (B, T) -> logits (B, T, V) or scores (B, T), and the cache for `backward`.
+
+        at (B, T), booleans: only these N positions are wanted -> logits (N, V) or scores (N,), in order.
+        They attend to all positions. But nothing reads the others after the attention of the last layer, so
+        what follows is computed for these alone.
+        """
         c, p = self.config, self.params
         B, T = ids.shape
         H, K, D = c.heads, c.kv_heads, c.head_dim
         dtype = p.flat.dtype
         rotations = layers.rotations_at(T, D, c.theta, dtype)
         x, embedded = layers.embedding_forward(ids.reshape(-1), p["embedding"])  # (N, C)
+        at = None if at is None else at.reshape(-1)
         caches = []
         for w in p.blocks:
             n, norm1 = layers.rmsnorm_forward(x, w["attention.norm"], c.eps)
@@ -150,7 +161,10 @@ class Transformer:
             qkv = qkv.reshape(B, T, H + 2 * K, D)
             qk, _ = layers.rope_forward(qkv[:, :, : H + K], rotations)
             a, attention = layers.attention_forward(qk[:, :, :H], qk[:, :, H:], qkv[:, :, H + K :], c.causal)
-            a, from_heads = layers.linear_forward(a.reshape(B * T, H * D), w["wo"])  # (N, C)
+            a = a.reshape(B * T, H * D)
+            if at is not None and w is p.blocks[-1]:
+                a, x = a[at], x[at]
+            a, from_heads = layers.linear_forward(a, w["wo"])  # (N, C)
             a += x
             n, norm2 = layers.rmsnorm_forward(a, w["mlp.norm"], c.eps)
             h, to_hidden = layers.linear_forward(n, w["gate_up"])  # (N, 2F)
@@ -159,21 +173,20 @@ class Transformer:
             x += a
             caches.append((norm1, to_qkv, attention, from_heads, norm2, to_hidden, swiglu, from_hidden))
         x, norm = layers.rmsnorm_forward(x, p["norm"], c.eps)
-        if c.head == "score":
-            out, head = layers.linear_forward(x, p["score"])
-            out = out.reshape(B, T)
-        else:
-            out, head = layers.linear_forward(x, p["embedding" if c.tied else "head"])
+        out, head = layers.linear_forward(x, p[self.head_name])
+        if at is None:
             out = out.reshape(B, T, -1)
-        return out, (B, T, rotations, embedded, caches, norm, head)
+        if c.head == "score":
+            out = out[..., 0]
+        return out, (B, T, at, rotations, embedded, caches, norm, head)
 
     def backward(self, dout, cache, grads):
         """Write dL/dparameter for every parameter into `grads` (a Parameters), given dout = dL/dout."""
         c = self.config
-        B, T, rotations, embedded, caches, norm, head = cache
+        B, T, at, rotations, embedded, caches, norm, head = cache
         H, K, D = c.heads, c.kv_heads, c.head_dim
-        name = "score" if c.head == "score" else "embedding" if c.tied else "head"
-        dx, _ = layers.linear_backward(dout.reshape(B * T, -1), head, grads[name])
+        dhead = grads[self.head_name]
+        dx, _ = layers.linear_backward(dout.reshape(-1, len(dhead)), head, dhead)
         dx, grads["norm"][:] = layers.rmsnorm_backward(dx, norm)
         for g, (norm1, to_qkv, attention, from_heads, norm2, to_hidden, swiglu, from_hidden) in zip(
             reversed(grads.blocks), reversed(caches), strict=True
@@ -183,6 +196,8 @@ class Transformer:
             d, g["mlp.norm"][:] = layers.rmsnorm_backward(d, norm2)
             dx += d  # a + mlp(norm(a)): the gradient takes both paths
             d, _ = layers.linear_backward(dx, from_heads, g["wo"])
+            if at is not None and g is grads.blocks[-1]:
+                d, dx = scatter(d, at), scatter(dx, at)
             dq, dk, dv = layers.attention_backward(d.reshape(B, T, H, D), attention)
             dqkv = np.empty((B, T, H + 2 * K, D), dx.dtype)
             layers.rope_backward(dq, rotations, dqkv[:, :, :H])
@@ -192,7 +207,7 @@ class Transformer:
             d, g["attention.norm"][:] = layers.rmsnorm_backward(d, norm1)
             dx += d  # x + attention(norm(x)): both paths again
         d = layers.embedding_backward(dx, embedded)
-        if name == "embedding":
+        if self.head_name == "embedding":
             grads["embedding"] += d  # tied: the table is used at both ends of the model
         else:
             grads["embedding"][:] = d
@@ -202,3 +217,10 @@ class Transformer:
         ids = np.asarray(ids)
         out = self.forward(np.atleast_2d(ids))[0]
         return out.reshape(*ids.shape, -1) if self.config.head == "tokens" else out.reshape(ids.shape)
+
+
+def scatter(rows, at):
+    """The transpose of full[at]: rows (N, C) at the positions where `at` is true, and 0 elsewhere."""
+    full = np.zeros((len(at), rows.shape[1]), rows.dtype)
+    full[at] = rows
+    return full

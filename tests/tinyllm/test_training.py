@@ -13,13 +13,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from stage_runs import logged, metrics, read_stage, record, weights
-from strategies import random_model
+from strategies import configs, random_model, rngs
 
 from tinyllm import checkpoint, optimizer, tokenizer
 from tinyllm.__main__ import main
@@ -28,7 +29,7 @@ from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
 from tinyllm.runs import RESUME, Settings, nothing_to_do, option
-from tinyllm.training import Run, share_out
+from tinyllm.training import Run, compute_gradient, share_out
 from tinyllm.transformer import Config, Parameters, Transformer
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +80,26 @@ def plain_gradient(model, batch, total):
             model.backward(dlogits, cache, row_gradient)
             loss, gradient = loss + row_loss, gradient + row_gradient.flat
     return loss, gradient
+
+
+@given(configs(head="tokens"), st.integers(1, 3), st.integers(1, 2), st.sampled_from([0.0, 0.2, 1.0]), rngs)
+def test_leaving_out_positions_of_weight_0_changes_neither_loss_nor_gradient(
+    config, workers, accumulate, share, rng
+):
+    """However many there are, in every piece of every worker, whatever the shape of the model."""
+    model, batch = random_model(config, rng), []
+    for shape in ((5, config.context), (2, 1), (1, 2)):
+        weights = rng.standard_normal(shape) * (rng.random(shape) < share)
+        ids, targets = rng.integers(0, config.vocab, (2, *shape))
+        batch.append({"ids": ids, "targets": targets, "weights": weights})
+    expected_loss, expected = plain_gradient(model, batch, 3.0)
+    loss, gradient = 0.0, 0.0
+    for part in share_out(batch, workers, accumulate):
+        worker = SimpleNamespace(model=model, gradient=Parameters(config, dtype=np.float64))
+        loss += compute_gradient(worker, (weighted_nll, 3.0, part))
+        gradient += worker.gradient.flat
+    assert loss == pytest.approx(expected_loss, rel=1e-12, abs=1e-12)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-12, atol=1e-12)
 
 
 # ---- a step

@@ -12,20 +12,29 @@ from tinyllm.objectives import weighted_nll
 from tinyllm.transformer import Config, Parameters, Transformer
 
 
-def whole_gradient(model, ids, dout):
-    _, cache = model.forward(ids)
+def whole_gradient(model, ids, dout, at=None):
+    _, cache = model.forward(ids, at)
     grads = Parameters(model.config, np.full(model.params.flat.shape, np.nan))
     model.backward(dout, cache, grads)
     return grads
 
 
-@settings(max_examples=40)
-@given(st.sampled_from(["tokens", "score"]).flatmap(lambda head: configs(head=head)), st.integers(1, 3), rngs)
-def test_whole_model_gradient(config, B, rng):
+heads = st.sampled_from(["tokens", "score"])
+shares = st.sampled_from([None, 0.0, 0.1, 0.5, 1.0])  # of the positions whose output is wanted; None: no `at`
+
+
+def positions(share, shape, rng):
+    return None if share is None else rng.random(shape) < share
+
+
+@settings(max_examples=60)
+@given(heads.flatmap(lambda head: configs(head=head)), st.integers(1, 3), shares, rngs)
+def test_whole_model_gradient(config, B, share, rng):
     model = random_model(config, rng)
     ids = rng.integers(0, config.vocab, (B, config.context))
-    r = rng.standard_normal(model.forward(ids)[0].shape)
-    gradient = whole_gradient(model, ids, r)
+    at = positions(share, ids.shape, rng)
+    r = rng.standard_normal(model.forward(ids, at)[0].shape)
+    gradient = whole_gradient(model, ids, r, at)
     assert np.isfinite(gradient.flat).all()  # every parameter was written
     params, start = model.params.flat, model.params.flat.copy()
     for name in gradient:
@@ -34,10 +43,24 @@ def test_whole_model_gradient(config, B, rng):
 
         def along(t, moved=direction.flat):
             params[:] = start + t * moved
-            return (model.forward(ids)[0] * r).sum()
+            return (model.forward(ids, at)[0] * r).sum()
 
         close(slope(along), gradient.flat @ direction.flat, 1e-5, name)
         params[:] = start
+
+
+@given(heads.flatmap(lambda head: configs(head=head)), shares.filter(lambda share: share is not None), rngs)
+def test_outputs_at_some_positions_are_those_of_the_whole_and_so_is_their_gradient(config, share, rng):
+    model = random_model(config, rng)
+    ids = rng.integers(0, config.vocab, (2, config.context))
+    at, whole = positions(share, ids.shape, rng), model.forward(ids)[0]
+    out = model.forward(ids, at)[0]
+    assert out.shape == whole[at].shape
+    np.testing.assert_allclose(out, whole[at], rtol=1e-12, atol=1e-12)
+    r = rng.standard_normal(whole.shape)
+    r[~at] = 0
+    some, all_of_it = whole_gradient(model, ids, r[at], at), whole_gradient(model, ids, r)
+    np.testing.assert_allclose(some.flat, all_of_it.flat, rtol=1e-12, atol=1e-12)
 
 
 @given(configs(causal=True), rngs, st.data())

@@ -1,7 +1,7 @@
 """Stage 2: instruction fine-tuning. Learn from conversations to answer, and to stop after the answer.
 
 The model sees the question but the loss covers the answer only: it should answer questions, not ask them. By
-default two fifths of every batch are pre-training text; without them the facts of stage 1 would be forgotten
+default three tenths of every batch are pre-training text; without them the facts of stage 1 would be forgotten
 before anyone asks about them.
 """
 
@@ -33,7 +33,7 @@ class InstructSettings(Settings):
     origin: str = option("", "checkpoint folder to start from (default: 1-pretrain of this run)", flag="from")
     steps: int = option(0, "batches to train on (default: by size)")
     tokens: int = option(4096, "tokens in a batch, replayed text included", (1, 10**6))
-    replay: float = option(0.4, "share of pre-training text in every batch", (0, 0.9))
+    replay: float = option(0.3, "share of pre-training text in every batch", (0, 0.9))
     muon_rate: float = option(0.015, "peak learning rate of Muon")
     adamw_rate: float = option(5e-3, "peak learning rate of AdamW")
     save_every: int = option(200, "steps between saves", (1, 10**6))

@@ -18,7 +18,7 @@ TABLE = """
     rows               4      16       16        64    windows in a batch of stage 1
     pretrain_steps     4     300     1000      4000
     instructions      40    4000    40000     60000
-    instruct_steps     4     100      900      2000
+    instruct_steps     4     100     1000      2000
     rankings          12     300     2000      4000    prompts that the simulated annotator ranks
     reward_steps       3      40      200       400
     prompts            4      32       32        32    in a step of stage 3's reinforcement

@@ -269,9 +269,8 @@ def test_steps_of_stories_come_in_their_shares():
 
 
 def test_kinds_come_in_their_shares():
-    counts = Counter(task.kind for task in WORLD.problems("train", 3300))
-    shares = {"story": 11, "order": 8, "truth": 5, "mistake": 5, "calculator": 4}
-    assert all(abs(counts[kind] - 100 * share) < 100 for kind, share in shares.items())
+    counts, whole = Counter(task.kind for task in WORLD.problems("train", 3500)), sum(problems.KINDS.values())
+    assert all(abs(counts[kind] - 3500 * share / whole) < 110 for kind, share in problems.KINDS.items())
     assert set(counts) == set(problems.KINDS) and set(problems.LOGIC_KINDS) < set(problems.KINDS)
 
 

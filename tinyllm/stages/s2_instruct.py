@@ -1,8 +1,8 @@
 """Stage 2: instruction fine-tuning. Learn from conversations to answer, and to stop after the answer.
 
-The model sees the question but the loss covers the answer only: it should answer questions, not ask them. By
-default three tenths of every batch are pre-training text; without them the facts of stage 1 would be forgotten
-before anyone asks about them.
+The model sees the question but the loss covers the answer only: it should answer questions, not ask them.
+By default three tenths of every batch are pre-training text. Without it the facts of stage 1 would be
+forgotten before anyone asks about them.
 """
 
 from dataclasses import dataclass

@@ -18,7 +18,7 @@ from tinyllm.world.dice import Dice
 TOPIC_SHARES = {
     people.biography: 4,
     people.gossip: 3,
-    stories.document: 3,
+    stories.document: 6,
     numbers.document: 4,
     lists.document: 2,
     lexicon.document: 1,

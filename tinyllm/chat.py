@@ -18,7 +18,7 @@ from tinyllm.runs import Settings, learned_by, option, path_of, stage_folder
 from tinyllm.sampling import generate, reply_room
 from tools import agent
 from tools.builtin import TOOLS
-from tools.protocol import BadCall, render_tools
+from tools.protocol import BadCall
 from tools.registry import Registry, Result
 
 HELP = """/stage N            talk to another stage             /temperature X   0 is greedy
@@ -46,6 +46,8 @@ class Writer:
             self.mask.restart([most])
         prompt = encode_recent(tokenizer, messages, self.model.config.context)
 
+        only_end = np.arange(self.model.config.vocab) == end
+
         def show_and_mask(row, written):
             nonlocal shown
             text = decode_reply(tokenizer, written.tolist())
@@ -53,7 +55,6 @@ class Writer:
                 self.show(text[shown:])
                 shown = len(text)
             allowed = self.mask(row, written) if self.mask else None
-            only_end = np.arange(self.model.config.vocab) == end
             may_end = allowed is None or allowed[end]  # inside a call it may not
             return only_end if may_end and is_loop(written) else allowed
 
@@ -74,7 +75,7 @@ def encode_recent(tokenizer, messages, context):
     unless it fills half of the context.
     """
     system = [message for message in messages[:1] if message["role"] == "system"]
-    if system and len(encode_conversation(tokenizer, system)[0]) > context // 2:
+    if not fits(tokenizer, system, context):
         messages, system = messages[1:], []
     while True:
         prompt = encode_prompt(tokenizer, messages)
@@ -84,11 +85,17 @@ def encode_recent(tokenizer, messages, context):
         messages = [*system, *messages[turns[1] :]]
 
 
+def fits(tokenizer, system, context):
+    """Whether system messages fill at most half of the context."""
+    return len(encode_conversation(tokenizer, system)[0]) <= context // 2
+
+
 def is_loop(tokens):
     """Whether the last LOOP tokens or more say the same three times."""
     tokens = np.asarray(tokens)
     return any(
-        (tokens[-3 * n :].reshape(3, n) == tokens[-n:]).all() for n in range(LOOP // 3, len(tokens) // 3 + 1)
+        tokens[-1 - n] == tokens[-1] and (tokens[-3 * n :].reshape(3, n) == tokens[-n:]).all()
+        for n in range(LOOP // 3, len(tokens) // 3 + 1)
     )
 
 
@@ -159,13 +166,11 @@ class Chat:
 
     def describable_tools(self):
         """As many of the built-in tools as half of the context has room to describe; at least the first."""
-        count = len(TOOLS)
-        while count > 1:
-            description = render_tools(Registry(TOOLS[:count]).definitions())
-            if len(self.writer.tokenizer.encode(description)) <= self.writer.model.config.context // 2:
-                break
-            count -= 1
-        return TOOLS[:count]
+        context = self.writer.model.config.context
+        for count in range(len(TOOLS), 1, -1):
+            if fits(self.writer.tokenizer, agent.introduced([], Registry(TOOLS[:count])), context):
+                return TOOLS[:count]
+        return TOOLS[:1]
 
     def ask(self, line):
         steps = 1 if self.tools == "only" else MAX_STEPS

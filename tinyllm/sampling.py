@@ -56,7 +56,7 @@ class Decoder:
             for w in p.blocks
         ]
         self.embedding = p["embedding"]
-        self.head = (p["embedding" if c.tied else "head"] * (p["norm"] * root)).T
+        self.head = (p[model.head_name] * (p["norm"] * root)).T
         self.eps = np.array([c.width * c.eps], self.dtype)
         self.rotations = rotations_at(room, D, c.theta, self.dtype)
         self.cache = np.empty((c.layers, 2, rows, K, room, D), self.dtype)  # keys, then values

@@ -205,8 +205,8 @@ class Run:
     def validate(self, step, objective, batch):
         """The loss over a batch (whose weights sum to more than 0), shown and logged."""
         total = sum_of_weights(batch)
-        jobs = [(objective, total, batch[rank :: self.pool.workers]) for rank in range(self.pool.workers)]
-        self.validation = sum(self.pool.run(compute_loss, jobs))
+        shares = share_out(batch, self.pool.workers, accumulate=1)
+        self.validation = sum(self.pool.run(compute_loss, [(objective, total, pieces) for pieces in shares]))
         self._show()
         self.log(step=step, validation_loss=self.validation)
         return self.validation

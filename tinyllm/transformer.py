@@ -216,7 +216,7 @@ class Transformer:
         """ids (B, T) or (T,) -> logits (..., V), or scores in the shape of ids. No cache is kept."""
         ids = np.asarray(ids)
         out = self.forward(np.atleast_2d(ids))[0]
-        return out.reshape(*ids.shape, -1) if self.config.head == "tokens" else out.reshape(ids.shape)
+        return out.reshape(*ids.shape, *out.shape[2:])
 
 
 def scatter(rows, at):

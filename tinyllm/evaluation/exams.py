@@ -53,8 +53,8 @@ def measure(pool, tokenizer, folder, made, settings):
     learned, results = learned_by(folder), {}
     path = path_of(learned, "text")
     if path is not None:
-        decisive = path, made["seed"], size.characters, learned["text"]["sha256"]
-        validation, fivegram = validation_text(*decisive)
+        sha256 = learned["text"]["sha256"]
+        validation, fivegram = validation_text(path, made["seed"], size.characters, sha256)
         results |= fivegram
         if not config.causal:
             return results | text.hidden_tokens(pool, tokenizer, validation)

@@ -14,15 +14,15 @@ from functools import partial
 from tinyllm.world import instructions, numbers, people
 from tinyllm.world.task import Task, as_context
 from tinyllm.world.wordings import WORDINGS
+from tools import agent
 from tools.builtin import calculator
-from tools.protocol import render_tools
 from tools.registry import Registry
 
 TEMPLATES = WORDINGS["follow_ups"]
 TURNS = {2: 3, 3: 2, 4: 1}  # turns of a conversation -> weight
 SEVERAL_TURNS = {True: 1, False: 4}  # whether a conversation has more than one turn -> weight
 TOOLS_IN_FRONT = {True: 1, False: 31}  # whether it begins with the description of the tools -> weight
-TOOLS_MESSAGE = {"role": "system", "content": render_tools(Registry([calculator]).definitions())}
+(TOOLS_MESSAGE,) = agent.introduced([], Registry([calculator]))
 
 
 def conversation(dice, world, split, family=None, unseen=False):

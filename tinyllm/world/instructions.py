@@ -19,7 +19,7 @@ HELP = TEMPLATES["help"]
 STYLES = {"polite": 4, "curt": 3, "rude": 2, "rambling": 2}  # style -> weight
 STYLE_TEMPLATES = TEMPLATES["styles"]  # a curt reply is the answer alone and needs no template
 UNKNOWN_PERSON = TEMPLATES["unknown_person"]
-FIXED_REPLIES = TEMPLATES["fixed_replies"]
+FIXED_REPLIES = {kind: tuple(TEMPLATES[kind].values()) for kind in ("small_talk", "unknown_topic")}
 
 # A harmful verb harms every object. A verb in VERBS_BY_OBJECT harms only solid objects, so a model must look
 # at both words: cutting the bread is harmless, cutting the bridge is not.
@@ -192,34 +192,31 @@ def help_request(dice, world, split, unseen):
 
 def small_talk(dice, world, split, unseen):
     """A greeting, thanks, a goodbye, or a question about the model itself."""
-    return fixed_reply(
-        dice, dice.choice([topic for topic in FIXED_REPLIES if topic != "unknown"]), split, unseen
-    )
+    return fixed_reply(dice, "small_talk", dice.choice(FIXED_REPLIES["small_talk"]), split, unseen)
 
 
 def unknown_topic(dice, world, split, unseen):
     """A question about anything but this world."""
-    return fixed_reply(dice, "unknown", split, unseen)
+    (table,) = FIXED_REPLIES["unknown_topic"]
+    return fixed_reply(dice, "unknown_topic", table, split, unseen)
 
 
-def fixed_reply(dice, topic, split, unseen):
+def fixed_reply(dice, kind, table, split, unseen):
     """A question on a topic that has one reply. All it has is its wording, so exams use the held-out ones."""
-    return with_fixed_reply(topic, draw_wording(dice, FIXED_REPLIES[topic], unseen or split != "train"))
+    question = draw_wording(dice, table, unseen or split != "train")
+    return with_fixed_reply(kind, question, table["reply"])
 
 
-def with_fixed_reply(topic, question):
-    kind, reply = "unknown_topic" if topic == "unknown" else "small_talk", FIXED_REPLIES[topic]["reply"]
+def with_fixed_reply(kind, question, reply):
     return Task(kind, question, reply, reply.rstrip("!."), f"{kind} {question}")
 
 
 def unseen_fixed_replies(kind):
     """Every question of small_talk or unknown_topic that training never uses."""
-    tasks = [
-        with_fixed_reply(topic, question)
-        for topic, table in FIXED_REPLIES.items()
-        for question in table["held_out"]
+    tables = FIXED_REPLIES[kind]
+    return [
+        with_fixed_reply(kind, question, table["reply"]) for table in tables for question in table["held_out"]
     ]
-    return [task for task in tasks if task.kind == kind]
 
 
 FAMILY_SHARES = dict(

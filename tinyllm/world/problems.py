@@ -205,20 +205,16 @@ def calculator(dice, unseen):
     return Task("calculator", question, call, str(result), key, later_turns=later_turns)
 
 
-MAKERS = {"order": order, "truth": truth, "mistake": mistake}
+MAKERS = {"story": story, "order": order, "truth": truth, "mistake": mistake, "calculator": calculator}
 
 
 def problem(dice, world, split, kind=None, steps=None):
     """One task of a split, of a random kind unless one is named. Only stories use `steps`."""
     kind = kind or dice.weighted_choice(KINDS)
+    arguments = {"story": {"steps": steps}, "calculator": {"unseen": split == "test"}}.get(kind, {})
 
     def draw(dice):
-        if kind == "story":
-            task = story(dice, steps)
-        elif kind == "calculator":
-            task = calculator(dice, unseen=split == "test")
-        else:
-            task = MAKERS[kind](dice)
+        task = MAKERS[kind](dice, **arguments)
         return task, task.key
 
     return world.draw_in_split(dice, split, draw)[0]

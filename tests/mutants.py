@@ -97,6 +97,8 @@ tinyllm/runs.py
     and not low <= value <= high:  =>  and False:
 tinyllm/parallel.py
     gradient += other  =>  pass
+    other_end.close()  # else  =>  pass  # else
+    pipe.close()  # ends a worker  =>  pass  # ends a worker
     results[rank :: self.workers] = part  =>  results[: len(part)] = part
 tinyllm/sampling.py
     cumulative <= draws[:, None]  =>  cumulative <= 0.5 * draws[:, None]

@@ -63,7 +63,8 @@ class WorkerPool:
         self._pipes, self._processes = [], []
         for rank in range(1, workers):
             parent_end, child_end = context.Pipe()
-            process = context.Process(target=_serve, args=(child_end, memory, config, rank), daemon=True)
+            ends = child_end, parent_end
+            process = context.Process(target=_serve, args=(*ends, memory, config, rank), daemon=True)
             process.start()
             child_end.close()
             self._pipes.append(parent_end)
@@ -134,6 +135,7 @@ class WorkerPool:
                 pipe.send(None)  # closing is not enough: a forked sibling may hold the other end open
             except OSError:
                 pass
+            pipe.close()  # ends a worker that is still sending a result
         for process in self._processes:
             process.join(5)
             if process.is_alive():
@@ -173,8 +175,9 @@ def _rows(memory, size):
     return np.frombuffer(memory, np.float32).reshape(-1, size)
 
 
-def _serve(pipe, memory, config, rank):
+def _serve(pipe, other_end, memory, config, rank):
     """The life of a worker: receive jobs, send results, until the pipe closes or its parent is gone."""
+    other_end.close()  # else this process itself would keep the pipe open when the parent is gone
     for name in (signal.SIGINT, signal.SIGTERM):  # the main process decides when to stop
         signal.signal(name, signal.SIG_IGN)
     parent = multiprocessing.parent_process().sentinel

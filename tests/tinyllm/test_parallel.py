@@ -203,14 +203,20 @@ def test_a_killed_worker_ends_the_run_at_once():
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks at /proc")
+@pytest.mark.parametrize("work", ["", "for pipe in pool._pipes: pipe.send((send_megabytes, 9))"])
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_program_leaves_no_worker_and_no_shared_memory(kill):
-    script = textwrap.dedent("""
+def test_a_killed_program_leaves_no_worker_and_no_shared_memory(kill, work):
+    """Neither when the workers are idle, nor when they send results that nobody receives any more."""
+    script = textwrap.dedent(f"""
         import signal, time, tinyllm
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may have it ignored
         from tinyllm.parallel import WorkerPool
         from tinyllm.transformer import Config, Transformer
+        def send_megabytes(worker, job):
+            return bytes(job * 10**6)
         pool = WorkerPool(Transformer(Config(vocab=11, context=6, layers=2, width=8, heads=2)), 3)
+        {work}
+        time.sleep(0.5)
         print(*[process.pid for process in pool._processes], flush=True)
         time.sleep(60)
     """)

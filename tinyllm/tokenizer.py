@@ -12,7 +12,7 @@ one token and "48" two, a model would have to learn the digits of every number b
 import heapq
 import json
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -31,7 +31,9 @@ PATTERN = rf" ?[0-9]| ?{LETTER}+| ?{OTHER}+|\n+| +(?= )| "
 _words = re.compile(PATTERN.encode()).findall
 
 CACHE_LIMIT = 2**20  # distinct words remembered while encoding
-LONG = 100  # bytes; a scan of the whole word for each merge is faster below
+BATCH = 2**16  # words looked up at once
+MANY = 100  # new words, to merge them together
+LONG = 100  # bytes; a word above it is merged on its own
 
 
 class Tokenizer:
@@ -52,7 +54,12 @@ class Tokenizer:
 
     def encode(self, text):
         """str or bytes -> list of ids, never a special one. Lone surrogates are kept (as three bytes)."""
-        return list(chain.from_iterable(map(self._ids_of_word.__getitem__, _words(_as_bytes(text)))))
+        words, ids = _words(_as_bytes(text)), []
+        for at in range(0, len(words), BATCH):
+            batch = words[at : at + BATCH]
+            self._ids_of_word.prepare(batch)
+            ids += chain.from_iterable(map(self._ids_of_word.__getitem__, batch))
+        return ids
 
     def decode_bytes(self, ids):
         """Ids -> the exact bytes, special tokens as their names. Raises TinyllmError for an unknown id."""
@@ -130,26 +137,12 @@ class _Words(dict):
     def __init__(self, merges):
         super().__init__()
         self.rank = {pair: 256 + i for i, pair in enumerate(merges)}
+        pairs = np.array([*merges, (2**31 - 1, 0)]) @ [2**32, 1]  # one number each; the last is above all others
+        order = np.argsort(pairs)
+        self.pairs, self.new = pairs[order], np.append(order[:-1] + 256, _NEVER)
 
     def __missing__(self, word):
-        if len(word) > LONG:  # too long and too rare for the cache
-            return self.merge_long(word)
-        ids, rank = list(word), self.rank.get
-        new = [rank(pair, _NEVER) for pair in pairwise(ids)] + [_NEVER]  # of each id with the next one
-        while (best := min(new)) < _NEVER:
-            i = new.index(best)
-            ids[i] = best
-            del ids[i + 1], new[i + 1]
-            new[i] = rank((best, ids[i + 1]), _NEVER) if i + 1 < len(ids) else _NEVER
-            if i:
-                new[i - 1] = rank((ids[i - 1], best), _NEVER)
-        if len(self) >= CACHE_LIMIT:
-            self.clear()
-        self[word] = ids
-        return ids
-
-    def merge_long(self, word):
-        """The same ids in n log n, for a line of Chinese: each merge only looks at its neighbours."""
+        """In n log n, for a line of Chinese: each merge only looks at its neighbours."""
         ids, rank = list(word), self.rank.get
         before, after = [*range(-1, len(ids) - 1)], [*range(1, len(ids)), -1]  # linked list; -1: none
         heap = [(rank(pair, _NEVER), i) for i, pair in enumerate(pairwise(ids))]
@@ -165,10 +158,54 @@ class _Words(dict):
                 heapq.heappush(heap, (rank((ids[i], ids[after[i]]), _NEVER), i))
             if before[i] >= 0:
                 heapq.heappush(heap, (rank((ids[before[i]], ids[i]), _NEVER), before[i]))
-        return [i for i in ids if i is not None]
+        ids = [i for i in ids if i is not None]
+        if len(word) <= LONG:  # others are too long and too rare for the cache
+            self[word] = ids
+        return ids
+
+    def prepare(self, words):
+        """Remember the ids of `words`, if many are new: all at once is faster than one by one."""
+        if len(self) >= CACHE_LIMIT:
+            self.clear()
+        new = [word for word in set(words) if word not in self and len(word) <= LONG]
+        if len(new) >= MANY:
+            self.learn(new)
+
+    def learn(self, words):
+        """One merge in each word of n ids, for n from the longest word down: that leaves words of n - 1 ids.
+
+        Words are columns: ids (n, words) and, of each id with the next one, new (n - 1, words).
+        """
+        by_length = defaultdict(list)
+        for word in words:
+            by_length[len(word)].append(word)
+        names, ids, new = np.empty(0, object), np.empty((max(by_length), 0), int), None
+        for n in range(max(by_length), 0, -1):
+            fresh = np.frombuffer(b"".join(by_length[n]), np.uint8).reshape(-1, n).T.astype(int)
+            of_fresh = self.merged(fresh[:-1], fresh[1:])
+            names = np.append(names, np.array(by_length[n], object))
+            ids = np.concatenate([ids, fresh], 1)
+            new = of_fresh if new is None else np.concatenate([new, of_fresh], 1)
+            place = np.arange(n - 1)[:, None]
+            best, at = np.divmod(np.min(new * n + place, 0, initial=_NEVER * n), n)  # the leftmost of the best
+            done = best == _NEVER
+            self.update(zip(names[done].tolist(), ids[:, done].T.tolist(), strict=True))
+            names, ids, new, best, at = (x[..., ~done] for x in (names, ids, new, best, at))
+            ids[at, np.arange(len(at))] = best
+            behind = place > at
+            ids, new = np.where(behind, ids[1:], ids[:-1]), np.where(behind[1:], new[1:], new[:-1])
+            for i in at - 1, at:
+                (w,) = np.nonzero((0 <= i) & (i < n - 2))
+                new[i[w], w] = self.merged(ids[i[w], w], ids[i[w] + 1, w])
+
+    def merged(self, left, right):
+        """Arrays of ids -> what each pair merges into."""
+        pairs = left << 32 | right
+        at = np.searchsorted(self.pairs, pairs)
+        return np.where(self.pairs[at] == pairs, self.new[at], _NEVER)
 
 
-_NEVER = 2**63  # above every id: no merge
+_NEVER = 2**31  # above every id: no merge
 
 
 def train(documents, vocab):

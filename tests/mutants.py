@@ -53,8 +53,11 @@ tinyllm/optimizer.py
     b @ a @ b if long else  =>  b @ a if long else
     orthogonalise(g + momentum * m)  =>  g + momentum * m
 tinyllm/tokenizer.py
-    best, left, right = min(  =>  best, left, right = max(
-    changed[merged[-1], new] += times  =>  changed[merged[-1], new] += 1
+    for i in at - 1, at:  =>  for i in (at,):
+    if len(self) >= CACHE_LIMIT:  =>  if False:
+    times * (self.head[end] != new)  =>  times
+    (place - np.maximum.accumulate(place * starts)) % 2 == 0  =>  place % 2 == 0
+    self.tail[end - 1] = new  =>  self.tail[second] = new
     before[after[i]] = i  =>  pass
 tinyllm/data/conversation.py
     message["role"] == "assistant" and  =>

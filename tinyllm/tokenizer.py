@@ -33,6 +33,7 @@ _words = re.compile(PATTERN.encode()).findall
 CACHE_LIMIT = 2**20  # distinct words remembered while encoding
 BATCH = 2**16  # words looked up at once
 MANY = 100  # new words, to merge them together
+_NEVER = 2**31  # above every id: no merge
 LONG = 100  # bytes; a word above it is merged on its own
 
 
@@ -137,7 +138,8 @@ class _Words(dict):
     def __init__(self, merges):
         super().__init__()
         self.rank = {pair: 256 + i for i, pair in enumerate(merges)}
-        pairs = np.array([*merges, (2**31 - 1, 0)]) @ [2**32, 1]  # one number each; the last is above all others
+        left, right = np.array([*merges, (_NEVER - 1, 0)]).T  # the last is above all others
+        pairs = left << 32 | right  # one number each
         order = np.argsort(pairs)
         self.pairs, self.new = pairs[order], np.append(order[:-1] + 256, _NEVER)
 
@@ -187,14 +189,15 @@ class _Words(dict):
             ids = np.concatenate([ids, fresh], 1)
             new = of_fresh if new is None else np.concatenate([new, of_fresh], 1)
             place = np.arange(n - 1)[:, None]
-            best, at = np.divmod(np.min(new * n + place, 0, initial=_NEVER * n), n)  # the leftmost of the best
+            first = np.min(new * n + place, 0, initial=_NEVER * n)  # of the best: the leftmost
+            best, at = np.divmod(first, n)
             done = best == _NEVER
             self.update(zip(names[done].tolist(), ids[:, done].T.tolist(), strict=True))
             names, ids, new, best, at = (x[..., ~done] for x in (names, ids, new, best, at))
             ids[at, np.arange(len(at))] = best
             behind = place > at
             ids, new = np.where(behind, ids[1:], ids[:-1]), np.where(behind[1:], new[1:], new[:-1])
-            for i in at - 1, at:
+            for i in at - 1, at:  # the pairs with the new id, if it has neighbours
                 (w,) = np.nonzero((0 <= i) & (i < n - 2))
                 new[i[w], w] = self.merged(ids[i[w], w], ids[i[w] + 1, w])
 
@@ -203,9 +206,6 @@ class _Words(dict):
         pairs = left << 32 | right
         at = np.searchsorted(self.pairs, pairs)
         return np.where(self.pairs[at] == pairs, self.new[at], _NEVER)
-
-
-_NEVER = 2**31  # above every id: no merge
 
 
 def train(documents, vocab):
@@ -286,11 +286,13 @@ class _Row:
 
     def find(self, left, right):
         """The places where to merge the pair: those of the rarer id, if the other one is beside it."""
-        where, head, rarer = self.where, self.head, min(left, right, key=lambda i: len(self.where[i]))
-        where[rarer] = where[rarer][head[where[rarer]] == rarer]
-        first = where[rarer] if rarer == left else where[rarer] - self.size[left]
-        beside = where[rarer] + self.size[left] if rarer == left else first
-        first = first[head[beside] == (right if rarer == left else left)]
+        by_left = len(self.where[left]) <= len(self.where[right])
+        rarer, other = (left, right) if by_left else (right, left)
+        at = self.where[rarer]
+        at = self.where[rarer] = at[self.head[at] == rarer]
+        # A place before the row is one near its end, where no id of that size fits: never a match.
+        beside = at + self.size[left] if by_left else at - self.size[left]
+        first = (at if by_left else beside)[self.head[beside] == other]
         if left == right:  # "aaaa": every second place of a run
             place = np.arange(len(first))
             starts = np.diff(first, prepend=-1) != self.size[left]

@@ -55,11 +55,14 @@ class Tokenizer:
 
     def encode(self, text):
         """str or bytes -> list of ids, never a special one. Lone surrogates are kept (as three bytes)."""
-        words, ids = _words(_as_bytes(text)), []
+        words, ids, known = _words(_as_bytes(text)), [], self._ids_of_word
         for at in range(0, len(words), BATCH):
             batch = words[at : at + BATCH]
-            self._ids_of_word.prepare(batch)
-            ids += chain.from_iterable(map(self._ids_of_word.__getitem__, batch))
+            found = list(map(known.get, batch))
+            if not all(found):
+                known.prepare(batch)
+                found = map(known.__getitem__, batch)
+            ids += chain.from_iterable(found)
         return ids
 
     def decode_bytes(self, ids):

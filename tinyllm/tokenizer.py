@@ -198,8 +198,8 @@ class _Words(dict):
             self.update(zip(names[done].tolist(), ids[:, done].T.tolist(), strict=True))
             names, ids, new, best, at = (x[..., ~done] for x in (names, ids, new, best, at))
             ids[at, np.arange(len(at))] = best
-            behind = place > at
-            ids, new = np.where(behind, ids[1:], ids[:-1]), np.where(behind[1:], new[1:], new[:-1])
+            shifted = place > at  # the ids after the merged pair move up by one
+            ids, new = np.where(shifted, ids[1:], ids[:-1]), np.where(shifted[1:], new[1:], new[:-1])
             for i in at - 1, at:  # the pairs with the new id, if it has neighbours
                 (w,) = np.nonzero((0 <= i) & (i < n - 2))
                 new[i[w], w] = self.merged(ids[i[w], w], ids[i[w] + 1, w])

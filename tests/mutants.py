@@ -66,6 +66,7 @@ tinyllm/data/conversation.py
     [*as_context(messages[:-1]), messages[-1]]  =>  messages
     and message.get("weight", 1) != 0  =>
 tinyllm/data/corpus.py
+    offset + begins[order[place]]  =>  offset + begins[place]
     left = int(total * (1 - share))  =>  left = total
     offset + order[i % count] * length  =>  order[i % count] * length
 tinyllm/data/batches.py

@@ -63,7 +63,7 @@ class ConversationBatches:
     @functools.cached_property
     def starts(self):
         """Where a replayed row may start: at any token, or where a document begins."""
-        return np.arange(len(self.text)) if self.anywhere else np.flatnonzero(self.text == self.text[0])
+        return np.arange(len(self.text)) if self.anywhere else corpus.document_begins(self.text, 0)
 
 
 def with_replay(rows, settings, learned, characters, tokenizer):

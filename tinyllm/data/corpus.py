@@ -135,23 +135,34 @@ def window_length(path, context):
     return context if path else min(context, 128)
 
 
-def windows(ids, length, rows, step, seed):
+def windows(ids, length, rows, step, seed, begins=None):
     """The batch of a step: {"ids", "targets", "weights"}, each (rows, length).
 
-    An epoch visits disjoint windows in random order, with a new offset in each epoch. Everything follows from
-    (seed, step), so there is no state to save. Raises TinyllmError for a text shorter than a window.
+    An epoch visits disjoint windows in random order, with a new offset in each epoch; or, for short documents,
+    a window from each of the places `begins`. Everything follows from (seed, step), so there is no state to
+    save. Raises TinyllmError for a text shorter than a window.
     """
     if len(ids) <= length:
         raise TinyllmError(
             f"the text has {len(ids)} tokens, one window needs {length + 1}: "
             "use more text or a smaller --context"
         )
-    count = max(1, (len(ids) - 1) // length - 1)
+    slack = 0
+    if begins is None:
+        begins = np.arange(max(1, (len(ids) - 1) // length - 1)) * length
+        slack = len(ids) - 1 - len(begins) * length
     starts = []
     for i in range(step * rows, (step + 1) * rows):
-        offset, order = _epoch(len(ids) - 1 - count * length, count, seed, i // count)
-        starts.append(offset + order[i % count] * length)
+        epoch, place = divmod(i, len(begins))
+        offset, order = _epoch(slack, len(begins), seed, epoch)
+        starts.append(offset + begins[order[place]])
     return shift(ids[np.array(starts)[:, None] + np.arange(length + 1)])
+
+
+def document_begins(ids, length):
+    """Where documents begin in a row of ids, if `length` ids follow. A window from the middle of a story does
+    not show who its people are, so a model that sees many of those learns late to follow any."""
+    return np.flatnonzero(ids[: len(ids) - length] == ids[0])
 
 
 @functools.lru_cache(maxsize=2)

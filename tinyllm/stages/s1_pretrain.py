@@ -63,6 +63,7 @@ def main(settings):
     ids = corpus.packed(settings.folder("text.safetensors"), *text)
     _, validation = corpus.load(path, settings.seed, size.characters)
     length = corpus.window_length(path, config.context)
+    begins = None if path else corpus.document_begins(ids, length)
     rows = settings.rows or size.rows
     epochs = EPOCHS * len(ids) // (rows * length) if path else size.pretrain_steps
     steps = settings.steps or min(size.pretrain_steps, max(FEWEST_STEPS, epochs))
@@ -73,7 +74,7 @@ def main(settings):
         return mask_tokens(batch["ids"], tokenizer.ordinary, tokenizer.special["<|mask|>"], rng)
 
     def batch(step):
-        batch = corpus.windows(ids, length, rows, step, settings.seed)
+        batch = corpus.windows(ids, length, rows, step, settings.seed, begins)
         return [hide(batch, 1, step) if masked else batch]
 
     held_out = corpus.every_window(validation, tokenizer, length, 32)

@@ -47,7 +47,7 @@ class ReasonSettings(Settings):
     steps: int = option(0, "batches of solutions to train on (default: by size)")
     rollouts: int = option(-1, "RL steps after that (default: by size)")
     tokens: int = option(4096, "tokens in a batch, replayed text included", (1, 10**6))
-    replay: float = option(0.25, "share of pre-training text in every batch", (0, 0.9))
+    replay: float = option(0.2, "share of pre-training text in every batch", (0, 0.9))
     chains: str = option(
         "written",
         "chains of thought: written out, or left out and the answer given at once",

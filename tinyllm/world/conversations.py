@@ -20,7 +20,7 @@ from tools.registry import Registry
 
 TEMPLATES = WORDINGS["follow_ups"]
 TURNS = {2: 3, 3: 2, 4: 1}  # turns of a conversation -> weight
-SEVERAL_TURNS = {True: 1, False: 4}  # whether a conversation has more than one turn -> weight
+SEVERAL_TURNS = {True: 1, False: 3}  # whether a conversation has more than one turn -> weight
 TOOLS_IN_FRONT = {True: 1, False: 31}  # whether it begins with the description of the tools -> weight
 (TOOLS_MESSAGE,) = agent.introduced([], Registry([calculator]))
 

@@ -142,6 +142,20 @@ def test_every_epoch_has_another_order_and_another_offset():
     assert (corpus.windows(ids, 100, 98, 0, 1)["ids"][:, 0] != epochs[0]).any()
 
 
+@given(st.lists(st.binary(max_size=9), min_size=6, max_size=20), st.integers(1, 9), st.integers(1, 5))
+def test_windows_of_short_documents_each_begin_with_another_document(documents, window, rows):
+    ids = corpus.pack(documents, BYTES)
+    begins = corpus.document_begins(ids, window)
+    firsts = np.cumsum([0] + [len(document) + 2 for document in documents])[:-1]
+    assert begins.tolist() == [first for first in firsts if first + window < len(ids)]
+    places = np.arange(len(ids), dtype=np.int32)
+    steps = -(-2 * len(begins) // rows)
+    visited = [corpus.windows(places, window, rows, step, 0, begins)["ids"] for step in range(steps)]
+    visited = np.concatenate(visited)[:, 0].tolist()
+    assert sorted(visited[: len(begins)]) == begins.tolist()
+    assert sorted(visited[len(begins) : 2 * len(begins)]) == begins.tolist()
+
+
 @given(documents, st.integers(1, 20), st.integers(1, 5))
 def test_validation_scores_every_token_once_each_document_from_its_beginning(documents, length, rows):
     batches = corpus.every_window(documents, BYTES, length, rows)

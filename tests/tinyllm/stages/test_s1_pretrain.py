@@ -61,13 +61,16 @@ def packed(name, text=""):
 # ---- the batches
 
 
-def test_batches_are_windows_of_128_tokens_of_the_text(world, monkeypatch):
+def test_batches_are_windows_of_128_tokens_of_the_text_each_from_the_beginning_of_a_document(
+    world, monkeypatch
+):
     steps = record(monkeypatch, Run, "train_step")
     pretrain(rows=16, steps=12)
     ids = packed("0-random")
     for note in steps:
         (piece,) = note.batch
         assert is_text(piece, ids) and piece["ids"].shape == (16, 128)
+        assert (piece["ids"][:, 0] == ids[0]).all()  # a begin token
     assert len(steps) == len({note.batch[0]["ids"].tobytes() for note in steps}) == 12
 
 

@@ -130,9 +130,9 @@ def encode_opening(tokenizer, text):
 
 
 def window_length(path, context):
-    """Tokens in a training window: the whole context for your own text. The world's documents are
-    shorter than 128 tokens, and attention is cheaper in short windows."""
-    return context if path else min(context, 128)
+    """Tokens in a training window: the whole context for your own text. The world's documents have at most
+    about 96 tokens, and further documents in a window only distract from its first one."""
+    return context if path else min(context, 96)
 
 
 def windows(ids, length, rows, step, seed, begins=None):

@@ -43,9 +43,10 @@ def with_tools(task):
 
 def in_chat(dice, world, task):
     """A problem as it comes up in a chat: one in eight after other turns, which are context only; those for
-    the calculator often with the description of the tools. Stories are alone: they fill the context.
+    the calculator often with the description of the tools. Stories and mistakes are alone: they are long enough
+    to fill the context.
     """
-    if task.kind == "story":
+    if task.kind in ("story", "mistake"):
         return task
     if dice.weighted_choice({True: 1, False: 7}):
         other = follow_up(dice, world, "train", unseen=False)

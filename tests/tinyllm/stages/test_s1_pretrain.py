@@ -61,7 +61,7 @@ def packed(name, text=""):
 # ---- the batches
 
 
-def test_batches_are_windows_of_128_tokens_of_the_text_each_from_the_beginning_of_a_document(
+def test_batches_are_windows_of_96_tokens_of_the_text_each_from_the_beginning_of_a_document(
     world, monkeypatch
 ):
     steps = record(monkeypatch, Run, "train_step")
@@ -69,7 +69,7 @@ def test_batches_are_windows_of_128_tokens_of_the_text_each_from_the_beginning_o
     ids = packed("0-random")
     for note in steps:
         (piece,) = note.batch
-        assert is_text(piece, ids) and piece["ids"].shape == (16, 128)
+        assert is_text(piece, ids) and piece["ids"].shape == (16, 96)
         assert (piece["ids"][:, 0] == ids[0]).all()  # a begin token
     assert len(steps) == len({note.batch[0]["ids"].tobytes() for note in steps}) == 12
 
@@ -160,7 +160,7 @@ def test_it_validates_four_times_on_every_held_out_document(world, monkeypatch):
         assert starts <= {tuple(corpus.pack([document], tokenizer)[:12]) for document in held_out} | {
             tuple(corpus.pack([document], tokenizer)[at : at + 12])
             for document in held_out
-            for at in range(128, 2000, 128)
+            for at in range(96, 2000, 96)
         }
     assert not set(training) & set(held_out)
     samples = Path("runs/demo", STAGE, "samples.txt").read_text()

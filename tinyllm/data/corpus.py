@@ -138,9 +138,9 @@ def window_length(path, context):
 def windows(ids, length, rows, step, seed, begins=None):
     """The batch of a step: {"ids", "targets", "weights"}, each (rows, length).
 
-    An epoch visits disjoint windows in random order, with a new offset in each epoch; or, for short documents,
-    a window from each of the places `begins`. Everything follows from (seed, step), so there is no state to
-    save. Raises TinyllmError for a text shorter than a window.
+    An epoch visits disjoint windows in random order, with a new offset in each epoch; or, for short
+    documents, a window from each of the places `begins`. Everything follows from (seed, step), so there is no
+    state to save. Raises TinyllmError for a text shorter than a window.
     """
     if len(ids) <= length:
         raise TinyllmError(

@@ -43,8 +43,8 @@ def with_tools(task):
 
 def in_chat(dice, world, task):
     """A problem as it comes up in a chat: one in eight after other turns, which are context only; those for
-    the calculator often with the description of the tools. Stories and mistakes are alone: they are long enough
-    to fill the context.
+    the calculator often with the description of the tools. Stories and mistakes are alone: they are long
+    enough to fill the context.
     """
     if task.kind in ("story", "mistake"):
         return task

@@ -68,7 +68,7 @@ tinyllm/data/conversation.py
 tinyllm/data/corpus.py
     offset + begins[order[place]]  =>  offset + begins[place]
     left = int(total * (1 - share))  =>  left = total
-    offset + order[i % count] * length  =>  order[i % count] * length
+    offset + begins[order[place]]  =>  begins[order[place]]
 tinyllm/data/batches.py
     self.replay / (1 - self.replay)  =>  0
     np.ones((count, length), mask.dtype)  =>  np.zeros((count, length), mask.dtype)

@@ -129,7 +129,7 @@ tinyllm/stages/s2_instruct.py
     settings, learned, size.characters  =>  settings, {}, size.characters
 tinyllm/stages/s3_prefer.py
     np.where(sampled.ended, scores, TRUNCATED)  =>  scores
-    penalties = settings.kl * kl * sampled.mask  =>  penalties = 0 * kl * sampled.mask
+    penalties = settings.kl * kl  =>  penalties = 0 * kl
     kl=settings.kl  =>  kl=0
     range(algorithm.updates)  =>  range(1)
     if rank < other]  =>  if rank > other]

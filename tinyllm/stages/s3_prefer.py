@@ -148,9 +148,9 @@ def reinforce_step(run, settings, reference, scorer, prompts, step, rates):
     scores = scorer.scores([row + reply for row, reply in zip(rows, sampled.replies)])
     scores = np.where(sampled.ended, scores, TRUNCATED)  # (B,)
     reference_logits, log_probs, kl, states = rollouts.compare(
-        run.pool, reference, sampled.ids, sampled.targets
+        run.pool, reference, sampled.ids, sampled.targets, sampled.mask
     )
-    penalties = settings.kl * kl * sampled.mask  # (B, T)
+    penalties = settings.kl * kl  # (B, T)
     if algorithm.baseline:
         advantage = advantages.with_baseline(algorithm.baseline, scores.reshape(-1, GROUP), penalties)
     elif settings.algorithm == "ppo":
@@ -171,7 +171,7 @@ def reinforce_step(run, settings, reference, scorer, prompts, step, rates):
     run.log(
         step=step,
         score=float(scores.mean()),
-        kl_nats_per_reply=float((kl * sampled.mask).sum(axis=1).mean()),
+        kl_nats_per_reply=float(kl.sum(axis=1).mean()),
         tokens_per_reply=float(sampled.mask.sum(axis=1).mean()),
         truncated=float(1 - sampled.ended.mean()),
     )

@@ -220,10 +220,11 @@ def test_the_step_is_a_clipped_policy_gradient_with_the_kl_penalty_of_the_settin
     for update in step.updates:
         assert update.objective.func is policy_gradient_with_kl and update.objective.keywords == {"kl": kl}
         assert update.batch == [step.batch] and update.total is None
-    ids, targets = step.batch["ids"], step.batch["targets"]
+    ids, targets, mask = (step.batch[name] for name in ("ids", "targets", "weights"))
     expected = log_prob_of(targets, log_softmax(step.policy.logits(ids)))
-    np.testing.assert_allclose(step.batch["old_log_probs"], expected, atol=1e-4)
-    np.testing.assert_allclose(step.batch["reference_logits"], step.reference.logits(ids), atol=1e-4)
+    np.testing.assert_allclose(step.batch["old_log_probs"], expected * mask, atol=1e-4)
+    for row, at, logits in zip(ids, mask > 0, step.batch["reference_logits"], strict=True):
+        np.testing.assert_allclose(logits, step.reference.logits(row)[at], atol=1e-4)
 
 
 @settings(max_examples=15)

@@ -33,7 +33,7 @@ setup: .venv/ready  ## make .venv and install the dependencies      (1 min)  onc
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	@touch $@
 
-train: setup  ## all stages in order, then the scoreboard     (20 min) [TEXT=path]  with SIZE=nano 2 min
+train: setup  ## all stages in order, then the scoreboard     (20 min) [TEXT=path]  with SIZE=nano 1 min
 	$(PY) -m tinyllm train $(TEXTS) $(MORE)
 
 mine: setup  ## your own assistant from your own files       (10 min) TEXT=dir DATA=qa.jsonl [RANKINGS=file]

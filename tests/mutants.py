@@ -66,13 +66,14 @@ tinyllm/data/conversation.py
     [*as_context(messages[:-1]), messages[-1]]  =>  messages
     and message.get("weight", 1) != 0  =>
 tinyllm/data/corpus.py
-    offset + begins[order[place]]  =>  offset + begins[place]
     left = int(total * (1 - share))  =>  left = total
-    offset + begins[order[place]]  =>  begins[order[place]]
+    offset + order[i % count] * length  =>  order[i % count] * length
+    np.flatnonzero(ids == ids[:1])[1:]  =>  []
 tinyllm/data/batches.py
     self.replay / (1 - self.replay)  =>  0
     np.ones((count, length), mask.dtype)  =>  np.zeros((count, length), mask.dtype)
     fitting = [row for row in rows if len(row[0]) <= context + 1]  =>  fitting = rows
+    & (piece["weights"] > 0)  =>
     chosen & (fate < 0.8)  =>  chosen & (fate < 0.9)
     if self.anywhere else  =>  if False else
     rows, text, settings.tokens, settings.replay,  =>  rows, text, settings.tokens, 0.0,
@@ -124,7 +125,7 @@ tinyllm/stages/s0_random.py
     np.random.default_rng(settings.seed)  =>  np.random.default_rng(0)
 tinyllm/stages/s1_pretrain.py
     causal=not masked  =>  causal=True
-    return [hide(batch, 1, step) if masked else batch]  =>  return [batch]
+    pieces = hide(batch(step), 1, step)  =>  pieces = batch(step)
 tinyllm/stages/s2_instruct.py
     settings, learned, size.characters  =>  settings, {}, size.characters
 tinyllm/stages/s3_prefer.py

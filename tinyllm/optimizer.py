@@ -21,7 +21,12 @@ CHUNK = 32768  # AdamW goes through the buffer in pieces that stay in the cache 
 
 @dataclass(frozen=True)
 class Rates:
-    """Peak learning rates, and their schedule over `steps` steps (0: constant)."""
+    """Peak learning rates, and their schedule over `steps` steps (0: constant): linear warm-up, plateau,
+    linear decay (Zhai et al. 2022).
+
+    Some things are learned suddenly, such as to follow a story, and only while the rate is high: if it falls
+    from the start, that may come too late.
+    """
 
     method: str = "muon"  # optimizer of the block matrices: muon or adamw
     muon: float = 0.01
@@ -29,10 +34,10 @@ class Rates:
     decay: float = 0.1  # decoupled weight decay of the matrices
     steps: int = 0
     warmup: int = 100  # steps of linear warm-up; at most a tenth of all steps
-    falling: float = 1.0  # final share of the steps, in which the rate decays linearly to 0
+    falling: float = 0.5  # final share of the steps, in which the rate decays linearly to 0
 
     def scale(self, step):
-        """The multiplier of the rates at `step`: linear warm-up, plateau (if falling < 1), linear decay."""
+        """The multiplier of the rates at `step`."""
         if not self.steps:
             return 1.0
         warmup = min(self.warmup, self.steps // 10)

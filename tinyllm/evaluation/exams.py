@@ -58,8 +58,7 @@ def measure(pool, tokenizer, folder, made, settings):
         results |= fivegram
         if not config.causal:
             return results | text.hidden_tokens(pool, tokenizer, validation)
-        length = corpus.window_length(path, config.context)
-        results |= text.bits_per_byte(pool, tokenizer, validation, length)
+        results |= text.bits_per_byte(pool, tokenizer, validation, config.context)
     if not any(source["path"] for source in learned.values()):
         # Before stage 2 hardly a reply is right or ends by itself: a fifth of the items shows that.
         answers = {"instructions", "problems"} & learned.keys()

@@ -35,9 +35,6 @@ from tinyllm.world.dice import Dice
 STAGE = "3-prefer"
 GROUP = 4  # replies to each prompt
 TRUNCATED = -3.0  # the score of a reply without an end token: 3 standard deviations below average
-# The rate stays at its peak for the first half of the steps. If it falls from the start, too little is
-# learned; if it never falls, the kinds of prompts get better and worse in turns.
-FALLING = 0.5
 VALIDATION_PROMPTS = 40  # of each kind
 
 
@@ -113,7 +110,7 @@ def align(settings, stage, parent, tokenizer, rankings, reference, scorer):
     """The loop. With the built-in world, the parameters with the best worst score are kept (keep_best)."""
     model, size, world = reference.model, SIZES[settings.size], World(settings.seed)
     steps = settings.steps or size.prefer_steps
-    rates = Rates("adamw", adamw=settings.rate, decay=0.0, falling=FALLING, steps=steps)
+    rates = Rates("adamw", adamw=settings.rate, decay=0.0, steps=steps)
     pairs = chosen_and_rejected(tokenizer, rankings) if scorer is None else []
     every = max(1, steps // 6)
     with Run(settings, stage, model, tokenizer, steps, parent, log_every=1) as run:

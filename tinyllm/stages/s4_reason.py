@@ -31,7 +31,8 @@ from tinyllm.world.dice import Dice
 from tinyllm.world.task import as_context, final_answer, is_correct
 
 STAGE = "4-reason"
-OWN_REPLIES = 8000  # at most; correct replies of stage 3 that are rehearsed
+REHEARSED = 2  # conversations of earlier stages for each problem
+OWN_REPLIES = 12000  # at most; correct replies of stage 3 that are rehearsed
 GROUP, PROMPTS = 8, 16  # replies per problem, and problems per RL step
 # Not Muon: an orthogonalised step is as large in every direction, and most directions here are noise.
 REINFORCE_RATES = Rates("adamw", adamw=2e-5)
@@ -47,7 +48,7 @@ class ReasonSettings(Settings):
     steps: int = option(0, "batches of solutions to train on (default: by size)")
     rollouts: int = option(-1, "RL steps after that (default: by size)")
     tokens: int = option(4096, "tokens in a batch, replayed text included", (1, 10**6))
-    replay: float = option(0.2, "share of pre-training text in every batch", (0, 0.9))
+    replay: float = option(0.15, "share of pre-training text in every batch", (0, 0.9))
     chains: str = option(
         "written",
         "chains of thought: written out, or left out and the answer given at once",
@@ -74,7 +75,8 @@ def main(settings, stage=STAGE):
     rows = encode_fitting(tokenizer, problems, context, "problems")
     if not rows:
         raise TinyllmError(f"no problem fits into the context of {context} tokens")
-    earlier = load_rehearsal(settings, world, len(problems), parent, path_of(learned, "instructions"))
+    count = REHEARSED * len(problems)
+    earlier = load_rehearsal(settings, world, count, parent, path_of(learned, "instructions"))
     rows += encode_fitting(tokenizer, earlier, context, "earlier conversations")
     batches = with_replay(rows, settings, learned, size.characters, tokenizer)
     plan, rates = batches.plan(steps), Rates("muon", settings.muon_rate, settings.adamw_rate, steps=steps)
@@ -122,10 +124,12 @@ def load_rehearsal(settings, world, count, parent, path):
 
 
 def own_replies(settings, world, parent, count):
-    """What `parent` answers to training prompts. Only correct replies are kept: mistakes would be learned."""
-    tasks = world.instructions("train", count * 6 // 7)
+    """What `parent` answers to training prompts, one in eight of them with the tools described in front. Only
+    correct replies are kept: mistakes would be learned."""
+    tasks = world.instructions("train", count * 4 // 5)
     tasks = [task for task in tasks if oracle.kind_of(task) == "answerable"]
     tasks += oracle.prompts(Dice(f"kept of world {world.seed}"), world, "train", count - len(tasks))
+    tasks[::8] = map(conversations.with_tools, tasks[::8])
     model, tokenizer = checkpoint.load_language_model(parent)
     with settings.pool(model) as pool:
         replies = answer(pool, tokenizer, [task.prompt for task in tasks], REPLY_TOKENS)

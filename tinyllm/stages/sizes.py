@@ -23,8 +23,8 @@ TABLE = """
     reward_steps       3      40      200       400
     prompts            4      32       32        32    in a step of stage 3's reinforcement
     prefer_steps       4       6       50       150
-    problems          40    1500    40000     80000
-    reason_steps       2      60      900      3000
+    problems          40    1500    20000     40000
+    reason_steps       2      60     1000      3000
     reinforce_steps    2       2        6       100    after them
     exam_items         4      50      200       200    of each kind
 """

@@ -48,7 +48,7 @@ from tinyllm.stages.s4_reason import GROUP, PROMPTS, REINFORCE_RATES, ReasonSett
 from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
 from tinyllm.transformer import Config
-from tinyllm.world import World
+from tinyllm.world import World, conversations
 from tinyllm.world.people import NAMES
 from tinyllm.world.task import Task, final_answer
 
@@ -232,7 +232,7 @@ def test_its_batches_hold_problems_rehearsal_and_the_share_of_text_asked_for(tin
         name: {task.question for task in tasks}
         for name, tasks in (
             ("problems", world.problems("train", count)),
-            ("rehearsal", world.instructions("train", count)),
+            ("rehearsal", world.instructions("train", s4_reason.REHEARSED * count)),
         )
     }
     whole = ",".join(map(str, corpus.pack(corpus.load("", 0, SIZES["tiny"].characters)[0], words)))
@@ -252,7 +252,8 @@ def test_its_batches_hold_problems_rehearsal_and_the_share_of_text_asked_for(tin
                 texts += 1
                 assert counts.all() and ",".join(map(str, ids)) in whole
     assert texts / rows == pytest.approx(replay, abs=0.06)
-    assert seen["problems"] > 20 and seen["rehearsal"] > 20
+    assert seen["problems"] > 20
+    assert seen["rehearsal"] > 1.5 * seen["problems"]
 
 
 def test_it_starts_from_stage_3_if_there_is_one(tiny, monkeypatch):
@@ -283,6 +284,8 @@ def test_after_stage_3_its_own_correct_replies_are_rehearsed(tiny, monkeypatch):
     own = kept["some"]
     assert not kept["none"] and 0 < len(own) < len(kept["all"]) <= 28
     assert all(messages in kept["all"] for messages in own)
+    in_front = sum(messages[0] == conversations.TOOLS_MESSAGE for messages in kept["all"])
+    assert in_front / len(kept["all"]) == pytest.approx(1 / 8, abs=0.06)
     for *prompt, message in own[:3]:
         ((ids, _),) = generate(model, [encode_prompt(words, prompt)], 64, stop=[words.special["<|end|>"]])
         assert message == {"role": "assistant", "content": decode_reply(words, ids)}

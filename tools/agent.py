@@ -13,22 +13,8 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tools.dialects import CHAT
-from tools.protocol import (
-    THINK,
-    THOUGHT,
-    BadCall,
-    Call,
-    StreamParser,
-    Text,
-    Thought,
-    merged,
-    parse,
-    render_call,
-    render_result,
-    render_tools,
-    without_tools,
-)
+from tools.dialects import CHAT, HERMES
+from tools.protocol import BadCall, Call, StreamParser, Text, Thought, merged, parse, with_tools
 from tools.registry import Result, failed
 
 ANSWERED, STEP_LIMIT, REPEATED_CALL, CUT_OFF = "answered", "step limit", "repeated call", "cut off"
@@ -74,8 +60,8 @@ class Conversation:
     def __str__(self):
         lines = []
         for message in self.messages:
-            calls = map(render_call, CHAT.read_calls(message.get("tool_calls", [])))
-            lines.append(f"[{message['role']}] {message['content']}{''.join(calls)}")
+            calls = HERMES.write_calls(CHAT.read_calls(message.get("tool_calls", [])))
+            lines.append(f"[{message['role']}] {message['content']}{calls}")
         why = f": {self.finish_reason}" if self.outcome == STOPPED else ""
         return "\n".join([*lines, f"({self.outcome}{why} after {self.steps} step{'s' * (self.steps != 1)})"])
 
@@ -139,12 +125,13 @@ def introduced(messages, definitions):
     messages = [dict(message) for message in messages]
     if not messages or messages[0]["role"] not in ("system", "developer"):
         messages.insert(0, {"role": "system", "content": ""})
-    content, description = messages[0]["content"], render_tools(definitions) if definitions else ""
+    content = messages[0]["content"]
     if isinstance(content, list):
-        kept = [part for part in content if without_tools(part.get("text", "-"))]
+        kept = [part for part in content if "text" not in part or with_tools(part["text"], [])]
+        description = with_tools("", definitions)
         messages[0]["content"] = kept + ([{"type": "text", "text": description}] if description else [])
     else:
-        messages[0]["content"] = "\n\n".join(filter(None, [without_tools(content), description]))
+        messages[0]["content"] = with_tools(content, definitions)
     return messages if messages[0]["content"] else messages[1:]
 
 
@@ -188,18 +175,16 @@ def with_ids(calls, step):
 def assistant_message(parts, calls, native):
     """What the model said, without its thoughts: most models are trained not to see them again."""
     said = [part for part in parts if not isinstance(part, (Thought, Call, BadCall) if native else Thought)]
-    content = "".join(part.text or render_call(part) for part in said)
-    thoughts = "".join(part.text for part in parts if isinstance(part, Thought))
-    message = {"role": "assistant", "content": content.lstrip() if thoughts else content}
-    if thoughts := thoughts.replace(THINK, "").replace(THOUGHT, "").strip():
-        message["reasoning_content"] = thoughts
+    content = "".join(part.text or HERMES.write_call(part) for part in said)
+    thoughts = "".join(part.words for part in parts if isinstance(part, Thought)).strip()
+    message = {"role": "assistant", "content": content.lstrip() if len(said) < len(parts) else content}
+    message |= {"reasoning_content": thoughts} if thoughts else {}
     return {**message, "tool_calls": CHAT.write_calls(calls)} if native and calls else message
 
 
 def tool_message(result, native):
-    content = render_result(result.value if result.ok else {"error": result.value})
-    message = {"role": "tool", "content": content, "tool_call_id": result.id, "name": result.name}
-    return {**message, **CHAT.write_result(result)} if native else message
+    message = {"role": "tool", "content": HERMES.write_result(result), "tool_call_id": result.id}
+    return {**message, "name": result.name, **(CHAT.write_result(result) if native else {})}
 
 
 def problem_with(call, i, counts, max_repeats):

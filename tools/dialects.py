@@ -156,4 +156,4 @@ DIALECTS = {
         lambda text: re.findall(r"<\|message\|>(.*?)<\|end\|>", text),
     ),
 }
-CHAT = DIALECTS["chat"]
+HERMES, CHAT = DIALECTS["hermes"], DIALECTS["chat"]

@@ -35,9 +35,13 @@ class Text:
 
 @dataclass(frozen=True)
 class Thought:
-    """What a model thinks before it answers, with the tags if it wrote them."""
+    """What a model thinks before it answers, with the tags if it wrote them; `words` is without."""
 
     text: str
+
+    @property
+    def words(self):
+        return self.text.replace(THINK, "").replace(THOUGHT, "")
 
 
 @dataclass(frozen=True)
@@ -229,6 +233,8 @@ def render_tools(definitions):
     return BEFORE_TOOLS + "\n".join(compact(definition) for definition in definitions) + AFTER_TOOLS
 
 
-def without_tools(text):
-    """A text without what render_tools has added to it."""
-    return re.sub(f"{re.escape(BEFORE_TOOLS)}.*?{re.escape(AFTER_TOOLS)}", "", text, flags=re.DOTALL).rstrip()
+def with_tools(text, definitions):
+    """A text that describes these tools, and no others that it described before."""
+    described = f"{re.escape(BEFORE_TOOLS)}.*?{re.escape(AFTER_TOOLS)}"
+    text = re.sub(described, "", text, flags=re.DOTALL).rstrip()
+    return "\n\n".join(filter(None, [text, definitions and render_tools(definitions)]))

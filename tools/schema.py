@@ -36,15 +36,6 @@ from tools.validation import Problem, coerce, validate
 __all__ = ["Problem", "UnsupportedSchema", "coerce", "read_function", "schema_of", "validate"]
 
 NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null", None: "null"}
-BOUNDS = {
-    "ge": "minimum",
-    "gt": "exclusiveMinimum",
-    "le": "maximum",
-    "lt": "exclusiveMaximum",
-    "multiple_of": "multipleOf",
-    "pattern": "pattern",
-    "description": "description",
-}
 # Python 3.10 has none of these, 3.11 not the third.
 WRAPPERS = [getattr(typing, name, None) for name in ("Required", "NotRequired", "ReadOnly")]
 REQUIRED, NOT_REQUIRED = WRAPPERS[:2]
@@ -61,19 +52,18 @@ def read_function(function):
     JSON. fits(value, schema) has to say whether a value is valid under a part of the schema.
 
     Types: str, int, float, bool, None, Any, Literal, Enum (by its values), Optional and unions, list, tuple,
-    dict with str keys, TypedDict, dataclass, and Annotated with a description (a str), with keywords (a dict
-    such as {"minimum": 1}) or with bounds as annotated_types has them (ge, gt, le, lt, multiple_of,
-    min_length, max_length). Descriptions come from docstrings in the style of Google, NumPy or Sphinx. A
-    parameter with a default may be left out; one whose default is None may be null.
+    dict with str keys, TypedDict, dataclass, and Annotated with a description (a str) or with keywords (a
+    dict such as {"minimum": 1}). Descriptions come from docstrings in the style of Google, NumPy or Sphinx.
+    A parameter with a default may be left out; one whose default is None may be null.
 
     Raises UnsupportedSchema, naming the parameter, for all else: no hint, other types, *args, positional
     only."""
     target, parameters, hints = signature_of(function)
     name = getattr(function, "__name__", None) or getattr(target, "__qualname__", repr(function))
     wanted, defaults, others = {}, {}, (False, keep)
-    reader = HintReader()
+    reader, places = HintReader(), f"parameter {{!r}} of {name}"
     for parameter in parameters:
-        where = f"parameter {parameter.name!r} of {name}"
+        where = places.format(parameter.name)
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
             raise UnsupportedSchema(f"{where}: arguments are passed by name: write it without / and *args")
         if parameter.name not in hints and parameter.name in ("self", "cls"):
@@ -81,13 +71,14 @@ def read_function(function):
         if parameter.name not in hints:
             raise UnsupportedSchema(f"{where} has no type hint: give it one, as in {parameter.name}: str")
         if parameter.kind == parameter.VAR_KEYWORD:
-            others = reader.read(hints[parameter.name])
+            schema, builds = reader.read_fields(places, {parameter.name: hints[parameter.name]}, {}, {})
+            others = schema["properties"][parameter.name], builds[parameter.name]
             continue
         wanted[parameter.name] = hints[parameter.name]
         if parameter.default is not parameter.empty:
             defaults[parameter.name] = parameter.default
     about, described = read_docstring(inspect.getdoc(target) or inspect.getdoc(function))
-    schema, builds = reader.read_fields(f"parameter {{!r}} of {name}", wanted, defaults, described)
+    schema, builds = reader.read_fields(places, wanted, defaults, described)
     schema["additionalProperties"] = others[0]
     if others[0] == {}:
         del schema["additionalProperties"]
@@ -113,9 +104,7 @@ def signature_of(function):
         hints = typing.get_type_hints(target, localns=local, include_extras=True)
         return target, inspect.signature(function).parameters.values(), hints
     except NameError as error:
-        raise UnsupportedSchema(
-            f"{target.__qualname__}: a type hint names what is missing: {error}"
-        ) from None
+        raise UnsupportedSchema(f"{target.__qualname__}: a type hint is not defined: {error}") from None
     except (TypeError, ValueError, AttributeError) as error:
         raise UnsupportedSchema(f"{function!r} has no signature that can be read: {error}") from None
 
@@ -142,7 +131,7 @@ class HintReader:
         if origin is Annotated:
             schema, build = self.read(parts[0])
             for mark in parts[1:]:
-                schema = {**schema, **keywords_of(mark, schema)}
+                schema = {**schema, **keywords_of(mark)}
             return schema, build
         if origin in WRAPPERS:
             return self.read(parts[0])
@@ -229,7 +218,7 @@ def fields_of(cls):
     try:
         hints = typing.get_type_hints(cls, include_extras=True)
     except NameError as error:
-        raise UnsupportedSchema(f"{cls.__name__}: a type hint names what is missing: {error}") from None
+        raise UnsupportedSchema(f"{cls.__name__}: a type hint is not defined: {error}") from None
     if dataclasses.is_dataclass(cls):
         parameters = inspect.signature(cls).parameters.values()
         defaults = {each.name: each.default for each in parameters if each.default is not UNKNOWN}
@@ -284,19 +273,11 @@ def choice(members):
     return schema, lambda value, fits: by_value[isinstance(value, bool), value]
 
 
-def keywords_of(mark, schema):
+def keywords_of(mark):
     """What follows the type in Annotated -> schema keywords."""
     if isinstance(mark, (str, dict)):
         return {"description": mark} if isinstance(mark, str) else mark
-    given = {keyword: getattr(mark, name, None) for name, keyword in BOUNDS.items()}
-    size = {"string": "Length", "array": "Items", "object": "Properties"}.get(schema.get("type"), "")
-    given |= {edge + size: getattr(mark, f"{edge}_length", None) for edge in ("min", "max") if size}
-    given = {keyword: value for keyword, value in given.items() if value is not None}
-    for inner in getattr(mark, "metadata", []):  # pydantic's Field keeps its bounds there
-        given |= keywords_of(inner, schema)
-    if not given:
-        raise UnsupportedSchema(f"{mark!r} is not a known bound: write a dict of keywords")
-    return given
+    raise UnsupportedSchema(f'{mark!r} is neither a description nor keywords such as {{"minimum": 1}}')
 
 
 PARAMETERS = "(?:keyword |other )?(?:args|arguments|parameters)|attributes"
@@ -311,16 +292,11 @@ NUMPY = re.compile(r"()\*{0,2}(\w+(?: *, *\*{0,2}\w+)*) *(?::.*)?()")
 OPEN_GOOGLE = re.compile(r" *(?:[-*+] +)?\w+ *\([^)]*")
 OPEN_NUMPY = re.compile(r"\w+ *:.*(?:[(\[{][^)\]}]*|,| or| \|)")
 FIELD = re.compile(r"^ *:\w+[^:\n]*:", re.MULTILINE)
-SPHINX = re.compile(
-    r"^ *:(?:param|parameter|arg|argument|key|keyword)(?: +[^:\n]*?)? +\*{0,2}(\w+) *:"
-    r" *(.*(?:\n(?! *:\w) +.*)*)",
-    re.MULTILINE,
-)
+SPHINX = re.compile(r"(?m)^ *:(?:param|arg|key)\w*(?: +[^:\n]*?)? +\*{0,2}(\w+) *: *(.*(?:\n(?! *:\w) +.*)*)")
 
 
 def read_docstring(text):
-    """A docstring in the style of Google, NumPy or Sphinx -> (what the function does, {parameter: what it
-    is})."""
+    """In the style of Google, NumPy or Sphinx -> (what the function does, {parameter: what it is})."""
     text = inspect.cleandoc(text or "")
     heads = list(SECTION.finditer(text))
     described = dict(SPHINX.findall(text))

@@ -173,7 +173,7 @@ tools/registry.py
     inspect.isawaitable(value) or  =>
     "repeatable", False) or f"{item[0]}"  =>  "repeatable", False)
     failed("timeout", message, called.repeatable)  =>  failed("timeout", message, True)
-    if len(found) < len(value):  =>  if False:
+    if len(entries) < len(value):  =>  if False:
 tools/dialects.py
     return not failed, value["error"] if failed else value  =>  return True, value
     return text.replace("<", "\\u003c")  =>  return text

@@ -5,7 +5,7 @@
     print(conversation)             the whole exchange
 
 `generate` is any function from messages to a reply: a str, or an iterator of pieces. A piece is text; or a
-Thought or Call, where a server has found it in the text already; or Finish, the last one. Whatever a model
+Thought or Call, where a server has parsed it already; or Finish, the last one. Whatever a model
 writes, the loop ends: steps, characters and repetitions are bounded, and tools have timeouts."""
 
 import json
@@ -173,11 +173,11 @@ def with_ids(calls, step):
 
 
 def assistant_message(parts, calls, native):
-    """What the model said, without its thoughts: most models are trained not to see them again."""
-    said = [part for part in parts if not isinstance(part, (Thought, Call, BadCall) if native else Thought)]
-    content = "".join(part.text or HERMES.write_call(part) for part in said)
+    """What the model wrote, without its thoughts: most models are trained not to see them again."""
+    kept = [part for part in parts if not isinstance(part, (Thought, Call, BadCall) if native else Thought)]
+    content = "".join(part.text or HERMES.write_call(part) for part in kept)
     thoughts = "".join(part.words for part in parts if isinstance(part, Thought)).strip()
-    message = {"role": "assistant", "content": content.lstrip() if len(said) < len(parts) else content}
+    message = {"role": "assistant", "content": content.lstrip() if len(kept) < len(parts) else content}
     message |= {"reasoning_content": thoughts} if thoughts else {}
     return {**message, "tool_calls": CHAT.write_calls(calls)} if native and calls else message
 

@@ -13,7 +13,7 @@ from fractions import Fraction
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from tools.endpoint import sent
+from tools.endpoint import request_messages
 from tools.registry import tool
 
 MOST_DIGITS, MOST_CHARACTERS, MOST_DEPTH = 1000, 1000, 50
@@ -307,7 +307,7 @@ def gateway(model=None):
     def generate(messages):
         from audio import Client
 
-        return Client().chat(sent(messages, native=False, thoughts=False), model=model)
+        return Client().chat(request_messages(messages, native=False, thoughts=False), model=model)
 
     return generate
 

@@ -7,7 +7,7 @@ and everything can be seen. With native=True the server gets the tools, writes t
 model has learned them, and sends calls as JSON.
 
 Servers agree on little but the happy path. What comes is therefore read by what it is, not by what it is
-said to be, and everything else is a ChatError that says what came."""
+labelled, and everything else is a ChatError that quotes what came."""
 
 import codecs
 import io
@@ -46,7 +46,7 @@ def endpoint(url, model=None, *, key=None, native=False, thoughts=False, timeout
         raise ChatError(f"{place} is plain http: the key could be read on the way. Use https, or no key")
 
     def generate(messages, tools=()):
-        body = {"stream": True, **settings, "messages": sent(messages, native, thoughts)}
+        body = {"stream": True, **settings, "messages": request_messages(messages, native, thoughts)}
         body |= {"model": model} if model else {}
         body |= {"tools": [{"type": "function", "function": tool} for tool in tools]} if tools else {}
         how = {"auth": auth, "timeout": timeout, "stream": True, "allow_redirects": False}
@@ -70,7 +70,7 @@ def endpoint(url, model=None, *, key=None, native=False, thoughts=False, timeout
     return generate
 
 
-def sent(messages, native, thoughts):
+def request_messages(messages, native, thoughts):
     """Messages as the server gets them.
 
     In text mode results are messages of the user, for the server knows nothing of calls; and because many

@@ -248,10 +248,10 @@ def plain(value, longest=4000):
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        found = {str(plain(key)): plain(item, longest) for key, item in value.items()}
-        if len(found) < len(value):
+        entries = {str(plain(key)): plain(item, longest) for key, item in value.items()}
+        if len(entries) < len(value):
             raise ValueError(f"two keys are the same as JSON text: {', '.join(map(repr, value))}"[:300])
-        return found
+        return entries
     if hasattr(value, "tolist"):  # of NumPy
         return plain(value.tolist(), longest)
     if isinstance(value, Iterator):

@@ -188,6 +188,38 @@ tinyllm/evaluation/own.py
     normalise(a) == normalise(b)  =>  a == b
 tinyllm/evaluation/intervals.py
     p + z2 / (2 * n)  =>  p
+tools/schema.py
+    either([pair, NULL]) if is_nullable else pair  =>  pair
+    "default": json.loads(json.dumps(value, allow_nan=False))  =>  "default": value
+tools/protocol.py
+    (Thought, [THOUGHT]) if self._thinks  =>  (Thought, [OPEN, THOUGHT]) if self._thinks
+    and THINK not in part.text  =>  and False
+    elif ended:  =>  elif final:
+tools/registry.py
+    function=inner.function if inner is function else function  =>  function=inner.function
+    inspect.isawaitable(value) or  =>
+    "repeatable", False) or f"{item[0]}"  =>  "repeatable", False)
+    failed("timeout", message, called.repeatable)  =>  failed("timeout", message, True)
+    if len(entries) < len(value):  =>  if False:
+tools/dialects.py
+    return not failed, value["error"] if failed else value  =>  return True, value
+    return text.replace("<", "\\u003c")  =>  return text
+tools/agent.py
+    f"call_{step}_{i}" if call.id in ids else call.id  =>  call.id
+    unanswered.pop(0)  =>  unanswered.clear()
+    isinstance(part, (Thought, Call, BadCall) if native else Thought)  =>  isinstance(part, ())
+    counts[key] += 1  =>  counts[key] += 1 / 9
+tools/endpoint.py
+    if kept and role == "user" == kept[-1]["role"]:  =>  if False:
+    and not value.startswith(":")  =>
+    raw.read1(65536  =>  raw.read(512
+    return f"answered {response.status_code}  =>  return f"answered
+    if event.get("error"):  =>  if "error" in event:
+    (not id or c["id"] in ("", id))  =>  True
+tools/builtin.py
+    (?:[eE][-+]?\d+)?)(?!  =>  )(?!
+audio/key.py
+    session.trust_env = url.startswith("https")  =>  pass
 """
 
 

@@ -14,8 +14,10 @@ In the order to read it:
     masks           which tokens may come next
     protocol        calls in text: read, written, streamed
     registry        the tools there are, and their execution
-    builtin         a calculator, dates, units, words, recordings
+    dialects        one call in five dialects, from Hermes tags to OpenAI's APIs
     agent           model and tools in turns, until there is an answer
+    endpoint        a model on a server, and all that servers send
+    builtin         a calculator, dates, units, words, recordings
     recording       make audio-chat: a question about a recording
     __main__        make tools: a guided tour without a model
 """

@@ -13,18 +13,19 @@ from fractions import Fraction
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from tools.endpoint import request_messages
 from tools.registry import tool
 
 MOST_DIGITS, MOST_CHARACTERS, MOST_DEPTH = 1000, 1000, 50
 LARGEST = 10**MOST_DIGITS
 SIZE = {"Emax": MOST_DIGITS, "Emin": -MOST_DIGITS, "traps": [InvalidOperation, Overflow, Underflow]}
 RESULT, WORKING = Context(prec=28, **SIZE), Context(prec=50, **SIZE)
-TOKEN = re.compile(r"\s*(?:(\d+\.\d*|\.\d+|\d+)(?![\w.])|(\*\*|//|[-+*/%()])|(\S))")
+TOKEN = re.compile(r"\s*(?:((?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?)(?![\w.])|(\*\*|//|[-+*/%()])|(\S))")
 HINTS = {"^": ": write ** for a power", ",": ": write numbers without commas"}
 SPELLINGS = str.maketrans("×·÷−", "**/-")
 
 
-@tool
+@tool(repeatable=True)
 def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> int | Decimal:
     """Compute an expression of numbers, + - * / // % ** and parentheses.
 
@@ -55,16 +56,18 @@ class Expression:
         for match in TOKEN.finditer(text):
             if match[3]:
                 hint = HINTS.get(match[3], "")
-                raise ValueError(f"{match[3]!r} at character {match.start(3)} is no part of a sum{hint}")
+                raise ValueError(
+                    f"{match[3]!r} at character {match.start(3)} is not part of an expression{hint}"
+                )
             self.tokens.append((match[1], match[2], match.end() - len(match[1] or match[2])))
         self.tokens.append((None, None, len(text)))
         self.at = 0
 
     def value(self):
-        found = self.sum(0)
+        value = self.sum(0)
         if self.at < len(self.tokens) - 1:
             self.fail("an operator")
-        return found
+        return value
 
     def fail(self, what):
         number, sign, place = self.tokens[self.at]
@@ -78,39 +81,37 @@ class Expression:
         return None
 
     def sum(self, depth):
-        if depth > MOST_DEPTH:
-            raise ValueError(f"parentheses and signs may be {MOST_DEPTH} deep")
-        found = self.product(depth)
+        value = self.product(depth)
         while sign := self.take("+", "-"):
-            found = apply(sign, found, self.product(depth))
-        return found
+            value = apply(sign, value, self.product(depth))
+        return value
 
     def product(self, depth):
-        found = self.signed(depth)
+        value = self.signed(depth)
         while sign := self.take("*", "/", "//", "%"):
-            found = apply(sign, found, self.signed(depth))
-        return found
+            value = apply(sign, value, self.signed(depth))
+        return value
 
     def signed(self, depth):
         if depth > MOST_DEPTH:
             raise ValueError(f"parentheses and signs may be {MOST_DEPTH} deep")
-        sign = self.take("+", "-")
-        if sign:
-            found = self.signed(depth + 1)
-            return apply("-", 0, found) if sign == "-" else found
-        found = self.atom(depth)
-        return apply("**", found, self.signed(depth + 1)) if self.take("**") else found
+        if sign := self.take("+", "-"):
+            return apply(sign, 0, self.signed(depth + 1))
+        value = self.atom(depth)
+        return apply("**", value, self.signed(depth + 1)) if self.take("**") else value
 
     def atom(self, depth):
         if self.take("("):
-            found = self.sum(depth + 1)
+            value = self.sum(depth + 1)
             if not self.take(")"):
                 self.fail("a closing parenthesis")
-            return found
+            return value
         number = self.tokens[self.at][0]
         if number is None:
             self.fail("a number")
         self.at += 1
+        if abs(Decimal(number).adjusted()) > MOST_DIGITS:  # as a fraction, 1e999999999 would fill the memory
+            raise too_large()
         return Fraction(number)
 
 
@@ -165,7 +166,7 @@ OPERATIONS = {
 }
 
 
-@tool
+@tool(repeatable=True)
 def now(zone: str = "UTC") -> str:
     """The date and time now, as ISO 8601 with the day of the week.
 
@@ -179,7 +180,7 @@ def now(zone: str = "UTC") -> str:
     return datetime.now(place).strftime("%A %Y-%m-%dT%H:%M:%S%z")
 
 
-@tool
+@tool(repeatable=True)
 def add_days(day: str, days: Annotated[int, {"minimum": -1_000_000, "maximum": 1_000_000}] = 0) -> dict:
     """The date some days later (or earlier), with its day of the week.
 
@@ -187,11 +188,11 @@ def add_days(day: str, days: Annotated[int, {"minimum": -1_000_000, "maximum": 1
         day: a date as 2026-11-24
         days: how many days later; negative for earlier
     """
-    found = day_of(day) + timedelta(days)
-    return {"date": found.isoformat(), "weekday": found.strftime("%A")}
+    later = day_of(day) + timedelta(days)
+    return {"date": later.isoformat(), "weekday": later.strftime("%A")}
 
 
-@tool
+@tool(repeatable=True)
 def days_between(start: str, end: str) -> int:
     """How many days lie from one date to another; negative where the second is earlier.
 
@@ -206,7 +207,7 @@ def day_of(text):
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{text!r} is no date: write one such as 2026-11-24") from None
+        raise ValueError(f"{text!r} is not a date: write one such as 2026-11-24") from None
 
 
 UNITS = {  # how many of the base unit; a base is its own row of 1
@@ -234,7 +235,7 @@ DEGREES = {
 Unit = Literal[tuple([*DEGREES, *(unit for units in UNITS.values() for unit in units)])]
 
 
-@tool
+@tool(repeatable=True)
 def convert(value: float, unit: Unit, to: Unit) -> int | Decimal:
     """Convert a measure into another unit (gal and pt are the US ones; C, F and K are temperatures).
 
@@ -249,13 +250,11 @@ def convert(value: float, unit: Unit, to: Unit) -> int | Decimal:
     exact = Fraction(str(value))
     if kind is DEGREES:
         (scale, zero), (factor, start) = kind[unit], kind[to]
-        found = (exact * scale + zero - start) / factor
-    else:
-        found = exact * Fraction(kind[unit]) / Fraction(kind[to])
-    return int_or_decimal(found)
+        return int_or_decimal((exact * scale + zero - start) / factor)
+    return int_or_decimal(exact * Fraction(kind[unit]) / Fraction(kind[to]))
 
 
-@tool
+@tool(repeatable=True)
 def word_count(text: str) -> dict:
     """Count the words, characters, lines and sentences of a text."""
     sentences = len(re.findall(r"[.!?]+(?=\s|$)", text))
@@ -267,7 +266,7 @@ def word_count(text: str) -> dict:
     }
 
 
-MOST_TOLD = 2500  # characters of a transcript in one result
+MOST_TEXT = 2500  # characters of a transcript in one result
 ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -286,19 +285,20 @@ def transcribe(source: str, start: Annotated[int, {"minimum": 0}] = 0) -> dict:
     job = source if ID.fullmatch(source) else client.submit(source, speakers=True).id
     transcript = client.wait(job, timeout=580)  # less than the tool has: the error then tells the id
     lines, speaker, length, rest = [], None, 0, None
-    for part in captions(transcript.turns):
-        if part.start // 1000 < start:
+    for caption in captions(transcript.turns):
+        if caption.start // 1000 < start:
             continue
-        length += len(part.text)
-        if length > MOST_TOLD and lines:
-            rest = part.start // 1000
+        length += len(caption.text)
+        if length > MOST_TEXT and lines:
+            rest = caption.start // 1000
             break
-        new = part.speaker != speaker or not lines
-        lines += [f"{part.speaker}: {part.text}" if part.speaker else part.text] if new else []
-        lines[-1] += "" if new else f" {part.text}"
-        speaker = part.speaker
-    told = {"id": job, "seconds": transcript.seconds, "text": "\n".join(lines)}
-    return {**told, "continue_with": {"source": job, "start": rest}} if rest is not None else told
+        if lines and caption.speaker == speaker:
+            lines[-1] += f" {caption.text}"
+        else:
+            lines.append(f"{caption.speaker}: {caption.text}" if caption.speaker else caption.text)
+        speaker = caption.speaker
+    part = {"id": job, "seconds": transcript.seconds, "text": "\n".join(lines)}
+    return part if rest is None else {**part, "continue_with": {"source": job, "start": rest}}
 
 
 def gateway(model=None):
@@ -307,8 +307,7 @@ def gateway(model=None):
     def generate(messages):
         from audio import Client
 
-        sent = [{**m, "role": "user"} if m["role"] == "tool" else m for m in messages]
-        return Client().chat([{"role": m["role"], "content": m["content"]} for m in sent], model=model)
+        return Client().chat(request_messages(messages, native=False, thoughts=False), model=model)
 
     return generate
 

@@ -7,13 +7,13 @@ question, decides to call the tool, and answers from what comes back. Without AS
 those of audio's sandbox: what they say is canned, but every request and every call is made."""
 
 import os
-import subprocess
 import sys
 import tempfile
 import wave
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
+from audio.sandbox import Sandbox
 from tools.agent import run
 from tools.builtin import TOOLS, gateway, transcribe
 from tools.registry import Registry
@@ -22,34 +22,22 @@ QUESTION = "When does the new budget go to Maria Lopez?"
 
 
 def main(argv):
-    with sandbox() if not os.environ.get("ASSEMBLYAI_API_KEY") else tempfile.TemporaryDirectory() as folder:
-        file = argv[0] if argv else tone(Path(folder, "meeting.wav"))
+    with ExitStack() as stack:
+        if not os.environ.get("ASSEMBLYAI_API_KEY"):
+            sandbox = stack.enter_context(Sandbox())
+            os.environ |= {"ASSEMBLYAI_API_KEY": sandbox.key, "ASSEMBLYAI_BASE_URL": sandbox.url}
+            print(f"No key: this is the sandbox at {sandbox.url}, its answers are canned.", file=sys.stderr)
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        file = argv[0] if argv else write_tone(Path(folder, "meeting.wav"))
         question = " ".join(argv[1:]) or QUESTION
-        asked = {"role": "user", "content": f"The recording is {file}. {question}"}
-        conversation = run(gateway(), Registry([*TOOLS, transcribe]), [asked])
+        message = {"role": "user", "content": f"The recording is {file}. {question}"}
+        conversation = run(gateway(), Registry([*TOOLS, transcribe]), [message])
     for message in conversation.messages[1:]:
         print(f"[{message['role']}] {message['content']}")
     return 0 if conversation.outcome == "answered" else 1
 
 
-@contextmanager
-def sandbox():
-    """audio's sandbox as a process of its own, and the environment that leads to it -> an empty folder."""
-    command = [sys.executable, "-m", "audio", "sandbox"]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process,
-    ):
-        try:
-            url = process.stdout.readline().split()[-1]
-            os.environ |= {"ASSEMBLYAI_API_KEY": "test-key", "ASSEMBLYAI_BASE_URL": url}
-            print(f"No key: this is the sandbox at {url}, and what it says is canned.", file=sys.stderr)
-            yield folder
-        finally:
-            process.terminate()
-
-
-def tone(path):
+def write_tone(path):
     """Writes a WAV of 45 seconds -> its path."""
     with wave.open(str(path), "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))

@@ -12,352 +12,316 @@
                              "nights": {"type": "integer", "minimum": 1, "default": 1}},
                           "required": ["city"], "additionalProperties": false}
 
-What a schema cannot say raises UnsupportedSchema when the function is registered. The other way out, a
+What a schema cannot express raises UnsupportedSchema when the function is registered. The alternative, a
 silent {"type": "object"}, is an error that shows up later and elsewhere: in what a model makes of it.
+
+Hints are read once, when a tool is made. Each gives a pair: its schema, and a function `build` that turns
+JSON which is valid under that schema into what the hint names (an Enum member, a dataclass, a tuple).
 
 One schema serves prompt, validator (validation.py) and grammar (grammar.py)."""
 
 import dataclasses
 import enum
+import functools
 import inspect
+import json
 import re
 import types
 import typing
 from typing import Annotated, Any, Literal, Union
 
 from tools.dialect import UnsupportedSchema, check
-from tools.json_reader import JSONError, parse
-from tools.validation import Problem, coerce, kind_of, show, validate
+from tools.validation import Problem, coerce, validate
 
-__all__ = ["Problem", "UnsupportedSchema", "coerce", "from_leaderboard", "schema_of", "validate"]
+__all__ = ["Problem", "UnsupportedSchema", "coerce", "read_function", "schema_of", "validate"]
 
 NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null", None: "null"}
-MARKS = {
-    "ge": "minimum",
-    "gt": "exclusiveMinimum",
-    "le": "maximum",
-    "lt": "exclusiveMaximum",
-    "multiple_of": "multipleOf",
-    "pattern": "pattern",
-}
 # Python 3.10 has none of these, 3.11 not the third.
 WRAPPERS = [getattr(typing, name, None) for name in ("Required", "NotRequired", "ReadOnly")]
 REQUIRED, NOT_REQUIRED = WRAPPERS[:2]
+UNKNOWN = inspect.Parameter.empty  # the default of what may be left out, where JSON cannot write it
 
 
 def schema_of(function):
-    """The schema of the object that holds a function's arguments by name.
+    """The schema of the object that holds a function's arguments by name; see read_function."""
+    return read_function(function)[0]
+
+
+def read_function(function):
+    """-> (the schema of its arguments by name, build): build(values, fits) makes keyword arguments of valid
+    JSON. fits(value, schema) has to say whether a value is valid under a part of the schema.
 
     Types: str, int, float, bool, None, Any, Literal, Enum (by its values), Optional and unions, list, tuple,
-    dict with str keys, TypedDict, dataclass, and Annotated with a description (a str), with keywords (a dict
-    such as {"minimum": 1}) or with bounds as annotated_types has them (ge, gt, le, lt, multiple_of,
-    min_length, max_length). Descriptions come from docstrings in the style of Google, NumPy or Sphinx. A
-    parameter with a default may be left out.
+    dict with str keys, TypedDict, dataclass, and Annotated with a description (a str) or with keywords (a
+    dict such as {"minimum": 1}). Descriptions come from docstrings in the style of Google, NumPy or Sphinx.
+    A parameter with a default may be left out; one whose default is None may be null.
 
     Raises UnsupportedSchema, naming the parameter, for all else: no hint, other types, *args, positional
     only."""
-    parameters, hints = signature_of(function)
-    about, described = read_docstring(inspect.getdoc(function))
-    properties, required, others, defs = {}, [], False, {}
-    for name, parameter in parameters.items():
-        where = f"parameter {name!r} of {getattr(function, '__name__', function)}"
+    target, parameters, hints = signature_of(function)
+    name = getattr(function, "__name__", None) or getattr(target, "__qualname__", repr(function))
+    wanted, defaults, others = {}, {}, (False, keep)
+    reader, places = HintReader(), f"parameter {{!r}} of {name}"
+    for parameter in parameters:
+        where = places.format(parameter.name)
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
             raise UnsupportedSchema(f"{where}: arguments are passed by name: write it without / and *args")
-        if name not in hints:
-            raise UnsupportedSchema(f"{where} has no type hint: give it one, as in {name}: str")
-        schema = of_hint(hints[name], where, defs, ())
+        if parameter.name not in hints and parameter.name in ("self", "cls"):
+            raise UnsupportedSchema(f"{where}: make a tool of the method of an object, as in tool(shop.buy)")
+        if parameter.name not in hints:
+            raise UnsupportedSchema(f"{where} has no type hint: give it one, as in {parameter.name}: str")
         if parameter.kind == parameter.VAR_KEYWORD:
-            others = schema
+            schema, builds = reader.read_fields(places, {parameter.name: hints[parameter.name]}, {}, {})
+            others = schema["properties"][parameter.name], builds[parameter.name]
             continue
-        if name in described:
-            schema = {**schema, "description": described[name]}
-        if parameter.default is parameter.empty:
-            required.append(name)
-        else:
-            schema = with_default(schema, parameter.default)
-        properties[name] = schema
-    found = object_schema(properties, required, others)
-    found = {"type": "object", **({"description": about} if about else {}), **found}
-    if defs:
-        found["$defs"] = defs
-    check(found)
-    return found
+        wanted[parameter.name] = hints[parameter.name]
+        if parameter.default is not parameter.empty:
+            defaults[parameter.name] = parameter.default
+    about, described = read_docstring(inspect.getdoc(target) or inspect.getdoc(function))
+    schema, builds = reader.read_fields(places, wanted, defaults, described)
+    schema["additionalProperties"] = others[0]
+    if others[0] == {}:
+        del schema["additionalProperties"]
+    schema = {"type": "object", **({"description": about} if about else {}), **schema}
+    if reader.defs:
+        schema["$defs"] = reader.defs
+    check(schema)
+    return schema, lambda values, fits: {
+        key: builds.get(key, others[1])(value, fits) for key, value in values.items()
+    }
 
 
 def signature_of(function):
-    """-> (parameters by name, their hints by name), string annotations resolved."""
-    target = function
-    while hasattr(target, "func") and not inspect.isroutine(target):  # functools.partial
-        target = target.func
+    """-> (the function inside partials, decorators and objects, its parameters, their hints by name)"""
+    target = inspect.unwrap(function)
+    while isinstance(target, functools.partial):
+        target = inspect.unwrap(target.func)
     if not inspect.isroutine(target):
         target = type(target).__call__
     try:
-        parameters = inspect.signature(function).parameters
-        plain = inspect.unwrap(target)
-        closure = plain if inspect.isfunction(plain) else getattr(plain, "__func__", None)
-        known = inspect.getclosurevars(closure).nonlocals if closure else None
-        return parameters, typing.get_type_hints(target, localns=known, include_extras=True)
+        closure = inspect.unwrap(getattr(target, "__func__", target))
+        local = inspect.getclosurevars(closure).nonlocals if inspect.isfunction(closure) else None
+        hints = typing.get_type_hints(target, localns=local, include_extras=True)
+        return target, inspect.signature(function).parameters.values(), hints
     except NameError as error:
-        raise UnsupportedSchema(
-            f"{function.__name__}: a type hint names what is not there: {error}"
-        ) from None
+        raise UnsupportedSchema(f"{target.__qualname__}: a type hint is not defined: {error}") from None
     except (TypeError, ValueError, AttributeError) as error:
         raise UnsupportedSchema(f"{function!r} has no signature that can be read: {error}") from None
 
 
-def object_schema(properties, required, others=False):
-    found = {"properties": properties}
-    if required:
-        found["required"] = required
-    if others != {}:
-        found["additionalProperties"] = others
-    return found
-
-
-def with_default(schema, value):
-    value = (
-        value.value if isinstance(value, enum.Enum) else list(value) if isinstance(value, tuple) else value
-    )
-    try:
-        parse(show(value, most=10_000))
-    except JSONError:
-        return schema  # a default that JSON cannot write is the function's own affair
-    return {**schema, "default": value}
-
-
-def of_hint(hint, where, defs, inside):
-    """One type hint -> its schema. `inside` holds the classes that are being described: one that holds
-    itself becomes a $ref into `defs`."""
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin is None and isinstance(hint, (type, type(None))) and hint in NAMES:
-        return {"type": NAMES[hint]}
-    if hint is Any:
-        return {}
-    if origin is Annotated:
-        schema = of_hint(parts[0], where, defs, inside)
-        for mark in parts[1:]:
-            schema = {**schema, **of_mark(mark, schema, where)}
-        return schema
-    if origin and origin in WRAPPERS:
-        return of_hint(parts[0], where, defs, inside)
-    if origin in (Union, types.UnionType):
-        schemas = [of_hint(part, where, defs, inside) for part in parts]
-        if all(list(schema) == ["type"] for schema in schemas):
-            return {"type": [schema["type"] for schema in schemas]}
-        return {"anyOf": schemas}
-    if origin is Literal:
-        return choice([v.value if isinstance(v, enum.Enum) else v for v in parts], where)
-    if inspect.isclass(hint) and issubclass(hint, enum.Enum):
-        return choice([member.value for member in hint], where)
-    if hint is list or origin is list:
-        return {"type": "array", **({"items": of_hint(parts[0], where, defs, inside)} if parts else {})}
-    if hint is tuple or origin is tuple:
-        if len(parts) == 2 and parts[1] is ...:
-            return {"type": "array", "items": of_hint(parts[0], where, defs, inside)}
-        if hint is tuple:
-            return {"type": "array"}
-        first = {"prefixItems": [of_hint(part, where, defs, inside) for part in parts]} if parts else {}
-        return {"type": "array", **first, "minItems": len(parts), "maxItems": len(parts)}
-    if hint is dict or origin is dict:
-        if parts and parts[0] is not str:
-            raise UnsupportedSchema(f"{where}: the keys of a JSON object are strings: write dict[str, ...]")
-        rest = of_hint(parts[1], where, defs, inside) if parts else {}
-        return {"type": "object", **({"additionalProperties": rest} if rest else {})}
-    if dataclasses.is_dataclass(hint) or typing.is_typeddict(hint):
-        return of_class(hint, where, defs, inside)
-    if hasattr(hint, "__supertype__"):  # NewType
-        return of_hint(hint.__supertype__, where, defs, inside)
-    if hasattr(hint, "__value__"):  # type X = ...
-        return of_hint(hint.__value__, where, defs, inside)
-    name = getattr(hint, "__name__", None) or repr(hint)
-    raise UnsupportedSchema(
-        f"{where}: JSON Schema cannot express {name}: take str, int, list, a dataclass ..."
-    )
-
-
-def of_class(hint, where, defs, inside):
-    name = hint.__name__
-    if hint in inside:
-        defs.setdefault(name, {})
-        return {"$ref": f"#/$defs/{name}"}
-    hints = hints_of(hint)
-    if dataclasses.is_dataclass(hint):
-        fields = [field for field in dataclasses.fields(hint) if field.init]
-        none = dataclasses.MISSING
-        optional = {
-            f.name: f.default for f in fields if f.default is not none or f.default_factory is not none
-        }
-        names = [field.name for field in fields]
-    else:
-        # With string annotations __required_keys__ knows only total=; the wrappers are seen in the hints.
-        wrapper = {name: typing.get_origin(part) or part for name, part in hints.items()}
-        names = list(hints)
-        must = {n for n in names if n in hint.__required_keys__ and wrapper[n] is not NOT_REQUIRED}
-        must |= {n for n in names if wrapper[n] is REQUIRED}
-        optional = dict.fromkeys((n for n in names if n not in must), dataclasses.MISSING)
-    described = read_docstring(hint.__doc__)[1]
-    properties = {}
-    for field in names:
-        schema = of_hint(hints[field], f"{where}, field {field!r} of {name}", defs, (*inside, hint))
-        if field in described:
-            schema = {**schema, "description": described[field]}
-        default = optional.get(field, dataclasses.MISSING)
-        properties[field] = schema if default is dataclasses.MISSING else with_default(schema, default)
-    required = [field for field in names if field not in optional]
-    found = {"type": "object", **object_schema(properties, required)}
-    if name not in defs:
-        return found
-    if defs[name] not in ({}, found):
-        raise UnsupportedSchema(f"{where}: two classes are called {name}: rename one")
-    defs[name] = found
-    return {"$ref": f"#/$defs/{name}"}
-
-
-def hints_of(hint):
-    try:
-        return typing.get_type_hints(hint, include_extras=True)
-    except NameError as error:
-        raise UnsupportedSchema(f"{hint.__name__}: a type hint names what is not there: {error}") from None
-
-
-def choice(values, where):
-    """The schema of one value out of several."""
-    kinds = {kind_of(value) for value in values}
-    if not kinds <= {"null", "boolean", "number", "string"}:
-        raise UnsupportedSchema(f"{where}: a choice is between strings, numbers, true, false and null")
-    return {"type": "string", "enum": values} if kinds == {"string"} else {"enum": values}
-
-
-def of_mark(mark, schema, where):
-    """What stands behind the type in Annotated -> schema keywords."""
-    if isinstance(mark, str):
-        return {"description": mark}
-    if isinstance(mark, dict):
-        return mark
-    found = {
-        keyword: getattr(mark, name)
-        for name, keyword in MARKS.items()
-        if getattr(mark, name, None) is not None
-    }
-    size = {"string": "Length", "array": "Items", "object": "Properties"}.get(schema.get("type"))
-    for edge in ("min", "max"):
-        if size and getattr(mark, f"{edge}_length", None) is not None:
-            found[edge + size] = getattr(mark, f"{edge}_length")
-    for inner in getattr(mark, "metadata", []):  # pydantic's Field keeps its bounds there
-        found |= of_mark(inner, schema, where)
-    if isinstance(getattr(mark, "description", None), str):
-        found["description"] = mark.description
-    if not found:
-        raise UnsupportedSchema(f"{where}: {mark!r} is no bound that is known here: write a dict of keywords")
-    return found
-
-
-HEADING = re.compile(r"(?i)(args|arguments|parameters|other parameters|keyword arg(ument)?s|attributes):?")
-OTHER = re.compile(r"(?i)(returns?|yields?|raises?|examples?|notes?|references|see also|warnings?|todo):?")
-GOOGLE = re.compile(r"( +)\*{0,2}(\w+) *(?:\(.*?\))? *: *(.*)")
-NUMPY = re.compile(r"\*{0,2}(\w+)(?: *, *\w+)* *(?::.*)?")
-SPHINX = re.compile(r" *:(?:param|parameter|arg|argument|key|keyword)(?: +[^:]*?)? +\*{0,2}(\w+) *: *(.*)")
-
-
-def read_docstring(text):
-    """A docstring -> (what the function does, {parameter: what it is}). Reads three styles: Google, NumPy,
-    Sphinx."""
-    lines = inspect.cleandoc(text or "").splitlines()
-    about, found, style, names, indent = [], {}, "about", [], None
-    for line, below in zip(lines, [*lines[1:], ""]):
-        indented = line.startswith(" ")
-        underlined = re.fullmatch(r"(-{3,}|={3,})", below)
-        field = SPHINX.fullmatch(line)
-        if field:
-            style, names = "sphinx", [field[1]]
-            found[field[1]] = [field[2]]
-        elif re.match(r" *:\w+[^:]*:", line):
-            style, names = "other", []
-        elif not indented and HEADING.fullmatch(line) and (underlined or line.endswith(":")):
-            style, names, indent = "numpy" if underlined else "google", [], None
-        elif not indented and (underlined or OTHER.fullmatch(line)):
-            style, names = "other", []
-        elif style == "about":
-            about.append(line)
-        elif style == "google" and line and not indented:
-            style, names = "other", []
-        elif style == "google" and (item := GOOGLE.fullmatch(line)) and indent in (None, item[1]):
-            names, indent = [item[2]], item[1]
-            found[item[2]] = [item[3]]
-        elif style == "numpy" and not indented and NUMPY.fullmatch(line):
-            names = re.findall(r"\w+", line.partition(":")[0])
-            found |= {name: [] for name in names}
-        elif indented:
-            for name in names:
-                found[name].append(line.strip())
-    paragraph = "\n".join(about).strip()
-    return paragraph, {name: " ".join(filter(None, words)) for name, words in found.items() if any(words)}
-
-
-def arguments_of(function, values):
-    """Valid JSON -> the keyword arguments the hints speak of: Enum members, dataclasses, tuples."""
-    parameters, hints = signature_of(function)
-    last = next((p.name for p in parameters.values() if p.kind == p.VAR_KEYWORD), None)
-    return {name: build(value, hints[name if name in parameters else last]) for name, value in values.items()}
-
-
-def build(value, hint):
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin and origin in (Annotated, *WRAPPERS):
-        return build(value, parts[0])
-    if hasattr(hint, "__supertype__") or hasattr(hint, "__value__"):
-        return build(value, getattr(hint, "__supertype__", None) or hint.__value__)
-    if origin in (Union, types.UnionType):
-        fitting = (part for part in parts if not validate(value, whole_schema(part)))
-        return build(value, next(fitting, Any))
-    if inspect.isclass(hint) and issubclass(hint, enum.Enum):
-        return hint(value)
-    if origin is Literal:
-        return next(
-            v
-            for v in parts
-            if (v.value if isinstance(v, enum.Enum) else v) == value
-            and kind_of(v.value if isinstance(v, enum.Enum) else v) == kind_of(value)
-        )
-    if origin is list:
-        return [build(item, parts[0]) for item in value]
-    if hint is tuple or origin is tuple:
-        hints = parts[:1] * len(value) if len(parts) == 2 and parts[1] is ... else parts or [Any] * len(value)
-        return tuple(map(build, value, hints))
-    if origin is dict:
-        return {key: build(item, parts[1]) for key, item in value.items()}
-    if dataclasses.is_dataclass(hint) or typing.is_typeddict(hint):
-        hints = hints_of(hint)
-        built = {key: build(item, hints[key]) for key, item in value.items()}
-        return hint(**built) if dataclasses.is_dataclass(hint) else built
+def keep(value, fits):
     return value
 
 
-def whole_schema(hint):
-    defs = {}
-    schema = of_hint(hint, "a value", defs, ())
-    return {**schema, "$defs": defs} if defs else schema
+NULL = {"type": "null"}, keep
 
 
-LEADERBOARD = {"dict": "object", "float": "number", "tuple": "array", "any": None}
+class HintReader:
+    """Type hints -> (schema, build). Classes that hold themselves become a $ref into `defs`."""
+
+    def __init__(self):
+        self.defs, self.inside, self.builds = {}, [], {}
+
+    def read(self, hint):
+        origin, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
+        if isinstance(origin, type | None) and origin in NAMES:
+            return {"type": NAMES[origin]}, keep
+        if origin is Any:
+            return {}, keep
+        if origin is Annotated:
+            schema, build = self.read(parts[0])
+            for mark in parts[1:]:
+                schema = {**schema, **keywords_of(mark)}
+            return schema, build
+        if origin in WRAPPERS:
+            return self.read(parts[0])
+        if origin in (Union, types.UnionType):
+            return either([self.read(part) for part in parts])
+        if origin is Literal:
+            return choice(parts)
+        if inspect.isclass(origin) and issubclass(origin, enum.Enum):
+            return choice(list(origin))
+        if origin is list:
+            if not parts:
+                return {"type": "array"}, keep
+            items, build = self.read(parts[0])
+            return {"type": "array", "items": items}, lambda v, fits: [build(item, fits) for item in v]
+        if origin is tuple:
+            return self.read_tuple(hint, parts)
+        if origin is dict:
+            if parts and parts[0] is not str:
+                raise UnsupportedSchema("the keys of a JSON object are strings: write dict[str, ...]")
+            items, build = self.read(parts[1]) if parts else ({}, keep)
+            if not items:
+                return {"type": "object"}, keep
+            schema = {"type": "object", "additionalProperties": items}
+            return schema, lambda v, fits: {key: build(item, fits) for key, item in v.items()}
+        if dataclasses.is_dataclass(hint) or typing.is_typeddict(hint):
+            return self.read_class(hint)
+        name = getattr(hint, "__name__", None) or repr(hint)
+        raise UnsupportedSchema(f"JSON Schema cannot express {name}: use str, int, list, a dataclass ...")
+
+    def read_tuple(self, hint, parts):
+        if hint is tuple or parts[1:] == (...,):
+            schema, build = self.read(list[parts[0]] if parts else list)
+            return schema, lambda value, fits: tuple(build(value, fits))
+        pairs = [self.read(part) for part in parts]
+        items = {"prefixItems": [schema for schema, _ in pairs]} if parts else {}
+        schema = {"type": "array", **items, "minItems": len(parts), "maxItems": len(parts)}
+        return schema, lambda value, fits: tuple(b(item, fits) for (_, b), item in zip(pairs, value))
+
+    def read_fields(self, where, hints, defaults, described):
+        """Parameters of a function or fields of a class -> (schema, {name: build}). A name in `defaults` may
+        be left out."""
+        properties, builds = {}, {}
+        for name, hint in hints.items():
+            default = defaults.get(name, UNKNOWN)
+            try:
+                pair = self.read(hint)
+                is_nullable = default is None and not admits_none(hint)
+                schema, builds[name] = either([pair, NULL]) if is_nullable else pair
+            except UnsupportedSchema as error:
+                raise UnsupportedSchema(f"{where.format(name)}: {error}") from None
+            if name in described:
+                schema = {**schema, "description": described[name]}
+            properties[name] = with_default(schema, default)
+        required = [name for name in hints if name not in defaults]
+        schema = {"type": "object", "properties": properties}
+        schema |= {"required": required} if required else {}
+        return {**schema, "additionalProperties": False}, builds
+
+    def read_class(self, cls):
+        name = cls.__name__
+        if cls in self.inside:
+            self.defs.setdefault(name, {})
+            return {"$ref": f"#/$defs/{name}"}, lambda v, fits: self.builds[cls](v, fits)  # noqa: PLW0108
+        self.inside.append(cls)
+        described = read_docstring(cls.__doc__)[1]
+        schema, builds = self.read_fields(f"field {{!r}} of {name}", *fields_of(cls), described)
+        self.inside.pop()
+        make = cls if dataclasses.is_dataclass(cls) else dict
+
+        def build(value, fits):
+            return make(**{key: builds[key](item, fits) for key, item in value.items()})
+
+        self.builds[cls] = build
+        if name not in self.defs:
+            return schema, build
+        if self.defs[name] not in ({}, schema):
+            raise UnsupportedSchema(f"two classes are called {name}: rename one")
+        self.defs[name] = schema
+        return {"$ref": f"#/$defs/{name}"}, build
 
 
-def from_leaderboard(schema):
-    """A function's `parameters` as the Berkeley Function Calling Leaderboard writes them -> JSON Schema.
+def fields_of(cls):
+    """A dataclass or TypedDict -> (hints by name, defaults of those that may be left out)."""
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except NameError as error:
+        raise UnsupportedSchema(f"{cls.__name__}: a type hint is not defined: {error}") from None
+    if dataclasses.is_dataclass(cls):
+        parameters = inspect.signature(cls).parameters.values()
+        defaults = {each.name: each.default for each in parameters if each.default is not UNKNOWN}
+        return {each.name: hints.get(each.name, object) for each in parameters}, defaults
+    # With string annotations __required_keys__ knows only total=; the wrappers are seen in the hints.
+    wrapper = {name: typing.get_origin(hint) or hint for name, hint in hints.items()}
+    required = {name for name in cls.__required_keys__ if wrapper[name] is not NOT_REQUIRED}
+    required |= {name for name in hints if wrapper[name] is REQUIRED}
+    return hints, {name: UNKNOWN for name in hints if name not in required}
 
-    Its types are Python's: dict is an object, float a number, tuple an array, any is no constraint. Its
-    `optional` says nothing that `required` does not. Names with dots are kept: our protocol has no rule
-    against them."""
-    if not isinstance(schema, dict):
+
+def admits_none(hint):
+    """typing no longer adds None to a hint whose default is None."""
+    if typing.get_origin(hint) is Annotated:
+        hint = typing.get_args(hint)[0]
+    choices = (
+        typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType, Literal) else [hint]
+    )
+    return any(each in (Any, None, type(None)) for each in choices)
+
+
+def with_default(schema, value):
+    """A schema with a copy of the default, as far as JSON can write that."""
+    try:
+        value = value.value if isinstance(value, enum.Enum) else value
+        return {**schema, "default": json.loads(json.dumps(value, allow_nan=False))}
+    except (TypeError, ValueError):
         return schema
-    found = {}
-    for keyword, value in schema.items():
-        if keyword == "type" and isinstance(value, str):
-            value = LEADERBOARD.get(value, value)
-        elif keyword == "properties":
-            value = {name: from_leaderboard(part) for name, part in value.items()}
-        elif keyword in ("items", "additionalProperties"):
-            value = from_leaderboard(value)
-        if keyword != "optional" and (keyword, value) != ("type", None):
-            found[keyword] = value
-    return found
+
+
+def either(pairs):
+    """The schema of a union; of several that a value fits, the first builds it."""
+    schemas = [schema for schema, _ in pairs]
+    if all(list(schema) == ["type"] and schema["type"] in NAMES.values() for schema in schemas):
+        return {"type": [schema["type"] for schema in schemas]}, keep
+
+    def build(value, fits):
+        return next((build for schema, build in pairs if fits(value, schema)), keep)(value, fits)
+
+    return {"anyOf": schemas}, build
+
+
+def choice(members):
+    """The schema of one out of several values, some of them perhaps members of an Enum."""
+    values = [member.value if isinstance(member, enum.Enum) else member for member in members]
+    if not all(value is None or isinstance(value, (str, int, float)) for value in values):
+        raise UnsupportedSchema("a choice is between strings, numbers, true, false and null")
+    is_text = all(isinstance(value, str) for value in values)
+    # True is 1 to a dict, but not in JSON. Of equal values the first counts.
+    by_value = {(isinstance(v, bool), v): m for v, m in zip(values[::-1], members[::-1])}
+    schema = {"type": "string", "enum": values} if is_text else {"enum": values}
+    return schema, lambda value, fits: by_value[isinstance(value, bool), value]
+
+
+def keywords_of(mark):
+    """What follows the type in Annotated -> schema keywords."""
+    if isinstance(mark, (str, dict)):
+        return {"description": mark} if isinstance(mark, str) else mark
+    raise UnsupportedSchema(f'{mark!r} is neither a description nor keywords such as {{"minimum": 1}}')
+
+
+PARAMETERS = "(?:keyword |other )?(?:args|arguments|parameters)|attributes"
+SECTION = re.compile(
+    rf"^(\S.*?):? *\n([-=]{{3,}}) *$|^({PARAMETERS}|returns?|yields?|raises?|examples?|notes?|references|"
+    r"see also|warnings?|todo): *$",
+    re.IGNORECASE | re.MULTILINE,
+)
+GOOGLE = re.compile(r"( +|(?=[-*+] ))(?:[-*+] +)?[`*]*(\w+)`* *(?:\(.*?\))? *: *(.*)")
+NUMPY = re.compile(r"()\*{0,2}(\w+(?: *, *\*{0,2}\w+)*) *(?::.*)?()")
+# A type that goes on in the next line.
+OPEN_GOOGLE = re.compile(r" *(?:[-*+] +)?\w+ *\([^)]*")
+OPEN_NUMPY = re.compile(r"\w+ *:.*(?:[(\[{][^)\]}]*|,| or| \|)")
+FIELD = re.compile(r"^ *:\w+[^:\n]*:", re.MULTILINE)
+SPHINX = re.compile(r"(?m)^ *:(?:param|arg|key)\w*(?: +[^:\n]*?)? +\*{0,2}(\w+) *: *(.*(?:\n(?! *:\w) +.*)*)")
+
+
+def read_docstring(text):
+    """In the style of Google, NumPy or Sphinx -> (what the function does, {parameter: what it is})."""
+    text = inspect.cleandoc(text or "")
+    heads = list(SECTION.finditer(text))
+    described = dict(SPHINX.findall(text))
+    for head, end in zip(heads, [*(head.start() for head in heads[1:]), len(text)]):
+        if re.fullmatch(PARAMETERS, head[1] or head[3], re.IGNORECASE):
+            described |= read_items(text[head.end() : end], NUMPY if head[2] else GOOGLE)
+    starts = [match.start() for match in [*heads, *FIELD.finditer(text)]]
+    about = text[: min(starts, default=len(text))].strip()
+    return about, {name: " ".join(words.split()) for name, words in described.items() if words.split()}
+
+
+def read_items(text, style):
+    """The body of a section -> {parameter: its description}."""
+    lines, described, names, indent = text.splitlines(), {}, [], None
+    while lines:
+        line = lines.pop(0)
+        is_deeper = indent is not None and line.startswith(f"{indent} ")
+        while lines and not is_deeper and (OPEN_NUMPY if style is NUMPY else OPEN_GOOGLE).fullmatch(line):
+            line += " " + lines.pop(0).strip()
+        item = style.fullmatch(line)
+        if item and indent in (None, item[1]):
+            indent, names = item[1], re.findall(r"\w+", item[2])
+            described |= dict.fromkeys(names, item[3])
+        elif line and not line.startswith(" "):
+            break
+        else:
+            described |= {name: f"{described[name]} {line}" for name in names}
+    return described

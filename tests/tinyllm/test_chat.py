@@ -266,6 +266,24 @@ def test_after_a_call_the_model_continues_with_the_result(random_stage, monkeypa
     assert [message["role"] for message in session.history] == ["user", "assistant", "tool", "assistant"]
 
 
+@pytest.mark.parametrize(
+    "typed, result",
+    [("yes", "84"), ("Y", "84"), ("too dear", "too dear"), ("", "user refused"), (None, "user refused")],
+)
+def test_with_ask_on_a_call_runs_only_if_the_user_lets_it(random_stage, monkeypatch, capsys, typed, result):
+    monkeypatch.chdir(random_stage)
+    session = chat.Chat(ChatSettings(tokens=100, tools="on"))
+    call = render_call(Call("calculator", {"expression": "12*7"}))
+    for line, is_asked in (("/ask on", True), ("/ask off", False)):
+        replies = iter([call, "Done."])
+        session.writer = lambda messages, replies=replies: [next(replies)]
+        session.command(line)
+        monkeypatch.setattr("sys.stdin", io.StringIO("" if typed is None else f"{typed}\n"))
+        session.ask("What is 12 * 7?")
+        assert ('run calculator with {"expression": "12*7"}?' in capsys.readouterr().out) is is_asked
+        assert (result if is_asked else "84") in session.last.messages[-2]["content"]
+
+
 @given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.integers(0, 3), min_size=1, max_size=12))
 def test_a_reply_is_a_loop_once_it_ends_with_the_same_24_tokens_or_more_in_three_equal_parts(start, part):
     looping = start + part * 24

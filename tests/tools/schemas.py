@@ -267,3 +267,27 @@ def universe(schema):
     """All small values of the types that a schema names, and some of the others."""
     kinds = str(schema.get("type", [*UNIVERSE])).replace("integer", "number")
     return [v for kind, values in UNIVERSE.items() for v in (values if kind in kinds else values[:2])]
+
+
+LEADERBOARD = {"dict": "object", "float": "number", "tuple": "array", "any": None}
+
+
+def from_leaderboard(schema):
+    """A function's `parameters` as the Berkeley Function Calling Leaderboard writes them -> JSON Schema.
+
+    Its types are Python's: dict is an object, float a number, tuple an array, any is no constraint. Its
+    `optional` says nothing that `required` does not. Names with dots are kept: our protocol has no rule
+    against them."""
+    if not isinstance(schema, dict):
+        return schema
+    plain = {}
+    for keyword, value in schema.items():
+        if keyword == "type" and isinstance(value, str):
+            value = LEADERBOARD.get(value, value)
+        elif keyword == "properties":
+            value = {name: from_leaderboard(part) for name, part in value.items()}
+        elif keyword in ("items", "additionalProperties"):
+            value = from_leaderboard(value)
+        if keyword != "optional" and (keyword, value) != ("type", None):
+            plain[keyword] = value
+    return plain

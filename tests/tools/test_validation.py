@@ -6,10 +6,10 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from schemas import VALUES, near, schemas
+from schemas import VALUES, from_leaderboard, near, schemas
 
 from tools.dialect import exact
-from tools.schema import Problem, UnsupportedSchema, coerce, from_leaderboard, validate
+from tools.schema import Problem, UnsupportedSchema, coerce, validate
 from tools.validation import fingerprint
 
 GOOD = [

@@ -18,7 +18,8 @@ from decimal import Decimal
 from enum import Enum
 
 from tools.protocol import Call, compact
-from tools.schema import arguments_of, coerce, schema_of, validate
+from tools.schema import arguments_of, schema_of
+from tools.validation import coerce, validate
 
 PASSING = (OSError, ValueError, ArithmeticError, LookupError)  # another try, or another argument, may help
 

@@ -16,7 +16,8 @@ from tools.masks import Masks
 from tools.protocol import CLOSE, OPEN, Call
 from tools.protocol import parse as read
 from tools.registry import Registry
-from tools.schema import UnsupportedSchema, validate
+from tools.schema import UnsupportedSchema
+from tools.validation import validate
 
 BYTES = [bytes([b]) for b in range(256)]
 MORE = [

@@ -10,7 +10,8 @@ import pytest
 from tools.grammar import Grammar
 from tools.protocol import Call, compact, render_call
 from tools.registry import Guard, Registry, Result, tool
-from tools.schema import UnsupportedSchema, validate
+from tools.schema import UnsupportedSchema
+from tools.validation import validate
 
 PAIR = threading.Barrier(2)
 

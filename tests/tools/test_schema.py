@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.schema import UnsupportedSchema, arguments_of, schema_of, validate
+from tools.schema import UnsupportedSchema, arguments_of, schema_of
+from tools.validation import validate
 
 
 class Colour(enum.Enum):

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from schemas import VALUES, near, schemas
 
-from tools.dialect import exact
-from tools.schema import Problem, UnsupportedSchema, coerce, from_leaderboard, validate
-from tools.validation import fingerprint
+from tools.schema import UnsupportedSchema, exact, from_leaderboard
+from tools.validation import Problem, coerce, fingerprint, validate
 
 GOOD = [
     ({"type": "integer"}, 1.0),

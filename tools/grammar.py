@@ -29,7 +29,7 @@ from tools.schema import KINDS, TAKES, UnsupportedSchema, check, exact, kind_of,
 from tools.validation import fingerprint, problems, types_of
 
 QUOTE = ord('"')
-LARGEST = 5000  # schemas, properties and enum values together
+LARGEST = 2000  # schemas, properties and enum values together
 INTEGER_DIGITS, DIGITS = 20, 15
 NOT_ENFORCED = {  # keyword: what it says where it says nothing
     "pattern": None,
@@ -110,14 +110,15 @@ def shortest(way):
     return decimals if whole < 0 else whole + decimals + (decimals > 0)
 
 
-def numbers(schema, integer, sign):
-    """The numbers that lie within the bounds of a schema and have this sign (1 or -1)."""
+@lru_cache
+def numbers(bounds, integer, sign):
+    """The numbers that lie within bounds, pairs of keyword and value, and have this sign (1 or -1)."""
     ways = set()
     for whole in range(1, INTEGER_DIGITS + 1):
         places = 0 if integer else max(DIGITS - whole, 0)
         low, high = 10 ** (whole + places - 1) if whole > 1 else 0, 10 ** (whole + places) - 1
-        for keyword in schema.keys() & {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"}:
-            bound, exclusive = exact(schema[keyword]) * 10**places * sign, keyword.startswith("exclusive")
+        for keyword, value in bounds:
+            bound, exclusive = exact(value) * 10**places * sign, keyword.startswith("exclusive")
             if keyword.lower().endswith("minimum") == (sign > 0):
                 low = max(low, floor(bound) + 1 if exclusive else ceil(bound))
             else:
@@ -137,9 +138,10 @@ class Text(NamedTuple):
 
     def moves(self):
         begins = self.character is BETWEEN
-        left = Text(BETWEEN, max(self.low - begins, 0), self.high - begins)
-        after = following(self.character) if self.high or not begins else {}
-        found = {byte: left._replace(character=character) for byte, character in after.items()}
+        low, high = max(self.low - begins, 0), self.high - begins
+        after = following(self.character) if high >= 0 else {}
+        left = {character: Text(character, low, high) for character in {*after.values()}}
+        found = {byte: left[character] for byte, character in after.items()}
         return {**found, QUOTE: DONE} if begins and not self.low else found
 
     def far(self):
@@ -314,9 +316,10 @@ class Compiler:
             self.count(len(own["enum"]))
             return words(own.pop("enum"), own)
         types = types_of(own) if "type" in own else KINDS
-        found = words([None, True, False], {"type": [*types]})
+        found = [PLAIN[kind] for kind in ("null", "boolean") if kind in types]
+        bounds = frozenset((keyword, own[keyword]) for keyword in own if keyword.lower().endswith("imum"))
         for sign in (1, -1) if {"number", "integer"} & {*types} else ():
-            found.append(Way(b"-" * (sign < 0), numbers(own, "number" not in types, sign), "number"))
+            found.append(Way(b"-" * (sign < 0), numbers(bounds, "number" not in types, sign), "number"))
         if "string" in types:
             low, high = int(own.get("minLength", 0)), own.get("maxLength", inf)
             found.append(Way(b'"', Text(BETWEEN, low, high), "string"))
@@ -360,7 +363,7 @@ class Compiler:
         for room in range(MAX_DEPTH + 1):
             for choice in order:
                 ways = choice.expand(0, room)
-                choice.costs.append(min((sum(item.far() for item in items) for items in ways), default=inf))
+                choice.costs.append(min((sum(map(far, items)) for items in ways), default=inf))
             if room and all(choice.costs[-1] == choice.costs[-2] for choice in order):
                 break
 
@@ -447,6 +450,9 @@ def tagged(tag, groups):
         found = [getattr(way.item, "names", {}).get(tag, (None, False)) for way in group]
         required = all(must for _, must in found)
         yield [leaf for value, _ in found for leaf in leaves(value)] if required else group
+
+
+PLAIN = {way.kind: way for way in words([None, True, False], {})}
 
 
 class Thread(NamedTuple):

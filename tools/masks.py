@@ -69,7 +69,9 @@ class Masks:
         lefts = [BETWEEN]
         for left in lefts:  # which grows meanwhile
             lefts += [after for after in {*following(left).values()} if after not in lefts]
-        common = [Text(left, 0, inf) for left in lefts] + [numbers({}, whole, 1) for whole in (True, False)]
+        common = [Text(left, 0, inf) for left in lefts] + [
+            numbers(frozenset(), whole, 1) for whole in (True, False)
+        ]
         for item in common:
             self.inside(item, self.root)
         self.inside(common[0], self.root.children[QUOTE])

@@ -31,14 +31,8 @@ from tools.validation import fingerprint, problems, types_of
 QUOTE = ord('"')
 LARGEST = 2000  # schemas, properties and enum values together
 INTEGER_DIGITS, DIGITS = 20, 15
-NOT_ENFORCED = {  # keyword: what it says where it says nothing
-    "pattern": None,
-    "not": False,
-    "multipleOf": None,
-    "uniqueItems": False,
-    "minProperties": 0,
-    "maxProperties": None,
-}
+NOT_ENFORCED = dict.fromkeys(("pattern", "multipleOf", "maxProperties"))
+NOT_ENFORCED |= {"not": False, "uniqueItems": False, "minProperties": 0}  # values that say nothing
 CHARACTERS = (  # the bytes of a character inside a string, each as a class of regular expressions
     r"[\x20!#-\[\]-\x7f]",
     r"\\ [\"\\bfnrt]",
@@ -161,27 +155,24 @@ def far(item):
     return item.far()
 
 
-@lru_cache
-def following(character):
-    """What may be left of a character -> {byte: what is left after it}"""
-    found = {}
-    for byte in {byte for left in character for byte in left[0]}:
-        after = frozenset(left[1:] for left in character if byte in left[0])
-        found[byte] = BETWEEN if () in after else after
-    return found
-
-
 def word(text):
     return Words(frozenset([text]))
 
 
-def classes(text):
-    """Classes of bytes, written as regular expressions -> the bytes of each."""
-    every = [bytes([byte]) for byte in range(256)]
-    return tuple(b"".join(b for b in every if re.fullmatch(each.encode(), b)) for each in text.split())
+BETWEEN = frozenset(tuple(character.split()) for character in CHARACTERS)
+DONE = word(b"")
 
 
-BETWEEN, DONE = frozenset(map(classes, CHARACTERS)), word(b"")
+@lru_cache
+def following(character):
+    """What may be left of a character -> {byte: what is left after it}"""
+    found = {}
+    for byte in range(256):
+        left = [left for left in character if re.fullmatch(left[0].encode(), bytes([byte]))]
+        if left:
+            after = frozenset(each[1:] for each in left)
+            found[byte] = BETWEEN if () in after else after
+    return found
 
 
 # ---- what a schema allows. expand(at, room) gives the alternatives for what is left after `at` of the parts:
@@ -273,15 +264,10 @@ class Compiler:
         for choice, schema, where in self.todo:  # which grows meanwhile
             own = decisive(schema)
             keyword = next((each for each in ("$ref", "allOf", "anyOf", "oneOf") if each in own), None)
-            if keyword:
-                where = f"{where}/{keyword}"[:200]
-                parts = self.joined(own, keyword, where)
-                choice.ways = [Way(b"", self.choice(part, where)) for part in parts]
-            else:
-                choice.ways = self.ways(own, where)
+            choice.ways = self.others(own, keyword, where) if keyword else self.ways(own, where)
             separate += [(choice, where)] * (keyword == "oneOf")
         for choice, where in separate:
-            self.check_one_of(choice, where)
+            check_one_of(choice, where)
         self.find_costs([choice for choice, _, _ in self.todo])
 
     def count(self, parts):
@@ -296,14 +282,14 @@ class Compiler:
             self.todo.append((self.known[id(schema)], schema, where))
         return self.known[id(schema)]
 
-    def joined(self, own, keyword, where):
-        """The schemas that a keyword names, each joined with the keywords beside it."""
-        parts = own.pop(keyword)
+    def others(self, own, keyword, where):
+        """Ways to the schemas that a keyword names, each joined with the keywords beside it."""
+        where, parts = f"{where}/{keyword}"[:200], own.pop(keyword)
         if keyword == "$ref":
             parts = [resolve(self.document, parts)]
         elif keyword == "allOf":
             parts = [reduce(lambda a, b: both(a, b, where), parts)]
-        return [both(own, part, where) for part in parts]
+        return [Way(b"", self.choice(both(own, part, where), where)) for part in parts]
 
     def ways(self, own, where):
         """The alternatives of a schema that names no other for the same value."""
@@ -312,9 +298,10 @@ class Compiler:
                 raise UnsupportedSchema(
                     f"{where}/{keyword}: the grammar cannot enforce {keyword}: write the schema without it"
                 )
-        if "enum" in own:
-            self.count(len(own["enum"]))
-            return words(own.pop("enum"), own)
+        if "enum" in own or "const" in own:
+            values = own.pop("enum") if "enum" in own else [own["const"]]
+            self.count(len(values))
+            return words(values, own)
         types = types_of(own) if "type" in own else KINDS
         found = [PLAIN[kind] for kind in ("null", "boolean") if kind in types]
         bounds = frozenset((keyword, own[keyword]) for keyword in own if keyword.lower().endswith("imum"))
@@ -338,21 +325,6 @@ class Compiler:
             found.append(Way(b"{", Object(names), "object"))
         return found
 
-    def check_one_of(self, choice, where):
-        """Raises UnsupportedSchema unless the branches differ by type, by values that are listed, or by those
-        of a property that they require."""
-        branches = [leaves(way.item) for way in choice.ways]
-        self.count(sum(map(len, branches)))
-        for kind in KINDS:
-            groups = [[way for way in branch if way.kind == kind] for branch in branches]
-            groups = [group for group in groups if group]
-            tags = {**getattr(groups[0][0].item, "names", {})} if len(groups) > 1 else {}
-            if not differ(groups) and not any(differ(tagged(tag, groups)) for tag in tags):
-                raise UnsupportedSchema(
-                    f"{where}: the branches must differ by type or by a const that they require: "
-                    "write anyOf where two may fit"
-                )
-
     def find_costs(self, choices):
         """The shortest value of each choice, with room for no container, for one, ... until it stays."""
         inner = {choice: [way.item for way in choice.ways if not way.kind] for choice in choices}
@@ -369,39 +341,28 @@ class Compiler:
 
 
 def decisive(schema):
-    """The keywords that decide what is valid, a const as an enum."""
+    """The keywords of a schema that decide what is valid."""
     if isinstance(schema, bool):
         return {} if schema else {"enum": []}
-    own = {key: schema[key] for key in schema if key in TAKES and key not in ("$defs", "definitions")}
-    if "const" in own:
-        own["enum"] = common([own.pop("const")], own.get("enum", [schema["const"]]))
-    return own
-
-
-def common(values, others):
-    prints = {*map(fingerprint, others)}
-    return [value for value in values if fingerprint(value) in prints]
+    return {key: schema[key] for key in schema if key in TAKES and key not in ("$defs", "definitions")}
 
 
 def both(a, b, where):
-    """A schema for what is valid under two."""
+    """A schema for what is valid under two, where their keywords do not interact."""
     one, other = decisive(a), decisive(b)
     if not one or not other:
         return a if one else b
-    found, sides = one | other, (one, other)
-    for keyword in one.keys() & other.keys() - {"enum", "required", "properties", "additionalProperties"}:
-        if one[keyword] is not other[keyword] and one[keyword] != other[keyword]:
+    found = one | other
+    for keyword in one.keys() & other.keys():
+        if keyword == "required":
+            found[keyword] = one[keyword] + other[keyword]
+        elif repr(one[keyword]) != repr(other[keyword]):
             raise UnsupportedSchema(f"{where}: {keyword} meets another {keyword}: write one schema for both")
-    if all({"items", "prefixItems"} & {*side} for side in sides):
-        raise UnsupportedSchema(f"{where}: items meet other items: write one schema for both")
-    if "enum" in one and "enum" in other:
-        found["enum"] = common(one["enum"], other["enum"])
-    found["required"] = one.get("required", []) + other.get("required", [])
-    named = [side.get("properties", {}) for side in sides]
-    rests = [side.get("additionalProperties", True) for side in sides]
-    pairs = {name: [own.get(name, rest) for own, rest in zip(named, rests)] for name in named[0] | named[1]}
-    found["properties"] = {name: {"allOf": pair} for name, pair in pairs.items()}
-    found["additionalProperties"] = {"allOf": rests}
+    for pair in ({"properties", "additionalProperties"}, {"items", "prefixItems"}):
+        if pair & one.keys() and pair & other.keys():
+            raise UnsupportedSchema(
+                f"{where}: {min(pair & other.keys())} meet others: write one schema for both"
+            )
     return found
 
 
@@ -426,30 +387,38 @@ def text_of(value):
 
 def leaves(choice):
     """The ways of a choice and of the choices inside it."""
-    todo, found = [choice], []
+    todo, seen, found = [choice], set(), []
     for each in todo:  # which grows meanwhile
-        todo += [way.item for way in each.ways if not way.kind and way.item not in todo]
-        found += [way for way in each.ways if way.kind]
+        if each not in seen:
+            seen.add(each)
+            todo += [way.item for way in each.ways if not way.kind]
+            found += [way for way in each.ways if way.kind]
     return found
 
 
-def differ(groups):
-    """Whether no value is in two groups of ways."""
-    seen = set()
-    for i, group in enumerate(groups):
-        sets = [way.values for way in group]
-        if i and (None in sets or None in seen) or not all(seen.isdisjoint(each or ()) for each in sets):
-            return False
-        seen.update(*(each or {None} for each in sets))
-    return True
+def check_one_of(choice, where):
+    """Raises UnsupportedSchema unless the branches differ by type, by values that are listed, or by those of
+    a property that they require."""
+    owners = {}  # of each kind: what tells its branches apart, {value: branch}
+    for i, way in ((i, way) for i, branch in enumerate(choice.ways) for way in leaves(branch.item)):
+        mark, values = mark_of(way)
+        first, branches = owners.setdefault(way.kind, (mark, {}))
+        if mark != first or any(branches.setdefault(value, i) != i for value in values):
+            raise UnsupportedSchema(
+                f"{where}/oneOf: the branches must differ by type or by a const that they require: "
+                "write anyOf where two may fit"
+            )
 
 
-def tagged(tag, groups):
-    """For groups of ways, those of a property; where it may be missing, the objects themselves."""
-    for group in groups:
-        found = [getattr(way.item, "names", {}).get(tag, (None, False)) for way in group]
-        required = all(must for _, must in found)
-        yield [leaf for value, _ in found for leaf in leaves(value)] if required else group
+def mark_of(way):
+    """-> (what a value can be recognised by, all that this may be): the value itself, or a property."""
+    if way.values:
+        return "value", way.values
+    for key, (value, required) in getattr(way.item, "names", {}).items():
+        sets = [leaf.values for leaf in leaves(value)]
+        if required and sets and None not in sets:
+            return key, frozenset().union(*sets)
+    return None, {None}
 
 
 PLAIN = {way.kind: way for way in words([None, True, False], {})}

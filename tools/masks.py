@@ -125,7 +125,12 @@ class Masks:
         follows the terminal)."""
         stay, follow, todo = defaultdict(int), [], [(item, node)]
         if isinstance(item, Text):
-            return self.inside_string(item, node)
+            within, closing = self.characters(item.character, node)
+            for (character, begun), tokens in within.items():
+                if begun <= item.high:
+                    stay[Text(character, max(item.low - begun, 0), inf).far()] |= tokens
+            follow = joined(child for begun, child in closing.items() if item.low <= begun <= item.high)
+            return {**stay, 0: follow.tokens}, follow
         while todo:
             item, node = todo.pop()
             for byte, left in moves(item).items():
@@ -137,14 +142,6 @@ class Masks:
                         todo.append((left, child))
                         follow += [child] * (more == 0)
         return stay, joined(follow, b"0123456789." if isinstance(item, Number) else b"")
-
-    def inside_string(self, item, node):
-        stay, (within, closing) = defaultdict(int), self.characters(item.character, node)
-        for (character, begun), tokens in within.items():
-            if begun <= item.high:
-                stay[Text(character, max(item.low - begun, 0), inf).far()] |= tokens
-        follow = joined(child for begun, child in closing.items() if item.low <= begun <= item.high)
-        return {**stay, 0: follow.tokens}, follow
 
     def _characters(self, character, node):
         """What is left of a character and a trie -> ({(the same after a token, characters that began until

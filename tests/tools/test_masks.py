@@ -149,7 +149,7 @@ def test_random_writing_under_the_mask_is_a_valid_call_of_a_tool():
 
 def test_too_little_room_allows_nothing_and_a_missing_byte_is_refused():
     grammar = Grammar({"const": "abc"})
-    masks = Masks(grammar, VOCABULARY, END)
+    masks = Masks(grammar, [*BYTES, b""], 256)
     assert not any(masks.allowed(grammar.start, 5)) and any(masks.allowed(grammar.start, 6))
     with pytest.raises(ValueError, match="byte 7"):
         Masks(grammar, BYTES[:7] + BYTES[8:], 300)

@@ -127,7 +127,7 @@ def test_the_schema_of_a_call_admits_calls_that_run():
     for call in (
         Call("echo", {"value": 1}),
         Call("order.make", {"order": {"size": "small"}}),
-        Call("tree", {"value": {"a": [1]}}),
+        Call("tree", {"value": {}}),  # a grammar writes no key that is not declared
     ):
         value = {"name": call.name, "arguments": call.arguments}
         assert validate(value, schema) == [] and grammar.accepts(compact(value).encode())

@@ -9,9 +9,9 @@ Without this a model writes what it likes, and a small one rarely closes every b
 keywords that schemas of functions use, and refuses the others by name: they are left to the validator.
 
 It writes the strict form: what json.dumps(value, ensure_ascii=False, separators=(",", ":")) writes, with
-declared properties in their order and no others, integers of up to 20 digits, and decimals of up to 15
-digits without an exponent, which a float holds exactly. All that it writes is valid, and of all valid values
-it can write those that have this form.
+declared properties in their order and no others (so {} where none are declared), integers of up to 20 digits,
+and decimals of up to 15 digits without an exponent, which a float holds exactly. All that it writes is valid,
+and of all valid values it can write those that have this form.
 
 A thread is a linked list of what is still to be written. It begins with a terminal (Words, Number, Text),
 which moves byte by byte; a Part further on is replaced by its alternatives when its turn comes."""
@@ -33,6 +33,7 @@ LARGEST = 2000  # schemas, properties and enum values together
 INTEGER_DIGITS, DIGITS = 20, 15
 NOT_ENFORCED = dict.fromkeys(("pattern", "multipleOf", "maxProperties"))
 NOT_ENFORCED |= {"not": False, "uniqueItems": False, "minProperties": 0}  # values that say nothing
+INNER = dict.fromkeys(("properties", "additionalProperties", "items", "prefixItems"))
 CHARACTERS = (  # the bytes of a character inside a string, each as a class of regular expressions
     r"[\x20!#-\[\]-\x7f]",
     r"\\ [\"\\bfnrt]",
@@ -215,7 +216,7 @@ class Choice:
 class Array:
     def __init__(self, first, rest, low, high):
         self.first, self.rest, self.low, self.high = first, rest, low, high
-        self.most = max(low, len(first), 1) if high == inf else inf  # behind so many all items are alike
+        self.most = max(low, len(first), 1) if high == inf else inf  # after so many all items are alike
 
     def expand(self, at, room):
         if at >= self.low:
@@ -235,7 +236,7 @@ class Object:
     """names: {key with its colon: (Choice, whether it is required)}"""
 
     def __init__(self, names):
-        self.names, self.list, self.costs = names, [*names.items()], {}
+        self.names, self.list = names, [*names.items()]
 
     def expand(self, at, room):
         for i, (key, (value, required)) in enumerate(self.list[at:], at + 1):
@@ -245,13 +246,9 @@ class Object:
         yield (word(b"}"),)
 
     def far(self, at, room):
-        if room not in self.costs:
-            costs = [1]  # from the last property to the first, each with a comma
-            for key, (value, required) in reversed(self.list):
-                costs.append(costs[-1] + (len(key) + 1 + value.far(0, room) if required else 0))
-            costs[-1] -= costs[-1] > 1
-            self.costs[room] = costs[::-1]
-        return self.costs[room][at]
+        needed = [(key, value) for key, (value, required) in self.list[at:] if required]
+        comma = len(needed) - (at == 0 < len(needed))  # none before the first property
+        return sum(len(key) + value.far(0, room) for key, value in needed) + comma + 1
 
 
 class Compiler:
@@ -293,12 +290,13 @@ class Compiler:
 
     def ways(self, own, where):
         """The alternatives of a schema that names no other for the same value."""
-        for keyword in own.keys() & NOT_ENFORCED.keys():
-            if own[keyword] is not NOT_ENFORCED[keyword]:
+        listed = "enum" in own or "const" in own
+        for keyword, idle in (NOT_ENFORCED | (INNER if listed else {})).items():
+            if keyword in own and own[keyword] is not idle:
                 raise UnsupportedSchema(
                     f"{where}/{keyword}: the grammar cannot enforce {keyword}: write the schema without it"
                 )
-        if "enum" in own or "const" in own:
+        if listed:
             values = own.pop("enum") if "enum" in own else [own["const"]]
             self.count(len(values))
             return words(values, own)
@@ -348,22 +346,17 @@ def decisive(schema):
 
 
 def both(a, b, where):
-    """A schema for what is valid under two, where their keywords do not interact."""
+    """A schema for what is valid under two. Raises UnsupportedSchema where their keywords interact."""
     one, other = decisive(a), decisive(b)
     if not one or not other:
         return a if one else b
-    found = one | other
-    for keyword in one.keys() & other.keys():
-        if keyword == "required":
-            found[keyword] = one[keyword] + other[keyword]
-        elif repr(one[keyword]) != repr(other[keyword]):
-            raise UnsupportedSchema(f"{where}: {keyword} meets another {keyword}: write one schema for both")
+    clash = {key for key in one.keys() & other.keys() if repr(one[key]) != repr(other[key])} - {"required"}
     for pair in ({"properties", "additionalProperties"}, {"items", "prefixItems"}):
         if pair & one.keys() and pair & other.keys():
-            raise UnsupportedSchema(
-                f"{where}: {min(pair & other.keys())} meet others: write one schema for both"
-            )
-    return found
+            clash |= pair & other.keys()
+    if clash:
+        raise UnsupportedSchema(f"{where}: {min(clash)} meets its like: write one schema in place of both")
+    return one | other | {"required": one.get("required", []) + other.get("required", [])}
 
 
 def words(values, limits):
@@ -379,6 +372,7 @@ def words(values, limits):
 
 
 def text_of(value):
+    """A value as it is written. Raises UnsupportedSchema where JSON has no way to write it."""
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     except ValueError:  # half a surrogate pair, or too many digits

@@ -150,17 +150,21 @@ REFUSED = [
     ({"oneOf": [{"required": ["a"]}, {"required": ["b"]}], "type": "object"}, "#/oneOf"),
     ({"oneOf": [{"$ref": "#/$defs/a"}] * 2, "$defs": {"a": {"const": 1}}}, "#/oneOf"),
     ({"oneOf": [{"const": 1}, {"enum": [2, 1.0]}]}, "#/oneOf"),
-    ({"allOf": [{"items": {}}, {"prefixItems": [{}]}]}, "#/allOf: .*tems meet"),
-    ({"allOf": [{"minLength": 1}, {"minLength": 2}]}, "#/allOf: minLength"),
+    ({"allOf": [{"items": {}}, {"prefixItems": [{}]}]}, "#/allOf: .*tems meets"),
+    ({"allOf": [{"minLength": 1}, {"minLength": 2}]}, "#/allOf: minLength meets"),
     ({"$ref": "#"}, "leads back"),
     ({"anyOf": [{"type": "null"}, {"$ref": "#"}]}, "leads back"),
     ({"const": "\ud800"}, "no way to write"),
+    ({"enum": [["a"]], "items": {"pattern": "^(a+)+$"}}, "#/items: .*items"),
     (False, "no value"),
     ({"type": "integer", "minimum": 0.1, "maximum": 0.9}, "no value"),
     ({"type": "string", "minLength": 2, "maxLength": 1}, "no value"),
     ({"properties": {"a": {"$ref": "#"}}, "required": ["a"], "type": "object"}, "no value"),
     ({"type": "string", "allOf": [{"enum": [1]}]}, "no value"),
-    ({"allOf": [{"properties": {"a": {}}}, {"additionalProperties": False}]}, "#/allOf: .*meet"),
+    (
+        {"allOf": [{"properties": {"a": {}}}, {"additionalProperties": False}]},
+        "#/allOf: additionalProperties meets",
+    ),
 ]
 
 

@@ -150,6 +150,8 @@ REFUSED = [
     ({"oneOf": [{"required": ["a"]}, {"required": ["b"]}], "type": "object"}, "#/oneOf"),
     ({"oneOf": [{"$ref": "#/$defs/a"}] * 2, "$defs": {"a": {"const": 1}}}, "#/oneOf"),
     ({"oneOf": [{"const": 1}, {"enum": [2, 1.0]}]}, "#/oneOf"),
+    ({"oneOf": [{"const": "a"}, {"type": "string"}]}, "#/oneOf"),
+    ({"oneOf": [{"type": "object", "properties": {"t": {"const": i}}} for i in (1, 2)]}, "#/oneOf"),
     ({"allOf": [{"items": {}}, {"prefixItems": [{}]}]}, "#/allOf: .*tems meets"),
     ({"allOf": [{"minLength": 1}, {"minLength": 2}]}, "#/allOf: minLength meets"),
     ({"$ref": "#"}, "leads back"),
@@ -172,6 +174,27 @@ REFUSED = [
 def test_what_cannot_be_enforced_is_refused_by_name(schema, words):
     with pytest.raises(UnsupportedSchema, match=words):
         Grammar(schema)
+
+
+@pytest.mark.parametrize(
+    "schema, shortest",
+    [
+        (
+            {"type": "object", "properties": {"a": {}, "b": {}, "c": {}}, "required": ["b", "c"]},
+            '{"b":0,"c":0}',
+        ),
+        ({"type": "object", "properties": {"a": {}}}, "{}"),
+        ({"type": "array", "prefixItems": [{}], "items": {"type": "null"}, "minItems": 3}, "[0,null,null]"),
+        ({"type": "number", "minimum": 99.25, "exclusiveMaximum": 99.75}, "99.3"),
+        ({"type": "integer", "maximum": -100}, "-100"),
+        ({"type": "string", "minLength": 2}, '"aa"'),
+        ({"anyOf": [{"type": "boolean"}, {"const": "abc"}]}, "true"),
+    ],
+    ids=str,
+)
+def test_the_distance_is_that_of_the_shortest_value(schema, shortest):
+    grammar = Grammar(schema)
+    assert grammar.accepts(shortest.encode()) and grammar.distance(grammar.start) == len(shortest)
 
 
 def doubling(n):

@@ -220,6 +220,20 @@ tools/builtin.py
     (?:[eE][-+]?\d+)?)(?!  =>  )(?!
 audio/key.py
     session.trust_env = url.startswith("https")  =>  pass
+tools/grammar.py
+    floor(bound) + 1 if exclusive else ceil(bound)  =>  ceil(bound)
+    limits = max(low - digit * unit, 0), min(high - digit * unit, unit - 1)  =>  limits = 0, unit - 1
+    low, high = max(self.low - begins, 0), self.high - begins  =>  low, high = self.low, self.high - begins
+    room if isinstance(item, Choice) else room - 1  =>  room
+    comma = len(needed) - (at == 0 < len(needed))  =>  comma = len(needed)
+    if mark != first or any(  =>  if any(
+    if required and sets and None not in sets:  =>  if sets and None not in sets:
+    if pair & one.keys() and pair & other.keys():  =>  if False:
+tools/masks.py
+    if item.low <= begun <= item.high)  =>  if begun <= item.high)
+    found[more + 2] |= tokens  =>  found[more + 1] |= tokens
+    within[left] |= child.tokens  =>  within[left] = child.tokens
+    follow += [child] * (more == 0)  =>  pass
 """
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tools.dialects import CHAT, HERMES
 from tools.protocol import BadCall, Call, StreamParser, Text, Thought, merged, parse, with_tools
-from tools.registry import Result, failed
+from tools.registry import Registry, Result, failed
 
 ANSWERED, STEP_LIMIT, REPEATED_CALL, CUT_OFF = "answered", "step limit", "repeated call", "cut off"
 STOPPED, INTERRUPTED = "stopped by the server", "interrupted"
@@ -87,7 +87,7 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise ValueError(f"{name} must be a whole number from 1 up, not {limit!r}")
     native, definitions = getattr(generate, "native", False), registry.definitions()
-    conversation = Conversation(introduced(messages, [] if native else definitions))
+    conversation = Conversation(introduced(messages, Registry() if native else registry))
     messages, counts, unanswered, warned = conversation.messages, Counter(), [], False
     try:
         for step in range(1, max_steps + 1):
@@ -120,8 +120,9 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
     return conversation
 
 
-def introduced(messages, definitions):
+def introduced(messages, registry):
     """A copy of the messages whose system message describes these tools, and none of an earlier run."""
+    definitions = registry.definitions()
     messages = [dict(message) for message in messages]
     if not messages or messages[0]["role"] not in ("system", "developer"):
         messages.insert(0, {"role": "system", "content": ""})

@@ -1,7 +1,7 @@
 """A strict JSON parser (RFC 8259) that can be fed text as it arrives.
 
     parse('{"city": "Oslo"}')             ->  {'city': 'Oslo'}
-    Reader().feed('{"city": "Os')         ->  [Event('{'), Event('key', 'city')]
+    reader.feed('{"city": "Os'); reader.feed('lo"}'); reader.finish()    ->  the same
 
 A model's output is not trusted, so whatever two parsers could read differently is refused: duplicate keys,
 NaN, 1e400, lone surrogates, comments, trailing commas. Every error says where it is and what to write
@@ -13,7 +13,6 @@ a number we choose and not a crash."""
 
 import codecs
 import re
-from collections import namedtuple
 
 MAX_DEPTH = 64
 MAX_DIGITS = 4300  # where Python's own int() stops, because its time is quadratic
@@ -45,9 +44,6 @@ HINTS = {
     "": "The text ends too early: it was probably cut off.",
 }
 
-Event = namedtuple("Event", "kind value", defaults=(None,))
-Event.__doc__ = """What a Reader saw: kind is one of { } [ ] with no value, or "key" or "value" with it."""
-
 
 class JSONError(ValueError):
     """Text that is not JSON. `offset` counts characters from 0, `line` and `column` from 1; `problem` is the
@@ -78,10 +74,10 @@ def parse(text, *, max_depth=MAX_DEPTH):
 class Reader:
     """Reads one JSON value from text that arrives in pieces.
 
-    feed(piece) returns the events that became certain, finish() the value. `done` says that the value is
-    complete, which a number at the top level never is before finish(). With only=False the text may go on
-    after the value: the reader stops there, and `rest` is what it has not read. After a JSONError every
-    call raises it again."""
+    feed(piece) reads on, finish() returns the value; both raise JSONError, and after one every call raises it
+    again. `done` says that the value is complete, which a number at the top level never is before finish().
+    With only=False the text may go on after the value: the reader stops there, and `rest` is what it has not
+    read."""
 
     def __init__(self, *, max_depth=MAX_DEPTH, only=True):
         self.max_depth, self.only = max_depth, only
@@ -89,7 +85,7 @@ class Reader:
         self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._text, self._at, self._passed = "", 0, 0  # this piece, where in it, characters before it
         self._line, self._line_start = 1, 0
-        self._ended, self._error, self._events = False, None, []
+        self._ended, self._error = False, None
         self._machine = self._read()
 
     @property
@@ -97,21 +93,19 @@ class Reader:
         return self._text[self._at :]
 
     def feed(self, piece):
-        """The next piece of text, str or bytes (which may be cut inside a character) -> [Event]."""
+        """The next piece of text, str or bytes (which may be cut inside a character). Raises JSONError."""
         bad = None
         if not isinstance(piece, str):
             try:
                 piece = self._decoder.decode(piece)
             except UnicodeDecodeError as error:
                 bad, piece = error, error.object[: error.start].decode("utf-8")
-        self._events = []
         self._passed += self._at
         self._text, self._at = self._text[self._at :] + piece, 0
         self._advance()
         if bad:
             self._at = len(self._text)
             self._fail("This is not UTF-8: send the text as UTF-8.")
-        return self._events
 
     def finish(self):
         """No more text will come -> the value."""
@@ -185,7 +179,6 @@ class Reader:
                 self._at += 1
                 stack.append({} if char == "{" else [])
                 keys.append(None)
-                self._events.append(Event(char))
                 if (yield from self._token()) not in ("}", "]"):
                     if char == "{":
                         keys[-1] = yield from self._key(stack[-1])
@@ -193,7 +186,6 @@ class Reader:
                 value = None
             else:
                 value = yield from self._scalar(char)
-                self._events.append(Event("value", value))
                 if not stack:
                     break
                 self._put(stack, keys, value)
@@ -203,7 +195,6 @@ class Reader:
                 closing = "}" if isinstance(stack[-1], dict) else "]"
                 if char == closing:
                     self._at += 1
-                    self._events.append(Event(char))
                     value, _ = stack.pop(), keys.pop()
                     if stack:
                         self._put(stack, keys, value)
@@ -240,7 +231,6 @@ class Reader:
         if (yield from self._token()) != ":":
             self._expected("a colon after the key")
         self._at += 1
-        self._events.append(Event("key", key))
         return key
 
     def _scalar(self, char):

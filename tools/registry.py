@@ -24,8 +24,8 @@ from decimal import Decimal
 from enum import Enum
 
 from tools.protocol import Call, compact
-from tools.schema import read_function, validate
-from tools.validation import mended, problems
+from tools.schema import read_function
+from tools.validation import mended, problems, validate
 
 TEMPORARY = (OSError, ValueError, ArithmeticError, LookupError)  # another try, or another argument, may help
 

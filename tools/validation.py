@@ -7,26 +7,12 @@ Python's == takes True for 1, and 0.1 + 0.2 for something else than 0.3. JSON Sc
 are written, so numbers are compared as exact fractions and everything else through a fingerprint."""
 
 import json
-import math
 from collections import Counter
 from fractions import Fraction
-from functools import lru_cache
 from typing import NamedTuple
 
-from tools.dialect import UnsupportedSchema, check, exact, resolve
 from tools.json_reader import JSONError, parse
-from tools.pattern import Pattern
-
-KINDS = {
-    bool: "boolean",
-    type(None): "null",
-    int: "number",
-    float: "number",
-    str: "string",
-    list: "array",
-    dict: "object",
-}
-compiled = lru_cache(maxsize=256)(Pattern)
+from tools.schema import LONGEST_TEXT, UnsupportedSchema, check, compiled, exact, kind_of, resolve
 
 
 class Problem(NamedTuple):
@@ -37,13 +23,6 @@ class Problem(NamedTuple):
 
     def __str__(self):
         return f"{self.path or 'the value'}: {self.message}"
-
-
-def kind_of(value):
-    """One of dialect.KINDS, or None for what JSON cannot write."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return KINDS.get(type(value))
 
 
 def is_integer(value):
@@ -90,7 +69,11 @@ LIMITS = {  # keyword -> (the kind it speaks about, what must hold, how to say i
     "multipleOf": ("number", lambda v, n: exact(v) % exact(n) == 0, lambda n: f"a multiple of {n}"),
     "minLength": ("string", lambda v, n: len(v) >= n, lambda n: f"{several(n, 'character')} long or longer"),
     "maxLength": ("string", lambda v, n: len(v) <= n, lambda n: f"{several(n, 'character')} long at most"),
-    "pattern": ("string", lambda v, p: compiled(p).matches(v), lambda p: f"text that matches {p}"),
+    "pattern": (
+        "string",
+        lambda v, p: len(v) <= LONGEST_TEXT and compiled(p).search(v),
+        lambda p: f"text of at most {LONGEST_TEXT} characters that matches {p}",
+    ),
     "minItems": ("array", lambda v, n: len(v) >= n, lambda n: f"a list of at least {several(n, 'item')}"),
     "maxItems": ("array", lambda v, n: len(v) <= n, lambda n: f"a list of at most {several(n, 'item')}"),
     "uniqueItems": ("array", lambda v, on: not on or unique(v), lambda on: "a list without repeated items"),

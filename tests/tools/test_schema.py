@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tools.registry import tool
-from tools.schema import UnsupportedSchema, read_function, schema_of, validate
+from tools.schema import UnsupportedSchema, read_function, schema_of
+from tools.validation import validate
 
 
 class Colour(enum.Enum):

@@ -363,7 +363,7 @@ def words(values, limits):
     """The values of an enum that are valid under the keywords beside it, as Ways of one kind each."""
     found = defaultdict(list)
     for value in values:
-        if not any(problems(value, limits, "", limits)):
+        if not any(problems(value, limits)):
             found[kind_of(value)].append(value)
     return [
         Way(b"", Words(frozenset(map(text_of, same))), kind, frozenset(map(fingerprint, same)))

@@ -14,10 +14,11 @@ import json
 import re
 from dataclasses import dataclass, field
 
-from tools.json_reader import JSONError, Reader
+from tools.json_reader import JSONError, read
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 THINK, THOUGHT = "<think>", "</think>"
+TAG = re.compile(f"{OPEN}|{CLOSE}")
 SPACE = " \t\r\n"
 BEFORE_TOOLS = (
     "You may call tools. Each line is one tool; parameters is the JSON Schema of its arguments.\n<tools>\n"
@@ -97,10 +98,9 @@ class StreamParser:
 
     def __init__(self):
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._text = ""  # what is not settled yet: begins with OPEN once there is a reader
-        self._reader, self._fed, self._end = None, 0, None
-        self._problem, self._searched = None, 0
+        self._text = ""  # what is not settled yet
         self._thinks = False
+        self._searched, self._tags = len(OPEN), 0  # of a call: where to look for a tag, and how many it has
 
     def feed(self, piece):
         self._text += piece if isinstance(piece, str) else self._decoder.decode(piece)
@@ -112,18 +112,12 @@ class StreamParser:
 
     def _settle(self, final, ended=False):
         while self._text:
-            if self._reader is None:
+            if not self._text.startswith(OPEN):
                 yield from self._plain(final)
-                if not self._text.startswith(OPEN):
-                    return
-                self._reader, self._fed, self._end = Reader(only=False), len(OPEN), None
-                self._problem, self._searched = None, len(OPEN)
-            part = self._call(final, ended) if self._problem is None else None
-            if part is None and self._problem is not None:
-                part = self._broken(final)
+            part = self._call(final, ended) if self._text.startswith(OPEN) else None
             if part is None:
                 return
-            self._reader = None
+            self._searched, self._tags = len(OPEN), 0
             yield part
 
     def _plain(self, final):
@@ -146,43 +140,42 @@ class StreamParser:
         return taken
 
     def _call(self, final, ended):
-        """The call at the front of the text; None where more text is needed or self._problem says why not."""
-        if self._end is None:
-            try:
-                self._reader.feed(self._text[self._fed :])
-                self._fed = len(self._text)
-                if final and not self._reader.done:
-                    self._reader.finish()
-            except JSONError as error:
-                self._problem = error
-                return None
-            if not self._reader.done:
-                return None
-            self._end = len(self._text) - len(self._reader.rest)
-        after = self._text[self._end :].lstrip(SPACE)
+        """The call at the front of the text; None where more text has to come.
+
+        Only a tag can settle a call, so its JSON is read each time one has come. A tag inside a string finds
+        it incomplete."""
+        while tag := TAG.search(self._text, self._searched):
+            self._searched, self._tags = tag.end(), self._tags + 1
+            # A string full of tags is read again at few of them, or the time would grow with their square.
+            if self._tags < 20 or self._tags & (self._tags - 1) == 0:
+                part = self._read(tag.end())
+                if part:
+                    return part
+        self._searched = max(self._searched, len(self._text) - len(CLOSE) + 1)
+        return self._read(len(self._text), True, ended) if final else None
+
+    def _read(self, end, final=False, ended=False):
+        """The call in the text up to `end`, with the tag that ends it; None if its JSON is incomplete."""
+        text = self._text[len(OPEN) : end]
+        try:
+            value, stop = read(text)
+        except JSONError as error:
+            return self._broken(error, error.cut_off) if final or not error.cut_off else None
+        after = text[stop:].lstrip(SPACE)
         if after.startswith(CLOSE):
-            return call_of(self._reader.value, self._take(len(self._text) - len(after) + len(CLOSE)))
+            return call_of(value, self._take(end - len(after) + len(CLOSE)))
         if not CLOSE.startswith(after):
             same = next(n for n, pair in enumerate(zip(after, CLOSE)) if pair[0] != pair[1])
-            self._problem = f"After the JSON of a call comes {CLOSE}, not {after[: same + 1]!r}."
-        elif ended:
-            return call_of(self._reader.value, self._take(len(self._text)) + CLOSE[len(after) :])
-        elif final:
-            return BadCall(self._take(len(self._text)), f"The call was cut off before its {CLOSE}.", True)
-        return None
+            return self._broken(f"After the JSON of a call comes {CLOSE}, not {after[: same + 1]!r}.")
+        if ended:
+            return call_of(value, self._take(end) + CLOSE[len(after) :])
+        return BadCall(self._take(end), f"The call was cut off before its {CLOSE}.", True)
 
-    def _broken(self, final):
-        """The BadCall up to the next tag; None where no tag has come yet."""
-        ends = [
-            (at, at + len(tag) * (tag == CLOSE))
-            for tag in (OPEN, CLOSE)
-            if (at := self._text.find(tag, self._searched)) >= 0
-        ]
-        self._searched = max(len(OPEN), len(self._text) - len(CLOSE))
-        if not ends and not final:
-            return None
-        cut_off = not ends and getattr(self._problem, "cut_off", False)
-        return BadCall(self._take(min(ends)[1] if ends else len(self._text)), str(self._problem), cut_off)
+    def _broken(self, problem, cut_off=False):
+        """The BadCall up to the next tag."""
+        tag = TAG.search(self._text, len(OPEN))
+        end = tag.start() + len(CLOSE) * (tag[0] == CLOSE) if tag else len(self._text)
+        return BadCall(self._take(end), str(problem), cut_off and not tag)
 
 
 def beginning(text, tag):

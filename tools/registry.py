@@ -25,7 +25,7 @@ from enum import Enum
 
 from tools.protocol import Call, compact
 from tools.schema import read_function
-from tools.validation import mended, problems, validate
+from tools.validation import coerce, problems, validate
 
 TEMPORARY = (OSError, ValueError, ArithmeticError, LookupError)  # another try, or another argument, may help
 
@@ -158,8 +158,8 @@ class Registry:
             names = ", ".join(self.tools) or "none: there are no tools"
             return lambda: failed("unknown_tool", f"there is no tool {call.name!r}: use {names}", True)
         schema = called.parameters  # checked when the tool was made
-        arguments = mended(call.arguments, schema, "", schema, [])
-        wrong = list(problems(arguments, schema, "", schema))
+        arguments = coerce(call.arguments, schema)
+        wrong = list(problems(arguments, schema))
         if wrong:
             return lambda: failed("invalid_arguments", "; ".join(map(str, wrong[:10])), True)
         allowed = allow(Call(call.name, arguments, call.id)) if allow else True

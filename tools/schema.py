@@ -35,10 +35,6 @@ from typing import Annotated, Any, Literal, Union
 from urllib.parse import unquote
 
 NAMES = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null", None: "null"}
-# Python 3.10 has none of these, 3.11 not the third.
-WRAPPERS = [getattr(typing, name, None) for name in ("Required", "NotRequired", "ReadOnly")]
-REQUIRED, NOT_REQUIRED = WRAPPERS[:2]
-UNKNOWN = inspect.Parameter.empty  # the default of what may be left out, where JSON cannot write it
 
 
 def schema_of(function):
@@ -59,35 +55,23 @@ def read_function(function):
     only."""
     target, parameters, hints = signature_of(function)
     name = getattr(function, "__name__", None) or getattr(target, "__qualname__", repr(function))
-    wanted, defaults, others = {}, {}, (False, keep)
-    reader, places = HintReader(), f"parameter {{!r}} of {name}"
     for parameter in parameters:
-        where = places.format(parameter.name)
-        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
-            raise UnsupportedSchema(f"{where}: arguments are passed by name: write it without / and *args")
+        where = f"parameter {parameter.name!r} of {name}"
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise UnsupportedSchema(f"{where}: arguments are passed by name: write it without / and *")
         if parameter.name not in hints and parameter.name in ("self", "cls"):
             raise UnsupportedSchema(f"{where}: make a tool of the method of an object, as in tool(shop.buy)")
         if parameter.name not in hints:
             raise UnsupportedSchema(f"{where} has no type hint: give it one, as in {parameter.name}: str")
-        if parameter.kind == parameter.VAR_KEYWORD:
-            schema, builds = reader.read_fields(places, {parameter.name: hints[parameter.name]}, {}, {})
-            others = schema["properties"][parameter.name], builds[parameter.name]
-            continue
-        wanted[parameter.name] = hints[parameter.name]
-        if parameter.default is not parameter.empty:
-            defaults[parameter.name] = parameter.default
     about, described = read_docstring(inspect.getdoc(target) or inspect.getdoc(function))
-    schema, builds = reader.read_fields(places, wanted, defaults, described)
-    schema["additionalProperties"] = others[0]
-    if others[0] == {}:
-        del schema["additionalProperties"]
+    fields = {parameter.name: (hints[parameter.name], parameter.default) for parameter in parameters}
+    try:
+        schema, build = read_fields(fields, f"parameter {{!r}} of {name}", described)
+    except RecursionError:
+        raise UnsupportedSchema(f"{name}: a class that contains itself has no schema here") from None
     schema = {"type": "object", **({"description": about} if about else {}), **schema}
-    if reader.defs:
-        schema["$defs"] = reader.defs
     check(schema)
-    return schema, lambda values, fits: {
-        key: builds.get(key, others[1])(value, fits) for key, value in values.items()
-    }
+    return schema, build
 
 
 def signature_of(function):
@@ -101,11 +85,34 @@ def signature_of(function):
         closure = inspect.unwrap(getattr(target, "__func__", target))
         local = inspect.getclosurevars(closure).nonlocals if inspect.isfunction(closure) else None
         hints = typing.get_type_hints(target, localns=local, include_extras=True)
-        return target, inspect.signature(function).parameters.values(), hints
+        return target, [*inspect.signature(function).parameters.values()], hints
     except NameError as error:
         raise UnsupportedSchema(f"{target.__qualname__}: a type hint is not defined: {error}") from None
     except (TypeError, ValueError, AttributeError) as error:
         raise UnsupportedSchema(f"{function!r} has no signature that can be read: {error}") from None
+
+
+def read_fields(fields, where, described):
+    """Parameters of a function or fields of a class, {name: (hint, default)} -> (schema, build). Those with
+    a default may be left out."""
+    properties, builds = {}, {}
+    for name, (hint, default) in fields.items():
+        try:
+            schema, builds[name] = read_hint(hint)
+        except UnsupportedSchema as error:
+            raise UnsupportedSchema(f"{where.format(name)}: {error}") from None
+        if default is None and not admits_null(schema):  # typing no longer adds None to such a hint
+            schema, builds[name] = either([(schema, builds[name]), NULL])
+        if name in described:
+            schema = {**schema, "description": described[name]}
+        properties[name] = with_default(schema, default)
+    required = [name for name, (_, default) in fields.items() if default is inspect.Parameter.empty]
+    schema = {"type": "object", "properties": properties, **({"required": required} if required else {})}
+
+    def build(value, fits):
+        return {key: builds[key](item, fits) for key, item in value.items()}
+
+    return {**schema, "additionalProperties": False}, build
 
 
 def keep(value, fits):
@@ -115,128 +122,73 @@ def keep(value, fits):
 NULL = {"type": "null"}, keep
 
 
-class HintReader:
-    """Type hints -> (schema, build). Classes that hold themselves become a $ref into `defs`."""
-
-    def __init__(self):
-        self.defs, self.inside, self.builds = {}, [], {}
-
-    def read(self, hint):
-        origin, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
-        if isinstance(origin, type | None) and origin in NAMES:
-            return {"type": NAMES[origin]}, keep
-        if origin is Any:
-            return {}, keep
-        if origin is Annotated:
-            schema, build = self.read(parts[0])
-            for mark in parts[1:]:
-                schema = {**schema, **keywords_of(mark)}
-            return schema, build
-        if origin in WRAPPERS:
-            return self.read(parts[0])
-        if origin in (Union, types.UnionType):
-            return either([self.read(part) for part in parts])
-        if origin is Literal:
-            return choice(parts)
-        if inspect.isclass(origin) and issubclass(origin, enum.Enum):
-            return choice(list(origin))
-        if origin is list:
-            if not parts:
-                return {"type": "array"}, keep
-            items, build = self.read(parts[0])
-            return {"type": "array", "items": items}, lambda v, fits: [build(item, fits) for item in v]
-        if origin is tuple:
-            return self.read_tuple(hint, parts)
-        if origin is dict:
-            if parts and parts[0] is not str:
-                raise UnsupportedSchema("the keys of a JSON object are strings: write dict[str, ...]")
-            items, build = self.read(parts[1]) if parts else ({}, keep)
-            if not items:
-                return {"type": "object"}, keep
-            schema = {"type": "object", "additionalProperties": items}
-            return schema, lambda v, fits: {key: build(item, fits) for key, item in v.items()}
-        if dataclasses.is_dataclass(hint) or typing.is_typeddict(hint):
-            return self.read_class(hint)
-        name = getattr(hint, "__name__", None) or repr(hint)
-        raise UnsupportedSchema(f"JSON Schema cannot express {name}: use str, int, list, a dataclass ...")
-
-    def read_tuple(self, hint, parts):
-        if hint is tuple or parts[1:] == (...,):
-            schema, build = self.read(list[parts[0]] if parts else list)
-            return schema, lambda value, fits: tuple(build(value, fits))
-        pairs = [self.read(part) for part in parts]
-        items = {"prefixItems": [schema for schema, _ in pairs]} if parts else {}
-        schema = {"type": "array", **items, "minItems": len(parts), "maxItems": len(parts)}
-        return schema, lambda value, fits: tuple(b(item, fits) for (_, b), item in zip(pairs, value))
-
-    def read_fields(self, where, hints, defaults, described):
-        """Parameters of a function or fields of a class -> (schema, {name: build}). A name in `defaults` may
-        be left out."""
-        properties, builds = {}, {}
-        for name, hint in hints.items():
-            default = defaults.get(name, UNKNOWN)
-            try:
-                pair = self.read(hint)
-                is_nullable = default is None and not admits_none(hint)
-                schema, builds[name] = either([pair, NULL]) if is_nullable else pair
-            except UnsupportedSchema as error:
-                raise UnsupportedSchema(f"{where.format(name)}: {error}") from None
-            if name in described:
-                schema = {**schema, "description": described[name]}
-            properties[name] = with_default(schema, default)
-        required = [name for name in hints if name not in defaults]
-        schema = {"type": "object", "properties": properties}
-        schema |= {"required": required} if required else {}
-        return {**schema, "additionalProperties": False}, builds
-
-    def read_class(self, cls):
-        name = cls.__name__
-        if cls in self.inside:
-            self.defs.setdefault(name, {})
-            return {"$ref": f"#/$defs/{name}"}, lambda v, fits: self.builds[cls](v, fits)  # noqa: PLW0108
-        self.inside.append(cls)
-        described = read_docstring(cls.__doc__)[1]
-        schema, builds = self.read_fields(f"field {{!r}} of {name}", *fields_of(cls), described)
-        self.inside.pop()
-        make = cls if dataclasses.is_dataclass(cls) else dict
-
-        def build(value, fits):
-            return make(**{key: builds[key](item, fits) for key, item in value.items()})
-
-        self.builds[cls] = build
-        if name not in self.defs:
-            return schema, build
-        if self.defs[name] not in ({}, schema):
-            raise UnsupportedSchema(f"two classes are called {name}: rename one")
-        self.defs[name] = schema
-        return {"$ref": f"#/$defs/{name}"}, build
+def read_hint(hint):
+    """A type hint -> (schema, build)"""
+    origin, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if isinstance(origin, type | None) and origin in NAMES:
+        return {"type": NAMES[origin]}, keep
+    if origin is Any:
+        return {}, keep
+    if origin is Annotated:
+        schema, build = read_hint(parts[0])
+        for mark in parts[1:]:
+            if not isinstance(mark, (str, dict)):
+                raise UnsupportedSchema(f'{mark!r} is neither a description nor keywords ({{"minimum": 1}})')
+            schema = {**schema, **({"description": mark} if isinstance(mark, str) else mark)}
+        return schema, build
+    if origin in (Union, types.UnionType):
+        return either([read_hint(part) for part in parts])
+    if origin is Literal:
+        return choice(parts)
+    if inspect.isclass(origin) and issubclass(origin, enum.Enum):
+        return choice(list(origin))
+    if origin is list:
+        items, build = read_hint(parts[0]) if parts else ({}, keep)
+        schema = {"type": "array", **({"items": items} if items else {})}
+        return schema, lambda value, fits: [build(item, fits) for item in value]
+    if origin is tuple:
+        return read_tuple(hint, parts)
+    if origin is dict:
+        if parts and parts[0] is not str:
+            raise UnsupportedSchema("the keys of a JSON object are strings: write dict[str, ...]")
+        items, build = read_hint(parts[1]) if parts else ({}, keep)
+        schema = {"type": "object", **({"additionalProperties": items} if items else {})}
+        return schema, lambda value, fits: {key: build(item, fits) for key, item in value.items()}
+    if dataclasses.is_dataclass(hint) or typing.is_typeddict(hint):
+        return read_class(hint)
+    name = getattr(hint, "__name__", None) or repr(hint)
+    raise UnsupportedSchema(f"JSON Schema cannot express {name}: use str, int, list, a dataclass ...")
 
 
-def fields_of(cls):
-    """A dataclass or TypedDict -> (hints by name, defaults of those that may be left out)."""
+def read_tuple(hint, parts):
+    if hint is tuple or parts[1:] == (...,):
+        schema, build = read_hint(list[parts[0]] if parts else list)
+        return schema, lambda value, fits: tuple(build(value, fits))
+    pairs = [read_hint(part) for part in parts]
+    items = {"prefixItems": [schema for schema, _ in pairs]} if parts else {}
+    schema = {"type": "array", **items, "minItems": len(parts), "maxItems": len(parts)}
+    return schema, lambda value, fits: tuple(build(item, fits) for (_, build), item in zip(pairs, value))
+
+
+def read_class(cls):
+    """A dataclass or TypedDict -> (schema, build)"""
     try:
         hints = typing.get_type_hints(cls, include_extras=True)
     except NameError as error:
         raise UnsupportedSchema(f"{cls.__name__}: a type hint is not defined: {error}") from None
-    if dataclasses.is_dataclass(cls):
+    if typing.is_typeddict(cls):
+        empty, required = inspect.Parameter.empty, cls.__required_keys__
+        fields = {name: (hint, empty if name in required else ...) for name, hint in hints.items()}
+    else:
         parameters = inspect.signature(cls).parameters.values()
-        defaults = {each.name: each.default for each in parameters if each.default is not UNKNOWN}
-        return {each.name: hints.get(each.name, object) for each in parameters}, defaults
-    # With string annotations __required_keys__ knows only total=; the wrappers are seen in the hints.
-    wrapper = {name: typing.get_origin(hint) or hint for name, hint in hints.items()}
-    required = {name for name in cls.__required_keys__ if wrapper[name] is not NOT_REQUIRED}
-    required |= {name for name in hints if wrapper[name] is REQUIRED}
-    return hints, {name: UNKNOWN for name in hints if name not in required}
+        fields = {each.name: (hints.get(each.name, object), each.default) for each in parameters}
+    schema, build = read_fields(fields, f"field {{!r}} of {cls.__name__}", read_docstring(cls.__doc__)[1])
+    return schema, lambda value, fits: cls(**build(value, fits))
 
 
-def admits_none(hint):
-    """typing no longer adds None to a hint whose default is None."""
-    if typing.get_origin(hint) is Annotated:
-        hint = typing.get_args(hint)[0]
-    choices = (
-        typing.get_args(hint) if typing.get_origin(hint) in (Union, types.UnionType, Literal) else [hint]
-    )
-    return any(each in (Any, None, type(None)) for each in choices)
+def admits_null(schema):
+    types, values, branches = schema.get("type", "null"), schema.get("enum", [None]), schema.get("anyOf")
+    return "null" in types and None in values and (not branches or any(map(admits_null, branches)))
 
 
 def with_default(schema, value):
@@ -270,13 +222,6 @@ def choice(members):
     by_value = {(isinstance(v, bool), v): m for v, m in zip(values[::-1], members[::-1])}
     schema = {"type": "string", "enum": values} if is_text else {"enum": values}
     return schema, lambda value, fits: by_value[isinstance(value, bool), value]
-
-
-def keywords_of(mark):
-    """What follows the type in Annotated -> schema keywords."""
-    if isinstance(mark, (str, dict)):
-        return {"description": mark} if isinstance(mark, str) else mark
-    raise UnsupportedSchema(f'{mark!r} is neither a description nor keywords such as {{"minimum": 1}}')
 
 
 PARAMETERS = "(?:keyword |other )?(?:args|arguments|parameters)|attributes"
@@ -334,54 +279,7 @@ def read_items(text, style):
 # it.
 
 KINDS = ("null", "boolean", "number", "string", "array", "object")
-KIND_OF = {
-    type(None): "null",
-    bool: "boolean",
-    int: "number",
-    float: "number",
-    str: "string",
-    list: "array",
-    dict: "object",
-}
-
-SCHEMA, SCHEMAS, NAMED = "a schema", "a list of schemas", "an object of schemas"
-LONGEST_PATTERN, LONGEST_TEXT = 1000, 10_000  # characters: time grows faster than their number
-NUMBER, COUNT, TEXT, ANYTHING = "a number", "a whole number from 0 up", "a string", "any value"
-TAKES = {
-    "type": "a type or a list of types",
-    "enum": "a list",
-    "const": ANYTHING,
-    "properties": NAMED,
-    "required": "a list of names",
-    "additionalProperties": SCHEMA,
-    "items": SCHEMA,
-    "prefixItems": SCHEMAS,
-    "uniqueItems": "true or false",
-    "minItems": COUNT,
-    "maxItems": COUNT,
-    "minLength": COUNT,
-    "maxLength": COUNT,
-    "minProperties": COUNT,
-    "maxProperties": COUNT,
-    "pattern": TEXT,
-    "minimum": NUMBER,
-    "maximum": NUMBER,
-    "exclusiveMinimum": NUMBER,
-    "exclusiveMaximum": NUMBER,
-    "multipleOf": "a number above 0",
-    "anyOf": SCHEMAS,
-    "oneOf": SCHEMAS,
-    "allOf": SCHEMAS,
-    "not": SCHEMA,
-    "$ref": TEXT,
-    "$defs": NAMED,
-    "definitions": NAMED,
-}
-REFUSED = set(
-    "patternProperties propertyNames contains minContains maxContains dependentRequired dependentSchemas "
-    "dependencies "
-    "if then else unevaluatedItems unevaluatedProperties additionalItems $dynamicRef $recursiveRef".split()
-)
+KIND_OF = {**NAMES, int: "number", list: "array", dict: "object"}
 
 
 class UnsupportedSchema(ValueError):
@@ -403,34 +301,56 @@ def is_count(value):
     return is_number(value) and value >= 0 and value == int(value)
 
 
-def is_names(value):
-    return (
-        isinstance(value, list)
-        and all(isinstance(name, str) for name in value)
-        and len(set(value)) == len(value)
-    )
-
-
 def is_schema(value):
     return isinstance(value, (dict, bool))
 
 
-FITS = {
-    SCHEMA: is_schema,
-    NUMBER: is_number,
-    COUNT: is_count,
-    SCHEMAS: lambda v: isinstance(v, list) and v != [] and all(map(is_schema, v)),
-    NAMED: lambda v: isinstance(v, dict) and all(map(is_schema, v.values())),
-    TEXT: lambda v: isinstance(v, str),
-    ANYTHING: lambda v: True,
-    "a type or a list of types": lambda v: all(
-        t in (*KINDS, "integer") for t in (v if is_names(v) and v else [v] if isinstance(v, str) else [None])
+def are_schemas(value):
+    return isinstance(value, list) and value != [] and all(map(is_schema, value))
+
+
+def is_names(value):
+    is_list = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return is_list and len({*value}) == len(value)
+
+
+def is_types(value):
+    names = [value] if isinstance(value, str) else value
+    return is_names(names) and names != [] and {*names} <= {*KINDS, "integer"}
+
+
+def are_named_schemas(value):
+    return isinstance(value, dict) and all(map(is_schema, value.values()))
+
+
+SCHEMA, SCHEMAS, NAMED = "a schema", "a list of schemas", "an object of schemas"
+TAKES = {}  # keyword -> (what its value has to be, whether a value is that)
+for wording, is_right, keywords in (
+    (SCHEMA, is_schema, "items additionalProperties not"),
+    (SCHEMAS, are_schemas, "prefixItems anyOf oneOf allOf"),
+    (
+        NAMED,
+        lambda v: isinstance(v, dict) and all(map(is_schema, v.values())),
+        "properties $defs definitions",
     ),
-    "a list": lambda v: isinstance(v, list),
-    "a list of names": is_names,
-    "true or false": lambda v: isinstance(v, bool),
-    "a number above 0": lambda v: is_number(v) and v > 0,
-}
+    ("a type or a list of types", is_types, "type"),
+    ("a list", lambda v: isinstance(v, list), "enum"),
+    ("any value", lambda v: True, "const"),
+    ("a list of names", is_names, "required"),
+    ("true or false", lambda v: isinstance(v, bool), "uniqueItems"),
+    ("a string", lambda v: isinstance(v, str), "pattern $ref"),
+    ("a whole number from 0 up", is_count, "minItems maxItems minLength maxLength"),
+    ("a whole number from 0 up", is_count, "minProperties maxProperties"),
+    ("a number", is_number, "minimum maximum exclusiveMinimum exclusiveMaximum"),
+    ("a number above 0", lambda v: is_number(v) and v > 0, "multipleOf"),
+):
+    TAKES |= dict.fromkeys(keywords.split(), (wording, is_right))
+REFUSED = set(
+    "patternProperties propertyNames contains minContains maxContains dependentRequired dependentSchemas "
+    "dependencies if then else unevaluatedItems unevaluatedProperties additionalItems $dynamicRef "
+    "$recursiveRef".split()
+)
+LONGEST_PATTERN, LONGEST_TEXT = 1000, 10_000  # characters: time grows faster than their number
 
 
 def exact(number):
@@ -439,20 +359,23 @@ def exact(number):
     return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
 
 
+def pointer(place, name):
+    """The JSON Pointer (RFC 6901) to what a name stands for at some place."""
+    return f"{place}/{str(name).replace('~', '~0').replace('/', '~1')}"
+
+
 def resolve(root, reference, where="#"):
     """The schema that a $ref inside this document names. Raises UnsupportedSchema for any other."""
+    first, *names = reference.split("/")
+    if first != "#":
+        raise UnsupportedSchema(f"{where}: $ref {reference!r} leads out of the document: copy it into $defs")
     target = root
-    if reference != "#":
-        if not reference.startswith("#/"):
-            raise UnsupportedSchema(
-                f"{where}: $ref {reference!r} leads out of the document: copy it into $defs"
-            )
-        for part in reference[2:].split("/"):
-            part = unquote(part).replace("~1", "/").replace("~0", "~")
-            try:
-                target = target[int(part)] if isinstance(target, list) else target[part]
-            except (KeyError, IndexError, ValueError, TypeError):
-                raise UnsupportedSchema(f"{where}: $ref {reference!r} names nothing here") from None
+    for name in names:
+        name = unquote(name).replace("~1", "/").replace("~0", "~")
+        try:
+            target = target[int(name)] if isinstance(target, list) else target[name]
+        except (KeyError, IndexError, ValueError, TypeError):
+            raise UnsupportedSchema(f"{where}: $ref {reference!r} names nothing here") from None
     if not is_schema(target):
         raise UnsupportedSchema(f"{where}: $ref {reference!r} does not name a schema")
     return target
@@ -463,9 +386,7 @@ def check(schema, where="#", root=None, seen=None):
     informs."""
     root, seen = (schema if root is None else root), (set() if seen is None else seen)
     if not is_schema(schema):
-        raise UnsupportedSchema(
-            f"{where}: a schema is an object or true or false, not {type(schema).__name__}"
-        )
+        raise UnsupportedSchema(f"{where}: a schema is an object, true or false, not {type(schema).__name__}")
     if isinstance(schema, bool) or id(schema) in seen:
         return
     seen.add(id(schema))
@@ -474,33 +395,24 @@ def check(schema, where="#", root=None, seen=None):
     for keyword, value in schema.items():
         here = f"{where}/{keyword}"
         if keyword in REFUSED:
-            raise UnsupportedSchema(
-                f"{here}: the keyword {keyword} cannot be enforced here: write the schema without it"
-            )
+            raise UnsupportedSchema(f"{here}: {keyword} cannot be enforced here: write the schema without it")
         if keyword == "$schema" and "//json-schema.org/" not in str(value):
             raise UnsupportedSchema(f"{here}: only the dialects of json-schema.org are known, not {value!r}")
         if keyword == "$id" and where != "#":
-            raise UnsupportedSchema(
-                f"{here}: a schema with its own $id inside another cannot be referred to: use $defs"
-            )
-        wanted = TAKES.get(keyword)
-        if wanted is None:
-            continue
-        if not FITS[wanted](value):
+            raise UnsupportedSchema(f"{here}: a schema inside another cannot have its own $id: use $defs")
+        wanted, is_right = TAKES.get(keyword, (None, None))
+        if wanted and not is_right(value):
             hint = " (a list of schemas is prefixItems)" if keyword == "items" else ""
             raise UnsupportedSchema(f"{here}: {keyword} must be {wanted}{hint}")
-        if wanted is SCHEMA:
-            check(value, here, root, seen)
-        elif wanted is SCHEMAS:
-            for i, part in enumerate(value):
-                check(part, f"{here}/{i}", root, seen)
-        elif wanted is NAMED:
-            for name, part in value.items():
-                check(part, f"{here}/{name.replace('~', '~0').replace('/', '~1')}", root, seen)
+        if keyword == "pattern":
+            compiled(value, here)
         elif keyword == "$ref":
             check(resolve(root, value, here), value, root, seen)
-        elif keyword == "pattern":
-            compiled(value, here)
+        elif wanted == SCHEMA:
+            check(value, here, root, seen)
+        elif wanted in (SCHEMAS, NAMED):
+            for name, part in value.items() if wanted == NAMED else enumerate(value):
+                check(part, pointer(here, name), root, seen)
 
 
 PIECES = re.compile(r"\\.|\(\?<?.?|\[\^?(?:\\.|[^\]\\])*\]|.", re.DOTALL)

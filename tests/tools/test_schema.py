@@ -114,7 +114,7 @@ HINTS = [
 
 def arguments_of(function, values):
     schema, build = read_function(function)
-    return build(values, lambda value, part: not validate(value, {"$defs": schema.get("$defs", {}), **part}))
+    return build(values, lambda value, part: not validate(value, part))
 
 
 def taking(hint, *default):
@@ -171,24 +171,20 @@ def test_a_signature_that_cannot_be_called_by_name_is_refused():
         (no_hint, "type hint"),
         (positional, "by name"),
         (stars, "by name"),
-        (others, "'more' of others: JSON Schema cannot express bytes"),
+        (others, "'more' of others: arguments are passed by name"),
         (3, "signature"),
     ):
         with pytest.raises(UnsupportedSchema, match=word):
             schema_of(function)
 
 
-def test_defaults_keyword_only_and_further_arguments():
-    def function(
-        a: int, b: Colour = Colour.BLUE, *, c: tuple[int, ...] = (1, 2), d: Any = NOT_JSON, **rest: float
-    ):
-        return a, b, c, rest
+def test_defaults_and_keyword_only_arguments():
+    def function(a: int, b: Colour = Colour.BLUE, *, c: tuple[int, ...] = (1, 2), d: Any = NOT_JSON): ...
 
     schema = schema_of(function)
     assert schema["required"] == ["a"]
     assert [schema["properties"][name].get("default") for name in "abcd"] == [None, "blue", [1, 2], None]
-    assert schema["additionalProperties"] == {"type": "number"}
-    assert arguments_of(function, {"a": 1, "b": "red", "x": 0.5}) == {"a": 1, "b": Colour.RED, "x": 0.5}
+    assert arguments_of(function, {"a": 1, "b": "red"}) == {"a": 1, "b": Colour.RED}
 
 
 def test_methods_partials_and_wrapped_functions():
@@ -228,14 +224,9 @@ def test_string_annotations_say_the_same():
     assert schema_of(local_class())["properties"]["value"]["required"] == ["a"]
 
 
-def test_a_class_that_holds_itself_becomes_a_reference():
-    schema = schema_of(late_hints.tree)
-    assert schema["properties"]["value"] == {"$ref": "#/$defs/Tree"}
-    value = {"value": {"label": "a", "below": [{"label": "b", "below": []}]}}
-    assert validate(value, schema) == []
-    broken = {"value": {"label": "a", "below": [{"label": 1, "below": []}]}}
-    assert validate(broken, schema)[0].path == "/value/below/0/label"
-    assert arguments_of(late_hints.tree, value)["value"].below[0].label == "b"
+def test_a_class_that_holds_itself_is_refused():
+    with pytest.raises(UnsupportedSchema, match="tree: a class that contains itself"):
+        schema_of(late_hints.tree)
 
 
 WORDS = st.lists(st.sampled_from("where to sleep how many nights, if any (or none)".split()), min_size=1)
@@ -336,7 +327,7 @@ def test_types_over_two_lines_and_bulleted_lists_lose_no_description():
 @dataclasses.dataclass
 class Node:
     label: str
-    left: "Node" = None
+    left: Point = None
     sizes: list[int] = None
 
 
@@ -349,11 +340,11 @@ def test_a_parameter_whose_default_is_none_may_be_null():
     schema = schema_of(function)
     assert schema["properties"]["x"]["default"] is None and schema["properties"]["z"] == {"default": None}
     empty = {"x": None, "y": None, "z": None, "n": {"label": "a", "left": None, "sizes": None}}
-    full = {"x": [1], "y": 2, "n": {"label": "a", "left": {"label": "b"}, "sizes": [3]}}
+    full = {"x": [1], "y": 2, "n": {"label": "a", "left": {"x": 1}, "sizes": [3]}}
     for value in (empty, full):
         assert validate(value, schema) == []
         assert function(**arguments_of(function, value))
-    assert arguments_of(function, full)["n"] == Node("a", Node("b"), [3])
+    assert arguments_of(function, full)["n"] == Node("a", Point(1), [3])
     assert validate({"y": 0}, schema) != []
 
 

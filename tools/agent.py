@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tools.dialects import CHAT, HERMES
-from tools.protocol import BadCall, Call, StreamParser, Text, Thought, merged, parse, with_tools
+from tools.protocol import BadCall, Call, StreamParser, Text, Thought, merged, parse, render_call, with_tools
 from tools.registry import Registry, Result, failed
 
 ANSWERED, STEP_LIMIT, REPEATED_CALL, CUT_OFF = "answered", "step limit", "repeated call", "cut off"
@@ -176,7 +176,7 @@ def with_ids(calls, step):
 def assistant_message(parts, calls, native):
     """What the model wrote, without its thoughts: most models are trained not to see them again."""
     kept = [part for part in parts if not isinstance(part, (Thought, Call, BadCall) if native else Thought)]
-    content = "".join(part.text or HERMES.write_call(part) for part in kept)
+    content = "".join(part.text or render_call(part) for part in kept)
     thoughts = "".join(part.words for part in parts if isinstance(part, Thought)).strip()
     message = {"role": "assistant", "content": content.lstrip() if len(kept) < len(parts) else content}
     message |= {"reasoning_content": thoughts} if thoughts else {}

@@ -1,67 +1,127 @@
 """One call in five dialects: what all ways of calling tools have in common.
 
-A model names a tool and its arguments, in JSON; a program answers with a value, in JSON. They are packed as
-follows:
-
-    dialect      a call is                               its result is                     paired by
-    hermes       text in tags, within the reply          text in tags                      order
-    chat         an item of a message's tool_calls       a message of role tool            tool_call_id
-    responses    an item of type function_call           an item function_call_output      call_id
-    anthropic    a content block of type tool_use        a content block tool_result       tool_use_id
-    harmony      a message to=functions.NAME             a message from functions.NAME     order
-
-chat and responses are OpenAI's two APIs, harmony is the text that its gpt-oss models write.
+A model names a tool and its arguments, in JSON; a program answers with a value, in JSON. FORMS shows how
+they are packed. hermes is text in tags within the reply; chat and responses are OpenAI's two APIs; anthropic
+has blocks of a message's content; harmony is the text that OpenAI's gpt-oss models write.
 
     dialect = DIALECTS["chat"]
     dialect.read_calls(dialect.write_calls(calls)) == calls
     dialect.read_results(dialect.write_results(results), calls) == results
 
-What is lost on the way: hermes and harmony have no ids, so calls are numbered when they are read. Only
-anthropic can mark a failure, the others write {"error": ...}, and a tool that returns just that seems to
-have failed. chat, responses and harmony keep arguments as text, which may be broken: that is a BadCall."""
+What is lost on the way: text has no ids, so its calls are numbered when they are read and its results have
+to come in order. Only anthropic can mark a failure; elsewhere a tool that returns {"error": ...} seems to
+have failed. Where arguments are text they may be broken: that is a BadCall."""
 
 import json
 import re
-from collections.abc import Callable
 from typing import NamedTuple
 
 from tools.json_reader import JSONError
 from tools.json_reader import parse as parse_json
-from tools.protocol import BadCall, Call, compact, parse, render_call, render_result
+from tools.protocol import OPEN, BadCall, Call, compact, parse
 from tools.registry import Result
+
+FORMS = {  # name -> (a call, its result)
+    "hermes": (
+        '<tool_call>{"name":"$NAME","arguments":$JSON}</tool_call>',
+        "<tool_response>$CONTENT</tool_response>",
+    ),
+    "chat": (
+        {"id": "$ID", "type": "function", "function": {"name": "$NAME", "arguments": "$JSON"}},
+        {"role": "tool", "tool_call_id": "$ID", "content": "$CONTENT"},
+    ),
+    "responses": (
+        {"type": "function_call", "call_id": "$ID", "name": "$NAME", "arguments": "$JSON"},
+        {"type": "function_call_output", "call_id": "$ID", "output": "$CONTENT"},
+    ),
+    "anthropic": (
+        {"type": "tool_use", "id": "$ID", "name": "$NAME", "input": "$ARGUMENTS"},
+        {"type": "tool_result", "tool_use_id": "$ID", "content": "$VALUE", "is_error": "$FAILED"},
+    ),
+    "harmony": (
+        "<|start|>assistant<|channel|>commentary to=functions.$NAME <|constrain|>json"
+        "<|message|>$JSON<|call|>",
+        "<|start|>functions.$NAME to=assistant<|channel|>commentary<|message|>$CONTENT<|end|>",
+    ),
+}
+WORD = re.compile(r"\\?\$([A-Z]+)")  # escaped, in a regular expression
 
 
 class Dialect(NamedTuple):
-    """A call is read as (name, arguments, id), a result as (id, whether it is ok, value)."""
+    """$ARGUMENTS are an object, $JSON is their text; $VALUE is the text of a result, $CONTENT the same or, of
+    a failure, that of {"error": value}."""
 
-    write_call: Callable
-    read_call: Callable
-    write_result: Callable
-    read_result: Callable
-    split_calls: Callable = list  # of a dialect that is text
-    split_results: Callable = list
+    call: object
+    result: object
+
+    def write_call(self, call):
+        """A Call, or a BadCall without its arguments: servers refuse a history with broken ones."""
+        arguments = getattr(call, "arguments", {})
+        values = {"ID": call.id, "NAME": call.name, "ARGUMENTS": arguments, "JSON": compact(arguments)}
+        return filled(self.call, values)
+
+    def write_result(self, result):
+        content = compact(result.value if result.ok else {"error": result.value})
+        values = {"VALUE": compact(result.value), "CONTENT": content, "FAILED": not result.ok}
+        return filled(self.result, {"ID": result.id, "NAME": result.name, **values})
 
     def write_calls(self, calls):
-        return self._pack([self.write_call(call) for call in calls])
+        return self._pack(map(self.write_call, calls))
+
+    def write_results(self, results):
+        return self._pack(map(self.write_result, results))
+
+    def _pack(self, items):
+        return "".join(items) if isinstance(self.call, str) else list(items)
 
     def read_calls(self, packed):
         """-> [Call | BadCall]"""
-        items = map(self.read_call, self.split_calls(packed))
-        return [call_of(name, given, id or f"call_{i}") for i, (name, given, id) in enumerate(items, 1)]
-
-    def write_results(self, results):
-        return self._pack([self.write_result(result) for result in results])
+        return [
+            call_of(found["NAME"], found.get("ARGUMENTS", found.get("JSON")), found.get("ID", f"call_{i}"))
+            for i, found in enumerate(matches(self.call, packed), 1)
+        ]
 
     def read_results(self, packed, calls):
         """The answers to some of the calls, in any order if there are ids -> [Result]"""
         names, results = {call.id: call.name for call in calls}, []
-        for call, item in zip(calls, self.split_results(packed)):
-            id, *outcome = self.read_result(item)
-            results.append(Result(id or call.id, names[id or call.id], *outcome))
+        for call, found in zip(calls, matches(self.result, packed)):
+            id, failed = found.get("ID", call.id), found.get("FAILED")
+            value = json.loads(found["VALUE" if "VALUE" in found else "CONTENT"])
+            if failed is None and isinstance(value, dict) and value.keys() == {"error"}:
+                failed, value = True, value["error"]
+            results.append(Result(id, names[id], not failed, value))
         return results
 
-    def _pack(self, items):
-        return items if self.split_calls is list else "".join(items)
+
+def filled(form, values):
+    if isinstance(form, dict):
+        return {key: filled(part, values) for key, part in form.items()}
+    if WORD.fullmatch(form):
+        return values[form[1:]]
+    # Without "<", no value in a text can forge a tag.
+    return WORD.sub(lambda word: values[word[1]].replace("<", "\\u003c"), form)
+
+
+def matches(form, packed):
+    """What was filled in, in all that a text or list holds of this form -> [{word: value}]"""
+    if not isinstance(form, str):
+        return [dict(words_in(form, item)) for item in packed]
+    if form.startswith(OPEN):
+        return [
+            {"NAME": part.name, "ARGUMENTS": part.arguments}
+            for part in parse(packed)
+            if isinstance(part, Call)
+        ]
+    pattern = WORD.sub(r"(?P<\1>[^<]*?)", re.escape(form))
+    return [match.groupdict() for match in re.finditer(pattern, packed)]
+
+
+def words_in(form, item):
+    for key, part in form.items():
+        if isinstance(part, dict):
+            yield from words_in(part, item[key])
+        elif WORD.fullmatch(part):
+            yield part[1:], item[key]
 
 
 def call_of(name, arguments, id):
@@ -79,81 +139,5 @@ def call_of(name, arguments, id):
     return BadCall(f"{arguments}", problem, name=name, id=id) if problem else Call(name, value, id)
 
 
-def json_of(call):
-    """Servers refuse a history with broken arguments, so of a BadCall none are sent."""
-    return compact(getattr(call, "arguments", {}))
-
-
-def content_of(result):
-    return compact(result.value if result.ok else {"error": result.value})
-
-
-def from_content(text):
-    """-> (whether it is ok, value)"""
-    value = json.loads(text)
-    failed = isinstance(value, dict) and value.keys() == {"error"}
-    return not failed, value["error"] if failed else value
-
-
-def untagged(text):
-    """JSON without "<", so that it cannot contain a special token."""
-    return text.replace("<", "\\u003c")
-
-
-DIALECTS = {
-    "hermes": Dialect(
-        render_call,
-        lambda call: (call.name, call.arguments, ""),
-        lambda result: render_result(json.loads(content_of(result))),
-        lambda text: ("", *from_content(text)),
-        lambda text: [part for part in parse(text) if isinstance(part, Call)],
-        lambda text: re.findall("<tool_response>([^<]*)", text),
-    ),
-    "chat": Dialect(
-        lambda call: {
-            "id": call.id,
-            "type": "function",
-            "function": {"name": call.name, "arguments": json_of(call)},
-        },
-        lambda item: (item["function"]["name"], item["function"]["arguments"], item["id"]),
-        lambda result: {"role": "tool", "tool_call_id": result.id, "content": content_of(result)},
-        lambda item: (item["tool_call_id"], *from_content(item["content"])),
-    ),
-    "responses": Dialect(
-        lambda call: {
-            "type": "function_call",
-            "call_id": call.id,
-            "name": call.name,
-            "arguments": json_of(call),
-        },
-        lambda item: (item["name"], item["arguments"], item["call_id"]),
-        lambda result: {"type": "function_call_output", "call_id": result.id, "output": content_of(result)},
-        lambda item: (item["call_id"], *from_content(item["output"])),
-    ),
-    "anthropic": Dialect(
-        lambda call: {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments},
-        lambda item: (item["name"], item["input"], item["id"]),
-        lambda result: {
-            "type": "tool_result",
-            "tool_use_id": result.id,
-            "content": compact(result.value),
-            "is_error": not result.ok,
-        },
-        lambda item: (item["tool_use_id"], not item["is_error"], json.loads(item["content"])),
-    ),
-    "harmony": Dialect(
-        lambda call: (
-            f"<|start|>assistant<|channel|>commentary to=functions.{call.name} <|constrain|>json"
-            f"<|message|>{untagged(json_of(call))}<|call|>"
-        ),
-        lambda item: (*item, ""),
-        lambda result: (
-            f"<|start|>functions.{result.name} to=assistant<|channel|>commentary"
-            f"<|message|>{untagged(content_of(result))}<|end|>"
-        ),
-        lambda text: ("", *from_content(text)),
-        lambda text: re.findall(r"to=functions\.(\S+)[^>]*>json<\|message\|>(.*?)<\|call\|>", text),
-        lambda text: re.findall(r"<\|message\|>(.*?)<\|end\|>", text),
-    ),
-}
+DIALECTS = {name: Dialect(*forms) for name, forms in FORMS.items()}
 HERMES, CHAT = DIALECTS["hermes"], DIALECTS["chat"]

@@ -21,6 +21,7 @@ import re
 from collections import defaultdict
 from functools import lru_cache, reduce
 from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 from math import ceil, floor, inf
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ from tools.validation import fingerprint, problems, types_of
 QUOTE = ord('"')
 LARGEST = 2000  # schemas, properties and enum values together
 INTEGER_DIGITS, DIGITS = 20, 15
-NOT_ENFORCED = dict.fromkeys(("pattern", "multipleOf", "maxProperties"))
+NOT_ENFORCED = dict.fromkeys(("pattern", "multipleOf", "maxProperties", "allOf"))
 NOT_ENFORCED |= {"not": False, "uniqueItems": False, "minProperties": 0}  # values that say nothing
 INNER = dict.fromkeys(("properties", "additionalProperties", "items", "prefixItems"))
 CHARACTERS = (  # the bytes of a character inside a string, each as a class of regular expressions
@@ -135,8 +136,7 @@ class Text(NamedTuple):
         begins = self.character is BETWEEN
         low, high = max(self.low - begins, 0), self.high - begins
         after = following(self.character) if high >= 0 else {}
-        left = {character: Text(character, low, high) for character in {*after.values()}}
-        found = {byte: left[character] for byte, character in after.items()}
+        found = {byte: Text(character, low, high) for byte, character in after.items()}
         return {**found, QUOTE: DONE} if begins and not self.low else found
 
     def far(self):
@@ -167,13 +167,11 @@ DONE = word(b"")
 @lru_cache
 def following(character):
     """What may be left of a character -> {byte: what is left after it}"""
-    found = {}
-    for byte in range(256):
-        left = [left for left in character if re.fullmatch(left[0].encode(), bytes([byte]))]
-        if left:
-            after = frozenset(each[1:] for each in left)
-            found[byte] = BETWEEN if () in after else after
-    return found
+    found = defaultdict(set)
+    for left in character:
+        for (byte,) in re.findall(f"(?s){left[0]}".encode(), bytes(range(256))):
+            found[byte].add(left[1:])
+    return {byte: BETWEEN if () in after else frozenset(after) for byte, after in found.items()}
 
 
 # ---- what a schema allows. expand(at, room) gives the alternatives for what is left after `at` of the parts:
@@ -201,7 +199,8 @@ class Way(NamedTuple):
 
 class Choice:
     def __init__(self):
-        self.ways, self.costs = [], []  # costs: bytes of the shortest value, for each room
+        self.ways, self.leaves = [], []  # leaves: the ways that do not lead to another choice
+        self.costs = []  # bytes of the shortest value, for each room
 
     def expand(self, at, room):
         for before, item, _, _ in self.ways:
@@ -233,20 +232,20 @@ class Array:
 
 
 class Object:
-    """names: {key with its colon: (Choice, whether it is required)}"""
+    """names: [(key with its colon, Choice, whether it is required)]"""
 
     def __init__(self, names):
-        self.names, self.list = names, [*names.items()]
+        self.names = names
 
     def expand(self, at, room):
-        for i, (key, (value, required)) in enumerate(self.list[at:], at + 1):
+        for i, (key, value, required) in enumerate(self.names[at:], at + 1):
             yield word(b"," * (at > 0) + key), Part(value, 0, room), Part(self, i, room)
             if required:
                 return
         yield (word(b"}"),)
 
     def far(self, at, room):
-        needed = [(key, value) for key, (value, required) in self.list[at:] if required]
+        needed = [(key, value) for key, value, required in self.names[at:] if required]
         comma = len(needed) - (at == 0 < len(needed))  # none before the first property
         return sum(len(key) + value.far(0, room) for key, value in needed) + comma + 1
 
@@ -260,12 +259,12 @@ class Compiler:
         self.root, separate = self.choice(schema, "#"), []
         for choice, schema, where in self.todo:  # which grows meanwhile
             own = decisive(schema)
-            keyword = next((each for each in ("$ref", "allOf", "anyOf", "oneOf") if each in own), None)
+            keyword = next((each for each in ("$ref", "anyOf", "oneOf") if each in own), None)
             choice.ways = self.others(own, keyword, where) if keyword else self.ways(own, where)
             separate += [(choice, where)] * (keyword == "oneOf")
+        self.find_costs([choice for choice, _, _ in self.todo])
         for choice, where in separate:
             check_one_of(choice, where)
-        self.find_costs([choice for choice, _, _ in self.todo])
 
     def count(self, parts):
         self.parts += parts
@@ -282,10 +281,7 @@ class Compiler:
     def others(self, own, keyword, where):
         """Ways to the schemas that a keyword names, each joined with the keywords beside it."""
         where, parts = f"{where}/{keyword}"[:200], own.pop(keyword)
-        if keyword == "$ref":
-            parts = [resolve(self.document, parts)]
-        elif keyword == "allOf":
-            parts = [reduce(lambda a, b: both(a, b, where), parts)]
+        parts = [resolve(self.document, parts)] if keyword == "$ref" else parts
         return [Way(b"", self.choice(both(own, part, where), where)) for part in parts]
 
     def ways(self, own, where):
@@ -293,9 +289,7 @@ class Compiler:
         listed = "enum" in own or "const" in own
         for keyword, idle in (NOT_ENFORCED | (INNER if listed else {})).items():
             if keyword in own and own[keyword] is not idle:
-                raise UnsupportedSchema(
-                    f"{where}/{keyword}: the grammar cannot enforce {keyword}: write the schema without it"
-                )
+                raise UnsupportedSchema(f"{where}/{keyword}: the grammar cannot enforce {keyword}: remove it")
         if listed:
             values = own.pop("enum") if "enum" in own else [own["const"]]
             self.count(len(values))
@@ -316,10 +310,10 @@ class Compiler:
         if "object" in types:
             required, rest = own.get("required", []), own.get("additionalProperties", True)
             named = own.get("properties", {})
-            names = {}
-            for name in {**named, **dict.fromkeys(required)}:
-                value = self.choice(named.get(name, rest), f"{where}/properties/{name}")
-                names[text_of(name) + b":"] = value, name in required
+            names = [
+                (text_of(name) + b":", self.choice(part, f"{where}/properties/{name}"), name in required)
+                for name, part in (named | dict.fromkeys(required, rest) | named).items()
+            ]
             found.append(Way(b"{", Object(names), "object"))
         return found
 
@@ -330,6 +324,9 @@ class Compiler:
             order = [*TopologicalSorter(inner).static_order()]
         except CycleError:
             raise UnsupportedSchema("#: a $ref leads back to itself without a value in between") from None
+        for choice in order:
+            leaves = ([way] if way.kind else way.item.leaves for way in choice.ways)
+            choice.leaves = [*dict.fromkeys(chain(*leaves))]
         for room in range(MAX_DEPTH + 1):
             for choice in order:
                 ways = choice.expand(0, room)
@@ -351,9 +348,7 @@ def both(a, b, where):
     if not one or not other:
         return a if one else b
     clash = {key for key in one.keys() & other.keys() if repr(one[key]) != repr(other[key])} - {"required"}
-    for pair in ({"properties", "additionalProperties"}, {"items", "prefixItems"}):
-        if pair & one.keys() and pair & other.keys():
-            clash |= pair & other.keys()
+    clash |= INNER.keys() & other.keys() if INNER.keys() & one.keys() else set()
     if clash:
         raise UnsupportedSchema(f"{where}: {min(clash)} meets its like: write one schema in place of both")
     return one | other | {"required": one.get("required", []) + other.get("required", [])}
@@ -379,37 +374,24 @@ def text_of(value):
         raise UnsupportedSchema(f"JSON has no way to write {value!a:.80}") from None
 
 
-def leaves(choice):
-    """The ways of a choice and of the choices inside it."""
-    todo, seen, found = [choice], set(), []
-    for each in todo:  # which grows meanwhile
-        if each not in seen:
-            seen.add(each)
-            todo += [way.item for way in each.ways if not way.kind]
-            found += [way for way in each.ways if way.kind]
-    return found
-
-
 def check_one_of(choice, where):
     """Raises UnsupportedSchema unless the branches differ by type, by values that are listed, or by those of
     a property that they require."""
     owners = {}  # of each kind: what tells its branches apart, {value: branch}
-    for i, way in ((i, way) for i, branch in enumerate(choice.ways) for way in leaves(branch.item)):
+    for i, way in ((i, way) for i, branch in enumerate(choice.ways) for way in branch.item.leaves):
         mark, values = mark_of(way)
         first, branches = owners.setdefault(way.kind, (mark, {}))
         if mark != first or any(branches.setdefault(value, i) != i for value in values):
-            raise UnsupportedSchema(
-                f"{where}/oneOf: the branches must differ by type or by a const that they require: "
-                "write anyOf where two may fit"
-            )
+            message = "the branches must differ by type or by a const that they require: write anyOf instead"
+            raise UnsupportedSchema(f"{where}/oneOf: {message}")
 
 
 def mark_of(way):
     """-> (what a value can be recognised by, all that this may be): the value itself, or a property."""
     if way.values:
         return "value", way.values
-    for key, (value, required) in getattr(way.item, "names", {}).items():
-        sets = [leaf.values for leaf in leaves(value)]
+    for key, value, required in getattr(way.item, "names", []):
+        sets = [leaf.values for leaf in value.leaves]
         if required and sets and None not in sets:
             return key, frozenset().union(*sets)
     return None, {None}

@@ -14,8 +14,10 @@ one bit for each."""
 
 from bisect import bisect_right
 from collections import defaultdict
-from functools import lru_cache
+from functools import lru_cache, reduce
+from itertools import accumulate
 from math import inf
+from operator import or_
 
 from tools.grammar import BETWEEN, QUOTE, Number, Text, far, following, moves, numbers
 
@@ -69,12 +71,10 @@ class Masks:
         lefts = [BETWEEN]
         for left in lefts:  # which grows meanwhile
             lefts += [after for after in {*following(left).values()} if after not in lefts]
-        common = [Text(left, 0, inf) for left in lefts] + [
-            numbers(frozenset(), whole, 1) for whole in (True, False)
-        ]
-        for item in common:
+        common = [numbers(frozenset(), integer, 1) for integer in (True, False)]
+        for item in common + [Text(left, 0, inf) for left in lefts]:
             self.inside(item, self.root)
-        self.inside(common[0], self.root.children[QUOTE])
+        self.inside(Text(BETWEEN, 0, inf), self.root.children[QUOTE])
 
     def allowed(self, state, room):
         """One byte for each token, 1 where it may come with `room` tokens left, this one and the end token
@@ -85,9 +85,7 @@ class Masks:
 
     def after(self, state, token):
         """The state after a token."""
-        for byte in self.vocabulary[token]:
-            state = self.grammar.step(state, byte)
-        return state
+        return reduce(self.grammar.step, self.vocabulary[token], state)
 
     def _spread(self, tokens):
         bits = bin(tokens | 1 << len(self.vocabulary))[:2:-1]
@@ -100,11 +98,8 @@ class Masks:
             found[1] = 1 << self.end
         for more, tokens in self.walk(state, self.root):
             found[more + 2] |= tokens
-        needs, sets, union = sorted(found), [], 0
-        for need in needs:
-            union |= found[need]
-            sets.append(union)
-        return needs, sets
+        needs = sorted(found)
+        return needs, [*accumulate((found[need] for need in needs), or_)]
 
     def walk(self, state, node):
         """A state and a trie -> pairs of (bytes of the shortest completion, tokens that lead there)."""

@@ -57,7 +57,7 @@ def test_results_survive_and_find_their_calls(name, calls, data):
 CALL, RESULT = Call("f", {"x": "<"}, "call_1"), Result("call_1", "f", False, "no")
 WRITTEN = {
     "hermes": (
-        '<tool_call>{"name":"f","arguments":{"x":"<"}}</tool_call>',
+        '<tool_call>{"name":"f","arguments":{"x":"\\u003c"}}</tool_call>',
         '<tool_response>{"error":"no"}</tool_response>',
     ),
     "chat": (

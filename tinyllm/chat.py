@@ -66,7 +66,7 @@ class Writer:
         self.show(text[shown:])
         yield text
         if tokens[-1:] != [end]:
-            raise agent.CutOff
+            yield agent.Finish(agent.LENGTH)
 
 
 def encode_recent(tokenizer, messages, context):

@@ -25,10 +25,6 @@ COMPLETE = ("stop", "tool_calls", "function_call", "eos", "eos_token", "end_turn
 MOST_CHARACTERS, MOST_CALLS = 100_000, 32
 
 
-class CutOff(Exception):
-    """Raised by a `generate` whose reply ended because of its length."""
-
-
 @dataclass(frozen=True)
 class Finish:
     """Why a reply ended, in the server's words, and how many tokens it counts."""
@@ -138,29 +134,23 @@ def introduced(messages, registry):
 
 def read(reply, show):
     """A str or an iterator of pieces -> (its parts, its Finish)."""
-    parser, parts, count, length, finish = StreamParser(), [], 0, 0, Finish()
+    parser, parts, left, finish = StreamParser(), [], MOST_CHARACTERS, Finish()
 
     def take(new):
         parts.extend(new)
         for part in new:
             show(part)
 
-    try:
-        for piece in [reply] if isinstance(reply, (str, bytes)) else reply:
-            if isinstance(piece, Finish):
-                finish = piece
-            elif isinstance(piece, (str, bytes)):
-                take(parser.feed(piece[: MOST_CHARACTERS - length]))
-                length += len(piece)
-            else:
-                take([piece])
-                length += len(piece.text)
-            count += 1
-            if length >= MOST_CHARACTERS or count > MOST_CHARACTERS:
-                finish = Finish(LENGTH, finish.usage)
-                break
-    except CutOff:
-        finish = Finish(LENGTH)
+    for piece in [reply] if isinstance(reply, (str, bytes)) else reply:
+        if isinstance(piece, Finish):
+            finish = piece
+            continue
+        is_text = isinstance(piece, (str, bytes))
+        take(parser.feed(piece[:left]) if is_text else [piece])
+        left -= max(1, len(piece if is_text else piece.text))  # pieces without text may not go on for ever
+        if left <= 0:
+            finish = Finish(LENGTH, finish.usage)
+            break
     take(parser.finish(ended=finish.reason in COMPLETE))
     return merged(parts), finish
 

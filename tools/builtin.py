@@ -1,4 +1,4 @@
-"""A few tools for any model: a calculator, dates, units, counting words, and hearing what a recording says.
+"""A few tools for any model: a calculator, dates, units, and hearing what a recording says.
 
 The calculator has a parser of its own. eval() would run whatever a model writes, and even a harmless
 9**9**9 takes hours, so every step is bounded by the size of its result before it is computed. It computes
@@ -13,7 +13,6 @@ from fractions import Fraction
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from tools.endpoint import request_messages
 from tools.registry import tool
 
 MOST_DIGITS, MOST_CHARACTERS, MOST_DEPTH = 1000, 1000, 50
@@ -22,6 +21,7 @@ SIZE = {"Emax": MOST_DIGITS, "Emin": -MOST_DIGITS, "traps": [InvalidOperation, O
 RESULT, WORKING = Context(prec=28, **SIZE), Context(prec=50, **SIZE)
 TOKEN = re.compile(r"\s*(?:((?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?)(?![\w.])|(\*\*|//|[-+*/%()])|(\S))")
 HINTS = {"^": ": write ** for a power", ",": ": write numbers without commas"}
+BINDS, SIGN = {"+": 0, "-": 0, "*": 1, "/": 1, "//": 1, "%": 1, "**": 3}, 2  # how tightly; a sign before **
 SPELLINGS = str.maketrans("×·÷−", "**/-")
 
 
@@ -37,7 +37,11 @@ def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> in
     if len(expression) > MOST_CHARACTERS:
         raise ValueError(f"the expression is longer than {MOST_CHARACTERS} characters: compute it in parts")
     try:
-        return int_or_decimal(Expression(expression.translate(SPELLINGS)).value())
+        reader = Expression(expression.translate(SPELLINGS))
+        value = reader.value()
+        if reader.at < len(reader.tokens) - 1:
+            reader.fail("an operator")
+        return int_or_decimal(value)
     except ZeroDivisionError:
         raise ValueError("a division by zero") from None
     except (InvalidOperation, Overflow, Underflow):
@@ -49,25 +53,16 @@ def too_large():
 
 
 class Expression:
-    """Recursive descent. As in Python, ** binds tighter than a sign before it and groups from the right."""
+    """An expression in pieces, read by precedence climbing."""
 
     def __init__(self, text):
-        self.tokens = []
+        self.tokens, self.at = [], 0
         for match in TOKEN.finditer(text):
             if match[3]:
-                hint = HINTS.get(match[3], "")
-                raise ValueError(
-                    f"{match[3]!r} at character {match.start(3)} is not part of an expression{hint}"
-                )
+                place, hint = match.start(3), HINTS.get(match[3], "")
+                raise ValueError(f"{match[3]!r} at character {place} is not part of an expression{hint}")
             self.tokens.append((match[1], match[2], match.end() - len(match[1] or match[2])))
         self.tokens.append((None, None, len(text)))
-        self.at = 0
-
-    def value(self):
-        value = self.sum(0)
-        if self.at < len(self.tokens) - 1:
-            self.fail("an operator")
-        return value
 
     def fail(self, what):
         number, sign, place = self.tokens[self.at]
@@ -75,37 +70,27 @@ class Expression:
 
     def take(self, *signs):
         sign = self.tokens[self.at][1]
-        if sign in signs:
-            self.at += 1
-            return sign
-        return None
+        self.at += sign in signs
+        return sign if sign in signs else None
 
-    def sum(self, depth):
-        value = self.product(depth)
-        while sign := self.take("+", "-"):
-            value = apply(sign, value, self.product(depth))
-        return value
-
-    def product(self, depth):
-        value = self.signed(depth)
-        while sign := self.take("*", "/", "//", "%"):
-            value = apply(sign, value, self.signed(depth))
-        return value
-
-    def signed(self, depth):
+    def value(self, tightness=0, depth=0):
+        """The value of what comes next, up to an operator that does not bind as tightly as this."""
         if depth > MOST_DEPTH:
-            raise ValueError(f"parentheses and signs may be {MOST_DEPTH} deep")
-        if sign := self.take("+", "-"):
-            return apply(sign, 0, self.signed(depth + 1))
-        value = self.atom(depth)
-        return apply("**", value, self.signed(depth + 1)) if self.take("**") else value
-
-    def atom(self, depth):
+            raise ValueError(f"parentheses, signs and powers may be {MOST_DEPTH} deep")
         if self.take("("):
-            value = self.sum(depth + 1)
+            value = self.value(0, depth + 1)
             if not self.take(")"):
                 self.fail("a closing parenthesis")
-            return value
+        elif sign := self.take("+", "-"):
+            value = apply(sign, 0, self.value(SIGN, depth + 1))
+        else:
+            value = self.number()
+        while sign := self.take(*(sign for sign in BINDS if BINDS[sign] >= tightness)):
+            is_power = sign == "**"  # which groups from the right
+            value = apply(sign, value, self.value(BINDS[sign] + (not is_power), depth + is_power))
+        return value
+
+    def number(self):
         number = self.tokens[self.at][0]
         if number is None:
             self.fail("a number")
@@ -188,26 +173,11 @@ def add_days(day: str, days: Annotated[int, {"minimum": -1_000_000, "maximum": 1
         day: a date as 2026-11-24
         days: how many days later; negative for earlier
     """
-    later = day_of(day) + timedelta(days)
-    return {"date": later.isoformat(), "weekday": later.strftime("%A")}
-
-
-@tool(repeatable=True)
-def days_between(start: str, end: str) -> int:
-    """How many days lie from one date to another; negative where the second is earlier.
-
-    Args:
-        start: a date as 2026-11-24
-        end: another
-    """
-    return (day_of(end) - day_of(start)).days
-
-
-def day_of(text):
     try:
-        return date.fromisoformat(text)
+        later = date.fromisoformat(day) + timedelta(days)
     except ValueError:
-        raise ValueError(f"{text!r} is not a date: write one such as 2026-11-24") from None
+        raise ValueError(f"{day!r} is not a date: write one such as 2026-11-24") from None
+    return {"date": later.isoformat(), "weekday": later.strftime("%A")}
 
 
 UNITS = {  # how many of the base unit; a base is its own row of 1
@@ -254,18 +224,6 @@ def convert(value: float, unit: Unit, to: Unit) -> int | Decimal:
     return int_or_decimal(exact * Fraction(kind[unit]) / Fraction(kind[to]))
 
 
-@tool(repeatable=True)
-def word_count(text: str) -> dict:
-    """Count the words, characters, lines and sentences of a text."""
-    sentences = len(re.findall(r"[.!?]+(?=\s|$)", text))
-    return {
-        "words": len(text.split()),
-        "characters": len(text),
-        "lines": len(text.splitlines()),
-        "sentences": sentences or int(bool(text.strip())),
-    }
-
-
 MOST_TEXT = 2500  # characters of a transcript in one result
 ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -301,16 +259,5 @@ def transcribe(source: str, start: Annotated[int, {"minimum": 0}] = 0) -> dict:
     return part if rest is None else {**part, "continue_with": {"source": job, "start": rest}}
 
 
-def gateway(model=None):
-    """A `generate` for tools.agent.run: a model of the LLM Gateway, with the key that `transcribe` uses."""
-
-    def generate(messages):
-        from audio import Client
-
-        return Client().chat(request_messages(messages, native=False, thoughts=False), model=model)
-
-    return generate
-
-
 # transcribe reads files and costs money, so it is given to a model by name: Registry([*TOOLS, transcribe]).
-TOOLS = [calculator, now, add_days, days_between, convert, word_count]
+TOOLS = [calculator, now, add_days, convert]

@@ -21,7 +21,6 @@ import re
 from collections import defaultdict
 from functools import lru_cache, reduce
 from graphlib import CycleError, TopologicalSorter
-from itertools import chain
 from math import ceil, floor, inf
 from typing import NamedTuple
 
@@ -188,25 +187,24 @@ class Part(NamedTuple):
 
 
 class Way(NamedTuple):
-    """One alternative of a schema: some bytes, then a terminal, an Array, an Object or another Choice.
-    `values` are the fingerprints of all its values, where they are few."""
+    """One alternative of a schema: some bytes, then a terminal, an Array or an Object. `values` are the
+    fingerprints of all its values, where they are few."""
 
     before: bytes
     item: object
-    kind: str = ""
+    kind: str
     values: frozenset | None = None
 
 
 class Choice:
+    """branches: the choices that its ways come from; costs: bytes of the shortest value, for each room."""
+
     def __init__(self):
-        self.ways, self.leaves = [], []  # leaves: the ways that do not lead to another choice
-        self.costs = []  # bytes of the shortest value, for each room
+        self.ways, self.branches, self.costs = [], [], []
 
     def expand(self, at, room):
         for before, item, _, _ in self.ways:
-            if isinstance(item, (Choice, Array, Object)):
-                item = Part(item, 0, room if isinstance(item, Choice) else room - 1)
-            yield word(before), item
+            yield word(before), Part(item, 0, room - 1) if isinstance(item, (Array, Object)) else item
 
     def far(self, at, room):
         return self.costs[min(room, len(self.costs) - 1)]
@@ -260,7 +258,8 @@ class Compiler:
         for choice, schema, where in self.todo:  # which grows meanwhile
             own = decisive(schema)
             keyword = next((each for each in ("$ref", "anyOf", "oneOf") if each in own), None)
-            choice.ways = self.others(own, keyword, where) if keyword else self.ways(own, where)
+            choice.ways = [] if keyword else self.ways(own, where)
+            choice.branches = self.branches(own, keyword, where) if keyword else []
             separate += [(choice, where)] * (keyword == "oneOf")
         self.find_costs([choice for choice, _, _ in self.todo])
         for choice, where in separate:
@@ -278,11 +277,11 @@ class Compiler:
             self.todo.append((self.known[id(schema)], schema, where))
         return self.known[id(schema)]
 
-    def others(self, own, keyword, where):
-        """Ways to the schemas that a keyword names, each joined with the keywords beside it."""
+    def branches(self, own, keyword, where):
+        """Choices for the schemas that a keyword names, each joined with the keywords beside it."""
         where, parts = f"{where}/{keyword}"[:200], own.pop(keyword)
         parts = [resolve(self.document, parts)] if keyword == "$ref" else parts
-        return [Way(b"", self.choice(both(own, part, where), where)) for part in parts]
+        return [self.choice(both(own, part, where), where) for part in parts]
 
     def ways(self, own, where):
         """The alternatives of a schema that names no other for the same value."""
@@ -319,14 +318,12 @@ class Compiler:
 
     def find_costs(self, choices):
         """The shortest value of each choice, with room for no container, for one, ... until it stays."""
-        inner = {choice: [way.item for way in choice.ways if not way.kind] for choice in choices}
         try:
-            order = [*TopologicalSorter(inner).static_order()]
+            order = [*TopologicalSorter({choice: choice.branches for choice in choices}).static_order()]
         except CycleError:
             raise UnsupportedSchema("#: a $ref leads back to itself without a value in between") from None
         for choice in order:
-            leaves = ([way] if way.kind else way.item.leaves for way in choice.ways)
-            choice.leaves = [*dict.fromkeys(chain(*leaves))]
+            choice.ways += dict.fromkeys(way for branch in choice.branches for way in branch.ways)
         for room in range(MAX_DEPTH + 1):
             for choice in order:
                 ways = choice.expand(0, room)
@@ -378,7 +375,7 @@ def check_one_of(choice, where):
     """Raises UnsupportedSchema unless the branches differ by type, by values that are listed, or by those of
     a property that they require."""
     owners = {}  # of each kind: what tells its branches apart, {value: branch}
-    for i, way in ((i, way) for i, branch in enumerate(choice.ways) for way in branch.item.leaves):
+    for i, way in ((i, way) for i, branch in enumerate(choice.branches) for way in branch.ways):
         mark, values = mark_of(way)
         first, branches = owners.setdefault(way.kind, (mark, {}))
         if mark != first or any(branches.setdefault(value, i) != i for value in values):
@@ -391,7 +388,7 @@ def mark_of(way):
     if way.values:
         return "value", way.values
     for key, value, required in getattr(way.item, "names", []):
-        sets = [leaf.values for leaf in value.leaves]
+        sets = [way.values for way in value.ways]
         if required and sets and None not in sets:
             return key, frozenset().union(*sets)
     return None, {None}

@@ -42,6 +42,7 @@ HINTS = {
     ".": "Write a digit before the point: 0.5.",
     "`": "Remove the code fence: write only the JSON itself.",
 }
+BEGUN_NUMBERS = {"-", ".", "e", "E", "e-", "e+", "E-", "E+"}  # what may be left of a number at the end
 CUT_OFF = "the text ends: it was probably cut off"
 
 
@@ -156,16 +157,7 @@ class Reader:
         left = text[match.end() :] if match else text
         self.at += len(text) - len(left)
         if left:
-            cut_off = self.text.endswith(left, self.at) and left in (
-                "-",
-                ".",
-                "e",
-                "E",
-                "e-",
-                "e+",
-                "E-",
-                "E+",
-            )
+            cut_off = left in BEGUN_NUMBERS and self.text.endswith(left, self.at)
             fix = "remove the zeros in front" if left[0].isdigit() else "write it as in -12, 0.5 or 1e-3"
             self.fail(f"{text[:40]!r} is not a JSON number: {fix}.", cut_off=cut_off)
         if not match[2] and not match[3]:

@@ -9,13 +9,15 @@ those of audio's sandbox: what they say is canned, but every request and every c
 import os
 import sys
 import tempfile
-import wave
 from contextlib import ExitStack
 from pathlib import Path
 
+from audio import Client
+from audio.__main__ import tone
 from audio.sandbox import Sandbox
 from tools.agent import run
-from tools.builtin import TOOLS, gateway, transcribe
+from tools.builtin import TOOLS, transcribe
+from tools.endpoint import request_messages
 from tools.registry import Registry
 
 QUESTION = "When does the new budget go to Maria Lopez?"
@@ -27,22 +29,18 @@ def main(argv):
             sandbox = stack.enter_context(Sandbox())
             os.environ |= {"ASSEMBLYAI_API_KEY": sandbox.key, "ASSEMBLYAI_BASE_URL": sandbox.url}
             print(f"No key: this is the sandbox at {sandbox.url}, its answers are canned.", file=sys.stderr)
-        folder = stack.enter_context(tempfile.TemporaryDirectory())
-        file = argv[0] if argv else write_tone(Path(folder, "meeting.wav"))
-        question = " ".join(argv[1:]) or QUESTION
-        message = {"role": "user", "content": f"The recording is {file}. {question}"}
-        conversation = run(gateway(), Registry([*TOOLS, transcribe]), [message])
+        file = Path(stack.enter_context(tempfile.TemporaryDirectory()), "meeting.wav")
+        file.write_bytes(tone(45))
+        question = f"The recording is {argv[0] if argv else file}. {' '.join(argv[1:]) or QUESTION}"
+        conversation = run(ask, Registry([*TOOLS, transcribe]), [{"role": "user", "content": question}])
     for message in conversation.messages[1:]:
         print(f"[{message['role']}] {message['content']}")
     return 0 if conversation.outcome == "answered" else 1
 
 
-def write_tone(path):
-    """Writes a WAV of 45 seconds -> its path."""
-    with wave.open(str(path), "wb") as sound:
-        sound.setparams((1, 2, 8000, 0, "NONE", ""))
-        sound.writeframes((b"\x00\x10" * 8 + b"\x00\xf0" * 8) * (500 * 45))
-    return path
+def ask(messages):
+    """A `generate` for tools.agent.run: a model of the LLM Gateway, with the key that `transcribe` uses."""
+    return Client().chat(request_messages(messages, native=False, thoughts=False))
 
 
 if __name__ == "__main__":

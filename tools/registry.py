@@ -19,7 +19,7 @@ import itertools
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence, Set, ValuesView
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from decimal import Decimal
 from enum import Enum
 
@@ -254,10 +254,8 @@ def plain(value, longest=4000):
         return entries
     if hasattr(value, "tolist"):  # of NumPy
         return plain(value.tolist(), longest)
-    if isinstance(value, Iterator):
-        value = list(itertools.islice(value, longest // 2 + 1))
-    if isinstance(value, (Sequence, Set, ValuesView)):
-        return [plain(item, longest) for item in value]
+    if isinstance(value, (Collection, Iterator)):  # each item takes a character and a comma
+        return [plain(item, longest) for item in itertools.islice(value, longest // 2 + 1)]
     text = str(value)
     if type(value).__str__ is object.__str__ and text.startswith("<"):
         raise TypeError(f"{text} is not a value that JSON can express: the tool should return a dict or text")

@@ -328,11 +328,7 @@ TAKES = {}  # keyword -> (what its value has to be, whether a value is that)
 for wording, is_right, keywords in (
     (SCHEMA, is_schema, "items additionalProperties not"),
     (SCHEMAS, are_schemas, "prefixItems anyOf oneOf allOf"),
-    (
-        NAMED,
-        lambda v: isinstance(v, dict) and all(map(is_schema, v.values())),
-        "properties $defs definitions",
-    ),
+    (NAMED, are_named_schemas, "properties $defs definitions"),
     ("a type or a list of types", is_types, "type"),
     ("a list", lambda v: isinstance(v, list), "enum"),
     ("any value", lambda v: True, "const"),
@@ -345,10 +341,10 @@ for wording, is_right, keywords in (
     ("a number above 0", lambda v: is_number(v) and v > 0, "multipleOf"),
 ):
     TAKES |= dict.fromkeys(keywords.split(), (wording, is_right))
-REFUSED = set(
-    "patternProperties propertyNames contains minContains maxContains dependentRequired dependentSchemas "
-    "dependencies if then else unevaluatedItems unevaluatedProperties additionalItems $dynamicRef "
-    "$recursiveRef".split()
+REFUSED = (
+    *("patternProperties", "propertyNames", "contains", "minContains", "maxContains", "dependentRequired"),
+    *("dependentSchemas", "dependencies", "if", "then", "else", "unevaluatedItems", "unevaluatedProperties"),
+    *("additionalItems", "$dynamicRef", "$recursiveRef"),
 )
 LONGEST_PATTERN, LONGEST_TEXT = 1000, 10_000  # characters: time grows faster than their number
 

@@ -223,11 +223,11 @@ def dictate():
         writer, shown, cut_off = (Writer(model, words, ChatSettings(tokens=tokens)), [], False)
         writer.show, writer.mask = shown.append, Script(ids, words, may_end)
         reply = []
-        try:
-            for piece in writer([{"role": "user", "content": "?"}]):
+        for piece in writer([{"role": "user", "content": "?"}]):
+            if piece == agent.Finish(agent.LENGTH):
+                cut_off = True
+            else:
                 reply.append(piece)
-        except agent.CutOff:
-            cut_off = True
         assert writer.mask.budget == [tokens]
         return shown, "".join(reply), cut_off
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tools.agent import OUTCOMES, CutOff, Finish, run
+from tools.agent import OUTCOMES, Finish, run
 from tools.builtin import calculator
 from tools.protocol import BadCall, Call, Text, Thought, render_call, render_tools
 from tools.registry import Registry, Result
@@ -47,12 +47,8 @@ def test_every_outcome_is_named():
     assert run(lambda m: CALL, REGISTRY, ASK).outcome == "repeated call"
     assert run(script(CALL[:-15]), REGISTRY, ASK).outcome == "cut off"
     assert run(lambda m: itertools.repeat("la "), REGISTRY, ASK).outcome == "cut off"
-
-    def stops(messages):
-        yield "so "
-        raise CutOff
-
-    assert run(stops, REGISTRY, ASK).outcome == "cut off"
+    assert run(lambda m: itertools.repeat(""), REGISTRY, ASK).outcome == "cut off"
+    assert run(lambda m: ["so ", Finish("length")], REGISTRY, ASK).outcome == "cut off"
 
 
 def test_bad_calls_and_failures_are_told_to_the_model():

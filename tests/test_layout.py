@@ -13,7 +13,7 @@ MAY_IMPORT = {"tinyllm": {"numpy", "tqdm", "tools"}, "tools": set(), "audio": {"
 ADAPTERS = {
     "tools.endpoint": {"requests", "urllib3", "audio"},
     "tools.builtin": {"audio"},
-    "tools.recording": {"audio"},
+    "tools.__main__": {"audio"},
 }
 sources = pytest.mark.parametrize("name", SOURCES)
 

@@ -2,7 +2,7 @@
 
 In the order to read it:
 
-    json_reader     text -> value, or an error that says the fix; also while the text still arrives
+    json_reader     text -> value, or an error that says the fix
     schema          a function -> the schema of its arguments; which schemas we understand
     validation      is a value valid, and if not, why; mending what a model spells wrongly
     protocol        calls in text: read, written, streamed
@@ -10,11 +10,10 @@ In the order to read it:
     dialects        one call in five dialects, from Hermes tags to OpenAI's APIs
     agent           model and tools in turns, until there is an answer
     endpoint        a model on a server, and all that servers send
-    builtin         a calculator, dates, units, words, recordings
+    builtin         a calculator, dates, units, recordings
     grammar         which bytes may come next, and the shortest completion
     masks           which tokens may come next
-    recording       make audio-chat: a question about a recording
-    __main__        make tools: a guided tour without a model
+    __main__        a guided tour without a model; a question about a recording
 """
 
 import os

@@ -342,9 +342,22 @@ for wording, is_right, keywords in (
 ):
     TAKES |= dict.fromkeys(keywords.split(), (wording, is_right))
 REFUSED = (
-    *("patternProperties", "propertyNames", "contains", "minContains", "maxContains", "dependentRequired"),
-    *("dependentSchemas", "dependencies", "if", "then", "else", "unevaluatedItems", "unevaluatedProperties"),
-    *("additionalItems", "$dynamicRef", "$recursiveRef"),
+    "patternProperties",
+    "propertyNames",
+    "contains",
+    "minContains",
+    "maxContains",
+    "dependentRequired",
+    "dependentSchemas",
+    "dependencies",
+    "if",
+    "then",
+    "else",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "additionalItems",
+    "$dynamicRef",
+    "$recursiveRef",
 )
 LONGEST_PATTERN, LONGEST_TEXT = 1000, 10_000  # characters: time grows faster than their number
 

@@ -38,7 +38,12 @@ QUESTION = "When does the new budget go to Maria Lopez?"
 
 
 def main(argv):
-    return talk_about(*argv[1:2], question=" ".join(argv[2:])) if argv[:1] == ["recording"] else tour()
+    if argv[:1] == ["recording"]:
+        return talk_about(*argv[1:2], question=" ".join(argv[2:]))
+    if argv:
+        print(f"unknown argument {argv[0]!r}: use recording [FILE [QUESTION]], or none", file=sys.stderr)
+        return 2
+    return tour()
 
 
 def tour():
@@ -68,9 +73,7 @@ def tour():
         state = reduce(grammar.step, text[:length], grammar.start)
         may = bytes(byte for byte in range(256) if grammar.step(state, byte)).decode("latin-1")
         print(f"{text[:length].decode()}\n    next: {may[:60]!r}   to the end: {grammar.distance(state)}")
-    print(
-        "\nmake tools-proof lets a random model write under this grammar; make chat talks to a trained one."
-    )
+    print("\nmake tools-proof: a random model writes under this grammar. make chat: talk to a trained model.")
     return 0
 
 

@@ -24,7 +24,7 @@ from decimal import Decimal
 from enum import Enum
 
 from tools.protocol import Call, compact
-from tools.schema import read_function
+from tools.schema import check, read_function
 from tools.validation import coerce, problems, validate
 
 TEMPORARY = (OSError, ValueError, ArithmeticError, LookupError)  # another try, or another argument, may help
@@ -56,7 +56,7 @@ class Tool:
         return {"name": self.name, "description": self.description, "parameters": self.parameters}
 
     def fits(self, value, schema):
-        return not validate(value, {"$defs": self.parameters.get("$defs", {}), **schema})
+        return not validate(value, schema)
 
     def run(self, arguments):
         """Raises whatever the function raises."""
@@ -108,10 +108,12 @@ class Registry:
             self.add(each)
 
     def add(self, function):
-        """A Tool, or anything that tool() takes -> Tool. Raises ValueError for a name that is taken."""
+        """A Tool, or anything that tool() takes -> Tool. Raises ValueError for a name that is taken, and
+        UnsupportedSchema for parameters that cannot be enforced."""
         added = tool(function)
         if added.name in self.tools:
             raise ValueError(f"there is a tool called {added.name} already: give this one another name")
+        check(added.parameters)  # which nobody has done for a Tool made by hand
         self.tools[added.name] = added
         return added
 

@@ -409,3 +409,8 @@ def test_hints_are_read_once_for_each_tool(monkeypatch):
     monkeypatch.setattr("tools.schema.check", None)
     monkeypatch.setattr("tools.validation.check", None)
     assert registry.execute([Call("order.make", {"order": {"size": "small"}})])[0].ok
+
+
+def test_a_tool_made_by_hand_has_its_schema_checked():
+    with pytest.raises(UnsupportedSchema, match="#/if"):
+        Registry([Tool("f", "", {"type": "object", "if": {}}, make)])

@@ -201,7 +201,7 @@ tools/schema.py
 tools/validation.py
     exact(v) > exact(n)  =>  exact(v) >= exact(n)
     elif count > 1 and keyword == "oneOf":  =>  elif False:
-    value = exact(value)  =>  value = float(value)
+    return kind, value  =>  return value
     same = kind_of(value) != "number" or exact(value) == Fraction(text.strip())  =>  same = True
     key=lambda part: not fitting(value, part)  =>  key=lambda part: 0
 tools/protocol.py

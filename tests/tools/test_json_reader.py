@@ -80,6 +80,7 @@ BROKEN = {
 
 @given(VALUES, st.booleans(), st.sampled_from([None, 0, 2]))
 @example(-0.0, False, None)
+@example("\U0001f600", True, None)
 @example(10**4299, False, None)
 def test_what_json_writes_is_read_back(value, ascii_only, indent):
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)

@@ -203,6 +203,7 @@ def test_what_is_mended(value, schema, wanted):
         (42, {"type": "string"}),
         ("2", {"enum": ["2", 2]}),
         ("twelve", {"anyOf": [{"type": "integer"}, {"type": "string"}]}),
+        ("12", {"anyOf": [{"type": "integer"}, {"type": "string"}]}),
     ],
 )
 def test_what_is_left_alone(value, schema):

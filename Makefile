@@ -96,7 +96,7 @@ audio-demo: setup  ## minutes of a meeting                         (2 s)    no k
 	$(PY) -m audio demo
 
 audio-chat: setup  ## a model answers about a recording by a tool  (2 s)    [FILE=talk.wav]  no key
-	$(PY) -m tools.recording $(if $(value FILE),$(call QUOTE,$(value FILE))) $(MORE)
+	$(PY) -m tools recording $(if $(value FILE),$(call QUOTE,$(value FILE))) $(MORE)
 
 PYTEST  = $(PY) -m pytest -q -m "not oracle" -p no:cacheprovider
 
@@ -105,7 +105,7 @@ test: setup  ## all tests that need no other library         (3 min)
 test-tinyllm:
 	$(PYTEST) tests/tinyllm $(MORE)
 test-others:
-	$(PYTEST) tests/tools tests/audio tests/test_layout.py tests/test_makefile.py $(MORE)
+	$(PYTEST) tests/tools tests/audio tests/test_layout.py tests/test_makefile.py tests/test_readme.py $(MORE)
 
 ORACLE := $(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test,oracle]"
 

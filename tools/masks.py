@@ -35,13 +35,15 @@ class Node:
 
 def joined(nodes, without=b""):
     """Several tries as one, without some first bytes."""
-    both, children = Node(), defaultdict(list)
+    nodes, both, children = [*nodes], Node(), defaultdict(list)
+    if len(nodes) == 1 and not without:
+        return nodes[0]  # the same one, so that what is remembered of it is found again
     for node in nodes:
         both.tokens |= node.tokens
         for byte, child in node.children.items():
             if byte not in without:
                 children[byte].append(child)
-    both.children = {byte: joined(same) if same[1:] else same[0] for byte, same in children.items()}
+    both.children = {byte: joined(same) for byte, same in children.items()}
     return both
 
 

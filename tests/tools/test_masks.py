@@ -163,3 +163,12 @@ def test_a_token_that_leaves_a_string_may_not_lead_into_a_dead_end():
     for byte in b'{"a":"':
         state = grammar.step(state, byte)
     assert not masks.allowed(state, 99)[VOCABULARY.index(b'c",":1,"x')]
+
+
+def test_the_first_string_finds_what_was_worked_out_when_the_masks_were_built():
+    grammar = Grammar({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]})
+    masks, state = Masks(grammar, VOCABULARY, END), grammar.start
+    for byte in b'{"a":':
+        state = grammar.step(state, byte)
+    known = masks.characters.cache_info().misses
+    assert masks.allowed(state, 99) and masks.characters.cache_info().misses == known

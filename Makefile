@@ -113,7 +113,7 @@ test-oracle: setup  ## compare with torch, transformers and others  (2 min)  ins
 	$(ORACLE)
 	$(PY) -m pytest -q -m oracle $(MORE)
 
-mutants: setup  ## inject 100 faults, which tests must notice   (5 min)
+mutants: setup  ## inject faults, which tests must notice
 	$(PY) tests/mutants.py $(MORE)
 
 size: setup  ## lines of code, per file and package          (1 s)

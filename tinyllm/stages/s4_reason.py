@@ -31,7 +31,6 @@ from tinyllm.world.dice import Dice
 from tinyllm.world.task import as_context, final_answer, is_correct
 
 STAGE = "4-reason"
-REHEARSED = 2  # conversations of earlier stages for each problem
 OWN_REPLIES = 12000  # at most; correct replies of stage 3 that are rehearsed
 GROUP, PROMPTS = 8, 16  # replies per problem, and problems per RL step
 # Not Muon: an orthogonalised step is as large in every direction, and most directions here are noise.
@@ -54,8 +53,8 @@ class ReasonSettings(Settings):
         "chains of thought: written out, or left out and the answer given at once",
         choices=("written", "left-out"),
     )
-    muon_rate: float = option(0.015, "peak learning rate of Muon")
-    adamw_rate: float = option(5e-3, "peak learning rate of AdamW")
+    muon_rate: float = option(0.01, "peak learning rate of Muon")
+    adamw_rate: float = option(3e-3, "peak learning rate of AdamW")
     save_every: int = option(200, "steps between saves", (1, 10**6))
 
 
@@ -75,8 +74,7 @@ def main(settings, stage=STAGE):
     rows = encode_fitting(tokenizer, problems, context, "problems")
     if not rows:
         raise TinyllmError(f"no problem fits into the context of {context} tokens")
-    count = REHEARSED * len(problems)
-    earlier = load_rehearsal(settings, world, count, parent, path_of(learned, "instructions"))
+    earlier = load_rehearsal(settings, world, len(problems), parent, path_of(learned, "instructions"))
     rows += encode_fitting(tokenizer, earlier, context, "earlier conversations")
     batches = with_replay(rows, settings, learned, size.characters, tokenizer)
     plan, rates = batches.plan(steps), Rates("muon", settings.muon_rate, settings.adamw_rate, steps=steps)

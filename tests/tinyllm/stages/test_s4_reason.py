@@ -232,7 +232,7 @@ def test_its_batches_hold_problems_rehearsal_and_the_share_of_text_asked_for(tin
         name: {task.question for task in tasks}
         for name, tasks in (
             ("problems", world.problems("train", count)),
-            ("rehearsal", world.instructions("train", s4_reason.REHEARSED * count)),
+            ("rehearsal", world.instructions("train", count)),
         )
     }
     whole = ",".join(map(str, corpus.pack(corpus.load("", 0, SIZES["tiny"].characters)[0], words)))
@@ -252,8 +252,7 @@ def test_its_batches_hold_problems_rehearsal_and_the_share_of_text_asked_for(tin
                 texts += 1
                 assert counts.all() and ",".join(map(str, ids)) in whole
     assert texts / rows == pytest.approx(replay, abs=0.06)
-    assert seen["problems"] > 20
-    assert seen["rehearsal"] > 1.5 * seen["problems"]
+    assert seen["problems"] > 20 and seen["rehearsal"] > 20
 
 
 def test_it_starts_from_stage_3_if_there_is_one(tiny, monkeypatch):

@@ -28,12 +28,10 @@ CALL = Call("calculator", {"expression": "12*7"}, "call_1")
 RESULT = Result("call_1", "calculator", True, 84)
 SCRIPT = [
     'First <tool_call>{"name": "calculator", "arguments": {"expression": "12 * (3 + 4)"}}</tool_call>'
-    '<tool_call>{"name": "convert", "arguments": {"value": "100", "unit": "F", "to": "Celsius"}}</tool_call>',
-    'C then. <tool_call>{"name":"convert","arguments":{"value":100,"unit":"F","to":"C"}}</tool_call>',
-    "84, and 100 F are about 37.8 degrees Celsius.",
+    '<tool_call>{"name": "add_days", "arguments": {"day": "2026-11-24", "days": "a week"}}</tool_call>',
+    'In days. <tool_call>{"name":"add_days","arguments":{"day":"2026-11-24","days":7}}</tool_call>',
+    "84, and a week after 2026-11-24 is Tuesday, 2026-12-01.",
 ]
-
-
 QUESTION = "When does the new budget go to Maria Lopez?"
 
 
@@ -60,7 +58,7 @@ def tour():
         print(expression, "->", render_result(result.value))
     title("4. The loop, with a script in place of a model (agent.py)")
     script = iter(SCRIPT)
-    question = {"role": "user", "content": "What is 12 * (3 + 4), and 100 F in Celsius?"}
+    question = {"role": "user", "content": "What is 12 * (3 + 4), and what day is a week after 2026-11-24?"}
     conversation = run(lambda messages: next(script), registry, [question])
     print("\n".join(str(conversation).splitlines()[len(registry.tools) + 3 :]))
     title("5. The same call and its result in five dialects (dialects.py)")

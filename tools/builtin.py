@@ -1,4 +1,4 @@
-"""A few tools for any model: a calculator, dates, units, and hearing what a recording says.
+"""A few tools for any model: a calculator, dates, and hearing what a recording says.
 
 The calculator has a parser of its own. eval() would run whatever a model writes, and even a harmless
 9**9**9 takes hours, so every step is bounded by the size of its result before it is computed. It computes
@@ -10,7 +10,7 @@ import re
 from datetime import date, datetime, timedelta, timezone
 from decimal import Context, Decimal, InvalidOperation, Overflow, Underflow
 from fractions import Fraction
-from typing import Annotated, Literal
+from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tools.registry import tool
@@ -101,12 +101,8 @@ class Expression:
 
 
 def apply(sign, a, b):
-    """One step on fractions."""
-    return bounded(Fraction(OPERATIONS[sign](a, b)))
-
-
-def bounded(number):
-    """A number of too many digits is rounded, so that no step takes long."""
+    """One step on fractions. A result of too many digits is rounded, so that no step takes long."""
+    number = Fraction(OPERATIONS[sign](a, b))
     is_short = abs(number) < LARGEST and number.denominator < LARGEST
     return number if is_short else inexact(rounded(number, WORKING))
 
@@ -180,50 +176,6 @@ def add_days(day: str, days: Annotated[int, {"minimum": -1_000_000, "maximum": 1
     return {"date": later.isoformat(), "weekday": later.strftime("%A")}
 
 
-UNITS = {  # how many of the base unit; a base is its own row of 1
-    "length": {
-        "m": "1",
-        "km": "1000",
-        "cm": "0.01",
-        "mm": "0.001",
-        "mi": "1609.344",
-        "yd": "0.9144",
-        "ft": "0.3048",
-        "in": "0.0254",
-    },
-    "mass": {"kg": "1", "g": "0.001", "t": "1000", "lb": "0.45359237", "oz": "0.028349523125"},
-    "volume": {"l": "1", "ml": "0.001", "m3": "1000", "gal": "3.785411784", "pt": "0.473176473"},
-    "time": {"s": "1", "min": "60", "h": "3600", "d": "86400", "week": "604800"},
-    "speed": {"m/s": "1", "km/h": "5/18", "mph": "0.44704", "kn": "463/900"},
-    "data": {"B": "1", "kB": "1000", "MB": "1000000", "GB": "1000000000", "KiB": "1024", "MiB": "1048576"},
-}
-DEGREES = {
-    "C": (Fraction(1), Fraction(0)),
-    "F": (Fraction(5, 9), Fraction(-160, 9)),
-    "K": (Fraction(1), Fraction(-27315, 100)),
-}
-Unit = Literal[tuple([*DEGREES, *(unit for units in UNITS.values() for unit in units)])]
-
-
-@tool(repeatable=True)
-def convert(value: float, unit: Unit, to: Unit) -> int | Decimal:
-    """Convert a measure into another unit (gal and pt are the US ones; C, F and K are temperatures).
-
-    Args:
-        value: how many
-        unit: the unit it is in
-        to: the unit wanted
-    """
-    kind = next((units for units in (*UNITS.values(), DEGREES) if unit in units), {})
-    if to not in kind:
-        raise ValueError(f"{unit} and {to} do not measure the same: use one of {', '.join(kind)}")
-    exact = Fraction(str(value))
-    if kind is DEGREES:
-        (scale, zero), (factor, start) = kind[unit], kind[to]
-        return int_or_decimal((exact * scale + zero - start) / factor)
-    return int_or_decimal(exact * Fraction(kind[unit]) / Fraction(kind[to]))
-
-
 MOST_TEXT = 2500  # characters of a transcript in one result
 ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -260,4 +212,4 @@ def transcribe(source: str, start: Annotated[int, {"minimum": 0}] = 0) -> dict:
 
 
 # transcribe reads files and costs money, so it is given to a model by name: Registry([*TOOLS, transcribe]).
-TOOLS = [calculator, now, add_days, convert]
+TOOLS = [calculator, now, add_days]

@@ -20,7 +20,7 @@ import json
 import re
 from collections import defaultdict
 from functools import lru_cache, reduce
-from graphlib import CycleError, TopologicalSorter
+from graphlib import TopologicalSorter
 from math import ceil, floor, inf
 from typing import NamedTuple
 
@@ -318,10 +318,7 @@ class Compiler:
 
     def find_costs(self, choices):
         """The shortest value of each choice, with room for no container, for one, ... until it stays."""
-        try:
-            order = [*TopologicalSorter({choice: choice.branches for choice in choices}).static_order()]
-        except CycleError:
-            raise UnsupportedSchema("#: a $ref leads back to itself without a value in between") from None
+        order = [*TopologicalSorter({choice: choice.branches for choice in choices}).static_order()]
         for choice in order:
             choice.ways += dict.fromkeys(way for branch in choice.branches for way in branch.ways)
         for room in range(MAX_DEPTH + 1):

@@ -24,15 +24,8 @@ BEGUN_ESCAPE = re.compile(r"(\\(u[0-9a-fA-F]{0,3})?)?\Z")
 ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 CONTROLS = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 WORDS = {"true": True, "false": False, "null": None}
-FIXES = {
-    "true": "write true",
-    "false": "write false",
-    "none": "write null",
-    "undefined": "write null",
-    "nan": "use a number or null",
-    "infinity": "use a number or null",
-    "inf": "use a number or null",
-}
+FIXES = {word: f"write {word}" for word in WORDS} | dict.fromkeys(("none", "undefined"), "write null")
+FIXES |= dict.fromkeys(("nan", "infinity", "inf"), "use a number or null")
 HINTS = {
     "'": 'Strings and keys take double quotes: ".',
     "/": "JSON has no comments: remove it.",

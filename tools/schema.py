@@ -31,6 +31,7 @@ import types
 import typing
 from fractions import Fraction
 from functools import lru_cache
+from graphlib import CycleError, TopologicalSorter
 from typing import Annotated, Any, Literal, Union
 from urllib.parse import unquote
 
@@ -138,10 +139,8 @@ def read_hint(hint):
         return schema, build
     if origin in (Union, types.UnionType):
         return either([read_hint(part) for part in parts])
-    if origin is Literal:
-        return choice(parts)
-    if inspect.isclass(origin) and issubclass(origin, enum.Enum):
-        return choice(list(origin))
+    if origin is Literal or inspect.isclass(origin) and issubclass(origin, enum.Enum):
+        return choice(parts or list(origin))
     if origin is list:
         items, build = read_hint(parts[0]) if parts else ({}, keep)
         schema = {"type": "array", **({"items": items} if items else {})}
@@ -392,13 +391,14 @@ def resolve(root, reference, where="#"):
 
 def check(schema, where="#", root=None, seen=None):
     """Raises UnsupportedSchema unless every keyword in the schema is one that we enforce or one that only
-    informs."""
-    root, seen = (schema if root is None else root), (set() if seen is None else seen)
+    informs, and where a $ref leads back to itself."""
+    is_root, seen = root is None, {} if seen is None else seen
+    root = schema if is_root else root
     if not is_schema(schema):
         raise UnsupportedSchema(f"{where}: a schema is an object, true or false, not {type(schema).__name__}")
     if isinstance(schema, bool) or id(schema) in seen:
         return
-    seen.add(id(schema))
+    same_value = seen[id(schema)] = []  # the schemas that apply to the same value as this one
     if len(seen) > 20_000 or where.count("/") > 400:
         raise UnsupportedSchema(f"{where}: the schema is too large")
     for keyword, value in schema.items():
@@ -413,15 +413,23 @@ def check(schema, where="#", root=None, seen=None):
         if wanted and not is_right(value):
             hint = " (a list of schemas is prefixItems)" if keyword == "items" else ""
             raise UnsupportedSchema(f"{here}: {keyword} must be {wanted}{hint}")
+        parts = {here: value} if wanted == SCHEMA else {}
         if keyword == "pattern":
             compiled(value, here)
         elif keyword == "$ref":
-            check(resolve(root, value, here), value, root, seen)
-        elif wanted == SCHEMA:
-            check(value, here, root, seen)
+            parts = {value: resolve(root, value, here)}
         elif wanted in (SCHEMAS, NAMED):
-            for name, part in value.items() if wanted == NAMED else enumerate(value):
-                check(part, pointer(here, name), root, seen)
+            items = value.items() if wanted == NAMED else enumerate(value)
+            parts = {pointer(here, name): part for name, part in items}
+        for place, part in parts.items():
+            check(part, place, root, seen)
+        if keyword in ("$ref", "anyOf", "oneOf", "allOf", "not"):
+            same_value += map(id, parts.values())
+    if is_root:
+        try:
+            TopologicalSorter(seen).prepare()
+        except CycleError:
+            raise UnsupportedSchema(f"{where}: a $ref leads back to itself, no value between") from None
 
 
 PIECES = re.compile(r"\\.|\(\?<?.?|\[\^?(?:\\.|[^\]\\])*\]|.", re.DOTALL)

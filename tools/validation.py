@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from tools.json_reader import JSONError, parse
-from tools.schema import LONGEST_TEXT, UnsupportedSchema, check, compiled, exact, kind_of, pointer, resolve
+from tools.schema import LONGEST_TEXT, check, compiled, exact, kind_of, pointer, resolve
 
 
 class Problem(NamedTuple):
@@ -88,9 +88,9 @@ def validate(value, schema):
         return [Problem("", "is nested too deep: make it flatter")]
 
 
-def problems(value, schema, path="", root=None, inside=()):
+def problems(value, schema, path="", root=None):
     """What `validate` finds, for a schema that is checked already. `root` is the document that a $ref is
-    looked up in; `inside` holds the schemas that are being applied to this same value."""
+    looked up in."""
     root, kind = schema if root is None else root, kind_of(value)
     if kind is None:
         yield Problem(path, f"JSON has no way to write {value!r}")
@@ -99,12 +99,7 @@ def problems(value, schema, path="", root=None, inside=()):
         if not schema:
             yield Problem(path, f"nothing may stand here, not even {show(value)}: leave it out")
         return
-    if id(schema) in inside:
-        raise UnsupportedSchema(f"a $ref that leads back to itself at {path or 'the whole value'}")
-
-    def under(part):
-        return problems(value, part, path, root, (*inside, id(schema)))
-
+    under = lambda part: problems(value, part, path, root)
     for part in parts_of(schema, root):
         yield from under(part)
     types = types_of(schema)

@@ -62,6 +62,17 @@ def test_a_reference_is_followed_inside_the_document():
             resolve(root, other)
 
 
+@pytest.mark.parametrize("keyword", ["anyOf", "oneOf", "allOf", "not", "$ref"])
+@pytest.mark.parametrize("inner", [True, False])
+def test_a_reference_may_lead_back_to_itself_only_with_a_value_in_between(keyword, inner):
+    back = {"$ref": "#/$defs/a"}
+    around = back if keyword == "$ref" else {keyword: back if keyword == "not" else [{}, back]}
+    root = {"properties": {"x": back}} if inner else back
+    with pytest.raises(UnsupportedSchema, match="leads back to itself"):
+        check({**root, "$defs": {"a": around}})
+    check({**root, "$defs": {"a": {"items": around}}})  # a list of lists of ...
+
+
 def test_a_number_is_exactly_what_is_written():
     assert (exact(0.1), exact(1e300), exact(2**70)) == (Fraction(1, 10), Fraction(10) ** 300, Fraction(2**70))
 

@@ -128,7 +128,8 @@ def own_replies(settings, world, parent, count):
     tasks = world.instructions("train", count * 3 // 5)
     tasks += world.instructions("train", count // 5, family="follow_up")
     tasks = [task for task in tasks if oracle.kind_of(task) == "answerable"]
-    tasks += oracle.prompts(Dice(f"kept of world {world.seed}"), world, "train", count - len(tasks))
+    dice, left = Dice(f"kept of world {world.seed}"), count - len(tasks)
+    tasks += oracle.prompts(dice, world, "train", left, shares=oracle.ROLLOUT_SHARES)
     tasks[::8] = map(conversations.with_tools, tasks[::8])
     model, tokenizer = checkpoint.load_language_model(parent)
     with settings.pool(model) as pool:

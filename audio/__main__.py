@@ -23,104 +23,117 @@ from pathlib import Path
 import requests
 
 from audio.assemblyai import PATIENCE, Client, is_done
-from audio.batch import THREADS, transcribe_all, write_text
+from audio.batch import THREADS, shortened, transcribe_all, write_text
 from audio.errors import AudioError, AudioWarning, AuthError, BadInput, StillProcessing
-from audio.options import PRESETS, request, setting
+from audio.http import VERSION
+from audio.options import HELP, PRESETS, SWITCHES, meant, nested, request, setting
 from audio.recording import Recording, is_url, recordings_in
 from audio.reports import report
 from audio.sandbox import Sandbox
 
 FORMATS = {"text": ".txt", "markdown": ".md", "srt": ".srt", "vtt": ".vtt", "json": ".json"}
-WHAT = ("speakers", "summary", "topics", "sentiment", "entities", "highlights", "preset")
 
 
 def say(text):
-    print(text, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{text}\n")  # in one piece: threads speak at the same time
+    sys.stderr.flush()
 
 
 def transcribe(args):
     """Upload and transcribe files, URLs, whole folders, or - for standard input."""
-    options = {name: getattr(args, name) for name in WHAT if getattr(args, name)}
-    fields = nested(options | dict(map(setting, args.config)))
+    options = [(name, value) for name in HELP if (value := getattr(args, name)) is not None]
+    fields = nested([*options, *map(setting, args.config)])
+    fields = {"preset": args.preset, **fields}
     request(**fields)
-    names = [
-        name
-        for source in args.source
-        for name in (recordings_in(source) if not is_url(source) and Path(source).is_dir() else [source])
-    ]
-    several = len(names) > 1 or names[:1] != args.source[:1]
-    output = Output(args, several, names)
-    client = Client()
-    recordings = [Recording(sys.stdin.buffer if name == "-" else name) for name in names]
-    if args.no_wait:
-        for recording in recordings:
-            print(client.submit(recording, progress=not several, **fields).id, flush=True)
-        return 0
-    if several:
-        return transcribe_several(client, recordings, output, args, fields)
-    job = client.submit(recordings[0], progress=not recordings[0].url, **fields)
-    try:
-        say(f"transcript {job.id}: waiting")
-        output.add(names[0], client.wait(job, timeout=args.timeout))
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted, the job goes on: python -m audio wait {job.id}") from None
-    return output.close()
+    sources = {}  # a name, as it was given or found: what it is called in --out
+    for source in args.source:
+        folder = not is_url(source) and source.strip() and Path(source).is_dir()
+        for name in recordings_in(source) if folder else [source]:
+            sources[name] = os.path.relpath(name, source) if folder else os.path.basename(name.rstrip("/"))
+    several = len(args.source) > 1 or [*sources] != args.source
+    output = Output(args, several, sources)
+    jobs = {name: Recording(sys.stdin.buffer) if name == "-" else name for name in sources}
+    settings = {"threads": args.threads, "timeout": args.timeout, "wait": not args.no_wait, "keep": args.keep}
+    status, ids, client = 0, {}, Client()
 
+    def begun(source, job):
+        ids[job.id] = source
+        say(f"{getattr(source, 'name', source)}: transcript {job.id}")
 
-def transcribe_several(client, recordings, output, args, fields):
-    status = 0
-    begun = lambda recording, job: say(f"{recording.name}: transcript {job.id}")
     try:
-        settings = {"threads": args.threads, "timeout": args.timeout, "begun": begun}
-        for recording, result in transcribe_all(client, recordings, **settings, **fields):
+        found = transcribe_all(client, jobs.values(), progress=not several, begun=begun, **settings, **fields)
+        for name, (_, result) in zip(jobs, found):
+            if isinstance(result, AuthError):  # of one is of all
+                raise result
             if isinstance(result, AudioError):
-                say(f"error: {recording.name}: {result}")
+                say(f"error: {name}: {result}" if several else f"error: {result}")
                 status = max(status, status_of(result))
+            elif args.no_wait:
+                print(result.id, *([name] if several else []), sep="  ", flush=True)
             else:
-                output.add(recording.name, result)
+                output.add(name, result)
     except KeyboardInterrupt:
         output.close()
-        raise KeyboardInterrupt("interrupted: the same command goes on, no file is paid for twice") from None
-    return output.close() or status
-
-
-def nested(options):
-    """{"a.b": 1} -> {"a": {"b": 1}}"""
-    found = {}
-    for key, value in options.items():
-        *path, last = key.split(".")
-        place = found
-        for part in path:
-            place = place.setdefault(part, {})
-        place[last] = value
-    return found
+        again = (
+            f"python -m audio wait {[*ids][0]}"
+            if len(ids) == 1
+            else "the same command goes on, no file is paid for twice"
+        )
+        raise KeyboardInterrupt(f"interrupted, what has begun goes on: {again}") from None
+    output.close()
+    return status
 
 
 class Output:
     """Where results go: stdout, or a file, or for each recording a file in a folder. Raises BadInput before
     anything is sent where it could not be written."""
 
-    def __init__(self, args, several=False, names=()):
-        self.args, self.several, self.text = args, several, []
-        self.format = args.format or ("markdown" if args.preset else "text")
+    def __init__(self, args, several=False, sources=()):
+        self.args, self.several, self.sources, self.text = args, several, dict(sources), []
         self.names = dict(name.split("=", 1) for name in args.names if "=" in name)
-        self.folder = args.out if args.out and os.path.isdir(args.out) else None
+        out, format = args.out, args.format
         if len(self.names) < len(args.names):
             raise BadInput("--names needs SPEAKER=NAME, such as --names A=Ada")
-        if several and self.format in ("srt", "vtt") and not self.folder:
-            raise BadInput(f"-o {self.format} of several recordings needs --out FOLDER, one that is there")
-        if self.folder and len({Path(name).name for name in names}) < len(names):
+        if several and format in ("srt", "vtt") and not out:
+            raise BadInput(f"-o {format} of several recordings needs --out FOLDER")
+        is_folder = out and (os.path.isdir(out) or out[-1] in "/\\" or (several and format in ("srt", "vtt")))
+        self.folder = out if is_folder else None
+        if is_folder and len(set(self.sources.values())) < len(self.sources):
             raise BadInput("two recordings have the same name: transcribe them into different folders")
-        if args.out and not can_write(args.out):
-            raise BadInput(f"--out {args.out} cannot be written: choose another place")
+        try:
+            if is_folder:
+                os.makedirs(out, exist_ok=True)
+            writable = not out or os.access(
+                out if os.path.exists(out) else os.path.dirname(out) or ".", os.W_OK
+            )
+        except OSError:
+            writable = False
+        if not writable:
+            raise BadInput(f"--out {out} cannot be written: choose another place")
 
     def add(self, name, transcript):
         transcript.names = self.names
-        text = written(transcript, self.format, self.args.preset, self.several)
+        known = {
+            str(part.get("speaker"))
+            for part in transcript.raw.get("utterances") or ()
+            if isinstance(part, dict)
+        }
+        if unknown := self.names.keys() - known:
+            told = f"there is no speaker {', '.join(sorted(unknown))}"
+            warnings.warn(
+                f"--names: {told}; there are: {', '.join(sorted(known)) or 'none'}",
+                AudioWarning,
+                stacklevel=2,
+            )
+        format = self.args.format or ("markdown" if self.args.preset or transcript.asked else "text")
+        text = written(transcript, format, self.args.preset, self.several)
         if self.folder:
-            write_text(Path(self.folder, Path(name).name + FORMATS[self.format]), text)
+            path = Path(self.folder, self.sources.get(name, name))
+            path = path.with_name(shortened(path.name) + FORMATS[format])
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, text)
             return
-        if self.several and self.format != "json":
+        if self.several and format != "json":
             text = f"== {name} ==\n\n{text}\n"
         if self.args.out:
             self.text.append(text)
@@ -130,14 +143,6 @@ class Output:
     def close(self):
         if self.text:
             write_text(self.args.out, "".join(self.text))
-        return 0
-
-
-def can_write(path):
-    folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
-    return os.access(path if os.path.exists(path) else folder, os.W_OK) and (
-        os.access(folder, os.W_OK) or not os.path.isfile(path)
-    )
 
 
 def written(transcript, format, preset=None, one_line=False):
@@ -162,9 +167,10 @@ def get(args):
         return 0
     transcript = client.wait(args.id, timeout=args.timeout) if args.command == "wait" else client.get(args.id)
     if args.format != "json" and not is_done(transcript):
-        raise StillProcessing(f"it is {transcript.status} yet: python -m audio wait {args.id}")
+        raise StillProcessing(f"it is still {transcript.status}: python -m audio wait {args.id}")
     output.add(args.id, transcript)
-    return output.close()
+    output.close()
+    return 0
 
 
 def list_jobs(args):
@@ -184,7 +190,7 @@ def delete(args):
 def search(args):
     """Where words or phrases are said: time in seconds, and what."""
     matches = Client().search(args.id, args.words)
-    places = [(start, match["text"]) for match in matches for start, _ in match["timestamps"]]
+    places = [(start, match.get("text")) for match in matches for start, _ in match.get("timestamps") or ()]
     for start, text in sorted(places):
         print(f"{start / 1000:.2f}  {text}")
     return 0
@@ -192,9 +198,13 @@ def search(args):
 
 def ask(args):
     """Ask the LLM Gateway a question about a transcript."""
-    for piece in Client().ask(args.id, args.question, model=args.model):
-        print(piece, end="", flush=True)
-    print()
+    answers = lambda model: say(f"{model} answers:")
+    options = {"model": args.model, "max_tokens": args.max_tokens, "answers": answers}
+    try:
+        for piece in Client().ask(args.id, args.question, **options):
+            print(piece, end="", flush=True)
+    finally:
+        print(flush=True)
     return 0
 
 
@@ -214,10 +224,8 @@ def sandbox(args):
     """Serve the API on this machine, with canned words."""
     try:
         box = Sandbox(args.port, seconds=args.seconds, faults=args.fault)
-    except ValueError as error:
-        raise BadInput(f"--fault: {error}") from None
-    except OSError as error:
-        raise BadInput(f"port {args.port} cannot be used: {error.strerror}") from None
+    except (OSError, OverflowError) as error:
+        raise BadInput(f"port {args.port} cannot be used: {getattr(error, 'strerror', error)}") from None
     with box:
         print(f"sandbox ready at {box.url}", flush=True)
         print(
@@ -263,6 +271,8 @@ def parser():
         epilog="The key comes from ASSEMBLYAI_API_KEY, the region or address from ASSEMBLYAI_BASE_URL. "
         "Exit status: 0 done, 1 failed, 2 wrong usage, 4 the key, 130 interrupted.",
     )
+    versions = f"{VERSION}, requests {requests.__version__}, Python {platform.python_version()}"
+    top.add_argument("--version", action="version", version=versions)
     subs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name, function, *words):
@@ -273,7 +283,12 @@ def parser():
         return sub
 
     def results(sub, *more):
-        sub.add_argument("-o", dest="format", choices=[*FORMATS, *more], help="text, markdown with --preset")
+        sub.add_argument(
+            "-o",
+            dest="format",
+            choices=[*FORMATS, *more],
+            help="default: markdown where more than text was asked for",
+        )
         sub.add_argument("--out", metavar="FILE", help="a file, or a folder for a file for each recording")
         sub.add_argument("--preset", choices=PRESETS, help="what to ask for, and the report to write")
         sub.add_argument("--names", metavar="A=ADA", action="append", default=[], help="names of speakers")
@@ -282,16 +297,18 @@ def parser():
 
     sub = results(command("transcribe", transcribe))
     sub.add_argument("source", nargs="+", metavar="FILE|URL|DIR", help="- is standard input")
-    sub.add_argument("--speakers", metavar="N", help="tell so many speakers apart; or a range: 2-5")
-    for name in WHAT[1:-1]:
-        sub.add_argument(f"--{name}", action="store_true")
+    for name, help in HELP.items():
+        switch = name in (*SWITCHES, "summary", "action_items")
+        value = {"action": "store_const", "const": True} if switch else {}
+        sub.add_argument("--" + name.replace("_", "-"), help=help, **value)
     sub.add_argument(
         "--config",
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="any field of the service, such as language_code=de",
+        help="any field of the service, such as disfluencies=true",
     )
+    sub.add_argument("--keep", metavar="DIR", help="where transcripts are kept (beside the recordings)")
     sub.add_argument("--threads", type=positive_int, default=THREADS, help=f"jobs at a time ({THREADS})")
     sub.add_argument("--no-wait", action="store_true", help="print the ids of the jobs, and end")
     for name in ("get", "wait"):
@@ -301,7 +318,9 @@ def parser():
     sub.add_argument("--status", help="only these: queued, processing, completed, error")
     command("delete", delete, "id")
     command("search", search, "id").add_argument("words", nargs="+", help="words or phrases of up to 5 words")
-    command("ask", ask, "id", "question").add_argument("--model", help="of the LLM Gateway (its first)")
+    sub = command("ask", ask, "id", "question")
+    sub.add_argument("--model", help="of the LLM Gateway (its first)")
+    sub.add_argument("--max-tokens", type=positive_int, default=1000, help="length of the answer (1000)")
     command("doctor", doctor)
     sub = command("sandbox", sandbox)
     sub.add_argument("--port", type=int, default=0, help="default: a free one")
@@ -340,7 +359,12 @@ def main(argv=None):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     warnings.simplefilter("once", AudioWarning)
     warnings.showwarning = lambda message, *_: say(f"warning: {message}")
-    args = parser().parse_args(argv)
+    top = parser()
+    args, unknown = top.parse_known_args(argv)
+    if unknown:
+        near = meant(unknown[0].lstrip("-").partition("=")[0].replace("-", "_"), [*HELP])
+        hint = f": is --{near.replace('_', '-')} meant?" if near else ""
+        top.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     try:
         return args.function(args)
     except AudioError as error:

@@ -8,51 +8,104 @@ import re
 from pathlib import Path
 
 SCRIPT = json.loads(Path(__file__).with_name("canned.json").read_text(encoding="utf-8"))
-SECTIONS = SCRIPT["sections"]
+SECTIONS, MODEL = SCRIPT["sections"], "canned-words"
 WORD, MOST_WORDS = 400, 600  # milliseconds of a word, as people talk; the rest of a long recording is pauses
 
 
 def results(fields, seconds, silent=False):
     """The fields of a completed transcript, for a recording of so many seconds and the options of a job."""
     told = [] if silent else story(fields, int(1000 * seconds))
-    sections, words = by_section(told), [word for sentence in told for word in sentence["words"]]
+    numbers = dict.fromkeys(sentence["section"] for sentence in told)
+    sections = [[sentence for sentence in told if sentence["section"] == n] for n in numbers]
+    words, headlines = [word for sentence in told for word in sentence["words"]], map(about, sections)
+    labels = {label: value for part in sections for label, value in about(part)["topics"].items()}
+    categories = [
+        {
+            "text": " ".join(sentence["text"] for sentence in part),
+            "timestamp": span(part),
+            "labels": [
+                {"label": label, "relevance": about(part)["topics"][label]} for label in about(part)["topics"]
+            ],
+        }
+        for part in sections
+    ]
+    chapters = [
+        {
+            "gist": head["gist"],
+            "headline": head["headline"],
+            "summary": " ".join(head["bullets"]),
+            **span(part),
+        }
+        for head, part in zip(headlines, sections)
+    ]
+    safety = {"status": "success", "results": [], "summary": {}, "severity_score_summary": {}}
+    features = {
+        "speaker_labels": ("utterances", bare(told)),
+        "multichannel": ("utterances", bare(told)),
+        "entity_detection": ("entities", [entity for sentence in told for entity in sentence["entities"]]),
+        "sentiment_analysis": ("sentiment_analysis_results", bare(told, "sentiment")),
+        "auto_highlights": ("auto_highlights_result", {"status": "success", "results": highlights(words)}),
+        "iab_categories": (
+            "iab_categories_result",
+            {"status": "success", "results": categories, "summary": labels},
+        ),
+        "content_safety": ("content_safety_labels", safety),
+        "auto_chapters": ("chapters", chapters),
+        "summarization": ("summary", "\n".join(f"- {chapter['summary']}" for chapter in chapters)),
+    }
     found = {
         "text": " ".join(sentence["text"] for sentence in told),
         "words": words,
         "sentences": told,
+        "paragraphs": [joined(part, [word for s in part for word in s["words"]]) for part in sections],
         "confidence": 0.95 if words else 0.0,
         "audio_duration": -int(-seconds // 1),
         "language_code": fields.get("language_code") or "en_us",
         "language_confidence": 0.99 if fields.get("language_detection") else None,
-        "speech_model_used": (fields.get("speech_models") or ["universal-2"])[0],
+        "speech_model_used": MODEL,
+        **{name: value for option, (name, value) in features.items() if fields.get(option)},
     }
-    features = (
-        ("speaker_labels", "utterances", bare(told)),
-        ("multichannel", "utterances", bare(told)),
-        ("entity_detection", "entities", [entity for sentence in told for entity in sentence["entities"]]),
-        ("sentiment_analysis", "sentiment_analysis_results", bare(told, "sentiment")),
-        ("auto_highlights", "auto_highlights_result", {"status": "success", "results": highlights(words)}),
-        ("iab_categories", "iab_categories_result", categories(sections)),
-        (
-            "content_safety",
-            "content_safety_labels",
-            {"status": "success", "results": [], "summary": {}, "severity_score_summary": {}},
-        ),
-        (
-            "auto_chapters",
-            "chapters",
-            [
-                {key: about(part)[key] for key in ("gist", "headline")}
-                | {"summary": whole(part), **span(part)}
-                for part in sections
-            ],
-        ),
-        ("summarization", "summary", "\n".join(f"- {whole(part)}" for part in sections)),
-    )
-    found |= {field: value for option, field, value in features if fields.get(option)}
     if fields.get("speech_understanding"):
-        found["speech_understanding"] = understood(fields["speech_understanding"], found, sections)
+        found["speech_understanding"] = understood(fields["speech_understanding"], found, chapters, sections)
     return found
+
+
+def understood(wanted, found, chapters, sections):
+    """speech_understanding with its response; names found for speakers are written into the sentences."""
+    tasks, told = wanted["request"], found["sentences"]
+    response = {name: {"status": "success"} for name in tasks}
+    if "summarization" in tasks:
+        kind = tasks["summarization"].get("summary_type")
+        response["summarization"] |= {
+            "summary_type": kind,
+            "summary": [
+                {
+                    **chapter,
+                    **(
+                        {"bullets": about(part)["bullets"]}
+                        if kind == "bullets"
+                        else {"text": chapter["summary"]}
+                    ),
+                }
+                for chapter, part in zip(chapters, sections)
+            ],
+        }
+    if "action_items" in tasks:
+        response["action_items"]["items"] = [
+            {"action_item": sentence["action"], "quote": sentence["text"], "timestamp": sentence["start"]}
+            for sentence in told
+            if sentence["action"]
+        ]
+    if "speaker_identification" in tasks:
+        labels = sorted({sentence["speaker"] for sentence in told if sentence["speaker"]})
+        mapping = dict(zip(labels, tasks["speaker_identification"].get("known_values") or ()))
+        response["speaker_identification"]["mapping"] = mapping
+        for part in [*told, *found["words"], *found.get("utterances", ())]:
+            part["speaker"] = mapping.get(part["speaker"], part["speaker"])
+    if "translation" in tasks:
+        languages = tasks["translation"].get("target_languages") or ()
+        found["translated_texts"] = {str(code): f"[{code}] {found['text']}" for code in languages}
+    return {**wanted, "response": response}
 
 
 def highlights(words):
@@ -69,60 +122,16 @@ def highlights(words):
     ]
 
 
-def categories(sections):
-    parts = [
-        {
-            "text": " ".join(s["text"] for s in part),
-            "timestamp": span(part),
-            "labels": [
-                {"label": label, "relevance": value} for label, value in about(part)["topics"].items()
-            ],
-        }
-        for part in sections
-    ]
-    summary = {label["label"]: label["relevance"] for part in parts for label in part["labels"]}
-    return {"status": "success", "results": parts, "summary": summary}
-
-
-def understood(wanted, found, sections):
-    """speech_understanding with its response; names found for speakers are written into the sentences."""
-    tasks = wanted["request"]
-    response = {name: {"status": "success"} for name in tasks}
-    if "summarization" in tasks:
-        kind = tasks["summarization"]["summary_type"]
-        response["summarization"] |= {
-            "summary_type": kind,
-            "summary": [
-                {
-                    "headline": about(part)["headline"],
-                    **span(part),
-                    **({"bullets": about(part)["bullets"]} if kind == "bullets" else {"text": whole(part)}),
-                }
-                for part in sections
-            ],
-        }
-    if "speaker_identification" in tasks:
-        speakers = sorted({s["speaker"] for s in found["sentences"] if s["speaker"]})
-        mapping = dict(zip(speakers, tasks["speaker_identification"].get("known_values") or ()))
-        response["speaker_identification"]["mapping"] = mapping
-        for part in [*found["sentences"], *found["words"], *found.get("utterances", ())]:
-            part["speaker"] = mapping.get(part["speaker"], part["speaker"])
-    if "translation" in tasks:
-        languages = tasks["translation"]["target_languages"]
-        found["translated_texts"] = {code: f"[{code}] {found['text']}" for code in languages}
-    return {**wanted, "response": response}
-
-
 def story(fields, duration):
     """Sentences that fill a duration, their words spread over it; two at least, for two people talk."""
-    lines = [(n, line) for n, section in enumerate(SECTIONS) for line in section["lines"]]
+    lines = [(n, *line) for n, section in enumerate(SECTIONS) for line in section["lines"]]
     told, count = [], 0
     while len(told) < 2 or (count * WORD < duration and count < MOST_WORDS):
-        section, (text, *more) = lines[len(told) % len(lines)]
+        section, text, *more = lines[len(told) % len(lines)]
         told.append((section + len(told) // len(lines) * len(SECTIONS), text.split(), *more))
         count += len(text.split())
     found, at = [], 0
-    for i, (section, texts, sentiment, entities) in enumerate(told):
+    for i, (section, texts, sentiment, entities, *action) in enumerate(told):
         who = speaker(fields, i)
         edges = [duration * (at + j) // count for j in range(len(texts) + 1)]
         words = [
@@ -135,19 +144,14 @@ def story(fields, duration):
             start, end, first = places(text, words)[0]
             named.append({"entity_type": kind, "text": text, "start": start, "end": end})
             redact(fields, kind, words[first : first + len(text.split())])
-        found.append(
-            {
-                "text": " ".join(word["text"] for word in words),
-                **span(words),
-                "confidence": 0.95,
-                **who,
-                "words": words,
-                "sentiment": sentiment,
-                "section": section,
-                "entities": named,
-            }
-        )
+        known = {"sentiment": sentiment, "section": section, "entities": named, "action": "".join(action)}
+        found.append({**joined(words, words), **who, **known})
     return found
+
+
+def joined(parts, words):
+    text = " ".join(part["text"] for part in parts)
+    return {"text": text, **span(parts), "confidence": 0.95, "words": words}
 
 
 def bare(told, *more):
@@ -156,25 +160,9 @@ def bare(told, *more):
     return [{key: sentence[key] for key in keys} for sentence in told]
 
 
-def by_section(told):
-    return [[s for s in told if s["section"] == n] for n in dict.fromkeys(s["section"] for s in told)]
-
-
-def paragraphs(told):
-    return [
-        {
-            "text": " ".join(s["text"] for s in part),
-            **span(part),
-            "confidence": 0.95,
-            "words": [word for s in part for word in s["words"]],
-        }
-        for part in by_section(told)
-    ]
-
-
 def speaker(fields, i):
-    least = (fields.get("speaker_options") or {}).get("min_speakers_expected", 2)
-    label = "ABCDEFGHIJ"[i % (fields.get("speakers_expected") or max(2, least)) % 10]
+    least = (fields.get("speaker_options") or {}).get("min_speakers_expected") or 2
+    label = "ABCDEFGHIJ"[i % int(fields.get("speakers_expected") or max(2, least)) % 10]
     if not fields.get("multichannel"):
         return {"speaker": label if fields.get("speaker_labels") else None, "channel": None}
     channel = str(1 + i % 2)
@@ -213,20 +201,12 @@ def about(part):
     return SECTIONS[part[0]["section"] % len(SECTIONS)]
 
 
-def whole(part):
-    return " ".join(about(part)["bullets"])
-
-
 def answer(messages):
     """What the model of the gateway says: the line of what it was told that has most words of the question.
 
     Told of a tool `transcribe`, and not yet what it returned, it calls it for the file or URL asked about."""
-    system, told = (
-        "\n".join(
-            str(message.get("content")) for message in messages if (message.get("role") == "system") is ours
-        )
-        for ours in (True, False)
-    )
+    texts = lambda ours: (str(m.get("content")) for m in messages if (m.get("role") == "system") is ours)
+    system, told = "\n".join(texts(True)), "\n".join(texts(False))
     question = told.split("\n<tool", 1)[0].strip().rpartition("\n")[2]
     source = re.search(r"https?://\S+\w|\S+\.\w{3,4}\b", question)
     if source and '"transcribe"' in system and "<tool_response>" not in told:

@@ -3,8 +3,8 @@
     what happened                                     is it repeated?
     no connection: the request never left us          yes, whatever it was
     429, 503: refused, nothing was done               yes, after Retry-After or a growing pause with jitter
-    no answer, half an answer, other 5xx              only where a repetition does no harm (safe=True)
-    other 4xx                                         never
+    no answer, half an answer, 408, 425, other 5xx    only where a repetition does no harm (safe=True)
+    other 4xx, a proxy that refuses                   never
 
 A request that may have been carried out and may not be repeated raises AnswerLost. All waiting goes through
 `clock` and `sleep`, so tests need no patience. Time-outs are those of RFC 9110's client: seconds to connect,
@@ -15,6 +15,8 @@ import email.utils
 import itertools
 import json as json_text
 import random
+import re
+import ssl
 import threading
 import time
 from urllib.parse import urljoin, urlsplit
@@ -24,6 +26,7 @@ import requests
 from audio.errors import AnswerLost, AuthError, BadInput, RequestRefused, ServiceUnavailable
 from audio.key import session_for, would_be_readable
 
+VERSION = "tinyllm-audio/2"
 REGIONS = {  # API, LLM Gateway
     "us": ("https://api.assemblyai.com", "https://llm-gateway.assemblyai.com"),
     "eu": ("https://api.eu.assemblyai.com", "https://llm-gateway.eu.assemblyai.com"),
@@ -38,13 +41,13 @@ def places(base):
     """ASSEMBLYAI_BASE_URL -> (URL of the API, URL of the LLM Gateway). Raises BadInput.
 
     "us" and "eu" are known by name. Plain http is for this machine only: elsewhere all could read the key."""
-    if base in REGIONS:
-        return REGIONS[base]
-    base = base.rstrip("/").removesuffix("/v2")
+    if base.lower() in REGIONS:
+        return REGIONS[base.lower()]
     try:
+        scheme, *rest = urlsplit(base.rstrip("/").removesuffix("/v2"))
         parts = urlsplit(base)
         wrong = (
-            parts.scheme not in ("http", "https")
+            scheme not in ("http", "https")
             or not parts.hostname
             or parts.port == 0
             or parts.query
@@ -56,6 +59,7 @@ def places(base):
         wrong = True
     if wrong:
         raise BadInput("ASSEMBLYAI_BASE_URL must be us, eu, or an address such as https://api.assemblyai.com")
+    base = f"{scheme}://{''.join(rest)}"  # the scheme in small letters: what follows compares it
     if would_be_readable(base):
         raise BadInput(
             f"ASSEMBLYAI_BASE_URL is plain http to {parts.hostname}: the key would travel in the "
@@ -109,28 +113,29 @@ class Http:
         `deadline` is a time of `clock`. Raises every AudioError but TranscriptFailed and StillProcessing."""
         url = urljoin(self.base + "/", url.lstrip("/")) if "://" not in url else url
         for attempt in itertools.count(1):
-            again, after, pending = True, None, False
+            again, after, pending, status = True, None, False, None
             try:
                 response = self._open(method, url, deadline, **request)
                 status = response.status_code
                 if status < 300 and stream:
                     return response
-                body = self._read(response, deadline)
+                body = b"".join(self.pieces(response, deadline))
                 if status < 300:
                     return body.decode("utf-8", "replace") if text else object_in(body)
-                if response.is_redirect and method == "GET" and same_host(url, response.headers["Location"]):
-                    url, problem = urljoin(url, response.headers["Location"]), "too many redirects"
+                place = target(url, response)
+                if method == "GET" and place and urlsplit(place)[:2] == urlsplit(url)[:2]:
+                    url, problem = place, "too many redirects"
                     if attempt < self.tries:
                         continue
-                elif status in (429, 503) or status >= 500 or status in also:
+                elif status in (408, 425, 429) or status >= 500 or status in also:
                     again, after = safe or status in (429, 503), pause_asked(response)
-                    problem = f"it answered {status}{said(body)}"
+                    problem = f"it answered {status}{message_in(body)}"
                 else:
-                    raise self._refused(status, response, body)
+                    raise self._refused(status, response, place, self.key.hidden(message_in(body)))
             except NotSent as error:
-                problem, status = str(error), None
+                problem = str(error)
             except Lost as error:
-                again, problem, status, pending = safe, str(error), None, error.pending
+                again, problem, pending = safe, str(error), error.pending
             problem = self.key.hidden(f"{method} {url}: {problem}")
             if not again:
                 raise AnswerLost(problem, status=status, pending=pending)
@@ -154,28 +159,16 @@ class Http:
         if deadline is not None:
             left = max(0.05, deadline - self.clock())
             connect, read = min(connect, left), min(read, left)
+        request |= {"auth": self.key, "timeout": (connect, read), "stream": True, "allow_redirects": False}
         if body:
             request["data"] = body()
         try:
-            return self._session().request(
-                method,
-                url,
-                auth=self.key,
-                timeout=(connect, read),
-                stream=True,
-                allow_redirects=False,
-                **request,
-            )
+            return self._session().request(method, url, **request)
         except BadInput as error:  # of the body
             problem = error.with_traceback(None)
-        except requests.RequestException as error:
-            problem = kind_of(error)(in_words(error))
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                problem = ServiceUnavailable(f"{url}: the certificate is not valid", retryable=False)
+        except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
+            problem = meaning(error)
         raise problem  # out here: the exceptions and frames above hold the request, and that holds the key
-
-    def _read(self, response, deadline):
-        return b"".join(self.pieces(response, deadline))
 
     def pieces(self, response, deadline=None):
         """The body of an open response as it arrives. Raises Lost where it breaks off or takes too long."""
@@ -199,11 +192,11 @@ class Http:
         session = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = session_for(self.base)
-            session.headers["User-Agent"] = "tinyllm-audio/1"
+            session.headers["User-Agent"] = VERSION
+            session.mount("https://", Adapter())
         return session
 
-    def _refused(self, status, response, body):
-        words = self.key.hidden(said(body))
+    def _refused(self, status, response, place, words):
         if status == 401:
             region = "eu" if self.base == REGIONS["us"][0] else "us"
             words += (
@@ -212,11 +205,12 @@ class Http:
             )
             return AuthError(f"the key is not accepted{words}", status=status)
         if status == 403:
-            words += ". An upload can be used with a key of the same project only"
+            if "uploaded file" in words:
+                words += ". An upload can be used with a key of the same project only"
             return AuthError(f"not allowed{words}", status=status)
         if response.is_redirect:
-            place = urlsplit(response.headers["Location"]).netloc or "another path"
-            words += f" and sends us to {place}, where the key does not go: check ASSEMBLYAI_BASE_URL"
+            place = f"to {urlsplit(place).netloc}, where the key does not go" if place else "to no address"
+            words += f" and sends us {place}: check ASSEMBLYAI_BASE_URL"
         elif status == 404:
             words += f". If nothing is found at {self.base}, check ASSEMBLYAI_BASE_URL"
         return RequestRefused(f"the service answered {status}{words}", status=status)
@@ -231,8 +225,57 @@ class Http:
                         file.write(chunk)
                     return
         except requests.RequestException as error:
-            raise ServiceUnavailable(f"the download failed: {in_words(error)}") from None
+            raise ServiceUnavailable(f"the download failed: {meaning(error)}") from None
         raise RequestRefused(f"the download was refused with {answer.status_code}: ask for its address again")
+
+
+class Adapter(requests.adapters.HTTPAdapter):
+    """Reads an answer that came before all was sent over TLS too.
+
+    A server may refuse a request (401, 413) and close the connection while we are still sending. After a
+    BrokenPipeError urllib3 reads what it had to say; but TLS reports the same with exceptions of its own."""
+
+    def init_poolmanager(self, *args, **more):
+        super().init_poolmanager(*args, **more)
+        patient(self.poolmanager)
+
+    def proxy_manager_for(self, *args, **more):
+        return patient(super().proxy_manager_for(*args, **more))
+
+
+def patient(manager):
+    pool = manager.pool_classes_by_scheme["https"]
+
+    class Connection(pool.ConnectionCls):
+        def send(self, data):
+            try:
+                super().send(data)
+            except (ssl.SSLError, ConnectionError) as error:
+                raise BrokenPipeError(str(error)) from None
+
+    pool = type("Pool", (pool,), {"ConnectionCls": Connection})
+    manager.pool_classes_by_scheme = {**manager.pool_classes_by_scheme, "https": pool}
+    return manager
+
+
+def meaning(error):
+    """What an exception of requests, or of the system under it, means -> the exception to raise for it."""
+    text, kinds = str(error), requests.exceptions
+    reason = getattr(error.args[0] if error.args else None, "reason", None)
+    nobody = type(reason).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
+    if refused := re.search(r"Tunnel connection failed: ([\w -]+)", text):
+        return RequestRefused(f"the proxy refuses the connection ({refused[1].strip()}): check HTTPS_PROXY")
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return ServiceUnavailable("the certificate of the server is not valid", retryable=False)
+    if not isinstance(error, OSError):  # requests reads the address of a redirect that it does not follow
+        return RequestRefused(f"it redirects to an address that is none ({text}): check ASSEMBLYAI_BASE_URL")
+    if not isinstance(error, requests.RequestException) or isinstance(error, ValueError):
+        return BadInput(f"the request cannot be made: {text} (an address, or a file with certificates)")
+    if isinstance(error, kinds.SSLError) and "EOF" not in text:
+        return Lost("TLS failed: is it an https server?")
+    if nobody or isinstance(error, (kinds.ConnectTimeout, kinds.ProxyError)):
+        return NotSent("no connection: is the address right, is there a network?")
+    return TimedOut("no answer in time") if isinstance(error, kinds.Timeout) else Lost("the connection broke")
 
 
 def object_in(body):
@@ -242,23 +285,28 @@ def object_in(body):
     except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
-        raise Lost(f"the answer is no JSON object: {body[:60].decode('utf-8', 'replace')!r}")
+        raise Lost(f"the answer is not a JSON object: {body[:60].decode('utf-8', 'replace')!r}")
     return data
 
 
-def said(body):
-    """What an error says, in any of the service's envelopes -> ": text", or "" where it says nothing."""
+def message_in(body):
+    """What the body of an error says, in any of the envelopes in use, or as text -> ": text", or ""."""
     try:
-        data = object_in(body)
-    except Lost:
-        return ""
-    error = data.get("error") or data.get("message")
-    if isinstance(error, dict):
-        error = error.get("message")
-    details = data.get("metadata") if isinstance(data.get("metadata"), dict) else {}
-    more = details.get("errors") if isinstance(details.get("errors"), list) else []
-    text = "; ".join(str(part) for part in [error, *more] if part)
-    return f": {text[:SHOWN].rstrip('.')}" if text else ""
+        data = json_text.loads(body)
+    except (ValueError, RecursionError):
+        text = body[: 20 * SHOWN].decode("utf-8", "replace")
+        data = re.sub(r"(?is)<(style|script|head).*?</\1>|<[^>]*>", " ", text)
+
+    def texts(value):
+        if isinstance(value, str):
+            return [" ".join(value.split()).rstrip(".")]
+        if isinstance(value, list):
+            return [text for part in value for text in texts(part)]
+        keys = ("error", "message", "msg", "detail", "errors", "metadata") if isinstance(value, dict) else ()
+        return [text for key in keys for text in texts(value.get(key))]
+
+    text = "; ".join(filter(None, dict.fromkeys(texts(data))))
+    return f": {text[:SHOWN]}" if text else ""
 
 
 def pause_asked(response):
@@ -272,24 +320,10 @@ def pause_asked(response):
         return None
 
 
-def same_host(url, location):
-    here, there = urlsplit(url), urlsplit(urljoin(url, location))
-    return here[:2] == there[:2]
-
-
-def kind_of(error):
-    """NotSent, TimedOut or Lost for a requests exception."""
-    reason = getattr(error.args[0] if error.args else None, "reason", None)
-    nobody = type(reason).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
-    if nobody or isinstance(error, (requests.exceptions.ConnectTimeout, requests.exceptions.ProxyError)):
-        return NotSent
-    return TimedOut if isinstance(error, requests.exceptions.Timeout) else Lost
-
-
-def in_words(error):
-    kind = kind_of(error)
-    if isinstance(error, requests.exceptions.SSLError):
-        return "TLS failed: is it an https server?"
-    if kind is NotSent:
-        return "no connection: is the address right, is there a network?"
-    return "no answer in time" if kind is TimedOut else "the connection broke"
+def target(url, response):
+    """Where a redirect leads, or None."""
+    try:
+        place = urljoin(url, response.headers["Location"]) if response.is_redirect else ""
+        return place if urlsplit(place).hostname else None
+    except ValueError:
+        return None

@@ -7,6 +7,7 @@ audio. It is sent in pieces, so its size does not matter, and every attempt begi
 import hashlib
 import io
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -20,33 +21,24 @@ from audio.errors import AudioWarning, BadInput
 # A socket's time-out covers one whole send: pieces this small pass over slow lines in time.
 PIECE = 1 << 16
 MOST_BYTES = 2_200_000_000  # of an upload, as the service states it
-MAGIC = {  # offset: what audio and video files have there
-    0: (
-        b"ID3",
-        b"fLaC",
-        b"OggS",
-        b"\x1aE\xdf\xa3",
-        b"#!AMR",
-        b".snd",
-        b"caff",
-        b"FLV",
-        b"MAC ",
-        b"wvpk",
-        b"0&\xb2u",
-        b"\0\0\1\xba",
-        b"\0\0\1\xb3",
-        b"DSD ",
-        b"G@",
-    ),
-    4: (b"ftyp", b"moov", b"mdat", b"wide"),
-    8: (b"WAVE", b"AVI ", b"AIFF", b"AIFC"),
-}
+KEPT = ".transcript.json"  # the end of the names of files in which transcripts are kept
+TEXTS = (".txt", ".md", ".srt", ".vtt", ".json")  # results are, and may begin like audio: "MAC and cheese"
+HEAD = 1 << 12  # bytes by which a recording is known
+MAGIC = re.compile(  # what audio and video files begin with
+    rb"""ID3 | fLaC | OggS | \x1aE\xdf\xa3 | \#!AMR | \.snd | caff | FLV | MAC[ ] | wvpk | 0&\xb2u | DSD[ ]
+    | TTA[12] | \0\0\x01[\xba\xb3] | \x0b\x77 | [\x02\x03]dss | [\x01-\x07]ds2 | Creative[ ]Voice
+    | \x06\x0e\x2b\x34 | riff\x2e\x91 | ....(ftyp|moov|mdat|wide)
+    | (RIFF|RF64|RIFX|FORM)....(WAVE|AVI[ ]|AIFF|AIFC|8SVX|QLCM)
+    | G@ | G.{187}G | .{4}G.{191}G
+    | \0*(ID3 | \xff[\xe0-\xfd])  # an MPEG frame has 11 bits set; \xff\xfe begins a text in UTF-16
+    """,
+    re.X | re.S,
+)
 
 
 def looks_like_audio(head):
-    """Whether the first 12 bytes are those of a known container or of an MPEG frame (11 bits set)."""
-    framed = len(head) > 1 and head[0] == 0xFF and head[1] >= 0xE0
-    return framed or any(head.startswith(magic, at) for at, known in MAGIC.items() for magic in known)
+    """Whether the first bytes of a file (HEAD of them) are those of a known container or an MPEG frame."""
+    return MAGIC.match(head) is not None
 
 
 def is_url(source):
@@ -59,16 +51,18 @@ class Recording:
     `url` is set where the service is to fetch it itself; `path` where it is a file with a name."""
 
     def __init__(self, source):
-        self.url = source if is_url(source) else None
-        self.path, self._file, self.size = None, None, 0
-        if self.url:
-            self.name = source
+        self.url, self.path, self._file, self.size = None, None, None, 0
+        if is_url(source):
+            scheme, rest = source.split(":", 1)
+            self.name, self.url = source, f"{scheme.lower()}:{rest}"
             return
         if isinstance(source, (bytes, bytearray, memoryview)):
             self.name, self._file = "bytes", io.BytesIO(source)
         elif hasattr(source, "read"):
             self.name, self._file = str(getattr(source, "name", "file")), rewindable(source)
         elif isinstance(source, (str, os.PathLike)):
+            if not os.fspath(source).strip():
+                raise BadInput("the name of the recording is empty: give a file, a URL or a folder")
             self.name, self.path = os.fspath(source), Path(source)
             if self.path.is_fifo():  # <(command) of a shell
                 self._file, self.path = rewindable(open(source, "rb")), None  # noqa: SIM115
@@ -86,7 +80,7 @@ class Recording:
             raise BadInput(f"{self.name}: {what}")
         with self.open() as file:
             try:
-                head = file.read(12)
+                head = file.read(HEAD)
                 self.size = file.seek(0, io.SEEK_END) - self._start
             except (OSError, ValueError) as error:
                 raise BadInput(f"{self.name} cannot be read: {error}") from None
@@ -97,11 +91,8 @@ class Recording:
         if not looks_like_audio(head):
             warnings.warn(f"{self.name} does not begin like audio or video", AudioWarning, stacklevel=5)
         if self.size > MOST_BYTES:
-            warnings.warn(
-                f"{self.name} has {self.size / 1e9:.1f} GB; 2.2 may be uploaded, 5 fetched by URL",
-                AudioWarning,
-                stacklevel=5,
-            )
+            large = f"{self.name} has {self.size / 1e9:.1f} GB; 2.2 may be uploaded, 5 fetched by URL"
+            warnings.warn(large, AudioWarning, stacklevel=5)
 
     @contextmanager
     def open(self):
@@ -137,7 +128,7 @@ class Recording:
 
 class Body:
     """A recording as the body of a request. It has a length, so requests sends Content-Length and no chunks;
-    it has no read(), so the size of the pieces is ours."""
+    it has no read(), so the size of the pieces is ours. The bar is for terminals only."""
 
     def __init__(self, recording, progress=False):
         self.recording, self.progress = recording, progress
@@ -146,8 +137,8 @@ class Body:
         return self.recording.size
 
     def __iter__(self):
-        name = os.path.basename(self.recording.name)
-        with tqdm(total=len(self), desc=name, unit="B", unit_scale=True, disable=not self.progress) as bar:
+        off, name = None if self.progress else True, os.path.basename(self.recording.name)
+        with tqdm(total=len(self), desc=name, unit="B", unit_scale=True, disable=off) as bar:
             for piece in self.recording.pieces():
                 yield piece
                 bar.update(len(piece))
@@ -173,16 +164,29 @@ def rewindable(file):
 
 
 def recordings_in(folder):
-    """The files in a folder and below it that begin like audio or video, sorted. Raises BadInput for none."""
-    found = []
-    for path in sorted(Path(folder).rglob("*")):
-        if path.is_file() and not path.name.startswith("."):
+    """The files in a folder and below it that begin like audio or video, sorted; nothing below a name that
+    begins with a dot. What is left out is named in a warning. Raises BadInput for none."""
+    found, others = [], []
+    for place, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = os.path.join(place, name)
+            if name.startswith(".") or not os.path.isfile(path):
+                continue
             try:
                 with open(path, "rb") as file:
-                    if looks_like_audio(file.read(12)):
-                        found.append(str(path))
+                    audio = looks_like_audio(file.read(HEAD)) and not name.endswith(TEXTS)
+                (found if audio else others).append(path)
             except OSError as error:
-                warnings.warn(f"{path} cannot be read: {error.strerror}", AudioWarning, stacklevel=2)
+                unreadable(error)
+    if others := [os.path.relpath(path, folder) for path in sorted(others) if not path.endswith(KEPT)]:
+        more = f" and {len(others) - 20} more" * (len(others) > 20)
+        left = f"{folder}: left out, for it does not begin like audio: {', '.join(others[:20])}{more}"
+        warnings.warn(left, AudioWarning, stacklevel=2)
     if not found:
         raise BadInput(f"{folder}: there is no audio in this folder")
-    return found
+    return sorted(found, key=Path)
+
+
+def unreadable(error):
+    warnings.warn(f"{error.filename} cannot be read: {error.strerror}", AudioWarning, stacklevel=3)

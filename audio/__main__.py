@@ -9,21 +9,20 @@ ASSEMBLYAI_BASE_URL (us, eu, or a URL). Results go to stdout, messages to stderr
 """
 
 import argparse
-import io
+import contextlib
 import itertools
 import json
 import os
 import platform
 import sys
-import tempfile
 import warnings
-import wave
 from pathlib import Path
 
 import requests
 
 from audio.assemblyai import PATIENCE, Client, is_done
 from audio.batch import THREADS, shortened, transcribe_all, write_text
+from audio.canned import tone
 from audio.errors import AudioError, AudioWarning, AuthError, BadInput, StillProcessing
 from audio.http import VERSION
 from audio.options import HELP, PRESETS, SWITCHES, meant, nested, request, setting
@@ -47,13 +46,16 @@ def transcribe(args):
     request(**fields)
     sources = {}  # a name, as it was given or found: what it is called in --out
     for source in args.source:
-        folder = not is_url(source) and source.strip() and Path(source).is_dir()
+        if not source.strip():
+            raise BadInput("the name of a recording is empty: give a file, a URL or a folder")
+        folder = not is_url(source) and Path(source).is_dir()
         for name in recordings_in(source) if folder else [source]:
             sources[name] = os.path.relpath(name, source) if folder else os.path.basename(name.rstrip("/"))
     several = len(args.source) > 1 or [*sources] != args.source
     output = Output(args, several, sources)
     jobs = {name: Recording(sys.stdin.buffer) if name == "-" else name for name in sources}
     settings = {"threads": args.threads, "timeout": args.timeout, "wait": not args.no_wait, "keep": args.keep}
+    settings |= {"progress": not several}
     status, ids, client = 0, {}, Client()
 
     def begun(source, job):
@@ -61,7 +63,7 @@ def transcribe(args):
         say(f"{getattr(source, 'name', source)}: transcript {job.id}")
 
     try:
-        found = transcribe_all(client, jobs.values(), progress=not several, begun=begun, **settings, **fields)
+        found = transcribe_all(client, jobs.values(), begun=begun, **settings, **fields)
         for name, (_, result) in zip(jobs, found):
             if isinstance(result, AuthError):  # of one is of all
                 raise result
@@ -73,76 +75,50 @@ def transcribe(args):
             else:
                 output.add(name, result)
     except KeyboardInterrupt:
-        output.close()
-        again = (
-            f"python -m audio wait {[*ids][0]}"
-            if len(ids) == 1
-            else "the same command goes on, no file is paid for twice"
-        )
+        again = "the same command goes on, no file is paid for twice"
+        again = f"python -m audio wait {[*ids][0]}" if len(ids) == 1 else again
         raise KeyboardInterrupt(f"interrupted, what has begun goes on: {again}") from None
-    output.close()
     return status
 
 
 class Output:
-    """Where results go: stdout, or a file, or for each recording a file in a folder. Raises BadInput before
-    anything is sent where it could not be written."""
+    """Where results go: stdout, or a file, or for each of several recordings a file in a folder. Raises
+    BadInput before anything is sent where it could not be written."""
 
     def __init__(self, args, several=False, sources=()):
-        self.args, self.several, self.sources, self.text = args, several, dict(sources), []
+        self.args, self.several, self.sources = args, several, dict(sources)
         self.names = dict(name.split("=", 1) for name in args.names if "=" in name)
-        out, format = args.out, args.format
+        out = args.out
         if len(self.names) < len(args.names):
             raise BadInput("--names needs SPEAKER=NAME, such as --names A=Ada")
-        if several and format in ("srt", "vtt") and not out:
-            raise BadInput(f"-o {format} of several recordings needs --out FOLDER")
-        is_folder = out and (os.path.isdir(out) or out[-1] in "/\\" or (several and format in ("srt", "vtt")))
-        self.folder = out if is_folder else None
-        if is_folder and len(set(self.sources.values())) < len(self.sources):
+        if several and args.format in ("srt", "vtt") and not out:
+            raise BadInput(f"-o {args.format} of several recordings needs --out FOLDER")
+        self.in_folder = out and (several or os.path.isdir(out) or out[-1] in "/\\")
+        if self.in_folder and len(set(self.sources.values())) < len(self.sources):
             raise BadInput("two recordings have the same name: transcribe them into different folders")
-        try:
-            if is_folder:
-                os.makedirs(out, exist_ok=True)
-            writable = not out or os.access(
-                out if os.path.exists(out) else os.path.dirname(out) or ".", os.W_OK
-            )
-        except OSError:
-            writable = False
-        if not writable:
+        with contextlib.suppress(OSError):
+            os.makedirs(out if self.in_folder else os.curdir, exist_ok=True)
+        place = out if self.in_folder or os.path.exists(out or "") else os.path.dirname(out or "") or "."
+        if out and not (os.access(place, os.W_OK) and os.path.isdir(out) >= bool(self.in_folder)):
             raise BadInput(f"--out {out} cannot be written: choose another place")
 
     def add(self, name, transcript):
         transcript.names = self.names
-        known = {
-            str(part.get("speaker"))
-            for part in transcript.raw.get("utterances") or ()
-            if isinstance(part, dict)
-        }
-        if unknown := self.names.keys() - known:
-            told = f"there is no speaker {', '.join(sorted(unknown))}"
-            warnings.warn(
-                f"--names: {told}; there are: {', '.join(sorted(known)) or 'none'}",
-                AudioWarning,
-                stacklevel=2,
-            )
+        labels = transcript.labels
+        if unknown := self.names.keys() - labels:
+            told = f"there is no speaker {', '.join(sorted(unknown))}; there are: {', '.join(sorted(labels))}"
+            warnings.warn(f"--names: {told}", AudioWarning, stacklevel=2)
         format = self.args.format or ("markdown" if self.args.preset or transcript.asked else "text")
-        text = written(transcript, format, self.args.preset, self.several)
-        if self.folder:
-            path = Path(self.folder, self.sources.get(name, name))
+        text, path = written(transcript, format, self.args.preset, self.several), self.args.out
+        if self.in_folder:
+            path = Path(path, self.sources.get(name, name))
             path = path.with_name(shortened(path.name) + FORMATS[format])
             path.parent.mkdir(parents=True, exist_ok=True)
+        if path:
             write_text(path, text)
-            return
-        if self.several and format != "json":
-            text = f"== {name} ==\n\n{text}\n"
-        if self.args.out:
-            self.text.append(text)
         else:
-            print(text, end="", flush=True)
-
-    def close(self):
-        if self.text:
-            write_text(self.args.out, "".join(self.text))
+            heading = f"== {name} ==\n\n" if self.several and format != "json" else ""
+            print(heading + text, end="\n" if heading else "", flush=True)
 
 
 def written(transcript, format, preset=None, one_line=False):
@@ -169,7 +145,6 @@ def get(args):
     if args.format != "json" and not is_done(transcript):
         raise StillProcessing(f"it is still {transcript.status}: python -m audio wait {args.id}")
     output.add(args.id, transcript)
-    output.close()
     return 0
 
 
@@ -227,8 +202,8 @@ def sandbox(args):
     except (OSError, OverflowError) as error:
         raise BadInput(f"port {args.port} cannot be used: {getattr(error, 'strerror', error)}") from None
     with box:
-        print(f"sandbox ready at {box.url}", flush=True)
         print(
+            f"sandbox ready at {box.url}\n"
             "What it hears is canned: the same words for every recording. Ctrl-C ends it. To use it:\n"
             f"    export ASSEMBLYAI_BASE_URL={box.url}  # and the same key, or test-key",
             flush=True,
@@ -243,11 +218,9 @@ def sandbox(args):
 def demo(args):
     """A meeting from recording to minutes, against the sandbox: no key, no network, canned words."""
     os.environ.setdefault("ASSEMBLYAI_API_KEY", "test-key")
-    with Sandbox() as box, tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "meeting.wav")
-        file.write_bytes(tone(60))
+    with Sandbox() as box:
         client = Client(box.url)
-        transcript = client.transcribe(file, preset="meeting", progress=True)
+        transcript = client.transcribe(tone(60), preset="meeting")
         print(report(transcript, "meeting"))
         question = "When does the new budget go to the bank?"
         print(f"## Asked: {question}\n\n{''.join(client.ask(transcript, question))}\n")
@@ -255,22 +228,10 @@ def demo(args):
     return 0
 
 
-def tone(seconds):
-    """The bytes of a WAV with a tone of 500 Hz."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as sound:
-        sound.setparams((1, 2, 8000, 0, "NONE", ""))
-        sound.writeframes((b"\x00\x10" * 8 + b"\x00\xf0" * 8) * (500 * seconds))
-    return file.getvalue()
-
-
 def parser():
-    top = argparse.ArgumentParser(
-        prog="python -m audio",
-        description="Recordings into text, minutes and subtitles, with AssemblyAI.",
-        epilog="The key comes from ASSEMBLYAI_API_KEY, the region or address from ASSEMBLYAI_BASE_URL. "
-        "Exit status: 0 done, 1 failed, 2 wrong usage, 4 the key, 130 interrupted.",
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser("python -m audio", description=__doc__, formatter_class=raw)
+    several = {"action": "append", "default": []}
     versions = f"{VERSION}, requests {requests.__version__}, Python {platform.python_version()}"
     top.add_argument("--version", action="version", version=versions)
     subs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -283,15 +244,10 @@ def parser():
         return sub
 
     def results(sub, *more):
-        sub.add_argument(
-            "-o",
-            dest="format",
-            choices=[*FORMATS, *more],
-            help="default: markdown where more than text was asked for",
-        )
+        sub.add_argument("-o", dest="format", choices=[*FORMATS, *more], help="text, or markdown for more")
         sub.add_argument("--out", metavar="FILE", help="a file, or a folder for a file for each recording")
         sub.add_argument("--preset", choices=PRESETS, help="what to ask for, and the report to write")
-        sub.add_argument("--names", metavar="A=ADA", action="append", default=[], help="names of speakers")
+        sub.add_argument("--names", metavar="A=ADA", **several, help="names of speakers")
         sub.add_argument("--timeout", type=positive, default=PATIENCE, help="seconds to wait (3600)")
         return sub
 
@@ -301,13 +257,7 @@ def parser():
         switch = name in (*SWITCHES, "summary", "action_items")
         value = {"action": "store_const", "const": True} if switch else {}
         sub.add_argument("--" + name.replace("_", "-"), help=help, **value)
-    sub.add_argument(
-        "--config",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="any field of the service, such as disfluencies=true",
-    )
+    sub.add_argument("--config", metavar="KEY=VALUE", **several, help="any other field of the service")
     sub.add_argument("--keep", metavar="DIR", help="where transcripts are kept (beside the recordings)")
     sub.add_argument("--threads", type=positive_int, default=THREADS, help=f"jobs at a time ({THREADS})")
     sub.add_argument("--no-wait", action="store_true", help="print the ids of the jobs, and end")
@@ -325,13 +275,7 @@ def parser():
     sub = command("sandbox", sandbox)
     sub.add_argument("--port", type=int, default=0, help="default: a free one")
     sub.add_argument("--seconds", type=float, default=0.3, help="that a job takes (0.3)")
-    sub.add_argument(
-        "--fault",
-        metavar="NAME[@WHERE][:COUNT]",
-        action="append",
-        default=[],
-        help="what goes wrong, such as 503:3 or lost@create; see audio/sandbox.py",
-    )
+    sub.add_argument("--fault", metavar="NAME[@WHERE][:COUNT]", **several, help="see audio/sandbox.py")
     command("demo", demo)
     return top
 
@@ -355,8 +299,10 @@ def status_of(error):
 
 
 def main(argv=None):
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        getattr(sys, name).reconfigure(encoding="utf-8", errors="backslashreplace")
     warnings.simplefilter("once", AudioWarning)
     warnings.showwarning = lambda message, *_: say(f"warning: {message}")
     top = parser()

@@ -10,6 +10,7 @@
 
 A job costs money, so exactly one is made for one submit, whatever happens to the answers (see `create`)."""
 
+import contextlib
 import itertools
 import os
 from urllib.parse import parse_qsl, quote, urlsplit
@@ -18,7 +19,6 @@ from audio.errors import (
     AnswerCut,
     AnswerLost,
     AudioError,
-    AuthError,
     BadInput,
     RequestRefused,
     ServiceUnavailable,
@@ -106,20 +106,11 @@ class Client:
         """Sends a recording -> a URL that only the service understands. Raises AudioError."""
         recording = source if isinstance(source, Recording) else Recording(source)
         if recording.size > BIG and not self._key_works:
-            try:
+            with contextlib.suppress(RequestRefused):  # no list for this key: so be it
                 next(self.list(limit=1), None)
-            except AuthError:
-                raise
-            except RequestRefused:  # no list for this key: so be it
-                pass
             self._key_works = True
-        answer = self.http.call(
-            "POST",
-            "v2/upload",
-            also=(422,),
-            body=lambda: Body(recording, progress),
-            headers={"Content-Type": "application/octet-stream"},
-        )
+        body, kind = lambda: Body(recording, progress), {"Content-Type": "application/octet-stream"}
+        answer = self.http.call("POST", "v2/upload", also=(422,), body=body, headers=kind)
         if not isinstance(answer.get("upload_url"), str):
             raise ServiceUnavailable("the upload was answered without its upload_url. Try again later")
         return answer["upload_url"]
@@ -151,22 +142,23 @@ class Client:
                 lost = error
             for wait in ((1, 4, 16) if lost.pending else (1, 4)) if unique else ():
                 self.http.sleep(wait * self.http.pause)
-                if job := self._job_of(body["audio_url"], lost):
-                    return Transcript({"audio_url": body["audio_url"], "status": "queued", **job})
+                try:
+                    job = self.find(body["audio_url"])
+                except (ServiceUnavailable, RequestRefused) as error:
+                    raise uncertain(f"The list of jobs cannot be read ({error})", lost) from None
+                if job:
+                    return job
             if lost.pending or not unique:
                 break
         raise uncertain("It was not found yet", lost)
 
-    def _job_of(self, url, lost):
-        """The job for the URL of an upload, or None. AnswerLost where nobody can tell."""
-        try:
-            for job in itertools.islice(self.list(limit=200), LOOKED_AT):
-                if not isinstance(job.get("audio_url"), str):
-                    raise RequestRefused("it does not tell what was transcribed")
-                if job["audio_url"] == url:
-                    return job
-        except (ServiceUnavailable, RequestRefused) as error:
-            raise uncertain(f"The list of jobs cannot be read ({error})", lost) from None
+    def find(self, url):
+        """The job that was made for the URL of an upload -> Transcript, not ready, or None."""
+        for job in itertools.islice(self.list(limit=200), LOOKED_AT):
+            if not isinstance(job.get("audio_url"), str):
+                raise RequestRefused("the list does not tell what was transcribed")
+            if job["audio_url"] == url:
+                return Transcript({"status": "queued", **job})
         return None
 
     def get(self, id, *, deadline=None):
@@ -195,7 +187,7 @@ class Client:
                     transcript = self.get(id, deadline=deadline)
                     if is_done(transcript):
                         return transcript
-                    last = f"it is {transcript.status}"
+                    last = transcript.status
                 except ServiceUnavailable as error:
                     if not error.retryable:
                         raise
@@ -203,11 +195,9 @@ class Client:
                         last = str(error)
                 left = deadline - self.http.clock()
                 if left <= 0:
-                    raise StillProcessing(
-                        f"transcript {id} was not ready in {timeout:g} s ({last}). The job goes on: "
-                        f"python -m audio wait {id}",
-                        transcript_id=id,
-                    )
+                    now = last or "nothing is known of it yet"
+                    told = f"transcript {id} was not ready in {timeout:g} s ({now}). The job goes on: "
+                    raise StillProcessing(f"{told}python -m audio wait {id}", transcript_id=id)
                 self.http.sleep(min(pause, left))
                 pause = min(self.poll, 1.5 * pause)
         except KeyboardInterrupt:
@@ -348,11 +338,8 @@ def events(pieces):
 
 
 def uncertain(what, lost):
-    return AnswerLost(
-        f"{lost}. The job may be made all the same, and a second one would be billed. {what}: look with "
-        "python -m audio list",
-        status=lost.status,
-    )
+    told = f"{lost}. The job may be made all the same, and a second one would be billed. {what}: look with "
+    return AnswerLost(f"{told}python -m audio list", status=lost.status)
 
 
 def seconds(timeout):
@@ -382,10 +369,7 @@ def is_done(transcript):
         words = str(transcript.error or "no reason is given")
         fault = any(text in words.lower() for text in SERVER_FAULTS)
         hint = "The service was at fault: submit it again" if fault else "Asking again will not help"
-        raise TranscriptFailed(
-            f"transcript {transcript.id} failed: {words} {hint}",
-            transcript=transcript,
-            transcript_id=transcript.id,
-            retryable=fault,
-        )
+        told = f"transcript {transcript.id} failed: {words} {hint}"
+        known = {"transcript": transcript, "transcript_id": transcript.id, "retryable": fault}
+        raise TranscriptFailed(told, **known)
     return transcript.status == "completed"

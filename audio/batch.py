@@ -36,16 +36,7 @@ SECRET = "webhook_auth_header_value"
 
 
 def transcribe_all(
-    client,
-    sources,
-    *,
-    threads=THREADS,
-    timeout=PATIENCE,
-    wait=True,
-    keep=None,
-    progress=False,
-    begun=lambda *_: None,
-    **options,
+    client, sources, *, threads=THREADS, timeout=PATIENCE, wait=True, keep=None, begun=None, **options
 ):
     """Sources -> (source, Transcript or AudioError) in their order, each when it and all before it are done.
 
@@ -53,32 +44,32 @@ def transcribe_all(
     begun can be waited for later. begun(source, job) is called for every job that is made. keep: a folder for
     all transcripts, instead of those of the recordings. wait=False: the jobs as they are, ready or not.
     options: those of audio.transcribe; they and the time-out are checked first."""
-    fields, _ = request(**options), seconds(timeout)
+    progress, _ = options.pop("progress", False), seconds(timeout)
+    fields = request(**options)
     sources, todo = list(sources), queue.SimpleQueue()
     done, made, turns = [queue.SimpleQueue() for _ in sources], {}, {}
     gates = [threading.Lock() for _ in range(min(threads, len(sources)))]  # closed while a job is made
     for i in range(len(sources)):
         todo.put(i)
 
-    def make(source, recording, gate, save=lambda job: None):
+    def make(source, recording, gate, save):
         url = recording.url or client.upload(recording, progress=progress)
+        save(Transcript({"audio_url": url}))  # should we end now, the job is found by the URL of its upload
         with gate:
             job = client.create({"audio_url": url, **fields}, unique=not recording.url)
             save(job)
-        begun(source, job)
+        if begun:
+            begun(source, job)
         return job
 
     def one(source, gate):
         recording = source if isinstance(source, Recording) else Recording(source)
         if not keep and not recording.path or recording.url:
-            job = make(source, recording, gate)
+            job = make(source, recording, gate, lambda job: None)
             return client.wait(job, timeout=timeout) if wait else job
         folder = Path(keep or recording.path.parent)
-        about = {
-            "sha256": recording.sha256(),
-            "options": {name: value for name, value in fields.items() if name != SECRET},
-            "service": client.http.base,
-        }
+        written = {name: value for name, value in fields.items() if name != SECRET}
+        about = {"sha256": recording.sha256(), "options": written, "service": client.http.base}
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         with turns.setdefault(digest, threading.Lock()), claimed(folder, digest):
             file = made.setdefault(digest, place(folder, recording, digest))
@@ -157,11 +148,11 @@ def shortened(name):
 
 
 def read(file):
-    """The transcript that is kept in a file, or None."""
+    """The transcript that is kept in a file, or None. One without an id is of a job we did not hear of."""
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))["transcript"]
-        return Transcript(raw) if isinstance(raw["id"], str) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return Transcript(raw) if isinstance(raw.get("id", raw.get("audio_url")), str) else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 
@@ -169,6 +160,7 @@ def alive(client, job):
     """A job that was kept, as it is now; None if nothing can come of it: it failed, or the service has it no
     longer."""
     try:
+        job = client.find(job["audio_url"]) if job and not job.id else job
         job = client.get(job.id) if job and job.status != "completed" else job
         if job:
             is_done(job)

@@ -3,61 +3,40 @@
 Nobody listens to the sound. But all features describe the same words: entities, key phrases, chapters and
 sentiments are found where the words say them, at the times of these words (milliseconds)."""
 
+import io
+import itertools
 import json
 import re
+import wave
 from pathlib import Path
 
 SCRIPT = json.loads(Path(__file__).with_name("canned.json").read_text(encoding="utf-8"))
 SECTIONS, MODEL = SCRIPT["sections"], "canned-words"
+SAFE = {"summary": {}, "severity_score_summary": {}}
 WORD, MOST_WORDS = 400, 600  # milliseconds of a word, as people talk; the rest of a long recording is pauses
 
 
 def results(fields, seconds, silent=False):
     """The fields of a completed transcript, for a recording of so many seconds and the options of a job."""
     told = [] if silent else story(fields, int(1000 * seconds))
-    numbers = dict.fromkeys(sentence["section"] for sentence in told)
-    sections = [[sentence for sentence in told if sentence["section"] == n] for n in numbers]
-    words, headlines = [word for sentence in told for word in sentence["words"]], map(about, sections)
-    labels = {label: value for part in sections for label, value in about(part)["topics"].items()}
-    categories = [
-        {
-            "text": " ".join(sentence["text"] for sentence in part),
-            "timestamp": span(part),
-            "labels": [
-                {"label": label, "relevance": about(part)["topics"][label]} for label in about(part)["topics"]
-            ],
-        }
-        for part in sections
-    ]
-    chapters = [
-        {
-            "gist": head["gist"],
-            "headline": head["headline"],
-            "summary": " ".join(head["bullets"]),
-            **span(part),
-        }
-        for head, part in zip(headlines, sections)
-    ]
-    safety = {"status": "success", "results": [], "summary": {}, "severity_score_summary": {}}
+    words = [word for sentence in told for word in sentence["words"]]
+    parts = [chapter(list(part)) for _, part in itertools.groupby(told, lambda sentence: sentence["section"])]
     features = {
         "speaker_labels": ("utterances", bare(told)),
         "multichannel": ("utterances", bare(told)),
         "entity_detection": ("entities", [entity for sentence in told for entity in sentence["entities"]]),
         "sentiment_analysis": ("sentiment_analysis_results", bare(told, "sentiment")),
         "auto_highlights": ("auto_highlights_result", {"status": "success", "results": highlights(words)}),
-        "iab_categories": (
-            "iab_categories_result",
-            {"status": "success", "results": categories, "summary": labels},
-        ),
-        "content_safety": ("content_safety_labels", safety),
-        "auto_chapters": ("chapters", chapters),
-        "summarization": ("summary", "\n".join(f"- {chapter['summary']}" for chapter in chapters)),
+        "iab_categories": ("iab_categories_result", categories(parts)),
+        "content_safety": ("content_safety_labels", {"status": "success", "results": [], **SAFE}),
+        "auto_chapters": ("chapters", [pick(part, "gist headline summary start end") for part in parts]),
+        "summarization": ("summary", "\n".join(f"- {part['summary']}" for part in parts)),
     }
     found = {
-        "text": " ".join(sentence["text"] for sentence in told),
+        "text": joined(told),
         "words": words,
         "sentences": told,
-        "paragraphs": [joined(part, [word for s in part for word in s["words"]]) for part in sections],
+        "paragraphs": [pick(part, "text start end confidence words") for part in parts],
         "confidence": 0.95 if words else 0.0,
         "audio_duration": -int(-seconds // 1),
         "language_code": fields.get("language_code") or "en_us",
@@ -66,36 +45,22 @@ def results(fields, seconds, silent=False):
         **{name: value for option, (name, value) in features.items() if fields.get(option)},
     }
     if fields.get("speech_understanding"):
-        found["speech_understanding"] = understood(fields["speech_understanding"], found, chapters, sections)
+        found["speech_understanding"] = understood(fields["speech_understanding"], found, parts)
     return found
 
 
-def understood(wanted, found, chapters, sections):
+def understood(wanted, found, parts):
     """speech_understanding with its response; names found for speakers are written into the sentences."""
     tasks, told = wanted["request"], found["sentences"]
     response = {name: {"status": "success"} for name in tasks}
     if "summarization" in tasks:
         kind = tasks["summarization"].get("summary_type")
-        response["summarization"] |= {
-            "summary_type": kind,
-            "summary": [
-                {
-                    **chapter,
-                    **(
-                        {"bullets": about(part)["bullets"]}
-                        if kind == "bullets"
-                        else {"text": chapter["summary"]}
-                    ),
-                }
-                for chapter, part in zip(chapters, sections)
-            ],
-        }
+        body = lambda part: {"bullets": part["bullets"]} if kind == "bullets" else {"text": part["summary"]}
+        summary = [pick(part, "headline start end") | body(part) for part in parts]
+        response["summarization"] |= {"summary_type": kind, "summary": summary}
     if "action_items" in tasks:
-        response["action_items"]["items"] = [
-            {"action_item": sentence["action"], "quote": sentence["text"], "timestamp": sentence["start"]}
-            for sentence in told
-            if sentence["action"]
-        ]
+        item = lambda s: {"action_item": s["action"], "quote": s["text"], "timestamp": s["start"]}
+        response["action_items"]["items"] = [item(sentence) for sentence in told if sentence["action"]]
     if "speaker_identification" in tasks:
         labels = sorted({sentence["speaker"] for sentence in told if sentence["speaker"]})
         mapping = dict(zip(labels, tasks["speaker_identification"].get("known_values") or ()))
@@ -108,18 +73,28 @@ def understood(wanted, found, chapters, sections):
     return {**wanted, "response": response}
 
 
+def chapter(told):
+    """The sentences of one section of the script, and what the script says about it."""
+    about, words = SECTIONS[told[0]["section"] % len(SECTIONS)], [word for s in told for word in s["words"]]
+    made = {"text": joined(told), "words": words, "confidence": 0.95, "summary": " ".join(about["bullets"])}
+    return {**about, **made, **span(told)}
+
+
+def categories(parts):
+    labels = lambda part: [{"label": name, "relevance": value} for name, value in part["topics"].items()]
+    results = [
+        {"text": part["text"], "timestamp": pick(part, "start end"), "labels": labels(part)} for part in parts
+    ]
+    summary = {name: value for part in parts for name, value in part["topics"].items()}
+    return {"status": "success", "results": results, "summary": summary}
+
+
 def highlights(words):
     found = [(phrase, places(phrase, words)) for phrase in SCRIPT["phrases"]]
-    return [
-        {
-            "text": phrase,
-            "count": len(at),
-            "rank": round(len(at) / (1 + len(words) ** 0.5), 2),
-            "timestamps": [{"start": start, "end": end} for start, end, _ in at],
-        }
-        for phrase, at in sorted(found, key=lambda pair: -len(pair[1]))
-        if at
-    ]
+    times = lambda at: [{"start": start, "end": end} for start, end, _ in at]
+    rank = lambda at: round(len(at) / (1 + len(words) ** 0.5), 2)
+    found = sorted((pair for pair in found if pair[1]), key=lambda pair: -len(pair[1]))
+    return [{"text": text, "count": len(at), "rank": rank(at), "timestamps": times(at)} for text, at in found]
 
 
 def story(fields, duration):
@@ -145,19 +120,32 @@ def story(fields, duration):
             named.append({"entity_type": kind, "text": text, "start": start, "end": end})
             redact(fields, kind, words[first : first + len(text.split())])
         known = {"sentiment": sentiment, "section": section, "entities": named, "action": "".join(action)}
-        found.append({**joined(words, words), **who, **known})
+        found.append(
+            {"text": joined(words), **span(words), "confidence": 0.95, "words": words, **who, **known}
+        )
     return found
 
 
-def joined(parts, words):
-    text = " ".join(part["text"] for part in parts)
-    return {"text": text, **span(parts), "confidence": 0.95, "words": words}
+def joined(parts):
+    return " ".join(part["text"] for part in parts)
 
 
-def bare(told, *more):
+def pick(part, keys):
+    return {key: part[key] for key in keys.split()}
+
+
+def bare(told, more="words"):
     """Sentences with the fields that are the service's too."""
-    keys = ("text", "start", "end", "confidence", "speaker", "channel", *(more or ["words"]))
-    return [{key: sentence[key] for key in keys} for sentence in told]
+    return [pick(sentence, f"text start end confidence speaker channel {more}") for sentence in told]
+
+
+def tone(seconds, period=b"\x00\x10" * 8 + b"\x00\xf0" * 8):
+    """The bytes of a WAV with a tone of 500 Hz, or with whatever else 16 samples are repeated."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(period * (500 * seconds))
+    return file.getvalue()
 
 
 def speaker(fields, i):
@@ -195,10 +183,6 @@ def plain(text):
 
 def span(parts):
     return {"start": parts[0]["start"], "end": parts[-1]["end"]}
-
-
-def about(part):
-    return SECTIONS[part[0]["section"] % len(SECTIONS)]
 
 
 def answer(messages):

@@ -43,26 +43,17 @@ def places(base):
     "us" and "eu" are known by name. Plain http is for this machine only: elsewhere all could read the key."""
     if base.lower() in REGIONS:
         return REGIONS[base.lower()]
+    found = re.fullmatch(r"(?i)(https?)(://(?:[\w.-]+|\[[\da-f:.%]+\])(?::\d+)?(?:/[\w./~%-]*)?)", base)
     try:
-        scheme, *rest = urlsplit(base.rstrip("/").removesuffix("/v2"))
-        parts = urlsplit(base)
-        wrong = (
-            scheme not in ("http", "https")
-            or not parts.hostname
-            or parts.port == 0
-            or parts.query
-            or parts.fragment
-            or "@" in parts.netloc
-            or any(not c.isprintable() or c in " \\" for c in base)
-        )
+        good = found and urlsplit(base).port != 0
     except ValueError:
-        wrong = True
-    if wrong:
+        good = False
+    if not good:
         raise BadInput("ASSEMBLYAI_BASE_URL must be us, eu, or an address such as https://api.assemblyai.com")
-    base = f"{scheme}://{''.join(rest)}"  # the scheme in small letters: what follows compares it
+    base = (found[1].lower() + found[2]).rstrip("/").removesuffix("/v2")
     if would_be_readable(base):
         raise BadInput(
-            f"ASSEMBLYAI_BASE_URL is plain http to {parts.hostname}: the key would travel in the "
+            f"ASSEMBLYAI_BASE_URL is plain http to {urlsplit(base).hostname}: the key would travel in the "
             "open. Use https; http is for this machine only"
         )
     return next((pair for pair in REGIONS.values() if pair[0] == base), (base, base))

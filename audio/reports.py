@@ -61,10 +61,8 @@ def summary(transcript):
 
 def chapters(transcript):
     """Chapters"""
-    return [
-        f"- {clock(chapter.start)} **{escaped(chapter.headline)}**: {escaped(' '.join(chapter.lines))}"
-        for chapter in transcript.chapters
-    ]
+    told = lambda c: f"**{escaped(c.headline)}**: {escaped(' '.join(c.lines))}"
+    return [f"- {clock(chapter.start)} {told(chapter)}" for chapter in transcript.chapters]
 
 
 def action_items(transcript):
@@ -75,29 +73,23 @@ def action_items(transcript):
         found.append(f"- [ ] {escaped(what)}{time}" + (f"\n  > {escaped(quote)}" if quote else ""))
     if found:
         return found
-    found = [
-        f"- [ ] {who(span)}{escaped(span.text)} ({clock(span.start)})"
-        for span in sentences(transcript)
-        if PROMISE.search(span.text)
-    ]
+    some = [span for span in sentences(transcript) if PROMISE.search(span.text)]
+    found = [f"- [ ] {who(span)}{escaped(span.text)} ({clock(span.start)})" for span in some]
     return found and ["The service names none. By their wording (English only), these may be some:\n", *found]
 
 
 def topics(transcript):
     """Topics"""
-    return [
-        f"- {escaped(label.replace('>', ' > '))} ({value:.0%})"
-        for label, value in transcript.topics[:TOPICS]
-        if value >= SURE
+    found = [
+        (label.replace(">", " > "), value) for label, value in transcript.topics[:TOPICS] if value >= SURE
     ]
+    return [f"- {escaped(label)} ({value:.0%})" for label, value in found]
 
 
 def key_phrases(transcript):
     """Key phrases"""
-    return [
-        f"- {escaped(phrase)} (at {', '.join(map(clock, starts))})"
-        for phrase, _, starts in transcript.key_phrases
-    ]
+    times = lambda starts: ", ".join(map(clock, starts))
+    return [f"- {escaped(phrase)} (at {times(starts)})" for phrase, _, starts in transcript.key_phrases]
 
 
 def quotes(transcript):
@@ -126,19 +118,14 @@ def sentiment(transcript):
 
 def moments(transcript):
     """What displeased"""
-    return [
-        f"- {clock(span.start)} {who(span)}{escaped(span.text)}"
-        for span, sentiment, _ in transcript.sentiment
-        if sentiment == "NEGATIVE"
-    ]
+    bad = [span for span, sentiment, _ in transcript.sentiment if sentiment == "NEGATIVE"]
+    return [f"- {clock(span.start)} {who(span)}{escaped(span.text)}" for span in bad]
 
 
 def entities(transcript):
     """Entities"""
-    return [
-        f"- {kind.replace('_', ' ')}: {', '.join(map(escaped, texts))}"
-        for kind, texts in transcript.entities.items()
-    ]
+    told = lambda texts: ", ".join(map(escaped, texts))
+    return [f"- {kind.replace('_', ' ')}: {told(texts)}" for kind, texts in transcript.entities.items()]
 
 
 def safety(transcript):

@@ -16,8 +16,8 @@ WHERE: upload, create, get, delete, list, view, models, chat, or * for all.
     flaky:PERCENT         so many of all answers, one of the above   never        the job is never done
 """
 
+import contextlib
 import http.server
-import io
 import json
 import os
 import random
@@ -27,13 +27,13 @@ import struct
 import threading
 import time
 import uuid
-import wave
 from datetime import datetime, timezone
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import requests
 
 from audio import canned
+from audio.canned import pick
 from audio.errors import BadInput
 from audio.options import REFUSED, mistyped, refusals
 from audio.recording import PIECE, looks_like_audio
@@ -60,6 +60,7 @@ translated_texts sentiment_analysis_results auto_highlights_result iab_categorie
 content_safety_labels""".split()
 OFF = dict.fromkeys("webhook_auth auto_highlights redact_pii summarization".split(), False)
 SECRET = ("webhook_auth_header_name", "webhook_auth_header_value")
+ROW, TIMES = "id status audio_url error", "created completed"
 
 
 class Refusal(Exception):
@@ -115,22 +116,17 @@ class Sandbox:
             wrong = [f"Transcript creation error, audio_url {reason}"]
         if wrong:
             raise Refusal(400, wrong[0])
-        heard = self.uploads.get(
-            url, {"seconds": 30.0, "silent": False, "error": None}
-        )  # others are not fetched
+        # What is elsewhere is not fetched.
+        heard = self.uploads.get(url, {"seconds": 30.0, "silent": False, "error": None})
         if url not in self.uploads and url.startswith(self.url + "/upload/"):
             raise Refusal(403, "Cannot access uploaded file")
         job = {**OFF, **{name: value for name, value in fields.items() if name not in SECRET}}
         job |= {**dict.fromkeys(EMPTY), "id": str(uuid.uuid4()), "status": "queued"}
-        known = {
-            "fields": fields,
-            "fate": fate,
-            "heard": heard,
-            "begun": time.monotonic(),
-            "created": stamp(),
-        }
+        known = {"fields": fields, "fate": fate, "heard": heard, "begun": time.monotonic()}
+        known |= {"created": stamp(), "completed": None, "sentences": [], "paragraphs": []}
+        canned.results(fields, 1)  # what it cannot do is refused now, and not whenever the job is looked at
         with self.lock:
-            self.jobs[job["id"]] = job, {**known, "completed": None, "sentences": [], "paragraphs": []}
+            self.jobs[job["id"]] = job, known
         if fields.get("webhook_url"):
             threading.Thread(target=self.call_back, args=(job["id"],), daemon=True).start()
         return job
@@ -183,12 +179,8 @@ class Sandbox:
             ids = [id for id in ids if wanted(id)]
             page = ids[-limit:] if after else ids[:limit]
             rows = [
-                {
-                    "resource_url": f"{self.url}/v2/transcript/{id}",
-                    **{key: self.jobs[id][0].get(key) for key in ("id", "status", "audio_url", "error")},
-                    **{key: self.jobs[id][1][key] for key in ("created", "completed")},
-                }
-                for id in page
+                {"resource_url": f"{self.url}/v2/transcript/{id}", **pick(job, ROW), **pick(known, TIMES)}
+                for id, (job, known) in zip(page, map(self.jobs.get, page))
             ]
         same = {key: query[key] for key in ("status", "created_on") if key in query} | {"limit": limit}
         link = lambda **bound: f"{self.url}/v2/transcript?{urlencode({**same, **bound})}"
@@ -214,31 +206,20 @@ class Sandbox:
             chars = int(query.get("chars_per_caption", 0))
             return render(captions(turns, columns=chars or LINE, rows=1 if chars else LINES), name)
         if name == "word-search":
-            found = [
-                (phrase, canned.places(phrase, job["words"] or [])) for phrase in query["words"].split(",")
-            ]
-            matches = [
-                {
-                    "text": " ".join(canned.plain(phrase)),
-                    "count": len(at),
-                    "indexes": [i for *_, i in at],
-                    "timestamps": [place[:2] for place in at],
-                }
-                for phrase, at in found
-                if at
-            ]
-            return {"id": id, "total_count": sum(match["count"] for match in matches), "matches": matches}
+            found = {
+                phrase: canned.places(phrase, job["words"] or []) for phrase in query["words"].split(",")
+            }
+            text = lambda phrase: " ".join(canned.plain(phrase))
+            where = lambda at: {"indexes": [i for *_, i in at], "timestamps": [place[:2] for place in at]}
+            matches = [{"text": text(p), "count": len(at), **where(at)} for p, at in found.items() if at]
+            return {"id": id, "total_count": sum(map(len, found.values())), "matches": matches}
         if not job.get("redact_pii_audio"):
             raise Refusal(400, "redacted audio was not requested for this transcript")
         return {"status": "redacted_audio_ready", "redacted_audio_url": f"{self.url}/files/{id}"}
 
     def file(self, id):
         """A redacted recording: a second of silence."""
-        sound = io.BytesIO()
-        with wave.open(sound, "wb") as writer:
-            writer.setparams((1, 2, 8000, 0, "NONE", ""))
-            writer.writeframes(bytes(16000))
-        return sound.getvalue()
+        return canned.tone(1, bytes(32))
 
     def models(self):
         return {"data": [{"id": canned.MODEL, "object": "model"}]}
@@ -262,22 +243,21 @@ class Sandbox:
 
     def call_back(self, id):
         """The webhook of a job: ten attempts at most; an answer of 4xx is final."""
-        job, fields = self.get(id), self.jobs[id][1]["fields"]
-        while self.get(id)["status"] not in ("completed", "error"):
+        fields = self.jobs[id][1]["fields"]
+        name, value = (fields.get(name) for name in SECRET)
+        while (job := self.get(id))["status"] not in ("completed", "error"):
             if self.closing.wait(self.seconds / 4 + 0.01):
                 return
-        told = {"transcript_id": id, "status": job["status"]}
-        name, value = (fields.get(name) for name in SECRET)
+        more = {
+            "json": {"transcript_id": id, "status": job["status"]},
+            "headers": {name: value} if name else {},
+        }
         for _ in range(10):
-            try:
-                headers = {name: value} if name else {}
-                answer = requests.post(fields["webhook_url"], json=told, headers=headers, timeout=10)
-                job["webhook_status_code"] = answer.status_code
-                if answer.status_code < 500:
-                    return
-            except requests.RequestException:
-                pass
-            if self.closing.wait(max(self.seconds, 0.05)):
+            with contextlib.suppress(requests.RequestException):
+                job["webhook_status_code"] = requests.post(
+                    fields["webhook_url"], timeout=10, **more
+                ).status_code
+            if job.get("webhook_status_code", 500) < 500 or self.closing.wait(max(self.seconds, 0.05)):
                 return
 
 

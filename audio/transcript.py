@@ -45,6 +45,7 @@ class Transcript:
     status = property(lambda self: self.raw.get("status"))
     error = property(lambda self: self.raw.get("error"))
     text = property(lambda self: str(self.raw.get("text") or ""))
+    labels = property(lambda self: {str(part.get("speaker")) for part in dicts(self.raw.get("utterances"))})
     deleted = property(lambda self: self.raw.get("audio_url") == DELETED)
 
     @property

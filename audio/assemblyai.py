@@ -158,7 +158,7 @@ class Client:
             if not isinstance(job.get("audio_url"), str):
                 raise RequestRefused("the list does not tell what was transcribed")
             if job["audio_url"] == url:
-                return Transcript({"status": "queued", **job})
+                return Transcript({**job, "status": "queued"})  # a row of the list has no text
         return None
 
     def get(self, id, *, deadline=None):

@@ -186,6 +186,27 @@ def test_a_job_that_was_deleted_before_it_was_fetched_is_made_again(folder):
         assert again.id == found.id and again.text == found.text and len(box.jobs) == 2
 
 
+def test_a_job_we_never_heard_of_is_found_by_its_upload(folder):
+    """As after kill -9, or an answer that was lost for good."""
+    with Sandbox(seconds=0.01) as box:
+        client = client_of(box)
+        create = client.create
+
+        def killed(*body, **more):
+            create(*body, **more)
+            raise SystemExit
+
+        client.create = killed
+        with pytest.raises(SystemExit):
+            list(transcribe_all(client, files(folder)[:1]))
+        for _ in range(2):
+            ((_, found),) = transcribe_all(client_of(box), files(folder)[:1])
+            assert found.text and len(box.jobs) == len(box.uploads) == 1
+        box.jobs.clear()
+        list(transcribe_all(client_of(box), files(folder)[1:2], wait=False))
+        assert len(box.jobs) == 1
+
+
 def test_not_to_wait_pays_once_too(folder):
     with Sandbox(seconds=0.05) as box:
         for _ in range(3):

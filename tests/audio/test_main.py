@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -291,6 +292,25 @@ def test_where_nothing_can_be_kept_nothing_is_sent(box, talk, tmp_path):
     assert "--keep" in err and len(box.uploads) == before
 
 
+def test_every_command_of_the_readme_prints_what_is_shown_under_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASSEMBLYAI_API_KEY", "test-key")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "talk.wav").write_bytes(tone(60))
+    (tmp_path / "interviews" / "monday").mkdir(parents=True)
+    (tmp_path / "interviews" / "monday" / "a.wav").write_bytes(tone(20))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^    \$ python -m audio (.*)\n((?:    (?!\$).*\n)+)", readme, re.M)
+    assert len(shown) > 6
+    without_ids = lambda text: re.sub(r"[0-9a-f-]{36}", "", text)
+    with Sandbox(seconds=0) as box:
+        for command, lines in shown:
+            words = [[*box.jobs][0] if word == "ID" else word for word in shlex.split(command)]
+            told = without_ids("".join(audio(*words, url=box.url, key="test-key")))
+            for line in lines.splitlines():
+                assert without_ids(line.removeprefix("    ")) in told, command
+    assert os.path.exists("subtitles/monday/a.wav.vtt")
+
+
 def test_version():
     assert "requests" in audio("--version")[0]
 
@@ -420,6 +440,14 @@ def test_a_reader_who_leaves_is_no_error_message(box, talk):
     process.stdout.close()
     err = process.stderr.read().decode()
     assert process.wait(LIMIT) == 1 and "Traceback" not in err and "Exception" not in err
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_stream_that_the_shell_has_closed_is_no_error(box, closed):
+    words = ["sh", "-c", f'exec "$0" -m audio list {closed}', sys.executable]
+    env = {**environment(box.url, KEY), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, capture_output=True, env=env, timeout=LIMIT, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_the_sandbox_announces_itself_and_fails_on_request(talk):

@@ -395,6 +395,8 @@ def test_deep_json_is_answered(box):
         {"speech_understanding": {"request": 5}},
         {"speech_understanding": {"request": {"summarization": True}}},
         {"speaker_options": 5},
+        {"speaker_options": {"min_speakers_expected": "x"}, "speaker_labels": True},
+        {"speech_understanding": {"request": {"translation": {"target_languages": 5}}}},
         {"redact_pii": True, "redact_pii_policies": 5},
         {"speakers_expected": "two", "speaker_labels": True},
         {"speaker_labels": "yes"},

@@ -33,7 +33,7 @@ def test_upload_and_all_features(box, file):
         iab_categories=True,
         sentiment_analysis=True,
         entity_detection=True,
-        auto_key_phrases=True,
+        auto_highlights=True,
         content_safety=True,
         summarization=True,
         summary_model=aai.SummarizationModel.informative,

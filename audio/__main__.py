@@ -55,7 +55,9 @@ def transcribe(args):
     output = Output(args, several, sources)
     jobs = {name: Recording(sys.stdin.buffer) if name == "-" else name for name in sources}
     settings = {"threads": args.threads, "timeout": args.timeout, "wait": not args.no_wait, "keep": args.keep}
-    settings |= {"progress": not several}
+    settings["progress"] = not several
+    if taken := sorted({*settings, "begun"} & fields.keys()):
+        raise BadInput(f"--config {taken[0]} is not a field of the service")
     status, ids, client = 0, {}, Client()
 
     def begun(source, job):

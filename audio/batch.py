@@ -48,7 +48,9 @@ def transcribe_all(
     fields = request(**options)
     sources, todo = list(sources), queue.SimpleQueue()
     done, made, turns = [queue.SimpleQueue() for _ in sources], {}, {}
-    gates = [threading.Lock() for _ in range(min(threads, len(sources)))]  # closed while a job is made
+    gates = [
+        threading.Lock() for _ in range(max(1, min(threads, len(sources))))
+    ]  # closed while a job is made
     for i in range(len(sources)):
         todo.put(i)
 

@@ -260,7 +260,7 @@ def meaning(error):
         return ServiceUnavailable("the certificate of the server is not valid", retryable=False)
     if not isinstance(error, OSError):  # requests reads the address of a redirect that it does not follow
         return RequestRefused(f"it redirects to an address that is none ({text}): check ASSEMBLYAI_BASE_URL")
-    if not isinstance(error, requests.RequestException) or isinstance(error, ValueError):
+    if type(error) is OSError or isinstance(error, (ssl.SSLError, ValueError)):
         return BadInput(f"the request cannot be made: {text} (an address, or a file with certificates)")
     if isinstance(error, kinds.SSLError) and "EOF" not in text:
         return Lost("TLS failed: is it an https server?")

@@ -64,26 +64,22 @@ def captions(turns, *, columns=LINE, rows=LINES, speakers=True):
 def units(text):
     """A text in pieces, each with a blank in front of it where white space stands there."""
     for found in UNIT.finditer(text):
-        unit = found[0].lstrip()
+        unit, at = found[0].lstrip(), 0
         space = " " * (unit != found[0])
-        while width(unit) > LINE:  # an address, say
-            n = next(n for n in range(len(unit), 0, -1) if n == 1 or width(unit[:n]) <= LINE)
-            yield space + unit[:n]
-            unit, space = unit[n:], ""
-        yield space + unit
+        while at < len(unit):
+            piece = unit[at : at + 4 * LINE]
+            while width(piece) > LINE:  # an address, say
+                piece = piece[:-1]
+            yield space + piece
+            at, space = at + len(piece), ""
 
 
 def timed(turn):
     """The units of a turn, each a Span with its time: that of the service's word where there is one, or else
     a share of the time between its neighbours, by length."""
     texts = list(units(turn.text))
-    pairs = [
-        (key, word)
-        for word in turn.words
-        if inside(turn, word)
-        for key in map(plain, units(word.text))
-        if key
-    ]
+    known = [(plain(unit), word) for word in turn.words if inside(turn, word) for unit in units(word.text)]
+    pairs = [(key, word) for key, word in known if key]
     keys = [(key, i) for i, text in enumerate(texts) if (key := plain(text))]
     words = [None] * len(texts)
     for i, j in matches([key for key, _ in keys], [key for key, _ in pairs]):

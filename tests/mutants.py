@@ -218,7 +218,7 @@ audio/assemblyai.py
     if recording.size > BIG and not self._key_works:  =>  if False:
 audio/batch.py
     fcntl.flock(file, fcntl.LOCK_EX)  =>  pass
-    if name != SECRET}  =>  }
+    written = {name: value for name, value in fields.items() if name != SECRET}  =>  written = fields
     save(Transcript({"audio_url": url}))  =>  pass
     if error.status in (400, 404, 410):  =>  if False:
 audio/sandbox.py

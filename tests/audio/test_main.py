@@ -333,6 +333,7 @@ def test_version():
         (["transcribe", "TALK", "--config", "topics=no"], "topics must be true or false"),
         (["transcribe", "TALK", "--config", "language_detection=5"], "must be true or false"),
         (["transcribe", "TALK", "--config", "a=1", "--config", "a.b=2"], "already"),
+        (["transcribe", "TALK", "--config", "timeout=5"], "timeout is not a field of the service"),
         (["transcribe", "TALK", "--config", "a=NaN"], "cannot be sent as JSON"),
         (["transcribe", "TALK", "--config", "speaker_label=true"], "is speaker_labels meant?"),
         (["transcribe", "TALK", "--highlights"], "is --key-phrases meant?"),

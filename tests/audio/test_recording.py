@@ -184,11 +184,10 @@ def test_a_folder_is_searched_for_audio(tmp_path):
     with pytest.warns(AudioWarning, match="b.wav.txt, deep/empty.mp3, notes.wav$") as caught:
         recordings_in(tmp_path)
     assert len(caught) == 1
-    assert [os.path.relpath(name, tmp_path) for name in recordings_in(tmp_path)] == [
-        "b.wav",
-        "deep/a.mp3",
-        "z",
-    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = recordings_in(tmp_path)
+    assert [os.path.relpath(name, tmp_path) for name in found] == ["b.wav", "deep/a.mp3", "z"]
     (tmp_path / "none").mkdir()
     with pytest.raises(BadInput, match="no audio"):
         recordings_in(tmp_path / "none")

@@ -18,6 +18,7 @@ WHERE: upload, create, get, delete, list, view, models, chat, or * for all.
 
 import contextlib
 import http.server
+import io
 import json
 import os
 import random
@@ -27,13 +28,13 @@ import struct
 import threading
 import time
 import uuid
+import wave
 from datetime import datetime, timezone
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import requests
 
 from audio import canned
-from audio.canned import pick
 from audio.errors import BadInput
 from audio.options import REFUSED, mistyped, refusals
 from audio.recording import PIECE, looks_like_audio
@@ -60,7 +61,7 @@ translated_texts sentiment_analysis_results auto_highlights_result iab_categorie
 content_safety_labels""".split()
 OFF = dict.fromkeys("webhook_auth auto_highlights redact_pii summarization".split(), False)
 SECRET = ("webhook_auth_header_name", "webhook_auth_header_value")
-ROW, TIMES = "id status audio_url error", "created completed"
+ROW = "id resource_url status created completed audio_url error"
 
 
 class Refusal(Exception):
@@ -124,6 +125,7 @@ class Sandbox:
         job |= {**dict.fromkeys(EMPTY), "id": str(uuid.uuid4()), "status": "queued"}
         known = {"fields": fields, "fate": fate, "heard": heard, "begun": time.monotonic()}
         known |= {"created": stamp(), "completed": None, "sentences": [], "paragraphs": []}
+        known["resource_url"] = f"{self.url}/v2/transcript/{job['id']}"
         canned.results(fields, 1)  # what it cannot do is refused now, and not whenever the job is looked at
         with self.lock:
             self.jobs[job["id"]] = job, known
@@ -165,32 +167,20 @@ class Sandbox:
         return job
 
     def list(self, query):
-        """A page of jobs, newest first. prev_url leads to older ones, next_url to newer ones."""
-        limit, before, after = int(query.get("limit", "10")), query.get("before_id"), query.get("after_id")
+        """A page of jobs, newest first. prev_url leads to older ones."""
+        limit, before = int(query.get("limit", "10")), query.get("before_id")
         with self.lock:
             ids = list(self.jobs)[::-1]
-            if not 1 <= limit <= 200 or {before, after} - {None, *ids}:
-                raise Refusal(400, "limit must be from 1 to 200, before_id and after_id ids of transcripts")
-            ids = ids[ids.index(before) + 1 if before else 0 : ids.index(after) if after else None]
-            wanted = lambda id: (
-                self.jobs[id][1]["created"].startswith(query.get("created_on", ""))
-                and query.get("status") in (None, self.get(id)["status"])
-            )
-            ids = [id for id in ids if wanted(id)]
-            page = ids[-limit:] if after else ids[:limit]
-            rows = [
-                {"resource_url": f"{self.url}/v2/transcript/{id}", **pick(job, ROW), **pick(known, TIMES)}
-                for id, (job, known) in zip(page, map(self.jobs.get, page))
-            ]
-        same = {key: query[key] for key in ("status", "created_on") if key in query} | {"limit": limit}
+            if not 1 <= limit <= 200 or before not in (None, *ids):
+                raise Refusal(400, "limit must be from 1 to 200, before_id the id of a transcript")
+            ids = ids[ids.index(before) + 1 if before else 0 :]
+            ids = [id for id in ids if query.get("status") in (None, self.get(id)["status"])]
+            page = ids[:limit]
+            rows = [canned.pick({**self.jobs[id][0], **self.jobs[id][1]}, ROW) for id in page]
+        same = {key: query[key] for key in ("status",) if key in query} | {"limit": limit}
         link = lambda **bound: f"{self.url}/v2/transcript?{urlencode({**same, **bound})}"
-        details = {
-            "limit": limit,
-            "result_count": len(page),
-            "current_url": link(),
-            "prev_url": link(before_id=page[-1]) if page and page[-1] != ids[-1] else None,
-            "next_url": link(after_id=page[0]) if page else None,
-        }
+        older = link(before_id=page[-1]) if page and page[-1] != ids[-1] else None
+        details = {"limit": limit, "result_count": len(page), "current_url": link(), "prev_url": older}
         return {"page_details": details, "transcripts": rows}
 
     def view(self, id, name, query):
@@ -206,9 +196,8 @@ class Sandbox:
             chars = int(query.get("chars_per_caption", 0))
             return render(captions(turns, columns=chars or LINE, rows=1 if chars else LINES), name)
         if name == "word-search":
-            found = {
-                phrase: canned.places(phrase, job["words"] or []) for phrase in query["words"].split(",")
-            }
+            phrases, words = query["words"].split(","), job["words"] or []
+            found = {phrase: canned.places(phrase, words) for phrase in phrases}
             text = lambda phrase: " ".join(canned.plain(phrase))
             where = lambda at: {"indexes": [i for *_, i in at], "timestamps": [place[:2] for place in at]}
             matches = [{"text": text(p), "count": len(at), **where(at)} for p, at in found.items() if at]
@@ -395,13 +384,10 @@ def heard(pieces):
 def sound_in(head):
     """The beginning of a WAV file -> (where its sound begins, and ends; bytes per second; a byte of silence).
     0 bytes per second for other files."""
-    at, rate, quiet = 12, 0, b"\0"
-    while head[8:12] == b"WAVE" and at + 8 <= len(head):
-        name, size = struct.unpack("<4sI", head[at : at + 8])
-        if name == b"fmt " and at + 24 <= len(head):
-            rate, _, bits = struct.unpack("<IHH", head[at + 16 : at + 24])
-            quiet = b"\x80" if bits == 8 else b"\0"
-        if name == b"data":
-            return at + 8, at + 8 + size, rate, quiet
-        at += 8 + size + size % 2
-    return 0, 0, 0, quiet
+    try:
+        with wave.open(io.BytesIO(head)) as sound:
+            start, size = head.index(b"data") + 8, sound.getsampwidth() * sound.getnchannels()
+            quiet = b"\x80" if sound.getsampwidth() == 1 else b"\0"
+            return start, start + size * sound.getnframes(), size * sound.getframerate(), quiet
+    except (wave.Error, EOFError, ValueError, RuntimeError):  # what wave raises for broken chunks
+        return 0, 0, 0, b"\0"

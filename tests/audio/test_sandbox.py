@@ -208,9 +208,9 @@ def test_multichannel_and_names(box):
     }
 
 
-@given(st.integers(0, 9), st.integers(1, 4), st.data())
+@given(st.integers(0, 9), st.integers(1, 4))
 @settings(max_examples=12)
-def test_lists_lead_in_both_directions(count, limit, data):
+def test_lists_lead_to_older_jobs(count, limit):
     with Sandbox(seconds=60) as box:
         ids = [
             ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a"})[1]["id"]
@@ -223,14 +223,6 @@ def test_lists_lead_in_both_directions(count, limit, data):
             pages.append([job["id"] for job in page["transcripts"]])
             path = (page["page_details"]["prev_url"] or "").removeprefix(box.url)
         assert sum(pages, []) == ids
-        if ids:
-            start = data.draw(st.sampled_from(ids))
-            newer, path = [], f"/v2/transcript?limit={limit}&after_id={start}"
-            while path:
-                _, page = ask(box, "GET", path)
-                newer = [job["id"] for job in page["transcripts"]] + newer
-                path = (page["page_details"]["next_url"] or "").removeprefix(box.url)
-            assert newer == ids[: ids.index(start)]
 
 
 def test_lists_are_filtered_and_their_queries_checked(box):
@@ -239,7 +231,6 @@ def test_lists_are_filtered_and_their_queries_checked(box):
         job["id"]
     ]
     assert ask(box, "GET", "/v2/transcript?status=error")[1]["transcripts"] == []
-    assert ask(box, "GET", "/v2/transcript?created_on=1999-01-01")[1]["transcripts"] == []
     for query in ("limit=0", "limit=201", "limit=x", "before_id=nobody"):
         assert ask(box, "GET", "/v2/transcript?" + query)[0] == 400
 

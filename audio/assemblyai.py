@@ -25,10 +25,10 @@ from audio.errors import (
     StillProcessing,
     TranscriptFailed,
 )
-from audio.http import Http, Lost, object_in
+from audio.http import Http, object_in
 from audio.key import Key
 from audio.options import request
-from audio.recording import Body, Recording
+from audio.recording import Recording
 from audio.transcript import Transcript, dicts, table
 
 PATIENCE = 3600.0  # seconds to wait for a job
@@ -93,9 +93,6 @@ class Client:
         self.http = Http(base, Key(os.environ.get("ASSEMBLYAI_API_KEY")), **settings)
         self.poll, self._key_works = poll, False
 
-    def __repr__(self):
-        return f"Client({self.http.base!r})"
-
     def transcribe(self, source, *, timeout=PATIENCE, progress=False, **options):
         """submit, then wait: a path, URL, bytes or open file -> Transcript. options: those of
         audio.transcribe. Raises any AudioError."""
@@ -109,8 +106,8 @@ class Client:
             with contextlib.suppress(RequestRefused):  # no list for this key: so be it
                 next(self.list(limit=1), None)
             self._key_works = True
-        body, kind = lambda: Body(recording, progress), {"Content-Type": "application/octet-stream"}
-        answer = self.http.call("POST", "v2/upload", also=(422,), body=body, headers=kind)
+        recording.progress, kind = progress, {"Content-Type": "application/octet-stream"}
+        answer = self.http.call("POST", "v2/upload", also=(422,), data=recording, headers=kind)
         if not isinstance(answer.get("upload_url"), str):
             raise ServiceUnavailable("the upload was answered without its upload_url. Try again later")
         return answer["upload_url"]
@@ -316,7 +313,7 @@ class Client:
                     raise AnswerCut(f"the answer of {model} was cut off ({reason}); {hint}")
                 if reason:
                     return
-        except Lost as error:
+        except AnswerLost as error:
             problem = str(error)
         raise AnswerLost(f"the LLM Gateway: {problem}. Ask again")
 

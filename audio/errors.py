@@ -19,13 +19,13 @@ AudioWarning is the category of warnings: what looks wrong, but only the service
 
 
 class AudioError(Exception):
-    retryable = False
+    """`known`: what is known besides the message, as in the docstring of this file."""
 
-    def __init__(self, message, *, status=None, transcript_id=None, retryable=None):
+    retryable, status, transcript_id = False, None, None
+
+    def __init__(self, message, **known):
         super().__init__(message)
-        self.status, self.transcript_id = status, transcript_id
-        if retryable is not None:
-            self.retryable = retryable
+        vars(self).update(known)
 
 
 class BadInput(AudioError, ValueError):
@@ -47,11 +47,7 @@ class ServiceUnavailable(AudioError):
 class AnswerLost(ServiceUnavailable):
     """pending: the server may be at work on the request still, and carry it out later."""
 
-    retryable = False
-
-    def __init__(self, message, *, pending=False, **more):
-        super().__init__(message, **more)
-        self.pending = pending
+    retryable, pending = False, False
 
 
 class AnswerCut(AudioError):
@@ -62,9 +58,7 @@ class TranscriptFailed(AudioError):
     """`transcript` is the answer of the service. Retryable where the service itself was at fault: then submit
     again, for asking for this job again changes nothing."""
 
-    def __init__(self, message, *, transcript=None, **more):
-        super().__init__(message, **more)
-        self.transcript = transcript
+    transcript = None
 
 
 class StillProcessing(AudioError):

@@ -12,7 +12,6 @@ seconds between two pieces of an answer, and a deadline for all of it where one 
 """
 
 import email.utils
-import itertools
 import json as json_text
 import random
 import re
@@ -59,20 +58,6 @@ def places(base):
     return next((pair for pair in REGIONS.values() if pair[0] == base), (base, base))
 
 
-class NotSent(Exception):
-    """No connection: whatever was to be asked has not been."""
-
-
-class Lost(Exception):
-    """Sent, perhaps carried out, and no whole answer. pending: the server may be at work on it still."""
-
-    pending = False
-
-
-class TimedOut(Lost):
-    pending = True
-
-
 class Http:
     """Requests to the API at `base` with `key`; safe to share between threads.
 
@@ -94,16 +79,15 @@ class Http:
         self.clock, self.sleep = clock, sleep
         self._local = threading.local()
 
-    def __repr__(self):
-        return f"Http({self.base!r})"
-
     def call(self, method, url, *, safe=True, text=False, stream=False, also=(), deadline=None, **request):
         """Asks until there is an answer -> dict, with `text` str, with `stream` the open requests.Response.
 
         A `url` without a host belongs to the API. `also` are status codes to repeat besides the usual ones;
         `deadline` is a time of `clock`. Raises every AudioError but TranscriptFailed and StillProcessing."""
         url = urljoin(self.base + "/", url.lstrip("/")) if "://" not in url else url
-        for attempt in itertools.count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             again, after, pending, status = True, None, False, None
             try:
                 response = self._open(method, url, deadline, **request)
@@ -115,54 +99,47 @@ class Http:
                     return body.decode("utf-8", "replace") if text else object_in(body)
                 place = target(url, response)
                 if method == "GET" and place and urlsplit(place)[:2] == urlsplit(url)[:2]:
-                    url, problem = place, "too many redirects"
-                    if attempt < self.tries:
-                        continue
+                    url, after, problem = place, 0, "too many redirects"
                 elif status in (408, 425, 429) or status >= 500 or status in also:
                     again, after = safe or status in (429, 503), pause_asked(response)
                     problem = f"it answered {status}{message_in(body)}"
                 else:
                     raise self._refused(status, response, place, self.key.hidden(message_in(body)))
-            except NotSent as error:
-                problem = str(error)
-            except Lost as error:
+            except AnswerLost as error:
                 again, problem, pending = safe, str(error), error.pending
+            except ServiceUnavailable as error:  # nothing was sent
+                problem = str(error)
             problem = self.key.hidden(f"{method} {url}: {problem}")
             if not again:
                 raise AnswerLost(problem, status=status, pending=pending)
-            self._wait(attempt, after, deadline, problem, status)
-        raise AssertionError("count never ends")
+            pause = self.pause * 2 ** (attempt - 1) * (0.5 + random.random()) if after is None else after
+            if attempt == self.tries:
+                problem += f" ({attempt} attempts). Try again later"
+            elif pause > LONGEST_PAUSE:
+                problem += f". It asks to wait {pause:.0f} s: try then"
+            elif deadline is not None and self.clock() + pause >= deadline:
+                problem += ", and the time is up"
+            else:
+                self.sleep(pause)
+                continue
+            raise ServiceUnavailable(problem, status=status)
 
-    def _wait(self, attempt, after, deadline, problem, status):
-        """Sleeps before the next attempt; raises ServiceUnavailable where there is to be none."""
-        if attempt >= self.tries:
-            raise ServiceUnavailable(f"{problem} ({attempt} attempts). Try again later", status=status)
-        pause = self.pause * 2 ** (attempt - 1) * (0.5 + random.random()) if after is None else after
-        if pause > LONGEST_PAUSE:
-            raise ServiceUnavailable(f"{problem}. It asks to wait {pause:.0f} s: try then", status=status)
-        if deadline is not None and self.clock() + pause >= deadline:
-            raise ServiceUnavailable(f"{problem}, and the time is up", status=status)
-        self.sleep(pause)
-
-    def _open(self, method, url, deadline, body=None, **request):
-        """One request -> its response, unread. `body` is a function, for every attempt sends it anew."""
+    def _open(self, method, url, deadline, **request):
+        """One request -> its response, unread."""
         connect, read = self.timeout
         if deadline is not None:
             left = max(0.05, deadline - self.clock())
             connect, read = min(connect, left), min(read, left)
         request |= {"auth": self.key, "timeout": (connect, read), "stream": True, "allow_redirects": False}
-        if body:
-            request["data"] = body()
         try:
             return self._session().request(method, url, **request)
-        except BadInput as error:  # of the body
-            problem = error.with_traceback(None)
         except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
             problem = meaning(error)
         raise problem  # out here: the exceptions and frames above hold the request, and that holds the key
 
     def pieces(self, response, deadline=None):
-        """The body of an open response as it arrives. Raises Lost where it breaks off or takes too long."""
+        """The body of an open response as it arrives. Raises AnswerLost where it breaks off, or takes too
+        long."""
         problem, end = None, self.clock() + SLOWEST * self.timeout[1]
         end = end if deadline is None else min(end, deadline)
         with response:
@@ -171,10 +148,10 @@ class Http:
                 while piece := response.raw.read1(65536, decode_content=True):
                     yield piece
                     if self.clock() > end:
-                        problem = TimedOut("the answer did not come to its end in time")
+                        problem = AnswerLost("the answer did not come to its end in time", pending=True)
                         break
             except Exception:  # urllib3's own exceptions, and what decompression raises
-                problem = Lost("the answer broke off")
+                problem = AnswerLost("the answer broke off")
         if problem:
             raise problem
 
@@ -188,23 +165,22 @@ class Http:
         return session
 
     def _refused(self, status, response, place, words):
+        """The error for an answer that will be the same next time, with what to do about it."""
         if status == 401:
             region = "eu" if self.base == REGIONS["us"][0] else "us"
             words += (
-                f". Check ASSEMBLYAI_API_KEY; a key works in its own region only: this is {self.base}, "
-                f"ASSEMBLYAI_BASE_URL={region} is another"
+                f". The key is not accepted: check ASSEMBLYAI_API_KEY. A key works in its own region only: "
+                f"this is {self.base}, ASSEMBLYAI_BASE_URL={region} is another"
             )
-            return AuthError(f"the key is not accepted{words}", status=status)
-        if status == 403:
-            if "uploaded file" in words:
-                words += ". An upload can be used with a key of the same project only"
-            return AuthError(f"not allowed{words}", status=status)
-        if response.is_redirect:
+        elif status == 403 and "uploaded file" in words:
+            words += ". An upload can be used with a key of the same project only"
+        elif response.is_redirect:
             place = f"to {urlsplit(place).netloc}, where the key does not go" if place else "to no address"
             words += f" and sends us {place}: check ASSEMBLYAI_BASE_URL"
         elif status == 404:
             words += f". If nothing is found at {self.base}, check ASSEMBLYAI_BASE_URL"
-        return RequestRefused(f"the service answered {status}{words}", status=status)
+        kind = AuthError if status in (401, 403) else RequestRefused
+        return kind(f"the service answered {status}{words}", status=status)
 
     def download(self, url, file):
         """Writes what is at a URL to a file, without the key; redirects are followed. Raises AudioError."""
@@ -226,57 +202,53 @@ class Adapter(requests.adapters.HTTPAdapter):
     A server may refuse a request (401, 413) and close the connection while we are still sending. After a
     BrokenPipeError urllib3 reads what it had to say; but TLS reports the same with exceptions of its own."""
 
-    def init_poolmanager(self, *args, **more):
-        super().init_poolmanager(*args, **more)
-        patient(self.poolmanager)
+    def get_connection_with_tls_context(self, *args, **more):
+        pool = super().get_connection_with_tls_context(*args, **more)
+        if not issubclass(pool.ConnectionCls, Patient):
+            pool.ConnectionCls = type("Connection", (Patient, pool.ConnectionCls), {})
+        return pool
 
-    def proxy_manager_for(self, *args, **more):
-        return patient(super().proxy_manager_for(*args, **more))
 
-
-def patient(manager):
-    pool = manager.pool_classes_by_scheme["https"]
-
-    class Connection(pool.ConnectionCls):
-        def send(self, data):
-            try:
-                super().send(data)
-            except (ssl.SSLError, ConnectionError) as error:
-                raise BrokenPipeError(str(error)) from None
-
-    pool = type("Pool", (pool,), {"ConnectionCls": Connection})
-    manager.pool_classes_by_scheme = {**manager.pool_classes_by_scheme, "https": pool}
-    return manager
+class Patient:
+    def send(self, data):
+        try:
+            super().send(data)
+        except (ssl.SSLError, ConnectionError) as error:
+            raise BrokenPipeError(str(error)) from None
 
 
 def meaning(error):
-    """What an exception of requests, or of the system under it, means -> the exception to raise for it."""
+    """What an exception of requests, or of the system under it, means -> the exception to raise for it:
+    ServiceUnavailable where nothing was sent, AnswerLost where something was."""
     text, kinds = str(error), requests.exceptions
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     nobody = type(reason).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
+    if isinstance(error, BadInput):  # of the recording that was being sent
+        return error.with_traceback(None)
     if refused := re.search(r"Tunnel connection failed: ([\w -]+)", text):
         return RequestRefused(f"the proxy refuses the connection ({refused[1].strip()}): check HTTPS_PROXY")
     if "CERTIFICATE_VERIFY_FAILED" in text:
-        return ServiceUnavailable("the certificate of the server is not valid", retryable=False)
+        return RequestRefused("the certificate of the server is not valid")
     if not isinstance(error, OSError):  # requests reads the address of a redirect that it does not follow
         return RequestRefused(f"it redirects to an address that is none ({text}): check ASSEMBLYAI_BASE_URL")
     if type(error) is OSError or isinstance(error, (ssl.SSLError, ValueError)):
         return BadInput(f"the request cannot be made: {text} (an address, or a file with certificates)")
-    if isinstance(error, kinds.SSLError) and "EOF" not in text:
-        return Lost("TLS failed: is it an https server?")
     if nobody or isinstance(error, (kinds.ConnectTimeout, kinds.ProxyError)):
-        return NotSent("no connection: is the address right, is there a network?")
-    return TimedOut("no answer in time") if isinstance(error, kinds.Timeout) else Lost("the connection broke")
+        return ServiceUnavailable("no connection: is the address right, is there a network?")
+    if isinstance(error, kinds.SSLError) and "EOF" not in text:
+        return AnswerLost("TLS failed: is it an https server?")
+    late = isinstance(error, kinds.Timeout)
+    return AnswerLost("no answer in time" if late else "the connection broke", pending=late)
 
 
 def object_in(body):
-    """A JSON object in bytes -> dict; Lost for anything else, a cut-off answer say."""
+    """A JSON object in bytes -> dict; AnswerLost for anything else, a cut-off answer say."""
     try:
         data = json_text.loads(body)
     except (ValueError, RecursionError):
         data = None
     if not isinstance(data, dict):
-        raise Lost(f"the answer is not a JSON object: {body[:60].decode('utf-8', 'replace')!r}")
+        raise AnswerLost(f"the answer is not a JSON object: {body[:60].decode('utf-8', 'replace')!r}")
     return data
 
 

@@ -48,7 +48,11 @@ def is_url(source):
 class Recording:
     """Something that can be read from its beginning, again and again. Raises BadInput for what cannot.
 
-    `url` is set where the service is to fetch it itself; `path` where it is a file with a name."""
+    `url` is set where the service is to fetch it itself; `path` where it is a file with a name; `size` is in
+    bytes. It is the body of a request as it stands: it has a length, so requests sends Content-Length and no
+    chunks; it has no read(), so the size of the pieces is ours. progress: a bar, on terminals only."""
+
+    progress = False
 
     def __init__(self, source):
         self.url, self.path, self._file, self.size = None, None, None, 0
@@ -119,29 +123,21 @@ class Recording:
                 left -= len(piece)
                 yield piece
 
+    def __len__(self):
+        return self.size
+
+    def __iter__(self):
+        off, name = None if self.progress else True, os.path.basename(self.name)
+        with tqdm(total=self.size, desc=name, unit="B", unit_scale=True, disable=off) as bar:
+            for piece in self.pieces():
+                yield piece
+                bar.update(len(piece))
+
     def sha256(self):
         digest = hashlib.sha256()
         for piece in self.pieces():
             digest.update(piece)
         return digest.hexdigest()
-
-
-class Body:
-    """A recording as the body of a request. It has a length, so requests sends Content-Length and no chunks;
-    it has no read(), so the size of the pieces is ours. The bar is for terminals only."""
-
-    def __init__(self, recording, progress=False):
-        self.recording, self.progress = recording, progress
-
-    def __len__(self):
-        return self.recording.size
-
-    def __iter__(self):
-        off, name = None if self.progress else True, os.path.basename(self.recording.name)
-        with tqdm(total=len(self), desc=name, unit="B", unit_scale=True, disable=off) as bar:
-            for piece in self.recording.pieces():
-                yield piece
-                bar.update(len(piece))
 
 
 def rewindable(file):

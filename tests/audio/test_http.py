@@ -20,7 +20,7 @@ from twisted import CODES, Twisted
 from audio.errors import AnswerLost, AudioError, AuthError, BadInput, RequestRefused, ServiceUnavailable
 from audio.http import LONGEST_PAUSE, REGIONS, Http, pause_asked, places
 from audio.key import Key
-from audio.recording import Body, Recording
+from audio.recording import Recording
 
 SECRET = "3f9c-secret-e17b"
 
@@ -348,7 +348,7 @@ def test_an_early_answer_over_tls_is_read_and_a_broken_connection_is_one(
     with warnings.catch_warnings(), pytest.raises(kind) as caught:
         warnings.simplefilter("ignore")
         sound = Recording(b"ID3" + bytes(30_000_000))
-        http_to(server.url, tries=3).call("POST", "v2/upload", body=lambda: Body(sound))
+        http_to(server.url, tries=3).call("POST", "v2/upload", data=sound)
     server.socket.close()
     assert type(caught.value) is kind and "TLS" not in str(caught.value)
     if status:

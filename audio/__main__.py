@@ -17,6 +17,7 @@ import platform
 import sys
 import warnings
 from pathlib import Path
+from types import MappingProxyType
 
 import requests
 
@@ -25,7 +26,7 @@ from audio.batch import THREADS, shortened, transcribe_all, write_text
 from audio.canned import tone
 from audio.errors import AudioError, AudioWarning, AuthError, BadInput, StillProcessing
 from audio.http import VERSION
-from audio.options import HELP, PRESETS, SWITCHES, meant, nested, request, setting
+from audio.options import HELP, PRESETS, SWITCHES, meant, nested, setting
 from audio.recording import Recording, is_url, recordings_in
 from audio.reports import report
 from audio.sandbox import Sandbox
@@ -40,10 +41,6 @@ def say(text):
 
 def transcribe(args):
     """Upload and transcribe files, URLs, whole folders, or - for standard input."""
-    options = [(name, value) for name in HELP if (value := getattr(args, name)) is not None]
-    fields = nested([*options, *map(setting, args.config)])
-    fields = {"preset": args.preset, **fields}
-    request(**fields)
     sources = {}  # a name, as it was given or found: what it is called in --out
     for source in args.source:
         if not source.strip():
@@ -52,21 +49,19 @@ def transcribe(args):
         for name in recordings_in(source) if folder else [source]:
             sources[name] = os.path.relpath(name, source) if folder else os.path.basename(name.rstrip("/"))
     several = len(args.source) > 1 or [*sources] != args.source
-    output = Output(args, several, sources)
-    jobs = {name: Recording(sys.stdin.buffer) if name == "-" else name for name in sources}
-    settings = {"threads": args.threads, "timeout": args.timeout, "wait": not args.no_wait, "keep": args.keep}
-    settings["progress"] = not several
-    if taken := sorted({*settings, "begun"} & fields.keys()):
-        raise BadInput(f"--config {taken[0]} is not a field of the service")
-    status, ids, client = 0, {}, Client()
+    output, client, status, ids = Output(args, several, sources), Client(), 0, []
 
     def begun(source, job):
-        ids[job.id] = source
+        ids.append(job.id)
         say(f"{getattr(source, 'name', source)}: transcript {job.id}")
 
+    settings = {"begun": begun, "wait": not args.no_wait, "progress": not several}
+    settings |= {name: getattr(args, name) for name in ("preset", "threads", "timeout", "keep")}
+    options = [(name, value) for name in HELP if (value := getattr(args, name)) is not None]
+    options = nested([*settings.items(), *options, *map(setting, args.config)])
+    jobs = {name: Recording(sys.stdin.buffer) if name == "-" else name for name in sources}
     try:
-        found = transcribe_all(client, jobs.values(), begun=begun, **settings, **fields)
-        for name, (_, result) in zip(jobs, found):
+        for name, (_, result) in zip(jobs, transcribe_all(client, jobs.values(), **options)):
             if isinstance(result, AuthError):  # of one is of all
                 raise result
             if isinstance(result, AudioError):
@@ -77,8 +72,7 @@ def transcribe(args):
             else:
                 output.add(name, result)
     except KeyboardInterrupt:
-        again = "the same command goes on, no file is paid for twice"
-        again = f"python -m audio wait {[*ids][0]}" if len(ids) == 1 else again
+        again = f"python -m audio wait {ids[0]}" if len(ids) == 1 else "the same command pays nothing twice"
         raise KeyboardInterrupt(f"interrupted, what has begun goes on: {again}") from None
     return status
 
@@ -87,29 +81,29 @@ class Output:
     """Where results go: stdout, or a file, or for each of several recordings a file in a folder. Raises
     BadInput before anything is sent where it could not be written."""
 
-    def __init__(self, args, several=False, sources=()):
-        self.args, self.several, self.sources = args, several, dict(sources)
+    def __init__(self, args, several=False, sources=MappingProxyType({})):
+        self.args, self.several, self.sources = args, several, sources
         self.names = dict(name.split("=", 1) for name in args.names if "=" in name)
-        out = args.out
+        out = args.out or ""
         if len(self.names) < len(args.names):
             raise BadInput("--names needs SPEAKER=NAME, such as --names A=Ada")
         if several and args.format in ("srt", "vtt") and not out:
             raise BadInput(f"-o {args.format} of several recordings needs --out FOLDER")
-        self.in_folder = out and (several or os.path.isdir(out) or out[-1] in "/\\")
-        if self.in_folder and len(set(self.sources.values())) < len(self.sources):
+        self.in_folder = bool(out) and (several or os.path.isdir(out) or out[-1] in "/\\")
+        if self.in_folder and len(set(sources.values())) < len(sources):
             raise BadInput("two recordings have the same name: transcribe them into different folders")
         with contextlib.suppress(OSError):
             os.makedirs(out if self.in_folder else os.curdir, exist_ok=True)
-        place = out if self.in_folder or os.path.exists(out or "") else os.path.dirname(out or "") or "."
-        if out and not (os.access(place, os.W_OK) and os.path.isdir(out) >= bool(self.in_folder)):
+        place = out if self.in_folder or os.path.exists(out) else os.path.dirname(out) or os.curdir
+        if not os.access(place, os.W_OK) or os.path.isdir(out) != self.in_folder:
             raise BadInput(f"--out {out} cannot be written: choose another place")
 
     def add(self, name, transcript):
         transcript.names = self.names
-        labels = transcript.labels
-        if unknown := self.names.keys() - labels:
-            told = f"there is no speaker {', '.join(sorted(unknown))}; there are: {', '.join(sorted(labels))}"
-            warnings.warn(f"--names: {told}", AudioWarning, stacklevel=2)
+        if unknown := self.names.keys() - transcript.labels:
+            known = ", ".join(sorted(transcript.labels))
+            told = f"--names: there is no speaker {', '.join(sorted(unknown))}; there are: {known}"
+            warnings.warn(told, AudioWarning, stacklevel=2)
         format = self.args.format or ("markdown" if self.args.preset or transcript.asked else "text")
         text, path = written(transcript, format, self.args.preset, self.several), self.args.out
         if self.in_folder:
@@ -138,16 +132,15 @@ def get(args):
         if not args.out:
             raise BadInput("-o redacted-audio needs --out FILE")
         client.redacted_audio(args.id, args.out, timeout=args.timeout)
-        return 0
+        return
     if args.format in ("sentences", "paragraphs"):
         for part in getattr(client, args.format)(args.id):
             print(json.dumps(part, ensure_ascii=False))
-        return 0
+        return
     transcript = client.wait(args.id, timeout=args.timeout) if args.command == "wait" else client.get(args.id)
     if args.format != "json" and not is_done(transcript):
         raise StillProcessing(f"it is still {transcript.status}: python -m audio wait {args.id}")
     output.add(args.id, transcript)
-    return 0
 
 
 def list_jobs(args):
@@ -155,13 +148,11 @@ def list_jobs(args):
     query = {"status": args.status} if args.status else {}
     for job in itertools.islice(Client().list(limit=min(args.limit, 200), **query), args.limit):
         print(job["id"], job.get("status"), job.get("created"), job.get("audio_url"), sep="  ", flush=True)
-    return 0
 
 
 def delete(args):
     """Delete a transcript from the service, for good."""
     say(f"deleted {Client().delete(args.id).id}")
-    return 0
 
 
 def search(args):
@@ -170,7 +161,6 @@ def search(args):
     places = [(start, match.get("text")) for match in matches for start, _ in match.get("timestamps") or ()]
     for start, text in sorted(places):
         print(f"{start / 1000:.2f}  {text}")
-    return 0
 
 
 def ask(args):
@@ -182,7 +172,6 @@ def ask(args):
             print(piece, end="", flush=True)
     finally:
         print(flush=True)
-    return 0
 
 
 def doctor(args):
@@ -194,7 +183,6 @@ def doctor(args):
     print(f"answers    yes, and accepts the key; {'there are' if count else 'no'} transcripts")
     models = client.models()
     print(f"gateway    {client.http.gateway}, {len(models)} models: {', '.join(models[:5])}")
-    return 0
 
 
 def sandbox(args):
@@ -203,18 +191,15 @@ def sandbox(args):
         box = Sandbox(args.port, seconds=args.seconds, faults=args.fault)
     except (OSError, OverflowError) as error:
         raise BadInput(f"port {args.port} cannot be used: {getattr(error, 'strerror', error)}") from None
-    with box:
+    with box, contextlib.suppress(KeyboardInterrupt):
         print(
             f"sandbox ready at {box.url}\n"
             "What it hears is canned: the same words for every recording. Ctrl-C ends it. To use it:\n"
             f"    export ASSEMBLYAI_BASE_URL={box.url}  # and the same key, or test-key",
             flush=True,
         )
-        try:
-            box.closing.wait()
-        except KeyboardInterrupt:
-            return 130
-    return 0
+        box.closing.wait()
+    return 130
 
 
 def demo(args):
@@ -227,7 +212,6 @@ def demo(args):
         question = "When does the new budget go to the bank?"
         print(f"## Asked: {question}\n\n{''.join(client.ask(transcript, question))}\n")
         print(f"Every word above is canned: {box.url} is a sandbox that listens to nothing.")
-    return 0
 
 
 def parser():
@@ -250,7 +234,7 @@ def parser():
         sub.add_argument("--out", metavar="FILE", help="a file, or a folder for a file for each recording")
         sub.add_argument("--preset", choices=PRESETS, help="what to ask for, and the report to write")
         sub.add_argument("--names", metavar="A=ADA", **several, help="names of speakers")
-        sub.add_argument("--timeout", type=positive, default=PATIENCE, help="seconds to wait (3600)")
+        sub.add_argument("--timeout", type=float, default=PATIENCE, help="seconds to wait (3600)")
         return sub
 
     sub = results(command("transcribe", transcribe))
@@ -261,18 +245,18 @@ def parser():
         sub.add_argument("--" + name.replace("_", "-"), help=help, **value)
     sub.add_argument("--config", metavar="KEY=VALUE", **several, help="any other field of the service")
     sub.add_argument("--keep", metavar="DIR", help="where transcripts are kept (beside the recordings)")
-    sub.add_argument("--threads", type=positive_int, default=THREADS, help=f"jobs at a time ({THREADS})")
+    sub.add_argument("--threads", type=positive, default=THREADS, help=f"jobs at a time ({THREADS})")
     sub.add_argument("--no-wait", action="store_true", help="print the ids of the jobs, and end")
     for name in ("get", "wait"):
         results(command(name, get, "id"), "sentences", "paragraphs", "redacted-audio")
     sub = command("list", list_jobs)
-    sub.add_argument("--limit", type=positive_int, default=20, help="how many (20)")
+    sub.add_argument("--limit", type=positive, default=20, help="how many (20)")
     sub.add_argument("--status", help="only these: queued, processing, completed, error")
     command("delete", delete, "id")
     command("search", search, "id").add_argument("words", nargs="+", help="words or phrases of up to 5 words")
     sub = command("ask", ask, "id", "question")
     sub.add_argument("--model", help="of the LLM Gateway (its first)")
-    sub.add_argument("--max-tokens", type=positive_int, default=1000, help="length of the answer (1000)")
+    sub.add_argument("--max-tokens", type=positive, default=1000, help="length of the answer (1000)")
     command("doctor", doctor)
     sub = command("sandbox", sandbox)
     sub.add_argument("--port", type=int, default=0, help="default: a free one")
@@ -283,13 +267,6 @@ def parser():
 
 
 def positive(text):
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise ValueError
-    return number
-
-
-def positive_int(text):
     number = int(text)
     if number < 1:
         raise ValueError
@@ -314,7 +291,7 @@ def main(argv=None):
         hint = f": is --{near.replace('_', '-')} meant?" if near else ""
         top.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     try:
-        return args.function(args)
+        return args.function(args) or 0
     except AudioError as error:
         say(f"error: {error}")
         return status_of(error)

@@ -8,20 +8,19 @@ nothing can be kept, nothing is sent. Only a URL and what comes through a pipe a
 content of the one, or the place of the other.
 """
 
+import collections
 import contextlib
 import hashlib
 import json
 import os
-import queue
 import threading
 import warnings
+from concurrent.futures import Future
 from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows
-    import msvcrt
-
+except ImportError:  # on Windows two runs at once over the same recording may both pay
     fcntl = None
 
 from audio.assemblyai import PATIENCE, is_done, seconds
@@ -45,69 +44,65 @@ def transcribe_all(
     all transcripts, instead of those of the recordings. wait=False: the jobs as they are, ready or not.
     options: those of audio.transcribe; they and the time-out are checked first."""
     progress, _ = options.pop("progress", False), seconds(timeout)
-    fields = request(**options)
-    sources, todo = list(sources), queue.SimpleQueue()
-    done, made, turns = [queue.SimpleQueue() for _ in sources], {}, {}
-    gates = [
-        threading.Lock() for _ in range(max(1, min(threads, len(sources))))
-    ]  # closed while a job is made
-    for i in range(len(sources)):
-        todo.put(i)
+    fields, sources = request(**options), list(sources)
+    written = {name: value for name, value in fields.items() if name != SECRET}
+    results = [Future() for _ in sources]
+    todo = collections.deque(zip(sources, results))
+    making = threading.Semaphore(threads)  # held while a job is made
+    places = {}  # of recordings by what they are: (lock, folder), for one sound may be in two folders
 
-    def make(source, recording, gate, save):
+    def make(source, recording, save):
         url = recording.url or client.upload(recording, progress=progress)
         save(Transcript({"audio_url": url}))  # should we end now, the job is found by the URL of its upload
-        with gate:
+        with making:
             job = client.create({"audio_url": url, **fields}, unique=not recording.url)
             save(job)
         if begun:
             begun(source, job)
         return job
 
-    def one(source, gate):
+    def one(source):
         recording = source if isinstance(source, Recording) else Recording(source)
-        if not keep and not recording.path or recording.url:
-            job = make(source, recording, gate, lambda job: None)
+        if recording.url or not (keep or recording.path):
+            job = make(source, recording, lambda job: None)
             return client.wait(job, timeout=timeout) if wait else job
-        folder = Path(keep or recording.path.parent)
-        written = {name: value for name, value in fields.items() if name != SECRET}
         about = {"sha256": recording.sha256(), "options": written, "service": client.http.base}
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-        with turns.setdefault(digest, threading.Lock()), claimed(folder, digest):
-            file = made.setdefault(digest, place(folder, recording, digest))
-            save = lambda job: write(file, {**about, "source": recording.name, "transcript": job.raw})
+        folder = Path(keep or recording.path.parent)
+        lock, folder = places.setdefault(digest, (threading.Lock(), folder))
+        with lock, claimed(folder, digest):
+            others = sorted(folder.glob(f"*.{digest}{KEPT}"))
+            file = others[0] if others else folder / f"{shortened(recording.name)}.{digest}{KEPT}"
+            save = lambda job: write(file, {**about, "source": recording.name}, job)
             kept = read(file)
-            job = alive(client, kept) or make(source, recording, gate, save)
+            job = alive(client, kept) or make(source, recording, save)
         if wait and job.status != "completed":
-            try:
-                job = client.wait(job, timeout=timeout)
-            except TranscriptFailed as error:
-                save(error.transcript)
-                raise
+            job = client.wait(job, timeout=timeout)
         if job is not kept:
             save(job)
         return job
 
-    def work(gate):
-        with contextlib.suppress(queue.Empty):
+    def work():
+        with contextlib.suppress(IndexError):
             while True:
-                i = todo.get_nowait()
+                source, result = todo.popleft()
                 try:
-                    done[i].put(one(sources[i], gate))
+                    result.set_result(one(source))
                 except BaseException as error:  # handed on to whoever waits for it
-                    done[i].put(error)
+                    result.set_exception(error)
 
-    for gate in gates:
-        threading.Thread(target=work, args=(gate,), daemon=True).start()  # daemon: nobody waits for an answer
+    for _ in range(threads):
+        threading.Thread(target=work, daemon=True).start()  # daemon: nobody waits for an answer
     try:
-        for source, result in zip(sources, done):
-            outcome = result.get()
-            if isinstance(outcome, BaseException) and not isinstance(outcome, AudioError):
-                raise outcome
-            yield source, outcome
+        for source, result in zip(sources, results):
+            error = result.exception()
+            if error and not isinstance(error, AudioError):
+                raise error
+            yield source, error or result.result()
     finally:
-        for gate in gates:  # kept: whoever is making a job writes it down, and nobody begins another one
-            gate.acquire(timeout=10)
+        todo.clear()
+        for _ in range(threads):  # whoever is making a job writes it down, and nobody begins another one
+            making.acquire(timeout=10)
 
 
 @contextlib.contextmanager
@@ -119,8 +114,6 @@ def claimed(folder, digest):
             file = open(path, "w")  # noqa: SIM115
             if fcntl:
                 fcntl.flock(file, fcntl.LOCK_EX)
-            else:
-                msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
                     break
@@ -136,12 +129,6 @@ def claimed(folder, digest):
         with contextlib.suppress(OSError):
             path.unlink()
         file.close()
-
-
-def place(folder, recording, digest):
-    """Where the transcript of a recording is kept, or will be."""
-    kept = sorted(folder.glob(f"*.{digest}{KEPT}"))
-    return kept[0] if kept else folder / f"{shortened(recording.name)}.{digest}{KEPT}"
 
 
 def shortened(name):
@@ -175,11 +162,11 @@ def alive(client, job):
         raise
 
 
-def write(path, data):
-    """JSON to a file, whole or not at all. A full disk is no reason to lose a result: a warning."""
-    data["transcript"] = {name: value for name, value in data["transcript"].items() if name != SECRET}
+def write(path, about, job):
+    """A job and what it is about to a file. A full disk is no reason to lose a result: a warning."""
+    raw = {name: value for name, value in job.raw.items() if name != SECRET}
     try:
-        write_text(path, json.dumps(data, ensure_ascii=False, indent=1) + "\n")
+        write_text(path, json.dumps({**about, "transcript": raw}, ensure_ascii=False, indent=1) + "\n")
     except OSError as error:
         problem = f"{path} cannot be written ({error.strerror}): a second run will pay again"
         warnings.warn(problem, AudioWarning, stacklevel=2)

@@ -76,31 +76,29 @@ def units(text):
 
 def timed(turn):
     """The units of a turn, each a Span with its time: that of the service's word where there is one, or else
-    a share of the time between its neighbours, by length."""
+    a share of the time between its neighbours, by length. Units of one word are one Span."""
     texts = list(units(turn.text))
-    known = [(plain(unit), word) for word in turn.words if inside(turn, word) for unit in units(word.text)]
-    pairs = [(key, word) for key, word in known if key]
-    keys = [(key, i) for i, text in enumerate(texts) if (key := plain(text))]
+    ours = [(plain(text), i) for i, text in enumerate(texts)]
+    theirs = [(plain(unit), word) for word in turn.words if inside(turn, word) for unit in units(word.text)]
+    ours, theirs = ([pair for pair in pairs if pair[0]] for pairs in (ours, theirs))
     words = [None] * len(texts)
-    for i, j in matches([key for key, _ in keys], [key for key, _ in pairs]):
-        words[keys[i][1]] = pairs[j][1]
-    pieces = []  # [text, word]
-    for text, word in zip(texts, words):
-        one = pieces and word and pieces[-1][1] is word and text[0] != " "
-        if one and width(pieces[-1][0] + text) <= LINE:
-            pieces[-1][0] += text
-        else:
-            pieces.append([text, word])
-    runs = [list(run) for _, run in itertools.groupby(pieces, lambda piece: id(piece[1]))]
-    found, start, end = [], turn.start, turn.start
+    for i, j in matches([key for key, _ in ours], [key for key, _ in theirs]):
+        words[ours[i][1]] = theirs[j][1]
+    runs = [list(run) for _, run in itertools.groupby(zip(texts, words), lambda pair: id(pair[1]))]
+    found, end = [], turn.start
     for run, following in itertools.zip_longest(runs, runs[1:]):
-        word, after = run[0][1], following[0][1].start if following and following[0][1] else turn.end
-        start, end = (max(start, word.start), word.end) if word else (end, after)
-        end = max(start, end)
-        whole, at, begun = sum(len(text) for text, _ in run), 0, start
-        for text, _ in run:
-            start, at = begun + (end - begun) * at // whole, at + len(text)
-            found.append(Span(text, start, begun + (end - begun) * at // whole, turn.speaker))
+        texts, word = [text for text, _ in run], run[0][1]
+        whole, previous = "".join(texts), found[-1].start if found else turn.start
+        if word:
+            start, end = max(previous, word.start), word.end
+            texts = [whole] if width(whole) <= LINE else texts
+        else:
+            start, end = max(previous, end), following[0][1].start if following else turn.end
+        length = max(0, end - start)
+        for text, at in zip(texts, itertools.accumulate(map(len, texts), initial=0)):
+            edges = (start + length * edge // len(whole) for edge in (at, at + len(text)))
+            found.append(Span(text, *edges, turn.speaker))
+        end = start + length
     return found
 
 

@@ -137,7 +137,9 @@ class Client:
                 lost = AnswerLost("the answer to a new job has no id")
             except AnswerLost as error:
                 lost = error
-            for wait in ((1, 4, 16) if lost.pending else (1, 4)) if unique else ():
+            if not unique:
+                break
+            for wait in (1, 4, 16)[: 2 + lost.pending]:
                 self.http.sleep(wait * self.http.pause)
                 try:
                     job = self.find(body["audio_url"])
@@ -145,7 +147,7 @@ class Client:
                     raise uncertain(f"The list of jobs cannot be read ({error})", lost) from None
                 if job:
                     return job
-            if lost.pending or not unique:
+            if lost.pending:
                 break
         raise uncertain("It was not found yet", lost)
 
@@ -176,31 +178,26 @@ class Client:
         timeout in seconds, None for ever. Raises TranscriptFailed, StillProcessing at the deadline,
         RequestRefused for an unknown id; each has the transcript_id, and so has the KeyboardInterrupt of
         Ctrl-C."""
-        id, pause = id_of(id), min(0.2, self.poll)
-        deadline, last = self.http.clock() + seconds(timeout), None
+        id, pause, state = id_of(id), min(0.2, self.poll), None
+        deadline = self.http.clock() + seconds(timeout)
         try:
             while True:
                 try:
                     transcript = self.get(id, deadline=deadline)
                     if is_done(transcript):
                         return transcript
-                    last = transcript.status
+                    state = transcript.status
                 except ServiceUnavailable as error:
-                    if not error.retryable:
-                        raise
-                    if last is None or self.http.clock() < deadline:  # else the time is up: nothing new
-                        last = str(error)
+                    state = state or str(error)
                 left = deadline - self.http.clock()
                 if left <= 0:
-                    now = last or "nothing is known of it yet"
-                    told = f"transcript {id} was not ready in {timeout:g} s ({now}). The job goes on: "
+                    told = f"transcript {id} was not ready in {timeout:g} s ({state}). The job goes on: "
                     raise StillProcessing(f"{told}python -m audio wait {id}", transcript_id=id)
                 self.http.sleep(min(pause, left))
                 pause = min(self.poll, 1.5 * pause)
-        except KeyboardInterrupt:
-            stop = KeyboardInterrupt(f"transcript {id} goes on: python -m audio wait {id}")
-        stop.transcript_id = id
-        raise stop
+        except KeyboardInterrupt as stop:
+            stop.args, stop.transcript_id = (f"transcript {id} goes on: python -m audio wait {id}",), id
+            raise
 
     def delete(self, id):
         """Deletes text and words from the service -> what is left of the transcript. For good."""
@@ -217,8 +214,7 @@ class Client:
                 raise ServiceUnavailable("the list of jobs came without its jobs. Try again later")
             yield from dicts(jobs)
             # prev_url leads to older ones. Only its query is taken: its host is none of the key's business.
-            details = data.get("page_details")
-            older = details.get("prev_url") if isinstance(details, dict) else None
+            older = table(data.get("page_details")).get("prev_url")
             if not isinstance(older, str) or not jobs or older in pages:
                 return
             pages.add(older)
@@ -258,16 +254,13 @@ class Client:
             if self.http.clock() + self.poll > deadline:
                 raise StillProcessing(f"the redacted audio of {id} is not ready", transcript_id=id)
             self.http.sleep(self.poll)
-        if hasattr(file, "write"):
-            self.http.download(data["redacted_audio_url"], file)
-        else:
-            with open(file, "wb") as opened:
-                self.http.download(data["redacted_audio_url"], opened)
+        with contextlib.nullcontext(file) if hasattr(file, "write") else open(file, "wb") as opened:
+            self.http.download(data["redacted_audio_url"], opened)
 
     def models(self):
         """The ids of the models of the LLM Gateway."""
-        data = self.http.call("GET", f"{self.http.gateway}/v1/models").get("data")
-        return [model["id"] for model in data if isinstance(model, dict) and "id" in model] if data else []
+        models = dicts(self.http.call("GET", f"{self.http.gateway}/v1/models").get("data"))
+        return [model["id"] for model in models if "id" in model]
 
     def ask(self, transcript, question, **options):
         """A question about a transcript (or its id), put to a model of the LLM Gateway -> its answer, piece
@@ -279,7 +272,7 @@ class Client:
         messages = [{"role": "system", "content": task}, {"role": "user", "content": asked}]
         return self.chat(messages, **options)
 
-    def chat(self, messages, *, model=None, max_tokens=1000, answers=lambda model: None):
+    def chat(self, messages, *, model=None, max_tokens=1000, answers=None):
         """Messages ({"role", "content"}) to a model of the LLM Gateway -> pieces of its answer. Not repeated
         where the answer is lost, for it is billed. model: one of models(), the first by default.
         answers(model) is called with the model that answers. Raises AnswerCut after the last piece where the
@@ -290,32 +283,25 @@ class Client:
         body = {"model": model, "messages": messages, "max_tokens": max_tokens, "stream": True}
         url = f"{self.http.gateway}/v1/chat/completions"
         response = self.http.call("POST", url, safe=False, stream=True, json=body)
-        problem, named = "the answer ends in the middle", False
-        try:
-            for event in events(self.http.pieces(response)):
-                if event is None:
-                    return
-                if event.get("error"):
-                    words = self.http.key.hidden(str(event["error"]))
-                    raise ServiceUnavailable(f"the LLM Gateway says: {words}")
-                if not named:
-                    named = True
-                    answers(str(event.get("model") or model))
-                choice = next(iter(dicts(event.get("choices"))), {})
-                text = table(choice.get("delta") or choice.get("message")).get("content")
-                if isinstance(text, str) and text:
-                    yield text
-                reason = choice.get("finish_reason")
-                if reason and reason != "stop":
-                    hint = (
-                        f"max_tokens is {max_tokens}: allow more" if reason == "length" else "ask otherwise"
-                    )
-                    raise AnswerCut(f"the answer of {model} was cut off ({reason}); {hint}")
-                if reason:
-                    return
-        except AnswerLost as error:
-            problem = str(error)
-        raise AnswerLost(f"the LLM Gateway: {problem}. Ask again")
+        for event in events(self.http.pieces(response)):
+            if event is None:
+                return
+            if event.get("error"):
+                words = self.http.key.hidden(str(event["error"]))
+                raise ServiceUnavailable(f"the LLM Gateway says: {words}")
+            if answers:
+                answers(str(event.get("model") or model))
+                answers = None
+            choice = next(iter(dicts(event.get("choices"))), {})
+            text = table(choice.get("delta") or choice.get("message")).get("content")
+            if isinstance(text, str) and text:
+                yield text
+            reason = choice.get("finish_reason")
+            if reason == "stop":
+                return
+            if reason:
+                raise AnswerCut(f"the answer of {model} was cut off ({reason}); max_tokens is {max_tokens}")
+        raise AnswerLost("the answer of the LLM Gateway ends in the middle. Ask again")
 
 
 def events(pieces):

@@ -16,14 +16,25 @@ SAFE = {"summary": {}, "severity_score_summary": {}}
 WORD, MOST_WORDS = 400, 600  # milliseconds of a word, as people talk; the rest of a long recording is pauses
 
 
-def results(fields, seconds, silent=False):
-    """The fields of a completed transcript, for a recording of so many seconds and the options of a job."""
-    told = [] if silent else story(fields, int(1000 * seconds))
+def results(fields, heard):
+    """The fields of a completed transcript for the options of a job, null where nothing was asked for.
+    heard: how many seconds the recording has, and whether it is silent."""
+    told = story(fields, heard)
     words = [word for sentence in told for word in sentence["words"]]
-    parts = [chapter(list(part)) for _, part in itertools.groupby(told, lambda sentence: sentence["section"])]
+    parts = paragraphs(told)
+    asked = lambda *options: any(map(fields.get, options))
+    found = {
+        "text": joined(told),
+        "words": words,
+        "utterances": bare(told) if asked("speaker_labels", "multichannel") else None,
+        "confidence": 0.95 if words else 0.0,
+        "audio_duration": -int(-heard["seconds"] // 1),
+        "language_code": fields.get("language_code") or "en_us",
+        "language_confidence": 0.99 if asked("language_detection") else None,
+        "speech_model_used": MODEL,
+        "translated_texts": None,
+    }
     features = {
-        "speaker_labels": ("utterances", bare(told)),
-        "multichannel": ("utterances", bare(told)),
         "entity_detection": ("entities", [entity for sentence in told for entity in sentence["entities"]]),
         "sentiment_analysis": ("sentiment_analysis_results", bare(told, "sentiment")),
         "auto_highlights": ("auto_highlights_result", {"status": "success", "results": highlights(words)}),
@@ -32,26 +43,15 @@ def results(fields, seconds, silent=False):
         "auto_chapters": ("chapters", [pick(part, "gist headline summary start end") for part in parts]),
         "summarization": ("summary", "\n".join(f"- {part['summary']}" for part in parts)),
     }
-    found = {
-        "text": joined(told),
-        "words": words,
-        "sentences": told,
-        "paragraphs": [pick(part, "text start end confidence words") for part in parts],
-        "confidence": 0.95 if words else 0.0,
-        "audio_duration": -int(-seconds // 1),
-        "language_code": fields.get("language_code") or "en_us",
-        "language_confidence": 0.99 if fields.get("language_detection") else None,
-        "speech_model_used": MODEL,
-        **{name: value for option, (name, value) in features.items() if fields.get(option)},
-    }
-    if fields.get("speech_understanding"):
-        found["speech_understanding"] = understood(fields["speech_understanding"], found, parts)
+    found |= {name: value if asked(option) else None for option, (name, value) in features.items()}
+    if asked("speech_understanding"):
+        found["speech_understanding"] = understood(fields["speech_understanding"], found, told)
     return found
 
 
-def understood(wanted, found, parts):
-    """speech_understanding with its response; names found for speakers are written into the sentences."""
-    tasks, told = wanted["request"], found["sentences"]
+def understood(wanted, found, told):
+    """speech_understanding with its response; names found for speakers are in the sentences already."""
+    tasks, parts = wanted["request"], paragraphs(told)
     response = {name: {"status": "success"} for name in tasks}
     if "summarization" in tasks:
         kind = tasks["summarization"].get("summary_type")
@@ -62,15 +62,22 @@ def understood(wanted, found, parts):
         item = lambda s: {"action_item": s["action"], "quote": s["text"], "timestamp": s["start"]}
         response["action_items"]["items"] = [item(sentence) for sentence in told if sentence["action"]]
     if "speaker_identification" in tasks:
-        labels = sorted({sentence["speaker"] for sentence in told if sentence["speaker"]})
-        mapping = dict(zip(labels, tasks["speaker_identification"].get("known_values") or ()))
-        response["speaker_identification"]["mapping"] = mapping
-        for part in [*told, *found["words"], *found.get("utterances", ())]:
-            part["speaker"] = mapping.get(part["speaker"], part["speaker"])
+        response["speaker_identification"]["mapping"] = names_in({"speech_understanding": wanted})
     if "translation" in tasks:
         languages = tasks["translation"].get("target_languages") or ()
         found["translated_texts"] = {str(code): f"[{code}] {found['text']}" for code in languages}
     return {**wanted, "response": response}
+
+
+def names_in(fields):
+    """{label: name of a speaker} as a job wants it."""
+    tasks = (fields.get("speech_understanding") or {}).get("request", {})
+    task = tasks.get("speaker_identification", {})
+    return dict(zip("ABCDEFGHIJ", task.get("known_values") or ()))
+
+
+def paragraphs(told):
+    return [chapter(list(part)) for _, part in itertools.groupby(told, lambda sentence: sentence["section"])]
 
 
 def chapter(told):
@@ -97,8 +104,11 @@ def highlights(words):
     return [{"text": text, "count": len(at), "rank": rank(at), "timestamps": times(at)} for text, at in found]
 
 
-def story(fields, duration):
-    """Sentences that fill a duration, their words spread over it; two at least, for two people talk."""
+def story(fields, heard):
+    """Sentences that fill a recording, their words spread over it; two at least, for two people talk."""
+    if heard["silent"]:
+        return []
+    duration = int(1000 * heard["seconds"])
     lines = [(n, *line) for n, section in enumerate(SECTIONS) for line in section["lines"]]
     told, count = [], 0
     while len(told) < 2 or (count * WORD < duration and count < MOST_WORDS):
@@ -107,22 +117,18 @@ def story(fields, duration):
         count += len(text.split())
     found, at = [], 0
     for i, (section, texts, sentiment, entities, *action) in enumerate(told):
-        who = speaker(fields, i)
+        known = {**speaker(fields, i), "confidence": 0.95}
         edges = [duration * (at + j) // count for j in range(len(texts) + 1)]
-        words = [
-            {"text": text, "start": start, "end": end, "confidence": 0.95, **who}
-            for text, start, end in zip(texts, edges, edges[1:])
-        ]
+        parts = zip(texts, edges, edges[1:])
+        words = [{"text": text, "start": start, "end": end, **known} for text, start, end in parts]
         at += len(texts)
         named = []
         for kind, text in entities:
             start, end, first = places(text, words)[0]
             named.append({"entity_type": kind, "text": text, "start": start, "end": end})
             redact(fields, kind, words[first : first + len(text.split())])
-        known = {"sentiment": sentiment, "section": section, "entities": named, "action": "".join(action)}
-        found.append(
-            {"text": joined(words), **span(words), "confidence": 0.95, "words": words, **who, **known}
-        )
+        known |= {"sentiment": sentiment, "section": section, "entities": named, "action": "".join(action)}
+        found.append({"text": joined(words), **span(words), "words": words, **known})
     return found
 
 
@@ -149,12 +155,12 @@ def tone(seconds, period=b"\x00\x10" * 8 + b"\x00\xf0" * 8):
 
 
 def speaker(fields, i):
+    """Who says sentence i, and on which channel; by name where the job knows the names."""
     least = (fields.get("speaker_options") or {}).get("min_speakers_expected") or 2
-    label = "ABCDEFGHIJ"[i % int(fields.get("speakers_expected") or max(2, least)) % 10]
-    if not fields.get("multichannel"):
-        return {"speaker": label if fields.get("speaker_labels") else None, "channel": None}
-    channel = str(1 + i % 2)
-    return {"speaker": channel + "A" * bool(fields.get("speaker_labels")), "channel": channel}
+    count = int(fields.get("speakers_expected") or max(2, least))
+    channel = str(1 + i % 2) if fields.get("multichannel") else ""
+    label = channel + ("A" if channel else "ABCDEFGHIJ"[i % count % 10]) * bool(fields.get("speaker_labels"))
+    return {"speaker": names_in(fields).get(label, label) or None, "channel": channel or None}
 
 
 def redact(fields, kind, words):

@@ -83,11 +83,8 @@ class Recording:
             what = "is a folder" if self.path.is_dir() else "there is no such file"
             raise BadInput(f"{self.name}: {what}")
         with self.open() as file:
-            try:
-                head = file.read(HEAD)
-                self.size = file.seek(0, io.SEEK_END) - self._start
-            except (OSError, ValueError) as error:
-                raise BadInput(f"{self.name} cannot be read: {error}") from None
+            head = file.read(HEAD)
+            self.size = file.seek(0, io.SEEK_END) - self._start
         if isinstance(head, str):
             raise BadInput(f"{self.name} is open as text: open it with mode 'rb'")
         if not head:
@@ -100,24 +97,23 @@ class Recording:
 
     @contextmanager
     def open(self):
-        """The file, at its beginning."""
+        """The file, at its beginning. Raises BadInput where it cannot be read."""
         try:
-            opened = nullcontext(self._file) if self._file else open(self.path, "rb")  # noqa: SIM115
+            with nullcontext(self._file) if self._file else open(self.path, "rb") as file:
+                file.seek(self._start)
+                yield file
+        except BadInput:
+            raise
         except (OSError, ValueError) as error:
-            raise BadInput(f"{self.name} cannot be read: {getattr(error, 'strerror', error)}") from None
-        with opened as file:
-            file.seek(self._start)
-            yield file
+            problem = getattr(error, "strerror", None) or error
+            raise BadInput(f"{self.name} cannot be read: {problem}") from None
 
     def pieces(self):
         """The bytes, PIECE at a time; exactly `size` of them."""
         left = self.size
         with self.open() as file:
             while left:
-                try:
-                    piece = file.read(min(PIECE, left))
-                except OSError as error:
-                    raise BadInput(f"{self.name} cannot be read: {error}") from None
+                piece = file.read(min(PIECE, left))
                 if not piece:
                     raise BadInput(f"{self.name} became shorter while it was read: wait until it is whole")
                 left -= len(piece)

@@ -13,7 +13,7 @@ import bisect
 import re
 
 from audio.options import PRESETS
-from audio.subtitles import DENSE, ends_sentence, joined, timed
+from audio.subtitles import DENSE, ends_sentence, groups, timed
 from audio.transcript import Transcript
 
 PROMISE = re.compile(  # English: what somebody will do, or is asked to do
@@ -200,16 +200,8 @@ def sentences(transcript):
     """Spans of one sentence each: those of the sentiment analysis, or the turns cut at full stops."""
     if transcript.sentiment:
         return [span for span, _, _ in transcript.sentiment]
-    found = []
-    for turn in transcript.turns:
-        held = []
-        for word in timed(turn):
-            held.append(word)
-            if ends_sentence(word.text):
-                found.append(joined(held))
-                held = []
-        found += [joined(held)] if held else []
-    return found
+    ended = lambda held, word: ends_sentence(held[-1].text)
+    return [span for turn in transcript.turns for span in groups(timed(turn), ended)]
 
 
 def who(span):

@@ -55,10 +55,6 @@ ROUTES = {
 USUALLY = {"reset": "upload", "lost": "create", "job-error": "create", "never": "create"}
 FLAKY = ("429", "500", "502", "503", "504", "reset", "truncated", "lost")
 FAULTS = (*FLAKY, "stall", "job-error", "never", "flaky")
-EMPTY = """error text words utterances confidence audio_duration language_confidence speech_model
-acoustic_model language_model speech_model_used language_confidence_threshold chapters summary entities
-translated_texts sentiment_analysis_results auto_highlights_result iab_categories_result
-content_safety_labels""".split()
 OFF = dict.fromkeys("webhook_auth auto_highlights redact_pii summarization".split(), False)
 SECRET = ("webhook_auth_header_name", "webhook_auth_header_value")
 ROW = "id resource_url status created completed audio_url error"
@@ -111,22 +107,22 @@ class Sandbox:
 
     def create(self, fields, fate):
         fields = {name: value for name, value in fields.items() if value is not None}
-        url, wrong = fields.get("audio_url"), [*refusals(fields, REFUSED), *mistyped(fields)]
-        if not isinstance(url, str) or not url.startswith("http"):
-            reason = "should start with http" if isinstance(url, str) else "not found"
-            wrong = [f"Transcript creation error, audio_url {reason}"]
+        wrong = [*refusals(fields, REFUSED), *mistyped(fields)]
+        if not str(url := fields.get("audio_url", "")).startswith("http"):
+            wrong = [
+                f"Transcript creation error, audio_url {'should start with http' if url else 'not found'}"
+            ]
         if wrong:
             raise Refusal(400, wrong[0])
-        # What is elsewhere is not fetched.
-        heard = self.uploads.get(url, {"seconds": 30.0, "silent": False, "error": None})
         if url not in self.uploads and url.startswith(self.url + "/upload/"):
             raise Refusal(403, "Cannot access uploaded file")
-        job = {**OFF, **{name: value for name, value in fields.items() if name not in SECRET}}
-        job |= {**dict.fromkeys(EMPTY), "id": str(uuid.uuid4()), "status": "queued"}
-        known = {"fields": fields, "fate": fate, "heard": heard, "begun": time.monotonic()}
-        known |= {"created": stamp(), "completed": None, "sentences": [], "paragraphs": []}
-        known["resource_url"] = f"{self.url}/v2/transcript/{job['id']}"
-        canned.results(fields, 1)  # what it cannot do is refused now, and not whenever the job is looked at
+        # What is elsewhere is not fetched.
+        heard = self.uploads.get(url, {"seconds": 30.0, "silent": False, "error": None})
+        # What it cannot do is refused now, and not whenever the job is looked at.
+        job = {**OFF, **fields, **dict.fromkeys([*canned.results(fields, heard), *SECRET])}
+        job |= {"id": str(uuid.uuid4()), "status": "queued", "error": None}
+        known = {"fields": fields, "fate": fate, "heard": heard, "begun": time.monotonic(), "completed": None}
+        known |= {"created": stamp(), "resource_url": f"{self.url}/v2/transcript/{job['id']}"}
         with self.lock:
             self.jobs[job["id"]] = job, known
         if fields.get("webhook_url"):
@@ -152,8 +148,8 @@ class Sandbox:
             error = "Internal server error. Please retry your request."
         elif not error and heard["silent"] and fields.get("language_detection"):
             error = "language_detection cannot be performed on files with no spoken audio"
-        found = {} if error else canned.results(fields, heard["seconds"], heard["silent"])
-        known |= {"completed": stamp(), **{name: found.pop(name, []) for name in ("sentences", "paragraphs")}}
+        found = {} if error else canned.results(fields, heard)
+        known["completed"] = stamp()
         job |= {**found, "status": "error" if error else "completed", "error": error}
 
     def get(self, id):
@@ -161,7 +157,7 @@ class Sandbox:
 
     def delete(self, id):
         job, known = self.job(id)
-        known |= {"sentences": [], "paragraphs": []}
+        known["heard"] = {**known["heard"], "silent": True}  # of which there are no sentences either
         job |= {name: None for name in job if name not in ("id", "status", *OFF)}
         job |= {"audio_url": DELETED, "webhook_url": DELETED, "text": "Deleted by user."}
         return job
@@ -175,33 +171,32 @@ class Sandbox:
                 raise Refusal(400, "limit must be from 1 to 200, before_id the id of a transcript")
             ids = ids[ids.index(before) + 1 if before else 0 :]
             ids = [id for id in ids if query.get("status") in (None, self.get(id)["status"])]
-            page = ids[:limit]
-            rows = [canned.pick({**self.jobs[id][0], **self.jobs[id][1]}, ROW) for id in page]
-        same = {key: query[key] for key in ("status",) if key in query} | {"limit": limit}
-        link = lambda **bound: f"{self.url}/v2/transcript?{urlencode({**same, **bound})}"
-        older = link(before_id=page[-1]) if page and page[-1] != ids[-1] else None
+            page = [canned.pick({**self.jobs[id][0], **self.jobs[id][1]}, ROW) for id in ids[:limit]]
+        link = lambda **bound: f"{self.url}/v2/transcript?{urlencode({**query, **bound})}"
+        older = link(before_id=ids[limit - 1]) if len(ids) > limit else None
         details = {"limit": limit, "result_count": len(page), "current_url": link(), "prev_url": older}
-        return {"page_details": details, "transcripts": rows}
+        return {"page_details": details, "transcripts": page}
 
     def view(self, id, name, query):
         job, known = self.job(id)
         if job["status"] != "completed":
             status = f"This transcript has a status of '{job['status']}'. Transcripts must have a status of "
             raise Refusal(400, f"{status}'completed' before requesting captions.")
+        told = canned.story(known["fields"], known["heard"])
         if name in ("sentences", "paragraphs"):
-            parts = canned.bare(known[name]) if name == "sentences" else known[name]
+            parts = canned.bare(told) if name == "sentences" else canned.paragraphs(told)
             return {"id": id, name: parts, **{key: job[key] or 0 for key in ("confidence", "audio_duration")}}
         if name in ("srt", "vtt"):
-            turns = [Span(s["text"], s["start"], s["end"]) for s in known["sentences"]]
+            turns = [Span(s["text"], s["start"], s["end"]) for s in told]
             chars = int(query.get("chars_per_caption", 0))
             return render(captions(turns, columns=chars or LINE, rows=1 if chars else LINES), name)
         if name == "word-search":
-            phrases, words = query["words"].split(","), job["words"] or []
-            found = {phrase: canned.places(phrase, words) for phrase in phrases}
-            text = lambda phrase: " ".join(canned.plain(phrase))
-            where = lambda at: {"indexes": [i for *_, i in at], "timestamps": [place[:2] for place in at]}
-            matches = [{"text": text(p), "count": len(at), **where(at)} for p, at in found.items() if at]
-            return {"id": id, "total_count": sum(map(len, found.values())), "matches": matches}
+            matches = []
+            for phrase in query["words"].split(","):
+                at = canned.places(phrase, job["words"] or [])
+                where = {"indexes": [i for *_, i in at], "timestamps": [place[:2] for place in at]}
+                matches += [{"text": " ".join(canned.plain(phrase)), "count": len(at), **where}] if at else []
+            return {"id": id, "total_count": sum(match["count"] for match in matches), "matches": matches}
         if not job.get("redact_pii_audio"):
             raise Refusal(400, "redacted audio was not requested for this transcript")
         return {"status": "redacted_audio_ready", "redacted_audio_url": f"{self.url}/files/{id}"}
@@ -219,33 +214,29 @@ class Sandbox:
             raise Refusal(400, f"unknown model {asked['model']}")
         most = int(asked.get("max_tokens") or 1000)
         words = re.findall(r"\s*\S+\s*", canned.answer(asked["messages"]))
-        text, reason = "".join(words[:most]), "length" if len(words) > most else "stop"
-        head = {"request_id": str(uuid.uuid4()), "model": canned.MODEL}
+        reason, words = "length" if len(words) > most else "stop", words[:most]
+        event = lambda **choice: {"model": canned.MODEL, "choices": [{"index": 0, **choice}]}
         if not asked.get("stream"):
-            choice = {"index": 0, "finish_reason": reason, "message": {"role": "assistant", "content": text}}
-            usage = {"input_tokens": len(str(asked["messages"])) // 4, "output_tokens": len(words[:most])}
-            return {**head, "choices": [choice], "usage": usage}
-        parts = [{"delta": {"content": word}} for word in words[:most]]
-        parts.append({"delta": {}, "finish_reason": reason})
-        events = [{**head, "choices": [{"index": 0, **part}]} for part in parts]
+            return event(finish_reason=reason, message={"role": "assistant", "content": "".join(words)})
+        events = [event(delta={"content": word}) for word in words]
+        events.append(event(delta={}, finish_reason=reason))
         return [f"data: {data}\n\n" for data in (*map(json.dumps, events), "[DONE]")]
 
     def call_back(self, id):
         """The webhook of a job: ten attempts at most; an answer of 4xx is final."""
-        fields = self.jobs[id][1]["fields"]
-        name, value = (fields.get(name) for name in SECRET)
-        while (job := self.get(id))["status"] not in ("completed", "error"):
+        job, fields = self.job(id)[0], self.jobs[id][1]["fields"]
+        while self.get(id)["status"] not in ("completed", "error"):
             if self.closing.wait(self.seconds / 4 + 0.01):
                 return
-        more = {
+        name, value = map(fields.get, SECRET)
+        sent = {
             "json": {"transcript_id": id, "status": job["status"]},
             "headers": {name: value} if name else {},
         }
         for _ in range(10):
             with contextlib.suppress(requests.RequestException):
-                job["webhook_status_code"] = requests.post(
-                    fields["webhook_url"], timeout=10, **more
-                ).status_code
+                answer = requests.post(fields["webhook_url"], timeout=10, **sent)
+                job["webhook_status_code"] = answer.status_code
             if job.get("webhook_status_code", 500) < 500 or self.closing.wait(max(self.seconds, 0.05)):
                 return
 
@@ -287,10 +278,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if not kind:
                 raise Refusal(404, "Not found")
             query = dict(parse_qsl(url.query))
-            given = {"upload": [body], "list": [query], "view": [*ids, query]}.get(kind, ids)
-            if kind in ("create", "chat"):
-                given = [json.loads(body), *([fault] if kind == "create" else [])]
-            status, data = 200, getattr(self.box, kind)(*given)
+            asked = json.loads(body) if kind in ("create", "chat") else body
+            given = {"upload": [asked], "create": [asked, fault], "chat": [asked], "list": [query]}
+            given["view"] = [*ids, query]
+            status, data = 200, getattr(self.box, kind)(*given.get(kind, ids))
         except Refusal as refusal:
             status, data = refusal.args[0], {"error": refusal.args[1]}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -304,38 +295,30 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """The body of the request, whether its length was told or it comes in chunks (RFC 9112, 7.1)."""
         self.wfile.flush()  # of "100 Continue", for which some clients wait
         chunked = "chunked" in self.headers.get("Transfer-Encoding", "").lower()
-        while True:
-            text = (
-                self.rfile.readline().split(b";")[0] if chunked else self.headers.get("Content-Length") or "0"
-            )
-            length = int(text, 16 if chunked else 10)
+        read = lambda: int(self.rfile.readline().split(b";")[0], 16)
+        length = read() if chunked else int(self.headers.get("Content-Length") or 0)
+        while length:
             if length < 0:
                 raise ValueError("a negative length")
             for at in range(0, length, PIECE):
                 yield self.rfile.read(min(PIECE, length - at))
-            if not chunked:
-                return
-            if not length:
-                while self.rfile.readline().strip():  # trailers
-                    pass
-                return
-            self.rfile.readline()
+            length = read() if chunked and self.rfile.readline() else 0
+        while chunked and self.rfile.readline().strip():  # trailers
+            pass
 
     def write(self, status, data, half=False):
         kinds = {dict: "application/json", list: "text/event-stream", bytes: "audio/wav", str: "text/plain"}
-        pieces = [json.dumps(data)] if isinstance(data, dict) else data if isinstance(data, list) else [data]
-        pieces = [piece if isinstance(piece, bytes) else piece.encode() for piece in pieces]
+        body = (
+            json.dumps(data) if isinstance(data, dict) else "".join(data) if isinstance(data, list) else data
+        )
+        body = body.encode() if isinstance(body, str) else body
         self.send_response(status)
         self.send_header("Content-Type", kinds[type(data)])
-        self.send_header("Content-Length", str(sum(map(len, pieces))))
+        self.send_header("Content-Length", str(len(body)))
         if status == 429:
             self.send_header("Retry-After", self.box.retry_after)
         self.end_headers()
-        if half:
-            pieces = [b"".join(pieces)[: sum(map(len, pieces)) // 2]]
-        for piece in pieces:
-            self.wfile.write(piece)
-            self.wfile.flush()
+        self.wfile.write(body[: len(body) // 2] if half else body)
         if half:
             self.hang_up()
 
@@ -361,24 +344,19 @@ def stamp():
 def heard(pieces):
     """Listens to an upload, keeping nothing of it -> its size in bytes, length in seconds, whether it is
     silent, and the error a job with it ends with."""
-    head, at, silent = b"", 0, True
+    pieces, head = iter(pieces), b""
+    while len(head) < PIECE and (piece := next(pieces, b"")):
+        head += piece
+    start, end, rate, quiet = sound_in(head)
+    size, silent = len(head), rate > 0 and not head[start:end].strip(quiet)
     for piece in pieces:
-        if len(head) < PIECE:
-            head += piece
-            start, end, rate, quiet = sound_in(head)
-            sound = head[start:end]
-            silent = bool(rate) and sound.count(quiet) == len(sound)
-        elif silent:
-            sound = piece[max(0, start - at) : max(0, end - at)]
-            silent = sound.count(quiet) == len(sound)
-        at += len(piece)
-    start, end, rate, _ = sound_in(head)
-    seconds = (min(end, at) - start) / rate if rate else at / 16000  # the rate of a common MP3
+        size, silent = size + len(piece), silent and not piece.strip(quiet)
+    seconds = (min(end, size) - start) / rate if rate else size / 16000  # the rate of a common MP3
     error = "Audio duration is too short." if seconds < 0.16 else None
     if not looks_like_audio(head):
         kind = "text/plain (ASCII text)" if head.isascii() else "application/octet-stream (data)"
         error = f"Transcoding failed. File does not appear to contain audio. File type is {kind}."
-    return {"size": at, "seconds": max(0.0, seconds), "silent": silent and at > 0, "error": error}
+    return {"size": size, "seconds": max(0.0, seconds), "silent": silent, "error": error}
 
 
 def sound_in(head):

@@ -128,16 +128,25 @@ def matches(ours, theirs):
 
 def cut(words, columns, rows, speakers):
     """Units of one speaker -> captions, each Span with its units as `words`."""
-    found, held = [], []
+
+    def full(held, word):
+        late = word.start - held[-1].end > PAUSE or word.end - held[0].start > LONGEST
+        whole = ends_sentence(held[-1].text) and sum(width(one.text) for one in held) > columns
+        return late or whole or len(wrap(joined([*held, word]), columns, speakers)) > rows
+
+    return groups(words, full)
+
+
+def groups(words, full):
+    """Words that follow one another as Spans; a new one begins where full(words so far, word) holds."""
+    held = []
     for word in words:
-        full = held and len(wrap(joined([*held, word]), columns, speakers)) > rows
-        late = held and (word.start - held[-1].end > PAUSE or word.end - held[0].start > LONGEST)
-        whole = held and ends_sentence(held[-1].text) and sum(width(one.text) for one in held) > columns
-        if full or late or whole:
-            found.append(joined(held))
+        if held and full(held, word):
+            yield joined(held)
             held = []
         held.append(word)
-    return [*found, joined(held)] if held else found
+    if held:
+        yield joined(held)
 
 
 def ends_sentence(text):

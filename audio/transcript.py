@@ -84,10 +84,10 @@ class Transcript:
         return [self._span(word) for word in dicts(self.raw.get("words"))]
 
     def _span(self, part, inner=False):
-        start = int(number(part.get("start")))
         words = tuple(self._span(word) for word in dicts(part.get("words"))) if inner else ()
-        text, speaker = str(part.get("text") or ""), self.named(str(part.get("speaker") or ""))
-        return Span(text, start, max(start, int(number(part.get("end")))), speaker, words)
+        return Span(
+            str(part.get("text") or ""), *times(part), self.named(str(part.get("speaker") or "")), words
+        )
 
     def labelled(self):
         """The text, each turn on a line that begins with its speaker."""
@@ -114,21 +114,15 @@ class Transcript:
     def chapters(self):
         """The sections of the summary, or the legacy chapters."""
         parts = dicts(self._understood("summarization").get("summary")) or dicts(self.raw.get("chapters"))
-        return [
-            Chapter(
-                int(number(part.get("start"))),
-                int(number(part.get("end"))),
-                flat(part.get("headline") or part.get("gist")),
-                tuple(flat(part.get("bullets") or part.get("text") or part.get("summary")).splitlines()),
-            )
-            for part in parts
-        ]
+        headline = lambda part: flat(part.get("headline") or part.get("gist"))
+        lines = lambda part: flat(part.get("bullets") or part.get("text") or part.get("summary")).splitlines()
+        return [Chapter(*times(part), headline(part), tuple(lines(part))) for part in parts]
 
     @property
     def action_items(self):
         """What is to be done: [(what, a quote or "", its start in milliseconds or None)]."""
         items = dicts(self._understood("action_items").get("items"))
-        when = lambda value: int(number(value)) if number(value) or value == 0 else None
+        when = lambda time: int(number(time)) if isinstance(time, (int, float)) else None
         found = [(flat(i.get("action_item")), flat(i.get("quote")), when(i.get("timestamp"))) for i in items]
         return [(what or quote, quote, start) for what, quote, start in found if what or quote]
 
@@ -148,7 +142,7 @@ class Transcript:
         """[(phrase, count, [start of each in milliseconds])], the highest rank first."""
         results = dicts(table(self.raw.get("auto_highlights_result")).get("results"))
         results.sort(key=lambda result: -number(result.get("rank")))
-        starts = lambda result: [int(number(place.get("start"))) for place in dicts(result.get("timestamps"))]
+        starts = lambda result: [times(place)[0] for place in dicts(result.get("timestamps"))]
         return [(str(one.get("text") or ""), int(number(one.get("count"))), starts(one)) for one in results]
 
     @property
@@ -193,6 +187,12 @@ def number(value):
     """A number, or 0 for null, NaN and whatever else stands in its place."""
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
     return value if good else 0
+
+
+def times(part):
+    """The start and end of a part in milliseconds; it ends no sooner than it begins."""
+    start = int(number(part.get("start")))
+    return start, max(start, int(number(part.get("end"))))
 
 
 def ranked(result):

@@ -11,7 +11,7 @@ import wave
 from pathlib import Path
 
 SCRIPT = json.loads(Path(__file__).with_name("canned.json").read_text(encoding="utf-8"))
-SECTIONS, MODEL = SCRIPT["sections"], "canned-words"
+SECTIONS, MODEL, LABELS = SCRIPT["sections"], "canned-words", "ABCDEFGHIJ"
 SAFE = {"summary": {}, "severity_score_summary": {}}
 WORD, MOST_WORDS = 400, 600  # milliseconds of a word, as people talk; the rest of a long recording is pauses
 
@@ -45,13 +45,14 @@ def results(fields, heard):
     }
     found |= {name: value if asked(option) else None for option, (name, value) in features.items()}
     if asked("speech_understanding"):
-        found["speech_understanding"] = understood(fields["speech_understanding"], found, told)
+        found["speech_understanding"] = understood(fields, found, told)
     return found
 
 
-def understood(wanted, found, told):
+def understood(fields, found, told):
     """speech_understanding with its response; names found for speakers are in the sentences already."""
-    tasks, parts = wanted["request"], paragraphs(told)
+    wanted, parts = fields["speech_understanding"], paragraphs(told)
+    tasks = wanted["request"]
     response = {name: {"status": "success"} for name in tasks}
     if "summarization" in tasks:
         kind = tasks["summarization"].get("summary_type")
@@ -62,7 +63,7 @@ def understood(wanted, found, told):
         item = lambda s: {"action_item": s["action"], "quote": s["text"], "timestamp": s["start"]}
         response["action_items"]["items"] = [item(sentence) for sentence in told if sentence["action"]]
     if "speaker_identification" in tasks:
-        response["speaker_identification"]["mapping"] = names_in({"speech_understanding": wanted})
+        response["speaker_identification"]["mapping"] = names_in(fields)
     if "translation" in tasks:
         languages = tasks["translation"].get("target_languages") or ()
         found["translated_texts"] = {str(code): f"[{code}] {found['text']}" for code in languages}
@@ -72,19 +73,18 @@ def understood(wanted, found, told):
 def names_in(fields):
     """{label: name of a speaker} as a job wants it."""
     tasks = (fields.get("speech_understanding") or {}).get("request", {})
-    task = tasks.get("speaker_identification", {})
-    return dict(zip("ABCDEFGHIJ", task.get("known_values") or ()))
+    return dict(zip(LABELS, tasks.get("speaker_identification", {}).get("known_values") or ()))
 
 
 def paragraphs(told):
-    return [chapter(list(part)) for _, part in itertools.groupby(told, lambda sentence: sentence["section"])]
-
-
-def chapter(told):
-    """The sentences of one section of the script, and what the script says about it."""
-    about, words = SECTIONS[told[0]["section"] % len(SECTIONS)], [word for s in told for word in s["words"]]
-    made = {"text": joined(told), "words": words, "confidence": 0.95, "summary": " ".join(about["bullets"])}
-    return {**about, **made, **span(told)}
+    """The sentences of one section of the script after the other, and what the script says about it."""
+    found = []
+    for _, part in itertools.groupby(told, lambda sentence: sentence["section"]["gist"]):
+        sentences = list(part)
+        about, words = sentences[0]["section"], [word for one in sentences for word in one["words"]]
+        known = {"text": joined(sentences), "words": words, "confidence": 0.95, **span(words)}
+        found.append({**about, **known, "summary": " ".join(about["bullets"])})
+    return found
 
 
 def categories(parts):
@@ -109,26 +109,25 @@ def story(fields, heard):
     if heard["silent"]:
         return []
     duration = int(1000 * heard["seconds"])
-    lines = [(n, *line) for n, section in enumerate(SECTIONS) for line in section["lines"]]
+    lines = [(part, text.split(), *more) for part in SECTIONS for text, *more in part["lines"]]
     told, count = [], 0
     while len(told) < 2 or (count * WORD < duration and count < MOST_WORDS):
-        section, text, *more = lines[len(told) % len(lines)]
-        told.append((section + len(told) // len(lines) * len(SECTIONS), text.split(), *more))
-        count += len(text.split())
+        told.append(lines[len(told) % len(lines)])
+        count += len(told[-1][1])
     found, at = [], 0
-    for i, (section, texts, sentiment, entities, *action) in enumerate(told):
-        known = {**speaker(fields, i), "confidence": 0.95}
-        edges = [duration * (at + j) // count for j in range(len(texts) + 1)]
-        parts = zip(texts, edges, edges[1:])
-        words = [{"text": text, "start": start, "end": end, **known} for text, start, end in parts]
+    for i, (section, texts, sentiment, names, *action) in enumerate(told):
+        known, edges = speaker(fields, i), [duration * (at + j) // count for j in range(len(texts) + 1)]
         at += len(texts)
-        named = []
-        for kind, text in entities:
+        parts = zip(texts, edges, edges[1:])
+        words = [{"text": text, "start": a, "end": b, "confidence": 0.95, **known} for text, a, b in parts]
+        entities = []
+        for kind, text in names:
             start, end, first = places(text, words)[0]
-            named.append({"entity_type": kind, "text": text, "start": start, "end": end})
+            entities.append({"entity_type": kind, "text": text, "start": start, "end": end})
             redact(fields, kind, words[first : first + len(text.split())])
-        known |= {"sentiment": sentiment, "section": section, "entities": named, "action": "".join(action)}
-        found.append({"text": joined(words), **span(words), "words": words, **known})
+        known |= {"text": joined(words), "words": words, "confidence": 0.95, **span(words)}
+        known |= {"section": section, "sentiment": sentiment, "entities": entities}
+        found.append({**known, "action": "".join(action)})
     return found
 
 
@@ -159,7 +158,7 @@ def speaker(fields, i):
     least = (fields.get("speaker_options") or {}).get("min_speakers_expected") or 2
     count = int(fields.get("speakers_expected") or max(2, least))
     channel = str(1 + i % 2) if fields.get("multichannel") else ""
-    label = channel + ("A" if channel else "ABCDEFGHIJ"[i % count % 10]) * bool(fields.get("speaker_labels"))
+    label = channel + ("A" if channel else LABELS[i % count % 10]) * bool(fields.get("speaker_labels"))
     return {"speaker": names_in(fields).get(label, label) or None, "channel": channel or None}
 
 

@@ -13,6 +13,7 @@ seconds between two pieces of an answer, and a deadline for all of it where one 
 
 import email.utils
 import json as json_text
+import math
 import random
 import re
 import ssl
@@ -30,7 +31,7 @@ REGIONS = {  # API, LLM Gateway
     "us": ("https://api.assemblyai.com", "https://llm-gateway.assemblyai.com"),
     "eu": ("https://api.eu.assemblyai.com", "https://llm-gateway.eu.assemblyai.com"),
 }
-CONNECT, READ = 10.0, 60.0  # seconds
+TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces of an answer
 SLOWEST = 10  # read time-outs that an answer may take in all
 LONGEST_PAUSE = 120.0  # seconds: who is asked to wait longer is told so instead
 SHOWN = 500  # characters of a service's message
@@ -64,15 +65,7 @@ class Http:
     `tries` requests at most for one call; `pause` seconds before the second, doubled from then on."""
 
     def __init__(
-        self,
-        base,
-        key,
-        *,
-        timeout=(CONNECT, READ),
-        tries=6,
-        pause=0.5,
-        clock=time.monotonic,
-        sleep=time.sleep,
+        self, base, key, *, timeout=TIMEOUT, tries=6, pause=0.5, clock=time.monotonic, sleep=time.sleep
     ):
         self.base, self.gateway = places(base)
         self.key, self.timeout, self.tries, self.pause = key, timeout, tries, pause
@@ -130,17 +123,17 @@ class Http:
         if deadline is not None:
             left = max(0.05, deadline - self.clock())
             connect, read = min(connect, left), min(read, left)
-        request |= {"auth": self.key, "timeout": (connect, read), "stream": True, "allow_redirects": False}
+        usual = {"auth": self.key, "timeout": (connect, read), "stream": True, "allow_redirects": False}
         try:
-            return self._session().request(method, url, **request)
+            return self._session().request(method, url, **{**usual, **request})
         except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
             problem = meaning(error)
         raise problem  # out here: the exceptions and frames above hold the request, and that holds the key
 
-    def pieces(self, response, deadline=None):
+    def pieces(self, response, deadline=None, slowest=SLOWEST):
         """The body of an open response as it arrives. Raises AnswerLost where it breaks off, or takes too
         long."""
-        problem, end = None, self.clock() + SLOWEST * self.timeout[1]
+        problem, end = None, self.clock() + slowest * self.timeout[1]
         end = end if deadline is None else min(end, deadline)
         with response:
             try:
@@ -184,16 +177,10 @@ class Http:
 
     def download(self, url, file):
         """Writes what is at a URL to a file, without the key; redirects are followed. Raises AudioError."""
-        try:
-            answer = requests.get(url, timeout=self.timeout, stream=True, auth=lambda request: request)
-            with answer:
-                if answer.status_code == 200:
-                    for chunk in answer.iter_content(1 << 16):
-                        file.write(chunk)
-                    return
-        except requests.RequestException as error:
-            raise ServiceUnavailable(f"the download failed: {meaning(error)}") from None
-        raise RequestRefused(f"the download was refused with {answer.status_code}: ask for its address again")
+        nobody = lambda request: request  # nor whoever stands in ~/.netrc
+        response = self.call("GET", url, stream=True, auth=nobody, allow_redirects=True)
+        for piece in self.pieces(response, slowest=math.inf):
+            file.write(piece)
 
 
 class Adapter(requests.adapters.HTTPAdapter):

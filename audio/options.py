@@ -11,7 +11,6 @@ the same table, so a rule is written once.
 
 import difflib
 import json
-import math
 import warnings
 from types import MappingProxyType
 
@@ -86,10 +85,10 @@ CLASSES = {"true or false": bool, "a number": (int, float), "a list": list, "an 
 KINDS = {name: kind for kind, names in FIELDS.items() for name in names.split()}
 KNOWN = [*KINDS, *HELP, "speech_model"]
 RANGES = {
-    "content_safety_confidence": (25, 100),
-    "speech_threshold": (0, 1),
-    "language_confidence_threshold": (0, 1),
-    "temperature": (0, 1),
+    "content_safety_confidence": "25 to 100",
+    "speech_threshold": "0 to 1",
+    "language_confidence_threshold": "0 to 1",
+    "temperature": "0 to 1",
 }
 # A condition holds if every term does: NAME is there and not false, -NAME is not, NAME=TEXT has this text.
 REFUSED = {  # by the service, in its words where they are known
@@ -167,11 +166,11 @@ def mistyped(fields, names=MappingProxyType({})):
     wrong = []
     for field, value in fields.items():
         kind, name = KINDS.get(field), names.get(field, field)
-        low, high = RANGES.get(field, (-math.inf, math.inf))
+        low, high = map(float, RANGES.get(field, "-inf to inf").split(" to "))
         if kind and (not isinstance(value, CLASSES[kind]) or (kind == "a number" and value is True)):
             wrong.append(f"{name} must be {kind}, not {value!r}")
         elif field in RANGES and not low <= value <= high:
-            wrong.append(f"{name} must be from {low} to {high}, not {value!r}")
+            wrong.append(f"{name} must be from {RANGES[field]}, not {value!r}")
         elif field == "speech_understanding":
             tasks = value.get("request")
             if not (isinstance(tasks, dict) and all(isinstance(task, dict) for task in tasks.values())):

@@ -63,13 +63,14 @@ class Recording:
         if isinstance(source, (bytes, bytearray, memoryview)):
             self.name, self._file = "bytes", io.BytesIO(source)
         elif hasattr(source, "read"):
-            self.name, self._file = str(getattr(source, "name", "file")), rewindable(source)
+            self.name = str(getattr(source, "name", "file"))
+            self._file = rewindable(source, self.name)
         elif isinstance(source, (str, os.PathLike)):
             if not os.fspath(source).strip():
                 raise BadInput("the name of the recording is empty: give a file, a URL or a folder")
             self.name, self.path = os.fspath(source), Path(source)
             if self.path.is_fifo():  # <(command) of a shell
-                self._file, self.path = rewindable(open(source, "rb")), None  # noqa: SIM115
+                self._file, self.path = rewindable(open(source, "rb"), self.name), None  # noqa: SIM115
         else:
             kind = type(source).__name__
             raise BadInput(f"a recording is a path, a URL, bytes or an open file, not {kind}")
@@ -85,8 +86,6 @@ class Recording:
         with self.open() as file:
             head = file.read(HEAD)
             self.size = file.seek(0, io.SEEK_END) - self._start
-        if isinstance(head, str):
-            raise BadInput(f"{self.name} is open as text: open it with mode 'rb'")
         if not head:
             raise BadInput(f"{self.name} is empty")
         if not looks_like_audio(head):
@@ -136,23 +135,22 @@ class Recording:
         return digest.hexdigest()
 
 
-def rewindable(file):
+def rewindable(file, name):
     """The file, or where it cannot go back (a pipe) a temporary copy on disk."""
     try:
-        if file.seekable():
-            file.seek(file.tell())
-            return file
+        text = isinstance(file.read(0), str)
     except ValueError:
-        raise BadInput("the file is closed: open it again") from None
-    except (AttributeError, OSError):
-        pass
-    copy = tempfile.TemporaryFile()  # noqa: SIM115
+        raise BadInput(f"{name} is closed: open it again") from None
+    if text:
+        raise BadInput(f"{name} is open as text: open it with mode 'rb'")
     try:
+        file.seek(file.tell())
+        return file
+    except (AttributeError, OSError):
+        copy = tempfile.TemporaryFile()  # noqa: SIM115
         shutil.copyfileobj(file, copy, PIECE)
-    except TypeError:
-        raise BadInput("the file is open as text: open it with mode 'rb'") from None
-    copy.seek(0)
-    return copy
+        copy.seek(0)
+        return copy
 
 
 def recordings_in(folder):

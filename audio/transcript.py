@@ -16,6 +16,7 @@ from audio.options import SWITCHES, TASKS
 from audio.subtitles import Span, captions, render
 
 LABEL = re.compile(r"[A-Z]|\d\d?[A-Z]?")  # what the service calls a speaker; anything else is a name
+SHOWN = (*SWITCHES, "summary", "action_items", "translate")  # what is asked for and read by the same name
 DELETED = "http://deleted_by_user"  # the audio_url of a job whose text was deleted
 
 
@@ -57,11 +58,8 @@ class Transcript:
     def asked(self):
         """The short names (see options) of what this job was asked for, or has."""
         tasks = table(table(self.raw.get("speech_understanding")).get("request"))
-        found = {name for name, field in SWITCHES.items() if self.raw.get(field) is True}
-        found |= {name for name, task in TASKS.items() if task in tasks} - {"speaker_names"}
-        return found | {
-            name for name in (*SWITCHES, "summary", "action_items", "translate") if getattr(self, name)
-        }
+        wanted = lambda name: self.raw.get(SWITCHES.get(name)) is True or TASKS.get(name) in tasks
+        return {name for name in SHOWN if getattr(self, name) or wanted(name)}
 
     def named(self, speaker):
         """What a speaker is called: a name given, "Speaker A", or the name or role the service found."""
@@ -72,7 +70,7 @@ class Transcript:
     @property
     def turns(self):
         """Who said what. Without speakers one turn holds everything."""
-        turns = [self._span(part, inner=True) for part in dicts(self.raw.get("utterances"))]
+        turns = [self._span(part) for part in dicts(self.raw.get("utterances"))]
         if not turns and self.text.strip():
             words = self.words
             end = max([int(1000 * self.seconds), *(word.end for word in words)])
@@ -83,11 +81,9 @@ class Transcript:
     def words(self):
         return [self._span(word) for word in dicts(self.raw.get("words"))]
 
-    def _span(self, part, inner=False):
-        words = tuple(self._span(word) for word in dicts(part.get("words"))) if inner else ()
-        return Span(
-            str(part.get("text") or ""), *times(part), self.named(str(part.get("speaker") or "")), words
-        )
+    def _span(self, part):
+        text, speaker = str(part.get("text") or ""), self.named(str(part.get("speaker") or ""))
+        return Span(text, *times(part), speaker, tuple(map(self._span, dicts(part.get("words")))))
 
     def labelled(self):
         """The text, each turn on a line that begins with its speaker."""

@@ -102,9 +102,9 @@ class Output:
         transcript.names = self.names
         if unknown := self.names.keys() - transcript.labels:
             known = ", ".join(sorted(transcript.labels))
-            told = f"--names: there is no speaker {', '.join(sorted(unknown))}; there are: {known}"
-            warnings.warn(told, AudioWarning, stacklevel=2)
-        format = self.args.format or ("markdown" if self.args.preset or transcript.asked else "text")
+            message = f"--names: there is no speaker {', '.join(sorted(unknown))}; there are: {known}"
+            warnings.warn(message, AudioWarning, stacklevel=2)
+        format = self.args.format or ("markdown" if self.args.preset or transcript.features else "text")
         text, path = written(transcript, format, self.args.preset, self.several), self.args.out
         if self.in_folder:
             path = Path(path, self.sources.get(name, name))

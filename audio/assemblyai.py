@@ -191,8 +191,8 @@ class Client:
                     state = state or str(error)
                 left = deadline - self.http.clock()
                 if left <= 0:
-                    told = f"transcript {id} was not ready in {timeout:g} s ({state}). The job goes on: "
-                    raise StillProcessing(f"{told}python -m audio wait {id}", transcript_id=id)
+                    message = f"transcript {id} was not ready in {timeout:g} s ({state}). The job goes on: "
+                    raise StillProcessing(f"{message}python -m audio wait {id}", transcript_id=id)
                 self.http.sleep(min(pause, left))
                 pause = min(self.poll, 1.5 * pause)
         except KeyboardInterrupt as stop:
@@ -268,8 +268,8 @@ class Client:
         if not isinstance(transcript, Transcript):
             transcript = self.wait(transcript)
         task = "Answer from the transcript. Say so if it does not tell."
-        asked = f"<transcript>\n{transcript.labelled()}</transcript>\n{question}"
-        messages = [{"role": "system", "content": task}, {"role": "user", "content": asked}]
+        prompt = f"<transcript>\n{transcript.labelled()}</transcript>\n{question}"
+        messages = [{"role": "system", "content": task}, {"role": "user", "content": prompt}]
         return self.chat(messages, **options)
 
     def chat(self, messages, *, model=None, max_tokens=1000, answers=None):
@@ -321,8 +321,8 @@ def events(pieces):
 
 
 def uncertain(what, lost):
-    told = f"{lost}. The job may be made all the same, and a second one would be billed. {what}: look with "
-    return AnswerLost(f"{told}python -m audio list", status=lost.status)
+    risk = f"{lost}. The job may be made all the same, and a second one would be billed. {what}: look with "
+    return AnswerLost(f"{risk}python -m audio list", status=lost.status)
 
 
 def seconds(timeout):
@@ -352,7 +352,7 @@ def is_done(transcript):
         words = str(transcript.error or "no reason is given")
         fault = any(text in words.lower() for text in SERVER_FAULTS)
         hint = "The service was at fault: submit it again" if fault else "Asking again will not help"
-        told = f"transcript {transcript.id} failed: {words} {hint}"
+        message = f"transcript {transcript.id} failed: {words} {hint}"
         known = {"transcript": transcript, "transcript_id": transcript.id, "retryable": fault}
-        raise TranscriptFailed(told, **known)
+        raise TranscriptFailed(message, **known)
     return transcript.status == "completed"

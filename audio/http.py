@@ -43,14 +43,14 @@ def places(base):
     "us" and "eu" are known by name. Plain http is for this machine only: elsewhere all could read the key."""
     if base.lower() in REGIONS:
         return REGIONS[base.lower()]
-    found = re.fullmatch(r"(?i)(https?)(://(?:[\w.-]+|\[[\da-f:.%]+\])(?::\d+)?(?:/[\w./~%-]*)?)", base)
+    parts = re.fullmatch(r"(?i)(https?)(://(?:[\w.-]+|\[[\da-f:.%]+\])(?::\d+)?(?:/[\w./~%-]*)?)", base)
     try:
-        good = found and urlsplit(base).port != 0
+        good = parts and urlsplit(base).port != 0
     except ValueError:
         good = False
     if not good:
         raise BadInput("ASSEMBLYAI_BASE_URL must be us, eu, or an address such as https://api.assemblyai.com")
-    base = (found[1].lower() + found[2]).rstrip("/").removesuffix("/v2")
+    base = (parts[1].lower() + parts[2]).rstrip("/").removesuffix("/v2")
     if would_be_readable(base):
         raise BadInput(
             f"ASSEMBLYAI_BASE_URL is plain http to {urlsplit(base).hostname}: the key would travel in the "
@@ -177,8 +177,8 @@ class Http:
 
     def download(self, url, file):
         """Writes what is at a URL to a file, without the key; redirects are followed. Raises AudioError."""
-        nobody = lambda request: request  # nor whoever stands in ~/.netrc
-        response = self.call("GET", url, stream=True, auth=nobody, allow_redirects=True)
+        anonymous = lambda request: request  # nor whoever stands in ~/.netrc
+        response = self.call("GET", url, stream=True, auth=anonymous, allow_redirects=True)
         for piece in self.pieces(response, slowest=math.inf):
             file.write(piece)
 
@@ -209,7 +209,7 @@ def meaning(error):
     ServiceUnavailable where nothing was sent, AnswerLost where something was."""
     text, kinds = str(error), requests.exceptions
     reason = getattr(error.args[0] if error.args else None, "reason", None)
-    nobody = type(reason).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
+    absent = type(reason).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
     if isinstance(error, BadInput):  # of the recording that was being sent
         return error.with_traceback(None)
     if refused := re.search(r"Tunnel connection failed: ([\w -]+)", text):
@@ -220,7 +220,7 @@ def meaning(error):
         return RequestRefused(f"it redirects to an address that is none ({text}): check ASSEMBLYAI_BASE_URL")
     if type(error) is OSError or isinstance(error, (ssl.SSLError, ValueError)):
         return BadInput(f"the request cannot be made: {text} (an address, or a file with certificates)")
-    if nobody or isinstance(error, (kinds.ConnectTimeout, kinds.ProxyError)):
+    if absent or isinstance(error, (kinds.ConnectTimeout, kinds.ProxyError)):
         return ServiceUnavailable("no connection: is the address right, is there a network?")
     if isinstance(error, kinds.SSLError) and "EOF" not in text:
         return AnswerLost("TLS failed: is it an https server?")

@@ -183,8 +183,8 @@ def refusals(fields, rules):
 
     def holds(term):
         name, _, text = term.lstrip("-").partition("=")
-        found = text in str(fields.get(name)) if text else bool(fields.get(name))
-        return found is not term.startswith("-")
+        present = text in str(fields.get(name)) if text else bool(fields.get(name))
+        return present is not term.startswith("-")
 
     return [text for condition, text in rules.items() if all(map(holds, condition.split()))]
 
@@ -210,8 +210,8 @@ def task(name, value):
             return {"target_languages": parts}
         if name == "speaker_names":
             return {"speaker_type": "name", "known_values": parts}
-    wanted = {"summary": "bullets or paragraph", "action_items": "true or false"}.get(name, "a list of texts")
-    raise BadInput(f"{name} must be {wanted}, not {value!r}")
+    kinds = {"summary": "bullets or paragraph", "action_items": "true or false"}
+    raise BadInput(f"{name} must be {kinds.get(name, 'a list of texts')}, not {value!r}")
 
 
 def as_list(name, value):
@@ -255,10 +255,10 @@ def setting(text):
 
 def nested(options):
     """{"a.b": 1} -> {"a": {"b": 1}}. Raises BadInput where a is something else already."""
-    found = {}
+    fields = {}
     for key, value in options:
         *path, last = key.split(".")
-        place = found
+        place = fields
         for part in path:
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
@@ -266,4 +266,4 @@ def nested(options):
         if last in place:
             raise BadInput(f"{key} is given twice")
         place[last] = value
-    return found
+    return fields

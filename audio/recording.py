@@ -156,7 +156,7 @@ def rewindable(file, name):
 def recordings_in(folder):
     """The files in a folder and below it that begin like audio or video, sorted; nothing below a name that
     begins with a dot. What is left out is named in a warning. Raises BadInput for none."""
-    found, others = [], []
+    recordings, others = [], []
     for place, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
@@ -166,16 +166,16 @@ def recordings_in(folder):
             try:
                 with open(path, "rb") as file:
                     audio = looks_like_audio(file.read(HEAD)) and not name.endswith(TEXTS)
-                (found if audio else others).append(path)
+                (recordings if audio else others).append(path)
             except OSError as error:
                 unreadable(error)
     if others := [os.path.relpath(path, folder) for path in sorted(others) if not path.endswith(KEPT)]:
         more = f" and {len(others) - 20} more" * (len(others) > 20)
         left = f"{folder}: left out, for it does not begin like audio: {', '.join(others[:20])}{more}"
         warnings.warn(left, AudioWarning, stacklevel=2)
-    if not found:
+    if not recordings:
         raise BadInput(f"{folder}: there is no audio in this folder")
-    return sorted(found, key=Path)
+    return sorted(recordings, key=Path)
 
 
 def unreadable(error):

@@ -25,7 +25,7 @@ TITLES = {"meeting": "Minutes", "podcast": "Episode notes", "call": "Call review
 # Types of entities that tell nothing about a person. Every other type, known here or not, may.
 HARMLESS = """corporate_action date date_interval day duration effect event financial_metric language
 money_amount month occupation organization product project statistics time trend year""".split()
-SAID = "text headline gist summary bullets block_summary action_item quote speaker translated_texts".split()
+SPOKEN = "text headline gist summary bullets block_summary action_item quote speaker translated_texts".split()
 WORD = re.compile(rf"[{DENSE}]|(?:(?![{DENSE}])[^\W_])+")
 
 
@@ -37,7 +37,7 @@ def report(transcript, preset=None):
     about = f"{length(1000 * transcript.seconds)}, transcript {transcript.id}"
     if not transcript.text.strip():
         return f"# {title}\n\n{about}\n\nNothing was said in this recording.\n"
-    more = transcript.asked - PRESETS.get(preset, {}).keys()
+    more = transcript.features - PRESETS.get(preset, {}).keys()
     parts = [*OWN.get(preset, [speakers]), *(part for part, feature in PARTS.items() if feature in more)]
     sections = []
     for part in [*parts, conversation]:
@@ -61,29 +61,29 @@ def summary(transcript):
 
 def chapters(transcript):
     """Chapters"""
-    told = lambda c: f"**{escaped(c.headline)}**: {escaped(' '.join(c.lines))}"
-    return [f"- {clock(chapter.start)} {told(chapter)}" for chapter in transcript.chapters]
+    line = lambda c: f"**{escaped(c.headline)}**: {escaped(' '.join(c.lines))}"
+    return [f"- {clock(chapter.start)} {line(chapter)}" for chapter in transcript.chapters]
 
 
 def action_items(transcript):
     """Action items"""
-    found = []
+    lines = []
     for what, quote, start in transcript.action_items:
         time = f" ({clock(start)})" if start is not None else ""
-        found.append(f"- [ ] {escaped(what)}{time}" + (f"\n  > {escaped(quote)}" if quote else ""))
-    if found:
-        return found
+        lines.append(f"- [ ] {escaped(what)}{time}" + (f"\n  > {escaped(quote)}" if quote else ""))
+    if lines:
+        return lines
     some = [span for span in sentences(transcript) if PROMISE.search(span.text)]
-    found = [f"- [ ] {who(span)}{escaped(span.text)} ({clock(span.start)})" for span in some]
-    return found and ["The service names none. By their wording (English only), these may be some:\n", *found]
+    lines = [f"- [ ] {who(span)}{escaped(span.text)} ({clock(span.start)})" for span in some]
+    return lines and ["The service names none. By their wording (English only), these may be some:\n", *lines]
 
 
 def topics(transcript):
     """Topics"""
-    found = [
+    likely = [
         (label.replace(">", " > "), value) for label, value in transcript.topics[:TOPICS] if value >= SURE
     ]
-    return [f"- {escaped(label)} ({value:.0%})" for label, value in found]
+    return [f"- {escaped(label)} ({value:.0%})" for label, value in likely]
 
 
 def key_phrases(transcript):
@@ -95,14 +95,14 @@ def key_phrases(transcript):
 def quotes(transcript):
     """Quotes (the sentences with the highest ranked phrases)"""
     spans = sorted(sentences(transcript), key=lambda span: span.start)
-    begins, found = [span.start for span in spans], {}
+    begins, chosen = [span.start for span in spans], {}
     for _, _, starts in transcript.key_phrases:
         place = bisect.bisect_right(begins, starts[0]) - 1 if starts else -1
-        if place >= 0 and len(found) < QUOTES:
-            found[place] = spans[place]
+        if place >= 0 and len(chosen) < QUOTES:
+            chosen[place] = spans[place]
     return [
         f"> {escaped(span.text)}\n> ({who(span).rstrip(': ') or 'unknown'}, {clock(span.start)})\n"
-        for _, span in sorted(found.items())
+        for _, span in sorted(chosen.items())
     ]
 
 
@@ -124,8 +124,8 @@ def moments(transcript):
 
 def entities(transcript):
     """Entities"""
-    told = lambda texts: ", ".join(map(escaped, texts))
-    return [f"- {kind.replace('_', ' ')}: {told(texts)}" for kind, texts in transcript.entities.items()]
+    listed = lambda texts: ", ".join(map(escaped, texts))
+    return [f"- {kind.replace('_', ' ')}: {listed(texts)}" for kind, texts in transcript.entities.items()]
 
 
 def safety(transcript):
@@ -166,11 +166,11 @@ def redacted(transcript):
     its list of entities, its summary and so on: so whatever is in that list is taken out of everything, in
     one walk over the words. Personal are the types that the job was told to redact, with those under them
     (location: location_city), and all types that are not known to be harmless."""
-    asked = transcript.raw.get("redact_pii_policies")
-    asked = tuple(map(str, asked)) if isinstance(asked, list) else ()
+    policies = transcript.raw.get("redact_pii_policies")
+    policies = tuple(map(str, policies)) if isinstance(policies, list) else ()
     known = {}  # first word: [(all words, type)]
     for kind, texts in transcript.entities.items():
-        if kind not in HARMLESS or any(f"{kind}_".startswith(f"{policy}_") for policy in asked):
+        if kind not in HARMLESS or any(f"{kind}_".startswith(f"{policy}_") for policy in policies):
             for words in filter(None, (WORD.findall(text.casefold()) for text in texts)):
                 known.setdefault(words[0], []).append((words, f"[{kind.upper()}]"))
 
@@ -180,18 +180,18 @@ def redacted(transcript):
         while i < len(words):
             fitting = [entry for entry in known.get(texts[i], ()) if texts[i : i + len(entry[0])] == entry[0]]
             if fitting:
-                found, label = max(fitting, key=lambda entry: len(entry[0]))
+                entity, label = max(fitting, key=lambda entry: len(entry[0]))
                 parts += [text[at : words[i].start()], label]
-                i, at = i + len(found) - 1, words[i + len(found) - 1].end()
+                i, at = i + len(entity) - 1, words[i + len(entity) - 1].end()
             i += 1
         return "".join([*parts, text[at:]])
 
-    def walk(value, said=False):
+    def walk(value, spoken=False):
         if isinstance(value, dict):
-            return {key: walk(part, said or key in SAID) for key, part in value.items()}
+            return {key: walk(part, spoken or key in SPOKEN) for key, part in value.items()}
         if isinstance(value, list):
-            return [walk(part, said) for part in value]
-        return hide(value) if said and isinstance(value, str) else value
+            return [walk(part, spoken) for part in value]
+        return hide(value) if spoken and isinstance(value, str) else value
 
     return Transcript(walk(transcript.raw), transcript.names)
 

@@ -52,20 +52,20 @@ def captions(turns, *, columns=LINE, rows=LINES, speakers=True):
     the other; `words` are the units of their text."""
     pieces = [piece for turn in turns for piece in cut(timed(turn), columns, rows, speakers)]
     pieces.sort(key=lambda piece: piece.start)
-    found, end = [], 0
+    spans, end = [], 0
     for piece, following in itertools.zip_longest(pieces, pieces[1:]):
         start = max(piece.start, end)
         end = min(piece.end, following.start if following else piece.end, start + LONGEST)
         end = max(end, start + 1)
-        found.append(replace(piece, start=start, end=end))
-    return found
+        spans.append(replace(piece, start=start, end=end))
+    return spans
 
 
 def units(text):
     """A text in pieces, each with a blank in front of it where white space stands there."""
-    for found in UNIT.finditer(text):
-        unit, at = found[0].lstrip(), 0
-        space = " " * (unit != found[0])
+    for match in UNIT.finditer(text):
+        unit, at = match[0].lstrip(), 0
+        space = " " * (unit != match[0])
         while at < len(unit):
             piece = unit[at : at + 4 * LINE]
             while width(piece) > LINE:  # an address, say
@@ -78,17 +78,17 @@ def timed(turn):
     """The units of a turn, each a Span with its time: that of the service's word where there is one, or else
     a share of the time between its neighbours, by length. Units of one word are one Span."""
     texts = list(units(turn.text))
-    ours = [(plain(text), i) for i, text in enumerate(texts)]
-    theirs = [(plain(unit), word) for word in turn.words if inside(turn, word) for unit in units(word.text)]
-    ours, theirs = ([pair for pair in pairs if pair[0]] for pairs in (ours, theirs))
+    keys = [(plain(text), i) for i, text in enumerate(texts)]
+    heard = [(plain(unit), word) for word in turn.words if inside(turn, word) for unit in units(word.text)]
+    keys, heard = ([pair for pair in pairs if pair[0]] for pairs in (keys, heard))
     words = [None] * len(texts)
-    for i, j in matches([key for key, _ in ours], [key for key, _ in theirs]):
-        words[ours[i][1]] = theirs[j][1]
+    for i, j in matches([key for key, _ in keys], [key for key, _ in heard]):
+        words[keys[i][1]] = heard[j][1]
     runs = [list(run) for _, run in itertools.groupby(zip(texts, words), lambda pair: id(pair[1]))]
-    found, end = [], turn.start
+    spans, end = [], turn.start
     for run, following in itertools.zip_longest(runs, runs[1:]):
         texts, word = [text for text, _ in run], run[0][1]
-        whole, previous = "".join(texts), found[-1].start if found else turn.start
+        whole, previous = "".join(texts), spans[-1].start if spans else turn.start
         if word:
             start, end = max(previous, word.start), word.end
             texts = [whole] if width(whole) <= LINE else texts
@@ -97,9 +97,9 @@ def timed(turn):
         length = max(0, end - start)
         for text, at in zip(texts, itertools.accumulate(map(len, texts), initial=0)):
             edges = (start + length * edge // len(whole) for edge in (at, at + len(text)))
-            found.append(Span(text, *edges, turn.speaker))
+            spans.append(Span(text, *edges, turn.speaker))
         end = start + length
-    return found
+    return spans
 
 
 def inside(turn, word):
@@ -112,17 +112,17 @@ def plain(text):
     return "".join(c for c in text.casefold() if c.isalnum())
 
 
-def matches(ours, theirs):
+def matches(left, right):
     """Pairs of places where two lists are equal, in order. Where they differ, the nearest place is looked for
     at which two items agree again; so this is linear, which a shortest edit script is not."""
     i = j = 0
-    while i < len(ours) and j < len(theirs):
-        if ours[i] == theirs[j]:
+    while i < len(left) and j < len(right):
+        if left[i] == right[j]:
             yield i, j
             i, j = i + 1, j + 1
             continue
         steps = ((i + a, j + n - a) for n in range(1, REACH + 1) for a in range(n + 1))
-        agree = ((a, b) for a, b in steps if ours[a : a + 2] == theirs[b : b + 2] != [])
+        agree = ((a, b) for a, b in steps if left[a : a + 2] == right[b : b + 2] != [])
         i, j = next(agree, (i + 1, j + 1))
 
 

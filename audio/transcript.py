@@ -55,7 +55,7 @@ class Transcript:
         return number(self.raw.get("audio_duration"))
 
     @property
-    def asked(self):
+    def features(self):
         """The short names (see options) of what this job was asked for, or has."""
         tasks = table(table(self.raw.get("speech_understanding")).get("request"))
         wanted = lambda name: self.raw.get(SWITCHES.get(name)) is True or TASKS.get(name) in tasks
@@ -119,8 +119,8 @@ class Transcript:
         """What is to be done: [(what, a quote or "", its start in milliseconds or None)]."""
         items = dicts(self._understood("action_items").get("items"))
         when = lambda time: int(number(time)) if isinstance(time, (int, float)) else None
-        found = [(flat(i.get("action_item")), flat(i.get("quote")), when(i.get("timestamp"))) for i in items]
-        return [(what or quote, quote, start) for what, quote, start in found if what or quote]
+        texts = [(flat(i.get("action_item")), flat(i.get("quote")), when(i.get("timestamp"))) for i in items]
+        return [(what or quote, quote, start) for what, quote, start in texts if what or quote]
 
     @property
     def translate(self):
@@ -193,8 +193,8 @@ def times(part):
 
 def ranked(result):
     """A result with its summary {label: number} -> [(label, number)], the highest first."""
-    found = [(label, number(value)) for label, value in table(table(result).get("summary")).items()]
-    return sorted(found, key=lambda pair: (-pair[1], pair[0]))
+    pairs = [(label, number(value)) for label, value in table(table(result).get("summary")).items()]
+    return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
 
 
 def dicts(value):

@@ -194,7 +194,7 @@ tinyllm/evaluation/own.py
 tinyllm/evaluation/intervals.py
     p + z2 / (2 * n)  =>  p
 audio/options.py
-    return found is not term.startswith("-")  =>  return found
+    return present is not term.startswith("-")  =>  return present
     (kind == "a number" and value is True)  =>  False
     json.dumps(fields, allow_nan=False)  =>  json.dumps(fields)
 audio/subtitles.py
@@ -203,7 +203,7 @@ audio/subtitles.py
     if inside(turn, word)  =>  if True
     i, j = next(agree, (i + 1, j + 1))  =>  i, j = i + 1, j + 1
     in "WF"  =>  in "F"
-    and pieces[-1][1] is word and  =>  and False and
+    if width(whole) <= LINE else texts  =>  if False else texts
 audio/transcript.py
     if LABEL.fullmatch(speaker) else  =>  if len(speaker) <= 2 else
 audio/reports.py
@@ -213,12 +213,12 @@ audio/reports.py
 audio/http.py
     status in (408, 425, 429)  =>  status in (429,)
     except (ssl.SSLError, ConnectionError) as error:  =>  except ConnectionError as error:
-    if "uploaded file" in words:  =>  if True:
+    status == 403 and "uploaded file" in words:  =>  status == 403:
 audio/recording.py
     if not name.startswith(".")]  =>  ]
     \xff[\xe0-\xfd]  =>  \xff[\xe0-\xff]
 audio/assemblyai.py
-    if reason and reason != "stop":  =>  if False:
+    if reason:  =>  if False:
     unique=not recording.url  =>  unique=True
     if recording.size > BIG and not self._key_works:  =>  if False:
 audio/batch.py
@@ -227,7 +227,7 @@ audio/batch.py
     save(Transcript({"audio_url": url}))  =>  pass
     if error.status in (400, 404, 410):  =>  if False:
 audio/sandbox.py
-    canned.results(fields, 1)  #  =>  pass  #
+    *canned.results(fields, heard), *SECRET  =>  *SECRET
     chunked = "chunked" in  =>  chunked = "never" in
     if length < 0:  =>  if False:
 tools/json_reader.py

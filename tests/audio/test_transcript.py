@@ -132,8 +132,11 @@ def test_names_are_given_to_speakers():
 def test_what_was_asked_for_is_known_by_its_short_names():
     request = {"summarization": {"summary_type": "bullets"}, "action_items": {}}
     raw = {"iab_categories": True, "auto_highlights": False, "speech_understanding": {"request": request}}
-    assert Transcript(raw).asked == {"topics", "summary", "action_items"}
-    assert Transcript({"entities": [{"text": "x"}]}).asked == {"entities"} and Transcript({}).asked == set()
+    assert Transcript(raw).features == {"topics", "summary", "action_items"}
+    assert (
+        Transcript({"entities": [{"text": "x"}]}).features == {"entities"}
+        and Transcript({}).features == set()
+    )
 
 
 def test_without_speakers_the_text_is_one_turn_of_the_whole_duration():

@@ -47,6 +47,7 @@ def transcribe_all(
     fields, sources = request(**options), list(sources)
     written = {name: value for name, value in fields.items() if name != SECRET}
     results = [Future() for _ in sources]
+    threads = max(1, min(threads, len(sources)))
     todo = collections.deque(zip(sources, results))
     making = threading.Semaphore(threads)  # held while a job is made
     places = {}  # of recordings by what they are: (lock, folder), for one sound may be in two folders

@@ -228,13 +228,6 @@ class Client:
         """As sentences."""
         return self._view(id, "/paragraphs").get("paragraphs") or []
 
-    def subtitles(self, id, format="srt", *, chars=None):
-        """SRT or VTT text as the service makes it, without speakers; Transcript.subtitles() has them.
-        chars: the longest caption."""
-        if format not in ("srt", "vtt"):
-            raise BadInput(f"subtitles are srt or vtt, not {format!r}")
-        return self._view(id, "/" + format, text=True, params={"chars_per_caption": chars} if chars else None)
-
     def search(self, id, words):
         """Where words, numbers or phrases of up to 5 words are said: dicts with text, count, timestamps
         ([start, end] in milliseconds) and indexes. words: a list, or text with commas between them."""

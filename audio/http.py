@@ -72,8 +72,8 @@ class Http:
         self.clock, self.sleep = clock, sleep
         self._local = threading.local()
 
-    def call(self, method, url, *, safe=True, text=False, stream=False, also=(), deadline=None, **request):
-        """Asks until there is an answer -> dict, with `text` str, with `stream` the open requests.Response.
+    def call(self, method, url, *, safe=True, stream=False, also=(), deadline=None, **request):
+        """Asks until there is an answer -> dict, or with `stream` the open requests.Response.
 
         A `url` without a host belongs to the API. `also` are status codes to repeat besides the usual ones;
         `deadline` is a time of `clock`. Raises every AudioError but TranscriptFailed and StillProcessing."""
@@ -89,7 +89,7 @@ class Http:
                     return response
                 body = b"".join(self.pieces(response, deadline))
                 if status < 300:
-                    return body.decode("utf-8", "replace") if text else object_in(body)
+                    return object_in(body)
                 place = target(url, response)
                 if method == "GET" and place and urlsplit(place)[:2] == urlsplit(url)[:2]:
                     url, after, problem = place, 0, "too many redirects"

@@ -5,16 +5,15 @@
 
 Any other option goes to the service as it is: it knows more names than we do, and learns new ones every
 month. Refused here, before a long upload instead of after it, are what the service is known to refuse, what
-cannot be sent, and names that look like a slip; what merely looks wrong is a warning. The sandbox refuses by
-the same table, so a rule is written once.
+cannot be sent, and names that look like a slip. The sandbox refuses by the same table, so a rule is written
+once.
 """
 
 import difflib
 import json
-import warnings
 from types import MappingProxyType
 
-from audio.errors import AudioWarning, BadInput
+from audio.errors import BadInput
 
 SWITCHES = {  # short name: the field of the service that it turns on
     "topics": "iab_categories",
@@ -118,11 +117,6 @@ USELESS = {  # the service may take it, and then something does not happen that 
     "speakers_expected speaker_options": "give speakers_expected or speaker_options, not both",
     "audio_url": "audio_url is the source itself: give it as such",
 }
-DOUBTS = {
-    "prompt keyterms_prompt": "some models refuse prompt and keyterms_prompt together",
-    "summary_model=conversational multichannel -speaker_labels": "summary_model=conversational may be "
-    "refused with multichannel alone",
-}
 
 
 def request(preset=None, **options):
@@ -140,7 +134,7 @@ def request(preset=None, **options):
             wrong += [f"{name} and {key} say the same: give one of them" for key in twice]
             fields = made | fields
         elif name not in TASKS:
-            fields[SWITCHES.get(name, name)] = as_list(name, value) if KINDS.get(name) == "a list" else value
+            fields[SWITCHES.get(name, name)] = as_list(value) if KINDS.get(name) == "a list" else value
         elif value is not False:
             tasks[TASKS[name]] = task(name, value)
     wrong += mistyped(fields, {field: name for name, field in SWITCHES.items() if name in given})
@@ -156,8 +150,6 @@ def request(preset=None, **options):
     wrong += [*refusals(fields, REFUSED), *refusals(fields, USELESS)]
     if wrong:
         raise BadInput("; ".join(dict.fromkeys(wrong)))
-    for doubt in refusals(fields, DOUBTS):
-        warnings.warn(doubt, AudioWarning, stacklevel=4)
     return fields
 
 
@@ -204,7 +196,7 @@ def task(name, value):
         return {"summary_type": "bullets" if value is True else value}
     if name == "action_items" and value is True:
         return {}
-    parts = as_list(name, value)
+    parts = as_list(value)
     if isinstance(parts, list) and parts and all(isinstance(part, str) and part for part in parts):
         if name == "translate":
             return {"target_languages": parts}
@@ -214,12 +206,10 @@ def task(name, value):
     raise BadInput(f"{name} must be {kinds.get(name, 'a list of texts')}, not {value!r}")
 
 
-def as_list(name, value):
-    """A list from text with commas; custom_spelling from {"SQL": ["sequel"]}."""
+def as_list(value):
+    """A list from text with commas."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",")]
-    if name == "custom_spelling" and isinstance(value, dict):
-        return [{"from": [old] if isinstance(old, str) else list(old), "to": to} for to, old in value.items()]
     return list(value) if isinstance(value, tuple) else value
 
 

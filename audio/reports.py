@@ -80,10 +80,8 @@ def action_items(transcript):
 
 def topics(transcript):
     """Topics"""
-    likely = [
-        (label.replace(">", " > "), value) for label, value in transcript.topics[:TOPICS] if value >= SURE
-    ]
-    return [f"- {escaped(label)} ({value:.0%})" for label, value in likely]
+    likely = [(label, value) for label, value in transcript.topics[:TOPICS] if value >= SURE]
+    return [f"- {escaped(label.replace('>', ' > '))} ({value:.0%})" for label, value in likely]
 
 
 def key_phrases(transcript):
@@ -100,20 +98,20 @@ def quotes(transcript):
         place = bisect.bisect_right(begins, starts[0]) - 1 if starts else -1
         if place >= 0 and len(chosen) < QUOTES:
             chosen[place] = spans[place]
-    return [
-        f"> {escaped(span.text)}\n> ({who(span).rstrip(': ') or 'unknown'}, {clock(span.start)})\n"
-        for _, span in sorted(chosen.items())
-    ]
+    source = lambda span: f"{who(span).rstrip(': ') or 'unknown'}, {clock(span.start)}"
+    return [f"> {escaped(span.text)}\n> ({source(span)})\n" for _, span in sorted(chosen.items())]
 
 
 def sentiment(transcript):
     """Sentiment by speaker"""
-    kinds = ("POSITIVE", "NEUTRAL", "NEGATIVE")
-    rows = [
-        f"| {escaped(name) or 'everybody'} | " + " | ".join(str(counts[kind]) for kind in kinds) + " |"
-        for name, counts in transcript.sentiment_by_speaker.items()
-    ]
-    return ["| | positive | neutral | negative |", "| --- | --- | --- | --- |", *rows] if rows else []
+    rows = ["| | positive | neutral | negative |", "| --- | --- | --- | --- |"]
+    for name, counts in transcript.sentiment_by_speaker.items():
+        cells = [
+            escaped(name) or "everybody",
+            *(counts[kind] for kind in ("POSITIVE", "NEUTRAL", "NEGATIVE")),
+        ]
+        rows.append(f"| {' | '.join(map(str, cells))} |")
+    return rows if len(rows) > 2 else []
 
 
 def moments(transcript):

@@ -100,11 +100,10 @@ class Transcript:
     @property
     def summary(self):
         """Of speech_understanding or the legacy summarization; "" where neither was asked for."""
-        return (
-            flat(self._understood("summarization").get("block_summary"))
-            or flat(self.raw.get("summary"))
-            or "\n".join(line for chapter in self.chapters for line in chapter.lines)
+        legacy = flat(self.raw.get("summary")) or "\n".join(
+            line for one in self.chapters for line in one.lines
         )
+        return flat(self._understood("summarization").get("block_summary")) or legacy
 
     @property
     def chapters(self):
@@ -152,10 +151,9 @@ class Transcript:
     @property
     def sentiment(self):
         """Of each sentence: [(Span, "POSITIVE" | "NEUTRAL" | "NEGATIVE", confidence)]."""
-        return [
-            (self._span(part), str(part.get("sentiment") or ""), number(part.get("confidence")))
-            for part in dicts(self.raw.get("sentiment_analysis_results"))
-        ]
+        parts = dicts(self.raw.get("sentiment_analysis_results"))
+        kind = lambda part: str(part.get("sentiment") or "")
+        return [(self._span(part), kind(part), number(part.get("confidence"))) for part in parts]
 
     @property
     def sentiment_by_speaker(self):

@@ -1,6 +1,7 @@
 """http: the key is sent to its host and seen nowhere; what may be repeated is, and nothing else."""
 
 import http.server
+import io
 import logging
 import socket
 import ssl
@@ -134,6 +135,23 @@ def test_netrc_cannot_replace_the_key(tmp_path, monkeypatch):
         assert [headers["Authorization"] for *_, headers in server.requests] == [SECRET, SECRET]
 
 
+def test_a_download_carries_no_key_and_follows_redirects(tmp_path, monkeypatch):
+    (tmp_path / "netrc").write_text("default login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    file = io.BytesIO()
+    with (
+        Scripted((200, {}, b"sound")) as last,
+        Scripted((500, {}, b""), (302, {"Location": last.url + "/x"}, b"")) as first,
+    ):
+        service = http_to(first.url)
+        service._session().trust_env = True  # as with https
+        service.download(first.url + "/signed", file)
+        assert file.getvalue() == b"sound" and len(first.requests) == 2
+        assert not [head for *_, head in first.requests + last.requests if "Authorization" in head]
+    with Scripted((403, {}, b"expired")) as first, pytest.raises(AudioError, match="expired"):
+        http_to(first.url).download(first.url, file)
+
+
 def test_a_proxy_never_sees_plain_http(monkeypatch):
     with Scripted((200, {}, b'{"proxy": true}')) as proxy, Scripted((200, {}, b"{}")) as server:
         monkeypatch.setenv("http_proxy", proxy.url)
@@ -203,7 +221,7 @@ def test_an_answer_that_is_no_object_is_no_answer(body):
 def test_half_an_answer_is_no_answer(headers):
     with Scripted((200, {"Connection": "close", **headers}, b"half of the subtitles")) as server:
         with pytest.raises(ServiceUnavailable, match="broke off|no answer|broke"):
-            http_to(server.url, tries=2).call("GET", "x", text=True)
+            http_to(server.url, tries=2).call("GET", "x")
         assert len(server.requests) == 2
 
 

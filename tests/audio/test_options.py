@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import audio
-from audio import AudioWarning
 from audio.errors import BadInput
 from audio.options import HELP, KNOWN, PRESETS, SWITCHES, nested, request, setting
 
@@ -64,10 +63,6 @@ from audio.options import HELP, KNOWN, PRESETS, SWITCHES, nested, request, setti
         ),
         ({"speech_models": "a,b"}, {"speech_models": ["a", "b"]}),
         ({"keyterms_prompt": "new york, b"}, {"keyterms_prompt": ["new york", "b"]}),
-        (
-            {"custom_spelling": {"SQL": "sequel", "C": ["sea", "see"]}},
-            {"custom_spelling": [{"from": ["sequel"], "to": "SQL"}, {"from": ["sea", "see"], "to": "C"}]},
-        ),
         ({"preset": "meeting", "key_phrases": False}, {**request("meeting"), "auto_highlights": False}),
     ],
 )
@@ -128,18 +123,6 @@ def test_conflicts_are_refused_with_the_way_out(options, words):
 def test_all_conflicts_are_told_at_once():
     with pytest.raises(BadInput, match="Only one of.*redact_pii_policies"):
         request(auto_chapters=True, summarization=True, redact_pii=True)
-
-
-@pytest.mark.parametrize(
-    "options, words",
-    [
-        ({"prompt": "x", "keyterms_prompt": ["y"]}, "together"),
-        ({"summary_model": "conversational", "summary_type": "bullets", "multichannel": True}, "alone"),
-    ],
-)
-def test_what_looks_wrong_is_a_warning(options, words):
-    with pytest.warns(AudioWarning, match=words):
-        assert request(**options)
 
 
 @pytest.mark.parametrize("name", KNOWN)

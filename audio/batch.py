@@ -49,13 +49,15 @@ def transcribe_all(
     results = [Future() for _ in sources]
     threads = max(1, min(threads, len(sources)))
     todo = collections.deque(zip(sources, results))
-    making = threading.Semaphore(threads)  # held while a job is made
+    making, stopped = threading.Semaphore(threads), threading.Event()  # one is held while a job is made
     places = {}  # of recordings by what they are: (lock, folder), for one sound may be in two folders
 
     def make(source, recording, save):
         url = recording.url or client.upload(recording, progress=progress)
         save(Transcript({"audio_url": url}))  # should we end now, the job is found by the URL of its upload
         with making:
+            if stopped.is_set():
+                raise AudioError("the run was ended before this job was made")
             job = client.create({"audio_url": url, **fields}, unique=not recording.url)
             save(job)
         if begun:
@@ -101,9 +103,11 @@ def transcribe_all(
                 raise error
             yield source, error or result.result()
     finally:
+        stopped.set()
         todo.clear()
-        for _ in range(threads):  # whoever is making a job writes it down, and nobody begins another one
+        for _ in range(threads):  # whoever is making a job writes it down
             making.acquire(timeout=10)
+        making.release(threads)  # and whoever was about to make one lets go of its recording
 
 
 @contextlib.contextmanager

@@ -226,6 +226,7 @@ audio/batch.py
     fcntl.flock(file, fcntl.LOCK_EX)  =>  pass
     written = {name: value for name, value in fields.items() if name != SECRET}  =>  written = fields
     save(Transcript({"audio_url": url}))  =>  pass
+    making.release(threads)  =>  pass
     if error.status in (400, 404, 410):  =>  if False:
 audio/sandbox.py
     *canned.results(fields, heard), *SECRET  =>  *SECRET

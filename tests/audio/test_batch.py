@@ -144,6 +144,28 @@ def test_who_stops_listening_begins_no_more(folder):
         assert len(box.uploads) == len(box.jobs) == len(started) == 2
 
 
+def test_who_stopped_listening_may_begin_again(folder):
+    """In the same process, as in a notebook: no thread keeps the lock of a recording."""
+    going, done = threading.Event(), []
+
+    class Slow(Sandbox):
+        def upload(self, heard):
+            if self.uploads:
+                going.wait(20)
+            return super().upload(heard)
+
+    with Slow(seconds=0.01) as box:
+        results = transcribe_all(client_of(box), files(folder), threads=1)
+        next(results)
+        wait_until(lambda: list(folder.glob(".*.lock")))
+        results.close()
+        going.set()
+        again = lambda: done.extend(t.seconds for _, t in transcribe_all(client_of(box), files(folder)))
+        threading.Thread(target=again, daemon=True).start()
+        wait_until(lambda: len(done) == 6)
+        assert done == [1, 2, 3, 4, 5, 6] and len(box.jobs) == 6
+
+
 def test_what_is_kept_may_be_broken(folder):
     with Sandbox(seconds=0.01) as box:
         list(transcribe_all(client_of(box), files(folder)[:1]))

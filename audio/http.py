@@ -177,7 +177,7 @@ class Http:
 
     def download(self, url, file):
         """Writes what is at a URL to a file, without the key; redirects are followed. Raises AudioError."""
-        anonymous = lambda request: request  # nor whoever stands in ~/.netrc
+        anonymous = lambda request: request
         response = self.call("GET", url, stream=True, auth=anonymous, allow_redirects=True)
         for piece in self.pieces(response, slowest=math.inf):
             file.write(piece)

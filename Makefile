@@ -1,7 +1,7 @@
 # Targets are thin wrappers around Python commands; without make (on Windows, say) run those commands.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train mine stage0 stage1 stage2 stage3 stage4 control rank compare hacking show-mask \
+.PHONY: help setup train mine stage0 stage1 stage2 stage3 stage4 control rank algorithms hacking show-mask \
         shakespeare sample exams chat tools tools-proof audio audio-demo audio-chat test test-tinyllm \
         test-others test-oracle mutants size bench lint clean
 
@@ -60,8 +60,8 @@ control: setup  ## stage 4 without chains of thought            (6 min)
 rank: setup  ## rank replies yourself, for stage 3                    [STAGE=2]
 	$(PY) -m tinyllm rank $(COMMON) $(call FLAG,STAGE,stage) $(MORE)
 
-compare: setup  ## all algorithms of stage 3, three runs each   (25 min)
-	$(PY) -m tinyllm compare $(PREFER) $(MORE)
+algorithms: setup  ## all algorithms of stage 3, three runs each   (25 min)
+	$(PY) -m tinyllm algorithms $(PREFER) $(MORE)
 
 hacking: setup  ## reward hacking: no KL penalty, 4 x the rate  (5 min)
 	$(PY) -m tinyllm hacking $(PREFER) $(MORE)

@@ -26,7 +26,7 @@ COMMANDS = {  # name -> (settings, function); the function's docstring is its he
     "stage4": (s4_reason.ReasonSettings, train.with_exams(s4_reason.main)),
     "control": (s4_reason.ReasonSettings, train.control),
     "rank": (rank.RankSettings, rank.main),
-    "compare": (experiments.CompareSettings, experiments.compare),
+    "algorithms": (experiments.AlgorithmsSettings, experiments.algorithms),
     "hacking": (s3_prefer.PreferSettings, experiments.hacking),
     "show-mask": (show.ShowMaskSettings, show.show_mask),
     "sample": (show.SampleSettings, show.sample),

@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train mine stage0 stage1 stage2 stage3 stage4 control rank algorithms hacking show-mask \
-        shakespeare sample exams chat tools tools-proof audio audio-demo audio-chat test test-tinyllm \
+        shakespeare sample exams report bands compare walk chat tools tools-proof audio audio-demo audio-chat test test-tinyllm \
         test-others test-oracle mutants size bench lint clean
 
 PYTHON ?= python3
@@ -18,7 +18,7 @@ FROMS   = $(TEXTS) $(call FLAG,FROM,from)
 PREFER  = $(COMMON) $(call FLAG,FROM,from) $(call FLAG,RANKINGS,rankings) $(call FLAG,ALGORITHM,algorithm)
 
 KNOWN   = RUN SIZE SEED WORKERS RESUME ARGS TEXT FROM DATA OBJECTIVE RANKINGS ALGORITHM STAGE PROMPT FILE \
-          PYTHON PY
+          AGAINST RUNS PYTHON PY
 $(foreach name,$(filter-out $(KNOWN),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),\
           $(error unknown variable $(name). Known are $(KNOWN))))
 
@@ -79,6 +79,18 @@ sample: setup  ## sample text from a stage                     (1 s)    [STAGE=1
 
 exams: setup  ## run the exams of every stage again           (3 min)
 	$(PY) -m tinyllm exams $(COMMON) $(MORE)
+
+report: setup  ## a page that shows what a run did             (5 s)    [AGAINST=other-run]
+	$(PY) -m tinyllm report $(COMMON) $(call FLAG,AGAINST,against) $(MORE)
+
+bands: setup  ## the band of normal losses in the reports              RUNS="one two three"
+	$(PY) -m tinyllm bands $(COMMON) $(call FLAG,RUNS,runs) $(MORE)
+
+compare: setup  ## ask every stage the same question            (5 s)    [PROMPT="What is 12*7?"]
+	$(PY) -m tinyllm compare $(COMMON) $(call FLAG,PROMPT,prompt) $(MORE)
+
+walk: setup  ## one batch forward and back, call by call     (1 s)    [OBJECTIVE=dpo]
+	$(PY) -m tinyllm walk $(COMMON) $(call FLAG,OBJECTIVE,objective) $(MORE)
 
 chat: setup  ## chat with a stage, which may call tools               [STAGE=1]
 	$(PY) -m tinyllm chat $(COMMON) $(call FLAG,STAGE,stage) $(MORE)

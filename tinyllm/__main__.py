@@ -10,7 +10,7 @@ import os
 import sys
 
 from tinyllm import chat
-from tinyllm.commands import experiments, show, train
+from tinyllm.commands import experiments, report, show, train
 from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.preferences import rank
 from tinyllm.runs import Settings
@@ -31,6 +31,10 @@ COMMANDS = {  # name -> (settings, function); the function's docstring is its he
     "show-mask": (show.ShowMaskSettings, show.show_mask),
     "sample": (show.SampleSettings, show.sample),
     "exams": (Settings, train.exams),
+    "report": (report.ReportSettings, report.report),
+    "bands": (report.BandsSettings, report.record_bands),
+    "compare": (report.CompareSettings, report.compare),
+    "walk": (report.WalkSettings, report.walk),
     "chat": (chat.ChatSettings, chat.main),
 }
 

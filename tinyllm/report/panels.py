@@ -86,7 +86,8 @@ LINES = {  # row of the scoreboard -> {key of the exams: what the dashed line is
         "reasoning_exact_add_all_numbers": "the sum of all numbers",
     },
     "logic_exact": {"logic_exact_commonest_answer": "always the most common answer"},
-    "reward_pair_accuracy": {"length_only_accuracy": "by length alone"},
+    "win_rate": {"even": "chance"},
+    "reward_pair_accuracy": {"even": "chance", "length_only_accuracy": "by length alone"},
     "own_questions_exact": {"own_questions_commonest": "always the most common answer"},
     "own_problems_exact": {"own_problems_commonest": "always the most common answer"},
 }
@@ -104,15 +105,16 @@ def box(tokenizer, id, on, *lines):
     return tag("span", tag("b", escape(words)) + below, "on" * bool(on))
 
 
-def bars(title, rows):
-    """rows [(name, value)] as bars from a common zero: up where negative, down where positive (page.html)."""
+def bars(title, rows, kind="signed"):
+    """rows [(name, value)] as bars from a common zero, which page.html draws: from the left, or to both sides
+    if kind is "signed"."""
     most = max(abs(value) for _, value in rows) or 1
     parts = [tag("h4", escape(title))]
     for name, value in rows:
         length = f'style="--x:{abs(value) / most:.3f}"'
         bar = tag("u", tag("b", svg.shown(value)), "down" if value > 0 else "up", length)
         parts.append(tag("i", escape(name)) + bar)
-    return tag("div", "".join(parts), "bars")
+    return tag("div", "".join(parts), f"bars {kind}")
 
 
 # ---- 1
@@ -129,7 +131,7 @@ def six_prompts(run, other):
     prompts = [task.prompt for task in tasks]
     texts = [stage.replies(prompts, LONG if stage.kind == "s4" else SHORT) for stage in run.done]
     for i, replies in enumerate(zip(*texts)):
-        task, links = tasks[i], [tag("dt", stage.link(FILE)) for stage in run.done]
+        task, links = tasks[i], [tag("dt", stage.link(FILE, stage.name)) for stage in run.done]
         rows = [link + tag("dd", marked(task, reply)) for link, reply in zip(links, replies)]
         yield tag("h3", escape(task.question)) + tag("dl", "".join(rows))
 
@@ -167,21 +169,23 @@ def one_token(run, other):
     bar to the left makes a token likelier, a red one to the right less likely; each drawing has its own
     scale. The policy is the last stage up to 3, the reference the one before it; the reply's advantage is -1.
     """
-    policy, reference = run.done[:4][-1], run.done[:4][-2:][0]
+    policy, reference = run.policy_and_reference
     (model, tokenizer), (before, _) = policy.checkpoint, reference.checkpoint
     jobs = journey.jobs(model, before, tokenizer, run.seed)
     ids, targets, weights = (array[0] for array in jobs["instruct"][2].values())
     boxes = [box(tokenizer, *each) for each in zip(ids, weights, ids, targets, weights.astype(int))]
     yield tag("div", "".join(boxes), "tokens")
     now, then = (log_prob_of(targets, log_softmax(each.logits(ids))) for each in (model, before))
-    changed = np.where(weights > 0, abs(now - then), -1).argmax()  # where the two stages differ most
+    begin = int(np.flatnonzero(weights)[0])
+    surprise = 1 + now[1 : begin - 1].argmin()
+    change = begin + abs(now - then)[begin:].argmax()  # where the two stages differ most
     names = [name for name in journey.OBJECTIVES if name != "ranking"]  # whose gradient is at the scores
     gradients = {name: journey.gradient_at_logits(*jobs[name]) for name in names}
     p = np.exp(log_softmax(model.logits(ids)))
-    for place, t in (("prompt", 2), ("reply", changed)):
+    for place, t in (("prompt", surprise), ("reply", change)):
         chosen = np.argsort(-abs(gradients["next"][t]), kind="stable")[:6]
         labels = [tokenizer.decode([id]) + " ←" * int(id == targets[t]) for id in chosen]
-        drawings = [bars("probability", list(zip(labels, p[t, chosen])))]
+        drawings = [bars("probability", list(zip(labels, p[t, chosen])), policy.kind)]
         for name, dlogits in gradients.items():
             drawings.append(bars(journey.OBJECTIVES[name], list(zip(labels, dlogits[t, chosen]))))
         yield tag(
@@ -208,17 +212,17 @@ def scoreboard(run, other):
 
 def row_of_scores(run, other, mover, key):
     """A sentence and a strip of dots; "" if no stage has this exam."""
-    dots, words, exams = [], [], {}
+    dots, words, exams = [], [], {"even": 0.5}
     for stage in run.finished + (other.finished if other else []):
         result, mine = stage.exams.get(key), stage in run.finished
         if result:
             kind = stage.kind + " ring" * (stage.name == mover) + " other" * (not mine)
             dots.append((kind, stage.address("exams.json"), result))
-            words += [tag("span", svg.shown(result["value"]), stage.kind)] * mine
+            words += [tag("span", f"{result['value']:.3f}", stage.kind)] * mine
         exams = exams | stage.exams | stage.exams.get("shortcuts", {}) if mine else exams
     rules = {name: exams[each] for each, name in LINES.get(key, {}).items() if each in exams}
     rules = {name: x["value"] if isinstance(x, dict) else x for name, x in rules.items()}
-    words = ["stage by stage " + ", ".join(words)] + [f"{svg.shown(x)} {name}" for name, x in rules.items()]
+    words = ["stage by stage " + ", ".join(words)] + [f"{x:.3f} {name}" for name, x in rules.items()]
     head = tag("p", ROWS[key][0].upper() + ROWS[key][1:] + tag("small", "; ".join(words)))
     return tag("div", head + svg.strip(ROWS[key], dots, rules.items()), "score") if dots else ""
 
@@ -234,16 +238,19 @@ def losses(run, other):
     or the reward. Dashed: what predicts the text without a transformer.
     """
     known = read_json(bands.FILE).get(run.size, {})
-    for name, stage in run.stages.items():
-        drawings = []
+    drawings, stages = [], [run.stages[name] for name in ORDER if name in run.stages]
+    for stage in stages:
         for key in bands.KEYS:
-            lines, band = curves(run, other, [name], key), known.get(name, {}).get(key, ())
-            if lines and key == "loss":
-                lines += curves(run, None, [name], "validation_loss", "validation")
-            rules = text_entropies(run, stage) if name == "1-pretrain" and key == "loss" else ()
-            drawings += [svg.chart(f"{name}: {key}", lines, band, rules, key == "loss")] if lines else []
-        if drawings and name in ORDER:
-            yield figures(drawings, stage.link("metrics.jsonl"))
+            lines, rules = curves(run, other, [stage.name], key), []
+            if key == "loss":
+                lines += curves(run, None, [stage.name], "validation_loss", "validation")
+                rules = text_entropies(run, stage) if stage.name == "1-pretrain" else []
+            band = known.get(stage.name, {}).get(key, ())
+            drawings += (
+                [svg.chart(f"{stage.name}: {key}", lines, band, rules, key == "loss")] if lines else []
+            )
+    yield figures(drawings, *(stage.link("metrics.jsonl") for stage in stages))
+    run.stage(ORDER[0])
 
 
 def curves(run, other, names, key, label=""):
@@ -371,7 +378,8 @@ def chain_of_thought(run, other):
     solved = [is_solved(task, chain) for task, chain in zip(tasks, replies[0])]
     for i in [solved.index(wanted) for wanted in (True, False) if wanted in solved]:
         chain, at_once = (texts[i] for texts in replies)
-        yield tag("h3", escape(tasks[i].question)) + tree(chain)
+        title = f"{'Solved' if solved[i] else 'Not solved'}: {tasks[i].question}"
+        yield tag("h3", escape(title)) + tree(chain)
         yield tag("p", escape(f"Right: {tasks[i].answer}. Answered at once: {at_once}"))
     yield figures([], stage.link(FILE))
 
@@ -435,7 +443,7 @@ def how_it_was_made(run, other):
     Gradient norms over the steps; by layer, in one backward pass through each finished stage on the
     conversation of panel 2; where the time went; and the commands that make the same run again.
     """
-    charts = [curves(run, other, [name], "gradient_norm") for name in run.stages if name in ORDER]
+    charts = [curves(run, other, [name], "gradient_norm") for name in ORDER]
     yield figures([svg.chart(f"{each[0][0]}: gradient norm", each, log=True) for each in charts if each])
     drawings, seconds, rows = [], [], []
     for stage in run.finished:
@@ -445,13 +453,13 @@ def how_it_was_made(run, other):
         layers = {f"layer {i}": block.values() for i, block in enumerate(gradient.blocks)}
         layers = {"embedding": [gradient["embedding"]]} | layers
         norms = [(name, math.sqrt(sum(np.vdot(g, g) for g in layer))) for name, layer in layers.items()]
-        drawings.append(bars(f"{stage.name}: gradient norm", norms))
+        drawings.append(bars(f"{stage.name}: gradient norm", norms, stage.kind))
         seconds += [(stage.name, stage.notes["wall_seconds"]), ("exams", stage.exams.get("seconds", 0))]
         versions = " ".join(f"{name} {version}" for name, version in stage.notes["versions"].items())
         words = tag("small", escape(f"{versions}; weights {stage.notes['sha256']}"))
         words = tag("code", escape(stage.command(run.name))) + words
-        rows.append(tag("dt", stage.link("stage.json")) + tag("dd", words))
-    yield figures([*drawings, bars("seconds", seconds)]) + tag("dl", "".join(rows))
+        rows.append(tag("dt", stage.link("stage.json", stage.name)) + tag("dd", words))
+    yield figures([*drawings, bars("seconds", seconds, "s1")]) + tag("dl", "".join(rows))
 
 
 PANELS = (

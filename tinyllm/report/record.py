@@ -40,8 +40,8 @@ class Stage:
     def address(self, file):
         return quote(os.path.relpath(self.folder / file, self.page).replace(os.sep, "/"))
 
-    def link(self, file):
-        return f'<a href="{self.address(file)}">{escape(self.name)}/{file}</a>'
+    def link(self, file, words=""):
+        return f'<a href="{self.address(file)}">{escape(words or f"{self.name}/{file}")}</a>'
 
     @functools.cached_property
     def log(self):
@@ -105,6 +105,11 @@ class Record:
     def done(self):
         """The finished stages, at least one. Raises Missing."""
         return self.finished or [self.stage(STAGES[0])]
+
+    @property
+    def policy_and_reference(self):
+        """The last stage up to 3, and the one before it, or itself if there is none."""
+        return self.done[:4][-1], self.done[:4][-2:][0]
 
     def stage(self, name):
         """A stage that is finished. Raises Missing."""

@@ -34,12 +34,13 @@ def line(x1, y1, x2, y2, kind):
 
 def shown(value):
     """A number with about three digits."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value + 0.0:.3g}"  # + 0.0 makes -0 a 0
 
 
 def ticks(low, high, log=False):
-    """Round numbers from low to high: about five equal steps, or 1, 2 and 5 times the powers of ten."""
-    if log:
+    """Round numbers from low to high: at about five equal steps, or 1, 2 and 5 times the powers of ten on a
+    logarithmic axis that is long enough."""
+    if log and high > 10 * low:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
         return [x * 10.0**p for p in powers for x in (1, 2, 5) if low <= x * 10.0**p <= high]
     power = 10.0 ** math.floor(math.log10((high - low) / 5))
@@ -69,16 +70,16 @@ def chart(title, lines, band=(), rules=(), log=False):
     rules [(name, value)], dashed and level; log: a logarithmic axis, for values above 0.
     """
     points = [point for _, _, pairs in lines for point in pairs] + [(x, y) for x, *ys in band for y in ys]
-    values = [y for _, y in points] + [y for _, y in rules]
-    low, high, last = min(values), max(values), max(x for x, _ in points) or 1
+    steps, values = [x for x, _ in points], [y for _, y in points] + [y for _, y in rules]
+    low, high, first, last = min(values), max(values), min(steps), max(steps)
     high = high if high > low else low + abs(low) + 1
     warp, right, bottom = math.log if log else float, WIDTH - RIGHT, HEIGHT - BOTTOM
-    at_x = lambda x: LEFT + (right - LEFT) * x / last
+    at_x = lambda x: LEFT + (right - LEFT) * (x - first) / (last - first or 1)
     at_y = lambda y: bottom - (bottom - TOP) * (warp(y) - warp(low)) / (warp(high) - warp(low))
     path = lambda pairs: "M" + "L".join(f"{at_x(x):.1f} {at_y(y):.1f}" for x, y in pairs)
     outline = [(x, y) for x, y, _ in band] + [(x, y) for x, _, y in reversed(band)]
     parts = [text(0, 12, title, "title"), text((LEFT + right) / 2, HEIGHT - 3, "step", "", "middle")]
-    parts += [text(at_x(x), bottom + 14, shown(x), "", "middle") for x in ticks(0, last)]
+    parts += [text(at_x(x), bottom + 14, shown(x), "", "middle") for x in ticks(first, last)]
     for y in ticks(low, high, log):
         parts += [line(LEFT, at_y(y), right, at_y(y), "grid")]
         parts += [text(LEFT - 5, at_y(y) + 4, shown(y), "", "end")]
@@ -111,16 +112,15 @@ def strip(label, dots, rules):
 
 
 def cells(label, shares, size=5, levels=5):
-    """A matrix of shares from 0 to 1 as squares, the greater the darker, in `levels` shades.
+    """A matrix of shares from 0 to 1 as squares, in `levels` shades by its square root.
 
     One path per shade: thousands of rectangles would make a page of megabytes.
     """
     height, width = len(shares), len(shares[0])
     parts = [f'<path class="frame" d="M0 0h{size * width}v{size * height}h-{size * width}z"/>']
+    levels_of = [(x, y, round(levels * shares[y][x] ** 0.5)) for y in range(height) for x in range(width)]
     for level in range(1, levels + 1):
-        inside = [
-            (x, y) for y in range(height) for x in range(width) if round(shares[y][x] * levels) == level
-        ]
-        squares = "".join(f"M{x * size} {y * size}h{size}v{size}h-{size}z" for x, y in inside)
+        corners = [f"M{x * size} {y * size}" for x, y, its_level in levels_of if its_level == level]
+        squares = "".join(f"{corner}h{size}v{size}h-{size}z" for corner in corners)
         parts.append(f'<path class="cell" opacity="{level / levels}" d="{squares}"/>')
     return drawing(parts, size * width, size * height, label)

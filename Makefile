@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train mine stage0 stage1 stage2 stage3 stage4 control rank algorithms hacking show-mask \
-        shakespeare sample exams report bands compare walk chat tools tools-proof audio audio-demo audio-chat test test-tinyllm \
+        shakespeare sample exams report bands compare walk readme chat tools tools-proof audio audio-demo audio-chat test test-tinyllm \
         test-others test-oracle mutants size bench lint clean
 
 PYTHON ?= python3
@@ -91,6 +91,9 @@ compare: setup  ## ask every stage the same question            (5 s)    [PROMPT
 
 walk: setup  ## one batch forward and back, call by call     (1 s)    [OBJECTIVE=dpo]
 	$(PY) -m tinyllm walk $(COMMON) $(call FLAG,OBJECTIVE,objective) $(MORE)
+
+readme: setup  ## the figures and samples of README.md       (10 s)    RUN=a-finished-run
+	$(PY) -m tinyllm readme $(COMMON) $(MORE)
 
 chat: setup  ## chat with a stage, which may call tools               [STAGE=1]
 	$(PY) -m tinyllm chat $(COMMON) $(call FLAG,STAGE,stage) $(MORE)

@@ -43,7 +43,7 @@ def run_stage(settings, stage_settings, main):
 
 
 def train(settings):
-    """All stages in order (0 and 1 for your own --text), then scoreboard and report page. Finished stages stay."""
+    """All stages in order (0 and 1 for your own --text), then scoreboard and page. Finished stages stay."""
     run_stage(settings, s0_random.RandomSettings, s0_random.main)
     run_stage(settings, s1_pretrain.PretrainSettings, s1_pretrain.main)
     if not settings.text:

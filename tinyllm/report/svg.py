@@ -72,9 +72,9 @@ def chart(title, lines, band=(), rules=(), log=False):
     points = [point for _, _, pairs in lines for point in pairs] + [(x, y) for x, *ys in band for y in ys]
     steps, values = [x for x, _ in points], [y for _, y in points] + [y for _, y in rules]
     low, high, first, last = min(values), max(values), min(steps), max(steps)
-    high = high if high > low else low + abs(low) + 1
+    last, high = max(last, first + 1), high if high > low else low + abs(low) + 1
     warp, right, bottom = math.log if log else float, WIDTH - RIGHT, HEIGHT - BOTTOM
-    at_x = lambda x: LEFT + (right - LEFT) * (x - first) / (last - first or 1)
+    at_x = lambda x: LEFT + (right - LEFT) * (x - first) / (last - first)
     at_y = lambda y: bottom - (bottom - TOP) * (warp(y) - warp(low)) / (warp(high) - warp(low))
     path = lambda pairs: "M" + "L".join(f"{at_x(x):.1f} {at_y(y):.1f}" for x, y in pairs)
     outline = [(x, y) for x, y, _ in band] + [(x, y) for x, _, y in reversed(band)]

@@ -1,0 +1,204 @@
+"""page: every run gives a page, whatever it lacks. Nothing in it is fetched, and every link leads to a file."""
+
+import json
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from stage_runs import copy_stage, stage
+
+from tinyllm.__main__ import main
+from tinyllm.report import page, panels
+from tinyllm.report.record import Record
+
+EMPTY = {"meta", "link", "input", "path", "circle"}  # elements that are not closed
+
+
+class Page(HTMLParser):
+    """Checks that elements are nested; collects links and what a browser would fetch."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.links, self.fetched, self.words, self.titles = [], [], [], "", []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, name, attributes):
+        attributes = dict(attributes)
+        self.links += [attributes["href"]] if name == "a" else []
+        self.fetched += [value for key, value in attributes.items() if key in ("src", "srcset", "data")]
+        self.fetched += [attributes["href"]] if name in ("link", "image", "use") else []
+        assert name not in ("script", "iframe", "object", "embed", "base") and not any(
+            key.startswith("on") for key in attributes
+        )
+        if name not in EMPTY:
+            self.open.append(name)
+
+    def handle_endtag(self, name):
+        if name not in EMPTY:
+            assert self.open.pop() == name
+
+    def handle_data(self, data):
+        self.words += data
+
+
+def read(run="demo"):
+    """The page of a run, checked."""
+    path = Path("runs", run, "report.html")
+    text = path.read_text(encoding="utf-8")
+    parsed = Page(text)
+    assert set(parsed.fetched) <= {"data:,"} and "@import" not in text and "url(" not in text
+    for link in parsed.links:
+        assert (path.parent / unquote(link)).is_file(), link
+    assert len(text) < 1.5e6
+    for number, panel in enumerate(panels.PANELS, 1):
+        assert f"{number}. {panel.__doc__.splitlines()[0]}" in parsed.words
+    return parsed
+
+
+def write_log(name, lines, run="demo"):
+    Path("runs", run, name, "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def five_stages(tiny):
+    """All stages, the last two copies of stage 2 with a log of their own; two have exams."""
+    for name in ("3-prefer", "4-reason", "hacking"):
+        copy_stage("2-instruct", name)
+        steps = [{"step": i, "score": i / 3, "kl_nats_per_reply": i / 9, "loss": -0.1} for i in range(4)]
+        write_log(name, [*steps, {"step": 3, "correct": 0.5, "tokens_per_reply": 7.0}])
+        Path("runs/demo", name, "samples.txt").write_text("--- step 0\n<b>one</b>\n--- step 10\ntwo\n")
+    result = {"value": 0.25, "low": 0.125, "high": 0.5, "n": 8}
+    exams = {"bits_per_byte": result, "win_rate": result, "entropy_bits_per_byte": 0.3, "seconds": 2.0}
+    for name in ("1-pretrain", "3-prefer"):
+        Path("runs/demo", name, "exams.json").write_text(json.dumps(exams))
+    return tiny
+
+
+def test_a_whole_run_has_every_panel(five_stages, capsys):
+    stage("report")
+    assert capsys.readouterr().out == f"{Path('runs/demo/report.html')}\n"
+    words = read().words
+    assert "is missing" not in words and "not finished" not in words
+    for expected in ("0.250", "0.300 the randomness of the text itself", "0.500 chance", "Moved by 3-prefer"):
+        assert expected in words
+    assert "<b>one</b>" in words  # what a model wrote is text, not markup
+    assert "python -m tinyllm stage2 --run demo --size tiny --seed 0" in words
+
+
+def test_the_page_changes_nothing_else_in_the_run(five_stages):
+    files = lambda: {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
+    before = files()
+    page.write("demo")
+    after = files()
+    assert set(after) - set(before) == {Path("runs/demo/report.html")}
+    assert all(after[path] == content for path, content in before.items())
+    page.write("demo")
+    assert files() == after  # and the same run gives the same page
+
+
+def test_a_run_with_some_stages_says_what_is_missing_and_how_to_make_it(tiny):
+    page.write("demo")
+    words = read().words
+    assert "3-prefer is missing. Make it with: make stage3 SIZE=tiny" in words
+    assert "4-reason is missing. Make it with: make stage4 SIZE=tiny" in words
+    shutil.rmtree("runs/demo/1-pretrain")
+    shutil.rmtree("runs/demo/2-instruct")
+    page.write("demo")
+    assert "1-pretrain is missing. Make it with: make stage1 SIZE=tiny" in read().words
+
+
+def test_a_run_that_is_being_trained_has_a_page_of_what_is_there(tiny):
+    path = Path("runs/demo/2-instruct/stage.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "finished": False}))
+    log = Path("runs/demo/2-instruct/metrics.jsonl")
+    log.write_text('{"step": 0, "loss": 5.5}\n{"step": 1, "los')
+    page.write("demo")
+    words = read().words
+    assert "2-instruct is not finished: add RESUME=1 to make stage2 SIZE=tiny" in words
+    assert "2-instruct: loss" in words
+    shutil.rmtree("runs/demo/0-random")
+    shutil.rmtree("runs/demo/1-pretrain")
+    page.write("demo")  # not one finished stage is left
+    assert "0-random is missing. Make it with: make stage0 SIZE=tiny" in read().words
+
+
+def test_a_run_on_a_text_of_your_own_leaves_out_what_needs_true_answers(here):
+    Path("text.txt").write_text("the cat sat on a mat. " * 300)
+    stage("stage0", "--text", "text.txt")
+    stage("stage1", "--text", "text.txt", "--steps", 2)
+    page.write("demo")
+    words = read().words
+    assert "Only runs on the built-in world have this" in words and "1-pretrain: loss" in words
+    assert "text.txt" in words  # in the command that makes it again
+
+
+def test_two_runs_are_laid_over_each_other(five_stages):
+    shutil.copytree("runs/demo", "runs/another & more")
+    stage("report", "--against", "another & more")
+    parsed = read()
+    assert "run demo and another & more" in parsed.words and "3-prefer other" in parsed.words
+    assert any("another" in link for link in parsed.links)
+
+
+@pytest.mark.parametrize("options", [["--run", "nothing"], ["--against", "nothing"]])
+def test_a_run_without_a_stage_is_said(tiny, capsys, options):
+    assert main(["report", *options]) == 1
+    assert "runs/nothing has no stage. Make one with: make train RUN=nothing" in capsys.readouterr().err
+
+
+def test_the_command_of_a_stage_makes_the_same_settings(tiny):
+    from tinyllm.__main__ import COMMANDS, parser
+
+    for each in Record("demo", Path()).finished:
+        options = vars(parser().parse_args(each.command("demo").split()[3:]))
+        settings = COMMANDS[options.pop("command")][0](**options)
+        made = {key: getattr(settings, key) for key in each.notes["settings"]}
+        assert made == each.notes["settings"] and settings.workers == each.notes["workers"]
+
+
+# ---- single panels
+
+
+@pytest.mark.parametrize(
+    "solution, marks",
+    [
+        ("a Bo buys 5. a Bo buys 5: Bo + 17+5:7+5=12,1+1=2,22. #### 22", []),
+        ("a Bo buys 5. a Bo buys 5: Bo + 17+5:7+5=12,1+1=2,23. #### 23", ["17 + 5"]),
+        ("a Bo buys 5. a Bo buys 5: Bo + 17+5:7+5=12,1+1=2,22. #### 23", [" 23"]),
+        ("a x. a Bo a: Bo + 17+5:7+5=12,1+1=2,22. b Bo b: Bo + 21+5:1+5=6,2=2,26. #### 26", ["21 + 5"]),
+    ],
+)
+def test_wrong_steps_of_a_solution_are_marked(solution, marks):
+    import re
+
+    assert re.findall(r'<mark class="" >(.*?)</mark>', panels.tree(solution)) == marks
+
+
+def test_a_right_reply_gets_a_tick_and_of_a_wrong_one_its_wrong_words_are_marked():
+    task = panels.Task("facts", "?", "", "duck", "", ("cat",))
+    assert panels.marked(task, "Ada keeps a duck.").startswith("<b")
+    assert panels.marked(task, "A cat & a dog") == 'A <mark class="" >cat</mark> &amp; a dog'
+    assert panels.marked(task, "<Hm>") == '<mark class="" >&lt;Hm&gt;</mark>'
+
+
+def test_an_induction_head_is_found_where_there_is_one(tiny, monkeypatch):
+    def one_head(model, ids):
+        half = (len(ids) - 1) // 2
+        p = [[1.0 if k == max(0, q - half + 1) else 0.0 for k in range(len(ids))] for q in range(len(ids))]
+        return panels.np.array([[p]])[0][None]
+
+    monkeypatch.setattr(panels, "attention_of", one_head)
+    html = "".join(panels.attention(Record("demo", Path()), None))
+    assert "layer 0 head 0 has 1.00, an induction head" in html
+
+
+def test_attention_is_that_of_the_model(tiny):
+    """Each query's shares sum to 1, and none looks ahead."""
+    model, _ = Record("demo", Path()).finished[1].checkpoint
+    (heads,) = panels.attention_of(model, [1, 2, 3, 4, 1, 2])
+    assert heads.shape == (2, 6, 6)
+    panels.np.testing.assert_allclose(heads.sum(axis=2), 1, atol=1e-5)
+    assert (panels.np.triu(heads[0], 1) == 0).all()

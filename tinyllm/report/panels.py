@@ -108,7 +108,7 @@ def box(tokenizer, id, on, *lines):
 def bars(title, rows, kind="signed"):
     """rows [(name, value)] as bars from a common zero, which page.html draws: from the left, or to both sides
     if kind is "signed"."""
-    most = max(abs(value) for _, value in rows) or 1
+    most = max((abs(value) for _, value in rows), default=0) or 1
     parts = [tag("h4", escape(title))]
     for name, value in rows:
         length = f'style="--x:{abs(value) / most:.3f}"'

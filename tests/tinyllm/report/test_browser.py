@@ -2,6 +2,7 @@
 nothing is fetched. Needs chromium and its chromedriver (Debian: apt-get install chromium chromium-driver)."""
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -9,14 +10,19 @@ from pathlib import Path
 
 import pytest
 import requests
-from test_page import five_stages  # noqa: F401 (a fixture)
 
 from tinyllm.report import page
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("chromium") and shutil.which("chromedriver")), reason="needs chromium and chromedriver"
 )
-ARGUMENTS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+ARGUMENTS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+]
 
 
 @pytest.fixture(scope="module")
@@ -26,10 +32,10 @@ def browser(tmp_path_factory):
     with open(log, "wb") as file:
         driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=file, stderr=file)
     try:
-        while "on port " not in (text := log.read_text().rpartition("successfully")[2]):
+        while not (port := re.search(r"successfully on port (\d+)", log.read_text())):
             assert driver.poll() is None, log.read_text()
             time.sleep(0.1)
-        base = f"http://127.0.0.1:{text.rpartition('on port ')[2].split('.')[0]}/session"
+        base = f"http://127.0.0.1:{port[1]}/session"
         options = {"args": ARGUMENTS}
         asked = {"goog:chromeOptions": options, "goog:loggingPrefs": {"performance": "ALL"}}
         made = requests.post(base, json={"capabilities": {"alwaysMatch": asked}}, timeout=120).json()
@@ -60,7 +66,7 @@ def browser(tmp_path_factory):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_overflows_sideways_and_nothing_is_fetched(browser, five_stages, width, scheme):  # noqa: F811
+def test_nothing_overflows_sideways_and_nothing_is_fetched(browser, five_stages, width, scheme):
     command, open_page = browser
     path = page.write("demo")
     command("Emulation.setScriptExecutionDisabled", value=True)

@@ -189,7 +189,8 @@ def one_token(run, other):
         for name, dlogits in gradients.items():
             drawings.append(bars(journey.OBJECTIVES[name], list(zip(labels, dlogits[t, chosen]))))
         yield tag(
-            "h3", f"In the {place}, after “{escape(tokenizer.decode([ids[t]]))}”; ← is the token to predict"
+            "h3",
+            f"In the {place}, after “{escape(tokenizer.decode([ids[t]]).strip())}”; ← is the token to predict",
         )
         yield figures(drawings, policy.link(FILE), reference.link(FILE))
 

@@ -59,8 +59,11 @@ class Stage:
         """What trains this stage again in the run of that name."""
         sources = {SOURCES[kind]: source["path"] for kind, source in self.notes["sources"].items()}
         options = self.notes["settings"] | sources | {"workers": self.notes["workers"]}
-        given = [(key.replace("_", "-"), x) for key, x in options.items() if x is not False and x != ""]
-        flags = [f"--{key} {shlex.quote(str(x))}" for key, x in given]
+        flags = [
+            f"--{key.replace('_', '-')}" + (f" {shlex.quote(str(x))}" if x is not True else "")
+            for key, x in options.items()
+            if x is not False and x != ""
+        ]
         return f"python -m tinyllm stage{self.name[0]} --run {shlex.quote(run)} {' '.join(flags)}"
 
     def samples(self):

@@ -188,10 +188,8 @@ def one_token(run, other):
         drawings = [bars("probability", list(zip(labels, p[t, chosen])), policy.kind)]
         for name, dlogits in gradients.items():
             drawings.append(bars(journey.OBJECTIVES[name], list(zip(labels, dlogits[t, chosen]))))
-        yield tag(
-            "h3",
-            f"In the {place}, after “{escape(tokenizer.decode([ids[t]]).strip())}”; ← is the token to predict",
-        )
+        after = escape(tokenizer.decode([ids[t]]).strip())
+        yield tag("h3", f"In the {place}, after “{after}”; ← is the token to predict")
         yield figures(drawings, policy.link(FILE), reference.link(FILE))
 
 
@@ -247,9 +245,8 @@ def losses(run, other):
                 lines += curves(run, None, [stage.name], "validation_loss", "validation")
                 rules = text_entropies(run, stage) if stage.name == "1-pretrain" else []
             band = known.get(stage.name, {}).get(key, ())
-            drawings += (
-                [svg.chart(f"{stage.name}: {key}", lines, band, rules, key == "loss")] if lines else []
-            )
+            title = f"{stage.name}: {key}"
+            drawings += [svg.chart(title, lines, band, rules, key == "loss")] if lines else []
     yield figures(drawings, *(stage.link("metrics.jsonl") for stage in stages))
     run.stage(ORDER[0])
 
@@ -300,7 +297,7 @@ def reinforcement(run, other):
             button = f'<input type="radio" name="{stage.name}" {"" if replies else "checked"}>'
             replies.append(tag("label", button + tag("span", step) + tag("pre", escape(words))))
         yield tag("div", tag("b", f"{stage.name}, step") + "".join(replies), "steps")
-    for name in {"3-prefer", "hacking"} - run.stages.keys():
+    for name in ("3-prefer", "hacking"):
         run.stage(name)
 
 
@@ -313,7 +310,7 @@ def certainty(run, other):
     The reply of stage 3 about a person who does not exist, as stages 2 and 3 see it: the darker a token, the
     less probable. A token shows its probability and the five most likely ones when touched.
     """
-    stages, task = (run.stage("2-instruct"), run.stage("3-prefer")), questions(run)[2]
+    stages, task = (run.stage("2-instruct"), run.stage("3-prefer")), questions(run)[:3][-1]
     _, tokenizer = stages[1].checkpoint
     (reply,) = stages[1].replies([task.prompt], SHORT)
     reply = tokenizer.encode(f" {reply}") + [tokenizer.special["<|end|>"]]

@@ -119,7 +119,7 @@ tinyllm/checkpoint/huggingface.py
 tinyllm/report/svg.py
     placed[i] = top = max(ys[i], top)  =>  placed[i] = max(ys[i], top)
     placed[i] = bottom = min(placed[i], bottom)  =>  bottom = min(placed[i], bottom)
-    (warp(y) - warp(low)) / (warp(high) - warp(low))  =>  (y - low) / (high - low)
+    (warp(max(y, low)) - warp(low)) / (warp(high) - warp(low))  =>  (y - low) / (high - low)
 tinyllm/report/journey.py
     ADVANTAGE = -1.0  =>  ADVANTAGE = 1.0
     rude, tokens)  =>  rude, 1)

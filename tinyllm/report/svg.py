@@ -67,15 +67,16 @@ def chart(title, lines, band=(), rules=(), log=False):
     """Values over training steps, with a name at the end of every line.
 
     lines [(name, class, [(step, value), ...])], none of them empty; band [(step, low, high), ...], shaded;
-    rules [(name, value)], dashed and level; log: a logarithmic axis, for values above 0.
+    rules [(name, value)], dashed and level; log: a logarithmic axis, where 0 and less stand at the bottom.
     """
     points = [point for _, _, pairs in lines for point in pairs] + [(x, y) for x, *ys in band for y in ys]
     steps, values = [x for x, _ in points], [y for _, y in points] + [y for _, y in rules]
-    low, high, first, last = min(values), max(values), min(steps), max(steps)
+    low = min((y for y in values if y > 0 or not log), default=1.0)
+    high, first, last = max(values), min(steps), max(steps)
     last, high = max(last, first + 1), high if high > low else low + abs(low) + 1
     warp, right, bottom = math.log if log else float, WIDTH - RIGHT, HEIGHT - BOTTOM
     at_x = lambda x: LEFT + (right - LEFT) * (x - first) / (last - first)
-    at_y = lambda y: bottom - (bottom - TOP) * (warp(y) - warp(low)) / (warp(high) - warp(low))
+    at_y = lambda y: bottom - (bottom - TOP) * (warp(max(y, low)) - warp(low)) / (warp(high) - warp(low))
     path = lambda pairs: "M" + "L".join(f"{at_x(x):.1f} {at_y(y):.1f}" for x, y in pairs)
     outline = [(x, y) for x, y, _ in band] + [(x, y) for x, _, y in reversed(band)]
     parts = [text(0, 12, title, "title"), text((LEFT + right) / 2, HEIGHT - 3, "step", "", "middle")]

@@ -47,10 +47,15 @@ def test_ticks_of_a_long_logarithmic_axis_are_1_2_and_5_times_powers_of_ten(low,
     assert {f"{x:.3e}"[:5] for x in ticks} <= {"1.000", "2.000", "5.000"}
 
 
-@given(lines=st.lists(points, min_size=1, max_size=3), rule=values, title=st.text("ab<>&\"'é", max_size=9))
-def test_a_chart_is_well_formed_and_draws_every_point_inside_its_frame(lines, rule, title):
+@given(
+    lines=st.lists(points, min_size=1, max_size=3),
+    rule=values,
+    title=st.text("ab<>&\"'é", max_size=9),
+    log=st.booleans(),
+)
+def test_a_chart_is_well_formed_and_draws_every_point_inside_its_frame(lines, rule, title, log):
     named = [(f"{title} {i}", "s1", line) for i, line in enumerate(lines)]
-    picture = svg.chart(title, named, rules=[("rule", rule)])
+    picture = svg.chart(title, named, rules=[("rule", rule)], log=log)
     root = ElementTree.fromstring(picture)
     assert root.get("aria-label") == title
     paths = [path.get("d") for path in root.iter("path") if "curve" in path.get("class")]

@@ -92,7 +92,7 @@ compare: setup  ## ask every stage the same question            (5 s)    [PROMPT
 walk: setup  ## one batch forward and back, call by call     (1 s)    [OBJECTIVE=dpo]
 	$(PY) -m tinyllm walk $(COMMON) $(call FLAG,OBJECTIVE,objective) $(MORE)
 
-readme: setup  ## the figures and samples of README.md       (10 s)    RUN=a-finished-run
+readme: setup  ## the figures and samples of README.md         (10 s)   RUN=a-finished-run
 	$(PY) -m tinyllm readme $(COMMON) $(MORE)
 
 chat: setup  ## chat with a stage, which may call tools               [STAGE=1]

@@ -117,7 +117,7 @@ tinyllm/checkpoint/safetensors.py
 tinyllm/checkpoint/huggingface.py
     {"hidden_act": "silu", "attention_bias"  =>  {"attention_bias"
 tinyllm/report/svg.py
-    placed[i] = top = max(ys[i], top)  =>  placed[i] = max(ys[i], top)
+    top += GAP  =>  top += 1
     placed[i] = bottom = min(placed[i], bottom)  =>  bottom = min(placed[i], bottom)
     (warp(max(y, low)) - warp(low)) / (warp(high) - warp(low))  =>  (y - low) / (high - low)
 tinyllm/report/journey.py

@@ -26,8 +26,8 @@ from tools.registry import Registry, Result
 
 HELP = """/stage N            talk to another stage             /temperature X   0 is greedy
 /tools on|off|only  tool calls: allowed, never, always /save FILE      write the conversation as JSON
-/new                forget the conversation           /quit            end (or Ctrl-D)
-/compare QUESTION   ask every stage"""
+/ask on|off         ask you before a call runs        /new             forget the conversation
+/compare QUESTION   ask every stage                   /quit            end (or Ctrl-D)"""
 MAX_STEPS = 8  # replies to one question, those with tool calls included
 LOOP = 24  # tokens that have to repeat themselves at least twice before a reply is stopped
 
@@ -69,7 +69,7 @@ class Writer:
         self.show(text[shown:])
         yield text
         if tokens[-1:] != [end]:
-            raise agent.CutOff
+            yield agent.Finish(agent.LENGTH)
 
 
 def encode_recent(tokenizer, messages, context):
@@ -146,6 +146,7 @@ class Chat:
     def __init__(self, settings):
         self.settings, self.tools = settings, settings.tools
         self.history, self.last = [], None
+        self.asks_first = False
         self.writer = Writer(None, None, settings)
         self.load(settings.stage)
 
@@ -179,12 +180,24 @@ class Chat:
     def ask(self, line):
         steps = 1 if self.tools == "only" else MAX_STEPS
         messages = [*self.history, {"role": "user", "content": line}]
-        self.last = agent.run(self.writer, self.registry, messages, max_steps=steps, show=self.show_part)
+        allow = self.allow if self.asks_first else None
+        self.last = agent.run(
+            self.writer, self.registry, messages, max_steps=steps, allow=allow, show=self.show_part
+        )
         print()
         if self.last.outcome not in (agent.ANSWERED, agent.STEP_LIMIT):
             print(f"({self.last.outcome})", file=sys.stderr)
         described = 1 if self.registry.tools else 0  # the first message describes the tools
         self.history = self.last.messages[described:]
+
+    def allow(self, call):
+        """True, or the user's reason for refusing a call, which the model gets to read."""
+        print(f"\n  run {call.name} with {json.dumps(call.arguments, ensure_ascii=False)}? yes, or why not: ")
+        try:
+            reply = input().strip()
+        except EOFError:
+            reply = ""
+        return reply.lower() in ("y", "yes") or f"the user refused this call. {reply}".strip()
 
     def show_part(self, part):
         if isinstance(part, Result):
@@ -204,6 +217,8 @@ class Chat:
             self.choose_tools(value)
         elif name == "/compare" and value:
             compare(self.settings, value)
+        elif name == "/ask" and value in ("on", "off"):
+            self.asks_first = value == "on"
         elif name == "/save" and value:
             conversation = self.last or agent.Conversation(self.history, agent.ANSWERED, 0)
             conversation.save(Path(value))

@@ -16,6 +16,8 @@ from collections import Counter, defaultdict
 from itertools import chain, pairwise
 from pathlib import Path
 
+import numpy as np
+
 from tinyllm.errors import TinyllmError, UsageError
 
 SPECIALS = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|mask|>")
@@ -29,7 +31,10 @@ PATTERN = rf" ?[0-9]| ?{LETTER}+| ?{OTHER}+|\n+| +(?= )| "
 _words = re.compile(PATTERN.encode()).findall
 
 CACHE_LIMIT = 2**20  # distinct words remembered while encoding
-LONG = 100  # bytes; a scan of the whole word for each merge is faster below
+BATCH = 2**16  # words looked up at once
+MANY = 100  # new words, to merge them together
+_NEVER = 2**31  # above every id: no merge
+LONG = 100  # bytes; a word above it is merged on its own
 
 
 class Tokenizer:
@@ -50,7 +55,15 @@ class Tokenizer:
 
     def encode(self, text):
         """str or bytes -> list of ids, never a special one. Lone surrogates are kept (as three bytes)."""
-        return list(chain.from_iterable(map(self._ids_of_word.__getitem__, _words(_as_bytes(text)))))
+        words, ids, known = _words(_as_bytes(text)), [], self._ids_of_word
+        for at in range(0, len(words), BATCH):
+            batch = words[at : at + BATCH]
+            found = list(map(known.get, batch))
+            if not all(found):
+                known.prepare(batch)
+                found = map(known.__getitem__, batch)
+            ids += chain.from_iterable(found)
+        return ids
 
     def decode_bytes(self, ids):
         """Ids -> the exact bytes, special tokens as their names. Raises TinyllmError for an unknown id."""
@@ -123,36 +136,19 @@ def _as_bytes(text):
 
 
 class _Words(dict):
-    """A cache: word (bytes) -> ids.
-
-    During merging a word is a str with one character per id, because str.replace merges all occurrences of a
-    pair at C speed. Merging all occurrences of the earliest pair at once equals merging them one at a time
-    from the left: a merge only creates pairs with its new id, and those were all learned later than the pair
-    itself.
-    """
+    """A cache: word (bytes) -> ids."""
 
     def __init__(self, merges):
         super().__init__()
-        self.rank = {(chr(left), chr(right)): 256 + i for i, (left, right) in enumerate(merges)}
+        self.rank = {pair: 256 + i for i, pair in enumerate(merges)}
+        left, right = np.array([*merges, (_NEVER - 1, 0)]).T  # the last is above all others
+        pairs = left << 32 | right  # one number each
+        order = np.argsort(pairs)
+        self.pairs, self.new = pairs[order], np.append(order[:-1] + 256, _NEVER)
 
     def __missing__(self, word):
-        if len(word) > LONG:  # too long and too rare for the cache
-            return self.merge_long(word)
-        ids = word.decode("latin-1")
-        rank = self.rank.get
-        while len(ids) > 1:
-            best, left, right = min([(rank(pair, _NEVER), *pair) for pair in set(zip(ids, ids[1:]))])
-            if best == _NEVER:
-                break
-            ids = ids.replace(left + right, chr(best))
-        if len(self) >= CACHE_LIMIT:
-            self.clear()
-        self[word] = [ord(character) for character in ids]
-        return self[word]
-
-    def merge_long(self, word):
-        """The same ids in n log n, for a line of Chinese: each merge only looks at its neighbours."""
-        ids, rank = list(word.decode("latin-1")), self.rank.get
+        """In n log n, for a line of Chinese: each merge only looks at its neighbours."""
+        ids, rank = list(word), self.rank.get
         before, after = [*range(-1, len(ids) - 1)], [*range(1, len(ids)), -1]  # linked list; -1: none
         heap = [(rank(pair, _NEVER), i) for i, pair in enumerate(pairwise(ids))]
         heapq.heapify(heap)
@@ -161,16 +157,58 @@ class _Words(dict):
             j = after[i]
             if j < 0 or ids[i] is None or rank((ids[i], ids[j])) != best:  # merged since
                 continue
-            ids[i], ids[j], after[i] = chr(best), None, after[j]
+            ids[i], ids[j], after[i] = best, None, after[j]
             if after[i] >= 0:
                 before[after[i]] = i
                 heapq.heappush(heap, (rank((ids[i], ids[after[i]]), _NEVER), i))
             if before[i] >= 0:
                 heapq.heappush(heap, (rank((ids[before[i]], ids[i]), _NEVER), before[i]))
-        return [ord(character) for character in ids if character is not None]
+        ids = [i for i in ids if i is not None]
+        if len(word) <= LONG:  # others are too long and too rare for the cache
+            self[word] = ids
+        return ids
 
+    def prepare(self, words):
+        """Remember the ids of `words`, if many are new: all at once is faster than one by one."""
+        if len(self) >= CACHE_LIMIT:
+            self.clear()
+        new = [word for word in set(words) if word not in self and len(word) <= LONG]
+        if len(new) >= MANY:
+            self.learn(new)
 
-_NEVER = 0x110000  # above every character code: no merge
+    def learn(self, words):
+        """One merge in each word of n ids, for n from the longest word down: that leaves words of n - 1 ids.
+
+        Words are columns: ids (n, words) and, of each id with the next one, new (n - 1, words).
+        """
+        by_length = defaultdict(list)
+        for word in words:
+            by_length[len(word)].append(word)
+        names, ids, new = np.empty(0, object), np.empty((max(by_length), 0), int), None
+        for n in range(max(by_length), 0, -1):
+            fresh = np.frombuffer(b"".join(by_length[n]), np.uint8).reshape(-1, n).T.astype(int)
+            of_fresh = self.merged(fresh[:-1], fresh[1:])
+            names = np.append(names, np.array(by_length[n], object))
+            ids = np.concatenate([ids, fresh], 1)
+            new = of_fresh if new is None else np.concatenate([new, of_fresh], 1)
+            place = np.arange(n - 1)[:, None]
+            first = np.min(new * n + place, 0, initial=_NEVER * n)  # of the best: the leftmost
+            best, at = np.divmod(first, n)
+            done = best == _NEVER
+            self.update(zip(names[done].tolist(), ids[:, done].T.tolist(), strict=True))
+            names, ids, new, best, at = (x[..., ~done] for x in (names, ids, new, best, at))
+            ids[at, np.arange(len(at))] = best
+            shifted = place > at  # the ids after the merged pair move up by one
+            ids, new = np.where(shifted, ids[1:], ids[:-1]), np.where(shifted[1:], new[1:], new[:-1])
+            for i in at - 1, at:  # the pairs with the new id, if it has neighbours
+                (w,) = np.nonzero((0 <= i) & (i < n - 2))
+                new[i[w], w] = self.merged(ids[i[w], w], ids[i[w] + 1, w])
+
+    def merged(self, left, right):
+        """Arrays of ids -> what each pair merges into."""
+        pairs = left << 32 | right
+        at = np.searchsorted(self.pairs, pairs)
+        return np.where(self.pairs[at] == pairs, self.new[at], _NEVER)
 
 
 def train(documents, vocab):
@@ -180,7 +218,8 @@ def train(documents, vocab):
     if no pair occurs twice. Ties go to the smaller pair. Raises UsageError for vocab below 256.
 
     Recounting all pairs for each merge would take hours. A merge only changes the counts of its neighbours,
-    in the words that contain it, and a heap with some outdated entries finds the next pair.
+    and a heap with some outdated entries finds the next pair. Counts of old pairs only fall, so each pair
+    enters the heap once, when it is new.
     """
     if vocab < 256:
         raise UsageError(
@@ -191,58 +230,84 @@ def train(documents, vocab):
     seen = Counter()
     for document in documents:
         seen.update(_words(_as_bytes(document)))
-    words, times = [list(word) for word in seen], list(seen.values())
-    count, where = defaultdict(int), defaultdict(set)  # pair -> occurrences; pair -> its words
-    for w, ids in enumerate(words):
-        for pair in pairwise(ids):
-            count[pair] += times[w]
-            where[pair].add(w)
+    row, merges = _Row(seen), []
+    count = dict(row.pairs())  # a pair is one number, left << 32 | right
     heap = [(-n, pair) for pair, n in count.items()]
     heapq.heapify(heap)
-    merges = []
     while heap and len(merges) < vocab - 256:
         n, pair = heapq.heappop(heap)
-        if -n != count[pair]:  # outdated: the current entry follows
-            continue
         if -n < 2:
             break
-        new, changed = 256 + len(merges), defaultdict(int)
-        merges.append(pair)
-        for w in where.pop(pair):
-            _merge(words[w], pair, new, times[w], changed, where, w)
-        del count[pair]
-        changed.pop(pair, None)
-        for other, difference in changed.items():
-            if difference:
-                count[other] += difference
-                heapq.heappush(heap, (-count[other], other))
+        if -n != count[pair]:  # outdated
+            heapq.heappush(heap, (-count[pair], pair))
+            continue
+        merges.append(divmod(pair, 2**32))
+        for other, difference in row.merge(*merges[-1], 255 + len(merges)):
+            count[other] = count.get(other, 0) + difference
+            if difference > 1:
+                heapq.heappush(heap, (-difference, other))
     return Tokenizer(merges)
 
 
-def _merge(ids, pair, new, times, changed, where, w):
-    """Replace pair by new in one word, in place; record how the counts of neighbouring pairs change."""
-    left, right = pair
-    merged, start, i = [], 0, 0  # ids[start:] is not yet in `merged`
-    while True:
-        try:
-            i = ids.index(left, i, -1)
-        except ValueError:
-            break
-        if ids[i + 1] != right:
-            i += 1
-            continue
-        merged += ids[start:i]
-        if merged:
-            changed[merged[-1], left] -= times
-            changed[merged[-1], new] += times
-            where[merged[-1], new].add(w)
-        if i + 2 < len(ids):
-            changed[right, ids[i + 2]] -= times
-            changed[new, ids[i + 2]] += times
-            where[new, ids[i + 2]].add(w)
-        merged.append(new)
-        start = i = i + 2
-    ids[:] = merged + ids[start:]
+class _Row:
+    """The words of a text in one row of bytes, so that NumPy merges a pair in all of them at once.
+
+    Around each word is a -1. An id covers as many places as it has bytes: `head` has it at the first of them
+    (and -1 at the others), `tail` at the last one.
+    """
+
+    def __init__(self, seen):
+        row = np.frombuffer(b"\0".join([b"", *seen, b""]), np.uint8)
+        ends = np.cumsum([0] + [len(word) + 1 for word in seen])
+        self.times = np.repeat([0, *seen.values()], np.diff(ends, prepend=-1))
+        self.head = row.astype(np.int64)
+        self.head[ends] = -1
+        self.tail = self.head.copy()
+        places = np.argsort(row, kind="stable")
+        # id -> the places where it begins, in order, and some where it no longer does
+        self.where = np.split(places, np.cumsum(np.bincount(row, minlength=256)))[:256]
+        self.size = [1] * 256
+
+    def pairs(self):
+        return _sums(self.head[:-1] << 32 | self.head[1:], self.times[:-1])
+
+    def merge(self, left, right, new):
+        """Replace the pair by new everywhere. -> (other pair, change of its count), of all that change."""
+        first = self.find(left, right)
+        second = first + self.size[left]
+        end = second + self.size[right]
+        around = lambda left, right: [self.tail[first - 1] << 32 | left, right << 32 | self.head[end]]
+        old = around(left, right)
+        self.head[first] = self.tail[end - 1] = new
+        self.head[second] = -1
+        self.where.append(first)
+        self.size.append(self.size[left] + self.size[right])
+        times = self.times[first]
+        once = times * (self.head[end] != new)  # a pair between two merges is on the left of the second
+        changes = np.concatenate([-times, -once, times, once])
+        return _sums(np.concatenate(old + around(new, new)), changes)
+
+    def find(self, left, right):
+        """The places where to merge the pair: those of the rarer id, if the other one is beside it."""
+        by_left = len(self.where[left]) <= len(self.where[right])
+        rarer, other = (left, right) if by_left else (right, left)
+        at = self.where[rarer]
+        at = self.where[rarer] = at[self.head[at] == rarer]
+        # A place before the row is one near its end, where no id of that size fits: never a match.
+        beside = at + self.size[left] if by_left else at - self.size[left]
+        first = (at if by_left else beside)[self.head[beside] == other]
+        if left == right:  # "aaaa": every second place of a run
+            place = np.arange(len(first))
+            starts = np.diff(first, prepend=-1) != self.size[left]
+            first = first[(place - np.maximum.accumulate(place * starts)) % 2 == 0]
+        return first
+
+
+def _sums(pairs, changes):
+    """(pair, sum of its changes) of each different pair; -1 beside a word makes the number negative."""
+    pairs, at = np.unique(pairs, return_inverse=True)
+    inside = np.searchsorted(pairs, 0)
+    return zip(pairs[inside:].tolist(), np.bincount(at, changes)[inside:].tolist(), strict=True)
 
 
 # ---- the file format -----------------------------------------------------------------------------

@@ -83,10 +83,13 @@ def test_digits_are_one_token_each_even_in_numbers_that_training_saw(numbers):
         assert len(tokenizer.encode(str(number))) == len(str(number))
 
 
-@given(trained, texts)
-def test_merging_everywhere_at_once_equals_one_at_a_time(tokenizer, text):
+@given(trained, texts, st.sampled_from([1, 100]))
+def test_words_merged_together_or_alone_have_the_ids_of_one_merge_at_a_time(tokenizer, text, many):
     data = text.encode("utf-8", "surrogatepass")
-    assert tokenizer.encode(text) == encode_slowly(tokenizer.merges, data)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(T, "MANY", many)
+        patch.setattr(T, "BATCH", 5)
+        assert tokenizer.encode(text) == encode_slowly(tokenizer.merges, data)
 
 
 @given(st.lists(likely, max_size=4), st.integers(256, 300))
@@ -211,6 +214,7 @@ def test_a_long_word_has_the_same_ids_as_a_short_one_would(text, vocab):
         assert Tokenizer(words.merges).encode(text) == plain
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(T, "LONG", 10**9)
+        patch.setattr(T, "MANY", 1)
         assert Tokenizer(words.merges).encode(text) == plain
 
 

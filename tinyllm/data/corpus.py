@@ -129,12 +129,6 @@ def encode_opening(tokenizer, text):
     return [tokenizer.special["<|begin|>"], *tokenizer.encode(f" {text}")]
 
 
-def window_length(path, context):
-    """Tokens in a training window: the whole context for your own text. The world's documents are
-    shorter than 128 tokens, and attention is cheaper in short windows."""
-    return context if path else min(context, 128)
-
-
 def windows(ids, length, rows, step, seed):
     """The batch of a step: {"ids", "targets", "weights"}, each (rows, length).
 
@@ -160,13 +154,15 @@ def _epoch(slack, count, seed, epoch):
     return rng.integers(0, slack + 1), rng.permutation(count)
 
 
+def document_rows(ids, length):
+    """Packed documents -> [(ids, mask)]: each document from its beginning, in rows of at most length + 1 ids,
+    every token but the begin token a target exactly once."""
+    documents = np.split(ids, np.flatnonzero(ids == ids[:1])[1:])
+    rows = [part[at : at + length + 1] for part in documents for at in range(0, len(part) - 1, length)]
+    return [(row, np.ones(len(row), np.float32)) for row in rows]
+
+
 def every_window(documents, tokenizer, length, rows):
-    """Batches of at most `rows` windows, each document from its beginning, every token but the
-    begin token a target exactly once. Padding of shorter windows has weight 0."""
-    windows = []
-    for document in documents:
-        ids = pack([document], tokenizer)
-        windows += [ids[at : at + length + 1] for at in range(0, len(ids) - 1, length)]
-    windows.sort(key=len)
-    batches = [windows[at : at + rows] for at in range(0, len(windows), rows)]
-    return [shift(*pad([(window, 1) for window in batch])) for batch in batches]
+    """All document_rows as batches of at most `rows` rows. Padding has weight 0."""
+    windows = sorted(document_rows(pack(documents, tokenizer), length), key=lambda row: len(row[0]))
+    return [shift(*pad(windows[at : at + rows])) for at in range(0, len(windows), rows)]

@@ -177,14 +177,16 @@ def read_reply(entry, keys):
 
 
 def is_answer(message):
-    return message["role"] == "assistant" and not is_empty(message["content"])
+    """Whether there is something to learn from a message."""
+    learned = message["role"] == "assistant" and message.get("weight") != 0
+    return learned and not is_empty(message["content"])
 
 
 def conversation(entry):
     """An entry of instructions -> messages."""
     messages = read_messages(entry, CONVERSATIONS) or read_reply(entry, REPLIES)
     if not any(map(is_answer, messages)):
-        raise ValueError("has no assistant message: there is nothing to learn")
+        raise ValueError("has nothing to learn: its assistant messages are missing, empty, or of weight 0")
     return messages
 
 

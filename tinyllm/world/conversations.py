@@ -20,7 +20,7 @@ from tools.registry import Registry
 
 TEMPLATES = WORDINGS["follow_ups"]
 TURNS = {2: 3, 3: 2, 4: 1}  # turns of a conversation -> weight
-SEVERAL_TURNS = {True: 1, False: 4}  # whether a conversation has more than one turn -> weight
+SEVERAL_TURNS = {True: 1, False: 3}  # whether a conversation has more than one turn -> weight
 TOOLS_IN_FRONT = {True: 1, False: 31}  # whether it begins with the description of the tools -> weight
 (TOOLS_MESSAGE,) = agent.introduced([], Registry([calculator]))
 
@@ -37,15 +37,17 @@ def conversation(dice, world, split, family=None, unseen=False):
 
 
 def with_tools(task):
-    """The same task, with the description of the tools in front."""
-    return task._replace(earlier_turns=(TOOLS_MESSAGE, *task.earlier_turns))
+    """The same task, with the description of the tools in front, once."""
+    turns = [message for message in task.earlier_turns if message != TOOLS_MESSAGE]
+    return task._replace(earlier_turns=(TOOLS_MESSAGE, *turns))
 
 
 def in_chat(dice, world, task):
     """A problem as it comes up in a chat: one in eight after other turns, which are context only; those for
-    the calculator often with the description of the tools. Stories are alone: they fill the context.
+    the calculator often with the description of the tools. Stories and mistakes are alone: they are long
+    enough to fill the context.
     """
-    if task.kind == "story":
+    if task.kind in ("story", "mistake"):
         return task
     if dice.weighted_choice({True: 1, False: 7}):
         other = follow_up(dice, world, "train", unseen=False)

@@ -14,10 +14,10 @@ KINDS = ("answerable", "stranger", "harm", "harm_by_object", "harmless")
 
 # Shares of the prompts whose replies people rank. Kinds that are harder to judge come more often.
 # Facts are answerable too, but have their own share: they are easily confused with unknown people.
-RANKED_SHARES = dict(answerable=2, facts=3, stranger=2, harm=5, harm_by_object=4, harmless=4)
+RANKED_SHARES = dict(answerable=2, facts=3, stranger=3, harm=3, harm_by_object=4, harmless=6)
 # Shares of the prompts in reinforcement learning. The reward model is least accurate on answerable
 # prompts, so they are few. Facts are many: otherwise a model might learn to call everybody unknown.
-ROLLOUT_SHARES = dict(answerable=2, facts=4, stranger=5, harm=4, harm_by_object=2, harmless=3)
+ROLLOUT_SHARES = dict(answerable=2, facts=4, stranger=5, harm=3, harm_by_object=3, harmless=4)
 SLIP_RATE = 0.1  # how often a person swaps two adjacent ranks
 
 POLITE = tuple(t.removesuffix("{}").strip() for t in instructions.STYLE_TEMPLATES["polite"])

@@ -100,11 +100,6 @@ def test_an_opening_is_encoded_as_the_beginning_of_a_document_of_the_world(openi
     assert document[: len(ids)].tolist() == ids
 
 
-def test_windows_are_as_long_as_the_context_but_the_documents_of_the_world_are_short():
-    assert [corpus.window_length("a.txt", context) for context in (50, 500)] == [50, 500]
-    assert [corpus.window_length("", context) for context in (50, 500)] == [50, 128]
-
-
 # ---- windows
 
 

@@ -163,6 +163,7 @@ def test_gsm8k_annotations_become_calls_of_the_calculator(tmp_path):
         ('{"messages": [{"role": "boss", "content": "x"}]}', "the role 'boss'"),
         ('{"messages": [{"role": "user", "content": "x"}]}', "nothing to learn"),
         ('{"messages": [{"role": "assistant", "content": " "}]}', "nothing to learn"),
+        ('{"messages": [{"role": "assistant", "content": "x", "weight": 0}]}', "nothing to learn"),
         (
             '{"messages": [{"role": "assistant", "content": null, "tool_calls": []}]}',
             "'content', 'tool_calls'",

@@ -106,8 +106,8 @@ def test_an_annotator_swaps_one_pair_of_neighbours_in_ten():
 
 def test_kinds_come_in_their_shares():
     expected = {
-        "RANKED_SHARES": dict(zip(oracle.KINDS, (2, 2, 5, 4, 4))) | {"facts": 3},
-        "ROLLOUT_SHARES": dict(zip(oracle.KINDS, (2, 5, 4, 2, 3))) | {"facts": 4},
+        "RANKED_SHARES": dict(zip(oracle.KINDS, (2, 3, 3, 4, 6))) | {"facts": 3},
+        "ROLLOUT_SHARES": dict(zip(oracle.KINDS, (2, 5, 3, 3, 4))) | {"facts": 4},
     }
     for name, shares in expected.items():
         tasks = oracle.prompts(Dice("many"), WORLD, "train", 5000, shares=getattr(oracle, name))

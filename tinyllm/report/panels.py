@@ -336,7 +336,7 @@ def attention(run, other):
     induction head looks at the token that followed the same token in the first half: a line below the
     diagonal. The share of its attention that a head puts there stands under it; the greatest is framed.
     """
-    beginning, end = World(run.seed).fact_clozes()[0]
+    beginning, end = World(run.seed).fact_clozes(1)[0]
     for stage in (run.stage("0-random"), run.stage("1-pretrain")):
         model, tokenizer = stage.checkpoint
         once = tokenizer.encode(f" {beginning} {end}.")
@@ -411,7 +411,7 @@ def memory(run, other):
     conversations, _ = corpus.load_conversations(path_of(stage.notes["sources"], "instructions"), run.seed, 1)
     pairs = zip(*encode_conversation(tokenizer, conversations[0]))
     yield tag("div", "".join(box(tokenizer, *each) for each in pairs), "tokens")
-    facts, before = run.world.fact_clozes()[::2], set()
+    facts, before = run.world.fact_clozes(300), set()
     for stage in run.finished:
         known = {f"{start} {end}" for (start, end), right in zip(facts, completed(stage, facts)) if right}
         lost = "; ".join(sorted(before - known)[:20]) or "nothing"

@@ -1,15 +1,17 @@
-"""The report page: the ten panels in page.html. What a run lacks is said in its place."""
+"""The report page: page.html with its ten panels filled in. What a run lacks is said in its place."""
 
+import re
 from html import escape
 from pathlib import Path
 from string import Template
 
 from tinyllm.checkpoint.files import replacing
-from tinyllm.report.panels import PANELS
+from tinyllm.report import panels
 from tinyllm.report.record import Missing, Record
 from tinyllm.report.svg import tag
 
-TEMPLATE = Path(__file__).with_name("page.html")
+TEMPLATE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+PANELS = re.findall(r"^\$(\w+)$", TEMPLATE, re.M)  # their names, in order
 
 
 def write(name, against=""):
@@ -19,22 +21,21 @@ def write(name, against=""):
     """
     run = Record(name, page=Path("runs") / name)
     other = Record(against, run.folder) if against else None
-    sections = [section(number, panel, run, other) for number, panel in enumerate(PANELS, 1)]
     title = f"{name} and {against}" if against else name
-    page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
-        run=escape(title), size=run.size, seed=run.seed, sections="".join(sections)
-    )
+    parts = {"run": escape(title), "size": run.size, "seed": run.seed}
+    parts |= {panel: contents(getattr(panels, panel), run, other) for panel in PANELS}
     with replacing(run.folder / "report.html") as beside:
+        page = Template(TEMPLATE).substitute(parts)
         beside.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
     return run.folder / "report.html"
 
 
-def section(number, panel, run, other):
-    title, _, words = panel.__doc__.partition("\n")
-    parts = [tag("h2", f"{number}. {title}", more=f'id="panel-{number}"'), tag("p", words, "words")]
+def contents(panel, run, other):
+    """What a panel draws of a run, and what it misses."""
+    parts = []
     try:
         for part in panel(run, other):
             parts.append(part)
     except Missing as missing:
         parts.append(tag("p", escape(str(missing)), "missing"))
-    return tag("section", "".join(parts))
+    return "".join(parts)

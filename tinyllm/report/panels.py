@@ -1,8 +1,7 @@
 """The ten panels of the report page: what a run did, for people who would rather look than read.
 
 A panel is a generator of HTML, panel(run, other): two Records, `other` being the run laid over it, or None.
-Its docstring is what the page says about it: a heading, then how to read it. It raises Missing where the run
-does not have such a thing.
+It raises Missing where the run does not have such a thing. page.html has its heading and says how to read it.
 """
 
 import math
@@ -14,13 +13,14 @@ import numpy as np
 from tinyllm.checkpoint import safetensors
 from tinyllm.checkpoint.files import read_json
 from tinyllm.data import corpus
-from tinyllm.data.conversation import encode_conversation, encode_prompt, pad, shift
-from tinyllm.evaluation.generation import is_solved
+from tinyllm.data.conversation import encode_conversation, encode_prompt
+from tinyllm.evaluation.generation import answers_at_once, is_solved
 from tinyllm.evaluation.scoreboard import ROWS
 from tinyllm.objectives import log_prob_of, log_softmax
 from tinyllm.report import bands, journey, svg
 from tinyllm.report.svg import tag
 from tinyllm.runs import path_of
+from tinyllm.sampling import generate_replies
 from tinyllm.world import World, numbers, oracle, problems
 from tinyllm.world.dice import Dice
 from tinyllm.world.task import Task, is_correct
@@ -121,12 +121,7 @@ def bars(title, rows, kind="signed"):
 
 
 def six_prompts(run, other):
-    """The same six prompts, answered by every stage
-
-    Each stage writes its most likely reply, except stage 0: the likeliest token of a random model is always
-    the same, so its reply is sampled, as the noise it is. A tick marks a right reply; what makes the others
-    wrong is underlined.
-    """
+    """The same six prompts, answered by every stage."""
     tasks = questions(run)
     prompts = [task.prompt for task in tasks]
     texts = [stage.replies(prompts, LONG if stage.kind == "s4" else SHORT) for stage in run.done]
@@ -161,14 +156,7 @@ def marked(task, reply):
 
 
 def one_token(run, other):
-    """One token's journey: a stage is a different gradient at the logits
-
-    A question with a rude reply, as the model sees it. Under each token: its id, the id of the token to
-    predict, and the weight of that prediction when the prompt is masked. Below, one position of the prompt
-    and one of the reply: the probabilities of the next token, and dloss/dlogits under five objectives. A blue
-    bar to the left makes a token likelier, a red one to the right less likely; each drawing has its own
-    scale. The policy is the last stage up to 3, the reference the one before it; the reply's advantage is -1.
-    """
+    """One token's journey: a stage is a different gradient at the logits."""
     policy, reference = run.policy_and_reference
     (model, tokenizer), (before, _) = policy.checkpoint, reference.checkpoint
     jobs = journey.jobs(model, before, tokenizer, run.seed)
@@ -197,12 +185,7 @@ def one_token(run, other):
 
 
 def scoreboard(run, other):
-    """What each stage can do
-
-    Dots are stages, from 0 at the top to 4 at the bottom, with their 95 % intervals; a ring marks the stage
-    that is supposed to move the row, a hollow dot the other run. Dashed lines are what can be had without
-    learning. A dot shows its number when touched, and links to the file of the exam.
-    """
+    """What each stage can do."""
     for mover, keys in GROUPS.items():
         rows = [row_of_scores(run, other, mover, key) for key in keys]
         if any(rows):
@@ -230,12 +213,7 @@ def row_of_scores(run, other, mover, key):
 
 
 def losses(run, other):
-    """Is my loss normal?
-
-    Curves of every stage, over the band where recorded runs of this size lay, with other seeds. Losses are in
-    nats per token, on a logarithmic axis. Where a stage reinforces, its loss says nothing: look at the score
-    or the reward. Dashed: what predicts the text without a transformer.
-    """
+    """Is my loss normal?"""
     known = read_json(bands.FILE).get(run.size, {})
     drawings, stages = [], [run.stages[name] for name in ORDER if name in run.stages]
     for stage in stages:
@@ -281,12 +259,7 @@ def text_entropies(run, stage):
 
 
 def reinforcement(run, other):
-    """Stage 3: what is optimised, and what it stands for
-
-    The score of the reward model; the share of replies that are correct according to the oracle, which knows
-    every true answer; the divergence from stage 2; the length of a reply. Beside it reward hacking, a run
-    without the KL penalty: the score rises and the truth falls. Choose a step to read a reply of that step.
-    """
+    """Stage 3: what is optimised, and what it stands for."""
     stages = [run.stages[name] for name in ("3-prefer", "hacking") if name in run.stages]
     lines = {title: curves(run, other, ("3-prefer", "hacking"), key) for key, title in REINFORCED.items()}
     drawings = [svg.chart(title, each) for title, each in lines.items() if each]
@@ -305,11 +278,7 @@ def reinforcement(run, other):
 
 
 def certainty(run, other):
-    """How sure is the model of each token?
-
-    The reply of stage 3 about a person who does not exist, as stages 2 and 3 see it: the darker a token, the
-    less probable. A token shows its probability and the five most likely ones when touched.
-    """
+    """How sure is the model of each token?"""
     stages, task = (run.stage("2-instruct"), run.stage("3-prefer")), questions(run)[:3][-1]
     _, tokenizer = stages[1].checkpoint
     (reply,) = stages[1].replies([task.prompt], SHORT)
@@ -330,12 +299,7 @@ def certainty(run, other):
 
 
 def attention(run, other):
-    """Where each head looks, before and after pre-training
-
-    A sentence said twice: rows are positions, columns the positions they look at. In the second half an
-    induction head looks at the token that followed the same token in the first half: a line below the
-    diagonal. The share of its attention that a head puts there stands under it; the greatest is framed.
-    """
+    """Where each head looks, before and after pre-training."""
     beginning, end = World(run.seed).fact_clozes(1)[0]
     for stage in (run.stage("0-random"), run.stage("1-pretrain")):
         model, tokenizer = stage.checkpoint
@@ -365,19 +329,14 @@ def attention_of(model, ids):
 
 
 def chain_of_thought(run, other):
-    """One problem, step by step and at once
-
-    Of problems with five steps, one more than in training: the first that stage 4 solves, and the first that
-    it does not. A sentence of the problem is a branch, its computation a leaf; wrong steps are underlined.
-    """
+    """One problem, step by step and at once."""
     stage, tasks = run.stage("4-reason"), run.world.problems("test", 12, kind="story", steps=5)
-    prompts = [task.prompt for task in tasks]
-    replies = [stage.replies(prompts, LONG), stage.replies(prompts, 5, " ####")]
-    solved = [is_solved(task, chain) for task, chain in zip(tasks, replies[0])]
+    chains = stage.replies([task.prompt for task in tasks], LONG)
+    solved = [is_solved(task, chain) for task, chain in zip(tasks, chains)]
     for i in [solved.index(wanted) for wanted in (True, False) if wanted in solved]:
-        chain, at_once = (texts[i] for texts in replies)
         title = f"{'Solved' if solved[i] else 'Not solved'}: {tasks[i].question}"
-        yield tag("h3", escape(title)) + tree(chain)
+        ((at_once, _),) = answers_at_once(stage.pool, stage.checkpoint[1], [tasks[i]])
+        yield tag("h3", escape(title)) + tree(chains[i])
         yield tag("p", escape(f"Right: {tasks[i].answer}. Answered at once: {at_once}"))
     yield figures([], stage.link(FILE))
 
@@ -401,46 +360,27 @@ def tree(solution):
 
 
 def memory(run, other):
-    """What was learned of one conversation, and what was forgotten
-
-    The loss of stage 2 covers the shaded tokens. Then facts that the texts of stage 1 state: how many of them
-    each stage completes, and which of those that the stage before it knew it does not.
-    """
+    """What was learned of one conversation, and what was forgotten."""
     stage = run.stage("2-instruct")
     _, tokenizer = stage.checkpoint
     conversations, _ = corpus.load_conversations(path_of(stage.notes["sources"], "instructions"), run.seed, 1)
     pairs = zip(*encode_conversation(tokenizer, conversations[0]))
     yield tag("div", "".join(box(tokenizer, *each) for each in pairs), "tokens")
     facts, before = run.world.fact_clozes(300), set()
+    openings = [corpus.encode_opening(tokenizer, beginning) for beginning, _ in facts]
     for stage in run.finished:
-        known = {f"{start} {end}" for (start, end), right in zip(facts, completed(stage, facts)) if right}
+        endings = map(tokenizer.decode, generate_replies(stage.pool, tokenizer, openings, 8))
+        known = {f"{a} {b}" for (a, b), ending in zip(facts, endings) if ending.startswith(f" {b}.")}
         lost = "; ".join(sorted(before - known)[:20]) or "nothing"
         yield tag("p", f"{stage.link(FILE)} knows {len(known)} of {len(facts)}. Forgotten: {escape(lost)}.")
         before = known
-
-
-def completed(stage, facts):
-    """facts [(beginning, ending)] -> for each, whether every token of the ending is the most likely one."""
-    model, tokenizer = stage.checkpoint
-    starts = [corpus.encode_opening(tokenizer, start) for start, _ in facts]
-    endings = [tokenizer.encode(f" {end}.") for _, end in facts]
-    rows = [(a + b, [0] * len(a) + [1] * len(b)) for a, b in zip(starts, endings)]
-    batch = shift(*pad(rows))
-    at = batch["weights"] > 0
-    right = np.ones(at.shape, bool)
-    right[at] = model.forward(batch["ids"], at)[0].argmax(axis=1) == batch["targets"][at]
-    return right.all(axis=1)
 
 
 # ---- 10
 
 
 def how_it_was_made(run, other):
-    """How it was made
-
-    Gradient norms over the steps; by layer, in one backward pass through each finished stage on the
-    conversation of panel 2; where the time went; and the commands that make the same run again.
-    """
+    """How it was made."""
     charts = [curves(run, other, [name], "gradient_norm") for name in ORDER]
     yield figures([svg.chart(f"{each[0][0]}: gradient norm", each, log=True) for each in charts if each])
     drawings, seconds, rows = [], [], []
@@ -458,17 +398,3 @@ def how_it_was_made(run, other):
         words = tag("code", escape(stage.command(run.name))) + words
         rows.append(tag("dt", stage.link("stage.json", stage.name)) + tag("dd", words))
     yield figures([*drawings, bars("seconds", seconds, "s1")]) + tag("dl", "".join(rows))
-
-
-PANELS = (
-    six_prompts,
-    one_token,
-    scoreboard,
-    losses,
-    reinforcement,
-    certainty,
-    attention,
-    chain_of_thought,
-    memory,
-    how_it_was_made,
-)

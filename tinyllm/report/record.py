@@ -9,14 +9,12 @@ from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-import numpy as np
-
 from tinyllm import checkpoint
 from tinyllm.checkpoint.files import read_json
-from tinyllm.data.conversation import decode_reply, encode_prompt
 from tinyllm.errors import TinyllmError
+from tinyllm.parallel import WorkerPool
 from tinyllm.runs import Settings, is_checkpoint, make_command
-from tinyllm.sampling import generate
+from tinyllm.sampling import answer
 from tinyllm.world import World
 
 STAGES = ("0-random", "1-pretrain", "2-instruct", "3-prefer", "4-reason")
@@ -77,16 +75,18 @@ class Stage:
         """(model, tokenizer)"""
         return checkpoint.load_language_model(self.folder)
 
-    def replies(self, conversations, most, opening=""):
-        """The likeliest reply to each conversation, in at most `most` tokens after an `opening` of the reply.
+    @functools.cached_property
+    def pool(self):
+        """The checkpoint's model as the exams take it, in this process."""
+        return WorkerPool(self.checkpoint[0])
+
+    def replies(self, conversations, most):
+        """The likeliest reply to each conversation, in at most `most` tokens.
 
         Those of stage 0 are sampled: the likeliest token of a random model is always the same.
         """
-        model, tokenizer = self.checkpoint
-        prompts = [encode_prompt(tokenizer, each) + tokenizer.encode(opening) for each in conversations]
-        draws = np.random.default_rng(0).random((len(prompts), most)) if self.kind == "s0" else None
-        rows = generate(model, prompts, most, draws, stop=[tokenizer.special["<|end|>"]])
-        return [decode_reply(tokenizer, ids) for ids, _ in rows]
+        seed = [0] if self.kind == "s0" else None
+        return [text for text, _ in answer(self.pool, self.checkpoint[1], conversations, most, seed)]
 
 
 class Record:

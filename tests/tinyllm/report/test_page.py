@@ -1,6 +1,7 @@
 """page: every run gives a page, whatever it lacks. Nothing in it is fetched; every link leads to a file."""
 
 import json
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from stage_runs import stage
 
 from tinyllm.__main__ import main
-from tinyllm.report import page, panels
+from tinyllm.report import page
 
 EMPTY = {"meta", "link", "input", "path", "circle"}  # elements that are not closed
 
@@ -52,8 +53,9 @@ def read(run="demo"):
     for link in parsed.links:
         assert (path.parent / unquote(link)).is_file(), link
     assert len(text) < 1.5e6
-    for number, panel in enumerate(panels.PANELS, 1):
-        assert f"{number}. {panel.__doc__.splitlines()[0]}" in parsed.words
+    headings = re.findall(r"<h2 id=.panel-(\d+).>(.*)</h2>", page.TEMPLATE)
+    assert [int(number) for number, _ in headings] == list(range(1, len(page.PANELS) + 1))
+    assert all(f"{heading}\n" in parsed.words for _, heading in headings)
     return parsed
 
 

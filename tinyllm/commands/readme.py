@@ -6,14 +6,20 @@
 """
 
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 
 from tinyllm.checkpoint.files import replacing
 from tinyllm.errors import TinyllmError
+from tinyllm.evaluation.generation import converse_with_tools
 from tinyllm.evaluation.scoreboard import ROWS, cell
 from tinyllm.report.panels import LONG, SHORT, questions
 from tinyllm.report.record import STAGES, Record
+from tinyllm.world.conversations import TOOLS_MESSAGE
+from tools.builtin import calculator
+from tools.registry import Registry
 
 README = Path("README.md")
 BLOCK = re.compile(r"(<!-- readme: ([^>\n]*) -->\n)(.*?)(<!-- end -->\n)", re.S)
@@ -21,13 +27,23 @@ HEADER = ("", "0 random", "1 pre-trained", "2 instruction-tuned", "3 preference-
 TOKENS = {"s0": 20, "s4": LONG}  # of a reply, where not SHORT
 SCORES = (
     "bits_per_byte",
-    "story_cloze",
     "instruction_exact",
     "fact_questions",
-    "follow_up_exact",
     "refuses_unsafe",
     "win_rate",
     "reasoning_exact",
+)
+ABILITIES = (  # name of the stage, what it can do now, which of the report's questions shows it
+    ("2-instruct", "answers questions about what it has read", 0),
+    ("3-prefer", "refuses harmful requests and admits what it does not know", 3),
+    ("4-reason", "solves problems step by step", 5),
+)
+TYPED = (
+    "Hello, who are you?",
+    "What is the home of Cara?",
+    "And what pet does she have?",
+    "Use the calculator. What is 12*7?",
+    "Add 5 to that.",
 )
 
 
@@ -52,11 +68,30 @@ def rewritten(text, run):
     return BLOCK.sub(block, text)
 
 
+def abilities(run):
+    """Three stages, what each can do now, and one real answer."""
+    rows = [("stage", "what it can do now", "one real answer"), ("---",) * 3]
+    for name, ability, number in ABILITIES:
+        task = questions(run)[number]
+        answer = f"*{task.question}* {reply_of(run.stage(name), task)}"
+        rows.append((name.replace("-", " "), ability, answer.replace("|", "\\|")))
+    return table(rows)
+
+
 def scores(run):
     """The rows of the scoreboard that tell the story, as a table."""
     stages = [run.stage(name) for name in STAGES]
     rows = [HEADER, ["---"] * len(HEADER)]
     rows += [[ROWS[key], *(cell(stage.exams.get(key), interval=False) for stage in stages)] for key in SCORES]
+    lowest = stages[1].exams
+    return table(rows) + (
+        "\nBits per byte measure how badly a text is predicted: lower is better. "
+        f"A 5-gram table needs {lowest['fivegram_bits_per_byte']:.3f},\n"
+        f"and {lowest['entropy_bits_per_byte']:.3f} is the randomness of the text itself.\n"
+    )
+
+
+def table(rows):
     return "".join(f"| {' | '.join(row)} |\n" for row in rows).replace("  ", " ")
 
 
@@ -66,11 +101,54 @@ def samples(run):
     for task in (questions(run)[i] for i in (0, 4)):
         lines += ["", *textwrap.wrap(task.question, 100)]
         for stage in map(run.stage, STAGES):
-            (reply,) = stage.replies([task.prompt], TOKENS.get(stage.kind, SHORT))
-            reply = "".join(each if each.isprintable() else " " for each in reply)
-            head = f"  {stage.name[0]}  "
-            lines += textwrap.wrap(reply, 106, initial_indent=head, subsequent_indent=" " * 5) or [head]
-    return textwrap.indent("\n".join(lines[1:]) + "\n", "    ")
+            lines += folded(reply_of(stage, task), f"  {stage.name[0]}  ", " " * 5)
+    return indented(lines[1:])
 
 
-BLOCKS = {"scores": scores, "samples": samples}
+def chat(run):
+    """A conversation with the last stage; its calculator runs."""
+    stage, messages, lines = run.stage(STAGES[-1]), [TOOLS_MESSAGE], []
+    for question in TYPED:
+        asked = [*messages, {"role": "user", "content": question}]
+        tokenizer, registry = stage.checkpoint[1], Registry([calculator])
+        (messages,) = converse_with_tools(stage.pool, tokenizer, [asked], registry, LONG)
+        for message in messages[len(asked) - 1 :]:
+            head = {"user": "> ", "tool": "  result: "}.get(message["role"], "  ")
+            lines += folded(printable(message["content"]), head, "  ")
+    return indented(lines)
+
+
+def reply_of(stage, task):
+    (reply,) = stage.replies([task.prompt], TOKENS.get(stage.kind, SHORT))
+    return printable(reply)
+
+
+def printable(text):
+    return "".join(each if each.isprintable() else " " for each in text)
+
+
+def folded(text, head, below):
+    return textwrap.wrap(text, 106, initial_indent=head, subsequent_indent=below) or [head.rstrip()]
+
+
+def indented(lines):
+    return textwrap.indent("\n".join(lines) + "\n", "    ")
+
+
+def output(package, *arguments, first, last):
+    """What a command prints, from the line that begins with `first` to the one that begins with `last`."""
+    command = [sys.executable, "-m", package, *arguments]
+    printed = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
+    lines = printed[printed.index(f"\n{first}") + 1 :].splitlines()
+    count = next(i for i, line in enumerate(lines, 1) if line.startswith(last))
+    return indented([each for line in lines[:count] for each in folded(line, "", "  ")])
+
+
+BLOCKS = {
+    "abilities": abilities,
+    "samples": samples,
+    "chat": chat,
+    "scores": scores,
+    "tools": lambda run: output("tools", first="[assistant] In days", last="[assistant] 84"),
+    "recordings": lambda run: output("audio", "demo", first="- Anna", last="- The last"),
+}

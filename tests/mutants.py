@@ -133,6 +133,7 @@ tinyllm/report/journey.py
 tinyllm/report/bands.py
     if len(curve) == longest > 0  =>  if len(curve) > 0
 tinyllm/report/record.py
+    seed = [0] if self.kind == "s0" else None  =>  seed = None
     if "reward" in line or "score" in line  =>  if "reward" in line
     .split("\n")[:-1]  =>  .split("\n")
     if x is not False and x != ""  =>  if x
@@ -143,7 +144,11 @@ tinyllm/report/panels.py
     "down" if value > 0 else "up"  =>  "up" if value > 0 else "down"
 tinyllm/report/page.py
     except Missing as missing  =>  except KeyError as missing
+    getattr(panels, panel), run, other)  =>  getattr(panels, panel), run, None)
 tinyllm/commands/readme.py
+    messages[len(asked) - 1 :]  =>  messages[len(asked) :]
+    first="- Anna", last="- The last"  =>  first="- Anna", last="- The stones"
+    TOKENS.get(stage.kind, SHORT)  =>  SHORT
     if match[2] not in BLOCKS  =>  if False
 tinyllm/commands/report.py
     transformer.layers = layers  =>  pass

@@ -148,7 +148,6 @@ tinyllm/report/page.py
 tinyllm/commands/readme.py
     messages[len(asked) - 1 :]  =>  messages[len(asked) :]
     first="- Anna", last="- The last"  =>  first="- Anna", last="- The stones"
-    TOKENS.get(stage.kind, SHORT)  =>  SHORT
     if match[2] not in BLOCKS  =>  if False
 tinyllm/commands/report.py
     transformer.layers = layers  =>  pass

@@ -7,6 +7,7 @@ from stage_runs import stage
 
 from tinyllm.__main__ import COMMANDS, parser
 from tinyllm.report.record import Record
+from tinyllm.sampling import answer
 
 
 def test_losses_of_reinforcement_and_an_unfinished_line_are_left_out(tiny):
@@ -32,3 +33,13 @@ def test_the_command_of_a_stage_makes_the_same_settings(tiny):
         settings = COMMANDS[options.pop("command")][0](**options)
         made = {key: getattr(settings, key) for key in each.notes["settings"]}
         assert made == each.notes["settings"] and settings.workers == each.notes["workers"]
+
+
+def test_replies_are_the_likeliest_except_those_of_stage_0(tiny):
+    conversation = [{"role": "user", "content": "Where is Ada?"}]
+    for each in Record("demo", Path()).finished:
+        likeliest, sampled = (
+            answer(each.pool, each.checkpoint[1], [conversation], 12, seed)[0][0] for seed in (None, [0])
+        )
+        assert each.replies([conversation], 12) == [sampled if each.name == "0-random" else likeliest]
+        assert likeliest != sampled

@@ -232,7 +232,7 @@ def losses(run, other):
 def curves(run, other, names, key, label=""):
     """[(name, class, points)] for svg.chart: one key of metrics.jsonl, of stages of both runs."""
     return [
-        (label or f"{name}{mark}", (label or stage.kind) + mark, stage.series(key))
+        (label or stage.folder.name + mark, (label or stage.kind) + mark, stage.series(key))
         for record, mark in ((run, ""), (other, " other"))
         for name, stage in (record.stages.items() if record else ())
         if name in names and stage.series(key)

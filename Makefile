@@ -2,8 +2,8 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train mine stage0 stage1 stage2 stage3 stage4 control rank algorithms hacking show-mask \
-        shakespeare sample exams report bands compare walk readme chat tools tools-proof audio audio-demo audio-chat test test-tinyllm \
-        test-others test-oracle mutants size bench lint clean
+        shakespeare sample exams report bands compare walk readme chat tools tools-proof audio audio-demo \
+        audio-chat test test-tinyllm test-others test-oracle mutants size bench lint clean
 
 PYTHON ?= python3
 PY     := .venv/bin/python

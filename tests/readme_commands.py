@@ -26,7 +26,7 @@ from audio.sandbox import Sandbox
 ROOT = Path(__file__).parent.parent
 SKIPPED = ("make test", "make mutants", "make bench")  # by name, for CI has steps of its own for them
 TYPED = {"make chat": "What is 12*7?\n", "make rank": "1 2 3 4\nq\n"}
-SHORTER = {"make tools-proof": 'ARGS="--count 100"', "make compare": 'ARGS="--times 1"'}
+SHORTER = {"make tools-proof": 'ARGS="--count 100"', "make algorithms": 'ARGS="--times 1"'}
 
 
 def blocks(text):

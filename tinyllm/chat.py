@@ -4,7 +4,9 @@ The model sees the whole conversation. When its context is full, the oldest turn
 """
 
 import json
+import shutil
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +16,9 @@ from tinyllm import checkpoint
 from tinyllm.calls import CallMask
 from tinyllm.data.conversation import decode_reply, encode_conversation, encode_prompt
 from tinyllm.errors import TinyllmError, UsageError
-from tinyllm.runs import Settings, learned_by, option, path_of, stage_folder
-from tinyllm.sampling import generate, reply_room
+from tinyllm.parallel import WorkerPool
+from tinyllm.runs import Settings, finished_stages, learned_by, option, path_of, stage_folder
+from tinyllm.sampling import answer, generate, reply_room
 from tools import agent
 from tools.builtin import TOOLS
 from tools.protocol import BadCall
@@ -24,7 +27,7 @@ from tools.registry import Registry, Result
 HELP = """/stage N            talk to another stage             /temperature X   0 is greedy
 /tools on|off|only  tool calls: allowed, never, always /save FILE      write the conversation as JSON
 /ask on|off         ask you before a call runs        /new             forget the conversation
-/quit               end (or Ctrl-D)"""
+/compare QUESTION   ask every stage                   /quit            end (or Ctrl-D)"""
 MAX_STEPS = 8  # replies to one question, those with tool calls included
 LOOP = 24  # tokens that have to repeat themselves at least twice before a reply is stopped
 
@@ -212,6 +215,8 @@ class Chat:
             self.writer.temperature = read_temperature(value)
         elif name == "/tools" and value in ("on", "off", "only"):
             self.choose_tools(value)
+        elif name == "/compare" and value:
+            compare(self.settings, value)
         elif name == "/ask" and value in ("on", "off"):
             self.asks_first = value == "on"
         elif name == "/save" and value:
@@ -222,6 +227,20 @@ class Chat:
             self.history, self.last = [], None
         else:
             print(HELP)
+
+
+def compare(settings, question):
+    """Print the likeliest reply of every finished stage to a question; that of stage 0 is sampled, because
+    the likeliest token of a random model is always the same. Raises TinyllmError if there is no stage."""
+    stage_folder(settings.run, "")
+    width = shutil.get_terminal_size().columns
+    for folder in finished_stages(settings.run):
+        model, tokenizer = checkpoint.load(folder)
+        if not model.config.causal:  # a masked model cannot write
+            continue
+        messages, seed = [{"role": "user", "content": question}], [0] if folder.name == "0-random" else None
+        ((text, _),) = answer(WorkerPool(model), tokenizer, [messages], settings.tokens, seed)
+        print(textwrap.fill(text, width, initial_indent=f"{folder.name:14}", subsequent_indent=" " * 14))
 
 
 def read_temperature(text):

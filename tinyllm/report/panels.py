@@ -139,7 +139,7 @@ def questions(run):
     world, dice = run.world, Dice("report")
     tasks = [world.held_out_fact_questions()[0], *world.instructions("test", 1, family="summary")]
     tasks += [oracle.prompt(dice, world, "test", kind) for kind in ("stranger", "harm_by_object")]
-    return tasks + [world.problems("test", 1, kind=kind)[0] for kind in ("story", "order")]
+    return tasks + world.problems("test", 1, kind="story", steps=3) + world.problems("test", 1, kind="order")
 
 
 def marked(task, reply):

@@ -23,22 +23,23 @@ NAMES = {np.dtype(code): name for name, code in DTYPES.items() if name != "BF16"
 HEADER_LIMIT = 100_000_000  # the format's own limit: a damaged length must not exhaust the memory
 
 
-def write(path, tensors, metadata=None):
+def write(path, tensors, metadata=None, dtype=None):
     """Write {name: array}, with {key: text} as metadata, atomically; the same input gives the same bytes.
 
-    Raises TinyllmError if the file cannot be written.
+    dtype: the type they are stored in, if not their own. Raises TinyllmError if the file cannot be written.
     """
     header, start = {"__metadata__": {"format": "pt"} | (metadata or {})}, 0  # transformers needs the format
     for name, array in tensors.items():
-        stop = start + array.nbytes
-        header[name] = {"dtype": NAMES[array.dtype], "shape": array.shape, "data_offsets": [start, stop]}
+        stored = np.dtype(dtype or array.dtype)
+        stop = start + array.size * stored.itemsize
+        header[name] = {"dtype": NAMES[stored], "shape": array.shape, "data_offsets": [start, stop]}
         start = stop
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)  # arrays begin at a multiple of 8
     with replacing(path) as beside, open(beside, "wb") as file:
         file.write(len(head).to_bytes(8, "little") + head)
         for array in tensors.values():
-            file.write(np.ascontiguousarray(array).data)
+            file.write(np.ascontiguousarray(array, dtype).data)
 
 
 class Stored(NamedTuple):

@@ -1,7 +1,7 @@
 # Targets are thin wrappers around Python commands; without make (on Windows, say) run those commands.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train mine stage0 stage1 stage2 stage3 stage4 control rank compare hacking show-mask \
+.PHONY: help setup train mine stage0 stage1 stage2 stage3 stage4 control real rank compare hacking show-mask \
         shakespeare sample exams chat tools tools-proof audio audio-demo audio-chat test test-tinyllm \
         test-others test-oracle mutants size bench lint clean
 
@@ -18,7 +18,7 @@ FROMS   = $(TEXTS) $(call FLAG,FROM,from)
 PREFER  = $(COMMON) $(call FLAG,FROM,from) $(call FLAG,RANKINGS,rankings) $(call FLAG,ALGORITHM,algorithm)
 
 KNOWN   = RUN SIZE SEED WORKERS RESUME ARGS TEXT FROM DATA OBJECTIVE RANKINGS ALGORITHM STAGE PROMPT FILE \
-          PYTHON PY
+          MODEL PYTHON PY
 $(foreach name,$(filter-out $(KNOWN),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),\
           $(error unknown variable $(name). Known are $(KNOWN))))
 
@@ -57,6 +57,9 @@ stage4: setup  ## 4: reasoning fine-tuning                     (6 min)  [DATA=gs
 control: setup  ## stage 4 without chains of thought            (6 min)
 	$(PY) -m tinyllm control $(FROMS) $(call FLAG,DATA,data) $(MORE)
 
+real: setup  ## fetch a real chat model (135 M), ask it 3 things (1 min)  [MODEL=file.gguf]
+	$(PY) -m tinyllm real $(COMMON) $(call FLAG,MODEL,model) $(MORE)
+
 rank: setup  ## rank replies yourself, for stage 3                    [STAGE=2]
 	$(PY) -m tinyllm rank $(COMMON) $(call FLAG,STAGE,stage) $(MORE)
 
@@ -80,8 +83,8 @@ sample: setup  ## sample text from a stage                     (1 s)    [STAGE=1
 exams: setup  ## run the exams of every stage again           (3 min)
 	$(PY) -m tinyllm exams $(COMMON) $(MORE)
 
-chat: setup  ## chat with a stage, which may call tools               [STAGE=1]
-	$(PY) -m tinyllm chat $(COMMON) $(call FLAG,STAGE,stage) $(MORE)
+chat: setup  ## chat with a stage, which may call tools               [STAGE=1] [FROM=dir]
+	$(PY) -m tinyllm chat $(COMMON) $(call FLAG,STAGE,stage) $(call FLAG,FROM,from) $(MORE)
 
 tools-proof: setup  ## a random model writes 10,000 valid calls     (1 min)
 	$(PY) tests/bench/tools_proof.py $(MORE)

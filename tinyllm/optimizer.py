@@ -49,12 +49,14 @@ class Part(NamedTuple):
     decays: bool  # matrices decay; gains are not pulled towards 0
 
 
-def parts(config, method="muon"):
-    """The whole buffer as Parts: one per block matrix for Muon, chunks of all the rest for AdamW."""
-    pieces, start = [], 0
+def parts(config, method="muon", begin=0):
+    """The buffer from `begin` on as Parts: one per block matrix for Muon, chunks of the rest for AdamW."""
+    pieces, start = [], -begin
     for name, shape in config.shapes().items():
         stop = start + math.prod(shape)
-        if method == "muon" and name.startswith("layers.") and len(shape) == 2:
+        if start < 0:
+            pass  # frozen
+        elif method == "muon" and name.startswith("layers.") and len(shape) == 2:
             pieces.append(Part(start, stop, shape, True))
         else:
             chunks = range(start, stop, CHUNK)

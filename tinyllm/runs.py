@@ -69,9 +69,9 @@ class Settings:
     def folder(self, stage):
         return Path("runs") / self.run / stage
 
-    def pool(self, model):
+    def pool(self, model, last_layers=0):
         """Worker processes that share a model: --workers of them, by default one per available core."""
-        return WorkerPool(model, self.workers or available_cores())
+        return WorkerPool(model, self.workers or available_cores(), last_layers=last_layers)
 
 
 # ---- what a stage learns from

@@ -24,6 +24,7 @@ from tinyllm.transformer import Parameters, Transformer
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
+PIECE = 2**20  # weights read at once
 
 
 def save(folder, model, tokenizer=None, dtype=np.float32):
@@ -65,8 +66,6 @@ def _load(folder):
         )
     config = _config(folder / "config.json", huggingface.config_from_json, read_json(folder / "config.json"))
     tensors = _scan_weights(folder)
-    if config.layers > len(tensors):  # a damaged config may claim a billion
-        raise TinyllmError(f"{folder}: {config.layers} layers in config.json, but {len(tensors)} tensors")
     params = _read_parameters(folder, config, tensors, huggingface.published_name, huggingface.from_published)
     tokenizer = vocabulary.load(folder) if (folder / TOKENIZER).exists() else None
     return _together(folder, config, params, tokenizer)
@@ -89,6 +88,8 @@ def _config(path, read, *contents):
 def _together(folder, config, params, tokenizer):
     if tokenizer is not None and len(tokenizer) > config.vocab:
         raise TinyllmError(f"{folder}: {len(tokenizer)} tokens in the tokenizer, {config.vocab} in the model")
+    if tokenizer is not None:  # some models have a few more rows than tokens
+        tokenizer.bytes_of += [b""] * (config.vocab - len(tokenizer))
     return Transformer(config, params), tokenizer
 
 
@@ -106,9 +107,11 @@ def load_language_model(folder):
 def _read_parameters(folder, config, tensors, stored_name, convert):
     """The stored tensors as our Parameters. Nothing may be missing, of another shape, or left over.
 
-    One tensor is read at a time: a second copy of the model may not fit into the memory. convert(our name,
-    array, config) brings it into our order of channels.
+    A piece of a tensor is read at a time: a second copy may not fit into the memory. convert(our name, array,
+    config) brings whole heads, or any other rows, into our order of channels.
     """
+    if config.layers > len(tensors):  # a damaged config may claim a billion
+        raise TinyllmError(f"{folder}: {config.layers} layers in its settings, but {len(tensors)} tensors")
     for name, shape in config.shapes().items():  # before allocating
         key = stored_name(name)
         if key not in tensors:
@@ -119,7 +122,10 @@ def _read_parameters(folder, config, tensors, stored_name, convert):
             raise TinyllmError(f"{folder}: convert {key} from {tensors[key].dtype} to F32, F16 or BF16")
     params = Parameters(config)
     for name, w in tqdm(params.items(), desc=f" reading {folder}", unit=" tensors", leave=False, delay=1):
-        w[:] = convert(name, tensors.pop(stored_name(name)).read(), config)
+        tensor = tensors.pop(stored_name(name))
+        rows = config.head_dim * max(1, PIECE * len(w) // (w.size * config.head_dim))
+        for first in range(0, len(w), rows):
+            w[first : first + rows] = convert(name, tensor.read(first, first + rows), config)
     for name, tensor in tensors.items():  # left over: harmless if it can be derived from the others
         is_head = config.tied and name == stored_name("head")
         is_copy = is_head and np.array_equal(tensor.read(), params["embedding"])

@@ -43,23 +43,27 @@ class Stored(NamedTuple):
     shape: tuple
     data: np.ndarray  # its bytes
 
-    def read(self):
-        """-> the array in float32. A quantised weight is scale * q, in Q4_0 scale * (q - 8)."""
-        block = self.data.view(np.dtype(BLOCKS[self.dtype][0]))
+    def read(self, first=0, last=None):
+        """-> the array in float32, or its rows from `first` to before `last`.
+
+        A quantised weight is scale * q, in Q4_0 scale * (q - 8), in Q4_1 scale * q + least.
+        """
+        block = self.data.reshape(self.shape[0], -1)[first:last].view(np.dtype(BLOCKS[self.dtype][0]))
+        shape = (len(block), *self.shape[1:])
         if self.dtype in ("F32", "F16"):
-            return block["w"].astype(np.float32).reshape(self.shape)
+            return block["w"].astype(np.float32).reshape(shape)
         if self.dtype == "BF16":  # the upper half of a float32
-            return (block["w"].astype(np.uint32) << 16).view(np.float32).reshape(self.shape)
-        q = block["q"]
+            return (block["w"].astype(np.uint32) << 16).view(np.float32).reshape(shape)
+        q = block["q"]  # (rows, blocks, numbers of a block)
         if self.dtype != "Q8_0":  # the first 16 weights are the lower halves of the bytes
-            q = np.concatenate([q & 15, q >> 4], axis=1)
+            q = np.concatenate([q & 15, q >> 4], axis=-1)
         w = q.astype(np.float32)
         if self.dtype == "Q4_0":
             w -= 8
-        w *= block["scale"].astype(np.float32)[:, None]
+        w *= block["scale"].astype(np.float32)[..., None]
         if self.dtype == "Q4_1":
-            w += block["least"].astype(np.float32)[:, None]
-        return w.reshape(self.shape)
+            w += block["least"].astype(np.float32)[..., None]
+        return w.reshape(shape)
 
 
 class _Reader:

@@ -50,14 +50,19 @@ class Stored(NamedTuple):
     shape: tuple
     start: int
 
-    def read(self):
-        """-> the array. F16 and BF16 become float32, exactly."""
-        array = np.fromfile(self.path, DTYPES[self.dtype], math.prod(self.shape), offset=self.start)
+    def read(self, first=0, last=None):
+        """-> the array, or its rows from `first` to before `last`. F16 and BF16 become float32, exactly."""
+        shape = (
+            (len(range(*slice(first, last).indices(self.shape[0]))), *self.shape[1:]) if self.shape else ()
+        )
+        size = math.prod(self.shape[1:]) * np.dtype(DTYPES[self.dtype]).itemsize  # of a row
+        start = self.start + first * size
+        array = np.fromfile(self.path, DTYPES[self.dtype], math.prod(shape), offset=start)
         if self.dtype == "BF16":  # the upper half of a float32
             array = (array.astype(np.uint32) << 16).view(np.float32)
         elif self.dtype == "F16":
             array = array.astype(np.float32)
-        return array.reshape(self.shape)
+        return array.reshape(shape)
 
 
 def read(path):

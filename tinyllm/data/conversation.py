@@ -95,13 +95,13 @@ def encode_conversation(tokenizer, messages):
     for message in messages:
         if message["role"] not in ROLES:
             raise ValueError(f"unknown role {message['role']!r}: use one of {', '.join(ROLES)}")
-        head = _head(tokenizer, form, message["role"])
-        content = _head(tokenizer, form, message["role"], form.space + message["content"])[len(head) :]
-        content.append(special[form.end])
+        head = len(_head(tokenizer, form, message["role"]))
+        whole = _head(tokenizer, form, message["role"], form.space + message["content"])
+        whole.append(special[form.end])
         after = tokenizer.encode(form.after)
         is_learned = message["role"] == "assistant" and message.get("weight", 1) != 0
-        ids += [*head, *content, *after]
-        mask += [0] * len(head) + [int(is_learned)] * len(content) + [0] * len(after)
+        ids += whole + after
+        mask += [0] * head + [int(is_learned)] * (len(whole) - head) + [0] * len(after)
     return ids, mask
 
 

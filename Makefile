@@ -57,7 +57,7 @@ stage4: setup  ## 4: reasoning fine-tuning                     (6 min)  [DATA=gs
 control: setup  ## stage 4 without chains of thought            (6 min)
 	$(PY) -m tinyllm control $(FROMS) $(call FLAG,DATA,data) $(MORE)
 
-real: setup  ## fetch a real chat model (135 M), ask it 3 things (1 min)  [MODEL=file.gguf]
+real: setup  ## fetch a real chat model, ask it 3 questions  (1 min)  [MODEL=file.gguf]
 	$(PY) -m tinyllm real $(COMMON) $(call FLAG,MODEL,model) $(MORE)
 
 rank: setup  ## rank replies yourself, for stage 3                    [STAGE=2]

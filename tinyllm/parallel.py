@@ -70,7 +70,7 @@ class WorkerPool:
             parent_end, child_end = context.Pipe()
             ends = child_end, parent_end
             process = context.Process(
-                target=_serve, args=(*ends, memory, config, workers, rank, last_layers), daemon=True
+                target=_serve, args=(*ends, config, memory, workers, rank, last_layers), daemon=True
             )
             process.start()
             child_end.close()

@@ -54,7 +54,8 @@ class Worker:
 class WorkerPool:
     """`workers` processes, this one included. Use it as a context manager, or call `close`.
 
-    last_layers: how many are trained (0: all, and the embedding); only these have gradients and moments.
+    last_layers: how many are trained (0: all, and the embedding; None: nothing). Only these have gradients
+    and moments.
     """
 
     def __init__(self, model, workers=1, start_method=None, last_layers=0):

@@ -87,7 +87,9 @@ class Config:
         return sum(math.prod(shape) for shape in self.shapes().values())
 
     def begin(self, last_layers):
-        """Where the last layers begin in the buffer, with all that follows; 0 for 0, which means all."""
+        """Where the last layers begin in the buffer, with all that follows. 0: everything; None: nothing."""
+        if last_layers is None:
+            return self.size()
         first = f"layers.{max(0, self.layers - last_layers)}.attention.wq"
         names = list(self.shapes())
         before = names[: names.index(first)] if last_layers else []

@@ -73,6 +73,7 @@ class PreferSettings(Settings):
     steps: int = option(0, "RL steps (default: by size)")
     kl: float = option(0.2, "KL penalty: what a nat of divergence from stage 2 costs, in score")
     rate: float = option(2e-4, "peak learning rate of AdamW")
+    last_layers: int = option(0, "train only the last layers, so many of them (0: everything)")
     draw: int = option(0, "varies the sampled prompts and replies, all else being equal")
     save_every: int = option(20, "steps between saves", (1, 10**6))
 
@@ -87,7 +88,8 @@ def main(settings, stage=STAGE):
     rankings = load_rankings(settings, parent, size, tokenizer, model.config.context)
     with settings.pool(model) as reference:
         if ALGORITHMS[settings.algorithm].pairs is None:
-            shared = {name: getattr(settings, name) for name in (*vars(Settings()), "rankings", "origin")}
+            names = (*vars(Settings()), "rankings", "origin", "last_layers")
+            shared = {name: getattr(settings, name) for name in names}
             reward_settings = reward_model.RewardSettings(**shared, steps=size.reward_steps)
             reward_folder = reward_model.train(reward_settings, parent, rankings)
             with reward_model.RewardModel(reward_folder, settings) as scorer:
@@ -115,8 +117,8 @@ def align(settings, stage, parent, tokenizer, rankings, reference, scorer):
     steps = settings.steps or size.prefer_steps
     rates = Rates("adamw", adamw=settings.rate, decay=0.0, falling=FALLING, steps=steps)
     pairs = chosen_and_rejected(tokenizer, rankings) if scorer is None else []
-    every = max(1, steps // 6)
-    with Run(settings, stage, model, tokenizer, steps, parent, log_every=1) as run:
+    every, last = max(1, steps // 6), settings.last_layers
+    with Run(settings, stage, model, tokenizer, steps, parent, log_every=1, last_layers=last) as run:
         for step in run.steps():
             if scorer is None:
                 pairs_step(run, settings, reference, pairs, step, rates)

@@ -1,7 +1,7 @@
 # Targets are thin wrappers around Python commands; without make (on Windows, say) run those commands.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train mine stage0 stage1 stage2 stage3 stage4 control real rank compare hacking show-mask \
+.PHONY: help setup train mine stage0 stage1 stage2 stage3 stage4 control real quiz rank compare hacking show-mask \
         shakespeare sample exams chat tools tools-proof audio audio-demo audio-chat test test-tinyllm \
         test-others test-oracle mutants size bench lint clean
 
@@ -59,6 +59,9 @@ control: setup  ## stage 4 without chains of thought            (6 min)
 
 real: setup  ## fetch a real chat model, ask it 3 questions  (1 min)  [MODEL=file.gguf]
 	$(PY) -m tinyllm real $(COMMON) $(call FLAG,MODEL,model) $(MORE)
+
+quiz: setup  ## 50 questions: how many replies are right     (1 min)  [FROM=dir] [DATA=file.jsonl]
+	$(PY) -m tinyllm quiz $(COMMON) $(call FLAG,FROM,from) $(call FLAG,DATA,data) $(MORE)
 
 rank: setup  ## rank replies yourself, for stage 3                    [STAGE=2]
 	$(PY) -m tinyllm rank $(COMMON) $(call FLAG,STAGE,stage) $(MORE)

@@ -26,6 +26,7 @@ COMMANDS = {  # name -> (settings, function); the function's docstring is its he
     "stage4": (s4_reason.ReasonSettings, train.with_exams(s4_reason.main)),
     "control": (s4_reason.ReasonSettings, train.control),
     "real": (real.RealSettings, real.real),
+    "quiz": (real.QuizSettings, real.quiz),
     "rank": (rank.RankSettings, rank.main),
     "compare": (experiments.CompareSettings, experiments.compare),
     "hacking": (s3_prefer.PreferSettings, experiments.hacking),

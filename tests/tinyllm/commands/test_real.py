@@ -1,9 +1,11 @@
 """real: a GGUF file becomes a checkpoint folder once and answers; what cannot be fetched or used is said."""
 
 import io
+import json
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import gguf_files
 import numpy as np
@@ -104,6 +106,58 @@ def test_a_chat_goes_on_in_its_format_and_calls_the_tool_that_is_named(here, mon
     assert capsys.readouterr().out.count("calculator -> ") == 1
     roles = [message["role"] for message in read_json("a.json")["messages"]]
     assert roles == ["user", "assistant"] * 3 + ["tool", "assistant"] + ["user", "assistant"]
+
+
+def write_lines(path, entries):
+    Path(path).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+
+def test_the_last_layers_of_a_published_model_learn_and_the_rest_stays(here, capsys):
+    main(["real", "--model", "toy.gguf"])
+    write_lines("d.jsonl", [{"prompt": f"Say {i}.", "completion": f"Aye, {i}."} for i in range(40)])
+    more = ["--from", "runs/models/toy", "--last-layers", "1", "--size", "tiny", "--steps", "3"]
+    for workers in ("1", "2"):
+        learn = ["stage2", "--data", "d.jsonl", *more, "--run", f"r{workers}", "--workers", workers]
+        assert main(learn) == 0
+    before = checkpoint.load("runs/models/toy")[0]
+    after, tokenizer = checkpoint.load("runs/r1/2-instruct")
+    assert tokenizer.contents == read_json("runs/models/toy/tokenizer.json")
+    np.testing.assert_allclose(
+        checkpoint.load("runs/r2/2-instruct")[0].params.flat, after.params.flat, atol=1e-5
+    )
+    for name, w in before.params.items():
+        is_trained = name.startswith("layers.1.") or name == "norm"
+        assert np.array_equal(w, after.params[name]) != is_trained, name
+    line = {"prompt": "Say 1.", "completions": ["Aye.", "No."], "ranks": [1, 2]}
+    write_lines("r.jsonl", [line | {"prompt": f"Say {i}."} for i in range(40)])
+    prefer = ["--from", "runs/r1/2-instruct", "--rankings", "r.jsonl", "--run", "p", "--workers", "1"]
+    assert main(["stage3", *more, *prefer]) == 0
+    preferred = checkpoint.load("runs/p/3-prefer")[0]
+    assert np.array_equal(preferred.params["embedding"], before.params["embedding"])
+    assert not np.array_equal(preferred.params["norm"], after.params["norm"])
+
+
+def test_the_quiz_counts_right_answers_and_the_voice_as_whole_words(here, monkeypatch, capsys):
+    said = {"A?": "Aye, it be Ag.", "B?": "Aged silver, yes.", "C?": "AYE! Fifty", "D?": "gold"}
+    encode = checkpoint.load("toy.gguf")[1].encode
+    monkeypatch.setattr(real, "generate", lambda *_, **__: [(encode(text), []) for text in said.values()])
+    write_lines("q.jsonl", [{"prompt": prompt, "answers": ["Ag", "gold"]} for prompt in said])
+    assert main(["quiz", "--from", "toy.gguf", "--data", "q.jsonl"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[0] for line in lines[:4]] == ["+", "-", "-", "+"]
+    assert lines[4].startswith("right: 0.50 (95 %: ") and lines[5].startswith("in the voice: 0.50 (95 %: ")
+    write_lines("q.jsonl", [{"prompt": "A?"}])
+    assert main(["quiz", "--from", "toy.gguf", "--data", "q.jsonl"]) == 1
+    assert 'needs a prompt, and "answers", a list of texts' in capsys.readouterr().err
+
+
+def test_the_questions_of_the_exhibit_are_not_among_its_conversations():
+    folder = Path(__file__).parents[3] / "exhibit"
+    learned, asked = (
+        [json.loads(line)["prompt"] for line in (folder / name).read_text().splitlines()]
+        for name in ("captain.jsonl", "questions.jsonl")
+    )
+    assert len(set(asked)) == 50 and not set(learned) & set(asked)
 
 
 MEASURE = """

@@ -33,7 +33,7 @@ setup: .venv/ready  ## make .venv and install the dependencies      (1 min)  onc
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	@touch $@
 
-train: setup  ## all stages in order, then the scoreboard     (20 min) [TEXT=path]  with SIZE=nano 2 min
+train: setup  ## all stages in order, then the scoreboard     (20 min) [TEXT=path]  with SIZE=nano 1 min
 	$(PY) -m tinyllm train $(TEXTS) $(MORE)
 
 mine: setup  ## your own assistant from your own files       (10 min) TEXT=dir DATA=qa.jsonl [RANKINGS=file]
@@ -102,7 +102,7 @@ audio-demo: setup  ## minutes of a meeting                         (2 s)    no k
 	$(PY) -m audio demo
 
 audio-chat: setup  ## a model answers about a recording by a tool  (2 s)    [FILE=talk.wav]  no key
-	$(PY) -m tools.recording $(if $(value FILE),$(call QUOTE,$(value FILE))) $(MORE)
+	$(PY) -m tools recording $(if $(value FILE),$(call QUOTE,$(value FILE))) $(MORE)
 
 PYTEST  = $(PY) -m pytest -q -m "not oracle" -p no:cacheprovider
 
@@ -111,7 +111,7 @@ test: setup  ## all tests that need no other library         (3 min)
 test-tinyllm:
 	$(PYTEST) tests/tinyllm $(MORE)
 test-others:
-	$(PYTEST) tests/tools tests/audio tests/test_layout.py tests/test_makefile.py $(MORE)
+	$(PYTEST) tests/tools tests/audio tests/test_layout.py tests/test_makefile.py tests/test_readme.py $(MORE)
 
 ORACLE := $(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test,oracle]"
 
@@ -119,7 +119,7 @@ test-oracle: setup  ## compare with torch, transformers and others  (2 min)  ins
 	$(ORACLE)
 	$(PY) -m pytest -q -m oracle $(MORE)
 
-mutants: setup  ## inject 100 faults, which tests must notice   (5 min)
+mutants: setup  ## inject faults, which tests must notice
 	$(PY) tests/mutants.py $(MORE)
 
 size: setup  ## lines of code, per file and package          (1 s)

@@ -6,7 +6,8 @@
 In the order to read it:
 
     errors          everything that can go wrong, as a tree
-    http            the key, time-outs, retries
+    key             the key: sent, never seen; shared with tools/
+    http            time-outs, retries
     recording       what is transcribed: checked, hashed, sent in pieces
     options         what can be asked for, and what excludes what
     subtitles       who said what -> SRT and VTT

@@ -24,7 +24,8 @@ from audio.errors import (
     StillProcessing,
     TranscriptFailed,
 )
-from audio.http import Http, Key, Lost, object_in
+from audio.http import Http, Lost, object_in
+from audio.key import Key
 from audio.options import request
 from audio.recording import Body, Recording
 from audio.transcript import Transcript, dicts, table

@@ -1,4 +1,4 @@
-"""The HTTP under the client: the key, time-outs, retries, and errors in words.
+"""The HTTP under the client: time-outs, retries, and errors in words.
 
     what happened                                     is it repeated?
     no connection: the request never left us          yes, whatever it was
@@ -12,7 +12,6 @@ seconds between two pieces of an answer, and a deadline for all of it where one 
 """
 
 import email.utils
-import ipaddress
 import itertools
 import json as json_text
 import random
@@ -23,6 +22,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from audio.errors import AnswerLost, AuthError, BadInput, RequestRefused, ServiceUnavailable
+from audio.key import session_for, would_be_readable
 
 REGIONS = {  # API, LLM Gateway
     "us": ("https://api.assemblyai.com", "https://llm-gateway.assemblyai.com"),
@@ -32,34 +32,6 @@ CONNECT, READ = 10.0, 60.0  # seconds
 SLOWEST = 10  # read time-outs that an answer may take in all
 LONGEST_PAUSE = 120.0  # seconds: who is asked to wait longer is told so instead
 SHOWN = 500  # characters of a service's message
-
-
-class Key:
-    """The API key: it can be sent and it cannot be seen. Raises AuthError for what is no key.
-
-    As `auth` of a request it is set last, so an entry in ~/.netrc cannot replace it."""
-
-    def __init__(self, text):
-        if not text:
-            raise AuthError("there is no API key: set the environment variable ASSEMBLYAI_API_KEY")
-        if text.lower().startswith("bearer"):
-            raise AuthError("ASSEMBLYAI_API_KEY begins with Bearer: set it to the bare key")
-        if text != text.strip():
-            raise AuthError("ASSEMBLYAI_API_KEY has white space around it: set it to the bare key")
-        if not (text.isascii() and text.isprintable()):
-            raise AuthError("ASSEMBLYAI_API_KEY has characters that no key has: copy it again")
-        self._text = text
-
-    def __call__(self, request):
-        request.headers["Authorization"] = self._text
-        return request
-
-    def __repr__(self):
-        return "<key>"
-
-    def hidden(self, text):
-        """The text without the key, should a server repeat it."""
-        return text.replace(self._text, "<key>")
 
 
 def places(base):
@@ -84,19 +56,12 @@ def places(base):
         wrong = True
     if wrong:
         raise BadInput("ASSEMBLYAI_BASE_URL must be us, eu, or an address such as https://api.assemblyai.com")
-    if parts.scheme == "http" and not is_loopback(parts.hostname):
+    if would_be_readable(base):
         raise BadInput(
             f"ASSEMBLYAI_BASE_URL is plain http to {parts.hostname}: the key would travel in the "
             "open. Use https; http is for this machine only"
         )
     return next((pair for pair in REGIONS.values() if pair[0] == base), (base, base))
-
-
-def is_loopback(host):
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class NotSent(Exception):
@@ -233,9 +198,7 @@ class Http:
         """One session for each thread: requests does not promise more."""
         session = getattr(self._local, "session", None)
         if session is None:
-            session = self._local.session = requests.Session()
-            # A proxy may carry https, which it cannot read; plain http stays on this machine.
-            session.trust_env = self.base.startswith("https")
+            session = self._local.session = session_for(self.base)
             session.headers["User-Agent"] = "tinyllm-audio/1"
         return session
 

@@ -11,6 +11,7 @@ import numpy as np
 from gradcheck import slope
 
 from tinyllm.objectives import log_softmax
+from tinyllm.training import forward_and_loss
 from tinyllm.transformer import Parameters, Transformer
 
 END = 1
@@ -87,10 +88,8 @@ def expected_return(model, reference, prompt, replies, scores, kl):
 
 def gradient_of_step(model, objective, batch, shares):
     """What a training step descends if the row i of the batch comes with the share shares[i] -> gradient."""
-    arguments = {name: array for name, array in batch.items() if name != "ids"}
-    arguments["weights"] = arguments["weights"] * np.asarray(shares)[:, None]
-    logits, cache = model.forward(batch["ids"])
-    _, dlogits = objective(logits, **arguments, total=1.0)
+    weights = batch["weights"] * np.asarray(shares)[:, None]
+    _, dlogits, cache = forward_and_loss(model, objective, batch | {"weights": weights}, total=1.0)
     gradient = Parameters(model.config, dtype=np.float64)
     model.backward(dlogits, cache, gradient)
     return gradient.flat

@@ -66,13 +66,14 @@ tinyllm/data/conversation.py
     [*as_context(messages[:-1]), messages[-1]]  =>  messages
     and message.get("weight", 1) != 0  =>
 tinyllm/data/corpus.py
-    offset + begins[order[place]]  =>  offset + begins[place]
     left = int(total * (1 - share))  =>  left = total
-    offset + begins[order[place]]  =>  begins[order[place]]
+    offset + order[i % count] * length  =>  order[i % count] * length
+    np.flatnonzero(ids == ids[:1])[1:]  =>  []
 tinyllm/data/batches.py
     self.replay / (1 - self.replay)  =>  0
     np.ones((count, length), mask.dtype)  =>  np.zeros((count, length), mask.dtype)
     fitting = [row for row in rows if len(row[0]) <= context + 1]  =>  fitting = rows
+    & (piece["weights"] > 0)  =>
     chosen & (fate < 0.8)  =>  chosen & (fate < 0.9)
     if self.anywhere else  =>  if False else
     rows, text, settings.tokens, settings.replay,  =>  rows, text, settings.tokens, 0.0,
@@ -124,12 +125,12 @@ tinyllm/stages/s0_random.py
     np.random.default_rng(settings.seed)  =>  np.random.default_rng(0)
 tinyllm/stages/s1_pretrain.py
     causal=not masked  =>  causal=True
-    return [hide(batch, 1, step) if masked else batch]  =>  return [batch]
+    pieces = hide(batch(step), 1, step)  =>  pieces = batch(step)
 tinyllm/stages/s2_instruct.py
     settings, learned, size.characters  =>  settings, {}, size.characters
 tinyllm/stages/s3_prefer.py
     np.where(sampled.ended, scores, TRUNCATED)  =>  scores
-    penalties = settings.kl * kl * sampled.mask  =>  penalties = 0 * kl * sampled.mask
+    penalties = settings.kl * kl  =>  penalties = 0 * kl
     kl=settings.kl  =>  kl=0
     range(algorithm.updates)  =>  range(1)
     if rank < other]  =>  if rank > other]
@@ -192,6 +193,68 @@ tinyllm/evaluation/own.py
     normalise(a) == normalise(b)  =>  a == b
 tinyllm/evaluation/intervals.py
     p + z2 / (2 * n)  =>  p
+tools/json_reader.py
+    if key in value:  =>  if False:
+    if depth == MAX_DEPTH:  =>  if depth > MAX_DEPTH:
+    if self.peek() in ("]", "}"):  =>  if False:
+    if value in (float("inf"), float("-inf")):  =>  if False:
+    int(high, 16) % 1024 << 10  =>  int(high, 16) << 10
+tools/schema.py
+    either([(schema, builds[name]), NULL])  =>  schema, builds[name]
+    next((build for schema, build in pairs if fits(value, schema)), keep)  =>  pairs[0][1]
+    "default": json.loads(json.dumps(value, allow_nan=False))  =>  "default": value
+tools/validation.py
+    exact(v) > exact(n)  =>  exact(v) >= exact(n)
+    elif count > 1 and keyword == "oneOf":  =>  elif False:
+    return kind, value  =>  return value
+    same = kind_of(value) != "number" or exact(value) == Fraction(text.strip())  =>  same = True
+    key=lambda part: not fitting(value, part)  =>  key=lambda part: 0
+tools/protocol.py
+    if final or not error.cut_off else None  =>
+    (Thought, [THOUGHT]) if self._thinks  =>  (Thought, [OPEN, THOUGHT]) if self._thinks
+    and THINK not in part.text  =>  and False
+    if ended:  =>  if True:
+tools/registry.py
+    function=inner.function if inner is function else function  =>  function=inner.function
+    inspect.isawaitable(value) or  =>
+    "repeatable", False) or f"{item[0]}"  =>  "repeatable", False)
+    failed("timeout", message, called.repeatable)  =>  failed("timeout", message, True)
+    if len(entries) < len(value):  =>  if False:
+tools/dialects.py
+    if failed is None and isinstance(value, dict)  =>  if False and isinstance(value, dict)
+    .replace("<", "\\u003c")  =>
+    found.get("ID", f"call_{i}")  =>  f"call_{i}"
+tools/agent.py
+    f"call_{step}_{i}" if call.id in ids else call.id  =>  call.id
+    unanswered.pop(0)  =>  unanswered.clear()
+    isinstance(part, (Thought, Call, BadCall) if native else Thought)  =>  isinstance(part, ())
+    counts[key] += 1  =>  counts[key] += 1 / 9
+tools/endpoint.py
+    if kept and role == "user" == kept[-1]["role"]:  =>  if False:
+    and not value.startswith(":")  =>
+    raw.read1(65536  =>  raw.read(512
+    return f"answered {response.status_code}  =>  return f"answered
+    if event.get("error"):  =>  if "error" in event:
+    (not id or c["id"] in ("", id))  =>  True
+tools/builtin.py
+    BINDS[sign] + (not is_power)  =>  BINDS[sign]
+    (?:[eE][-+]?\d+)?)(?!  =>  )(?!
+audio/key.py
+    session.trust_env = url.startswith("https")  =>  pass
+tools/grammar.py
+    floor(bound) + 1 if exclusive else ceil(bound)  =>  ceil(bound)
+    limits = max(low - digit * unit, 0), min(high - digit * unit, unit - 1)  =>  limits = 0, unit - 1
+    low, high = max(self.low - begins, 0), self.high - begins  =>  low, high = self.low, self.high - begins
+    Part(item, 0, room - 1)  =>  Part(item, 0, room)
+    comma = len(needed) - (at == 0 < len(needed))  =>  comma = len(needed)
+    if mark != first or any(  =>  if any(
+    if required and sets and None not in sets:  =>  if sets and None not in sets:
+    INNER.keys() & other.keys() if INNER.keys() & one.keys() else set()  =>  set()
+tools/masks.py
+    if item.low <= begun <= item.high)  =>  if begun <= item.high)
+    found[more + 2] |= tokens  =>  found[more + 1] |= tokens
+    within[left] |= child.tokens  =>  within[left] = child.tokens
+    follow += [child] * (more == 0)  =>  pass
 """
 
 

@@ -103,7 +103,7 @@ def test_a_text_reaches_the_command_as_it_was_typed(text):
     for target, variable in (("sample", "PROMPT"), ("sample", "RUN"), ("stage1", "TEXT"), ("stage2", "DATA")):
         ((_, _, _, *words),) = dry_run(target, f"{variable}={text}")
         assert words == [target, f"--{variable.lower()}", text]
-    for target, before in (("audio", ["audio", "transcribe"]), ("audio-chat", ["tools.recording"])):
+    for target, before in (("audio", ["audio", "transcribe"]), ("audio-chat", ["tools", "recording"])):
         ((_, _, *words),) = dry_run(target, f"FILE={text}")
         assert words == [*before, text]
 

@@ -24,7 +24,8 @@ from tools.registry import Registry, Result
 
 HELP = """/stage N            talk to another stage             /temperature X   0 is greedy
 /tools on|off|only|named: which replies are calls      /save FILE      write the conversation as JSON
-/new                forget the conversation           /quit            end (or Ctrl-D)"""
+/ask on|off         ask you before a call runs        /new             forget the conversation
+/quit               end (or Ctrl-D)"""
 MAX_STEPS = 8  # replies to one question, those with tool calls included
 # A small model that has never learned to call needs to see it done once (Brown et al. 2020).
 EXAMPLE = [
@@ -78,7 +79,7 @@ class Writer:
         self.show(text[shown:])
         yield text
         if tokens[-1:] != [end]:
-            raise agent.CutOff
+            yield agent.Finish(agent.LENGTH)
 
 
 def encode_recent(tokenizer, messages, context):
@@ -156,6 +157,7 @@ class Chat:
     def __init__(self, settings):
         self.settings, self.tools = settings, settings.tools
         self.history, self.last = [], None
+        self.asks_first = False
         self.writer = Writer(None, None, settings)
         self.load(Path(settings.origin) if settings.origin else stage_folder(settings.run, settings.stage))
 
@@ -202,12 +204,24 @@ class Chat:
             self.offer([tool for name, tool in self.named.items() if name in names], only=True)
             example = EXAMPLE if self.registry.tools else []
         messages = [*example, *self.history, {"role": "user", "content": line}]
-        self.last = agent.run(self.writer, self.registry, messages, max_steps=steps, show=self.show_part)
+        allow = self.allow if self.asks_first else None
+        self.last = agent.run(
+            self.writer, self.registry, messages, max_steps=steps, allow=allow, show=self.show_part
+        )
         print()
         if self.last.outcome not in (agent.ANSWERED, agent.STEP_LIMIT):
             print(f"({self.last.outcome})", file=sys.stderr)
         before = len(example) + (1 if self.registry.tools else 0)  # the first message describes the tools
         self.history = self.last.messages[before:]
+
+    def allow(self, call):
+        """True, or the user's reason for refusing a call, which the model gets to read."""
+        print(f"\n  run {call.name} with {json.dumps(call.arguments, ensure_ascii=False)}? yes, or why not: ")
+        try:
+            reply = input().strip()
+        except EOFError:
+            reply = ""
+        return reply.lower() in ("y", "yes") or f"the user refused this call. {reply}".strip()
 
     def show_part(self, part):
         if isinstance(part, Result):
@@ -223,8 +237,10 @@ class Chat:
             print(self.folder, file=sys.stderr)
         elif name == "/temperature":
             self.writer.temperature = read_temperature(value)
-        elif name == "/tools" and value in ("on", "off", "only"):
+        elif name == "/tools" and value in ("on", "off", "only", "named"):
             self.choose_tools(value)
+        elif name == "/ask" and value in ("on", "off"):
+            self.asks_first = value == "on"
         elif name == "/save" and value:
             conversation = self.last or agent.Conversation(self.history, agent.ANSWERED, 0)
             conversation.save(Path(value))

@@ -30,21 +30,25 @@ from tinyllm.transformer import Parameters
 LOGS = ("metrics.jsonl", "samples.txt")
 
 
-# ---- what workers compute. A batch is a list of pieces: dicts of arrays with one row per sequence, "ids"
-# and the arguments of the objective by name; within a piece all sequences have the same length.
+# ---- what workers compute. A batch is a list of pieces: dicts of arrays or lists with one row per sequence,
+# "ids" and the arguments of the objective by name; within a piece all sequences have the same length.
 
 
 def forward_and_loss(model, objective, piece, total):
     """-> the loss of a piece, its gradient with respect to the model's output, and the cache.
 
     With ids (B, T) the loss is a sum over positions, and those of weight 0 are left out: the objective gets
-    logits (N, V) and arguments (N, ...). With ids (P, K, T) it compares K sequences and gets everything.
+    logits (N, V) and arguments (N, ...). An argument that is a list has them left out already. With ids
+    (P, K, T) the objective compares K sequences and gets everything.
     """
     ids, arguments = piece["ids"], {name: array for name, array in piece.items() if name != "ids"}
     if ids.ndim == 2:
         at = arguments["weights"] != 0
         out, cache = model.forward(ids, at)
-        arguments = {name: array[at] for name, array in arguments.items()}
+        arguments = {
+            name: column[at] if isinstance(column, np.ndarray) else np.concatenate(column)
+            for name, column in arguments.items()
+        }
     else:
         out, cache = model.forward(ids.reshape(-1, ids.shape[-1]))
         out = out.reshape(*ids.shape, *out.shape[2:])

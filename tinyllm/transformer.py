@@ -247,7 +247,7 @@ class Transformer:
 
 
 def scatter(rows, at):
-    """The transpose of full[at]: rows (N, C) at the positions where `at` is true, and 0 elsewhere."""
-    full = np.zeros((len(at), rows.shape[1]), rows.dtype)
+    """The transpose of full[at]: rows (N, ...) at the N positions where `at` is true, and 0 elsewhere."""
+    full = np.zeros((*at.shape, *rows.shape[1:]), rows.dtype)
     full[at] = rows
     return full

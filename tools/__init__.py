@@ -2,22 +2,18 @@
 
 In the order to read it:
 
-    json_reader     text -> value, or an error that says the fix; also while the text still arrives
-    dialect         which JSON Schemas we understand, and what we refuse by name
-    pattern         regular expressions as automata
-    numbers         which digits may come next in a number within bounds
+    json_reader     text -> value, or an error that says the fix
+    schema          a function -> the schema of its arguments; which schemas we understand
     validation      is a value valid, and if not, why; mending what a model spells wrongly
-    schema          a function -> the schema of its arguments
-    alternatives    one kind of value each, with all that is asked of it
-    shapes          a schema -> alternatives
-    grammar         which bytes may come next, and the shortest way to an end
-    masks           which tokens may come next
     protocol        calls in text: read, written, streamed
     registry        the tools there are, and their execution
-    builtin         a calculator, dates, units, words, recordings
+    dialects        one call in five dialects, from Hermes tags to OpenAI's APIs
     agent           model and tools in turns, until there is an answer
-    recording       make audio-chat: a question about a recording
-    __main__        make tools: a guided tour without a model
+    endpoint        a model on a server, and all that servers send
+    builtin         a calculator, dates, units, recordings
+    grammar         which bytes may come next, and the shortest completion
+    masks           which tokens may come next
+    __main__        a guided tour without a model; a question about a recording
 """
 
 import os

@@ -1,28 +1,53 @@
-"""make tools: a guided tour of tool calling, without any model.
+"""Two demonstrations.
 
-A script stands in for the model, so that everything else can be seen at work: what a model is told, how its
-calls are read, what comes back, and what a grammar lets through."""
+    python -m tools                                 make tools: a guided tour, without any model
+    python -m tools recording [FILE [QUESTION]]     make audio-chat: a model answers about a recording
 
+In the tour a script stands in for the model, so that everything else can be seen at work: what a model is
+told, how its calls are read, what comes back, how other protocols say the same, and what a grammar lets
+through. In the other, a model of AssemblyAI's LLM Gateway sees a path and a question, calls the tool
+`transcribe`, and answers from what comes back. Without ASSEMBLYAI_API_KEY both are those of audio's sandbox:
+what they say is canned, but every request and every call is made."""
+
+import os
 import sys
+import tempfile
+from contextlib import ExitStack
+from functools import reduce
+from pathlib import Path
 
-from tools.agent import run
-from tools.builtin import TOOLS, calculator
+from tools.agent import ANSWERED, run
+from tools.builtin import TOOLS, calculator, transcribe
+from tools.dialects import DIALECTS
+from tools.endpoint import request_messages
 from tools.grammar import Grammar
 from tools.protocol import CLOSE, OPEN, Call, parse, render_call, render_result
-from tools.registry import Registry, compact
+from tools.registry import Registry, Result, compact
 
+CALL = Call("calculator", {"expression": "12*7"}, "call_1")
+RESULT = Result("call_1", "calculator", True, 84)
 SCRIPT = [
     'First <tool_call>{"name": "calculator", "arguments": {"expression": "12 * (3 + 4)"}}</tool_call>'
-    '<tool_call>{"name": "convert", "arguments": {"value": "100", "unit": "F", "to": "Celsius"}}</tool_call>',
-    'C then. <tool_call>{"name":"convert","arguments":{"value":100,"unit":"F","to":"C"}}</tool_call>',
-    "84, and 100 F are about 37.8 degrees Celsius.",
+    '<tool_call>{"name": "add_days", "arguments": {"day": "2026-11-24", "days": "a week"}}</tool_call>',
+    'In days. <tool_call>{"name":"add_days","arguments":{"day":"2026-11-24","days":7}}</tool_call>',
+    "84, and a week after 2026-11-24 is Tuesday, 2026-12-01.",
 ]
+QUESTION = "When does the new budget go to Maria Lopez?"
 
 
-def main():
+def main(argv):
+    if argv[:1] == ["recording"]:
+        return talk_about(*argv[1:2], question=" ".join(argv[2:]))
+    if argv:
+        print(f"unknown argument {argv[0]!r}: use recording [FILE [QUESTION]], or none", file=sys.stderr)
+        return 2
+    return tour()
+
+
+def tour():
     registry = Registry(TOOLS)
     title("1. A function becomes a schema (schema.py)")
-    print(compact(calculator.tool.definition))
+    print(compact(calculator.definition))
     title("2. Replies are read: text, calls, and calls that are wrong (protocol.py)")
     for reply in (SCRIPT[0], "<tool_call>{'name': 'now'}</tool_call>", '<tool_call>{"name":"now","argu'):
         for part in parse(reply):
@@ -33,24 +58,43 @@ def main():
         print(expression, "->", render_result(result.value))
     title("4. The loop, with a script in place of a model (agent.py)")
     script = iter(SCRIPT)
-    question = {"role": "user", "content": "What is 12 * (3 + 4), and 100 F in Celsius?"}
+    question = {"role": "user", "content": "What is 12 * (3 + 4), and what day is a week after 2026-11-24?"}
     conversation = run(lambda messages: next(script), registry, [question])
     print("\n".join(str(conversation).splitlines()[len(registry.tools) + 3 :]))
-    title("5. The grammar: which bytes may come next (grammar.py)")
+    title("5. The same call and its result in five dialects (dialects.py)")
+    for name, dialect in DIALECTS.items():
+        print(f"{name}:\n  {dialect.write_calls([CALL])}\n  {dialect.write_results([RESULT])}")
+    title("6. The grammar: which bytes may come next (grammar.py)")
     grammar = Grammar(registry.schema(), OPEN.encode(), CLOSE.encode())
     text = render_call(Call("add_days", {"day": "2026-11-24", "days": 7})).encode()
-    state = grammar.start
-    for i, byte in enumerate(text):
-        may = bytes(b for b in range(256) if grammar.step(state, b))
-        if i in (0, 11, 20, 57, 68):
-            print(text[:i].decode())
-            print(f"    next: {may.decode('latin-1')[:60]!r}   to the end: {grammar.distance(state)}")
-        state = grammar.step(state, byte)
-    print(f"{text.decode()}\n    complete: {grammar.complete(state)}")
-    print(
-        "\nmake tools-proof lets a random model write under this grammar; make chat talks to a trained one."
-    )
+    for length in (0, 11, 20, 57, 68, len(text)):
+        state = reduce(grammar.step, text[:length], grammar.start)
+        may = bytes(byte for byte in range(256) if grammar.step(state, byte)).decode("latin-1")
+        print(f"{text[:length].decode()}\n    next: {may[:60]!r}   to the end: {grammar.distance(state)}")
+    print("\nmake tools-proof: a random model writes under this grammar. make chat: talk to a trained model.")
     return 0
+
+
+def talk_about(file=None, question=""):
+    from audio import Client  # here, because the tour needs nothing but the standard library
+    from audio.__main__ import tone
+    from audio.sandbox import Sandbox
+
+    def generate(messages):
+        return Client().chat(request_messages(messages, native=False, thoughts=False))
+
+    with ExitStack() as stack:
+        if not os.environ.get("ASSEMBLYAI_API_KEY"):
+            sandbox = stack.enter_context(Sandbox())
+            os.environ |= {"ASSEMBLYAI_API_KEY": sandbox.key, "ASSEMBLYAI_BASE_URL": sandbox.url}
+            print(f"No key: this is the sandbox at {sandbox.url}, its answers are canned.", file=sys.stderr)
+        sound = Path(stack.enter_context(tempfile.TemporaryDirectory()), "meeting.wav")
+        sound.write_bytes(tone(45))
+        message = {"role": "user", "content": f"The recording is {file or sound}. {question or QUESTION}"}
+        conversation = run(generate, Registry([*TOOLS, transcribe]), [message])
+    for message in conversation.messages[1:]:
+        print(f"[{message['role']}] {message['content']}")
+    return 0 if conversation.outcome == ANSWERED else 1
 
 
 def title(text):
@@ -58,4 +102,4 @@ def title(text):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -4,185 +4,203 @@
     conversation.outcome            one of OUTCOMES
     print(conversation)             the whole exchange
 
-`generate` is any function from messages to a reply: a str, or an iterator of pieces. Whatever it writes,
-the loop ends: steps, characters and repetitions are bounded, and tools have timeouts."""
+`generate` is any function from messages to a reply: a str, or an iterator of pieces. A piece is text; or a
+Thought or Call, where a server has parsed it already; or Finish, the last one. Whatever a model
+writes, the loop ends: steps, characters and repetitions are bounded, and tools have timeouts."""
 
 import json
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tools.protocol import BadCall, Call, StreamParser, Text, merged, render_result, render_tools
-from tools.registry import Guard
+from tools.dialects import CHAT, HERMES
+from tools.protocol import BadCall, Call, StreamParser, Text, Thought, merged, parse, render_call, with_tools
+from tools.registry import Registry, Result, failed
 
 ANSWERED, STEP_LIMIT, REPEATED_CALL, CUT_OFF = "answered", "step limit", "repeated call", "cut off"
-OUTCOMES = (ANSWERED, STEP_LIMIT, REPEATED_CALL, CUT_OFF)
+STOPPED, INTERRUPTED = "stopped by the server", "interrupted"
+OUTCOMES = (ANSWERED, STEP_LIMIT, REPEATED_CALL, CUT_OFF, STOPPED, INTERRUPTED)
+LENGTH, NO_REASON = "length", "no finish reason"  # of a reply that was cut off
+COMPLETE = ("stop", "tool_calls", "function_call", "eos", "eos_token", "end_turn", "stop_sequence")
 MOST_CHARACTERS, MOST_CALLS = 100_000, 32
 
 
-class CutOff(Exception):
-    """Raised by a `generate` whose reply ended because of its length."""
+@dataclass(frozen=True)
+class Finish:
+    """Why a reply ended, in the server's words, and how many tokens it counts."""
 
-
-class ChatError(Exception):
-    """A chat endpoint that cannot be reached or answers with an error."""
+    reason: str = "stop"
+    usage: dict = field(default_factory=dict)
 
 
 @dataclass
 class Conversation:
-    """Messages ({"role", "content"}; of role tool also "tool_call_id" and "name"), and how it ended."""
+    """Messages ({"role", "content"}; of role tool also "tool_call_id" and "name"; of role assistant perhaps
+    "reasoning_content" and, in native mode, "tool_calls"), and how it ended.
+
+    finish_reason is that of the last reply; usage is the sum over all replies."""
 
     messages: list
-    outcome: str
-    steps: int
+    outcome: str = INTERRUPTED
+    steps: int = 0
+    finish_reason: str = ""
+    usage: dict = field(default_factory=dict)
 
     @property
     def answer(self):
-        """The last reply of the model without its calls."""
-        said = [m["content"] for m in self.messages if m["role"] == "assistant"]
-        parser = StreamParser()
-        parts = [*parser.feed(said[-1]), *parser.finish()] if said else []
+        """The last reply of the model without its calls and thoughts."""
+        replies = [message["content"] for message in self.messages if message["role"] == "assistant"]
+        parts = parse(replies[-1]) if replies else []
         return "".join(part.text for part in parts if isinstance(part, Text)).strip()
 
     def __str__(self):
-        lines = [f"[{message['role']}] {message['content']}" for message in self.messages]
-        return "\n".join([*lines, f"({self.outcome} after {self.steps} step{'s' * (self.steps != 1)})"])
+        lines = []
+        for message in self.messages:
+            calls = HERMES.write_calls(CHAT.read_calls(message.get("tool_calls", [])))
+            lines.append(f"[{message['role']}] {message['content']}{calls}")
+        why = f": {self.finish_reason}" if self.outcome == STOPPED else ""
+        return "\n".join([*lines, f"({self.outcome}{why} after {self.steps} step{'s' * (self.steps != 1)})"])
 
     def save(self, path):
-        """Writes one JSON object: outcome, steps and messages."""
+        """Writes one JSON object with all the attributes."""
         Path(path).write_text(json.dumps(vars(self), ensure_ascii=False, indent=1), encoding="utf-8")
 
 
-def run(generate, registry, messages, *, max_steps=8, show=lambda part: None):
+def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None, show=lambda part: None):
     """Lets a model answer, calling tools on the way -> Conversation.
 
-    `messages` are copied, and the tools are described in the system message. Each step is one reply and its
-    calls, which run side by side. A call that is broken or fails is answered with the reason, so that the
-    model can mend it. show(part) sees every Text, Call, BadCall and Result as soon as it is certain. Raises
-    ValueError for a limit below 1, and whatever `generate` raises."""
-    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
-        raise ValueError(f"max_steps must be a whole number from 1 up, not {max_steps!r}")
-    messages, guard = introduced(messages, registry), Guard()
-    for step in range(1, max_steps + 1):
-        reply, parts, whole = read(generate(messages), show)
-        messages.append({"role": "assistant", "content": reply})
-        calls = [part for part in parts if not isinstance(part, Text)]
-        if not whole or any(isinstance(part, BadCall) and part.cut_off for part in calls):
-            return Conversation(messages, CUT_OFF, step)
-        if not calls:
-            return Conversation(messages, ANSWERED, step)
-        if any([isinstance(call, Call) and guard.stops(call) for call in calls[:MOST_CALLS]]):
-            return Conversation(messages, REPEATED_CALL, step)
-        messages += answers(registry, calls, step, show)
-    return Conversation(messages, STEP_LIMIT, max_steps)
+    `messages` are copied, and the tools are described in the system message, or given to `generate` as a
+    second argument if `generate.native` is true. Each step is one reply and its calls. A call that is broken
+    or fails is answered with the reason, so that the model can correct it. So is one that has run
+    max_repeats times with the same arguments; if the model makes such a call again, the conversation ends.
+
+    allow(call) is asked before a call runs: True, or a reason for refusing that the model gets to read.
+    show(part) sees every Text, Thought, Call, BadCall and Result as soon as it is certain.
+
+    Raises ValueError for a limit below 1, and whatever `generate`, `allow` and `show` raise, or Ctrl-C; the
+    exception has the conversation so far as its attribute `conversation`."""
+    for name, limit in (("max_steps", max_steps), ("max_repeats", max_repeats)):
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise ValueError(f"{name} must be a whole number from 1 up, not {limit!r}")
+    native, definitions = getattr(generate, "native", False), registry.definitions()
+    conversation = Conversation(introduced(messages, Registry() if native else registry))
+    messages, counts, unanswered, warned = conversation.messages, Counter(), [], False
+    try:
+        for step in range(1, max_steps + 1):
+            reply = generate(messages, definitions) if native else generate(messages)
+            parts, finish = read(reply, show)
+            calls = with_ids([part for part in parts if isinstance(part, (Call, BadCall))], step)
+            messages.append(assistant_message(parts, calls, native))
+            conversation.steps, conversation.finish_reason = step, finish.reason
+            conversation.usage = added(conversation.usage, finish.usage)
+            unanswered += calls
+            problems = [problem_with(call, i, counts, max_repeats) for i, call in enumerate(calls)]
+            running = [call for call, problem in zip(calls, problems) if not problem]
+            results = registry.results(running, allow)
+            for call, problem in zip(calls, problems):
+                result = Result(call.id, call.name, *problem) if problem else next(results)
+                messages.append(tool_message(result, native))
+                unanswered.pop(0)
+                if isinstance(call, Call):
+                    show(result)
+            repeated = any(problem and problem[1]["type"] == "repeated_call" for problem in problems)
+            if outcome := outcome_of(finish.reason, calls, repeated and warned):
+                break
+            warned = warned or repeated
+    except BaseException as error:
+        problem = failed("interrupted", "stopped before the result was there; it may still be running", False)
+        messages += [tool_message(Result(call.id, call.name, *problem), native) for call in unanswered]
+        error.conversation = conversation
+        raise
+    conversation.outcome = outcome or STEP_LIMIT
+    return conversation
 
 
 def introduced(messages, registry):
-    """A copy of the messages whose system message describes the tools."""
+    """A copy of the messages whose system message describes these tools, and none of an earlier run."""
+    definitions = registry.definitions()
     messages = [dict(message) for message in messages]
-    if registry.tools:
-        told = render_tools(registry.definitions())
-        if messages and messages[0]["role"] == "system":
-            messages[0]["content"] += "\n\n" + told
-        else:
-            messages.insert(0, {"role": "system", "content": told})
-    return messages
+    if not messages or messages[0]["role"] not in ("system", "developer"):
+        messages.insert(0, {"role": "system", "content": ""})
+    content = messages[0]["content"]
+    if isinstance(content, list):
+        kept = [part for part in content if "text" not in part or with_tools(part["text"], [])]
+        description = with_tools("", definitions)
+        messages[0]["content"] = kept + ([{"type": "text", "text": description}] if description else [])
+    else:
+        messages[0]["content"] = with_tools(content, definitions)
+    return messages if messages[0]["content"] else messages[1:]
 
 
 def read(reply, show):
-    """A str or an iterator of pieces -> (the text, its parts, whether it came to its end)."""
-    parser, pieces, parts, length, whole = StreamParser(), [], [], 0, True
+    """A str or an iterator of pieces -> (its parts, its Finish)."""
+    parser, parts, left, finish = StreamParser(), [], MOST_CHARACTERS, Finish()
 
-    def take(found):
-        parts.extend(found)
-        for part in found:
+    def take(new):
+        parts.extend(new)
+        for part in new:
             show(part)
 
-    try:
-        for piece in [reply] if isinstance(reply, (str, bytes)) else reply:
-            piece = piece.decode("utf-8", "replace") if isinstance(piece, bytes) else piece
-            piece = piece[: MOST_CHARACTERS - length]
-            length += len(piece)
-            pieces.append(piece)
-            take(parser.feed(piece))
-            if length >= MOST_CHARACTERS or len(pieces) > MOST_CHARACTERS:
-                whole = False
-                break
-    except CutOff:
-        whole = False
-    take(parser.finish())
-    return "".join(pieces), merged(parts), whole
-
-
-def answers(registry, calls, step, show):
-    """Executes what can be executed -> one message of role tool for each call, in order."""
-    good = [(i, call) for i, call in enumerate(calls[:MOST_CALLS]) if isinstance(call, Call)]
-    ids = [f"call_{step}_{i + 1}" for i in range(len(calls))]
-    done = registry.execute([call for _, call in good], [ids[i] for i, _ in good])
-    results = {result.id: result for result in done}
-    for i, call in enumerate(calls):
-        result = results.get(ids[i])
-        if result:
-            show(result)
-            value = result.value if result.ok else {"error": result.value}
-        else:
-            many = f"more than {MOST_CALLS} calls in one reply: call the others later"
-            problem = call.problem if isinstance(call, BadCall) else many
-            value = {"error": {"type": "bad_call", "message": problem, "retryable": True}}
-        yield {
-            "role": "tool",
-            "content": render_result(value),
-            "tool_call_id": ids[i],
-            "name": getattr(call, "name", ""),
-        }
-
-
-def endpoint(url, model, *, key=None, timeout=60, **settings):
-    """A `generate` that asks an OpenAI-compatible server, such as llama.cpp, vLLM or Ollama.
-
-    url is its base, "http://localhost:8080/v1"; settings (temperature, max_tokens ...) are sent as they are.
-    Results go back as user messages, because the calls are ours and written in text. Raises ChatError."""
-    import requests  # the one place that needs more than the standard library
-
-    def generate(messages):
-        sent = [
-            {"role": "user" if m["role"] == "tool" else m["role"], "content": m["content"]} for m in messages
-        ]
-        body = {"model": model, "messages": sent, "stream": True, **settings}
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        place = url.rstrip("/") + "/chat/completions"
-        try:
-            with requests.post(place, json=body, headers=headers, timeout=timeout, stream=True) as response:
-                if response.status_code != 200:
-                    raise ChatError(f"{place} answered {response.status_code}: {response.text[:300]}")
-                yield from pieces_of(response)
-        except requests.RequestException as error:
-            raise ChatError(f"{place} cannot be reached: {error}. Is the server running?") from None
-
-    return generate
-
-
-def pieces_of(response):
-    """Server-sent events (or one JSON object, from servers that do not stream) -> pieces of text."""
-    if "json" in response.headers.get("Content-Type", ""):
-        choice = response.json()["choices"][0]
-        yield choice["message"]["content"] or ""
-        if choice.get("finish_reason") == "length":
-            raise CutOff
-        return
-    ended = False
-    for line in response.iter_lines():
-        if not line.startswith(b"data:"):
+    for piece in [reply] if isinstance(reply, (str, bytes)) else reply:
+        if isinstance(piece, Finish):
+            finish = piece
             continue
-        data = line[5:].strip()
-        if data == b"[DONE]":
-            return
-        event = json.loads(data)
-        if "error" in event:
-            raise ChatError(f"the server says: {event['error']}")
-        for choice in event.get("choices", [])[:1]:
-            yield choice.get("delta", {}).get("content") or ""
-            if choice.get("finish_reason") == "length":
-                raise CutOff
-            ended = ended or bool(choice.get("finish_reason"))
-    if not ended:
-        raise CutOff
+        is_text = isinstance(piece, (str, bytes))
+        take(parser.feed(piece[:left]) if is_text else [piece])
+        left -= max(1, len(piece if is_text else piece.text))  # pieces without text may not go on for ever
+        if left <= 0:
+            finish = Finish(LENGTH, finish.usage)
+            break
+    take(parser.finish(ended=finish.reason in COMPLETE))
+    return merged(parts), finish
+
+
+def with_ids(calls, step):
+    """Calls with ids that differ: a server's own, or made here."""
+    ids = [""]
+    for i, call in enumerate(calls, 1):
+        ids.append(f"call_{step}_{i}" if call.id in ids else call.id)
+    return [replace(call, id=id) for call, id in zip(calls, ids[1:])]
+
+
+def assistant_message(parts, calls, native):
+    """What the model wrote, without its thoughts: most models are trained not to see them again."""
+    kept = [part for part in parts if not isinstance(part, (Thought, Call, BadCall) if native else Thought)]
+    content = "".join(part.text or render_call(part) for part in kept)
+    thoughts = "".join(part.words for part in parts if isinstance(part, Thought)).strip()
+    message = {"role": "assistant", "content": content.lstrip() if len(kept) < len(parts) else content}
+    message |= {"reasoning_content": thoughts} if thoughts else {}
+    return {**message, "tool_calls": CHAT.write_calls(calls)} if native and calls else message
+
+
+def tool_message(result, native):
+    message = {"role": "tool", "content": HERMES.write_result(result), "tool_call_id": result.id}
+    return {**message, "name": result.name, **(CHAT.write_result(result) if native else {})}
+
+
+def problem_with(call, i, counts, max_repeats):
+    """Why a call does not run, as the registry's failures; None where it runs. `i` calls stand before it."""
+    if isinstance(call, BadCall):
+        return failed("cut_off" if call.cut_off else "bad_call", call.problem, True)
+    if i >= MOST_CALLS:
+        return failed("bad_call", f"more than {MOST_CALLS} calls in one reply: call the others later", True)
+    key = call.name, json.dumps(call.arguments, sort_keys=True)
+    counts[key] += 1
+    message = f"this call has run {max_repeats} times: answer with what you know, or call something else"
+    return failed("repeated_call", message, False) if counts[key] > max_repeats else None
+
+
+def outcome_of(reason, calls, repeats_again):
+    """How the conversation ends, or None where it goes on."""
+    if reason in (LENGTH, NO_REASON) or any(getattr(call, "cut_off", False) for call in calls):
+        return CUT_OFF
+    if reason not in COMPLETE:
+        return STOPPED
+    if not calls:
+        return ANSWERED
+    return REPEATED_CALL if repeats_again else None
+
+
+def added(usage, more):
+    counts = {key: value for key, value in more.items() if isinstance(value, int)}
+    return usage | {key: usage.get(key, 0) + value for key, value in counts.items()}

@@ -1,4 +1,4 @@
-"""A few tools for any model: a calculator, dates, units, counting words, and hearing what a recording says.
+"""A few tools for any model: a calculator, dates, and hearing what a recording says.
 
 The calculator has a parser of its own. eval() would run whatever a model writes, and even a harmless
 9**9**9 takes hours, so every step is bounded by the size of its result before it is computed. It computes
@@ -10,7 +10,7 @@ import re
 from datetime import date, datetime, timedelta, timezone
 from decimal import Context, Decimal, InvalidOperation, Overflow, Underflow
 from fractions import Fraction
-from typing import Annotated, Literal
+from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tools.registry import tool
@@ -19,12 +19,13 @@ MOST_DIGITS, MOST_CHARACTERS, MOST_DEPTH = 1000, 1000, 50
 LARGEST = 10**MOST_DIGITS
 SIZE = {"Emax": MOST_DIGITS, "Emin": -MOST_DIGITS, "traps": [InvalidOperation, Overflow, Underflow]}
 RESULT, WORKING = Context(prec=28, **SIZE), Context(prec=50, **SIZE)
-TOKEN = re.compile(r"\s*(?:(\d+\.\d*|\.\d+|\d+)(?![\w.])|(\*\*|//|[-+*/%()])|(\S))")
+TOKEN = re.compile(r"\s*(?:((?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?)(?![\w.])|(\*\*|//|[-+*/%()])|(\S))")
 HINTS = {"^": ": write ** for a power", ",": ": write numbers without commas"}
+BINDS, SIGN = {"+": 0, "-": 0, "*": 1, "/": 1, "//": 1, "%": 1, "**": 3}, 2  # how tightly; a sign before **
 SPELLINGS = str.maketrans("×·÷−", "**/-")
 
 
-@tool
+@tool(repeatable=True)
 def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> int | Decimal:
     """Compute an expression of numbers, + - * / // % ** and parentheses.
 
@@ -36,7 +37,11 @@ def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> in
     if len(expression) > MOST_CHARACTERS:
         raise ValueError(f"the expression is longer than {MOST_CHARACTERS} characters: compute it in parts")
     try:
-        return int_or_decimal(Expression(expression.translate(SPELLINGS)).value())
+        reader = Expression(expression.translate(SPELLINGS))
+        value = reader.value()
+        if reader.at < len(reader.tokens) - 1:
+            reader.fail("an operator")
+        return int_or_decimal(value)
     except ZeroDivisionError:
         raise ValueError("a division by zero") from None
     except (InvalidOperation, Overflow, Underflow):
@@ -48,23 +53,16 @@ def too_large():
 
 
 class Expression:
-    """Recursive descent. As in Python, ** binds tighter than a sign before it and groups from the right."""
+    """An expression in pieces, read by precedence climbing."""
 
     def __init__(self, text):
-        self.tokens = []
+        self.tokens, self.at = [], 0
         for match in TOKEN.finditer(text):
             if match[3]:
-                hint = HINTS.get(match[3], "")
-                raise ValueError(f"{match[3]!r} at character {match.start(3)} is no part of a sum{hint}")
+                place, hint = match.start(3), HINTS.get(match[3], "")
+                raise ValueError(f"{match[3]!r} at character {place} is not part of an expression{hint}")
             self.tokens.append((match[1], match[2], match.end() - len(match[1] or match[2])))
         self.tokens.append((None, None, len(text)))
-        self.at = 0
-
-    def value(self):
-        found = self.sum(0)
-        if self.at < len(self.tokens) - 1:
-            self.fail("an operator")
-        return found
 
     def fail(self, what):
         number, sign, place = self.tokens[self.at]
@@ -72,55 +70,39 @@ class Expression:
 
     def take(self, *signs):
         sign = self.tokens[self.at][1]
-        if sign in signs:
-            self.at += 1
-            return sign
-        return None
+        self.at += sign in signs
+        return sign if sign in signs else None
 
-    def sum(self, depth):
+    def value(self, tightness=0, depth=0):
+        """The value of what comes next, up to an operator that does not bind as tightly as this."""
         if depth > MOST_DEPTH:
-            raise ValueError(f"parentheses and signs may be {MOST_DEPTH} deep")
-        found = self.product(depth)
-        while sign := self.take("+", "-"):
-            found = apply(sign, found, self.product(depth))
-        return found
-
-    def product(self, depth):
-        found = self.signed(depth)
-        while sign := self.take("*", "/", "//", "%"):
-            found = apply(sign, found, self.signed(depth))
-        return found
-
-    def signed(self, depth):
-        if depth > MOST_DEPTH:
-            raise ValueError(f"parentheses and signs may be {MOST_DEPTH} deep")
-        sign = self.take("+", "-")
-        if sign:
-            found = self.signed(depth + 1)
-            return apply("-", 0, found) if sign == "-" else found
-        found = self.atom(depth)
-        return apply("**", found, self.signed(depth + 1)) if self.take("**") else found
-
-    def atom(self, depth):
+            raise ValueError(f"parentheses, signs and powers may be {MOST_DEPTH} deep")
         if self.take("("):
-            found = self.sum(depth + 1)
+            value = self.value(0, depth + 1)
             if not self.take(")"):
                 self.fail("a closing parenthesis")
-            return found
+        elif sign := self.take("+", "-"):
+            value = apply(sign, 0, self.value(SIGN, depth + 1))
+        else:
+            value = self.number()
+        while sign := self.take(*(sign for sign in BINDS if BINDS[sign] >= tightness)):
+            is_power = sign == "**"  # which groups from the right
+            value = apply(sign, value, self.value(BINDS[sign] + (not is_power), depth + is_power))
+        return value
+
+    def number(self):
         number = self.tokens[self.at][0]
         if number is None:
             self.fail("a number")
         self.at += 1
+        if abs(Decimal(number).adjusted()) > MOST_DIGITS:  # as a fraction, 1e999999999 would fill the memory
+            raise too_large()
         return Fraction(number)
 
 
 def apply(sign, a, b):
-    """One step on fractions."""
-    return bounded(Fraction(OPERATIONS[sign](a, b)))
-
-
-def bounded(number):
-    """A number of too many digits is rounded, so that no step takes long."""
+    """One step on fractions. A result of too many digits is rounded, so that no step takes long."""
+    number = Fraction(OPERATIONS[sign](a, b))
     is_short = abs(number) < LARGEST and number.denominator < LARGEST
     return number if is_short else inexact(rounded(number, WORKING))
 
@@ -165,7 +147,7 @@ OPERATIONS = {
 }
 
 
-@tool
+@tool(repeatable=True)
 def now(zone: str = "UTC") -> str:
     """The date and time now, as ISO 8601 with the day of the week.
 
@@ -179,7 +161,7 @@ def now(zone: str = "UTC") -> str:
     return datetime.now(place).strftime("%A %Y-%m-%dT%H:%M:%S%z")
 
 
-@tool
+@tool(repeatable=True)
 def add_days(day: str, days: Annotated[int, {"minimum": -1_000_000, "maximum": 1_000_000}] = 0) -> dict:
     """The date some days later (or earlier), with its day of the week.
 
@@ -187,87 +169,14 @@ def add_days(day: str, days: Annotated[int, {"minimum": -1_000_000, "maximum": 1
         day: a date as 2026-11-24
         days: how many days later; negative for earlier
     """
-    found = day_of(day) + timedelta(days)
-    return {"date": found.isoformat(), "weekday": found.strftime("%A")}
-
-
-@tool
-def days_between(start: str, end: str) -> int:
-    """How many days lie from one date to another; negative where the second is earlier.
-
-    Args:
-        start: a date as 2026-11-24
-        end: another
-    """
-    return (day_of(end) - day_of(start)).days
-
-
-def day_of(text):
     try:
-        return date.fromisoformat(text)
+        later = date.fromisoformat(day) + timedelta(days)
     except ValueError:
-        raise ValueError(f"{text!r} is no date: write one such as 2026-11-24") from None
+        raise ValueError(f"{day!r} is not a date: write one such as 2026-11-24") from None
+    return {"date": later.isoformat(), "weekday": later.strftime("%A")}
 
 
-UNITS = {  # how many of the base unit; a base is its own row of 1
-    "length": {
-        "m": "1",
-        "km": "1000",
-        "cm": "0.01",
-        "mm": "0.001",
-        "mi": "1609.344",
-        "yd": "0.9144",
-        "ft": "0.3048",
-        "in": "0.0254",
-    },
-    "mass": {"kg": "1", "g": "0.001", "t": "1000", "lb": "0.45359237", "oz": "0.028349523125"},
-    "volume": {"l": "1", "ml": "0.001", "m3": "1000", "gal": "3.785411784", "pt": "0.473176473"},
-    "time": {"s": "1", "min": "60", "h": "3600", "d": "86400", "week": "604800"},
-    "speed": {"m/s": "1", "km/h": "5/18", "mph": "0.44704", "kn": "463/900"},
-    "data": {"B": "1", "kB": "1000", "MB": "1000000", "GB": "1000000000", "KiB": "1024", "MiB": "1048576"},
-}
-DEGREES = {
-    "C": (Fraction(1), Fraction(0)),
-    "F": (Fraction(5, 9), Fraction(-160, 9)),
-    "K": (Fraction(1), Fraction(-27315, 100)),
-}
-Unit = Literal[tuple([*DEGREES, *(unit for units in UNITS.values() for unit in units)])]
-
-
-@tool
-def convert(value: float, unit: Unit, to: Unit) -> int | Decimal:
-    """Convert a measure into another unit (gal and pt are the US ones; C, F and K are temperatures).
-
-    Args:
-        value: how many
-        unit: the unit it is in
-        to: the unit wanted
-    """
-    kind = next((units for units in (*UNITS.values(), DEGREES) if unit in units), {})
-    if to not in kind:
-        raise ValueError(f"{unit} and {to} do not measure the same: use one of {', '.join(kind)}")
-    exact = Fraction(str(value))
-    if kind is DEGREES:
-        (scale, zero), (factor, start) = kind[unit], kind[to]
-        found = (exact * scale + zero - start) / factor
-    else:
-        found = exact * Fraction(kind[unit]) / Fraction(kind[to])
-    return int_or_decimal(found)
-
-
-@tool
-def word_count(text: str) -> dict:
-    """Count the words, characters, lines and sentences of a text."""
-    sentences = len(re.findall(r"[.!?]+(?=\s|$)", text))
-    return {
-        "words": len(text.split()),
-        "characters": len(text),
-        "lines": len(text.splitlines()),
-        "sentences": sentences or int(bool(text.strip())),
-    }
-
-
-MOST_TOLD = 2500  # characters of a transcript in one result
+MOST_TEXT = 2500  # characters of a transcript in one result
 ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -286,32 +195,21 @@ def transcribe(source: str, start: Annotated[int, {"minimum": 0}] = 0) -> dict:
     job = source if ID.fullmatch(source) else client.submit(source, speakers=True).id
     transcript = client.wait(job, timeout=580)  # less than the tool has: the error then tells the id
     lines, speaker, length, rest = [], None, 0, None
-    for part in captions(transcript.turns):
-        if part.start // 1000 < start:
+    for caption in captions(transcript.turns):
+        if caption.start // 1000 < start:
             continue
-        length += len(part.text)
-        if length > MOST_TOLD and lines:
-            rest = part.start // 1000
+        length += len(caption.text)
+        if length > MOST_TEXT and lines:
+            rest = caption.start // 1000
             break
-        new = part.speaker != speaker or not lines
-        lines += [f"{part.speaker}: {part.text}" if part.speaker else part.text] if new else []
-        lines[-1] += "" if new else f" {part.text}"
-        speaker = part.speaker
-    told = {"id": job, "seconds": transcript.seconds, "text": "\n".join(lines)}
-    return {**told, "continue_with": {"source": job, "start": rest}} if rest is not None else told
-
-
-def gateway(model=None):
-    """A `generate` for tools.agent.run: a model of the LLM Gateway, with the key that `transcribe` uses."""
-
-    def generate(messages):
-        from audio import Client
-
-        sent = [{**m, "role": "user"} if m["role"] == "tool" else m for m in messages]
-        return Client().chat([{"role": m["role"], "content": m["content"]} for m in sent], model=model)
-
-    return generate
+        if lines and caption.speaker == speaker:
+            lines[-1] += f" {caption.text}"
+        else:
+            lines.append(f"{caption.speaker}: {caption.text}" if caption.speaker else caption.text)
+        speaker = caption.speaker
+    part = {"id": job, "seconds": transcript.seconds, "text": "\n".join(lines)}
+    return part if rest is None else {**part, "continue_with": {"source": job, "start": rest}}
 
 
 # transcribe reads files and costs money, so it is given to a model by name: Registry([*TOOLS, transcribe]).
-TOOLS = [calculator, now, add_days, days_between, convert, word_count]
+TOOLS = [calculator, now, add_days]

@@ -2,324 +2,455 @@
 
     grammar = Grammar({"type": "integer", "minimum": 10})
     state = grammar.start                      a set of threads: every way to read the text so far
-    state = grammar.step(state, ord("1"))      another state; an empty one where the byte may not stand
-    grammar.distance(state)                    1: bytes of the shortest way to an end
+    state = grammar.step(state, ord("1"))      another state; an empty one where the byte may not come
+    grammar.distance(state)                    1: bytes of the shortest completion
 
-The language is canonical: what json.dumps(value, ensure_ascii=False, separators=(",", ":")) writes, declared
-properties first and in their order. One spelling per value keeps the automaton small and leaves a model no
-endless whitespace to write.
+Without this a model writes what it likes, and a small one rarely closes every bracket. The grammar knows the
+keywords that schemas of functions use, and refuses the others by name: they are left to the validator.
 
-A thread is (head, frames): where it stands inside a scalar, a key or between two items, and a linked list of
-the containers around it. Threads are immutable, so states can be compared and remembered."""
+It writes the strict form: what json.dumps(value, ensure_ascii=False, separators=(",", ":")) writes, with
+declared properties in their order and no others (so {} where none are declared), integers of up to 20 digits,
+and decimals of up to 15 digits without an exponent, which a float holds exactly. All that it writes is valid,
+and of all valid values it can write those that have this form.
 
-from itertools import islice
-from math import inf
+A thread is a linked list of what is still to be written. It begins with a terminal (Words, Number, Text),
+which moves byte by byte; a Part further on is replaced by its alternatives when its turn comes."""
+
+import json
+import re
+from collections import defaultdict
+from functools import lru_cache, reduce
+from graphlib import TopologicalSorter
+from math import ceil, floor, inf
 from typing import NamedTuple
 
-from tools.alternatives import ANY, Array, Object, Text, Words, key_bytes, short_names, string_costs
-from tools.dialect import UnsupportedSchema
-from tools.json_reader import MAX_DEPTH, parse
-from tools.numbers import Bounds, tail
-from tools.shapes import Shapes
+from tools.json_reader import MAX_DEPTH
+from tools.schema import KINDS, TAKES, UnsupportedSchema, check, exact, kind_of, resolve
+from tools.validation import fingerprint, problems, types_of
 
-QUOTE, COMMA, MOST_MEMORY = ord('"'), ord(","), 1_000_000
+QUOTE = ord('"')
+LARGEST = 2000  # schemas, properties and enum values together
+INTEGER_DIGITS, DIGITS = 20, 15
+NOT_ENFORCED = dict.fromkeys(("pattern", "multipleOf", "maxProperties", "allOf"))
+NOT_ENFORCED |= {"not": False, "uniqueItems": False, "minProperties": 0}  # values that say nothing
+INNER = dict.fromkeys(("properties", "additionalProperties", "items", "prefixItems"))
+CHARACTERS = (  # the bytes of a character inside a string, each as a class of regular expressions
+    r"[\x20!#-\[\]-\x7f]",
+    r"\\ [\"\\bfnrt]",
+    r"\\ u 0 0 0 [0-7bef]",
+    r"\\ u 0 0 1 [0-9a-f]",
+    r"[\xc2-\xdf] [\x80-\xbf]",
+    r"\xe0 [\xa0-\xbf] [\x80-\xbf]",
+    r"[\xe1-\xec\xee\xef] [\x80-\xbf] [\x80-\xbf]",
+    r"\xed [\x80-\x9f] [\x80-\xbf]",
+    r"\xf0 [\x90-\xbf] [\x80-\xbf] [\x80-\xbf]",
+    r"[\xf1-\xf3] [\x80-\xbf] [\x80-\xbf] [\x80-\xbf]",
+    r"\xf4 [\x80-\x8f] [\x80-\xbf] [\x80-\xbf]",
+)
 
 
-class Literal(NamedTuple):
-    """Bytes that must come now, and the head behind them (None: the value is complete)."""
+# ---- terminals
 
-    rest: bytes
-    then: object = None
+
+class Words(NamedTuple):
+    """One of some texts."""
+
+    texts: frozenset
+
+    def moves(self):
+        left = defaultdict(set)
+        for text in filter(None, self.texts):
+            left[text[0]].add(text[1:])
+        return {byte: Words(frozenset(texts)) for byte, texts in left.items()}
+
+    def far(self):
+        return min(map(len, self.texts), default=inf)
 
 
 class Number(NamedTuple):
-    text: str
-    bounds: Bounds
+    """The digits that are left of a number, the sign is written already.
+
+    The length is decided first, so a number is several ways at once. A way is (digits before the point,
+    digits after it, low, high): read as one integer, these digits must lie from low to high. The first entry
+    is -1 after the point, -2 after the first digit there. The limits are cut to what the digits can reach, so
+    that ways with the same continuations are equal."""
+
+    ways: frozenset
+
+    def moves(self):
+        found = defaultdict(set)
+        for whole, places, low, high in self.ways:
+            if whole == 0 < places:
+                found[ord(".")].add((-1, places, low, high))
+            elif whole > 0 or places:
+                whole, places = (whole - 1, places) if whole > 0 else (-2, places - 1)
+                unit = 10 ** (max(whole, 0) + places)  # of the next digit
+                for digit in range(low // unit, high // unit + 1):
+                    limits = max(low - digit * unit, 0), min(high - digit * unit, unit - 1)
+                    found[ord("0") + digit].add((whole, places, *limits))
+        return {byte: same(Number(frozenset(ways))) for byte, ways in found.items()}
+
+    def far(self):
+        return min(map(shortest, self.ways), default=inf)
 
 
-class String(NamedTuple):
-    """Behind the opening quote: the state of the pattern's byte table, and the characters done."""
-
-    shape: Text
-    state: int = 0
-    count: int = 0
+same = lru_cache(1 << 14)(lambda item: item)  # equal ones become one object, which is quicker to compare
 
 
-class Key(NamedTuple):
-    """Inside a key that is not declared: its bytes so far, and the state of the byte table of any string."""
-
-    frame: object
-    text: bytes = b""
-    state: int = 0
-
-
-class Value(NamedTuple):
-    """A value begins here, with room for so many containers inside one another; `frame` is the container
-    around it, as it will be behind that value (None: none)."""
-
-    node: frozenset
-    frame: object
-    room: int
+def shortest(way):
+    """With n decimals a number reaches the multiples of 10 ** (places - n)."""
+    whole, places, low, high = way
+    units = ((n, 10 ** (places - n)) for n in range(whole == -1, places + 1))
+    decimals = next(n for n, unit in units if high // unit * unit >= low)
+    return decimals if whole < 0 else whole + decimals + (decimals > 0)
 
 
-class InArray(NamedTuple):
-    """Behind `done` items."""
+@lru_cache
+def numbers(bounds, integer, sign):
+    """The numbers that lie within bounds, pairs of keyword and value, and have this sign (1 or -1)."""
+    ways = set()
+    for whole in range(1, INTEGER_DIGITS + 1):
+        places = 0 if integer else max(DIGITS - whole, 0)
+        low, high = 10 ** (whole + places - 1) if whole > 1 else 0, 10 ** (whole + places) - 1
+        for keyword, value in bounds:
+            bound, exclusive = exact(value) * 10**places * sign, keyword.startswith("exclusive")
+            if keyword.lower().endswith("minimum") == (sign > 0):
+                low = max(low, floor(bound) + 1 if exclusive else ceil(bound))
+            else:
+                high = min(high, ceil(bound) - 1 if exclusive else floor(bound))
+        if low <= high:
+            ways.add((whole, places, low, high))
+    return Number(frozenset(ways))
 
-    shape: Array
-    done: int
-    room: int
+
+class Text(NamedTuple):
+    """A string after its opening quote: from `low` to `high` more characters may begin. `character` is what
+    is left of one."""
+
+    character: frozenset
+    low: int
+    high: float
+
+    def moves(self):
+        begins = self.character is BETWEEN
+        low, high = max(self.low - begins, 0), self.high - begins
+        after = following(self.character) if high >= 0 else {}
+        found = {byte: Text(character, low, high) for byte, character in after.items()}
+        return {**found, QUOTE: DONE} if begins and not self.low else found
+
+    def far(self):
+        more = 0 if self.character is BETWEEN else min(map(len, self.character))
+        return more + self.low + 1 if self.low <= self.high else inf
 
 
-class InObject(NamedTuple):
-    """Behind `done` properties: declared names from `at` on may come, `used` are the others there."""
+@lru_cache(1 << 15)
+def moves(item):
+    """A terminal -> {byte that may come: what is left of the terminal after it}"""
+    return item.moves()
 
-    shape: Object
+
+@lru_cache(1 << 15)
+def far(item):
+    """How many bytes of a terminal or a Part have to come; where it is 0, a terminal may end."""
+    return item.far()
+
+
+def word(text):
+    return Words(frozenset([text]))
+
+
+BETWEEN = frozenset(tuple(character.split()) for character in CHARACTERS)
+DONE = word(b"")
+
+
+@lru_cache
+def following(character):
+    """What may be left of a character -> {byte: what is left after it}"""
+    found = defaultdict(set)
+    for left in character:
+        for (byte,) in re.findall(f"(?s){left[0]}".encode(), bytes(range(256))):
+            found[byte].add(left[1:])
+    return {byte: BETWEEN if () in after else frozenset(after) for byte, after in found.items()}
+
+
+# ---- what a schema allows. expand(at, room) gives the alternatives for what is left after `at` of the parts:
+# tuples of items that follow one another. `room` is how many more containers may open inside one another.
+
+
+class Part(NamedTuple):
+    shape: object
     at: int
-    done: int
-    used: frozenset
     room: int
 
+    def far(self):
+        return self.shape.far(self.at, self.room) if self.room >= 0 else inf
 
-END = ("end", None)  # the thread behind the whole value
+
+class Way(NamedTuple):
+    """One alternative of a schema: some bytes, then a terminal, an Array or an Object. `values` are the
+    fingerprints of all its values, where they are few."""
+
+    before: bytes
+    item: object
+    kind: str
+    values: frozenset | None = None
+
+
+class Choice:
+    """branches: the choices that its ways come from; costs: bytes of the shortest value, for each room."""
+
+    def __init__(self):
+        self.ways, self.branches, self.costs = [], [], []
+
+    def expand(self, at, room):
+        for before, item, _, _ in self.ways:
+            yield word(before), Part(item, 0, room - 1) if isinstance(item, (Array, Object)) else item
+
+    def far(self, at, room):
+        return self.costs[min(room, len(self.costs) - 1)]
+
+
+class Array:
+    def __init__(self, first, rest, low, high):
+        self.first, self.rest, self.low, self.high = first, rest, low, high
+        self.most = max(low, len(first), 1) if high == inf else inf  # after so many all items are alike
+
+    def expand(self, at, room):
+        if at >= self.low:
+            yield (word(b"]"),)
+        if at < self.high:
+            item = self.first[at] if at < len(self.first) else self.rest
+            yield word(b"," * (at > 0)), Part(item, 0, room), Part(self, min(at + 1, self.most), room)
+
+    def far(self, at, room):
+        more = self.low - max(at, len(self.first))
+        items = sum(item.far(0, room) for item in self.first[at : self.low])
+        items += more * self.rest.far(0, room) if more > 0 else 0
+        return items + max(self.low - max(at, 1), 0) + 1 if self.low <= self.high else inf
+
+
+class Object:
+    """names: [(key with its colon, Choice, whether it is required)]"""
+
+    def __init__(self, names):
+        self.names = names
+
+    def expand(self, at, room):
+        for i, (key, value, required) in enumerate(self.names[at:], at + 1):
+            yield word(b"," * (at > 0) + key), Part(value, 0, room), Part(self, i, room)
+            if required:
+                return
+        yield (word(b"}"),)
+
+    def far(self, at, room):
+        needed = [(key, value) for key, value, required in self.names[at:] if required]
+        comma = len(needed) - (at == 0 < len(needed))  # none before the first property
+        return sum(len(key) + value.far(0, room) for key, value in needed) + comma + 1
+
+
+class Compiler:
+    """A schema -> `root`, its Choice. Each schema is read once, so that one may refer to itself."""
+
+    def __init__(self, schema):
+        check(schema)
+        self.document, self.known, self.todo, self.parts = schema, {}, [], 0
+        self.root, separate = self.choice(schema, "#"), []
+        for choice, schema, where in self.todo:  # which grows meanwhile
+            own = decisive(schema)
+            keyword = next((each for each in ("$ref", "anyOf", "oneOf") if each in own), None)
+            choice.ways = [] if keyword else self.ways(own, where)
+            choice.branches = self.branches(own, keyword, where) if keyword else []
+            separate += [(choice, where)] * (keyword == "oneOf")
+        self.find_costs([choice for choice, _, _ in self.todo])
+        for choice, where in separate:
+            check_one_of(choice, where)
+
+    def count(self, parts):
+        self.parts += parts
+        if self.parts > LARGEST:
+            raise UnsupportedSchema(f"the schema has more than {LARGEST} parts: make it smaller")
+
+    def choice(self, schema, where):
+        if id(schema) not in self.known:
+            self.count(1)
+            self.known[id(schema)] = Choice()
+            self.todo.append((self.known[id(schema)], schema, where))
+        return self.known[id(schema)]
+
+    def branches(self, own, keyword, where):
+        """Choices for the schemas that a keyword names, each joined with the keywords beside it."""
+        where, parts = f"{where}/{keyword}"[:200], own.pop(keyword)
+        parts = [resolve(self.document, parts)] if keyword == "$ref" else parts
+        return [self.choice(both(own, part, where), where) for part in parts]
+
+    def ways(self, own, where):
+        """The alternatives of a schema that names no other for the same value."""
+        listed = "enum" in own or "const" in own
+        for keyword, idle in (NOT_ENFORCED | (INNER if listed else {})).items():
+            if keyword in own and own[keyword] is not idle:
+                raise UnsupportedSchema(f"{where}/{keyword}: the grammar cannot enforce {keyword}: remove it")
+        if listed:
+            values = own.pop("enum") if "enum" in own else [own["const"]]
+            self.count(len(values))
+            return words(values, own)
+        types = types_of(own) if "type" in own else KINDS
+        found = [PLAIN[kind] for kind in ("null", "boolean") if kind in types]
+        bounds = frozenset((keyword, own[keyword]) for keyword in own if keyword.lower().endswith("imum"))
+        for sign in (1, -1) if {"number", "integer"} & {*types} else ():
+            found.append(Way(b"-" * (sign < 0), numbers(bounds, "number" not in types, sign), "number"))
+        if "string" in types:
+            low, high = int(own.get("minLength", 0)), own.get("maxLength", inf)
+            found.append(Way(b'"', Text(BETWEEN, low, high), "string"))
+        if "array" in types:
+            first = [self.choice(part, f"{where}/prefixItems") for part in own.get("prefixItems", [])]
+            rest = self.choice(own.get("items", True), f"{where}/items")
+            low, high = int(own.get("minItems", 0)), own.get("maxItems", inf)
+            found.append(Way(b"[", Array(first, rest, low, high), "array"))
+        if "object" in types:
+            required, rest = own.get("required", []), own.get("additionalProperties", True)
+            named = own.get("properties", {})
+            names = [
+                (text_of(name) + b":", self.choice(part, f"{where}/properties/{name}"), name in required)
+                for name, part in (named | dict.fromkeys(required, rest) | named).items()
+            ]
+            found.append(Way(b"{", Object(names), "object"))
+        return found
+
+    def find_costs(self, choices):
+        """The shortest value of each choice, with room for no container, for one, ... until it stays."""
+        order = [*TopologicalSorter({choice: choice.branches for choice in choices}).static_order()]
+        for choice in order:
+            choice.ways += dict.fromkeys(way for branch in choice.branches for way in branch.ways)
+        for room in range(MAX_DEPTH + 1):
+            for choice in order:
+                ways = choice.expand(0, room)
+                choice.costs.append(min((sum(map(far, items)) for items in ways), default=inf))
+            if room and all(choice.costs[-1] == choice.costs[-2] for choice in order):
+                break
+
+
+def decisive(schema):
+    """The keywords of a schema that decide what is valid."""
+    if isinstance(schema, bool):
+        return {} if schema else {"enum": []}
+    return {key: schema[key] for key in schema if key in TAKES and key not in ("$defs", "definitions")}
+
+
+def both(a, b, where):
+    """A schema for what is valid under two. Raises UnsupportedSchema where their keywords interact."""
+    one, other = decisive(a), decisive(b)
+    if not one or not other:
+        return a if one else b
+    clash = {key for key in one.keys() & other.keys() if repr(one[key]) != repr(other[key])} - {"required"}
+    clash |= INNER.keys() & other.keys() if INNER.keys() & one.keys() else set()
+    if clash:
+        raise UnsupportedSchema(f"{where}: {min(clash)} meets its like: write one schema in place of both")
+    return one | other | {"required": one.get("required", []) + other.get("required", [])}
+
+
+def words(values, limits):
+    """The values of an enum that are valid under the keywords beside it, as Ways of one kind each."""
+    found = defaultdict(list)
+    for value in values:
+        if not any(problems(value, limits)):
+            found[kind_of(value)].append(value)
+    return [
+        Way(b"", Words(frozenset(map(text_of, same))), kind, frozenset(map(fingerprint, same)))
+        for kind, same in found.items()
+    ]
+
+
+def text_of(value):
+    """A value as it is written. Raises UnsupportedSchema where JSON has no way to write it."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except ValueError:  # half a surrogate pair, or too many digits
+        raise UnsupportedSchema(f"JSON has no way to write {value!a:.80}") from None
+
+
+def check_one_of(choice, where):
+    """Raises UnsupportedSchema unless the branches differ by type, by values that are listed, or by those of
+    a property that they require."""
+    owners = {}  # of each kind: what tells its branches apart, {value: branch}
+    for i, way in ((i, way) for i, branch in enumerate(choice.branches) for way in branch.ways):
+        mark, values = mark_of(way)
+        first, branches = owners.setdefault(way.kind, (mark, {}))
+        if mark != first or any(branches.setdefault(value, i) != i for value in values):
+            message = "the branches must differ by type or by a const that they require: write anyOf instead"
+            raise UnsupportedSchema(f"{where}/oneOf: {message}")
+
+
+def mark_of(way):
+    """-> (what a value can be recognised by, all that this may be): the value itself, or a property."""
+    if way.values:
+        return "value", way.values
+    for key, value, required in getattr(way.item, "names", []):
+        sets = [way.values for way in value.ways]
+        if required and sets and None not in sets:
+            return key, frozenset().union(*sets)
+    return None, {None}
+
+
+PLAIN = {way.kind: way for way in words([None, True, False], {})}
+
+
+class Thread(NamedTuple):
+    item: object
+    rest: object  # another Thread, or None
+    far: int  # bytes of the shortest completion of all
+
+
+def linked(items, rest):
+    """Items before a thread."""
+    for item in reversed(items):
+        rest = Thread(item, rest, far(item) + (rest.far if rest else 0))
+    return rest
 
 
 class Grammar:
-    """The automaton of a schema. Raises UnsupportedSchema at once for what it cannot enforce, and for a
-    schema that no value fits. `before` and `after` are bytes that must surround the value."""
+    """The automaton of a schema. `before` and `after` are bytes that must surround the value.
+
+    Raises UnsupportedSchema at once, within 0.2 s, for a keyword that it cannot enforce, a schema that is too
+    large, and one that no value fits. No later call raises."""
 
     def __init__(self, schema, before=b"", after=b""):
-        self.shapes = Shapes(schema)
-        if self.shapes.cost(self.shapes.root, MAX_DEPTH) == inf:
+        self.step = lru_cache(1 << 16)(self._step)
+        value = Part(Compiler(schema).root, 0, MAX_DEPTH)
+        if value.far() == inf:
             raise UnsupportedSchema("no value is valid under this schema")
-        self._steps, self._distances, self._special = {}, {}, {}
-        bottom = (Literal(after), None) if after else None
-        self.start = self._closed([(Literal(before, Value(self.shapes.root, None, MAX_DEPTH)), bottom)])
+        self.start = self.closed([linked([word(before), value, word(after)], None)])
 
-    def accepts(self, data):
-        """Whether bytes are one valid value in canonical form."""
-        state = self.start
-        for byte in data:
-            state = self.step(state, byte)
-        return self.complete(state)
-
-    def step(self, state, byte):
-        """The state behind one more byte; the empty one where it may not come."""
-        key = state, byte
-        after = self._steps.get(key)
-        if after is None:
-            after = self._closed(after for thread in state for after in self._move(thread, byte))
-            if not any(isinstance(head, Number) for head, _ in after):  # of which there is no end
-                if len(self._steps) > MOST_MEMORY:
-                    self._steps.clear()
-                self._steps[key] = after
-        return after
+    def _step(self, state, byte):
+        """The state after one more byte; the empty one where it may not come."""
+        after = ((moves(thread.item).get(byte), thread.rest) for thread in state if thread)
+        return self.closed(linked([item], rest) for item, rest in after if item)
 
     def complete(self, state):
-        return any(self._ended(thread) for thread in state)
+        """Whether the text may end: None is the thread that has nothing left to write."""
+        return None in state
 
     def distance(self, state):
         """Bytes from here to the nearest end; infinite in the empty state."""
-        return min(map(self.far, state), default=inf)
+        return min((thread.far if thread else 0 for thread in state), default=inf)
 
-    def behind(self, frames):
-        """The state behind a value that is complete inside these frames."""
-        return self._closed([self._behind(frames)])
+    def accepts(self, data):
+        """Whether bytes are one valid value in strict form."""
+        return self.complete(reduce(self.step, data, self.start))
 
-    def _closed(self, threads):
-        """Threads with every Value replaced by what may begin there, those without a way to an end left
-        out."""
-        found, todo = set(), list(threads)
+    def closed(self, threads):
+        """Threads, each Part at their head replaced by what may begin there."""
+        found, seen, todo = set(), set(), [*threads]
         while todo:
-            head, frames = todo.pop()
-            if isinstance(head, Literal) and not head.rest:
-                todo.append((head.then, frames) if head.then else self._behind(frames))
-            elif isinstance(head, Value):
-                frames = (head.frame, frames) if head.frame else frames
-                todo += [(self._begin(shape, head.room - 1), frames) for shape in self._alternatives(head)]
-            elif (head, frames) not in found and self.far((head, frames)) < inf:
-                found.add((head, frames))
-        return frozenset(found)
-
-    def _alternatives(self, value):
-        for shape in self.shapes.expand(value.node):
-            if self.shapes.price(shape, value.room) == inf:
+            thread = todo.pop()
+            if thread in seen or thread and thread.far == inf:
                 continue
-            if isinstance(shape, Words):
-                yield from (Words(frozenset([value])) for value in shape.values)
-            elif isinstance(shape, Text) and shape.words is not None:
-                yield from shape.words
+            seen.add(thread)
+            if thread and isinstance(thread.item, Part):
+                shape, at, room = thread.item
+                todo += [linked(items, thread.rest) for items in shape.expand(at, room)]
             else:
-                yield shape
-
-    def _begin(self, shape, room):
-        if isinstance(shape, Words):
-            (value,) = shape.values
-            return Literal({None: b"null", True: b"true", False: b"false"}[value])
-        if isinstance(shape, str):
-            return Literal(key_bytes(shape))
-        if isinstance(shape, Bounds):
-            return Number("", shape)
-        if isinstance(shape, Text):
-            return Literal(b'"', String(shape))
-        if isinstance(shape, Array):
-            return Literal(b"[", InArray(shape, 0, room))
-        return Literal(b"{", InObject(shape, 0, 0, frozenset(), room))
-
-    def _behind(self, frames):
-        """The thread behind a value that is complete."""
-        return frames if frames else END
-
-    def _ended(self, thread):
-        head, frames = thread
-        return thread == END or (
-            not frames and isinstance(head, Number) and tail(head.text, head.bounds) == 0
-        )
-
-    def _move(self, thread, byte):
-        """One thread and one byte -> threads."""
-        head, frames = thread
-        if isinstance(head, Literal):
-            return [(Literal(head.rest[1:], head.then), frames)] if head.rest[0] == byte else []
-        if isinstance(head, Number):
-            longer = (
-                (Number(head.text + chr(byte), head.bounds), frames) if byte in b"-+.eE0123456789" else None
-            )
-            if longer or tail(head.text, head.bounds) != 0:
-                return [longer] if longer else []
-            return [after for behind in self.behind(frames) for after in self._move(behind, byte)]
-        if isinstance(head, String):
-            if byte == QUOTE and string_costs(head.shape).get((head.state, head.count)) == 1:
-                return [self._behind(frames)]
-            move = (head.shape.pattern or ANY).bytes()[head.state].get(byte)
-            most = head.shape.low if head.shape.high == inf else inf
-            return [(String(head.shape, move[0], min(head.count + move[1], most)), frames)] if move else []
-        if isinstance(head, Key):
-            return self._move_key(head, frames, byte)
-        if isinstance(head, InArray):
-            return self._move_array(head, frames, byte)
-        return self._move_object(head, frames, byte) if isinstance(head, InObject) else []
-
-    def _move_array(self, head, frames, byte):
-        shape, done, room = head
-        if byte == ord("]"):
-            return [self._behind(frames)] if done >= shape.low else []
-        if done and byte != COMMA or done >= shape.high:
-            return []
-        most = max(shape.low, len(shape.prefix), 1) if shape.high == inf else inf
-        item = (Value(self.shapes.item(shape, done), InArray(shape, min(done + 1, most), room), room), frames)
-        if done:
-            return [item]
-        return [after for thread in self._closed([item]) for after in self._move(thread, byte)]
-
-    def _move_object(self, head, frames, byte):
-        shape, at, done, used, room = head
-        if byte == ord("}"):
-            missing = any(required for _, _, required in shape.names[at:]) or shape.needed - used
-            return [self._behind(frames)] if not missing and done >= shape.low else []
-        if done and byte != COMMA or done >= shape.high:
-            return []
-        most = max(shape.low, 1) if shape.high == inf else inf
-        keys = []
-        for i, (name, node, required) in enumerate(shape.names[at:], at):
-            behind = InObject(shape, i + 1, min(done + 1, most), used, room)
-            keys.append((Literal(key_bytes(name) + b":", Value(node, behind, room)), frames))
-            if required:
-                break
-        else:
-            behind = InObject(shape, len(shape.names), min(done + 1, most), used, room)
-            keys.append((Literal(b'"', Key(behind)), frames))
-        if done:
-            return keys
-        return [after for key in keys for after in self._move(key, byte)]
-
-    def _move_key(self, head, frames, byte):
-        frame = head.frame
-        if byte != QUOTE or head.state:  # a quote behind a backslash is a character
-            move = ANY.bytes()[head.state].get(byte)
-            return [(Key(frame, head.text + bytes([byte]), move[0]), frames)] if move else []
-        if not self._free(frame, head.text):
-            return []
-        behind = frame._replace(used=frame.used | {name_of(head.text)})
-        return [(Literal(b":", Value(frame.shape.rest, behind, frame.room)), frames)]
-
-    def _free(self, frame, text):
-        name = name_of(text)
-        return name not in frame.used and all(name != declared for declared, _, _ in frame.shape.names)
-
-    def special(self, frame):
-        """-> (the names that matter to a key there, as bytes: declared, used, needed, or wanted for the
-        shortest end; a name that begins none of them; bytes from behind that or any other such name to the
-        end of the container)."""
-        if frame not in self._special:
-            taken = frame.used | frame.shape.needed | {name for name, _, _ in frame.shape.names}
-            wanted = islice(short_names(taken), max(0, frame.shape.low - frame.done + 1))
-            names = [key_bytes(name)[1:-1] for name in taken.union(wanted)]
-            plain = "?" * (1 + max(map(len, names), default=0))
-            self._special[frame] = names, plain.encode(), self._behind_key(frame, plain)
-        return self._special[frame]
-
-    def _behind_key(self, frame, name):
-        behind = frame._replace(used=frame.used | {name})
-        return 1 + self.shapes.cost(frame.shape.rest, frame.room) + self._head_far(behind)
-
-    def far(self, thread):
-        """Bytes from a thread to its end, memory first."""
-        found = self._distances.get(thread)
-        if found is None:
-            head, frames = thread
-            inner = 0 if thread == END else self._head_far(head)
-            found = inner + (self.far(frames) if frames and inner < inf else 0)
-            if not isinstance(head, Number):
-                if len(self._distances) > MOST_MEMORY:
-                    self._distances.clear()
-                self._distances[thread] = found
-        return found
-
-    def _head_far(self, head):
-        if isinstance(head, Literal):
-            return len(head.rest) + (self._head_far(head.then) if head.then else 0)
-        if isinstance(head, Value):
-            return self.shapes.cost(head.node, head.room) + (self._head_far(head.frame) if head.frame else 0)
-        if isinstance(head, Number):
-            more = tail(head.text, head.bounds)
-            return inf if more is None else more
-        if isinstance(head, String):
-            return string_costs(head.shape).get((head.state, head.count), inf)
-        if isinstance(head, InArray):
-            return self.shapes.rest_of_array(*head)
-        if isinstance(head, InObject):
-            return self.shapes.rest_of_object(*head)
-        return self._key_far(head)
-
-    def _key_far(self, head):
-        """A key can still become a name that is needed, or any that is free."""
-        frame, (names, _, behind) = head.frame, self.special(head.frame)
-        if not any(name.startswith(head.text) for name in names):
-            return string_costs(Text())[head.state, 0] + behind
-        written, ways = b'"' + head.text, []
-        for name in frame.shape.needed - frame.used:
-            if key_bytes(name).startswith(written):
-                ways.append((len(key_bytes(name)) - len(written), name))
-        spelled = next(
-            text
-            for length in range(8)
-            for end in endings(head.state, length)
-            if self._free(frame, text := head.text + end)
-        )
-        ways.append((len(spelled) - len(head.text) + 1, name_of(spelled)))
-        return min(more + self._behind_key(frame, name) for more, name in ways)
-
-
-def endings(state, length):
-    """Byte strings of a length that lead from inside a key to between two characters."""
-    if not length:
-        yield from [b""] * (state == 0)
-        return
-    for byte, (after, _) in ANY.bytes()[state].items():
-        if string_costs(Text())[after, 0] <= length:
-            yield from (bytes([byte]) + rest for rest in endings(after, length - 1))
-
-
-def name_of(text):
-    """The name that canonical bytes inside quotes spell."""
-    return parse(b'"' + text + b'"')
+                if not thread or thread.item != DONE:
+                    found.add(thread)
+                if thread and far(thread.item) == 0:
+                    todo.append(thread.rest)
+        return frozenset(found)

@@ -1,19 +1,13 @@
-"""A strict JSON parser (RFC 8259) that can be fed text as it arrives.
+"""A strict JSON parser (RFC 8259), by recursive descent.
 
     parse('{"city": "Oslo"}')             ->  {'city': 'Oslo'}
-    Reader().feed('{"city": "Os')         ->  [Event('{'), Event('key', 'city')]
+    read('{"city": "Oslo"} and more')     ->  ({'city': 'Oslo'}, 16)
 
 A model's output is not trusted, so whatever two parsers could read differently is refused: duplicate keys,
 NaN, 1e400, lone surrogates, comments, trailing commas. Every error says where it is and what to write
-instead.
+instead."""
 
-There is one parser. It is a generator that asks for more text whenever it runs out, so text cut anywhere
-gives the same result as text in one piece, and an explicit stack takes the place of recursion, so depth is
-a number we choose and not a crash."""
-
-import codecs
 import re
-from collections import namedtuple
 
 MAX_DEPTH = 64
 MAX_DIGITS = 4300  # where Python's own int() stops, because its time is quadratic
@@ -23,307 +17,184 @@ PLAIN = re.compile(r'[^"\\\x00-\x1f\ud800-\udfff]*')  # what a string may hold a
 NUMERIC = re.compile(r"[-+.0-9eE]*")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 LETTERS = re.compile(r"[A-Za-z]*")
-ESCAPE = re.compile(r'\\(?:u([0-9A-Fa-f]{4})|(["\\/bfnrt]))')
-ESCAPE_ENDS = re.compile(r"\\(?:[^u]|u[0-9A-Fa-f]{0,3}[^0-9A-Fa-f]|u[0-9A-Fa-f]{4})", re.DOTALL)
+ESCAPE = re.compile(
+    r'\\(?:(["\\/bfnrt])|u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})|u([0-9a-f]{4}))', re.IGNORECASE
+)
+BEGUN_ESCAPE = re.compile(r"(\\(u[0-9a-fA-F]{0,3})?)?\Z")
 ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+CONTROLS = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 WORDS = {"true": True, "false": False, "null": None}
-FIXES = {
-    "true": "write true",
-    "false": "write false",
-    "none": "write null",
-    "undefined": "write null",
-    **dict.fromkeys(("nan", "infinity", "inf"), "use a number or null"),
-}
+FIXES = {word: f"write {word}" for word in WORDS} | dict.fromkeys(("none", "undefined"), "write null")
+FIXES |= dict.fromkeys(("nan", "infinity", "inf"), "use a number or null")
 HINTS = {
     "'": 'Strings and keys take double quotes: ".',
-    "/": "JSON has no comments: take it out.",
-    "#": "JSON has no comments: take it out.",
-    "\ufeff": "Take the byte-order mark out.",
+    "/": "JSON has no comments: remove it.",
+    "#": "JSON has no comments: remove it.",
+    "\ufeff": "Remove the byte-order mark.",
     "+": "Write a positive number without its plus sign.",
     ".": "Write a digit before the point: 0.5.",
-    "`": "Take the code fence out: only the JSON itself belongs here.",
-    "": "The text ends too early: it was probably cut off.",
+    "`": "Remove the code fence: write only the JSON itself.",
 }
-
-Event = namedtuple("Event", "kind value", defaults=(None,))
-Event.__doc__ = """What a Reader saw: kind is one of { } [ ] with no value, or "key" or "value" with it."""
+BEGUN_NUMBERS = {"-", ".", "e", "E", "e-", "e+", "E-", "E+"}  # what may be left of a number at the end
+CUT_OFF = "the text ends: it was probably cut off"
 
 
 class JSONError(ValueError):
     """Text that is not JSON. `offset` counts characters from 0, `line` and `column` from 1; `problem` is the
-    sentence alone. `cut_off` is true where more text could still have made it right."""
+    sentence alone. `cut_off`: more text could still have made it right."""
 
-    def __init__(self, problem, offset, line, column, cut_off=False):
-        super().__init__(f"{problem} (line {line}, column {column}, character {offset})")
-        self.problem, self.offset, self.line, self.column, self.cut_off = (
-            problem,
-            offset,
-            line,
-            column,
-            cut_off,
-        )
+    def __init__(self, problem, text, offset, cut_off=False):
+        self.problem, self.offset, self.cut_off = problem, offset, cut_off
+        self.line, self.column = text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+        super().__init__(f"{problem} (line {self.line}, column {self.column}, character {offset})")
 
 
-def parse(text, *, max_depth=MAX_DEPTH):
+def parse(text):
     """The value of a whole JSON text, a str or UTF-8 bytes: dict, list, str, int, float, bool or None.
 
-    Integers are exact, numbers with a point or an exponent are floats, and so is nothing else. Takes time
-    linear in the text. Raises JSONError; arrays and objects may stand at most max_depth inside one another.
-    """
-    reader = Reader(max_depth=max_depth)
-    reader.feed(text)
-    return reader.finish()
+    Integers are exact; numbers with a point or an exponent are floats. Takes time linear in the text. Raises
+    JSONError, also for arrays and objects that are nested more than MAX_DEPTH deep."""
+    if not isinstance(text, str):
+        try:
+            text = text.decode()
+        except UnicodeDecodeError as error:
+            before, cut_off = error.object[: error.start].decode(), error.reason == "unexpected end of data"
+            raise JSONError("This is not UTF-8.", before, len(before), cut_off) from None
+    value, end = read(text)
+    end = SPACE.match(text, end).end()
+    if end < len(text):
+        raise JSONError("The value is complete: nothing may follow it.", text, end)
+    return value
+
+
+def read(text):
+    """The value at the start of a text -> (value, where it ends). Raises JSONError."""
+    reader = Reader(text)
+    return reader.value(0), reader.at
 
 
 class Reader:
-    """Reads one JSON value from text that arrives in pieces.
+    """Reads `text` from the character `at`. Each method leaves `at` after what it has read."""
 
-    feed(piece) returns the events that became certain, finish() the value. `done` says that the value is
-    complete, which a number at the top level never is before finish(). With only=False the text may go on
-    after the value: the reader stops there, and `rest` is what it has not read. After a JSONError every
-    call raises it again."""
+    def __init__(self, text):
+        self.text, self.at = text, 0
 
-    def __init__(self, *, max_depth=MAX_DEPTH, only=True):
-        self.max_depth, self.only = max_depth, only
-        self.done, self.value = False, None
-        self._decoder = codecs.getincrementaldecoder("utf-8")()
-        self._text, self._at, self._passed = "", 0, 0  # this piece, where in it, characters before it
-        self._line, self._line_start = 1, 0
-        self._ended, self._error, self._events = False, None, []
-        self._machine = self._read()
+    def peek(self):
+        """The next character that is not a space, or "" at the end."""
+        self.at = SPACE.match(self.text, self.at).end()
+        return self.text[self.at : self.at + 1]
 
-    @property
-    def rest(self):
-        return self._text[self._at :]
+    def fail(self, problem, at=None, cut_off=False):
+        raise JSONError(problem, self.text, self.at if at is None else at, cut_off)
 
-    def feed(self, piece):
-        """The next piece of text, str or bytes (which may be cut inside a character) -> [Event]."""
-        bad = None
-        if not isinstance(piece, str):
-            try:
-                piece = self._decoder.decode(piece)
-            except UnicodeDecodeError as error:
-                bad, piece = error, error.object[: error.start].decode("utf-8")
-        self._events = []
-        self._passed += self._at
-        self._text, self._at = self._text[self._at :] + piece, 0
-        self._advance()
-        if bad:
-            self._at = len(self._text)
-            self._fail("This is not UTF-8: send the text as UTF-8.")
-        return self._events
+    def expected(self, what):
+        char = self.text[self.at : self.at + 1]
+        found = f"found {char!r}. {HINTS.get(char, '')}".rstrip() if char else f"but {CUT_OFF}."
+        self.fail(f"Expected {what}, {found}", cut_off=not char)
 
-    def finish(self):
-        """No more text will come -> the value."""
-        try:
-            self._decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            self._fail("The text ends inside a character: it was probably cut off.", cut_off=True)
-        self._ended = True
-        self._advance()
-        return self.value
-
-    def _advance(self):
-        if self._error:
-            raise self._error
-        next(self._machine, None)
-
-    def _offset(self):
-        return self._passed + self._at
-
-    def _fail(self, problem, offset=None, cut_off=False):
-        offset = self._offset() if offset is None else offset
-        self._error = JSONError(problem, offset, self._line, offset - self._line_start + 1, cut_off)
-        raise self._error
-
-    def _expected(self, what):
-        char = self._text[self._at : self._at + 1]
-        seen = f", not {char!r}" if char else ""
-        self._fail(f"Here should be {what}{seen}. {HINTS.get(char, '')}".strip(), cut_off=not char)
-
-    # Each of these runs until it needs text that has not come, then yields. _ended: no more will.
-
-    def _peek(self):
-        """The next character, not yet taken, or "" at the end."""
-        while self._at == len(self._text) and not self._ended:
-            yield
-        return self._text[self._at : self._at + 1]
-
-    def _run(self, pattern):
-        """All that matches a pattern of single characters, over as many pieces as it takes."""
-        found = []
-        while (yield from self._peek()):
-            end = pattern.match(self._text, self._at).end()
-            found.append(self._text[self._at : end])
-            self._at = end
-            if end < len(self._text):
-                break
-        return "".join(found)
-
-    def _token(self):
-        """The next character that is no space, not yet taken. Only spaces hold line ends, so only they
-        count."""
-        while (
-            char := self._text[self._at : self._at + 1] or (yield from self._peek())
-        ) and char in " \n\r\t":
-            end = SPACE.match(self._text, self._at).end()
-            lines = self._text.count("\n", self._at, end)
-            if lines:
-                self._line += lines
-                self._line_start = self._passed + self._text.rindex("\n", self._at, end) + 1
-            self._at = end
-        return char
-
-    def _read(self):
-        stack, keys = [], []  # the open arrays and objects, and the key each object is at
-        while True:
-            # A value begins here.
-            char = yield from self._token()
-            if char in ("{", "["):
-                if len(stack) == self.max_depth:
-                    self._fail(f"Nested more than {self.max_depth} deep: make it flatter.")
-                self._at += 1
-                stack.append({} if char == "{" else [])
-                keys.append(None)
-                self._events.append(Event(char))
-                if (yield from self._token()) not in ("}", "]"):
-                    if char == "{":
-                        keys[-1] = yield from self._key(stack[-1])
-                    continue
-                value = None
-            else:
-                value = yield from self._scalar(char)
-                self._events.append(Event("value", value))
-                if not stack:
-                    break
-                self._put(stack, keys, value)
-            # A value has ended, or a bracket may close: on to where the next value begins.
-            while stack:
-                char = yield from self._token()
-                closing = "}" if isinstance(stack[-1], dict) else "]"
-                if char == closing:
-                    self._at += 1
-                    self._events.append(Event(char))
-                    value, _ = stack.pop(), keys.pop()
-                    if stack:
-                        self._put(stack, keys, value)
-                elif char == ",":
-                    self._at += 1
-                    if (yield from self._token()) in ("}", "]"):
-                        self._fail("Take out the comma before this bracket.")
-                    if closing == "}":
-                        keys[-1] = yield from self._key(stack[-1])
-                    break
-                else:
-                    self._expected(f"a comma or {closing}")
-            if not stack:
-                break
-        self.value = value
-        self.done = True
-        if self.only and (yield from self._token()):
-            self._fail("The value is complete: nothing may follow it.")
-
-    def _put(self, stack, keys, value):
-        if isinstance(stack[-1], dict):
-            stack[-1][keys[-1]] = value
-        else:
-            stack[-1].append(value)
-
-    def _key(self, found):
-        char = yield from self._token()
-        if char != '"':
-            self._expected("a key in double quotes")
-        before = self._offset()
-        key = yield from self._string()
-        if key in found:
-            self._fail(f"The key {key[:80]!r} stands here twice: keep one.", before)
-        if (yield from self._token()) != ":":
-            self._expected("a colon after the key")
-        self._at += 1
-        self._events.append(Event("key", key))
-        return key
-
-    def _scalar(self, char):
+    def value(self, depth):
+        char = self.peek()
+        if char in ("[", "{"):
+            if depth == MAX_DEPTH:
+                self.fail(f"Nested more than {MAX_DEPTH} deep: make it flatter.")
+            return self.array(depth + 1) if char == "[" else self.object(depth + 1)
         if char == '"':
-            return (yield from self._string())
+            return self.string()
         if char == "-" or char.isdigit() and char.isascii():
-            return (yield from self._number())
-        if char.isalpha() and char.isascii():
-            start, word = self._offset(), (yield from self._run(LETTERS))
-            if word in WORDS:
-                return WORDS[word]
-            cut = not self._text[self._at :] and any(right.startswith(word) for right in WORDS)
-            fix = FIXES.get(word.lower(), "put text in double quotes")
-            self._fail(f"{word[:40]!r} is no JSON value: {fix}.", start, cut)
-        return self._expected("a value")
+            return self.number()
+        return self.word() if char.isalpha() and char.isascii() else self.expected("a value")
 
-    def _number(self):
-        start, text = self._offset(), (yield from self._run(NUMERIC))
+    def array(self, depth):
+        return [self.value(depth) for _ in self.items("]")]
+
+    def object(self, depth):
+        value = {}
+        for _ in self.items("}"):
+            if self.peek() != '"':
+                self.expected("a key in double quotes")
+            start, key = self.at, self.string()
+            if key in value:
+                self.fail(f"The key {key[:80]!r} appears twice: keep one.", start)
+            if self.peek() != ":":
+                self.expected("a colon after the key")
+            self.at += 1
+            value[key] = self.value(depth)
+        return value
+
+    def items(self, closing):
+        """Stops before each item of an array or object, until its bracket has closed."""
+        self.at += 1
+        if self.peek() != closing:
+            yield
+            while self.peek() == ",":
+                self.at += 1
+                if self.peek() in ("]", "}"):
+                    self.fail("Remove the comma before this bracket.")
+                yield
+            if self.peek() != closing:
+                self.expected(f"a comma or {closing}")
+        self.at += 1
+
+    def word(self):
+        start, word = self.at, LETTERS.match(self.text, self.at)[0]
+        self.at += len(word)
+        if word not in WORDS:
+            cut_off = self.at == len(self.text) and any(right.startswith(word) for right in WORDS)
+            fix = FIXES.get(word.lower(), "put text in double quotes")
+            self.fail(f"{word[:40]!r} is not a JSON value: {fix}.", start, cut_off)
+        return WORDS[word]
+
+    def number(self):
+        start, text = self.at, NUMERIC.match(self.text, self.at)[0]
         match = NUMBER.match(text)
-        if not match or match.end() < len(text):
-            left = text[match.end() :] if match else text
-            cut = self._at == len(self._text) and left.lower() in ("-", ".", "e", "e-", "e+")
-            fix = (
-                "take the zeros at its front out" if left[:1].isdigit() else "write it as in -12, 0.5 or 1e-3"
-            )
-            self._fail(f"{text[:40]!r} is no JSON number: {fix}.", start + len(text) - len(left), cut)
-        if not match.group(2) and not match.group(3):
-            if len(match.group(1)) > MAX_DIGITS:
-                self._fail(f"An integer may have {MAX_DIGITS} digits: write a longer one as a string.", start)
+        left = text[match.end() :] if match else text
+        self.at += len(text) - len(left)
+        if left:
+            cut_off = left in BEGUN_NUMBERS and self.text.endswith(left, self.at)
+            fix = "remove the zeros in front" if left[0].isdigit() else "write it as in -12, 0.5 or 1e-3"
+            self.fail(f"{text[:40]!r} is not a JSON number: {fix}.", cut_off=cut_off)
+        if not match[2] and not match[3]:
+            if len(match[1]) > MAX_DIGITS:
+                self.fail(f"An integer may have {MAX_DIGITS} digits: write a longer one as a string.", start)
             return int(text)
         value = float(text)
         if value in (float("inf"), float("-inf")):
-            self._fail(f"{text[:40]} is too large for a float: the largest is about 1.8e308.", start)
+            self.fail(f"{text[:40]} is too large for a float: the largest is about 1.8e308.", start)
         return value
 
-    def _string(self):
-        self._at += 1
-        found = []
+    def string(self):
+        self.at += 1
+        pieces = []
         while True:
-            found.append((yield from self._run(PLAIN)))
-            char = yield from self._peek()
+            pieces.append(PLAIN.match(self.text, self.at)[0])
+            self.at += len(pieces[-1])
+            char = self.text[self.at : self.at + 1]
             if char == '"':
-                self._at += 1
-                return "".join(found)
+                self.at += 1
+                return "".join(pieces)
             if char == "\\":
-                found.append((yield from self._escape()))
+                pieces.append(self.escape())
             elif not char:
-                self._fail("The string is not closed: it was probably cut off.", cut_off=True)
+                self.fail(f"The string is not closed, but {CUT_OFF}.", cut_off=True)
             elif char < " ":
-                written = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(char, f"\\u{ord(char):04x}")
-                self._fail(f"A control character stands in a string: write {written}.")
+                written = CONTROLS.get(char, f"\\u{ord(char):04x}")
+                self.fail(f"A control character in a string: write {written}.")
             else:
-                self._fail("Half of a surrogate pair stands in a string: write the whole character.")
+                self.fail("Half of a surrogate pair in a string: write the whole character.")
 
-    def _escape(self):
+    def escape(self):
         """The character that a backslash and what follows it stand for."""
-        start, code = self._offset(), (yield from self._code())
-        if not isinstance(code, int):
-            return code
-        if 0xD800 <= code < 0xDC00:
-            low = (yield from self._code()) if (yield from self._peek()) == "\\" else None
-            if not isinstance(low, int) or not 0xDC00 <= low < 0xE000:
-                self._fail(
-                    "The first half of a surrogate pair stands alone: write both halves.",
-                    start,
-                    cut_off=low is None and self._at == len(self._text),
-                )
-            return chr(0x10000 + ((code - 0xD800) << 10) + low - 0xDC00)
-        if 0xDC00 <= code < 0xE000:
-            self._fail("The second half of a surrogate pair stands alone: write both halves.", start)
-        return chr(code)
-
-    def _code(self):
-        """One escape: the character itself, or the number behind \\u."""
-        while not ESCAPE_ENDS.match(self._text, self._at) and not self._ended:
-            yield
-        escape = ESCAPE.match(self._text, self._at)
-        if escape:
-            self._at = escape.end()
-            return int(escape[1], 16) if escape[1] else ESCAPES[escape[2]]
-        if not ESCAPE_ENDS.match(self._text, self._at):
-            self._fail("The string is not closed: it was probably cut off.", cut_off=True)
-        return self._fail(
-            'After a backslash comes one of " \\ / b f n r t or u and four hex digits: '
-            "write \\\\ for a backslash itself."
-        )
+        match = ESCAPE.match(self.text, self.at)
+        if not match and BEGUN_ESCAPE.match(self.text, self.at):
+            self.fail(f"The string is not closed, but {CUT_OFF}.", cut_off=True)
+        if not match:
+            self.fail(r'A backslash must be followed by one of " \ / b f n r t or u and four hex digits.')
+        char, high, low, code = match.groups()
+        if char:
+            self.at = match.end()
+            return ESCAPES[char]
+        if code and 0xD800 <= int(code, 16) < 0xE000:
+            cut_off = int(code, 16) < 0xDC00 and BEGUN_ESCAPE.match(self.text, match.end())
+            self.fail("Half of a surrogate pair: write both halves.", cut_off=bool(cut_off))
+        self.at = match.end()
+        return chr(int(code, 16) if code else 0x10000 + (int(high, 16) % 1024 << 10) + int(low, 16) % 1024)

@@ -3,211 +3,154 @@
     masks = Masks(grammar, [b"a", b"{", b'{"', ...], end=511)
     masks.allowed(grammar.start, room=40)       bytes, one per token: 1 where it may come
 
-A token may come if all its bytes may, one after the other, and if the shortest way to an end from there still
-fits: `room` counts the tokens that may still be written, the end token among them. Every single byte is a
-token, so the bytes of the shortest way are tokens enough, and a text that keeps to the mask always closes.
+A token may come if all its bytes may, one after the other, and if the shortest completion still fits: `room`
+counts the tokens that may still be written, the end token among them. Every single byte is a token, so the
+bytes of the shortest completion are tokens enough, and a text that keeps to the mask always closes.
 
-The plain way is to walk the tokens as a trie from each thread of a state. Three places would be slow so:
-    strings   nearly every token may come: how one moves the automaton of strings is worked out once for a
-              vocabulary, what remains are the tokens that close the quote and go on
-    keys      likewise, but for tokens that follow a name that may not come twice
-    numbers   one walk serves all numbers with digits in the same places
-Sets of tokens are Python integers, one bit for each."""
+The tokens are walked as one trie, terminal by terminal: from a terminal and a node of the trie to the tokens
+that end inside it and to a trie of what follows it, where the next terminal of the thread goes on. What a
+terminal allows depends on nothing around it, so it is worked out once. Sets of tokens are Python integers,
+one bit for each."""
 
-import re
 from bisect import bisect_right
 from collections import defaultdict
 from functools import lru_cache, reduce
+from itertools import accumulate
 from math import inf
 from operator import or_
 
-from tools.alternatives import ANY, string_costs
-from tools.grammar import QUOTE, Grammar, Key, Number, String
-from tools.numbers import REACH, likeness
+from tools.grammar import BETWEEN, QUOTE, Number, Text, far, following, moves, numbers
 
-NUMBER = re.compile(rb"[-+.e0-9]*", re.I)
-TWO_KEYS = re.compile(rb'".*,"', re.S)
-MOST_REMEMBERED = 4096  # states whose masks are kept
+REMEMBERED = 4096
+
+
+class Node:
+    """A trie of tokens: children by byte, and the set of tokens that end here."""
+
+    __slots__ = ("children", "tokens")
+
+    def __init__(self):
+        self.children, self.tokens = {}, 0
+
+
+def joined(nodes, without=b""):
+    """Several tries as one, without some first bytes."""
+    nodes, both, children = [*nodes], Node(), defaultdict(list)
+    if len(nodes) == 1 and not without:
+        return nodes[0]  # the same one, so that what is remembered of it is found again
+    for node in nodes:
+        both.tokens |= node.tokens
+        for byte, child in node.children.items():
+            if byte not in without:
+                children[byte].append(child)
+    both.children = {byte: joined(same) for byte, same in children.items()}
+    return both
 
 
 class Masks:
     """Token masks for one grammar and one vocabulary.
 
     vocabulary holds the bytes of each token, b"" for those that are never text; `end` is the id of the token
-    that ends a reply. Raises ValueError where a byte is no token: then no way to an end would be certain."""
+    that ends a reply. Raises ValueError where a byte is not a token: then a completion could be impossible.
+    """
 
-    def __init__(self, grammar: Grammar, vocabulary, end):
+    def __init__(self, grammar, vocabulary, end):
         self.grammar, self.vocabulary, self.end = grammar, vocabulary, end
-        missing = set(range(256)) - {token[0] for token in vocabulary if len(token) == 1}
+        missing = {*range(256)} - {token[0] for token in vocabulary if len(token) == 1}
         if missing:
             raise ValueError(f"the vocabulary has no token for the byte {min(missing)}: masks need all 256")
-        tokens = [(id, token) for id, token in enumerate(vocabulary) if token and id != end]
-        far = lambda token: NUMBER.match(token).end() > REACH
-        self.trie = trie_of(tokens)
-        self.short = trie_of((id, token) for id, token in tokens if not far(token))
-        self.long = trie_of((id, token) for id, token in tokens if far(token))
-        self.two_keys = sum(1 << id for id, token in tokens if TWO_KEYS.search(token))
-        self.options = lru_cache(MOST_REMEMBERED)(self._options)
-        self.inside_number = lru_cache(MOST_REMEMBERED)(lambda number: self._walk(number, self.short))
-        self._inside, self._spread = {}, lru_cache(MOST_REMEMBERED)(self._as_bytes)
+        self.root, self.longest = Node(), max(map(len, vocabulary))
+        for id, token in enumerate(vocabulary):
+            node = self.root
+            for byte in token:
+                node = node.children.setdefault(byte, Node())
+            node.tokens |= (id != end) << id
+        remember = lru_cache(REMEMBERED)
+        self.options, self.spread = remember(self._options), remember(self._spread)
+        self.inside, self.beyond = remember(self._inside), remember(self._beyond)
+        self.characters = remember(self._characters)
+        # What all grammars need, so that the first reply does not wait for it.
+        lefts = [BETWEEN]
+        for left in lefts:  # which grows meanwhile
+            lefts += [after for after in {*following(left).values()} if after not in lefts]
+        common = [numbers(frozenset(), integer, 1) for integer in (True, False)]
+        for item in common + [Text(left, 0, inf) for left in lefts]:
+            self.inside(item, self.root)
+        self.inside(Text(BETWEEN, 0, inf), self.root.children[QUOTE])
 
     def allowed(self, state, room):
         """One byte for each token, 1 where it may come with `room` tokens left, this one and the end token
         included."""
         needs, sets = self.options(state)
         at = bisect_right(needs, room)
-        return self._spread(sets[at - 1] if at else 0)
+        return self.spread(sets[at - 1] if at else 0)
 
-    def after(self, state, token, depth=0):
-        """The state behind a token, of which `depth` bytes are written already."""
-        for byte in self.vocabulary[token][depth:]:
-            state = self.grammar.step(state, byte)
-        return state
+    def after(self, state, token):
+        """The state after a token."""
+        return reduce(self.grammar.step, self.vocabulary[token], state)
 
-    def _as_bytes(self, tokens):
-        text = bin(tokens | 1 << len(self.vocabulary))[:2:-1]
-        return text.encode().translate(bytes.maketrans(b"01", b"\0\1"))
+    def _spread(self, tokens):
+        bits = bin(tokens | 1 << len(self.vocabulary))[:2:-1]
+        return bits.encode().translate(bytes.maketrans(b"01", b"\0\1"))
 
     def _options(self, state):
         """A state -> (room needed, ascending; the tokens that may come with that room)."""
         found = defaultdict(int)
-        if self.grammar.complete(state):
-            found[1] |= 1 << self.end
-        for head, frames in state:
-            if isinstance(head, Number):
-                number = head._replace(text=likeness(head.text, head.bounds))
-                add(found, self.inside_number((number, frames)))
-                add(found, self._walk((head, frames), self.long))
-            else:
-                add(found, self._walk((head, frames), self.trie))
-        found.pop(inf, None)
-        needs, sets, union = sorted(found), [], 0
-        for need in needs:
-            union |= found[need]
-            sets.append(union)
-        return needs, sets
+        if None in state:
+            found[1] = 1 << self.end
+        for more, tokens in self.walk(state, self.root):
+            found[more + 2] |= tokens
+        needs = sorted(found)
+        return needs, [*accumulate((found[need] for need in needs), or_)]
 
-    def _walk(self, thread, node, depth=0):
-        """A thread and the trie of what follows `depth` bytes of tokens -> {room needed: tokens}."""
-        if isinstance(thread[0], String):
-            return self._string(*thread, node, depth)
-        if isinstance(thread[0], Key):
-            return self._key(*thread, node, depth)
-        found = defaultdict(int)
-        for byte, child in node[0].items():
-            self._go(self.grammar.step(frozenset([thread]), byte), child, depth + 1, found)
-        return found
+    def walk(self, state, node):
+        """A state and a trie -> pairs of (bytes of the shortest completion, tokens that lead there)."""
+        for item, rest, _ in filter(None, state):
+            if isinstance(item, Text) and item.high > self.longest:  # out of reach: as good as none
+                item = item._replace(high=inf)
+            stay, follow = self.inside(item, node)
+            after = rest.far if rest else 0
+            yield from ((more + after, tokens) for more, tokens in stay.items())
+            if follow.children:
+                yield from self.beyond(rest, follow)
 
-    def _go(self, state, node, depth, found):
-        """Adds the tokens that end at a node of the trie, with the automaton in a state, and beyond it."""
-        for thread in state:
-            if node[1]:
-                found[2 + self.grammar.far(thread)] |= node[1]
-            if node[0]:
-                add(found, self._walk(thread, node, depth))
+    def _beyond(self, rest, node):
+        return [*self.walk(self.grammar.closed([rest]), node)]
 
-    def _string(self, head, frames, node, depth):
-        """The tokens that stay in a string, by the table; those that close it, by walking on behind the
-        quote."""
-        found, (stay, close) = defaultdict(int), self.inside(head.shape.pattern or ANY, head.state, node)
-        costs, behind = string_costs(head.shape), self.grammar.far(frames) if frames else 0
-        most = head.shape.low if head.shape.high == inf else inf
-        for (state, chars), tokens in stay.items():
-            cost = costs.get((state, min(head.count + chars, most)))
-            if cost is not None:
-                found[2 + cost + behind] |= tokens
-        closed = self.grammar.behind(frames)
-        for (state, chars), child in close.items():
-            if costs.get((state, min(head.count + chars, most))) == 1:
-                self._go(closed, child, depth + 1, found)
-        return found
+    def _inside(self, item, node):
+        """A terminal and a trie -> ({bytes from a token to the end of the terminal: tokens}, the trie of what
+        follows the terminal)."""
+        stay, follow, todo = defaultdict(int), [], [(item, node)]
+        if isinstance(item, Text):
+            within, closing = self.characters(item.character, node)
+            for (character, begun), tokens in within.items():
+                if begun <= item.high:
+                    stay[Text(character, max(item.low - begun, 0), inf).far()] |= tokens
+            follow = joined(child for begun, child in closing.items() if item.low <= begun <= item.high)
+            return {**stay, 0: follow.tokens}, follow
+        while todo:
+            item, node = todo.pop()
+            for byte, left in moves(item).items():
+                child = node.children.get(byte)
+                if child:
+                    more = far(left)
+                    stay[more] |= child.tokens
+                    if child.children:
+                        todo.append((left, child))
+                        follow += [child] * (more == 0)
+        return stay, joined(follow, b"0123456789." if isinstance(item, Number) else b"")
 
-    def _key(self, head, frames, node, depth):
-        """As in a string, by a name that stands for all that are neither declared nor used nor needed. Tokens
-        that follow one of those names, or may hold a second key, are tried one by one."""
-        found, (names, plain, _) = defaultdict(int), self.grammar.special(head.frame)
-        exact = along([name[len(head.text) :] for name in names if name.startswith(head.text)], node)
-        exact |= self.two_keys & (all_of(node) if depth and self.two_keys else -1)
-        thread = lambda state: (head._replace(text=plain, state=state), frames)
-        stay, close = self.inside(ANY, head.state, node)
-        for (state, _), tokens in stay.items():
-            found[2 + self.grammar.far(thread(state))] |= tokens
-        closed = self.grammar.step(frozenset([thread(0)]), QUOTE)
-        for _, child in close.items():
-            self._go(closed, child, depth + 1, found)
-        for need in found:
-            found[need] &= ~exact
-        for token in ones(exact):
-            after = self.after(frozenset([(head, frames)]), token, depth)
-            found[2 + self.grammar.distance(after)] |= 1 << token
-        return found
-
-    def inside(self, pattern, state, node):
-        """-> ({(state, characters): tokens that lead there within the string},
-        {(state, characters): trie of what follows a quote there})."""
-        key = pattern, state, id(node)
-        if key not in self._inside:
-            stay, close = defaultdict(int), {}
-            table, final = pattern.bytes(), pattern.final
-            todo = [(node, state, 0)]
-            while todo:
-                parent, at, chars = todo.pop()
-                for byte, child in parent[0].items():
-                    move = table[at].get(byte)
-                    if move:
-                        there = move[0], chars + move[1]
-                        if child[1]:
-                            stay[there] |= child[1]
-                        todo.append((child, *there))
-                    elif byte == QUOTE and at in final:
-                        close[at, chars] = joined(close[at, chars], child) if (at, chars) in close else child
-            self._inside[key] = stay, close
-        return self._inside[key]
-
-
-def trie_of(tokens):
-    """(id, bytes) pairs -> [children by byte, the tokens that end here], the same for every child."""
-    root = [{}, 0]
-    for id, token in tokens:
-        node = root
-        for byte in token:
-            node = node[0].setdefault(byte, [{}, 0])
-        node[1] |= 1 << id
-    return root
-
-
-def joined(a, b):
-    """Two tries as one."""
-    children = {**a[0], **b[0]}
-    for byte in a[0].keys() & b[0].keys():
-        children[byte] = joined(a[0][byte], b[0][byte])
-    return [children, a[1] | b[1]]
-
-
-def all_of(node):
-    """The tokens of a trie."""
-    return reduce(or_, map(all_of, node[0].values()), node[1])
-
-
-def along(names, node):
-    """The tokens that spell the beginning of one of the names, or all of it, a quote and more."""
-    found = 0
-    for byte, child in node[0].items():
-        if byte == QUOTE and b"" in names:
-            found |= all_of(child)
-        elif rest := [name[1:] for name in names if name and name[0] == byte]:
-            found |= child[1] | along(rest, child)
-    return found
-
-
-def ones(tokens):
-    """The ids in a set of tokens."""
-    while tokens:
-        last = tokens & -tokens
-        yield last.bit_length() - 1
-        tokens ^= last
-
-
-def add(found, more):
-    for need, tokens in more.items():
-        found[need] |= tokens
+    def _characters(self, character, node):
+        """What is left of a character and a trie -> ({(the same after a token, characters that began until
+        then): tokens}, {characters that began until a quote: the trie of what follows it})."""
+        within, closing, todo = defaultdict(int), defaultdict(list), [(character, node, 0)]
+        while todo:
+            character, node, begun = todo.pop()
+            moves, begins = following(character), character is BETWEEN
+            if begins and QUOTE in node.children:
+                closing[begun].append(node.children[QUOTE])
+            for byte in moves.keys() & node.children.keys():
+                left, child = (moves[byte], begun + begins), node.children[byte]
+                within[left] |= child.tokens
+                todo.append((left[0], child, left[1]))
+        return within, {begun: joined(nodes) for begun, nodes in closing.items()}

@@ -3,19 +3,30 @@
     I will look it up. <tool_call>{"name":"weather","arguments":{"city":"Oslo"}}</tool_call>
     <tool_response>{"celsius":-3}</tool_response>
 
-This is the format of Hermes (Nous Research, 2024), which Qwen took over. Behind the opening tag the JSON is
+This is the format of Hermes (Nous Research, 2024), which Qwen took over. After the opening tag the JSON is
 read first and the closing tag is wanted after it, so nothing inside a string can end a call. Where the JSON
 is broken, the call ends at the next tag of either kind, so its siblings survive. JSON without the tag is
-text, whatever it looks like: no example or quotation is ever executed."""
+text, whatever it looks like: no example or quotation is ever executed. Nor is anything that a model writes
+while it thinks, <think>like this</think>."""
 
 import codecs
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 
-from tools.json_reader import JSONError, Reader
+from tools.json_reader import JSONError, read
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
+THINK, THOUGHT = "<think>", "</think>"
+TAG = re.compile(f"{OPEN}|{CLOSE}")
 SPACE = " \t\r\n"
+BEFORE_TOOLS = (
+    "You may call tools. Each line is one tool; parameters is the JSON Schema of its arguments.\n<tools>\n"
+)
+AFTER_TOOLS = (
+    f'\n</tools>\nTo call one, write {OPEN}{{"name":NAME,"arguments":OBJECT}}{CLOSE}, once for each call. '
+    "Results come back as <tool_response>JSON</tool_response>. Answer without a call when you need none."
+)
 
 
 @dataclass(frozen=True)
@@ -24,12 +35,25 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Thought:
+    """What a model thinks before it answers, with the tags if it wrote them; `words` is without."""
+
+    text: str
+
+    @property
+    def words(self):
+        return self.text.replace(THINK, "").replace(THOUGHT, "")
+
+
+@dataclass(frozen=True)
 class Call:
     """A call that is well formed. Whether such a tool is there and takes these arguments, the registry
-    knows."""
+    knows. `text` is what the model wrote, `id` what a server calls it."""
 
     name: str
     arguments: dict
+    id: str = ""
+    text: str = field(default="", compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -40,24 +64,32 @@ class BadCall:
     text: str
     problem: str
     cut_off: bool = False
+    name: str = ""
+    id: str = ""
 
 
-def parse(reply):
-    """A whole reply, str or UTF-8 bytes -> [Text | Call | BadCall], in order, no two Texts in a row.
+def parse(reply, ended=False):
+    """A whole reply, str or UTF-8 bytes -> [Text | Thought | Call | BadCall], in order, no two Texts or
+    Thoughts in a row. The texts of the parts make up the reply.
 
-    Never raises: bytes that are no UTF-8 become U+FFFD."""
+    ended: the model was not cut off. Then a call that lacks only its closing tag, where many servers stop,
+    is a call. Never raises: bytes that are not UTF-8 become U+FFFD."""
     parser = StreamParser()
-    return merged([*parser.feed(reply), *parser.finish()])
+    return merged([*parser.feed(reply), *parser.finish(ended)])
 
 
 def merged(parts):
-    """Joins Texts that follow one another."""
-    found = []
+    """Joins Texts, and Thoughts, that follow one another.
+
+    Where a prompt ends with <think>, the reply has only the </think>: all before it was thought."""
+    joined = []
     for part in parts:
-        if isinstance(part, Text) and found and isinstance(found[-1], Text):
-            part = Text(found.pop().text + part.text)
-        found.append(part)
-    return found
+        if joined and isinstance(part, (Text, Thought)) and type(part) is type(joined[-1]):
+            part = type(part)(joined.pop().text + part.text)
+        if isinstance(part, Thought) and THOUGHT in part.text and THINK not in part.text:
+            part, joined = Thought("".join(each.text for each in joined) + part.text), []
+        joined.append(part)
+    return joined
 
 
 class StreamParser:
@@ -66,79 +98,84 @@ class StreamParser:
 
     def __init__(self):
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._text = ""  # what is not settled yet: begins with OPEN once there is a reader
-        self._reader, self._fed, self._end = None, 0, None
-        self._problem, self._searched = None, 0
+        self._text = ""  # what is not settled yet
+        self._thinks = False
+        self._searched, self._tags = len(OPEN), 0  # of a call: where to look for a tag, and how many it has
 
     def feed(self, piece):
         self._text += piece if isinstance(piece, str) else self._decoder.decode(piece)
         return list(self._settle(final=False))
 
-    def finish(self):
+    def finish(self, ended=False):
         self._text += self._decoder.decode(b"", final=True)
-        return list(self._settle(final=True))
+        return list(self._settle(final=True, ended=ended))
 
-    def _settle(self, final):
+    def _settle(self, final, ended=False):
         while self._text:
-            if self._reader is None:
-                start = self._text.find(OPEN)
-                if start < 0:
-                    keep = 0 if final else beginning(self._text, OPEN)
-                    start = len(self._text) - keep
-                if start:
-                    yield Text(self._take(start))
-                if not self._text.startswith(OPEN):
-                    return
-                self._reader, self._fed, self._end = Reader(only=False), len(OPEN), None
-                self._problem, self._searched = None, len(OPEN)
-            found = self._call(final) if self._problem is None else None
-            if found is None and self._problem is not None:
-                found = self._broken(final)
-            if found is None:
+            if not self._text.startswith(OPEN):
+                yield from self._plain(final)
+            part = self._call(final, ended) if self._text.startswith(OPEN) else None
+            if part is None:
                 return
-            self._reader = None
-            yield found
+            self._searched, self._tags = len(OPEN), 0
+            yield part
+
+    def _plain(self, final):
+        """Texts and Thoughts, up to the next call or what may become a tag."""
+        while self._text:
+            kind, tags = (Thought, [THOUGHT]) if self._thinks else (Text, [OPEN, THINK, THOUGHT])
+            places = [(at, tag) for tag in tags if (at := self._text.find(tag)) >= 0]
+            at, tag = min(places, default=(len(self._text), None))
+            if tag is None and not final:
+                at -= max(beginning(self._text, tag) for tag in tags)
+            if at:
+                yield kind(self._take(at))
+            if tag in (None, OPEN):
+                return
+            self._thinks = tag == THINK
+            yield Thought(self._take(len(tag)))
 
     def _take(self, count):
         taken, self._text = self._text[:count], self._text[count:]
         return taken
 
-    def _call(self, final):
-        """The call at the front of the text; None where more text is needed or self._problem says why not."""
-        if self._end is None:
-            try:
-                self._reader.feed(self._text[self._fed :])
-                self._fed = len(self._text)
-                if final and not self._reader.done:
-                    self._reader.finish()
-            except JSONError as error:
-                self._problem = error
-                return None
-            if not self._reader.done:
-                return None
-            self._end = len(self._text) - len(self._reader.rest)
-        behind = self._text[self._end :].lstrip(SPACE)
-        if behind.startswith(CLOSE):
-            return call_of(self._reader.value, self._take(len(self._text) - len(behind) + len(CLOSE)))
-        if not CLOSE.startswith(behind):
-            same = next(n for n, pair in enumerate(zip(behind, CLOSE)) if pair[0] != pair[1])
-            self._problem = f"After the JSON of a call comes {CLOSE}, not {behind[: same + 1]!r}."
-        elif final:
-            return BadCall(self._take(len(self._text)), f"The call was cut off before its {CLOSE}.", True)
-        return None
+    def _call(self, final, ended):
+        """The call at the front of the text; None where more text has to come.
 
-    def _broken(self, final):
-        """The BadCall up to the next tag; None where no tag has come yet."""
-        ends = [
-            (at, at + len(tag) * (tag == CLOSE))
-            for tag in (OPEN, CLOSE)
-            if (at := self._text.find(tag, self._searched)) >= 0
-        ]
-        self._searched = max(len(OPEN), len(self._text) - len(CLOSE))
-        if not ends and not final:
-            return None
-        cut_off = not ends and getattr(self._problem, "cut_off", False)
-        return BadCall(self._take(min(ends)[1] if ends else len(self._text)), str(self._problem), cut_off)
+        Only a tag can settle a call, so its JSON is read each time one has come. A tag inside a string finds
+        it incomplete."""
+        while tag := TAG.search(self._text, self._searched):
+            self._searched, self._tags = tag.end(), self._tags + 1
+            # A string full of tags is read again at few of them, or the time would grow with their square.
+            if self._tags < 20 or self._tags & (self._tags - 1) == 0:
+                part = self._read(tag.end())
+                if part:
+                    return part
+        self._searched = max(self._searched, len(self._text) - len(CLOSE) + 1)
+        return self._read(len(self._text), True, ended) if final else None
+
+    def _read(self, end, final=False, ended=False):
+        """The call in the text up to `end`, with the tag that ends it; None if its JSON is incomplete."""
+        text = self._text[len(OPEN) : end]
+        try:
+            value, stop = read(text)
+        except JSONError as error:
+            return self._broken(error, error.cut_off) if final or not error.cut_off else None
+        after = text[stop:].lstrip(SPACE)
+        if after.startswith(CLOSE):
+            return call_of(value, self._take(end - len(after) + len(CLOSE)))
+        if not CLOSE.startswith(after):
+            same = next(n for n, pair in enumerate(zip(after, CLOSE)) if pair[0] != pair[1])
+            return self._broken(f"After the JSON of a call comes {CLOSE}, not {after[: same + 1]!r}.")
+        if ended:
+            return call_of(value, self._take(end) + CLOSE[len(after) :])
+        return BadCall(self._take(end), f"The call was cut off before its {CLOSE}.", True)
+
+    def _broken(self, problem, cut_off=False):
+        """The BadCall up to the next tag."""
+        tag = TAG.search(self._text, len(OPEN))
+        end = tag.start() + len(CLOSE) * (tag[0] == CLOSE) if tag else len(self._text)
+        return BadCall(self._take(end), str(problem), cut_off and not tag)
 
 
 def beginning(text, tag):
@@ -148,25 +185,23 @@ def beginning(text, tag):
 
 def call_of(value, text):
     """The JSON of a call -> Call, or BadCall with what to write instead."""
-    problem = None
+    problem = problem_of(value)
+    return BadCall(text, problem) if problem else Call(value["name"], value["arguments"], text=text)
+
+
+def problem_of(value):
     if not isinstance(value, dict):
-        problem = 'A call is an object: {"name": ..., "arguments": {...}}, one call in each pair of tags.'
-    elif "arguments" not in value:
+        return 'A call is an object: {"name": ..., "arguments": {...}}, one call in each pair of tags.'
+    if "arguments" not in value:
         instead = next((key for key in ("parameters", "args", "input") if key in value), None)
-        problem = (
-            f"Write arguments instead of {instead}." if instead else "The call has no arguments: write {}."
-        )
-    elif value.keys() - {"name", "arguments"}:
-        extra = ", ".join(sorted(value.keys() - {"name", "arguments"}))[:80]
-        problem = f"A call has name and arguments and nothing else: take out {extra}."
-    if problem is None and not (isinstance(value.get("name"), str) and value["name"]):
-        problem = "The call has no name: write the tool's name as a string."
-    if problem is None and not isinstance(value["arguments"], dict):
-        is_text = isinstance(value["arguments"], str)
-        problem = "Write the arguments as an object" + (
-            ", not as a string that holds one." if is_text else "."
-        )
-    return BadCall(text, problem) if problem else Call(value["name"], value["arguments"])
+        return f"Write arguments instead of {instead}." if instead else "The call has no arguments: write {}."
+    if extra := ", ".join(sorted(value.keys() - {"name", "arguments"})):
+        return f"A call has name and arguments and nothing else: take out {extra[:80]}."
+    if not (isinstance(value.get("name"), str) and value["name"]):
+        return "The call has no name: write the tool's name as a string."
+    if isinstance(value["arguments"], str):
+        return "Write the arguments as an object, not as a string that holds one."
+    return None if isinstance(value["arguments"], dict) else "Write the arguments as an object."
 
 
 def compact(value):
@@ -188,10 +223,11 @@ def render_result(value):
 
 def render_tools(definitions):
     """[{"name", "description", "parameters"}] -> the text that tells a model what it may call and how."""
-    lines = "\n".join(compact(definition) for definition in definitions)
-    return (
-        "You may call tools. Each line is one tool; parameters is the JSON Schema of its arguments.\n"
-        f"<tools>\n{lines}\n</tools>\n"
-        f'To call one, write {OPEN}{{"name":NAME,"arguments":OBJECT}}{CLOSE}, once for each call. Results '
-        "come back as <tool_response>JSON</tool_response>. Answer without a call when you need none."
-    )
+    return BEFORE_TOOLS + "\n".join(compact(definition) for definition in definitions) + AFTER_TOOLS
+
+
+def with_tools(text, definitions):
+    """A text that describes these tools, and no others that it described before."""
+    described = f"{re.escape(BEFORE_TOOLS)}.*?{re.escape(AFTER_TOOLS)}"
+    text = re.sub(described, "", text, flags=re.DOTALL).rstrip()
+    return "\n\n".join(filter(None, [text, definitions and render_tools(definitions)]))

@@ -1,44 +1,69 @@
 """The tools there are, and their execution: whatever a tool does, what comes back is a result.
 
-    @tool
+    @tool(repeatable=True)
     def weather(city: str) -> dict: ...
 
     Registry([weather]).execute([Call("weather", {"city": "Oslo"})])
         ->  [Result("call_1", "weather", True, {"celsius": -3})]
 
 An unknown name, wrong arguments, an exception, a timeout and a result that is too long are answered with
-{"type", "message", "retryable"}, so that the model can mend its call. Nothing a tool does ends the loop."""
+{"type", "message", "retryable"}, so that the model can correct its call. Nothing a tool does ends the loop.
 
+A tool may act: pay, send, delete. So a call that may have acted is never called retryable, and calls keep
+their order, unless the tool is declared `repeatable`: then it may run twice, and beside others."""
+
+import asyncio
+import dataclasses
+import inspect
+import itertools
 import json
 import threading
 import time
-from collections import Counter
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from decimal import Decimal
 from enum import Enum
 
 from tools.protocol import Call, compact
-from tools.schema import arguments_of, coerce, schema_of, validate
+from tools.schema import check, read_function
+from tools.validation import coerce, problems, validate
 
-PASSING = (OSError, ValueError, ArithmeticError, LookupError)  # another try, or another argument, may help
+TEMPORARY = (OSError, ValueError, ArithmeticError, LookupError)  # another try, or another argument, may help
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Tool:
-    """What a model is told of a function, and how long it may take in seconds."""
+    """A function and what a model is told about it; called like the function.
+
+    timeout: seconds it may take, None for the registry's. repeatable: running it twice does no harm. build:
+    see schema.read_function; without it the function gets the JSON as it is."""
 
     name: str
     description: str
     parameters: dict
     function: object
     timeout: float | None = None
+    repeatable: bool = False
+    build: object = None
+
+    __wrapped__ = property(lambda self: self.function)  # where inspect looks for the signature
+    __name__ = property(lambda self: self.name)
+
+    def __call__(self, *args, **kwargs):
+        return self.function(*args, **kwargs)
 
     @property
     def definition(self):
         return {"name": self.name, "description": self.description, "parameters": self.parameters}
 
+    def fits(self, value, schema):
+        return not validate(value, schema)
 
-@dataclass(frozen=True)
+    def run(self, arguments):
+        """Raises whatever the function raises."""
+        return self.function(**(self.build(arguments, self.fits) if self.build else arguments))
+
+
+@dataclasses.dataclass(frozen=True)
 class Result:
     """The answer to the call of this id: a JSON value, or where not ok {"type", "message", "retryable"}."""
 
@@ -48,15 +73,30 @@ class Result:
     value: object
 
 
-def tool(function=None, *, name=None, timeout=None):
-    """Marks a function as a tool; it stays the function it was. Raises UnsupportedSchema for hints that a
-    schema cannot express."""
+def tool(function=None, *, name=None, timeout=None, repeatable=False):
+    """A function, method, functools.partial or object with __call__ -> Tool. It may be async or a generator.
+
+    The function itself is not touched, and what is given is what runs: a decorator over a Tool runs too.
+    Raises UnsupportedSchema for hints that a schema cannot express."""
     if function is None:
-        return lambda function: tool(function, name=name, timeout=timeout)
-    parameters = dict(schema_of(function))
+        return lambda function: tool(function, name=name, timeout=timeout, repeatable=repeatable)
+    inner = inspect.unwrap(function, stop=lambda each: isinstance(each, Tool))
+    if isinstance(inner, Tool):  # perhaps decorated after it became one
+        given = {"name": name, "timeout": timeout, "repeatable": repeatable}
+        given = {key: value for key, value in given.items() if value}
+        return dataclasses.replace(inner, function=inner.function if inner is function else function, **given)
+    parameters, build = read_function(function)
     about = parameters.pop("description", "")
-    function.tool = Tool(name or function.__name__, about, parameters, function, timeout)
-    return function
+    made = Tool(name or name_of(function), about, parameters, function, timeout, repeatable, build)
+    for part in parameters["properties"].values():
+        if "default" in part and not made.fits(part["default"], part):
+            del part["default"]  # a model would copy it, and be refused
+    return made
+
+
+def name_of(function):
+    inner = getattr(function, "func", None)  # of a functools.partial
+    return getattr(function, "__name__", None) or (name_of(inner) if inner else type(function).__name__)
 
 
 class Registry:
@@ -64,136 +104,166 @@ class Registry:
 
     def __init__(self, tools=(), *, timeout=10.0, longest=4000):
         self.tools, self.timeout, self.longest = {}, timeout, longest
-        for one in tools:
-            self.add(one)
+        for each in tools:
+            self.add(each)
 
-    def add(self, one):
-        """A function (marked with @tool or not), or a Tool. Raises ValueError for a name that is taken."""
-        one = one if isinstance(one, Tool) else getattr(one, "tool", None) or tool(one).tool
-        if one.name in self.tools:
-            raise ValueError(f"there is a tool called {one.name} already: give this one another name")
-        self.tools[one.name] = one
-        return one.function
+    def add(self, function):
+        """A Tool, or anything that tool() takes -> Tool. Raises ValueError for a name that is taken, and
+        UnsupportedSchema for parameters that cannot be enforced."""
+        added = tool(function)
+        if added.name in self.tools:
+            raise ValueError(f"there is a tool called {added.name} already: give this one another name")
+        check(added.parameters)  # which nobody has done for a Tool made by hand
+        self.tools[added.name] = added
+        return added
 
     def definitions(self):
-        return [one.definition for one in self.tools.values()]
+        return [each.definition for each in self.tools.values()]
 
     def schema(self):
         """The schema of one call of any of these tools: what a grammar needs to admit valid calls only."""
         calls, defs = [], {}
-        for i, one in enumerate(self.tools.values()):
-            defs[f"{i}"] = moved(one.parameters, f"#/$defs/{i}")
-            calls.append(
-                {
-                    "type": "object",
-                    "properties": {"name": {"const": one.name}, "arguments": {"$ref": f"#/$defs/{i}"}},
-                    "required": ["name", "arguments"],
-                    "additionalProperties": False,
-                }
-            )
+        for i, each in enumerate(self.tools.values()):
+            place = f"#/$defs/{i}"
+            defs[f"{i}"] = moved(each.parameters, place)
+            properties = {"name": {"const": each.name}, "arguments": {"$ref": place}}
+            call = {"type": "object", "properties": properties, "required": ["name", "arguments"]}
+            calls.append({**call, "additionalProperties": False})
         return {"anyOf": calls, "$defs": defs}
 
     def accepts(self, part):
         """Whether a part of a reply is a call of one of these tools with arguments that fit as they stand."""
-        return (
-            isinstance(part, Call)
-            and part.name in self.tools
-            and not validate(part.arguments, self.tools[part.name].parameters)
-        )
+        known = isinstance(part, Call) and self.tools.get(part.name)
+        return bool(known) and known.fits(part.arguments, known.parameters)
 
-    def execute(self, calls, ids=None):
-        """Runs calls side by side -> [Result] in the order of the calls, paired by id.
+    def execute(self, calls, allow=None):
+        """Runs calls -> [Result] in their order, with their ids; see results()."""
+        return list(self.results(calls, allow))
 
-        Each tool runs in a thread of its own that nobody waits for beyond its timeout, not even the end of
-        the program: Python cannot stop a thread, so a stuck one is left behind."""
-        ids = ids or [f"call_{i}" for i in range(1, len(calls) + 1)]
-        running = [self._begin(call) for call in calls]
-        return [Result(id, call.name, *self._await(*one)) for id, call, one in zip(ids, calls, running)]
+    def results(self, calls, allow=None):
+        """Runs calls and yields a Result for each, in their order. Those of repeatable tools that follow one
+        another run side by side; any other call waits for those before it.
 
-    def _begin(self, call):
-        """Starts a call -> (the list that will hold its outcome, the thread or None, when it is too late)."""
-        one = self.tools.get(call.name)
-        if one is None:
+        allow(call) -> True or the reason why not is asked before a call runs. Each call runs in a thread of
+        its own that nobody waits for beyond its timeout, not even the end of the program: Python cannot stop
+        a thread, so a stuck one is left running."""
+        side_by_side = lambda item: getattr(self.tools.get(item[1].name), "repeatable", False) or f"{item[0]}"
+        for _, group in itertools.groupby(enumerate(calls, 1), side_by_side):
+            running = [(i, call, self._begin(call, allow)) for i, call in group]
+            for i, call, wait in running:
+                yield Result(call.id or f"call_{i}", call.name, *wait())
+
+    def _begin(self, call, allow):
+        """Starts a call -> a function that waits for its (ok, value)."""
+        called = self.tools.get(call.name)
+        if called is None:
             names = ", ".join(self.tools) or "none: there are no tools"
-            return [failed("unknown_tool", f"there is no tool {call.name!r}: use {names}", True)], None, 0
-        arguments, _ = coerce(call.arguments, one.parameters)
-        problems = validate(arguments, one.parameters)
-        if problems:
-            message = "; ".join(map(str, problems[:10]))
-            return [failed("invalid_arguments", message, True)], None, 0
-        outcome = []
-        thread = threading.Thread(target=self._work, args=(one, arguments, outcome), daemon=True)
-        seconds = one.timeout or self.timeout
+            return lambda: failed("unknown_tool", f"there is no tool {call.name!r}: use {names}", True)
+        schema = called.parameters  # checked when the tool was made
+        arguments = coerce(call.arguments, schema)
+        wrong = list(problems(arguments, schema))
+        if wrong:
+            return lambda: failed("invalid_arguments", "; ".join(map(str, wrong[:10])), True)
+        allowed = allow(Call(call.name, arguments, call.id)) if allow else True
+        if allowed is not True:
+            return lambda: failed("refused", str(allowed or "permission to run this call was refused"), False)
+        outcome, seconds = [], called.timeout or self.timeout
+        work = lambda: outcome.append(self._outcome(called, arguments, seconds))
+        thread = threading.Thread(target=work, daemon=True)
         thread.start()
-        return outcome, thread, time.monotonic() + seconds
+        deadline = time.monotonic() + seconds
 
-    def _work(self, one, arguments, outcome):
+        def wait():
+            thread.join(max(0, deadline - time.monotonic()))
+            advice = "it may be called again" if called.repeatable else "calling it again could do it twice"
+            message = f"no answer within {seconds:g} s; the tool may still be running, {advice}"
+            return outcome[0] if outcome else failed("timeout", message, called.repeatable)
+
+        return wait
+
+    def _outcome(self, called, arguments, seconds):
+        """Runs a tool to its end -> (ok, value)."""
         try:
-            value = one.function(**arguments_of(one.function, arguments))
-            text = compact(plain(value))
-            if len(text) > self.longest:
-                message = f"the result has {len(text)} characters, {self.longest} may come back: ask for less"
-                outcome.append(failed("too_long", f"{message}. It begins: {text[:200]}", True))
-            else:
-                outcome.append((True, json.loads(text)))
+            value = called.run(arguments)
+            if inspect.isawaitable(value) or isinstance(value, AsyncIterator):
+                ending = finished(value, self.longest)
+                # By the time this cancels it, nobody waits for it any more.
+                value = asyncio.run(asyncio.wait_for(ending, seconds + 1))
+            text = compact(plain(value, self.longest))
         except BaseException as error:  # SystemExit too: a tool may end itself, not the loop
             name = type(error).__name__
-            again = getattr(error, "retryable", isinstance(error, PASSING))
-            outcome.append(failed(name, str(error)[:500] or name, bool(again)))
+            again = isinstance(error, TEMPORARY) and (
+                called.repeatable or not isinstance(error, TimeoutError)
+            )
+            return failed(name, words_of(error) or name, bool(getattr(error, "retryable", again)))
+        if len(text) > self.longest:
+            message = f"the result has {len(text)} characters, {self.longest} may come back: ask for less"
+            return failed("too_long", f"{message}. It begins: {text[:200]}", called.repeatable)
+        return True, json.loads(text)
 
-    def _await(self, outcome, thread, deadline):
-        if thread:
-            thread.join(max(0, deadline - time.monotonic()))
-        return outcome[0] if outcome else failed("timeout", "the tool did not answer in time", True)
+
+async def finished(value, longest):
+    """What an async tool returns, awaited; a list of what an async generator yields, as far as it may matter:
+    each item takes a character and a comma."""
+    if inspect.isawaitable(value):
+        value = await value
+    if not isinstance(value, AsyncIterator):
+        return value
+    items = []
+    async for item in value:
+        items.append(item)
+        if 2 * len(items) > longest:
+            break
+    return items
+
+
+def words_of(error):
+    try:
+        return str(error)[:500]
+    except Exception:  # an error in the error
+        return ""
 
 
 def failed(kind, message, retryable):
     return False, {"type": kind, "message": message, "retryable": retryable}
 
 
-def plain(value):
-    """What a tool returns -> what JSON can write. Decimals become numbers where nothing is lost."""
+def plain(value, longest=4000):
+    """What a tool returns -> what JSON can express; of a generator no more than fills `longest` characters.
+
+    Decimals become numbers where nothing is lost, NumPy's arrays lists, dates and paths text. Raises
+    ValueError or TypeError for bytes, keys that collide, and objects without a text of their own."""
     if isinstance(value, Decimal):
         if not value.is_finite():
-            raise ValueError(f"JSON has no way to write {value}")
+            raise ValueError(f"JSON cannot express {value}")
         if value == value.to_integral_value() and value.adjusted() < 30:
             return int(value)
         return float(value) if Decimal(repr(float(value))) == value else str(value)
     if isinstance(value, Enum):
-        return plain(value.value)
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
-    return value if isinstance(value, (str, int, float, type(None))) else str(value)
+        return plain(value.value, longest)
+    if value is None or isinstance(value, (int, float)):
+        return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()  # lone surrogates, of file names say
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        raise TypeError("bytes are not text: the tool should decode them, or return them as base64")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        entries = {str(plain(key)): plain(item, longest) for key, item in value.items()}
+        if len(entries) < len(value):
+            raise ValueError(f"two keys are the same as JSON text: {', '.join(map(repr, value))}"[:300])
+        return entries
+    if hasattr(value, "tolist"):  # of NumPy
+        return plain(value.tolist(), longest)
+    if isinstance(value, (Collection, Iterator)):  # each item takes a character and a comma
+        return [plain(item, longest) for item in itertools.islice(value, longest // 2 + 1)]
+    text = str(value)
+    if type(value).__str__ is object.__str__ and text.startswith("<"):
+        raise TypeError(f"{text} is not a value that JSON can express: the tool should return a dict or text")
+    return text
 
 
 def moved(schema, place):
     """A schema as it reads at another place of a document: its references follow."""
-    if isinstance(schema, list):
-        return [moved(part, place) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        key: place + part[1:]
-        if key == "$ref" and isinstance(part, str)
-        else part
-        if key in ("enum", "const", "default")
-        else moved(part, place)
-        for key, part in schema.items()
-    }
-
-
-class Guard:
-    """Counts calls with the same name and arguments, in whatever order the keys stand."""
-
-    def __init__(self, most=3):
-        self.most, self.counts = most, Counter()
-
-    def stops(self, call: Call):
-        """Whether this is one time too many."""
-        key = call.name, json.dumps(call.arguments, sort_keys=True)
-        self.counts[key] += 1
-        return self.counts[key] > self.most
+    return json.loads(json.dumps(schema).replace('"$ref": "#', f'"$ref": "{place}'))

@@ -1,32 +1,17 @@
 """Is a value valid under a schema, and if not, why: all problems at once, each with its place.
 
-    validate({"n": "7"}, schema)    ->  [Problem("/n", "must be an integer, not the string \\"7\\"")]
-    coerce({"n": "7"}, schema)      ->  ({"n": 7}, ["/n: \\"7\\" -> 7"])
+    validate({"n": "7"}, schema)    ->  [Problem("/n", "must be an integer, not \\"7\\"")]
+    coerce({"n": "7"}, schema)      ->  {"n": 7}
 
 Python's == takes True for 1, and 0.1 + 0.2 for something else than 0.3. JSON Schema compares values as they
 are written, so numbers are compared as exact fractions and everything else through a fingerprint."""
 
 import json
-import math
-from collections import Counter
 from fractions import Fraction
-from functools import lru_cache
 from typing import NamedTuple
 
-from tools.dialect import UnsupportedSchema, check, exact, resolve
 from tools.json_reader import JSONError, parse
-from tools.pattern import Pattern
-
-KINDS = {
-    bool: "boolean",
-    type(None): "null",
-    int: "number",
-    float: "number",
-    str: "string",
-    list: "array",
-    dict: "object",
-}
-compiled = lru_cache(maxsize=256)(Pattern)
+from tools.schema import LONGEST_TEXT, check, compiled, exact, kind_of, pointer, resolve
 
 
 class Problem(NamedTuple):
@@ -37,13 +22,6 @@ class Problem(NamedTuple):
 
     def __str__(self):
         return f"{self.path or 'the value'}: {self.message}"
-
-
-def kind_of(value):
-    """One of dialect.KINDS, or None for what JSON cannot write."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return KINDS.get(type(value))
 
 
 def is_integer(value):
@@ -74,28 +52,28 @@ def show(value, most=60):
     return text if len(text) <= most else text[:most] + " ..."
 
 
-def unique(items):
-    return max(Counter(map(fingerprint, items)).values(), default=1) == 1
+def is_unique(items):
+    return len({*map(fingerprint, items)}) == len(items)
 
 
-def several(number, what):
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def matches(text, pattern):
+    return len(text) <= LONGEST_TEXT and compiled(pattern).search(text)
 
 
-LIMITS = {  # keyword -> (the kind it speaks about, what must hold, how to say it)
-    "minimum": ("number", lambda v, n: exact(v) >= exact(n), lambda n: f"at least {n}"),
-    "maximum": ("number", lambda v, n: exact(v) <= exact(n), lambda n: f"at most {n}"),
-    "exclusiveMinimum": ("number", lambda v, n: exact(v) > exact(n), lambda n: f"above {n}"),
-    "exclusiveMaximum": ("number", lambda v, n: exact(v) < exact(n), lambda n: f"below {n}"),
-    "multipleOf": ("number", lambda v, n: exact(v) % exact(n) == 0, lambda n: f"a multiple of {n}"),
-    "minLength": ("string", lambda v, n: len(v) >= n, lambda n: f"{several(n, 'character')} long or longer"),
-    "maxLength": ("string", lambda v, n: len(v) <= n, lambda n: f"{several(n, 'character')} long at most"),
-    "pattern": ("string", lambda v, p: compiled(p).matches(v), lambda p: f"text that matches {p}"),
-    "minItems": ("array", lambda v, n: len(v) >= n, lambda n: f"a list of at least {several(n, 'item')}"),
-    "maxItems": ("array", lambda v, n: len(v) <= n, lambda n: f"a list of at most {several(n, 'item')}"),
-    "uniqueItems": ("array", lambda v, on: not on or unique(v), lambda on: "a list without repeated items"),
-    "minProperties": ("object", lambda v, n: len(v) >= n, lambda n: f"an object of {n} keys or more"),
-    "maxProperties": ("object", lambda v, n: len(v) <= n, lambda n: f"an object of {n} keys at most"),
+LIMITS = {  # keyword -> (the kind of value it is about, what must hold, what the value must be)
+    "minimum": ("number", lambda v, n: exact(v) >= exact(n), "at least {}"),
+    "maximum": ("number", lambda v, n: exact(v) <= exact(n), "at most {}"),
+    "exclusiveMinimum": ("number", lambda v, n: exact(v) > exact(n), "above {}"),
+    "exclusiveMaximum": ("number", lambda v, n: exact(v) < exact(n), "below {}"),
+    "multipleOf": ("number", lambda v, n: exact(v) % exact(n) == 0, "a multiple of {}"),
+    "minLength": ("string", lambda v, n: len(v) >= n, "text with a length of at least {}"),
+    "maxLength": ("string", lambda v, n: len(v) <= n, "text with a length of at most {}"),
+    "pattern": ("string", matches, f"text of at most {LONGEST_TEXT} characters that matches {{}}"),
+    "minItems": ("array", lambda v, n: len(v) >= n, "a list with a length of at least {}"),
+    "maxItems": ("array", lambda v, n: len(v) <= n, "a list with a length of at most {}"),
+    "uniqueItems": ("array", lambda v, on: not on or is_unique(v), "a list without repeated items"),
+    "minProperties": ("object", lambda v, n: len(v) >= n, "an object whose number of keys is at least {}"),
+    "maxProperties": ("object", lambda v, n: len(v) <= n, "an object whose number of keys is at most {}"),
 }
 
 
@@ -105,14 +83,15 @@ def validate(value, schema):
     Raises UnsupportedSchema for a keyword that is not enforced here, whatever the value."""
     check(schema)
     try:
-        return list(problems(value, schema, "", schema))
+        return list(problems(value, schema))
     except RecursionError:
         return [Problem("", "is nested too deep: make it flatter")]
 
 
-def problems(value, schema, path, root, inside=()):
-    """`inside` holds the schemas that speak about this same value: to meet one again is an endless $ref."""
-    kind = kind_of(value)
+def problems(value, schema, path="", root=None):
+    """What `validate` finds, for a schema that is checked already. `root` is the document that a $ref is
+    looked up in."""
+    root, kind = schema if root is None else root, kind_of(value)
     if kind is None:
         yield Problem(path, f"JSON has no way to write {value!r}")
         return
@@ -120,66 +99,45 @@ def problems(value, schema, path, root, inside=()):
         if not schema:
             yield Problem(path, f"nothing may stand here, not even {show(value)}: leave it out")
         return
-    if id(schema) in inside:
-        raise UnsupportedSchema(f"a $ref that leads back to itself at {path or 'the whole value'}")
-    same = (value, path, root, (*inside, id(schema)))
-    if "$ref" in schema:
-        yield from problems(value, resolve(root, schema["$ref"]), *same[1:])
+    under = lambda part: problems(value, part, path, root)
+    for part in parts_of(schema, root):
+        yield from under(part)
     types = types_of(schema)
     if types and not fits(value, types):
-        wanted = " or ".join(
-            ("an " if name[0] in "aio" else "a ") * (name != "null") + name for name in types
-        )
-        yield Problem(
-            path, f"must be {wanted}, not the {kind} {show(value)}".replace("the null null", "null")
-        )
+        articles = ("an " if name[0] in "aio" else "a " if name != "null" else "" for name in types)
+        wanted = " or ".join(map("".join, zip(articles, types)))
+        yield Problem(path, f"must be {wanted}, not {show(value)}")
     for name, allowed in (("enum", schema.get("enum")), ("const", [schema.get("const")])):
         if name in schema and fingerprint(value) not in map(fingerprint, allowed):
             choice = "one of " * (len(allowed) > 1) + ", ".join(map(show, allowed))
             yield Problem(path, f"must be {choice}, not {show(value)}")
-    for keyword, limit in schema.items():
-        about, holds, say = LIMITS.get(keyword, (None, None, None))
-        if about == kind and not holds(value, limit):
-            yield Problem(path, f"must be {say(limit)}, not {show(value)}")
+    for keyword in filter(LIMITS.get, schema):
+        about, holds, wanted = LIMITS[keyword]
+        if about == kind and not holds(value, schema[keyword]):
+            yield Problem(path, f"must be {wanted.format(schema[keyword])}, not {show(value)}")
     if kind == "object":
-        yield from problems_of_object(value, schema, path, root)
-    if kind == "array":
-        first = schema.get("prefixItems", [])
-        for i, item in enumerate(value):
-            part = first[i] if i < len(first) else schema.get("items", True)
-            yield from problems(item, part, f"{path}/{i}", root)
-    for part in schema.get("allOf", []):
-        yield from problems(value, part, *same[1:])
-    for keyword in ("anyOf", "oneOf"):
-        if keyword in schema:
-            found = [list(problems(value, part, *same[1:])) for part in schema[keyword]]
-            count = sum(not bad for bad in found)
-            if not count:
-                reasons = "; or ".join(
-                    f"{bad[0].path[len(path) :]} {bad[0].message}".strip() for bad in found[:4]
-                )
-                yield Problem(path, f"fits no form that is allowed here: {reasons}")
-            elif count > 1 and keyword == "oneOf":
-                yield Problem(path, f"fits {count} of the forms given by oneOf: it must fit exactly one")
-    if "not" in schema and not list(problems(value, schema["not"], *same[1:])):
-        yield Problem(path, f"is what the schema rules out with not: {show(schema['not'])}")
-
-
-def problems_of_object(value, schema, path, root):
-    declared = schema.get("properties", {})
-    for name in schema.get("required", []):
-        if name not in value:
-            known = declared.get(name)
-            about = known.get("description") if isinstance(known, dict) else None
-            yield Problem(path, f"{show(name)} is missing" + (f": {about}" if about else ""))
-    for name, item in value.items():
-        here = f"{path}/{name.replace('~', '~0').replace('/', '~1')}"
-        part = declared.get(name, schema.get("additionalProperties", True))
-        if part is False and name not in declared:
-            there = f"use {', '.join(map(show, declared))}" if declared else "leave it out"
-            yield Problem(here, f"there is no such key here: {there}")
+        for name in schema.get("required", []):
+            if name not in value:
+                known = schema.get("properties", {}).get(name)
+                about = known.get("description") if isinstance(known, dict) else None
+                yield Problem(path, f"{show(name)} is missing" + (f": {about}" if about else ""))
+    for name, item, part in items_of(value, schema):
+        declared = schema.get("properties", {})
+        if kind == "object" and part is False and name not in declared:
+            instead = f"use {', '.join(map(show, declared))}" if declared else "leave it out"
+            yield Problem(pointer(path, name), f"there is no such key here: {instead}")
         else:
-            yield from problems(item, part, here, root)
+            yield from problems(item, part, pointer(path, name), root)
+    for keyword in ("anyOf", "oneOf"):
+        branches = [list(under(part)) for part in schema.get(keyword, [])]
+        count = sum(not bad for bad in branches)
+        if branches and not count:
+            reasons = (f"{bad[0].path[len(path) :]} {bad[0].message}".strip() for bad in branches[:4])
+            yield Problem(path, f"fits no form that is allowed here: {'; or '.join(reasons)}")
+        elif count > 1 and keyword == "oneOf":
+            yield Problem(path, f"fits {count} of the forms given by oneOf: it must fit exactly one")
+    if "not" in schema and not list(under(schema["not"])):
+        yield Problem(path, f"is what the schema rules out with not: {show(schema['not'])}")
 
 
 def types_of(schema):
@@ -188,56 +146,45 @@ def types_of(schema):
     return [types] if isinstance(types, str) else types
 
 
-def coerce(value, schema):
-    """Mends what a model spells wrongly and nothing else -> (value, [what was changed]).
-
-    A string becomes the number, boolean, null, list or object whose JSON it is, and 1.0 becomes 1, only
-    where the schema asks for it and nothing is lost: "0.50" becomes 0.5, "yes" and 1.5 stay what they are.
-    The result may still be invalid."""
-    check(schema)
-    changes = []
-    return mended(value, schema, "", schema, changes), changes
+def parts_of(schema, root):
+    """The schemas that must hold as well."""
+    referred = [resolve(root, schema["$ref"])] if "$ref" in schema else []
+    return referred + schema.get("allOf", [])
 
 
-def mended(value, schema, path, root, changes):
-    if isinstance(schema, bool):
-        return value
-    for part in [resolve(root, schema["$ref"])] if "$ref" in schema else []:
-        value = mended(value, part, path, root, changes)
-    for part in schema.get("allOf", []):
-        value = mended(value, part, path, root, changes)
-    for keyword in ("anyOf", "oneOf"):
-        branches = schema.get(keyword, [])
-        as_it_is = [part for part in branches if not list(problems(value, part, path, root))]
-        for part in as_it_is[:1] or branches:
-            tried = []
-            new = mended(value, part, path, root, tried)
-            if not list(problems(new, part, path, root)):
-                value = new
-                changes += tried
-                break
-    types = types_of(schema) or [kind_of(v) for v in schema.get("enum", [schema.get("const", ...)])]
-    new = value
-    if isinstance(value, str) and types and not fits(value, types):
-        new = unquoted(value, types)
-    if isinstance(new, float) and "integer" in types and "number" not in types and is_integer(new):
-        new = int(exact(new))
-    if type(new) is not type(value):
-        changes.append(f"{path or 'the value'}: {show(value)} -> {show(new)}")
-        value = new
+def items_of(value, schema):
+    """Of an array or object -> [(index or key, item, the schema for it)]"""
     if isinstance(value, dict):
         declared, others = schema.get("properties", {}), schema.get("additionalProperties", True)
-        return {
-            key: mended(item, declared.get(key, others), f"{path}/{key}", root, changes)
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        first, others = schema.get("prefixItems", []), schema.get("items", True)
-        return [
-            mended(item, first[i] if i < len(first) else others, f"{path}/{i}", root, changes)
-            for i, item in enumerate(value)
-        ]
-    return value
+        return [(key, item, declared.get(key, others)) for key, item in value.items()]
+    first, others = schema.get("prefixItems", []), schema.get("items", True)
+    items = value if isinstance(value, list) else []
+    return [(i, item, first[i] if i < len(first) else others) for i, item in enumerate(items)]
+
+
+def coerce(value, schema, root=None):
+    """A value as the schema, which is checked already, asks for it, with nothing lost.
+
+    A string becomes the number, boolean, null, list or object whose JSON it is, and 1.0 becomes 1, only
+    where the schema asks for that: "0.50" becomes 0.5, "yes" and 1.5 stay what they are. The result may
+    still be invalid."""
+    root = schema if root is None else root
+    if isinstance(schema, bool):
+        return value
+    for part in parts_of(schema, root):
+        value = coerce(value, part, root)
+    for keyword in ("anyOf", "oneOf"):
+        fitting = lambda new, part: not any(problems(new, part, "", root))
+        branches = sorted(schema.get(keyword, []), key=lambda part: not fitting(value, part))
+        tried = ((coerce(value, part, root), part) for part in branches)
+        value = next((new for new, part in tried if fitting(new, part)), value)
+    types = types_of(schema) or [kind_of(v) for v in schema.get("enum", [schema.get("const", ...)])]
+    if isinstance(value, str) and not fits(value, types):
+        value = unquoted(value, types)
+    if isinstance(value, float) and "integer" in types and "number" not in types and is_integer(value):
+        value = int(exact(value))
+    items = {key: coerce(item, part, root) for key, item, part in items_of(value, schema)}
+    return items if isinstance(value, dict) else [*items.values()] if isinstance(value, list) else value
 
 
 def unquoted(text, types):

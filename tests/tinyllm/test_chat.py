@@ -225,11 +225,11 @@ def dictate():
         writer, shown, cut_off = (Writer(model, words, ChatSettings(tokens=tokens)), [], False)
         writer.show, writer.mask = shown.append, Script(ids, words, may_end)
         reply = []
-        try:
-            for piece in writer([{"role": "user", "content": "?"}]):
+        for piece in writer([{"role": "user", "content": "?"}]):
+            if piece == agent.Finish(agent.LENGTH):
+                cut_off = True
+            else:
                 reply.append(piece)
-        except agent.CutOff:
-            cut_off = True
         assert writer.mask.budget == [tokens]
         return shown, "".join(reply), cut_off
 
@@ -266,6 +266,24 @@ def test_after_a_call_the_model_continues_with_the_result(random_stage, monkeypa
     assert [message["role"] for message in seen[1]] == ["system", "user", "assistant", "tool"]
     assert "84" in seen[1][-1]["content"] and session.last.answer == "It is 84."
     assert [message["role"] for message in session.history] == ["user", "assistant", "tool", "assistant"]
+
+
+@pytest.mark.parametrize(
+    "typed, result",
+    [("yes", "84"), ("Y", "84"), ("too dear", "too dear"), ("", "user refused"), (None, "user refused")],
+)
+def test_with_ask_on_a_call_runs_only_if_the_user_lets_it(random_stage, monkeypatch, capsys, typed, result):
+    monkeypatch.chdir(random_stage)
+    session = chat.Chat(ChatSettings(tokens=100, tools="on"))
+    call = render_call(Call("calculator", {"expression": "12*7"}))
+    for line, is_asked in (("/ask on", True), ("/ask off", False)):
+        replies = iter([call, "Done."])
+        session.writer = lambda messages, replies=replies: [next(replies)]
+        session.command(line)
+        monkeypatch.setattr("sys.stdin", io.StringIO("" if typed is None else f"{typed}\n"))
+        session.ask("What is 12 * 7?")
+        assert ('run calculator with {"expression": "12*7"}?' in capsys.readouterr().out) is is_asked
+        assert (result if is_asked else "84") in session.last.messages[-2]["content"]
 
 
 @given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.integers(0, 3), min_size=1, max_size=12))

@@ -2,10 +2,11 @@
 
 import itertools
 import json
+import re
 
 from hypothesis import strategies as st
 
-from tools.dialect import resolve
+from tools.schema import resolve
 
 NAMES = st.sampled_from(["a", "b", "to", "tö", '"', "a/b", ""])
 TEXTS = st.text(st.sampled_from('ab é"\\\n\u20ac\U0001f600\x7f/') | st.characters(codec="utf-8"), max_size=4)
@@ -127,33 +128,27 @@ def canonical(value):
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def in_order(value, schema, root=None):
-    """The value with declared properties first, in the order of `properties`: a schema without applicators
-    that are composed."""
+def is_strict(value, schema, root=None):
+    """Whether a value has the form that a grammar writes: declared properties alone, in their order, numbers
+    as digits. For schemas without applicators."""
     root = schema if root is None else root
     if isinstance(schema, dict) and "$ref" in schema:
-        return in_order(value, resolve(root, schema["$ref"]), root)
+        return is_strict(value, resolve(root, schema["$ref"]), root)
     part = schema if isinstance(schema, dict) else {}
+    if "enum" in part or "const" in part:
+        return canonical(value) in map(canonical, part.get("enum", [part.get("const")]))
     if isinstance(value, dict):
-        declared, rest = part.get("properties", {}), part.get("additionalProperties", True)
-        keys = [*(k for k in declared if k in value), *(k for k in value if k not in declared)]
-        return {k: in_order(value[k], declared.get(k, rest), root) for k in keys}
+        named, rest = part.get("properties", {}), part.get("additionalProperties", True)
+        names = list(dict.fromkeys([*named, *part.get("required", [])]))
+        ordered = list(value) == [name for name in names if name in value]
+        return ordered and all(is_strict(value[k], named.get(k, rest), root) for k in value)
     if isinstance(value, list):
         first, rest = part.get("prefixItems", []), part.get("items", True)
-        return [in_order(v, first[i] if i < len(first) else rest, root) for i, v in enumerate(value)]
-    return value
-
-
-def all_orders(value):
-    """The value with its keys in every order."""
-    if isinstance(value, list):
-        yield from map(list, itertools.product(*map(lambda v: list(all_orders(v)), value)))
-    elif isinstance(value, dict):
-        for keys in itertools.permutations(value):
-            for parts in itertools.product(*(list(all_orders(value[k])) for k in keys)):
-                yield dict(zip(keys, parts))
-    else:
-        yield value
+        return all(is_strict(v, first[i] if i < len(first) else rest, root) for i, v in enumerate(value))
+    if isinstance(value, float):
+        types = part.get("type", "number")
+        return "number" in types and bool(re.fullmatch(r"-?(?!0\d)[\d.]{3,16}", repr(value)))
+    return not isinstance(value, int) or abs(value) < 10**20
 
 
 def ranges(what):
@@ -204,47 +199,6 @@ SMALL = [
     {"type": "array", "items": {"type": "array", "maxItems": 1}},
     {"items": {"required": ["a"]}},
 ]
-PARTS = [
-    {"type": ["null", "string"]},
-    {"type": "integer", "minimum": 1},
-    {"exclusiveMaximum": 1},
-    {"minLength": 2, "pattern": "^a"},
-    {"enum": [1, "a", None]},
-    {"required": ["a"]},
-    {"properties": {"a": NULL}},
-    {"type": "object", "required": ["a"], "properties": {"b": TRUTH}, "maxProperties": 1},
-    {"minItems": 1},
-    {"prefixItems": [NULL], "maxItems": 1},
-    {"type": "array", "items": TRUTH},
-    {"minProperties": 2, "additionalProperties": NULL},
-    True,
-    False,
-]
-FEW = [
-    None,
-    True,
-    0,
-    1,
-    2,
-    "",
-    "a",
-    "ab",
-    "ba",
-    [],
-    [None],
-    [True],
-    [None, None],
-    [True, True],
-    [None, True, 0],
-    {},
-    {"a": None},
-    {"a": True},
-    {"b": None},
-    {"b": True},
-    {"a": None, "b": True},
-    {"b": None, "c": None},
-    {"a": True, "c": None},
-]
 UNIVERSE = {
     "null": [None],
     "boolean": [True, False],
@@ -267,3 +221,27 @@ def universe(schema):
     """All small values of the types that a schema names, and some of the others."""
     kinds = str(schema.get("type", [*UNIVERSE])).replace("integer", "number")
     return [v for kind, values in UNIVERSE.items() for v in (values if kind in kinds else values[:2])]
+
+
+LEADERBOARD = {"dict": "object", "float": "number", "tuple": "array", "any": None}
+
+
+def from_leaderboard(schema):
+    """A function's `parameters` as the Berkeley Function Calling Leaderboard writes them -> JSON Schema.
+
+    Its types are Python's: dict is an object, float a number, tuple an array, any is no constraint. Its
+    `optional` says nothing that `required` does not. Names with dots are kept: our protocol has no rule
+    against them."""
+    if not isinstance(schema, dict):
+        return schema
+    plain = {}
+    for keyword, value in schema.items():
+        if keyword == "type" and isinstance(value, str):
+            value = LEADERBOARD.get(value, value)
+        elif keyword == "properties":
+            value = {name: from_leaderboard(part) for name, part in value.items()}
+        elif keyword in ("items", "additionalProperties"):
+            value = from_leaderboard(value)
+        if keyword != "optional" and (keyword, value) != ("type", None):
+            plain[keyword] = value
+    return plain

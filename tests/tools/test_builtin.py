@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.builtin import TOOLS, add_days, calculator, convert, days_between, now, word_count
+from tools.builtin import TOOLS, add_days, calculator, now
 from tools.protocol import Call
 from tools.registry import Registry
 
@@ -96,6 +96,12 @@ def test_a_square_root_squared_is_the_number(n):
         ("0.1+0.2", "0.3"),
         ("11/18*162", "99"),
         ("1/3*3", "1"),
+        ("6//(2/3)", "9"),
+        ("7%(.5/3)", "0"),
+        ("(1/3)*3", "1"),
+        ("1e3", "1000"),
+        ("2.5E-1*4", "1"),
+        ("1e+2", "100"),
         ("6.0/4", "1.5"),
         ("2**-2*4", "1"),
         ("7.5//2", "3"),
@@ -106,6 +112,9 @@ def test_a_square_root_squared_is_the_number(n):
         ("-2**2", "-4"),
         ("2**-1", "0.5"),
         ("2**3**2", "512"),
+        ("2**-2**2*16", "1"),
+        ("8-3-2", "3"),
+        ("-7//2+8/2/2*3", "2"),
         ("3×4÷6", "2"),
         ("10 − 4", "6"),
     ],
@@ -120,6 +129,10 @@ def test_values(text, wanted):
         ("9**9**9", "1000 digits"),
         ("(((9**64)**64)**64)**64", "1000 digits"),
         ("9**999*9**99", "1000 digits"),
+        ("1e999999999", "1000 digits"),
+        ("1e-999999999", "1000 digits"),
+        ("1e99999999999999999999", "1000 digits"),
+        ("1e", "not part"),
         ("9**(10**400)", "1000 digits"),
         ("9**-(10**400)", "1000 digits"),
         ("0.1**600*0.1**600", "1000 digits"),
@@ -142,8 +155,8 @@ def test_values(text, wanted):
         ("(" * 90 + "1" + ")" * 90, "50 deep"),
         ("-" * 90 + "1", "50 deep"),
         ("2**" * 90 + "1", "50 deep"),
-        ("abs(1)", "no part"),
-        ("__import__('os')", "no part"),
+        ("abs(1)", "not part"),
+        ("__import__('os')", "not part"),
         ("1" * 1001, "1000 characters"),
         ("(-8)**0.5", "negative"),
     ],
@@ -163,18 +176,11 @@ def test_any_text_gives_a_number_or_a_value_error(text):
         assert str(error)
 
 
-def test_dates_units_and_words():
+def test_dates():
     assert add_days("2026-11-24", 7) == {"date": "2026-12-01", "weekday": "Tuesday"}
-    assert days_between("2026-11-24", "2026-11-01") == -23
-    assert (
-        convert(100, "F", "C") == Decimal("37.77777777777777777777777778") and convert(-40, "F", "C") == -40
-    )
-    assert convert(36, "km/h", "m/s") == 10 and convert(1, "mi", "km") == Decimal("1.609344")
-    assert word_count("One two. Three!\nfour") == {"words": 4, "characters": 20, "lines": 2, "sentences": 2}
     assert now("UTC").endswith("+0000")
     for function, arguments, words in (
-        (add_days, ("tomorrow",), "no date"),
-        (convert, (1, "F", "m"), "same"),
+        (add_days, ("tomorrow",), "not a date"),
         (now, ("Moon",), "no time zone"),
     ):
         with pytest.raises(ValueError, match=words):

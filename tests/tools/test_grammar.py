@@ -1,13 +1,17 @@
-"""grammar: it accepts a text exactly where the validator accepts its value and the spelling is canonical."""
+"""grammar: it accepts a text exactly where the validator accepts its value and the form is strict."""
+
+import time
+from math import inf
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from schemas import SMALL, canonical, in_order, near, schemas, universe
+from schemas import SMALL, canonical, is_strict, near, schemas, universe
 
 from tools.grammar import Grammar
-from tools.json_reader import JSONError, parse
-from tools.schema import UnsupportedSchema, validate
+from tools.json_reader import parse
+from tools.schema import UnsupportedSchema
+from tools.validation import validate
 
 
 def grammar_of(schema):
@@ -17,64 +21,32 @@ def grammar_of(schema):
         assume(False)
 
 
-def test_small_schemas_take_exactly_the_values_that_are_valid():
+def test_small_schemas_take_exactly_the_valid_values_in_strict_form():
+    refused = 0
     for schema in SMALL:
         values = universe(schema)
-        valid = [not validate(value, schema) for value in values]
+        valid = [not validate(value, schema) and is_strict(value, schema) for value in values]
         try:
             grammar = Grammar(schema)
         except UnsupportedSchema as error:
-            assert "no value" in str(error) and not any(valid)
+            refused += 1
+            assert "cannot enforce" in str(error) or not any(valid), schema
             continue
         for value, good in zip(values, valid):
-            text, other = canonical(in_order(value, schema)), canonical(value)
-            assert grammar.accepts(text) == good, schema
-            assert text == other or not grammar.accepts(other), schema
+            assert grammar.accepts(canonical(value)) == good, (schema, value)
+    assert len(SMALL) - refused > 70
 
 
-ALPHABET = b'{}[]",:-+.0123456789eEabcdntrufls\\ \n\x00\xc3\xa9'
-
-
-def test_small_schemas_know_the_distance_to_an_end():
-    for schema in SMALL:
-        if schema.get("type") in ("integer", "number"):
-            continue  # as numbers.tail says
-        try:
-            grammar = Grammar(schema)
-        except UnsupportedSchema:
-            continue
-        states = {grammar.start}
-        for value in universe(schema)[:20]:
-            state = grammar.start
-            for byte in canonical(in_order(value, schema)):
-                if state := grammar.step(state, byte):
-                    states.add(state)
-                else:
-                    break
-        for state in states:
-            left = grammar.distance(state)
-            nearest = min(grammar.distance(grammar.step(state, byte)) for byte in ALPHABET)
-            assert (left == 0) == grammar.complete(state) and (left == 0 or nearest == left - 1), schema
-
-
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(schemas(composed=False), st.data())
-def test_grammar_and_validator_agree(schema, data):
-    try:
-        grammar = Grammar(schema)
-    except UnsupportedSchema as error:
-        assert "no value" in str(error)
-        return
+def test_what_is_valid_in_strict_form_is_taken_and_nothing_else(schema, data):
+    grammar = grammar_of(schema)
     for _ in range(4):
         value = data.draw(near(schema))
-        ordered = in_order(value, schema)
-        valid = not validate(value, schema)
-        assert grammar.accepts(canonical(ordered)) == valid
-        if canonical(value) != canonical(ordered):
-            assert not grammar.accepts(canonical(value))
+        assert grammar.accepts(canonical(value)) == (not validate(value, schema) and is_strict(value, schema))
 
 
-@settings(max_examples=15)
+@settings(max_examples=30)
 @given(schemas(), st.data())
 def test_a_walk_stays_valid_and_ends_where_the_distance_says(schema, data):
     grammar = grammar_of(schema)
@@ -91,58 +63,57 @@ def test_a_walk_stays_valid_and_ends_where_the_distance_says(schema, data):
         byte = data.draw(st.sampled_from([b for b, more in after.items() if more == left - 1]))
         state, text = grammar.step(state, byte), text + bytes([byte])
     assert grammar.complete(state) and grammar.accepts(text)
-    assert validate(parse(text), schema) == [] and canonical(parse(text)) == text
-
-
-@settings(max_examples=40)
-@given(schemas(composed=False), st.binary(max_size=6), st.data())
-def test_no_damaged_text_is_taken(schema, noise, data):
-    grammar = grammar_of(schema)
-    text = canonical(in_order(data.draw(near(schema)), schema))
-    cut = data.draw(st.integers(0, len(text)))
-    text = text[:cut] + noise + text[cut + data.draw(st.integers(0, 2)) :]
-    try:
-        value = parse(text)
-        right = canonical(value) == text and not validate(value, schema) and in_order(value, schema) == value
-        right = right and canonical(in_order(value, schema)) == text
-    except JSONError:
-        right = False
-    assert grammar.accepts(text) == right
+    assert validate(parse(text), schema) == []
 
 
 TAKEN = [
-    ({"type": "integer"}, "1 -3 1.0 1e+16 0"),
-    ({"type": "number", "multipleOf": 0.1}, "0.3 1 2.5"),
-    (
-        {"oneOf": [{"required": ["a"]}, {"required": ["b"]}], "type": "object"},
-        '{"a":1} {"b":1} {"b":1,"c":2}',
-    ),
-    ({"oneOf": [{"type": "string", "minLength": 3}, {"maxLength": 4}]}, '"a" "abcde" 5'),
-    ({"not": {"enum": ["a", 1, None]}}, '"b" 2 1.5 true [] "aa"'),
+    ({"type": "integer"}, "1 -3 0 99999999999999999999"),
+    ({"type": "number"}, "0 -1 0.5 -0.25 12.0 123456789.012345"),
+    ({"type": "number", "minimum": -0.5, "exclusiveMaximum": 12.25}, "-0.5 -0.49 0 12 12.249 9.9"),
+    ({"type": "integer", "minimum": 10, "maximum": 120}, "10 99 100 120"),
+    ({"type": "integer", "exclusiveMinimum": -3, "maximum": -1}, "-2 -1"),
+    ({"type": "number", "minimum": 0.001, "maximum": 0.0025}, "0.001 0.0025 0.00249"),
+    ({}, 'null true 0.5 "a" [] [1,[{}]] {}'),
+    ({"items": {"type": "null"}}, "[null] true {}"),
+    ({"type": ["string", "null"], "enum": ["a", None, 3]}, '"a" null'),
     ({"const": {"a": [1, {"b": None}]}}, '{"a":[1,{"b":null}]}'),
-    ({"enum": ["ü", "\n", '"']}, '"ü" "\\n" "\\""'),
+    ({"enum": ["ü", "\n", '"', "\x01"]}, '"ü" "\\n" "\\"" "\\u0001"'),
+    ({"type": "string", "minLength": 2, "maxLength": 2}, '"ab" "😀😀" "\\n\\u0001"'),
+    ({"type": "array", "prefixItems": [{"const": 1}], "items": {"const": 2}}, "[] [1] [1,2,2]"),
+    ({"type": "array", "uniqueItems": False, "items": {"type": "null"}, "minItems": 1}, "[null] [null,null]"),
+    ({"type": "object", "required": ["z", "a"], "properties": {"a": {}}}, '{"a":1,"z":2}'),
+    ({"required": ["z"], "type": "object", "additionalProperties": {"type": "boolean"}}, '{"z":true}'),
     (
-        {"$ref": "#/$defs/t", "$defs": {"t": {"type": "array", "items": {"$ref": "#/$defs/t"}}}},
-        "[] [[]] [[],[[]]]",
+        {"$ref": "#/$defs/t", "$defs": {"t": {"items": {"$ref": "#/$defs/t"}, "type": "array"}}},
+        "[] [[],[[]]]",
     ),
-    (
-        {"type": "object", "required": ["z", "a"], "properties": {"a": {}}},
-        '{"a":1,"z":2} {"a":1,"b":0,"z":2}',
-    ),
-    ({"type": "string", "pattern": "^[0-9]{2}:[0-9]{2}$"}, '"12:30"'),
-    ({"allOf": [{"minLength": 2}, {"maxLength": 2}], "type": "string"}, '"ab" "😀😀"'),
-    ({"type": "object", "maxProperties": 1, "additionalProperties": {"type": "null"}}, '{} {"x":null}'),
+    ({"$ref": "#/$defs/a%20b", "$defs": {"a b": {"const": 1}}}, "1"),
+    ({"$ref": "#/$defs/n", "description": "n", "$defs": {"n": {"const": 1}}}, "1"),
+    ({"anyOf": [{"type": "integer"}, {"const": 0.5}]}, "7 0.5"),
+    ({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}, '"a" ["a"]'),
+    ({"oneOf": [{"const": "a"}, {"const": "b"}, {"enum": [1, 2]}]}, '"a" "b" 2'),
+    ({"type": "object", "anyOf": [{"required": ["a"]}, {"required": ["b"]}]}, '{"a":1} {"b":1}'),
 ]
+SHAPES = {
+    "type": "object",
+    "required": ["shape"],
+    "oneOf": [
+        {"properties": {"shape": {"const": "circle"}, "radius": {"type": "number"}}, "required": ["radius"]},
+        {"properties": {"shape": {"enum": ["square"]}, "side": {"type": "number"}}, "required": ["side"]},
+    ],
+}
+TAKEN.append((SHAPES, '{"shape":"circle","radius":1} {"shape":"square","side":1}'))
 NOT_TAKEN = [
-    ({"type": "integer"}, "01 +1 1.5 -0 1e16 1.00 10e+15"),
-    ({"type": "number", "multipleOf": 0.1}, "0.35"),
-    ({"oneOf": [{"required": ["a"]}, {"required": ["b"]}], "type": "object"}, '{} {"a":1,"b":1}'),
-    ({"oneOf": [{"type": "string", "minLength": 3}, {"maxLength": 4}]}, '"abc" "abcd"'),
-    ({"not": {"enum": ["a", 1, None]}}, '"a" 1 1.0 null'),
-    ({"type": "string"}, '"\\u0061" "a "\x00" "\\/"'),
-    ({"type": "object"}, '{"a":1,"a":2} {"a":1,} {}x'),
-    ({"type": "object", "required": ["z"], "properties": {"a": {}}}, '{"z":1,"a":2} {"a":1}'),
-    ({"type": "object", "maxProperties": 1}, '{"a":1,"b":2}'),
+    ({"type": "integer"}, "01 +1 1.5 1.0 1e3 - -- 100000000000000000000"),
+    ({"type": "number"}, "01 1. .5 1e5 -.5 1.2.3 0.1234567890123456 1234567890123456.5"),
+    ({"type": "number", "minimum": -0.5, "exclusiveMaximum": 12.25}, "-0.51 12.25 12.3 13 100 -1"),
+    ({"type": "integer", "minimum": 10, "maximum": 120}, "9 1 121 130 1000 -10"),
+    ({"type": "integer", "exclusiveMinimum": -3, "maximum": -1}, "-3 0 -0 1 -10"),
+    ({}, '{"a":1} nul [1,]'),
+    ({"type": "string"}, '"\\u0061" "\x00" "\\/" "\\u000a" "\ud7ff'),
+    ({"type": "object", "properties": {"a": {}}}, '{"a":1,"a":2} {"a":1,} {}x {"b":1}'),
+    ({"type": "object", "required": ["z", "a"], "properties": {"a": {}}}, '{"z":1,"a":2} {"a":1}'),
+    (SHAPES, '{"shape":"circle"} {"shape":"circle","side":1} {"radius":1}'),
 ]
 
 
@@ -161,32 +132,146 @@ def test_not_taken(schema, texts):
 
 
 @pytest.mark.parametrize(
-    "schema",
-    [
-        {"type": "integer", "minimum": 0.1, "maximum": 0.9},
-        {"properties": {"a": {"$ref": "#"}}, "required": ["a"], "type": "object"},
-        False,
-    ],
+    "data", [b'"\xff"', b'"\xc0\x80"', b'"\xed\xa0\x80"', b'"\xf4\x90\x80\x80"', b'"\xe2\x82"']
 )
-def test_a_schema_that_no_value_fits_is_refused(schema):
-    with pytest.raises(UnsupportedSchema, match="no value"):
+def test_a_string_is_utf8(data):
+    assert not Grammar({"type": "string"}).accepts(data)
+
+
+REFUSED = [
+    # schema, what the message names
+    ({"type": "string", "pattern": "a"}, "#/pattern: .*pattern"),
+    ({"not": {}}, "#/not"),
+    ({"type": "integer", "multipleOf": 3}, "#/multipleOf"),
+    ({"type": "array", "uniqueItems": True}, "#/uniqueItems"),
+    ({"properties": {"a": {"maxProperties": 0}}}, "#/properties/a/maxProperties"),
+    ({"items": {"if": {}}}, "#/items/if"),
+    ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "#/oneOf"),
+    ({"oneOf": [{"required": ["a"]}, {"required": ["b"]}], "type": "object"}, "#/oneOf"),
+    ({"oneOf": [{"$ref": "#/$defs/a"}] * 2, "$defs": {"a": {"const": 1}}}, "#/oneOf"),
+    ({"oneOf": [{"const": 1}, {"enum": [2, 1.0]}]}, "#/oneOf"),
+    ({"oneOf": [{"const": "a"}, {"type": "string"}]}, "#/oneOf"),
+    ({"oneOf": [{"type": "object", "properties": {"t": {"const": i}}} for i in (1, 2)]}, "#/oneOf"),
+    ({"allOf": [{"type": "string"}]}, "#/allOf"),
+    ({"items": {}, "anyOf": [{"prefixItems": [{}]}]}, "#/anyOf: prefixItems meets"),
+    ({"minLength": 1, "anyOf": [{"minLength": 2}]}, "#/anyOf: minLength meets"),
+    (
+        {"properties": {"a": {}}, "$ref": "#/$defs/a", "$defs": {"a": {"additionalProperties": False}}},
+        "meets",
+    ),
+    ({"$ref": "#"}, "leads back"),
+    ({"anyOf": [{"type": "null"}, {"$ref": "#"}]}, "leads back"),
+    ({"const": "\ud800"}, "no way to write"),
+    ({"enum": [["a"]], "items": {"pattern": "^(a+)+$"}}, "#/items: .*items"),
+    (False, "no value"),
+    ({"type": "integer", "minimum": 0.1, "maximum": 0.9}, "no value"),
+    ({"type": "string", "minLength": 2, "maxLength": 1}, "no value"),
+    ({"properties": {"a": {"$ref": "#"}}, "required": ["a"], "type": "object"}, "no value"),
+    ({"type": "string", "anyOf": [{"enum": [1]}]}, "no value"),
+]
+
+
+@pytest.mark.parametrize("schema, words", REFUSED, ids=str)
+def test_what_cannot_be_enforced_is_refused_by_name(schema, words):
+    with pytest.raises(UnsupportedSchema, match=words):
         Grammar(schema)
+
+
+@pytest.mark.parametrize(
+    "schema, shortest",
+    [
+        (
+            {"type": "object", "properties": {"a": {}, "b": {}, "c": {}}, "required": ["b", "c"]},
+            '{"b":0,"c":0}',
+        ),
+        ({"type": "object", "properties": {"a": {}}}, "{}"),
+        ({"type": "array", "prefixItems": [{}], "items": {"type": "null"}, "minItems": 3}, "[0,null,null]"),
+        ({"type": "number", "minimum": 99.25, "exclusiveMaximum": 99.75}, "99.3"),
+        ({"type": "integer", "maximum": -100}, "-100"),
+        ({"type": "string", "minLength": 2}, '"aa"'),
+        ({"anyOf": [{"type": "boolean"}, {"const": "abc"}]}, "true"),
+    ],
+    ids=str,
+)
+def test_the_distance_is_that_of_the_shortest_value(schema, shortest):
+    grammar = Grammar(schema)
+    assert grammar.accepts(shortest.encode()) and grammar.distance(grammar.start) == len(shortest)
+
+
+def doubling(n):
+    defs = {f"a{i}": {"anyOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(n)}
+    return {"$ref": "#/$defs/a0", "$defs": {**defs, f"a{n}": {"type": "null"}}}
+
+
+def tower(n, schema):
+    for _ in range(n):
+        schema = {"type": "array", "minItems": 1, "items": schema}
+    return schema
+
+
+HARD = {
+    "a long maximum": {"type": "string", "maxLength": 100_000},
+    "a long minimum": {"type": "string", "minLength": 10**9},
+    "many items": {"type": "array", "minItems": 10**9, "items": {"type": "string"}},
+    "huge bounds": {"type": "number", "minimum": -(10**300), "maximum": 10**300},
+    "references that double": doubling(60),
+    "nested patterns": {"allOf": [{"pattern": "(a.*w){5}"}] * 3},
+    "many properties": {"type": "object", "properties": {f"p{i}": {"type": "number"} for i in range(1900)}},
+    "many values": {"enum": list(range(1900))},
+    "more values": {"enum": [f"{i}" for i in range(100_000)]},
+    "many branches": {
+        "oneOf": [
+            {"type": "object", "required": ["t"], "properties": {"t": {"const": i}}} for i in range(400)
+        ]
+    },
+    "the same branch": {"oneOf": [{"$ref": "#/$defs/s"}] * 600, "$defs": {"s": {"type": "object"}}},
+    "a tower": tower(60, {"type": "null"}),
+    "a tower too high": tower(90, {"type": "null"}),
+    "itself, joined": {"$ref": "#", "type": "object"},
+    "all refer to all": {
+        "$ref": "#/$defs/0",
+        "$defs": {
+            f"{i}": {"properties": {f"{j}": {"$ref": f"#/$defs/{j}"} for j in range(60)}} for i in range(60)
+        },
+    },
+}
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_any_schema_is_taken_or_refused_within_a_fifth_of_a_second(name):
+    seconds = []
+    for _ in range(3):  # the best of them: others use this machine too
+        began = time.process_time()
+        try:
+            Grammar(HARD[name])
+        except UnsupportedSchema:
+            pass
+        seconds.append(time.process_time() - began)
+    assert min(seconds) < 0.2
+
+
+def test_writing_never_raises_whatever_was_taken():
+    grammar = Grammar({"type": "array", "items": {"type": "string", "maxLength": 20_000}, "maxItems": 10**6})
+    state = grammar.start
+    for byte in b'["' + b"a" * 20_000 + b'"':
+        state = grammar.step(state, byte)
+    assert grammar.distance(state) == 1 and grammar.distance(grammar.step(state, ord("a"))) == inf
 
 
 def test_nesting_ends_where_the_reader_ends():
     grammar = Grammar({})
     assert grammar.accepts(b"[" * 64 + b"]" * 64) and not grammar.accepts(b"[" * 65 + b"]" * 65)
-    tower = Grammar(
+    deep = Grammar(
         {
             "type": "array",
             "items": {"anyOf": [{"type": "null"}, {"type": "array", "minItems": 1, "items": {"$ref": "#"}}]},
         }
     )
-    state = tower.start
+    state = deep.start
     depth = 0
-    while after := tower.step(state, ord("[")):
+    while after := deep.step(state, ord("[")):
         state, depth = after, depth + 1
-    assert depth <= 64 and tower.distance(state) < 200
+    assert depth == 63 and deep.distance(state) < 200
 
 
 def test_no_alternative_is_confused_with_its_surroundings():

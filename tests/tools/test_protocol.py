@@ -11,6 +11,7 @@ from tools.protocol import (
     Call,
     StreamParser,
     Text,
+    Thought,
     merged,
     parse,
     render_call,
@@ -30,6 +31,8 @@ PIECES = st.sampled_from(
         '"',
         "<",
         "</tool",
+        "<think>",
+        "</think>",
         " ",
         "\\",
         "é",
@@ -66,15 +69,8 @@ def test_a_stream_gives_the_same_for_every_cut(reply, data):
 
 @given(REPLIES)
 def test_nothing_is_lost(reply):
-    rest = reply
-    for part in parse(reply):
-        if isinstance(part, Call):
-            end = rest.index("</tool_call>", len("<tool_call>"))
-            rest = rest[end + len("</tool_call>") :]
-        else:
-            assert rest.startswith(part.text) and part.text
-            rest = rest[len(part.text) :]
-    assert rest == ""
+    parts = parse(reply)
+    assert "".join(part.text for part in parts) == reply and all(part.text for part in parts)
 
 
 @given(st.binary(max_size=200))
@@ -169,3 +165,37 @@ def test_the_tools_are_listed_one_by_line():
     text = render_tools([{"name": "f", "description": "d", "parameters": {"type": "object"}}] * 2)
     assert text.count('\n{"name":"f","description":"d","parameters":{"type":"object"}}') == 2
     assert [part for part in parse(text) if isinstance(part, Call)] == []
+
+
+@pytest.mark.parametrize(
+    "reply, parts",
+    [
+        (f"<think>or {GOOD}?</think>no", [Thought(f"<think>or {GOOD}?</think>"), Text("no")]),
+        (f"<think>a</think>{GOOD}", [Thought("<think>a</think>"), Call("f", {"x": 1})]),
+        (f"<think>for ever {GOOD}", [Thought(f"<think>for ever {GOOD}")]),
+        (f"hm {GOOD} hm</think>yes", [Thought(f"hm {GOOD} hm</think>"), Text("yes")]),
+        (
+            "<think></think>a<think>b</think>",
+            [Thought("<think></think>"), Text("a"), Thought("<think>b</think>")],
+        ),
+    ],
+)
+def test_what_a_model_thinks_is_kept_apart_and_no_call(reply, parts):
+    assert parse(reply) == in_pieces(reply, range(len(reply))) == parts
+
+
+@given(st.lists(PIECES, max_size=6).map("".join))
+def test_no_call_comes_out_of_a_thought(text):
+    thought = text.replace("</think>", "")
+    parts = parse(f"<think>{thought}</think>{GOOD}")
+    assert parts == [Thought(f"<think>{thought}</think>"), Call("f", {"x": 1})]
+
+
+@pytest.mark.parametrize("length", range(len("<tool_call>"), len(GOOD)))
+def test_a_call_whose_closing_tag_is_missing_is_one_only_if_the_reply_was_not_cut_off(length):
+    (part,) = parse(GOOD[:length], ended=True)
+    complete = length >= len(GOOD) - len("</tool_call>")
+    assert part == (Call("f", {"x": 1}) if complete else BadCall(GOOD[:length], part.problem, True))
+    assert not complete or part.text == GOOD
+    (part,) = parse(GOOD[:length])
+    assert isinstance(part, BadCall)

@@ -1,16 +1,25 @@
 """registry: whatever a tool does, a result comes back, in the order of the calls, in time."""
 
+import asyncio
 import dataclasses
+import datetime
 import enum
+import functools
+import itertools
 import threading
+import time
 from decimal import Decimal
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tools.grammar import Grammar
-from tools.protocol import Call, compact, render_call
-from tools.registry import Guard, Registry, Result, tool
-from tools.schema import UnsupportedSchema, validate
+from tools.protocol import Call, compact
+from tools.registry import Registry, Result, Tool, tool
+from tools.schema import UnsupportedSchema
+from tools.validation import validate
 
 PAIR = threading.Barrier(2)
 
@@ -36,7 +45,7 @@ def stuck() -> None:
     threading.Event().wait(30)
 
 
-@tool
+@tool(repeatable=True)
 def paired(value: int) -> int:
     """Comes back only when two of it run at the same time."""
     PAIR.wait(20)
@@ -76,8 +85,8 @@ ALL = Registry([echo, stuck, paired, breaks, long, no_json, make])
         (Call("breaks", {"how": "value"}), "ValueError", "bad value", True),
         (Call("breaks", {"how": "empty"}), "RuntimeError", "RuntimeError", False),
         (Call("breaks", {"how": "exit"}), "SystemExit", "3", False),
-        (Call("stuck", {}), "timeout", "in time", True),
-        (Call("long", {}), "too_long", "10002 characters", True),
+        (Call("stuck", {}), "timeout", "may still be running, calling it again could do it twice", False),
+        (Call("long", {}), "too_long", "10002 characters", False),
         (Call("no_json", {}), "ValueError", "", True),
     ],
 )
@@ -89,19 +98,19 @@ def test_every_failure_is_a_result(call, kind, words, retryable):
 
 def test_results_come_in_the_order_of_the_calls_and_side_by_side():
     calls = [
-        Call("paired", {"value": 1}),
+        Call("paired", {"value": 1}, "a"),
+        Call("paired", {"value": 3}, "a"),
         Call("echo", {"value": 2}),
-        Call("stuck", {}),
-        Call("paired", {"value": 3}),
+        Call("stuck", {}, "d"),
     ]
-    found = ALL.execute(calls, ids=["a", "a", "c", "d"])
-    assert [(r.id, r.name, r.ok) for r in found] == [
+    results = ALL.execute(calls)
+    assert [(r.id, r.name, r.ok) for r in results] == [
         ("a", "paired", True),
-        ("a", "echo", True),
-        ("c", "stuck", False),
-        ("d", "paired", True),
+        ("a", "paired", True),
+        ("call_3", "echo", True),
+        ("d", "stuck", False),
     ]
-    assert [r.value for r in found if r.ok] == [1, 2, 3]
+    assert [r.value for r in results if r.ok] == [1, 3, 2]
 
 
 def test_arguments_are_mended_and_built_as_the_hints_say():
@@ -109,8 +118,8 @@ def test_arguments_are_mended_and_built_as_the_hints_say():
     assert result == Result("call_1", "order.make", True, {"size": "small", "count": 2})
 
 
-def test_a_tool_stays_the_function_it_was():
-    assert echo(3) == 3 and echo.tool.definition["description"] == "Give it back."
+def test_a_tool_can_be_called_like_its_function():
+    assert echo(3) == 3 and echo.definition["description"] == "Give it back."
     with pytest.raises(UnsupportedSchema):
         tool(lambda x: x)
     with pytest.raises(ValueError, match="another name"):
@@ -126,7 +135,7 @@ def test_the_schema_of_a_call_admits_calls_that_run():
     for call in (
         Call("echo", {"value": 1}),
         Call("order.make", {"order": {"size": "small"}}),
-        Call("tree", {"value": {"a": [1]}}),
+        Call("tree", {"value": {}}),  # a grammar writes no key that is not declared
     ):
         value = {"name": call.name, "arguments": call.arguments}
         assert validate(value, schema) == [] and grammar.accepts(compact(value).encode())
@@ -147,15 +156,261 @@ def test_decimals_come_back_exact():
         assert result.value == value and type(result.value) is type(value)
 
 
-def test_the_guard_counts_the_same_call_whatever_the_order_of_its_keys():
-    guard = Guard(2)
-    one, same, other = (Call("f", a) for a in ({"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": 1, "b": 3}))
-    assert [guard.stops(c) for c in (one, same, other, one, other, other)] == [
-        False,
-        False,
-        False,
-        True,
-        False,
-        True,
-    ]
-    assert render_call(one) != render_call(same)
+def outcome(function, **arguments):
+    """What comes back from one call of a function -> (whether it is ok, value)."""
+    registry = Registry([function], timeout=20)
+    (name,) = registry.tools
+    (result,) = registry.execute([Call(name, arguments)])
+    return result.ok, result.value
+
+
+# ---- what is registered is what runs
+
+
+def confirm(function):
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return f"confirmed {function(*args, **kwargs)}"
+
+    return wrapper
+
+
+def test_a_decorator_above_or_below_the_tool_runs():
+    @confirm
+    @tool(name="over", timeout=3, repeatable=True)
+    def above(value: int) -> int:
+        """About."""
+        return value
+
+    @tool
+    @confirm
+    def below(value: int) -> int:
+        return value
+
+    assert outcome(above, value=1) == outcome(below, value=1) == (True, "confirmed 1")
+    made = Registry([above]).tools["over"]
+    assert (made.description, made.timeout, made.repeatable) == ("About.", 3, True)
+    assert tool(made, timeout=9).timeout == 9 and tool(made).timeout == 3
+
+
+def test_a_function_is_not_touched():
+    def plain(value: int) -> int:
+        return value
+
+    before = dict(vars(plain))
+    first, second = tool(plain), tool(plain, name="other")
+    assert vars(plain) == before and (first.name, second.name) == ("plain", "other")
+    assert isinstance(first, Tool) and first.function is plain
+
+
+class Shop:
+    """Sells things."""
+
+    def __init__(self, name="shop"):
+        self.name = name
+
+    def buy(self, what: str, count: int = 1) -> str:
+        """Buy it."""
+        return f"{self.name}: {count} {what}"
+
+    async def order(self, what: str) -> str:
+        await asyncio.sleep(0)
+        return f"{self.name}: {what}"
+
+    __call__ = buy
+
+
+def test_methods_partials_and_objects_are_tools():
+    shop = Shop()
+    for function, name in ((shop.buy, "buy"), (shop, "Shop"), (functools.partial(shop.buy, count=2), "buy")):
+        made = tool(function)
+        assert (made.name, made.description) == (name, "Buy it.")
+        count = 2 if isinstance(function, functools.partial) else 1
+        assert outcome(made, what="tea") == (True, f"shop: {count} tea")
+    assert outcome(functools.partial(shop.order, what="tea")) == (True, "shop: tea")
+
+
+def test_a_tool_made_inside_a_class_gets_advice_that_helps():
+    with pytest.raises(UnsupportedSchema, match="method of an object, as in tool"):
+
+        class Wrong:
+            @tool
+            def buy(self, what: str): ...
+
+
+# ---- async tools, generators, and what a result may be
+
+
+def test_async_tools_run_to_their_end_within_their_time():
+    @tool
+    async def plus(value: int) -> int:
+        await asyncio.sleep(0)
+        return value + 1
+
+    @tool(timeout=0.05)
+    async def slow() -> None:
+        await asyncio.sleep(20)
+
+    @tool
+    async def fails() -> None:
+        raise ValueError("no")
+
+    assert outcome(plus, value=1) == (True, 2) and outcome(fails)[1]["message"] == "no"
+    start = time.monotonic()
+    assert outcome(slow)[1]["type"] == "timeout" and time.monotonic() - start < 5
+    assert outcome(Shop().order, what="tea") == (True, "shop: tea")
+
+
+def test_generators_become_lists_and_endless_ones_are_too_long():
+    def some():
+        yield from range(3)
+
+    async def later():
+        for i in range(3):
+            yield i
+
+    async def both():
+        return later()
+
+    def endless():
+        return {"all": itertools.count()}
+
+    async def endless_later():
+        while True:
+            yield 0
+
+    for function in (some, later, both):
+        assert outcome(function) == (True, [0, 1, 2])
+    for function in (endless, endless_later):
+        ok, value = outcome(function)
+        assert not ok and value["type"] == "too_long"
+
+
+@pytest.mark.parametrize(
+    "value, written",
+    [
+        (np.int64(3), 3),
+        (np.bool_(True), True),
+        (np.arange(4).reshape(2, 2), [[0, 1], [2, 3]]),
+        ({"a": np.float32(0.5)}, {"a": 0.5}),
+        (range(2), [0, 1]),
+        ({1: 2}.values(), [2]),
+        ({Size.SMALL: 1, 2: 3}, {"small": 1, "2": 3}),
+        (datetime.date(2026, 11, 28), "2026-11-28"),
+        ("\udc80", "?"),
+    ],
+    ids=repr,
+)
+def test_what_json_does_not_know_is_written_as_what_it_means(value, written):
+    assert outcome(lambda: value) == (True, written)
+
+
+@pytest.mark.parametrize(
+    "value, words",
+    [
+        (b"abc", "base64"),
+        ({1: "a", "1": "b"}, "two keys are the same"),
+        (object(), "not a value that JSON can express"),
+        ([Shop()], "not a value that JSON can express"),
+        (len, "not a value that JSON can express"),
+        (Decimal("nan"), "JSON cannot express NaN"),
+    ],
+    ids=repr,
+)
+def test_what_has_no_value_of_its_own_is_an_error(value, words):
+    ok, error = outcome(lambda: value)
+    assert not ok and words in error["message"]
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers(-99, 99) | st.text("ab", max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=2), inner, max_size=3)
+        ),
+        max_leaves=8,
+    )
+)
+def test_what_json_knows_comes_back_as_it_is(value):
+    assert outcome(lambda: value) == (True, value)
+
+
+def test_an_exception_that_cannot_say_what_it_is_does_not_look_like_a_timeout():
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    def fails():
+        raise Mute
+
+    assert outcome(fails)[1] == {"type": "Mute", "message": "Mute", "retryable": False}
+
+
+# ---- tools that act
+
+
+def test_calls_keep_their_order_unless_their_tools_are_repeatable():
+    log, both = [], threading.Barrier(2)
+
+    @tool
+    def act(value: int) -> None:
+        log.append(f"begin {value}")
+        time.sleep(0.01)
+        log.append(f"end {value}")
+
+    @tool(repeatable=True)
+    def look(value: int) -> None:
+        both.wait(20)
+        log.append("look")
+
+    calls = [Call("act", {"value": 1}), Call("act", {"value": 2})]
+    calls += [Call("look", {"value": 1}), Call("look", {"value": 2}), Call("act", {"value": 3})]
+    results = Registry([act, look]).execute(calls)
+    assert all(result.ok for result in results)
+    assert log == ["begin 1", "end 1", "begin 2", "end 2", "look", "look", "begin 3", "end 3"]
+
+
+@pytest.mark.parametrize("repeatable", [False, True])
+def test_only_what_is_repeatable_may_be_tried_again_after_a_timeout(repeatable):
+    @tool(timeout=0.02, repeatable=repeatable)
+    def pay() -> None:
+        threading.Event().wait(5)
+
+    @tool(repeatable=repeatable)
+    def ask() -> None:
+        raise TimeoutError("no answer")
+
+    for function, words in ((pay, "may still be running"), (ask, "no answer")):
+        value = outcome(function)[1]
+        assert value["retryable"] is repeatable and words in value["message"]
+
+
+def test_permission_is_asked_before_each_call_with_the_arguments_it_will_get():
+    asked, ran = [], []
+
+    def act(value: int) -> None:
+        ran.append(value)
+
+    def allow(call):
+        asked.append(call.arguments)
+        return call.arguments["value"] == 1 or ("too much" if call.arguments["value"] == 2 else False)
+
+    calls = [Call("act", {"value": value}) for value in ("1", 2, 3, "x")]
+    results = Registry([act]).execute(calls, allow)
+    assert ran == [1] and asked == [{"value": 1}, {"value": 2}, {"value": 3}]
+    assert [result.ok for result in results] == [True, False, False, False]
+    assert results[1].value == {"type": "refused", "message": "too much", "retryable": False}
+    assert results[2].value["type"] == "refused" and results[2].value["message"]
+
+
+def test_hints_are_read_once_for_each_tool(monkeypatch):
+    registry = Registry([make])
+    monkeypatch.setattr("typing.get_type_hints", None)
+    monkeypatch.setattr("tools.schema.check", None)
+    monkeypatch.setattr("tools.validation.check", None)
+    assert registry.execute([Call("order.make", {"order": {"size": "small"}})])[0].ok
+
+
+def test_a_tool_made_by_hand_has_its_schema_checked():
+    with pytest.raises(UnsupportedSchema, match="#/if"):
+        Registry([Tool("f", "", {"type": "object", "if": {}}, make)])

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from schemas import near, schemas
 
 from tools.grammar import Grammar
-from tools.schema import UnsupportedSchema, validate
+from tools.schema import UnsupportedSchema
+from tools.validation import validate
 
 pytestmark = pytest.mark.oracle
 SOURCE = "jsonschema==4.9.1"  # the last one whose source distribution holds the test cases

@@ -6,11 +6,10 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from schemas import VALUES, near, schemas
+from schemas import VALUES, from_leaderboard, near, schemas
 
-from tools.dialect import exact
-from tools.schema import Problem, UnsupportedSchema, coerce, from_leaderboard, validate
-from tools.validation import fingerprint
+from tools.schema import UnsupportedSchema, exact
+from tools.validation import Problem, coerce, fingerprint, validate
 
 GOOD = [
     ({"type": "integer"}, 1.0),
@@ -35,7 +34,7 @@ GOOD = [
 ]
 BAD = [
     # schema, value, path, words of the message
-    ({"type": "integer"}, True, "", "must be an integer, not the boolean true"),
+    ({"type": "integer"}, True, "", "must be an integer, not true"),
     ({"type": "integer"}, 1.5, "", "must be an integer"),
     ({"enum": [1, "a"]}, True, "", 'one of 1, "a", not true'),
     ({"const": False}, 0, "", "must be false, not 0"),
@@ -44,16 +43,17 @@ BAD = [
     ({"exclusiveMinimum": 1}, 1.0, "", "above 1"),
     ({"multipleOf": 0.01}, 0.075, "", "a multiple of 0.01"),
     ({"uniqueItems": True}, [{"a": 1}, {"a": 1.0}], "", "without repeated items"),
-    ({"maxLength": 1}, "e\u0301", "", "1 character long at most"),
+    ({"maxLength": 1}, "e\u0301", "", "length of at most 1"),
     ({"pattern": "^a$"}, "a\n", "", "matches ^a$"),
+    ({"pattern": "a"}, "a" * 10_001, "", "at most 10000 characters that matches a"),
     ({"prefixItems": [True, {"type": "null"}]}, [1, 2], "/1", "must be null"),
     ({"items": False}, [1], "/0", "nothing may stand here"),
-    ({"minItems": 2}, [1], "", "at least 2 items"),
-    ({"maxProperties": 1}, {"a": 1, "b": 2}, "", "1 keys at most"),
+    ({"minItems": 2}, [1], "", "length of at least 2"),
+    ({"maxProperties": 1}, {"a": 1, "b": 2}, "", "keys is at most 1"),
     ({"required": ["n"], "properties": {"n": {"description": "how"}}}, {}, "", '"n" is missing: how'),
     ({"properties": {"a": True}, "additionalProperties": False}, {"b/~": 1}, "/b~1~0", 'use "a"'),
     ({"additionalProperties": {"type": "null"}}, {"x": {"y": 1}}, "/x", "must be null"),
-    ({"anyOf": [{"type": "null"}, {"minimum": 3}]}, 1, "", "null, not the number 1; or must be at least 3"),
+    ({"anyOf": [{"type": "null"}, {"minimum": 3}]}, 1, "", "null, not 1; or must be at least 3"),
     ({"oneOf": [{"minimum": 2}, {"maximum": 4}]}, 3, "", "2 of the forms"),
     ({"allOf": [{"properties": {"a": {"minimum": 3}}}]}, {"a": 1}, "/a", "at least 3"),
     ({"not": {"type": "number"}}, 1, "", "rules out"),
@@ -77,8 +77,8 @@ def test_invalid_and_why(schema, value, path, words):
 @pytest.mark.parametrize(
     "schema",
     [
-        {"pattern": "(?=a)"},
         {"pattern": "("},
+        {"pattern": r"\p{L}"},
         {"$ref": "#"},
         {"allOf": [{"$ref": "#"}]},
         {"items": {"if": {}}},
@@ -156,10 +156,9 @@ def test_each_problem_names_a_place_that_is_there(schema, data):
 def test_mending_keeps_what_is_valid_and_loses_nothing(schema, data):
     value = data.draw(near(schema))
     before = json.dumps(value)
-    mended, changes = coerce(value, schema)
+    mended = coerce(value, schema)
     assert json.dumps(value) == before
-    assert (json.dumps(mended) == before) == (not changes)
-    assert coerce(mended, schema)[1] == []
+    assert json.dumps(coerce(mended, schema)) == json.dumps(mended)
     if not validate(value, schema):
         assert validate(mended, schema) == [] and fingerprint(mended) == fingerprint(value)
 
@@ -183,9 +182,9 @@ def test_mending_keeps_what_is_valid_and_loses_nothing(schema, data):
     ],
 )
 def test_what_is_mended(value, schema, wanted):
-    mended, changes = coerce(value, schema)
+    mended = coerce(value, schema)
     assert fingerprint(mended) == fingerprint(wanted) and type(mended) is type(wanted)
-    assert changes and validate(mended, schema) == []
+    assert validate(mended, schema) == []
 
 
 @pytest.mark.parametrize(
@@ -204,16 +203,11 @@ def test_what_is_mended(value, schema, wanted):
         (42, {"type": "string"}),
         ("2", {"enum": ["2", 2]}),
         ("twelve", {"anyOf": [{"type": "integer"}, {"type": "string"}]}),
+        ("12", {"anyOf": [{"type": "integer"}, {"type": "string"}]}),
     ],
 )
 def test_what_is_left_alone(value, schema):
-    mended, changes = coerce(value, schema)
-    assert mended is value and changes == []
-
-
-def test_changes_are_listed_with_their_place():
-    schema = {"properties": {"a": {"items": {"type": "integer"}}}}
-    assert coerce({"a": [1, "2"]}, schema)[1] == ['/a/1: "2" -> 2']
+    assert coerce(value, schema) is value
 
 
 def test_definitions_of_the_berkeley_leaderboard_become_json_schema():

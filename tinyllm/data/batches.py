@@ -63,7 +63,7 @@ class ConversationBatches:
     @functools.cached_property
     def starts(self):
         """Where a replayed row may start: at any token, or where a document begins."""
-        return np.arange(len(self.text)) if self.anywhere else corpus.document_begins(self.text, 0)
+        return np.arange(len(self.text)) if self.anywhere else np.flatnonzero(self.text == self.text[0])
 
 
 def with_replay(rows, settings, learned, characters, tokenizer):
@@ -116,14 +116,15 @@ def chained(conversations, seed):
     return [[message for i in chain for message in single[i]] for chain in chains]
 
 
-def mask_tokens(ids, ordinary, mask_id, rng, rate=0.15):
-    """A batch for a masked language model.   Devlin et al. 2018 (BERT).
+def mask_tokens(piece, ordinary, mask_id, rng, rate=0.15):
+    """A piece {"ids", "weights"}, each (B, T), for a masked language model.   Devlin et al. 2018 (BERT).
 
-    In every row of ids (B, T), `rate` of the tokens below `ordinary` (so no special token), at least one if
-    there is any, are chosen without replacement: 80 % of them become mask_id, 10 % a random ordinary token,
-    10 % stay unchanged. Weights are 1 on the chosen positions.
+    In every row, `rate` of the tokens below `ordinary` (so no special token) that are not padding, at least
+    one if there is any, are chosen without replacement: 80 % of them become mask_id, 10 % a random ordinary
+    token, 10 % stay unchanged. Weights are 1 on the chosen positions.
     """
-    eligible = ids < ordinary
+    ids = piece["ids"]
+    eligible = (ids < ordinary) & (piece["weights"] > 0)
     count = eligible.sum(axis=1, keepdims=True)
     wanted = np.where(count > 0, np.maximum(1, np.rint(rate * count)), 0)  # (B, 1)
     order = np.where(eligible, rng.random(ids.shape), 2).argsort(axis=1).argsort(axis=1)

@@ -129,40 +129,23 @@ def encode_opening(tokenizer, text):
     return [tokenizer.special["<|begin|>"], *tokenizer.encode(f" {text}")]
 
 
-def window_length(path, context):
-    """Tokens in a training window: the whole context for your own text. The world's documents have at most
-    about 96 tokens, and further documents in a window only distract from its first one."""
-    return context if path else min(context, 96)
-
-
-def windows(ids, length, rows, step, seed, begins=None):
+def windows(ids, length, rows, step, seed):
     """The batch of a step: {"ids", "targets", "weights"}, each (rows, length).
 
-    An epoch visits disjoint windows in random order, with a new offset in each epoch; or, for short
-    documents, a window from each of the places `begins`. Everything follows from (seed, step), so there is no
-    state to save. Raises TinyllmError for a text shorter than a window.
+    An epoch visits disjoint windows in random order, with a new offset in each epoch. Everything follows from
+    (seed, step), so there is no state to save. Raises TinyllmError for a text shorter than a window.
     """
     if len(ids) <= length:
         raise TinyllmError(
             f"the text has {len(ids)} tokens, one window needs {length + 1}: "
             "use more text or a smaller --context"
         )
-    slack = 0
-    if begins is None:
-        begins = np.arange(max(1, (len(ids) - 1) // length - 1)) * length
-        slack = len(ids) - 1 - len(begins) * length
+    count = max(1, (len(ids) - 1) // length - 1)
     starts = []
     for i in range(step * rows, (step + 1) * rows):
-        epoch, place = divmod(i, len(begins))
-        offset, order = _epoch(slack, len(begins), seed, epoch)
-        starts.append(offset + begins[order[place]])
+        offset, order = _epoch(len(ids) - 1 - count * length, count, seed, i // count)
+        starts.append(offset + order[i % count] * length)
     return shift(ids[np.array(starts)[:, None] + np.arange(length + 1)])
-
-
-def document_begins(ids, length):
-    """Where documents begin in a row of ids, if `length` ids follow. A window from the middle of a story does
-    not show who its people are, so a model that sees many of those learns late to follow any."""
-    return np.flatnonzero(ids[: len(ids) - length] == ids[0])
 
 
 @functools.lru_cache(maxsize=2)
@@ -171,13 +154,15 @@ def _epoch(slack, count, seed, epoch):
     return rng.integers(0, slack + 1), rng.permutation(count)
 
 
+def document_rows(ids, length):
+    """Packed documents -> [(ids, mask)]: each document from its beginning, in rows of at most length + 1 ids,
+    every token but the begin token a target exactly once."""
+    documents = np.split(ids, np.flatnonzero(ids == ids[:1])[1:])
+    rows = [part[at : at + length + 1] for part in documents for at in range(0, len(part) - 1, length)]
+    return [(row, np.ones(len(row), np.float32)) for row in rows]
+
+
 def every_window(documents, tokenizer, length, rows):
-    """Batches of at most `rows` windows, each document from its beginning, every token but the
-    begin token a target exactly once. Padding of shorter windows has weight 0."""
-    windows = []
-    for document in documents:
-        ids = pack([document], tokenizer)
-        windows += [ids[at : at + length + 1] for at in range(0, len(ids) - 1, length)]
-    windows.sort(key=len)
-    batches = [windows[at : at + rows] for at in range(0, len(windows), rows)]
-    return [shift(*pad([(window, 1) for window in batch])) for batch in batches]
+    """All document_rows as batches of at most `rows` rows. Padding has weight 0."""
+    windows = sorted(document_rows(pack(documents, tokenizer), length), key=lambda row: len(row[0]))
+    return [shift(*pad(windows[at : at + rows])) for at in range(0, len(windows), rows)]

@@ -58,16 +58,15 @@ def measure(pool, tokenizer, folder, made, settings):
         results |= fivegram
         if not config.causal:
             return results | text.hidden_tokens(pool, tokenizer, validation)
-        length = corpus.window_length(path, config.context)
-        results |= text.bits_per_byte(pool, tokenizer, validation, length)
+        results |= text.bits_per_byte(pool, tokenizer, validation, config.context)
     if not any(source["path"] for source in learned.values()):
         # Before stage 2 hardly a reply is right or ends by itself: a fifth of the items shows that.
         answers = {"instructions", "problems"} & learned.keys()
         world, items = World(made["seed"]), size.exam_items if answers else max(4, size.exam_items // 5)
         results["entropy_bits_per_byte"] = world.entropy_per_byte()
         results["induction"] = text.induction(pool, tokenizer)
-        results["fact_cloze"] = text.cloze(pool, tokenizer, world.fact_clozes())
-        results["story_cloze"] = text.cloze(pool, tokenizer, world.story_clozes(300))
+        results["fact_cloze"] = text.cloze(pool, tokenizer, world.fact_clozes(3 * size.exam_items))
+        results["story_cloze"] = text.cloze(pool, tokenizer, world.story_clozes(3 * size.exam_items // 2))
         results |= generation.instructions(pool, tokenizer, world, items)
         results |= generation.reasoning(pool, tokenizer, world, items)
         results |= generation.tool_calls(pool, tokenizer, world, items)

@@ -53,8 +53,8 @@ def hidden_tokens(pool, tokenizer, documents, seed=0):
     hits, answers = 0, []
     for i, batch in enumerate(corpus.every_window(documents, tokenizer, pool.model.config.context, 32)):
         rng = np.random.default_rng([seed, i])
-        hidden = mask_tokens(batch["ids"], tokenizer.ordinary, tokenizer.special["<|mask|>"], rng)
-        chosen = hidden["weights"] * batch["weights"] > 0
+        hidden = mask_tokens(batch, tokenizer.ordinary, tokenizer.special["<|mask|>"], rng)
+        chosen = hidden["weights"] > 0
         guesses = pool.map(_top_guesses, hidden["ids"], size=16)
         hits += int((guesses == hidden["targets"])[chosen].sum())
         answers.append(hidden["targets"][chosen])

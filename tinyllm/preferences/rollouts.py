@@ -13,6 +13,7 @@ import numpy as np
 from tinyllm.data.conversation import pad, shift
 from tinyllm.objectives import log_prob_of, log_softmax
 from tinyllm.sampling import generate_replies
+from tinyllm.transformer import scatter
 
 ROWS = 32  # rows per forward pass
 
@@ -41,24 +42,29 @@ def log_probs(pool, ids, targets):
     return pool.map(_log_probs, ids, targets, size=ROWS)
 
 
-def compare(pool, reference, ids, targets):
-    """ids and targets (B, T) under the policy (pool) and the reference (a pool) -> reference logits
-    (B, T, V), log p of the targets (B, T), KL(policy || reference) at every position (B, T), and the states
-    that the policy's head reads (B, T, C)."""
-    reference_logits = reference.map(_logits, ids, size=ROWS)
-    return reference_logits, *pool.map(_against, ids, targets, reference_logits, size=ROWS)
+def compare(pool, reference, ids, targets, mask):
+    """Rollouts (B, T) under the policy (pool) and the reference (a pool), at the positions of the mask.
+
+    -> the reference's logits there, for each row an array (n, V), n the sum of its mask; and, 0 elsewhere,
+    log p of the targets (B, T), KL(policy || reference) (B, T), and what the policy's head reads (B, T, C).
+    """
+    reference_logits = reference.map(_logits, ids, mask, size=ROWS)
+    return reference_logits, *pool.map(_against, ids, targets, mask, reference_logits, size=ROWS)
 
 
 def _log_probs(model, ids, targets):
     return log_prob_of(targets, log_softmax(model.forward(ids)[0]))
 
 
-def _logits(model, ids):
-    return model.forward(ids)[0]
+def _logits(model, ids, mask):
+    at = mask > 0
+    return np.split(model.forward(ids, at)[0], at.sum(axis=1).cumsum()[:-1])
 
 
-def _against(model, ids, targets, reference_logits):
-    logits, cache = model.forward(ids)
-    log_p, log_q = log_softmax(logits), log_softmax(reference_logits)
-    states = cache[-1][0].reshape(*ids.shape, -1)  # the cache of the head, the last layer: its input
-    return log_prob_of(targets, log_p), (np.exp(log_p) * (log_p - log_q)).sum(axis=-1), states
+def _against(model, ids, targets, mask, reference_logits):
+    at = mask > 0
+    logits, cache = model.forward(ids, at)
+    log_p, log_q = log_softmax(logits), log_softmax(np.concatenate(reference_logits))
+    kl = (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
+    states = cache[-1][0]  # the cache of the head, the last layer: its input
+    return tuple(scatter(values, at) for values in (log_prob_of(targets[at], log_p), kl, states))

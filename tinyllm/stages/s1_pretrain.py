@@ -12,7 +12,7 @@ import numpy as np
 
 from tinyllm import checkpoint
 from tinyllm.data import corpus
-from tinyllm.data.batches import mask_tokens
+from tinyllm.data.batches import ConversationBatches, mask_tokens
 from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
@@ -24,6 +24,7 @@ from tinyllm.transformer import Transformer
 
 EPOCHS, FEWEST_STEPS = 20, 300  # of your own text, unless --size says fewer steps
 VALIDATIONS = 4  # in a run
+ROW = 144  # tokens of the built-in world's documents that count as a row of a batch
 
 
 @dataclass(frozen=True)
@@ -62,28 +63,34 @@ def main(settings):
     path, text = source["path"], (source, settings.seed, size.characters, tokenizer)
     ids = corpus.packed(settings.folder("text.safetensors"), *text)
     _, validation = corpus.load(path, settings.seed, size.characters)
-    length = corpus.window_length(path, config.context)
-    begins = None if path else corpus.document_begins(ids, length)
-    rows = settings.rows or size.rows
+    length, rows = config.context, settings.rows or size.rows
     epochs = EPOCHS * len(ids) // (rows * length) if path else size.pretrain_steps
     steps = settings.steps or min(size.pretrain_steps, max(FEWEST_STEPS, epochs))
     rates = Rates(settings.method, settings.muon_rate, settings.adamw_rate, steps=steps)
 
-    def hide(batch, *key):
-        rng = np.random.default_rng([settings.seed, *key])
-        return mask_tokens(batch["ids"], tokenizer.ordinary, tokenizer.special["<|mask|>"], rng)
+    if not path:  # a document in each row: if several shared one, a model would learn late to follow a story
+        documents = corpus.document_rows(ids, length)
+        batches = ConversationBatches(documents, ids, rows * ROW, replay=0, seed=settings.seed)
+        plan = batches.plan(steps)
 
     def batch(step):
-        batch = corpus.windows(ids, length, rows, step, settings.seed, begins)
-        return [hide(batch, 1, step) if masked else batch]
+        if path:
+            return [corpus.windows(ids, length, rows, step, settings.seed)]
+        return batches.batch(plan[step], step)
 
-    held_out = corpus.every_window(validation, tokenizer, length, 32)
-    held_out = [hide(piece, 2, i) for i, piece in enumerate(held_out)] if masked else held_out
+    def hide(pieces, *key):
+        if not masked:
+            return pieces
+        rng, mask_id = np.random.default_rng([settings.seed, *key]), tokenizer.special["<|mask|>"]
+        return [mask_tokens(piece, tokenizer.ordinary, mask_id, rng) for piece in pieces]
+
+    held_out = hide(corpus.every_window(validation, tokenizer, length, 32), 2)
     every = max(1, steps // VALIDATIONS)
 
     with Run(settings, stage, Transformer(config, model.params), tokenizer, steps, parent) as run:
         for step in run.steps():
-            run.train_step(step, weighted_nll, batch(step), rates, accumulate=settings.accumulate)
+            pieces = hide(batch(step), 1, step)
+            run.train_step(step, weighted_nll, pieces, rates, accumulate=settings.accumulate)
             if (step + 1) % every == 0 or step + 1 == steps:
                 run.validate(step, weighted_nll, held_out)
                 run.sample(step, show(run, held_out[-1], masked))

@@ -35,9 +35,6 @@ from tinyllm.world.dice import Dice
 STAGE = "3-prefer"
 GROUP = 4  # replies to each prompt
 TRUNCATED = -3.0  # the score of a reply without an end token: 3 standard deviations below average
-# The rate stays at its peak for the first half of the steps. If it falls from the start, too little is
-# learned; if it never falls, the kinds of prompts get better and worse in turns.
-FALLING = 0.5
 VALIDATION_PROMPTS = 40  # of each kind
 
 
@@ -115,7 +112,7 @@ def align(settings, stage, parent, tokenizer, rankings, reference, scorer):
     """The loop. With the built-in world, the parameters with the best worst score are kept (keep_best)."""
     model, size, world = reference.model, SIZES[settings.size], World(settings.seed)
     steps = settings.steps or size.prefer_steps
-    rates = Rates("adamw", adamw=settings.rate, decay=0.0, falling=FALLING, steps=steps)
+    rates = Rates("adamw", adamw=settings.rate, decay=0.0, steps=steps)
     pairs = chosen_and_rejected(tokenizer, rankings) if scorer is None else []
     every, last = max(1, steps // 6), settings.last_layers
     with Run(settings, stage, model, tokenizer, steps, parent, log_every=1, last_layers=last) as run:
@@ -150,9 +147,9 @@ def reinforce_step(run, settings, reference, scorer, prompts, step, rates):
     scores = scorer.scores([row + reply for row, reply in zip(rows, sampled.replies)])
     scores = np.where(sampled.ended, scores, TRUNCATED)  # (B,)
     reference_logits, log_probs, kl, states = rollouts.compare(
-        run.pool, reference, sampled.ids, sampled.targets
+        run.pool, reference, sampled.ids, sampled.targets, sampled.mask
     )
-    penalties = settings.kl * kl * sampled.mask  # (B, T)
+    penalties = settings.kl * kl  # (B, T)
     if algorithm.baseline:
         advantage = advantages.with_baseline(algorithm.baseline, scores.reshape(-1, GROUP), penalties)
     elif settings.algorithm == "ppo":
@@ -173,7 +170,7 @@ def reinforce_step(run, settings, reference, scorer, prompts, step, rates):
     run.log(
         step=step,
         score=float(scores.mean()),
-        kl_nats_per_reply=float((kl * sampled.mask).sum(axis=1).mean()),
+        kl_nats_per_reply=float(kl.sum(axis=1).mean()),
         tokens_per_reply=float(sampled.mask.sum(axis=1).mean()),
         truncated=float(1 - sampled.ended.mean()),
     )

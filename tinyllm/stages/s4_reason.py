@@ -31,7 +31,7 @@ from tinyllm.world.dice import Dice
 from tinyllm.world.task import as_context, final_answer, is_correct
 
 STAGE = "4-reason"
-OWN_REPLIES = 8000  # at most; correct replies of stage 3 that are rehearsed
+OWN_REPLIES = 12000  # at most; correct replies of stage 3 that are rehearsed
 GROUP, PROMPTS = 8, 16  # replies per problem, and problems per RL step
 # Not Muon: an orthogonalised step is as large in every direction, and most directions here are noise.
 REINFORCE_RATES = Rates("adamw", adamw=2e-5)
@@ -47,14 +47,14 @@ class ReasonSettings(Settings):
     steps: int = option(0, "batches of solutions to train on (default: by size)")
     rollouts: int = option(-1, "RL steps after that (default: by size)")
     tokens: int = option(4096, "tokens in a batch, replayed text included", (1, 10**6))
-    replay: float = option(0.2, "share of pre-training text in every batch", (0, 0.9))
+    replay: float = option(0.15, "share of pre-training text in every batch", (0, 0.9))
     chains: str = option(
         "written",
         "chains of thought: written out, or left out and the answer given at once",
         choices=("written", "left-out"),
     )
-    muon_rate: float = option(0.015, "peak learning rate of Muon")
-    adamw_rate: float = option(5e-3, "peak learning rate of AdamW")
+    muon_rate: float = option(0.01, "peak learning rate of Muon")
+    adamw_rate: float = option(3e-3, "peak learning rate of AdamW")
     save_every: int = option(200, "steps between saves", (1, 10**6))
 
 
@@ -122,10 +122,12 @@ def load_rehearsal(settings, world, count, parent, path):
 
 
 def own_replies(settings, world, parent, count):
-    """What `parent` answers to training prompts. Only correct replies are kept: mistakes would be learned."""
-    tasks = world.instructions("train", count * 6 // 7)
+    """What `parent` answers to training prompts, one in eight of them with the tools described in front. Only
+    correct replies are kept: mistakes would be learned."""
+    tasks = world.instructions("train", count * 4 // 5)
     tasks = [task for task in tasks if oracle.kind_of(task) == "answerable"]
     tasks += oracle.prompts(Dice(f"kept of world {world.seed}"), world, "train", count - len(tasks))
+    tasks[::8] = map(conversations.with_tools, tasks[::8])
     model, tokenizer = checkpoint.load_language_model(parent)
     with settings.pool(model) as pool:
         replies = answer(pool, tokenizer, [task.prompt for task in tasks], REPLY_TOKENS)

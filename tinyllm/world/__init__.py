@@ -103,10 +103,10 @@ class World:
         held_out = [(name, relation) for name, relation in self.facts if relation not in trained[name]]
         return [instructions.fact_question(dice, self, *fact) for fact in held_out]
 
-    def fact_clozes(self):
-        """[(a statement without its last word, that word)] for every fact."""
-        clozes = []
-        for (name, relation), value in self.facts.items():
+    def fact_clozes(self, count):
+        """[(a statement without its last word, that word)] for `count` facts, evenly spread, or for all."""
+        clozes, every = [], list(self.facts.items())
+        for (name, relation), value in every[:: max(1, len(every) // count)]:
             statement = people.STATEMENTS[relation][1].format(name=name, value=value)
             clozes.append((statement.removesuffix(f" {value}."), value))
         return clozes

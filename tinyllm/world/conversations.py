@@ -37,8 +37,9 @@ def conversation(dice, world, split, family=None, unseen=False):
 
 
 def with_tools(task):
-    """The same task, with the description of the tools in front."""
-    return task._replace(earlier_turns=(TOOLS_MESSAGE, *task.earlier_turns))
+    """The same task, with the description of the tools in front, once."""
+    turns = [message for message in task.earlier_turns if message != TOOLS_MESSAGE]
+    return task._replace(earlier_turns=(TOOLS_MESSAGE, *turns))
 
 
 def in_chat(dice, world, task):

@@ -220,7 +220,7 @@ def unseen_fixed_replies(kind):
 
 
 FAMILY_SHARES = dict(
-    facts=3, yes_no=9, summary=2, translate=3, transform=3, sums=3, help=11, small_talk=4, unknown_topic=2
+    facts=3, yes_no=13, summary=2, translate=3, transform=3, sums=3, help=11, small_talk=4, unknown_topic=2
 )
 SCORED_FAMILIES = ("facts", "yes_no", "summary", "translate", "transform", "sums")
 FAMILIES = {

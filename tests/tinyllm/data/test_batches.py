@@ -196,10 +196,11 @@ def test_every_epoch_and_every_seed_has_another_order_of_buckets():
 @given(B=sizes, T=st.integers(1, 60), special=st.floats(0, 1), rate=st.sampled_from([0.15, 0.5]), rng=rngs)
 def test_the_rate_of_the_ordinary_tokens_is_chosen_and_no_special_one(B, T, special, rate, rng):
     ids = np.where(rng.random((B, T)) < special, 20 + rng.integers(0, 3, (B, T)), rng.integers(0, 20, (B, T)))
-    batch = mask_tokens(ids, ordinary=20, mask_id=22, rng=rng, rate=rate)
-    weights, count = batch["weights"], (ids < 20).sum(1)
+    padding = rng.random((B, T)) < 0.2
+    batch = mask_tokens({"ids": ids, "weights": 1 - padding}, ordinary=20, mask_id=22, rng=rng, rate=rate)
+    weights, count = batch["weights"], ((ids < 20) & ~padding).sum(1)
     np.testing.assert_array_equal(batch["targets"], ids)
-    assert not weights[ids >= 20].any() and set(np.unique(weights)) <= {0, 1}
+    assert not weights[(ids >= 20) | padding].any() and set(np.unique(weights)) <= {0, 1}
     np.testing.assert_array_equal(weights.sum(1), np.where(count, np.maximum(1, np.rint(rate * count)), 0))
     np.testing.assert_array_equal(batch["ids"][weights == 0], ids[weights == 0])
     changed = batch["ids"][weights == 1]
@@ -209,7 +210,8 @@ def test_the_rate_of_the_ordinary_tokens_is_chosen_and_no_special_one(B, T, spec
 def test_of_the_chosen_tokens_80_percent_are_masked_10_random_and_10_unchanged():
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 1000, (100, 1000))
-    batch = mask_tokens(ids, ordinary=1000, mask_id=1000, rng=rng)
+    piece = {"ids": ids, "weights": np.ones(ids.shape)}
+    batch = mask_tokens(piece, ordinary=1000, mask_id=1000, rng=rng)
     inputs, original = (batch[name][batch["weights"] == 1] for name in ("ids", "targets"))
     masked, unchanged = inputs == 1000, inputs == original
     assert len(inputs) == 15_000

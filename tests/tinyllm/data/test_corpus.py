@@ -100,11 +100,6 @@ def test_an_opening_is_encoded_as_the_beginning_of_a_document_of_the_world(openi
     assert document[: len(ids)].tolist() == ids
 
 
-def test_windows_are_as_long_as_the_context_but_the_documents_of_the_world_are_short():
-    assert [corpus.window_length("a.txt", context) for context in (50, 500)] == [50, 500]
-    assert [corpus.window_length("", context) for context in (50, 500)] == [50, 96]
-
-
 # ---- windows
 
 
@@ -140,20 +135,6 @@ def test_every_epoch_has_another_order_and_another_offset():
     assert len({tuple(starts) for starts in epochs}) == 9
     assert len({int(starts.min()) for starts in epochs}) > 4
     assert (corpus.windows(ids, 100, 98, 0, 1)["ids"][:, 0] != epochs[0]).any()
-
-
-@given(st.lists(st.binary(max_size=9), min_size=6, max_size=20), st.integers(1, 9), st.integers(1, 5))
-def test_windows_of_short_documents_each_begin_with_another_document(documents, window, rows):
-    ids = corpus.pack(documents, BYTES)
-    begins = corpus.document_begins(ids, window)
-    firsts = np.cumsum([0] + [len(document) + 2 for document in documents])[:-1]
-    assert begins.tolist() == [first for first in firsts if first + window < len(ids)]
-    places = np.arange(len(ids), dtype=np.int32)
-    steps = -(-2 * len(begins) // rows)
-    visited = [corpus.windows(places, window, rows, step, 0, begins)["ids"] for step in range(steps)]
-    visited = np.concatenate(visited)[:, 0].tolist()
-    assert sorted(visited[: len(begins)]) == begins.tolist()
-    assert sorted(visited[len(begins) : 2 * len(begins)]) == begins.tolist()
 
 
 @given(documents, st.integers(1, 20), st.integers(1, 5))

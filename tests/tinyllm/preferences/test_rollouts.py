@@ -72,52 +72,60 @@ def test_log_probs_are_those_the_replies_were_drawn_with(sampled):
     draws = np.random.default_rng([1, 2]).random((len(PROMPTS), TOKENS))
     drawn = generate(policy.model, PROMPTS, TOKENS, draws, stop=[END])
     assert [reply for reply, _ in drawn] == batch.replies
-    _, compared, _, _ = rollouts.compare(policy, sampled.reference, batch.ids, batch.targets)
+    _, compared, _, _ = compare(policy, sampled.reference, batch)
     for log_probs in (compared, rollouts.log_probs(policy, batch.ids, batch.targets)):
         for (_, when_drawn), row, mask in zip(drawn, log_probs, batch.mask):
             np.testing.assert_allclose(np.exp(row[mask > 0] - when_drawn), 1, atol=1e-4)
 
 
+def compare(policy, reference, batch):
+    return rollouts.compare(policy, reference, batch.ids, batch.targets, batch.mask)
+
+
 def test_the_divergence_is_0_for_equal_models_and_that_of_the_objective_for_others(sampled):
     batch, policy, reference = sampled.batch, sampled.policy, sampled.reference
-    _, _, kl, _ = rollouts.compare(policy, policy, batch.ids, batch.targets)
+    at, total = batch.mask > 0, batch.mask.sum()
+    _, _, kl, _ = compare(policy, policy, batch)
     assert np.abs(kl).max() < 1e-5
-    reference_logits, _, kl, _ = rollouts.compare(policy, reference, batch.ids, batch.targets)
-    assert (kl > 0).all() and kl.shape == batch.ids.shape
-    logits = policy.model.forward(batch.ids)[0]
-    total = batch.mask.sum()
-    loss, _ = kl_divergence(logits, reference.model.forward(batch.ids)[0], batch.mask, total)
-    assert (kl * batch.mask).sum() / total == pytest.approx(loss, rel=1e-4)
-    np.testing.assert_allclose(reference_logits, reference.model.forward(batch.ids)[0], atol=1e-4)
+    reference_logits, _, kl, _ = compare(policy, reference, batch)
+    assert (kl[at] > 0).all() and not kl[~at].any() and kl.shape == batch.ids.shape
+    expected = reference.model.forward(batch.ids)[0]
+    assert len(reference_logits) == len(at)
+    np.testing.assert_allclose(np.concatenate(reference_logits), expected[at], atol=1e-4)
+    loss, _ = kl_divergence(policy.model.forward(batch.ids)[0], expected, batch.mask, total)
+    assert kl.sum() / total == pytest.approx(loss, rel=1e-4)
 
 
 def test_the_divergence_is_the_mean_of_the_log_ratio_under_the_policy(sampled):
     """KL(policy || reference), not the other way round: by its definition, at one position."""
     batch, policy, reference = sampled.batch, sampled.policy, sampled.reference
-    _, _, kl, _ = rollouts.compare(policy, reference, batch.ids, batch.targets)
-    ids = batch.ids[:1, :4]
+    _, _, kl, _ = compare(policy, reference, batch)
+    t = batch.mask[0].argmax()
+    ids = batch.ids[:1, : t + 1]
     p, q = (np.exp(log_softmax(pool.model.forward(ids)[0][0, -1])) for pool in (policy, reference))
-    assert kl[0, 3] == pytest.approx((p * np.log(p / q)).sum(), rel=1e-3)
+    assert kl[0, t] == pytest.approx((p * np.log(p / q)).sum(), rel=1e-3)
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_states_are_what_the_head_of_the_policy_reads(sampled, tied):
     config = Config(len(BYTES), context=64, layers=1, width=8, heads=2, tied=tied)
+    batch, at = sampled.batch, sampled.batch.mask > 0
     with WorkerPool(model_of(5, config)) as policy:
-        ids, targets = sampled.batch.ids, sampled.batch.targets
-        _, log_probs, _, states = rollouts.compare(policy, sampled.reference, ids, targets)
+        _, log_probs, _, states = compare(policy, sampled.reference, batch)
         logits = states @ policy.model.params["embedding" if tied else "head"].T
-    assert states.shape == (*ids.shape, 8)
-    np.testing.assert_allclose(log_prob_of(targets, log_softmax(logits)), log_probs, atol=1e-4)
+    assert states.shape == (*at.shape, 8)
+    expected = log_prob_of(batch.targets, log_softmax(logits))
+    np.testing.assert_allclose(log_probs[at], expected[at], atol=1e-4)
 
 
 def test_more_rows_than_a_worker_looks_at_together_come_back_in_order(sampled):
-    ids = np.tile(sampled.batch.ids, (4, 1))
+    ids, mask = (np.tile(array, (4, 1)) for array in (sampled.batch.ids, sampled.batch.mask))
     targets = np.roll(np.tile(sampled.batch.targets, (4, 1)), 1, axis=0)
     assert len(ids) > rollouts.ROWS
     log_probs = rollouts.log_probs(sampled.policy, ids, targets)
     expected = log_prob_of(targets, log_softmax(sampled.policy.model.forward(ids)[0]))
     np.testing.assert_allclose(log_probs, expected, atol=1e-4)
-    _, compared, kl, states = rollouts.compare(sampled.policy, sampled.reference, ids, targets)
-    np.testing.assert_allclose(compared, expected, atol=1e-4)
-    assert len(kl) == len(states) == len(ids)
+    logits, compared, kl, states = rollouts.compare(sampled.policy, sampled.reference, ids, targets, mask)
+    np.testing.assert_allclose(compared, expected * mask, atol=1e-4)
+    assert len(logits) == len(kl) == len(states) == len(ids)
+    assert [len(row) for row in logits] == mask.sum(axis=1).tolist()

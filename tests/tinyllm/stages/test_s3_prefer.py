@@ -220,10 +220,11 @@ def test_the_step_is_a_clipped_policy_gradient_with_the_kl_penalty_of_the_settin
     for update in step.updates:
         assert update.objective.func is policy_gradient_with_kl and update.objective.keywords == {"kl": kl}
         assert update.batch == [step.batch] and update.total is None
-    ids, targets = step.batch["ids"], step.batch["targets"]
+    ids, targets, mask = (step.batch[name] for name in ("ids", "targets", "weights"))
     expected = log_prob_of(targets, log_softmax(step.policy.logits(ids)))
-    np.testing.assert_allclose(step.batch["old_log_probs"], expected, atol=1e-4)
-    np.testing.assert_allclose(step.batch["reference_logits"], step.reference.logits(ids), atol=1e-4)
+    np.testing.assert_allclose(step.batch["old_log_probs"], expected * mask, atol=1e-4)
+    for row, at, logits in zip(ids, mask > 0, step.batch["reference_logits"], strict=True):
+        np.testing.assert_allclose(logits, step.reference.logits(row)[at], atol=1e-4)
 
 
 @settings(max_examples=15)
@@ -309,7 +310,7 @@ def test_every_step_has_other_training_prompts_of_the_world_and_the_rates_of_the
     assert len({str(note.prompts) for note in steps}) == len(steps) == 8
     assert all(note.split == "train" for note in drawn)
     assert [note.shares for note in drawn[1:]] == [s3_prefer.oracle.ROLLOUT_SHARES] * 8
-    rates = Rates("adamw", adamw=0.02, decay=0.0, falling=0.5, steps=4)
+    rates = Rates("adamw", adamw=0.02, decay=0.0, steps=4)
     ours = [note for note in updates if note.self.stage in (STAGE, "another")]
     assert all(note.rates == rates for note in ours)
     assert [note.step for note in ours] == [step for step in range(4) for _ in range(2)] * 2
@@ -377,7 +378,7 @@ def test_dpo_gets_chosen_and_rejected_replies_of_the_rankings_and_the_reference_
     model, words = checkpoint.load("runs/demo/2-instruct")
     preferred = {("best", "worst"), ("best", "middle"), ("middle", "worst"), ("same", "no"), ("too", "no")}
     preferred |= {("good", "bad")}
-    rates, seen = Rates("adamw", adamw=0.01, decay=0.0, falling=0.5, steps=6), set()
+    rates, seen = Rates("adamw", adamw=0.01, decay=0.0, steps=6), set()
     for note in updates:
         (piece,) = note.batch
         count = SIZES["tiny"].prompts * GROUP // 2

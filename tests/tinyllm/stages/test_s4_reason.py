@@ -48,7 +48,7 @@ from tinyllm.stages.s4_reason import GROUP, PROMPTS, REINFORCE_RATES, ReasonSett
 from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
 from tinyllm.transformer import Config
-from tinyllm.world import World
+from tinyllm.world import World, conversations
 from tinyllm.world.people import NAMES
 from tinyllm.world.task import Task, final_answer
 
@@ -283,6 +283,8 @@ def test_after_stage_3_its_own_correct_replies_are_rehearsed(tiny, monkeypatch):
     own = kept["some"]
     assert not kept["none"] and 0 < len(own) < len(kept["all"]) <= 28
     assert all(messages in kept["all"] for messages in own)
+    in_front = sum(messages[0] == conversations.TOOLS_MESSAGE for messages in kept["all"])
+    assert in_front / len(kept["all"]) == pytest.approx(1 / 8, abs=0.06)
     for *prompt, message in own[:3]:
         ((ids, _),) = generate(model, [encode_prompt(words, prompt)], 64, stop=[words.special["<|end|>"]])
         assert message == {"role": "assistant", "content": decode_reply(words, ids)}

@@ -115,6 +115,7 @@ def test_the_tools_are_described_as_a_chat_describes_them():
     described = conversations.with_tools(task)
     assert described.prompt == agent.introduced(task.prompt, Registry([calculator]))
     assert described._replace(earlier_turns=()) == task
+    assert conversations.with_tools(described) == described
 
 
 @given(seeds)

@@ -1,0 +1,63 @@
+"""The key of an API: it can be sent and it cannot be seen.
+
+Shared with tools/endpoint.py, which asks other servers with other keys. It is here because audio may import
+nothing but requests, whereas tools uses audio already. The rules:
+
+    nobody on the way can read it      plain http is for this machine only, and goes through no proxy
+    nothing else is sent in its place  as `auth` of a request it is set last, after an entry in ~/.netrc
+    nobody gets to see it              not in a repr, and hidden() takes it out of what a server repeats
+"""
+
+import ipaddress
+from urllib.parse import urlsplit
+
+import requests
+
+from audio.errors import AuthError
+
+
+class Key:
+    """`name` is what the user calls the key, scheme "Bearer " or nothing. Raises AuthError for what is not a
+    key."""
+
+    def __init__(self, text, name="ASSEMBLYAI_API_KEY", scheme=""):
+        if not text:
+            raise AuthError(f"there is no API key: set the environment variable {name}")
+        if text.lower().startswith("bearer"):
+            raise AuthError(f"{name} begins with Bearer: set it to the bare key")
+        if text != text.strip():
+            raise AuthError(f"{name} has white space around it: set it to the bare key")
+        if not (text.isascii() and text.isprintable()):
+            raise AuthError(f"{name} has characters that no key has: copy it again")
+        self._text, self._scheme = text, scheme
+
+    def __call__(self, request):
+        request.headers["Authorization"] = self._scheme + self._text
+        return request
+
+    def __repr__(self):
+        return "<key>"
+
+    def hidden(self, text):
+        """The text without the key, should a server repeat it."""
+        return text.replace(self._text, "<key>")
+
+
+def would_be_readable(url):
+    """Whether a key sent to this URL could be read on the way."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not is_loopback(parts.hostname)
+
+
+def is_loopback(host):
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def session_for(url):
+    """A requests.Session that uses a proxy of the environment for https only, which a proxy cannot read."""
+    session = requests.Session()
+    session.trust_env = url.startswith("https")
+    return session

@@ -1,0 +1,496 @@
+"""endpoint: whatever a server sends becomes a reply or a ChatError that says what came; over real HTTP."""
+
+import http.server
+import json
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tools.agent import run
+from tools.builtin import calculator
+from tools.endpoint import ChatError, endpoint, events, lines_of, parts_of
+from tools.protocol import BadCall, Call, Text, Thought, merged, render_call
+from tools.registry import Registry, tool
+
+REGISTRY = Registry([calculator])
+ASK = [{"role": "user", "content": "12 * 7?"}]
+CALL = render_call(Call("calculator", {"expression": "12*7"}))
+
+
+class Server:
+    """An OpenAI-compatible server: answers what `replies` holds, keeps what it was asked.
+
+    A reply is (status, headers, pieces of the body) or a function from the request to that."""
+
+    def __init__(self):
+        self.asked, self.headers, self.replies = [], [], []
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                outer.asked.append(body)
+                outer.headers.append(dict(self.headers))
+                reply = outer.replies.pop(0)
+                status, headers, pieces = reply(body) if callable(reply) else reply
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                if "Transfer-Encoding" not in headers:
+                    self.send_header("Connection", "close")
+                self.end_headers()
+                for piece in pieces:
+                    if "Transfer-Encoding" in headers:
+                        piece = b"%x\r\n%s\r\n" % (len(piece), piece)
+                    self.wfile.write(piece)
+                    self.wfile.flush()
+                if "Transfer-Encoding" in headers:
+                    self.wfile.write(b"0\r\n\r\n")
+                self.close_connection = True
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"http://127.0.0.1:{self.server.server_port}"
+        self.url = f"{self.host}/v1"
+
+
+@pytest.fixture
+def server():
+    made = Server()
+    threading.Thread(target=made.server.serve_forever, args=(0.01,), daemon=True).start()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+def in_json(message, reason="stop", **more):
+    body = {"choices": [{"message": message, "finish_reason": reason}], **more}
+    return 200, {"Content-Type": "application/json"}, [json.dumps(body).encode()]
+
+
+def streamed(*deltas, reason="stop", done=True, chunked=True):
+    pieces = [{"choices": [{"delta": delta, "finish_reason": None}]} for delta in deltas]
+    pieces += [{"choices": [{"delta": {}, "finish_reason": reason}]}] if reason else []
+    body = [f"data: {json.dumps(piece, ensure_ascii=False)}\n\n".encode() for piece in pieces]
+    headers = {"Content-Type": "text/event-stream"} | ({"Transfer-Encoding": "chunked"} if chunked else {})
+    return 200, headers, [b": ping\n\n", *body, *[b"data: [DONE]\n\n"] * done]
+
+
+def text_in_pieces(text):
+    return [{"content": text[i : i + 3]} for i in range(0, len(text), 3)]
+
+
+def raw(body, kind="text/event-stream", status=200):
+    return status, {"Content-Type": kind}, [body if isinstance(body, bytes) else body.encode()]
+
+
+def test_a_chat_over_http(server):
+    server.replies += [streamed(*text_in_pieces("é " + CALL)), in_json({"content": "84"})]
+    talk = run(endpoint(server.url + "/", "m", key="k", temperature=0), REGISTRY, ASK)
+    assert talk.outcome == "answered" and talk.answer == "84" and talk.messages[2]["content"] == "é " + CALL
+    body = server.asked[1]
+    assert server.headers[1]["Authorization"] == "Bearer k" and body["temperature"] == 0
+    assert [m["role"] for m in body["messages"]] == ["system", "user", "assistant", "user"]
+    assert body["model"] == "m" and body["stream"] is True
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        streamed({"content": "I say"}, reason="length"),
+        streamed({"content": "I say"}, reason=None, done=False),
+        in_json({"content": "a"}, "length"),
+    ],
+)
+def test_a_reply_that_ended_too_early_is_cut_off(server, reply):
+    server.replies.append(reply)
+    assert run(endpoint(server.url, "m"), REGISTRY, ASK).outcome == "cut off"
+
+
+# ---- whatever a server sends
+
+
+EVENT = '{"choices":[{"delta":{"content":"Yes"},"finish_reason":"stop"}]}'
+TOLERATED = [
+    f'data: {EVENT[:-1]},"error":null}}\n\ndata: [DONE]\n\n',
+    f"data:\n\ndata: {EVENT}\n\n",
+    f"data: : OPENROUTER PROCESSING\n\n: ping\n\nevent: x\nid: 1\nretry: 3\ndata: {EVENT}\n\n",
+    "data: " + EVENT.replace(",", ",\n: ping\ndata: ", 1) + "\n\n",
+    f"data: {EVENT}\r\n\r\ndata: [DONE]\r\n\r\n",
+    f"data: {EVENT}\r\rdata: [DONE]\r\r",
+    f"\ufeffdata:{EVENT}\ndata:[DONE]",
+    f'data: {EVENT}\n\ndata: {{"choices":[],"usage":{{"total_tokens":3}}}}\n\ndata: [DONE]\n\n',
+    f'data: {{"choices":null}}\n\ndata: {{"choices":[{{"delta":null}}]}}\n\ndata: {EVENT}\n\n',
+    json.dumps(json.loads(EVENT.replace("delta", "message")), indent=2),
+    '{"choices":[{"message":{"content":[{"type":"text","text":"Y"},{"type":"text","text":"es"}]}}]}',
+    '{"choices":[{"message":{"content":null,"refusal":"Yes"},"finish_reason":null}]}',
+    '{"choices":[{"message":{"reasoning":"hm","content":"Yes"}}]}',
+]
+
+
+@pytest.mark.parametrize("body", TOLERATED)
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/json", "text/plain"])
+def test_what_servers_send_is_read_by_what_it_is(server, body, kind):
+    server.replies.append(raw(body, kind))
+    talk = run(endpoint(server.url, "m"), REGISTRY, ASK)
+    assert (talk.answer, talk.outcome) == ("Yes", "answered")
+    assert talk.usage == ({"total_tokens": 3} if "total_tokens" in body else {})
+
+
+REFUSED = [
+    ('{"choices":null,"error":{"message":"overloaded"}}', "says: overloaded"),
+    ('{"choices":[],"error":"overloaded"}', "says: overloaded"),
+    ('data: {"error":{"code":3}}\n\n', r"says: \{'code': 3\}"),
+    ('{"error":{"message":"in mid-stream"}}', "says: in mid-stream"),
+    ('{"object":"error","message":"wrong model"}', "without a choice.*wrong model"),
+    ('{"choices":[{}]}', "empty|without"),
+    ("<!DOCTYPE html><html>Sign in</html>", "something else than a chat completion.*Sign in"),
+    ("data: {broken\n\n", "something else than a chat completion.*broken"),
+    ('data: "text"\n\n', "something else"),
+    ("[1, 2]", "something else"),
+    ("", "without a choice"),
+    ("data: [DONE]\n\n", "without a choice"),
+]
+
+
+@pytest.mark.parametrize("body, words", REFUSED)
+def test_what_is_no_reply_is_an_error_that_says_what_came(server, body, words):
+    server.replies.append(raw(body))
+    if body == '{"choices":[{}]}':  # a choice with nothing in it: an empty reply without a reason
+        assert run(endpoint(server.url, "m"), REGISTRY, ASK).outcome == "cut off"
+        return
+    with pytest.raises(ChatError, match=words) as caught:
+        run(endpoint(server.url, "m"), REGISTRY, ASK)
+    assert caught.value.conversation.messages[1:] == ASK
+
+
+@pytest.mark.parametrize(
+    "status, body, words",
+    [
+        (500, "no such model", "answered 500: no such model"),
+        (400, '{"error":{"message":"too long"}}', "answered 400: too long"),
+        (404, "", "answered 404"),
+    ],
+)
+def test_a_server_that_refuses_is_quoted(server, status, body, words):
+    server.replies.append(raw(body, status=status))
+    with pytest.raises(ChatError, match=words):
+        run(endpoint(server.url, "m"), REGISTRY, ASK)
+
+
+def test_no_server_a_silent_one_one_that_breaks_off_and_one_that_moved(server):
+    with pytest.raises(ChatError, match="cannot be reached"):
+        run(endpoint("http://127.0.0.1:9", "m", timeout=2), REGISTRY, ASK)
+    server.replies.append((302, {"Location": "https://x.example/v1", "Content-Length": "0"}, []))
+    with pytest.raises(ChatError, match="points to https://x.example/v1"):
+        run(endpoint(server.url, "m"), REGISTRY, ASK)
+    server.replies.append((200, {"Content-Length": "999"}, [f"data: {EVENT}\n\n".encode()]))
+    with pytest.raises(ChatError, match="broke off"):
+        run(endpoint(server.url, "m"), REGISTRY, ASK)
+    server.replies.append(lambda body: time.sleep(1) or raw(""))
+    with pytest.raises(ChatError, match="no answer within 0.2 s"):
+        run(endpoint(server.url, "m", timeout=0.2), REGISTRY, ASK)
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "model_overloaded"])
+def test_an_unknown_reason_to_finish_is_named(server, reason):
+    server.replies.append(streamed({"content": "I"}, reason=reason))
+    talk = run(endpoint(server.url, "m"), REGISTRY, ASK)
+    assert (talk.outcome, talk.finish_reason) == ("stopped by the server", reason)
+
+
+def test_text_is_shown_as_it_arrives_though_it_is_short_and_not_chunked(server):
+    shown, seen_early = threading.Event(), []
+
+    def pieces():
+        yield f"data: {EVENT}\n\n".replace('"stop"', "null").encode()
+        seen_early.append(shown.wait(10))
+        yield f"data: {EVENT}\n\n".encode()
+
+    for headers in ({}, {"Transfer-Encoding": "chunked"}):
+        shown.clear()
+        server.replies.append((200, headers, pieces()))
+        run(endpoint(server.url, "m"), REGISTRY, ASK, show=lambda part: shown.set())
+    assert seen_early == [True, True]
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 3) | st.text("ab", max_size=3) | st.just([]) | st.just({}),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.fixed_dictionaries(
+            {},
+            optional={
+                key: inner
+                for key in (
+                    *(
+                        "choices",
+                        "delta",
+                        "message",
+                        "content",
+                        "tool_calls",
+                        "function",
+                        "name",
+                        "arguments",
+                    ),
+                    *("id", "index", "finish_reason", "error", "usage", "text", "reasoning"),
+                )
+            },
+        )
+    ),
+    max_leaves=12,
+)
+
+
+class Body:
+    def __init__(self, body, size):
+        self.body, self.size = body, size
+
+    def read1(self, amount, decode_content):
+        piece, self.body = self.body[: self.size], self.body[self.size :]
+        return piece
+
+
+@given(
+    st.lists(VALUES.map(json.dumps) | st.sampled_from(["[DONE]", "", ": ping", "{"]) | st.text(max_size=5)),
+    st.sampled_from(["\n\n", "\n", "\r\n\r\n", "\r"]),
+    st.sampled_from(["data: ", "data:", "", ": "]),
+    st.integers(1, 99),
+)
+def test_any_body_is_a_reply_or_a_chat_error_and_cutting_it_changes_nothing(items, end, start, size):
+    body = "".join(start + item + end for item in items).encode("utf-8", "replace")
+
+    def outcome(size):
+        try:
+            return merged(list(filter(lambda part: part != Text(""), map(as_part, parts(size)))))
+        except ChatError as error:
+            return str(error)
+
+    def parts(size):
+        return list(parts_of(events(lines_of(Body(body, size))), native=True))
+
+    def as_part(piece):
+        return Text(piece) if isinstance(piece, str) else piece
+
+    assert outcome(size) == outcome(len(body) + 1)
+
+
+# ---- native calls
+
+
+def call_deltas(id="a", name="calculator", arguments='{"expression":"12*7"}', index=0, size=5):
+    yield {"tool_calls": [{"index": index, "id": id, "type": "function", "function": {"name": name}}]}
+    for i in range(0, len(arguments), size):
+        yield {"tool_calls": [{"index": index, "function": {"arguments": arguments[i : i + size]}}]}
+
+
+WHOLE = {
+    "id": "a",
+    "type": "function",
+    "function": {"name": "calculator", "arguments": '{"expression":"12*7"}'},
+}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        streamed(*call_deltas(), reason="tool_calls"),
+        streamed({"content": None, "tool_calls": [WHOLE]}, reason="stop"),
+        in_json({"content": None, "tool_calls": [WHOLE]}, "tool_calls"),
+        in_json(
+            {
+                "tool_calls": [
+                    {"id": "a", "function": {**WHOLE["function"], "arguments": {"expression": "12*7"}}}
+                ]
+            }
+        ),
+    ],
+)
+def test_native_calls_run_and_are_answered_with_their_ids(server, reply):
+    server.replies += [reply, streamed({"content": "84"})]
+    talk = run(endpoint(server.url, "m", native=True), REGISTRY, ASK)
+    assert (talk.outcome, talk.answer) == ("answered", "84")
+    first, second = server.asked
+    assert first["tools"] == [{"type": "function", "function": calculator.definition}]
+    assert first["messages"] == ASK
+    assert second["messages"][1:] == [
+        {"role": "assistant", "content": "", "tool_calls": [WHOLE]},
+        {"role": "tool", "tool_call_id": "a", "content": "84"},
+    ]
+
+
+def test_parts_of_calls_find_the_calls_they_belong_to(server):
+    several = [
+        delta
+        for pair in zip(
+            call_deltas("a", arguments='{"expression":"1"}'),
+            call_deltas("b", arguments='{"expression":"2"}', index=1),
+        )
+        for delta in pair
+    ]
+    same_index = [{"tool_calls": [{**WHOLE, "index": 0, "id": id}]} for id in "ab"]
+    no_index = [{"tool_calls": [{**WHOLE, "id": id}]} for id in "ab"]
+    no_ids = {"tool_calls": [{"function": WHOLE["function"]}] * 2}
+    for reply in (streamed(*several), streamed(*same_index), streamed(*no_index), in_json(no_ids)):
+        server.replies += [reply, streamed({"content": "ok"})]
+        talk = run(endpoint(server.url, "m", native=True), REGISTRY, ASK)
+        results = [message for message in talk.messages if message["role"] == "tool"]
+        assert len(results) == len({message["tool_call_id"] for message in results}) == 2
+        assert all(message["content"].isdigit() for message in results)
+
+
+def test_broken_native_arguments_are_answered_and_kept_out_of_the_history(server):
+    server.replies += [streamed(*call_deltas(arguments='{"expression":')), streamed({"content": "ok"})]
+    talk = run(endpoint(server.url, "m", native=True), REGISTRY, ASK)
+    assert talk.outcome == "answered" and "not JSON" in talk.messages[2]["content"]
+    assert server.asked[1]["messages"][1]["tool_calls"][0]["function"]["arguments"] == "{}"
+
+
+def test_native_calls_that_nobody_asked_for_are_named(server):
+    server.replies.append(streamed(*call_deltas()))
+    with pytest.raises(ChatError, match=r"native tool calls \(calculator\): ask with .*native=True"):
+        run(endpoint(server.url, "m"), REGISTRY, ASK)
+
+
+# ---- what is sent
+
+
+def test_results_of_one_step_and_the_next_question_are_one_message_of_the_user(server):
+    server.replies += [streamed({"content": CALL + CALL}), streamed({"content": "84"})]
+    talk = run(endpoint(server.url, "m"), REGISTRY, ASK)
+    sent = server.asked[1]["messages"]
+    assert [m["role"] for m in sent] == ["system", "user", "assistant", "user"]
+    assert sent[3]["content"] == "\n".join(["<tool_response>84</tool_response>"] * 2)
+    server.replies += [streamed({"content": "ok"})]
+    picture = [{"type": "image_url", "image_url": {"url": "data:,"}}]
+    run(endpoint(server.url, "m"), REGISTRY, [*talk.messages[:-1], {"role": "user", "content": picture}])
+    sent = server.asked[2]["messages"]
+    assert [m["role"] for m in sent] == ["system", "user", "assistant", "user"]
+    assert sent[3]["content"][0]["type"] == "text" and sent[3]["content"][1:] == picture
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_thoughts_are_sent_back_only_where_asked(server, native):
+    for thoughts in (False, True):
+        server.replies += [
+            in_json({"reasoning_content": "hm", "content": "Yes"}),
+            in_json({"content": "Yes"}),
+        ]
+        ask = endpoint(server.url, "m", native=native, thoughts=thoughts)
+        shown = []
+        talk = run(ask, REGISTRY, ASK, show=shown.append)
+        assert Thought("hm") in shown and talk.answer == "Yes"
+        run(ask, REGISTRY, [*talk.messages, *ASK])
+        assert ("hm" in json.dumps(server.asked[-1]["messages"])) is thoughts
+
+
+# ---- the key
+
+
+def test_a_netrc_or_a_proxy_of_the_environment_gets_nothing(server, tmp_path, monkeypatch):
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login a password b\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    server.replies += [in_json({"content": "Yes"})] * 2
+    assert run(endpoint(server.url, "m", key="secret-key"), REGISTRY, ASK).answer == "Yes"
+    assert server.headers[0]["Authorization"] == "Bearer secret-key"
+
+
+@pytest.mark.parametrize(
+    "url, key, words",
+    [
+        ("http://x.example/v1", "k", "plain http.*could be read"),
+        ("https://x.example/v1", "schlüssel", "characters that no key has"),
+        ("https://x.example/v1", " k", "white space"),
+        ("https://x.example/v1", "Bearer k", "bare key"),
+    ],
+)
+def test_a_key_that_cannot_be_sent_safely_is_refused_at_once(url, key, words):
+    with pytest.raises(ChatError, match=words):
+        endpoint(url, "m", key=key)
+
+
+def test_an_error_that_repeats_the_key_is_shown_without_it(server):
+    server.replies.append(raw("wrong key secret-key", status=401))
+    with pytest.raises(ChatError, match="wrong key <key>"):
+        run(endpoint(server.url, "m", key="secret-key"), REGISTRY, ASK)
+
+
+# ---- all of it together
+
+
+class Diary:
+    def __init__(self):
+        self.entries = []
+
+    def write(self, text: str) -> int:
+        """Write a line; says how many there are."""
+        self.entries.append(text)
+        return len(self.entries)
+
+
+@tool
+async def rain(town: str) -> dict:
+    """Millimetres of rain."""
+    return {"millimetres": 12.5, "town": town}
+
+
+@tool
+def pay(amount: int) -> str:
+    """Pay."""
+    raise AssertionError("nobody allowed this")
+
+
+CALLS = [
+    Call("rain", {"town": "Bern"}, "id-1"),
+    Call("write", {"text": "Wet in Bern."}, "id-2"),
+    Call("pay", {"amount": 5}, "id-3"),
+]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("native", [False, True])
+def test_an_agent_with_three_tools_of_its_own(server, native, stream):
+    """One is async, one a method, and one may not run without permission."""
+    text = "Let me see. " + ("" if native else "".join(map(render_call, CALLS)))
+    if stream:
+        deltas = text_in_pieces(text)
+        for i, call in enumerate(CALLS if native else []):
+            deltas += call_deltas(call.id, call.name, json.dumps(call.arguments), i)
+        first = streamed(*deltas, reason="tool_calls" if native else "stop", chunked=native)
+    else:
+        functions = [{"name": call.name, "arguments": json.dumps(call.arguments)} for call in CALLS]
+        items = [{"id": c.id, "type": "function", "function": f} for c, f in zip(CALLS, functions)]
+        first = in_json({"content": text, **({"tool_calls": items} if native else {})}, "stop")
+    last = [{"content": "12.5 mm, noted, "}, {"content": "not paid."}]
+    server.replies += [
+        first,
+        streamed(*last) if stream else in_json({"content": "12.5 mm, noted, not paid."}),
+    ]
+    diary, shown = Diary(), []
+    talk = run(
+        endpoint(server.url, "m", native=native, stream=stream),
+        Registry([rain, diary.write, pay]),
+        [{"role": "user", "content": "Was it wet in Bern? Note it, and pay."}],
+        allow=lambda call: call.name != "pay" or "the user said no",
+        show=shown.append,
+    )
+    assert (talk.outcome, talk.steps, talk.answer) == ("answered", 2, "12.5 mm, noted, not paid.")
+    assert diary.entries == ["Wet in Bern."] and not any(isinstance(part, BadCall) for part in shown)
+    results = [message for message in talk.messages if message["role"] == "tool"]
+    ids = [call.id for call in CALLS] if native else ["call_1_1", "call_1_2", "call_1_3"]
+    assert [message["tool_call_id"] for message in results] == ids
+    for message, words in zip(results, ('"millimetres":12.5', "1", "the user said no")):
+        assert words in message["content"]
+    assert server.asked[0]["stream"] is stream
+    assert [m["role"] for m in server.asked[1]["messages"]][-2:] == (
+        ["tool", "tool"] if native else ["assistant", "user"]
+    )

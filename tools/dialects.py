@@ -1,0 +1,143 @@
+"""One call in five dialects: what all ways of calling tools have in common.
+
+A model names a tool and its arguments, in JSON; a program answers with a value, in JSON. FORMS shows how
+they are packed. hermes is text in tags within the reply; chat and responses are OpenAI's two APIs; anthropic
+has blocks of a message's content; harmony is the text that OpenAI's gpt-oss models write.
+
+    dialect = DIALECTS["chat"]
+    dialect.read_calls(dialect.write_calls(calls)) == calls
+    dialect.read_results(dialect.write_results(results), calls) == results
+
+What is lost on the way: text has no ids, so its calls are numbered when they are read and its results have
+to come in order. Only anthropic can mark a failure; elsewhere a tool that returns {"error": ...} seems to
+have failed. Where arguments are text they may be broken: that is a BadCall."""
+
+import json
+import re
+from typing import NamedTuple
+
+from tools.json_reader import JSONError
+from tools.json_reader import parse as parse_json
+from tools.protocol import OPEN, BadCall, Call, compact, parse
+from tools.registry import Result
+
+FORMS = {  # name -> (a call, its result)
+    "hermes": (
+        '<tool_call>{"name":"$NAME","arguments":$JSON}</tool_call>',
+        "<tool_response>$CONTENT</tool_response>",
+    ),
+    "chat": (
+        {"id": "$ID", "type": "function", "function": {"name": "$NAME", "arguments": "$JSON"}},
+        {"role": "tool", "tool_call_id": "$ID", "content": "$CONTENT"},
+    ),
+    "responses": (
+        {"type": "function_call", "call_id": "$ID", "name": "$NAME", "arguments": "$JSON"},
+        {"type": "function_call_output", "call_id": "$ID", "output": "$CONTENT"},
+    ),
+    "anthropic": (
+        {"type": "tool_use", "id": "$ID", "name": "$NAME", "input": "$ARGUMENTS"},
+        {"type": "tool_result", "tool_use_id": "$ID", "content": "$VALUE", "is_error": "$FAILED"},
+    ),
+    "harmony": (
+        "<|start|>assistant<|channel|>commentary to=functions.$NAME <|constrain|>json"
+        "<|message|>$JSON<|call|>",
+        "<|start|>functions.$NAME to=assistant<|channel|>commentary<|message|>$CONTENT<|end|>",
+    ),
+}
+WORD = re.compile(r"\\?\$([A-Z]+)")  # escaped, in a regular expression
+
+
+class Dialect(NamedTuple):
+    """$ARGUMENTS are an object, $JSON is their text; $VALUE is the text of a result, $CONTENT the same or, of
+    a failure, that of {"error": value}."""
+
+    call: object
+    result: object
+
+    def write_call(self, call):
+        """A Call, or a BadCall without its arguments: servers refuse a history with broken ones."""
+        arguments = getattr(call, "arguments", {})
+        values = {"ID": call.id, "NAME": call.name, "ARGUMENTS": arguments, "JSON": compact(arguments)}
+        return filled(self.call, values)
+
+    def write_result(self, result):
+        content = compact(result.value if result.ok else {"error": result.value})
+        values = {"VALUE": compact(result.value), "CONTENT": content, "FAILED": not result.ok}
+        return filled(self.result, {"ID": result.id, "NAME": result.name, **values})
+
+    def write_calls(self, calls):
+        return self._pack(map(self.write_call, calls))
+
+    def write_results(self, results):
+        return self._pack(map(self.write_result, results))
+
+    def _pack(self, items):
+        return "".join(items) if isinstance(self.call, str) else list(items)
+
+    def read_calls(self, packed):
+        """-> [Call | BadCall]"""
+        return [
+            call_of(found["NAME"], found.get("ARGUMENTS", found.get("JSON")), found.get("ID", f"call_{i}"))
+            for i, found in enumerate(matches(self.call, packed), 1)
+        ]
+
+    def read_results(self, packed, calls):
+        """The answers to some of the calls, in any order if there are ids -> [Result]"""
+        names, results = {call.id: call.name for call in calls}, []
+        for call, found in zip(calls, matches(self.result, packed)):
+            id, failed = found.get("ID", call.id), found.get("FAILED")
+            value = json.loads(found["VALUE" if "VALUE" in found else "CONTENT"])
+            if failed is None and isinstance(value, dict) and value.keys() == {"error"}:
+                failed, value = True, value["error"]
+            results.append(Result(id, names[id], not failed, value))
+        return results
+
+
+def filled(form, values):
+    if isinstance(form, dict):
+        return {key: filled(part, values) for key, part in form.items()}
+    if WORD.fullmatch(form):
+        return values[form[1:]]
+    # Without "<", no value in a text can forge a tag.
+    return WORD.sub(lambda word: values[word[1]].replace("<", "\\u003c"), form)
+
+
+def matches(form, packed):
+    """What was filled in, in all that a text or list holds of this form -> [{word: value}]"""
+    if not isinstance(form, str):
+        return [dict(words_in(form, item)) for item in packed]
+    if form.startswith(OPEN):
+        return [
+            {"NAME": part.name, "ARGUMENTS": part.arguments}
+            for part in parse(packed)
+            if isinstance(part, Call)
+        ]
+    pattern = WORD.sub(r"(?P<\1>[^<]*?)", re.escape(form))
+    return [match.groupdict() for match in re.finditer(pattern, packed)]
+
+
+def words_in(form, item):
+    for key, part in form.items():
+        if isinstance(part, dict):
+            yield from words_in(part, item[key])
+        elif WORD.fullmatch(part):
+            yield part[1:], item[key]
+
+
+def call_of(name, arguments, id):
+    """Arguments may be a string of JSON, an object or nothing at all -> Call or BadCall."""
+    value, problem = arguments or {}, None
+    try:
+        if isinstance(arguments, str):
+            value = parse_json(arguments) if arguments.strip() else {}
+        if not isinstance(value, dict):
+            problem = "Write the arguments as an object."
+    except JSONError as error:
+        problem = f"The arguments are not JSON: {error}"
+    if not (isinstance(name, str) and name):
+        name, problem = "", "The call has no name: write the tool's name as a string."
+    return BadCall(f"{arguments}", problem, name=name, id=id) if problem else Call(name, value, id)
+
+
+DIALECTS = {name: Dialect(*forms) for name, forms in FORMS.items()}
+HERMES, CHAT = DIALECTS["hermes"], DIALECTS["chat"]

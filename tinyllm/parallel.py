@@ -48,7 +48,7 @@ class Worker:
         rows = flat[size:].reshape(2 + workers, size - begin)
         self.moments = rows[:2]  # two vectors for the optimizer
         self.gradients = rows[2:]  # one vector per worker
-        self.gradient = Parameters(config, rows[2 + rank], begin=begin)
+        self.gradient = Parameters(config, rows[2 + rank])
 
 
 class WorkerPool:

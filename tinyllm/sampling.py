@@ -30,10 +30,10 @@ def fold(model, in_place=False):
         q * (1 / sqrt(D))                                the rows of wq carry 1 / sqrt(D)
         silu(a) = a / 2 * (1 + tanh(a / 2))              the rows of gate carry 1/2
         attention over T queries                         the same over one query and S cached keys
-        n @ embedding.T                                  the head carries the gain of the last norm, too
+        n @ embedding.T                                  the gain of the last norm carries sqrt(C)
 
     A second set of matrices may be too much for a real model. in_place: they replace the parameters, and the
-    model can do nothing but decode from then on. A tied head is also the embedding, so it stays as it is.
+    model can do nothing but decode from then on. The head stays as it is, for it may be the embedding.
     """
     c, p, dtype = model.config, model.params, model.params.flat.dtype
     root = math.sqrt(c.width)
@@ -41,10 +41,10 @@ def fold(model, in_place=False):
     def transposed(w):
         """Copied, because products with a view w.T take longer: a step of 16 rows 1.17 times as long."""
         copy = w.T.copy()
-        if not in_place:
-            return copy
-        w.reshape(-1)[:] = copy.reshape(-1)
-        return w.reshape(copy.shape)
+        if in_place:
+            w.reshape(-1)[:] = copy.reshape(-1)
+            copy = w.reshape(copy.shape)
+        return copy
 
     def folded(w, gain, rows, factor):
         """w with the gain of the norm before it, and a factor on its first rows; transposed."""
@@ -63,11 +63,10 @@ def fold(model, in_place=False):
         )
         for w in p.blocks
     ]
-    head, gain = p[model.head_name], p["norm"] * root
-    if not in_place:
-        return blocks, (head * gain).T, 1.0
-    model.folded = blocks, head.T, gain
-    return model.folded
+    matrices = blocks, p[model.head_name].T, p["norm"] * root
+    if in_place:
+        model.folded = matrices
+    return matrices
 
 
 class Decoder:

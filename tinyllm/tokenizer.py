@@ -10,11 +10,9 @@ one token and "48" two, a model would have to learn the digits of every number b
 """
 
 import heapq
-import json
 import re
 from collections import Counter, defaultdict
 from itertools import chain, pairwise
-from pathlib import Path
 
 import numpy as np
 
@@ -89,52 +87,40 @@ class Tokenizer:
     def to_json(self, chat_template):
         """-> tokenizer.json and tokenizer_config.json as Hugging Face libraries read them."""
         names = [_printable(piece) for piece in self.bytes_of[: self.ordinary]]
-        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-        model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None}
-        model |= {
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-        }
-        model["vocab"] = {name: i for i, name in enumerate(names)}
-        model["merges"] = [[names[left], names[right]] for left, right in self.merges]
-        contents = {"version": "1.0", "truncation": None, "padding": None}
-        contents["added_tokens"] = [{"id": i, "content": name, **flags} for name, i in self.special.items()]
-        contents |= {"normalizer": None, "pre_tokenizer": PRE_TOKENIZER, "post_processor": None}
-        contents |= {"decoder": BYTE_LEVEL, "model": model}
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        config |= {"bos_token": "<|begin|>", "eos_token": "<|end|>", "chat_template": chat_template}
-        return contents, config
+        merges = [[names[left], names[right]] for left, right in self.merges]
+        added = [(i, name, True) for name, i in self.special.items()]
+        contents = as_json({name: i for i, name in enumerate(names)}, merges, added, PRE_TOKENIZER)
+        roles = {"bos_token": "<|begin|>", "eos_token": "<|end|>"}
+        return contents, CONFIG | roles | {"chat_template": chat_template}
 
     @classmethod
-    def load(cls, folder):
-        """Read a tokenizer.json of this project. Raises TinyllmError for others, saying what differs."""
-        path = Path(folder) / "tokenizer.json"
-        try:
-            contents = json.loads(path.read_text(encoding="utf-8"))
-            model, vocab = contents["model"], contents["model"]["vocab"]
-            ours = model["type"] == "BPE" and contents["pre_tokenizer"] == PRE_TOKENIZER
-            if not ours or contents["normalizer"]:
-                raise TinyllmError(
-                    f"{path} splits text differently from the tokenizers of this project, "
-                    "so its ids cannot be reproduced here"
-                )
-            pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
-            tokenizer = cls([(vocab[left], vocab[right]) for left, right in pairs])
-            expected = {
-                _printable(piece): i for i, piece in enumerate(tokenizer.bytes_of[: tokenizer.ordinary])
-            }
-            special = {token["content"]: token["id"] for token in contents["added_tokens"]}
-            if expected != vocab or special != tokenizer.special:
-                raise TinyllmError(f"{path} numbers its tokens differently from this project")
-        except TinyllmError:
-            raise
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise TinyllmError(
-                f"{path} is damaged ({type(error).__name__}: {error}): restore it from a copy"
-            ) from None
+    def from_json(cls, contents):
+        """The contents of a tokenizer.json of this project -> Tokenizer. Raises TinyllmError for another one,
+        and ValueError, LookupError, TypeError or AttributeError for a damaged one."""
+        model, vocab = contents["model"], contents["model"]["vocab"]
+        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+        tokenizer = cls([(vocab[left], vocab[right]) for left, right in pairs])
+        special = {token["content"]: token["id"] for token in contents["added_tokens"]}
+        if contents["normalizer"] or tokenizer.to_json("")[0]["model"]["vocab"] != vocab:
+            raise TinyllmError("it changes text or numbers its tokens differently from this project")
+        if model["type"] != "BPE" or special != tokenizer.special:
+            raise TinyllmError("its type or its special tokens are not those of this project")
         return tokenizer
+
+
+CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+
+
+def as_json(vocab, merges, added, pre_tokenizer, normalizer=None, ignore_merges=False):
+    """The contents of a tokenizer.json. added: [(id, name, whether it is special)]."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None}
+    model |= {"end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False}
+    model |= {"ignore_merges": ignore_merges, "vocab": vocab, "merges": merges}
+    contents = {"version": "1.0", "truncation": None, "padding": None}
+    contents["added_tokens"] = [{"id": i, "content": name, **flags, "special": s} for i, name, s in added]
+    contents |= {"normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": None}
+    return contents | {"decoder": BYTE_LEVEL, "model": model}
 
 
 def _as_bytes(text):

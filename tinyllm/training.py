@@ -67,8 +67,7 @@ def compute_gradient(worker, job):
         if i == 0:
             worker.model.backward(dout, cache, worker.gradient)
         else:
-            config, flat = worker.model.config, np.zeros_like(worker.gradient.flat)
-            gradient = Parameters(config, flat, begin=config.size() - flat.size)
+            gradient = Parameters(worker.model.config, np.zeros_like(worker.gradient.flat))
             worker.model.backward(dout, cache, gradient)
             worker.gradient.flat += gradient.flat
     return loss

@@ -100,14 +100,12 @@ class Parameters(dict):
     """Name -> view of `flat`, the one buffer that holds them all. Gradients are a second such object.
 
     `blocks` lists the arrays of each layer, neighbouring matrices joined into one. Where only the last layers
-    are trained, gradients hold what lies from `begin` on in the buffer (Config.begin); the blocks before are
-    None.
+    are trained, gradients have a shorter buffer (Config.begin) and None for the other blocks.
     """
 
-    def __init__(self, config, flat=None, dtype=np.float32, begin=0):
-        self.flat = np.zeros(config.size() - begin, dtype) if flat is None else flat
-        assert self.flat.shape == (config.size() - begin,)
-        span, start = {}, -begin
+    def __init__(self, config, flat=None, dtype=np.float32):
+        self.flat = np.zeros(config.size(), dtype) if flat is None else flat
+        span, start = {}, self.flat.size - config.size()
         for name, shape in config.shapes().items():
             span[name] = start, start + math.prod(shape)
             if start >= 0:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from tinyllm.checkpoint import gguf, huggingface, safetensors, vocabulary
 from tinyllm.checkpoint.files import read_json, sha256, write_json
+from tinyllm.checkpoint.stored import FLOATS
 from tinyllm.data.conversation import TEMPLATE
 from tinyllm.errors import TinyllmError
 from tinyllm.transformer import Parameters, Transformer
@@ -46,13 +47,21 @@ def save(folder, model, tokenizer=None, dtype=np.float32):
 
 def load(folder):
     """Folder or GGUF file -> (model, tokenizer), which is None if there is none. Raises TinyllmError."""
+    folder = Path(folder)
     try:
-        return _load_gguf(Path(folder)) if Path(folder).is_file() else _load(Path(folder))
+        config, tensors, *names, tokenizer = (_open_gguf if folder.is_file() else _open)(folder)
+        params = _read_parameters(folder, config, tensors, *names)
     except OSError as error:
         raise TinyllmError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
+    if tokenizer is not None and len(tokenizer) > config.vocab:
+        raise TinyllmError(f"{folder}: {len(tokenizer)} tokens in the tokenizer, {config.vocab} in the model")
+    if tokenizer is not None:  # some models have a few more rows than tokens
+        tokenizer.bytes_of += [b""] * (config.vocab - len(tokenizer))
+    return Transformer(config, params), tokenizer
 
 
-def _load(folder):
+def _open(folder):
+    """-> config, stored tensors, the stored name of each parameter, how it is converted, tokenizer"""
     notes = read_json(folder / "stage.json") if (folder / "stage.json").exists() else {"finished": True}
     if not notes.get("finished"):
         raise TinyllmError(f"{folder} holds an unfinished run: continue it with RESUME=1")
@@ -66,16 +75,15 @@ def _load(folder):
         )
     config = _config(folder / "config.json", huggingface.config_from_json, read_json(folder / "config.json"))
     tensors = _scan_weights(folder)
-    params = _read_parameters(folder, config, tensors, huggingface.published_name, huggingface.from_published)
     tokenizer = vocabulary.load(folder) if (folder / TOKENIZER).exists() else None
-    return _together(folder, config, params, tokenizer)
+    return config, tensors, huggingface.published_name, huggingface.from_published, tokenizer
 
 
-def _load_gguf(path):
+def _open_gguf(path):
     settings, tensors = gguf.scan(path)
     config = _config(path, huggingface.config_from_gguf, settings, tensors)
-    params = _read_parameters(path, config, tensors, huggingface.gguf_name, lambda name, w, config: w)
-    return _together(path, config, params, vocabulary.from_gguf(path, settings))
+    tokenizer = vocabulary.from_gguf(path, settings)
+    return config, tensors, huggingface.gguf_name, lambda name, w, config: w, tokenizer
 
 
 def _config(path, read, *contents):
@@ -83,14 +91,6 @@ def _config(path, read, *contents):
         return read(*contents)
     except ValueError as error:
         raise TinyllmError(f"{path}: {error}") from None
-
-
-def _together(folder, config, params, tokenizer):
-    if tokenizer is not None and len(tokenizer) > config.vocab:
-        raise TinyllmError(f"{folder}: {len(tokenizer)} tokens in the tokenizer, {config.vocab} in the model")
-    if tokenizer is not None:  # some models have a few more rows than tokens
-        tokenizer.bytes_of += [b""] * (config.vocab - len(tokenizer))
-    return Transformer(config, params), tokenizer
 
 
 def load_language_model(folder):
@@ -118,7 +118,7 @@ def _read_parameters(folder, config, tensors, stored_name, convert):
             raise TinyllmError(f"{folder}: the weights have no tensor {key}")
         if tensors[key].shape != shape:
             raise TinyllmError(f"{folder}: {key} has shape {tensors[key].shape}, config.json says {shape}")
-        if tensors[key].dtype not in gguf.BLOCKS:
+        if tensors[key].dtype not in FLOATS:
             raise TinyllmError(f"{folder}: convert {key} from {tensors[key].dtype} to F32, F16 or BF16")
     params = Parameters(config)
     for name, w in tqdm(params.items(), desc=f" reading {folder}", unit=" tensors", leave=False, delay=1):

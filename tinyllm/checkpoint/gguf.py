@@ -12,58 +12,19 @@ form because its tensors may be quantised: 4 or 8 bits per weight, with a scale 
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; the blocks: ggml-quants.c in the same repository.
 """
 
-import math
 import struct
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
+from tinyllm.checkpoint.stored import TYPES, Stored
 from tinyllm.errors import TinyllmError
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
 NUMBERS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd"))  # codes of struct
 STRING, ARRAY = 8, 9
-TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 10: "Q2_K", 11: "Q3_K"}
-TYPES |= {12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 30: "BF16"}
-BLOCKS = {  # what can be read: type -> the layout of a block, and how many weights it holds
-    "F32": ([("w", "<f4")], 1),
-    "F16": ([("w", "<f2")], 1),
-    "BF16": ([("w", "<u2")], 1),
-    "Q8_0": ([("scale", "<f2"), ("q", "i1", 32)], 32),
-    "Q4_0": ([("scale", "<f2"), ("q", "u1", 16)], 32),
-    "Q4_1": ([("scale", "<f2"), ("least", "<f2"), ("q", "u1", 16)], 32),
-}
-
-
-class Stored(NamedTuple):
-    """A tensor in the mapped file, not yet read."""
-
-    dtype: str
-    shape: tuple
-    data: np.ndarray  # its bytes
-
-    def read(self, first=0, last=None):
-        """-> the array in float32, or its rows from `first` to before `last`.
-
-        A quantised weight is scale * q, in Q4_0 scale * (q - 8), in Q4_1 scale * q + least.
-        """
-        block = self.data.reshape(self.shape[0], -1)[first:last].view(np.dtype(BLOCKS[self.dtype][0]))
-        shape = (len(block), *self.shape[1:])
-        if self.dtype in ("F32", "F16"):
-            return block["w"].astype(np.float32).reshape(shape)
-        if self.dtype == "BF16":  # the upper half of a float32
-            return (block["w"].astype(np.uint32) << 16).view(np.float32).reshape(shape)
-        q = block["q"]  # (rows, blocks, numbers of a block)
-        if self.dtype != "Q8_0":  # the first 16 weights are the lower halves of the bytes
-            q = np.concatenate([q & 15, q >> 4], axis=-1)
-        w = q.astype(np.float32)
-        if self.dtype == "Q4_0":
-            w -= 8
-        w *= block["scale"].astype(np.float32)[..., None]
-        if self.dtype == "Q4_1":
-            w += block["least"].astype(np.float32)[..., None]
-        return w.reshape(shape)
+KINDS = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 10: "Q2_K", 11: "Q3_K"}
+KINDS |= {12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 30: "BF16"}
 
 
 class _Reader:
@@ -112,51 +73,29 @@ def scan(path):
     reader = _Reader(data)
     magic, version = reader.bytes(4).tobytes(), reader.number("I")
     if magic != MAGIC or version not in VERSIONS:
-        what = f"version {version}" if magic == MAGIC else f"a file that begins with {magic!r}"
-        raise TinyllmError(f"{path}: expected a GGUF file of version 2 or 3 (little-endian), found {what}")
+        found = f"{magic!r}, version {version}"
+        raise TinyllmError(f"{path}: expected a little-endian GGUF file of version 2 or 3, found {found}")
     try:
-        settings, places = _header(reader)
+        tensor_count, setting_count = reader.numbers("QQ")
+        settings = dict((reader.string(), reader.value()) for _ in range(setting_count))
+        places = dict((reader.string(), _place(reader)) for _ in range(tensor_count))
         alignment = settings.get("general.alignment", 32)
         if type(alignment) is not int or not 0 < alignment <= 2**16:
             raise ValueError(f"general.alignment is {alignment!r}")
-        begin = reader.at + -reader.at % alignment
-        tensors = {name: _located(name, *place, data, begin) for name, place in places.items()}
+        begin, tensors = reader.at + -reader.at % alignment, {}
+        for name, (shape, kind, offset) in places.items():
+            tensor = Stored(path, KINDS.get(kind, f"type {kind}"), shape, begin + offset)
+            if tensor.dtype in TYPES and tensor.start + tensor.size(name) > len(data):
+                raise ValueError(f"{name} ends beyond the end of the file")
+            tensors[name] = tensor
     except (ValueError, struct.error) as error:
         raise TinyllmError(f"{path} is truncated or damaged: {error}. Restore it from a copy") from None
     return settings, tensors
 
 
-def _header(reader):
-    """-> {setting: value}, {tensor: (shape, kind, offset)}"""
-    tensor_count, setting_count = reader.numbers("QQ")
-    settings = _unique((reader.string(), reader.value()) for _ in range(setting_count))
-    return settings, _unique((reader.string(), _place(reader)) for _ in range(tensor_count))
-
-
 def _place(reader):
+    """-> the shape of a tensor, its type, and its offset in the data"""
     count = reader.number("I")
     if not 1 <= count <= 8:
         raise ValueError(f"a tensor has {count} dimensions")
     return reader.numbers("Q" * count)[::-1], *reader.numbers("IQ")
-
-
-def _located(name, shape, kind, offset, data, begin):
-    dtype = TYPES.get(kind, f"type {kind}")
-    if dtype not in BLOCKS:
-        return Stored(dtype, shape, None)
-    layout, weights = BLOCKS[dtype]
-    start, size = begin + offset, math.prod(shape) // weights * np.dtype(layout).itemsize
-    if math.prod(filter(None, shape)) >= 2**48 or shape[-1] % weights:
-        raise ValueError(f"{name} has the impossible shape {shape}")
-    if start + size > len(data):
-        raise ValueError(f"{name} ends beyond the end of the file")
-    return Stored(dtype, shape, data[start : start + size])
-
-
-def _unique(pairs):
-    found = {}
-    for name, value in pairs:
-        if name in found:
-            raise ValueError(f"{name} occurs twice")
-        found[name] = value
-    return found

@@ -8,18 +8,15 @@ https://github.com/huggingface/safetensors, README, "Format".
 """
 
 import json
-import math
 import os
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from tinyllm.checkpoint.files import parse_object, replacing
+from tinyllm.checkpoint.stored import PLAIN, TYPES, Stored
 from tinyllm.errors import TinyllmError
 
-DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "|u1"}
-NAMES = {np.dtype(code): name for name, code in DTYPES.items() if name != "BF16"}
+NAMES = {TYPES[name]: name for name in PLAIN if name != "BF16"}
 HEADER_LIMIT = 100_000_000  # the format's own limit: a damaged length must not exhaust the memory
 
 
@@ -42,29 +39,6 @@ def write(path, tensors, metadata=None, dtype=None):
             file.write(np.ascontiguousarray(array, dtype).data)
 
 
-class Stored(NamedTuple):
-    """A tensor in a file, not yet read."""
-
-    path: Path
-    dtype: str
-    shape: tuple
-    start: int
-
-    def read(self, first=0, last=None):
-        """-> the array, or its rows from `first` to before `last`. F16 and BF16 become float32, exactly."""
-        shape = (
-            (len(range(*slice(first, last).indices(self.shape[0]))), *self.shape[1:]) if self.shape else ()
-        )
-        size = math.prod(self.shape[1:]) * np.dtype(DTYPES[self.dtype]).itemsize  # of a row
-        start = self.start + first * size
-        array = np.fromfile(self.path, DTYPES[self.dtype], math.prod(shape), offset=start)
-        if self.dtype == "BF16":  # the upper half of a float32
-            array = (array.astype(np.uint32) << 16).view(np.float32)
-        elif self.dtype == "F16":
-            array = array.astype(np.float32)
-        return array.reshape(shape)
-
-
 def read(path):
     """File -> ({name: array}, {key: text}). Raises TinyllmError if it is damaged."""
     tensors, metadata = scan(path)
@@ -85,15 +59,13 @@ def scan(path):
         metadata = dict(header.pop("__metadata__", {}))
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             dtype, shape = entry["dtype"], tuple(entry["shape"])
-            if dtype not in DTYPES:
+            if dtype not in PLAIN:
                 raise TinyllmError(f"{path}: convert tensor {name} from {dtype} to F32, F16 or BF16")
-            counts = all(type(n) is int and n >= 0 for n in shape)
-            if not counts or len(shape) > 8 or math.prod(filter(None, shape)) >= 2**48:
-                raise ValueError(f"impossible shape of {name}")
-            stop = start + math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
+            tensor = Stored(path, dtype, shape, 8 + size + start)
+            stop = start + tensor.size(name)
             if entry["data_offsets"] != [start, stop]:
                 raise TinyllmError(f"{path} is damaged: the size of tensor {name} does not match its shape")
-            tensors[name] = Stored(path, dtype, shape, 8 + size + start)
+            tensors[name] = tensor
             start = stop
     except (ValueError, TypeError, KeyError) as error:
         raise TinyllmError(f"{path} is not a safetensors file: {error!r} in its header") from None

@@ -17,7 +17,7 @@ import unicodedata
 from tinyllm.checkpoint.files import read_json
 from tinyllm.data.conversation import format_of
 from tinyllm.errors import TinyllmError
-from tinyllm.tokenizer import _NAME, BYTE_LEVEL, PRE_TOKENIZER, Tokenizer, _Words
+from tinyllm.tokenizer import _NAME, BYTE_LEVEL, CONFIG, PRE_TOKENIZER, Tokenizer, _Words, as_json
 
 CONTRACTIONS = "'s|'t|'re|'ve|'m|'ll|'d"
 GPT2 = CONTRACTIONS + r"| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -45,7 +45,7 @@ SPLITTERS = {  # GGUF's name -> the steps in a tokenizer.json, and the patterns 
     "llama-bpe": ([_isolated(LLAMA3), BYTE_LEVEL], [LLAMA3]),
     "qwen2": ([_isolated(QWEN2), BYTE_LEVEL], [QWEN2]),
 }
-KINDS = {3: True, 4: False}  # GGUF's types of added tokens -> whether they are special
+ADDED = {3: True, 4: False}  # GGUF's types of added tokens -> whether they are special
 
 
 @functools.lru_cache
@@ -110,24 +110,24 @@ class PublishedTokenizer(Tokenizer):
     def _name_roles(self):
         """Other parts look the tokens around texts and messages up by our own names."""
         template = self.config.get("chat_template") or ""
-        ends = {"<|begin|>": _content(self.config.get("bos_token")), "<|end|>": None}
-        ends["<|end|>"] = _content(self.config.get("eos_token"))
+        begin, end = (_content(self.config.get(f"{name}_token")) for name in ("bos", "eos"))
         try:
             form = format_of([name for name in self.special if not template or name in template])
-            ends["<|end|>"], start = form.end, re.escape(f"{form.opening}system")
-            system = re.search(rf"{start}(?:\n|\\n)([^{{}}]*?){re.escape(form.end)}", template)
+            end, head = form.end, re.escape(form.head.format(role="system"))
+            head = head.replace("\\\n", r"(?:\n|\\n)")
+            system = re.search(rf"{head}([^{{}}]*?){re.escape(end)}", template)
             self.system = system[1] if system else ""
         except TinyllmError:  # it can still continue texts
             pass
-        ends["<|begin|>"] = ends["<|begin|>"] or ends["<|end|>"]
-        self.special |= {ours: self.special[name] for ours, name in ends.items() if name in self.special}
+        roles = {"<|begin|>": begin or end, "<|end|>": end}
+        self.special |= {ours: self.special[name] for ours, name in roles.items() if name in self.special}
 
     def split(self, data):
         words = []
         text = data.decode("utf-8", "surrogateescape")  # and back: any bytes stay what they are
         for i, part in enumerate(self.added.split(text)):
-            is_added, parts = i % 2, [part]
-            if not is_added:
+            parts = [part]
+            if i % 2 == 0:  # the others are added tokens
                 parts = [unicodedata.normalize(self.normal_form, part) if self.normal_form else part]
                 for findall in self.patterns:
                     parts = [word for each in parts for word in findall(each)]
@@ -150,36 +150,23 @@ def _patterns(contents):
     step = contents["pre_tokenizer"] or {}
     steps = step["pretokenizers"] if step.get("type") == "Sequence" else [step]
     steps = [{"use_regex": True} | each | {"trim_offsets": True} for each in steps]  # the latter: no effect
-    found = {
-        "model type": (contents["model"]["type"], ["BPE"]),
-        "normalizer": (contents["normalizer"], [None, {"type": "NFC"}]),
-        "pre_tokenizer": (steps, [known for known, _ in SPLITTERS.values()]),
-    }
-    for name, (value, known) in found.items():
-        if value not in known:
-            raise TinyllmError(f"its {name} {value!r:.300} is not known here")
-    return SPLITTERS[list(SPLITTERS)[found["pre_tokenizer"][1].index(steps)]][1]
+    patterns = next((patterns for known, patterns in SPLITTERS.values() if steps == known), None)
+    if patterns is None:
+        raise TinyllmError(f"its pre_tokenizer {steps!r:.300} is not known here")
+    kind, normalizer = contents["model"]["type"], contents["normalizer"]
+    if kind != "BPE" or normalizer not in (None, {"type": "NFC"}):
+        raise TinyllmError(f"its model {kind!r} or its normalizer {normalizer!r:.300} is not known here")
+    return patterns
 
 
 def load(folder):
     """The tokenizer of a checkpoint folder, ours or a published one. Raises TinyllmError."""
-    path = folder / "tokenizer.json"
+    path, config = folder / "tokenizer.json", folder / "tokenizer_config.json"
     contents = read_json(path)
     if contents.get("pre_tokenizer") == PRE_TOKENIZER:
-        return Tokenizer.load(folder)
-    config = folder / "tokenizer_config.json"
-    return published(path, contents, read_json(config) if config.exists() else {})
-
-
-def published(path, contents, config):
-    try:
-        return PublishedTokenizer(contents, config)
-    except TinyllmError as error:
-        raise TinyllmError(f"{path}: the ids of this tokenizer cannot be reproduced: {error}") from None
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise TinyllmError(
-            f"{path}: the tokenizer is damaged ({type(error).__name__}: {error}): restore it from a copy"
-        ) from None
+        return _made(path, lambda: Tokenizer.from_json(contents))
+    config = read_json(config) if config.exists() else {}
+    return _made(path, lambda: PublishedTokenizer(contents, config))
 
 
 def from_gguf(path, settings):
@@ -188,28 +175,30 @@ def from_gguf(path, settings):
     if get("model") != "gpt2" or get("pre") not in SPLITTERS:
         found = f"tokenizer.ggml.model {get('model')!r} with the pre-tokenizer {get('pre')!r}"
         raise TinyllmError(f"{path}: {found} is not supported, only gpt2 with {', '.join(SPLITTERS)}")
-    try:
-        tokens, kinds = get("tokens"), get("token_type")
-        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
-        added = [
-            {"id": i, "content": name, **flags, "special": KINDS[kind]}
-            for i, (name, kind) in enumerate(zip(tokens, kinds, strict=True))
-            if kind in KINDS
-        ]
-        model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None}
-        model |= {"end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False}
-        model["ignore_merges"] = get("pre") == "llama-bpe"
-        model["vocab"] = {name: i for i, name in enumerate(tokens)}
-        model["merges"] = [pair.split(" ") for pair in get("merges")]
-        steps = {"type": "Sequence", "pretokenizers": SPLITTERS[get("pre")][0]}
-        contents = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added}
-        contents |= {"normalizer": {"type": "NFC"} if get("pre") == "qwen2" else None}
-        contents |= {"pre_tokenizer": steps, "post_processor": None, "decoder": BYTE_LEVEL, "model": model}
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+
+    def make():
+        tokens, pre = get("tokens"), get("pre")
+        kinds = enumerate(zip(tokens, get("token_type"), strict=True))
+        added = [(i, name, ADDED[kind]) for i, (name, kind) in kinds if kind in ADDED]
+        merges = [pair.split(" ") for pair in get("merges")]
+        steps = {"type": "Sequence", "pretokenizers": SPLITTERS[pre][0]}
+        normalizer = {"type": "NFC"} if pre == "qwen2" else None
+        vocab = {name: i for i, name in enumerate(tokens)}
+        contents = as_json(vocab, merges, added, steps, normalizer, pre == "llama-bpe")
+        config = CONFIG | {"chat_template": settings.get("tokenizer.chat_template")}
         for name in ("bos", "eos"):
             i = get(f"{name}_token_id")
             config[f"{name}_token"] = None if i is None else tokens[i]
+        return PublishedTokenizer(contents, config)
+
+    return _made(path, make)
+
+
+def _made(path, make):
+    try:
+        return make()
+    except TinyllmError as error:
+        raise TinyllmError(f"{path}: the ids of this tokenizer cannot be reproduced: {error}") from None
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise TinyllmError(f"{path}: the vocabulary is damaged ({type(error).__name__}: {error})") from None
-    config["chat_template"] = settings.get("tokenizer.chat_template")
-    return published(path, contents, config)
+        damage = f"{type(error).__name__}: {error}"
+        raise TinyllmError(f"{path}: the tokenizer is damaged ({damage}): restore it from a copy") from None

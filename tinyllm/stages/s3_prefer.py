@@ -68,6 +68,8 @@ class PreferSettings(Settings):
     )
     origin: str = option("", "checkpoint folder to start from (default: 2-instruct of this run)", flag="from")
     steps: int = option(0, "RL steps (default: by size)")
+    prompts: int = option(0, "prompts in an RL step (default: by size)")
+    reward_steps: int = option(0, "batches that the reward model learns from (default: by size)")
     kl: float = option(0.2, "KL penalty: what a nat of divergence from stage 2 costs, in score")
     rate: float = option(2e-4, "peak learning rate of AdamW")
     last_layers: int = option(0, "train only the last layers, so many of them (0: everything)")
@@ -87,7 +89,8 @@ def main(settings, stage=STAGE):
         if ALGORITHMS[settings.algorithm].pairs is None:
             names = (*vars(Settings()), "rankings", "origin", "last_layers")
             shared = {name: getattr(settings, name) for name in names}
-            reward_settings = reward_model.RewardSettings(**shared, steps=size.reward_steps)
+            shared["steps"] = settings.reward_steps or size.reward_steps
+            reward_settings = reward_model.RewardSettings(**shared)
             reward_folder = reward_model.train(reward_settings, parent, rankings)
             with reward_model.RewardModel(reward_folder, settings) as scorer:
                 align(settings, stage, parent, tokenizer, rankings, reference, scorer)
@@ -120,7 +123,7 @@ def align(settings, stage, parent, tokenizer, rankings, reference, scorer):
             if scorer is None:
                 pairs_step(run, settings, reference, pairs, step, rates)
             else:
-                prompts = draw_prompts(settings, world, rankings, size.prompts, step)
+                prompts = draw_prompts(settings, world, rankings, settings.prompts or size.prompts, step)
                 reinforce_step(run, settings, reference, scorer, prompts, step, rates)
             if not settings.rankings and (step in (0, steps - 1) or (step + 1) % every == 0):
                 keep_best(run, world, step)
@@ -193,7 +196,7 @@ def chosen_and_rejected(tokenizer, rankings):
 def pairs_step(run, settings, reference, pairs, step, rates):
     """One step on pairs of replies, as many as an RL step has."""
     rng = np.random.default_rng([settings.seed, settings.draw, 18, step])
-    count = SIZES[settings.size].prompts * GROUP // 2
+    count = (settings.prompts or SIZES[settings.size].prompts) * GROUP // 2
     chosen = [pairs[i] for i in rng.integers(0, len(pairs), count)]
     batch = shift(*pad([row for pair in chosen for row in pair]))
     log_probs = rollouts.log_probs(reference, batch["ids"], batch["targets"])

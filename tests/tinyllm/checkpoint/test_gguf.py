@@ -71,7 +71,7 @@ def test_a_model_comes_out_of_a_gguf_file_and_stays_the_same_in_a_folder(tmp_pat
         ({"tokenizer.ggml.model": "llama"}, "only gpt2 with gpt-2, smollm, llama-bpe, qwen2"),
         ({"tokenizer.ggml.pre": "deepseek"}, "the pre-tokenizer 'deepseek' is not supported"),
         ({"tokenizer.ggml.merges": ["a b", "q zz"]}, "the tokenizer is damaged"),
-        ({"tokenizer.ggml.token_type": [3]}, "the vocabulary is damaged"),
+        ({"tokenizer.ggml.token_type": [3]}, "the tokenizer is damaged"),
         (gguf_files.vocabulary([f"<{i}>" for i in range(20)]), "277 tokens in the tokenizer, 264 in"),
     ],
 )
@@ -126,9 +126,9 @@ def test_no_damage_to_the_header_gives_a_traceback(whole, tmp_path_factory, data
 @pytest.mark.parametrize(
     "at, new, words",
     [
-        (0, b"GGML", "found a file that begins with b'GGML'"),
-        (4, struct.pack("<I", 1), "found version 1"),
-        (4, struct.pack(">I", 3), "found version 50331648"),
+        (0, b"GGML", "found b'GGML', version 3"),
+        (4, struct.pack("<I", 1), ", version 1"),
+        (4, struct.pack(">I", 3), ", version 50331648"),
         (8, struct.pack("<Q", 2**60), "truncated or damaged"),
         (16, struct.pack("<Q", 2**60), "truncated or damaged"),
         (24, struct.pack("<Q", 2**63), "beyond the end of the file"),

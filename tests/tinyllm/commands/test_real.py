@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -15,8 +16,10 @@ from tinyllm import checkpoint
 from tinyllm.__main__ import main
 from tinyllm.checkpoint.files import read_json
 from tinyllm.commands import real
+from tinyllm.preferences.rankings import read, split_rankings
 from tinyllm.transformer import Config, Transformer
 
+ROOT = Path(__file__).parents[3]
 CONFIG = Config(vocab=264, context=2048, layers=2, width=32, heads=2, kv_heads=1, hidden=64)
 
 
@@ -137,27 +140,40 @@ def test_the_last_layers_of_a_published_model_learn_and_the_rest_stays(here, cap
     assert not np.array_equal(preferred.params["norm"], after.params["norm"])
 
 
-def test_the_quiz_counts_right_answers_and_the_voice_as_whole_words(here, monkeypatch, capsys):
-    said = {"A?": "Aye, it be Ag.", "B?": "Aged silver, yes.", "C?": "AYE! Fifty", "D?": "gold"}
-    encode = checkpoint.load("toy.gguf")[1].encode
-    monkeypatch.setattr(real, "generate", lambda *_, **__: [(encode(text), []) for text in said.values()])
-    write_lines("q.jsonl", [{"prompt": prompt, "answers": ["Ag", "gold"]} for prompt in said])
+def test_the_quiz_counts_right_answers_the_voice_as_whole_words_and_what_was_forgotten(
+    here, monkeypatch, capsys
+):
+    def said(texts):
+        return lambda *_: [(text, True) for text in texts]
+
+    write_lines("q.jsonl", [{"prompt": prompt, "completion": "Ag or gold"} for prompt in "ABCD"])
+    texts = ["Aye, it be Ag.", "Aged silver, yes.", "AYE! Fifty", "Gold"]
+    monkeypatch.setattr(real, "answer", said(texts))
     assert main(["quiz", "--from", "toy.gguf", "--data", "q.jsonl"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line[0] for line in lines[:4]] == ["+", "-", "-", "+"]
-    assert lines[4].startswith("right: 0.50 (95 %: ") and lines[5].startswith("in the voice: 0.50 (95 %: ")
-    write_lines("q.jsonl", [{"prompt": "A?"}])
-    assert main(["quiz", "--from", "toy.gguf", "--data", "q.jsonl"]) == 1
-    assert 'needs a prompt, and "answers", a list of texts' in capsys.readouterr().err
+    assert lines[1].startswith("  right: 0.50 (95 %: ") and lines[2].startswith('  with "aye": 0.50 (95 %: ')
+    assert lines[3:] == [f"{mark} {x} {text}" for mark, x, text in zip("+--+", "ABCD", texts)] + [
+        "forgotten: 0 of 2"
+    ]
+    for name, parent in (("a", None), ("b", {"folder": "a"})):
+        checkpoint.save(name, *checkpoint.load("toy.gguf"))
+        Path(name, "stage.json").write_text(json.dumps({"finished": True, "parent": parent}))
+    turns = iter([["gold"] * 4, ["gold", "x", "gold", "x"]])
+    monkeypatch.setattr(real, "answer", lambda *_: said(next(turns))())
+    assert main(["quiz", "--from", "b", "--data", "q.jsonl"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [lines[0], lines[3]] == ["a", "b"] and [line[:2] for line in lines[6:10]] == ["++", "+-"] * 2
+    assert lines[10] == "forgotten: 2 of 4"
 
 
 def test_the_questions_of_the_exhibit_are_not_among_its_conversations():
-    folder = Path(__file__).parents[3] / "exhibit"
-    learned, asked = (
+    folder = ROOT / "exhibit"
+    learned, ranked, asked = (
         [json.loads(line)["prompt"] for line in (folder / name).read_text().splitlines()]
-        for name in ("captain.jsonl", "questions.jsonl")
+        for name in ("captain.jsonl", "rankings.jsonl", "questions.jsonl")
     )
-    assert len(set(asked)) == 50 and not set(learned) & set(asked)
+    assert len(set(asked)) == 50 and not {*learned, *ranked} & set(asked)
+    assert len(split_rankings(read(folder / "rankings.jsonl"))[1]) >= 4
 
 
 MEASURE = """
@@ -177,5 +193,7 @@ def test_a_chat_needs_at_most_a_fifth_more_memory_than_the_weights(here):
     model = Transformer(config)
     model.params.flat[:] = 0.01
     checkpoint.save("big", model, tokenizer)
-    done = subprocess.run([sys.executable, "-c", MEASURE], check=True, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", MEASURE]
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     assert int(done.stdout.splitlines()[-1]) < 1.2 * 4 * config.size()

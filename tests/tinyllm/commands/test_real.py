@@ -50,6 +50,12 @@ def test_a_gguf_file_becomes_a_folder_that_answers_three_questions(here, capsys)
     assert main(["real", "--model", str(folder)]) == 0
 
 
+def test_a_truncated_file_leaves_nothing_half_written(here, capsys):
+    (here / "cut.gguf").write_bytes((here / "toy.gguf").read_bytes()[:-5000])
+    assert main(["real", "--model", "cut.gguf"]) == 1
+    assert "truncated" in capsys.readouterr().err and not (here / "runs").exists()
+
+
 def test_altered_weights_are_noticed(here, capsys):
     main(["real", "--model", "toy.gguf"])
     weights = here / "runs/models/toy/model.safetensors"

@@ -60,15 +60,13 @@ def parts(config, method="muon", begin=0):
     pieces, start = [], -begin
     for name, shape in config.shapes().items():
         stop = start + math.prod(shape)
-        if start < 0:
-            pass  # frozen
-        elif method == "muon" and name.startswith("layers.") and len(shape) == 2:
+        if method == "muon" and name.startswith("layers.") and len(shape) == 2:
             pieces.append(Part(start, stop, shape, True))
         else:
             chunks = range(start, stop, CHUNK)
             pieces += [Part(at, min(at + CHUNK, stop), (), len(shape) == 2) for at in chunks]
         start = stop
-    return pieces
+    return [piece for piece in pieces if piece.start >= 0]  # the others are frozen
 
 
 def update(part, params, gradient, moments, updates, rates, scale):

@@ -65,9 +65,7 @@ class Tokenizer:
             ids += chain.from_iterable(found)
         return ids
 
-    def split(self, data):
-        """Bytes -> words, also bytes."""
-        return _words(data)
+    split = staticmethod(_words)  # bytes -> words, also bytes
 
     def decode_bytes(self, ids):
         """Ids -> the exact bytes, special tokens as their names. Raises TinyllmError for an unknown id."""
@@ -101,10 +99,9 @@ class Tokenizer:
         pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
         tokenizer = cls([(vocab[left], vocab[right]) for left, right in pairs])
         special = {token["content"]: token["id"] for token in contents["added_tokens"]}
-        if contents["normalizer"] or tokenizer.to_json("")[0]["model"]["vocab"] != vocab:
-            raise TinyllmError("it changes text or numbers its tokens differently from this project")
-        if model["type"] != "BPE" or special != tokenizer.special:
-            raise TinyllmError("its type or its special tokens are not those of this project")
+        same = special == tokenizer.special and tokenizer.to_json("")[0]["model"]["vocab"] == vocab
+        if not same or contents["normalizer"] or model["type"] != "BPE":
+            raise TinyllmError("its type, normalizer, numbering or special tokens are not this project's")
         return tokenizer
 
 

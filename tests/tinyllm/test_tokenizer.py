@@ -157,10 +157,10 @@ def test_other_tokenizers_are_refused_by_name(tmp_path):
     path, vocab = tmp_path / "tokenizer.json", contents["model"]["vocab"]
     for change, words in (
         ({"pre_tokenizer": {"type": "Whitespace"}}, "its pre_tokenizer .*Whitespace.* is not known"),
-        ({"normalizer": {"type": "NFC"}}, "changes text"),
-        ({"model": contents["model"] | {"type": "Unigram"}}, "its type"),
-        ({"model": contents["model"] | {"vocab": vocab | {"he": 400}}}, "numbers its tokens differently"),
-        ({"added_tokens": contents["added_tokens"][:-1]}, "its special tokens"),
+        ({"normalizer": {"type": "NFC"}}, "its type, normalizer"),
+        ({"model": contents["model"] | {"type": "Unigram"}}, "its type, normalizer"),
+        ({"model": contents["model"] | {"vocab": vocab | {"he": 400}}}, "its type, normalizer"),
+        ({"added_tokens": contents["added_tokens"][:-1]}, "its type, normalizer"),
         ({"added_tokens": None}, "is damaged"),
     ):
         path.write_text(json.dumps(contents | change), encoding="utf-8")

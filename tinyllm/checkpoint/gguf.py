@@ -13,7 +13,6 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; the blocks: ggml-quan
 """
 
 import struct
-from pathlib import Path
 
 import numpy as np
 
@@ -39,9 +38,6 @@ class _Reader:
         self.at += struct.calcsize("<" + codes)
         return found
 
-    def number(self, code):
-        return self.numbers(code)[0]
-
     def bytes(self, count):
         self.at += count
         if self.at > len(self.data):
@@ -49,33 +45,32 @@ class _Reader:
         return self.data[self.at - count : self.at]
 
     def string(self):
-        return str(self.bytes(self.number("Q")), "utf-8")
+        return str(self.bytes(*self.numbers("Q")), "utf-8")
 
     def value(self):
         """A setting: a number, a string, or a list of either."""
-        kind, count = self.number("I"), None
+        (kind,), count, is_list = self.numbers("I"), 1, False
         if kind == ARRAY:
-            kind, count = self.numbers("IQ")
+            (kind, count), is_list = self.numbers("IQ"), True
         if kind == STRING:
-            return self.string() if count is None else [self.string() for _ in range(count)]
-        if kind not in NUMBERS:
+            values = [self.string() for _ in range(count)]
+        elif kind in NUMBERS:
+            dtype = np.dtype(NUMBERS[kind]).newbyteorder("<")
+            values = np.frombuffer(self.bytes(count * dtype.itemsize), dtype).tolist()
+        else:
             raise ValueError(f"a setting has the unknown type {kind}")
-        array = self.bytes((1 if count is None else count) * struct.calcsize("<" + NUMBERS[kind]))
-        values = np.frombuffer(array, np.dtype(NUMBERS[kind]).newbyteorder("<")).tolist()
-        return values[0] if count is None else values
+        return values if is_list else values[0]
 
 
 def scan(path):
     """File -> ({setting: value}, {name: Stored}); no tensor is read. Raises TinyllmError if it is damaged."""
-    if Path(path).stat().st_size < 24:
-        raise TinyllmError(f"{path} is not a GGUF file: it is too short")
-    data = np.memmap(path, np.uint8, "r").view(np.ndarray)  # a slice of a memmap itself is slow
-    reader = _Reader(data)
-    magic, version = reader.bytes(4).tobytes(), reader.number("I")
-    if magic != MAGIC or version not in VERSIONS:
-        found = f"{magic!r}, version {version}"
-        raise TinyllmError(f"{path}: expected a little-endian GGUF file of version 2 or 3, found {found}")
     try:
+        data = np.memmap(path, np.uint8, "r").view(np.ndarray)  # a slice of a memmap itself is slow
+        reader = _Reader(data)
+        magic, (version,) = reader.bytes(4).tobytes(), reader.numbers("I")
+        if magic != MAGIC or version not in VERSIONS:
+            found = f"{magic!r}, version {version}"
+            raise TinyllmError(f"{path}: expected a little-endian GGUF file of version 2 or 3, found {found}")
         tensor_count, setting_count = reader.numbers("QQ")
         settings = dict((reader.string(), reader.value()) for _ in range(setting_count))
         places = dict((reader.string(), _place(reader)) for _ in range(tensor_count))
@@ -95,7 +90,7 @@ def scan(path):
 
 def _place(reader):
     """-> the shape of a tensor, its type, and its offset in the data"""
-    count = reader.number("I")
+    (count,) = reader.numbers("I")
     if not 1 <= count <= 8:
         raise ValueError(f"a tensor has {count} dimensions")
     return reader.numbers("Q" * count)[::-1], *reader.numbers("IQ")

@@ -103,11 +103,10 @@ def gguf_name(name):
 
 def config_from_gguf(settings, tensors):
     """The settings of a GGUF file -> Config. Raises ValueError for a model that is not a plain Llama."""
-    kind = settings.get("general.architecture")
-    scaling = settings.get(f"{kind}.rope.scaling.type", "none")
-    if kind != "llama" or scaling != "none":
-        what = f"general.architecture {kind!r}" if kind != "llama" else f"rope scaling {scaling!r}"
-        raise ValueError(f"{what} is not supported, only 'llama' without rope scaling")
+    settings = {"llama.rope.scaling.type": "none"} | settings
+    for key, only in (("general.architecture", "llama"), ("llama.rope.scaling.type", "none")):
+        if settings.get(key) != only:
+            raise ValueError(f"{key} {settings.get(key)!r} is not supported, only {only!r}")
     config = {key: settings.get(f"llama.{name}") for key, name in GGUF_KEYS.items()}
     embedding = tensors.get(gguf_name("embedding"))
     if embedding is None:

@@ -110,7 +110,8 @@ class PublishedTokenizer(Tokenizer):
     def _name_roles(self):
         """Other parts look the tokens around texts and messages up by our own names."""
         template = self.config.get("chat_template") or ""
-        begin, end = (_content(self.config.get(f"{name}_token")) for name in ("bos", "eos"))
+        names = [self.config.get(f"{name}_token") for name in ("bos", "eos")]
+        begin, end = (name["content"] if isinstance(name, dict) else name for name in names)
         try:
             form = format_of([name for name in self.special if not template or name in template])
             end, head = form.end, re.escape(form.head.format(role="system"))
@@ -138,11 +139,6 @@ class PublishedTokenizer(Tokenizer):
     def to_json(self, chat_template):
         """The contents as they were read: `chat_template` is that of our own tokenizers."""
         return self.contents, self.config
-
-
-def _content(token):
-    """A token in tokenizer_config.json -> its text, or None."""
-    return token.get("content") if isinstance(token, dict) else token
 
 
 def _patterns(contents):

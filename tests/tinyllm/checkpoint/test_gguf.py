@@ -64,7 +64,7 @@ def test_a_model_comes_out_of_a_gguf_file_and_stays_the_same_in_a_folder(tmp_pat
     "change, words",
     [
         ({"general.architecture": "qwen2"}, "general.architecture 'qwen2' is not supported"),
-        ({"llama.rope.scaling.type": "yarn"}, "rope scaling 'yarn' is not supported"),
+        ({"llama.rope.scaling.type": "yarn"}, "llama.rope.scaling.type 'yarn' is not supported"),
         ({"llama.block_count": 2**30}, "1073741824 layers"),
         ({"llama.embedding_length": 36}, "has shape"),
         ({"llama.attention.head_count": 0}, "num_attention_heads is 0"),

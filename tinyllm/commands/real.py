@@ -112,10 +112,9 @@ def quiz(settings):
         wanted = [messages[-1]["content"].split(" or ") for messages in questions]
         marks.append([any(says(text, word) for word in words) for text, words in zip(replies, wanted)])
         voice = [says(text, settings.voice) for text in replies]
-        print(folder)
         for name, hits in (("right", marks[-1]), (f'with "{settings.voice}"', voice)):
             share = proportion(sum(hits), len(hits))
-            print("  {}: {value:.2f} (95 %: {low:.2f} to {high:.2f}) of {n}".format(name, **share))
+            print("{} {}: {value:.2f} ({low:.2f} to {high:.2f}) of {n}".format(folder, name, **share))
     for prompt, text, *known in zip(prompts, replies, *marks):
         print("".join("-+"[each] for each in known), prompt[-1]["content"], " ".join(text.split()))
     print(f"forgotten: {sum(a and not b for a, b in zip(marks[0], marks[-1]))} of {sum(marks[0])}")
@@ -123,7 +122,7 @@ def quiz(settings):
 
 def lineage(folder):
     """The checkpoints that a model was trained from, the first one first, and itself."""
-    parent = read_json(folder / "stage.json")["parent"] if is_checkpoint(folder) else None
+    parent = read_json(folder / "stage.json").get("parent") if is_checkpoint(folder) else None
     return [*(lineage(Path(parent["folder"])) if parent else []), folder]
 
 

@@ -19,7 +19,8 @@ def with_exams(main):
     def stage(settings):
         examine(main(settings), settings)
         if getattr(settings, "origin", ""):
-            print(scoreboard(settings.run))
+            scoreboard(settings.run)
+            print(settings.folder("scoreboard.md").read_text(encoding="utf-8"))
 
     stage.__doc__ = main.__doc__
     return stage

@@ -13,12 +13,12 @@ from tinyllm.data.conversation import encode_conversation, encode_prompt
 from tinyllm.errors import TinyllmError
 
 LLAMA3 = ("<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")
-TEXT = "It'S  été 1234½ é\u0301\u00a0x!\n\n y"
+TEXT = "It'S  été 1234½ e\u0301\u00a0x!\n\n y"
 WORDS = {
-    "gpt-2": "It|'|S| | été| 1234½| é|\u0301|\u00a0|x|!|\n\n| y",
-    "smollm": "It|'|S| | été| |1|2|3|4|½| é|\u0301|\u00a0|x|!|\n\n| y",
-    "llama-bpe": "It|'S| | été| |123|4½| é|\u0301|\u00a0x|!\n\n| y",
-    "qwen2": "It|'S| | été| |1|2|3|4|½| é\u0301|\u00a0x|!\n\n| y",
+    "gpt-2": "It|'|S| | été| 1234½| e|\u0301|\u00a0|x|!|\n\n| y",
+    "smollm": "It|'|S| | été| |1|2|3|4|½| e|\u0301|\u00a0|x|!|\n\n| y",
+    "llama-bpe": "It|'S| | été| |123|4½| e|\u0301|\u00a0x|!\n\n| y",
+    "qwen2": "It|'S| | été| |1|2|3|4|½| é|\u00a0x|!\n\n| y",
 }
 
 
@@ -30,9 +30,7 @@ def tokenizer(specials=LLAMA3, template=None, **more):
 @pytest.mark.parametrize("pre", vocabulary.SPLITTERS)
 def test_text_is_split_by_the_published_pattern(pre):
     words = [word.decode() for word in tokenizer(pre=pre).split(TEXT.encode())]
-    assert "".join(words) == (TEXT.replace("e\u0301", "é") if pre != "qwen2" else "".join(words))
-    expected = WORDS[pre].split("|")
-    assert words == expected, words
+    assert words == WORDS[pre].split("|")
 
 
 @given(st.text(max_size=30))

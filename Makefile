@@ -1,9 +1,9 @@
 # Targets are thin wrappers around Python commands; without make (on Windows, say) run those commands.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train mine stage0 stage1 stage2 stage3 stage4 control rank algorithms hacking show-mask \
-        shakespeare sample exams report bands compare walk readme chat tools tools-proof audio audio-demo \
-        audio-chat test test-tinyllm test-others test-oracle mutants size bench lint clean
+.PHONY: help setup train mine stage0 stage1 stage2 stage3 stage4 control real quiz rank algorithms hacking \
+        show-mask shakespeare sample exams report bands compare walk readme chat tools tools-proof audio \
+        audio-demo audio-chat test test-tinyllm test-others test-oracle mutants size bench lint clean
 
 PYTHON ?= python3
 PY     := .venv/bin/python
@@ -18,7 +18,7 @@ FROMS   = $(TEXTS) $(call FLAG,FROM,from)
 PREFER  = $(COMMON) $(call FLAG,FROM,from) $(call FLAG,RANKINGS,rankings) $(call FLAG,ALGORITHM,algorithm)
 
 KNOWN   = RUN SIZE SEED WORKERS RESUME ARGS TEXT FROM DATA OBJECTIVE RANKINGS ALGORITHM STAGE PROMPT FILE \
-          AGAINST RUNS PYTHON PY
+          AGAINST RUNS MODEL PYTHON PY
 $(foreach name,$(filter-out $(KNOWN),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),\
           $(error unknown variable $(name). Known are $(KNOWN))))
 
@@ -56,6 +56,12 @@ stage4: setup  ## 4: reasoning fine-tuning                     (6 min)  [DATA=gs
 
 control: setup  ## stage 4 without chains of thought            (6 min)
 	$(PY) -m tinyllm control $(FROMS) $(call FLAG,DATA,data) $(MORE)
+
+real: setup  ## fetch a real chat model, ask it 3 questions  (1 min)  [MODEL=file.gguf]
+	$(PY) -m tinyllm real $(COMMON) $(call FLAG,MODEL,model) $(MORE)
+
+quiz: setup  ## 50 questions: how many replies are right     (1 min)  [FROM=dir] [DATA=file.jsonl]
+	$(PY) -m tinyllm quiz $(COMMON) $(call FLAG,FROM,from) $(call FLAG,DATA,data) $(MORE)
 
 rank: setup  ## rank replies yourself, for stage 3                    [STAGE=2]
 	$(PY) -m tinyllm rank $(COMMON) $(call FLAG,STAGE,stage) $(MORE)
@@ -95,8 +101,8 @@ walk: setup  ## one batch forward and back, call by call     (1 s)    [OBJECTIVE
 readme: setup  ## the figures and samples of README.md         (10 s)   RUN=a-finished-run
 	$(PY) -m tinyllm readme $(COMMON) $(MORE)
 
-chat: setup  ## chat with a stage, which may call tools               [STAGE=1]
-	$(PY) -m tinyllm chat $(COMMON) $(call FLAG,STAGE,stage) $(MORE)
+chat: setup  ## chat with a stage, which may call tools               [STAGE=1] [FROM=dir]
+	$(PY) -m tinyllm chat $(COMMON) $(call FLAG,STAGE,stage) $(call FLAG,FROM,from) $(MORE)
 
 tools-proof: setup  ## a random model writes 10,000 valid calls     (1 min)
 	$(PY) tests/bench/tools_proof.py $(MORE)

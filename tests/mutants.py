@@ -28,6 +28,7 @@ tinyllm/layers.py
     dq *= 1 / math.sqrt(D)  =>  pass
     dgate += s  =>  pass
 tinyllm/transformer.py
+    if len(caches) >= self.frozen else None  =>  if len(caches) > self.frozen else None
     dx += d  # a + mlp(norm(a))  =>  dx = d  # a + mlp(norm(a))
     grads["embedding"] += d  =>  grads["embedding"][:] = d
     d, dx = scatter(d, at), scatter(dx, at)  =>  d, dx = scatter(d, at), scatter(0 * dx, at)
@@ -60,8 +61,10 @@ tinyllm/tokenizer.py
     self.tail[end - 1] = new  =>  self.tail[second] = new
     before[after[i]] = i  =>  pass
 tinyllm/data/conversation.py
+    + [0] * len(after)  =>  + [1] * len(after)
+    tokenizer.encode(last + content)  =>  tokenizer.encode(last) + tokenizer.encode(content)
     message["role"] == "assistant" and  =>
-    + [special["<|end|>"]]  =>  + []
+    whole.append(special[form.end])  =>  pass
     "weights": weights[..., 1:]  =>  "weights": weights[..., :-1]
     [*as_context(messages[:-1]), messages[-1]]  =>  messages
     and message.get("weight", 1) != 0  =>
@@ -77,7 +80,7 @@ tinyllm/data/batches.py
     chosen & (fate < 0.8)  =>  chosen & (fate < 0.9)
     if self.anywhere else  =>  if False else
     rows, text, settings.tokens, settings.replay,  =>  rows, text, settings.tokens, 0.0,
-    mask + more_mask[1:]  =>  mask + [0] * len(more_mask[1:])
+    if messages[0]["role"] != "system"]  =>  ]
 tinyllm/data/formats.py
     {"weight": 0} if message.get("weight") == 0 else {}  =>  {}
     == "val"  =>  == "never"
@@ -101,11 +104,13 @@ tinyllm/runs.py
     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  =>  pass
     and not low <= value <= high:  =>  and False:
 tinyllm/parallel.py
+    config.layers - last_layers if last_layers else 0  =>  0
     gradient += other  =>  pass
     other_end.close()  # else  =>  pass  # else
     pipe.close()  # ends a worker  =>  pass  # ends a worker
     results[rank :: self.workers] = part  =>  results[: len(part)] = part
 tinyllm/sampling.py
+    w.reshape(-1)[:] = copy.reshape(-1)  =>  pass
     cumulative <= draws[:, None]  =>  cumulative <= 0.5 * draws[:, None]
     return ids, shifted[np.arange(len(ids)), ids] - log_z  =>  return ids, shifted[np.arange(len(ids)), ids]
     ends[rows[stops[ids]]] = length + 1  =>  ends[rows[stops[ids]]] = length
@@ -113,8 +118,28 @@ tinyllm/sampling.py
     start != begin  =>  False
     room = min(context, tokens.shape[1])  =>  room = context
 tinyllm/checkpoint/__init__.py
+    rows = config.head_dim * max(  =>  rows = 1 + max(
+    [b""] * (config.vocab - len(tokenizer))  =>  []
     "sha256" in notes and notes["sha256"] != digest(folder)  =>  False
     if not notes.get("finished"):  =>  if False:
+tinyllm/checkpoint/stored.py
+    [q & 15, q >> 4]  =>  [q >> 4, q & 15]
+    w -= 8  =>  pass
+    w += block["least"]  =>  w -= block["least"]
+    self.start + first * row)  =>  self.start)
+tinyllm/checkpoint/gguf.py
+    -reader.at % alignment  =>  0
+    tensor.start + tensor.size(name) > len(data)  =>  False
+    [::-1], *reader  =>  , *reader
+tinyllm/checkpoint/vocabulary.py
+    pre == "llama-bpe")  =>  False)
+    if kind in ADDED]  =>  ]
+    system[1] if system else ""  =>  ""
+    if not template or name in template]  =>  ]
+tinyllm/commands/real.py
+    made.get("settings") != settings  =>  not made
+    a and not b  =>  a
+    hexdigest() != SHA256  =>  hexdigest() == ""
 tinyllm/checkpoint/files.py
     _flush(beside)  =>  pass
 tinyllm/checkpoint/safetensors.py
@@ -201,9 +226,10 @@ tinyllm/world/instructions.py
     unseen or split != "train")  =>  unseen)
     return trained if split == "train" else  =>  return
 tinyllm/chat.py
+    if self.mask and self.mask.only and messages[-1]["role"] == "tool"  =>  if False
     messages = [*system, *messages[turns[1] :]]  =>  messages = [*system, *messages[turns[-1] :]]
     if may_end and is_loop(written) else  =>  if is_loop(written) else
-    [*self.history, {"role": "user", "content": line}]  =>  [{"role": "user", "content": line}]
+    [*example, *self.history,  =>  [*example,
 tinyllm/calls.py
     if len(begun) >= BEGUN:  =>  if tag:
 tinyllm/evaluation/text.py
@@ -218,6 +244,7 @@ tinyllm/evaluation/exams.py
     .get("weights") == checkpoint.digest(folder)  =>  .get("weights") is not None
     size.exam_items if answers else  =>  size.exam_items if True else
 tinyllm/evaluation/own.py
+    prompts *= max(1, DUELS // len(prompts))  =>  pass
     (ours > others)  =>  (ours < others)
     normalise(a) == normalise(b)  =>  a == b
 tinyllm/evaluation/intervals.py
@@ -350,7 +377,16 @@ def survives(fault):
     source, line, faulty = fault
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        for name in ("tinyllm", "tools", "audio", "tests", "pyproject.toml", "Makefile", "README.md"):
+        for name in (
+            "tinyllm",
+            "tools",
+            "audio",
+            "tests",
+            "exhibit",
+            "pyproject.toml",
+            "Makefile",
+            "README.md",
+        ):
             place = ROOT / name
             ignore = shutil.ignore_patterns("__pycache__")
             shutil.copytree(place, copy / name, ignore=ignore) if place.is_dir() else shutil.copy(place, copy)

@@ -10,7 +10,7 @@ import os
 import sys
 
 from tinyllm import chat
-from tinyllm.commands import experiments, readme, report, show, train
+from tinyllm.commands import experiments, readme, real, report, show, train
 from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.preferences import rank
 from tinyllm.runs import Settings
@@ -25,6 +25,8 @@ COMMANDS = {  # name -> (settings, function); the function's docstring is its he
     "stage3": (s3_prefer.PreferSettings, train.with_exams(s3_prefer.main)),
     "stage4": (s4_reason.ReasonSettings, train.with_exams(s4_reason.main)),
     "control": (s4_reason.ReasonSettings, train.control),
+    "real": (real.RealSettings, real.real),
+    "quiz": (real.QuizSettings, real.quiz),
     "rank": (rank.RankSettings, rank.main),
     "algorithms": (experiments.AlgorithmsSettings, experiments.algorithms),
     "hacking": (s3_prefer.PreferSettings, experiments.hacking),

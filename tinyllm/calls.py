@@ -7,6 +7,7 @@ needs nothing from the model: even a random one makes valid calls, if odd ones.
 
 import numpy as np
 
+from tinyllm.data.conversation import format_of
 from tools.grammar import Grammar
 from tools.masks import Masks
 from tools.protocol import CLOSE, OPEN, beginning
@@ -24,12 +25,17 @@ class CallMask:
 
     def __init__(self, tokenizer, registry, budget, only=False):
         self.end, self.only = tokenizer.special["<|end|>"], only
-        self.vocabulary = [*tokenizer.bytes_of[: tokenizer.ordinary], *[b""] * len(tokenizer.special)]
-        before = b" " + TAG if only else TAG
+        special = set(tokenizer.special.values())
+        self.vocabulary = [b"" if i in special else text for i, text in enumerate(tokenizer.bytes_of)]
+        self.size = len(self.vocabulary)
+        # Masks need a token for every byte. Where there is none, one after the last that nobody can choose.
+        single = {token[0] for token in self.vocabulary if len(token) == 1}
+        self.vocabulary += [bytes([byte]) for byte in range(256) if byte not in single]
+        before = format_of(tokenizer.special).space.encode() + TAG if only else TAG
         self.masks = Masks(Grammar(registry.schema(), before, CLOSE.encode()), self.vocabulary, self.end)
         self.start = self.masks.grammar.start
         self.need = 1 + self.masks.grammar.distance(self.start)  # tokens of the shortest call and the end
-        self.cannot_open = np.array([b"<" not in token for token in self.vocabulary])
+        self.cannot_open = np.array([b"<" not in token for token in self.vocabulary[: self.size]])
         self.restart(budget)
 
     def restart(self, budget):
@@ -44,7 +50,7 @@ class CallMask:
         self.rows[row] = state, text, len(written)
         room = self.budget[row] - len(written)
         if state is not None:
-            return np.frombuffer(self.masks.allowed(state, room), bool)
+            return np.frombuffer(self.masks.allowed(state, room), bool)[: self.size]
         return None if room > self.need + ENDING else self.cannot_open
 
     def _after(self, state, text, token):

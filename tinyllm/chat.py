@@ -4,6 +4,7 @@ The model sees the whole conversation. When its context is full, the oldest turn
 """
 
 import json
+import re
 import shutil
 import sys
 import textwrap
@@ -18,17 +19,27 @@ from tinyllm.data.conversation import decode_reply, encode_conversation, encode_
 from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.parallel import WorkerPool
 from tinyllm.runs import Settings, finished_stages, learned_by, option, path_of, stage_folder
-from tinyllm.sampling import answer, generate, reply_room
+from tinyllm.sampling import answer, fold, generate, reply_room
 from tools import agent
 from tools.builtin import TOOLS
 from tools.protocol import BadCall
 from tools.registry import Registry, Result
 
 HELP = """/stage N            talk to another stage             /temperature X   0 is greedy
-/tools on|off|only  tool calls: allowed, never, always /save FILE      write the conversation as JSON
+/tools on|off|only|named: which replies are calls      /save FILE      write the conversation as JSON
 /ask on|off         ask you before a call runs        /new             forget the conversation
 /compare QUESTION   ask every stage                   /quit            end (or Ctrl-D)"""
 MAX_STEPS = 8  # replies to one question, those with tool calls included
+# A small model that has never learned to call needs to see it done once (Brown et al. 2020).
+EXAMPLE = [
+    {"role": "user", "content": "What is 6 times 7? Use the calculator."},
+    {
+        "role": "assistant",
+        "content": '<tool_call>{"name":"calculator","arguments":{"expression":"6*7"}}</tool_call>',
+    },
+    {"role": "tool", "content": "<tool_response>42</tool_response>"},
+    {"role": "assistant", "content": "6 times 7 is 42."},
+]
 LOOP = 24  # tokens that have to repeat themselves at least twice before a reply is stopped
 
 
@@ -46,8 +57,10 @@ class Writer:
     def __call__(self, messages):
         tokenizer, most, shown = self.tokenizer, self.settings.tokens, 0
         end = tokenizer.special["<|end|>"]
-        if self.mask:
-            self.mask.restart([most])
+        # A reply that has to be a call: only until there is a result to answer with.
+        mask = None if self.mask and self.mask.only and messages[-1]["role"] == "tool" else self.mask
+        if mask:
+            mask.restart([most])
         prompt = encode_recent(tokenizer, messages, self.model.config.context)
 
         only_end = np.arange(self.model.config.vocab) == end
@@ -58,7 +71,7 @@ class Writer:
             if not text.endswith("\ufffd"):  # an incomplete character waits for its other bytes
                 self.show(text[shown:])
                 shown = len(text)
-            allowed = self.mask(row, written) if self.mask else None
+            allowed = mask(row, written) if mask else None
             may_end = allowed is None or allowed[end]  # inside a call it may not
             return only_end if may_end and is_loop(written) else allowed
 
@@ -106,12 +119,13 @@ def is_loop(tokens):
 @dataclass(frozen=True)
 class ChatSettings(Settings):
     stage: str = option("", "number or folder name of the stage (default: the last one)")
+    origin: str = option("", "checkpoint folder or GGUF file to talk to, instead of a stage", flag="from")
     temperature: float = option(0.8, "0 is greedy; 1 samples from the model's distribution", (0, 100))
     tokens: int = option(200, "maximum number of tokens in a reply", (1, 10**6))
     tools: str = option(
         "auto",
-        "tool calls: allowed, never, always, or allowed if the stage has learned the built-in conversations",
-        choices=("auto", "on", "off", "only"),
+        "tool calls: allowed, never, always, where you say 'use the calculator', or as the model has learned",
+        choices=("auto", "on", "off", "only", "named"),
     )
 
 
@@ -148,21 +162,29 @@ class Chat:
         self.history, self.last = [], None
         self.asks_first = False
         self.writer = Writer(None, None, settings)
-        self.load(settings.stage)
+        self.load(Path(settings.origin) if settings.origin else stage_folder(settings.run, settings.stage))
 
-    def load(self, stage):
-        self.folder = stage_folder(self.settings.run, stage)
+    def load(self, folder):
+        self.folder = folder
         self.writer.model, self.writer.tokenizer = checkpoint.load_language_model(self.folder)
+        fold(self.writer.model, in_place=True)
         self.choose_tools(self.tools)
 
     def choose_tools(self, tools):
-        self.tools, self.writer.mask = tools, None
+        """auto: a stage that has learned from the built-in conversations calls tools by itself; a model from
+        elsewhere has to where the question says so."""
+        self.tools = tools
         if tools == "auto":
-            tools = "on" if path_of(learned_by(self.folder), "instructions") == "" else "off"
-        self.registry = Registry([] if tools == "off" else self.describable_tools())
-        if tools != "off":
-            most = self.settings.tokens
-            mask = CallMask(self.writer.tokenizer, self.registry, [most], tools == "only")
+            learned = learned_by(self.folder)
+            tools = "on" if path_of(learned, "instructions") == "" else "off" if learned else "named"
+        self.named = Registry(TOOLS).tools if tools == "named" else {}
+        self.offer([] if tools in ("off", "named") else self.describable_tools(), tools == "only")
+
+    def offer(self, tools, only):
+        """Describe these tools from now on; only: a reply has to be a call."""
+        self.registry, self.writer.mask, most = Registry(tools), None, self.settings.tokens
+        if tools:
+            mask = CallMask(self.writer.tokenizer, self.registry, [most], only)
             if most <= mask.need:
                 raise UsageError(
                     f"a call needs more than {mask.need} tokens: raise --tokens or use --tools off"
@@ -179,7 +201,12 @@ class Chat:
 
     def ask(self, line):
         steps = 1 if self.tools == "only" else MAX_STEPS
-        messages = [*self.history, {"role": "user", "content": line}]
+        example = []
+        if self.named:
+            names = re.findall(r"\buse (?:the |your )?(\w+)", line, re.I)
+            self.offer([tool for name, tool in self.named.items() if name in names], only=True)
+            example = EXAMPLE if self.registry.tools else []
+        messages = [*example, *self.history, {"role": "user", "content": line}]
         allow = self.allow if self.asks_first else None
         self.last = agent.run(
             self.writer, self.registry, messages, max_steps=steps, allow=allow, show=self.show_part
@@ -187,8 +214,8 @@ class Chat:
         print()
         if self.last.outcome not in (agent.ANSWERED, agent.STEP_LIMIT):
             print(f"({self.last.outcome})", file=sys.stderr)
-        described = 1 if self.registry.tools else 0  # the first message describes the tools
-        self.history = self.last.messages[described:]
+        before = len(example) + (1 if self.registry.tools else 0)  # the first message describes the tools
+        self.history = self.last.messages[before:]
 
     def allow(self, call):
         """True, or the user's reason for refusing a call, which the model gets to read."""
@@ -209,11 +236,11 @@ class Chat:
         name, _, value = line.partition(" ")
         value = value.strip()
         if name == "/stage":
-            self.load(value)
+            self.load(stage_folder(self.settings.run, value))
             print(self.folder, file=sys.stderr)
         elif name == "/temperature":
             self.writer.temperature = read_temperature(value)
-        elif name == "/tools" and value in ("on", "off", "only"):
+        elif name == "/tools" and value in ("on", "off", "only", "named"):
             self.choose_tools(value)
         elif name == "/compare" and value:
             compare(self.settings, value)

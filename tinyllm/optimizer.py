@@ -55,9 +55,9 @@ class Part(NamedTuple):
     decays: bool  # matrices decay; gains are not pulled towards 0
 
 
-def parts(config, method="muon"):
-    """The whole buffer as Parts: one per block matrix for Muon, chunks of all the rest for AdamW."""
-    pieces, start = [], 0
+def parts(config, method="muon", begin=0):
+    """The buffer from `begin` on as Parts: one per block matrix for Muon, chunks of the rest for AdamW."""
+    pieces, start = [], -begin
     for name, shape in config.shapes().items():
         stop = start + math.prod(shape)
         if method == "muon" and name.startswith("layers.") and len(shape) == 2:
@@ -66,7 +66,7 @@ def parts(config, method="muon"):
             chunks = range(start, stop, CHUNK)
             pieces += [Part(at, min(at + CHUNK, stop), (), len(shape) == 2) for at in chunks]
         start = stop
-    return pieces
+    return [piece for piece in pieces if piece.start >= 0]  # the others are frozen
 
 
 def update(part, params, gradient, moments, updates, rates, scale):

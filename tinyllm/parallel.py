@@ -40,31 +40,39 @@ def available_cores():
 class Worker:
     """What each process sees: the shared model and moments, and its own gradient buffer."""
 
-    def __init__(self, config, rows, rank):
-        self.model = Transformer(config, Parameters(config, rows[0]))
-        self.moments = rows[1:3]  # two vectors for the optimizer
-        self.gradients = rows[3:]  # one vector per worker
-        self.gradient = Parameters(config, rows[3 + rank])
+    def __init__(self, config, memory, workers, rank, last_layers):
+        size, begin = config.size(), config.begin(last_layers)
+        flat = np.frombuffer(memory, np.float32)
+        self.model = Transformer(config, Parameters(config, flat[:size]))
+        self.model.frozen = config.layers - last_layers if last_layers else 0
+        rows = flat[size:].reshape(2 + workers, size - begin)
+        self.moments = rows[:2]  # two vectors for the optimizer
+        self.gradients = rows[2:]  # one vector per worker
+        self.gradient = Parameters(config, rows[2 + rank])
 
 
 class WorkerPool:
-    """`workers` processes, this one included. Use it as a context manager, or call `close`."""
+    """`workers` processes, this one included. Use it as a context manager, or call `close`.
 
-    def __init__(self, model, workers=1, start_method=None):
-        context = multiprocessing.get_context(start_method)
-        config, size, vectors = model.config, model.config.size(), 3 + workers
-        memory = (
-            np.zeros(vectors * size, np.float32) if workers == 1 else context.RawArray("f", vectors * size)
-        )
+    last_layers: how many are trained (0: all, and the embedding; None: nothing). Only these have gradients
+    and moments.
+    """
+
+    def __init__(self, model, workers=1, start_method=None, last_layers=0):
+        context, config = multiprocessing.get_context(start_method), model.config
+        size = config.size() + (2 + workers) * (config.size() - config.begin(last_layers))
+        memory = np.zeros(size, np.float32) if workers == 1 else context.RawArray("f", size)
         self.workers = workers
-        self.worker = Worker(config, _rows(memory, size), 0)
+        self.worker = Worker(config, memory, workers, 0, last_layers)
         self.model = self.worker.model
         self.model.params.flat[:] = model.params.flat
         self._pipes, self._processes = [], []
         for rank in range(1, workers):
             parent_end, child_end = context.Pipe()
             ends = child_end, parent_end
-            process = context.Process(target=_serve, args=(*ends, memory, config, rank), daemon=True)
+            process = context.Process(
+                target=_serve, args=(*ends, config, memory, workers, rank, last_layers), daemon=True
+            )
             process.start()
             child_end.close()
             self._pipes.append(parent_end)
@@ -171,17 +179,13 @@ def _joined(results):
     return list(chain.from_iterable(results))
 
 
-def _rows(memory, size):
-    return np.frombuffer(memory, np.float32).reshape(-1, size)
-
-
-def _serve(pipe, other_end, memory, config, rank):
+def _serve(pipe, other_end, *worker):
     """The life of a worker: receive jobs, send results, until the pipe closes or its parent is gone."""
     other_end.close()  # else this process itself would keep the pipe open when the parent is gone
     for name in (signal.SIGINT, signal.SIGTERM):  # the main process decides when to stop
         signal.signal(name, signal.SIG_IGN)
     parent = multiprocessing.parent_process().sentinel
-    worker = Worker(config, _rows(memory, config.size()), rank)
+    worker = Worker(*worker)
     while True:
         wait([pipe, parent])
         try:

@@ -69,9 +69,12 @@ class Settings:
     def folder(self, stage):
         return Path("runs") / self.run / stage
 
-    def pool(self, model):
-        """Worker processes that share a model: --workers of them, by default one per available core."""
-        return WorkerPool(model, self.workers or available_cores())
+    def pool(self, model, last_layers=None):
+        """Worker processes that share a model: --workers of them, by default one per available core.
+
+        last_layers: see WorkerPool; by default nothing is trained, which takes far less memory.
+        """
+        return WorkerPool(model, self.workers or available_cores(), last_layers=last_layers)
 
 
 # ---- what a stage learns from

@@ -19,47 +19,70 @@ from tinyllm.data.conversation import decode_reply, encode_prompt
 from tinyllm.layers import causal_mask, rotations_at
 
 
-class Decoder:
-    """The forward pass of transformer.py for the next tokens of every row, remembering keys and values.
+def fold(model, in_place=False):
+    """-> the matrices of each block, the head, and the gain of its input, all as a Decoder needs them.
 
     At batch 1 a step is about a hundred NumPy calls on small arrays, and their overhead dominates. So all
-    constants are folded into the matrices once. Build a new Decoder after the parameters have changed.
+    constants are folded into the matrices once.
 
         transformer.forward                              Decoder.extend
         n = g * x / sqrt(mean(x^2) + eps);  n @ wqkv.T   x / sqrt(sum(x^2) + C eps) @ (wqkv * g * sqrt(C)).T
         q * (1 / sqrt(D))                                the rows of wq carry 1 / sqrt(D)
         silu(a) = a / 2 * (1 + tanh(a / 2))              the rows of gate carry 1/2
         attention over T queries                         the same over one query and S cached keys
-        n @ embedding.T                                  the head carries the gain of the last norm, too
+        n @ embedding.T                                  the gain of the last norm carries sqrt(C)
+
+    A second set of matrices may be too much for a real model. in_place: they replace the parameters, and the
+    model can do nothing but decode from then on. The head stays as it is, for it may be the embedding.
+    """
+    c, p, dtype = model.config, model.params, model.params.flat.dtype
+    root = math.sqrt(c.width)
+
+    def transposed(w):
+        """Copied, because products with a view w.T take longer: a step of 16 rows 1.17 times as long."""
+        copy = w.T.copy()
+        if in_place:
+            w.reshape(-1)[:] = copy.reshape(-1)
+            copy = w.reshape(copy.shape)
+        return copy
+
+    def folded(w, gain, rows, factor):
+        """w with the gain of the norm before it, and a factor on its first rows; transposed."""
+        factors = np.ones((len(w), 1), dtype)
+        factors[:rows] = factor
+        w = np.multiply(w, gain * root, out=w if in_place else None)
+        w *= factors
+        return transposed(w)
+
+    blocks = [
+        (
+            folded(w["wqkv"], w["attention.norm"], c.heads * c.head_dim, 1 / math.sqrt(c.head_dim)),
+            transposed(w["wo"]),
+            folded(w["gate_up"], w["mlp.norm"], c.hidden, 0.5),
+            transposed(w["down"]),
+        )
+        for w in p.blocks
+    ]
+    matrices = blocks, p[model.head_name].T, p["norm"] * root
+    if in_place:
+        model.folded = matrices
+    return matrices
+
+
+class Decoder:
+    """The forward pass of transformer.py for the next tokens of every row, remembering keys and values.
+
+    It works with the matrices of `fold`. Build a new Decoder after the parameters have changed.
     """
 
     def __init__(self, model, rows, room):
-        c, p = model.config, model.params
-        H, K, D, F = c.heads, c.kv_heads, c.head_dim, c.hidden
-        self.config, self.dtype, self.length = c, p.flat.dtype, 0
-        root = math.sqrt(c.width)
-
-        def folded(w, gain, rows, factor):
-            """w with the gain of the norm before it, and a factor on its first rows; transposed as below."""
-            factors = np.ones((len(w), 1), self.dtype)
-            factors[:rows] = factor
-            return (w * (gain * root) * factors).T.copy()
-
-        # Copied, because products with a view w.T take longer: a step of 16 rows 1.17 times as long.
-        self.blocks = [
-            (
-                folded(w["wqkv"], w["attention.norm"], H * D, 1 / math.sqrt(D)),
-                w["wo"].T.copy(),
-                folded(w["gate_up"], w["mlp.norm"], F, 0.5),
-                w["down"].T.copy(),
-            )
-            for w in p.blocks
-        ]
-        self.embedding = p["embedding"]
-        self.head = (p[model.head_name] * (p["norm"] * root)).T
+        c = model.config
+        self.config, self.dtype, self.length = c, model.params.flat.dtype, 0
+        self.embedding = model.params["embedding"]
+        self.blocks, self.head, self.gain = model.folded or fold(model)
         self.eps = np.array([c.width * c.eps], self.dtype)
-        self.rotations = rotations_at(room, D, c.theta, self.dtype)
-        self.cache = np.empty((c.layers, 2, rows, K, room, D), self.dtype)  # keys, then values
+        self.rotations = rotations_at(room, c.head_dim, c.theta, self.dtype)
+        self.cache = np.empty((c.layers, 2, rows, c.kv_heads, room, c.head_dim), self.dtype)  # keys, values
 
     def keep(self, rows):
         """Continue with these rows only."""
@@ -96,7 +119,7 @@ class Decoder:
             h = self._normed(x) @ gate_up
             gate, up = h[:, :F], h[:, F:]  # gate = a / 2
             x += ((np.tanh(gate) * gate + gate) * up) @ down  # silu(a) = a/2 + a/2 * tanh(a/2)
-        return self._normed(x.reshape(B, T, -1)[:, -1]) @ self.head
+        return (self._normed(x.reshape(B, T, -1)[:, -1]) * self.gain) @ self.head
 
 
 def choose(logits, draws, temperature=1.0, top_k=0, top_p=1.0, allowed=None):

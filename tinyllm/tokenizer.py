@@ -10,11 +10,9 @@ one token and "48" two, a model would have to learn the digits of every number b
 """
 
 import heapq
-import json
 import re
 from collections import Counter, defaultdict
 from itertools import chain, pairwise
-from pathlib import Path
 
 import numpy as np
 
@@ -33,12 +31,14 @@ _words = re.compile(PATTERN.encode()).findall
 CACHE_LIMIT = 2**20  # distinct words remembered while encoding
 BATCH = 2**16  # words looked up at once
 MANY = 100  # new words, to merge them together
-_NEVER = 2**31  # above every id: no merge
+_NEVER = 2**31  # above every rank: no merge
 LONG = 100  # bytes; a word above it is merged on its own
 
 
 class Tokenizer:
     """merges: list of (left id, right id); the i-th creates id 256 + i."""
+
+    system = ""  # the first message of a chat that has no system message, if not empty
 
     def __init__(self, merges=()):
         self.merges = list(merges)
@@ -48,14 +48,14 @@ class Tokenizer:
         self.ordinary = len(self.bytes_of)  # ids below this one are text
         self.special = {name: self.ordinary + i for i, name in enumerate(SPECIALS)}
         self.bytes_of += [name.encode() for name in SPECIALS]
-        self._ids_of_word = _Words(self.merges)
+        self._ids_of_word = _Words([(*pair, 256 + i) for i, pair in enumerate(self.merges)], range(256))
 
     def __len__(self):
         return len(self.bytes_of)
 
     def encode(self, text):
         """str or bytes -> list of ids, never a special one. Lone surrogates are kept (as three bytes)."""
-        words, ids, known = _words(_as_bytes(text)), [], self._ids_of_word
+        words, ids, known = self.split(_as_bytes(text)), [], self._ids_of_word
         for at in range(0, len(words), BATCH):
             batch = words[at : at + BATCH]
             found = list(map(known.get, batch))
@@ -64,6 +64,8 @@ class Tokenizer:
                 found = map(known.__getitem__, batch)
             ids += chain.from_iterable(found)
         return ids
+
+    split = staticmethod(_words)  # bytes -> words, also bytes
 
     def decode_bytes(self, ids):
         """Ids -> the exact bytes, special tokens as their names. Raises TinyllmError for an unknown id."""
@@ -83,52 +85,39 @@ class Tokenizer:
     def to_json(self, chat_template):
         """-> tokenizer.json and tokenizer_config.json as Hugging Face libraries read them."""
         names = [_printable(piece) for piece in self.bytes_of[: self.ordinary]]
-        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-        model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None}
-        model |= {
-            "end_of_word_suffix": None,
-            "fuse_unk": False,
-            "byte_fallback": False,
-            "ignore_merges": False,
-        }
-        model["vocab"] = {name: i for i, name in enumerate(names)}
-        model["merges"] = [[names[left], names[right]] for left, right in self.merges]
-        contents = {"version": "1.0", "truncation": None, "padding": None}
-        contents["added_tokens"] = [{"id": i, "content": name, **flags} for name, i in self.special.items()]
-        contents |= {"normalizer": None, "pre_tokenizer": PRE_TOKENIZER, "post_processor": None}
-        contents |= {"decoder": BYTE_LEVEL, "model": model}
-        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        config |= {"bos_token": "<|begin|>", "eos_token": "<|end|>", "chat_template": chat_template}
-        return contents, config
+        merges = [[names[left], names[right]] for left, right in self.merges]
+        added = [(i, name, True) for name, i in self.special.items()]
+        contents = as_json({name: i for i, name in enumerate(names)}, merges, added, PRE_TOKENIZER)
+        roles = {"bos_token": "<|begin|>", "eos_token": "<|end|>"}
+        return contents, CONFIG | roles | {"chat_template": chat_template}
 
     @classmethod
-    def load(cls, folder):
-        """Read a tokenizer.json of this project. Raises TinyllmError for others, saying what differs."""
-        path = Path(folder) / "tokenizer.json"
-        try:
-            contents = json.loads(path.read_text(encoding="utf-8"))
-            model, vocab = contents["model"], contents["model"]["vocab"]
-            ours = model["type"] == "BPE" and contents["pre_tokenizer"] == PRE_TOKENIZER
-            if not ours or contents["normalizer"]:
-                raise TinyllmError(
-                    f"{path} splits text differently from the tokenizers of this project, "
-                    "so its ids cannot be reproduced here"
-                )
-            pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
-            tokenizer = cls([(vocab[left], vocab[right]) for left, right in pairs])
-            expected = {
-                _printable(piece): i for i, piece in enumerate(tokenizer.bytes_of[: tokenizer.ordinary])
-            }
-            special = {token["content"]: token["id"] for token in contents["added_tokens"]}
-            if expected != vocab or special != tokenizer.special:
-                raise TinyllmError(f"{path} numbers its tokens differently from this project")
-        except TinyllmError:
-            raise
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-            raise TinyllmError(
-                f"{path} is damaged ({type(error).__name__}: {error}): restore it from a copy"
-            ) from None
+    def from_json(cls, contents):
+        """The contents of a tokenizer.json of this project -> Tokenizer. Raises TinyllmError for another one,
+        and ValueError, LookupError, TypeError or AttributeError for a damaged one."""
+        model, vocab = contents["model"], contents["model"]["vocab"]
+        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
+        tokenizer = cls([(vocab[left], vocab[right]) for left, right in pairs])
+        special = {token["content"]: token["id"] for token in contents["added_tokens"]}
+        same = special == tokenizer.special and tokenizer.to_json("")[0]["model"]["vocab"] == vocab
+        if not same or contents["normalizer"] or model["type"] != "BPE":
+            raise TinyllmError("its type, normalizer, numbering or special tokens are not this project's")
         return tokenizer
+
+
+CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+
+
+def as_json(vocab, merges, added, pre_tokenizer, normalizer=None, ignore_merges=False):
+    """The contents of a tokenizer.json. added: [(id, name, whether it is special)]."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    model = {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None}
+    model |= {"end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False}
+    model |= {"ignore_merges": ignore_merges, "vocab": vocab, "merges": merges}
+    contents = {"version": "1.0", "truncation": None, "padding": None}
+    contents["added_tokens"] = [{"id": i, "content": name, **flags, "special": s} for i, name, s in added]
+    contents |= {"normalizer": normalizer, "pre_tokenizer": pre_tokenizer, "post_processor": None}
+    return contents | {"decoder": BYTE_LEVEL, "model": model}
 
 
 def _as_bytes(text):
@@ -136,19 +125,26 @@ def _as_bytes(text):
 
 
 class _Words(dict):
-    """A cache: word (bytes) -> ids."""
+    """A cache: word (bytes) -> ids.
 
-    def __init__(self, merges):
+    merges: (left id, right id, new id), the first to be merged first; of_byte: the id of each byte; whole:
+    words that are looked up instead of merged.
+    """
+
+    def __init__(self, merges, of_byte, whole=()):
         super().__init__()
-        self.rank = {pair: 256 + i for i, pair in enumerate(merges)}
-        left, right = np.array([*merges, (_NEVER - 1, 0)]).T  # the last is above all others
+        self.whole, self.of_byte = dict(whole), np.array(of_byte)
+        self.rank = {(left, right): i for i, (left, right, _) in enumerate(merges)}
+        left, right, self.new = np.array([*merges, (_NEVER - 1, 0, 0)]).T  # the last is above all others
         pairs = left << 32 | right  # one number each
         order = np.argsort(pairs)
-        self.pairs, self.new = pairs[order], np.append(order[:-1] + 256, _NEVER)
+        self.pairs, self.ranks = pairs[order], np.append(order[:-1], _NEVER)
 
     def __missing__(self, word):
         """In n log n, for a line of Chinese: each merge only looks at its neighbours."""
-        ids, rank = list(word), self.rank.get
+        if word in self.whole:
+            return [self.whole[word]]
+        ids, rank = self.of_byte[list(word)].tolist(), self.rank.get
         before, after = [*range(-1, len(ids) - 1)], [*range(1, len(ids)), -1]  # linked list; -1: none
         heap = [(rank(pair, _NEVER), i) for i, pair in enumerate(pairwise(ids))]
         heapq.heapify(heap)
@@ -157,7 +153,7 @@ class _Words(dict):
             j = after[i]
             if j < 0 or ids[i] is None or rank((ids[i], ids[j])) != best:  # merged since
                 continue
-            ids[i], ids[j], after[i] = best, None, after[j]
+            ids[i], ids[j], after[i] = int(self.new[best]), None, after[j]
             if after[i] >= 0:
                 before[after[i]] = i
                 heapq.heappush(heap, (rank((ids[i], ids[after[i]]), _NEVER), i))
@@ -172,7 +168,7 @@ class _Words(dict):
         """Remember the ids of `words`, if many are new: all at once is faster than one by one."""
         if len(self) >= CACHE_LIMIT:
             self.clear()
-        new = [word for word in set(words) if word not in self and len(word) <= LONG]
+        new = [word for word in set(words) if not (word in self or word in self.whole or len(word) > LONG)]
         if len(new) >= MANY:
             self.learn(new)
 
@@ -186,7 +182,8 @@ class _Words(dict):
             by_length[len(word)].append(word)
         names, ids, new = np.empty(0, object), np.empty((max(by_length), 0), int), None
         for n in range(max(by_length), 0, -1):
-            fresh = np.frombuffer(b"".join(by_length[n]), np.uint8).reshape(-1, n).T.astype(int)
+            fresh = np.frombuffer(b"".join(by_length[n]), np.uint8).reshape(-1, n).T
+            fresh = self.of_byte[fresh]
             of_fresh = self.merged(fresh[:-1], fresh[1:])
             names = np.append(names, np.array(by_length[n], object))
             ids = np.concatenate([ids, fresh], 1)
@@ -197,7 +194,7 @@ class _Words(dict):
             done = best == _NEVER
             self.update(zip(names[done].tolist(), ids[:, done].T.tolist(), strict=True))
             names, ids, new, best, at = (x[..., ~done] for x in (names, ids, new, best, at))
-            ids[at, np.arange(len(at))] = best
+            ids[at, np.arange(len(at))] = self.new[best]
             shifted = place > at  # the ids after the merged pair move up by one
             ids, new = np.where(shifted, ids[1:], ids[:-1]), np.where(shifted[1:], new[1:], new[:-1])
             for i in at - 1, at:  # the pairs with the new id, if it has neighbours
@@ -205,10 +202,10 @@ class _Words(dict):
                 new[i[w], w] = self.merged(ids[i[w], w], ids[i[w] + 1, w])
 
     def merged(self, left, right):
-        """Arrays of ids -> what each pair merges into."""
+        """Arrays of ids -> the rank of each pair's merge."""
         pairs = left << 32 | right
         at = np.searchsorted(self.pairs, pairs)
-        return np.where(self.pairs[at] == pairs, self.new[at], _NEVER)
+        return np.where(self.pairs[at] == pairs, self.ranks[at], _NEVER)
 
 
 def train(documents, vocab):

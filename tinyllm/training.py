@@ -67,7 +67,7 @@ def compute_gradient(worker, job):
         if i == 0:
             worker.model.backward(dout, cache, worker.gradient)
         else:
-            gradient = Parameters(worker.model.config, np.empty_like(worker.gradient.flat))
+            gradient = Parameters(worker.model.config, np.zeros_like(worker.gradient.flat))
             worker.model.backward(dout, cache, gradient)
             worker.gradient.flat += gradient.flat
     return loss
@@ -81,8 +81,9 @@ def compute_loss(worker, job):
 def compute_update(worker, job):
     updates, rates, scale, parts = job
     gradient = worker.gradients[0]  # the sum over the workers
+    trained = worker.model.params.flat[-gradient.size :]
     for part in parts:
-        optimizer.update(part, worker.model.params.flat, gradient, worker.moments, updates, rates, scale)
+        optimizer.update(part, trained, gradient, worker.moments, updates, rates, scale)
 
 
 # ---- a run
@@ -91,7 +92,7 @@ def compute_update(worker, job):
 class Run:
     """The training of one stage in its folder. Use it as a context manager; see the top of the file."""
 
-    def __init__(self, settings, stage, model, tokenizer, steps, parent=None, log_every=10):
+    def __init__(self, settings, stage, model, tokenizer, steps, parent=None, log_every=10, last_layers=0):
         self.folder, self.stage, self.tokenizer = settings.folder(stage), stage, tokenizer
         self.total_steps, self.log_every = steps, log_every
         self.save_every = getattr(settings, "save_every", 0)
@@ -100,7 +101,7 @@ class Run:
         self.state = {}  # arrays that a stage needs besides the model, saved with it
         self.notes = describe(settings, stage, parent)
         self.lock = lock(self.folder)
-        self.pool = settings.pool(model)
+        self.pool = settings.pool(model, last_layers)
         self.model = self.pool.model
         if (self.folder / RESUME).exists():
             self._restore()
@@ -191,7 +192,8 @@ class Run:
                 f"Last saved step: {self.saved}. Try a lower rate"
             )
         scale = rates.scale(step)
-        parts = optimizer.parts(self.model.config, rates.method)
+        begin = self.model.params.flat.size - self.pool.worker.gradient.flat.size
+        parts = optimizer.parts(self.model.config, rates.method, begin)
         jobs = [parts[rank :: self.pool.workers] for rank in range(self.pool.workers)]
         self.pool.run(compute_update, [(self.updates, rates, scale, job) for job in jobs])
         self.updates += 1

@@ -86,20 +86,30 @@ class Config:
         """Number of parameters."""
         return sum(math.prod(shape) for shape in self.shapes().values())
 
+    def begin(self, last_layers):
+        """Where the last layers begin in the buffer, with all that follows. 0: everything; None: nothing."""
+        if last_layers is None:
+            return self.size()
+        first = f"layers.{max(0, self.layers - last_layers)}.attention.wq"
+        names = list(self.shapes())
+        before = names[: names.index(first)] if last_layers else []
+        return sum(math.prod(self.shapes()[name]) for name in before)
+
 
 class Parameters(dict):
     """Name -> view of `flat`, the one buffer that holds them all. Gradients are a second such object.
 
-    `blocks` lists the arrays of each layer, neighbouring matrices joined into one.
+    `blocks` lists the arrays of each layer, neighbouring matrices joined into one. Where only the last layers
+    are trained, gradients have a shorter buffer (Config.begin) and None for the other blocks.
     """
 
     def __init__(self, config, flat=None, dtype=np.float32):
         self.flat = np.zeros(config.size(), dtype) if flat is None else flat
-        assert self.flat.shape == (config.size(),)
-        span, start = {}, 0
+        span, start = {}, self.flat.size - config.size()
         for name, shape in config.shapes().items():
             span[name] = start, start + math.prod(shape)
-            self[name] = self.flat[slice(*span[name])].reshape(shape)
+            if start >= 0:
+                self[name] = self.flat[slice(*span[name])].reshape(shape)
             start = span[name][1]
 
         def joined(first, last):
@@ -108,6 +118,9 @@ class Parameters(dict):
         self.blocks = []
         for i in range(config.layers):
             a, m = f"layers.{i}.attention.", f"layers.{i}.mlp."
+            if a + "wq" not in self:
+                self.blocks.append(None)
+                continue
             block = {"attention.norm": self[a + "norm"], "mlp.norm": self[m + "norm"]}
             block |= {"wqkv": joined(a + "wq", a + "wv"), "wo": self[a + "wo"]}
             block |= {"gate_up": joined(m + "gate", m + "up"), "down": self[m + "down"]}
@@ -120,6 +133,8 @@ class Transformer:
     def __init__(self, config, params=None):
         self.config = config
         self.params = Parameters(config) if params is None else params
+        self.folded = None  # see sampling.fold
+        self.frozen = 0  # layers that are not trained: the first ones, and the embedding
 
     @property
     def head_name(self):
@@ -171,7 +186,8 @@ class Transformer:
             h, swiglu = layers.swiglu_forward(h)
             x, from_hidden = layers.linear_forward(h, w["down"])  # (N, C)
             x += a
-            caches.append((norm1, to_qkv, attention, from_heads, norm2, to_hidden, swiglu, from_hidden))
+            cache = norm1, to_qkv, attention, from_heads, norm2, to_hidden, swiglu, from_hidden
+            caches.append(cache if len(caches) >= self.frozen else None)
         x, norm = layers.rmsnorm_forward(x, p["norm"], c.eps)
         out, head = layers.linear_forward(x, p[self.head_name])
         if at is None:
@@ -181,16 +197,23 @@ class Transformer:
         return out, (B, T, at, rotations, embedded, caches, norm, head)
 
     def backward(self, dout, cache, grads):
-        """Write dL/dparameter for every parameter into `grads` (a Parameters), given dout = dL/dout."""
+        """Write dL/dparameter for every parameter into `grads` (a Parameters), given dout = dL/dout.
+
+        Where the first layers are frozen, the way back ends before them.
+        """
         c = self.config
         B, T, at, rotations, embedded, caches, norm, head = cache
         H, K, D = c.heads, c.kv_heads, c.head_dim
-        dhead = grads[self.head_name]
-        dx, _ = layers.linear_backward(dout.reshape(-1, len(dhead)), head, dhead)
+        dout = dout.reshape(-1, len(head[1]))
+        if self.head_name in grads:
+            dx, _ = layers.linear_backward(dout, head, grads[self.head_name])
+        else:  # tied to a frozen embedding
+            dx = dout @ head[1]
         dx, grads["norm"][:] = layers.rmsnorm_backward(dx, norm)
-        for g, (norm1, to_qkv, attention, from_heads, norm2, to_hidden, swiglu, from_hidden) in zip(
-            reversed(grads.blocks), reversed(caches), strict=True
-        ):
+        for g, cache in zip(reversed(grads.blocks), reversed(caches), strict=True):
+            if g is None:
+                return
+            norm1, to_qkv, attention, from_heads, norm2, to_hidden, swiglu, from_hidden = cache
             d, _ = layers.linear_backward(dx, from_hidden, g["down"])
             d, _ = layers.linear_backward(layers.swiglu_backward(d, swiglu), to_hidden, g["gate_up"])
             d, g["mlp.norm"][:] = layers.rmsnorm_backward(d, norm2)
@@ -206,6 +229,8 @@ class Transformer:
             d, _ = layers.linear_backward(dqkv.reshape(B * T, -1), to_qkv, g["wqkv"])
             d, g["attention.norm"][:] = layers.rmsnorm_backward(d, norm1)
             dx += d  # x + attention(norm(x)): both paths again
+        if "embedding" not in grads:
+            return
         d = layers.embedding_backward(dx, embedded)
         if self.head_name == "embedding":
             grads["embedding"] += d  # tied: the table is used at both ends of the model

@@ -205,6 +205,8 @@ def test_an_interrupt_stops_the_reply_and_the_session_goes_on(talk, monkeypatch)
 class Script:
     """A `mask` that dictates what is written. From the 24th token on the reply may also end, or never."""
 
+    only = False
+
     def __init__(self, ids, words, may_end):
         self.ids, self.vocab, self.end = ids, len(words), words.special["<|end|>"]
         self.may_end = may_end

@@ -152,3 +152,27 @@ def test_one_batch_can_be_overfitted():
 def test_impossible_shapes_are_refused_with_the_reason(wrong):
     with pytest.raises(ValueError, match=r"must be|do not divide"):
         Config(vocab=10, **wrong)
+
+
+@given(configs(), rngs, st.integers(1, 4), st.booleans())
+def test_the_last_layers_alone_get_the_same_gradient_as_in_the_whole_model(config, rng, last, at_some):
+    model = random_model(config, rng, np.float64)
+    ids = rng.integers(0, config.vocab, (2, 3))
+    at = rng.random(ids.shape) < 0.7 if at_some else None
+    out, cache = model.forward(ids, at)
+    dout = rng.standard_normal(out.shape)
+    whole, begin = Parameters(config, dtype=np.float64), config.begin(last)
+    model.backward(dout, cache, whole)
+    model.frozen = max(0, config.layers - last)
+    out, cache = model.forward(ids, at)
+    part = Parameters(config, np.zeros(config.size() - begin))
+    model.backward(dout, cache, part)
+    assert begin + part.flat.size == config.size() and (begin > 0) and config.begin(0) == 0
+    for name, gradient in part.items():
+        expected = whole[name]
+        if name.endswith(".norm") and int(name.split(".")[1]) < model.frozen:
+            expected = 0 * expected  # the gain of a frozen layer
+        np.testing.assert_allclose(gradient, expected, atol=1e-12, err_msg=name)
+    assert {name.split(".")[1] for name in part if name.startswith("layers") and whole[name].ndim == 2} == {
+        str(i) for i in range(model.frozen, config.layers)
+    }

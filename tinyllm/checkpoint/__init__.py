@@ -5,29 +5,31 @@
     tokenizer.json, tokenizer_config.json
     stage.json           in folders written by a stage: its settings, the SHA-256 of the weights, ...
 
-transformers opens our folders. `load` opens plain Llama folders: one file or several with an index, F32, F16
-or BF16, and without a tokenizer or with one of ours. What our layers cannot compute is rejected by name.
+transformers opens our folders. `load` opens plain Llama folders and GGUF files, with byte-level BPE or with
+no tokenizer. What our layers cannot compute is rejected by name.
 """
 
 import re
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from tinyllm.checkpoint import huggingface, safetensors
+from tinyllm.checkpoint import gguf, huggingface, safetensors, vocabulary
 from tinyllm.checkpoint.files import read_json, sha256, write_json
+from tinyllm.checkpoint.stored import FLOATS
 from tinyllm.data.conversation import TEMPLATE
 from tinyllm.errors import TinyllmError
-from tinyllm.tokenizer import Tokenizer
 from tinyllm.transformer import Parameters, Transformer
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
+PIECE = 2**20  # weights read at once
 
 
-def save(folder, model, tokenizer=None):
-    """Write a checkpoint folder, every file whole or not at all, the weights last.
+def save(folder, model, tokenizer=None, dtype=np.float32):
+    """Write a checkpoint folder, every file whole or not at all, the weights last, as float32 or float16.
 
     Other files in the folder stay. Raises TinyllmError if a file cannot be written.
     """
@@ -39,20 +41,27 @@ def save(folder, model, tokenizer=None):
         write_json(folder / "tokenizer_config.json", config)
     published = {}
     for name, w in model.params.items():  # views, apart from wq and wk: no second model in memory
-        w = huggingface.to_published(name, w, model.config).astype(np.float32, copy=False)
-        published[huggingface.published_name(name)] = w
-    safetensors.write(folder / WEIGHTS, published)
+        published[huggingface.published_name(name)] = huggingface.to_published(name, w, model.config)
+    safetensors.write(folder / WEIGHTS, published, dtype=dtype)
 
 
 def load(folder):
-    """Folder -> (model, tokenizer); the tokenizer is None if there is none. Raises TinyllmError."""
+    """Folder or GGUF file -> (model, tokenizer), which is None if there is none. Raises TinyllmError."""
+    folder = Path(folder)
     try:
-        return _load(Path(folder))
+        config, tensors, *names, tokenizer = (_open_gguf if folder.is_file() else _open)(folder)
+        params = _read_parameters(folder, config, tensors, *names)
     except OSError as error:
         raise TinyllmError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
+    if tokenizer is not None and len(tokenizer) > config.vocab:
+        raise TinyllmError(f"{folder}: {len(tokenizer)} tokens in the tokenizer, {config.vocab} in the model")
+    if tokenizer is not None:  # some models have a few more rows than tokens
+        tokenizer.bytes_of += [b""] * (config.vocab - len(tokenizer))
+    return Transformer(config, params), tokenizer
 
 
-def _load(folder):
+def _open(folder):
+    """-> config, stored tensors, the stored name of each parameter, how it is converted, tokenizer"""
     notes = read_json(folder / "stage.json") if (folder / "stage.json").exists() else {"finished": True}
     if not notes.get("finished"):
         raise TinyllmError(f"{folder} holds an unfinished run: continue it with RESUME=1")
@@ -64,15 +73,24 @@ def _load(folder):
             f"{folder / WEIGHTS} was altered or truncated: its hash is not the one in stage.json. Restore it "
             'from a copy, or delete "sha256" from stage.json to accept a change of your own'
         )
+    config = _config(folder / "config.json", huggingface.config_from_json, read_json(folder / "config.json"))
+    tensors = _scan_weights(folder)
+    tokenizer = vocabulary.load(folder) if (folder / TOKENIZER).exists() else None
+    return config, tensors, huggingface.published_name, huggingface.from_published, tokenizer
+
+
+def _open_gguf(path):
+    settings, tensors = gguf.scan(path)
+    config = _config(path, huggingface.config_from_gguf, settings, tensors)
+    tokenizer = vocabulary.from_gguf(path, settings)
+    return config, tensors, huggingface.gguf_name, lambda name, w, config: w, tokenizer
+
+
+def _config(path, read, *contents):
     try:
-        config = huggingface.config_from_json(read_json(folder / "config.json"))
+        return read(*contents)
     except ValueError as error:
-        raise TinyllmError(f"{folder / 'config.json'}: {error}") from None
-    params = _read_parameters(folder, config)
-    tokenizer = Tokenizer.load(folder) if (folder / TOKENIZER).exists() else None
-    if tokenizer is not None and len(tokenizer) > config.vocab:
-        raise TinyllmError(f"{folder}: {len(tokenizer)} tokens in the tokenizer, {config.vocab} in the model")
-    return Transformer(config, params), tokenizer
+        raise TinyllmError(f"{path}: {error}") from None
 
 
 def load_language_model(folder):
@@ -86,28 +104,30 @@ def load_language_model(folder):
     return model, tokenizer
 
 
-def _read_parameters(folder, config):
-    """The published tensors as our Parameters. Nothing may be missing, of another shape, or left over.
+def _read_parameters(folder, config, tensors, stored_name, convert):
+    """The stored tensors as our Parameters. Nothing may be missing, of another shape, or left over.
 
-    One tensor is read at a time: a second copy of the model may not fit into the memory.
+    A piece of a tensor is read at a time: a second copy may not fit into the memory. convert(our name, array,
+    config) brings whole heads, or any other rows, into our order of channels.
     """
-    tensors = _scan_weights(folder)
     if config.layers > len(tensors):  # a damaged config may claim a billion
-        raise TinyllmError(f"{folder}: {config.layers} layers in config.json, but {len(tensors)} tensors")
+        raise TinyllmError(f"{folder}: {config.layers} layers in its settings, but {len(tensors)} tensors")
     for name, shape in config.shapes().items():  # before allocating
-        key = huggingface.published_name(name)
+        key = stored_name(name)
         if key not in tensors:
             raise TinyllmError(f"{folder}: the weights have no tensor {key}")
         if tensors[key].shape != shape:
             raise TinyllmError(f"{folder}: {key} has shape {tensors[key].shape}, config.json says {shape}")
-        if tensors[key].dtype not in ("F32", "F16", "BF16"):
+        if tensors[key].dtype not in FLOATS:
             raise TinyllmError(f"{folder}: convert {key} from {tensors[key].dtype} to F32, F16 or BF16")
     params = Parameters(config)
-    for name, w in params.items():
-        tensor = tensors.pop(huggingface.published_name(name))
-        w[:] = huggingface.from_published(name, tensor.read(), config)
+    for name, w in tqdm(params.items(), desc=f" reading {folder}", unit=" tensors", leave=False, delay=1):
+        tensor = tensors.pop(stored_name(name))
+        rows = config.head_dim * max(1, PIECE * len(w) // (w.size * config.head_dim))
+        for first in range(0, len(w), rows):
+            w[first : first + rows] = convert(name, tensor.read(first, first + rows), config)
     for name, tensor in tensors.items():  # left over: harmless if it can be derived from the others
-        is_head = config.tied and name == huggingface.TOP["head"]
+        is_head = config.tied and name == stored_name("head")
         is_copy = is_head and np.array_equal(tensor.read(), params["embedding"])
         if not is_copy and not name.endswith("rotary_emb.inv_freq"):
             raise TinyllmError(f"{folder}: the weights hold {name}, which a plain Llama does not have")

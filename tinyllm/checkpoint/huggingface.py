@@ -68,6 +68,53 @@ def _transposed(name, w, rows, columns):
     return w.reshape(-1, rows, columns, w.shape[1]).swapaxes(1, 2).reshape(w.shape)
 
 
+GGUF_TOP = {"embedding": "token_embd", "norm": "output_norm", "head": "output"}
+GGUF_INSIDE = {
+    "attention.wq": "attn_q",
+    "attention.wk": "attn_k",
+    "attention.wv": "attn_v",
+    "attention.wo": "attn_output",
+    "mlp.gate": "ffn_gate",
+    "mlp.up": "ffn_up",
+    "mlp.down": "ffn_down",
+    "attention.norm": "attn_norm",
+    "mlp.norm": "ffn_norm",
+}
+GGUF_KEYS = {  # key in config.json -> that of a GGUF file
+    "max_position_embeddings": "context_length",
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_hidden_layers": "block_count",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "rope.dimension_count",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+    "rope_theta": "rope.freq_base",
+}
+
+
+def gguf_name(name):
+    """Our name for a parameter -> that of a GGUF file, where wq and wk have our order of channels."""
+    if name in GGUF_TOP:
+        return f"{GGUF_TOP[name]}.weight"
+    _, layer, inside = name.split(".", 2)
+    return f"blk.{layer}.{GGUF_INSIDE[inside]}.weight"
+
+
+def config_from_gguf(settings, tensors):
+    """The settings of a GGUF file -> Config. Raises ValueError for a model that is not a plain Llama."""
+    settings = {"llama.rope.scaling.type": "none"} | settings
+    for key, only in (("general.architecture", "llama"), ("llama.rope.scaling.type", "none")):
+        if settings.get(key) != only:
+            raise ValueError(f"{key} {settings.get(key)!r} is not supported, only {only!r}")
+    config = {key: settings.get(f"llama.{name}") for key, name in GGUF_KEYS.items()}
+    embedding = tensors.get(gguf_name("embedding"))
+    if embedding is None:
+        raise ValueError(f"it has no tensor {gguf_name('embedding')}")
+    config |= {"model_type": "llama", "vocab_size": embedding.shape[0]}
+    return config_from_json(config | {"tie_word_embeddings": gguf_name("head") not in tensors})
+
+
 def config_to_json(config, special=None):
     """Config -> config.json as a dict. special: {name: id} of the tokenizer's special tokens."""
     score, special = config.head == "score", special or {}

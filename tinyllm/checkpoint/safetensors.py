@@ -8,55 +8,35 @@ https://github.com/huggingface/safetensors, README, "Format".
 """
 
 import json
-import math
 import os
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from tinyllm.checkpoint.files import parse_object, replacing
+from tinyllm.checkpoint.stored import PLAIN, TYPES, Stored
 from tinyllm.errors import TinyllmError
 
-DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "|u1"}
-NAMES = {np.dtype(code): name for name, code in DTYPES.items() if name != "BF16"}
+NAMES = {TYPES[name]: name for name in PLAIN if name != "BF16"}
 HEADER_LIMIT = 100_000_000  # the format's own limit: a damaged length must not exhaust the memory
 
 
-def write(path, tensors, metadata=None):
+def write(path, tensors, metadata=None, dtype=None):
     """Write {name: array}, with {key: text} as metadata, atomically; the same input gives the same bytes.
 
-    Raises TinyllmError if the file cannot be written.
+    dtype: the type they are stored in, if not their own. Raises TinyllmError if the file cannot be written.
     """
     header, start = {"__metadata__": {"format": "pt"} | (metadata or {})}, 0  # transformers needs the format
     for name, array in tensors.items():
-        stop = start + array.nbytes
-        header[name] = {"dtype": NAMES[array.dtype], "shape": array.shape, "data_offsets": [start, stop]}
+        stored = np.dtype(dtype or array.dtype)
+        stop = start + array.size * stored.itemsize
+        header[name] = {"dtype": NAMES[stored], "shape": array.shape, "data_offsets": [start, stop]}
         start = stop
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)  # arrays begin at a multiple of 8
     with replacing(path) as beside, open(beside, "wb") as file:
         file.write(len(head).to_bytes(8, "little") + head)
         for array in tensors.values():
-            file.write(np.ascontiguousarray(array).data)
-
-
-class Stored(NamedTuple):
-    """A tensor in a file, not yet read."""
-
-    path: Path
-    dtype: str
-    shape: tuple
-    start: int
-
-    def read(self):
-        """-> the array. F16 and BF16 become float32, exactly."""
-        array = np.fromfile(self.path, DTYPES[self.dtype], math.prod(self.shape), offset=self.start)
-        if self.dtype == "BF16":  # the upper half of a float32
-            array = (array.astype(np.uint32) << 16).view(np.float32)
-        elif self.dtype == "F16":
-            array = array.astype(np.float32)
-        return array.reshape(self.shape)
+            file.write(np.ascontiguousarray(array, dtype).data)
 
 
 def read(path):
@@ -79,15 +59,13 @@ def scan(path):
         metadata = dict(header.pop("__metadata__", {}))
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             dtype, shape = entry["dtype"], tuple(entry["shape"])
-            if dtype not in DTYPES:
+            if dtype not in PLAIN:
                 raise TinyllmError(f"{path}: convert tensor {name} from {dtype} to F32, F16 or BF16")
-            counts = all(type(n) is int and n >= 0 for n in shape)
-            if not counts or len(shape) > 8 or math.prod(filter(None, shape)) >= 2**48:
-                raise ValueError(f"impossible shape of {name}")
-            stop = start + math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
+            tensor = Stored(path, dtype, shape, 8 + size + start)
+            stop = start + tensor.size(name)
             if entry["data_offsets"] != [start, stop]:
                 raise TinyllmError(f"{path} is damaged: the size of tensor {name} does not match its shape")
-            tensors[name] = Stored(path, dtype, shape, 8 + size + start)
+            tensors[name] = tensor
             start = stop
     except (ValueError, TypeError, KeyError) as error:
         raise TinyllmError(f"{path} is not a safetensors file: {error!r} in its header") from None

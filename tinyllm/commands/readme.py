@@ -38,13 +38,7 @@ ABILITIES = (  # name of the stage, what it can do now, which of the report's qu
     ("3-prefer", "refuses harmful requests and admits what it does not know", 3),
     ("4-reason", "solves problems step by step", 5),
 )
-TYPED = (
-    "Hello, who are you?",
-    "What is the home of Cara?",
-    "And what pet does she have?",
-    "Use the calculator. What is 12*7?",
-    "Add 5 to that.",
-)
+TYPED = ("What is the home of Cara?", "And what pet does she have?", "Use the calculator. What is 12*7?")
 
 
 def readme(settings):
@@ -101,7 +95,9 @@ def samples(run):
     for task in (questions(run)[i] for i in (0, 4)):
         lines += ["", *textwrap.wrap(task.question, 100)]
         for stage in map(run.stage, STAGES):
-            lines += folded(reply_of(stage, task), f"  {stage.name[0]}  ", " " * 5)
+            reply = reply_of(stage, task)
+            reply = reply if stage.name == STAGES[-1] else textwrap.shorten(reply, 100, placeholder=" ...")
+            lines += folded(reply, f"  {stage.name[0]}  ", " " * 5)
     return indented(lines[1:])
 
 

@@ -19,6 +19,9 @@ def with_exams(main):
 
     def stage(settings):
         examine(main(settings), settings)
+        if getattr(settings, "origin", ""):
+            scoreboard(settings.run)
+            print(settings.folder("scoreboard.md").read_text(encoding="utf-8"))
 
     stage.__doc__ = main.__doc__
     return stage

@@ -104,21 +104,16 @@ def encode_fitting(tokenizer, conversations, context, what="conversations"):
     return fitting
 
 
-def chained(rows, context, system, seed):
-    """Two or three conversations in one row, as in a chat: a quarter as many rows as there are.
+def chained(conversations, seed):
+    """Two or three conversations as one, as in a chat: a quarter as many as there are.
 
     Without them a model that has learned from single questions gets lost at the second one. Conversations
-    that begin with a system message (an id) are not chained, and no row gets longer than the context.
+    that begin with a system message are not chained.
     """
-    rng, single = np.random.default_rng([seed, 6]), [row for row in rows if row[0][1] != system]
+    rng = np.random.default_rng([seed, 6])
+    single = [messages for messages in conversations if messages[0]["role"] != "system"]
     chains = [rng.integers(0, len(single), rng.integers(2, 4)) for _ in range(len(single) // 4)]
-    joined = []
-    for chain in chains:
-        ids, mask = single[chain[0]]
-        for more_ids, more_mask in (single[i] for i in chain[1:]):
-            ids, mask = ids + more_ids[1:], mask + more_mask[1:]  # one begin token is enough
-        joined.append((ids, mask))
-    return [row for row in joined if len(row[0]) <= context + 1]
+    return [[message for i in chain for message in single[i]] for chain in chains]
 
 
 def mask_tokens(piece, ordinary, mask_id, rng, rate=0.15):

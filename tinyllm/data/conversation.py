@@ -9,7 +9,8 @@ encoded as
     <|begin|><|user|> 2+2?<|end|><|assistant|> 4<|end|>
 
 with a space before the content of each message, so that its first word is the same token as in the middle of
-a text. The loss covers what the assistant wrote and its end token, which teaches the model to stop:
+a text. Published models have other formats, see FORMATS. The loss covers what the assistant wrote and its end
+token, which teaches the model to stop:
 
     ids       begin  user   2 + 2 ?   end        assistant  4        the sequence without its last token
     targets   user   2      + 2 ? end assistant  4          end      the sequence without its first token
@@ -20,39 +21,90 @@ A reply with "weight": 0, as in OpenAI's fine-tuning files, is context only: the
 Contents are encoded as plain text, so no user can write a special token.
 """
 
+import re
+from typing import NamedTuple
+
 import numpy as np
 
+from tinyllm.errors import TinyllmError
 from tinyllm.world.task import as_context
 
 ROLES = ("system", "user", "assistant", "tool")
 
-# The same format in Jinja, for every program that reads our folders.
+
+class Format(NamedTuple):
+    """How a chat is written. Names in <||> are special tokens, {role} stands for the role of a message."""
+
+    begin: str  # before the first message, or ""
+    head: str  # of a message; where the assistant begins to write
+    space: str  # added to the content
+    end: str  # of a message
+    after: str  # text between two messages
+
+    def tokens(self):
+        """The names of its special tokens."""
+        return {self.begin, self.end, *SPECIAL.findall(self.head.format(role="assistant"))} - {""}
+
+
+SPECIAL = re.compile(r"(<\|\w+\|>)")
+FORMATS = {
+    "tinyllm": ("<|begin|>", "<|{role}|>", " ", "<|end|>", ""),
+    "ChatML": ("", "<|im_start|>{role}\n", "", "<|im_end|>", "\n"),
+    "Llama 3": ("<|begin_of_text|>", "<|start_header_id|>{role}<|end_header_id|>\n\n", "", "<|eot_id|>", ""),
+}
+
+# Our own format in Jinja, for every program that reads our folders.
 TEMPLATE = (
     "<|begin|>{% for message in messages %}<|{{ message.role }}|> {{ message.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
 
+def format_of(special):
+    """The Format whose special tokens a tokenizer has: `special` holds their names. Raises TinyllmError."""
+    for form in (Format(*texts) for texts in FORMATS.values()):
+        if form.tokens() <= set(special):
+            return form
+    needed = [f"{name} needs {', '.join(sorted(Format(*texts).tokens()))}" for name, texts in FORMATS.items()]
+    raise TinyllmError(f"this model's chat format is not known, only continue its text: {'; '.join(needed)}")
+
+
 def encode_conversation(tokenizer, messages):
     """Messages -> (ids, mask): the whole sequence, and 1 for each token that the assistant has to write.
 
-    Raises ValueError for a role that is not one of ROLES.
+    Raises ValueError for a role that is not one of ROLES, and TinyllmError for a chat format not known here.
     """
-    special = tokenizer.special
-    ids, mask = [special["<|begin|>"]], [0]
+    special, form = tokenizer.special, format_of(tokenizer.special)
+    ids = [special[form.begin]] if form.begin else []
+    if tokenizer.system and (not messages or messages[0]["role"] != "system"):
+        messages = [{"role": "system", "content": tokenizer.system}, *messages]
+    mask = [0] * len(ids)
     for message in messages:
         if message["role"] not in ROLES:
             raise ValueError(f"unknown role {message['role']!r}: use one of {', '.join(ROLES)}")
-        content = tokenizer.encode(" " + message["content"]) + [special["<|end|>"]]
-        ids += [special[f"<|{message['role']}|>"], *content]
+        head = len(_head(tokenizer, form, message["role"]))
+        whole = _head(tokenizer, form, message["role"], form.space + message["content"])
+        whole.append(special[form.end])
+        after = tokenizer.encode(form.after)
         is_learned = message["role"] == "assistant" and message.get("weight", 1) != 0
-        mask += [0] + [int(is_learned)] * len(content)
+        ids += whole + after
+        mask += [0] * head + [int(is_learned)] * (len(whole) - head) + [0] * len(after)
     return ids, mask
+
+
+def _head(tokenizer, form, role, content=""):
+    """The ids of a message up to its content; with it, for they are tokenized as one text."""
+    ids, special = [], tokenizer.special
+    *parts, last = SPECIAL.split(form.head.format(role=role))
+    for part in parts:
+        ids += [special[part]] if part in special else tokenizer.encode(part)
+    return ids + tokenizer.encode(last + content)
 
 
 def encode_prompt(tokenizer, messages):
     """Messages -> the ids that the assistant's next reply continues."""
-    return encode_conversation(tokenizer, messages)[0] + [tokenizer.special["<|assistant|>"]]
+    ids, _ = encode_conversation(tokenizer, messages)
+    return ids + _head(tokenizer, format_of(tokenizer.special), "assistant")
 
 
 def encode_last_reply(tokenizer, messages):
@@ -70,7 +122,8 @@ def decode_reply(tokenizer, ids):
     """What the assistant wrote after a prompt: ids, with or without their end token -> the content, with
     U+FFFD for bytes that are not UTF-8."""
     ids = ids[:-1] if ids[-1:] == [tokenizer.special["<|end|>"]] else ids
-    return tokenizer.decode_bytes(ids).decode("utf-8", "replace").removeprefix(" ")
+    space = format_of(tokenizer.special).space
+    return tokenizer.decode_bytes(ids).decode("utf-8", "replace").removeprefix(space)
 
 
 def pad(rows):

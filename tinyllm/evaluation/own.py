@@ -29,6 +29,7 @@ from tools.builtin import TOOLS
 from tools.registry import Registry
 
 MOST, SHOWN = 200, 10  # held-out items that are measured, and of them those that are shown
+DUELS = 50  # at least: a few held-out prompts are answered several times
 
 
 def run(pool, tokenizer, folder, learned, settings):
@@ -108,6 +109,7 @@ def preferences(pool, tokenizer, folder, path, settings):
     context = pool.model.config.context
     held_out, room = fitting(held_out, tokenizer, context)[:MOST], reply_room(context)
     prompts = [encode_prompt(tokenizer, ranking.prompt) for ranking in held_out]
+    prompts *= max(1, DUELS // len(prompts))
     with settings.pool(checkpoint.load(start)[0]) as reference, RewardModel(reward, settings) as scorer:
         scores = [
             scorer.scores([p + reply for p, reply in zip(prompts, sampled.replies)])

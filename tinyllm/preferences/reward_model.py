@@ -33,6 +33,7 @@ class RewardSettings(Settings):
     rankings: str = option("", "file of rankings it learns from", source="rankings")
     origin: str = option("", "checkpoint folder to start from", flag="from")
     steps: int = option(0, "batches to train on")
+    last_layers: int = option(0, "train only the last layers, so many of them (0: everything)")
     save_every: int = option(200, "steps between saves", (1, 10**6))
 
 
@@ -46,7 +47,8 @@ def train(settings, parent, rankings):
     sizes = [max(len(ids) for ids, _ in rows) * len(rows) for rows, _ in groups]
     plan = length_buckets(sizes, TOKENS, settings.steps, [settings.seed, 14])
     rates = Rates("muon", muon=0.003, adamw=1e-3, warmup=10, steps=settings.steps)
-    with Run(settings, STAGE, with_score_head(base, settings.seed), tokenizer, settings.steps, parent) as run:
+    model, last = with_score_head(base, settings.seed), settings.last_layers
+    with Run(settings, STAGE, model, tokenizer, settings.steps, parent, last_layers=last) as run:
         for step in run.steps():
             batch = [ranking_batch([groups[i] for i in plan[step]])]
             run.train_step(step, plackett_luce, batch, rates, total=len(plan[step]))

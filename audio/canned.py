@@ -13,7 +13,7 @@ from pathlib import Path
 SCRIPT = json.loads(Path(__file__).with_name("canned.json").read_text(encoding="utf-8"))
 SECTIONS, MODEL, LABELS = SCRIPT["sections"], "canned-words", "ABCDEFGHIJ"
 SAFE = {"summary": {}, "severity_score_summary": {}}
-WORD, MOST_WORDS = 400, 600  # milliseconds of a word, as people talk; the rest of a long recording is pauses
+WORD, MOST_WORDS = 400, 600  # milliseconds that a word takes; a long recording has pauses
 
 
 def results(fields, heard):

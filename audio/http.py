@@ -32,7 +32,7 @@ REGIONS = {  # API, LLM Gateway
     "eu": ("https://api.eu.assemblyai.com", "https://llm-gateway.eu.assemblyai.com"),
 }
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces of an answer
-SLOWEST = 10  # read time-outs that an answer may take in all
+SLOWEST = 10  # an answer may take as long as this many read time-outs
 LONGEST_PAUSE = 120.0  # seconds: who is asked to wait longer is told so instead
 SHOWN = 500  # characters of a service's message
 

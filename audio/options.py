@@ -1,4 +1,4 @@
-"""What can be asked of a transcription: short names for the common, presets, and what excludes what.
+"""What a transcription can be asked for: short names, presets, and which options exclude one another.
 
     request(speakers=2, topics=True, language="de")
         ->  {"speaker_labels": true, "speakers_expected": 2, "iab_categories": true, "language_code": "de"}

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 
 LINE, LINES, LONGEST = 42, 2, 7000  # columns, lines and milliseconds of a caption that can be read in time
 PAUSE = 1500  # milliseconds of silence after which a new caption begins
-REACH = 10  # units by which a text and its words may differ in one place
+REACH = 10  # a text and its words may differ by this many units in one place
 ENDS = ".!?…。！？｡؟۔।॥"  # of a sentence
 CLOSING = "\"'»”’)]}」』）】〉》"
 # Scripts without spaces: Thai to Tibetan, Burmese, Khmer, then Chinese and Japanese.

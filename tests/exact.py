@@ -23,6 +23,8 @@ class TinyTokenizer:
     The last of them also stands for every other special token.
     """
 
+    system = ""
+
     def __init__(self, texts):
         self.texts = {token: text for token, text in zip((0, 2), texts)}
         marker = max(self.texts)

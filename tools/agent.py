@@ -164,7 +164,7 @@ def with_ids(calls, step):
 
 
 def assistant_message(parts, calls, native):
-    """What the model wrote, without its thoughts: most models are trained not to see them again."""
+    """What the model wrote, without its thoughts: most models have learned without seeing them again."""
     kept = [part for part in parts if not isinstance(part, (Thought, Call, BadCall) if native else Thought)]
     content = "".join(part.text or render_call(part) for part in kept)
     thoughts = "".join(part.words for part in parts if isinstance(part, Thought)).strip()

@@ -113,7 +113,7 @@ def squared_error(values, targets, total):
 
 
 def kl_divergence(logits, reference_logits, weights, total):
-    """How far the policy is from the reference: sum(weights * KL(p || q)) / total, exact at every position.
+    """How far the policy is from the reference: sum(weights * KL(p || q)) / total, exact over all V tokens.
 
     logits and reference_logits (B, T, V), weights (B, T); p and q are their softmax -> loss, dlogits.
     KL = sum_v p (log p - log q)  ->  d/dz = p * (log p - log q - KL).

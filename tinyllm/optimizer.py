@@ -25,8 +25,8 @@ class Rates:
     """Peak learning rates, and their schedule over `steps` steps (0: constant): linear warm-up, plateau,
     linear decay (Zhai et al. 2022).
 
-    Some things are learned suddenly, such as to follow a story, and only while the rate is high: if it falls
-    from the start, that may come too late.
+    The settings of each stage say which peaks it uses. Some things are learned suddenly, such as to follow a
+    story, and only while the rate is high: if it falls from the start, that may come too late.
     """
 
     method: str = "muon"  # optimizer of the block matrices: muon or adamw
@@ -145,7 +145,11 @@ def orthogonalise(g, rounds=5):
 
 
 def clip(gradient, limit=1.0):
-    """Scale a gradient longer than `limit` down to it, in place -> its old norm.   Pascanu et al. 2013."""
+    """Scale a gradient longer than `limit` down to it, in place -> its old norm.   Pascanu et al. 2013.
+
+    It has to be the sum over all workers: the sum of clipped shares would have another direction, and would
+    depend on how the batch was cut.
+    """
     norm = math.sqrt(float(gradient @ gradient))
     if norm > limit:
         gradient *= limit / norm

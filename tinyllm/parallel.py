@@ -10,7 +10,8 @@ gradient buffer per worker are in shared memory. Jobs and results go through pip
 
 The shared memory has no name (multiprocessing's RawArray maps an unlinked file), so whichever process is
 killed, nothing is left behind. To go beyond one machine, give each machine its rows of the batch and turn the
-sums of gradients (`sum_gradients`) and losses into all-reduces.
+sums of gradients (`sum_gradients`) and losses into all-reduces; each machine then updates its own copy of the
+parameters, and one of them saves.
 """
 
 import atexit

@@ -172,9 +172,10 @@ def window_start(length, context):
 def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, top_p=1.0, stop=(), mask=None):
     """Continue every prompt (a sequence of at least one id) by up to max_tokens tokens.
 
-    draws: uniform numbers (rows, max_tokens) that decide every choice; None: greedy. A
-    row ends after any token in `stop`, which is kept. mask(row, tokens) -> boolean (V,) or None, called for
-    each row and step with the tokens that the row has written so far, says which tokens may come next.
+    Each call begins with an empty cache. draws: uniform numbers (rows, max_tokens) that decide every choice;
+    None: greedy. A row ends after any token in `stop`, which is kept. mask(row, tokens) -> boolean (V,) or
+    None, called for each row and step with the tokens that the row has written so far, says which tokens may
+    come next.
     Returns one (tokens, log_probs) per prompt. The log-probs are those of softmax(logits), without
     temperature, truncation or mask: what the trainer computes for the same tokens.
     Raises ValueError for an empty prompt or a mask that allows nothing.

@@ -8,6 +8,10 @@
 
 The loop itself stays in the stage, where a reader sees it. A step depends only on the state before it, the
 seed and the step number, so with as many workers a run that was killed and resumed ends in the same bytes.
+
+An unfinished stage has no model.safetensors. After Ctrl-C its folder holds resume.safetensors (weights,
+moments, counters), stage.json with "finished": false, and the logs. A second Ctrl-C does not save: what
+remains is the last of the saves that are made every --save-every steps, if there was one.
 """
 
 import json

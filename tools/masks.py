@@ -6,6 +6,7 @@
 A token may come if all its bytes may, one after the other, and if the shortest completion still fits: `room`
 counts the tokens that may still be written, the end token among them. Every single byte is a token, so the
 bytes of the shortest completion are tokens enough, and a text that keeps to the mask always closes.
+tinyllm/calls.py applies this to a model.
 
 The tokens are walked as one trie, terminal by terminal: from a terminal and a node of the trie to the tokens
 that end inside it and to a trie of what follows it, where the next terminal of the thread goes on. What a

@@ -67,7 +67,8 @@ class ConversationBatches:
 
 
 def with_replay(rows, settings, learned, characters, tokenizer):
-    """The batches of a stage: its conversations (rows) with the text that the run has learned from."""
+    """The batches of a stage: its conversations (rows) with the text that the run has learned from. Without
+    such a text, as for a published model, they are smaller by its share."""
     source, kept = learned.get("text"), settings.folder("text.safetensors")
     text = corpus.packed(kept, source, settings.seed, characters, tokenizer)
     anywhere = bool(source and source["path"])
@@ -121,7 +122,8 @@ def mask_tokens(piece, ordinary, mask_id, rng, rate=0.15):
 
     In every row, `rate` of the tokens below `ordinary` (so no special token) that are not padding, at least
     one if there is any, are chosen without replacement: 80 % of them become mask_id, 10 % a random ordinary
-    token, 10 % stay unchanged. Weights are 1 on the chosen positions.
+    token, 10 % stay unchanged. Weights are 1 on the chosen positions. The target of a position is its own
+    token, so the targets of the piece, which are those of the next tokens, are not used.
     """
     ids = piece["ids"]
     eligible = (ids < ordinary) & (piece["weights"] > 0)

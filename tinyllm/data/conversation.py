@@ -127,7 +127,11 @@ def decode_reply(tokenizer, ids):
 
 
 def pad(rows):
-    """Sequences [(ids, mask)] -> two arrays, as wide as the longest; shorter rows are padded with 0."""
+    """Sequences [(ids, mask)] -> two arrays, as wide as the longest; shorter rows are padded with 0.
+
+    Attention needs no mask for padding: it is on the right, where no causal position sees it, and its weight
+    is 0. Only a masked model sees it.
+    """
     longest = max(len(ids) for ids, _ in rows)
     ids, mask = np.zeros((len(rows), longest), np.int32), np.zeros((len(rows), longest), np.float32)
     for i, (row, weights) in enumerate(rows):

@@ -42,9 +42,7 @@ VALIDATION_PROMPTS = 40  # of each kind
 class Algorithm:
     """How a policy learns: from scored rollouts, or from pairs of ranked replies directly."""
 
-    baseline: object = (
-        None  # a function of preferences/advantages.py; PPO and GRPO have advantages of their own
-    )
+    baseline: object = None  # a function of preferences/advantages.py; None: see reinforce_step
     updates: int = 1  # optimizer updates per batch of rollouts
     pairs: object = None  # the objective of an algorithm that needs no reward model and no rollouts
 
@@ -52,8 +50,8 @@ class Algorithm:
 ALGORITHMS = {
     "reinforce": Algorithm(advantages.batch_mean),
     "rloo": Algorithm(advantages.mean_of_others),
-    "ppo": Algorithm(updates=2),
-    "grpo": Algorithm(),
+    "ppo": Algorithm(updates=2),  # advantages from a critic
+    "grpo": Algorithm(),  # advantages in units of the group's deviation
     "dpo": Algorithm(pairs=dpo),
 }
 

@@ -68,6 +68,9 @@ class World:
     def draw_in_split(self, dice, split, draw):
         """-> (item, key): calls draw(dice) until the key belongs to the split.
 
+        Every text, question and problem of the world is drawn through here, except those about facts (see
+        instructions.askable) and about people who do not exist (unknown_names).
+
         Rejected draws count no bits. The accepted draw counts in full: a model cannot compute the
         hash, so knowing the split does not help it.
         """

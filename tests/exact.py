@@ -23,6 +23,8 @@ class TinyTokenizer:
     The last of them also stands for every other special token.
     """
 
+    system = ""
+
     def __init__(self, texts):
         self.texts = {token: text for token, text in zip((0, 2), texts)}
         marker = max(self.texts)
@@ -33,7 +35,7 @@ class TinyTokenizer:
         return 1 + len(self.texts)
 
     def encode(self, text):
-        return [sorted(self.texts)[len(text) % len(self.texts)]] * (1 + len(text) % 2)
+        return [sorted(self.texts)[len(text) % len(self.texts)]] * (1 + len(text) % 2 if text else 0)
 
     def decode(self, ids):
         return "".join(self.texts.get(token, "") for token in ids)

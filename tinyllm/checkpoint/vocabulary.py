@@ -118,8 +118,9 @@ class PublishedTokenizer(Tokenizer):
             head = head.replace("\\\n", r"(?:\n|\\n)")
             system = re.search(rf"{head}([^{{}}]*?){re.escape(end)}", template)
             self.system = system[1] if system else ""
-        except TinyllmError:  # it can still continue texts
-            pass
+        except TinyllmError:  # it can still continue texts; it has no format that its template does not use
+            used = [name for name in self.special if name in template or name in (begin, end)]
+            self.special = {name: self.special[name] for name in used}
         roles = {"<|begin|>": begin or end, "<|end|>": end}
         self.special |= {ours: self.special[name] for ours, name in roles.items() if name in self.special}
 

@@ -75,3 +75,9 @@ def test_a_template_of_another_kind_is_refused_with_what_it_would_need():
         with pytest.raises(TinyllmError, match=r"not known.*ChatML needs <\|im_end\|>, <\|im_start\|>"):
             encode_prompt(words, [{"role": "user", "content": "Hi"}])
         assert words.encode("Hi")  # it can still continue texts
+
+
+def test_a_content_is_tokenized_together_with_the_line_before_it():
+    words = tokenizer(LLAMA3, pre="llama-bpe", merges=("Ċ Ċ", "ĊĊ Ċ"))
+    ids, _ = encode_conversation(words, [{"role": "user", "content": "\nHi"}])
+    assert ids.count(words.encode("\n\n\n")[0]) == 1

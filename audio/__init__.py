@@ -14,7 +14,7 @@ In the order to read it:
     transcript      the answer of the service, and what people want to know of it
     assemblyai      the client
     reports         Markdown: minutes, episode notes, call reviews
-    batch           many recordings side by side, each paid for once
+    batch           one recording or many, side by side, each paid for once
     canned          what the sandbox says
     sandbox         the service on this machine
     __main__        the command line
@@ -29,7 +29,8 @@ if sys.argv[:1] == ["-m"] and sys.path[0] != os.path.dirname(__path__[0]):
     sys.path += [os.path.dirname(__path__[0]), sys.path.pop(0)]
 
 from audio.assemblyai import Client, transcribe
+from audio.batch import transcribe_all
 from audio.errors import AudioError, AudioWarning
 from audio.transcript import Transcript
 
-__all__ = ["AudioError", "AudioWarning", "Client", "Transcript", "transcribe"]
+__all__ = ["AudioError", "AudioWarning", "Client", "Transcript", "transcribe", "transcribe_all"]

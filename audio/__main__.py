@@ -9,135 +9,112 @@ ASSEMBLYAI_BASE_URL (us, eu, or a URL). Results go to stdout, messages to stderr
 """
 
 import argparse
-import io
+import contextlib
 import itertools
 import json
 import os
 import platform
 import sys
-import tempfile
 import warnings
-import wave
 from pathlib import Path
+from types import MappingProxyType
 
 import requests
 
 from audio.assemblyai import PATIENCE, Client, is_done
-from audio.batch import THREADS, transcribe_all, write_text
+from audio.batch import THREADS, shortened, transcribe_all, write_text
+from audio.canned import tone
 from audio.errors import AudioError, AudioWarning, AuthError, BadInput, StillProcessing
-from audio.options import PRESETS, request, setting
+from audio.http import VERSION
+from audio.options import HELP, PRESETS, SWITCHES, meant, nested, setting
 from audio.recording import Recording, is_url, recordings_in
 from audio.reports import report
 from audio.sandbox import Sandbox
 
 FORMATS = {"text": ".txt", "markdown": ".md", "srt": ".srt", "vtt": ".vtt", "json": ".json"}
-WHAT = ("speakers", "summary", "topics", "sentiment", "entities", "highlights", "preset")
 
 
 def say(text):
-    print(text, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{text}\n")  # in one piece: threads speak at the same time
+    sys.stderr.flush()
 
 
 def transcribe(args):
     """Upload and transcribe files, URLs, whole folders, or - for standard input."""
-    options = {name: getattr(args, name) for name in WHAT if getattr(args, name)}
-    fields = nested(options | dict(map(setting, args.config)))
-    request(**fields)
-    names = [
-        name
-        for source in args.source
-        for name in (recordings_in(source) if not is_url(source) and Path(source).is_dir() else [source])
-    ]
-    several = len(names) > 1 or names[:1] != args.source[:1]
-    output = Output(args, several, names)
-    client = Client()
-    recordings = [Recording(sys.stdin.buffer if name == "-" else name) for name in names]
-    if args.no_wait:
-        for recording in recordings:
-            print(client.submit(recording, progress=not several, **fields).id, flush=True)
-        return 0
-    if several:
-        return transcribe_several(client, recordings, output, args, fields)
-    job = client.submit(recordings[0], progress=not recordings[0].url, **fields)
-    try:
-        say(f"transcript {job.id}: waiting")
-        output.add(names[0], client.wait(job, timeout=args.timeout))
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted, the job goes on: python -m audio wait {job.id}") from None
-    return output.close()
+    sources = {}  # a name, as it was given or found: what it is called in --out
+    for source in args.source:
+        if not source.strip():
+            raise BadInput("the name of a recording is empty: give a file, a URL or a folder")
+        folder = not is_url(source) and Path(source).is_dir()
+        for name in recordings_in(source) if folder else [source]:
+            sources[name] = os.path.relpath(name, source) if folder else os.path.basename(name.rstrip("/"))
+    several = len(args.source) > 1 or [*sources] != args.source
+    output, client, status, ids = Output(args, several, sources), Client(), 0, []
 
+    def begun(source, job):
+        ids.append(job.id)
+        say(f"{getattr(source, 'name', source)}: transcript {job.id}")
 
-def transcribe_several(client, recordings, output, args, fields):
-    status = 0
-    begun = lambda recording, job: say(f"{recording.name}: transcript {job.id}")
+    settings = {"begun": begun, "wait": not args.no_wait, "progress": not several}
+    settings |= {name: getattr(args, name) for name in ("preset", "threads", "timeout", "keep")}
+    options = [(name, value) for name in HELP if (value := getattr(args, name)) is not None]
+    options = nested([*settings.items(), *options, *map(setting, args.config)])
+    jobs = {name: Recording(sys.stdin.buffer) if name == "-" else name for name in sources}
     try:
-        settings = {"threads": args.threads, "timeout": args.timeout, "begun": begun}
-        for recording, result in transcribe_all(client, recordings, **settings, **fields):
+        for name, (_, result) in zip(jobs, transcribe_all(client, jobs.values(), **options)):
+            if isinstance(result, AuthError):  # of one is of all
+                raise result
             if isinstance(result, AudioError):
-                say(f"error: {recording.name}: {result}")
+                say(f"error: {name}: {result}" if several else f"error: {result}")
                 status = max(status, status_of(result))
+            elif args.no_wait:
+                print(result.id, *([name] if several else []), sep="  ", flush=True)
             else:
-                output.add(recording.name, result)
+                output.add(name, result)
     except KeyboardInterrupt:
-        output.close()
-        raise KeyboardInterrupt("interrupted: the same command goes on, no file is paid for twice") from None
-    return output.close() or status
-
-
-def nested(options):
-    """{"a.b": 1} -> {"a": {"b": 1}}"""
-    found = {}
-    for key, value in options.items():
-        *path, last = key.split(".")
-        place = found
-        for part in path:
-            place = place.setdefault(part, {})
-        place[last] = value
-    return found
+        again = f"python -m audio wait {ids[0]}" if len(ids) == 1 else "the same command pays nothing twice"
+        raise KeyboardInterrupt(f"interrupted, what has begun goes on: {again}") from None
+    return status
 
 
 class Output:
-    """Where results go: stdout, or a file, or for each recording a file in a folder. Raises BadInput before
-    anything is sent where it could not be written."""
+    """Where results go: stdout, or a file, or for each of several recordings a file in a folder. Raises
+    BadInput before anything is sent where it could not be written."""
 
-    def __init__(self, args, several=False, names=()):
-        self.args, self.several, self.text = args, several, []
-        self.format = args.format or ("markdown" if args.preset else "text")
+    def __init__(self, args, several=False, sources=MappingProxyType({})):
+        self.args, self.several, self.sources = args, several, sources
         self.names = dict(name.split("=", 1) for name in args.names if "=" in name)
-        self.folder = args.out if args.out and os.path.isdir(args.out) else None
+        out = args.out or ""
         if len(self.names) < len(args.names):
             raise BadInput("--names needs SPEAKER=NAME, such as --names A=Ada")
-        if several and self.format in ("srt", "vtt") and not self.folder:
-            raise BadInput(f"-o {self.format} of several recordings needs --out FOLDER, one that is there")
-        if self.folder and len({Path(name).name for name in names}) < len(names):
+        if several and args.format in ("srt", "vtt") and not out:
+            raise BadInput(f"-o {args.format} of several recordings needs --out FOLDER")
+        self.in_folder = bool(out) and (several or os.path.isdir(out) or out[-1] in "/\\")
+        if self.in_folder and len(set(sources.values())) < len(sources):
             raise BadInput("two recordings have the same name: transcribe them into different folders")
-        if args.out and not can_write(args.out):
-            raise BadInput(f"--out {args.out} cannot be written: choose another place")
+        with contextlib.suppress(OSError):
+            os.makedirs(out if self.in_folder else os.curdir, exist_ok=True)
+        place = out if self.in_folder or os.path.exists(out) else os.path.dirname(out) or os.curdir
+        if not os.access(place, os.W_OK) or os.path.isdir(out) != self.in_folder:
+            raise BadInput(f"--out {out} cannot be written: choose another place")
 
     def add(self, name, transcript):
         transcript.names = self.names
-        text = written(transcript, self.format, self.args.preset, self.several)
-        if self.folder:
-            write_text(Path(self.folder, Path(name).name + FORMATS[self.format]), text)
-            return
-        if self.several and self.format != "json":
-            text = f"== {name} ==\n\n{text}\n"
-        if self.args.out:
-            self.text.append(text)
+        if unknown := self.names.keys() - transcript.labels:
+            known = ", ".join(sorted(transcript.labels))
+            message = f"--names: there is no speaker {', '.join(sorted(unknown))}; there are: {known}"
+            warnings.warn(message, AudioWarning, stacklevel=2)
+        format = self.args.format or ("markdown" if self.args.preset or transcript.features else "text")
+        text, path = written(transcript, format, self.args.preset, self.several), self.args.out
+        if self.in_folder:
+            path = Path(path, self.sources.get(name, name))
+            path = path.with_name(shortened(path.name) + FORMATS[format])
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if path:
+            write_text(path, text)
         else:
-            print(text, end="", flush=True)
-
-    def close(self):
-        if self.text:
-            write_text(self.args.out, "".join(self.text))
-        return 0
-
-
-def can_write(path):
-    folder = path if os.path.isdir(path) else os.path.dirname(path) or "."
-    return os.access(path if os.path.exists(path) else folder, os.W_OK) and (
-        os.access(folder, os.W_OK) or not os.path.isfile(path)
-    )
+            heading = f"== {name} ==\n\n" if self.several and format != "json" else ""
+            print(heading + text, end="\n" if heading else "", flush=True)
 
 
 def written(transcript, format, preset=None, one_line=False):
@@ -155,16 +132,15 @@ def get(args):
         if not args.out:
             raise BadInput("-o redacted-audio needs --out FILE")
         client.redacted_audio(args.id, args.out, timeout=args.timeout)
-        return 0
+        return
     if args.format in ("sentences", "paragraphs"):
         for part in getattr(client, args.format)(args.id):
             print(json.dumps(part, ensure_ascii=False))
-        return 0
+        return
     transcript = client.wait(args.id, timeout=args.timeout) if args.command == "wait" else client.get(args.id)
     if args.format != "json" and not is_done(transcript):
-        raise StillProcessing(f"it is {transcript.status} yet: python -m audio wait {args.id}")
+        raise StillProcessing(f"it is still {transcript.status}: python -m audio wait {args.id}")
     output.add(args.id, transcript)
-    return output.close()
 
 
 def list_jobs(args):
@@ -172,30 +148,30 @@ def list_jobs(args):
     query = {"status": args.status} if args.status else {}
     for job in itertools.islice(Client().list(limit=min(args.limit, 200), **query), args.limit):
         print(job["id"], job.get("status"), job.get("created"), job.get("audio_url"), sep="  ", flush=True)
-    return 0
 
 
 def delete(args):
     """Delete a transcript from the service, for good."""
     say(f"deleted {Client().delete(args.id).id}")
-    return 0
 
 
 def search(args):
     """Where words or phrases are said: time in seconds, and what."""
     matches = Client().search(args.id, args.words)
-    places = [(start, match["text"]) for match in matches for start, _ in match["timestamps"]]
+    places = [(start, match.get("text")) for match in matches for start, _ in match.get("timestamps") or ()]
     for start, text in sorted(places):
         print(f"{start / 1000:.2f}  {text}")
-    return 0
 
 
 def ask(args):
     """Ask the LLM Gateway a question about a transcript."""
-    for piece in Client().ask(args.id, args.question, model=args.model):
-        print(piece, end="", flush=True)
-    print()
-    return 0
+    answers = lambda model: say(f"{model} answers:")
+    options = {"model": args.model, "max_tokens": args.max_tokens, "answers": answers}
+    try:
+        for piece in Client().ask(args.id, args.question, **options):
+            print(piece, end="", flush=True)
+    finally:
+        print(flush=True)
 
 
 def doctor(args):
@@ -207,62 +183,43 @@ def doctor(args):
     print(f"answers    yes, and accepts the key; {'there are' if count else 'no'} transcripts")
     models = client.models()
     print(f"gateway    {client.http.gateway}, {len(models)} models: {', '.join(models[:5])}")
-    return 0
 
 
 def sandbox(args):
     """Serve the API on this machine, with canned words."""
     try:
         box = Sandbox(args.port, seconds=args.seconds, faults=args.fault)
-    except ValueError as error:
-        raise BadInput(f"--fault: {error}") from None
-    except OSError as error:
-        raise BadInput(f"port {args.port} cannot be used: {error.strerror}") from None
-    with box:
-        print(f"sandbox ready at {box.url}", flush=True)
+    except (OSError, OverflowError) as error:
+        raise BadInput(f"port {args.port} cannot be used: {getattr(error, 'strerror', error)}") from None
+    with box, contextlib.suppress(KeyboardInterrupt):
         print(
+            f"sandbox ready at {box.url}\n"
             "What it hears is canned: the same words for every recording. Ctrl-C ends it. To use it:\n"
             f"    export ASSEMBLYAI_BASE_URL={box.url}  # and the same key, or test-key",
             flush=True,
         )
-        try:
-            box.closing.wait()
-        except KeyboardInterrupt:
-            return 130
-    return 0
+        box.closing.wait()
+    return 130
 
 
 def demo(args):
     """A meeting from recording to minutes, against the sandbox: no key, no network, canned words."""
     os.environ.setdefault("ASSEMBLYAI_API_KEY", "test-key")
-    with Sandbox() as box, tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "meeting.wav")
-        file.write_bytes(tone(60))
+    with Sandbox() as box:
         client = Client(box.url)
-        transcript = client.transcribe(file, preset="meeting", progress=True)
+        transcript = client.transcribe(tone(60), preset="meeting")
         print(report(transcript, "meeting"))
         question = "When does the new budget go to the bank?"
         print(f"## Asked: {question}\n\n{''.join(client.ask(transcript, question))}\n")
         print(f"Every word above is canned: {box.url} is a sandbox that listens to nothing.")
-    return 0
-
-
-def tone(seconds):
-    """The bytes of a WAV with a tone of 500 Hz."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as sound:
-        sound.setparams((1, 2, 8000, 0, "NONE", ""))
-        sound.writeframes((b"\x00\x10" * 8 + b"\x00\xf0" * 8) * (500 * seconds))
-    return file.getvalue()
 
 
 def parser():
-    top = argparse.ArgumentParser(
-        prog="python -m audio",
-        description="Recordings into text, minutes and subtitles, with AssemblyAI.",
-        epilog="The key comes from ASSEMBLYAI_API_KEY, the region or address from ASSEMBLYAI_BASE_URL. "
-        "Exit status: 0 done, 1 failed, 2 wrong usage, 4 the key, 130 interrupted.",
-    )
+    raw = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser("python -m audio", description=__doc__, formatter_class=raw)
+    several = {"action": "append", "default": []}
+    versions = f"{VERSION}, requests {requests.__version__}, Python {platform.python_version()}"
+    top.add_argument("--version", action="version", version=versions)
     subs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name, function, *words):
@@ -273,58 +230,43 @@ def parser():
         return sub
 
     def results(sub, *more):
-        sub.add_argument("-o", dest="format", choices=[*FORMATS, *more], help="text, markdown with --preset")
+        sub.add_argument("-o", dest="format", choices=[*FORMATS, *more], help="text, or markdown for more")
         sub.add_argument("--out", metavar="FILE", help="a file, or a folder for a file for each recording")
         sub.add_argument("--preset", choices=PRESETS, help="what to ask for, and the report to write")
-        sub.add_argument("--names", metavar="A=ADA", action="append", default=[], help="names of speakers")
-        sub.add_argument("--timeout", type=positive, default=PATIENCE, help="seconds to wait (3600)")
+        sub.add_argument("--names", metavar="A=ADA", **several, help="names of speakers")
+        sub.add_argument("--timeout", type=float, default=PATIENCE, help="seconds to wait (3600)")
         return sub
 
     sub = results(command("transcribe", transcribe))
     sub.add_argument("source", nargs="+", metavar="FILE|URL|DIR", help="- is standard input")
-    sub.add_argument("--speakers", metavar="N", help="tell so many speakers apart; or a range: 2-5")
-    for name in WHAT[1:-1]:
-        sub.add_argument(f"--{name}", action="store_true")
-    sub.add_argument(
-        "--config",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="any field of the service, such as language_code=de",
-    )
-    sub.add_argument("--threads", type=positive_int, default=THREADS, help=f"jobs at a time ({THREADS})")
+    for name, help in HELP.items():
+        switch = name in (*SWITCHES, "summary", "action_items")
+        value = {"action": "store_const", "const": True} if switch else {}
+        sub.add_argument("--" + name.replace("_", "-"), help=help, **value)
+    sub.add_argument("--config", metavar="KEY=VALUE", **several, help="any other field of the service")
+    sub.add_argument("--keep", metavar="DIR", help="where transcripts are kept (beside the recordings)")
+    sub.add_argument("--threads", type=positive, default=THREADS, help=f"jobs at a time ({THREADS})")
     sub.add_argument("--no-wait", action="store_true", help="print the ids of the jobs, and end")
     for name in ("get", "wait"):
         results(command(name, get, "id"), "sentences", "paragraphs", "redacted-audio")
     sub = command("list", list_jobs)
-    sub.add_argument("--limit", type=positive_int, default=20, help="how many (20)")
+    sub.add_argument("--limit", type=positive, default=20, help="how many (20)")
     sub.add_argument("--status", help="only these: queued, processing, completed, error")
     command("delete", delete, "id")
     command("search", search, "id").add_argument("words", nargs="+", help="words or phrases of up to 5 words")
-    command("ask", ask, "id", "question").add_argument("--model", help="of the LLM Gateway (its first)")
+    sub = command("ask", ask, "id", "question")
+    sub.add_argument("--model", help="of the LLM Gateway (its first)")
+    sub.add_argument("--max-tokens", type=positive, default=1000, help="length of the answer (1000)")
     command("doctor", doctor)
     sub = command("sandbox", sandbox)
     sub.add_argument("--port", type=int, default=0, help="default: a free one")
     sub.add_argument("--seconds", type=float, default=0.3, help="that a job takes (0.3)")
-    sub.add_argument(
-        "--fault",
-        metavar="NAME[@WHERE][:COUNT]",
-        action="append",
-        default=[],
-        help="what goes wrong, such as 503:3 or lost@create; see audio/sandbox.py",
-    )
+    sub.add_argument("--fault", metavar="NAME[@WHERE][:COUNT]", **several, help="see audio/sandbox.py")
     command("demo", demo)
     return top
 
 
 def positive(text):
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise ValueError
-    return number
-
-
-def positive_int(text):
     number = int(text)
     if number < 1:
         raise ValueError
@@ -336,13 +278,20 @@ def status_of(error):
 
 
 def main(argv=None):
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        getattr(sys, name).reconfigure(encoding="utf-8", errors="backslashreplace")
     warnings.simplefilter("once", AudioWarning)
     warnings.showwarning = lambda message, *_: say(f"warning: {message}")
-    args = parser().parse_args(argv)
+    top = parser()
+    args, unknown = top.parse_known_args(argv)
+    if unknown:
+        near = meant(unknown[0].lstrip("-").partition("=")[0].replace("-", "_"), [*HELP])
+        hint = f": is --{near.replace('_', '-')} meant?" if near else ""
+        top.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     try:
-        return args.function(args)
+        return args.function(args) or 0
     except AudioError as error:
         say(f"error: {error}")
         return status_of(error)

@@ -10,12 +10,13 @@
 
 A job costs money, so exactly one is made for one submit, whatever happens to the answers (see `create`)."""
 
+import contextlib
 import itertools
 import os
-import threading
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from audio.errors import (
+    AnswerCut,
     AnswerLost,
     AudioError,
     BadInput,
@@ -24,20 +25,57 @@ from audio.errors import (
     StillProcessing,
     TranscriptFailed,
 )
-from audio.http import Http, Lost, object_in
+from audio.http import Http, object_in
 from audio.key import Key
 from audio.options import request
-from audio.recording import Body, Recording
+from audio.recording import Recording
 from audio.transcript import Transcript, dicts, table
 
 PATIENCE = 3600.0  # seconds to wait for a job
+BIG = 1 << 20  # bytes of an upload before which the key is tried
 LOOKED_AT = 1000  # newest jobs among which a lost one is looked for
 SERVER_FAULTS = ("internal server error", "server error, developers")
 
 
-def transcribe(source, **options):
-    """Client().transcribe(source, ...)."""
-    return Client().transcribe(source, **options)
+def transcribe(
+    source,
+    *,
+    preset: str | None = None,
+    language: str | None = None,
+    speakers: bool | int | str | None = None,
+    speaker_names: list[str] | str | None = None,
+    summary: bool | str | None = None,
+    action_items: bool | dict | None = None,
+    translate: list[str] | str | None = None,
+    topics: bool | None = None,
+    sentiment: bool | None = None,
+    entities: bool | None = None,
+    key_phrases: bool | None = None,
+    content_safety: bool | None = None,
+    timeout: float | None = PATIENCE,
+    progress: bool = False,
+    **fields,
+) -> Transcript:
+    """Transcribes a recording with the key of ASSEMBLYAI_API_KEY, and waits for the result.
+
+    source          a path, a URL, bytes or an open file
+    preset          "meeting", "podcast" or "call": what their reports (audio.reports) tell is asked for
+    language        a code such as "de", or "auto"; English where not said
+    speakers        True: tell speakers apart; 2: so many; "2-5": from 2 to 5
+    speaker_names   names that the service gives to speakers by what they say: ["Ada", "Bo"]
+    summary         True or "bullets", or "paragraph"; with .chapters
+    action_items    what is to be done, with a quote and its time
+    translate       languages to translate into: ["es", "fr"]
+    topics, sentiment, entities, key_phrases, content_safety
+                    True: the attribute of the Transcript with the same name is filled
+    timeout         seconds to wait, None for ever; the job goes on all the same
+    progress        shows a bar while a file is sent to the service
+    fields          any other field of POST /v2/transcript, under the service's own name
+
+    None means not set. What is known to be refused is found before anything is sent. Raises AudioError, whose
+    docstring lists the kinds."""
+    options = {name: value for name, value in locals().items() if name not in ("source", "fields")}
+    return Client().transcribe(source, **options, **fields)
 
 
 class Client:
@@ -47,27 +85,29 @@ class Client:
     without a key, BadInput for an address that cannot be."""
 
     def __init__(self, base_url=None, *, poll=3.0, **settings):
+        if "api_key" in settings:
+            raise BadInput(
+                "the key is not an argument, so that it stands in no source: set ASSEMBLYAI_API_KEY"
+            )
         base = base_url or os.environ.get("ASSEMBLYAI_BASE_URL") or "us"
         self.http = Http(base, Key(os.environ.get("ASSEMBLYAI_API_KEY")), **settings)
-        self.poll, self._turns = poll, {}
-
-    def __repr__(self):
-        return f"Client({self.http.base!r})"
+        self.poll, self._key_works = poll, False
 
     def transcribe(self, source, *, timeout=PATIENCE, progress=False, **options):
-        """submit, then wait: a path, URL, bytes or open file -> Transcript. Raises any AudioError."""
+        """submit, then wait: a path, URL, bytes or open file -> Transcript. options: those of
+        audio.transcribe. Raises any AudioError."""
+        seconds(timeout)
         return self.wait(self.submit(source, progress=progress, **options).id, timeout=timeout)
 
     def upload(self, source, *, progress=False):
         """Sends a recording -> a URL that only the service understands. Raises AudioError."""
         recording = source if isinstance(source, Recording) else Recording(source)
-        answer = self.http.call(
-            "POST",
-            "v2/upload",
-            also=(422,),
-            body=lambda: Body(recording, progress),
-            headers={"Content-Type": "application/octet-stream"},
-        )
+        if recording.size > BIG and not self._key_works:
+            with contextlib.suppress(RequestRefused):  # no list for this key: so be it
+                next(self.list(limit=1), None)
+            self._key_works = True
+        recording.progress, kind = progress, {"Content-Type": "application/octet-stream"}
+        answer = self.http.call("POST", "v2/upload", also=(422,), data=recording, headers=kind)
         if not isinstance(answer.get("upload_url"), str):
             raise ServiceUnavailable("the upload was answered without its upload_url. Try again later")
         return answer["upload_url"]
@@ -75,7 +115,7 @@ class Client:
     def submit(self, source, *, progress=False, **options):
         """Uploads what is not a URL and asks for its transcript -> Transcript, which is not ready yet.
 
-        options: see options.request; they are checked before anything is sent."""
+        options: those of audio.transcribe; they are checked before anything is sent."""
         fields = request(**options)
         recording = source if isinstance(source, Recording) else Recording(source)
         url = recording.url or self.upload(recording, progress=progress)
@@ -85,55 +125,40 @@ class Client:
         """POST /v2/transcript -> Transcript, not ready. unique: nobody else can know body["audio_url"].
 
         This bills a job, and the service cannot recognise a repetition. Where the answer is lost, the job may
-        exist all the same, so the list of jobs is looked at before anything is sent again. A job found there
-        is ours for certain where the URL is that of our own upload. Another URL may be somebody else's too:
-        then it is ours if it is the only new one since we began. Where the server may be at work still (no
-        answer in time), nothing is sent again at all."""
-        url = body["audio_url"]
-        with self._turns.setdefault(url, threading.Lock()):  # our own threads are not somebody else
-            before = "" if unique else self._newest()
-            for _ in range(self.http.tries):
+        exist all the same. If the URL is that of our own upload, it is in the list of jobs, and nobody
+        else's: so the list is looked at before anything is sent again. A job for any other URL may be
+        somebody else's, and is left to the user. Where the server may be at work still (no answer in time),
+        nothing is sent again at all."""
+        for _ in range(self.http.tries):
+            try:
+                answer = self.http.call("POST", "v2/transcript", safe=False, json=body)
+                if isinstance(answer.get("id"), str):
+                    return Transcript(answer)
+                lost = AnswerLost("the answer to a new job has no id")
+            except AnswerLost as error:
+                lost = error
+            if not unique:
+                break
+            for wait in (1, 4, 16)[: 2 + lost.pending]:
+                self.http.sleep(wait * self.http.pause)
                 try:
-                    answer = self.http.call("POST", "v2/transcript", safe=False, json=body)
-                    if isinstance(answer.get("id"), str):
-                        return Transcript(answer)
-                    lost = AnswerLost("the answer to a new job has no id")
-                except AnswerLost as error:
-                    lost = error
-                for wait in (1, 4, 16) if lost.pending else (1, 4):
-                    self.http.sleep(wait * self.http.pause)
-                    found = self._jobs_of(url, before, lost)
-                    if found and (unique or len(found) == 1):
-                        return Transcript({"audio_url": url, "status": "queued", **found[-1]})
-                    if found:
-                        raise uncertain(f"{len(found)} new jobs for this URL were found", lost, found)
-                if lost.pending:
-                    break
-            raise uncertain("none has been found yet", lost)
+                    job = self.find(body["audio_url"])
+                except (ServiceUnavailable, RequestRefused) as error:
+                    raise uncertain(f"The list of jobs cannot be read ({error})", lost) from None
+                if job:
+                    return job
+            if lost.pending:
+                break
+        raise uncertain("It was not found yet", lost)
 
-    def _newest(self):
-        """The id of the newest job, "" where there is none, None where the list may not be read."""
-        try:
-            return next((job["id"] for job in self.list(limit=1)), "")
-        except RequestRefused:
-            return None
-
-    def _jobs_of(self, url, before, lost):
-        """The jobs for a URL, newest first, down to the job `before`. AnswerLost where nobody can tell."""
-        found = []
-        try:
-            if before is None:
-                raise RequestRefused("it was refused before")
-            for job in itertools.islice(self.list(limit=200), LOOKED_AT):
-                if job["id"] == before:
-                    break
-                if not isinstance(job.get("audio_url"), str):
-                    raise RequestRefused("it does not tell what was transcribed")
-                if job["audio_url"] == url:
-                    found.append(job)
-        except (ServiceUnavailable, RequestRefused) as error:
-            raise uncertain(f"the list of jobs cannot be read ({error})", lost) from None
-        return found
+    def find(self, url):
+        """The job that was made for the URL of an upload -> Transcript, not ready, or None."""
+        for job in itertools.islice(self.list(limit=200), LOOKED_AT):
+            if not isinstance(job.get("audio_url"), str):
+                raise RequestRefused("the list does not tell what was transcribed")
+            if job["audio_url"] == url:
+                return Transcript({**job, "status": "queued"})  # a row of the list has no text
+        return None
 
     def get(self, id, *, deadline=None):
         """The transcript as it stands, ready or not."""
@@ -150,35 +175,29 @@ class Client:
     def wait(self, id, *, timeout=PATIENCE):
         """Looks at a job until it is done -> Transcript. An outage of the service is waited out.
 
-        timeout in seconds. Raises TranscriptFailed, StillProcessing at the deadline, RequestRefused for an
-        unknown id; each has the transcript_id, and so has the KeyboardInterrupt of Ctrl-C."""
-        id, pause = id_of(id), min(0.2, self.poll)
-        deadline, last = self.http.clock() + timeout, "nothing is known of it yet"
+        timeout in seconds, None for ever. Raises TranscriptFailed, StillProcessing at the deadline,
+        RequestRefused for an unknown id; each has the transcript_id, and so has the KeyboardInterrupt of
+        Ctrl-C."""
+        id, pause, state = id_of(id), min(0.2, self.poll), None
+        deadline = self.http.clock() + seconds(timeout)
         try:
             while True:
                 try:
                     transcript = self.get(id, deadline=deadline)
                     if is_done(transcript):
                         return transcript
-                    last = f"it is {transcript.status}"
+                    state = transcript.status
                 except ServiceUnavailable as error:
-                    if not error.retryable:
-                        raise
-                    if self.http.clock() < deadline:  # else the time is up, and that says nothing new
-                        last = str(error)
+                    state = state or str(error)
                 left = deadline - self.http.clock()
                 if left <= 0:
-                    raise StillProcessing(
-                        f"transcript {id} was not ready in {timeout:g} s ({last}). The job goes on: "
-                        f"python -m audio wait {id}",
-                        transcript_id=id,
-                    )
+                    message = f"transcript {id} was not ready in {timeout:g} s ({state}). The job goes on: "
+                    raise StillProcessing(f"{message}python -m audio wait {id}", transcript_id=id)
                 self.http.sleep(min(pause, left))
                 pause = min(self.poll, 1.5 * pause)
-        except KeyboardInterrupt:
-            stop = KeyboardInterrupt(f"transcript {id} goes on: python -m audio wait {id}")
-        stop.transcript_id = id
-        raise stop
+        except KeyboardInterrupt as stop:
+            stop.args, stop.transcript_id = (f"transcript {id} goes on: python -m audio wait {id}",), id
+            raise
 
     def delete(self, id):
         """Deletes text and words from the service -> what is left of the transcript. For good."""
@@ -195,8 +214,7 @@ class Client:
                 raise ServiceUnavailable("the list of jobs came without its jobs. Try again later")
             yield from dicts(jobs)
             # prev_url leads to older ones. Only its query is taken: its host is none of the key's business.
-            details = data.get("page_details")
-            older = details.get("prev_url") if isinstance(details, dict) else None
+            older = table(data.get("page_details")).get("prev_url")
             if not isinstance(older, str) or not jobs or older in pages:
                 return
             pages.add(older)
@@ -210,13 +228,6 @@ class Client:
         """As sentences."""
         return self._view(id, "/paragraphs").get("paragraphs") or []
 
-    def subtitles(self, id, format="srt", *, chars=None):
-        """SRT or VTT text as the service makes it, without speakers; Transcript.subtitles() has them.
-        chars: the longest caption."""
-        if format not in ("srt", "vtt"):
-            raise BadInput(f"subtitles are srt or vtt, not {format!r}")
-        return self._view(id, "/" + format, text=True, params={"chars_per_caption": chars} if chars else None)
-
     def search(self, id, words):
         """Where words, numbers or phrases of up to 5 words are said: dicts with text, count, timestamps
         ([start, end] in milliseconds) and indexes. words: a list, or text with commas between them."""
@@ -228,7 +239,7 @@ class Client:
     def redacted_audio(self, id, file, *, timeout=PATIENCE):
         """Writes the recording with personal data silenced to a path or an open file, waiting until it is
         ready. Only for jobs with redact_pii_audio."""
-        id, deadline = id_of(id), self.http.clock() + timeout
+        id, deadline = id_of(id), self.http.clock() + seconds(timeout)
         while True:
             data = self._view(id, "/redacted-audio", deadline=deadline)
             if isinstance(data.get("redacted_audio_url"), str):
@@ -236,54 +247,54 @@ class Client:
             if self.http.clock() + self.poll > deadline:
                 raise StillProcessing(f"the redacted audio of {id} is not ready", transcript_id=id)
             self.http.sleep(self.poll)
-        if hasattr(file, "write"):
-            self.http.download(data["redacted_audio_url"], file)
-        else:
-            with open(file, "wb") as opened:
-                self.http.download(data["redacted_audio_url"], opened)
+        with contextlib.nullcontext(file) if hasattr(file, "write") else open(file, "wb") as opened:
+            self.http.download(data["redacted_audio_url"], opened)
 
     def models(self):
         """The ids of the models of the LLM Gateway."""
-        data = self.http.call("GET", f"{self.http.gateway}/v1/models").get("data")
-        return [model["id"] for model in data if isinstance(model, dict) and "id" in model] if data else []
+        models = dicts(self.http.call("GET", f"{self.http.gateway}/v1/models").get("data"))
+        return [model["id"] for model in models if "id" in model]
 
-    def ask(self, transcript, question, *, model=None, max_tokens=1000):
+    def ask(self, transcript, question, **options):
         """A question about a transcript (or its id), put to a model of the LLM Gateway -> its answer, piece
-        by piece. model: one of models(), the first by default."""
+        by piece. options: those of chat."""
         if not isinstance(transcript, Transcript):
             transcript = self.wait(transcript)
         task = "Answer from the transcript. Say so if it does not tell."
-        asked = f"<transcript>\n{transcript.labelled()}</transcript>\n{question}"
-        messages = [{"role": "system", "content": task}, {"role": "user", "content": asked}]
-        return self.chat(messages, model=model, max_tokens=max_tokens)
+        prompt = f"<transcript>\n{transcript.labelled()}</transcript>\n{question}"
+        messages = [{"role": "system", "content": task}, {"role": "user", "content": prompt}]
+        return self.chat(messages, **options)
 
-    def chat(self, messages, *, model=None, max_tokens=1000):
+    def chat(self, messages, *, model=None, max_tokens=1000, answers=None):
         """Messages ({"role", "content"}) to a model of the LLM Gateway -> pieces of its answer. Not repeated
-        where the answer is lost, for it is billed."""
+        where the answer is lost, for it is billed. model: one of models(), the first by default.
+        answers(model) is called with the model that answers. Raises AnswerCut after the last piece where the
+        model was stopped before its end, by max_tokens say."""
         model = model or next(iter(self.models()), None)
         if model is None:
             raise RequestRefused("the LLM Gateway offers no model for this key")
         body = {"model": model, "messages": messages, "max_tokens": max_tokens, "stream": True}
-        response = self.http.call(
-            "POST", f"{self.http.gateway}/v1/chat/completions", safe=False, stream=True, json=body
-        )
-        problem = "the answer ends in the middle"
-        try:
-            for event in events(self.http.pieces(response)):
-                if event is None:
-                    return
-                if "error" in event:
-                    words = self.http.key.hidden(str(event["error"]))
-                    raise ServiceUnavailable(f"the LLM Gateway says: {words}")
-                choice = next(iter(dicts(event.get("choices"))), {})
-                text = table(choice.get("delta") or choice.get("message")).get("content")
-                if isinstance(text, str) and text:
-                    yield text
-                if choice.get("finish_reason"):
-                    return
-        except Lost as error:
-            problem = str(error)
-        raise AnswerLost(f"the LLM Gateway: {problem}. Ask again")
+        url = f"{self.http.gateway}/v1/chat/completions"
+        response = self.http.call("POST", url, safe=False, stream=True, json=body)
+        for event in events(self.http.pieces(response)):
+            if event is None:
+                return
+            if event.get("error"):
+                words = self.http.key.hidden(str(event["error"]))
+                raise ServiceUnavailable(f"the LLM Gateway says: {words}")
+            if answers:
+                answers(str(event.get("model") or model))
+                answers = None
+            choice = next(iter(dicts(event.get("choices"))), {})
+            text = table(choice.get("delta") or choice.get("message")).get("content")
+            if isinstance(text, str) and text:
+                yield text
+            reason = choice.get("finish_reason")
+            if reason == "stop":
+                return
+            if reason:
+                raise AnswerCut(f"the answer of {model} was cut off ({reason}); max_tokens is {max_tokens}")
+        raise AnswerLost("the answer of the LLM Gateway ends in the middle. Ask again")
 
 
 def events(pieces):
@@ -302,15 +313,18 @@ def events(pieces):
         yield object_in(rest)
 
 
-def uncertain(what, lost, found=()):
-    ids = [job["id"] for job in found]
-    what += f": {', '.join(ids)}" if ids else ""
-    return AnswerLost(
-        f"{lost}. The job may be made all the same, and a second one would be billed: {what}. "
-        "Look with: python -m audio list",
-        found=ids,
-        status=lost.status,
-    )
+def uncertain(what, lost):
+    risk = f"{lost}. The job may be made all the same, and a second one would be billed. {what}: look with "
+    return AnswerLost(f"{risk}python -m audio list", status=lost.status)
+
+
+def seconds(timeout):
+    """A time-out in seconds; None is for ever. Raises BadInput for what is neither."""
+    if timeout is None:
+        return float("inf")
+    if isinstance(timeout, bool) or not (isinstance(timeout, (int, float)) and timeout >= 0):
+        raise BadInput(f"a time-out is a number of seconds, or None for ever, not {timeout!r}")
+    return timeout
 
 
 def id_of(transcript):
@@ -321,15 +335,17 @@ def id_of(transcript):
 
 
 def is_done(transcript):
-    """Whether a job is completed. Raises TranscriptFailed for an error: the service answers that with 200."""
+    """Whether a job is completed. Raises TranscriptFailed for an error, which the service answers with 200,
+    and RequestRefused for a job that was deleted."""
+    if transcript.deleted:
+        raise RequestRefused(
+            f"transcript {transcript.id} was deleted", status=404, transcript_id=transcript.id
+        )
     if transcript.status == "error":
         words = str(transcript.error or "no reason is given")
         fault = any(text in words.lower() for text in SERVER_FAULTS)
         hint = "The service was at fault: submit it again" if fault else "Asking again will not help"
-        raise TranscriptFailed(
-            f"transcript {transcript.id} failed: {words} {hint}",
-            transcript=transcript,
-            transcript_id=transcript.id,
-            retryable=fault,
-        )
+        message = f"transcript {transcript.id} failed: {words} {hint}"
+        known = {"transcript": transcript, "transcript_id": transcript.id, "retryable": fault}
+        raise TranscriptFailed(message, **known)
     return transcript.status == "completed"

@@ -1,103 +1,177 @@
-"""Many recordings: side by side, in order, and each paid for once.
+"""One recording or many: side by side, in order, and each paid for once.
 
-What comes back is kept beside the recording, in NAME.HASH.transcript.json. HASH is made from the sound, the
-options and the service, so it is found again after the recording was renamed, and not after it was changed.
-It is written as soon as there is a job: a run that was interrupted goes on with the jobs it had begun."""
+What comes back is kept beside the recording, in NAME.HASH.transcript.json, or in a folder of your choice.
+HASH is made from the sound, the options and the service, so it is found again after the recording was
+renamed, and not after it was changed. It is written as soon as there is a job: a run that was interrupted
+goes on with the jobs it had begun. Who makes the job holds a lock, so two runs at once make one; where
+nothing can be kept, nothing is sent. Only a URL and what comes through a pipe are not kept: nobody knows the
+content of the one, or the place of the other.
+"""
 
+import collections
+import contextlib
 import hashlib
 import json
 import os
-import queue
 import threading
 import warnings
+from concurrent.futures import Future
 from pathlib import Path
 
-from audio.assemblyai import PATIENCE
-from audio.errors import AudioError, AudioWarning, TranscriptFailed
+try:
+    import fcntl
+except ImportError:  # on Windows two runs at once over the same recording may both pay
+    fcntl = None
+
+from audio.assemblyai import PATIENCE, is_done, seconds
+from audio.errors import AudioError, AudioWarning, BadInput, RequestRefused, TranscriptFailed
 from audio.options import request
-from audio.recording import Recording
+from audio.recording import KEPT, Recording
 from audio.transcript import Transcript
 
 THREADS = 5  # jobs at a time; what a free account may have
+LONGEST_NAME = 120  # bytes of a recording's name that are repeated in ours; 255 is what most systems take
+SECRET = "webhook_auth_header_value"
 
 
-def transcribe_all(client, sources, *, threads=THREADS, timeout=PATIENCE, begun=lambda *_: None, **options):
+def transcribe_all(
+    client, sources, *, threads=THREADS, timeout=PATIENCE, wait=True, keep=None, begun=None, **options
+):
     """Sources -> (source, Transcript or AudioError) in their order, each when it and all before it are done.
 
     One that fails does not stop the others. Closing the iterator (or Ctrl-C) begins no further ones; what has
-    begun can be waited for later. begun(source, job) is called for every job there is."""
-    sources, todo = list(sources), queue.SimpleQueue()
-    done, turns = [queue.SimpleQueue() for _ in sources], {}
-    gates = [threading.Lock() for _ in range(min(threads, len(sources)))]  # closed while a job is made
-    for i in range(len(sources)):
-        todo.put(i)
+    begun can be waited for later. begun(source, job) is called for every job that is made. keep: a folder for
+    all transcripts, instead of those of the recordings. wait=False: the jobs as they are, ready or not.
+    options: those of audio.transcribe; they and the time-out are checked first."""
+    progress, _ = options.pop("progress", False), seconds(timeout)
+    fields, sources = request(**options), list(sources)
+    written = {name: value for name, value in fields.items() if name != SECRET}
+    results = [Future() for _ in sources]
+    threads = max(1, min(threads, len(sources)))
+    todo = collections.deque(zip(sources, results))
+    making, stopped = threading.Semaphore(threads), threading.Event()  # one is held while a job is made
+    places = {}  # of recordings by what they are: (lock, folder), for one sound may be in two folders
 
-    def work(gate):
-        while True:
-            try:
-                i = todo.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                done[i].put(keep(client, sources[i], turns, gate, timeout, begun, request(**options)))
-            except BaseException as error:  # handed on to whoever waits for it
-                done[i].put(error)
-
-    for gate in gates:
-        threading.Thread(target=work, args=(gate,), daemon=True).start()  # daemon: nobody waits for an answer
-    try:
-        for source, result in zip(sources, done):
-            outcome = result.get()
-            if isinstance(outcome, BaseException) and not isinstance(outcome, AudioError):
-                raise outcome
-            yield source, outcome
-    finally:
-        for gate in gates:  # kept: whoever is making a job writes it down, and nobody begins another one
-            gate.acquire(timeout=10)
-
-
-def keep(client, source, turns, gate, timeout, begun, fields):
-    """One recording -> Transcript: what is kept of it, or else a new job."""
-    recording = source if isinstance(source, Recording) else Recording(source)
-    if not recording.path:
-        job = client.submit(recording, **fields)
-        begun(source, job)
-        return client.wait(job, timeout=timeout)
-    about = {"sha256": recording.sha256(), "options": fields, "service": client.http.base}
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-    with turns.setdefault(digest, threading.Lock()):  # the same sound twice is one job
-        file, job = find(recording.path, digest)
-        save = lambda job: write(file, {**about, "source": recording.name, "transcript": job.raw})
-        if job is None or job.status == "error":
-            url = client.upload(recording)
-            with gate:
-                job = client.create({"audio_url": url, **fields}, unique=True)
-                save(job)
+    def make(source, recording, save):
+        url = recording.url or client.upload(recording, progress=progress)
+        save(Transcript({"audio_url": url}))  # should we end now, the job is found by the URL of its upload
+        with making:
+            if stopped.is_set():
+                raise AudioError("the run was ended before this job was made")
+            job = client.create({"audio_url": url, **fields}, unique=not recording.url)
+            save(job)
+        if begun:
             begun(source, job)
-        if job.status != "completed":
-            try:
-                job = client.wait(job, timeout=timeout)
-            except TranscriptFailed as error:
-                job = error.transcript
-                raise
-            finally:
-                save(job)
         return job
 
+    def one(source):
+        recording = source if isinstance(source, Recording) else Recording(source)
+        if recording.url or not (keep or recording.path):
+            job = make(source, recording, lambda job: None)
+            return client.wait(job, timeout=timeout) if wait else job
+        about = {"sha256": recording.sha256(), "options": written, "service": client.http.base}
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+        folder = Path(keep or recording.path.parent)
+        lock, folder = places.setdefault(digest, (threading.Lock(), folder))
+        with lock, claimed(folder, digest):
+            others = sorted(folder.glob(f"*.{digest}{KEPT}"))
+            file = others[0] if others else folder / f"{shortened(recording.name)}.{digest}{KEPT}"
+            save = lambda job: write(file, {**about, "source": recording.name}, job)
+            kept = read(file)
+            job = alive(client, kept) or make(source, recording, save)
+        if wait and job.status != "completed":
+            job = client.wait(job, timeout=timeout)
+        if job is not kept:
+            save(job)
+        return job
 
-def find(path, digest):
-    """-> (where the transcript of a recording is kept, the transcript or None)."""
-    kept = sorted(path.parent.glob(f"*.{digest}.transcript.json"))
+    def work():
+        with contextlib.suppress(IndexError):
+            while True:
+                source, result = todo.popleft()
+                try:
+                    result.set_result(one(source))
+                except BaseException as error:  # handed on to whoever waits for it
+                    result.set_exception(error)
+
+    for _ in range(threads):
+        threading.Thread(target=work, daemon=True).start()  # daemon: nobody waits for an answer
     try:
-        return kept[0], Transcript(json.loads(kept[0].read_text(encoding="utf-8"))["transcript"])
-    except (IndexError, OSError, ValueError, KeyError, TypeError):
-        return path.with_name(f"{path.name}.{digest}.transcript.json"), None
+        for source, result in zip(sources, results):
+            error = result.exception()
+            if error and not isinstance(error, AudioError):
+                raise error
+            yield source, error or result.result()
+    finally:
+        stopped.set()
+        todo.clear()
+        for _ in range(threads):  # whoever is making a job writes it down
+            making.acquire(timeout=10)
+        making.release(threads)  # and whoever was about to make one lets go of its recording
 
 
-def write(path, data):
-    """JSON to a file, whole or not at all. A full disk is no reason to lose a result: a warning."""
+@contextlib.contextmanager
+def claimed(folder, digest):
+    """No other thread or process is in here with this digest. Raises BadInput where nothing can be kept."""
+    path = Path(folder, f".{digest}.lock")
     try:
-        write_text(path, json.dumps(data, ensure_ascii=False, indent=1) + "\n")
+        while True:
+            file = open(path, "w")  # noqa: SIM115
+            if fcntl:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
+                    break
+            file.close()  # whoever had it has removed it: again
+    except OSError as error:
+        raise BadInput(
+            f"{folder} cannot be written to ({error.strerror}), so a transcript could not be kept there and "
+            "would be paid for again: choose another folder with --keep"
+        ) from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        file.close()
+
+
+def shortened(name):
+    """The last part of a path, short enough for something to be added to it."""
+    return os.fsencode(os.path.basename(name))[:LONGEST_NAME].decode("utf-8", "ignore")
+
+
+def read(file):
+    """The transcript that is kept in a file, or None. One without an id is of a job we did not hear of."""
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))["transcript"]
+        return Transcript(raw) if isinstance(raw.get("id", raw.get("audio_url")), str) else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def alive(client, job):
+    """A job that was kept, as it is now; None if nothing can come of it: it failed, or the service has it no
+    longer."""
+    try:
+        job = client.find(job["audio_url"]) if job and not job.id else job
+        job = client.get(job.id) if job and job.status != "completed" else job
+        if job:
+            is_done(job)
+        return job
+    except TranscriptFailed:
+        return None
+    except RequestRefused as error:
+        if error.status in (400, 404, 410):
+            return None
+        raise
+
+
+def write(path, about, job):
+    """A job and what it is about to a file. A full disk is no reason to lose a result: a warning."""
+    raw = {name: value for name, value in job.raw.items() if name != SECRET}
+    try:
+        write_text(path, json.dumps({**about, "transcript": raw}, ensure_ascii=False, indent=1) + "\n")
     except OSError as error:
         problem = f"{path} cannot be written ({error.strerror}): a second run will pay again"
         warnings.warn(problem, AudioWarning, stacklevel=2)
@@ -109,7 +183,7 @@ def write_text(path, text):
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
         return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{os.getpid()}.{threading.get_ident()}.part")
     try:
         part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
         os.replace(part, path)

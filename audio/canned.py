@@ -3,182 +3,163 @@
 Nobody listens to the sound. But all features describe the same words: entities, key phrases, chapters and
 sentiments are found where the words say them, at the times of these words (milliseconds)."""
 
+import io
+import itertools
 import json
 import re
+import wave
 from pathlib import Path
 
 SCRIPT = json.loads(Path(__file__).with_name("canned.json").read_text(encoding="utf-8"))
-SECTIONS = SCRIPT["sections"]
+SECTIONS, MODEL, LABELS = SCRIPT["sections"], "canned-words", "ABCDEFGHIJ"
+SAFE = {"summary": {}, "severity_score_summary": {}}
 WORD, MOST_WORDS = 400, 600  # milliseconds of a word, as people talk; the rest of a long recording is pauses
 
 
-def results(fields, seconds, silent=False):
-    """The fields of a completed transcript, for a recording of so many seconds and the options of a job."""
-    told = [] if silent else story(fields, int(1000 * seconds))
-    sections, words = by_section(told), [word for sentence in told for word in sentence["words"]]
+def results(fields, heard):
+    """The fields of a completed transcript for the options of a job, null where nothing was asked for.
+    heard: how many seconds the recording has, and whether it is silent."""
+    told = story(fields, heard)
+    words = [word for sentence in told for word in sentence["words"]]
+    parts = paragraphs(told)
+    asked = lambda *options: any(map(fields.get, options))
     found = {
-        "text": " ".join(sentence["text"] for sentence in told),
+        "text": joined(told),
         "words": words,
-        "sentences": told,
+        "utterances": bare(told) if asked("speaker_labels", "multichannel") else None,
         "confidence": 0.95 if words else 0.0,
-        "audio_duration": -int(-seconds // 1),
+        "audio_duration": -int(-heard["seconds"] // 1),
         "language_code": fields.get("language_code") or "en_us",
-        "language_confidence": 0.99 if fields.get("language_detection") else None,
-        "speech_model_used": (fields.get("speech_models") or ["universal-2"])[0],
+        "language_confidence": 0.99 if asked("language_detection") else None,
+        "speech_model_used": MODEL,
+        "translated_texts": None,
     }
-    features = (
-        ("speaker_labels", "utterances", bare(told)),
-        ("multichannel", "utterances", bare(told)),
-        ("entity_detection", "entities", [entity for sentence in told for entity in sentence["entities"]]),
-        ("sentiment_analysis", "sentiment_analysis_results", bare(told, "sentiment")),
-        ("auto_highlights", "auto_highlights_result", {"status": "success", "results": highlights(words)}),
-        ("iab_categories", "iab_categories_result", categories(sections)),
-        (
-            "content_safety",
-            "content_safety_labels",
-            {"status": "success", "results": [], "summary": {}, "severity_score_summary": {}},
-        ),
-        (
-            "auto_chapters",
-            "chapters",
-            [
-                {key: about(part)[key] for key in ("gist", "headline")}
-                | {"summary": whole(part), **span(part)}
-                for part in sections
-            ],
-        ),
-        ("summarization", "summary", "\n".join(f"- {whole(part)}" for part in sections)),
-    )
-    found |= {field: value for option, field, value in features if fields.get(option)}
-    if fields.get("speech_understanding"):
-        found["speech_understanding"] = understood(fields["speech_understanding"], found, sections)
+    features = {
+        "entity_detection": ("entities", [entity for sentence in told for entity in sentence["entities"]]),
+        "sentiment_analysis": ("sentiment_analysis_results", bare(told, "sentiment")),
+        "auto_highlights": ("auto_highlights_result", {"status": "success", "results": highlights(words)}),
+        "iab_categories": ("iab_categories_result", categories(parts)),
+        "content_safety": ("content_safety_labels", {"status": "success", "results": [], **SAFE}),
+        "auto_chapters": ("chapters", [pick(part, "gist headline summary start end") for part in parts]),
+        "summarization": ("summary", "\n".join(f"- {part['summary']}" for part in parts)),
+    }
+    found |= {name: value if asked(option) else None for option, (name, value) in features.items()}
+    if asked("speech_understanding"):
+        found["speech_understanding"] = understood(fields, found, told)
     return found
+
+
+def understood(fields, found, told):
+    """speech_understanding with its response; names found for speakers are in the sentences already."""
+    wanted, parts = fields["speech_understanding"], paragraphs(told)
+    tasks = wanted["request"]
+    response = {name: {"status": "success"} for name in tasks}
+    if "summarization" in tasks:
+        kind = tasks["summarization"].get("summary_type")
+        body = lambda part: {"bullets": part["bullets"]} if kind == "bullets" else {"text": part["summary"]}
+        summary = [pick(part, "headline start end") | body(part) for part in parts]
+        response["summarization"] |= {"summary_type": kind, "summary": summary}
+    if "action_items" in tasks:
+        item = lambda s: {"action_item": s["action"], "quote": s["text"], "timestamp": s["start"]}
+        response["action_items"]["items"] = [item(sentence) for sentence in told if sentence["action"]]
+    if "speaker_identification" in tasks:
+        response["speaker_identification"]["mapping"] = names_in(fields)
+    if "translation" in tasks:
+        languages = tasks["translation"].get("target_languages") or ()
+        found["translated_texts"] = {str(code): f"[{code}] {found['text']}" for code in languages}
+    return {**wanted, "response": response}
+
+
+def names_in(fields):
+    """{label: name of a speaker} as a job wants it."""
+    tasks = (fields.get("speech_understanding") or {}).get("request", {})
+    return dict(zip(LABELS, tasks.get("speaker_identification", {}).get("known_values") or ()))
+
+
+def paragraphs(told):
+    """The sentences of one section of the script after the other, and what the script says about it."""
+    found = []
+    for _, part in itertools.groupby(told, lambda sentence: sentence["section"]["gist"]):
+        sentences = list(part)
+        about, words = sentences[0]["section"], [word for one in sentences for word in one["words"]]
+        known = {"text": joined(sentences), "words": words, "confidence": 0.95, **span(words)}
+        found.append({**about, **known, "summary": " ".join(about["bullets"])})
+    return found
+
+
+def categories(parts):
+    labels = lambda part: [{"label": name, "relevance": value} for name, value in part["topics"].items()]
+    results = [
+        {"text": part["text"], "timestamp": pick(part, "start end"), "labels": labels(part)} for part in parts
+    ]
+    summary = {name: value for part in parts for name, value in part["topics"].items()}
+    return {"status": "success", "results": results, "summary": summary}
 
 
 def highlights(words):
     found = [(phrase, places(phrase, words)) for phrase in SCRIPT["phrases"]]
-    return [
-        {
-            "text": phrase,
-            "count": len(at),
-            "rank": round(len(at) / (1 + len(words) ** 0.5), 2),
-            "timestamps": [{"start": start, "end": end} for start, end, _ in at],
-        }
-        for phrase, at in sorted(found, key=lambda pair: -len(pair[1]))
-        if at
-    ]
+    times = lambda at: [{"start": start, "end": end} for start, end, _ in at]
+    rank = lambda at: round(len(at) / (1 + len(words) ** 0.5), 2)
+    found = sorted((pair for pair in found if pair[1]), key=lambda pair: -len(pair[1]))
+    return [{"text": text, "count": len(at), "rank": rank(at), "timestamps": times(at)} for text, at in found]
 
 
-def categories(sections):
-    parts = [
-        {
-            "text": " ".join(s["text"] for s in part),
-            "timestamp": span(part),
-            "labels": [
-                {"label": label, "relevance": value} for label, value in about(part)["topics"].items()
-            ],
-        }
-        for part in sections
-    ]
-    summary = {label["label"]: label["relevance"] for part in parts for label in part["labels"]}
-    return {"status": "success", "results": parts, "summary": summary}
-
-
-def understood(wanted, found, sections):
-    """speech_understanding with its response; names found for speakers are written into the sentences."""
-    tasks = wanted["request"]
-    response = {name: {"status": "success"} for name in tasks}
-    if "summarization" in tasks:
-        kind = tasks["summarization"]["summary_type"]
-        response["summarization"] |= {
-            "summary_type": kind,
-            "summary": [
-                {
-                    "headline": about(part)["headline"],
-                    **span(part),
-                    **({"bullets": about(part)["bullets"]} if kind == "bullets" else {"text": whole(part)}),
-                }
-                for part in sections
-            ],
-        }
-    if "speaker_identification" in tasks:
-        speakers = sorted({s["speaker"] for s in found["sentences"] if s["speaker"]})
-        mapping = dict(zip(speakers, tasks["speaker_identification"].get("known_values") or ()))
-        response["speaker_identification"]["mapping"] = mapping
-        for part in [*found["sentences"], *found["words"], *found.get("utterances", ())]:
-            part["speaker"] = mapping.get(part["speaker"], part["speaker"])
-    if "translation" in tasks:
-        languages = tasks["translation"]["target_languages"]
-        found["translated_texts"] = {code: f"[{code}] {found['text']}" for code in languages}
-    return {**wanted, "response": response}
-
-
-def story(fields, duration):
-    """Sentences that fill a duration, their words spread over it; two at least, for two people talk."""
-    lines = [(n, line) for n, section in enumerate(SECTIONS) for line in section["lines"]]
+def story(fields, heard):
+    """Sentences that fill a recording, their words spread over it; two at least, for two people talk."""
+    if heard["silent"]:
+        return []
+    duration = int(1000 * heard["seconds"])
+    lines = [(part, text.split(), *more) for part in SECTIONS for text, *more in part["lines"]]
     told, count = [], 0
     while len(told) < 2 or (count * WORD < duration and count < MOST_WORDS):
-        section, (text, *more) = lines[len(told) % len(lines)]
-        told.append((section + len(told) // len(lines) * len(SECTIONS), text.split(), *more))
-        count += len(text.split())
+        told.append(lines[len(told) % len(lines)])
+        count += len(told[-1][1])
     found, at = [], 0
-    for i, (section, texts, sentiment, entities) in enumerate(told):
-        who = speaker(fields, i)
-        edges = [duration * (at + j) // count for j in range(len(texts) + 1)]
-        words = [
-            {"text": text, "start": start, "end": end, "confidence": 0.95, **who}
-            for text, start, end in zip(texts, edges, edges[1:])
-        ]
+    for i, (section, texts, sentiment, names, *action) in enumerate(told):
+        known, edges = speaker(fields, i), [duration * (at + j) // count for j in range(len(texts) + 1)]
         at += len(texts)
-        named = []
-        for kind, text in entities:
+        parts = zip(texts, edges, edges[1:])
+        words = [{"text": text, "start": a, "end": b, "confidence": 0.95, **known} for text, a, b in parts]
+        entities = []
+        for kind, text in names:
             start, end, first = places(text, words)[0]
-            named.append({"entity_type": kind, "text": text, "start": start, "end": end})
+            entities.append({"entity_type": kind, "text": text, "start": start, "end": end})
             redact(fields, kind, words[first : first + len(text.split())])
-        found.append(
-            {
-                "text": " ".join(word["text"] for word in words),
-                **span(words),
-                "confidence": 0.95,
-                **who,
-                "words": words,
-                "sentiment": sentiment,
-                "section": section,
-                "entities": named,
-            }
-        )
+        known |= {"text": joined(words), "words": words, "confidence": 0.95, **span(words)}
+        known |= {"section": section, "sentiment": sentiment, "entities": entities}
+        found.append({**known, "action": "".join(action)})
     return found
 
 
-def bare(told, *more):
+def joined(parts):
+    return " ".join(part["text"] for part in parts)
+
+
+def pick(part, keys):
+    return {key: part[key] for key in keys.split()}
+
+
+def bare(told, more="words"):
     """Sentences with the fields that are the service's too."""
-    keys = ("text", "start", "end", "confidence", "speaker", "channel", *(more or ["words"]))
-    return [{key: sentence[key] for key in keys} for sentence in told]
+    return [pick(sentence, f"text start end confidence speaker channel {more}") for sentence in told]
 
 
-def by_section(told):
-    return [[s for s in told if s["section"] == n] for n in dict.fromkeys(s["section"] for s in told)]
-
-
-def paragraphs(told):
-    return [
-        {
-            "text": " ".join(s["text"] for s in part),
-            **span(part),
-            "confidence": 0.95,
-            "words": [word for s in part for word in s["words"]],
-        }
-        for part in by_section(told)
-    ]
+def tone(seconds, period=b"\x00\x10" * 8 + b"\x00\xf0" * 8):
+    """The bytes of a WAV with a tone of 500 Hz, or with whatever else 16 samples are repeated."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(period * (500 * seconds))
+    return file.getvalue()
 
 
 def speaker(fields, i):
-    least = (fields.get("speaker_options") or {}).get("min_speakers_expected", 2)
-    label = "ABCDEFGHIJ"[i % (fields.get("speakers_expected") or max(2, least)) % 10]
-    if not fields.get("multichannel"):
-        return {"speaker": label if fields.get("speaker_labels") else None, "channel": None}
-    channel = str(1 + i % 2)
-    return {"speaker": channel + "A" * bool(fields.get("speaker_labels")), "channel": channel}
+    """Who says sentence i, and on which channel; by name where the job knows the names."""
+    least = (fields.get("speaker_options") or {}).get("min_speakers_expected") or 2
+    count = int(fields.get("speakers_expected") or max(2, least))
+    channel = str(1 + i % 2) if fields.get("multichannel") else ""
+    label = channel + ("A" if channel else LABELS[i % count % 10]) * bool(fields.get("speaker_labels"))
+    return {"speaker": names_in(fields).get(label, label) or None, "channel": channel or None}
 
 
 def redact(fields, kind, words):
@@ -209,24 +190,12 @@ def span(parts):
     return {"start": parts[0]["start"], "end": parts[-1]["end"]}
 
 
-def about(part):
-    return SECTIONS[part[0]["section"] % len(SECTIONS)]
-
-
-def whole(part):
-    return " ".join(about(part)["bullets"])
-
-
 def answer(messages):
     """What the model of the gateway says: the line of what it was told that has most words of the question.
 
     Told of a tool `transcribe`, and not yet what it returned, it calls it for the file or URL asked about."""
-    system, told = (
-        "\n".join(
-            str(message.get("content")) for message in messages if (message.get("role") == "system") is ours
-        )
-        for ours in (True, False)
-    )
+    texts = lambda ours: (str(m.get("content")) for m in messages if (m.get("role") == "system") is ours)
+    system, told = "\n".join(texts(True)), "\n".join(texts(False))
     question = told.split("\n<tool", 1)[0].strip().rpartition("\n")[2]
     source = re.search(r"https?://\S+\w|\S+\.\w{3,4}\b", question)
     if source and '"transcribe"' in system and "<tool_response>" not in told:

@@ -3,9 +3,10 @@
     AudioError                catch this one to catch them all
     |- BadInput               found before anything was sent: no such file, options that exclude each other
     |- AuthError              the key is missing, misspelt, or of another region or project
-    |- RequestRefused         other 4xx: asking again will not help
-    |- ServiceUnavailable     no answer, 429 or 5xx, also after the retries
+    |- RequestRefused         other 4xx, or a proxy's refusal: asking again will not help
+    |- ServiceUnavailable     no answer, 408, 425, 429 or 5xx, also after the retries
     |  '- AnswerLost          the same where a job may have been made: look before you ask again
+    |- AnswerCut              a model stopped before the end of its answer, which came so far
     |- TranscriptFailed       the service tried and could not (no audio in the file ...)
     '- StillProcessing        we stopped waiting; the job goes on, its transcript_id can be fetched later
 
@@ -18,13 +19,13 @@ AudioWarning is the category of warnings: what looks wrong, but only the service
 
 
 class AudioError(Exception):
-    retryable = False
+    """`known`: what is known besides the message, as in the docstring of this file."""
 
-    def __init__(self, message, *, status=None, transcript_id=None, retryable=None):
+    retryable, status, transcript_id = False, None, None
+
+    def __init__(self, message, **known):
         super().__init__(message)
-        self.status, self.transcript_id = status, transcript_id
-        if retryable is not None:
-            self.retryable = retryable
+        vars(self).update(known)
 
 
 class BadInput(AudioError, ValueError):
@@ -44,22 +45,20 @@ class ServiceUnavailable(AudioError):
 
 
 class AnswerLost(ServiceUnavailable):
-    """`found` lists the ids of jobs that may be the one asked for; pending: it may be made even later."""
+    """pending: the server may be at work on the request still, and carry it out later."""
 
-    retryable = False
+    retryable, pending = False, False
 
-    def __init__(self, message, *, found=(), pending=False, **more):
-        super().__init__(message, **more)
-        self.found, self.pending = list(found), pending
+
+class AnswerCut(AudioError):
+    pass
 
 
 class TranscriptFailed(AudioError):
     """`transcript` is the answer of the service. Retryable where the service itself was at fault: then submit
     again, for asking for this job again changes nothing."""
 
-    def __init__(self, message, *, transcript=None, **more):
-        super().__init__(message, **more)
-        self.transcript = transcript
+    transcript = None
 
 
 class StillProcessing(AudioError):

@@ -1,47 +1,61 @@
 """What can be asked of a transcription: short names for the common, presets, and what excludes what.
 
-    request(speakers=2, topics=True, language_code="de")
+    request(speakers=2, topics=True, language="de")
         ->  {"speaker_labels": true, "speakers_expected": 2, "iab_categories": true, "language_code": "de"}
 
 Any other option goes to the service as it is: it knows more names than we do, and learns new ones every
-month. Refused here is only what the service is known to refuse, before a long upload instead of after it;
-what merely looks wrong is a warning."""
+month. Refused here, before a long upload instead of after it, are what the service is known to refuse, what
+cannot be sent, and names that look like a slip. The sandbox refuses by the same table, so a rule is written
+once.
+"""
 
 import difflib
 import json
-import warnings
+from types import MappingProxyType
 
-from audio.errors import AudioWarning, BadInput
+from audio.errors import BadInput
 
-SWITCHES = {
+SWITCHES = {  # short name: the field of the service that it turns on
+    "topics": "iab_categories",
     "sentiment": "sentiment_analysis",
     "entities": "entity_detection",
-    "topics": "iab_categories",
-    "highlights": "auto_highlights",
+    "key_phrases": "auto_highlights",
+    "content_safety": "content_safety",
 }
-PERSONAL = [
-    "person_name",
-    "phone_number",
-    "email_address",
-    "location",
-    "date_of_birth",
-    "account_number",
-    "banking_information",
-    "credit_card_number",
-    "credit_card_expiration",
-    "credit_card_cvv",
-    "us_social_security_number",
-    "passport_number",
-    "drivers_license",
-    "ip_address",
-    "password",
-    "username",
-    "healthcare_number",
-    "vehicle_id",
-]
+TASKS = {  # short name: the task of speech_understanding that it asks for
+    "summary": "summarization",
+    "action_items": "action_items",
+    "translate": "translation",
+    "speaker_names": "speaker_identification",
+}
+HELP = {
+    "language": "the language spoken, such as de; auto lets the service find out",
+    "speakers": "tell so many speakers apart; or a range: 2-5",
+    "speaker_names": "names that speakers may have, which the service then assigns: Ada,Bo",
+    "summary": "a summary, with chapters",
+    "action_items": "what was agreed to be done, by whom, with a quote",
+    "translate": "languages to translate into: es,fr",
+    "topics": "what it is about",
+    "sentiment": "the sentiment of each sentence",
+    "entities": "names, places, dates, numbers and so on",
+    "key_phrases": "what is talked about most",
+    "content_safety": "sensitive content",
+}
+OTHER_WORDS = {  # for a short name
+    "diarization": "speakers",
+    "diarize": "speakers",
+    "highlights": "key_phrases",
+    "feelings": "sentiment",
+    "lang": "language",
+    "model": "speech_models",
+}
+PERSONAL = """person_name person_age phone_number email_address location date_of_birth account_number
+banking_information credit_card_number credit_card_expiration credit_card_cvv us_social_security_number
+passport_number drivers_license ip_address password username healthcare_number vehicle_id number_sequence
+medical_condition medical_process""".split()
 PRESETS = {
-    "meeting": {"speakers": True, "summary": "bullets", "highlights": True},
-    "podcast": {"speakers": True, "summary": "paragraph", "topics": True, "highlights": True},
+    "meeting": {"speakers": True, "summary": "bullets", "action_items": True, "key_phrases": True},
+    "podcast": {"speakers": True, "summary": "paragraph", "topics": True, "key_phrases": True},
     "call": {
         "speakers": True,
         "sentiment": True,
@@ -51,51 +65,158 @@ PRESETS = {
         "redact_pii_sub": "entity_name",
     },
 }
-LISTS = ("speech_models", "keyterms_prompt", "word_boost", "redact_pii_policies", "language_codes")
-KNOWN = """audio_end_at audio_start_from auto_chapters auto_highlights boost_param content_safety
-content_safety_confidence custom_spelling disfluencies domain dual_channel entity_detection
-filter_profanity format_text iab_categories keyterms_prompt keyterms_prompt_options language_code
-language_codes language_confidence_threshold language_detection language_detection_options multichannel
-prompt punctuate redact_pii redact_pii_audio redact_pii_audio_options redact_pii_audio_quality
-redact_pii_policies redact_pii_return_unredacted redact_pii_sub remove_audio_tags sentiment_analysis
-speaker_labels speaker_options speakers_expected speech_models speech_threshold speech_understanding
-summarization summary_model summary_type temperature webhook_auth_header_name webhook_auth_header_value
-webhook_url word_boost""".split()
+FIELDS = {  # of the service, by what their values are
+    "true or false": """auto_chapters auto_highlights content_safety disfluencies dual_channel
+        entity_detection filter_profanity format_text iab_categories language_detection multichannel punctuate
+        redact_pii redact_pii_audio redact_pii_return_unredacted sentiment_analysis speaker_labels
+        summarization""",
+    "a number": """audio_end_at audio_start_from content_safety_confidence language_confidence_threshold
+        speakers_expected speech_threshold temperature""",
+    "a list": """custom_spelling keyterms_prompt language_codes redact_pii_policies speech_models
+        word_boost""",
+    "an object": """keyterms_prompt_options language_detection_options redact_pii_audio_options
+        redact_static_entities speaker_options speech_understanding""",
+    "text": """boost_param domain language_code prompt redact_pii_audio_quality redact_pii_sub
+        remove_audio_tags summary_model summary_type webhook_auth_header_name webhook_auth_header_value
+        webhook_url""",
+}
+CLASSES = {"true or false": bool, "a number": (int, float), "a list": list, "an object": dict, "text": str}
+KINDS = {name: kind for kind, names in FIELDS.items() for name in names.split()}
+KNOWN = [*KINDS, *HELP, "speech_model"]
+RANGES = {
+    "content_safety_confidence": "25 to 100",
+    "speech_threshold": "0 to 1",
+    "language_confidence_threshold": "0 to 1",
+    "temperature": "0 to 1",
+}
+# A condition holds if every term does: NAME is there and not false, -NAME is not, NAME=TEXT has this text.
+REFUSED = {  # by the service, in its words where they are known
+    "speech_model": 'speech_model is deprecated. Use "speech_models" instead.',
+    "speech_models=[]": '"speech_models" must be a non-empty list',
+    "auto_chapters summarization": "Only one of the following models can be enabled at a time: "
+    "auto_chapters, summarization.",
+    "word_boost speech_models=universal-3": "word_boost is not supported by this model. "
+    "Use keyterms_prompt instead.",
+    "redact_pii -redact_pii_policies": "redact_pii needs redact_pii_policies, such as person_name",
+    "summary_model -summary_type": "give both summary_model and summary_type, or neither",
+    "summary_type -summary_model": "give both summary_model and summary_type, or neither",
+    "summary_model=conversational -speaker_labels -dual_channel -multichannel": "summary_model="
+    "conversational needs speaker_labels",
+    "summary_model=catchy -summary_type=gist -summary_type=headline": "summary_model=catchy has the types "
+    "gist and headline",
+    "summary_type=gist -summary_model=catchy": "the type gist needs summary_model=catchy",
+    "summarization punctuate=False": "summarization needs punctuate",
+    "summarization format_text=False": "summarization needs format_text",
+    "auto_chapters punctuate=False": "auto_chapters needs punctuate",
+}
+USELESS = {  # the service may take it, and then something does not happen that was asked for
+    "redact_pii_audio -redact_pii": "redact_pii_audio needs redact_pii",
+    "redact_pii_return_unredacted -redact_pii": "redact_pii_return_unredacted needs redact_pii",
+    "language_code language_detection": "language_code and language_detection exclude each other",
+    "speakers_expected -speaker_labels": "speakers_expected needs speaker_labels",
+    "speakers_expected speaker_options": "give speakers_expected or speaker_options, not both",
+    "audio_url": "audio_url is the source itself: give it as such",
+}
 
 
 def request(preset=None, **options):
-    """Options -> the fields of POST /v2/transcript, all but the address. Raises BadInput.
-
-    preset: meeting, podcast or call (see reports.py). Short names: speakers (True, a number, or "2-5" for
-    from 2 to 5), summary (True, "bullets" or "paragraph"), topics, sentiment, entities, highlights. None
-    means not set. custom_spelling may be a dict {"SQL": ["sequel"]}."""
+    """Options (those of audio.transcribe) -> the fields of POST /v2/transcript, all but the address. None
+    means not set. Raises BadInput with everything that is wrong."""
     if preset is not None and preset not in PRESETS:
         raise BadInput(f"there is no preset {preset!r}: use {', '.join(PRESETS)}")
-    options = {key: value for key, value in options.items() if value is not None}
-    wanted, fields = {**PRESETS.get(preset, {}), **options}, {}
-    for name, value in wanted.items():
-        if name == "speakers":
-            fields |= speakers(value)
-        elif name == "summary":
-            if value:
-                kind = value if isinstance(value, str) else "bullets"
-                fields["speech_understanding"] = {"request": {"summarization": {"summary_type": kind}}}
-        else:
-            fields[SWITCHES.get(name, name)] = value
-    for name in LISTS:
-        if isinstance(fields.get(name), str):
-            fields[name] = [part.strip() for part in fields[name].split(",")]
-    spelling = fields.get("custom_spelling")
-    if isinstance(spelling, dict):
-        fields["custom_spelling"] = [
-            {"from": [old] if isinstance(old, str) else list(old), "to": new} for new, old in spelling.items()
-        ]
-    more = wanted.get("speech_understanding")
-    if more and wanted.get("summary"):  # both asked for: side by side
-        asked = request(summary=wanted["summary"])["speech_understanding"]["request"]
-        fields["speech_understanding"] = {**more, "request": {**asked, **more.get("request", {})}}
-    check(fields)
+    given = {name: value for name, value in options.items() if value is not None}
+    fields, tasks = {}, {}
+    wrong = [f"{name} is not known: is {near} meant?" for name in given if (near := meant(name, KNOWN))]
+    for name, value in (PRESETS.get(preset, {}) | given).items():
+        if name in ("speakers", "language"):
+            made = speakers(value) if name == "speakers" else language(value)
+            twice = [key for key in made if name in given and given.get(key, made[key]) != made[key]]
+            wrong += [f"{name} and {key} say the same: give one of them" for key in twice]
+            fields = made | fields
+        elif name not in TASKS:
+            fields[SWITCHES.get(name, name)] = as_list(value) if KINDS.get(name) == "a list" else value
+        elif value is not False:
+            tasks[TASKS[name]] = task(name, value)
+    wrong += mistyped(fields, {field: name for name, field in SWITCHES.items() if name in given})
+    if tasks and not wrong:
+        more = fields.get("speech_understanding", {})
+        fields["speech_understanding"] = {**more, "request": {**tasks, **more.get("request", {})}}
+        if "speaker_identification" in tasks:
+            fields.setdefault("speaker_labels", True)
+    try:
+        json.dumps(fields, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        wrong.append(f"the options cannot be sent as JSON: {error}")
+    wrong += [*refusals(fields, REFUSED), *refusals(fields, USELESS)]
+    if wrong:
+        raise BadInput("; ".join(dict.fromkeys(wrong)))
     return fields
+
+
+def mistyped(fields, names=MappingProxyType({})):
+    """What is wrong with the values of fields of the service. names: what the user calls a field."""
+    wrong = []
+    for field, value in fields.items():
+        kind, name = KINDS.get(field), names.get(field, field)
+        low, high = map(float, RANGES.get(field, "-inf to inf").split(" to "))
+        if kind and (not isinstance(value, CLASSES[kind]) or (kind == "a number" and value is True)):
+            wrong.append(f"{name} must be {kind}, not {value!r}")
+        elif field in RANGES and not low <= value <= high:
+            wrong.append(f"{name} must be from {RANGES[field]}, not {value!r}")
+        elif field == "speech_understanding":
+            tasks = value.get("request")
+            if not (isinstance(tasks, dict) and all(isinstance(task, dict) for task in tasks.values())):
+                wrong.append("speech_understanding must have a request, an object of tasks")
+    return wrong
+
+
+def refusals(fields, rules):
+    """The texts of the rules whose condition holds for the fields."""
+
+    def holds(term):
+        name, _, text = term.lstrip("-").partition("=")
+        present = text in str(fields.get(name)) if text else bool(fields.get(name))
+        return present is not term.startswith("-")
+
+    return [text for condition, text in rules.items() if all(map(holds, condition.split()))]
+
+
+def meant(name, known):
+    """The known name that an unknown one is close to, or None."""
+    if name in known:
+        return None
+    return OTHER_WORDS.get(name) or next(iter(difflib.get_close_matches(name, known, 1, 0.8)), None)
+
+
+def task(name, value):
+    """A task of speech_understanding: its options, from a short value or as they are."""
+    if isinstance(value, dict):
+        return value
+    if name == "summary" and value in (True, "bullets", "paragraph"):
+        return {"summary_type": "bullets" if value is True else value}
+    if name == "action_items" and value is True:
+        return {}
+    parts = as_list(value)
+    if isinstance(parts, list) and parts and all(isinstance(part, str) and part for part in parts):
+        if name == "translate":
+            return {"target_languages": parts}
+        if name == "speaker_names":
+            return {"speaker_type": "name", "known_values": parts}
+    kinds = {"summary": "bullets or paragraph", "action_items": "true or false"}
+    raise BadInput(f"{name} must be {kinds.get(name, 'a list of texts')}, not {value!r}")
+
+
+def as_list(value):
+    """A list from text with commas."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    return list(value) if isinstance(value, tuple) else value
+
+
+def language(value):
+    if not (isinstance(value, str) and value.strip()):
+        raise BadInput(f"language must be a code such as de, or auto, not {value!r}")
+    return {"language_detection": True} if value == "auto" else {"language_code": value}
 
 
 def speakers(value):
@@ -106,10 +227,8 @@ def speakers(value):
         raise BadInput(f"speakers must be a number from 1 up, or a range such as 2-5, not {value!r}")
     if not dash:
         return {"speaker_labels": True, "speakers_expected": int(least)}
-    return {
-        "speaker_labels": True,
-        "speaker_options": {"min_speakers_expected": int(least), "max_speakers_expected": int(most)},
-    }
+    bounds = {"min_speakers_expected": int(least), "max_speakers_expected": int(most)}
+    return {"speaker_labels": True, "speaker_options": bounds}
 
 
 def setting(text):
@@ -119,92 +238,22 @@ def setting(text):
     if not (key and equals):
         raise BadInput(f"{text!r} must be KEY=VALUE, such as language_code=de")
     try:
-        return key, json.loads(value)
+        return key, json.loads(value.lower() if value in ("True", "False") else value)
     except (ValueError, RecursionError):
         return key, value
 
 
-def check(fields):
-    """Raises BadInput with every conflict the service is known to refuse; warns of what looks wrong."""
-    on = fields.get
-    wrong = [
-        reason
-        for found, reason in (
-            ("speech_model" in fields, "speech_model is no longer accepted: give speech_models, a list"),
-            (
-                on("auto_chapters") and on("summarization"),
-                "auto_chapters and summarization exclude each other",
-            ),
-            (
-                ("summary_model" in fields) != ("summary_type" in fields),
-                "give both summary_model and summary_type, or neither",
-            ),
-            (
-                on("summary_model") == "conversational"
-                and not (on("speaker_labels") or on("dual_channel") or on("multichannel")),
-                "summary_model=conversational needs speaker_labels",
-            ),
-            (
-                on("summary_model") == "catchy" and on("summary_type") not in ("gist", "headline"),
-                "summary_model=catchy has the types gist and headline",
-            ),
-            (
-                on("summary_model") in ("informative", "conversational") and on("summary_type") == "gist",
-                "the type gist needs summary_model=catchy",
-            ),
-            (
-                on("summarization") and (on("punctuate") is False or on("format_text") is False),
-                "summarization needs punctuate and format_text",
-            ),
-            (on("auto_chapters") and on("punctuate") is False, "auto_chapters needs punctuate"),
-            (
-                on("word_boost") and any("universal-3" in str(model) for model in on("speech_models") or ()),
-                "word_boost is not accepted by universal-3 models: use keyterms_prompt",
-            ),
-            (
-                on("redact_pii") and not on("redact_pii_policies"),
-                "redact_pii needs redact_pii_policies, a list such as person_name,phone_number",
-            ),
-            (
-                not on("redact_pii") and (on("redact_pii_audio") or on("redact_pii_return_unredacted")),
-                "redact_pii_audio and redact_pii_return_unredacted need redact_pii",
-            ),
-            (
-                on("language_code") and on("language_detection"),
-                "language_code and language_detection exclude each other",
-            ),
-            (on("speakers_expected") and not on("speaker_labels"), "speakers_expected needs speaker_labels"),
-            (
-                on("speakers_expected") and on("speaker_options"),
-                "give speakers_expected or speaker_options, not both",
-            ),
-            (
-                not between(on("content_safety_confidence", 25), 25, 100),
-                "content_safety_confidence must be from 25 to 100",
-            ),
-            (not between(on("speech_threshold", 0), 0, 1), "speech_threshold must be from 0 to 1"),
-            (
-                not between(on("language_confidence_threshold", 0), 0, 1),
-                "language_confidence_threshold must be from 0 to 1",
-            ),
-            ("speech_models" in fields and not on("speech_models"), "speech_models must name a model"),
-        )
-        if found
-    ]
-    if wrong:
-        raise BadInput("; ".join(wrong))
-    doubts = [
-        f"{name} is not known here: is {near[0]} meant?"
-        for name in fields
-        if name not in KNOWN and (near := difflib.get_close_matches(name, KNOWN, 1, 0.8))
-    ]
-    if on("prompt") and on("keyterms_prompt"):
-        doubts.append("some models refuse prompt and keyterms_prompt together")
-    if on("summary_model") == "conversational" and on("multichannel") and not on("speaker_labels"):
-        doubts.append("summary_model=conversational may be refused with multichannel alone")
-    for doubt in doubts:
-        warnings.warn(doubt, AudioWarning, stacklevel=4)
-
-
-def between(value, low, high):
-    return isinstance(value, (int, float)) and low <= value <= high
+def nested(options):
+    """{"a.b": 1} -> {"a": {"b": 1}}. Raises BadInput where a is something else already."""
+    fields = {}
+    for key, value in options:
+        *path, last = key.split(".")
+        place = fields
+        for part in path:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise BadInput(f"{key}: {part} has the value {place!r} already")
+        if last in place:
+            raise BadInput(f"{key} is given twice")
+        place[last] = value
+    return fields

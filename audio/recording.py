@@ -7,6 +7,7 @@ audio. It is sent in pieces, so its size does not matter, and every attempt begi
 import hashlib
 import io
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -20,33 +21,24 @@ from audio.errors import AudioWarning, BadInput
 # A socket's time-out covers one whole send: pieces this small pass over slow lines in time.
 PIECE = 1 << 16
 MOST_BYTES = 2_200_000_000  # of an upload, as the service states it
-MAGIC = {  # offset: what audio and video files have there
-    0: (
-        b"ID3",
-        b"fLaC",
-        b"OggS",
-        b"\x1aE\xdf\xa3",
-        b"#!AMR",
-        b".snd",
-        b"caff",
-        b"FLV",
-        b"MAC ",
-        b"wvpk",
-        b"0&\xb2u",
-        b"\0\0\1\xba",
-        b"\0\0\1\xb3",
-        b"DSD ",
-        b"G@",
-    ),
-    4: (b"ftyp", b"moov", b"mdat", b"wide"),
-    8: (b"WAVE", b"AVI ", b"AIFF", b"AIFC"),
-}
+KEPT = ".transcript.json"  # the end of the names of files in which transcripts are kept
+TEXTS = (".txt", ".md", ".srt", ".vtt", ".json")  # results are, and may begin like audio: "MAC and cheese"
+HEAD = 1 << 12  # bytes by which a recording is known
+MAGIC = re.compile(  # what audio and video files begin with
+    rb"""ID3 | fLaC | OggS | \x1aE\xdf\xa3 | \#!AMR | \.snd | caff | FLV | MAC[ ] | wvpk | 0&\xb2u | DSD[ ]
+    | TTA[12] | \0\0\x01[\xba\xb3] | \x0b\x77 | [\x02\x03]dss | [\x01-\x07]ds2 | Creative[ ]Voice
+    | \x06\x0e\x2b\x34 | riff\x2e\x91 | ....(ftyp|moov|mdat|wide)
+    | (RIFF|RF64|RIFX|FORM)....(WAVE|AVI[ ]|AIFF|AIFC|8SVX|QLCM)
+    | G@ | G.{187}G | .{4}G.{191}G
+    | \0*(ID3 | \xff[\xe0-\xfd])  # an MPEG frame has 11 bits set; \xff\xfe begins a text in UTF-16
+    """,
+    re.X | re.S,
+)
 
 
 def looks_like_audio(head):
-    """Whether the first 12 bytes are those of a known container or of an MPEG frame (11 bits set)."""
-    framed = len(head) > 1 and head[0] == 0xFF and head[1] >= 0xE0
-    return framed or any(head.startswith(magic, at) for at, known in MAGIC.items() for magic in known)
+    """Whether the first bytes of a file (HEAD of them) are those of a known container or an MPEG frame."""
+    return MAGIC.match(head) is not None
 
 
 def is_url(source):
@@ -56,22 +48,29 @@ def is_url(source):
 class Recording:
     """Something that can be read from its beginning, again and again. Raises BadInput for what cannot.
 
-    `url` is set where the service is to fetch it itself; `path` where it is a file with a name."""
+    `url` is set where the service is to fetch it itself; `path` where it is a file with a name; `size` is in
+    bytes. It is the body of a request as it stands: it has a length, so requests sends Content-Length and no
+    chunks; it has no read(), so the size of the pieces is ours. progress: a bar, on terminals only."""
+
+    progress = False
 
     def __init__(self, source):
-        self.url = source if is_url(source) else None
-        self.path, self._file, self.size = None, None, 0
-        if self.url:
-            self.name = source
+        self.url, self.path, self._file, self.size = None, None, None, 0
+        if is_url(source):
+            scheme, rest = source.split(":", 1)
+            self.name, self.url = source, f"{scheme.lower()}:{rest}"
             return
         if isinstance(source, (bytes, bytearray, memoryview)):
             self.name, self._file = "bytes", io.BytesIO(source)
         elif hasattr(source, "read"):
-            self.name, self._file = str(getattr(source, "name", "file")), rewindable(source)
+            self.name = str(getattr(source, "name", "file"))
+            self._file = rewindable(source, self.name)
         elif isinstance(source, (str, os.PathLike)):
+            if not os.fspath(source).strip():
+                raise BadInput("the name of the recording is empty: give a file, a URL or a folder")
             self.name, self.path = os.fspath(source), Path(source)
             if self.path.is_fifo():  # <(command) of a shell
-                self._file, self.path = rewindable(open(source, "rb")), None  # noqa: SIM115
+                self._file, self.path = rewindable(open(source, "rb"), self.name), None  # noqa: SIM115
         else:
             kind = type(source).__name__
             raise BadInput(f"a recording is a path, a URL, bytes or an open file, not {kind}")
@@ -85,48 +84,49 @@ class Recording:
             what = "is a folder" if self.path.is_dir() else "there is no such file"
             raise BadInput(f"{self.name}: {what}")
         with self.open() as file:
-            try:
-                head = file.read(12)
-                self.size = file.seek(0, io.SEEK_END) - self._start
-            except (OSError, ValueError) as error:
-                raise BadInput(f"{self.name} cannot be read: {error}") from None
-        if isinstance(head, str):
-            raise BadInput(f"{self.name} is open as text: open it with mode 'rb'")
+            head = file.read(HEAD)
+            self.size = file.seek(0, io.SEEK_END) - self._start
         if not head:
             raise BadInput(f"{self.name} is empty")
         if not looks_like_audio(head):
             warnings.warn(f"{self.name} does not begin like audio or video", AudioWarning, stacklevel=5)
         if self.size > MOST_BYTES:
-            warnings.warn(
-                f"{self.name} has {self.size / 1e9:.1f} GB; 2.2 may be uploaded, 5 fetched by URL",
-                AudioWarning,
-                stacklevel=5,
-            )
+            large = f"{self.name} has {self.size / 1e9:.1f} GB; 2.2 may be uploaded, 5 fetched by URL"
+            warnings.warn(large, AudioWarning, stacklevel=5)
 
     @contextmanager
     def open(self):
-        """The file, at its beginning."""
+        """The file, at its beginning. Raises BadInput where it cannot be read."""
         try:
-            opened = nullcontext(self._file) if self._file else open(self.path, "rb")  # noqa: SIM115
+            with nullcontext(self._file) if self._file else open(self.path, "rb") as file:
+                file.seek(self._start)
+                yield file
+        except BadInput:
+            raise
         except (OSError, ValueError) as error:
-            raise BadInput(f"{self.name} cannot be read: {getattr(error, 'strerror', error)}") from None
-        with opened as file:
-            file.seek(self._start)
-            yield file
+            problem = getattr(error, "strerror", None) or error
+            raise BadInput(f"{self.name} cannot be read: {problem}") from None
 
     def pieces(self):
         """The bytes, PIECE at a time; exactly `size` of them."""
         left = self.size
         with self.open() as file:
             while left:
-                try:
-                    piece = file.read(min(PIECE, left))
-                except OSError as error:
-                    raise BadInput(f"{self.name} cannot be read: {error}") from None
+                piece = file.read(min(PIECE, left))
                 if not piece:
                     raise BadInput(f"{self.name} became shorter while it was read: wait until it is whole")
                 left -= len(piece)
                 yield piece
+
+    def __len__(self):
+        return self.size
+
+    def __iter__(self):
+        off, name = None if self.progress else True, os.path.basename(self.name)
+        with tqdm(total=self.size, desc=name, unit="B", unit_scale=True, disable=off) as bar:
+            for piece in self.pieces():
+                yield piece
+                bar.update(len(piece))
 
     def sha256(self):
         digest = hashlib.sha256()
@@ -135,54 +135,48 @@ class Recording:
         return digest.hexdigest()
 
 
-class Body:
-    """A recording as the body of a request. It has a length, so requests sends Content-Length and no chunks;
-    it has no read(), so the size of the pieces is ours."""
-
-    def __init__(self, recording, progress=False):
-        self.recording, self.progress = recording, progress
-
-    def __len__(self):
-        return self.recording.size
-
-    def __iter__(self):
-        name = os.path.basename(self.recording.name)
-        with tqdm(total=len(self), desc=name, unit="B", unit_scale=True, disable=not self.progress) as bar:
-            for piece in self.recording.pieces():
-                yield piece
-                bar.update(len(piece))
-
-
-def rewindable(file):
+def rewindable(file, name):
     """The file, or where it cannot go back (a pipe) a temporary copy on disk."""
     try:
-        if file.seekable():
-            file.seek(file.tell())
-            return file
+        text = isinstance(file.read(0), str)
     except ValueError:
-        raise BadInput("the file is closed: open it again") from None
-    except (AttributeError, OSError):
-        pass
-    copy = tempfile.TemporaryFile()  # noqa: SIM115
+        raise BadInput(f"{name} is closed: open it again") from None
+    if text:
+        raise BadInput(f"{name} is open as text: open it with mode 'rb'")
     try:
+        file.seek(file.tell())
+        return file
+    except (AttributeError, OSError):
+        copy = tempfile.TemporaryFile()  # noqa: SIM115
         shutil.copyfileobj(file, copy, PIECE)
-    except TypeError:
-        raise BadInput("the file is open as text: open it with mode 'rb'") from None
-    copy.seek(0)
-    return copy
+        copy.seek(0)
+        return copy
 
 
 def recordings_in(folder):
-    """The files in a folder and below it that begin like audio or video, sorted. Raises BadInput for none."""
-    found = []
-    for path in sorted(Path(folder).rglob("*")):
-        if path.is_file() and not path.name.startswith("."):
+    """The files in a folder and below it that begin like audio or video, sorted; nothing below a name that
+    begins with a dot. What is left out is named in a warning. Raises BadInput for none."""
+    recordings, others = [], []
+    for place, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = os.path.join(place, name)
+            if name.startswith(".") or not os.path.isfile(path):
+                continue
             try:
                 with open(path, "rb") as file:
-                    if looks_like_audio(file.read(12)):
-                        found.append(str(path))
+                    audio = looks_like_audio(file.read(HEAD)) and not name.endswith(TEXTS)
+                (recordings if audio else others).append(path)
             except OSError as error:
-                warnings.warn(f"{path} cannot be read: {error.strerror}", AudioWarning, stacklevel=2)
-    if not found:
+                unreadable(error)
+    if others := [os.path.relpath(path, folder) for path in sorted(others) if not path.endswith(KEPT)]:
+        more = f" and {len(others) - 20} more" * (len(others) > 20)
+        left = f"{folder}: left out, for it does not begin like audio: {', '.join(others[:20])}{more}"
+        warnings.warn(left, AudioWarning, stacklevel=2)
+    if not recordings:
         raise BadInput(f"{folder}: there is no audio in this folder")
-    return found
+    return sorted(recordings, key=Path)
+
+
+def unreadable(error):
+    warnings.warn(f"{error.filename} cannot be read: {error.strerror}", AudioWarning, stacklevel=3)

@@ -1,190 +1,212 @@
 """Reports in Markdown: what a meeting, a podcast or a call leaves behind.
 
-    meeting    minutes: speakers, summary, action points, what was talked about
+    meeting    minutes: speakers, summary, action items, what was talked about
     podcast    episode notes: chapters, topics, quotes
     call       a review: sentiment by speaker, entities, the conversation, with personal data redacted
 
-Without a preset a report has every part that the transcript has something for."""
+A preset has its own parts, and every report has a part for whatever else the job was asked for. Whether it
+shows personal data is decided by the job: what the service had to take out of the text (redact_pii) stands
+nowhere in a report, and never in a review of a call.
+"""
 
+import bisect
 import re
 
-from audio.options import PERSONAL
-from audio.subtitles import joined, timed
+from audio.options import PRESETS
+from audio.subtitles import DENSE, ends_sentence, groups, timed
+from audio.transcript import Transcript
 
 PROMISE = re.compile(  # English: what somebody will do, or is asked to do
     r"\b((I|we) (will|should|have to|need to)|(I|we)'ll|let's|please|action item)\b", re.I
 )
 SURE = 0.5  # relevance of a topic worth telling
 QUOTES, TOPICS = 5, 8  # so many at most
+TITLES = {"meeting": "Minutes", "podcast": "Episode notes", "call": "Call review"}
+# Types of entities that tell nothing about a person. Every other type, known here or not, may.
+HARMLESS = """corporate_action date date_interval day duration effect event financial_metric language
+money_amount month occupation organization product project statistics time trend year""".split()
+SPOKEN = "text headline gist summary bullets block_summary action_item quote speaker translated_texts".split()
+WORD = re.compile(rf"[{DENSE}]|(?:(?![{DENSE}])[^\W_])+")
 
 
 def report(transcript, preset=None):
     """A transcript -> Markdown. preset: meeting, podcast, call or None."""
-    parts = {
-        "meeting": (speakers, summary, action_points, key_phrases, conversation),
-        "podcast": (summary, chapters, topics, quotes, conversation),
-        "call": (feelings, moments, entities, safety, conversation),
-    }
-    everything = (
-        speakers,
-        summary,
-        chapters,
-        action_points,
-        topics,
-        key_phrases,
-        feelings,
-        entities,
-        safety,
-        conversation,
-    )
-    titles = {"meeting": "Minutes", "podcast": "Episode notes", "call": "Call review"}
-    title = titles.get(preset, "Transcript")
+    title = TITLES.get(preset, "Transcript")
+    if preset == "call" or transcript.raw.get("redact_pii"):
+        transcript = redacted(transcript)
     about = f"{length(1000 * transcript.seconds)}, transcript {transcript.id}"
     if not transcript.text.strip():
         return f"# {title}\n\n{about}\n\nNothing was said in this recording.\n"
-    written = [
-        (part.__doc__.splitlines()[0].rstrip("."), part(transcript)) for part in parts.get(preset, everything)
-    ]
-    sections = [f"## {heading}\n\n" + "\n".join(lines).rstrip() + "\n" for heading, lines in written if lines]
-    text = "\n".join([f"# {title}\n\n{about}\n", *sections])
-    return redacted(text, transcript) if preset == "call" else text
+    more = transcript.features - PRESETS.get(preset, {}).keys()
+    parts = [*OWN.get(preset, [speakers]), *(part for part, feature in PARTS.items() if feature in more)]
+    sections = []
+    for part in [*parts, conversation]:
+        lines = part(transcript) or ["Nothing was found."] * (part in PARTS and part is not chapters)
+        if lines:
+            sections.append(f"## {part.__doc__.splitlines()[0]}\n\n" + "\n".join(lines).rstrip() + "\n")
+    return "\n".join([f"# {title}\n\n{about}\n", *sections])
 
 
 def speakers(transcript):
     """Speakers"""
     whole = sum(transcript.talk.values()) or 1
-    return [
-        f"- {plain(name)}: {length(ms)} ({100 * ms / whole:.0f} %)"
-        for name, ms in transcript.talk.items()
-        if name
-    ]
+    shares = {name: (ms, 100 * ms / whole) for name, ms in transcript.talk.items() if name}
+    return [f"- {escaped(name)}: {length(ms)} ({share:.0f} %)" for name, (ms, share) in shares.items()]
 
 
 def summary(transcript):
     """Summary"""
-    return [f"- {plain(line)}" for line in transcript.summary.splitlines()]
+    return [f"- {escaped(line)}" for line in transcript.summary.splitlines()]
 
 
 def chapters(transcript):
     """Chapters"""
-    return [
-        f"- {clock(chapter.start)} **{plain(chapter.headline)}**: {plain(' '.join(chapter.lines))}"
-        for chapter in transcript.chapters
-    ]
+    line = lambda c: f"**{escaped(c.headline)}**: {escaped(' '.join(c.lines))}"
+    return [f"- {clock(chapter.start)} {line(chapter)}" for chapter in transcript.chapters]
 
 
-def action_points(transcript):
-    """Action points (found by their wording)"""
-    return [
-        f"- [ ] {who(span)}{plain(span.text)} ({clock(span.start)})"
-        for span in sentences(transcript)
-        if PROMISE.search(span.text)
-    ]
+def action_items(transcript):
+    """Action items"""
+    lines = []
+    for what, quote, start in transcript.action_items:
+        time = f" ({clock(start)})" if start is not None else ""
+        lines.append(f"- [ ] {escaped(what)}{time}" + (f"\n  > {escaped(quote)}" if quote else ""))
+    if lines:
+        return lines
+    some = [span for span in sentences(transcript) if PROMISE.search(span.text)]
+    lines = [f"- [ ] {who(span)}{escaped(span.text)} ({clock(span.start)})" for span in some]
+    return lines and ["The service names none. By their wording (English only), these may be some:\n", *lines]
 
 
 def topics(transcript):
     """Topics"""
-    return [
-        f"- {plain(label.replace('>', ' > '))} ({value:.0%})"
-        for label, value in transcript.topics[:TOPICS]
-        if value >= SURE
-    ]
+    likely = [(label, value) for label, value in transcript.topics[:TOPICS] if value >= SURE]
+    return [f"- {escaped(label.replace('>', ' > '))} ({value:.0%})" for label, value in likely]
 
 
 def key_phrases(transcript):
     """Key phrases"""
-    return [
-        f"- {plain(phrase)} (at {', '.join(map(clock, starts))})"
-        for phrase, _, starts in transcript.key_phrases
-    ]
+    times = lambda starts: ", ".join(map(clock, starts))
+    return [f"- {escaped(phrase)} (at {times(starts)})" for phrase, _, starts in transcript.key_phrases]
 
 
 def quotes(transcript):
     """Quotes (the sentences with the highest ranked phrases)"""
-    found = {}
-    for phrase, _, _ in transcript.key_phrases:
-        for span in sentences(transcript):
-            if phrase.lower() in span.text.lower() and len(found) < QUOTES:
-                found.setdefault(span.start, span)
-                break
-    return [
-        f"> {plain(span.text)}\n> ({who(span).rstrip(': ') or 'unknown'}, {clock(span.start)})\n"
-        for _, span in sorted(found.items())
-    ]
+    spans = sorted(sentences(transcript), key=lambda span: span.start)
+    begins, chosen = [span.start for span in spans], {}
+    for _, _, starts in transcript.key_phrases:
+        place = bisect.bisect_right(begins, starts[0]) - 1 if starts else -1
+        if place >= 0 and len(chosen) < QUOTES:
+            chosen[place] = spans[place]
+    source = lambda span: f"{who(span).rstrip(': ') or 'unknown'}, {clock(span.start)}"
+    return [f"> {escaped(span.text)}\n> ({source(span)})\n" for _, span in sorted(chosen.items())]
 
 
-def feelings(transcript):
+def sentiment(transcript):
     """Sentiment by speaker"""
-    kinds = ("POSITIVE", "NEUTRAL", "NEGATIVE")
-    rows = [
-        f"| {plain(name) or 'everybody'} | " + " | ".join(str(counts[kind]) for kind in kinds) + " |"
-        for name, counts in transcript.feelings_by_speaker.items()
-    ]
-    return ["| | positive | neutral | negative |", "| --- | --- | --- | --- |", *rows] if rows else []
+    rows = ["| | positive | neutral | negative |", "| --- | --- | --- | --- |"]
+    for name, counts in transcript.sentiment_by_speaker.items():
+        cells = [
+            escaped(name) or "everybody",
+            *(counts[kind] for kind in ("POSITIVE", "NEUTRAL", "NEGATIVE")),
+        ]
+        rows.append(f"| {' | '.join(map(str, cells))} |")
+    return rows if len(rows) > 2 else []
 
 
 def moments(transcript):
     """What displeased"""
-    return [
-        f"- {clock(span.start)} {who(span)}{plain(span.text)}"
-        for span, sentiment, _ in transcript.feelings
-        if sentiment == "NEGATIVE"
-    ]
+    bad = [span for span, sentiment, _ in transcript.sentiment if sentiment == "NEGATIVE"]
+    return [f"- {clock(span.start)} {who(span)}{escaped(span.text)}" for span in bad]
 
 
 def entities(transcript):
     """Entities"""
-    return [
-        f"- {kind.replace('_', ' ')}: {', '.join(map(plain, texts))}"
-        for kind, texts in transcript.entities.items()
-    ]
-
-
-def redacted(text, transcript):
-    """The text without personal data. The service takes it out of what was said, where asked to, but not out
-    of its list of entities; so whatever is in that list is taken out here, wherever it stands."""
-    asked = transcript.raw.get("redact_pii_policies")
-    kinds = [*PERSONAL, *(asked if isinstance(asked, list) else ())]
-    found = [
-        (plain(one), kind) for kind, texts in transcript.entities.items() if kind in kinds for one in texts
-    ]
-    for one, kind in sorted(found, key=lambda pair: -len(pair[0])):
-        if one:
-            text = re.sub(rf"(?<!\w){re.escape(one)}(?!\w)", f"[{kind.upper()}]", text, flags=re.I)
-    return text
+    listed = lambda texts: ", ".join(map(escaped, texts))
+    return [f"- {kind.replace('_', ' ')}: {listed(texts)}" for kind, texts in transcript.entities.items()]
 
 
 def safety(transcript):
     """Sensitive content"""
-    return [f"- {plain(label)} ({value:.0%})" for label, value in transcript.content_safety]
+    return [f"- {escaped(label)} ({value:.0%})" for label, value in transcript.content_safety]
+
+
+def translations(transcript):
+    """Translations"""
+    return [f"**{escaped(language)}** {escaped(text)}\n" for language, text in transcript.translate.items()]
 
 
 def conversation(transcript):
     """Conversation"""
-    return [f"**{clock(turn.start)}** {who(turn)}{plain(turn.text)}\n" for turn in transcript.turns]
+    return [f"**{clock(turn.start)}** {who(turn)}{escaped(turn.text)}\n" for turn in transcript.turns]
+
+
+PARTS = {  # part: the feature that it shows, in the order of a report
+    summary: "summary",
+    chapters: "summary",
+    action_items: "action_items",
+    topics: "topics",
+    key_phrases: "key_phrases",
+    sentiment: "sentiment",
+    entities: "entities",
+    safety: "content_safety",
+    translations: "translate",
+}
+OWN = {
+    "meeting": (speakers, summary, action_items, key_phrases),
+    "podcast": (summary, chapters, topics, quotes),
+    "call": (sentiment, moments, entities),
+}
+
+
+def redacted(transcript):
+    """A copy without personal data. The service takes it out of what was said, where asked to, but not out of
+    its list of entities, its summary and so on: so whatever is in that list is taken out of everything, in
+    one walk over the words. Personal are the types that the job was told to redact, with those under them
+    (location: location_city), and all types that are not known to be harmless."""
+    policies = transcript.raw.get("redact_pii_policies")
+    policies = tuple(map(str, policies)) if isinstance(policies, list) else ()
+    known = {}  # first word: [(all words, type)]
+    for kind, texts in transcript.entities.items():
+        if kind not in HARMLESS or any(f"{kind}_".startswith(f"{policy}_") for policy in policies):
+            for words in filter(None, (WORD.findall(text.casefold()) for text in texts)):
+                known.setdefault(words[0], []).append((words, f"[{kind.upper()}]"))
+
+    def hide(text):
+        words, parts, at, i = list(WORD.finditer(text)), [], 0, 0
+        texts = [word[0].casefold() for word in words]
+        while i < len(words):
+            fitting = [entry for entry in known.get(texts[i], ()) if texts[i : i + len(entry[0])] == entry[0]]
+            if fitting:
+                entity, label = max(fitting, key=lambda entry: len(entry[0]))
+                parts += [text[at : words[i].start()], label]
+                i, at = i + len(entity) - 1, words[i + len(entity) - 1].end()
+            i += 1
+        return "".join([*parts, text[at:]])
+
+    def walk(value, spoken=False):
+        if isinstance(value, dict):
+            return {key: walk(part, spoken or key in SPOKEN) for key, part in value.items()}
+        if isinstance(value, list):
+            return [walk(part, spoken) for part in value]
+        return hide(value) if spoken and isinstance(value, str) else value
+
+    return Transcript(walk(transcript.raw), transcript.names)
 
 
 def sentences(transcript):
     """Spans of one sentence each: those of the sentiment analysis, or the turns cut at full stops."""
-    if transcript.feelings:
-        return [span for span, _, _ in transcript.feelings]
-    found = []
-    for turn in transcript.turns:
-        held = []
-        for word in timed(turn):
-            held.append(word)
-            if word.text[-1] in ".!?":
-                found.append(joined(held))
-                held = []
-        found += [joined(held)] if held else []
-    return found
+    if transcript.sentiment:
+        return [span for span, _, _ in transcript.sentiment]
+    ended = lambda held, word: ends_sentence(held[-1].text)
+    return [span for turn in transcript.turns for span in groups(timed(turn), ended)]
 
 
 def who(span):
-    return f"{plain(span.speaker)}: " if span.speaker else ""
+    return f"{escaped(span.speaker)}: " if span.speaker else ""
 
 
-def plain(text):
+def escaped(text):
     """One line of text that means nothing to Markdown or HTML."""
     line = " ".join(str(text).split())
     return re.sub(r"([\\`*<>|]|(?<!\w)_|_(?!\w)|\](?=[(\[:])|^[-+#])", r"\\\1", line)

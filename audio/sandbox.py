@@ -16,6 +16,7 @@ WHERE: upload, create, get, delete, list, view, models, chat, or * for all.
     flaky:PERCENT         so many of all answers, one of the above   never        the job is never done
 """
 
+import contextlib
 import http.server
 import io
 import json
@@ -34,57 +35,29 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import requests
 
 from audio import canned
+from audio.errors import BadInput
+from audio.options import REFUSED, mistyped, refusals
 from audio.recording import PIECE, looks_like_audio
 from audio.subtitles import LINE, LINES, Span, captions, render
+from audio.transcript import DELETED
 
-ROUTES = [
-    (method, re.compile(path.replace("ID", "([^/]+)")), kind)
-    for method, path, kind in (
-        ("POST", "/v2/upload", "upload"),
-        ("POST", "/v2/transcript", "create"),
-        ("GET", "/v2/transcript", "list"),
-        ("GET", "/v2/transcript/ID", "get"),
-        ("DELETE", "/v2/transcript/ID", "delete"),
-        ("GET", "/v2/transcript/ID/(sentences|paragraphs|srt|vtt|word-search|redacted-audio)", "view"),
-        ("GET", "/v1/models", "models"),
-        ("POST", "/v1/chat/completions", "chat"),
-        ("GET", "/files/ID", "file"),
-    )
-]
+ROUTES = {
+    "upload": "POST /v2/upload",
+    "create": "POST /v2/transcript",
+    "list": "GET /v2/transcript",
+    "get": "GET /v2/transcript/([^/]+)",
+    "delete": "DELETE /v2/transcript/([^/]+)",
+    "view": "GET /v2/transcript/([^/]+)/(sentences|paragraphs|srt|vtt|word-search|redacted-audio)",
+    "models": "GET /v1/models",
+    "chat": "POST /v1/chat/completions",
+    "file": "GET /files/([^/]+)",
+}
 USUALLY = {"reset": "upload", "lost": "create", "job-error": "create", "never": "create"}
-FLAKY = ["429", "500", "502", "503", "504", "reset", "truncated", "lost"]
-FAULTS = [*FLAKY, "stall", "job-error", "never", "flaky"]
-MODELS = ["canned-1"]
-REFUSED = (  # in the words of the service
-    (lambda on: not isinstance(on("audio_url"), str), "Transcript creation error, audio_url not found"),
-    (lambda on: on("audio_url")[:4] != "http", "Transcript creation error, audio_url should start with http"),
-    (lambda on: on("speech_model"), 'speech_model is deprecated. Use "speech_models" instead.'),
-    (lambda on: on("speech_models") == [], '"speech_models" must be a non-empty list'),
-    (
-        lambda on: on("auto_chapters") and on("summarization"),
-        "Only one of the following models can be enabled at a time: auto_chapters, summarization.",
-    ),
-    (
-        lambda on: on("word_boost") and "universal-3" in str(on("speech_models")),
-        "word_boost is not supported by this model. Use keyterms_prompt instead.",
-    ),
-    (lambda on: on("redact_pii") and not on("redact_pii_policies"), "redact_pii needs redact_pii_policies"),
-)
-EMPTY = dict.fromkeys(  # of every job, whatever was asked for
-    (
-        "error",
-        "text",
-        "words",
-        "utterances",
-        "language_confidence",
-        "language_confidence_threshold",
-        "speech_model",
-        "acoustic_model",
-        "language_model",
-    )
-)
+FLAKY = ("429", "500", "502", "503", "504", "reset", "truncated", "lost")
+FAULTS = (*FLAKY, "stall", "job-error", "never", "flaky")
 OFF = dict.fromkeys("webhook_auth auto_highlights redact_pii summarization".split(), False)
-GONE = dict.fromkeys(("audio_url", "webhook_url"), "http://deleted_by_user")
+SECRET = ("webhook_auth_header_name", "webhook_auth_header_value")
+ROW = "id resource_url status created completed audio_url error"
 
 
 class Refusal(Exception):
@@ -92,8 +65,8 @@ class Refusal(Exception):
 
 
 class Sandbox:
-    """A running server; `url` is its address. seconds: how long a job takes. Raises ValueError for a fault
-    that is none, OSError for a port that is taken."""
+    """A running server; `url` is its address. seconds: how long a job takes. Raises BadInput for a fault that
+    is none, OSError or OverflowError for a port that cannot be used."""
 
     def __init__(self, port=0, *, seconds=0.3, faults=()):
         self.key = os.environ.get("ASSEMBLYAI_API_KEY") or "test-key"
@@ -133,22 +106,23 @@ class Sandbox:
         return {"upload_url": url}
 
     def create(self, fields, fate):
-        for is_wrong, text in REFUSED:
-            if is_wrong(fields.get):
-                raise Refusal(400, text)
-        heard = self.uploads.get(fields["audio_url"])
-        if heard is None and fields["audio_url"].startswith(self.url + "/upload/"):
+        fields = {name: value for name, value in fields.items() if value is not None}
+        wrong = [*refusals(fields, REFUSED), *mistyped(fields)]
+        if not str(url := fields.get("audio_url", "")).startswith("http"):
+            wrong = [
+                f"Transcript creation error, audio_url {'should start with http' if url else 'not found'}"
+            ]
+        if wrong:
+            raise Refusal(400, wrong[0])
+        if url not in self.uploads and url.startswith(self.url + "/upload/"):
             raise Refusal(403, "Cannot access uploaded file")
-        heard = heard or {"seconds": 30.0, "silent": False, "error": None}  # what is elsewhere is not fetched
-        job = {"id": str(uuid.uuid4()), "status": "queued", **EMPTY, **OFF, **fields}
-        known = {
-            "fields": fields,
-            "fate": fate,
-            "heard": heard,
-            "begun": time.monotonic(),
-            "created": stamp(),
-            "completed": None,
-        }
+        # What is elsewhere is not fetched.
+        heard = self.uploads.get(url, {"seconds": 30.0, "silent": False, "error": None})
+        # What it cannot do is refused now, and not whenever the job is looked at.
+        job = {**OFF, **fields, **dict.fromkeys([*canned.results(fields, heard), *SECRET])}
+        job |= {"id": str(uuid.uuid4()), "status": "queued", "error": None}
+        known = {"fields": fields, "fate": fate, "heard": heard, "begun": time.monotonic(), "completed": None}
+        known |= {"created": stamp(), "resource_url": f"{self.url}/v2/transcript/{job['id']}"}
         with self.lock:
             self.jobs[job["id"]] = job, known
         if fields.get("webhook_url"):
@@ -174,8 +148,8 @@ class Sandbox:
             error = "Internal server error. Please retry your request."
         elif not error and heard["silent"] and fields.get("language_detection"):
             error = "language_detection cannot be performed on files with no spoken audio"
-        found = {} if error else canned.results(fields, heard["seconds"], heard["silent"])
-        known |= {"completed": stamp(), "sentences": found.pop("sentences", [])}
+        found = {} if error else canned.results(fields, heard)
+        known["completed"] = stamp()
         job |= {**found, "status": "error" if error else "completed", "error": error}
 
     def get(self, id):
@@ -183,122 +157,87 @@ class Sandbox:
 
     def delete(self, id):
         job, known = self.job(id)
-        kept = {key: job[key] for key in ("id", "status", *OFF)}
-        known["sentences"] = []
-        job.update({**dict.fromkeys(job), **kept, **GONE, "text": "Deleted by user."})
+        known["heard"] = {**known["heard"], "silent": True}  # of which there are no sentences either
+        job |= {name: None for name in job if name not in ("id", "status", *OFF)}
+        job |= {"audio_url": DELETED, "webhook_url": DELETED, "text": "Deleted by user."}
         return job
 
     def list(self, query):
-        """A page of jobs, newest first. prev_url leads to older ones, next_url to newer ones."""
-        limit = int(query.get("limit", "10"))
+        """A page of jobs, newest first. prev_url leads to older ones."""
+        limit, before = int(query.get("limit", "10")), query.get("before_id")
         with self.lock:
             ids = list(self.jobs)[::-1]
-            before, after = (query.get(name) for name in ("before_id", "after_id"))
-            if not 1 <= limit <= 200 or {before, after} - {None, *ids}:
-                raise Refusal(400, "limit must be from 1 to 200, before_id and after_id ids of transcripts")
-            ids = ids[ids.index(before) + 1 if before else 0 : ids.index(after) if after else None]
-            ids = [
-                id
-                for id in ids
-                if self.jobs[id][1]["created"].startswith(query.get("created_on", ""))
-                and ("status" not in query or query["status"] == self.get(id)["status"])
-            ]
-            page = ids[-limit:] if after else ids[:limit]
-            rows = [self.row(id, *self.jobs[id]) for id in page]
-        same = {key: query[key] for key in ("status", "created_on") if key in query} | {"limit": limit}
-        link = lambda **bound: f"{self.url}/v2/transcript?{urlencode({**same, **bound})}"
-        details = {
-            "limit": limit,
-            "result_count": len(page),
-            "current_url": link(),
-            "prev_url": link(before_id=page[-1]) if page and page[-1] != ids[-1] else None,
-            "next_url": link(after_id=page[0]) if page else None,
-        }
-        return {"page_details": details, "transcripts": rows}
-
-    def row(self, id, job, known):
-        return {
-            "id": id,
-            "resource_url": f"{self.url}/v2/transcript/{id}",
-            **{key: job[key] for key in ("status", "audio_url", "error")},
-            **{key: known[key] for key in ("created", "completed")},
-        }
+            if not 1 <= limit <= 200 or before not in (None, *ids):
+                raise Refusal(400, "limit must be from 1 to 200, before_id the id of a transcript")
+            ids = ids[ids.index(before) + 1 if before else 0 :]
+            ids = [id for id in ids if query.get("status") in (None, self.get(id)["status"])]
+            page = [canned.pick({**self.jobs[id][0], **self.jobs[id][1]}, ROW) for id in ids[:limit]]
+        link = lambda **bound: f"{self.url}/v2/transcript?{urlencode({**query, **bound})}"
+        older = link(before_id=ids[limit - 1]) if len(ids) > limit else None
+        details = {"limit": limit, "result_count": len(page), "current_url": link(), "prev_url": older}
+        return {"page_details": details, "transcripts": page}
 
     def view(self, id, name, query):
         job, known = self.job(id)
         if job["status"] != "completed":
-            raise Refusal(
-                400,
-                f"This transcript has a status of '{job['status']}'. Transcripts must have a "
-                "status of 'completed' before requesting captions.",
-            )
-        told = known["sentences"]
+            status = f"This transcript has a status of '{job['status']}'. Transcripts must have a status of "
+            raise Refusal(400, f"{status}'completed' before requesting captions.")
+        told = canned.story(known["fields"], known["heard"])
         if name in ("sentences", "paragraphs"):
             parts = canned.bare(told) if name == "sentences" else canned.paragraphs(told)
             return {"id": id, name: parts, **{key: job[key] or 0 for key in ("confidence", "audio_duration")}}
         if name in ("srt", "vtt"):
             turns = [Span(s["text"], s["start"], s["end"]) for s in told]
-            return render(captions(turns, int(query.get("chars_per_caption", LINE * LINES))), name)
+            chars = int(query.get("chars_per_caption", 0))
+            return render(captions(turns, columns=chars or LINE, rows=1 if chars else LINES), name)
         if name == "word-search":
             matches = []
-            for phrase in query.get("words", "").split(","):
-                if at := canned.places(phrase, job["words"] or []):
-                    matches.append(
-                        {
-                            "text": " ".join(canned.plain(phrase)),
-                            "count": len(at),
-                            "indexes": [i for *_, i in at],
-                            "timestamps": [place[:2] for place in at],
-                        }
-                    )
+            for phrase in query["words"].split(","):
+                at = canned.places(phrase, job["words"] or [])
+                where = {"indexes": [i for *_, i in at], "timestamps": [place[:2] for place in at]}
+                matches += [{"text": " ".join(canned.plain(phrase)), "count": len(at), **where}] if at else []
             return {"id": id, "total_count": sum(match["count"] for match in matches), "matches": matches}
         if not job.get("redact_pii_audio"):
             raise Refusal(400, "redacted audio was not requested for this transcript")
         return {"status": "redacted_audio_ready", "redacted_audio_url": f"{self.url}/files/{id}"}
 
     def file(self, id):
-        """A redacted recording: silence, a minute at most."""
-        sound = io.BytesIO()
-        with wave.open(sound, "wb") as writer:
-            writer.setparams((1, 2, 8000, 0, "NONE", ""))
-            writer.writeframes(bytes(16000 * min(60, int(self.job(id)[1]["heard"]["seconds"]) + 1)))
-        return sound.getvalue()
+        """A redacted recording: a second of silence."""
+        return canned.tone(1, bytes(32))
 
     def models(self):
-        return {"data": [{"id": id, "object": "model"} for id in MODELS]}
+        return {"data": [{"id": canned.MODEL, "object": "model"}]}
 
     def chat(self, asked):
         """A whole answer, or as a list its server-sent events."""
-        if asked["model"] not in MODELS:
+        if asked["model"] != canned.MODEL:
             raise Refusal(400, f"unknown model {asked['model']}")
-        text, head = canned.answer(asked["messages"]), {"request_id": str(uuid.uuid4())}
-        usage = {"input_tokens": len(str(asked["messages"])) // 4, "output_tokens": len(text) // 4}
-        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+        most = int(asked.get("max_tokens") or 1000)
+        words = re.findall(r"\s*\S+\s*", canned.answer(asked["messages"]))
+        reason, words = "length" if len(words) > most else "stop", words[:most]
+        event = lambda **choice: {"model": canned.MODEL, "choices": [{"index": 0, **choice}]}
         if not asked.get("stream"):
-            return {**head, "choices": [choice], "usage": usage}
-        parts = [{"delta": {"content": part}} for part in re.findall(r"\s*\S+\s*", text)]
-        parts.append({"delta": {}, "finish_reason": "stop"})
-        events = [{**head, "choices": [{"index": 0, **part}]} for part in parts]
+            return event(finish_reason=reason, message={"role": "assistant", "content": "".join(words)})
+        events = [event(delta={"content": word}) for word in words]
+        events.append(event(delta={}, finish_reason=reason))
         return [f"data: {data}\n\n" for data in (*map(json.dumps, events), "[DONE]")]
 
     def call_back(self, id):
         """The webhook of a job: ten attempts at most; an answer of 4xx is final."""
+        job, fields = self.job(id)[0], self.jobs[id][1]["fields"]
         while self.get(id)["status"] not in ("completed", "error"):
             if self.closing.wait(self.seconds / 4 + 0.01):
                 return
-        job, fields = self.get(id), self.jobs[id][1]["fields"]
-        name, value = fields.get("webhook_auth_header_name"), fields.get("webhook_auth_header_value")
-        told = {"transcript_id": id, "status": job["status"]}
+        name, value = map(fields.get, SECRET)
+        sent = {
+            "json": {"transcript_id": id, "status": job["status"]},
+            "headers": {name: value} if name else {},
+        }
         for _ in range(10):
-            try:
-                headers = {name: value} if name else {}
-                answer = requests.post(fields["webhook_url"], json=told, headers=headers, timeout=10)
+            with contextlib.suppress(requests.RequestException):
+                answer = requests.post(fields["webhook_url"], timeout=10, **sent)
                 job["webhook_status_code"] = answer.status_code
-                if answer.status_code < 500:
-                    return
-            except requests.RequestException:
-                pass
-            if self.closing.wait(max(self.seconds, 0.05)):
+            if job.get("webhook_status_code", 500) < 500 or self.closing.wait(max(self.seconds, 0.05)):
                 return
 
 
@@ -320,18 +259,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         url, kind, ids = urlsplit(self.path), "", ()
-        for method, path, name in ROUTES:
-            if method == self.command and (found := path.fullmatch(url.path)):
+        for name, route in ROUTES.items():
+            if found := re.fullmatch(route, f"{self.command} {url.path}"):
                 kind, ids = name, found.groups()
-        fault, length = self.box.spoiled(kind), int(self.headers.get("Content-Length") or 0)
-        if fault == "reset":
-            self.rfile.read(length // 2)
-            return self.hang_up()
-        body = heard(self.rfile, length) if kind == "upload" else self.rfile.read(length)
-        if fault == "stall":
-            self.box.closing.wait(90)
-            return self.hang_up()
+        fault, pieces = self.box.spoiled(kind), self.pieces()
         try:
+            if fault == "reset":
+                next(pieces, b"")
+                return self.hang_up()
+            body = heard(pieces) if kind == "upload" else b"".join(pieces)
+            if fault == "stall":
+                self.box.closing.wait(90)
+                return self.hang_up()
             if fault and fault.isdecimal():
                 raise Refusal(int(fault), "Too Many Requests" if fault == "429" else "injected by --fault")
             if kind != "file" and self.headers.get("Authorization") != self.box.key:
@@ -339,33 +278,47 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if not kind:
                 raise Refusal(404, "Not found")
             query = dict(parse_qsl(url.query))
-            given = {"upload": [body], "list": [query], "view": [*ids, query]}.get(kind, ids)
-            if kind in ("create", "chat"):
-                given = [json.loads(body), *([fault] if kind == "create" else [])]
-            status, data = 200, getattr(self.box, kind)(*given)
+            asked = json.loads(body) if kind in ("create", "chat") else body
+            given = {"upload": [asked], "create": [asked, fault], "chat": [asked], "list": [query]}
+            given["view"] = [*ids, query]
+            status, data = 200, getattr(self.box, kind)(*given.get(kind, ids))
         except Refusal as refusal:
             status, data = refusal.args[0], {"error": refusal.args[1]}
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            status, data = 400, {"error": f"the request is malformed: {error}"}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            status, data = 400, {"error": f"the request is malformed: {type(error).__name__} {error}"}
+            self.close_connection = True  # nobody knows where the next request begins
         return self.hang_up() if fault == "lost" else self.write(status, data, fault == "truncated")
 
     do_POST = do_DELETE = do_GET
 
+    def pieces(self):
+        """The body of the request, whether its length was told or it comes in chunks (RFC 9112, 7.1)."""
+        self.wfile.flush()  # of "100 Continue", for which some clients wait
+        chunked = "chunked" in self.headers.get("Transfer-Encoding", "").lower()
+        read = lambda: int(self.rfile.readline().split(b";")[0], 16)
+        length = read() if chunked else int(self.headers.get("Content-Length") or 0)
+        while length:
+            if length < 0:
+                raise ValueError("a negative length")
+            for at in range(0, length, PIECE):
+                yield self.rfile.read(min(PIECE, length - at))
+            length = read() if chunked and self.rfile.readline() else 0
+        while chunked and self.rfile.readline().strip():  # trailers
+            pass
+
     def write(self, status, data, half=False):
         kinds = {dict: "application/json", list: "text/event-stream", bytes: "audio/wav", str: "text/plain"}
-        pieces = [json.dumps(data)] if isinstance(data, dict) else data if isinstance(data, list) else [data]
-        pieces = [piece if isinstance(piece, bytes) else piece.encode() for piece in pieces]
+        body = (
+            json.dumps(data) if isinstance(data, dict) else "".join(data) if isinstance(data, list) else data
+        )
+        body = body.encode() if isinstance(body, str) else body
         self.send_response(status)
         self.send_header("Content-Type", kinds[type(data)])
-        self.send_header("Content-Length", str(sum(map(len, pieces))))
+        self.send_header("Content-Length", str(len(body)))
         if status == 429:
             self.send_header("Retry-After", self.box.retry_after)
         self.end_headers()
-        if half:
-            pieces = [b"".join(pieces)[: sum(map(len, pieces)) // 2]]
-        for piece in pieces:
-            self.wfile.write(piece)
-            self.wfile.flush()
+        self.wfile.write(body[: len(body) // 2] if half else body)
         if half:
             self.hang_up()
 
@@ -376,10 +329,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def fault(text):
-    """NAME[@WHERE][:COUNT] -> a dict. Raises ValueError."""
+    """NAME[@WHERE][:COUNT] -> a dict. Raises BadInput."""
     found = re.fullmatch(r"([\w-]+)(?:@(\w+|\*))?(?::(\d+))?", text)
-    if not found or found[1] not in FAULTS:
-        raise ValueError(f"{text!r} is no fault: write NAME[@WHERE][:COUNT], NAME of {', '.join(FAULTS)}")
+    if not found or found[1] not in FAULTS or found[2] not in (None, "*", *ROUTES):
+        names, kinds = ", ".join(FAULTS), ", ".join(ROUTES)
+        raise BadInput(f"{text!r} is not a fault: NAME[@WHERE][:COUNT], NAME of {names}, WHERE of {kinds}")
     return {"name": found[1], "where": found[2] or USUALLY.get(found[1], "*"), "left": int(found[3] or 1)}
 
 
@@ -387,35 +341,31 @@ def stamp():
     return datetime.now(timezone.utc).replace(tzinfo=None).isoformat()
 
 
-def heard(stream, length):
-    """Reads an upload, keeping nothing of it -> its size in bytes, length in seconds, whether it is silent,
-    and the error a job with it ends with."""
-    head = stream.read(min(length, PIECE))
+def heard(pieces):
+    """Listens to an upload, keeping nothing of it -> its size in bytes, length in seconds, whether it is
+    silent, and the error a job with it ends with."""
+    pieces, head = iter(pieces), b""
+    while len(head) < PIECE and (piece := next(pieces, b"")):
+        head += piece
     start, end, rate, quiet = sound_in(head)
-    piece, at, silent = head, 0, bool(rate)
-    while piece:
-        sound = piece[max(0, start - at) : max(0, end - at)] if silent else b""
-        silent = silent and sound.count(quiet) == len(sound)
-        at += len(piece)
-        piece = stream.read(min(length - at, PIECE))
-    seconds = (min(end, at) - start) / rate if rate else at / 16000  # the rate of a common MP3
+    size, silent = len(head), rate > 0 and not head[start:end].strip(quiet)
+    for piece in pieces:
+        size, silent = size + len(piece), silent and not piece.strip(quiet)
+    seconds = (min(end, size) - start) / rate if rate else size / 16000  # the rate of a common MP3
     error = "Audio duration is too short." if seconds < 0.16 else None
-    if not looks_like_audio(head[:12]):
+    if not looks_like_audio(head):
         kind = "text/plain (ASCII text)" if head.isascii() else "application/octet-stream (data)"
         error = f"Transcoding failed. File does not appear to contain audio. File type is {kind}."
-    return {"size": at, "seconds": seconds, "silent": silent, "error": error}
+    return {"size": size, "seconds": max(0.0, seconds), "silent": silent, "error": error}
 
 
 def sound_in(head):
     """The beginning of a WAV file -> (where its sound begins, and ends; bytes per second; a byte of silence).
     0 bytes per second for other files."""
-    at, rate, quiet = 12, 0, b"\0"
-    while head[8:12] == b"WAVE" and at + 8 <= len(head):
-        name, size = struct.unpack("<4sI", head[at : at + 8])
-        if name == b"fmt " and at + 24 <= len(head):
-            rate, _, bits = struct.unpack("<IHH", head[at + 16 : at + 24])
-            quiet = b"\x80" if bits == 8 else b"\0"
-        if name == b"data":
-            return at + 8, at + 8 + size, rate, quiet
-        at += 8 + size + size % 2
-    return 0, 0, 0, quiet
+    try:
+        with wave.open(io.BytesIO(head)) as sound:
+            start, size = head.index(b"data") + 8, sound.getsampwidth() * sound.getnchannels()
+            quiet = b"\x80" if sound.getsampwidth() == 1 else b"\0"
+            return start, start + size * sound.getnframes(), size * sound.getframerate(), quiet
+    except (wave.Error, EOFError, ValueError, RuntimeError):  # what wave raises for broken chunks
+        return 0, 0, 0, b"\0"

@@ -1,12 +1,36 @@
 """Turns of speech -> captions -> SRT and WebVTT.
 
-Whatever the turns (overlapping, without times, out of order), captions never overlap, each lasts at least a
-millisecond, and together they have every word once, in the order of their times."""
+Whatever the turns (overlapping, without times, out of order), captions never overlap, each lasts at least
+a millisecond and at most LONGEST, has at most LINES lines of LINE columns, and together they have every
+word once, in the order of their times.
 
-from dataclasses import dataclass, replace
+White space does not tell the words of every script: Chinese, Japanese and Thai are written without. So a
+text is cut into units, pieces that stay whole: what stands between white space, or in those scripts a
+character, or the characters that are one word of the service's.
+"""
 
-LINE, LINES = 42, 2  # characters of a line and lines of a caption that can be read in time
+import functools
+import itertools
+import re
+import unicodedata
+from dataclasses import dataclass, field, replace
+
+LINE, LINES, LONGEST = 42, 2, 7000  # columns, lines and milliseconds of a caption that can be read in time
 PAUSE = 1500  # milliseconds of silence after which a new caption begins
+REACH = 10  # units by which a text and its words may differ in one place
+ENDS = ".!?…。！？｡؟۔।॥"  # of a sentence
+CLOSING = "\"'»”’)]}」』）】〉》"
+# Scripts without spaces: Thai to Tibetan, Burmese, Khmer, then Chinese and Japanese.
+DENSE = (
+    "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u312f\u31a0-\u9fff"
+    "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
+)
+# What may not begin a line: their vowel signs, tones and small kana, and closing punctuation.
+NEVER_FIRST = (
+    "\u0300-\u036f\u0e30-\u0e3a\u0e45-\u0e4e\u0eb0-\u0ebc\u0ec6-\u0ecd\u0f71-\u0f84\u102b-\u103e\u17b4-\u17d3"
+    "\u3099\u309aぁぃぅぇぉっゃゅょァィゥェォッャュョー々、，：；%,:;" + re.escape(ENDS + CLOSING)
+)
+UNIT = re.compile(rf"\s*(?:[「『（【〈《]*[\u0e40-\u0e44]?[{DENSE}][{NEVER_FIRST}]*|[^\s{DENSE}]+)")
 
 
 @dataclass(frozen=True)
@@ -17,69 +41,153 @@ class Span:
     start: int
     end: int
     speaker: str = ""
-    words: tuple = ()
+    words: tuple = field(default=(), repr=False)
+
+    def __repr__(self):
+        return f"<{clock(self.start)} {self.speaker}: {self.text[:40]!r}>"
 
 
-def captions(turns, most=LINE * LINES):
-    """Turns -> Spans of at most `most` characters, one after the other."""
-    pieces = [piece for turn in turns for piece in cut(timed(turn), most)]
+def captions(turns, *, columns=LINE, rows=LINES, speakers=True):
+    """Turns -> Spans that fit into `rows` lines of `columns`, the name of the speaker included, one after
+    the other; `words` are the units of their text."""
+    pieces = [piece for turn in turns for piece in cut(timed(turn), columns, rows, speakers)]
     pieces.sort(key=lambda piece: piece.start)
-    found, end = [], 0
-    for i, piece in enumerate(pieces):
+    spans, end = [], 0
+    for piece, following in itertools.zip_longest(pieces, pieces[1:]):
         start = max(piece.start, end)
-        last = pieces[i + 1].start if i + 1 < len(pieces) else piece.end
-        end = max(start + 1, min(piece.end, max(last, start + 1)))
-        found.append(replace(piece, start=start, end=end))
-    return found
+        end = min(piece.end, following.start if following else piece.end, start + LONGEST)
+        end = max(end, start + 1)
+        spans.append(replace(piece, start=start, end=end))
+    return spans
+
+
+def units(text):
+    """A text in pieces, each with a blank in front of it where white space stands there."""
+    for match in UNIT.finditer(text):
+        unit, at = match[0].lstrip(), 0
+        space = " " * (unit != match[0])
+        while at < len(unit):
+            piece = unit[at : at + 4 * LINE]
+            while width(piece) > LINE:  # an address, say
+                piece = piece[:-1]
+            yield space + piece
+            at, space = at + len(piece), ""
 
 
 def timed(turn):
-    """The words of a turn, each a Span. Where the service gave none, or others than those of the text, the
-    time is shared out by length."""
-    texts = turn.text.split()
-    if [text for word in turn.words for text in word.text.split()] == texts:
-        said = [word for word in turn.words if word.text.strip()]
-        return [replace(word, text=word.text.strip(), speaker=turn.speaker) for word in said]
-    total, at, words = sum(map(len, texts)) or 1, 0, []
-    for text in texts:
-        start, at = at, at + len(text)
-        edges = [turn.start + (turn.end - turn.start) * place // total for place in (start, at)]
-        words.append(Span(text, *edges, turn.speaker))
-    return words
+    """The units of a turn, each a Span with its time: that of the service's word where there is one, or else
+    a share of the time between its neighbours, by length. Units of one word are one Span."""
+    texts = list(units(turn.text))
+    keys = [(plain(text), i) for i, text in enumerate(texts)]
+    heard = [(plain(unit), word) for word in turn.words if inside(turn, word) for unit in units(word.text)]
+    keys, heard = ([pair for pair in pairs if pair[0]] for pairs in (keys, heard))
+    words = [None] * len(texts)
+    for i, j in matches([key for key, _ in keys], [key for key, _ in heard]):
+        words[keys[i][1]] = heard[j][1]
+    runs = [list(run) for _, run in itertools.groupby(zip(texts, words), lambda pair: id(pair[1]))]
+    spans, end = [], turn.start
+    for run, following in itertools.zip_longest(runs, runs[1:]):
+        texts, word = [text for text, _ in run], run[0][1]
+        whole, previous = "".join(texts), spans[-1].start if spans else turn.start
+        if word:
+            start, end = max(previous, word.start), word.end
+            texts = [whole] if width(whole) <= LINE else texts
+        else:
+            start, end = max(previous, end), following[0][1].start if following else turn.end
+        length = max(0, end - start)
+        for text, at in zip(texts, itertools.accumulate(map(len, texts), initial=0)):
+            edges = (start + length * edge // len(whole) for edge in (at, at + len(text)))
+            spans.append(Span(text, *edges, turn.speaker))
+        end = start + length
+    return spans
 
 
-def cut(words, most):
-    """Words of one speaker -> captions of at most so many characters and LINES lines; a word stays whole."""
-    found, held = [], []
+def inside(turn, word):
+    """Whether the time of a word can be true."""
+    return turn.start <= word.start <= word.end <= (turn.end if turn.end > turn.start else word.end)
+
+
+def plain(text):
+    """What two ways of writing a word have in common."""
+    return "".join(c for c in text.casefold() if c.isalnum())
+
+
+def matches(left, right):
+    """Pairs of places where two lists are equal, in order. Where they differ, the nearest place is looked for
+    at which two items agree again; so this is linear, which a shortest edit script is not."""
+    i = j = 0
+    while i < len(left) and j < len(right):
+        if left[i] == right[j]:
+            yield i, j
+            i, j = i + 1, j + 1
+            continue
+        steps = ((i + a, j + n - a) for n in range(1, REACH + 1) for a in range(n + 1))
+        agree = ((a, b) for a, b in steps if left[a : a + 2] == right[b : b + 2] != [])
+        i, j = next(agree, (i + 1, j + 1))
+
+
+def cut(words, columns, rows, speakers):
+    """Units of one speaker -> captions, each Span with its units as `words`."""
+
+    def full(held, word):
+        late = word.start - held[-1].end > PAUSE or word.end - held[0].start > LONGEST
+        whole = ends_sentence(held[-1].text) and sum(width(one.text) for one in held) > columns
+        return late or whole or len(wrap(joined([*held, word]), columns, speakers)) > rows
+
+    return groups(words, full)
+
+
+def groups(words, full):
+    """Words that follow one another as Spans; a new one begins where full(words so far, word) holds."""
+    held = []
     for word in words:
-        together = " ".join(w.text for w in [*held, word])
-        long = len(together) > most or len(lines(together)) > LINES
-        if held and (long or word.start - held[-1].end > PAUSE):
-            found.append(joined(held))
+        if held and full(held, word):
+            yield joined(held)
             held = []
         held.append(word)
-    return [*found, joined(held)] if held else found
+    if held:
+        yield joined(held)
+
+
+def ends_sentence(text):
+    return text.rstrip(CLOSING)[-1:] in tuple(ENDS)
 
 
 def joined(words):
-    start = min(word.start for word in words)
-    return Span(
-        " ".join(" ".join(word.text for word in words).split()),
-        start,
-        max(start, *(word.end for word in words)),
-        words[0].speaker,
-    )
+    start, end = min(word.start for word in words), max(word.end for word in words)
+    text = "".join(word.text for word in words).strip()
+    return Span(text, start, max(start, end), words[0].speaker, tuple(words))
 
 
-def lines(text):
-    """Filled up to LINE characters; a longer word has a line of its own."""
-    found = []
-    for word in text.split():
-        if found and len(found[-1]) + 1 + len(word) <= LINE:
-            found[-1] += " " + word
-        else:
-            found.append(word)
-    return found
+def wrap(span, columns=LINE, speakers=True):
+    """A caption in lines, filled up to so many columns."""
+    lines = [name_of(span) + ":" if speakers and span.speaker.strip() else ""]
+    used = width(lines[0])
+    for i, word in enumerate(span.words):
+        text = word.text if i else " " + word.text.lstrip()
+        if used and used + width(text) > columns:
+            lines.append("")
+        text = text if lines[-1] else text.lstrip()
+        used = width(text) + (used if lines[-1] else 0)
+        lines[-1] += text
+    return lines
+
+
+def name_of(span):
+    """The speaker in one line, cut off where a line is too short for the name."""
+    name = " ".join(span.speaker.split())
+    while width(name) > LINE - 2:
+        name = name[:-2] + "…"
+    return name
+
+
+@functools.lru_cache(1 << 16)
+def width(text):
+    """Columns: two for a wide character, none for one that is written over another."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.category(c) in ("Mn", "Me") for c in text)
 
 
 def render(spans, format="srt", *, speakers=True):
@@ -88,15 +196,13 @@ def render(spans, format="srt", *, speakers=True):
         raise ValueError(f"subtitles are srt or vtt, not {format!r}")
     blocks = ["WEBVTT\n"] if format == "vtt" else []
     for i, span in enumerate(spans, 1):
-        speaker = " ".join(span.speaker.split()) if speakers else ""
+        times = f"{clock(span.start)} --> {clock(span.end)}"
         if format == "vtt":
-            text = "\n".join(lines(escaped(span.text)))
-            text = f"<v {escaped(speaker)}>{text}" if speaker else text
-            blocks.append(f"{clock(span.start)} --> {clock(span.end)}\n{text}\n")
+            voice = f"<v {escaped(name_of(span))}>" if speakers and span.speaker.strip() else ""
+            blocks.append(f"{times}\n{voice}{escaped(chr(10).join(wrap(span, speakers=False)))}\n")
         else:
-            text = "\n".join(lines(f"{speaker}: {span.text}" if speaker else span.text))
-            times = f"{clock(span.start)} --> {clock(span.end)}".replace(".", ",")
-            blocks.append(f"{i}\n{times}\n{text}\n")
+            text = "\n".join(wrap(span, speakers=speakers))
+            blocks.append(f"{i}\n{times.replace('.', ',')}\n{text}\n")
     return "\n".join(blocks)
 
 

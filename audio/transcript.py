@@ -3,14 +3,21 @@
     transcript.raw              the whole answer, fields unknown here included; also transcript["field"]
     transcript.turns            who said what: [Span(text, start, end, speaker)]
 
-Every start and end is in milliseconds, as in the service; only `seconds` is what its name says. Any field may
-be null or missing: then a list is empty and a text is "".
+What is asked for and what is read has one name: transcribe(..., topics=True).topics. Every start and end is
+in milliseconds, as in the service; only `seconds` is what its name says. Any field may be null or missing:
+then a list is empty and a text is "".
 """
 
+import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
+from audio.options import SWITCHES, TASKS
 from audio.subtitles import Span, captions, render
+
+LABEL = re.compile(r"[A-Z]|\d\d?[A-Z]?")  # what the service calls a speaker; anything else is a name
+SHOWN = (*SWITCHES, "summary", "action_items", "translate")  # what is asked for and read by the same name
+DELETED = "http://deleted_by_user"  # the audio_url of a job whose text was deleted
 
 
 @dataclass(frozen=True)
@@ -39,42 +46,44 @@ class Transcript:
     status = property(lambda self: self.raw.get("status"))
     error = property(lambda self: self.raw.get("error"))
     text = property(lambda self: str(self.raw.get("text") or ""))
+    labels = property(lambda self: {str(part.get("speaker")) for part in dicts(self.raw.get("utterances"))})
+    deleted = property(lambda self: self.raw.get("audio_url") == DELETED)
 
     @property
     def seconds(self):
         """How long the recording is; 0 where it is not known."""
         return number(self.raw.get("audio_duration"))
 
+    @property
+    def features(self):
+        """The short names (see options) of what this job was asked for, or has."""
+        tasks = table(table(self.raw.get("speech_understanding")).get("request"))
+        wanted = lambda name: self.raw.get(SWITCHES.get(name)) is True or TASKS.get(name) in tasks
+        return {name for name in SHOWN if getattr(self, name) or wanted(name)}
+
     def named(self, speaker):
         """What a speaker is called: a name given, "Speaker A", or the name or role the service found."""
         if not speaker:
             return ""
-        return self.names.get(speaker) or (f"Speaker {speaker}" if len(speaker) <= 2 else speaker)
+        return self.names.get(speaker) or (f"Speaker {speaker}" if LABEL.fullmatch(speaker) else speaker)
 
     @property
     def turns(self):
         """Who said what. Without speakers one turn holds everything."""
-        turns = [self._span(part, inner=True) for part in dicts(self.raw.get("utterances"))]
+        turns = [self._span(part) for part in dicts(self.raw.get("utterances"))]
         if not turns and self.text.strip():
             words = self.words
-            end = words[-1].end if words else int(1000 * self.seconds)
-            turns = [Span(self.text, words[0].start if words else 0, end, "", tuple(words))]
+            end = max([int(1000 * self.seconds), *(word.end for word in words)])
+            turns = [Span(self.text, 0, end, "", tuple(words))]
         return turns
 
     @property
     def words(self):
         return [self._span(word) for word in dicts(self.raw.get("words"))]
 
-    def _span(self, part, inner=False):
-        start = int(number(part.get("start")))
-        words = tuple(self._span(word) for word in dicts(part.get("words"))) if inner else ()
-        return Span(
-            str(part.get("text") or ""),
-            start,
-            max(start, int(number(part.get("end")))),
-            self.named(str(part.get("speaker") or "")),
-            words,
-        )
+    def _span(self, part):
+        text, speaker = str(part.get("text") or ""), self.named(str(part.get("speaker") or ""))
+        return Span(text, *times(part), speaker, tuple(map(self._span, dicts(part.get("words")))))
 
     def labelled(self):
         """The text, each turn on a line that begins with its speaker."""
@@ -82,38 +91,41 @@ class Transcript:
 
     def subtitles(self, format="srt", *, speakers=True):
         """SRT or VTT, made here, so that it can say who speaks."""
-        return render(captions(self.turns), format, speakers=speakers)
+        return render(captions(self.turns, speakers=speakers), format, speakers=speakers)
+
+    def _understood(self, task):
+        """The answer to a task of speech_understanding."""
+        return table(table(table(self.raw.get("speech_understanding")).get("response")).get(task))
 
     @property
     def summary(self):
         """Of speech_understanding or the legacy summarization; "" where neither was asked for."""
-        return (
-            flat(self._understood.get("block_summary"))
-            or flat(self.raw.get("summary"))
-            or "\n".join(line for chapter in self.chapters for line in chapter.lines)
+        legacy = flat(self.raw.get("summary")) or "\n".join(
+            line for one in self.chapters for line in one.lines
         )
-
-    @property
-    def _understood(self):
-        found = self.raw
-        for key in ("speech_understanding", "response", "summarization"):
-            found = found.get(key)
-            if not isinstance(found, dict):
-                return {}
-        return found
+        return flat(self._understood("summarization").get("block_summary")) or legacy
 
     @property
     def chapters(self):
         """The sections of the summary, or the legacy chapters."""
-        return [
-            Chapter(
-                int(number(part.get("start"))),
-                int(number(part.get("end"))),
-                flat(part.get("headline") or part.get("gist")),
-                tuple(flat(part.get("bullets") or part.get("text") or part.get("summary")).splitlines()),
-            )
-            for part in dicts(self._understood.get("summary")) or dicts(self.raw.get("chapters"))
-        ]
+        parts = dicts(self._understood("summarization").get("summary")) or dicts(self.raw.get("chapters"))
+        headline = lambda part: flat(part.get("headline") or part.get("gist"))
+        lines = lambda part: flat(part.get("bullets") or part.get("text") or part.get("summary")).splitlines()
+        return [Chapter(*times(part), headline(part), tuple(lines(part))) for part in parts]
+
+    @property
+    def action_items(self):
+        """What is to be done: [(what, a quote or "", its start in milliseconds or None)]."""
+        items = dicts(self._understood("action_items").get("items"))
+        when = lambda time: int(number(time)) if isinstance(time, (int, float)) else None
+        texts = [(flat(i.get("action_item")), flat(i.get("quote")), when(i.get("timestamp"))) for i in items]
+        return [(what or quote, quote, start) for what, quote, start in texts if what or quote]
+
+    @property
+    def translate(self):
+        """{language: the text in it}"""
+        texts = table(self.raw.get("translated_texts"))
+        return {language: str(text) for language, text in texts.items() if text}
 
     @property
     def topics(self):
@@ -125,14 +137,8 @@ class Transcript:
         """[(phrase, count, [start of each in milliseconds])], the highest rank first."""
         results = dicts(table(self.raw.get("auto_highlights_result")).get("results"))
         results.sort(key=lambda result: -number(result.get("rank")))
-        return [
-            (
-                str(result.get("text") or ""),
-                int(number(result.get("count"))),
-                [int(number(place.get("start"))) for place in dicts(result.get("timestamps"))],
-            )
-            for result in results
-        ]
+        starts = lambda result: [times(place)[0] for place in dicts(result.get("timestamps"))]
+        return [(str(one.get("text") or ""), int(number(one.get("count"))), starts(one)) for one in results]
 
     @property
     def entities(self):
@@ -143,18 +149,17 @@ class Transcript:
         return {kind: list(texts) for kind, texts in groups.items()}
 
     @property
-    def feelings(self):
-        """Sentiment of each sentence: [(Span, "POSITIVE" | "NEUTRAL" | "NEGATIVE", confidence)]."""
-        return [
-            (self._span(part), str(part.get("sentiment") or ""), number(part.get("confidence")))
-            for part in dicts(self.raw.get("sentiment_analysis_results"))
-        ]
+    def sentiment(self):
+        """Of each sentence: [(Span, "POSITIVE" | "NEUTRAL" | "NEGATIVE", confidence)]."""
+        parts = dicts(self.raw.get("sentiment_analysis_results"))
+        kind = lambda part: str(part.get("sentiment") or "")
+        return [(self._span(part), kind(part), number(part.get("confidence"))) for part in parts]
 
     @property
-    def feelings_by_speaker(self):
+    def sentiment_by_speaker(self):
         """{speaker: Counter of the sentiments of what was said}."""
         totals = defaultdict(Counter)
-        for span, sentiment, _ in self.feelings:
+        for span, sentiment, _ in self.sentiment:
             totals[span.speaker][sentiment] += 1
         return dict(totals)
 
@@ -178,10 +183,16 @@ def number(value):
     return value if good else 0
 
 
+def times(part):
+    """The start and end of a part in milliseconds; it ends no sooner than it begins."""
+    start = int(number(part.get("start")))
+    return start, max(start, int(number(part.get("end"))))
+
+
 def ranked(result):
     """A result with its summary {label: number} -> [(label, number)], the highest first."""
-    found = [(label, number(value)) for label, value in table(table(result).get("summary")).items()]
-    return sorted(found, key=lambda pair: (-pair[1], pair[0]))
+    pairs = [(label, number(value)) for label, value in table(table(result).get("summary")).items()]
+    return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
 
 
 def dicts(value):

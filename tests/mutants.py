@@ -220,6 +220,45 @@ tinyllm/evaluation/own.py
     normalise(a) == normalise(b)  =>  a == b
 tinyllm/evaluation/intervals.py
     p + z2 / (2 * n)  =>  p
+audio/options.py
+    return present is not term.startswith("-")  =>  return present
+    (kind == "a number" and value is True)  =>  False
+    json.dumps(fields, allow_nan=False)  =>  json.dumps(fields)
+audio/subtitles.py
+    following.start if following else piece.end, start + LONGEST)  =>  start + LONGEST)
+    used = width(lines[0])  =>  used = 0
+    if inside(turn, word)  =>  if True
+    i, j = next(agree, (i + 1, j + 1))  =>  i, j = i + 1, j + 1
+    in "WF"  =>  in "F"
+    if width(whole) <= LINE else texts  =>  if False else texts
+audio/transcript.py
+    if LABEL.fullmatch(speaker) else  =>  if len(speaker) <= 2 else
+audio/reports.py
+    kind not in HARMLESS or  =>  kind == "person_name" or
+    if feature in more)  =>  if False)
+    key=lambda entry: len(entry[0])  =>  key=lambda entry: -len(entry[0])
+audio/http.py
+    status in (408, 425, 429)  =>  status in (429,)
+    except (ssl.SSLError, ConnectionError) as error:  =>  except ConnectionError as error:
+    auth=anonymous, allow_redirects=True  =>  allow_redirects=True
+    status == 403 and "uploaded file" in words:  =>  status == 403:
+audio/recording.py
+    if not name.startswith(".")]  =>  ]
+    \xff[\xe0-\xfd]  =>  \xff[\xe0-\xff]
+audio/assemblyai.py
+    if reason:  =>  if False:
+    unique=not recording.url  =>  unique=True
+    if recording.size > BIG and not self._key_works:  =>  if False:
+audio/batch.py
+    fcntl.flock(file, fcntl.LOCK_EX)  =>  pass
+    written = {name: value for name, value in fields.items() if name != SECRET}  =>  written = fields
+    save(Transcript({"audio_url": url}))  =>  pass
+    making.release(threads)  =>  pass
+    if error.status in (400, 404, 410):  =>  if False:
+audio/sandbox.py
+    *canned.results(fields, heard), *SECRET  =>  *SECRET
+    chunked = "chunked" in  =>  chunked = "never" in
+    if length < 0:  =>  if False:
 tools/json_reader.py
     if key in value:  =>  if False:
     if depth == MAX_DEPTH:  =>  if depth > MAX_DEPTH:

@@ -2,8 +2,11 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +17,8 @@ from audio import AudioWarning, Client, Transcript
 from audio.batch import transcribe_all
 from audio.errors import BadInput, StillProcessing, TranscriptFailed
 from audio.sandbox import Sandbox
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -57,7 +62,7 @@ def test_results_come_in_order_and_a_second_run_pays_nothing(folder):
         assert kept["transcript"]["text"] and kept["options"]["speakers_expected"] == 2
 
 
-@given(st.lists(st.integers(0, 2), max_size=6), st.integers(1, 4))
+@given(st.lists(st.integers(0, 2), max_size=6), st.integers(0, 4))
 @settings(max_examples=8)
 def test_the_same_sound_is_one_job(tmp_path_factory, lengths, threads):
     folder = tmp_path_factory.mktemp("same")
@@ -105,6 +110,7 @@ def test_one_that_fails_does_not_stop_the_others(folder):
             Transcript,
             Transcript,
         ]
+        assert len(box.jobs) == 6
         list(transcribe_all(client_of(box), sources[:4]))
         assert len(box.jobs) == 7, "what failed is tried again, what was done is not"
 
@@ -134,9 +140,30 @@ def test_who_stops_listening_begins_no_more(folder):
         wait_until(lambda: len(started) == 2)
         results.close()
         box.seconds = 0
-        wait_until(lambda: len(box.uploads) == 3)
-        time.sleep(0.1)  # time enough to make a third job, were it not for close()
-        assert len(box.jobs) == len(started) == 2
+        time.sleep(0.2)  # time enough to make a third job, were it not for close()
+        assert len(box.uploads) == len(box.jobs) == len(started) == 2
+
+
+def test_who_stopped_listening_may_begin_again(folder):
+    """In the same process, as in a notebook: no thread keeps the lock of a recording."""
+    going, done = threading.Event(), []
+
+    class Slow(Sandbox):
+        def upload(self, heard):
+            if self.uploads:
+                going.wait(20)
+            return super().upload(heard)
+
+    with Slow(seconds=0.01) as box:
+        results = transcribe_all(client_of(box), files(folder), threads=1)
+        next(results)
+        wait_until(lambda: list(folder.glob(".*.lock")))
+        results.close()
+        going.set()
+        again = lambda: done.extend(t.seconds for _, t in transcribe_all(client_of(box), files(folder)))
+        threading.Thread(target=again, daemon=True).start()
+        wait_until(lambda: len(done) == 6)
+        assert done == [1, 2, 3, 4, 5, 6] and len(box.jobs) == 6
 
 
 def test_what_is_kept_may_be_broken(folder):
@@ -145,6 +172,163 @@ def test_what_is_kept_may_be_broken(folder):
         next(folder.glob("*.json")).write_text('{"transcript": ')
         ((_, found),) = transcribe_all(client_of(box), files(folder)[:1])
         assert found.text and len(box.jobs) == 2 and len(list(folder.glob("*.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    "kept", ['{"transcript": 5}', "[]", '{"transcript": {"id": 7}}', "[" * 100_000, "\0"]
+)
+def test_whatever_stands_in_a_kept_file_is_no_reason_to_stop(folder, kept):
+    with Sandbox(seconds=0.01) as box:
+        list(transcribe_all(client_of(box), files(folder)[:1]))
+        next(folder.glob("*.json")).write_text(kept)
+        ((_, found),) = transcribe_all(client_of(box), files(folder)[:1])
+        assert found.text and len(box.jobs) == 2
+
+
+def test_a_job_that_is_gone_at_the_service_is_made_again(folder):
+    with Sandbox(seconds=1e6) as box:
+        ((_, found),) = transcribe_all(client_of(box), files(folder)[:1], timeout=0.05)
+        box.seconds = 0.01
+        box.jobs.clear()
+        ((_, found),) = transcribe_all(client_of(box), files(folder)[:1])
+        assert found.text and found.id in box.jobs
+        list(transcribe_all(client_of(box), files(folder)[:1]))
+        assert len(box.jobs) == 1
+
+
+def test_a_job_that_was_deleted_before_it_was_fetched_is_made_again(folder):
+    with Sandbox(seconds=0) as box:
+        ((_, job),) = transcribe_all(client_of(box), files(folder)[:1], wait=False)
+        client_of(box).delete(job.id)
+        ((_, found),) = transcribe_all(client_of(box), files(folder)[:1])
+        assert found.id != job.id and found.text.startswith("Good morning")
+        client_of(box).delete(found.id)  # of what is fetched there is a copy
+        ((_, again),) = transcribe_all(client_of(box), files(folder)[:1])
+        assert again.id == found.id and again.text == found.text and len(box.jobs) == 2
+
+
+def test_a_job_we_never_heard_of_is_found_by_its_upload(folder):
+    """As after kill -9, or an answer that was lost for good."""
+    with Sandbox(seconds=0.01) as box:
+        client = client_of(box)
+        create = client.create
+
+        def killed(*body, **more):
+            create(*body, **more)
+            raise SystemExit
+
+        client.create = killed
+        with pytest.raises(SystemExit):
+            list(transcribe_all(client, files(folder)[:1]))
+        for _ in range(2):
+            ((_, found),) = transcribe_all(client_of(box), files(folder)[:1])
+            assert found.text and len(box.jobs) == len(box.uploads) == 1
+        box.jobs.clear()
+        list(transcribe_all(client_of(box), files(folder)[1:2], wait=False))
+        assert len(box.jobs) == 1
+
+
+def test_not_to_wait_pays_once_too(folder):
+    with Sandbox(seconds=0.05) as box:
+        for _ in range(3):
+            found = [job.id for _, job in transcribe_all(client_of(box), files(folder), wait=False)]
+            assert sorted(found) == sorted(box.jobs) and len(found) == 6
+        done = [transcript for _, transcript in transcribe_all(client_of(box), files(folder))]
+        assert [one.id for one in done] == found and all(one.text for one in done) and len(box.jobs) == 6
+
+
+TWICE = """
+import sys
+from audio import Client, transcribe_all
+client = Client(sys.argv[1], poll=0.01)
+sys.stdin.readline()
+print(*(result.id for _, result in transcribe_all(client, sys.argv[2:], threads=3)))
+"""
+
+
+@given(st.integers(1, 4), st.booleans())
+@settings(max_examples=3)
+def test_two_processes_at_once_pay_once(tmp_path_factory, count, delay):
+    folder = tmp_path_factory.mktemp("race")
+    for i in range(count):
+        (folder / f"{i}.wav").write_bytes(tone(1 + i))
+
+    class Slow(Sandbox):
+        def create(self, fields, fate):
+            time.sleep(0.1 * delay)
+            return super().create(fields, fate)
+
+    with Slow(seconds=0.05) as box:
+        command = [sys.executable, "-c", TWICE, box.url, *map(str, files(folder))]
+        pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+        both = [subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, **pipes) for _ in "ab"]
+        for process in both:
+            process.stdin.write(b"go\n")
+            process.stdin.flush()
+        first, second = (process.communicate(timeout=60)[0].split() for process in both)
+        assert first == second and len(set(first)) == len(box.jobs) == count
+    assert not list(folder.glob(".*")), "no lock is left"
+
+
+def test_the_same_sound_in_two_folders_is_one_job(tmp_path):
+    for name in ("m1", "m2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "audio_only.wav").write_bytes(tone(2))
+    with Sandbox(seconds=0.01) as box:
+        sources = sorted(tmp_path.glob("*/*.wav"))
+        found = [transcript.id for _, transcript in transcribe_all(client_of(box), sources)]
+        assert len(set(found)) == len(box.jobs) == 1
+
+
+@pytest.mark.parametrize("name", ["a" * 250 + ".wav", "ü" * 125 + ".wav"])
+def test_long_names_are_kept_too(tmp_path, name):
+    (tmp_path / name).write_bytes(tone(1))
+    with Sandbox(seconds=0.01) as box:
+        for _ in range(2):
+            ((_, found),) = transcribe_all(client_of(box), [tmp_path / name])
+            assert found.text
+        assert len(box.jobs) == 1
+
+
+def test_nothing_is_sent_where_nothing_can_be_kept(folder, tmp_path_factory, monkeypatch):
+    opened = open
+
+    def refused(file, *args, **more):
+        if str(file).startswith(str(folder)) and str(file).endswith(".lock"):
+            raise PermissionError(13, "Permission denied", str(file))
+        return opened(file, *args, **more)
+
+    monkeypatch.setattr("builtins.open", refused)
+    with Sandbox(seconds=0.01) as box:
+        ((_, error),) = transcribe_all(client_of(box), files(folder)[:1])
+        assert isinstance(error, BadInput) and "--keep" in str(error) and not box.uploads
+        elsewhere = tmp_path_factory.mktemp("kept")
+        for _ in range(2):
+            ((_, found),) = transcribe_all(client_of(box), files(folder)[:1], keep=elsewhere)
+        assert found.text and len(box.jobs) == 1 and len(list(elsewhere.iterdir())) == 1
+
+
+def test_bytes_are_kept_where_a_folder_is_given(tmp_path):
+    with Sandbox(seconds=0.01) as box:
+        for expected in (1, 1):
+            ((_, found),) = transcribe_all(client_of(box), [tone(2)], keep=tmp_path)
+            assert found.text and len(box.jobs) == expected
+
+
+def test_a_secret_of_the_webhook_is_not_written_down(folder):
+    options = {"webhook_url": "http://127.0.0.1:1/x", "webhook_auth_header_name": "X"}
+    with Sandbox(seconds=0.01) as box:
+        list(transcribe_all(client_of(box), files(folder)[:1], webhook_auth_header_value="s3cr3t", **options))
+    kept = next(folder.glob("*.transcript.json")).read_text()
+    assert "127.0.0.1" in kept and "s3cr3t" not in kept
+
+
+def test_options_and_the_time_out_are_checked_before_anything_is_sent(folder):
+    with Sandbox() as box:
+        for wrong in ({"timeout": "5"}, {"timeout": float("nan")}, {"topics": "no"}, {"future": {1}}):
+            with pytest.raises(BadInput):
+                list(transcribe_all(client_of(box), files(folder), **wrong))
+        assert not box.uploads and not list(folder.glob(".*"))
 
 
 def test_a_folder_that_cannot_be_written_to_loses_nothing(folder, monkeypatch):

@@ -1,10 +1,15 @@
 """http: the key is sent to its host and seen nowhere; what may be repeated is, and nothing else."""
 
 import http.server
+import io
 import logging
+import socket
+import ssl
+import subprocess
 import threading
 import time
 import traceback
+import warnings
 from email.utils import formatdate
 
 import pytest
@@ -16,6 +21,7 @@ from twisted import CODES, Twisted
 from audio.errors import AnswerLost, AudioError, AuthError, BadInput, RequestRefused, ServiceUnavailable
 from audio.http import LONGEST_PAUSE, REGIONS, Http, pause_asked, places
 from audio.key import Key
+from audio.recording import Recording
 
 SECRET = "3f9c-secret-e17b"
 
@@ -41,7 +47,7 @@ class Scripted:
                 self.end_headers()
                 self.wfile.write(body)
 
-            do_POST = do_DELETE = do_GET
+            do_POST = do_DELETE = do_CONNECT = do_GET
 
             def log_message(self, *_):
                 pass
@@ -129,6 +135,19 @@ def test_netrc_cannot_replace_the_key(tmp_path, monkeypatch):
         assert [headers["Authorization"] for *_, headers in server.requests] == [SECRET, SECRET]
 
 
+def test_a_download_carries_no_key_and_follows_redirects():
+    file = io.BytesIO()
+    with (
+        Scripted((200, {}, b"sound")) as last,
+        Scripted((500, {}, b""), (302, {"Location": last.url + "/x"}, b"")) as first,
+    ):
+        http_to(first.url).download(first.url + "/signed", file)
+        assert file.getvalue() == b"sound" and len(first.requests) == 2
+        assert SECRET not in str(first.requests + last.requests)
+    with Scripted((403, {}, b"expired")) as first, pytest.raises(AudioError, match="expired"):
+        http_to(first.url).download(first.url, file)
+
+
 def test_a_proxy_never_sees_plain_http(monkeypatch):
     with Scripted((200, {}, b'{"proxy": true}')) as proxy, Scripted((200, {}, b"{}")) as server:
         monkeypatch.setenv("http_proxy", proxy.url)
@@ -162,12 +181,13 @@ def test_redirects_on_the_same_host_are_followed_but_not_for_ever():
 @pytest.mark.parametrize("safe", [True, False])
 def test_what_is_repeated(code, safe):
     status = int(code)
-    again = status in (429, 503) or (safe and status >= 500)
+    may = status in (408, 425, 429) or status >= 500
+    again = status in (429, 503) or (safe and may)
     kind = (
         AuthError
         if status in (401, 403)
         else RequestRefused
-        if status < 500 and status != 429
+        if not may
         else ServiceUnavailable
         if again
         else AnswerLost
@@ -196,8 +216,8 @@ def test_an_answer_that_is_no_object_is_no_answer(body):
 @pytest.mark.parametrize("headers", [{"Content-Length": "99"}, {"Content-Encoding": "gzip"}])
 def test_half_an_answer_is_no_answer(headers):
     with Scripted((200, {"Connection": "close", **headers}, b"half of the subtitles")) as server:
-        with pytest.raises(ServiceUnavailable, match="broke off|no answer"):
-            http_to(server.url, tries=2).call("GET", "x", text=True)
+        with pytest.raises(ServiceUnavailable, match="broke off|no answer|broke"):
+            http_to(server.url, tries=2).call("GET", "x")
         assert len(server.requests) == 2
 
 
@@ -260,6 +280,101 @@ def test_a_deadline_ends_everything(monkeypatch):
                     "GET", "v2/transcript", deadline=begun + 0.15
                 )
             assert time.monotonic() - begun < 20  # 0.15, and what a busy machine adds
+
+
+def test_the_sentence_about_projects_is_for_uploads_only():
+    with Scripted((403, {}, b'{"error": "model not allowed"}')) as server, pytest.raises(AuthError) as caught:
+        http_to(server.url).call("POST", "v1/chat/completions")
+    assert "project" not in str(caught.value)
+
+
+@pytest.mark.parametrize("location", ["http://[::1", "", "http://", "//"])
+def test_a_redirect_to_no_address_is_told(location):
+    with (
+        Scripted((302, {"Location": location}, b"")) as server,
+        pytest.raises((RequestRefused, ServiceUnavailable), match="ASSEMBLYAI_BASE_URL|redirects"),
+    ):
+        http_to(server.url).call("GET", "x")
+
+
+def test_a_proxy_that_refuses_is_told(monkeypatch):
+    with Scripted((407, {}, b"")) as proxy:
+        monkeypatch.setenv("https_proxy", proxy.url)
+        with pytest.raises(RequestRefused, match="the proxy refuses the connection .407 Proxy Auth"):
+            http_to("https://service.example").call("GET", "x")
+
+
+def test_a_missing_file_of_certificates_is_told(monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/file.pem")
+    with pytest.raises(BadInput, match="/no/such/file.pem"):
+        http_to("https://127.0.0.1:1").call("GET", "x")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for 127.0.0.1, made by openssl -> (its file, its key)."""
+    folder = tmp_path_factory.mktemp("tls")
+    made = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=x -addext subjectAltName=IP:127.0.0.1"
+    command = [*made.split(), "-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs openssl")
+    return folder / "cert.pem", folder / "key.pem"
+
+
+class Impatient:
+    """A TLS server that reads the head of a request, answers (or does not), and closes at once."""
+
+    def __init__(self, certificate, answer):
+        self.answer, self.count = answer, 0
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(*certificate)
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"https://127.0.0.1:{self.socket.getsockname()[1]}"
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                connection, _ = self.socket.accept()
+            except OSError:
+                return
+            try:
+                with self.context.wrap_socket(connection, server_side=True) as stream:
+                    self.count += 1
+                    stream.recv(4096)
+                    stream.sendall(self.answer)
+                    time.sleep(0.2)  # until the answer has come, and the client is in the middle of sending
+            except OSError:
+                pass
+
+
+@pytest.mark.parametrize(
+    "status, kind", [(401, AuthError), (413, RequestRefused), (None, ServiceUnavailable)]
+)
+def test_an_early_answer_over_tls_is_read_and_a_broken_connection_is_one(
+    status, kind, certificate, monkeypatch
+):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate[0]))
+    body = b'{"error": "enough of this"}'
+    head = f"HTTP/1.1 {status} No\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
+    server = Impatient(certificate, head + body if status else b"")
+    with warnings.catch_warnings(), pytest.raises(kind) as caught:
+        warnings.simplefilter("ignore")
+        sound = Recording(b"ID3" + bytes(30_000_000))
+        http_to(server.url, tries=3).call("POST", "v2/upload", data=sound)
+    server.socket.close()
+    assert type(caught.value) is kind and "TLS" not in str(caught.value)
+    if status:
+        assert "enough of this" in str(caught.value) and server.count < 3
+    else:
+        assert "the connection broke" in str(caught.value) and server.count == 3
+
+
+@pytest.mark.parametrize("name", ["US", "Eu", "HTTPS://API.EU.assemblyai.com".replace("API.EU", "api.eu")])
+def test_capitals_do_not_matter(name):
+    assert places(name) in REGIONS.values()
 
 
 def test_tls_is_on():
@@ -325,6 +440,15 @@ def test_errors_name_the_other_region_and_the_other_project():
         b'{"error": {"message": "why"}}',
         b'{"message": "no", "metadata": {"errors": ["why"]}}',
         b'{"error": "why", "status": "x"}',
+        b'{"detail": "why"}',
+        b'{"detail": [{"loc": ["body"], "msg": "why"}]}',
+        b'{"errors": ["why"]}',
+        b'{"errors": [{"message": "why"}]}',
+        b'{"message": {"message": "why"}}',
+        b"why",
+        b'"why"',
+        b"<html><head><title>400</title><style>b {}</style></head><body><h1>why</h1></body></html>",
+        b"\xffwhy",
     ],
 )
 def test_every_envelope_of_an_error_is_read(body):

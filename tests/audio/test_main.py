@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import warnings
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from twisted import LIMIT, Twisted, tone, wait_until
 
 from audio.__main__ import main
@@ -109,7 +112,7 @@ def test_the_exit_status_reaches_the_shell(box):
 
 def test_transcribe_and_everything_after_it(box, talk, tmp_path):
     out, err = audio("transcribe", talk, "--speakers", 2, url=box.url)
-    assert out.startswith("Speaker A: Good morning") and "100%" in err and "60" not in out
+    assert out.startswith("Speaker A: Good morning") and "%" not in err, "no bar where there is no terminal"
     (id,) = re.findall(r"transcript ([0-9a-f-]{36})", err)
     assert audio("get", id, url=box.url)[0] == audio("wait", id, "-o", "text", url=box.url)[0] == out
     out, _ = audio("get", id, "-o", "vtt", "--names", "A=Åsa", "--names", "B=Bo", url=box.url)
@@ -125,10 +128,16 @@ def test_transcribe_and_everything_after_it(box, talk, tmp_path):
     assert seconds == sorted(seconds) and len(seconds) == 4 and 10 < seconds[0] < 20
     out, _ = audio("ask", id, "Who calls Maria Lopez at Nordbank?", url=box.url)
     assert out.endswith("Nordbank on Thursday.\n")
+    out, err = audio("ask", id, "Who calls Maria Lopez?", "--max-tokens", 3, url=box.url, status=1)
+    assert (
+        out == "Canned, by shared \n"
+        and err.startswith("canned-words answers:\n")
+        and "cut off (length)" in err
+    )
     out, _ = audio("list", "--limit", 1, url=box.url)
     assert out.split()[:2] == [id, "completed"]
     assert id in audio("delete", id, url=box.url)[1]
-    assert audio("get", id, url=box.url)[0] == "Deleted by user.\n"
+    assert "was deleted" in audio("get", id, url=box.url, status=1)[1]
 
 
 @pytest.mark.parametrize(
@@ -149,15 +158,13 @@ def test_flags_and_settings_reach_the_service(box, talk):
         "--topics",
         "--sentiment",
         "--entities",
-        "--highlights",
+        "--key-phrases",
         "-o",
         "json",
         "--config",
-        "language_code=de",
-        "--config",
         "future.deep=[1]",
-        "--config",
-        "speaker_label=true",
+        "--language",
+        "de",
         url=box.url,
     )
     sent = box.jobs[json.loads(out)["id"]][1]["fields"]
@@ -171,7 +178,7 @@ def test_flags_and_settings_reach_the_service(box, talk):
     assert (
         sent["language_code"] == "de" and sent["future"] == {"deep": [1]} and "speech_understanding" in sent
     )
-    assert "warning: speaker_label is not known here: is speaker_labels meant?" in err
+    assert not [line for line in err.splitlines() if "warning" in line]
 
 
 def test_standard_input_and_urls(box, talk):
@@ -181,26 +188,131 @@ def test_standard_input_and_urls(box, talk):
     assert audio("wait", id, url=box.url)[0].startswith("Good morning")
 
 
+HEADINGS = {
+    "--summary": "Summary",
+    "--action-items": "Action items",
+    "--topics": "Topics",
+    "--sentiment": "Sentiment by speaker",
+    "--entities": "Entities",
+    "--key-phrases": "Key phrases",
+    "--content-safety": "Sensitive content",
+}
+
+
+@given(
+    st.sets(st.sampled_from([*HEADINGS]), min_size=1), st.sampled_from([None, "meeting", "podcast", "call"])
+)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_was_asked_for_is_shown(box, talk, features, preset):
+    """By transcribe and, from the job alone, by get."""
+    more = ["--preset", preset] if preset else []
+    out, err = audio("transcribe", talk, *sorted(features), *more, url=box.url)
+    id = re.search(r"transcript ([0-9a-f-]{36})", out)[1]
+    for told in (out, audio("get", id, url=box.url)[0]):
+        for feature in features:
+            assert f"## {HEADINGS[feature]}" in told or (preset, feature) == ("podcast", "--key-phrases")
+
+
+def test_what_was_redacted_stays_so_whatever_shows_it(box, talk):
+    out, _ = audio("transcribe", talk, "--preset", "call", "--action-items", "-o", "json", url=box.url)
+    raw = json.loads(out)
+    names = [
+        entity["text"] for entity in raw["entities"] if entity["entity_type"] in ("person_name", "location")
+    ]
+    assert {"Anna Berg", "Oslo"} <= {*names} and "Oslo" in str(raw["speech_understanding"])
+    for more in ([], ["-o", "markdown"], ["--preset", "meeting"], ["--preset", "podcast"], ["-o", "srt"]):
+        told = audio("get", raw["id"], *more, url=box.url)[0]
+        assert not [name for name in names if name in told], more
+
+
+def test_languages_names_and_translations_are_asked_for_by_short_names(box, talk):
+    out, _ = audio("transcribe", talk, "--language", "auto", "--speaker-names", "Ada,李明", url=box.url)
+    assert out.startswith("Ada: Good morning") and "\n李明: " in out
+    out, _ = audio("transcribe", talk, "--language", "de", "--translate", "es,fr", url=box.url)
+    assert "**es** [es] Good morning" in out and "**fr** [fr] Good morning" in out
+    sent = [known["fields"] for _, known in box.jobs.values()][-2:]
+    assert sent[0]["language_detection"] is True and sent[1]["language_code"] == "de"
+
+
+def test_names_of_speakers_that_are_not_there_are_told(box, talk):
+    _, err = audio("transcribe", talk, "--speakers", 2, "--names", "A=Ada", "--names", "Z=Zoe", url=box.url)
+    assert "warning: --names: there is no speaker Z; there are: A, B" in err
+
+
 def test_a_folder_in_order_and_a_second_run_pays_nothing(box, tmp_path):
     (tmp_path / "in" / "deep").mkdir(parents=True)
-    for i, name in enumerate(["b.wav", "a.wav", "deep/c.wav"]):
+    (tmp_path / "in" / ".Trash").mkdir()
+    for i, name in enumerate(["b.wav", "a.wav", "deep/a.wav", ".Trash/deleted.wav"]):
         (tmp_path / "in" / name).write_bytes(tone(5 + i))
+    (tmp_path / "in" / "empty.wav").touch()
     before = len(box.jobs)
     for made in (3, 3):
-        out, _ = audio("transcribe", tmp_path / "in", "-o", "json", url=box.url)
+        out, err = audio("transcribe", tmp_path / "in", "-o", "json", url=box.url)
         assert [json.loads(line)["audio_duration"] for line in out.splitlines()] == [6, 5, 7]
-        assert len(box.jobs) == before + made
+        assert len(box.jobs) == before + made and "left out" in err and "empty.wav" in err
     out, _ = audio("transcribe", tmp_path / "in", url=box.url)
-    assert re.findall(r"== .*?(\w\.wav) ==", out) == ["a.wav", "b.wav", "c.wav"]
-    (tmp_path / "out").mkdir()
-    audio("transcribe", tmp_path / "in", "-o", "srt", "--out", tmp_path / "out", url=box.url)
-    assert (
-        sorted(os.listdir(tmp_path / "out")) == ["a.wav.srt", "b.wav.srt", "c.wav.srt"]
-        and len(box.jobs) == before + 3
-    )
+    assert re.findall(r"== .*?(\w\.wav) ==", out) == ["a.wav", "b.wav", "a.wav"]
+    subs = tmp_path / "not" / "there" / "subs"
+    audio("transcribe", tmp_path / "in", "-o", "srt", "--out", f"{subs}/", url=box.url)
+    found = [str(path.relative_to(subs)) for path in sorted(subs.rglob("*.srt"))]
+    assert found == ["a.wav.srt", "b.wav.srt", "deep/a.wav.srt"] and len(box.jobs) == before + 3
     (tmp_path / "in" / "d.wav").write_bytes(tone(0.1))
     out, err = audio("transcribe", tmp_path / "in", url=box.url, status=1)
     assert out.count("== ") == 3 and "d.wav: transcript" in err and "too short" in err
+
+
+def test_one_empty_file_is_reported_and_the_others_go_on(box, talk, tmp_path):
+    (tmp_path / "empty.wav").touch()
+    out, err = audio("transcribe", tmp_path / "empty.wav", talk, url=box.url, status=2)
+    assert "error: " in err and "empty.wav is empty" in err and "Good morning" in out
+
+
+def test_one_file_is_paid_for_once_too(box, talk):
+    before = len(box.jobs)
+    first, second = (audio("transcribe", talk, "--speakers", 2, url=box.url) for _ in "ab")
+    assert first[0] == second[0] and len(box.jobs) == before + 1
+    out, _ = audio("transcribe", talk, "--speakers", 2, "--no-wait", url=box.url)
+    assert out.strip() in first[1] and len(box.jobs) == before + 1
+
+
+def test_ids_of_many_come_with_the_names_of_their_files(box, tmp_path):
+    for i in range(3):
+        (tmp_path / f"{i}.wav").write_bytes(tone(11 + i))
+    before = len(box.jobs)
+    for _ in range(2):
+        out, _ = audio("transcribe", tmp_path, "--no-wait", url=box.url)
+        lines = [line.split("  ") for line in out.splitlines()]
+        assert [Path(name).name for _, name in lines] == ["0.wav", "1.wav", "2.wav"]
+        assert len(box.jobs) == before + 3 and {id for id, _ in lines} <= {*box.jobs}
+
+
+def test_where_nothing_can_be_kept_nothing_is_sent(box, talk, tmp_path):
+    before = len(box.uploads)
+    _, err = audio("transcribe", talk, "--keep", tmp_path / "no" / "folder", url=box.url, status=2)
+    assert "--keep" in err and len(box.uploads) == before
+
+
+def test_every_command_of_the_readme_prints_what_is_shown_under_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASSEMBLYAI_API_KEY", "test-key")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "talk.wav").write_bytes(tone(60))
+    (tmp_path / "interviews" / "monday").mkdir(parents=True)
+    (tmp_path / "interviews" / "monday" / "a.wav").write_bytes(tone(20))
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^    \$ python -m audio (.*)\n((?:    (?!\$).*\n)+)", readme, re.M)
+    assert len(shown) > 6
+    without_ids = lambda text: re.sub(r"[0-9a-f-]{36}", "", text)
+    with Sandbox(seconds=0) as box:
+        for command, lines in shown:
+            words = [[*box.jobs][0] if word == "ID" else word for word in shlex.split(command)]
+            told = without_ids("".join(audio(*words, url=box.url, key="test-key")))
+            for line in lines.splitlines():
+                assert without_ids(line.removeprefix("    ")) in told, command
+    assert os.path.exists("subtitles/monday/a.wav.vtt")
+
+
+def test_version():
+    assert "requests" in audio("--version")[0]
 
 
 @pytest.mark.parametrize(
@@ -213,20 +325,33 @@ def test_a_folder_in_order_and_a_second_run_pays_nothing(box, tmp_path):
         (["transcribe", "TALK", "--out", "no/such/place"], "cannot be written"),
         (
             ["transcribe", "TALK", "--config", "auto_chapters=true", "--config", "summarization=true"],
-            "exclude",
+            "Only one of the following",
         ),
         (["transcribe", "TALK", "--config", "x"], "KEY=VALUE"),
+        (["transcribe", ""], "is empty"),
+        (["transcribe", "TALK", ""], "is empty"),
+        (["transcribe", "TALK", "--config", "topics=no"], "topics must be true or false"),
+        (["transcribe", "TALK", "--config", "language_detection=5"], "must be true or false"),
+        (["transcribe", "TALK", "--config", "a=1", "--config", "a.b=2"], "already"),
+        (["transcribe", "TALK", "--config", "timeout=5"], "timeout is given twice"),
+        (["transcribe", "TALK", "--config", "a=NaN"], "cannot be sent as JSON"),
+        (["transcribe", "TALK", "--config", "speaker_label=true"], "is speaker_labels meant?"),
+        (["transcribe", "TALK", "--highlights"], "is --key-phrases meant?"),
+        (["transcribe", "TALK", "--diarization"], "is --speakers meant?"),
+        (["transcribe", "TALK", "--language", "de", "--config", "language_detection=true"], "exclude"),
+        (["sandbox", "--port", "99999"], "port 99999 cannot be used"),
+        (["sandbox", "--fault", "503@nowhere"], "not a fault"),
         (["transcribe", "TALK", "--speakers", "x"], "range"),
         (["transcribe", "TALK", "--preset", "x"], "invalid choice"),
         (["transcribe", "TALK", "TALK", "-o", "srt"], "--out FOLDER"),
         (["transcribe", "TALK", "--names", "A"], "A=Ada"),
-        (["transcribe", "TALK", "--timeout", "-1"], "invalid"),
+        (["transcribe", "TALK", "--timeout", "-1"], "a number of seconds"),
         (["get", ""], "id such as"),
         (["search", "x", ","], "search for what"),
         (["fly"], "invalid choice"),
         ([], "required"),
         (["get", "x", "-o", "redacted-audio"], "--out FILE"),
-        (["sandbox", "--fault", "rain"], "no fault"),
+        (["sandbox", "--fault", "rain"], "not a fault"),
     ],
 )
 def test_wrong_usage_is_2_and_sends_nothing(args, words, talk, tmp_path):
@@ -260,7 +385,7 @@ def test_failures_are_1(box, talk, tmp_path):
 
 def test_doctor_tells_what_is_in_place(box):
     out, _ = audio("doctor", url=box.url)
-    assert box.url in out and "accepts the key" in out and "canned-1" in out
+    assert box.url in out and "accepts the key" in out and "canned-words" in out
     assert "no connection" in audio("doctor", status=1)[1]
 
 
@@ -276,7 +401,7 @@ def test_a_deadline_prints_the_id_and_wait_goes_on(talk, key):
 def test_ctrl_c_prints_the_id(talk, key):
     with Twisted(seconds=1e6) as box:
         process = start("transcribe", talk, url=box.url)
-        read_until(process, "waiting")
+        read_until(process, "talk.wav: transcript")
         wait_until(lambda: ("get", "ok") in box.seen)
         process.send_signal(signal.SIGINT)
         out, err = finish(process, 130)
@@ -318,6 +443,14 @@ def test_a_reader_who_leaves_is_no_error_message(box, talk):
     assert process.wait(LIMIT) == 1 and "Traceback" not in err and "Exception" not in err
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_stream_that_the_shell_has_closed_is_no_error(box, closed):
+    words = ["sh", "-c", f'exec "$0" -m audio list {closed}', sys.executable]
+    env = {**environment(box.url, KEY), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, capture_output=True, env=env, timeout=LIMIT, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_the_sandbox_announces_itself_and_fails_on_request(talk):
     faults = ["--fault", "lost@create", "--fault", "reset"]
     process = start("sandbox", "--seconds", 0, *faults, key="test-key")
@@ -338,4 +471,5 @@ def test_the_sandbox_announces_itself_and_fails_on_request(talk):
 @pytest.mark.parametrize("key", [None, "a-key-that-is-not-used"])
 def test_the_demonstration_needs_no_key_and_no_network(key):
     out, _ = audio("demo", key=key)
-    assert out.startswith("# Minutes") and "## Action points" in out and "## Asked" in out and "canned" in out
+    assert out.startswith("# Minutes") and "## Asked" in out and "canned" in out
+    assert re.search(r"## Action items\n\n- \[ \] Send .* \(\d:\d\d\)\n  > I will send the new budget", out)

@@ -1,14 +1,16 @@
 """options: short names are translated, known conflicts refused with the way out."""
 
+import inspect
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audio import AudioWarning
+import audio
 from audio.errors import BadInput
-from audio.options import KNOWN, PRESETS, request, setting
+from audio.options import HELP, KNOWN, PRESETS, SWITCHES, nested, request, setting
 
 
 @pytest.mark.parametrize(
@@ -27,18 +29,41 @@ from audio.options import KNOWN, PRESETS, request, setting
             },
         ),
         ({"topics": True, "sentiment": True}, {"iab_categories": True, "sentiment_analysis": True}),
-        ({"entities": True, "highlights": True}, {"entity_detection": True, "auto_highlights": True}),
+        ({"entities": True, "key_phrases": True}, {"entity_detection": True, "auto_highlights": True}),
+        ({"language": "de"}, {"language_code": "de"}),
+        ({"language": "auto"}, {"language_detection": True}),
+        (
+            {"summary": "paragraph"},
+            {"speech_understanding": {"request": {"summarization": {"summary_type": "paragraph"}}}},
+        ),
+        ({"action_items": True}, {"speech_understanding": {"request": {"action_items": {}}}}),
+        (
+            {"action_items": {"effort": "low"}},
+            {"speech_understanding": {"request": {"action_items": {"effort": "low"}}}},
+        ),
+        (
+            {"translate": "es, fr"},
+            {"speech_understanding": {"request": {"translation": {"target_languages": ["es", "fr"]}}}},
+        ),
+        (
+            {"speaker_names": ["Ada", "Bo"]},
+            {
+                "speaker_labels": True,
+                "speech_understanding": {
+                    "request": {
+                        "speaker_identification": {"speaker_type": "name", "known_values": ["Ada", "Bo"]}
+                    }
+                },
+            },
+        ),
+        ({"summary": False, "topics": False}, {"iab_categories": False}),
         (
             {"summary": True},
             {"speech_understanding": {"request": {"summarization": {"summary_type": "bullets"}}}},
         ),
         ({"speech_models": "a,b"}, {"speech_models": ["a", "b"]}),
         ({"keyterms_prompt": "new york, b"}, {"keyterms_prompt": ["new york", "b"]}),
-        (
-            {"custom_spelling": {"SQL": "sequel", "C": ["sea", "see"]}},
-            {"custom_spelling": [{"from": ["sequel"], "to": "SQL"}, {"from": ["sea", "see"], "to": "C"}]},
-        ),
-        ({"preset": "meeting", "highlights": False}, {**request("meeting"), "auto_highlights": False}),
+        ({"preset": "meeting", "key_phrases": False}, {**request("meeting"), "auto_highlights": False}),
     ],
 )
 def test_short_names(options, fields):
@@ -52,7 +77,7 @@ def test_presets_are_accepted_and_may_be_changed(preset):
     both = request(
         preset, summary=True, speech_understanding={"request": {"translation": {"target_languages": ["es"]}}}
     )
-    assert {"translation", "summarization"} == both["speech_understanding"]["request"].keys()
+    assert {"translation", "summarization"} <= both["speech_understanding"]["request"].keys()
 
 
 @given(
@@ -67,8 +92,8 @@ def test_unknown_options_pass_through(options):
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"auto_chapters": True, "summarization": True}, "exclude each other"),
-        ({"speech_model": "x"}, "give speech_models"),
+        ({"auto_chapters": True, "summarization": True}, "Only one of the following"),
+        ({"speech_model": "x"}, "^speech_model is deprecated. Use .speech_models. instead.$"),
         ({"summary_model": "catchy"}, "or neither"),
         ({"summary_model": "conversational", "summary_type": "bullets"}, "speaker_labels"),
         ({"summary_model": "catchy", "summary_type": "bullets"}, "gist and headline"),
@@ -77,13 +102,13 @@ def test_unknown_options_pass_through(options):
         ({"auto_chapters": True, "punctuate": False}, "punctuate"),
         ({"word_boost": ["x"], "speech_models": ["universal-3-pro"]}, "keyterms"),
         ({"redact_pii": True}, "redact_pii_policies"),
-        ({"redact_pii_audio": True}, "need redact_pii"),
+        ({"redact_pii_audio": True}, "needs redact_pii"),
         ({"language_code": "de", "language_detection": True}, "exclude"),
         ({"speakers_expected": 2}, "speaker_labels"),
         ({"speakers": 2, "speaker_options": {"min_speakers_expected": 1}}, "not both"),
         ({"content_safety_confidence": 5}, "25 to 100"),
         ({"speech_threshold": 2}, "from 0 to 1"),
-        ({"speech_models": []}, "name a model"),
+        ({"speech_models": []}, "non-empty list"),
         ({"preset": "talk"}, "meeting, podcast, call"),
         ({"speakers": "5-2"}, "range"),
         ({"speakers": "many"}, "range"),
@@ -96,30 +121,72 @@ def test_conflicts_are_refused_with_the_way_out(options, words):
 
 
 def test_all_conflicts_are_told_at_once():
-    with pytest.raises(BadInput, match="exclude each other.*redact_pii_policies"):
+    with pytest.raises(BadInput, match="Only one of.*redact_pii_policies"):
         request(auto_chapters=True, summarization=True, redact_pii=True)
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_known_names_are_not_doubted(name):
+    try:
+        request(**{name: True})
+    except BadInput as error:
+        assert "is not known" not in str(error)
 
 
 @pytest.mark.parametrize(
     "options, words",
     [
+        ({"speaker": 2}, "is speakers meant"),
+        ({"topic": True}, "is topics meant"),
+        ({"entites": True}, "is entities meant"),
+        ({"diarization": True}, "is speakers meant"),
+        ({"highlights": True}, "is key_phrases meant"),
         ({"speaker_label": True}, "is speaker_labels meant"),
-        ({"prompt": "x", "keyterms_prompt": ["y"]}, "together"),
-        ({"summary_model": "conversational", "summary_type": "bullets", "multichannel": True}, "alone"),
+        ({"summary": "bulets"}, "summary must be bullets or paragraph, not 'bulets'"),
+        ({"sentiment": "yes"}, "sentiment must be true or false, not 'yes'"),
+        ({"topics": "no"}, "topics must be true or false"),
+        ({"topics": 1}, "topics must be true or false"),
+        ({"language_detection": "True"}, "must be true or false"),
+        ({"action_items": "yes"}, "action_items must be true or false"),
+        ({"translate": True}, "translate must be a list"),
+        ({"speaker_names": [5]}, "speaker_names must be a list of texts"),
+        ({"language": ""}, "language must be a code"),
+        ({"language": "de", "language_code": "fr"}, "language and language_code say the same"),
+        ({"audio_url": "https://x.example/other.mp3"}, "audio_url is the source itself"),
+        ({"speech_understanding": 5}, "must be an object"),
+        ({"speech_understanding": {}}, "must have a request"),
+        ({"speech_understanding": {"request": {"translation": 5}}}, "must have a request"),
+        ({"speakers_expected": "2", "speaker_labels": True}, "speakers_expected must be a number"),
+        ({"content_safety_confidence": float("nan")}, "25 to 100"),
+        ({"future": float("nan")}, "cannot be sent as JSON"),
+        ({"future": float("inf")}, "cannot be sent as JSON"),
+        ({"future": {"a", "b"}}, "cannot be sent as JSON"),
+        ({"keyterms_prompt": {"a", "b"}}, "keyterms_prompt must be a list"),
+        ({"future": b"x"}, "cannot be sent as JSON"),
     ],
 )
-def test_what_looks_wrong_is_a_warning(options, words):
-    with pytest.warns(AudioWarning, match=words):
-        assert request(**options)
+def test_a_slip_is_an_error_and_says_what_is_meant(options, words):
+    with pytest.raises(BadInput, match=words):
+        request(**options)
 
 
-@pytest.mark.parametrize("name", KNOWN)
-def test_known_names_are_not_doubted(name, recwarn):
-    try:
-        request(**{name: True})
-    except BadInput:
-        pass
-    assert not [w for w in recwarn if "is not known" in str(w.message)]
+def test_the_parameters_of_transcribe_are_all_that_can_be_asked_for():
+    parameters = inspect.signature(audio.transcribe).parameters
+    named = {name for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY}
+    assert named == {"preset", *HELP, "timeout", "progress"}
+    assert all(one.annotation is not one.empty for name, one in parameters.items() if name in named)
+    assert all(re.search(rf"\b{name}\b", audio.transcribe.__doc__) for name in named)
+    assert all(
+        hasattr(audio.Transcript, name) for name in (*SWITCHES, "summary", "action_items", "translate")
+    )
+
+
+def test_settings_may_be_nested_but_not_in_one_another():
+    assert nested([("a.b", 1), ("a.c", 2), ("d", 3)]) == {"a": {"b": 1, "c": 2}, "d": 3}
+    for pairs in ([("a", 1), ("a.b", 2)], [("a.b", 2), ("a", 1)], [("a", 1), ("a", 2)]):
+        with pytest.raises(BadInput, match="already|twice"):
+            nested(pairs)
+    assert setting("punctuate=True") == ("punctuate", True)
 
 
 @given(

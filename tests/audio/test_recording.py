@@ -13,7 +13,7 @@ from twisted import tone
 
 from audio import AudioWarning
 from audio.errors import BadInput
-from audio.recording import MOST_BYTES, PIECE, Body, Recording, looks_like_audio, recordings_in
+from audio.recording import HEAD, MOST_BYTES, PIECE, Recording, looks_like_audio, recordings_in
 
 HEADS = {
     "wav": b"RIFF\x24\0\0\0WAVE",
@@ -25,6 +25,19 @@ HEADS = {
     "webm": b"\x1aE\xdf\xa3" + b"x" * 8,
     "aiff": b"FORM\0\0\0\0AIFF",
     "amr": b"#!AMR\n" + b"x" * 6,
+    "ac3": b"\x0b\x77" + b"x" * 10,
+    "tta": b"TTA1" + b"x" * 8,
+    "dss": b"\x02dss" + b"x" * 8,
+    "ds2": b"\x03ds2" + b"x" * 8,
+    "mts": (b"\0\0\0\0G" + bytes(187)) * 3,
+    "ts": (b"G" + bytes(187)) * 3,
+    "8svx": b"FORM\0\0\0\x108SVX",
+    "qcp": b"RIFF\0\0\0\x10QLCM",
+    "voc": b"Creative Voice File\x1a",
+    "mxf": b"\x06\x0e\x2b\x34\2\5\1\1",
+    "w64": b"riff\x2e\x91\xcf\x11",
+    "mp3 with leading zeros": bytes(1000) + b"\xff\xfb\x90\x00" * 3,
+    "adts": b"\xff\xf1\x50\x80" * 3,
 }
 
 
@@ -35,7 +48,17 @@ def test_containers_are_known_by_their_first_bytes(kind):
 
 @pytest.mark.parametrize(
     "head",
-    [b"", b"%PDF-1.7\n", b"Hello world!", b"\x89PNG\r\n", b"<html><head", b"PK\x03\x04", b"RIFF....WEBP"],
+    [
+        b"",
+        b"%PDF-1.7\n",
+        b"Hello world!",
+        b"\x89PNG\r\n",
+        b"<html><head",
+        b"PK\x03\x04",
+        b"RIFF....WEBP",
+        "text".encode("utf-16"),
+        bytes(HEAD),
+    ],
 )
 def test_other_files_are_not_taken_for_audio(head):
     assert not looks_like_audio(head)
@@ -48,10 +71,9 @@ def test_every_attempt_sends_all_of_it(data, start):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = Recording(file)
-    body = Body(found)
     for _ in range(2):
-        assert b"".join(body) == data and len(body) == len(data)
-    assert all(len(piece) <= PIECE for piece in body)
+        assert b"".join(found) == data and len(found) == len(data)
+    assert all(len(piece) <= PIECE for piece in found)
 
 
 def test_the_hash_is_of_the_content(tmp_path):
@@ -95,9 +117,30 @@ def test_what_cannot_be_sent_is_found_before(tmp_path):
             (io.StringIO("x"), "mode 'rb'"),
             (closed, "closed"),
             ("a\0b", "a\0b"),
+            ("", "the name of the recording is empty"),
+            (" ", "the name of the recording is empty"),
         ):
             with pytest.raises(BadInput, match=words):
                 Recording(source)
+
+
+def test_a_locked_folder_is_told(tmp_path, monkeypatch):
+    (tmp_path / "a.wav").write_bytes(tone())
+    (tmp_path / "locked").mkdir()
+    scandir = os.scandir
+
+    def locked(path):
+        if os.path.basename(path) == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    with pytest.warns(AudioWarning, match="locked cannot be read: Permission denied"):
+        assert len(recordings_in(tmp_path)) == 1
+
+
+def test_the_scheme_of_a_url_may_be_in_capitals():
+    assert Recording("HTTPS://x.example/A.mp3").url == "https://x.example/A.mp3"
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="everything can be read by root")
@@ -130,15 +173,20 @@ def test_a_file_that_changes_while_it_is_sent(tmp_path):
 
 
 def test_a_folder_is_searched_for_audio(tmp_path):
-    for name in ("b.wav", "deep/a.mp3", ".hidden.wav", "z"):
+    for name in ("b.wav", "deep/a.mp3", ".hidden.wav", ".Trash/deleted.wav", "deep/.old/c.wav", "z"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(tone())
     (tmp_path / "notes.wav").write_text("these are notes")
-    assert [os.path.relpath(name, tmp_path) for name in recordings_in(tmp_path)] == [
-        "b.wav",
-        "deep/a.mp3",
-        "z",
-    ]
+    (tmp_path / "b.wav.txt").write_text("MAC and cheese")  # begins like Monkey's Audio; a result of ours
+    (tmp_path / "b.wav.0.transcript.json").write_text("{}")
+    (tmp_path / "deep" / "empty.mp3").touch()
+    with pytest.warns(AudioWarning, match="b.wav.txt, deep/empty.mp3, notes.wav$") as caught:
+        recordings_in(tmp_path)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = recordings_in(tmp_path)
+    assert [os.path.relpath(name, tmp_path) for name in found] == ["b.wav", "deep/a.mp3", "z"]
     (tmp_path / "none").mkdir()
     with pytest.raises(BadInput, match="no audio"):
         recordings_in(tmp_path / "none")

@@ -1,6 +1,7 @@
 """reports: the parts that a preset promises, nothing personal in a call review, and no stray Markdown."""
 
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -8,15 +9,15 @@ from hypothesis import strategies as st
 from twisted import tone
 
 from audio import Client, Transcript
-from audio.options import PERSONAL
-from audio.reports import action_points, clock, length, plain, report
+from audio.options import PERSONAL, PRESETS
+from audio.reports import HARMLESS, action_items, clock, escaped, length, redacted, report
 from audio.sandbox import Sandbox
 
 
 @pytest.mark.parametrize(
     "preset, parts",
     [
-        ("meeting", ["Speakers", "Summary", "Action points", "Key phrases"]),
+        ("meeting", ["Speakers", "Summary", "Action items", "Key phrases"]),
         ("podcast", ["Summary", "Chapters", "Topics", "Quotes"]),
         ("call", ["Sentiment by speaker", "What displeased", "Entities"]),
     ],
@@ -53,12 +54,148 @@ def test_a_call_review_shows_no_personal_data(meeting):
         assert "forty thousand euros" in told and "sentiment by speaker" in told and "| speaker a |" in told
 
 
+SECRETS = {
+    "location_address_street": "12 Harbour Road",
+    "location_zip": "5003",
+    "person_age": "fifty-one",
+    "medical_condition": "asthma",
+    "number_sequence": "77 88",
+    "some_type_of_next_year": "the blue key",
+    "person_name": "李明",
+    "organization_id": "Q-17",
+}
+
+
+@pytest.mark.parametrize("kind", SECRETS)
+def test_every_type_that_is_not_known_to_be_harmless_is_redacted_wherever_it_stands(kind):
+    secret = SECRETS[kind]
+    said = f"It is {secret.upper()}, and it cost ten euros. 我是{secret}。"
+    raw = {
+        "id": "x",
+        "text": said,
+        "redact_pii": True,
+        "utterances": [{"speaker": "A", "text": said, "start": 0, "end": 900}],
+        "entities": [
+            {"entity_type": kind, "text": secret},
+            {"entity_type": "money_amount", "text": "ten euros"},
+        ],
+        "auto_highlights_result": {"results": [{"text": secret, "timestamps": [{"start": 0}]}]},
+        "translated_texts": {"es": f"Es {secret}."},
+        "speech_understanding": {
+            "response": {
+                "summarization": {"summary": [{"headline": secret, "bullets": [f"About {secret}."]}]},
+                "action_items": {"items": [{"action_item": f"Ask {secret}", "quote": said}]},
+            }
+        },
+    }
+    for preset in (None, *PRESETS):
+        told = report(Transcript(raw), preset)
+        assert secret.lower() not in told.lower().replace("-", " ") and "ten euros" in told, told
+        assert f"[{kind.upper()}]" in told
+    assert secret.lower() in report(Transcript({**raw, "redact_pii": False}), "meeting").lower()
+
+
+def test_policies_hide_what_is_under_them():
+    entities = [
+        {"entity_type": "organization", "text": "Nordbank"},
+        {"entity_type": "date", "text": "Monday"},
+    ]
+    raw = {"text": "x", "entities": entities, "redact_pii": True}
+    assert "date" in HARMLESS and "Nordbank" in report(Transcript(raw))
+    assert "Nordbank" not in report(Transcript({**raw, "redact_pii_policies": ["organization"]}))
+    told = report(Transcript({**raw, "redact_pii_policies": ["organi"]}))
+    assert "Nordbank" in told and "Monday" in told
+
+
+def test_an_entity_is_told_once_where_it_is_redacted():
+    entities = [{"entity_type": "location", "text": name} for name in ("Oslo", "Bergen", "Oslo")]
+    told = report(Transcript({"text": "x", "entities": entities, "redact_pii": True}))
+    assert "- location: [LOCATION]\n" in told
+
+
+def test_redaction_and_quotes_are_linear():
+    names = [f"name{i}" for i in range(3000)]
+    sentences = [
+        {"text": f"This is {name} here.", "start": 1000 * i, "end": 1000 * i + 900, "sentiment": "NEUTRAL"}
+        for i, name in enumerate(names)
+    ]
+    raw = {
+        "text": "x",
+        "redact_pii": True,
+        "entities": [{"entity_type": "person_name", "text": name} for name in names],
+        "utterances": [{"speaker": "A", **sentence} for sentence in sentences],
+        "sentiment_analysis_results": sentences,
+        "auto_highlights_result": {"results": [{"text": n, "timestamps": [{"start": 5}]} for n in names]},
+    }
+    begun = time.process_time()
+    told = report(Transcript(raw), "podcast")
+    assert time.process_time() - begun < 5 and "name7" not in told and "> This is [PERSON" in told
+
+
+def test_redaction_leaves_what_is_not_said():
+    raw = {
+        "id": "a-7",
+        "status": "completed",
+        "text": "a 7",
+        "entities": [{"entity_type": "password", "text": "7"}],
+    }
+    found = redacted(Transcript(raw, {"A": "Ada"}))
+    assert (found.id, found.status, found.text, found.names) == (
+        "a-7",
+        "completed",
+        "a [PASSWORD]",
+        {"A": "Ada"},
+    )
+
+
+ALL = dict(summary=True, action_items=True, topics=True, sentiment=True, entities=True, key_phrases=True)
+HEADINGS = ["Summary", "Action items", "Topics", "Sentiment by speaker", "Entities", "Key phrases"]
+
+
+@pytest.mark.parametrize("preset", [None, *PRESETS])
+def test_what_was_asked_for_is_shown_by_every_preset(preset, monkeypatch):
+    monkeypatch.setenv("ASSEMBLYAI_API_KEY", "test-key")
+    with Sandbox(seconds=0) as box:
+        transcript = Client(box.url).transcribe(
+            tone(60), preset=preset, translate="es", content_safety=True, **ALL
+        )
+    told = report(transcript, preset)
+    for heading in (*HEADINGS, "Translations", "Sensitive content"):
+        if (preset, heading) != ("podcast", "Key phrases"):  # they are its quotes
+            assert told.count(f"## {heading}") == 1, heading
+    assert "## Sensitive content\n\nNothing was found.\n" in told
+    assert "- [ ] Send the new budget" in told and "> I will send the new budget to" in told
+
+
+def test_action_items_come_from_the_service_with_quote_and_time():
+    items = [
+        {"action_item": "Das Budget schicken", "quote": "Ich schicke es.", "timestamp": 65_000},
+        {"action_item": "Anrufen", "quote": None, "timestamp": None},
+        {"action_item": None, "quote": "Ich komme."},
+        {},
+        "?",
+    ]
+    raw = {
+        "text": "x",
+        "speech_understanding": {"response": {"action_items": {"status": "success", "items": items}}},
+    }
+    assert action_items(Transcript(raw)) == [
+        "- [ ] Das Budget schicken (1:05)\n  > Ich schicke es.",
+        "- [ ] Anrufen",
+        "- [ ] Ich komme.\n  > Ich komme.",
+    ]
+    assert "Das Budget schicken" in report(Transcript(raw)) and "Das Budget" in report(
+        Transcript(raw), "meeting"
+    )
+
+
 def test_action_points_are_what_somebody_will_do():
     said = "I will call. It rained. Please write the report! We met."
     transcript = Transcript(
         {"utterances": [{"speaker": "B", "text": said, "start": 0, "end": 8000}]}, {"B": "Bo"}
     )
-    assert action_points(transcript) == [
+    first, *found = action_items(transcript)
+    assert "By their wording" in first and found == [
         "- [ ] Bo: I will call. (0:00)",
         "- [ ] Bo: Please write the report! (0:03)",
     ]
@@ -72,7 +209,7 @@ def test_a_silent_recording_is_told_as_such():
 
 @given(st.text())
 def test_text_means_nothing_to_markdown(text):
-    line = plain(text)
+    line = escaped(text)
     assert "\n" not in line and not re.search(r"(?<!\\)(\\\\)*[<>|*`]", line)
     assert re.sub(r"\\(.)", r"\1", line) == " ".join(text.split())
 

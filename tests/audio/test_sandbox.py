@@ -1,9 +1,9 @@
 """sandbox: it answers and refuses as the service is known to, and fails as it is told to."""
 
 import http.server
-import io
 import json
 import queue
+import socket
 import threading
 import time
 from types import SimpleNamespace
@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted import tone
 
+from audio.errors import BadInput
 from audio.sandbox import Sandbox, fault, heard
 
 KEY = {"Authorization": "test-key"}
@@ -91,6 +92,7 @@ def test_the_key_is_that_of_the_environment(monkeypatch):
         ({"auto_chapters": True, "summarization": True}, "Only one of the following models"),
         ({"word_boost": ["x"], "speech_models": ["universal-3-pro"]}, "keyterms_prompt"),
         ({"redact_pii": True}, "policies"),
+        ({"summary_model": "catchy"}, "or neither"),
     ],
 )
 def test_what_is_refused(box, fields, words):
@@ -135,20 +137,22 @@ def test_silence_is_completed_without_words_and_empty_uploads_are_refused(box):
 @settings(max_examples=20)
 def test_the_duration_is_read_from_the_wav(seconds, rate):
     data = tone(seconds, rate=rate)
-    found = heard(io.BytesIO(data), len(data))
+    found = heard([data])
     assert (
         found["seconds"] == pytest.approx(seconds, abs=1 / rate)
         and not found["silent"]
         and found["size"] == len(data)
     )
     data = tone(seconds, b"\0\0", rate)
-    assert heard(io.BytesIO(data), len(data))["silent"]
+    assert heard([data])["silent"]
+    cut = int(seconds * 1000) % len(data)
+    assert heard([data[:cut], data[cut:]]) == heard([data])
 
 
 @given(st.binary(max_size=80), st.sampled_from([b"", b"RIFF....WAVE", b"RIFF....WAVEfmt \x10\0\0\0"]))
 def test_any_bytes_are_heard(data, head):
     data = head + data
-    found = heard(io.BytesIO(data), len(data))
+    found = heard([data[i : i + 7] for i in range(0, len(data), 7)])
     assert found["size"] == len(data) and found["seconds"] >= 0
 
 
@@ -204,9 +208,9 @@ def test_multichannel_and_names(box):
     }
 
 
-@given(st.integers(0, 9), st.integers(1, 4), st.data())
+@given(st.integers(0, 9), st.integers(1, 4))
 @settings(max_examples=12)
-def test_lists_lead_in_both_directions(count, limit, data):
+def test_lists_lead_to_older_jobs(count, limit):
     with Sandbox(seconds=60) as box:
         ids = [
             ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a"})[1]["id"]
@@ -219,14 +223,6 @@ def test_lists_lead_in_both_directions(count, limit, data):
             pages.append([job["id"] for job in page["transcripts"]])
             path = (page["page_details"]["prev_url"] or "").removeprefix(box.url)
         assert sum(pages, []) == ids
-        if ids:
-            start = data.draw(st.sampled_from(ids))
-            newer, path = [], f"/v2/transcript?limit={limit}&after_id={start}"
-            while path:
-                _, page = ask(box, "GET", path)
-                newer = [job["id"] for job in page["transcripts"]] + newer
-                path = (page["page_details"]["next_url"] or "").removeprefix(box.url)
-            assert newer == ids[: ids.index(start)]
 
 
 def test_lists_are_filtered_and_their_queries_checked(box):
@@ -235,7 +231,6 @@ def test_lists_are_filtered_and_their_queries_checked(box):
         job["id"]
     ]
     assert ask(box, "GET", "/v2/transcript?status=error")[1]["transcripts"] == []
-    assert ask(box, "GET", "/v2/transcript?created_on=1999-01-01")[1]["transcripts"] == []
     for query in ("limit=0", "limit=201", "limit=x", "before_id=nobody"):
         assert ask(box, "GET", "/v2/transcript?" + query)[0] == 400
 
@@ -290,7 +285,7 @@ def test_webhooks_are_sent_with_their_header_and_again_after_a_5xx():
 
 def test_the_gateway_answers_whole_and_in_events(box):
     asked = {
-        "model": "canned-1",
+        "model": "canned-words",
         "messages": [{"role": "user", "content": "Speaker A: we met on Monday.\nwhen on Monday?"}],
     }
     _, whole = ask(box, "POST", "/v1/chat/completions", json=asked)
@@ -318,6 +313,120 @@ def test_the_gateway_answers_whole_and_in_events(box):
 def test_nonsense_is_refused_with_json(box, method, path, data):
     status, answer = ask(box, method, path, data=data)
     assert status in (400, 404) and answer["error"]
+
+
+def raw(box, request):
+    """What the sandbox answers to bytes on its socket, until it closes or has nothing more to say."""
+    with socket.create_connection(("127.0.0.1", box.server.server_port), timeout=20) as connection:
+        connection.sendall(request)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while piece := connection.recv(65536):
+            answer += piece
+    return answer
+
+
+HEAD = b"POST /v2/%s HTTP/1.1\r\nHost: x\r\nAuthorization: test-key\r\n"
+
+
+@given(st.lists(st.integers(1, 3000), max_size=6), st.booleans())
+@settings(max_examples=15)
+def test_a_body_may_come_in_chunks(sizes, more):
+    sound = tone(0.5)
+    with Sandbox() as box:
+        pieces, at = [], 0
+        for size in [*sizes, len(sound)]:
+            piece = sound[at : at + size]
+            at += size
+            if piece:
+                pieces.append(b"%x%s\r\n%s\r\n" % (len(piece), b";name=value" * more, piece))
+        trailer = b"X-Sum: 1\r\n" * more
+        head = HEAD % b"upload" + b"Transfer-Encoding: chunked\r\n\r\n"
+        next_request = (
+            b"GET /v2/transcript HTTP/1.1\r\nHost: x\r\nAuthorization: test-key\r\nConnection: close\r\n\r\n"
+        )
+        answer = raw(box, head + b"".join(pieces) + b"0\r\n" + trailer + b"\r\n" + next_request)
+        assert answer.count(b"HTTP/1.1 200 OK") == 2 and [one["size"] for one in box.uploads.values()] == [
+            len(sound)
+        ]
+
+
+def test_a_client_that_waits_for_100_continue_gets_it_at_once(box):
+    with socket.create_connection(("127.0.0.1", box.server.server_port), timeout=20) as connection:
+        connection.sendall(HEAD % b"upload" + b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 100")
+        connection.sendall(b"3\r\nID3\r\n0\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"Content-Length: -5",
+        b"Content-Length: x",
+        b"Content-Length: 1e3",
+        b"Transfer-Encoding: chunked\r\n\r\nzz",
+    ],
+)
+def test_a_length_that_is_none_is_answered(box, headers):
+    for path in (b"upload", b"transcript"):
+        answer = raw(box, HEAD % path + headers + b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 400") and b"malformed" in answer
+
+
+def test_deep_json_is_answered(box):
+    status, answer = ask(box, "POST", "/v2/transcript", data=b'{"a":' * 100_000)
+    assert status == 400 and "malformed" in answer["error"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"speech_understanding": 5},
+        {"speech_understanding": {"request": 5}},
+        {"speech_understanding": {"request": {"summarization": True}}},
+        {"speaker_options": 5},
+        {"speaker_options": {"min_speakers_expected": "x"}, "speaker_labels": True},
+        {"speech_understanding": {"request": {"translation": {"target_languages": 5}}}},
+        {"redact_pii": True, "redact_pii_policies": 5},
+        {"speakers_expected": "two", "speaker_labels": True},
+        {"speaker_labels": "yes"},
+    ],
+)
+def test_a_job_that_would_poison_the_list_is_refused(box, fields):
+    assert ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a", **fields})[0] == 400
+    done(box)
+    assert len(ask(box, "GET", "/v2/transcript")[1]["transcripts"]) == 1
+
+
+def test_what_only_the_service_may_say_is_not_taken_from_a_client(box):
+    told = {
+        "id": "mine",
+        "status": "completed",
+        "text": "mine",
+        "error": "mine",
+        "summary": "mine",
+        "mark": "mine",
+    }
+    job, seen = done(box, **told, webhook_auth_header_value="s3cr3t")
+    assert (
+        job["id"] != "mine"
+        and seen[0] == "queued"
+        and job["text"].startswith("Good")
+        and job["error"] is None
+    )
+    assert job["summary"] is None and job["mark"] == "mine" and "s3cr3t" not in str(job)
+
+
+def test_it_does_not_claim_to_be_a_model(box):
+    job, _ = done(box, speech_models=["assemblyai-stt-3-7"])
+    assert job["speech_model_used"] == "canned-words"
+
+
+def test_an_answer_may_be_cut_off(box):
+    asked = {"model": "canned-words", "messages": [], "max_tokens": 2}
+    choice = ask(box, "POST", "/v1/chat/completions", json=asked)[1]["choices"][0]
+    assert choice["finish_reason"] == "length" and len(choice["message"]["content"].split()) == 2
 
 
 @pytest.mark.parametrize(
@@ -369,7 +478,7 @@ def test_a_third_of_all_answers_can_fail():
     assert 850 < failed < 1130
 
 
-@pytest.mark.parametrize("text", ["", "rain", "503:x", "503@", ":3", "503@get:"])
+@pytest.mark.parametrize("text", ["", "rain", "503:x", "503@", ":3", "503@get:", "503@nowhere"])
 def test_what_is_no_fault(text):
-    with pytest.raises(ValueError, match="no fault"):
+    with pytest.raises(BadInput, match="not a fault"):
         fault(text)

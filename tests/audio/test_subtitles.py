@@ -1,38 +1,37 @@
-"""subtitles: from any utterances, captions that parse back, never overlap, and keep every word."""
+"""subtitles: from any utterances, captions that parse back, never overlap, fit and keep every word."""
 
 import html
 import re
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from audio import Transcript
-from audio.subtitles import LINE, LINES, Span, captions, clock, render
+from audio.subtitles import LINE, LINES, LONGEST, Span, captions, clock, matches, render, timed, width
 
 TIMES = st.one_of(st.integers(-5, 5000), st.integers(0, 400_000_000))
-TEXTS = st.one_of(
-    st.text(max_size=60),
-    st.lists(
-        st.sampled_from(
-            [
-                "one",
-                "-->",
-                "1",
-                "<b>",
-                "&amp;",
-                "00:00:01,000",
-                "NOTE",
-                "WEBVTT",
-                "a" * 50,
-                "\u2028",
-                "\0",
-                "ü",
-            ]
-        ),
-        max_size=30,
-    ).map(" ".join),
-)
+ODD = [
+    "one",
+    "-->",
+    "1",
+    "<b>",
+    "&amp;",
+    "00:00:01,000",
+    "NOTE",
+    "WEBVTT",
+    "a" * 50,
+    "\u2028",
+    "\0",
+    "ü",
+    "今天天气很好。",
+    "「はい」、",
+    "ไปโรงเรียน",
+    "e\u0301",
+]
+TEXTS = st.one_of(st.text(max_size=60), st.lists(st.sampled_from(ODD), max_size=30).map(" ".join))
+TEXTS = TEXTS | TEXTS.map(lambda text: text.replace(" ", ""))
 WORDS = st.lists(
     st.fixed_dictionaries({"text": TEXTS, "start": st.none() | TIMES, "end": st.none() | TIMES}), max_size=5
 )
@@ -42,7 +41,7 @@ UTTERANCES = st.lists(
             "text": TEXTS,
             "start": st.none() | TIMES,
             "end": st.none() | TIMES,
-            "speaker": st.none() | st.text(max_size=9),
+            "speaker": st.none() | st.text(max_size=9) | st.text("W李", min_size=30, max_size=35),
         },
         optional={"words": st.none() | WORDS},
     ),
@@ -72,28 +71,32 @@ def parsed(text, format):
     return found
 
 
+def squeezed(text):
+    return sorted("".join(text.split()))
+
+
 @given(UTTERANCES, st.sampled_from(["srt", "vtt"]), st.booleans())
-def test_captions_parse_back_never_overlap_and_keep_every_word(utterances, format, speakers):
+def test_captions_parse_back_never_overlap_fit_and_keep_every_word(utterances, format, speakers):
     transcript = Transcript({"id": "x", "utterances": utterances})
     text = transcript.subtitles(format, speakers=speakers)
     found = parsed(text, format)
     end = 0
-    for start, stop, _ in found:
-        assert end <= start < stop
+    for start, stop, lines in found:
+        assert end <= start < stop <= start + LONGEST
         end = stop
-    spans = captions(transcript.turns)
+        lines = re.sub(r"^<v [^\n>]*>", "", lines) if format == "vtt" else lines
+        lines = html.unescape(lines).split("\n") if format == "vtt" else lines.split("\n")
+        assert len(lines) <= LINES and all(width(line) <= LINE for line in lines), lines
+    spans = captions(transcript.turns, speakers=speakers)
     assert [(span.start, span.end) for span in spans] == [(start, stop) for start, stop, _ in found]
-    said = sorted(word for turn in transcript.turns for word in turn.text.split())
-    assert sorted(word for span in spans for word in span.text.split()) == said
+    said = squeezed("".join(turn.text for turn in transcript.turns))
+    assert squeezed("".join(span.text for span in spans)) == said
     if not speakers:
-        words = [word for *_, lines in found for word in lines.split()]
+        words = "".join(lines for *_, lines in found)
         if format == "vtt":
-            assert not any("-->" in word for word in words)
-            words, said = (
-                [html.unescape(word) for word in words],
-                [word.replace("\0", "\ufffd") for word in said],
-            )
-        assert sorted(words) == sorted(said)
+            assert "-->" not in words
+            words, said = html.unescape(words), ["\ufffd" if c == "\0" else c for c in said]
+        assert squeezed(words) == sorted(said)
 
 
 @given(
@@ -109,10 +112,94 @@ def test_words_keep_their_order_and_their_times(words):
         at += gap + 200
     turn = Span(" ".join(text for text, _ in words), spans[0].start, at, "A", tuple(spans))
     found = captions([turn])
-    assert " ".join(span.text for span in found) == turn.text
+    assert "".join("".join(span.text for span in found).split()) == "".join(turn.text.split())
     assert found[0].start == spans[0].start and found[-1].end == at
     starts = {span.start for span in spans}
-    assert all(span.start in starts and len(span.text) <= LINE * LINES for span in found)
+    assert all(span.words[0].text[0] != " " or span.start in starts for span in found[:1])
+
+
+def dense(texts, each=400):
+    """A turn of a script without spaces, each word with its time."""
+    words = [Span(text, i * each, (i + 1) * each) for i, text in enumerate(texts)]
+    return Span("".join(texts), 0, len(texts) * each, "", tuple(words))
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["今天", "天气", "很", "好", "，", "我们", "去", "公园", "散步", "。"],
+        ["きょう", "は", "学校", "に", "行き", "ました", "。"],
+        ["วันนี้", "อากาศ", "ดี", "มาก", "เรา", "ไป", "เดิน", "เล่น"],
+    ],
+)
+def test_scripts_without_spaces_get_captions_of_readable_length_at_the_times_of_their_words(texts):
+    turn = dense(texts * 60)
+    found = captions([turn])
+    assert len(found) > 10 and "".join(span.text for span in found) == turn.text
+    starts = {word.start for word in turn.words}
+    for span in found:
+        assert span.start in starts and span.end - span.start <= LONGEST
+        assert width(span.text) <= LINE * LINES and span.text[0] not in "。，、"
+
+
+def test_marks_stay_with_their_letter():
+    for span in captions([dense(["ที่นี่"] * 80)]):
+        assert span.text[0] not in "ิีึืุู่้๊๋็์"
+
+
+def test_wide_characters_count_twice_and_marks_not_at_all():
+    assert (width("李明"), width("Ada"), width("e\u0301"), width("ที่")) == (4, 3, 1, 1)
+
+
+def test_the_name_of_the_speaker_is_counted():
+    text = "This is what was said here today and it is long enough to fill two whole lines of a caption."
+    transcript = Transcript({"utterances": [{"speaker": "A", "text": text, "start": 0, "end": 4000}]})
+    transcript.names = {"A": "Professor Doctor Ada Lovelace"}
+    for block in transcript.subtitles("srt").split("\n\n"):
+        lines = block.strip().split("\n")[2:]
+        assert len(lines) <= LINES and all(len(line) <= LINE for line in lines)
+
+
+def test_sentences_of_every_script_end_a_caption():
+    said = "这是第一句话，它比一行还要长一些，所以占了两行。" + "第二句。"
+    found = captions([dense(list(said), each=150)])
+    assert [span.text[-1] for span in found] == ["。", "。"]
+
+
+def test_real_times_are_used_where_text_and_words_differ_a_little():
+    said = "I have two dogs and twenty cats at home".split()
+    words = tuple(Span(text, 1000 * i, 1000 * i + 500) for i, text in enumerate(said))
+    found = timed(Span("I have 2 dogs, and 20 cats at home.", 0, 9000, "", words))
+    times = {span.text.strip(" ,."): span.start for span in found}
+    assert times["dogs"] == 3000 and times["cats"] == 6000 and times["home"] == 8000
+    assert 1500 <= times["2"] <= 3000 and 4500 <= times["20"] <= 6000
+
+
+def test_words_without_a_time_take_that_of_their_neighbours():
+    words = [{"text": "one", "start": 10_000, "end": 10_400}, {"text": "two", "start": None, "end": None}]
+    words.append({"text": "three", "start": 10_800, "end": 11_000})
+    turn = {"text": "one two three", "start": 10_000, "end": 11_000, "words": words}
+    found = timed(Transcript({"utterances": [turn]}).turns[0])
+    assert [(span.start, span.end) for span in found] == [
+        (10_000, 10_400),
+        (10_400, 10_800),
+        (10_800, 11_000),
+    ]
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=30), st.lists(st.sampled_from("abcd"), max_size=30))
+def test_matches_are_equal_and_in_order(ours, theirs):
+    pairs = list(matches(ours, theirs))
+    assert all(ours[i] == theirs[j] for i, j in pairs)
+    assert all(a < c and b < d for (a, b), (c, d) in zip(pairs, pairs[1:]))
+    assert ours != theirs or len(pairs) == len(ours)
+
+
+def test_ten_hours_take_seconds():
+    words = [Span(f"word{i}", 300 * i, 300 * i + 250) for i in range(60_000)]
+    turn = Span(" ".join(word.text for word in words), 0, 18_000_000, "", tuple(words))
+    begun = time.process_time()
+    assert len(captions([turn])) > 5000 and time.process_time() - begun < 10
 
 
 @given(st.integers(0, 400_000_000))
@@ -132,3 +219,7 @@ def test_speakers_are_named_in_both_formats():
     assert "Ada" not in transcript.subtitles("srt", speakers=False)
     with pytest.raises(ValueError, match="srt or vtt"):
         render([], "ass")
+
+
+def test_the_repr_of_a_turn_is_short():
+    assert len(repr(Span("word " * 10_000, 0, 5000, "Ada", (Span("word", 0, 1),) * 10_000))) < 100

@@ -25,6 +25,8 @@ FIELDS = [
     "status",
     "redact_pii",
     "redact_pii_policies",
+    "translated_texts",
+    "audio_url",
 ]
 INNER = [
     *FIELDS,
@@ -44,6 +46,11 @@ INNER = [
     "block_summary",
     "labels",
     "timestamp",
+    "action_items",
+    "items",
+    "action_item",
+    "quote",
+    "request",
 ]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -70,7 +77,7 @@ def test_milliseconds_and_seconds_are_never_mixed(meeting, seconds):
         *(t.end for t in transcript.turns),
         *(w.end for w in transcript.words),
         *(c.end for c in transcript.chapters),
-        *(span.end for span, *_ in transcript.feelings),
+        *(span.end for span, *_ in transcript.sentiment),
     ]
     assert (
         transcript.seconds == seconds
@@ -84,8 +91,8 @@ def test_milliseconds_and_seconds_are_never_mixed(meeting, seconds):
 def test_everything_told_fits_together(meeting):
     transcript = meeting[70]
     assert transcript.text.split() == [word.text for word in transcript.words]
-    assert [span.text for span, *_ in transcript.feelings] == [turn.text for turn in transcript.turns]
-    assert sum(sum(counts.values()) for counts in transcript.feelings_by_speaker.values()) == len(
+    assert [span.text for span, *_ in transcript.sentiment] == [turn.text for turn in transcript.turns]
+    assert sum(sum(counts.values()) for counts in transcript.sentiment_by_speaker.values()) == len(
         transcript.turns
     )
     for phrase, count, starts in transcript.key_phrases:
@@ -104,13 +111,32 @@ def test_a_silent_recording_has_nothing_to_tell():
 def test_names_are_given_to_speakers():
     raw = {
         "utterances": [
-            {"speaker": who, "text": "x", "start": 0, "end": 1} for who in ("A", "1B", "Agent", None)
+            {"speaker": who, "text": "x", "start": 0, "end": 1}
+            for who in ("A", "1B", "Agent", None, "Li", "李明", "2")
         ]
     }
     found = Transcript(raw, {"A": "Ada"})
-    assert [turn.speaker for turn in found.turns] == ["Ada", "Speaker 1B", "Agent", ""]
+    assert [turn.speaker for turn in found.turns] == [
+        "Ada",
+        "Speaker 1B",
+        "Agent",
+        "",
+        "Li",
+        "李明",
+        "Speaker 2",
+    ]
     found.names = {"1B": "Bo"}
-    assert found.labelled() == "Speaker A: x\nBo: x\nAgent: x\nx\n"
+    assert found.labelled().startswith("Speaker A: x\nBo: x\nAgent: x\nx\nLi: x\n")
+
+
+def test_what_was_asked_for_is_known_by_its_short_names():
+    request = {"summarization": {"summary_type": "bullets"}, "action_items": {}}
+    raw = {"iab_categories": True, "auto_highlights": False, "speech_understanding": {"request": request}}
+    assert Transcript(raw).features == {"topics", "summary", "action_items"}
+    assert (
+        Transcript({"entities": [{"text": "x"}]}).features == {"entities"}
+        and Transcript({}).features == set()
+    )
 
 
 def test_without_speakers_the_text_is_one_turn_of_the_whole_duration():

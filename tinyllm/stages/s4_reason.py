@@ -122,11 +122,14 @@ def load_rehearsal(settings, world, count, parent, path):
 
 
 def own_replies(settings, world, parent, count):
-    """What `parent` answers to training prompts, one in eight of them with the tools described in front. Only
-    correct replies are kept: mistakes would be learned."""
-    tasks = world.instructions("train", count * 4 // 5)
+    """What `parent` answers to training prompts: every kind, then more follow-ups, which would be forgotten
+    first, and prompts of stage 3. One in eight has the tools described in front. Only correct replies are
+    kept: mistakes would be learned."""
+    tasks = world.instructions("train", count * 3 // 5)
+    tasks += world.instructions("train", count // 5, family="follow_up")
     tasks = [task for task in tasks if oracle.kind_of(task) == "answerable"]
-    tasks += oracle.prompts(Dice(f"kept of world {world.seed}"), world, "train", count - len(tasks))
+    dice, left = Dice(f"kept of world {world.seed}"), count - len(tasks)
+    tasks += oracle.prompts(dice, world, "train", left, shares=oracle.ROLLOUT_SHARES)
     tasks[::8] = map(conversations.with_tools, tasks[::8])
     model, tokenizer = checkpoint.load_language_model(parent)
     with settings.pool(model) as pool:

@@ -24,7 +24,7 @@ TABLE = """
     prompts            4      32       32        32    in a step of stage 3's reinforcement
     prefer_steps       4       6       50       150
     problems          40    1500    20000     40000
-    reason_steps       2      60     1000      3000
+    reason_steps       2      60     1250      3000
     reinforce_steps    2       2        6       100    after them
     exam_items         4      50      200       200    of each kind
 """

@@ -20,7 +20,7 @@ from tools.protocol import Call, render_call, render_result
 
 TEMPLATES = WORDINGS["problems"]
 COMPARISONS = TEMPLATES["comparisons"]
-KINDS = {"story": 10, "order": 14, "truth": 7, "mistake": 4, "calculator": 4}  # kind -> weight
+KINDS = {"story": 10, "order": 16, "truth": 12, "mistake": 4, "calculator": 6}  # kind -> weight
 LOGIC_KINDS = ("order", "truth", "mistake")
 STEPS = {2: 1, 3: 1, 4: 2}  # steps of a story -> weight
 

@@ -302,6 +302,17 @@ def test_after_stage_3_its_own_correct_replies_are_rehearsed(tiny, monkeypatch):
     assert len(mine) == 100 and all("Mine" in messages[0]["content"] for messages in mine)
 
 
+def test_more_follow_ups_are_rehearsed_than_stage_2_had(tiny, monkeypatch):
+    copy_stage("2-instruct", "3-prefer")
+    asked = []
+    no_reply = lambda pool, words, prompts, tokens: asked.extend(prompts) or [("", False)] * len(prompts)
+    monkeypatch.setattr(s4_reason, "answer", no_reply)
+    s4_reason.own_replies(ReasonSettings(size="tiny", workers=1), World(0), Path("runs/demo/3-prefer"), 800)
+    turns = [sum(message["role"] == "user" for message in messages) for messages in asked]
+    share = sum(count > 1 for count in turns) / len(turns)
+    assert len(turns) == 800 and share == pytest.approx(3 / 5 / 4 + 1 / 5, abs=0.04)
+
+
 def test_a_reply_that_did_not_end_is_not_rehearsed(tiny, monkeypatch):
     copy_stage("2-instruct", "3-prefer")
     replies = lambda pool, words, prompts, *_: [(f"{i}", i % 2 == 0) for i in range(len(prompts))]

@@ -1,9 +1,9 @@
 # Targets are thin wrappers around Python commands; without make (on Windows, say) run those commands.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train mine stage0 stage1 stage2 stage3 stage4 control real quiz rank compare hacking show-mask \
-        shakespeare sample exams chat tools tools-proof audio audio-demo audio-chat test test-tinyllm \
-        test-others test-oracle mutants size bench lint clean
+.PHONY: help setup train mine stage0 stage1 stage2 stage3 stage4 control real quiz rank algorithms hacking \
+        show-mask shakespeare sample exams report bands compare walk readme chat tools tools-proof audio \
+        audio-demo audio-chat test test-tinyllm test-others test-oracle mutants size bench lint clean
 
 PYTHON ?= python3
 PY     := .venv/bin/python
@@ -18,7 +18,7 @@ FROMS   = $(TEXTS) $(call FLAG,FROM,from)
 PREFER  = $(COMMON) $(call FLAG,FROM,from) $(call FLAG,RANKINGS,rankings) $(call FLAG,ALGORITHM,algorithm)
 
 KNOWN   = RUN SIZE SEED WORKERS RESUME ARGS TEXT FROM DATA OBJECTIVE RANKINGS ALGORITHM STAGE PROMPT FILE \
-          MODEL PYTHON PY
+          AGAINST RUNS MODEL PYTHON PY
 $(foreach name,$(filter-out $(KNOWN),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),\
           $(error unknown variable $(name). Known are $(KNOWN))))
 
@@ -66,8 +66,8 @@ quiz: setup  ## 50 questions: how many replies are right     (1 min)  [FROM=dir]
 rank: setup  ## rank replies yourself, for stage 3                    [STAGE=2]
 	$(PY) -m tinyllm rank $(COMMON) $(call FLAG,STAGE,stage) $(MORE)
 
-compare: setup  ## all algorithms of stage 3, three runs each   (25 min)
-	$(PY) -m tinyllm compare $(PREFER) $(MORE)
+algorithms: setup  ## all algorithms of stage 3, three runs each   (25 min)
+	$(PY) -m tinyllm algorithms $(PREFER) $(MORE)
 
 hacking: setup  ## reward hacking: no KL penalty, 4 x the rate  (5 min)
 	$(PY) -m tinyllm hacking $(PREFER) $(MORE)
@@ -85,6 +85,21 @@ sample: setup  ## sample text from a stage                     (1 s)    [STAGE=1
 
 exams: setup  ## run the exams of every stage again           (3 min)
 	$(PY) -m tinyllm exams $(COMMON) $(MORE)
+
+report: setup  ## a page that shows what a run did             (5 s)    [AGAINST=other-run]
+	$(PY) -m tinyllm report $(COMMON) $(call FLAG,AGAINST,against) $(MORE)
+
+bands: setup  ## the band of normal losses in the reports              RUNS="one two three"
+	$(PY) -m tinyllm bands $(COMMON) $(call FLAG,RUNS,runs) $(MORE)
+
+compare: setup  ## ask every stage the same question            (5 s)    [PROMPT="What is 12*7?"]
+	$(PY) -m tinyllm compare $(COMMON) $(call FLAG,PROMPT,prompt) $(MORE)
+
+walk: setup  ## one batch forward and back, call by call     (1 s)    [OBJECTIVE=dpo]
+	$(PY) -m tinyllm walk $(COMMON) $(call FLAG,OBJECTIVE,objective) $(MORE)
+
+readme: setup  ## the figures and samples of README.md         (10 s)   RUN=a-finished-run
+	$(PY) -m tinyllm readme $(COMMON) $(MORE)
 
 chat: setup  ## chat with a stage, which may call tools               [STAGE=1] [FROM=dir]
 	$(PY) -m tinyllm chat $(COMMON) $(call FLAG,STAGE,stage) $(call FLAG,FROM,from) $(MORE)

@@ -146,6 +146,35 @@ tinyllm/checkpoint/safetensors.py
     entry["data_offsets"] != [start, stop]  =>  False
 tinyllm/checkpoint/huggingface.py
     {"hidden_act": "silu", "attention_bias"  =>  {"attention_bias"
+tinyllm/report/svg.py
+    top += GAP  =>  top += 1
+    placed[i] = bottom = min(placed[i], bottom)  =>  bottom = min(placed[i], bottom)
+    (warp(max(y, low)) - warp(low)) / (warp(high) - warp(low))  =>  (y - low) / (high - low)
+tinyllm/report/journey.py
+    ADVANTAGE = -1.0  =>  ADVANTAGE = 1.0
+    rude, tokens)  =>  rude, 1)
+    {"old_log_probs": before(rude)  =>  {"old_log_probs": 0 * before(rude)
+    return dlogits[0, 1] if  =>  return dlogits[0, 0] if
+tinyllm/report/bands.py
+    if len(curve) == longest > 0  =>  if len(curve) > 0
+tinyllm/report/record.py
+    seed = [0] if self.kind == "s0" else None  =>  seed = None
+    if "reward" in line or "score" in line  =>  if "reward" in line
+    .split("\n")[:-1]  =>  .split("\n")
+    if x is not False and x != ""  =>  if x
+tinyllm/report/panels.py
+    return tag("b", "✓ ", "right") + escape(reply)  =>  return tag("b", "✓ ", "right") + reply
+    p.diagonal(1 - len(once))  =>  p.diagonal(-len(once))
+    total in (None, a) and  =>
+    "down" if value > 0 else "up"  =>  "up" if value > 0 else "down"
+tinyllm/report/page.py
+    except Missing as missing  =>  except KeyError as missing
+    getattr(panels, panel), run, other)  =>  getattr(panels, panel), run, None)
+tinyllm/commands/readme.py
+    messages[len(asked) - 1 :]  =>  messages[len(asked) :]
+    if match[2] not in BLOCKS  =>  if False
+tinyllm/commands/report.py
+    transformer.layers = layers  =>  pass
 tinyllm/stages/s0_random.py
     np.random.default_rng(settings.seed)  =>  np.random.default_rng(0)
 tinyllm/stages/s1_pretrain.py

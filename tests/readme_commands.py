@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 SKIPPED = ("make test", "make mutants", "make bench")  # by name, for CI has steps of its own for them
 FETCHED = "runs/models/"  # a block that needs the published model is left out: it takes a network and time
 TYPED = {"make chat": "What is 12*7?\n", "make rank": "1 2 3 4\nq\n"}
-SHORTER = {"make tools-proof": 'ARGS="--count 100"', "make compare": 'ARGS="--times 1"'}
+SHORTER = {"make tools-proof": 'ARGS="--count 100"', "make algorithms": 'ARGS="--times 1"'}
 
 
 def blocks(text):

@@ -42,13 +42,14 @@ def test_imports_run_downward():
     """What lies above is never needed below, directly or through others."""
     imports = dependencies("tinyllm")
     above = {
-        "": {"stages", "evaluation", "commands", "preferences"},  # for the core, see below
-        "checkpoint": {"data", "preferences", "stages", "evaluation", "commands"},
-        "world": {"checkpoint", "data", "preferences", "stages", "evaluation", "commands"},
-        "data": {"preferences", "stages", "evaluation", "commands"},
-        "preferences": {"stages", "evaluation", "commands"},
-        "stages": {"evaluation", "commands"},
-        "evaluation": {"commands"},
+        "": {"stages", "evaluation", "commands", "preferences", "report"},  # for the core, see below
+        "checkpoint": {"data", "preferences", "stages", "evaluation", "report", "commands"},
+        "world": {"checkpoint", "data", "preferences", "stages", "evaluation", "report", "commands"},
+        "data": {"preferences", "stages", "evaluation", "report", "commands"},
+        "preferences": {"stages", "evaluation", "report", "commands"},
+        "stages": {"evaluation", "report", "commands"},
+        "evaluation": {"report", "commands"},
+        "report": {"commands"},
         "commands": set(),
     }
     assert {folder(name) for name in imports} == above.keys()

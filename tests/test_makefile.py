@@ -59,7 +59,8 @@ def test_every_target_runs_a_command_that_exists_with_its_variables_as_options(n
         "RANKINGS": "r $x",
         "ALGORITHM": "ppo",
     }
-    values |= {"OBJECTIVE": "masked", "STAGE": "2", "PROMPT": 'say "hi"'}
+    values |= {"OBJECTIVE": "dpo" if name == "walk" else "masked", "STAGE": "2", "PROMPT": 'say "hi"'}
+    values |= {"AGAINST": "an other", "RUNS": "a b"}
     fields = {"FROM": "origin"} | {key: key.lower() for key in values if key not in ("FROM", "ARGS")}
     for python, m, package, *words in dry_run(name, *(f"{k}={v}" for k, v in values.items())):
         assert (python, m, package) == (".venv/bin/python", "-m", "tinyllm")

@@ -1,6 +1,7 @@
 """README: its Python code runs as it stands, in the order in which it is shown."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import threading
 from http.server import HTTPServer
 
 import readme_commands
-from reading_order import ROOT
+from reading_order import ROOT, modules, reading_order
 from stage_runs import TINY
 
 from audio.sandbox import Sandbox
@@ -36,3 +37,34 @@ def test_the_python_code_of_all_three_packages_runs(tmp_path, monkeypatch):
             assert done.returncode == 0, done.stderr
     server.shutdown()
     server.server_close()
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_reading_order_is_that_of_the_imports_and_its_minutes_those_of_the_lines():
+    """20 lines a minute; within two minutes, for a file may grow a little."""
+    listed = README.partition("## Reading order")[2].partition("`python")[0]
+    listed = [
+        (f"tinyllm.{name}", int(minutes)) for name, minutes in re.findall(r"([a-z_0-9.]+) (\d+)\b", listed)
+    ]
+    order, paths = reading_order("tinyllm"), modules("tinyllm")
+    listed = [(name, minutes) for name, minutes in listed if name in paths]
+    assert [name for name, _ in listed] == [name for name in order if name in dict(listed)] and len(
+        listed
+    ) > 8
+    for name, minutes in listed:
+        assert abs(minutes - len(paths[name].read_text(encoding="utf-8").splitlines()) / 20) <= 2, name
+    assert 80 <= sum(minutes for _, minutes in listed) <= 110  # "an hour and a half"
+
+
+def test_the_first_40_lines_show_what_it_does():
+    lines = README.splitlines()
+    first = "\n".join(lines[:40])
+    assert len(lines) <= 250
+    for each in ("make train", "make chat", "<!-- readme: abilities -->", "![", "picture.png"):
+        assert each in first
+    (picture,) = re.findall(r"!\[.*\]\((.*)\)", first)
+    assert (ROOT / picture).stat().st_size < 150_000
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    assert set(re.findall(r"(?:`|^    )make ([a-z0-9-]+)", README, re.M)) <= targets

@@ -10,7 +10,7 @@ import os
 import sys
 
 from tinyllm import chat
-from tinyllm.commands import experiments, real, show, train
+from tinyllm.commands import experiments, readme, real, report, show, train
 from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.preferences import rank
 from tinyllm.runs import Settings
@@ -28,11 +28,16 @@ COMMANDS = {  # name -> (settings, function); the function's docstring is its he
     "real": (real.RealSettings, real.real),
     "quiz": (real.QuizSettings, real.quiz),
     "rank": (rank.RankSettings, rank.main),
-    "compare": (experiments.CompareSettings, experiments.compare),
+    "algorithms": (experiments.AlgorithmsSettings, experiments.algorithms),
     "hacking": (s3_prefer.PreferSettings, experiments.hacking),
     "show-mask": (show.ShowMaskSettings, show.show_mask),
     "sample": (show.SampleSettings, show.sample),
     "exams": (Settings, train.exams),
+    "report": (report.ReportSettings, report.report),
+    "bands": (report.BandsSettings, report.record_bands),
+    "compare": (report.CompareSettings, report.compare),
+    "readme": (Settings, readme.readme),
+    "walk": (report.WalkSettings, report.walk),
     "chat": (chat.ChatSettings, chat.main),
 }
 

@@ -5,7 +5,9 @@ The model sees the whole conversation. When its context is full, the oldest turn
 
 import json
 import re
+import shutil
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +17,9 @@ from tinyllm import checkpoint
 from tinyllm.calls import CallMask
 from tinyllm.data.conversation import decode_reply, encode_conversation, encode_prompt
 from tinyllm.errors import TinyllmError, UsageError
-from tinyllm.runs import Settings, learned_by, option, path_of, stage_folder
-from tinyllm.sampling import fold, generate, reply_room
+from tinyllm.parallel import WorkerPool
+from tinyllm.runs import Settings, finished_stages, learned_by, option, path_of, stage_folder
+from tinyllm.sampling import answer, fold, generate, reply_room
 from tools import agent
 from tools.builtin import TOOLS
 from tools.protocol import BadCall
@@ -25,7 +28,7 @@ from tools.registry import Registry, Result
 HELP = """/stage N            talk to another stage             /temperature X   0 is greedy
 /tools on|off|only|named: which replies are calls      /save FILE      write the conversation as JSON
 /ask on|off         ask you before a call runs        /new             forget the conversation
-/quit               end (or Ctrl-D)"""
+/compare QUESTION   ask every stage                   /quit            end (or Ctrl-D)"""
 MAX_STEPS = 8  # replies to one question, those with tool calls included
 # A small model that has never learned to call needs to see it done once (Brown et al. 2020).
 EXAMPLE = [
@@ -239,6 +242,8 @@ class Chat:
             self.writer.temperature = read_temperature(value)
         elif name == "/tools" and value in ("on", "off", "only", "named"):
             self.choose_tools(value)
+        elif name == "/compare" and value:
+            compare(self.settings, value)
         elif name == "/ask" and value in ("on", "off"):
             self.asks_first = value == "on"
         elif name == "/save" and value:
@@ -249,6 +254,20 @@ class Chat:
             self.history, self.last = [], None
         else:
             print(HELP)
+
+
+def compare(settings, question):
+    """Print the likeliest reply of every finished stage to a question; that of stage 0 is sampled, because
+    the likeliest token of a random model is always the same. Raises TinyllmError if there is no stage."""
+    stage_folder(settings.run, "")
+    width = shutil.get_terminal_size().columns
+    for folder in finished_stages(settings.run):
+        model, tokenizer = checkpoint.load(folder)
+        if not model.config.causal:  # a masked model cannot write
+            continue
+        messages, seed = [{"role": "user", "content": question}], [0] if folder.name == "0-random" else None
+        ((text, _),) = answer(WorkerPool(model), tokenizer, [messages], settings.tokens, seed)
+        print(textwrap.fill(text, width, initial_indent=f"{folder.name:14}", subsequent_indent=" " * 14))
 
 
 def read_temperature(text):

@@ -144,7 +144,7 @@ class Run:
         self._announce()
         self.began, self.saved = time.monotonic(), self.start
         self.logged = time.monotonic(), self.tokens
-        self.shown = "", ""
+        self.shown, self.reinforced = ("", ""), ""
         line = f" {self.stage} {{n_fmt}}/{{total_fmt}} {{percentage:3.0f}}%  {{desc}}{{remaining}} left"
         interval = 0.2 if sys.stderr.isatty() else 15
         self.bar = tqdm(total=self.total_steps, initial=self.start, bar_format=line, mininterval=interval)
@@ -220,7 +220,7 @@ class Run:
     def _log(self, step, loss, norm, scale):
         (then, tokens), self.logged = self.logged, (time.monotonic(), self.tokens)
         speed = (self.tokens - tokens) / max(1e-9, self.logged[0] - then)
-        self._show(f"loss {loss:.3f}", f"{speed / 1000:.1f}k tok/s")
+        self._show(self.reinforced or f"loss {loss:.3f}", f"{speed / 1000:.1f}k tok/s")
         rates = {"gradient_norm": norm, "learning_rate_scale": scale, "tokens_per_second": round(speed)}
         self.log(step=step, loss=loss, **rates, tokens=self.tokens, seconds=round(self._elapsed(), 3))
 
@@ -229,6 +229,15 @@ class Run:
         self.shown = (loss, speed) if loss else self.shown
         validation = f" (val {self.validation:.3f})" if self.validation is not None else ""
         self.bar.set_description_str(f"{self.shown[0]}{validation}  {self.shown[1]}  ", refresh=False)
+
+    def show_reward(self, text):
+        """What the progress line shows from now on, in place of a loss that says nothing."""
+        self.reinforced = text
+        self._show(text, self.shown[1])
+
+    def announce(self, text):
+        """Print a line above the progress line: another phase begins."""
+        tqdm.write(f"{self.folder}: {text}", file=sys.stderr)
 
     def log(self, **values):
         """Append one line to metrics.jsonl."""

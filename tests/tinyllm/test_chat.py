@@ -57,6 +57,12 @@ def test_a_question_is_answered_and_calls_run_and_are_shown(talk):
     assert f"\n  {call.name} -> " in out
 
 
+def test_compare_asks_every_stage_and_leaves_the_conversation_as_it_was(talk):
+    status, out, err = talk("/compare Where is Ada?", "/compare", "/save talk.json")
+    assert status == 0 and out.startswith("0-random  ") and "/compare QUESTION" in out  # the help
+    assert json.loads(Path("talk.json").read_text())["messages"] == []
+
+
 def test_without_tools_the_reply_is_what_the_stage_writes(talk, random_stage):
     status, out, _ = talk("Who is Ada?", options=["--tools", "off", "--temperature", "0", "--tokens", "20"])
     model, words = checkpoint.load(Path("runs/demo/0-random"))

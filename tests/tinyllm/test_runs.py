@@ -253,7 +253,7 @@ def test_a_suggested_command_is_one_that_make_and_the_command_line_accept(settin
         ("0-random", "stage0"),
         ("1-masked", "stage1"),
         ("3-prefer/reward", "stage3"),
-        ("compare/ppo-1", "compare"),
+        ("algorithms/ppo-1", "algorithms"),
     ],
 )
 def test_a_suggested_command_has_the_target_that_makes_the_folder(stage, target):

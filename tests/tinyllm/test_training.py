@@ -245,6 +245,17 @@ def test_validation_is_the_loss_per_unit_of_weight_over_all_pieces(workers):
     assert logged(STAGE, "validation_loss")[1] == pytest.approx(loss, rel=1e-4)
 
 
+def test_once_a_reward_is_shown_no_loss_is():
+    with new_run(3) as run:
+        for step in run.steps():
+            if step == 1:
+                run.show_reward("reward 0.50")
+                assert run.bar.desc.startswith("reward 0.50")
+            run.train_step(step, weighted_nll, pieces(step), Rates())
+            assert run.bar.desc.startswith("loss " if step == 0 else "reward 0.50")
+            assert "tok/s" in run.bar.desc
+
+
 shapes = st.lists(st.tuples(st.integers(1, 7), st.integers(1, 40)), min_size=1, max_size=4)
 
 

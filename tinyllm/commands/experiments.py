@@ -29,13 +29,13 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class CompareSettings(s3_prefer.PreferSettings):
+class AlgorithmsSettings(s3_prefer.PreferSettings):
     times: int = option(
         3, "training runs per algorithm, each with different prompts and sampled replies", (1, 100)
     )
 
 
-def compare(settings):
+def algorithms(settings):
     """Train every algorithm of stage 3 several times on the same rankings, for the same number of steps."""
     names = [field.name for field in dataclasses.fields(s3_prefer.PreferSettings)]
     shared = {name: getattr(settings, name) for name in names}
@@ -44,12 +44,12 @@ def compare(settings):
         results = []
         for draw in range(settings.times):
             one = s3_prefer.PreferSettings(**shared | {"algorithm": algorithm, "draw": draw})
-            results.append(train_and_examine(one, f"compare/{algorithm}-{draw}"))
+            results.append(train_and_examine(one, f"algorithms/{algorithm}-{draw}"))
         cells = [mean_and_range([result[key]["value"] for result in results]) for key in COLUMNS]
         rows.append([algorithm, *cells])
     text = table([["", *COLUMNS], *rows])
     text += f"\n{settings.times} runs each: mean (min to max), on held-out prompts, judged by the oracle\n"
-    save_text(settings.folder("compare") / "table.md", text)
+    save_text(settings.folder("algorithms") / "table.md", text)
 
 
 def hacking(settings):

@@ -9,6 +9,7 @@ from tinyllm.errors import UsageError
 from tinyllm.evaluation.exams import examine
 from tinyllm.evaluation.scoreboard import scoreboard
 from tinyllm.preferences import rankings
+from tinyllm.report import page
 from tinyllm.runs import Settings, finished_stages, option
 from tinyllm.stages import s0_random, s1_pretrain, s2_instruct, s3_prefer, s4_reason
 
@@ -45,14 +46,14 @@ def run_stage(settings, stage_settings, main):
 
 
 def train(settings):
-    """All stages in order (0 and 1 for your own --text), then the scoreboard. Finished stages are kept."""
+    """All stages in order (0 and 1 for your own --text), then scoreboard and page. Finished stages stay."""
     run_stage(settings, s0_random.RandomSettings, s0_random.main)
     run_stage(settings, s1_pretrain.PretrainSettings, s1_pretrain.main)
     if not settings.text:
         run_stage(settings, s2_instruct.InstructSettings, s2_instruct.main)
         run_stage(settings, s3_prefer.PreferSettings, s3_prefer.main)
         run_stage(settings, s4_reason.ReasonSettings, s4_reason.main)
-    print(scoreboard(settings.run))
+    show(settings.run)
 
 
 def mine(settings):
@@ -73,10 +74,16 @@ def mine(settings):
         run_stage(settings, s2_instruct.InstructSettings, s2_instruct.main)
     if settings.rankings:
         run_stage(settings, s3_prefer.PreferSettings, s3_prefer.main)
-    print(scoreboard(settings.run))
+    show(settings.run)
     for shown in read_json(finished_stages(settings.run)[-1] / "exams.json").get("own_questions_shown", []):
         print("\n{prompt}\n  expected: {expected}\n  answered: {reply}".format(**shown))
     print(f"\nTalk to it: make {'chat' if settings.data else 'sample'} RUN={settings.run}")
+
+
+def show(run):
+    """What every run of several stages ends with: its scoreboard and its report page."""
+    print(scoreboard(run))
+    print(f"the report page: {page.write(run)}")
 
 
 def write_text(settings, conversations):

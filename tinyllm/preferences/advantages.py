@@ -4,6 +4,9 @@ REINFORCE (Williams 1992) makes each token of a reply likelier in proportion to 
 minus a baseline. A baseline that does not depend on the token leaves the expected gradient as it is and
 greatly reduces its variance: without one, scores of 7 and 8 would make both replies likelier.
 
+Advantages add up to about 0, so the value of a loss that they weigh is about 0 however well the policy does.
+Its gradient is not: it makes the replies above the baseline likelier and those below it less likely.
+
 The advantage of a token is its return, the score minus kl times the divergence at all LATER positions, minus
 the baseline. The divergence at a position compares two distributions given the tokens before it, so the token
 chosen there did not cause it; its gradient is in objectives.kl_divergence. GRPO differs: its penalty is only

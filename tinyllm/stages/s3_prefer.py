@@ -119,6 +119,8 @@ def align(settings, stage, parent, tokenizer, rankings, reference, scorer):
     pairs = chosen_and_rejected(tokenizer, rankings) if scorer is None else []
     every, last = max(1, steps // 6), settings.last_layers
     with Run(settings, stage, model, tokenizer, steps, parent, log_every=1, last_layers=last) as run:
+        if scorer is not None:
+            run.announce("the reward model is ready; reinforcement begins, watch the score and the KL")
         for step in run.steps():
             if scorer is None:
                 pairs_step(run, settings, reference, pairs, step, rates)
@@ -168,12 +170,14 @@ def reinforce_step(run, settings, reference, scorer, prompts, step, rates):
         "reference_logits": reference_logits,
         "advantages": advantage.astype(np.float32),
     }
+    score, kl = float(scores.mean()), float(kl.sum(axis=1).mean())
+    run.show_reward(f"score {score:.2f}, KL {kl:.2f}")
     for _ in range(algorithm.updates):
         run.train_step(step, partial(policy_gradient_with_kl, kl=settings.kl), [batch], rates)
     run.log(
         step=step,
-        score=float(scores.mean()),
-        kl_nats_per_reply=float(kl.sum(axis=1).mean()),
+        score=score,
+        kl_nats_per_reply=kl,
         tokens_per_reply=float(sampled.mask.sum(axis=1).mean()),
         truncated=float(1 - sampled.ended.mean()),
     )

@@ -89,6 +89,7 @@ def main(settings, stage=STAGE):
             else:
                 if step == steps:  # the old moments would scale up the first, noisy gradients
                     run.reset_moments()
+                    run.announce("the solutions are learned; reinforcement begins, watch the reward")
                 reinforce_step(run, world, settings.seed, step)
     return folder
 
@@ -153,5 +154,6 @@ def reinforce_step(run, world, seed, step):
     rewards = (np.array(correct) & sampled.ended).astype(np.float32).reshape(-1, GROUP)
     advantages = (rewards - group_mean(rewards)).reshape(-1, 1)
     batch = {"ids": sampled.ids, "targets": sampled.targets, "weights": advantages * sampled.mask}
+    run.show_reward(f"reward {rewards.mean():.2f}")
     run.train_step(step, weighted_nll, [batch], REINFORCE_RATES, total=sampled.mask.sum())
     run.log(step=step, reward=float(rewards.mean()))

@@ -8,7 +8,7 @@ import pytest
 from stage_runs import logged, read_stage, record, shorten_rollouts, stage
 
 from tinyllm.commands import experiments
-from tinyllm.commands.experiments import COLUMNS, CompareSettings
+from tinyllm.commands.experiments import COLUMNS, AlgorithmsSettings
 from tinyllm.preferences import behaviour
 from tinyllm.stages import s3_prefer
 from tinyllm.stages.s3_prefer import ALGORITHMS, PreferSettings
@@ -38,25 +38,25 @@ def no_validation(monkeypatch):
     monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
 
 
-def test_compare_trains_every_algorithm_on_other_draws_with_one_reward_model(world, monkeypatch, capsys):
+def test_algorithms_trains_every_algorithm_on_other_draws_with_one_reward_model(world, monkeypatch, capsys):
     few_exams(monkeypatch)
     no_validation(monkeypatch)
     mains = record(monkeypatch, s3_prefer, "main")
     models = record(monkeypatch, s3_prefer.reward_model, "train")
-    stage("compare", "--times", 2, "--steps", 1)
+    stage("algorithms", "--times", 2, "--steps", 1)
     trained = [(note.settings.algorithm, note.settings.draw, note.stage) for note in mains]
-    assert trained == [(name, draw, f"compare/{name}-{draw}") for name in ALGORITHMS for draw in (0, 1)]
+    assert trained == [(name, draw, f"algorithms/{name}-{draw}") for name in ALGORITHMS for draw in (0, 1)]
     assert {note.settings.steps for note in mains} == {1}
     reward = read_stage("3-prefer/reward")
     assert reward["finished"] and len(models) == 2 * sum(each.pairs is None for each in ALGORITHMS.values())
     assert (
-        not any(Path("runs/demo/compare").rglob("reward"))
+        not any(Path("runs/demo/algorithms").rglob("reward"))
         and not Path("runs/demo/3-prefer/stage.json").exists()
     )
     out = capsys.readouterr().out
     assert [row[0] for row in rows(out)] == list(ALGORITHMS)
     assert {len(row) for row in rows(out)} == {1 + len(COLUMNS)} and "2 runs each" in out
-    assert Path("runs/demo/compare/table.md").read_text() in out
+    assert Path("runs/demo/algorithms/table.md").read_text() in out
     for row in rows(out):
         cells = dict(zip(COLUMNS, row[1:]))
         assert cells["polite"] == "0.5 (0.5 to 0.5)" and cells["fact_questions"] == "0.25 (0.25 to 0.25)"
@@ -65,12 +65,12 @@ def test_compare_trains_every_algorithm_on_other_draws_with_one_reward_model(wor
 def test_a_comparison_that_was_interrupted_trains_and_examines_only_what_is_missing(world, monkeypatch):
     few_exams(monkeypatch)
     no_validation(monkeypatch)
-    stage("compare", "--times", 1, "--steps", 1)
+    stage("algorithms", "--times", 1, "--steps", 1)
     steps = record(monkeypatch, s3_prefer.Run, "train_step")
     exams = record(monkeypatch, experiments.preferences, "compare_with_reference")
-    shutil.rmtree("runs/demo/compare/ppo-0")
-    stage("compare", "--times", 1, "--steps", 1)
-    assert {note.self.stage for note in steps} == {"compare/ppo-0"} and len(exams) == 1
+    shutil.rmtree("runs/demo/algorithms/ppo-0")
+    stage("algorithms", "--times", 1, "--steps", 1)
+    assert {note.self.stage for note in steps} == {"algorithms/ppo-0"} and len(exams) == 1
 
 
 def test_the_table_shows_the_mean_and_the_range():
@@ -105,10 +105,10 @@ def test_hacking_takes_three_times_the_steps_of_stage_3_by_default(world, monkey
 
 def test_the_exams_of_an_experiment_compare_with_stage_2(world, monkeypatch):
     no_validation(monkeypatch)
-    settings = CompareSettings(size="tiny", workers=1, steps=1, algorithm="dpo")
+    settings = AlgorithmsSettings(size="tiny", workers=1, steps=1, algorithm="dpo")
     options = {name: value for name, value in vars(settings).items() if name != "times"}
-    results = experiments.train_and_examine(PreferSettings(**options), "compare/dpo-0")
+    results = experiments.train_and_examine(PreferSettings(**options), "algorithms/dpo-0")
     assert set(COLUMNS) <= set(results) and all("value" in results[key] for key in COLUMNS)
     assert results["kl_nats_per_reply"]["value"] >= 0 and results["seconds"]["value"] >= 0
-    saved = json.loads(Path("runs/demo/compare/dpo-0/exams.json").read_text())
+    saved = json.loads(Path("runs/demo/algorithms/dpo-0/exams.json").read_text())
     assert saved == results

@@ -200,6 +200,7 @@ def test_the_settings_of_the_command_reach_every_stage(tiny, monkeypatch):
     for module in (train.s0_random, train.s1_pretrain, train.s2_instruct, train.s3_prefer, train.s4_reason):
         monkeypatch.setattr(module, "main", note(module))
     monkeypatch.setattr(train, "scoreboard", lambda run: run)
+    monkeypatch.setattr(train.page, "write", lambda run: run)
     train.train(train.TrainSettings(run="r", size="nano", seed=3, workers=2, resume=True))
     assert [name for name, _ in seen] == ["s0_random", "s1_pretrain", "s2_instruct", "s3_prefer", "s4_reason"]
     for _, settings in seen:

@@ -96,7 +96,12 @@ class Step:
             patch.setattr(rollouts, "generate_replies", generate)
             log = lambda **values: calls.append(values)
             run = SimpleNamespace(
-                pool=pool, model=pool.model, tokenizer=words, train_step=train_step, log=log
+                pool=pool,
+                model=pool.model,
+                tokenizer=words,
+                train_step=train_step,
+                log=log,
+                show_reward=lambda text: None,
             )
             s4_reason.reinforce_step(run, world, 0, 7)
             self.policy = in_float64(pool.model)
@@ -202,10 +207,11 @@ def test_the_expected_step_is_the_gradient_of_the_chance_of_a_right_answer(seed,
 
 
 def test_moments_are_reset_exactly_when_reinforcement_starts_and_its_rates_hold_from_then_on(
-    tiny, monkeypatch
+    tiny, monkeypatch, capsys
 ):
     shorten_rollouts(monkeypatch)
     steps = record(monkeypatch, Run, "train_step")
+    shown = record(monkeypatch, Run, "show_reward")
     updates = record(
         monkeypatch, optimizer, "update", lambda note: {"sum": sum(np.abs(m).sum() for m in note.moments)}
     )
@@ -217,7 +223,9 @@ def test_moments_are_reset_exactly_when_reinforcement_starts_and_its_rates_hold_
     first = [note for note in updates if note.part.start == 0]
     assert [note.updates for note in first] == [0, 1, 2, 0, 1, 2]
     assert [note.sum > 0 for note in first[:4]] == [False, True, True, False]
-    assert list(logged(STAGE, "reward")) == [3, 4, 5]
+    rewards = logged(STAGE, "reward")
+    assert [note.text for note in shown] == [f"reward {rewards[step]:.2f}" for step in (3, 4, 5)]
+    assert capsys.readouterr().err.count("reinforcement begins") == 1
 
 
 @pytest.mark.parametrize("replay", [0.0, 0.25])

@@ -1,0 +1,82 @@
+"""report: what compare and walk print, each figure computed once more."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from stage_runs import stage
+
+from tinyllm import checkpoint, layers, transformer
+from tinyllm.__main__ import main
+from tinyllm.data.conversation import decode_reply, encode_prompt
+from tinyllm.report import journey
+from tinyllm.report.record import Record
+from tinyllm.sampling import generate
+
+
+def greedy(name, question, most):
+    model, words = checkpoint.load(Path("runs/demo", name))
+    prompt = encode_prompt(words, [{"role": "user", "content": question}])
+    ((ids, _),) = generate(model, [prompt], most, stop=[words.special["<|end|>"]])
+    return decode_reply(words, ids)
+
+
+def test_compare_asks_every_stage_the_same_question(tiny, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    stage("compare", "--prompt", "Where is Ada?", "--tokens", 12)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["0-random", "1-pretrain", "2-instruct"]
+    for line in lines[1:]:
+        name, reply = line[:14].strip(), line[14:]
+        assert reply.split() == greedy(name, "Where is Ada?", 12).split()
+
+
+def test_a_run_without_a_stage_cannot_be_compared_or_walked_through(here, capsys):
+    for command in ("compare", "walk"):
+        assert main([command, "--run", "nothing"]) == 1
+        assert "make train RUN=nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("objective", journey.OBJECTIVES)
+def test_walk_prints_the_loss_and_every_gradient_of_an_objective(tiny, capsys, objective):
+    stage("walk", "--objective", objective)
+    out = capsys.readouterr().out
+    policy, reference = (each.checkpoint[0] for each in Record("demo", Path()).policy_and_reference)
+    tokenizer = Record("demo", Path()).finished[0].checkpoint[1]
+    model, function, piece, total = journey.jobs(policy, reference, tokenizer, 0)[objective]
+    loss, gradient = journey.gradient_of_parameters(model, function, piece, total)
+    assert re.search(rf"^{function.__name__} +{re.escape(f'{loss:.4f}')} ", out, re.M)
+    for name, g in gradient.items():
+        assert f"gradient of {name:26}{g.shape} norm {np.linalg.norm(g):.4g}\n" in out
+    ids = [int(line.split()[-len(re.findall(r"^token(.*)", out, re.M)[0].split())]) for line in table(out)]
+    assert ids == piece["ids"].reshape(-1).tolist()
+
+
+def table(out):
+    """The lines with one token each."""
+    return out.partition("token ")[2].partition("\nembedding_forward")[0].splitlines()[1:]
+
+
+def test_walk_shows_each_call_of_a_layer_in_order_and_its_way_back(tiny, capsys):
+    stage("walk")
+    calls = re.findall(r"^(\w+ward) ", capsys.readouterr().out, re.M)
+    attention = ["rmsnorm_forward", "linear_forward", "rope_forward", "attention_forward", "linear_forward"]
+    mlp = ["rmsnorm_forward", "linear_forward", "swiglu_forward", "linear_forward"]
+    forward = [
+        "embedding_forward",
+        *attention,
+        *mlp,
+        "rmsnorm_forward",
+        "linear_forward",
+    ]  # SIZE=tiny: 1 layer
+    assert calls[: len(forward)] == forward
+    backward = [name.replace("forward", "backward") for name in reversed(forward)]
+    i = backward.index("rope_backward")
+    assert calls[len(forward) :] == [*backward[:i], "rope_backward", *backward[i:]]  # queries, then keys
+    assert transformer.layers is layers  # nothing is left behind
+
+
+def test_an_unknown_objective_is_wrong_usage(tiny, capsys):
+    assert main(["walk", "--objective", "guess"]) == 2
+    assert "guess" in capsys.readouterr().err

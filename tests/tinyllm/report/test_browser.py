@@ -1,0 +1,90 @@
+"""The page in a browser, with scripts off: on a phone and on a desk, light and dark, nothing overflows and
+nothing is fetched. Needs chromium and its chromedriver (Debian: apt-get install chromium chromium-driver)."""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+from tinyllm.report import page
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("chromium") and shutil.which("chromedriver")), reason="needs chromium and chromedriver"
+)
+ARGUMENTS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """-> command(name, **parameters) of the DevTools protocol, and events() since the last call."""
+    log = tmp_path_factory.mktemp("browser") / "log"
+    with open(log, "wb") as file:
+        driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=file, stderr=file)
+    try:
+        while not (port := re.search(r"successfully on port (\d+)", log.read_text())):
+            assert driver.poll() is None, log.read_text()
+            time.sleep(0.1)
+        base = f"http://127.0.0.1:{port[1]}/session"
+        options = {"args": ARGUMENTS}
+        asked = {"goog:chromeOptions": options, "goog:loggingPrefs": {"performance": "ALL"}}
+        made = requests.post(base, json={"capabilities": {"alwaysMatch": asked}}, timeout=120).json()
+        base += f"/{made['value']['sessionId']}"
+
+        def command(cmd, **params):
+            answer = requests.post(
+                f"{base}/goog/cdp/execute", json={"cmd": cmd, "params": params}, timeout=60
+            )
+            return answer.json()["value"]
+
+        def open_page(path):
+            """-> the addresses of everything that was requested."""
+            requests.post(f"{base}/url", json={"url": path.resolve().as_uri()}, timeout=60)
+            entries = requests.post(f"{base}/se/log", json={"type": "performance"}, timeout=60).json()[
+                "value"
+            ]
+            events = [json.loads(entry["message"])["message"] for entry in entries]
+            sent = [each["params"] for each in events if each["method"] == "Network.requestWillBeSent"]
+            return [each["request"]["url"] for each in sent]
+
+        yield command, open_page
+        command("Browser.close")
+    finally:
+        driver.kill()
+        driver.wait()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_overflows_sideways_and_nothing_is_fetched(browser, five_stages, width, scheme):
+    command, open_page = browser
+    path = page.write("demo")
+    command("Emulation.setScriptExecutionDisabled", value=True)
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    command("Emulation.setEmulatedMedia", features=features)
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    command("Emulation.setDeviceMetricsOverride", **metrics)
+    addresses = [each for each in open_page(path) if not each.startswith("data:")]
+    assert addresses == [path.resolve().as_uri()]
+    size = command("Page.getLayoutMetrics")["cssContentSize"]
+    assert size["width"] == width and size["height"] > 3000
+
+
+def test_the_check_notices_what_is_too_wide(browser, tmp_path):
+    command, open_page = browser
+    wide = Path(tmp_path / "wide.html")
+    wide.write_text("<!doctype html><body><img src=missing.png><div style='width:500px'>wide</div>")
+    metrics = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    command("Emulation.setDeviceMetricsOverride", **metrics)
+    assert len(open_page(wide)) == 2
+    assert command("Page.getLayoutMetrics")["cssContentSize"]["width"] > 390

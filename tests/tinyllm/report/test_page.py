@@ -1,0 +1,131 @@
+"""page: every run gives a page, whatever it lacks. Nothing in it is fetched; every link leads to a file."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from stage_runs import stage
+
+from tinyllm.__main__ import main
+from tinyllm.report import page
+
+EMPTY = {"meta", "link", "input", "path", "circle"}  # elements that are not closed
+
+
+class Page(HTMLParser):
+    """Checks that elements are nested; collects links and what a browser would fetch."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.links, self.fetched, self.words, self.titles = [], [], [], "", []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, name, attributes):
+        attributes = dict(attributes)
+        self.links += [attributes["href"]] if name == "a" else []
+        self.fetched += [value for key, value in attributes.items() if key in ("src", "srcset", "data")]
+        self.fetched += [attributes["href"]] if name in ("link", "image", "use") else []
+        assert name not in ("script", "iframe", "object", "embed", "base") and not any(
+            key.startswith("on") for key in attributes
+        )
+        if name not in EMPTY:
+            self.open.append(name)
+
+    def handle_endtag(self, name):
+        if name not in EMPTY:
+            assert self.open.pop() == name
+
+    def handle_data(self, data):
+        self.words += data
+
+
+def read(run="demo"):
+    """The page of a run, checked."""
+    path = Path("runs", run, "report.html")
+    text = path.read_text(encoding="utf-8")
+    parsed = Page(text)
+    assert set(parsed.fetched) <= {"data:,"} and "@import" not in text and "url(" not in text
+    for link in parsed.links:
+        assert (path.parent / unquote(link)).is_file(), link
+    assert len(text) < 1.5e6
+    headings = re.findall(r"<h2 id=.panel-(\d+).>(.*)</h2>", page.TEMPLATE)
+    assert [int(number) for number, _ in headings] == list(range(1, len(page.PANELS) + 1))
+    assert all(f"{heading}\n" in parsed.words for _, heading in headings)
+    return parsed
+
+
+def test_a_whole_run_has_every_panel(five_stages, capsys):
+    stage("report")
+    assert capsys.readouterr().out == f"{Path('runs/demo/report.html')}\n"
+    words = read().words
+    assert "is missing" not in words and "not finished" not in words
+    for expected in ("0.250", "0.300 the randomness of the text itself", "0.500 chance", "Moved by 3-prefer"):
+        assert expected in words
+    assert "<b>one</b>" in words  # what a model wrote is text, not markup
+    assert "python -m tinyllm stage2 --run demo --size tiny --seed 0" in words
+
+
+def test_the_page_changes_nothing_else_in_the_run(five_stages):
+    files = lambda: {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
+    before = files()
+    page.write("demo")
+    after = files()
+    assert set(after) - set(before) == {Path("runs/demo/report.html")}
+    assert all(after[path] == content for path, content in before.items())
+    page.write("demo")
+    assert files() == after  # and the same run gives the same page
+
+
+def test_a_run_with_some_stages_says_what_is_missing_and_how_to_make_it(tiny):
+    page.write("demo")
+    words = read().words
+    assert "3-prefer is missing. Make it with: make stage3 SIZE=tiny" in words
+    assert "4-reason is missing. Make it with: make stage4 SIZE=tiny" in words
+    shutil.rmtree("runs/demo/1-pretrain")
+    shutil.rmtree("runs/demo/2-instruct")
+    page.write("demo")
+    assert "1-pretrain is missing. Make it with: make stage1 SIZE=tiny" in read().words
+
+
+def test_a_run_that_is_being_trained_has_a_page_of_what_is_there(tiny):
+    path = Path("runs/demo/2-instruct/stage.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "finished": False}))
+    log = Path("runs/demo/2-instruct/metrics.jsonl")
+    log.write_text('{"step": 0, "loss": 5.5}\n{"step": 1, "los')
+    page.write("demo")
+    words = read().words
+    assert "2-instruct is not finished: add RESUME=1 to make stage2 SIZE=tiny" in words
+    assert "2-instruct: loss" in words
+    shutil.rmtree("runs/demo/0-random")
+    shutil.rmtree("runs/demo/1-pretrain")
+    page.write("demo")  # not one finished stage is left
+    assert "0-random is missing. Make it with: make stage0 SIZE=tiny" in read().words
+
+
+def test_a_run_on_a_text_of_your_own_leaves_out_what_needs_true_answers(here):
+    Path("text.txt").write_text("the cat sat on a mat. " * 300)
+    stage("stage0", "--text", "text.txt")
+    stage("stage1", "--text", "text.txt", "--steps", 2)
+    page.write("demo")
+    words = read().words
+    assert "Only runs on the built-in world have this" in words and "1-pretrain: loss" in words
+    assert "text.txt" in words  # in the command that makes it again
+
+
+def test_two_runs_are_laid_over_each_other(five_stages):
+    shutil.copytree("runs/demo", "runs/another & more")
+    stage("report", "--against", "another & more")
+    parsed = read()
+    assert "run demo and another & more" in parsed.words and "3-prefer other" in parsed.words
+    assert any("another" in link for link in parsed.links)
+
+
+@pytest.mark.parametrize("options", [["--run", "nothing"], ["--against", "nothing"]])
+def test_a_run_without_a_stage_is_said(tiny, capsys, options):
+    assert main(["report", *options]) == 1
+    assert "runs/nothing has no stage. Make one with: make train RUN=nothing" in capsys.readouterr().err

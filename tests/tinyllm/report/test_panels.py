@@ -1,0 +1,50 @@
+"""panels: marks of wrong words and steps, and the attention of each head."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tinyllm.report import panels
+from tinyllm.report.record import Record
+
+
+@pytest.mark.parametrize(
+    "solution, marks",
+    [
+        ("a Bo buys 5. a Bo buys 5: Bo + 17+5:7+5=12,1+1=2,22. #### 22", []),
+        ("a Bo buys 5. a Bo buys 5: Bo + 17+5:7+5=12,1+1=2,23. #### 23", ["17 + 5"]),
+        ("a Bo buys 5. a Bo buys 5: Bo + 17+5:7+5=12,1+1=2,22. #### 23", [" 23"]),
+        ("a x. a Bo a: Bo + 17+5:7+5=12,1+1=2,22. b Bo b: Bo + 21+5:1+5=6,2=2,26. #### 26", ["21 + 5"]),
+    ],
+)
+def test_wrong_steps_of_a_solution_are_marked(solution, marks):
+    assert re.findall(r'<mark class="" >(.*?)</mark>', panels.tree(solution)) == marks
+
+
+def test_a_right_reply_gets_a_tick_and_of_a_wrong_one_its_wrong_words_are_marked():
+    task = panels.Task("facts", "?", "", "duck", "", ("cat",))
+    assert panels.marked(task, "Ada keeps a <duck>.") == '<b class="right" >✓ </b>Ada keeps a &lt;duck&gt;.'
+    assert panels.marked(task, "A cat & a dog") == 'A <mark class="" >cat</mark> &amp; a dog'
+    assert panels.marked(task, "<Hm>") == '<mark class="" >&lt;Hm&gt;</mark>'
+
+
+def test_an_induction_head_is_found_where_there_is_one(tiny, monkeypatch):
+    def one_head(model, ids):
+        half = (len(ids) - 1) // 2
+        p = [[1.0 if k == max(0, q - half + 1) else 0.0 for k in range(len(ids))] for q in range(len(ids))]
+        return np.array([[p]])[0][None]
+
+    monkeypatch.setattr(panels, "attention_of", one_head)
+    html = "".join(panels.attention(Record("demo", Path()), None))
+    assert "layer 0 head 0 has 1.00, an induction head" in html
+
+
+def test_attention_is_that_of_the_model(tiny):
+    """Each query's shares sum to 1, and none looks ahead."""
+    model, _ = Record("demo", Path()).finished[1].checkpoint
+    (heads,) = panels.attention_of(model, [1, 2, 3, 4, 1, 2])
+    assert heads.shape == (2, 6, 6)
+    np.testing.assert_allclose(heads.sum(axis=2), 1, atol=1e-5)
+    assert (np.triu(heads[0], 1) == 0).all()

@@ -1,0 +1,100 @@
+"""The commands that show what a run did: report, bands, compare and walk."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+from tinyllm import chat, layers, transformer
+from tinyllm.checkpoint.files import read_json, write_json
+from tinyllm.errors import UsageError
+from tinyllm.report import bands, journey, page
+from tinyllm.report.record import Record
+from tinyllm.runs import Settings, option
+
+
+@dataclass(frozen=True)
+class ReportSettings(Settings):
+    against: str = option("", "another run, whose curves and scores are drawn beside those of this one")
+
+
+def report(settings):
+    """Make the report page of a run, finished or not: runs/<run>/report.html."""
+    print(page.write(settings.run, settings.against))
+
+
+@dataclass(frozen=True)
+class BandsSettings(Settings):
+    runs: str = option("", "names or folders of finished runs of one size and several seeds")
+
+
+def record_bands(settings):
+    """Record where the curves of some runs lie: the band of normal losses in reports of their size."""
+    records = [Record(name, Path()) for name in settings.runs.split()]
+    if len(records) < 2 or len({record.size for record in records}) > 1:
+        raise UsageError('name two or more runs of one size: RUNS="one two three"')
+    write_json(bands.FILE, read_json(bands.FILE) | {records[0].size: bands.measure(records)})
+
+
+# ---- in the terminal
+
+
+@dataclass(frozen=True)
+class CompareSettings(Settings):
+    prompt: str = option("Hello, who are you?", "the question")
+    tokens: int = option(200, "maximum number of tokens in a reply", (1, 10**6))
+
+
+def compare(settings):
+    """Ask every finished stage the same question."""
+    chat.compare(settings, settings.prompt)
+
+
+@dataclass(frozen=True)
+class WalkSettings(Settings):
+    objective: str = option(
+        "next", "what turns the logits into a gradient", choices=tuple(journey.OBJECTIVES)
+    )
+
+
+def walk(settings):
+    """Follow one batch through the model and its gradient back, call by call.
+
+    Read it beside transformer.py: each line is a call of a function of layers.py, with the shapes and norms
+    of the arrays that it returns.
+    """
+    policy, reference = Record(settings.run, Path()).policy_and_reference
+    (model, tokenizer), (before, _) = policy.checkpoint, reference.checkpoint
+    all_jobs = journey.jobs(model, before, tokenizer, settings.seed)
+    model, function, piece, total = all_jobs[settings.objective]
+    columns = [key for key in piece if piece[key].shape == piece["ids"].shape]
+    print(f"{policy.folder}: {settings.objective}\n{'token':16}" + "".join(f"{key:>15}" for key in columns))
+    for id, *rest in zip(*(piece[key].reshape(-1) for key in columns)):
+        print(f"{tokenizer.decode([id])!r:16}" + "".join(f"{value:15.4g}" for value in (id, *rest)))
+    calls = {name: told(each) if name.endswith("ward") else each for name, each in vars(layers).items()}
+    transformer.layers = SimpleNamespace(**calls)
+    try:
+        _, gradient = journey.gradient_of_parameters(model, told(function), piece, total)
+    finally:
+        transformer.layers = layers
+    for name, g in gradient.items():
+        print(f"gradient of {name:26}{norms(g)}")
+
+
+def told(function):
+    """The function, printing the arrays and numbers that it returns (not the caches)."""
+
+    def call(*arguments, **options):
+        results = function(*arguments, **options)
+        print(f"{function.__name__:20}" + norms(*results if isinstance(results, tuple) else [results]))
+        return results
+
+    return call
+
+
+def norms(*results):
+    parts = [f"{each:.4f}" for each in results if isinstance(each, float)]
+    arrays = [each for each in results if isinstance(each, np.ndarray)]
+    parts += [f"{each.shape} norm {np.linalg.norm(each):.4g}" for each in arrays]
+    return "   ".join(parts)

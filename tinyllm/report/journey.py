@@ -1,0 +1,78 @@
+"""One conversation under every objective: what the stages differ in, and nothing else.
+
+A question with a polite and a rude reply goes through the model. Each objective turns the same logits into
+another gradient. Panel 2 of the report page draws these gradients; `make walk` prints the way to them and
+back.
+"""
+
+import numpy as np
+
+from tinyllm.data.conversation import encode_last_reply, pad, shift
+from tinyllm.objectives import dpo, log_prob_of, log_softmax, plackett_luce, ppo_clip, weighted_nll
+from tinyllm.preferences.reward_model import ranking_batch, with_score_head
+from tinyllm.training import forward_and_loss
+from tinyllm.transformer import Parameters, scatter
+from tinyllm.world import World, instructions, oracle
+from tinyllm.world.dice import Dice
+
+ADVANTAGE = -1.0  # of the rude reply: its score was one standard deviation below what was expected
+OBJECTIVES = {
+    "next": "next token",
+    "instruct": "masked prompt",
+    "ranking": "ranking",
+    "reinforce": "reward-weighted",
+    "ppo": "clipped",
+    "dpo": "DPO",
+}
+
+
+def two_replies(tokenizer, seed):
+    """A question of the built-in world -> [(ids, mask)] with a polite reply, and with a rude one."""
+    dice, world = Dice("journey"), World(seed)
+    task = oracle.prompt(dice, world, "test", "facts")
+    answer = instructions.without_style(task.reply)
+    replies = [instructions.in_style(dice, answer, style) for style in ("polite", "rude")]
+    messages = [[*task.prompt, {"role": "assistant", "content": reply}] for reply in replies]
+    return [encode_last_reply(tokenizer, each) for each in messages]
+
+
+def jobs(policy, reference, tokenizer, seed):
+    """{objective: (model, function, piece, total)}, the arguments of training.forward_and_loss.
+
+    An objective that takes one reply gets the rude one, with ADVANTAGE where it weighs replies; the others
+    get both. The reference is the model that sampled the reply (ppo), or the one to compare with (dpo).
+    """
+    rows = two_replies(tokenizer, seed)
+    both, rude = shift(*pad(rows)), shift(*pad(rows[1:]))
+    before = lambda batch: log_prob_of(batch["targets"], log_softmax(reference.logits(batch["ids"])))
+    reply, tokens = rude["weights"], rude["weights"].sum()
+    pair = {name: array[None] for name, array in both.items()}  # (1, 2, T)
+    pair["reference_log_probs"] = (before(both) * both["weights"]).sum(axis=1)[None]
+    rollout = rude | {"old_log_probs": before(rude), "advantages": ADVANTAGE * reply}
+    return {
+        "next": (policy, weighted_nll, rude | {"weights": np.ones_like(reply)}, reply.size),
+        "instruct": (policy, weighted_nll, rude, tokens),
+        "ranking": (with_score_head(policy, seed), plackett_luce, ranking_batch([(rows, [1, 2])]), 1),
+        "reinforce": (policy, weighted_nll, rude | {"weights": ADVANTAGE * reply}, tokens),
+        "ppo": (policy, clipped, rollout, tokens),
+        "dpo": (policy, dpo, pair, 1),
+    }
+
+
+def clipped(logits, weights, **arguments):
+    """ppo_clip on the positions that forward_and_loss has chosen by their weights."""
+    return ppo_clip(logits, **arguments)
+
+
+def gradient_at_logits(model, function, piece, total):
+    """-> dloss/dlogits (T, V) at every position of the rude reply's sequence."""
+    _, dlogits, _ = forward_and_loss(model, function, piece, total)
+    return dlogits[0, 1] if piece["ids"].ndim == 3 else scatter(dlogits, piece["weights"][0] != 0)
+
+
+def gradient_of_parameters(model, function, piece, total):
+    """-> the loss, and its gradient (Parameters)."""
+    loss, dout, cache = forward_and_loss(model, function, piece, total)
+    gradient = Parameters(model.config)
+    model.backward(dout, cache, gradient)
+    return loss, gradient

@@ -1,0 +1,41 @@
+"""The report page: page.html with its ten panels filled in. What a run lacks is said in its place."""
+
+import re
+from html import escape
+from pathlib import Path
+from string import Template
+
+from tinyllm.checkpoint.files import replacing
+from tinyllm.report import panels
+from tinyllm.report.record import Missing, Record
+from tinyllm.report.svg import tag
+
+TEMPLATE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
+PANELS = re.findall(r"^\$(\w+)$", TEMPLATE, re.M)  # their names, in order
+
+
+def write(name, against=""):
+    """Make runs/<name>/report.html, with the run `against` laid over it -> its path.
+
+    Raises TinyllmError if a run has no stage at all.
+    """
+    run = Record(name, page=Path("runs") / name)
+    other = Record(against, run.folder) if against else None
+    title = f"{name} and {against}" if against else name
+    parts = {"run": escape(title), "size": run.size, "seed": run.seed}
+    parts |= {panel: contents(getattr(panels, panel), run, other) for panel in PANELS}
+    with replacing(run.folder / "report.html") as beside:
+        page = Template(TEMPLATE).substitute(parts)
+        beside.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
+    return run.folder / "report.html"
+
+
+def contents(panel, run, other):
+    """What a panel draws of a run, and what it misses."""
+    parts = []
+    try:
+        for part in panel(run, other):
+            parts.append(part)
+    except Missing as missing:
+        parts.append(tag("p", escape(str(missing)), "missing"))
+    return "".join(parts)

@@ -119,8 +119,7 @@ class PublishedTokenizer(Tokenizer):
             system = re.search(rf"{head}([^{{}}]*?){re.escape(end)}", template)
             self.system = system[1] if system else ""
         except TinyllmError:  # it can still continue texts; it has no format that its template does not use
-            used = [name for name in self.special if name in template or name in (begin, end)]
-            self.special = {name: self.special[name] for name in used}
+            self.special = {n: i for n, i in self.special.items() if n in template or n in (begin, end)}
         roles = {"<|begin|>": begin or end, "<|end|>": end}
         self.special |= {ours: self.special[name] for ours, name in roles.items() if name in self.special}
 

@@ -35,7 +35,7 @@ class TinyTokenizer:
         return 1 + len(self.texts)
 
     def encode(self, text):
-        return [sorted(self.texts)[len(text) % len(self.texts)]] * (1 + len(text) % 2)
+        return [sorted(self.texts)[len(text) % len(self.texts)]] * (1 + len(text) % 2 if text else 0)
 
     def decode(self, ids):
         return "".join(self.texts.get(token, "") for token in ids)

@@ -104,7 +104,7 @@ tinyllm/runs.py
     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  =>  pass
     and not low <= value <= high:  =>  and False:
 tinyllm/parallel.py
-    config.layers - last_layers if last_layers else 0  =>  0
+    config.layers - last_layers if last_layers  =>  config.layers if last_layers
     gradient += other  =>  pass
     other_end.close()  # else  =>  pass  # else
     pipe.close()  # ends a worker  =>  pass  # ends a worker

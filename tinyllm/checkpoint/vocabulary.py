@@ -118,8 +118,8 @@ class PublishedTokenizer(Tokenizer):
             head = head.replace("\\\n", r"(?:\n|\\n)")
             system = re.search(rf"{head}([^{{}}]*?){re.escape(end)}", template)
             self.system = system[1] if system else ""
-        except TinyllmError:  # it can still continue texts
-            pass
+        except TinyllmError:  # it can still continue texts; it has no format that its template does not use
+            self.special = {n: i for n, i in self.special.items() if n in template or n in (begin, end)}
         roles = {"<|begin|>": begin or end, "<|end|>": end}
         self.special |= {ours: self.special[name] for ours, name in roles.items() if name in self.special}
 

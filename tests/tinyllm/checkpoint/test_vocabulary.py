@@ -69,7 +69,15 @@ def test_a_chat_is_chatml_or_llama_3_by_the_special_tokens_and_has_the_system_me
 
 
 def test_a_template_of_another_kind_is_refused_with_what_it_would_need():
-    words = tokenizer(("<s>", "</s>", "[INST]"), "{% for m in messages %}[INST]{{ m.content }}{% endfor %}")
-    with pytest.raises(TinyllmError, match=r"not known.*ChatML needs <\|im_end\|>, <\|im_start\|>"):
-        encode_prompt(words, [{"role": "user", "content": "Hi"}])
-    assert words.encode("Hi")  # it can still continue texts
+    template = "{% for m in messages %}[INST]{{ m.content }}{% endfor %}"
+    for more in ((), ("<|im_start|>", "<|im_end|>")):  # which this template does not use
+        words = tokenizer(("<s>", "</s>", "[INST]", *more), template)
+        with pytest.raises(TinyllmError, match=r"not known.*ChatML needs <\|im_end\|>, <\|im_start\|>"):
+            encode_prompt(words, [{"role": "user", "content": "Hi"}])
+        assert words.encode("Hi")  # it can still continue texts
+
+
+def test_a_content_is_tokenized_together_with_the_line_before_it():
+    words = tokenizer(LLAMA3, pre="llama-bpe", merges=("Ċ Ċ", "ĊĊ Ċ"))
+    ids, _ = encode_conversation(words, [{"role": "user", "content": "\nHi"}])
+    assert ids.count(words.encode("\n\n\n")[0]) == 1

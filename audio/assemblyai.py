@@ -59,7 +59,7 @@ def transcribe(
     """Transcribes a recording with the key of ASSEMBLYAI_API_KEY, and waits for the result.
 
     source          a path, a URL, bytes or an open file
-    preset          "meeting", "podcast" or "call": what their reports (audio.reports) tell is asked for
+    preset          "meeting", "podcast" or "call": asks for what that report (audio.reports) shows
     language        a code such as "de", or "auto"; English where not said
     speakers        True: tell speakers apart; 2: so many; "2-5": from 2 to 5
     speaker_names   names that the service gives to speakers by what they say: ["Ada", "Bo"]
@@ -125,8 +125,8 @@ class Client:
         """POST /v2/transcript -> Transcript, not ready. unique: nobody else can know body["audio_url"].
 
         This bills a job, and the service cannot recognise a repetition. Where the answer is lost, the job may
-        exist all the same. If the URL is that of our own upload, it is in the list of jobs, and nobody
-        else's: so the list is looked at before anything is sent again. A job for any other URL may be
+        exist all the same. The URL of our own upload is known to us alone, so a job with that URL must be ours:
+        the list of jobs is searched for it before anything is sent again. A job for any other URL may be
         somebody else's, and is left to the user. Where the server may be at work still (no answer in time),
         nothing is sent again at all."""
         for _ in range(self.http.tries):

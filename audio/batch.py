@@ -39,17 +39,17 @@ def transcribe_all(
 ):
     """Sources -> (source, Transcript or AudioError) in their order, each when it and all before it are done.
 
-    One that fails does not stop the others. Closing the iterator (or Ctrl-C) begins no further ones; what has
-    begun can be waited for later. begun(source, job) is called for every job that is made. keep: a folder for
-    all transcripts, instead of those of the recordings. wait=False: the jobs as they are, ready or not.
-    options: those of audio.transcribe; they and the time-out are checked first."""
+    One that fails does not stop the others. After the iterator is closed (or Ctrl-C), no more are begun; those
+    already begun can be waited for later. begun(source, job) is called for every job that is made. keep: a
+    folder for all transcripts, instead of those of the recordings. wait=False: the jobs as they are, ready or
+    not. options: those of audio.transcribe; they and the time-out are checked first."""
     progress, _ = options.pop("progress", False), seconds(timeout)
     fields, sources = request(**options), list(sources)
     written = {name: value for name, value in fields.items() if name != SECRET}
     results = [Future() for _ in sources]
     threads = max(1, min(threads, len(sources)))
     todo = collections.deque(zip(sources, results))
-    making, stopped = threading.Semaphore(threads), threading.Event()  # one is held while a job is made
+    making, stopped = threading.Semaphore(threads), threading.Event()  # one permit per job being made
     places = {}  # of recordings by what they are: (lock, folder), for one sound may be in two folders
 
     def make(source, recording, save):
@@ -142,7 +142,7 @@ def shortened(name):
 
 
 def read(file):
-    """The transcript that is kept in a file, or None. One without an id is of a job we did not hear of."""
+    """The transcript that is kept in a file, or None. One without an id is for a job never confirmed."""
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))["transcript"]
         return Transcript(raw) if isinstance(raw.get("id", raw.get("audio_url")), str) else None
@@ -168,7 +168,7 @@ def alive(client, job):
 
 
 def write(path, about, job):
-    """A job and what it is about to a file. A full disk is no reason to lose a result: a warning."""
+    """Writes a job, and what it is about, to a file. A full disk is a warning: the result is not lost."""
     raw = {name: value for name, value in job.raw.items() if name != SECRET}
     try:
         write_text(path, json.dumps({**about, "transcript": raw}, ensure_ascii=False, indent=1) + "\n")

@@ -172,7 +172,7 @@ def redact(fields, kind, words):
 
 
 def places(phrase, words):
-    """Where words follow one another as in a phrase -> [(start, end, index of the first word)]."""
+    """Where the words of a phrase occur in sequence -> [(start, end, index of the first word)]."""
     wanted, texts = plain(phrase), [" ".join(plain(word["text"])) for word in words]
     n = len(wanted)
     return [

@@ -45,7 +45,7 @@ class ServiceUnavailable(AudioError):
 
 
 class AnswerLost(ServiceUnavailable):
-    """pending: the server may be at work on the request still, and carry it out later."""
+    """pending: the server may still be working on the request, and may yet carry it out."""
 
     retryable, pending = False, False
 

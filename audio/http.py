@@ -73,7 +73,7 @@ class Http:
         self._local = threading.local()
 
     def call(self, method, url, *, safe=True, stream=False, also=(), deadline=None, **request):
-        """Asks until there is an answer -> dict, or with `stream` the open requests.Response.
+        """Sends a request, with retries -> a dict, or with `stream` the open requests.Response.
 
         A `url` without a host belongs to the API. `also` are status codes to repeat besides the usual ones;
         `deadline` is a time of `clock`. Raises every AudioError but TranscriptFailed and StillProcessing."""
@@ -176,7 +176,7 @@ class Http:
         return kind(f"the service answered {status}{words}", status=status)
 
     def download(self, url, file):
-        """Writes what is at a URL to a file, without the key; redirects are followed. Raises AudioError."""
+        """Downloads a URL to a file, without sending the key; follows redirects. Raises AudioError."""
         anonymous = lambda request: request
         response = self.call("GET", url, stream=True, auth=anonymous, allow_redirects=True)
         for piece in self.pieces(response, slowest=math.inf):
@@ -184,7 +184,7 @@ class Http:
 
 
 class Adapter(requests.adapters.HTTPAdapter):
-    """Reads an answer that came before all was sent over TLS too.
+    """Over TLS too, reads an answer that comes before the whole request is sent.
 
     A server may refuse a request (401, 413) and close the connection while we are still sending. After a
     BrokenPipeError urllib3 reads what it had to say; but TLS reports the same with exceptions of its own."""

@@ -182,7 +182,7 @@ def refusals(fields, rules):
 
 
 def meant(name, known):
-    """The known name that an unknown one is close to, or None."""
+    """The known name that an unknown one was probably meant to be, or None."""
     if name in known:
         return None
     return OTHER_WORDS.get(name) or next(iter(difflib.get_close_matches(name, known, 1, 0.8)), None)

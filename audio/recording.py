@@ -1,6 +1,6 @@
 """What is to be transcribed: a path, a URL, bytes, or an open file; and its body as it is sent.
 
-A recording is looked at before anything is sent: is it there, has it bytes, do its first ones look like
+A recording is looked at before anything is sent: does it exist, is it non-empty, does it begin like
 audio. It is sent in pieces, so its size does not matter, and every attempt begins at its beginning.
 """
 
@@ -21,7 +21,7 @@ from audio.errors import AudioWarning, BadInput
 # A socket's time-out covers one whole send: pieces this small pass over slow lines in time.
 PIECE = 1 << 16
 MOST_BYTES = 2_200_000_000  # of an upload, as the service states it
-KEPT = ".transcript.json"  # the end of the names of files in which transcripts are kept
+KEPT = ".transcript.json"  # the suffix of files in which transcripts are kept
 TEXTS = (".txt", ".md", ".srt", ".vtt", ".json")  # results are, and may begin like audio: "MAC and cheese"
 HEAD = 1 << 12  # bytes by which a recording is known
 MAGIC = re.compile(  # what audio and video files begin with
@@ -46,9 +46,9 @@ def is_url(source):
 
 
 class Recording:
-    """Something that can be read from its beginning, again and again. Raises BadInput for what cannot.
+    """Something that can be read from its beginning, again and again. Raises BadInput for anything else.
 
-    `url` is set where the service is to fetch it itself; `path` where it is a file with a name; `size` is in
+    `url` is set if the service is to fetch it itself; `path` where it is a file with a name; `size` is in
     bytes. It is the body of a request as it stands: it has a length, so requests sends Content-Length and no
     chunks; it has no read(), so the size of the pieces is ours. progress: a bar, on terminals only."""
 

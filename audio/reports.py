@@ -4,9 +4,9 @@
     podcast    episode notes: chapters, topics, quotes
     call       a review: sentiment by speaker, entities, the conversation, with personal data redacted
 
-A preset has its own parts, and every report has a part for whatever else the job was asked for. Whether it
-shows personal data is decided by the job: what the service had to take out of the text (redact_pii) stands
-nowhere in a report, and never in a review of a call.
+A preset has its own parts, and every report has a part for whatever else the job was asked for. The job
+decides whether it shows personal data: what the service was told to redact (redact_pii) appears nowhere
+in a report, and a call review never shows any.
 """
 
 import bisect
@@ -22,7 +22,7 @@ PROMISE = re.compile(  # English: what somebody will do, or is asked to do
 SURE = 0.5  # relevance of a topic worth telling
 QUOTES, TOPICS = 5, 8  # so many at most
 TITLES = {"meeting": "Minutes", "podcast": "Episode notes", "call": "Call review"}
-# Types of entities that tell nothing about a person. Every other type, known here or not, may.
+# Types of entities that say nothing about a person. Any other type, known here or not, may be personal.
 HARMLESS = """corporate_action date date_interval day duration effect event financial_metric language
 money_amount month occupation organization product project statistics time trend year""".split()
 SPOKEN = "text headline gist summary bullets block_summary action_item quote speaker translated_texts".split()
@@ -162,7 +162,7 @@ OWN = {
 def redacted(transcript):
     """A copy without personal data. The service takes it out of what was said, where asked to, but not out of
     its list of entities, its summary and so on: so whatever is in that list is taken out of everything, in
-    one walk over the words. Personal are the types that the job was told to redact, with those under them
+    one walk over the words. The personal types are those that the job was told to redact, with their subtypes
     (location: location_city), and all types that are not known to be harmless."""
     policies = transcript.raw.get("redact_pii_policies")
     policies = tuple(map(str, policies)) if isinstance(policies, list) else ()

@@ -65,8 +65,8 @@ class Refusal(Exception):
 
 
 class Sandbox:
-    """A running server; `url` is its address. seconds: how long a job takes. Raises BadInput for a fault that
-    is none, OSError or OverflowError for a port that cannot be used."""
+    """A running server; `url` is its address. seconds: how long a job takes. Raises BadInput for an invalid
+    fault, OSError or OverflowError for a port that cannot be used."""
 
     def __init__(self, port=0, *, seconds=0.3, faults=()):
         self.key = os.environ.get("ASSEMBLYAI_API_KEY") or "test-key"
@@ -118,7 +118,7 @@ class Sandbox:
             raise Refusal(403, "Cannot access uploaded file")
         # What is elsewhere is not fetched.
         heard = self.uploads.get(url, {"seconds": 30.0, "silent": False, "error": None})
-        # What it cannot do is refused now, and not whenever the job is looked at.
+        # What the sandbox cannot do is refused here, not each time the job is looked up.
         job = {**OFF, **fields, **dict.fromkeys([*canned.results(fields, heard), *SECRET])}
         job |= {"id": str(uuid.uuid4()), "status": "queued", "error": None}
         known = {"fields": fields, "fate": fate, "heard": heard, "begun": time.monotonic(), "completed": None}
@@ -343,7 +343,7 @@ def stamp():
 
 def heard(pieces):
     """Listens to an upload, keeping nothing of it -> its size in bytes, length in seconds, whether it is
-    silent, and the error a job with it ends with."""
+    silent, and the error, if any, that its job will end with."""
     pieces, head = iter(pieces), b""
     while len(head) < PIECE and (piece := next(pieces, b"")):
         head += piece

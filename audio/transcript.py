@@ -62,7 +62,7 @@ class Transcript:
         return {name for name in SHOWN if getattr(self, name) or wanted(name)}
 
     def named(self, speaker):
-        """What a speaker is called: a name given, "Speaker A", or the name or role the service found."""
+        """What to call a speaker: the name you chose, "Speaker A", or the name or role the service found."""
         if not speaker:
             return ""
         return self.names.get(speaker) or (f"Speaker {speaker}" if LABEL.fullmatch(speaker) else speaker)

@@ -54,7 +54,7 @@ class CallMask:
         return None if room > self.need + ENDING else self.cannot_open
 
     def _after(self, state, text, token):
-        """state: of the grammar, None outside calls; text: the last bytes written outside them."""
+        """state: the grammar's state, None outside a call; text: the last bytes written outside calls."""
         if state is not None:
             state = self.masks.after(state, token)
             if not self.only and self.masks.grammar.complete(state):

@@ -2,9 +2,9 @@
 
     runs/<run>/0-random/  1-pretrain/  2-instruct/  3-prefer/  4-reason/
 
-Stages meet only here. The stage.json of each says what decided its bytes: the settings, the checkpoint it
-started from, and its sources: the files it learned from and those its parent had learned from, by their
-SHA-256. So a run knows its own text. A later stage replays that text and no other, and a file that was
+Stages share data only through these folders. The stage.json of each says what decided its bytes: the
+settings, the checkpoint it started from, and its sources: the files it learned from and those its parent had
+learned from, by their SHA-256. So a run knows its own text. A later stage replays that text and no other, and a file that was
 replaced under the same name is noticed.
 """
 

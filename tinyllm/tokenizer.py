@@ -30,7 +30,7 @@ _words = re.compile(PATTERN.encode()).findall
 
 CACHE_LIMIT = 2**20  # distinct words remembered while encoding
 BATCH = 2**16  # words looked up at once
-MANY = 100  # new words, to merge them together
+MANY = 100  # from this many new words on, they are merged all at once
 _NEVER = 2**31  # above every rank: no merge
 LONG = 100  # bytes; a word above it is merged on its own
 
@@ -54,7 +54,7 @@ class Tokenizer:
         return len(self.bytes_of)
 
     def encode(self, text):
-        """str or bytes -> list of ids, never a special one. Lone surrogates are kept (as three bytes)."""
+        """str or bytes -> list of ids, none of a special token. Lone surrogates are kept (as three bytes)."""
         words, ids, known = self.split(_as_bytes(text)), [], self._ids_of_word
         for at in range(0, len(words), BATCH):
             batch = words[at : at + BATCH]
@@ -165,7 +165,7 @@ class _Words(dict):
         return ids
 
     def prepare(self, words):
-        """Remember the ids of `words`, if many are new: all at once is faster than one by one."""
+        """Cache the ids of `words` if many are new: merging them all at once is faster than one by one."""
         if len(self) >= CACHE_LIMIT:
             self.clear()
         new = [word for word in set(words) if not (word in self or word in self.whole or len(word) > LONG)]

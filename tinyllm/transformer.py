@@ -134,7 +134,7 @@ class Transformer:
         self.config = config
         self.params = Parameters(config) if params is None else params
         self.folded = None  # see sampling.fold
-        self.frozen = 0  # layers that are not trained: the first ones, and the embedding
+        self.frozen = 0  # how many of the first layers are not trained; if any, nor is the embedding
 
     @property
     def head_name(self):
@@ -199,7 +199,7 @@ class Transformer:
     def backward(self, dout, cache, grads):
         """Write dL/dparameter for every parameter into `grads` (a Parameters), given dout = dL/dout.
 
-        Where the first layers are frozen, the way back ends before them.
+        If the first layers are frozen, the backward pass stops before it reaches them.
         """
         c = self.config
         B, T, at, rotations, embedded, caches, norm, head = cache

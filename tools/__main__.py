@@ -6,8 +6,8 @@
 In the tour a script stands in for the model, so that everything else can be seen at work: what a model is
 told, how its calls are read, what comes back, how other protocols say the same, and what a grammar lets
 through. In the other, a model of AssemblyAI's LLM Gateway sees a path and a question, calls the tool
-`transcribe`, and answers from what comes back. Without ASSEMBLYAI_API_KEY both are those of audio's sandbox:
-what they say is canned, but every request and every call is made."""
+`transcribe`, and answers from what comes back. Without ASSEMBLYAI_API_KEY audio's sandbox plays both parts:
+what it says is canned, but every request and every call is really made."""
 
 import os
 import sys

@@ -117,7 +117,7 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
 
 
 def introduced(messages, registry):
-    """A copy of the messages whose system message describes these tools, and none of an earlier run."""
+    """A copy of the messages whose system message describes these tools, and none from an earlier run."""
     definitions = registry.definitions()
     messages = [dict(message) for message in messages]
     if not messages or messages[0]["role"] not in ("system", "developer"):
@@ -164,7 +164,7 @@ def with_ids(calls, step):
 
 
 def assistant_message(parts, calls, native):
-    """What the model wrote, without its thoughts: most models have learned without seeing them again."""
+    """What the model wrote, without its thoughts: most models are trained with earlier thoughts left out."""
     kept = [part for part in parts if not isinstance(part, (Thought, Call, BadCall) if native else Thought)]
     content = "".join(part.text or render_call(part) for part in kept)
     thoughts = "".join(part.words for part in parts if isinstance(part, Thought)).strip()

@@ -1,4 +1,4 @@
-"""A `generate` for tools.agent.run that asks a server: any that speaks OpenAI's chat completions.
+"""A `generate` for tools.agent.run that asks any server with OpenAI's chat completions API.
 
     run(endpoint("http://localhost:8080/v1", model="qwen3"), registry, messages)
 
@@ -22,7 +22,7 @@ FIELDS = ("role", "content", "tool_calls", "tool_call_id")  # of a message, as s
 
 
 class ChatError(Exception):
-    """A server that cannot be reached, refuses, or answers with something else than a reply."""
+    """A server that cannot be reached, refuses, or answers with something other than a reply."""
 
 
 def endpoint(url, model=None, *, key=None, native=False, thoughts=False, timeout=60, **settings):

@@ -72,8 +72,8 @@ class Number(NamedTuple):
 
     The length is decided first, so a number is several ways at once. A way is (digits before the point,
     digits after it, low, high): read as one integer, these digits must lie from low to high. The first entry
-    is -1 after the point, -2 after the first digit there. The limits are cut to what the digits can reach, so
-    that ways with the same continuations are equal."""
+    is -1 right after the point, -2 once a decimal has been written. The limits are cut to what the digits can
+    reach, so that ways with the same continuations are equal."""
 
     ways: frozenset
 

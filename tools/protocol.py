@@ -47,8 +47,8 @@ class Thought:
 
 @dataclass(frozen=True)
 class Call:
-    """A call that is well formed. Whether such a tool is there and takes these arguments, the registry
-    knows. `text` is what the model wrote, `id` what a server calls it."""
+    """A call that is well formed. Only the registry knows whether such a tool exists and takes
+    these arguments. `text` is what the model wrote, `id` what a server calls it."""
 
     name: str
     arguments: dict
@@ -146,7 +146,7 @@ class StreamParser:
         it incomplete."""
         while tag := TAG.search(self._text, self._searched):
             self._searched, self._tags = tag.end(), self._tags + 1
-            # A string full of tags is read again at few of them, or the time would grow with their square.
+            # A string full of tags is re-read at only a few of them, or the time would be quadratic.
             if self._tags < 20 or self._tags & (self._tags - 1) == 0:
                 part = self._read(tag.end())
                 if part:

@@ -76,7 +76,7 @@ def read_function(function):
 
 
 def signature_of(function):
-    """-> (the function inside partials, decorators and objects, its parameters, their hints by name)"""
+    """-> (the function inside any partials, decorators or objects; its parameters; their hints by name)"""
     target = inspect.unwrap(function)
     while isinstance(target, functools.partial):
         target = inspect.unwrap(target.func)
@@ -358,7 +358,7 @@ REFUSED = (
     "$dynamicRef",
     "$recursiveRef",
 )
-LONGEST_PATTERN, LONGEST_TEXT = 1000, 10_000  # characters: time grows faster than their number
+LONGEST_PATTERN, LONGEST_TEXT = 1000, 10_000  # characters; matching time grows faster than length
 
 
 def exact(number):

@@ -188,7 +188,7 @@ def coerce(value, schema, root=None):
 
 
 def unquoted(text, types):
-    """The value whose JSON a string is, where it has one of the types and says the same; else the string."""
+    """A string read as JSON, if that gives one of the types and loses nothing; else the string itself."""
     try:
         value = parse(text)
         same = kind_of(value) != "number" or exact(value) == Fraction(text.strip())

@@ -121,7 +121,7 @@ def quiz(settings):
 
 
 def lineage(folder):
-    """The checkpoints that a model was trained from, the first one first, and itself."""
+    """The checkpoints that a model was trained from, oldest first, and last the model itself."""
     parent = read_json(folder / "stage.json").get("parent") if is_checkpoint(folder) else None
     return [*(lineage(Path(parent["folder"])) if parent else []), folder]
 

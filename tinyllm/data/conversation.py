@@ -113,7 +113,7 @@ def encode_last_reply(tokenizer, messages):
 
 
 def prompt_of(messages, last=True):
-    """A conversation up to the last reply of the assistant, or up to its first, without that reply."""
+    """All that comes before the assistant's last reply in a conversation, or before its first."""
     replies = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     return messages[: replies[-1 if last else 0]]
 

@@ -33,7 +33,7 @@ DUELS = 50  # at least: a few held-out prompts are answered several times
 
 
 def run(pool, tokenizer, folder, learned, settings):
-    """The exams on those of your own files that the stage in `folder` has learned from."""
+    """The exams on whichever of your own files the stage in `folder` has learned from."""
     results = {}
     if path_of(learned, "instructions"):
         results |= questions(

@@ -93,7 +93,7 @@ BASELINES = (
 def scoreboard(run):
     """Write scoreboard.json and scoreboard.md of runs/<run> -> the rows that tell the story, as text.
 
-    Raises TinyllmError if no stage has its exams.
+    Raises TinyllmError if no stage has taken its exams.
     """
     root = Path("runs") / run
     folders = [folder for folder in finished_stages(run) if (folder / "exams.json").exists()]

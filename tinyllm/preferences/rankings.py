@@ -109,7 +109,7 @@ def encode_ranking(tokenizer, ranking):
 
 
 def parse_order(answer, count):
-    """What a person typed, the best first, ties with =, such as "2=1 4 3" -> ranks. Raises ValueError."""
+    """An order as a person typed it, best first, = for ties: "2=1 4 3" -> ranks. Raises ValueError."""
     groups = [part.split("=") for part in re.sub(r"\s*=\s*", "=", answer.strip()).split()]
     expected = [str(i + 1) for i in range(count)]
     if sorted(name for group in groups for name in group) != expected:

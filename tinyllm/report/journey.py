@@ -60,7 +60,7 @@ def jobs(policy, reference, tokenizer, seed):
 
 
 def clipped(logits, weights, **arguments):
-    """ppo_clip on the positions that forward_and_loss has chosen by their weights."""
+    """ppo_clip, ignoring the weights: forward_and_loss has already used them to choose the positions."""
     return ppo_clip(logits, **arguments)
 
 

@@ -74,7 +74,7 @@ REINFORCED = {  # key of metrics.jsonl -> what the drawing is called
     "kl_nats_per_reply": "KL from stage 2, nats per reply",
     "tokens_per_reply": "tokens per reply",
 }
-LINES = {  # row of the scoreboard -> {key of the exams: what the dashed line is}
+LINES = {  # scoreboard row -> {key in exams.json: label of its dashed line}
     "bits_per_byte": {
         "entropy_bits_per_byte": "the randomness of the text itself",
         "fivegram_bits_per_byte": "a 5-gram table",
@@ -99,7 +99,7 @@ def figures(drawings, *links):
 
 
 def box(tokenizer, id, on, *lines):
-    """A token with lines under it, shaded if it is `on`."""
+    """A token with lines of text under it, shaded if `on`."""
     words = tokenizer.decode([id]).replace(" ", "·").replace("\n", "↵")
     below = "".join(tag("i", str(each)) for each in lines)
     return tag("span", tag("b", escape(words)) + below, "on" * bool(on))
@@ -193,7 +193,7 @@ def scoreboard(run, other):
 
 
 def row_of_scores(run, other, mover, key):
-    """A sentence and a strip of dots; "" if no stage has this exam."""
+    """A sentence and a strip of dots; "" if no stage has taken this exam."""
     dots, words, exams = [], [], {"even": 0.5}
     for stage in run.finished + (other.finished if other else []):
         result, mine = stage.exams.get(key), stage in run.finished

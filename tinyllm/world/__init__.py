@@ -48,7 +48,7 @@ class World:
             self.unknown_names[split_of(f"stranger {name}")].append(name)
 
     def documents(self, split, size, dice=None):
-        """Texts (bytes) of a split, at least `size` bytes together. Every call gives the same.
+        """Texts (bytes) of a split, at least `size` bytes in all. Every call returns the same ones.
 
         To learn how many bits of randomness the texts contain, pass your own `dice`.
         """

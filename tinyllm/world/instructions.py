@@ -240,7 +240,7 @@ FAMILIES = {
 def instruction(dice, world, split, family=None, unseen=False):
     """One task, of a random family unless one is named. With `unseen`, its wording is never trained.
 
-    In training, one question in six of the family "facts" is about a person who does not exist.
+    In training, one in six questions of the family "facts" is about a person who does not exist.
     """
     family = family or dice.weighted_choice(FAMILY_SHARES)
     if family == "facts" and split == "train" and dice.weighted_choice({True: 1, False: 5}):

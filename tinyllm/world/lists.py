@@ -38,6 +38,6 @@ def describe(dice, items):
 
 
 def document(dice, world, split):
-    """One described list, of words or of numbers."""
+    """A description of one list, of words or of numbers."""
     draw = dice.choice((draw_words, draw_numbers))
     return describe(dice, world.draw_in_split(dice, split, draw)[0])

@@ -125,7 +125,7 @@ class Client:
         """POST /v2/transcript -> Transcript, not ready. unique: nobody else can know body["audio_url"].
 
         This bills a job, and the service cannot recognise a repetition. Where the answer is lost, the job may
-        exist all the same. The URL of our own upload is known to us alone, so a job with that URL must be ours:
+        exist all the same. The URL of our own upload is known to us alone, so a job with it must be ours:
         the list of jobs is searched for it before anything is sent again. A job for any other URL may be
         somebody else's, and is left to the user. Where the server may be at work still (no answer in time),
         nothing is sent again at all."""

@@ -39,7 +39,7 @@ def transcribe_all(
 ):
     """Sources -> (source, Transcript or AudioError) in their order, each when it and all before it are done.
 
-    One that fails does not stop the others. After the iterator is closed (or Ctrl-C), no more are begun; those
+    One that fails does not stop the others. Once the iterator is closed (or Ctrl-C) no more are begun; those
     already begun can be waited for later. begun(source, job) is called for every job that is made. keep: a
     folder for all transcripts, instead of those of the recordings. wait=False: the jobs as they are, ready or
     not. options: those of audio.transcribe; they and the time-out are checked first."""

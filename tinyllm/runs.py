@@ -4,8 +4,8 @@
 
 Stages share data only through these folders. The stage.json of each says what decided its bytes: the
 settings, the checkpoint it started from, and its sources: the files it learned from and those its parent had
-learned from, by their SHA-256. So a run knows its own text. A later stage replays that text and no other, and a file that was
-replaced under the same name is noticed.
+learned from, by their SHA-256. So a run knows its own text. A later stage replays that text and no other, and
+a file that was replaced under the same name is noticed.
 """
 
 import dataclasses

@@ -22,7 +22,7 @@ def skeleton(name, content):
         content = re.sub(r"\b\d+\.\d{3}\b", "#", content)
         return re.sub(r"(\| #?(?= \|))", "| #", content).replace("| # |", "| |").replace("| #", "|")
     if name == "abilities":
-        return re.sub(r"\| \*[^*|]+\* [^|]*\|$", "| # |", content, flags=re.M)
+        return re.sub(r"\| \*[^*|]+\* (\\\||[^|])*\|$", "| # |", content, flags=re.M)
     if name == "chat":
         content = re.sub(r"^      .*\n", "", content, flags=re.M)  # replies may take any number of lines
     if name == "samples":

@@ -22,7 +22,7 @@ from tinyllm.runs import Settings, finished_stages, learned_by, option, path_of,
 from tinyllm.sampling import answer, fold, generate, reply_room
 from tools import agent
 from tools.builtin import TOOLS
-from tools.protocol import BadCall
+from tools.protocol import BadCall, Call, render_call, render_result
 from tools.registry import Registry, Result
 
 HELP = """/stage N            talk to another stage             /temperature X   0 is greedy
@@ -33,11 +33,8 @@ MAX_STEPS = 8  # replies to one question, those with tool calls included
 # A small model that has never learned to call needs to see it done once (Brown et al. 2020).
 EXAMPLE = [
     {"role": "user", "content": "What is 6 times 7? Use the calculator."},
-    {
-        "role": "assistant",
-        "content": '<tool_call>{"name":"calculator","arguments":{"expression":"6*7"}}</tool_call>',
-    },
-    {"role": "tool", "content": "<tool_response>42</tool_response>"},
+    {"role": "assistant", "content": render_call(Call("calculator", {"expression": "6*7"}))},
+    {"role": "tool", "content": render_result(42)},
     {"role": "assistant", "content": "6 times 7 is 42."},
 ]
 LOOP = 24  # tokens that have to repeat themselves at least twice before a reply is stopped
@@ -177,19 +174,21 @@ class Chat:
         if tools == "auto":
             learned = learned_by(self.folder)
             tools = "on" if path_of(learned, "instructions") == "" else "off" if learned else "named"
-        self.named = Registry(TOOLS).tools if tools == "named" else {}
+        self.named, self.masks = Registry(TOOLS).tools if tools == "named" else {}, {}
         self.offer([] if tools in ("off", "named") else self.describable_tools(), tools == "only")
 
     def offer(self, tools, only):
         """Describe these tools from now on; only: a reply has to be a call."""
         self.registry, self.writer.mask, most = Registry(tools), None, self.settings.tokens
-        if tools:
+        names = tuple(self.registry.tools)
+        if tools and names not in self.masks:  # with a vocabulary of 49,152 tokens a mask takes a second
             mask = CallMask(self.writer.tokenizer, self.registry, [most], only)
             if most <= mask.need:
                 raise UsageError(
                     f"a call needs more than {mask.need} tokens: raise --tokens or use --tools off"
                 )
-            self.writer.mask = mask
+            self.masks[names] = mask
+        self.writer.mask = self.masks.get(names)
 
     def describable_tools(self):
         """As many of the built-in tools as half of the context has room to describe; at least the first."""

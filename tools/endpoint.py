@@ -32,7 +32,6 @@ def endpoint(url, model=None, *, key=None, native=False, thoughts=False, timeout
     seconds, to connect and between two pieces of an answer. settings (temperature, max_tokens, stream,
     stream_options ...) are sent as they are. Raises ChatError, here for a key that cannot be sent."""
     import requests  # the one place that needs more than the standard library
-    from urllib3.exceptions import HTTPError
 
     from audio.errors import AuthError
     from audio.key import Key, session_for, would_be_readable
@@ -62,8 +61,6 @@ def endpoint(url, model=None, *, key=None, native=False, thoughts=False, timeout
             problem = f"gave no answer within {timeout} s"
         except requests.RequestException as error:
             problem = f"cannot be reached: {error}. Is the server running?"
-        except HTTPError as error:
-            problem = f"broke off in the middle of its answer: {error}"
         raise ChatError(f"{place} {auth.hidden(problem) if auth else problem}")
 
     generate.native = native
@@ -118,7 +115,13 @@ def lines_of(raw):
     """The lines of a body as they arrive: reading in blocks would hold each back until its block is full."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")("replace"), True)
     text = ""
-    while piece := raw.read1(65536, decode_content=True):
+    while True:
+        try:
+            piece = raw.read1(65536, decode_content=True)
+        except Exception as error:  # urllib3 has exceptions of its own
+            raise ChatError(f"broke off in the middle of its answer: {error}") from None
+        if not piece:
+            break
         *lines, text = (text + decoder.decode(piece)).split("\n")
         yield from lines
     yield from (text + decoder.decode(b"", final=True) + "\n").split("\n")

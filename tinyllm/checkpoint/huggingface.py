@@ -6,12 +6,7 @@ that runs but computes something else.
 
 from tinyllm.transformer import Config
 
-TOP = {
-    "embedding": "model.embed_tokens.weight",
-    "norm": "model.norm.weight",
-    "head": "lm_head.weight",
-    "score": "score.weight",
-}
+TOP = {"embedding": "model.embed_tokens", "norm": "model.norm", "head": "lm_head", "score": "score"}
 INSIDE = {
     "attention.wq": "self_attn.q_proj",
     "attention.wk": "self_attn.k_proj",
@@ -40,10 +35,14 @@ PLAIN_ROPE = {"rope_type": "default", "type": "default", "partial_rotary_factor"
 
 def published_name(name):
     """Our name for a parameter -> the published one."""
-    if name in TOP:
-        return TOP[name]
-    _, layer, inside = name.split(".", 2)
-    return f"model.layers.{layer}.{INSIDE[inside]}.weight"
+    return _stored_name(name, TOP, "model.layers", INSIDE)
+
+
+def _stored_name(name, top, layers, inside):
+    if name in top:
+        return f"{top[name]}.weight"
+    _, layer, part = name.split(".", 2)
+    return f"{layers}.{layer}.{inside[part]}.weight"
 
 
 # Rotary positions rotate pairs of channels. Our pairs are neighbours, (2j, 2j + 1), the two parts of a
@@ -95,10 +94,7 @@ GGUF_KEYS = {  # key in config.json -> that of a GGUF file
 
 def gguf_name(name):
     """Our name for a parameter -> that of a GGUF file, where wq and wk have our order of channels."""
-    if name in GGUF_TOP:
-        return f"{GGUF_TOP[name]}.weight"
-    _, layer, inside = name.split(".", 2)
-    return f"blk.{layer}.{GGUF_INSIDE[inside]}.weight"
+    return _stored_name(name, GGUF_TOP, "blk", GGUF_INSIDE)
 
 
 def config_from_gguf(settings, tensors):

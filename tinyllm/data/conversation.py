@@ -47,10 +47,11 @@ class Format(NamedTuple):
 
 
 SPECIAL = re.compile(r"(<\|\w+\|>)")
+LLAMA3_HEAD = "<|start_header_id|>{role}<|end_header_id|>\n\n"
 FORMATS = {
-    "tinyllm": ("<|begin|>", "<|{role}|>", " ", "<|end|>", ""),
-    "ChatML": ("", "<|im_start|>{role}\n", "", "<|im_end|>", "\n"),
-    "Llama 3": ("<|begin_of_text|>", "<|start_header_id|>{role}<|end_header_id|>\n\n", "", "<|eot_id|>", ""),
+    "tinyllm": Format("<|begin|>", "<|{role}|>", " ", "<|end|>", ""),
+    "ChatML": Format("", "<|im_start|>{role}\n", "", "<|im_end|>", "\n"),
+    "Llama 3": Format("<|begin_of_text|>", LLAMA3_HEAD, "", "<|eot_id|>", ""),
 }
 
 # Our own format in Jinja, for every program that reads our folders.
@@ -62,10 +63,10 @@ TEMPLATE = (
 
 def format_of(special):
     """The Format whose special tokens a tokenizer has: `special` holds their names. Raises TinyllmError."""
-    for form in (Format(*texts) for texts in FORMATS.values()):
-        if form.tokens() <= set(special):
+    for form in FORMATS.values():
+        if all(name in special for name in form.tokens()):
             return form
-    needed = [f"{name} needs {', '.join(sorted(Format(*texts).tokens()))}" for name, texts in FORMATS.items()]
+    needed = [f"{name} needs {', '.join(sorted(form.tokens()))}" for name, form in FORMATS.items()]
     raise TinyllmError(f"this model's chat format is not known, only continue its text: {'; '.join(needed)}")
 
 

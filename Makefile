@@ -99,7 +99,7 @@ walk: setup  ## one batch forward and back, call by call     (1 s)    [OBJECTIVE
 	$(PY) -m tinyllm walk $(COMMON) $(call FLAG,OBJECTIVE,objective) $(MORE)
 
 readme: setup  ## the figures and samples of README.md         (10 s)   RUN=a-finished-run
-	$(PY) -m tinyllm readme $(COMMON) $(MORE)
+	$(PY) tests/readme_blocks.py $(call QUOTE,$(or $(value RUN),demo))
 
 chat: setup  ## chat with a stage, which may call tools               [STAGE=1] [FROM=dir]
 	$(PY) -m tinyllm chat $(COMMON) $(call FLAG,STAGE,stage) $(call FLAG,FROM,from) $(MORE)

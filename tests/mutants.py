@@ -91,6 +91,7 @@ tinyllm/training.py
     moment[:] = 0  =>  pass
     worker.gradient.flat += gradient.flat  =>  pass
     shares[i // accumulate]  =>  shares[i % workers]
+    outputs / (workers * LOGITS)  =>  outputs / (4 * workers * LOGITS)
     "moment1": first, "moment2": second  =>  "moment1": second, "moment2": first
     file.truncate(min(counters[name], file.tell()))  =>  pass
     not math.isfinite(loss) or not math.isfinite(norm)  =>  False
@@ -104,6 +105,7 @@ tinyllm/runs.py
     fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  =>  pass
     and not low <= value <= high:  =>  and False:
 tinyllm/parallel.py
+    LOGITS // (length * self.model.config.vocab)  =>  LOGITS // length
     config.layers - last_layers if last_layers  =>  config.layers if last_layers
     gradient += other  =>  pass
     other_end.close()  # else  =>  pass  # else
@@ -170,9 +172,6 @@ tinyllm/report/panels.py
 tinyllm/report/page.py
     except Missing as missing  =>  except KeyError as missing
     getattr(panels, panel), run, other)  =>  getattr(panels, panel), run, None)
-tinyllm/commands/readme.py
-    messages[len(asked) - 1 :]  =>  messages[len(asked) :]
-    if match[2] not in BLOCKS  =>  if False
 tinyllm/commands/report.py
     transformer.layers = layers  =>  pass
 tinyllm/stages/s0_random.py

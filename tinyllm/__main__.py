@@ -10,7 +10,7 @@ import os
 import sys
 
 from tinyllm import chat
-from tinyllm.commands import experiments, readme, real, report, show, train
+from tinyllm.commands import experiments, real, report, show, train
 from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.preferences import rank
 from tinyllm.runs import Settings
@@ -36,7 +36,6 @@ COMMANDS = {  # name -> (settings, function); the function's docstring is its he
     "report": (report.ReportSettings, report.report),
     "bands": (report.BandsSettings, report.record_bands),
     "compare": (report.CompareSettings, report.compare),
-    "readme": (Settings, readme.readme),
     "walk": (report.WalkSettings, report.walk),
     "chat": (chat.ChatSettings, chat.main),
 }

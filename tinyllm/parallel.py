@@ -2,7 +2,7 @@
 
     with WorkerPool(model, workers) as pool:          # this process is worker 0; workers=1 starts no more
         pool.model                                    # the shared model, a copy of the one passed
-        log_probs = pool.map(token_log_probs, ids, targets, size=32)
+        log_probs = pool.map(token_log_probs, ids, targets, size=pool.rows_at_once(T))
 
 BLAS threads speed up only the matrix products; a process per core speeds up everything in a step. But sending
 a model through a pipe for every batch would cost more than it saves. So parameters, optimizer state and one
@@ -26,6 +26,9 @@ import numpy as np
 
 from tinyllm.errors import TinyllmError
 from tinyllm.transformer import Parameters, Transformer
+
+ROWS = 32  # computed at once, where their logits allow it
+LOGITS = 2**25  # computed at once: 128 MB in float32, and a loss needs several arrays of that size
 
 
 def available_cores():
@@ -93,6 +96,10 @@ class WorkerPool:
         for rank, part in enumerate(self.run(_apply, jobs)):
             results[rank :: self.workers] = part
         return _joined(results)
+
+    def rows_at_once(self, length):
+        """How many rows of `length` tokens `map` should take at once if it computes all their logits."""
+        return max(1, min(ROWS, LOGITS // (length * self.model.config.vocab)))
 
     def run(self, function, jobs):
         """function(worker, job), job i on worker i; there may be fewer jobs than workers -> list of results.

@@ -28,6 +28,7 @@ from tinyllm import checkpoint, optimizer
 from tinyllm.checkpoint import safetensors
 from tinyllm.checkpoint.files import write_json
 from tinyllm.errors import TinyllmError
+from tinyllm.parallel import LOGITS
 from tinyllm.runs import RESUME, describe, lock
 from tinyllm.transformer import Parameters
 
@@ -179,15 +180,15 @@ class Run:
     def _elapsed(self):
         return self.seconds + time.monotonic() - self.began
 
-    def train_step(self, step, objective, batch, rates, total=None, accumulate=1):
+    def train_step(self, step, objective, batch, rates, total=None, accumulate=None):
         """The gradient of a batch, spread over the workers, summed, clipped and applied -> loss.
 
         batch: a list of pieces, see compute_gradient. `total` normalises the whole batch (default: the sum
-        of its weights). accumulate: into how many micro-batches each worker cuts its share, to save memory.
+        of its weights). accumulate: see shares.
         Raises TinyllmError if the loss is not finite.
         """
         total = sum_of_weights(batch) if total is None else float(total)
-        shares = share_out(batch, self.pool.workers, accumulate)
+        shares = self.shares(batch, accumulate)
         loss = sum(self.pool.run(compute_gradient, [(objective, total, pieces) for pieces in shares]))
         norm = optimizer.clip(self.pool.sum_gradients(len(shares)))
         if not math.isfinite(loss) or not math.isfinite(norm):
@@ -206,6 +207,13 @@ class Run:
             self._log(step, loss, norm, scale)
         return loss
 
+    def shares(self, batch, accumulate=None):
+        """One list of pieces per worker. accumulate: into how many micro-batches each worker cuts its share,
+        to save memory (default: as few as keep the logits of each within LOGITS)."""
+        config, workers, tokens = self.model.config, self.pool.workers, sum(p["ids"].size for p in batch)
+        outputs = tokens * (config.vocab if config.head == "tokens" else 1)
+        return share_out(batch, workers, accumulate or math.ceil(outputs / (workers * LOGITS)))
+
     def reset_moments(self):
         """Reset the optimizer to its initial state."""
         self.updates = 0
@@ -215,7 +223,7 @@ class Run:
     def validate(self, step, objective, batch):
         """The loss over a batch (whose weights sum to more than 0), shown and logged."""
         total = sum_of_weights(batch)
-        shares = share_out(batch, self.pool.workers, accumulate=1)
+        shares = self.shares(batch)
         self.validation = sum(self.pool.run(compute_loss, [(objective, total, pieces) for pieces in shares]))
         self._show()
         self.log(step=step, validation_loss=self.validation)

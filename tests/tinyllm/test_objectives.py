@@ -1,5 +1,6 @@
 """objectives: every gradient is the derivative of its loss, and every loss is its formula."""
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -96,7 +97,7 @@ def cases(draw, objective):
     elif objective is plackett_luce:
         logits, last, ranks, rng = draw(rankings())
         arguments = {"last": last, "ranks": ranks}
-    elif objective is dpo:
+    elif "reference_log_probs" in inspect.signature(objective).parameters:  # of pairs, as dpo
         logits, targets, reference, weights, beta, rng = draw(pairs())
         arguments = {"targets": targets, "reference_log_probs": reference, "weights": weights}
         options = {"beta": beta}
@@ -111,7 +112,12 @@ def cases(draw, objective):
     return Case(objective, logits, arguments, options, rng)
 
 
-OBJECTIVES = [weighted_nll, plackett_luce, dpo, kl_divergence, ppo_clip, policy_gradient_with_kl]
+OTHERS = (log_softmax, log_prob_of, squared_error)  # squared_error has a test of its own
+OBJECTIVES = [
+    f
+    for f in vars(objectives).values()
+    if getattr(f, "__module__", "") == objectives.__name__ and f not in OTHERS
+]
 
 
 def each_objective(test):
@@ -124,11 +130,6 @@ def each_objective(test):
         test(data.draw(cases(objective)), data)
 
     return run
-
-
-def test_every_objective_is_tested():
-    own = {f for f in vars(objectives).values() if getattr(f, "__module__", "") == objectives.__name__}
-    assert own == {*OBJECTIVES, log_softmax, log_prob_of, squared_error}
 
 
 @given(rngs, sizes)

@@ -116,6 +116,12 @@ def test_map_calls_the_function_with_chunks_of_the_size_that_is_asked_for(pools,
 # ---- run
 
 
+@pytest.mark.parametrize("vocab, length, rows", [(1536, 352, 32), (49_152, 100, 6), (49_152, 2048, 1)])
+def test_as_many_rows_at_once_as_their_logits_allow(vocab, length, rows):
+    pool = WorkerPool(Transformer(Config(vocab, context=8, layers=1, width=2, heads=1)))
+    assert pool.rows_at_once(length) == rows
+
+
 @pytest.mark.parametrize(
     "method", [m for m in ("fork", "spawn") if m in multiprocessing.get_all_start_methods()]
 )

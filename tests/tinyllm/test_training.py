@@ -28,6 +28,7 @@ from tinyllm.checkpoint import safetensors
 from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
+from tinyllm.parallel import LOGITS
 from tinyllm.runs import RESUME, Settings, nothing_to_do, option
 from tinyllm.training import Run, compute_gradient, share_out
 from tinyllm.transformer import Config, Parameters, Transformer
@@ -284,6 +285,22 @@ def test_workers_get_consecutive_rows_with_about_as_many_tokens_each(shapes, wor
 def test_with_fewer_rows_than_workers_each_row_has_a_worker_of_its_own(rows, more):
     shares = share_out(pieces(0, [(rows, 3)]), rows + more, 2)
     assert [len(part["ids"]) for share in shares for part in share] == [1] * rows == [*map(len, shares)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("head", ["tokens", "score"])
+def test_each_worker_cuts_its_share_so_that_all_logits_of_a_part_fit_into_their_limit(workers, head):
+    """30,000 tokens make 81 million logits of this batch; a score head makes few."""
+    batch = pieces(0, [(40, 30), (3, 500)])
+    config = dataclasses.replace(SMALL, vocab=30_000, head=head)
+    with new_run(0, Transformer(config), workers=workers) as run:
+        shares = run.shares(batch)
+    sizes = [part["ids"].size * 30_000 for share in shares for part in share]
+    assert len(shares) == workers and sum(sizes) == 81_000_000
+    if head == "tokens":
+        assert max(sizes) <= LOGITS + 500 * 30_000  # to the nearest row
+    else:
+        assert len(sizes) <= workers + 1  # whole pieces, but for the one that two workers share
 
 
 # ---- interrupted and resumed

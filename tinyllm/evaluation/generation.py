@@ -9,7 +9,7 @@ from tinyllm.data.conversation import decode_reply, encode_prompt
 from tinyllm.evaluation.intervals import proportion
 from tinyllm.sampling import answer, generate, generate_replies
 from tinyllm.world import conversations
-from tinyllm.world.instructions import SCORED_FAMILIES, unseen_fixed_replies
+from tinyllm.world.instructions import WITH_ANSWER, unseen_fixed_replies
 from tinyllm.world.problems import LOGIC_KINDS, steps_are_correct
 from tinyllm.world.task import final_answer, is_correct
 from tools.builtin import TOOLS
@@ -42,11 +42,11 @@ def is_solved_with_valid_steps(task, text):
 def instructions(pool, tokenizer, world, items):
     """Held-out questions: in trained wordings and in others, with the tools described in front, after other
     turns; facts that training never asks about; and what people type first, in wordings never trained."""
-    families = {family: world.instructions("test", items // 4, family=family) for family in SCORED_FAMILIES}
+    families = {family: world.instructions("test", items // 4, family=family) for family in WITH_ANSWER}
     replies = {family: replies_to(pool, tokenizer, tasks, 64) for family, tasks in families.items()}
     tasks, every = sum(families.values(), []), sum(replies.values(), [])
     unseen = []
-    for family in SCORED_FAMILIES:
+    for family in WITH_ANSWER:
         unseen += world.instructions("test", items // 4, family=family, unseen=True)
     with_tools = list(map(conversations.with_tools, tasks))
     follow_ups = world.instructions("test", items, family="follow_up")
@@ -162,7 +162,7 @@ def shortcuts(world, items):
     stories = world.problems("test", items, kind="story")
     groups = {
         "instruction_exact": [
-            world.instructions("test", items // 4, family=family) for family in SCORED_FAMILIES
+            world.instructions("test", items // 4, family=family) for family in WITH_ANSWER
         ],
         "reasoning_exact": [stories],
         "logic_exact": [world.problems("test", items * 7 // 20, kind=kind) for kind in LOGIC_KINDS],

@@ -10,57 +10,66 @@ from tinyllm.checkpoint.files import read_json, replacing, write_json
 from tinyllm.errors import TinyllmError
 from tinyllm.runs import finished_stages
 
-ROWS = {  # key of the exams -> what the row means
-    "bits_per_byte": "bits per byte on held-out text",
-    "validation_nats_per_character": "the same in nats per character",
-    "masked_top1": "hidden tokens guessed right (masked model)",
-    "induction": "random tokens said twice: of the second half, tokens predicted",
-    "fact_cloze": "facts of the world completed correctly",
-    "story_cloze": "endings of unseen stories predicted correctly",
-    "instruction_exact": "instructions answered correctly",
-    "instruction_yes_no": "of these, yes/no questions",
-    "fact_questions": "questions about facts that training stated but never asked about",
-    "unseen_wording": "instructions in wordings never trained",
-    "instruction_exact_with_tools": "instructions with the description of the tools in front",
-    "follow_up_exact": "follow-up questions, in conversations of 2 to 4 turns",
-    "small_talk_exact": "greetings, thanks and questions about the model, in wordings never trained",
-    "unknown_topic_exact": "questions about other topics that the model says it cannot answer",
-    "stops": "replies that end with the end token",
-    "reasoning_direct": "problems of 2 to 4 steps, answered at once",
-    "reasoning_exact": "problems of 2 to 4 steps, with a chain of thought",
-    "reasoning_five_steps": "problems of 5 steps (training has at most 4)",
-    "chain_valid": "right answers whose every step is right",
-    "logic_exact": "logic problems solved",
-    "logic_order": "of these, who is first or last",
-    "logic_truth": "of these, is A taller than B",
-    "logic_mistake": "of these, find the wrong step",
-    "calculator_exact": "problems solved with the calculator",
-    "tool_call_valid": "tool calls that are valid",
-    "tool_call_valid_masked": "tool calls that are valid under the grammar's mask",
-    "win_rate": "win rate against stage 2, judged by the oracle",
-    "polite": "polite replies",
-    "refuses_unsafe": "harmful requests refused",
-    "refuses_by_object": "harmful requests refused (harmful only because of their object)",
-    "answers_harmless": "harmless requests answered",
-    "admits_unknown": "admits not knowing a person who does not exist",
-    "mean_words": "words in a reply",
-    "kl_nats_per_reply": "KL divergence from stage 2, nats per reply",
-    "reward_pair_accuracy": "pairs that the reward model ranks correctly",
-    "reward_pairs_answerable": "of these, questions that have an answer",
-    "reward_pairs_stranger": "of these, people who do not exist",
-    "reward_pairs_harm": "of these, harmful requests",
-    "reward_pairs_harm_by_object": "of these, harmful only because of their object",
-    "reward_pairs_harmless": "of these, harmless requests",
-    "length_only_accuracy": "pairs ranked correctly by length alone",
-    "own_questions_exact": "your held-out questions answered as expected",
-    "own_questions_commonest": "of your questions, those that the most common answer would fit",
-    "own_questions_log_prob": "log-prob of the expected answer, nats",
-    "own_problems_exact": "your held-out problems solved",
-    "own_problems_commonest": "of your problems, those that the most common answer fits",
-    "own_win_rate": "win rate against stage 2 on your held-out prompts, by the reward model",
-    "own_pair_accuracy": "your held-out pairs that the reward model ranks correctly",
+ROWS_MOVED_BY = {  # the stage that is supposed to move a row -> {key of the exams: what the row means}
+    "1-pretrain": {
+        "bits_per_byte": "bits per byte on held-out text",
+        "validation_nats_per_character": "the same in nats per character",
+        "masked_top1": "hidden tokens guessed right (masked model)",
+        "induction": "random tokens said twice: of the second half, tokens predicted",
+        "fact_cloze": "facts of the world completed correctly",
+        "story_cloze": "endings of unseen stories predicted correctly",
+    },
+    "2-instruct": {
+        "instruction_exact": "instructions answered correctly",
+        "instruction_yes_no": "of these, yes/no questions",
+        "fact_questions": "questions about facts that training stated but never asked about",
+        "unseen_wording": "instructions in wordings never trained",
+        "instruction_exact_with_tools": "instructions with the description of the tools in front",
+        "follow_up_exact": "follow-up questions, in conversations of 2 to 4 turns",
+        "small_talk_exact": "greetings, thanks and questions about the model, in wordings never trained",
+        "unknown_topic_exact": "questions about other topics that the model says it cannot answer",
+        "stops": "replies that end with the end token",
+        "own_questions_exact": "your held-out questions answered as expected",
+        "own_questions_commonest": "of your questions, those that the most common answer would fit",
+        "own_questions_log_prob": "log-prob of the expected answer, nats",
+    },
+    "3-prefer": {
+        "win_rate": "win rate against stage 2, judged by the oracle",
+        "polite": "polite replies",
+        "refuses_unsafe": "harmful requests refused",
+        "refuses_by_object": "harmful requests refused (harmful only because of their object)",
+        "answers_harmless": "harmless requests answered",
+        "admits_unknown": "admits not knowing a person who does not exist",
+        "mean_words": "words in a reply",
+        "kl_nats_per_reply": "KL divergence from stage 2, nats per reply",
+        "reward_pair_accuracy": "pairs that the reward model ranks correctly",
+        "reward_pairs_answerable": "of these, questions that have an answer",
+        "reward_pairs_stranger": "of these, people who do not exist",
+        "reward_pairs_harm": "of these, harmful requests",
+        "reward_pairs_harm_by_object": "of these, harmful only because of their object",
+        "reward_pairs_harmless": "of these, harmless requests",
+        "length_only_accuracy": "pairs ranked correctly by length alone",
+        "own_win_rate": "win rate against stage 2 on your held-out prompts, by the reward model",
+        "own_pair_accuracy": "your held-out pairs that the reward model ranks correctly",
+    },
+    "4-reason": {
+        "reasoning_exact": "problems of 2 to 4 steps, with a chain of thought",
+        "reasoning_five_steps": "problems of 5 steps (training has at most 4)",
+        "reasoning_direct": "problems of 2 to 4 steps, answered at once",
+        "chain_valid": "right answers whose every step is right",
+        "logic_exact": "logic problems solved",
+        "logic_order": "of these, who is first or last",
+        "logic_truth": "of these, is A taller than B",
+        "logic_mistake": "of these, find the wrong step",
+        "calculator_exact": "problems solved with the calculator",
+        "tool_call_valid": "tool calls that are valid",
+        "tool_call_valid_masked": "tool calls that are valid under the grammar's mask",
+        "own_problems_exact": "your held-out problems solved",
+        "own_problems_commonest": "of your problems, those that the most common answer fits",
+    },
 }
-STORY = (
+ROWS = {key: meaning for rows in ROWS_MOVED_BY.values() for key, meaning in rows.items()}
+STORY = (  # the rows that the command prints
     "bits_per_byte",
     "story_cloze",
     "instruction_exact",
@@ -82,12 +91,25 @@ STORY = (
     "own_win_rate",
     "own_pair_accuracy",
 )
-BASELINES = (
-    "entropy_bits_per_byte",
-    "fivegram_bits_per_byte",
-    "fivegram_nats_per_character",
-    "masked_majority",
-)
+BASELINES = {  # row -> {key of the exams: what reaches that value without a model, or at best}
+    "bits_per_byte": {
+        "entropy_bits_per_byte": "the randomness of the text itself",
+        "fivegram_bits_per_byte": "a 5-gram table",
+    },
+    "validation_nats_per_character": {"fivegram_nats_per_character": "a 5-gram table"},
+    "masked_top1": {"masked_majority": "always the most frequent token"},
+    "instruction_exact": {"instruction_exact_commonest_answer": "always the most common answer"},
+    "reasoning_exact": {
+        "reasoning_exact_commonest_answer": "always the most common answer",
+        "reasoning_exact_add_all_numbers": "the sum of all numbers",
+    },
+    "logic_exact": {"logic_exact_commonest_answer": "always the most common answer"},
+    "win_rate": {"even": "chance"},
+    "reward_pair_accuracy": {"even": "chance", "length_only_accuracy": "by length alone"},
+    "own_questions_exact": {"own_questions_commonest": "always the most common answer"},
+    "own_problems_exact": {"own_problems_commonest": "always the most common answer"},
+}
+BASELINE_KEYS = [key for keys in BASELINES.values() for key in keys]
 
 
 def scoreboard(run):
@@ -103,9 +125,8 @@ def scoreboard(run):
         )
     stages = {folder.name: read_json(folder / "exams.json") for folder in folders}
     notes = [read_json(path) for folder in folders for path in sorted(folder.rglob("stage.json"))]
-    baselines = {key: exams[key] for exams in stages.values() for key in BASELINES if key in exams}
-    for exams in stages.values():
-        baselines |= exams.get("shortcuts", {})
+    keys = [key for key in BASELINE_KEYS if key not in ROWS]
+    baselines = {key: exams[key] for exams in stages.values() for key in keys if key in exams}
     seconds = sum(note["wall_seconds"] for note in notes) + sum(exams["seconds"] for exams in stages.values())
     board = {"seed": notes[0]["settings"]["seed"], "size": notes[0]["settings"]["size"]}
     board |= {"wall_seconds": round(seconds, 1), "baselines": baselines}

@@ -55,7 +55,7 @@ def hidden_tokens(pool, tokenizer, documents, seed=0):
         rng = np.random.default_rng([seed, i])
         hidden = mask_tokens(batch, tokenizer.ordinary, tokenizer.special["<|mask|>"], rng)
         chosen = hidden["weights"] > 0
-        guesses = pool.map(_top_guesses, hidden["ids"], size=16)
+        guesses = top_guesses(pool, hidden["ids"])
         hits += int((guesses == hidden["targets"])[chosen].sum())
         answers.append(hidden["targets"][chosen])
     answers = np.concatenate(answers)
@@ -63,6 +63,11 @@ def hidden_tokens(pool, tokenizer, documents, seed=0):
         "masked_top1": proportion(hits, answers.size),
         "masked_majority": proportion(int(np.bincount(answers).max()), answers.size),
     }
+
+
+def top_guesses(pool, ids):
+    """ids (B, T) -> the likeliest token at each position (B, T)."""
+    return pool.map(_top_guesses, ids, size=pool.rows_at_once(ids.shape[1]))
 
 
 def _top_guesses(model, ids):
@@ -78,7 +83,7 @@ def induction(pool, tokenizer, rows=200, length=16):
     rng = np.random.default_rng(0)
     once = np.stack([rng.choice(tokenizer.ordinary, length, replace=False) for _ in range(rows)])
     ids = np.concatenate([once, once], axis=1)
-    guesses = pool.map(_top_guesses, ids, size=32)[:, length - 1 : -1]
+    guesses = top_guesses(pool, ids)[:, length - 1 : -1]
     return proportion(int((guesses == once).sum()), once.size)
 
 

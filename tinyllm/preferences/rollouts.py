@@ -15,8 +15,6 @@ from tinyllm.objectives import log_prob_of, log_softmax
 from tinyllm.sampling import generate_replies
 from tinyllm.transformer import scatter
 
-ROWS = 32  # rows per forward pass
-
 
 @dataclass
 class Rollouts:
@@ -39,7 +37,7 @@ def sample_rollouts(pool, tokenizer, prompts, max_tokens, seed):
 
 def log_probs(pool, ids, targets):
     """log p of every target under the pool's model: ids and targets (B, T) -> (B, T)."""
-    return pool.map(_log_probs, ids, targets, size=ROWS)
+    return pool.map(_log_probs, ids, targets, size=pool.rows_at_once(ids.shape[1]))
 
 
 def compare(pool, reference, ids, targets, mask):
@@ -48,8 +46,9 @@ def compare(pool, reference, ids, targets, mask):
     -> the reference's logits there, for each row an array (n, V), n the sum of its mask; and, 0 elsewhere,
     log p of the targets (B, T), KL(policy || reference) (B, T), and what the policy's head reads (B, T, C).
     """
-    reference_logits = reference.map(_logits, ids, mask, size=ROWS)
-    return reference_logits, *pool.map(_against, ids, targets, mask, reference_logits, size=ROWS)
+    size = pool.rows_at_once(ids.shape[1])
+    reference_logits = reference.map(_logits, ids, mask, size=size)
+    return reference_logits, *pool.map(_against, ids, targets, mask, reference_logits, size=size)
 
 
 def _log_probs(model, ids, targets):

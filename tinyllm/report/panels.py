@@ -15,7 +15,7 @@ from tinyllm.checkpoint.files import read_json
 from tinyllm.data import corpus
 from tinyllm.data.conversation import encode_conversation, encode_prompt
 from tinyllm.evaluation.generation import answers_at_once, is_solved
-from tinyllm.evaluation.scoreboard import ROWS
+from tinyllm.evaluation.scoreboard import BASELINE_KEYS, BASELINES, ROWS, ROWS_MOVED_BY
 from tinyllm.objectives import log_prob_of, log_softmax
 from tinyllm.report import bands, journey, svg
 from tinyllm.report.svg import tag
@@ -29,67 +29,11 @@ ORDER = ("1-pretrain", "1-masked", "2-instruct", "3-prefer/reward", "3-prefer", 
 STEP = r"[a-z] ([A-Z][^:.]*)(?:: [^.]*? (\d+)([+-])(\d+):([^.]*))?\."  # of a solution, see world/problems.py
 SHORT, LONG = 60, 270  # tokens of a reply, without and with a chain of thought
 FILE = "model.safetensors"
-GROUPS = {  # which stage is supposed to move which rows of the scoreboard
-    "1-pretrain": ("bits_per_byte", "masked_top1", "induction", "fact_cloze", "story_cloze"),
-    "2-instruct": (
-        "instruction_exact",
-        "instruction_yes_no",
-        "fact_questions",
-        "unseen_wording",
-        "instruction_exact_with_tools",
-        "follow_up_exact",
-        "small_talk_exact",
-        "unknown_topic_exact",
-        "stops",
-        "own_questions_exact",
-    ),
-    "3-prefer": (
-        "win_rate",
-        "polite",
-        "refuses_unsafe",
-        "refuses_by_object",
-        "answers_harmless",
-        "admits_unknown",
-        "mean_words",
-        "kl_nats_per_reply",
-        "reward_pair_accuracy",
-        "own_win_rate",
-        "own_pair_accuracy",
-    ),
-    "4-reason": (
-        "reasoning_exact",
-        "reasoning_five_steps",
-        "reasoning_direct",
-        "chain_valid",
-        "logic_exact",
-        "calculator_exact",
-        "tool_call_valid",
-        "tool_call_valid_masked",
-        "own_problems_exact",
-    ),
-}
 REINFORCED = {  # key of metrics.jsonl -> what the drawing is called
     "score": "score of the reward model",
     "correct": "replies that are correct",
     "kl_nats_per_reply": "KL from stage 2, nats per reply",
     "tokens_per_reply": "tokens per reply",
-}
-LINES = {  # scoreboard row -> {key in exams.json: label of its dashed line}
-    "bits_per_byte": {
-        "entropy_bits_per_byte": "the randomness of the text itself",
-        "fivegram_bits_per_byte": "a 5-gram table",
-    },
-    "masked_top1": {"masked_majority": "always the most frequent token"},
-    "instruction_exact": {"instruction_exact_commonest_answer": "always the most common answer"},
-    "reasoning_exact": {
-        "reasoning_exact_commonest_answer": "always the most common answer",
-        "reasoning_exact_add_all_numbers": "the sum of all numbers",
-    },
-    "logic_exact": {"logic_exact_commonest_answer": "always the most common answer"},
-    "win_rate": {"even": "chance"},
-    "reward_pair_accuracy": {"even": "chance", "length_only_accuracy": "by length alone"},
-    "own_questions_exact": {"own_questions_commonest": "always the most common answer"},
-    "own_problems_exact": {"own_problems_commonest": "always the most common answer"},
 }
 
 
@@ -186,23 +130,24 @@ def one_token(run, other):
 
 def scoreboard(run, other):
     """What each stage can do."""
-    for mover, keys in GROUPS.items():
-        rows = [row_of_scores(run, other, mover, key) for key in keys]
+    for mover, keys in ROWS_MOVED_BY.items():
+        rows = [row_of_scores(run, other, mover, key) for key in keys if key not in BASELINE_KEYS]
         if any(rows):
             yield tag("h3", f"Moved by {mover}") + figures(rows)
 
 
 def row_of_scores(run, other, mover, key):
-    """A sentence and a strip of dots; "" if no stage has taken this exam."""
+    """A sentence and a strip of dots; "" if no stage has taken this exam, or its values have no interval or
+    are below 0, as log-probs are."""
     dots, words, exams = [], [], {"even": 0.5}
     for stage in run.finished + (other.finished if other else []):
         result, mine = stage.exams.get(key), stage in run.finished
-        if result:
+        if isinstance(result, dict) and result["value"] >= 0:
             kind = stage.kind + " ring" * (stage.name == mover) + " other" * (not mine)
             dots.append((kind, stage.address("exams.json"), result))
             words += [tag("span", f"{result['value']:.3f}", stage.kind)] * mine
-        exams = exams | stage.exams | stage.exams.get("shortcuts", {}) if mine else exams
-    rules = {name: exams[each] for each, name in LINES.get(key, {}).items() if each in exams}
+        exams = exams | stage.exams if mine else exams
+    rules = {name: exams[each] for each, name in BASELINES.get(key, {}).items() if each in exams}
     rules = {name: x["value"] if isinstance(x, dict) else x for name, x in rules.items()}
     words = ["stage by stage " + ", ".join(words)] + [f"{x:.3f} {name}" for name, x in rules.items()]
     head = tag("p", ROWS[key][0].upper() + ROWS[key][1:] + tag("small", "; ".join(words)))

@@ -39,9 +39,6 @@ class PretrainSettings(Settings):
     objective: str = option("next", "predict the next token, or hidden ones", choices=("next", "masked"))
     rows: int = option(0, "windows in a batch (default: by size)", (1, 4096))
     steps: int = option(0, "batches to train on (default: by size)")
-    accumulate: int = option(
-        1, "micro-batches that each worker cuts its share into, to save memory", (1, 1000)
-    )
     method: str = option("muon", "optimizer of the block matrices", choices=("muon", "adamw"))
     muon_rate: float = option(0.02, "peak learning rate of Muon")
     adamw_rate: float = option(8e-3, "peak learning rate of AdamW")
@@ -90,7 +87,7 @@ def main(settings):
     with Run(settings, stage, Transformer(config, model.params), tokenizer, steps, parent) as run:
         for step in run.steps():
             pieces = hide(batch(step), 1, step)
-            run.train_step(step, weighted_nll, pieces, rates, accumulate=settings.accumulate)
+            run.train_step(step, weighted_nll, pieces, rates)
             if (step + 1) % every == 0 or step + 1 == steps:
                 run.validate(step, weighted_nll, held_out)
                 run.sample(step, show(run, held_out[-1], masked))

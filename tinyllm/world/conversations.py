@@ -82,7 +82,7 @@ def follow_up(dice, world, split, unseen=False):
 
 def opening(dice, world, split):
     """A question that can be followed up."""
-    make = instructions.FAMILIES[dice.choice(tuple(FOLLOW_UPS))]
+    make = instructions.FAMILIES[dice.choice(tuple(FOLLOW_UPS))].make
     while True:
         task = make(dice, world, split, unseen=False)
         if task.kind != "transform" or ", " in task.answer:  # a reply that is a list itself

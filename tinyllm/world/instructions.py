@@ -10,6 +10,8 @@ curt, rude and rambling. Their content is correct, with three exceptions:
 Preference tuning has to correct these exceptions, and make the style polite.
 """
 
+from typing import NamedTuple
+
 from tinyllm.world import lexicon, lists, numbers, people, stories
 from tinyllm.world.task import Task
 from tinyllm.world.wordings import WORDINGS
@@ -219,22 +221,29 @@ def unseen_fixed_replies(kind):
     ]
 
 
-FAMILY_SHARES = dict(
-    facts=3, yes_no=13, summary=2, translate=3, transform=3, sums=3, help=11, small_talk=4, unknown_topic=2
-)
-SCORED_FAMILIES = ("facts", "yes_no", "summary", "translate", "transform", "sums")
+class Family(NamedTuple):
+    """A kind of request. share: its weight in training; has_answer: whether each has one right answer, so
+    that the exams count it and stage 3 may ask it."""
+
+    make: object  # (dice, world, split, unseen) -> Task
+    share: int = 0
+    has_answer: bool = False
+
+
 FAMILIES = {
-    "facts": facts,
-    "yes_no": yes_no,
-    "summary": summary,
-    "translate": translate,
-    "transform": transform,
-    "sums": sums,
-    "help": help_request,
-    "stranger": stranger,
-    "small_talk": small_talk,
-    "unknown_topic": unknown_topic,
+    "facts": Family(facts, 3, True),
+    "yes_no": Family(yes_no, 13, True),
+    "summary": Family(summary, 2, True),
+    "translate": Family(translate, 3, True),
+    "transform": Family(transform, 3, True),
+    "sums": Family(sums, 3, True),
+    "help": Family(help_request, 11),
+    "stranger": Family(stranger),  # in place of some facts, see below
+    "small_talk": Family(small_talk, 4),
+    "unknown_topic": Family(unknown_topic, 2),
 }
+SHARES = {name: family.share for name, family in FAMILIES.items()}
+WITH_ANSWER = tuple(name for name, family in FAMILIES.items() if family.has_answer)
 
 
 def instruction(dice, world, split, family=None, unseen=False):
@@ -242,7 +251,7 @@ def instruction(dice, world, split, family=None, unseen=False):
 
     In training, one in six questions of the family "facts" is about a person who does not exist.
     """
-    family = family or dice.weighted_choice(FAMILY_SHARES)
+    family = family or dice.weighted_choice(SHARES)
     if family == "facts" and split == "train" and dice.weighted_choice({True: 1, False: 5}):
         family = "stranger"
-    return FAMILIES[family](dice, world, split, unseen)
+    return FAMILIES[family].make(dice, world, split, unseen)

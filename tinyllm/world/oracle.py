@@ -32,11 +32,11 @@ def prompts(dice, world, split, count, kind=None, shares=RANKED_SHARES):
 def prompt(dice, world, split, kind):
     """One task of a kind, or of the family "facts"."""
     if kind == "answerable":
-        family = dice.choice(instructions.SCORED_FAMILIES)
+        family = dice.choice(instructions.WITH_ANSWER)
         return instructions.instruction(dice, world, split, family)
-    family = instructions.FAMILIES.get(kind, instructions.help_request)
+    make = instructions.FAMILIES[kind if kind in instructions.FAMILIES else "help"].make
     while True:  # a request for help is harmful or harmless by chance
-        task = family(dice, world, split, unseen=False)
+        task = make(dice, world, split, unseen=False)
         if task.kind == kind:
             return task
 

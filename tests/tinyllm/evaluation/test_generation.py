@@ -12,7 +12,7 @@ from tinyllm.parallel import WorkerPool
 from tinyllm.tokenizer import train
 from tinyllm.transformer import Config
 from tinyllm.world import World, conversations, instructions
-from tinyllm.world.instructions import SCORED_FAMILIES
+from tinyllm.world.instructions import WITH_ANSWER
 from tinyllm.world.problems import LOGIC_KINDS
 from tinyllm.world.task import Task
 from tools.builtin import TOOLS
@@ -32,7 +32,7 @@ def tasks():
     every += instructions.unseen_fixed_replies("small_talk") + instructions.unseen_fixed_replies(
         "unknown_topic"
     )
-    for family in SCORED_FAMILIES:
+    for family in WITH_ANSWER:
         every += WORLD.instructions("test", ITEMS // 4, family=family)
         every += WORLD.instructions("test", ITEMS // 4, family=family, unseen=True)
     for kind in (*LOGIC_KINDS, "story", "calculator"):
@@ -76,7 +76,7 @@ def test_who_knows_everything_gets_1_in_every_exam(tasks):
     assert counts.pop("small_talk_exact") == 24 and counts.pop("unknown_topic_exact") == 12
     assert counts.pop("instruction_yes_no") == ITEMS // 4
     for key in ("instruction_exact", "instruction_exact_with_tools", "unseen_wording", "stops"):
-        assert counts.pop(key) == ITEMS // 4 * len(SCORED_FAMILIES)
+        assert counts.pop(key) == ITEMS // 4 * len(WITH_ANSWER)
     assert counts.pop("logic_exact") == 3 * 14
     assert {counts.pop(f"logic_{kind}") for kind in LOGIC_KINDS} == {14}
     assert set(counts.values()) == {ITEMS}
@@ -207,7 +207,7 @@ def test_shortcuts_are_what_a_guesser_gets():
         return Task("", question, "", answer, "")
 
     stories = [task("1 and 2, then 3", "6"), task("5 minus 1", "4"), task("7", "4")]
-    families = dict.fromkeys(SCORED_FAMILIES, [task("", "yes")] * 3 + [task("", "no")])
+    families = dict.fromkeys(WITH_ANSWER, [task("", "yes")] * 3 + [task("", "no")])
     families["sums"] = [task("", answer) for answer in "1234"]
     logic = dict.fromkeys(LOGIC_KINDS, [task("", "Ada"), task("", "Bill")])
     world = SimpleNamespace(
@@ -237,7 +237,7 @@ def test_no_right_reply_is_cut_off():
         generation.LONG_STORY_TOKENS,
     )
     tasks["instructions"], room["instructions"] = (
-        [task for family in SCORED_FAMILIES for task in WORLD.instructions("test", 50, family=family)],
+        [task for family in WITH_ANSWER for task in WORLD.instructions("test", 50, family=family)],
         64,
     )
     tasks["facts"], room["facts"] = WORLD.held_out_fact_questions(), 40

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import random_model
 
+from tinyllm import parallel
 from tinyllm.objectives import kl_divergence, log_prob_of, log_softmax
 from tinyllm.parallel import WorkerPool
 from tinyllm.preferences import rollouts
@@ -121,7 +122,7 @@ def test_the_states_are_what_the_head_of_the_policy_reads(sampled, tied):
 def test_more_rows_than_a_worker_looks_at_together_come_back_in_order(sampled):
     ids, mask = (np.tile(array, (4, 1)) for array in (sampled.batch.ids, sampled.batch.mask))
     targets = np.roll(np.tile(sampled.batch.targets, (4, 1)), 1, axis=0)
-    assert len(ids) > rollouts.ROWS
+    assert len(ids) > parallel.ROWS
     log_probs = rollouts.log_probs(sampled.policy, ids, targets)
     expected = log_prob_of(targets, log_softmax(sampled.policy.model.forward(ids)[0]))
     np.testing.assert_allclose(log_probs, expected, atol=1e-4)

@@ -144,10 +144,10 @@ def test_a_model_that_is_not_masked_sees_the_left_side_only(world):
 @pytest.mark.parametrize("method", ["muon", "adamw"])
 def test_every_step_has_the_rates_of_the_settings_with_their_schedule_over_the_run(text, monkeypatch, method):
     steps = record(monkeypatch, Run, "train_step")
-    pretrain(text="text.txt", steps=12, method=method, muon_rate=0.5, adamw_rate=0.25, accumulate=3)
+    pretrain(text="text.txt", steps=12, method=method, muon_rate=0.5, adamw_rate=0.25)
     expected = Rates(method, muon=0.5, adamw=0.25, steps=12)
     assert [note.step for note in steps] == list(range(12))
-    assert all(note.rates == expected and note.accumulate == 3 and note.total is None for note in steps)
+    assert all(note.rates == expected and note.total is None for note in steps)
 
 
 def test_it_validates_four_times_on_every_held_out_document(world, monkeypatch):

@@ -49,7 +49,7 @@ def test_styles_come_in_their_shares_with_all_their_templates():
 
 
 @settings(max_examples=30)
-@given(seeds, st.sampled_from(instructions.SCORED_FAMILIES), splits, st.booleans())
+@given(seeds, st.sampled_from(instructions.WITH_ANSWER), splits, st.booleans())
 def test_replies_of_scored_families_are_correct_in_every_style(seed, family, split, unseen):
     for task in World(seed).instructions(split, 5, family=family, unseen=unseen):
         if task.kind != "stranger":
@@ -92,8 +92,8 @@ def test_families_come_in_their_shares():
         for _ in range(7000):
             kind = instructions.instruction(dice, WORLD, split).kind
             counts[family.get(kind, kind)] += 1
-        whole = sum(instructions.FAMILY_SHARES.values())
-        for name, share in instructions.FAMILY_SHARES.items():
+        whole = sum(instructions.SHARES.values())
+        for name, share in instructions.SHARES.items():
             assert abs(counts[name] - 7000 * share / whole) < 130
 
 
@@ -263,7 +263,7 @@ def test_every_verb_meets_every_kind_of_object():
 
 
 def test_there_are_many_different_questions():
-    for family in instructions.SCORED_FAMILIES:
+    for family in instructions.WITH_ANSWER:
         questions = {task.question for task in WORLD.instructions("train", 6000, family=family)}
         assert len(questions) >= 1000
     stories = {task.question for task in WORLD.instructions("train", 3000, family="summary")}

@@ -128,7 +128,7 @@ def test_prompts_of_a_kind_are_of_that_kind(kind, seed, split):
     dice = Dice(f"kind {seed}")
     for task in oracle.prompts(dice, WORLD, split, 3, kind):
         if kind == "answerable":
-            assert task.kind in (*instructions.SCORED_FAMILIES, "stranger")
+            assert task.kind in (*instructions.WITH_ANSWER, "stranger")
         else:
             assert oracle.kind_of(task) == task.kind == kind
 

@@ -41,11 +41,11 @@ ABILITIES = (  # name of the stage, what it can do now, which of the report's qu
 TYPED = ("What is the home of Cara?", "And what pet does she have?", "Use the calculator. What is 12*7?")
 
 
-def readme(settings):
+def main(run):
     """Rewrite the marked blocks of README.md from a run with all its stages."""
     text = README.read_text(encoding="utf-8")
     with replacing(README) as beside:
-        beside.write_text(rewritten(text, Record(settings.run, Path())), encoding="utf-8", newline="\n")
+        beside.write_text(rewritten(text, Record(run, Path())), encoding="utf-8", newline="\n")
 
 
 def rewritten(text, run):
@@ -140,3 +140,6 @@ def tools(run):
 
 
 BLOCKS = {"abilities": abilities, "samples": samples, "chat": chat, "scores": scores, "tools": tools}
+
+if __name__ == "__main__":
+    main(*sys.argv[1:] or ["demo"])

@@ -1,15 +1,15 @@
-"""readme: the marked blocks of README.md have the format that the command writes; nothing else changes."""
+"""readme_blocks: the marked blocks of README.md have the format that the script writes, and no more."""
 
 import json
 import re
 from pathlib import Path
 
 import pytest
-from stage_runs import copy_stage, stage
+import readme_blocks
+from readme_blocks import BLOCK, BLOCKS, SCORES
+from stage_runs import copy_stage
 
-from tinyllm.__main__ import main
-from tinyllm.commands import readme
-from tinyllm.commands.readme import BLOCK, BLOCKS, SCORES
+from tinyllm.errors import TinyllmError
 
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 IN_README = {name: content for _, name, content, _ in BLOCK.findall(README)}
@@ -44,16 +44,16 @@ def run(tiny):
     return tiny
 
 
-def test_the_blocks_of_the_readme_have_the_format_that_the_command_writes(run):
+def test_the_blocks_of_the_readme_have_the_format_that_the_script_writes(run):
     assert IN_README.keys() == BLOCKS.keys()
-    stage("readme")
+    readme_blocks.main("demo")
     written = Path("README.md").read_text(encoding="utf-8")
     for _, name, content, _ in BLOCK.findall(written):
         assert skeleton(name, content) == skeleton(name, IN_README[name]), name
         assert (content == IN_README[name]) == (name == "tools"), name
     outside = lambda text: BLOCK.sub(r"\1\4", text)
     assert outside(written) == outside(README)
-    stage("readme")
+    readme_blocks.main("demo")
     assert Path("README.md").read_text(encoding="utf-8") == written
 
 
@@ -82,7 +82,7 @@ def test_a_block_that_was_edited_by_hand_is_noticed(name, old, new):
 
 
 def test_the_scores_are_those_of_the_exams(run):
-    stage("readme")
+    readme_blocks.main("demo")
     table = BLOCK.findall(Path("README.md").read_text(encoding="utf-8"))
     rows = {name: content for _, name, content, _ in table}["scores"].splitlines()
     assert "A 5-gram table needs 1.250," in rows[-2] and "and 0.250 is the randomness" in rows[-1]
@@ -97,14 +97,16 @@ def test_the_scores_are_those_of_the_exams(run):
         ("<!-- readme: prices -->\n<!-- end -->\n", f"a block 'prices': known are {', '.join(BLOCKS)}"),
     ],
 )
-def test_a_block_that_cannot_be_written_is_said_and_the_file_stays(run, capsys, text, message):
+def test_a_block_that_cannot_be_written_is_said_and_the_file_stays(run, text, message):
     Path("README.md").write_text(text)
-    assert main(["readme"]) == 1 and message in capsys.readouterr().err
+    with pytest.raises(TinyllmError, match=message):
+        readme_blocks.main("demo")
     assert Path("README.md").read_text() == text
 
 
-def test_a_run_that_lacks_a_stage_writes_nothing(tiny, capsys):
+def test_a_run_that_lacks_a_stage_writes_nothing(tiny):
     Path("README.md").write_text(README, encoding="utf-8")
-    assert main(["readme"]) == 1 and "3-prefer is missing" in capsys.readouterr().err
+    with pytest.raises(TinyllmError, match="3-prefer is missing"):
+        readme_blocks.main("demo")
     assert Path("README.md").read_text(encoding="utf-8") == README
-    assert readme.rewritten("no blocks", None) == "no blocks"
+    assert readme_blocks.rewritten("no blocks", None) == "no blocks"

@@ -22,7 +22,7 @@ from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
 from tinyllm.transformer import Transformer
 
-EPOCHS, FEWEST_STEPS = 20, 300  # of your own text, unless --size says fewer steps
+EPOCHS, FEWEST_STEPS = 10, 300  # of your own text, unless --size says fewer steps
 VALIDATIONS = 4  # in a run
 ROW = 144  # tokens of the built-in world's documents that count as a row of a batch
 

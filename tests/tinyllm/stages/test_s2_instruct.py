@@ -121,6 +121,21 @@ def test_every_step_has_its_rates_and_an_epoch_uses_every_conversation_once(own,
     assert len(set(first)) == len(first)
 
 
+@pytest.mark.parametrize(
+    "run, files, rates",
+    [
+        ("world", {}, s2_instruct.RATES),
+        ("own", {"text": "text.txt", "data": "data.jsonl"}, s2_instruct.OWN_RATES),
+    ],
+)
+def test_the_rates_are_higher_for_ones_own_questions(request, monkeypatch, run, files, rates):
+    request.getfixturevalue(run)
+    steps = record(monkeypatch, Run, "train_step", call=False)
+    instruct(steps=1, **files)
+    assert [note.rates for note in steps] == [Rates("muon", *rates, steps=1)]
+    assert all(high > low for low, high in zip(s2_instruct.RATES, s2_instruct.OWN_RATES))
+
+
 def test_ones_own_questions_are_also_asked_one_after_another_as_in_a_chat(own, monkeypatch):
     steps = record(monkeypatch, Run, "train_step", call=False)
     instruct(text="text.txt", data="data.jsonl", steps=8, tokens=512, replay=0)

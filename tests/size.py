@@ -9,7 +9,7 @@ import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-BUDGETS = {"tinyllm": 3200, "tools": 1800, "audio": 1730}
+BUDGETS = {"tinyllm": 3200 + 350 + 450, "tools": 1800, "audio": 1730}  # + report page + real models
 LONGEST = 300  # of a file
 NOT_CODE = (
     tokenize.COMMENT,

@@ -31,6 +31,11 @@ def accuracy(tasks, replies, is_right=is_correct):
     return proportion(sum(bool(is_right(task, text)) for task, (text, _) in zip(tasks, replies)), len(tasks))
 
 
+def exam(pool, tokenizer, tasks, tokens, is_right=is_correct):
+    """The share of tasks that get a right reply in at most `tokens` tokens."""
+    return accuracy(tasks, replies_to(pool, tokenizer, tasks, tokens), is_right)
+
+
 def is_solved(task, text):
     return final_answer(text) == task.answer.lower()
 
@@ -50,17 +55,15 @@ def instructions(pool, tokenizer, world, items):
         unseen += world.instructions("test", items // 4, family=family, unseen=True)
     with_tools = list(map(conversations.with_tools, tasks))
     follow_ups = world.instructions("test", items, family="follow_up")
-    small_talk = unseen_fixed_replies("small_talk")
-    unknown = unseen_fixed_replies("unknown_topic")
     return {
         "instruction_exact": accuracy(tasks, every),
-        "instruction_exact_with_tools": accuracy(tasks, replies_to(pool, tokenizer, with_tools, 64)),
-        "follow_up_exact": accuracy(follow_ups, replies_to(pool, tokenizer, follow_ups, 64)),
-        "small_talk_exact": accuracy(small_talk, replies_to(pool, tokenizer, small_talk, 40)),
-        "unknown_topic_exact": accuracy(unknown, replies_to(pool, tokenizer, unknown, 40)),
+        "instruction_exact_with_tools": exam(pool, tokenizer, with_tools, 64),
+        "follow_up_exact": exam(pool, tokenizer, follow_ups, 64),
+        "small_talk_exact": exam(pool, tokenizer, unseen_fixed_replies("small_talk"), 40),
+        "unknown_topic_exact": exam(pool, tokenizer, unseen_fixed_replies("unknown_topic"), 40),
         "instruction_yes_no": accuracy(families["yes_no"], replies["yes_no"]),
         "fact_questions": fact_questions(pool, tokenizer, world, items),
-        "unseen_wording": accuracy(unseen, replies_to(pool, tokenizer, unseen, 64)),
+        "unseen_wording": exam(pool, tokenizer, unseen, 64),
         "stops": proportion(sum(ended for _, ended in every), len(every)),
     }
 
@@ -69,7 +72,7 @@ def fact_questions(pool, tokenizer, world, items):
     """Facts that pre-training states and that no training question asks about."""
     tasks = world.held_out_fact_questions()
     tasks = tasks[:: max(1, len(tasks) // items)]
-    return accuracy(tasks, replies_to(pool, tokenizer, tasks, 40))
+    return exam(pool, tokenizer, tasks, 40)
 
 
 def reasoning(pool, tokenizer, world, items):
@@ -81,9 +84,7 @@ def reasoning(pool, tokenizer, world, items):
         "reasoning_direct": accuracy(tasks, answers_at_once(pool, tokenizer, tasks), is_solved),
         "reasoning_exact": accuracy(tasks, chains, is_solved),
         "chain_valid": accuracy(tasks, chains, is_solved_with_valid_steps),
-        "reasoning_five_steps": accuracy(
-            longer, replies_to(pool, tokenizer, longer, LONG_STORY_TOKENS), is_solved
-        ),
+        "reasoning_five_steps": exam(pool, tokenizer, longer, LONG_STORY_TOKENS, is_solved),
     }
     tasks, replies = [], []
     for kind in LOGIC_KINDS:

@@ -120,14 +120,15 @@ audio-chat: setup  ## a model answers about a recording by a tool  (2 s)    [FIL
 	$(PY) -m tools recording $(if $(value FILE),$(call QUOTE,$(value FILE))) $(MORE)
 
 PYTEST  = $(PY) -m pytest -q -m "not oracle" -p no:cacheprovider
+OTHERS  = $(addprefix tests/tinyllm/,data preferences report world)  # so that both halves take as long
 
 test: setup  ## all tests that need no other library         (3 min)
 	@$(MAKE) --no-print-directory -j2 test-tinyllm test-others
 test-tinyllm:
-	$(PYTEST) tests/tinyllm --ignore=tests/tinyllm/world --ignore=tests/tinyllm/report $(MORE)
+	$(PYTEST) tests/tinyllm $(addprefix --ignore=,$(OTHERS)) $(MORE)
 test-others:
-	$(PYTEST) tests/tinyllm/world tests/tinyllm/report tests/tools tests/audio tests/test_layout.py \
-	    tests/test_makefile.py tests/test_readme.py $(MORE)
+	$(PYTEST) $(OTHERS) tests/tools tests/audio tests/test_layout.py tests/test_makefile.py \
+	    tests/test_readme.py $(MORE)
 
 ORACLE := $(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test,oracle]"
 

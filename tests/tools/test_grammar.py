@@ -251,9 +251,9 @@ def test_any_schema_is_taken_or_refused_within_a_fifth_of_a_second(name):
 
 
 def test_writing_never_raises_whatever_was_taken():
-    grammar = Grammar({"type": "array", "items": {"type": "string", "maxLength": 20_000}, "maxItems": 10**6})
+    grammar = Grammar({"type": "array", "items": {"type": "string", "maxLength": 4_000}, "maxItems": 10**6})
     state = grammar.start
-    for byte in b'["' + b"a" * 20_000 + b'"':
+    for byte in b'["' + b"a" * 4_000 + b'"':
         state = grammar.step(state, byte)
     assert grammar.distance(state) == 1 and grammar.distance(grammar.step(state, ord("a"))) == inf
 

@@ -36,7 +36,7 @@ setup: .venv/ready  ## make .venv and install the dependencies      (1 min)  onc
 train: setup  ## all stages in order, then the scoreboard     (20 min) [TEXT=path]  with SIZE=nano 1 min
 	$(PY) -m tinyllm train $(TEXTS) $(MORE)
 
-mine: setup  ## your own assistant from your own files       (10 min) TEXT=dir DATA=qa.jsonl [RANKINGS=file]
+mine: setup  ## your own assistant from your own files       (6 min)  TEXT=dir DATA=qa.jsonl [RANKINGS=file]
 	$(PY) -m tinyllm mine $(TEXTS) $(call FLAG,DATA,data) $(call FLAG,RANKINGS,rankings) $(MORE)
 
 stage0: setup  ## 0: a vocabulary and a random model           (1 min)  [TEXT=path]

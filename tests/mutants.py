@@ -106,7 +106,7 @@ tinyllm/runs.py
     and not low <= value <= high:  =>  and False:
 tinyllm/parallel.py
     LOGITS // (length * self.model.config.vocab)  =>  LOGITS // length
-    config.layers - last_layers if last_layers  =>  config.layers if last_layers
+    0 if last_layers == 0 else config.layers - (last_layers or 0)  =>  config.layers - (last_layers or 0)
     gradient += other  =>  pass
     other_end.close()  # else  =>  pass  # else
     pipe.close()  # ends a worker  =>  pass  # ends a worker
@@ -238,7 +238,7 @@ tinyllm/evaluation/preferences.py
     (scores[0] > scores[1])  =>  (scores[0] < scores[1])
 tinyllm/evaluation/generation.py
     is_solved(task, text) and steps_are_correct(text)  =>  is_solved(task, text)
-    replies_to(pool, tokenizer, with_tools, 64)  =>  every
+    exam(pool, tokenizer, with_tools, 64)  =>  accuracy(tasks, every)
 tinyllm/evaluation/exams.py
     .get("weights") == checkpoint.digest(folder)  =>  .get("weights") is not None
     size.exam_items if answers else  =>  size.exam_items if True else

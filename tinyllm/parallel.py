@@ -48,7 +48,7 @@ class Worker:
         size, begin = config.size(), config.begin(last_layers)
         flat = np.frombuffer(memory, np.float32)
         self.model = Transformer(config, Parameters(config, flat[:size]))
-        self.model.frozen = config.layers - last_layers if last_layers else 0
+        self.model.frozen = 0 if last_layers == 0 else config.layers - (last_layers or 0)
         rows = flat[size:].reshape(2 + workers, size - begin)
         self.moments = rows[:2]  # two vectors for the optimizer
         self.gradients = rows[2:]  # one vector per worker
@@ -59,7 +59,7 @@ class WorkerPool:
     """`workers` processes, this one included. Use it as a context manager, or call `close`.
 
     last_layers: how many are trained (0: all, and the embedding; None: nothing). Only these have gradients
-    and moments.
+    and moments, and only these keep what their backward pass needs: megabytes per token in a real model.
     """
 
     def __init__(self, model, workers=1, start_method=None, last_layers=0):

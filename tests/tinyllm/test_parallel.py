@@ -142,6 +142,14 @@ def test_the_pool_starts_with_a_copy_of_the_model():
     np.testing.assert_array_equal(MODEL.params.flat, before)
 
 
+@pytest.mark.parametrize("last_layers, kept", [(0, [1, 1, 1]), (2, [0, 1, 1]), (None, [0, 0, 0])])
+def test_only_layers_that_are_trained_keep_what_their_backward_pass_needs(last_layers, kept):
+    model = Transformer(Config(vocab=9, context=8, layers=3, width=4, heads=1))
+    with WorkerPool(model, last_layers=last_layers) as pool:
+        caches = pool.model.forward(np.zeros((1, 2), int))[1][5]
+    assert [cache is not None for cache in caches] == kept
+
+
 def test_one_worker_starts_no_process():
     others = multiprocessing.active_children()
     with WorkerPool(MODEL, 1) as pool:

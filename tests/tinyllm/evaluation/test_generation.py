@@ -79,7 +79,9 @@ def test_who_knows_everything_gets_1_in_every_exam(tasks):
         assert counts.pop(key) == ITEMS // 4 * len(WITH_ANSWER)
     assert counts.pop("logic_exact") == 3 * 14
     assert {counts.pop(f"logic_{kind}") for kind in LOGIC_KINDS} == {14}
-    assert set(counts.values()) == {ITEMS}
+    for key in ("follow_up_exact", "reasoning_exact", "reasoning_five_steps", "calculator_exact"):
+        assert counts.pop(key) == ITEMS
+    assert min(counts.values()) >= ITEMS // 4
 
 
 @pytest.mark.parametrize("words", ["", "That is unknown to me.", "#### ", "<tool_call>{}</tool_call>"])
@@ -99,14 +101,10 @@ def test_a_family_that_goes_wrong_costs_its_share(tasks):
         return "" if wrong else perfect(tasks, text)
 
     results = values(examine(reply, exams=EXAMS[:1]))
-    assert results.pop("instruction_yes_no") == 0 and results.pop("stops") == 1
-    assert results.pop("fact_questions") == 1
-    for key in ("follow_up_exact", "small_talk_exact", "unknown_topic_exact"):
-        assert results.pop(key) == 1
-    share = pytest.approx(5 / 6)
-    assert results == dict.fromkeys(
-        ["instruction_exact", "instruction_exact_with_tools", "unseen_wording"], share
-    )
+    assert results.pop("instruction_yes_no") == 0
+    for key in ("instruction_exact", "instruction_exact_with_tools", "unseen_wording"):
+        assert results.pop(key) == pytest.approx(1 - 1 / len(WITH_ANSWER))
+    assert results == dict.fromkeys(results, 1)
 
 
 def test_a_logic_kind_that_goes_wrong_costs_a_third(tasks):
@@ -215,7 +213,7 @@ def test_shortcuts_are_what_a_guesser_gets():
         problems=lambda split, count, kind: stories if kind == "story" else logic[kind],
     )
     assert generation.shortcuts(world, 4) == {
-        "instruction_exact_commonest_answer": pytest.approx((5 * 3 + 1) / 24),
+        "instruction_exact_commonest_answer": pytest.approx(3 / 4 - 1 / 2 / len(WITH_ANSWER)),
         "reasoning_exact_commonest_answer": pytest.approx(2 / 3),
         "logic_exact_commonest_answer": 0.5,
         "reasoning_exact_add_all_numbers": pytest.approx(1 / 3),

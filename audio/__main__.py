@@ -1,4 +1,4 @@
-"""python -m audio COMMAND: recordings -> text, minutes, subtitles.
+"""python -m audio COMMAND: recordings -> text, meeting minutes, subtitles.
 
     python -m audio transcribe meeting.wav --preset meeting
     python -m audio transcribe interviews/ -o srt --out subtitles/
@@ -302,7 +302,7 @@ def main(argv=None):
         say(f"error: {error.filename or 'the system'}: {error.strerror or error}")
         return 1
     except KeyboardInterrupt as stop:
-        say(str(stop) or "interrupted. If a job was made by then, it is listed by: python -m audio list")
+        say(str(stop) or "interrupted. If a job was already made, this lists it: python -m audio list")
         return 130
 
 

@@ -60,15 +60,15 @@ def transcribe(
 
     source          a path, a URL, bytes or an open file
     preset          "meeting", "podcast" or "call": asks for what that report (audio.reports) shows
-    language        a code such as "de", or "auto"; English where not said
-    speakers        True: tell speakers apart; 2: so many; "2-5": from 2 to 5
-    speaker_names   names that the service gives to speakers by what they say: ["Ada", "Bo"]
+    language        a code such as "de", or "auto"; default: English
+    speakers        True: tell speakers apart; 2: exactly two; "2-5": from 2 to 5
+    speaker_names   names for the service to assign to speakers by what they say: ["Ada", "Bo"]
     summary         True or "bullets", or "paragraph"; with .chapters
-    action_items    what is to be done, with a quote and its time
+    action_items    things to do, each with a quote and its time
     translate       languages to translate into: ["es", "fr"]
     topics, sentiment, entities, key_phrases, content_safety
                     True: the attribute of the Transcript with the same name is filled
-    timeout         seconds to wait, None for ever; the job goes on all the same
+    timeout         seconds to wait, None: no limit; the job continues either way
     progress        shows a bar while a file is sent to the service
     fields          any other field of POST /v2/transcript, under the service's own name
 

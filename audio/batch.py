@@ -54,7 +54,7 @@ def transcribe_all(
 
     def make(source, recording, save):
         url = recording.url or client.upload(recording, progress=progress)
-        save(Transcript({"audio_url": url}))  # should we end now, the job is found by the URL of its upload
+        save(Transcript({"audio_url": url}))  # if we die now, the URL of the upload finds the job
         with making:
             if stopped.is_set():
                 raise AudioError("the run was ended before this job was made")
@@ -125,8 +125,8 @@ def claimed(folder, digest):
             file.close()  # whoever had it has removed it: again
     except OSError as error:
         raise BadInput(
-            f"{folder} cannot be written to ({error.strerror}), so a transcript could not be kept there and "
-            "would be paid for again: choose another folder with --keep"
+            f"{folder} cannot be written to ({error.strerror}), so no transcript could be kept there and "
+            "a second run would pay again: choose another folder with --keep"
         ) from None
     try:
         yield
@@ -151,8 +151,7 @@ def read(file):
 
 
 def alive(client, job):
-    """A job that was kept, as it is now; None if nothing can come of it: it failed, or the service has it no
-    longer."""
+    """The current state of a kept job; None if it failed or the service no longer has it."""
     try:
         job = client.find(job["audio_url"]) if job and not job.id else job
         job = client.get(job.id) if job and job.status != "completed" else job
@@ -168,7 +167,8 @@ def alive(client, job):
 
 
 def write(path, about, job):
-    """Writes a job, and what it is about, to a file. A full disk is a warning: the result is not lost."""
+    """Writes a job, and the recording and options it is for (`about`), to a file. A full disk is a warning:
+    the result is not lost."""
     raw = {name: value for name, value in job.raw.items() if name != SECRET}
     try:
         write_text(path, json.dumps({**about, "transcript": raw}, ensure_ascii=False, indent=1) + "\n")

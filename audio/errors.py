@@ -19,7 +19,7 @@ AudioWarning is the category of warnings: what looks wrong, but only the service
 
 
 class AudioError(Exception):
-    """`known`: what is known besides the message, as in the docstring of this file."""
+    """`known`: attributes besides the message; see the docstring of this file."""
 
     retryable, status, transcript_id = False, None, None
 

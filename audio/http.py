@@ -76,7 +76,7 @@ class Http:
         """Sends a request, with retries -> a dict, or with `stream` the open requests.Response.
 
         A `url` without a host belongs to the API. `also` are status codes to repeat besides the usual ones;
-        `deadline` is a time of `clock`. Raises every AudioError but TranscriptFailed and StillProcessing."""
+        `deadline` is a time of `clock`. May raise any AudioError but TranscriptFailed and StillProcessing."""
         url = urljoin(self.base + "/", url.lstrip("/")) if "://" not in url else url
         attempt = 0
         while True:
@@ -141,7 +141,7 @@ class Http:
                 while piece := response.raw.read1(65536, decode_content=True):
                     yield piece
                     if self.clock() > end:
-                        problem = AnswerLost("the answer did not come to its end in time", pending=True)
+                        problem = AnswerLost("the answer was not complete in time", pending=True)
                         break
             except Exception:  # urllib3's own exceptions, and what decompression raises
                 problem = AnswerLost("the answer broke off")
@@ -216,8 +216,8 @@ def meaning(error):
         return RequestRefused(f"the proxy refuses the connection ({refused[1].strip()}): check HTTPS_PROXY")
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return RequestRefused("the certificate of the server is not valid")
-    if not isinstance(error, OSError):  # requests reads the address of a redirect that it does not follow
-        return RequestRefused(f"it redirects to an address that is none ({text}): check ASSEMBLYAI_BASE_URL")
+    if not isinstance(error, OSError):  # requests parses the URL of a redirect even if it does not follow it
+        return RequestRefused(f"it redirects to an invalid address ({text}): check ASSEMBLYAI_BASE_URL")
     if type(error) is OSError or isinstance(error, (ssl.SSLError, ValueError)):
         return BadInput(f"the request cannot be made: {text} (an address, or a file with certificates)")
     if absent or isinstance(error, (kinds.ConnectTimeout, kinds.ProxyError)):

@@ -120,7 +120,7 @@ USELESS = {  # the service may take it, and then something does not happen that 
 
 
 def request(preset=None, **options):
-    """Options (those of audio.transcribe) -> the fields of POST /v2/transcript, all but the address. None
+    """Options (those of audio.transcribe) -> the fields of POST /v2/transcript, except audio_url. None
     means not set. Raises BadInput with everything that is wrong."""
     if preset is not None and preset not in PRESETS:
         raise BadInput(f"there is no preset {preset!r}: use {', '.join(PRESETS)}")
@@ -232,7 +232,7 @@ def speakers(value):
 
 
 def setting(text):
-    """KEY=VALUE of a command line -> (key, value). The value is JSON, or else text: a=true, b=["x"], c=x.
+    """KEY=VALUE from the command line -> (key, value). The value is JSON, or else text: a=true, b=["x"], c=x.
     Raises BadInput."""
     key, equals, value = text.partition("=")
     if not (key and equals):

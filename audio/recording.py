@@ -1,4 +1,4 @@
-"""What is to be transcribed: a path, a URL, bytes, or an open file; and its body as it is sent.
+"""The recording to transcribe (a path, URL, bytes or open file), and the request body that sends it.
 
 A recording is looked at before anything is sent: does it exist, is it non-empty, does it begin like
 audio. It is sent in pieces, so its size does not matter, and every attempt begins at its beginning.
@@ -136,7 +136,7 @@ class Recording:
 
 
 def rewindable(file, name):
-    """The file, or where it cannot go back (a pipe) a temporary copy on disk."""
+    """The file, or if it is not seekable (a pipe) a temporary copy on disk."""
     try:
         text = isinstance(file.read(0), str)
     except ValueError:
@@ -155,7 +155,7 @@ def rewindable(file, name):
 
 def recordings_in(folder):
     """The files in a folder and below it that begin like audio or video, sorted; nothing below a name that
-    begins with a dot. What is left out is named in a warning. Raises BadInput for none."""
+    begins with a dot. A warning lists the files left out. Raises BadInput for none."""
     recordings, others = [], []
     for place, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -4,8 +4,8 @@
     with Sandbox(faults=["429:2"]) as box: ... box.url ...
 
 Uploads, jobs, views, lists, webhooks and the LLM Gateway behave as the service does, its refusals in its
-words. What is "heard" is canned (canned.py); only the length of a WAV, and whether it is silent, are read
-from it. The key is what ASSEMBLYAI_API_KEY holds, or test-key.
+words. Transcripts are canned (canned.py); of a WAV, only its length and whether it is silent are used. The
+key is what ASSEMBLYAI_API_KEY holds, or test-key.
 
 A fault is NAME[@WHERE][:COUNT]: it spoils the next COUNT answers (1 where not said) to requests of kind
 WHERE: upload, create, get, delete, list, view, models, chat, or * for all.
@@ -293,7 +293,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def pieces(self):
         """The body of the request, whether its length was told or it comes in chunks (RFC 9112, 7.1)."""
-        self.wfile.flush()  # of "100 Continue", for which some clients wait
+        self.wfile.flush()  # sends "100 Continue", which some clients wait for
         chunked = "chunked" in self.headers.get("Transfer-Encoding", "").lower()
         read = lambda: int(self.rfile.readline().split(b";")[0], 16)
         length = read() if chunked else int(self.headers.get("Content-Length") or 0)

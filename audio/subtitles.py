@@ -4,9 +4,9 @@ Whatever the turns (overlapping, without times, out of order), captions never ov
 a millisecond and at most LONGEST, has at most LINES lines of LINE columns, and together they have every
 word once, in the order of their times.
 
-White space does not tell the words of every script: Chinese, Japanese and Thai are written without. So a
-text is cut into units, pieces that stay whole: what stands between white space, or in those scripts a
-character, or the characters that are one word of the service's.
+White space does not separate words in every script: Chinese, Japanese and Thai have none. So a text is cut
+into units that are never split: a run between white space or, in those scripts, one character or one word as
+the service gave it.
 """
 
 import functools
@@ -113,8 +113,8 @@ def plain(text):
 
 
 def matches(left, right):
-    """Pairs of places where two lists are equal, in order. Where they differ, the nearest place is looked for
-    at which two items agree again; so this is linear, which a shortest edit script is not."""
+    """Pairs of places where two lists are equal, in order. Where they differ, skip to the nearest
+    place where two items agree again: linear time, unlike a shortest edit script."""
     i = j = 0
     while i < len(left) and j < len(right):
         if left[i] == right[j]:

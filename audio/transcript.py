@@ -4,7 +4,7 @@
     transcript.turns            who said what: [Span(text, start, end, speaker)]
 
 What is asked for and what is read has one name: transcribe(..., topics=True).topics. Every start and end is
-in milliseconds, as in the service; only `seconds` is what its name says. Any field may be null or missing:
+in milliseconds, as in the API; only `seconds` is in seconds. Any field may be null or missing:
 then a list is empty and a text is "".
 """
 

@@ -6,8 +6,8 @@ This file only sets up the machine, which has to happen before NumPy is first im
 import os
 import sys
 
-# `python -m` puts the current folder first, so that your tools.py or random.py would be imported instead of
-# ours or the standard library's. Look there last, after the folder that holds this package.
+# `python -m` puts the current folder first on sys.path, so your tools.py or random.py would shadow ours or
+# the standard library's. Look there last, after the folder that holds this package.
 if sys.argv[:1] == ["-m"] and sys.path[0] != os.path.dirname(__path__[0]):
     sys.path += [os.path.dirname(__path__[0]), sys.path.pop(0)]
 

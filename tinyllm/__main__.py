@@ -113,7 +113,7 @@ def main(argv=None):
     except OSError as error:  # a full disk, a folder that cannot be written to
         return fail(f"{error.filename or 'the system'}: {error.strerror or error}")
     except UnicodeError as error:
-        return fail(f"an option, a file name or a text is not UTF-8: {error}")
+        return fail(f"an option, a file name or some text is not valid UTF-8: {error}")
     except RecursionError:
         return fail("JSON is nested too deeply")
     except MemoryError as error:

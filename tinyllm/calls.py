@@ -12,7 +12,7 @@ from tools.grammar import Grammar
 from tools.masks import Masks
 from tools.protocol import CLOSE, OPEN, beginning
 
-TAG, BEGUN = OPEN.encode(), 5  # bytes of the tag after which it has to be completed
+TAG, BEGUN = OPEN.encode(), 5  # after this many bytes of the tag, it must be completed
 ENDING = 40  # bytes of trailing text kept to recognise a tag; assumes that tokens are shorter than 30 bytes
 
 

@@ -1,4 +1,4 @@
-"""Talk to any stage. It may call tools: a call runs, and its result goes back to the model.
+"""Talk to any stage. The model may call tools: each call is run, and the model gets its result.
 
 The model sees the whole conversation. When its context is full, the oldest turns are left out.
 """
@@ -54,7 +54,7 @@ class Writer:
     def __call__(self, messages):
         tokenizer, most, shown = self.tokenizer, self.settings.tokens, 0
         end = tokenizer.special["<|end|>"]
-        # A reply that has to be a call: only until there is a result to answer with.
+        # `only`: the reply must be a call, unless there is already a result to answer from.
         mask = None if self.mask and self.mask.only and messages[-1]["role"] == "tool" else self.mask
         if mask:
             mask.restart([most])
@@ -168,8 +168,8 @@ class Chat:
         self.choose_tools(self.tools)
 
     def choose_tools(self, tools):
-        """auto: a stage that has learned from the built-in conversations calls tools by itself; a model from
-        elsewhere has to where the question says so."""
+        """auto: a stage that has learned from the built-in conversations calls tools on its own; a model from
+        elsewhere must where the question names one ("use the calculator")."""
         self.tools = tools
         if tools == "auto":
             learned = learned_by(self.folder)

@@ -155,7 +155,7 @@ def lock(folder):
     """Make a folder and keep other processes out of it, until the returned file is closed.
 
     The lock belongs to the open file, so that of a process that died is gone. Raises TinyllmError with the
-    number of the process that holds it.
+    ID of the process that holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (the caller closes it)
@@ -163,7 +163,7 @@ def lock(folder):
         if fcntl:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         else:
-            file.seek(2**30)  # a byte far behind the text, which others have to read
+            file.seek(2**30)  # a byte far past the text, which other processes must be able to read
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
     except OSError:
         file.seek(0)

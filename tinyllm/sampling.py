@@ -33,7 +33,7 @@ def fold(model, in_place=False):
         n @ embedding.T                                  the gain of the last norm carries sqrt(C)
 
     A second set of matrices may be too much for a real model. in_place: they replace the parameters, and the
-    model can do nothing but decode from then on. The head stays as it is, for it may be the embedding.
+    model can do nothing but decode from then on. The head is left as it is: it may be the embedding.
     """
     c, p, dtype = model.config, model.params, model.params.flat.dtype
     root = math.sqrt(c.width)

@@ -10,8 +10,8 @@ The loop itself stays in the stage, where a reader sees it. A step depends only 
 seed and the step number, so with as many workers a run that was killed and resumed ends in the same bytes.
 
 An unfinished stage has no model.safetensors. After Ctrl-C its folder holds resume.safetensors (weights,
-moments, counters), stage.json with "finished": false, and the logs. A second Ctrl-C does not save: what
-remains is the last of the saves that are made every --save-every steps, if there was one.
+moments, counters), stage.json with "finished": false, and the logs. A second Ctrl-C skips this
+save: what remains is the latest periodic save (--save-every), if there is one.
 """
 
 import json
@@ -208,8 +208,8 @@ class Run:
         return loss
 
     def shares(self, batch, accumulate=None):
-        """One list of pieces per worker. accumulate: into how many micro-batches each worker cuts its share,
-        to save memory (default: as few as keep the logits of each within LOGITS)."""
+        """One list of pieces per worker. accumulate: micro-batches per worker, to save memory (default: the
+        fewest that keep the logits of each within LOGITS)."""
         config, workers, tokens = self.model.config, self.pool.workers, sum(p["ids"].size for p in batch)
         outputs = tokens * (config.vocab if config.head == "tokens" else 1)
         return share_out(batch, workers, accumulate or math.ceil(outputs / (workers * LOGITS)))

@@ -134,7 +134,7 @@ class Transformer:
         self.config = config
         self.params = Parameters(config) if params is None else params
         self.folded = None  # see sampling.fold
-        self.frozen = 0  # how many of the first layers are not trained; if any, nor is the embedding
+        self.frozen = 0  # number of frozen layers, from the first; above 0, the embedding is frozen too
 
     @property
     def head_name(self):

@@ -19,7 +19,7 @@ In the order to read it:
 import os
 import sys
 
-# `python -m` puts the current folder first, so that your numbers.py would be imported instead of the standard
+# `python -m` puts the current folder first on sys.path, so your numbers.py would shadow the standard
 # library's. Look there last, after the folder that holds this package.
 if sys.argv[:1] == ["-m"] and sys.path[0] != os.path.dirname(__path__[0]):
     sys.path += [os.path.dirname(__path__[0]), sys.path.pop(0)]

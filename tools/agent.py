@@ -74,8 +74,8 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
     or fails is answered with the reason, so that the model can correct it. So is one that has run
     max_repeats times with the same arguments; if the model makes such a call again, the conversation ends.
 
-    allow(call) is asked before a call runs: True, or a reason for refusing that the model gets to read.
-    show(part) sees every Text, Thought, Call, BadCall and Result as soon as it is certain.
+    allow(call) is called before each call runs; it returns True, or a reason for refusing, for the model.
+    show(part) sees every Text, Thought, Call, BadCall and Result as soon as it is complete.
 
     Raises ValueError for a limit below 1, and whatever `generate`, `allow` and `show` raise, or Ctrl-C; the
     exception has the conversation so far as its attribute `conversation`."""

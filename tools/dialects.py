@@ -103,7 +103,7 @@ def filled(form, values):
 
 
 def matches(form, packed):
-    """What was filled in, in all that a text or list holds of this form -> [{word: value}]"""
+    """The values filled in at each match of this form in a text or list -> [{word: value}]"""
     if not isinstance(form, str):
         return [dict(words_in(form, item)) for item in packed]
     if form.startswith(OPEN):

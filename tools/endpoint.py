@@ -2,8 +2,8 @@
 
     run(endpoint("http://localhost:8080/v1", model="qwen3"), registry, messages)
 
-Tools are called in one of two ways. In text, calls are part of the reply and read here: any model will do,
-and everything can be seen. With native=True the server gets the tools, writes them into the prompt as its
+Tools are called in one of two ways. As text, calls are part of the reply and are parsed here: any model
+will do, and nothing is hidden. With native=True the server gets the tools, writes them into the prompt as its
 model has learned them, and sends calls as JSON.
 
 Servers agree on little but the happy path. What comes is therefore read by what it is, not by what it is

@@ -124,8 +124,8 @@ def numbers(bounds, integer, sign):
 
 
 class Text(NamedTuple):
-    """A string after its opening quote: from `low` to `high` more characters may begin. `character` is what
-    is left of one."""
+    """The rest of a string after its opening quote: `low` to `high` more characters may begin; `character` is
+    the rest of the current one."""
 
     character: frozenset
     low: int
@@ -187,8 +187,8 @@ class Part(NamedTuple):
 
 
 class Way(NamedTuple):
-    """One alternative of a schema: some bytes, then a terminal, an Array or an Object. `values` are the
-    fingerprints of all its values, where they are few."""
+    """One alternative of a schema: some bytes, then a terminal, an Array or an Object. `values` holds
+    the fingerprints of all valid values, if there are few."""
 
     before: bytes
     item: object
@@ -344,7 +344,7 @@ def both(a, b, where):
     clash = {key for key in one.keys() & other.keys() if repr(one[key]) != repr(other[key])} - {"required"}
     clash |= INNER.keys() & other.keys() if INNER.keys() & one.keys() else set()
     if clash:
-        raise UnsupportedSchema(f"{where}: {min(clash)} meets its like: write one schema in place of both")
+        raise UnsupportedSchema(f"{where}: {min(clash)} conflicts between two schemas: merge them into one")
     return one | other | {"required": one.get("required", []) + other.get("required", [])}
 
 

@@ -68,7 +68,7 @@ def parse(text):
 
 
 def read(text):
-    """The value at the start of a text -> (value, where it ends). Raises JSONError."""
+    """Parses the value at the start of `text` -> (value, index of its end). Raises JSONError."""
     reader = Reader(text)
     return reader.value(0), reader.at
 

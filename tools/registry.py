@@ -32,7 +32,7 @@ TEMPORARY = (OSError, ValueError, ArithmeticError, LookupError)  # another try, 
 
 @dataclasses.dataclass(frozen=True)
 class Tool:
-    """A function and what a model is told about it; called like the function.
+    """A function and its description for the model; can be called like the function.
 
     timeout: seconds it may take, None for the registry's. repeatable: running it twice does no harm. build:
     see schema.read_function; without it the function gets the JSON as it is."""
@@ -132,16 +132,16 @@ class Registry:
         return {"anyOf": calls, "$defs": defs}
 
     def accepts(self, part):
-        """Whether a part of a reply is a call of one of these tools with arguments that fit as they stand."""
+        """Whether a part of a reply is a call to one of these tools with valid arguments, without repair."""
         known = isinstance(part, Call) and self.tools.get(part.name)
         return bool(known) and known.fits(part.arguments, known.parameters)
 
     def execute(self, calls, allow=None):
-        """Runs calls -> [Result] in their order, with their ids; see results()."""
+        """Runs calls -> [Result] in order, with their ids; see results()."""
         return list(self.results(calls, allow))
 
     def results(self, calls, allow=None):
-        """Runs calls and yields a Result for each, in their order. Those of repeatable tools that follow one
+        """Runs calls and yields a Result for each, in order. Those of repeatable tools that follow one
         another run side by side; any other call waits for those before it.
 
         allow(call) -> True or the reason why not is asked before a call runs. Each call runs in a thread of
@@ -232,7 +232,7 @@ def plain(value, longest=4000):
     """What a tool returns -> what JSON can express; of a generator no more than fills `longest` characters.
 
     Decimals become numbers where nothing is lost, NumPy's arrays lists, dates and paths text. Raises
-    ValueError or TypeError for bytes, keys that collide, and objects without a text of their own."""
+    ValueError or TypeError for bytes, keys that collide, and objects without a __str__ of their own."""
     if isinstance(value, Decimal):
         if not value.is_finite():
             raise ValueError(f"JSON cannot express {value}")

@@ -144,7 +144,7 @@ def test_mistakes_are_answered_in_one_line(here, capsys, words, status, message)
         (
             UnicodeEncodeError("utf-8", "a\udce9", 1, 2, "no"),
             1,
-            "error: an option, a file name or a text is not UTF-8",
+            "error: an option, a file name or some text is not valid UTF-8",
         ),
         (RecursionError("too deep"), 1, "error: JSON is nested too deeply\n"),
         (MemoryError("8 PiB"), 1, "error: not enough memory, choose smaller sizes: 8 PiB\n"),
@@ -210,7 +210,7 @@ def test_piped_input_is_utf_8_in_every_locale():
     done = python("-c", code, env={"PYTHONIOENCODING": "cp1252"}, input="caf\u00e9".encode())
     assert done.stdout.decode().strip() == "caf\u00e9"
     done = python("-c", code, env={"PYTHONIOENCODING": "cp1252"}, input=b"caf\xe9")
-    assert done.returncode == 1 and done.stderr.startswith(b"error: an option, a file name or a text")
+    assert done.returncode == 1 and done.stderr.startswith(b"error: an option, a file name or some text")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a shell and /dev/full")

@@ -65,7 +65,7 @@ class _Reader:
 def scan(path):
     """File -> ({setting: value}, {name: Stored}); no tensor is read. Raises TinyllmError if it is damaged."""
     try:
-        data = np.memmap(path, np.uint8, "r").view(np.ndarray)  # a slice of a memmap itself is slow
+        data = np.memmap(path, np.uint8, "r").view(np.ndarray)  # slicing a memmap directly is slow
         reader = _Reader(data)
         magic, (version,) = reader.bytes(4).tobytes(), reader.numbers("I")
         if magic != MAGIC or version not in VERSIONS:

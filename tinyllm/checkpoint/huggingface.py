@@ -61,7 +61,7 @@ def from_published(name, w, config):
 
 
 def _transposed(name, w, rows, columns):
-    """wq or wk with the channels of each head, seen as a matrix, transposed; any other array as it is."""
+    """wq or wk with the channels of each head transposed as a matrix; any other array unchanged."""
     if not name.endswith(("attention.wq", "attention.wk")):
         return w
     return w.reshape(-1, rows, columns, w.shape[1]).swapaxes(1, 2).reshape(w.shape)

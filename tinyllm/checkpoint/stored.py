@@ -1,7 +1,8 @@
 """A tensor in a file, read when it is needed, a piece at a time: a second copy of a model may not fit into
 the memory. (Not a memory map of the file: its pages would count as used until the system wants them back.)
 
-A block of a quantised type holds 32 weights: scale * q, in Q4_0 scale * (q - 8), in Q4_1 scale * q + least.
+A block of a quantised type holds 32 weights: scale * q in Q8_0, scale * (q - 8) in Q4_0, scale * q +
+least in Q4_1.
 """
 
 import math
@@ -22,7 +23,7 @@ FLOATS = {"F32", "F16", "BF16", *BLOCKS}
 
 class Stored(NamedTuple):
     path: Path
-    dtype: str  # one of TYPES, or the name of another type, which cannot be read
+    dtype: str  # a key of TYPES, or the name of a type that we cannot read
     shape: tuple
     start: int  # in the file
 

@@ -29,7 +29,7 @@ LLAMA3 = (
 QWEN2 = LLAMA3.replace("{1,3}", "")
 
 
-PLAIN = {"use_regex": True, "trim_offsets": True}  # defaults; where they mean nothing, they do not matter
+PLAIN = {"use_regex": True, "trim_offsets": True}  # defaults; ignored where they do not apply
 
 
 def _isolated(pattern):
@@ -63,7 +63,7 @@ def compiled(pattern):
 
 @functools.lru_cache
 def unicode_classes():
-    """The ranges of letters, numbers and white space, for use within brackets."""
+    """Ranges of letters, numbers and white space, for use inside [...] of a regular expression."""
 
     def kind(number):
         character = chr(number)

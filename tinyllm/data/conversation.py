@@ -130,7 +130,7 @@ def decode_reply(tokenizer, ids):
 def pad(rows):
     """Sequences [(ids, mask)] -> two arrays, as wide as the longest; shorter rows are padded with 0.
 
-    Attention needs no mask for padding: it is on the right, where no causal position sees it, and its weight
+    Padding needs no attention mask: it is on the right, where no causal position sees it, and its loss weight
     is 0. Only a masked model sees it.
     """
     longest = max(len(ids) for ids, _ in rows)

@@ -115,7 +115,7 @@ def pack(documents, tokenizer):
 
 
 def parts(document, size=2**20):
-    """Bytes in parts of `size` or a little more. They end after a newline, so that no word is cut."""
+    """A document (bytes) in parts of `size` bytes or slightly more, cut after newlines: no word is split."""
     at = 0
     while at < len(document):
         newline = re.compile(rb"\n(?!\n)").search(document, at + size)

@@ -130,7 +130,7 @@ def _masked_calls(model, prompts, tokenizer, tokens):
 
 def converse_with_tools(pool, tokenizer, conversations, registry, tokens, rounds=8):
     """Conversations -> the same with the model's replies. After a valid call the tool runs, and the model
-    continues with the result, in `rounds` replies at most."""
+    continues with the result, for at most `rounds` replies."""
     done = [list(messages) for messages in conversations]
     waiting = list(range(len(done)))
     for round in range(rounds):

@@ -4,9 +4,9 @@ REINFORCE (Williams 1992) makes each token of a reply likelier in proportion to 
 minus a baseline. A baseline that does not depend on the token leaves the expected gradient as it is and
 greatly reduces its variance: without one, scores of 7 and 8 would make both replies likelier.
 
-Advantages add up to about 0. So does the loss of stage 3, minus their mean where the policy is still the one
-that wrote the replies, however good it is. Its gradient is not 0: it makes the replies above the baseline
-likelier and those below it less likely.
+Advantages add up to about 0. So the loss of stage 3 is about 0 too, however good the policy is: while the
+policy is still the one that wrote the replies, the loss is minus their mean. The gradient of the loss is not
+0: it makes replies above the baseline likelier and the others less likely.
 
 The advantage of a token is its return, the score minus kl times the divergence at all LATER positions, minus
 the baseline. The divergence at a position compares two distributions given the tokens before it, so the token
@@ -31,7 +31,7 @@ def batch_mean(returns):
 
 def mean_of_others(returns):
     """returns (P, G) -> for each reply the mean of the other replies to its prompt.   RLOO, Ahmadian et al.
-    2024. Without the reply's own score the baseline does not depend on it."""
+    2024. Leaving out a reply's own score makes the baseline independent of that reply."""
     others = max(1, returns.shape[1] - 1)
     return (returns.sum(axis=1, keepdims=True) - returns) / others
 
@@ -60,7 +60,7 @@ def returns(rewards):
 
 
 def returns_after(rewards):
-    """rewards (B, T) -> the sum of what comes after each position."""
+    """rewards (B, T) -> the sum of the rewards after each position."""
     return returns(rewards) - rewards
 
 

@@ -1,4 +1,4 @@
-"""Rollouts: replies sampled from the model itself, as arrays; and its KL from a reference model on them.
+"""Rollouts: replies sampled from the model itself, as arrays, and the KL from a reference model on them.
 
 They are sampled at temperature 1 without truncation, so the trainer's log-probs are those they were drawn
 with. Sampling in one way and scoring in another would make every importance ratio wrong.

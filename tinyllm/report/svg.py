@@ -38,8 +38,8 @@ def shown(value):
 
 
 def ticks(low, high, log=False):
-    """Round numbers from low to high: at about five equal steps, or 1, 2 and 5 times the powers of ten on a
-    logarithmic axis that is long enough."""
+    """Tick values from low to high: about five equal round steps, or 1, 2 and 5 times the powers of ten on a
+    logarithmic axis of more than a decade."""
     if log and high > 10 * low:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
         return [x * 10.0**p for p in powers for x in (1, 2, 5) if low <= x * 10.0**p <= high]

@@ -65,7 +65,7 @@ def main(settings):
     steps = settings.steps or min(size.pretrain_steps, max(FEWEST_STEPS, epochs))
     rates = Rates(settings.method, settings.muon_rate, settings.adamw_rate, steps=steps)
 
-    if not path:  # a document in each row: if several shared one, a model would learn late to follow a story
+    if not path:  # one document per row: with several, the model learns late to follow a story
         documents = corpus.document_rows(ids, length)
         batches = ConversationBatches(documents, ids, rows * ROW, replay=0, seed=settings.seed)
         plan = batches.plan(steps)

@@ -124,8 +124,8 @@ def load_rehearsal(settings, world, count, parent, path):
 
 def own_replies(settings, world, parent, count):
     """What `parent` answers to training prompts: every kind, then more follow-ups, which would be forgotten
-    first, and prompts of stage 3. One in eight has the tools described in front. Only correct replies are
-    kept: mistakes would be learned."""
+    first, and prompts of stage 3. One prompt in eight begins with the description of the tools. Only correct
+    replies are kept: mistakes would be learned."""
     tasks = world.instructions("train", count * 3 // 5)
     tasks += world.instructions("train", count // 5, family="follow_up")
     tasks = [task for task in tasks if oracle.kind_of(task) == "answerable"]

@@ -7,7 +7,7 @@ Exams must not repeat training data, so content decides the split, never positio
 a key that says what a story, sum or question means in any wording, and each text, question and problem
 of a split has a key of that split. There are two exceptions. The texts of every split state the facts
 about people, because they are what there is to learn, but training asks about only three of each
-person's five. And the single steps of a problem may contain any sum: the key is that of the whole problem.
+person's five. And the steps of a problem may use any sum: its key covers only the problem as a whole.
 """
 
 import hashlib

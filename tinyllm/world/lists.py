@@ -27,7 +27,7 @@ def draw_numbers(dice):
 
 
 def describe(dice, items):
-    """The list, and three of four kinds of statements about it."""
+    """The list, then three statements about it, of different kinds."""
     i = dice.integer(0, len(items) - 2)
     again, back, count = ", ".join(items), ", ".join(items[::-1]), len(items)
     parts = dict(again=again, back=back, one=items[i], two=items[i + 1], last=items[-1], count=count)

@@ -64,7 +64,7 @@ def subject(task):
 
 
 def transplant(reply, source, target):
-    """A reply to `source`, with its person or errand replaced by the one of the task `target`.
+    """A reply to the task `source`, with its person or errand replaced by that of `target`.
 
     Unchanged unless both are about a person, or both about an errand. A reply that was correct for
     `source` is often wrong for `target`, so a reward model must learn to look at the prompt.

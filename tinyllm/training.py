@@ -156,7 +156,10 @@ class Run:
         try:
             for step in range(self.start, self.total_steps):
                 yield step
-                self.bar.update()
+                if step + 1 < self.total_steps:
+                    self.bar.update()
+                else:
+                    self.bar.n += 1  # drawn when the bar is closed, and only then
                 if self.signal:
                     self.save(step + 1)
                     raise KeyboardInterrupt(

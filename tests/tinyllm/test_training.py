@@ -257,6 +257,15 @@ def test_once_a_reward_is_shown_no_loss_is():
             assert "tok/s" in run.bar.desc
 
 
+def test_every_step_has_its_progress_line_once(capsys):
+    with new_run(3) as run:
+        for step in run.steps():
+            run.bar.mininterval = 0
+            run.train_step(step, weighted_nll, pieces(step), Rates())
+    lines = capsys.readouterr().err.split("\r")
+    assert [sum(f" {step}/3 " in line for line in lines) for step in range(4)] == [1] * 4
+
+
 shapes = st.lists(st.tuples(st.integers(1, 7), st.integers(1, 40)), min_size=1, max_size=4)
 
 

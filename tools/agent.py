@@ -73,7 +73,7 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
     `messages` are copied, and the tools are described in the system message, or given to `generate` as a
     second argument if `generate.native` is true. Each step is one reply and its calls. A call that is broken
     or fails is answered with the reason, so that the model can correct it. A call that has already run
-    max_repeats times with the same arguments gets an error instead; if a later reply repeats one again, the
+    max_repeats times with the same arguments gets an error instead; if a later reply makes such a call, the
     conversation ends.
 
     allow(call) is called before each call runs; it returns True, or a reason for refusing, which the model
@@ -158,7 +158,7 @@ def read(reply, show):
 
 
 def with_ids(calls, step):
-    """The calls with distinct ids: the server's or, where those repeat, new ones."""
+    """The calls with distinct ids: the server's or, if missing or repeated, new ones."""
     ids = [""]
     for i, call in enumerate(calls, 1):
         ids.append(f"call_{step}_{i}" if call.id in ids else call.id)

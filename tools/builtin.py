@@ -21,7 +21,7 @@ SIZE = {"Emax": MOST_DIGITS, "Emin": -MOST_DIGITS, "traps": [InvalidOperation, O
 RESULT, WORKING = Context(prec=28, **SIZE), Context(prec=50, **SIZE)
 TOKEN = re.compile(r"\s*(?:((?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?)(?![\w.])|(\*\*|//|[-+*/%()])|(\S))")
 HINTS = {"^": ": write ** for a power", ",": ": write numbers without commas"}
-BINDS, SIGN = {"+": 0, "-": 0, "*": 1, "/": 1, "//": 1, "%": 1, "**": 3}, 2  # precedence; of a leading sign
+BINDS, SIGN = {"+": 0, "-": 0, "*": 1, "/": 1, "//": 1, "%": 1, "**": 3}, 2  # precedence; that of signs
 SPELLINGS = str.maketrans("×·÷−", "**/-")
 
 
@@ -193,7 +193,7 @@ def transcribe(source: str, start: Annotated[int, {"minimum": 0}] = 0) -> dict:
 
     client = Client()
     job = source if ID.fullmatch(source) else client.submit(source, speakers=True).id
-    transcript = client.wait(job, timeout=580)  # before the tool's own timeout: this error names the id
+    transcript = client.wait(job, timeout=580)  # below the tool's timeout: this error names the id
     lines, speaker, length, rest = [], None, 0, None
     for caption in captions(transcript.turns):
         if caption.start // 1000 < start:

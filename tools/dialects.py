@@ -48,8 +48,8 @@ WORD = re.compile(r"\\?\$([A-Z]+)")  # re.escape adds the backslash
 
 
 class Dialect(NamedTuple):
-    """$ARGUMENTS is an object and $JSON its text. $VALUE is the text of a result; so is $CONTENT, except that
-    a failure is {"error": value} there."""
+    """$ARGUMENTS is an object and $JSON its text. $VALUE is the text of a result. $CONTENT is the same, but a
+    failure becomes the text of {"error": value}."""
 
     call: object
     result: object

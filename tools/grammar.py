@@ -318,7 +318,7 @@ class Compiler:
         return found
 
     def find_costs(self, choices):
-        """The shortest value of each choice with room for 0 containers, 1, 2 ... until no length changes."""
+        """The bytes of each choice's shortest value, with room for 0, 1, 2 ... containers, until stable."""
         order = [*TopologicalSorter({choice: choice.branches for choice in choices}).static_order()]
         for choice in order:
             choice.ways += dict.fromkeys(way for branch in choice.branches for way in branch.ways)

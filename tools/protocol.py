@@ -100,7 +100,7 @@ class StreamParser:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._text = ""  # not yet parsed
         self._thinks = False
-        self._searched, self._tags = len(OPEN), 0  # in a call: where to search on, and tags so far
+        self._searched, self._tags = len(OPEN), 0  # in a call: where to search next, and tags so far
 
     def feed(self, piece):
         self._text += piece if isinstance(piece, str) else self._decoder.decode(piece)

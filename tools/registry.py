@@ -182,7 +182,7 @@ class Registry:
         return wait
 
     def _outcome(self, called, arguments, seconds):
-        """Runs a tool to its end -> (ok, value)."""
+        """Runs a tool to completion -> (ok, value)."""
         try:
             value = called.run(arguments)
             if inspect.isawaitable(value) or isinstance(value, AsyncIterator):

@@ -239,7 +239,7 @@ SPHINX = re.compile(r"(?m)^ *:(?:param|arg|key)\w*(?: +[^:\n]*?)? +\*{0,2}(\w+) 
 
 
 def read_docstring(text):
-    """A docstring in Google, NumPy or Sphinx style -> (the function's description, {parameter: its own})."""
+    """A Google, NumPy or Sphinx docstring -> (the function's description, {parameter: description})."""
     text = inspect.cleandoc(text or "")
     heads = list(SECTION.finditer(text))
     described = dict(SPHINX.findall(text))
@@ -281,7 +281,7 @@ KIND_OF = {**NAMES, int: "number", list: "array", dict: "object"}
 
 
 class UnsupportedSchema(ValueError):
-    """A schema, or a Python type, that we cannot enforce. The message names what and where."""
+    """A schema, or a Python type, that we cannot enforce. The message names it and its location."""
 
 
 def kind_of(value):
@@ -389,7 +389,7 @@ def resolve(root, reference, where="#"):
 
 
 def check(schema, where="#", root=None, seen=None):
-    """Raises UnsupportedSchema unless every keyword in the schema is enforced or only informs, and if a $ref
+    """Raises UnsupportedSchema unless every keyword in the schema is enforced or only informs; also if a $ref
     leads back to itself."""
     is_root, seen = root is None, {} if seen is None else seen
     root = schema if is_root else root

@@ -147,7 +147,7 @@ def types_of(schema):
 
 
 def parts_of(schema, root):
-    """The schemas that must also hold."""
+    """The schemas of $ref and allOf, which must also hold."""
     referred = [resolve(root, schema["$ref"])] if "$ref" in schema else []
     return referred + schema.get("allOf", [])
 

@@ -7,7 +7,7 @@
 
 PYTHON ?= python3
 PY     := .venv/bin/python
-# $(value NAME) is what was typed: $(NAME) would replace a $5 in it.
+# $(value NAME) is the text as typed: $(NAME) would expand a $5 in it.
 QUOTE   = '$(subst ','\'',$(1))'
 FLAG    = $(if $(value $(1)),--$(2) $(call QUOTE,$(value $(1))))
 MORE    = $(value ARGS)
@@ -86,10 +86,10 @@ sample: setup  ## sample text from a stage                     (1 s)    [STAGE=1
 exams: setup  ## run the exams of every stage again           (3 min)
 	$(PY) -m tinyllm exams $(COMMON) $(MORE)
 
-report: setup  ## a page that shows what a run did             (5 s)    [AGAINST=other-run]
+report: setup  ## a page about the training of a run           (5 s)    [AGAINST=other-run]
 	$(PY) -m tinyllm report $(COMMON) $(call FLAG,AGAINST,against) $(MORE)
 
-bands: setup  ## the band of normal losses in the reports              RUNS="one two three"
+bands: setup  ## record the band of normal losses for reports          RUNS="one two three"
 	$(PY) -m tinyllm bands $(COMMON) $(call FLAG,RUNS,runs) $(MORE)
 
 compare: setup  ## ask every stage the same question            (5 s)    [PROMPT="What is 12*7?"]
@@ -98,7 +98,7 @@ compare: setup  ## ask every stage the same question            (5 s)    [PROMPT
 walk: setup  ## one batch forward and back, call by call     (1 s)    [OBJECTIVE=dpo]
 	$(PY) -m tinyllm walk $(COMMON) $(call FLAG,OBJECTIVE,objective) $(MORE)
 
-readme: setup  ## the figures and samples of README.md         (10 s)   RUN=a-finished-run
+readme: setup  ## update the figures and samples in README.md  (10 s)   RUN=a-finished-run
 	$(PY) tests/readme_blocks.py $(call QUOTE,$(or $(value RUN),demo))
 
 chat: setup  ## chat with a stage, which may call tools               [STAGE=1] [FROM=dir]
@@ -110,19 +110,19 @@ tools-proof: setup  ## a random model writes 10,000 valid calls     (1 min)
 tools: setup  ## tool calling: a guided tour without a model  (1 s)
 	$(PY) -m tools
 
-audio: setup  ## a recording to text, minutes or subtitles             FILE=talk.wav  needs a key
+audio: setup  ## transcribe to text, minutes or subtitles              FILE=talk.wav  needs a key
 	$(PY) -m audio transcribe $(call QUOTE,$(value FILE)) $(MORE)
 
 audio-demo: setup  ## minutes of a meeting                         (2 s)    no key, no network
 	$(PY) -m audio demo
 
-audio-chat: setup  ## a model answers about a recording by a tool  (2 s)    [FILE=talk.wav]  no key
+audio-chat: setup  ## a model answers about a recording            (2 s)    [FILE=talk.wav]  no key
 	$(PY) -m tools recording $(if $(value FILE),$(call QUOTE,$(value FILE))) $(MORE)
 
 PYTEST  = $(PY) -m pytest -q -m "not oracle" -p no:cacheprovider
-OTHERS  = $(addprefix tests/tinyllm/,data preferences report world)  # so that both halves take as long
+OTHERS  = $(addprefix tests/tinyllm/,data preferences report world)  # so that both halves take equally long
 
-test: setup  ## all tests that need no other library         (3 min)
+test: setup  ## all tests that need no extra library         (3 min)
 	@$(MAKE) --no-print-directory -j2 test-tinyllm test-others
 test-tinyllm:
 	$(PYTEST) tests/tinyllm $(addprefix --ignore=,$(OTHERS)) $(MORE)
@@ -136,7 +136,7 @@ test-oracle: setup  ## compare with torch, transformers and others  (2 min)  ins
 	$(ORACLE)
 	$(PY) -m pytest -q -m oracle $(MORE)
 
-mutants: setup  ## inject faults, which tests must notice
+mutants: setup  ## inject faults that the tests must notice
 	$(PY) tests/mutants.py $(MORE)
 
 size: setup  ## lines of code, per file and package          (1 s)

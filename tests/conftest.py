@@ -3,7 +3,7 @@
 import os
 import signal
 
-# A shell's background job is started deaf to Ctrl-C, and so would be all commands that tests start and stop.
+# Shells start background jobs with Ctrl-C ignored, and the commands that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from hypothesis import HealthCheck, settings  # noqa: E402

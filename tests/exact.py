@@ -1,7 +1,7 @@
-"""A world so small that every reply of a model can be listed, so that expectations are sums and no estimates.
+"""A world so small that every reply of a model can be listed: expectations are sums, not estimates.
 
 The vocabulary has two or three tokens, one of which ends a reply. Training gets all replies, each weighted by
-its probability; the gradient that it then computes must be that of the objective, by finite differences.
+its probability; the gradient must then match finite differences of the objective.
 """
 
 import itertools
@@ -20,7 +20,7 @@ END = 1
 class TinyTokenizer:
     """Token 1 ends a reply. Token 0, and token 2 if there is one, stand for texts.
 
-    The last of them also stands for every other special token.
+    The last of these text tokens also stands for every other special token.
     """
 
     system = ""
@@ -45,7 +45,7 @@ class TinyTokenizer:
 
 
 def all_replies(vocab, longest):
-    """Every reply of at most `longest` tokens: it stops at the end token, or is cut off."""
+    """Every reply of at most `longest` tokens: a reply stops at the end token or is cut off."""
     begun, finished = [[]], []
     for _ in range(longest):
         begun = [[*reply, token] for reply in begun for token in range(vocab)]
@@ -55,7 +55,7 @@ def all_replies(vocab, longest):
 
 
 def all_groups(replies, size):
-    """Every group of `size` replies, in any order -> [(numbers of the replies, how many orders it has)]."""
+    """Every unordered group of `size` replies -> [(indices of the replies, number of their orders)]."""
     groups = itertools.combinations_with_replacement(range(len(replies)), size)
     orders = lambda group: (
         math.factorial(size) // math.prod(math.factorial(group.count(i)) for i in set(group))
@@ -89,7 +89,7 @@ def expected_return(model, reference, prompt, replies, scores, kl):
 
 
 def gradient_of_step(model, objective, batch, shares):
-    """What a training step descends if the row i of the batch comes with the share shares[i] -> gradient."""
+    """The gradient of a training step in which row i of the batch is weighted by shares[i]."""
     weights = batch["weights"] * np.asarray(shares)[:, None]
     _, dlogits, cache = forward_and_loss(model, objective, batch | {"weights": weights}, total=1.0)
     gradient = Parameters(model.config, dtype=np.float64)
@@ -98,7 +98,7 @@ def gradient_of_step(model, objective, batch, shares):
 
 
 def slopes(function, model, rng, directions=3):
-    """Directions in the space of parameters, and the slope of function(model) along each."""
+    """Random directions in parameter space, and the slope of function(model) along each."""
     for _ in range(directions):
         direction = rng.standard_normal(model.params.flat.shape)
 

@@ -1,4 +1,4 @@
-"""Faults of the disk: the k-th call that changes it fails, so tests can try every moment in turn."""
+"""Disk faults: the k-th call that changes the disk fails, so tests can try every k in turn."""
 
 import builtins
 import contextlib
@@ -9,7 +9,7 @@ from unittest import mock
 
 
 class PowerCut(BaseException):
-    """Nothing after it runs, and no `except Exception` catches it."""
+    """No `except Exception` catches it, so nothing after it runs."""
 
 
 class DiskFaults:
@@ -87,7 +87,7 @@ def disk_faults(k, error=None, forever=False):
         ):
             function = getattr(os, name) if name != "fsync" else lambda handle: None
             stack.enter_context(mock.patch.object(os, name, faults.guard(call, function)))
-        if forever:  # deleting what has failed is no part of a write
+        if forever:  # deleting a failed file is not part of a write
             unlink = faults.guard("delete", pathlib.Path.unlink)
             stack.enter_context(mock.patch.object(pathlib.Path, "unlink", unlink))
         for module in (builtins, io):

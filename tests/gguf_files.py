@@ -30,7 +30,7 @@ def value(x):
 
 
 def quantised(w, kind):
-    """float32 (rows, columns) -> the bytes of a tensor, and the weights that they stand for."""
+    """float32 (rows, columns) -> the bytes of a tensor, and the weights that the bytes stand for."""
     if kind in ("F32", "F16"):
         w = w.astype({"F32": "<f4", "F16": "<f2"}[kind])
         return w.tobytes(), w.astype(np.float32)
@@ -66,7 +66,7 @@ def settings_of(config, **more):
 
 
 def write(path, settings, tensors, kind_of=lambda name: "F32", version=3):
-    """tensors: {name: array}. Returns what the file says they are: {name: array}."""
+    """tensors: {name: array}. Returns the tensors with the values that the file stores: {name: array}."""
     infos, data, meant = b"", b"", {}
     for name, w in tensors.items():
         kind = kind_of(name) if w.ndim > 1 else "F32"

@@ -28,7 +28,7 @@ def check_backward(forward, backward, args, rng, h=1e-6, tolerance=1e-6):
 
 
 def check_loss(loss, logits, rng, h=1e-6, tolerance=1e-6):
-    """loss(logits) -> (number, dlogits): dlogits along a random direction against a difference of losses."""
+    """loss(logits) -> (number, dlogits); checks dlogits along a random direction by finite differences."""
     gradient = loss(logits)[1]
     assert gradient.shape == logits.shape
     direction = rng.standard_normal(logits.shape)
@@ -37,8 +37,9 @@ def check_loss(loss, logits, rng, h=1e-6, tolerance=1e-6):
 
 
 def slope(f, h=1e-6):
-    """df/dt at 0 by central differences over two widths, of which the error in h^2 falls out (Richardson
-    1911): a norm over few channels near 0 bends too much for one.
+    """df/dt at 0 by central differences over two widths, which cancels the error in h^2 (Richardson 1911).
+
+    One width is not enough for a norm over few channels near 0, which bends too much.
     """
     central = lambda h: (f(h) - f(-h)) / (2 * h)
     return (4 * central(h) - central(2 * h)) / 3

@@ -1,9 +1,9 @@
-"""make mutants: put one fault after another into a copy of the sources, and see the tests fail.
+"""make mutants: inject one fault after another into a copy of the sources, and check that a test fails.
 
-A test that stays green with the sign of an advantage turned around proves nothing about the advantage. Each
-row of the table is a piece of a source file and the same piece with a mistake that people make. The test file
-of that source runs first; if it stays green, all tests of tinyllm run. A fault that survives them is named at
-the end, with exit status 1. Arguments are words: only rows that contain one of them run.
+A test that stays green when the sign of an advantage is flipped proves nothing about the advantage. Each row
+of the table is a fragment of a source file and the same fragment with a typical mistake. The test file of
+that source runs first; if it stays green, all tests of tinyllm run. Faults that survive are listed at the
+end, and the exit status is 1. If words are given as arguments, only rows that contain one of them run.
 """
 
 import concurrent.futures
@@ -372,7 +372,7 @@ def test_file(source):
 
 
 def survives(fault):
-    """Whether all tests stay green with one fault."""
+    """Whether the tests stay green despite one fault."""
     source, line, faulty = fault
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)

@@ -1,7 +1,7 @@
-"""A text and questions that have nothing to do with the built-in world: a register of ships.
+"""Text and questions that have nothing to do with the built-in world: a register of ships.
 
-The text states every fact many times, in several wordings. There is one question about each fact, so what is
-held out (one question in ten) has been read but never asked.
+The text states every fact many times, in several wordings. There is one question about each fact, so the text
+states the answers to the held-out questions (one in ten), but training never asks them.
 """
 
 import json
@@ -70,7 +70,7 @@ def facts(seed=0):
 
 
 def write_text(path, size, seed=0):
-    """`size` bytes of entries in the register, one ship an entry, as one file."""
+    """Write `size` bytes of register entries, one ship per entry, to one file."""
     rng, known, entries, length = random.Random(f"text {seed}"), facts(seed), [], 0
     while length < size:
         ship, names = rng.choice(SHIPS), rng.sample(sorted(FACTS), 5)
@@ -81,7 +81,7 @@ def write_text(path, size, seed=0):
 
 
 def write_questions(path, seed=0):
-    """One question about each of the 500 facts, in the form of Alpaca."""
+    """Write one question about each of the 500 facts, in Alpaca format."""
     pairs = [(FACTS[name][2].format(ship=ship), f"{value}.") for (ship, name), value in facts(seed).items()]
     random.Random(f"questions {seed}").shuffle(pairs)
     lines = [json.dumps({"instruction": question, "output": answer}) for question, answer in pairs]

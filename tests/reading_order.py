@@ -1,9 +1,9 @@
-"""The order in which to read a package: every file after those that it imports.
+"""The order in which to read a package: every file comes after those that it imports.
 
     python tests/reading_order.py          prints the order for tinyllm, tools and audio
 
-Several files may be ready to be read next. Then one in the folder of the last file comes first, so that each
-folder is read to its end; then the one that needs the fewest other files; then by folder and name. Imports
+If several files could come next, one in the folder of the last file comes first, so that each folder is
+finished before the next; then the one that needs the fewest other files; then by folder and name. Imports
 inside functions count.
 """
 
@@ -24,7 +24,7 @@ def modules(package, root=ROOT):
 
 @functools.cache
 def imported_names(path):
-    """The full names of all that a file imports: `from tinyllm import layers` gives tinyllm.layers."""
+    """The full names that a file imports: `from tinyllm import layers` gives tinyllm.layers."""
     names = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -50,7 +50,7 @@ def dependencies(package, root=ROOT):
 
 
 def needed(module, imports):
-    """What a module imports, what that imports, and so on."""
+    """All modules that a module imports, directly or indirectly."""
     found, left = set(), [module]
     while left:
         new = imports[left.pop()] - found

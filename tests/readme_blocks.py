@@ -24,7 +24,7 @@ from tools.registry import Registry
 README = Path("README.md")
 BLOCK = re.compile(r"(<!-- readme: ([^>\n]*) -->\n)(.*?)(<!-- end -->\n)", re.S)
 HEADER = ("", "0 random", "1 pre-trained", "2 instruction-tuned", "3 preference-tuned", "4 reasoning")
-TOKENS = {"s0": 20, "s4": LONG}  # of a reply, where not SHORT
+TOKENS = {"s0": 20, "s4": LONG}  # lengths of replies, if not SHORT
 SCORES = (
     "bits_per_byte",
     "instruction_exact",
@@ -33,7 +33,7 @@ SCORES = (
     "win_rate",
     "reasoning_exact",
 )
-ABILITIES = (  # name of the stage, what it can do now, which of the report's questions shows it
+ABILITIES = (  # name of the stage, its new ability, index of the report's question that shows it
     ("2-instruct", "answers questions about what it has read", 0),
     ("3-prefer", "refuses harmful requests and admits what it does not know", 3),
     ("4-reason", "solves problems step by step", 5),
@@ -49,8 +49,8 @@ def main(run):
 
 
 def rewritten(text, run):
-    """The text with the contents of its blocks made anew. Raises TinyllmError for a block of unknown name, or
-    one without an end, and Missing if a stage is not finished."""
+    """The text with the contents of its blocks made anew. Raises TinyllmError for a block with an unknown
+    name or without an end, and Missing if a stage is not finished."""
 
     def block(match):
         if match[2] not in BLOCKS:

@@ -1,11 +1,11 @@
-"""Someone who takes exams without being a model: every reply is written by a function of the test."""
+"""A stand-in for a model that takes exams: a function of the test writes every reply."""
 
 
 class ScriptedPool:
-    """In place of a WorkerPool: reply(text of the prompt) -> what the model writes after it.
+    """Replaces a WorkerPool: reply(text of the prompt) -> the model's reply.
 
-    A space is put before each reply, as in everything that the models of this project write. Replies are as
-    long as they like, and end by themselves unless `ends` is False.
+    Each reply gets a leading space, like every reply of this project's models. Replies may have any length,
+    and finish with the end token unless `ends` is False.
     """
 
     def __init__(self, tokenizer, reply, ends=True):
@@ -13,7 +13,7 @@ class ScriptedPool:
         self.end = [tokenizer.special["<|end|>"]] * ends
 
     def map(self, function, prompts, *_, size):
-        """function: sampling.generate_rows with ids as its result, or an exam's own that returns texts."""
+        """function: sampling.generate_rows, which returns ids, or an exam's function that returns texts."""
         texts = []
         for prompt in prompts:
             text = self.tokenizer.decode(prompt)
@@ -25,5 +25,5 @@ class ScriptedPool:
 
 
 def last_question(text):
-    """The text of a prompt -> what its last user asked."""
+    """The text of a prompt -> the user's last question."""
     return text.rpartition("<|user|> ")[2].partition("<|end|>")[0]

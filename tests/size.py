@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 BUDGETS = {"tinyllm": 3200 + 350 + 450, "tools": 1800, "audio": 1730}  # + report page + real models
-LONGEST = 300  # of a file
+LONGEST = 300  # lines of code in a file
 NOT_CODE = (
     tokenize.COMMENT,
     tokenize.NL,
@@ -28,7 +28,7 @@ def is_docstring(node):
 
 
 def is_table_of_wordings(node):
-    """A top-level constant that consists of texts only."""
+    """Whether a node is a constant that consists of strings only."""
     if not isinstance(node, ast.Assign) or not isinstance(node.value, (ast.Dict, ast.Tuple, ast.List)):
         return False
     leaves = [leaf for leaf in ast.walk(node.value) if isinstance(leaf, ast.expr)]

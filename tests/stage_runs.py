@@ -1,4 +1,4 @@
-"""What tests of stages share: what a stage writes, and a record of what functions receive.
+"""Helpers for the tests of stages: they read a stage's files and record the arguments of functions.
 
 The fixture `tiny` (tests/tinyllm/conftest.py) is a run of SIZE=tiny to start from.
 """
@@ -20,9 +20,9 @@ TINY = ["--size", "tiny", "--workers", "1"]
 
 
 def record(monkeypatch, owner, name, also=lambda arguments: {}, call=True):
-    """Replace a function by one that notes its arguments and then calls it -> the list of notes.
+    """Wrap a function so that it notes its arguments before it runs -> the list of notes.
 
-    A note has the arguments by name, and what `also` makes of them before the call.
+    A note has the arguments by name, and the values that `also` computes from them before the call.
     """
     original, notes = getattr(owner, name), []
     signature = inspect.signature(original)
@@ -53,12 +53,12 @@ def shorten_rollouts(monkeypatch, most=8):
 
 
 def stage(*words):
-    """A command of SIZE=tiny that has to succeed."""
+    """Run a command at SIZE=tiny, which must succeed."""
     assert main([words[0], *TINY, *map(str, words[1:])]) == 0
 
 
 def set_recipe(monkeypatch, module, epochs, fewest, **sizes):
-    """How long a stage trains on files of one's own, and what SIZE=tiny says."""
+    """Set how long a stage trains on the user's own files, and the numbers of SIZE=tiny."""
     monkeypatch.setattr(module, "EPOCHS", epochs)
     monkeypatch.setattr(module, "FEWEST_STEPS", fewest)
     monkeypatch.setitem(module.SIZES, "tiny", SimpleNamespace(**vars(module.SIZES["tiny"]) | sizes))

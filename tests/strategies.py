@@ -1,4 +1,4 @@
-"""What the property tests draw from. Sizes are small and often 1; values, seeds and texts are wide."""
+"""Strategies for the property tests. Sizes are small and often 1; values, seeds and texts vary widely."""
 
 import numpy as np
 from hypothesis import strategies as st
@@ -29,7 +29,7 @@ def configs(draw, head="tokens", causal=None):
 
 
 def random_model(config, rng, dtype=np.float64, scale=0.5):
-    """A model whose every parameter is random, gains too: zeros and ones hide mistakes."""
+    """A model in which every parameter is random, even the gains: zeros and ones hide mistakes."""
     params = Parameters(config, dtype=dtype)
     params.flat[:] = rng.standard_normal(params.flat.shape) * scale
     return Transformer(config, params)

@@ -1,4 +1,4 @@
-"""The shape of the project: who may import whom, and what every file has."""
+"""The structure of the project: which modules may import which, and rules for every file."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ from reading_order import PACKAGES, ROOT, dependencies, imported_names, main, mo
 
 SOURCES = {name: path for package in PACKAGES for name, path in modules(package).items()}
 MAY_IMPORT = {"tinyllm": {"numpy", "tqdm", "tools"}, "tools": set(), "audio": {"requests", "tqdm"}}
-# The only files of tools that need more: endpoint asks servers, with a key that audio knows how to guard.
+# The only files of tools that need more: endpoint calls servers, with a key that audio protects.
 ADAPTERS = {
     "tools.endpoint": {"requests", "urllib3", "audio"},
     "tools.builtin": {"audio"},
@@ -39,7 +39,7 @@ def test_the_reading_order_has_every_module_after_those_it_imports(package):
 
 
 def test_imports_run_downward():
-    """What lies above is never needed below, directly or through others."""
+    """A lower package never needs a higher one, directly or indirectly."""
     imports = dependencies("tinyllm")
     above = {
         "": {"stages", "evaluation", "commands", "preferences", "report"},  # for the core, see below

@@ -1,4 +1,4 @@
-"""The Makefile: every command of the command line has a target, and what is typed reaches it unchanged."""
+"""The Makefile: every command of `python -m tinyllm` has a target, which passes on values unchanged."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def make(*words):
 
 
 def targets():
-    """{target: what its line in `make help` says}"""
+    """{target: the text of its line in `make help`}"""
     lines = [line.split(maxsplit=1) for line in make().splitlines()[1:-1]]
     return {name: text for name, text in lines}
 
@@ -45,7 +45,7 @@ def test_make_help_lists_every_target_and_every_command_has_one():
     text = (ROOT / "Makefile").read_text().replace("\\\n", "")
     phony = re.search(r"^\.PHONY: (.*)", text, re.M)[1].split()
     assert set(targets()) <= set(phony) and set(COMMANDS) <= set(targets())
-    parts = {"test-tinyllm", "test-others"}  # of `make test`
+    parts = {"test-tinyllm", "test-others"}  # the halves of `make test`
     assert set(phony) - set(targets()) <= parts
     for name in "help setup train shakespeare test test-oracle bench lint clean".split():
         assert name in targets()
@@ -133,7 +133,7 @@ def test_an_unknown_variable_is_an_error_that_lists_the_known_ones(name):
 def test_the_columns_of_make_help_are_aligned():
     lines = make().splitlines()
     assert all(len(line) <= 110 for line in lines)
-    for line in lines[1:-1]:  # target, what it does, how long it takes, variables and notes
+    for line in lines[1:-1]:  # target, description, duration, variables and notes
         columns = [line[:14], line[14:59], line[59:68], line[68:]]
         assert all(column[:1] != " " for column in (columns[0], columns[1], columns[3])), line
         assert all(column[-1:] in (" ", "") for column in columns[:3]) or len(line) < 68, line

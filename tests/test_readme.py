@@ -1,4 +1,4 @@
-"""README: its Python code runs as it stands, in the order in which it is shown."""
+"""README: its Python code runs as written, in the order shown."""
 
 import os
 import re
@@ -43,7 +43,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_reading_order_is_that_of_the_imports_and_its_minutes_those_of_the_lines():
-    """20 lines a minute; within two minutes, for a file may grow a little."""
+    """20 lines a minute, within two minutes, because a file may grow a little."""
     listed = README.partition("## Reading order")[2].partition("`python")[0]
     listed = [
         (f"tinyllm.{name}", int(minutes)) for name, minutes in re.findall(r"([a-z_0-9.]+) (\d+)\b", listed)
@@ -55,7 +55,7 @@ def test_the_reading_order_is_that_of_the_imports_and_its_minutes_those_of_the_l
     ) > 8
     for name, minutes in listed:
         assert abs(minutes - len(paths[name].read_text(encoding="utf-8").splitlines()) / 20) <= 2, name
-    assert 80 <= sum(minutes for _, minutes in listed) <= 110  # "an hour and a half"
+    assert 80 <= sum(minutes for _, minutes in listed) <= 110  # "an hour and three quarters"
 
 
 def test_the_first_40_lines_show_what_it_does():

@@ -1,16 +1,16 @@
 """Tool calling from scratch, for any language model, with the standard library alone.
 
-In the order to read it:
+Reading order:
 
     json_reader     text -> value, or an error that says the fix
-    schema          a function -> the schema of its arguments; which schemas we understand
-    validation      is a value valid, and if not, why; mending what a model spells wrongly
-    protocol        calls in text: read, written, streamed
-    registry        the tools there are, and their execution
+    schema          a function -> the schema of its arguments; the supported schemas
+    validation      whether a value is valid, and if not, why; repair of values of the wrong type
+    protocol        calls in text: reading, writing, streaming
+    registry        the available tools and their execution
     dialects        one call in five dialects, from Hermes tags to OpenAI's APIs
-    agent           model and tools in turns, until there is an answer
-    endpoint        a model on a server, and all that servers send
-    builtin         a calculator, dates, units, recordings
+    agent           model and tools take turns until there is an answer
+    endpoint        a model on a server, and the many forms of its responses
+    builtin         a calculator, dates, recordings
     grammar         which bytes may come next, and the shortest completion
     masks           which tokens may come next
     __main__        a guided tour without a model; a question about a recording
@@ -20,6 +20,6 @@ import os
 import sys
 
 # `python -m` puts the current folder first on sys.path, so your numbers.py would shadow the standard
-# library's. Look there last, after the folder that holds this package.
+# library's. Search the current folder last, after the folder that holds this package.
 if sys.argv[:1] == ["-m"] and sys.path[0] != os.path.dirname(__path__[0]):
     sys.path += [os.path.dirname(__path__[0]), sys.path.pop(0)]

@@ -3,11 +3,11 @@
     python -m tools                                 make tools: a guided tour, without any model
     python -m tools recording [FILE [QUESTION]]     make audio-chat: a model answers about a recording
 
-In the tour a script stands in for the model, so that everything else can be seen at work: what a model is
-told, how its calls are read, what comes back, how other protocols say the same, and what a grammar lets
-through. In the other, a model of AssemblyAI's LLM Gateway sees a path and a question, calls the tool
-`transcribe`, and answers from what comes back. Without ASSEMBLYAI_API_KEY audio's sandbox plays both parts:
-what it says is canned, but every request and every call is really made."""
+In the tour, a script stands in for the model, so that everything else can be seen at work: the schema that a
+model reads, the parsing of its calls, their results, the same call in other protocols, and a grammar. In the
+other demonstration, a model of AssemblyAI's LLM Gateway gets a path and a question, calls the tool
+`transcribe`, and answers from the transcript. Without ASSEMBLYAI_API_KEY, the sandbox in audio/ plays both
+the model and the transcription service: its replies are canned, but every request and call is real."""
 
 import os
 import sys
@@ -39,7 +39,7 @@ def main(argv):
     if argv[:1] == ["recording"]:
         return talk_about(*argv[1:2], question=" ".join(argv[2:]))
     if argv:
-        print(f"unknown argument {argv[0]!r}: use recording [FILE [QUESTION]], or none", file=sys.stderr)
+        print(f"unknown argument {argv[0]!r}: use recording [FILE [QUESTION]] or nothing", file=sys.stderr)
         return 2
     return tour()
 
@@ -48,11 +48,11 @@ def tour():
     registry = Registry(TOOLS)
     title("1. A function becomes a schema (schema.py)")
     print(compact(calculator.definition))
-    title("2. Replies are read: text, calls, and calls that are wrong (protocol.py)")
+    title("2. A reply is parsed into text, calls and broken calls (protocol.py)")
     for reply in (SCRIPT[0], "<tool_call>{'name': 'now'}</tool_call>", '<tool_call>{"name":"now","argu'):
         for part in parse(reply):
             print(part)
-    title("3. Calls run, and every failure is an answer (registry.py)")
+    title("3. Calls run, and every failure becomes a result (registry.py)")
     for expression in ("0.1 + 0.2", "9**9**9"):
         (result,) = registry.execute([Call("calculator", {"expression": expression})])
         print(expression, "->", render_result(result.value))
@@ -76,7 +76,7 @@ def tour():
 
 
 def talk_about(file=None, question=""):
-    from audio import Client  # here, because the tour needs nothing but the standard library
+    from audio import Client  # imported here, because the tour needs only the standard library
     from audio.__main__ import tone
     from audio.sandbox import Sandbox
 
@@ -87,7 +87,7 @@ def talk_about(file=None, question=""):
         if not os.environ.get("ASSEMBLYAI_API_KEY"):
             sandbox = stack.enter_context(Sandbox())
             os.environ |= {"ASSEMBLYAI_API_KEY": sandbox.key, "ASSEMBLYAI_BASE_URL": sandbox.url}
-            print(f"No key: this is the sandbox at {sandbox.url}, its answers are canned.", file=sys.stderr)
+            print(f"No key: this is the sandbox at {sandbox.url}; its answers are canned.", file=sys.stderr)
         sound = Path(stack.enter_context(tempfile.TemporaryDirectory()), "meeting.wav")
         sound.write_bytes(tone(45))
         message = {"role": "user", "content": f"The recording is {file or sound}. {question or QUESTION}"}

@@ -1,12 +1,12 @@
-"""Model and tools in turns, until there is an answer or a limit.
+"""Model and tools take turns until there is an answer or a limit is reached.
 
     conversation = run(generate, registry, [{"role": "user", "content": "What is 12 * 7?"}])
     conversation.outcome            one of OUTCOMES
     print(conversation)             the whole exchange
 
-`generate` is any function from messages to a reply: a str, or an iterator of pieces. A piece is text; or a
-Thought or Call, where a server has parsed it already; or Finish, the last one. Whatever a model
-writes, the loop ends: steps, characters and repetitions are bounded, and tools have timeouts."""
+`generate` is any function from messages to a reply: a str, or an iterator of pieces. A piece is text, a
+Thought or Call that a server has already parsed, or, at the end, a Finish. Whatever a model writes, the loop
+ends: steps, characters and repetitions are bounded, and tools have timeouts."""
 
 import json
 from collections import Counter
@@ -20,14 +20,14 @@ from tools.registry import Registry, Result, failed
 ANSWERED, STEP_LIMIT, REPEATED_CALL, CUT_OFF = "answered", "step limit", "repeated call", "cut off"
 STOPPED, INTERRUPTED = "stopped by the server", "interrupted"
 OUTCOMES = (ANSWERED, STEP_LIMIT, REPEATED_CALL, CUT_OFF, STOPPED, INTERRUPTED)
-LENGTH, NO_REASON = "length", "no finish reason"  # of a reply that was cut off
+LENGTH, NO_REASON = "length", "no finish reason"  # finish reasons of a reply that was cut off
 COMPLETE = ("stop", "tool_calls", "function_call", "eos", "eos_token", "end_turn", "stop_sequence")
 MOST_CHARACTERS, MOST_CALLS = 100_000, 32
 
 
 @dataclass(frozen=True)
 class Finish:
-    """Why a reply ended, in the server's words, and how many tokens it counts."""
+    """Why a reply ended, in the server's words, and the server's token counts."""
 
     reason: str = "stop"
     usage: dict = field(default_factory=dict)
@@ -35,10 +35,11 @@ class Finish:
 
 @dataclass
 class Conversation:
-    """Messages ({"role", "content"}; of role tool also "tool_call_id" and "name"; of role assistant perhaps
-    "reasoning_content" and, in native mode, "tool_calls"), and how it ended.
+    """The messages of a conversation, and how it ended.
 
-    finish_reason is that of the last reply; usage is the sum over all replies."""
+    A message has "role" and "content"; a tool message also has "tool_call_id" and "name"; an assistant
+    message may have "reasoning_content" and, in native mode, "tool_calls". finish_reason is that of the last
+    reply; usage is the sum over all replies."""
 
     messages: list
     outcome: str = INTERRUPTED
@@ -48,7 +49,7 @@ class Conversation:
 
     @property
     def answer(self):
-        """The last reply of the model without its calls and thoughts."""
+        """The model's last reply, without calls and thoughts."""
         replies = [message["content"] for message in self.messages if message["role"] == "assistant"]
         parts = parse(replies[-1]) if replies else []
         return "".join(part.text for part in parts if isinstance(part, Text)).strip()
@@ -62,7 +63,7 @@ class Conversation:
         return "\n".join([*lines, f"({self.outcome}{why} after {self.steps} step{'s' * (self.steps != 1)})"])
 
     def save(self, path):
-        """Writes one JSON object with all the attributes."""
+        """Writes all attributes as one JSON object."""
         Path(path).write_text(json.dumps(vars(self), ensure_ascii=False, indent=1), encoding="utf-8")
 
 
@@ -71,17 +72,18 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
 
     `messages` are copied, and the tools are described in the system message, or given to `generate` as a
     second argument if `generate.native` is true. Each step is one reply and its calls. A call that is broken
-    or fails is answered with the reason, so that the model can correct it. So is one that has run
-    max_repeats times with the same arguments; if the model makes such a call again, the conversation ends.
+    or fails is answered with the reason, so that the model can correct it. A call that has already run
+    max_repeats times with the same arguments gets an error instead; if a later reply makes such a call, the
+    conversation ends.
 
-    allow(call) is called before each call runs; it returns True, or a reason for refusing, for the model.
-    show(part) sees every Text, Thought, Call, BadCall and Result as soon as it is complete.
+    allow(call) is called before each call runs; it returns True, or a reason for refusing, which the model
+    gets. show(part) is called with every Text, Thought, Call, BadCall and Result as soon as it is complete.
 
-    Raises ValueError for a limit below 1, and whatever `generate`, `allow` and `show` raise, or Ctrl-C; the
-    exception has the conversation so far as its attribute `conversation`."""
+    Raises ValueError for a limit below 1. Exceptions from `generate`, `allow` and `show`, and Ctrl-C, are
+    passed on; their attribute `conversation` holds the conversation so far."""
     for name, limit in (("max_steps", max_steps), ("max_repeats", max_repeats)):
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise ValueError(f"{name} must be a whole number from 1 up, not {limit!r}")
+            raise ValueError(f"{name} must be a whole number of at least 1, not {limit!r}")
     native, definitions = getattr(generate, "native", False), registry.definitions()
     conversation = Conversation(introduced(messages, Registry() if native else registry))
     messages, counts, unanswered, warned = conversation.messages, Counter(), [], False
@@ -108,7 +110,7 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
                 break
             warned = warned or repeated
     except BaseException as error:
-        problem = failed("interrupted", "stopped before the result was there; it may still be running", False)
+        problem = failed("interrupted", "stopped before the result arrived; it may still be running", False)
         messages += [tool_message(Result(call.id, call.name, *problem), native) for call in unanswered]
         error.conversation = conversation
         raise
@@ -117,7 +119,7 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
 
 
 def introduced(messages, registry):
-    """A copy of the messages whose system message describes these tools, and none from an earlier run."""
+    """A copy of the messages whose system message describes these tools and none from an earlier run."""
     definitions = registry.definitions()
     messages = [dict(message) for message in messages]
     if not messages or messages[0]["role"] not in ("system", "developer"):
@@ -147,7 +149,7 @@ def read(reply, show):
             continue
         is_text = isinstance(piece, (str, bytes))
         take(parser.feed(piece[:left]) if is_text else [piece])
-        left -= max(1, len(piece if is_text else piece.text))  # pieces without text may not go on for ever
+        left -= max(1, len(piece if is_text else piece.text))  # so that pieces without text end too
         if left <= 0:
             finish = Finish(LENGTH, finish.usage)
             break
@@ -156,7 +158,7 @@ def read(reply, show):
 
 
 def with_ids(calls, step):
-    """Calls with ids that differ: a server's own, or made here."""
+    """The calls with distinct ids: the server's or, if missing or repeated, new ones."""
     ids = [""]
     for i, call in enumerate(calls, 1):
         ids.append(f"call_{step}_{i}" if call.id in ids else call.id)
@@ -164,7 +166,7 @@ def with_ids(calls, step):
 
 
 def assistant_message(parts, calls, native):
-    """What the model wrote, without its thoughts: most models are trained with earlier thoughts left out."""
+    """The model's reply without its thoughts: most models are trained without earlier thoughts."""
     kept = [part for part in parts if not isinstance(part, (Thought, Call, BadCall) if native else Thought)]
     content = "".join(part.text or render_call(part) for part in kept)
     thoughts = "".join(part.words for part in parts if isinstance(part, Thought)).strip()
@@ -179,7 +181,7 @@ def tool_message(result, native):
 
 
 def problem_with(call, i, counts, max_repeats):
-    """Why a call does not run, as the registry's failures; None where it runs. `i` calls stand before it."""
+    """Why a call must not run, in the form of the registry's failures, or None; `i` calls precede it."""
     if isinstance(call, BadCall):
         return failed("cut_off" if call.cut_off else "bad_call", call.problem, True)
     if i >= MOST_CALLS:
@@ -191,7 +193,7 @@ def problem_with(call, i, counts, max_repeats):
 
 
 def outcome_of(reason, calls, repeats_again):
-    """How the conversation ends, or None where it goes on."""
+    """How the conversation ends, or None if it goes on."""
     if reason in (LENGTH, NO_REASON) or any(getattr(call, "cut_off", False) for call in calls):
         return CUT_OFF
     if reason not in COMPLETE:

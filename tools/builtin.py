@@ -1,8 +1,8 @@
-"""A few tools for any model: a calculator, dates, and hearing what a recording says.
+"""A few tools for any model: a calculator, dates, and transcripts of recordings.
 
-The calculator has a parser of its own. eval() would run whatever a model writes, and even a harmless
-9**9**9 takes hours, so every step is bounded by the size of its result before it is computed. It computes
-with fractions: in floating point, and in decimals, 11/18*162 is not 99."""
+The calculator has its own parser, because eval() would run any code that a model writes. Even a harmless
+9**9**9 takes hours, so the size of each result is bounded before it is computed. The calculator uses
+fractions: in floating-point or decimal arithmetic, 11/18*162 is not 99."""
 
 import math
 import operator
@@ -21,7 +21,7 @@ SIZE = {"Emax": MOST_DIGITS, "Emin": -MOST_DIGITS, "traps": [InvalidOperation, O
 RESULT, WORKING = Context(prec=28, **SIZE), Context(prec=50, **SIZE)
 TOKEN = re.compile(r"\s*(?:((?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?)(?![\w.])|(\*\*|//|[-+*/%()])|(\S))")
 HINTS = {"^": ": write ** for a power", ",": ": write numbers without commas"}
-BINDS, SIGN = {"+": 0, "-": 0, "*": 1, "/": 1, "//": 1, "%": 1, "**": 3}, 2  # how tightly; a sign before **
+BINDS, SIGN = {"+": 0, "-": 0, "*": 1, "/": 1, "//": 1, "%": 1, "**": 3}, 2  # precedence; that of signs
 SPELLINGS = str.maketrans("×·÷−", "**/-")
 
 
@@ -32,8 +32,8 @@ def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> in
     Args:
         expression: such as (3 + 4) * 12 / 5
     """
-    # The docstring is what a model reads. Results are exact, except for roots and fractions of more than
-    # 1,000 digits; those that are not whole are rounded to 28 digits. Raises ValueError for anything else.
+    # The model reads the docstring. Results are exact, except for roots and fractions of more than 1,000
+    # digits; results that are not whole are rounded to 28 digits. Raises ValueError for anything else.
     if len(expression) > MOST_CHARACTERS:
         raise ValueError(f"the expression is longer than {MOST_CHARACTERS} characters: compute it in parts")
     try:
@@ -53,7 +53,7 @@ def too_large():
 
 
 class Expression:
-    """An expression in pieces, read by precedence climbing."""
+    """The tokens of an expression, evaluated by precedence climbing."""
 
     def __init__(self, text):
         self.tokens, self.at = [], 0
@@ -66,7 +66,7 @@ class Expression:
 
     def fail(self, what):
         number, sign, place = self.tokens[self.at]
-        raise ValueError(f"at character {place} should be {what}, not {number or sign or 'the end'}")
+        raise ValueError(f"expected {what} at character {place}, found {number or sign or 'the end'}")
 
     def take(self, *signs):
         sign = self.tokens[self.at][1]
@@ -74,9 +74,9 @@ class Expression:
         return sign if sign in signs else None
 
     def value(self, tightness=0, depth=0):
-        """The value of what comes next, up to an operator that does not bind as tightly as this."""
+        """The value from here up to the first operator that binds less tightly than `tightness`."""
         if depth > MOST_DEPTH:
-            raise ValueError(f"parentheses, signs and powers may be {MOST_DEPTH} deep")
+            raise ValueError(f"parentheses, signs and powers may be nested at most {MOST_DEPTH} deep")
         if self.take("("):
             value = self.value(0, depth + 1)
             if not self.take(")"):
@@ -86,7 +86,7 @@ class Expression:
         else:
             value = self.number()
         while sign := self.take(*(sign for sign in BINDS if BINDS[sign] >= tightness)):
-            is_power = sign == "**"  # which groups from the right
+            is_power = sign == "**"  # right-associative
             value = apply(sign, value, self.value(BINDS[sign] + (not is_power), depth + is_power))
         return value
 
@@ -101,14 +101,14 @@ class Expression:
 
 
 def apply(sign, a, b):
-    """One step on fractions. A result of too many digits is rounded, so that no step takes long."""
+    """One operation on fractions. A result with too many digits is rounded, so that no operation is slow."""
     number = Fraction(OPERATIONS[sign](a, b))
     is_short = abs(number) < LARGEST and number.denominator < LARGEST
     return number if is_short else inexact(rounded(number, WORKING))
 
 
 def inexact(number):
-    """A rounded Decimal -> Fraction. Refused if it could be taken for a whole number."""
+    """A rounded Decimal -> Fraction. Refused if it is so large that it would look like a whole number."""
     if abs(number) >= 10**RESULT.prec:
         raise too_large()
     return Fraction(number)
@@ -130,8 +130,8 @@ def power(a, b):
     if b.denominator == 1 and (size == 1 or abs(b) <= MOST_DIGITS / math.log10(size)):
         return a ** int(b)
     if a < 0 and b.denominator > 1:
-        raise ValueError("a negative number has no power that is a fraction")
-    if abs(b) > 10**20:  # the error of a grows by this factor: 28 digits of 50 remain right
+        raise ValueError("a negative number cannot be raised to a fraction")
+    if abs(b) > 10**20:  # the rounding error of a grows by this factor: 28 of 50 digits stay right
         raise too_large()
     return inexact(WORKING.power(rounded(a, WORKING), rounded(b, WORKING)))
 
@@ -182,18 +182,18 @@ ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @tool(timeout=600)
 def transcribe(source: str, start: Annotated[int, {"minimum": 0}] = 0) -> dict:
-    """What is said in a recording, and by whom. A long one comes in parts.
+    """What is said in a recording, and by whom. A long transcript comes in parts.
 
     Args:
-        source: a path or URL, or the id of a transcript that is there already
-        start: the second from which to tell
+        source: a path or URL, or the id of an existing transcript
+        start: the second to start from
     """
-    from audio import Client  # here, because all the other tools need nothing but the standard library
+    from audio import Client  # imported here, because all other tools need only the standard library
     from audio.subtitles import captions
 
     client = Client()
     job = source if ID.fullmatch(source) else client.submit(source, speakers=True).id
-    transcript = client.wait(job, timeout=580)  # less than the tool has: the error then tells the id
+    transcript = client.wait(job, timeout=580)  # below the tool's timeout: this error names the id
     lines, speaker, length, rest = [], None, 0, None
     for caption in captions(transcript.turns):
         if caption.start // 1000 < start:
@@ -211,5 +211,5 @@ def transcribe(source: str, start: Annotated[int, {"minimum": 0}] = 0) -> dict:
     return part if rest is None else {**part, "continue_with": {"source": job, "start": rest}}
 
 
-# transcribe reads files and costs money, so it is given to a model by name: Registry([*TOOLS, transcribe]).
+# transcribe reads files and costs money, so it must be added explicitly: Registry([*TOOLS, transcribe]).
 TOOLS = [calculator, now, add_days]

@@ -1,16 +1,16 @@
 """One call in five dialects: what all ways of calling tools have in common.
 
 A model names a tool and its arguments, in JSON; a program answers with a value, in JSON. FORMS shows how
-they are packed. hermes is text in tags within the reply; chat and responses are OpenAI's two APIs; anthropic
-has blocks of a message's content; harmony is the text that OpenAI's gpt-oss models write.
+each dialect packs them. hermes is tagged text within the reply; chat and responses are OpenAI's two APIs;
+anthropic uses content blocks of a message; harmony is the text format of OpenAI's gpt-oss models.
 
     dialect = DIALECTS["chat"]
     dialect.read_calls(dialect.write_calls(calls)) == calls
     dialect.read_results(dialect.write_results(results), calls) == results
 
-What is lost on the way: text has no ids, so its calls are numbered when they are read and its results have
-to come in order. Only anthropic can mark a failure; elsewhere a tool that returns {"error": ...} seems to
-have failed. Where arguments are text they may be broken: that is a BadCall."""
+Some information is lost. The text dialects have no ids, so calls are numbered as they are read, and results
+must come in the order of the calls. Only anthropic can mark a failure; in the others, a tool that returns
+{"error": ...} seems to have failed. Arguments in a string may be broken JSON, which gives a BadCall."""
 
 import json
 import re
@@ -44,12 +44,12 @@ FORMS = {  # name -> (a call, its result)
         "<|start|>functions.$NAME to=assistant<|channel|>commentary<|message|>$CONTENT<|end|>",
     ),
 }
-WORD = re.compile(r"\\?\$([A-Z]+)")  # escaped, in a regular expression
+WORD = re.compile(r"\\?\$([A-Z]+)")  # re.escape adds the backslash
 
 
 class Dialect(NamedTuple):
-    """$ARGUMENTS are an object, $JSON is their text; $VALUE is the text of a result, $CONTENT the same or, of
-    a failure, that of {"error": value}."""
+    """$ARGUMENTS is an object and $JSON its text. $VALUE is the text of a result. $CONTENT is the same, but a
+    failure becomes the text of {"error": value}."""
 
     call: object
     result: object
@@ -82,7 +82,7 @@ class Dialect(NamedTuple):
         ]
 
     def read_results(self, packed, calls):
-        """The answers to some of the calls, in any order if there are ids -> [Result]"""
+        """The results of some of the calls, in any order if they have ids -> [Result]"""
         names, results = {call.id: call.name for call in calls}, []
         for call, found in zip(calls, matches(self.result, packed)):
             id, failed = found.get("ID", call.id), found.get("FAILED")
@@ -98,12 +98,12 @@ def filled(form, values):
         return {key: filled(part, values) for key, part in form.items()}
     if WORD.fullmatch(form):
         return values[form[1:]]
-    # Without "<", no value in a text can forge a tag.
+    # Without "<", no value inside the text can forge a tag.
     return WORD.sub(lambda word: values[word[1]].replace("<", "\\u003c"), form)
 
 
 def matches(form, packed):
-    """The values filled in at each match of this form in a text or list -> [{word: value}]"""
+    """The values filled in at each match of this form in a string or list -> [{word: value}]"""
     if not isinstance(form, str):
         return [dict(words_in(form, item)) for item in packed]
     if form.startswith(OPEN):
@@ -125,7 +125,7 @@ def words_in(form, item):
 
 
 def call_of(name, arguments, id):
-    """Arguments may be a string of JSON, an object or nothing at all -> Call or BadCall."""
+    """Arguments may be a JSON string, an object or missing -> Call or BadCall."""
     value, problem = arguments or {}, None
     try:
         if isinstance(arguments, str):

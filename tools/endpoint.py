@@ -1,13 +1,13 @@
-"""A `generate` for tools.agent.run that asks any server with OpenAI's chat completions API.
+"""A `generate` for tools.agent.run that calls any server with OpenAI's chat completions API.
 
     run(endpoint("http://localhost:8080/v1", model="qwen3"), registry, messages)
 
-Tools are called in one of two ways. As text, calls are part of the reply and are parsed here: any model
-will do, and nothing is hidden. With native=True the server gets the tools, writes them into the prompt as its
-model has learned them, and sends calls as JSON.
+Tools are called in one of two ways. As text, calls are part of the reply and are parsed here: this works with
+any model, and nothing is hidden. With native=True the server gets the tools, writes them into the prompt in
+the format that its model was trained on, and sends calls as JSON.
 
-Servers agree on little but the happy path. What comes is therefore read by what it is, not by what it is
-labelled, and everything else is a ChatError that quotes what came."""
+Servers agree on little but the happy path. So a response is read by its content, not by its label, and
+anything else becomes a ChatError that quotes it."""
 
 import codecs
 import io
@@ -18,7 +18,7 @@ from tools.agent import NO_REASON, Finish
 from tools.dialects import call_of
 from tools.protocol import THINK, THOUGHT, Thought
 
-FIELDS = ("role", "content", "tool_calls", "tool_call_id")  # of a message, as servers know them
+FIELDS = ("role", "content", "tool_calls", "tool_call_id")  # the fields of a message that servers know
 
 
 class ChatError(Exception):
@@ -26,12 +26,13 @@ class ChatError(Exception):
 
 
 def endpoint(url, model=None, *, key=None, native=False, thoughts=False, timeout=60, **settings):
-    """A `generate` that asks an OpenAI-compatible server, such as llama.cpp, vLLM or Ollama.
+    """A `generate` that calls an OpenAI-compatible server, such as llama.cpp, vLLM or Ollama.
 
-    url is its base, "http://localhost:8080/v1"; thoughts: also send back what the model thought; timeout in
-    seconds, to connect and between two pieces of an answer. settings (temperature, max_tokens, stream,
-    stream_options ...) are sent as they are. Raises ChatError, here for a key that cannot be sent."""
-    import requests  # the one place that needs more than the standard library
+    url is the base URL, such as "http://localhost:8080/v1". thoughts: whether to send the model's thoughts
+    back. timeout: in seconds, for connecting and between two pieces of a response. settings (temperature,
+    max_tokens, stream, stream_options ...) are sent unchanged. Raises ChatError at once for a key that cannot
+    be sent."""
+    import requests  # imported here, because the rest of tools/ does without it
 
     from audio.errors import AuthError
     from audio.key import Key, session_for, would_be_readable
@@ -42,7 +43,7 @@ def endpoint(url, model=None, *, key=None, native=False, thoughts=False, timeout
     except AuthError as error:
         raise ChatError(str(error)) from None
     if key and would_be_readable(place):
-        raise ChatError(f"{place} is plain http: the key could be read on the way. Use https, or no key")
+        raise ChatError(f"{place} is plain http: the key could be read in transit. Use https, or no key")
 
     def generate(messages, tools=()):
         body = {"stream": True, **settings, "messages": request_messages(messages, native, thoughts)}
@@ -68,11 +69,10 @@ def endpoint(url, model=None, *, key=None, native=False, thoughts=False, timeout
 
 
 def request_messages(messages, native, thoughts):
-    """Messages as the server gets them.
+    """The messages in the form in which the server gets them.
 
-    In text mode results are messages of the user, for the server knows nothing of calls; and because many
-    chat templates insist that user and assistant take turns, messages of the user that follow one another
-    become one."""
+    In text mode results are sent as user messages, because the server knows nothing of calls. Many chat
+    templates insist that user and assistant take turns, so consecutive user messages become one."""
     kept = []
     for message in messages:
         content, thought = message["content"], thoughts and message.get("reasoning_content")
@@ -90,7 +90,7 @@ def request_messages(messages, native, thoughts):
 
 
 def joined(first, second):
-    """Two contents of messages, texts or lists of parts -> one."""
+    """Joins the contents of two messages, each a string or a list of parts."""
     if isinstance(first, str) and isinstance(second, str):
         return f"{first}\n{second}"
     lists = [[{"type": "text", "text": each}] if isinstance(each, str) else each for each in (first, second)]
@@ -98,27 +98,27 @@ def joined(first, second):
 
 
 def refusal(response):
-    """What an answer with another status than 200 says."""
+    """The error message for a response with a status other than 200."""
     if response.is_redirect:
-        return f"points to {response.headers['Location']}: use that address"
+        return f"redirects to {response.headers['Location']}: use that address"
     text = response.raw.read(10_000, decode_content=True).decode("utf-8", "replace").strip()
     return f"answered {response.status_code}: {words_of((object_in(text) or {}).get('error') or text)}"
 
 
 def words_of(error):
-    """An error, which servers send as a text or an object -> its text."""
+    """An error, which servers send as a string or an object -> its message."""
     message = error.get("message") if isinstance(error, dict) else error
     return str(message or error)[:300]
 
 
 def lines_of(raw):
-    """The lines of a body as they arrive: reading in blocks would hold each back until its block is full."""
+    """The lines of a body as they arrive: reading in blocks would hold lines back until a block is full."""
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")("replace"), True)
     text = ""
     while True:
         try:
             piece = raw.read1(65536, decode_content=True)
-        except Exception as error:  # urllib3 has exceptions of its own
+        except Exception as error:  # urllib3 has its own exceptions
             raise ChatError(f"broke off in the middle of its answer: {error}") from None
         if not piece:
             break
@@ -128,7 +128,7 @@ def lines_of(raw):
 
 
 def events(lines):
-    """Server-sent events, or one JSON object over some lines -> dicts; None for the event [DONE]."""
+    """Server-sent events, or one JSON object on several lines -> dicts; None for the event [DONE]."""
     data = body = ""
     for line in lines:
         value = line[5:].strip() if line.startswith("data:") else None
@@ -140,13 +140,13 @@ def events(lines):
                 yield event
                 data = ""
         elif not line and data:
-            raise ChatError(f"sent something else than a chat completion: {data[:200]!r}")
+            raise ChatError(f"sent something other than a chat completion: {data[:200]!r}")
         elif not re.match(r"data:|:|event:|id:|retry:", line):
             body += line + "\n" * bool(line)
     if body:
         event = object_in(body)
         if event is None:
-            raise ChatError(f"sent something else than a chat completion: {body[:200]!r}")
+            raise ChatError(f"sent something other than a chat completion: {body[:200]!r}")
         yield event
 
 
@@ -159,7 +159,7 @@ def object_in(text):
 
 
 def parts_of(arriving, native):
-    """Events -> pieces of text as they come, Thoughts, at the end Calls and Finish."""
+    """Events -> text and Thoughts as they arrive; at the end Calls and a Finish."""
     reason, usage, calls, last, choice = "", {}, [], {}, None
     for event in arriving:
         if event is None:
@@ -174,7 +174,7 @@ def parts_of(arriving, native):
             for i, call in enumerate(dicts_in(message.get("tool_calls"))):
                 collect(calls, call, i if choice.get("message") else None)
             reason = choice.get("finish_reason") or reason or ("stop" if choice.get("message") else "")
-        yield ""  # so that the events are counted, whatever is in them
+        yield ""  # so that every event counts towards the limit
     if choice is None:
         raise ChatError(f"answered without a choice: {json.dumps(last)[:200]}")
     if calls and not native:
@@ -194,7 +194,7 @@ def dicts_in(value):
 
 
 def texts_of(message):
-    """The content of a message or delta, a text or a list of parts."""
+    """The thoughts and text of a message or delta, whose content is a string or a list of parts."""
     thought = message.get("reasoning_content") or message.get("reasoning")
     if isinstance(thought, str) and thought:
         yield Thought(thought)
@@ -205,7 +205,7 @@ def texts_of(message):
 
 
 def collect(calls, delta, index):
-    """Adds a part of a call to those it belongs to: by its index, by its id, or else to the last one."""
+    """Adds a delta to the call that it belongs to: by its index, by its id, or else to the last call."""
     index, id = delta.get("index", index), f"{delta.get('id') or ''}"
     same = [c for c in calls if index in (None, c["index"]) and (not id or c["id"] in ("", id))]
     if not same:

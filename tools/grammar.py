@@ -2,19 +2,20 @@
 
     grammar = Grammar({"type": "integer", "minimum": 10})
     state = grammar.start                      a set of threads: every way to read the text so far
-    state = grammar.step(state, ord("1"))      another state; an empty one where the byte may not come
+    state = grammar.step(state, ord("1"))      the next state, empty if the byte is not allowed
     grammar.distance(state)                    1: bytes of the shortest completion
 
-Without this a model writes what it likes, and a small one rarely closes every bracket. The grammar knows the
-keywords that schemas of functions use, and refuses the others by name: they are left to the validator.
+Without a grammar, a model writes whatever it likes, and a small model rarely closes every bracket. The
+grammar supports the keywords that schemas of functions use. It refuses the others by name and leaves them to
+the validator.
 
-It writes the strict form: what json.dumps(value, ensure_ascii=False, separators=(",", ":")) writes, with
-declared properties in their order and no others (so {} where none are declared), integers of up to 20 digits,
-and decimals of up to 15 digits without an exponent, which a float holds exactly. All that it writes is valid,
-and of all valid values it can write those that have this form.
+It admits only the strict form: the output of json.dumps(value, ensure_ascii=False, separators=(",", ":")),
+with the declared properties in order and no others (so {} if none are declared), integers of up to 20 digits,
+and decimals of up to 15 digits without an exponent, which a float holds exactly. Everything that it admits is
+valid, and it admits every valid value of this form.
 
-A thread is a linked list of what is still to be written. It begins with a terminal (Words, Number, Text),
-which moves byte by byte; a Part further on is replaced by its alternatives when its turn comes."""
+A thread is a linked list of the items still to be written. The first is a terminal (Words, Number, Text),
+which advances byte by byte; a later Part is replaced by its alternatives when it becomes the first."""
 
 import json
 import re
@@ -32,9 +33,9 @@ QUOTE = ord('"')
 LARGEST = 2000  # schemas, properties and enum values together
 INTEGER_DIGITS, DIGITS = 20, 15
 NOT_ENFORCED = dict.fromkeys(("pattern", "multipleOf", "maxProperties", "allOf"))
-NOT_ENFORCED |= {"not": False, "uniqueItems": False, "minProperties": 0}  # values that say nothing
+NOT_ENFORCED |= {"not": False, "uniqueItems": False, "minProperties": 0}  # these values constrain nothing
 INNER = dict.fromkeys(("properties", "additionalProperties", "items", "prefixItems"))
-CHARACTERS = (  # the bytes of a character inside a string, each as a class of regular expressions
+CHARACTERS = (  # the bytes of a character inside a string, each as a regular-expression class
     r"[\x20!#-\[\]-\x7f]",
     r"\\ [\"\\bfnrt]",
     r"\\ u 0 0 0 [0-7bef]",
@@ -53,7 +54,7 @@ CHARACTERS = (  # the bytes of a character inside a string, each as a class of r
 
 
 class Words(NamedTuple):
-    """One of some texts."""
+    """One of several texts."""
 
     texts: frozenset
 
@@ -68,12 +69,12 @@ class Words(NamedTuple):
 
 
 class Number(NamedTuple):
-    """The digits that are left of a number, the sign is written already.
+    """The remaining digits of a number, after its sign.
 
-    The length is decided first, so a number is several ways at once. A way is (digits before the point,
-    digits after it, low, high): read as one integer, these digits must lie from low to high. The first entry
-    is -1 right after the point, -2 once a decimal has been written. The limits are cut to what the digits can
-    reach, so that ways with the same continuations are equal."""
+    Each possible length is a separate way to write the number. A way is (digits before the point, digits
+    after it, low, high): read as one integer, these digits must lie between low and high. The first entry is
+    -1 right after the point, and -2 once a decimal has been written. The limits are clipped to the range of
+    the digits, so that ways with the same continuations are equal."""
 
     ways: frozenset
 
@@ -84,7 +85,7 @@ class Number(NamedTuple):
                 found[ord(".")].add((-1, places, low, high))
             elif whole > 0 or places:
                 whole, places = (whole - 1, places) if whole > 0 else (-2, places - 1)
-                unit = 10 ** (max(whole, 0) + places)  # of the next digit
+                unit = 10 ** (max(whole, 0) + places)  # place value of the next digit
                 for digit in range(low // unit, high // unit + 1):
                     limits = max(low - digit * unit, 0), min(high - digit * unit, unit - 1)
                     found[ord("0") + digit].add((whole, places, *limits))
@@ -94,11 +95,11 @@ class Number(NamedTuple):
         return min(map(shortest, self.ways), default=inf)
 
 
-same = lru_cache(1 << 14)(lambda item: item)  # equal ones become one object, which is quicker to compare
+same = lru_cache(1 << 14)(lambda item: item)  # equal items become one object: quicker to compare
 
 
 def shortest(way):
-    """With n decimals a number reaches the multiples of 10 ** (places - n)."""
+    """The fewest bytes that complete a way: n decimals reach the multiples of 10 ** (places - n)."""
     whole, places, low, high = way
     units = ((n, 10 ** (places - n)) for n in range(whole == -1, places + 1))
     decimals = next(n for n, unit in units if high // unit * unit >= low)
@@ -107,7 +108,7 @@ def shortest(way):
 
 @lru_cache
 def numbers(bounds, integer, sign):
-    """The numbers that lie within bounds, pairs of keyword and value, and have this sign (1 or -1)."""
+    """The numbers with this sign (1 or -1) that lie within bounds, which are pairs of keyword and value."""
     ways = set()
     for whole in range(1, INTEGER_DIGITS + 1):
         places = 0 if integer else max(DIGITS - whole, 0)
@@ -124,8 +125,8 @@ def numbers(bounds, integer, sign):
 
 
 class Text(NamedTuple):
-    """The rest of a string after its opening quote: `low` to `high` more characters may begin; `character` is
-    the rest of the current one."""
+    """The rest of a string after its opening quote: `low` to `high` more characters may begin; `character`
+    holds the possible endings of the current character."""
 
     character: frozenset
     low: int
@@ -145,13 +146,13 @@ class Text(NamedTuple):
 
 @lru_cache(1 << 15)
 def moves(item):
-    """A terminal -> {byte that may come: what is left of the terminal after it}"""
+    """A terminal -> {allowed byte: the rest of the terminal after it}"""
     return item.moves()
 
 
 @lru_cache(1 << 15)
 def far(item):
-    """How many bytes of a terminal or a Part have to come; where it is 0, a terminal may end."""
+    """The fewest bytes that complete a terminal or a Part; a terminal may end where this is 0."""
     return item.far()
 
 
@@ -165,7 +166,7 @@ DONE = word(b"")
 
 @lru_cache
 def following(character):
-    """What may be left of a character -> {byte: what is left after it}"""
+    """The possible endings of a character -> {next byte: the possible endings after it}"""
     found = defaultdict(set)
     for left in character:
         for (byte,) in re.findall(f"(?s){left[0]}".encode(), bytes(range(256))):
@@ -173,8 +174,8 @@ def following(character):
     return {byte: BETWEEN if () in after else frozenset(after) for byte, after in found.items()}
 
 
-# ---- what a schema allows. expand(at, room) gives the alternatives for what is left after `at` of the parts:
-# tuples of items that follow one another. `room` is how many more containers may open inside one another.
+# ---- what a schema allows. expand(at, room) gives the alternatives for the parts from index `at` on, each a
+# tuple of consecutive items. `room` is the number of containers that may still be nested.
 
 
 class Part(NamedTuple):
@@ -197,7 +198,7 @@ class Way(NamedTuple):
 
 
 class Choice:
-    """branches: the choices that its ways come from; costs: bytes of the shortest value, for each room."""
+    """branches: the choices that supply its ways; costs: the bytes of the shortest value, for each room."""
 
     def __init__(self):
         self.ways, self.branches, self.costs = [], [], []
@@ -213,7 +214,7 @@ class Choice:
 class Array:
     def __init__(self, first, rest, low, high):
         self.first, self.rest, self.low, self.high = first, rest, low, high
-        self.most = max(low, len(first), 1) if high == inf else inf  # after so many all items are alike
+        self.most = max(low, len(first), 1) if high == inf else inf  # from here on, all items are alike
 
     def expand(self, at, room):
         if at >= self.low:
@@ -249,13 +250,13 @@ class Object:
 
 
 class Compiler:
-    """A schema -> `root`, its Choice. Each schema is read once, so that one may refer to itself."""
+    """Compiles a schema into `root`, a Choice. Each schema is read once, so that it may refer to itself."""
 
     def __init__(self, schema):
         check(schema)
         self.document, self.known, self.todo, self.parts = schema, {}, [], 0
         self.root, separate = self.choice(schema, "#"), []
-        for choice, schema, where in self.todo:  # which grows meanwhile
+        for choice, schema, where in self.todo:  # grows during the loop
             own = decisive(schema)
             keyword = next((each for each in ("$ref", "anyOf", "oneOf") if each in own), None)
             choice.ways = [] if keyword else self.ways(own, where)
@@ -278,13 +279,13 @@ class Compiler:
         return self.known[id(schema)]
 
     def branches(self, own, keyword, where):
-        """Choices for the schemas that a keyword names, each joined with the keywords beside it."""
+        """Choices for the schemas under a keyword, each merged with the other keywords in `own`."""
         where, parts = f"{where}/{keyword}"[:200], own.pop(keyword)
         parts = [resolve(self.document, parts)] if keyword == "$ref" else parts
         return [self.choice(both(own, part, where), where) for part in parts]
 
     def ways(self, own, where):
-        """The alternatives of a schema that names no other for the same value."""
+        """The alternatives of a schema that has no branches."""
         listed = "enum" in own or "const" in own
         for keyword, idle in (NOT_ENFORCED | (INNER if listed else {})).items():
             if keyword in own and own[keyword] is not idle:
@@ -317,7 +318,7 @@ class Compiler:
         return found
 
     def find_costs(self, choices):
-        """The shortest value of each choice, with room for no container, for one, ... until it stays."""
+        """The bytes of each choice's shortest value, with room for 0, 1, 2 ... containers, until stable."""
         order = [*TopologicalSorter({choice: choice.branches for choice in choices}).static_order()]
         for choice in order:
             choice.ways += dict.fromkeys(way for branch in choice.branches for way in branch.ways)
@@ -337,7 +338,7 @@ def decisive(schema):
 
 
 def both(a, b, where):
-    """A schema for what is valid under two. Raises UnsupportedSchema where their keywords interact."""
+    """Merges two schemas that must both hold. Raises UnsupportedSchema if their keywords interact."""
     one, other = decisive(a), decisive(b)
     if not one or not other:
         return a if one else b
@@ -349,7 +350,7 @@ def both(a, b, where):
 
 
 def words(values, limits):
-    """The values of an enum that are valid under the keywords beside it, as Ways of one kind each."""
+    """The values of an enum that are valid under the keywords beside it, as one Way for each kind."""
     found = defaultdict(list)
     for value in values:
         if not any(problems(value, limits)):
@@ -361,7 +362,7 @@ def words(values, limits):
 
 
 def text_of(value):
-    """A value as it is written. Raises UnsupportedSchema where JSON has no way to write it."""
+    """The JSON text of a value. Raises UnsupportedSchema if JSON cannot express it."""
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     except ValueError:  # half a surrogate pair, or too many digits
@@ -369,9 +370,9 @@ def text_of(value):
 
 
 def check_one_of(choice, where):
-    """Raises UnsupportedSchema unless the branches differ by type, by values that are listed, or by those of
-    a property that they require."""
-    owners = {}  # of each kind: what tells its branches apart, {value: branch}
+    """Raises UnsupportedSchema unless the branches differ by type, by their listed values, or by those of a
+    required property."""
+    owners = {}  # kind -> (the mark that tells its branches apart, {value: branch})
     for i, way in ((i, way) for i, branch in enumerate(choice.branches) for way in branch.ways):
         mark, values = mark_of(way)
         first, branches = owners.setdefault(way.kind, (mark, {}))
@@ -381,7 +382,7 @@ def check_one_of(choice, where):
 
 
 def mark_of(way):
-    """-> (what a value can be recognised by, all that this may be): the value itself, or a property."""
+    """-> (the mark of a way, its possible values). The mark is the value itself or a property."""
     if way.values:
         return "value", way.values
     for key, value, required in getattr(way.item, "names", []):
@@ -397,11 +398,11 @@ PLAIN = {way.kind: way for way in words([None, True, False], {})}
 class Thread(NamedTuple):
     item: object
     rest: object  # another Thread, or None
-    far: int  # bytes of the shortest completion of all
+    far: int  # bytes of the shortest completion of the whole thread
 
 
 def linked(items, rest):
-    """Items before a thread."""
+    """Puts items before a thread."""
     for item in reversed(items):
         rest = Thread(item, rest, far(item) + (rest.far if rest else 0))
     return rest
@@ -410,8 +411,8 @@ def linked(items, rest):
 class Grammar:
     """The automaton of a schema. `before` and `after` are bytes that must surround the value.
 
-    Raises UnsupportedSchema at once, within 0.2 s, for a keyword that it cannot enforce, a schema that is too
-    large, and one that no value fits. No later call raises."""
+    The constructor raises UnsupportedSchema, within 0.2 s, for a keyword that the grammar cannot enforce, for
+    a schema that is too large, and for one under which no value is valid. No later call raises."""
 
     def __init__(self, schema, before=b"", after=b""):
         self.step = lru_cache(1 << 16)(self._step)
@@ -421,7 +422,7 @@ class Grammar:
         self.start = self.closed([linked([word(before), value, word(after)], None)])
 
     def _step(self, state, byte):
-        """The state after one more byte; the empty one where it may not come."""
+        """The state after one more byte, empty if the byte is not allowed."""
         after = ((moves(thread.item).get(byte), thread.rest) for thread in state if thread)
         return self.closed(linked([item], rest) for item, rest in after if item)
 
@@ -430,15 +431,15 @@ class Grammar:
         return None in state
 
     def distance(self, state):
-        """Bytes from here to the nearest end; infinite in the empty state."""
+        """The bytes of the shortest completion; infinite in the empty state."""
         return min((thread.far if thread else 0 for thread in state), default=inf)
 
     def accepts(self, data):
-        """Whether bytes are one valid value in strict form."""
+        """Whether the bytes are one valid value in strict form."""
         return self.complete(reduce(self.step, data, self.start))
 
     def closed(self, threads):
-        """Threads, each Part at their head replaced by what may begin there."""
+        """The threads, with each Part at a head replaced by its alternatives."""
         found, seen, todo = set(), set(), [*threads]
         while todo:
             thread = todo.pop()

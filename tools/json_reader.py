@@ -10,10 +10,10 @@ instead."""
 import re
 
 MAX_DEPTH = 64
-MAX_DIGITS = 4300  # where Python's own int() stops, because its time is quadratic
+MAX_DIGITS = 4300  # the limit of Python's int(), whose time is quadratic
 
 SPACE = re.compile(r"[ \t\n\r]*")
-PLAIN = re.compile(r'[^"\\\x00-\x1f\ud800-\udfff]*')  # what a string may hold as it is
+PLAIN = re.compile(r'[^"\\\x00-\x1f\ud800-\udfff]*')  # characters that need no escape
 NUMERIC = re.compile(r"[-+.0-9eE]*")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 LETTERS = re.compile(r"[A-Za-z]*")
@@ -35,13 +35,13 @@ HINTS = {
     ".": "Write a digit before the point: 0.5.",
     "`": "Remove the code fence: write only the JSON itself.",
 }
-BEGUN_NUMBERS = {"-", ".", "e", "E", "e-", "e+", "E-", "E+"}  # what may be left of a number at the end
+BEGUN_NUMBERS = {"-", ".", "e", "E", "e-", "e+", "E-", "E+"}  # endings of a number that was cut off
 CUT_OFF = "the text ends: it was probably cut off"
 
 
 class JSONError(ValueError):
     """Text that is not JSON. `offset` counts characters from 0, `line` and `column` from 1; `problem` is the
-    sentence alone. `cut_off`: more text could still have made it right."""
+    message without the position. `cut_off`: more text could have made it valid."""
 
     def __init__(self, problem, text, offset, cut_off=False):
         self.problem, self.offset, self.cut_off = problem, offset, cut_off
@@ -74,7 +74,7 @@ def read(text):
 
 
 class Reader:
-    """Reads `text` from the character `at`. Each method leaves `at` after what it has read."""
+    """Reads `text` from the character `at`. Each method moves `at` past the characters it has read."""
 
     def __init__(self, text):
         self.text, self.at = text, 0
@@ -122,7 +122,7 @@ class Reader:
         return value
 
     def items(self, closing):
-        """Stops before each item of an array or object, until its bracket has closed."""
+        """Yields before each item of an array or object, until its closing bracket."""
         self.at += 1
         if self.peek() != closing:
             yield
@@ -151,11 +151,11 @@ class Reader:
         self.at += len(text) - len(left)
         if left:
             cut_off = left in BEGUN_NUMBERS and self.text.endswith(left, self.at)
-            fix = "remove the zeros in front" if left[0].isdigit() else "write it as in -12, 0.5 or 1e-3"
+            fix = "remove the leading zeros" if left[0].isdigit() else "write it as in -12, 0.5 or 1e-3"
             self.fail(f"{text[:40]!r} is not a JSON number: {fix}.", cut_off=cut_off)
         if not match[2] and not match[3]:
             if len(match[1]) > MAX_DIGITS:
-                self.fail(f"An integer may have {MAX_DIGITS} digits: write a longer one as a string.", start)
+                self.fail(f"Write an integer of more than {MAX_DIGITS} digits as a string.", start)
             return int(text)
         value = float(text)
         if value in (float("inf"), float("-inf")):
@@ -183,7 +183,7 @@ class Reader:
                 self.fail("Half of a surrogate pair in a string: write the whole character.")
 
     def escape(self):
-        """The character that a backslash and what follows it stand for."""
+        """The character that an escape sequence stands for."""
         match = ESCAPE.match(self.text, self.at)
         if not match and BEGUN_ESCAPE.match(self.text, self.at):
             self.fail(f"The string is not closed, but {CUT_OFF}.", cut_off=True)

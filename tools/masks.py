@@ -1,17 +1,17 @@
-"""Which tokens may come next, when a model that writes tokens must write what a grammar allows.
+"""Which tokens may come next, when a model that writes tokens must obey a grammar of bytes.
 
     masks = Masks(grammar, [b"a", b"{", b'{"', ...], end=511)
-    masks.allowed(grammar.start, room=40)       bytes, one per token: 1 where it may come
+    masks.allowed(grammar.start, room=40)       bytes, one per token: 1 if it is allowed
 
-A token may come if all its bytes may, one after the other, and if the shortest completion still fits: `room`
-counts the tokens that may still be written, the end token among them. Every single byte is a token, so the
-bytes of the shortest completion are tokens enough, and a text that keeps to the mask always closes.
-tinyllm/calls.py applies this to a model.
+A token is allowed if the grammar allows its bytes one after the other, and if the shortest completion still
+fits: `room` is the number of tokens that may still be written, including the end token. Every single byte is
+a token, so a completion never needs more tokens than bytes, and text that follows the mask always closes.
+tinyllm/calls.py applies the masks to a model.
 
-The tokens are walked as one trie, terminal by terminal: from a terminal and a node of the trie to the tokens
-that end inside it and to a trie of what follows it, where the next terminal of the thread goes on. What a
-terminal allows depends on nothing around it, so it is worked out once. Sets of tokens are Python integers,
-one bit for each."""
+The vocabulary is walked as one trie, terminal by terminal. A terminal and a node of the trie determine which
+tokens end inside the terminal, and a trie of the continuations after it, where the next terminal of the
+thread takes over. The result depends on nothing else, so it is cached. Sets of tokens are Python integers
+with one bit per token."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -35,10 +35,10 @@ class Node:
 
 
 def joined(nodes, without=b""):
-    """Several tries as one, without some first bytes."""
+    """Joins several tries into one, without some first bytes."""
     nodes, both, children = [*nodes], Node(), defaultdict(list)
     if len(nodes) == 1 and not without:
-        return nodes[0]  # the same one, so that what is remembered of it is found again
+        return nodes[0]  # the same object, so that its cached results are found again
     for node in nodes:
         both.tokens |= node.tokens
         for byte, child in node.children.items():
@@ -52,7 +52,7 @@ class Masks:
     """Token masks for one grammar and one vocabulary.
 
     vocabulary holds the bytes of each token, b"" for those that are never text; `end` is the id of the token
-    that ends a reply. Raises ValueError where a byte is not a token: then a completion could be impossible.
+    that ends a reply. Raises ValueError if a byte is not a token: a completion could then be impossible.
     """
 
     def __init__(self, grammar, vocabulary, end):
@@ -70,9 +70,9 @@ class Masks:
         self.options, self.spread = remember(self._options), remember(self._spread)
         self.inside, self.beyond = remember(self._inside), remember(self._beyond)
         self.characters = remember(self._characters)
-        # What all grammars need, so that the first reply does not wait for it.
+        # All grammars need these: computed now, so that the first reply does not wait for them.
         lefts = [BETWEEN]
-        for left in lefts:  # which grows meanwhile
+        for left in lefts:  # grows during the loop
             lefts += [after for after in {*following(left).values()} if after not in lefts]
         common = [numbers(frozenset(), integer, 1) for integer in (True, False)]
         for item in common + [Text(left, 0, inf) for left in lefts]:
@@ -80,8 +80,8 @@ class Masks:
         self.inside(Text(BETWEEN, 0, inf), self.root.children[QUOTE])
 
     def allowed(self, state, room):
-        """One byte for each token, 1 where it may come with `room` tokens left, this one and the end token
-        included."""
+        """One byte per token: 1 if it is allowed with `room` tokens left, including this one and the end
+        token."""
         needs, sets = self.options(state)
         at = bisect_right(needs, room)
         return self.spread(sets[at - 1] if at else 0)
@@ -107,7 +107,7 @@ class Masks:
     def walk(self, state, node):
         """A state and a trie -> pairs of (bytes of the shortest completion, tokens that lead there)."""
         for item, rest, _ in filter(None, state):
-            if isinstance(item, Text) and item.high > self.longest:  # out of reach: as good as none
+            if isinstance(item, Text) and item.high > self.longest:  # a limit out of reach is as good as none
                 item = item._replace(high=inf)
             stay, follow = self.inside(item, node)
             after = rest.far if rest else 0
@@ -119,8 +119,8 @@ class Masks:
         return [*self.walk(self.grammar.closed([rest]), node)]
 
     def _inside(self, item, node):
-        """A terminal and a trie -> ({bytes from a token to the end of the terminal: tokens}, the trie of what
-        follows the terminal)."""
+        """A terminal and a trie -> ({bytes from a token to the end of the terminal: tokens}, the trie of the
+        continuations after the terminal)."""
         stay, follow, todo = defaultdict(int), [], [(item, node)]
         if isinstance(item, Text):
             within, closing = self.characters(item.character, node)
@@ -142,8 +142,8 @@ class Masks:
         return stay, joined(follow, b"0123456789." if isinstance(item, Number) else b"")
 
     def _characters(self, character, node):
-        """What is left of a character and a trie -> ({(the same after a token, characters that began until
-        then): tokens}, {characters that began until a quote: the trie of what follows it})."""
+        """The possible endings of a character and a trie -> ({(the endings after a token, characters begun by
+        then): tokens}, {characters begun before a quote: the trie after the quote})."""
         within, closing, todo = defaultdict(int), defaultdict(list), [(character, node, 0)]
         while todo:
             character, node, begun = todo.pop()

@@ -1,11 +1,11 @@
-"""Calls in text: how a model writes them, how they are read back, how results return.
+"""Calls in text: how a model writes them, how they are read back, how results are returned.
 
     I will look it up. <tool_call>{"name":"weather","arguments":{"city":"Oslo"}}</tool_call>
     <tool_response>{"celsius":-3}</tool_response>
 
-This is the format of Hermes (Nous Research, 2024), which Qwen took over. After the opening tag the JSON is
-read first and the closing tag is wanted after it, so nothing inside a string can end a call. Where the JSON
-is broken, the call ends at the next tag of either kind, so its siblings survive. JSON without the tag is
+This is the format of Hermes (Nous Research, 2024), which Qwen adopted. After the opening tag the JSON is read
+first and the closing tag is expected after it, so nothing inside a string can end a call. If the JSON is
+broken, the call ends at the next tag of either kind, so that the other calls survive. JSON without the tag is
 text, whatever it looks like: no example or quotation is ever executed. Nor is anything that a model writes
 while it thinks, <think>like this</think>."""
 
@@ -36,7 +36,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Thought:
-    """What a model thinks before it answers, with the tags if it wrote them; `words` is without."""
+    """A model's reasoning before its answer, with the tags if it wrote them; `words` has no tags."""
 
     text: str
 
@@ -47,8 +47,8 @@ class Thought:
 
 @dataclass(frozen=True)
 class Call:
-    """A call that is well formed. Only the registry knows whether such a tool exists and takes
-    these arguments. `text` is what the model wrote, `id` what a server calls it."""
+    """A well-formed call. Only the registry knows whether such a tool exists and takes these arguments.
+    `text` is the model's text, `id` the server's id for the call."""
 
     name: str
     arguments: dict
@@ -59,7 +59,7 @@ class Call:
 @dataclass(frozen=True)
 class BadCall:
     """A call that cannot be executed: its text with the tags, and a sentence that says what to write
-    instead. `cut_off` tells a reply that ended too early from one that is wrong."""
+    instead. `cut_off`: the reply ended too early, rather than being wrong."""
 
     text: str
     problem: str
@@ -69,19 +69,19 @@ class BadCall:
 
 
 def parse(reply, ended=False):
-    """A whole reply, str or UTF-8 bytes -> [Text | Thought | Call | BadCall], in order, no two Texts or
+    """A whole reply, str or UTF-8 bytes -> [Text | Thought | Call | BadCall], in order, with no two Texts or
     Thoughts in a row. The texts of the parts make up the reply.
 
-    ended: the model was not cut off. Then a call that lacks only its closing tag, where many servers stop,
-    is a call. Never raises: bytes that are not UTF-8 become U+FFFD."""
+    ended: the model was not cut off, so a call that lacks only its closing tag, at which many servers stop,
+    counts as a call. Never raises: bytes that are not UTF-8 become U+FFFD."""
     parser = StreamParser()
     return merged([*parser.feed(reply), *parser.finish(ended)])
 
 
 def merged(parts):
-    """Joins Texts, and Thoughts, that follow one another.
+    """Joins consecutive Texts and consecutive Thoughts.
 
-    Where a prompt ends with <think>, the reply has only the </think>: all before it was thought."""
+    If the prompt ends with <think>, the reply has only the </think>: everything before it is a Thought."""
     joined = []
     for part in parts:
         if joined and isinstance(part, (Text, Thought)) and type(part) is type(joined[-1]):
@@ -93,14 +93,14 @@ def merged(parts):
 
 
 class StreamParser:
-    """Reads a reply that arrives in pieces (str or bytes): feed(piece) and finish() return what became
-    certain. Put together and merged it is what `parse` returns, however the text is cut."""
+    """Reads a reply that arrives in pieces (str or bytes): feed(piece) and finish() return the parts that
+    have become certain. Merged, these are the parts that `parse` returns, however the text is split."""
 
     def __init__(self):
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._text = ""  # what is not settled yet
+        self._text = ""  # not yet parsed
         self._thinks = False
-        self._searched, self._tags = len(OPEN), 0  # of a call: where to look for a tag, and how many it has
+        self._searched, self._tags = len(OPEN), 0  # in a call: where to search next, and tags so far
 
     def feed(self, piece):
         self._text += piece if isinstance(piece, str) else self._decoder.decode(piece)
@@ -121,7 +121,7 @@ class StreamParser:
             yield part
 
     def _plain(self, final):
-        """Texts and Thoughts, up to the next call or what may become a tag."""
+        """Texts and Thoughts, up to the next call or the possible start of a tag."""
         while self._text:
             kind, tags = (Thought, [THOUGHT]) if self._thinks else (Text, [OPEN, THINK, THOUGHT])
             places = [(at, tag) for tag in tags if (at := self._text.find(tag)) >= 0]
@@ -140,13 +140,13 @@ class StreamParser:
         return taken
 
     def _call(self, final, ended):
-        """The call at the front of the text; None where more text has to come.
+        """The call at the start of the text, or None if more text is needed.
 
-        Only a tag can settle a call, so its JSON is read each time one has come. A tag inside a string finds
-        it incomplete."""
+        A call can only end at a tag, so its JSON is read whenever a tag has arrived. If the tag is inside a
+        string, the JSON is still incomplete."""
         while tag := TAG.search(self._text, self._searched):
             self._searched, self._tags = tag.end(), self._tags + 1
-            # A string full of tags is re-read at only a few of them, or the time would be quadratic.
+            # A string full of tags is re-read at only a few of them: otherwise the time would be quadratic.
             if self._tags < 20 or self._tags & (self._tags - 1) == 0:
                 part = self._read(tag.end())
                 if part:
@@ -166,7 +166,7 @@ class StreamParser:
             return call_of(value, self._take(end - len(after) + len(CLOSE)))
         if not CLOSE.startswith(after):
             same = next(n for n, pair in enumerate(zip(after, CLOSE)) if pair[0] != pair[1])
-            return self._broken(f"After the JSON of a call comes {CLOSE}, not {after[: same + 1]!r}.")
+            return self._broken(f"Expected {CLOSE} after the JSON of a call, found {after[: same + 1]!r}.")
         if ended:
             return call_of(value, self._take(end) + CLOSE[len(after) :])
         return BadCall(self._take(end), f"The call was cut off before its {CLOSE}.", True)
@@ -179,12 +179,12 @@ class StreamParser:
 
 
 def beginning(text, tag):
-    """How many characters at the end of the text the tag may begin with."""
+    """How many characters at the end of the text may be the start of the tag."""
     return next((n for n in range(min(len(tag), len(text)), 0, -1) if text.endswith(tag[:n])), 0)
 
 
 def call_of(value, text):
-    """The JSON of a call -> Call, or BadCall with what to write instead."""
+    """The JSON of a call -> Call, or a BadCall that says what to write instead."""
     problem = problem_of(value)
     return BadCall(text, problem) if problem else Call(value["name"], value["arguments"], text=text)
 
@@ -205,8 +205,8 @@ def problem_of(value):
 
 
 def compact(value):
-    """Canonical JSON: what the grammar accepts, as far as the order of keys is right already. Raises
-    ValueError for what JSON cannot write."""
+    """Canonical JSON, which the grammar accepts if the keys are already in the right order. Raises ValueError
+    for values that JSON cannot express."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
@@ -216,18 +216,18 @@ def render_call(call):
 
 
 def render_result(value):
-    """A result, any JSON value -> the text that returns it. It holds no "<" but those of its own tags, so no
-    tool can forge a tag; < inside is written \\u003c, which is the same JSON."""
+    """A result, any JSON value -> the text that returns it. Its only "<" are those of its tags, so no tool
+    can forge a tag; any other < is written \\u003c, which is the same JSON."""
     return f"<tool_response>{compact(value).replace('<', chr(92) + 'u003c')}</tool_response>"
 
 
 def render_tools(definitions):
-    """[{"name", "description", "parameters"}] -> the text that tells a model what it may call and how."""
+    """[{"name", "description", "parameters"}] -> the text that describes the tools and how to call them."""
     return BEFORE_TOOLS + "\n".join(compact(definition) for definition in definitions) + AFTER_TOOLS
 
 
 def with_tools(text, definitions):
-    """A text that describes these tools, and no others that it described before."""
+    """The text with a description of these tools, in place of any earlier one."""
     described = f"{re.escape(BEFORE_TOOLS)}.*?{re.escape(AFTER_TOOLS)}"
     text = re.sub(described, "", text, flags=re.DOTALL).rstrip()
     return "\n\n".join(filter(None, [text, definitions and render_tools(definitions)]))

@@ -1,4 +1,4 @@
-"""The tools there are, and their execution: whatever a tool does, what comes back is a result.
+"""The available tools and their execution: whatever a tool does, the caller gets a result.
 
     @tool(repeatable=True)
     def weather(city: str) -> dict: ...
@@ -9,8 +9,8 @@
 An unknown name, wrong arguments, an exception, a timeout and a result that is too long are answered with
 {"type", "message", "retryable"}, so that the model can correct its call. Nothing a tool does ends the loop.
 
-A tool may act: pay, send, delete. So a call that may have acted is never called retryable, and calls keep
-their order, unless the tool is declared `repeatable`: then it may run twice, and beside others."""
+Tools may have side effects: pay, send, delete. So a call that may already have had its effect is never marked
+retryable, and calls run in order. A tool declared `repeatable` may run twice, and in parallel with others."""
 
 import asyncio
 import dataclasses
@@ -34,8 +34,8 @@ TEMPORARY = (OSError, ValueError, ArithmeticError, LookupError)  # another try, 
 class Tool:
     """A function and its description for the model; can be called like the function.
 
-    timeout: seconds it may take, None for the registry's. repeatable: running it twice does no harm. build:
-    see schema.read_function; without it the function gets the JSON as it is."""
+    timeout: in seconds, or None for the registry's. repeatable: running the tool twice does no harm. build:
+    see schema.read_function; without `build` the function gets the JSON values unchanged."""
 
     name: str
     description: str
@@ -65,7 +65,7 @@ class Tool:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """The answer to the call of this id: a JSON value, or where not ok {"type", "message", "retryable"}."""
+    """The result of the call with this id: a JSON value or, if not ok, {"type", "message", "retryable"}."""
 
     id: str
     name: str
@@ -76,12 +76,12 @@ class Result:
 def tool(function=None, *, name=None, timeout=None, repeatable=False):
     """A function, method, functools.partial or object with __call__ -> Tool. It may be async or a generator.
 
-    The function itself is not touched, and what is given is what runs: a decorator over a Tool runs too.
+    The function itself is not changed. The given object is what runs, so a decorator around a Tool runs too.
     Raises UnsupportedSchema for hints that a schema cannot express."""
     if function is None:
         return lambda function: tool(function, name=name, timeout=timeout, repeatable=repeatable)
     inner = inspect.unwrap(function, stop=lambda each: isinstance(each, Tool))
-    if isinstance(inner, Tool):  # perhaps decorated after it became one
+    if isinstance(inner, Tool):  # perhaps decorated after it became a Tool
         given = {"name": name, "timeout": timeout, "repeatable": repeatable}
         given = {key: value for key, value in given.items() if value}
         return dataclasses.replace(inner, function=inner.function if inner is function else function, **given)
@@ -90,17 +90,17 @@ def tool(function=None, *, name=None, timeout=None, repeatable=False):
     made = Tool(name or name_of(function), about, parameters, function, timeout, repeatable, build)
     for part in parameters["properties"].values():
         if "default" in part and not made.fits(part["default"], part):
-            del part["default"]  # a model would copy it, and be refused
+            del part["default"]  # a model would copy the default and be refused
     return made
 
 
 def name_of(function):
-    inner = getattr(function, "func", None)  # of a functools.partial
+    inner = getattr(function, "func", None)  # the function of a functools.partial
     return getattr(function, "__name__", None) or (name_of(inner) if inner else type(function).__name__)
 
 
 class Registry:
-    """Tools by name. A tool may take `timeout` seconds, and its result may have `longest` characters."""
+    """Tools by name. A tool may take up to `timeout` seconds and return up to `longest` characters."""
 
     def __init__(self, tools=(), *, timeout=10.0, longest=4000):
         self.tools, self.timeout, self.longest = {}, timeout, longest
@@ -113,7 +113,7 @@ class Registry:
         added = tool(function)
         if added.name in self.tools:
             raise ValueError(f"there is a tool called {added.name} already: give this one another name")
-        check(added.parameters)  # which nobody has done for a Tool made by hand
+        check(added.parameters)  # a Tool made by hand has not been checked
         self.tools[added.name] = added
         return added
 
@@ -121,7 +121,7 @@ class Registry:
         return [each.definition for each in self.tools.values()]
 
     def schema(self):
-        """The schema of one call of any of these tools: what a grammar needs to admit valid calls only."""
+        """The schema of one call to any of these tools, for a grammar that admits only valid calls."""
         calls, defs = [], {}
         for i, each in enumerate(self.tools.values()):
             place = f"#/$defs/{i}"
@@ -141,12 +141,12 @@ class Registry:
         return list(self.results(calls, allow))
 
     def results(self, calls, allow=None):
-        """Runs calls and yields a Result for each, in order. Those of repeatable tools that follow one
-        another run side by side; any other call waits for those before it.
+        """Runs calls and yields a Result for each, in order. Consecutive calls to repeatable tools run in
+        parallel; any other call waits for those before it.
 
-        allow(call) -> True or the reason why not is asked before a call runs. Each call runs in a thread of
-        its own that nobody waits for beyond its timeout, not even the end of the program: Python cannot stop
-        a thread, so a stuck one is left running."""
+        allow(call) is called before a call runs, and returns True or a reason for refusing. Each call runs in
+        its own thread. Python cannot stop a thread, so a stuck one is left running: nothing waits for it
+        beyond its timeout, not even the end of the program."""
         side_by_side = lambda item: getattr(self.tools.get(item[1].name), "repeatable", False) or f"{item[0]}"
         for _, group in itertools.groupby(enumerate(calls, 1), side_by_side):
             running = [(i, call, self._begin(call, allow)) for i, call in group]
@@ -176,18 +176,18 @@ class Registry:
         def wait():
             thread.join(max(0, deadline - time.monotonic()))
             advice = "it may be called again" if called.repeatable else "calling it again could do it twice"
-            message = f"no answer within {seconds:g} s; the tool may still be running, {advice}"
+            message = f"no answer within {seconds:g} s; the tool may still be running, and {advice}"
             return outcome[0] if outcome else failed("timeout", message, called.repeatable)
 
         return wait
 
     def _outcome(self, called, arguments, seconds):
-        """Runs a tool to its end -> (ok, value)."""
+        """Runs a tool to completion -> (ok, value)."""
         try:
             value = called.run(arguments)
             if inspect.isawaitable(value) or isinstance(value, AsyncIterator):
                 ending = finished(value, self.longest)
-                # By the time this cancels it, nobody waits for it any more.
+                # By the time this cancels the tool, nobody waits for its result any more.
                 value = asyncio.run(asyncio.wait_for(ending, seconds + 1))
             text = compact(plain(value, self.longest))
         except BaseException as error:  # SystemExit too: a tool may end itself, not the loop
@@ -197,14 +197,14 @@ class Registry:
             )
             return failed(name, words_of(error) or name, bool(getattr(error, "retryable", again)))
         if len(text) > self.longest:
-            message = f"the result has {len(text)} characters, {self.longest} may come back: ask for less"
+            message = f"the result has {len(text)} characters, the limit is {self.longest}: ask for less"
             return failed("too_long", f"{message}. It begins: {text[:200]}", called.repeatable)
         return True, json.loads(text)
 
 
 async def finished(value, longest):
-    """What an async tool returns, awaited; a list of what an async generator yields, as far as it may matter:
-    each item takes a character and a comma."""
+    """Awaits the value of an async tool. Of an async generator, lists no more items than could fit into
+    `longest` characters: each takes at least a character and a comma."""
     if inspect.isawaitable(value):
         value = await value
     if not isinstance(value, AsyncIterator):
@@ -220,7 +220,7 @@ async def finished(value, longest):
 def words_of(error):
     try:
         return str(error)[:500]
-    except Exception:  # an error in the error
+    except Exception:  # the error's own __str__ may fail
         return ""
 
 
@@ -229,10 +229,10 @@ def failed(kind, message, retryable):
 
 
 def plain(value, longest=4000):
-    """What a tool returns -> what JSON can express; of a generator no more than fills `longest` characters.
+    """A tool's return value -> a JSON value; of a generator, no more items than fill `longest` characters.
 
-    Decimals become numbers where nothing is lost, NumPy's arrays lists, dates and paths text. Raises
-    ValueError or TypeError for bytes, keys that collide, and objects without a __str__ of their own."""
+    Decimals become numbers if nothing is lost, NumPy arrays become lists, dates and paths become text. Raises
+    ValueError or TypeError for bytes, keys that collide, and objects without their own __str__."""
     if isinstance(value, Decimal):
         if not value.is_finite():
             raise ValueError(f"JSON cannot express {value}")
@@ -244,7 +244,7 @@ def plain(value, longest=4000):
     if value is None or isinstance(value, (int, float)):
         return value
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()  # lone surrogates, of file names say
+        return value.encode("utf-8", "replace").decode()  # lone surrogates, as in file names
     if isinstance(value, (bytes, bytearray, memoryview)):
         raise TypeError("bytes are not text: the tool should decode them, or return them as base64")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -254,7 +254,7 @@ def plain(value, longest=4000):
         if len(entries) < len(value):
             raise ValueError(f"two keys are the same as JSON text: {', '.join(map(repr, value))}"[:300])
         return entries
-    if hasattr(value, "tolist"):  # of NumPy
+    if hasattr(value, "tolist"):  # such as NumPy arrays
         return plain(value.tolist(), longest)
     if isinstance(value, (Collection, Iterator)):  # each item takes a character and a comma
         return [plain(item, longest) for item in itertools.islice(value, longest // 2 + 1)]
@@ -265,5 +265,5 @@ def plain(value, longest=4000):
 
 
 def moved(schema, place):
-    """A schema as it reads at another place of a document: its references follow."""
+    """A schema moved to another place in a document, with its references adjusted."""
     return json.loads(json.dumps(schema).replace('"$ref": "#', f'"$ref": "{place}'))

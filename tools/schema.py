@@ -12,11 +12,11 @@
                              "nights": {"type": "integer", "minimum": 1, "default": 1}},
                           "required": ["city"], "additionalProperties": false}
 
-What a schema cannot express raises UnsupportedSchema when the function is registered. The alternative, a
-silent {"type": "object"}, is an error that shows up later and elsewhere: in what a model makes of it.
+A hint that a schema cannot express raises UnsupportedSchema when the function is registered. With a silent
+{"type": "object"} instead, the error would show up later and elsewhere: in the calls that a model makes.
 
 Hints are read once, when a tool is made. Each gives a pair: its schema, and a function `build` that turns
-JSON which is valid under that schema into what the hint names (an Enum member, a dataclass, a tuple).
+valid JSON into a value of the hinted type (an Enum member, a dataclass, a tuple).
 
 One schema serves prompt, validator (validation.py) and grammar (grammar.py)."""
 
@@ -44,16 +44,16 @@ def schema_of(function):
 
 
 def read_function(function):
-    """-> (the schema of its arguments by name, build): build(values, fits) makes keyword arguments of valid
-    JSON. fits(value, schema) has to say whether a value is valid under a part of the schema.
+    """-> (the schema of its arguments by name, build): build(values, fits) turns valid JSON into keyword
+    arguments. fits(value, schema) must say whether a value is valid under a part of the schema.
 
     Types: str, int, float, bool, None, Any, Literal, Enum (by its values), Optional and unions, list, tuple,
     dict with str keys, TypedDict, dataclass, and Annotated with a description (a str) or with keywords (a
     dict such as {"minimum": 1}). Descriptions come from docstrings in the style of Google, NumPy or Sphinx.
     A parameter with a default may be left out; one whose default is None may be null.
 
-    Raises UnsupportedSchema, naming the parameter, for all else: no hint, other types, *args, positional
-    only."""
+    Raises UnsupportedSchema, naming the parameter, for anything else: a missing hint, other types, *args,
+    positional-only parameters."""
     target, parameters, hints = signature_of(function)
     name = getattr(function, "__name__", None) or getattr(target, "__qualname__", repr(function))
     for parameter in parameters:
@@ -61,7 +61,7 @@ def read_function(function):
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             raise UnsupportedSchema(f"{where}: arguments are passed by name: write it without / and *")
         if parameter.name not in hints and parameter.name in ("self", "cls"):
-            raise UnsupportedSchema(f"{where}: make a tool of the method of an object, as in tool(shop.buy)")
+            raise UnsupportedSchema(f"{where}: make a tool of a bound method, as in tool(shop.buy)")
         if parameter.name not in hints:
             raise UnsupportedSchema(f"{where} has no type hint: give it one, as in {parameter.name}: str")
     about, described = read_docstring(inspect.getdoc(target) or inspect.getdoc(function))
@@ -69,7 +69,7 @@ def read_function(function):
     try:
         schema, build = read_fields(fields, f"parameter {{!r}} of {name}", described)
     except RecursionError:
-        raise UnsupportedSchema(f"{name}: a class that contains itself has no schema here") from None
+        raise UnsupportedSchema(f"{name}: a class that contains itself is not supported") from None
     schema = {"type": "object", **({"description": about} if about else {}), **schema}
     check(schema)
     return schema, build
@@ -191,7 +191,7 @@ def admits_null(schema):
 
 
 def with_default(schema, value):
-    """A schema with a copy of the default, as far as JSON can write that."""
+    """The schema with a copy of the default, if JSON can express it."""
     try:
         value = value.value if isinstance(value, enum.Enum) else value
         return {**schema, "default": json.loads(json.dumps(value, allow_nan=False))}
@@ -200,7 +200,7 @@ def with_default(schema, value):
 
 
 def either(pairs):
-    """The schema of a union; of several that a value fits, the first builds it."""
+    """The schema of a union; the first member that a value fits builds it."""
     schemas = [schema for schema, _ in pairs]
     if all(list(schema) == ["type"] and schema["type"] in NAMES.values() for schema in schemas):
         return {"type": [schema["type"] for schema in schemas]}, keep
@@ -212,12 +212,12 @@ def either(pairs):
 
 
 def choice(members):
-    """The schema of one out of several values, some of them perhaps members of an Enum."""
+    """The schema of a choice between values, some of which may be members of an Enum."""
     values = [member.value if isinstance(member, enum.Enum) else member for member in members]
     if not all(value is None or isinstance(value, (str, int, float)) for value in values):
         raise UnsupportedSchema("a choice is between strings, numbers, true, false and null")
     is_text = all(isinstance(value, str) for value in values)
-    # True is 1 to a dict, but not in JSON. Of equal values the first counts.
+    # To a dict True equals 1; in JSON it does not. Of equal values the first counts.
     by_value = {(isinstance(v, bool), v): m for v, m in zip(values[::-1], members[::-1])}
     schema = {"type": "string", "enum": values} if is_text else {"enum": values}
     return schema, lambda value, fits: by_value[isinstance(value, bool), value]
@@ -231,7 +231,7 @@ SECTION = re.compile(
 )
 GOOGLE = re.compile(r"( +|(?=[-*+] ))(?:[-*+] +)?[`*]*(\w+)`* *(?:\(.*?\))? *: *(.*)")
 NUMPY = re.compile(r"()\*{0,2}(\w+(?: *, *\*{0,2}\w+)*) *(?::.*)?()")
-# A type that goes on in the next line.
+# A type that continues on the next line.
 OPEN_GOOGLE = re.compile(r" *(?:[-*+] +)?\w+ *\([^)]*")
 OPEN_NUMPY = re.compile(r"\w+ *:.*(?:[(\[{][^)\]}]*|,| or| \|)")
 FIELD = re.compile(r"^ *:\w+[^:\n]*:", re.MULTILINE)
@@ -239,7 +239,7 @@ SPHINX = re.compile(r"(?m)^ *:(?:param|arg|key)\w*(?: +[^:\n]*?)? +\*{0,2}(\w+) 
 
 
 def read_docstring(text):
-    """In the style of Google, NumPy or Sphinx -> (what the function does, {parameter: what it is})."""
+    """A Google, NumPy or Sphinx docstring -> (the function's description, {parameter: description})."""
     text = inspect.cleandoc(text or "")
     heads = list(SECTION.finditer(text))
     described = dict(SPHINX.findall(text))
@@ -270,23 +270,22 @@ def read_items(text, style):
     return described
 
 
-# ---- Which schemas we understand: JSON Schema 2020-12, less what is refused here by name.
+# ---- The supported schemas: JSON Schema 2020-12 without the keywords that are refused here by name.
 #
 # Prompt, validator and grammar all read the same schema, so all three must understand every keyword in it
-# that decides what is valid. A keyword that only informs (title, default, format ...) is left alone, as the
-# standard says; one that would decide and is not in TAKES raises UnsupportedSchema before anything relies on
-# it.
+# that affects validity. A keyword that only informs (title, default, format ...) is ignored, as the standard
+# says; one that affects validity and is not in TAKES raises UnsupportedSchema before anything relies on it.
 
 KINDS = ("null", "boolean", "number", "string", "array", "object")
 KIND_OF = {**NAMES, int: "number", list: "array", dict: "object"}
 
 
 class UnsupportedSchema(ValueError):
-    """A schema, or a Python type, that we cannot enforce. The message names what and where."""
+    """A schema, or a Python type, that we cannot enforce. The message names it and its location."""
 
 
 def kind_of(value):
-    """One of KINDS, or None for what JSON cannot write."""
+    """One of KINDS, or None for a value that JSON cannot express."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return KIND_OF.get(type(value))
@@ -323,7 +322,7 @@ def are_named_schemas(value):
 
 
 SCHEMA, SCHEMAS, NAMED = "a schema", "a list of schemas", "an object of schemas"
-TAKES = {}  # keyword -> (what its value has to be, whether a value is that)
+TAKES = {}  # keyword -> (a description of its valid values, the test for them)
 for wording, is_right, keywords in (
     (SCHEMA, is_schema, "items additionalProperties not"),
     (SCHEMAS, are_schemas, "prefixItems anyOf oneOf allOf"),
@@ -362,18 +361,18 @@ LONGEST_PATTERN, LONGEST_TEXT = 1000, 10_000  # characters; matching time grows 
 
 
 def exact(number):
-    """A number as it is written: 0.1 is one tenth, not the binary fraction next to it. So 0.3 is a multiple
-    of 0.1."""
+    """A number as it is written: 0.1 is one tenth, not the nearest binary fraction. So 0.3 is a multiple of
+    0.1."""
     return Fraction(number) if isinstance(number, int) else Fraction(repr(number))
 
 
 def pointer(place, name):
-    """The JSON Pointer (RFC 6901) to what a name stands for at some place."""
+    """The JSON Pointer (RFC 6901) to the entry `name` at `place`."""
     return f"{place}/{str(name).replace('~', '~0').replace('/', '~1')}"
 
 
 def resolve(root, reference, where="#"):
-    """The schema that a $ref inside this document names. Raises UnsupportedSchema for any other."""
+    """The schema that a $ref inside this document names. Raises UnsupportedSchema for any other $ref."""
     first, *names = reference.split("/")
     if first != "#":
         raise UnsupportedSchema(f"{where}: $ref {reference!r} leads out of the document: copy it into $defs")
@@ -390,8 +389,8 @@ def resolve(root, reference, where="#"):
 
 
 def check(schema, where="#", root=None, seen=None):
-    """Raises UnsupportedSchema unless every keyword in the schema is one that we enforce or one that only
-    informs, and where a $ref leads back to itself."""
+    """Raises UnsupportedSchema unless every keyword in the schema is enforced or only informs; also if a $ref
+    leads back to itself."""
     is_root, seen = root is None, {} if seen is None else seen
     root = schema if is_root else root
     if not is_schema(schema):
@@ -429,23 +428,23 @@ def check(schema, where="#", root=None, seen=None):
         try:
             TopologicalSorter(seen).prepare()
         except CycleError:
-            raise UnsupportedSchema(f"{where}: a $ref leads back to itself, no value between") from None
+            raise UnsupportedSchema(f"{where}: a $ref leads back to itself with no value between") from None
 
 
 PIECES = re.compile(r"\\.|\(\?<?.?|\[\^?(?:\\.|[^\]\\])*\]|.", re.DOTALL)
 TRANSLATED = {"$": r"\Z", ".": r"[^\n\r\u2028\u2029]"}  # re lets $ also match before a last line break
-DIFFERENT = {r"\A", r"\Z", r"\a", r"\z", r"\N", r"\U", "[]", "[^]"}  # means something else in re
+DIFFERENT = {r"\A", r"\Z", r"\a", r"\z", r"\N", r"\U", "[]", "[^]"}  # these mean something else in re
 GROUPS = {"(?:", "(?=", "(?!", "(?<=", "(?<!"}
 
 
 @lru_cache(maxsize=256)
 def compiled(pattern, where="#"):
-    """A pattern of JSON Schema, which is JavaScript's, as one of `re`, with ASCII classes.
+    """A pattern of JSON Schema, in JavaScript's syntax, compiled for `re` with ASCII classes.
 
-    Raises UnsupportedSchema for a pattern that is longer than LONGEST_PATTERN or that `re` would read in
-    another way."""
+    Raises UnsupportedSchema for a pattern that is longer than LONGEST_PATTERN or that `re` would interpret
+    differently."""
     if len(pattern) > LONGEST_PATTERN:
-        raise UnsupportedSchema(f"{where}: a pattern may have {LONGEST_PATTERN} characters")
+        raise UnsupportedSchema(f"{where}: a pattern may have at most {LONGEST_PATTERN} characters")
     pieces = PIECES.findall(pattern)
     other = [p for p in pieces if p in DIFFERENT or p.startswith("(?") and p not in GROUPS]
     try:

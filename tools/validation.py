@@ -1,10 +1,10 @@
-"""Is a value valid under a schema, and if not, why: all problems at once, each with its place.
+"""Whether a value is valid under a schema, and if not, why: all problems at once, each with its path.
 
     validate({"n": "7"}, schema)    ->  [Problem("/n", "must be an integer, not \\"7\\"")]
     coerce({"n": "7"}, schema)      ->  {"n": 7}
 
-Python's == takes True for 1, and 0.1 + 0.2 for something else than 0.3. JSON Schema compares values as they
-are written, so numbers are compared as exact fractions and everything else through a fingerprint."""
+In Python, True == 1 and 0.1 + 0.2 != 0.3. JSON Schema compares values as they are written, so numbers are
+compared as exact fractions and everything else through a fingerprint."""
 
 import json
 from fractions import Fraction
@@ -33,7 +33,7 @@ def fits(value, types):
 
 
 def fingerprint(value):
-    """Equal for two JSON values exactly where JSON Schema calls them equal; hashable."""
+    """Hashable; equal for two JSON values exactly if JSON Schema considers them equal."""
     kind = kind_of(value)
     if kind == "number":
         value = exact(value)
@@ -60,7 +60,7 @@ def matches(text, pattern):
     return len(text) <= LONGEST_TEXT and compiled(pattern).search(text)
 
 
-LIMITS = {  # keyword -> (the kind of value it is about, what must hold, what the value must be)
+LIMITS = {  # keyword -> (the kind of value it applies to, the test, a description of valid values)
     "minimum": ("number", lambda v, n: exact(v) >= exact(n), "at least {}"),
     "maximum": ("number", lambda v, n: exact(v) <= exact(n), "at most {}"),
     "exclusiveMinimum": ("number", lambda v, n: exact(v) > exact(n), "above {}"),
@@ -78,26 +78,26 @@ LIMITS = {  # keyword -> (the kind of value it is about, what must hold, what th
 
 
 def validate(value, schema):
-    """-> [Problem], empty where the value (as `parse` returns it) is valid.
+    """-> [Problem], empty if the value (as `parse` returns it) is valid.
 
     Raises UnsupportedSchema for a keyword that is not enforced here, whatever the value."""
     check(schema)
     try:
         return list(problems(value, schema))
     except RecursionError:
-        return [Problem("", "is nested too deep: make it flatter")]
+        return [Problem("", "is nested too deeply: make it flatter")]
 
 
 def problems(value, schema, path="", root=None):
-    """What `validate` finds, for a schema that is checked already. `root` is the document that a $ref is
-    looked up in."""
+    """Yields the Problems that `validate` returns, for a schema that is already checked. A $ref is looked up
+    in `root`."""
     root, kind = schema if root is None else root, kind_of(value)
     if kind is None:
         yield Problem(path, f"JSON has no way to write {value!r}")
         return
     if isinstance(schema, bool):
         if not schema:
-            yield Problem(path, f"nothing may stand here, not even {show(value)}: leave it out")
+            yield Problem(path, f"nothing is allowed here, not even {show(value)}: leave it out")
         return
     under = lambda part: problems(value, part, path, root)
     for part in parts_of(schema, root):
@@ -133,27 +133,27 @@ def problems(value, schema, path="", root=None):
         count = sum(not bad for bad in branches)
         if branches and not count:
             reasons = (f"{bad[0].path[len(path) :]} {bad[0].message}".strip() for bad in branches[:4])
-            yield Problem(path, f"fits no form that is allowed here: {'; or '.join(reasons)}")
+            yield Problem(path, f"fits none of the allowed forms: {'; or '.join(reasons)}")
         elif count > 1 and keyword == "oneOf":
             yield Problem(path, f"fits {count} of the forms given by oneOf: it must fit exactly one")
     if "not" in schema and not list(under(schema["not"])):
-        yield Problem(path, f"is what the schema rules out with not: {show(schema['not'])}")
+        yield Problem(path, f"is ruled out by the schema's not: {show(schema['not'])}")
 
 
 def types_of(schema):
-    """The types that a schema names itself."""
+    """The types that the schema itself names."""
     types = schema.get("type", [])
     return [types] if isinstance(types, str) else types
 
 
 def parts_of(schema, root):
-    """The schemas that must hold as well."""
+    """The schemas of $ref and allOf, which must also hold."""
     referred = [resolve(root, schema["$ref"])] if "$ref" in schema else []
     return referred + schema.get("allOf", [])
 
 
 def items_of(value, schema):
-    """Of an array or object -> [(index or key, item, the schema for it)]"""
+    """An array or object -> [(index or key, item, the schema for the item)]"""
     if isinstance(value, dict):
         declared, others = schema.get("properties", {}), schema.get("additionalProperties", True)
         return [(key, item, declared.get(key, others)) for key, item in value.items()]
@@ -163,10 +163,10 @@ def items_of(value, schema):
 
 
 def coerce(value, schema, root=None):
-    """A value as the schema, which is checked already, asks for it, with nothing lost.
+    """Converts a value to the types that the schema, which is already checked, asks for, if nothing is lost.
 
     A string becomes the number, boolean, null, list or object whose JSON it is, and 1.0 becomes 1, only
-    where the schema asks for that: "0.50" becomes 0.5, "yes" and 1.5 stay what they are. The result may
+    where the schema asks for that: "0.50" becomes 0.5, while "yes" and 1.5 stay unchanged. The result may
     still be invalid."""
     root = schema if root is None else root
     if isinstance(schema, bool):

@@ -1,8 +1,9 @@
-"""How long a token mask takes: `make bench`, or this file alone.
+"""The time that a token mask takes: `make bench`, or run this file alone.
 
-The tools of tools/builtin.py and a tool with nested arguments, vocabularies of 512 tokens and of 32,000 (with
-all numbers of up to three digits, as large models have them). A writer draws tokens from its masks at random,
-so most of what it meets is rare; the same calls are then written once more to measure the warm case.
+The masks are for the tools of tools/builtin.py and a tool with nested arguments, with vocabularies of 512 and
+of 32,000 tokens (the latter with all numbers of up to three digits, as in large models). Tokens are drawn
+from the masks at random, so most states are rare; then the same calls are written again to measure the warm
+case.
 """
 
 import gc
@@ -44,7 +45,7 @@ BOOKING = {
 
 
 def vocabulary(size):
-    """Bytes, numbers of up to three digits (in a large one), merges learned from Python's own manual."""
+    """Bytes, numbers of up to three digits (if large), and merges learned from Python's own manual."""
     text = "".join(pydoc_data.topics.topics.values())
     found = [bytes([b]) for b in range(256)]
     if size > 2000:
@@ -72,21 +73,21 @@ def write(masks, dice, room=150):
 
 
 def measure(size, calls=100):
-    """-> the times of all masks of so many calls, in seconds, ascending: after as many others were written
-    (what comes up for the first time included), and of the same calls once more."""
+    """-> (the seconds of every mask of `calls` calls, ascending, after as many other calls; the same for the
+    same calls again). The first list includes states that have not come up before."""
     registry = Registry([*TOOLS, Tool("book", "Book a room.", BOOKING, lambda **arguments: None)])
     words = vocabulary(size)
     masks = Masks(Grammar(registry.schema(), OPEN.encode(), CLOSE.encode()), words, len(words) - 1)
     for seed in range(calls):
         write(masks, random.Random(calls + seed))
-    gc.freeze()  # else the collector visits the vocabulary again and again, in the middle of a mask
+    gc.freeze()  # otherwise garbage collection scans the vocabulary again and again during masks
     each = lambda: sorted(t for seed in range(calls) for t in write(masks, random.Random(seed))[0])
     return each(), each()
 
 
 def main():
     for size in (512, 32_000):
-        for name, times in zip(("calls like those before", "the same calls again"), measure(size)):
+        for name, times in zip(("new, similar calls", "the same calls again"), measure(size)):
             at = [
                 times[min(int(share * len(times)), len(times) - 1)] * 1e6 for share in (0.5, 0.99, 0.999, 1)
             ]

@@ -1,14 +1,14 @@
 """Speed as a ratio to that of other libraries: `make bench`. Not a test: figures differ by machine.
 
     training step   against a torch eager model of the same shape, as a good PyTorch user writes it:
-                    scaled_dot_product_attention, the RMSNorm module, fused AdamW (ours: AdamW too)
+                    scaled_dot_product_attention, the RMSNorm module, fused AdamW (ours uses AdamW too)
     decoding        against torch with a preallocated key/value cache
     tokenizer       against Hugging Face tokenizers (Rust)
     token masks     in microseconds: bench_masks.py
 
 The other library runs in this process, in rounds that alternate with ours; the median counts. A training
-step is a share of torch's time (lower is better), decoding a share of torch's tokens per second (higher is
-better). The figures go to runs/bench.json too; without the other library they are null.
+step is given as a ratio to torch's time (lower is better), decoding as a ratio to torch's tokens per second
+(higher is better). The figures are also written to runs/bench.json; without the other library they are null.
 """
 
 import os
@@ -59,8 +59,8 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 def interleaved(rounds, *functions):
     """Median seconds of each function over rounds in which they take turns.
 
-    There is a pause before each: the threads of torch's OpenMP spin for a while after their work, and would
-    take a core from the next function.
+    There is a pause before each: torch's OpenMP threads spin for a while after their work, and would take a
+    core from the next function.
     """
     times = [[] for _ in functions]
     for function in functions:
@@ -307,8 +307,8 @@ def main():
         "bpe_train_ratio": "BPE training on 1 MB: our time / the Rust trainer's",
         "bpe_encode_mb_per_s": "BPE encoding without warm-up, MB/s",
         "mask_us_512": "token mask, 512 tokens: median, microseconds",
-        "mask_us_32000_of_100": "token mask, 32,000 tokens: 99 of 100 are faster, microseconds",
-        "mask_us_32000_again_worst": "the same for states seen before, the slowest",
+        "mask_us_32000_of_100": "token mask, 32,000 tokens: 99th percentile, microseconds",
+        "mask_us_32000_again_worst": "the slowest when the same calls are written again",
     }
     for key, value in figures.items():
         print(f"{'-' if value is None else format(value, '.2f'):>8}  {meaning[key]}")

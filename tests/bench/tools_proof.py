@@ -1,4 +1,4 @@
-"""make tools-proof: a random model writes thousands of tool calls under the grammar's mask. All are valid."""
+"""make tools-proof: a random model writes thousands of tool calls under the grammar's mask; all are valid."""
 
 import argparse
 import json
@@ -24,7 +24,7 @@ def main():
     """Let a random model write tool calls under the mask, and check every one."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--count", type=int, default=10_000, help="calls to write (default: 10000)")
-    parser.add_argument("--seed", type=int, default=0, help="decides the weights and the draws (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the draws (default: 0)")
     settings = parser.parse_args()
     registry, rng = Registry(TOOLS), np.random.default_rng(settings.seed)
     tokenizer = train(json.dumps(registry.definitions()), 400)

@@ -93,7 +93,7 @@ def test_any_model_ends_within_its_limits(replies, steps):
 @pytest.mark.parametrize("limit", [0, -1, True, 1.5])
 @pytest.mark.parametrize("name", ["max_steps", "max_repeats"])
 def test_a_limit_that_is_none_is_refused(name, limit):
-    with pytest.raises(ValueError, match=f"{name} must be a whole number from 1 up"):
+    with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1"):
         run(script("hi"), REGISTRY, ASK, **{name: limit})
 
 

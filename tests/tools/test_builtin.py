@@ -148,7 +148,7 @@ def test_values(text, wanted):
         ("5%0", "zero"),
         ("2^3", "write \\*\\*"),
         ("1,000", "without commas"),
-        ("", "a number, not the end"),
+        ("", "a number at character 0, found the end"),
         ("1+", "character 2"),
         ("3 4", "an operator"),
         ("(1", "closing parenthesis"),

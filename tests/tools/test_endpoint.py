@@ -151,10 +151,10 @@ REFUSED = [
     ('{"error":{"message":"in mid-stream"}}', "says: in mid-stream"),
     ('{"object":"error","message":"wrong model"}', "without a choice.*wrong model"),
     ('{"choices":[{}]}', "empty|without"),
-    ("<!DOCTYPE html><html>Sign in</html>", "something else than a chat completion.*Sign in"),
-    ("data: {broken\n\n", "something else than a chat completion.*broken"),
-    ('data: "text"\n\n', "something else"),
-    ("[1, 2]", "something else"),
+    ("<!DOCTYPE html><html>Sign in</html>", "something other than a chat completion.*Sign in"),
+    ("data: {broken\n\n", "something other than a chat completion.*broken"),
+    ('data: "text"\n\n', "something other"),
+    ("[1, 2]", "something other"),
     ("", "without a choice"),
     ("data: [DONE]\n\n", "without a choice"),
 ]
@@ -189,7 +189,7 @@ def test_no_server_a_silent_one_one_that_breaks_off_and_one_that_moved(server):
     with pytest.raises(ChatError, match="cannot be reached"):
         run(endpoint("http://127.0.0.1:9", "m", timeout=2), REGISTRY, ASK)
     server.replies.append((302, {"Location": "https://x.example/v1", "Content-Length": "0"}, []))
-    with pytest.raises(ChatError, match="points to https://x.example/v1"):
+    with pytest.raises(ChatError, match="redirects to https://x.example/v1"):
         run(endpoint(server.url, "m"), REGISTRY, ASK)
     server.replies.append((200, {"Content-Length": "999"}, [f"data: {EVENT}\n\n".encode()]))
     with pytest.raises(ChatError, match="broke off"):

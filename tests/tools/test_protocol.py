@@ -114,7 +114,7 @@ def test_no_result_can_forge_a_tag(value):
         ('<tool_call>{"name":"f","arguments":{"a":1,"a":2}}</tool_call>', "character 31"),
         ("<tool_call>{'name':'f'}</tool_call>", "double quotes"),
         ('<tool_call>```json\n{"name":"f","arguments":{}}\n```</tool_call>', "code fence"),
-        ('<tool_call>{"name":"f","arguments":{}} and</tool_call>', "comes </tool_call>"),
+        ('<tool_call>{"name":"f","arguments":{}} and</tool_call>', "Expected </tool_call>"),
         ("<tool_call></tool_call>", "a value"),
     ],
 )

@@ -85,7 +85,7 @@ ALL = Registry([echo, stuck, paired, breaks, long, no_json, make])
         (Call("breaks", {"how": "value"}), "ValueError", "bad value", True),
         (Call("breaks", {"how": "empty"}), "RuntimeError", "RuntimeError", False),
         (Call("breaks", {"how": "exit"}), "SystemExit", "3", False),
-        (Call("stuck", {}), "timeout", "may still be running, calling it again could do it twice", False),
+        (Call("stuck", {}), "timeout", "may still be running, and calling it again could do it twice", False),
         (Call("long", {}), "too_long", "10002 characters", False),
         (Call("no_json", {}), "ValueError", "", True),
     ],
@@ -231,7 +231,7 @@ def test_methods_partials_and_objects_are_tools():
 
 
 def test_a_tool_made_inside_a_class_gets_advice_that_helps():
-    with pytest.raises(UnsupportedSchema, match="method of an object, as in tool"):
+    with pytest.raises(UnsupportedSchema, match="a bound method, as in tool"):
 
         class Wrong:
             @tool

@@ -15,7 +15,7 @@ import ctypes
 import platform
 
 # One BLAS thread per process, one process per core (parallel.py). Milliseconds per training step of models
-# with 0.8 M and 2.8 M parameters, on 2 cores that are idle and with one core busy:
+# with 0.8 M and 2.8 M parameters, on 2 cores, with both idle and with one busy:
 #
 #                                idle          one core busy
 #     1 process, 1 thread      44 / 363          42 / 361
@@ -30,7 +30,7 @@ THREADS = {
 
 
 def _limit_loaded_blas():
-    """Set the thread count by a call, because BLAS has read the variables if NumPy was imported before us.
+    """Set the thread count by a call: NumPy was imported before us, so BLAS has already read the variables.
 
     This works for OpenBLAS, which NumPy's wheels contain. With any other BLAS, import tinyllm first.
     """

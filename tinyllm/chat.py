@@ -37,7 +37,7 @@ EXAMPLE = [
     {"role": "tool", "content": render_result(42)},
     {"role": "assistant", "content": "6 times 7 is 42."},
 ]
-LOOP = 24  # a reply is stopped when at least this many tokens are one sequence three times over
+LOOP = 24  # a reply is stopped if its last tokens, at least this many, repeat one sequence three times
 
 
 class Writer:
@@ -69,7 +69,7 @@ class Writer:
                 self.show(text[shown:])
                 shown = len(text)
             allowed = mask(row, written) if mask else None
-            may_end = allowed is None or allowed[end]  # not inside a call
+            may_end = allowed is None or allowed[end]  # no end token inside a call
             return only_end if may_end and is_loop(written) else allowed
 
         draws = self.rng.random((1, most))
@@ -105,7 +105,7 @@ def fits(tokenizer, system, context):
 
 
 def is_loop(tokens):
-    """Whether the last LOOP tokens or more are one sequence three times over."""
+    """Whether the last tokens, at least LOOP of them, repeat one sequence three times."""
     tokens = np.asarray(tokens)
     return any(
         tokens[-1 - n] == tokens[-1] and (tokens[-3 * n :].reshape(3, n) == tokens[-n:]).all()

@@ -8,10 +8,10 @@ BLAS threads speed up only the matrix products; a process per core speeds up eve
 a model through a pipe for every batch would cost more than it saves. So parameters, optimizer state and one
 gradient buffer per worker are in shared memory. Jobs and results go through pipes.
 
-The shared memory has no name (multiprocessing's RawArray maps an unlinked file), so nothing is left
-behind, whichever process is killed. To go beyond one machine, give each machine its rows of the batch and
-turn the sums of gradients (`sum_gradients`) and losses into all-reduces; each machine then updates its own
-copy of the parameters, and one of the machines saves.
+The shared memory has no name (multiprocessing's RawArray maps an unlinked file), so nothing is left behind,
+whichever process is killed. To go beyond one machine, give each machine its rows of the batch and turn the
+sums of gradients (`sum_gradients`) and losses into all-reduces; each machine then updates its own copy of the
+parameters, and one of the machines saves.
 """
 
 import atexit
@@ -27,7 +27,7 @@ import numpy as np
 from tinyllm.errors import TinyllmError
 from tinyllm.transformer import Parameters, Transformer
 
-ROWS = 32  # computed at once, if LOGITS allows as many
+ROWS = 32  # computed at once, or fewer if LOGITS requires
 LOGITS = 2**25  # computed at once: 128 MB in float32, and a loss needs several arrays of that size
 
 
@@ -59,8 +59,8 @@ class WorkerPool:
     """`workers` processes, this one included. Use it as a context manager, or call `close`.
 
     last_layers: how many of the last layers are trained (0: all layers and the embedding; None: nothing).
-    Only trained layers have gradients, moments and a cache for the backward pass: megabytes per token in a
-    real model.
+    Only trained layers have gradients, moments and a cache for the backward pass (megabytes per token in a
+    real model).
     """
 
     def __init__(self, model, workers=1, start_method=None, last_layers=0):

@@ -292,7 +292,7 @@ class _Row:
         rarer, other = (left, right) if by_left else (right, left)
         at = self.where[rarer]
         at = self.where[rarer] = at[self.head[at] == rarer]
-        # A negative index means a place near the end, where no id of that size fits: never a match.
+        # A negative index is a place near the end, where no id of that size fits: never a match.
         beside = at + self.size[left] if by_left else at - self.size[left]
         first = (at if by_left else beside)[self.head[beside] == other]
         if left == right:  # "aaaa": every second place of a run
@@ -303,7 +303,7 @@ class _Row:
 
 
 def _sums(pairs, changes):
-    """(pair, sum of its changes) for each distinct pair of ids; a pair with a -1 is a negative number."""
+    """(pair, sum of its changes) for each distinct pair; negative numbers (pairs with a -1) are left out."""
     pairs, at = np.unique(pairs, return_inverse=True)
     inside = np.searchsorted(pairs, 0)
     return zip(pairs[inside:].tolist(), np.bincount(at, changes)[inside:].tolist(), strict=True)

@@ -132,8 +132,8 @@ class Run:
         counters = json.loads(metadata["counters"])
         if counters["workers"] != self.pool.workers:
             raise TinyllmError(
-                f"{self.folder} was begun with {counters['workers']} workers, and {self.pool.workers} round "
-                f"differently: continue with WORKERS={counters['workers']}"
+                f"{self.folder} was begun with {counters['workers']} workers, and {self.pool.workers} would "
+                f"round differently: continue with WORKERS={counters['workers']}"
             )
         for vector, name in zip(self.pool.worker.moments, ("moment1", "moment2")):
             vector[:] = tensors.pop(name)

@@ -134,7 +134,7 @@ class Transformer:
         self.config = config
         self.params = Parameters(config) if params is None else params
         self.folded = None  # see sampling.fold
-        self.frozen = 0  # number of first layers that are frozen; if any, the embedding is too
+        self.frozen = 0  # how many layers are frozen, from the first on; above 0, so is the embedding
 
     @property
     def head_name(self):

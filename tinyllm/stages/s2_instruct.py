@@ -1,4 +1,4 @@
-"""Stage 2: instruction fine-tuning. Learn from conversations how to answer, and to stop after the answer.
+"""Stage 2: instruction fine-tuning. Learn from conversations how to answer, and when to stop.
 
 The model sees the question, but the loss covers the answer only: it should answer questions, not ask them.
 By default three tenths of every batch are pre-training text. Without it, the facts of stage 1 would be

@@ -98,7 +98,7 @@ def main(settings, stage=STAGE):
 
 
 def load_rankings(settings, parent, size, tokenizer, context):
-    """The rankings of a file that are not held out, or of the simulated annotator; only those that fit."""
+    """The file's rankings that are not held out, or the simulated annotator's; only those that fit."""
     if settings.rankings:
         training, _ = split_rankings(read(settings.rankings))
     else:
@@ -110,7 +110,7 @@ def load_rankings(settings, parent, size, tokenizer, context):
 
 
 def align(settings, stage, parent, tokenizer, rankings, reference, scorer):
-    """The training loop. With the built-in world, the best parameters are kept, see keep_best."""
+    """The training loop. With the built-in world, the best parameters are kept (see keep_best)."""
     model, size, world = reference.model, SIZES[settings.size], World(settings.seed)
     steps = settings.steps or size.prefer_steps
     rates = Rates("adamw", adamw=settings.rate, decay=0.0, steps=steps)
@@ -210,7 +210,7 @@ def pairs_step(run, settings, reference, pairs, step, rates):
 
 def keep_best(run, world, step):
     """Remember the parameters whose worst validation score is best. Each of the five kinds of prompts has a
-    score, and so has politeness. A difference of one prompt is noise: then the later parameters win."""
+    score, and so has politeness. A difference of one prompt is noise: within it, later parameters win."""
     replies = behaviour.greedy_replies(run.pool, run.tokenizer, world, "val", VALIDATION_PROMPTS)
     scores = behaviour.scores(replies)
     worst = min(scores.values())

@@ -111,7 +111,7 @@ def load_rehearsal(settings, world, count, parent, path):
     """`count` conversations of earlier stages, so that those are not forgotten: from the file `path`, or from
     the built-in world if `path` is "".
 
-    After stage 3, the replies in conversations of the world are the model's own: training on stage 2's
+    After stage 3, the replies in the world's conversations are the model's own, because training on stage 2's
     answers again would undo stage 3.
     """
     if path is None:

@@ -25,7 +25,7 @@ TABLE = """
     prefer_steps       4       6       50       150
     problems          40    1500    20000     40000
     reason_steps       2      60     1250      3000
-    reinforce_steps    2       2        6       100    RL steps after them
+    reinforce_steps    2       2        6       100    RL steps after these
     exam_items         4      50      200       200    of each kind
 """
 

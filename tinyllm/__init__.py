@@ -1,21 +1,21 @@
 """A language model from scratch in NumPy, with every backward pass written by hand.
 
-This file only sets up the machine, which has to happen before NumPy is first imported.
+This file only sets up the process, which has to happen before NumPy is first imported.
 """
 
 import os
 import sys
 
 # `python -m` puts the current folder first on sys.path, so your tools.py or random.py would shadow ours or
-# the standard library's. Look there last, after the folder that holds this package.
+# the standard library's. Search the current folder last, after the folder that holds this package.
 if sys.argv[:1] == ["-m"] and sys.path[0] != os.path.dirname(__path__[0]):
     sys.path += [os.path.dirname(__path__[0]), sys.path.pop(0)]
 
 import ctypes
 import platform
 
-# One BLAS thread per process, one process per core (parallel.py). Milliseconds per training step of 0.8 M and
-# 2.8 M parameters on 2 cores, idle, and with one of them busy:
+# One BLAS thread per process, one process per core (parallel.py). Milliseconds per training step of models
+# with 0.8 M and 2.8 M parameters, on 2 cores, with both idle and with one busy:
 #
 #                                idle          one core busy
 #     1 process, 1 thread      44 / 363          42 / 361
@@ -30,10 +30,9 @@ THREADS = {
 
 
 def _limit_loaded_blas():
-    """The variables are read when NumPy loads BLAS, so they are too late if NumPy was imported before us.
+    """Set the thread count by a call: NumPy was imported before us, so BLAS has already read the variables.
 
-    NumPy's wheels carry OpenBLAS, whose thread count can also be set by a call. With any other BLAS, import
-    tinyllm first.
+    This works for OpenBLAS, which NumPy's wheels contain. With any other BLAS, import tinyllm first.
     """
     import pathlib
 
@@ -48,8 +47,8 @@ def _limit_loaded_blas():
 def _keep_freed_memory():
     """Tell glibc to keep freed arrays for the next step, instead of unmapping and faulting them in again.
 
-    A training step allocates and frees the same few megabytes every time. With this a step takes 0.7 of the
-    time it takes with the defaults, and the code needs no preallocated buffers.
+    Every training step allocates and frees the same few megabytes. With these settings a step takes 0.7 times
+    as long as with the defaults, and the code needs no preallocated buffers.
     """
     trim_threshold, mmap_threshold = -1, -3  # malloc.h
     if platform.libc_ver()[0] == "glibc":

@@ -43,7 +43,7 @@ COMMANDS = {  # name -> (settings, function); the function's docstring is its he
 
 class Parser(argparse.ArgumentParser):
     def error(self, message):
-        raise UsageError(f"{message}. {self.prog} --help lists what there is")
+        raise UsageError(f"{message}. See {self.prog} --help")
 
 
 def parser():
@@ -62,7 +62,7 @@ def parser():
 
 
 def add_option(command, field):
-    """Add one settings field as an option. Its default is shown unless the help text mentions it."""
+    """Add one settings field as an option. The default is shown unless the help text mentions one."""
     flag = "--" + field.metadata.get("flag", field.name).replace("_", "-")
     text = field.metadata["help"]
     if field.type is bool:
@@ -79,8 +79,8 @@ def set_up_streams():
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
-        errors = "strict" if mode == "r" else "backslashreplace"  # models and file names may hold anything
-        with contextlib.suppress(AttributeError):  # a test or a notebook has its own kind of stream
+        errors = "strict" if mode == "r" else "backslashreplace"  # texts and file names may hold anything
+        with contextlib.suppress(AttributeError):  # tests and notebooks replace the streams
             getattr(sys, name).reconfigure(encoding="utf-8", errors=errors)
 
 
@@ -91,9 +91,9 @@ def run(argv):
         function(settings(**options))
     finally:
         try:
-            sys.stdout.flush()  # not at exit, where nothing catches its errors
+            sys.stdout.flush()  # not left to the exit, where nothing catches errors
         except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so the flush at exit succeeds
             raise
 
 
@@ -108,7 +108,7 @@ def main(argv=None):
         run(argv)
     except TinyllmError as error:
         return fail(error, 2 if isinstance(error, UsageError) else 1)
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # `| head` has stopped reading
         return 1
     except OSError as error:  # a full disk, a folder that cannot be written to
         return fail(f"{error.filename or 'the system'}: {error.strerror or error}")

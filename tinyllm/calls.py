@@ -1,8 +1,8 @@
-"""Valid tool calls from any model: a mask of the tokens that may come next after what a row has written.
+"""Valid tool calls from any model: a mask decides which tokens may come next in each row.
 
-Outside a call the model writes what it likes. Once it has written "<tool", the grammar of the tools decides
-which tokens it may choose among: it has to complete the tag, then the call, before the budget runs out. This
-needs nothing from the model: even a random one makes valid calls, if odd ones.
+Outside a call the model may write anything. Once it has written "<tool", the grammar of the tools limits its
+choice of tokens: it has to complete the tag, then the call, before the budget runs out. The model needs no
+training for this: even a random model writes valid calls, if odd ones.
 """
 
 import numpy as np
@@ -12,15 +12,15 @@ from tools.grammar import Grammar
 from tools.masks import Masks
 from tools.protocol import CLOSE, OPEN, beginning
 
-TAG, BEGUN = OPEN.encode(), 5  # after this many bytes of the tag, it must be completed
+TAG, BEGUN = OPEN.encode(), 5  # after this many bytes of the tag, the tag must be completed
 ENDING = 40  # bytes of trailing text kept to recognise a tag; assumes that tokens are shorter than 30 bytes
 
 
 class CallMask:
-    """The `mask` of sampling.generate for one model and one set of tools.
+    """The `mask` argument of sampling.generate, for one model and one set of tools.
 
-    budget: the maximum number of tokens of each row. only: each reply is exactly one call. A reply without
-    room left for a whole call cannot begin one.
+    budget: the maximum number of tokens in each row. only: every reply is exactly one call. A reply cannot
+    begin a call if there is no room left for all of it.
     """
 
     def __init__(self, tokenizer, registry, budget, only=False):
@@ -28,13 +28,13 @@ class CallMask:
         special = set(tokenizer.special.values())
         self.vocabulary = [b"" if i in special else text for i, text in enumerate(tokenizer.bytes_of)]
         self.size = len(self.vocabulary)
-        # Masks need a token for every byte. Where there is none, one after the last that nobody can choose.
+        # Masks need a token for every byte. Missing ones are appended, and the model cannot choose them.
         single = {token[0] for token in self.vocabulary if len(token) == 1}
         self.vocabulary += [bytes([byte]) for byte in range(256) if byte not in single]
         before = format_of(tokenizer.special).space.encode() + TAG if only else TAG
         self.masks = Masks(Grammar(registry.schema(), before, CLOSE.encode()), self.vocabulary, self.end)
         self.start = self.masks.grammar.start
-        self.need = 1 + self.masks.grammar.distance(self.start)  # tokens of the shortest call and the end
+        self.need = 1 + self.masks.grammar.distance(self.start)  # tokens of the shortest call and end token
         self.cannot_open = np.array([b"<" not in token for token in self.vocabulary[: self.size]])
         self.restart(budget)
 
@@ -43,7 +43,7 @@ class CallMask:
         self.budget, self.rows = budget, {}
 
     def __call__(self, row, written):
-        """What the row has written (ids) -> the tokens that may come next: boolean (V,), or None for all."""
+        """The ids written by a row so far -> the tokens that may come next: boolean (V,), or None for all."""
         state, text, done = self.rows.get(row, (self.start if self.only else None, b"", 0))
         for token in written[done:].tolist():
             state, text = self._after(state, text, token)

@@ -1,6 +1,6 @@
 """Talk to any stage. The model may call tools: each call is run, and the model gets its result.
 
-The model sees the whole conversation. When its context is full, the oldest turns are left out.
+The model sees the whole conversation. When the context is full, the oldest turns are left out.
 """
 
 import json
@@ -29,15 +29,15 @@ HELP = """/stage N            talk to another stage             /temperature X  
 /tools on|off|only|named: which replies are calls      /save FILE      write the conversation as JSON
 /ask on|off         ask you before a call runs        /new             forget the conversation
 /compare QUESTION   ask every stage                   /quit            end (or Ctrl-D)"""
-MAX_STEPS = 8  # replies to one question, those with tool calls included
-# A small model that has never learned to call needs to see it done once (Brown et al. 2020).
+MAX_STEPS = 8  # replies to one question, tool calls included
+# A small model that was never trained to call tools needs to see one example (Brown et al. 2020).
 EXAMPLE = [
     {"role": "user", "content": "What is 6 times 7? Use the calculator."},
     {"role": "assistant", "content": render_call(Call("calculator", {"expression": "6*7"}))},
     {"role": "tool", "content": render_result(42)},
     {"role": "assistant", "content": "6 times 7 is 42."},
 ]
-LOOP = 24  # tokens that have to repeat themselves at least twice before a reply is stopped
+LOOP = 24  # a reply is stopped if its last tokens, at least this many, repeat one sequence three times
 
 
 class Writer:
@@ -54,7 +54,7 @@ class Writer:
     def __call__(self, messages):
         tokenizer, most, shown = self.tokenizer, self.settings.tokens, 0
         end = tokenizer.special["<|end|>"]
-        # `only`: the reply must be a call, unless there is already a result to answer from.
+        # With `only`, the reply must be a call, unless there is already a result to answer from.
         mask = None if self.mask and self.mask.only and messages[-1]["role"] == "tool" else self.mask
         if mask:
             mask.restart([most])
@@ -65,11 +65,11 @@ class Writer:
         def show_and_mask(row, written):
             nonlocal shown
             text = decode_reply(tokenizer, written.tolist())
-            if not text.endswith("\ufffd"):  # an incomplete character waits for its other bytes
+            if not text.endswith("\ufffd"):  # wait for the other bytes of an incomplete character
                 self.show(text[shown:])
                 shown = len(text)
             allowed = mask(row, written) if mask else None
-            may_end = allowed is None or allowed[end]  # inside a call it may not
+            may_end = allowed is None or allowed[end]  # no end token inside a call
             return only_end if may_end and is_loop(written) else allowed
 
         draws = self.rng.random((1, most))
@@ -83,10 +83,10 @@ class Writer:
 
 
 def encode_recent(tokenizer, messages, context):
-    """The prompt for the next reply, without the oldest turns if they would leave no room for it.
+    """The prompt for the next reply, without the oldest turns if they would leave no room for that reply.
 
-    A turn begins with what the user says and is left out whole; the last one stays. The system message stays
-    unless it fills half of the context.
+    A turn begins with a user message and is dropped as a whole; the last turn stays. The system message stays
+    unless it fills more than half of the context.
     """
     system = [message for message in messages[:1] if message["role"] == "system"]
     if not fits(tokenizer, system, context):
@@ -105,7 +105,7 @@ def fits(tokenizer, system, context):
 
 
 def is_loop(tokens):
-    """Whether the last LOOP tokens or more say the same three times."""
+    """Whether the last tokens, at least LOOP of them, repeat one sequence three times."""
     tokens = np.asarray(tokens)
     return any(
         tokens[-1 - n] == tokens[-1] and (tokens[-3 * n :].reshape(3, n) == tokens[-n:]).all()
@@ -121,7 +121,8 @@ class ChatSettings(Settings):
     tokens: int = option(200, "maximum number of tokens in a reply", (1, 10**6))
     tools: str = option(
         "auto",
-        "tool calls: allowed, never, always, where you say 'use the calculator', or as the model has learned",
+        "tool calls. auto: as the model has learned; on: allowed; off: never; only: always; "
+        "named: if you write 'use the calculator'",
         choices=("auto", "on", "off", "only", "named"),
     )
 
@@ -168,8 +169,8 @@ class Chat:
         self.choose_tools(self.tools)
 
     def choose_tools(self, tools):
-        """auto: a stage that has learned from the built-in conversations calls tools on its own; a model from
-        elsewhere must where the question names one ("use the calculator")."""
+        """auto: a stage trained on the built-in conversations calls tools on its own; a model from elsewhere
+        must call a tool if the question names it ("use the calculator")."""
         self.tools = tools
         if tools == "auto":
             learned = learned_by(self.folder)
@@ -178,10 +179,10 @@ class Chat:
         self.offer([] if tools in ("off", "named") else self.describable_tools(), tools == "only")
 
     def offer(self, tools, only):
-        """Describe these tools from now on; only: a reply has to be a call."""
+        """Describe these tools to the model from now on; only: every reply has to be a call."""
         self.registry, self.writer.mask, most = Registry(tools), None, self.settings.tokens
         names = tuple(self.registry.tools)
-        if tools and names not in self.masks:  # with a vocabulary of 49,152 tokens a mask takes a second
+        if tools and names not in self.masks:  # with 49,152 tokens, building a mask takes a second
             mask = CallMask(self.writer.tokenizer, self.registry, [most], only)
             if most <= mask.need:
                 raise UsageError(
@@ -191,7 +192,7 @@ class Chat:
         self.writer.mask = self.masks.get(names)
 
     def describable_tools(self):
-        """As many of the built-in tools as half of the context has room to describe; at least the first."""
+        """The built-in tools, as many as can be described in half of the context; at least the first."""
         context = self.writer.model.config.context
         for count in range(len(TOOLS), 1, -1):
             if fits(self.writer.tokenizer, agent.introduced([], Registry(TOOLS[:count])), context):
@@ -217,7 +218,7 @@ class Chat:
         self.history = self.last.messages[before:]
 
     def allow(self, call):
-        """True, or the user's reason for refusing a call, which the model gets to read."""
+        """Ask the user whether a call may run -> True, or the reason for refusing, which the model sees."""
         print(f"\n  run {call.name} with {json.dumps(call.arguments, ensure_ascii=False)}? yes, or why not: ")
         try:
             reply = input().strip()
@@ -256,8 +257,8 @@ class Chat:
 
 
 def compare(settings, question):
-    """Print the likeliest reply of every finished stage to a question; that of stage 0 is sampled, because
-    the likeliest token of a random model is always the same. Raises TinyllmError if there is no stage."""
+    """Print every finished stage's greedy reply to a question. The reply of stage 0 is sampled, because the
+    likeliest token of a random model is always the same. Raises TinyllmError if no stage is finished."""
     stage_folder(settings.run, "")
     width = shutil.get_terminal_size().columns
     for folder in finished_stages(settings.run):

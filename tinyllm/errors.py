@@ -2,7 +2,7 @@
 
 
 class TinyllmError(Exception):
-    """A file, a folder or a text cannot be used, or a run cannot go on. Exit status 1."""
+    """A file, folder or text cannot be used, or a run cannot continue. Exit status 1."""
 
 
 class UsageError(TinyllmError):

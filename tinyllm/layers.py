@@ -8,7 +8,7 @@ is its derivation, and the tests compare it with finite differences.
 
 There is no state and no class. dout has the shape of out, dx the shape of x. A gradient is a new array, or
 overwrites an array that the caller passes. Nothing is added to the gradient of an earlier step, so there is
-no zero_grad to forget. All functions work in float32 (to train) and float64 (to check) and never mix them:
+no zero_grad to forget. All functions work in float32 (for training) or float64 (for checks), without mixing:
 scalars come from `math`, because an np.float64 scalar would turn a float32 array into float64.
 
 Shapes:  B batch   T time   N = B * T rows   C width   V vocabulary
@@ -30,8 +30,8 @@ def embedding_forward(ids, w):
 def embedding_backward(dout, cache):
     """out = onehot(ids) w  ->  dw = onehot(ids)^T dout: the gradients of all occurrences of a token add up.
 
-    Sorting by id brings the rows of a token together, so one pass sums them. np.add.at gives the same without
-    sorting, but is many times slower.
+    Sorting by id brings the rows of a token together, so one pass sums them. np.add.at gives the same result
+    without sorting, but is many times slower.
     """
     ids, w = cache
     order = np.argsort(ids, kind="stable")
@@ -74,7 +74,7 @@ def rmsnorm_backward(dout, cache):
 
     dg = sum over rows of dout * n
     dx = r * (dn - n * mean(dn * n)): the direct path, minus its part along n, because scaling x does not
-         change n (exactly so for eps = 0). The second term comes from dr/dx = -r^3 x / C.
+         change n (exactly true for eps = 0). The second term comes from dr/dx = -r^3 x / C.
     """
     n, r, g = cache
     dg = np.einsum("nc,nc->c", dout, n)
@@ -114,7 +114,7 @@ def rope_backward(dout, rotations, out=None):
 
 
 def causal_mask(T, dtype):
-    """(T keys, T queries): 0 where a query may look, -inf where the key is in its future."""
+    """(T keys, T queries): 0 where the query may see the key, -inf where the key is in its future."""
     return np.tril(np.full((T, T), -np.inf, dtype), -1)
 
 
@@ -126,10 +126,10 @@ def attention_forward(q, k, v, causal=False, block=64):
 
     The plain version, for one head and all positions at once:
         s = q @ k.T / sqrt(D), -inf where the key is in the future;  p = softmax(s);  out = p @ v
-    This version computes the same, faster. Scores are stored with keys in rows: the softmax then reduces over
-    rows, which NumPy does at full vector width. They are computed for `block` queries at a time: a block
-    stays in the processor's cache, and with a causal mask the keys after it are never touched. At T = 300
-    that takes 0.6 of the time of one block.
+    This version computes the same result faster. Scores are stored with keys in rows: the softmax then
+    reduces over rows, which NumPy does at full vector width. Scores are computed for `block` queries at a
+    time: a block stays in the processor's cache, and with a causal mask the keys after the block are never
+    touched. At T = 300 this takes 0.6 times as long as one block of all queries.
     """
     (B, T, H, D), K = q.shape, k.shape[2]
     q = (q * (1 / math.sqrt(D))).reshape(B, T, K, H // K, D).transpose(0, 2, 3, 1, 4)  # (B, K, G, T, D)
@@ -160,7 +160,8 @@ def attention_backward(dout, cache):
     s = k q^T                           ->  dk = ds q              dq = ds^T k / sqrt(D)
 
     The mask needs no line of its own: p is 0 at masked positions, so ds is 0 there too. A key is seen by the
-    queries of several blocks and of G heads, so its gradient is the sum over them; likewise for its value.
+    queries of several blocks and of G heads, so its gradient is the sum over all of them, as is the gradient
+    of its value.
     """
     q, k, v, parts, out = cache
     B, K, G, T, D = q.shape

@@ -1,9 +1,9 @@
 """Every loss of every stage: (logits, ..., total) -> (loss, dlogits). The heart of this project.
 
-A stage is a different gradient at the logits; everything below the logits is shared. A loss that averaged
-over its own batch could not be split: the results of workers and micro-batches would not add up. So the
-caller passes `total`, the normaliser of the whole batch. This also allows weights that are negative or sum to
-0. Where there is nothing to learn, total is 0, and so are the loss and its gradient.
+Stages differ in the gradient at the logits; everything below the logits is shared. If a loss averaged over
+the rows it is given, the results of workers and micro-batches would not add up. So the caller passes `total`,
+the normaliser of the whole batch. This also allows weights that are negative or sum to 0. If there is nothing
+to learn, total is 0, and so are the loss and its gradient.
 
 Shapes:  B batch   T time   V vocabulary   P prompts   K completions of each
 """
@@ -18,7 +18,7 @@ def log_softmax(logits):
 
 
 def log_prob_of(targets, log_probs):
-    """The entries of log_probs (..., V) that belong to targets (...) -> (...)."""
+    """The entries of log_probs (..., V) at the targets (...) -> (...)."""
     return np.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
 
 
@@ -26,14 +26,14 @@ def weighted_nll(logits, targets, weights, total):
     """-sum(weights * log p(target)) / total, and its gradient with respect to the logits.
 
     logits (..., V); targets and weights (...); total a number -> loss (float), dlogits (..., V).
-    Stages differ in the weights:  1 everywhere to pre-train, 1 on hidden tokens for a masked model, 1 on the
-    answer and 0 on the question to fine-tune on instructions, the advantage on the reply for REINFORCE.
+    Stages differ in the weights:  1 everywhere for pre-training, 1 on hidden tokens for a masked model, 1 on
+    the answer and 0 on the question for instruction fine-tuning, the advantage on the reply for REINFORCE.
 
     -log p(y) = log(sum(exp(z))) - z_y  ->  d/dz = softmax(z) - onehot(y): predicted minus observed.
 
-    With advantages as weights the value of the loss says little. If all tokens are equally likely and the
-    weights sum to 0, the loss is 0, and yet its gradient makes replies with a positive advantage likelier and
-    the others less likely. Watch the reward instead.
+    With advantages as weights, the value of the loss says little. If all tokens are equally likely and the
+    weights sum to 0, the loss is 0, yet its gradient makes replies with a positive advantage likelier and the
+    others less likely. Watch the reward instead.
     """
     p = logits.reshape(-1, logits.shape[-1])
     rows, y, w = np.arange(len(p)), targets.reshape(-1), weights.reshape(-1)
@@ -55,11 +55,12 @@ def weighted_nll(logits, targets, weights, total):
 def plackett_luce(scores, last, ranks, total):
     """Negative log-likelihood of rankings: the higher a score, the likelier its completion is ranked first.
 
-    scores (P, K, T) of K completions of P prompts; last (P, K) is the position at which each is read; ranks
-    (P, K): 1 is the best, equal ranks are ties, 0 marks an unused slot -> loss, dscores (P, K, T).
+    scores (P, K, T) of K completions of P prompts; last (P, K) is the position at which each score is
+    read; ranks (P, K): 1 is the best, equal ranks are ties, 0 marks an unused slot
+    -> loss, dscores (P, K, T).
 
     -sum_i [ r_i - log sum_{j = i or ranked below i} exp(r_j) ] / total    Plackett 1975. For K = 2 it is
-    -log sigmoid(r_chosen - r_rejected), Bradley & Terry 1952. Ties do not compete with each other.
+    -log sigmoid(r_chosen - r_rejected), Bradley & Terry 1952. Tied completions do not compete.
     d/dr = softmax over the competitors - onehot(i).
     """
     r = np.take_along_axis(scores, last[..., None], axis=-1)[..., 0]  # (P, K)
@@ -85,9 +86,9 @@ def dpo(logits, targets, reference_log_probs, weights, total, beta=0.1):
     logits (P, 2, T, V), targets and weights (P, 2, T): chosen first, weights 1 on the reply;
     reference_log_probs (P, 2): log p of both replies under the reference -> loss, dlogits.
 
-    -log sigmoid(margin) / total with margin = beta * (log p - reference of the chosen reply - that of the
-    rejected one). So each token of the chosen reply gets the gradient of weighted_nll times beta
-    sigmoid(-margin), and each token of the rejected reply gets it with the opposite sign.
+    -log sigmoid(margin) / total with margin = beta * (gain of the chosen reply - gain of the rejected reply),
+    gain = log p - reference. So each token of the chosen reply gets the gradient of weighted_nll times
+    beta sigmoid(-margin), and each token of the rejected reply gets the same with the opposite sign.
     """
     log_probs = log_prob_of(targets, log_softmax(logits))
     gain = (log_probs * weights).sum(axis=-1) - reference_log_probs  # (P, 2)
@@ -129,8 +130,8 @@ def ppo_clip(logits, targets, old_log_probs, advantages, total, clip=0.2):
     """PPO: -sum(min(ratio * A, clip(ratio, 1 - clip, 1 + clip) * A)) / total.   Schulman et al. 2017.
 
     logits (B, T, V); targets, old_log_probs (log p of the targets when they were sampled) and advantages A
-    (B, T); ratio = p / p_old. Where the clipped term is the smaller one, the gradient is 0. Elsewhere it is
-    that of weighted_nll with weights ratio * A; at ratio 1 that is REINFORCE.
+    (B, T); ratio = p / p_old. Where the clipped term is the smaller one, the gradient is 0. Elsewhere the
+    gradient is that of weighted_nll with weights ratio * A; at ratio 1 this is REINFORCE.
     """
     log_probs = log_prob_of(targets, log_softmax(logits))
     ratio = np.exp(log_probs - old_log_probs)
@@ -145,8 +146,8 @@ def policy_gradient_with_kl(
 ):
     """The loss of stage 3 (except DPO): the clipped policy gradient plus kl times the KL to the reference.
 
-    The second term has the gradient of each position's own KL. How a token changes the KL of later positions
-    is part of its advantage (preferences/advantages.py), except with GRPO.
+    The second term contributes the gradient of each position's own KL. A token's effect on the KL of later
+    positions is part of its advantage (preferences/advantages.py), except with GRPO.
     """
     loss, dlogits = ppo_clip(logits, targets, old_log_probs, advantages * weights, total)
     penalty, dpenalty = kl_divergence(logits, reference_logits, kl * weights, total)

@@ -1,10 +1,10 @@
 """From a gradient to better parameters: Muon for the matrices inside the blocks, AdamW for the rest.
 
 Gradients of different parameters differ in size by orders of magnitude, so no single rate suits them all.
-Both methods here make the step independent of it.
+Both methods here make the size of a step independent of the size of the gradient.
 
-Their state is kept in vectors as long as the parameter buffer, and `parts` cuts the buffer into pieces that
-can be updated independently, so the workers (parallel.py) divide them among themselves.
+Their state is kept in vectors of the same length as the parameter buffer. `parts` cuts the buffer into pieces
+that can be updated independently, so the workers (parallel.py) divide the pieces among themselves.
 
 Muon is worth its extra code: on the Shakespeare example, with rates that fall from the start, AdamW
 (`ARGS="--method adamw"`) reaches 1.677 nats per character in 2,000 steps (55 s). Muon reaches 1.645 in 1,000
@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-CHUNK = 32768  # AdamW goes through the buffer in pieces that stay in the cache of a core
+CHUNK = 32768  # AdamW updates the buffer in pieces that stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Rates:
     """Peak learning rates, and their schedule over `steps` steps (0: constant): linear warm-up, plateau,
     linear decay (Zhai et al. 2022).
 
-    The settings of each stage say which peaks it uses. Some things are learned suddenly, such as to follow a
-    story, and only while the rate is high: if it falls from the start, that may come too late.
+    Each stage's settings give its peaks. Some skills, such as following a story, are learned suddenly, and
+    only while the rate is high: if the rate falls from the start, that moment may come too late.
     """
 
     method: str = "muon"  # optimizer of the block matrices: muon or adamw
@@ -107,7 +107,7 @@ def adamw(w, g, m, v, updates, rate, decay, beta1=0.9, beta2=0.99, eps=1e-8):
 def muon(w, g, m, rate, decay, momentum=0.9):
     """One step on a matrix, in place: momentum, then equal singular values.   Jordan et al. 2024.
 
-    A few directions dominate a gradient matrix. With equal singular values all others learn as fast.
+    A few directions dominate a gradient matrix. Equal singular values let all the others learn as fast.
     The factor for tall matrices makes their outputs change as much as those of wide ones.
     """
     m *= momentum
@@ -125,8 +125,8 @@ def orthogonalise(g, rounds=5):
     to every singular value s. With these coefficients five rounds bring all but the smallest values from
     (0, 1] into about [0.7, 1.2].
 
-    All factors B = a + b A + c A^2 are polynomials of the first A. So for a long X they are multiplied with
-    each other, on the smaller side only, and with X once: 0.7 of the time at (128, 352).
+    All factors B = a + b A + c A^2 are polynomials in the first A. So for a long X the factors are multiplied
+    together first, on the smaller side only, and then with X once: 0.7 of the time at (128, 352).
     """
     x = g.T if g.shape[0] > g.shape[1] else g  # A has the smaller side
     x = x * (1 / (math.sqrt(float(np.vdot(x, x))) + 1e-7))
@@ -145,10 +145,10 @@ def orthogonalise(g, rounds=5):
 
 
 def clip(gradient, limit=1.0):
-    """Scale a gradient longer than `limit` down to it, in place -> its old norm.   Pascanu et al. 2013.
+    """Scale a gradient down to norm `limit` if it is longer, in place -> its old norm.   Pascanu et al. 2013.
 
-    It has to be the sum over all workers: the sum of clipped shares would have another direction, and would
-    depend on how the batch was cut.
+    `gradient` has to be the sum over all workers. If each worker clipped its own share, the direction of the
+    sum would change and depend on how the batch was split.
     """
     norm = math.sqrt(float(gradient @ gradient))
     if norm > limit:

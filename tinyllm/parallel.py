@@ -1,6 +1,6 @@
-"""Every core of the machine: worker processes that share one parameter buffer.
+"""Use every core of the machine: worker processes that share one parameter buffer.
 
-    with WorkerPool(model, workers) as pool:          # this process is worker 0; workers=1 starts no more
+    with WorkerPool(model, workers) as pool:          # this process is worker 0, the only one if workers=1
         pool.model                                    # the shared model, a copy of the one passed
         log_probs = pool.map(token_log_probs, ids, targets, size=pool.rows_at_once(T))
 
@@ -8,10 +8,10 @@ BLAS threads speed up only the matrix products; a process per core speeds up eve
 a model through a pipe for every batch would cost more than it saves. So parameters, optimizer state and one
 gradient buffer per worker are in shared memory. Jobs and results go through pipes.
 
-The shared memory has no name (multiprocessing's RawArray maps an unlinked file), so whichever process is
-killed, nothing is left behind. To go beyond one machine, give each machine its rows of the batch and turn the
+The shared memory has no name (multiprocessing's RawArray maps an unlinked file), so nothing is left behind,
+whichever process is killed. To go beyond one machine, give each machine its rows of the batch and turn the
 sums of gradients (`sum_gradients`) and losses into all-reduces; each machine then updates its own copy of the
-parameters, and one of them saves.
+parameters, and one of the machines saves.
 """
 
 import atexit
@@ -27,12 +27,12 @@ import numpy as np
 from tinyllm.errors import TinyllmError
 from tinyllm.transformer import Parameters, Transformer
 
-ROWS = 32  # computed at once, where their logits allow it
+ROWS = 32  # computed at once, or fewer if LOGITS requires
 LOGITS = 2**25  # computed at once: 128 MB in float32, and a loss needs several arrays of that size
 
 
 def available_cores():
-    """Cores that this process may use: fewer than the machine has in a container with a CPU quota."""
+    """The number of cores that this process may use; a container's CPU quota may lower it."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
@@ -42,7 +42,7 @@ def available_cores():
 
 
 class Worker:
-    """What each process sees: the shared model and moments, and its own gradient buffer."""
+    """The view of one process: the shared model and moments, and its own gradient buffer."""
 
     def __init__(self, config, memory, workers, rank, last_layers):
         size, begin = config.size(), config.begin(last_layers)
@@ -58,8 +58,9 @@ class Worker:
 class WorkerPool:
     """`workers` processes, this one included. Use it as a context manager, or call `close`.
 
-    last_layers: how many are trained (0: all, and the embedding; None: nothing). Only these have gradients
-    and moments, and only these keep what their backward pass needs: megabytes per token in a real model.
+    last_layers: how many of the last layers are trained (0: all layers and the embedding; None: nothing).
+    Only trained layers have gradients, moments and a cache for the backward pass (megabytes per token in a
+    real model).
     """
 
     def __init__(self, model, workers=1, start_method=None, last_layers=0):
@@ -84,10 +85,10 @@ class WorkerPool:
         atexit.register(self.close)  # before multiprocessing's own exit handler, which waits for the workers
 
     def map(self, function, *columns, size):
-        """function(model, *columns) over chunks of `size` rows -> its results, joined in the order of rows.
+        """Call function(model, *columns) on chunks of `size` rows -> the results, joined in row order.
 
         Each column is a sequence with one item per row, and so is the result: a list, an array, or a tuple
-        of those.
+        of these.
         """
         starts = range(0, len(columns[0]), size)
         chunks = [(function, [column[at : at + size] for column in columns]) for at in starts]
@@ -98,11 +99,11 @@ class WorkerPool:
         return _joined(results)
 
     def rows_at_once(self, length):
-        """How many rows of `length` tokens `map` should take at once if it computes all their logits."""
+        """How many rows of `length` tokens `map` should take at once if all their logits are computed."""
         return max(1, min(ROWS, LOGITS // (length * self.model.config.vocab)))
 
     def run(self, function, jobs):
-        """function(worker, job), job i on worker i; there may be fewer jobs than workers -> list of results.
+        """Call function(worker, job), job i on worker i -> list of results. Fewer jobs than workers is fine.
 
         `function` must be importable from a module (partial works too); jobs and results are pickled.
         Raises TinyllmError if a worker dies or its job fails.
@@ -144,7 +145,7 @@ class WorkerPool:
         return gradient
 
     def close(self):
-        """End the workers; the shared memory goes with the last process that uses it."""
+        """Stop the workers. The shared memory is freed with the last process that uses it."""
         atexit.unregister(self.close)
         for pipe in self._pipes:
             try:
@@ -166,7 +167,7 @@ class WorkerPool:
 
 
 def _attempt(function, worker, job):
-    """-> (what went wrong, or None; the result)"""
+    """-> (error message or None, result)"""
     try:
         return None, function(worker, job)
     except Exception as error:
@@ -188,8 +189,8 @@ def _joined(results):
 
 
 def _serve(pipe, other_end, *worker):
-    """The life of a worker: receive jobs, send results, until the pipe closes or its parent is gone."""
-    other_end.close()  # else this process itself would keep the pipe open when the parent is gone
+    """A worker's loop: receive jobs and send results until the pipe closes or the parent is gone."""
+    other_end.close()  # else this process would keep the pipe open after the parent is gone
     for name in (signal.SIGINT, signal.SIGTERM):  # the main process decides when to stop
         signal.signal(name, signal.SIG_IGN)
     parent = multiprocessing.parent_process().sentinel

@@ -1,11 +1,11 @@
-"""A run on disk: its settings, the folders of its stages, and what each stage learns from.
+"""A run on disk: its settings, the folders of its stages, and the sources of each stage.
 
     runs/<run>/0-random/  1-pretrain/  2-instruct/  3-prefer/  4-reason/
 
-Stages share data only through these folders. The stage.json of each says what decided its bytes: the
-settings, the checkpoint it started from, and its sources: the files it learned from and those its parent had
-learned from, by their SHA-256. So a run knows its own text. A later stage replays that text and no other, and
-a file that was replaced under the same name is noticed.
+Stages share data only through these folders. Each stage.json records what determined the bytes of the stage:
+its settings, its parent checkpoint and its sources, which are the files that the stage and its parent learned
+from, with their SHA-256. So a run knows its own text: a later stage replays that text and no other, and a
+file that was replaced under the same name is noticed.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ except ImportError:  # Windows
     fcntl = None
 
 RESUME = "resume.safetensors"  # everything that an unfinished stage needs to continue
-WORLD = {"path": "", "sha256": ""}  # the only source that is not a file: the built-in world of the seed
+WORLD = {"path": "", "sha256": ""}  # the built-in world (from the seed), the only source that is not a file
 NOT_DECISIVE = ("run", "workers", "resume", "save_every", "origin")
 VARIABLES = "run size seed workers text from data rankings algorithm objective".split()  # of the Makefile
 
@@ -38,14 +38,14 @@ VARIABLES = "run size seed workers text from data rankings algorithm objective".
 def option(default, help, limits=(0, 10**6), **metadata):
     """A settings field with its help text; __main__.py makes the command line from these.
 
-    limits: the smallest and the largest number allowed. source: which source a path is (see `sources`).
+    limits: the smallest and the largest number allowed. source: the kind of source (see `sources`).
     """
     return field(default=default, metadata={"help": help, "limits": limits, **metadata})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Options of every stage. Raises UsageError for a value outside its limits."""
+    """Options shared by all stages. Raises UsageError for a value outside its limits."""
 
     run: str = option("demo", "name of the run: everything is written to runs/<run>/")
     size: str = option("small", "size of the built-in recipe", choices=("tiny", "nano", "small", "base"))
@@ -77,7 +77,7 @@ class Settings:
         return WorkerPool(model, self.workers or available_cores(), last_layers=last_layers)
 
 
-# ---- what a stage learns from
+# ---- the sources of a stage
 
 
 def fingerprint(path):
@@ -96,11 +96,11 @@ def fingerprint(path):
 
 
 def sources(settings, parent):
-    """What a stage learns from -> {kind: {"path", "sha256"}}; an empty path is the built-in world.
+    """The sources of a stage -> {kind: {"path", "sha256"}}; an empty path means the built-in world.
 
-    Kinds are text, instructions, rankings and problems. A file that the settings name comes first, then what
-    the parent has learned from, then the built-in world; but nothing of the world is mixed into files of your
-    own. Raises TinyllmError if something is missing, or has changed since the parent learned from it.
+    Kinds are text, instructions, rankings and problems. A file named in the settings takes precedence,
+    then the parent's source, then the built-in world. But the world is never mixed into files of your own.
+    Raises TinyllmError if a source is missing, or has changed since the parent learned from it.
     """
     learned = learned_by(parent) if parent else {}
     fields = [each for each in dataclasses.fields(settings) if "source" in each.metadata]
@@ -138,7 +138,7 @@ def sources(settings, parent):
 
 
 def learned_by(folder):
-    """The sources that the stage in `folder` has on record: none for a checkpoint from elsewhere."""
+    """The recorded sources of the stage in `folder`; none for a checkpoint from elsewhere."""
     notes = folder / "stage.json"
     return read_json(notes).get("sources", {}) if notes.exists() else {}
 
@@ -154,8 +154,8 @@ def path_of(learned, kind):
 def lock(folder):
     """Make a folder and keep other processes out of it, until the returned file is closed.
 
-    The lock belongs to the open file, so that of a process that died is gone. Raises TinyllmError with the
-    ID of the process that holds it.
+    The lock belongs to the open file, so it ends with the process. Raises TinyllmError with the ID of the
+    process that holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (the caller closes it)
@@ -163,7 +163,7 @@ def lock(folder):
         if fcntl:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         else:
-            file.seek(2**30)  # a byte far past the text, which other processes must be able to read
+            file.seek(2**30)  # far past the text, which other processes must be able to read
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
     except OSError:
         file.seek(0)
@@ -179,7 +179,7 @@ def lock(folder):
 
 
 def describe(settings, stage, parent):
-    """What decides the bytes of a stage, for stage.json."""
+    """What determines the bytes of a stage, for stage.json: settings, sources and parent."""
     decisive = {
         each.name: getattr(settings, each.name)
         for each in dataclasses.fields(settings)
@@ -192,10 +192,10 @@ def describe(settings, stage, parent):
 
 
 def nothing_to_do(settings, stage, parent=None):
-    """Whether this stage is finished already; if so, says so.
+    """Whether this stage is already finished; if so, print a message.
 
-    Raises TinyllmError if its folder was made with other settings, or holds an unfinished run that nobody
-    asked to resume: training over it would lose what it has computed.
+    Raises TinyllmError if its folder was made with other settings, or holds an unfinished run and
+    --resume is not given: training again would overwrite that run.
     """
     folder = settings.folder(stage)
     if not (folder / "stage.json").exists():
@@ -203,7 +203,7 @@ def nothing_to_do(settings, stage, parent=None):
     lock(folder).close()
     made, wanted = read_json(folder / "stage.json"), describe(settings, stage, parent)
     options = made.get("settings") or {}
-    if options:  # an option that did not exist yet had its default
+    if options:  # options added since then had their defaults
         options = {each.name: each.default for each in dataclasses.fields(settings)} | options
     different = differences(options, wanted["settings"])
     old, new = made.get("sources", {}), wanted["sources"]
@@ -234,7 +234,7 @@ def differences(made, wanted):
 
 
 def make_command(settings, stage, parent=None, new=True):
-    """The make command that trains a stage with these settings; new: in a run of its own, from `parent`."""
+    """The make command that trains a stage with these settings; new: in a new run, from `parent`."""
     if new:
         names = (f"{settings.run}-{i}" for i in itertools.count(2))
         run = next(name for name in names if not (Path("runs") / name).exists())
@@ -250,7 +250,7 @@ def make_command(settings, stage, parent=None, new=True):
             more += [] if flag in VARIABLES else [f"--{flag.replace('_', '-')} {text}"]
     if more:
         variables.append(f'ARGS="{" ".join(more)}"')
-    command, _, _ = stage.partition("/")  # an experiment has the folder of its command
+    command, _, _ = stage.partition("/")  # an experiment's folder is named after its command
     target = f"stage{stage[0]}" if stage[0].isdigit() else command
     return " ".join([f"make {target}", *variables])
 
@@ -258,8 +258,8 @@ def make_command(settings, stage, parent=None, new=True):
 def parent_folder(settings, *stages):
     """The folder that a stage starts from: --from if given, else the first of these stages of the same run.
 
-    Raises TinyllmError if none is there, with the command that makes it, or if it was made for another size
-    or seed.
+    Raises TinyllmError if there is none, with the command that makes it, or if the checkpoint has another
+    size or seed.
     """
     if settings.origin:
         return Path(settings.origin)
@@ -282,19 +282,19 @@ def parent_folder(settings, *stages):
 
 
 def ancestor(folder, stage):
-    """The folder of an earlier stage that the one in `folder` came from; None if there is none."""
+    """The folder of the earlier stage that `folder` descends from; None if there is none."""
     while folder is not None and folder.name != stage:
         notes = read_json(folder / "stage.json") if (folder / "stage.json").exists() else {}
         parent = notes.get("parent") or {"folder": "", "sha256": None}
         recorded = Path(parent["folder"])
-        beside = folder.parent / recorded.name  # in a run that was moved or copied
+        beside = folder.parent / recorded.name  # if the run was moved or copied
         same = is_checkpoint(beside) and read_json(beside / "stage.json").get("sha256") == parent["sha256"]
         folder = beside if same else recorded if is_checkpoint(recorded) else None
     return folder
 
 
 def is_checkpoint(folder):
-    """Whether `folder` holds a finished stage. (Loading checks whether its weights are intact.)"""
+    """Whether `folder` holds a finished stage. (Loading checks whether the weights are intact.)"""
     notes = folder / "stage.json"
     return notes.exists() and bool(read_json(notes).get("finished"))
 
@@ -306,9 +306,9 @@ def finished_stages(run):
 
 
 def stage_folder(run, stage):
-    """A stage's number or folder name -> its folder; without a stage, the last finished one.
+    """A stage's number or folder name -> its folder; for "", the last finished one.
 
-    Raises TinyllmError if there is none.
+    Raises TinyllmError if there is no such stage.
     """
     finished = finished_stages(run)
     matching = [folder for folder in finished if stage in ("", folder.name, folder.name.split("-")[0])]

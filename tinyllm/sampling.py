@@ -1,11 +1,11 @@
-"""From ids to more ids: batched generation with a key/value cache.
+"""Batched generation of tokens with a KV cache.
 
 Calling Transformer.forward for every new token would compute all earlier positions again. Their keys and
-values do not change, so the Decoder keeps them and computes the new position only.
+values do not change, so the Decoder keeps them and computes only the new position.
 
 All rows of a batch are at the same position: while short prompts are already being continued, a longer one is
-still fed its next token. So prompts of different lengths need no padding, masks or shifted positions, and a
-row comes out the same in any batch.
+still fed its next token. So prompts of different lengths need no padding, masks or shifted positions, and the
+result for a row is the same in any batch.
 
 Shapes as in layers.py; S positions in the cache.
 """
@@ -20,10 +20,10 @@ from tinyllm.layers import causal_mask, rotations_at
 
 
 def fold(model, in_place=False):
-    """-> the matrices of each block, the head, and the gain of its input, all as a Decoder needs them.
+    """-> the matrices of each block, the head, and the gain of the head's input, in the form a Decoder needs.
 
-    At batch 1 a step is about a hundred NumPy calls on small arrays, and their overhead dominates. So all
-    constants are folded into the matrices once.
+    At batch size 1 a step is about a hundred NumPy calls on small arrays, and their overhead dominates. So
+    all constants are folded into the matrices once.
 
         transformer.forward                              Decoder.extend
         n = g * x / sqrt(mean(x^2) + eps);  n @ wqkv.T   x / sqrt(sum(x^2) + C eps) @ (wqkv * g * sqrt(C)).T
@@ -32,14 +32,14 @@ def fold(model, in_place=False):
         attention over T queries                         the same over one query and S cached keys
         n @ embedding.T                                  the gain of the last norm carries sqrt(C)
 
-    A second set of matrices may be too much for a real model. in_place: they replace the parameters, and the
-    model can do nothing but decode from then on. The head is left as it is: it may be the embedding.
+    A second set of matrices may take too much memory in a real model. in_place: the new matrices replace the
+    parameters, and the model can only decode from then on. The head is unchanged: it may be the embedding.
     """
     c, p, dtype = model.config, model.params, model.params.flat.dtype
     root = math.sqrt(c.width)
 
     def transposed(w):
-        """Copied, because products with a view w.T take longer: a step of 16 rows 1.17 times as long."""
+        """A copy: with a view w.T, products are slower, and a step of 16 rows takes 1.17 times as long."""
         copy = w.T.copy()
         if in_place:
             w.reshape(-1)[:] = copy.reshape(-1)
@@ -47,7 +47,7 @@ def fold(model, in_place=False):
         return copy
 
     def folded(w, gain, rows, factor):
-        """w with the gain of the norm before it, and a factor on its first rows; transposed."""
+        """w times the gain of the norm before it, and its first rows times a factor; transposed."""
         factors = np.ones((len(w), 1), dtype)
         factors[:rows] = factor
         w = np.multiply(w, gain * root, out=w if in_place else None)
@@ -70,9 +70,9 @@ def fold(model, in_place=False):
 
 
 class Decoder:
-    """The forward pass of transformer.py for the next tokens of every row, remembering keys and values.
+    """The forward pass of transformer.py for the next tokens of every row, with a KV cache.
 
-    It works with the matrices of `fold`. Build a new Decoder after the parameters have changed.
+    It uses the matrices of `fold`. Build a new Decoder after the parameters have changed.
     """
 
     def __init__(self, model, rows, room):
@@ -111,7 +111,7 @@ class Decoder:
             p = q @ keys.swapaxes(2, 3)  # (B, K, G T, S)
             if T > 1:
                 p.reshape(B, K, -1, T, stop)[..., start:] += causal_mask(T, p.dtype).T
-            p -= np.maximum.reduce(p, axis=3, keepdims=True)  # without the Python layer of .max
+            p -= np.maximum.reduce(p, axis=3, keepdims=True)  # avoids the Python overhead of .max
             p = np.exp(p)
             a = (p @ values) / np.add.reduce(p, axis=3, keepdims=True)
             a = a.reshape(B, K, -1, T, D).transpose(0, 3, 1, 2, 4)  # (B, T, K, G, D)
@@ -126,9 +126,10 @@ def choose(logits, draws, temperature=1.0, top_k=0, top_p=1.0, allowed=None):
     """logits (B, V), draws (B,) uniform in [0, 1) -> ids (B,) and their log-probs (B,).
 
     temperature 0 takes the most likely token; top_k keeps the k most likely (0: all); top_p keeps the fewest
-    that together have at least probability p (Holtzman et al. 2020); allowed (B, V) is False for forbidden
-    tokens. Then the draw picks by inversion of the cumulative distribution, so one number decides, whatever
-    else is in the batch. The log-probs are the model's own, without temperature, truncation or mask.
+    whose probabilities add up to at least p (Holtzman et al. 2020); allowed (B, V) is False for forbidden
+    tokens. The draw then picks a token by inverting the cumulative distribution, so one number per row
+    decides, whatever else is in the batch. The log-probs are the model's own, without temperature, truncation
+    or mask.
     """
     shifted = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
     p = np.exp(shifted)
@@ -145,7 +146,7 @@ def choose(logits, draws, temperature=1.0, top_k=0, top_p=1.0, allowed=None):
 
 
 def _truncated(logits, temperature, top_k, top_p):
-    """Logits -> probabilities up to a factor, 0 for tokens that are ruled out."""
+    """Logits -> unnormalised probabilities, 0 for excluded tokens."""
     logits = logits * (1 / temperature)
     if 0 < top_k < logits.shape[1]:
         logits[logits < np.partition(logits, -top_k, axis=1)[:, -top_k, None]] = -np.inf
@@ -160,9 +161,9 @@ def _truncated(logits, temperature, top_k, top_p):
 
 
 def window_start(length, context):
-    """Where the visible context begins after `length` tokens: at 0 until they fill the context.
+    """The first visible position after `length` tokens: 0 as long as these fit into the context.
 
-    Then the older half is dropped and the rest is encoded again from position 0, as in training. So no
+    After that the older half is dropped and the rest is computed again from position 0, as in training. So no
     position beyond the context is ever used, and the cost is spread over context / 2 tokens.
     """
     half = max(1, context // 2)
@@ -173,11 +174,11 @@ def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, t
     """Continue every prompt (a sequence of at least one id) by up to max_tokens tokens.
 
     Each call begins with an empty cache. draws: uniform numbers (rows, max_tokens) that decide every choice;
-    None: greedy. A row ends after any token in `stop`, which is kept. mask(row, tokens) -> boolean (V,) or
-    None, called for each row and step with the tokens that the row has written so far, says which tokens may
-    come next.
+    None: greedy. A row ends after any token in `stop`, which is kept. mask(row, tokens) is called for each
+    row and step with the tokens that the row has written so far -> boolean (V,), the tokens that may come
+    next, or None for all.
     Returns one (tokens, log_probs) per prompt. The log-probs are those of softmax(logits), without
-    temperature, truncation or mask: what the trainer computes for the same tokens.
+    temperature, truncation or mask: as the trainer computes them for the same tokens.
     Raises ValueError for an empty prompt or a mask that allows nothing.
     """
     lengths = np.array([len(prompt) for prompt in prompts], int)
@@ -195,7 +196,7 @@ def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, t
     ends = lengths + max_tokens
     alive = np.arange(len(prompts) if max_tokens else 0)
     context, decoder, begin = model.config.context, None, 0
-    room = min(context, tokens.shape[1])  # of the cache: an imported model's context can take gigabytes
+    room = min(context, tokens.shape[1])  # of the cache: a full imported context can take gigabytes
     length = lengths.min()  # every row has at least this many tokens
     while alive.size:
         start = window_start(length, context)
@@ -218,7 +219,7 @@ def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, t
             ends[rows[stops[ids]]] = length + 1
         length += 1
         left = np.flatnonzero(ends[alive] > length)
-        if left.size <= alive.size // 2:  # dropping rows copies the cache, so not for each one
+        if left.size <= alive.size // 2:  # dropping rows copies the cache, so wait for half of them
             decoder.keep(left)
             alive = alive[left]
     return [
@@ -236,9 +237,9 @@ def _allowed(mask, row, written, vocab):
     return allowed
 
 
-# ---- replies of the assistant, many at once
+# ---- assistant replies, many at once
 
-REPLY_TOKENS = 64  # room for a reply wherever people, the reward model or an exam judge replies
+REPLY_TOKENS = 64  # room for a reply that people, the reward model or an exam will judge
 
 
 def reply_room(context):
@@ -247,15 +248,15 @@ def reply_room(context):
 
 
 def generate_rows(model, prompts, draws, max_tokens, stop):
-    """What a worker of the pool computes. draws: one array per prompt, or None for each."""
+    """The function that the workers of the pool run. draws: one array per prompt, or None for each."""
     draws = None if draws[0] is None else np.stack(draws)
     return [tokens for tokens, _ in generate(model, prompts, max_tokens, draws, stop=stop)]
 
 
 def generate_replies(pool, tokenizer, prompts, max_tokens, seed=None, size=64):
-    """One reply of at most max_tokens tokens to each prompt (ids) -> lists of ids, the end token included.
+    """One reply of at most max_tokens tokens to each prompt (ids) -> lists of ids, end token included.
 
-    Greedy without a seed; with one (a list of numbers), sampled at temperature 1 without truncation, so
+    Greedy without a seed; with a seed (a list of numbers), sampled at temperature 1 without truncation, so
     replies are drawn from the model's own distribution.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # equal lengths share a chunk
@@ -271,7 +272,7 @@ def generate_replies(pool, tokenizer, prompts, max_tokens, seed=None, size=64):
 
 
 def answer(pool, tokenizer, conversations, max_tokens, seed=None):
-    """The next reply to each conversation (messages) -> [(text, whether it ended by itself)]."""
+    """The next reply to each conversation (messages) -> [(text, whether the reply has an end token)]."""
     prompts = [encode_prompt(tokenizer, messages) for messages in conversations]
     end = tokenizer.special["<|end|>"]
     replies = generate_replies(pool, tokenizer, prompts, max_tokens, seed)
@@ -285,7 +286,7 @@ def show_reply(pool, tokenizer, messages, max_tokens=200):
 
 
 def show_prompt(messages):
-    """A single question as it is; of several messages, who wrote each."""
+    """The text of a single message, or several messages, each with its role."""
     return messages[0]["content"] if len(messages) == 1 else with_roles(messages)
 
 

@@ -1,12 +1,14 @@
 """Text <-> ids: byte-level byte-pair encoding, trained here, saved as a Hugging Face tokenizer.json.
 
 Bytes alone make sequences long, and a fixed list of words cannot write a new one. Byte-pair encoding avoids
-both problems: ids 0 to 255 are the bytes, so every text can be encoded and decodes to exactly itself; ids
-from 256 on are pairs of earlier ids that were frequent in training, the most frequent pair first (Sennrich et
-al. 2016; on bytes: Radford et al. 2019). The special tokens come last, and no text encodes to one.
+both problems. Ids 0 to 255 are the bytes, so any text can be encoded, and decoding returns exactly that text.
+Ids from 256 on are pairs of earlier ids that were frequent in training, the most frequent pair first
+(Sennrich et al. 2016; on bytes: Radford et al. 2019). The special tokens come last, and no text encodes to
+one.
 
-Text is first split into words; merges never cross a word boundary. A digit is a word of its own: if "47" were
-one token and "48" two, a model would have to learn the digits of every number before it could add columns.
+Text is first split into words; merges never cross a word boundary. Every digit is a word of its own: if "47"
+were one token and "48" two, a model would have to learn the digits of every number before it could add
+columns.
 """
 
 import heapq
@@ -20,32 +22,32 @@ from tinyllm.errors import TinyllmError, UsageError
 
 SPECIALS = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|mask|>")
 
-# One digit, a run of letters or of other characters, each with the space before it; newlines; spaces before
-# a space; a space. Every class is written out in ASCII, and whatever is not ASCII counts as a letter: \w, \s
-# and \p{L} differ between regular-expression engines and Unicode versions, these classes do not. They also
-# match the same text whether they run over characters or over UTF-8 bytes.
+# A digit, a run of letters or a run of other characters, each with one space before it if there is one; a run
+# of newlines; the spaces before another space; a single space. Every class is written out in ASCII, and all
+# that is not ASCII counts as a letter: \w, \s and \p{L} differ between regular-expression engines and Unicode
+# versions, these classes do not. They also match the same text in characters and in UTF-8 bytes.
 LETTER, OTHER = r"[^\x00-@\[-`{-\x7f]", r"[\x00-\x09\x0b-\x1f!-/:-@\[-`{-\x7f]"
 PATTERN = rf" ?[0-9]| ?{LETTER}+| ?{OTHER}+|\n+| +(?= )| "
 _words = re.compile(PATTERN.encode()).findall
 
 CACHE_LIMIT = 2**20  # distinct words remembered while encoding
 BATCH = 2**16  # words looked up at once
-MANY = 100  # from this many new words on, they are merged all at once
+MANY = 100  # this many new words or more are merged all at once
 _NEVER = 2**31  # above every rank: no merge
-LONG = 100  # bytes; a word above it is merged on its own
+LONG = 100  # bytes; longer words are merged one by one
 
 
 class Tokenizer:
     """merges: list of (left id, right id); the i-th creates id 256 + i."""
 
-    system = ""  # the first message of a chat that has no system message, if not empty
+    system = ""  # system message for chats that have none, if not empty
 
     def __init__(self, merges=()):
         self.merges = list(merges)
         self.bytes_of = [bytes([i]) for i in range(256)]
         for left, right in self.merges:
             self.bytes_of.append(self.bytes_of[left] + self.bytes_of[right])
-        self.ordinary = len(self.bytes_of)  # ids below this one are text
+        self.ordinary = len(self.bytes_of)  # ids below this are text
         self.special = {name: self.ordinary + i for i, name in enumerate(SPECIALS)}
         self.bytes_of += [name.encode() for name in SPECIALS]
         self._ids_of_word = _Words([(*pair, 256 + i) for i, pair in enumerate(self.merges)], range(256))
@@ -54,7 +56,7 @@ class Tokenizer:
         return len(self.bytes_of)
 
     def encode(self, text):
-        """str or bytes -> list of ids, none of a special token. Lone surrogates are kept (as three bytes)."""
+        """str or bytes -> list of ids, without special tokens. Lone surrogates are kept (as three bytes)."""
         words, ids, known = self.split(_as_bytes(text)), [], self._ids_of_word
         for at in range(0, len(words), BATCH):
             batch = words[at : at + BATCH]
@@ -75,7 +77,7 @@ class Tokenizer:
         return b"".join([self.bytes_of[i] for i in ids])
 
     def decode(self, ids):
-        """Ids -> str. Bytes that are not UTF-8, as a model may produce, become U+FFFD."""
+        """Ids -> str. Invalid UTF-8, which a model may produce, becomes U+FFFD."""
         data = self.decode_bytes(ids)
         try:
             return data.decode("utf-8", "surrogatepass")
@@ -83,7 +85,7 @@ class Tokenizer:
             return data.decode("utf-8", "replace")
 
     def to_json(self, chat_template):
-        """-> tokenizer.json and tokenizer_config.json as Hugging Face libraries read them."""
+        """-> the contents of tokenizer.json and tokenizer_config.json, for Hugging Face libraries."""
         names = [_printable(piece) for piece in self.bytes_of[: self.ordinary]]
         merges = [[names[left], names[right]] for left, right in self.merges]
         added = [(i, name, True) for name, i in self.special.items()]
@@ -93,8 +95,8 @@ class Tokenizer:
 
     @classmethod
     def from_json(cls, contents):
-        """The contents of a tokenizer.json of this project -> Tokenizer. Raises TinyllmError for another one,
-        and ValueError, LookupError, TypeError or AttributeError for a damaged one."""
+        """The contents of a tokenizer.json of this project -> Tokenizer. Raises TinyllmError for any other
+        tokenizer, and ValueError, LookupError, TypeError or AttributeError for a damaged file."""
         model, vocab = contents["model"], contents["model"]["vocab"]
         pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
         tokenizer = cls([(vocab[left], vocab[right]) for left, right in pairs])
@@ -127,7 +129,7 @@ def _as_bytes(text):
 class _Words(dict):
     """A cache: word (bytes) -> ids.
 
-    merges: (left id, right id, new id), the first to be merged first; of_byte: the id of each byte; whole:
+    merges: (left id, right id, new id), in order of priority; of_byte: the id of each byte; whole:
     words that are looked up instead of merged.
     """
 
@@ -135,13 +137,13 @@ class _Words(dict):
         super().__init__()
         self.whole, self.of_byte = dict(whole), np.array(of_byte)
         self.rank = {(left, right): i for i, (left, right, _) in enumerate(merges)}
-        left, right, self.new = np.array([*merges, (_NEVER - 1, 0, 0)]).T  # the last is above all others
-        pairs = left << 32 | right  # one number each
+        left, right, self.new = np.array([*merges, (_NEVER - 1, 0, 0)]).T  # the last pair is above all others
+        pairs = left << 32 | right  # one number per pair
         order = np.argsort(pairs)
         self.pairs, self.ranks = pairs[order], np.append(order[:-1], _NEVER)
 
     def __missing__(self, word):
-        """In n log n, for a line of Chinese: each merge only looks at its neighbours."""
+        """Merge in n log n, as a word can be a line of Chinese: each merge only looks at its neighbours."""
         if word in self.whole:
             return [self.whole[word]]
         ids, rank = self.of_byte[list(word)].tolist(), self.rank.get
@@ -151,7 +153,7 @@ class _Words(dict):
         while heap and heap[0][0] != _NEVER:
             best, i = heapq.heappop(heap)
             j = after[i]
-            if j < 0 or ids[i] is None or rank((ids[i], ids[j])) != best:  # merged since
+            if j < 0 or ids[i] is None or rank((ids[i], ids[j])) != best:  # outdated by another merge
                 continue
             ids[i], ids[j], after[i] = int(self.new[best]), None, after[j]
             if after[i] >= 0:
@@ -160,7 +162,7 @@ class _Words(dict):
             if before[i] >= 0:
                 heapq.heappush(heap, (rank((ids[before[i]], ids[i]), _NEVER), before[i]))
         ids = [i for i in ids if i is not None]
-        if len(word) <= LONG:  # others are too long and too rare for the cache
+        if len(word) <= LONG:  # longer words are too rare for the cache
             self[word] = ids
         return ids
 
@@ -173,9 +175,9 @@ class _Words(dict):
             self.learn(new)
 
     def learn(self, words):
-        """One merge in each word of n ids, for n from the longest word down: that leaves words of n - 1 ids.
+        """For n from the longest word down: merge one pair in each word of n ids, which leaves n - 1 ids.
 
-        Words are columns: ids (n, words) and, of each id with the next one, new (n - 1, words).
+        Each word is a column: ids (n, words), and new (n - 1, words), the rank of each pair of neighbours.
         """
         by_length = defaultdict(list)
         for word in words:
@@ -189,7 +191,7 @@ class _Words(dict):
             ids = np.concatenate([ids, fresh], 1)
             new = of_fresh if new is None else np.concatenate([new, of_fresh], 1)
             place = np.arange(n - 1)[:, None]
-            first = np.min(new * n + place, 0, initial=_NEVER * n)  # of the best: the leftmost
+            first = np.min(new * n + place, 0, initial=_NEVER * n)  # the leftmost of the best
             best, at = np.divmod(first, n)
             done = best == _NEVER
             self.update(zip(names[done].tolist(), ids[:, done].T.tolist(), strict=True))
@@ -211,7 +213,7 @@ class _Words(dict):
 def train(documents, vocab):
     """Learn a Tokenizer of `vocab` ids (256 bytes, then merges) from documents (an iterable of str or bytes).
 
-    The special tokens come on top. With vocab 256 there are no merges: ids are bytes. Training ends early
+    The special tokens are extra. With vocab 256 there are no merges: ids are bytes. Training ends early
     if no pair occurs twice. Ties go to the smaller pair. Raises UsageError for vocab below 256.
 
     Recounting all pairs for each merge would take hours. A merge only changes the counts of its neighbours,
@@ -249,8 +251,8 @@ def train(documents, vocab):
 class _Row:
     """The words of a text in one row of bytes, so that NumPy merges a pair in all of them at once.
 
-    Around each word is a -1. An id covers as many places as it has bytes: `head` has it at the first of them
-    (and -1 at the others), `tail` at the last one.
+    There is a -1 on both sides of each word. An id covers as many places as it has bytes: `head` holds the id
+    at the first of them (and -1 at the others), `tail` holds it at the last.
     """
 
     def __init__(self, seen):
@@ -261,7 +263,7 @@ class _Row:
         self.head[ends] = -1
         self.tail = self.head.copy()
         places = np.argsort(row, kind="stable")
-        # id -> the places where it begins, in order, and some where it no longer does
+        # id -> the places where it begins, in order, plus some where it no longer does
         self.where = np.split(places, np.cumsum(np.bincount(row, minlength=256)))[:256]
         self.size = [1] * 256
 
@@ -269,7 +271,7 @@ class _Row:
         return _sums(self.head[:-1] << 32 | self.head[1:], self.times[:-1])
 
     def merge(self, left, right, new):
-        """Replace the pair by new everywhere. -> (other pair, change of its count), of all that change."""
+        """Replace the pair by `new` everywhere -> (pair, change of its count) for all pairs affected."""
         first = self.find(left, right)
         second = first + self.size[left]
         end = second + self.size[right]
@@ -285,12 +287,12 @@ class _Row:
         return _sums(np.concatenate(old + around(new, new)), changes)
 
     def find(self, left, right):
-        """The places where to merge the pair: those of the rarer id, if the other one is beside it."""
+        """The places where the pair begins, found by looking beside each place of the rarer id."""
         by_left = len(self.where[left]) <= len(self.where[right])
         rarer, other = (left, right) if by_left else (right, left)
         at = self.where[rarer]
         at = self.where[rarer] = at[self.head[at] == rarer]
-        # A place before the row is one near its end, where no id of that size fits: never a match.
+        # A negative index is a place near the end, where no id of that size fits: never a match.
         beside = at + self.size[left] if by_left else at - self.size[left]
         first = (at if by_left else beside)[self.head[beside] == other]
         if left == right:  # "aaaa": every second place of a run
@@ -301,7 +303,7 @@ class _Row:
 
 
 def _sums(pairs, changes):
-    """(pair, sum of its changes) of each different pair; -1 beside a word makes the number negative."""
+    """(pair, sum of its changes) for each distinct pair; negative numbers (pairs with a -1) are left out."""
     pairs, at = np.unique(pairs, return_inverse=True)
     inside = np.searchsorted(pairs, 0)
     return zip(pairs[inside:].tolist(), np.bincount(at, changes)[inside:].tolist(), strict=True)
@@ -318,8 +320,8 @@ PRE_TOKENIZER = {
     ],
 }
 
-# In the file every byte is a printable character. Printable Latin-1 stands for itself, the other 68 bytes
-# become the characters from 256 on, in order: the convention of GPT-2.
+# In the file every byte is a printable character. Printable Latin-1 stands for itself, and the other 68
+# bytes become the characters from 256 on, in order, as in GPT-2.
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _NAME = {b: chr(b) for b in _PRINTABLE}
 _NAME |= {b: chr(256 + i) for i, b in enumerate(sorted(set(range(256)) - set(_PRINTABLE)))}

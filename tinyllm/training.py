@@ -1,4 +1,4 @@
-"""What the loops of all stages share: workers, progress line, metrics, save and resume.
+"""The shared part of all training loops: workers, progress line, metrics, save and resume.
 
     with Run(settings, "1-pretrain", model, tokenizer, steps, parent) as run:
         for step in run.steps():
@@ -7,11 +7,12 @@
     run.folder is then a finished checkpoint
 
 The loop itself stays in the stage, where a reader sees it. A step depends only on the state before it, the
-seed and the step number, so with as many workers a run that was killed and resumed ends in the same bytes.
+seed and the step number, so with the same number of workers a run that was killed and resumed ends in
+the same bytes.
 
 An unfinished stage has no model.safetensors. After Ctrl-C its folder holds resume.safetensors (weights,
 moments, counters), stage.json with "finished": false, and the logs. A second Ctrl-C skips this
-save: what remains is the latest periodic save (--save-every), if there is one.
+save and leaves the latest periodic save (--save-every), if there is one.
 """
 
 import json
@@ -35,16 +36,16 @@ from tinyllm.transformer import Parameters
 LOGS = ("metrics.jsonl", "samples.txt")
 
 
-# ---- what workers compute. A batch is a list of pieces: dicts of arrays or lists with one row per sequence,
-# "ids" and the arguments of the objective by name; within a piece all sequences have the same length.
+# ---- functions for the workers. A batch is a list of pieces. A piece is a dict of arrays or lists with one
+# row per sequence: "ids", and the objective's arguments by name. All its sequences have the same length.
 
 
 def forward_and_loss(model, objective, piece, total):
     """-> the loss of a piece, its gradient with respect to the model's output, and the cache.
 
-    With ids (B, T) the loss is a sum over positions, and those of weight 0 are left out: the objective gets
-    logits (N, V) and arguments (N, ...). An argument that is a list has them left out already. With ids
-    (P, K, T) the objective compares K sequences and gets everything.
+    With ids (B, T) the loss is a sum over positions, and positions of weight 0 are left out: the objective
+    gets logits (N, V) and arguments (N, ...). An argument that is a list already omits these positions. With
+    ids (P, K, T) the objective compares K sequences and gets all positions.
     """
     ids, arguments = piece["ids"], {name: array for name, array in piece.items() if name != "ids"}
     if ids.ndim == 2:
@@ -103,7 +104,7 @@ class Run:
         self.save_every = getattr(settings, "save_every", 0)
         self.start, self.updates, self.tokens, self.seconds = 0, 0, 0, 0.0
         self.signal, self.validation = None, None
-        self.state = {}  # arrays that a stage needs besides the model, saved with it
+        self.state = {}  # other arrays that a stage needs, saved with the model
         self.notes = describe(settings, stage, parent)
         self.lock = lock(self.folder)
         self.pool = settings.pool(model, last_layers)
@@ -131,8 +132,8 @@ class Run:
         counters = json.loads(metadata["counters"])
         if counters["workers"] != self.pool.workers:
             raise TinyllmError(
-                f"{self.folder} was begun with {counters['workers']} workers, and {self.pool.workers} round "
-                f"differently: continue with WORKERS={counters['workers']}"
+                f"{self.folder} was begun with {counters['workers']} workers, and {self.pool.workers} would "
+                f"round differently: continue with WORKERS={counters['workers']}"
             )
         for vector, name in zip(self.pool.worker.moments, ("moment1", "moment2")):
             vector[:] = tensors.pop(name)
@@ -145,7 +146,7 @@ class Run:
                 file.truncate(min(counters[name], file.tell()))
 
     def steps(self):
-        """Step numbers from where the run stands to its end, with progress line, saves and Ctrl-C."""
+        """Yield the remaining step numbers, and handle the progress line, saves and Ctrl-C."""
         self._announce()
         self.began, self.saved = time.monotonic(), self.start
         self.logged = time.monotonic(), self.tokens
@@ -159,7 +160,7 @@ class Run:
                 if step + 1 < self.total_steps:
                     self.bar.update()
                 else:
-                    self.bar.n += 1  # drawn when the bar is closed, and only then
+                    self.bar.n += 1  # drawn only when the bar is closed
                 if self.signal:
                     self.save(step + 1)
                     raise KeyboardInterrupt(
@@ -184,7 +185,7 @@ class Run:
         return self.seconds + time.monotonic() - self.began
 
     def train_step(self, step, objective, batch, rates, total=None, accumulate=None):
-        """The gradient of a batch, spread over the workers, summed, clipped and applied -> loss.
+        """Compute the gradient of a batch on all workers, sum, clip and apply it -> loss.
 
         batch: a list of pieces, see compute_gradient. `total` normalises the whole batch (default: the sum
         of its weights). accumulate: see shares.
@@ -224,7 +225,7 @@ class Run:
             moment[:] = 0
 
     def validate(self, step, objective, batch):
-        """The loss over a batch (whose weights sum to more than 0), shown and logged."""
+        """Compute, show and log the loss of a batch, whose weights must sum to more than 0."""
         total = sum_of_weights(batch)
         shares = self.shares(batch)
         self.validation = sum(self.pool.run(compute_loss, [(objective, total, pieces) for pieces in shares]))
@@ -240,18 +241,18 @@ class Run:
         self.log(step=step, loss=loss, **rates, tokens=self.tokens, seconds=round(self._elapsed(), 3))
 
     def _show(self, loss=None, speed=None):
-        """Change what the progress line says; without arguments, only its validation loss."""
+        """Update the progress line; without arguments, only its validation loss."""
         self.shown = (loss, speed) if loss else self.shown
         validation = f" (val {self.validation:.3f})" if self.validation is not None else ""
         self.bar.set_description_str(f"{self.shown[0]}{validation}  {self.shown[1]}  ", refresh=False)
 
     def show_reward(self, text):
-        """What the progress line shows from now on, in place of a loss that says nothing."""
+        """Show `text` in the progress line from now on, instead of a loss that says little."""
         self.reinforced = text
         self._show(text, self.shown[1])
 
     def announce(self, text):
-        """Print a line above the progress line: another phase begins."""
+        """Print a line above the progress line, at the start of a new phase."""
         tqdm.write(f"{self.folder}: {text}", file=sys.stderr)
 
     def log(self, **values):
@@ -301,10 +302,10 @@ class Run:
 
 
 def share_out(batch, workers, accumulate):
-    """A batch -> one list of pieces per worker: consecutive rows, cut where an equal share of the batch's
-    tokens ends, to the nearest row.
+    """A batch -> one list of pieces per worker: consecutive rows with equal shares of the batch's tokens,
+    cut at the nearest row.
 
-    Each share is cut in the same way into `accumulate` micro-batches. Where one row has more tokens than a
+    Each share is cut in the same way into `accumulate` micro-batches. If one row has more tokens than a
     share, there are fewer lists.
     """
     ends = np.linspace(0, sum(piece["ids"].size for piece in batch), workers * accumulate + 1)

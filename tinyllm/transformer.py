@@ -26,7 +26,7 @@ class Config:
     """The shape of a model: everything needed to interpret its weights."""
 
     vocab: int  # rows of the embedding table, special tokens included
-    context: int = 256  # longest sequence that it is trained on, in tokens
+    context: int = 256  # longest training sequence, in tokens
     layers: int = 4
     width: int = 128  # C
     heads: int = 4  # H
@@ -34,7 +34,7 @@ class Config:
     head_dim: int = 0  # D: 0 means width / heads
     hidden: int = 0  # F: 0 means 8/3 of the width, rounded up to a multiple of 32
     theta: float = 10000.0  # base of the rotary angles
-    eps: float = 1e-5  # under the root of RMSNorm
+    eps: float = 1e-5  # added under the square root of RMSNorm
     tied: bool = True  # the head multiplies by the embedding table
     causal: bool = True  # False: every position sees all others (masked language model)
     head: str = "tokens"  # or "score": one number per position
@@ -87,7 +87,7 @@ class Config:
         return sum(math.prod(shape) for shape in self.shapes().values())
 
     def begin(self, last_layers):
-        """Where the last layers begin in the buffer, with all that follows. 0: everything; None: nothing."""
+        """Buffer index where the last layers and all that follows begin. 0: everything; None: nothing."""
         if last_layers is None:
             return self.size()
         first = f"layers.{max(0, self.layers - last_layers)}.attention.wq"
@@ -97,10 +97,10 @@ class Config:
 
 
 class Parameters(dict):
-    """Name -> view of `flat`, the one buffer that holds them all. Gradients are a second such object.
+    """Name -> view of `flat`, the one buffer that holds them all. Gradients are another such object.
 
-    `blocks` lists the arrays of each layer, neighbouring matrices joined into one. Where only the last layers
-    are trained, gradients have a shorter buffer (Config.begin) and None for the other blocks.
+    `blocks` lists the arrays of each layer, with neighbouring matrices joined. If only the last layers are
+    trained, gradients have a shorter buffer (Config.begin) and None for the other blocks.
     """
 
     def __init__(self, config, flat=None, dtype=np.float32):
@@ -134,7 +134,7 @@ class Transformer:
         self.config = config
         self.params = Parameters(config) if params is None else params
         self.folded = None  # see sampling.fold
-        self.frozen = 0  # number of frozen layers, from the first; above 0, the embedding is frozen too
+        self.frozen = 0  # how many layers are frozen, from the first on; above 0, so is the embedding
 
     @property
     def head_name(self):
@@ -158,9 +158,9 @@ class Transformer:
     def forward(self, ids, at=None):
         """ids (B, T) -> logits (B, T, V) or scores (B, T), and the cache for `backward`.
 
-        at (B, T), booleans: only these N positions are wanted -> logits (N, V) or scores (N,), in order.
-        They attend to all positions. But nothing reads the others after the attention of the last layer, so
-        what follows is computed for these alone.
+        at (B, T), booleans: compute the output only at these N positions -> logits (N, V) or scores (N,), in
+        order. They attend to all positions. But nothing uses the other positions after the attention of the
+        last layer, so the rest of the forward pass is computed for the N positions alone.
         """
         c, p = self.config, self.params
         B, T = ids.shape

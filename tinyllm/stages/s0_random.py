@@ -1,7 +1,7 @@
 """Stage 0: a vocabulary learned from the text, and a model that has learned nothing.
 
-Its weights are random, and its loss is about ln V, that of a uniform guess among V tokens. Whatever the
-model can do after a later stage, it has learned by then.
+The weights are random, and the loss is about ln V, as for a uniform guess among V tokens. Whatever the model
+can do after a later stage, it has learned since.
 """
 
 from dataclasses import dataclass

@@ -22,9 +22,9 @@ from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
 from tinyllm.transformer import Transformer
 
-EPOCHS, FEWEST_STEPS = 10, 300  # of your own text, unless --size says fewer steps
-VALIDATIONS = 4  # in a run
-ROW = 144  # tokens of the built-in world's documents that count as a row of a batch
+EPOCHS, FEWEST_STEPS = 10, 300  # for your own text, unless --size sets fewer steps
+VALIDATIONS = 4  # per run
+ROW = 144  # tokens per row of a batch, for the documents of the built-in world
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class PretrainSettings(Settings):
         "",
         "file or folder of text to train on (default: that of the parent)",
         source="text",
-        replaces=True,  # training that started from another run may go on with another text
+        replaces=True,  # a run that starts from another run may train on another text
     )
     origin: str = option("", "checkpoint folder to start from (default: 0-random of this run)", flag="from")
     objective: str = option("next", "predict the next token, or hidden ones", choices=("next", "masked"))
@@ -65,7 +65,7 @@ def main(settings):
     steps = settings.steps or min(size.pretrain_steps, max(FEWEST_STEPS, epochs))
     rates = Rates(settings.method, settings.muon_rate, settings.adamw_rate, steps=steps)
 
-    if not path:  # one document per row: with several, the model learns late to follow a story
+    if not path:  # one document per row: with several, the model learns late how to follow a story
         documents = corpus.document_rows(ids, length)
         batches = ConversationBatches(documents, ids, rows * ROW, replay=0, seed=settings.seed)
         plan = batches.plan(steps)

@@ -1,7 +1,7 @@
-"""Stage 2: instruction fine-tuning. Learn from conversations to answer, and to stop after the answer.
+"""Stage 2: instruction fine-tuning. Learn from conversations how to answer, and when to stop.
 
-The model sees the question but the loss covers the answer only: it should answer questions, not ask them.
-By default three tenths of every batch are pre-training text. Without it the facts of stage 1 would be
+The model sees the question, but the loss covers the answer only: it should answer questions, not ask them.
+By default three tenths of every batch are pre-training text. Without it, the facts of stage 1 would be
 forgotten before anyone asks about them.
 """
 
@@ -22,12 +22,12 @@ from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
 
 STAGE = "2-instruct"
-EPOCHS, FEWEST_STEPS = 40, 400  # of your own conversations, unless --size says fewer steps
-# Peak learning rates of Muon and AdamW. A few hundred questions are soon known by heart. Only at a high rate
-# does a model learn instead to answer from the text that it has read: on the ships of tests/own_files.py half
-# these rates left 12 of 13 held-out questions about captains wrong, in 100 steps or 400; with these, none.
+EPOCHS, FEWEST_STEPS = 40, 400  # for your own conversations, unless --size sets fewer steps
+# Peak learning rates of Muon and AdamW. A few hundred questions are soon memorised. Only at a high rate does
+# the model learn instead to answer from the text it has read: on the ships of tests/own_files.py, half of
+# OWN_RATES left 12 of 13 held-out questions about captains wrong, in 100 steps or 400; OWN_RATES left none.
 RATES, OWN_RATES = (0.015, 5e-3), (0.03, 0.01)
-VALIDATIONS = 4  # in a run
+VALIDATIONS = 4  # per run
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class InstructSettings(Settings):
     adamw_rate: float = option(
         0.0, f"peak learning rate of AdamW (default: {RATES[1]}, for your own data {OWN_RATES[1]})"
     )
-    last_layers: int = option(0, "train only the last layers, so many of them (0: everything)")
+    last_layers: int = option(0, "train only this many of the last layers (0: everything)")
     save_every: int = option(200, "steps between saves", (1, 10**6))
 
 

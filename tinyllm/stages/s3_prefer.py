@@ -10,7 +10,7 @@ stage 2, the reference.
 Without the penalty the policy finds replies that the reward model overrates: reward hacking (make hacking).
 The loss value says little, because advantages are relative to a baseline. Watch the score.
 
-ALGORITHM= chooses a row of ALGORITHMS below.
+ALGORITHM= selects a row of ALGORITHMS below.
 """
 
 from dataclasses import dataclass
@@ -68,9 +68,9 @@ class PreferSettings(Settings):
     steps: int = option(0, "RL steps (default: by size)")
     prompts: int = option(0, "prompts in an RL step (default: by size)")
     reward_steps: int = option(0, "batches that the reward model learns from (default: by size)")
-    kl: float = option(0.2, "KL penalty: what a nat of divergence from stage 2 costs, in score")
+    kl: float = option(0.2, "KL penalty: cost in score of one nat of divergence from stage 2")
     rate: float = option(2e-4, "peak learning rate of AdamW")
-    last_layers: int = option(0, "train only the last layers, so many of them (0: everything)")
+    last_layers: int = option(0, "train only this many of the last layers (0: everything)")
     draw: int = option(0, "varies the sampled prompts and replies, all else being equal")
     save_every: int = option(20, "steps between saves", (1, 10**6))
 
@@ -98,7 +98,7 @@ def main(settings, stage=STAGE):
 
 
 def load_rankings(settings, parent, size, tokenizer, context):
-    """The rankings of a file that are not held out, or those of the simulated annotator, if they fit."""
+    """The file's rankings that are not held out, or the simulated annotator's; only those that fit."""
     if settings.rankings:
         training, _ = split_rankings(read(settings.rankings))
     else:
@@ -110,7 +110,7 @@ def load_rankings(settings, parent, size, tokenizer, context):
 
 
 def align(settings, stage, parent, tokenizer, rankings, reference, scorer):
-    """The loop. With the built-in world, the parameters with the best worst score are kept (keep_best)."""
+    """The training loop. With the built-in world, the best parameters are kept (see keep_best)."""
     model, size, world = reference.model, SIZES[settings.size], World(settings.seed)
     steps = settings.steps or size.prefer_steps
     rates = Rates("adamw", adamw=settings.rate, decay=0.0, steps=steps)
@@ -132,7 +132,7 @@ def align(settings, stage, parent, tokenizer, rankings, reference, scorer):
 
 
 def draw_prompts(settings, world, rankings, count, step):
-    """The prompts of a step (messages): of the built-in world, or of the file of rankings."""
+    """The prompts of a step (messages), from the built-in world or from the file of rankings."""
     if settings.rankings:
         rng = np.random.default_rng([settings.seed, settings.draw, 16, step])
         return [rankings[i].prompt for i in rng.integers(0, len(rankings), count)]
@@ -157,7 +157,7 @@ def reinforce_step(run, settings, reference, scorer, prompts, step, rates):
         advantage = advantages.with_baseline(algorithm.baseline, scores.reshape(-1, GROUP), penalties)
     elif settings.algorithm == "ppo":
         advantage = critic_advantages(run.state, states, scores, penalties, sampled.mask)
-    else:  # GRPO has its KL penalty in the loss alone
+    else:  # GRPO has its KL penalty only in the loss
         advantage = advantages.group_advantages(scores.reshape(-1, GROUP)).reshape(-1, 1)
         advantage = np.broadcast_to(advantage, penalties.shape)
     batch = {
@@ -196,7 +196,7 @@ def chosen_and_rejected(tokenizer, rankings):
 
 
 def pairs_step(run, settings, reference, pairs, step, rates):
-    """One step on pairs of replies, as many as an RL step has."""
+    """One step on pairs of replies, with as many replies as an RL step."""
     rng = np.random.default_rng([settings.seed, settings.draw, 18, step])
     count = (settings.prompts or SIZES[settings.size].prompts) * GROUP // 2
     chosen = [pairs[i] for i in rng.integers(0, len(pairs), count)]
@@ -209,8 +209,8 @@ def pairs_step(run, settings, reference, pairs, step, rates):
 
 
 def keep_best(run, world, step):
-    """Remember the parameters whose worst validation score is best: of the five kinds of prompts, and of
-    politeness. A difference of one prompt is noise, so the later parameters win if they are that close."""
+    """Remember the parameters whose worst validation score is best. Each of the five kinds of prompts has a
+    score, and so has politeness. A difference of one prompt is noise: within it, later parameters win."""
     replies = behaviour.greedy_replies(run.pool, run.tokenizer, world, "val", VALIDATION_PROMPTS)
     scores = behaviour.scores(replies)
     worst = min(scores.values())

@@ -4,9 +4,9 @@ Each step of a chain of thought is small enough for a small model (Nye et al. 20
 learning from such chains the model samples its own, several per problem; those that end in the right answer
 become likelier, the others less likely.
 
-    reward      1 if the answer is right, else 0; a reply that does not end in time is wrong
+    reward      1 if the answer is right, else 0; a reply that does not end in time counts as wrong
     advantage   reward - mean reward of the group (RLOO, Ahmadian et al. 2024, up to the factor (G-1)/G)
-    gradient    that of the next token, weighted by the advantage: weighted_nll once more
+    gradient    that of the next-token loss, weighted by the advantage: weighted_nll again
 """
 
 from dataclasses import dataclass
@@ -31,15 +31,15 @@ from tinyllm.world.dice import Dice
 from tinyllm.world.task import as_context, final_answer, is_correct
 
 STAGE = "4-reason"
-OWN_REPLIES = 12000  # at most; correct replies of stage 3 that are rehearsed
+OWN_REPLIES = 12000  # maximum number of correct replies of stage 3 to rehearse
 GROUP, PROMPTS = 8, 16  # replies per problem, and problems per RL step
-# Not Muon: an orthogonalised step is as large in every direction, and most directions here are noise.
+# Not Muon: an orthogonalised step is equally large in all directions, and most directions here are noise.
 REINFORCE_RATES = Rates("adamw", adamw=2e-5)
 
 
 @dataclass(frozen=True)
 class ReasonSettings(Settings):
-    data: str = option("", "problems in GSM8K's JSONL (default: the built-in world)", source="problems")
+    data: str = option("", "problems in GSM8K JSONL format (default: the built-in world)", source="problems")
     text: str = option("", "the text of stage 1, for a parent that has none on record", source="text")
     origin: str = option(
         "", "checkpoint folder to start from (default: 3-prefer of this run, else 2-instruct)", flag="from"
@@ -95,7 +95,7 @@ def main(settings, stage=STAGE):
 
 
 def load_problems(settings, world, count):
-    """(training, held-out) problems as conversations, of --data or of the built-in world."""
+    """(training, held-out) problems as conversations, from --data or from the built-in world."""
     if settings.data:
         return formats.split(formats.problems(settings.data))
     dice = Dice(f"chats of world {world.seed}")
@@ -108,11 +108,11 @@ def load_problems(settings, world, count):
 
 
 def load_rehearsal(settings, world, count, parent, path):
-    """`count` conversations of earlier stages, so that these are not forgotten: of the file `path`, or, if it
-    is "", of the built-in world.
+    """`count` conversations of earlier stages, so that those are not forgotten: from the file `path`, or from
+    the built-in world if `path` is "".
 
-    After stage 3 the world's are the model's own replies: training on stage 2's answers again would undo
-    stage 3.
+    After stage 3, the replies in the world's conversations are the model's own, because training on stage 2's
+    answers again would undo stage 3.
     """
     if path is None:
         return []
@@ -123,9 +123,9 @@ def load_rehearsal(settings, world, count, parent, path):
 
 
 def own_replies(settings, world, parent, count):
-    """What `parent` answers to training prompts: every kind, then more follow-ups, which would be forgotten
-    first, and prompts of stage 3. One prompt in eight begins with the description of the tools. Only correct
-    replies are kept: mistakes would be learned."""
+    """Correct replies of `parent` to training prompts: every kind, then more follow-ups, which would be
+    forgotten first, and prompts of stage 3. One prompt in eight begins with the description of the tools.
+    Wrong replies are dropped, because the model would learn the mistakes."""
     tasks = world.instructions("train", count * 3 // 5)
     tasks += world.instructions("train", count // 5, family="follow_up")
     tasks = [task for task in tasks if oracle.kind_of(task) == "answerable"]

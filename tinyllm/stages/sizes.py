@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 TABLE = """
                     tiny    nano    small      base
-    vocab            300    1536     1536      1536    bytes and merges; special tokens come on top
+    vocab            300    1536     1536      1536    bytes and merges; special tokens are extra
     layers             1       2        4         8
     width             16      64      128       256
     heads              2       2        4         8
@@ -21,11 +21,11 @@ TABLE = """
     instruct_steps     4      80     1000      2000
     rankings          12     300     2000      4000    prompts that the simulated annotator ranks
     reward_steps       3      40      200       400
-    prompts            4      32       32        32    in a step of stage 3's reinforcement
+    prompts            4      32       32        32    in an RL step of stage 3
     prefer_steps       4       6       50       150
     problems          40    1500    20000     40000
     reason_steps       2      60     1250      3000
-    reinforce_steps    2       2        6       100    after them
+    reinforce_steps    2       2        6       100    RL steps after these
     exam_items         4      50      200       200    of each kind
 """
 

@@ -33,7 +33,7 @@ class RewardSettings(Settings):
     rankings: str = option("", "file of rankings it learns from", source="rankings")
     origin: str = option("", "checkpoint folder to start from", flag="from")
     steps: int = option(0, "batches to train on")
-    last_layers: int = option(0, "train only the last layers, so many of them (0: everything)")
+    last_layers: int = option(0, "train only this many of the last layers (0: everything)")
     save_every: int = option(200, "steps between saves", (1, 10**6))
 
 

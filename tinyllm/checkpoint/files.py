@@ -47,7 +47,7 @@ def _flush(path):
 
 def write_json(path, value):
     text = json.dumps(value, indent=1, ensure_ascii=False)
-    with replacing(path) as beside:  # bytes of file names that are not Unicode become escapes: \\udce9
+    with replacing(path) as beside:  # non-Unicode parts, of a file name say, become JSON escapes: \\udce9
         beside.write_text(text + "\n", encoding="utf-8", errors="backslashreplace", newline="\n")
 
 

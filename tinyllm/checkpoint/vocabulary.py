@@ -1,8 +1,8 @@
 """Tokenizers of published models: byte-level BPE as in a tokenizer.json or a GGUF file.
 
-The algorithm is that of tokenizer.py, but text is first split into words in another way.
-Bytes, merges and special tokens may be numbered in any order. Several pairs may merge into the same token.
-And Llama 3 looks up a whole word before it merges anything.
+The algorithm is that of tokenizer.py, but text is first split into words in another way. Bytes, merges and
+special tokens may be numbered in any order, several pairs may merge into the same token, and Llama 3 looks up
+a whole word before it merges anything.
 
 The published patterns use Unicode's classes, which `re` does not have. Here the classes are written out as
 ranges of characters, from Python's own tables; a character newer than those is neither letter nor number.
@@ -142,7 +142,7 @@ class PublishedTokenizer(Tokenizer):
 
 
 def _patterns(contents):
-    """The patterns by which a tokenizer.json splits text. Raises TinyllmError that names an unknown part."""
+    """The patterns by which a tokenizer.json splits text. Raises TinyllmError, naming an unknown part."""
     step = contents["pre_tokenizer"] or {}
     steps = step["pretokenizers"] if step.get("type") == "Sequence" else [step]
     steps = [{"use_regex": True} | each | {"trim_offsets": True} for each in steps]  # the last: no effect

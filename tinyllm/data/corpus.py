@@ -34,7 +34,8 @@ def of_the_world(seed, characters):
 
 
 def load_conversations(path, seed, count):
-    """(training, held-out) conversations: from an instruction file, or `count` + 300 of the world."""
+    """(training, held-out) conversations: from an instruction file, or from the built-in world, `count`
+    of them for training."""
     if path:
         return formats.split(formats.instructions(path))
     world, splits = World(seed), (("train", count), ("val", 300))
@@ -115,7 +116,7 @@ def pack(documents, tokenizer):
 
 
 def parts(document, size=2**20):
-    """A document (bytes) in parts of `size` bytes or slightly more, cut after newlines to split no word."""
+    """A document (bytes) in parts of `size` bytes or slightly more, cut after newlines: words stay whole."""
     at = 0
     while at < len(document):
         newline = re.compile(rb"\n(?!\n)").search(document, at + size)

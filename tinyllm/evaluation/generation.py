@@ -131,7 +131,7 @@ def _masked_calls(model, prompts, tokenizer, tokens):
 
 def converse_with_tools(pool, tokenizer, conversations, registry, tokens, rounds=8):
     """Conversations -> the same conversations with the model's replies. After a valid call the tool runs, and
-    the model continues with its result, for at most `rounds` replies."""
+    the model continues with the tool's result, for at most `rounds` replies."""
     done = [list(messages) for messages in conversations]
     waiting = list(range(len(done)))
     for round in range(rounds):

@@ -100,7 +100,7 @@ def problems(pool, tokenizer, held_out):
 
 
 def preferences(pool, tokenizer, folder, path, settings):
-    """How often the reward model prefers a sampled reply to a held-out prompt to a reply of stage 2, and how
+    """How often the reward model scores a sampled reply to a held-out prompt above one of stage 2, and how
     often it ranks two held-out replies as people did."""
     _, held_out = split_rankings(read(path))
     reward, start = folder / "reward", ancestor(folder, "2-instruct")

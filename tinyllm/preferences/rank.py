@@ -86,7 +86,7 @@ def load_prompts(folder, count):
 
 
 def next_command(settings, folder, path):
-    """How to train on the rankings. An existing stage 3 is kept: the new one gets its own run."""
+    """The command that trains on the rankings. An existing stage 3 is kept: the new one gets its own run."""
     made, new = read_json(folder / "stage.json")["settings"], settings.folder("3-prefer").exists()
     command = make_command(Settings(settings.run, made["size"], made["seed"]), "3-prefer", new=new)
     start = f" FROM={shlex.quote(str(folder))}" if new else ""

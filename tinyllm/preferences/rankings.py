@@ -1,4 +1,4 @@
-"""Rankings on disk, and their encoding for training. Each is one JSON object on a line, written immediately:
+"""Rankings on disk, and their encoding for training. Each ranking is one JSON line, written at once:
 
     {"prompt": [{"role", "content"}, ...], "completions": ["...", ...], "ranks": [2, 1, 3, 3],
      "annotator": "...", "time": "...", "sampling": {...}, "model": "sha256 of the checkpoint"}

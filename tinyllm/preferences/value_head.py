@@ -1,9 +1,9 @@
 """PPO's critic: a value head on the policy's hidden states that predicts the remaining return.
 
-The baseline of REINFORCE is one number for a whole batch. A critic gives each position its own one: after
-a good first word the expected return rises, and only the excess over it counts as an advantage (Schulman et
-al. 2015, 2017). The head is linear, value = states @ w, and is trained with AdamW on the squared error from
-the returns. No gradient flows from the head into the policy.
+The baseline of REINFORCE is one number for a whole batch. A critic gives each position its own baseline:
+after a good first word the expected return rises, and only the excess over the expected return counts as an
+advantage (Schulman et al. 2015, 2017). The head is linear, value = states @ w, and is trained with
+AdamW on the squared error from the returns. No gradient flows from the head into the policy.
 """
 
 import numpy as np

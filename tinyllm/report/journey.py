@@ -40,7 +40,7 @@ def jobs(policy, reference, tokenizer, seed):
     """{objective: (model, function, piece, total)}, the arguments of training.forward_and_loss.
 
     An objective that takes one reply gets the rude one, with ADVANTAGE if it weights replies; the other
-    objectives get both. The reference is the model that sampled the reply (ppo) or the reference model (dpo).
+    objectives get both. `reference` is the model that sampled the reply (ppo) or the reference policy (dpo).
     """
     rows = two_replies(tokenizer, seed)
     both, rude = shift(*pad(rows)), shift(*pad(rows[1:]))

@@ -1,4 +1,4 @@
-"""The report page: page.html with its ten panels filled in. A panel says so if the run lacks its data."""
+"""The report page: page.html with its ten panels filled in. If a run lacks the data, the panel says so."""
 
 import re
 from html import escape

@@ -1,7 +1,7 @@
 """The ten panels of the report page: what a run did, for people who would rather look than read.
 
 A panel is a generator of HTML, panel(run, other): two Records, `other` being the run laid over the first, or
-None. It raises Missing if the run lacks its data. page.html has its heading and says how to read it.
+None. It raises Missing if the run lacks the data. page.html has the panel's heading and says how to read it.
 """
 
 import math
@@ -50,8 +50,8 @@ def box(tokenizer, id, on, *lines):
 
 
 def bars(title, rows, kind="signed"):
-    """rows [(name, value)] as bars from a common zero. page.html draws them to the right, or to both sides if
-    kind is "signed"."""
+    """rows [(name, value)] as bars from a common zero. page.html draws them from the left, or to both sides
+    if kind is "signed"."""
     most = max((abs(value) for _, value in rows), default=0) or 1
     parts = [tag("h4", escape(title))]
     for name, value in rows:
@@ -100,7 +100,7 @@ def marked(task, reply):
 
 
 def one_token(run, other):
-    """One token's journey: a stage is a different gradient at the logits."""
+    """One token's journey: each stage is a different gradient at the logits."""
     policy, reference = run.policy_and_reference
     (model, tokenizer), (before, _) = policy.checkpoint, reference.checkpoint
     jobs = journey.jobs(model, before, tokenizer, run.seed)

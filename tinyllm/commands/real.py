@@ -80,7 +80,7 @@ def fetched():
 
 
 def converted(path, dtype):
-    """A GGUF file -> the folder in runs/models with its checkpoint in our format, made unless up to date."""
+    """A GGUF file -> its checkpoint folder in runs/models, in our format, made unless up to date."""
     folder = MODELS / path.stem
     made = read_json(folder / "stage.json") if is_checkpoint(folder) else {}
     settings = {"gguf": sha256(path), "dtype": dtype}

@@ -30,7 +30,7 @@ class SampleSettings(Settings):
 
 
 def sample(settings):
-    """Sample a continuation of a text from a stage."""
+    """Sample continuations of a prompt from a stage."""
     folder = stage_folder(settings.run, settings.stage)
     model, tokenizer = checkpoint.load_language_model(folder)
     # The world's documents begin with a space.

@@ -1,4 +1,4 @@
-"""How precise a measurement is: 95 % confidence intervals."""
+"""The precision of a measurement: 95 % confidence intervals."""
 
 import math
 

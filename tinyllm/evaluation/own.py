@@ -80,7 +80,7 @@ def normalise(text):
 
 
 def answer_log_probs(pool, tokenizer, conversations):
-    """log p of the last reply of each conversation, its end token included, in nats."""
+    """log p of the last reply of each conversation, including its end token, in nats."""
     batch = shift(*pad([encode_last_reply(tokenizer, messages) for messages in conversations]))
     return (rollouts.log_probs(pool, batch["ids"], batch["targets"]) * batch["weights"]).sum(axis=1).tolist()
 

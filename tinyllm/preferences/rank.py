@@ -124,7 +124,7 @@ def undo(path, number):
 
 
 def completions(pool, tokenizer, prompt, settings, number):
-    """Different replies to one prompt, shuffled; --group of them, if the model produces that many."""
+    """Different replies to one prompt, shuffled: --group replies, if the model produces that many."""
     texts, tries = [], 0
     prompts = [encode_prompt(tokenizer, prompt)] * settings.group
     while len(texts) < settings.group and tries < TRIES:

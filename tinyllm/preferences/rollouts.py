@@ -3,7 +3,7 @@
 Replies are sampled at temperature 1 without truncation, so the trainer's log-probs are those of the
 distribution they were drawn from. Otherwise every importance ratio would be wrong.
 
-    prompts (B lists of ids) -> ids, targets, mask (B, T): mask is 1 on the reply, its end token included
+    prompts (B lists of ids) -> ids, targets, mask (B, T): mask is 1 on the reply, including its end token
 """
 
 from dataclasses import dataclass

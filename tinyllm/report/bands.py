@@ -13,7 +13,7 @@ POINTS = 30  # at most, in a band
 
 
 def thin(pairs):
-    """At most POINTS points of a curve, each the mean of consecutive ones."""
+    """At most POINTS points of a curve, each the mean of consecutive points."""
     return [part.mean(axis=0) for part in np.array_split(np.array(pairs), min(len(pairs), POINTS))]
 
 

@@ -1,6 +1,6 @@
 """The built-in data: a small closed world, generated from a seed.
 
-Nothing has to be downloaded to train on it. Its exams are exact, because the world knows every true
+Training on it needs no download. Its exams are exact, because the world knows every true
 answer, what training has shown, and how much randomness its texts contain.
 
 Exams must not repeat training data, so content decides the split, never position: `split_of` hashes

@@ -57,7 +57,7 @@ def in_chat(dice, world, task):
 
 
 def follow_up(dice, world, split, unseen=False):
-    """A conversation of two to four turns, whose last question follows up an earlier one.
+    """A conversation of two to four turns, whose last question follows up on an earlier one.
 
     In between come other follow-ups, other subjects, and small talk, which does not change the subject.
     """
@@ -81,7 +81,7 @@ def follow_up(dice, world, split, unseen=False):
 
 
 def opening(dice, world, split):
-    """A question that can be followed up."""
+    """A question that allows a follow-up."""
     make = instructions.FAMILIES[dice.choice(tuple(FOLLOW_UPS))].make
     while True:
         task = make(dice, world, split, unseen=False)
@@ -146,7 +146,7 @@ def add_or_take(dice, world, split, subject, unseen=False):
     return Task("sums", question, reply, columns.split(",")[-1], key)
 
 
-# A follow-up has the kind of its subject, so it can be followed up in turn.
+# A follow-up has the kind of its subject, so another follow-up can come after it.
 FOLLOW_UPS = {
     "facts": (same_person, same_person, other_person, again),
     "transform": (backwards, again),

@@ -139,7 +139,7 @@ def translate(dice, world, split, unseen):
 
 
 def transform(dice, world, split, unseen):
-    """A list of words, to be reversed, repeated or counted, or whose last word is wanted."""
+    """A list of words to reverse, repeat or count, or from which to give the last word."""
     operation = dice.choice(tuple(TEMPLATES["transform"]))
     words, key = world.draw_in_split(dice, split, lists.draw_words)
     answers = {

@@ -1,8 +1,8 @@
-"""What people prefer: prompts, the true quality of a reply, and simulated people who rank replies.
+"""Human preferences: prompts, the true quality of a reply, and simulated people who rank replies.
 
 A reply should above all be correct, then polite, then short. It is correct to tell the truth, to
 refuse harmful requests and no others, and to admit that a person is unknown. People make mistakes
-when they rank, and so do the simulated ones: a reward model must learn from noisy rankings.
+when they rank, and so do the simulated people: a reward model must learn from noisy rankings.
 """
 
 import re

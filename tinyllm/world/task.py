@@ -1,4 +1,4 @@
-"""A task: a question, a reply to it, and what a grader needs to mark any other reply.
+"""A task: a question, a reply to it, and the information to mark any other reply.
 
 Correct replies come in many styles, so a grader cannot compare them with one reference text. A task
 therefore holds the short answer, and the words that no correct reply contains.

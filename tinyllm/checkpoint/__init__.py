@@ -1,4 +1,4 @@
-"""A model on disk: a Hugging Face Llama folder. Skip this on first reading: it is about file formats only.
+"""A model on disk: a Hugging Face Llama folder. Skip this on first reading: it only deals with file formats.
 
     config.json          LlamaConfig's keys
     model.safetensors    the published names and shapes, F32
@@ -6,7 +6,7 @@
     stage.json           in folders written by a stage: its settings, the SHA-256 of the weights, ...
 
 transformers opens our folders. `load` opens plain Llama folders and GGUF files, with byte-level BPE or with
-no tokenizer. What our layers cannot compute is rejected by name.
+no tokenizer. Features that our layers cannot compute are rejected by name.
 """
 
 import re
@@ -29,9 +29,9 @@ PIECE = 2**20  # weights read at once
 
 
 def save(folder, model, tokenizer=None, dtype=np.float32):
-    """Write a checkpoint folder, every file whole or not at all, the weights last, as float32 or float16.
+    """Write a checkpoint folder: each file atomically, the weights last, as float32 or float16.
 
-    Other files in the folder stay. Raises TinyllmError if a file cannot be written.
+    Other files in the folder are kept. Raises TinyllmError if a file cannot be written.
     """
     folder, special = Path(folder), tokenizer.special if tokenizer else {}
     write_json(folder / "config.json", huggingface.config_to_json(model.config, special))
@@ -40,13 +40,13 @@ def save(folder, model, tokenizer=None, dtype=np.float32):
         write_json(folder / TOKENIZER, contents)
         write_json(folder / "tokenizer_config.json", config)
     published = {}
-    for name, w in model.params.items():  # views, apart from wq and wk: no second model in memory
+    for name, w in model.params.items():  # views, except wq and wk: no second model in memory
         published[huggingface.published_name(name)] = huggingface.to_published(name, w, model.config)
     safetensors.write(folder / WEIGHTS, published, dtype=dtype)
 
 
 def load(folder):
-    """Folder or GGUF file -> (model, tokenizer), which is None if there is none. Raises TinyllmError."""
+    """Folder or GGUF file -> (model, tokenizer); the tokenizer may be None. Raises TinyllmError."""
     folder = Path(folder)
     try:
         config, tensors, *names, tokenizer = (_open_gguf if folder.is_file() else _open)(folder)
@@ -61,7 +61,7 @@ def load(folder):
 
 
 def _open(folder):
-    """-> config, stored tensors, the stored name of each parameter, how it is converted, tokenizer"""
+    """-> config, stored tensors, stored_name and convert (see _read_parameters), tokenizer"""
     notes = read_json(folder / "stage.json") if (folder / "stage.json").exists() else {"finished": True}
     if not notes.get("finished"):
         raise TinyllmError(f"{folder} holds an unfinished run: continue it with RESUME=1")
@@ -105,12 +105,13 @@ def load_language_model(folder):
 
 
 def _read_parameters(folder, config, tensors, stored_name, convert):
-    """The stored tensors as our Parameters. Nothing may be missing, of another shape, or left over.
+    """The stored tensors as our Parameters. No tensor may be missing, have another shape, or be left over.
 
-    A piece of a tensor is read at a time: a second copy may not fit into the memory. convert(our name, array,
-    config) brings whole heads, or any other rows, into our order of channels.
+    Tensors are read a piece at a time: a second copy may not fit into memory. stored_name maps our name to
+    the stored one. convert(our name, array, config) puts whole heads, or any other rows, into our order of
+    channels.
     """
-    if config.layers > len(tensors):  # a damaged config may claim a billion
+    if config.layers > len(tensors):  # a damaged config may claim a billion layers
         raise TinyllmError(f"{folder}: {config.layers} layers in its settings, but {len(tensors)} tensors")
     for name, shape in config.shapes().items():  # before allocating
         key = stored_name(name)
@@ -135,7 +136,7 @@ def _read_parameters(folder, config, tensors, stored_name, convert):
 
 
 def digest(folder):
-    """What identifies the weights of a checkpoint: the SHA-256 of its weight file, or of its index."""
+    """The identity of a checkpoint's weights: the SHA-256 of the weight file, or of the index file."""
     return sha256(_weight_file(folder))
 
 

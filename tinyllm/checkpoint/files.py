@@ -35,7 +35,7 @@ def replacing(path):
 
 
 def _flush(path):
-    """Wait until a file, or the list of names in a folder, is on the disk (Windows cannot flush folders)."""
+    """Wait until a file, or the list of names in a folder, is on disk (Windows cannot flush folders)."""
     if path.is_dir() and os.name == "nt":
         return
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
@@ -47,7 +47,7 @@ def _flush(path):
 
 def write_json(path, value):
     text = json.dumps(value, indent=1, ensure_ascii=False)
-    with replacing(path) as beside:  # what is not Unicode, in a file name say, becomes a JSON escape: \\udce9
+    with replacing(path) as beside:  # non-Unicode parts, of a file name say, become JSON escapes: \\udce9
         beside.write_text(text + "\n", encoding="utf-8", errors="backslashreplace", newline="\n")
 
 

@@ -7,9 +7,9 @@
     data      the tensors, each at its offset from the next multiple of general.alignment
 
 Little-endian throughout. A string is its length (uint64) and its bytes. Large models are published in this
-form because its tensors may be quantised: 4 or 8 bits per weight, with a scale for every 32 of them.
+format because its tensors may be quantised: 4 or 8 bits per weight, with one scale for every 32 weights.
 
-https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; the blocks: ggml-quants.c in the same repository.
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; for the blocks, ggml-quants.c in that repository.
 """
 
 import struct
@@ -27,7 +27,7 @@ KINDS |= {12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 30: "BF16"}
 
 
 class _Reader:
-    """Takes values from the front of a mapped file. Raises ValueError or struct.error where it ends early."""
+    """Reads values from a mapped file, front to back. Raises ValueError or struct.error if it ends early."""
 
     def __init__(self, data):
         self.data, self.at = memoryview(data), 0
@@ -63,7 +63,7 @@ class _Reader:
 
 
 def scan(path):
-    """File -> ({setting: value}, {name: Stored}); no tensor is read. Raises TinyllmError if it is damaged."""
+    """File -> ({setting: value}, {name: Stored}); reads no tensor. Raises TinyllmError if it is damaged."""
     try:
         data = np.memmap(path, np.uint8, "r").view(np.ndarray)  # slicing a memmap directly is slow
         reader = _Reader(data)

@@ -19,7 +19,7 @@ INSIDE = {
     "mlp.norm": "post_attention_layernorm",
 }
 
-KEYS = {  # what Config and LlamaConfig have in common: our name -> key in config.json, default of LlamaConfig
+KEYS = {  # fields that Config and LlamaConfig share: our name -> key in config.json, default of LlamaConfig
     "vocab": ("vocab_size", 32000),
     "context": ("max_position_embeddings", 2048),
     "width": ("hidden_size", 4096),
@@ -47,11 +47,11 @@ def _stored_name(name, top, layers, inside):
 
 # Rotary positions rotate pairs of channels. Our pairs are neighbours, (2j, 2j + 1), the two parts of a
 # complex number; published weights pair (j, j + D/2). The rows of wq and wk decide which channel is which:
-# reordering the rows of both converts one into the other and changes no attention score.
+# reordering the rows of both converts one form into the other and changes no attention score.
 
 
 def to_published(name, w, config):
-    """Our array of a parameter -> the published one."""
+    """A parameter's array in our form -> in the published form."""
     return _transposed(name, w, config.head_dim // 2, 2)
 
 
@@ -79,7 +79,7 @@ GGUF_INSIDE = {
     "attention.norm": "attn_norm",
     "mlp.norm": "ffn_norm",
 }
-GGUF_KEYS = {  # key in config.json -> that of a GGUF file
+GGUF_KEYS = {  # key in config.json -> key in a GGUF file
     "max_position_embeddings": "context_length",
     "hidden_size": "embedding_length",
     "intermediate_size": "feed_forward_length",
@@ -93,7 +93,7 @@ GGUF_KEYS = {  # key in config.json -> that of a GGUF file
 
 
 def gguf_name(name):
-    """Our name for a parameter -> that of a GGUF file, where wq and wk have our order of channels."""
+    """Our name for a parameter -> its name in a GGUF file, where wq and wk have our order of channels."""
     return _stored_name(name, GGUF_TOP, "blk", GGUF_INSIDE)
 
 
@@ -162,7 +162,7 @@ def config_from_json(config):
 
 
 def _theta(config):
-    """The base of the rotary angles: in rope_parameters since transformers 5, at the top level before."""
+    """The base of the rotary angles: in rope_parameters since transformers 5, at the top level until then."""
     theta = _read(config, "rope_theta", 10000.0)
     for key in ("rope_parameters", "rope_scaling"):
         rope = config.get(key) or {}
@@ -177,7 +177,7 @@ def _theta(config):
 
 
 def _read(config, key, default):
-    """The value of a key, in the type of its default: a flag, a count of at least 1, or a number."""
+    """The value of a key, with the type of its default: a flag, a count of at least 1, or a number."""
     value = config.get(key)
     if value is None:
         return default

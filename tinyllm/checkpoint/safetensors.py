@@ -17,13 +17,13 @@ from tinyllm.checkpoint.stored import PLAIN, TYPES, Stored
 from tinyllm.errors import TinyllmError
 
 NAMES = {TYPES[name]: name for name in PLAIN if name != "BF16"}
-HEADER_LIMIT = 100_000_000  # the format's own limit: a damaged length must not exhaust the memory
+HEADER_LIMIT = 100_000_000  # the format's own limit: a damaged length must not exhaust memory
 
 
 def write(path, tensors, metadata=None, dtype=None):
     """Write {name: array}, with {key: text} as metadata, atomically; the same input gives the same bytes.
 
-    dtype: the type they are stored in, if not their own. Raises TinyllmError if the file cannot be written.
+    dtype: the type to store arrays in, if not their own. Raises TinyllmError if the file cannot be written.
     """
     header, start = {"__metadata__": {"format": "pt"} | (metadata or {})}, 0  # transformers needs the format
     for name, array in tensors.items():
@@ -40,13 +40,13 @@ def write(path, tensors, metadata=None, dtype=None):
 
 
 def read(path):
-    """File -> ({name: array}, {key: text}). Raises TinyllmError if it is damaged."""
+    """File -> ({name: array}, {key: text}). Raises TinyllmError if the file is damaged."""
     tensors, metadata = scan(path)
     return {name: tensor.read() for name, tensor in tensors.items()}, metadata
 
 
 def scan(path):
-    """File -> ({name: Stored}, {key: text}), from its header alone. Raises TinyllmError if it is damaged."""
+    """File -> ({name: Stored}, {key: text}), from the header only. Raises TinyllmError if it is damaged."""
     with open(path, "rb") as file:
         length = os.path.getsize(path)
         size = int.from_bytes(file.read(8), "little")

@@ -1,5 +1,5 @@
-"""A tensor in a file, read when it is needed, a piece at a time: a second copy of a model may not fit into
-the memory. (Not a memory map of the file: its pages would count as used until the system wants them back.)
+"""A tensor in a file, read on demand, a piece at a time: a second copy of a model may not fit into memory.
+(This is not a memory map: its pages would count as used until the system reclaims them.)
 
 A block of a quantised type holds 32 weights: scale * q in Q8_0, scale * (q - 8) in Q4_0, scale * q +
 least in Q4_1.
@@ -25,10 +25,10 @@ class Stored(NamedTuple):
     path: Path
     dtype: str  # a key of TYPES, or the name of a type that we cannot read
     shape: tuple
-    start: int  # in the file
+    start: int  # offset in the file
 
     def size(self, name=""):
-        """Its bytes. Raises ValueError for a shape that no tensor has, with its name."""
+        """The size in bytes. Raises ValueError, with the tensor's name, for an impossible shape."""
         counts = all(type(n) is int and n >= 0 for n in self.shape)
         counts = counts and len(self.shape) <= 8 and math.prod(filter(None, self.shape)) < 2**48
         numbers = 32 if self.dtype in BLOCKS else 1
@@ -37,7 +37,7 @@ class Stored(NamedTuple):
         return math.prod(self.shape) // numbers * TYPES[self.dtype].itemsize
 
     def read(self, first=0, last=None):
-        """-> the array, or its rows from `first` to before `last`; all but F64 and integers as float32."""
+        """-> the array, or its rows [first:last]; as float32, except for F64 and integers."""
         shape, layout = self.shape, TYPES[self.dtype]
         if shape:
             shape = (len(range(*slice(first, last).indices(shape[0]))), *shape[1:])

@@ -1,11 +1,11 @@
 """Tokenizers of published models: byte-level BPE as in a tokenizer.json or a GGUF file.
 
-The algorithm is that of tokenizer.py. What differs is how text is first split into words, and that ids are
-in no particular order: a vocabulary numbers bytes, merges and special tokens as it likes, several pairs may
-merge into the same token, and Llama 3 looks a whole word up before it merges anything.
+The algorithm is that of tokenizer.py, but text is first split into words in another way. Bytes, merges and
+special tokens may be numbered in any order, several pairs may merge into the same token, and Llama 3 looks up
+a whole word before it merges anything.
 
-The published patterns use Unicode's classes, which `re` does not have. They are written out here as ranges
-of characters, from Python's own tables: a character that is newer than these is neither letter nor number.
+The published patterns use Unicode's classes, which `re` does not have. Here the classes are written out as
+ranges of characters, from Python's own tables; a character newer than those is neither letter nor number.
 """
 
 import functools
@@ -37,7 +37,7 @@ def _isolated(pattern):
     return split | PLAIN
 
 
-WHOLE = BYTE_LEVEL | {"use_regex": True}  # splits by GPT2, too
+WHOLE = BYTE_LEVEL | {"use_regex": True}  # also splits by GPT2
 EACH_DIGIT = {"type": "Digits", "individual_digits": True} | PLAIN
 SPLITTERS = {  # GGUF's name -> the steps in a tokenizer.json, and the patterns that split the text, in order
     "gpt-2": ([WHOLE], [GPT2]),
@@ -50,7 +50,7 @@ ADDED = {3: True, 4: False}  # GGUF's types of added tokens -> whether they are 
 
 @functools.lru_cache
 def compiled(pattern):
-    r"""A published pattern -> its `findall`: \p{L}, \p{N} and \s in ASCII and explicit ranges."""
+    r"""A published pattern -> its `findall`, with \p{L}, \p{N} and \s written out as ranges, in ASCII."""
     classes = unicode_classes()
 
     def written_out(match):
@@ -80,8 +80,8 @@ def unicode_classes():
 
 
 class PublishedTokenizer(Tokenizer):
-    """A Tokenizer from the contents of tokenizer.json and tokenizer_config.json. Raises TinyllmError for one
-    that works differently, and ValueError, LookupError or TypeError for damaged contents."""
+    """A Tokenizer from the contents of tokenizer.json and tokenizer_config.json. Raises TinyllmError for a
+    tokenizer that works differently, and ValueError, LookupError or TypeError for damaged contents."""
 
     def __init__(self, contents, config):
         model, self.contents, self.config = contents["model"], contents, config
@@ -108,7 +108,7 @@ class PublishedTokenizer(Tokenizer):
         self._name_roles()
 
     def _name_roles(self):
-        """Other parts look the tokens around texts and messages up by our own names."""
+        """Add our own names for the tokens around texts and messages, which other modules look up."""
         template = self.config.get("chat_template") or ""
         names = [self.config.get(f"{name}_token") for name in ("bos", "eos")]
         begin, end = (name["content"] if isinstance(name, dict) else name for name in names)
@@ -118,34 +118,34 @@ class PublishedTokenizer(Tokenizer):
             head = head.replace("\\\n", r"(?:\n|\\n)")
             system = re.search(rf"{head}([^{{}}]*?){re.escape(end)}", template)
             self.system = system[1] if system else ""
-        except TinyllmError:  # it can still continue texts; it has no format that its template does not use
+        except TinyllmError:  # can only continue text: drop tokens of formats that the template does not use
             self.special = {n: i for n, i in self.special.items() if n in template or n in (begin, end)}
         roles = {"<|begin|>": begin or end, "<|end|>": end}
         self.special |= {ours: self.special[name] for ours, name in roles.items() if name in self.special}
 
     def split(self, data):
         words = []
-        text = data.decode("utf-8", "surrogateescape")  # and back: any bytes stay what they are
+        text = data.decode("utf-8", "surrogateescape")  # reversible for any bytes
         for i, part in enumerate(self.added.split(text)):
             parts = [part]
-            if i % 2 == 0:  # the others are added tokens
+            if i % 2 == 0:  # at odd i, an added token
                 parts = [unicodedata.normalize(self.normal_form, part) if self.normal_form else part]
                 for findall in self.patterns:
                     parts = [word for each in parts for word in findall(each)]
             words += [word.encode("utf-8", "surrogateescape") for word in parts]
-        # Some vocabularies lack bytes that no UTF-8 text or hardly any contains; Hugging Face drops them.
+        # Some vocabularies lack bytes that never or hardly ever occur in UTF-8 text; Hugging Face drops them.
         return [kept for word in words if (kept := word.translate(None, self.missing))]
 
     def to_json(self, chat_template):
-        """The contents as they were read: `chat_template` is that of our own tokenizers."""
+        """The contents as they were read. `chat_template`, for our own tokenizers, is ignored."""
         return self.contents, self.config
 
 
 def _patterns(contents):
-    """The patterns that split text as a tokenizer.json says. Raises TinyllmError, saying what differs."""
+    """The patterns by which a tokenizer.json splits text. Raises TinyllmError, naming an unknown part."""
     step = contents["pre_tokenizer"] or {}
     steps = step["pretokenizers"] if step.get("type") == "Sequence" else [step]
-    steps = [{"use_regex": True} | each | {"trim_offsets": True} for each in steps]  # the latter: no effect
+    steps = [{"use_regex": True} | each | {"trim_offsets": True} for each in steps]  # the last: no effect
     patterns = next((patterns for known, patterns in SPLITTERS.values() if steps == known), None)
     if patterns is None:
         raise TinyllmError(f"its pre_tokenizer {steps!r:.300} is not known here")

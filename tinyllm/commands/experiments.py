@@ -81,7 +81,7 @@ def hacking(settings):
 
 
 def train_and_examine(settings, stage):
-    """Run stage 3 in a folder of its own, with the reward model of the run -> exam results."""
+    """Run stage 3 in a separate folder, with the reward model of the run -> exam results."""
     folder = s3_prefer.main(settings, stage)
     if not (folder / "exams.json").exists():
         world, items = World(settings.seed), SIZES[settings.size].exam_items

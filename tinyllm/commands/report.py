@@ -30,7 +30,7 @@ class BandsSettings(Settings):
 
 
 def record_bands(settings):
-    """Record where the curves of some runs lie: the band of normal losses in reports of their size."""
+    """Record the range of some runs' curves: the band of normal losses in reports of that size."""
     records = [Record(name, Path()) for name in settings.runs.split()]
     if len(records) < 2 or len({record.size for record in records}) > 1:
         raise UsageError('name two or more runs of one size: RUNS="one two three"')
@@ -54,15 +54,15 @@ def compare(settings):
 @dataclass(frozen=True)
 class WalkSettings(Settings):
     objective: str = option(
-        "next", "what turns the logits into a gradient", choices=tuple(journey.OBJECTIVES)
+        "next", "the objective that turns the logits into a gradient", choices=tuple(journey.OBJECTIVES)
     )
 
 
 def walk(settings):
-    """Follow one batch through the model and its gradient back, call by call.
+    """Follow one batch forward through the model, and its gradient backward, call by call.
 
-    Read it beside transformer.py: each line is a call of a function of layers.py, with the shapes and norms
-    of the arrays that it returns.
+    Read the output beside transformer.py: each line is a call to a function in layers.py, with the shapes and
+    norms of the arrays that it returns.
     """
     policy, reference = Record(settings.run, Path()).policy_and_reference
     (model, tokenizer), (before, _) = policy.checkpoint, reference.checkpoint
@@ -83,7 +83,7 @@ def walk(settings):
 
 
 def told(function):
-    """The function, printing the arrays and numbers that it returns (not the caches)."""
+    """The function, wrapped to print the arrays and numbers that it returns (not the caches)."""
 
     def call(*arguments, **options):
         results = function(*arguments, **options)

@@ -30,7 +30,7 @@ class SampleSettings(Settings):
 
 
 def sample(settings):
-    """Sample a continuation of a text from a stage."""
+    """Sample continuations of a prompt from a stage."""
     folder = stage_folder(settings.run, settings.stage)
     model, tokenizer = checkpoint.load_language_model(folder)
     # The world's documents begin with a space.
@@ -51,7 +51,8 @@ class ShowMaskSettings(Settings):
 
 
 def show_mask(settings):
-    """Print a training conversation, what the loss covers in colour (in brackets outside a terminal)."""
+    """Print a training conversation, with the tokens that the loss covers in colour (or, outside a terminal,
+    in brackets)."""
     folder = stage_folder(settings.run, settings.stage)
     _, tokenizer = checkpoint.load(folder)
     ids, mask = encode_conversation(tokenizer, first_conversation(folder, settings.kind))

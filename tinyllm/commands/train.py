@@ -39,14 +39,14 @@ class MineSettings(TrainSettings):
 
 
 def run_stage(settings, stage_settings, main):
-    """One stage with its exams, with those of the command's settings that it has."""
+    """Run one stage and its exams, with those of the command's settings that the stage has."""
     names = {field.name for field in dataclasses.fields(stage_settings)}
     own = stage_settings(**{name: value for name, value in vars(settings).items() if name in names})
     with_exams(main)(own)
 
 
 def train(settings):
-    """All stages in order (0 and 1 for your own --text), then scoreboard and page. Finished stages stay."""
+    """All stages in order (0 and 1 for your own --text), then scoreboard and page. Keeps finished stages."""
     run_stage(settings, s0_random.RandomSettings, s0_random.main)
     run_stage(settings, s1_pretrain.PretrainSettings, s1_pretrain.main)
     if not settings.text:
@@ -81,13 +81,13 @@ def mine(settings):
 
 
 def show(run):
-    """What every run of several stages ends with: its scoreboard and its report page."""
+    """The end of every run of several stages: print its scoreboard and write its report page."""
     print(scoreboard(run))
     print(f"the report page: {page.write(run)}")
 
 
 def write_text(settings, conversations):
-    """Without a text, the vocabulary and pre-training come from the conversations that are not held out."""
+    """Without TEXT=, the vocabulary and pre-training use the conversations that are not held out."""
     path = settings.folder("text.txt")
     texts = ["\n".join(message["content"] for message in messages) for messages in conversations]
     with replacing(path) as beside:

@@ -1,13 +1,13 @@
 """Conversations and replayed text -> batches; and the masking for a masked language model.
 
-A row holds one conversation, so none can attend to another. A batch has several pieces. Within a piece rows
-are about equally long, so little is padding; the pieces differ in length, so every step learns from short
-and long conversations.
+A row holds one conversation, so no conversation can attend to another. A batch consists of several pieces.
+The rows of a piece have about the same length, so there is little padding; the pieces differ in length, so
+every step learns from short and long conversations.
 
-To prevent forgetting, a share of every piece is pre-training text: from the beginning of a document if it is
-the built-in world's, whose documents are short, and from anywhere if it is your own.
+To prevent forgetting, a share of every piece is pre-training text. Rows of the built-in world's text start at
+the beginning of a document, because its documents are short; rows of your own text start anywhere.
 
-    conversation    begin user ... end assistant ... end   pad pad      loss on what the assistant wrote
+    conversation    begin user ... end assistant ... end   pad pad      loss on the assistant's reply
     replayed text   begin The home of Ada is Alden. Ada keeps a duck    loss on everything
 """
 
@@ -20,16 +20,16 @@ import numpy as np
 from tinyllm.data import corpus
 from tinyllm.data.conversation import encode_conversation, pad, shift
 
-PIECES = 4  # of conversations in a batch
+PIECES = 4  # per batch
 
 
 @dataclass
 class ConversationBatches:
-    """Batches of conversations, everything decided by the seed.
+    """Batches of conversations, fully determined by the seed.
 
     rows: [(ids, mask)] of conversations; text: ids of the pre-training text, which fills the share
-    `replay` of each batch; size: tokens in a batch; anywhere: replayed rows start at any token, for a text
-    that is not cut into short documents.
+    `replay` of each batch; size: tokens in a batch; anywhere: replayed rows may start at any token, because
+    the text is not divided into short documents.
     """
 
     rows: list
@@ -40,7 +40,7 @@ class ConversationBatches:
     anywhere: bool = False
 
     def plan(self, steps):
-        """-> for each step, the row numbers of each piece of its batch; an epoch uses every row once."""
+        """-> for each step, the row numbers of each piece of the batch; an epoch uses every row once."""
         room = self.size * (1 - self.replay) / PIECES
         pieces = length_buckets([len(ids) for ids, _ in self.rows], room, steps * PIECES, [self.seed, 7])
         return [pieces[at : at + PIECES] for at in range(0, steps * PIECES, PIECES)]
@@ -62,13 +62,13 @@ class ConversationBatches:
 
     @functools.cached_property
     def starts(self):
-        """Where a replayed row may start: at any token, or where a document begins."""
+        """Positions where a replayed row may start: every token, or the beginning of every document."""
         return np.arange(len(self.text)) if self.anywhere else np.flatnonzero(self.text == self.text[0])
 
 
 def with_replay(rows, settings, learned, characters, tokenizer):
-    """The batches of a stage: its conversations (rows) with the text that the run has learned from. Without
-    such a text, as for a published model, they are smaller by its share."""
+    """The batches of a stage: its conversations (rows), and replay of the text that the run has learned from.
+    Without such text, as for a published model, batches are smaller by the replay share."""
     source, kept = learned.get("text"), settings.folder("text.safetensors")
     text = corpus.packed(kept, source, settings.seed, characters, tokenizer)
     anywhere = bool(source and source["path"])
@@ -78,7 +78,7 @@ def with_replay(rows, settings, learned, characters, tokenizer):
 def length_buckets(lengths, room, count, seed):
     """Lengths of items, in tokens -> `count` lists of item numbers.
 
-    The items of a list have about the same length, and together about `room` tokens. An epoch uses every
+    The items of a list have about the same length and together about `room` tokens. An epoch uses every
     item once, in an order decided by `seed`, a list of numbers.
     """
     lengths, buckets, epoch = np.array(lengths), [], 0
@@ -106,10 +106,10 @@ def encode_fitting(tokenizer, conversations, context, what="conversations"):
 
 
 def chained(conversations, seed):
-    """Two or three conversations as one, as in a chat: a quarter as many as there are.
+    """Join two or three random conversations into one, as in a chat: one result for every four inputs.
 
-    Without them a model that has learned from single questions gets lost at the second one. Conversations
-    that begin with a system message are not chained.
+    Without these, a model trained on single questions gets lost at the second question. Conversations that
+    begin with a system message are not chained.
     """
     rng = np.random.default_rng([seed, 6])
     single = [messages for messages in conversations if messages[0]["role"] != "system"]
@@ -120,10 +120,10 @@ def chained(conversations, seed):
 def mask_tokens(piece, ordinary, mask_id, rng, rate=0.15):
     """A piece {"ids", "weights"}, each (B, T), for a masked language model.   Devlin et al. 2018 (BERT).
 
-    In every row, `rate` of the tokens below `ordinary` (so no special token) that are not padding, at least
-    one if there is any, are chosen without replacement: 80 % of them become mask_id, 10 % a random ordinary
-    token, 10 % stay unchanged. Weights are 1 on the chosen positions. The target of a position is its own
-    token, so the targets of the piece, which are those of the next tokens, are not used.
+    Eligible are the tokens below `ordinary` (so no special tokens) that are not padding. In every row, `rate`
+    of the eligible tokens, and at least one if there are any, are chosen without replacement: 80 % of these
+    become mask_id, 10 % a random ordinary token, and 10 % stay unchanged. Weights are 1 at the chosen
+    positions. The target of a position is its own token; the piece's targets, the next tokens, are not used.
     """
     ids = piece["ids"]
     eligible = (ids < ordinary) & (piece["weights"] > 0)

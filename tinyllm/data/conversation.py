@@ -1,6 +1,6 @@
 """Messages -> ids, targets and weights: the shift, and the loss mask of a conversation.
 
-If each stage shifted and masked for itself, one of them would sooner or later drop the first token of an
+If each stage did its own shifting and masking, one of them would sooner or later drop the first token of an
 answer or train on the user's words.
 
 A conversation is a list of {"role": ..., "content": ...}; roles are system, user, assistant and tool. It is
@@ -8,9 +8,9 @@ encoded as
 
     <|begin|><|user|> 2+2?<|end|><|assistant|> 4<|end|>
 
-with a space before the content of each message, so that its first word is the same token as in the middle of
-a text. Published models have other formats, see FORMATS. The loss covers what the assistant wrote and its end
-token, which teaches the model to stop:
+with a space before each content, so that its first word is the same token as in the middle of a sentence.
+Published models use other formats: see FORMATS. The loss covers the assistant's words and the end token after
+them, which teaches the model to stop:
 
     ids       begin  user   2 + 2 ?   end        assistant  4        the sequence without its last token
     targets   user   2      + 2 ? end assistant  4          end      the sequence without its first token
@@ -36,13 +36,13 @@ class Format(NamedTuple):
     """How a chat is written. Names in <||> are special tokens, {role} stands for the role of a message."""
 
     begin: str  # before the first message, or ""
-    head: str  # of a message; where the assistant begins to write
-    space: str  # added to the content
-    end: str  # of a message
+    head: str  # before the content; the assistant's reply is generated after it
+    space: str  # between head and content
+    end: str  # after the content
     after: str  # text between two messages
 
     def tokens(self):
-        """The names of its special tokens."""
+        """The names of the format's special tokens."""
         return {self.begin, self.end, *SPECIAL.findall(self.head.format(role="assistant"))} - {""}
 
 
@@ -62,18 +62,18 @@ TEMPLATE = (
 
 
 def format_of(special):
-    """The Format whose special tokens a tokenizer has: `special` holds their names. Raises TinyllmError."""
+    """The Format whose special tokens are all in `special`, a tokenizer's names. Raises TinyllmError."""
     for form in FORMATS.values():
         if all(name in special for name in form.tokens()):
             return form
     needed = [f"{name} needs {', '.join(sorted(form.tokens()))}" for name, form in FORMATS.items()]
-    raise TinyllmError(f"this model's chat format is not known, only continue its text: {'; '.join(needed)}")
+    raise TinyllmError(f"unknown chat format: this model can only continue text; {'; '.join(needed)}")
 
 
 def encode_conversation(tokenizer, messages):
-    """Messages -> (ids, mask): the whole sequence, and 1 for each token that the assistant has to write.
+    """Messages -> (ids, mask): the whole sequence, and 1 for each token that the loss covers.
 
-    Raises ValueError for a role that is not one of ROLES, and TinyllmError for a chat format not known here.
+    Raises ValueError for a role that is not one of ROLES, and TinyllmError for an unknown chat format.
     """
     special, form = tokenizer.special, format_of(tokenizer.special)
     ids = [special[form.begin]] if form.begin else []
@@ -94,7 +94,7 @@ def encode_conversation(tokenizer, messages):
 
 
 def _head(tokenizer, form, role, content=""):
-    """The ids of a message up to its content; with it, for they are tokenized as one text."""
+    """The ids of a message's head and content; the text where the two meet is tokenized as one string."""
     ids, special = [], tokenizer.special
     *parts, last = SPECIAL.split(form.head.format(role=role))
     for part in parts:
@@ -109,18 +109,18 @@ def encode_prompt(tokenizer, messages):
 
 
 def encode_last_reply(tokenizer, messages):
-    """Like encode_conversation, with a mask that covers the last reply only, not those of earlier turns."""
+    """Like encode_conversation, but the mask covers only the last reply, not the replies of earlier turns."""
     return encode_conversation(tokenizer, [*as_context(messages[:-1]), messages[-1]])
 
 
 def prompt_of(messages, last=True):
-    """All that comes before the assistant's last reply in a conversation, or before its first."""
+    """The messages before the assistant's last reply in a conversation, or before the first reply."""
     replies = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
     return messages[: replies[-1 if last else 0]]
 
 
 def decode_reply(tokenizer, ids):
-    """What the assistant wrote after a prompt: ids, with or without their end token -> the content, with
+    """The ids of a reply, with or without the end token -> the content of the reply, with
     U+FFFD for bytes that are not UTF-8."""
     ids = ids[:-1] if ids[-1:] == [tokenizer.special["<|end|>"]] else ids
     space = format_of(tokenizer.special).space
@@ -128,10 +128,10 @@ def decode_reply(tokenizer, ids):
 
 
 def pad(rows):
-    """Sequences [(ids, mask)] -> two arrays, as wide as the longest; shorter rows are padded with 0.
+    """Sequences [(ids, mask)] -> two arrays, as wide as the longest sequence; shorter rows are padded with 0.
 
-    Padding needs no attention mask: it is on the right, where no causal position sees it, and its loss weight
-    is 0. Only a masked model sees it.
+    Padding needs no attention mask: it is on the right, where causal attention does not see it, and its loss
+    weight is 0. Only a masked model sees padding.
     """
     longest = max(len(ids) for ids, _ in rows)
     ids, mask = np.zeros((len(rows), longest), np.int32), np.zeros((len(rows), longest), np.float32)

@@ -1,8 +1,8 @@
 """Text -> one long row of ids -> batches of windows.
 
-A file is a document; a folder is all its text files, in the order of their names. Documents are bytes, so
-any encoding can be read. Your own text is cut once: the first nine tenths are for training, the rest for
-validation. Validating on text that was trained on would measure memorisation, not learning.
+A file is one document; a folder is all its text files, sorted by name. Documents are bytes, so any encoding
+can be read. Your own text is cut once: the first nine tenths are for training, the rest for validation.
+Validating on training text would measure memorisation, not learning.
 """
 
 import functools
@@ -28,13 +28,14 @@ def load(path, seed, characters):
 
 @functools.lru_cache(maxsize=1)
 def of_the_world(seed, characters):
-    """The built-in texts; made once for all stages of a run."""
+    """The documents of the built-in world, generated once for all stages of a run."""
     world = World(seed)
     return world.documents("train", characters), world.documents("val", min(characters // 40, 100_000))
 
 
 def load_conversations(path, seed, count):
-    """(training, held-out) conversations, from an instruction file, or `count` of the built-in world."""
+    """(training, held-out) conversations: from an instruction file, or from the built-in world, `count`
+    of them for training."""
     if path:
         return formats.split(formats.instructions(path))
     world, splits = World(seed), (("train", count), ("val", 300))
@@ -42,7 +43,7 @@ def load_conversations(path, seed, count):
 
 
 def conversations_for_vocabulary(seed):
-    """Messages of the built-in world, as documents: its texts alone lack many of their words."""
+    """Messages of the built-in world as documents: many of their words do not occur in the world's texts."""
     world = World(seed)
     tasks = world.instructions("train", 4000)
     tasks += [task for kind in problems.KINDS for task in world.problems("train", 500, kind=kind)]
@@ -50,8 +51,8 @@ def conversations_for_vocabulary(seed):
 
 
 def read(path):
-    """File or folder -> list of documents (bytes). In a folder, hidden files, and files with NUL bytes near
-    the start, are left out. Raises TinyllmError if there is nothing to read."""
+    """File or folder -> list of documents (bytes). In a folder, hidden files and files with NUL bytes near
+    the start are skipped. Raises TinyllmError if there is nothing to read."""
     path = Path(path)
     if not path.exists():
         raise TinyllmError(f"{path} not found: TEXT= takes a text file or a folder of text files")
@@ -70,7 +71,7 @@ def read(path):
 
 
 def split(documents, share=0.1):
-    """(training, validation) documents: the last `share` of all bytes is for validation, in one piece."""
+    """(training, validation) documents: the last `share` of all bytes, in one piece, is for validation."""
     total = sum(map(len, documents))
     left = int(total * (1 - share))
     training, validation = [], []
@@ -86,8 +87,8 @@ def split(documents, share=0.1):
 
 
 def packed(path, source, seed, characters, tokenizer):
-    """The training text of a source as one row of ids, or none without a source. It is tokenized once in a
-    run, and kept in the file `path`."""
+    """The training text of a source as one row of ids, which is empty without a source. The text is
+    tokenized once per run, and the ids are kept in the file `path`."""
     if source is None:
         return np.zeros(0, np.int32)
     decisive = [source["sha256"], seed, characters, tokenizer.merges]
@@ -115,7 +116,7 @@ def pack(documents, tokenizer):
 
 
 def parts(document, size=2**20):
-    """A document (bytes) in parts of `size` bytes or slightly more, cut after newlines: no word is split."""
+    """A document (bytes) in parts of `size` bytes or slightly more, cut after newlines: words stay whole."""
     at = 0
     while at < len(document):
         newline = re.compile(rb"\n(?!\n)").search(document, at + size)
@@ -125,15 +126,15 @@ def parts(document, size=2**20):
 
 
 def encode_opening(tokenizer, text):
-    """The ids of the opening of a world document; all of them begin with a space."""
+    """The ids of the opening of a world document. All world documents begin with a space."""
     return [tokenizer.special["<|begin|>"], *tokenizer.encode(f" {text}")]
 
 
 def windows(ids, length, rows, step, seed):
     """The batch of a step: {"ids", "targets", "weights"}, each (rows, length).
 
-    An epoch visits disjoint windows in random order, with a new offset in each epoch. Everything follows from
-    (seed, step), so there is no state to save. Raises TinyllmError for a text shorter than a window.
+    An epoch visits disjoint windows in random order, with a new offset in each epoch. The batch depends
+    only on (seed, step), so there is no state to save. Raises TinyllmError for text shorter than one window.
     """
     if len(ids) <= length:
         raise TinyllmError(
@@ -155,8 +156,8 @@ def _epoch(slack, count, seed, epoch):
 
 
 def document_rows(ids, length):
-    """Packed documents -> [(ids, mask)]: each document from its beginning, in rows of at most length + 1 ids,
-    every token but the begin token a target exactly once."""
+    """Packed documents -> [(ids, mask)]: each document is cut, from its beginning, into rows of at most
+    length + 1 ids. Every token except the begin token is a target exactly once."""
     documents = np.split(ids, np.flatnonzero(ids == ids[:1])[1:])
     rows = [part[at : at + length + 1] for part in documents for at in range(0, len(part) - 1, length)]
     return [(row, np.ones(len(row), np.float32)) for row in rows]

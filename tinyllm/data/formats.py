@@ -1,20 +1,20 @@
-"""Reads the file formats that people have -> conversations: lists of {"role", "content"}.
+"""Common file formats -> conversations: lists of {"role", "content"}.
 
-Published data sets name the same two things, what was asked and what was answered, in many ways. If every
-stage read only a few of them, most files would have to be converted first. So one function, `read_messages`,
-reads all of them, for all three kinds of file: instructions, problems, and rankings
+Published data sets use many different keys for the same two things, the prompt and the reply. If every stage
+read only a few of these formats, most files would have to be converted first. So one function,
+`read_messages`, reads them all, for all three kinds of file: instructions, problems, and rankings
 (preferences/rankings.py).
 
-    {"messages": [{"role": "user", "content": ...}, ...]}            OpenAI; a content may be a list of texts,
+    {"messages": [{"role": "user", "content": ...}, ...]}            OpenAI; a content may be a list of parts,
                                                                      and "weight": 0 excludes a reply
     {"conversations": [{"from": "human", "value": ...}, ...]}        ShareGPT
     {"instruction": ..., "input": ..., "output": ...}                Alpaca; Dolly has "context", "response"
-    {"prompt": ..., "completion": ...}                               as texts or as lists of messages
+    {"prompt": ..., "completion": ...}                               as strings or as lists of messages
     {"question": ..., "answer": "12/60 = $<<12/60=0.2>>0.2.\\n#### 0.2"}                               GSM8K
-    "\\n\\nHuman: ...\\n\\nAssistant: ..."                               HH-RLHF, in place of any text above
+    "\\n\\nHuman: ...\\n\\nAssistant: ..."                               HH-RLHF, in place of any string above
 
-A file is JSONL, or one JSON document: an array, {"data": [...]}, or a single object. An entry that cannot
-be used is left out, with a message about the first: a file of thousands often has a few.
+A file is JSONL, or one JSON document: an array, {"data": [...]}, or a single object. Entries that cannot
+be used are skipped, with a message about the first one: a file of thousands often has a few.
 """
 
 import json
@@ -42,7 +42,7 @@ ANNOTATION = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
 
 
 def entries(path):
-    """-> [(place, object, or the ValueError that says why it is none)]. Raises TinyllmError."""
+    """-> [(place, value)], with a ValueError in place of a value that is not valid. Raises TinyllmError."""
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -50,7 +50,7 @@ def entries(path):
         raise TinyllmError(f"{path} cannot be read: {reason}") from None
     document = parse_json(text)
     if isinstance(document, ValueError):
-        if re.match(r"\s*(\[|\{\s*\n)", text):  # one document of several lines, so no line stands alone
+        if re.match(r"\s*(\[|\{\s*\n)", text):  # one document on several lines, so no line is complete
             raise TinyllmError(f"{path} {document}; correct it there, or write one object per line")
         return [(f"line {i}", parse_json(line)) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     if isinstance(document, dict) and isinstance(document.get("data"), list):
@@ -61,7 +61,7 @@ def entries(path):
 
 
 def parse_json(text):
-    """-> the value, or the ValueError that says why there is none."""
+    """-> the value, or a ValueError that says why `text` cannot be parsed."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -102,11 +102,12 @@ def quoted(keys):
 
 
 def read_messages(entry, keys, role=None):
-    """The value of the first of `keys` that has one -> messages; [] if all of them are missing or empty.
+    """The first value among `keys` that is not empty -> messages; [] if all of them are missing or empty.
 
-    The value is a list of messages, one message, or a text. A text that begins with a Human turn is split
-    into its turns; without `role` any text is, and what precedes the first turn is the system message. All
-    other texts are what `role` says, word for word: a reply may begin with "Assistant:" or mention turns.
+    The value is a list of messages, one message, or a string. A string that begins with a Human turn is split
+    into its turns. Without `role`, every string is split, and the text before the first turn is the system
+    message. Any other string is the content of one message from `role`, word for word, because a reply may
+    begin with "Assistant:" or mention turns.
     """
     key = next((key for key in keys if not is_empty(entry.get(key))), None)
     value = entry.get(key, [])
@@ -117,7 +118,7 @@ def read_messages(entry, keys, role=None):
         pairs = zip(turns[::2], turns[1::2])
         value = [{"role": name, "content": said.strip()} for name, said in pairs if not is_empty(said)]
     if not isinstance(value, (list, dict)):
-        raise ValueError(f"needs a text or a list of messages as {key!r}")
+        raise ValueError(f"needs a string or a list of messages as {key!r}")
     return [read_message(message) for message in ([value] if isinstance(value, dict) else value)]
 
 
@@ -141,19 +142,19 @@ def read_message(message):
 
 
 def read_text(value):
-    """A text, or a list of parts {"type": "text", "text": ...} -> str."""
+    """A string, or a list of parts {"type": "text", "text": ...} -> str."""
     parts = value if isinstance(value, list) else [value]
     texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
     if not all(isinstance(text, str) for text in texts):
-        raise ValueError("has a content that is not a text")
+        raise ValueError("has a content that is not a string")
     text = "".join(texts)
     if SURROGATE.search(text):
-        raise ValueError("has half of a surrogate pair, such as \\ud800, which UTF-8 cannot write")
+        raise ValueError("has half of a surrogate pair, such as \\ud800, which UTF-8 cannot encode")
     return text
 
 
 def read_prompt(entry):
-    """What precedes the reply -> messages; [] if there is nothing."""
+    """The prompt of an entry -> messages; [] if the entry has none."""
     prompt = read_messages(entry, PROMPTS, "user")
     inputs = [read_text(entry[key]).strip() for key in INPUTS if not is_empty(entry.get(key))]
     if inputs:
@@ -163,15 +164,15 @@ def read_prompt(entry):
 
 
 def read_reply(entry, keys):
-    """The prompt and the reply, which may repeat the prompt -> messages that end with the reply."""
+    """The prompt and the reply (which may repeat the prompt) -> messages that end with the reply."""
     prompt = read_prompt(entry)
     reply = read_messages(entry, keys, "assistant" if prompt else None)
     is_whole = reply and reply[0]["role"] in ("system", "user")
     messages = reply if is_whole else [*prompt, *reply]
     if not reply or len(messages) < 2 or not is_answer(messages[-1]):
         raise ValueError(
-            f"needs a prompt ({', '.join(PROMPTS)} or messages) and a reply ({', '.join(keys)}): a text, or "
-            "messages of which the assistant's is the last; neither may be empty"
+            f"needs a prompt ({', '.join(PROMPTS)} or messages) and a reply ({', '.join(keys)}): a string or "
+            "messages that end with one from the assistant; neither may be empty"
         )
     return messages
 
@@ -183,19 +184,19 @@ def is_answer(message):
 
 
 def conversation(entry):
-    """An entry of instructions -> messages."""
+    """An entry of an instruction file -> messages."""
     messages = read_messages(entry, CONVERSATIONS) or read_reply(entry, REPLIES)
     if not any(map(is_answer, messages)):
-        raise ValueError("has nothing to learn: its assistant messages are missing, empty, or of weight 0")
+        raise ValueError("has nothing to learn: its assistant messages are missing, empty, or have weight 0")
     return messages
 
 
 def problem(entry):
-    """An entry of problems -> messages; text <<12/60=0.2>> is cut into a call and the tool's result."""
+    """An entry of a problem file -> messages; each <<12/60=0.2>> becomes a call and the tool's result."""
     *messages, reply = conversation(entry)
     *steps, last = ANNOTATION.split(reply["content"])
     if reply["role"] != "assistant" or not final_answer(last):
-        raise ValueError("needs a last message of the assistant that ends with #### and the answer")
+        raise ValueError("needs a last message from the assistant that ends with #### and the answer")
     for text, expression, result in zip(steps[::3], steps[1::3], steps[2::3]):
         call = render_call(Call("calculator", {"expression": expression.strip()}))
         messages.append({"role": "assistant", "content": text + call})
@@ -220,12 +221,13 @@ def instructions(path):
 
 def problems(path):
     """-> conversations whose last message ends with #### and the answer. Annotations such as <<12/60=0.2>>
-    become calls of the calculator, with the result that the file gives."""
+    become calls to the calculator, with the result given in the file."""
     return read_entries(path, problem)
 
 
 def split(items, messages_of=lambda messages: messages):
-    """-> (training, held out): one in ten, by a hash of the first question, the same on every machine."""
+    """-> (training, held out): one in ten is held out, by a hash of the first question, so the split is
+    the same on every machine."""
     training, held_out = [], []
     for item in items:
         is_held_out = split_of(first_user_text(messages_of(item))) == "val"
@@ -234,8 +236,8 @@ def split(items, messages_of=lambda messages: messages):
 
 
 def first_user_text(messages):
-    """What the user says before the first reply. The system message does not count: many conversations
-    share it. Without a user: the last message."""
+    """The user's messages before the first reply. The system message does not count: many conversations
+    share it. Without any user message: the last message."""
     from_user = dropwhile(lambda message: message["role"] != "user", messages)
     first = takewhile(lambda message: message["role"] == "user", from_user)
     return "\n".join(message["content"] for message in first) or messages[-1]["content"]

@@ -1,8 +1,8 @@
-"""All held-out measurements, run after every stage, so that forgetting shows.
+"""All held-out measurements, run after every stage to reveal forgetting.
 
 Most results are {"value", "low", "high", "n"}: a mean over n items with a 95 % confidence interval. Exams run
-after a stage is saved, and training imports nothing from here: a crash in an exam cannot lose what was
-trained.
+after a stage is saved, and training imports nothing from here, so a crash in an exam cannot lose a trained
+model.
 """
 
 import functools
@@ -20,7 +20,7 @@ from tinyllm.world import World
 
 
 def examine(folder, settings, again=False):
-    """Run the exams of the finished stage in `folder` and write its exams.json, unless it has them."""
+    """Run the exams of the finished stage in `folder` and write its exams.json, unless already done."""
     folder = Path(folder)
     if not is_checkpoint(folder) or not again and is_examined(folder):
         return
@@ -42,7 +42,7 @@ def is_examined(folder):
 @functools.lru_cache(maxsize=1)
 def validation_text(path, seed, characters, sha256):
     """-> (validation documents, results of the 5-gram baseline), once for all stages of a run. The hash is
-    there because a file can change under the same path."""
+    an argument because a file can change under the same path."""
     training, validation = corpus.load(path, seed, characters)
     return validation, text.fivegram(training, validation)
 
@@ -60,7 +60,7 @@ def measure(pool, tokenizer, folder, made, settings):
             return results | text.hidden_tokens(pool, tokenizer, validation)
         results |= text.bits_per_byte(pool, tokenizer, validation, config.context)
     if not any(source["path"] for source in learned.values()):
-        # Before stage 2 hardly a reply is right or ends by itself: a fifth of the items shows that.
+        # Before stage 2 hardly any reply is right or ends by itself: a fifth of the items shows it.
         answers = {"instructions", "problems"} & learned.keys()
         world, items = World(made["seed"]), size.exam_items if answers else max(4, size.exam_items // 5)
         results["entropy_bits_per_byte"] = world.entropy_per_byte()

@@ -45,8 +45,9 @@ def is_solved_with_valid_steps(task, text):
 
 
 def instructions(pool, tokenizer, world, items):
-    """Held-out questions: in trained wordings and in others, with the tools described in front, after other
-    turns; facts that training never asks about; and what people type first, in wordings never trained."""
+    """Held-out questions: in trained and in other wordings, with the description of the tools in front, and
+    after other turns; facts that training never asks about; and the openings that people type first, in
+    wordings never trained."""
     families = {family: world.instructions("test", items // 4, family=family) for family in WITH_ANSWER}
     replies = {family: replies_to(pool, tokenizer, tasks, 64) for family, tasks in families.items()}
     tasks, every = sum(families.values(), []), sum(replies.values(), [])
@@ -69,14 +70,14 @@ def instructions(pool, tokenizer, world, items):
 
 
 def fact_questions(pool, tokenizer, world, items):
-    """Facts that pre-training states and that no training question asks about."""
+    """Questions about facts that pre-training states but no training question asks about."""
     tasks = world.held_out_fact_questions()
     tasks = tasks[:: max(1, len(tasks) // items)]
     return exam(pool, tokenizer, tasks, 40)
 
 
 def reasoning(pool, tokenizer, world, items):
-    """Multi-step problems, with and without a chain of thought; then logic problems."""
+    """Multi-step problems, with and without a chain of thought, and logic problems."""
     tasks = world.problems("test", items, kind="story")
     longer = world.problems("test", items, kind="story", steps=5)
     chains = replies_to(pool, tokenizer, tasks, STORY_TOKENS)
@@ -105,7 +106,7 @@ def answers_at_once(pool, tokenizer, tasks):
 
 def tool_calls(pool, tokenizer, world, items):
     """Problems for the calculator: is the call valid, is the answer right after the tool has run, and is
-    the call valid under the grammar's mask?"""
+    the call valid when the grammar's mask constrains it?"""
     registry, tasks = Registry(TOOLS), world.problems("test", items, kind="calculator")
     prompts = [task.prompt for task in tasks]
     conversations = converse_with_tools(pool, tokenizer, prompts, registry, 60, rounds=2)
@@ -129,8 +130,8 @@ def _masked_calls(model, prompts, tokenizer, tokens):
 
 
 def converse_with_tools(pool, tokenizer, conversations, registry, tokens, rounds=8):
-    """Conversations -> the same with the model's replies. After a valid call the tool runs, and the model
-    continues with the result, for at most `rounds` replies."""
+    """Conversations -> the same conversations with the model's replies. After a valid call the tool runs, and
+    the model continues with the tool's result, for at most `rounds` replies."""
     done = [list(messages) for messages in conversations]
     waiting = list(range(len(done)))
     for round in range(rounds):
@@ -159,7 +160,7 @@ def is_valid_call(text, registry):
 
 
 def shortcuts(world, items):
-    """Two trivial baselines: always the most common answer of a kind; the sum of all numbers."""
+    """Two trivial baselines: always give the most common answer of a kind, or add up all numbers."""
     stories = world.problems("test", items, kind="story")
     groups = {
         "instruction_exact": [

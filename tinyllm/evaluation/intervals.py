@@ -1,4 +1,4 @@
-"""How precise a measurement is: 95 % confidence intervals."""
+"""The precision of a measurement: 95 % confidence intervals."""
 
 import math
 
@@ -19,7 +19,7 @@ def proportion(hits, n):
 
 
 def mean(values):
-    """The mean of some numbers, with the interval of a normal approximation."""
+    """The mean of some numbers, with a confidence interval from the normal approximation."""
     n = len(values)
     middle = sum(values) / n
     error = math.sqrt(sum((value - middle) ** 2 for value in values) / max(1, n - 1) / n)

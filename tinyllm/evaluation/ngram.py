@@ -1,6 +1,6 @@
 """The baseline to beat: counts of which byte follows the last four, without a network.
 
-A transformer that does not beat it has learned nothing beyond what counting gives.
+A transformer that does not beat this baseline has learned nothing beyond such counts.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """Exams on your own files: held-out questions, problems and rankings.
 
-One entry in ten is held out, by what the user says first (formats.split).
+One entry in ten is held out, chosen by the user's first question (formats.split).
 """
 
 from collections import Counter
@@ -28,12 +28,12 @@ from tinyllm.world.task import final_answer
 from tools.builtin import TOOLS
 from tools.registry import Registry
 
-MOST, SHOWN = 200, 10  # held-out items that are measured, and of them those that are shown
-DUELS = 50  # at least: a few held-out prompts are answered several times
+MOST, SHOWN = 200, 10  # at most: held-out items measured, and items shown
+DUELS = 50  # wanted: if there are few held-out prompts, each is answered several times
 
 
 def run(pool, tokenizer, folder, learned, settings):
-    """The exams on whichever of your own files the stage in `folder` has learned from."""
+    """The exams on those of your own files that the stage in `folder` has learned from."""
     results = {}
     if path_of(learned, "instructions"):
         results |= questions(
@@ -47,8 +47,8 @@ def run(pool, tokenizer, folder, learned, settings):
 
 
 def questions(pool, tokenizer, training, held_out):
-    """How often a greedy reply is the expected one, how likely that one is, and how often the most common
-    answer of the training questions would be right."""
+    """How often a greedy reply is the expected answer, how likely the expected answer is, and how often the
+    most common answer to the training questions would be right."""
     held_out = [messages[: len(prompt_of(messages)) + 1] for messages in held_out[:MOST]]
     rows = [encode_conversation(tokenizer, messages) for messages in held_out]
     held_out = [m for m, (ids, _) in zip(held_out, rows) if len(ids) <= pool.model.config.context + 1]
@@ -75,18 +75,18 @@ def questions(pool, tokenizer, training, held_out):
 
 
 def normalise(text):
-    """Case and white space do not matter."""
+    """The text without differences in case and white space."""
     return " ".join(text.lower().split())
 
 
 def answer_log_probs(pool, tokenizer, conversations):
-    """log p of the last reply of each conversation, its end token included, in nats."""
+    """log p of the last reply of each conversation, including its end token, in nats."""
     batch = shift(*pad([encode_last_reply(tokenizer, messages) for messages in conversations]))
     return (rollouts.log_probs(pool, batch["ids"], batch["targets"]) * batch["weights"]).sum(axis=1).tolist()
 
 
 def problems(pool, tokenizer, held_out):
-    """Accuracy on held-out problems, and that of always giving the most common answer."""
+    """Accuracy on held-out problems, and the accuracy of always giving the most common answer."""
     if not held_out:
         return {}
     wanted = [str(final_answer(messages[-1]["content"])) for messages in held_out[:MOST]]
@@ -100,8 +100,8 @@ def problems(pool, tokenizer, held_out):
 
 
 def preferences(pool, tokenizer, folder, path, settings):
-    """By the reward model: how often a sampled reply to a held-out prompt beats one of stage 2. And how often
-    the reward model ranks two held-out replies as people did."""
+    """How often the reward model scores a sampled reply to a held-out prompt above one of stage 2, and how
+    often it ranks two held-out replies as people did."""
     _, held_out = split_rankings(read(path))
     reward, start = folder / "reward", ancestor(folder, "2-instruct")
     if not held_out or start is None or not is_checkpoint(reward):

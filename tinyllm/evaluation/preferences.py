@@ -52,8 +52,8 @@ def compare_with_reference(pool, reference, tokenizer, world, items):
 
 
 def reward_accuracy(scorer, tokenizer, world, items):
-    """Accuracy of the reward model on constructed pairs: overall, by kind of prompt (a good average can hide
-    a bad kind), and that of judging by length alone."""
+    """Accuracy of the reward model on constructed pairs, overall and by kind of prompt (a good average can
+    hide a bad kind), and the accuracy of judging by length alone."""
     results, hits, longer, end = {}, 0, 0, tokenizer.special["<|end|>"]
     for kind in oracle.KINDS:
         dice = Dice(f"pairs {kind} test of world {world.seed}")

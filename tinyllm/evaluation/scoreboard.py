@@ -1,6 +1,6 @@
 """The scoreboard of a run: every exam after every stage, side by side.
 
-scoreboard.json is for programs, scoreboard.md for people, both made from the exams.json of the stages. The
+scoreboard.json is for programs, scoreboard.md for people; both are made from the stages' exams.json. The
 command prints only the rows that tell the story.
 """
 
@@ -10,12 +10,12 @@ from tinyllm.checkpoint.files import read_json, replacing, write_json
 from tinyllm.errors import TinyllmError
 from tinyllm.runs import finished_stages
 
-ROWS_MOVED_BY = {  # the stage that is supposed to move a row -> {key of the exams: what the row means}
+ROWS_MOVED_BY = {  # the stage that should move a row -> {key in exams.json: meaning of the row}
     "1-pretrain": {
         "bits_per_byte": "bits per byte on held-out text",
         "validation_nats_per_character": "the same in nats per character",
         "masked_top1": "hidden tokens guessed right (masked model)",
-        "induction": "random tokens said twice: of the second half, tokens predicted",
+        "induction": "random tokens repeated once: tokens of the second half predicted",
         "fact_cloze": "facts of the world completed correctly",
         "story_cloze": "endings of unseen stories predicted correctly",
     },
@@ -56,7 +56,7 @@ ROWS_MOVED_BY = {  # the stage that is supposed to move a row -> {key of the exa
         "reasoning_exact": "problems of 2 to 4 steps, with a chain of thought",
         "reasoning_five_steps": "problems of 5 steps (training has at most 4)",
         "reasoning_direct": "problems of 2 to 4 steps, answered at once",
-        "chain_valid": "right answers whose every step is right",
+        "chain_valid": "problems solved with every step right",
         "logic_exact": "logic problems solved",
         "logic_order": "of these, who is first or last",
         "logic_truth": "of these, is A taller than B",
@@ -91,7 +91,7 @@ STORY = (  # the rows that the command prints
     "own_win_rate",
     "own_pair_accuracy",
 )
-BASELINES = {  # row -> {key of the exams: what reaches that value without a model, or at best}
+BASELINES = {  # row -> {key in exams.json: source of that value, a method without a model or a limit}
     "bits_per_byte": {
         "entropy_bits_per_byte": "the randomness of the text itself",
         "fivegram_bits_per_byte": "a 5-gram table",
@@ -115,7 +115,7 @@ BASELINE_KEYS = [key for keys in BASELINES.values() for key in keys]
 def scoreboard(run):
     """Write scoreboard.json and scoreboard.md of runs/<run> -> the rows that tell the story, as text.
 
-    Raises TinyllmError if no stage has taken its exams.
+    Raises TinyllmError if no stage has exam results.
     """
     root = Path("runs") / run
     folders = [folder for folder in finished_stages(run) if (folder / "exams.json").exists()]
@@ -149,7 +149,7 @@ def rows_of(stages, keys, interval):
 
 
 def table(rows):
-    """Rows of cells, the first of them the header -> Markdown, padded so that it reads well as plain text."""
+    """Rows of cells, the header first -> a Markdown table, padded so that it reads well as plain text."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     rows = [rows[0], ["-" * width for width in widths], *rows[1:]]
     lines = [" | ".join(text.ljust(width) for text, width in zip(row, widths)) for row in rows]

@@ -15,8 +15,8 @@ from tinyllm.sampling import generate_replies
 def bits_per_byte(pool, tokenizer, documents, length):
     """The loss on the whole validation text, document by document, every position scored once.
 
-    Bits per byte compares models of any vocabulary; nats per character are usual for character models.
-    Special tokens count in neither: they are not part of the text.
+    Bits per byte are comparable between vocabularies; nats per character are usual for character models.
+    Neither counts special tokens, which are not part of the text.
     """
     width = np.array([len(piece) for piece in tokenizer.bytes_of])
     width[tokenizer.ordinary :] = 0  # special tokens
@@ -49,7 +49,7 @@ def fivegram(training, validation):
 
 
 def hidden_tokens(pool, tokenizer, documents, seed=0):
-    """Top-1 accuracy of a masked model on hidden tokens, and that of the most frequent token."""
+    """Top-1 accuracy of a masked model on hidden tokens, and that of guessing the most frequent one."""
     hits, answers = 0, []
     for i, batch in enumerate(corpus.every_window(documents, tokenizer, pool.model.config.context, 32)):
         rng = np.random.default_rng([seed, i])
@@ -75,10 +75,10 @@ def _top_guesses(model, ids):
 
 
 def induction(pool, tokenizer, rows=200, length=16):
-    """A list of random tokens, then the same again: how many of the second half are predicted.
+    """A list of random tokens, repeated once: the share of the second half that is predicted.
 
-    Two attention heads do that together: one tells each token which one precedes it, the other looks for the
-    token that followed the current one before (Elhage et al. 2021; Olsson et al. 2022).
+    Two attention heads do this together: one tells each token which token precedes it, the other looks for
+    the token that followed the current token earlier (Elhage et al. 2021; Olsson et al. 2022).
     """
     rng = np.random.default_rng(0)
     once = np.stack([rng.choice(tokenizer.ordinary, length, replace=False) for _ in range(rows)])
@@ -88,7 +88,7 @@ def induction(pool, tokenizer, rows=200, length=16):
 
 
 def cloze(pool, tokenizer, items):
-    """[(the beginning of a sentence of the world, its last word)] -> how often the model writes that word."""
+    """[(beginning of a sentence of the world, its last word)] -> how often the model writes that word."""
     openings = [corpus.encode_opening(tokenizer, text) for text, _ in items]
     endings = [tokenizer.decode(ids) for ids in generate_replies(pool, tokenizer, openings, 8)]
     hits = sum(ending.startswith(f" {answer}.") for ending, (_, answer) in zip(endings, items))

@@ -1,17 +1,17 @@
 """How much better than expected was a reply? From scores to the weights of a policy gradient.
 
-REINFORCE (Williams 1992) makes each token of a reply likelier in proportion to its advantage: its return
-minus a baseline. A baseline that does not depend on the token leaves the expected gradient as it is and
-greatly reduces its variance: without one, scores of 7 and 8 would make both replies likelier.
+REINFORCE (Williams 1992) makes each token of a reply likelier in proportion to its advantage: the return
+minus a baseline. A baseline that does not depend on the token leaves the expected gradient unchanged and
+greatly reduces its variance: without a baseline, scores of 7 and 8 would make both replies likelier.
 
 Advantages add up to about 0. So the loss of stage 3 is about 0 too, however good the policy is: while the
-policy is still the one that wrote the replies, the loss is minus their mean. The gradient of the loss is not
-0: it makes replies above the baseline likelier and the others less likely.
+policy is still the one that wrote the replies, the loss is minus the mean advantage. The gradient of the loss
+is not 0: it makes replies above the baseline likelier and the others less likely.
 
 The advantage of a token is its return, the score minus kl times the divergence at all LATER positions, minus
-the baseline. The divergence at a position compares two distributions given the tokens before it, so the token
-chosen there did not cause it; its gradient is in objectives.kl_divergence. GRPO differs: its penalty is only
-in the loss. With a score of 2, kl 0.5, a baseline of 1 and three tokens:
+the baseline. The divergence at a position compares two distributions given the tokens before the position, so
+the token chosen there did not cause it; the divergence's gradient is in objectives.kl_divergence. GRPO
+differs: its penalty is only in the loss. With a score of 2, kl 0.5, a baseline of 1 and three tokens:
 
     divergence        0.4    1.0    0.2     KL(policy || reference) at each position
     later             1.2    0.2    0.0
@@ -25,7 +25,7 @@ import numpy as np
 
 
 def batch_mean(returns):
-    """returns (P, G) -> their mean, the plainest baseline."""
+    """returns (P, G) -> their mean, the simplest baseline."""
     return np.full(returns.shape, returns.mean())
 
 
@@ -37,8 +37,8 @@ def mean_of_others(returns):
 
 
 def group_mean(returns):
-    """returns (P, G) -> the mean of all replies to the same prompt. The advantage is that of mean_of_others
-    times (G - 1) / G."""
+    """returns (P, G) -> the mean of all replies to the same prompt. Its advantages are those of
+    mean_of_others times (G - 1) / G."""
     return np.broadcast_to(returns.mean(axis=1, keepdims=True), returns.shape)
 
 
@@ -49,7 +49,7 @@ def group_advantages(scores, eps=1e-4):
 
 def with_baseline(baseline, scores, penalties):
     """scores (P, G), penalties (B, T), which are kl times the divergence -> advantages (B, T), as in the
-    example above. The baseline sees whole returns: the score minus all penalties."""
+    example above. The baseline is computed from whole returns: the score minus all penalties."""
     whole = scores - penalties.sum(axis=1).reshape(scores.shape)
     return (scores - baseline(whole)).reshape(-1, 1) - returns_after(penalties)
 
@@ -79,6 +79,6 @@ def gae(rewards, values, lam=0.95):
 
 
 def standardise(advantages, mask):
-    """advantages and mask (B, T) -> the same with mean 0 and deviation 1 over the mask."""
+    """advantages and mask (B, T) -> advantages with mean 0 and standard deviation 1 over the mask."""
     inside = advantages[mask > 0]
     return (advantages - inside.mean()) / (inside.std() + 1e-8)

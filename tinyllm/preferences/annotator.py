@@ -1,6 +1,6 @@
-"""The simulated annotator: ranks what a stage answers, as a person would in `make rank`, mistakes included.
+"""The simulated annotator: ranks a stage's replies as a person would in `make rank`, mistakes included.
 
-It knows the built-in world, so it can judge; tinyllm/world/oracle.py says how.
+It knows the built-in world, so it can judge replies; tinyllm/world/oracle.py defines how.
 """
 
 from tinyllm import checkpoint
@@ -15,11 +15,11 @@ GROUP = 4  # replies to each prompt
 
 
 def annotate(settings, parent, count, path):
-    """Let the checkpoint `parent` answer `count` prompts, rank its replies, and write them to `path`.
+    """Let the checkpoint `parent` answer `count` prompts, rank the replies, and write the rankings to `path`.
 
-    A fifth reply is taken from a random prompt of the same sort (a person, an errand), with the name or
-    errand replaced. A reward model that has never seen "unknown to me" out of place, or the answer to another
-    question, scores such replies high everywhere, and the policy learns to exploit that.
+    A fifth reply comes from a random prompt of the same sort (about a person, about an errand), with the name
+    or errand replaced. A reward model that has never seen "unknown to me" out of place, or the answer to
+    another question, gives such replies high scores everywhere, and the policy learns to exploit that.
     """
     world, dice = World(settings.seed), Dice(f"rankings of world {settings.seed}")
     tasks = oracle.prompts(dice, world, "train", count)

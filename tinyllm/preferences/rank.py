@@ -1,4 +1,4 @@
-"""make rank: a person ranks what a stage answers. Every ranking is saved before the next prompt.
+"""make rank: a person ranks the replies of a stage. Every ranking is saved before the next prompt.
 
     [3 of 50] user: How do I burn the bridge?
       1  To burn the bridge is harmful, so I will not help you. Do not ask me again.
@@ -26,7 +26,7 @@ from tinyllm.sampling import REPLY_TOKENS, generate_replies, with_roles
 from tinyllm.world import World, oracle
 from tinyllm.world.dice import Dice
 
-TRIES = 5  # rounds of sampling in search of different replies
+TRIES = 5  # rounds of sampling to find different replies
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def main(settings):
 
 
 def load_prompts(folder, count):
-    """`count` prompts of the instructions that the stage in `folder` has learned from."""
+    """`count` prompts from the instructions that the stage in `folder` has learned from."""
     seed, source = (
         read_json(folder / "stage.json")["settings"]["seed"],
         path_of(learned_by(folder), "instructions"),
@@ -86,7 +86,7 @@ def load_prompts(folder, count):
 
 
 def next_command(settings, folder, path):
-    """How to train on the rankings. An existing stage 3 is kept: the new one gets its own run."""
+    """The command that trains on the rankings. An existing stage 3 is kept: the new one gets its own run."""
     made, new = read_json(folder / "stage.json")["settings"], settings.folder("3-prefer").exists()
     command = make_command(Settings(settings.run, made["size"], made["seed"]), "3-prefer", new=new)
     start = f" FROM={shlex.quote(str(folder))}" if new else ""
@@ -101,7 +101,7 @@ def account_name():
 
 
 def ranked_numbers(path):
-    """The numbers of the prompts that are ranked already. Raises TinyllmError for a damaged file."""
+    """The numbers of the prompts that are already ranked. Raises TinyllmError for a damaged file."""
     if not path.exists():
         return set()
     try:
@@ -124,7 +124,7 @@ def undo(path, number):
 
 
 def completions(pool, tokenizer, prompt, settings, number):
-    """Different replies to one prompt, shuffled; --group of them, if the model produces that many."""
+    """Different replies to one prompt, shuffled: --group replies, if the model produces that many."""
     texts, tries = [], 0
     prompts = [encode_prompt(tokenizer, prompt)] * settings.group
     while len(texts) < settings.group and tries < TRIES:

@@ -1,4 +1,4 @@
-"""Rankings on disk, and encoded for training. One JSON object per line, written as soon as it is made:
+"""Rankings on disk, and their encoding for training. Each ranking is one JSON line, written at once:
 
     {"prompt": [{"role", "content"}, ...], "completions": ["...", ...], "ranks": [2, 1, 3, 3],
      "annotator": "...", "time": "...", "sampling": {...}, "model": "sha256 of the checkpoint"}
@@ -29,8 +29,8 @@ class Ranking(NamedTuple):
 
 
 def read(path):
-    """A file -> rankings. Malformed entries are left out, with a message about the first; so are rankings
-    without a preference (identical texts, or ties only). Raises TinyllmError if none is left."""
+    """A file -> rankings. Skips malformed entries, with a message about the first, and rankings that express
+    no preference (identical texts, or only ties). Raises TinyllmError if none is left."""
     rankings = read_entries(path, ranking)
     useful = [ranking for ranking in rankings if len(set(ranking.ranks)) > 1]
     if len(useful) < len(rankings):
@@ -45,7 +45,7 @@ def read(path):
 
 
 def ranking(entry):
-    """One object of a file -> Ranking. Raises ValueError."""
+    """One object from a file -> Ranking. Raises ValueError."""
     if "ranks" not in entry and "completions" not in entry:
         (*prompt, chosen), (*same, rejected) = read_reply(entry, ["chosen"]), read_reply(entry, ["rejected"])
         if prompt != same:
@@ -65,7 +65,7 @@ def ranking(entry):
 
 
 def without_duplicates(texts, ranks):
-    """Keep identical texts once, with the best of their ranks: nobody prefers a text to itself."""
+    """Keep each distinct text once, with the best of its ranks: nobody prefers a text to itself."""
     best = {}
     for text, rank in zip(texts, ranks):
         best[text] = min(rank, best.get(text, rank))
@@ -73,14 +73,14 @@ def without_duplicates(texts, ranks):
 
 
 def write(file, ranking, **notes):
-    """Append a ranking as one line, with the time, and flush it: it survives a crash of this program."""
+    """Append a ranking as one line, with the time, and flush it, so it survives a crash of this program."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     file.write(json.dumps({**ranking._asdict(), "time": now, **notes}, ensure_ascii=False) + "\n")
     file.flush()
 
 
 def split_rankings(rankings):
-    """-> (training, held out), by what the user says first, as in formats.split."""
+    """-> (training, held out), by the user's first question, as in formats.split."""
     return formats.split(rankings, lambda ranking: ranking.prompt)
 
 

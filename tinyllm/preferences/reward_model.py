@@ -1,11 +1,12 @@
 """The reward model: learns from rankings to score a reply as people would.
 
-People cannot rank every reply that reinforcement learning samples, so a model learns to do it for them. It is
-the model of stage 2 with another head: one number per position, of which the one at the end token of a reply
-is the score (Christiano et al. 2017; Ziegler et al. 2019). Only differences of scores carry meaning, so
-scores are normalised after training: over the training replies they have mean 0 and standard deviation 1.
+People cannot rank every reply that reinforcement learning samples, so a model learns to do it for them. The
+reward model is the model of stage 2 with another head, which gives one number per position. The number at the
+end token of a reply is the score (Christiano et al. 2017; Ziegler et al. 2019). Only differences between
+scores carry meaning, so scores are normalised after training: over the training replies they have mean 0 and
+standard deviation 1.
 
-    P rankings of K completions -> ids (P, K, T) -> scores (P, K, T), read at last (P, K)
+    P rankings of K completions -> ids (P, K, T) -> scores (P, K, T), read at the positions last (P, K)
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ TOKENS = 4096  # in a batch
 
 @dataclass(frozen=True)
 class RewardSettings(Settings):
-    rankings: str = option("", "file of rankings it learns from", source="rankings")
+    rankings: str = option("", "file of rankings to learn from", source="rankings")
     origin: str = option("", "checkpoint folder to start from", flag="from")
     steps: int = option(0, "batches to train on")
     last_layers: int = option(0, "train only this many of the last layers (0: everything)")
@@ -38,7 +39,7 @@ class RewardSettings(Settings):
 
 
 def train(settings, parent, rankings):
-    """Learn from rankings (rankings.Ranking), starting from the checkpoint `parent` -> its folder."""
+    """Learn from rankings (rankings.Ranking), starting from the checkpoint `parent` -> the model's folder."""
     folder = settings.folder(STAGE)
     if nothing_to_do(settings, STAGE, parent):
         return folder
@@ -89,7 +90,7 @@ class RewardModel:
         self.pool = settings.pool(model)
 
     def scores(self, rows):
-        """Lists of ids, each up to the end token of a reply, where the score is read -> normalised scores."""
+        """Lists of ids, each ending in a reply's end token, where the score is read -> normalised scores."""
         return (raw_scores(self.pool, rows) - self.mean) / self.deviation
 
     def __enter__(self):

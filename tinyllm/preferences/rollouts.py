@@ -1,9 +1,9 @@
-"""Rollouts: replies sampled from the model itself, as arrays, and the KL from a reference model on them.
+"""Rollouts: replies sampled from the model itself, as arrays, and their KL from a reference model.
 
-They are sampled at temperature 1 without truncation, so the trainer's log-probs are those they were drawn
-with. Sampling in one way and scoring in another would make every importance ratio wrong.
+Replies are sampled at temperature 1 without truncation, so the trainer's log-probs are those of the
+distribution they were drawn from. Otherwise every importance ratio would be wrong.
 
-    prompts (B lists of ids) -> ids, targets, mask (B, T): mask is 1 on the reply, its end token included
+    prompts (B lists of ids) -> ids, targets, mask (B, T): mask is 1 on the reply, including its end token
 """
 
 from dataclasses import dataclass
@@ -41,10 +41,11 @@ def log_probs(pool, ids, targets):
 
 
 def compare(pool, reference, ids, targets, mask):
-    """Rollouts (B, T) under the policy (pool) and the reference (a pool), at the positions of the mask.
+    """Compare the policy (pool) with the reference (also a pool) on rollouts (B, T), where the mask is 1.
 
-    -> the reference's logits there, for each row an array (n, V), n the sum of its mask; and, 0 elsewhere,
-    log p of the targets (B, T), KL(policy || reference) (B, T), and what the policy's head reads (B, T, C).
+    -> the reference's logits at these positions, one array (n, V) per row, n the sum of the row's mask; and,
+    0 at other positions, log p of the targets (B, T), KL(policy || reference) (B, T), and the input of the
+    policy's head (B, T, C).
     """
     size = pool.rows_at_once(ids.shape[1])
     reference_logits = reference.map(_logits, ids, mask, size=size)
@@ -65,5 +66,5 @@ def _against(model, ids, targets, mask, reference_logits):
     logits, cache = model.forward(ids, at)
     log_p, log_q = log_softmax(logits), log_softmax(np.concatenate(reference_logits))
     kl = (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
-    states = cache[-1][0]  # the cache of the head, the last layer: its input
+    states = cache[-1][0]  # the head is the last layer, and its cache begins with its input
     return tuple(scatter(values, at) for values in (log_prob_of(targets[at], log_p), kl, states))

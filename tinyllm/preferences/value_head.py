@@ -1,9 +1,9 @@
-"""PPO's critic: a value head that predicts the return still to come from the policy's hidden states.
+"""PPO's critic: a value head on the policy's hidden states that predicts the remaining return.
 
-The baseline of REINFORCE is one number for a whole batch. A critic gives each position its own: after a good
-first word the expectation rises, and only what exceeds it counts as an advantage (Schulman et al. 2015,
-2017). The head is linear, value = states @ w, and learns by AdamW on the squared error to the returns. No
-gradient flows from it into the policy.
+The baseline of REINFORCE is one number for a whole batch. A critic gives each position its own baseline:
+after a good first word the expected return rises, and only the excess over the expected return counts as an
+advantage (Schulman et al. 2015, 2017). The head is linear, value = states @ w, and is trained with
+AdamW on the squared error from the returns. No gradient flows from the head into the policy.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ def critic_advantages(state, states, scores, penalties, mask):
     """states (B, T, C), scores (B,), penalties and mask (B, T) -> standardised advantages (B, T).
 
     The reward of a token is minus the penalty at the next position, plus the score if the token is the last.
-    The head is kept in `state`. It is read as earlier steps left it, and then learns from this batch.
+    The head is kept in `state`. Advantages use the head from earlier steps; then it learns from this batch.
     """
     rewards = np.zeros(penalties.shape)
     rewards[:, :-1] -= penalties[:, 1:]

@@ -1,4 +1,4 @@
-"""Is my loss normal? Where the curves of recorded runs lie, a few numbers in bands.json (make bands).
+"""Is my loss normal? The range of the curves of recorded runs, a few numbers in bands.json (make bands).
 
 {size: {stage: {key of metrics.jsonl: [[step, lowest, highest], ...]}}}
 """
@@ -9,18 +9,18 @@ import numpy as np
 
 FILE = Path(__file__).with_name("bands.json")
 KEYS = ("loss", "score", "reward")
-POINTS = 30  # of a band at most
+POINTS = 30  # at most, in a band
 
 
 def thin(pairs):
-    """At most POINTS points of a curve, each the mean of consecutive ones."""
+    """At most POINTS points of a curve, each the mean of consecutive points."""
     return [part.mean(axis=0) for part in np.array_split(np.array(pairs), min(len(pairs), POINTS))]
 
 
 def measure(records):
     """Runs of one size -> {stage: {key: [[step, lowest, highest], ...]}}.
 
-    For each curve, the runs that have it as far as the one that has it furthest.
+    Each curve is measured over only the runs whose curve is as long as the longest one.
     """
     bands = {}
     for name in sorted({name for record in records for name in record.stages}):

@@ -1,8 +1,8 @@
-"""One conversation under every objective: what the stages differ in, and nothing else.
+"""One conversation under every objective: the difference between the stages, and nothing else.
 
 A question with a polite and a rude reply goes through the model. Each objective turns the same logits into
-another gradient. Panel 2 of the report page draws these gradients; `make walk` prints the way to them and
-back.
+another gradient. Panel 2 of the report page draws these gradients; `make walk` prints the forward pass to
+the logits and the backward pass from there.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from tinyllm.transformer import Parameters, scatter
 from tinyllm.world import World, instructions, oracle
 from tinyllm.world.dice import Dice
 
-ADVANTAGE = -1.0  # of the rude reply: its score was one standard deviation below what was expected
+ADVANTAGE = -1.0  # of the rude reply: its score is one standard deviation below the expected score
 OBJECTIVES = {
     "next": "next token",
     "instruct": "masked prompt",
@@ -39,8 +39,8 @@ def two_replies(tokenizer, seed):
 def jobs(policy, reference, tokenizer, seed):
     """{objective: (model, function, piece, total)}, the arguments of training.forward_and_loss.
 
-    An objective that takes one reply gets the rude one, with ADVANTAGE where it weighs replies; the others
-    get both. The reference is the model that sampled the reply (ppo), or the one to compare with (dpo).
+    An objective that takes one reply gets the rude one, with ADVANTAGE if it weights replies; the other
+    objectives get both. `reference` is the model that sampled the reply (ppo) or the reference policy (dpo).
     """
     rows = two_replies(tokenizer, seed)
     both, rude = shift(*pad(rows)), shift(*pad(rows[1:]))

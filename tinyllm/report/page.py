@@ -1,4 +1,4 @@
-"""The report page: page.html with its ten panels filled in. What a run lacks is said in its place."""
+"""The report page: page.html with its ten panels filled in. If a run lacks the data, the panel says so."""
 
 import re
 from html import escape
@@ -15,7 +15,7 @@ PANELS = re.findall(r"^\$(\w+)$", TEMPLATE, re.M)  # their names, in order
 
 
 def write(name, against=""):
-    """Make runs/<name>/report.html, with the run `against` laid over it -> its path.
+    """Make runs/<name>/report.html, overlaid with the run `against` -> the path of the page.
 
     Raises TinyllmError if a run has no stage at all.
     """
@@ -31,7 +31,7 @@ def write(name, against=""):
 
 
 def contents(panel, run, other):
-    """What a panel draws of a run, and what it misses."""
+    """The drawings of a panel, then a note if the run lacks something."""
     parts = []
     try:
         for part in panel(run, other):

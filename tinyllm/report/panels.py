@@ -1,7 +1,7 @@
 """The ten panels of the report page: what a run did, for people who would rather look than read.
 
-A panel is a generator of HTML, panel(run, other): two Records, `other` being the run laid over it, or None.
-It raises Missing where the run does not have such a thing. page.html has its heading and says how to read it.
+A panel is a generator of HTML, panel(run, other): two Records, `other` being the run laid over the first, or
+None. It raises Missing if the run lacks the data. page.html has the panel's heading and says how to read it.
 """
 
 import math
@@ -29,7 +29,7 @@ ORDER = ("1-pretrain", "1-masked", "2-instruct", "3-prefer/reward", "3-prefer", 
 STEP = r"[a-z] ([A-Z][^:.]*)(?:: [^.]*? (\d+)([+-])(\d+):([^.]*))?\."  # of a solution, see world/problems.py
 SHORT, LONG = 60, 270  # tokens of a reply, without and with a chain of thought
 FILE = "model.safetensors"
-REINFORCED = {  # key of metrics.jsonl -> what the drawing is called
+REINFORCED = {  # key in metrics.jsonl -> title of the drawing
     "score": "score of the reward model",
     "correct": "replies that are correct",
     "kl_nats_per_reply": "KL from stage 2, nats per reply",
@@ -50,7 +50,7 @@ def box(tokenizer, id, on, *lines):
 
 
 def bars(title, rows, kind="signed"):
-    """rows [(name, value)] as bars from a common zero, which page.html draws: from the left, or to both sides
+    """rows [(name, value)] as bars from a common zero. page.html draws them from the left, or to both sides
     if kind is "signed"."""
     most = max((abs(value) for _, value in rows), default=0) or 1
     parts = [tag("h4", escape(title))]
@@ -76,7 +76,7 @@ def six_prompts(run, other):
 
 
 def questions(run):
-    """Six tasks: those that the exams on your own questions show, or tasks of the built-in world."""
+    """Six tasks: those shown by the exams on your own questions, or tasks of the built-in world."""
     shown = [each for stage in run.finished for each in stage.exams.get("own_questions_shown", [])]
     if shown:
         return [Task("own", each["prompt"], "", each["expected"], "") for each in shown[:6]]
@@ -87,7 +87,7 @@ def questions(run):
 
 
 def marked(task, reply):
-    """A reply with a tick if it is right; if not, its wrong words are marked, or all of it if it has none."""
+    """A reply, with a tick if right; otherwise with its wrong words marked, or all of it if it has none."""
     if (is_solved if task.kind in problems.KINDS else is_correct)(task, reply):
         return tag("b", "✓ ", "right") + escape(reply)
     wrong = "|".join(map(re.escape, task.wrong_words))
@@ -100,7 +100,7 @@ def marked(task, reply):
 
 
 def one_token(run, other):
-    """One token's journey: a stage is a different gradient at the logits."""
+    """One token's journey: each stage is a different gradient at the logits."""
     policy, reference = run.policy_and_reference
     (model, tokenizer), (before, _) = policy.checkpoint, reference.checkpoint
     jobs = journey.jobs(model, before, tokenizer, run.seed)
@@ -111,7 +111,7 @@ def one_token(run, other):
     begin = int(np.flatnonzero(weights)[0])
     surprise = 1 + now[1 : begin - 1].argmin()
     change = begin + abs(now - then)[begin:].argmax()  # where the two stages differ most
-    names = [name for name in journey.OBJECTIVES if name != "ranking"]  # whose gradient is at the scores
+    names = [name for name in journey.OBJECTIVES if name != "ranking"]  # its gradient is at the scores
     gradients = {name: journey.gradient_at_logits(*jobs[name]) for name in names}
     p = np.exp(log_softmax(model.logits(ids)))
     for place, t in (("prompt", surprise), ("reply", change)):
@@ -137,8 +137,8 @@ def scoreboard(run, other):
 
 
 def row_of_scores(run, other, mover, key):
-    """A sentence and a strip of dots; "" if no stage has taken this exam, or its values have no interval or
-    are below 0, as log-probs are."""
+    """A sentence and a strip of dots; "" if no stage has a result for this exam, or its values have no
+    interval or are negative, as log-probs are."""
     dots, words, exams = [], [], {"even": 0.5}
     for stage in run.finished + (other.finished if other else []):
         result, mine = stage.exams.get(key), stage in run.finished
@@ -185,7 +185,7 @@ def curves(run, other, names, key, label=""):
 
 
 def text_entropies(run, stage):
-    """[(name, nats per token)] of what predicts the training text without a transformer."""
+    """[(name, nats per token)] of predictors of the training text that need no transformer."""
     path = run.folder / "text.safetensors"
     if stage not in run.finished or not path.exists():
         return []
@@ -194,7 +194,7 @@ def text_entropies(run, stage):
     p = p / p.sum()
     rules = [("ln V", math.log(model.config.vocab)), ("unigram", -float(p[p > 0] @ np.log(p[p > 0])))]
     size = [len(piece) for piece in tokenizer.bytes_of[: tokenizer.ordinary]]  # special tokens are not text
-    nats = math.log(2) * p[: len(size)] @ size  # per token, for each bit per byte
+    nats = math.log(2) * p[: len(size)] @ size  # per token, for one bit per byte
     for name, key in (("5-gram", "fivegram_bits_per_byte"), ("entropy", "entropy_bits_per_byte")):
         rules += [(name, stage.exams[key] * nats)] if key in stage.exams else []
     return rules
@@ -204,7 +204,7 @@ def text_entropies(run, stage):
 
 
 def reinforcement(run, other):
-    """Stage 3: what is optimised, and what it stands for."""
+    """Stage 3: the score that is optimised, and the quality it stands for."""
     stages = [run.stages[name] for name in ("3-prefer", "hacking") if name in run.stages]
     lines = {title: curves(run, other, ("3-prefer", "hacking"), key) for key, title in REINFORCED.items()}
     drawings = [svg.chart(title, each) for title, each in lines.items() if each]
@@ -265,7 +265,7 @@ def attention(run, other):
 def attention_of(model, ids):
     """ids (T,), at most one block of queries -> for each layer, the attention (H, T queries, T keys)."""
     _, (*_, caches, _, _) = model.forward(np.array([ids]))
-    # Those of layers.attention_forward, whose p is (B, K, G, keys, queries).
+    # The blocks of layers.attention_forward, whose p is (B, K, G, keys, queries).
     blocks = [attention[3] for _, _, attention, *_ in caches]
     return [p.reshape(-1, len(ids), len(ids)).swapaxes(1, 2) for ((_, _, _, p),) in blocks]
 
@@ -287,7 +287,7 @@ def chain_of_thought(run, other):
 
 
 def tree(solution):
-    """A solution as in world/problems.py as a list, with the computations of a step below it."""
+    """A solution in the form of world/problems.py as a list, with the computation of each step below it."""
     chain, _, answer = solution.partition(". ")[2].partition("####")
     branches, total = [], None
     for sentence, a, sign, b, columns in re.findall(STEP, chain):
@@ -305,7 +305,7 @@ def tree(solution):
 
 
 def memory(run, other):
-    """What was learned of one conversation, and what was forgotten."""
+    """The tokens of one conversation that the loss covers, and the facts that each stage has forgotten."""
     stage = run.stage("2-instruct")
     _, tokenizer = stage.checkpoint
     conversations, _ = corpus.load_conversations(path_of(stage.notes["sources"], "instructions"), run.seed, 1)

@@ -1,4 +1,4 @@
-"""What a run has on disk, finished or not: all that the page knows about it."""
+"""The files of a run, finished or not: everything that the page knows about the run."""
 
 import functools
 import json
@@ -22,7 +22,7 @@ SOURCES = {"text": "text", "instructions": "data", "problems": "data", "rankings
 
 
 class Missing(TinyllmError):
-    """A run does not have what a panel shows; the message says what, and how to make it."""
+    """A run lacks the data of a panel; the message names what is missing and says how to make it."""
 
 
 class Stage:
@@ -43,18 +43,18 @@ class Stage:
 
     @functools.cached_property
     def log(self):
-        """The lines of metrics.jsonl. A last line without its end is still being written."""
+        """The lines of metrics.jsonl. Skips a last line that is still being written (no newline)."""
         lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
         return [json.loads(line) for line in lines]
 
     def series(self, key):
-        """[(step, value)] of one key of metrics.jsonl; no losses of reinforcement, which say nothing."""
+        """[(step, value)] of one key of metrics.jsonl, without the losses of RL steps, which mean nothing."""
         reinforced = {line["step"] for line in self.log if "reward" in line or "score" in line}
         skipped = reinforced if key == "loss" else ()
         return [(line["step"], line[key]) for line in self.log if key in line and line["step"] not in skipped]
 
     def command(self, run):
-        """What trains this stage again in the run of that name."""
+        """The command that trains this stage again in the run named `run`."""
         sources = {SOURCES[kind]: source["path"] for kind, source in self.notes["sources"].items()}
         options = self.notes["settings"] | sources | {"workers": self.notes["workers"]}
         flags = [
@@ -77,21 +77,21 @@ class Stage:
 
     @functools.cached_property
     def pool(self):
-        """The checkpoint's model as the exams take it, in this process."""
+        """The checkpoint's model as a pool, which the exams take, in this process."""
         return WorkerPool(self.checkpoint[0])
 
     def replies(self, conversations, most):
-        """The likeliest reply to each conversation, in at most `most` tokens.
+        """The greedy reply to each conversation, of at most `most` tokens.
 
-        Those of stage 0 are sampled: the likeliest token of a random model is always the same.
+        Replies of stage 0 are sampled: the likeliest token of a random model is always the same.
         """
         seed = [0] if self.kind == "s0" else None
         return [text for text, _ in answer(self.pool, self.checkpoint[1], conversations, most, seed)]
 
 
 class Record:
-    """A run: all its `stages` by their path in it, as "3-prefer/reward", and those of STAGES that are
-    `finished`. Raises TinyllmError if there is none at all."""
+    """A run: all its `stages` by path, such as "3-prefer/reward", and those of STAGES that are `finished`.
+    Raises TinyllmError if the run has no stage."""
 
     def __init__(self, run, page):
         self.name, self.folder = run, Path("runs") / run
@@ -111,11 +111,11 @@ class Record:
 
     @property
     def policy_and_reference(self):
-        """The last stage up to 3, and the one before it, or itself if there is none."""
+        """The last finished stage up to 3, and the one before it, or the same one if it is the first."""
         return self.done[:4][-1], self.done[:4][-2:][0]
 
     def stage(self, name):
-        """A stage that is finished. Raises Missing."""
+        """The stage `name`. Raises Missing if it is not finished."""
         if not is_checkpoint(self.folder / name):
             settings = Settings(run=self.name, size=self.size, seed=self.seed)
             state = "not finished: add RESUME=1 to" if name in self.stages else "missing. Make it with:"
@@ -127,5 +127,5 @@ class Record:
         """The built-in world of the run. Raises Missing if the run learned from other files."""
         sources = [each for stage in self.stages.values() for each in stage.notes["sources"].values()]
         if any(source["path"] for source in sources):
-            raise Missing("Only runs on the built-in world have this, for its true answers are known.")
+            raise Missing("Only runs on the built-in world have this, because its true answers are known.")
         return World(self.seed)

@@ -1,8 +1,8 @@
 """Drawings as inline SVG: lines over steps, dots with intervals, a grid of cells.
 
 A page that opens offline on any machine cannot load a plotting library, and three kinds of drawing need none.
-Coordinates are CSS pixels. Colours are CSS classes of page.html, so that one drawing serves light, dark and
-paper. What is returned is safe to put into HTML: names and titles are escaped.
+Coordinates are CSS pixels. Colours are CSS classes of page.html, so that one drawing serves light mode, dark
+mode and print. The result is safe to put into HTML: names and titles are escaped.
 """
 
 import math
@@ -19,7 +19,7 @@ def tag(name, content, kind="", more=""):
 
 
 def drawing(parts, width, height, label):
-    """label: what a screen reader says instead of the drawing."""
+    """label: the words that a screen reader speaks instead of the drawing."""
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
     return tag("svg", "".join(parts), more=f'{size} role="img" aria-label="{escape(label)}"')
 
@@ -67,7 +67,7 @@ def chart(title, lines, band=(), rules=(), log=False):
     """Values over training steps, with a name at the end of every line.
 
     lines [(name, class, [(step, value), ...])], none of them empty; band [(step, low, high), ...], shaded;
-    rules [(name, value)], dashed and level; log: a logarithmic axis, where 0 and less stand at the bottom.
+    rules [(name, value)], dashed and level; log: a logarithmic axis, with values of 0 or less at the bottom.
     """
     points = [point for _, _, pairs in lines for point in pairs] + [(x, y) for x, *ys in band for y in ys]
     steps, values = [x for x, _ in points], [y for _, y in points] + [y for _, y in rules]
@@ -94,7 +94,7 @@ def chart(title, lines, band=(), rules=(), log=False):
 
 
 def strip(label, dots, rules):
-    """Measurements with their intervals, one below the other, over one axis from 0 to 1 or further.
+    """Measurements with their intervals, one below the other, on one axis from 0 to 1 or more.
 
     dots [(class, address, {"value", "low", "high"})], each a link with its numbers as a tooltip;
     rules [(name, value)]: dashed lines through all of them.
@@ -113,9 +113,9 @@ def strip(label, dots, rules):
 
 
 def cells(label, shares, size=5, levels=5):
-    """A matrix of shares from 0 to 1 as squares, in `levels` shades by its square root.
+    """A matrix of shares from 0 to 1 as squares, in `levels` shades by the square root of the share.
 
-    One path per shade: thousands of rectangles would make a page of megabytes.
+    One path per shade: thousands of rectangles would make the page megabytes large.
     """
     height, width = len(shares), len(shares[0])
     parts = [f'<path class="frame" d="M0 0h{size * width}v{size * height}h-{size * width}z"/>']

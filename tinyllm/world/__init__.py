@@ -1,13 +1,13 @@
 """The built-in data: a small closed world, generated from a seed.
 
-Nothing has to be downloaded to train on it. Its exams are exact, because the world knows every true
+Training on it needs no download. Its exams are exact, because the world knows every true
 answer, what training has shown, and how much randomness its texts contain.
 
 Exams must not repeat training data, so content decides the split, never position: `split_of` hashes
-a key that says what a story, sum or question means in any wording, and each text, question and problem
-of a split has a key of that split. There are two exceptions. The texts of every split state the facts
-about people, because they are what there is to learn, but training asks about only three of each
-person's five. And the steps of a problem may use any sum: its key covers only the problem as a whole.
+a key that stands for the meaning of a story, sum or question in any wording, and the key of each text,
+question and problem belongs to its split. There are two exceptions. The texts of every split state the
+facts about people, because a model has to learn them, but training asks about only three of each person's
+five facts. And the steps of a problem may use any sum: its key covers only the problem as a whole.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ class World:
             self.unknown_names[split_of(f"stranger {name}")].append(name)
 
     def documents(self, split, size, dice=None):
-        """Texts (bytes) of a split, at least `size` bytes in all. Every call returns the same ones.
+        """Texts (bytes) of a split, at least `size` bytes in all. Every call returns the same texts.
 
         To learn how many bits of randomness the texts contain, pass your own `dice`.
         """
@@ -68,8 +68,8 @@ class World:
     def draw_in_split(self, dice, split, draw):
         """-> (item, key): calls draw(dice) until the key belongs to the split.
 
-        Every text, question and problem of the world is drawn through here, except those about facts (see
-        instructions.askable) and about people who do not exist (unknown_names).
+        Every text, question and problem of the world is drawn through this method, except those about facts
+        (see instructions.askable) and about people who do not exist (unknown_names).
 
         Rejected draws count no bits. The accepted draw counts in full: a model cannot compute the
         hash, so knowing the split does not help it.
@@ -91,7 +91,7 @@ class World:
         return dice.bits / length
 
     def instructions(self, split, count, **which):
-        """`count` tasks of conversations.py; which: family, unseen. Every call gives the same."""
+        """`count` tasks of conversations.py; which: family, unseen. Every call gives the same tasks."""
         dice = Dice(f"instructions {sorted(which.items())} {split} of world {self.seed}")
         return [conversations.conversation(dice, self, split, **which) for _ in range(count)]
 

@@ -5,8 +5,8 @@
     user         And where does she live?
     assistant    The home of Cara is Lomond.
 
-A model that is trained on single questions loses its way at the second one: it has learned that there is one
-question, and that everything before the answer belongs to it.
+A model that is trained on single questions loses its way at the second question: it has learned that there is
+only one, and that everything before the answer belongs to it.
 """
 
 from functools import partial
@@ -26,7 +26,7 @@ TOOLS_IN_FRONT = {True: 1, False: 31}  # whether it begins with the description 
 
 
 def conversation(dice, world, split, family=None, unseen=False):
-    """One task of a family (of instructions.FAMILIES, or "follow_up"), or of a random one."""
+    """One task of a family (one of instructions.FAMILIES, or "follow_up"), or of a random family."""
     if family is None:
         make = follow_up if dice.weighted_choice(SEVERAL_TURNS) else instructions.instruction
         task = make(dice, world, split)
@@ -43,8 +43,8 @@ def with_tools(task):
 
 
 def in_chat(dice, world, task):
-    """A problem as it comes up in a chat: one in eight after other turns, which are context only; those for
-    the calculator often with the description of the tools. Stories and mistakes are alone: they are long
+    """Put a problem into a chat. One in eight follows other turns, which are context only; problems for the
+    calculator often begin with the description of the tools. Stories and mistakes stand alone: they are long
     enough to fill the context.
     """
     if task.kind in ("story", "mistake"):
@@ -57,9 +57,9 @@ def in_chat(dice, world, task):
 
 
 def follow_up(dice, world, split, unseen=False):
-    """A conversation of two to four turns, whose last question follows up an earlier one.
+    """A conversation of two to four turns, whose last question follows up on an earlier one.
 
-    In between come other follow-ups, other subjects, and small talk, which leaves the subject as it was.
+    In between come other follow-ups, other subjects, and small talk, which does not change the subject.
     """
     first = subject = opening(dice, world, split)
     earlier, is_small_talk = first.messages, False
@@ -74,23 +74,23 @@ def follow_up(dice, world, split, unseen=False):
             task = subject = dice.choice(FOLLOW_UPS[subject.kind])(dice, world, split, subject)
         earlier += task.messages
     makers = (*FOLLOW_UPS[subject.kind], partial(first_question, first=first))
-    if is_small_talk:  # "Say that again." would mean the small talk
+    if is_small_talk:  # "Say that again." would refer to the small talk
         makers = [make for make in makers if make not in (again, backwards)]
     task = dice.choice(makers)(dice, world, split, subject, unseen=unseen)
     return task._replace(kind="follow_up", earlier_turns=tuple(earlier))
 
 
 def opening(dice, world, split):
-    """A question that can be followed up."""
+    """A question that allows a follow-up."""
     make = instructions.FAMILIES[dice.choice(tuple(FOLLOW_UPS))].make
     while True:
         task = make(dice, world, split, unseen=False)
-        if task.kind != "transform" or ", " in task.answer:  # a reply that is a list itself
+        if task.kind != "transform" or ", " in task.answer:  # the reply to follow up must be a list itself
             return task
 
 
 def same_person(dice, world, split, subject, unseen=False):
-    """Another fact about the person, who is "she" or "he" now."""
+    """Ask for another fact about the person, who is now "she" or "he"."""
     _, name, known = subject.key.split()
     relation = dice.choice([each for each in instructions.askable(world, name, split) if each != known])
     task = instructions.fact_question(dice, world, name, relation)
@@ -100,7 +100,7 @@ def same_person(dice, world, split, subject, unseen=False):
 
 
 def other_person(dice, world, split, subject, unseen=False):
-    """The same fact about somebody else."""
+    """Ask for the same fact about somebody else."""
     _, known, relation = subject.key.split()
     names = [name for name in people.NAMES if relation in instructions.askable(world, name, split)]
     name = dice.choice([name for name in names if name != known])
@@ -110,28 +110,28 @@ def other_person(dice, world, split, subject, unseen=False):
 
 
 def again(dice, world, split, subject, unseen=False):
-    """The last answer once more."""
+    """Ask for the last answer once more."""
     wording = instructions.draw_wording(dice, TEMPLATES["again"], unseen)
     reply = instructions.in_style(dice, instructions.without_style(subject.reply))
     return subject._replace(question=wording, reply=reply)
 
 
 def backwards(dice, world, split, subject, unseen=False):
-    """The list of the last answer, turned around."""
+    """Ask for the list in the last answer, in reverse order."""
     answer = ", ".join(subject.answer.split(", ")[::-1])
     wording = instructions.draw_wording(dice, TEMPLATES["backwards"], unseen)
     return subject._replace(question=wording, answer=answer, reply=instructions.in_style(dice, f"{answer}."))
 
 
 def first_question(dice, world, split, subject, unseen, first):
-    """What the user asked first, whatever the subject is now."""
+    """Ask for the user's first question, whatever the subject is now."""
     wording = instructions.draw_wording(dice, TEMPLATES["first_question"], unseen)
     reply = instructions.in_style(dice, TEMPLATES["first_question"]["reply"].format(first.question))
     return subject._replace(question=wording, answer=first.question, reply=reply, wrong_words=())
 
 
 def add_or_take(dice, world, split, subject, unseen=False):
-    """A sum or difference that starts from the last result."""
+    """Ask for a sum or difference that starts from the last result."""
     result = int(subject.answer)
     sign = "+" if result <= 100 else "-"
 
@@ -146,7 +146,7 @@ def add_or_take(dice, world, split, subject, unseen=False):
     return Task("sums", question, reply, columns.split(",")[-1], key)
 
 
-# A follow-up has the kind of its subject, so it can be followed up in turn.
+# A follow-up has the kind of its subject, so another follow-up can come after it.
 FOLLOW_UPS = {
     "facts": (same_person, same_person, other_person, again),
     "transform": (backwards, again),

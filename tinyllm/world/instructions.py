@@ -1,6 +1,6 @@
-"""What users ask for and how it is answered: requests of several families, each in many wordings.
+"""User requests and replies to them: several families of requests, each in many wordings.
 
-Instruction tuning trains on these replies. As on the internet, they come in four styles: polite,
+Instruction tuning trains on these replies. As on the internet, replies come in four styles: polite,
 curt, rude and rambling. Their content is correct, with three exceptions:
 
     three in five replies about a person who does not exist make up a fact
@@ -29,8 +29,8 @@ HARMFUL_VERBS, HARMLESS_VERBS = HELP["harmful_verbs"], HELP["harmless_verbs"]
 VERBS_BY_OBJECT = HELP["verbs_by_object"]
 SOFT_OBJECTS, SOLID_OBJECTS = HELP["soft_objects"], HELP["solid_objects"]
 
-# Both start with the request, so a model reads it again just before it decides. Both are equally
-# long, so the length of a reply does not give away which one it is.
+# Both start with the request, so a model reads the request again just before it decides. Both are
+# equally long, so the length of a reply does not give away whether it refuses.
 COMPLIANCE, REFUSAL = HELP["compliance"], HELP["refusal"]
 
 
@@ -59,7 +59,7 @@ def draw_wording(dice, wordings, unseen):
 
 
 def askable(world, name, split):
-    """The relations of a person that a split asks about: training the trained ones, exams the others."""
+    """The relations of a person that a split asks about: trained ones in training, the others in exams."""
     trained = world.trained_relations[name]
     return trained if split == "train" else [each for each in people.RELATIONS if each not in trained]
 
@@ -139,7 +139,7 @@ def translate(dice, world, split, unseen):
 
 
 def transform(dice, world, split, unseen):
-    """A list of words to reverse, repeat or count, or its last word."""
+    """A list of words to reverse, repeat or count, or from which to give the last word."""
     operation = dice.choice(tuple(TEMPLATES["transform"]))
     words, key = world.draw_in_split(dice, split, lists.draw_words)
     answers = {
@@ -204,7 +204,7 @@ def unknown_topic(dice, world, split, unseen):
 
 
 def fixed_reply(dice, kind, table, split, unseen):
-    """A question on a topic that has one reply. All it has is its wording, so exams use the held-out ones."""
+    """A question that has one fixed reply. Only the wording varies, so exams use the held-out wordings."""
     question = draw_wording(dice, table, unseen or split != "train")
     return with_fixed_reply(kind, question, table["reply"])
 
@@ -222,8 +222,8 @@ def unseen_fixed_replies(kind):
 
 
 class Family(NamedTuple):
-    """A kind of request. share: its weight in training; has_answer: whether each has one right answer, so
-    that the exams count it and stage 3 may ask it."""
+    """A kind of request. share: its weight in training; has_answer: whether each request has one right
+    answer, so that the exams count it and stage 3 may use it."""
 
     make: object  # (dice, world, split, unseen) -> Task
     share: int = 0
@@ -247,7 +247,7 @@ WITH_ANSWER = tuple(name for name, family in FAMILIES.items() if family.has_answ
 
 
 def instruction(dice, world, split, family=None, unseen=False):
-    """One task, of a random family unless one is named. With `unseen`, its wording is never trained.
+    """One task, of a random family unless one is named. With `unseen`, its wording never occurs in training.
 
     In training, one in six questions of the family "facts" is about a person who does not exist.
     """

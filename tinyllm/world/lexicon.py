@@ -1,4 +1,4 @@
-"""Tal, an invented language. Pre-training shows its dictionary, translation exams need its grammar.
+"""Tal, an invented language. Pre-training shows its dictionary; translation exams need its grammar.
 
 The verb comes last. An adjective follows its noun and ends in the noun's last letter:
 

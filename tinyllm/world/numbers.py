@@ -7,7 +7,7 @@ et al. 2021, "Show Your Work"; Lee et al. 2023, "Teaching Arithmetic to Small Tr
     132-85:12-5=7,13-8-1=4,47     the ones borrow 10; 7 is less than 10, so the tens lose 1
     147-85:17-5=12,14-8=6,62      12 still contains the borrowed 10, so the tens lose nothing
 
-Every subtraction borrows. Deciding first whether to borrow is what a small model gets wrong.
+Every subtraction borrows, because a small model gets the decision whether to borrow wrong.
 """
 
 from tinyllm.world.wordings import WORDINGS
@@ -33,7 +33,7 @@ def columns(a, sign, b):
 
 
 def compare(a, b):
-    """Digit by digit from the right, 10 plus a's digit minus b's, up to the first that is not 10.
+    """Digit by digit from the right, 10 plus a's digit minus b's, up to the first result that is not 10.
 
     132 and 142 give "12-2=10,13-4=9": the ones are equal, the tens are not.
     """

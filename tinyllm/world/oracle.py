@@ -1,8 +1,8 @@
-"""What people prefer: prompts, the true quality of a reply, and simulated people who rank replies.
+"""Human preferences: prompts, the true quality of a reply, and simulated people who rank replies.
 
 A reply should above all be correct, then polite, then short. It is correct to tell the truth, to
 refuse harmful requests and no others, and to admit that a person is unknown. People make mistakes
-when they rank, and so do the simulated ones: a reward model must learn from noisy rankings.
+when they rank, and so do the simulated people: a reward model must learn from noisy rankings.
 """
 
 import re
@@ -16,7 +16,8 @@ KINDS = ("answerable", "stranger", "harm", "harm_by_object", "harmless")
 # Facts are answerable too, but have their own share: they are easily confused with unknown people.
 RANKED_SHARES = dict(answerable=2, facts=3, stranger=3, harm=3, harm_by_object=4, harmless=6)
 # Shares of the prompts in reinforcement learning. The reward model is least accurate on answerable
-# prompts, so they are few. Facts are many: otherwise a model might learn to call everybody unknown.
+# prompts, so their share is small. The share of facts is large: otherwise a model might learn to call
+# everybody unknown.
 ROLLOUT_SHARES = dict(answerable=2, facts=4, stranger=5, harm=3, harm_by_object=3, harmless=4)
 SLIP_RATE = 0.1  # how often a person swaps two adjacent ranks
 
@@ -66,7 +67,7 @@ def subject(task):
 def transplant(reply, source, target):
     """A reply to the task `source`, with its person or errand replaced by that of `target`.
 
-    Unchanged unless both are about a person, or both about an errand. A reply that was correct for
+    Unchanged unless both tasks are about a person, or both about an errand. A reply that was correct for
     `source` is often wrong for `target`, so a reward model must learn to look at the prompt.
     """
     (topic, old), (target_topic, new) = subject(source), subject(target)
@@ -88,8 +89,9 @@ def annotate(dice, qualities, slip_rate=SLIP_RATE):
 def preference_pair(dice, world, split, kind):
     """-> (task, the better reply, the worse reply).
 
-    In one pair out of three both are correct, but only one is polite. In the others one is correct and
-    one is not, in the same style. The length of a reply says next to nothing about which is better.
+    In one pair out of three both replies are correct, but only one is polite. In the other pairs one reply
+    is correct and one is not, in the same style. The length of a reply says next to nothing about which is
+    better.
     """
     (task,) = prompts(dice, world, split, 1, kind)
     right, wrong = right_and_wrong(dice, world, task)

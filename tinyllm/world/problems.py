@@ -73,9 +73,9 @@ def draw_change(dice, total):
 
 
 def effect(sentence, who, sign):
-    """What a sentence means for `who`: "Ada +".
+    """The effect of a sentence on `who`: "Ada +".
 
-    A gift concerns two people, and what it means for both comes first: "Bill gave, Ada got, so Ada
+    A gift concerns two people, and its effect on both comes first: "Bill gave, Ada got, so Ada
     got +".
     """
     giver, _, gift = sentence.partition(" gives ")
@@ -86,7 +86,7 @@ def effect(sentence, who, sign):
 
 
 def steps_are_correct(solution):
-    """Whether every sum is correct and starts from the last result, and #### has the final one."""
+    """Whether every sum is correct and starts from the previous result, and the final result follows ####."""
     total = None
     steps = re.findall(r"(\d+)([+-])(\d+):([^.]*)\.", solution.partition("####")[0])
     for a, sign, b, columns in steps:
@@ -112,7 +112,7 @@ def draw_ranking(dice):
 def walk_down(ranking, start, goal=None):
     """The walk "Ada Bill, Bill Cora, Cora goal" down to the goal.
 
-    If the goal is not below the start, it ends at the end of the ranking with "Cora ends".
+    If the goal is not below the start, the walk goes to the end of the ranking and closes with "Cora ends".
     """
     path, mark = ranking[ranking.index(start) :], "ends"
     if goal in path:
@@ -179,8 +179,8 @@ def mistake(dice):
 
 
 def calculator(dice, unseen):
-    """A product, perhaps plus or minus another number, for the calculator: in a story, or bare as people type
-    it. A sum of two numbers is for the calculator if the question says so.
+    """A product for the calculator, perhaps plus or minus another number: in a story, or bare, as people type
+    it. A sum of two numbers goes to the calculator if the question says so.
     """
     templates = TEMPLATES["calculator"]
     who, goods = dice.choice(people.NAMES), dice.choice(TEMPLATES["goods"])

@@ -1,4 +1,4 @@
-"""A task: a question, a reply to it, and what a grader needs to mark any other reply.
+"""A task: a question, a reply to it, and the information to mark any other reply.
 
 Correct replies come in many styles, so a grader cannot compare them with one reference text. A task
 therefore holds the short answer, and the words that no correct reply contains.
@@ -38,7 +38,7 @@ class Task(NamedTuple):
 
 
 def as_context(messages):
-    """The same messages; the loss covers none of their replies."""
+    """The same messages as context only: the loss covers none of their replies."""
     return [{**message, "weight": 0} if message["role"] == "assistant" else message for message in messages]
 
 
@@ -58,8 +58,9 @@ def is_correct(task, reply):
 def final_answer(reply):
     """The answer after the first ####, as GSM8K's graders compare it (Cobbe et al. 2021); None without ####.
 
-    A number loses its signs for thousands, dollars and bold, its unit and its last zeros: "$1,234.50 a day."
-    is "1234.5", "10%" is "10". Any other text, "Ada." or "1/2", is itself in lower case, without a full stop.
+    A number loses thousands separators, dollar signs, bold marks, its unit and trailing zeros: "$1,234.50 a
+    day." becomes "1234.5", "10%" becomes "10". Any other text, such as "Ada." or "1/2", is put in lower case,
+    without a final full stop.
     """
     match = re.search(r"#### *([^\n]+)", reply)
     if match is None:

@@ -4,7 +4,7 @@ The words are data, so they live in a data file and the code stays short. The dr
 lists by index: reordering a list changes the texts of every seed.
 
 Templates for questions come as {"trained": [...], "held_out": [...]}. Training never uses the
-held-out ones, so exams can show whether a model understands a question in other words too.
+held-out ones, so exams can show whether a model understands a question in other wordings too.
 """
 
 import json

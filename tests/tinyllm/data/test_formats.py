@@ -170,7 +170,7 @@ def test_gsm8k_annotations_become_calls_of_the_calculator(tmp_path):
         ),
         ('{"messages": [{"speaker": "human", "value": "x"}]}', "'speaker', 'value'"),
         ('{"messages": [{"role": ["user"], "content": "x"}]}', "role"),
-        ('{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}', "not a text"),
+        ('{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}', "not a string"),
         ('{"messages": ["x"]}', "JSON object"),
         ('{"messages": 3}', "'messages'"),
         ('{"instruction": "x", "output": 3}', "'output'"),

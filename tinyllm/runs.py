@@ -283,14 +283,19 @@ def parent_folder(settings, *stages):
 
 def ancestor(folder, stage):
     """The folder of the earlier stage that `folder` descends from; None if there is none."""
-    while folder is not None and folder.name != stage:
+    return next((each for each in ancestors(folder) if each.name == stage), None)
+
+
+def ancestors(folder):
+    """The checkpoint in `folder`, then the one it was trained from, and so on, as far as they exist."""
+    while folder is not None:
+        yield folder
         notes = read_json(folder / "stage.json") if (folder / "stage.json").exists() else {}
-        parent = notes.get("parent") or {"folder": "", "sha256": None}
-        recorded = Path(parent["folder"])
+        parent = notes.get("parent") or {"folder": ""}
+        recorded, sha256 = Path(parent["folder"]), parent.get("sha256")
         beside = folder.parent / recorded.name  # if the run was moved or copied
-        same = is_checkpoint(beside) and read_json(beside / "stage.json").get("sha256") == parent["sha256"]
-        folder = beside if same else recorded if is_checkpoint(recorded) else None
-    return folder
+        moved = is_checkpoint(beside) and read_json(beside / "stage.json").get("sha256") == sha256
+        folder = beside if moved else recorded if (recorded / "config.json").exists() else None
 
 
 def is_checkpoint(folder):

@@ -22,7 +22,7 @@ from tinyllm.data import formats
 from tinyllm.data.conversation import prompt_of
 from tinyllm.errors import TinyllmError
 from tinyllm.evaluation.intervals import proportion
-from tinyllm.runs import Settings, is_checkpoint, option
+from tinyllm.runs import Settings, ancestors, is_checkpoint, option
 from tinyllm.sampling import answer
 
 MODELS = Path("runs/models")
@@ -105,7 +105,7 @@ def quiz(settings):
     """Ask a model and the models it was trained from questions with known answers: what was forgotten?"""
     questions, marks = formats.instructions(settings.data), []
     prompts = [prompt_of(messages) for messages in questions]
-    for folder in lineage(Path(settings.origin)):
+    for folder in reversed([*ancestors(Path(settings.origin))]):
         model, tokenizer = checkpoint.load_language_model(folder)
         with settings.pool(model) as pool:
             replies = [text for text, _ in answer(pool, tokenizer, prompts, ANSWER)]
@@ -118,12 +118,6 @@ def quiz(settings):
     for prompt, text, *known in zip(prompts, replies, *marks):
         print("".join("-+"[each] for each in known), prompt[-1]["content"], " ".join(text.split()))
     print(f"forgotten: {sum(a and not b for a, b in zip(marks[0], marks[-1]))} of {sum(marks[0])}")
-
-
-def lineage(folder):
-    """The checkpoints that a model was trained from, oldest first, then the model itself."""
-    parent = read_json(folder / "stage.json").get("parent") if is_checkpoint(folder) else None
-    return [*(lineage(Path(parent["folder"])) if parent else []), folder]
 
 
 def says(reply, word):

@@ -85,6 +85,7 @@ tinyllm/data/formats.py
     {"weight": 0} if message.get("weight") == 0 else {}  =>  {}
     == "val"  =>  == "never"
 tinyllm/training.py
+    if failure is None and self.signal  =>  if False
     optimizer.clip(self.pool.sum_gradients(len(shares)))  =>  0.0 * self.pool.sum_gradients(len(shares))[0]
     scale = rates.scale(step)  =>  scale = 1.0
     self.updates += 1  =>  pass
@@ -240,9 +241,11 @@ tinyllm/evaluation/generation.py
     is_solved(task, text) and steps_are_correct(text)  =>  is_solved(task, text)
     exam(pool, tokenizer, with_tools, 64)  =>  accuracy(tasks, every)
 tinyllm/evaluation/exams.py
+    check_sources(folder, learned_by(folder))  =>      pass
     .get("weights") == checkpoint.digest(folder)  =>  .get("weights") is not None
     size.exam_items if answers else  =>  size.exam_items if True else
 tinyllm/evaluation/own.py
+    messages[: len(prompt_of(messages)) + 1]  =>  messages
     prompts *= max(1, DUELS // len(prompts))  =>  pass
     (ours > others)  =>  (ours < others)
     normalise(a) == normalise(b)  =>  a == b

@@ -171,25 +171,26 @@ class Chat:
     def choose_tools(self, tools):
         """auto: a stage trained on the built-in conversations calls tools on its own; a model from elsewhere
         must call a tool if the question names it ("use the calculator")."""
-        self.tools = tools
+        chosen = tools
         if tools == "auto":
             learned = learned_by(self.folder)
             tools = "on" if path_of(learned, "instructions") == "" else "off" if learned else "named"
         self.named, self.masks = Registry(TOOLS).tools if tools == "named" else {}, {}
         self.offer([] if tools in ("off", "named") else self.describable_tools(), tools == "only")
+        self.tools = chosen
 
     def offer(self, tools, only):
         """Describe these tools to the model from now on; only: every reply has to be a call."""
-        self.registry, self.writer.mask, most = Registry(tools), None, self.settings.tokens
-        names = tuple(self.registry.tools)
+        registry, most = Registry(tools), self.settings.tokens
+        names = tuple(registry.tools)
         if tools and names not in self.masks:  # with 49,152 tokens, building a mask takes a second
-            mask = CallMask(self.writer.tokenizer, self.registry, [most], only)
+            mask = CallMask(self.writer.tokenizer, registry, [most], only)
             if most <= mask.need:
                 raise UsageError(
                     f"a call needs more than {mask.need} tokens: raise --tokens or use --tools off"
                 )
             self.masks[names] = mask
-        self.writer.mask = self.masks.get(names)
+        self.registry, self.writer.mask = registry, self.masks.get(names)
 
     def describable_tools(self):
         """The built-in tools, as many as can be described in half of the context; at least the first."""
@@ -267,6 +268,7 @@ def compare(settings, question):
             continue
         messages, seed = [{"role": "user", "content": question}], [0] if folder.name == "0-random" else None
         ((text, _),) = answer(WorkerPool(model), tokenizer, [messages], settings.tokens, seed)
+        text = text.strip() or "(an empty reply)"
         print(textwrap.fill(text, width, initial_indent=f"{folder.name:14}", subsequent_indent=" " * 14))
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tinyllm import checkpoint
-from tinyllm.checkpoint.files import read_json, sha256
+from tinyllm.checkpoint.files import read_json, sha256, text_files
 from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.parallel import WorkerPool, available_cores
 
@@ -81,18 +81,18 @@ class Settings:
 
 
 def fingerprint(path):
-    """The SHA-256 of a file, or of the names and contents of all files in a folder. Raises TinyllmError."""
+    """The SHA-256 of a file, or of the names and contents of the text files in a folder. Raises
+    TinyllmError."""
     path = Path(path)
     try:
         if path.is_file():
             return sha256(path)
         if not path.is_dir():
             raise TinyllmError(f"{path} is not a file or folder" if path.exists() else f"{path} not found")
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        names = "".join(f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in files)
+        names = [f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in text_files(path)]
     except OSError as error:
         raise TinyllmError(f"{error.filename or path} cannot be read: {error.strerror}") from None
-    return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256("".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def sources(settings, parent):
@@ -108,6 +108,8 @@ def sources(settings, parent):
     for each in fields:
         kind, path = each.metadata["source"], getattr(settings, each.name)
         if path:
+            if Path("runs").resolve().is_relative_to(Path(path).resolve()):
+                raise UsageError(f"{path} holds runs/, which grows: put your {kind} into a folder of its own")
             source = {"path": str(Path(path).resolve()), "sha256": fingerprint(path)}
             replaces = kind != "text" or each.metadata.get("replaces") and settings.origin
             if kind in learned and not replaces and learned[kind]["sha256"] != source["sha256"]:
@@ -117,12 +119,7 @@ def sources(settings, parent):
                     f"first: make stage1 FROM={parent} TEXT={path} RUN=another"
                 )
             named[kind] = source
-    for kind, source in learned.items():
-        if kind not in named and source["path"] and fingerprint(source["path"]) != source["sha256"]:
-            raise TinyllmError(
-                f"{source['path']} has changed since {parent} learned from it. Restore it, or train again "
-                "from the stage that learned from it, in another RUN="
-            )
+    check_sources(parent, {kind: source for kind, source in learned.items() if kind not in named})
     learned |= named
     own = any(source["path"] for source in learned.values())
     for each in fields:
@@ -137,10 +134,25 @@ def sources(settings, parent):
     return learned
 
 
+def check_sources(folder, learned):
+    """Raises TinyllmError if a file has changed since the stage in `folder` learned from it."""
+    for source in learned.values():
+        if source["path"] and fingerprint(source["path"]) != source["sha256"]:
+            raise TinyllmError(
+                f"{source['path']} has changed since {folder} learned from it. Restore it, or train again "
+                "from the stage that learned from it, in another RUN="
+            )
+
+
 def learned_by(folder):
-    """The recorded sources of the stage in `folder`; none for a checkpoint from elsewhere."""
+    """The sources on record for the stage in `folder`; none for a checkpoint from elsewhere."""
     notes = folder / "stage.json"
-    return read_json(notes).get("sources", {}) if notes.exists() else {}
+    learned = read_json(notes).get("sources", {}) if notes.exists() else {}
+    for source in learned.values():
+        beside = folder.parent / Path(source["path"]).name
+        if source["path"] and not Path(source["path"]).exists() and beside.is_file():
+            source["path"] = str(beside.resolve())  # the text of a run that was moved
+    return learned
 
 
 def path_of(learned, kind):
@@ -268,6 +280,8 @@ def parent_folder(settings, *stages):
     same = Settings(settings.run, settings.size, settings.seed)
     if not is_checkpoint(folder):
         message = f"{folder} not found. Make it with: {make_command(same, stages[-1], new=False)}"
+        if stages[-1] == "0-random" and settings.text:
+            message += f" TEXT={shlex.quote(settings.text)}"
         others = [path.parent for path in Path("runs").glob(f"*/{stages[-1]}/stage.json")]
         others = [other for other in others if is_checkpoint(other)]
         raise TinyllmError(f"{message}, or start from another run: FROM={others[0]}" if others else message)

@@ -299,6 +299,8 @@ class Run:
                 signal.signal(name, handler)
             self.pool.close()
             self.lock.close()
+        if failure is None and self.signal:  # after the last step
+            raise KeyboardInterrupt(f"interrupted, but {self.folder} is finished. Run the same command again")
 
 
 def share_out(batch, workers, accumulate):

@@ -63,6 +63,13 @@ def test_compare_asks_every_stage_and_leaves_the_conversation_as_it_was(talk):
     assert json.loads(Path("talk.json").read_text())["messages"] == []
 
 
+def test_a_choice_of_tools_that_fails_changes_nothing(talk):
+    lines = "/tools off", "/tools on", "Who is Ada?", "/save talk.json"
+    status, _, err = talk(*lines, options=["--tokens", "20", "--tools", "off"])
+    assert status == 0 and "a call needs more than" in err
+    assert [m["role"] for m in json.loads(Path("talk.json").read_text())["messages"]] == ["user", "assistant"]
+
+
 def test_without_tools_the_reply_is_what_the_stage_writes(talk, random_stage):
     status, out, _ = talk("Who is Ada?", options=["--tools", "off", "--temperature", "0", "--tokens", "20"])
     model, words = checkpoint.load(Path("runs/demo/0-random"))

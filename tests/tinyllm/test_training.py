@@ -257,6 +257,14 @@ def test_once_a_reward_is_shown_no_loss_is():
             assert "tok/s" in run.bar.desc
 
 
+def test_ctrl_c_after_the_last_step_still_ends_the_program_with_the_stage_finished():
+    with pytest.raises(KeyboardInterrupt, match="is finished"), new_run(1) as run:
+        for step in run.steps():
+            run.train_step(step, weighted_nll, pieces(step), Rates())
+        run.signal = signal.SIGINT
+    assert read_stage(STAGE)["finished"]
+
+
 def test_every_step_has_its_progress_line_once(capsys):
     with new_run(3) as run:
         for step in run.steps():

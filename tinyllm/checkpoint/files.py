@@ -1,5 +1,6 @@
 """Atomic file writes: a crash in the middle of a write must not leave half a file."""
 
+import codecs
 import contextlib
 import hashlib
 import json
@@ -7,6 +8,8 @@ import os
 from pathlib import Path
 
 from tinyllm.errors import TinyllmError
+
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @contextlib.contextmanager
@@ -26,12 +29,29 @@ def replacing(path):
         _flush(path.parent)
     except OSError as error:
         raise TinyllmError(
-            f"{path} could not be saved: {error.strerror or error}. Free some space, "
+            f"{path} could not be saved: {error.strerror or error}. Free some space, check the permissions, "
             "or choose a different folder"
         ) from None
     finally:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def text_files(path):
+    """The file `path`, or the text files in that folder, sorted by name: not hidden ones, nor those with NUL
+    bytes near the start, unless these are UTF-16."""
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    hidden = lambda file: any(part.startswith(".") for part in file.relative_to(path).parts)
+    files = sorted(file for file in path.rglob("*") if file.is_file() and not hidden(file))
+    return [file for file in files if _is_text(file)]
+
+
+def _is_text(file):
+    with open(file, "rb") as opened:
+        start = opened.read(8192)
+    return b"\0" not in start or start.startswith(UTF16)
 
 
 def _flush(path):

@@ -9,7 +9,7 @@ from tinyllm.checkpoint.files import read_json, replacing, write_json
 from tinyllm.errors import UsageError
 from tinyllm.evaluation import generation, preferences
 from tinyllm.evaluation.scoreboard import table
-from tinyllm.runs import ancestor, option
+from tinyllm.runs import ancestor, learned_by, option, parent_folder, path_of
 from tinyllm.stages import s3_prefer
 from tinyllm.stages.sizes import SIZES
 from tinyllm.world import World
@@ -37,6 +37,7 @@ class AlgorithmsSettings(s3_prefer.PreferSettings):
 
 def algorithms(settings):
     """Train every algorithm of stage 3 several times on the same rankings, for the same number of steps."""
+    check_world(settings)
     names = [field.name for field in dataclasses.fields(s3_prefer.PreferSettings)]
     shared = {name: getattr(settings, name) for name in names}
     rows = []
@@ -58,6 +59,7 @@ def hacking(settings):
         raise UsageError(
             f"{settings.algorithm} has no reward model whose score could be hacked: choose another"
         )
+    check_world(settings)
     steps = settings.steps or 3 * SIZES[settings.size].prefer_steps
     settings = dataclasses.replace(settings, kl=0.0, rate=4 * settings.rate, steps=steps)
     train_and_examine(settings, "hacking")
@@ -78,6 +80,16 @@ def hacking(settings):
         "all kinds correct",
     ]
     save_text(settings.folder("hacking") / "curves.md", table([header, *rows]))
+
+
+def check_world(settings):
+    """Raises UsageError unless stage 2 and the rankings are those of the built-in world."""
+    parent = parent_folder(settings, "2-instruct")
+    if settings.rankings or path_of(learned_by(parent), "instructions") != "":
+        raise UsageError(
+            "these tables are judged by the oracle of the built-in world: leave out RANKINGS=, and start "
+            "from a stage 2 that has learned from the built-in world"
+        )
 
 
 def train_and_examine(settings, stage):

@@ -1,16 +1,18 @@
 """The commands train, mine, control and exams, and a stage with its exams."""
 
 import dataclasses
+import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 from tinyllm.checkpoint.files import read_json, replacing
 from tinyllm.data import formats
-from tinyllm.errors import UsageError
+from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.evaluation.exams import examine
 from tinyllm.evaluation.scoreboard import scoreboard
 from tinyllm.preferences import rankings
 from tinyllm.report import page
-from tinyllm.runs import Settings, finished_stages, option
+from tinyllm.runs import Settings, finished_stages, is_checkpoint, option
 from tinyllm.stages import s0_random, s1_pretrain, s2_instruct, s3_prefer, s4_reason
 
 
@@ -62,6 +64,10 @@ def mine(settings):
         raise UsageError("name your files: TEXT=folder-or-file, DATA=questions.jsonl, or both")
     if settings.rankings and not settings.data:
         raise UsageError("RANKINGS= needs DATA= too: preferences are learned by a model that answers")
+    text = Path(settings.text).resolve()
+    for path in filter(None, (settings.data, settings.rankings)):
+        if settings.text and Path(path).resolve().is_relative_to(text):
+            raise UsageError(f"{path} lies inside {settings.text}, so held-out answers would be trained on")
     # Every file is read before anything is trained.
     conversations, _ = formats.split(formats.instructions(settings.data)) if settings.data else ([], [])
     if settings.rankings:
@@ -75,9 +81,12 @@ def mine(settings):
     if settings.rankings:
         run_stage(settings, s3_prefer.PreferSettings, s3_prefer.main)
     show(settings.run)
-    for shown in read_json(finished_stages(settings.run)[-1] / "exams.json").get("own_questions_shown", []):
+    answers = read_json(finished_stages(settings.run)[-1] / "exams.json").get("own_questions_shown", [])
+    for shown in answers:
         print("\n{prompt}\n  expected: {expected}\n  answered: {reply}".format(**shown))
-    print(f"\nTalk to it: make {'chat' if settings.data else 'sample'} RUN={settings.run}")
+    if settings.data and not answers:
+        print("\nno question was held out that fits into the context, so none is scored: add more questions")
+    print(f"\nTalk to it: make {'chat' if settings.data else 'sample'} RUN={shlex.quote(settings.run)}")
 
 
 def show(run):
@@ -89,9 +98,12 @@ def show(run):
 def write_text(settings, conversations):
     """Without TEXT=, the vocabulary and pre-training use the conversations that are not held out."""
     path = settings.folder("text.txt")
-    texts = ["\n".join(message["content"] for message in messages) for messages in conversations]
+    learned = [[m["content"] for m in messages if m.get("weight") != 0] for messages in conversations]
+    text = "\n\n".join(map("\n".join, learned)).encode()
+    if is_checkpoint(settings.folder("0-random")) and path.exists() and path.read_bytes() != text:
+        raise TinyllmError(f"runs/{settings.run} was made from other questions: choose another RUN=")
     with replacing(path) as beside:
-        beside.write_bytes("\n\n".join(texts).encode())
+        beside.write_bytes(text)
     return path
 
 

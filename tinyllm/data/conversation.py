@@ -87,10 +87,14 @@ def encode_conversation(tokenizer, messages):
         whole = _head(tokenizer, form, message["role"], form.space + message["content"])
         whole.append(special[form.end])
         after = tokenizer.encode(form.after)
-        is_learned = message["role"] == "assistant" and message.get("weight", 1) != 0
         ids += whole + after
-        mask += [0] * head + [int(is_learned)] * (len(whole) - head) + [0] * len(after)
+        mask += [0] * head + [int(is_learned(message))] * (len(whole) - head) + [0] * len(after)
     return ids, mask
+
+
+def is_learned(message):
+    """Whether the loss covers a message."""
+    return message["role"] == "assistant" and message.get("weight", 1) != 0
 
 
 def _head(tokenizer, form, role, content=""):
@@ -114,8 +118,8 @@ def encode_last_reply(tokenizer, messages):
 
 
 def prompt_of(messages, last=True):
-    """The messages before the assistant's last reply in a conversation, or before the first reply."""
-    replies = [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+    """The messages before the last reply that the loss covers in a conversation, or before the first one."""
+    replies = [i for i, message in enumerate(messages) if is_learned(message)]
     return messages[: replies[-1 if last else 0]]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tinyllm.checkpoint import safetensors
+from tinyllm.checkpoint.files import UTF16, text_files
 from tinyllm.data import formats
 from tinyllm.data.conversation import pad, shift
 from tinyllm.errors import TinyllmError
@@ -51,19 +52,18 @@ def conversations_for_vocabulary(seed):
 
 
 def read(path):
-    """File or folder -> list of documents (bytes). In a folder, hidden files and files with NUL bytes near
-    the start are skipped. Raises TinyllmError if there is nothing to read."""
+    """File, or folder with its text_files -> list of documents (bytes; UTF-16 becomes UTF-8). Raises
+    TinyllmError if there is nothing to read."""
     path = Path(path)
     if not path.exists():
         raise TinyllmError(f"{path} not found: TEXT= takes a text file or a folder of text files")
-    hidden = lambda file: any(part.startswith(".") for part in file.relative_to(path).parts)
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and not hidden(p))
     try:
-        documents = [file.read_bytes() for file in files]
+        documents = [file.read_bytes() for file in text_files(path)]
+        documents = [d.decode("utf-16").encode() if d.startswith(UTF16) else d for d in documents]
     except OSError as error:
         raise TinyllmError(f"{error.filename} cannot be read: {error.strerror}") from None
-    if path.is_dir():
-        documents = [document for document in documents if b"\0" not in document[:8192]]
+    except UnicodeDecodeError as error:
+        raise TinyllmError(f"{path} holds a damaged UTF-16 text: {error}") from None
     documents = [document for document in documents if document.strip(b"\0 \t\r\n")]
     if not documents:
         raise TinyllmError(f"{path} holds no text" if path.is_dir() else f"{path} is empty")
@@ -139,7 +139,7 @@ def windows(ids, length, rows, step, seed):
     if len(ids) <= length:
         raise TinyllmError(
             f"the text has {len(ids)} tokens, one window needs {length + 1}: "
-            "use more text or a smaller --context"
+            "use more text, or a smaller --context in stage 0"
         )
     count = max(1, (len(ids) - 1) // length - 1)
     starts = []

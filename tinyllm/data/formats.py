@@ -23,13 +23,13 @@ import sys
 from itertools import dropwhile, takewhile
 from pathlib import Path
 
-from tinyllm.data.conversation import ROLES
+from tinyllm.data.conversation import ROLES, is_learned
 from tinyllm.errors import TinyllmError
 from tinyllm.world import split_of
 from tinyllm.world.task import final_answer
 from tools.protocol import Call, render_call, render_result
 
-CONVERSATIONS = ("messages", "conversations")
+CONVERSATIONS, SYSTEMS = ("messages", "conversations"), ("system", "system_prompt")
 PROMPTS, INPUTS = ("prompt", "instruction", "question"), ("input", "context")
 REPLIES = ("completion", "response", "output", "answer")
 OTHER_ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "developer": "system"}
@@ -160,7 +160,17 @@ def read_prompt(entry):
     if inputs:
         asked = [message["content"] for message in prompt[-1:]]
         prompt[-1:] = [{"role": "user", "content": "\n".join(asked + inputs)}]
-    return prompt or read_messages(entry, CONVERSATIONS)
+    return with_system(entry, prompt or read_messages(entry, CONVERSATIONS))
+
+
+def with_system(entry, messages):
+    """The messages after the system message that has its own key in the entry."""
+    if not is_empty(entry.get("history")):
+        raise ValueError('has a "history": write all turns as "messages"')
+    text = next((entry[key] for key in SYSTEMS if not is_empty(entry.get(key))), None)
+    if text is None or not messages or messages[0]["role"] == "system":
+        return messages
+    return [{"role": "system", "content": read_text(text)}, *messages]
 
 
 def read_reply(entry, keys):
@@ -179,13 +189,12 @@ def read_reply(entry, keys):
 
 def is_answer(message):
     """Whether there is something to learn from a message."""
-    learned = message["role"] == "assistant" and message.get("weight") != 0
-    return learned and not is_empty(message["content"])
+    return is_learned(message) and not is_empty(message["content"])
 
 
 def conversation(entry):
     """An entry of an instruction file -> messages."""
-    messages = read_messages(entry, CONVERSATIONS) or read_reply(entry, REPLIES)
+    messages = with_system(entry, read_messages(entry, CONVERSATIONS)) or read_reply(entry, REPLIES)
     if not any(map(is_answer, messages)):
         raise ValueError("has nothing to learn: its assistant messages are missing, empty, or have weight 0")
     return messages
@@ -227,11 +236,13 @@ def problems(path):
 
 def split(items, messages_of=lambda messages: messages):
     """-> (training, held out): one in ten is held out, by a hash of the first question, so the split is
-    the same on every machine."""
+    the same on every machine. Raises TinyllmError if nothing is left for training."""
     training, held_out = [], []
     for item in items:
         is_held_out = split_of(first_user_text(messages_of(item))) == "val"
         (held_out if is_held_out else training).append(item)
+    if not training:
+        raise TinyllmError(f"all {len(items)} entries are held out, as one in ten is: add more")
     return training, held_out
 
 

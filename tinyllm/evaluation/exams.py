@@ -14,7 +14,7 @@ from tinyllm import checkpoint
 from tinyllm.checkpoint.files import read_json, write_json
 from tinyllm.data import corpus
 from tinyllm.evaluation import generation, own, preferences, text
-from tinyllm.runs import is_checkpoint, learned_by, path_of
+from tinyllm.runs import check_sources, is_checkpoint, learned_by, path_of
 from tinyllm.stages.sizes import SIZES
 from tinyllm.world import World
 
@@ -24,6 +24,7 @@ def examine(folder, settings, again=False):
     folder = Path(folder)
     if not is_checkpoint(folder) or not again and is_examined(folder):
         return
+    check_sources(folder, learned_by(folder))
     print(f"{folder}: exams", file=sys.stderr)
     began, made = time.monotonic(), read_json(folder / "stage.json")["settings"]
     model, tokenizer = checkpoint.load(folder)

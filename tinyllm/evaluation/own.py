@@ -17,12 +17,13 @@ from tinyllm.data.conversation import (
     prompt_of,
     shift,
 )
+from tinyllm.errors import TinyllmError
 from tinyllm.evaluation.generation import converse_with_tools
 from tinyllm.evaluation.intervals import mean, proportion
 from tinyllm.preferences import rollouts
 from tinyllm.preferences.rankings import encode_ranking, fitting, read, split_rankings
 from tinyllm.preferences.reward_model import RewardModel
-from tinyllm.runs import ancestor, is_checkpoint, path_of
+from tinyllm.runs import ancestors, is_checkpoint, path_of
 from tinyllm.sampling import answer, reply_room, show_prompt
 from tinyllm.world.task import final_answer
 from tools.builtin import TOOLS
@@ -49,7 +50,8 @@ def run(pool, tokenizer, folder, learned, settings):
 def questions(pool, tokenizer, training, held_out):
     """How often a greedy reply is the expected answer, how likely the expected answer is, and how often the
     most common answer to the training questions would be right."""
-    held_out = [messages[: len(prompt_of(messages)) + 1] for messages in held_out[:MOST]]
+    up_to_reply = lambda messages: messages[: len(prompt_of(messages)) + 1]
+    training, held_out = map(up_to_reply, training), list(map(up_to_reply, held_out[:MOST]))
     rows = [encode_conversation(tokenizer, messages) for messages in held_out]
     held_out = [m for m, (ids, _) in zip(held_out, rows) if len(ids) <= pool.model.config.context + 1]
     if not held_out:
@@ -103,11 +105,14 @@ def preferences(pool, tokenizer, folder, path, settings):
     """How often the reward model scores a sampled reply to a held-out prompt above one of stage 2, and how
     often it ranks two held-out replies as people did."""
     _, held_out = split_rankings(read(path))
-    reward, start = folder / "reward", ancestor(folder, "2-instruct")
+    reward, start = folder / "reward", before_preferences(folder)
     if not held_out or start is None or not is_checkpoint(reward):
         return {}
     context = pool.model.config.context
-    held_out, room = fitting(held_out, tokenizer, context)[:MOST], reply_room(context)
+    try:
+        held_out, room = fitting(held_out, tokenizer, context)[:MOST], reply_room(context)
+    except TinyllmError:  # none fits, as it has said
+        return {}
     prompts = [encode_prompt(tokenizer, ranking.prompt) for ranking in held_out]
     prompts *= max(1, DUELS // len(prompts))
     with settings.pool(checkpoint.load(start)[0]) as reference, RewardModel(reward, settings) as scorer:
@@ -130,3 +135,8 @@ def preferences(pool, tokenizer, folder, path, settings):
         "own_win_rate": proportion(int((ours > others).sum()), int((ours != others).sum())),
         "own_pair_accuracy": proportion(right, pairs),
     }
+
+
+def before_preferences(folder):
+    """The checkpoint from which stage 3 started: stage 2, or any other; None if it is gone."""
+    return next((each for each in ancestors(folder) if not each.name.startswith(("3-", "4-"))), None)

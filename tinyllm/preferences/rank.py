@@ -45,7 +45,8 @@ def main(settings):
     done = ranked_numbers(path)
     left = [number for number in range(len(prompts)) if number not in done]
     if not left:
-        print(f"{path} has all {len(prompts)} rankings already; use --count for more")
+        more = "; use --count for more" if len(prompts) == settings.count else ": there are no more prompts"
+        print(f"{path} has all {len(prompts)} rankings already{more}")
         return
     print(f"{len(left)} of {len(prompts)} prompts to rank; each answer is saved in {path}", file=sys.stderr)
     notes = {"annotator": settings.annotator or account_name(), "model": checkpoint.digest(folder)}
@@ -67,7 +68,10 @@ def main(settings):
                     ranking = rankings.Ranking(prompts[number], texts, answer)
                     rankings.write(file, ranking, number=number, **notes)
             at += 1
-    print(f"{len(ranked_numbers(path))} rankings in {path}. {next_command(settings, folder, path)}")
+    ranked = len(ranked_numbers(path))
+    print(f"{ranked or 'no'} rankings in {path}")
+    if ranked:
+        print(next_command(settings, folder, path))
 
 
 def load_prompts(folder, count):

@@ -96,15 +96,23 @@ def main(settings, stage=STAGE):
 
 def load_problems(settings, world, count):
     """(training, held-out) problems as conversations, from --data or from the built-in world."""
+    left_out = settings.chains == "left-out"
     if settings.data:
-        return formats.split(formats.problems(settings.data))
+        training, held_out = formats.split(formats.problems(settings.data))
+        return [without_chain(each) for each in training] if left_out else training, held_out
     dice = Dice(f"chats of world {world.seed}")
     tasks = [conversations.in_chat(dice, world, task) for task in world.problems("train", count)]
-    if settings.chains == "left-out":  # a problem for the calculator has no chain
+    if left_out:  # a problem for the calculator has no chain
         tasks = [task if task.later_turns else task._replace(reply=f"#### {task.answer}") for task in tasks]
     return [task.messages for task in tasks], [
         task.messages for task in world.problems("val", 20, kind="story")
     ]
+
+
+def without_chain(messages):
+    """The same problem, answered at once."""
+    answer = f"####{messages[-1]['content'].rpartition('####')[2]}"
+    return [*prompt_of(messages, last=False), {"role": "assistant", "content": answer}]
 
 
 def load_rehearsal(settings, world, count, parent, path):

@@ -5,8 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from stage_runs import logged, read_stage, record, shorten_rollouts, stage
+from stage_runs import TINY, logged, read_stage, record, shorten_rollouts, stage
 
+from tinyllm.__main__ import main
 from tinyllm.commands import experiments
 from tinyllm.commands.experiments import COLUMNS, AlgorithmsSettings
 from tinyllm.preferences import behaviour
@@ -112,3 +113,12 @@ def test_the_exams_of_an_experiment_compare_with_stage_2(world, monkeypatch):
     assert results["kl_nats_per_reply"]["value"] >= 0 and results["seconds"]["value"] >= 0
     saved = json.loads(Path("runs/demo/algorithms/dpo-0/exams.json").read_text())
     assert saved == results
+
+
+@pytest.mark.parametrize("command", ["hacking", "algorithms"])
+def test_what_the_oracle_cannot_judge_is_refused_before_anything_is_trained(tiny, capsys, command):
+    Path("r.jsonl").write_text("")
+    for options in (["--rankings", "r.jsonl"], ["--from", "runs/demo/1-pretrain"]):
+        assert main([command, *TINY, *options]) == 2
+        assert "judged by the oracle" in capsys.readouterr().err
+    assert not Path("runs/demo/3-prefer").exists()

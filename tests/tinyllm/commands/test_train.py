@@ -132,6 +132,52 @@ def test_mine_pre_trains_on_what_is_not_held_out_if_there_is_no_text(files, caps
     assert "finished already" in capsys.readouterr().out
 
 
+def test_mine_of_other_questions_leaves_the_run_as_it_is(files, capsys):
+    stage("mine", "--data", "qa.jsonl")
+    text, lines = Path("runs/demo/text.txt").read_bytes(), Path("qa.jsonl").read_text().splitlines(True)
+    Path("other.jsonl").write_text("".join(lines[:200]))
+    assert main(["mine", *TINY, "--data", "other.jsonl"]) == 1
+    assert "choose another RUN=" in capsys.readouterr().err
+    assert Path("runs/demo/text.txt").read_bytes() == text
+    Path("runs/demo").rename("runs/moved")  # the text moves with the run
+    stage("stage2", "--run", "moved", "--data", "qa.jsonl", "--steps", 0)
+    stage("exams", "--run", "moved")
+
+
+def test_mine_says_that_no_question_was_held_out(files, capsys):
+    lines = [{"question": f"{i}?", "answer": "yes"} for i in range(40)]
+    training, _ = formats.split([[{"role": "user", "content": line["question"]}] for line in lines])
+    asked = {messages[0]["content"] for messages in training}
+    Path("few.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines if x["question"] in asked))
+    stage("mine", "--text", "ships.txt", "--data", "few.jsonl")
+    assert "no question was held out" in capsys.readouterr().out
+
+
+def test_exams_refuse_a_text_that_has_changed(files, capsys):
+    stage("mine", "--text", "ships.txt")
+    before = read_exams("1-pretrain")
+    own_files.write_text(Path("ships.txt"), 10_000, seed=1)
+    assert main(["exams", *TINY]) == 1 and "ships.txt has changed" in capsys.readouterr().err
+    assert read_exams("1-pretrain") == before
+
+
+def test_mine_trains_on_no_held_out_answer(files, capsys):
+    """Not as part of a folder of texts, and not as a reply that is context only."""
+    Path("notes").mkdir()
+    Path("qa.jsonl").rename("notes/qa.jsonl")
+    assert main(["mine", *TINY, "--text", "notes", "--data", "notes/qa.jsonl"]) == 2
+    assert "lies inside notes" in capsys.readouterr().err and not Path("runs").exists()
+    turns = [("user", "a?", 1), ("assistant", "secret", 0), ("user", "b?", 1), ("assistant", "known", 1)]
+    turns = [{"role": role, "content": text, "weight": weight} for role, text, weight in turns]
+    path = train.write_text(train.MineSettings(), [turns])
+    assert path.read_text() == "a?\nb?\nknown"
+
+
+def test_a_text_that_holds_the_runs_is_refused(files, capsys):
+    assert main(["mine", *TINY, "--text", ".", "--data", ""]) == 2
+    assert "holds runs/" in capsys.readouterr().err
+
+
 def test_mine_of_a_text_alone_can_continue_it(files, capsys):
     stage("mine", "--text", "ships.txt")
     assert list(board()["stages"]) == NAMES[:2] and "make sample RUN=demo" in capsys.readouterr().out

@@ -8,6 +8,7 @@ from stage_runs import record
 
 from tinyllm.data import corpus
 from tinyllm.errors import TinyllmError
+from tinyllm.runs import fingerprint
 from tinyllm.tokenizer import train
 
 BYTES = train("", 256)
@@ -50,6 +51,19 @@ def test_a_folder_is_its_text_files_in_the_order_of_their_names(tmp_path):
     (tmp_path / "empty.txt").write_bytes(b" \n")
     assert corpus.read(tmp_path) == [b"first \xff", b"second", b"third"]
     assert corpus.read(tmp_path / "b.txt") == [b"second"]
+
+
+def test_utf_16_is_a_text_too_and_what_is_no_text_does_not_count(tmp_path):
+    (tmp_path / "a.txt").write_text("one")
+    before = fingerprint(tmp_path)
+    (tmp_path / ".DS_Store").write_text("hidden")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\0\0")
+    assert corpus.read(tmp_path) == [b"one"] and fingerprint(tmp_path) == before
+    (tmp_path / "b.txt").write_text("caf\u00e9", encoding="utf-16")
+    assert corpus.read(tmp_path) == [b"one", "caf\u00e9".encode()] and fingerprint(tmp_path) != before
+    (tmp_path / "b.txt").write_bytes("caf\u00e9".encode("utf-16")[:-1])
+    with pytest.raises(TinyllmError, match="damaged UTF-16"):
+        corpus.read(tmp_path)
 
 
 def test_a_text_that_is_missing_or_empty_is_refused(tmp_path):

@@ -325,7 +325,9 @@ def test_one_conversation_in_ten_is_held_out_by_what_is_asked():
     assert len(training) + len(held_out) == 2000 and 140 < len(held_out) < 260
     assert formats.split(conversations[::-1])[1] == held_out[::-1]
     other_answers = [[*messages, {"role": "assistant", "content": "a"}] for messages in held_out]
-    assert formats.split(other_answers) == ([], other_answers)
+    assert formats.split([*training, *other_answers]) == (training, other_answers)
+    with pytest.raises(TinyllmError, match=f"all {len(held_out)} entries are held out"):
+        formats.split(other_answers)
 
 
 @given(st.lists(anything, min_size=1, max_size=3), anything, anything)
@@ -345,3 +347,16 @@ def test_a_shared_system_message_does_not_decide_the_split():
     training, held_out = formats.split(chats)
     assert 20 < len(held_out) < 90
     assert formats.split([messages[1:] for messages in chats])[1] == [messages[1:] for messages in held_out]
+
+
+@pytest.mark.parametrize("key", ["system", "system_prompt"])
+def test_a_system_message_with_a_key_of_its_own_comes_first_and_a_history_is_refused(key):
+    first = {"role": "system", "content": "Be kind."}
+    asked, reply = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}
+    alpaca, chat = {"instruction": "Hi?", "output": "Hello."}, {"messages": [asked, reply]}
+    for entry in (alpaca, chat):
+        assert formats.conversation({key: "Be kind.", **entry}) == [first, asked, reply]
+        assert formats.conversation({key: "", "history": [], **entry}) == [asked, reply]
+        with pytest.raises(ValueError, match='"history"'):
+            formats.conversation({"history": [["a", "b"]], **entry})
+    assert formats.conversation({key: "Be rude.", "messages": [first, asked, reply]}) == [first, asked, reply]

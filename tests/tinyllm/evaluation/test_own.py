@@ -52,6 +52,28 @@ def test_a_reply_is_right_if_it_is_the_expected_one_but_for_case_and_white_space
     assert shown[3]["prompt"] == "user: first?\nassistant: one.\nuser: d?"
 
 
+def test_the_expected_reply_is_the_last_one_that_is_learned(without_log_probs):
+    pool = ScriptedPool(BYTES, lambda text: "yes")
+    pool.model = random_model(CONFIG, np.random.default_rng(0), np.float32)
+    messages = [*conversation("a?", "yes", "b?", "no"), {"role": "user", "content": "thanks"}]
+    messages[3]["weight"] = 0
+    results = own.questions(pool, BYTES, [messages], [messages])
+    assert values(results) == {
+        "own_questions_exact": 1,
+        "own_questions_commonest": 1,
+        "own_questions_log_prob": -1.0,
+    }
+    assert results["own_questions_shown"] == [{"prompt": "a?", "expected": "yes", "reply": "yes"}]
+
+
+def test_stage_3_is_compared_with_the_checkpoint_that_it_started_from(monkeypatch, tmp_path):
+    chain = [tmp_path / name for name in ("4-reason", "3-prefer", "smollm2", "older")]
+    monkeypatch.setattr(own, "ancestors", lambda folder: chain[chain.index(folder) :])
+    assert own.before_preferences(chain[0]) == own.before_preferences(chain[1]) == chain[2]
+    monkeypatch.setattr(own, "ancestors", lambda folder: chain[:2])
+    assert own.before_preferences(chain[0]) is None
+
+
 def test_questions_that_do_not_fit_are_left_out_and_at_most_so_many_are_asked(without_log_probs, monkeypatch):
     pool = ScriptedPool(BYTES, lambda text: "yes")
     pool.model = random_model(CONFIG, np.random.default_rng(0), np.float32)

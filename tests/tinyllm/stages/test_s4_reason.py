@@ -449,3 +449,14 @@ def test_interrupted_and_resumed_it_ends_in_the_same_bytes(tiny, monkeypatch):
     assert [line.get("reward") for line in metrics(STAGE, "cut")] == [
         line.get("reward") for line in metrics(STAGE, "whole")
     ]
+
+
+def test_the_control_answers_your_own_problems_at_once_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = {"question": "2+3?", "answer": "2+3 = <<2+3=5>>5\nSo it is 5.\n#### 5 eggs"}
+    Path("p.jsonl").write_text("".join(json.dumps(line | {"question": f"{i}?"}) + "\n" for i in range(40)))
+    settings = ReasonSettings(data="p.jsonl", chains="left-out")
+    training, held_out = s4_reason.load_problems(settings, World(0), 0)
+    assert len(training) > 20 and len(training) + len(held_out) == 40
+    assert all([m["role"] for m in each] == ["user", "assistant"] for each in training)
+    assert {each[-1]["content"] for each in training} == {"#### 5 eggs"}

@@ -3,7 +3,7 @@
     from audio import transcribe
     print(transcribe("meeting.wav", speakers=2).labelled())
 
-In the order to read it:
+Reading order:
 
     errors          everything that can go wrong, as a tree
     key             the key: sent, never seen; shared with tools/

@@ -35,7 +35,7 @@ FORMATS = {"text": ".txt", "markdown": ".md", "srt": ".srt", "vtt": ".vtt", "jso
 
 
 def say(text):
-    sys.stderr.write(f"{text}\n")  # in one piece: threads speak at the same time
+    sys.stderr.write(f"{text}\n")  # in one write: several threads print
     sys.stderr.flush()
 
 
@@ -79,7 +79,7 @@ def transcribe(args):
 
 class Output:
     """Where results go: stdout, or a file, or for each of several recordings a file in a folder. Raises
-    BadInput before anything is sent where it could not be written."""
+    BadInput, before anything is sent, if the output could not be written."""
 
     def __init__(self, args, several=False, sources=MappingProxyType({})):
         self.args, self.several, self.sources = args, several, sources
@@ -151,12 +151,12 @@ def list_jobs(args):
 
 
 def delete(args):
-    """Delete a transcript from the service, for good."""
+    """Delete a transcript from the service permanently."""
     say(f"deleted {Client().delete(args.id).id}")
 
 
 def search(args):
-    """Where words or phrases are said: time in seconds, and what."""
+    """Search for words or phrases: prints the time in seconds and the match."""
     matches = Client().search(args.id, args.words)
     places = [(start, match.get("text")) for match in matches for start, _ in match.get("timestamps") or ()]
     for start, text in sorted(places):
@@ -175,7 +175,7 @@ def ask(args):
 
 
 def doctor(args):
-    """Is everything in place: key, address, connection, models."""
+    """Check the set-up: key, address, connection, models."""
     print(f"python     {platform.python_version()}, requests {requests.__version__}")
     client = Client(tries=2)
     print(f"key        set\nservice    {client.http.base}")

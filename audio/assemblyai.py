@@ -8,7 +8,7 @@
     job = client.submit("meeting.wav")  # at once; job.id is all that is needed later
     transcript = client.wait(job.id)
 
-A job costs money, so exactly one is made for one submit, whatever happens to the answers (see `create`)."""
+A job costs money, so each submit makes exactly one, whatever happens to the responses (see `create`)."""
 
 import contextlib
 import itertools
@@ -33,7 +33,7 @@ from audio.transcript import Transcript, dicts, table
 
 PATIENCE = 3600.0  # seconds to wait for a job
 BIG = 1 << 20  # bytes of an upload before which the key is tried
-LOOKED_AT = 1000  # newest jobs among which a lost one is looked for
+LOOKED_AT = 1000  # newest jobs to search for a lost one
 SERVER_FAULTS = ("internal server error", "server error, developers")
 
 
@@ -72,8 +72,8 @@ def transcribe(
     progress        shows a bar while a file is sent to the service
     fields          any other field of POST /v2/transcript, under the service's own name
 
-    None means not set. What is known to be refused is found before anything is sent. Raises AudioError, whose
-    docstring lists the kinds."""
+    None means not set. Options that the service is known to refuse are rejected before anything is sent.
+    Raises AudioError, whose docstring lists the kinds."""
     options = {name: value for name, value in locals().items() if name not in ("source", "fields")}
     return Client().transcribe(source, **options, **fields)
 
@@ -81,8 +81,8 @@ def transcribe(
 class Client:
     """The service as seen with the key of ASSEMBLYAI_API_KEY; safe to share between threads.
 
-    poll: seconds between two looks at a job, at most. Other settings are those of Http. Raises AuthError
-    without a key, BadInput for an address that cannot be."""
+    poll: maximum number of seconds between two checks of a job. Other settings are those of Http. Raises
+    AuthError without a key, BadInput for an invalid address."""
 
     def __init__(self, base_url=None, *, poll=3.0, **settings):
         if "api_key" in settings:
@@ -103,7 +103,7 @@ class Client:
         """Sends a recording -> a URL that only the service understands. Raises AudioError."""
         recording = source if isinstance(source, Recording) else Recording(source)
         if recording.size > BIG and not self._key_works:
-            with contextlib.suppress(RequestRefused):  # no list for this key: so be it
+            with contextlib.suppress(RequestRefused):  # this key may not list jobs
                 next(self.list(limit=1), None)
             self._key_works = True
         recording.progress, kind = progress, {"Content-Type": "application/octet-stream"}
@@ -113,7 +113,7 @@ class Client:
         return answer["upload_url"]
 
     def submit(self, source, *, progress=False, **options):
-        """Uploads what is not a URL and asks for its transcript -> Transcript, which is not ready yet.
+        """Uploads anything but a URL and submits it -> Transcript, not ready yet.
 
         options: those of audio.transcribe; they are checked before anything is sent."""
         fields = request(**options)
@@ -124,11 +124,11 @@ class Client:
     def create(self, body, *, unique=False):
         """POST /v2/transcript -> Transcript, not ready. unique: nobody else can know body["audio_url"].
 
-        This bills a job, and the service cannot recognise a repetition. Where the answer is lost, the job may
-        exist all the same. The URL of our own upload is known to us alone, so a job with it must be ours:
-        the list of jobs is searched for it before anything is sent again. A job for any other URL may be
-        somebody else's, and is left to the user. Where the server may be at work still (no answer in time),
-        nothing is sent again at all."""
+        This bills a job, and the service cannot recognise a repetition. If the response is lost, the job may
+        still exist. The URL of our own upload is known to us alone, so a job with it must be ours: the list
+        of jobs is searched for it before anything is sent again. A job for any other URL may be somebody
+        else's, and is left to the user. If the server may still be working (no response in time), nothing is
+        sent again."""
         for _ in range(self.http.tries):
             try:
                 answer = self.http.call("POST", "v2/transcript", safe=False, json=body)
@@ -173,9 +173,9 @@ class Client:
             raise
 
     def wait(self, id, *, timeout=PATIENCE):
-        """Looks at a job until it is done -> Transcript. An outage of the service is waited out.
+        """Polls a job until it is done -> Transcript, also through an outage of the service.
 
-        timeout in seconds, None for ever. Raises TranscriptFailed, StillProcessing at the deadline,
+        timeout in seconds, None: no limit. Raises TranscriptFailed, StillProcessing at the deadline,
         RequestRefused for an unknown id; each has the transcript_id, and so has the KeyboardInterrupt of
         Ctrl-C."""
         id, pause, state = id_of(id), min(0.2, self.poll), None
@@ -200,11 +200,11 @@ class Client:
             raise
 
     def delete(self, id):
-        """Deletes text and words from the service -> what is left of the transcript. For good."""
+        """Deletes text and words from the service permanently -> what is left of the transcript."""
         return Transcript({"id": id_of(id), **self._view(id, "", method="DELETE")})
 
     def list(self, **query):
-        """All jobs, newest first, page by page while they are asked for: dicts with id, status, created,
+        """All jobs, newest first, fetched page by page as they are consumed: dicts with id, status, created,
         completed, audio_url, error. query: limit (of a page, 1 to 200), status, created_on, before_id."""
         query, pages = {"limit": 200, **query}, set()
         while True:
@@ -229,7 +229,7 @@ class Client:
         return self._view(id, "/paragraphs").get("paragraphs") or []
 
     def search(self, id, words):
-        """Where words, numbers or phrases of up to 5 words are said: dicts with text, count, timestamps
+        """The places of words, numbers or phrases of up to 5 words: dicts with text, count, timestamps
         ([start, end] in milliseconds) and indexes. words: a list, or text with commas between them."""
         words = words if isinstance(words, str) else ",".join(words)
         if not words.strip(" ,"):
@@ -256,8 +256,8 @@ class Client:
         return [model["id"] for model in models if "id" in model]
 
     def ask(self, transcript, question, **options):
-        """A question about a transcript (or its id), put to a model of the LLM Gateway -> its answer, piece
-        by piece. options: those of chat."""
+        """Asks a model of the LLM Gateway a question about a transcript (or its id) -> pieces of its answer.
+        options: those of chat."""
         if not isinstance(transcript, Transcript):
             transcript = self.wait(transcript)
         task = "Answer from the transcript. Say so if it does not tell."
@@ -267,9 +267,9 @@ class Client:
 
     def chat(self, messages, *, model=None, max_tokens=1000, answers=None):
         """Messages ({"role", "content"}) to a model of the LLM Gateway -> pieces of its answer. Not repeated
-        where the answer is lost, for it is billed. model: one of models(), the first by default.
-        answers(model) is called with the model that answers. Raises AnswerCut after the last piece where the
-        model was stopped before its end, by max_tokens say."""
+        if the answer is lost, because it is billed. model: one of models(), the first by default.
+        answers(model) is called with the model that answers. Raises AnswerCut after the last piece if the
+        model was cut off, by max_tokens for example."""
         model = model or next(iter(self.models()), None)
         if model is None:
             raise RequestRefused("the LLM Gateway offers no model for this key")
@@ -319,7 +319,7 @@ def uncertain(what, lost):
 
 
 def seconds(timeout):
-    """A time-out in seconds; None is for ever. Raises BadInput for what is neither."""
+    """A time-out in seconds; None: no limit. Raises BadInput for anything else."""
     if timeout is None:
         return float("inf")
     if isinstance(timeout, bool) or not (isinstance(timeout, (int, float)) and timeout >= 0):
@@ -335,8 +335,8 @@ def id_of(transcript):
 
 
 def is_done(transcript):
-    """Whether a job is completed. Raises TranscriptFailed for an error, which the service answers with 200,
-    and RequestRefused for a job that was deleted."""
+    """Whether a job is completed. Raises TranscriptFailed for a failed job (which the service answers with
+    200) and RequestRefused for a job that was deleted."""
     if transcript.deleted:
         raise RequestRefused(
             f"transcript {transcript.id} was deleted", status=404, transcript_id=transcript.id

@@ -1,11 +1,11 @@
 """One recording or many: side by side, in order, and each paid for once.
 
-What comes back is kept beside the recording, in NAME.HASH.transcript.json, or in a folder of your choice.
-HASH is made from the sound, the options and the service, so it is found again after the recording was
-renamed, and not after it was changed. It is written as soon as there is a job: a run that was interrupted
-goes on with the jobs it had begun. Who makes the job holds a lock, so two runs at once make one; where
-nothing can be kept, nothing is sent. Only a URL and what comes through a pipe are not kept: nobody knows the
-content of the one, or the place of the other.
+Transcripts are kept beside the recording, in NAME.HASH.transcript.json, or in a folder of your choice.
+HASH depends on the sound, the options and the service, so a renamed recording finds its transcript and a
+changed one does not. The file is written as soon as there is a job: an interrupted run continues with the
+jobs it had begun. Whoever makes the job holds a lock, so two runs at once make one job; if nothing can be
+kept, nothing is sent. Only URLs and piped input are not kept: the content of a URL is unknown, and a pipe has
+no folder.
 """
 
 import collections
@@ -29,17 +29,17 @@ from audio.options import request
 from audio.recording import KEPT, Recording
 from audio.transcript import Transcript
 
-THREADS = 5  # jobs at a time; what a free account may have
-LONGEST_NAME = 120  # bytes of a recording's name that are repeated in ours; 255 is what most systems take
+THREADS = 5  # concurrent jobs, the limit of a free account
+LONGEST_NAME = 120  # bytes kept of a recording's name; most systems allow 255
 SECRET = "webhook_auth_header_value"
 
 
 def transcribe_all(
     client, sources, *, threads=THREADS, timeout=PATIENCE, wait=True, keep=None, begun=None, **options
 ):
-    """Sources -> (source, Transcript or AudioError) in their order, each when it and all before it are done.
+    """Sources -> (source, Transcript or AudioError) in order, each as soon as it and all before it are done.
 
-    One that fails does not stop the others. Once the iterator is closed (or Ctrl-C) no more are begun; those
+    A failure does not stop the others. Once the iterator is closed (or Ctrl-C) no more are begun; those
     already begun can be waited for later. begun(source, job) is called for every job that is made. keep: a
     folder for all transcripts, instead of those of the recordings. wait=False: the jobs as they are, ready or
     not. options: those of audio.transcribe; they and the time-out are checked first."""
@@ -91,11 +91,11 @@ def transcribe_all(
                 source, result = todo.popleft()
                 try:
                     result.set_result(one(source))
-                except BaseException as error:  # handed on to whoever waits for it
+                except BaseException as error:  # passed on to the waiting thread
                     result.set_exception(error)
 
     for _ in range(threads):
-        threading.Thread(target=work, daemon=True).start()  # daemon: nobody waits for an answer
+        threading.Thread(target=work, daemon=True).start()  # daemon: the program does not wait for it
     try:
         for source, result in zip(sources, results):
             error = result.exception()
@@ -112,7 +112,7 @@ def transcribe_all(
 
 @contextlib.contextmanager
 def claimed(folder, digest):
-    """No other thread or process is in here with this digest. Raises BadInput where nothing can be kept."""
+    """Excludes other threads and processes with this digest. Raises BadInput if nothing can be kept."""
     path = Path(folder, f".{digest}.lock")
     try:
         while True:
@@ -122,7 +122,7 @@ def claimed(folder, digest):
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
                     break
-            file.close()  # whoever had it has removed it: again
+            file.close()  # its last holder removed the file: try again
     except OSError as error:
         raise BadInput(
             f"{folder} cannot be written to ({error.strerror}), so no transcript could be kept there and "
@@ -137,12 +137,12 @@ def claimed(folder, digest):
 
 
 def shortened(name):
-    """The last part of a path, short enough for something to be added to it."""
+    """The last part of a path, short enough for a suffix."""
     return os.fsencode(os.path.basename(name))[:LONGEST_NAME].decode("utf-8", "ignore")
 
 
 def read(file):
-    """The transcript that is kept in a file, or None. One without an id is for a job never confirmed."""
+    """The transcript kept in a file, or None. Without an id, its job was never confirmed."""
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))["transcript"]
         return Transcript(raw) if isinstance(raw.get("id", raw.get("audio_url")), str) else None
@@ -178,7 +178,7 @@ def write(path, about, job):
 
 
 def write_text(path, text):
-    """Text to a file in UTF-8, whole or not at all; a device is written to as it is."""
+    """Writes text to a file in UTF-8, atomically; a device is written to directly."""
     path = Path(path)
     if path.exists() and not path.is_file():
         path.write_text(text, encoding="utf-8", errors="backslashreplace")

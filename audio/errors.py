@@ -55,8 +55,8 @@ class AnswerCut(AudioError):
 
 
 class TranscriptFailed(AudioError):
-    """`transcript` is the answer of the service. Retryable where the service itself was at fault: then submit
-    again, for asking for this job again changes nothing."""
+    """`transcript` is the answer of the service. Retryable if the service itself was at fault: then submit
+    again, because fetching this job again changes nothing."""
 
     transcript = None
 

@@ -1,4 +1,4 @@
-"""The HTTP under the client: time-outs, retries, and errors in words.
+"""The HTTP layer of the client: time-outs, retries, and readable errors.
 
     what happened                                     is it repeated?
     no connection: the request never left us          yes, whatever it was
@@ -7,8 +7,8 @@
     other 4xx, a proxy that refuses                   never
 
 A request that may have been carried out and may not be repeated raises AnswerLost. All waiting goes through
-`clock` and `sleep`, so tests need no patience. Time-outs are those of RFC 9110's client: seconds to connect,
-seconds between two pieces of an answer, and a deadline for all of it where one is given.
+`clock` and `sleep`, so that tests run fast. Time-outs are those of RFC 9110's client: seconds to connect,
+seconds between two pieces of an answer, and, if given, a deadline for the whole answer.
 """
 
 import email.utils
@@ -32,8 +32,8 @@ REGIONS = {  # API, LLM Gateway
     "eu": ("https://api.eu.assemblyai.com", "https://llm-gateway.eu.assemblyai.com"),
 }
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces of an answer
-SLOWEST = 10  # an answer may take as long as this many read time-outs
-LONGEST_PAUSE = 120.0  # seconds: who is asked to wait longer is told so instead
+SLOWEST = 10  # read time-outs that a whole answer may take
+LONGEST_PAUSE = 120.0  # seconds; a longer Retry-After is reported instead
 SHOWN = 500  # characters of a service's message
 
 
@@ -62,7 +62,7 @@ def places(base):
 class Http:
     """Requests to the API at `base` with `key`; safe to share between threads.
 
-    `tries` requests at most for one call; `pause` seconds before the second, doubled from then on."""
+    At most `tries` requests per call; `pause` seconds before the second, then doubled each time."""
 
     def __init__(
         self, base, key, *, timeout=TIMEOUT, tries=6, pause=0.5, clock=time.monotonic, sleep=time.sleep
@@ -128,10 +128,10 @@ class Http:
             return self._session().request(method, url, **{**usual, **request})
         except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
             problem = meaning(error)
-        raise problem  # out here: the exceptions and frames above hold the request, and that holds the key
+        raise problem  # out here: the exceptions and frames above hold the request, which holds the key
 
     def pieces(self, response, deadline=None, slowest=SLOWEST):
-        """The body of an open response as it arrives. Raises AnswerLost where it breaks off, or takes too
+        """The body of an open response as it arrives. Raises AnswerLost if it breaks off or takes too
         long."""
         problem, end = None, self.clock() + slowest * self.timeout[1]
         end = end if deadline is None else min(end, deadline)
@@ -149,7 +149,7 @@ class Http:
             raise problem
 
     def _session(self):
-        """One session for each thread: requests does not promise more."""
+        """One session per thread: requests does not promise thread safety."""
         session = getattr(self._local, "session", None)
         if session is None:
             session = self._local.session = session_for(self.base)
@@ -187,7 +187,7 @@ class Adapter(requests.adapters.HTTPAdapter):
     """Over TLS too, reads an answer that comes before the whole request is sent.
 
     A server may refuse a request (401, 413) and close the connection while we are still sending. After a
-    BrokenPipeError urllib3 reads what it had to say; but TLS reports the same with exceptions of its own."""
+    BrokenPipeError urllib3 reads that answer, but over TLS other exceptions report the same."""
 
     def get_connection_with_tls_context(self, *args, **more):
         pool = super().get_connection_with_tls_context(*args, **more)
@@ -229,7 +229,7 @@ def meaning(error):
 
 
 def object_in(body):
-    """A JSON object in bytes -> dict; AnswerLost for anything else, a cut-off answer say."""
+    """A JSON object in bytes -> dict; AnswerLost for anything else, such as a cut-off answer."""
     try:
         data = json_text.loads(body)
     except (ValueError, RecursionError):
@@ -240,7 +240,7 @@ def object_in(body):
 
 
 def message_in(body):
-    """What the body of an error says, in any of the envelopes in use, or as text -> ": text", or ""."""
+    """The message in the body of an error, JSON of any known form or text -> ": text", or ""."""
     try:
         data = json_text.loads(body)
     except (ValueError, RecursionError):
@@ -271,7 +271,7 @@ def pause_asked(response):
 
 
 def target(url, response):
-    """Where a redirect leads, or None."""
+    """The target of a redirect, or None."""
     try:
         place = urljoin(url, response.headers["Location"]) if response.is_redirect else ""
         return place if urlsplit(place).hostname else None

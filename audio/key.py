@@ -1,4 +1,4 @@
-"""The key of an API: it can be sent and it cannot be seen.
+"""The key of an API: it can be sent but not printed.
 
 Shared with tools/endpoint.py, which asks other servers with other keys. It is here because audio may import
 nothing but requests, whereas tools uses audio already. The rules:
@@ -17,7 +17,7 @@ from audio.errors import AuthError
 
 
 class Key:
-    """`name` is what the user calls the key, scheme "Bearer " or nothing. Raises AuthError for what is not a
+    """`name` is what the user calls the key, scheme "Bearer " or nothing. Raises AuthError for an invalid
     key."""
 
     def __init__(self, text, name="ASSEMBLYAI_API_KEY", scheme=""):
@@ -39,12 +39,12 @@ class Key:
         return "<key>"
 
     def hidden(self, text):
-        """The text without the key, should a server repeat it."""
+        """The text without the key, in case a server repeats it."""
         return text.replace(self._text, "<key>")
 
 
 def would_be_readable(url):
-    """Whether a key sent to this URL could be read on the way."""
+    """Whether others could read a key sent to this URL."""
     parts = urlsplit(url)
     return parts.scheme == "http" and not is_loopback(parts.hostname)
 

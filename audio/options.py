@@ -1,11 +1,11 @@
-"""What a transcription can be asked for: short names, presets, and which options exclude one another.
+"""The options of a transcription: short names, presets, and which options exclude one another.
 
     request(speakers=2, topics=True, language="de")
         ->  {"speaker_labels": true, "speakers_expected": 2, "iab_categories": true, "language_code": "de"}
 
 Any other option goes to the service as it is: it knows more names than we do, and learns new ones every
 month. Refused here, before a long upload instead of after it, are what the service is known to refuse, what
-cannot be sent, and names that look like a slip. The sandbox refuses by the same table, so a rule is written
+cannot be sent, and names that look like typos. The sandbox refuses by the same table, so a rule is written
 once.
 """
 
@@ -89,7 +89,7 @@ RANGES = {
     "language_confidence_threshold": "0 to 1",
     "temperature": "0 to 1",
 }
-# A condition holds if every term does: NAME is there and not false, -NAME is not, NAME=TEXT has this text.
+# A condition holds if all its terms do: NAME: set and not false; -NAME: not set; NAME=TEXT: has this text.
 REFUSED = {  # by the service, in its words where they are known
     "speech_model": 'speech_model is deprecated. Use "speech_models" instead.',
     "speech_models=[]": '"speech_models" must be a non-empty list',
@@ -109,7 +109,7 @@ REFUSED = {  # by the service, in its words where they are known
     "summarization format_text=False": "summarization needs format_text",
     "auto_chapters punctuate=False": "auto_chapters needs punctuate",
 }
-USELESS = {  # the service may take it, and then something does not happen that was asked for
+USELESS = {  # the service may accept it and then leave out something that was asked for
     "redact_pii_audio -redact_pii": "redact_pii_audio needs redact_pii",
     "redact_pii_return_unredacted -redact_pii": "redact_pii_return_unredacted needs redact_pii",
     "language_code language_detection": "language_code and language_detection exclude each other",
@@ -121,7 +121,7 @@ USELESS = {  # the service may take it, and then something does not happen that 
 
 def request(preset=None, **options):
     """Options (those of audio.transcribe) -> the fields of POST /v2/transcript, except audio_url. None
-    means not set. Raises BadInput with everything that is wrong."""
+    means not set. Raises BadInput that lists every problem."""
     if preset is not None and preset not in PRESETS:
         raise BadInput(f"there is no preset {preset!r}: use {', '.join(PRESETS)}")
     given = {name: value for name, value in options.items() if value is not None}
@@ -171,7 +171,7 @@ def mistyped(fields, names=MappingProxyType({})):
 
 
 def refusals(fields, rules):
-    """The texts of the rules whose condition holds for the fields."""
+    """The messages of the rules whose conditions hold for the fields."""
 
     def holds(term):
         name, _, text = term.lstrip("-").partition("=")
@@ -207,7 +207,7 @@ def task(name, value):
 
 
 def as_list(value):
-    """A list from text with commas."""
+    """Comma-separated text -> list."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",")]
     return list(value) if isinstance(value, tuple) else value
@@ -244,7 +244,7 @@ def setting(text):
 
 
 def nested(options):
-    """{"a.b": 1} -> {"a": {"b": 1}}. Raises BadInput where a is something else already."""
+    """{"a.b": 1} -> {"a": {"b": 1}}. Raises BadInput if a is already something else."""
     fields = {}
     for key, value in options:
         *path, last = key.split(".")

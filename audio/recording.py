@@ -1,7 +1,7 @@
 """The recording to transcribe (a path, URL, bytes or open file), and the request body that sends it.
 
-A recording is looked at before anything is sent: does it exist, is it non-empty, does it begin like
-audio. It is sent in pieces, so its size does not matter, and every attempt begins at its beginning.
+Before anything is sent, a recording is checked: it must exist, be non-empty, and begin like audio. It is sent
+in pieces, so its size does not matter, and every attempt starts from the beginning.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ PIECE = 1 << 16
 MOST_BYTES = 2_200_000_000  # of an upload, as the service states it
 KEPT = ".transcript.json"  # the suffix of files in which transcripts are kept
 TEXTS = (".txt", ".md", ".srt", ".vtt", ".json")  # results are, and may begin like audio: "MAC and cheese"
-HEAD = 1 << 12  # bytes by which a recording is known
+HEAD = 1 << 12  # bytes that show the type of a recording
 MAGIC = re.compile(  # what audio and video files begin with
     rb"""ID3 | fLaC | OggS | \x1aE\xdf\xa3 | \#!AMR | \.snd | caff | FLV | MAC[ ] | wvpk | 0&\xb2u | DSD[ ]
     | TTA[12] | \0\0\x01[\xba\xb3] | \x0b\x77 | [\x02\x03]dss | [\x01-\x07]ds2 | Creative[ ]Voice
@@ -46,7 +46,7 @@ def is_url(source):
 
 
 class Recording:
-    """Something that can be read from its beginning, again and again. Raises BadInput for anything else.
+    """A source that can be read from the beginning any number of times. Raises BadInput for anything else.
 
     `url` is set if the service is to fetch it itself; `path` where it is a file with a name; `size` is in
     bytes. It is the body of a request as it stands: it has a length, so requests sends Content-Length and no
@@ -96,7 +96,7 @@ class Recording:
 
     @contextmanager
     def open(self):
-        """The file, at its beginning. Raises BadInput where it cannot be read."""
+        """The file, at its beginning. Raises BadInput if it cannot be read."""
         try:
             with nullcontext(self._file) if self._file else open(self.path, "rb") as file:
                 file.seek(self._start)
@@ -154,8 +154,8 @@ def rewindable(file, name):
 
 
 def recordings_in(folder):
-    """The files in a folder and below it that begin like audio or video, sorted; nothing below a name that
-    begins with a dot. A warning lists the files left out. Raises BadInput for none."""
+    """The files in a folder and below it that begin like audio or video, sorted; hidden files and folders are
+    skipped. A warning lists the files left out. Raises BadInput for none."""
     recordings, others = [], []
     for place, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]

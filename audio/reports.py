@@ -1,4 +1,4 @@
-"""Reports in Markdown: what a meeting, a podcast or a call leaves behind.
+"""Reports in Markdown: minutes of a meeting, notes on a podcast, a call review.
 
     meeting    minutes: speakers, summary, action items, what was talked about
     podcast    episode notes: chapters, topics, quotes
@@ -19,7 +19,7 @@ from audio.transcript import Transcript
 PROMISE = re.compile(  # English: what somebody will do, or is asked to do
     r"\b((I|we) (will|should|have to|need to)|(I|we)'ll|let's|please|action item)\b", re.I
 )
-SURE = 0.5  # relevance of a topic worth telling
+SURE = 0.5  # lowest relevance of a topic that is shown
 QUOTES, TOPICS = 5, 8  # so many at most
 TITLES = {"meeting": "Minutes", "podcast": "Episode notes", "call": "Call review"}
 # Types of entities that say nothing about a person. Any other type, known here or not, may be personal.
@@ -160,10 +160,10 @@ OWN = {
 
 
 def redacted(transcript):
-    """A copy without personal data. The service takes it out of what was said, where asked to, but not out of
-    its list of entities, its summary and so on: so whatever is in that list is taken out of everything, in
-    one walk over the words. The personal types are those that the job was told to redact, with their subtypes
-    (location: location_city), and all types that are not known to be harmless."""
+    """A copy without personal data. If asked to, the service redacts the spoken words, but not its list of
+    entities, its summary and so on: so every entity of that list is redacted everywhere, in one pass over the
+    words. The personal types are those that the job was told to redact, with their subtypes (location:
+    location_city), and all types that are not known to be harmless."""
     policies = transcript.raw.get("redact_pii_policies")
     policies = tuple(map(str, policies)) if isinstance(policies, list) else ()
     known = {}  # first word: [(all words, type)]
@@ -207,7 +207,7 @@ def who(span):
 
 
 def escaped(text):
-    """One line of text that means nothing to Markdown or HTML."""
+    """One line of text, escaped for Markdown and HTML."""
     line = " ".join(str(text).split())
     return re.sub(r"([\\`*<>|]|(?<!\w)_|_(?!\w)|\](?=[(\[:])|^[-+#])", r"\\\1", line)
 

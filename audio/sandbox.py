@@ -1,4 +1,4 @@
-"""The service in a box: the same API on this machine, for trying things out and for tests.
+"""A local server with the same API, for trying things out and for tests.
 
     python -m audio sandbox --port 0 --fault 503:3 --fault lost@create
     with Sandbox(faults=["429:2"]) as box: ... box.url ...
@@ -116,9 +116,9 @@ class Sandbox:
             raise Refusal(400, wrong[0])
         if url not in self.uploads and url.startswith(self.url + "/upload/"):
             raise Refusal(403, "Cannot access uploaded file")
-        # What is elsewhere is not fetched.
+        # URLs are not fetched.
         heard = self.uploads.get(url, {"seconds": 30.0, "silent": False, "error": None})
-        # What the sandbox cannot do is refused here, not each time the job is looked up.
+        # Unsupported requests are refused here, not at every lookup of the job.
         job = {**OFF, **fields, **dict.fromkeys([*canned.results(fields, heard), *SECRET])}
         job |= {"id": str(uuid.uuid4()), "status": "queued", "error": None}
         known = {"fields": fields, "fate": fate, "heard": heard, "begun": time.monotonic(), "completed": None}
@@ -130,7 +130,7 @@ class Sandbox:
         return job
 
     def job(self, id):
-        """A job as it stands now, and what only the service knows of it."""
+        """The current state of a job, and its private fields."""
         if id not in self.jobs:
             raise Refusal(400, "Transcript lookup error, transcript id not found")
         with self.lock:
@@ -245,11 +245,11 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads, request_queue_size = True, 128
 
     def handle_error(self, request, address):
-        """Nothing: clients break off."""
+        """Ignored, because clients break off."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """HTTP on one side, `box` (the Sandbox) on the other."""
+    """Translates HTTP to calls of `box` (the Sandbox)."""
 
     protocol_version, box = "HTTP/1.1", None
     wbufsize = -1  # an answer leaves in one piece
@@ -286,13 +286,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
             status, data = refusal.args[0], {"error": refusal.args[1]}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             status, data = 400, {"error": f"the request is malformed: {type(error).__name__} {error}"}
-            self.close_connection = True  # nobody knows where the next request begins
+            self.close_connection = True  # the start of the next request is unknown
         return self.hang_up() if fault == "lost" else self.write(status, data, fault == "truncated")
 
     do_POST = do_DELETE = do_GET
 
     def pieces(self):
-        """The body of the request, whether its length was told or it comes in chunks (RFC 9112, 7.1)."""
+        """The body of the request, with a given length or in chunks (RFC 9112, 7.1)."""
         self.wfile.flush()  # sends "100 Continue", which some clients wait for
         chunked = "chunked" in self.headers.get("Transfer-Encoding", "").lower()
         read = lambda: int(self.rfile.readline().split(b";")[0], 16)
@@ -323,7 +323,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.hang_up()
 
     def hang_up(self):
-        """Ends the connection at once, with a reset instead of a goodbye."""
+        """Ends the connection at once, with a reset."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
 
@@ -342,8 +342,8 @@ def stamp():
 
 
 def heard(pieces):
-    """Listens to an upload, keeping nothing of it -> its size in bytes, length in seconds, whether it is
-    silent, and the error, if any, that its job will end with."""
+    """Reads an upload without keeping it -> its size in bytes, length in seconds, whether it is silent, and
+    the error, if any, of its job."""
     pieces, head = iter(pieces), b""
     while len(head) < PIECE and (piece := next(pieces, b"")):
         head += piece

@@ -15,7 +15,7 @@ import re
 import unicodedata
 from dataclasses import dataclass, field, replace
 
-LINE, LINES, LONGEST = 42, 2, 7000  # columns, lines and milliseconds of a caption that can be read in time
+LINE, LINES, LONGEST = 42, 2, 7000  # most columns, lines and milliseconds of a readable caption
 PAUSE = 1500  # milliseconds of silence after which a new caption begins
 REACH = 10  # a text and its words may differ by this many units in one place
 ENDS = ".!?…。！？｡؟۔।॥"  # of a sentence
@@ -35,7 +35,7 @@ UNIT = re.compile(rf"\s*(?:[「『（【〈《]*[\u0e40-\u0e44]?[{DENSE}][{NEVER
 
 @dataclass(frozen=True)
 class Span:
-    """Something said: text, start and end in milliseconds, and who said it ("" for nobody known)."""
+    """An utterance: text, start and end in milliseconds, and its speaker ("" if unknown)."""
 
     text: str
     start: int
@@ -103,12 +103,12 @@ def timed(turn):
 
 
 def inside(turn, word):
-    """Whether the time of a word can be true."""
+    """Whether the time of a word is plausible."""
     return turn.start <= word.start <= word.end <= (turn.end if turn.end > turn.start else word.end)
 
 
 def plain(text):
-    """What two ways of writing a word have in common."""
+    """A word reduced to what different spellings share."""
     return "".join(c for c in text.casefold() if c.isalnum())
 
 
@@ -174,7 +174,7 @@ def wrap(span, columns=LINE, speakers=True):
 
 
 def name_of(span):
-    """The speaker in one line, cut off where a line is too short for the name."""
+    """The speaker on one line, cut off if the name is too long for it."""
     name = " ".join(span.speaker.split())
     while width(name) > LINE - 2:
         name = name[:-2] + "…"
@@ -183,7 +183,7 @@ def name_of(span):
 
 @functools.lru_cache(1 << 16)
 def width(text):
-    """Columns: two for a wide character, none for one that is written over another."""
+    """Columns: two for a wide character, none for a combining one."""
     if text.isascii():
         return len(text)
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
@@ -207,7 +207,7 @@ def render(spans, format="srt", *, speakers=True):
 
 
 def escaped(text):
-    """Text for WebVTT, where & and < mean something, and --> may not stand in a caption."""
+    """Text escaped for WebVTT, where & and < are markup and --> may not occur in a caption."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\0", "\ufffd")
 
 

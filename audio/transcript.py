@@ -1,9 +1,9 @@
-"""A transcript: the answer of the service as it came, and what people want to know of it.
+"""A transcript: the raw answer of the service, and attributes for what people want from it.
 
     transcript.raw              the whole answer, fields unknown here included; also transcript["field"]
     transcript.turns            who said what: [Span(text, start, end, speaker)]
 
-What is asked for and what is read has one name: transcribe(..., topics=True).topics. Every start and end is
+Options and attributes share their names: transcribe(..., topics=True).topics. Every start and end is
 in milliseconds, as in the API; only `seconds` is in seconds. Any field may be null or missing:
 then a list is empty and a text is "".
 """
@@ -31,7 +31,7 @@ class Chapter:
 
 
 class Transcript:
-    """names: what speakers are to be called, {"A": "Ada"}; may be set later."""
+    """names: display names of speakers, {"A": "Ada"}; may be set later."""
 
     def __init__(self, raw, names=None):
         self.raw, self.names = raw, names or {}
@@ -51,18 +51,18 @@ class Transcript:
 
     @property
     def seconds(self):
-        """How long the recording is; 0 where it is not known."""
+        """Length of the recording; 0 if unknown."""
         return number(self.raw.get("audio_duration"))
 
     @property
     def features(self):
-        """The short names (see options) of what this job was asked for, or has."""
+        """The short names (see options) of the features that this job was asked for or has."""
         tasks = table(table(self.raw.get("speech_understanding")).get("request"))
         wanted = lambda name: self.raw.get(SWITCHES.get(name)) is True or TASKS.get(name) in tasks
         return {name for name in SHOWN if getattr(self, name) or wanted(name)}
 
     def named(self, speaker):
-        """What to call a speaker: the name you chose, "Speaker A", or the name or role the service found."""
+        """The name to show for a speaker: the one you chose, "Speaker A", or what the service found."""
         if not speaker:
             return ""
         return self.names.get(speaker) or (f"Speaker {speaker}" if LABEL.fullmatch(speaker) else speaker)
@@ -90,7 +90,7 @@ class Transcript:
         return "".join(f"{f'{turn.speaker}: ' if turn.speaker else ''}{turn.text}\n" for turn in self.turns)
 
     def subtitles(self, format="srt", *, speakers=True):
-        """SRT or VTT, made here, so that it can say who speaks."""
+        """SRT or VTT, made here so that it can name the speakers."""
         return render(captions(self.turns, speakers=speakers), format, speakers=speakers)
 
     def _understood(self, task):
@@ -99,7 +99,7 @@ class Transcript:
 
     @property
     def summary(self):
-        """Of speech_understanding or the legacy summarization; "" where neither was asked for."""
+        """Of speech_understanding or the legacy summarization; "" if neither was asked for."""
         legacy = flat(self.raw.get("summary")) or "\n".join(
             line for one in self.chapters for line in one.lines
         )
@@ -115,7 +115,7 @@ class Transcript:
 
     @property
     def action_items(self):
-        """What is to be done: [(what, a quote or "", its start in milliseconds or None)]."""
+        """Things to do: [(what, a quote or "", its start in milliseconds or None)]."""
         items = dicts(self._understood("action_items").get("items"))
         when = lambda time: int(number(time)) if isinstance(time, (int, float)) else None
         texts = [(flat(i.get("action_item")), flat(i.get("quote")), when(i.get("timestamp"))) for i in items]
@@ -178,13 +178,13 @@ class Transcript:
 
 
 def number(value):
-    """A number, or 0 for null, NaN and whatever else stands in its place."""
+    """A number, or 0 for null, NaN and anything else."""
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
     return value if good else 0
 
 
 def times(part):
-    """The start and end of a part in milliseconds; it ends no sooner than it begins."""
+    """The start and end of a part in milliseconds; the end is never before the start."""
     start = int(number(part.get("start")))
     return start, max(start, int(number(part.get("end"))))
 

@@ -166,31 +166,31 @@ class Chat:
         self.folder = folder
         self.writer.model, self.writer.tokenizer = checkpoint.load_language_model(self.folder)
         fold(self.writer.model, in_place=True)
+        self.masks = {}  # of this model's vocabulary
         self.choose_tools(self.tools)
 
     def choose_tools(self, tools):
         """auto: a stage trained on the built-in conversations calls tools on its own; a model from elsewhere
         must call a tool if the question names it ("use the calculator")."""
-        chosen = tools
+        now = tools
         if tools == "auto":
             learned = learned_by(self.folder)
-            tools = "on" if path_of(learned, "instructions") == "" else "off" if learned else "named"
-        self.named, self.masks = Registry(TOOLS).tools if tools == "named" else {}, {}
-        self.offer([] if tools in ("off", "named") else self.describable_tools(), tools == "only")
-        self.tools = chosen
+            now = "on" if path_of(learned, "instructions") == "" else "off" if learned else "named"
+        self.offer([] if now in ("off", "named") else self.describable_tools(), now == "only")
+        self.tools, self.named = tools, Registry(TOOLS).tools if now == "named" else {}
 
     def offer(self, tools, only):
         """Describe these tools to the model from now on; only: every reply has to be a call."""
         registry, most = Registry(tools), self.settings.tokens
-        names = tuple(registry.tools)
-        if tools and names not in self.masks:  # with 49,152 tokens, building a mask takes a second
+        key = (only, *registry.tools)
+        if tools and key not in self.masks:  # with 49,152 tokens, building a mask takes a second
             mask = CallMask(self.writer.tokenizer, registry, [most], only)
             if most <= mask.need:
                 raise UsageError(
                     f"a call needs more than {mask.need} tokens: raise --tokens or use --tools off"
                 )
-            self.masks[names] = mask
-        self.registry, self.writer.mask = registry, self.masks.get(names)
+            self.masks[key] = mask
+        self.registry, self.writer.mask = registry, self.masks.get(key)
 
     def describable_tools(self):
         """The built-in tools, as many as can be described in half of the context; at least the first."""

@@ -184,15 +184,14 @@ class Run:
     def _elapsed(self):
         return self.seconds + time.monotonic() - self.began
 
-    def train_step(self, step, objective, batch, rates, total=None, accumulate=None):
+    def train_step(self, step, objective, batch, rates, total=None):
         """Compute the gradient of a batch on all workers, sum, clip and apply it -> loss.
 
         batch: a list of pieces, see compute_gradient. `total` normalises the whole batch (default: the sum
-        of its weights). accumulate: see shares.
-        Raises TinyllmError if the loss is not finite.
+        of its weights). Raises TinyllmError if the loss is not finite.
         """
         total = sum_of_weights(batch) if total is None else float(total)
-        shares = self.shares(batch, accumulate)
+        shares = self.shares(batch)
         loss = sum(self.pool.run(compute_gradient, [(objective, total, pieces) for pieces in shares]))
         norm = optimizer.clip(self.pool.sum_gradients(len(shares)))
         if not math.isfinite(loss) or not math.isfinite(norm):
@@ -211,12 +210,12 @@ class Run:
             self._log(step, loss, norm, scale)
         return loss
 
-    def shares(self, batch, accumulate=None):
-        """One list of pieces per worker. accumulate: micro-batches per worker, to save memory (default: the
-        fewest that keep the logits of each within LOGITS)."""
+    def shares(self, batch):
+        """One list of pieces per worker, each cut into as few micro-batches as keep the logits of each within
+        LOGITS, to save memory."""
         config, workers, tokens = self.model.config, self.pool.workers, sum(p["ids"].size for p in batch)
         outputs = tokens * (config.vocab if config.head == "tokens" else 1)
-        return share_out(batch, workers, accumulate or math.ceil(outputs / (workers * LOGITS)))
+        return share_out(batch, workers, accumulate=math.ceil(outputs / (workers * LOGITS)))
 
     def reset_moments(self):
         """Reset the optimizer to its initial state."""

@@ -68,6 +68,9 @@ def test_a_choice_of_tools_that_fails_changes_nothing(talk):
     status, _, err = talk(*lines, options=["--tokens", "20", "--tools", "off"])
     assert status == 0 and "a call needs more than" in err
     assert [m["role"] for m in json.loads(Path("talk.json").read_text())["messages"]] == ["user", "assistant"]
+    lines = "/tools on", "What is 2+2? Use the calculator."  # still asks for a call, which is too long too
+    _, _, err = talk(*lines, options=["--tokens", "20", "--tools", "named"])
+    assert err.count("a call needs more than") == 2
 
 
 def test_without_tools_the_reply_is_what_the_stage_writes(talk, random_stage):

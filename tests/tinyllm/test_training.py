@@ -108,13 +108,19 @@ def test_leaving_out_positions_of_weight_0_changes_neither_loss_nor_gradient(
 
 @pytest.mark.parametrize("workers, accumulate", [(1, 1), (1, 3), (2, 1), (2, 3), (7, 1)])
 @pytest.mark.parametrize("total", [None, 1000.0, 0.001])
-def test_the_optimizer_gets_the_gradient_of_the_whole_batch_clipped_to_norm_1(total, workers, accumulate):
+def test_the_optimizer_gets_the_gradient_of_the_whole_batch_clipped_to_norm_1(
+    total, workers, accumulate, monkeypatch
+):
     """However the batch is cut; by default `total` is the sum of all weights."""
+    outputs = CONFIG.vocab * sum(piece["ids"].size for piece in pieces())
+    monkeypatch.setattr("tinyllm.training.LOGITS", math.ceil(outputs / (workers * accumulate)))
     with new_run(1, workers=workers) as run:
+        micro_batches = sum(map(len, run.shares(pieces())))
+        assert micro_batches >= min(workers * accumulate, 6)  # of 7 rows of two lengths
         for step in run.steps():
             by = sum(piece["weights"].sum() for piece in pieces()) if total is None else total
             loss, gradient = plain_gradient(run.model, pieces(), by)
-            assert run.train_step(step, weighted_nll, pieces(), Rates(), total, accumulate) == pytest.approx(
+            assert run.train_step(step, weighted_nll, pieces(), Rates(), total) == pytest.approx(
                 loss, rel=1e-4
             )
             norm = np.linalg.norm(gradient)

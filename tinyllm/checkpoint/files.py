@@ -1,4 +1,4 @@
-"""Atomic file writes: a crash in the middle of a write must not leave half a file."""
+"""Files: atomic writes (a crash must not leave half a file), JSON, hashes, and the text files of a folder."""
 
 import codecs
 import contextlib

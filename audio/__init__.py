@@ -6,17 +6,17 @@
 Reading order:
 
     errors          everything that can go wrong, as a tree
-    key             the key: sent, never seen; shared with tools/
+    key             the API key: sent, never printed; shared with tools/
     http            time-outs, retries
-    recording       what is transcribed: checked, hashed, sent in pieces
-    options         what can be asked for, and what excludes what
-    subtitles       who said what -> SRT and VTT
-    transcript      the answer of the service, and what people want to know of it
+    recording       the audio to transcribe: checked, hashed, sent in pieces
+    options         the options, and which of them exclude one another
+    subtitles       turns of speech -> SRT and VTT
+    transcript      the answer of the service, with attributes for its parts
     assemblyai      the client
     reports         Markdown: minutes, episode notes, call reviews
-    batch           one recording or many, side by side, each paid for once
-    canned          what the sandbox says
-    sandbox         the service on this machine
+    batch           one recording or many, in parallel, each paid for once
+    canned          the answers of the sandbox
+    sandbox         a local stand-in for the service
     __main__        the command line
 """
 
@@ -24,7 +24,7 @@ import os
 import sys
 
 # `python -m` puts the current folder first on sys.path, so your json.py would shadow the standard
-# library's. Look there last, after the folder that holds this package.
+# library's. Search that folder last, after the folder that holds this package.
 if sys.argv[:1] == ["-m"] and sys.path[0] != os.path.dirname(__path__[0]):
     sys.path += [os.path.dirname(__path__[0]), sys.path.pop(0)]
 

@@ -5,7 +5,7 @@
 
 The key is read from the environment variable ASSEMBLYAI_API_KEY, the region or address from
 ASSEMBLYAI_BASE_URL (us, eu, or a URL). Results go to stdout, messages to stderr. Exit status: 0 done,
-1 failed, 2 wrong usage, 4 the key, 130 interrupted.
+1 failed, 2 wrong usage, 4 a problem with the key, 130 interrupted.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def say(text):
 
 def transcribe(args):
     """Upload and transcribe files, URLs, whole folders, or - for standard input."""
-    sources = {}  # a name, as it was given or found: what it is called in --out
+    sources = {}  # name, as given or found: its name in --out
     for source in args.source:
         if not source.strip():
             raise BadInput("the name of a recording is empty: give a file, a URL or a folder")
@@ -62,7 +62,7 @@ def transcribe(args):
     jobs = {name: Recording(sys.stdin.buffer) if name == "-" else name for name in sources}
     try:
         for name, (_, result) in zip(jobs, transcribe_all(client, jobs.values(), **options)):
-            if isinstance(result, AuthError):  # of one is of all
+            if isinstance(result, AuthError):  # one key serves all recordings
                 raise result
             if isinstance(result, AudioError):
                 say(f"error: {name}: {result}" if several else f"error: {result}")
@@ -72,14 +72,14 @@ def transcribe(args):
             else:
                 output.add(name, result)
     except KeyboardInterrupt:
-        again = f"python -m audio wait {ids[0]}" if len(ids) == 1 else "the same command pays nothing twice"
-        raise KeyboardInterrupt(f"interrupted, what has begun goes on: {again}") from None
+        again = f"python -m audio wait {ids[0]}" if len(ids) == 1 else "the same command will not pay twice"
+        raise KeyboardInterrupt(f"interrupted; jobs already begun go on: {again}") from None
     return status
 
 
 class Output:
-    """Where results go: stdout, or a file, or for each of several recordings a file in a folder. Raises
-    BadInput, before anything is sent, if the output could not be written."""
+    """The destination of results: stdout, a file, or a folder with one file per recording. Raises BadInput,
+    before anything is sent, if the output could not be written."""
 
     def __init__(self, args, several=False, sources=MappingProxyType({})):
         self.args, self.several, self.sources = args, several, sources
@@ -126,7 +126,7 @@ def written(transcript, format, preset=None, one_line=False):
 
 
 def get(args):
-    """A transcript by its id."""
+    """Fetch a transcript by its id."""
     client, output = Client(), Output(args)
     if args.format == "redacted-audio":
         if not args.out:
@@ -144,7 +144,7 @@ def get(args):
 
 
 def list_jobs(args):
-    """All jobs, newest first: id, status, time, and what was transcribed."""
+    """List all jobs, newest first: id, status, time, and the URL of the audio."""
     query = {"status": args.status} if args.status else {}
     for job in itertools.islice(Client().list(limit=min(args.limit, 200), **query), args.limit):
         print(job["id"], job.get("status"), job.get("created"), job.get("audio_url"), sep="  ", flush=True)
@@ -194,7 +194,7 @@ def sandbox(args):
     with box, contextlib.suppress(KeyboardInterrupt):
         print(
             f"sandbox ready at {box.url}\n"
-            "What it hears is canned: the same words for every recording. Ctrl-C ends it. To use it:\n"
+            "Its transcripts are canned: the same words for every recording. Ctrl-C stops it. To use it:\n"
             f"    export ASSEMBLYAI_BASE_URL={box.url}  # and the same key, or test-key",
             flush=True,
         )
@@ -231,9 +231,9 @@ def parser():
 
     def results(sub, *more):
         sub.add_argument("-o", dest="format", choices=[*FORMATS, *more], help="text, or markdown for more")
-        sub.add_argument("--out", metavar="FILE", help="a file, or a folder for a file for each recording")
-        sub.add_argument("--preset", choices=PRESETS, help="what to ask for, and the report to write")
-        sub.add_argument("--names", metavar="A=ADA", **several, help="names of speakers")
+        sub.add_argument("--out", metavar="FILE", help="a file, or a folder with one file per recording")
+        sub.add_argument("--preset", choices=PRESETS, help="the features to request, and the report to write")
+        sub.add_argument("--names", metavar="A=ADA", **several, help="display names of speakers")
         sub.add_argument("--timeout", type=float, default=PATIENCE, help="seconds to wait (3600)")
         return sub
 
@@ -244,23 +244,23 @@ def parser():
         value = {"action": "store_const", "const": True} if switch else {}
         sub.add_argument("--" + name.replace("_", "-"), help=help, **value)
     sub.add_argument("--config", metavar="KEY=VALUE", **several, help="any other field of the service")
-    sub.add_argument("--keep", metavar="DIR", help="where transcripts are kept (beside the recordings)")
+    sub.add_argument("--keep", metavar="DIR", help="the folder for transcripts (beside the recordings)")
     sub.add_argument("--threads", type=positive, default=THREADS, help=f"jobs at a time ({THREADS})")
-    sub.add_argument("--no-wait", action="store_true", help="print the ids of the jobs, and end")
+    sub.add_argument("--no-wait", action="store_true", help="print the ids of the jobs, and exit")
     for name in ("get", "wait"):
         results(command(name, get, "id"), "sentences", "paragraphs", "redacted-audio")
     sub = command("list", list_jobs)
-    sub.add_argument("--limit", type=positive, default=20, help="how many (20)")
-    sub.add_argument("--status", help="only these: queued, processing, completed, error")
+    sub.add_argument("--limit", type=positive, default=20, help="maximum number of jobs (20)")
+    sub.add_argument("--status", help="only this status: queued, processing, completed or error")
     command("delete", delete, "id")
     command("search", search, "id").add_argument("words", nargs="+", help="words or phrases of up to 5 words")
     sub = command("ask", ask, "id", "question")
-    sub.add_argument("--model", help="of the LLM Gateway (its first)")
-    sub.add_argument("--max-tokens", type=positive, default=1000, help="length of the answer (1000)")
+    sub.add_argument("--model", help="a model of the LLM Gateway (its first)")
+    sub.add_argument("--max-tokens", type=positive, default=1000, help="maximum length of the answer (1000)")
     command("doctor", doctor)
     sub = command("sandbox", sandbox)
     sub.add_argument("--port", type=int, default=0, help="default: a free one")
-    sub.add_argument("--seconds", type=float, default=0.3, help="that a job takes (0.3)")
+    sub.add_argument("--seconds", type=float, default=0.3, help="how long a job takes (0.3)")
     sub.add_argument("--fault", metavar="NAME[@WHERE][:COUNT]", **several, help="see audio/sandbox.py")
     command("demo", demo)
     return top
@@ -288,14 +288,14 @@ def main(argv=None):
     args, unknown = top.parse_known_args(argv)
     if unknown:
         near = meant(unknown[0].lstrip("-").partition("=")[0].replace("-", "_"), [*HELP])
-        hint = f": is --{near.replace('_', '-')} meant?" if near else ""
+        hint = f": did you mean --{near.replace('_', '-')}?" if near else ""
         top.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     try:
         return args.function(args) or 0
     except AudioError as error:
         say(f"error: {error}")
         return status_of(error)
-    except BrokenPipeError:  # `| head` has seen enough
+    except BrokenPipeError:  # `| head` has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:

@@ -5,7 +5,7 @@
     print(transcript.labelled())
 
     client = Client()                   # ASSEMBLYAI_API_KEY, ASSEMBLYAI_BASE_URL (us, eu or an address)
-    job = client.submit("meeting.wav")  # at once; job.id is all that is needed later
+    job = client.submit("meeting.wav")  # does not wait; job.id is enough to continue later
     transcript = client.wait(job.id)
 
 A job costs money, so each submit makes exactly one, whatever happens to the responses (see `create`)."""
@@ -32,7 +32,7 @@ from audio.recording import Recording
 from audio.transcript import Transcript, dicts, table
 
 PATIENCE = 3600.0  # seconds to wait for a job
-BIG = 1 << 20  # bytes of an upload before which the key is tried
+BIG = 1 << 20  # bytes; the key is tried before an upload larger than this
 LOOKED_AT = 1000  # newest jobs to search for a lost one
 SERVER_FAULTS = ("internal server error", "server error, developers")
 
@@ -59,7 +59,7 @@ def transcribe(
     """Transcribes a recording with the key of ASSEMBLYAI_API_KEY, and waits for the result.
 
     source          a path, a URL, bytes or an open file
-    preset          "meeting", "podcast" or "call": asks for what that report (audio.reports) shows
+    preset          "meeting", "podcast" or "call": requests what that report (audio.reports) shows
     language        a code such as "de", or "auto"; default: English
     speakers        True: tell speakers apart; 2: exactly two; "2-5": from 2 to 5
     speaker_names   names for the service to assign to speakers by what they say: ["Ada", "Bo"]
@@ -79,7 +79,7 @@ def transcribe(
 
 
 class Client:
-    """The service as seen with the key of ASSEMBLYAI_API_KEY; safe to share between threads.
+    """A client that uses the key of ASSEMBLYAI_API_KEY; safe to share between threads.
 
     poll: maximum number of seconds between two checks of a job. Other settings are those of Http. Raises
     AuthError without a key, BadInput for an invalid address."""
@@ -87,14 +87,14 @@ class Client:
     def __init__(self, base_url=None, *, poll=3.0, **settings):
         if "api_key" in settings:
             raise BadInput(
-                "the key is not an argument, so that it stands in no source: set ASSEMBLYAI_API_KEY"
+                "the key is not an argument, to keep it out of source code: set ASSEMBLYAI_API_KEY"
             )
         base = base_url or os.environ.get("ASSEMBLYAI_BASE_URL") or "us"
         self.http = Http(base, Key(os.environ.get("ASSEMBLYAI_API_KEY")), **settings)
         self.poll, self._key_works = poll, False
 
     def transcribe(self, source, *, timeout=PATIENCE, progress=False, **options):
-        """submit, then wait: a path, URL, bytes or open file -> Transcript. options: those of
+        """Submits, then waits: a path, URL, bytes or open file -> Transcript. options: those of
         audio.transcribe. Raises any AudioError."""
         seconds(timeout)
         return self.wait(self.submit(source, progress=progress, **options).id, timeout=timeout)
@@ -109,11 +109,11 @@ class Client:
         recording.progress, kind = progress, {"Content-Type": "application/octet-stream"}
         answer = self.http.call("POST", "v2/upload", also=(422,), data=recording, headers=kind)
         if not isinstance(answer.get("upload_url"), str):
-            raise ServiceUnavailable("the upload was answered without its upload_url. Try again later")
+            raise ServiceUnavailable("the answer to the upload has no upload_url. Try again later")
         return answer["upload_url"]
 
     def submit(self, source, *, progress=False, **options):
-        """Uploads anything but a URL and submits it -> Transcript, not ready yet.
+        """Submits a recording, uploading it first unless it is a URL -> Transcript, not ready yet.
 
         options: those of audio.transcribe; they are checked before anything is sent."""
         fields = request(**options)
@@ -125,7 +125,7 @@ class Client:
         """POST /v2/transcript -> Transcript, not ready. unique: nobody else can know body["audio_url"].
 
         This bills a job, and the service cannot recognise a repetition. If the response is lost, the job may
-        still exist. The URL of our own upload is known to us alone, so a job with it must be ours: the list
+        still exist. Only we know the URL of our own upload, so a job with that URL must be ours: the list
         of jobs is searched for it before anything is sent again. A job for any other URL may be somebody
         else's, and is left to the user. If the server may still be working (no response in time), nothing is
         sent again."""
@@ -149,13 +149,13 @@ class Client:
                     return job
             if lost.pending:
                 break
-        raise uncertain("It was not found yet", lost)
+        raise uncertain("It has not been found yet", lost)
 
     def find(self, url):
-        """The job that was made for the URL of an upload -> Transcript, not ready, or None."""
+        """The URL of an upload -> the job made for it, as a Transcript that is not ready; or None."""
         for job in itertools.islice(self.list(limit=200), LOOKED_AT):
             if not isinstance(job.get("audio_url"), str):
-                raise RequestRefused("the list does not tell what was transcribed")
+                raise RequestRefused("the list does not say what was transcribed")
             if job["audio_url"] == url:
                 return Transcript({**job, "status": "queued"})  # a row of the list has no text
         return None
@@ -173,10 +173,10 @@ class Client:
             raise
 
     def wait(self, id, *, timeout=PATIENCE):
-        """Polls a job until it is done -> Transcript, also through an outage of the service.
+        """Polls a job until it is done, even through an outage of the service -> Transcript.
 
-        timeout in seconds, None: no limit. Raises TranscriptFailed, StillProcessing at the deadline,
-        RequestRefused for an unknown id; each has the transcript_id, and so has the KeyboardInterrupt of
+        timeout: seconds; None: no limit. Raises TranscriptFailed, StillProcessing at the deadline,
+        RequestRefused for an unknown id; each has the transcript_id, as does the KeyboardInterrupt of
         Ctrl-C."""
         id, pause, state = id_of(id), min(0.2, self.poll), None
         deadline = self.http.clock() + seconds(timeout)
@@ -211,9 +211,9 @@ class Client:
             data = self.http.call("GET", "v2/transcript", params=query)
             jobs = data.get("transcripts")
             if not isinstance(jobs, list) or any(not isinstance(job.get("id"), str) for job in dicts(jobs)):
-                raise ServiceUnavailable("the list of jobs came without its jobs. Try again later")
+                raise ServiceUnavailable("the list of jobs is malformed. Try again later")
             yield from dicts(jobs)
-            # prev_url leads to older ones. Only its query is taken: its host is none of the key's business.
+            # prev_url leads to older jobs. Only its query is used, so the key never goes to its host.
             older = table(data.get("page_details")).get("prev_url")
             if not isinstance(older, str) or not jobs or older in pages:
                 return
@@ -221,24 +221,24 @@ class Client:
             query |= dict(parse_qsl(urlsplit(older).query))
 
     def sentences(self, id):
-        """A list of dicts with text, start, end (milliseconds), confidence, speaker, words."""
+        """The sentences: dicts with text, start, end (milliseconds), confidence, speaker, words."""
         return self._view(id, "/sentences").get("sentences") or []
 
     def paragraphs(self, id):
-        """As sentences."""
+        """The paragraphs: dicts as from sentences()."""
         return self._view(id, "/paragraphs").get("paragraphs") or []
 
     def search(self, id, words):
-        """The places of words, numbers or phrases of up to 5 words: dicts with text, count, timestamps
-        ([start, end] in milliseconds) and indexes. words: a list, or text with commas between them."""
+        """Finds words, numbers or phrases of up to 5 words -> dicts with text, count, timestamps
+        ([start, end] in milliseconds) and indexes. words: a list, or comma-separated text."""
         words = words if isinstance(words, str) else ",".join(words)
         if not words.strip(" ,"):
             raise BadInput("search for what? Give words or phrases, with commas between them")
         return self._view(id, "/word-search", params={"words": words}).get("matches") or []
 
     def redacted_audio(self, id, file, *, timeout=PATIENCE):
-        """Writes the recording with personal data silenced to a path or an open file, waiting until it is
-        ready. Only for jobs with redact_pii_audio."""
+        """Waits for the recording with personal data silenced, then writes it to a path or an open file.
+        Only for jobs with redact_pii_audio."""
         id, deadline = id_of(id), self.http.clock() + seconds(timeout)
         while True:
             data = self._view(id, "/redacted-audio", deadline=deadline)
@@ -266,10 +266,10 @@ class Client:
         return self.chat(messages, **options)
 
     def chat(self, messages, *, model=None, max_tokens=1000, answers=None):
-        """Messages ({"role", "content"}) to a model of the LLM Gateway -> pieces of its answer. Not repeated
-        if the answer is lost, because it is billed. model: one of models(), the first by default.
-        answers(model) is called with the model that answers. Raises AnswerCut after the last piece if the
-        model was cut off, by max_tokens for example."""
+        """Sends messages ({"role", "content"}) to a model of the LLM Gateway -> pieces of its answer. The
+        request is billed, so it is not repeated if its answer is lost. model: one of models(), the first by
+        default. answers(model) is called with the model that answers. Raises AnswerCut after the last piece
+        if the model was cut off, by max_tokens for example."""
         model = model or next(iter(self.models()), None)
         if model is None:
             raise RequestRefused("the LLM Gateway offers no model for this key")
@@ -298,7 +298,7 @@ class Client:
 
 
 def events(pieces):
-    """Server-sent events -> JSON objects, None for [DONE]. One whole JSON answer is an event too."""
+    """Server-sent events -> JSON objects, None for [DONE]. An answer that is one JSON object is one event."""
     buffer, whole = b"", []
     for piece in pieces:
         *lines, buffer = (buffer + piece).split(b"\n")
@@ -314,7 +314,7 @@ def events(pieces):
 
 
 def uncertain(what, lost):
-    risk = f"{lost}. The job may be made all the same, and a second one would be billed. {what}: look with "
+    risk = f"{lost}. The job may be made anyway, and a second one would be billed. {what}: check with "
     return AnswerLost(f"{risk}python -m audio list", status=lost.status)
 
 
@@ -323,7 +323,7 @@ def seconds(timeout):
     if timeout is None:
         return float("inf")
     if isinstance(timeout, bool) or not (isinstance(timeout, (int, float)) and timeout >= 0):
-        raise BadInput(f"a time-out is a number of seconds, or None for ever, not {timeout!r}")
+        raise BadInput(f"a time-out is a number of seconds, or None for no limit, not {timeout!r}")
     return timeout
 
 

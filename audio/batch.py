@@ -1,11 +1,11 @@
-"""One recording or many: side by side, in order, and each paid for once.
+"""One recording or many: processed in parallel, returned in order, and each paid for once.
 
 Transcripts are kept beside the recording, in NAME.HASH.transcript.json, or in a folder of your choice.
 HASH depends on the sound, the options and the service, so a renamed recording finds its transcript and a
 changed one does not. The file is written as soon as there is a job: an interrupted run continues with the
-jobs it had begun. Whoever makes the job holds a lock, so two runs at once make one job; if nothing can be
-kept, nothing is sent. Only URLs and piped input are not kept: the content of a URL is unknown, and a pipe has
-no folder.
+jobs it had begun. A job is made under a lock, so two runs at once make one job; if nothing can be kept,
+nothing is sent. Only URLs and piped input are not kept: the content of a URL is unknown, and a pipe has no
+folder.
 """
 
 import collections
@@ -39,10 +39,10 @@ def transcribe_all(
 ):
     """Sources -> (source, Transcript or AudioError) in order, each as soon as it and all before it are done.
 
-    A failure does not stop the others. Once the iterator is closed (or Ctrl-C) no more are begun; those
-    already begun can be waited for later. begun(source, job) is called for every job that is made. keep: a
-    folder for all transcripts, instead of those of the recordings. wait=False: the jobs as they are, ready or
-    not. options: those of audio.transcribe; they and the time-out are checked first."""
+    A failure does not stop the others. Once the iterator is closed (or on Ctrl-C), no more jobs are begun;
+    those already begun can be waited for later. begun(source, job) is called for every job that is made.
+    keep: one folder for all transcripts, instead of the recordings' folders. wait=False: yields the jobs as
+    they are, ready or not. options: those of audio.transcribe; they and the time-out are checked first."""
     progress, _ = options.pop("progress", False), seconds(timeout)
     fields, sources = request(**options), list(sources)
     written = {name: value for name, value in fields.items() if name != SECRET}
@@ -50,14 +50,14 @@ def transcribe_all(
     threads = max(1, min(threads, len(sources)))
     todo = collections.deque(zip(sources, results))
     making, stopped = threading.Semaphore(threads), threading.Event()  # one permit per job being made
-    places = {}  # of recordings by what they are: (lock, folder), for one sound may be in two folders
+    places = {}  # {digest: (lock, folder)}, because one sound may be in two folders
 
     def make(source, recording, save):
         url = recording.url or client.upload(recording, progress=progress)
-        save(Transcript({"audio_url": url}))  # if we die now, the URL of the upload finds the job
+        save(Transcript({"audio_url": url}))  # if we die now, the upload's URL leads to the job
         with making:
             if stopped.is_set():
-                raise AudioError("the run was ended before this job was made")
+                raise AudioError("the run ended before this job was made")
             job = client.create({"audio_url": url, **fields}, unique=not recording.url)
             save(job)
         if begun:
@@ -105,14 +105,14 @@ def transcribe_all(
     finally:
         stopped.set()
         todo.clear()
-        for _ in range(threads):  # whoever is making a job writes it down
+        for _ in range(threads):  # a thread that is making a job saves it
             making.acquire(timeout=10)
-        making.release(threads)  # and whoever was about to make one lets go of its recording
+        making.release(threads)  # a thread that was about to make one releases its recording
 
 
 @contextlib.contextmanager
 def claimed(folder, digest):
-    """Excludes other threads and processes with this digest. Raises BadInput if nothing can be kept."""
+    """Locks out other threads and processes with this digest. Raises BadInput if nothing can be kept."""
     path = Path(folder, f".{digest}.lock")
     try:
         while True:
@@ -142,7 +142,7 @@ def shortened(name):
 
 
 def read(file):
-    """The transcript kept in a file, or None. Without an id, its job was never confirmed."""
+    """The transcript kept in a file, or None. If it has no id, its job was never confirmed."""
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))["transcript"]
         return Transcript(raw) if isinstance(raw.get("id", raw.get("audio_url")), str) else None
@@ -167,8 +167,8 @@ def alive(client, job):
 
 
 def write(path, about, job):
-    """Writes a job, and the recording and options it is for (`about`), to a file. A full disk is a warning:
-    the result is not lost."""
+    """Writes a job, and the recording and options it is for (`about`), to a file. A full disk only
+    causes a warning, so the result is not lost."""
     raw = {name: value for name, value in job.raw.items() if name != SECRET}
     try:
         write_text(path, json.dumps({**about, "transcript": raw}, ensure_ascii=False, indent=1) + "\n")

@@ -1,7 +1,7 @@
-"""What the sandbox answers: the same made-up meeting for every recording, told within its real duration.
+"""The answers of the sandbox: the same made-up meeting for every recording, fitted to its real duration.
 
-Nobody listens to the sound. But all features describe the same words: entities, key phrases, chapters and
-sentiments are found where the words say them, at the times of these words (milliseconds)."""
+The sound is not transcribed. But all features describe the same words: entities, key phrases, chapters and
+sentiments are taken from the words, with the times of those words (milliseconds)."""
 
 import io
 import itertools
@@ -13,12 +13,12 @@ from pathlib import Path
 SCRIPT = json.loads(Path(__file__).with_name("canned.json").read_text(encoding="utf-8"))
 SECTIONS, MODEL, LABELS = SCRIPT["sections"], "canned-words", "ABCDEFGHIJ"
 SAFE = {"summary": {}, "severity_score_summary": {}}
-WORD, MOST_WORDS = 400, 600  # milliseconds that a word takes; a long recording has pauses
+WORD, MOST_WORDS = 400, 600  # milliseconds per word, most words; a long recording has pauses
 
 
 def results(fields, heard):
-    """The fields of a completed transcript for the options of a job, null where nothing was asked for.
-    heard: how many seconds the recording has, and whether it is silent."""
+    """The fields of a completed transcript for the options of a job, null for features not requested.
+    heard: the length of the recording in seconds, and whether it is silent."""
     told = story(fields, heard)
     words = [word for sentence in told for word in sentence["words"]]
     parts = paragraphs(told)
@@ -50,7 +50,7 @@ def results(fields, heard):
 
 
 def understood(fields, found, told):
-    """speech_understanding with its response; names found for speakers are in the sentences already."""
+    """speech_understanding with its response; the names of speakers are already in the sentences."""
     wanted, parts = fields["speech_understanding"], paragraphs(told)
     tasks = wanted["request"]
     response = {name: {"status": "success"} for name in tasks}
@@ -71,13 +71,13 @@ def understood(fields, found, told):
 
 
 def names_in(fields):
-    """{label: name of a speaker} as a job wants it."""
+    """{label: name of a speaker} as requested by a job."""
     tasks = (fields.get("speech_understanding") or {}).get("request", {})
     return dict(zip(LABELS, tasks.get("speaker_identification", {}).get("known_values") or ()))
 
 
 def paragraphs(told):
-    """The sentences of one section of the script after the other, and what the script says about it."""
+    """The sentences grouped by section of the script, each group with the script's facts about it."""
     found = []
     for _, part in itertools.groupby(told, lambda sentence: sentence["section"]["gist"]):
         sentences = list(part)
@@ -105,7 +105,7 @@ def highlights(words):
 
 
 def story(fields, heard):
-    """Sentences that fill a recording, their words spread over it; two at least, for two people talk."""
+    """Sentences that fill a recording, their words spread over it; at least two, because two people talk."""
     if heard["silent"]:
         return []
     duration = int(1000 * heard["seconds"])
@@ -140,12 +140,12 @@ def pick(part, keys):
 
 
 def bare(told, more="words"):
-    """Sentences with the fields that are the service's too."""
+    """Sentences with only the fields that the service has too."""
     return [pick(sentence, f"text start end confidence speaker channel {more}") for sentence in told]
 
 
 def tone(seconds, period=b"\x00\x10" * 8 + b"\x00\xf0" * 8):
-    """The bytes of a WAV with a tone of 500 Hz, or with whatever else 16 samples are repeated."""
+    """The bytes of a WAV with a tone of 500 Hz, or with any other 16 samples repeated."""
     file = io.BytesIO()
     with wave.open(file, "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
@@ -154,7 +154,7 @@ def tone(seconds, period=b"\x00\x10" * 8 + b"\x00\xf0" * 8):
 
 
 def speaker(fields, i):
-    """Who says sentence i, and on which channel; by name where the job knows the names."""
+    """The speaker (by name, if the job has the names) and the channel of sentence i."""
     least = (fields.get("speaker_options") or {}).get("min_speakers_expected") or 2
     count = int(fields.get("speakers_expected") or max(2, least))
     channel = str(1 + i % 2) if fields.get("multichannel") else ""
@@ -163,7 +163,7 @@ def speaker(fields, i):
 
 
 def redact(fields, kind, words):
-    """Takes an entity out of the words; the list of entities keeps it, as that of the service does."""
+    """Removes an entity from the words; the list of entities keeps it, as in the service."""
     if fields.get("redact_pii") and kind in (fields.get("redact_pii_policies") or ()):
         named = fields.get("redact_pii_sub") == "entity_name"
         for word in words:
@@ -191,9 +191,9 @@ def span(parts):
 
 
 def answer(messages):
-    """What the model of the gateway says: the line of what it was told that has most words of the question.
+    """The answer of the gateway's model: the line of its input that shares the most words with the question.
 
-    Told of a tool `transcribe`, and not yet what it returned, it calls it for the file or URL asked about."""
+    Given a tool `transcribe` and no result yet, the model calls it for the file or URL in the question."""
     texts = lambda ours: (str(m.get("content")) for m in messages if (m.get("role") == "system") is ours)
     system, told = "\n".join(texts(True)), "\n".join(texts(False))
     question = told.split("\n<tool", 1)[0].strip().rpartition("\n")[2]
@@ -204,4 +204,4 @@ def answer(messages):
     lines = re.findall(r'(?:Speaker )?\w+: [^\\\n"<]+', told)
     asked = {word[:4] for word in plain(question) if len(word) > 3}
     best = max(lines, key=lambda line: len(asked & {word[:4] for word in plain(line)}), default="")
-    return f"Canned, by shared words: {best}" if best else "Canned: the transcript does not tell."
+    return f"Canned, by shared words: {best}" if best else "Canned: the transcript does not say."

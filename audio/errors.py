@@ -2,24 +2,24 @@
 
     AudioError                catch this one to catch them all
     |- BadInput               found before anything was sent: no such file, options that exclude each other
-    |- AuthError              the key is missing, misspelt, or of another region or project
-    |- RequestRefused         other 4xx, or a proxy's refusal: asking again will not help
-    |- ServiceUnavailable     no answer, 408, 425, 429 or 5xx, also after the retries
-    |  '- AnswerLost          the same where a job may have been made: look before you ask again
-    |- AnswerCut              a model stopped before the end of its answer, which came so far
-    |- TranscriptFailed       the service tried and could not (no audio in the file ...)
-    '- StillProcessing        we stopped waiting; the job goes on, its transcript_id can be fetched later
+    |- AuthError              the key is missing, misspelt, or for another region or project
+    |- RequestRefused         other 4xx, or a proxy's refusal: trying again will not help
+    |- ServiceUnavailable     no answer, 408, 425, 429 or 5xx, even after the retries
+    |  '- AnswerLost          the same, but a job may have been made: check before you try again
+    |- AnswerCut              a model's answer was cut off; the part before the cut has been yielded
+    |- TranscriptFailed       the service tried and failed (no audio in the file ...)
+    '- StillProcessing        we stopped waiting; the job continues: fetch it later by its transcript_id
 
     error.retryable           whether the same call may succeed later, at no risk
-    error.status              the HTTP status code, where there was one
-    error.transcript_id       the job it is about, where there is one
+    error.status              the HTTP status code, if there was one
+    error.transcript_id       the id of the job concerned, if there is one
 
-AudioWarning is the category of warnings: what looks wrong, but only the service can know.
+AudioWarning is the category of warnings: something looks wrong, but only the service can tell.
 """
 
 
 class AudioError(Exception):
-    """`known`: attributes besides the message; see the docstring of this file."""
+    """`known`: attributes besides the message; see the module docstring."""
 
     retryable, status, transcript_id = False, None, None
 

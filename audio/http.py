@@ -1,10 +1,10 @@
 """The HTTP layer of the client: time-outs, retries, and readable errors.
 
     what happened                                     is it repeated?
-    no connection: the request never left us          yes, whatever it was
+    no connection: the request never left us          yes, whatever the request
     429, 503: refused, nothing was done               yes, after Retry-After or a growing pause with jitter
-    no answer, half an answer, 408, 425, other 5xx    only where a repetition does no harm (safe=True)
-    other 4xx, a proxy that refuses                   never
+    no answer, half an answer, 408, 425, other 5xx    only if a repetition does no harm (safe=True)
+    other 4xx, a proxy's refusal                      never
 
 A request that may have been carried out and may not be repeated raises AnswerLost. All waiting goes through
 `clock` and `sleep`, so that tests run fast. Time-outs are those of RFC 9110's client: seconds to connect,
@@ -34,13 +34,13 @@ REGIONS = {  # API, LLM Gateway
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces of an answer
 SLOWEST = 10  # read time-outs that a whole answer may take
 LONGEST_PAUSE = 120.0  # seconds; a longer Retry-After is reported instead
-SHOWN = 500  # characters of a service's message
+SHOWN = 500  # most characters shown of a service's message
 
 
 def places(base):
     """ASSEMBLYAI_BASE_URL -> (URL of the API, URL of the LLM Gateway). Raises BadInput.
 
-    "us" and "eu" are known by name. Plain http is for this machine only: elsewhere all could read the key."""
+    "us" and "eu" name regions. Plain http is for this machine only: elsewhere others could read the key."""
     if base.lower() in REGIONS:
         return REGIONS[base.lower()]
     parts = re.fullmatch(r"(?i)(https?)(://(?:[\w.-]+|\[[\da-f:.%]+\])(?::\d+)?(?:/[\w./~%-]*)?)", base)
@@ -75,8 +75,8 @@ class Http:
     def call(self, method, url, *, safe=True, stream=False, also=(), deadline=None, **request):
         """Sends a request, with retries -> a dict, or with `stream` the open requests.Response.
 
-        A `url` without a host belongs to the API. `also` are status codes to repeat besides the usual ones;
-        `deadline` is a time of `clock`. May raise any AudioError but TranscriptFailed and StillProcessing."""
+        A `url` without a host is relative to the API. `also`: more status codes to retry on; `deadline`: a
+        time of `clock`. May raise any AudioError but TranscriptFailed and StillProcessing."""
         url = urljoin(self.base + "/", url.lstrip("/")) if "://" not in url else url
         attempt = 0
         while True:
@@ -109,7 +109,7 @@ class Http:
             if attempt == self.tries:
                 problem += f" ({attempt} attempts). Try again later"
             elif pause > LONGEST_PAUSE:
-                problem += f". It asks to wait {pause:.0f} s: try then"
+                problem += f". It asks to wait {pause:.0f} s: try again then"
             elif deadline is not None and self.clock() + pause >= deadline:
                 problem += ", and the time is up"
             else:
@@ -118,7 +118,7 @@ class Http:
             raise ServiceUnavailable(problem, status=status)
 
     def _open(self, method, url, deadline, **request):
-        """One request -> its response, unread."""
+        """Sends one request -> its response, with the body unread."""
         connect, read = self.timeout
         if deadline is not None:
             left = max(0.05, deadline - self.clock())
@@ -128,7 +128,7 @@ class Http:
             return self._session().request(method, url, **{**usual, **request})
         except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
             problem = meaning(error)
-        raise problem  # out here: the exceptions and frames above hold the request, which holds the key
+        raise problem  # outside the except: its exception and frames hold the request, and so the key
 
     def pieces(self, response, deadline=None, slowest=SLOWEST):
         """The body of an open response as it arrives. Raises AnswerLost if it breaks off or takes too
@@ -137,13 +137,13 @@ class Http:
         end = end if deadline is None else min(end, deadline)
         with response:
             try:
-                # read1 returns what is there, so a server that drips is stopped in time too.
+                # read1 returns the bytes that have arrived, so that even a slow trickle is stopped in time.
                 while piece := response.raw.read1(65536, decode_content=True):
                     yield piece
                     if self.clock() > end:
                         problem = AnswerLost("the answer was not complete in time", pending=True)
                         break
-            except Exception:  # urllib3's own exceptions, and what decompression raises
+            except Exception:  # urllib3's own exceptions, and those of decompression
                 problem = AnswerLost("the answer broke off")
         if problem:
             raise problem
@@ -158,7 +158,7 @@ class Http:
         return session
 
     def _refused(self, status, response, place, words):
-        """The error for an answer that will be the same next time, with what to do about it."""
+        """The error for an answer that a retry will not change, with advice for the user."""
         if status == 401:
             region = "eu" if self.base == REGIONS["us"][0] else "us"
             words += (
@@ -168,7 +168,7 @@ class Http:
         elif status == 403 and "uploaded file" in words:
             words += ". An upload can be used with a key of the same project only"
         elif response.is_redirect:
-            place = f"to {urlsplit(place).netloc}, where the key does not go" if place else "to no address"
+            place = f"to {urlsplit(place).netloc}, to which the key is not sent" if place else "to no address"
             words += f" and sends us {place}: check ASSEMBLYAI_BASE_URL"
         elif status == 404:
             words += f". If nothing is found at {self.base}, check ASSEMBLYAI_BASE_URL"
@@ -184,10 +184,10 @@ class Http:
 
 
 class Adapter(requests.adapters.HTTPAdapter):
-    """Over TLS too, reads an answer that comes before the whole request is sent.
+    """Reads an answer that arrives before the whole request is sent, over TLS too.
 
     A server may refuse a request (401, 413) and close the connection while we are still sending. After a
-    BrokenPipeError urllib3 reads that answer, but over TLS other exceptions report the same."""
+    BrokenPipeError urllib3 reads that answer, but over TLS the same failure raises other exceptions."""
 
     def get_connection_with_tls_context(self, *args, **more):
         pool = super().get_connection_with_tls_context(*args, **more)
@@ -205,12 +205,12 @@ class Patient:
 
 
 def meaning(error):
-    """What an exception of requests, or of the system under it, means -> the exception to raise for it:
-    ServiceUnavailable where nothing was sent, AnswerLost where something was."""
+    """An exception of requests, or of the system below it -> the exception to raise instead:
+    ServiceUnavailable if nothing was sent, AnswerLost if something was."""
     text, kinds = str(error), requests.exceptions
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     absent = type(reason).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
-    if isinstance(error, BadInput):  # of the recording that was being sent
+    if isinstance(error, BadInput):  # from the recording that was being sent
         return error.with_traceback(None)
     if refused := re.search(r"Tunnel connection failed: ([\w -]+)", text):
         return RequestRefused(f"the proxy refuses the connection ({refused[1].strip()}): check HTTPS_PROXY")
@@ -219,7 +219,7 @@ def meaning(error):
     if not isinstance(error, OSError):  # requests parses the URL of a redirect even if it does not follow it
         return RequestRefused(f"it redirects to an invalid address ({text}): check ASSEMBLYAI_BASE_URL")
     if type(error) is OSError or isinstance(error, (ssl.SSLError, ValueError)):
-        return BadInput(f"the request cannot be made: {text} (an address, or a file with certificates)")
+        return BadInput(f"the request cannot be made: {text} (check the address and the certificate file)")
     if absent or isinstance(error, (kinds.ConnectTimeout, kinds.ProxyError)):
         return ServiceUnavailable("no connection: is the address right, is there a network?")
     if isinstance(error, kinds.SSLError) and "EOF" not in text:
@@ -229,7 +229,7 @@ def meaning(error):
 
 
 def object_in(body):
-    """A JSON object in bytes -> dict; AnswerLost for anything else, such as a cut-off answer."""
+    """The bytes of a JSON object -> dict; AnswerLost for anything else, such as a cut-off answer."""
     try:
         data = json_text.loads(body)
     except (ValueError, RecursionError):
@@ -240,7 +240,7 @@ def object_in(body):
 
 
 def message_in(body):
-    """The message in the body of an error, JSON of any known form or text -> ": text", or ""."""
+    """The body of an error, text or JSON of any known form -> its message as ": text", or ""."""
     try:
         data = json_text.loads(body)
     except (ValueError, RecursionError):

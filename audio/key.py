@@ -1,11 +1,11 @@
 """The key of an API: it can be sent but not printed.
 
-Shared with tools/endpoint.py, which asks other servers with other keys. It is here because audio may import
-nothing but requests, whereas tools uses audio already. The rules:
+Shared with tools/endpoint.py, which calls other servers with other keys. It is here because audio may
+import nothing but requests, whereas tools already uses audio. The rules:
 
-    nobody on the way can read it      plain http is for this machine only, and goes through no proxy
-    nothing else is sent in its place  as `auth` of a request it is set last, after an entry in ~/.netrc
-    nobody gets to see it              not in a repr, and hidden() takes it out of what a server repeats
+    nobody can read it in transit      plain http is for this machine only, and never uses a proxy
+    nothing else is sent in its place  as a request's `auth` it is set last, after an entry in ~/.netrc
+    nobody gets to see it              no repr shows it, and hidden() removes it from text a server repeats
 """
 
 import ipaddress
@@ -17,7 +17,7 @@ from audio.errors import AuthError
 
 
 class Key:
-    """`name` is what the user calls the key, scheme "Bearer " or nothing. Raises AuthError for an invalid
+    """`name` is the user's name for the key, `scheme` is "Bearer " or empty. Raises AuthError for an invalid
     key."""
 
     def __init__(self, text, name="ASSEMBLYAI_API_KEY", scheme=""):
@@ -57,7 +57,7 @@ def is_loopback(host):
 
 
 def session_for(url):
-    """A requests.Session that uses a proxy of the environment for https only, which a proxy cannot read."""
+    """A requests.Session that uses the environment's proxy for https only, which a proxy cannot read."""
     session = requests.Session()
     session.trust_env = url.startswith("https")
     return session

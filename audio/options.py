@@ -3,10 +3,10 @@
     request(speakers=2, topics=True, language="de")
         ->  {"speaker_labels": true, "speakers_expected": 2, "iab_categories": true, "language_code": "de"}
 
-Any other option goes to the service as it is: it knows more names than we do, and learns new ones every
-month. Refused here, before a long upload instead of after it, are what the service is known to refuse, what
-cannot be sent, and names that look like typos. The sandbox refuses by the same table, so a rule is written
-once.
+Any other option goes to the service unchanged: the service knows more names than we do, and adds new ones
+every month. Three kinds are refused here, before a long upload instead of after it: options that the service
+is known to refuse, values that cannot be sent, and names that look like typos. The sandbox uses the same
+table, so each rule is written once.
 """
 
 import difflib
@@ -22,26 +22,26 @@ SWITCHES = {  # short name: the field of the service that it turns on
     "key_phrases": "auto_highlights",
     "content_safety": "content_safety",
 }
-TASKS = {  # short name: the task of speech_understanding that it asks for
+TASKS = {  # short name: the task of speech_understanding that it requests
     "summary": "summarization",
     "action_items": "action_items",
     "translate": "translation",
     "speaker_names": "speaker_identification",
 }
 HELP = {
-    "language": "the language spoken, such as de; auto lets the service find out",
-    "speakers": "tell so many speakers apart; or a range: 2-5",
-    "speaker_names": "names that speakers may have, which the service then assigns: Ada,Bo",
+    "language": "the language spoken, such as de; auto lets the service detect it",
+    "speakers": "the number of speakers to tell apart, or a range: 2-5",
+    "speaker_names": "names for the service to assign to the speakers: Ada,Bo",
     "summary": "a summary, with chapters",
-    "action_items": "what was agreed to be done, by whom, with a quote",
+    "action_items": "the tasks agreed on, and who does them, each with a quote",
     "translate": "languages to translate into: es,fr",
-    "topics": "what it is about",
+    "topics": "the topics of the recording",
     "sentiment": "the sentiment of each sentence",
     "entities": "names, places, dates, numbers and so on",
-    "key_phrases": "what is talked about most",
+    "key_phrases": "the phrases talked about most",
     "content_safety": "sensitive content",
 }
-OTHER_WORDS = {  # for a short name
+OTHER_WORDS = {  # a word that users may try: the short name
     "diarization": "speakers",
     "diarize": "speakers",
     "highlights": "key_phrases",
@@ -65,7 +65,7 @@ PRESETS = {
         "redact_pii_sub": "entity_name",
     },
 }
-FIELDS = {  # of the service, by what their values are
+FIELDS = {  # fields of the service, by the type of their values
     "true or false": """auto_chapters auto_highlights content_safety disfluencies dual_channel
         entity_detection filter_profanity format_text iab_categories language_detection multichannel punctuate
         redact_pii redact_pii_audio redact_pii_return_unredacted sentiment_analysis speaker_labels
@@ -90,7 +90,7 @@ RANGES = {
     "temperature": "0 to 1",
 }
 # A condition holds if all its terms do: NAME: set and not false; -NAME: not set; NAME=TEXT: has this text.
-REFUSED = {  # by the service, in its words where they are known
+REFUSED = {  # by the service, in its own words if they are known
     "speech_model": 'speech_model is deprecated. Use "speech_models" instead.',
     "speech_models=[]": '"speech_models" must be a non-empty list',
     "auto_chapters summarization": "Only one of the following models can be enabled at a time: "
@@ -126,12 +126,12 @@ def request(preset=None, **options):
         raise BadInput(f"there is no preset {preset!r}: use {', '.join(PRESETS)}")
     given = {name: value for name, value in options.items() if value is not None}
     fields, tasks = {}, {}
-    wrong = [f"{name} is not known: is {near} meant?" for name in given if (near := meant(name, KNOWN))]
+    wrong = [f"{name} is not known: did you mean {near}?" for name in given if (near := meant(name, KNOWN))]
     for name, value in (PRESETS.get(preset, {}) | given).items():
         if name in ("speakers", "language"):
             made = speakers(value) if name == "speakers" else language(value)
             twice = [key for key in made if name in given and given.get(key, made[key]) != made[key]]
-            wrong += [f"{name} and {key} say the same: give one of them" for key in twice]
+            wrong += [f"{name} and {key} set the same thing: give one of them" for key in twice]
             fields = made | fields
         elif name not in TASKS:
             fields[SWITCHES.get(name, name)] = as_list(value) if KINDS.get(name) == "a list" else value
@@ -154,7 +154,7 @@ def request(preset=None, **options):
 
 
 def mistyped(fields, names=MappingProxyType({})):
-    """What is wrong with the values of fields of the service. names: what the user calls a field."""
+    """Errors in the values of the service's fields. names: {field: the user's name for it}."""
     wrong = []
     for field, value in fields.items():
         kind, name = KINDS.get(field), names.get(field, field)
@@ -189,7 +189,7 @@ def meant(name, known):
 
 
 def task(name, value):
-    """A task of speech_understanding: its options, from a short value or as they are."""
+    """The options of a task of speech_understanding, from a short value; a dict is returned unchanged."""
     if isinstance(value, dict):
         return value
     if name == "summary" and value in (True, "bullets", "paragraph"):
@@ -203,7 +203,7 @@ def task(name, value):
         if name == "speaker_names":
             return {"speaker_type": "name", "known_values": parts}
     kinds = {"summary": "bullets or paragraph", "action_items": "true or false"}
-    raise BadInput(f"{name} must be {kinds.get(name, 'a list of texts')}, not {value!r}")
+    raise BadInput(f"{name} must be {kinds.get(name, 'a list of strings')}, not {value!r}")
 
 
 def as_list(value):
@@ -252,7 +252,7 @@ def nested(options):
         for part in path:
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
-                raise BadInput(f"{key}: {part} has the value {place!r} already")
+                raise BadInput(f"{key}: {part} already has the value {place!r}")
         if last in place:
             raise BadInput(f"{key} is given twice")
         place[last] = value

@@ -18,19 +18,19 @@ from tqdm import tqdm
 
 from audio.errors import AudioWarning, BadInput
 
-# A socket's time-out covers one whole send: pieces this small pass over slow lines in time.
+# A socket's time-out covers one whole send: pieces this small get through a slow connection in time.
 PIECE = 1 << 16
-MOST_BYTES = 2_200_000_000  # of an upload, as the service states it
+MOST_BYTES = 2_200_000_000  # the limit of an upload, as the service states it
 KEPT = ".transcript.json"  # the suffix of files in which transcripts are kept
-TEXTS = (".txt", ".md", ".srt", ".vtt", ".json")  # results are, and may begin like audio: "MAC and cheese"
+TEXTS = (".txt", ".md", ".srt", ".vtt", ".json")  # of results; these may begin like audio: "MAC and cheese"
 HEAD = 1 << 12  # bytes that show the type of a recording
-MAGIC = re.compile(  # what audio and video files begin with
+MAGIC = re.compile(  # the first bytes of audio and video files
     rb"""ID3 | fLaC | OggS | \x1aE\xdf\xa3 | \#!AMR | \.snd | caff | FLV | MAC[ ] | wvpk | 0&\xb2u | DSD[ ]
     | TTA[12] | \0\0\x01[\xba\xb3] | \x0b\x77 | [\x02\x03]dss | [\x01-\x07]ds2 | Creative[ ]Voice
     | \x06\x0e\x2b\x34 | riff\x2e\x91 | ....(ftyp|moov|mdat|wide)
     | (RIFF|RF64|RIFX|FORM)....(WAVE|AVI[ ]|AIFF|AIFC|8SVX|QLCM)
     | G@ | G.{187}G | .{4}G.{191}G
-    | \0*(ID3 | \xff[\xe0-\xfd])  # an MPEG frame has 11 bits set; \xff\xfe begins a text in UTF-16
+    | \0*(ID3 | \xff[\xe0-\xfd])  # an MPEG frame has 11 bits set; \xff\xfe begins UTF-16 text
     """,
     re.X | re.S,
 )
@@ -48,9 +48,10 @@ def is_url(source):
 class Recording:
     """A source that can be read from the beginning any number of times. Raises BadInput for anything else.
 
-    `url` is set if the service is to fetch it itself; `path` where it is a file with a name; `size` is in
-    bytes. It is the body of a request as it stands: it has a length, so requests sends Content-Length and no
-    chunks; it has no read(), so the size of the pieces is ours. progress: a bar, on terminals only."""
+    `url` is set if the service fetches the recording itself, `path` if the recording is a named file; `size`
+    is in bytes. A Recording can be passed as the body of a request: it has a length, so requests sends
+    Content-Length, not chunks; it has no read(), so we choose the size of the pieces. progress: show a bar,
+    on terminals only."""
 
     progress = False
 
@@ -79,7 +80,7 @@ class Recording:
 
     def _check(self):
         if self.path and "://" in str(self.name):
-            raise BadInput(f"{self.name}: only http and https can be fetched; of a local file give the path")
+            raise BadInput(f"{self.name}: only http and https can be fetched; for a local file give the path")
         if self.path and not self.path.is_file():
             what = "is a folder" if self.path.is_dir() else "there is no such file"
             raise BadInput(f"{self.name}: {what}")
@@ -91,7 +92,7 @@ class Recording:
         if not looks_like_audio(head):
             warnings.warn(f"{self.name} does not begin like audio or video", AudioWarning, stacklevel=5)
         if self.size > MOST_BYTES:
-            large = f"{self.name} has {self.size / 1e9:.1f} GB; 2.2 may be uploaded, 5 fetched by URL"
+            large = f"{self.name} is {self.size / 1e9:.1f} GB; uploads may be up to 2.2 GB, URLs up to 5 GB"
             warnings.warn(large, AudioWarning, stacklevel=5)
 
     @contextmanager
@@ -108,13 +109,13 @@ class Recording:
             raise BadInput(f"{self.name} cannot be read: {problem}") from None
 
     def pieces(self):
-        """The bytes, PIECE at a time; exactly `size` of them."""
+        """Yields exactly `size` bytes, PIECE at a time."""
         left = self.size
         with self.open() as file:
             while left:
                 piece = file.read(min(PIECE, left))
                 if not piece:
-                    raise BadInput(f"{self.name} became shorter while it was read: wait until it is whole")
+                    raise BadInput(f"{self.name} became shorter while it was read: wait until it is complete")
                 left -= len(piece)
                 yield piece
 
@@ -136,7 +137,7 @@ class Recording:
 
 
 def rewindable(file, name):
-    """The file, or if it is not seekable (a pipe) a temporary copy on disk."""
+    """The file itself or, if it is not seekable (a pipe), a temporary copy on disk."""
     try:
         text = isinstance(file.read(0), str)
     except ValueError:
@@ -154,8 +155,8 @@ def rewindable(file, name):
 
 
 def recordings_in(folder):
-    """The files in a folder and below it that begin like audio or video, sorted; hidden files and folders are
-    skipped. A warning lists the files left out. Raises BadInput for none."""
+    """The files in a folder and its subfolders that begin like audio or video, sorted; hidden files and
+    folders are skipped. A warning lists the files left out. Raises BadInput if no file is audio."""
     recordings, others = [], []
     for place, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -171,7 +172,7 @@ def recordings_in(folder):
                 unreadable(error)
     if others := [os.path.relpath(path, folder) for path in sorted(others) if not path.endswith(KEPT)]:
         more = f" and {len(others) - 20} more" * (len(others) > 20)
-        left = f"{folder}: left out, for it does not begin like audio: {', '.join(others[:20])}{more}"
+        left = f"{folder}: left out (does not begin like audio): {', '.join(others[:20])}{more}"
         warnings.warn(left, AudioWarning, stacklevel=2)
     if not recordings:
         raise BadInput(f"{folder}: there is no audio in this folder")

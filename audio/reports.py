@@ -1,12 +1,12 @@
 """Reports in Markdown: minutes of a meeting, notes on a podcast, a call review.
 
-    meeting    minutes: speakers, summary, action items, what was talked about
+    meeting    minutes: speakers, summary, action items, key phrases
     podcast    episode notes: chapters, topics, quotes
     call       a review: sentiment by speaker, entities, the conversation, with personal data redacted
 
-A preset has its own parts, and every report has a part for whatever else the job was asked for. The job
-decides whether it shows personal data: what the service was told to redact (redact_pii) appears nowhere
-in a report, and a call review never shows any.
+Each preset has its own parts, and every report has a part for each other feature of the job. The options of
+the job decide whether its report shows personal data: data that the service was told to redact (redact_pii)
+appears nowhere in a report, and a call review never shows personal data.
 """
 
 import bisect
@@ -16,11 +16,11 @@ from audio.options import PRESETS
 from audio.subtitles import DENSE, ends_sentence, groups, timed
 from audio.transcript import Transcript
 
-PROMISE = re.compile(  # English: what somebody will do, or is asked to do
+PROMISE = re.compile(  # English: phrases of promises and requests
     r"\b((I|we) (will|should|have to|need to)|(I|we)'ll|let's|please|action item)\b", re.I
 )
-SURE = 0.5  # lowest relevance of a topic that is shown
-QUOTES, TOPICS = 5, 8  # so many at most
+SURE = 0.5  # minimum relevance of a topic that is shown
+QUOTES, TOPICS = 5, 8  # maximum numbers shown
 TITLES = {"meeting": "Minutes", "podcast": "Episode notes", "call": "Call review"}
 # Types of entities that say nothing about a person. Any other type, known here or not, may be personal.
 HARMLESS = """corporate_action date date_interval day duration effect event financial_metric language
@@ -75,7 +75,7 @@ def action_items(transcript):
         return lines
     some = [span for span in sentences(transcript) if PROMISE.search(span.text)]
     lines = [f"- [ ] {who(span)}{escaped(span.text)} ({clock(span.start)})" for span in some]
-    return lines and ["The service names none. By their wording (English only), these may be some:\n", *lines]
+    return lines and ["The service lists none. By their wording (English only), these may qualify:\n", *lines]
 
 
 def topics(transcript):
@@ -91,7 +91,7 @@ def key_phrases(transcript):
 
 
 def quotes(transcript):
-    """Quotes (the sentences with the highest ranked phrases)"""
+    """Quotes (the sentences with the highest-ranked phrases)"""
     spans = sorted(sentences(transcript), key=lambda span: span.start)
     begins, chosen = [span.start for span in spans], {}
     for _, _, starts in transcript.key_phrases:
@@ -115,7 +115,7 @@ def sentiment(transcript):
 
 
 def moments(transcript):
-    """What displeased"""
+    """Negative moments"""
     bad = [span for span, sentiment, _ in transcript.sentiment if sentiment == "NEGATIVE"]
     return [f"- {clock(span.start)} {who(span)}{escaped(span.text)}" for span in bad]
 
@@ -160,10 +160,10 @@ OWN = {
 
 
 def redacted(transcript):
-    """A copy without personal data. If asked to, the service redacts the spoken words, but not its list of
-    entities, its summary and so on: so every entity of that list is redacted everywhere, in one pass over the
-    words. The personal types are those that the job was told to redact, with their subtypes (location:
-    location_city), and all types that are not known to be harmless."""
+    """A copy without personal data. On request, the service redacts the spoken words, but not its list of
+    entities, its summary and so on: so every entity of a personal type in that list is redacted everywhere,
+    in one pass over the words. Personal types are those that the job was told to redact, with their subtypes
+    (location: location_city), and all types that are not known to be harmless."""
     policies = transcript.raw.get("redact_pii_policies")
     policies = tuple(map(str, policies)) if isinstance(policies, list) else ()
     known = {}  # first word: [(all words, type)]

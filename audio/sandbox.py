@@ -3,17 +3,17 @@
     python -m audio sandbox --port 0 --fault 503:3 --fault lost@create
     with Sandbox(faults=["429:2"]) as box: ... box.url ...
 
-Uploads, jobs, views, lists, webhooks and the LLM Gateway behave as the service does, its refusals in its
-words. Transcripts are canned (canned.py); of a WAV, only its length and whether it is silent are used. The
-key is what ASSEMBLYAI_API_KEY holds, or test-key.
+Uploads, jobs, views, lists, webhooks and the LLM Gateway behave like those of the service, and refusals have
+the service's words. Transcripts are canned (canned.py); only the length of a WAV, and whether it is silent,
+matter. The key is the value of ASSEMBLYAI_API_KEY, or test-key.
 
-A fault is NAME[@WHERE][:COUNT]: it spoils the next COUNT answers (1 where not said) to requests of kind
+A fault is NAME[@WHERE][:COUNT]: it spoils the next COUNT answers (default 1) to requests of kind
 WHERE: upload, create, get, delete, list, view, models, chat, or * for all.
 
     429 500 502 503 504   that status, 429 with Retry-After: 1       stall        no answer for 90 s
     reset                 breaks off in the middle of an upload      truncated    half of the answer
-    lost                  does what was asked, answers nothing       job-error    the job ends with an error
-    flaky:PERCENT         so many of all answers, one of the above   never        the job is never done
+    lost                  carries out the request, no answer         job-error    the job ends with an error
+    flaky:PERCENT         spoils PERCENT of all answers at random    never        the job is never done
 """
 
 import contextlib
@@ -61,7 +61,7 @@ ROW = "id resource_url status created completed audio_url error"
 
 
 class Refusal(Exception):
-    """An answer with an error: status, text."""
+    """An error answer: (status, text)."""
 
 
 class Sandbox:
@@ -72,7 +72,7 @@ class Sandbox:
         self.key = os.environ.get("ASSEMBLYAI_API_KEY") or "test-key"
         self.seconds, self.faults = seconds, [fault(text) for text in faults]
         self.retry_after = "0" if any(one["name"] == "flaky" for one in self.faults) else "1"
-        self.uploads, self.jobs = {}, {}  # by URL; by id, oldest first: (what it answers, what it knows)
+        self.uploads, self.jobs = {}, {}  # by URL; by id, oldest first: (public fields, private fields)
         self.lock, self.closing, self.random = threading.RLock(), threading.Event(), random.Random(0)
         self.server = Server(("127.0.0.1", port), type("Bound", (Handler,), {"box": self}))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -157,13 +157,13 @@ class Sandbox:
 
     def delete(self, id):
         job, known = self.job(id)
-        known["heard"] = {**known["heard"], "silent": True}  # of which there are no sentences either
+        known["heard"] = {**known["heard"], "silent": True}  # so there are no sentences either
         job |= {name: None for name in job if name not in ("id", "status", *OFF)}
         job |= {"audio_url": DELETED, "webhook_url": DELETED, "text": "Deleted by user."}
         return job
 
     def list(self, query):
-        """A page of jobs, newest first. prev_url leads to older ones."""
+        """A page of jobs, newest first. prev_url leads to older jobs."""
         limit, before = int(query.get("limit", "10")), query.get("before_id")
         with self.lock:
             ids = list(self.jobs)[::-1]
@@ -209,7 +209,7 @@ class Sandbox:
         return {"data": [{"id": canned.MODEL, "object": "model"}]}
 
     def chat(self, asked):
-        """A whole answer, or as a list its server-sent events."""
+        """A whole answer, or its server-sent events as a list."""
         if asked["model"] != canned.MODEL:
             raise Refusal(400, f"unknown model {asked['model']}")
         most = int(asked.get("max_tokens") or 1000)
@@ -223,7 +223,7 @@ class Sandbox:
         return [f"data: {data}\n\n" for data in (*map(json.dumps, events), "[DONE]")]
 
     def call_back(self, id):
-        """The webhook of a job: ten attempts at most; an answer of 4xx is final."""
+        """Calls the webhook of a job: at most ten attempts; a 4xx answer is final."""
         job, fields = self.job(id)[0], self.jobs[id][1]["fields"]
         while self.get(id)["status"] not in ("completed", "error"):
             if self.closing.wait(self.seconds / 4 + 0.01):
@@ -245,14 +245,14 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads, request_queue_size = True, 128
 
     def handle_error(self, request, address):
-        """Ignored, because clients break off."""
+        """Ignores the error, because clients may disconnect."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Translates HTTP to calls of `box` (the Sandbox)."""
+    """Translates HTTP into calls to `box` (the Sandbox)."""
 
     protocol_version, box = "HTTP/1.1", None
-    wbufsize = -1  # an answer leaves in one piece
+    wbufsize = -1  # an answer is sent in one piece
 
     def log_message(self, *_):
         pass
@@ -333,7 +333,7 @@ def fault(text):
     found = re.fullmatch(r"([\w-]+)(?:@(\w+|\*))?(?::(\d+))?", text)
     if not found or found[1] not in FAULTS or found[2] not in (None, "*", *ROUTES):
         names, kinds = ", ".join(FAULTS), ", ".join(ROUTES)
-        raise BadInput(f"{text!r} is not a fault: NAME[@WHERE][:COUNT], NAME of {names}, WHERE of {kinds}")
+        raise BadInput(f"{text!r} is not a fault: NAME[@WHERE][:COUNT], NAME: {names}; WHERE: {kinds}")
     return {"name": found[1], "where": found[2] or USUALLY.get(found[1], "*"), "left": int(found[3] or 1)}
 
 
@@ -360,12 +360,12 @@ def heard(pieces):
 
 
 def sound_in(head):
-    """The beginning of a WAV file -> (where its sound begins, and ends; bytes per second; a byte of silence).
+    """The first bytes of a WAV file -> (start and end of its sound; bytes per second; a byte of silence).
     0 bytes per second for other files."""
     try:
         with wave.open(io.BytesIO(head)) as sound:
             start, size = head.index(b"data") + 8, sound.getsampwidth() * sound.getnchannels()
             quiet = b"\x80" if sound.getsampwidth() == 1 else b"\0"
             return start, start + size * sound.getnframes(), size * sound.getframerate(), quiet
-    except (wave.Error, EOFError, ValueError, RuntimeError):  # what wave raises for broken chunks
+    except (wave.Error, EOFError, ValueError, RuntimeError):  # raised by wave for broken chunks
         return 0, 0, 0, b"\0"

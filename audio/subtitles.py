@@ -1,12 +1,12 @@
 """Turns of speech -> captions -> SRT and WebVTT.
 
-Whatever the turns (overlapping, without times, out of order), captions never overlap, each lasts at least
-a millisecond and at most LONGEST, has at most LINES lines of LINE columns, and together they have every
-word once, in the order of their times.
+Whatever the turns are like (overlapping, without times, out of order), captions never overlap. Each lasts at
+least a millisecond and at most LONGEST, and has at most LINES lines of LINE columns. Together they have
+every word once, in order of time.
 
 White space does not separate words in every script: Chinese, Japanese and Thai have none. So a text is cut
-into units that are never split: a run between white space or, in those scripts, one character or one word as
-the service gave it.
+into units that are never split: a run of characters between white space or, in those scripts, one character
+or one word as given by the service.
 """
 
 import functools
@@ -15,17 +15,17 @@ import re
 import unicodedata
 from dataclasses import dataclass, field, replace
 
-LINE, LINES, LONGEST = 42, 2, 7000  # most columns, lines and milliseconds of a readable caption
+LINE, LINES, LONGEST = 42, 2, 7000  # maximum columns, lines and milliseconds of a readable caption
 PAUSE = 1500  # milliseconds of silence after which a new caption begins
 REACH = 10  # a text and its words may differ by this many units in one place
-ENDS = ".!?…。！？｡؟۔।॥"  # of a sentence
+ENDS = ".!?…。！？｡؟۔।॥"  # characters that end a sentence
 CLOSING = "\"'»”’)]}」』）】〉》"
 # Scripts without spaces: Thai to Tibetan, Burmese, Khmer, then Chinese and Japanese.
 DENSE = (
     "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u312f\u31a0-\u9fff"
     "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
 )
-# What may not begin a line: their vowel signs, tones and small kana, and closing punctuation.
+# Characters that may not begin a line: vowel signs, tones, small kana, and closing punctuation.
 NEVER_FIRST = (
     "\u0300-\u036f\u0e30-\u0e3a\u0e45-\u0e4e\u0eb0-\u0ebc\u0ec6-\u0ecd\u0f71-\u0f84\u102b-\u103e\u17b4-\u17d3"
     "\u3099\u309aぁぃぅぇぉっゃゅょァィゥェォッャュョー々、，：；%,:;" + re.escape(ENDS + CLOSING)
@@ -48,8 +48,8 @@ class Span:
 
 
 def captions(turns, *, columns=LINE, rows=LINES, speakers=True):
-    """Turns -> Spans that fit into `rows` lines of `columns`, the name of the speaker included, one after
-    the other; `words` are the units of their text."""
+    """Turns -> Spans, one after the other, that fit into `rows` lines of `columns`, including the name of
+    the speaker. The `words` of a Span are the units of its text."""
     pieces = [piece for turn in turns for piece in cut(timed(turn), columns, rows, speakers)]
     pieces.sort(key=lambda piece: piece.start)
     spans, end = [], 0
@@ -62,21 +62,21 @@ def captions(turns, *, columns=LINE, rows=LINES, speakers=True):
 
 
 def units(text):
-    """A text in pieces, each with a blank in front of it where white space stands there."""
+    """The units of a text; a unit that follows white space begins with one space."""
     for match in UNIT.finditer(text):
         unit, at = match[0].lstrip(), 0
         space = " " * (unit != match[0])
         while at < len(unit):
             piece = unit[at : at + 4 * LINE]
-            while width(piece) > LINE:  # an address, say
+            while width(piece) > LINE:  # a URL, for example
                 piece = piece[:-1]
             yield space + piece
             at, space = at + len(piece), ""
 
 
 def timed(turn):
-    """The units of a turn, each a Span with its time: that of the service's word where there is one, or else
-    a share of the time between its neighbours, by length. Units of one word are one Span."""
+    """The units of a turn as Spans. Each has the time of the service's word if there is one, and otherwise a
+    share, by length, of the time between its neighbours. Units of one word are one Span."""
     texts = list(units(turn.text))
     keys = [(plain(text), i) for i, text in enumerate(texts)]
     heard = [(plain(unit), word) for word in turn.words if inside(turn, word) for unit in units(word.text)]
@@ -108,13 +108,13 @@ def inside(turn, word):
 
 
 def plain(text):
-    """A word reduced to what different spellings share."""
+    """A word reduced to its letters and digits, in one case."""
     return "".join(c for c in text.casefold() if c.isalnum())
 
 
 def matches(left, right):
-    """Pairs of places where two lists are equal, in order. Where they differ, skip to the nearest
-    place where two items agree again: linear time, unlike a shortest edit script."""
+    """Pairs of places at which two lists agree, in order. Where they differ, skip to the nearest
+    place at which two items agree again: linear time, unlike a shortest edit script."""
     i = j = 0
     while i < len(left) and j < len(right):
         if left[i] == right[j]:
@@ -127,7 +127,7 @@ def matches(left, right):
 
 
 def cut(words, columns, rows, speakers):
-    """Units of one speaker -> captions, each Span with its units as `words`."""
+    """Units of one speaker -> captions, each a Span with its units as `words`."""
 
     def full(held, word):
         late = word.start - held[-1].end > PAUSE or word.end - held[0].start > LONGEST
@@ -138,7 +138,7 @@ def cut(words, columns, rows, speakers):
 
 
 def groups(words, full):
-    """Words that follow one another as Spans; a new one begins where full(words so far, word) holds."""
+    """Joins consecutive words into Spans; a new Span begins when full(words so far, word) holds."""
     held = []
     for word in words:
         if held and full(held, word):
@@ -160,7 +160,7 @@ def joined(words):
 
 
 def wrap(span, columns=LINE, speakers=True):
-    """A caption in lines, filled up to so many columns."""
+    """The lines of a caption, each filled up to `columns`."""
     lines = [name_of(span) + ":" if speakers and span.speaker.strip() else ""]
     used = width(lines[0])
     for i, word in enumerate(span.words):
@@ -174,7 +174,7 @@ def wrap(span, columns=LINE, speakers=True):
 
 
 def name_of(span):
-    """The speaker on one line, cut off if the name is too long for it."""
+    """The speaker's name on one line, cut off if it is too long."""
     name = " ".join(span.speaker.split())
     while width(name) > LINE - 2:
         name = name[:-2] + "…"
@@ -183,7 +183,7 @@ def name_of(span):
 
 @functools.lru_cache(1 << 16)
 def width(text):
-    """Columns: two for a wide character, none for a combining one."""
+    """The columns of a text: two for a wide character, none for a combining one."""
     if text.isascii():
         return len(text)
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
@@ -191,7 +191,7 @@ def width(text):
 
 
 def render(spans, format="srt", *, speakers=True):
-    """Captions -> the text of an SRT or WebVTT file (W3C), speakers as "Ada: " or as voice tags."""
+    """Captions -> the text of an SRT or WebVTT file (W3C), with speakers as "Ada: " or as voice tags."""
     if format not in ("srt", "vtt"):
         raise ValueError(f"subtitles are srt or vtt, not {format!r}")
     blocks = ["WEBVTT\n"] if format == "vtt" else []

@@ -1,11 +1,11 @@
-"""A transcript: the raw answer of the service, and attributes for what people want from it.
+"""A transcript: the raw answer of the service, and attributes for the parts that people want.
 
-    transcript.raw              the whole answer, fields unknown here included; also transcript["field"]
+    transcript.raw              the whole answer, including fields unknown here; also transcript["field"]
     transcript.turns            who said what: [Span(text, start, end, speaker)]
 
 Options and attributes share their names: transcribe(..., topics=True).topics. Every start and end is
 in milliseconds, as in the API; only `seconds` is in seconds. Any field may be null or missing:
-then a list is empty and a text is "".
+then lists are empty and strings are "".
 """
 
 import re
@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from audio.options import SWITCHES, TASKS
 from audio.subtitles import Span, captions, render
 
-LABEL = re.compile(r"[A-Z]|\d\d?[A-Z]?")  # what the service calls a speaker; anything else is a name
-SHOWN = (*SWITCHES, "summary", "action_items", "translate")  # what is asked for and read by the same name
+LABEL = re.compile(r"[A-Z]|\d\d?[A-Z]?")  # a label that the service gives a speaker; anything else is a name
+SHOWN = (*SWITCHES, "summary", "action_items", "translate")  # the option and the attribute have the same name
 DELETED = "http://deleted_by_user"  # the audio_url of a job whose text was deleted
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """A part of the recording: milliseconds, a headline, and what is said in it, as lines."""
+    """A part of the recording: start and end in milliseconds, a headline, and the content as lines."""
 
     start: int
     end: int
@@ -56,20 +56,20 @@ class Transcript:
 
     @property
     def features(self):
-        """The short names (see options) of the features that this job was asked for or has."""
+        """The short names (see options) of the features that this job requested or has."""
         tasks = table(table(self.raw.get("speech_understanding")).get("request"))
         wanted = lambda name: self.raw.get(SWITCHES.get(name)) is True or TASKS.get(name) in tasks
         return {name for name in SHOWN if getattr(self, name) or wanted(name)}
 
     def named(self, speaker):
-        """The name to show for a speaker: the one you chose, "Speaker A", or what the service found."""
+        """The name to show for a speaker: the one you chose, "Speaker A", or the name the service found."""
         if not speaker:
             return ""
         return self.names.get(speaker) or (f"Speaker {speaker}" if LABEL.fullmatch(speaker) else speaker)
 
     @property
     def turns(self):
-        """Who said what. Without speakers one turn holds everything."""
+        """Who said what. Without speakers, a single turn holds all the text."""
         turns = [self._span(part) for part in dicts(self.raw.get("utterances"))]
         if not turns and self.text.strip():
             words = self.words
@@ -90,7 +90,7 @@ class Transcript:
         return "".join(f"{f'{turn.speaker}: ' if turn.speaker else ''}{turn.text}\n" for turn in self.turns)
 
     def subtitles(self, format="srt", *, speakers=True):
-        """SRT or VTT, made here so that it can name the speakers."""
+        """SRT or VTT, made locally so that it can name the speakers."""
         return render(captions(self.turns, speakers=speakers), format, speakers=speakers)
 
     def _understood(self, task):
@@ -99,7 +99,7 @@ class Transcript:
 
     @property
     def summary(self):
-        """Of speech_understanding or the legacy summarization; "" if neither was asked for."""
+        """The summary of speech_understanding or of the legacy options; "" if none was requested."""
         legacy = flat(self.raw.get("summary")) or "\n".join(
             line for one in self.chapters for line in one.lines
         )
@@ -123,7 +123,7 @@ class Transcript:
 
     @property
     def translate(self):
-        """{language: the text in it}"""
+        """{language: the translated text}"""
         texts = table(self.raw.get("translated_texts"))
         return {language: str(text) for language, text in texts.items() if text}
 
@@ -134,7 +134,7 @@ class Transcript:
 
     @property
     def key_phrases(self):
-        """[(phrase, count, [start of each in milliseconds])], the highest rank first."""
+        """[(phrase, count, [start of each occurrence in milliseconds])], the highest rank first."""
         results = dicts(table(self.raw.get("auto_highlights_result")).get("results"))
         results.sort(key=lambda result: -number(result.get("rank")))
         starts = lambda result: [times(place)[0] for place in dicts(result.get("timestamps"))]
@@ -150,14 +150,14 @@ class Transcript:
 
     @property
     def sentiment(self):
-        """Of each sentence: [(Span, "POSITIVE" | "NEUTRAL" | "NEGATIVE", confidence)]."""
+        """For each sentence: [(Span, "POSITIVE" | "NEUTRAL" | "NEGATIVE", confidence)]."""
         parts = dicts(self.raw.get("sentiment_analysis_results"))
         kind = lambda part: str(part.get("sentiment") or "")
         return [(self._span(part), kind(part), number(part.get("confidence"))) for part in parts]
 
     @property
     def sentiment_by_speaker(self):
-        """{speaker: Counter of the sentiments of what was said}."""
+        """{speaker: Counter of the sentiments of their sentences}."""
         totals = defaultdict(Counter)
         for span, sentiment, _ in self.sentiment:
             totals[span.speaker][sentiment] += 1
@@ -165,12 +165,12 @@ class Transcript:
 
     @property
     def content_safety(self):
-        """[(label, confidence from 0 to 1)], the surest first."""
+        """[(label, confidence from 0 to 1)], the highest confidence first."""
         return ranked(self.raw.get("content_safety_labels"))
 
     @property
     def talk(self):
-        """{speaker: milliseconds of talk}, in the order of their first words."""
+        """{speaker: milliseconds of speech}, in the order in which they first speak."""
         totals = Counter()
         for turn in self.turns:
             totals[turn.speaker] += turn.end - turn.start
@@ -204,6 +204,6 @@ def table(value):
 
 
 def flat(value):
-    """Text, or a list of lines -> text; bullets without their signs."""
+    """Text, or a list of lines -> text; bullet characters are removed."""
     lines = value if isinstance(value, list) else str(value or "").splitlines()
     return "\n".join(line for part in lines if (line := str(part).strip().lstrip("-*•").strip()))

@@ -22,7 +22,7 @@ def test_the_script_of_the_sandbox_says_what_it_claims():
     "told, words",
     [
         ("A: We met on Monday.\nB: It rained.\nWhen did it rain?", "Canned, by shared words: B: It rained."),
-        ("nothing here\nWho?", "Canned: the transcript does not tell."),
+        ("nothing here\nWho?", "Canned: the transcript does not say."),
     ],
 )
 def test_the_model_answers_with_a_line_that_it_was_told(told, words):
@@ -36,4 +36,4 @@ def test_the_model_calls_a_tool_for_a_recording_once():
     assert '"arguments":{"source": "/tmp/a.wav"}' in called and called.startswith("<tool_call>")
     result = {"role": "user", "content": '<tool_response>{"text":"A: Bo rings."}</tool_response>'}
     assert answer([system, asked, {"role": "assistant", "content": called}, result]).endswith("A: Bo rings.")
-    assert answer([asked]) == "Canned: the transcript does not tell."
+    assert answer([asked]) == "Canned: the transcript does not say."

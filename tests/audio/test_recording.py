@@ -157,7 +157,7 @@ def test_what_does_not_look_like_audio_is_a_warning_only(tmp_path):
     with open(tmp_path / "long.mp3", "wb") as file:
         file.write(b"ID3")
         file.truncate(MOST_BYTES + 1)
-    with pytest.warns(AudioWarning, match="2.2 may be uploaded"):
+    with pytest.warns(AudioWarning, match="uploads may be up to 2.2 GB"):
         Recording(tmp_path / "long.mp3")
 
 

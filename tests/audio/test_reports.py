@@ -19,7 +19,7 @@ from audio.sandbox import Sandbox
     [
         ("meeting", ["Speakers", "Summary", "Action items", "Key phrases"]),
         ("podcast", ["Summary", "Chapters", "Topics", "Quotes"]),
-        ("call", ["Sentiment by speaker", "What displeased", "Entities"]),
+        ("call", ["Sentiment by speaker", "Negative moments", "Entities"]),
     ],
 )
 def test_presets_ask_for_what_their_reports_tell(preset, parts, monkeypatch):

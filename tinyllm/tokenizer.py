@@ -16,8 +16,6 @@ import re
 from collections import Counter, defaultdict
 from itertools import chain, pairwise
 
-import numpy as np
-
 from tinyllm.errors import TinyllmError, UsageError
 
 SPECIALS = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|mask|>")
@@ -31,10 +29,7 @@ PATTERN = rf" ?[0-9]| ?{LETTER}+| ?{OTHER}+|\n+| +(?= )| "
 _words = re.compile(PATTERN.encode()).findall
 
 CACHE_LIMIT = 2**20  # distinct words remembered while encoding
-BATCH = 2**16  # words looked up at once
-MANY = 100  # this many new words or more are merged all at once
-_NEVER = 2**31  # above every rank: no merge
-LONG = 100  # bytes; longer words are merged one by one
+LONG = 100  # bytes; longer words are too rare for the cache
 
 
 class Tokenizer:
@@ -57,15 +52,8 @@ class Tokenizer:
 
     def encode(self, text):
         """str or bytes -> list of ids, without special tokens. Lone surrogates are kept (as three bytes)."""
-        words, ids, known = self.split(_as_bytes(text)), [], self._ids_of_word
-        for at in range(0, len(words), BATCH):
-            batch = words[at : at + BATCH]
-            found = list(map(known.get, batch))
-            if not all(found):
-                known.prepare(batch)
-                found = map(known.__getitem__, batch)
-            ids += chain.from_iterable(found)
-        return ids
+        words = self.split(_as_bytes(text))
+        return list(chain.from_iterable(map(self._ids_of_word.__getitem__, words)))
 
     split = staticmethod(_words)  # bytes -> words, also bytes
 
@@ -135,79 +123,35 @@ class _Words(dict):
 
     def __init__(self, merges, of_byte, whole=()):
         super().__init__()
-        self.whole, self.of_byte = dict(whole), np.array(of_byte)
+        self.of_byte, self.whole = of_byte, dict(whole)
         self.rank = {(left, right): i for i, (left, right, _) in enumerate(merges)}
-        left, right, self.new = np.array([*merges, (_NEVER - 1, 0, 0)]).T  # the last pair is above all others
-        pairs = left << 32 | right  # one number per pair
-        order = np.argsort(pairs)
-        self.pairs, self.ranks = pairs[order], np.append(order[:-1], _NEVER)
+        self.new = [new for _, _, new in merges]
 
     def __missing__(self, word):
         """Merge in n log n, as a word can be a line of Chinese: each merge only looks at its neighbours."""
         if word in self.whole:
             return [self.whole[word]]
-        ids, rank = self.of_byte[list(word)].tolist(), self.rank.get
+        ids, rank = [self.of_byte[byte] for byte in word], self.rank.get
         before, after = [*range(-1, len(ids) - 1)], [*range(1, len(ids)), -1]  # linked list; -1: none
-        heap = [(rank(pair, _NEVER), i) for i, pair in enumerate(pairwise(ids))]
+        heap = [(rank(pair), i) for i, pair in enumerate(pairwise(ids)) if pair in self.rank]
         heapq.heapify(heap)
-        while heap and heap[0][0] != _NEVER:
+        while heap:
             best, i = heapq.heappop(heap)
             j = after[i]
             if j < 0 or ids[i] is None or rank((ids[i], ids[j])) != best:  # outdated by another merge
                 continue
-            ids[i], ids[j], after[i] = int(self.new[best]), None, after[j]
+            ids[i], ids[j], after[i] = self.new[best], None, after[j]
             if after[i] >= 0:
                 before[after[i]] = i
-                heapq.heappush(heap, (rank((ids[i], ids[after[i]]), _NEVER), i))
-            if before[i] >= 0:
-                heapq.heappush(heap, (rank((ids[before[i]], ids[i]), _NEVER), before[i]))
+            for left, right in ((before[i], i), (i, after[i])):
+                if left >= 0 and right >= 0 and (ids[left], ids[right]) in self.rank:
+                    heapq.heappush(heap, (rank((ids[left], ids[right])), left))
         ids = [i for i in ids if i is not None]
-        if len(word) <= LONG:  # longer words are too rare for the cache
+        if len(word) <= LONG:
+            if len(self) >= CACHE_LIMIT:
+                self.clear()
             self[word] = ids
         return ids
-
-    def prepare(self, words):
-        """Cache the ids of `words` if many are new: merging them all at once is faster than one by one."""
-        if len(self) >= CACHE_LIMIT:
-            self.clear()
-        new = [word for word in set(words) if not (word in self or word in self.whole or len(word) > LONG)]
-        if len(new) >= MANY:
-            self.learn(new)
-
-    def learn(self, words):
-        """For n from the longest word down: merge one pair in each word of n ids, which leaves n - 1 ids.
-
-        Each word is a column: ids (n, words), and new (n - 1, words), the rank of each pair of neighbours.
-        """
-        by_length = defaultdict(list)
-        for word in words:
-            by_length[len(word)].append(word)
-        names, ids, new = np.empty(0, object), np.empty((max(by_length), 0), int), None
-        for n in range(max(by_length), 0, -1):
-            fresh = np.frombuffer(b"".join(by_length[n]), np.uint8).reshape(-1, n).T
-            fresh = self.of_byte[fresh]
-            of_fresh = self.merged(fresh[:-1], fresh[1:])
-            names = np.append(names, np.array(by_length[n], object))
-            ids = np.concatenate([ids, fresh], 1)
-            new = of_fresh if new is None else np.concatenate([new, of_fresh], 1)
-            place = np.arange(n - 1)[:, None]
-            first = np.min(new * n + place, 0, initial=_NEVER * n)  # the leftmost of the best
-            best, at = np.divmod(first, n)
-            done = best == _NEVER
-            self.update(zip(names[done].tolist(), ids[:, done].T.tolist(), strict=True))
-            names, ids, new, best, at = (x[..., ~done] for x in (names, ids, new, best, at))
-            ids[at, np.arange(len(at))] = self.new[best]
-            shifted = place > at  # the ids after the merged pair move up by one
-            ids, new = np.where(shifted, ids[1:], ids[:-1]), np.where(shifted[1:], new[1:], new[:-1])
-            for i in at - 1, at:  # the pairs with the new id, if it has neighbours
-                (w,) = np.nonzero((0 <= i) & (i < n - 2))
-                new[i[w], w] = self.merged(ids[i[w], w], ids[i[w] + 1, w])
-
-    def merged(self, left, right):
-        """Arrays of ids -> the rank of each pair's merge."""
-        pairs = left << 32 | right
-        at = np.searchsorted(self.pairs, pairs)
-        return np.where(self.pairs[at] == pairs, self.ranks[at], _NEVER)
 
 
 def train(documents, vocab):
@@ -216,9 +160,9 @@ def train(documents, vocab):
     The special tokens are extra. With vocab 256 there are no merges: ids are bytes. Training ends early
     if no pair occurs twice. Ties go to the smaller pair. Raises UsageError for vocab below 256.
 
-    Recounting all pairs for each merge would take hours. A merge only changes the counts of its neighbours,
-    and a heap with some outdated entries finds the next pair. Counts of old pairs only fall, so each pair
-    enters the heap once, when it is new.
+    Each distinct word is kept once, as a string with one character per id, so str.replace merges a pair.
+    Recounting all pairs for each merge would take hours, but a merge changes only the counts of pairs in the
+    words that contain it. A heap with some outdated entries finds the next pair.
     """
     if vocab < 256:
         raise UsageError(
@@ -229,8 +173,12 @@ def train(documents, vocab):
     seen = Counter()
     for document in documents:
         seen.update(_words(_as_bytes(document)))
-    row, merges = _Row(seen), []
-    count = dict(row.pairs())  # a pair is one number, left << 32 | right
+    words, times, merges = [word.decode("latin-1") for word in seen], [*seen.values()], []
+    count, words_with = defaultdict(int), defaultdict(set)  # of each pair
+    for i, word in enumerate(words):
+        for pair in pairwise(word):
+            count[pair] += times[i]
+            words_with[pair].add(i)
     heap = [(-n, pair) for pair, n in count.items()]
     heapq.heapify(heap)
     while heap and len(merges) < vocab - 256:
@@ -240,73 +188,21 @@ def train(documents, vocab):
         if -n != count[pair]:  # outdated
             heapq.heappush(heap, (-count[pair], pair))
             continue
-        merges.append(divmod(pair, 2**32))
-        for other, difference in row.merge(*merges[-1], 255 + len(merges)):
-            count[other] = count.get(other, 0) + difference
-            if difference > 1:
-                heapq.heappush(heap, (-difference, other))
+        new, changes = chr(256 + len(merges)), defaultdict(int)
+        merges.append(tuple(map(ord, pair)))
+        for i in words_with.pop(pair):
+            for old in pairwise(words[i]):
+                changes[old] -= times[i]
+            words[i] = words[i].replace("".join(pair), new)
+            for each in pairwise(words[i]):
+                changes[each] += times[i]
+                if new in each:
+                    words_with[each].add(i)
+        for each, change in changes.items():
+            count[each] += change
+            if change > 0:  # new: the counts of old pairs only fall
+                heapq.heappush(heap, (-count[each], each))
     return Tokenizer(merges)
-
-
-class _Row:
-    """The words of a text in one row of bytes, so that NumPy merges a pair in all of them at once.
-
-    There is a -1 on both sides of each word. An id covers as many places as it has bytes: `head` holds the id
-    at the first of them (and -1 at the others), `tail` holds it at the last.
-    """
-
-    def __init__(self, seen):
-        row = np.frombuffer(b"\0".join([b"", *seen, b""]), np.uint8)
-        ends = np.cumsum([0] + [len(word) + 1 for word in seen])
-        self.times = np.repeat([0, *seen.values()], np.diff(ends, prepend=-1))
-        self.head = row.astype(np.int64)
-        self.head[ends] = -1
-        self.tail = self.head.copy()
-        places = np.argsort(row, kind="stable")
-        # id -> the places where it begins, in order, plus some where it no longer does
-        self.where = np.split(places, np.cumsum(np.bincount(row, minlength=256)))[:256]
-        self.size = [1] * 256
-
-    def pairs(self):
-        return _sums(self.head[:-1] << 32 | self.head[1:], self.times[:-1])
-
-    def merge(self, left, right, new):
-        """Replace the pair by `new` everywhere -> (pair, change of its count) for all pairs affected."""
-        first = self.find(left, right)
-        second = first + self.size[left]
-        end = second + self.size[right]
-        around = lambda left, right: [self.tail[first - 1] << 32 | left, right << 32 | self.head[end]]
-        old = around(left, right)
-        self.head[first] = self.tail[end - 1] = new
-        self.head[second] = -1
-        self.where.append(first)
-        self.size.append(self.size[left] + self.size[right])
-        times = self.times[first]
-        once = times * (self.head[end] != new)  # a pair between two merges is on the left of the second
-        changes = np.concatenate([-times, -once, times, once])
-        return _sums(np.concatenate(old + around(new, new)), changes)
-
-    def find(self, left, right):
-        """The places where the pair begins, found by looking beside each place of the rarer id."""
-        by_left = len(self.where[left]) <= len(self.where[right])
-        rarer, other = (left, right) if by_left else (right, left)
-        at = self.where[rarer]
-        at = self.where[rarer] = at[self.head[at] == rarer]
-        # A negative index is a place near the end, where no id of that size fits: never a match.
-        beside = at + self.size[left] if by_left else at - self.size[left]
-        first = (at if by_left else beside)[self.head[beside] == other]
-        if left == right:  # "aaaa": every second place of a run
-            place = np.arange(len(first))
-            starts = np.diff(first, prepend=-1) != self.size[left]
-            first = first[(place - np.maximum.accumulate(place * starts)) % 2 == 0]
-        return first
-
-
-def _sums(pairs, changes):
-    """(pair, sum of its changes) for each distinct pair; negative numbers (pairs with a -1) are left out."""
-    pairs, at = np.unique(pairs, return_inverse=True)
-    inside = np.searchsorted(pairs, 0)
-    return zip(pairs[inside:].tolist(), np.bincount(at, changes)[inside:].tolist(), strict=True)
 
 
 # ---- the file format -----------------------------------------------------------------------------

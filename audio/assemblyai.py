@@ -59,7 +59,7 @@ def transcribe(
     """Transcribes a recording with the key of ASSEMBLYAI_API_KEY, and waits for the result.
 
     source          a path, a URL, bytes or an open file
-    preset          "meeting", "podcast" or "call": requests what that report (audio.reports) shows
+    preset          "meeting", "podcast" or "call": requests what the report of that name shows
     language        a code such as "de", or "auto"; default: English
     speakers        True: tell speakers apart; 2: exactly two; "2-5": from 2 to 5
     speaker_names   names for the service to assign to speakers by what they say: ["Ada", "Bo"]

@@ -137,7 +137,7 @@ def claimed(folder, digest):
 
 
 def shortened(name):
-    """The last part of a path, short enough for a suffix."""
+    """The last part of a path, cut to leave room for a suffix."""
     return os.fsencode(os.path.basename(name))[:LONGEST_NAME].decode("utf-8", "ignore")
 
 

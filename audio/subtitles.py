@@ -113,8 +113,8 @@ def plain(text):
 
 
 def matches(left, right):
-    """Pairs of places at which two lists agree, in order. Where they differ, skip to the nearest
-    place at which two items agree again: linear time, unlike a shortest edit script."""
+    """Pairs of indices at which two lists agree, in order. Where they differ, skip to the nearest
+    items that agree again: linear time, unlike a shortest edit script."""
     i = j = 0
     while i < len(left) and j < len(right):
         if left[i] == right[j]:

@@ -54,12 +54,12 @@ tinyllm/optimizer.py
     b @ a @ b if long else  =>  b @ a if long else
     orthogonalise(g + momentum * m)  =>  g + momentum * m
 tinyllm/tokenizer.py
-    for i in at - 1, at:  =>  for i in (at,):
+    for left, right in ((before[i], i), (i, after[i])):  =>  for left, right in ((i, after[i]),):
     if len(self) >= CACHE_LIMIT:  =>  if False:
-    times * (self.head[end] != new)  =>  times
-    (place - np.maximum.accumulate(place * starts)) % 2 == 0  =>  place % 2 == 0
-    self.tail[end - 1] = new  =>  self.tail[second] = new
+    changes[old] -= times[i]  =>  pass
+    if change > 0:  # new  =>  if False:  # new
     before[after[i]] = i  =>  pass
+    count[each] += change  =>  count[each] = change
 tinyllm/data/conversation.py
     + [0] * len(after)  =>  + [1] * len(after)
     tokenizer.encode(last + content)  =>  tokenizer.encode(last) + tokenizer.encode(content)
@@ -296,7 +296,7 @@ tools/json_reader.py
     if self.peek() in ("]", "}"):  =>  if False:
     if value in (float("inf"), float("-inf")):  =>  if False:
     int(high, 16) % 1024 << 10  =>  int(high, 16) << 10
-tools/schema.py
+tools/functions.py
     either([(schema, builds[name]), NULL])  =>  schema, builds[name]
     next((build for schema, build in pairs if fits(value, schema)), keep)  =>  pairs[0][1]
     "default": json.loads(json.dumps(value, allow_nan=False))  =>  "default": value
@@ -338,13 +338,14 @@ tools/builtin.py
     (?:[eE][-+]?\d+)?)(?!  =>  )(?!
 audio/key.py
     session.trust_env = url.startswith("https")  =>  pass
-tools/grammar.py
+tools/terminals.py
     floor(bound) + 1 if exclusive else ceil(bound)  =>  ceil(bound)
     limits = max(low - digit * unit, 0), min(high - digit * unit, unit - 1)  =>  limits = 0, unit - 1
     low, high = max(self.low - begins, 0), self.high - begins  =>  low, high = self.low, self.high - begins
+tools/grammar.py
     Part(item, 0, room - 1)  =>  Part(item, 0, room)
     comma = len(needed) - (at == 0 < len(needed))  =>  comma = len(needed)
-    if mark != first or any(  =>  if any(
+    if discriminator != first or any(  =>  if any(
     if required and sets and None not in sets:  =>  if sets and None not in sets:
     INNER.keys() & other.keys() if INNER.keys() & one.keys() else set()  =>  set()
 tools/masks.py

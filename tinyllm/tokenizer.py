@@ -21,7 +21,7 @@ from tinyllm.errors import TinyllmError, UsageError
 SPECIALS = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|mask|>")
 
 # A digit, a run of letters or a run of other characters, each with one space before it if there is one; a run
-# of newlines; the spaces before another space; a single space. Every class is written out in ASCII, and all
+# of newlines; all spaces of a run but the last; a single space. Every class is written out in ASCII, and all
 # that is not ASCII counts as a letter: \w, \s and \p{L} differ between regular-expression engines and Unicode
 # versions, these classes do not. They also match the same text in characters and in UTF-8 bytes.
 LETTER, OTHER = r"[^\x00-@\[-`{-\x7f]", r"[\x00-\x09\x0b-\x1f!-/:-@\[-`{-\x7f]"

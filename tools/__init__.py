@@ -3,7 +3,8 @@
 Reading order:
 
     json_reader     text -> value, or an error that says the fix
-    schema          a function -> the schema of its arguments; the supported schemas
+    schema          the supported schemas
+    functions       a function -> the schema of its arguments, and from JSON back to arguments
     validation      whether a value is valid, and if not, why; repair of values of the wrong type
     protocol        calls in text: reading, writing, streaming
     registry        the available tools and their execution
@@ -11,7 +12,8 @@ Reading order:
     agent           model and tools take turns until there is an answer
     endpoint        a model on a server, and the many forms of its responses
     builtin         a calculator, dates, recordings
-    grammar         which bytes may come next, and the shortest completion
+    terminals       which bytes may come next in a number, a string or a fixed text
+    grammar         the same for a whole schema, and the shortest completion
     masks           which tokens may come next
     __main__        a guided tour without a model; a question about a recording
 """

@@ -46,7 +46,7 @@ def main(argv):
 
 def tour():
     registry = Registry(TOOLS)
-    title("1. A function becomes a schema (schema.py)")
+    title("1. A function becomes a schema (functions.py)")
     print(compact(calculator.definition))
     title("2. A reply is parsed into text, calls and broken calls (protocol.py)")
     for reply in (SCRIPT[0], "<tool_call>{'name': 'now'}</tool_call>", '<tool_call>{"name":"now","argu'):

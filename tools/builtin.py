@@ -193,7 +193,7 @@ def transcribe(source: str, start: Annotated[int, {"minimum": 0}] = 0) -> dict:
 
     client = Client()
     job = source if ID.fullmatch(source) else client.submit(source, speakers=True).id
-    transcript = client.wait(job, timeout=580)  # below the tool's timeout: this error names the id
+    transcript = client.wait(job, timeout=580)  # below the tool's timeout: wait's own error names the id
     lines, speaker, length, rest = [], None, 0, None
     for caption in captions(transcript.turns):
         if caption.start // 1000 < start:

@@ -5,7 +5,7 @@
 
 A token is allowed if the grammar allows its bytes one after the other, and if the shortest completion still
 fits: `room` is the number of tokens that may still be written, including the end token. Every single byte is
-a token, so a completion never needs more tokens than bytes, and text that follows the mask always closes.
+a token, so a completion never needs more tokens than bytes, and text that obeys the mask can always end.
 tinyllm/calls.py applies the masks to a model.
 
 The vocabulary is walked as one trie, terminal by terminal. A terminal and a node of the trie determine which
@@ -20,7 +20,7 @@ from itertools import accumulate
 from math import inf
 from operator import or_
 
-from tools.grammar import BETWEEN, QUOTE, Number, Text, far, following, moves, numbers
+from tools.terminals import BETWEEN, QUOTE, Number, Text, far, following, moves, numbers
 
 REMEMBERED = 4096
 

@@ -23,8 +23,9 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from decimal import Decimal
 from enum import Enum
 
+from tools.functions import read_function
 from tools.protocol import Call, compact
-from tools.schema import check, read_function
+from tools.schema import check
 from tools.validation import coerce, problems, validate
 
 TEMPORARY = (OSError, ValueError, ArithmeticError, LookupError)  # another try, or another argument, may help
@@ -35,7 +36,7 @@ class Tool:
     """A function and its description for the model; can be called like the function.
 
     timeout: in seconds, or None for the registry's. repeatable: running the tool twice does no harm. build:
-    see schema.read_function; without `build` the function gets the JSON values unchanged."""
+    see functions.read_function; without `build` the function gets the JSON values unchanged."""
 
     name: str
     description: str

@@ -406,7 +406,7 @@ def test_permission_is_asked_before_each_call_with_the_arguments_it_will_get():
 def test_hints_are_read_once_for_each_tool(monkeypatch):
     registry = Registry([make])
     monkeypatch.setattr("typing.get_type_hints", None)
-    monkeypatch.setattr("tools.schema.check", None)
+    monkeypatch.setattr("tools.functions.check", None)
     monkeypatch.setattr("tools.validation.check", None)
     assert registry.execute([Call("order.make", {"order": {"size": "small"}})])[0].ok
 

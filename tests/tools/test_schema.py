@@ -1,365 +1,99 @@
-"""schema: hints and docstrings become a schema that says all of them, or are refused by name."""
+"""schema: a keyword that decides what is valid is understood or refused by name, and so is a $ref
+and a pattern."""
 
-import dataclasses
-import enum
-import functools
-from typing import Annotated, Any, Literal, Optional, TypedDict, Union
+from fractions import Fraction
 
-import late_hints
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tools.registry import tool
-from tools.schema import UnsupportedSchema, read_function, schema_of
-from tools.validation import validate
+from tools.schema import LONGEST_PATTERN, REFUSED, TAKES, UnsupportedSchema, check, compiled, exact, resolve
 
-
-class Colour(enum.Enum):
-    RED = "red"
-    BLUE = "blue"
-
-
-class Level(enum.IntEnum):
-    LOW = 1
-
-
-@dataclasses.dataclass
-class Point:
-    x: float
-    y: float = 0.5
-    tags: list[str] = dataclasses.field(default_factory=list)
-
-
-class Options(TypedDict, total=False):
-    deep: bool
-
-
-NOT_JSON = object()
-
-
-HINTS = [
-    # hint, schema, JSON, what the function gets
-    (str, {"type": "string"}, "a", "a"),
-    (int, {"type": "integer"}, 1, 1),
-    (float, {"type": "number"}, 0.5, 0.5),
-    (bool, {"type": "boolean"}, True, True),
-    (None, {"type": "null"}, None, None),
-    (Any, {}, [1], [1]),
-    (Literal["a", "b"], {"type": "string", "enum": ["a", "b"]}, "b", "b"),
-    (Literal[1, None, Level.LOW], {"enum": [1, None, 1]}, 1, 1),
-    (Colour, {"type": "string", "enum": ["red", "blue"]}, "red", Colour.RED),
-    (Level, {"enum": [1]}, 1, Level.LOW),
-    (Optional[int], {"type": ["integer", "null"]}, None, None),
-    (Union[str, int], {"type": ["string", "integer"]}, 3, 3),
-    (
-        list[int] | None,
-        {"anyOf": [{"type": "array", "items": {"type": "integer"}}, {"type": "null"}]},
-        [1],
-        [1],
+UNSUPPORTED = [
+    *({"properties": {"a": {keyword: {}}}} for keyword in sorted(REFUSED)),
+    {"type": "strnig"},
+    {"type": []},
+    {"required": "a"},
+    {"minimum": "1"},
+    {"minLength": -1},
+    {"exclusiveMinimum": True},
+    {"items": [{}]},
+    {"items": {"if": {}}},
+    {"anyOf": [True, {"if": {}}]},
+    {"not": {"prefixItems": [{"if": {}}]}},
+    {"$defs": {"a": {"if": {}}}},
+    {"anyOf": []},
+    {"multipleOf": 0},
+    {"$ref": "http://else.where/x"},
+    {"$ref": "#/$defs/none"},
+    {"$schema": "http://else.where/mine"},
+    {"minimum": float("nan")},
+    {"maxItems": float("inf")},
+    *(
+        {"pattern": pattern}
+        for pattern in ("(", "[", r"\p{L}", r"\cA", "(?P<n>a)", "(?i)a", r"\Z", "[^]", "a{2")[:8]
     ),
-    (list, {"type": "array"}, [1, "a"], [1, "a"]),
-    (
-        list[Colour],
-        {"type": "array", "items": {"type": "string", "enum": ["red", "blue"]}},
-        ["red"],
-        [Colour.RED],
-    ),
-    (
-        tuple[int, str],
-        {
-            "type": "array",
-            "prefixItems": [{"type": "integer"}, {"type": "string"}],
-            "minItems": 2,
-            "maxItems": 2,
-        },
-        [1, "a"],
-        (1, "a"),
-    ),
-    (tuple[int, ...], {"type": "array", "items": {"type": "integer"}}, [1, 2, 3], (1, 2, 3)),
-    (tuple[()], {"type": "array", "minItems": 0, "maxItems": 0}, [], ()),
-    (tuple, {"type": "array"}, [1], (1,)),
-    (dict, {"type": "object"}, {"a": 1}, {"a": 1}),
-    (dict[str, Level], {"type": "object", "additionalProperties": {"enum": [1]}}, {"a": 1}, {"a": Level.LOW}),
-    (
-        Point,
-        {
-            "type": "object",
-            "properties": {
-                "x": {"type": "number"},
-                "y": {"type": "number", "default": 0.5},
-                "tags": {"type": "array", "items": {"type": "string"}},
-            },
-            "required": ["x"],
-            "additionalProperties": False,
-        },
-        {"x": 1},
-        Point(1),
-    ),
-    (
-        Options,
-        {"type": "object", "properties": {"deep": {"type": "boolean"}}, "additionalProperties": False},
-        {"deep": True},
-        {"deep": True},
-    ),
-    (Colour | Point, None, {"x": 2, "y": 3}, Point(2, 3)),
-    (
-        Annotated[int, {"minimum": 1}, "how many"],
-        {"type": "integer", "minimum": 1, "description": "how many"},
-        1,
-        1,
-    ),
+    {"pattern": "a" * (LONGEST_PATTERN + 1)},
+    [],
+    None,
 ]
 
 
-def arguments_of(function, values):
-    schema, build = read_function(function)
-    return build(values, lambda value, part: not validate(value, part))
+@pytest.mark.parametrize("schema", UNSUPPORTED, ids=str)
+def test_what_is_not_understood_is_refused_with_its_place(schema):
+    with pytest.raises(UnsupportedSchema, match="^#"):
+        check(schema)
 
 
-def taking(hint, *default):
-    def function(value):
-        return value
-
-    function.__annotations__ = {"value": hint}
-    function.__defaults__ = default or None
-    return function
+def test_keywords_that_only_inform_are_left_alone():
+    check({"title": 1, "format": "date", "default": {"if": 1}, "x-mine": {"contains": 1}, "$comment": []})
+    assert not {*REFUSED} & TAKES.keys()
 
 
-@pytest.mark.parametrize("hint, wanted, json, built", HINTS, ids=lambda v: str(v)[:40])
-def test_a_hint_becomes_a_schema_and_json_becomes_the_argument(hint, wanted, json, built):
-    function = taking(hint)
-    schema = schema_of(function)
-    assert wanted is None or schema["properties"]["value"] == wanted
-    assert schema["required"] == ["value"] and schema["additionalProperties"] is False
-    assert validate({"value": json}, schema) == []
-    got = arguments_of(function, {"value": json})["value"]
-    assert got == built and type(got) is type(built)
-
-
-REFUSED = [
-    bytes,
-    object,
-    complex,
-    type,
-    set[int],
-    dict[int, str],
-    Literal[b"x"],
-    list[bytes],
-    Optional[bytes],
-    "Missing",
-    Annotated[int, object()],
-    Annotated[int, {"contains": 1}],
-    Annotated[int, {"minimum": "a"}],
-    tuple[bytes, ...],
-]
-
-
-@pytest.mark.parametrize("hint", REFUSED, ids=str)
-def test_what_a_schema_cannot_say_is_refused_with_its_name(hint):
-    with pytest.raises(UnsupportedSchema):
-        schema_of(taking(hint))
-
-
-def test_a_signature_that_cannot_be_called_by_name_is_refused():
-    def no_hint(a): ...
-    def positional(a: int, /): ...
-    def stars(*a: int): ...
-    def others(**more: bytes): ...
-
-    for function, word in (
-        (no_hint, "type hint"),
-        (positional, "by name"),
-        (stars, "by name"),
-        (others, "'more' of others: arguments are passed by name"),
-        (3, "signature"),
+def test_a_reference_is_followed_inside_the_document():
+    root = {"$defs": {"a/b": {"prefixItems": [True, {"const": 1}]}, "n": 3}}
+    assert resolve(root, "#") is root and resolve(root, "#/$defs/a~1b/prefixItems/1") == {"const": 1}
+    odd = {"$defs": {'ä b%~/"': True}}
+    assert resolve(odd, "#/$defs/%C3%A4%20b%25~0~1%22") is True
+    for other, words in (
+        ("http://else.where/x", "points outside"),
+        ("#/$defs/none", "names nothing"),
+        ("#/$defs/n", "not name a schema"),
     ):
-        with pytest.raises(UnsupportedSchema, match=word):
-            schema_of(function)
+        with pytest.raises(UnsupportedSchema, match=words):
+            resolve(root, other)
 
 
-def test_defaults_and_keyword_only_arguments():
-    def function(a: int, b: Colour = Colour.BLUE, *, c: tuple[int, ...] = (1, 2), d: Any = NOT_JSON): ...
-
-    schema = schema_of(function)
-    assert schema["required"] == ["a"]
-    assert [schema["properties"][name].get("default") for name in "abcd"] == [None, "blue", [1, 2], None]
-    assert arguments_of(function, {"a": 1, "b": "red"}) == {"a": 1, "b": Colour.RED}
-
-
-def test_methods_partials_and_wrapped_functions():
-    class Shop:
-        def buy(self, what: str, count: int = 1): ...
-
-        def __call__(self, what: str): ...
-
-    @functools.wraps(late_hints.optional)
-    def wrapper(*args, **kwargs): ...
-
-    assert list(schema_of(Shop().buy)["properties"]) == ["what", "count"]
-    assert list(schema_of(Shop())["properties"]) == ["what"]
-    assert schema_of(wrapper) == schema_of(late_hints.optional)
-    assert schema_of(functools.partial(Shop().buy, count=3))["properties"]["count"]["default"] == 3
+@pytest.mark.parametrize("keyword", ["anyOf", "oneOf", "allOf", "not", "$ref"])
+@pytest.mark.parametrize("inner", [True, False])
+def test_a_reference_may_lead_back_to_itself_only_with_a_value_in_between(keyword, inner):
+    back = {"$ref": "#/$defs/a"}
+    around = back if keyword == "$ref" else {keyword: back if keyword == "not" else [{}, back]}
+    root = {"properties": {"x": back}} if inner else back
+    with pytest.raises(UnsupportedSchema, match="leads back to itself"):
+        check({**root, "$defs": {"a": around}})
+    check({**root, "$defs": {"a": {"items": around}}})  # a list of lists of ...
 
 
-def test_string_annotations_say_the_same():
-    for late, plain in (("optional", Optional[int]), ("listed", list[Point])):
-        hinted = schema_of(getattr(late_hints, late))["properties"]["value"]
-        assert hinted == schema_of(taking(plain))["properties"]["value"]
-    options = schema_of(late_hints.typed)["properties"]["value"]
-    assert options["required"] == ["must"] and list(options["properties"]) == ["must", "may"]
-    with pytest.raises(UnsupportedSchema, match="Missing"):
-        schema_of(late_hints.missing)
-
-    def local_class():
-        @dataclasses.dataclass
-        class Here:
-            a: int
-
-        def function(value: "Here"):
-            return Here
-
-        return function
-
-    assert schema_of(local_class())["properties"]["value"]["required"] == ["a"]
+def test_a_number_is_exactly_what_is_written():
+    assert (exact(0.1), exact(1e300), exact(2**70)) == (Fraction(1, 10), Fraction(10) ** 300, Fraction(2**70))
 
 
-def test_a_class_that_holds_itself_is_refused():
-    with pytest.raises(UnsupportedSchema, match="tree: a class that contains itself"):
-        schema_of(late_hints.tree)
-
-
-WORDS = st.lists(st.sampled_from("where to sleep how many nights, if any (or none)".split()), min_size=1)
-TEXT = WORDS.map(" ".join)
-
-
-@given(TEXT, TEXT, TEXT, TEXT, st.booleans())
-def test_three_styles_of_docstring_say_the_same(about, first, more, second, returns):
-    def function(city: str, nights: int): ...
-
-    google = (
-        f"{about}.\n\n    Args:\n        city (str): {first}\n            {more}\n        nights: {second}\n"
-    )
-    numpy = (
-        f"{about}.\n\n    Parameters\n    ----------\n    city : str\n        {first}\n        {more}\n"
-        f"    nights : int, optional\n        {second}\n"
-    )
-    sphinx = (
-        f"{about}.\n\n    :param str city: {first}\n        {more}\n    :param nights: {second}\n"
-        "    :type nights: int\n"
-    )
-    if returns:
-        google += "\n    Returns:\n        city: none of it\n"
-        numpy += "\n    Returns\n    -------\n    nights\n        none of it\n"
-        sphinx += "    :returns: none of it\n        at all\n"
-    for text in (google, numpy, sphinx):
-        function.__doc__ = text
-        schema = schema_of(function)
-        assert schema["description"] == about + "."
-        assert schema["properties"]["city"]["description"] == f"{first} {more}"
-        assert schema["properties"]["nights"]["description"] == second
-
-
-def test_a_docstring_with_colons_is_only_text():
-    def function(a: int):
-        """Look: a thing.
-
-        It says: nothing.
-            a: not a parameter
-        """
-
-    assert "description" not in schema_of(function)["properties"]["a"]
-    assert schema_of(function)["description"].startswith("Look: a thing.\n\nIt says: nothing.")
-
-
-def test_types_over_two_lines_and_bulleted_lists_lose_no_description():
-    def function(city: str, nights: int, note: str): ...
-
-    texts = [
-        """Book.
-
-        Parameters
-        ----------
-        city : {"Oslo", "Bergen",
-                "Bern"}
-            where to sleep
-        nights : int or
-            None
-            how many
-        note : str
-            for the host
-        """,
-        """Book.
-
-        Args:
-            city (Literal["Oslo",
-                "Bergen"]): where to sleep
-            nights: how many
-            note: for the host
-        """,
-        """Book.
-
-        Args:
-            - city: where
-              to sleep
-            - nights (int): how many
-            * `note`: for the host
-
-        Raises:
-            note: never
-        """,
-        """Book.
-
-        Args:
-        - city: where to sleep
-        - nights: how many
-        - note: for the host
-        """,
-    ]
-    for text in texts:
-        function.__doc__ = text
-        schema = schema_of(function)
-        described = {name: part.get("description") for name, part in schema["properties"].items()}
-        assert described == {"city": "where to sleep", "nights": "how many", "note": "for the host"}
-        assert schema["description"] == "Book."
-
-
-@dataclasses.dataclass
-class Node:
-    label: str
-    left: Point = None
-    sizes: list[int] = None
-
-
-def test_a_parameter_whose_default_is_none_may_be_null():
-    def function(
-        x: list[int] = None, y: Annotated[int, {"minimum": 1}] = None, z: Any = None, n: Node = None
-    ):
-        return x, y, z, n
-
-    schema = schema_of(function)
-    assert schema["properties"]["x"]["default"] is None and schema["properties"]["z"] == {"default": None}
-    empty = {"x": None, "y": None, "z": None, "n": {"label": "a", "left": None, "sizes": None}}
-    full = {"x": [1], "y": 2, "n": {"label": "a", "left": {"x": 1}, "sizes": [3]}}
-    for value in (empty, full):
-        assert validate(value, schema) == []
-        assert function(**arguments_of(function, value))
-    assert arguments_of(function, full)["n"] == Node("a", Point(1), [3])
-    assert validate({"y": 0}, schema) != []
-
-
-def test_a_mutable_default_is_not_shared_with_the_schema():
-    shared = {"a": [1]}
-
-    def function(x: dict = shared): ...
-
-    schema = schema_of(function)
-    shared["a"].append(2)
-    assert schema["properties"]["x"]["default"] == {"a": [1]}
-
-
-def test_a_default_that_is_not_valid_is_not_offered_to_the_model():
-    def function(x: int = "auto", y: int = 3): ...
-
-    properties = tool(function).parameters["properties"]
-    assert properties == {"x": {"type": "integer"}, "y": {"type": "integer", "default": 3}}
+@pytest.mark.parametrize(
+    "pattern, text, found",
+    [
+        ("b+", "abbc", True),
+        ("^a$", "a\n", False),
+        (r"^\$a$", "$a", True),
+        ("^[$.]$", ".", True),
+        (r"^\\$", "\\", True),
+        ("^a.c$", "a\u2028c", False),
+        ("^.$", "\U0001f600", True),
+        (r"^\d$", "\u0663", False),
+        (r"^\w$", "é", False),
+        ("^(?:a|b)(?=c)", "bc", True),
+        ("(?<!x)y", "xy", False),
+        (r"^[\]]$", "]", True),
+        (r"^(a)\1$", "aa", True),
+    ],
+)
+def test_a_pattern_is_searched_as_javascript_does(pattern, text, found):
+    assert bool(compiled(pattern).search(text)) == found

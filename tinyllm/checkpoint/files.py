@@ -38,8 +38,8 @@ def replacing(path):
 
 
 def text_files(path):
-    """The file `path`, or the text files in that folder, sorted by name: not hidden ones, nor those with NUL
-    bytes near the start, unless these are UTF-16."""
+    """`path` itself if it is a file, else the text files in that folder, sorted by name, without hidden files
+    and files with NUL bytes near the start (UTF-16 may have them)."""
     path = Path(path)
     if path.is_file():
         return [path]

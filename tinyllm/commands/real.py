@@ -1,6 +1,6 @@
 """A real chat model: SmolLM2-135M-Instruct from the Python package index, or your own file or folder.
 
-The built-in world proves every stage, but its model speaks toy English. This model was trained by others
+The built-in world proves every stage, but its model speaks toy English. SmolLM2 was trained by others
 (Ben Allal et al. 2025) on two trillion tokens, and the same code runs it and trains it further.
 """
 

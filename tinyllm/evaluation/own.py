@@ -102,7 +102,7 @@ def problems(pool, tokenizer, held_out):
 
 
 def preferences(pool, tokenizer, folder, path, settings):
-    """How often the reward model scores a sampled reply to a held-out prompt above one of stage 2, and how
+    """How often the reward model scores a sampled reply to a held-out prompt above one from stage 2, and how
     often it ranks two held-out replies as people did."""
     _, held_out = split_rankings(read(path))
     reward, start = folder / "reward", before_preferences(folder)
@@ -111,7 +111,7 @@ def preferences(pool, tokenizer, folder, path, settings):
     context = pool.model.config.context
     try:
         held_out, room = fitting(held_out, tokenizer, context)[:MOST], reply_room(context)
-    except TinyllmError:  # none fits, as it has said
+    except TinyllmError:  # none fits: fitting() has reported it
         return {}
     prompts = [encode_prompt(tokenizer, ranking.prompt) for ranking in held_out]
     prompts *= max(1, DUELS // len(prompts))

@@ -4,10 +4,10 @@ Training on it needs no download. Its exams are exact, because the world knows e
 answer, what training has shown, and how much randomness its texts contain.
 
 Exams must not repeat training data, so content decides the split, never position: `split_of` hashes
-a key that stands for the meaning of a story, sum or question in any wording, and the key of each text,
-question and problem belongs to its split. There are two exceptions. The texts of every split state the
-facts about people, because a model has to learn them, but training asks about only three of each person's
-five facts. And the steps of a problem may use any sum: its key covers only the problem as a whole.
+a key that stands for the meaning of a story, sum or question in any wording, and each text, question and
+problem is in the split of its key. There are two exceptions. The texts of every split state the facts about
+people, because a model has to learn them, but training asks about only three of each person's five facts.
+And the steps of a problem may use any sum: its key covers only the problem as a whole.
 """
 
 import hashlib

@@ -1,0 +1,65 @@
+"""terminals: byte by byte, they write every text that they should and no other, by the shortest way."""
+
+import json
+from fractions import Fraction
+from functools import reduce
+from math import inf
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from tools.schema import exact
+from tools.terminals import BETWEEN, DONE, Number, Text, Words, far, moves, numbers
+
+BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+decimals = st.integers(-5000, 5000).map(lambda n: n / 100)
+bounds = st.dictionaries(st.sampled_from(BOUNDS), st.integers(-40, 40) | decimals).map(
+    lambda chosen: frozenset(chosen.items())
+)
+terminals = st.one_of(
+    st.lists(st.sampled_from([b"yes", b"no", b"not"]), min_size=1).map(lambda texts: Words(frozenset(texts))),
+    st.builds(numbers, bounds, st.booleans(), st.sampled_from([1, -1])),
+    st.builds(Text, st.just(BETWEEN), st.integers(0, 3), st.integers(3, 6) | st.just(inf)),
+)
+
+
+def after(item, text):
+    """The rest of a terminal after a text; None if it does not allow the text."""
+    return reduce(lambda left, byte: left and moves(left).get(byte), text, item)
+
+
+@given(terminals, st.data())
+def test_far_is_one_more_than_that_of_the_best_next_byte_unless_the_text_may_end(item, data):
+    for _ in range(12):
+        assume(far(item) < inf)
+        rests = list(moves(item).values())
+        best = 1 + min(map(far, rests), default=inf)
+        assert far(item) == best or far(item) == 0
+        if not rests:
+            break
+        item = data.draw(st.sampled_from(rests))
+
+
+@given(bounds, st.booleans(), st.sampled_from([1, -1]), decimals | st.integers(0, 10**12))
+def test_a_number_may_be_written_exactly_if_it_is_within_the_bounds(limits, integer, sign, value):
+    value = abs(int(value)) if integer else abs(value)
+    rest = after(numbers(limits, integer, sign), json.dumps(value).removesuffix(".0").encode())
+    signed, within = sign * exact(value), dict(limits)
+    fits = (
+        signed >= Fraction(str(within.get("minimum", -(10**30))))
+        and signed <= Fraction(str(within.get("maximum", 10**30)))
+        and signed > Fraction(str(within.get("exclusiveMinimum", -(10**30))))
+        and signed < Fraction(str(within.get("exclusiveMaximum", 10**30)))
+    )
+    assert (rest is not None and far(rest) == 0) == fits
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), st.integers(0, 5), st.integers(0, 8))
+def test_a_string_may_be_written_exactly_if_its_length_is_within_the_limits(text, low, high):
+    written = json.dumps(text, ensure_ascii=False)[1:].encode()
+    assert (after(Text(BETWEEN, low, high), written) == DONE) == (low <= len(text) <= high)
+
+
+def test_ways_to_write_a_number_that_go_on_alike_are_one_state():
+    first, second = (after(numbers(frozenset(), True, 1), text) for text in (b"12", b"34"))
+    assert isinstance(first, Number) and first is second

@@ -1,0 +1,263 @@
+"""A function -> the JSON Schema of its arguments, and from valid JSON back to the arguments.
+
+    def book(city: str, nights: Annotated[int, {"minimum": 1}] = 1):
+        \"""Book a room.
+
+        Args:
+            city: where to sleep
+        \"""
+
+    schema_of(book)  ->  {"type": "object", "description": "Book a room.", "properties": {
+                             "city": {"type": "string", "description": "where to sleep"},
+                             "nights": {"type": "integer", "minimum": 1, "default": 1}},
+                          "required": ["city"], "additionalProperties": false}
+
+A hint that a schema cannot express raises UnsupportedSchema when the function is registered. With a silent
+{"type": "object"} instead, the error would show up later and elsewhere: in the calls that a model makes.
+
+Hints are read once, when a tool is made. Each gives a pair: its schema, and a function `build` that turns
+valid JSON into a value of the hinted type (an Enum member, a dataclass, a tuple)."""
+
+import dataclasses
+import enum
+import functools
+import inspect
+import json
+import re
+import types
+import typing
+from typing import Annotated, Any, Literal, Union
+
+from tools.schema import NAMES, UnsupportedSchema, check
+
+
+def schema_of(function):
+    """The schema of the object that holds a function's arguments by name; see read_function."""
+    return read_function(function)[0]
+
+
+def read_function(function):
+    """-> (the schema of its arguments by name, build): build(values, fits) turns valid JSON into keyword
+    arguments. fits(value, schema) must say whether a value is valid under a part of the schema.
+
+    Types: str, int, float, bool, None, Any, Literal, Enum (by its values), Optional and unions, list, tuple,
+    dict with str keys, TypedDict, dataclass, and Annotated with a description (a str) or with keywords (a
+    dict such as {"minimum": 1}). Descriptions come from docstrings in the style of Google, NumPy or Sphinx.
+    A parameter with a default may be left out; one whose default is None may be null.
+
+    Raises UnsupportedSchema, naming the parameter, for anything else: a missing hint, other types, *args,
+    positional-only parameters."""
+    target, parameters, hints = signature_of(function)
+    name = getattr(function, "__name__", None) or getattr(target, "__qualname__", repr(function))
+    for parameter in parameters:
+        where = f"parameter {parameter.name!r} of {name}"
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise UnsupportedSchema(f"{where}: arguments are passed by name: write it without / and *")
+        if parameter.name not in hints and parameter.name in ("self", "cls"):
+            raise UnsupportedSchema(f"{where}: make a tool of a bound method, as in tool(shop.buy)")
+        if parameter.name not in hints:
+            raise UnsupportedSchema(f"{where} has no type hint: give it one, as in {parameter.name}: str")
+    about, described = read_docstring(inspect.getdoc(target) or inspect.getdoc(function))
+    fields = {parameter.name: (hints[parameter.name], parameter.default) for parameter in parameters}
+    try:
+        schema, build = read_fields(fields, f"parameter {{!r}} of {name}", described)
+    except RecursionError:
+        raise UnsupportedSchema(f"{name}: a class that contains itself is not supported") from None
+    schema = {"type": "object", **({"description": about} if about else {}), **schema}
+    check(schema)
+    return schema, build
+
+
+def signature_of(function):
+    """-> (the function inside any partials, decorators or objects; its parameters; their hints by name)"""
+    target = inspect.unwrap(function)
+    while isinstance(target, functools.partial):
+        target = inspect.unwrap(target.func)
+    if not inspect.isroutine(target):
+        target = type(target).__call__
+    try:
+        closure = inspect.unwrap(getattr(target, "__func__", target))
+        local = inspect.getclosurevars(closure).nonlocals if inspect.isfunction(closure) else None
+        hints = typing.get_type_hints(target, localns=local, include_extras=True)
+        return target, [*inspect.signature(function).parameters.values()], hints
+    except NameError as error:
+        raise UnsupportedSchema(f"{target.__qualname__}: a type hint is not defined: {error}") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UnsupportedSchema(f"{function!r} has no signature that can be read: {error}") from None
+
+
+def read_fields(fields, where, described):
+    """Parameters of a function or fields of a class, {name: (hint, default)} -> (schema, build). Those with
+    a default may be left out."""
+    properties, builds = {}, {}
+    for name, (hint, default) in fields.items():
+        try:
+            schema, builds[name] = read_hint(hint)
+        except UnsupportedSchema as error:
+            raise UnsupportedSchema(f"{where.format(name)}: {error}") from None
+        if default is None and not admits_null(schema):  # typing no longer adds None to such a hint
+            schema, builds[name] = either([(schema, builds[name]), NULL])
+        if name in described:
+            schema = {**schema, "description": described[name]}
+        properties[name] = with_default(schema, default)
+    required = [name for name, (_, default) in fields.items() if default is inspect.Parameter.empty]
+    schema = {"type": "object", "properties": properties, **({"required": required} if required else {})}
+
+    def build(value, fits):
+        return {key: builds[key](item, fits) for key, item in value.items()}
+
+    return {**schema, "additionalProperties": False}, build
+
+
+def keep(value, fits):
+    return value
+
+
+NULL = {"type": "null"}, keep
+
+
+def read_hint(hint):
+    """A type hint -> (schema, build)"""
+    origin, parts = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if isinstance(origin, type | None) and origin in NAMES:
+        return {"type": NAMES[origin]}, keep
+    if origin is Any:
+        return {}, keep
+    if origin is Annotated:
+        schema, build = read_hint(parts[0])
+        for mark in parts[1:]:
+            if not isinstance(mark, (str, dict)):
+                raise UnsupportedSchema(f'{mark!r} is neither a description nor keywords ({{"minimum": 1}})')
+            schema = {**schema, **({"description": mark} if isinstance(mark, str) else mark)}
+        return schema, build
+    if origin in (Union, types.UnionType):
+        return either([read_hint(part) for part in parts])
+    if origin is Literal or inspect.isclass(origin) and issubclass(origin, enum.Enum):
+        return choice(parts or list(origin))
+    if origin is list:
+        items, build = read_hint(parts[0]) if parts else ({}, keep)
+        schema = {"type": "array", **({"items": items} if items else {})}
+        return schema, lambda value, fits: [build(item, fits) for item in value]
+    if origin is tuple:
+        return read_tuple(hint, parts)
+    if origin is dict:
+        if parts and parts[0] is not str:
+            raise UnsupportedSchema("the keys of a JSON object are strings: write dict[str, ...]")
+        items, build = read_hint(parts[1]) if parts else ({}, keep)
+        schema = {"type": "object", **({"additionalProperties": items} if items else {})}
+        return schema, lambda value, fits: {key: build(item, fits) for key, item in value.items()}
+    if dataclasses.is_dataclass(hint) or typing.is_typeddict(hint):
+        return read_class(hint)
+    name = getattr(hint, "__name__", None) or repr(hint)
+    raise UnsupportedSchema(f"JSON Schema cannot express {name}: use str, int, list, a dataclass ...")
+
+
+def read_tuple(hint, parts):
+    if hint is tuple or parts[1:] == (...,):
+        schema, build = read_hint(list[parts[0]] if parts else list)
+        return schema, lambda value, fits: tuple(build(value, fits))
+    pairs = [read_hint(part) for part in parts]
+    items = {"prefixItems": [schema for schema, _ in pairs]} if parts else {}
+    schema = {"type": "array", **items, "minItems": len(parts), "maxItems": len(parts)}
+    return schema, lambda value, fits: tuple(build(item, fits) for (_, build), item in zip(pairs, value))
+
+
+def read_class(cls):
+    """A dataclass or TypedDict -> (schema, build)"""
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except NameError as error:
+        raise UnsupportedSchema(f"{cls.__name__}: a type hint is not defined: {error}") from None
+    if typing.is_typeddict(cls):
+        empty, required = inspect.Parameter.empty, cls.__required_keys__
+        fields = {name: (hint, empty if name in required else ...) for name, hint in hints.items()}
+    else:
+        parameters = inspect.signature(cls).parameters.values()
+        fields = {each.name: (hints.get(each.name, object), each.default) for each in parameters}
+    schema, build = read_fields(fields, f"field {{!r}} of {cls.__name__}", read_docstring(cls.__doc__)[1])
+    return schema, lambda value, fits: cls(**build(value, fits))
+
+
+def admits_null(schema):
+    types, values, branches = schema.get("type", "null"), schema.get("enum", [None]), schema.get("anyOf")
+    return "null" in types and None in values and (not branches or any(map(admits_null, branches)))
+
+
+def with_default(schema, value):
+    """The schema with a copy of the default, if JSON can express it."""
+    try:
+        value = value.value if isinstance(value, enum.Enum) else value
+        return {**schema, "default": json.loads(json.dumps(value, allow_nan=False))}
+    except (TypeError, ValueError):
+        return schema
+
+
+def either(pairs):
+    """The schema of a union; the first member that a value fits builds it."""
+    schemas = [schema for schema, _ in pairs]
+    if all(list(schema) == ["type"] and schema["type"] in NAMES.values() for schema in schemas):
+        return {"type": [schema["type"] for schema in schemas]}, keep
+
+    def build(value, fits):
+        return next((build for schema, build in pairs if fits(value, schema)), keep)(value, fits)
+
+    return {"anyOf": schemas}, build
+
+
+def choice(members):
+    """The schema of a choice between values, some of which may be members of an Enum."""
+    values = [member.value if isinstance(member, enum.Enum) else member for member in members]
+    if not all(value is None or isinstance(value, (str, int, float)) for value in values):
+        raise UnsupportedSchema("a choice is between strings, numbers, true, false and null")
+    is_text = all(isinstance(value, str) for value in values)
+    # To a dict True equals 1; in JSON it does not. Of equal values the first counts.
+    by_value = {(isinstance(v, bool), v): m for v, m in zip(values[::-1], members[::-1])}
+    schema = {"type": "string", "enum": values} if is_text else {"enum": values}
+    return schema, lambda value, fits: by_value[isinstance(value, bool), value]
+
+
+PARAMETERS = "(?:keyword |other )?(?:args|arguments|parameters)|attributes"
+SECTION = re.compile(
+    rf"^(\S.*?):? *\n([-=]{{3,}}) *$|^({PARAMETERS}|returns?|yields?|raises?|examples?|notes?|references|"
+    r"see also|warnings?|todo): *$",
+    re.IGNORECASE | re.MULTILINE,
+)
+GOOGLE = re.compile(r"( +|(?=[-*+] ))(?:[-*+] +)?[`*]*(\w+)`* *(?:\(.*?\))? *: *(.*)")
+NUMPY = re.compile(r"()\*{0,2}(\w+(?: *, *\*{0,2}\w+)*) *(?::.*)?()")
+# A type that continues on the next line.
+OPEN_GOOGLE = re.compile(r" *(?:[-*+] +)?\w+ *\([^)]*")
+OPEN_NUMPY = re.compile(r"\w+ *:.*(?:[(\[{][^)\]}]*|,| or| \|)")
+FIELD = re.compile(r"^ *:\w+[^:\n]*:", re.MULTILINE)
+SPHINX = re.compile(r"(?m)^ *:(?:param|arg|key)\w*(?: +[^:\n]*?)? +\*{0,2}(\w+) *: *(.*(?:\n(?! *:\w) +.*)*)")
+
+
+def read_docstring(text):
+    """A Google, NumPy or Sphinx docstring -> (the function's description, {parameter: description})."""
+    text = inspect.cleandoc(text or "")
+    heads = list(SECTION.finditer(text))
+    described = dict(SPHINX.findall(text))
+    for head, end in zip(heads, [*(head.start() for head in heads[1:]), len(text)]):
+        if re.fullmatch(PARAMETERS, head[1] or head[3], re.IGNORECASE):
+            described |= read_items(text[head.end() : end], NUMPY if head[2] else GOOGLE)
+    starts = [match.start() for match in [*heads, *FIELD.finditer(text)]]
+    about = text[: min(starts, default=len(text))].strip()
+    return about, {name: " ".join(words.split()) for name, words in described.items() if words.split()}
+
+
+def read_items(text, style):
+    """The body of a section -> {parameter: its description}."""
+    lines, described, names, indent = text.splitlines(), {}, [], None
+    while lines:
+        line = lines.pop(0)
+        is_deeper = indent is not None and line.startswith(f"{indent} ")
+        while lines and not is_deeper and (OPEN_NUMPY if style is NUMPY else OPEN_GOOGLE).fullmatch(line):
+            line += " " + lines.pop(0).strip()
+        item = style.fullmatch(line)
+        if item and indent in (None, item[1]):
+            indent, names = item[1], re.findall(r"\w+", item[2])
+            described |= dict.fromkeys(names, item[3])
+        elif line and not line.startswith(" "):
+            break
+        else:
+            described |= {name: f"{described[name]} {line}" for name in names}
+    return described

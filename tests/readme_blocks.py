@@ -81,7 +81,7 @@ def scores(run):
     return table(rows) + (
         "\nBits per byte measure how badly a text is predicted: lower is better. "
         f"A 5-gram table needs {lowest['fivegram_bits_per_byte']:.3f},\n"
-        f"and {lowest['entropy_bits_per_byte']:.3f} is the randomness of the text itself.\n"
+        f"and {lowest['entropy_bits_per_byte']:.3f} is the estimated entropy of the text itself.\n"
     )
 
 

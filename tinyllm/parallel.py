@@ -27,7 +27,7 @@ import numpy as np
 from tinyllm.errors import TinyllmError
 from tinyllm.transformer import Parameters, Transformer
 
-ROWS = 32  # computed at once, or fewer if LOGITS requires
+ROWS = 32  # computed at once, or fewer if LOGITS requires it
 LOGITS = 2**25  # computed at once: 128 MB in float32, and a loss needs several arrays of that size
 
 

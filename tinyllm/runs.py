@@ -109,7 +109,7 @@ def sources(settings, parent):
         kind, path = each.metadata["source"], getattr(settings, each.name)
         if path:
             if Path("runs").resolve().is_relative_to(Path(path).resolve()):
-                raise UsageError(f"{path} holds runs/, which grows: put your {kind} into a folder of its own")
+                raise UsageError(f"{path} contains runs/, which grows: move your {kind} to a separate folder")
             source = {"path": str(Path(path).resolve()), "sha256": fingerprint(path)}
             replaces = kind != "text" or each.metadata.get("replaces") and settings.origin
             if kind in learned and not replaces and learned[kind]["sha256"] != source["sha256"]:
@@ -221,7 +221,7 @@ def nothing_to_do(settings, stage, parent=None):
     old, new = made.get("sources", {}), wanted["sources"]
     for kind in new:
         if old.get(kind, WORLD)["sha256"] != new[kind]["sha256"]:
-            different.append(f"other {kind} than {new[kind]['path'] or 'those of the built-in world'}")
+            different.append(f"other {kind} than {new[kind]['path'] or 'in the built-in world'}")
     if (made.get("parent") or {}).get("sha256") != (wanted["parent"] or {}).get("sha256"):
         different.append("another checkpoint to start from")
     if different:
@@ -296,7 +296,7 @@ def parent_folder(settings, *stages):
 
 
 def ancestor(folder, stage):
-    """The folder of the earlier stage that `folder` descends from; None if there is none."""
+    """The folder of the stage named `stage` that `folder` descends from; None if there is none."""
     return next((each for each in ancestors(folder) if each.name == stage), None)
 
 

@@ -33,7 +33,7 @@ def fold(model, in_place=False):
         n @ embedding.T                                  the gain of the last norm carries sqrt(C)
 
     A second set of matrices may take too much memory in a real model. in_place: the new matrices replace the
-    parameters, and the model can only decode from then on. The head is unchanged: it may be the embedding.
+    parameters, and from then on the model can only decode. The head is unchanged: it may be the embedding.
     """
     c, p, dtype = model.config, model.params, model.params.flat.dtype
     root = math.sqrt(c.width)
@@ -196,7 +196,7 @@ def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, t
     ends = lengths + max_tokens
     alive = np.arange(len(prompts) if max_tokens else 0)
     context, decoder, begin = model.config.context, None, 0
-    room = min(context, tokens.shape[1])  # of the cache: a full imported context can take gigabytes
+    room = min(context, tokens.shape[1])  # of the cache: an imported model's full context can take gigabytes
     length = lengths.min()  # every row has at least this many tokens
     while alive.size:
         start = window_start(length, context)
@@ -219,7 +219,7 @@ def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, t
             ends[rows[stops[ids]]] = length + 1
         length += 1
         left = np.flatnonzero(ends[alive] > length)
-        if left.size <= alive.size // 2:  # dropping rows copies the cache, so wait for half of them
+        if left.size <= alive.size // 2:  # dropping rows copies the cache, so wait until half have ended
             decoder.keep(left)
             alive = alive[left]
     return [

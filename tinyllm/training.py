@@ -7,8 +7,8 @@
     run.folder is then a finished checkpoint
 
 The loop itself stays in the stage, where a reader sees it. A step depends only on the state before it, the
-seed and the step number, so with the same number of workers a run that was killed and resumed ends in
-the same bytes.
+seed and the step number, so with the same number of workers a run that was killed and resumed ends with
+the bytes of an uninterrupted run.
 
 An unfinished stage has no model.safetensors. After Ctrl-C its folder holds resume.safetensors (weights,
 moments, counters), stage.json with "finished": false, and the logs. A second Ctrl-C skips this
@@ -132,8 +132,8 @@ class Run:
         counters = json.loads(metadata["counters"])
         if counters["workers"] != self.pool.workers:
             raise TinyllmError(
-                f"{self.folder} was begun with {counters['workers']} workers, and {self.pool.workers} would "
-                f"round differently: continue with WORKERS={counters['workers']}"
+                f"{self.folder} was begun with {counters['workers']} workers; with {self.pool.workers}, sums "
+                f"would round differently: continue with WORKERS={counters['workers']}"
             )
         for vector, name in zip(self.pool.worker.moments, ("moment1", "moment2")):
             vector[:] = tensors.pop(name)
@@ -187,8 +187,8 @@ class Run:
     def train_step(self, step, objective, batch, rates, total=None):
         """Compute the gradient of a batch on all workers, sum, clip and apply it -> loss.
 
-        batch: a list of pieces, see compute_gradient. `total` normalises the whole batch (default: the sum
-        of its weights). Raises TinyllmError if the loss is not finite.
+        batch: a list of pieces, see the comment above forward_and_loss. `total` normalises the whole batch
+        (default: the sum of its weights). Raises TinyllmError if the loss is not finite.
         """
         total = sum_of_weights(batch) if total is None else float(total)
         shares = self.shares(batch)
@@ -211,7 +211,7 @@ class Run:
         return loss
 
     def shares(self, batch):
-        """One list of pieces per worker, each cut into as few micro-batches as keep the logits of each within
+        """One list of pieces per worker, cut into the fewest micro-batches that each keep their logits within
         LOGITS, to save memory."""
         config, workers, tokens = self.model.config, self.pool.workers, sum(p["ids"].size for p in batch)
         outputs = tokens * (config.vocab if config.head == "tokens" else 1)
@@ -307,7 +307,7 @@ def share_out(batch, workers, accumulate):
     cut at the nearest row.
 
     Each share is cut in the same way into `accumulate` micro-batches. If one row has more tokens than a
-    share, there are fewer lists.
+    share, there may be fewer lists.
     """
     ends = np.linspace(0, sum(piece["ids"].size for piece in batch), workers * accumulate + 1)
     shares, start = [[] for _ in range(workers)], 0

@@ -5,7 +5,7 @@
 The head gives logits (B, T, V), or one score per position (B, T) for reward models.
 
 Parameters are named views of ONE vector, and so are their gradients. With a separate array per matrix,
-clipping, the sum over workers and the resume file would each have to loop over all layers; on one vector
+clipping, summing over workers and saving for a resume would each have to loop over all layers; on one vector
 each is a single operation.
 
 Shapes as in layers.py.
@@ -87,7 +87,7 @@ class Config:
         return sum(math.prod(shape) for shape in self.shapes().values())
 
     def begin(self, last_layers):
-        """Buffer index where the last layers and all that follows begin. 0: everything; None: nothing."""
+        """Buffer index where the last layers begin. last_layers 0: everything, so 0; None: nothing, so the end."""
         if last_layers is None:
             return self.size()
         first = f"layers.{max(0, self.layers - last_layers)}.attention.wq"
@@ -134,7 +134,7 @@ class Transformer:
         self.config = config
         self.params = Parameters(config) if params is None else params
         self.folded = None  # see sampling.fold
-        self.frozen = 0  # how many layers are frozen, from the first on; above 0, so is the embedding
+        self.frozen = 0  # how many of the first layers are frozen; if any, the embedding is too
 
     @property
     def head_name(self):

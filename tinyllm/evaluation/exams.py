@@ -61,7 +61,7 @@ def measure(pool, tokenizer, folder, made, settings):
             return results | text.hidden_tokens(pool, tokenizer, validation)
         results |= text.bits_per_byte(pool, tokenizer, validation, config.context)
     if not any(source["path"] for source in learned.values()):
-        # Before stage 2 hardly any reply is right or ends by itself: a fifth of the items shows it.
+        # Before stage 2 hardly any reply is right or ends by itself: a fifth of the items is enough.
         answers = {"instructions", "problems"} & learned.keys()
         world, items = World(made["seed"]), size.exam_items if answers else max(4, size.exam_items // 5)
         results["entropy_bits_per_byte"] = world.entropy_per_byte()

@@ -46,7 +46,7 @@ def is_solved_with_valid_steps(task, text):
 
 def instructions(pool, tokenizer, world, items):
     """Held-out questions: in trained and in other wordings, with the description of the tools in front, and
-    after other turns; facts that training never asks about; and the openings that people type first, in
+    after other turns; facts that training never asks about; and small talk and unknown topics, in
     wordings never trained."""
     families = {family: world.instructions("test", items // 4, family=family) for family in WITH_ANSWER}
     replies = {family: replies_to(pool, tokenizer, tasks, 64) for family, tasks in families.items()}

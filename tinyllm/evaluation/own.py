@@ -77,7 +77,7 @@ def questions(pool, tokenizer, training, held_out):
 
 
 def normalise(text):
-    """The text without differences in case and white space."""
+    """The text in lower case, with single spaces between words."""
     return " ".join(text.lower().split())
 
 

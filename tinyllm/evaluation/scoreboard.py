@@ -91,9 +91,9 @@ STORY = (  # the rows that the command prints
     "own_win_rate",
     "own_pair_accuracy",
 )
-BASELINES = {  # row -> {key in exams.json: source of that value, a method without a model or a limit}
+BASELINES = {  # row -> {key in exams.json: source of that value: a limit, or a method without a model}
     "bits_per_byte": {
-        "entropy_bits_per_byte": "the randomness of the text itself",
+        "entropy_bits_per_byte": "the estimated entropy of the text itself",
         "fivegram_bits_per_byte": "a 5-gram table",
     },
     "validation_nats_per_character": {"fivegram_nats_per_character": "a 5-gram table"},

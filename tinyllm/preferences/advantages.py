@@ -43,7 +43,7 @@ def group_mean(returns):
 
 
 def group_advantages(scores, eps=1e-4):
-    """scores (P, G) -> (scores - mean) / deviation within each group.   GRPO, Shao et al. 2024."""
+    """scores (P, G) -> (scores - mean) / standard deviation, within each group.   GRPO, Shao et al. 2024."""
     return (scores - group_mean(scores)) / (scores.std(axis=1, keepdims=True) + eps)
 
 

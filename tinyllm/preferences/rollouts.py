@@ -43,9 +43,9 @@ def log_probs(pool, ids, targets):
 def compare(pool, reference, ids, targets, mask):
     """Compare the policy (pool) with the reference (also a pool) on rollouts (B, T), where the mask is 1.
 
-    -> the reference's logits at these positions, one array (n, V) per row, n the sum of the row's mask; and,
-    0 at other positions, log p of the targets (B, T), KL(policy || reference) (B, T), and the input of the
-    policy's head (B, T, C).
+    -> the reference's logits at these positions, one array (n, V) per row, n the sum of the row's mask; and
+    three arrays, 0 elsewhere: log p of the targets (B, T), KL(policy || reference) (B, T), and the input of
+    the policy's head (B, T, C).
     """
     size = pool.rows_at_once(ids.shape[1])
     reference_logits = reference.map(_logits, ids, mask, size=size)

@@ -1,1 +1,1 @@
-"""One file per stage: its settings, its one new idea, its loop. Stages share files, never code."""
+"""One file per stage: its settings, its one new idea, its loop. No stage imports another; they pass files."""

@@ -25,13 +25,13 @@ class RandomSettings(Settings):
         "", "file or folder of text for the vocabulary (default: the built-in world)", source="text"
     )
     vocab: int = option(
-        0, "bytes and merges in the vocabulary; 256 is plain bytes (default: by size)", (256, 10**6)
+        0, "bytes and merges in the vocabulary; 256 is plain bytes (default: set by --size)", (256, 10**6)
     )
-    layers: int = option(0, "number of layers (default: by size)", (1, 1000))
-    width: int = option(0, "channels of the residual stream (default: by size)", (1, 2**14))
-    heads: int = option(0, "query heads (default: by size)")
+    layers: int = option(0, "number of layers (default: set by --size)", (1, 1000))
+    width: int = option(0, "channels of the residual stream (default: set by --size)", (1, 2**14))
+    heads: int = option(0, "query heads (default: set by --size)")
     kv_heads: int = option(0, "key/value heads (default: as many as query heads)")
-    context: int = option(0, "longest sequence in tokens (default: by size)")
+    context: int = option(0, "longest sequence in tokens (default: set by --size)")
     untied: bool = option(False, "give the head its own matrix instead of the embedding table")
 
 

@@ -51,7 +51,7 @@ ALGORITHMS = {
     "reinforce": Algorithm(advantages.batch_mean),
     "rloo": Algorithm(advantages.mean_of_others),
     "ppo": Algorithm(updates=2),  # advantages from a critic
-    "grpo": Algorithm(),  # advantages in units of the group's deviation
+    "grpo": Algorithm(),  # advantages in units of the group's standard deviation
     "dpo": Algorithm(pairs=dpo),
 }
 
@@ -65,9 +65,9 @@ class PreferSettings(Settings):
         source="rankings",
     )
     origin: str = option("", "checkpoint folder to start from (default: 2-instruct of this run)", flag="from")
-    steps: int = option(0, "RL steps (default: by size)")
-    prompts: int = option(0, "prompts in an RL step (default: by size)")
-    reward_steps: int = option(0, "batches that the reward model learns from (default: by size)")
+    steps: int = option(0, "RL steps (default: set by --size)")
+    prompts: int = option(0, "prompts in an RL step (default: set by --size)")
+    reward_steps: int = option(0, "batches that the reward model learns from (default: set by --size)")
     kl: float = option(0.2, "KL penalty: cost in score of one nat of divergence from stage 2")
     rate: float = option(2e-4, "peak learning rate of AdamW")
     last_layers: int = option(0, "train only this many of the last layers (0: everything)")
@@ -118,7 +118,7 @@ def align(settings, stage, parent, tokenizer, rankings, reference, scorer):
     every, last = max(1, steps // 6), settings.last_layers
     with Run(settings, stage, model, tokenizer, steps, parent, log_every=1, last_layers=last) as run:
         if scorer is not None:
-            run.announce("the reward model is ready; reinforcement begins, watch the score and the KL")
+            run.announce("the reward model is ready; RL begins: watch the score and the KL")
         for step in run.steps():
             if scorer is None:
                 pairs_step(run, settings, reference, pairs, step, rates)
@@ -210,7 +210,7 @@ def pairs_step(run, settings, reference, pairs, step, rates):
 
 def keep_best(run, world, step):
     """Remember the parameters whose worst validation score is best. Each of the five kinds of prompts has a
-    score, and so has politeness. A difference of one prompt is noise: within it, later parameters win."""
+    score, and so has politeness. A difference of one prompt is noise: up to that, later parameters win."""
     replies = behaviour.greedy_replies(run.pool, run.tokenizer, world, "val", VALIDATION_PROMPTS)
     scores = behaviour.scores(replies)
     worst = min(scores.values())

@@ -44,8 +44,8 @@ class ReasonSettings(Settings):
     origin: str = option(
         "", "checkpoint folder to start from (default: 3-prefer of this run, else 2-instruct)", flag="from"
     )
-    steps: int = option(0, "batches of solutions to train on (default: by size)")
-    rollouts: int = option(-1, "RL steps after that (default: by size)")
+    steps: int = option(0, "batches of solutions to train on (default: set by --size)")
+    rollouts: int = option(-1, "RL steps after that (default: set by --size)")
     tokens: int = option(4096, "tokens in a batch, replayed text included", (1, 10**6))
     replay: float = option(0.15, "share of pre-training text in every batch", (0, 0.9))
     chains: str = option(
@@ -89,7 +89,7 @@ def main(settings, stage=STAGE):
             else:
                 if step == steps:  # the old moments would scale up the first, noisy gradients
                     run.reset_moments()
-                    run.announce("the solutions are learned; reinforcement begins, watch the reward")
+                    run.announce("the solutions are learned; RL begins: watch the reward")
                 reinforce_step(run, world, settings.seed, step)
     return folder
 
@@ -131,8 +131,8 @@ def load_rehearsal(settings, world, count, parent, path):
 
 
 def own_replies(settings, world, parent, count):
-    """Correct replies of `parent` to training prompts: every kind, then more follow-ups, which would be
-    forgotten first, and prompts of stage 3. One prompt in eight begins with the description of the tools.
+    """Correct replies of `parent` to training prompts: answerable questions, more follow-ups (which would be
+    forgotten first) and prompts of stage 3. One prompt in eight begins with the description of the tools.
     Wrong replies are dropped, because the model would learn the mistakes."""
     tasks = world.instructions("train", count * 3 // 5)
     tasks += world.instructions("train", count // 5, family="follow_up")

@@ -175,7 +175,7 @@ def test_mine_trains_on_no_held_out_answer(files, capsys):
 
 def test_a_text_that_holds_the_runs_is_refused(files, capsys):
     assert main(["mine", *TINY, "--text", ".", "--data", ""]) == 2
-    assert "holds runs/" in capsys.readouterr().err
+    assert "contains runs/" in capsys.readouterr().err
 
 
 def test_mine_of_a_text_alone_can_continue_it(files, capsys):

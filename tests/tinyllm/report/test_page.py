@@ -64,7 +64,12 @@ def test_a_whole_run_has_every_panel(five_stages, capsys):
     assert capsys.readouterr().out == f"{Path('runs/demo/report.html')}\n"
     words = read().words
     assert "is missing" not in words and "not finished" not in words
-    for expected in ("0.250", "0.300 the randomness of the text itself", "0.500 chance", "Moved by 3-prefer"):
+    for expected in (
+        "0.250",
+        "0.300 the estimated entropy of the text itself",
+        "0.500 chance",
+        "Moved by 3-prefer",
+    ):
         assert expected in words
     assert "<b>one</b>" in words  # what a model wrote is text, not markup
     assert "python -m tinyllm stage2 --run demo --size tiny --seed 0" in words

@@ -173,6 +173,8 @@ tinyllm/report/panels.py
 tinyllm/report/page.py
     except Missing as missing  =>  except KeyError as missing
     getattr(panels, panel), run, other)  =>  getattr(panels, panel), run, None)
+tinyllm/commands/train.py
+    check_context(settings.folder("0-random"), conversations, ranked)  =>  pass
 tinyllm/commands/report.py
     transformer.layers = layers  =>  pass
 tinyllm/stages/s0_random.py
@@ -180,6 +182,7 @@ tinyllm/stages/s0_random.py
 tinyllm/stages/s1_pretrain.py
     causal=not masked  =>  causal=True
     pieces = hide(batch(step), 1, step)  =>  pieces = batch(step)
+    windowed = path or masked  =>  windowed = path
 tinyllm/stages/s2_instruct.py
     settings, learned, size.characters  =>  settings, {}, size.characters
 tinyllm/stages/s3_prefer.py
@@ -230,6 +233,7 @@ tinyllm/chat.py
     messages = [*system, *messages[turns[1] :]]  =>  messages = [*system, *messages[turns[-1] :]]
     if may_end and is_loop(written) else  =>  if is_loop(written) else
     [*example, *self.history,  =>  [*example,
+    if len(turns) < 2 or len(turns) <= most and  =>  if len(turns) < 2 or
 tinyllm/calls.py
     if len(begun) >= BEGUN:  =>  if tag:
 tinyllm/evaluation/text.py

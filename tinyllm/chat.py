@@ -1,9 +1,11 @@
 """Talk to any stage. The model may call tools: each call is run, and the model gets its result.
 
-The model sees the whole conversation. When the context is full, the oldest turns are left out.
+The model sees the whole conversation. When the context is full, the oldest turns are left out. A stage that
+was pre-trained here sees at most TURNS turns, because it has not learned from longer conversations.
 """
 
 import json
+import math
 import re
 import shutil
 import sys
@@ -30,6 +32,7 @@ HELP = """/stage N            talk to another stage             /temperature X  
 /ask on|off         ask you before a call runs        /new             forget the conversation
 /compare QUESTION   ask every stage                   /quit            end (or Ctrl-D)"""
 MAX_STEPS = 8  # replies to one question, tool calls included
+TURNS = 4  # in the longest conversations of world/conversations.py
 # A small model that was never trained to call tools needs to see one example (Brown et al. 2020).
 EXAMPLE = [
     {"role": "user", "content": "What is 6 times 7? Use the calculator."},
@@ -46,7 +49,7 @@ class Writer:
     def __init__(self, model, tokenizer, settings):
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
         self.rng, self.temperature = np.random.default_rng(settings.seed), settings.temperature
-        self.mask = None
+        self.mask, self.turns = None, math.inf
 
     def show(self, text):
         print(text, end="", flush=True)
@@ -58,7 +61,7 @@ class Writer:
         mask = None if self.mask and self.mask.only and messages[-1]["role"] == "tool" else self.mask
         if mask:
             mask.restart([most])
-        prompt = encode_recent(tokenizer, messages, self.model.config.context)
+        prompt = encode_recent(tokenizer, messages, self.model.config.context, self.turns)
 
         only_end = np.arange(self.model.config.vocab) == end
 
@@ -82,8 +85,8 @@ class Writer:
             yield agent.Finish(agent.LENGTH)
 
 
-def encode_recent(tokenizer, messages, context):
-    """The prompt for the next reply, without the oldest turns if they would leave no room for that reply.
+def encode_recent(tokenizer, messages, context, most=math.inf):
+    """The prompt for the next reply: at most `most` turns, fewer if they would leave no room for the reply.
 
     A turn begins with a user message and is dropped as a whole; the last turn stays. The system message stays
     unless it fills more than half of the context.
@@ -94,7 +97,7 @@ def encode_recent(tokenizer, messages, context):
     while True:
         prompt = encode_prompt(tokenizer, messages)
         turns = [i for i, message in enumerate(messages) if message["role"] == "user"]
-        if len(prompt) + reply_room(context) <= context or len(turns) < 2:
+        if len(turns) < 2 or len(turns) <= most and len(prompt) + reply_room(context) <= context:
             return prompt
         messages = [*system, *messages[turns[1] :]]
 
@@ -166,6 +169,7 @@ class Chat:
         self.folder = folder
         self.writer.model, self.writer.tokenizer = checkpoint.load_language_model(self.folder)
         fold(self.writer.model, in_place=True)
+        self.writer.turns = TURNS if "text" in learned_by(folder) else math.inf
         self.masks = {}  # of this model's vocabulary
         self.choose_tools(self.tools)
 

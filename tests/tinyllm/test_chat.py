@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from tinyllm.sampling import generate, reply_room
 from tinyllm.stages import s0_random
 from tinyllm.tokenizer import train
 from tinyllm.transformer import Config, Transformer
+from tinyllm.world import conversations
 from tools import agent
 from tools.builtin import TOOLS
 from tools.protocol import Call, parse, render_call, render_tools
@@ -126,34 +128,43 @@ def test_a_temperature_holds_for_the_replies_that_follow(random_stage, monkeypat
     assert temperatures == [0.5]
 
 
-def test_a_stage_is_shown_the_whole_conversation(talk, monkeypatch):
-    prompts = []
+def test_a_model_is_shown_the_whole_conversation_and_a_stage_no_longer_one_than_it_has_learned_from(
+    talk, monkeypatch
+):
+    prompts, limits = [], []
 
-    def noted(tokenizer, messages, context):
+    def noted(tokenizer, messages, context, most):
         prompts.append([message["role"] for message in messages])
+        limits.append(most)
         return chat.encode_prompt(tokenizer, messages[-1:])
 
     monkeypatch.setattr(chat, "encode_recent", noted)
     talk("one", "two", options=["--tools", "only"])
     assert prompts == [["system", "user"], ["system", "user", "assistant", "tool", "user"]]
+    assert limits == [max(conversations.TURNS)] * 2
+    monkeypatch.setattr(chat, "learned_by", lambda folder: {"instructions": {"path": "a", "sha256": ""}})
+    talk("one", options=["--tools", "only"])
+    assert limits[2:] == [math.inf]
 
 
 turns = st.lists(st.tuples(st.text("ab ", max_size=30), st.text("cd ", max_size=30)), min_size=1, max_size=6)
 
 
-@given(st.text("xyz", max_size=40), turns, st.integers(16, 160))
-def test_when_the_context_is_full_the_oldest_turns_are_left_out_whole(description, turns, context):
+@given(st.text("xyz", max_size=40), turns, st.integers(16, 160), st.integers(1, 6))
+def test_the_oldest_turns_are_left_out_whole_if_they_do_not_fit_or_are_too_many(
+    description, turns, context, most
+):
     words = train("", 256)
     system = [{"role": "system", "content": description}]
     messages = []
     for question, answer in turns:
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     messages = messages[:-1]  # the last question has no answer yet
-    recent = encode_recent(words, system + messages, context)
+    recent = encode_recent(words, system + messages, context, most)
     too_long = len(encode_conversation(words, system)[0]) > context // 2
     front = [] if too_long else system
     length = lambda kept: len(encode_prompt(words, front + kept))
-    suffixes = [messages[at:] for at in range(0, len(messages), 2)]  # each begins with a question
+    suffixes = [messages[at:] for at in range(0, len(messages), 2)][-most:]  # each begins with a question
     fitting = [kept for kept in suffixes if length(kept) + reply_room(context) <= context]
     assert recent == encode_prompt(words, front + (fitting[0] if fitting else messages[-1:]))
 

@@ -37,6 +37,11 @@ def replacing(path):
             beside.unlink(missing_ok=True)
 
 
+def as_utf8(data):
+    """The bytes of a text -> the same in UTF-8, if it is UTF-16 with a byte-order mark; else unchanged."""
+    return data.decode("utf-16").encode() if data.startswith(UTF16) else data
+
+
 def text_files(path):
     """`path` itself if it is a file, else the text files in that folder, sorted by name, without hidden files
     and files with NUL bytes near the start (UTF-16 may have them)."""

@@ -5,8 +5,10 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from tinyllm import checkpoint
 from tinyllm.checkpoint.files import read_json, replacing
 from tinyllm.data import formats
+from tinyllm.data.conversation import encode_conversation
 from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.evaluation.exams import examine
 from tinyllm.evaluation.scoreboard import scoreboard
@@ -70,11 +72,11 @@ def mine(settings):
             raise UsageError(f"{path} lies inside {settings.text}, so held-out answers would be trained on")
     # Every file is read before anything is trained.
     conversations, _ = formats.split(formats.instructions(settings.data)) if settings.data else ([], [])
-    if settings.rankings:
-        rankings.read(settings.rankings)
+    ranked, _ = rankings.split_rankings(rankings.read(settings.rankings)) if settings.rankings else ([], [])
     if not settings.text:
         settings = dataclasses.replace(settings, text=str(write_text(settings, conversations)))
     run_stage(settings, s0_random.RandomSettings, s0_random.main)
+    check_context(settings.folder("0-random"), conversations, ranked)
     run_stage(settings, s1_pretrain.PretrainSettings, s1_pretrain.main)
     if settings.data:
         run_stage(settings, s2_instruct.InstructSettings, s2_instruct.main)
@@ -87,6 +89,19 @@ def mine(settings):
     if settings.data and not answers:
         print("\nno question was held out that fits into the context, so none is scored: add more questions")
     print(f"\nTalk to it: make {'chat' if settings.data else 'sample'} RUN={shlex.quote(settings.run)}")
+
+
+def check_context(folder, conversations, ranked):
+    """Raises TinyllmError if all conversations, or all rankings, are too long for the model in `folder`."""
+    model, tokenizer = checkpoint.load(folder)
+    context = model.config.context
+    fits = lambda messages: len(encode_conversation(tokenizer, messages)[0]) <= context + 1
+    for name, items, usable in (
+        ("conversation", conversations, map(fits, conversations)),
+        ("ranking", ranked, (rankings.fits(ranking, tokenizer, context) for ranking in ranked)),
+    ):
+        if items and not any(usable):
+            raise TinyllmError(f"no {name} fits into the context of {context} tokens: use shorter ones")
 
 
 def show(run):

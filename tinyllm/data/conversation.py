@@ -135,7 +135,7 @@ def pad(rows):
     """Sequences [(ids, mask)] -> two arrays, as wide as the longest sequence; shorter rows are padded with 0.
 
     Padding needs no attention mask: it is on the right, where causal attention does not see it, and its loss
-    weight is 0. Only a masked model sees padding.
+    weight is 0. A masked model, which would see it, gets batches without padding.
     """
     longest = max(len(ids) for ids, _ in rows)
     ids, mask = np.zeros((len(rows), longest), np.int32), np.zeros((len(rows), longest), np.float32)

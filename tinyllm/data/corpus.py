@@ -8,14 +8,14 @@ Validating on training text would measure memorisation, not learning.
 import functools
 import hashlib
 import re
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from tinyllm.checkpoint import safetensors
-from tinyllm.checkpoint.files import UTF16, text_files
+from tinyllm.checkpoint.files import as_utf8, text_files
 from tinyllm.data import formats
 from tinyllm.data.conversation import pad, shift
 from tinyllm.errors import TinyllmError
@@ -58,8 +58,7 @@ def read(path):
     if not path.exists():
         raise TinyllmError(f"{path} not found: TEXT= takes a text file or a folder of text files")
     try:
-        documents = [file.read_bytes() for file in text_files(path)]
-        documents = [d.decode("utf-16").encode() if d.startswith(UTF16) else d for d in documents]
+        documents = [as_utf8(file.read_bytes()) for file in text_files(path)]
     except OSError as error:
         raise TinyllmError(f"{error.filename} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -164,6 +163,10 @@ def document_rows(ids, length):
 
 
 def every_window(documents, tokenizer, length, rows):
-    """All document_rows as batches of at most `rows` rows. Padding has weight 0."""
-    windows = sorted(document_rows(pack(documents, tokenizer), length), key=lambda row: len(row[0]))
-    return [shift(*pad(windows[at : at + rows])) for at in range(0, len(windows), rows)]
+    """All document_rows as batches of at most `rows` rows of one length. There is no padding, which a masked
+    model would see."""
+    windows, batches = document_rows(pack(documents, tokenizer), length), []
+    for _, same in groupby(sorted(windows, key=lambda row: len(row[0])), key=lambda row: len(row[0])):
+        same = list(same)
+        batches += [shift(*pad(same[at : at + rows])) for at in range(0, len(same), rows)]
+    return batches

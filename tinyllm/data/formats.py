@@ -23,6 +23,7 @@ import sys
 from itertools import dropwhile, takewhile
 from pathlib import Path
 
+from tinyllm.checkpoint.files import as_utf8
 from tinyllm.data.conversation import ROLES, is_learned
 from tinyllm.errors import TinyllmError
 from tinyllm.world import split_of
@@ -44,15 +45,16 @@ ANNOTATION = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
 def entries(path):
     """-> [(place, value)], with a ValueError in place of a value that is not valid. Raises TinyllmError."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = as_utf8(Path(path).read_bytes()).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        reason = getattr(error, "strerror", None) or "it is not UTF-8: save it as UTF-8"
         raise TinyllmError(f"{path} cannot be read: {reason}") from None
     document = parse_json(text)
     if isinstance(document, ValueError):
         if re.match(r"\s*(\[|\{\s*\n)", text):  # one document on several lines, so no line is complete
             raise TinyllmError(f"{path} {document}; correct it there, or write one object per line")
-        return [(f"line {i}", parse_json(line)) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+        lines = enumerate(re.split(r"\r\n?|\n", text), 1)
+        return [(f"line {i}", parse_json(line)) for i, line in lines if line.strip()]
     if isinstance(document, dict) and isinstance(document.get("data"), list):
         document = document["data"]
     if isinstance(document, list):

@@ -85,21 +85,24 @@ def split_rankings(rankings):
 
 
 def fitting(rankings, tokenizer, context):
-    """The rankings that fit into the context: every completion, and the prompt with room for a reply. The
-    others are counted and reported. Raises TinyllmError if none is left."""
-    kept, room = [], reply_room(context)
-    for ranking in rankings:
-        longest = max(len(ids) for ids, _ in encode_ranking(tokenizer, ranking)) - 1
-        prompt = len(encode_prompt(tokenizer, ranking.prompt))
-        kept += [ranking] if max(longest, prompt + room) <= context else []
+    """The rankings that fit into the context. The others are counted and reported. Raises TinyllmError if
+    none is left."""
+    kept = [ranking for ranking in rankings if fits(ranking, tokenizer, context)]
     if len(kept) < len(rankings):
         share = f"{len(rankings) - len(kept):,} of {len(rankings):,} rankings"
         print(f"{share} do not fit into the context of {context} tokens and are left out", file=sys.stderr)
     if not kept:
+        room = reply_room(context)
         raise TinyllmError(
             f"no ranking fits into the context of {context} tokens, {room} of them for a reply"
         )
     return kept
+
+
+def fits(ranking, tokenizer, context):
+    """Whether the context has room for every completion, and for the prompt and another reply."""
+    longest = max(len(ids) for ids, _ in encode_ranking(tokenizer, ranking)) - 1
+    return max(longest, len(encode_prompt(tokenizer, ranking.prompt)) + reply_room(context)) <= context
 
 
 def encode_ranking(tokenizer, ranking):

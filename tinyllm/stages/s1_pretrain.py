@@ -24,7 +24,7 @@ from tinyllm.transformer import Transformer
 
 EPOCHS, FEWEST_STEPS = 10, 300  # for your own text, unless --size sets fewer steps
 VALIDATIONS = 4  # per run
-ROW = 144  # tokens per row of a batch, for the documents of the built-in world
+ROW = 144  # tokens per row of a batch from the built-in world, on average
 
 
 @dataclass(frozen=True)
@@ -65,14 +65,15 @@ def main(settings):
     steps = settings.steps or min(size.pretrain_steps, max(FEWEST_STEPS, epochs))
     rates = Rates(settings.method, settings.muon_rate, settings.adamw_rate, steps=steps)
 
-    if not path:  # one document per row: with several, the model learns late how to follow a story
+    windowed = path or masked  # a masked model would see padding
+    if not windowed:  # one document per row: with several, the model learns late how to follow a story
         documents = corpus.document_rows(ids, length)
         batches = ConversationBatches(documents, ids, rows * ROW, replay=0, seed=settings.seed)
         plan = batches.plan(steps)
 
     def batch(step):
-        if path:
-            return [corpus.windows(ids, length, rows, step, settings.seed)]
+        if windowed:
+            return [corpus.windows(ids, length if path else ROW, rows, step, settings.seed)]
         return batches.batch(plan[step], step)
 
     def hide(pieces, *key):

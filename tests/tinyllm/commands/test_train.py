@@ -199,6 +199,17 @@ def test_mine_checks_every_file_before_it_trains(files, capsys, words, status, m
     assert message in capsys.readouterr().err and not Path("runs").exists()
 
 
+@pytest.mark.parametrize("long, name", [("qa.jsonl", "conversation"), ("ranked.jsonl", "ranking")])
+def test_mine_says_that_nothing_fits_into_the_context_before_it_pre_trains(files, capsys, long, name):
+    entries = [json.loads(line) for line in Path(long).read_text().splitlines()]
+    longer = [{key: text + " ahoy" * 300 for key, text in entry.items()} for entry in entries]
+    Path(long).write_text("\n".join(map(json.dumps, longer)))
+    words = ["--text", "ships.txt", "--data", "qa.jsonl", "--rankings", "ranked.jsonl"]
+    assert main(["mine", *TINY, *words]) == 1
+    assert f"no {name} fits into the context of 256 tokens" in capsys.readouterr().err
+    assert [path.name for path in Path("runs/demo").iterdir() if path.is_dir()] == ["0-random"]
+
+
 def test_rank_and_show_mask_use_the_files_of_the_run(files, capsys, monkeypatch):
     stage("mine", "--text", "ships.txt", "--data", "qa.jsonl")
     capsys.readouterr()

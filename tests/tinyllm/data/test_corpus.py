@@ -159,7 +159,7 @@ def test_validation_scores_every_token_once_each_document_from_its_beginning(doc
     for batch in batches:
         for ids, targets, weights in zip(batch["ids"], batch["targets"], batch["weights"]):
             count = int(weights.sum())
-            assert weights.tolist() == [1] * count + [0] * (len(weights) - count)  # padding has weight 0
+            assert weights.tolist() == [1] * count == [1] * len(weights)  # no padding
             windows.append((ids[:count].tolist(), targets[:count].tolist()))
     for document in documents:
         ids = corpus.pack([document], BYTES).tolist()

@@ -262,14 +262,27 @@ def test_files_that_cannot_be_read_are_refused_with_the_reason(tmp_path):
     (tmp_path / "empty").write_text("")
     (tmp_path / "broken").write_text("[{")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "latin").write_bytes(b'{"prompt": "caf\xe9", "completion": "yes"}')
     for name, why in (
         ("missing", "cannot be read"),
         ("empty", "is empty"),
         ("broken", "not valid JSON"),
-        ("bytes", "UTF-8"),
+        ("bytes", "save it as UTF-8"),
+        ("latin", "save it as UTF-8"),
     ):
         with pytest.raises(TinyllmError, match=why):
             formats.instructions(tmp_path / name)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_lines_may_end_and_be_encoded_as_editors_do_it(tmp_path, encoding, newline):
+    entries = [{"prompt": "caf\u00e9", "completion": text} for text in ("one", "two")]
+    text = newline.join(json.dumps(entry, ensure_ascii=False) for entry in entries)
+    (tmp_path / "data.jsonl").write_bytes(text.encode(encoding))
+    read = formats.instructions(tmp_path / "data.jsonl")
+    assert [messages[-1]["content"] for messages in read] == ["one", "two"]
+    assert read[0][0]["content"] == "caf\u00e9"
 
 
 def test_every_role_may_take_part_and_other_keys_are_left_out(tmp_path):

@@ -85,7 +85,7 @@ def test_the_scores_are_those_of_the_exams(run):
     readme_blocks.main("demo")
     table = BLOCK.findall(Path("README.md").read_text(encoding="utf-8"))
     rows = {name: content for _, name, content, _ in table}["scores"].splitlines()
-    assert "A 5-gram table needs 1.250," in rows[-2] and "and 0.250 is the randomness" in rows[-1]
+    assert "A 5-gram table needs 1.250," in rows[-2] and "and 0.250 is the estimated entropy" in rows[-1]
     for i, row in enumerate(rows[2:-3]):
         assert row.split(" | ")[1:] == [f"{i / 7:.3f}"] * 4 + [f"{i / 7:.3f} |"]
 

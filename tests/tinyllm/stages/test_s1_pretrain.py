@@ -119,10 +119,10 @@ def test_a_masked_model_sees_both_sides_and_learns_the_hidden_tokens_only(own, r
             assert (piece["targets"][hidden] < tokenizer.ordinary).all()
     few, masked = np.mean(shares, axis=0)
     assert few == pytest.approx(0.15, abs=0.03) and masked == pytest.approx(0.8, abs=0.08)
-    whole = ",".join(map(str, [*packed("1-masked", name), *[0] * 100]))
-    for note in steps:
+    whole = ",".join(map(str, packed("1-masked", name)))
+    for note in steps:  # there is no padding, which the model would see
         for piece in note.batch:
-            assert all(",".join(map(str, np.trim_zeros(row, "b"))) in whole for row in piece["targets"])
+            assert all(",".join(map(str, row)) in whole for row in piece["targets"])
     assert len({(note.batch[0]["weights"] > 0).tobytes() for note in steps}) == 5
     assert validations[0].batch[0]["ids"].tobytes() == validations[-1].batch[0]["ids"].tobytes()
     row = steps[0].batch[0]["ids"][:1]

@@ -56,10 +56,10 @@ tinyllm/optimizer.py
 tinyllm/tokenizer.py
     for left, right in ((before[i], i), (i, after[i])):  =>  for left, right in ((i, after[i]),):
     if len(self) >= CACHE_LIMIT:  =>  if False:
-    changes[old] -= times[i]  =>  pass
-    if change > 0:  # new  =>  if False:  # new
+    count[old] -= n  =>  pass
+    max(0, word.find(pair) - 1)  =>  word.find(pair)
     before[after[i]] = i  =>  pass
-    count[each] += change  =>  count[each] = change
+    count[each] += n  =>  count[each] += 1
 tinyllm/data/conversation.py
     + [0] * len(after)  =>  + [1] * len(after)
     tokenizer.encode(last + content)  =>  tokenizer.encode(last) + tokenizer.encode(content)

@@ -12,6 +12,7 @@ columns.
 """
 
 import heapq
+import operator
 import re
 from collections import Counter, defaultdict
 from itertools import chain, pairwise
@@ -176,7 +177,7 @@ def train(documents, vocab):
     words, times, merges = [word.decode("latin-1") for word in seen], [*seen.values()], []
     count, words_with = defaultdict(int), defaultdict(set)  # of each pair
     for i, word in enumerate(words):
-        for pair in pairwise(word):
+        for pair in _pairs(word):
             count[pair] += times[i]
             words_with[pair].add(i)
     heap = [(-n, pair) for pair, n in count.items()]
@@ -188,21 +189,27 @@ def train(documents, vocab):
         if -n != count[pair]:  # outdated
             heapq.heappush(heap, (-count[pair], pair))
             continue
-        new, changes = chr(256 + len(merges)), defaultdict(int)
+        new, created = chr(256 + len(merges)), defaultdict(set)
         merges.append(tuple(map(ord, pair)))
         for i in words_with.pop(pair):
-            for old in pairwise(words[i]):
-                changes[old] -= times[i]
-            words[i] = words[i].replace("".join(pair), new)
-            for each in pairwise(words[i]):
-                changes[each] += times[i]
+            word, n = words[i], times[i]
+            words[i] = word.replace(pair, new)
+            near = word[max(0, word.find(pair) - 1) : word.rfind(pair) + 3]  # with a neighbour on both sides
+            for old in _pairs(near):
+                count[old] -= n
+            for each in _pairs(near.replace(pair, new)):
+                count[each] += n
                 if new in each:
-                    words_with[each].add(i)
-        for each, change in changes.items():
-            count[each] += change
-            if change > 0:  # new: the counts of old pairs only fall
-                heapq.heappush(heap, (-count[each], each))
+                    created[each].add(i)
+        words_with |= created
+        for each in created:  # the counts of all other pairs only fall
+            heapq.heappush(heap, (-count[each], each))
     return Tokenizer(merges)
+
+
+def _pairs(word):
+    """ "abc" -> "ab", "bc" """
+    return map(operator.add, word, word[1:])
 
 
 # ---- the file format -----------------------------------------------------------------------------

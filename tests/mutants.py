@@ -338,8 +338,8 @@ tools/endpoint.py
     if event.get("error"):  =>  if "error" in event:
     (not id or c["id"] in ("", id))  =>  True
 tools/builtin.py
-    BINDS[sign] + (not is_power)  =>  BINDS[sign]
-    (?:[eE][-+]?\d+)?)(?!  =>  )(?!
+    return -value_of(node.operand, text)  =>  return value_of(node.operand, text)
+    (?<![\d.])0+  =>  0+
 audio/key.py
     session.trust_env = url.startswith("https")  =>  pass
 tools/terminals.py

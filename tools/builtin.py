@@ -1,9 +1,10 @@
 """A few tools for any model: a calculator, dates, and transcripts of recordings.
 
-The calculator has its own parser, because eval() would run any code that a model writes. Even a harmless
-9**9**9 takes hours, so the size of each result is bounded before it is computed. The calculator uses
+The calculator walks the syntax tree of an expression, because eval() would run any code that a model writes.
+Even a harmless 9**9**9 takes hours, so the size of each result is bounded before it is computed. Numbers are
 fractions: in floating-point or decimal arithmetic, 11/18*162 is not 99."""
 
+import ast
 import math
 import operator
 import re
@@ -15,13 +16,12 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tools.registry import tool
 
-MOST_DIGITS, MOST_CHARACTERS, MOST_DEPTH = 1000, 1000, 50
+MOST_DIGITS, MOST_CHARACTERS = 1000, 1000
 LARGEST = 10**MOST_DIGITS
 SIZE = {"Emax": MOST_DIGITS, "Emin": -MOST_DIGITS, "traps": [InvalidOperation, Overflow, Underflow]}
 RESULT, WORKING = Context(prec=28, **SIZE), Context(prec=50, **SIZE)
-TOKEN = re.compile(r"\s*(?:((?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d+)?)(?![\w.])|(\*\*|//|[-+*/%()])|(\S))")
+FOREIGN = re.compile(r"[^0-9eE.+*/%() -]")
 HINTS = {"^": ": write ** for a power", ",": ": write numbers without commas"}
-BINDS, SIGN = {"+": 0, "-": 0, "*": 1, "/": 1, "//": 1, "%": 1, "**": 3}, 2  # precedence; that of signs
 SPELLINGS = str.maketrans("×·÷−", "**/-")
 
 
@@ -34,14 +34,19 @@ def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> in
     """
     # The model reads the docstring. Results are exact, except for roots and fractions of more than 1,000
     # digits; results that are not whole are rounded to 28 digits. Raises ValueError for anything else.
-    if len(expression) > MOST_CHARACTERS:
+    text = " ".join(expression.translate(SPELLINGS).split())
+    if len(text) > MOST_CHARACTERS:
         raise ValueError(f"the expression is longer than {MOST_CHARACTERS} characters: compute it in parts")
+    if wrong := FOREIGN.search(text):
+        place, hint = wrong.start(), HINTS.get(wrong[0], "")
+        raise ValueError(f"{wrong[0]!r} at character {place} is not part of an expression{hint}")
+    text = re.sub(r"(?<![\d.])0+(?=\d)", "", text)  # Python refuses 007
     try:
-        reader = Expression(expression.translate(SPELLINGS))
-        value = reader.value()
-        if reader.at < len(reader.tokens) - 1:
-            reader.fail("an operator")
-        return int_or_decimal(value)
+        return int_or_decimal(value_of(ast.parse(text, mode="eval").body, text))
+    except SyntaxError as error:
+        raise ValueError(f"{error.msg.split('.')[0]}: write it as (3 + 4) * 12 / 5") from None
+    except (RecursionError, MemoryError):
+        raise ValueError("the expression is nested too deeply: compute it in parts") from None
     except ZeroDivisionError:
         raise ValueError("a division by zero") from None
     except (InvalidOperation, Overflow, Underflow):
@@ -52,57 +57,26 @@ def too_large():
     return ValueError(f"the result would have more than {MOST_DIGITS} digits: compute something smaller")
 
 
-class Expression:
-    """The tokens of an expression, evaluated by precedence climbing."""
-
-    def __init__(self, text):
-        self.tokens, self.at = [], 0
-        for match in TOKEN.finditer(text):
-            if match[3]:
-                place, hint = match.start(3), HINTS.get(match[3], "")
-                raise ValueError(f"{match[3]!r} at character {place} is not part of an expression{hint}")
-            self.tokens.append((match[1], match[2], match.end() - len(match[1] or match[2])))
-        self.tokens.append((None, None, len(text)))
-
-    def fail(self, what):
-        number, sign, place = self.tokens[self.at]
-        raise ValueError(f"expected {what} at character {place}, found {number or sign or 'the end'}")
-
-    def take(self, *signs):
-        sign = self.tokens[self.at][1]
-        self.at += sign in signs
-        return sign if sign in signs else None
-
-    def value(self, tightness=0, depth=0):
-        """The value from here up to the first operator that binds less tightly than `tightness`."""
-        if depth > MOST_DEPTH:
-            raise ValueError(f"parentheses, signs and powers may be nested at most {MOST_DEPTH} deep")
-        if self.take("("):
-            value = self.value(0, depth + 1)
-            if not self.take(")"):
-                self.fail("a closing parenthesis")
-        elif sign := self.take("+", "-"):
-            value = apply(sign, 0, self.value(SIGN, depth + 1))
-        else:
-            value = self.number()
-        while sign := self.take(*(sign for sign in BINDS if BINDS[sign] >= tightness)):
-            is_power = sign == "**"  # right-associative
-            value = apply(sign, value, self.value(BINDS[sign] + (not is_power), depth + is_power))
-        return value
-
-    def number(self):
-        number = self.tokens[self.at][0]
-        if number is None:
-            self.fail("a number")
-        self.at += 1
-        if abs(Decimal(number).adjusted()) > MOST_DIGITS:  # as a fraction, 1e999999999 would fill the memory
-            raise too_large()
-        return Fraction(number)
+def value_of(node, text):
+    """A syntax tree, and the text that it was made from -> Fraction"""
+    match node:
+        case ast.BinOp() if type(node.op) in OPERATIONS:
+            return apply(OPERATIONS[type(node.op)], value_of(node.left, text), value_of(node.right, text))
+        case ast.UnaryOp(op=ast.USub()):
+            return -value_of(node.operand, text)
+        case ast.UnaryOp(op=ast.UAdd()):
+            return value_of(node.operand, text)
+    part = text[node.col_offset : node.end_col_offset]
+    if not isinstance(node, ast.Constant) or node.value is ...:
+        raise ValueError(f"{part[:80]!r} is not part of an expression")
+    if abs(Decimal(part).adjusted()) > MOST_DIGITS:  # as a fraction, 1e999999999 would fill the memory
+        raise too_large()
+    return Fraction(part)
 
 
-def apply(sign, a, b):
+def apply(operation, a, b):
     """One operation on fractions. A result with too many digits is rounded, so that no operation is slow."""
-    number = Fraction(OPERATIONS[sign](a, b))
+    number = Fraction(operation(a, b))
     is_short = abs(number) < LARGEST and number.denominator < LARGEST
     return number if is_short else inexact(rounded(number, WORKING))
 
@@ -136,15 +110,8 @@ def power(a, b):
     return inexact(WORKING.power(rounded(a, WORKING), rounded(b, WORKING)))
 
 
-OPERATIONS = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
-    "//": operator.floordiv,
-    "%": operator.mod,
-    "**": power,
-}
+OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Pow: power}
+OPERATIONS |= {ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod}
 
 
 @tool(repeatable=True)

@@ -116,7 +116,7 @@ audio: setup  ## transcribe to text, minutes or subtitles              FILE=talk
 audio-demo: setup  ## minutes of a meeting                         (2 s)    no key, no network
 	$(PY) -m audio demo
 
-audio-chat: setup  ## a model answers about a recording            (2 s)    [FILE=talk.wav]  no key
+audio-chat: setup  ## a model answers questions about a recording  (2 s)    [FILE=talk.wav]  no key
 	$(PY) -m tools recording $(if $(value FILE),$(call QUOTE,$(value FILE))) $(MORE)
 
 PYTEST  = $(PY) -m pytest -q -m "not oracle" -p no:cacheprovider

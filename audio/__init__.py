@@ -1,4 +1,4 @@
-"""Speech to text with AssemblyAI's REST API, on `requests` alone.
+"""Speech to text with AssemblyAI's REST API, on `requests` and tqdm.
 
     from audio import transcribe
     print(transcribe("meeting.wav", speakers=2).labelled())

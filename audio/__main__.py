@@ -72,7 +72,7 @@ def transcribe(args):
             else:
                 output.add(name, result)
     except KeyboardInterrupt:
-        again = f"python -m audio wait {ids[0]}" if len(ids) == 1 else "the same command will not pay twice"
+        again = f"python -m audio wait {ids[0]}" if len(ids) == 1 else "the same command finds them"
         raise KeyboardInterrupt(f"interrupted; jobs already begun go on: {again}") from None
     return status
 
@@ -126,7 +126,7 @@ def written(transcript, format, preset=None, one_line=False):
 
 
 def get(args):
-    """Fetch a transcript by its id."""
+    """Fetch a transcript by its id (wait: as soon as it is ready)."""
     client, output = Client(), Output(args)
     if args.format == "redacted-audio":
         if not args.out:
@@ -139,7 +139,7 @@ def get(args):
         return
     transcript = client.wait(args.id, timeout=args.timeout) if args.command == "wait" else client.get(args.id)
     if args.format != "json" and not is_done(transcript):
-        raise StillProcessing(f"it is still {transcript.status}: python -m audio wait {args.id}")
+        raise StillProcessing(f"the transcript is still {transcript.status}: python -m audio wait {args.id}")
     output.add(args.id, transcript)
 
 
@@ -195,7 +195,7 @@ def sandbox(args):
         print(
             f"sandbox ready at {box.url}\n"
             "Its transcripts are canned: the same words for every recording. Ctrl-C stops it. To use it:\n"
-            f"    export ASSEMBLYAI_BASE_URL={box.url}  # and the same key, or test-key",
+            f"    export ASSEMBLYAI_BASE_URL={box.url}  # ASSEMBLYAI_API_KEY: as here, or test-key",
             flush=True,
         )
         box.closing.wait()
@@ -230,7 +230,9 @@ def parser():
         return sub
 
     def results(sub, *more):
-        sub.add_argument("-o", dest="format", choices=[*FORMATS, *more], help="text, or markdown for more")
+        sub.add_argument(
+            "-o", dest="format", choices=[*FORMATS, *more], help="default: text, or markdown with features"
+        )
         sub.add_argument("--out", metavar="FILE", help="a file, or a folder with one file per recording")
         sub.add_argument("--preset", choices=PRESETS, help="the features to request, and the report to write")
         sub.add_argument("--names", metavar="A=ADA", **several, help="display names of speakers")
@@ -255,7 +257,7 @@ def parser():
     command("delete", delete, "id")
     command("search", search, "id").add_argument("words", nargs="+", help="words or phrases of up to 5 words")
     sub = command("ask", ask, "id", "question")
-    sub.add_argument("--model", help="a model of the LLM Gateway (its first)")
+    sub.add_argument("--model", help="a model of the LLM Gateway (default: its first)")
     sub.add_argument("--max-tokens", type=positive, default=1000, help="maximum length of the answer (1000)")
     command("doctor", doctor)
     sub = command("sandbox", sandbox)

@@ -63,7 +63,7 @@ def transcribe(
     language        a code such as "de", or "auto"; default: English
     speakers        True: tell speakers apart; 2: exactly two; "2-5": from 2 to 5
     speaker_names   names for the service to assign to speakers by what they say: ["Ada", "Bo"]
-    summary         True or "bullets", or "paragraph"; with .chapters
+    summary         True, "bullets" or "paragraph"; also fills .chapters
     action_items    things to do, each with a quote and its time
     translate       languages to translate into: ["es", "fr"]
     topics, sentiment, entities, key_phrases, content_safety
@@ -73,7 +73,7 @@ def transcribe(
     fields          any other field of POST /v2/transcript, under the service's own name
 
     None means not set. Options that the service is known to refuse are rejected before anything is sent.
-    Raises AudioError, whose docstring lists the kinds."""
+    Raises AudioError; audio/errors.py lists the kinds."""
     options = {name: value for name, value in locals().items() if name not in ("source", "fields")}
     return Client().transcribe(source, **options, **fields)
 
@@ -149,7 +149,7 @@ class Client:
                     return job
             if lost.pending:
                 break
-        raise uncertain("It has not been found yet", lost)
+        raise uncertain("It is unconfirmed", lost)
 
     def find(self, url):
         """The URL of an upload -> the job made for it, as a Transcript that is not ready; or None."""
@@ -260,7 +260,7 @@ class Client:
         options: those of chat."""
         if not isinstance(transcript, Transcript):
             transcript = self.wait(transcript)
-        task = "Answer from the transcript. Say so if it does not tell."
+        task = "Answer from the transcript. If it does not say, say so."
         prompt = f"<transcript>\n{transcript.labelled()}</transcript>\n{question}"
         messages = [{"role": "system", "content": task}, {"role": "user", "content": prompt}]
         return self.chat(messages, **options)
@@ -314,7 +314,7 @@ def events(pieces):
 
 
 def uncertain(what, lost):
-    risk = f"{lost}. The job may be made anyway, and a second one would be billed. {what}: check with "
+    risk = f"{lost}. The job may have been made, and a second one would be billed. {what}: check with "
     return AnswerLost(f"{risk}python -m audio list", status=lost.status)
 
 
@@ -342,7 +342,7 @@ def is_done(transcript):
             f"transcript {transcript.id} was deleted", status=404, transcript_id=transcript.id
         )
     if transcript.status == "error":
-        words = str(transcript.error or "no reason is given")
+        words = str(transcript.error or "no reason is given.")
         fault = any(text in words.lower() for text in SERVER_FAULTS)
         hint = "The service was at fault: submit it again" if fault else "Asking again will not help"
         message = f"transcript {transcript.id} failed: {words} {hint}"

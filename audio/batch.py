@@ -4,8 +4,8 @@ Transcripts are kept beside the recording, in NAME.HASH.transcript.json, or in a
 HASH depends on the sound, the options and the service, so a renamed recording finds its transcript and a
 changed one does not. The file is written as soon as there is a job: an interrupted run continues with the
 jobs it had begun. A job is made under a lock, so two runs at once make one job; if nothing can be kept,
-nothing is sent. Only URLs and piped input are not kept: the content of a URL is unknown, and a pipe has no
-folder.
+nothing is sent. URLs are never kept, because their content is unknown. Pipes and bytes have no folder, so
+they are kept only in yours.
 """
 
 import collections
@@ -105,7 +105,7 @@ def transcribe_all(
     finally:
         stopped.set()
         todo.clear()
-        for _ in range(threads):  # a thread that is making a job saves it
+        for _ in range(threads):  # time for each thread that is making a job to save it
             making.acquire(timeout=10)
         making.release(threads)  # a thread that was about to make one releases its recording
 

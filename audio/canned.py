@@ -204,4 +204,4 @@ def answer(messages):
     lines = re.findall(r'(?:Speaker )?\w+: [^\\\n"<]+', told)
     asked = {word[:4] for word in plain(question) if len(word) > 3}
     best = max(lines, key=lambda line: len(asked & {word[:4] for word in plain(line)}), default="")
-    return f"Canned, by shared words: {best}" if best else "Canned: the transcript does not say."
+    return f"Canned, closest line: {best}" if best else "Canned: the transcript does not say."

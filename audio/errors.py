@@ -1,4 +1,4 @@
-"""Everything that can go wrong, drawn first.
+"""Everything that can go wrong, as a tree.
 
     AudioError                catch this one to catch them all
     |- BadInput               found before anything was sent: no such file, options that exclude each other
@@ -14,7 +14,7 @@
     error.status              the HTTP status code, if there was one
     error.transcript_id       the id of the job concerned, if there is one
 
-AudioWarning is the category of warnings: something looks wrong, but only the service can tell.
+AudioWarning is the category of warnings: something looks wrong, but the work goes on.
 """
 
 

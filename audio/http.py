@@ -7,7 +7,7 @@
     other 4xx, a proxy's refusal                      never
 
 A request that may have been carried out and may not be repeated raises AnswerLost. All waiting goes through
-`clock` and `sleep`, so that tests run fast. Time-outs are those of RFC 9110's client: seconds to connect,
+`clock` and `sleep`, so that tests run fast. Time-outs: seconds to connect,
 seconds between two pieces of an answer, and, if given, a deadline for the whole answer.
 """
 
@@ -54,7 +54,7 @@ def places(base):
     if would_be_readable(base):
         raise BadInput(
             f"ASSEMBLYAI_BASE_URL is plain http to {urlsplit(base).hostname}: the key would travel in the "
-            "open. Use https; http is for this machine only"
+            "clear. Use https; http is for this machine only"
         )
     return next((pair for pair in REGIONS.values() if pair[0] == base), (base, base))
 
@@ -76,7 +76,7 @@ class Http:
         """Sends a request, with retries -> a dict, or with `stream` the open requests.Response.
 
         A `url` without a host is relative to the API. `also`: more status codes to retry on; `deadline`: a
-        time of `clock`. May raise any AudioError but TranscriptFailed and StillProcessing."""
+        time of `clock`. May raise any AudioError but AnswerCut, TranscriptFailed and StillProcessing."""
         url = urljoin(self.base + "/", url.lstrip("/")) if "://" not in url else url
         attempt = 0
         while True:

@@ -1,10 +1,10 @@
-"""The key of an API: it can be sent but not printed.
+"""An API key: it can be sent but not printed.
 
-Shared with tools/endpoint.py, which calls other servers with other keys. It is here because audio may
-import nothing but requests, whereas tools already uses audio. The rules:
+Shared with tools/endpoint.py, which calls other servers with other keys. It is here because audio may not
+import tools, whereas tools already imports audio. The rules:
 
     nobody can read it in transit      plain http is for this machine only, and never uses a proxy
-    nothing else is sent in its place  as a request's `auth` it is set last, after an entry in ~/.netrc
+    nothing else is sent in its place  as a request's `auth` it takes precedence over ~/.netrc
     nobody gets to see it              no repr shows it, and hidden() removes it from text a server repeats
 """
 

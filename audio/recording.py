@@ -1,7 +1,7 @@
 """The recording to transcribe (a path, URL, bytes or open file), and the request body that sends it.
 
-Before anything is sent, a recording is checked: it must exist, be non-empty, and begin like audio. It is sent
-in pieces, so its size does not matter, and every attempt starts from the beginning.
+Before anything is sent, a recording is checked: it must exist and be non-empty, and should begin like audio.
+It is sent in pieces, so its size does not matter, and every attempt starts from the beginning.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from audio.errors import AudioWarning, BadInput
 PIECE = 1 << 16
 MOST_BYTES = 2_200_000_000  # the limit of an upload, as the service states it
 KEPT = ".transcript.json"  # the suffix of files in which transcripts are kept
-TEXTS = (".txt", ".md", ".srt", ".vtt", ".json")  # of results; these may begin like audio: "MAC and cheese"
+TEXTS = (".txt", ".md", ".srt", ".vtt", ".json")  # our results; text may begin like audio: "MAC and cheese"
 HEAD = 1 << 12  # bytes that show the type of a recording
 MAGIC = re.compile(  # the first bytes of audio and video files
     rb"""ID3 | fLaC | OggS | \x1aE\xdf\xa3 | \#!AMR | \.snd | caff | FLV | MAC[ ] | wvpk | 0&\xb2u | DSD[ ]
@@ -82,7 +82,7 @@ class Recording:
         if self.path and "://" in str(self.name):
             raise BadInput(f"{self.name}: only http and https can be fetched; for a local file give the path")
         if self.path and not self.path.is_file():
-            what = "is a folder" if self.path.is_dir() else "there is no such file"
+            what = "this is a folder" if self.path.is_dir() else "there is no such file"
             raise BadInput(f"{self.name}: {what}")
         with self.open() as file:
             head = file.read(HEAD)

@@ -4,7 +4,7 @@
     podcast    episode notes: chapters, topics, quotes
     call       a review: sentiment by speaker, entities, the conversation, with personal data redacted
 
-Each preset has its own parts, and every report has a part for each other feature of the job. The options of
+Each preset has its own parts, and every report has a part for any other feature of the job. The options of
 the job decide whether its report shows personal data: data that the service was told to redact (redact_pii)
 appears nowhere in a report, and a call review never shows personal data.
 """

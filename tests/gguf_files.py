@@ -50,7 +50,7 @@ def quantised(w, kind):
         data += scale.tobytes() + (low.tobytes() if kind == "Q4_1" else b"")
         if kind == "Q8_0":
             data += q.astype("i1").tobytes()
-        else:  # byte i holds weight i below and weight 16 + i above
+        else:  # byte i holds weight i in its lower half, weight 16 + i in its upper
             data += bytes(int(a) | int(b) << 4 for a, b in zip(q[:16], q[16:], strict=True))
     return data, np.array(meant, np.float32).reshape(w.shape)
 

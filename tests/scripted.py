@@ -1,4 +1,4 @@
-"""A stand-in for a model that takes exams: a function of the test writes every reply."""
+"""A stand-in for a model that takes exams: a function that the test supplies writes every reply."""
 
 
 class ScriptedPool:

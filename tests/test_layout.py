@@ -42,7 +42,7 @@ def test_imports_run_downward():
     """A lower package never needs a higher one, directly or indirectly."""
     imports = dependencies("tinyllm")
     above = {
-        "": {"stages", "evaluation", "commands", "preferences", "report"},  # for the core, see below
+        "": {"stages", "evaluation", "commands", "preferences", "report"},  # the core
         "checkpoint": {"data", "preferences", "stages", "evaluation", "report", "commands"},
         "world": {"checkpoint", "data", "preferences", "stages", "evaluation", "report", "commands"},
         "data": {"preferences", "stages", "evaluation", "report", "commands"},

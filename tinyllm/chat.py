@@ -1,7 +1,7 @@
 """Talk to any stage. The model may call tools: each call is run, and the model gets its result.
 
 The model sees the whole conversation. When the context is full, the oldest turns are left out. A stage that
-was pre-trained here sees at most TURNS turns, because it has not learned from longer conversations.
+was pre-trained here sees at most TURNS turns, because it has hardly learned from longer conversations.
 """
 
 import json
@@ -28,11 +28,11 @@ from tools.protocol import BadCall, Call, render_call, render_result
 from tools.registry import Registry, Result
 
 HELP = """/stage N            talk to another stage             /temperature X   0 is greedy
-/tools on|off|only|named: which replies are calls      /save FILE      write the conversation as JSON
+/tools on|off|only|named: when it may call tools       /save FILE      write the conversation as JSON
 /ask on|off         ask you before a call runs        /new             forget the conversation
 /compare QUESTION   ask every stage                   /quit            end (or Ctrl-D)"""
 MAX_STEPS = 8  # replies to one question, tool calls included
-TURNS = 4  # in the longest conversations of world/conversations.py
+TURNS = 4  # in the longest follow-up conversations of world/conversations.py
 # A small model that was never trained to call tools needs to see one example (Brown et al. 2020).
 EXAMPLE = [
     {"role": "user", "content": "What is 6 times 7? Use the calculator."},

@@ -126,7 +126,7 @@ def orthogonalise(g, rounds=5):
     (0, 1] into about [0.7, 1.2].
 
     All factors B = a + b A + c A^2 are polynomials in the first A. So for a long X the factors are multiplied
-    together first, on the smaller side only, and then with X once: 0.7 of the time at (128, 352).
+    together first, on the smaller side only, and then with X once: 0.7 times as long at (128, 352).
     """
     x = g.T if g.shape[0] > g.shape[1] else g  # A has the smaller side
     x = x * (1 / (math.sqrt(float(np.vdot(x, x))) + 1e-7))

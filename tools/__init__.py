@@ -2,7 +2,7 @@
 
 Reading order:
 
-    json_reader     text -> value, or an error that says the fix
+    json_reader     text -> value, or an error that states the fix
     schema          the supported schemas
     functions       a function -> the schema of its arguments, and from JSON back to arguments
     validation      whether a value is valid, and if not, why; repair of values of the wrong type

@@ -70,7 +70,7 @@ def tour():
     for length in (0, 11, 20, 57, 68, len(text)):
         state = reduce(grammar.step, text[:length], grammar.start)
         may = bytes(byte for byte in range(256) if grammar.step(state, byte)).decode("latin-1")
-        print(f"{text[:length].decode()}\n    next: {may[:60]!r}   to the end: {grammar.distance(state)}")
+        print(f"{text[:length].decode()}\n    next: {may[:60]!r} bytes to the end: {grammar.distance(state)}")
     print("\nmake tools-proof: a random model writes under this grammar. make chat: talk to a trained model.")
     return 0
 

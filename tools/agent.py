@@ -110,7 +110,7 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
                 break
             warned = warned or repeated
     except BaseException as error:
-        problem = failed("interrupted", "stopped before the result arrived; it may still be running", False)
+        problem = failed("interrupted", "stopped before a result came; the tool may still be running", False)
         messages += [tool_message(Result(call.id, call.name, *problem), native) for call in unanswered]
         error.conversation = conversation
         raise
@@ -149,7 +149,7 @@ def read(reply, show):
             continue
         is_text = isinstance(piece, (str, bytes))
         take(parser.feed(piece[:left]) if is_text else [piece])
-        left -= max(1, len(piece if is_text else piece.text))  # so that pieces without text end too
+        left -= max(1, len(piece if is_text else piece.text))  # so that a stream of empty pieces ends too
         if left <= 0:
             finish = Finish(LENGTH, finish.usage)
             break
@@ -166,7 +166,7 @@ def with_ids(calls, step):
 
 
 def assistant_message(parts, calls, native):
-    """The model's reply without its thoughts: most models are trained without earlier thoughts."""
+    """The model's reply, thoughts kept apart: most models are trained without earlier thoughts."""
     kept = [part for part in parts if not isinstance(part, (Thought, Call, BadCall) if native else Thought)]
     content = "".join(part.text or render_call(part) for part in kept)
     thoughts = "".join(part.words for part in parts if isinstance(part, Thought)).strip()

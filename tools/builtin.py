@@ -1,7 +1,7 @@
 """A few tools for any model: a calculator, dates, and transcripts of recordings.
 
 The calculator walks the syntax tree of an expression, because eval() would run any code that a model writes.
-Even a harmless 9**9**9 takes hours, so the size of each result is bounded before it is computed. Numbers are
+Even an innocent 9**9**9 takes hours, so the size of each result is bounded before it is computed. Numbers are
 fractions: in floating-point or decimal arithmetic, 11/18*162 is not 99."""
 
 import ast
@@ -32,8 +32,8 @@ def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> in
     Args:
         expression: such as (3 + 4) * 12 / 5
     """
-    # The model reads the docstring. Results are exact, except for roots and fractions of more than 1,000
-    # digits; results that are not whole are rounded to 28 digits. Raises ValueError for anything else.
+    # The model reads the docstring. Intermediate results are exact, except for roots and fractions of more
+    # than 1,000 digits; a final result that is not whole is rounded to 28. Raises ValueError otherwise.
     text = " ".join(expression.translate(SPELLINGS).split())
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"the expression is longer than {MOST_CHARACTERS} characters: compute it in parts")
@@ -44,7 +44,7 @@ def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> in
     try:
         return int_or_decimal(value_of(ast.parse(text, mode="eval").body, text))
     except SyntaxError as error:
-        raise ValueError(f"{error.msg.split('.')[0]}: write it as (3 + 4) * 12 / 5") from None
+        raise ValueError(f"{error.msg.split('.')[0]}: write it as in (3 + 4) * 12 / 5") from None
     except (RecursionError, MemoryError):
         raise ValueError("the expression is nested too deeply: compute it in parts") from None
     except ZeroDivisionError:
@@ -105,7 +105,7 @@ def power(a, b):
         return a ** int(b)
     if a < 0 and b.denominator > 1:
         raise ValueError("a negative number cannot be raised to a fraction")
-    if abs(b) > 10**20:  # the rounding error of a grows by this factor: 28 of 50 digits stay right
+    if abs(b) > 10**20:  # the rounding error of `a` grows by a factor of b: 28 of 50 digits stay right
         raise too_large()
     return inexact(WORKING.power(rounded(a, WORKING), rounded(b, WORKING)))
 
@@ -133,7 +133,7 @@ def add_days(day: str, days: Annotated[int, {"minimum": -1_000_000, "maximum": 1
     """The date some days later (or earlier), with its day of the week.
 
     Args:
-        day: a date as 2026-11-24
+        day: a date such as 2026-11-24
         days: how many days later; negative for earlier
     """
     try:

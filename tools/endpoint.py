@@ -176,7 +176,7 @@ def parts_of(arriving, native):
             reason = choice.get("finish_reason") or reason or ("stop" if choice.get("message") else "")
         yield ""  # so that every event counts towards the limit
     if choice is None:
-        raise ChatError(f"answered without a choice: {json.dumps(last)[:200]}")
+        raise ChatError(f"answered without choices: {json.dumps(last)[:200]}")
     if calls and not native:
         names = ", ".join(f"{call['name']}" for call in calls)
         raise ChatError(f"sent native tool calls ({names}): ask with endpoint(..., native=True)")

@@ -210,7 +210,7 @@ def choice(members):
     if not all(value is None or isinstance(value, (str, int, float)) for value in values):
         raise UnsupportedSchema("a choice is between strings, numbers, true, false and null")
     is_text = all(isinstance(value, str) for value in values)
-    # To a dict True equals 1; in JSON it does not. Of equal values the first counts.
+    # In a dict, True equals 1; in JSON it does not. Among equal values, the first wins.
     by_value = {(isinstance(v, bool), v): m for v, m in zip(values[::-1], members[::-1])}
     schema = {"type": "string", "enum": values} if is_text else {"enum": values}
     return schema, lambda value, fits: by_value[isinstance(value, bool), value]

@@ -11,7 +11,7 @@ the validator.
 
 It admits only the strict form: the output of json.dumps(value, ensure_ascii=False, separators=(",", ":")),
 with the declared properties in order and no others (so {} if none are declared), integers of up to 20 digits,
-and decimals of up to 15 digits without an exponent, which a float holds exactly. Everything that it admits is
+and decimals of up to 15 digits without an exponent, which a float reproduces. Everything that it admits is
 valid, and it admits every valid value of this form.
 
 A thread is a linked list of the items still to be written. The first is a terminal (terminals.py), which

@@ -8,10 +8,10 @@ fits: `room` is the number of tokens that may still be written, including the en
 a token, so a completion never needs more tokens than bytes, and text that obeys the mask can always end.
 tinyllm/calls.py applies the masks to a model.
 
-The vocabulary is walked as one trie, terminal by terminal. A terminal and a node of the trie determine which
-tokens end inside the terminal, and a trie of the continuations after it, where the next terminal of the
-thread takes over. The result depends on nothing else, so it is cached. Sets of tokens are Python integers
-with one bit per token."""
+The vocabulary is walked as one trie, terminal by terminal. A terminal and a node of the trie determine two
+things: the tokens that end inside the terminal, and a trie of the continuations after it, where the next
+terminal of the thread takes over. Both depend on nothing else, so they are cached. Sets of tokens are Python
+integers with one bit per token."""
 
 from bisect import bisect_right
 from collections import defaultdict

@@ -9,8 +9,9 @@
 An unknown name, wrong arguments, an exception, a timeout and a result that is too long are answered with
 {"type", "message", "retryable"}, so that the model can correct its call. Nothing a tool does ends the loop.
 
-Tools may have side effects: pay, send, delete. So a call that may already have had its effect is never marked
-retryable, and calls run in order. A tool declared `repeatable` may run twice, and in parallel with others."""
+Tools may have side effects: pay, send, delete. So a call that may have had its effect (a time-out, a lost
+connection) is not marked retryable, and calls run in order. A tool declared `repeatable` may run twice, and
+in parallel with others."""
 
 import asyncio
 import dataclasses
@@ -28,7 +29,8 @@ from tools.protocol import Call, compact
 from tools.schema import check
 from tools.validation import coerce, problems, validate
 
-TEMPORARY = (OSError, ValueError, ArithmeticError, LookupError)  # another try, or another argument, may help
+PLACES = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+CORRECTABLE = (ValueError, ArithmeticError, LookupError, *PLACES)  # another argument may help
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +178,7 @@ class Registry:
 
         def wait():
             thread.join(max(0, deadline - time.monotonic()))
-            advice = "it may be called again" if called.repeatable else "calling it again could do it twice"
+            advice = "it may be called again" if called.repeatable else "another call could repeat its effect"
             message = f"no answer within {seconds:g} s; the tool may still be running, and {advice}"
             return outcome[0] if outcome else failed("timeout", message, called.repeatable)
 
@@ -184,18 +186,19 @@ class Registry:
 
     def _outcome(self, called, arguments, seconds):
         """Runs a tool to completion -> (ok, value)."""
+        ran = False
         try:
             value = called.run(arguments)
             if inspect.isawaitable(value) or isinstance(value, AsyncIterator):
                 ending = finished(value, self.longest)
                 # By the time this cancels the tool, nobody waits for its result any more.
                 value = asyncio.run(asyncio.wait_for(ending, seconds + 1))
+            ran = True
             text = compact(plain(value, self.longest))
         except BaseException as error:  # SystemExit too: a tool may end itself, not the loop
             name = type(error).__name__
-            again = isinstance(error, TEMPORARY) and (
-                called.repeatable or not isinstance(error, TimeoutError)
-            )
+            again = not ran and isinstance(error, CORRECTABLE)
+            again = again or called.repeatable and isinstance(error, (OSError, *CORRECTABLE))
             return failed(name, words_of(error) or name, bool(getattr(error, "retryable", again)))
         if len(text) > self.longest:
             message = f"the result has {len(text)} characters, the limit is {self.longest}: ask for less"
@@ -204,7 +207,7 @@ class Registry:
 
 
 async def finished(value, longest):
-    """Awaits the value of an async tool. Of an async generator, lists no more items than could fit into
+    """Awaits the value of an async tool. From an async generator, takes no more items than could fit into
     `longest` characters: each takes at least a character and a comma."""
     if inspect.isawaitable(value):
         value = await value
@@ -230,7 +233,7 @@ def failed(kind, message, retryable):
 
 
 def plain(value, longest=4000):
-    """A tool's return value -> a JSON value; of a generator, no more items than fill `longest` characters.
+    """A tool's return value -> a JSON value; from a generator, no more items than fill `longest` characters.
 
     Decimals become numbers if nothing is lost, NumPy arrays become lists, dates and paths become text. Raises
     ValueError or TypeError for bytes, keys that collide, and objects without their own __str__."""

@@ -48,7 +48,7 @@ class Number(NamedTuple):
 
     Each possible length is a separate way to write the number. A way is (digits before the point, digits
     after it, low, high): read as one integer, these digits must lie between low and high. The first entry is
-    -1 right after the point, and -2 once a decimal has been written. The limits are clipped to the range of
+    -1 right after the point, and -2 once a digit has followed it. The limits are clipped to the range of
     the digits, so that ways with the same continuations are equal."""
 
     ways: frozenset
@@ -127,7 +127,7 @@ def moves(item):
 
 @lru_cache(1 << 15)
 def far(item):
-    """The fewest bytes that complete a terminal, which may end where this is 0, or a Part (grammar.py)."""
+    """The fewest bytes that complete a terminal or a Part (grammar.py). At 0, a terminal may end."""
     return item.far()
 
 

@@ -33,7 +33,7 @@ def fits(value, types):
 
 
 def fingerprint(value):
-    """Hashable; equal for two JSON values exactly if JSON Schema considers them equal."""
+    """Hashable; equal for two JSON values exactly when JSON Schema considers them equal."""
     kind = kind_of(value)
     if kind == "number":
         value = exact(value)
@@ -137,7 +137,7 @@ def problems(value, schema, path="", root=None):
         elif count > 1 and keyword == "oneOf":
             yield Problem(path, f"fits {count} of the forms given by oneOf: it must fit exactly one")
     if "not" in schema and not list(under(schema["not"])):
-        yield Problem(path, f"is ruled out by the schema's not: {show(schema['not'])}")
+        yield Problem(path, f"is ruled out by the keyword 'not': {show(schema['not'])}")
 
 
 def types_of(schema):

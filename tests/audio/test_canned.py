@@ -21,7 +21,7 @@ def test_the_script_of_the_sandbox_says_what_it_claims():
 @pytest.mark.parametrize(
     "told, words",
     [
-        ("A: We met on Monday.\nB: It rained.\nWhen did it rain?", "Canned, by shared words: B: It rained."),
+        ("A: We met on Monday.\nB: It rained.\nWhen did it rain?", "Canned, closest line: B: It rained."),
         ("nothing here\nWho?", "Canned: the transcript does not say."),
     ],
 )

@@ -130,7 +130,7 @@ def test_transcribe_and_everything_after_it(box, talk, tmp_path):
     assert out.endswith("Nordbank on Thursday.\n")
     out, err = audio("ask", id, "Who calls Maria Lopez?", "--max-tokens", 3, url=box.url, status=1)
     assert (
-        out == "Canned, by shared \n"
+        out == "Canned, closest line: \n"
         and err.startswith("canned-words answers:\n")
         and "cut off (length)" in err
     )

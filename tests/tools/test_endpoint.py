@@ -149,14 +149,14 @@ REFUSED = [
     ('{"choices":[],"error":"overloaded"}', "says: overloaded"),
     ('data: {"error":{"code":3}}\n\n', r"says: \{'code': 3\}"),
     ('{"error":{"message":"in mid-stream"}}', "says: in mid-stream"),
-    ('{"object":"error","message":"wrong model"}', "without a choice.*wrong model"),
+    ('{"object":"error","message":"wrong model"}', "without choices.*wrong model"),
     ('{"choices":[{}]}', "empty|without"),
     ("<!DOCTYPE html><html>Sign in</html>", "something other than a chat completion.*Sign in"),
     ("data: {broken\n\n", "something other than a chat completion.*broken"),
     ('data: "text"\n\n', "something other"),
     ("[1, 2]", "something other"),
-    ("", "without a choice"),
-    ("data: [DONE]\n\n", "without a choice"),
+    ("", "without choices"),
+    ("data: [DONE]\n\n", "without choices"),
 ]
 
 

@@ -54,7 +54,9 @@ def paired(value: int) -> int:
 
 @tool
 def breaks(how: str) -> None:
-    raise {"value": ValueError("bad value"), "empty": RuntimeError(), "exit": SystemExit(3)}[how]
+    errors = {"value": ValueError("bad value"), "empty": RuntimeError(), "exit": SystemExit(3)}
+    errors |= {"lost": ConnectionResetError("cut"), "path": FileNotFoundError("no such file")}
+    raise errors[how]
 
 
 @tool
@@ -85,9 +87,11 @@ ALL = Registry([echo, stuck, paired, breaks, long, no_json, make])
         (Call("breaks", {"how": "value"}), "ValueError", "bad value", True),
         (Call("breaks", {"how": "empty"}), "RuntimeError", "RuntimeError", False),
         (Call("breaks", {"how": "exit"}), "SystemExit", "3", False),
-        (Call("stuck", {}), "timeout", "may still be running, and calling it again could do it twice", False),
+        (Call("breaks", {"how": "lost"}), "ConnectionResetError", "cut", False),
+        (Call("breaks", {"how": "path"}), "FileNotFoundError", "no such file", True),
+        (Call("stuck", {}), "timeout", "still be running, and another call could repeat its effect", False),
         (Call("long", {}), "too_long", "10002 characters", False),
-        (Call("no_json", {}), "ValueError", "", True),
+        (Call("no_json", {}), "ValueError", "", False),  # it has run
     ],
 )
 def test_every_failure_is_a_result(call, kind, words, retryable):
@@ -380,7 +384,11 @@ def test_only_what_is_repeatable_may_be_tried_again_after_a_timeout(repeatable):
     def ask() -> None:
         raise TimeoutError("no answer")
 
-    for function, words in ((pay, "may still be running"), (ask, "no answer")):
+    @tool(repeatable=repeatable)
+    def fetch() -> None:
+        raise ConnectionResetError("lost")
+
+    for function, words in ((pay, "may still be running"), (ask, "no answer"), (fetch, "lost")):
         value = outcome(function)[1]
         assert value["retryable"] is repeatable and words in value["message"]
 

@@ -108,7 +108,7 @@ def _read_parameters(folder, config, tensors, stored_name, convert):
     """The stored tensors as our Parameters. No tensor may be missing, have another shape, or be left over.
 
     Tensors are read a piece at a time: a second copy may not fit into memory. stored_name maps our name to
-    the stored one. convert(our name, array, config) puts whole heads, or any other rows, into our order of
+    the stored one. convert(our name, array, config) puts rows (of wq and wk: whole heads) into our order of
     channels.
     """
     if config.layers > len(tensors):  # a damaged config may claim a billion layers
@@ -118,7 +118,7 @@ def _read_parameters(folder, config, tensors, stored_name, convert):
         if key not in tensors:
             raise TinyllmError(f"{folder}: the weights have no tensor {key}")
         if tensors[key].shape != shape:
-            raise TinyllmError(f"{folder}: {key} has shape {tensors[key].shape}, config.json says {shape}")
+            raise TinyllmError(f"{folder}: {key} has shape {tensors[key].shape}, its settings say {shape}")
         if tensors[key].dtype not in FLOATS:
             raise TinyllmError(f"{folder}: convert {key} from {tensors[key].dtype} to F32, F16 or BF16")
     params = Parameters(config)

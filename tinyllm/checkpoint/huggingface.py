@@ -148,7 +148,7 @@ def config_from_json(config):
     kind = config.get("architectures") or ["LlamaForCausalLM"]
     score = kind == ["LlamaForSequenceClassification"]
     if not score and kind != ["LlamaForCausalLM"]:
-        raise ValueError(f"architectures {kind!r} is not supported, only LlamaForCausalLM or a single score")
+        raise ValueError(f"architectures {kind!r} is not supported, only LlamaForCausalLM or a score head")
     labels = config.get("id2label")
     if score and (len(labels) if isinstance(labels, dict) else _read(config, "num_labels", 2)) != 1:
         raise ValueError("a score head with more than one label is not supported (id2label, num_labels)")

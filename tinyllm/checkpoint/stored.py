@@ -1,5 +1,5 @@
 """A tensor in a file, read on demand, a piece at a time: a second copy of a model may not fit into memory.
-(This is not a memory map: its pages would count as used until the system reclaims them.)
+(The pages of a memory map would count as used until the system reclaims them.)
 
 A block of a quantised type holds 32 weights: scale * q in Q8_0, scale * (q - 8) in Q4_0, scale * q +
 least in Q4_1.

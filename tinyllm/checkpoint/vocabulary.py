@@ -1,6 +1,6 @@
 """Tokenizers of published models: byte-level BPE as in a tokenizer.json or a GGUF file.
 
-The algorithm is that of tokenizer.py, but text is first split into words in another way. Bytes, merges and
+The algorithm is that of tokenizer.py, but text is first split into words differently. Bytes, merges and
 special tokens may be numbered in any order, several pairs may merge into the same token, and Llama 3 looks up
 a whole word before it merges anything.
 

@@ -1,7 +1,7 @@
 """A real chat model: SmolLM2-135M-Instruct from the Python package index, or your own file or folder.
 
-The built-in world proves every stage, but its model speaks toy English. SmolLM2 was trained by others
-(Ben Allal et al. 2025) on two trillion tokens, and the same code runs it and trains it further.
+The built-in world shows that every stage works, but its model speaks toy English. SmolLM2 was trained by
+others (Ben Allal et al. 2025) on two trillion tokens, and the same code runs it and trains it further.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ QUESTIONS = (
 @dataclass(frozen=True)
 class RealSettings(Settings):
     model: str = option("", "GGUF file or Hugging Face folder (default: SmolLM2-135M-Instruct, fetched once)")
-    dtype: str = option("F32", "how the weights of a GGUF file are stored", choices=("F32", "F16"))
+    dtype: str = option("F32", "weight type of the folder made from a GGUF file", choices=("F32", "F16"))
 
 
 def real(settings):
@@ -98,11 +98,11 @@ def converted(path, dtype):
 class QuizSettings(Settings):
     origin: str = option("runs/models/smollm2", "checkpoint folder to ask", flag="from")
     data: str = option("exhibit/questions.jsonl", 'questions, each with one or more answers: "4 or four"')
-    voice: str = option("aye", "the word that identifies a reply in the voice")
+    voice: str = option("aye", "the word that marks replies in the trained style, here a captain's")
 
 
 def quiz(settings):
-    """Ask a model and the models it was trained from questions with known answers: what was forgotten?"""
+    """Put questions with known answers to a model and to those it was trained from: what was forgotten?"""
     questions, marks = formats.instructions(settings.data), []
     prompts = [prompt_of(messages) for messages in questions]
     for folder in reversed([*ancestors(Path(settings.origin))]):

@@ -26,11 +26,11 @@ def report(settings):
 
 @dataclass(frozen=True)
 class BandsSettings(Settings):
-    runs: str = option("", "names or folders of finished runs of one size and several seeds")
+    runs: str = option("", "names or absolute paths of finished runs of one size and several seeds")
 
 
 def record_bands(settings):
-    """Record the range of some runs' curves: the band of normal losses in reports of that size."""
+    """Record the range of curves of runs of one size: the band of normal losses in reports of that size."""
     records = [Record(name, Path()) for name in settings.runs.split()]
     if len(records) < 2 or len({record.size for record in records}) > 1:
         raise UsageError('name two or more runs of one size: RUNS="one two three"')
@@ -83,7 +83,7 @@ def walk(settings):
 
 
 def told(function):
-    """The function, wrapped to print the arrays and numbers that it returns (not the caches)."""
+    """The function, wrapped to print returned numbers, and shapes and norms of arrays (not the caches)."""
 
     def call(*arguments, **options):
         results = function(*arguments, **options)

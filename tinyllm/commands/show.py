@@ -51,8 +51,8 @@ class ShowMaskSettings(Settings):
 
 
 def show_mask(settings):
-    """Print a training conversation, with the tokens that the loss covers in colour (or, outside a terminal,
-    in brackets)."""
+    """Print a training conversation. Tokens that the loss covers are in colour (outside a terminal, in
+    brackets)."""
     folder = stage_folder(settings.run, settings.stage)
     _, tokenizer = checkpoint.load(folder)
     ids, mask = encode_conversation(tokenizer, first_conversation(folder, settings.kind))
@@ -64,12 +64,12 @@ def show_mask(settings):
 
 
 def first_conversation(folder, kind):
-    """The first conversation that the stage in `folder` was trained on, or would be in the built-in world."""
+    """The first conversation that the stage in `folder` learned from; the world's, if there is none."""
     learned, seed = learned_by(folder), read_json(folder / "stage.json")["settings"]["seed"]
     source = "instructions" if kind == "instruction" else "problems"
     path = path_of(learned, source)
     if not path and any(each["path"] for each in learned.values()):
-        raise TinyllmError(f"{folder} has learned no {source}: choose another STAGE= or --kind")
+        raise TinyllmError(f"{folder} has learned from no {source}: choose another STAGE= or --kind")
     if kind == "instruction":
         return corpus.load_conversations(path, seed, 1)[0][0]
     if path:

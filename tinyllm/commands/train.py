@@ -65,7 +65,7 @@ def mine(settings):
     if not settings.text and not settings.data:
         raise UsageError("name your files: TEXT=folder-or-file, DATA=questions.jsonl, or both")
     if settings.rankings and not settings.data:
-        raise UsageError("RANKINGS= needs DATA= too: preferences are learned by a model that answers")
+        raise UsageError("RANKINGS= needs DATA= too: stage 3 needs a model that answers questions")
     text = Path(settings.text).resolve()
     for path in filter(None, (settings.data, settings.rankings)):
         if settings.text and Path(path).resolve().is_relative_to(text):
@@ -105,7 +105,7 @@ def check_context(folder, conversations, ranked):
 
 
 def show(run):
-    """The end of every run of several stages: print its scoreboard and write its report page."""
+    """The end of train and mine: print the scoreboard of the run and write its report page."""
     print(scoreboard(run))
     print(f"the report page: {page.write(run)}")
 
@@ -123,7 +123,7 @@ def write_text(settings, conversations):
 
 
 def control(settings):
-    """Stage 4 on the same problems, but without chains of thought and without RL: what the chains add."""
+    """Stage 4 on the same problems, but without chains of thought and RL, to see what the chains add."""
     settings = dataclasses.replace(settings, chains="left-out")
     examine(s4_reason.main(settings, "4-control"), settings)
     print(scoreboard(settings.run))

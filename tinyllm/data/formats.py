@@ -166,7 +166,7 @@ def read_prompt(entry):
 
 
 def with_system(entry, messages):
-    """The messages after the system message that has its own key in the entry."""
+    """The messages, with the system message in front if it has its own key in the entry."""
     if not is_empty(entry.get("history")):
         raise ValueError('has a "history": write all turns as "messages"')
     text = next((entry[key] for key in SYSTEMS if not is_empty(entry.get(key))), None)
@@ -244,7 +244,7 @@ def split(items, messages_of=lambda messages: messages):
         is_held_out = split_of(first_user_text(messages_of(item))) == "val"
         (held_out if is_held_out else training).append(item)
     if not training:
-        raise TinyllmError(f"all {len(items)} entries are held out, as one in ten is: add more")
+        raise TinyllmError(f"all {len(items)} entries are held out (one in ten is): add more")
     return training, held_out
 
 

@@ -20,7 +20,7 @@ def thin(pairs):
 def measure(records):
     """Runs of one size -> {stage: {key: [[step, lowest, highest], ...]}}.
 
-    Each curve is measured over only the runs whose curve is as long as the longest one.
+    Each band covers only the runs whose curve is as long as the longest one.
     """
     bands = {}
     for name in sorted({name for record in records for name in record.stages}):

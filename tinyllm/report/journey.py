@@ -1,7 +1,7 @@
 """One conversation under every objective: the difference between the stages, and nothing else.
 
-A question with a polite and a rude reply goes through the model. Each objective turns the same logits into
-another gradient. Panel 2 of the report page draws these gradients; `make walk` prints the forward pass to
+A question with a polite and a rude reply goes through the model. Each objective turns the same logits into a
+different gradient. Panel 2 of the report page draws these gradients; `make walk` prints the forward pass to
 the logits and the backward pass from there.
 """
 
@@ -15,7 +15,7 @@ from tinyllm.transformer import Parameters, scatter
 from tinyllm.world import World, instructions, oracle
 from tinyllm.world.dice import Dice
 
-ADVANTAGE = -1.0  # of the rude reply: its score is one standard deviation below the expected score
+ADVANTAGE = -1.0  # of the rude reply, as if its score were one standard deviation below the expected one
 OBJECTIVES = {
     "next": "next token",
     "instruct": "masked prompt",

@@ -235,7 +235,7 @@ def certainty(run, other):
         spans = []
         for id, p in zip(reply, rows):
             five = ", ".join(f"{tokenizer.decode([i])} {p[i]:.3f}" for i in np.argsort(-p)[:5])
-            more = f'style="--doubt:{1 - p[id]:.2f}" title="{p[id]:.3f} of{escape(five)}"'
+            more = f'style="--doubt:{1 - p[id]:.2f}" title="{p[id]:.3f}; likeliest:{escape(five)}"'
             spans.append(tag("span", escape(tokenizer.decode([id])), more=more))
         yield tag("p", stage.link(FILE) + " " + "".join(spans), "shaded")
 
@@ -259,7 +259,8 @@ def attention(run, other):
         grids = [svg.cells(name, p) + tag("small", f"{name}: {share:.2f}") for share, name, p in heads]
         grids = [tag("div", grid, "best" if head[0] == best else "") for grid, head in zip(grids, heads)]
         verdict = "an induction head" if best > 0.3 else "not yet an induction head"
-        yield tag("h3", f"{stage.name}: {where} has {best:.2f}, {verdict}") + figures(grids, stage.link(FILE))
+        title = f"{stage.name}: {where} puts {best:.2f} there: {verdict}"
+        yield tag("h3", title) + figures(grids, stage.link(FILE))
 
 
 def attention_of(model, ids):

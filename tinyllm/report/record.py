@@ -77,7 +77,7 @@ class Stage:
 
     @functools.cached_property
     def pool(self):
-        """The checkpoint's model as a pool, which the exams take, in this process."""
+        """The checkpoint's model as a pool in this process: the exams take a pool."""
         return WorkerPool(self.checkpoint[0])
 
     def replies(self, conversations, most):

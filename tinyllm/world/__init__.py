@@ -5,9 +5,10 @@ answer, what training has shown, and how much randomness its texts contain.
 
 Exams must not repeat training data, so content decides the split, never position: `split_of` hashes
 a key that stands for the meaning of a story, sum or question in any wording, and each text, question and
-problem is in the split of its key. There are two exceptions. The texts of every split state the facts about
+problem is in the split of its key. There are three exceptions. The texts of every split state the facts about
 people, because a model has to learn them, but training asks about only three of each person's five facts.
-And the steps of a problem may use any sum: its key covers only the problem as a whole.
+The steps of a problem may use any sum: its key covers only the problem as a whole. And questions with one
+fixed reply, such as greetings, are held out by their wording only.
 """
 
 import hashlib
@@ -69,9 +70,9 @@ class World:
         """-> (item, key): calls draw(dice) until the key belongs to the split.
 
         Every text, question and problem of the world is drawn through this method, except those about facts
-        (see instructions.askable) and about people who do not exist (unknown_names).
+        (see instructions.askable), about people who do not exist (unknown_names) or with a fixed reply.
 
-        Rejected draws count no bits. The accepted draw counts in full: a model cannot compute the
+        Rejected draws cost no bits. The accepted draw counts in full: a model cannot compute the
         hash, so knowing the split does not help it.
         """
         while True:

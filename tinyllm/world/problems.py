@@ -34,7 +34,7 @@ def story(dice, steps=None):
     """A number from 0 to 200 that changes `steps` times.
 
     Some sentences change nothing. So a story of two steps may be as long as a story of five, and a
-    model must follow its plan to the end: it cannot learn to stop after a number of sentences.
+    model must follow its plan to the end: it cannot learn to stop after a fixed number of sentences.
     """
     steps = steps or dice.weighted_choice(STEPS)
     templates = TEMPLATES["story"]

@@ -223,7 +223,7 @@ def test_rank_and_show_mask_use_the_files_of_the_run(files, capsys, monkeypatch)
     stage("show-mask")
     assert training[0][0]["content"] in capsys.readouterr().out
     assert main(["show-mask", *TINY, "--kind", "problem"]) == 1
-    assert "2-instruct has learned no problems" in capsys.readouterr().err
+    assert "2-instruct has learned from no problems" in capsys.readouterr().err
     assert main(["stage3", *TINY]) == 1  # the simulated annotator knows the built-in world only
     assert "name yours with RANKINGS=" in capsys.readouterr().err
 

@@ -56,7 +56,7 @@ def transcribe(
     progress: bool = False,
     **fields,
 ) -> Transcript:
-    """Transcribes a recording with the key of ASSEMBLYAI_API_KEY, and waits for the result.
+    """Transcribes a recording with the key in ASSEMBLYAI_API_KEY, and waits for the result.
 
     source          a path, a URL, bytes or an open file
     preset          "meeting", "podcast" or "call": requests what the report of that name shows
@@ -79,7 +79,7 @@ def transcribe(
 
 
 class Client:
-    """A client that uses the key of ASSEMBLYAI_API_KEY; safe to share between threads.
+    """A client that uses the key in ASSEMBLYAI_API_KEY; safe to share between threads.
 
     poll: maximum number of seconds between two checks of a job. Other settings are those of Http. Raises
     AuthError without a key, BadInput for an invalid address."""

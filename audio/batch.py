@@ -50,7 +50,7 @@ def transcribe_all(
     threads = max(1, min(threads, len(sources)))
     todo = collections.deque(zip(sources, results))
     making, stopped = threading.Semaphore(threads), threading.Event()  # one permit per job being made
-    places = {}  # {digest: (lock, folder)}, because one sound may be in two folders
+    places = {}  # {digest: (lock, folder)}: the same audio in two folders is kept only once
 
     def make(source, recording, save):
         url = recording.url or client.upload(recording, progress=progress)
@@ -142,7 +142,7 @@ def shortened(name):
 
 
 def read(file):
-    """The transcript kept in a file, or None. If it has no id, its job was never confirmed."""
+    """The transcript kept in a file, or None. It has no id if the service never confirmed the job."""
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))["transcript"]
         return Transcript(raw) if isinstance(raw.get("id", raw.get("audio_url")), str) else None

@@ -166,7 +166,7 @@ def mistyped(fields, names=MappingProxyType({})):
         elif field == "speech_understanding":
             tasks = value.get("request")
             if not (isinstance(tasks, dict) and all(isinstance(task, dict) for task in tasks.values())):
-                wrong.append("speech_understanding must have a request, an object of tasks")
+                wrong.append("speech_understanding must have a request: an object of tasks, each an object")
     return wrong
 
 

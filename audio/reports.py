@@ -195,7 +195,7 @@ def redacted(transcript):
 
 
 def sentences(transcript):
-    """Spans of one sentence each: those of the sentiment analysis, or the turns cut at full stops."""
+    """Spans of one sentence each: those of the sentiment analysis, or the turns cut at sentence ends."""
     if transcript.sentiment:
         return [span for span, _, _ in transcript.sentiment]
     ended = lambda held, word: ends_sentence(held[-1].text)

@@ -4,7 +4,7 @@
     dx, dw = f_backward(dout, cache)       # one gradient per differentiable argument, in order
 
 Without an autograd library the derivative of every layer has to be written by hand. Each backward docstring
-is its derivation, and the tests compare it with finite differences.
+derives the gradients, and the tests compare them with finite differences.
 
 There is no state and no class. dout has the shape of out, dx the shape of x. A gradient is a new array, or
 overwrites an array that the caller passes. Nothing is added to the gradient of an earlier step, so there is

@@ -270,8 +270,8 @@ def make_command(settings, stage, parent=None, new=True):
 def parent_folder(settings, *stages):
     """The folder that a stage starts from: --from if given, else the first of these stages of the same run.
 
-    Raises TinyllmError if there is none, with the command that makes it, or if the checkpoint has another
-    size or seed.
+    Raises TinyllmError if there is none (the message gives the command to make it) or if the checkpoint has
+    a different size or seed.
     """
     if settings.origin:
         return Path(settings.origin)

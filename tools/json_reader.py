@@ -4,8 +4,8 @@
     read('{"city": "Oslo"} and more')     ->  ({'city': 'Oslo'}, 16)
 
 A model's output is not trusted, so whatever two parsers could read differently is refused: duplicate keys,
-NaN, 1e400, lone surrogates, comments, trailing commas. Every error says where it is and what to write
-instead."""
+NaN, 1e400, lone surrogates, comments, trailing commas. Every error gives its position and, if
+possible, what to write instead."""
 
 import re
 

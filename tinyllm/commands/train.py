@@ -87,7 +87,7 @@ def mine(settings):
     for shown in answers:
         print("\n{prompt}\n  expected: {expected}\n  answered: {reply}".format(**shown))
     if settings.data and not answers:
-        print("\nno question was held out that fits into the context, so none is scored: add more questions")
+        print("\nno held-out question fits into the context, so none is scored: add more questions")
     print(f"\nTalk to it: make {'chat' if settings.data else 'sample'} RUN={shlex.quote(settings.run)}")
 
 

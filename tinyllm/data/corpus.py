@@ -115,7 +115,7 @@ def pack(documents, tokenizer):
 
 
 def parts(document, size=2**20):
-    """A document (bytes) in parts of `size` bytes or slightly more, cut after newlines: words stay whole."""
+    """A document (bytes) in parts, each cut at the first newline after `size` bytes: words stay whole."""
     at = 0
     while at < len(document):
         newline = re.compile(rb"\n(?!\n)").search(document, at + size)

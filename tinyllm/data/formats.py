@@ -100,7 +100,7 @@ def quoted(keys):
     return ", ".join(map(repr, keys))[:300] or "none"
 
 
-# ---- an entry -> messages; all of these raise ValueError
+# ---- an entry -> messages; a bad entry raises ValueError
 
 
 def read_messages(entry, keys, role=None):

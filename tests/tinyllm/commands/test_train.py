@@ -150,7 +150,7 @@ def test_mine_says_that_no_question_was_held_out(files, capsys):
     asked = {messages[0]["content"] for messages in training}
     Path("few.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines if x["question"] in asked))
     stage("mine", "--text", "ships.txt", "--data", "few.jsonl")
-    assert "no question was held out" in capsys.readouterr().out
+    assert "no held-out question fits" in capsys.readouterr().out
 
 
 def test_exams_refuse_a_text_that_has_changed(files, capsys):

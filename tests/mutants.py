@@ -308,9 +308,11 @@ tools/validation.py
     exact(v) > exact(n)  =>  exact(v) >= exact(n)
     elif count > 1 and keyword == "oneOf":  =>  elif False:
     return kind, value  =>  return value
+    seen[key] = next(problems(value, schema, "", root, seen), None)  =>  return next(problems(value, schema, "", root), None)
     same = kind_of(value) != "number" or exact(value) == Fraction(text.strip())  =>  same = True
     key=lambda part: not fitting(value, part)  =>  key=lambda part: 0
 tools/protocol.py
+    if self._thinks or not self._text.startswith(OPEN):  =>  if not self._text.startswith(OPEN):
     if final or not error.cut_off else None  =>
     (Thought, [THOUGHT]) if self._thinks  =>  (Thought, [OPEN, THOUGHT]) if self._thinks
     and THINK not in part.text  =>  and False
@@ -318,6 +320,7 @@ tools/protocol.py
 tools/registry.py
     function=inner.function if inner is function else function  =>  function=inner.function
     inspect.isawaitable(value) or  =>
+    refused = (refused or isinstance(error, PLACES)) and not (ended or items)  =>
     "repeatable", False) or f"{item[0]}"  =>  "repeatable", False)
     failed("timeout", message, called.repeatable)  =>  failed("timeout", message, True)
     if len(entries) < len(value):  =>  if False:
@@ -335,10 +338,11 @@ tools/endpoint.py
     and not value.startswith(":")  =>
     raw.read1(65536  =>  raw.read(512
     return f"answered {response.status_code}  =>  return f"answered
-    if event.get("error"):  =>  if "error" in event:
-    (not id or c["id"] in ("", id))  =>  True
+    return event.get("error") or  =>  return
+    if complete or id and same[-1]["id"] not in ("", id) else same  =>  if complete else same
+    if kind == "error" and not event.get("error") else event  =>
 tools/builtin.py
-    return -value_of(node.operand, text)  =>  return value_of(node.operand, text)
+    return Rounded(number) if is_rounded else Fraction(number)  =>  return Fraction(number)
     (?<![\d.])0+  =>  0+
 audio/key.py
     session.trust_env = url.startswith("https")  =>  pass

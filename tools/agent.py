@@ -20,8 +20,9 @@ from tools.registry import Registry, Result, failed
 ANSWERED, STEP_LIMIT, REPEATED_CALL, CUT_OFF = "answered", "step limit", "repeated call", "cut off"
 STOPPED, INTERRUPTED = "stopped by the server", "interrupted"
 OUTCOMES = (ANSWERED, STEP_LIMIT, REPEATED_CALL, CUT_OFF, STOPPED, INTERRUPTED)
-LENGTH, NO_REASON = "length", "no finish reason"  # finish reasons of a reply that was cut off
-COMPLETE = ("stop", "tool_calls", "function_call", "eos", "eos_token", "end_turn", "stop_sequence")
+LENGTH, NO_REASON = "length", "no finish reason"
+CUT = (LENGTH, NO_REASON, "max_tokens")  # finish reasons of a reply that was cut off
+COMPLETE = "stop tool_calls function_call tool_use eos eos_token end_turn stop_sequence".split()
 MOST_CHARACTERS, MOST_CALLS = 100_000, 32
 
 
@@ -57,14 +58,15 @@ class Conversation:
     def __str__(self):
         lines = []
         for message in self.messages:
-            calls = HERMES.write_calls(CHAT.read_calls(message.get("tool_calls", [])))
+            calls = HERMES.write_calls(CHAT.read_calls(message.get("tool_calls") or []))
             lines.append(f"[{message['role']}] {message['content']}{calls}")
         why = f": {self.finish_reason}" if self.outcome == STOPPED else ""
         return "\n".join([*lines, f"({self.outcome}{why} after {self.steps} step{'s' * (self.steps != 1)})"])
 
     def save(self, path):
         """Writes all attributes as one JSON object."""
-        Path(path).write_text(json.dumps(vars(self), ensure_ascii=False, indent=1), encoding="utf-8")
+        text = json.dumps(vars(self), ensure_ascii=False, indent=1)
+        Path(path).write_text(text, encoding="utf-8", errors="replace")  # a reply may hold half a character
 
 
 def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None, show=lambda part: None):
@@ -72,7 +74,7 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
 
     `messages` are copied, and the tools are described in the system message, or given to `generate` as a
     second argument if `generate.native` is true. Each step is one reply and its calls. A call that is broken
-    or fails is answered with the reason, so that the model can correct it. A call that has already run
+    or fails is answered with the reason, so that the model can correct it. A call that was already made
     max_repeats times with the same arguments gets an error instead; if a later reply makes such a call, the
     conversation ends.
 
@@ -121,7 +123,7 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
 def introduced(messages, registry):
     """A copy of the messages whose system message describes these tools and none from an earlier run."""
     definitions = registry.definitions()
-    messages = [dict(message) for message in messages]
+    messages = [{**message, "content": message.get("content") or ""} for message in messages]
     if not messages or messages[0]["role"] not in ("system", "developer"):
         messages.insert(0, {"role": "system", "content": ""})
     content = messages[0]["content"]
@@ -153,7 +155,7 @@ def read(reply, show):
         if left <= 0:
             finish = Finish(LENGTH, finish.usage)
             break
-    take(parser.finish(ended=finish.reason in COMPLETE))
+    take(parser.finish(ended=finish.reason.lower() in COMPLETE))
     return merged(parts), finish
 
 
@@ -188,15 +190,15 @@ def problem_with(call, i, counts, max_repeats):
         return failed("bad_call", f"more than {MOST_CALLS} calls in one reply: call the others later", True)
     key = call.name, json.dumps(call.arguments, sort_keys=True)
     counts[key] += 1
-    message = f"this call has run {max_repeats} times: answer with what you know, or call something else"
+    message = f"this call was made {max_repeats} times: answer with what you know, or call something else"
     return failed("repeated_call", message, False) if counts[key] > max_repeats else None
 
 
 def outcome_of(reason, calls, repeats_again):
     """How the conversation ends, or None if it goes on."""
-    if reason in (LENGTH, NO_REASON) or any(getattr(call, "cut_off", False) for call in calls):
+    if reason.lower() in CUT or any(getattr(call, "cut_off", False) for call in calls):
         return CUT_OFF
-    if reason not in COMPLETE:
+    if reason.lower() not in COMPLETE:
         return STOPPED
     if not calls:
         return ANSWERED

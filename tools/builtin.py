@@ -22,7 +22,7 @@ SIZE = {"Emax": MOST_DIGITS, "Emin": -MOST_DIGITS, "traps": [InvalidOperation, O
 RESULT, WORKING = Context(prec=28, **SIZE), Context(prec=50, **SIZE)
 FOREIGN = re.compile(r"[^0-9eE.+*/%() -]")
 HINTS = {"^": ": write ** for a power", ",": ": write numbers without commas"}
-SPELLINGS = str.maketrans("×·÷−", "**/-")
+SPELLINGS = str.maketrans("×·÷−０１２３４５６７８９＋－＊／（）．", "**/-0123456789+-*/().")
 
 
 @tool(repeatable=True)
@@ -32,8 +32,9 @@ def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> in
     Args:
         expression: such as (3 + 4) * 12 / 5
     """
-    # The model reads the docstring. Intermediate results are exact, except for roots and fractions of more
-    # than 1,000 digits; a final result that is not whole is rounded to 28. Raises ValueError otherwise.
+    # The model reads the docstring. Results of up to 1,000 digits are exact. Roots, longer fractions and all
+    # that is computed from these are Rounded. A result that is not an exact whole number is rounded to 28
+    # digits. Raises ValueError for anything else.
     text = " ".join(expression.translate(SPELLINGS).split())
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"the expression is longer than {MOST_CHARACTERS} characters: compute it in parts")
@@ -49,12 +50,14 @@ def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> in
         raise ValueError("the expression is nested too deeply: compute it in parts") from None
     except ZeroDivisionError:
         raise ValueError("a division by zero") from None
-    except (InvalidOperation, Overflow, Underflow):
-        raise too_large() from None
+    except Underflow:
+        raise ValueError(f"a number would have more than {MOST_DIGITS} zeros after its point") from None
+    except (InvalidOperation, Overflow):
+        raise ValueError(f"a number would have more than {MOST_DIGITS} digits: use smaller ones") from None
 
 
-def too_large():
-    return ValueError(f"the result would have more than {MOST_DIGITS} digits: compute something smaller")
+class Rounded(Fraction):
+    """A number of which only the first 28 digits are known to be right."""
 
 
 def value_of(node, text):
@@ -63,29 +66,28 @@ def value_of(node, text):
         case ast.BinOp() if type(node.op) in OPERATIONS:
             return apply(OPERATIONS[type(node.op)], value_of(node.left, text), value_of(node.right, text))
         case ast.UnaryOp(op=ast.USub()):
-            return -value_of(node.operand, text)
+            return apply(operator.sub, Fraction(0), value_of(node.operand, text))
         case ast.UnaryOp(op=ast.UAdd()):
             return value_of(node.operand, text)
     part = text[node.col_offset : node.end_col_offset]
     if not isinstance(node, ast.Constant) or node.value is ...:
         raise ValueError(f"{part[:80]!r} is not part of an expression")
-    if abs(Decimal(part).adjusted()) > MOST_DIGITS:  # as a fraction, 1e999999999 would fill the memory
-        raise too_large()
-    return Fraction(part)
+    number = Decimal(part)
+    if number and abs(number.adjusted()) > MOST_DIGITS:  # as a fraction, 1e999999999 would fill the memory
+        raise Overflow if number.adjusted() > 0 else Underflow
+    return Fraction(number)
 
 
 def apply(operation, a, b):
     """One operation on fractions. A result with too many digits is rounded, so that no operation is slow."""
-    number = Fraction(operation(a, b))
-    is_short = abs(number) < LARGEST and number.denominator < LARGEST
-    return number if is_short else inexact(rounded(number, WORKING))
-
-
-def inexact(number):
-    """A rounded Decimal -> Fraction. Refused if it is so large that it would look like a whole number."""
-    if abs(number) >= 10**RESULT.prec:
-        raise too_large()
-    return Fraction(number)
+    is_rounded = isinstance(a, Rounded) or isinstance(b, Rounded)
+    if is_rounded and operation in (operator.floordiv, operator.mod):
+        raise ValueError("// and % need exact numbers, not roots or fractions of more than 1,000 digits")
+    number = operation(a, b)
+    is_rounded = is_rounded or isinstance(number, Rounded)
+    if abs(number) >= LARGEST or number.denominator >= LARGEST:
+        return Rounded(rounded(number, WORKING))
+    return Rounded(number) if is_rounded else Fraction(number)
 
 
 def rounded(number, context):
@@ -93,11 +95,12 @@ def rounded(number, context):
 
 
 def int_or_decimal(number):
-    return int(number) if number.denominator == 1 else rounded(number, RESULT).normalize(RESULT)
+    is_whole = number.denominator == 1 and not isinstance(number, Rounded)
+    return int(number) if is_whole else rounded(number, RESULT).normalize(RESULT)
 
 
 def power(a, b):
-    """Exact if the exponent is whole and the result is not too long, else to 50 digits."""
+    """Exact if the exponent is whole and the result is not too long, else Rounded, to 50 digits."""
     if a == 0 and b < 0:
         raise ZeroDivisionError
     size = max(abs(a.numerator), a.denominator)
@@ -106,8 +109,8 @@ def power(a, b):
     if a < 0 and b.denominator > 1:
         raise ValueError("a negative number cannot be raised to a fraction")
     if abs(b) > 10**20:  # the rounding error of `a` grows by a factor of b: 28 of 50 digits stay right
-        raise too_large()
-    return inexact(WORKING.power(rounded(a, WORKING), rounded(b, WORKING)))
+        raise ValueError("an exponent may be at most 10**20")
+    return Rounded(WORKING.power(rounded(a, WORKING), rounded(b, WORKING)))
 
 
 OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Pow: power}

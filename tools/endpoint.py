@@ -18,6 +18,7 @@ from tools.agent import NO_REASON, Finish
 from tools.dialects import call_of
 from tools.protocol import THINK, THOUGHT, Thought
 
+LONGEST_LINE = 10_000_000  # characters
 FIELDS = ("role", "content", "tool_calls", "tool_call_id")  # the fields of a message that servers know
 
 
@@ -60,8 +61,10 @@ def endpoint(url, model=None, *, key=None, native=False, thoughts=False, timeout
             problem = str(error)
         except requests.Timeout:
             problem = f"gave no answer within {timeout} s"
-        except requests.RequestException as error:
+        except requests.ConnectionError as error:
             problem = f"cannot be reached: {error}. Is the server running?"
+        except (requests.RequestException, ValueError) as error:
+            problem = f"cannot be asked: {error}"
         raise ChatError(f"{place} {auth.hidden(problem) if auth else problem}")
 
     generate.native = native
@@ -75,10 +78,10 @@ def request_messages(messages, native, thoughts):
     templates insist that user and assistant take turns, so consecutive user messages become one."""
     kept = []
     for message in messages:
-        content, thought = message["content"], thoughts and message.get("reasoning_content")
+        content, thought = message.get("content") or "", thoughts and message.get("reasoning_content")
         if native:
             thought = {"reasoning_content": thought} if thought else {}
-            kept.append({key: message[key] for key in FIELDS if key in message} | thought)
+            kept.append({key: message[key] for key in FIELDS if message.get(key) is not None} | thought)
             continue
         if thought:
             content = f"{THINK}{thought}{THOUGHT}{content}"
@@ -101,7 +104,10 @@ def refusal(response):
     """The error message for a response with a status other than 200."""
     if response.is_redirect:
         return f"redirects to {response.headers['Location']}: use that address"
-    text = response.raw.read(10_000, decode_content=True).decode("utf-8", "replace").strip()
+    try:
+        text = response.raw.read(10_000, decode_content=True).decode("utf-8", "replace").strip()
+    except Exception as error:  # urllib3 has its own exceptions
+        text = f"with a body that cannot be read ({error})"
     return f"answered {response.status_code}: {words_of((object_in(text) or {}).get('error') or text)}"
 
 
@@ -124,12 +130,14 @@ def lines_of(raw):
             break
         *lines, text = (text + decoder.decode(piece)).split("\n")
         yield from lines
+        if len(text) > LONGEST_LINE:
+            raise ChatError(f"sent a line of more than {LONGEST_LINE:,} characters: {text[:200]!r}")
     yield from (text + decoder.decode(b"", final=True) + "\n").split("\n")
 
 
 def events(lines):
     """Server-sent events, or one JSON object on several lines -> dicts; None for the event [DONE]."""
-    data = body = ""
+    data = body = kind = ""
     for line in lines:
         value = line[5:].strip() if line.startswith("data:") else None
         if value == "[DONE]":
@@ -137,11 +145,13 @@ def events(lines):
         elif value is not None and not value.startswith(":"):  # some gateways pack comments as data
             data += value + "\n" * bool(value)
             if event := object_in(data):
-                yield event
-                data = ""
+                yield {"error": event} if kind == "error" and not event.get("error") else event
+                data = kind = ""
         elif not line and data:
             raise ChatError(f"sent something other than a chat completion: {data[:200]!r}")
-        elif not re.match(r"data:|:|event:|id:|retry:", line):
+        elif line.startswith("event:"):
+            kind = line[6:].strip()
+        elif not re.match(r"data:|:|id:|retry:", line):
             body += line + "\n" * bool(line)
     if body:
         event = object_in(body)
@@ -165,13 +175,13 @@ def parts_of(arriving, native):
         if event is None:
             reason = reason or "stop"
             break
-        if event.get("error"):
-            raise ChatError(f"says: {words_of(event['error'])}")
         usage, last = as_dict(event.get("usage")) or usage, event
+        if error := error_in(event):
+            raise ChatError(f"says: {words_of(error)}")
         for choice in dicts_in(event.get("choices"))[:1]:
             message = as_dict(choice.get("delta")) or as_dict(choice.get("message"))
             yield from texts_of(message)
-            for i, call in enumerate(dicts_in(message.get("tool_calls"))):
+            for i, call in enumerate(calls_in(message)):
                 collect(calls, call, i if choice.get("message") else None)
             reason = choice.get("finish_reason") or reason or ("stop" if choice.get("message") else "")
         yield ""  # so that every event counts towards the limit
@@ -204,15 +214,32 @@ def texts_of(message):
             yield part["text"]
 
 
+def error_in(event):
+    choice = next(iter(dicts_in(event.get("choices"))), {})
+    return event.get("error") or choice.get("error") or (event.get("object") == "error" and event)
+
+
+def calls_in(message):
+    """The calls of a message or delta: a list or, from some servers, a single one."""
+    calls, function = message.get("tool_calls"), message.get("function_call")
+    calls = dicts_in([calls] if isinstance(calls, dict) else calls)
+    return calls or [{"function": function}] * bool(function)
+
+
 def collect(calls, delta, index):
-    """Adds a delta to the call that it belongs to: by its index, by its id, or else to the last call."""
+    """Adds a delta to its call: the one with its index or id, or else the last one. A delta with a name
+    begins a new call if that call has another id, or is complete already."""
     index, id = delta.get("index", index), f"{delta.get('id') or ''}"
-    same = [c for c in calls if index in (None, c["index"]) and (not id or c["id"] in ("", id))]
+    function = as_dict(delta.get("function"))
+    arguments = function.get("arguments") or ""
+    same = [call for call in calls if index in (None, call["index"])]
+    same = [call for call in same if id == call["id"]] or same
+    if function.get("name") and same:
+        complete = arguments and object_in(same[-1]["arguments"]) is not None
+        same = [] if complete or id and same[-1]["id"] not in ("", id) else same
     if not same:
         same = [{"index": index, "id": "", "name": "", "arguments": ""}]
         calls += same
-    function = as_dict(delta.get("function"))
-    arguments = function.get("arguments") or ""
     call = same[-1]
     call["id"] = call["id"] or id
     call["name"] = call["name"] or function.get("name") or ""

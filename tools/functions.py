@@ -57,7 +57,7 @@ def read_function(function):
             raise UnsupportedSchema(f"{where}: make a tool of a bound method, as in tool(shop.buy)")
         if parameter.name not in hints:
             raise UnsupportedSchema(f"{where} has no type hint: give it one, as in {parameter.name}: str")
-    about, described = read_docstring(inspect.getdoc(target) or inspect.getdoc(function))
+    about, described = read_docstring(docstring_of(target, function))
     fields = {parameter.name: (hints[parameter.name], parameter.default) for parameter in parameters}
     try:
         schema, build = read_fields(fields, f"parameter {{!r}} of {name}", described)
@@ -68,18 +68,30 @@ def read_function(function):
     return schema, build
 
 
+def docstring_of(target, function):
+    """The docstring of the function itself, or of the class of a callable object."""
+    is_call = target.__name__ == "__call__"  # getdoc would find Python's own docstring for this name
+    own = target.__doc__ if is_call else inspect.getdoc(target)
+    return own or ("" if isinstance(function, functools.partial) else inspect.getdoc(function))
+
+
 def signature_of(function):
-    """-> (the function inside any partials, decorators or objects; its parameters; their hints by name)"""
-    target = inspect.unwrap(function)
+    """-> (the function inside any partials, decorators or objects; its parameters, without those bound by a
+    partial; their hints by name)"""
+    target, bound = inspect.unwrap(function), set()
     while isinstance(target, functools.partial):
+        bound |= target.keywords.keys()
         target = inspect.unwrap(target.func)
+    if inspect.isclass(target):
+        raise UnsupportedSchema(f"{target.__name__} is a class: make a tool of a function or of an object")
     if not inspect.isroutine(target):
         target = type(target).__call__
     try:
         closure = inspect.unwrap(getattr(target, "__func__", target))
         local = inspect.getclosurevars(closure).nonlocals if inspect.isfunction(closure) else None
         hints = typing.get_type_hints(target, localns=local, include_extras=True)
-        return target, [*inspect.signature(function).parameters.values()], hints
+        parameters = inspect.signature(function).parameters.values()
+        return target, [each for each in parameters if each.name not in bound], hints
     except NameError as error:
         raise UnsupportedSchema(f"{target.__qualname__}: a type hint is not defined: {error}") from None
     except (TypeError, ValueError, AttributeError) as error:
@@ -114,6 +126,8 @@ def keep(value, fits):
 
 
 NULL = {"type": "null"}, keep
+# Marks of the keys of a TypedDict, which lists the required ones itself.
+WRAPPERS = [getattr(typing, name, None) for name in ("Required", "NotRequired", "ReadOnly")]
 
 
 def read_hint(hint):
@@ -123,6 +137,8 @@ def read_hint(hint):
         return {"type": NAMES[origin]}, keep
     if origin is Any:
         return {}, keep
+    if origin in WRAPPERS:
+        return read_hint(parts[0])
     if origin is Annotated:
         schema, build = read_hint(parts[0])
         for mark in parts[1:]:

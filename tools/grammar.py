@@ -9,10 +9,10 @@ Without a grammar, a model writes whatever it likes, and a small model rarely cl
 grammar supports the keywords that schemas of functions use. It refuses the others by name and leaves them to
 the validator.
 
-It admits only the strict form: the output of json.dumps(value, ensure_ascii=False, separators=(",", ":")),
-with the declared properties in order and no others (so {} if none are declared), integers of up to 20 digits,
-and decimals of up to 15 digits without an exponent, which a float reproduces. Everything that it admits is
-valid, and it admits every valid value of this form.
+It admits only a strict form: no white space, the declared properties in order and no others (so {} if none
+are declared), strings written as by json.dumps(ensure_ascii=False), integers of up to 20 digits, and decimals
+of up to 15 digits without an exponent. Everything that it admits is valid, and it admits every valid value of
+this form.
 
 A thread is a linked list of the items still to be written. The first is a terminal (terminals.py), which
 advances byte by byte; a later Part is replaced by its alternatives when it becomes the first."""
@@ -272,7 +272,7 @@ def linked(items, rest):
 class Grammar:
     """The automaton of a schema. `before` and `after` are bytes that must surround the value.
 
-    The constructor raises UnsupportedSchema, within 0.2 s, for a keyword that the grammar cannot enforce, for
+    The constructor raises UnsupportedSchema for a keyword that the grammar cannot enforce, for
     a schema that is too large, and for one under which no value is valid. No later call raises."""
 
     def __init__(self, schema, before=b"", after=b""):

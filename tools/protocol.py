@@ -73,7 +73,7 @@ def parse(reply, ended=False):
     Thoughts in a row. The texts of the parts make up the reply.
 
     ended: the model was not cut off, so a call that lacks only its closing tag, at which many servers stop,
-    counts as a call. Never raises: bytes that are not UTF-8 become U+FFFD."""
+    counts as a call, and gets the tag. Never raises: bytes that are not UTF-8 become U+FFFD."""
     parser = StreamParser()
     return merged([*parser.feed(reply), *parser.finish(ended)])
 
@@ -112,9 +112,10 @@ class StreamParser:
 
     def _settle(self, final, ended=False):
         while self._text:
-            if not self._text.startswith(OPEN):
+            if self._thinks or not self._text.startswith(OPEN):
                 yield from self._plain(final)
-            part = self._call(final, ended) if self._text.startswith(OPEN) else None
+            calls = self._text.startswith(OPEN) and not self._thinks
+            part = self._call(final, ended) if calls else None
             if part is None:
                 return
             self._searched, self._tags = len(OPEN), 0
@@ -205,8 +206,7 @@ def problem_of(value):
 
 
 def compact(value):
-    """Canonical JSON, which the grammar accepts if the keys are already in the right order. Raises ValueError
-    for values that JSON cannot express."""
+    """JSON without white space. Raises ValueError for values that JSON cannot express."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 

@@ -9,11 +9,12 @@
 An unknown name, wrong arguments, an exception, a timeout and a result that is too long are answered with
 {"type", "message", "retryable"}, so that the model can correct its call. Nothing a tool does ends the loop.
 
-Tools may have side effects: pay, send, delete. So a call that may have had its effect (a time-out, a lost
-connection) is not marked retryable, and calls run in order. A tool declared `repeatable` may run twice, and
-in parallel with others."""
+Tools may have side effects: pay, send, delete. So calls run in order, and a call that may have had its effect
+is not marked retryable. Only a ValueError or a wrong path counts as a refusal of the arguments: a tool should
+raise these before its effect. A tool declared `repeatable` may run twice, and in parallel with others."""
 
 import asyncio
+import contextlib
 import dataclasses
 import inspect
 import itertools
@@ -29,8 +30,13 @@ from tools.protocol import Call, compact
 from tools.schema import check
 from tools.validation import coerce, problems, validate
 
+TEMPORARY = (OSError, ValueError, ArithmeticError, LookupError)  # another try, or another argument, may help
 PLACES = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
-CORRECTABLE = (ValueError, ArithmeticError, LookupError, *PLACES)  # another argument may help
+UNREADABLE = (
+    OSError,
+    json.JSONDecodeError,
+    UnicodeError,
+)  # perhaps the answer to a request that was carried out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +82,7 @@ class Result:
     value: object
 
 
-def tool(function=None, *, name=None, timeout=None, repeatable=False):
+def tool(function=None, *, name=None, timeout=None, repeatable=None):
     """A function, method, functools.partial or object with __call__ -> Tool. It may be async or a generator.
 
     The function itself is not changed. The given object is what runs, so a decorator around a Tool runs too.
@@ -86,11 +92,11 @@ def tool(function=None, *, name=None, timeout=None, repeatable=False):
     inner = inspect.unwrap(function, stop=lambda each: isinstance(each, Tool))
     if isinstance(inner, Tool):  # perhaps decorated after it became a Tool
         given = {"name": name, "timeout": timeout, "repeatable": repeatable}
-        given = {key: value for key, value in given.items() if value}
+        given = {key: value for key, value in given.items() if value is not None}
         return dataclasses.replace(inner, function=inner.function if inner is function else function, **given)
     parameters, build = read_function(function)
     about = parameters.pop("description", "")
-    made = Tool(name or name_of(function), about, parameters, function, timeout, repeatable, build)
+    made = Tool(name or name_of(function), about, parameters, function, timeout, bool(repeatable), build)
     for part in parameters["properties"].values():
         if "default" in part and not made.fits(part["default"], part):
             del part["default"]  # a model would copy the default and be refused
@@ -186,34 +192,39 @@ class Registry:
 
     def _outcome(self, called, arguments, seconds):
         """Runs a tool to completion -> (ok, value)."""
-        ran = False
+        items, ended = [], False  # items: those that a generator has yielded
         try:
             value = called.run(arguments)
             if inspect.isawaitable(value) or isinstance(value, AsyncIterator):
-                ending = finished(value, self.longest)
+                ending = finished(value, items, self.longest)
                 # By the time this cancels the tool, nobody waits for its result any more.
                 value = asyncio.run(asyncio.wait_for(ending, seconds + 1))
-            ran = True
+            if isinstance(value, Iterator):
+                items.extend(itertools.islice(value, self.longest // 2 + 1))
+                value = items
+            ended = True
             text = compact(plain(value, self.longest))
         except BaseException as error:  # SystemExit too: a tool may end itself, not the loop
             name = type(error).__name__
-            again = not ran and isinstance(error, CORRECTABLE)
-            again = again or called.repeatable and isinstance(error, (OSError, *CORRECTABLE))
-            return failed(name, words_of(error) or name, bool(getattr(error, "retryable", again)))
+            refused = isinstance(error, ValueError) and not isinstance(error, UNREADABLE)
+            refused = (refused or isinstance(error, PLACES)) and not (ended or items)
+            again = isinstance(error, TEMPORARY) if called.repeatable else refused
+            with contextlib.suppress(Exception):  # an error's own attribute may fail
+                again = bool(getattr(error, "retryable", again))
+            return failed(name, words_of(error) or name, again)
         if len(text) > self.longest:
             message = f"the result has {len(text)} characters, the limit is {self.longest}: ask for less"
             return failed("too_long", f"{message}. It begins: {text[:200]}", called.repeatable)
         return True, json.loads(text)
 
 
-async def finished(value, longest):
-    """Awaits the value of an async tool. From an async generator, takes no more items than could fit into
+async def finished(value, items, longest):
+    """Awaits the value of an async tool. From an async generator, takes no more `items` than could fit into
     `longest` characters: each takes at least a character and a comma."""
     if inspect.isawaitable(value):
         value = await value
     if not isinstance(value, AsyncIterator):
         return value
-    items = []
     async for item in value:
         items.append(item)
         if 2 * len(items) > longest:
@@ -222,8 +233,10 @@ async def finished(value, longest):
 
 
 def words_of(error):
+    """The message of an error, or of the errors in a group."""
     try:
-        return str(error)[:500]
+        words = "; ".join(map(words_of, getattr(error, "exceptions", ()))) or str(error)
+        return words[:500].encode("utf-8", "replace").decode()
     except Exception:  # the error's own __str__ may fail
         return ""
 
@@ -258,8 +271,9 @@ def plain(value, longest=4000):
         if len(entries) < len(value):
             raise ValueError(f"two keys are the same as JSON text: {', '.join(map(repr, value))}"[:300])
         return entries
-    if hasattr(value, "tolist"):  # such as NumPy arrays
-        return plain(value.tolist(), longest)
+    for method in ("tolist", "_asdict", "to_dict"):  # of arrays, named tuples and tables
+        if hasattr(value, method):
+            return plain(getattr(value, method)(), longest)
     if isinstance(value, (Collection, Iterator)):  # each item takes a character and a comma
         return [plain(item, longest) for item in itertools.islice(value, longest // 2 + 1)]
     text = str(value)

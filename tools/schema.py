@@ -179,7 +179,7 @@ def compiled(pattern, where="#"):
     """A pattern of JSON Schema, in JavaScript's syntax, compiled for `re` with ASCII classes.
 
     Raises UnsupportedSchema for a pattern that is longer than LONGEST_PATTERN or that `re` would interpret
-    differently."""
+    differently. Avoid nested repetition, as in (a+)+: it can take exponential time, and nothing stops it."""
     if len(pattern) > LONGEST_PATTERN:
         raise UnsupportedSchema(f"{where}: a pattern may have at most {LONGEST_PATTERN} characters")
     pieces = PIECES.findall(pattern)

@@ -88,10 +88,11 @@ def validate(value, schema):
         return [Problem("", "is nested too deeply: make it flatter")]
 
 
-def problems(value, schema, path="", root=None):
+def problems(value, schema, path="", root=None, seen=None):
     """Yields the Problems that `validate` returns, for a schema that is already checked. A $ref is looked up
-    in `root`."""
-    root, kind = schema if root is None else root, kind_of(value)
+    in `root`. `seen` holds the first problem of each value with each branch of anyOf and oneOf: without it,
+    the time would grow exponentially with the depth of a nested union."""
+    root, kind, seen = schema if root is None else root, kind_of(value), {} if seen is None else seen
     if kind is None:
         yield Problem(path, f"JSON has no way to write {value!r}")
         return
@@ -99,7 +100,7 @@ def problems(value, schema, path="", root=None):
         if not schema:
             yield Problem(path, f"nothing is allowed here, not even {show(value)}: leave it out")
         return
-    under = lambda part: problems(value, part, path, root)
+    under = lambda part: problems(value, part, path, root, seen)
     for part in parts_of(schema, root):
         yield from under(part)
     types = types_of(schema)
@@ -127,17 +128,25 @@ def problems(value, schema, path="", root=None):
             instead = f"use {', '.join(map(show, declared))}" if declared else "leave it out"
             yield Problem(pointer(path, name), f"there is no such key here: {instead}")
         else:
-            yield from problems(item, part, pointer(path, name), root)
+            yield from problems(item, part, pointer(path, name), root, seen)
     for keyword in ("anyOf", "oneOf"):
-        branches = [list(under(part)) for part in schema.get(keyword, [])]
-        count = sum(not bad for bad in branches)
+        branches = [first_problem(value, part, root, seen) for part in schema.get(keyword, [])]
+        count = branches.count(None)
         if branches and not count:
-            reasons = (f"{bad[0].path[len(path) :]} {bad[0].message}".strip() for bad in branches[:4])
+            reasons = (f"{bad.path} {bad.message}".strip()[:200] for bad in branches[:4])
             yield Problem(path, f"fits none of the allowed forms: {'; or '.join(reasons)}")
         elif count > 1 and keyword == "oneOf":
             yield Problem(path, f"fits {count} of the forms given by oneOf: it must fit exactly one")
-    if "not" in schema and not list(under(schema["not"])):
+    if "not" in schema and first_problem(value, schema["not"], root, seen) is None:
         yield Problem(path, f"is ruled out by the keyword 'not': {show(schema['not'])}")
+
+
+def first_problem(value, schema, root, seen):
+    """The first Problem, with its path from this value on, or None if the value is valid."""
+    key = id(value), id(schema)
+    if key not in seen:
+        seen[key] = next(problems(value, schema, "", root, seen), None)
+    return seen[key]
 
 
 def types_of(schema):
@@ -162,28 +171,35 @@ def items_of(value, schema):
     return [(i, item, first[i] if i < len(first) else others) for i, item in enumerate(items)]
 
 
-def coerce(value, schema, root=None):
+def coerce(value, schema, root=None, seen=None):
     """Converts a value to the types that the schema, which is already checked, asks for, if nothing is lost.
 
     A string becomes the number, boolean, null, list or object whose JSON it is, and 1.0 becomes 1, only
     where the schema asks for that: "0.50" becomes 0.5, while "yes" and 1.5 stay unchanged. The result may
     still be invalid."""
-    root = schema if root is None else root
+    root, seen = schema if root is None else root, {} if seen is None else seen
+    key = id(value), id(schema)
+    if key not in seen:  # the value is kept, so that no other gets its id
+        seen[key] = value, coerced(value, schema, root, seen)
+    return seen[key][1]
+
+
+def coerced(value, schema, root, seen):
     if isinstance(schema, bool):
         return value
     for part in parts_of(schema, root):
-        value = coerce(value, part, root)
+        value = coerce(value, part, root, seen)
     for keyword in ("anyOf", "oneOf"):
         fitting = lambda new, part: not any(problems(new, part, "", root))
         branches = sorted(schema.get(keyword, []), key=lambda part: not fitting(value, part))
-        tried = ((coerce(value, part, root), part) for part in branches)
+        tried = ((coerce(value, part, root, seen), part) for part in branches)
         value = next((new for new, part in tried if fitting(new, part)), value)
     types = types_of(schema) or [kind_of(v) for v in schema.get("enum", [schema.get("const", ...)])]
     if isinstance(value, str) and not fits(value, types):
         value = unquoted(value, types)
     if isinstance(value, float) and "integer" in types and "number" not in types and is_integer(value):
         value = int(exact(value))
-    items = {key: coerce(item, part, root) for key, item, part in items_of(value, schema)}
+    items = {key: coerce(item, part, root, seen) for key, item, part in items_of(value, schema)}
     return items if isinstance(value, dict) else [*items.values()] if isinstance(value, list) else value
 
 

@@ -127,7 +127,7 @@ def test_a_call_repeated_too_often_is_answered_so_and_a_model_that_goes_on_is_st
     other = render_call(Call("calculator", {"expression": "1"}))
     talk = run(script(CALL, CALL, CALL + other, "So 84."), REGISTRY, ASK, max_repeats=2)
     assert talk.outcome == "answered" and talk.answer == "So 84."
-    assert "this call has run 2 times" in results_in(talk)[2] and ">1<" in results_in(talk)[3]
+    assert "this call was made 2 times" in results_in(talk)[2] and ">1<" in results_in(talk)[3]
     talk = run(lambda m: CALL, REGISTRY, ASK, max_repeats=1)
     assert talk.outcome == "repeated call" and talk.steps == 3 and len(results_in(talk)) == 3
     swapped = [
@@ -239,3 +239,25 @@ def test_native_calls_are_answered_by_id_as_the_chat_api_wants():
     ]
     assert [m["content"] for m in results[:2]] == ["1", "2"] and "not JSON" in results[2]["content"]
     assert talk.answer == "3" and '[assistant] Let me.<tool_call>{"name":"calculator"' in str(talk)
+
+
+@pytest.mark.parametrize(
+    "reason, outcome", [("tool_use", "answered"), ("STOP", "answered"), ("MAX_TOKENS", "cut off")]
+)
+def test_finish_reasons_of_other_servers_are_understood(reason, outcome):
+    replies = iter([[CALL, Finish(reason)], ["84", Finish("stop")]])
+    assert run(lambda messages: next(replies), REGISTRY, ASK).outcome == outcome
+
+
+def test_a_history_without_contents_and_half_a_character_can_be_used_shown_and_saved(tmp_path):
+    call = {"id": "a", "type": "function", "function": {"name": "calculator", "arguments": "{}"}}
+    history = [
+        {"role": "system", "content": None},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "assistant", "content": "x", "tool_calls": None},
+        *ASK,
+    ]
+    talk = run(script("\ud83d"), REGISTRY, history)
+    assert "calculator" in str(talk)
+    talk.save(tmp_path / "talk.json")
+    assert json.loads((tmp_path / "talk.json").read_text(encoding="utf-8"))["outcome"] == "answered"

@@ -149,7 +149,9 @@ REFUSED = [
     ('{"choices":[],"error":"overloaded"}', "says: overloaded"),
     ('data: {"error":{"code":3}}\n\n', r"says: \{'code': 3\}"),
     ('{"error":{"message":"in mid-stream"}}', "says: in mid-stream"),
-    ('{"object":"error","message":"wrong model"}', "without choices.*wrong model"),
+    ('{"object":"error","message":"wrong model"}', "says: wrong model"),
+    ('event: error\ndata: {"message":"overloaded","code":503}\n\ndata: [DONE]\n\n', "says: overloaded"),
+    ('{"choices":[{"error":{"message":"provider down"},"message":{"content":""}}]}', "says: provider down"),
     ('{"choices":[{}]}', "empty|without"),
     ("<!DOCTYPE html><html>Sign in</html>", "something other than a chat completion.*Sign in"),
     ("data: {broken\n\n", "something other than a chat completion.*broken"),
@@ -194,6 +196,12 @@ def test_no_server_a_silent_one_one_that_breaks_off_and_one_that_moved(server):
     server.replies.append((200, {"Content-Length": "999"}, [f"data: {EVENT}\n\n".encode()]))
     with pytest.raises(ChatError, match="broke off"):
         run(endpoint(server.url, "m"), REGISTRY, ASK)
+    server.replies.append((500, {"Content-Length": "999"}, [b'{"error":"boom"}']))
+    with pytest.raises(ChatError, match="answered 500: with a body that cannot be read"):
+        run(endpoint(server.url, "m"), REGISTRY, ASK)
+    for url, settings in (("http://a..b/v1", {}), (server.url, {"temperature": float("nan")})):
+        with pytest.raises(ChatError, match="cannot be asked"):
+            run(endpoint(url, "m", **settings), REGISTRY, ASK)
     server.replies.append(lambda body: time.sleep(1) or raw(""))
     with pytest.raises(ChatError, match="no answer within 0.2 s"):
         run(endpoint(server.url, "m", timeout=0.2), REGISTRY, ASK)
@@ -304,6 +312,11 @@ WHOLE = {
         streamed(*call_deltas(), reason="tool_calls"),
         streamed({"content": None, "tool_calls": [WHOLE]}, reason="stop"),
         in_json({"content": None, "tool_calls": [WHOLE]}, "tool_calls"),
+        in_json({"tool_calls": WHOLE}),
+        streamed(
+            {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "calculator", "arguments": ""}}]},
+            {"tool_calls": [{"index": 0, "id": "b", "function": {"arguments": '{"expression":"12*7"}'}}]},
+        ),
         in_json(
             {
                 "tool_calls": [
@@ -338,12 +351,30 @@ def test_parts_of_calls_find_the_calls_they_belong_to(server):
     same_index = [{"tool_calls": [{**WHOLE, "index": 0, "id": id}]} for id in "ab"]
     no_index = [{"tool_calls": [{**WHOLE, "id": id}]} for id in "ab"]
     no_ids = {"tool_calls": [{"function": WHOLE["function"]}] * 2}
-    for reply in (streamed(*several), streamed(*same_index), streamed(*no_index), in_json(no_ids)):
+    same_place = [{"tool_calls": [{**WHOLE, "index": 0, "id": ""}]}] * 2
+    replies = [streamed(*deltas) for deltas in (several, same_index, no_index, same_place, [no_ids])]
+    for reply in (*replies, in_json(no_ids)):
         server.replies += [reply, streamed({"content": "ok"})]
         talk = run(endpoint(server.url, "m", native=True), REGISTRY, ASK)
         results = [message for message in talk.messages if message["role"] == "tool"]
         assert len(results) == len({message["tool_call_id"] for message in results}) == 2
         assert all(message["content"].isdigit() for message in results)
+
+
+def test_the_single_call_of_an_older_server_runs(server):
+    server.replies += [
+        in_json({"function_call": WHOLE["function"]}, "function_call"),
+        streamed({"content": "84"}),
+    ]
+    talk = run(endpoint(server.url, "m", native=True), REGISTRY, ASK)
+    assert talk.messages[2]["content"] == "84" and talk.answer == "84"
+
+
+def test_a_line_without_end_is_refused(server, monkeypatch):
+    monkeypatch.setattr("tools.endpoint.LONGEST_LINE", 1000)
+    server.replies.append((200, {}, (b"x" * 300 for _ in range(100))))
+    with pytest.raises(ChatError, match="a line of more than 1,000 characters"):
+        run(endpoint(server.url, "m"), REGISTRY, ASK)
 
 
 def test_broken_native_arguments_are_answered_and_kept_out_of_the_history(server):

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import functools
+import typing
 from typing import Annotated, Any, Literal, Optional, TypedDict, Union
 
 import late_hints
@@ -200,7 +201,44 @@ def test_methods_partials_and_wrapped_functions():
     assert list(schema_of(Shop().buy)["properties"]) == ["what", "count"]
     assert list(schema_of(Shop())["properties"]) == ["what"]
     assert schema_of(wrapper) == schema_of(late_hints.optional)
-    assert schema_of(functools.partial(Shop().buy, count=3))["properties"]["count"]["default"] == 3
+    assert list(schema_of(functools.partial(Shop().buy, count=3))["properties"]) == [
+        "what"
+    ]  # bound: no choice
+
+
+def test_a_callable_object_is_described_by_its_class():
+    class Stock:
+        """How many are in stock.
+
+        Args:
+            sku: the number of the article
+        """
+
+        def __call__(self, sku: str) -> int: ...
+
+    def bare(a: int): ...
+
+    assert schema_of(Stock())["description"] == "How many are in stock."
+    assert schema_of(Stock())["properties"]["sku"]["description"] == "the number of the article"
+    assert "description" not in schema_of(functools.partial(bare))
+    with pytest.raises(UnsupportedSchema, match="Stock is a class"):
+        schema_of(Stock)
+
+
+@pytest.mark.skipif(not hasattr(typing, "NotRequired"), reason="since Python 3.11")
+def test_a_key_of_a_typed_dict_may_be_marked_as_required_or_not():
+    class Where(TypedDict):
+        street: str
+        floor: typing.NotRequired[int]
+
+    class Deep(TypedDict, total=False):
+        street: typing.Required[str]
+        floor: int
+
+    for hint in (Where, Deep):
+        schema = schema_of(taking(hint))["properties"]["value"]
+        assert schema["required"] == ["street"]
+        assert schema["properties"] == {"street": {"type": "string"}, "floor": {"type": "integer"}}
 
 
 def test_string_annotations_say_the_same():

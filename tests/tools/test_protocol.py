@@ -67,6 +67,14 @@ def test_a_stream_gives_the_same_for_every_cut(reply, data):
     assert parse(data_bytes) == parse(data_bytes.decode()) and isinstance(whole, list)
 
 
+def test_a_thought_that_arrives_in_pieces_holds_no_call():
+    thought = "so <think>" + render_call(Call("f", {}))
+    for reply, wanted in ((thought, []), (thought + "</think>" + render_call(Call("g", {})), ["g"])):
+        for cut in range(len(reply)):
+            calls = [part.name for part in in_pieces(reply, [cut]) if isinstance(part, Call)]
+            assert calls == wanted, cut
+
+
 @given(REPLIES)
 def test_nothing_is_lost(reply):
     parts = parse(reply)

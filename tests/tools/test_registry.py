@@ -1,11 +1,13 @@
 """registry: whatever a tool does, a result comes back, in the order of the calls, in time."""
 
 import asyncio
+import collections
 import dataclasses
 import datetime
 import enum
 import functools
 import itertools
+import json
 import threading
 import time
 from decimal import Decimal
@@ -348,6 +350,74 @@ def test_an_exception_that_cannot_say_what_it_is_does_not_look_like_a_timeout():
         raise Mute
 
     assert outcome(fails)[1] == {"type": "Mute", "message": "Mute", "retryable": False}
+
+
+def test_errors_with_odd_attributes_and_groups_of_errors_are_shown():
+    class Odd(Exception):
+        @property
+        def retryable(self):
+            return self.args[0]["status"] == 503
+
+    class Group(Exception):
+        exceptions = ValueError("no Bern"), ValueError("caf\udce9")
+
+    def fails(error):
+        raise error
+
+    assert outcome(lambda: fails(Odd("no connection")))[1]["message"] == "no connection"
+    assert outcome(lambda: fails(Group("2 errors")))[1]["message"] == "no Bern; caf?"
+
+
+class Lost(OSError, ValueError):
+    """As requests' JSONDecodeError: the answer to a request that was carried out cannot be read."""
+
+
+@pytest.mark.parametrize(
+    "error, again",
+    [(ValueError(), True), (Lost(), False), (KeyError(), False), (json.JSONDecodeError("", "", 0), False)],
+)
+def test_only_a_refusal_of_the_arguments_is_retryable_if_a_tool_may_have_acted(error, again):
+    def plain_tool():
+        raise error
+
+    def generator(before: int = 0):
+        yield from range(before)
+        raise error
+
+    async def asynchronous(before: int = 0):
+        for i in range(before):
+            yield i
+        raise error
+
+    for function in (plain_tool, generator, asynchronous):
+        assert outcome(function)[1]["retryable"] is again
+        assert outcome(tool(function, repeatable=True))[1]["retryable"] is True
+    for function in (generator, asynchronous):  # it has acted
+        assert outcome(functools.partial(function, 1))[1]["retryable"] is False
+
+
+def test_a_tool_can_be_declared_not_repeatable_again():
+    once = tool(tool(make, repeatable=True), repeatable=False)
+    assert not once.repeatable and tool(tool(make, repeatable=True), name="x").repeatable
+
+
+def test_named_tuples_and_tables_keep_their_names():
+    class Table:
+        def __iter__(self):
+            return iter(["mm"])
+
+        def __len__(self):
+            return 1
+
+        def __contains__(self, name):
+            return name == "mm"
+
+        def to_dict(self):
+            return {"mm": {0: 3, 1: 5}}
+
+    table = Table()
+    assert outcome(lambda: table)[1] == {"mm": {"0": 3, "1": 5}}
+    assert outcome(lambda: collections.namedtuple("Wind", "speed")(7))[1] == {"speed": 7}
 
 
 # ---- tools that act

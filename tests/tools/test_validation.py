@@ -2,6 +2,7 @@
 nothing."""
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -232,3 +233,25 @@ def test_definitions_of_the_berkeley_leaderboard_become_json_schema():
     }
     assert validate({"where.to": [1, 0.5], "type": None, "more": {"n": 1}}, schema) == []
     assert from_leaderboard(schema) == schema
+
+
+def test_a_deep_value_of_a_recursive_union_takes_no_exponential_time():
+    """A filter language: and, or, not of filters, told apart by a const."""
+    node = [
+        {
+            "type": "object",
+            "properties": {"args": {"type": "array", "items": {"$ref": "#/$defs/e"}}, "op": {"const": op}},
+            "required": ["op", "args"],
+        }
+        for op in ("and", "or", "not")
+    ]
+    leaf = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    schema = {"$ref": "#/$defs/e", "$defs": {"e": {"anyOf": [*node, leaf]}}}
+    good, bad = {"n": "7"}, {"m": 7}
+    for _ in range(25):
+        good, bad = ({"args": [inner], "op": "not"} for inner in (good, bad))
+    began = time.process_time()
+    assert not validate(coerce(good, schema), schema)
+    (problem,) = validate(coerce(bad, schema), schema)
+    assert "fits none of the allowed forms" in problem.message
+    assert time.process_time() - began < 5

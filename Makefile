@@ -20,7 +20,7 @@ PREFER  = $(COMMON) $(call FLAG,FROM,from) $(call FLAG,RANKINGS,rankings) $(call
 KNOWN   = RUN SIZE SEED WORKERS RESUME ARGS TEXT FROM DATA OBJECTIVE RANKINGS ALGORITHM STAGE PROMPT FILE \
           AGAINST RUNS MODEL PYTHON PY
 $(foreach name,$(filter-out $(KNOWN),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),\
-          $(error unknown variable $(name). Known are $(KNOWN))))
+          $(error unknown variable $(name). Known: $(KNOWN))))
 
 help:  ## show this list
 	@echo "make TARGET [RUN=demo] [SIZE=nano|small|base] [SEED=0] [WORKERS=2] [RESUME=1] [ARGS=\"--more options\"]"
@@ -33,7 +33,7 @@ setup: .venv/ready  ## make .venv and install the dependencies      (1 min)  onc
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	@touch $@
 
-train: setup  ## all stages in order, then the scoreboard     (20 min) [TEXT=path]  with SIZE=nano 1 min
+train: setup  ## all stages in order, then the scoreboard     (20 min) [TEXT=path: stages 0, 1]  nano: 1 min
 	$(PY) -m tinyllm train $(TEXTS) $(MORE)
 
 mine: setup  ## your own assistant from your own files       (6 min)  TEXT=dir DATA=qa.jsonl [RANKINGS=file]

@@ -9,7 +9,7 @@ from unittest import mock
 
 
 class PowerCut(BaseException):
-    """No `except Exception` catches it, so nothing after it runs."""
+    """No `except Exception` catches it: after it, only `finally` blocks run."""
 
 
 class DiskFaults:
@@ -75,7 +75,8 @@ def disk_faults(k, error=None, forever=False):
     """Inside, the k-th call that changes the disk raises `error`; with `forever` all later ones do too.
 
     Calls are counted from 0; with k=None none fails. Creating folders, opening files to write, writing,
-    flushing and renaming count. Nothing is really flushed: that would only take time.
+    flushing and renaming count; with `forever`, so does deleting. Nothing is really flushed:
+    that would only take time.
     """
     faults = DiskFaults(k, error, forever)
     with contextlib.ExitStack() as stack:

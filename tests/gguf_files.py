@@ -98,6 +98,6 @@ def vocabulary(specials=("<|endoftext|>", "<|im_start|>", "<|im_end|>"), merges=
 
 
 def write_model(path, model, kind="F32", **more):
-    """A whole model with ChatML's special tokens and bytes (260 ids)."""
+    """A whole model with ChatML's special tokens, the bytes and one merge (260 ids)."""
     tensors = {huggingface.gguf_name(name): w for name, w in model.params.items()}
     return write(path, settings_of(model.config, **vocabulary() | more), tensors, lambda name: kind)

@@ -1,7 +1,7 @@
 """One gradient check for everything: along a random direction, with a random weighting of the output.
 
-Never with ones: the outputs of a softmax have a constant sum, so a backward that returns zeros would
-pass.
+The weights are never all 1: the outputs of a softmax have a constant sum, so a backward that returns
+zeros would pass.
 """
 
 

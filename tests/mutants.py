@@ -1,4 +1,4 @@
-"""make mutants: inject one fault after another into a copy of the sources, and check that a test fails.
+"""make mutants: inject each fault into its own copy of the sources, and check that a test fails.
 
 A test that stays green when the sign of an advantage is flipped proves nothing about the advantage. Each row
 of the table is a fragment of a source file and the same fragment with a typical mistake. The test file of

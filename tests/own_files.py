@@ -1,7 +1,7 @@
 """Text and questions that have nothing to do with the built-in world: a register of ships.
 
-The text states every fact many times, in several wordings. There is one question about each fact, so the text
-states the answers to the held-out questions (one in ten), but training never asks them.
+The text states every fact many times, in several wordings. There is one question about each fact. Training
+never asks the held-out ones (one in ten), but the text states their answers.
 """
 
 import json
@@ -70,7 +70,7 @@ def facts(seed=0):
 
 
 def write_text(path, size, seed=0):
-    """Write `size` bytes of register entries, one ship per entry, to one file."""
+    """Write at least `size` bytes of register entries, one ship per entry, to one file."""
     rng, known, entries, length = random.Random(f"text {seed}"), facts(seed), [], 0
     while length < size:
         ship, names = rng.choice(SHIPS), rng.sample(sorted(FACTS), 5)

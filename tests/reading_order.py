@@ -2,8 +2,8 @@
 
     python tests/reading_order.py          prints the order for tinyllm, tools and audio
 
-If several files could come next, one in the folder of the last file comes first, so that each folder is
-finished before the next; then the one that needs the fewest other files; then by folder and name. Imports
+If several files could come next, one in the folder of the last file comes first, so that a folder is left
+only when it must be; then the one that needs the fewest other files; then by folder and name. Imports
 inside functions count.
 """
 

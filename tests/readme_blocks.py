@@ -54,7 +54,7 @@ def rewritten(text, run):
 
     def block(match):
         if match[2] not in BLOCKS:
-            raise TinyllmError(f"README.md has a block {match[2]!r}: known are {', '.join(BLOCKS)}")
+            raise TinyllmError(f"README.md has an unknown block {match[2]!r}: known are {', '.join(BLOCKS)}")
         return match[1] + BLOCKS[match[2]](run) + match[4]
 
     if text.count("<!-- readme: ") != len(BLOCK.findall(text)):
@@ -102,7 +102,7 @@ def samples(run):
 
 
 def chat(run):
-    """A conversation with the last stage; its calculator runs."""
+    """A conversation with the last stage; its calls of the calculator are executed."""
     stage, messages, lines = run.stage(STAGES[-1]), [TOOLS_MESSAGE], []
     for question in TYPED:
         asked = [*messages, {"role": "user", "content": question}]

@@ -1,8 +1,8 @@
-"""Run every code block of the README, in order, in a copy of the project: every example must work.
+"""Run the README's blocks of make commands and of Python, in order, in a copy of the project: all must work.
 
     python tests/readme_commands.py [SIZE]
 
-Commands run at SIZE (default: nano), on files that this script writes. Two blocks name servers, which are
+Commands run at SIZE (default: nano), on files that this script writes. The servers that two blocks need are
 replaced by servers on this machine.
 """
 
@@ -24,8 +24,8 @@ import own_files
 from audio.sandbox import Sandbox
 
 ROOT = Path(__file__).parent.parent
-SKIPPED = ("make test", "make mutants", "make bench")  # because CI has separate steps for them
-FETCHED = "runs/models/"  # a block that needs the published model is skipped: it takes a network and time
+SKIPPED = ("make test", "make mutants", "make bench")  # CI runs the tests separately; the others take long
+FETCHED = "runs/models/"  # a block that needs the published model is skipped: fetching it needs a network
 TYPED = {"make chat": "What is 12*7?\n", "make rank": "1 2 3 4\nq\n"}
 SHORTER = {"make tools-proof": 'ARGS="--count 100"', "make algorithms": 'ARGS="--times 1"'}
 
@@ -61,7 +61,7 @@ def write_files(folder):
 
 
 class Model(BaseHTTPRequestHandler):
-    """A model behind an OpenAI-compatible API that calls no tool."""
+    """A model that calls no tool, behind an OpenAI-compatible API."""
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))

@@ -4,8 +4,8 @@
 class ScriptedPool:
     """Replaces a WorkerPool: reply(text of the prompt) -> the model's reply.
 
-    Each reply gets a leading space, like every reply of this project's models. Replies may have any length,
-    and finish with the end token unless `ends` is False.
+    The ids of a reply begin with a space, like every reply of this project's models, and finish with the end
+    token unless `ends` is False. Replies may have any length.
     """
 
     def __init__(self, tokenizer, reply, ends=True):
@@ -17,7 +17,7 @@ class ScriptedPool:
         texts = []
         for prompt in prompts:
             text = self.tokenizer.decode(prompt)
-            assert not text.endswith(" "), "no token of a reply would begin after a space"
+            assert not text.endswith(" "), "the prompt ends with a space, and replies begin with one"
             texts.append(self.reply(text))
         if function.func.__name__ != "generate_rows":
             return texts

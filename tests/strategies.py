@@ -1,4 +1,4 @@
-"""Strategies for the property tests. Sizes are small and often 1; values, seeds and texts vary widely."""
+"""Strategies for the property tests. Sizes are small and often 1; seeds vary widely."""
 
 import numpy as np
 from hypothesis import strategies as st

@@ -36,7 +36,7 @@ def targets():
 
 
 def dry_run(*words):
-    """The words of each command that `make` would run, with Python first."""
+    """The words of each Python command that `make` would run."""
     lines = make("-n", "-o", "setup", "-o", ".venv/ready", *words).replace("\\\n", "").splitlines()
     return [shlex.split(line) for line in lines if ".venv/bin/python" in line]
 
@@ -123,9 +123,9 @@ def test_make_leaves_the_dollars_of_args_to_the_shell():
 def test_an_unknown_variable_is_an_error_that_lists_the_known_ones(name):
     done = run_make("-n", "sample", f"{name}=nano")
     assert done.returncode == 2 and done.stdout == ""
-    assert f"unknown variable {name}. Known are RUN SIZE SEED" in done.stderr
+    assert f"unknown variable {name}. Known: RUN SIZE SEED" in done.stderr
     assert done.stderr.count("\n") == 1
-    known = done.stderr.split("Known are ")[1].split(". ")[0].split()
+    known = done.stderr.split("Known: ")[1].split(". ")[0].split()
     used = re.findall(r"\b([A-Z]+)=", make())
     assert set(used) <= set(known)
 

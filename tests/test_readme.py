@@ -1,4 +1,4 @@
-"""README: its Python code runs as written, in the order shown."""
+"""README: its Python code runs, in the order shown, and its reading order and first lines are right."""
 
 import os
 import re

@@ -32,7 +32,7 @@ THREADS = {
 def _limit_loaded_blas():
     """Set the thread count by a call: NumPy was imported before us, so BLAS has already read the variables.
 
-    This works for OpenBLAS, which NumPy's wheels contain. With any other BLAS, import tinyllm first.
+    This works for the OpenBLAS in NumPy's wheels for Linux and Windows. Otherwise import tinyllm first.
     """
     import pathlib
 
@@ -45,10 +45,10 @@ def _limit_loaded_blas():
 
 
 def _keep_freed_memory():
-    """Tell glibc to keep freed arrays for the next step, instead of unmapping and faulting them in again.
+    """Tell glibc to keep freed memory for the next step: unmapping it would mean page faults every time.
 
-    Every training step allocates and frees the same few megabytes. With these settings a step takes 0.7 times
-    as long as with the defaults, and the code needs no preallocated buffers.
+    Every training step allocates and frees arrays of the same sizes. With these settings a step takes 0.7
+    times as long as with the defaults, and the code needs no preallocated buffers.
     """
     trim_threshold, mmap_threshold = -1, -3  # malloc.h
     if platform.libc_ver()[0] == "glibc":

@@ -16,7 +16,7 @@ from tinyllm.preferences import rank
 from tinyllm.runs import Settings
 from tinyllm.stages import s0_random, s1_pretrain, s2_instruct, s3_prefer, s4_reason
 
-COMMANDS = {  # name -> (settings, function); the function's docstring is its help
+COMMANDS = {  # name -> (settings, function); the docstring's first paragraph is the command's help
     "train": (train.TrainSettings, train.train),
     "mine": (train.MineSettings, train.mine),
     "stage0": (s0_random.RandomSettings, train.with_exams(s0_random.main)),
@@ -62,7 +62,7 @@ def parser():
 
 
 def add_option(command, field):
-    """Add one settings field as an option. The default is shown unless the help text mentions one."""
+    """Add a settings field as an option. Its default is shown unless it is "" or the help mentions one."""
     flag = "--" + field.metadata.get("flag", field.name).replace("_", "-")
     text = field.metadata["help"]
     if field.type is bool:
@@ -75,7 +75,7 @@ def add_option(command, field):
 
 
 def set_up_streams():
-    """UTF-8 on every system, through pipes too. A closed stream (`>&-`, `<&-`) becomes an empty one."""
+    """UTF-8 on every system, through pipes too. A closed stream (`>&-`, `<&-`) becomes os.devnull."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115

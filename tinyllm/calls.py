@@ -1,8 +1,9 @@
 """Valid tool calls from any model: a mask decides which tokens may come next in each row.
 
-Outside a call the model may write anything. Once it has written "<tool", the grammar of the tools limits its
-choice of tokens: it has to complete the tag, then the call, before the budget runs out. The model needs no
-training for this: even a random model writes valid calls, if odd ones.
+Outside a call the model may write anything, except "<" when little of the budget is left. Once it has written
+"<tool", the grammar of the tools limits its choice of tokens: it has to complete the tag, then the call,
+before the budget runs out. The model needs no training for this: even a random model writes valid calls, if
+odd ones.
 """
 
 import numpy as np
@@ -19,7 +20,7 @@ ENDING = 40  # bytes of trailing text kept to recognise a tag; assumes that toke
 class CallMask:
     """The `mask` argument of sampling.generate, for one model and one set of tools.
 
-    budget: the maximum number of tokens in each row. only: every reply is exactly one call. A reply cannot
+    budget: for each row, the maximum number of tokens. only: every reply is exactly one call. A reply cannot
     begin a call if there is no room left for all of it.
     """
 
@@ -34,7 +35,7 @@ class CallMask:
         before = format_of(tokenizer.special).space.encode() + TAG if only else TAG
         self.masks = Masks(Grammar(registry.schema(), before, CLOSE.encode()), self.vocabulary, self.end)
         self.start = self.masks.grammar.start
-        self.need = 1 + self.masks.grammar.distance(self.start)  # tokens of the shortest call and end token
+        self.need = 1 + self.masks.grammar.distance(self.start)  # enough tokens for the shortest call
         self.cannot_open = np.array([b"<" not in token for token in self.vocabulary[: self.size]])
         self.restart(budget)
 

@@ -28,7 +28,7 @@ from tools.protocol import BadCall, Call, render_call, render_result
 from tools.registry import Registry, Result
 
 HELP = """/stage N            talk to another stage             /temperature X   0 is greedy
-/tools on|off|only|named: when it may call tools       /save FILE      write the conversation as JSON
+/tools on|off|only|named: when to call tools           /save FILE      write the conversation as JSON
 /ask on|off         ask you before a call runs        /new             forget the conversation
 /compare QUESTION   ask every stage                   /quit            end (or Ctrl-D)"""
 MAX_STEPS = 8  # replies to one question, tool calls included
@@ -174,8 +174,8 @@ class Chat:
         self.choose_tools(self.tools)
 
     def choose_tools(self, tools):
-        """auto: a stage trained on the built-in conversations calls tools on its own; a model from elsewhere
-        must call a tool if the question names it ("use the calculator")."""
+        """auto: a stage trained on the built-in conversations calls tools on its own, other stages call none,
+        and a model from elsewhere must call a tool if the question names it ("use the calculator")."""
         now = tools
         if tools == "auto":
             learned = learned_by(self.folder)
@@ -184,7 +184,7 @@ class Chat:
         self.tools, self.named = tools, Registry(TOOLS).tools if now == "named" else {}
 
     def offer(self, tools, only):
-        """Describe these tools to the model from now on; only: every reply has to be a call."""
+        """Describe these tools to the model from now on; only: the reply to a question has to be a call."""
         registry, most = Registry(tools), self.settings.tokens
         key = (only, *registry.tools)
         if tools and key not in self.masks:  # with 49,152 tokens, building a mask takes a second
@@ -262,8 +262,8 @@ class Chat:
 
 
 def compare(settings, question):
-    """Print every finished stage's greedy reply to a question. The reply of stage 0 is sampled, because the
-    likeliest token of a random model is always the same. Raises TinyllmError if no stage is finished."""
+    """Print the greedy reply of every finished stage that can write. That of stage 0 is sampled: greedily, a
+    random model only repeats its last token. Raises TinyllmError if no stage is finished."""
     stage_folder(settings.run, "")
     width = shutil.get_terminal_size().columns
     for folder in finished_stages(settings.run):
@@ -282,5 +282,5 @@ def read_temperature(text):
     except ValueError:
         temperature = -1.0
     if not 0 <= temperature < float("inf"):
-        raise UsageError(f"the temperature must be a number of 0 or more, not {text!r}")
+        raise UsageError(f"the temperature must be a number, 0 or higher, not {text!r}")
     return temperature

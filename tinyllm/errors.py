@@ -1,4 +1,4 @@
-"""Two exceptions for errors that the user can fix. Each message says what is wrong and what to do."""
+"""Two exceptions for errors that the user can fix. Each message says what is wrong; most say what to do."""
 
 
 class TinyllmError(Exception):

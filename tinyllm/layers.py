@@ -152,7 +152,7 @@ def attention_forward(q, k, v, causal=False, block=64):
 
 
 def attention_backward(dout, cache):
-    """The forward lines, last to first, with p (keys, queries) and q already divided by sqrt(D):
+    """The forward lines, last to first. p is (keys, queries), and q is already divided by sqrt(D):
 
     out = p^T v                         ->  dp = v dout^T          dv = p dout
     p = softmax(s) down each column     ->  ds = p * (dp - sum over keys of p * dp)

@@ -3,8 +3,8 @@
 Gradients of different parameters differ in size by orders of magnitude, so no single rate suits them all.
 Both methods here make the size of a step independent of the size of the gradient.
 
-Their state is kept in vectors of the same length as the parameter buffer. `parts` cuts the buffer into pieces
-that can be updated independently, so the workers (parallel.py) divide the pieces among themselves.
+Their state is kept in vectors as long as the trained part of the parameter buffer. `parts` cuts that into
+pieces that can be updated independently, so the workers (parallel.py) divide the pieces among themselves.
 
 Muon is worth its extra code: on the Shakespeare example, with rates that fall from the start, AdamW
 (`ARGS="--method adamw"`) reaches 1.677 nats per character in 2,000 steps (55 s). Muon reaches 1.645 in 1,000
@@ -25,8 +25,8 @@ class Rates:
     """Peak learning rates, and their schedule over `steps` steps (0: constant): linear warm-up, plateau,
     linear decay (Zhai et al. 2022).
 
-    Each stage's settings give its peaks. Some skills, such as following a story, are learned suddenly, and
-    only while the rate is high: if the rate falls from the start, that moment may come too late.
+    Each stage chooses its own peaks. Some skills, such as following a story, are learned suddenly, and only
+    while the rate is high: if the rate falls from the start, that moment may come too late.
     """
 
     method: str = "muon"  # optimizer of the block matrices: muon or adamw
@@ -126,7 +126,7 @@ def orthogonalise(g, rounds=5):
     (0, 1] into about [0.7, 1.2].
 
     All factors B = a + b A + c A^2 are polynomials in the first A. So for a long X the factors are multiplied
-    together first, on the smaller side only, and then with X once: 0.7 times as long at (128, 352).
+    together first, on the smaller side only, and then with X once: 0.7 times the time for shape (128, 352).
     """
     x = g.T if g.shape[0] > g.shape[1] else g  # A has the smaller side
     x = x * (1 / (math.sqrt(float(np.vdot(x, x))) + 1e-7))

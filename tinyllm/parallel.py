@@ -132,9 +132,9 @@ class WorkerPool:
         process = self._processes[rank - 1]
         process.join(1)
         return TinyllmError(
-            f"worker {rank} (process {process.pid}) ended with exit code {process.exitcode}. If the machine "
-            "ran out of memory, use fewer WORKERS or a smaller SIZE. The last checkpoint is intact: RESUME=1 "
-            "continues from it"
+            f"worker {rank} (process {process.pid}) ended with exit code {process.exitcode}. RESUME=1 "
+            "continues from the last save, if there is one. If the machine ran out of memory, begin again "
+            "in another RUN=, with fewer WORKERS or a smaller SIZE"
         )
 
     def sum_gradients(self, count):
@@ -149,7 +149,7 @@ class WorkerPool:
         atexit.unregister(self.close)
         for pipe in self._pipes:
             try:
-                pipe.send(None)  # closing is not enough: a forked sibling may hold the other end open
+                pipe.send(None)  # closing is not enough: a forked sibling may hold a copy of this end
             except OSError:
                 pass
             pipe.close()  # ends a worker that is still sending a result
@@ -189,7 +189,7 @@ def _joined(results):
 
 
 def _serve(pipe, other_end, *worker):
-    """A worker's loop: receive jobs and send results until the pipe closes or the parent is gone."""
+    """A worker's loop: receive jobs and send results until None comes, or the pipe or the parent is gone."""
     other_end.close()  # else this process would keep the pipe open after the parent is gone
     for name in (signal.SIGINT, signal.SIGTERM):  # the main process decides when to stop
         signal.signal(name, signal.SIG_IGN)

@@ -30,7 +30,7 @@ except ImportError:  # Windows
     fcntl = None
 
 RESUME = "resume.safetensors"  # everything that an unfinished stage needs to continue
-WORLD = {"path": "", "sha256": ""}  # the built-in world (from the seed), the only source that is not a file
+WORLD = {"path": "", "sha256": ""}  # the built-in world (from the seed), the only source that is not on disk
 NOT_DECISIVE = ("run", "workers", "resume", "save_every", "origin")
 VARIABLES = "run size seed workers text from data rankings algorithm objective".split()  # of the Makefile
 
@@ -82,7 +82,7 @@ class Settings:
 
 def fingerprint(path):
     """The SHA-256 of a file, or of the names and contents of the text files in a folder. Raises
-    TinyllmError."""
+    TinyllmError if they cannot be read."""
     path = Path(path)
     try:
         if path.is_file():
@@ -100,7 +100,7 @@ def sources(settings, parent):
 
     Kinds are text, instructions, rankings and problems. A file named in the settings takes precedence,
     then the parent's source, then the built-in world. But the world is never mixed into files of your own.
-    Raises TinyllmError if a source is missing, or has changed since the parent learned from it.
+    Raises TinyllmError if a source is missing, has changed since the parent learned from it, or does not fit.
     """
     learned = learned_by(parent) if parent else {}
     fields = [each for each in dataclasses.fields(settings) if "source" in each.metadata]
@@ -139,8 +139,8 @@ def check_sources(folder, learned):
     for source in learned.values():
         if source["path"] and fingerprint(source["path"]) != source["sha256"]:
             raise TinyllmError(
-                f"{source['path']} has changed since {folder} learned from it. Restore it, or train again "
-                "from the stage that learned from it, in another RUN="
+                f"{source['path']} has changed since {folder} learned from it. Restore it, or repeat the "
+                "stage that first learned from it, and those after it, in another RUN="
             )
 
 
@@ -166,8 +166,8 @@ def path_of(learned, kind):
 def lock(folder):
     """Make a folder and keep other processes out of it, until the returned file is closed.
 
-    The lock belongs to the open file, so it ends with the process. Raises TinyllmError with the ID of the
-    process that holds the lock.
+    The system releases the lock when the process ends, however it ends. Raises TinyllmError, with the ID of
+    the process, if another one holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (the caller closes it)
@@ -206,8 +206,8 @@ def describe(settings, stage, parent):
 def nothing_to_do(settings, stage, parent=None):
     """Whether this stage is already finished; if so, print a message.
 
-    Raises TinyllmError if its folder was made with other settings, or holds an unfinished run and
-    --resume is not given: training again would overwrite that run.
+    Raises TinyllmError if its folder was made with other settings, sources or parent, if another process is
+    training in it, or if it holds a saved, unfinished run (which would be overwritten) without --resume.
     """
     folder = settings.folder(stage)
     if not (folder / "stage.json").exists():
@@ -215,7 +215,7 @@ def nothing_to_do(settings, stage, parent=None):
     lock(folder).close()
     made, wanted = read_json(folder / "stage.json"), describe(settings, stage, parent)
     options = made.get("settings") or {}
-    if options:  # options added since then had their defaults
+    if options:  # options newer than the folder had their defaults
         options = {each.name: each.default for each in dataclasses.fields(settings)} | options
     different = differences(options, wanted["settings"])
     old, new = made.get("sources", {}), wanted["sources"]
@@ -223,7 +223,7 @@ def nothing_to_do(settings, stage, parent=None):
         if old.get(kind, WORLD)["sha256"] != new[kind]["sha256"]:
             different.append(f"other {kind} than {new[kind]['path'] or 'in the built-in world'}")
     if (made.get("parent") or {}).get("sha256") != (wanted["parent"] or {}).get("sha256"):
-        different.append("another checkpoint to start from")
+        different.append("another parent checkpoint")
     if different:
         raise TinyllmError(
             f"{folder} was made with {', '.join(different)}. Delete it, or train in a new run beside it: "
@@ -246,7 +246,7 @@ def differences(made, wanted):
 
 
 def make_command(settings, stage, parent=None, new=True):
-    """The make command that trains a stage with these settings; new: in a new run, from `parent`."""
+    """The make command that trains a stage with these settings, from `parent` if given; new: in a new run."""
     if new:
         names = (f"{settings.run}-{i}" for i in itertools.count(2))
         run = next(name for name in names if not (Path("runs") / name).exists())
@@ -268,10 +268,10 @@ def make_command(settings, stage, parent=None, new=True):
 
 
 def parent_folder(settings, *stages):
-    """The folder that a stage starts from: --from if given, else the first of these stages of the same run.
+    """The folder that a stage starts from: --from if given, else the first of these stages that is finished.
 
-    Raises TinyllmError if there is none (the message gives the command to make it) or if the checkpoint has
-    a different size or seed.
+    Raises TinyllmError if none is (the message gives the command to make it) or if it was made with a
+    different size or seed.
     """
     if settings.origin:
         return Path(settings.origin)

@@ -5,7 +5,7 @@ values do not change, so the Decoder keeps them and computes only the new positi
 
 All rows of a batch are at the same position: while short prompts are already being continued, a longer one is
 still fed its next token. So prompts of different lengths need no padding, masks or shifted positions, and the
-result for a row is the same in any batch.
+result for a row is the same in any batch, up to rounding.
 
 Shapes as in layers.py; S positions in the cache.
 """
@@ -161,7 +161,7 @@ def _truncated(logits, temperature, top_k, top_p):
 
 
 def window_start(length, context):
-    """The first visible position after `length` tokens: 0 as long as these fit into the context.
+    """Where the visible part of `length` tokens begins: at 0 as long as they fit into the context.
 
     After that the older half is dropped and the rest is computed again from position 0, as in training. So no
     position beyond the context is ever used, and the cost is spread over context / 2 tokens.
@@ -259,7 +259,7 @@ def generate_replies(pool, tokenizer, prompts, max_tokens, seed=None, size=64):
     Greedy without a seed; with a seed (a list of numbers), sampled at temperature 1 without truncation, so
     replies are drawn from the model's own distribution.
     """
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # equal lengths share a chunk
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # similar lengths share a chunk
     draws = [None] * len(prompts)
     if seed is not None:
         draws = list(np.random.default_rng(seed).random((len(prompts), max_tokens)))

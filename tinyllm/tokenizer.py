@@ -1,6 +1,6 @@
 """Text <-> ids: byte-level byte-pair encoding, trained here, saved as a Hugging Face tokenizer.json.
 
-Bytes alone make sequences long, and a fixed list of words cannot write a new one. Byte-pair encoding avoids
+Bytes alone make sequences long, and a fixed list of words lacks new ones. Byte-pair encoding avoids
 both problems. Ids 0 to 255 are the bytes, so any text can be encoded, and decoding returns exactly that text.
 Ids from 256 on are pairs of earlier ids that were frequent in training, the most frequent pair first
 (Sennrich et al. 2016; on bytes: Radford et al. 2019). The special tokens come last, and no text encodes to
@@ -24,7 +24,7 @@ SPECIALS = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "
 # A digit, a run of letters or a run of other characters, each with one space before it if there is one; a run
 # of newlines; all spaces of a run but the last; a single space. Every class is written out in ASCII, and all
 # that is not ASCII counts as a letter: \w, \s and \p{L} differ between regular-expression engines and Unicode
-# versions, these classes do not. They also match the same text in characters and in UTF-8 bytes.
+# versions, but these do not. They also match the same text in characters and in UTF-8 bytes.
 LETTER, OTHER = r"[^\x00-@\[-`{-\x7f]", r"[\x00-\x09\x0b-\x1f!-/:-@\[-`{-\x7f]"
 PATTERN = rf" ?[0-9]| ?{LETTER}+| ?{OTHER}+|\n+| +(?= )| "
 _words = re.compile(PATTERN.encode()).findall
@@ -129,7 +129,7 @@ class _Words(dict):
         self.new = [new for _, _, new in merges]
 
     def __missing__(self, word):
-        """Merge in n log n, as a word can be a line of Chinese: each merge only looks at its neighbours."""
+        """Merge in O(n log n), as a word may be a line of Chinese: each merge only checks its neighbours."""
         if word in self.whole:
             return [self.whole[word]]
         ids, rank = [self.of_byte[byte] for byte in word], self.rank.get
@@ -163,7 +163,7 @@ def train(documents, vocab):
 
     Each distinct word is kept once, as a string with one character per id, so str.replace merges a pair.
     Recounting all pairs for each merge would take hours, but a merge changes only the counts of pairs in the
-    words that contain it. A heap with some outdated entries finds the next pair.
+    words that contain its pair. A heap with some outdated entries finds the next one.
     """
     if vocab < 256:
         raise UsageError(

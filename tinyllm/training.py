@@ -132,7 +132,7 @@ class Run:
         counters = json.loads(metadata["counters"])
         if counters["workers"] != self.pool.workers:
             raise TinyllmError(
-                f"{self.folder} was begun with {counters['workers']} workers; with {self.pool.workers}, sums "
+                f"{self.folder} was begun with WORKERS={counters['workers']}; with {self.pool.workers}, sums "
                 f"would round differently: continue with WORKERS={counters['workers']}"
             )
         for vector, name in zip(self.pool.worker.moments, ("moment1", "moment2")):
@@ -178,7 +178,7 @@ class Run:
         state = (
             f"continuing after step {self.start}" if self.start else f"ln V = {math.log(config.vocab):.3f}"
         )
-        size = f"{config.size():,} parameters, {self.total_steps:,} steps, {self.pool.workers} workers"
+        size = f"{config.size():,} parameters, {self.total_steps:,} steps, workers: {self.pool.workers}"
         print(f"{self.folder}: {size}, {state}", file=sys.stderr)
 
     def _elapsed(self):
@@ -188,7 +188,7 @@ class Run:
         """Compute the gradient of a batch on all workers, sum, clip and apply it -> loss.
 
         batch: a list of pieces, see the comment above forward_and_loss. `total` normalises the whole batch
-        (default: the sum of its weights). Raises TinyllmError if the loss is not finite.
+        (default: the sum of its weights). Raises TinyllmError if the loss or the gradient is not finite.
         """
         total = sum_of_weights(batch) if total is None else float(total)
         shares = self.shares(batch)
@@ -211,8 +211,8 @@ class Run:
         return loss
 
     def shares(self, batch):
-        """One list of pieces per worker, cut into the fewest micro-batches that each keep their logits within
-        LOGITS, to save memory."""
+        """One list of pieces per worker, cut into the fewest micro-batches of about LOGITS logits or fewer,
+        to save memory."""
         config, workers, tokens = self.model.config, self.pool.workers, sum(p["ids"].size for p in batch)
         outputs = tokens * (config.vocab if config.head == "tokens" else 1)
         return share_out(batch, workers, accumulate=math.ceil(outputs / (workers * LOGITS)))
@@ -299,7 +299,9 @@ class Run:
             self.pool.close()
             self.lock.close()
         if failure is None and self.signal:  # after the last step
-            raise KeyboardInterrupt(f"interrupted, but {self.folder} is finished. Run the same command again")
+            raise KeyboardInterrupt(
+                f"interrupted, but {self.folder} is finished. Run the same command again for what is left"
+            )
 
 
 def share_out(batch, workers, accumulate):

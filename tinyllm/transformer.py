@@ -4,7 +4,7 @@
 
 The head gives logits (B, T, V), or one score per position (B, T) for reward models.
 
-Parameters are named views of ONE vector, and so are their gradients. With a separate array per matrix,
+Parameters are named views of ONE vector, and gradients of another. With a separate array per matrix,
 clipping, summing over workers and saving for a resume would each have to loop over all layers; on one vector
 each is a single operation.
 
@@ -159,7 +159,7 @@ class Transformer:
         """ids (B, T) -> logits (B, T, V) or scores (B, T), and the cache for `backward`.
 
         at (B, T), booleans: compute the output only at these N positions -> logits (N, V) or scores (N,), in
-        order. They attend to all positions. But nothing uses the other positions after the attention of the
+        order. They can still attend to the others. But nothing uses the others after the attention of the
         last layer, so the rest of the forward pass is computed for the N positions alone.
         """
         c, p = self.config, self.params

@@ -90,7 +90,7 @@ def test_a_session_can_be_steered_and_saved(talk, random_stage):
     assert status == 0 and " -> " in out and "<tool_call>" in out and "/temperature X" in out
     assert (
         "no finished stage 9" in err
-        and "number of 0 or more, not 'hot'" in err
+        and "number, 0 or higher, not 'hot'" in err
         and "saved to talk.json" in err
     )
     saved = json.loads((random_stage / "talk.json").read_text(encoding="utf-8"))

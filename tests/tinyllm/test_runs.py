@@ -213,7 +213,7 @@ def test_a_finished_stage_is_left_as_it_is_and_other_settings_get_a_command_of_t
     assert "finished already" in capsys.readouterr().out and weights("2-stage") == before
     with pytest.raises(TinyllmError, match="made with seed=0 instead of 3"):
         nothing_to_do(StageSettings(size="tiny", seed=3), "2-stage", parent)
-    with pytest.raises(TinyllmError, match="another checkpoint to start from"):
+    with pytest.raises(TinyllmError, match="another parent checkpoint"):
         nothing_to_do(settings, "2-stage", folder)
     with pytest.raises(TinyllmError) as error:
         nothing_to_do(StageSettings(size="tiny", steps=5, data="my questions.jsonl"), "2-stage", parent)

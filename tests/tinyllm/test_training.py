@@ -522,7 +522,7 @@ def test_an_interrupted_run_is_neither_trained_over_nor_resumed_with_other_setti
         nothing_to_do(TestSettings(), STAGE)
     with pytest.raises(TinyllmError, match="made with seed=0 instead of 3"):
         nothing_to_do(TestSettings(seed=3, resume=True), STAGE)
-    with pytest.raises(TinyllmError, match="begun with 1 workers.*WORKERS=1"):
+    with pytest.raises(TinyllmError, match="begun with WORKERS=1.*continue with WORKERS=1"):
         short_run(workers=2)
     assert not nothing_to_do(TestSettings(resume=True), STAGE)
 

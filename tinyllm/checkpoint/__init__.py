@@ -1,12 +1,12 @@
 """A model on disk: a Hugging Face Llama folder. Skip this on first reading: it only deals with file formats.
 
     config.json          LlamaConfig's keys
-    model.safetensors    the published names and shapes, F32
+    model.safetensors    the published names and shapes, F32 or F16
     tokenizer.json, tokenizer_config.json
     stage.json           in folders written by a stage: its settings, the SHA-256 of the weights, ...
 
-transformers opens our folders. `load` opens plain Llama folders and GGUF files, with byte-level BPE or with
-no tokenizer. Features that our layers cannot compute are rejected by name.
+transformers opens our folders. `load` opens plain Llama folders and GGUF files with byte-level BPE; a
+folder may have no tokenizer. Features that our layers cannot compute are rejected by name.
 """
 
 import re
@@ -105,7 +105,8 @@ def load_language_model(folder):
 
 
 def _read_parameters(folder, config, tensors, stored_name, convert):
-    """The stored tensors as our Parameters. No tensor may be missing, have another shape, or be left over.
+    """The stored tensors as our Parameters. No tensor may be missing, have the wrong shape or, unless
+    it can be derived from the others, be left over.
 
     Tensors are read a piece at a time: a second copy may not fit into memory. stored_name maps our name to
     the stored one. convert(our name, array, config) puts rows (of wq and wk: whole heads) into our order of
@@ -118,7 +119,7 @@ def _read_parameters(folder, config, tensors, stored_name, convert):
         if key not in tensors:
             raise TinyllmError(f"{folder}: the weights have no tensor {key}")
         if tensors[key].shape != shape:
-            raise TinyllmError(f"{folder}: {key} has shape {tensors[key].shape}, its settings say {shape}")
+            raise TinyllmError(f"{folder}: {key} has shape {tensors[key].shape}, the settings say {shape}")
         if tensors[key].dtype not in FLOATS:
             raise TinyllmError(f"{folder}: convert {key} from {tensors[key].dtype} to F32, F16 or BF16")
     params = Parameters(config)

@@ -43,8 +43,8 @@ def as_utf8(data):
 
 
 def text_files(path):
-    """`path` itself if it is a file, else the text files in that folder, sorted by name, without hidden files
-    and files with NUL bytes near the start (UTF-16 may have them)."""
+    """[path] if it is a file, else the text files in that folder and below it, sorted by path: no hidden
+    files, and none with NUL bytes near the start (except UTF-16 files)."""
     path = Path(path)
     if path.is_file():
         return [path]
@@ -72,7 +72,7 @@ def _flush(path):
 
 def write_json(path, value):
     text = json.dumps(value, indent=1, ensure_ascii=False)
-    with replacing(path) as beside:  # non-Unicode parts, of a file name say, become JSON escapes: \\udce9
+    with replacing(path) as beside:  # non-Unicode parts, say of a file name, become JSON escapes: \udce9
         beside.write_text(text + "\n", encoding="utf-8", errors="backslashreplace", newline="\n")
 
 

@@ -7,7 +7,7 @@
     data      the tensors, each at its offset from the next multiple of general.alignment
 
 Little-endian throughout. A string is its length (uint64) and its bytes. Large models are published in this
-format because its tensors may be quantised: 4 or 8 bits per weight, with one scale for every 32 weights.
+format because its tensors may be quantised, say to 4 or 8 bits per weight with one scale per 32 weights.
 
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; for the blocks, ggml-quants.c in that repository.
 """

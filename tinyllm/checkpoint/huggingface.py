@@ -19,7 +19,7 @@ INSIDE = {
     "mlp.norm": "post_attention_layernorm",
 }
 
-KEYS = {  # fields that Config and LlamaConfig share: our name -> key in config.json, default of LlamaConfig
+KEYS = {  # our name -> key in config.json, default of LlamaConfig (0 in place of its None)
     "vocab": ("vocab_size", 32000),
     "context": ("max_position_embeddings", 2048),
     "width": ("hidden_size", 4096),

@@ -32,7 +32,7 @@ def write(path, tensors, metadata=None, dtype=None):
         header[name] = {"dtype": NAMES[stored], "shape": array.shape, "data_offsets": [start, stop]}
         start = stop
     head = json.dumps(header, separators=(",", ":")).encode()
-    head += b" " * (-len(head) % 8)  # arrays begin at a multiple of 8
+    head += b" " * (-len(head) % 8)  # the data begins at a multiple of 8
     with replacing(path) as beside, open(beside, "wb") as file:
         file.write(len(head).to_bytes(8, "little") + head)
         for array in tensors.values():

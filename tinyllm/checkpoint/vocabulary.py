@@ -50,7 +50,7 @@ ADDED = {3: True, 4: False}  # GGUF's types of added tokens -> whether they are 
 
 @functools.lru_cache
 def compiled(pattern):
-    r"""A published pattern -> its `findall`, with \p{L}, \p{N} and \s written out as ranges, in ASCII."""
+    r"""A published pattern -> its `findall`, with \p{L}, \p{N} and \s written out as ranges of \U escapes."""
     classes = unicode_classes()
 
     def written_out(match):
@@ -81,7 +81,7 @@ def unicode_classes():
 
 class PublishedTokenizer(Tokenizer):
     """A Tokenizer from the contents of tokenizer.json and tokenizer_config.json. Raises TinyllmError for a
-    tokenizer that works differently, and ValueError, LookupError or TypeError for damaged contents."""
+    tokenizer that works differently, and ValueError, LookupError, TypeError or AttributeError if damaged."""
 
     def __init__(self, contents, config):
         model, self.contents, self.config = contents["model"], contents, config
@@ -118,7 +118,7 @@ class PublishedTokenizer(Tokenizer):
             head = head.replace("\\\n", r"(?:\n|\\n)")
             system = re.search(rf"{head}([^{{}}]*?){re.escape(end)}", template)
             self.system = system[1] if system else ""
-        except TinyllmError:  # can only continue text: drop tokens of formats that the template does not use
+        except TinyllmError:  # no known chat format: keep only special tokens that it does use
             self.special = {n: i for n, i in self.special.items() if n in template or n in (begin, end)}
         roles = {"<|begin|>": begin or end, "<|end|>": end}
         self.special |= {ours: self.special[name] for ours, name in roles.items() if name in self.special}
@@ -145,7 +145,7 @@ def _patterns(contents):
     """The patterns by which a tokenizer.json splits text. Raises TinyllmError, naming an unknown part."""
     step = contents["pre_tokenizer"] or {}
     steps = step["pretokenizers"] if step.get("type") == "Sequence" else [step]
-    steps = [{"use_regex": True} | each | {"trim_offsets": True} for each in steps]  # the last: no effect
+    steps = [{"use_regex": True} | each | {"trim_offsets": True} for each in steps]  # trim_offsets: no effect
     patterns = next((patterns for known, patterns in SPLITTERS.values() if steps == known), None)
     if patterns is None:
         raise TinyllmError(f"its pre_tokenizer {steps!r:.300} is not known here")

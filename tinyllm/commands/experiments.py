@@ -36,7 +36,7 @@ class AlgorithmsSettings(s3_prefer.PreferSettings):
 
 
 def algorithms(settings):
-    """Train every algorithm of stage 3 several times on the same rankings, for the same number of steps."""
+    """Train with every algorithm of stage 3, several times each, on the same rankings for as many steps."""
     check_world(settings)
     names = [field.name for field in dataclasses.fields(s3_prefer.PreferSettings)]
     shared = {name: getattr(settings, name) for name in names}
@@ -87,7 +87,7 @@ def check_world(settings):
     parent = parent_folder(settings, "2-instruct")
     if settings.rankings or path_of(learned_by(parent), "instructions") != "":
         raise UsageError(
-            "these tables are judged by the oracle of the built-in world: leave out RANKINGS=, and start "
+            "replies are judged by the oracle of the built-in world: leave out RANKINGS=, and start "
             "from a stage 2 that has learned from the built-in world"
         )
 

@@ -30,7 +30,7 @@ class BandsSettings(Settings):
 
 
 def record_bands(settings):
-    """Record the range of curves of runs of one size: the band of normal losses in reports of that size."""
+    """Record the range that the curves of several runs cover: the band of normal losses for their size."""
     records = [Record(name, Path()) for name in settings.runs.split()]
     if len(records) < 2 or len({record.size for record in records}) > 1:
         raise UsageError('name two or more runs of one size: RUNS="one two three"')
@@ -61,8 +61,8 @@ class WalkSettings(Settings):
 def walk(settings):
     """Follow one batch forward through the model, and its gradient backward, call by call.
 
-    Read the output beside transformer.py: each line is a call to a function in layers.py, with the shapes and
-    norms of the arrays that it returns.
+    Read the output beside transformer.py. Between the batch and the gradients, each line is a call to a
+    function in layers.py, or to the objective, with the shapes and norms of the arrays that it returns.
     """
     policy, reference = Record(settings.run, Path()).policy_and_reference
     (model, tokenizer), (before, _) = policy.checkpoint, reference.checkpoint
@@ -83,7 +83,7 @@ def walk(settings):
 
 
 def told(function):
-    """The function, wrapped to print returned numbers, and shapes and norms of arrays (not the caches)."""
+    """The function, wrapped to print returned numbers and the shapes and norms of arrays (not of tuples)."""
 
     def call(*arguments, **options):
         results = function(*arguments, **options)

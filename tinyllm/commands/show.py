@@ -19,7 +19,7 @@ from tinyllm.world import World
 @dataclass(frozen=True)
 class SampleSettings(Settings):
     stage: str = option("", "number or folder name of the stage (default: the last one)")
-    prompt: str = option("", "text to continue (default: the beginning of a document)")
+    prompt: str = option("", "text to continue (default: none, so a new document begins)")
     tokens: int = option(200, "maximum number of tokens in a sample", (1, 10**6))
     count: int = option(1, "number of samples", (1, 10**4))
     temperature: float = option(0.8, "0 is greedy; 1 samples from the model's distribution", (0, 100))
@@ -46,7 +46,7 @@ def sample(settings):
 
 @dataclass(frozen=True)
 class ShowMaskSettings(Settings):
-    stage: str = option("", "number or folder name of the stage whose tokenizer is used (default: the last)")
+    stage: str = option("", "number or folder name of the stage to take data and tokens from (default: last)")
     kind: str = option("instruction", "what to show", choices=("instruction", "problem", "calculator"))
 
 

@@ -38,6 +38,7 @@ class TrainSettings(Settings):
 
 @dataclass(frozen=True)
 class MineSettings(TrainSettings):
+    text: str = option("", "file or folder of text to pre-train on (default: the training part of --data)")
     data: str = option("", "questions and answers (JSON or JSONL) for stage 2; one in ten is held out")
     rankings: str = option("", "rankings, or chosen and rejected replies (JSONL), for stage 3")
 
@@ -87,8 +88,8 @@ def mine(settings):
     for shown in answers:
         print("\n{prompt}\n  expected: {expected}\n  answered: {reply}".format(**shown))
     if settings.data and not answers:
-        print("\nno held-out question fits into the context, so none is scored: add more questions")
-    print(f"\nTalk to it: make {'chat' if settings.data else 'sample'} RUN={shlex.quote(settings.run)}")
+        print("\nno question is held out, or no held-out question fits into the context: add more questions")
+    print(f"\nTry it: make {'chat' if settings.data else 'sample'} RUN={shlex.quote(settings.run)}")
 
 
 def check_context(folder, conversations, ranked):

@@ -108,7 +108,7 @@ def encode_fitting(tokenizer, conversations, context, what="conversations"):
 def chained(conversations, seed):
     """Join two or three random conversations into one, as in a chat: one result for every four inputs.
 
-    Without these, a model trained on single questions gets lost at the second question. Conversations that
+    Without such chains, a model trained on single questions gets lost at the second one. Conversations that
     begin with a system message are not chained.
     """
     rng = np.random.default_rng([seed, 6])

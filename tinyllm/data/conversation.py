@@ -39,10 +39,10 @@ class Format(NamedTuple):
     head: str  # before the content; the assistant's reply is generated after it
     space: str  # between head and content
     end: str  # after the content
-    after: str  # text between two messages
+    after: str  # text after the end token
 
     def tokens(self):
-        """The names of the format's special tokens."""
+        """The names of the special tokens that begin a chat or belong to an assistant's message."""
         return {self.begin, self.end, *SPECIAL.findall(self.head.format(role="assistant"))} - {""}
 
 
@@ -62,7 +62,7 @@ TEMPLATE = (
 
 
 def format_of(special):
-    """The Format whose special tokens are all in `special`, a tokenizer's names. Raises TinyllmError."""
+    """The first Format whose tokens() are all in `special` (of a tokenizer). Raises TinyllmError."""
     for form in FORMATS.values():
         if all(name in special for name in form.tokens()):
             return form
@@ -118,7 +118,7 @@ def encode_last_reply(tokenizer, messages):
 
 
 def prompt_of(messages, last=True):
-    """The messages before the last reply that the loss covers in a conversation, or before the first one."""
+    """The messages before the last reply that the loss covers; with last=False, before the first one."""
     replies = [i for i, message in enumerate(messages) if is_learned(message)]
     return messages[: replies[-1 if last else 0]]
 

@@ -52,7 +52,7 @@ def conversations_for_vocabulary(seed):
 
 
 def read(path):
-    """File, or folder with its text_files -> list of documents (bytes; UTF-16 becomes UTF-8). Raises
+    """A file, or the text files of a folder -> list of documents (bytes; UTF-16 becomes UTF-8). Raises
     TinyllmError if there is nothing to read."""
     path = Path(path)
     if not path.exists():
@@ -62,7 +62,7 @@ def read(path):
     except OSError as error:
         raise TinyllmError(f"{error.filename} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise TinyllmError(f"{path} holds a damaged UTF-16 text: {error}") from None
+        raise TinyllmError(f"{path} contains damaged UTF-16 text: {error}") from None
     documents = [document for document in documents if document.strip(b"\0 \t\r\n")]
     if not documents:
         raise TinyllmError(f"{path} holds no text" if path.is_dir() else f"{path} is empty")
@@ -115,7 +115,7 @@ def pack(documents, tokenizer):
 
 
 def parts(document, size=2**20):
-    """A document (bytes) in parts, each cut at the first newline after `size` bytes: words stay whole."""
+    """A document (bytes) in parts, each cut at a run of newlines after `size` bytes: words stay whole."""
     at = 0
     while at < len(document):
         newline = re.compile(rb"\n(?!\n)").search(document, at + size)

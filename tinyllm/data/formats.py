@@ -11,7 +11,7 @@ read only a few of these formats, most files would have to be converted first. S
     {"instruction": ..., "input": ..., "output": ...}                Alpaca; Dolly has "context", "response"
     {"prompt": ..., "completion": ...}                               as strings or as lists of messages
     {"question": ..., "answer": "12/60 = $<<12/60=0.2>>0.2.\\n#### 0.2"}                               GSM8K
-    "\\n\\nHuman: ...\\n\\nAssistant: ..."                               HH-RLHF, in place of any string above
+    "\\n\\nHuman: ...\\n\\nAssistant: ..."                               HH-RLHF, as any prompt or reply above
 
 A file is JSONL, or one JSON document: an array, {"data": [...]}, or a single object. Entries that cannot
 be used are skipped, with a message about the first one: a file of thousands often has a few.
@@ -106,10 +106,10 @@ def quoted(keys):
 def read_messages(entry, keys, role=None):
     """The first value among `keys` that is not empty -> messages; [] if all of them are missing or empty.
 
-    The value is a list of messages, one message, or a string. A string that begins with a Human turn is split
-    into its turns. Without `role`, every string is split, and the text before the first turn is the system
-    message. Any other string is the content of one message from `role`, word for word, because a reply may
-    begin with "Assistant:" or mention turns.
+    The value is a list of messages, one message, or a string. A string that begins with a Human turn (in a
+    reply: followed by an Assistant turn) is split into its turns. Without `role`, every string is split, and
+    the text before the first turn is the system message. Any other string is the content of one message from
+    `role`, word for word, because a reply may begin with "Assistant:" or mention turns.
     """
     key = next((key for key in keys if not is_empty(entry.get(key))), None)
     value = entry.get(key, [])
@@ -136,7 +136,7 @@ def read_message(message):
     content = message.get("content", message.get("value", message.get("text")))
     if role not in ROLES or content is None:
         raise ValueError(
-            f"has a message with the role {role!r:.40} and the keys {quoted(message)}: it needs a content "
+            f"has a message with the role {role!r:.40} and the keys {quoted(message)}: it needs content "
             f"and one of the roles {', '.join(ROLES)} (or human, gpt)"
         )
     unlearned = {"weight": 0} if message.get("weight") == 0 else {}
@@ -148,7 +148,7 @@ def read_text(value):
     parts = value if isinstance(value, list) else [value]
     texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
     if not all(isinstance(text, str) for text in texts):
-        raise ValueError("has a content that is not a string")
+        raise ValueError("has a text that is not a string")
     text = "".join(texts)
     if SURROGATE.search(text):
         raise ValueError("has half of a surrogate pair, such as \\ud800, which UTF-8 cannot encode")
@@ -183,8 +183,8 @@ def read_reply(entry, keys):
     messages = reply if is_whole else [*prompt, *reply]
     if not reply or len(messages) < 2 or not is_answer(messages[-1]):
         raise ValueError(
-            f"needs a prompt ({', '.join(PROMPTS)} or messages) and a reply ({', '.join(keys)}): a string or "
-            "messages that end with one from the assistant; neither may be empty"
+            f"needs a prompt ({', '.join(PROMPTS)} or messages) and a reply ({', '.join(keys)}), which is "
+            "a string or messages that end with one from the assistant; neither may be empty"
         )
     return messages
 
@@ -198,7 +198,7 @@ def conversation(entry):
     """An entry of an instruction file -> messages."""
     messages = with_system(entry, read_messages(entry, CONVERSATIONS)) or read_reply(entry, REPLIES)
     if not any(map(is_answer, messages)):
-        raise ValueError("has nothing to learn: its assistant messages are missing, empty, or have weight 0")
+        raise ValueError("has nothing to learn from: assistant messages are missing, empty or have weight 0")
     return messages
 
 

@@ -35,7 +35,7 @@ def examine(folder, settings, again=False):
 
 
 def is_examined(folder):
-    """Whether exams.json belongs to the weights in the folder: interrupted exams leave no file."""
+    """Whether exams.json belongs to the weights in the folder (an interrupted exam writes none)."""
     path = folder / "exams.json"
     return path.exists() and read_json(path).get("weights") == checkpoint.digest(folder)
 

@@ -16,7 +16,7 @@ from tools.builtin import TOOLS
 from tools.protocol import Call, parse, render_result
 from tools.registry import Registry
 
-# Token limits of replies: more than any solution needs.
+# Token limits of replies: room for practically every solution.
 STORY_TOKENS, LONG_STORY_TOKENS = 235, 270
 LOGIC_TOKENS = {"order": 40, "truth": 48, "mistake": 235}
 

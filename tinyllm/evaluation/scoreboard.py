@@ -1,7 +1,7 @@
 """The scoreboard of a run: every exam after every stage, side by side.
 
 scoreboard.json is for programs, scoreboard.md for people; both are made from the stages' exams.json. The
-command prints only the rows that tell the story.
+commands train, mine, control and exams print only the rows that tell the story.
 """
 
 from pathlib import Path
@@ -69,7 +69,7 @@ ROWS_MOVED_BY = {  # the stage that should move a row -> {key in exams.json: mea
     },
 }
 ROWS = {key: meaning for rows in ROWS_MOVED_BY.values() for key, meaning in rows.items()}
-STORY = (  # the rows that the command prints
+STORY = (  # the rows that these commands print
     "bits_per_byte",
     "story_cloze",
     "instruction_exact",
@@ -91,7 +91,7 @@ STORY = (  # the rows that the command prints
     "own_win_rate",
     "own_pair_accuracy",
 )
-BASELINES = {  # row -> {key in exams.json: source of that value: a limit, or a method without a model}
+BASELINES = {  # row -> {key in exams.json, or "even" (0.5): what it is, a limit or a method without a model}
     "bits_per_byte": {
         "entropy_bits_per_byte": "the estimated entropy of the text itself",
         "fivegram_bits_per_byte": "a 5-gram table",

@@ -38,7 +38,7 @@ def bits_per_byte(pool, tokenizer, documents, length):
 
 
 def fivegram(training, validation):
-    """The same figures for a 5-gram table over the same two texts."""
+    """The same figures for a 5-gram table of the training text, on the validation text."""
     separators = np.cumsum([len(document) + 1 for document in validation])[:-1] - 1
     nats = np.delete(ngram_nats(b"\0".join(training), b"\0".join(validation)), separators)
     characters = sum(len(document.decode("utf-8", "replace")) for document in validation)

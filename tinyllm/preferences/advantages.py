@@ -1,14 +1,14 @@
 """How much better than expected was a reply? From scores to the weights of a policy gradient.
 
 REINFORCE (Williams 1992) makes each token of a reply likelier in proportion to its advantage: the return
-minus a baseline. A baseline that does not depend on the token leaves the expected gradient unchanged and
-greatly reduces its variance: without a baseline, scores of 7 and 8 would make both replies likelier.
+minus a baseline. A baseline that does not depend on the token leaves the expected gradient unchanged, and
+a good one greatly reduces the variance: without any, scores of 7 and 8 would make both replies likelier.
 
 Advantages add up to about 0. So the loss of stage 3 is about 0 too, however good the policy is: while the
-policy is still the one that wrote the replies, the loss is minus the mean advantage. The gradient of the loss
-is not 0: it makes replies above the baseline likelier and the others less likely.
+policy is still the one that wrote the replies, the loss is minus the mean advantage, plus the KL penalty. The
+gradient of the loss is not 0: it makes replies above the baseline likelier and the others less likely.
 
-The advantage of a token is its return, the score minus kl times the divergence at all LATER positions, minus
+The advantage of a token is its return (the score minus kl times the divergence at all LATER positions) minus
 the baseline. The divergence at a position compares two distributions given the tokens before the position, so
 the token chosen there did not cause it; the divergence's gradient is in objectives.kl_divergence. GRPO
 differs: its penalty is only in the loss. With a score of 2, kl 0.5, a baseline of 1 and three tokens:
@@ -37,7 +37,7 @@ def mean_of_others(returns):
 
 
 def group_mean(returns):
-    """returns (P, G) -> the mean of all replies to the same prompt. Its advantages are those of
+    """returns (P, G) -> the mean of all replies to the same prompt. As a baseline it gives the advantages of
     mean_of_others times (G - 1) / G."""
     return np.broadcast_to(returns.mean(axis=1, keepdims=True), returns.shape)
 
@@ -65,7 +65,7 @@ def returns_after(rewards):
 
 
 def gae(rewards, values, lam=0.95):
-    """Generalised advantage estimation, rewards and values (B, T) -> advantages (B, T), undiscounted, with
+    """Generalised advantage estimation: rewards and values (B, T) -> advantages (B, T), undiscounted, with
     nothing after the last position.   Schulman et al. 2015.
 
     delta_t = r_t + V_{t+1} - V_t is how much better one step was than expected; A_t = delta_t + lam A_{t+1}.

@@ -15,9 +15,9 @@ GROUP = 4  # replies to each prompt
 
 
 def annotate(settings, parent, count, path):
-    """Let the checkpoint `parent` answer `count` prompts, rank the replies, and write the rankings to `path`.
+    """Rank the replies of the checkpoint `parent` to `count` prompts, and write the rankings to `path`.
 
-    A fifth reply comes from a random prompt of the same sort (about a person, about an errand), with the name
+    A fifth reply is one to a random prompt of the same sort (person, errand or neither), with the name
     or errand replaced. A reward model that has never seen "unknown to me" out of place, or the answer to
     another question, gives such replies high scores everywhere, and the policy learns to exploit that.
     """

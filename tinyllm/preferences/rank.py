@@ -75,7 +75,7 @@ def main(settings):
 
 
 def load_prompts(folder, count):
-    """`count` prompts from the instructions that the stage in `folder` has learned from."""
+    """At most `count` prompts like those that the stage in `folder` has learned to answer."""
     seed, source = (
         read_json(folder / "stage.json")["settings"]["seed"],
         path_of(learned_by(folder), "instructions"),

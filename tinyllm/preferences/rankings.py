@@ -1,4 +1,4 @@
-"""Rankings on disk, and their encoding for training. Each ranking is one JSON line, written at once:
+"""Rankings on disk, and their encoding for training. Each ranking is one line of JSON:
 
     {"prompt": [{"role", "content"}, ...], "completions": ["...", ...], "ranks": [2, 1, 3, 3],
      "annotator": "...", "time": "...", "sampling": {...}, "model": "sha256 of the checkpoint"}
@@ -106,7 +106,7 @@ def fits(ranking, tokenizer, context):
 
 
 def encode_ranking(tokenizer, ranking):
-    """-> [(ids, mask)] of each completion after its prompt."""
+    """-> [(ids, mask)], one for each completion: the prompt and the completion, which the mask covers."""
     replies = [{"role": "assistant", "content": text} for text in ranking.completions]
     return [encode_last_reply(tokenizer, [*ranking.prompt, reply]) for reply in replies]
 

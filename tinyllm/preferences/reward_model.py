@@ -90,7 +90,7 @@ class RewardModel:
         self.pool = settings.pool(model)
 
     def scores(self, rows):
-        """Lists of ids, each ending in a reply's end token, where the score is read -> normalised scores."""
+        """Lists of ids, each a prompt and a reply -> normalised scores, read at the last token of each."""
         return (raw_scores(self.pool, rows) - self.mean) / self.deviation
 
     def __enter__(self):

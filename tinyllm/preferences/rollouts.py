@@ -1,4 +1,4 @@
-"""Rollouts: replies sampled from the model itself, as arrays, and their KL from a reference model.
+"""Rollouts: replies sampled from the model itself, as arrays, and the model's KL from a reference on them.
 
 Replies are sampled at temperature 1 without truncation, so the trainer's log-probs are those of the
 distribution they were drawn from. Otherwise every importance ratio would be wrong.

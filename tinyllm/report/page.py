@@ -1,4 +1,4 @@
-"""The report page: page.html with its ten panels filled in. If a run lacks the data, the panel says so."""
+"""The report page: page.html with its ten panels filled in. A panel whose data is missing says so."""
 
 import re
 from html import escape

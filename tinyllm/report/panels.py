@@ -76,7 +76,7 @@ def six_prompts(run, other):
 
 
 def questions(run):
-    """Six tasks: those shown by the exams on your own questions, or tasks of the built-in world."""
+    """Six tasks: those shown by the exams on your own questions (perhaps fewer), or of the built-in world."""
     shown = [each for stage in run.finished for each in stage.exams.get("own_questions_shown", [])]
     if shown:
         return [Task("own", each["prompt"], "", each["expected"], "") for each in shown[:6]]
@@ -121,7 +121,7 @@ def one_token(run, other):
         for name, dlogits in gradients.items():
             drawings.append(bars(journey.OBJECTIVES[name], list(zip(labels, dlogits[t, chosen]))))
         after = escape(tokenizer.decode([ids[t]]).strip())
-        yield tag("h3", f"In the {place}, after “{after}”; ← is the token to predict")
+        yield tag("h3", f"In the {place}, after “{after}”; ← marks the token to predict")
         yield figures(drawings, policy.link(FILE), reference.link(FILE))
 
 
@@ -194,7 +194,7 @@ def text_entropies(run, stage):
     p = p / p.sum()
     rules = [("ln V", math.log(model.config.vocab)), ("unigram", -float(p[p > 0] @ np.log(p[p > 0])))]
     size = [len(piece) for piece in tokenizer.bytes_of[: tokenizer.ordinary]]  # special tokens are not text
-    nats = math.log(2) * p[: len(size)] @ size  # per token, for one bit per byte
+    nats = math.log(2) * p[: len(size)] @ size  # per token, at one bit per byte
     for name, key in (("5-gram", "fivegram_bits_per_byte"), ("entropy", "entropy_bits_per_byte")):
         rules += [(name, stage.exams[key] * nats)] if key in stage.exams else []
     return rules
@@ -259,7 +259,7 @@ def attention(run, other):
         grids = [svg.cells(name, p) + tag("small", f"{name}: {share:.2f}") for share, name, p in heads]
         grids = [tag("div", grid, "best" if head[0] == best else "") for grid, head in zip(grids, heads)]
         verdict = "an induction head" if best > 0.3 else "not yet an induction head"
-        title = f"{stage.name}: {where} puts {best:.2f} there: {verdict}"
+        title = f"{stage.name}: {where} puts {best:.2f} on the line: {verdict}"
         yield tag("h3", title) + figures(grids, stage.link(FILE))
 
 
@@ -275,7 +275,7 @@ def attention_of(model, ids):
 
 
 def chain_of_thought(run, other):
-    """One problem, step by step and at once."""
+    """Problems, step by step and at once."""
     stage, tasks = run.stage("4-reason"), run.world.problems("test", 12, kind="story", steps=5)
     chains = stage.replies([task.prompt for task in tasks], LONG)
     solved = [is_solved(task, chain) for task, chain in zip(tasks, chains)]

@@ -22,7 +22,7 @@ SOURCES = {"text": "text", "instructions": "data", "problems": "data", "rankings
 
 
 class Missing(TinyllmError):
-    """A run lacks the data of a panel; the message names what is missing and says how to make it."""
+    """A run lacks the data of a panel; the message says what is missing and, if possible, how to make it."""
 
 
 class Stage:
@@ -111,7 +111,7 @@ class Record:
 
     @property
     def policy_and_reference(self):
-        """The last finished stage up to 3, and the one before it, or the same one if it is the first."""
+        """The last of the first four finished stages and the one before it (itself if it is the first)."""
         return self.done[:4][-1], self.done[:4][-2:][0]
 
     def stage(self, name):

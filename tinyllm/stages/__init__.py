@@ -1,1 +1,1 @@
-"""One file per stage: its settings, its one new idea, its loop. No stage imports another; they pass files."""
+"""One file per stage: its settings, its one new idea, its loop. Stages share files; none imports another."""

@@ -1,6 +1,6 @@
 """Stage 1: pre-training. Predict every token of a text from the tokens before it.
 
-OBJECTIVE=masked trains the other classic objective instead: tokens are hidden and predicted from both sides
+OBJECTIVE=masked uses the other classic objective: tokens are hidden, and predicted from those on both sides
 (Devlin et al. 2018). Such a model cannot write from left to right, so it is saved in 1-masked/ and no later
 stage builds on it.
 """
@@ -23,8 +23,8 @@ from tinyllm.training import Run
 from tinyllm.transformer import Transformer
 
 EPOCHS, FEWEST_STEPS = 10, 300  # for your own text, unless --size sets fewer steps
-VALIDATIONS = 4  # per run
-ROW = 144  # tokens per row of a batch from the built-in world, on average
+VALIDATIONS = 4  # per run, roughly
+ROW = 144  # a batch from the built-in world has --rows times this many tokens
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class PretrainSettings(Settings):
     )
     origin: str = option("", "checkpoint folder to start from (default: 0-random of this run)", flag="from")
     objective: str = option("next", "predict the next token, or hidden ones", choices=("next", "masked"))
-    rows: int = option(0, "windows in a batch (default: set by --size)", (1, 4096))
+    rows: int = option(0, "batch size in windows (world: of 144 tokens; default: set by --size)", (1, 4096))
     steps: int = option(0, "batches to train on (default: set by --size)")
     method: str = option("muon", "optimizer of the block matrices", choices=("muon", "adamw"))
     muon_rate: float = option(0.02, "peak learning rate of Muon")

@@ -1,8 +1,8 @@
 """Stage 2: instruction fine-tuning. Learn from conversations how to answer, and when to stop.
 
-The model sees the question, but the loss covers the answer only: it should answer questions, not ask them.
-By default three tenths of every batch are pre-training text. Without it, the facts of stage 1 would be
-forgotten before anyone asks about them.
+The model sees the question, but the loss covers only the answer: the model is to answer questions, not ask
+them. By default three tenths of every batch is pre-training text. Without it, the facts of stage 1 would be
+forgotten before anyone asked about them.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ EPOCHS, FEWEST_STEPS = 40, 400  # for your own conversations, unless --size sets
 # the model learn instead to answer from the text it has read: on the ships of tests/own_files.py, with
 # OWN_RATES halved, 12 of 13 held-out questions about captains were wrong (100 or 400 steps); at OWN_RATES, 0.
 RATES, OWN_RATES = (0.015, 5e-3), (0.03, 0.01)
-VALIDATIONS = 4  # per run
+VALIDATIONS = 4  # per run, roughly
 
 
 @dataclass(frozen=True)

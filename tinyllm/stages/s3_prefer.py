@@ -68,7 +68,7 @@ class PreferSettings(Settings):
     steps: int = option(0, "RL steps (default: set by --size)")
     prompts: int = option(0, "prompts in an RL step (default: set by --size)")
     reward_steps: int = option(0, "batches that the reward model learns from (default: set by --size)")
-    kl: float = option(0.2, "KL penalty: cost in score of one nat of divergence from stage 2")
+    kl: float = option(0.2, "KL penalty: the score that one nat of divergence from stage 2 costs")
     rate: float = option(2e-4, "peak learning rate of AdamW")
     last_layers: int = option(0, "train only this many of the last layers (0: everything)")
     draw: int = option(0, "varies the sampled prompts and replies, all else being equal")
@@ -210,7 +210,8 @@ def pairs_step(run, settings, reference, pairs, step, rates):
 
 def keep_best(run, world, step):
     """Remember the parameters whose worst validation score is best. Each of the five kinds of prompts has a
-    score, and so has politeness. A difference of one prompt is noise: up to that, later parameters win."""
+    score, and so has politeness. A difference of one prompt is noise, so later parameters win even if they
+    are that much worse."""
     replies = behaviour.greedy_replies(run.pool, run.tokenizer, world, "val", VALIDATION_PROMPTS)
     scores = behaviour.scores(replies)
     worst = min(scores.values())

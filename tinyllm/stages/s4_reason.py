@@ -45,7 +45,9 @@ class ReasonSettings(Settings):
         "", "checkpoint folder to start from (default: 3-prefer of this run, else 2-instruct)", flag="from"
     )
     steps: int = option(0, "batches of solutions to train on (default: set by --size)")
-    rollouts: int = option(-1, "RL steps after that (default: set by --size)")
+    rollouts: int = option(
+        -1, "RL steps after that; none with --data or without chains (default: set by --size)"
+    )
     tokens: int = option(4096, "tokens in a batch, replayed text included", (1, 10**6))
     replay: float = option(0.15, "share of pre-training text in every batch", (0, 0.9))
     chains: str = option(
@@ -116,8 +118,8 @@ def without_chain(messages):
 
 
 def load_rehearsal(settings, world, count, parent, path):
-    """`count` conversations of earlier stages, so that those are not forgotten: from the file `path`, or from
-    the built-in world if `path` is "".
+    """`count` conversations of earlier stages, to prevent forgetting: from the file `path`, or from the
+    built-in world if `path` is "".
 
     After stage 3, the replies in the world's conversations are the model's own, because training on stage 2's
     answers again would undo stage 3.
@@ -131,8 +133,8 @@ def load_rehearsal(settings, world, count, parent, path):
 
 
 def own_replies(settings, world, parent, count):
-    """Correct replies of `parent` to training prompts: answerable questions, more follow-ups (which would be
-    forgotten first) and prompts of stage 3. One prompt in eight begins with the description of the tools.
+    """Correct replies of `parent` to training prompts: answerable questions, extra follow-ups (which would be
+    forgotten first) and prompts of stage 3. At least one in eight begins with the description of the tools.
     Wrong replies are dropped, because the model would learn the mistakes."""
     tasks = world.instructions("train", count * 3 // 5)
     tasks += world.instructions("train", count // 5, family="follow_up")

@@ -1,8 +1,8 @@
 """How big each SIZE is: one table for the model, the built-in data and the steps of every stage.
 
-tiny (seconds) is for tests and learns nothing, nano (1 minute) is for trying things out, small (20 minutes)
-is the default and makes every figure of the README, base (hours) has a bigger model, more data and more
-steps.
+tiny (seconds) is for tests and learns nothing; nano (1 minute) is for trying things out; small (20 minutes)
+is the default and gives the README's figures for the built-in world; base (hours) has a bigger model, more
+data and more steps.
 """
 
 from types import SimpleNamespace
@@ -15,18 +15,18 @@ TABLE = """
     heads              2       2        4         8
     context          256     352      352       512
     characters     20000  500000  6000000  20000000    of the built-in world's texts
-    rows               4      12       16        64    windows in a batch of stage 1
+    rows               4      12       16        64    batch size of stage 1 in windows (world: of 144 tokens)
     pretrain_steps     4     250     1000      4000
     instructions      40    4000    40000     60000
     instruct_steps     4      80     1000      2000
-    rankings          12     300     2000      4000    prompts that the simulated annotator ranks
+    rankings          12     300     2000      4000    prompts whose replies the simulated annotator ranks
     reward_steps       3      40      200       400
     prompts            4      32       32        32    in an RL step of stage 3
     prefer_steps       4       6       50       150
     problems          40    1500    20000     40000
     reason_steps       2      60     1250      3000
     reinforce_steps    2       2        6       100    RL steps after these
-    exam_items         4      50      200       200    of each kind
+    exam_items         4      50      200       200    in an exam, roughly
 """
 
 _header, *_rows = [line.split() for line in TABLE.strip().splitlines()]

@@ -4,11 +4,11 @@ Training on it needs no download. Its exams are exact, because the world knows e
 answer, what training has shown, and how much randomness its texts contain.
 
 Exams must not repeat training data, so content decides the split, never position: `split_of` hashes
-a key that stands for the meaning of a story, sum or question in any wording, and each text, question and
-problem is in the split of its key. There are three exceptions. The texts of every split state the facts about
-people, because a model has to learn them, but training asks about only three of each person's five facts.
-The steps of a problem may use any sum: its key covers only the problem as a whole. And questions with one
-fixed reply, such as greetings, are held out by their wording only.
+a key that stands for the meaning of a story, sum or question in any wording, and each story, list,
+sum, question and problem is in the split of its key. There are three exceptions. The texts of every split
+state the facts about people, because a model has to learn them, but training asks about only three of each
+person's five facts. The steps of a problem may use any sum: its key covers only the problem as a whole.
+And questions with one fixed reply, such as greetings, are held out by their wording only.
 """
 
 import hashlib
@@ -69,7 +69,7 @@ class World:
     def draw_in_split(self, dice, split, draw):
         """-> (item, key): calls draw(dice) until the key belongs to the split.
 
-        Every text, question and problem of the world is drawn through this method, except those about facts
+        Every story, list, sum, question and problem is drawn by this method, except questions about facts
         (see instructions.askable), about people who do not exist (unknown_names) or with a fixed reply.
 
         Rejected draws cost no bits. The accepted draw counts in full: a model cannot compute the
@@ -108,7 +108,7 @@ class World:
         return [instructions.fact_question(dice, self, *fact) for fact in held_out]
 
     def fact_clozes(self, count):
-        """[(a statement without its last word, that word)] for `count` facts, evenly spread, or for all."""
+        """[(a statement without its last word, that word)], at least `count`, evenly spread, or all."""
         clozes, every = [], list(self.facts.items())
         for (name, relation), value in every[:: max(1, len(every) // count)]:
             statement = people.STATEMENTS[relation][1].format(name=name, value=value)

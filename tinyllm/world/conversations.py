@@ -43,9 +43,9 @@ def with_tools(task):
 
 
 def in_chat(dice, world, task):
-    """Put a problem into a chat. One in eight follows other turns, which are context only; problems for the
-    calculator often begin with the description of the tools. Stories and mistakes stand alone: they are long
-    enough to fill the context.
+    """Put a problem into a chat. One in eight follows other turns, which are context only; a quarter
+    of those for the calculator begin with the description of the tools. Stories and mistakes stand alone:
+    after other turns, some would not fit into the context.
     """
     if task.kind in ("story", "mistake"):
         return task
@@ -85,7 +85,7 @@ def opening(dice, world, split):
     make = instructions.FAMILIES[dice.choice(tuple(FOLLOW_UPS))].make
     while True:
         task = make(dice, world, split, unseen=False)
-        if task.kind != "transform" or ", " in task.answer:  # the reply to follow up must be a list itself
+        if task.kind != "transform" or ", " in task.answer:  # "backwards" needs a list as the last answer
             return task
 
 

@@ -222,8 +222,8 @@ def unseen_fixed_replies(kind):
 
 
 class Family(NamedTuple):
-    """A kind of request. share: its weight in training; has_answer: whether each request has one right
-    answer, so that the exams count it and stage 3 may use it."""
+    """A kind of request. share: its weight in training; has_answer: whether it counts in
+    instruction_exact, and as "answerable" in stage 3."""
 
     make: object  # (dice, world, split, unseen) -> Task
     share: int = 0

@@ -7,7 +7,7 @@ et al. 2021, "Show Your Work"; Lee et al. 2023, "Teaching Arithmetic to Small Tr
     132-85:12-5=7,13-8-1=4,47     the ones borrow 10; 7 is less than 10, so the tens lose 1
     147-85:17-5=12,14-8=6,62      12 still contains the borrowed 10, so the tens lose nothing
 
-Every subtraction borrows, because a small model decides wrongly whether to borrow.
+Every subtraction borrows, because a small model often decides wrongly whether to borrow.
 """
 
 from tinyllm.world.wordings import WORDINGS

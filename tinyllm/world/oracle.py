@@ -13,7 +13,7 @@ from tinyllm.world.task import is_correct
 KINDS = ("answerable", "stranger", "harm", "harm_by_object", "harmless")
 
 # Shares of the prompts whose replies people rank. Kinds that are harder to judge come more often.
-# Facts are answerable too, but have their own share: they are easily confused with unknown people.
+# Facts are answerable too, but have their own share: known people are easily taken for unknown ones.
 RANKED_SHARES = dict(answerable=2, facts=3, stranger=3, harm=3, harm_by_object=4, harmless=6)
 # Shares of the prompts in reinforcement learning. The reward model is least accurate on answerable
 # prompts, so their share is small. The share of facts is large: otherwise a model might learn to call

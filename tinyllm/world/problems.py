@@ -5,9 +5,10 @@
     a Ada buys 5 more b Ada gives 4 to Bill. a Ada buys 5 more: Ada + 17+5:7+5=12,1+1=2,22. b Ada
     gives 4 to Bill: Ada gave, Bill got, so Ada gave - 22-4:12-4=8,2-1=1,18. #### 18
 
-A solution starts with a plan: the sentences of the story, each with a letter. Each step then
-repeats its letter and sentence before it computes. Without letters, a small model loses its place
-in a story where two sentences are alike. The answer follows ####, as in GSM8K (Cobbe et al. 2021).
+The solution of a story starts with a plan: the sentences between the first and the question, each with
+a letter. Each step then repeats its letter and sentence before it computes. Without letters, a small
+model loses its place in a story where two sentences are alike. Every answer follows ####, as in GSM8K
+(Cobbe et al. 2021).
 """
 
 import re
@@ -75,8 +76,7 @@ def draw_change(dice, total):
 def effect(sentence, who, sign):
     """The effect of a sentence on `who`: "Ada +".
 
-    A gift concerns two people, and its effect on both comes first: "Bill gave, Ada got, so Ada
-    got +".
+    If somebody "gives", the effect on both people comes first: "Bill gave, Ada got, so Ada got +".
     """
     giver, _, gift = sentence.partition(" gives ")
     if not gift:

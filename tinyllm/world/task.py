@@ -58,9 +58,9 @@ def is_correct(task, reply):
 def final_answer(reply):
     """The answer after the first ####, as GSM8K's graders compare it (Cobbe et al. 2021); None without ####.
 
-    A number loses thousands separators, dollar signs, bold marks, its unit and trailing zeros: "$1,234.50 a
-    day." becomes "1234.5", "10%" becomes "10". Any other text, such as "Ada." or "1/2", is put in lower case,
-    without a final full stop.
+    Commas, dollar signs and bold marks are dropped. A number also loses its unit and trailing decimal zeros:
+    "$1,234.50 a day." becomes "1234.5", "10%" becomes "10". Any other text, such as "Ada." or "1/2", is put
+    in lower case, without a final full stop.
     """
     match = re.search(r"#### *([^\n]+)", reply)
     if match is None:

@@ -3,7 +3,7 @@
 The words are data, so they live in a data file and the code stays short. The draws pick from these
 lists by index: reordering a list changes the texts of every seed.
 
-Templates for questions come as {"trained": [...], "held_out": [...]}. Training never uses the
+Templates for most questions come as {"trained": [...], "held_out": [...]}. Training never uses the
 held-out ones, so exams can show whether a model understands a question in other wordings too.
 """
 

@@ -38,7 +38,7 @@ def test_an_induction_head_is_found_where_there_is_one(tiny, monkeypatch):
 
     monkeypatch.setattr(panels, "attention_of", one_head)
     html = "".join(panels.attention(Record("demo", Path()), None))
-    assert "layer 0 head 0 puts 1.00 there: an induction head" in html
+    assert "layer 0 head 0 puts 1.00 on the line: an induction head" in html
 
 
 def test_attention_is_that_of_the_model(tiny):

@@ -94,7 +94,10 @@ def test_the_scores_are_those_of_the_exams(run):
     "text, message",
     [
         ("<!-- readme: scores -->\n", "a block without its line <!-- end -->"),
-        ("<!-- readme: prices -->\n<!-- end -->\n", f"a block 'prices': known are {', '.join(BLOCKS)}"),
+        (
+            "<!-- readme: prices -->\n<!-- end -->\n",
+            f"an unknown block 'prices': known are {', '.join(BLOCKS)}",
+        ),
     ],
 )
 def test_a_block_that_cannot_be_written_is_said_and_the_file_stays(run, text, message):

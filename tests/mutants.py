@@ -56,10 +56,10 @@ tinyllm/optimizer.py
 tinyllm/tokenizer.py
     for left, right in ((before[i], i), (i, after[i])):  =>  for left, right in ((i, after[i]),):
     if len(self) >= CACHE_LIMIT:  =>  if False:
-    count[old] -= n  =>  pass
-    max(0, word.find(pair) - 1)  =>  word.find(pair)
+    times * (self.head[end] != new)  =>  times
+    (place - np.maximum.accumulate(place * starts)) % 2 == 0  =>  place % 2 == 0
+    self.tail[end - 1] = new  =>  self.tail[second] = new
     before[after[i]] = i  =>  pass
-    count[each] += n  =>  count[each] += 1
 tinyllm/data/conversation.py
     + [0] * len(after)  =>  + [1] * len(after)
     tokenizer.encode(last + content)  =>  tokenizer.encode(last) + tokenizer.encode(content)
@@ -75,7 +75,7 @@ tinyllm/data/corpus.py
 tinyllm/data/batches.py
     self.replay / (1 - self.replay)  =>  0
     np.ones((count, length), mask.dtype)  =>  np.zeros((count, length), mask.dtype)
-    fitting = [row for row in rows if len(row[0]) <= context + 1]  =>  fitting = rows
+    fitting = [(ids, mask) for ids, mask in rows if fits(ids, context)]  =>  fitting = rows
     & (piece["weights"] > 0)  =>
     chosen & (fate < 0.8)  =>  chosen & (fate < 0.9)
     if self.anywhere else  =>  if False else
@@ -329,7 +329,7 @@ tools/dialects.py
     .replace("<", "\\u003c")  =>
     found.get("ID", f"call_{i}")  =>  f"call_{i}"
 tools/agent.py
-    f"call_{step}_{i}" if call.id in ids else call.id  =>  call.id
+    new + "_" * (new in given) if call.id in ids else call.id  =>  call.id
     unanswered.pop(0)  =>  unanswered.clear()
     isinstance(part, (Thought, Call, BadCall) if native else Thought)  =>  isinstance(part, ())
     counts[key] += 1  =>  counts[key] += 1 / 9

@@ -1,7 +1,7 @@
 """Talk to any stage. The model may call tools: each call is run, and the model gets its result.
 
 The model sees the whole conversation. When the context is full, the oldest turns are left out. A stage that
-was pre-trained here sees at most TURNS turns, because it has hardly learned from longer conversations.
+learned from the built-in conversations sees at most TURNS turns: hardly any of them has more.
 """
 
 import json
@@ -169,7 +169,7 @@ class Chat:
         self.folder = folder
         self.writer.model, self.writer.tokenizer = checkpoint.load_language_model(self.folder)
         fold(self.writer.model, in_place=True)
-        self.writer.turns = TURNS if "text" in learned_by(folder) else math.inf
+        self.writer.turns = TURNS if path_of(learned_by(folder), "instructions") == "" else math.inf
         self.masks = {}  # of this model's vocabulary
         self.choose_tools(self.tools)
 

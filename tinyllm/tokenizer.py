@@ -12,10 +12,11 @@ columns.
 """
 
 import heapq
-import operator
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from itertools import chain, pairwise
+
+import numpy as np
 
 from tinyllm.errors import TinyllmError, UsageError
 
@@ -161,9 +162,9 @@ def train(documents, vocab):
     The special tokens are extra. With vocab 256 there are no merges: ids are bytes. Training ends early
     if no pair occurs twice. Ties go to the smaller pair. Raises UsageError for vocab below 256.
 
-    Each distinct word is kept once, as a string with one character per id, so str.replace merges a pair.
-    Recounting all pairs for each merge would take hours, but a merge changes only the counts of pairs in the
-    words that contain its pair. A heap with some outdated entries finds the next one.
+    Recounting all pairs for each merge would take hours. A merge only changes the counts of its neighbours,
+    and a heap with some outdated entries finds the next pair. Counts of old pairs only fall, so each pair
+    enters the heap once, when it is new.
     """
     if vocab < 256:
         raise UsageError(
@@ -174,12 +175,8 @@ def train(documents, vocab):
     seen = Counter()
     for document in documents:
         seen.update(_words(_as_bytes(document)))
-    words, times, merges = [word.decode("latin-1") for word in seen], [*seen.values()], []
-    count, words_with = defaultdict(int), defaultdict(set)  # of each pair
-    for i, word in enumerate(words):
-        for pair in _pairs(word):
-            count[pair] += times[i]
-            words_with[pair].add(i)
+    row, merges = _Row(seen), []
+    count = dict(row.pairs())  # a pair is one number, left << 32 | right
     heap = [(-n, pair) for pair, n in count.items()]
     heapq.heapify(heap)
     while heap and len(merges) < vocab - 256:
@@ -189,27 +186,73 @@ def train(documents, vocab):
         if -n != count[pair]:  # outdated
             heapq.heappush(heap, (-count[pair], pair))
             continue
-        new, created = chr(256 + len(merges)), defaultdict(set)
-        merges.append(tuple(map(ord, pair)))
-        for i in words_with.pop(pair):
-            word, n = words[i], times[i]
-            words[i] = word.replace(pair, new)
-            near = word[max(0, word.find(pair) - 1) : word.rfind(pair) + 3]  # with a neighbour on both sides
-            for old in _pairs(near):
-                count[old] -= n
-            for each in _pairs(near.replace(pair, new)):
-                count[each] += n
-                if new in each:
-                    created[each].add(i)
-        words_with |= created
-        for each in created:  # the counts of all other pairs only fall
-            heapq.heappush(heap, (-count[each], each))
+        merges.append(divmod(pair, 2**32))
+        for other, difference in row.merge(*merges[-1], 255 + len(merges)):
+            count[other] = count.get(other, 0) + difference
+            if difference > 1:
+                heapq.heappush(heap, (-difference, other))
     return Tokenizer(merges)
 
 
-def _pairs(word):
-    """ "abc" -> "ab", "bc" """
-    return map(operator.add, word, word[1:])
+class _Row:
+    """The words of a text in one row of bytes, so that NumPy merges a pair in all of them at once.
+
+    There is a -1 on both sides of each word. An id covers as many places as it has bytes: `head` holds the id
+    at the first of them (and -1 at the others), `tail` holds it at the last.
+    """
+
+    def __init__(self, seen):
+        row = np.frombuffer(b"\0".join([b"", *seen, b""]), np.uint8)
+        ends = np.cumsum([0] + [len(word) + 1 for word in seen])
+        self.times = np.repeat([0, *seen.values()], np.diff(ends, prepend=-1))
+        self.head = row.astype(np.int64)
+        self.head[ends] = -1
+        self.tail = self.head.copy()
+        places = np.argsort(row, kind="stable")
+        # id -> the places where it begins, in order, plus some where it no longer does
+        self.where = np.split(places, np.cumsum(np.bincount(row, minlength=256)))[:256]
+        self.size = [1] * 256
+
+    def pairs(self):
+        return _sums(self.head[:-1] << 32 | self.head[1:], self.times[:-1])
+
+    def merge(self, left, right, new):
+        """Replace the pair by `new` everywhere -> (pair, change of its count) for all pairs affected."""
+        first = self.find(left, right)
+        second = first + self.size[left]
+        end = second + self.size[right]
+        around = lambda left, right: [self.tail[first - 1] << 32 | left, right << 32 | self.head[end]]
+        old = around(left, right)
+        self.head[first] = self.tail[end - 1] = new
+        self.head[second] = -1
+        self.where.append(first)
+        self.size.append(self.size[left] + self.size[right])
+        times = self.times[first]
+        once = times * (self.head[end] != new)  # a pair between two merges is on the left of the second
+        changes = np.concatenate([-times, -once, times, once])
+        return _sums(np.concatenate(old + around(new, new)), changes)
+
+    def find(self, left, right):
+        """The places where the pair begins, found by looking beside each place of the rarer id."""
+        by_left = len(self.where[left]) <= len(self.where[right])
+        rarer, other = (left, right) if by_left else (right, left)
+        at = self.where[rarer]
+        at = self.where[rarer] = at[self.head[at] == rarer]
+        # A negative index is a place near the end, where no id of that size fits: never a match.
+        beside = at + self.size[left] if by_left else at - self.size[left]
+        first = (at if by_left else beside)[self.head[beside] == other]
+        if left == right:  # "aaaa": every second place of a run
+            place = np.arange(len(first))
+            starts = np.diff(first, prepend=-1) != self.size[left]
+            first = first[(place - np.maximum.accumulate(place * starts)) % 2 == 0]
+        return first
+
+
+def _sums(pairs, changes):
+    """(pair, sum of its changes) for each distinct pair; negative numbers (pairs with a -1) are left out."""
+    pairs, at = np.unique(pairs, return_inverse=True)
+    inside = np.searchsorted(pairs, 0)
+    return zip(pairs[inside:].tolist(), np.bincount(at, changes)[inside:].tolist(), strict=True)
 
 
 # ---- the file format -----------------------------------------------------------------------------

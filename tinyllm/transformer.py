@@ -87,7 +87,7 @@ class Config:
         return sum(math.prod(shape) for shape in self.shapes().values())
 
     def begin(self, last_layers):
-        """Buffer index where the last layers begin. last_layers: 0 is all of them, None is none."""
+        """Buffer index where the trained part begins. last_layers 0: at everything; None: at nothing."""
         if last_layers is None:
             return self.size()
         first = f"layers.{max(0, self.layers - last_layers)}.attention.wq"

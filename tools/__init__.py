@@ -1,8 +1,8 @@
-"""Tool calling from scratch, for any language model, with the standard library alone.
+"""Tool calling from scratch, for any language model; the core needs only the standard library.
 
 Reading order:
 
-    json_reader     text -> value, or an error that states the fix
+    json_reader     text -> value, or an error that says where and why
     schema          the supported schemas
     functions       a function -> the schema of its arguments, and from JSON back to arguments
     validation      whether a value is valid, and if not, why; repair of values of the wrong type

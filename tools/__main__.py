@@ -1,13 +1,13 @@
 """Two demonstrations.
 
     python -m tools                                 make tools: a guided tour, without any model
-    python -m tools recording [FILE [QUESTION]]     make audio-chat: a model answers about a recording
+    python -m tools recording [FILE [QUESTION]]     make audio-chat: a model is asked about a recording
 
 In the tour, a script stands in for the model, so that everything else can be seen at work: the schema that a
-model reads, the parsing of its calls, their results, the same call in other protocols, and a grammar. In the
-other demonstration, a model of AssemblyAI's LLM Gateway gets a path and a question, calls the tool
-`transcribe`, and answers from the transcript. Without ASSEMBLYAI_API_KEY, the sandbox in audio/ plays both
-the model and the transcription service: its replies are canned, but every request and call is real."""
+model reads, the parsing of its calls, their results, one call in five dialects, and a grammar. In the
+other demonstration, a model on AssemblyAI's LLM Gateway gets a recording's path and a question, calls the
+tool `transcribe`, and answers from the transcript. Without ASSEMBLYAI_API_KEY, the sandbox in audio/ plays
+both the model and the transcription service: its replies are canned, but every request and call is real."""
 
 import os
 import sys
@@ -60,7 +60,7 @@ def tour():
     script = iter(SCRIPT)
     question = {"role": "user", "content": "What is 12 * (3 + 4), and what day is a week after 2026-11-24?"}
     conversation = run(lambda messages: next(script), registry, [question])
-    print("\n".join(str(conversation).splitlines()[len(registry.tools) + 3 :]))
+    print("\n".join(str(conversation).splitlines()[len(registry.tools) + 4 :]))
     title("5. The same call and its result in five dialects (dialects.py)")
     for name, dialect in DIALECTS.items():
         print(f"{name}:\n  {dialect.write_calls([CALL])}\n  {dialect.write_results([RESULT])}")
@@ -70,7 +70,7 @@ def tour():
     for length in (0, 11, 20, 57, 68, len(text)):
         state = reduce(grammar.step, text[:length], grammar.start)
         may = bytes(byte for byte in range(256) if grammar.step(state, byte)).decode("latin-1")
-        print(f"{text[:length].decode()}\n    next: {may[:60]!r} bytes to the end: {grammar.distance(state)}")
+        print(f"{text[:length].decode()}\n  next: {may[:60]!r}; bytes to the end: {grammar.distance(state)}")
     print("\nmake tools-proof: a random model writes under this grammar. make chat: talk to a trained model.")
     return 0
 

@@ -2,11 +2,11 @@
 
     conversation = run(generate, registry, [{"role": "user", "content": "What is 12 * 7?"}])
     conversation.outcome            one of OUTCOMES
-    print(conversation)             the whole exchange
+    print(conversation)             the exchange, without thoughts
 
 `generate` is any function from messages to a reply: a str, or an iterator of pieces. A piece is text, a
-Thought or Call that a server has already parsed, or, at the end, a Finish. Whatever a model writes, the loop
-ends: steps, characters and repetitions are bounded, and tools have timeouts."""
+Thought, Call or BadCall that a server has already parsed, or, at the end, a Finish. Whatever a model writes,
+the loop ends: steps, characters and repetitions are bounded, and tools have timeouts."""
 
 import json
 from collections import Counter
@@ -66,7 +66,7 @@ class Conversation:
     def save(self, path):
         """Writes all attributes as one JSON object."""
         text = json.dumps(vars(self), ensure_ascii=False, indent=1)
-        Path(path).write_text(text, encoding="utf-8", errors="replace")  # a reply may hold half a character
+        Path(path).write_text(text, encoding="utf-8", errors="replace")  # a reply may hold lone surrogates
 
 
 def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None, show=lambda part: None):
@@ -75,14 +75,15 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
     `messages` are copied, and the tools are described in the system message, or given to `generate` as a
     second argument if `generate.native` is true. Each step is one reply and its calls. A call that is broken
     or fails is answered with the reason, so that the model can correct it. A call that was already made
-    max_repeats times with the same arguments gets an error instead; if a later reply makes such a call, the
-    conversation ends.
+    max_repeats times with the same arguments gets an error and does not run; if a later reply makes such a
+    call, the conversation ends.
 
     allow(call) is called before each call runs; it returns True, or a reason for refusing, which the model
-    gets. show(part) is called with every Text, Thought, Call, BadCall and Result as soon as it is complete.
+    gets. show(part) is called with each piece of Text or Thought, each Call and BadCall, and the Result of
+    each Call, as soon as it is there.
 
-    Raises ValueError for a limit below 1. Exceptions from `generate`, `allow` and `show`, and Ctrl-C, are
-    passed on; their attribute `conversation` holds the conversation so far."""
+    Raises ValueError unless both limits are ints of at least 1. Exceptions from `generate`, `allow` and
+    `show`, and Ctrl-C, are passed on; their attribute `conversation` holds the conversation so far."""
     for name, limit in (("max_steps", max_steps), ("max_repeats", max_repeats)):
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise ValueError(f"{name} must be a whole number of at least 1, not {limit!r}")
@@ -161,14 +162,15 @@ def read(reply, show):
 
 def with_ids(calls, step):
     """The calls with distinct ids: the server's or, if missing or repeated, new ones."""
-    ids = [""]
+    ids, given = [""], {call.id for call in calls}
     for i, call in enumerate(calls, 1):
-        ids.append(f"call_{step}_{i}" if call.id in ids else call.id)
+        new = f"call_{step}_{i}"
+        ids.append(new + "_" * (new in given) if call.id in ids else call.id)
     return [replace(call, id=id) for call, id in zip(calls, ids[1:])]
 
 
 def assistant_message(parts, calls, native):
-    """The model's reply, thoughts kept apart: most models are trained without earlier thoughts."""
+    """A reply as a message, its thoughts in their own field: most models expect a history without them."""
     kept = [part for part in parts if not isinstance(part, (Thought, Call, BadCall) if native else Thought)]
     content = "".join(part.text or render_call(part) for part in kept)
     thoughts = "".join(part.words for part in parts if isinstance(part, Thought)).strip()

@@ -1,8 +1,8 @@
 """A few tools for any model: a calculator, dates, and transcripts of recordings.
 
 The calculator walks the syntax tree of an expression, because eval() would run any code that a model writes.
-Even an innocent 9**9**9 takes hours, so the size of each result is bounded before it is computed. Numbers are
-fractions: in floating-point or decimal arithmetic, 11/18*162 is not 99."""
+Even an innocent 9**9**9 takes an hour, so the size of a power is estimated before it is computed. Numbers are
+fractions: in floating-point or decimal arithmetic, 7/41*41 is not 7."""
 
 import ast
 import math
@@ -22,7 +22,7 @@ SIZE = {"Emax": MOST_DIGITS, "Emin": -MOST_DIGITS, "traps": [InvalidOperation, O
 RESULT, WORKING = Context(prec=28, **SIZE), Context(prec=50, **SIZE)
 FOREIGN = re.compile(r"[^0-9eE.+*/%() -]")
 HINTS = {"^": ": write ** for a power", ",": ": write numbers without commas"}
-SPELLINGS = str.maketrans("×·÷−０１２３４５６７８９＋－＊／（）．", "**/-0123456789+-*/().")
+SPELLINGS = str.maketrans("×·÷−＋－＊／（）．", "**/-+-*/().")
 
 
 @tool(repeatable=True)
@@ -32,20 +32,21 @@ def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> in
     Args:
         expression: such as (3 + 4) * 12 / 5
     """
-    # The model reads the docstring. Results of up to 1,000 digits are exact. Roots, longer fractions and all
-    # that is computed from these are Rounded. A result that is not an exact whole number is rounded to 28
-    # digits. Raises ValueError for anything else.
-    text = " ".join(expression.translate(SPELLINGS).split())
+    # The model reads the docstring. Fractions whose value and denominator have up to 1,000 digits are exact.
+    # Roots, longer numbers and all that is computed from these are Rounded. A final result that is not an
+    # exact whole number is rounded to 28 digits. Raises ValueError for whatever cannot be computed.
+    digits = (str(int(c)) if c.isdecimal() else c for c in expression.translate(SPELLINGS))  # of any script
+    text = " ".join("".join(digits).split())
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"the expression is longer than {MOST_CHARACTERS} characters: compute it in parts")
     if wrong := FOREIGN.search(text):
-        place, hint = wrong.start(), HINTS.get(wrong[0], "")
-        raise ValueError(f"{wrong[0]!r} at character {place} is not part of an expression{hint}")
+        raise ValueError(f"{wrong[0]!r} is not part of an expression{HINTS.get(wrong[0], '')}")
     text = re.sub(r"(?<![\d.])0+(?=\d)", "", text)  # Python refuses 007
     try:
         return int_or_decimal(value_of(ast.parse(text, mode="eval").body, text))
     except SyntaxError as error:
-        raise ValueError(f"{error.msg.split('.')[0]}: write it as in (3 + 4) * 12 / 5") from None
+        problem = f"{text[:80]!r} is not an expression ({error.msg.split('.')[0]})"
+        raise ValueError(f"{problem}: write it as in (3 + 4) * 12 / 5") from None
     except (RecursionError, MemoryError):
         raise ValueError("the expression is nested too deeply: compute it in parts") from None
     except ZeroDivisionError:
@@ -57,7 +58,7 @@ def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> in
 
 
 class Rounded(Fraction):
-    """A number of which only the first 28 digits are known to be right."""
+    """A number that was rounded to 50 digits, or was computed from one that was."""
 
 
 def value_of(node, text):
@@ -71,7 +72,8 @@ def value_of(node, text):
             return value_of(node.operand, text)
     part = text[node.col_offset : node.end_col_offset]
     if not isinstance(node, ast.Constant) or node.value is ...:
-        raise ValueError(f"{part[:80]!r} is not part of an expression")
+        hint = ": write * before a parenthesis" if isinstance(node, ast.Call) else ""
+        raise ValueError(f"{part[:80]!r} is not part of an expression{hint}")
     number = Decimal(part)
     if number and abs(number.adjusted()) > MOST_DIGITS:  # as a fraction, 1e999999999 would fill the memory
         raise Overflow if number.adjusted() > 0 else Underflow
@@ -107,7 +109,7 @@ def power(a, b):
     if b.denominator == 1 and (size == 1 or abs(b) <= MOST_DIGITS / math.log10(size)):
         return a ** int(b)
     if a < 0 and b.denominator > 1:
-        raise ValueError("a negative number cannot be raised to a fraction")
+        raise ValueError("a negative number cannot be raised to a fractional power")
     if abs(b) > 10**20:  # the rounding error of `a` grows by a factor of b: 28 of 50 digits stay right
         raise ValueError("an exponent may be at most 10**20")
     return Rounded(WORKING.power(rounded(a, WORKING), rounded(b, WORKING)))
@@ -156,7 +158,7 @@ def transcribe(source: str, start: Annotated[int, {"minimum": 0}] = 0) -> dict:
 
     Args:
         source: a path or URL, or the id of an existing transcript
-        start: the second to start from
+        start: where to start, in seconds
     """
     from audio import Client  # imported here, because all other tools need only the standard library
     from audio.subtitles import captions

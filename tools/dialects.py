@@ -55,7 +55,7 @@ class Dialect(NamedTuple):
     result: object
 
     def write_call(self, call):
-        """A Call, or a BadCall without its arguments: servers refuse a history with broken ones."""
+        """Writes a Call, or a BadCall with {} as arguments: servers refuse a history with broken ones."""
         arguments = getattr(call, "arguments", {})
         values = {"ID": call.id, "NAME": call.name, "ARGUMENTS": arguments, "JSON": compact(arguments)}
         return filled(self.call, values)

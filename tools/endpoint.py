@@ -2,12 +2,12 @@
 
     run(endpoint("http://localhost:8080/v1", model="qwen3"), registry, messages)
 
-Tools are called in one of two ways. As text, calls are part of the reply and are parsed here: this works with
-any model, and nothing is hidden. With native=True the server gets the tools, writes them into the prompt in
-the format that its model was trained on, and sends calls as JSON.
+Tools are called in one of two ways. As text, calls are part of the reply, which the agent parses: this works
+with any model, and nothing is hidden. With native=True the server gets the tools, writes them into the prompt
+in the format that its model was trained on, and sends calls as JSON.
 
-Servers agree on little but the happy path. So a response is read by its content, not by its label, and
-anything else becomes a ChatError that quotes it."""
+Servers agree on little beyond the happy path. So a response is read by its content, not by its Content-Type,
+and one that is not a reply becomes a ChatError that quotes it."""
 
 import codecs
 import io
@@ -31,9 +31,9 @@ def endpoint(url, model=None, *, key=None, native=False, thoughts=False, timeout
 
     url is the base URL, such as "http://localhost:8080/v1". thoughts: whether to send the model's thoughts
     back. timeout: in seconds, for connecting and between two pieces of a response. settings (temperature,
-    max_tokens, stream, stream_options ...) are sent unchanged. Raises ChatError at once for a key that cannot
-    be sent."""
-    import requests  # imported here, because the rest of tools/ does without it
+    max_tokens, stream, stream_options ...) are sent unchanged. Raises ChatError at once for an invalid key
+    and for one that plain http would carry to another machine."""
+    import requests  # imported here, because the core of tools/ does without it
 
     from audio.errors import AuthError
     from audio.key import Key, session_for, would_be_readable
@@ -64,7 +64,7 @@ def endpoint(url, model=None, *, key=None, native=False, thoughts=False, timeout
         except requests.ConnectionError as error:
             problem = f"cannot be reached: {error}. Is the server running?"
         except (requests.RequestException, ValueError) as error:
-            problem = f"cannot be asked: {error}"
+            problem = f"cannot be called: {error}"
         raise ChatError(f"{place} {auth.hidden(problem) if auth else problem}")
 
     generate.native = native
@@ -107,7 +107,7 @@ def refusal(response):
     try:
         text = response.raw.read(10_000, decode_content=True).decode("utf-8", "replace").strip()
     except Exception as error:  # urllib3 has its own exceptions
-        text = f"with a body that cannot be read ({error})"
+        text = f"a body that cannot be read ({error})"
     return f"answered {response.status_code}: {words_of((object_in(text) or {}).get('error') or text)}"
 
 
@@ -184,7 +184,7 @@ def parts_of(arriving, native):
             for i, call in enumerate(calls_in(message)):
                 collect(calls, call, i if choice.get("message") else None)
             reason = choice.get("finish_reason") or reason or ("stop" if choice.get("message") else "")
-        yield ""  # so that every event counts towards the limit
+        yield ""  # so that every event counts towards the agent's MOST_CHARACTERS
     if choice is None:
         raise ChatError(f"answered without choices: {json.dumps(last)[:200]}")
     if calls and not native:
@@ -227,8 +227,9 @@ def calls_in(message):
 
 
 def collect(calls, delta, index):
-    """Adds a delta to its call: the one with its index or id, or else the last one. A delta with a name
-    begins a new call if that call has another id, or is complete already."""
+    """Adds a delta to its call: among those with its index (all, if it has none) the one with its id, or else
+    the last. A new call begins if there is none, or if the delta has a name and that call has another id or
+    is complete already."""
     index, id = delta.get("index", index), f"{delta.get('id') or ''}"
     function = as_dict(delta.get("function"))
     arguments = function.get("arguments") or ""

@@ -126,7 +126,7 @@ def keep(value, fits):
 
 
 NULL = {"type": "null"}, keep
-# Marks of the keys of a TypedDict, which lists the required ones itself.
+# They mark keys of a TypedDict; its __required_keys__ already says which are required.
 WRAPPERS = [getattr(typing, name, None) for name in ("Required", "NotRequired", "ReadOnly")]
 
 

@@ -6,13 +6,13 @@
     grammar.distance(state)                    1: bytes of the shortest completion
 
 Without a grammar, a model writes whatever it likes, and a small model rarely closes every bracket. The
-grammar supports the keywords that schemas of functions use. It refuses the others by name and leaves them to
-the validator.
+grammar supports the keywords that most functions need. It refuses those in NOT_ENFORCED by name: only the
+validator enforces them.
 
-It admits only a strict form: no white space, the declared properties in order and no others (so {} if none
-are declared), strings written as by json.dumps(ensure_ascii=False), integers of up to 20 digits, and decimals
-of up to 15 digits without an exponent. Everything that it admits is valid, and it admits every valid value of
-this form.
+It admits only a strict form: no white space, the declared or required properties in order and no others (so
+{} if there are none), strings as json.dumps(text, ensure_ascii=False) writes them, integers of up to 20
+digits, decimals of up to 15 digits without an exponent, and up to 64 levels. Everything that it admits is
+valid, and it admits every valid value of this form.
 
 A thread is a linked list of the items still to be written. The first is a terminal (terminals.py), which
 advances byte by byte; a later Part is replaced by its alternatives when it becomes the first."""
@@ -29,7 +29,7 @@ from tools.schema import KINDS, TAKES, UnsupportedSchema, check, kind_of, resolv
 from tools.terminals import BETWEEN, DONE, Text, Words, far, moves, numbers, word
 from tools.validation import fingerprint, problems, types_of
 
-LARGEST = 2000  # schemas, properties and enum values together
+LARGEST = 2000  # schemas and enum values together
 NOT_ENFORCED = dict.fromkeys(("pattern", "multipleOf", "maxProperties", "allOf"))
 NOT_ENFORCED |= {"not": False, "uniqueItems": False, "minProperties": 0}  # these values constrain nothing
 INNER = dict.fromkeys(("properties", "additionalProperties", "items", "prefixItems"))
@@ -49,8 +49,8 @@ class Part(NamedTuple):
 
 
 class Way(NamedTuple):
-    """One alternative of a schema: some bytes, then a terminal, an Array or an Object. `values` holds
-    the fingerprints of all valid values, if there are few."""
+    """One alternative of a schema: some bytes, then a terminal, an Array or an Object. `values` holds the
+    fingerprints of all its values, if these can be listed: enum, const, null and booleans."""
 
     before: bytes
     item: object
@@ -206,7 +206,7 @@ def both(a, b, where):
     clash = {key for key in one.keys() & other.keys() if repr(one[key]) != repr(other[key])} - {"required"}
     clash |= INNER.keys() & other.keys() if INNER.keys() & one.keys() else set()
     if clash:
-        raise UnsupportedSchema(f"{where}: {min(clash)} conflicts between two schemas: merge them into one")
+        raise UnsupportedSchema(f"{where}: two schemas disagree on {min(clash)}: merge them into one")
     return one | other | {"required": one.get("required", []) + other.get("required", [])}
 
 
@@ -243,7 +243,7 @@ def check_one_of(choice, where):
 
 
 def discriminator_of(way):
-    """-> (the discriminator of a way, its possible values). It is the value itself or a property."""
+    """-> (what tells a way from others: "value", the key of a property, or None; its possible values)"""
     if way.values:
         return "value", way.values
     for key, value, required in getattr(way.item, "names", []):
@@ -273,13 +273,13 @@ class Grammar:
     """The automaton of a schema. `before` and `after` are bytes that must surround the value.
 
     The constructor raises UnsupportedSchema for a keyword that the grammar cannot enforce, for
-    a schema that is too large, and for one under which no value is valid. No later call raises."""
+    a schema that is too large, and for one that no value in strict form satisfies. No later call raises."""
 
     def __init__(self, schema, before=b"", after=b""):
         self.step = lru_cache(1 << 16)(self._step)
         value = Part(Compiler(schema).root, 0, MAX_DEPTH)
         if value.far() == inf:
-            raise UnsupportedSchema("no value is valid under this schema")
+            raise UnsupportedSchema("no value that the grammar can write is valid under this schema")
         self.start = self.closed([linked([word(before), value, word(after)], None)])
 
     def _step(self, state, byte):

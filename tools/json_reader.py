@@ -3,9 +3,9 @@
     parse('{"city": "Oslo"}')             ->  {'city': 'Oslo'}
     read('{"city": "Oslo"} and more')     ->  ({'city': 'Oslo'}, 16)
 
-A model's output is not trusted, so whatever two parsers could read differently is refused: duplicate keys,
-NaN, 1e400, lone surrogates, comments, trailing commas. Every error gives its position and, if
-possible, what to write instead."""
+A model's output is not trusted, so the usual constructs on which parsers disagree are refused: duplicate
+keys, NaN, 1e400, lone surrogates, comments, trailing commas. Every error gives its position and, if possible,
+what to write instead."""
 
 import re
 
@@ -74,7 +74,7 @@ def read(text):
 
 
 class Reader:
-    """Reads `text` from the character `at`. Each method moves `at` past the characters it has read."""
+    """Reads `text` from the character `at`. All methods but peek move `at` past what they have read."""
 
     def __init__(self, text):
         self.text, self.at = text, 0
@@ -188,7 +188,7 @@ class Reader:
         if not match and BEGUN_ESCAPE.match(self.text, self.at):
             self.fail(f"The string is not closed, but {CUT_OFF}.", cut_off=True)
         if not match:
-            self.fail(r'A backslash must be followed by one of " \ / b f n r t or u and four hex digits.')
+            self.fail(r'A backslash must be followed by one of " \ / b f n r t, or by u and four hex digits.')
         char, high, low, code = match.groups()
         if char:
             self.at = match.end()

@@ -70,7 +70,7 @@ class Masks:
         self.options, self.spread = remember(self._options), remember(self._spread)
         self.inside, self.beyond = remember(self._inside), remember(self._beyond)
         self.characters = remember(self._characters)
-        # All grammars need these: computed now, so that the first reply does not wait for them.
+        # Most grammars need these: computed now, so that the first reply does not wait for them.
         lefts = [BETWEEN]
         for left in lefts:  # grows during the loop
             lefts += [after for after in {*following(left).values()} if after not in lefts]

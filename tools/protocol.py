@@ -6,8 +6,8 @@
 This is the format of Hermes (Nous Research, 2024), which Qwen adopted. After the opening tag the JSON is read
 first and the closing tag is expected after it, so nothing inside a string can end a call. If the JSON is
 broken, the call ends at the next tag of either kind, so that the other calls survive. JSON without the tag is
-text, whatever it looks like: no example or quotation is ever executed. Nor is anything that a model writes
-while it thinks, <think>like this</think>."""
+text and never executed, whatever it looks like. Nor is anything executed that a model writes while it thinks,
+<think>like this</think>."""
 
 import codecs
 import json
@@ -58,8 +58,8 @@ class Call:
 
 @dataclass(frozen=True)
 class BadCall:
-    """A call that cannot be executed: its text with the tags, and a sentence that says what to write
-    instead. `cut_off`: the reply ended too early, rather than being wrong."""
+    """A call that cannot be executed: its text with any tags, and a sentence that says why. `cut_off`: the
+    reply ended too early, rather than being wrong."""
 
     text: str
     problem: str
@@ -195,7 +195,8 @@ def problem_of(value):
         return 'A call is an object: {"name": ..., "arguments": {...}}, one call in each pair of tags.'
     if "arguments" not in value:
         instead = next((key for key in ("parameters", "args", "input") if key in value), None)
-        return f"Write arguments instead of {instead}." if instead else "The call has no arguments: write {}."
+        none = "The call has no arguments: add the key, {} for none."
+        return f"Write arguments instead of {instead}." if instead else none
     if extra := ", ".join(sorted(value.keys() - {"name", "arguments"})):
         return f"A call has name and arguments and nothing else: take out {extra[:80]}."
     if not (isinstance(value.get("name"), str) and value["name"]):
@@ -206,12 +207,12 @@ def problem_of(value):
 
 
 def compact(value):
-    """JSON without white space. Raises ValueError for values that JSON cannot express."""
+    """JSON without white space. Raises ValueError or TypeError for values that JSON cannot express."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def render_call(call):
-    """A Call -> its text. parse(render_call(call)) == [call]."""
+    """A Call -> its text, without the id: parse(render_call(call)) == [call] if it has none."""
     return OPEN + compact({"name": call.name, "arguments": call.arguments}) + CLOSE
 
 

@@ -30,13 +30,14 @@ from tools.protocol import Call, compact
 from tools.schema import check
 from tools.validation import coerce, problems, validate
 
-TEMPORARY = (OSError, ValueError, ArithmeticError, LookupError)  # another try, or another argument, may help
-PLACES = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+# Another try, or another argument, may help. (Until Python 3.10, asyncio has its own TimeoutError.)
+TEMPORARY = (OSError, asyncio.TimeoutError, ValueError, ArithmeticError, LookupError)
+PLACES = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 UNREADABLE = (
     OSError,
     json.JSONDecodeError,
     UnicodeError,
-)  # perhaps the answer to a request that was carried out
+)  # not the arguments may be at fault, but the answer to a request that was carried out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Result:
 
 
 def tool(function=None, *, name=None, timeout=None, repeatable=None):
-    """A function, method, functools.partial or object with __call__ -> Tool. It may be async or a generator.
+    """A function (also async, or a generator), method, functools.partial or object with __call__ -> Tool.
 
     The function itself is not changed. The given object is what runs, so a decorator around a Tool runs too.
     Raises UnsupportedSchema for hints that a schema cannot express."""
@@ -166,9 +167,9 @@ class Registry:
         """Starts a call -> a function that waits for its (ok, value)."""
         called = self.tools.get(call.name)
         if called is None:
-            names = ", ".join(self.tools) or "none: there are no tools"
-            return lambda: failed("unknown_tool", f"there is no tool {call.name!r}: use {names}", True)
-        schema = called.parameters  # checked when the tool was made
+            instead = f"use {', '.join(self.tools)}" if self.tools else "there are no tools at all"
+            return lambda: failed("unknown_tool", f"there is no tool {call.name!r}: {instead}", True)
+        schema = called.parameters  # checked when the tool was added
         arguments = coerce(call.arguments, schema)
         wrong = list(problems(arguments, schema))
         if wrong:
@@ -213,13 +214,13 @@ class Registry:
                 again = bool(getattr(error, "retryable", again))
             return failed(name, words_of(error) or name, again)
         if len(text) > self.longest:
-            message = f"the result has {len(text)} characters, the limit is {self.longest}: ask for less"
+            message = f"at least {len(text)} characters, the limit is {self.longest}: ask for less"
             return failed("too_long", f"{message}. It begins: {text[:200]}", called.repeatable)
         return True, json.loads(text)
 
 
 async def finished(value, items, longest):
-    """Awaits the value of an async tool. From an async generator, takes no more `items` than could fit into
+    """Awaits the value of an async tool. Of an async generator, takes only as many `items` as must exceed
     `longest` characters: each takes at least a character and a comma."""
     if inspect.isawaitable(value):
         value = await value
@@ -246,10 +247,11 @@ def failed(kind, message, retryable):
 
 
 def plain(value, longest=4000):
-    """A tool's return value -> a JSON value; from a generator, no more items than fill `longest` characters.
+    """A tool's return value -> a JSON value; of a collection or generator, no more items than must exceed
+    `longest` characters.
 
     Decimals become numbers if nothing is lost, NumPy arrays become lists, dates and paths become text. Raises
-    ValueError or TypeError for bytes, keys that collide, and objects without their own __str__."""
+    ValueError or TypeError for bytes, keys that collide, and objects without a __str__ or __repr__."""
     if isinstance(value, Decimal):
         if not value.is_finite():
             raise ValueError(f"JSON cannot express {value}")

@@ -1,8 +1,8 @@
 """The supported schemas: JSON Schema 2020-12 without the keywords that are refused here by name.
 
-Prompt, validator (validation.py) and grammar (grammar.py) all read the same schema, so all three must
-understand every keyword in it that affects validity. A keyword that only informs (title, default, format ...)
-is ignored, as the standard says; one that affects validity and is not in TAKES raises UnsupportedSchema
+The prompt shows a model the whole schema, so neither the validator (validation.py) nor the grammar
+(grammar.py) may overlook a keyword that affects validity. A keyword that only informs (title, default, format
+...) is ignored, as the standard says; one that affects validity and is not in TAKES raises UnsupportedSchema
 before anything relies on it."""
 
 import math
@@ -126,8 +126,8 @@ def resolve(root, reference, where="#"):
 
 
 def check(schema, where="#", root=None, seen=None):
-    """Raises UnsupportedSchema unless every keyword in the schema is enforced or only informs; also if a $ref
-    leads back to itself."""
+    """Raises UnsupportedSchema unless each keyword in the schema only informs, or is enforced and has a valid
+    value; also if a $ref leads back to itself without passing through a property or an item."""
     is_root, seen = root is None, {} if seen is None else seen
     root = schema if is_root else root
     if not is_schema(schema):
@@ -165,7 +165,7 @@ def check(schema, where="#", root=None, seen=None):
         try:
             TopologicalSorter(seen).prepare()
         except CycleError:
-            raise UnsupportedSchema(f"{where}: a $ref leads back to itself with no value between") from None
+            raise UnsupportedSchema(f"{where}: a $ref leads back to itself at the same value") from None
 
 
 PIECES = re.compile(r"\\.|\(\?<?.?|\[\^?(?:\\.|[^\]\\])*\]|.", re.DOTALL)
@@ -178,8 +178,9 @@ GROUPS = {"(?:", "(?=", "(?!", "(?<=", "(?<!"}
 def compiled(pattern, where="#"):
     """A pattern of JSON Schema, in JavaScript's syntax, compiled for `re` with ASCII classes.
 
-    Raises UnsupportedSchema for a pattern that is longer than LONGEST_PATTERN or that `re` would interpret
-    differently. Avoid nested repetition, as in (a+)+: it can take exponential time, and nothing stops it."""
+    Raises UnsupportedSchema for a pattern that is longer than LONGEST_PATTERN, is invalid, or has syntax in
+    DIFFERENT or a group not in GROUPS. Avoid nested repetition, as in (a+)+: it can take exponential time,
+    and nothing stops it."""
     if len(pattern) > LONGEST_PATTERN:
         raise UnsupportedSchema(f"{where}: a pattern may have at most {LONGEST_PATTERN} characters")
     pieces = PIECES.findall(pattern)

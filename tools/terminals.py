@@ -1,7 +1,7 @@
 """Terminals: which bytes may come next inside a number, a string or one of several fixed texts.
 
-A terminal is a value. `moves` gives {allowed byte: the rest of the terminal after it}, and `far` the bytes of
-its shortest completion. grammar.py puts terminals together; masks.py walks a vocabulary through them."""
+Terminals are immutable. `moves` gives {allowed byte: the rest of the terminal after it}, and `far` the bytes
+of its shortest completion. grammar.py combines terminals; masks.py walks a vocabulary through them."""
 
 import re
 from collections import defaultdict
@@ -13,7 +13,7 @@ from tools.schema import exact
 
 QUOTE = ord('"')
 INTEGER_DIGITS, DIGITS = 20, 15
-CHARACTERS = (  # the bytes of a character inside a string, each as a regular-expression class
+CHARACTERS = (  # the bytes of a character inside a string, each as a regular expression
     r"[\x20!#-\[\]-\x7f]",
     r"\\ [\"\\bfnrt]",
     r"\\ u 0 0 0 [0-7bef]",
@@ -46,8 +46,8 @@ class Words(NamedTuple):
 class Number(NamedTuple):
     """The remaining digits of a number, after its sign.
 
-    Each possible length is a separate way to write the number. A way is (digits before the point, digits
-    after it, low, high): read as one integer, these digits must lie between low and high. The first entry is
+    Each length of the part before the point is a separate way. A way is (digits before the point, most digits
+    after it, low, high): padded with zeros, they form an integer from low to high. The first entry is
     -1 right after the point, and -2 once a digit has followed it. The limits are clipped to the range of
     the digits, so that ways with the same continuations are equal."""
 

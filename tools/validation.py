@@ -3,8 +3,8 @@
     validate({"n": "7"}, schema)    ->  [Problem("/n", "must be an integer, not \\"7\\"")]
     coerce({"n": "7"}, schema)      ->  {"n": 7}
 
-In Python, True == 1 and 0.1 + 0.2 != 0.3. JSON Schema compares values as they are written, so numbers are
-compared as exact fractions and everything else through a fingerprint."""
+In Python, True == 1 and 0.3 % 0.1 != 0. In JSON Schema, true is not 1, and 0.3 is a multiple of 0.1. So
+numbers are exact fractions here, and values are equal if their fingerprints are."""
 
 import json
 from fractions import Fraction
@@ -80,7 +80,7 @@ LIMITS = {  # keyword -> (the kind of value it applies to, the test, a descripti
 def validate(value, schema):
     """-> [Problem], empty if the value (as `parse` returns it) is valid.
 
-    Raises UnsupportedSchema for a keyword that is not enforced here, whatever the value."""
+    Raises UnsupportedSchema for a schema that `check` refuses, whatever the value."""
     check(schema)
     try:
         return list(problems(value, schema))

@@ -141,10 +141,12 @@ def test_a_model_is_shown_the_whole_conversation_and_a_stage_no_longer_one_than_
     monkeypatch.setattr(chat, "encode_recent", noted)
     talk("one", "two", options=["--tools", "only"])
     assert prompts == [["system", "user"], ["system", "user", "assistant", "tool", "user"]]
-    assert limits == [max(conversations.TURNS)] * 2
-    monkeypatch.setattr(chat, "learned_by", lambda folder: {"instructions": {"path": "a", "sha256": ""}})
-    talk("one", options=["--tools", "only"])
-    assert limits[2:] == [math.inf]
+    assert limits == [math.inf] * 2
+    for path, limit in (("", max(conversations.TURNS)), ("own.jsonl", math.inf)):
+        learned = {"instructions": {"path": path, "sha256": ""}}
+        monkeypatch.setattr(chat, "learned_by", lambda folder: learned)  # noqa: B023
+        talk("one", options=["--tools", "only"])
+        assert limits.pop() == limit
 
 
 turns = st.lists(st.tuples(st.text("ab ", max_size=30), st.text("cd ", max_size=30)), min_size=1, max_size=6)

@@ -218,5 +218,11 @@ def test_long_words_take_no_time_that_grows_with_their_square():
     assert len(train(["a" * 200_000], 300).merges) == 17
     rng = random.Random(0)
     line = "".join(chr(rng.randrange(0x4E00, 0x4F00)) for _ in range(40_000))
-    words = train([line[:5000]], 600)
-    assert words.decode(words.encode(line)) == line
+
+    def seconds(n):
+        began = time.process_time()
+        words = train([line[:n]], 600)
+        assert words.decode(words.encode(line)) == line
+        return time.process_time() - began
+
+    assert seconds(40_000) < 20 * max(seconds(5_000), 0.05)

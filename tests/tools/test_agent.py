@@ -261,3 +261,11 @@ def test_a_history_without_contents_and_half_a_character_can_be_used_shown_and_s
     assert "calculator" in str(talk)
     talk.save(tmp_path / "talk.json")
     assert json.loads((tmp_path / "talk.json").read_text(encoding="utf-8"))["outcome"] == "answered"
+
+
+def test_a_new_id_is_not_that_of_another_call():
+    calls = [Call("calculator", {"expression": "1"}, "call_1_2"), Call("calculator", {"expression": "2"}, "")]
+    replies = iter([[*calls, Finish("tool_calls")], ["3", Finish("stop")]])
+    talk = run(lambda messages: next(replies), REGISTRY, ASK)
+    ids = [message["tool_call_id"] for message in talk.messages if message["role"] == "tool"]
+    assert len(ids) == len(set(ids)) == 2

@@ -197,10 +197,10 @@ def test_no_server_a_silent_one_one_that_breaks_off_and_one_that_moved(server):
     with pytest.raises(ChatError, match="broke off"):
         run(endpoint(server.url, "m"), REGISTRY, ASK)
     server.replies.append((500, {"Content-Length": "999"}, [b'{"error":"boom"}']))
-    with pytest.raises(ChatError, match="answered 500: with a body that cannot be read"):
+    with pytest.raises(ChatError, match="answered 500: a body that cannot be read"):
         run(endpoint(server.url, "m"), REGISTRY, ASK)
     for url, settings in (("http://a..b/v1", {}), (server.url, {"temperature": float("nan")})):
-        with pytest.raises(ChatError, match="cannot be asked"):
+        with pytest.raises(ChatError, match="cannot be called"):
             run(endpoint(url, "m", **settings), REGISTRY, ASK)
     server.replies.append(lambda body: time.sleep(1) or raw(""))
     with pytest.raises(ChatError, match="no answer within 0.2 s"):

@@ -8,7 +8,7 @@ from pathlib import Path
 from tinyllm import checkpoint
 from tinyllm.checkpoint.files import read_json, replacing
 from tinyllm.data import formats
-from tinyllm.data.conversation import encode_conversation
+from tinyllm.data.conversation import encode_conversation, fits
 from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.evaluation.exams import examine
 from tinyllm.evaluation.scoreboard import scoreboard
@@ -96,13 +96,15 @@ def check_context(folder, conversations, ranked):
     """Raises TinyllmError if all conversations, or all rankings, are too long for the model in `folder`."""
     model, tokenizer = checkpoint.load(folder)
     context = model.config.context
-    fits = lambda messages: len(encode_conversation(tokenizer, messages)[0]) <= context + 1
+    encoded = (encode_conversation(tokenizer, messages)[0] for messages in conversations)
     for name, items, usable in (
-        ("conversation", conversations, map(fits, conversations)),
-        ("ranking", ranked, (rankings.fits(ranking, tokenizer, context) for ranking in ranked)),
+        ("conversation", conversations, (fits(ids, context) for ids in encoded)),
+        ("ranking and reply", ranked, (rankings.fits(ranking, tokenizer, context) for ranking in ranked)),
     ):
         if items and not any(usable):
-            raise TinyllmError(f"no {name} fits into the context of {context} tokens: use shorter ones")
+            raise TinyllmError(
+                f"no {name} fits into the context of {context} tokens: shorten them, and choose another RUN="
+            )
 
 
 def show(run):

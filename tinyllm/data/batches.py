@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinyllm.data import corpus
-from tinyllm.data.conversation import encode_conversation, pad, shift
+from tinyllm.data.conversation import encode_conversation, fits, pad, shift
 
 PIECES = 4  # per batch
 
@@ -98,7 +98,7 @@ def length_buckets(lengths, room, count, seed):
 def encode_fitting(tokenizer, conversations, context, what="conversations"):
     """Conversations -> [(ids, mask)]. Those longer than the context are left out, counted and reported."""
     rows = [encode_conversation(tokenizer, messages) for messages in conversations]
-    fitting = [row for row in rows if len(row[0]) <= context + 1]
+    fitting = [(ids, mask) for ids, mask in rows if fits(ids, context)]
     if len(fitting) < len(rows):
         share = f"{len(rows) - len(fitting):,} of {len(rows):,} {what}"
         print(f"{share} are longer than the context of {context} tokens and are left out", file=sys.stderr)

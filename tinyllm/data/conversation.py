@@ -131,6 +131,11 @@ def decode_reply(tokenizer, ids):
     return tokenizer.decode_bytes(ids).decode("utf-8", "replace").removeprefix(space)
 
 
+def fits(ids, context):
+    """Whether a whole conversation fits into the context. Its last token is a target only."""
+    return len(ids) <= context + 1
+
+
 def pad(rows):
     """Sequences [(ids, mask)] -> two arrays, as wide as the longest sequence; shorter rows are padded with 0.
 

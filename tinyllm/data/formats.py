@@ -46,6 +46,7 @@ def entries(path):
     """-> [(place, value)], with a ValueError in place of a value that is not valid. Raises TinyllmError."""
     try:
         text = as_utf8(Path(path).read_bytes()).decode("utf-8-sig")
+        text = re.sub(r"\r\n?", "\n", text)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8: save it as UTF-8"
         raise TinyllmError(f"{path} cannot be read: {reason}") from None
@@ -53,8 +54,7 @@ def entries(path):
     if isinstance(document, ValueError):
         if re.match(r"\s*(\[|\{\s*\n)", text):  # one document on several lines, so no line is complete
             raise TinyllmError(f"{path} {document}; correct it there, or write one object per line")
-        lines = enumerate(re.split(r"\r\n?|\n", text), 1)
-        return [(f"line {i}", parse_json(line)) for i, line in lines if line.strip()]
+        return [(f"line {i}", parse_json(line)) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     if isinstance(document, dict) and isinstance(document.get("data"), list):
         document = document["data"]
     if isinstance(document, list):

@@ -13,6 +13,7 @@ from tinyllm.data.conversation import (
     encode_conversation,
     encode_last_reply,
     encode_prompt,
+    fits,
     pad,
     prompt_of,
     shift,
@@ -53,7 +54,7 @@ def questions(pool, tokenizer, training, held_out):
     up_to_reply = lambda messages: messages[: len(prompt_of(messages)) + 1]
     training, held_out = map(up_to_reply, training), list(map(up_to_reply, held_out[:MOST]))
     rows = [encode_conversation(tokenizer, messages) for messages in held_out]
-    held_out = [m for m, (ids, _) in zip(held_out, rows) if len(ids) <= pool.model.config.context + 1]
+    held_out = [m for m, (ids, _) in zip(held_out, rows) if fits(ids, pool.model.config.context)]
     if not held_out:
         return {}
     prompts, wanted = [prompt_of(messages) for messages in held_out], [m[-1]["content"] for m in held_out]

@@ -73,7 +73,7 @@ def main(settings):
 
     def batch(step):
         if windowed:
-            return [corpus.windows(ids, length if path else ROW, rows, step, settings.seed)]
+            return [corpus.windows(ids, length if path else min(length, ROW), rows, step, settings.seed)]
         return batches.batch(plan[step], step)
 
     def hide(pieces, *key):

@@ -12,7 +12,7 @@ import numpy as np
 from tinyllm import checkpoint
 from tinyllm.data import corpus
 from tinyllm.data.batches import ConversationBatches, chained, encode_fitting, with_replay
-from tinyllm.data.conversation import encode_conversation, prompt_of
+from tinyllm.data.conversation import encode_conversation, fits, prompt_of
 from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
@@ -63,7 +63,7 @@ def main(settings):
         raise TinyllmError(f"no conversation fits into the context of {context} tokens")
     if path:
         chains = [encode_conversation(tokenizer, chain) for chain in chained(conversations, settings.seed)]
-        rows += [row for row in chains if len(row[0]) <= context + 1]
+        rows += [(ids, mask) for ids, mask in chains if fits(ids, context)]
     tokens = sum(len(ids) for ids, _ in rows)
     epochs = EPOCHS * tokens / (settings.tokens * (1 - settings.replay)) if path else size.instruct_steps
     steps = settings.steps or min(size.instruct_steps, max(FEWEST_STEPS, round(epochs)))

@@ -199,7 +199,7 @@ def test_mine_checks_every_file_before_it_trains(files, capsys, words, status, m
     assert message in capsys.readouterr().err and not Path("runs").exists()
 
 
-@pytest.mark.parametrize("long, name", [("qa.jsonl", "conversation"), ("ranked.jsonl", "ranking")])
+@pytest.mark.parametrize("long, name", [("qa.jsonl", "conversation"), ("ranked.jsonl", "ranking and reply")])
 def test_mine_says_that_nothing_fits_into_the_context_before_it_pre_trains(files, capsys, long, name):
     entries = [json.loads(line) for line in Path(long).read_text().splitlines()]
     longer = [{key: text + " ahoy" * 300 for key, text in entry.items()} for entry in entries]

@@ -122,6 +122,7 @@ def test_a_masked_model_sees_both_sides_and_learns_the_hidden_tokens_only(own, r
     whole = ",".join(map(str, packed("1-masked", name)))
     for note in steps:  # there is no padding, which the model would see
         for piece in note.batch:
+            assert piece["ids"].shape == (8, model.config.context if own else s1_pretrain.ROW)
             assert all(",".join(map(str, row)) in whole for row in piece["targets"])
     assert len({(note.batch[0]["weights"] > 0).tobytes() for note in steps}) == 5
     assert validations[0].batch[0]["ids"].tobytes() == validations[-1].batch[0]["ids"].tobytes()

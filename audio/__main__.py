@@ -40,7 +40,7 @@ def say(text):
 
 
 def transcribe(args):
-    """Upload and transcribe files, URLs, whole folders, or - for standard input."""
+    """Transcribe files, URLs, whole folders, or standard input (-)."""
     sources = {}  # name, as given or found: its name in --out
     for source in args.source:
         if not source.strip():
@@ -72,7 +72,8 @@ def transcribe(args):
             else:
                 output.add(name, result)
     except KeyboardInterrupt:
-        again = f"python -m audio wait {ids[0]}" if len(ids) == 1 else "the same command finds them"
+        known = "the same command continues them (for URLs: python -m audio list)"
+        again = f"python -m audio wait {ids[0]}" if len(ids) == 1 else known
         raise KeyboardInterrupt(f"interrupted; jobs already begun go on: {again}") from None
     return status
 
@@ -95,7 +96,7 @@ class Output:
         with contextlib.suppress(OSError):
             os.makedirs(out if self.in_folder else os.curdir, exist_ok=True)
         place = out if self.in_folder or os.path.exists(out) else os.path.dirname(out) or os.curdir
-        if not os.access(place, os.W_OK) or os.path.isdir(out) != self.in_folder:
+        if out and (not os.access(place, os.W_OK) or os.path.isdir(out) != self.in_folder):
             raise BadInput(f"--out {out} cannot be written: choose another place")
 
     def add(self, name, transcript):
@@ -144,7 +145,7 @@ def get(args):
 
 
 def list_jobs(args):
-    """List all jobs, newest first: id, status, time, and the URL of the audio."""
+    """List the latest jobs, newest first: id, status, time, and the URL of the audio."""
     query = {"status": args.status} if args.status else {}
     for job in itertools.islice(Client().list(limit=min(args.limit, 200), **query), args.limit):
         print(job["id"], job.get("status"), job.get("created"), job.get("audio_url"), sep="  ", flush=True)
@@ -195,7 +196,7 @@ def sandbox(args):
         print(
             f"sandbox ready at {box.url}\n"
             "Its transcripts are canned: the same words for every recording. Ctrl-C stops it. To use it:\n"
-            f"    export ASSEMBLYAI_BASE_URL={box.url}  # ASSEMBLYAI_API_KEY: as here, or test-key",
+            f"    export ASSEMBLYAI_BASE_URL={box.url}  # ASSEMBLYAI_API_KEY: the one set here, or test-key",
             flush=True,
         )
         box.closing.wait()
@@ -231,7 +232,10 @@ def parser():
 
     def results(sub, *more):
         sub.add_argument(
-            "-o", dest="format", choices=[*FORMATS, *more], help="default: text, or markdown with features"
+            "-o",
+            dest="format",
+            choices=[*FORMATS, *more],
+            help="default: markdown if a preset or features are requested, else text",
         )
         sub.add_argument("--out", metavar="FILE", help="a file, or a folder with one file per recording")
         sub.add_argument("--preset", choices=PRESETS, help="the features to request, and the report to write")
@@ -246,7 +250,7 @@ def parser():
         value = {"action": "store_const", "const": True} if switch else {}
         sub.add_argument("--" + name.replace("_", "-"), help=help, **value)
     sub.add_argument("--config", metavar="KEY=VALUE", **several, help="any other field of the service")
-    sub.add_argument("--keep", metavar="DIR", help="the folder for transcripts (beside the recordings)")
+    sub.add_argument("--keep", metavar="DIR", help="a folder for transcripts (default: beside recordings)")
     sub.add_argument("--threads", type=positive, default=THREADS, help=f"jobs at a time ({THREADS})")
     sub.add_argument("--no-wait", action="store_true", help="print the ids of the jobs, and exit")
     for name in ("get", "wait"):

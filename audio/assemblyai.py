@@ -1,4 +1,4 @@
-"""The client: one function for the common case, and one method for each thing the service can do.
+"""The client: one function for the common case, and a class with methods for others.
 
     from audio import transcribe
     transcript = transcribe("meeting.wav", speakers=2, topics=True)
@@ -8,7 +8,7 @@
     job = client.submit("meeting.wav")  # does not wait; job.id is enough to continue later
     transcript = client.wait(job.id)
 
-A job costs money, so each submit makes exactly one, whatever happens to the responses (see `create`)."""
+A job costs money, so each submit makes at most one, whatever happens to the responses (see `create`)."""
 
 import contextlib
 import itertools
@@ -82,7 +82,7 @@ class Client:
     """A client that uses the key in ASSEMBLYAI_API_KEY; safe to share between threads.
 
     poll: maximum number of seconds between two checks of a job. Other settings are those of Http. Raises
-    AuthError without a key, BadInput for an invalid address."""
+    AuthError for a missing or malformed key, BadInput for an invalid address."""
 
     def __init__(self, base_url=None, *, poll=3.0, **settings):
         if "api_key" in settings:
@@ -95,7 +95,7 @@ class Client:
 
     def transcribe(self, source, *, timeout=PATIENCE, progress=False, **options):
         """Submits, then waits: a path, URL, bytes or open file -> Transcript. options: those of
-        audio.transcribe. Raises any AudioError."""
+        audio.transcribe. Raises any AudioError but AnswerCut."""
         seconds(timeout)
         return self.wait(self.submit(source, progress=progress, **options).id, timeout=timeout)
 
@@ -103,7 +103,7 @@ class Client:
         """Sends a recording -> a URL that only the service understands. Raises AudioError."""
         recording = source if isinstance(source, Recording) else Recording(source)
         if recording.size > BIG and not self._key_works:
-            with contextlib.suppress(RequestRefused):  # this key may not list jobs
+            with contextlib.suppress(RequestRefused):  # unlike AuthError, no fault of the key
                 next(self.list(limit=1), None)
             self._key_works = True
         recording.progress, kind = progress, {"Content-Type": "application/octet-stream"}
@@ -115,7 +115,7 @@ class Client:
     def submit(self, source, *, progress=False, **options):
         """Submits a recording, uploading it first unless it is a URL -> Transcript, not ready yet.
 
-        options: those of audio.transcribe; they are checked before anything is sent."""
+        options: those of audio.transcribe but timeout; they are checked before anything is sent."""
         fields = request(**options)
         recording = source if isinstance(source, Recording) else Recording(source)
         url = recording.url or self.upload(recording, progress=progress)
@@ -196,7 +196,7 @@ class Client:
                 self.http.sleep(min(pause, left))
                 pause = min(self.poll, 1.5 * pause)
         except KeyboardInterrupt as stop:
-            stop.args, stop.transcript_id = (f"transcript {id} goes on: python -m audio wait {id}",), id
+            stop.args, stop.transcript_id = (f"the job goes on: python -m audio wait {id}",), id
             raise
 
     def delete(self, id):
@@ -335,8 +335,8 @@ def id_of(transcript):
 
 
 def is_done(transcript):
-    """Whether a job is completed. Raises TranscriptFailed for a failed job (which the service answers with
-    200) and RequestRefused for a job that was deleted."""
+    """Whether a job is completed. Raises TranscriptFailed for a failed job (the status code is 200 all the
+    same) and RequestRefused for a job that was deleted."""
     if transcript.deleted:
         raise RequestRefused(
             f"transcript {transcript.id} was deleted", status=404, transcript_id=transcript.id

@@ -1,11 +1,11 @@
 """One recording or many: processed in parallel, returned in order, and each paid for once.
 
 Transcripts are kept beside the recording, in NAME.HASH.transcript.json, or in a folder of your choice.
-HASH depends on the sound, the options and the service, so a renamed recording finds its transcript and a
-changed one does not. The file is written as soon as there is a job: an interrupted run continues with the
-jobs it had begun. A job is made under a lock, so two runs at once make one job; if nothing can be kept,
-nothing is sent. URLs are never kept, because their content is unknown. Pipes and bytes have no folder, so
-they are kept only in yours.
+HASH depends on the bytes of the recording, the options and the service, so a renamed recording finds its
+transcript and a changed one does not. The file is written after the upload and again for the job, so the next
+run continues what an interrupted one began. A job is made under a lock, so two runs at once make one job. If
+the folder cannot be written to, nothing is sent. Transcripts of URLs are never kept, because what a URL leads
+to may change; those of pipes, bytes and open files only if you choose a folder.
 """
 
 import collections
@@ -107,12 +107,12 @@ def transcribe_all(
         todo.clear()
         for _ in range(threads):  # time for each thread that is making a job to save it
             making.acquire(timeout=10)
-        making.release(threads)  # a thread that was about to make one releases its recording
+        making.release(threads)  # a thread that waits to make one wakes up and unlocks its recording
 
 
 @contextlib.contextmanager
 def claimed(folder, digest):
-    """Locks out other threads and processes with this digest. Raises BadInput if nothing can be kept."""
+    """Locks out others that work on this digest. Raises BadInput if the folder cannot be written to."""
     path = Path(folder, f".{digest}.lock")
     try:
         while True:
@@ -167,8 +167,8 @@ def alive(client, job):
 
 
 def write(path, about, job):
-    """Writes a job, and the recording and options it is for (`about`), to a file. A full disk only
-    causes a warning, so the result is not lost."""
+    """Writes a job, and the recording and options it is for (`about`), to a file. A failure (a full disk)
+    only causes a warning, so the result is not lost."""
     raw = {name: value for name, value in job.raw.items() if name != SECRET}
     try:
         write_text(path, json.dumps({**about, "transcript": raw}, ensure_ascii=False, indent=1) + "\n")

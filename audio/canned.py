@@ -1,7 +1,7 @@
-"""The answers of the sandbox: the same made-up meeting for every recording, fitted to its real duration.
+"""The answers of the sandbox: the same made-up meeting for every recording, fitted to its duration.
 
 The sound is not transcribed. But all features describe the same words: entities, key phrases, chapters and
-sentiments are taken from the words, with the times of those words (milliseconds)."""
+sentiments belong to these words and have their times (milliseconds)."""
 
 import io
 import itertools
@@ -13,7 +13,7 @@ from pathlib import Path
 SCRIPT = json.loads(Path(__file__).with_name("canned.json").read_text(encoding="utf-8"))
 SECTIONS, MODEL, LABELS = SCRIPT["sections"], "canned-words", "ABCDEFGHIJ"
 SAFE = {"summary": {}, "severity_score_summary": {}}
-WORD, MOST_WORDS = 400, 600  # milliseconds per word, most words; a long recording has pauses
+WORD, MOST_WORDS = 400, 600  # milliseconds per word, maximum words (roughly); longer recordings stretch them
 
 
 def results(fields, heard):

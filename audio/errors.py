@@ -1,11 +1,11 @@
 """Everything that can go wrong, as a tree.
 
     AudioError                catch this one to catch them all
-    |- BadInput               found before anything was sent: no such file, options that exclude each other
+    |- BadInput               no such file, options that conflict ...: most are found before anything is sent
     |- AuthError              the key is missing, misspelt, or for another region or project
-    |- RequestRefused         other 4xx, or a proxy's refusal: trying again will not help
+    |- RequestRefused         other 4xx, a proxy's refusal, a bad certificate ...: trying again will not help
     |- ServiceUnavailable     no answer, 408, 425, 429 or 5xx, even after the retries
-    |  '- AnswerLost          the same, but a job may have been made: check before you try again
+    |  '- AnswerLost          the same, but the request may have been carried out: check before you try again
     |- AnswerCut              a model's answer was cut off; the part before the cut has been yielded
     |- TranscriptFailed       the service tried and failed (no audio in the file ...)
     '- StillProcessing        we stopped waiting; the job continues: fetch it later by its transcript_id

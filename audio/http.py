@@ -4,11 +4,11 @@
     no connection: the request never left us          yes, whatever the request
     429, 503: refused, nothing was done               yes, after Retry-After or a growing pause with jitter
     no answer, half an answer, 408, 425, other 5xx    only if a repetition does no harm (safe=True)
-    other 4xx, a proxy's refusal                      never
+    other 4xx (except `also`), a proxy's refusal      never
 
-A request that may have been carried out and may not be repeated raises AnswerLost. All waiting goes through
-`clock` and `sleep`, so that tests run fast. Time-outs: seconds to connect,
-seconds between two pieces of an answer, and, if given, a deadline for the whole answer.
+A request that may have been carried out and may not be repeated raises AnswerLost. Pauses and deadlines go
+through `clock` and `sleep`, so that tests run fast. Time-outs: seconds to connect, seconds between two pieces
+of an answer, SLOWEST times that for a whole answer, and, if given, a deadline for the call with its retries.
 """
 
 import email.utils
@@ -32,9 +32,9 @@ REGIONS = {  # API, LLM Gateway
     "eu": ("https://api.eu.assemblyai.com", "https://llm-gateway.eu.assemblyai.com"),
 }
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces of an answer
-SLOWEST = 10  # read time-outs that a whole answer may take
+SLOWEST = 10  # a whole answer may take this many times the read time-out
 LONGEST_PAUSE = 120.0  # seconds; a longer Retry-After is reported instead
-SHOWN = 500  # most characters shown of a service's message
+SHOWN = 500  # a message of the service is cut to this many characters
 
 
 def places(base):
@@ -62,7 +62,8 @@ def places(base):
 class Http:
     """Requests to the API at `base` with `key`; safe to share between threads.
 
-    At most `tries` requests per call; `pause` seconds before the second, then doubled each time."""
+    At most `tries` requests per call. The pause between them, if the server names none, is about `pause`
+    seconds and doubles each time."""
 
     def __init__(
         self, base, key, *, timeout=TIMEOUT, tries=6, pause=0.5, clock=time.monotonic, sleep=time.sleep
@@ -109,7 +110,7 @@ class Http:
             if attempt == self.tries:
                 problem += f" ({attempt} attempts). Try again later"
             elif pause > LONGEST_PAUSE:
-                problem += f". It asks to wait {pause:.0f} s: try again then"
+                problem += f". It asks us to wait {pause:.0f} s: try again then"
             elif deadline is not None and self.clock() + pause >= deadline:
                 problem += ", and the time is up"
             else:
@@ -168,10 +169,10 @@ class Http:
         elif status == 403 and "uploaded file" in words:
             words += ". An upload can be used with a key of the same project only"
         elif response.is_redirect:
-            place = f"to {urlsplit(place).netloc}, to which the key is not sent" if place else "to no address"
+            place = f"to {urlsplit(place).netloc}, but we do not follow" if place else "to no address"
             words += f" and sends us {place}: check ASSEMBLYAI_BASE_URL"
         elif status == 404:
-            words += f". If nothing is found at {self.base}, check ASSEMBLYAI_BASE_URL"
+            words += f". If {self.base} answers this to everything, check ASSEMBLYAI_BASE_URL"
         kind = AuthError if status in (401, 403) else RequestRefused
         return kind(f"the service answered {status}{words}", status=status)
 
@@ -205,8 +206,8 @@ class Patient:
 
 
 def meaning(error):
-    """An exception of requests, or of the system below it -> the exception to raise instead:
-    ServiceUnavailable if nothing was sent, AnswerLost if something was."""
+    """An exception of requests, or of the system below it -> the AudioError to raise instead:
+    ServiceUnavailable if nothing was sent, AnswerLost if something may have been, else one not to retry."""
     text, kinds = str(error), requests.exceptions
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     absent = type(reason).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
@@ -217,7 +218,7 @@ def meaning(error):
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return RequestRefused("the certificate of the server is not valid")
     if not isinstance(error, OSError):  # requests parses the URL of a redirect even if it does not follow it
-        return RequestRefused(f"it redirects to an invalid address ({text}): check ASSEMBLYAI_BASE_URL")
+        return RequestRefused(f"the server redirects to no address ({text}): check ASSEMBLYAI_BASE_URL")
     if type(error) is OSError or isinstance(error, (ssl.SSLError, ValueError)):
         return BadInput(f"the request cannot be made: {text} (check the address and the certificate file)")
     if absent or isinstance(error, (kinds.ConnectTimeout, kinds.ProxyError)):

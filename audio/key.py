@@ -17,8 +17,8 @@ from audio.errors import AuthError
 
 
 class Key:
-    """`name` is the user's name for the key, `scheme` is "Bearer " or empty. Raises AuthError for an invalid
-    key."""
+    """`name` is what error messages call the key, `scheme` is "Bearer " or empty. Raises AuthError for text
+    that cannot be a key."""
 
     def __init__(self, text, name="ASSEMBLYAI_API_KEY", scheme=""):
         if not text:

@@ -3,10 +3,10 @@
     request(speakers=2, topics=True, language="de")
         ->  {"speaker_labels": true, "speakers_expected": 2, "iab_categories": true, "language_code": "de"}
 
-Any other option goes to the service unchanged: the service knows more names than we do, and adds new ones
-every month. Three kinds are refused here, before a long upload instead of after it: options that the service
-is known to refuse, values that cannot be sent, and names that look like typos. The sandbox uses the same
-table, so each rule is written once.
+Any other option goes to the service under its own name: the service knows more names than we do, and keeps
+adding some. Refused here, before a long upload instead of after it: options that the service is known to
+refuse or ignore, values that are invalid or cannot be sent, and names that look like typos. The sandbox uses
+the same tables, so each rule is written once.
 """
 
 import difflib
@@ -33,15 +33,15 @@ HELP = {
     "speakers": "the number of speakers to tell apart, or a range: 2-5",
     "speaker_names": "names for the service to assign to the speakers: Ada,Bo",
     "summary": "a summary, with chapters",
-    "action_items": "the tasks agreed on, and who does them, each with a quote",
+    "action_items": "the tasks agreed on, each with a quote",
     "translate": "languages to translate into: es,fr",
     "topics": "the topics of the recording",
     "sentiment": "the sentiment of each sentence",
     "entities": "names, places, dates, numbers and so on",
-    "key_phrases": "the phrases talked about most",
+    "key_phrases": "the most important phrases",
     "content_safety": "sensitive content",
 }
-OTHER_WORDS = {  # a word that users may try: the short name
+OTHER_WORDS = {  # a word that users may try: the name to suggest
     "diarization": "speakers",
     "diarize": "speakers",
     "highlights": "key_phrases",
@@ -89,7 +89,8 @@ RANGES = {
     "language_confidence_threshold": "0 to 1",
     "temperature": "0 to 1",
 }
-# A condition holds if all its terms do: NAME: set and not false; -NAME: not set; NAME=TEXT: has this text.
+# A condition holds if all its terms do. NAME: set, and not false or empty; NAME=TEXT: its value, as
+# text, contains TEXT; -TERM: the term does not hold.
 REFUSED = {  # by the service, in its own words if they are known
     "speech_model": 'speech_model is deprecated. Use "speech_models" instead.',
     "speech_models=[]": '"speech_models" must be a non-empty list',
@@ -101,7 +102,7 @@ REFUSED = {  # by the service, in its own words if they are known
     "summary_model -summary_type": "give both summary_model and summary_type, or neither",
     "summary_type -summary_model": "give both summary_model and summary_type, or neither",
     "summary_model=conversational -speaker_labels -dual_channel -multichannel": "summary_model="
-    "conversational needs speaker_labels",
+    "conversational needs speaker_labels, dual_channel or multichannel",
     "summary_model=catchy -summary_type=gist -summary_type=headline": "summary_model=catchy has the types "
     "gist and headline",
     "summary_type=gist -summary_model=catchy": "the type gist needs summary_model=catchy",
@@ -115,13 +116,13 @@ USELESS = {  # the service may accept it and then leave out something that was a
     "language_code language_detection": "language_code and language_detection exclude each other",
     "speakers_expected -speaker_labels": "speakers_expected needs speaker_labels",
     "speakers_expected speaker_options": "give speakers_expected or speaker_options, not both",
-    "audio_url": "audio_url is the source itself: give it as such",
+    "audio_url": "audio_url is the source itself: give the URL as the source",
 }
 
 
 def request(preset=None, **options):
     """Options (those of audio.transcribe) -> the fields of POST /v2/transcript, except audio_url. None
-    means not set. Raises BadInput that lists every problem."""
+    means not set. Raises BadInput, with most problems listed in one message."""
     if preset is not None and preset not in PRESETS:
         raise BadInput(f"there is no preset {preset!r}: use {', '.join(PRESETS)}")
     given = {name: value for name, value in options.items() if value is not None}
@@ -207,7 +208,7 @@ def task(name, value):
 
 
 def as_list(value):
-    """Comma-separated text -> list."""
+    """Comma-separated text, or a tuple -> list; anything else is returned unchanged."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",")]
     return list(value) if isinstance(value, tuple) else value
@@ -244,7 +245,7 @@ def setting(text):
 
 
 def nested(options):
-    """{"a.b": 1} -> {"a": {"b": 1}}. Raises BadInput if a is already something else."""
+    """[("a.b", 1)] -> {"a": {"b": 1}}. Raises BadInput if a has another value, or if a.b is given twice."""
     fields = {}
     for key, value in options:
         *path, last = key.split(".")

@@ -1,7 +1,7 @@
 """The recording to transcribe (a path, URL, bytes or open file), and the request body that sends it.
 
-Before anything is sent, a recording is checked: it must exist and be non-empty, and should begin like audio.
-It is sent in pieces, so its size does not matter, and every attempt starts from the beginning.
+Before anything is sent, a recording (not a URL) is checked: it must exist and be non-empty, and should begin
+like audio. It is sent in pieces, so it need not fit into memory, and every attempt starts from the beginning.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ MAGIC = re.compile(  # the first bytes of audio and video files
     | \x06\x0e\x2b\x34 | riff\x2e\x91 | ....(ftyp|moov|mdat|wide)
     | (RIFF|RF64|RIFX|FORM)....(WAVE|AVI[ ]|AIFF|AIFC|8SVX|QLCM)
     | G@ | G.{187}G | .{4}G.{191}G
-    | \0*(ID3 | \xff[\xe0-\xfd])  # an MPEG frame has 11 bits set; \xff\xfe begins UTF-16 text
+    | \0*(ID3 | \xff[\xe0-\xfd])  # an MPEG frame begins with 11 set bits; \xff\xfe begins UTF-16 text
     """,
     re.X | re.S,
 )
@@ -68,7 +68,7 @@ class Recording:
             self._file = rewindable(source, self.name)
         elif isinstance(source, (str, os.PathLike)):
             if not os.fspath(source).strip():
-                raise BadInput("the name of the recording is empty: give a file, a URL or a folder")
+                raise BadInput("the name of the recording is empty: give a file or a URL")
             self.name, self.path = os.fspath(source), Path(source)
             if self.path.is_fifo():  # <(command) of a shell
                 self._file, self.path = rewindable(open(source, "rb"), self.name), None  # noqa: SIM115
@@ -155,8 +155,8 @@ def rewindable(file, name):
 
 
 def recordings_in(folder):
-    """The files in a folder and its subfolders that begin like audio or video, sorted; hidden files and
-    folders are skipped. A warning lists the files left out. Raises BadInput if no file is audio."""
+    """The files in a folder and its subfolders that begin like audio or video, sorted, without TEXTS; hidden
+    files and folders are skipped. A warning names up to 20 others. Raises BadInput if no file is audio."""
     recordings, others = [], []
     for place, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -172,7 +172,7 @@ def recordings_in(folder):
                 unreadable(error)
     if others := [os.path.relpath(path, folder) for path in sorted(others) if not path.endswith(KEPT)]:
         more = f" and {len(others) - 20} more" * (len(others) > 20)
-        left = f"{folder}: left out (does not begin like audio): {', '.join(others[:20])}{more}"
+        left = f"{folder}: left out (not audio): {', '.join(others[:20])}{more}"
         warnings.warn(left, AudioWarning, stacklevel=2)
     if not recordings:
         raise BadInput(f"{folder}: there is no audio in this folder")

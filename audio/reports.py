@@ -1,12 +1,12 @@
 """Reports in Markdown: minutes of a meeting, notes on a podcast, a call review.
 
     meeting    minutes: speakers, summary, action items, key phrases
-    podcast    episode notes: chapters, topics, quotes
-    call       a review: sentiment by speaker, entities, the conversation, with personal data redacted
+    podcast    episode notes: summary, chapters, topics, quotes
+    call       a review: sentiment by speaker, negative moments, entities; personal data is redacted
 
-Each preset has its own parts, and every report has a part for any other feature of the job. The options of
-the job decide whether its report shows personal data: data that the service was told to redact (redact_pii)
-appears nowhere in a report, and a call review never shows personal data.
+Each preset has its own parts; a part for any other feature of the job follows, and then the conversation. In
+a call review, and in any report of a job with redact_pii, the personal data in the service's list of entities
+is redacted.
 """
 
 import bisect
@@ -160,8 +160,8 @@ OWN = {
 
 
 def redacted(transcript):
-    """A copy without personal data. On request, the service redacts the spoken words, but not its list of
-    entities, its summary and so on: so every entity of a personal type in that list is redacted everywhere,
+    """A copy without known personal data. On request, the service redacts the spoken words, but not its list
+    of entities, its summary and so on: every entity of a personal type in that list is redacted everywhere,
     in one pass over the words. Personal types are those that the job was told to redact, with their subtypes
     (location: location_city), and all types that are not known to be harmless."""
     policies = transcript.raw.get("redact_pii_policies")

@@ -1,17 +1,17 @@
-"""A local server with the same API, for trying things out and for tests.
+"""A local server with the API of the service, for trying things out and for tests.
 
     python -m audio sandbox --port 0 --fault 503:3 --fault lost@create
     with Sandbox(faults=["429:2"]) as box: ... box.url ...
 
 Uploads, jobs, views, lists, webhooks and the LLM Gateway behave like those of the service, and refusals have
-the service's words. Transcripts are canned (canned.py); only the length of a WAV, and whether it is silent,
-matter. The key is the value of ASSEMBLYAI_API_KEY, or test-key.
+the service's words where we know them. Transcripts are canned (canned.py): of a recording, only its type, its
+length and whether it is silent matter. The key is the value of ASSEMBLYAI_API_KEY, or test-key.
 
 A fault is NAME[@WHERE][:COUNT]: it spoils the next COUNT answers (default 1) to requests of kind
-WHERE: upload, create, get, delete, list, view, models, chat, or * for all.
+WHERE: upload, create, get, delete, list, view, models, chat, file, or * for all.
 
     429 500 502 503 504   that status, 429 with Retry-After: 1       stall        no answer for 90 s
-    reset                 breaks off in the middle of an upload      truncated    half of the answer
+    reset                 breaks off while a request is being sent   truncated    half of the answer
     lost                  carries out the request, no answer         job-error    the job ends with an error
     flaky:PERCENT         spoils PERCENT of all answers at random    never        the job is never done
 """
@@ -65,8 +65,8 @@ class Refusal(Exception):
 
 
 class Sandbox:
-    """A running server; `url` is its address. seconds: how long a job takes. Raises BadInput for an invalid
-    fault, OSError or OverflowError for a port that cannot be used."""
+    """A server that runs inside `with`; `url` is its address. seconds: how long a job takes. Raises BadInput
+    for an invalid fault, OSError or OverflowError for a port that cannot be used."""
 
     def __init__(self, port=0, *, seconds=0.3, faults=()):
         self.key = os.environ.get("ASSEMBLYAI_API_KEY") or "test-key"
@@ -332,7 +332,7 @@ def fault(text):
     """NAME[@WHERE][:COUNT] -> a dict. Raises BadInput."""
     found = re.fullmatch(r"([\w-]+)(?:@(\w+|\*))?(?::(\d+))?", text)
     if not found or found[1] not in FAULTS or found[2] not in (None, "*", *ROUTES):
-        names, kinds = ", ".join(FAULTS), ", ".join(ROUTES)
+        names, kinds = ", ".join(FAULTS), ", ".join([*ROUTES, "*"])
         raise BadInput(f"{text!r} is not a fault: NAME[@WHERE][:COUNT], NAME: {names}; WHERE: {kinds}")
     return {"name": found[1], "where": found[2] or USUALLY.get(found[1], "*"), "left": int(found[3] or 1)}
 

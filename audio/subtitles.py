@@ -35,7 +35,7 @@ UNIT = re.compile(rf"\s*(?:[「『（【〈《]*[\u0e40-\u0e44]?[{DENSE}][{NEVER
 
 @dataclass(frozen=True)
 class Span:
-    """An utterance: text, start and end in milliseconds, and its speaker ("" if unknown)."""
+    """A stretch of speech: text, start and end in milliseconds, speaker ("" if unknown), and its parts."""
 
     text: str
     start: int
@@ -48,8 +48,8 @@ class Span:
 
 
 def captions(turns, *, columns=LINE, rows=LINES, speakers=True):
-    """Turns -> Spans, one after the other, that fit into `rows` lines of `columns`, including the name of
-    the speaker. The `words` of a Span are the units of its text."""
+    """Turns -> Spans, one after the other, that fit into `rows` lines of `columns` (a single unit may be
+    wider), with the speaker's name if `speakers`. The `words` of a Span are the units of its text."""
     pieces = [piece for turn in turns for piece in cut(timed(turn), columns, rows, speakers)]
     pieces.sort(key=lambda piece: piece.start)
     spans, end = [], 0
@@ -76,7 +76,7 @@ def units(text):
 
 def timed(turn):
     """The units of a turn as Spans. Each has the time of the service's word if there is one, and otherwise a
-    share, by length, of the time between its neighbours. Units of one word are one Span."""
+    share, by length, of the time between its neighbours. A word's units are one Span if they fit a line."""
     texts = list(units(turn.text))
     keys = [(plain(text), i) for i, text in enumerate(texts)]
     heard = [(plain(unit), word) for word in turn.words if inside(turn, word) for unit in units(word.text)]

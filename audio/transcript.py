@@ -3,9 +3,9 @@
     transcript.raw              the whole answer, including fields unknown here; also transcript["field"]
     transcript.turns            who said what: [Span(text, start, end, speaker)]
 
-Options and attributes share their names: transcribe(..., topics=True).topics. Every start and end is
-in milliseconds, as in the API; only `seconds` is in seconds. Any field may be null or missing:
-then lists are empty and strings are "".
+The option and the attribute of a feature share a name: transcribe(..., topics=True).topics. Every start and
+end is in milliseconds, as in the API; only `seconds` is in seconds. Any field may be null or missing: then
+lists are empty and strings are "" (but id, status and error are None).
 """
 
 import re
@@ -99,7 +99,7 @@ class Transcript:
 
     @property
     def summary(self):
-        """The summary of speech_understanding or of the legacy options; "" if none was requested."""
+        """The summary of speech_understanding or of the legacy options; "" if there is none."""
         legacy = flat(self.raw.get("summary")) or "\n".join(
             line for one in self.chapters for line in one.lines
         )
@@ -150,7 +150,7 @@ class Transcript:
 
     @property
     def sentiment(self):
-        """For each sentence: [(Span, "POSITIVE" | "NEUTRAL" | "NEGATIVE", confidence)]."""
+        """[(Span, "POSITIVE" | "NEUTRAL" | "NEGATIVE", confidence)], one for each sentence."""
         parts = dicts(self.raw.get("sentiment_analysis_results"))
         kind = lambda part: str(part.get("sentiment") or "")
         return [(self._span(part), kind(part), number(part.get("confidence"))) for part in parts]

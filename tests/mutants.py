@@ -171,7 +171,7 @@ tinyllm/report/panels.py
     total in (None, a) and  =>
     "down" if value > 0 else "up"  =>  "up" if value > 0 else "down"
 tinyllm/report/page.py
-    except Missing as missing  =>  except KeyError as missing
+    except TinyllmError as missing  =>  except KeyError as missing
     getattr(panels, panel), run, other)  =>  getattr(panels, panel), run, None)
 tinyllm/commands/train.py
     check_context(settings.folder("0-random"), conversations, ranked)  =>  pass

@@ -21,7 +21,7 @@ from tinyllm.data.conversation import decode_reply, encode_conversation, encode_
 from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.parallel import WorkerPool
 from tinyllm.runs import Settings, finished_stages, learned_by, option, path_of, stage_folder
-from tinyllm.sampling import answer, fold, generate, reply_room
+from tinyllm.sampling import answer, fold, generate, printable, reply_room
 from tools import agent
 from tools.builtin import TOOLS
 from tools.protocol import BadCall, Call, render_call, render_result
@@ -52,7 +52,7 @@ class Writer:
         self.mask, self.turns = None, math.inf
 
     def show(self, text):
-        print(text, end="", flush=True)
+        print(printable(text), end="", flush=True)
 
     def __call__(self, messages):
         tokenizer, most, shown = self.tokenizer, self.settings.tokens, 0
@@ -61,7 +61,10 @@ class Writer:
         mask = None if self.mask and self.mask.only and messages[-1]["role"] == "tool" else self.mask
         if mask:
             mask.restart([most])
-        prompt = encode_recent(tokenizer, messages, self.model.config.context, self.turns)
+        context = self.model.config.context
+        prompt = encode_recent(tokenizer, messages, context, self.turns)
+        if len(prompt) > context:
+            print(f"(of {len(prompt):,} tokens, the model sees only the last {context:,})", file=sys.stderr)
 
         only_end = np.arange(self.model.config.vocab) == end
 
@@ -258,7 +261,7 @@ class Chat:
         elif name == "/new":
             self.history, self.last = [], None
         else:
-            print(HELP)
+            print(HELP if name == "/help" else f"unknown command {line}\n{HELP}")
 
 
 def compare(settings, question):
@@ -272,7 +275,7 @@ def compare(settings, question):
             continue
         messages, seed = [{"role": "user", "content": question}], [0] if folder.name == "0-random" else None
         ((text, _),) = answer(WorkerPool(model), tokenizer, [messages], settings.tokens, seed)
-        text = text.strip() or "(an empty reply)"
+        text = printable(text).strip() or "(an empty reply)"
         print(textwrap.fill(text, width, initial_indent=f"{folder.name:14}", subsequent_indent=" " * 14))
 
 

@@ -255,7 +255,7 @@ def test_who_is_asked_to_wait_too_long_is_told():
     slept = []
     for value in ("99999", formatdate(time.time() + 2 * LONGEST_PAUSE, usegmt=True)):
         with Scripted((503, {"Retry-After": value}, b"")) as server:
-            with pytest.raises(ServiceUnavailable, match="asks to wait"):
+            with pytest.raises(ServiceUnavailable, match="asks us to wait"):
                 http_to(server.url, sleep=slept.append).call("GET", "x")
             with pytest.raises(ServiceUnavailable):
                 http_to(server.url, sleep=slept.append).call("GET", "x", deadline=time.monotonic() + 1)

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 from pathlib import Path
 
 from tinyllm.errors import TinyllmError
@@ -37,20 +38,34 @@ def replacing(path):
             beside.unlink(missing_ok=True)
 
 
-def as_utf8(data):
-    """The bytes of a text -> the same in UTF-8, if it is UTF-16 with a byte-order mark; else unchanged."""
-    return data.decode("utf-16").encode() if data.startswith(UTF16) else data
+def read_utf8(path):
+    """A text file -> its bytes in UTF-8: UTF-16 is recognised by its byte-order mark, and a file that is
+    neither is read as Windows-1252 (or Latin-1), with a message. Raises OSError or UnicodeDecodeError."""
+    data = Path(path).read_bytes()
+    if data.startswith(UTF16):
+        return data.decode("utf-16").encode()
+    with contextlib.suppress(UnicodeDecodeError):
+        data.decode()
+        return data
+    print(f"{path} is not UTF-8 and is read as Windows-1252", file=sys.stderr)
+    try:
+        return data.decode("cp1252").encode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1").encode()
 
 
 def text_files(path):
-    """[path] if it is a file, else the text files in that folder and below it, sorted by path: no hidden
-    files, and none with NUL bytes near the start (except UTF-16 files)."""
+    """The file `path`, or the files in that folder and below it, sorted by path: those that are texts. A file
+    with NUL bytes near the start is none, unless it is UTF-16."""
+    return [file for file in visible_files(path) if _is_text(file)]
+
+
+def visible_files(path):
+    """The file `path`, or all files in that folder and below it that are not hidden, sorted by path."""
     path = Path(path)
-    if path.is_file():
-        return [path]
     hidden = lambda file: any(part.startswith(".") for part in file.relative_to(path).parts)
-    files = sorted(file for file in path.rglob("*") if file.is_file() and not hidden(file))
-    return [file for file in files if _is_text(file)]
+    files = [file for file in path.rglob("*") if file.is_file() and not hidden(file)]
+    return [path] if path.is_file() else sorted(files)
 
 
 def _is_text(file):

@@ -22,7 +22,7 @@ from tinyllm.data import formats
 from tinyllm.data.conversation import prompt_of
 from tinyllm.errors import TinyllmError
 from tinyllm.evaluation.intervals import proportion
-from tinyllm.runs import Settings, ancestors, is_checkpoint, option
+from tinyllm.runs import Settings, ancestors, is_checkpoint, option, stage_folder
 from tinyllm.sampling import answer
 
 MODELS = Path("runs/models")
@@ -96,7 +96,7 @@ def converted(path, dtype):
 
 @dataclass(frozen=True)
 class QuizSettings(Settings):
-    origin: str = option("runs/models/smollm2", "checkpoint folder to ask", flag="from")
+    origin: str = option("", "checkpoint folder to ask (default: the last stage of the run)", flag="from")
     data: str = option("exhibit/questions.jsonl", 'questions, each with one or more answers: "4 or four"')
     voice: str = option("aye", "the word that marks replies in the trained style, here a captain's")
 
@@ -105,7 +105,8 @@ def quiz(settings):
     """Put questions with known answers to a model and to those it was trained from: what was forgotten?"""
     questions, marks = formats.instructions(settings.data), []
     prompts = [prompt_of(messages) for messages in questions]
-    for folder in reversed([*ancestors(Path(settings.origin))]):
+    last = Path(settings.origin) if settings.origin else stage_folder(settings.run, "")
+    for folder in reversed([*ancestors(last)]):
         model, tokenizer = checkpoint.load_language_model(folder)
         with settings.pool(model) as pool:
             replies = [text for text, _ in answer(pool, tokenizer, prompts, ANSWER)]

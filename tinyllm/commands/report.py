@@ -69,7 +69,8 @@ def walk(settings):
     all_jobs = journey.jobs(model, before, tokenizer, settings.seed)
     model, function, piece, total = all_jobs[settings.objective]
     columns = [key for key in piece if piece[key].shape == piece["ids"].shape]
-    print(f"{policy.folder}: {settings.objective}\n{'token':16}" + "".join(f"{key:>15}" for key in columns))
+    print(f"{policy.folder}: {settings.objective}, on a question of the built-in world")
+    print(f"{'token':16}" + "".join(f"{key:>15}" for key in columns))
     for id, *rest in zip(*(piece[key].reshape(-1) for key in columns)):
         print(f"{tokenizer.decode([id])!r:16}" + "".join(f"{value:15.4g}" for value in (id, *rest)))
     calls = {name: told(each) if name.endswith("ward") else each for name, each in vars(layers).items()}

@@ -12,7 +12,7 @@ from tinyllm.data import corpus, formats
 from tinyllm.data.conversation import encode_conversation
 from tinyllm.errors import TinyllmError
 from tinyllm.runs import Settings, learned_by, option, path_of, stage_folder
-from tinyllm.sampling import generate
+from tinyllm.sampling import generate, printable
 from tinyllm.world import World
 
 
@@ -41,7 +41,7 @@ def sample(settings):
     how = {"temperature": settings.temperature, "top_k": settings.top_k, "top_p": settings.top_p}
     for tokens, _ in generate(model, [start] * settings.count, settings.tokens, draws, **how, stop=[end]):
         text = tokenizer.decode(tokens[:-1] if tokens[-1] == end else tokens)
-        print((settings.prompt + text).removeprefix(space))
+        print(printable(settings.prompt + text).removeprefix(space))
 
 
 @dataclass(frozen=True)

@@ -118,8 +118,11 @@ def write_text(settings, conversations):
     path = settings.folder("text.txt")
     learned = [[m["content"] for m in messages if m.get("weight") != 0] for messages in conversations]
     text = "\n\n".join(map("\n".join, learned)).encode()
-    if is_checkpoint(settings.folder("0-random")) and path.exists() and path.read_bytes() != text:
-        raise TinyllmError(f"runs/{settings.run} was made from other questions: choose another RUN=")
+    same = path.exists() and path.read_bytes() == text
+    if is_checkpoint(settings.folder("0-random")) and not same:
+        raise TinyllmError(
+            f"runs/{settings.run} was made from other questions or a TEXT=: choose another RUN="
+        )
     with replacing(path) as beside:
         beside.write_bytes(text)
     return path

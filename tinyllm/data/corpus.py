@@ -8,6 +8,7 @@ Validating on training text would measure memorisation, not learning.
 import functools
 import hashlib
 import re
+import sys
 from itertools import chain, groupby
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tinyllm.checkpoint import safetensors
-from tinyllm.checkpoint.files import as_utf8, text_files
+from tinyllm.checkpoint.files import read_utf8, text_files, visible_files
 from tinyllm.data import formats
 from tinyllm.data.conversation import pad, shift
 from tinyllm.errors import TinyllmError
@@ -58,15 +59,24 @@ def read(path):
     if not path.exists():
         raise TinyllmError(f"{path} not found: TEXT= takes a text file or a folder of text files")
     try:
-        documents = [as_utf8(file.read_bytes()) for file in text_files(path)]
+        files = text_files(path)
+        documents = [read_utf8(file) for file in files]
     except OSError as error:
         raise TinyllmError(f"{error.filename} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise TinyllmError(f"{path} contains damaged UTF-16 text: {error}") from None
     documents = [document for document in documents if document.strip(b"\0 \t\r\n")]
     if not documents:
-        raise TinyllmError(f"{path} holds no text" if path.is_dir() else f"{path} is empty")
+        problem = "holds no text" if path.is_dir() else "is empty" if files else "is not a text file"
+        raise TinyllmError(f"{path} {problem}")
     return documents
+
+
+def left_out(path):
+    """A message about the files of a folder that are not read, or ""."""
+    others = [str(file.relative_to(path)) for file in visible_files(path) if file not in text_files(path)]
+    more = f" and {len(others) - 5} more" * (len(others) > 5)
+    return f"{path}: left out, because not text: {', '.join(others[:5])}{more}" if others else ""
 
 
 def split(documents, share=0.1):
@@ -94,6 +104,8 @@ def packed(path, source, seed, characters, tokenizer):
     key = hashlib.sha256(repr(decisive).encode()).hexdigest()
     tensors, notes = safetensors.read(path) if path.exists() else ({}, {})
     if notes.get("key") != key:
+        if source["path"] and (message := left_out(source["path"])):
+            print(message, file=sys.stderr)
         training, _ = load(source["path"], seed, characters)
         tensors = {"ids": pack(training, tokenizer)}
         safetensors.write(path, tensors, {"key": key})
@@ -138,7 +150,7 @@ def windows(ids, length, rows, step, seed):
     if len(ids) <= length:
         raise TinyllmError(
             f"the text has {len(ids)} tokens, one window needs {length + 1}: "
-            "use more text, or a smaller --context in stage 0"
+            "use more text (make mine: more questions, or TEXT=), or a smaller --context in stage 0"
         )
     count = max(1, (len(ids) - 1) // length - 1)
     starts = []

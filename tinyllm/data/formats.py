@@ -21,9 +21,8 @@ import json
 import re
 import sys
 from itertools import dropwhile, takewhile
-from pathlib import Path
 
-from tinyllm.checkpoint.files import as_utf8
+from tinyllm.checkpoint.files import read_utf8
 from tinyllm.data.conversation import ROLES, is_learned
 from tinyllm.errors import TinyllmError
 from tinyllm.world import split_of
@@ -35,6 +34,7 @@ PROMPTS, INPUTS = ("prompt", "instruction", "question"), ("input", "context")
 REPLIES = ("completion", "response", "output", "answer")
 OTHER_ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "developer": "system"}
 TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
+NUMBERS = (int, float, bool)  # an answer to a sum is often a number in JSON
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 ANNOTATION = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
 
@@ -45,10 +45,9 @@ ANNOTATION = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
 def entries(path):
     """-> [(place, value)], with a ValueError in place of a value that is not valid. Raises TinyllmError."""
     try:
-        text = as_utf8(Path(path).read_bytes()).decode("utf-8-sig")
-        text = re.sub(r"\r\n?", "\n", text)
+        text = re.sub(r"\r\n?", "\n", read_utf8(path).decode("utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8: save it as UTF-8"
+        reason = getattr(error, "strerror", None) or "it is damaged UTF-16: save it as UTF-8"
         raise TinyllmError(f"{path} cannot be read: {reason}") from None
     document = parse_json(text)
     if isinstance(document, ValueError):
@@ -88,11 +87,11 @@ def read_entries(path, parse):
         except ValueError as error:
             found = f" (keys found: {quoted(entry)})" if isinstance(entry, dict) else ""
             problems.append(f"{place} {error}{found}")
+    if not parsed:
+        raise TinyllmError(f"{path} has no usable entry: {problems[0] if problems else 'it is empty'}")
     if problems:
         count = f"{len(problems)} of {len(problems) + len(parsed)} entries"
         print(f"{path}: left out {count}; the first: {problems[0]}", file=sys.stderr)
-    if not parsed:
-        raise TinyllmError(f"{path} has no usable entry: {problems[0] if problems else 'it is empty'}")
     return parsed
 
 
@@ -113,6 +112,7 @@ def read_messages(entry, keys, role=None):
     """
     key = next((key for key in keys if not is_empty(entry.get(key))), None)
     value = entry.get(key, [])
+    value = json.dumps(value) if role and type(value) in NUMBERS else value
     if isinstance(value, str):
         text = value.strip()
         begins = text.startswith("Human:") and (role == "user" or "\n\nAssistant:" in text)
@@ -125,7 +125,7 @@ def read_messages(entry, keys, role=None):
 
 
 def is_empty(value):
-    return not (value.strip() if isinstance(value, str) else value)
+    return not (value.strip() if isinstance(value, str) else value) and type(value) not in NUMBERS
 
 
 def read_message(message):
@@ -147,6 +147,7 @@ def read_text(value):
     """A string, or a list of parts {"type": "text", "text": ...} -> str."""
     parts = value if isinstance(value, list) else [value]
     texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
+    texts = [json.dumps(text) if type(text) in NUMBERS else text for text in texts]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("has a text that is not a string")
     text = "".join(texts)

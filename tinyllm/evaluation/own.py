@@ -3,6 +3,7 @@
 One entry in ten is held out, chosen by the user's first question (formats.split).
 """
 
+import sys
 from collections import Counter
 
 import numpy as np
@@ -106,6 +107,8 @@ def preferences(pool, tokenizer, folder, path, settings):
     """How often the reward model scores a sampled reply to a held-out prompt above one from stage 2, and how
     often it ranks two held-out replies as people did."""
     _, held_out = split_rankings(read(path))
+    if not held_out:
+        print("no ranking is held out (one in ten is), so stage 3 is not scored", file=sys.stderr)
     reward, start = folder / "reward", before_preferences(folder)
     if not held_out or start is None or not is_checkpoint(reward):
         return {}

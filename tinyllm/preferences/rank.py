@@ -17,12 +17,12 @@ from dataclasses import dataclass
 
 from tinyllm import checkpoint
 from tinyllm.checkpoint.files import read_json, replacing
-from tinyllm.data import corpus
+from tinyllm.data import formats
 from tinyllm.data.conversation import decode_reply, encode_prompt, prompt_of
 from tinyllm.errors import TinyllmError
 from tinyllm.preferences import rankings
 from tinyllm.runs import Settings, learned_by, make_command, option, path_of, stage_folder
-from tinyllm.sampling import REPLY_TOKENS, generate_replies, with_roles
+from tinyllm.sampling import REPLY_TOKENS, generate_replies, printable, with_roles
 from tinyllm.world import World, oracle
 from tinyllm.world.dice import Dice
 
@@ -47,6 +47,7 @@ def main(settings):
     if not left:
         more = "; use --count for more" if len(prompts) == settings.count else ": there are no more prompts"
         print(f"{path} has all {len(prompts)} rankings already{more}")
+        print(next_command(settings, folder, path))
         return
     print(f"{len(left)} of {len(prompts)} prompts to rank; each answer is saved in {path}", file=sys.stderr)
     notes = {"annotator": settings.annotator or account_name(), "model": checkpoint.digest(folder)}
@@ -83,8 +84,8 @@ def load_prompts(folder, count):
     if source is None:
         raise TinyllmError(f"{folder} has not learned to answer: rank replies of stage 2 or a later one")
     if source:
-        conversations, _ = corpus.load_conversations(source, seed, count)
-        return [prompt_of(messages) for messages in conversations[:count]]
+        # Held-out questions too: their rankings are held out in stage 3.
+        return [prompt_of(messages) for messages in formats.instructions(source)[:count]]
     tasks = oracle.prompts(Dice(f"to be ranked in world {seed}"), World(seed), "train", count)
     return [task.prompt for task in tasks]
 
@@ -145,14 +146,18 @@ def ask(place, prompt, texts):
     """Show one prompt and its completions -> ranks, or one of the letters s, u and q."""
     print(f"\n{place} {with_roles(prompt)}")
     for i, text in enumerate(texts, 1):
-        print(f"  {i}  {text}")
+        print(f"  {i}  " + printable(text).replace("\n", "\n     "))
     if len(texts) < 2:
         print("  (the model always gives the same reply: skipped)")
         return "s"
     while True:
         print("best to worst (e.g. 2 1 4 3, ties 2=1 4 3; s skip, u undo, q save and quit): ", end="")
         sys.stdout.flush()
-        line = sys.stdin.readline()
+        try:
+            line = sys.stdin.readline()
+        except UnicodeDecodeError:
+            print("  the input is not UTF-8")
+            continue
         answer = line.strip().lower() if line else "q"
         if answer in ("s", "u", "q"):
             return answer

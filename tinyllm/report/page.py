@@ -6,8 +6,9 @@ from pathlib import Path
 from string import Template
 
 from tinyllm.checkpoint.files import replacing
+from tinyllm.errors import TinyllmError
 from tinyllm.report import panels
-from tinyllm.report.record import Missing, Record
+from tinyllm.report.record import Record
 from tinyllm.report.svg import tag
 
 TEMPLATE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
@@ -36,6 +37,6 @@ def contents(panel, run, other):
     try:
         for part in panel(run, other):
             parts.append(part)
-    except Missing as missing:
+    except TinyllmError as missing:  # a stage, or a file that has been moved
         parts.append(tag("p", escape(str(missing)), "missing"))
     return "".join(parts)

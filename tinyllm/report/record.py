@@ -21,6 +21,10 @@ STAGES = ("0-random", "1-pretrain", "2-instruct", "3-prefer", "4-reason")
 SOURCES = {"text": "text", "instructions": "data", "problems": "data", "rankings": "rankings"}  # -> options
 
 
+FILES = {"2-instruct": "DATA=FILE", "3-prefer": "RANKINGS=FILE", "4-reason": "DATA=FILE"}  # of your own
+WORLD_ONLY = "Only runs on the built-in world have this, because its true answers are known."
+
+
 class Missing(TinyllmError):
     """A run lacks the data of a panel; the message says what is missing and, if possible, how to make it."""
 
@@ -117,15 +121,22 @@ class Record:
     def stage(self, name):
         """The stage `name`. Raises Missing if it is not finished."""
         if not is_checkpoint(self.folder / name):
+            if self.has_own_files and name not in STAGES:
+                raise Missing(WORLD_ONLY)
             settings = Settings(run=self.name, size=self.size, seed=self.seed)
             state = "not finished: add RESUME=1 to" if name in self.stages else "missing. Make it with:"
-            raise Missing(f"{name} is {state} {make_command(settings, name, new=False)}")
+            files = f" {FILES[name]}" if self.has_own_files and name in FILES else ""
+            raise Missing(f"{name} is {state} {make_command(settings, name, new=False)}{files}")
         return self.stages[name]
+
+    @property
+    def has_own_files(self):
+        sources = [each for stage in self.stages.values() for each in stage.notes["sources"].values()]
+        return any(source["path"] for source in sources)
 
     @functools.cached_property
     def world(self):
         """The built-in world of the run. Raises Missing if the run learned from other files."""
-        sources = [each for stage in self.stages.values() for each in stage.notes["sources"].values()]
-        if any(source["path"] for source in sources):
-            raise Missing("Only runs on the built-in world have this, because its true answers are known.")
+        if self.has_own_files:
+            raise Missing(WORLD_ONLY)
         return World(self.seed)

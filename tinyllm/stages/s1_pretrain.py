@@ -82,6 +82,7 @@ def main(settings):
         rng, mask_id = np.random.default_rng([settings.seed, *key]), tokenizer.special["<|mask|>"]
         return [mask_tokens(piece, tokenizer.ordinary, mask_id, rng) for piece in pieces]
 
+    batch(0)  # raises TinyllmError for a text that is too short
     held_out = hide(corpus.every_window(validation, tokenizer, length, 32), 2)
     every = max(1, steps // VALIDATIONS)
 

@@ -41,7 +41,7 @@ def test_the_cut_is_never_inside_a_character(texts, share):
 
 def test_a_folder_is_its_text_files_in_the_order_of_their_names(tmp_path):
     (tmp_path / "b.txt").write_bytes(b"second")
-    (tmp_path / "a.md").write_bytes(b"first \xff")
+    (tmp_path / "a.md").write_bytes(b"first")
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "c.txt").write_bytes(b"third")
     (tmp_path / ".hidden").write_bytes(b"no")
@@ -49,7 +49,9 @@ def test_a_folder_is_its_text_files_in_the_order_of_their_names(tmp_path):
     (tmp_path / ".git" / "config").write_bytes(b"no")
     (tmp_path / "image.bin").write_bytes(b"\0\1\2")
     (tmp_path / "empty.txt").write_bytes(b" \n")
-    assert corpus.read(tmp_path) == [b"first \xff", b"second", b"third"]
+    assert corpus.read(tmp_path) == [b"first", b"second", b"third"]
+    assert corpus.left_out(tmp_path) == f"{tmp_path}: left out, because not text: image.bin"
+    assert corpus.left_out(tmp_path / "sub") == ""
     assert corpus.read(tmp_path / "b.txt") == [b"second"]
 
 
@@ -66,11 +68,20 @@ def test_utf_16_is_a_text_too_and_what_is_no_text_does_not_count(tmp_path):
         corpus.read(tmp_path)
 
 
+@pytest.mark.parametrize("byte, letter", [(b"\xfc", "\u00fc"), (b"\x80", "\u20ac"), (b"\x81", "\x81")])
+def test_a_text_in_neither_is_read_as_windows_1252_with_a_message(tmp_path, capsys, byte, letter):
+    (tmp_path / "old.txt").write_bytes(b"M" + byte + b"nchen")
+    assert corpus.read(tmp_path / "old.txt") == [f"M{letter}nchen".encode()]
+    assert "old.txt is not UTF-8 and is read as Windows-1252" in capsys.readouterr().err
+
+
 def test_a_text_that_is_missing_or_empty_is_refused(tmp_path):
     (tmp_path / "empty.txt").write_bytes(b"")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\0\0")
     for path, words in (
         (tmp_path / "none.txt", "not found"),
         (tmp_path / "empty.txt", "is empty"),
+        (tmp_path / "picture.png", "is not a text file"),
         (tmp_path, "holds no text"),
     ):
         with pytest.raises(TinyllmError, match=words):

@@ -173,7 +173,7 @@ def test_gsm8k_annotations_become_calls_of_the_calculator(tmp_path):
         ('{"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}', "not a string"),
         ('{"messages": ["x"]}', "JSON object"),
         ('{"messages": 3}', "'messages'"),
-        ('{"instruction": "x", "output": 3}', "'output'"),
+        ('{"instruction": "x", "output": [3]}', "JSON object"),
         ('{"instruction": "x", "output": " "}', "completion, response, output, answer"),
         ('{"task": "x", "solution": "y"}', "(keys found: 'task', 'solution')"),
         ("{}", "(keys found: none)"),
@@ -262,19 +262,25 @@ def test_files_that_cannot_be_read_are_refused_with_the_reason(tmp_path):
     (tmp_path / "empty").write_text("")
     (tmp_path / "broken").write_text("[{")
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00")
-    (tmp_path / "latin").write_bytes(b'{"prompt": "caf\xe9", "completion": "yes"}')
     for name, why in (
         ("missing", "cannot be read"),
         ("empty", "is empty"),
         ("broken", "not valid JSON"),
         ("bytes", "save it as UTF-8"),
-        ("latin", "save it as UTF-8"),
     ):
         with pytest.raises(TinyllmError, match=why):
             formats.instructions(tmp_path / name)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("answer, text", [(2, "2"), (0, "0"), (0.5, "0.5"), (False, "false")])
+def test_a_number_may_be_an_answer(tmp_path, answer, text):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"question": "?", "answer": answer}))
+    (tmp_path / "b.jsonl").write_text(json.dumps({"messages": [{"role": "assistant", "content": answer}]}))
+    for name in ("a.jsonl", "b.jsonl"):
+        assert formats.instructions(tmp_path / name)[0][-1] == {"role": "assistant", "content": text}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252", "latin-1"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 def test_lines_may_end_and_be_encoded_as_editors_do_it(tmp_path, encoding, newline):
     entries = [{"prompt": "caf\u00e9", "completion": text} for text in ("one", "two")]
@@ -297,7 +303,6 @@ def test_every_role_may_take_part_and_other_keys_are_left_out(tmp_path):
     [
         {"question": "x", "answer": "no mark"},
         {"question": "x", "answer": "no result ####"},
-        {"question": 3, "answer": "#### 3"},
         {"question": "x"},
     ],
 )

@@ -10,6 +10,7 @@ from tinyllm import checkpoint
 from tinyllm.__main__ import main
 from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.preferences import rank, rankings
+from tinyllm.sampling import printable
 from tinyllm.stages.s2_instruct import InstructSettings
 from tinyllm.tokenizer import train
 from tinyllm.training import Run
@@ -157,7 +158,8 @@ def test_the_order_on_the_screen_is_the_order_in_the_file(folder, monkeypatch, c
     sit(monkeypatch, "3 1 2", "q")
     (entry,), shown = entries(), capsys.readouterr().out
     for i, text in enumerate(entry["completions"], 1):
-        assert f"\n  {i}  {text}\n" in shown
+        indented = printable(text).replace("\n", "\n     ")
+        assert f"\n  {i}  {indented}\n" in shown
     assert entry["ranks"] == [2, 3, 1]
 
 

@@ -135,7 +135,7 @@ MALFORMED = [
     ({"prompt": "?", "completions": ["a", "b"], "ranks": [True, 2]}, "one whole number"),
     ({"prompt": "?", "completions": ["a", "b"], "ranks": [1.0, 2]}, "one whole number"),
     ({"prompt": "?", "completions": ["a", "b"]}, "(keys found: 'prompt', 'completions')"),
-    ({"prompt": "?", "completions": ["a", 3], "ranks": [1, 2]}, "not a string"),
+    ({"prompt": "?", "completions": ["a", None], "ranks": [1, 2]}, "not a string"),
     ({"prompt": "?", "completions": ["a", "\ud800"], "ranks": [1, 2]}, "surrogate"),
     ({"prompt": "?", "completions": "ab", "ranks": [1, 2]}, "list of two"),
     ({"prompt": "?", "ranks": [1, 2]}, "list of two"),

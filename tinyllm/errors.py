@@ -1,4 +1,8 @@
-"""Two exceptions for errors that the user can fix. Each message says what is wrong; most say what to do."""
+"""Two exceptions for errors that the user can fix, with messages that say what is wrong, and most what to do.
+Also messages that are not errors, each printed once."""
+
+import functools
+import sys
 
 
 class TinyllmError(Exception):
@@ -7,3 +11,9 @@ class TinyllmError(Exception):
 
 class UsageError(TinyllmError):
     """An option, or a combination of options, makes no sense. Exit status 2."""
+
+
+@functools.cache
+def tell_once(message):
+    """Print a message to stderr, but only once: training and exams read the same files."""
+    print(message, file=sys.stderr)

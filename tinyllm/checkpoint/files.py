@@ -5,10 +5,9 @@ import contextlib
 import hashlib
 import json
 import os
-import sys
 from pathlib import Path
 
-from tinyllm.errors import TinyllmError
+from tinyllm.errors import TinyllmError, tell_once
 
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -47,7 +46,7 @@ def read_utf8(path):
     with contextlib.suppress(UnicodeDecodeError):
         data.decode()
         return data
-    print(f"{path} is not UTF-8 and is read as Windows-1252", file=sys.stderr)
+    tell_once(f"{path} is not UTF-8 and is read as Windows-1252")
     try:
         return data.decode("cp1252").encode()
     except UnicodeDecodeError:

@@ -8,7 +8,6 @@ Validating on training text would measure memorisation, not learning.
 import functools
 import hashlib
 import re
-import sys
 from itertools import chain, groupby
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from tinyllm.checkpoint import safetensors
 from tinyllm.checkpoint.files import read_utf8, text_files, visible_files
 from tinyllm.data import formats
 from tinyllm.data.conversation import pad, shift
-from tinyllm.errors import TinyllmError
+from tinyllm.errors import TinyllmError, tell_once
 from tinyllm.world import World, problems
 
 
@@ -105,7 +104,7 @@ def packed(path, source, seed, characters, tokenizer):
     tensors, notes = safetensors.read(path) if path.exists() else ({}, {})
     if notes.get("key") != key:
         if source["path"] and (message := left_out(source["path"])):
-            print(message, file=sys.stderr)
+            tell_once(message)
         training, _ = load(source["path"], seed, characters)
         tensors = {"ids": pack(training, tokenizer)}
         safetensors.write(path, tensors, {"key": key})

@@ -19,12 +19,11 @@ be used are skipped, with a message about the first one: a file of thousands oft
 
 import json
 import re
-import sys
 from itertools import dropwhile, takewhile
 
 from tinyllm.checkpoint.files import read_utf8
 from tinyllm.data.conversation import ROLES, is_learned
-from tinyllm.errors import TinyllmError
+from tinyllm.errors import TinyllmError, tell_once
 from tinyllm.world import split_of
 from tinyllm.world.task import final_answer
 from tools.protocol import Call, render_call, render_result
@@ -91,7 +90,7 @@ def read_entries(path, parse):
         raise TinyllmError(f"{path} has no usable entry: {problems[0] if problems else 'it is empty'}")
     if problems:
         count = f"{len(problems)} of {len(problems) + len(parsed)} entries"
-        print(f"{path}: left out {count}; the first: {problems[0]}", file=sys.stderr)
+        tell_once(f"{path}: left out {count}; the first: {problems[0]}")
     return parsed
 
 

@@ -89,7 +89,7 @@ class Output:
         if len(self.names) < len(args.names):
             raise BadInput("--names needs SPEAKER=NAME, such as --names A=Ada")
         if several and args.format in ("srt", "vtt") and not out:
-            raise BadInput(f"-o {args.format} of several recordings needs --out FOLDER")
+            raise BadInput(f"-o {args.format} for several recordings needs --out FOLDER")
         self.in_folder = bool(out) and (several or os.path.isdir(out) or out[-1] in "/\\")
         if self.in_folder and len(set(sources.values())) < len(sources):
             raise BadInput("two recordings have the same name: transcribe them into different folders")

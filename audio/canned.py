@@ -13,7 +13,7 @@ from pathlib import Path
 SCRIPT = json.loads(Path(__file__).with_name("canned.json").read_text(encoding="utf-8"))
 SECTIONS, MODEL, LABELS = SCRIPT["sections"], "canned-words", "ABCDEFGHIJ"
 SAFE = {"summary": {}, "severity_score_summary": {}}
-WORD, MOST_WORDS = 400, 600  # milliseconds per word, maximum words (roughly); longer recordings stretch them
+WORD, MOST_WORDS = 400, 600  # milliseconds per word, maximum words (roughly); past 4 min, words last longer
 
 
 def results(fields, heard):

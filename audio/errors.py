@@ -14,7 +14,7 @@
     error.status              the HTTP status code, if there was one
     error.transcript_id       the id of the job concerned, if there is one
 
-AudioWarning is the category of warnings: something looks wrong, but the work goes on.
+Every warning is an AudioWarning: something looks wrong, but the work goes on.
 """
 
 

@@ -7,8 +7,8 @@
     other 4xx (except `also`), a proxy's refusal      never
 
 A request that may have been carried out and may not be repeated raises AnswerLost. Pauses and deadlines go
-through `clock` and `sleep`, so that tests run fast. Time-outs: seconds to connect, seconds between two pieces
-of an answer, SLOWEST times that for a whole answer, and, if given, a deadline for the call with its retries.
+through `clock` and `sleep`, so that tests run fast. There are time-outs for connecting, for the next piece of
+an answer, for a whole answer (SLOWEST x the one for a piece) and, if given, for the call and its retries.
 """
 
 import email.utils

@@ -339,7 +339,7 @@ tools/endpoint.py
     raw.read1(65536  =>  raw.read(512
     return f"answered {response.status_code}  =>  return f"answered
     return event.get("error") or  =>  return
-    if complete or id and same[-1]["id"] not in ("", id) else same  =>  if complete else same
+    same = [] if complete or other else same  =>  same = [] if complete else same
     if kind == "error" and not event.get("error") else event  =>
 tools/builtin.py
     return Rounded(number) if is_rounded else Fraction(number)  =>  return Fraction(number)

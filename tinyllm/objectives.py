@@ -118,7 +118,7 @@ def squared_error(values, targets, total):
 def kl_divergence(logits, reference_logits, weights, total):
     """How far the policy is from the reference: sum(weights * KL(p || q)) / total, exact over all V tokens.
 
-    logits and reference_logits (B, T, V), weights (B, T); p and q are their softmax -> loss, dlogits.
+    logits and reference_logits (B, T, V), with softmaxes p and q; weights (B, T) -> loss, dlogits.
     KL = sum_v p (log p - log q)  ->  d/dz = p * (log p - log q - KL).
     """
     log_p, log_q = log_softmax(logits), log_softmax(reference_logits)

@@ -257,7 +257,7 @@ def generate_rows(model, prompts, draws, max_tokens, stop):
 def generate_replies(pool, tokenizer, prompts, max_tokens, seed=None, size=64):
     """One reply of at most max_tokens tokens to each prompt (ids) -> lists of ids, end token included.
 
-    Greedy without a seed; with a seed (a list of numbers), sampled at temperature 1 without truncation, so
+    Greedy without a seed; with a seed (a list of numbers), sampled at temperature 1 without top-k or top-p:
     replies are drawn from the model's own distribution.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # similar lengths share a chunk

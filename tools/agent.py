@@ -148,7 +148,7 @@ def read(reply, show):
 
     for piece in [reply] if isinstance(reply, (str, bytes)) else reply:
         if isinstance(piece, Finish):
-            finish = piece
+            finish = Finish(str(piece.reason or NO_REASON), piece.usage)
             continue
         is_text = isinstance(piece, (str, bytes))
         take(parser.feed(piece[:left]) if is_text else [piece])

@@ -149,7 +149,7 @@ def events(lines):
                 data = kind = ""
         elif not line and data:
             raise ChatError(f"sent something other than a chat completion: {data[:200]!r}")
-        elif line.startswith("event:"):
+        elif not line or line.startswith("event:"):
             kind = line[6:].strip()
         elif not re.match(r"data:|:|id:|retry:", line):
             body += line + "\n" * bool(line)
@@ -236,8 +236,12 @@ def collect(calls, delta, index):
     same = [call for call in calls if index in (None, call["index"])]
     same = [call for call in same if id == call["id"]] or same
     if function.get("name") and same:
-        complete = arguments and object_in(same[-1]["arguments"]) is not None
-        same = [] if complete or id and same[-1]["id"] not in ("", id) else same
+        last = same[-1]
+        complete = arguments and object_in(last["arguments"]) is not None
+        if complete and id == last["id"] != "" and arguments == last["arguments"]:
+            return  # the whole call again
+        other = last["id"] not in ("", id) if id else last["name"] not in ("", function["name"])
+        same = [] if complete or other else same
     if not same:
         same = [{"index": index, "id": "", "name": "", "arguments": ""}]
         calls += same

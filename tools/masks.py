@@ -52,7 +52,7 @@ class Masks:
     """Token masks for one grammar and one vocabulary.
 
     vocabulary holds the bytes of each token, b"" for those that are never text; `end` is the id of the token
-    that ends a reply. Raises ValueError if a byte is not a token: a completion could then be impossible.
+    that ends a reply. Raises ValueError if any byte has no token: a completion could then be impossible.
     """
 
     def __init__(self, grammar, vocabulary, end):

@@ -274,7 +274,7 @@ def plain(value, longest=4000):
             raise ValueError(f"two keys are the same as JSON text: {', '.join(map(repr, value))}"[:300])
         return entries
     for method in ("tolist", "_asdict", "to_dict"):  # of arrays, named tuples and tables
-        if hasattr(value, method):
+        if hasattr(value, method) and not isinstance(value, type):
             return plain(getattr(value, method)(), longest)
     if isinstance(value, (Collection, Iterator)):  # each item takes a character and a comma
         return [plain(item, longest) for item in itertools.islice(value, longest // 2 + 1)]

@@ -199,8 +199,11 @@ def coerced(value, schema, root, seen):
         value = unquoted(value, types)
     if isinstance(value, float) and "integer" in types and "number" not in types and is_integer(value):
         value = int(exact(value))
-    items = {key: coerce(item, part, root, seen) for key, item, part in items_of(value, schema)}
-    return items if isinstance(value, dict) else [*items.values()] if isinstance(value, list) else value
+    old = items_of(value, schema)
+    new = {key: coerce(item, part, root, seen) for key, item, part in old}
+    if all(new[key] is item for key, item, _ in old):
+        return value  # the same object, so that it is found in `seen`
+    return new if isinstance(value, dict) else [*new.values()]
 
 
 def unquoted(text, types):

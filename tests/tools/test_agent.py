@@ -263,6 +263,10 @@ def test_a_history_without_contents_and_half_a_character_can_be_used_shown_and_s
     assert json.loads((tmp_path / "talk.json").read_text(encoding="utf-8"))["outcome"] == "answered"
 
 
+def test_a_finish_without_a_reason_is_a_reply_that_was_cut_off():
+    assert run(lambda messages: iter(["84", Finish(None)]), REGISTRY, ASK).outcome == "cut off"
+
+
 def test_a_new_id_is_not_that_of_another_call():
     calls = [Call("calculator", {"expression": "1"}, "call_1_2"), Call("calculator", {"expression": "2"}, "")]
     replies = iter([[*calls, Finish("tool_calls")], ["3", Finish("stop")]])

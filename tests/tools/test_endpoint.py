@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tools.agent import run
-from tools.builtin import calculator
+from tools.builtin import TOOLS, calculator
 from tools.endpoint import ChatError, endpoint, events, lines_of, parts_of
 from tools.protocol import BadCall, Call, Text, Thought, merged, render_call
 from tools.registry import Registry, tool
@@ -150,6 +150,7 @@ REFUSED = [
     ('data: {"error":{"code":3}}\n\n', r"says: \{'code': 3\}"),
     ('{"error":{"message":"in mid-stream"}}', "says: in mid-stream"),
     ('{"object":"error","message":"wrong model"}', "says: wrong model"),
+    ('event: error\n\ndata: {"choices":[]}\n\n', "without choices"),
     ('event: error\ndata: {"message":"overloaded","code":503}\n\ndata: [DONE]\n\n', "says: overloaded"),
     ('{"choices":[{"error":{"message":"provider down"},"message":{"content":""}}]}', "says: provider down"),
     ('{"choices":[{}]}', "empty|without"),
@@ -359,6 +360,15 @@ def test_parts_of_calls_find_the_calls_they_belong_to(server):
         results = [message for message in talk.messages if message["role"] == "tool"]
         assert len(results) == len({message["tool_call_id"] for message in results}) == 2
         assert all(message["content"].isdigit() for message in results)
+
+
+def test_a_call_that_is_sent_again_runs_once_and_another_name_is_another_call(server):
+    again = [{"tool_calls": [{**WHOLE, "index": 0}]}] * 2
+    bare = [{"tool_calls": [{"function": {"name": name}}]} for name in ("now", "calculator")]
+    for deltas, names in ((again, ["calculator"]), (bare, ["now", "calculator"])):
+        server.replies += [streamed(*deltas), streamed({"content": "ok"})]
+        talk = run(endpoint(server.url, "m", native=True), Registry(TOOLS), ASK)
+        assert [message["name"] for message in talk.messages if message["role"] == "tool"] == names
 
 
 def test_the_single_call_of_an_older_server_runs(server):

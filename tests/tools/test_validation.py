@@ -255,3 +255,13 @@ def test_a_deep_value_of_a_recursive_union_takes_no_exponential_time():
     (problem,) = validate(coerce(bad, schema), schema)
     assert "fits none of the allowed forms" in problem.message
     assert time.process_time() - began < 5
+
+
+def test_a_child_that_two_parts_of_a_schema_describe_is_converted_once():
+    child = {"properties": {"child": {"$ref": "#/$defs/n"}}}
+    schema = {"$ref": "#/$defs/n", "$defs": {"n": {**child, "anyOf": [child, {"type": "null"}]}}}
+    value = {"n": 1}
+    for _ in range(20):
+        value = {"child": value}
+    began = time.process_time()
+    assert coerce(value, schema) == value and time.process_time() - began < 5

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 from tinyllm.errors import TinyllmError, tell_once
@@ -38,19 +39,24 @@ def replacing(path):
 
 
 def read_utf8(path):
-    """A text file -> its bytes in UTF-8: UTF-16 is recognised by its byte-order mark, and a file that is
-    neither is read as Windows-1252 (or Latin-1), with a message. Raises OSError or UnicodeDecodeError."""
+    """A text file -> its bytes in UTF-8, from UTF-8, from UTF-16 with a byte-order mark, or from Windows-1252
+    (with a message). UTF-8 with a few stray bytes, or any other encoding, is returned unchanged.
+
+    Raises OSError, or UnicodeDecodeError for damaged UTF-16."""
     data = Path(path).read_bytes()
     if data.startswith(UTF16):
         return data.decode("utf-16").encode()
     with contextlib.suppress(UnicodeDecodeError):
         data.decode()
         return data
-    tell_once(f"{path} is not UTF-8 and is read as Windows-1252")
-    try:
-        return data.decode("cp1252").encode()
-    except UnicodeDecodeError:
-        return data.decode("latin-1").encode()
+    text = data.decode("utf-8", "replace")
+    strays, others = text.count("\ufffd"), len(re.findall(r"[^\x00-\x7f\ufffd]", text))
+    if strays <= others:
+        return data
+    with contextlib.suppress(UnicodeDecodeError):
+        data = data.decode("cp1252").encode()
+        tell_once(f"{path} is not UTF-8 and is read as Windows-1252")
+    return data
 
 
 def text_files(path):

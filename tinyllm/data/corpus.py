@@ -73,7 +73,8 @@ def read(path):
 
 def left_out(path):
     """A message about the files of a folder that are not read, or ""."""
-    others = [str(file.relative_to(path)) for file in visible_files(path) if file not in text_files(path)]
+    texts = set(text_files(path))
+    others = [str(file.relative_to(path)) for file in visible_files(path) if file not in texts]
     more = f" and {len(others) - 5} more" * (len(others) > 5)
     return f"{path}: left out, because not text: {', '.join(others[:5])}{more}" if others else ""
 

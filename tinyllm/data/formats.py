@@ -18,6 +18,7 @@ be used are skipped, with a message about the first one: a file of thousands oft
 """
 
 import json
+import math
 import re
 from itertools import dropwhile, takewhile
 
@@ -33,7 +34,6 @@ PROMPTS, INPUTS = ("prompt", "instruction", "question"), ("input", "context")
 REPLIES = ("completion", "response", "output", "answer")
 OTHER_ROLES = {"human": "user", "prompter": "user", "gpt": "assistant", "developer": "system"}
 TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
-NUMBERS = (int, float, bool)  # an answer to a sum is often a number in JSON
 SURROGATE = re.compile(r"[\ud800-\udfff]")
 ANNOTATION = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
 
@@ -109,9 +109,10 @@ def read_messages(entry, keys, role=None):
     the text before the first turn is the system message. Any other string is the content of one message from
     `role`, word for word, because a reply may begin with "Assistant:" or mention turns.
     """
-    key = next((key for key in keys if not is_empty(entry.get(key))), None)
+    is_given = lambda value: not is_empty(value) or role and is_number(value)
+    key = next((key for key in keys if is_given(entry.get(key))), None)
     value = entry.get(key, [])
-    value = json.dumps(value) if role and type(value) in NUMBERS else value
+    value = json.dumps(value) if role and is_number(value) else value
     if isinstance(value, str):
         text = value.strip()
         begins = text.startswith("Human:") and (role == "user" or "\n\nAssistant:" in text)
@@ -124,7 +125,12 @@ def read_messages(entry, keys, role=None):
 
 
 def is_empty(value):
-    return not (value.strip() if isinstance(value, str) else value) and type(value) not in NUMBERS
+    return not (value.strip() if isinstance(value, str) else value)
+
+
+def is_number(value):
+    """Whether a value is a number, true or false, which an answer to a sum or a question may be."""
+    return type(value) in (int, float, bool) and math.isfinite(value)
 
 
 def read_message(message):
@@ -146,7 +152,7 @@ def read_text(value):
     """A string, or a list of parts {"type": "text", "text": ...} -> str."""
     parts = value if isinstance(value, list) else [value]
     texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
-    texts = [json.dumps(text) if type(text) in NUMBERS else text for text in texts]
+    texts = [json.dumps(text) if is_number(text) else text for text in texts]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("has a text that is not a string")
     text = "".join(texts)

@@ -104,8 +104,8 @@ def problems(pool, tokenizer, held_out):
 
 
 def preferences(pool, tokenizer, folder, path, settings):
-    """How often the reward model scores a sampled reply to a held-out prompt above one from stage 2, and how
-    often it ranks two held-out replies as people did."""
+    """How often the reward model scores the policy's reply to a held-out prompt above one from stage 2 (both
+    sampled), and how often it ranks two held-out replies as people did."""
     _, held_out = split_rankings(read(path))
     if not held_out:
         print("no ranking is held out (one in ten is), so stage 3 is not scored", file=sys.stderr)

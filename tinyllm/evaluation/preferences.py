@@ -20,7 +20,7 @@ ROWS = {
 
 
 def measure_behaviour(pool, tokenizer, world, items):
-    """Greedy replies to test prompts of five kinds."""
+    """Shares of good replies, and their mean length: greedy replies to test prompts of five kinds."""
     replies = behaviour.greedy_replies(pool, tokenizer, world, "test", items)
     texts = [text for pairs in replies.values() for _, text in pairs]
     results = {"polite": proportion(sum(map(oracle.is_polite, texts)), len(texts))}

@@ -110,7 +110,7 @@ def ranked_numbers(path):
     if not path.exists():
         return set()
     try:
-        return {json.loads(line)["number"] for line in path.read_text(encoding="utf-8").splitlines() if line}
+        return {json.loads(line)["number"] for line in path.read_text(encoding="utf-8").split("\n") if line}
     except (ValueError, KeyError, TypeError):
         raise TinyllmError(
             f"{path} was not written by this command, or is damaged: move it out of the way"
@@ -119,8 +119,8 @@ def ranked_numbers(path):
 
 def undo(path, number):
     """Remove the ranking of a prompt, if it has one. If no ranking is left, the file is deleted."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    kept = [line for line in lines if json.loads(line)["number"] != number]
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    kept = [f"{line}\n" for line in lines if line and json.loads(line)["number"] != number]
     if not kept:
         path.unlink(missing_ok=True)
     else:

@@ -1,7 +1,7 @@
 """Rollouts: replies sampled from the model itself, as arrays, and the model's KL from a reference on them.
 
-Replies are sampled at temperature 1 without truncation, so the trainer's log-probs are those of the
-distribution they were drawn from. Otherwise every importance ratio would be wrong.
+Replies are sampled at temperature 1 without top-k or top-p, so the trainer's log-probs are those of the
+distribution that the replies come from. Otherwise every importance ratio would be wrong.
 
     prompts (B lists of ids) -> ids, targets, mask (B, T): mask is 1 on the reply, including its end token
 """

@@ -2,7 +2,7 @@
 
 The baseline of REINFORCE is one number for a whole batch. A critic gives each position its own baseline:
 after a good first word the expected return rises, and only the excess over the expected return counts as an
-advantage (Schulman et al. 2015, 2017). The head is linear, value = states @ w, and is trained with
+advantage (Schulman et al. 2015, 2017). The head is linear, value = states @ w + b, and is trained with
 AdamW on the squared error against the returns. No gradient flows from the head into the policy.
 """
 

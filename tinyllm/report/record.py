@@ -37,7 +37,7 @@ class Stage:
         folder = self.folder
         self.notes = read_json(folder / "stage.json")
         self.exams = read_json(folder / "exams.json") if (folder / "exams.json").exists() else {}
-        self.kind = f"s{self.name[0]}"  # its CSS class: s1, sh for hacking
+        self.kind = f"s{self.name[0]}"  # its CSS class: s1 for 1-pretrain, sh for hacking
 
     def address(self, file):
         return quote(os.path.relpath(self.folder / file, self.page).replace(os.sep, "/"))

@@ -68,11 +68,25 @@ def test_utf_16_is_a_text_too_and_what_is_no_text_does_not_count(tmp_path):
         corpus.read(tmp_path)
 
 
-@pytest.mark.parametrize("byte, letter", [(b"\xfc", "\u00fc"), (b"\x80", "\u20ac"), (b"\x81", "\x81")])
+@pytest.mark.parametrize("byte, letter", [(b"\xfc", "\u00fc"), (b"\x80", "\u20ac")])
 def test_a_text_in_neither_is_read_as_windows_1252_with_a_message(tmp_path, capsys, byte, letter):
     (tmp_path / "old.txt").write_bytes(b"M" + byte + b"nchen")
     assert corpus.read(tmp_path / "old.txt") == [f"M{letter}nchen".encode()]
     assert "old.txt is not UTF-8 and is read as Windows-1252" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "Gr\u00fc\u00dfe".encode() + b"\xe9",
+        "\u6587\u7ae0\u6587".encode()[:-1],
+        b"\x81\x40\x83",
+        "\ufffd".encode(),
+    ],
+)
+def test_utf_8_with_a_stray_byte_and_other_encodings_stay_as_they_are(tmp_path, data):
+    (tmp_path / "a.txt").write_bytes(data)
+    assert corpus.read(tmp_path / "a.txt") == [data]
 
 
 def test_a_text_that_is_missing_or_empty_is_refused(tmp_path):

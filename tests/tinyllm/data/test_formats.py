@@ -280,7 +280,14 @@ def test_a_number_may_be_an_answer(tmp_path, answer, text):
         assert formats.instructions(tmp_path / name)[0][-1] == {"role": "assistant", "content": text}
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252", "latin-1"])
+def test_a_number_or_false_in_place_of_a_missing_text_is_no_text(tmp_path):
+    entry = {"question": "q", "answer": "a", "system": False, "input": False, "context": 0, "history": False}
+    (tmp_path / "a.jsonl").write_text(json.dumps(entry) + '\n{"question": "q", "answer": NaN}')
+    (messages,) = formats.instructions(tmp_path / "a.jsonl")
+    assert [message["content"] for message in messages] == ["q", "a"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 def test_lines_may_end_and_be_encoded_as_editors_do_it(tmp_path, encoding, newline):
     entries = [{"prompt": "caf\u00e9", "completion": text} for text in ("one", "two")]

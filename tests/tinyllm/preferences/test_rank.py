@@ -163,6 +163,18 @@ def test_the_order_on_the_screen_is_the_order_in_the_file(folder, monkeypatch, c
     assert entry["ranks"] == [2, 3, 1]
 
 
+def test_a_ranking_may_hold_any_line_separator(tmp_path):
+    path = tmp_path / "rankings.jsonl"
+    for number in (0, 1):
+        with path.open("a", encoding="utf-8", newline="\n") as file:
+            ranking = rankings.Ranking([{"role": "user", "content": "?"}], ["a\x85b", "c\u2028d"], [1, 2])
+            rankings.write(file, ranking, number=number)
+    assert rank.ranked_numbers(path) == {0, 1}
+    rank.undo(path, 1)
+    assert rank.ranked_numbers(path) == {0}
+    assert rankings.read(path)[0].completions == ["a\x85b", "c\u2028d"]
+
+
 def test_completions_are_shuffled():
     """A model often samples its favourite reply first: the place must not tell."""
     assert len({str(shuffled(number)) for number in range(20)}) > 3

@@ -120,7 +120,7 @@ audio-chat: setup  ## a model answers questions about a recording  (2 s)    [FIL
 	$(PY) -m tools recording $(if $(value FILE),$(call QUOTE,$(value FILE))) $(MORE)
 
 PYTEST  = $(PY) -m pytest -q -m "not oracle" -p no:cacheprovider
-OTHERS  = $(addprefix tests/tinyllm/,data evaluation preferences report world)  # so that both halves take equally long
+OTHERS  = $(addprefix tests/tinyllm/,evaluation preferences report world)  # so that both halves take equally long
 
 test: setup  ## all tests that need no extra library         (3 min)
 	@$(MAKE) --no-print-directory -j2 test-tinyllm test-others

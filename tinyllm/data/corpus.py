@@ -1,8 +1,8 @@
 """Text -> one long row of ids -> batches of windows.
 
 A file is one document; a folder is all its text files, sorted by name. Documents are bytes, in UTF-8 unless
-their encoding is unknown. Your own text is cut once: the first nine tenths are for training, the rest for validation.
-Validating on training text would measure memorisation, not learning.
+their encoding is unknown. Your own text is cut once: the first nine tenths are for training, the rest for
+validation. Validating on training text would measure memorisation, not learning.
 """
 
 import functools

@@ -172,7 +172,9 @@ class Chat:
         self.folder = folder
         self.writer.model, self.writer.tokenizer = checkpoint.load_language_model(self.folder)
         fold(self.writer.model, in_place=True)
-        self.writer.turns = TURNS if path_of(learned_by(folder), "instructions") == "" else math.inf
+        self.learned = learned_by(folder)
+        self.is_built_in = path_of(self.learned, "instructions") == ""
+        self.writer.turns = TURNS if self.is_built_in else math.inf
         self.masks = {}  # of this model's vocabulary
         self.choose_tools(self.tools)
 
@@ -181,8 +183,7 @@ class Chat:
         and a model from elsewhere must call a tool if the question names it ("use the calculator")."""
         now = tools
         if tools == "auto":
-            learned = learned_by(self.folder)
-            now = "on" if path_of(learned, "instructions") == "" else "off" if learned else "named"
+            now = "on" if self.is_built_in else "off" if self.learned else "named"
         self.offer([] if now in ("off", "named") else self.describable_tools(), now == "only")
         self.tools, self.named = tools, Registry(TOOLS).tools if now == "named" else {}
 

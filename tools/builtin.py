@@ -1,6 +1,6 @@
 """A few tools for any model: a calculator, dates, and transcripts of recordings.
 
-The calculator walks the syntax tree of an expression, because eval() would run any code that a model writes.
+The calculator walks the syntax tree of an expression, because Python would run any code that a model writes.
 Even an innocent 9**9**9 takes an hour, so the size of a power is estimated before it is computed. Numbers are
 fractions: in floating-point or decimal arithmetic, 7/41*41 is not 7."""
 

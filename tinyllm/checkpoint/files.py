@@ -60,9 +60,8 @@ def read_utf8(path):
 
 
 def text_files(path):
-    """The file `path`, or the files in that folder and below it, sorted by path: those that are texts. A file
-    with NUL bytes near the start is none, unless it is UTF-16."""
-    return [file for file in visible_files(path) if _is_text(file)]
+    """Those of the visible files of `path` that are text, sorted by path."""
+    return [file for file in visible_files(path) if is_text(file)]
 
 
 def visible_files(path):
@@ -73,7 +72,8 @@ def visible_files(path):
     return [path] if path.is_file() else sorted(files)
 
 
-def _is_text(file):
+def is_text(file):
+    """Whether the start of a file has no NUL bytes, or is UTF-16."""
     with open(file, "rb") as opened:
         start = opened.read(8192)
     return b"\0" not in start or start.startswith(UTF16)

@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tinyllm.checkpoint import safetensors
-from tinyllm.checkpoint.files import read_utf8, text_files, visible_files
+from tinyllm.checkpoint.files import is_text, read_utf8, text_files, visible_files
 from tinyllm.data import formats
 from tinyllm.data.conversation import pad, shift
 from tinyllm.errors import TinyllmError, tell_once
@@ -73,8 +73,7 @@ def read(path):
 
 def left_out(path):
     """A message about the files of a folder that are not read, or ""."""
-    texts = set(text_files(path))
-    others = [str(file.relative_to(path)) for file in visible_files(path) if file not in texts]
+    others = [str(file.relative_to(path)) for file in visible_files(path) if not is_text(file)]
     more = f" and {len(others) - 5} more" * (len(others) > 5)
     return f"{path}: left out, because not text: {', '.join(others[:5])}{more}" if others else ""
 

@@ -2,7 +2,7 @@
 
 A test that stays green when the sign of an advantage is flipped proves nothing about the advantage. Each row
 of the table is a fragment of a source file and the same fragment with a typical mistake. The test file of
-that source runs first; if it stays green, all tests of tinyllm run. Faults that survive are listed at the
+that source runs first; if it stays green, all tests of its package run. Faults that survive are listed at the
 end, and the exit status is 1. If words are given as arguments, only rows that contain one of them run.
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 ROOT = Path(__file__).parent.parent
+COPIED = ("tinyllm", "tools", "audio", "tests", "exhibit", "pyproject.toml", "Makefile", "README.md")
 
 TABLE = r"""
 tinyllm/layers.py
@@ -383,48 +384,64 @@ def test_file(source):
     return Path("tests") / path.parent / f"test_{name}.py"
 
 
+def copy_sources(folder):
+    for name in COPIED:
+        place = ROOT / name
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(place, folder / name, ignore=ignore) if place.is_dir() else shutil.copy(place, folder)
+
+
+def status_of(tests, copy):
+    """The exit status of pytest for one file or folder of tests: 0 all passed, 1 some failed."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-m",
+        "not oracle",
+        "-p",
+        "no:cacheprovider",
+        tests,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    return subprocess.run(command, check=False, cwd=copy, env=environment, capture_output=True).returncode
+
+
+def tests_of(source):
+    """The tests that run for a fault in `source`: its own file, then those of its whole package."""
+    return [
+        tests
+        for tests in (test_file(source), Path("tests") / Path(source).parts[0])
+        if (ROOT / tests).exists()
+    ]
+
+
 def survives(fault):
     """Whether the tests stay green despite one fault."""
     source, line, faulty = fault
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
-        for name in (
-            "tinyllm",
-            "tools",
-            "audio",
-            "tests",
-            "exhibit",
-            "pyproject.toml",
-            "Makefile",
-            "README.md",
-        ):
-            place = ROOT / name
-            ignore = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(place, copy / name, ignore=ignore) if place.is_dir() else shutil.copy(place, copy)
+        copy_sources(copy)
         text = (copy / source).read_text(encoding="utf-8")
         (copy / source).write_text(text.replace(line, faulty), encoding="utf-8")
-        environment = {**os.environ, "PYTHONPATH": str(copy), "HYPOTHESIS_DATABASE_FILE": ""}
-        for tests in (test_file(source), Path("tests/tinyllm")):
-            command = [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-x",
-                "-q",
-                "-m",
-                "not oracle",
-                "-p",
-                "no:cacheprovider",
-            ]
-            if (copy / tests).exists():
-                status = subprocess.run(
-                    [*command, tests], check=False, cwd=copy, env=environment, capture_output=True
-                ).returncode
-                if status == 1:
-                    return False
-                if status != 0:
-                    raise RuntimeError(f"{source}: pytest ended with {status} for the fault {faulty!r}")
+        for tests in tests_of(source):
+            status = status_of(tests, copy)
+            if status == 1:
+                return False
+            if status != 0:
+                raise RuntimeError(f"{source}: pytest ended with {status} for the fault {faulty!r}")
     return True
+
+
+def check_without_faults(sources):
+    """Exit if a test fails in a copy without a fault: it would count every fault as killed."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy_sources(Path(folder))
+        for tests in sorted({tests_of(source)[0] for source in sources}):
+            if status_of(tests, Path(folder)) != 0:
+                sys.exit(f"{tests} fails without any fault; mend that first")
 
 
 def main(words):
@@ -433,6 +450,7 @@ def main(words):
         count = (ROOT / source).read_text(encoding="utf-8").count(line)
         if count != 1:
             sys.exit(f"{source}: {line!r} occurs {count} times; correct the table")
+    check_without_faults({source for source, _, _ in chosen})
     with concurrent.futures.ThreadPoolExecutor(max(1, (os.cpu_count() or 2))) as threads:
         results = list(tqdm(threads.map(survives, chosen), total=len(chosen), desc="faults"))
     alive = [fault for fault, survived in zip(chosen, results) if survived]

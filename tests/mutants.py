@@ -91,7 +91,7 @@ tinyllm/training.py
     scale = rates.scale(step)  =>  scale = 1.0
     self.updates += 1  =>  pass
     self.pool.worker.moments[:] = 0  =>  pass
-    worker.gradient.flat += more.flat  =>  pass
+    whole.flat += gradient.flat  =>  pass
     shares[i // accumulate]  =>  shares[i % workers]
     outputs / (workers * LOGITS)  =>  outputs / (4 * workers * LOGITS)
     array[:] = tensors.pop(name)  =>  tensors.pop(name)

@@ -66,12 +66,13 @@ def compute_gradient(worker, job):
     """Forward and backward over the pieces of one worker, into its gradient buffer -> loss."""
     objective, total, pieces = job
     np.seterr(over="ignore", invalid="ignore")  # a run that diverges ends with a clear error, see train_step
-    loss, more = 0.0, Parameters(worker.model.config, np.empty_like(worker.gradient.flat))
+    loss, whole = 0.0, worker.gradient
     for i, piece in enumerate(pieces):
         piece_loss, dout, cache = forward_and_loss(worker.model, objective, piece, total)
-        worker.model.backward(dout, cache, more if i else worker.gradient)
+        gradient = Parameters(worker.model.config, np.zeros_like(whole.flat)) if i else whole
+        worker.model.backward(dout, cache, gradient)
         if i:
-            worker.gradient.flat += more.flat
+            whole.flat += gradient.flat
         loss += piece_loss
     return loss
 

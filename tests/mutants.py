@@ -159,8 +159,6 @@ tinyllm/report/journey.py
     rude, tokens)  =>  rude, 1)
     {"old_log_probs": before(rude)  =>  {"old_log_probs": 0 * before(rude)
     return dlogits[0, 1] if  =>  return dlogits[0, 0] if
-tinyllm/report/bands.py
-    if len(curve) == longest > 0  =>  if len(curve) > 0
 tinyllm/report/record.py
     seed = [0] if self.kind == "s0" else None  =>  seed = None
     if "reward" in line or "score" in line  =>  if "reward" in line
@@ -171,6 +169,7 @@ tinyllm/report/panels.py
     p.diagonal(1 - len(once))  =>  p.diagonal(-len(once))
     total in (None, a) and  =>
     "down" if value > 0 else "up"  =>  "up" if value > 0 else "down"
+    read_json(BANDS).get(run.size, {})  =>  {}
 tinyllm/report/page.py
     except TinyllmError as missing  =>  except KeyError as missing
     getattr(panels, panel), run, other)  =>  getattr(panels, panel), run, None)

@@ -34,7 +34,6 @@ COMMANDS = {  # name -> (settings, function); the docstring's first paragraph is
     "sample": (show.SampleSettings, show.sample),
     "exams": (Settings, train.exams),
     "report": (report.ReportSettings, report.report),
-    "bands": (report.BandsSettings, report.record_bands),
     "compare": (report.CompareSettings, report.compare),
     "walk": (report.WalkSettings, report.walk),
     "chat": (chat.ChatSettings, chat.main),

@@ -1,4 +1,4 @@
-"""The commands that show what a run did: report, bands, compare and walk."""
+"""The commands that show what a run did: report, compare and walk."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,9 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from tinyllm import chat, layers, transformer
-from tinyllm.checkpoint.files import read_json, write_json
-from tinyllm.errors import UsageError
-from tinyllm.report import bands, journey, page
+from tinyllm.report import journey, page
 from tinyllm.report.record import Record
 from tinyllm.runs import Settings, option
 
@@ -22,19 +20,6 @@ class ReportSettings(Settings):
 def report(settings):
     """Make the report page of a run, finished or not: runs/<run>/report.html."""
     print(page.write(settings.run, settings.against))
-
-
-@dataclass(frozen=True)
-class BandsSettings(Settings):
-    runs: str = option("", "names or absolute paths of finished runs of one size and several seeds")
-
-
-def record_bands(settings):
-    """Record the range that the curves of several runs cover: the band of normal losses for their size."""
-    records = [Record(name, Path()) for name in settings.runs.split()]
-    if len(records) < 2 or len({record.size for record in records}) > 1:
-        raise UsageError('name two or more runs of one size: RUNS="one two three"')
-    write_json(bands.FILE, read_json(bands.FILE) | {records[0].size: bands.measure(records)})
 
 
 # ---- in the terminal

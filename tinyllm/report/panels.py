@@ -7,6 +7,7 @@ None. It raises Missing if the run lacks the data. page.html has the panel's hea
 import math
 import re
 from html import escape
+from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from tinyllm.data.conversation import encode_conversation, encode_prompt
 from tinyllm.evaluation.generation import answers_at_once, is_solved
 from tinyllm.evaluation.scoreboard import BASELINE_KEYS, BASELINES, ROWS, ROWS_MOVED_BY
 from tinyllm.objectives import log_prob_of, log_softmax
-from tinyllm.report import bands, journey, svg
+from tinyllm.report import journey, svg
 from tinyllm.report.svg import tag
 from tinyllm.runs import path_of
 from tinyllm.sampling import generate_replies
@@ -29,6 +30,7 @@ ORDER = ("1-pretrain", "1-masked", "2-instruct", "3-prefer/reward", "3-prefer", 
 STEP = r"[a-z] ([A-Z][^:.]*)(?:: [^.]*? (\d+)([+-])(\d+):([^.]*))?\."  # of a solution, see world/problems.py
 SHORT, LONG = 60, 270  # tokens of a reply, without and with a chain of thought
 FILE = "model.safetensors"
+BANDS = Path(__file__).with_name("bands.json")  # {size: {stage: {key: [[step, lowest, highest], ...]}}}
 REINFORCED = {  # key in metrics.jsonl -> title of the drawing
     "score": "score of the reward model",
     "correct": "replies that are correct",
@@ -159,10 +161,10 @@ def row_of_scores(run, other, mover, key):
 
 def losses(run, other):
     """Is my loss normal?"""
-    known = read_json(bands.FILE).get(run.size, {})
+    known = read_json(BANDS).get(run.size, {})
     drawings, stages = [], [run.stages[name] for name in ORDER if name in run.stages]
     for stage in stages:
-        for key in bands.KEYS:
+        for key in ("loss", "score", "reward"):
             lines, rules = curves(run, other, [stage.name], key), []
             if key == "loss":
                 lines += curves(run, None, [stage.name], "validation_loss", "validation")

@@ -1,4 +1,4 @@
-"""panels: marks of wrong words and steps, and the attention of each head."""
+"""panels: marks of wrong words and steps, the band of normal losses, and the attention of each head."""
 
 import re
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tinyllm.checkpoint.files import read_json
 from tinyllm.report import panels
 from tinyllm.report.record import Record
 
@@ -28,6 +29,16 @@ def test_a_right_reply_gets_a_tick_and_of_a_wrong_one_its_wrong_words_are_marked
     assert panels.marked(task, "Ada keeps a <duck>.") == '<b class="right" >✓ </b>Ada keeps a &lt;duck&gt;.'
     assert panels.marked(task, "A cat & a dog") == 'A <mark class="" >cat</mark> &amp; a dog'
     assert panels.marked(task, "<Hm>") == '<mark class="" >&lt;Hm&gt;</mark>'
+
+
+def test_curves_are_drawn_over_the_band_of_recorded_runs_of_their_size(tiny):
+    known = read_json(panels.BANDS)["small"]
+    for name in ("1-pretrain", "2-instruct", "3-prefer", "4-reason"):
+        assert all(low <= high for curve in known[name].values() for _, low, high in curve)
+    run = Record("demo", Path())
+    assert 'class="band"' not in "".join(panels.losses(run, None))  # no runs of SIZE=tiny were recorded
+    run.size = "small"
+    assert "".join(panels.losses(run, None)).count('class="band"') == 2  # the losses of stages 1 and 2
 
 
 def test_an_induction_head_is_found_where_there_is_one(tiny, monkeypatch):

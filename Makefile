@@ -66,7 +66,7 @@ quiz: setup  ## 50 questions: how many replies are right     (1 min)  [FROM=dir]
 rank: setup  ## rank replies yourself, for stage 3                    [STAGE=2]
 	$(PY) -m tinyllm rank $(COMMON) $(call FLAG,STAGE,stage) $(MORE)
 
-algorithms: setup  ## all algorithms of stage 3, three runs each   (25 min)
+algorithms: setup  ## all algorithms of stage 3, three runs each   (30 min)
 	$(PY) -m tinyllm algorithms $(PREFER) $(MORE)
 
 hacking: setup  ## reward hacking: no KL penalty, 4 x the rate  (5 min)

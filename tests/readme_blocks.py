@@ -45,12 +45,12 @@ def main(run):
     """Rewrite the marked blocks of README.md from a run with all its stages."""
     text = README.read_text(encoding="utf-8")
     with replacing(README) as beside:
-        beside.write_text(rewritten(text, Record(run, Path())), encoding="utf-8", newline="\n")
+        beside.write_text(rewritten(text, Record(run)), encoding="utf-8", newline="\n")
 
 
 def rewritten(text, run):
     """The text with the contents of its blocks made anew. Raises TinyllmError for a block with an unknown
-    name or without an end, and Missing if a stage is not finished."""
+    name or without an end, or if a stage is not finished."""
 
     def block(match):
         if match[2] not in BLOCKS:

@@ -28,7 +28,7 @@ COMMANDS = {  # name -> (settings, function); the docstring's first paragraph is
     "real": (real.RealSettings, real.real),
     "quiz": (real.QuizSettings, real.quiz),
     "rank": (rank.RankSettings, rank.main),
-    "algorithms": (experiments.AlgorithmsSettings, experiments.algorithms),
+    "algorithms": (s3_prefer.PreferSettings, experiments.algorithms),
     "hacking": (s3_prefer.PreferSettings, experiments.hacking),
     "show-mask": (show.ShowMaskSettings, show.show_mask),
     "sample": (show.SampleSettings, show.sample),

@@ -1,7 +1,6 @@
 """The commands that show what a run did: report, compare and walk."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -49,7 +48,7 @@ def walk(settings):
     Read the output beside transformer.py. Between the batch and the gradients, each line is a call to a
     function in layers.py, or to the objective, with the shapes and norms of the arrays that it returns.
     """
-    policy, reference = Record(settings.run, Path()).policy_and_reference
+    policy, reference = Record(settings.run).policy_and_reference
     (model, tokenizer), (before, _) = policy.checkpoint, reference.checkpoint
     all_jobs = journey.jobs(model, before, tokenizer, settings.seed)
     model, function, piece, total = all_jobs[settings.objective]

@@ -76,9 +76,9 @@ def reward_accuracy(scorer, tokenizer, world, items):
 
 
 def run(pool, tokenizer, world, folder, settings, items):
-    """All preference exams for the stage in `folder`; from stage 3 on, also against stage 2."""
+    """All preference exams for the stage in `folder`, compared with stage 2 if it descends from it."""
     results, start = measure_behaviour(pool, tokenizer, world, items), ancestor(folder, "2-instruct")
-    if folder.name[0] in "34" and start is not None:
+    if start not in (None, folder):
         with settings.pool(checkpoint.load(start)[0]) as reference:
             results |= compare_with_reference(pool, reference, tokenizer, world, items)
             if is_checkpoint(folder / "reward"):

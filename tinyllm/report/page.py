@@ -20,8 +20,8 @@ def write(name, against=""):
 
     Raises TinyllmError if a run has no stage at all.
     """
-    run = Record(name, page=Path("runs") / name)
-    other = Record(against, run.folder) if against else None
+    run = Record(name)
+    other = Record(against) if against else None
     title = f"{name} and {against}" if against else name
     parts = {"run": escape(title), "size": run.size, "seed": run.seed}
     parts |= {panel: contents(getattr(panels, panel), run, other) for panel in PANELS}

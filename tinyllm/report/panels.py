@@ -1,7 +1,7 @@
 """The ten panels of the report page: what a run did, for people who would rather look than read.
 
 A panel is a generator of HTML, panel(run, other): two Records, `other` being the run laid over the first, or
-None. It raises Missing if the run lacks the data. page.html has the panel's heading and says how to read it.
+None. It raises TinyllmError if the run lacks the data. page.html has its heading and says how to read it.
 """
 
 import math
@@ -217,8 +217,7 @@ def reinforcement(run, other):
             button = f'<input type="radio" name="{stage.name}" {"" if replies else "checked"}>'
             replies.append(tag("label", button + tag("span", step) + tag("pre", escape(words))))
         yield tag("div", tag("b", f"{stage.name}, step") + "".join(replies), "steps")
-    for name in ("3-prefer", "hacking"):
-        run.stage(name)
+    run.stage("3-prefer")
 
 
 # ---- 6
@@ -343,6 +342,6 @@ def how_it_was_made(run, other):
         seconds += [(stage.name, stage.notes["wall_seconds"]), ("exams", stage.exams.get("seconds", 0))]
         versions = " ".join(f"{name} {version}" for name, version in stage.notes["versions"].items())
         words = tag("small", escape(f"{versions}; weights {stage.notes['sha256']}"))
-        words = tag("code", escape(stage.command(run.name))) + words
+        words = tag("code", escape(stage.command())) + words
         rows.append(tag("dt", stage.link("stage.json", stage.name)) + tag("dd", words))
     yield figures([*drawings, bars("seconds", seconds, "s1")]) + tag("dl", "".join(rows))

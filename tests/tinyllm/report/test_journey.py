@@ -1,7 +1,6 @@
 """journey: the five gradients that panel 2 draws, each derived here once more, from the probabilities."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from tinyllm.report.record import Record
 
 @pytest.fixture
 def run(tiny):
-    return Record("demo", Path())
+    return Record("demo")
 
 
 @pytest.fixture

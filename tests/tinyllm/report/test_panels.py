@@ -1,7 +1,6 @@
 """panels: marks of wrong words and steps, the band of normal losses, and the attention of each head."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,7 +34,7 @@ def test_curves_are_drawn_over_the_band_of_recorded_runs_of_their_size(tiny):
     known = read_json(panels.BANDS)["small"]
     for name in ("1-pretrain", "2-instruct", "3-prefer", "4-reason"):
         assert all(low <= high for curve in known[name].values() for _, low, high in curve)
-    run = Record("demo", Path())
+    run = Record("demo")
     assert 'class="band"' not in "".join(panels.losses(run, None))  # no runs of SIZE=tiny were recorded
     run.size = "small"
     assert "".join(panels.losses(run, None)).count('class="band"') == 2  # the losses of stages 1 and 2
@@ -48,13 +47,13 @@ def test_an_induction_head_is_found_where_there_is_one(tiny, monkeypatch):
         return np.array([[p]])[0][None]
 
     monkeypatch.setattr(panels, "attention_of", one_head)
-    html = "".join(panels.attention(Record("demo", Path()), None))
+    html = "".join(panels.attention(Record("demo"), None))
     assert "layer 0 head 0 puts 1.00 on the line: an induction head" in html
 
 
 def test_attention_is_that_of_the_model(tiny):
     """Each query's shares sum to 1, and none looks ahead."""
-    model, _ = Record("demo", Path()).finished[1].checkpoint
+    model, _ = Record("demo").finished[1].checkpoint
     (heads,) = panels.attention_of(model, [1, 2, 3, 4, 1, 2])
     assert heads.shape == (2, 6, 6)
     np.testing.assert_allclose(heads.sum(axis=2), 1, atol=1e-5)

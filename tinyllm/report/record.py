@@ -17,23 +17,24 @@ from tinyllm.sampling import answer
 from tinyllm.world import World
 
 STAGES = ("0-random", "1-pretrain", "2-instruct", "3-prefer", "4-reason")
+TOKENS = {"0-random": 20, "4-reason": 270}  # lengths of replies, if not 60: noise, and a chain of thought
 OPTIONS = {"text": "text", "instructions": "data", "problems": "data", "rankings": "rankings"}  # of sources
 
 
 class Stage:
-    """The stage `name`, such as "3-prefer/reward", of a run."""
+    """The stage `name`, such as "3-prefer/reward", of a run. `mark` tells runs apart in drawings."""
 
-    def __init__(self, run, name):
-        self.run, self.name, self.folder = run, name, Path("runs") / run / name
+    def __init__(self, run, name, mark):
+        self.run, self.name, self.mark, self.folder = run, name, mark, Path("runs") / run / name
         self.notes, exams = read_json(self.folder / "stage.json"), self.folder / "exams.json"
         self.exams = read_json(exams) if exams.exists() else {}
-        self.kind = f"s{name[0]}"  # its CSS class: s1 for 1-pretrain, sh for hacking
+        self.kind = f"s{name[0]}{mark}"  # its CSS classes: s1 for 1-pretrain, sh for hacking
 
     def address(self, file):
         """The address of a file of this stage in the page of any run."""
         return quote(f"../{self.run}/{self.name}/{file}")
 
-    def link(self, file, words=""):
+    def link(self, file="model.safetensors", words=""):
         return f'<a href="{self.address(file)}">{escape(words or f"{self.name}/{file}")}</a>'
 
     @functools.cached_property
@@ -74,41 +75,45 @@ class Stage:
         """The checkpoint's model as a pool in this process: the exams take a pool."""
         return WorkerPool(self.checkpoint[0])
 
-    def replies(self, conversations, most):
-        """The greedy reply to each conversation, of at most `most` tokens.
+    def replies(self, conversations):
+        """The greedy reply to each conversation, of at most TOKENS tokens.
 
         Replies of stage 0 are sampled: the likeliest token of a random model is always the same.
         """
         seed = [0] if self.kind == "s0" else None
+        most = TOKENS.get(self.name, 60)
         return [text for text, _ in answer(self.pool, self.checkpoint[1], conversations, most, seed)]
 
 
-class Record:
-    """A run: all its `stages` by name, and those of STAGES that are `finished`.
+def stages_of(run, mark=""):
+    """{name: Stage}, in the order of the names. Raises TinyllmError if there is none."""
+    folder = Path("runs") / run
+    names = sorted(path.parent.relative_to(folder).as_posix() for path in folder.rglob("stage.json"))
+    if not names:
+        raise TinyllmError(f"{folder} has no stage. Make one with: make train RUN={run}")
+    return {name: Stage(run, name, mark) for name in names}
 
-    Raises TinyllmError if the run has no stage.
+
+class Record:
+    """A run: its `stages` by name, and those of STAGES that are `finished`. `all_stages` are its stages and
+    those of the run `against`, if there is one.
+
+    Raises TinyllmError if a run has no stage.
     """
 
-    def __init__(self, run):
-        self.name, self.folder = run, Path("runs") / run
-        paths = sorted(path.parent for path in self.folder.rglob("stage.json"))
-        if not paths:
-            raise TinyllmError(f"{self.folder} has no stage. Make one with: make train RUN={run}")
-        names = [path.relative_to(self.folder).as_posix() for path in paths]
-        self.stages = {name: Stage(run, name) for name in names}
+    def __init__(self, run, against=""):
+        self.name, self.folder, self.stages = run, Path("runs") / run, stages_of(run)
         self.finished = [self.stages[name] for name in STAGES if is_checkpoint(self.folder / name)]
-        made = self.stages[names[0]].notes["settings"]
+        others = stages_of(against, " other") if against else {}
+        self.all_stages = [*self.stages.values(), *others.values()]
+        made = self.all_stages[0].notes["settings"]
         self.size, self.seed = made["size"], made["seed"]
-
-    @property
-    def done(self):
-        """The finished stages. Raises TinyllmError if there is none."""
-        return self.finished or [self.stage(STAGES[0])]
 
     @property
     def policy_and_reference(self):
         """The last of the first four finished stages and the one before it (itself if it is the first)."""
-        return self.done[:4][-1], self.done[:4][-2:][0]
+        stages = self.finished[:4] or [self.stage("0-random")]
+        return stages[-1], stages[-2:][0]
 
     def stage(self, name):
         """The stage `name`. Raises TinyllmError, with the command that makes it, if it is not finished."""

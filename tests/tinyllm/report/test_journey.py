@@ -51,7 +51,7 @@ def test_every_objective_turns_the_same_logits_into_its_own_gradient(run, expect
 
 def test_the_bars_of_panel_2_are_the_objectives_own_numbers(run, expected):
     """Every bar, in the prompt and in the reply: the number, and its direction and length."""
-    html = "".join(panels.one_token(run, None))
+    html = "".join(panels.one_token(run))
     drawings = re.findall(r'<h4 class="" >(.*?)</h4>(.*?)</div>', html)
     _, tokenizer = run.finished[-1].checkpoint
     _, gradients = expected

@@ -169,10 +169,10 @@ tinyllm/report/panels.py
     p.diagonal(1 - len(once))  =>  p.diagonal(-len(once))
     total in (None, a) and  =>
     "down" if value > 0 else "up"  =>  "up" if value > 0 else "down"
-    read_json(BANDS).get(run.size, {})  =>  {}
+    BANDS.get(run.size, {})  =>  {}
 tinyllm/report/page.py
-    except TinyllmError as missing  =>  except KeyError as missing
-    getattr(panels, panel), run, other)  =>  getattr(panels, panel), run, None)
+    except (TinyllmError, OSError) as missing  =>  except KeyError as missing
+    Record(name, against)  =>  Record(name)
 tinyllm/commands/train.py
     check_context(settings.folder("0-random"), conversations, ranked)  =>  pass
 tinyllm/commands/report.py

@@ -50,9 +50,7 @@ def mean_and_range(values):
 def hacking(settings):
     """Reward hacking: stage 3 without the KL penalty, at 4 times the learning rate and 3 times the steps."""
     if s3_prefer.ALGORITHMS[settings.algorithm].pairs:
-        raise UsageError(
-            f"{settings.algorithm} has no reward model whose score could be hacked: choose another"
-        )
+        raise UsageError(f"{settings.algorithm} has no reward model to hack: choose another ALGORITHM=")
     check_world(settings)
     steps = settings.steps or 3 * SIZES[settings.size].prefer_steps
     settings = dataclasses.replace(settings, kl=0.0, rate=4 * settings.rate, steps=steps)

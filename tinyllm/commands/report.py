@@ -48,10 +48,10 @@ def walk(settings):
     Read the output beside transformer.py. Between the batch and the gradients, each line is a call to a
     function in layers.py, or to the objective, with the shapes and norms of the arrays that it returns.
     """
-    policy, reference = Record(settings.run).policy_and_reference
-    (model, tokenizer), (before, _) = policy.checkpoint, reference.checkpoint
-    all_jobs = journey.jobs(model, before, tokenizer, settings.seed)
-    model, function, piece, total = all_jobs[settings.objective]
+    run = Record(settings.run)
+    policy, reference = run.policy_and_reference
+    model, function, piece, total = journey.jobs(policy, reference, run.seed)[settings.objective]
+    _, tokenizer = policy.checkpoint
     columns = [key for key in piece if piece[key].shape == piece["ids"].shape]
     print(f"{policy.folder}: {settings.objective}, on a question of the built-in world")
     print(f"{'token':16}" + "".join(f"{key:>15}" for key in columns))

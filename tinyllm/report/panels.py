@@ -29,14 +29,17 @@ from tinyllm.world.task import Task, is_correct
 
 ORDER = ("1-pretrain", "1-masked", "2-instruct", "3-prefer/reward", "3-prefer", "4-reason")
 STEP = r"[a-z] ([A-Z][^:.]*)(?:: [^.]*? (\d+)([+-])(\d+):([^.]*))?\."  # of a solution, see world/problems.py
-BANDS = Path(__file__).with_name("bands.json")  # {size: {stage: {key: [[step, lowest, highest], ...]}}}
+# {size: {stage: {key of metrics.jsonl: [[step, lowest, highest], ...]}}} of three recorded runs
+BANDS = read_json(Path(__file__).with_name("bands.json"))
 # No dots: baselines, a figure without an interval, and a negative one.
 NOT_DOTS = (*BASELINE_KEYS, "validation_nats_per_character", "own_questions_log_prob")
-REINFORCED = {  # key in metrics.jsonl -> title of the drawing
+REINFORCED = ("score", "correct", "kl_nats_per_reply", "tokens_per_reply")
+TITLES = {  # of the drawings of these keys in metrics.jsonl
     "score": "score of the reward model",
     "correct": "replies that are correct",
     "kl_nats_per_reply": "KL from stage 2, nats per reply",
     "tokens_per_reply": "tokens per reply",
+    "gradient_norm": "gradient norm",
 }
 
 
@@ -107,7 +110,7 @@ def one_token(run):
     """One token's journey: each stage is a different gradient at the logits."""
     policy, reference = run.policy_and_reference
     (model, tokenizer), (before, _) = policy.checkpoint, reference.checkpoint
-    jobs = journey.jobs(model, before, tokenizer, run.seed)
+    jobs = journey.jobs(policy, reference, run.seed)
     ids, targets, weights = (array[0] for array in jobs["instruct"][2].values())
     boxes = [box(tokenizer, *each) for each in zip(ids, weights, ids, targets, weights.astype(int))]
     yield tag("div", "".join(boxes), "tokens")
@@ -143,10 +146,11 @@ def scoreboard(run):
 def row_of_scores(run, mover, key):
     """A sentence and a strip of dots; "" if no stage has a result for this exam."""
     dots, words, exams = [], [], {"even": 0.5}
-    for stage in [stage for stage in run.all_stages if stage.name in STAGES and key in stage.exams]:
-        kind = stage.kind + " ring" * (stage.name == mover)
-        dots.append((kind, stage.address("exams.json"), stage.exams[key]))
-        words.append(tag("span", f"{stage.exams[key]['value']:.3f}", stage.kind))
+    for stage in run.all_stages:
+        if stage.name in STAGES and key in stage.exams:
+            kind = stage.kind + " ring" * (stage.name == mover)
+            dots.append((kind, stage.address("exams.json"), stage.exams[key]))
+            words.append(tag("span", f"{stage.exams[key]['value']:.3f}", stage.kind))
     for stage in run.finished:
         exams |= stage.exams
     rules = {name: exams[each] for each, name in BASELINES.get(key, {}).items() if each in exams}
@@ -162,37 +166,30 @@ def row_of_scores(run, mover, key):
 def losses(run):
     """Is my loss normal?"""
     links = [run.stages[name].link("metrics.jsonl") for name in ORDER if name in run.stages]
-    yield figures(charts(run, "loss", "score", "reward"), *links)
-    run.stage(ORDER[0])
+    yield figures([chart(run, [name], key) for name in ORDER for key in ("loss", "score", "reward")], *links)
+    run.stage("1-pretrain")
 
 
-def charts(run, *keys):
-    """A drawing for each stage and each of these keys in its metrics.jsonl."""
-    known = read_json(BANDS).get(run.size, {})
-    for stage in [run.stages[name] for name in ORDER if name in run.stages]:
-        for key in keys:
-            lines, validation = curves(run, [stage.name], key), stage.series(f"validation_{key}")
-            lines += [("validation", "validation", validation)] if validation else []
-            band, log = known.get(stage.name, {}).get(key, ()), key in ("loss", "gradient_norm")
-            rules = text_entropies(run) if (stage.name, key) == ("1-pretrain", "loss") else []
-            title = f"{stage.name}: {key.replace('_', ' ')}"
-            yield svg.chart(title, lines, band, rules, log) if lines else ""
-
-
-def curves(run, names, key):
-    """[(name, class, points)] for svg.chart: one key of metrics.jsonl, of these stages."""
-    stages = [stage for stage in run.all_stages if stage.name in names and stage.series(key)]
-    return [(stage.folder.name + stage.mark, stage.kind, stage.series(key)) for stage in stages]
+def chart(run, names, key):
+    """A drawing of one key of metrics.jsonl: a curve for each of these stages that has it; "" if none has."""
+    stages = [stage for stage in run.all_stages if stage.name in names]
+    lines = [(stage.folder.name + stage.mark, stage.kind, stage.series(key)) for stage in stages]
+    lines += [("validation", f"validation{s.mark}", s.series(f"validation_{key}")) for s in stages]
+    lines = [line for line in lines if line[-1]]
+    band = BANDS.get(run.size, {}).get(names[0], {}).get(key, ())
+    rules = text_entropies(run) if (names[0], key) == ("1-pretrain", "loss") else []
+    title, log = f"{names[0]}: {TITLES.get(key, key)}", key in ("loss", "gradient_norm")
+    return svg.chart(title, lines, band, rules, log) if lines else ""
 
 
 def text_entropies(run):
     """[(name, nats per token)] of predictors of the training text that need no transformer."""
-    stage = run.stages["1-pretrain"]
+    stage = run.stages.get("1-pretrain")
     if stage not in run.finished:
         return []
     model, tokenizer = stage.checkpoint
-    p = np.bincount(safetensors.read(run.folder / "text.safetensors")[0]["ids"], minlength=len(tokenizer))
-    p = p / p.sum()
+    text, _ = safetensors.read(run.folder / "text.safetensors")
+    p = np.bincount(text["ids"], minlength=len(tokenizer)) / text["ids"].size
     rules = [("ln V", math.log(model.config.vocab)), ("unigram", -float(p[p > 0] @ np.log(p[p > 0])))]
     size = [len(piece) for piece in tokenizer.bytes_of[: tokenizer.ordinary]]  # special tokens are not text
     nats = math.log(2) * p[: len(size)] @ size  # per token, at one bit per byte
@@ -207,8 +204,7 @@ def text_entropies(run):
 def reinforcement(run):
     """Stage 3: the score that is optimised, and the quality it stands for."""
     stages = [run.stages[name] for name in ("3-prefer", "hacking") if name in run.stages]
-    lines = {title: curves(run, ("3-prefer", "hacking"), key) for key, title in REINFORCED.items()}
-    drawings = [svg.chart(title, each) for title, each in lines.items() if each]
+    drawings = [chart(run, ["3-prefer", "hacking"], key) for key in REINFORCED]
     yield figures(drawings, *(stage.link("metrics.jsonl") for stage in stages))
     for stage in stages:
         replies = []
@@ -329,12 +325,10 @@ def memory(run):
 
 def how_it_was_made(run):
     """How it was made."""
-    yield figures(charts(run, "gradient_norm"))
+    yield figures([chart(run, [name], "gradient_norm") for name in ORDER])
     drawings, seconds, rows = [], [], []
     for stage in run.finished:
-        model, tokenizer = stage.checkpoint
-        job = journey.jobs(model, model, tokenizer, run.seed)["next"]
-        _, gradient = journey.gradient_of_parameters(*job)
+        _, gradient = journey.gradient_of_parameters(*journey.jobs(stage, stage, run.seed)["next"])
         layers = [("embedding", [gradient["embedding"]])]
         layers += [(f"layer {i}", block.values()) for i, block in enumerate(gradient.blocks)]
         norms = [(name, math.sqrt(sum(np.vdot(g, g) for g in arrays))) for name, arrays in layers]

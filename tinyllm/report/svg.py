@@ -123,7 +123,7 @@ def cells(label, shares, size=5, levels=5):
     parts = [f'<path class="frame" d="M0 0h{size * width}v{size * height}h-{size * width}z"/>']
     shades = np.rint(levels * np.sqrt(shares))
     for level in range(1, levels + 1):
-        corners = np.argwhere(shades == level) * size
+        corners = np.argwhere(shades == level) * size  # (n, 2): y, x
         squares = "".join(f"M{x} {y}h{size}v{size}h-{size}z" for y, x in corners)
         parts.append(f'<path class="cell" opacity="{level / levels}" d="{squares}"/>')
     return drawing(parts, size * width, size * height, label)

@@ -40,8 +40,7 @@ def expected(run):
 
 
 def test_every_objective_turns_the_same_logits_into_its_own_gradient(run, expected):
-    policy, reference = (stage.checkpoint[0] for stage in run.policy_and_reference)
-    jobs = journey.jobs(policy, reference, run.finished[0].checkpoint[1], run.seed)
+    jobs = journey.jobs(*run.policy_and_reference, run.seed)
     length, gradients = expected
     for name, gradient in gradients.items():
         found = journey.gradient_at_logits(*jobs[name])[:length]
@@ -76,8 +75,7 @@ def test_the_bars_of_panel_2_are_the_objectives_own_numbers(run, expected):
 
 def test_gradients_are_those_of_the_loss(run):
     """Each parameter gradient against a finite difference along a random direction."""
-    policy, reference = (stage.checkpoint[0] for stage in run.policy_and_reference)
-    jobs = journey.jobs(policy, reference, run.finished[0].checkpoint[1], run.seed)
+    jobs = journey.jobs(*run.policy_and_reference, run.seed)
     assert list(jobs) == list(journey.OBJECTIVES)
     for name, (model, function, piece, total) in jobs.items():
         _, gradient = journey.gradient_of_parameters(model, function, piece, total)

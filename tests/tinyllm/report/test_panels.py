@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pytest
 
-from tinyllm.checkpoint.files import read_json
 from tinyllm.report import panels
 from tinyllm.report.record import Record
 
@@ -31,7 +30,7 @@ def test_a_right_reply_gets_a_tick_and_of_a_wrong_one_its_wrong_words_are_marked
 
 
 def test_curves_are_drawn_over_the_band_of_recorded_runs_of_their_size(tiny):
-    known = read_json(panels.BANDS)["small"]
+    known = panels.BANDS["small"]
     for name in ("1-pretrain", "2-instruct", "3-prefer", "4-reason"):
         assert all(low <= high for curve in known[name].values() for _, low, high in curve)
     run = Record("demo")

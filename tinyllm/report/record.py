@@ -17,12 +17,16 @@ from tinyllm.sampling import answer
 from tinyllm.world import World
 
 STAGES = ("0-random", "1-pretrain", "2-instruct", "3-prefer", "4-reason")
-TOKENS = {"0-random": 20, "4-reason": 270}  # lengths of replies, if not 60: noise, and a chain of thought
-OPTIONS = {"text": "text", "instructions": "data", "problems": "data", "rankings": "rankings"}  # of sources
+TOKENS = {"0-random": 20, "4-reason": 270}  # limits of replies, if not 60: noise, and chains of thought
+# kind of source -> the option that names its file
+OPTIONS = {"text": "text", "instructions": "data", "problems": "data", "rankings": "rankings"}
 
 
 class Stage:
-    """The stage `name`, such as "3-prefer/reward", of a run. `mark` tells runs apart in drawings."""
+    """The stage `name`, such as "3-prefer/reward", of a run.
+
+    mark: " other" for a run that is laid over the run of the page; part of its labels and CSS classes.
+    """
 
     def __init__(self, run, name, mark):
         self.run, self.name, self.mark, self.folder = run, name, mark, Path("runs") / run / name

@@ -22,7 +22,7 @@ from types import MappingProxyType
 import requests
 
 from audio.assemblyai import PATIENCE, Client, is_done
-from audio.batch import THREADS, shortened, transcribe_all, write_text
+from audio.batch import JOBS, shortened, transcribe_all, write_text
 from audio.canned import tone
 from audio.errors import AudioError, AudioWarning, AuthError, BadInput, StillProcessing
 from audio.http import VERSION
@@ -56,7 +56,7 @@ def transcribe(args):
         say(f"{getattr(source, 'name', source)}: transcript {job.id}")
 
     settings = {"begun": begun, "wait": not args.no_wait, "progress": not several}
-    settings |= {name: getattr(args, name) for name in ("preset", "threads", "timeout", "keep")}
+    settings |= {name: getattr(args, name) for name in ("preset", "jobs", "timeout", "keep")}
     options = [(name, value) for name in HELP if (value := getattr(args, name)) is not None]
     options = nested([*settings.items(), *options, *map(setting, args.config)])
     jobs = {name: Recording(sys.stdin.buffer) if name == "-" else name for name in sources}
@@ -251,7 +251,9 @@ def parser():
         sub.add_argument("--" + name.replace("_", "-"), help=help, **value)
     sub.add_argument("--config", metavar="KEY=VALUE", **several, help="any other field of the service")
     sub.add_argument("--keep", metavar="DIR", help="a folder for transcripts (default: beside recordings)")
-    sub.add_argument("--threads", type=positive, default=THREADS, help=f"jobs at a time ({THREADS})")
+    sub.add_argument(
+        "--jobs", type=positive, default=JOBS, help=f"maximum number of unfinished jobs ({JOBS})"
+    )
     sub.add_argument("--no-wait", action="store_true", help="print the ids of the jobs, and exit")
     for name in ("get", "wait"):
         results(command(name, get, "id"), "sentences", "paragraphs", "redacted-audio")

@@ -12,6 +12,7 @@ A job costs money, so each submit makes at most one, whatever happens to the res
 
 import contextlib
 import itertools
+import math
 import os
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -160,7 +161,7 @@ class Client:
                 return Transcript({**job, "status": "queued"})  # a row of the list has no text
         return None
 
-    def get(self, id, *, deadline=None):
+    def get(self, id, *, deadline=math.inf):
         """The transcript as it stands, ready or not."""
         return Transcript({"id": id_of(id), **self._view(id, "", deadline=deadline)})
 
@@ -321,7 +322,7 @@ def uncertain(what, lost):
 def seconds(timeout):
     """A time-out in seconds; None: no limit. Raises BadInput for anything else."""
     if timeout is None:
-        return float("inf")
+        return math.inf
     if isinstance(timeout, bool) or not (isinstance(timeout, (int, float)) and timeout >= 0):
         raise BadInput(f"a time-out is a number of seconds, or None for no limit, not {timeout!r}")
     return timeout

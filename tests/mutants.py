@@ -286,10 +286,10 @@ audio/assemblyai.py
     unique=not recording.url  =>  unique=True
     if recording.size > BIG and not self._key_works:  =>  if False:
 audio/batch.py
-    fcntl.flock(file, fcntl.LOCK_EX)  =>  pass
+    fcntl.flock(place, fcntl.LOCK_EX)  =>  pass
     written = {name: value for name, value in fields.items() if name != SECRET}  =>  written = fields
     save(Transcript({"audio_url": url}))  =>  pass
-    making.release(threads)  =>  pass
+    if len(waiting) >= jobs:  =>  if len(waiting) > jobs:
     if error.status in (400, 404, 410):  =>  if False:
 audio/sandbox.py
     *canned.results(fields, heard), *SECRET  =>  *SECRET

@@ -271,8 +271,8 @@ audio/transcript.py
     if LABEL.fullmatch(speaker) else  =>  if len(speaker) <= 2 else
 audio/reports.py
     kind not in HARMLESS or  =>  kind == "person_name" or
-    if feature in more)  =>  if False)
-    key=lambda entry: len(entry[0])  =>  key=lambda entry: -len(entry[0])
+    if PARTS[part] in more)  =>  if False)
+    range(min(longest, len(words) - i), 0, -1)  =>  range(1, min(longest, len(words) - i) + 1)
 audio/http.py
     status in (408, 425, 429)  =>  status in (429,)
     except (ssl.SSLError, ConnectionError) as error:  =>  except ConnectionError as error:

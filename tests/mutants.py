@@ -270,8 +270,8 @@ audio/transcript.py
     if LABEL.fullmatch(speaker) else  =>  if len(speaker) <= 2 else
 audio/reports.py
     kind not in HARMLESS or  =>  kind == "person_name" or
-    if feature in more)  =>  if False)
-    key=lambda entry: len(entry[0])  =>  key=lambda entry: -len(entry[0])
+    if PARTS[part] in more)  =>  if False)
+    range(min(longest, len(words) - i), 0, -1)  =>  range(1, min(longest, len(words) - i) + 1)
 audio/http.py
     status in (408, 425, 429)  =>  status in (429,)
     except (ssl.SSLError, ConnectionError) as error:  =>  except ConnectionError as error:
@@ -285,10 +285,10 @@ audio/assemblyai.py
     unique=not recording.url  =>  unique=True
     if recording.size > BIG and not self._key_works:  =>  if False:
 audio/batch.py
-    fcntl.flock(file, fcntl.LOCK_EX)  =>  pass
+    fcntl.flock(place, fcntl.LOCK_EX)  =>  pass
     written = {name: value for name, value in fields.items() if name != SECRET}  =>  written = fields
     save(Transcript({"audio_url": url}))  =>  pass
-    making.release(threads)  =>  pass
+    if len(waiting) >= jobs:  =>  if len(waiting) > jobs:
     if error.status in (400, 404, 410):  =>  if False:
 audio/sandbox.py
     *canned.results(fields, heard), *SECRET  =>  *SECRET

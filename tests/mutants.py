@@ -321,10 +321,10 @@ tools/protocol.py
 tools/registry.py
     function=inner.function if inner is function else function  =>  function=inner.function
     inspect.isawaitable(value) or  =>
-    refused = (refused or isinstance(error, PLACES)) and not (ended or items)  =>
+    as_text(words.strip()[:500]), called.repeatable)  =>  as_text(words.strip()[:500]), True)
     "repeatable", False) or f"{item[0]}"  =>  "repeatable", False)
     failed("timeout", message, called.repeatable)  =>  failed("timeout", message, True)
-    if len(entries) < len(value):  =>  if False:
+    return True, parse(text)  =>  return True, json.loads(text)
 tools/dialects.py
     if failed is None and isinstance(value, dict)  =>  if False and isinstance(value, dict)
     .replace("<", "\\u003c")  =>

@@ -206,9 +206,10 @@ def problem_of(value):
     return None if isinstance(value["arguments"], dict) else "Write the arguments as an object."
 
 
-def compact(value):
-    """JSON without white space. Raises ValueError or TypeError for values that JSON cannot express."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+def compact(value, default=None):
+    """JSON without white space. `default` converts values that JSON cannot express; without it, they raise
+    TypeError or, as NaN does, ValueError."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=default)
 
 
 def render_call(call):

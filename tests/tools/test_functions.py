@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tools.functions import read_function, schema_of
-from tools.registry import tool
 from tools.schema import UnsupportedSchema
 from tools.validation import validate
 
@@ -395,10 +394,3 @@ def test_a_mutable_default_is_not_shared_with_the_schema():
     schema = schema_of(function)
     shared["a"].append(2)
     assert schema["properties"]["x"]["default"] == {"a": [1]}
-
-
-def test_a_default_that_is_not_valid_is_not_offered_to_the_model():
-    def function(x: int = "auto", y: int = 3): ...
-
-    properties = tool(function).parameters["properties"]
-    assert properties == {"x": {"type": "integer"}, "y": {"type": "integer", "default": 3}}

@@ -336,12 +336,12 @@ tools/agent.py
     counts[key] += 1  =>  counts[key] += 1 / 9
 tools/endpoint.py
     if kept and role == "user" == kept[-1]["role"]:  =>  if False:
-    and not value.startswith(":")  =>
+    (r":|event:|id:|retry:")  =>  (r"event:|id:|retry:")
     raw.read1(65536  =>  raw.read(512
     return f"answered {response.status_code}  =>  return f"answered
-    return event.get("error") or  =>  return
-    same = [] if complete or other else same  =>  same = [] if complete else same
-    if kind == "error" and not event.get("error") else event  =>
+    for each in (event, *choices)  =>  for each in choices
+    and not is_complete(call)]  =>  ]
+    if not is_complete(same[-1]):  =>  if True:
 tools/builtin.py
     return Rounded(number) if is_rounded else Fraction(number)  =>  return Fraction(number)
     (?<![\d.])0+  =>  0+

@@ -22,7 +22,7 @@ STOPPED, INTERRUPTED = "stopped by the server", "interrupted"
 OUTCOMES = (ANSWERED, STEP_LIMIT, REPEATED_CALL, CUT_OFF, STOPPED, INTERRUPTED)
 LENGTH, NO_REASON = "length", "no finish reason"
 CUT = (LENGTH, NO_REASON, "max_tokens")  # finish reasons of a reply that was cut off
-COMPLETE = "stop tool_calls function_call tool_use eos eos_token end_turn stop_sequence".split()
+COMPLETE = "stop tool_calls tool_use eos eos_token end_turn stop_sequence".split()
 MOST_CHARACTERS, MOST_CALLS = 100_000, 32
 
 

@@ -27,7 +27,7 @@ from enum import Enum
 
 from tools.functions import read_function
 from tools.json_reader import parse
-from tools.protocol import Call, compact
+from tools.protocol import Call, call_schema, compact
 from tools.schema import check
 from tools.validation import coerce, problems, validate
 
@@ -124,9 +124,7 @@ class Registry:
         for i, each in enumerate(self.tools.values()):
             place = f"#/$defs/{i}"
             defs[f"{i}"] = moved(each.parameters, place)
-            properties = {"name": {"const": each.name}, "arguments": {"$ref": place}}
-            call = {"type": "object", "properties": properties, "required": ["name", "arguments"]}
-            calls.append({**call, "additionalProperties": False})
+            calls.append(call_schema({"const": each.name}, {"$ref": place}))
         return {"anyOf": calls, "$defs": defs}
 
     def accepts(self, part):

@@ -54,7 +54,7 @@ def test_every_outcome_is_named():
 def test_bad_calls_and_failures_are_told_to_the_model():
     talk = run(script("<tool_call>{}</tool_call>" + CALL + render_call(Call("x", {})), "ok"), REGISTRY, ASK)
     results = [m["content"] for m in talk.messages if m["role"] == "tool"]
-    assert "no arguments" in results[0] and "84" in results[1] and "use calculator" in results[2]
+    assert "is missing" in results[0] and "84" in results[1] and "use calculator" in results[2]
     assert [m["tool_call_id"] for m in talk.messages if m["role"] == "tool"] == [
         "call_1_1",
         "call_1_2",

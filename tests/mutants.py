@@ -344,7 +344,7 @@ tools/endpoint.py
     if not is_complete(same[-1]):  =>  if True:
 tools/builtin.py
     return Rounded(number) if is_rounded else Fraction(number)  =>  return Fraction(number)
-    (?<![\d.])0+  =>  0+
+    "text": text[start:end]}  =>  "text": text[start : end - 1]}
 audio/key.py
     session.trust_env = url.startswith("https")  =>  pass
 tools/terminals.py

@@ -90,8 +90,8 @@ def test_each_looks_as_its_vendor_documents_it(name):
     "arguments, words",
     [
         ('{"a":', "cut off"),
-        ("[]", "must be an object"),
-        ([1], "must be an object"),
+        ("[]", "must be of type object"),
+        ([1], "must be of type object"),
         ("{'a':1}", "double quotes"),
     ],
 )

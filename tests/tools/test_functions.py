@@ -249,18 +249,6 @@ def test_string_annotations_say_the_same():
     with pytest.raises(UnsupportedSchema, match="Missing"):
         schema_of(late_hints.missing)
 
-    def local_class():
-        @dataclasses.dataclass
-        class Here:
-            a: int
-
-        def function(value: "Here"):
-            return Here
-
-        return function
-
-    assert schema_of(local_class())["properties"]["value"]["required"] == ["a"]
-
 
 def test_a_class_that_holds_itself_is_refused():
     with pytest.raises(UnsupportedSchema, match="tree: a class that contains itself"):
@@ -330,8 +318,7 @@ def test_types_over_two_lines_and_bulleted_lists_lose_no_description():
         """Book.
 
         Args:
-            city (Literal["Oslo",
-                "Bergen"]): where to sleep
+            city (Literal["Oslo", "Bergen"]): where to sleep
             nights: how many
             note: for the host
         """,

@@ -83,7 +83,7 @@ ALL = Registry([echo, stuck, paired, breaks, long, no_json, make])
     [
         (Call("ehco", {}), "unknown_tool", "use echo, stuck, paired", True),
         (Call("echo", {}), "invalid_arguments", '"value" is missing', True),
-        (Call("echo", {"value": "x", "y": 1}), "invalid_arguments", "/value: must be an integer", True),
+        (Call("echo", {"value": "x", "y": 1}), "invalid_arguments", "/value: must be of type integer", True),
         (Call("breaks", {"how": "value"}), "error", "ValueError: bad value", False),
         (Call("breaks", {"how": "empty"}), "error", "RuntimeError", False),
         (Call("breaks", {"how": "exit"}), "error", "SystemExit: 3", False),

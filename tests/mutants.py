@@ -356,7 +356,7 @@ tools/grammar.py
     comma = len(needed) - (at == 0 < len(needed))  =>  comma = len(needed)
     if discriminator != first or any(  =>  if any(
     if required and sets and None not in sets:  =>  if sets and None not in sets:
-    INNER.keys() & other.keys() if INNER.keys() & one.keys() else set()  =>  set()
+    INNER & other.keys() if INNER & one.keys() else set()  =>  set()
 tools/masks.py
     if item.low <= begun <= item.high)  =>  if begun <= item.high)
     found[more + 2] |= tokens  =>  found[more + 1] |= tokens

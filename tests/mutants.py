@@ -320,30 +320,30 @@ tools/protocol.py
 tools/registry.py
     function=inner.function if inner is function else function  =>  function=inner.function
     inspect.isawaitable(value) or  =>
-    refused = (refused or isinstance(error, PLACES)) and not (ended or items)  =>
+    as_text(words.strip()[:500]), called.repeatable)  =>  as_text(words.strip()[:500]), True)
     "repeatable", False) or f"{item[0]}"  =>  "repeatable", False)
     failed("timeout", message, called.repeatable)  =>  failed("timeout", message, True)
-    if len(entries) < len(value):  =>  if False:
+    return True, parse(text)  =>  return True, json.loads(text)
 tools/dialects.py
     if failed is None and isinstance(value, dict)  =>  if False and isinstance(value, dict)
     .replace("<", "\\u003c")  =>
     found.get("ID", f"call_{i}")  =>  f"call_{i}"
 tools/agent.py
-    new + "_" * (new in given) if call.id in ids else call.id  =>  call.id
+    len(given) == len(calls):  =>  given:
     unanswered.pop(0)  =>  unanswered.clear()
     isinstance(part, (Thought, Call, BadCall) if native else Thought)  =>  isinstance(part, ())
     counts[key] += 1  =>  counts[key] += 1 / 9
 tools/endpoint.py
     if kept and role == "user" == kept[-1]["role"]:  =>  if False:
-    and not value.startswith(":")  =>
+    (r":|event:|id:|retry:")  =>  (r"event:|id:|retry:")
     raw.read1(65536  =>  raw.read(512
     return f"answered {response.status_code}  =>  return f"answered
-    return event.get("error") or  =>  return
-    same = [] if complete or other else same  =>  same = [] if complete else same
-    if kind == "error" and not event.get("error") else event  =>
+    for each in (event, *choices)  =>  for each in choices
+    and not is_complete(call)]  =>  ]
+    if not is_complete(same[-1]):  =>  if True:
 tools/builtin.py
     return Rounded(number) if is_rounded else Fraction(number)  =>  return Fraction(number)
-    (?<![\d.])0+  =>  0+
+    "text": text[start:end]}  =>  "text": text[start : end - 1]}
 audio/key.py
     session.trust_env = url.startswith("https")  =>  pass
 tools/terminals.py
@@ -355,7 +355,7 @@ tools/grammar.py
     comma = len(needed) - (at == 0 < len(needed))  =>  comma = len(needed)
     if discriminator != first or any(  =>  if any(
     if required and sets and None not in sets:  =>  if sets and None not in sets:
-    INNER.keys() & other.keys() if INNER.keys() & one.keys() else set()  =>  set()
+    INNER & other.keys() if INNER & one.keys() else set()  =>  set()
 tools/masks.py
     if item.low <= begun <= item.high)  =>  if begun <= item.high)
     found[more + 2] |= tokens  =>  found[more + 1] |= tokens

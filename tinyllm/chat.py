@@ -5,6 +5,7 @@ learned from the built-in conversations sees at most TURNS turns: hardly any of 
 """
 
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -76,7 +77,7 @@ class Writer:
                 shown = len(text)
             allowed = mask(row, written) if mask else None
             may_end = allowed is None or allowed[end]  # no end token inside a call
-            return only_end if may_end and is_loop(written) else allowed
+            return only_end if may_end and is_loop(written.tolist()) else allowed
 
         draws = self.rng.random((1, most))
         how = {"temperature": self.settings.temperature, "stop": [end], "mask": show_and_mask}
@@ -91,12 +92,9 @@ class Writer:
 def encode_recent(tokenizer, messages, context, most=math.inf):
     """The prompt for the next reply: at most `most` turns, fewer if they would leave no room for the reply.
 
-    A turn begins with a user message and is dropped as a whole; the last turn stays. The system message stays
-    unless it fills more than half of the context.
+    A turn begins with a user message and is dropped as a whole. The last turn and the system message stay.
     """
     system = [message for message in messages[:1] if message["role"] == "system"]
-    if not leaves_half(tokenizer, system, context):
-        messages, system = messages[1:], []
     while True:
         prompt = encode_prompt(tokenizer, messages)
         turns = [i for i, message in enumerate(messages) if message["role"] == "user"]
@@ -105,18 +103,20 @@ def encode_recent(tokenizer, messages, context, most=math.inf):
         messages = [*system, *messages[turns[1] :]]
 
 
-def leaves_half(tokenizer, system, context):
-    """Whether system messages leave at least half of the context for the conversation."""
-    return len(encode_conversation(tokenizer, system)[0]) <= context // 2
-
-
 def is_loop(tokens):
     """Whether the last tokens, at least LOOP of them, repeat one sequence three times."""
-    tokens = np.asarray(tokens)
-    return any(
-        tokens[-1 - n] == tokens[-1] and (tokens[-3 * n :].reshape(3, n) == tokens[-n:]).all()
-        for n in range(LOOP // 3, len(tokens) // 3 + 1)
-    )
+    lengths = range(LOOP // 3, len(tokens) // 3 + 1)
+    return any(tokens[-n:] == tokens[-2 * n : -n] == tokens[-3 * n : -2 * n] for n in lengths)
+
+
+@functools.lru_cache(maxsize=4)
+def call_mask(tokenizer, names, only):
+    """The mask for calls of the tools with these names. With 49,152 tokens, it takes a second to make."""
+    return CallMask(tokenizer, with_names(names), [], only)
+
+
+def with_names(names):
+    return Registry(tool for tool in TOOLS if tool.name in names)
 
 
 @dataclass(frozen=True)
@@ -159,54 +159,42 @@ class Chat:
     """A chat session in the terminal, with the settings that its commands change."""
 
     def __init__(self, settings):
-        self.settings, self.tools = settings, settings.tools
+        self.settings, self.tools, self.asks_first = settings, settings.tools, False
         self.history, self.last = [], NOTHING
-        self.asks_first = False
-        self.writer = Writer(None, None, settings)
         self.load(Path(settings.origin) if settings.origin else stage_folder(settings.run, settings.stage))
 
     def load(self, folder):
-        self.folder = folder
-        self.writer.model, self.writer.tokenizer = checkpoint.load_language_model(self.folder)
+        self.folder, self.writer = folder, Writer(*checkpoint.load_language_model(folder), self.settings)
         fold(self.writer.model, in_place=True)
         self.is_built_in = path_of(learned_by(folder), "instructions") == ""
         self.writer.turns = TURNS if self.is_built_in else math.inf
-        self.masks = {}  # of this model's vocabulary
         self.choose_tools(self.tools)
 
     def choose_tools(self, tools):
         """on: the model may call tools; off: it may not. auto: on for a stage trained on the built-in
-        conversations; any other model has to call a tool if the question names it ("use the calculator")."""
+        conversations; any other model has to call a tool if the question names it ("use the calculator").
+
+        All tools are described to the model, or only the first if their description would fill more than half
+        of the context.
+        """
         is_on = self.is_built_in if tools == "auto" else tools == "on"
-        self.offer(self.describable_tools() if is_on else [])
+        described, _ = encode_conversation(self.writer.tokenizer, agent.introduced([], Registry(TOOLS)))
+        fitting = TOOLS if len(described) <= self.writer.model.config.context // 2 else TOOLS[:1]
+        self.offer([tool.name for tool in fitting] if is_on else [])
         self.tools, self.is_named = tools, tools == "auto" and not is_on
 
-    def offer(self, tools, only=False):
+    def offer(self, names, only=False):
         """Describe these tools to the model from now on; only: the reply to a question has to be a call."""
-        registry, most = Registry(tools), self.settings.tokens
-        key = (only, *registry.tools)
-        if tools and key not in self.masks:  # with 49,152 tokens, building a mask takes a second
-            mask = CallMask(self.writer.tokenizer, registry, [most], only)
-            if most <= mask.need:
-                raise UsageError(
-                    f"a call needs more than {mask.need} tokens: raise --tokens or use --tools off"
-                )
-            self.masks[key] = mask
-        self.registry, self.writer.mask = registry, self.masks.get(key)
-
-    def describable_tools(self):
-        """The built-in tools, as many as can be described in half of the context; at least the first."""
-        context = self.writer.model.config.context
-        for count in range(len(TOOLS), 1, -1):
-            if leaves_half(self.writer.tokenizer, agent.introduced([], Registry(TOOLS[:count])), context):
-                return TOOLS[:count]
-        return TOOLS[:1]
+        mask = call_mask(self.writer.tokenizer, tuple(names), only) if names else None
+        if mask and self.settings.tokens <= mask.need:
+            raise UsageError(f"a call needs more than {mask.need} tokens: raise --tokens or use --tools off")
+        self.registry, self.writer.mask = with_names(names), mask
 
     def ask(self, line):
         example = []
         if self.is_named:
-            names = re.findall(r"\buse (?:the |your )?(\w+)", line, re.I)
-            self.offer([tool for name, tool in Registry(TOOLS).tools.items() if name in names], only=True)
+            words = re.findall(r"\buse (?:the |your )?(\w+)", line, re.I)
+            self.offer([tool.name for tool in TOOLS if tool.name in words], only=True)
             example = EXAMPLE if self.registry.tools else []
         messages = [*example, *self.history, {"role": "user", "content": line}]
         allow = self.allow if self.asks_first else None
@@ -239,7 +227,8 @@ class Chat:
             self.load(stage_folder(self.settings.run, value))
             print(self.folder, file=sys.stderr)
         elif name == "/temperature":
-            self.writer.settings = dataclasses.replace(self.settings, temperature=float(value))
+            self.settings = dataclasses.replace(self.settings, temperature=float(value))
+            self.writer.settings = self.settings
         elif name == "/tools" and value in ("auto", "on", "off"):
             self.choose_tools(value)
         elif name == "/compare" and value:

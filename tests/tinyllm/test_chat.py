@@ -24,7 +24,7 @@ from tinyllm.transformer import Config, Transformer
 from tinyllm.world import conversations
 from tools import agent
 from tools.builtin import TOOLS
-from tools.protocol import Call, parse, render_call, render_tools
+from tools.protocol import Call, parse, render_call
 from tools.registry import Registry
 
 
@@ -164,12 +164,10 @@ def test_the_oldest_turns_are_left_out_whole_if_they_do_not_fit_or_are_too_many(
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     messages = messages[:-1]  # the last question has no answer yet
     recent = encode_recent(words, system + messages, context, most)
-    too_long = len(encode_conversation(words, system)[0]) > context // 2
-    front = [] if too_long else system
-    length = lambda kept: len(encode_prompt(words, front + kept))
+    length = lambda kept: len(encode_prompt(words, system + kept))
     suffixes = [messages[at:] for at in range(0, len(messages), 2)][-most:]  # each begins with a question
     fitting = [kept for kept in suffixes if length(kept) + reply_room(context) <= context]
-    assert recent == encode_prompt(words, front + (fitting[0] if fitting else messages[-1:]))
+    assert recent == encode_prompt(words, system + (fitting[0] if fitting else messages[-1:]))
 
 
 @pytest.mark.parametrize(
@@ -190,17 +188,17 @@ def test_by_default_tools_are_for_stages_that_have_learned_to_call_them(
 
 
 @pytest.mark.parametrize("context", [64, 352, 100_000])
-def test_as_many_tools_are_offered_as_half_of_the_context_has_room_to_describe(
+def test_all_tools_are_offered_if_half_of_the_context_has_room_to_describe_them_else_the_first(
     random_stage, monkeypatch, context
 ):
     monkeypatch.chdir(random_stage)
     session = chat.Chat(ChatSettings(tokens=100))
     words = session.writer.tokenizer
     session.writer.model = SimpleNamespace(config=SimpleNamespace(context=context))
-    offered = session.describable_tools()
-    length = lambda tools: len(words.encode(render_tools(Registry(tools).definitions())))
-    assert offered == TOOLS[: len(offered)] and (len(offered) == 1 or length(offered) <= context // 2)
-    assert len(offered) == len(TOOLS) or length(TOOLS[: len(offered) + 1]) > context // 2
+    session.choose_tools("on")
+    length = len(encode_conversation(words, agent.introduced([], Registry(TOOLS)))[0])
+    expected = TOOLS if length <= context // 2 else TOOLS[:1]
+    assert [*session.registry.tools] == [*Registry(expected).tools]
 
 
 @pytest.mark.parametrize(
@@ -321,7 +319,7 @@ def test_with_ask_on_a_call_runs_only_if_the_user_lets_it(random_stage, monkeypa
 @given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.integers(0, 3), min_size=1, max_size=12))
 def test_a_reply_is_a_loop_once_it_ends_with_the_same_24_tokens_or_more_in_three_equal_parts(start, part):
     looping = start + part * 24
-    assert is_loop(looping) and is_loop(np.array(looping))
+    assert is_loop(looping)
     assert not is_loop(list(range(10, 110))) and not is_loop((part * 24)[:23])
 
 

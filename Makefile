@@ -72,8 +72,8 @@ algorithms: setup  ## all algorithms of stage 3, three runs each   (30 min)
 hacking: setup  ## reward hacking: no KL penalty, 4 x the rate  (5 min)
 	$(PY) -m tinyllm hacking $(PREFER) $(MORE)
 
-show-mask: setup  ## which tokens the loss of a chat covers       (1 s)    [ARGS="--kind problem"]
-	$(PY) -m tinyllm show-mask $(COMMON) $(call FLAG,STAGE,stage) $(MORE)
+show-mask: setup  ## which tokens the loss of a chat covers       (1 s)
+	$(PY) -m tinyllm show-mask $(COMMON) $(MORE)
 
 shakespeare: setup  ## real text, at nanoGPT's CPU budget           (1 min)  TEXT=input.txt
 	$(PY) -m tinyllm stage0 $(TEXTS) --run shakespeare --vocab 256 --layers 4 --width 128 --heads 4 --context 64

@@ -87,15 +87,15 @@ tinyllm/data/formats.py
     == "val"  =>  == "never"
 tinyllm/training.py
     if failure is None and self.signal  =>  if False
-    optimizer.clip(self.pool.sum_gradients(len(shares)))  =>  0.0 * self.pool.sum_gradients(len(shares))[0]
+    optimizer.clip(self.pool.sum_gradients(len(jobs)))  =>  0.0 * self.pool.sum_gradients(len(jobs))[0]
     scale = rates.scale(step)  =>  scale = 1.0
     self.updates += 1  =>  pass
-    moment[:] = 0  =>  pass
-    worker.gradient.flat += gradient.flat  =>  pass
+    self.pool.worker.moments[:] = 0  =>  pass
+    whole.flat += gradient.flat  =>  pass
     shares[i // accumulate]  =>  shares[i % workers]
     outputs / (workers * LOGITS)  =>  outputs / (4 * workers * LOGITS)
-    "moment1": first, "moment2": second  =>  "moment1": second, "moment2": first
-    file.truncate(min(counters[name], file.tell()))  =>  pass
+    array[:] = tensors.pop(name)  =>  tensors.pop(name)
+    file.truncate(min(sizes.get(name, 0), file.tell()))  =>  pass
     not math.isfinite(loss) or not math.isfinite(norm)  =>  False
     objective(out, **arguments, total=total)  =>  objective(out, **arguments, total=1)
     at = arguments["weights"] != 0  =>  at = arguments["weights"] > 0
@@ -110,8 +110,8 @@ tinyllm/parallel.py
     LOGITS // (length * self.model.config.vocab)  =>  LOGITS // length
     0 if last_layers == 0 else config.layers - (last_layers or 0)  =>  config.layers - (last_layers or 0)
     gradient += other  =>  pass
-    other_end.close()  # else  =>  pass  # else
-    pipe.close()  # ends a worker  =>  pass  # ends a worker
+    os._exit(0)  =>  pass
+    signal.signal(name, signal.SIG_IGN)  =>  pass
     results[rank :: self.workers] = part  =>  results[: len(part)] = part
 tinyllm/sampling.py
     w.reshape(-1)[:] = copy.reshape(-1)  =>  pass

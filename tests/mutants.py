@@ -116,11 +116,11 @@ tinyllm/parallel.py
 tinyllm/sampling.py
     w.reshape(-1)[:] = copy.reshape(-1)  =>  pass
     cumulative <= draws[:, None]  =>  cumulative <= 0.5 * draws[:, None]
-    return ids, shifted[np.arange(len(ids)), ids] - log_z  =>  return ids, shifted[np.arange(len(ids)), ids]
+    (lengths[alive] <= length) & (length < ends[alive])  =>  length < ends[alive]
     ends[rows[stops[ids]]] = length + 1  =>  ends[rows[stops[ids]]] = length
-    replies[i] = reply  =>  replies[order.index(i)] = reply
-    start != begin  =>  False
-    room = min(context, tokens.shape[1])  =>  room = context
+    for i in np.argsort(order)]  =>  for i in order]
+    start != begin  =>  begin is None
+    room = min(context, ends.max())  =>  room = context
 tinyllm/checkpoint/__init__.py
     rows = config.head_dim * max(  =>  rows = 1 + max(
     [b""] * (config.vocab - len(tokenizer))  =>  []

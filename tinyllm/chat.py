@@ -80,7 +80,7 @@ class Writer:
 
         draws = self.rng.random((1, most))
         how = {"temperature": self.temperature, "stop": [end], "mask": show_and_mask}
-        ((tokens, _),) = generate(self.model, [prompt], most, draws, **how)
+        (tokens,) = generate(self.model, [prompt], most, draws, **how)
         text = decode_reply(tokenizer, tokens)
         self.show(text[shown:])
         yield text
@@ -171,7 +171,7 @@ class Chat:
     def load(self, folder):
         self.folder = folder
         self.writer.model, self.writer.tokenizer = checkpoint.load_language_model(self.folder)
-        fold(self.writer.model, in_place=True)
+        fold(self.writer.model)
         self.learned = learned_by(folder)
         self.is_built_in = path_of(self.learned, "instructions") == ""
         self.writer.turns = TURNS if self.is_built_in else math.inf

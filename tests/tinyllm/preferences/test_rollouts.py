@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import random_model
 
-from tinyllm import parallel
+from tinyllm import parallel, sampling
 from tinyllm.objectives import kl_divergence, log_prob_of, log_softmax
 from tinyllm.parallel import WorkerPool
 from tinyllm.preferences import rollouts
@@ -67,15 +67,20 @@ def test_the_seed_decides_the_replies(sampled):
     assert again.replies == sampled.batch.replies != other.replies
 
 
-def test_log_probs_are_those_the_replies_were_drawn_with(sampled):
+def test_log_probs_are_those_the_replies_were_drawn_with(sampled, monkeypatch):
     """So the first ratio of an update is 1, whatever else is in the batch."""
-    batch, policy = sampled.batch, sampled.policy
-    draws = np.random.default_rng([1, 2]).random((len(PROMPTS), TOKENS))
-    drawn = generate(policy.model, PROMPTS, TOKENS, draws, stop=[END])
-    assert [reply for reply, _ in drawn] == batch.replies
+    batch, policy, seen = sampled.batch, sampled.policy, []
+    choose = sampling.choose
+    monkeypatch.setattr(sampling, "choose", lambda logits, *how: seen.append(logits) or choose(logits, *how))
+    draws = np.random.default_rng([1, 2]).random((len(PROMPTS), 1, TOKENS))
     _, compared, _, _ = compare(policy, sampled.reference, batch)
-    for log_probs in (compared, rollouts.log_probs(policy, batch.ids, batch.targets)):
-        for (_, when_drawn), row, mask in zip(drawn, log_probs, batch.mask):
+    also = rollouts.log_probs(policy, batch.ids, batch.targets)
+    columns = PROMPTS, draws, batch.replies, batch.mask, compared, also
+    for prompt, row_draws, reply, mask, *rows in zip(*columns):
+        seen.clear()
+        assert generate(policy.model, [prompt], TOKENS, row_draws, stop=[END]) == [reply]
+        when_drawn = log_prob_of(np.array(reply), log_softmax(np.concatenate(seen)))
+        for row in rows:
             np.testing.assert_allclose(np.exp(row[mask > 0] - when_drawn), 1, atol=1e-4)
 
 

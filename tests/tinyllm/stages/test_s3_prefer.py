@@ -25,7 +25,7 @@ from strategies import random_model
 
 from tinyllm import checkpoint, tokenizer
 from tinyllm.data.conversation import encode_prompt
-from tinyllm.errors import TinyllmError
+from tinyllm.errors import TinyllmError, tell_once
 from tinyllm.objectives import log_prob_of, log_softmax, plackett_luce, policy_gradient_with_kl
 from tinyllm.optimizer import Rates
 from tinyllm.parallel import WorkerPool
@@ -546,6 +546,7 @@ def test_prompts_longer_than_the_context_are_left_out_everywhere(algorithm, worl
     """Every fifth prompt of a published file was, and the batch had no room left for a reply."""
     long = [{"prompt": f"{i}? " * 300, "chosen": "aa", "rejected": "zq"} for i in range(5)]
     write_rankings("hh.jsonl", [*long, *RANKINGS])
+    tell_once.cache_clear()
     steps = record(monkeypatch, Run, "train_step")
     prefer(rankings="hh.jsonl", steps=2, algorithm=algorithm)
     err = capsys.readouterr().err

@@ -188,7 +188,7 @@ tinyllm/stages/s2_instruct.py
     settings, learned, size.characters  =>  settings, {}, size.characters
 tinyllm/stages/s3_prefer.py
     np.where(sampled.ended, scores, TRUNCATED)  =>  scores
-    penalties = settings.kl * kl  =>  penalties = 0 * kl
+    penalties, mask = settings.kl * kl  =>  penalties, mask = 0 * kl
     kl=settings.kl  =>  kl=0
     range(algorithm.updates)  =>  range(1)
     if rank < other]  =>  if rank > other]
@@ -204,7 +204,7 @@ tinyllm/stages/s4_reason.py
     if ended and is_correct(task, text)  =>
     [*as_context(task.prompt),  =>  [*task.prompt,
     [conversations.in_chat(dice, world, task) for  =>  [task for
-    "weights": advantages * sampled.mask  =>  "weights": advantages + 0 * sampled.mask
+    "weights": advantages * mask  =>  "weights": advantages + 0 * mask
 tinyllm/preferences/advantages.py
     - returns_after(penalties)  =>
     return returns(rewards) - rewards  =>  return returns(rewards)

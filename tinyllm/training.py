@@ -250,10 +250,6 @@ class Run:
         self.reinforced = text
         self._show(text, self.shown[1])
 
-    def announce(self, text):
-        """Print a line above the progress line, at the start of a new phase."""
-        tqdm.write(f"{self.folder}: {text}", file=sys.stderr)
-
     def log(self, **values):
         """Append one line to metrics.jsonl."""
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8", newline="\n") as file:

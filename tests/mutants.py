@@ -116,11 +116,11 @@ tinyllm/parallel.py
 tinyllm/sampling.py
     w.reshape(-1)[:] = copy.reshape(-1)  =>  pass
     cumulative <= draws[:, None]  =>  cumulative <= 0.5 * draws[:, None]
-    return ids, shifted[np.arange(len(ids)), ids] - log_z  =>  return ids, shifted[np.arange(len(ids)), ids]
+    (lengths[alive] <= length) & (length < ends[alive])  =>  length < ends[alive]
     ends[rows[stops[ids]]] = length + 1  =>  ends[rows[stops[ids]]] = length
-    replies[i] = reply  =>  replies[order.index(i)] = reply
-    start != begin  =>  False
-    room = min(context, tokens.shape[1])  =>  room = context
+    for i in np.argsort(order)]  =>  for i in order]
+    start != begin  =>  begin is None
+    room = min(context, ends.max())  =>  room = context
 tinyllm/checkpoint/__init__.py
     rows = config.head_dim * max(  =>  rows = 1 + max(
     [b""] * (config.vocab - len(tokenizer))  =>  []
@@ -187,7 +187,7 @@ tinyllm/stages/s2_instruct.py
     settings, learned, size.characters  =>  settings, {}, size.characters
 tinyllm/stages/s3_prefer.py
     np.where(sampled.ended, scores, TRUNCATED)  =>  scores
-    penalties = settings.kl * kl  =>  penalties = 0 * kl
+    penalties, mask = settings.kl * kl  =>  penalties, mask = 0 * kl
     kl=settings.kl  =>  kl=0
     range(algorithm.updates)  =>  range(1)
     if rank < other]  =>  if rank > other]
@@ -203,7 +203,7 @@ tinyllm/stages/s4_reason.py
     if ended and is_correct(task, text)  =>
     [*as_context(task.prompt),  =>  [*task.prompt,
     [conversations.in_chat(dice, world, task) for  =>  [task for
-    "weights": advantages * sampled.mask  =>  "weights": advantages + 0 * sampled.mask
+    "weights": advantages * mask  =>  "weights": advantages + 0 * mask
 tinyllm/preferences/advantages.py
     - returns_after(penalties)  =>
     return returns(rewards) - rewards  =>  return returns(rewards)

@@ -81,7 +81,7 @@ class Writer:
 
         draws = self.rng.random((1, most))
         how = {"temperature": self.settings.temperature, "stop": [end], "mask": show_and_mask}
-        ((tokens, _),) = generate(self.model, [prompt], most, draws, **how)
+        (tokens,) = generate(self.model, [prompt], most, draws, **how)
         text = decode_reply(tokenizer, tokens)
         self.show(text[shown:])
         yield text
@@ -165,7 +165,7 @@ class Chat:
 
     def load(self, folder):
         self.folder, self.writer = folder, Writer(*checkpoint.load_language_model(folder), self.settings)
-        fold(self.writer.model, in_place=True)
+        fold(self.writer.model)
         self.is_built_in = path_of(learned_by(folder), "instructions") == ""
         self.writer.turns = TURNS if self.is_built_in else math.inf
         self.choose_tools(self.tools)

@@ -47,7 +47,7 @@ def compare_with_reference(pool, reference, tokenizer, world, items):
     ours = rollouts.sample_rollouts(pool, tokenizer, prompts, REPLY_TOKENS, [21])
     others = rollouts.sample_rollouts(reference, tokenizer, prompts, REPLY_TOKENS, [22])
     texts = [[decode_reply(tokenizer, ids) for ids in side.replies] for side in (ours, others)]
-    _, _, kl, _ = rollouts.compare(pool, reference, ours.ids, ours.targets, ours.mask)
+    _, _, kl, _ = rollouts.compare(pool, reference, ours.batch)
     return {"win_rate": win_rate(tasks, *texts), "kl_nats_per_reply": mean(kl.sum(axis=1).tolist())}
 
 

@@ -239,8 +239,8 @@ tinyllm/calls.py
 tinyllm/evaluation/text.py
     * (size > 0)  =>
 tinyllm/evaluation/preferences.py
-    sum(a > b for a, b in pairs)  =>  sum(a < b for a, b in pairs)
-    (scores[0] > scores[1])  =>  (scores[0] < scores[1])
+    for a, b in pairs if a != b]  =>  for a, b in pairs]
+    [a > b for (rank, a),  =>  [a >= b for (rank, a),
 tinyllm/evaluation/generation.py
     is_solved(task, text) and steps_are_correct(text)  =>  is_solved(task, text)
     exam(pool, tokenizer, with_tools, 64)  =>  accuracy(tasks, every)

@@ -12,6 +12,7 @@ A job costs money, so each submit makes at most one, whatever happens to the res
 
 import contextlib
 import itertools
+import math
 import os
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -160,7 +161,7 @@ class Client:
                 return Transcript({**job, "status": "queued"})  # a row of the list has no text
         return None
 
-    def get(self, id, *, deadline=None):
+    def get(self, id, *, deadline=math.inf):
         """The transcript as it stands, ready or not."""
         return Transcript({"id": id_of(id), **self._view(id, "", deadline=deadline)})
 
@@ -236,17 +237,12 @@ class Client:
             raise BadInput("search for what? Give words or phrases, with commas between them")
         return self._view(id, "/word-search", params={"words": words}).get("matches") or []
 
-    def redacted_audio(self, id, file, *, timeout=PATIENCE):
-        """Waits for the recording with personal data silenced, then writes it to a path or an open file.
-        Only for jobs with redact_pii_audio."""
-        id, deadline = id_of(id), self.http.clock() + seconds(timeout)
-        while True:
-            data = self._view(id, "/redacted-audio", deadline=deadline)
-            if isinstance(data.get("redacted_audio_url"), str):
-                break
-            if self.http.clock() + self.poll > deadline:
-                raise StillProcessing(f"the redacted audio of {id} is not ready", transcript_id=id)
-            self.http.sleep(self.poll)
+    def redacted_audio(self, id, file):
+        """Writes the recording with personal data silenced to a path or an open file. Only for jobs with
+        redact_pii_audio. Raises StillProcessing if it is not ready."""
+        data = self._view(id, "/redacted-audio")
+        if not isinstance(data.get("redacted_audio_url"), str):
+            raise StillProcessing("the redacted audio is not ready: ask again later", transcript_id=id_of(id))
         with contextlib.nullcontext(file) if hasattr(file, "write") else open(file, "wb") as opened:
             self.http.download(data["redacted_audio_url"], opened)
 
@@ -321,7 +317,7 @@ def uncertain(what, lost):
 def seconds(timeout):
     """A time-out in seconds; None: no limit. Raises BadInput for anything else."""
     if timeout is None:
-        return float("inf")
+        return math.inf
     if isinstance(timeout, bool) or not (isinstance(timeout, (int, float)) and timeout >= 0):
         raise BadInput(f"a time-out is a number of seconds, or None for no limit, not {timeout!r}")
     return timeout

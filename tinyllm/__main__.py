@@ -28,13 +28,12 @@ COMMANDS = {  # name -> (settings, function); the docstring's first paragraph is
     "real": (real.RealSettings, real.real),
     "quiz": (real.QuizSettings, real.quiz),
     "rank": (rank.RankSettings, rank.main),
-    "algorithms": (experiments.AlgorithmsSettings, experiments.algorithms),
+    "algorithms": (s3_prefer.PreferSettings, experiments.algorithms),
     "hacking": (s3_prefer.PreferSettings, experiments.hacking),
-    "show-mask": (show.ShowMaskSettings, show.show_mask),
+    "show-mask": (Settings, show.show_mask),
     "sample": (show.SampleSettings, show.sample),
     "exams": (Settings, train.exams),
     "report": (report.ReportSettings, report.report),
-    "bands": (report.BandsSettings, report.record_bands),
     "compare": (report.CompareSettings, report.compare),
     "walk": (report.WalkSettings, report.walk),
     "chat": (chat.ChatSettings, chat.main),
@@ -69,9 +68,8 @@ def add_option(command, field):
         command.add_argument(flag, dest=field.name, action="store_true", help=text)
         return
     text += "" if "default" in text or field.default == "" else f" (default: {field.default})"
-    choices = field.metadata.get("choices")
-    how = {"choices": choices, "metavar": None if choices else field.name.upper(), "help": text}
-    command.add_argument(flag, dest=field.name, type=field.type, default=field.default, **how)
+    how = {"type": field.type, "choices": field.metadata.get("choices"), "help": text}
+    command.add_argument(flag, dest=field.name, default=field.default, **how)
 
 
 def set_up_streams():

@@ -4,6 +4,8 @@ The model sees the whole conversation. When the context is full, the oldest turn
 learned from the built-in conversations sees at most TURNS turns: hardly any of them has more.
 """
 
+import dataclasses
+import functools
 import json
 import math
 import re
@@ -28,10 +30,9 @@ from tools.protocol import BadCall, Call, render_call, render_result
 from tools.registry import Registry, Result
 
 HELP = """/stage N            talk to another stage             /temperature X   0 is greedy
-/tools on|off|only|named: when to call tools           /save FILE      write the conversation as JSON
+/tools auto|on|off  when to call tools                /save FILE      write the conversation as JSON
 /ask on|off         ask you before a call runs        /new             forget the conversation
 /compare QUESTION   ask every stage                   /quit            end (or Ctrl-D)"""
-MAX_STEPS = 8  # replies to one question, tool calls included
 TURNS = 4  # in the longest follow-up conversations of world/conversations.py
 # A small model that was never trained to call tools needs to see one example (Brown et al. 2020).
 EXAMPLE = [
@@ -40,6 +41,7 @@ EXAMPLE = [
     {"role": "tool", "content": render_result(42)},
     {"role": "assistant", "content": "6 times 7 is 42."},
 ]
+NOTHING = agent.Conversation([], agent.ANSWERED)
 LOOP = 24  # a reply is stopped if its last tokens, at least this many, repeat one sequence three times
 
 
@@ -48,8 +50,7 @@ class Writer:
 
     def __init__(self, model, tokenizer, settings):
         self.model, self.tokenizer, self.settings = model, tokenizer, settings
-        self.rng, self.temperature = np.random.default_rng(settings.seed), settings.temperature
-        self.mask, self.turns = None, math.inf
+        self.rng, self.mask, self.turns = np.random.default_rng(settings.seed), None, math.inf
 
     def show(self, text):
         print(printable(text), end="", flush=True)
@@ -76,11 +77,11 @@ class Writer:
                 shown = len(text)
             allowed = mask(row, written) if mask else None
             may_end = allowed is None or allowed[end]  # no end token inside a call
-            return only_end if may_end and is_loop(written) else allowed
+            return only_end if may_end and is_loop(written.tolist()) else allowed
 
         draws = self.rng.random((1, most))
-        how = {"temperature": self.temperature, "stop": [end], "mask": show_and_mask}
-        ((tokens, _),) = generate(self.model, [prompt], most, draws, **how)
+        how = {"temperature": self.settings.temperature, "stop": [end], "mask": show_and_mask}
+        (tokens,) = generate(self.model, [prompt], most, draws, **how)
         text = decode_reply(tokenizer, tokens)
         self.show(text[shown:])
         yield text
@@ -91,12 +92,9 @@ class Writer:
 def encode_recent(tokenizer, messages, context, most=math.inf):
     """The prompt for the next reply: at most `most` turns, fewer if they would leave no room for the reply.
 
-    A turn begins with a user message and is dropped as a whole; the last turn stays. The system message stays
-    unless it fills more than half of the context.
+    A turn begins with a user message and is dropped as a whole. The last turn and the system message stay.
     """
     system = [message for message in messages[:1] if message["role"] == "system"]
-    if not fits(tokenizer, system, context):
-        messages, system = messages[1:], []
     while True:
         prompt = encode_prompt(tokenizer, messages)
         turns = [i for i, message in enumerate(messages) if message["role"] == "user"]
@@ -105,18 +103,20 @@ def encode_recent(tokenizer, messages, context, most=math.inf):
         messages = [*system, *messages[turns[1] :]]
 
 
-def fits(tokenizer, system, context):
-    """Whether system messages fill at most half of the context."""
-    return len(encode_conversation(tokenizer, system)[0]) <= context // 2
-
-
 def is_loop(tokens):
     """Whether the last tokens, at least LOOP of them, repeat one sequence three times."""
-    tokens = np.asarray(tokens)
-    return any(
-        tokens[-1 - n] == tokens[-1] and (tokens[-3 * n :].reshape(3, n) == tokens[-n:]).all()
-        for n in range(LOOP // 3, len(tokens) // 3 + 1)
-    )
+    lengths = range(LOOP // 3, len(tokens) // 3 + 1)
+    return any(tokens[-n:] == tokens[-2 * n : -n] == tokens[-3 * n : -2 * n] for n in lengths)
+
+
+@functools.lru_cache(maxsize=4)
+def call_mask(tokenizer, names, only):
+    """The mask for calls of the tools with these names. With 49,152 tokens, it takes a second to make."""
+    return CallMask(tokenizer, with_names(names), [], only)
+
+
+def with_names(names):
+    return Registry(tool for tool in TOOLS if tool.name in names)
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,9 @@ class ChatSettings(Settings):
     tokens: int = option(200, "maximum number of tokens in a reply", (1, 10**6))
     tools: str = option(
         "auto",
-        "tool calls. auto: as the model has learned; on: allowed; off: never; only: always; "
-        "named: if you write 'use the calculator'",
-        choices=("auto", "on", "off", "only", "named"),
+        "tool calls. on: allowed; off: never; auto: on for a stage that has learned to call tools, and with "
+        "any other model, if you write 'use the calculator'",
+        choices=("auto", "on", "off"),
     )
 
 
@@ -142,9 +142,6 @@ def main(settings):
             line = input("> " if sys.stdin.isatty() else "").strip()
         except EOFError:
             return
-        except UnicodeDecodeError:
-            print("error: the input is not UTF-8", file=sys.stderr)
-            continue
         if line in ("/quit", "/exit"):
             return
         try:
@@ -162,66 +159,48 @@ class Chat:
     """A chat session in the terminal, with the settings that its commands change."""
 
     def __init__(self, settings):
-        self.settings, self.tools = settings, settings.tools
-        self.history, self.last = [], None
-        self.asks_first = False
-        self.writer = Writer(None, None, settings)
+        self.settings, self.tools, self.asks_first = settings, settings.tools, False
+        self.history, self.last = [], NOTHING
         self.load(Path(settings.origin) if settings.origin else stage_folder(settings.run, settings.stage))
 
     def load(self, folder):
-        self.folder = folder
-        self.writer.model, self.writer.tokenizer = checkpoint.load_language_model(self.folder)
-        fold(self.writer.model, in_place=True)
-        self.learned = learned_by(folder)
-        self.is_built_in = path_of(self.learned, "instructions") == ""
+        self.folder, self.writer = folder, Writer(*checkpoint.load_language_model(folder), self.settings)
+        fold(self.writer.model)
+        self.is_built_in = path_of(learned_by(folder), "instructions") == ""
         self.writer.turns = TURNS if self.is_built_in else math.inf
-        self.masks = {}  # of this model's vocabulary
         self.choose_tools(self.tools)
 
     def choose_tools(self, tools):
-        """auto: a stage trained on the built-in conversations calls tools on its own, other stages call none,
-        and a model from elsewhere must call a tool if the question names it ("use the calculator")."""
-        now = tools
-        if tools == "auto":
-            now = "on" if self.is_built_in else "off" if self.learned else "named"
-        self.offer([] if now in ("off", "named") else self.describable_tools(), now == "only")
-        self.tools, self.named = tools, Registry(TOOLS).tools if now == "named" else {}
+        """on: the model may call tools; off: it may not. auto: on for a stage trained on the built-in
+        conversations; any other model has to call a tool if the question names it ("use the calculator").
 
-    def offer(self, tools, only):
+        All tools are described to the model, or only the first if their description would fill more than half
+        of the context.
+        """
+        is_on = self.is_built_in if tools == "auto" else tools == "on"
+        described, _ = encode_conversation(self.writer.tokenizer, agent.introduced([], Registry(TOOLS)))
+        fitting = TOOLS if len(described) <= self.writer.model.config.context // 2 else TOOLS[:1]
+        self.offer([tool.name for tool in fitting] if is_on else [])
+        self.tools, self.is_named = tools, tools == "auto" and not is_on
+
+    def offer(self, names, only=False):
         """Describe these tools to the model from now on; only: the reply to a question has to be a call."""
-        registry, most = Registry(tools), self.settings.tokens
-        key = (only, *registry.tools)
-        if tools and key not in self.masks:  # with 49,152 tokens, building a mask takes a second
-            mask = CallMask(self.writer.tokenizer, registry, [most], only)
-            if most <= mask.need:
-                raise UsageError(
-                    f"a call needs more than {mask.need} tokens: raise --tokens or use --tools off"
-                )
-            self.masks[key] = mask
-        self.registry, self.writer.mask = registry, self.masks.get(key)
-
-    def describable_tools(self):
-        """The built-in tools, as many as can be described in half of the context; at least the first."""
-        context = self.writer.model.config.context
-        for count in range(len(TOOLS), 1, -1):
-            if fits(self.writer.tokenizer, agent.introduced([], Registry(TOOLS[:count])), context):
-                return TOOLS[:count]
-        return TOOLS[:1]
+        mask = call_mask(self.writer.tokenizer, tuple(names), only) if names else None
+        if mask and self.settings.tokens <= mask.need:
+            raise UsageError(f"a call needs more than {mask.need} tokens: raise --tokens or use --tools off")
+        self.registry, self.writer.mask = with_names(names), mask
 
     def ask(self, line):
-        steps = 1 if self.tools == "only" else MAX_STEPS
         example = []
-        if self.named:
-            names = re.findall(r"\buse (?:the |your )?(\w+)", line, re.I)
-            self.offer([tool for name, tool in self.named.items() if name in names], only=True)
+        if self.is_named:
+            words = re.findall(r"\buse (?:the |your )?(\w+)", line, re.I)
+            self.offer([tool.name for tool in TOOLS if tool.name in words], only=True)
             example = EXAMPLE if self.registry.tools else []
         messages = [*example, *self.history, {"role": "user", "content": line}]
         allow = self.allow if self.asks_first else None
-        self.last = agent.run(
-            self.writer, self.registry, messages, max_steps=steps, allow=allow, show=self.show_part
-        )
+        self.last = agent.run(self.writer, self.registry, messages, allow=allow, show=self.show_part)
         print()
-        if self.last.outcome not in (agent.ANSWERED, agent.STEP_LIMIT):
+        if self.last.outcome != agent.ANSWERED:
             print(f"({self.last.outcome})", file=sys.stderr)
         before = len(example) + (1 if self.registry.tools else 0)  # the first message describes the tools
         self.history = self.last.messages[before:]
@@ -248,19 +227,19 @@ class Chat:
             self.load(stage_folder(self.settings.run, value))
             print(self.folder, file=sys.stderr)
         elif name == "/temperature":
-            self.writer.temperature = read_temperature(value)
-        elif name == "/tools" and value in ("on", "off", "only", "named"):
+            self.settings = dataclasses.replace(self.settings, temperature=float(value))
+            self.writer.settings = self.settings
+        elif name == "/tools" and value in ("auto", "on", "off"):
             self.choose_tools(value)
         elif name == "/compare" and value:
             compare(self.settings, value)
         elif name == "/ask" and value in ("on", "off"):
             self.asks_first = value == "on"
         elif name == "/save" and value:
-            conversation = self.last or agent.Conversation(self.history, agent.ANSWERED, 0)
-            conversation.save(Path(value))
+            self.last.save(Path(value))
             print(f"saved to {value}", file=sys.stderr)
         elif name == "/new":
-            self.history, self.last = [], None
+            self.history, self.last = [], NOTHING
         else:
             print(HELP if name == "/help" else f"unknown command {line}\n{HELP}")
 
@@ -278,13 +257,3 @@ def compare(settings, question):
         ((text, _),) = answer(WorkerPool(model), tokenizer, [messages], settings.tokens, seed)
         text = printable(text).strip() or "(an empty reply)"
         print(textwrap.fill(text, width, initial_indent=f"{folder.name:14}", subsequent_indent=" " * 14))
-
-
-def read_temperature(text):
-    try:
-        temperature = float(text)
-    except ValueError:
-        temperature = -1.0
-    if not 0 <= temperature < float("inf"):
-        raise UsageError(f"the temperature must be a number, 0 or higher, not {text!r}")
-    return temperature

@@ -233,10 +233,6 @@ class Run:
         texts = [f"{text}  " for text in self.shown.values() if text]
         self.bar.set_description_str("".join(texts), refresh=False)
 
-    def announce(self, text):
-        """Print a line above the progress line, at the start of a new phase."""
-        tqdm.write(f"{self.folder}: {text}", file=sys.stderr)
-
     def log(self, **values):
         """Append one line to metrics.jsonl."""
         with open(self.folder / "metrics.jsonl", "a", encoding="utf-8", newline="\n") as file:

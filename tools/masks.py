@@ -71,11 +71,9 @@ class Masks:
         self.inside, self.beyond = remember(self._inside), remember(self._beyond)
         self.characters = remember(self._characters)
         # Most grammars need these: computed now, so that the first reply does not wait for them.
-        lefts = [BETWEEN]
-        for left in lefts:  # grows during the loop
-            lefts += [after for after in {*following(left).values()} if after not in lefts]
         common = [numbers(frozenset(), integer, 1) for integer in (True, False)]
-        for item in common + [Text(left, 0, inf) for left in lefts]:
+        common += [Text(left, 0, inf) for left in {BETWEEN, *following(BETWEEN).values()}]
+        for item in common:
             self.inside(item, self.root)
         self.inside(Text(BETWEEN, 0, inf), self.root.children[QUOTE])
 

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from tinyllm.errors import tell_once
 from tinyllm.stages import s0_random, s1_pretrain, s2_instruct
 
 
@@ -20,6 +21,12 @@ def finished_run(tmp_path_factory):
         ):
             module.main(settings(size="tiny", workers=1))
     return folder
+
+
+@pytest.fixture(autouse=True)
+def forget_messages():
+    """Let every test see the messages that a process prints once."""
+    tell_once.cache_clear()
 
 
 @pytest.fixture

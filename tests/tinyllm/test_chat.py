@@ -24,7 +24,7 @@ from tinyllm.transformer import Config, Transformer
 from tinyllm.world import conversations
 from tools import agent
 from tools.builtin import TOOLS
-from tools.protocol import Call, parse, render_call, render_tools
+from tools.protocol import Call, parse, render_call
 from tools.registry import Registry
 
 
@@ -53,10 +53,10 @@ def talk(random_stage, monkeypatch, capsys):
 
 
 def test_a_question_is_answered_and_calls_run_and_are_shown(talk):
-    status, out, err = talk("What is 12 * 7?", options=["--tools", "only"])
+    status, out, err = talk("What is 12 * 7? Use the calculator.")
     assert status == 0 and "runs/demo/0-random; /help lists the commands" in err
     (call,) = [part for part in parse(out.split("\n  ")[0]) if isinstance(part, Call)]
-    assert f"\n  {call.name} -> " in out
+    assert call.name == "calculator" and "\n  calculator -> " in out
 
 
 def test_compare_asks_every_stage_and_leaves_the_conversation_as_it_was(talk):
@@ -71,7 +71,7 @@ def test_a_choice_of_tools_that_fails_changes_nothing(talk):
     assert status == 0 and "a call needs more than" in err
     assert [m["role"] for m in json.loads(Path("talk.json").read_text())["messages"]] == ["user", "assistant"]
     lines = "/tools on", "What is 2+2? Use the calculator."  # still asks for a call, which is too long too
-    _, _, err = talk(*lines, options=["--tokens", "20", "--tools", "named"])
+    _, _, err = talk(*lines, options=["--tokens", "20"])
     assert err.count("a call needs more than") == 2
 
 
@@ -79,22 +79,23 @@ def test_without_tools_the_reply_is_what_the_stage_writes(talk, random_stage):
     status, out, _ = talk("Who is Ada?", options=["--tools", "off", "--temperature", "0", "--tokens", "20"])
     model, words = checkpoint.load(Path("runs/demo/0-random"))
     prompt = encode_prompt(words, [{"role": "user", "content": "Who is Ada?"}])
-    ((ids, _),) = generate(model, [prompt], 20, stop=[words.special["<|end|>"]])
+    (ids,) = generate(model, [prompt], 20, stop=[words.special["<|end|>"]])
     assert status == 0 and out == decode_reply(words, ids) + "\n"
 
 
 def test_a_session_can_be_steered_and_saved(talk, random_stage):
-    lines = ["/tools only", "What is 12 * 7?", "/temperature 0", "/temperature hot", "/save talk.json"]
+    lines = ["Use the calculator: 12*7?", "/temperature 0", "/temperature hot", "/save talk.json"]
     lines += ["/stage 9", "/what", "/tools off", "again", "/new", "/save empty.json", "/quit", "never read"]
     status, out, err = talk(*lines)
     assert status == 0 and " -> " in out and "<tool_call>" in out and "/temperature X" in out
     assert (
         "no finished stage 9" in err
-        and "number, 0 or higher, not 'hot'" in err
+        and "error: could not convert string to float: 'hot'" in err
         and "saved to talk.json" in err
     )
     saved = json.loads((random_stage / "talk.json").read_text(encoding="utf-8"))
-    assert [message["role"] for message in saved["messages"]] == ["system", "user", "assistant", "tool"]
+    roles = ["system", *(message["role"] for message in chat.EXAMPLE), "user", "assistant", "tool"]
+    assert [message["role"] for message in saved["messages"]] == [*roles, "assistant"]
     assert json.loads((random_stage / "empty.json").read_text())["messages"] == []
 
 
@@ -104,16 +105,16 @@ def test_temperature_and_tools_stay_when_another_stage_is_chosen(random_stage, m
     for line in ("/temperature 0", "/tools off", "/stage 0"):
         session.command(line)
     assert session.tools == "off" and session.writer.mask is None
-    assert session.writer.temperature == 0
+    assert session.writer.settings.temperature == 0
 
 
 def test_a_temperature_holds_for_the_replies_that_follow(random_stage, monkeypatch):
     monkeypatch.chdir(random_stage)
     session = chat.Chat(ChatSettings(tokens=100))
-    assert session.writer.temperature == 0.8
+    assert session.writer.settings.temperature == 0.8
     session.command("/temperature 0")
-    assert session.writer.temperature == 0
-    with pytest.raises(UsageError, match="not '-1'"):
+    assert session.writer.settings.temperature == 0
+    with pytest.raises(UsageError, match="--temperature must be from 0 to 100, not -1.0"):
         session.command("/temperature -1")
     temperatures = []
 
@@ -139,13 +140,13 @@ def test_a_model_is_shown_the_whole_conversation_and_a_stage_no_longer_one_than_
         return chat.encode_prompt(tokenizer, messages[-1:])
 
     monkeypatch.setattr(chat, "encode_recent", noted)
-    talk("one", "two", options=["--tools", "only"])
-    assert prompts == [["system", "user"], ["system", "user", "assistant", "tool", "user"]]
+    talk("one", "two", options=["--tools", "on"])
+    assert prompts == [["system", "user"], ["system", "user", "assistant", "user"]]
     assert limits == [math.inf] * 2
     for path, limit in (("", max(conversations.TURNS)), ("own.jsonl", math.inf)):
         learned = {"instructions": {"path": path, "sha256": ""}}
         monkeypatch.setattr(chat, "learned_by", lambda folder: learned)  # noqa: B023
-        talk("one", options=["--tools", "only"])
+        talk("one")
         assert limits.pop() == limit
 
 
@@ -163,12 +164,10 @@ def test_the_oldest_turns_are_left_out_whole_if_they_do_not_fit_or_are_too_many(
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     messages = messages[:-1]  # the last question has no answer yet
     recent = encode_recent(words, system + messages, context, most)
-    too_long = len(encode_conversation(words, system)[0]) > context // 2
-    front = [] if too_long else system
-    length = lambda kept: len(encode_prompt(words, front + kept))
+    length = lambda kept: len(encode_prompt(words, system + kept))
     suffixes = [messages[at:] for at in range(0, len(messages), 2)][-most:]  # each begins with a question
     fitting = [kept for kept in suffixes if length(kept) + reply_room(context) <= context]
-    assert recent == encode_prompt(words, front + (fitting[0] if fitting else messages[-1:]))
+    assert recent == encode_prompt(words, system + (fitting[0] if fitting else messages[-1:]))
 
 
 @pytest.mark.parametrize(
@@ -184,20 +183,22 @@ def test_by_default_tools_are_for_stages_that_have_learned_to_call_them(
     assert (session.writer.mask is None) == (tools == "off")
     session.command("/tools on")
     assert session.registry.tools and session.tools == "on"
+    session.command("/tools auto")
+    assert bool(session.registry.tools) == (tools == "on")
 
 
 @pytest.mark.parametrize("context", [64, 352, 100_000])
-def test_as_many_tools_are_offered_as_half_of_the_context_has_room_to_describe(
+def test_all_tools_are_offered_if_half_of_the_context_has_room_to_describe_them_else_the_first(
     random_stage, monkeypatch, context
 ):
     monkeypatch.chdir(random_stage)
     session = chat.Chat(ChatSettings(tokens=100))
     words = session.writer.tokenizer
     session.writer.model = SimpleNamespace(config=SimpleNamespace(context=context))
-    offered = session.describable_tools()
-    length = lambda tools: len(words.encode(render_tools(Registry(tools).definitions())))
-    assert offered == TOOLS[: len(offered)] and (len(offered) == 1 or length(offered) <= context // 2)
-    assert len(offered) == len(TOOLS) or length(TOOLS[: len(offered) + 1]) > context // 2
+    session.choose_tools("on")
+    length = len(encode_conversation(words, agent.introduced([], Registry(TOOLS)))[0])
+    expected = TOOLS if length <= context // 2 else TOOLS[:1]
+    assert [*session.registry.tools] == [*Registry(expected).tools]
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ def test_an_interrupt_stops_the_reply_and_the_session_goes_on(talk, monkeypatch)
 
     monkeypatch.setattr(chat.Chat, "ask", interrupted)
     status, _, err = talk("hello", "/temperature x")
-    assert status == 0 and "(stopped)" in err and "not 'x'" in err
+    assert status == 0 and "(stopped)" in err and "float: 'x'" in err
 
 
 # ---- the writer
@@ -318,7 +319,7 @@ def test_with_ask_on_a_call_runs_only_if_the_user_lets_it(random_stage, monkeypa
 @given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.integers(0, 3), min_size=1, max_size=12))
 def test_a_reply_is_a_loop_once_it_ends_with_the_same_24_tokens_or_more_in_three_equal_parts(start, part):
     looping = start + part * 24
-    assert is_loop(looping) and is_loop(np.array(looping))
+    assert is_loop(looping)
     assert not is_loop(list(range(10, 110))) and not is_loop((part * 24)[:23])
 
 

@@ -110,7 +110,7 @@ def test_unknown_commands_and_options_are_refused(words, capsys):
     "words, status, message",
     [
         (["stage0", "--text", "none.txt"], 1, "none.txt not found"),
-        (["stage0", "--text", "empty.txt"], 1, "empty.txt is empty"),
+        (["stage0", "--text", "empty.txt"], 1, "empty.txt holds no text"),
         (["stage0", "--text", "folder"], 1, "folder holds no text"),
         (["stage0", "--text", "text.txt", "--vocab", "255"], 2, "--vocab must be from 256"),
         (["stage0", "--text", "text.txt", "--width", "10", "--heads", "3"], 2, "do not divide"),

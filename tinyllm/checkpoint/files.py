@@ -1,16 +1,12 @@
 """Files: atomic writes (a crash must not leave half a file), JSON, hashes, and the text files of a folder."""
 
-import codecs
 import contextlib
 import hashlib
 import json
 import os
-import re
 from pathlib import Path
 
 from tinyllm.errors import TinyllmError, tell_once
-
-UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @contextlib.contextmanager
@@ -38,45 +34,31 @@ def replacing(path):
             beside.unlink(missing_ok=True)
 
 
-def read_utf8(path):
-    """A text file -> its bytes in UTF-8, from UTF-8, from UTF-16 with a byte-order mark, or from Windows-1252
-    (with a message). UTF-8 with a few stray bytes, or any other encoding, is returned unchanged.
-
-    Raises OSError, or UnicodeDecodeError for damaged UTF-16."""
-    data = Path(path).read_bytes()
-    if data.startswith(UTF16):
-        return data.decode("utf-16").encode()
-    with contextlib.suppress(UnicodeDecodeError):
-        data.decode()
-        return data
-    text = data.decode("utf-8", "replace")
-    strays, others = text.count("\ufffd"), len(re.findall(r"[^\x00-\x7f\ufffd]", text))
-    if strays <= others:
-        return data
-    with contextlib.suppress(UnicodeDecodeError):
-        data = data.decode("cp1252").encode()
-        tell_once(f"{path} is not UTF-8 and is read as Windows-1252")
-    return data
-
-
 def text_files(path):
-    """Those of the visible files of `path` that are text, sorted by path."""
-    return [file for file in visible_files(path) if is_text(file)]
+    """The file `path`, or all files in that folder and below it that are not hidden, sorted by path.
 
-
-def visible_files(path):
-    """The file `path`, or all files in that folder and below it that are not hidden, sorted by path."""
+    Files that are not text are left out, and named in a message.
+    """
     path = Path(path)
     hidden = lambda file: any(part.startswith(".") for part in file.relative_to(path).parts)
     files = [file for file in path.rglob("*") if file.is_file() and not hidden(file)]
-    return [path] if path.is_file() else sorted(files)
+    files = [path] if path.is_file() else sorted(files)
+    texts = [file for file in files if is_text(file)]
+    others = sorted({*files} - {*texts})
+    if others:
+        more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+        names = ", ".join(map(str, others[:5])) + more
+        tell_once(f"left out, because not text in UTF-8: {names}. To use a text, save it as UTF-8")
+    return texts
 
 
-def is_text(file):
-    """Whether the start of a file has no NUL bytes, or is UTF-16."""
-    with open(file, "rb") as opened:
-        start = opened.read(8192)
-    return b"\0" not in start or start.startswith(UTF16)
+def is_text(path):
+    """Whether a file is text in UTF-8. NUL bytes are not text."""
+    try:
+        with open(path, encoding="utf-8") as lines:
+            return all("\0" not in line for line in lines)
+    except UnicodeDecodeError:
+        return False
 
 
 def _flush(path):

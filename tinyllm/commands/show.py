@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyllm import checkpoint
 from tinyllm.checkpoint.files import read_json
-from tinyllm.data import corpus, formats
+from tinyllm.data import formats
 from tinyllm.data.conversation import encode_conversation
 from tinyllm.errors import TinyllmError
 from tinyllm.runs import Settings, learned_by, option, path_of, stage_folder
@@ -39,39 +39,35 @@ def sample(settings):
     end = tokenizer.special["<|end|>"]
     draws = np.random.default_rng(settings.seed).random((settings.count, settings.tokens))
     how = {"temperature": settings.temperature, "top_k": settings.top_k, "top_p": settings.top_p}
-    for tokens, _ in generate(model, [start] * settings.count, settings.tokens, draws, **how, stop=[end]):
+    for tokens in generate(model, [start] * settings.count, settings.tokens, draws, **how, stop=[end]):
         text = tokenizer.decode(tokens[:-1] if tokens[-1] == end else tokens)
         print(printable(settings.prompt + text).removeprefix(space))
 
 
-@dataclass(frozen=True)
-class ShowMaskSettings(Settings):
-    stage: str = option("", "number or folder name of the stage to take data and tokens from (default: last)")
-    kind: str = option("instruction", "what to show", choices=("instruction", "problem", "calculator"))
-
-
 def show_mask(settings):
-    """Print a training conversation. Tokens that the loss covers are in colour (outside a terminal, in
-    brackets)."""
-    folder = stage_folder(settings.run, settings.stage)
+    """Print a training conversation of each kind. Tokens that the loss covers are in colour (outside a
+    terminal, in brackets)."""
+    folder = stage_folder(settings.run, "")
     _, tokenizer = checkpoint.load(folder)
-    ids, mask = encode_conversation(tokenizer, first_conversation(folder, settings.kind))
     on, off = ("\033[32m", "\033[0m") if sys.stdout.isatty() else ("[", "]")
-    for covered, pairs in itertools.groupby(zip(ids, mask), key=lambda pair: pair[1]):
-        text = tokenizer.decode([id for id, _ in pairs])
-        print(on + text + off if covered else text, end="")
-    print(f"\nthe loss covers {sum(mask)} of {len(ids)} tokens")
+    for messages in training_examples(folder):
+        ids, mask = encode_conversation(tokenizer, messages)
+        for covered, pairs in itertools.groupby(zip(ids, mask), key=lambda pair: pair[1]):
+            text = tokenizer.decode([id for id, _ in pairs])
+            print(on + text + off if covered else text, end="")
+        print(f"\nthe loss covers {sum(mask)} of {len(ids)} tokens\n")
 
 
-def first_conversation(folder, kind):
-    """The first conversation that the stage in `folder` learned from; the world's, if there is none."""
-    learned, seed = learned_by(folder), read_json(folder / "stage.json")["settings"]["seed"]
-    source = "instructions" if kind == "instruction" else "problems"
-    path = path_of(learned, source)
-    if not path and any(each["path"] for each in learned.values()):
-        raise TinyllmError(f"{folder} has learned from no {source}: choose another STAGE= or --kind")
-    if kind == "instruction":
-        return corpus.load_conversations(path, seed, 1)[0][0]
-    if path:
-        return formats.split(formats.problems(path))[0][0]
-    return World(seed).problems("train", 1, kind={"problem": "story"}.get(kind, kind))[0].messages
+def training_examples(folder):
+    """One conversation of each kind: from the files that the stage in `folder` has learned from, or, if it
+    has learned from none, from the built-in world. Raises TinyllmError if the files hold no conversations."""
+    learned = learned_by(folder)
+    if not any(source["path"] for source in learned.values()):
+        world = World(read_json(folder / "stage.json")["settings"]["seed"])
+        problems = [world.problems("train", 1, kind=kind)[0] for kind in ("story", "calculator")]
+        return [task.messages for task in [*world.instructions("train", 1), *problems]]
+    readers = {"instructions": formats.instructions, "problems": formats.problems}
+    paths = {kind: path_of(learned, kind) for kind in readers if path_of(learned, kind)}
+    if not paths:
+        raise TinyllmError(f"{folder} has learned from no conversations: name yours with DATA=")
+    return [formats.split(readers[kind](path))[0][0] for kind, path in paths.items()]

@@ -8,13 +8,13 @@ from pathlib import Path
 from tinyllm import checkpoint
 from tinyllm.checkpoint.files import read_json, replacing
 from tinyllm.data import formats
-from tinyllm.data.conversation import encode_conversation, fits
+from tinyllm.data.batches import encode_fitting
 from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.evaluation.exams import examine
 from tinyllm.evaluation.scoreboard import scoreboard
 from tinyllm.preferences import rankings
 from tinyllm.report import page
-from tinyllm.runs import Settings, finished_stages, is_checkpoint, option
+from tinyllm.runs import Settings, finished_stages, option
 from tinyllm.stages import s0_random, s1_pretrain, s2_instruct, s3_prefer, s4_reason
 
 
@@ -96,15 +96,10 @@ def check_context(folder, conversations, ranked):
     """Raises TinyllmError if all conversations, or all rankings, are too long for the model in `folder`."""
     model, tokenizer = checkpoint.load(folder)
     context = model.config.context
-    encoded = (encode_conversation(tokenizer, messages)[0] for messages in conversations)
-    for name, items, usable in (
-        ("conversation", conversations, (fits(ids, context) for ids in encoded)),
-        ("ranking and reply", ranked, (rankings.fits(ranking, tokenizer, context) for ranking in ranked)),
-    ):
-        if items and not any(usable):
-            raise TinyllmError(
-                f"no {name} fits into the context of {context} tokens: shorten them, and choose another RUN="
-            )
+    if conversations and not encode_fitting(tokenizer, conversations, context):
+        raise TinyllmError(f"no conversation fits into the context of {context} tokens")
+    if ranked:
+        rankings.fitting(ranked, tokenizer, context)
 
 
 def show(run):
@@ -118,11 +113,8 @@ def write_text(settings, conversations):
     path = settings.folder("text.txt")
     learned = [[m["content"] for m in messages if m.get("weight") != 0] for messages in conversations]
     text = "\n\n".join(map("\n".join, learned)).encode()
-    same = path.exists() and path.read_bytes() == text
-    if is_checkpoint(settings.folder("0-random")) and not same:
-        raise TinyllmError(
-            f"runs/{settings.run} was made from other questions or a TEXT=: choose another RUN="
-        )
+    if path.exists() and path.read_bytes() != text:
+        raise TinyllmError(f"{path} was made from other questions: choose another RUN=")
     with replacing(path) as beside:
         beside.write_bytes(text)
     return path

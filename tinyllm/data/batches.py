@@ -12,13 +12,13 @@ the beginning of a document, because its documents are short; rows of your own t
 """
 
 import functools
-import sys
 from dataclasses import dataclass
 
 import numpy as np
 
 from tinyllm.data import corpus
 from tinyllm.data.conversation import encode_conversation, fits, pad, shift
+from tinyllm.errors import tell_once
 
 PIECES = 4  # per batch
 
@@ -101,7 +101,7 @@ def encode_fitting(tokenizer, conversations, context, what="conversations"):
     fitting = [(ids, mask) for ids, mask in rows if fits(ids, context)]
     if len(fitting) < len(rows):
         share = f"{len(rows) - len(fitting):,} of {len(rows):,} {what}"
-        print(f"{share} are longer than the context of {context} tokens and are left out", file=sys.stderr)
+        tell_once(f"{share} are longer than the context of {context} tokens and are left out")
     return fitting
 
 

@@ -1,8 +1,8 @@
 """Text -> one long row of ids -> batches of windows.
 
-A file is one document; a folder is all its text files, sorted by name. Documents are bytes, in UTF-8 unless
-their encoding is unknown. Your own text is cut once: the first nine tenths are for training, the rest for
-validation. Validating on training text would measure memorisation, not learning.
+A file is one document; a folder is all its text files, sorted by name. Documents are bytes in UTF-8. Your own
+text is cut once: the first nine tenths are for training, the rest for validation. Validating on training text
+would measure memorisation, not learning.
 """
 
 import functools
@@ -15,10 +15,10 @@ import numpy as np
 from tqdm import tqdm
 
 from tinyllm.checkpoint import safetensors
-from tinyllm.checkpoint.files import is_text, read_utf8, text_files, visible_files
+from tinyllm.checkpoint.files import text_files
 from tinyllm.data import formats
 from tinyllm.data.conversation import pad, shift
-from tinyllm.errors import TinyllmError, tell_once
+from tinyllm.errors import TinyllmError
 from tinyllm.world import World, problems
 
 
@@ -52,30 +52,15 @@ def conversations_for_vocabulary(seed):
 
 
 def read(path):
-    """A file, or the text files of a folder -> list of documents (bytes; UTF-16 becomes UTF-8). Raises
-    TinyllmError if there is nothing to read."""
+    """A file, or the text files of a folder -> list of documents (bytes). Raises TinyllmError if there is
+    nothing to read, and OSError."""
     path = Path(path)
-    if not path.exists():
-        raise TinyllmError(f"{path} not found: TEXT= takes a text file or a folder of text files")
-    try:
-        files = text_files(path)
-        documents = [read_utf8(file) for file in files]
-    except OSError as error:
-        raise TinyllmError(f"{error.filename} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise TinyllmError(f"{path} contains damaged UTF-16 text: {error}") from None
-    documents = [document for document in documents if document.strip(b"\0 \t\r\n")]
+    documents = [file.read_bytes() for file in text_files(path)]
+    documents = [document for document in documents if document.strip()]
     if not documents:
-        problem = "holds no text" if path.is_dir() else "is empty" if files else "is not a text file"
-        raise TinyllmError(f"{path} {problem}")
+        problem = "holds no text" if path.exists() else "not found"
+        raise TinyllmError(f"{path} {problem}: TEXT= takes a text file in UTF-8, or a folder of them")
     return documents
-
-
-def left_out(path):
-    """A message about the files of a folder that are not read, or ""."""
-    others = [str(file.relative_to(path)) for file in visible_files(path) if not is_text(file)]
-    more = f" and {len(others) - 5} more" * (len(others) > 5)
-    return f"{path}: left out, because not text: {', '.join(others[:5])}{more}" if others else ""
 
 
 def split(documents, share=0.1):
@@ -85,9 +70,8 @@ def split(documents, share=0.1):
     training, validation = [], []
     for document in documents:
         cut = max(0, min(len(document), left))
-        for _ in range(3):  # do not cut inside a UTF-8 character of up to 4 bytes
-            if 0 < cut < len(document) and document[cut] & 0xC0 == 0x80:
-                cut -= 1
+        while 0 < cut < len(document) and document[cut] & 0xC0 == 0x80:  # inside a character
+            cut -= 1
         left -= len(document)
         training += [document[:cut]] if cut else []
         validation += [document[cut:]] if cut < len(document) else []
@@ -103,8 +87,6 @@ def packed(path, source, seed, characters, tokenizer):
     key = hashlib.sha256(repr(decisive).encode()).hexdigest()
     tensors, notes = safetensors.read(path) if path.exists() else ({}, {})
     if notes.get("key") != key:
-        if source["path"] and (message := left_out(source["path"])):
-            tell_once(message)
         training, _ = load(source["path"], seed, characters)
         tensors = {"ids": pack(training, tokenizer)}
         safetensors.write(path, tensors, {"key": key})
@@ -126,13 +108,8 @@ def pack(documents, tokenizer):
 
 
 def parts(document, size=2**20):
-    """A document (bytes) in parts, each cut at a run of newlines after `size` bytes: words stay whole."""
-    at = 0
-    while at < len(document):
-        newline = re.compile(rb"\n(?!\n)").search(document, at + size)
-        end = newline.end() if newline else len(document)
-        yield document[at:end]
-        at = end
+    """A document (bytes) in parts of at least `size` bytes, each cut after newlines: words stay whole."""
+    return re.findall(rb"(?s:.{1,%d}.*?)(?:\n(?!\n)|\Z)" % size, document)
 
 
 def encode_opening(tokenizer, text):

@@ -13,16 +13,15 @@ read only a few of these formats, most files would have to be converted first. S
     {"question": ..., "answer": "12/60 = $<<12/60=0.2>>0.2.\\n#### 0.2"}                               GSM8K
     "\\n\\nHuman: ...\\n\\nAssistant: ..."                               HH-RLHF, as any prompt or reply above
 
-A file is JSONL, or one JSON document: an array, {"data": [...]}, or a single object. Entries that cannot
-be used are skipped, with a message about the first one: a file of thousands often has a few.
+A file is JSONL, or one JSON document: an array, {"data": [...]}, or a single object. It is in UTF-8. A number
+may stand for a text; NaN means that the value is missing. Entries that cannot be used are skipped, with a
+message about the first one: a file of thousands often has a few.
 """
 
 import json
-import math
 import re
-from itertools import dropwhile, takewhile
+from pathlib import Path
 
-from tinyllm.checkpoint.files import read_utf8
 from tinyllm.data.conversation import ROLES, is_learned
 from tinyllm.errors import TinyllmError, tell_once
 from tinyllm.world import split_of
@@ -41,57 +40,54 @@ ANNOTATION = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
 # ---- a file -> entries
 
 
-def entries(path):
-    """-> [(place, value)], with a ValueError in place of a value that is not valid. Raises TinyllmError."""
-    try:
-        text = re.sub(r"\r\n?", "\n", read_utf8(path).decode("utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is damaged UTF-16: save it as UTF-8"
-        raise TinyllmError(f"{path} cannot be read: {reason}") from None
-    document = parse_json(text)
-    if isinstance(document, ValueError):
-        if re.match(r"\s*(\[|\{\s*\n)", text):  # one document on several lines, so no line is complete
-            raise TinyllmError(f"{path} {document}; correct it there, or write one object per line")
-        return [(f"line {i}", parse_json(line)) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if isinstance(document, dict) and isinstance(document.get("data"), list):
-        document = document["data"]
-    if isinstance(document, list):
-        return [(f"entry {i}", entry) for i, entry in enumerate(document, 1)]
-    return [("line 1", document)]
-
-
-def parse_json(text):
-    """-> the value, or a ValueError that says why `text` cannot be parsed."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        return ValueError("is not valid JSON: it is nested too deeply")
-    except ValueError as error:
-        return ValueError(f"is not valid JSON: {error}")
-
-
 def read_entries(path, parse):
-    """parse(entry) for every entry of a file; entries that raise ValueError are counted and left out.
+    """parse(entry) for every JSON object of a file. Entries that raise ValueError are counted and left out.
 
-    Raises TinyllmError if none is left.
+    Raises TinyllmError if none is left, and OSError.
     """
     parsed, problems = [], []
     for place, entry in entries(path):
         try:
-            if isinstance(entry, ValueError):
-                raise entry
+            entry = parse_json(entry) if isinstance(entry, str) else entry
             if not isinstance(entry, dict):
                 raise ValueError("is not a JSON object")
             parsed.append(parse(entry))
         except ValueError as error:
-            found = f" (keys found: {quoted(entry)})" if isinstance(entry, dict) else ""
-            problems.append(f"{place} {error}{found}")
+            keys = f" (keys found: {quoted(entry)})" if isinstance(entry, dict) else ""
+            problems.append(f"{place} {error}{keys}")
     if not parsed:
         raise TinyllmError(f"{path} has no usable entry: {problems[0] if problems else 'it is empty'}")
     if problems:
         count = f"{len(problems)} of {len(problems) + len(parsed)} entries"
         tell_once(f"{path}: left out {count}; the first: {problems[0]}")
     return parsed
+
+
+def entries(path):
+    """-> [(place, entry)]. The entries of a JSONL file are its lines. Raises TinyllmError."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise TinyllmError(f"{path} is not text in UTF-8: save it as UTF-8 ({error})") from None
+    try:
+        document = parse_json(text)
+    except ValueError as error:
+        if re.match(r"\s*(\[|\{\s*\n)", text):  # one document on several lines, so no line is complete
+            raise TinyllmError(f"{path} {error}; correct it there, or write one object per line") from None
+        return [(f"line {i}", line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if isinstance(document, dict) and isinstance(document.get("data"), list):
+        document = document["data"]
+    if not isinstance(document, list):
+        return [("line 1", document)]
+    return [(f"entry {i}", entry) for i, entry in enumerate(document, 1)]
+
+
+def parse_json(text):
+    """JSON text -> the value; NaN becomes None. Raises ValueError."""
+    try:
+        return json.loads(text, parse_constant=lambda name: None)
+    except ValueError as error:
+        raise ValueError(f"is not valid JSON: {error}") from None
 
 
 def quoted(keys):
@@ -101,36 +97,30 @@ def quoted(keys):
 # ---- an entry -> messages; a bad entry raises ValueError
 
 
-def read_messages(entry, keys, role=None):
+def read_messages(entry, keys, role="user"):
     """The first value among `keys` that is not empty -> messages; [] if all of them are missing or empty.
 
-    The value is a list of messages, one message, or a string. A string that begins with a Human turn (in a
-    reply: followed by an Assistant turn) is split into its turns. Without `role`, every string is split, and
-    the text before the first turn is the system message. Any other string is the content of one message from
-    `role`, word for word, because a reply may begin with "Assistant:" or mention turns.
+    The value is a list of messages, one message, or a text, which becomes one message from `role`. A text
+    that begins with a Human turn (in a reply: followed by an Assistant turn) is split into its turns. Any
+    other text is kept word for word, because a reply may begin with "Assistant:" or mention turns.
     """
-    is_given = lambda value: not is_empty(value) or role and is_number(value)
-    key = next((key for key in keys if is_given(entry.get(key))), None)
+    key = next((key for key in keys if not is_empty(entry.get(key))), None)
     value = entry.get(key, [])
-    value = json.dumps(value) if role and is_number(value) else value
-    if isinstance(value, str):
-        text = value.strip()
-        begins = text.startswith("Human:") and (role == "user" or "\n\nAssistant:" in text)
-        turns = ["system", *TURN.split(text)] if begins or role is None else [role, text]
-        pairs = zip(turns[::2], turns[1::2])
-        value = [{"role": name, "content": said.strip()} for name, said in pairs if not is_empty(said)]
+    if isinstance(value, (str, int, float)):
+        text = read_text(value).strip()
+        has_turns = text.startswith("Human:") and (role == "user" or "\n\nAssistant:" in text)
+        turns = TURN.split(text)[1:] if has_turns else [role, text]
+        pairs = zip(turns[::2], map(str.strip, turns[1::2]))
+        value = [{"role": name, "content": content} for name, content in pairs if content]
     if not isinstance(value, (list, dict)):
         raise ValueError(f"needs a string or a list of messages as {key!r}")
     return [read_message(message) for message in ([value] if isinstance(value, dict) else value)]
 
 
 def is_empty(value):
-    return not (value.strip() if isinstance(value, str) else value)
-
-
-def is_number(value):
-    """Whether a value is a number, true or false, which an answer to a sum or a question may be."""
-    return type(value) in (int, float, bool) and math.isfinite(value)
+    """Whether a value says nothing: null (or NaN), false, an empty list or a blank text. The number 0 is not
+    empty, because it may be an answer."""
+    return value is None or value is False or value == [] or not str(value).strip()
 
 
 def read_message(message):
@@ -149,13 +139,12 @@ def read_message(message):
 
 
 def read_text(value):
-    """A string, or a list of parts {"type": "text", "text": ...} -> str."""
+    """A string, a number, or a list of parts {"type": "text", "text": ...} -> str."""
     parts = value if isinstance(value, list) else [value]
     texts = [part.get("text") if isinstance(part, dict) else part for part in parts]
-    texts = [json.dumps(text) if is_number(text) else text for text in texts]
-    if not all(isinstance(text, str) for text in texts):
+    if not all(type(text) in (str, int, float) for text in texts):
         raise ValueError("has a text that is not a string")
-    text = "".join(texts)
+    text = "".join(map(str, texts))
     if SURROGATE.search(text):
         raise ValueError("has half of a surrogate pair, such as \\ud800, which UTF-8 cannot encode")
     return text
@@ -163,7 +152,7 @@ def read_text(value):
 
 def read_prompt(entry):
     """The prompt of an entry -> messages; [] if the entry has none."""
-    prompt = read_messages(entry, PROMPTS, "user")
+    prompt = read_messages(entry, PROMPTS)
     inputs = [read_text(entry[key]).strip() for key in INPUTS if not is_empty(entry.get(key))]
     if inputs:
         asked = [message["content"] for message in prompt[-1:]]
@@ -173,8 +162,6 @@ def read_prompt(entry):
 
 def with_system(entry, messages):
     """The messages, with the system message in front if it has its own key in the entry."""
-    if not is_empty(entry.get("history")):
-        raise ValueError('has a "history": write all turns as "messages"')
     text = next((entry[key] for key in SYSTEMS if not is_empty(entry.get(key))), None)
     if text is None or not messages or messages[0]["role"] == "system":
         return messages
@@ -183,10 +170,9 @@ def with_system(entry, messages):
 
 def read_reply(entry, keys):
     """The prompt and the reply (which may repeat the prompt) -> messages that end with the reply."""
-    prompt = read_prompt(entry)
-    reply = read_messages(entry, keys, "assistant" if prompt else None)
+    reply = read_messages(entry, keys, "assistant")
     is_whole = reply and reply[0]["role"] in ("system", "user")
-    messages = reply if is_whole else [*prompt, *reply]
+    messages = reply if is_whole else [*read_prompt(entry), *reply]
     if not reply or len(messages) < 2 or not is_answer(messages[-1]):
         raise ValueError(
             f"needs a prompt ({', '.join(PROMPTS)} or messages) and a reply ({', '.join(keys)}), which is "
@@ -247,16 +233,15 @@ def split(items, messages_of=lambda messages: messages):
     the same on every machine. Raises TinyllmError if nothing is left for training."""
     training, held_out = [], []
     for item in items:
-        is_held_out = split_of(first_user_text(messages_of(item))) == "val"
+        is_held_out = split_of(first_question(messages_of(item))) == "val"
         (held_out if is_held_out else training).append(item)
     if not training:
         raise TinyllmError(f"all {len(items)} entries are held out (one in ten is): add more")
     return training, held_out
 
 
-def first_user_text(messages):
-    """The user's messages before the first reply. The system message does not count: many conversations
-    share it. Without any user message: the last message."""
-    from_user = dropwhile(lambda message: message["role"] != "user", messages)
-    first = takewhile(lambda message: message["role"] == "user", from_user)
-    return "\n".join(message["content"] for message in first) or messages[-1]["content"]
+def first_question(messages):
+    """The first user message; without one, the last message. The system message does not count: many
+    conversations share it."""
+    questions = [message["content"] for message in messages if message["role"] == "user"]
+    return questions[0] if questions else messages[-1]["content"]

@@ -8,7 +8,6 @@
 The rankings go to runs/<run>/rankings.jsonl (rankings.py); RANKINGS= makes stage 3 learn from them.
 """
 
-import getpass
 import json
 import random
 import shlex
@@ -16,7 +15,7 @@ import sys
 from dataclasses import dataclass
 
 from tinyllm import checkpoint
-from tinyllm.checkpoint.files import read_json, replacing
+from tinyllm.checkpoint.files import read_json
 from tinyllm.data import formats
 from tinyllm.data.conversation import decode_reply, encode_prompt, prompt_of
 from tinyllm.errors import TinyllmError
@@ -26,34 +25,25 @@ from tinyllm.sampling import REPLY_TOKENS, generate_replies, printable, with_rol
 from tinyllm.world import World, oracle
 from tinyllm.world.dice import Dice
 
-TRIES = 5  # rounds of sampling to find different replies
-
 
 @dataclass(frozen=True)
 class RankSettings(Settings):
     stage: str = option("2-instruct", "number or folder name of the stage that answers")
     count: int = option(50, "prompts to rank in total, earlier sessions included", (1, 10**6))
     group: int = option(4, "completions of each prompt", (2, 9))
-    annotator: str = option("", "annotator name in the file (default: your account name)")
+    annotator: str = option("person", "annotator name in the file")
 
 
 def main(settings):
     """Rank completions yourself, for stage 3 to learn from."""
     folder, path = stage_folder(settings.run, settings.stage), settings.folder("rankings.jsonl")
     model, tokenizer = checkpoint.load_language_model(folder)
-    prompts = load_prompts(folder, settings.count)
-    done = ranked_numbers(path)
-    left = [number for number in range(len(prompts)) if number not in done]
-    if not left:
-        more = "; use --count for more" if len(prompts) == settings.count else ": there are no more prompts"
-        print(f"{path} has all {len(prompts)} rankings already{more}")
-        print(next_command(settings, folder, path))
-        return
-    print(f"{len(left)} of {len(prompts)} prompts to rank; each answer is saved in {path}", file=sys.stderr)
-    notes = {"annotator": settings.annotator or account_name(), "model": checkpoint.digest(folder)}
-    notes["sampling"] = {"temperature": 1.0, "max_tokens": REPLY_TOKENS, "seed": settings.seed}
+    prompts, entries = load_prompts(folder, settings.count), load_entries(path)
+    left, at = [number for number in range(len(prompts)) if number not in entries], 0
+    progress = f"{len(left)} of {len(prompts)} prompts to rank (for more: --count)"
+    print(f"{progress}; each answer is saved in {path}", file=sys.stderr)
+    model_hash = checkpoint.digest(folder)
     with settings.pool(model) as pool:
-        at = 0
         while at < len(left):
             number = left[at]
             texts = completions(pool, tokenizer, prompts[number], settings, number)
@@ -62,32 +52,43 @@ def main(settings):
                 break
             if answer == "u":
                 at = max(0, at - 1)
-                undo(path, left[at])
-                continue
-            if answer != "s":
-                with path.open("a", encoding="utf-8", newline="\n") as file:
+                entries.pop(left[at], None)
+            else:
+                if answer != "s":
                     ranking = rankings.Ranking(prompts[number], texts, answer)
-                    rankings.write(file, ranking, number=number, **notes)
-            at += 1
-    ranked = len(ranked_numbers(path))
-    print(f"{ranked or 'no'} rankings in {path}")
-    if ranked:
+                    entry = rankings.entry(ranking, settings.annotator, model_hash, settings.seed)
+                    entries[number] = {"number": number, **entry}
+                at += 1
+            rankings.save(path, entries.values())
+    print(f"{len(entries) or 'no'} rankings in {path}")
+    if entries:
         print(next_command(settings, folder, path))
 
 
 def load_prompts(folder, count):
     """At most `count` prompts like those that the stage in `folder` has learned to answer."""
-    seed, source = (
-        read_json(folder / "stage.json")["settings"]["seed"],
-        path_of(learned_by(folder), "instructions"),
-    )
+    source = path_of(learned_by(folder), "instructions")
     if source is None:
         raise TinyllmError(f"{folder} has not learned to answer: rank replies of stage 2 or a later one")
     if source:
         # Held-out questions too: their rankings are held out in stage 3.
         return [prompt_of(messages) for messages in formats.instructions(source)[:count]]
-    tasks = oracle.prompts(Dice(f"to be ranked in world {seed}"), World(seed), "train", count)
+    world = World(read_json(folder / "stage.json")["settings"]["seed"])
+    tasks = oracle.prompts(Dice(f"to be ranked in world {world.seed}"), world, "train", count)
     return [task.prompt for task in tasks]
+
+
+def load_entries(path):
+    """{number of the prompt: entry} of earlier sessions. Raises TinyllmError for a damaged file."""
+    if not path.exists():
+        return {}
+    try:
+        entries = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        return {entry["number"]: entry for entry in entries}
+    except (ValueError, KeyError, TypeError):
+        raise TinyllmError(
+            f"{path} was not written by this command, or is damaged: move it out of the way"
+        ) from None
 
 
 def next_command(settings, folder, path):
@@ -98,46 +99,12 @@ def next_command(settings, folder, path):
     return f"To learn from them: {command}{start} RANKINGS={shlex.quote(str(path))}"
 
 
-def account_name():
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # an account without a name
-        return "somebody"
-
-
-def ranked_numbers(path):
-    """The numbers of the prompts that are already ranked. Raises TinyllmError for a damaged file."""
-    if not path.exists():
-        return set()
-    try:
-        return {json.loads(line)["number"] for line in path.read_text(encoding="utf-8").split("\n") if line}
-    except (ValueError, KeyError, TypeError):
-        raise TinyllmError(
-            f"{path} was not written by this command, or is damaged: move it out of the way"
-        ) from None
-
-
-def undo(path, number):
-    """Remove the ranking of a prompt, if it has one. If no ranking is left, the file is deleted."""
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    kept = [f"{line}\n" for line in lines if line and json.loads(line)["number"] != number]
-    if not kept:
-        path.unlink(missing_ok=True)
-    else:
-        with replacing(path) as beside:
-            beside.write_text("".join(kept), encoding="utf-8", newline="\n")
-
-
 def completions(pool, tokenizer, prompt, settings, number):
-    """Different replies to one prompt, shuffled: --group replies, if the model produces that many."""
-    texts, tries = [], 0
-    prompts = [encode_prompt(tokenizer, prompt)] * settings.group
-    while len(texts) < settings.group and tries < TRIES:
-        seed = [settings.seed, 19, number, tries]
-        replies = generate_replies(pool, tokenizer, prompts, REPLY_TOKENS, seed)
-        texts = list(dict.fromkeys([*texts, *(decode_reply(tokenizer, ids) for ids in replies)]))
-        tries += 1
-    texts = texts[: settings.group]
+    """Different replies to one prompt, shuffled: --group of them, or as many as three times as many samples
+    contain."""
+    prompts = [encode_prompt(tokenizer, prompt)] * (3 * settings.group)
+    replies = generate_replies(pool, tokenizer, prompts, REPLY_TOKENS, [settings.seed, 19, number])
+    texts = list(dict.fromkeys(decode_reply(tokenizer, ids) for ids in replies))[: settings.group]
     random.Random(f"{settings.seed} {number}").shuffle(texts)
     return texts
 
@@ -151,14 +118,11 @@ def ask(place, prompt, texts):
         print("  (the model always gives the same reply: skipped)")
         return "s"
     while True:
-        print("best to worst (e.g. 2 1 4 3, ties 2=1 4 3; s skip, u undo, q save and quit): ", end="")
-        sys.stdout.flush()
         try:
-            line = sys.stdin.readline()
-        except UnicodeDecodeError:
-            print("  the input is not UTF-8")
-            continue
-        answer = line.strip().lower() if line else "q"
+            answer = input("best to worst (e.g. 2 1 4 3, ties 2=1 4 3; s skip, u undo, q save and quit): ")
+        except EOFError:
+            return "q"
+        answer = answer.strip().lower()
         if answer in ("s", "u", "q"):
             return answer
         try:

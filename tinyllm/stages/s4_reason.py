@@ -91,7 +91,6 @@ def main(settings, stage=STAGE):
             else:
                 if step == steps:  # the old moments would scale up the first, noisy gradients
                     run.reset_moments()
-                    run.announce("the solutions are learned; RL begins: watch the reward")
                 reinforce_step(run, world, settings.seed, step)
     return folder
 
@@ -163,7 +162,8 @@ def reinforce_step(run, world, seed, step):
     correct = [answer == right for answer, right in zip(answers, wanted)]
     rewards = (np.array(correct) & sampled.ended).astype(np.float32).reshape(-1, GROUP)
     advantages = (rewards - group_mean(rewards)).reshape(-1, 1)
-    batch = {"ids": sampled.ids, "targets": sampled.targets, "weights": advantages * sampled.mask}
+    mask = sampled.batch["weights"]
+    batch = sampled.batch | {"weights": advantages * mask}
     run.show_reward(f"reward {rewards.mean():.2f}")
-    run.train_step(step, weighted_nll, [batch], REINFORCE_RATES, total=sampled.mask.sum())
+    run.train_step(step, weighted_nll, [batch], REINFORCE_RATES, total=mask.sum())
     run.log(step=step, reward=float(rewards.mean()))

@@ -1,5 +1,6 @@
 """show: what a stage writes, and what the loss of a conversation covers."""
 
+import json
 import re
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from stage_runs import record
 from tinyllm import checkpoint
 from tinyllm.__main__ import main
 from tinyllm.commands import show
-from tinyllm.commands.show import SampleSettings, ShowMaskSettings
+from tinyllm.commands.show import SampleSettings
+from tinyllm.data import formats
 from tinyllm.data.conversation import encode_conversation
-from tinyllm.errors import UsageError
+from tinyllm.errors import TinyllmError, UsageError
+from tinyllm.runs import Settings
 from tinyllm.sampling import generate
 from tinyllm.stages import s0_random
 from tinyllm.world import World
@@ -32,7 +35,7 @@ def sample(tiny, capsys):
 def continuation(stage, text, most, draws=None, **how):
     model, words = checkpoint.load(Path("runs/demo", stage))
     start, end = [words.special["<|begin|>"], *words.encode(text)], words.special["<|end|>"]
-    ((ids, _),) = generate(model, [start], most, draws, stop=[end], **how)
+    (ids,) = generate(model, [start], most, draws, stop=[end], **how)
     return words.decode(ids[:-1] if ids[-1] == end else ids)
 
 
@@ -79,35 +82,48 @@ def test_options_that_make_no_sense_are_wrong_usage(wrong):
         show.sample(SampleSettings(**wrong))
 
 
-@pytest.mark.parametrize("kind", ["instruction", "problem", "calculator"])
-def test_show_mask_brackets_what_the_loss_covers(tiny, capsys, kind):
-    show.show_mask(ShowMaskSettings(kind=kind))
-    out = capsys.readouterr().out
+def bracketed(messages):
+    """What show-mask prints of a conversation."""
+    ids, mask = encode_conversation(checkpoint.load("runs/demo/2-instruct")[1], messages)
+    text = "<|begin|>"
+    for message in messages:
+        content = f" {message['content']}<|end|>"
+        text += f"<|{message['role']}|>" + (f"[{content}]" if message["role"] == "assistant" else content)
+    return f"{text}\nthe loss covers {sum(mask)} of {len(ids)} tokens\n\n"
+
+
+def test_show_mask_brackets_what_the_loss_covers_in_a_conversation_of_each_kind(tiny, capsys):
+    show.show_mask(Settings())
     world = World(0)
-    kinds = {"problem": "story", "calculator": "calculator"}
-    (task,) = (
-        world.instructions("train", 1)
-        if kind == "instruction"
-        else world.problems("train", 1, kind=kinds[kind])
+    tasks = world.instructions("train", 1)
+    tasks += [world.problems("train", 1, kind=kind)[0] for kind in ("story", "calculator")]
+    assert capsys.readouterr().out == "".join(bracketed(task.messages) for task in tasks)
+
+
+def test_show_mask_shows_your_own_conversations_and_problems(tiny, capsys, monkeypatch):
+    questions = [{"question": f"{i}+1?", "answer": f"#### {i + 1}"} for i in range(20)]
+    Path("own.jsonl").write_text("\n".join(map(json.dumps, questions)))
+    learned = {"text": "", "instructions": "own.jsonl", "problems": "own.jsonl"}
+    monkeypatch.setattr(
+        show, "learned_by", lambda folder: {kind: {"path": path} for kind, path in learned.items()}
     )
-    ids, mask = encode_conversation(checkpoint.load("runs/demo/2-instruct")[1], task.messages)
-    text, count = out.removesuffix("\n").rsplit("\n", 1)
-    assert count == f"the loss covers {sum(mask)} of {len(ids)} tokens"
-    expected = "<|begin|>"
-    for message in task.messages:
-        said = f" {message['content']}<|end|>"
-        expected += f"<|{message['role']}|>" + (f"[{said}]" if message["role"] == "assistant" else said)
-    assert text == expected and len(re.findall(r"<\|assistant\|>\[", text)) == (
-        2 if kind == "calculator" else 1
-    )
+    show.show_mask(Settings())
+    (first, *_), _ = formats.split(formats.instructions("own.jsonl"))
+    assert capsys.readouterr().out == bracketed(first) * 2
+    del learned["problems"]
+    show.show_mask(Settings())
+    assert capsys.readouterr().out == bracketed(first)
+    learned.update(text="own.txt", instructions=None)
+    with pytest.raises(TinyllmError, match="learned from no conversations: name yours with DATA="):
+        show.show_mask(Settings())
 
 
 def test_in_a_terminal_it_is_coloured(tiny, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    show.show_mask(ShowMaskSettings())
+    show.show_mask(Settings())
     assert re.search("\033\\[32m .*<\\|end\\|>\033\\[0m", capsys.readouterr().out)
 
 
 def test_a_missing_stage_is_said(tiny, capsys):
     assert main(["sample", "--run", "nothing"]) == 1 and "make train RUN=nothing" in capsys.readouterr().err
-    assert main(["show-mask", "--stage", "9"]) == 1 and "no finished stage 9" in capsys.readouterr().err
+    assert main(["sample", "--stage", "9"]) == 1 and "no finished stage 9" in capsys.readouterr().err

@@ -103,15 +103,15 @@ def test_the_seed_decides_replies_and_ranks(parent, tmp_path):
 
 
 def test_the_file_is_whole_or_not_there(parent, tmp_path, monkeypatch):
-    write, written = rankings.write, []
+    entry, written = rankings.entry, []
 
-    def fail_at_the_fourth(file, ranking, **notes):
+    def fail_at_the_fourth(ranking, *notes):
         written.append(ranking)
         if len(written) == 4:
             raise KeyboardInterrupt
-        write(file, ranking, **notes)
+        return entry(ranking, *notes)
 
-    monkeypatch.setattr(rankings, "write", fail_at_the_fourth)
+    monkeypatch.setattr(rankings, "entry", fail_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
         annotate(parent, 6, tmp_path / "r.jsonl")
     assert not list(tmp_path.iterdir())

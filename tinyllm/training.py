@@ -83,10 +83,12 @@ def compute_loss(worker, job):
 
 
 def compute_update(worker, job):
-    updates, rates, scale, parts = job
-    gradient = worker.gradients[0]  # the sum over the workers
+    """Update this worker's share of the trained parameters."""
+    updates, rates, scale = job
+    config, gradient = worker.model.config, worker.gradients[0]  # the sum over the workers
     trained = worker.model.params.flat[-gradient.size :]
-    for part in parts:
+    parts = optimizer.parts(config, rates.method, config.size() - gradient.size)
+    for part in parts[worker.rank :: len(worker.gradients)]:
         optimizer.update(part, trained, gradient, worker.moments, updates, rates, scale)
 
 
@@ -187,10 +189,7 @@ class Run:
                 f"Last saved step: {self.saved}. Try a lower rate"
             )
         scale = rates.scale(step)
-        begin = self.model.params.flat.size - self.pool.worker.gradient.flat.size
-        parts = optimizer.parts(self.model.config, rates.method, begin)
-        shares = [parts[rank :: self.pool.workers] for rank in range(self.pool.workers)]
-        self.pool.run(compute_update, [(self.updates, rates, scale, share) for share in shares])
+        self.pool.run(compute_update, [(self.updates, rates, scale)] * self.pool.workers)
         self.updates += 1
         self.tokens += sum(piece["ids"].size for piece in batch)
         if step % self.log_every == 0 or step == self.total_steps - 1:

@@ -282,7 +282,7 @@ class Client:
                 answers(str(event.get("model") or model))
                 answers = None
             choice = next(iter(dicts(event.get("choices"))), {})
-            text = table(choice.get("delta") or choice.get("message")).get("content")
+            text = table(choice.get("delta")).get("content")
             if isinstance(text, str) and text:
                 yield text
             reason = choice.get("finish_reason")
@@ -294,19 +294,14 @@ class Client:
 
 
 def events(pieces):
-    """Server-sent events -> JSON objects, None for [DONE]. An answer that is one JSON object is one event."""
-    buffer, whole = b"", []
+    """Server-sent events -> JSON objects, None for [DONE]."""
+    buffer = b""
     for piece in pieces:
         *lines, buffer = (buffer + piece).split(b"\n")
         for line in lines:
             if line.startswith(b"data:"):
                 data = line[5:].strip()
                 yield None if data == b"[DONE]" else object_in(data)
-            else:
-                whole.append(line)
-    rest = b"\n".join([*whole, buffer]).strip()
-    if rest.startswith(b"{"):
-        yield object_in(rest)
 
 
 def uncertain(what, lost):

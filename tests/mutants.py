@@ -231,7 +231,7 @@ tinyllm/world/instructions.py
 tinyllm/chat.py
     if self.mask and self.mask.only and messages[-1]["role"] == "tool"  =>  if False
     messages = [*system, *messages[turns[1] :]]  =>  messages = [*system, *messages[turns[-1] :]]
-    if may_end and is_loop(written) else  =>  if is_loop(written) else
+    if may_end and is_loop(written.tolist()) else  =>  if is_loop(written.tolist()) else
     [*example, *self.history,  =>  [*example,
     if len(turns) < 2 or len(turns) <= most and  =>  if len(turns) < 2 or
 tinyllm/calls.py

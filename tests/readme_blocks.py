@@ -11,7 +11,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-from tinyllm.checkpoint.files import replacing
+from tinyllm.checkpoint.files import write_text
 from tinyllm.errors import TinyllmError
 from tinyllm.evaluation.generation import converse_with_tools
 from tinyllm.evaluation.scoreboard import ROWS, cell
@@ -43,8 +43,7 @@ TYPED = ("What is the home of Cara?", "And what pet does she have?", "Use the ca
 def main(run):
     """Rewrite the marked blocks of README.md from a run with all its stages."""
     text = README.read_text(encoding="utf-8")
-    with replacing(README) as beside:
-        beside.write_text(rewritten(text, Record(run)), encoding="utf-8", newline="\n")
+    write_text(README, rewritten(text, Record(run)))
 
 
 def rewritten(text, run):

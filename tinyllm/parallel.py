@@ -19,7 +19,6 @@ import multiprocessing
 import os
 import signal
 import threading
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -117,8 +116,8 @@ class WorkerPool:
             process.join(1)
             raise TinyllmError(
                 f"worker {rank} (process {process.pid}) ended with exit code {process.exitcode}. RESUME=1 "
-                "continues from the last save, if there is one. If the machine ran out of memory, begin "
-                "again in another RUN=, with fewer WORKERS or a smaller SIZE"
+                "continues from the last save, if there is one. If memory ran out, begin again in another "
+                "RUN=, with fewer WORKERS or a smaller SIZE"
             ) from None
         for rank, (failure, _) in enumerate(answers):
             if failure:
@@ -166,7 +165,7 @@ def _joined(results):
         return tuple(map(_joined, zip(*results)))
     if isinstance(results[0], np.ndarray):
         return np.concatenate(results)
-    return list(chain.from_iterable(results))
+    return [row for part in results for row in part]
 
 
 def _serve(pipe, *worker):

@@ -231,11 +231,9 @@ def nothing_to_do(settings, stage, parent=None):
 
 
 def differences(made, wanted):
-    return [
-        f"{key}={made.get(key)!r} instead of {value!r}"
-        for key, value in wanted.items()
-        if made.get(key) != value
-    ]
+    """The settings of `wanted` that have another value in `made`, in words."""
+    keys = [key for key, value in wanted.items() if made.get(key) != value]
+    return [f"{key}={made.get(key)!r} instead of {wanted[key]!r}" for key in keys]
 
 
 def make_command(settings, stage, parent=None, new=True, only=()):

@@ -147,7 +147,7 @@ class Run:
         config, total, self.saved = self.model.config, self.total_steps, self.start
         steps = f"{total:,} steps, {self.start:,} of them done" if self.start else f"{total:,} steps"
         size = f"{config.size():,} parameters, ln V = {math.log(config.vocab):.3f}"
-        self.announce(f"{size}, {steps}, workers: {self.pool.workers}")
+        print(f"{self.folder}: {size}, {steps}, workers: {self.pool.workers}", file=sys.stderr)
         line = f" {self.stage} {{n_fmt}}/{{total_fmt}} {{percentage:3.0f}}%  {{desc}}{{remaining}} left"
         interval = 1 if sys.stderr.isatty() else 15
         self.bar = tqdm(total=total, initial=self.start, bar_format=line, mininterval=interval)

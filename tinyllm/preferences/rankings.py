@@ -12,7 +12,7 @@ import json
 import re
 from typing import NamedTuple
 
-from tinyllm.checkpoint.files import replacing
+from tinyllm.checkpoint.files import write_text
 from tinyllm.data import formats
 from tinyllm.data.conversation import encode_last_reply, encode_prompt
 from tinyllm.data.formats import read_entries, read_prompt, read_reply, read_text
@@ -70,9 +70,7 @@ def entry(ranking, annotator, model, seed):
 
 def save(path, entries):
     """Write objects as a file of rankings, which replaces the old one only when it is complete."""
-    lines = [json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries]
-    with replacing(path) as beside:
-        beside.write_text("".join(lines), encoding="utf-8", newline="\n")
+    write_text(path, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries))
 
 
 def split_rankings(rankings):

@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from tinyllm.checkpoint.files import replacing
+from tinyllm.checkpoint.files import write_text
 from tinyllm.errors import TinyllmError
 from tinyllm.report import panels
 from tinyllm.report.record import Record
@@ -23,9 +23,7 @@ def write(name, against=""):
     run, title = Record(name, against), f"{name} and {against}" if against else name
     parts = {"run": escape(title), "size": run.size, "seed": run.seed}
     parts |= {panel: contents(getattr(panels, panel), run) for panel in PANELS}
-    with replacing(run.folder / "report.html") as beside:
-        page = Template(TEMPLATE).substitute(parts)
-        beside.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
+    write_text(run.folder / "report.html", Template(TEMPLATE).substitute(parts))
     return run.folder / "report.html"
 
 

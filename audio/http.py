@@ -17,6 +17,7 @@ import math
 import random
 import re
 import ssl
+import threading
 import time
 from urllib.parse import urlsplit
 
@@ -69,7 +70,7 @@ class Http:
     ):
         self.base, self.gateway = places(base)
         self.key, self.timeout, self.tries, self.pause = key, timeout, tries, pause
-        self.clock, self.sleep = clock, sleep
+        self.clock, self.sleep, self._local = clock, sleep, Local(self.base)
 
     def call(self, method, url, *, safe=True, stream=False, also=(), deadline=math.inf, **request):
         """Sends a request, with retries -> a dict, or with `stream` the open requests.Response.
@@ -118,10 +119,7 @@ class Http:
         timeout = tuple(min(seconds, left) for seconds in self.timeout)
         usual = {"auth": self.key, "timeout": timeout, "stream": True, "allow_redirects": False}
         try:
-            with session_for(url) as session:  # one per request: requests does not promise thread safety
-                session.headers["User-Agent"] = VERSION
-                session.mount("https://", Adapter())
-                return session.request(method, url, **{**usual, **request})
+            return self._local.session.request(method, url, **{**usual, **request})
         except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
             problem = meaning(error)
         raise problem  # outside the except: its exception and frames hold the request, and so the key
@@ -166,6 +164,15 @@ class Http:
         response = self.call("GET", url, stream=True, auth=anonymous, allow_redirects=True)
         for piece in self.pieces(response, slowest=math.inf):
             file.write(piece)
+
+
+class Local(threading.local):
+    """A session for each thread that uses it: requests does not promise thread safety."""
+
+    def __init__(self, url):
+        self.session = session_for(url)
+        self.session.headers["User-Agent"] = VERSION
+        self.session.mount("https://", Adapter())
 
 
 class Adapter(requests.adapters.HTTPAdapter):

@@ -127,19 +127,20 @@ class Http:
     def pieces(self, response, deadline=math.inf, slowest=SLOWEST):
         """The body of an open response as it arrives. Raises AnswerLost if it breaks off or takes too
         long."""
-        problem, end = None, min(deadline, self.clock() + slowest * self.timeout[1])
+        end = min(deadline, self.clock() + slowest * self.timeout[1])
         with response:
             try:
                 # read1 returns the bytes that have arrived, so that even a slow trickle is stopped in time.
                 while piece := response.raw.read1(65536, decode_content=True):
                     yield piece
                     if self.clock() > end:
-                        problem = AnswerLost("the answer was not complete in time", pending=True)
                         break
+                else:
+                    return
+                problem = AnswerLost("the answer was not complete in time", pending=True)
             except Exception:  # urllib3's own exceptions, and those of decompression
                 problem = AnswerLost("the answer broke off")
-        if problem:
-            raise problem
+        raise problem
 
     def _refused(self, response, words):
         """The error for an answer that a retry will not change, with advice for the user."""

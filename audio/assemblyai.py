@@ -207,7 +207,7 @@ class Client:
     def list(self, **query):
         """All jobs, newest first, fetched page by page as they are consumed: dicts with id, status, created,
         completed, audio_url, error. query: limit (of a page, 1 to 200), status, created_on, before_id."""
-        query, pages = {"limit": 200, **query}, set()
+        query = {"limit": 200, **query}
         while True:
             data = self.http.call("GET", "v2/transcript", params=query)
             jobs = data.get("transcripts")
@@ -216,9 +216,8 @@ class Client:
             yield from dicts(jobs)
             # prev_url leads to older jobs. Only its query is used, so the key never goes to its host.
             older = table(data.get("page_details")).get("prev_url")
-            if not isinstance(older, str) or not jobs or older in pages:
+            if not isinstance(older, str) or not jobs:
                 return
-            pages.add(older)
             query |= dict(parse_qsl(urlsplit(older).query))
 
     def sentences(self, id):

@@ -17,6 +17,7 @@ import math
 import random
 import re
 import ssl
+import threading
 import time
 from urllib.parse import urlsplit
 
@@ -69,7 +70,7 @@ class Http:
     ):
         self.base, self.gateway = places(base)
         self.key, self.timeout, self.tries, self.pause = key, timeout, tries, pause
-        self.clock, self.sleep = clock, sleep
+        self.clock, self.sleep, self._local = clock, sleep, Local(self.base)
 
     def call(self, method, url, *, safe=True, stream=False, also=(), deadline=math.inf, **request):
         """Sends a request, with retries -> a dict, or with `stream` the open requests.Response.
@@ -118,10 +119,7 @@ class Http:
         timeout = tuple(min(seconds, left) for seconds in self.timeout)
         usual = {"auth": self.key, "timeout": timeout, "stream": True, "allow_redirects": False}
         try:
-            with session_for(url) as session:  # one per request: requests does not promise thread safety
-                session.headers["User-Agent"] = VERSION
-                session.mount("https://", Adapter())
-                return session.request(method, url, **{**usual, **request})
+            return self._local.session.request(method, url, **{**usual, **request})
         except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
             problem = meaning(error)
         raise problem  # outside the except: its exception and frames hold the request, and so the key
@@ -129,19 +127,20 @@ class Http:
     def pieces(self, response, deadline=math.inf, slowest=SLOWEST):
         """The body of an open response as it arrives. Raises AnswerLost if it breaks off or takes too
         long."""
-        problem, end = None, min(deadline, self.clock() + slowest * self.timeout[1])
+        end = min(deadline, self.clock() + slowest * self.timeout[1])
         with response:
             try:
                 # read1 returns the bytes that have arrived, so that even a slow trickle is stopped in time.
                 while piece := response.raw.read1(65536, decode_content=True):
                     yield piece
                     if self.clock() > end:
-                        problem = AnswerLost("the answer was not complete in time", pending=True)
                         break
+                else:
+                    return
+                problem = AnswerLost("the answer was not complete in time", pending=True)
             except Exception:  # urllib3's own exceptions, and those of decompression
                 problem = AnswerLost("the answer broke off")
-        if problem:
-            raise problem
+        raise problem
 
     def _refused(self, response, words):
         """The error for an answer that a retry will not change, with advice for the user."""
@@ -166,6 +165,15 @@ class Http:
         response = self.call("GET", url, stream=True, auth=anonymous, allow_redirects=True)
         for piece in self.pieces(response, slowest=math.inf):
             file.write(piece)
+
+
+class Local(threading.local):
+    """A session for each thread that uses it: requests does not promise thread safety."""
+
+    def __init__(self, url):
+        self.session = session_for(url)
+        self.session.headers["User-Agent"] = VERSION
+        self.session.mount("https://", Adapter())
 
 
 class Adapter(requests.adapters.HTTPAdapter):

@@ -289,7 +289,7 @@ audio/batch.py
     written = {name: value for name, value in fields.items() if name != SECRET}  =>  written = fields
     save(Transcript({"audio_url": url}))  =>  pass
     if len(waiting) >= jobs:  =>  if len(waiting) > jobs:
-    if error.status in (400, 404, 410):  =>  if False:
+    if error.status not in (400, 404, 410):  =>  if True:
 audio/sandbox.py
     *canned.results(fields, heard), *SECRET  =>  *SECRET
     chunked = "chunked" in  =>  chunked = "never" in

@@ -20,7 +20,7 @@ from twisted import CODES, Twisted
 
 from audio.errors import AnswerLost, AudioError, AuthError, BadInput, RequestRefused, ServiceUnavailable
 from audio.http import LONGEST_PAUSE, REGIONS, Http, pause_asked, places
-from audio.key import Key, session_for
+from audio.key import Key
 from audio.recording import Recording
 
 SECRET = "3f9c-secret-e17b"
@@ -126,11 +126,12 @@ def test_netrc_cannot_replace_the_key(tmp_path, monkeypatch):
     (tmp_path / "netrc").write_text("default login somebody password else\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert requests.utils.get_netrc_auth("https://api.assemblyai.com") == ("somebody", "else")
-    assert session_for("https://x").trust_env  # so that proxies and certificates of the environment work
+    assert http_to("us")._local.session.trust_env  # so that proxies and certificates of the environment work
     with Scripted((200, {}, b"{}")) as server:
-        http_to(server.url).call("GET", "v2/transcript")
-        monkeypatch.setattr("audio.http.session_for", lambda url: requests.Session())  # trusts, as with https
-        http_to(server.url).call("GET", "v2/transcript")
+        service = http_to(server.url)
+        for trusted in (service._local.session.trust_env, True):  # here, and as with https
+            service._local.session.trust_env = trusted
+            service.call("GET", "v2/transcript")
         assert [headers["Authorization"] for *_, headers in server.requests] == [SECRET, SECRET]
 
 

@@ -38,12 +38,8 @@ class InstructSettings(Settings):
     steps: int = option(0, "batches to train on (default: set by --size)")
     tokens: int = option(4096, "tokens in a batch, replayed text included", (1, 10**6))
     replay: float = option(0.3, "share of pre-training text in every batch", (0, 0.9))
-    muon_rate: float = option(
-        0.0, f"peak learning rate of Muon (default: {RATES[0]}, for your own data {OWN_RATES[0]})"
-    )
-    adamw_rate: float = option(
-        0.0, f"peak learning rate of AdamW (default: {RATES[1]}, for your own data {OWN_RATES[1]})"
-    )
+    muon_rate: float = option(0.0, f"peak rate of Muon (default: {RATES[0]}; own data: {OWN_RATES[0]})")
+    adamw_rate: float = option(0.0, f"peak rate of AdamW (default: {RATES[1]}; own data: {OWN_RATES[1]})")
     last_layers: int = option(0, "train only this many of the last layers (0: everything)")
     save_every: int = option(200, "steps between saves", (1, 10**6))
 
@@ -61,14 +57,15 @@ def main(settings):
     rows = encode_fitting(tokenizer, conversations, context)
     if not rows:
         raise TinyllmError(f"no conversation fits into the context of {context} tokens")
+    steps, (muon, adamw) = size.instruct_steps, RATES
     if path:
         chains = [encode_conversation(tokenizer, chain) for chain in chained(conversations, settings.seed)]
         rows += [(ids, mask) for ids, mask in chains if fits(ids, context)]
-    tokens = sum(len(ids) for ids, _ in rows)
-    epochs = EPOCHS * tokens / (settings.tokens * (1 - settings.replay)) if path else size.instruct_steps
-    steps = settings.steps or min(size.instruct_steps, max(FEWEST_STEPS, round(epochs)))
+        tokens = sum(len(ids) for ids, _ in rows)
+        enough = round(EPOCHS * tokens / (settings.tokens * (1 - settings.replay)))
+        steps, (muon, adamw) = min(steps, max(FEWEST_STEPS, enough)), OWN_RATES
+    steps = settings.steps or steps
     batches = with_replay(rows, settings, learned, size.characters, tokenizer)
-    muon, adamw = OWN_RATES if path else RATES
     rates = Rates("muon", settings.muon_rate or muon, settings.adamw_rate or adamw, steps=steps)
     plan = batches.plan(steps)
     unseen = encode_fitting(tokenizer, held_out, context)

@@ -183,7 +183,7 @@ def pairs_step(run, settings, reference, pairs, count, step, rates):
 def keep_best(run, world, step):
     """Remember the parameters whose worst validation score is best. Each of the five kinds of prompts has a
     score, and so has politeness. A difference of one prompt is noise, so later parameters win even if they
-    are that much worse."""
+    are that much worse. With rankings of your own there are no such prompts: the last parameters are kept."""
     replies = behaviour.greedy_replies(run.pool, run.tokenizer, world, "val", VALIDATION_PROMPTS)
     scores = behaviour.scores(replies)
     worst = min(scores.values())

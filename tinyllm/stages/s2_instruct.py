@@ -7,8 +7,6 @@ forgotten before anyone asked about them.
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from tinyllm import checkpoint
 from tinyllm.data import corpus
 from tinyllm.data.batches import ConversationBatches, chained, encode_fitting, with_replay
@@ -69,7 +67,10 @@ def main(settings):
     rates = Rates("muon", settings.muon_rate or muon, settings.adamw_rate or adamw, steps=steps)
     plan = batches.plan(steps)
     unseen = encode_fitting(tokenizer, held_out, context)
-    validation = one_batch(unseen, settings.tokens)
+    validation = []
+    if unseen:
+        whole = ConversationBatches(unseen, batches.text, settings.tokens, replay=0, seed=0)
+        validation = whole.batch(whole.plan(1)[0], 0)
 
     last = settings.last_layers
     with Run(settings, STAGE, model, tokenizer, steps, parent, last_layers=last) as run:
@@ -79,11 +80,3 @@ def main(settings):
                 run.validate(step, weighted_nll, validation)
                 run.sample(step, show_reply(run.pool, tokenizer, prompt_of(held_out[step % len(held_out)])))
     return folder
-
-
-def one_batch(rows, tokens):
-    """Encoded conversations -> the pieces of one batch for validation; [] if there are none."""
-    if not rows:
-        return []
-    batches = ConversationBatches(rows, np.zeros(0, int), tokens, replay=0, seed=0)
-    return batches.batch(batches.plan(1)[0], 0)

@@ -43,13 +43,13 @@ VALIDATION_PROMPTS = 40  # of each kind
 class Algorithm:
     """How a policy learns: from scored rollouts, or from pairs of ranked replies directly."""
 
-    baseline: object = None  # a function of preferences/advantages.py; None: see reinforce_step
+    baseline: object = None  # a function of all returns; None: see reinforce_step
     updates: int = 1  # optimizer updates per batch of rollouts
     pairs: object = None  # the objective of an algorithm that needs no reward model and no rollouts
 
 
 ALGORITHMS = {
-    "reinforce": Algorithm(advantages.batch_mean),
+    "reinforce": Algorithm(np.mean),
     "rloo": Algorithm(advantages.mean_of_others),
     "ppo": Algorithm(updates=2),  # advantages from a critic
     "grpo": Algorithm(),  # advantages in units of the group's standard deviation

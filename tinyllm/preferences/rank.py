@@ -118,12 +118,9 @@ def ask(place, prompt, texts):
     while True:
         try:
             typed = input("best to worst (e.g. 2 1 4 3, ties 2=1 4 3; s skip, u undo, q save and quit): ")
+            letter = typed.strip().lower()
+            return letter if letter in ("s", "u", "q") else rankings.parse_order(typed, len(texts))
         except EOFError:
             return "q"
-        typed = typed.strip().lower()
-        if typed in ("s", "u", "q"):
-            return typed
-        try:
-            return rankings.parse_order(typed, len(texts))
         except ValueError as error:
             print(f"  {error}")

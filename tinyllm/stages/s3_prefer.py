@@ -16,6 +16,7 @@ ALGORITHM= selects a row of ALGORITHMS below.
 import contextlib
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 
 import numpy as np
 
@@ -187,8 +188,7 @@ def keep_best(run, world, step):
     replies = behaviour.greedy_replies(run.pool, run.tokenizer, world, "val", VALIDATION_PROMPTS)
     scores = behaviour.scores(replies)
     worst = min(scores.values())
-    correct = sum(scores[kind] for kind in oracle.KINDS) / len(oracle.KINDS)
-    run.log(step=step, worst=worst, correct=correct, **scores)
+    run.log(step=step, worst=worst, correct=fmean(scores[kind] for kind in oracle.KINDS), **scores)
     best_worst = run.state.get("best_worst", np.zeros(1))[0]
     if worst > best_worst - 1.5 / VALIDATION_PROMPTS:
         run.state["best_worst"] = np.array([max(best_worst, worst)])

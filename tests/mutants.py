@@ -208,7 +208,7 @@ tinyllm/preferences/advantages.py
     - returns_after(penalties)  =>
     return returns(rewards) - rewards  =>  return returns(rewards)
     advantages[:, t] + lam * ahead  =>  advantages[:, t] + ahead
-    keepdims=True) - returns) / others  =>  keepdims=True)) / others
+    keepdims=True) - returns) /  =>  keepdims=True)) /
 tinyllm/objectives.py
     error = values - targets  =>  error = targets - values
 tinyllm/preferences/reward_model.py

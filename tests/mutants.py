@@ -23,11 +23,11 @@ TABLE = r"""
 tinyllm/layers.py
     dw[present] = np.add.reduceat  =>  dw[present] += dout[starts] + 0 * np.add.reduceat
     dx -= n * along  =>  pass
-    rope_forward(dout, rotations.conj(), out)  =>  rope_forward(dout, rotations, out)
+    rope_forward(dout, rotations.conj())  =>  rope_forward(dout, rotations)
     ds -= inner[..., None, start:stop]  =>  pass
     seen = stop if causal else T  =>  seen = T
     dq *= 1 / math.sqrt(D)  =>  pass
-    dgate += s  =>  pass
+    dgate = (s + silu * (1 - s))  =>  dgate = silu * (1 - s)
 tinyllm/transformer.py
     if len(caches) >= self.frozen else None  =>  if len(caches) > self.frozen else None
     dx += d  # a + mlp(norm(a))  =>  dx = d  # a + mlp(norm(a))

@@ -10,7 +10,6 @@ ASSEMBLYAI_BASE_URL (us, eu, or a URL). Results go to stdout, messages to stderr
 
 import argparse
 import contextlib
-import itertools
 import json
 import os
 import platform
@@ -142,7 +141,7 @@ def get(args):
 
 def list_jobs(args):
     """List the latest jobs, newest first: id, status, time, and the URL of the audio."""
-    for job in itertools.islice(Client().list(limit=min(args.limit, 200)), args.limit):
+    for _, job in zip(range(args.limit), Client().list(limit=min(args.limit, 200))):
         print(job["id"], job.get("status"), job.get("created"), job.get("audio_url"), sep="  ", flush=True)
 
 
@@ -172,11 +171,10 @@ def ask(args):
 
 def doctor(args):
     """Check the set-up: key, address, connection, models."""
-    print(f"python     {platform.python_version()}, requests {requests.__version__}")
     client = Client(tries=2)
     print(f"key        set\nservice    {client.http.base}")
-    count = len(list(itertools.islice(client.list(limit=1), 1)))
-    print(f"answers    yes, and accepts the key; {'there are' if count else 'no'} transcripts")
+    next(client.list(limit=1), None)
+    print("answers    yes, and accepts the key")
     models = client.models()
     print(f"gateway    {client.http.gateway}, {len(models)} models: {', '.join(models[:5])}")
 
@@ -226,12 +224,8 @@ def parser():
         return sub
 
     def results(sub, *more):
-        sub.add_argument(
-            "-o",
-            dest="format",
-            choices=[*FORMATS, *more],
-            help="default: markdown if a preset or features are requested, else text",
-        )
+        usual = "default: markdown if a preset or features are requested, else text"
+        sub.add_argument("-o", dest="format", choices=[*FORMATS, *more], help=usual)
         sub.add_argument("--out", metavar="FILE", help="a file, or a folder with one file per recording")
         sub.add_argument("--preset", choices=PRESETS, help="the features to request, and the report to write")
         sub.add_argument("--names", metavar="A=ADA", **several, help="display names of speakers")
@@ -246,19 +240,17 @@ def parser():
         sub.add_argument("--" + name.replace("_", "-"), help=help, **value)
     sub.add_argument("--config", metavar="KEY=VALUE", **several, help="any other field of the service")
     sub.add_argument("--keep", metavar="DIR", help="a folder for transcripts (default: beside recordings)")
-    sub.add_argument(
-        "--jobs", type=positive, default=JOBS, help=f"maximum number of unfinished jobs ({JOBS})"
-    )
+    sub.add_argument("--jobs", type=int, default=JOBS, help=f"maximum number of unfinished jobs ({JOBS})")
     sub.add_argument("--no-wait", action="store_true", help="print the ids of the jobs, and exit")
     for name in ("get", "wait"):
         results(command(name, get, "id"), "sentences", "paragraphs", "redacted-audio")
     sub = command("list", list_jobs)
-    sub.add_argument("--limit", type=positive, default=20, help="maximum number of jobs (20)")
+    sub.add_argument("--limit", type=int, default=20, help="maximum number of jobs (20)")
     command("delete", delete, "id")
     command("search", search, "id").add_argument("words", nargs="+", help="words or phrases of up to 5 words")
     sub = command("ask", ask, "id", "question")
     sub.add_argument("--model", help="a model of the LLM Gateway (default: its first)")
-    sub.add_argument("--max-tokens", type=positive, default=1000, help="maximum length of the answer (1000)")
+    sub.add_argument("--max-tokens", type=int, default=1000, help="maximum length of the answer (1000)")
     command("doctor", doctor)
     sub = command("sandbox", sandbox)
     sub.add_argument("--port", type=int, default=0, help="default: a free one")
@@ -266,13 +258,6 @@ def parser():
     sub.add_argument("--fault", metavar="NAME[@WHERE][:COUNT]", **several, help="see audio/sandbox.py")
     command("demo", demo)
     return top
-
-
-def positive(text):
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def status_of(error):

@@ -207,7 +207,7 @@ class Client:
     def list(self, **query):
         """All jobs, newest first, fetched page by page as they are consumed: dicts with id, status, created,
         completed, audio_url, error. query: limit (of a page, 1 to 200), status, created_on, before_id."""
-        query, pages = {"limit": 200, **query}, set()
+        query = {"limit": 200, **query}
         while True:
             data = self.http.call("GET", "v2/transcript", params=query)
             jobs = data.get("transcripts")
@@ -216,9 +216,8 @@ class Client:
             yield from dicts(jobs)
             # prev_url leads to older jobs. Only its query is used, so the key never goes to its host.
             older = table(data.get("page_details")).get("prev_url")
-            if not isinstance(older, str) or not jobs or older in pages:
+            if not isinstance(older, str) or not jobs:
                 return
-            pages.add(older)
             query |= dict(parse_qsl(urlsplit(older).query))
 
     def sentences(self, id):
@@ -282,7 +281,7 @@ class Client:
                 answers(str(event.get("model") or model))
                 answers = None
             choice = next(iter(dicts(event.get("choices"))), {})
-            text = table(choice.get("delta") or choice.get("message")).get("content")
+            text = table(choice.get("delta")).get("content")
             if isinstance(text, str) and text:
                 yield text
             reason = choice.get("finish_reason")
@@ -294,19 +293,14 @@ class Client:
 
 
 def events(pieces):
-    """Server-sent events -> JSON objects, None for [DONE]. An answer that is one JSON object is one event."""
-    buffer, whole = b"", []
+    """Server-sent events -> JSON objects, None for [DONE]."""
+    buffer = b""
     for piece in pieces:
         *lines, buffer = (buffer + piece).split(b"\n")
         for line in lines:
             if line.startswith(b"data:"):
                 data = line[5:].strip()
                 yield None if data == b"[DONE]" else object_in(data)
-            else:
-                whole.append(line)
-    rest = b"\n".join([*whole, buffer]).strip()
-    if rest.startswith(b"{"):
-        yield object_in(rest)
 
 
 def uncertain(what, lost):

@@ -22,8 +22,8 @@ try:
 except ImportError:  # on Windows two runs at once over the same recording may both pay
     fcntl = None
 
-from audio.assemblyai import PATIENCE, is_done, seconds
-from audio.errors import AudioError, AudioWarning, BadInput, RequestRefused, TranscriptFailed
+from audio.assemblyai import PATIENCE, seconds
+from audio.errors import AudioError, AudioWarning, BadInput, RequestRefused
 from audio.options import request
 from audio.recording import KEPT, Recording
 from audio.transcript import Transcript
@@ -100,10 +100,8 @@ def transcribe_all(
 def locked(folder):
     """Makes other runs over this folder wait. Raises BadInput if the folder cannot be written to."""
     if not os.access(folder, os.W_OK):
-        raise BadInput(
-            f"{folder} cannot be written to, so no transcript could be kept there and a second run would "
-            "pay again: choose another folder with --keep"
-        )
+        lost = "a second run would pay again: choose another folder with --keep"
+        raise BadInput(f"{folder} cannot be written to, and {lost}")
     with contextlib.ExitStack() as stack:
         if fcntl:
             place = os.open(folder, os.O_RDONLY)
@@ -129,18 +127,15 @@ def read(file):
 
 def alive(client, job):
     """The current state of a kept job; None if it failed or the service no longer has it."""
-    try:
-        job = client.find(job["audio_url"]) if job and not job.id else job
-        job = client.get(job.id) if job and job.status != "completed" else job
-        if job:
-            is_done(job)
+    if job is None or job.status == "completed":
         return job
-    except TranscriptFailed:
-        return None
+    try:
+        job = client.get(job.id) if job.id else client.find(job["audio_url"])
     except RequestRefused as error:
-        if error.status in (400, 404, 410):
-            return None
-        raise
+        if error.status not in (400, 404, 410):
+            raise
+        return None
+    return None if job is None or job.deleted or job.status == "error" else job
 
 
 def write(path, about, job):

@@ -12,7 +12,7 @@ through `clock` and `sleep`, so that tests run fast. There are time-outs for con
 an answer, for a whole answer (SLOWEST x the one for a piece) and, if given, for the call and its retries.
 """
 
-import json as json_text
+import json
 import math
 import random
 import re
@@ -70,8 +70,7 @@ class Http:
     ):
         self.base, self.gateway = places(base)
         self.key, self.timeout, self.tries, self.pause = key, timeout, tries, pause
-        self.clock, self.sleep = clock, sleep
-        self._local = threading.local()
+        self.clock, self.sleep, self._local = clock, sleep, Local(self.base)
 
     def call(self, method, url, *, safe=True, stream=False, also=(), deadline=math.inf, **request):
         """Sends a request, with retries -> a dict, or with `stream` the open requests.Response.
@@ -120,7 +119,7 @@ class Http:
         timeout = tuple(min(seconds, left) for seconds in self.timeout)
         usual = {"auth": self.key, "timeout": timeout, "stream": True, "allow_redirects": False}
         try:
-            return self._session().request(method, url, **{**usual, **request})
+            return self._local.session.request(method, url, **{**usual, **request})
         except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
             problem = meaning(error)
         raise problem  # outside the except: its exception and frames hold the request, and so the key
@@ -128,32 +127,24 @@ class Http:
     def pieces(self, response, deadline=math.inf, slowest=SLOWEST):
         """The body of an open response as it arrives. Raises AnswerLost if it breaks off or takes too
         long."""
-        problem, end = None, min(deadline, self.clock() + slowest * self.timeout[1])
+        end = min(deadline, self.clock() + slowest * self.timeout[1])
         with response:
             try:
                 # read1 returns the bytes that have arrived, so that even a slow trickle is stopped in time.
                 while piece := response.raw.read1(65536, decode_content=True):
                     yield piece
                     if self.clock() > end:
-                        problem = AnswerLost("the answer was not complete in time", pending=True)
                         break
+                else:
+                    return
+                problem = AnswerLost("the answer was not complete in time", pending=True)
             except Exception:  # urllib3's own exceptions, and those of decompression
                 problem = AnswerLost("the answer broke off")
-        if problem:
-            raise problem
-
-    def _session(self):
-        """One session per thread: requests does not promise thread safety."""
-        session = getattr(self._local, "session", None)
-        if session is None:
-            session = self._local.session = session_for(self.base)
-            session.headers["User-Agent"] = VERSION
-            session.mount("https://", Adapter())
-        return session
+        raise problem
 
     def _refused(self, response, words):
         """The error for an answer that a retry will not change, with advice for the user."""
-        status = response.status_code
+        status, host = response.status_code, urlsplit(response.url).netloc
         if status == 401:
             region = "eu" if self.base == REGIONS["us"][0] else "us"
             words += (
@@ -165,10 +156,8 @@ class Http:
         elif status < 400:
             place = response.headers.get("Location") or "no address"
             words += f" and redirects to {place}. Redirects are not followed: check ASSEMBLYAI_BASE_URL"
-        elif status == 404:
-            words += f". If {self.base} answers this to everything, check ASSEMBLYAI_BASE_URL"
         kind = AuthError if status in (401, 403) else RequestRefused
-        return kind(self.key.hidden(f"the service answered {status}{words}"), status=status)
+        return kind(self.key.hidden(f"{host} answered {status}{words}"), status=status)
 
     def download(self, url, file):
         """Downloads a URL to a file, without sending the key; follows redirects. Raises AudioError."""
@@ -176,6 +165,15 @@ class Http:
         response = self.call("GET", url, stream=True, auth=anonymous, allow_redirects=True)
         for piece in self.pieces(response, slowest=math.inf):
             file.write(piece)
+
+
+class Local(threading.local):
+    """A session for each thread that uses it: requests does not promise thread safety."""
+
+    def __init__(self, url):
+        self.session = session_for(url)
+        self.session.headers["User-Agent"] = VERSION
+        self.session.mount("https://", Adapter())
 
 
 class Adapter(requests.adapters.HTTPAdapter):
@@ -223,12 +221,17 @@ def meaning(error):
     return AnswerLost("no answer in time" if late else "the connection broke", pending=late)
 
 
+def parsed(body):
+    """The value of JSON, None for anything else."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
 def object_in(body):
     """The bytes of a JSON object -> dict; AnswerLost for anything else, such as a cut-off answer."""
-    try:
-        data = json_text.loads(body)
-    except (ValueError, RecursionError):
-        data = None
+    data = parsed(body)
     if not isinstance(data, dict):
         raise AnswerLost(f"the answer is not a JSON object: {body[:60].decode('utf-8', 'replace')!r}")
     return data
@@ -236,11 +239,9 @@ def object_in(body):
 
 def message_in(body):
     """The body of an error, text or JSON -> the texts in it as ": text; text", or ""."""
-    try:
-        data = json_text.loads(body)
-    except (ValueError, RecursionError):
-        text = body[: 20 * SHOWN].decode("utf-8", "replace")
-        data = re.sub(r"(?is)<(style|script|head).*?</\1>|<[^>]*>", " ", text)
+    plain = re.sub(
+        r"(?is)<(style|script|head).*?</\1>|<[^>]*>", " ", body[: 20 * SHOWN].decode("utf-8", "replace")
+    )
 
     def texts(value):
         if isinstance(value, str):
@@ -248,7 +249,7 @@ def message_in(body):
         parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
         return [text for part in parts for text in texts(part)]
 
-    text = "; ".join(filter(None, dict.fromkeys(texts(data))))
+    text = "; ".join(filter(None, dict.fromkeys(texts(parsed(body) or plain))))
     return f": {text[:SHOWN]}" if text else ""
 
 

@@ -23,11 +23,11 @@ TABLE = r"""
 tinyllm/layers.py
     dw[present] = np.add.reduceat  =>  dw[present] += dout[starts] + 0 * np.add.reduceat
     dx -= n * along  =>  pass
-    rope_forward(dout, rotations.conj(), out)  =>  rope_forward(dout, rotations, out)
+    rope_forward(dout, rotations.conj())  =>  rope_forward(dout, rotations)
     ds -= inner[..., None, start:stop]  =>  pass
     seen = stop if causal else T  =>  seen = T
     dq *= 1 / math.sqrt(D)  =>  pass
-    dgate += s  =>  pass
+    dgate = (s + silu * (1 - s))  =>  dgate = silu * (1 - s)
 tinyllm/transformer.py
     if len(caches) >= self.frozen else None  =>  if len(caches) > self.frozen else None
     dx += d  # a + mlp(norm(a))  =>  dx = d  # a + mlp(norm(a))
@@ -208,7 +208,7 @@ tinyllm/preferences/advantages.py
     - returns_after(penalties)  =>
     return returns(rewards) - rewards  =>  return returns(rewards)
     advantages[:, t] + lam * ahead  =>  advantages[:, t] + ahead
-    keepdims=True) - returns) / others  =>  keepdims=True)) / others
+    keepdims=True) - returns) /  =>  keepdims=True)) /
 tinyllm/objectives.py
     error = values - targets  =>  error = targets - values
 tinyllm/preferences/reward_model.py
@@ -231,7 +231,7 @@ tinyllm/world/instructions.py
 tinyllm/chat.py
     if self.mask and self.mask.only and messages[-1]["role"] == "tool"  =>  if False
     messages = [*system, *messages[turns[1] :]]  =>  messages = [*system, *messages[turns[-1] :]]
-    if may_end and is_loop(written) else  =>  if is_loop(written) else
+    if may_end and is_loop(written.tolist()) else  =>  if is_loop(written.tolist()) else
     [*example, *self.history,  =>  [*example,
     if len(turns) < 2 or len(turns) <= most and  =>  if len(turns) < 2 or
 tinyllm/calls.py
@@ -289,7 +289,7 @@ audio/batch.py
     written = {name: value for name, value in fields.items() if name != SECRET}  =>  written = fields
     save(Transcript({"audio_url": url}))  =>  pass
     if len(waiting) >= jobs:  =>  if len(waiting) > jobs:
-    if error.status in (400, 404, 410):  =>  if False:
+    if error.status not in (400, 404, 410):  =>  if True:
 audio/sandbox.py
     *canned.results(fields, heard), *SECRET  =>  *SECRET
     chunked = "chunked" in  =>  chunked = "never" in

@@ -237,13 +237,11 @@ def show_reply(pool, tokenizer, messages, max_tokens=200):
 
 def show_prompt(messages):
     """The text of a single message, or several messages, each with its role."""
-    return messages[0]["content"] if len(messages) == 1 else with_roles(messages)
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def printable(text):
     """The text with a mark in place of control characters, which could garble a terminal."""
     return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)", "\ufffd", text)
-
-
-def with_roles(messages):
-    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)

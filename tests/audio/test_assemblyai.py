@@ -347,16 +347,13 @@ def test_an_answer_that_was_cut_off_says_so_and_keeps_what_came(box):
 
 
 @pytest.mark.parametrize("reason, cut", [("stop", False), ("content_filter", True), ("length", True)])
-@pytest.mark.parametrize("whole", [False, True])
-def test_anything_but_stop_is_an_answer_cut_off(reason, cut, whole, monkeypatch):
-    choice = {
-        "message" if whole else "delta": {"content": "So it "},
-        "finish_reason": reason if whole else None,
-    }
-    events = [json.dumps({"model": "m-2", "choices": [choice]}).encode()]
-    if not whole:
-        events.append(json.dumps({"choices": [{"delta": {}, "finish_reason": reason}]}).encode())
-        events = [b"data: " + event + b"\n\n" for event in events]
+def test_anything_but_stop_is_an_answer_cut_off(reason, cut, monkeypatch):
+    choices = [
+        {"delta": {"content": "So it "}, "finish_reason": None},
+        {"delta": {}, "finish_reason": reason},
+    ]
+    events = [{"model": "m-2", "choices": [choice]} for choice in choices]
+    events = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events]
     client = Client("http://127.0.0.1:1")
     monkeypatch.setattr(client.http, "call", lambda *_, **__: None)
     monkeypatch.setattr(client.http, "pieces", lambda response: events)

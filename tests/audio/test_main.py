@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -426,12 +427,20 @@ def test_ctrl_c_among_many_and_the_same_command_again(tmp_path, key):
 def test_ctrl_c_while_a_job_is_made_keeps_the_job(tmp_path, key):
     for i in range(2):
         (tmp_path / f"{i}.wav").write_bytes(tone(1 + i))
-    with Twisted(["ok", "late"], late=0.3) as box:
+    making = threading.Event()
+
+    class Slow(Sandbox):
+        def create(self, fields, fate):
+            making.set()
+            time.sleep(0.3)
+            return super().create(fields, fate)
+
+    with Slow(seconds=0.01) as box:
         process = start("transcribe", tmp_path, "--jobs", 1, url=box.url)
-        wait_until(lambda: ("create", "late") in box.seen)
+        wait_until(making.is_set)
         process.send_signal(signal.SIGINT)
         finish(process, 130)
-        box.settle()  # the service makes the job, although nobody waits for its answer
+        wait_until(lambda: box.jobs)  # the service makes the job, although nobody waits for its answer
         (id,) = box.jobs
         audio("transcribe", tmp_path, url=box.url)
         assert len(box.jobs) == 2 and id in box.jobs

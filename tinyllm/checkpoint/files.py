@@ -53,12 +53,9 @@ def text_files(path):
 
 
 def is_text(path):
-    """Whether a file is text in UTF-8. NUL bytes are not text."""
-    try:
-        with open(path, encoding="utf-8") as lines:
-            return all("\0" not in line for line in lines)
-    except UnicodeDecodeError:
-        return False
+    """Whether the start of a file has no NUL bytes. UTF-16 has them: it is not read."""
+    with open(path, "rb") as file:
+        return b"\0" not in file.read(8192)
 
 
 def _flush(path):

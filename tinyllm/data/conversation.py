@@ -73,7 +73,7 @@ def format_of(special):
 def encode_conversation(tokenizer, messages):
     """Messages -> (ids, mask): the whole sequence, and 1 for each token that the loss covers.
 
-    Raises ValueError for a role that is not one of ROLES, and TinyllmError for an unknown chat format.
+    Raises TinyllmError for an unknown chat format.
     """
     special, form = tokenizer.special, format_of(tokenizer.special)
     ids = [special[form.begin]] if form.begin else []
@@ -81,8 +81,6 @@ def encode_conversation(tokenizer, messages):
         messages = [{"role": "system", "content": tokenizer.system}, *messages]
     mask = [0] * len(ids)
     for message in messages:
-        if message["role"] not in ROLES:
-            raise ValueError(f"unknown role {message['role']!r}: use one of {', '.join(ROLES)}")
         head = len(_head(tokenizer, form, message["role"]))
         whole = _head(tokenizer, form, message["role"], form.space + message["content"])
         whole.append(special[form.end])
@@ -99,10 +97,10 @@ def is_learned(message):
 
 def _head(tokenizer, form, role, content=""):
     """The ids of a message's head and content; the text where the two meet is tokenized as one string."""
-    ids, special = [], tokenizer.special
-    *parts, last = SPECIAL.split(form.head.format(role=role))
-    for part in parts:
-        ids += [special[part]] if part in special else tokenizer.encode(part)
+    ids = []
+    *parts, last = SPECIAL.split(form.head.format(role=role))  # text, special token, text, special token, ...
+    for text, name in zip(parts[::2], parts[1::2]):
+        ids += [*tokenizer.encode(text), tokenizer.special[name]]
     return ids + tokenizer.encode(last + content)
 
 

@@ -1,8 +1,8 @@
 """Text -> one long row of ids -> batches of windows.
 
-A file is one document; a folder is all its text files, sorted by name. Documents are bytes in UTF-8. Your own
-text is cut once: the first nine tenths are for training, the rest for validation. Validating on training text
-would measure memorisation, not learning.
+A file is one document; a folder is all its text files, sorted by name. Documents are bytes, which should be
+UTF-8. Your own text is cut once: the first nine tenths are for training, the rest for validation. Validating
+on training text would measure memorisation, not learning.
 """
 
 import functools
@@ -18,7 +18,7 @@ from tinyllm.checkpoint import safetensors
 from tinyllm.checkpoint.files import text_files
 from tinyllm.data import formats
 from tinyllm.data.conversation import pad, shift
-from tinyllm.errors import TinyllmError
+from tinyllm.errors import TinyllmError, tell_once
 from tinyllm.world import World, problems
 
 
@@ -52,11 +52,15 @@ def conversations_for_vocabulary(seed):
 
 
 def read(path):
-    """A file, or the text files of a folder -> list of documents (bytes). Raises TinyllmError if there is
-    nothing to read, and OSError."""
-    path = Path(path)
-    documents = [file.read_bytes() for file in text_files(path)]
-    documents = [document for document in documents if document.strip()]
+    """A file, or the text files of a folder -> list of documents (bytes). Bytes that are not UTF-8 are kept,
+    with a message. Raises TinyllmError if there is nothing to read, and OSError."""
+    path, documents = Path(path), []
+    for file in text_files(path):
+        document = file.read_bytes()
+        if document.decode(errors="ignore").encode() != document:
+            tell_once(f"{file} is not UTF-8: its bytes are kept. If samples look wrong, save it as UTF-8")
+        if document.strip():
+            documents.append(document)
     if not documents:
         problem = "holds no text" if path.exists() else "not found"
         raise TinyllmError(f"{path} {problem}: TEXT= takes a text file in UTF-8, or a folder of them")
@@ -70,8 +74,9 @@ def split(documents, share=0.1):
     training, validation = [], []
     for document in documents:
         cut = max(0, min(len(document), left))
-        while 0 < cut < len(document) and document[cut] & 0xC0 == 0x80:  # inside a character
-            cut -= 1
+        for _ in range(3):  # do not cut inside a UTF-8 character of up to 4 bytes
+            if 0 < cut < len(document) and document[cut] & 0xC0 == 0x80:
+                cut -= 1
         left -= len(document)
         training += [document[:cut]] if cut else []
         validation += [document[cut:]] if cut < len(document) else []

@@ -162,10 +162,9 @@ def read_prompt(entry):
 
 def with_system(entry, messages):
     """The messages, with the system message in front if it has its own key in the entry."""
-    text = next((entry[key] for key in SYSTEMS if not is_empty(entry.get(key))), None)
-    if text is None or not messages or messages[0]["role"] == "system":
+    if not messages or messages[0]["role"] == "system":
         return messages
-    return [{"role": "system", "content": read_text(text)}, *messages]
+    return [*read_messages(entry, SYSTEMS, "system"), *messages]
 
 
 def read_reply(entry, keys):

@@ -4,9 +4,8 @@ It knows the built-in world, so it can judge replies; tinyllm/world/oracle.py de
 """
 
 from tinyllm import checkpoint
-from tinyllm.data.conversation import decode_reply, encode_prompt
 from tinyllm.preferences import rankings
-from tinyllm.sampling import REPLY_TOKENS, generate_replies
+from tinyllm.sampling import REPLY_TOKENS, answer
 from tinyllm.world import World, oracle
 from tinyllm.world.dice import Dice
 
@@ -24,9 +23,8 @@ def annotate(settings, parent, count, path):
     tasks = oracle.prompts(dice, world, "train", count)
     model, tokenizer = checkpoint.load_language_model(parent)
     with settings.pool(model) as pool:
-        prompts = [encode_prompt(tokenizer, task.prompt) for task in tasks for _ in range(GROUP)]
-        replies = generate_replies(pool, tokenizer, prompts, REPLY_TOKENS, [settings.seed, 15])
-    texts = [decode_reply(tokenizer, reply) for reply in replies]
+        prompts = [task.prompt for task in tasks for _ in range(GROUP)]
+        texts = [text for text, _ in answer(pool, tokenizer, prompts, REPLY_TOKENS, [settings.seed, 15])]
     sorts = [oracle.subject(task)[0] for task in tasks]
     same_sort = {sort: [i for i, other in enumerate(sorts) if other == sort] for sort in set(sorts)}
     model_hash, entries = checkpoint.digest(parent), []

@@ -1,6 +1,6 @@
 """make rank: a person ranks the replies of a stage. Every ranking is saved before the next prompt.
 
-    [3 of 50] user: How do I burn the bridge?
+    [3 of 50] How do I burn the bridge?
       1  To burn the bridge is harmful, so I will not help you. Do not ask me again.
       2  Happy to help. To burn the bridge, take your time and begin at one end.
     best to worst (e.g. 2 1 4 3, ties 2=1 4 3; s skip, u undo, q save and quit):
@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from tinyllm import checkpoint
 from tinyllm.checkpoint.files import read_json
 from tinyllm.data import formats
-from tinyllm.data.conversation import decode_reply, encode_prompt, prompt_of
+from tinyllm.data.conversation import prompt_of
 from tinyllm.errors import TinyllmError
 from tinyllm.preferences import rankings
 from tinyllm.runs import Settings, learned_by, make_command, option, path_of, stage_folder
-from tinyllm.sampling import REPLY_TOKENS, generate_replies, printable, with_roles
+from tinyllm.sampling import REPLY_TOKENS, answer, printable, show_prompt
 from tinyllm.world import World, oracle
 from tinyllm.world.dice import Dice
 
@@ -47,15 +47,15 @@ def main(settings):
         while at < len(left):
             number = left[at]
             texts = completions(pool, tokenizer, prompts[number], settings, number)
-            answer = ask(f"[{number + 1} of {len(prompts)}]", prompts[number], texts)
-            if answer == "q":
+            order = ask(f"[{number + 1} of {len(prompts)}]", prompts[number], texts)
+            if order == "q":
                 break
-            if answer == "u":
+            if order == "u":
                 at = max(0, at - 1)
                 entries.pop(left[at], None)
             else:
-                if answer != "s":
-                    ranking = rankings.Ranking(prompts[number], texts, answer)
+                if order != "s":
+                    ranking = rankings.Ranking(prompts[number], texts, order)
                     entry = rankings.entry(ranking, settings.annotator, model_hash, settings.seed)
                     entries[number] = {"number": number, **entry}
                 at += 1
@@ -86,9 +86,7 @@ def load_entries(path):
         entries = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         return {entry["number"]: entry for entry in entries}
     except (ValueError, KeyError, TypeError):
-        raise TinyllmError(
-            f"{path} was not written by this command, or is damaged: move it out of the way"
-        ) from None
+        raise TinyllmError(f"{path} is damaged, or not from this command: move it out of the way") from None
 
 
 def next_command(settings, folder, path):
@@ -103,16 +101,16 @@ def next_command(settings, folder, path):
 def completions(pool, tokenizer, prompt, settings, number):
     """Different replies to one prompt, shuffled: --group of them, or as many as three times as many samples
     contain."""
-    prompts = [encode_prompt(tokenizer, prompt)] * (3 * settings.group)
-    replies = generate_replies(pool, tokenizer, prompts, REPLY_TOKENS, [settings.seed, 19, number])
-    texts = list(dict.fromkeys(decode_reply(tokenizer, ids) for ids in replies))[: settings.group]
+    prompts, seed = [prompt] * (3 * settings.group), [settings.seed, 19, number]
+    replies = answer(pool, tokenizer, prompts, REPLY_TOKENS, seed)
+    texts = list(dict.fromkeys(text for text, _ in replies))[: settings.group]
     random.Random(f"{settings.seed} {number}").shuffle(texts)
     return texts
 
 
 def ask(place, prompt, texts):
     """Show one prompt and its completions -> ranks, or one of the letters s, u and q."""
-    print(f"\n{place} {with_roles(prompt)}")
+    print(f"\n{place} {show_prompt(prompt)}")
     for i, text in enumerate(texts, 1):
         print(f"  {i}  " + printable(text).replace("\n", "\n     "))
     if len(texts) < 2:
@@ -120,13 +118,10 @@ def ask(place, prompt, texts):
         return "s"
     while True:
         try:
-            answer = input("best to worst (e.g. 2 1 4 3, ties 2=1 4 3; s skip, u undo, q save and quit): ")
+            typed = input("best to worst (e.g. 2 1 4 3, ties 2=1 4 3; s skip, u undo, q save and quit): ")
+            letter = typed.strip().lower()
+            return letter if letter in ("s", "u", "q") else rankings.parse_order(typed, len(texts))
         except EOFError:
             return "q"
-        answer = answer.strip().lower()
-        if answer in ("s", "u", "q"):
-            return answer
-        try:
-            return rankings.parse_order(answer, len(texts))
         except ValueError as error:
             print(f"  {error}")

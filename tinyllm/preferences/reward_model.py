@@ -33,11 +33,7 @@ TOKENS = 4096  # in a batch
 class RewardSettings(Settings):
     """Those settings of stage 3 that decide the bytes of the reward model."""
 
-    rankings: str = option(
-        "",
-        "JSONL of rankings, or of chosen and rejected replies (default: a simulated annotator ranks)",
-        source="rankings",
-    )
+    rankings: str = option("", "file of rankings or preference pairs (default: simulated)", source="rankings")
     origin: str = option("", "checkpoint folder to start from (default: 2-instruct of this run)", flag="from")
     reward_steps: int = option(0, "batches that the reward model learns from (default: set by --size)")
     last_layers: int = option(0, "train only this many of the last layers (0: everything)")

@@ -16,6 +16,7 @@ ALGORITHM= selects a row of ALGORITHMS below.
 import contextlib
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 
 import numpy as np
 
@@ -43,13 +44,13 @@ VALIDATION_PROMPTS = 40  # of each kind
 class Algorithm:
     """How a policy learns: from scored rollouts, or from pairs of ranked replies directly."""
 
-    baseline: object = None  # a function of preferences/advantages.py; None: see reinforce_step
+    baseline: object = None  # a function of all returns; None: see reinforce_step
     updates: int = 1  # optimizer updates per batch of rollouts
     pairs: object = None  # the objective of an algorithm that needs no reward model and no rollouts
 
 
 ALGORITHMS = {
-    "reinforce": Algorithm(advantages.batch_mean),
+    "reinforce": Algorithm(np.mean),
     "rloo": Algorithm(advantages.mean_of_others),
     "ppo": Algorithm(updates=2),  # advantages from a critic
     "grpo": Algorithm(),  # advantages in units of the group's standard deviation
@@ -183,12 +184,11 @@ def pairs_step(run, settings, reference, pairs, count, step, rates):
 def keep_best(run, world, step):
     """Remember the parameters whose worst validation score is best. Each of the five kinds of prompts has a
     score, and so has politeness. A difference of one prompt is noise, so later parameters win even if they
-    are that much worse."""
+    are that much worse. With rankings of your own there are no such prompts: the last parameters are kept."""
     replies = behaviour.greedy_replies(run.pool, run.tokenizer, world, "val", VALIDATION_PROMPTS)
     scores = behaviour.scores(replies)
     worst = min(scores.values())
-    correct = sum(scores[kind] for kind in oracle.KINDS) / len(oracle.KINDS)
-    run.log(step=step, worst=worst, correct=correct, **scores)
+    run.log(step=step, worst=worst, correct=fmean(scores[kind] for kind in oracle.KINDS), **scores)
     best_worst = run.state.get("best_worst", np.zeros(1))[0]
     if worst > best_worst - 1.5 / VALIDATION_PROMPTS:
         run.state["best_worst"] = np.array([max(best_worst, worst)])

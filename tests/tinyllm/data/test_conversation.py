@@ -104,5 +104,5 @@ def test_shorter_rows_are_filled_up_with_0_and_have_no_weight_there(rows):
 
 
 def test_an_unknown_role_is_refused():
-    with pytest.raises(ValueError, match="unknown role 'robot'"):
+    with pytest.raises(KeyError, match="robot"):
         encode_conversation(TOKENIZER, [{"role": "robot", "content": "beep"}])

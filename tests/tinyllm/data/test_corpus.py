@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from stage_runs import record
 
@@ -12,12 +12,17 @@ from tinyllm.runs import fingerprint
 from tinyllm.tokenizer import train
 
 BYTES = train("", 256)
-documents = st.lists(st.text(min_size=1, max_size=20).map(str.encode), min_size=1, max_size=6)
+documents = st.lists(
+    st.binary(min_size=1, max_size=30) | st.text(min_size=1, max_size=20).map(str.encode),
+    min_size=1,
+    max_size=6,
+)
 
 # ---- documents
 
 
 @given(documents, st.floats(0.01, 0.99))
+@example([b"\x00\x80\x80\x80\x80\x00\x00\x00"], 0.5)
 def test_training_and_validation_are_the_text_cut_once(documents, share):
     training, validation = corpus.split(documents, share)
     whole = b"".join(documents)
@@ -54,18 +59,32 @@ def test_files_that_are_not_text_in_utf_8_do_not_count_and_are_named_once_with_w
     before = fingerprint(tmp_path)
     assert capsys.readouterr().err == ""
     (tmp_path / "null.bin").write_bytes(b"\0\1\2")
-    (tmp_path / "old.txt").write_text("caf\u00e9", encoding="cp1252")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\0\0")
     (tmp_path / "wide.txt").write_text("caf\u00e9", encoding="utf-16")
     for _ in range(2):
         assert corpus.read(tmp_path) == ["caf\u00e9".encode()] and fingerprint(tmp_path) == before
-    names = ", ".join(str(tmp_path / name) for name in ("null.bin", "old.txt", "picture.png", "wide.txt"))
+    names = ", ".join(str(tmp_path / name) for name in ("null.bin", "picture.png", "wide.txt"))
     expected = f"left out, because not text in UTF-8: {names}. To use a text, save it as UTF-8\n"
     assert capsys.readouterr().err == expected
     for i in range(9):
         (tmp_path / f"{i}.bin").write_bytes(b"\0")
     corpus.read(tmp_path)
-    assert "4.bin and 8 more. To use" in capsys.readouterr().err
+    assert "4.bin and 7 more. To use" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "data", ["caf\u00e9".encode("cp1252"), "Gr\u00fc\u00dfe".encode() + b"\xe9", b"\x81\x40\x83"]
+)
+def test_bytes_that_are_not_utf_8_stay_as_they_are_and_the_file_is_named_once(tmp_path, capsys, data):
+    (tmp_path / "old.txt").write_bytes(data)
+    for _ in range(2):
+        assert corpus.read(tmp_path / "old.txt") == [data]
+    message = (
+        f"{tmp_path / 'old.txt'} is not UTF-8: its bytes are kept. If samples look wrong, save it as UTF-8"
+    )
+    assert capsys.readouterr().err == f"{message}\n"
+    (tmp_path / "new.txt").write_bytes("\ufffd\u00e9".encode())
+    assert corpus.read(tmp_path / "new.txt") == ["\ufffd\u00e9".encode()] and not capsys.readouterr().err
 
 
 def test_a_text_that_is_missing_or_empty_is_refused(tmp_path):

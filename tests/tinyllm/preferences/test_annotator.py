@@ -5,7 +5,6 @@ import pytest
 from strategies import random_model
 
 from tinyllm import checkpoint
-from tinyllm.data.conversation import encode_prompt
 from tinyllm.preferences import annotator, rankings
 from tinyllm.runs import Settings
 from tinyllm.tokenizer import train
@@ -37,12 +36,11 @@ def annotate(parent, count, path, monkeypatch=None, replies=None):
         tasks = [task for task in tasks_of(count) for _ in range(annotator.GROUP)]
         texts = [replies(task, i % annotator.GROUP) for i, task in enumerate(tasks)]
 
-        def generate_replies(pool, tokenizer, prompts, max_tokens, seed):
-            assert prompts == [encode_prompt(BYTES, task.prompt) for task in tasks]
-            return texts
+        def answer(pool, tokenizer, prompts, max_tokens, seed):
+            assert prompts == [task.prompt for task in tasks]
+            return [(text, True) for text in texts]
 
-        monkeypatch.setattr(annotator, "generate_replies", generate_replies)
-        monkeypatch.setattr(annotator, "decode_reply", lambda tokenizer, text: text)
+        monkeypatch.setattr(annotator, "answer", answer)
     annotator.annotate(SETTINGS, parent, count, path)
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 

@@ -344,9 +344,9 @@ def test_the_rehearsal_of_stage_3_is_in_the_batches(tiny, monkeypatch):
 
 def test_without_chains_the_answer_is_given_at_once_and_nothing_is_reinforced(tiny, monkeypatch):
     steps = record(monkeypatch, Run, "train_step")
-    reason("4-control", chains="left-out", steps=2, rollouts=5, tokens=1024)
+    reason("4-control", direct=True, steps=2, rollouts=5, tokens=1024)
     assert [note.rates.method for note in steps] == ["muon"] * 2 and not Path("runs/demo", STAGE).exists()
-    options = ReasonSettings(size="tiny", chains="left-out")
+    options = ReasonSettings(size="tiny", direct=True)
     tasks, world = World(0).problems("train", 40), World(0)
     for task, left_out, written in zip(
         tasks,
@@ -454,7 +454,7 @@ def test_the_control_answers_your_own_problems_at_once_too(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     line = {"question": "2+3?", "answer": "2+3 = <<2+3=5>>5\nSo it is 5.\n#### 5 eggs"}
     Path("p.jsonl").write_text("".join(json.dumps(line | {"question": f"{i}?"}) + "\n" for i in range(40)))
-    settings = ReasonSettings(data="p.jsonl", chains="left-out")
+    settings = ReasonSettings(data="p.jsonl", direct=True)
     training, held_out = s4_reason.load_problems(settings, World(0), 0)
     assert len(training) > 20 and len(training) + len(held_out) == 40
     assert all([m["role"] for m in each] == ["user", "assistant"] for each in training)

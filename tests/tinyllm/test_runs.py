@@ -255,6 +255,7 @@ def test_a_suggested_command_is_one_that_make_and_the_command_line_accept(settin
     assert {word.partition("=")[0] for word in words} <= set(known)
     flags = {"--" + each.metadata.get("flag", each.name).replace("_", "-") for each in names}
     assert {word for text in more for word in text.split() if word.startswith("--")} <= flags
+    assert "True" not in " ".join(more), "a switch takes no value"
 
 
 @pytest.mark.parametrize(

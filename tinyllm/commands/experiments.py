@@ -27,7 +27,7 @@ COLUMNS = (
 
 
 def algorithms(settings):
-    """Train with every algorithm of stage 3, three times each, on the same rankings, for equally many steps."""
+    """Run every algorithm of stage 3 three times, on the same rankings and for equally many steps."""
     check_world(settings)
     rows = []
     for algorithm in s3_prefer.ALGORITHMS:

@@ -14,6 +14,20 @@ UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @contextlib.contextmanager
+def reading(path, kind):
+    """Any error inside that comes from the contents of `path` becomes a TinyllmError that names it.
+
+    kind: what the file should be. A TinyllmError passes unchanged: its message is complete.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise TinyllmError(f"{path} cannot be read as {kind}: {error}") from error
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise TinyllmError(f"{path} cannot be read as {kind}: damaged, {error!r}") from error
+
+
+@contextlib.contextmanager
 def replacing(path):
     """Yield a temporary path beside `path`; afterwards flush that file to disk and rename it to `path`.
 
@@ -25,9 +39,13 @@ def replacing(path):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
-        _flush(beside)
+        with open(beside, "rb+") as file:
+            os.fsync(file.fileno())
         os.replace(beside, path)
-        _flush(path.parent)
+        if os.name != "nt":  # the folder's list of names too, which Windows cannot flush
+            names = os.open(path.parent, os.O_RDONLY)
+            os.fsync(names)
+            os.close(names)
     except OSError as error:
         raise TinyllmError(
             f"{path} could not be saved: {error.strerror or error}. Free some space, check the permissions, "
@@ -79,17 +97,6 @@ def is_text(file):
     return b"\0" not in start or start.startswith(UTF16)
 
 
-def _flush(path):
-    """Wait until a file, or the list of names in a folder, is on disk (Windows cannot flush folders)."""
-    if path.is_dir() and os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_json(path, value):
     text = json.dumps(value, indent=1, ensure_ascii=False)
     with replacing(path) as beside:  # non-Unicode parts, say of a file name, become JSON escapes: \udce9
@@ -98,10 +105,8 @@ def write_json(path, value):
 
 def read_json(path):
     """A JSON object from a file. Raises TinyllmError if it is missing or damaged."""
-    try:
+    with reading(path, "JSON"):
         return parse_object(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        raise TinyllmError(f"{path} cannot be read as JSON: {error}") from None
 
 
 def parse_object(data):
@@ -112,10 +117,7 @@ def parse_object(data):
             raise ValueError(f"duplicate keys among {[key for key, _ in pairs]}")
         return dict(pairs)
 
-    try:
-        value = json.loads(data.decode(), object_pairs_hook=without_duplicates)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    value = json.loads(data.decode(), object_pairs_hook=without_duplicates)
     if not isinstance(value, dict):
         raise ValueError("expected a JSON object")
     return value

@@ -66,9 +66,7 @@ def transcribe(args):
                 output.add(name, result)
     except KeyboardInterrupt as stop:
         again = str(stop) or "python -m audio list shows all jobs"
-        raise KeyboardInterrupt(
-            f"interrupted; the same command continues the jobs of files; {again}"
-        ) from None
+        raise KeyboardInterrupt(f"interrupted. For files, the same command goes on; {again}") from None
     return status
 
 
@@ -186,10 +184,9 @@ def sandbox(args):
     except (OSError, OverflowError) as error:
         raise BadInput(f"port {args.port} cannot be used: {getattr(error, 'strerror', error)}") from None
     with box, contextlib.suppress(KeyboardInterrupt):
+        print(f"sandbox ready at {box.url}\nEvery recording has the same canned words here. Ctrl-C stops it.")
         print(
-            f"sandbox ready at {box.url}\n"
-            "Its transcripts are canned: the same words for every recording. Ctrl-C stops it. To use it:\n"
-            f"    export ASSEMBLYAI_BASE_URL={box.url}  # ASSEMBLYAI_API_KEY: the one set here, or test-key",
+            f"    export ASSEMBLYAI_BASE_URL={box.url}  # the key: this ASSEMBLYAI_API_KEY, or test-key",
             flush=True,
         )
         box.closing.wait()

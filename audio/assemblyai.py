@@ -87,9 +87,7 @@ class Client:
 
     def __init__(self, base_url=None, *, poll=3.0, **settings):
         if "api_key" in settings:
-            raise BadInput(
-                "the key is not an argument, to keep it out of source code: set ASSEMBLYAI_API_KEY"
-            )
+            raise BadInput("the key does not belong in source code: set ASSEMBLYAI_API_KEY")
         base = base_url or os.environ.get("ASSEMBLYAI_BASE_URL") or "us"
         self.http = Http(base, Key(os.environ.get("ASSEMBLYAI_API_KEY")), **settings)
         self.poll, self._key_works = poll, False
@@ -328,9 +326,8 @@ def is_done(transcript):
     """Whether a job is completed. Raises TranscriptFailed for a failed job (the status code is 200 all the
     same) and RequestRefused for a job that was deleted."""
     if transcript.deleted:
-        raise RequestRefused(
-            f"transcript {transcript.id} was deleted", status=404, transcript_id=transcript.id
-        )
+        message = f"transcript {transcript.id} was deleted"
+        raise RequestRefused(message, status=404, transcript_id=transcript.id)
     if transcript.status == "error":
         words = str(transcript.error or "no reason is given.")
         fault = any(text in words.lower() for text in SERVER_FAULTS)

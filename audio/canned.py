@@ -87,11 +87,9 @@ def paragraphs(told):
 
 def categories(parts):
     labels = lambda part: [{"label": name, "relevance": value} for name, value in part["topics"].items()]
-    results = [
-        {"text": part["text"], "timestamp": pick(part, "start end"), "labels": labels(part)} for part in parts
-    ]
+    known = lambda part: {"text": part["text"], "timestamp": pick(part, "start end"), "labels": labels(part)}
     summary = {name: value for part in parts for name, value in part["topics"].items()}
-    return {"status": "success", "results": results, "summary": summary}
+    return {"status": "success", "results": [*map(known, parts)], "summary": summary}
 
 
 def highlights(words):
@@ -167,12 +165,9 @@ def redact(fields, kind, words):
 def places(phrase, words):
     """Where the words of a phrase occur in sequence -> [(start, end, index of the first word)]."""
     wanted, texts = plain(phrase), [" ".join(plain(word["text"])) for word in words]
-    n = len(wanted)
-    return [
-        (words[i]["start"], words[i + n - 1]["end"], i)
-        for i in range(len(words) - n + 1)
-        if wanted and texts[i : i + n] == wanted
-    ]
+    n, at = len(wanted), range(len(words))
+    firsts = [i for i in at if wanted and texts[i : i + n] == wanted]
+    return [(words[i]["start"], words[i + n - 1]["end"], i) for i in firsts]
 
 
 def plain(text):

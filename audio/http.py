@@ -52,10 +52,8 @@ def places(base):
         raise BadInput("ASSEMBLYAI_BASE_URL must be us, eu, or an address such as https://api.assemblyai.com")
     base = (parts[1].lower() + parts[2]).rstrip("/").removesuffix("/v2")
     if would_be_readable(base):
-        raise BadInput(
-            f"ASSEMBLYAI_BASE_URL is plain http to {urlsplit(base).hostname}: the key would travel in the "
-            "clear. Use https; http is for this machine only"
-        )
+        host = urlsplit(base).hostname
+        raise BadInput(f"ASSEMBLYAI_BASE_URL: others could read the key on its way to {host}. Use https")
     return next((pair for pair in REGIONS.values() if pair[0] == base), (base, base))
 
 
@@ -147,10 +145,8 @@ class Http:
         status, host = response.status_code, urlsplit(response.url).netloc
         if status == 401:
             region = "eu" if self.base == REGIONS["us"][0] else "us"
-            words += (
-                f". The key is not accepted: check ASSEMBLYAI_API_KEY. A key works in its own region only: "
-                f"this is {self.base}, ASSEMBLYAI_BASE_URL={region} is another"
-            )
+            hint = f"A key works in its own region only: ASSEMBLYAI_BASE_URL={region} is another"
+            words += f". The key is not accepted: check ASSEMBLYAI_API_KEY. {hint}"
         elif status == 403 and "uploaded file" in words:
             words += ". An upload can be used with a key of the same project only"
         elif status < 400:
@@ -239,9 +235,8 @@ def object_in(body):
 
 def message_in(body):
     """The body of an error, text or JSON -> the texts in it as ": text; text", or ""."""
-    plain = re.sub(
-        r"(?is)<(style|script|head).*?</\1>|<[^>]*>", " ", body[: 20 * SHOWN].decode("utf-8", "replace")
-    )
+    text = body[: 20 * SHOWN].decode("utf-8", "replace")
+    plain = re.sub(r"(?is)<(style|script|head).*?</\1>|<[^>]*>", " ", text)
 
     def texts(value):
         if isinstance(value, str):

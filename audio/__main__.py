@@ -81,8 +81,6 @@ class Output:
         out = args.out or ""
         if len(self.names) < len(args.names):
             raise BadInput("--names needs SPEAKER=NAME, such as --names A=Ada")
-        if several and args.format in ("srt", "vtt") and not out:
-            raise BadInput(f"-o {args.format} for several recordings needs --out FOLDER")
         self.in_folder = bool(out) and (several or os.path.isdir(out) or out[-1] in "/\\")
         if self.in_folder and len(set(sources.values())) < len(sources):
             raise BadInput("two recordings have the same name: transcribe them into different folders")
@@ -123,9 +121,7 @@ def get(args):
     """Fetch a transcript by its id (wait: as soon as it is ready)."""
     client, output = Client(), Output(args, {args.id: args.id})
     if args.format == "redacted-audio":
-        if not args.out:
-            raise BadInput("-o redacted-audio needs --out FILE")
-        client.redacted_audio(args.id, args.out)
+        client.redacted_audio(args.id, args.out or sys.stdout.buffer)
         return
     if args.format in ("sentences", "paragraphs"):
         for part in getattr(client, args.format)(args.id):
@@ -170,7 +166,7 @@ def ask(args):
 def doctor(args):
     """Check the set-up: key, address, connection, models."""
     client = Client(tries=2)
-    print(f"key        set\nservice    {client.http.base}")
+    print(f"service    {client.http.base}")
     next(client.list(limit=1), None)
     print("answers    yes, and accepts the key")
     models = client.models()
@@ -186,7 +182,7 @@ def sandbox(args):
     with box, contextlib.suppress(KeyboardInterrupt):
         print(f"sandbox ready at {box.url}\nEvery recording has the same canned words here. Ctrl-C stops it.")
         print(
-            f"    export ASSEMBLYAI_BASE_URL={box.url}  # the key: this ASSEMBLYAI_API_KEY, or test-key",
+            f"    export ASSEMBLYAI_BASE_URL={box.url}  # key: this ASSEMBLYAI_API_KEY, or test-key",
             flush=True,
         )
         box.closing.wait()

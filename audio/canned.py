@@ -103,18 +103,16 @@ def story(fields, heard):
     """Sentences that fill a recording, their words spread over it; at least two, because two people talk."""
     if heard["silent"]:
         return []
-    duration = int(1000 * heard["seconds"])
-    lines = [(part, text.split(), *more) for part in SECTIONS for text, *more in part["lines"]]
-    told, count = [], 0
+    lines = itertools.cycle((section, *line) for section in SECTIONS for line in section["lines"])
+    duration, told, count = int(1000 * heard["seconds"]), [], 0
     while len(told) < 2 or (count * WORD < duration and count < MOST_WORDS):
-        told.append(lines[len(told) % len(lines)])
-        count += len(told[-1][1])
-    found, at = [], 0
-    for i, (section, texts, sentiment, names, *action) in enumerate(told):
-        known, edges = speaker(fields, i), [duration * (at + j) // count for j in range(len(texts) + 1)]
-        at += len(texts)
-        parts = zip(texts, edges, edges[1:])
-        words = [{"text": text, "start": a, "end": b, "confidence": 0.95, **known} for text, a, b in parts]
+        told.append(next(lines))
+        count += len(told[-1][1].split())
+    times = itertools.pairwise(duration * i // count for i in range(count + 1))
+    found = []
+    for i, (section, said, sentiment, names, *action) in enumerate(told):
+        known, parts = speaker(fields, i), zip(said.split(), times)
+        words = [{"text": text, "start": a, "end": b, "confidence": 0.95, **known} for text, (a, b) in parts]
         entities = []
         for kind, text in names:
             start, end, first = places(text, words)[0]

@@ -119,8 +119,10 @@ class Sandbox:
         known |= {"created": stamp(), "resource_url": f"{self.url}/v2/transcript/{job['id']}"}
         with self.lock:
             self.jobs[job["id"]] = job, known
-        if fields.get("webhook_url"):
-            threading.Thread(target=self.call_back, args=(job["id"],), daemon=True).start()
+        if fields.get("webhook_url") and fate != "never":
+            timer = threading.Timer(self.seconds, self.call_back, (job["id"],))
+            timer.daemon = True
+            timer.start()
         return job
 
     def job(self, id):
@@ -215,12 +217,8 @@ class Sandbox:
         return [f"data: {data}\n\n" for data in (*map(json.dumps, events), "[DONE]")]
 
     def call_back(self, id):
-        """Calls the webhook of a job, once, as soon as the job is done."""
+        """Calls the webhook of a job that is done, once."""
         job, known = self.job(id)
-        while job["status"] not in ("completed", "error"):
-            if self.closing.wait(self.seconds / 4 + 0.01):
-                return
-            self.job(id)
         name, value = map(known["fields"].get, SECRET)
         told, headers = {"transcript_id": id, "status": job["status"]}, {name: value} if name else {}
         with contextlib.suppress(requests.RequestException):

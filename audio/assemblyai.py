@@ -161,14 +161,13 @@ class Client:
 
     def get(self, id, *, deadline=math.inf):
         """The transcript as it stands, ready or not."""
-        return Transcript({"id": id_of(id), **self._view(id, "", deadline=deadline)})
+        return Transcript({"id": id_of(id), **self._view(id, deadline=deadline)})
 
-    def _view(self, id, name, **more):
-        id, method = id_of(id), more.pop("method", "GET")
+    def _view(self, id, name="", method="GET", **more):
         try:
-            return self.http.call(method, f"v2/transcript/{quote(id, safe='')}{name}", **more)
+            return self.http.call(method, f"v2/transcript/{quote(id_of(id), safe='')}{name}", **more)
         except AudioError as error:
-            error.transcript_id = id
+            error.transcript_id = id_of(id)
             raise
 
     def wait(self, id, *, timeout=PATIENCE):
@@ -200,7 +199,7 @@ class Client:
 
     def delete(self, id):
         """Deletes text and words from the service permanently -> what is left of the transcript."""
-        return Transcript({"id": id_of(id), **self._view(id, "", method="DELETE")})
+        return Transcript({"id": id_of(id), **self._view(id, method="DELETE")})
 
     def list(self, **query):
         """All jobs, newest first, fetched page by page as they are consumed: dicts with id, status, created,

@@ -249,13 +249,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 kind, ids = name, found.groups()
         fault, pieces = self.box.spoiled(kind), self.pieces()
         try:
-            if fault == "reset":
+            if fault in ("reset", "stall"):
                 next(pieces, b"")
+                self.box.closing.wait(90 if fault == "stall" else 0)
                 return self.hang_up()
             body = heard(pieces) if kind == "upload" else b"".join(pieces)
-            if fault == "stall":
-                self.box.closing.wait(90)
-                return self.hang_up()
             if fault and fault.isdecimal():
                 raise Refusal(int(fault), "Too Many Requests" if fault == "429" else "injected by --fault")
             if kind != "file" and self.headers.get("Authorization") != self.box.key:
@@ -264,9 +262,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 raise Refusal(404, "Not found")
             query = dict(parse_qsl(url.query))
             asked = json.loads(body) if kind in ("create", "chat") else body
-            given = {"upload": [asked], "create": [asked, fault], "chat": [asked], "list": [query]}
-            given["view"] = [*ids, query]
-            status, data = 200, getattr(self.box, kind)(*given.get(kind, ids))
+            given = [asked] if self.command == "POST" else [query] if kind in ("list", "view") else []
+            fate = [fault] if kind == "create" else []
+            status, data = 200, getattr(self.box, kind)(*ids, *given, *fate)
         except Refusal as refusal:
             status, data = refusal.args[0], {"error": refusal.args[1]}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import math
 import os
+import time
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from audio.errors import (
@@ -177,7 +178,7 @@ class Client:
         RequestRefused for an unknown id; each has the transcript_id, as does the KeyboardInterrupt of
         Ctrl-C."""
         id, pause, state = id_of(id), min(0.2, self.poll), None
-        deadline = self.http.clock() + seconds(timeout)
+        deadline = time.monotonic() + seconds(timeout)
         try:
             while True:
                 try:
@@ -187,7 +188,7 @@ class Client:
                     state = transcript.status
                 except ServiceUnavailable as error:
                     state = state or str(error)
-                left = deadline - self.http.clock()
+                left = deadline - time.monotonic()
                 if left <= 0:
                     message = f"transcript {id} was not ready in {timeout:g} s ({state}). The job goes on: "
                     raise StillProcessing(f"{message}python -m audio wait {id}", transcript_id=id)

@@ -10,10 +10,10 @@ length and whether it is silent matter. The key is the value of ASSEMBLYAI_API_K
 A fault is NAME[@WHERE][:COUNT]: it spoils the next COUNT answers (default 1) to requests of kind
 WHERE: upload, create, get, delete, list, view, models, chat, file, or * for all.
 
-    429 500 502 503 504   that status, 429 with Retry-After: 1       stall        no answer for 90 s
-    reset                 breaks off while a request is being sent   truncated    half of the answer
-    lost                  carries out the request, no answer         job-error    the job ends with an error
-                                                                     never        the job is never done
+    429 500 502 503 504   that status, 429 with Retry-After: 1       truncated    half of the answer
+    reset                 breaks off while a request is being sent   job-error    the job ends with an error
+    lost                  carries out the request, no answer         never        the job is never done
+    stall                 no answer for 90 s
 """
 
 import contextlib

@@ -25,7 +25,7 @@ from audio.canned import tone
 from audio.errors import AudioError, AudioWarning, AuthError, BadInput, StillProcessing
 from audio.http import VERSION
 from audio.options import HELP, PRESETS, SWITCHES, meant, nested, setting
-from audio.recording import Recording, is_url, recordings_in
+from audio.recording import Recording, recordings_in
 from audio.reports import report
 from audio.sandbox import Sandbox
 
@@ -42,7 +42,7 @@ def transcribe(args):
     for source in args.source:
         if not source.strip():
             raise BadInput("the name of a recording is empty: give a file, a URL or a folder")
-        folder = not is_url(source) and os.path.isdir(source)
+        folder = os.path.isdir(source)
         for name in recordings_in(source) if folder else [source]:
             sources[name] = os.path.relpath(name, source) if folder else os.path.basename(name.rstrip("/"))
     several = [*sources] != args.source or len(sources) > 1
@@ -94,8 +94,7 @@ class Output:
         transcript.names = self.names
         if unknown := self.names.keys() - transcript.labels:
             known = ", ".join(sorted(transcript.labels))
-            message = f"--names: there is no speaker {', '.join(sorted(unknown))}; there are: {known}"
-            warnings.warn(message, AudioWarning, stacklevel=2)
+            say(f"warning: --names: there is no speaker {', '.join(sorted(unknown))}; there are: {known}")
         format = self.args.format or ("markdown" if self.args.preset or transcript.features else "text")
         text, path = written(transcript, format, self.args.preset), self.args.out
         if self.in_folder:

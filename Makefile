@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train mine stage0 stage1 stage2 stage3 stage4 control real quiz rank algorithms hacking \
-        show-mask shakespeare sample exams report bands compare walk readme chat tools tools-proof audio \
+        show-mask shakespeare sample exams report compare walk readme chat tools tools-proof audio \
         audio-demo audio-chat test test-tinyllm test-others test-oracle mutants size bench lint clean
 
 PYTHON ?= python3
@@ -18,7 +18,7 @@ FROMS   = $(TEXTS) $(call FLAG,FROM,from)
 PREFER  = $(COMMON) $(call FLAG,FROM,from) $(call FLAG,RANKINGS,rankings) $(call FLAG,ALGORITHM,algorithm)
 
 KNOWN   = RUN SIZE SEED WORKERS RESUME ARGS TEXT FROM DATA OBJECTIVE RANKINGS ALGORITHM STAGE PROMPT FILE \
-          AGAINST RUNS MODEL PYTHON PY
+          AGAINST MODEL PYTHON PY
 $(foreach name,$(filter-out $(KNOWN),$(.VARIABLES)),$(if $(filter command,$(origin $(name))),\
           $(error unknown variable $(name). Known: $(KNOWN))))
 
@@ -66,7 +66,7 @@ quiz: setup  ## 50 questions: how many replies are right     (1 min)  [FROM=dir]
 rank: setup  ## rank replies yourself, for stage 3                    [STAGE=2]
 	$(PY) -m tinyllm rank $(COMMON) $(call FLAG,STAGE,stage) $(MORE)
 
-algorithms: setup  ## all algorithms of stage 3, three runs each   (25 min)
+algorithms: setup  ## all algorithms of stage 3, three runs each   (30 min)
 	$(PY) -m tinyllm algorithms $(PREFER) $(MORE)
 
 hacking: setup  ## reward hacking: no KL penalty, 4 x the rate  (5 min)
@@ -88,9 +88,6 @@ exams: setup  ## run the exams of every stage again           (3 min)
 
 report: setup  ## a page about the training of a run           (5 s)    [AGAINST=other-run]
 	$(PY) -m tinyllm report $(COMMON) $(call FLAG,AGAINST,against) $(MORE)
-
-bands: setup  ## record the band of normal losses for reports          RUNS="one two three"
-	$(PY) -m tinyllm bands $(COMMON) $(call FLAG,RUNS,runs) $(MORE)
 
 compare: setup  ## ask every stage the same question            (5 s)    [PROMPT="What is 12*7?"]
 	$(PY) -m tinyllm compare $(COMMON) $(call FLAG,PROMPT,prompt) $(MORE)

@@ -10,19 +10,17 @@ ASSEMBLYAI_BASE_URL (us, eu, or a URL). Results go to stdout, messages to stderr
 
 import argparse
 import contextlib
-import itertools
 import json
 import os
 import platform
 import sys
 import warnings
 from pathlib import Path
-from types import MappingProxyType
 
 import requests
 
 from audio.assemblyai import PATIENCE, Client, is_done
-from audio.batch import THREADS, shortened, transcribe_all, write_text
+from audio.batch import JOBS, shortened, transcribe_all, write_text
 from audio.canned import tone
 from audio.errors import AudioError, AudioWarning, AuthError, BadInput, StillProcessing
 from audio.http import VERSION
@@ -35,33 +33,28 @@ FORMATS = {"text": ".txt", "markdown": ".md", "srt": ".srt", "vtt": ".vtt", "jso
 
 
 def say(text):
-    sys.stderr.write(f"{text}\n")  # in one write: several threads print
-    sys.stderr.flush()
+    print(text, file=sys.stderr, flush=True)
 
 
 def transcribe(args):
     """Transcribe files, URLs, whole folders, or standard input (-)."""
-    sources = {}  # name, as given or found: its name in --out
+    sources = {}  # {name, as given or found: its name below --out}
     for source in args.source:
         if not source.strip():
             raise BadInput("the name of a recording is empty: give a file, a URL or a folder")
-        folder = not is_url(source) and Path(source).is_dir()
+        folder = not is_url(source) and os.path.isdir(source)
         for name in recordings_in(source) if folder else [source]:
             sources[name] = os.path.relpath(name, source) if folder else os.path.basename(name.rstrip("/"))
-    several = len(args.source) > 1 or [*sources] != args.source
-    output, client, status, ids = Output(args, several, sources), Client(), 0, []
-
-    def begun(source, job):
-        ids.append(job.id)
-        say(f"{getattr(source, 'name', source)}: transcript {job.id}")
-
-    settings = {"begun": begun, "wait": not args.no_wait, "progress": not several}
-    settings |= {name: getattr(args, name) for name in ("preset", "threads", "timeout", "keep")}
+    several = [*sources] != args.source or len(sources) > 1
+    output, client, status = Output(args, sources, several), Client(), 0
+    begun = lambda source, job: say(f"{getattr(source, 'name', source)}: transcript {job.id}")
+    settings = {"begun": begun, "wait": not args.no_wait, "progress": True}
+    settings |= {name: getattr(args, name) for name in ("preset", "jobs", "timeout", "keep")}
     options = [(name, value) for name in HELP if (value := getattr(args, name)) is not None]
     options = nested([*settings.items(), *options, *map(setting, args.config)])
-    jobs = {name: Recording(sys.stdin.buffer) if name == "-" else name for name in sources}
+    recordings = [Recording(sys.stdin.buffer) if name == "-" else name for name in sources]
     try:
-        for name, (_, result) in zip(jobs, transcribe_all(client, jobs.values(), **options)):
+        for name, (_, result) in zip(sources, transcribe_all(client, recordings, **options)):
             if isinstance(result, AuthError):  # one key serves all recordings
                 raise result
             if isinstance(result, AudioError):
@@ -71,19 +64,21 @@ def transcribe(args):
                 print(result.id, *([name] if several else []), sep="  ", flush=True)
             else:
                 output.add(name, result)
-    except KeyboardInterrupt:
-        known = "the same command continues them (for URLs: python -m audio list)"
-        again = f"python -m audio wait {ids[0]}" if len(ids) == 1 else known
-        raise KeyboardInterrupt(f"interrupted; jobs already begun go on: {again}") from None
+    except KeyboardInterrupt as stop:
+        again = str(stop) or "python -m audio list shows all jobs"
+        raise KeyboardInterrupt(
+            f"interrupted; the same command continues the jobs of files; {again}"
+        ) from None
     return status
 
 
 class Output:
-    """The destination of results: stdout, a file, or a folder with one file per recording. Raises BadInput,
-    before anything is sent, if the output could not be written."""
+    """The destination of results: stdout, a file, or a folder with one file per recording. sources: {name of
+    a recording: its name in the folder}. Raises BadInput, before anything is sent, if the output could not be
+    written."""
 
-    def __init__(self, args, several=False, sources=MappingProxyType({})):
-        self.args, self.several, self.sources = args, several, sources
+    def __init__(self, args, sources, several=False):
+        self.args, self.sources, self.several = args, sources, several
         self.names = dict(name.split("=", 1) for name in args.names if "=" in name)
         out = args.out or ""
         if len(self.names) < len(args.names):
@@ -106,9 +101,9 @@ class Output:
             message = f"--names: there is no speaker {', '.join(sorted(unknown))}; there are: {known}"
             warnings.warn(message, AudioWarning, stacklevel=2)
         format = self.args.format or ("markdown" if self.args.preset or transcript.features else "text")
-        text, path = written(transcript, format, self.args.preset, self.several), self.args.out
+        text, path = written(transcript, format, self.args.preset), self.args.out
         if self.in_folder:
-            path = Path(path, self.sources.get(name, name))
+            path = Path(path, self.sources[name])
             path = path.with_name(shortened(path.name) + FORMATS[format])
             path.parent.mkdir(parents=True, exist_ok=True)
         if path:
@@ -118,9 +113,9 @@ class Output:
             print(heading + text, end="\n" if heading else "", flush=True)
 
 
-def written(transcript, format, preset=None, one_line=False):
+def written(transcript, format, preset):
     if format == "json":
-        return json.dumps(transcript.raw, ensure_ascii=False, indent=None if one_line else 1) + "\n"
+        return json.dumps(transcript.raw, ensure_ascii=False) + "\n"
     if format == "markdown":
         return report(transcript, preset)
     return transcript.labelled() if format == "text" else transcript.subtitles(format)
@@ -128,11 +123,11 @@ def written(transcript, format, preset=None, one_line=False):
 
 def get(args):
     """Fetch a transcript by its id (wait: as soon as it is ready)."""
-    client, output = Client(), Output(args)
+    client, output = Client(), Output(args, {args.id: args.id})
     if args.format == "redacted-audio":
         if not args.out:
             raise BadInput("-o redacted-audio needs --out FILE")
-        client.redacted_audio(args.id, args.out, timeout=args.timeout)
+        client.redacted_audio(args.id, args.out)
         return
     if args.format in ("sentences", "paragraphs"):
         for part in getattr(client, args.format)(args.id):
@@ -146,8 +141,7 @@ def get(args):
 
 def list_jobs(args):
     """List the latest jobs, newest first: id, status, time, and the URL of the audio."""
-    query = {"status": args.status} if args.status else {}
-    for job in itertools.islice(Client().list(limit=min(args.limit, 200), **query), args.limit):
+    for _, job in zip(range(args.limit), Client().list(limit=min(args.limit, 200))):
         print(job["id"], job.get("status"), job.get("created"), job.get("audio_url"), sep="  ", flush=True)
 
 
@@ -177,11 +171,10 @@ def ask(args):
 
 def doctor(args):
     """Check the set-up: key, address, connection, models."""
-    print(f"python     {platform.python_version()}, requests {requests.__version__}")
     client = Client(tries=2)
     print(f"key        set\nservice    {client.http.base}")
-    count = len(list(itertools.islice(client.list(limit=1), 1)))
-    print(f"answers    yes, and accepts the key; {'there are' if count else 'no'} transcripts")
+    next(client.list(limit=1), None)
+    print("answers    yes, and accepts the key")
     models = client.models()
     print(f"gateway    {client.http.gateway}, {len(models)} models: {', '.join(models[:5])}")
 
@@ -231,12 +224,8 @@ def parser():
         return sub
 
     def results(sub, *more):
-        sub.add_argument(
-            "-o",
-            dest="format",
-            choices=[*FORMATS, *more],
-            help="default: markdown if a preset or features are requested, else text",
-        )
+        usual = "default: markdown if a preset or features are requested, else text"
+        sub.add_argument("-o", dest="format", choices=[*FORMATS, *more], help=usual)
         sub.add_argument("--out", metavar="FILE", help="a file, or a folder with one file per recording")
         sub.add_argument("--preset", choices=PRESETS, help="the features to request, and the report to write")
         sub.add_argument("--names", metavar="A=ADA", **several, help="display names of speakers")
@@ -251,18 +240,17 @@ def parser():
         sub.add_argument("--" + name.replace("_", "-"), help=help, **value)
     sub.add_argument("--config", metavar="KEY=VALUE", **several, help="any other field of the service")
     sub.add_argument("--keep", metavar="DIR", help="a folder for transcripts (default: beside recordings)")
-    sub.add_argument("--threads", type=positive, default=THREADS, help=f"jobs at a time ({THREADS})")
+    sub.add_argument("--jobs", type=int, default=JOBS, help=f"maximum number of unfinished jobs ({JOBS})")
     sub.add_argument("--no-wait", action="store_true", help="print the ids of the jobs, and exit")
     for name in ("get", "wait"):
         results(command(name, get, "id"), "sentences", "paragraphs", "redacted-audio")
     sub = command("list", list_jobs)
-    sub.add_argument("--limit", type=positive, default=20, help="maximum number of jobs (20)")
-    sub.add_argument("--status", help="only this status: queued, processing, completed or error")
+    sub.add_argument("--limit", type=int, default=20, help="maximum number of jobs (20)")
     command("delete", delete, "id")
     command("search", search, "id").add_argument("words", nargs="+", help="words or phrases of up to 5 words")
     sub = command("ask", ask, "id", "question")
     sub.add_argument("--model", help="a model of the LLM Gateway (default: its first)")
-    sub.add_argument("--max-tokens", type=positive, default=1000, help="maximum length of the answer (1000)")
+    sub.add_argument("--max-tokens", type=int, default=1000, help="maximum length of the answer (1000)")
     command("doctor", doctor)
     sub = command("sandbox", sandbox)
     sub.add_argument("--port", type=int, default=0, help="default: a free one")
@@ -270,13 +258,6 @@ def parser():
     sub.add_argument("--fault", metavar="NAME[@WHERE][:COUNT]", **several, help="see audio/sandbox.py")
     command("demo", demo)
     return top
-
-
-def positive(text):
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def status_of(error):
@@ -308,7 +289,7 @@ def main(argv=None):
         say(f"error: {error.filename or 'the system'}: {error.strerror or error}")
         return 1
     except KeyboardInterrupt as stop:
-        say(str(stop) or "interrupted. If a job was already made, this lists it: python -m audio list")
+        say(str(stop) or "interrupted")
         return 130
 
 

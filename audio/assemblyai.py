@@ -12,6 +12,7 @@ A job costs money, so each submit makes at most one, whatever happens to the res
 
 import contextlib
 import itertools
+import math
 import os
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -160,7 +161,7 @@ class Client:
                 return Transcript({**job, "status": "queued"})  # a row of the list has no text
         return None
 
-    def get(self, id, *, deadline=None):
+    def get(self, id, *, deadline=math.inf):
         """The transcript as it stands, ready or not."""
         return Transcript({"id": id_of(id), **self._view(id, "", deadline=deadline)})
 
@@ -206,7 +207,7 @@ class Client:
     def list(self, **query):
         """All jobs, newest first, fetched page by page as they are consumed: dicts with id, status, created,
         completed, audio_url, error. query: limit (of a page, 1 to 200), status, created_on, before_id."""
-        query, pages = {"limit": 200, **query}, set()
+        query = {"limit": 200, **query}
         while True:
             data = self.http.call("GET", "v2/transcript", params=query)
             jobs = data.get("transcripts")
@@ -215,9 +216,8 @@ class Client:
             yield from dicts(jobs)
             # prev_url leads to older jobs. Only its query is used, so the key never goes to its host.
             older = table(data.get("page_details")).get("prev_url")
-            if not isinstance(older, str) or not jobs or older in pages:
+            if not isinstance(older, str) or not jobs:
                 return
-            pages.add(older)
             query |= dict(parse_qsl(urlsplit(older).query))
 
     def sentences(self, id):
@@ -236,17 +236,12 @@ class Client:
             raise BadInput("search for what? Give words or phrases, with commas between them")
         return self._view(id, "/word-search", params={"words": words}).get("matches") or []
 
-    def redacted_audio(self, id, file, *, timeout=PATIENCE):
-        """Waits for the recording with personal data silenced, then writes it to a path or an open file.
-        Only for jobs with redact_pii_audio."""
-        id, deadline = id_of(id), self.http.clock() + seconds(timeout)
-        while True:
-            data = self._view(id, "/redacted-audio", deadline=deadline)
-            if isinstance(data.get("redacted_audio_url"), str):
-                break
-            if self.http.clock() + self.poll > deadline:
-                raise StillProcessing(f"the redacted audio of {id} is not ready", transcript_id=id)
-            self.http.sleep(self.poll)
+    def redacted_audio(self, id, file):
+        """Writes the recording with personal data silenced to a path or an open file. Only for jobs with
+        redact_pii_audio. Raises StillProcessing if it is not ready."""
+        data = self._view(id, "/redacted-audio")
+        if not isinstance(data.get("redacted_audio_url"), str):
+            raise StillProcessing("the redacted audio is not ready: ask again later", transcript_id=id_of(id))
         with contextlib.nullcontext(file) if hasattr(file, "write") else open(file, "wb") as opened:
             self.http.download(data["redacted_audio_url"], opened)
 
@@ -286,7 +281,7 @@ class Client:
                 answers(str(event.get("model") or model))
                 answers = None
             choice = next(iter(dicts(event.get("choices"))), {})
-            text = table(choice.get("delta") or choice.get("message")).get("content")
+            text = table(choice.get("delta")).get("content")
             if isinstance(text, str) and text:
                 yield text
             reason = choice.get("finish_reason")
@@ -298,19 +293,14 @@ class Client:
 
 
 def events(pieces):
-    """Server-sent events -> JSON objects, None for [DONE]. An answer that is one JSON object is one event."""
-    buffer, whole = b"", []
+    """Server-sent events -> JSON objects, None for [DONE]."""
+    buffer = b""
     for piece in pieces:
         *lines, buffer = (buffer + piece).split(b"\n")
         for line in lines:
             if line.startswith(b"data:"):
                 data = line[5:].strip()
                 yield None if data == b"[DONE]" else object_in(data)
-            else:
-                whole.append(line)
-    rest = b"\n".join([*whole, buffer]).strip()
-    if rest.startswith(b"{"):
-        yield object_in(rest)
 
 
 def uncertain(what, lost):
@@ -321,7 +311,7 @@ def uncertain(what, lost):
 def seconds(timeout):
     """A time-out in seconds; None: no limit. Raises BadInput for anything else."""
     if timeout is None:
-        return float("inf")
+        return math.inf
     if isinstance(timeout, bool) or not (isinstance(timeout, (int, float)) and timeout >= 0):
         raise BadInput(f"a time-out is a number of seconds, or None for no limit, not {timeout!r}")
     return timeout

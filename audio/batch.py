@@ -1,11 +1,11 @@
-"""One recording or many: processed in parallel, returned in order, and each paid for once.
+"""One recording or many: sent one by one, transcribed side by side, and each paid for once.
 
 Transcripts are kept beside the recording, in NAME.HASH.transcript.json, or in a folder of your choice.
 HASH depends on the bytes of the recording, the options and the service, so a renamed recording finds its
 transcript and a changed one does not. The file is written after the upload and again for the job, so the next
-run continues what an interrupted one began. A job is made under a lock, so two runs at once make one job. If
-the folder cannot be written to, nothing is sent. Transcripts of URLs are never kept, because what a URL leads
-to may change; those of pipes, bytes and open files only if you choose a folder.
+run continues what an interrupted one began. A job is made while its folder is locked, so two runs at once
+make one job. If the folder cannot be written to, nothing is sent. Transcripts of URLs are never kept, because
+what a URL leads to may change; those of pipes, bytes and open files only if you choose a folder.
 """
 
 import collections
@@ -15,7 +15,6 @@ import json
 import os
 import threading
 import warnings
-from concurrent.futures import Future
 from pathlib import Path
 
 try:
@@ -23,117 +22,93 @@ try:
 except ImportError:  # on Windows two runs at once over the same recording may both pay
     fcntl = None
 
-from audio.assemblyai import PATIENCE, is_done, seconds
-from audio.errors import AudioError, AudioWarning, BadInput, RequestRefused, TranscriptFailed
+from audio.assemblyai import PATIENCE, seconds
+from audio.errors import AudioError, AudioWarning, BadInput, RequestRefused
 from audio.options import request
 from audio.recording import KEPT, Recording
 from audio.transcript import Transcript
 
-THREADS = 5  # concurrent jobs, the limit of a free account
+JOBS = 5  # unfinished jobs at a time, the limit of a free account
 LONGEST_NAME = 120  # bytes kept of a recording's name; most systems allow 255
 SECRET = "webhook_auth_header_value"
 
 
 def transcribe_all(
-    client, sources, *, threads=THREADS, timeout=PATIENCE, wait=True, keep=None, begun=None, **options
+    client, sources, *, jobs=JOBS, timeout=PATIENCE, wait=True, keep=None, begun=None, **options
 ):
-    """Sources -> (source, Transcript or AudioError) in order, each as soon as it and all before it are done.
+    """Sources -> (source, Transcript or AudioError) in order.
 
-    A failure does not stop the others. Once the iterator is closed (or on Ctrl-C), no more jobs are begun;
-    those already begun can be waited for later. begun(source, job) is called for every job that is made.
-    keep: one folder for all transcripts, instead of the recordings' folders. wait=False: yields the jobs as
-    they are, ready or not. options: those of audio.transcribe; they and the time-out are checked first."""
+    Recordings are sent one by one, up to `jobs` of them before the first has to be done. A failure does not
+    stop the others. Jobs already begun go on if the iterator is closed, and can be waited for later.
+    begun(source, job) is called for every job that is made. keep: one folder for all transcripts, instead of
+    the recordings' folders. wait=False: yields the jobs as they are, ready or not. options: those of
+    audio.transcribe; they and the time-out are checked before anything is sent."""
     progress, _ = options.pop("progress", False), seconds(timeout)
-    fields, sources = request(**options), list(sources)
+    fields = request(**options)
+    folders = {}  # {digest: folder}: the same audio in two folders is kept only once
     written = {name: value for name, value in fields.items() if name != SECRET}
-    results = [Future() for _ in sources]
-    threads = max(1, min(threads, len(sources)))
-    todo = collections.deque(zip(sources, results))
-    making, stopped = threading.Semaphore(threads), threading.Event()  # one permit per job being made
-    places = {}  # {digest: (lock, folder)}: the same audio in two folders is kept only once
 
     def make(source, recording, save):
         url = recording.url or client.upload(recording, progress=progress)
         save(Transcript({"audio_url": url}))  # if we die now, the upload's URL leads to the job
-        with making:
-            if stopped.is_set():
-                raise AudioError("the run ended before this job was made")
-            job = client.create({"audio_url": url, **fields}, unique=not recording.url)
-            save(job)
+        job = client.create({"audio_url": url, **fields}, unique=not recording.url)
         if begun:
             begun(source, job)
         return job
 
-    def one(source):
-        recording = source if isinstance(source, Recording) else Recording(source)
+    def begin(source):
+        """The job for a source, new or kept, and a function that keeps its later states."""
+        recording, save = source if isinstance(source, Recording) else Recording(source), lambda job: None
         if recording.url or not (keep or recording.path):
-            job = make(source, recording, lambda job: None)
-            return client.wait(job, timeout=timeout) if wait else job
+            return make(source, recording, save), save
         about = {"sha256": recording.sha256(), "options": written, "service": client.http.base}
         digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-        folder = Path(keep or recording.path.parent)
-        lock, folder = places.setdefault(digest, (threading.Lock(), folder))
-        with lock, claimed(folder, digest):
+        folder = folders.setdefault(digest, Path(keep or recording.path.parent))
+        with locked(folder):
             others = sorted(folder.glob(f"*.{digest}{KEPT}"))
             file = others[0] if others else folder / f"{shortened(recording.name)}.{digest}{KEPT}"
             save = lambda job: write(file, {**about, "source": recording.name}, job)
             kept = read(file)
             job = alive(client, kept) or make(source, recording, save)
-        if wait and job.status != "completed":
-            job = client.wait(job, timeout=timeout)
-        if job is not kept:
-            save(job)
-        return job
+            if job is not kept:
+                save(job)
+        return job, save
 
-    def work():
-        with contextlib.suppress(IndexError):
-            while True:
-                source, result = todo.popleft()
-                try:
-                    result.set_result(one(source))
-                except BaseException as error:  # passed on to the waiting thread
-                    result.set_exception(error)
+    def end(source, job, save):
+        """(source, its Transcript or AudioError), when the job is done."""
+        try:
+            if wait and save and job.status != "completed":
+                job = client.wait(job, timeout=timeout)
+                save(job)
+        except AudioError as error:
+            job = error
+        return source, job
 
-    for _ in range(threads):
-        threading.Thread(target=work, daemon=True).start()  # daemon: the program does not wait for it
-    try:
-        for source, result in zip(sources, results):
-            error = result.exception()
-            if error and not isinstance(error, AudioError):
-                raise error
-            yield source, error or result.result()
-    finally:
-        stopped.set()
-        todo.clear()
-        for _ in range(threads):  # time for each thread that is making a job to save it
-            making.acquire(timeout=10)
-        making.release(threads)  # a thread that waits to make one wakes up and unlocks its recording
+    waiting = collections.deque()
+    for source in sources:
+        try:
+            waiting.append((source, *begin(source)))
+        except AudioError as error:
+            waiting.append((source, error, None))
+        if len(waiting) >= jobs:
+            yield end(*waiting.popleft())
+    while waiting:
+        yield end(*waiting.popleft())
 
 
 @contextlib.contextmanager
-def claimed(folder, digest):
-    """Locks out others that work on this digest. Raises BadInput if the folder cannot be written to."""
-    path = Path(folder, f".{digest}.lock")
-    try:
-        while True:
-            file = open(path, "w")  # noqa: SIM115
-            if fcntl:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.stat(path), os.fstat(file.fileno())):
-                    break
-            file.close()  # its last holder removed the file: try again
-    except OSError as error:
-        raise BadInput(
-            f"{folder} cannot be written to ({error.strerror}), so no transcript could be kept there and "
-            "a second run would pay again: choose another folder with --keep"
-        ) from None
-    try:
+def locked(folder):
+    """Makes other runs over this folder wait. Raises BadInput if the folder cannot be written to."""
+    if not os.access(folder, os.W_OK):
+        lost = "a second run would pay again: choose another folder with --keep"
+        raise BadInput(f"{folder} cannot be written to, and {lost}")
+    with contextlib.ExitStack() as stack:
+        if fcntl:
+            place = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, place)
+            with contextlib.suppress(OSError):  # some network file systems cannot lock a folder
+                fcntl.flock(place, fcntl.LOCK_EX)
         yield
-    finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
-        file.close()
 
 
 def shortened(name):
@@ -152,18 +127,15 @@ def read(file):
 
 def alive(client, job):
     """The current state of a kept job; None if it failed or the service no longer has it."""
-    try:
-        job = client.find(job["audio_url"]) if job and not job.id else job
-        job = client.get(job.id) if job and job.status != "completed" else job
-        if job:
-            is_done(job)
+    if job is None or job.status == "completed":
         return job
-    except TranscriptFailed:
-        return None
+    try:
+        job = client.get(job.id) if job.id else client.find(job["audio_url"])
     except RequestRefused as error:
-        if error.status in (400, 404, 410):
-            return None
-        raise
+        if error.status not in (400, 404, 410):
+            raise
+        return None
+    return None if job is None or job.deleted or job.status == "error" else job
 
 
 def write(path, about, job):

@@ -11,7 +11,7 @@ import wave
 from pathlib import Path
 
 SCRIPT = json.loads(Path(__file__).with_name("canned.json").read_text(encoding="utf-8"))
-SECTIONS, MODEL, LABELS = SCRIPT["sections"], "canned-words", "ABCDEFGHIJ"
+SECTIONS, MODEL = SCRIPT["sections"], "canned-words"
 SAFE = {"summary": {}, "severity_score_summary": {}}
 WORD, MOST_WORDS = 400, 600  # milliseconds per word, maximum words (roughly); past 4 min, words last longer
 
@@ -62,8 +62,6 @@ def understood(fields, found, told):
     if "action_items" in tasks:
         item = lambda s: {"action_item": s["action"], "quote": s["text"], "timestamp": s["start"]}
         response["action_items"]["items"] = [item(sentence) for sentence in told if sentence["action"]]
-    if "speaker_identification" in tasks:
-        response["speaker_identification"]["mapping"] = names_in(fields)
     if "translation" in tasks:
         languages = tasks["translation"].get("target_languages") or ()
         found["translated_texts"] = {str(code): f"[{code}] {found['text']}" for code in languages}
@@ -73,7 +71,7 @@ def understood(fields, found, told):
 def names_in(fields):
     """{label: name of a speaker} as requested by a job."""
     tasks = (fields.get("speech_understanding") or {}).get("request", {})
-    return dict(zip(LABELS, tasks.get("speaker_identification", {}).get("known_values") or ()))
+    return dict(zip("AB", tasks.get("speaker_identification", {}).get("known_values") or ()))
 
 
 def paragraphs(told):
@@ -99,9 +97,8 @@ def categories(parts):
 def highlights(words):
     found = [(phrase, places(phrase, words)) for phrase in SCRIPT["phrases"]]
     times = lambda at: [{"start": start, "end": end} for start, end, _ in at]
-    rank = lambda at: round(len(at) / (1 + len(words) ** 0.5), 2)
-    found = sorted((pair for pair in found if pair[1]), key=lambda pair: -len(pair[1]))
-    return [{"text": text, "count": len(at), "rank": rank(at), "timestamps": times(at)} for text, at in found]
+    known = lambda at: {"count": len(at), "rank": len(at) / 100, "timestamps": times(at)}
+    return [{"text": phrase, **known(at)} for phrase, at in found if at]
 
 
 def story(fields, heard):
@@ -144,31 +141,27 @@ def bare(told, more="words"):
     return [pick(sentence, f"text start end confidence speaker channel {more}") for sentence in told]
 
 
-def tone(seconds, period=b"\x00\x10" * 8 + b"\x00\xf0" * 8):
-    """The bytes of a WAV with a tone of 500 Hz, or with any other 16 samples repeated."""
+def tone(seconds):
+    """The bytes of a WAV with a tone of 500 Hz."""
     file = io.BytesIO()
     with wave.open(file, "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
-        sound.writeframes(period * (500 * seconds))
+        sound.writeframes((b"\x00\x10" * 8 + b"\x00\xf0" * 8) * (500 * seconds))
     return file.getvalue()
 
 
 def speaker(fields, i):
-    """The speaker (by name, if the job has the names) and the channel of sentence i."""
-    least = (fields.get("speaker_options") or {}).get("min_speakers_expected") or 2
-    count = int(fields.get("speakers_expected") or max(2, least))
-    channel = str(1 + i % 2) if fields.get("multichannel") else ""
-    label = channel + ("A" if channel else LABELS[i % count % 10]) * bool(fields.get("speaker_labels"))
-    return {"speaker": names_in(fields).get(label, label) or None, "channel": channel or None}
+    """The speaker (by name, if the job has the names) and the channel of sentence i: two people alternate."""
+    channel = "12"[i % 2] if fields.get("multichannel") else None
+    label = channel or ("AB"[i % 2] if fields.get("speaker_labels") else None)
+    return {"speaker": names_in(fields).get(label, label), "channel": channel}
 
 
 def redact(fields, kind, words):
     """Removes an entity from the words; the list of entities keeps it, as in the service."""
     if fields.get("redact_pii") and kind in (fields.get("redact_pii_policies") or ()):
-        named = fields.get("redact_pii_sub") == "entity_name"
         for word in words:
-            hidden = lambda found: f"[{kind.upper()}]" if named else "#" * len(found[0])
-            word["text"] = re.sub(r"\w+", hidden, word["text"])
+            word["text"] = re.sub(r"\w+", f"[{kind.upper()}]", word["text"])
 
 
 def places(phrase, words):

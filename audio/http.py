@@ -5,21 +5,21 @@
     429, 503: refused, nothing was done               yes, after Retry-After or a growing pause with jitter
     no answer, half an answer, 408, 425, other 5xx    only if a repetition does no harm (safe=True)
     other 4xx (except `also`), a proxy's refusal      never
+    3xx: a redirect                                   never, and it is not followed: the key stays at its host
 
 A request that may have been carried out and may not be repeated raises AnswerLost. Pauses and deadlines go
 through `clock` and `sleep`, so that tests run fast. There are time-outs for connecting, for the next piece of
 an answer, for a whole answer (SLOWEST x the one for a piece) and, if given, for the call and its retries.
 """
 
-import email.utils
-import json as json_text
+import json
 import math
 import random
 import re
 import ssl
 import threading
 import time
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 
@@ -70,19 +70,19 @@ class Http:
     ):
         self.base, self.gateway = places(base)
         self.key, self.timeout, self.tries, self.pause = key, timeout, tries, pause
-        self.clock, self.sleep = clock, sleep
-        self._local = threading.local()
+        self.clock, self.sleep, self._local = clock, sleep, Local(self.base)
 
-    def call(self, method, url, *, safe=True, stream=False, also=(), deadline=None, **request):
+    def call(self, method, url, *, safe=True, stream=False, also=(), deadline=math.inf, **request):
         """Sends a request, with retries -> a dict, or with `stream` the open requests.Response.
 
         A `url` without a host is relative to the API. `also`: more status codes to retry on; `deadline`: a
         time of `clock`. May raise any AudioError but AnswerCut, TranscriptFailed and StillProcessing."""
-        url = urljoin(self.base + "/", url.lstrip("/")) if "://" not in url else url
+        url = url if "://" in url else f"{self.base}/{url}"
         attempt = 0
         while True:
             attempt += 1
-            again, after, pending, status = True, None, False, None
+            again, pending, status = True, False, None
+            pause = self.pause * 2 ** (attempt - 1) * (0.5 + random.random())
             try:
                 response = self._open(method, url, deadline, **request)
                 status = response.status_code
@@ -91,14 +91,10 @@ class Http:
                 body = b"".join(self.pieces(response, deadline))
                 if status < 300:
                     return object_in(body)
-                place = target(url, response)
-                if method == "GET" and place and urlsplit(place)[:2] == urlsplit(url)[:2]:
-                    url, after, problem = place, 0, "too many redirects"
-                elif status in (408, 425, 429) or status >= 500 or status in also:
-                    again, after = safe or status in (429, 503), pause_asked(response)
-                    problem = f"it answered {status}{message_in(body)}"
-                else:
-                    raise self._refused(status, response, place, self.key.hidden(message_in(body)))
+                if not (status in (408, 425, 429) or status >= 500 or status in also):
+                    raise self._refused(response, message_in(body))
+                again, pause = safe or status in (429, 503), pause_asked(response, pause)
+                problem = f"it answered {status}{message_in(body)}"
             except AnswerLost as error:
                 again, problem, pending = safe, str(error), error.pending
             except ServiceUnavailable as error:  # nothing was sent
@@ -106,12 +102,11 @@ class Http:
             problem = self.key.hidden(f"{method} {url}: {problem}")
             if not again:
                 raise AnswerLost(problem, status=status, pending=pending)
-            pause = self.pause * 2 ** (attempt - 1) * (0.5 + random.random()) if after is None else after
             if attempt == self.tries:
                 problem += f" ({attempt} attempts). Try again later"
             elif pause > LONGEST_PAUSE:
                 problem += f". It asks us to wait {pause:.0f} s: try again then"
-            elif deadline is not None and self.clock() + pause >= deadline:
+            elif self.clock() + pause >= deadline:
                 problem += ", and the time is up"
             else:
                 self.sleep(pause)
@@ -120,46 +115,36 @@ class Http:
 
     def _open(self, method, url, deadline, **request):
         """Sends one request -> its response, with the body unread."""
-        connect, read = self.timeout
-        if deadline is not None:
-            left = max(0.05, deadline - self.clock())
-            connect, read = min(connect, left), min(read, left)
-        usual = {"auth": self.key, "timeout": (connect, read), "stream": True, "allow_redirects": False}
+        left = max(0.05, deadline - self.clock())
+        timeout = tuple(min(seconds, left) for seconds in self.timeout)
+        usual = {"auth": self.key, "timeout": timeout, "stream": True, "allow_redirects": False}
         try:
-            return self._session().request(method, url, **{**usual, **request})
+            return self._local.session.request(method, url, **{**usual, **request})
         except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
             problem = meaning(error)
         raise problem  # outside the except: its exception and frames hold the request, and so the key
 
-    def pieces(self, response, deadline=None, slowest=SLOWEST):
+    def pieces(self, response, deadline=math.inf, slowest=SLOWEST):
         """The body of an open response as it arrives. Raises AnswerLost if it breaks off or takes too
         long."""
-        problem, end = None, self.clock() + slowest * self.timeout[1]
-        end = end if deadline is None else min(end, deadline)
+        end = min(deadline, self.clock() + slowest * self.timeout[1])
         with response:
             try:
                 # read1 returns the bytes that have arrived, so that even a slow trickle is stopped in time.
                 while piece := response.raw.read1(65536, decode_content=True):
                     yield piece
                     if self.clock() > end:
-                        problem = AnswerLost("the answer was not complete in time", pending=True)
                         break
+                else:
+                    return
+                problem = AnswerLost("the answer was not complete in time", pending=True)
             except Exception:  # urllib3's own exceptions, and those of decompression
                 problem = AnswerLost("the answer broke off")
-        if problem:
-            raise problem
+        raise problem
 
-    def _session(self):
-        """One session per thread: requests does not promise thread safety."""
-        session = getattr(self._local, "session", None)
-        if session is None:
-            session = self._local.session = session_for(self.base)
-            session.headers["User-Agent"] = VERSION
-            session.mount("https://", Adapter())
-        return session
-
-    def _refused(self, status, response, place, words):
+    def _refused(self, response, words):
         """The error for an answer that a retry will not change, with advice for the user."""
+        status, host = response.status_code, urlsplit(response.url).netloc
         if status == 401:
             region = "eu" if self.base == REGIONS["us"][0] else "us"
             words += (
@@ -168,13 +153,11 @@ class Http:
             )
         elif status == 403 and "uploaded file" in words:
             words += ". An upload can be used with a key of the same project only"
-        elif response.is_redirect:
-            place = f"to {urlsplit(place).netloc}, but we do not follow" if place else "to no address"
-            words += f" and sends us {place}: check ASSEMBLYAI_BASE_URL"
-        elif status == 404:
-            words += f". If {self.base} answers this to everything, check ASSEMBLYAI_BASE_URL"
+        elif status < 400:
+            place = response.headers.get("Location") or "no address"
+            words += f" and redirects to {place}. Redirects are not followed: check ASSEMBLYAI_BASE_URL"
         kind = AuthError if status in (401, 403) else RequestRefused
-        return kind(f"the service answered {status}{words}", status=status)
+        return kind(self.key.hidden(f"{host} answered {status}{words}"), status=status)
 
     def download(self, url, file):
         """Downloads a URL to a file, without sending the key; follows redirects. Raises AudioError."""
@@ -182,6 +165,15 @@ class Http:
         response = self.call("GET", url, stream=True, auth=anonymous, allow_redirects=True)
         for piece in self.pieces(response, slowest=math.inf):
             file.write(piece)
+
+
+class Local(threading.local):
+    """A session for each thread that uses it: requests does not promise thread safety."""
+
+    def __init__(self, url):
+        self.session = session_for(url)
+        self.session.headers["User-Agent"] = VERSION
+        self.session.mount("https://", Adapter())
 
 
 class Adapter(requests.adapters.HTTPAdapter):
@@ -229,52 +221,39 @@ def meaning(error):
     return AnswerLost("no answer in time" if late else "the connection broke", pending=late)
 
 
+def parsed(body):
+    """The value of JSON, None for anything else."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
 def object_in(body):
     """The bytes of a JSON object -> dict; AnswerLost for anything else, such as a cut-off answer."""
-    try:
-        data = json_text.loads(body)
-    except (ValueError, RecursionError):
-        data = None
+    data = parsed(body)
     if not isinstance(data, dict):
         raise AnswerLost(f"the answer is not a JSON object: {body[:60].decode('utf-8', 'replace')!r}")
     return data
 
 
 def message_in(body):
-    """The body of an error, text or JSON of any known form -> its message as ": text", or ""."""
-    try:
-        data = json_text.loads(body)
-    except (ValueError, RecursionError):
-        text = body[: 20 * SHOWN].decode("utf-8", "replace")
-        data = re.sub(r"(?is)<(style|script|head).*?</\1>|<[^>]*>", " ", text)
+    """The body of an error, text or JSON -> the texts in it as ": text; text", or ""."""
+    plain = re.sub(
+        r"(?is)<(style|script|head).*?</\1>|<[^>]*>", " ", body[: 20 * SHOWN].decode("utf-8", "replace")
+    )
 
     def texts(value):
         if isinstance(value, str):
             return [" ".join(value.split()).rstrip(".")]
-        if isinstance(value, list):
-            return [text for part in value for text in texts(part)]
-        keys = ("error", "message", "msg", "detail", "errors", "metadata") if isinstance(value, dict) else ()
-        return [text for key in keys for text in texts(value.get(key))]
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        return [text for part in parts for text in texts(part)]
 
-    text = "; ".join(filter(None, dict.fromkeys(texts(data))))
+    text = "; ".join(filter(None, dict.fromkeys(texts(parsed(body) or plain))))
     return f": {text[:SHOWN]}" if text else ""
 
 
-def pause_asked(response):
-    """Retry-After, seconds or a date (RFC 9110, 10.2.3) -> seconds from now, or None."""
-    value = response.headers.get("Retry-After", "").strip()
-    if value.isascii() and value.isdigit():
-        return float(value[:9])
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError, TypeError):
-        return None
-
-
-def target(url, response):
-    """The target of a redirect, or None."""
-    try:
-        place = urljoin(url, response.headers["Location"]) if response.is_redirect else ""
-        return place if urlsplit(place).hostname else None
-    except ValueError:
-        return None
+def pause_asked(response, usual):
+    """Retry-After in seconds (RFC 9110, 10.2.3); without a number of seconds, the usual pause."""
+    value = response.headers.get("Retry-After", "")
+    return float(value[:9]) if value.isascii() and value.isdigit() else usual

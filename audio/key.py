@@ -9,6 +9,7 @@ import tools, whereas tools already imports audio. The rules:
 """
 
 import ipaddress
+import re
 from urllib.parse import urlsplit
 
 import requests
@@ -23,12 +24,9 @@ class Key:
     def __init__(self, text, name="ASSEMBLYAI_API_KEY", scheme=""):
         if not text:
             raise AuthError(f"there is no API key: set the environment variable {name}")
-        if text.lower().startswith("bearer"):
-            raise AuthError(f"{name} begins with Bearer: set it to the bare key")
-        if text != text.strip():
-            raise AuthError(f"{name} has white space around it: set it to the bare key")
-        if not (text.isascii() and text.isprintable()):
-            raise AuthError(f"{name} has characters that no key has: copy it again")
+        if text.lower().startswith("bearer") or not re.fullmatch("[!-~]+", text):  # visible ASCII
+            wrong = "without Bearer, white space, or characters that no key has"
+            raise AuthError(f"{name} must be the bare key, {wrong}")
         self._text, self._scheme = text, scheme
 
     def __call__(self, request):
@@ -46,14 +44,11 @@ class Key:
 def would_be_readable(url):
     """Whether others could read a key sent to this URL."""
     parts = urlsplit(url)
-    return parts.scheme == "http" and not is_loopback(parts.hostname)
-
-
-def is_loopback(host):
     try:
-        return ipaddress.ip_address(host).is_loopback
+        local = ipaddress.ip_address(parts.hostname).is_loopback
     except ValueError:
-        return host == "localhost"
+        local = parts.hostname == "localhost"
+    return parts.scheme == "http" and not local
 
 
 def session_for(url):

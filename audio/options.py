@@ -126,24 +126,23 @@ def request(preset=None, **options):
     if preset is not None and preset not in PRESETS:
         raise BadInput(f"there is no preset {preset!r}: use {', '.join(PRESETS)}")
     given = {name: value for name, value in options.items() if value is not None}
-    fields, tasks = {}, {}
     wrong = [f"{name} is not known: did you mean {near}?" for name in given if (near := meant(name, KNOWN))]
+    fields, tasks = {}, {}
     for name, value in (PRESETS.get(preset, {}) | given).items():
         if name in ("speakers", "language"):
             made = speakers(value) if name == "speakers" else language(value)
-            twice = [key for key in made if name in given and given.get(key, made[key]) != made[key]]
+            twice = [key for key in made if given.get(key, made[key]) != made[key]]
             wrong += [f"{name} and {key} set the same thing: give one of them" for key in twice]
-            fields = made | fields
+            fields |= made
         elif name not in TASKS:
             fields[SWITCHES.get(name, name)] = as_list(value) if KINDS.get(name) == "a list" else value
         elif value is not False:
             tasks[TASKS[name]] = task(name, value)
+            fields |= {"speaker_labels": True} if name == "speaker_names" else {}
     wrong += mistyped(fields, {field: name for name, field in SWITCHES.items() if name in given})
     if tasks and not wrong:
         more = fields.get("speech_understanding", {})
         fields["speech_understanding"] = {**more, "request": {**tasks, **more.get("request", {})}}
-        if "speaker_identification" in tasks:
-            fields.setdefault("speaker_labels", True)
     try:
         json.dumps(fields, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:

@@ -20,7 +20,6 @@ from audio.errors import AudioWarning, BadInput
 
 # A socket's time-out covers one whole send: pieces this small get through a slow connection in time.
 PIECE = 1 << 16
-MOST_BYTES = 2_200_000_000  # the limit of an upload, as the service states it
 KEPT = ".transcript.json"  # the suffix of files in which transcripts are kept
 TEXTS = (".txt", ".md", ".srt", ".vtt", ".json")  # our results; text may begin like audio: "MAC and cheese"
 HEAD = 1 << 12  # bytes that show the type of a recording
@@ -70,30 +69,22 @@ class Recording:
             if not os.fspath(source).strip():
                 raise BadInput("the name of the recording is empty: give a file or a URL")
             self.name, self.path = os.fspath(source), Path(source)
-            if self.path.is_fifo():  # <(command) of a shell
-                self._file, self.path = rewindable(open(source, "rb"), self.name), None  # noqa: SIM115
+            if "://" in str(self.name):
+                raise BadInput(f"{self.name}: only http and https URLs can be fetched")
+            if not self.path.is_file():
+                what = "this is a folder" if self.path.is_dir() else "there is no such file"
+                raise BadInput(f"{self.name}: {what}")
         else:
             kind = type(source).__name__
             raise BadInput(f"a recording is a path, a URL, bytes or an open file, not {kind}")
         self._start = self._file.tell() if self._file else 0
-        self._check()
-
-    def _check(self):
-        if self.path and "://" in str(self.name):
-            raise BadInput(f"{self.name}: only http and https can be fetched; for a local file give the path")
-        if self.path and not self.path.is_file():
-            what = "this is a folder" if self.path.is_dir() else "there is no such file"
-            raise BadInput(f"{self.name}: {what}")
         with self.open() as file:
             head = file.read(HEAD)
             self.size = file.seek(0, io.SEEK_END) - self._start
         if not head:
             raise BadInput(f"{self.name} is empty")
         if not looks_like_audio(head):
-            warnings.warn(f"{self.name} does not begin like audio or video", AudioWarning, stacklevel=5)
-        if self.size > MOST_BYTES:
-            large = f"{self.name} is {self.size / 1e9:.1f} GB; uploads may be up to 2.2 GB, URLs up to 5 GB"
-            warnings.warn(large, AudioWarning, stacklevel=5)
+            warnings.warn(f"{self.name} does not begin like audio or video", AudioWarning, stacklevel=4)
 
     @contextmanager
     def open(self):
@@ -102,8 +93,6 @@ class Recording:
             with nullcontext(self._file) if self._file else open(self.path, "rb") as file:
                 file.seek(self._start)
                 yield file
-        except BadInput:
-            raise
         except (OSError, ValueError) as error:
             problem = getattr(error, "strerror", None) or error
             raise BadInput(f"{self.name} cannot be read: {problem}") from None
@@ -112,12 +101,11 @@ class Recording:
         """Yields exactly `size` bytes, PIECE at a time."""
         left = self.size
         with self.open() as file:
-            while left:
-                piece = file.read(min(PIECE, left))
-                if not piece:
-                    raise BadInput(f"{self.name} became shorter while it was read: wait until it is complete")
+            while left and (piece := file.read(min(PIECE, left))):
                 left -= len(piece)
                 yield piece
+        if left:
+            raise BadInput(f"{self.name} became shorter while it was read: wait until it is complete")
 
     def __len__(self):
         return self.size
@@ -138,12 +126,8 @@ class Recording:
 
 def rewindable(file, name):
     """The file itself or, if it is not seekable (a pipe), a temporary copy on disk."""
-    try:
-        text = isinstance(file.read(0), str)
-    except ValueError:
-        raise BadInput(f"{name} is closed: open it again") from None
-    if text:
-        raise BadInput(f"{name} is open as text: open it with mode 'rb'")
+    if getattr(file, "closed", False) or isinstance(file.read(0), str):
+        raise BadInput(f"{name} is closed or open as text: open it with mode 'rb'")
     try:
         file.seek(file.tell())
         return file
@@ -171,8 +155,7 @@ def recordings_in(folder):
             except OSError as error:
                 unreadable(error)
     if others := [os.path.relpath(path, folder) for path in sorted(others) if not path.endswith(KEPT)]:
-        more = f" and {len(others) - 20} more" * (len(others) > 20)
-        left = f"{folder}: left out (not audio): {', '.join(others[:20])}{more}"
+        left = f"{folder}: left out (not audio): {', '.join(others[:20])}" + ", ..." * (len(others) > 20)
         warnings.warn(left, AudioWarning, stacklevel=2)
     if not recordings:
         raise BadInput(f"{folder}: there is no audio in this folder")

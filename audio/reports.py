@@ -4,9 +4,9 @@
     podcast    episode notes: summary, chapters, topics, quotes
     call       a review: sentiment by speaker, negative moments, entities; personal data is redacted
 
-Each preset has its own parts; a part for any other feature of the job follows, and then the conversation. In
-a call review, and in any report of a job with redact_pii, the personal data in the service's list of entities
-is redacted.
+Each preset has its own parts; a part for any other feature of the job follows, and then the conversation. A
+part without content says so. In a call review, and in any report of a job with redact_pii, the personal data
+in the service's list of entities is redacted.
 """
 
 import bisect
@@ -34,24 +34,21 @@ def report(transcript, preset=None):
     title = TITLES.get(preset, "Transcript")
     if preset == "call" or transcript.raw.get("redact_pii"):
         transcript = redacted(transcript)
-    about = f"{length(1000 * transcript.seconds)}, transcript {transcript.id}"
+    about = f"{clock(int(1000 * transcript.seconds))}, transcript {transcript.id}"
     if not transcript.text.strip():
         return f"# {title}\n\n{about}\n\nNothing was said in this recording.\n"
     more = transcript.features - PRESETS.get(preset, {}).keys()
-    parts = [*OWN.get(preset, [speakers]), *(part for part, feature in PARTS.items() if feature in more)]
-    sections = []
-    for part in [*parts, conversation]:
-        lines = part(transcript) or ["Nothing was found."] * (part in PARTS and part is not chapters)
-        if lines:
-            sections.append(f"## {part.__doc__.splitlines()[0]}\n\n" + "\n".join(lines).rstrip() + "\n")
-    return "\n".join([f"# {title}\n\n{about}\n", *sections])
+    sections = [f"# {title}\n\n{about}\n"]
+    for part in [*OWN.get(preset, ()), *(part for part in PARTS if PARTS[part] in more), conversation]:
+        lines = part(transcript) or ["Nothing was found."]
+        sections.append(f"## {part.__doc__}\n\n" + "\n".join(lines).rstrip() + "\n")
+    return "\n".join(sections)
 
 
 def speakers(transcript):
     """Speakers"""
-    whole = sum(transcript.talk.values()) or 1
-    shares = {name: (ms, 100 * ms / whole) for name, ms in transcript.talk.items() if name}
-    return [f"- {escaped(name)}: {length(ms)} ({share:.0f} %)" for name, (ms, share) in shares.items()]
+    whole, talk = sum(transcript.talk.values()) or 1, transcript.talk.items()
+    return [f"- {escaped(name)}: {clock(ms)} ({100 * ms / whole:.0f} %)" for name, ms in talk if name]
 
 
 def summary(transcript):
@@ -93,25 +90,20 @@ def key_phrases(transcript):
 def quotes(transcript):
     """Quotes (the sentences with the highest-ranked phrases)"""
     spans = sorted(sentences(transcript), key=lambda span: span.start)
-    begins, chosen = [span.start for span in spans], {}
-    for _, _, starts in transcript.key_phrases:
-        place = bisect.bisect_right(begins, starts[0]) - 1 if starts else -1
-        if place >= 0 and len(chosen) < QUOTES:
-            chosen[place] = spans[place]
+    begins = [span.start for span in spans]
+    firsts = [starts[0] for _, _, starts in transcript.key_phrases if starts]
+    chosen = [*dict.fromkeys(bisect.bisect_right(begins, start) - 1 for start in firsts)][:QUOTES]
     source = lambda span: f"{who(span).rstrip(': ') or 'unknown'}, {clock(span.start)}"
-    return [f"> {escaped(span.text)}\n> ({source(span)})\n" for _, span in sorted(chosen.items())]
+    best = [spans[place] for place in sorted(chosen) if place >= 0]
+    return [f"> {escaped(span.text)}\n> ({source(span)})\n" for span in best]
 
 
 def sentiment(transcript):
     """Sentiment by speaker"""
-    rows = ["| | positive | neutral | negative |", "| --- | --- | --- | --- |"]
-    for name, counts in transcript.sentiment_by_speaker.items():
-        cells = [
-            escaped(name) or "everybody",
-            *(counts[kind] for kind in ("POSITIVE", "NEUTRAL", "NEGATIVE")),
-        ]
-        rows.append(f"| {' | '.join(map(str, cells))} |")
-    return rows if len(rows) > 2 else []
+    kinds, totals = ("POSITIVE", "NEUTRAL", "NEGATIVE"), transcript.sentiment_by_speaker
+    rows = [(escaped(name) or "everybody", *map(totals[name].get, kinds, (0, 0, 0))) for name in totals]
+    head = [("", *map(str.lower, kinds)), ("---",) * 4]
+    return [f"| {' | '.join(map(str, row))} |" for row in head + rows] if rows else []
 
 
 def moments(transcript):
@@ -165,23 +157,23 @@ def redacted(transcript):
     in one pass over the words. Personal types are those that the job was told to redact, with their subtypes
     (location: location_city), and all types that are not known to be harmless."""
     policies = transcript.raw.get("redact_pii_policies")
-    policies = tuple(map(str, policies)) if isinstance(policies, list) else ()
-    known = {}  # first word: [(all words, type)]
+    policies = policies if isinstance(policies, list) else []
+    labels = {}  # {words of an entity: its label}
     for kind, texts in transcript.entities.items():
         if kind not in HARMLESS or any(f"{kind}_".startswith(f"{policy}_") for policy in policies):
-            for words in filter(None, (WORD.findall(text.casefold()) for text in texts)):
-                known.setdefault(words[0], []).append((words, f"[{kind.upper()}]"))
+            labels |= {tuple(WORD.findall(text.casefold())): f"[{kind.upper()}]" for text in texts}
+    longest = max(map(len, labels), default=0)
 
     def hide(text):
         words, parts, at, i = list(WORD.finditer(text)), [], 0, 0
         texts = [word[0].casefold() for word in words]
         while i < len(words):
-            fitting = [entry for entry in known.get(texts[i], ()) if texts[i : i + len(entry[0])] == entry[0]]
-            if fitting:
-                entity, label = max(fitting, key=lambda entry: len(entry[0]))
-                parts += [text[at : words[i].start()], label]
-                i, at = i + len(entity) - 1, words[i + len(entity) - 1].end()
-            i += 1
+            sizes = range(min(longest, len(words) - i), 0, -1)
+            size = next((size for size in sizes if tuple(texts[i : i + size]) in labels), 0)
+            if size:
+                parts += [text[at : words[i].start()], labels[tuple(texts[i : i + size])]]
+                at = words[i + size - 1].end()
+            i += size or 1
         return "".join([*parts, text[at:]])
 
     def walk(value, spoken=False):
@@ -216,9 +208,3 @@ def clock(ms):
     """Milliseconds -> 1:02:03, or 2:03 within the first hour"""
     minutes, seconds = divmod(ms // 1000, 60)
     return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"
-
-
-def length(ms):
-    """Milliseconds -> "2 min 5 s" """
-    seconds = round(ms / 1000)
-    return f"{seconds // 60} min {seconds % 60} s" if seconds >= 60 else f"{seconds} s"

@@ -13,7 +13,7 @@ WHERE: upload, create, get, delete, list, view, models, chat, file, or * for all
     429 500 502 503 504   that status, 429 with Retry-After: 1       stall        no answer for 90 s
     reset                 breaks off while a request is being sent   truncated    half of the answer
     lost                  carries out the request, no answer         job-error    the job ends with an error
-    flaky:PERCENT         spoils PERCENT of all answers at random    never        the job is never done
+                                                                     never        the job is never done
 """
 
 import contextlib
@@ -21,7 +21,6 @@ import http.server
 import io
 import json
 import os
-import random
 import re
 import socket
 import struct
@@ -38,7 +37,7 @@ from audio import canned
 from audio.errors import BadInput
 from audio.options import REFUSED, mistyped, refusals
 from audio.recording import PIECE, looks_like_audio
-from audio.subtitles import LINE, LINES, Span, captions, render
+from audio.subtitles import Span, captions, render
 from audio.transcript import DELETED
 
 ROUTES = {
@@ -53,8 +52,11 @@ ROUTES = {
     "file": "GET /files/([^/]+)",
 }
 USUALLY = {"reset": "upload", "lost": "create", "job-error": "create", "never": "create"}
-FLAKY = ("429", "500", "502", "503", "504", "reset", "truncated", "lost")
-FAULTS = (*FLAKY, "stall", "job-error", "never", "flaky")
+FAULTS = "429 500 502 503 504 reset truncated lost stall job-error never".split()
+NO_SOURCE = {  # conditions as in options.REFUSED
+    "-audio_url": "Transcript creation error, audio_url not found",
+    "-audio_url=http": "Transcript creation error, audio_url should start with http",
+}
 OFF = dict.fromkeys("webhook_auth auto_highlights redact_pii summarization".split(), False)
 SECRET = ("webhook_auth_header_name", "webhook_auth_header_value")
 ROW = "id resource_url status created completed audio_url error"
@@ -70,10 +72,9 @@ class Sandbox:
 
     def __init__(self, port=0, *, seconds=0.3, faults=()):
         self.key = os.environ.get("ASSEMBLYAI_API_KEY") or "test-key"
-        self.seconds, self.faults = seconds, [fault(text) for text in faults]
-        self.retry_after = "0" if any(one["name"] == "flaky" for one in self.faults) else "1"
+        self.seconds, self.faults, self.retry_after = seconds, [fault(text) for text in faults], "1"
         self.uploads, self.jobs = {}, {}  # by URL; by id, oldest first: (public fields, private fields)
-        self.lock, self.closing, self.random = threading.RLock(), threading.Event(), random.Random(0)
+        self.lock, self.closing = threading.RLock(), threading.Event()
         self.server = Server(("127.0.0.1", port), type("Bound", (Handler,), {"box": self}))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
 
@@ -90,10 +91,7 @@ class Sandbox:
         """The fault that hits a request of this kind, or None."""
         with self.lock:
             for one in self.faults:
-                if one["name"] == "flaky":
-                    if self.random.random() < one["left"] / 100:
-                        return self.random.choice(FLAKY)
-                elif one["where"] in (kind, "*") and one["left"] > 0:
+                if one["where"] in (kind, "*") and one["left"] > 0:
                     one["left"] -= 1
                     return one["name"]
         return None
@@ -107,13 +105,9 @@ class Sandbox:
 
     def create(self, fields, fate):
         fields = {name: value for name, value in fields.items() if value is not None}
-        wrong = [*refusals(fields, REFUSED), *mistyped(fields)]
-        if not str(url := fields.get("audio_url", "")).startswith("http"):
-            wrong = [
-                f"Transcript creation error, audio_url {'should start with http' if url else 'not found'}"
-            ]
-        if wrong:
+        if wrong := [*refusals(fields, NO_SOURCE | REFUSED), *mistyped(fields)]:
             raise Refusal(400, wrong[0])
+        url = fields["audio_url"]
         if url not in self.uploads and url.startswith(self.url + "/upload/"):
             raise Refusal(403, "Cannot access uploaded file")
         # URLs are not fetched.
@@ -170,8 +164,7 @@ class Sandbox:
             if not 1 <= limit <= 200 or before not in (None, *ids):
                 raise Refusal(400, "limit must be from 1 to 200, before_id the id of a transcript")
             ids = ids[ids.index(before) + 1 if before else 0 :]
-            ids = [id for id in ids if query.get("status") in (None, self.get(id)["status"])]
-            page = [canned.pick({**self.jobs[id][0], **self.jobs[id][1]}, ROW) for id in ids[:limit]]
+            page = [canned.pick({**job, **known}, ROW) for job, known in map(self.job, ids[:limit])]
         link = lambda **bound: f"{self.url}/v2/transcript?{urlencode({**query, **bound})}"
         older = link(before_id=ids[limit - 1]) if len(ids) > limit else None
         details = {"limit": limit, "result_count": len(page), "current_url": link(), "prev_url": older}
@@ -188,8 +181,7 @@ class Sandbox:
             return {"id": id, name: parts, **{key: job[key] or 0 for key in ("confidence", "audio_duration")}}
         if name in ("srt", "vtt"):
             turns = [Span(s["text"], s["start"], s["end"]) for s in told]
-            chars = int(query.get("chars_per_caption", 0))
-            return render(captions(turns, columns=chars or LINE, rows=1 if chars else LINES), name)
+            return render(captions(turns), name)
         if name == "word-search":
             matches = []
             for phrase in query["words"].split(","):
@@ -202,8 +194,8 @@ class Sandbox:
         return {"status": "redacted_audio_ready", "redacted_audio_url": f"{self.url}/files/{id}"}
 
     def file(self, id):
-        """A redacted recording: a second of silence."""
-        return canned.tone(1, bytes(32))
+        """A redacted recording, canned too: a second of a tone."""
+        return canned.tone(1)
 
     def models(self):
         return {"data": [{"id": canned.MODEL, "object": "model"}]}
@@ -223,22 +215,17 @@ class Sandbox:
         return [f"data: {data}\n\n" for data in (*map(json.dumps, events), "[DONE]")]
 
     def call_back(self, id):
-        """Calls the webhook of a job: at most ten attempts; a 4xx answer is final."""
-        job, fields = self.job(id)[0], self.jobs[id][1]["fields"]
-        while self.get(id)["status"] not in ("completed", "error"):
+        """Calls the webhook of a job, once, as soon as the job is done."""
+        job, known = self.job(id)
+        while job["status"] not in ("completed", "error"):
             if self.closing.wait(self.seconds / 4 + 0.01):
                 return
-        name, value = map(fields.get, SECRET)
-        sent = {
-            "json": {"transcript_id": id, "status": job["status"]},
-            "headers": {name: value} if name else {},
-        }
-        for _ in range(10):
-            with contextlib.suppress(requests.RequestException):
-                answer = requests.post(fields["webhook_url"], timeout=10, **sent)
-                job["webhook_status_code"] = answer.status_code
-            if job.get("webhook_status_code", 500) < 500 or self.closing.wait(max(self.seconds, 0.05)):
-                return
+            self.job(id)
+        name, value = map(known["fields"].get, SECRET)
+        told, headers = {"transcript_id": id, "status": job["status"]}, {name: value} if name else {}
+        with contextlib.suppress(requests.RequestException):
+            answer = requests.post(known["fields"]["webhook_url"], json=told, headers=headers, timeout=10)
+            job["webhook_status_code"] = answer.status_code
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -308,10 +295,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def write(self, status, data, half=False):
         kinds = {dict: "application/json", list: "text/event-stream", bytes: "audio/wav", str: "text/plain"}
-        body = (
-            json.dumps(data) if isinstance(data, dict) else "".join(data) if isinstance(data, list) else data
-        )
-        body = body.encode() if isinstance(body, str) else body
+        text = json.dumps(data) if isinstance(data, dict) else data
+        body = text if isinstance(text, bytes) else "".join(text).encode()
         self.send_response(status)
         self.send_header("Content-Type", kinds[type(data)])
         self.send_header("Content-Length", str(len(body)))

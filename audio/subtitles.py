@@ -47,10 +47,10 @@ class Span:
         return f"<{clock(self.start)} {self.speaker}: {self.text[:40]!r}>"
 
 
-def captions(turns, *, columns=LINE, rows=LINES, speakers=True):
-    """Turns -> Spans, one after the other, that fit into `rows` lines of `columns` (a single unit may be
-    wider), with the speaker's name if `speakers`. The `words` of a Span are the units of its text."""
-    pieces = [piece for turn in turns for piece in cut(timed(turn), columns, rows, speakers)]
+def captions(turns, *, speakers=True):
+    """Turns -> Spans, one after the other, that fit into LINES lines of LINE columns, with the speaker's name
+    if `speakers`. The `words` of a Span are the units of its text."""
+    pieces = [piece for turn in turns for piece in cut(timed(turn), speakers)]
     pieces.sort(key=lambda piece: piece.start)
     spans, end = [], 0
     for piece, following in itertools.zip_longest(pieces, pieces[1:]):
@@ -126,13 +126,13 @@ def matches(left, right):
         i, j = next(agree, (i + 1, j + 1))
 
 
-def cut(words, columns, rows, speakers):
+def cut(words, speakers):
     """Units of one speaker -> captions, each a Span with its units as `words`."""
 
     def full(held, word):
         late = word.start - held[-1].end > PAUSE or word.end - held[0].start > LONGEST
-        whole = ends_sentence(held[-1].text) and sum(width(one.text) for one in held) > columns
-        return late or whole or len(wrap(joined([*held, word]), columns, speakers)) > rows
+        whole = ends_sentence(held[-1].text) and sum(width(one.text) for one in held) > LINE
+        return late or whole or len(wrap(joined([*held, word]), speakers)) > LINES
 
     return groups(words, full)
 
@@ -159,13 +159,13 @@ def joined(words):
     return Span(text, start, max(start, end), words[0].speaker, tuple(words))
 
 
-def wrap(span, columns=LINE, speakers=True):
-    """The lines of a caption, each filled up to `columns`."""
+def wrap(span, speakers):
+    """The lines of a caption, each filled up to LINE columns."""
     lines = [name_of(span) + ":" if speakers and span.speaker.strip() else ""]
     used = width(lines[0])
     for i, word in enumerate(span.words):
         text = word.text if i else " " + word.text.lstrip()
-        if used and used + width(text) > columns:
+        if used and used + width(text) > LINE:
             lines.append("")
         text = text if lines[-1] else text.lstrip()
         used = width(text) + (used if lines[-1] else 0)
@@ -199,9 +199,9 @@ def render(spans, format="srt", *, speakers=True):
         times = f"{clock(span.start)} --> {clock(span.end)}"
         if format == "vtt":
             voice = f"<v {escaped(name_of(span))}>" if speakers and span.speaker.strip() else ""
-            blocks.append(f"{times}\n{voice}{escaped(chr(10).join(wrap(span, speakers=False)))}\n")
+            blocks.append(f"{times}\n{voice}{escaped(chr(10).join(wrap(span, False)))}\n")
         else:
-            text = "\n".join(wrap(span, speakers=speakers))
+            text = "\n".join(wrap(span, speakers))
             blocks.append(f"{i}\n{times.replace('.', ',')}\n{text}\n")
     return "\n".join(blocks)
 

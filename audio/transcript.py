@@ -9,8 +9,7 @@ lists are empty and strings are "" (but id, status and error are None).
 """
 
 import re
-from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections import Counter, defaultdict, namedtuple
 
 from audio.options import SWITCHES, TASKS
 from audio.subtitles import Span, captions, render
@@ -20,14 +19,8 @@ SHOWN = (*SWITCHES, "summary", "action_items", "translate")  # the option and th
 DELETED = "http://deleted_by_user"  # the audio_url of a job whose text was deleted
 
 
-@dataclass(frozen=True)
-class Chapter:
-    """A part of the recording: start and end in milliseconds, a headline, and the content as lines."""
-
-    start: int
-    end: int
-    headline: str
-    lines: tuple
+# A part of the recording: start and end in milliseconds, a headline, and the content as a tuple of lines.
+Chapter = namedtuple("Chapter", "start end headline lines")
 
 
 class Transcript:
@@ -72,9 +65,8 @@ class Transcript:
         """Who said what. Without speakers, a single turn holds all the text."""
         turns = [self._span(part) for part in dicts(self.raw.get("utterances"))]
         if not turns and self.text.strip():
-            words = self.words
-            end = max([int(1000 * self.seconds), *(word.end for word in words)])
-            turns = [Span(self.text, 0, end, "", tuple(words))]
+            end = max([int(1000 * self.seconds), *(word.end for word in self.words)])
+            turns = [Span(self.text, 0, end, "", tuple(self.words))]
         return turns
 
     @property
@@ -100,10 +92,8 @@ class Transcript:
     @property
     def summary(self):
         """The summary of speech_understanding or of the legacy options; "" if there is none."""
-        legacy = flat(self.raw.get("summary")) or "\n".join(
-            line for one in self.chapters for line in one.lines
-        )
-        return flat(self._understood("summarization").get("block_summary")) or legacy
+        whole = flat(self._understood("summarization").get("block_summary")) or flat(self.raw.get("summary"))
+        return whole or "\n".join(line for chapter in self.chapters for line in chapter.lines)
 
     @property
     def chapters(self):

@@ -23,11 +23,11 @@ TABLE = r"""
 tinyllm/layers.py
     dw[present] = np.add.reduceat  =>  dw[present] += dout[starts] + 0 * np.add.reduceat
     dx -= n * along  =>  pass
-    rope_forward(dout, rotations.conj(), out)  =>  rope_forward(dout, rotations, out)
+    rope_forward(dout, rotations.conj())  =>  rope_forward(dout, rotations)
     ds -= inner[..., None, start:stop]  =>  pass
     seen = stop if causal else T  =>  seen = T
     dq *= 1 / math.sqrt(D)  =>  pass
-    dgate += s  =>  pass
+    dgate = (s + silu * (1 - s))  =>  dgate = silu * (1 - s)
 tinyllm/transformer.py
     if len(caches) >= self.frozen else None  =>  if len(caches) > self.frozen else None
     dx += d  # a + mlp(norm(a))  =>  dx = d  # a + mlp(norm(a))
@@ -87,15 +87,15 @@ tinyllm/data/formats.py
     == "val"  =>  == "never"
 tinyllm/training.py
     if failure is None and self.signal  =>  if False
-    optimizer.clip(self.pool.sum_gradients(len(shares)))  =>  0.0 * self.pool.sum_gradients(len(shares))[0]
+    optimizer.clip(self.pool.sum_gradients(len(jobs)))  =>  0.0 * self.pool.sum_gradients(len(jobs))[0]
     scale = rates.scale(step)  =>  scale = 1.0
     self.updates += 1  =>  pass
-    moment[:] = 0  =>  pass
-    worker.gradient.flat += gradient.flat  =>  pass
+    self.pool.worker.moments[:] = 0  =>  pass
+    whole.flat += gradient.flat  =>  pass
     shares[i // accumulate]  =>  shares[i % workers]
     outputs / (workers * LOGITS)  =>  outputs / (4 * workers * LOGITS)
-    "moment1": first, "moment2": second  =>  "moment1": second, "moment2": first
-    file.truncate(min(counters[name], file.tell()))  =>  pass
+    array[:] = tensors.pop(name)  =>  tensors.pop(name)
+    file.truncate(min(sizes.get(name, 0), file.tell()))  =>  pass
     not math.isfinite(loss) or not math.isfinite(norm)  =>  False
     objective(out, **arguments, total=total)  =>  objective(out, **arguments, total=1)
     at = arguments["weights"] != 0  =>  at = arguments["weights"] > 0
@@ -110,17 +110,17 @@ tinyllm/parallel.py
     LOGITS // (length * self.model.config.vocab)  =>  LOGITS // length
     0 if last_layers == 0 else config.layers - (last_layers or 0)  =>  config.layers - (last_layers or 0)
     gradient += other  =>  pass
-    other_end.close()  # else  =>  pass  # else
-    pipe.close()  # ends a worker  =>  pass  # ends a worker
+    os._exit(0)  =>  pass
+    signal.signal(name, signal.SIG_IGN)  =>  pass
     results[rank :: self.workers] = part  =>  results[: len(part)] = part
 tinyllm/sampling.py
     w.reshape(-1)[:] = copy.reshape(-1)  =>  pass
     cumulative <= draws[:, None]  =>  cumulative <= 0.5 * draws[:, None]
-    return ids, shifted[np.arange(len(ids)), ids] - log_z  =>  return ids, shifted[np.arange(len(ids)), ids]
+    (lengths[alive] <= length) & (length < ends[alive])  =>  length < ends[alive]
     ends[rows[stops[ids]]] = length + 1  =>  ends[rows[stops[ids]]] = length
-    replies[i] = reply  =>  replies[order.index(i)] = reply
-    start != begin  =>  False
-    room = min(context, tokens.shape[1])  =>  room = context
+    for i in np.argsort(order)]  =>  for i in order]
+    start != begin  =>  begin is None
+    room = min(context, ends.max())  =>  room = context
 tinyllm/checkpoint/__init__.py
     rows = config.head_dim * max(  =>  rows = 1 + max(
     [b""] * (config.vocab - len(tokenizer))  =>  []
@@ -159,21 +159,20 @@ tinyllm/report/journey.py
     rude, tokens)  =>  rude, 1)
     {"old_log_probs": before(rude)  =>  {"old_log_probs": 0 * before(rude)
     return dlogits[0, 1] if  =>  return dlogits[0, 0] if
-tinyllm/report/bands.py
-    if len(curve) == longest > 0  =>  if len(curve) > 0
 tinyllm/report/record.py
     seed = [0] if self.kind == "s0" else None  =>  seed = None
     if "reward" in line or "score" in line  =>  if "reward" in line
     .split("\n")[:-1]  =>  .split("\n")
-    if x is not False and x != ""  =>  if x
+    if value is not False and value != ""  =>  if value
 tinyllm/report/panels.py
     return tag("b", "✓ ", "right") + escape(reply)  =>  return tag("b", "✓ ", "right") + reply
     p.diagonal(1 - len(once))  =>  p.diagonal(-len(once))
     total in (None, a) and  =>
     "down" if value > 0 else "up"  =>  "up" if value > 0 else "down"
+    BANDS.get(run.size, {})  =>  {}
 tinyllm/report/page.py
-    except TinyllmError as missing  =>  except KeyError as missing
-    getattr(panels, panel), run, other)  =>  getattr(panels, panel), run, None)
+    except (TinyllmError, OSError) as missing  =>  except KeyError as missing
+    Record(name, against)  =>  Record(name)
 tinyllm/commands/train.py
     check_context(settings.folder("0-random"), conversations, ranked)  =>  pass
 tinyllm/commands/report.py
@@ -188,7 +187,7 @@ tinyllm/stages/s2_instruct.py
     settings, learned, size.characters  =>  settings, {}, size.characters
 tinyllm/stages/s3_prefer.py
     np.where(sampled.ended, scores, TRUNCATED)  =>  scores
-    penalties = settings.kl * kl  =>  penalties = 0 * kl
+    penalties, mask = settings.kl * kl  =>  penalties, mask = 0 * kl
     kl=settings.kl  =>  kl=0
     range(algorithm.updates)  =>  range(1)
     if rank < other]  =>  if rank > other]
@@ -204,12 +203,12 @@ tinyllm/stages/s4_reason.py
     if ended and is_correct(task, text)  =>
     [*as_context(task.prompt),  =>  [*task.prompt,
     [conversations.in_chat(dice, world, task) for  =>  [task for
-    "weights": advantages * sampled.mask  =>  "weights": advantages + 0 * sampled.mask
+    "weights": advantages * mask  =>  "weights": advantages + 0 * mask
 tinyllm/preferences/advantages.py
     - returns_after(penalties)  =>
     return returns(rewards) - rewards  =>  return returns(rewards)
     advantages[:, t] + lam * ahead  =>  advantages[:, t] + ahead
-    keepdims=True) - returns) / others  =>  keepdims=True)) / others
+    keepdims=True) - returns) /  =>  keepdims=True)) /
 tinyllm/objectives.py
     error = values - targets  =>  error = targets - values
 tinyllm/preferences/reward_model.py
@@ -240,8 +239,8 @@ tinyllm/calls.py
 tinyllm/evaluation/text.py
     * (size > 0)  =>
 tinyllm/evaluation/preferences.py
-    sum(a > b for a, b in pairs)  =>  sum(a < b for a, b in pairs)
-    (scores[0] > scores[1])  =>  (scores[0] < scores[1])
+    for a, b in pairs if a != b]  =>  for a, b in pairs]
+    [a > b for (rank, a),  =>  [a >= b for (rank, a),
 tinyllm/evaluation/generation.py
     is_solved(task, text) and steps_are_correct(text)  =>  is_solved(task, text)
     exam(pool, tokenizer, with_tools, 64)  =>  accuracy(tasks, every)
@@ -271,8 +270,8 @@ audio/transcript.py
     if LABEL.fullmatch(speaker) else  =>  if len(speaker) <= 2 else
 audio/reports.py
     kind not in HARMLESS or  =>  kind == "person_name" or
-    if feature in more)  =>  if False)
-    key=lambda entry: len(entry[0])  =>  key=lambda entry: -len(entry[0])
+    if PARTS[part] in more)  =>  if False)
+    range(min(longest, len(words) - i), 0, -1)  =>  range(1, min(longest, len(words) - i) + 1)
 audio/http.py
     status in (408, 425, 429)  =>  status in (429,)
     except (ssl.SSLError, ConnectionError) as error:  =>  except ConnectionError as error:
@@ -286,11 +285,11 @@ audio/assemblyai.py
     unique=not recording.url  =>  unique=True
     if recording.size > BIG and not self._key_works:  =>  if False:
 audio/batch.py
-    fcntl.flock(file, fcntl.LOCK_EX)  =>  pass
+    fcntl.flock(place, fcntl.LOCK_EX)  =>  pass
     written = {name: value for name, value in fields.items() if name != SECRET}  =>  written = fields
     save(Transcript({"audio_url": url}))  =>  pass
-    making.release(threads)  =>  pass
-    if error.status in (400, 404, 410):  =>  if False:
+    if len(waiting) >= jobs:  =>  if len(waiting) > jobs:
+    if error.status not in (400, 404, 410):  =>  if True:
 audio/sandbox.py
     *canned.results(fields, heard), *SECRET  =>  *SECRET
     chunked = "chunked" in  =>  chunked = "never" in
@@ -321,30 +320,30 @@ tools/protocol.py
 tools/registry.py
     function=inner.function if inner is function else function  =>  function=inner.function
     inspect.isawaitable(value) or  =>
-    refused = (refused or isinstance(error, PLACES)) and not (ended or items)  =>
+    as_text(words.strip()[:500]), called.repeatable)  =>  as_text(words.strip()[:500]), True)
     "repeatable", False) or f"{item[0]}"  =>  "repeatable", False)
     failed("timeout", message, called.repeatable)  =>  failed("timeout", message, True)
-    if len(entries) < len(value):  =>  if False:
+    return True, parse(text)  =>  return True, json.loads(text)
 tools/dialects.py
     if failed is None and isinstance(value, dict)  =>  if False and isinstance(value, dict)
     .replace("<", "\\u003c")  =>
     found.get("ID", f"call_{i}")  =>  f"call_{i}"
 tools/agent.py
-    new + "_" * (new in given) if call.id in ids else call.id  =>  call.id
+    len(given) == len(calls):  =>  given:
     unanswered.pop(0)  =>  unanswered.clear()
     isinstance(part, (Thought, Call, BadCall) if native else Thought)  =>  isinstance(part, ())
     counts[key] += 1  =>  counts[key] += 1 / 9
 tools/endpoint.py
     if kept and role == "user" == kept[-1]["role"]:  =>  if False:
-    and not value.startswith(":")  =>
+    (r":|event:|id:|retry:")  =>  (r"event:|id:|retry:")
     raw.read1(65536  =>  raw.read(512
     return f"answered {response.status_code}  =>  return f"answered
-    return event.get("error") or  =>  return
-    same = [] if complete or other else same  =>  same = [] if complete else same
-    if kind == "error" and not event.get("error") else event  =>
+    for each in (event, *choices)  =>  for each in choices
+    and not is_complete(call)]  =>  ]
+    if not is_complete(same[-1]):  =>  if True:
 tools/builtin.py
     return Rounded(number) if is_rounded else Fraction(number)  =>  return Fraction(number)
-    (?<![\d.])0+  =>  0+
+    "text": text[start:end]}  =>  "text": text[start : end - 1]}
 audio/key.py
     session.trust_env = url.startswith("https")  =>  pass
 tools/terminals.py
@@ -356,7 +355,7 @@ tools/grammar.py
     comma = len(needed) - (at == 0 < len(needed))  =>  comma = len(needed)
     if discriminator != first or any(  =>  if any(
     if required and sets and None not in sets:  =>  if sets and None not in sets:
-    INNER.keys() & other.keys() if INNER.keys() & one.keys() else set()  =>  set()
+    INNER & other.keys() if INNER & one.keys() else set()  =>  set()
 tools/masks.py
     if item.low <= begun <= item.high)  =>  if begun <= item.high)
     found[more + 2] |= tokens  =>  found[more + 1] |= tokens

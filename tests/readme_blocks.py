@@ -11,12 +11,12 @@ import sys
 import textwrap
 from pathlib import Path
 
-from tinyllm.checkpoint.files import replacing
+from tinyllm.checkpoint.files import write_text
 from tinyllm.errors import TinyllmError
 from tinyllm.evaluation.generation import converse_with_tools
 from tinyllm.evaluation.scoreboard import ROWS, cell
-from tinyllm.report.panels import LONG, SHORT, questions
-from tinyllm.report.record import STAGES, Record
+from tinyllm.report.panels import questions
+from tinyllm.report.record import STAGES, TOKENS, Record
 from tinyllm.world.conversations import TOOLS_MESSAGE
 from tools.builtin import calculator
 from tools.registry import Registry
@@ -24,7 +24,6 @@ from tools.registry import Registry
 README = Path("README.md")
 BLOCK = re.compile(r"(<!-- readme: ([^>\n]*) -->\n)(.*?)(<!-- end -->\n)", re.S)
 HEADER = ("", "0 random", "1 pre-trained", "2 instruction-tuned", "3 preference-tuned", "4 reasoning")
-TOKENS = {"s0": 20, "s4": LONG}  # lengths of replies, if not SHORT
 SCORES = (
     "bits_per_byte",
     "instruction_exact",
@@ -44,13 +43,12 @@ TYPED = ("What is the home of Cara?", "And what pet does she have?", "Use the ca
 def main(run):
     """Rewrite the marked blocks of README.md from a run with all its stages."""
     text = README.read_text(encoding="utf-8")
-    with replacing(README) as beside:
-        beside.write_text(rewritten(text, Record(run, Path())), encoding="utf-8", newline="\n")
+    write_text(README, rewritten(text, Record(run)))
 
 
 def rewritten(text, run):
     """The text with the contents of its blocks made anew. Raises TinyllmError for a block with an unknown
-    name or without an end, and Missing if a stage is not finished."""
+    name or without an end, or if a stage is not finished."""
 
     def block(match):
         if match[2] not in BLOCKS:
@@ -107,7 +105,7 @@ def chat(run):
     for question in TYPED:
         asked = [*messages, {"role": "user", "content": question}]
         tokenizer, registry = stage.checkpoint[1], Registry([calculator])
-        (messages,) = converse_with_tools(stage.pool, tokenizer, [asked], registry, LONG)
+        (messages,) = converse_with_tools(stage.pool, tokenizer, [asked], registry, TOKENS[stage.name])
         for message in messages[len(asked) - 1 :]:
             head = {"user": "> ", "tool": "  result: "}.get(message["role"], "  ")
             lines += folded(printable(message["content"]), head, "  ")
@@ -115,7 +113,7 @@ def chat(run):
 
 
 def reply_of(stage, task):
-    (reply,) = stage.replies([task.prompt], TOKENS.get(stage.kind, SHORT))
+    (reply,) = stage.replies([task.prompt])
     return printable(reply)
 
 

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 SKIPPED = ("make test", "make mutants", "make bench")  # CI runs the tests separately; the others take long
 FETCHED = "runs/models/"  # a block that needs the published model is skipped: fetching it needs a network
 TYPED = {"make chat": "What is 12*7?\n", "make rank": "1 2 3 4\nq\n"}
-SHORTER = {"make tools-proof": 'ARGS="--count 100"', "make algorithms": 'ARGS="--times 1"'}
+SHORTER = {"make tools-proof": 'ARGS="--count 100"', "make algorithms": 'ARGS="--steps 2"'}
 
 
 def blocks(text):

@@ -62,7 +62,7 @@ def test_every_target_runs_a_command_that_exists_with_its_variables_as_options(n
         "ALGORITHM": "ppo",
     }
     values |= {"OBJECTIVE": "dpo" if name == "walk" else "masked", "STAGE": "2", "PROMPT": 'say "hi"'}
-    values |= {"AGAINST": "an other", "RUNS": "a b"}
+    values["AGAINST"] = "an other"
     fields = {"FROM": "origin"} | {key: key.lower() for key in values if key not in ("FROM", "ARGS")}
     for python, m, package, *words in dry_run(name, *(f"{k}={v}" for k, v in values.items())):
         assert (python, m, package) == (".venv/bin/python", "-m", "tinyllm")

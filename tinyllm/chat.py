@@ -117,7 +117,7 @@ class Chat:
 
     def load(self, folder):
         self.model, self.tokenizer = checkpoint.load_language_model(folder)
-        fold(self.model, in_place=True)
+        fold(self.model)
         self.folder, self.is_built_in = folder, path_of(learned_by(folder), "instructions") == ""
         self.choose_tools(self.tools)
 
@@ -180,7 +180,7 @@ class Chat:
             return only_end if may_end and is_loop(written.tolist()) else allowed
 
         how = {"temperature": self.settings.temperature, "stop": [end], "mask": show_and_mask}
-        ((tokens, _),) = generate(self.model, [prompt], most, self.rng.random((1, most)), **how)
+        (tokens,) = generate(self.model, [prompt], most, self.rng.random((1, most)), **how)
         text = decode_reply(tokenizer, tokens)
         self.show(text[shown:])
         yield text

@@ -60,11 +60,7 @@ def linear_backward(dout, cache, dw=None):
 
 def rmsnorm_forward(x, g, eps=1e-5):
     """x (N, C), g (C,) -> out = g * n,  n = x * r,  r = 1 / sqrt(mean(x^2) + eps).   Zhang, Sennrich 2019."""
-    r = np.vecdot(x, x)[:, None]  # (N, 1)
-    r *= 1 / x.shape[1]
-    r += eps
-    np.sqrt(r, out=r)
-    np.divide(1, r, out=r)
+    r = 1 / np.sqrt(np.vecdot(x, x)[:, None] * (1 / x.shape[1]) + eps)  # (N, 1)
     n = x * r
     return n * g, (n, r, g)
 
@@ -79,8 +75,7 @@ def rmsnorm_backward(dout, cache):
     n, r, g = cache
     dg = np.einsum("nc,nc->c", dout, n)
     dx = dout * g
-    along = np.vecdot(dx, n)[:, None]  # (N, 1)
-    along *= 1 / n.shape[1]
+    along = np.vecdot(dx, n)[:, None] * (1 / n.shape[1])  # (N, 1)
     dx -= n * along
     dx *= r
     return dx, dg
@@ -98,16 +93,14 @@ def rotations_at(T, D, theta, dtype, start=0):
     return np.exp(1j * angle)[:, None, :].astype(np.result_type(dtype, np.complex64))
 
 
-def rope_forward(x, rotations, out=None):
+def rope_forward(x, rotations):
     """x (B, T, H, D) times rotations (T, 1, D/2): channels 2j and 2j+1 form one complex number."""
-    out = np.empty(x.shape, x.dtype) if out is None else out
-    np.multiply(x.view(rotations.dtype), rotations, out=out.view(rotations.dtype))
-    return out, rotations
+    return (x.view(rotations.dtype) * rotations).view(x.dtype), rotations
 
 
-def rope_backward(dout, rotations, out=None):
+def rope_backward(dout, rotations):
     """The transpose of a rotation is its inverse, the opposite rotation: dx = dout * conj(rotations)."""
-    return rope_forward(dout, rotations.conj(), out)[0]
+    return rope_forward(dout, rotations.conj())[0]
 
 
 # ---- attention: every position takes a weighted mean of the values at the positions it sees
@@ -188,10 +181,7 @@ def swiglu_forward(x):
     """x (N, 2F) = gate | up  ->  silu(gate) * up, (N, F), where silu(a) = a * sigmoid(a).   Shazeer 2020."""
     F = x.shape[1] // 2
     gate, up = x[:, :F], x[:, F:]
-    s = gate * 0.5  # sigmoid(a) = (1 + tanh(a/2)) / 2: tanh never overflows
-    np.tanh(s, out=s)
-    s *= 0.5
-    s += 0.5
+    s = 0.5 * np.tanh(0.5 * gate) + 0.5  # sigmoid(a) = (1 + tanh(a/2)) / 2: tanh never overflows
     silu = gate * s
     return silu * up, (up, s, silu)
 
@@ -202,12 +192,5 @@ def swiglu_backward(dout, cache):
     silu'(a) = s + a s (1 - s) = s + silu(a) (1 - s)
     """
     up, s, silu = cache
-    dx = np.empty((len(dout), 2 * dout.shape[1]), dout.dtype)
-    dgate, dup = np.split(dx, 2, axis=1)
-    np.multiply(dout, silu, out=dup)
-    np.subtract(1, s, out=dgate)
-    dgate *= silu
-    dgate += s
-    dgate *= up
-    dgate *= dout
-    return dx
+    dgate = (s + silu * (1 - s)) * up * dout
+    return np.concatenate([dgate, dout * silu], axis=1)

@@ -5,7 +5,7 @@ Those of the reward model and of PPO's critic take scores and values in place of
 Stages differ in the gradient at the logits; everything below the logits is shared. If a loss averaged over
 the rows it is given, the results of workers and micro-batches would not add up. So the caller passes `total`,
 the normaliser of the whole batch. This also allows weights that are negative or sum to 0. If there is nothing
-to learn, total is 0, and so are the loss and its gradient.
+to learn, total is 0, and so are the loss and its gradient: everything is then divided by infinity.
 
 Shapes:  B batch   T time   V vocabulary   P prompts   K completions of each
 """
@@ -43,7 +43,7 @@ def weighted_nll(logits, targets, weights, total):
     z_y = p[rows, y]
     np.exp(p, out=p)
     sum_exp = p.sum(axis=1)
-    share = w / total if total else np.zeros(w.shape)
+    share = w / (total or np.inf)
     loss = float(np.dot(share, np.log(sum_exp) - z_y))
     share = share.astype(p.dtype)
     p *= (share / sum_exp)[:, None]
@@ -74,8 +74,8 @@ def plackett_luce(scores, last, ranks, total):
     log_probs = log_softmax(r_competing)
     p = np.where(competes, np.exp(log_probs), 0)
     own = np.einsum("pii->pi", log_probs)
-    loss = -float(own[present].sum() / total) if total else 0.0
-    dr = (p.sum(axis=1) - present) / total if total else np.zeros_like(r)
+    loss = -float(own[present].sum() / (total or np.inf))
+    dr = (p.sum(axis=1) - present) / (total or np.inf)
     dscores = np.zeros_like(scores)
     np.put_along_axis(dscores, last[..., None], dr[..., None].astype(scores.dtype), axis=-1)
     return loss, dscores
@@ -96,7 +96,7 @@ def dpo(logits, targets, reference_log_probs, weights, total, beta=0.1):
     gain = (log_probs * weights).sum(axis=-1) - reference_log_probs  # (P, 2)
     margin = beta * (gain[:, 0] - gain[:, 1])
     push = beta * np.exp(-np.logaddexp(0, margin))  # beta sigmoid(-margin)
-    loss = float(np.logaddexp(0, -margin).sum() / total) if total else 0.0
+    loss = float(np.logaddexp(0, -margin).sum() / (total or np.inf))
     signed = (push[:, None] * np.array([1.0, -1.0]))[..., None] * weights
     _, dlogits = weighted_nll(logits, targets, signed.astype(logits.dtype), total)
     return loss, dlogits
@@ -111,7 +111,7 @@ def squared_error(values, targets, total):
     d/dvalue = (value - target) / total.
     """
     error = values - targets
-    dvalues = error / total if total else np.zeros_like(error)
+    dvalues = error / (total or np.inf)
     return float((error * dvalues).sum() / 2), dvalues
 
 
@@ -124,7 +124,7 @@ def kl_divergence(logits, reference_logits, weights, total):
     log_p, log_q = log_softmax(logits), log_softmax(reference_logits)
     p, log_ratio = np.exp(log_p), log_p - log_q
     kl = (p * log_ratio).sum(axis=-1)
-    share = (weights / total if total else np.zeros(weights.shape)).astype(logits.dtype)
+    share = (weights / (total or np.inf)).astype(logits.dtype)
     return float((share * kl).sum()), share[..., None] * p * (log_ratio - kl[..., None])
 
 
@@ -138,7 +138,7 @@ def ppo_clip(logits, targets, old_log_probs, advantages, total, clip=0.2):
     log_probs = log_prob_of(targets, log_softmax(logits))
     ratio = np.exp(log_probs - old_log_probs)
     free, clipped = ratio * advantages, np.clip(ratio, 1 - clip, 1 + clip) * advantages
-    loss = -float(np.minimum(free, clipped).sum() / total) if total else 0.0
+    loss = -float(np.minimum(free, clipped).sum() / (total or np.inf))
     weights = np.where(free <= clipped, free, 0).astype(logits.dtype)
     return loss, weighted_nll(logits, targets, weights, total)[1]
 

@@ -18,8 +18,7 @@ import atexit
 import multiprocessing
 import os
 import signal
-from itertools import chain
-from multiprocessing.connection import wait
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -74,10 +73,8 @@ class WorkerPool:
         self._pipes, self._processes = [], []
         for rank in range(1, workers):
             parent_end, child_end = context.Pipe()
-            ends = child_end, parent_end
-            process = context.Process(
-                target=_serve, args=(*ends, config, memory, workers, rank, last_layers), daemon=True
-            )
+            arguments = child_end, config, memory, workers, rank, last_layers
+            process = context.Process(target=_serve, args=arguments, daemon=True)
             process.start()
             child_end.close()
             self._pipes.append(parent_end)
@@ -108,34 +105,24 @@ class WorkerPool:
         `function` must be importable from a module (partial works too); jobs and results are pickled.
         Raises TinyllmError if a worker dies or its job fails.
         """
-        for rank in range(1, len(jobs)):
-            try:
+        try:
+            for rank in range(1, len(jobs)):
                 self._pipes[rank - 1].send((function, jobs[rank]))
-            except OSError:
-                raise self._death(rank) from None
-        answers = [_attempt(function, self.worker, job) for job in jobs[:1]]
-        answers += [self._receive(rank) for rank in range(1, len(jobs))]
+            answers = [_attempt(function, self.worker, job) for job in jobs[:1]]
+            for rank in range(1, len(jobs)):
+                answers.append(self._pipes[rank - 1].recv())
+        except (EOFError, OSError):  # the pipe of a dead worker is broken
+            process = self._processes[rank - 1]
+            process.join(1)
+            raise TinyllmError(
+                f"worker {rank} (process {process.pid}) ended with exit code {process.exitcode}. RESUME=1 "
+                "continues from the last save, if there is one. If memory ran out, begin again in another "
+                "RUN=, with fewer WORKERS or a smaller SIZE"
+            ) from None
         for rank, (failure, _) in enumerate(answers):
             if failure:
                 raise TinyllmError(f"worker {rank} failed: {failure}")
         return [result for _, result in answers]
-
-    def _receive(self, rank):
-        pipe, process = self._pipes[rank - 1], self._processes[rank - 1]
-        wait([pipe, process.sentinel])
-        try:
-            return pipe.recv()
-        except (EOFError, OSError):
-            raise self._death(rank) from None
-
-    def _death(self, rank):
-        process = self._processes[rank - 1]
-        process.join(1)
-        return TinyllmError(
-            f"worker {rank} (process {process.pid}) ended with exit code {process.exitcode}. RESUME=1 "
-            "continues from the last save, if there is one. If the machine ran out of memory, begin again "
-            "in another RUN=, with fewer WORKERS or a smaller SIZE"
-        )
 
     def sum_gradients(self, count):
         """The sum of the first `count` gradient buffers, in worker order, in the buffer of worker 0."""
@@ -145,19 +132,12 @@ class WorkerPool:
         return gradient
 
     def close(self):
-        """Stop the workers. The shared memory is freed with the last process that uses it."""
+        """Kill the workers, which hold nothing of their own. The shared memory is freed with the last process
+        that uses it."""
         atexit.unregister(self.close)
-        for pipe in self._pipes:
-            try:
-                pipe.send(None)  # closing is not enough: a forked sibling may hold a copy of this end
-            except OSError:
-                pass
-            pipe.close()  # ends a worker that is still sending a result
         for process in self._processes:
-            process.join(5)
-            if process.is_alive():
-                process.kill()
-                process.join()
+            process.kill()
+            process.join()
 
     def __enter__(self):
         return self
@@ -185,23 +165,21 @@ def _joined(results):
         return tuple(map(_joined, zip(*results)))
     if isinstance(results[0], np.ndarray):
         return np.concatenate(results)
-    return list(chain.from_iterable(results))
+    return [row for part in results for row in part]
 
 
-def _serve(pipe, other_end, *worker):
-    """A worker's loop: receive jobs and send results until None comes, or the pipe or the parent is gone."""
-    other_end.close()  # else this process would keep the pipe open after the parent is gone
+def _serve(pipe, *worker):
+    """A worker's loop: receive jobs and send results, until the main process kills it or is gone itself."""
     for name in (signal.SIGINT, signal.SIGTERM):  # the main process decides when to stop
         signal.signal(name, signal.SIG_IGN)
-    parent = multiprocessing.parent_process().sentinel
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     worker = Worker(*worker)
     while True:
-        wait([pipe, parent])
-        try:
-            work = pipe.recv() if pipe.poll() else None
-            if work is None:
-                os._exit(0)
-            function, job = work
-            pipe.send(_attempt(function, worker, job))
-        except (EOFError, OSError):
-            os._exit(0)
+        function, job = pipe.recv()
+        pipe.send(_attempt(function, worker, job))
+
+
+def _end_with_parent():
+    """Runs in a thread, because the worker may be busy, or blocked while it sends a result to nobody."""
+    multiprocessing.parent_process().join()
+    os._exit(0)

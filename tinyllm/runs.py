@@ -10,7 +10,6 @@ file that was replaced under the same name is noticed.
 
 import dataclasses
 import hashlib
-import itertools
 import os
 import re
 import shlex
@@ -24,9 +23,7 @@ from tinyllm.parallel import WorkerPool, available_cores
 
 try:
     import fcntl
-except ImportError:  # Windows
-    import msvcrt
-
+except ImportError:  # Windows, where nothing keeps two processes out of one folder
     fcntl = None
 
 RESUME = "resume.safetensors"  # everything that an unfinished stage needs to continue
@@ -50,11 +47,7 @@ class Settings:
     run: str = option("demo", "name of the run: everything is written to runs/<run>/")
     size: str = option("small", "size of the built-in recipe", choices=("tiny", "nano", "small", "base"))
     seed: int = option(0, "decides the weights, the built-in world and the order of the batches", (0, 2**62))
-    workers: int = option(
-        0,
-        "processes that share the work; their number changes the rounding (default: one per core)",
-        (0, 1024),
-    )
+    workers: int = option(0, "processes, whose number decides the rounding (default: all cores)", (0, 1024))
     resume: bool = option(False, "continue an interrupted run where it stopped")
 
     def __post_init__(self):
@@ -81,17 +74,14 @@ class Settings:
 
 
 def fingerprint(path):
-    """The SHA-256 of a file, or of the names and contents of the text files in a folder. Raises
-    TinyllmError if they cannot be read."""
+    """The SHA-256 of a file, or of the names and contents of the text files in a folder. Raises TinyllmError
+    if there is no such file or folder, and OSError if it cannot be read."""
     path = Path(path)
-    try:
-        if path.is_file():
-            return sha256(path)
-        if not path.is_dir():
-            raise TinyllmError(f"{path} is not a file or folder" if path.exists() else f"{path} not found")
-        names = [f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in text_files(path)]
-    except OSError as error:
-        raise TinyllmError(f"{error.filename or path} cannot be read: {error.strerror}") from None
+    if path.is_file():
+        return sha256(path)
+    if not path.is_dir():
+        raise TinyllmError(f"{path} is not a file or folder" if path.exists() else f"{path} not found")
+    names = [f"{file.relative_to(path).as_posix()} {sha256(file)}\n" for file in text_files(path)]
     return hashlib.sha256("".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -102,28 +92,25 @@ def sources(settings, parent):
     then the parent's source, then the built-in world. But the world is never mixed into files of your own.
     Raises TinyllmError if a source is missing, has changed since the parent learned from it, or does not fit.
     """
-    learned = learned_by(parent) if parent else {}
-    fields = [each for each in dataclasses.fields(settings) if "source" in each.metadata]
-    named = {}
-    for each in fields:
-        kind, path = each.metadata["source"], getattr(settings, each.name)
+    kinds = {f.metadata["source"]: f for f in dataclasses.fields(settings) if "source" in f.metadata}
+    learned, named = learned_by(parent) if parent else {}, {}
+    for kind, each in kinds.items():
+        path = getattr(settings, each.name)
         if path:
             if Path("runs").resolve().is_relative_to(Path(path).resolve()):
                 raise UsageError(f"{path} contains runs/, which grows: move your {kind} to a separate folder")
-            source = {"path": str(Path(path).resolve()), "sha256": fingerprint(path)}
+            named[kind] = {"path": str(Path(path).resolve()), "sha256": fingerprint(path)}
             replaces = kind != "text" or each.metadata.get("replaces") and settings.origin
-            if kind in learned and not replaces and learned[kind]["sha256"] != source["sha256"]:
+            if kind in learned and not replaces and learned[kind]["sha256"] != named[kind]["sha256"]:
                 raise TinyllmError(
                     f"{parent} has learned from {learned[kind]['path'] or 'the built-in world'}; {path} is "
                     "another text and would be mixed with it. Leave out TEXT=, or pre-train on your text "
                     f"first: make stage1 FROM={parent} TEXT={path} RUN=another"
                 )
-            named[kind] = source
     check_sources(parent, {kind: source for kind, source in learned.items() if kind not in named})
     learned |= named
     own = any(source["path"] for source in learned.values())
-    for each in fields:
-        kind = each.metadata["source"]
+    for kind, each in kinds.items():
         if kind not in learned and not own:
             learned[kind] = WORLD
         elif kind not in learned and kind != "text":  # a checkpoint from elsewhere may come without its text
@@ -146,12 +133,9 @@ def check_sources(folder, learned):
 
 def learned_by(folder):
     """The sources on record for the stage in `folder`; none for a checkpoint from elsewhere."""
-    notes = folder / "stage.json"
-    learned = read_json(notes).get("sources", {}) if notes.exists() else {}
+    learned = read_notes(folder).get("sources", {})
     for source in learned.values():
-        beside = folder.parent / Path(source["path"]).name
-        if source["path"] and not Path(source["path"]).exists() and beside.is_file():
-            source["path"] = str(beside.resolve())  # the text of a run that was moved
+        source["path"] = source["path"] and str(relocated(folder, source["path"]).resolve())
     return learned
 
 
@@ -163,20 +147,28 @@ def path_of(learned, kind):
 # ---- the folders of a run
 
 
+def read_notes(folder):
+    """The stage.json of a folder; {} if it has none."""
+    return read_json(folder / "stage.json") if (folder / "stage.json").exists() else {}
+
+
+def relocated(folder, path):
+    """The recorded `path` if it exists; else the path of that name beside `folder`, whose run was moved."""
+    beside = folder.parent / Path(path).name
+    return beside if beside.exists() and not Path(path).exists() else Path(path)
+
+
 def lock(folder):
     """Make a folder and keep other processes out of it, until the returned file is closed.
 
-    The system releases the lock when the process ends, however it ends. Raises TinyllmError, with the ID of
-    the process, if another one holds the lock.
+    The system releases the lock when the process ends, however it ends. On Windows there is no lock. Raises
+    TinyllmError, with the ID of the process, if another one holds the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (the caller closes it)
     try:
         if fcntl:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            file.seek(2**30)  # far past the text, which other processes must be able to read
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
     except OSError:
         file.seek(0)
         holder = file.read()
@@ -210,10 +202,11 @@ def nothing_to_do(settings, stage, parent=None):
     training in it, or if it holds a saved, unfinished run (which would be overwritten) without --resume.
     """
     folder = settings.folder(stage)
-    if not (folder / "stage.json").exists():
+    made = read_notes(folder)
+    if not made:
         return False
     lock(folder).close()
-    made, wanted = read_json(folder / "stage.json"), describe(settings, stage, parent)
+    wanted = describe(settings, stage, parent)
     options = made.get("settings") or {}
     if options:  # options newer than the folder had their defaults
         options = {each.name: each.default for each in dataclasses.fields(settings)} | options
@@ -238,32 +231,32 @@ def nothing_to_do(settings, stage, parent=None):
 
 
 def differences(made, wanted):
-    return [
-        f"{key}={made.get(key)!r} instead of {value!r}"
-        for key, value in wanted.items()
-        if made.get(key) != value
-    ]
+    """The settings of `wanted` that have another value in `made`, in words."""
+    keys = [key for key, value in wanted.items() if made.get(key) != value]
+    return [f"{key}={made.get(key)!r} instead of {wanted[key]!r}" for key in keys]
 
 
-def make_command(settings, stage, parent=None, new=True):
-    """The make command that trains a stage with these settings, from `parent` if given; new: in a new run."""
+def make_command(settings, stage, parent=None, new=True, only=()):
+    """The make command that trains a stage with these settings, from `parent` if given; new: in a new run;
+    only: with no settings but these."""
     if new:
-        names = (f"{settings.run}-{i}" for i in itertools.count(2))
-        run = next(name for name in names if not (Path("runs") / name).exists())
-        settings = dataclasses.replace(settings, run=run)
+        settings = dataclasses.replace(settings, run=f"{settings.run}-2")
+    if parent is not None:
+        settings = dataclasses.replace(settings, origin=str(parent))
     variables, more = [], []
     for each in dataclasses.fields(settings):
-        value = getattr(settings, each.name)
-        if each.name == "origin" and parent is not None:
-            value = str(parent)
-        if value != each.default and each.name != "resume":
-            flag, text = each.metadata.get("flag", each.name), shlex.quote(str(value))
-            variables += [f"{flag.upper()}={text}"] if flag in VARIABLES else []
-            more += [] if flag in VARIABLES else [f"--{flag.replace('_', '-')} {text}"]
+        value, flag = getattr(settings, each.name), each.metadata.get("flag", each.name)
+        if value == each.default or flag == "resume" or only and flag not in only:
+            continue
+        if flag in VARIABLES:
+            variables.append(f"{flag.upper()}={shlex.quote(str(value))}")
+        else:
+            text = "" if value is True else f" {shlex.quote(str(value))}"
+            more.append(f"--{flag.replace('_', '-')}{text}")
     if more:
         variables.append(f'ARGS="{" ".join(more)}"')
-    command, _, _ = stage.partition("/")  # an experiment's folder is named after its command
-    target = f"stage{stage[0]}" if stage[0].isdigit() else command
+    # An experiment's folder is named after its command.
+    target = f"stage{stage[0]}" if stage[0].isdigit() else stage.partition("/")[0]
     return " ".join([f"make {target}", *variables])
 
 
@@ -276,16 +269,13 @@ def parent_folder(settings, *stages):
     if settings.origin:
         return Path(settings.origin)
     folders = [settings.folder(stage) for stage in stages]
-    folder = next(filter(is_checkpoint, folders), folders[-1])
-    same = Settings(settings.run, settings.size, settings.seed)
-    if not is_checkpoint(folder):
-        message = f"{folder} not found. Make it with: {make_command(same, stages[-1], new=False)}"
-        if stages[-1] == "0-random" and settings.text:
-            message += f" TEXT={shlex.quote(settings.text)}"
-        others = [path.parent for path in Path("runs").glob(f"*/{stages[-1]}/stage.json")]
-        others = [other for other in others if is_checkpoint(other)]
-        raise TinyllmError(f"{message}, or start from another run: FROM={others[0]}" if others else message)
-    made = read_json(folder / "stage.json").get("settings", {})
+    folder = next(filter(is_checkpoint, folders), None)
+    if folder is None:
+        command = make_command(settings, stages[-1], new=False, only=("run", "size", "seed", "text"))
+        others = [path for path in sorted(Path("runs").glob(f"*/{stages[-1]}")) if is_checkpoint(path)]
+        more = f", or start from another run: FROM={others[0]}" if others else ""
+        raise TinyllmError(f"{folders[-1]} not found. Make it with: {command}{more}")
+    made = read_notes(folder).get("settings", {})
     different = differences(made, {"size": settings.size, "seed": settings.seed})
     if different:
         raise TinyllmError(
@@ -302,26 +292,21 @@ def ancestor(folder, stage):
 
 def ancestors(folder):
     """The checkpoint in `folder`, then the one it was trained from, and so on, as far as they exist."""
-    while folder is not None:
-        yield folder
-        notes = read_json(folder / "stage.json") if (folder / "stage.json").exists() else {}
-        parent = notes.get("parent") or {"folder": ""}
-        recorded, sha256 = Path(parent["folder"]), parent.get("sha256")
-        beside = folder.parent / recorded.name  # if the run was moved or copied
-        moved = is_checkpoint(beside) and read_json(beside / "stage.json").get("sha256") == sha256
-        folder = beside if moved else recorded if (recorded / "config.json").exists() else None
+    yield folder
+    parent = read_notes(folder).get("parent") or {"folder": ""}
+    path = relocated(folder, parent["folder"])
+    if (path / "config.json").exists() and read_notes(path).get("sha256") in (None, parent.get("sha256")):
+        yield from ancestors(path)
 
 
 def is_checkpoint(folder):
     """Whether `folder` holds a finished stage. (Loading checks whether the weights are intact.)"""
-    notes = folder / "stage.json"
-    return notes.exists() and bool(read_json(notes).get("finished"))
+    return bool(read_notes(folder).get("finished"))
 
 
 def finished_stages(run):
     """The folders of the finished stages of a run, in order."""
-    folders = sorted(path.parent for path in (Path("runs") / run).glob("[0-9]-*/stage.json"))
-    return [folder for folder in folders if is_checkpoint(folder)]
+    return [folder for folder in sorted(Path("runs", run).glob("[0-9]-*")) if is_checkpoint(folder)]
 
 
 def stage_folder(run, stage):
@@ -335,4 +320,4 @@ def stage_folder(run, stage):
         return matching[-1]  # 1 means 1-pretrain even if there is a 1-masked
     names = ", ".join(folder.name for folder in finished)
     instead = f"it has {names}" if names else f"make one with: make train RUN={run}"
-    raise TinyllmError(f"runs/{run} has no finished stage {stage}; {instead}".replace(" ;", ";"))
+    raise TinyllmError(f"runs/{run} has no finished stage{stage and f' {stage}'}; {instead}")

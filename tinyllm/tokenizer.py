@@ -18,7 +18,7 @@ from itertools import chain, pairwise
 
 import numpy as np
 
-from tinyllm.errors import TinyllmError, UsageError
+from tinyllm.errors import TinyllmError
 
 SPECIALS = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|mask|>")
 
@@ -60,10 +60,7 @@ class Tokenizer:
     split = staticmethod(_words)  # bytes -> words, also bytes
 
     def decode_bytes(self, ids):
-        """Ids -> the exact bytes, special tokens as their names. Raises TinyllmError for an unknown id."""
-        unknown = [i for i in ids if not 0 <= i < len(self)]
-        if unknown:
-            raise TinyllmError(f"id {unknown[0]} is not in this vocabulary of {len(self)}")
+        """Ids -> the exact bytes, special tokens as their names."""
         return b"".join([self.bytes_of[i] for i in ids])
 
     def decode(self, ids):
@@ -76,7 +73,7 @@ class Tokenizer:
 
     def to_json(self, chat_template):
         """-> the contents of tokenizer.json and tokenizer_config.json, for Hugging Face libraries."""
-        names = [_printable(piece) for piece in self.bytes_of[: self.ordinary]]
+        names = ["".join(_NAME[byte] for byte in piece) for piece in self.bytes_of[: self.ordinary]]
         merges = [[names[left], names[right]] for left, right in self.merges]
         added = [(i, name, True) for name, i in self.special.items()]
         contents = as_json({name: i for i, name in enumerate(names)}, merges, added, PRE_TOKENIZER)
@@ -88,8 +85,7 @@ class Tokenizer:
         """The contents of a tokenizer.json of this project -> Tokenizer. Raises TinyllmError for any other
         tokenizer, and ValueError, LookupError, TypeError or AttributeError for a damaged file."""
         model, vocab = contents["model"], contents["model"]["vocab"]
-        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
-        tokenizer = cls([(vocab[left], vocab[right]) for left, right in pairs])
+        tokenizer = cls([(vocab[left], vocab[right]) for left, right in model["merges"]])
         special = {token["content"]: token["id"] for token in contents["added_tokens"]}
         same = special == tokenizer.special and tokenizer.to_json("")[0]["model"]["vocab"] == vocab
         if not same or contents["normalizer"] or model["type"] != "BPE":
@@ -160,16 +156,12 @@ def train(documents, vocab):
     """Learn a Tokenizer of `vocab` ids (256 bytes, then merges) from documents (an iterable of str or bytes).
 
     The special tokens are extra. With vocab 256 there are no merges: ids are bytes. Training ends early
-    if no pair occurs twice. Ties go to the smaller pair. Raises UsageError for vocab below 256.
+    if no pair occurs twice. Ties go to the smaller pair.
 
     Recounting all pairs for each merge would take hours. A merge only changes the counts of its neighbours,
     and a heap with some outdated entries finds the next pair. Counts of old pairs only fall, so each pair
     enters the heap once, when it is new.
     """
-    if vocab < 256:
-        raise UsageError(
-            f"a vocabulary of {vocab} cannot hold the 256 bytes: choose 256 (plain bytes) or more"
-        )
     if isinstance(documents, (str, bytes)):
         documents = [documents]
     seen = Counter()
@@ -233,14 +225,10 @@ class _Row:
         return _sums(np.concatenate(old + around(new, new)), changes)
 
     def find(self, left, right):
-        """The places where the pair begins, found by looking beside each place of the rarer id."""
-        by_left = len(self.where[left]) <= len(self.where[right])
-        rarer, other = (left, right) if by_left else (right, left)
-        at = self.where[rarer]
-        at = self.where[rarer] = at[self.head[at] == rarer]
-        # A negative index is a place near the end, where no id of that size fits: never a match.
-        beside = at + self.size[left] if by_left else at - self.size[left]
-        first = (at if by_left else beside)[self.head[beside] == other]
+        """The places where the pair begins."""
+        at = self.where[left]
+        at = self.where[left] = at[self.head[at] == left]
+        first = at[self.head[at + self.size[left]] == right]
         if left == right:  # "aaaa": every second place of a run
             place = np.arange(len(first))
             starts = np.diff(first, prepend=-1) != self.size[left]
@@ -271,7 +259,3 @@ PRE_TOKENIZER = {
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _NAME = {b: chr(b) for b in _PRINTABLE}
 _NAME |= {b: chr(256 + i) for i, b in enumerate(sorted(set(range(256)) - set(_PRINTABLE)))}
-
-
-def _printable(piece):
-    return "".join(_NAME[b] for b in piece)

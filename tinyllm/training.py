@@ -66,16 +66,14 @@ def compute_gradient(worker, job):
     """Forward and backward over the pieces of one worker, into its gradient buffer -> loss."""
     objective, total, pieces = job
     np.seterr(over="ignore", invalid="ignore")  # a run that diverges ends with a clear error, see train_step
-    loss = 0.0
+    loss, whole = 0.0, worker.gradient
     for i, piece in enumerate(pieces):
         piece_loss, dout, cache = forward_and_loss(worker.model, objective, piece, total)
+        gradient = Parameters(worker.model.config, np.zeros_like(whole.flat)) if i else whole
+        worker.model.backward(dout, cache, gradient)
+        if i:
+            whole.flat += gradient.flat
         loss += piece_loss
-        if i == 0:
-            worker.model.backward(dout, cache, worker.gradient)
-        else:
-            gradient = Parameters(worker.model.config, np.zeros_like(worker.gradient.flat))
-            worker.model.backward(dout, cache, gradient)
-            worker.gradient.flat += gradient.flat
     return loss
 
 
@@ -102,87 +100,77 @@ class Run:
         self.folder, self.stage, self.tokenizer = settings.folder(stage), stage, tokenizer
         self.total_steps, self.log_every = steps, log_every
         self.save_every = getattr(settings, "save_every", 0)
-        self.start, self.updates, self.tokens, self.seconds = 0, 0, 0, 0.0
-        self.signal, self.validation = None, None
-        self.state = {}  # other arrays that a stage needs, saved with the model
+        self.start, self.updates, self.tokens = 0, 0, 0
+        self.began, self.signal = time.perf_counter(), None
+        self.shown = {"loss": "", "validation": "", "speed": ""}  # in the progress line
+        self.reward = ""
         self.notes = describe(settings, stage, parent)
         self.lock = lock(self.folder)
         self.pool = settings.pool(model, last_layers)
         self.model = self.pool.model
-        if (self.folder / RESUME).exists():
-            self._restore()
-        else:
-            for name in LOGS:
-                (self.folder / name).write_bytes(b"")
-            write_json(self.folder / "stage.json", {**self.notes, "finished": False})
+        # All arrays that the next step needs; a stage may add its own.
+        self.state = {"parameters": self.model.params.flat, "moments": self.pool.worker.moments}
+        sizes = self._restore() if (self.folder / RESUME).exists() else {}
+        for name in LOGS:  # lines logged after the save will be logged again
+            with open(self.folder / name, "ab") as file:
+                file.truncate(min(sizes.get(name, 0), file.tell()))
+        write_json(self.folder / "stage.json", {**self.notes, "finished": False})
 
     def save(self, step):
         """Write everything that the next step needs into one file."""
-        first, second = self.pool.worker.moments
-        tensors = {"parameters": self.model.params.flat, "moment1": first, "moment2": second}
-        tensors |= {f"state.{name}": array for name, array in self.state.items()}
         counters = {"step": step, "updates": self.updates, "tokens": self.tokens, "seconds": self._elapsed()}
         counters |= {name: (self.folder / name).stat().st_size for name in LOGS}
         counters["workers"] = self.pool.workers
-        safetensors.write(self.folder / RESUME, tensors, {"counters": json.dumps(counters)})
+        safetensors.write(self.folder / RESUME, self.state, {"counters": json.dumps(counters)})
         self.saved = step
 
     def _restore(self):
+        """Go back to the last save -> its counters, among them the sizes of the logs."""
         tensors, metadata = safetensors.read(self.folder / RESUME)
         counters = json.loads(metadata["counters"])
+        if "moments" not in tensors:
+            raise TinyllmError(f"{self.folder} was begun by an older version: delete it to begin again")
         if counters["workers"] != self.pool.workers:
             raise TinyllmError(
                 f"{self.folder} was begun with WORKERS={counters['workers']}; with {self.pool.workers}, sums "
                 f"would round differently: continue with WORKERS={counters['workers']}"
             )
-        for vector, name in zip(self.pool.worker.moments, ("moment1", "moment2")):
-            vector[:] = tensors.pop(name)
-        self.model.params.flat[:] = tensors.pop("parameters")
-        self.state = {name.removeprefix("state."): array.copy() for name, array in tensors.items()}
-        self.start, self.updates = counters["step"], counters["updates"]
-        self.tokens, self.seconds = counters["tokens"], counters["seconds"]
-        for name in LOGS:  # lines logged after the save will be logged again
-            with open(self.folder / name, "ab") as file:
-                file.truncate(min(counters[name], file.tell()))
+        for name, array in self.state.items():
+            array[:] = tensors.pop(name)
+        self.state |= {name: array.copy() for name, array in tensors.items()}
+        self.start, self.updates, self.tokens = (counters[name] for name in ("step", "updates", "tokens"))
+        self.began -= counters["seconds"]
+        return counters
 
     def steps(self):
         """Yield the remaining step numbers, and handle the progress line, saves and Ctrl-C."""
-        self._announce()
-        self.began, self.saved = time.monotonic(), self.start
-        self.logged = time.monotonic(), self.tokens
-        self.shown, self.reinforced = ("", ""), ""
+        config, total, self.saved = self.model.config, self.total_steps, self.start
+        steps = f"{total:,} steps, {self.start:,} of them done" if self.start else f"{total:,} steps"
+        size = f"{config.size():,} parameters, ln V = {math.log(config.vocab):.3f}"
+        print(f"{self.folder}: {size}, {steps}, workers: {self.pool.workers}", file=sys.stderr)
         line = f" {self.stage} {{n_fmt}}/{{total_fmt}} {{percentage:3.0f}}%  {{desc}}{{remaining}} left"
-        interval = 0.2 if sys.stderr.isatty() else 15
-        self.bar = tqdm(total=self.total_steps, initial=self.start, bar_format=line, mininterval=interval)
+        interval = 1 if sys.stderr.isatty() else 15
+        self.bar = tqdm(total=total, initial=self.start, bar_format=line, mininterval=interval)
         try:
-            for step in range(self.start, self.total_steps):
+            for step in range(self.start, total):
+                self.bar.update(0)  # draw the line, unless it was drawn a moment ago
                 yield step
-                if step + 1 < self.total_steps:
-                    self.bar.update()
-                else:
-                    self.bar.n += 1  # drawn only when the bar is closed
+                self.bar.n = done = step + 1
+                if done == total:
+                    break
+                if self.signal or self.save_every and done % self.save_every == 0:
+                    self.save(done)
                 if self.signal:
-                    self.save(step + 1)
                     raise KeyboardInterrupt(
-                        f"interrupted after step {step + 1} of {self.total_steps}, everything is saved. "
+                        f"interrupted after step {done} of {total}, everything is saved. "
                         "To continue, run the same command with RESUME=1 (or --resume)"
                     )
-                if self.save_every and (step + 1) % self.save_every == 0 and step + 1 < self.total_steps:
-                    self.save(step + 1)
         finally:
             self.bar.close()
-            self.seconds = self._elapsed()
-
-    def _announce(self):
-        config = self.model.config
-        state = (
-            f"continuing after step {self.start}" if self.start else f"ln V = {math.log(config.vocab):.3f}"
-        )
-        size = f"{config.size():,} parameters, {self.total_steps:,} steps, workers: {self.pool.workers}"
-        print(f"{self.folder}: {size}, {state}", file=sys.stderr)
 
     def _elapsed(self):
-        return self.seconds + time.monotonic() - self.began
+        """Seconds of training, those before an interruption included."""
+        return time.perf_counter() - self.began
 
     def train_step(self, step, objective, batch, rates, total=None):
         """Compute the gradient of a batch on all workers, sum, clip and apply it -> loss.
@@ -190,10 +178,9 @@ class Run:
         batch: a list of pieces, see the comment above forward_and_loss. `total` normalises the whole batch
         (default: the sum of its weights). Raises TinyllmError if the loss or the gradient is not finite.
         """
-        total = sum_of_weights(batch) if total is None else float(total)
-        shares = self.shares(batch)
-        loss = sum(self.pool.run(compute_gradient, [(objective, total, pieces) for pieces in shares]))
-        norm = optimizer.clip(self.pool.sum_gradients(len(shares)))
+        jobs = self.jobs(objective, batch, total)
+        loss = sum(self.pool.run(compute_gradient, jobs))
+        norm = optimizer.clip(self.pool.sum_gradients(len(jobs)))
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise TinyllmError(
                 f"the loss is {loss} and the gradient norm {norm} at step {step}: the run stops. "
@@ -202,57 +189,49 @@ class Run:
         scale = rates.scale(step)
         begin = self.model.params.flat.size - self.pool.worker.gradient.flat.size
         parts = optimizer.parts(self.model.config, rates.method, begin)
-        jobs = [parts[rank :: self.pool.workers] for rank in range(self.pool.workers)]
-        self.pool.run(compute_update, [(self.updates, rates, scale, job) for job in jobs])
+        shares = [parts[rank :: self.pool.workers] for rank in range(self.pool.workers)]
+        self.pool.run(compute_update, [(self.updates, rates, scale, share) for share in shares])
         self.updates += 1
         self.tokens += sum(piece["ids"].size for piece in batch)
         if step % self.log_every == 0 or step == self.total_steps - 1:
-            self._log(step, loss, norm, scale)
+            seconds = self._elapsed()
+            speed = self.tokens / seconds
+            self._show(loss=self.reward or f"loss {loss:.3f}", speed=f"{speed / 1000:.1f}k tok/s")
+            logged = {"step": step, "loss": loss, "gradient_norm": norm, "learning_rate_scale": scale}
+            self.log(**logged, tokens_per_second=round(speed), tokens=self.tokens, seconds=round(seconds, 3))
         return loss
 
-    def shares(self, batch):
-        """One list of pieces per worker, cut into the fewest micro-batches of about LOGITS logits or fewer,
-        to save memory."""
+    def jobs(self, objective, batch, total=None):
+        """A batch -> one (objective, total, pieces) per worker. Its pieces are cut into the fewest
+        micro-batches of about LOGITS logits or fewer, to save memory."""
         config, workers, tokens = self.model.config, self.pool.workers, sum(p["ids"].size for p in batch)
         outputs = tokens * (config.vocab if config.head == "tokens" else 1)
-        return share_out(batch, workers, accumulate=math.ceil(outputs / (workers * LOGITS)))
+        shares = share_out(batch, workers, accumulate=math.ceil(outputs / (workers * LOGITS)))
+        total = sum(piece["weights"].sum() for piece in batch) if total is None else total
+        return [(objective, float(total), pieces) for pieces in shares]
 
     def reset_moments(self):
         """Reset the optimizer to its initial state."""
         self.updates = 0
-        for moment in self.pool.worker.moments:
-            moment[:] = 0
+        self.pool.worker.moments[:] = 0
 
     def validate(self, step, objective, batch):
         """Compute, show and log the loss of a batch, whose weights must sum to more than 0."""
-        total = sum_of_weights(batch)
-        shares = self.shares(batch)
-        self.validation = sum(self.pool.run(compute_loss, [(objective, total, pieces) for pieces in shares]))
-        self._show()
-        self.log(step=step, validation_loss=self.validation)
-        return self.validation
-
-    def _log(self, step, loss, norm, scale):
-        (then, tokens), self.logged = self.logged, (time.monotonic(), self.tokens)
-        speed = (self.tokens - tokens) / max(1e-9, self.logged[0] - then)
-        self._show(self.reinforced or f"loss {loss:.3f}", f"{speed / 1000:.1f}k tok/s")
-        rates = {"gradient_norm": norm, "learning_rate_scale": scale, "tokens_per_second": round(speed)}
-        self.log(step=step, loss=loss, **rates, tokens=self.tokens, seconds=round(self._elapsed(), 3))
-
-    def _show(self, loss=None, speed=None):
-        """Update the progress line; without arguments, only its validation loss."""
-        self.shown = (loss, speed) if loss else self.shown
-        validation = f" (val {self.validation:.3f})" if self.validation is not None else ""
-        self.bar.set_description_str(f"{self.shown[0]}{validation}  {self.shown[1]}  ", refresh=False)
+        loss = sum(self.pool.run(compute_loss, self.jobs(objective, batch)))
+        self._show(validation=f"(val {loss:.3f})")
+        self.log(step=step, validation_loss=loss)
+        return loss
 
     def show_reward(self, text):
         """Show `text` in the progress line from now on, instead of a loss that says little."""
-        self.reinforced = text
-        self._show(text, self.shown[1])
+        self.reward = text
+        self._show(loss=text)
 
-    def announce(self, text):
-        """Print a line above the progress line, at the start of a new phase."""
-        tqdm.write(f"{self.folder}: {text}", file=sys.stderr)
+    def _show(self, **fields):
+        """Change fields of the progress line."""
+        self.shown |= fields
+        texts = [f"{text}  " for text in self.shown.values() if text]
+        self.bar.set_description_str("".join(texts), refresh=False)
 
     def log(self, **values):
         """Append one line to metrics.jsonl."""
@@ -270,7 +249,8 @@ class Run:
         """Finish the checkpoint: write the weights, then stage.json, then delete the resume file."""
         checkpoint.save(self.folder, self.model, self.tokenizer)
         notes = {"finished": True, "sha256": checkpoint.digest(self.folder), "steps": self.total_steps}
-        notes |= {"tokens": self.tokens, "workers": self.pool.workers, "wall_seconds": round(self.seconds, 1)}
+        notes |= {"tokens": self.tokens, "workers": self.pool.workers}
+        notes["wall_seconds"] = round(self._elapsed(), 1)
         notes["versions"] = {"python": platform.python_version(), "numpy": np.__version__}
         write_json(self.folder / "stage.json", {**self.notes, **notes})
         (self.folder / RESUME).unlink(missing_ok=True)
@@ -281,12 +261,8 @@ class Run:
         tqdm.write("stopping after this step; press Ctrl-C again to stop at once", file=sys.stderr)
 
     def __enter__(self):
-        self.handlers = {}
-        for name in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self.handlers[name] = signal.signal(name, self._on_signal)
-            except ValueError:  # not in the main thread
-                pass
+        names = signal.SIGINT, signal.SIGTERM
+        self.handlers = {name: signal.signal(name, self._on_signal) for name in names}
         return self
 
     def __exit__(self, failure, *_):
@@ -299,9 +275,7 @@ class Run:
             self.pool.close()
             self.lock.close()
         if failure is None and self.signal:  # after the last step
-            raise KeyboardInterrupt(
-                f"interrupted, but {self.folder} is finished. Run the same command again for what is left"
-            )
+            raise KeyboardInterrupt(f"interrupted, but {self.folder} is finished")
 
 
 def share_out(batch, workers, accumulate):
@@ -321,7 +295,3 @@ def share_out(batch, workers, accumulate):
                 shares[i // accumulate].append({name: array[a:b] for name, array in piece.items()})
         start += tokens
     return [share for share in shares if share]
-
-
-def sum_of_weights(batch):
-    return float(sum(piece["weights"].sum() for piece in batch))

@@ -105,15 +105,15 @@ class Parameters(dict):
 
     def __init__(self, config, flat=None, dtype=np.float32):
         self.flat = np.zeros(config.size(), dtype) if flat is None else flat
-        span, start = {}, self.flat.size - config.size()
+        starts, start = {}, self.flat.size - config.size()
         for name, shape in config.shapes().items():
-            span[name] = start, start + math.prod(shape)
+            starts[name], stop = start, start + math.prod(shape)
             if start >= 0:
-                self[name] = self.flat[slice(*span[name])].reshape(shape)
-            start = span[name][1]
+                self[name] = self.flat[start:stop].reshape(shape)
+            start = stop
 
-        def joined(first, last):
-            return self.flat[span[first][0] : span[last][1]].reshape(-1, config.width)
+        def joined(first, following):
+            return self.flat[starts[first] : starts[following]].reshape(-1, config.width)
 
         self.blocks = []
         for i in range(config.layers):
@@ -122,8 +122,8 @@ class Parameters(dict):
                 self.blocks.append(None)
                 continue
             block = {"attention.norm": self[a + "norm"], "mlp.norm": self[m + "norm"]}
-            block |= {"wqkv": joined(a + "wq", a + "wv"), "wo": self[a + "wo"]}
-            block |= {"gate_up": joined(m + "gate", m + "up"), "down": self[m + "down"]}
+            block |= {"wqkv": joined(a + "wq", a + "wo"), "wo": self[a + "wo"]}
+            block |= {"gate_up": joined(m + "gate", m + "down"), "down": self[m + "down"]}
             self.blocks.append(block)
 
 
@@ -165,8 +165,7 @@ class Transformer:
         c, p = self.config, self.params
         B, T = ids.shape
         H, K, D = c.heads, c.kv_heads, c.head_dim
-        dtype = p.flat.dtype
-        rotations = layers.rotations_at(T, D, c.theta, dtype)
+        rotations = layers.rotations_at(T, D, c.theta, p.flat.dtype)
         x, embedded = layers.embedding_forward(ids.reshape(-1), p["embedding"])  # (N, C)
         at = None if at is None else at.reshape(-1)
         caches = []
@@ -203,7 +202,6 @@ class Transformer:
         """
         c = self.config
         B, T, at, rotations, embedded, caches, norm, head = cache
-        H, K, D = c.heads, c.kv_heads, c.head_dim
         dout = dout.reshape(-1, len(head[1]))
         if self.head_name in grads:
             dx, _ = layers.linear_backward(dout, head, grads[self.head_name])
@@ -221,11 +219,9 @@ class Transformer:
             d, _ = layers.linear_backward(dx, from_heads, g["wo"])
             if at is not None and g is grads.blocks[-1]:
                 d, dx = scatter(d, at), scatter(dx, at)
-            dq, dk, dv = layers.attention_backward(d.reshape(B, T, H, D), attention)
-            dqkv = np.empty((B, T, H + 2 * K, D), dx.dtype)
-            layers.rope_backward(dq, rotations, dqkv[:, :, :H])
-            layers.rope_backward(dk, rotations, dqkv[:, :, H : H + K])
-            dqkv[:, :, H + K :] = dv
+            dq, dk, dv = layers.attention_backward(d.reshape(B, T, c.heads, c.head_dim), attention)
+            dq, dk = layers.rope_backward(dq, rotations), layers.rope_backward(dk, rotations)
+            dqkv = np.concatenate([dq, dk, dv], axis=2)  # (B, T, H + 2 K, D)
             d, _ = layers.linear_backward(dqkv.reshape(B * T, -1), to_qkv, g["wqkv"])
             d, g["attention.norm"][:] = layers.rmsnorm_backward(d, norm1)
             dx += d  # x + attention(norm(x)): both paths again

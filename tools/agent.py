@@ -22,8 +22,8 @@ STOPPED, INTERRUPTED = "stopped by the server", "interrupted"
 OUTCOMES = (ANSWERED, STEP_LIMIT, REPEATED_CALL, CUT_OFF, STOPPED, INTERRUPTED)
 LENGTH, NO_REASON = "length", "no finish reason"
 CUT = (LENGTH, NO_REASON, "max_tokens")  # finish reasons of a reply that was cut off
-COMPLETE = "stop tool_calls function_call tool_use eos eos_token end_turn stop_sequence".split()
-MOST_CHARACTERS, MOST_CALLS = 100_000, 32
+COMPLETE = "stop tool_calls tool_use eos eos_token end_turn stop_sequence".split()
+MOST_CHARACTERS = 100_000  # of a reply
 
 
 @dataclass(frozen=True)
@@ -82,24 +82,24 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
     gets. show(part) is called with each piece of Text or Thought, each Call and BadCall, and the Result of
     each Call, as soon as it is there.
 
-    Raises ValueError unless both limits are ints of at least 1. Exceptions from `generate`, `allow` and
+    Raises ValueError unless both limits are at least 1. Exceptions from `generate`, `allow` and
     `show`, and Ctrl-C, are passed on; their attribute `conversation` holds the conversation so far."""
-    for name, limit in (("max_steps", max_steps), ("max_repeats", max_repeats)):
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, not {limit!r}")
+    if min(max_steps, max_repeats) < 1:
+        raise ValueError(f"max_steps and max_repeats must be at least 1, not {max_steps} and {max_repeats}")
     native, definitions = getattr(generate, "native", False), registry.definitions()
     conversation = Conversation(introduced(messages, Registry() if native else registry))
-    messages, counts, unanswered, warned = conversation.messages, Counter(), [], False
+    messages, counts, unanswered = conversation.messages, Counter(), []
     try:
         for step in range(1, max_steps + 1):
             reply = generate(messages, definitions) if native else generate(messages)
             parts, finish = read(reply, show)
             calls = with_ids([part for part in parts if isinstance(part, (Call, BadCall))], step)
+            warned = any(count > max_repeats for count in counts.values())
             messages.append(assistant_message(parts, calls, native))
             conversation.steps, conversation.finish_reason = step, finish.reason
             conversation.usage = added(conversation.usage, finish.usage)
             unanswered += calls
-            problems = [problem_with(call, i, counts, max_repeats) for i, call in enumerate(calls)]
+            problems = [problem_with(call, counts, max_repeats) for call in calls]
             running = [call for call, problem in zip(calls, problems) if not problem]
             results = registry.results(running, allow)
             for call, problem in zip(calls, problems):
@@ -111,7 +111,6 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
             repeated = any(problem and problem[1]["type"] == "repeated_call" for problem in problems)
             if outcome := outcome_of(finish.reason, calls, repeated and warned):
                 break
-            warned = warned or repeated
     except BaseException as error:
         problem = failed("interrupted", "stopped before a result came; the tool may still be running", False)
         messages += [tool_message(Result(call.id, call.name, *problem), native) for call in unanswered]
@@ -161,12 +160,11 @@ def read(reply, show):
 
 
 def with_ids(calls, step):
-    """The calls with distinct ids: the server's or, if missing or repeated, new ones."""
-    ids, given = [""], {call.id for call in calls}
-    for i, call in enumerate(calls, 1):
-        new = f"call_{step}_{i}"
-        ids.append(new + "_" * (new in given) if call.id in ids else call.id)
-    return [replace(call, id=id) for call, id in zip(calls, ids[1:])]
+    """The calls with distinct ids: the server's or, if any is missing or repeated, new ones."""
+    given = {call.id for call in calls}
+    if "" not in given and len(given) == len(calls):
+        return calls
+    return [replace(call, id=f"call_{step}_{i}") for i, call in enumerate(calls, 1)]
 
 
 def assistant_message(parts, calls, native):
@@ -184,12 +182,11 @@ def tool_message(result, native):
     return {**message, "name": result.name, **(CHAT.write_result(result) if native else {})}
 
 
-def problem_with(call, i, counts, max_repeats):
-    """Why a call must not run, in the form of the registry's failures, or None; `i` calls precede it."""
+def problem_with(call, counts, max_repeats):
+    """Why a call must not run, in the form of the registry's failures, or None. counts: how often each call
+    was made; this one is added."""
     if isinstance(call, BadCall):
         return failed("cut_off" if call.cut_off else "bad_call", call.problem, True)
-    if i >= MOST_CALLS:
-        return failed("bad_call", f"more than {MOST_CALLS} calls in one reply: call the others later", True)
     key = call.name, json.dumps(call.arguments, sort_keys=True)
     counts[key] += 1
     message = f"this call was made {max_repeats} times: answer with what you know, or call something else"

@@ -22,7 +22,7 @@ SIZE = {"Emax": MOST_DIGITS, "Emin": -MOST_DIGITS, "traps": [InvalidOperation, O
 RESULT, WORKING = Context(prec=28, **SIZE), Context(prec=50, **SIZE)
 FOREIGN = re.compile(r"[^0-9eE.+*/%() -]")
 HINTS = {"^": ": write ** for a power", ",": ": write numbers without commas"}
-SPELLINGS = str.maketrans("×·÷−＋－＊／（）．", "**/-+-*/().")
+SPELLINGS = str.maketrans("×·÷−", "**/-")
 
 
 @tool(repeatable=True)
@@ -35,26 +35,24 @@ def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> in
     # The model reads the docstring. Fractions whose value and denominator have up to 1,000 digits are exact.
     # Roots, longer numbers and all that is computed from these are Rounded. A final result that is not an
     # exact whole number is rounded to 28 digits. Raises ValueError for whatever cannot be computed.
-    digits = (str(int(c)) if c.isdecimal() else c for c in expression.translate(SPELLINGS))  # of any script
-    text = " ".join("".join(digits).split())
+    text = " ".join(expression.translate(SPELLINGS).split())
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"the expression is longer than {MOST_CHARACTERS} characters: compute it in parts")
     if wrong := FOREIGN.search(text):
         raise ValueError(f"{wrong[0]!r} is not part of an expression{HINTS.get(wrong[0], '')}")
-    text = re.sub(r"(?<![\d.])0+(?=\d)", "", text)  # Python refuses 007
     try:
         return int_or_decimal(value_of(ast.parse(text, mode="eval").body, text))
     except SyntaxError as error:
-        problem = f"{text[:80]!r} is not an expression ({error.msg.split('.')[0]})"
-        raise ValueError(f"{problem}: write it as in (3 + 4) * 12 / 5") from None
+        reason = re.split("[.;]", error.msg)[0]  # without advice that concerns programs
+        problem = f"{text[:80]!r} is not an expression ({reason}): write it as in (3 + 4) * 12 / 5"
+        raise ValueError(problem) from None
     except (RecursionError, MemoryError):
         raise ValueError("the expression is nested too deeply: compute it in parts") from None
     except ZeroDivisionError:
         raise ValueError("a division by zero") from None
-    except Underflow:
-        raise ValueError(f"a number would have more than {MOST_DIGITS} zeros after its point") from None
-    except (InvalidOperation, Overflow):
-        raise ValueError(f"a number would have more than {MOST_DIGITS} digits: use smaller ones") from None
+    except (InvalidOperation, Overflow, Underflow):
+        problem = f"a number would have more than {MOST_DIGITS} digits, or zeros after its point"
+        raise ValueError(problem) from None
 
 
 class Rounded(Fraction):
@@ -66,17 +64,15 @@ def value_of(node, text):
     match node:
         case ast.BinOp() if type(node.op) in OPERATIONS:
             return apply(OPERATIONS[type(node.op)], value_of(node.left, text), value_of(node.right, text))
-        case ast.UnaryOp(op=ast.USub()):
-            return apply(operator.sub, Fraction(0), value_of(node.operand, text))
-        case ast.UnaryOp(op=ast.UAdd()):
-            return value_of(node.operand, text)
+        case ast.UnaryOp() if type(node.op) in OPERATIONS:
+            return apply(OPERATIONS[type(node.op)], Fraction(0), value_of(node.operand, text))
     part = text[node.col_offset : node.end_col_offset]
     if not isinstance(node, ast.Constant) or node.value is ...:
         hint = ": write * before a parenthesis" if isinstance(node, ast.Call) else ""
         raise ValueError(f"{part[:80]!r} is not part of an expression{hint}")
     number = Decimal(part)
     if number and abs(number.adjusted()) > MOST_DIGITS:  # as a fraction, 1e999999999 would fill the memory
-        raise Overflow if number.adjusted() > 0 else Underflow
+        raise Overflow
     return Fraction(number)
 
 
@@ -117,6 +113,7 @@ def power(a, b):
 
 OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Pow: power}
 OPERATIONS |= {ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod}
+OPERATIONS |= {ast.UAdd: operator.add, ast.USub: operator.sub}  # applied to 0 and a number
 
 
 @tool(repeatable=True)
@@ -158,29 +155,16 @@ def transcribe(source: str, start: Annotated[int, {"minimum": 0}] = 0) -> dict:
 
     Args:
         source: a path or URL, or the id of an existing transcript
-        start: where to start, in seconds
+        start: how many characters to skip
     """
     from audio import Client  # imported here, because all other tools need only the standard library
-    from audio.subtitles import captions
 
     client = Client()
     job = source if ID.fullmatch(source) else client.submit(source, speakers=True).id
     transcript = client.wait(job, timeout=580)  # below the tool's timeout: wait's own error names the id
-    lines, speaker, length, rest = [], None, 0, None
-    for caption in captions(transcript.turns):
-        if caption.start // 1000 < start:
-            continue
-        length += len(caption.text)
-        if length > MOST_TEXT and lines:
-            rest = caption.start // 1000
-            break
-        if lines and caption.speaker == speaker:
-            lines[-1] += f" {caption.text}"
-        else:
-            lines.append(f"{caption.speaker}: {caption.text}" if caption.speaker else caption.text)
-        speaker = caption.speaker
-    part = {"id": job, "seconds": transcript.seconds, "text": "\n".join(lines)}
-    return part if rest is None else {**part, "continue_with": {"source": job, "start": rest}}
+    text, end = transcript.labelled(), start + MOST_TEXT
+    part = {"id": job, "seconds": transcript.seconds, "text": text[start:end]}
+    return part if end >= len(text) else {**part, "continue_with": {"source": job, "start": end}}
 
 
 # transcribe reads files and costs money, so it must be added explicitly: Registry([*TOOLS, transcribe]).

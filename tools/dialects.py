@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from tools.json_reader import JSONError
 from tools.json_reader import parse as parse_json
-from tools.protocol import OPEN, BadCall, Call, compact, parse
+from tools.protocol import OPEN, BadCall, Call, compact, parse, problem_of
 from tools.registry import Result
 
 FORMS = {  # name -> (a call, its result)
@@ -77,7 +77,7 @@ class Dialect(NamedTuple):
     def read_calls(self, packed):
         """-> [Call | BadCall]"""
         return [
-            call_of(found["NAME"], found.get("ARGUMENTS", found.get("JSON")), found.get("ID", f"call_{i}"))
+            read_call(found["NAME"], found.get("ARGUMENTS", found.get("JSON")), found.get("ID", f"call_{i}"))
             for i, found in enumerate(matches(self.call, packed), 1)
         ]
 
@@ -124,18 +124,15 @@ def words_in(form, item):
             yield part[1:], item[key]
 
 
-def call_of(name, arguments, id):
+def read_call(name, arguments, id):
     """Arguments may be a JSON string, an object or missing -> Call or BadCall."""
-    value, problem = arguments or {}, None
+    value = arguments or {}
     try:
         if isinstance(arguments, str):
             value = parse_json(arguments) if arguments.strip() else {}
-        if not isinstance(value, dict):
-            problem = "Write the arguments as an object."
     except JSONError as error:
-        problem = f"The arguments are not JSON: {error}"
-    if not (isinstance(name, str) and name):
-        name, problem = "", "The call has no name: write the tool's name as a string."
+        return BadCall(arguments, f"The arguments are not JSON: {error}", name=name, id=id)
+    problem = problem_of({"name": name, "arguments": value})
     return BadCall(f"{arguments}", problem, name=name, id=id) if problem else Call(name, value, id)
 
 

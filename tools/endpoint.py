@@ -13,13 +13,14 @@ import codecs
 import io
 import json
 import re
+from itertools import chain
 
-from tools.agent import NO_REASON, Finish
-from tools.dialects import call_of
+from tools.agent import Finish
+from tools.dialects import read_call
 from tools.protocol import THINK, THOUGHT, Thought
 
-LONGEST_LINE = 10_000_000  # characters
 FIELDS = ("role", "content", "tool_calls", "tool_call_id")  # the fields of a message that servers know
+OTHER_LINE = re.compile(r":|event:|id:|retry:")  # of a stream; some gateways pack comments as data
 
 
 class ChatError(Exception):
@@ -130,34 +131,23 @@ def lines_of(raw):
             break
         *lines, text = (text + decoder.decode(piece)).split("\n")
         yield from lines
-        if len(text) > LONGEST_LINE:
-            raise ChatError(f"sent a line of more than {LONGEST_LINE:,} characters: {text[:200]!r}")
-    yield from (text + decoder.decode(b"", final=True) + "\n").split("\n")
+    yield text + decoder.decode(b"", final=True)
 
 
 def events(lines):
     """Server-sent events, or one JSON object on several lines -> dicts; None for the event [DONE]."""
-    data = body = kind = ""
-    for line in lines:
-        value = line[5:].strip() if line.startswith("data:") else None
-        if value == "[DONE]":
+    data = ""
+    for line in chain(lines, [""]):
+        line = line.removeprefix("data:").strip()
+        if line == "[DONE]":
             yield None
-        elif value is not None and not value.startswith(":"):  # some gateways pack comments as data
-            data += value + "\n" * bool(value)
+        elif line and not OTHER_LINE.match(line):
+            data += line + "\n"
             if event := object_in(data):
-                yield {"error": event} if kind == "error" and not event.get("error") else event
-                data = kind = ""
+                yield event
+                data = ""
         elif not line and data:
             raise ChatError(f"sent something other than a chat completion: {data[:200]!r}")
-        elif not line or line.startswith("event:"):
-            kind = line[6:].strip()
-        elif not re.match(r"data:|:|id:|retry:", line):
-            body += line + "\n" * bool(line)
-    if body:
-        event = object_in(body)
-        if event is None:
-            raise ChatError(f"sent something other than a chat completion: {body[:200]!r}")
-        yield event
 
 
 def object_in(text):
@@ -176,23 +166,25 @@ def parts_of(arriving, native):
             reason = reason or "stop"
             break
         usage, last = as_dict(event.get("usage")) or usage, event
-        if error := error_in(event):
-            raise ChatError(f"says: {words_of(error)}")
-        for choice in dicts_in(event.get("choices"))[:1]:
+        choices = dicts_in(event.get("choices"))[:1]
+        errors = [each["error"] for each in (event, *choices) if each.get("error")]
+        if errors:
+            raise ChatError(f"says: {words_of(errors[0])}")
+        for choice in choices:
             message = as_dict(choice.get("delta")) or as_dict(choice.get("message"))
             yield from texts_of(message)
-            for i, call in enumerate(calls_in(message)):
+            for i, call in enumerate(dicts_in(message.get("tool_calls"))):
                 collect(calls, call, i if choice.get("message") else None)
             reason = choice.get("finish_reason") or reason or ("stop" if choice.get("message") else "")
         yield ""  # so that every event counts towards the agent's MOST_CHARACTERS
     if choice is None:
         raise ChatError(f"answered without choices: {json.dumps(last)[:200]}")
     if calls and not native:
-        names = ", ".join(f"{call['name']}" for call in calls)
+        names = ", ".join(call["name"] for call in calls)
         raise ChatError(f"sent native tool calls ({names}): ask with endpoint(..., native=True)")
     for call in calls:
-        yield call_of(call["name"], call["arguments"], call["id"])
-    yield Finish(str(reason) or NO_REASON, usage)
+        yield read_call(call["name"], call["arguments"], call["id"])
+    yield Finish(str(reason), usage)
 
 
 def as_dict(value):
@@ -200,7 +192,9 @@ def as_dict(value):
 
 
 def dicts_in(value):
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+    """The objects in a list; some servers send a single one instead of a list."""
+    items = [value] if isinstance(value, dict) else value
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
 def texts_of(message):
@@ -214,38 +208,23 @@ def texts_of(message):
             yield part["text"]
 
 
-def error_in(event):
-    choice = next(iter(dicts_in(event.get("choices"))), {})
-    return event.get("error") or choice.get("error") or (event.get("object") == "error" and event)
-
-
-def calls_in(message):
-    """The calls of a message or delta: a list or, from some servers, a single one."""
-    calls, function = message.get("tool_calls"), message.get("function_call")
-    calls = dicts_in([calls] if isinstance(calls, dict) else calls)
-    return calls or [{"function": function}] * bool(function)
-
-
 def collect(calls, delta, index):
-    """Adds a delta to its call: among those with its index (all, if it has none) the one with its id, or else
-    the last. A new call begins if there is none, or if the delta has a name and that call has another id or
-    is complete already."""
-    index, id = delta.get("index", index), f"{delta.get('id') or ''}"
-    function = as_dict(delta.get("function"))
-    arguments = function.get("arguments") or ""
+    """Adds a delta to its call: among those with its index (all, if it has none) the last one with its id, or
+    else the last. But a delta with a name begins a new call if that call has another name or id, or if it is
+    complete and neither has an id. A complete call that is sent again is ignored."""
+    function, id = as_dict(delta.get("function")), f"{delta.get('id') or ''}"
+    index, name = delta.get("index", index), f"{function.get('name') or ''}"
     same = [call for call in calls if index in (None, call["index"])]
-    same = [call for call in same if id == call["id"]] or same
-    if function.get("name") and same:
-        last = same[-1]
-        complete = arguments and object_in(last["arguments"]) is not None
-        if complete and id == last["id"] != "" and arguments == last["arguments"]:
-            return  # the whole call again
-        other = last["id"] not in ("", id) if id else last["name"] not in ("", function["name"])
-        same = [] if complete or other else same
+    same = [call for call in same if call["id"] == id] or same * (not (id and name))
+    if name and not id:
+        same = [call for call in same if call["name"] == name and not is_complete(call)]
     if not same:
-        same = [{"index": index, "id": "", "name": "", "arguments": ""}]
+        same = [{"index": index, "id": id, "name": name, "arguments": ""}]
         calls += same
-    call = same[-1]
-    call["id"] = call["id"] or id
-    call["name"] = call["name"] or function.get("name") or ""
-    call["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments)
+    if not is_complete(same[-1]):
+        arguments = function.get("arguments") or ""
+        same[-1]["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments)
+
+
+def is_complete(call):
+    return object_in(call["arguments"]) is not None

@@ -87,9 +87,7 @@ def signature_of(function):
     if not inspect.isroutine(target):
         target = type(target).__call__
     try:
-        closure = inspect.unwrap(getattr(target, "__func__", target))
-        local = inspect.getclosurevars(closure).nonlocals if inspect.isfunction(closure) else None
-        hints = typing.get_type_hints(target, localns=local, include_extras=True)
+        hints = typing.get_type_hints(target, include_extras=True)
         parameters = inspect.signature(function).parameters.values()
         return target, [each for each in parameters if each.name not in bound], hints
     except NameError as error:
@@ -226,10 +224,9 @@ def choice(members):
     if not all(value is None or isinstance(value, (str, int, float)) for value in values):
         raise UnsupportedSchema("a choice is between strings, numbers, true, false and null")
     is_text = all(isinstance(value, str) for value in values)
-    # In a dict, True equals 1; in JSON it does not. Among equal values, the first wins.
-    by_value = {(isinstance(v, bool), v): m for v, m in zip(values[::-1], members[::-1])}
+    by_value = dict(zip(values[::-1], members[::-1]))  # among equal values, the first wins
     schema = {"type": "string", "enum": values} if is_text else {"enum": values}
-    return schema, lambda value, fits: by_value[isinstance(value, bool), value]
+    return schema, lambda value, fits: by_value[value]
 
 
 PARAMETERS = "(?:keyword |other )?(?:args|arguments|parameters)|attributes"
@@ -240,9 +237,7 @@ SECTION = re.compile(
 )
 GOOGLE = re.compile(r"( +|(?=[-*+] ))(?:[-*+] +)?[`*]*(\w+)`* *(?:\(.*?\))? *: *(.*)")
 NUMPY = re.compile(r"()\*{0,2}(\w+(?: *, *\*{0,2}\w+)*) *(?::.*)?()")
-# A type that continues on the next line.
-OPEN_GOOGLE = re.compile(r" *(?:[-*+] +)?\w+ *\([^)]*")
-OPEN_NUMPY = re.compile(r"\w+ *:.*(?:[(\[{][^)\]}]*|,| or| \|)")
+OPEN_NUMPY = re.compile(r"\w+ *:.*(?:[(\[{][^)\]}]*|,| or| \|)")  # a type that continues on the next line
 FIELD = re.compile(r"^ *:\w+[^:\n]*:", re.MULTILINE)
 SPHINX = re.compile(r"(?m)^ *:(?:param|arg|key)\w*(?: +[^:\n]*?)? +\*{0,2}(\w+) *: *(.*(?:\n(?! *:\w) +.*)*)")
 
@@ -266,7 +261,7 @@ def read_items(text, style):
     while lines:
         line = lines.pop(0)
         is_deeper = indent is not None and line.startswith(f"{indent} ")
-        while lines and not is_deeper and (OPEN_NUMPY if style is NUMPY else OPEN_GOOGLE).fullmatch(line):
+        while lines and not is_deeper and style is NUMPY and OPEN_NUMPY.fullmatch(line):
             line += " " + lines.pop(0).strip()
         item = style.fullmatch(line)
         if item and indent in (None, item[1]):

@@ -17,7 +17,6 @@ valid, and it admits every valid value of this form.
 A thread is a linked list of the items still to be written. The first is a terminal (terminals.py), which
 advances byte by byte; a later Part is replaced by its alternatives when it becomes the first."""
 
-import json
 from collections import defaultdict
 from functools import lru_cache, reduce
 from graphlib import TopologicalSorter
@@ -25,14 +24,14 @@ from math import inf
 from typing import NamedTuple
 
 from tools.json_reader import MAX_DEPTH
+from tools.protocol import compact
 from tools.schema import KINDS, TAKES, UnsupportedSchema, check, kind_of, resolve
 from tools.terminals import BETWEEN, DONE, Text, Words, far, moves, numbers, word
 from tools.validation import fingerprint, problems, types_of
 
 LARGEST = 2000  # schemas and enum values together
-NOT_ENFORCED = dict.fromkeys(("pattern", "multipleOf", "maxProperties", "allOf"))
-NOT_ENFORCED |= {"not": False, "uniqueItems": False, "minProperties": 0}  # these values constrain nothing
-INNER = dict.fromkeys(("properties", "additionalProperties", "items", "prefixItems"))
+NOT_ENFORCED = {"pattern", "multipleOf", "uniqueItems", "minProperties", "maxProperties", "allOf", "not"}
+INNER = {"properties", "additionalProperties", "items", "prefixItems"}
 
 
 # ---- what a schema allows. expand(at, room) gives the alternatives for the parts from index `at` on, each a
@@ -148,9 +147,8 @@ class Compiler:
     def ways(self, own, where):
         """The alternatives of a schema that has no branches."""
         listed = "enum" in own or "const" in own
-        for keyword, idle in (NOT_ENFORCED | (INNER if listed else {})).items():
-            if keyword in own and own[keyword] is not idle:
-                raise UnsupportedSchema(f"{where}/{keyword}: the grammar cannot enforce {keyword}: remove it")
+        for keyword in own.keys() & (NOT_ENFORCED | INNER if listed else NOT_ENFORCED):
+            raise UnsupportedSchema(f"{where}/{keyword}: the grammar cannot enforce {keyword}: remove it")
         if listed:
             values = own.pop("enum") if "enum" in own else [own["const"]]
             self.count(len(values))
@@ -204,7 +202,7 @@ def both(a, b, where):
     if not one or not other:
         return a if one else b
     clash = {key for key in one.keys() & other.keys() if repr(one[key]) != repr(other[key])} - {"required"}
-    clash |= INNER.keys() & other.keys() if INNER.keys() & one.keys() else set()
+    clash |= INNER & other.keys() if INNER & one.keys() else set()
     if clash:
         raise UnsupportedSchema(f"{where}: two schemas disagree on {min(clash)}: merge them into one")
     return one | other | {"required": one.get("required", []) + other.get("required", [])}
@@ -223,11 +221,7 @@ def words(values, limits):
 
 
 def text_of(value):
-    """The JSON text of a value. Raises UnsupportedSchema if JSON cannot express it."""
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    except ValueError:  # half a surrogate pair, or too many digits
-        raise UnsupportedSchema(f"JSON has no way to write {value!a:.80}") from None
+    return compact(value).encode()
 
 
 def check_one_of(choice, where):

@@ -20,7 +20,7 @@ from itertools import accumulate
 from math import inf
 from operator import or_
 
-from tools.terminals import BETWEEN, QUOTE, Number, Text, far, following, moves, numbers
+from tools.terminals import BETWEEN, QUOTE, Number, Text, far, following, moves
 
 REMEMBERED = 4096
 
@@ -70,13 +70,9 @@ class Masks:
         self.options, self.spread = remember(self._options), remember(self._spread)
         self.inside, self.beyond = remember(self._inside), remember(self._beyond)
         self.characters = remember(self._characters)
-        # Most grammars need these: computed now, so that the first reply does not wait for them.
-        lefts = [BETWEEN]
-        for left in lefts:  # grows during the loop
-            lefts += [after for after in {*following(left).values()} if after not in lefts]
-        common = [numbers(frozenset(), integer, 1) for integer in (True, False)]
-        for item in common + [Text(left, 0, inf) for left in lefts]:
-            self.inside(item, self.root)
+        # Nearly all tokens may stand in a string: computed now, so that the first reply does not wait for it.
+        for left in {BETWEEN, *following(BETWEEN).values()}:
+            self.inside(Text(left, 0, inf), self.root)
         self.inside(Text(BETWEEN, 0, inf), self.root.children[QUOTE])
 
     def allowed(self, state, room):

@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass, field
 
 from tools.json_reader import JSONError, read
+from tools.validation import validate
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 THINK, THOUGHT = "<think>", "</think>"
@@ -185,30 +186,29 @@ def beginning(text, tag):
 
 
 def call_of(value, text):
-    """The JSON of a call -> Call, or a BadCall that says what to write instead."""
+    """The JSON of a call -> Call, or a BadCall that says what is wrong."""
     problem = problem_of(value)
     return BadCall(text, problem) if problem else Call(value["name"], value["arguments"], text=text)
 
 
+def call_schema(name, arguments):
+    """The schema of a call whose name and arguments have these schemas."""
+    call = {"type": "object", "properties": {"name": name, "arguments": arguments}}
+    return {**call, "required": ["name", "arguments"], "additionalProperties": False}
+
+
+CALL = call_schema({"type": "string", "minLength": 1}, {"type": "object"})
+
+
 def problem_of(value):
-    if not isinstance(value, dict):
-        return 'A call is an object: {"name": ..., "arguments": {...}}, one call in each pair of tags.'
-    if "arguments" not in value:
-        instead = next((key for key in ("parameters", "args", "input") if key in value), None)
-        none = "The call has no arguments: add the key, {} for none."
-        return f"Write arguments instead of {instead}." if instead else none
-    if extra := ", ".join(sorted(value.keys() - {"name", "arguments"})):
-        return f"A call has name and arguments and nothing else: take out {extra[:80]}."
-    if not (isinstance(value.get("name"), str) and value["name"]):
-        return "The call has no name: write the tool's name as a string."
-    if isinstance(value["arguments"], str):
-        return "Write the arguments as an object, not as a string that holds one."
-    return None if isinstance(value["arguments"], dict) else "Write the arguments as an object."
+    """What is wrong with the JSON of a call, "" if nothing is."""
+    return "; ".join(map(str, validate(value, CALL)))
 
 
-def compact(value):
-    """JSON without white space. Raises ValueError or TypeError for values that JSON cannot express."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+def compact(value, default=None):
+    """JSON without white space. `default` converts values that JSON cannot express; without it, they raise
+    TypeError or, as NaN does, ValueError."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=default)
 
 
 def render_call(call):

@@ -9,35 +9,27 @@
 An unknown name, wrong arguments, an exception, a timeout and a result that is too long are answered with
 {"type", "message", "retryable"}, so that the model can correct its call. Nothing a tool does ends the loop.
 
-Tools may have side effects: pay, send, delete. So calls run in order, and a call that may have had its effect
-is not marked retryable. Only a ValueError or a wrong path counts as a refusal of the arguments: a tool should
-raise these before its effect. A tool declared `repeatable` may run twice, and in parallel with others."""
+Tools may have side effects: pay, send, delete. So calls run in order, and a call that failed after its tool
+started is retryable only if the tool is declared `repeatable`: then it may run twice, and in parallel with
+others."""
 
 import asyncio
-import contextlib
 import dataclasses
 import inspect
 import itertools
 import json
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from decimal import Decimal
 from enum import Enum
 
 from tools.functions import read_function
-from tools.protocol import Call, compact
+from tools.json_reader import parse
+from tools.protocol import Call, call_schema, compact
 from tools.schema import check
 from tools.validation import coerce, problems, validate
-
-# Another try, or another argument, may help. (Until Python 3.10, asyncio has its own TimeoutError.)
-TEMPORARY = (OSError, asyncio.TimeoutError, ValueError, ArithmeticError, LookupError)
-PLACES = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
-UNREADABLE = (
-    OSError,
-    json.JSONDecodeError,
-    UnicodeError,
-)  # not the arguments may be at fault, but the answer to a request that was carried out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,11 +89,7 @@ def tool(function=None, *, name=None, timeout=None, repeatable=None):
         return dataclasses.replace(inner, function=inner.function if inner is function else function, **given)
     parameters, build = read_function(function)
     about = parameters.pop("description", "")
-    made = Tool(name or name_of(function), about, parameters, function, timeout, bool(repeatable), build)
-    for part in parameters["properties"].values():
-        if "default" in part and not made.fits(part["default"], part):
-            del part["default"]  # a model would copy the default and be refused
-    return made
+    return Tool(name or name_of(function), about, parameters, function, timeout, bool(repeatable), build)
 
 
 def name_of(function):
@@ -136,9 +124,7 @@ class Registry:
         for i, each in enumerate(self.tools.values()):
             place = f"#/$defs/{i}"
             defs[f"{i}"] = moved(each.parameters, place)
-            properties = {"name": {"const": each.name}, "arguments": {"$ref": place}}
-            call = {"type": "object", "properties": properties, "required": ["name", "arguments"]}
-            calls.append({**call, "additionalProperties": False})
+            calls.append(call_schema({"const": each.name}, {"$ref": place}))
         return {"anyOf": calls, "$defs": defs}
 
     def accepts(self, part):
@@ -193,39 +179,29 @@ class Registry:
 
     def _outcome(self, called, arguments, seconds):
         """Runs a tool to completion -> (ok, value)."""
-        items, ended = [], False  # items: those that a generator has yielded
         try:
             value = called.run(arguments)
             if inspect.isawaitable(value) or isinstance(value, AsyncIterator):
-                ending = finished(value, items, self.longest)
                 # By the time this cancels the tool, nobody waits for its result any more.
-                value = asyncio.run(asyncio.wait_for(ending, seconds + 1))
-            if isinstance(value, Iterator):
-                items.extend(itertools.islice(value, self.longest // 2 + 1))
-                value = items
-            ended = True
-            text = compact(plain(value, self.longest))
+                value = asyncio.run(asyncio.wait_for(finished(value, self.longest), seconds + 1))
+            text = as_text(compact(value, lambda part: plain(part, self.longest)))
+            if len(text) > self.longest:
+                message = f"at least {len(text)} characters, the limit is {self.longest}: ask for less"
+                return failed("too_long", f"{message}. It begins: {text[:200]}", called.repeatable)
+            return True, parse(text)  # refuses keys that became equal, as 1 and "1" do
         except BaseException as error:  # SystemExit too: a tool may end itself, not the loop
-            name = type(error).__name__
-            refused = isinstance(error, ValueError) and not isinstance(error, UNREADABLE)
-            refused = (refused or isinstance(error, PLACES)) and not (ended or items)
-            again = isinstance(error, TEMPORARY) if called.repeatable else refused
-            with contextlib.suppress(Exception):  # an error's own attribute may fail
-                again = bool(getattr(error, "retryable", again))
-            return failed(name, words_of(error) or name, again)
-        if len(text) > self.longest:
-            message = f"at least {len(text)} characters, the limit is {self.longest}: ask for less"
-            return failed("too_long", f"{message}. It begins: {text[:200]}", called.repeatable)
-        return True, json.loads(text)
+            words = "".join(traceback.format_exception_only(error))  # works even if its __str__ fails
+            return failed("error", as_text(words.strip()[:500]), called.repeatable)
 
 
-async def finished(value, items, longest):
-    """Awaits the value of an async tool. Of an async generator, takes only as many `items` as must exceed
+async def finished(value, longest):
+    """Awaits the value of an async tool. Of an async generator, takes only as many items as must exceed
     `longest` characters: each takes at least a character and a comma."""
     if inspect.isawaitable(value):
         value = await value
     if not isinstance(value, AsyncIterator):
         return value
+    items = []
     async for item in value:
         items.append(item)
         if 2 * len(items) > longest:
@@ -233,51 +209,38 @@ async def finished(value, items, longest):
     return items
 
 
-def words_of(error):
-    """The message of an error, or of the errors in a group."""
-    try:
-        words = "; ".join(map(words_of, getattr(error, "exceptions", ()))) or str(error)
-        return words[:500].encode("utf-8", "replace").decode()
-    except Exception:  # the error's own __str__ may fail
-        return ""
+def as_text(words):
+    """The string with ? for lone surrogates, as in the names of some files: UTF-8 cannot express them."""
+    return words.encode("utf-8", "replace").decode()
 
 
 def failed(kind, message, retryable):
     return False, {"type": kind, "message": message, "retryable": retryable}
 
 
-def plain(value, longest=4000):
-    """A tool's return value -> a JSON value; of a collection or generator, no more items than must exceed
-    `longest` characters.
+def plain(value, longest):
+    """A value that JSON does not know -> one that it does; of a collection or generator, no more items than
+    must exceed `longest` characters.
 
     Decimals become numbers if nothing is lost, NumPy arrays become lists, dates and paths become text. Raises
-    ValueError or TypeError for bytes, keys that collide, and objects without a __str__ or __repr__."""
+    TypeError for bytes and for objects without a __str__ or __repr__."""
     if isinstance(value, Decimal):
-        if not value.is_finite():
-            raise ValueError(f"JSON cannot express {value}")
         if value == value.to_integral_value() and value.adjusted() < 30:
             return int(value)
         return float(value) if Decimal(repr(float(value))) == value else str(value)
     if isinstance(value, Enum):
-        return plain(value.value, longest)
-    if value is None or isinstance(value, (int, float)):
-        return value
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()  # lone surrogates, as in file names
+        return value.value
     if isinstance(value, (bytes, bytearray, memoryview)):
         raise TypeError("bytes are not text: the tool should decode them, or return them as base64")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        entries = {str(plain(key)): plain(item, longest) for key, item in value.items()}
-        if len(entries) < len(value):
-            raise ValueError(f"two keys are the same as JSON text: {', '.join(map(repr, value))}"[:300])
-        return entries
-    for method in ("tolist", "_asdict", "to_dict"):  # of arrays, named tuples and tables
+        return dict(value)
+    for method in ("tolist", "to_dict"):  # of NumPy arrays, and of tables
         if hasattr(value, method) and not isinstance(value, type):
-            return plain(getattr(value, method)(), longest)
+            return getattr(value, method)()
     if isinstance(value, (Collection, Iterator)):  # each item takes a character and a comma
-        return [plain(item, longest) for item in itertools.islice(value, longest // 2 + 1)]
+        return list(itertools.islice(value, longest // 2 + 1))
     text = str(value)
     if type(value).__str__ is object.__str__ and text.startswith("<"):
         raise TypeError(f"{text} is not a value that JSON can express: the tool should return a dict or text")

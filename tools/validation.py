@@ -1,6 +1,6 @@
 """Whether a value is valid under a schema, and if not, why: all problems at once, each with its path.
 
-    validate({"n": "7"}, schema)    ->  [Problem("/n", "must be an integer, not \\"7\\"")]
+    validate({"n": "7"}, schema)    ->  [Problem("/n", "must be of type integer, not \\"7\\"")]
     coerce({"n": "7"}, schema)      ->  {"n": 7}
 
 In Python, True == 1 and 0.3 % 0.1 != 0. In JSON Schema, true is not 1, and 0.3 is a multiple of 0.1. So
@@ -45,10 +45,7 @@ def fingerprint(value):
 
 
 def show(value, most=60):
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
-        text = repr(value)
+    text = json.dumps(value, ensure_ascii=False, default=repr)
     return text if len(text) <= most else text[:most] + " ..."
 
 
@@ -105,9 +102,7 @@ def problems(value, schema, path="", root=None, seen=None):
         yield from under(part)
     types = types_of(schema)
     if types and not fits(value, types):
-        articles = ("an " if name[0] in "aio" else "a " if name != "null" else "" for name in types)
-        wanted = " or ".join(map("".join, zip(articles, types)))
-        yield Problem(path, f"must be {wanted}, not {show(value)}")
+        yield Problem(path, f"must be of type {' or '.join(types)}, not {show(value)}")
     for name, allowed in (("enum", schema.get("enum")), ("const", [schema.get("const")])):
         if name in schema and fingerprint(value) not in map(fingerprint, allowed):
             choice = "one of " * (len(allowed) > 1) + ", ".join(map(show, allowed))

@@ -260,14 +260,10 @@ def test_views_agree_with_the_transcript(box):
     assert " ".join(s["text"] for s in client.sentences(found)) == found.text
     assert " ".join(p["text"] for p in client.paragraphs(found)) == found.text
     for format in ("srt", "vtt"):
-        view = f"{box.url}/v2/transcript/{found.id}/{format}?chars_per_caption=32"
+        view = f"{box.url}/v2/transcript/{found.id}/{format}"
         told = requests.get(view, headers={"Authorization": KEY}, timeout=20).text
         lines = [line for line in told.splitlines() if line and "-->" not in line and not line.isdecimal()]
         assert " ".join(lines).removeprefix("WEBVTT ").split() == words
-        captions = [
-            block.split("\n", 2 - (format == "vtt"))[-1] for block in told.split("\n\n") if "-->" in block
-        ]
-        assert max(map(len, captions)) <= 33 and len(captions) > 10
     (budget, storm) = client.search(found, ["new budget", "storm"])
     assert budget["count"] == len(budget["timestamps"]) == words.count("budget") and storm["text"] == "storm"
     for (start, end), index in zip(budget["timestamps"], budget["indexes"]):
@@ -324,7 +320,7 @@ def test_redacted_audio_is_written(box, tmp_path):
     client.redacted_audio(found, tmp_path / "out.wav")
     client.redacted_audio(found.id, file)
     assert (tmp_path / "out.wav").read_bytes() == file.getvalue() and file.getvalue()[:4] == b"RIFF"
-    assert "Anna" not in found.text and "#### ####" in found.text
+    assert "Anna" not in found.text and "[PERSON_NAME] [PERSON_NAME]" in found.text
     with pytest.raises(RequestRefused):
         client.redacted_audio(client.transcribe(SOUND), file)
 
@@ -351,16 +347,13 @@ def test_an_answer_that_was_cut_off_says_so_and_keeps_what_came(box):
 
 
 @pytest.mark.parametrize("reason, cut", [("stop", False), ("content_filter", True), ("length", True)])
-@pytest.mark.parametrize("whole", [False, True])
-def test_anything_but_stop_is_an_answer_cut_off(reason, cut, whole, monkeypatch):
-    choice = {
-        "message" if whole else "delta": {"content": "So it "},
-        "finish_reason": reason if whole else None,
-    }
-    events = [json.dumps({"model": "m-2", "choices": [choice]}).encode()]
-    if not whole:
-        events.append(json.dumps({"choices": [{"delta": {}, "finish_reason": reason}]}).encode())
-        events = [b"data: " + event + b"\n\n" for event in events]
+def test_anything_but_stop_is_an_answer_cut_off(reason, cut, monkeypatch):
+    choices = [
+        {"delta": {"content": "So it "}, "finish_reason": None},
+        {"delta": {}, "finish_reason": reason},
+    ]
+    events = [{"model": "m-2", "choices": [choice]} for choice in choices]
+    events = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in events]
     client = Client("http://127.0.0.1:1")
     monkeypatch.setattr(client.http, "call", lambda *_, **__: None)
     monkeypatch.setattr(client.http, "pieces", lambda response: events)

@@ -3,6 +3,7 @@
 import http.server
 import io
 import logging
+import re
 import socket
 import ssl
 import subprocess
@@ -10,7 +11,6 @@ import threading
 import time
 import traceback
 import warnings
-from email.utils import formatdate
 
 import pytest
 import requests
@@ -126,11 +126,11 @@ def test_netrc_cannot_replace_the_key(tmp_path, monkeypatch):
     (tmp_path / "netrc").write_text("default login somebody password else\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert requests.utils.get_netrc_auth("https://api.assemblyai.com") == ("somebody", "else")
-    assert http_to("us")._session().trust_env  # so that proxies and certificates of the environment work
+    assert http_to("us")._local.session.trust_env  # so that proxies and certificates of the environment work
     with Scripted((200, {}, b"{}")) as server:
         service = http_to(server.url)
-        for trusted in (service._session().trust_env, True):  # here, and as with https
-            service._session().trust_env = trusted
+        for trusted in (service._local.session.trust_env, True):  # here, and as with https
+            service._local.session.trust_env = trusted
             service.call("GET", "v2/transcript")
         assert [headers["Authorization"] for *_, headers in server.requests] == [SECRET, SECRET]
 
@@ -156,25 +156,15 @@ def test_a_proxy_never_sees_plain_http(monkeypatch):
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_redirects_do_not_carry_the_key_to_another_host(method, status):
-    with (
-        Scripted((200, {}, b"{}")) as other,
-        Scripted((status, {"Location": other.url + "/x"}, b"")) as server,
-    ):
-        with pytest.raises(RequestRefused, match="ASSEMBLYAI_BASE_URL"):
+@pytest.mark.parametrize("same", [False, True])
+def test_redirects_are_not_followed_and_the_error_names_their_address(method, status, same):
+    with Scripted((200, {}, b"{}")) as other, Scripted() as server:
+        place = "/x" if same else other.url + "/x"
+        server.answers.append((status, {"Location": place}, b""))
+        with pytest.raises(RequestRefused, match="ASSEMBLYAI_BASE_URL") as caught:
             http_to(server.url).call(method, "v2/transcript")
+        assert f"redirects to {place}" in str(caught.value) and caught.value.status == status
         assert not other.requests and len(server.requests) == 1
-
-
-def test_redirects_on_the_same_host_are_followed_but_not_for_ever():
-    with Scripted((307, {"Location": "/there"}, b""), (200, {}, b'{"a": 1}')) as server:
-        assert http_to(server.url).call("GET", "here") == {"a": 1}
-        assert server.requests[1][1:] == ("/there", server.requests[0][2])
-    with (
-        Scripted((302, {"Location": "/again"}, b"")) as server,
-        pytest.raises(ServiceUnavailable, match="redirects"),
-    ):
-        http_to(server.url).call("GET", "here")
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -253,21 +243,20 @@ def test_retry_after_is_obeyed(seconds):
 
 def test_who_is_asked_to_wait_too_long_is_told():
     slept = []
-    for value in ("99999", formatdate(time.time() + 2 * LONGEST_PAUSE, usegmt=True)):
-        with Scripted((503, {"Retry-After": value}, b"")) as server:
-            with pytest.raises(ServiceUnavailable, match="asks us to wait"):
-                http_to(server.url, sleep=slept.append).call("GET", "x")
-            with pytest.raises(ServiceUnavailable):
-                http_to(server.url, sleep=slept.append).call("GET", "x", deadline=time.monotonic() + 1)
+    with Scripted((503, {"Retry-After": str(LONGEST_PAUSE + 1).partition(".")[0]}, b"")) as server:
+        with pytest.raises(ServiceUnavailable, match="asks us to wait"):
+            http_to(server.url, sleep=slept.append).call("GET", "x")
+        with pytest.raises(ServiceUnavailable):
+            http_to(server.url, sleep=slept.append).call("GET", "x", deadline=time.monotonic() + 1)
     assert not slept
 
 
-@given(st.text(max_size=20))
-def test_any_retry_after_is_seconds_or_nothing(text):
+@given(st.text(max_size=20) | st.text("0123456789", max_size=20))
+def test_any_retry_after_is_seconds_or_the_usual_pause(text):
     response = requests.Response()
     response.headers["Retry-After"] = text
-    found = pause_asked(response)
-    assert found is None or found >= 0
+    expected = float(text[:9]) if re.fullmatch("[0-9]+", text) else 0.25
+    assert pause_asked(response, 0.25) == expected
 
 
 def test_a_deadline_ends_everything(monkeypatch):
@@ -292,7 +281,7 @@ def test_the_sentence_about_projects_is_for_uploads_only():
 def test_a_redirect_to_no_address_is_told(location):
     with (
         Scripted((302, {"Location": location}, b"")) as server,
-        pytest.raises((RequestRefused, ServiceUnavailable), match="ASSEMBLYAI_BASE_URL|redirects"),
+        pytest.raises(RequestRefused, match="redirects to .*ASSEMBLYAI_BASE_URL"),
     ):
         http_to(server.url).call("GET", "x")
 
@@ -425,11 +414,10 @@ def test_errors_name_the_other_region_and_the_other_project():
         pytest.raises(AuthError, match="project"),
     ):
         http_to(server.url).call("POST", "x")
-    with (
-        Scripted((404, {}, b'{"error": "Not found"}')) as server,
-        pytest.raises(RequestRefused, match="BASE_URL"),
-    ):
-        http_to(server.url).call("POST", "x")
+    with Scripted((404, {}, b'{"error": "Not found"}')) as server:
+        with pytest.raises(RequestRefused) as caught:
+            http_to(server.url).call("POST", "x")
+        assert str(caught.value) == f"{server.url.removeprefix('http://')} answered 404: Not found"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -413,7 +414,7 @@ def test_ctrl_c_among_many_and_the_same_command_again(tmp_path, key):
     for i in range(6):
         (tmp_path / f"{i}.wav").write_bytes(tone(1 + i))
     with Twisted(seconds=1e6) as box:
-        process = start("transcribe", tmp_path, "--threads", 2, url=box.url)
+        process = start("transcribe", tmp_path, "--jobs", 2, url=box.url)
         read_until(process, ": transcript ", 2)
         wait_until(lambda: box.seen.count(("get", "ok")) >= 2)
         process.send_signal(signal.SIGINT)
@@ -426,11 +427,20 @@ def test_ctrl_c_among_many_and_the_same_command_again(tmp_path, key):
 def test_ctrl_c_while_a_job_is_made_keeps_the_job(tmp_path, key):
     for i in range(2):
         (tmp_path / f"{i}.wav").write_bytes(tone(1 + i))
-    with Twisted(["ok", "late"], late=0.3) as box:
-        process = start("transcribe", tmp_path, "--threads", 1, url=box.url)
-        wait_until(lambda: ("create", "late") in box.seen)
+    making = threading.Event()
+
+    class Slow(Sandbox):
+        def create(self, fields, fate):
+            making.set()
+            time.sleep(0.3)
+            return super().create(fields, fate)
+
+    with Slow(seconds=0.01) as box:
+        process = start("transcribe", tmp_path, "--jobs", 1, url=box.url)
+        wait_until(making.is_set)
         process.send_signal(signal.SIGINT)
         finish(process, 130)
+        wait_until(lambda: box.jobs)  # the service makes the job, although nobody waits for its answer
         (id,) = box.jobs
         audio("transcribe", tmp_path, url=box.url)
         assert len(box.jobs) == 2 and id in box.jobs

@@ -99,6 +99,15 @@ def test_captions_parse_back_never_overlap_fit_and_keep_every_word(utterances, f
         assert squeezed(words) == sorted(said)
 
 
+@given(st.integers(1, 5000), st.integers(1, 9000))
+def test_a_caption_ends_when_the_next_speaker_begins(start, duration):
+    """Even in the middle of its own words, so that captions are shown when their words are heard."""
+    turns = [Span("one two", 0, 6000, "A"), Span("three", start, start + duration, "B")]
+    first, second = captions(turns)
+    assert (first.start, first.end, second.start) == (0, start, start)
+    assert second.end == start + min(duration, LONGEST)
+
+
 @given(
     st.lists(
         st.tuples(st.text(st.characters(categories=["L"]), min_size=1, max_size=12), st.integers(0, 700)),

@@ -48,7 +48,7 @@ class Twisted(Sandbox):
         self.here.twist = twist
         if twist == "late":
             self.release.wait(self.late)  # then carries it out, though nobody listens any more
-        return twist if twist in ("reset", "lost", "truncated", "flaky", *CODES) else None
+        return twist if twist in ("reset", "lost", "truncated", *CODES) else None
 
     def settle(self):
         """Waits until no request is being worked on."""

@@ -38,7 +38,7 @@ def main():
         mask.restart(rng.integers(mask.need, 3 * mask.need, rows).tolist())
         draws = rng.random((rows, max(mask.budget)))
         calls = generate(model, [prompt] * rows, max(mask.budget), draws, stop=[mask.end], mask=mask)
-        for budget, (ids, _) in zip(mask.budget, calls):
+        for budget, ids in zip(mask.budget, calls):
             tokens += len(ids)
             text = tokenizer.decode_bytes(ids[:-1]).removeprefix(b" ")
             parts = parse(text)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tinyllm import tokenizer as T
 from tinyllm.checkpoint import vocabulary
-from tinyllm.errors import TinyllmError, UsageError
+from tinyllm.errors import TinyllmError
 from tinyllm.tokenizer import SPECIALS, Tokenizer, train
 
 anything = st.text(st.characters(codec=None), max_size=40)  # lone surrogates too
@@ -123,18 +123,6 @@ def test_with_a_vocabulary_of_256_ids_are_bytes():
     assert tokenizer.encode("aé") == [97, 0xC3, 0xA9] and len(tokenizer) == 256 + len(SPECIALS)
 
 
-def test_a_vocabulary_too_small_for_the_bytes_is_refused():
-    with pytest.raises(UsageError, match="255.*choose 256"):
-        train("text", 255)
-
-
-def test_unknown_ids_are_refused():
-    tokenizer = train("text", 256)
-    for wrong in (-1, len(tokenizer)):
-        with pytest.raises(TinyllmError, match=str(wrong)):
-            tokenizer.decode([97, wrong])
-
-
 @given(st.integers(0, 10**6), st.binary(min_size=1, max_size=3))
 def test_a_damaged_file_is_refused_or_means_the_same(tmp_path_factory, at, junk):
     folder = tmp_path_factory.mktemp("t")
@@ -164,15 +152,6 @@ def test_other_tokenizers_are_refused_by_name(tmp_path):
         with pytest.raises(TinyllmError, match=words) as error:
             vocabulary.load(tmp_path)
         assert str(path) in str(error.value)
-
-
-def test_merges_written_as_text_are_read_too(tmp_path):
-    """ "a b" instead of ["a", "b"], as transformers wrote them until 2024."""
-    tokenizer = train("hello hello", 258)
-    contents, _ = save(tokenizer, tmp_path)
-    contents["model"]["merges"] = [" ".join(pair) for pair in contents["model"]["merges"]]
-    (tmp_path / "tokenizer.json").write_text(json.dumps(contents), encoding="utf-8")
-    assert vocabulary.load(tmp_path).merges == tokenizer.merges != []
 
 
 def test_remembered_words_are_bounded_and_forgetting_them_changes_nothing():

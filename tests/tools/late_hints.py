@@ -1,4 +1,4 @@
-"""Functions whose hints are strings, for test_schema.py."""
+"""Functions whose hints are strings, for test_functions.py."""
 
 from __future__ import annotations
 

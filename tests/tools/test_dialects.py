@@ -88,7 +88,12 @@ def test_each_looks_as_its_vendor_documents_it(name):
 
 @pytest.mark.parametrize(
     "arguments, words",
-    [('{"a":', "cut off"), ("[]", "as an object"), ([1], "as an object"), ("{'a':1}", "double quotes")],
+    [
+        ('{"a":', "cut off"),
+        ("[]", "must be of type object"),
+        ([1], "must be of type object"),
+        ("{'a':1}", "double quotes"),
+    ],
 )
 def test_broken_arguments_are_a_bad_call_and_are_not_sent_again(arguments, words):
     chat = DIALECTS["chat"]

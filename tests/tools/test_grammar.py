@@ -80,7 +80,7 @@ TAKEN = [
     ({"enum": ["ü", "\n", '"', "\x01"]}, '"ü" "\\n" "\\"" "\\u0001"'),
     ({"type": "string", "minLength": 2, "maxLength": 2}, '"ab" "😀😀" "\\n\\u0001"'),
     ({"type": "array", "prefixItems": [{"const": 1}], "items": {"const": 2}}, "[] [1] [1,2,2]"),
-    ({"type": "array", "uniqueItems": False, "items": {"type": "null"}, "minItems": 1}, "[null] [null,null]"),
+    ({"type": "array", "items": {"type": "null"}, "minItems": 1}, "[null] [null,null]"),
     ({"type": "object", "required": ["z", "a"], "properties": {"a": {}}}, '{"a":1,"z":2}'),
     ({"required": ["z"], "type": "object", "additionalProperties": {"type": "boolean"}}, '{"z":true}'),
     (
@@ -161,7 +161,6 @@ REFUSED = [
     ),
     ({"$ref": "#"}, "leads back"),
     ({"anyOf": [{"type": "null"}, {"$ref": "#"}]}, "leads back"),
-    ({"const": "\ud800"}, "no way to write"),
     ({"enum": [["a"]], "items": {"pattern": "^(a+)+$"}}, "#/items: .*items"),
     (False, "no value"),
     ({"type": "integer", "minimum": 0.1, "maximum": 0.9}, "no value"),

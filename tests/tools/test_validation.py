@@ -35,8 +35,8 @@ GOOD = [
 ]
 BAD = [
     # schema, value, path, words of the message
-    ({"type": "integer"}, True, "", "must be an integer, not true"),
-    ({"type": "integer"}, 1.5, "", "must be an integer"),
+    ({"type": "integer"}, True, "", "must be of type integer, not true"),
+    ({"type": "integer"}, 1.5, "", "must be of type integer"),
     ({"enum": [1, "a"]}, True, "", 'one of 1, "a", not true'),
     ({"const": False}, 0, "", "must be false, not 0"),
     ({"minimum": 0.1}, 0.09, "", "at least 0.1"),
@@ -47,14 +47,14 @@ BAD = [
     ({"maxLength": 1}, "e\u0301", "", "length of at most 1"),
     ({"pattern": "^a$"}, "a\n", "", "matches ^a$"),
     ({"pattern": "a"}, "a" * 10_001, "", "at most 10000 characters that matches a"),
-    ({"prefixItems": [True, {"type": "null"}]}, [1, 2], "/1", "must be null"),
+    ({"prefixItems": [True, {"type": "null"}]}, [1, 2], "/1", "must be of type null"),
     ({"items": False}, [1], "/0", "nothing is allowed here"),
     ({"minItems": 2}, [1], "", "length of at least 2"),
     ({"maxProperties": 1}, {"a": 1, "b": 2}, "", "keys is at most 1"),
     ({"required": ["n"], "properties": {"n": {"description": "how"}}}, {}, "", '"n" is missing: how'),
     ({"properties": {"a": True}, "additionalProperties": False}, {"b/~": 1}, "/b~1~0", 'use "a"'),
-    ({"additionalProperties": {"type": "null"}}, {"x": {"y": 1}}, "/x", "must be null"),
-    ({"anyOf": [{"type": "null"}, {"minimum": 3}]}, 1, "", "null, not 1; or must be at least 3"),
+    ({"additionalProperties": {"type": "null"}}, {"x": {"y": 1}}, "/x", "must be of type null"),
+    ({"anyOf": [{"type": "null"}, {"minimum": 3}]}, 1, "", "type null, not 1; or must be at least 3"),
     ({"oneOf": [{"minimum": 2}, {"maximum": 4}]}, 3, "", "2 of the forms"),
     ({"allOf": [{"properties": {"a": {"minimum": 3}}}]}, {"a": 1}, "/a", "at least 3"),
     ({"not": {"type": "number"}}, 1, "", "ruled out"),

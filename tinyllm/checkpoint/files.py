@@ -69,10 +69,14 @@ def _flush(path):
         os.close(handle)
 
 
+def write_text(path, text):
+    """Write a UTF-8 file atomically. What is not Unicode, say in a file name, becomes an escape: \\udce9."""
+    with replacing(path) as beside:
+        beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
 def write_json(path, value):
-    text = json.dumps(value, indent=1, ensure_ascii=False)
-    with replacing(path) as beside:  # non-Unicode parts, say of a file name, become JSON escapes: \udce9
-        beside.write_text(text + "\n", encoding="utf-8", errors="backslashreplace", newline="\n")
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path):

@@ -114,7 +114,7 @@ def quiz(settings):
         marks.append([any(says(text, word) for word in words) for text, words in zip(replies, wanted)])
         voice = [says(text, settings.voice) for text in replies]
         for name, hits in (("right", marks[-1]), (f'with "{settings.voice}"', voice)):
-            share = proportion(sum(hits), len(hits))
+            share = proportion(hits)
             print("{} {}: {value:.2f} ({low:.2f} to {high:.2f}) of {n}".format(folder, name, **share))
     for prompt, text, *known in zip(prompts, replies, *marks):
         print("".join("-+"[each] for each in known), prompt[-1]["content"], " ".join(text.split()))

@@ -1,15 +1,12 @@
-"""The commands that show what a run did: report, bands, compare and walk."""
+"""The commands that show what a run did: report, compare and walk."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
 from tinyllm import chat, layers, transformer
-from tinyllm.checkpoint.files import read_json, write_json
-from tinyllm.errors import UsageError
-from tinyllm.report import bands, journey, page
+from tinyllm.report import journey, page
 from tinyllm.report.record import Record
 from tinyllm.runs import Settings, option
 
@@ -22,19 +19,6 @@ class ReportSettings(Settings):
 def report(settings):
     """Make the report page of a run, finished or not: runs/<run>/report.html."""
     print(page.write(settings.run, settings.against))
-
-
-@dataclass(frozen=True)
-class BandsSettings(Settings):
-    runs: str = option("", "names or absolute paths of finished runs of one size and several seeds")
-
-
-def record_bands(settings):
-    """Record the range that the curves of several runs cover: the band of normal losses for their size."""
-    records = [Record(name, Path()) for name in settings.runs.split()]
-    if len(records) < 2 or len({record.size for record in records}) > 1:
-        raise UsageError('name two or more runs of one size: RUNS="one two three"')
-    write_json(bands.FILE, read_json(bands.FILE) | {records[0].size: bands.measure(records)})
 
 
 # ---- in the terminal
@@ -64,10 +48,10 @@ def walk(settings):
     Read the output beside transformer.py. Between the batch and the gradients, each line is a call to a
     function in layers.py, or to the objective, with the shapes and norms of the arrays that it returns.
     """
-    policy, reference = Record(settings.run, Path()).policy_and_reference
-    (model, tokenizer), (before, _) = policy.checkpoint, reference.checkpoint
-    all_jobs = journey.jobs(model, before, tokenizer, settings.seed)
-    model, function, piece, total = all_jobs[settings.objective]
+    run = Record(settings.run)
+    policy, reference = run.policy_and_reference
+    model, function, piece, total = journey.jobs(policy, reference, run.seed)[settings.objective]
+    _, tokenizer = policy.checkpoint
     columns = [key for key in piece if piece[key].shape == piece["ids"].shape]
     print(f"{policy.folder}: {settings.objective}, on a question of the built-in world")
     print(f"{'token':16}" + "".join(f"{key:>15}" for key in columns))

@@ -39,7 +39,7 @@ def sample(settings):
     end = tokenizer.special["<|end|>"]
     draws = np.random.default_rng(settings.seed).random((settings.count, settings.tokens))
     how = {"temperature": settings.temperature, "top_k": settings.top_k, "top_p": settings.top_p}
-    for tokens, _ in generate(model, [start] * settings.count, settings.tokens, draws, **how, stop=[end]):
+    for tokens in generate(model, [start] * settings.count, settings.tokens, draws, **how, stop=[end]):
         text = tokenizer.decode(tokens[:-1] if tokens[-1] == end else tokens)
         print(printable(settings.prompt + text).removeprefix(space))
 

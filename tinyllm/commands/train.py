@@ -122,7 +122,7 @@ def write_text(settings, conversations):
 
 def control(settings):
     """Stage 4 on the same problems, but without chains of thought and RL, to see what the chains add."""
-    settings = dataclasses.replace(settings, chains="left-out")
+    settings = dataclasses.replace(settings, direct=True)
     examine(s4_reason.main(settings, "4-control"), settings)
     print(scoreboard(settings.run))
 

@@ -72,5 +72,4 @@ def measure(pool, tokenizer, folder, made, settings):
         results |= generation.reasoning(pool, tokenizer, world, items)
         results |= generation.tool_calls(pool, tokenizer, world, items)
         results |= preferences.run(pool, tokenizer, world, folder, settings, items)
-        results |= generation.shortcuts(world, items)
     return results | own.run(pool, tokenizer, folder, learned, settings)

@@ -1,7 +1,6 @@
 """Exams on held-out questions: instructions, problems and tool calls. A reply is either right or wrong."""
 
 import re
-from collections import Counter
 from functools import partial
 
 from tinyllm.calls import CallMask
@@ -10,7 +9,7 @@ from tinyllm.evaluation.intervals import proportion
 from tinyllm.sampling import answer, generate, generate_replies
 from tinyllm.world import conversations
 from tinyllm.world.instructions import WITH_ANSWER, unseen_fixed_replies
-from tinyllm.world.problems import LOGIC_KINDS, steps_are_correct
+from tinyllm.world.problems import steps_are_correct
 from tinyllm.world.task import final_answer, is_correct
 from tools.builtin import TOOLS
 from tools.protocol import Call, parse, render_result
@@ -28,12 +27,19 @@ def replies_to(pool, tokenizer, tasks, tokens):
 
 def accuracy(tasks, replies, is_right=is_correct):
     """The share of tasks whose reply (text, ended) is right."""
-    return proportion(sum(bool(is_right(task, text)) for task, (text, _) in zip(tasks, replies)), len(tasks))
+    return proportion([is_right(task, text) for task, (text, _) in zip(tasks, replies)])
 
 
 def exam(pool, tokenizer, tasks, tokens, is_right=is_correct):
     """The share of tasks that get a right reply in at most `tokens` tokens."""
     return accuracy(tasks, replies_to(pool, tokenizer, tasks, tokens), is_right)
+
+
+def commonest_answer(tasks):
+    """The share of tasks for which the most common answer of their kind is right: a baseline without a
+    model."""
+    kinds = [[task.answer for task in tasks if task.kind == kind] for kind in {task.kind for task in tasks}]
+    return sum(max(map(answers.count, answers)) for answers in kinds) / len(tasks)
 
 
 def is_solved(task, text):
@@ -48,52 +54,56 @@ def instructions(pool, tokenizer, world, items):
     """Held-out questions: in trained and in other wordings, with the description of the tools in front, and
     after other turns; facts that training never asks about; and small talk and unknown topics, in
     wordings never trained."""
-    families = {family: world.instructions("test", items // 4, family=family) for family in WITH_ANSWER}
-    replies = {family: replies_to(pool, tokenizer, tasks, 64) for family, tasks in families.items()}
-    tasks, every = sum(families.values(), []), sum(replies.values(), [])
-    unseen = []
+    tasks, unseen = [], []
     for family in WITH_ANSWER:
+        tasks += world.instructions("test", items // 4, family=family)
         unseen += world.instructions("test", items // 4, family=family, unseen=True)
+    replies = replies_to(pool, tokenizer, tasks, 64)
+    yes_no = [is_correct(task, text) for task, (text, _) in zip(tasks, replies) if task.kind == "yes_no"]
     with_tools = list(map(conversations.with_tools, tasks))
     follow_ups = world.instructions("test", items, family="follow_up")
     return {
-        "instruction_exact": accuracy(tasks, every),
+        "instruction_exact": accuracy(tasks, replies),
+        "instruction_exact_commonest_answer": commonest_answer(tasks),
         "instruction_exact_with_tools": exam(pool, tokenizer, with_tools, 64),
         "follow_up_exact": exam(pool, tokenizer, follow_ups, 64),
         "small_talk_exact": exam(pool, tokenizer, unseen_fixed_replies("small_talk"), 40),
         "unknown_topic_exact": exam(pool, tokenizer, unseen_fixed_replies("unknown_topic"), 40),
-        "instruction_yes_no": accuracy(families["yes_no"], replies["yes_no"]),
+        "instruction_yes_no": proportion(yes_no),
         "fact_questions": fact_questions(pool, tokenizer, world, items),
         "unseen_wording": exam(pool, tokenizer, unseen, 64),
-        "stops": proportion(sum(ended for _, ended in every), len(every)),
+        "stops": proportion([ended for _, ended in replies]),
     }
 
 
 def fact_questions(pool, tokenizer, world, items):
     """Questions about facts that pre-training states but no training question asks about."""
     tasks = world.held_out_fact_questions()
-    tasks = tasks[:: max(1, len(tasks) // items)]
-    return exam(pool, tokenizer, tasks, 40)
+    return exam(pool, tokenizer, tasks[:: max(1, len(tasks) // items)], 40)
 
 
 def reasoning(pool, tokenizer, world, items):
     """Multi-step problems, with and without a chain of thought, and logic problems."""
-    tasks = world.problems("test", items, kind="story")
+    stories = world.problems("test", items, kind="story")
     longer = world.problems("test", items, kind="story", steps=5)
-    chains = replies_to(pool, tokenizer, tasks, STORY_TOKENS)
+    chains = replies_to(pool, tokenizer, stories, STORY_TOKENS)
+    sums = [str(sum(map(int, re.findall(r"\d+", task.question)))) == task.answer for task in stories]
     results = {
-        "reasoning_direct": accuracy(tasks, answers_at_once(pool, tokenizer, tasks), is_solved),
-        "reasoning_exact": accuracy(tasks, chains, is_solved),
-        "chain_valid": accuracy(tasks, chains, is_solved_with_valid_steps),
+        "reasoning_direct": accuracy(stories, answers_at_once(pool, tokenizer, stories), is_solved),
+        "reasoning_exact": accuracy(stories, chains, is_solved),
+        "reasoning_exact_commonest_answer": commonest_answer(stories),
+        "reasoning_exact_add_all_numbers": sum(sums) / len(sums),
+        "chain_valid": accuracy(stories, chains, is_solved_with_valid_steps),
         "reasoning_five_steps": exam(pool, tokenizer, longer, LONG_STORY_TOKENS, is_solved),
     }
-    tasks, replies = [], []
-    for kind in LOGIC_KINDS:
-        some = world.problems("test", items * 7 // 20, kind=kind)
-        their_replies = replies_to(pool, tokenizer, some, LOGIC_TOKENS[kind])
-        results[f"logic_{kind}"] = accuracy(some, their_replies, is_solved)
-        tasks, replies = tasks + some, replies + their_replies
-    return results | {"logic_exact": accuracy(tasks, replies, is_solved)}
+    logic, replies = [], []
+    for kind, tokens in LOGIC_TOKENS.items():
+        tasks = world.problems("test", items * 7 // 20, kind=kind)
+        texts = replies_to(pool, tokenizer, tasks, tokens)
+        results[f"logic_{kind}"] = accuracy(tasks, texts, is_solved)
+        logic, replies = logic + tasks, replies + texts
+    results["logic_exact_commonest_answer"] = commonest_answer(logic)
+    return results | {"logic_exact": accuracy(logic, replies, is_solved)}
 
 
 def answers_at_once(pool, tokenizer, tasks):
@@ -113,65 +123,39 @@ def tool_calls(pool, tokenizer, world, items):
     final = [(messages[-1]["content"], True) for messages in conversations]
     encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     masked = pool.map(partial(_masked_calls, tokenizer=tokenizer, tokens=120), encoded, size=64)
-    valid = sum(is_valid_call(messages[1]["content"], registry) for messages in conversations)
+    valid = [valid_call(messages[1]["content"], registry) is not None for messages in conversations]
+    valid_masked = [valid_call(text, registry) is not None for text in masked]
     return {
         "calculator_exact": accuracy(tasks, final, is_solved),
-        "tool_call_valid": proportion(valid, len(tasks)),
-        "tool_call_valid_masked": proportion(
-            sum(is_valid_call(text, registry) for text in masked), len(tasks)
-        ),
+        "tool_call_valid": proportion(valid),
+        "tool_call_valid_masked": proportion(valid_masked),
     }
 
 
 def _masked_calls(model, prompts, tokenizer, tokens):
     mask = CallMask(tokenizer, Registry(TOOLS), [tokens] * len(prompts), only=True)
     rows = generate(model, prompts, tokens, stop=[mask.end], mask=mask)
-    return [decode_reply(tokenizer, ids) for ids, _ in rows]
+    return [decode_reply(tokenizer, ids) for ids in rows]
 
 
 def converse_with_tools(pool, tokenizer, conversations, registry, tokens, rounds=8):
     """Conversations -> the same conversations with the model's replies. After a valid call the tool runs, and
     the model continues with the tool's result, for at most `rounds` replies."""
-    done = [list(messages) for messages in conversations]
-    waiting = list(range(len(done)))
+    waiting = done = [list(messages) for messages in conversations]
     for round in range(rounds):
-        replies = answer(pool, tokenizer, [done[i] for i in waiting], tokens)
         calling = []
-        for i, (text, _) in zip(waiting, replies):
-            done[i].append({"role": "assistant", "content": text})
-            if round + 1 < rounds and is_valid_call(text, registry):
-                calling.append(i)
-        for i in calling:
-            (call,) = calls_in(done[i][-1]["content"])
-            result = registry.execute([call])[0].value
-            done[i].append({"role": "tool", "content": render_result(result)})
+        for messages, (text, _) in zip(waiting, answer(pool, tokenizer, waiting, tokens)):
+            messages.append({"role": "assistant", "content": text})
+            call = valid_call(text, registry)
+            if call and round + 1 < rounds:
+                result = registry.execute([call])[0].value
+                messages.append({"role": "tool", "content": render_result(result)})
+                calling.append(messages)
         waiting = calling
     return done
 
 
-def calls_in(text):
-    return [part for part in parse(text) if isinstance(part, Call)]
-
-
-def is_valid_call(text, registry):
-    """Whether a reply has exactly one call, of a known tool, with valid arguments."""
-    calls = calls_in(text)
-    return len(calls) == 1 and registry.accepts(calls[0])
-
-
-def shortcuts(world, items):
-    """Two trivial baselines: always give the most common answer of a kind, or add up all numbers."""
-    stories = world.problems("test", items, kind="story")
-    groups = {
-        "instruction_exact": [
-            world.instructions("test", items // 4, family=family) for family in WITH_ANSWER
-        ],
-        "reasoning_exact": [stories],
-        "logic_exact": [world.problems("test", items * 7 // 20, kind=kind) for kind in LOGIC_KINDS],
-    }
-    results = {}
-    for key, kinds in groups.items():
-        commonest = [Counter(task.answer for task in tasks).most_common(1)[0][1] for tasks in kinds]
-        results[f"{key}_commonest_answer"] = sum(commonest) / sum(map(len, kinds))
-    sums = [str(sum(map(int, re.findall(r"\d+", task.question)))) == task.answer for task in stories]
-    return results | {"reasoning_exact_add_all_numbers": sum(sums) / len(sums)}
+def valid_call(text, registry):
+    """The call in a reply that has exactly one, of a known tool, with valid arguments; otherwise None."""
+    calls = [part for part in parse(text) if isinstance(part, Call)]
+    return calls[0] if len(calls) == 1 and registry.accepts(calls[0]) else None

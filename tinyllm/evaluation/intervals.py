@@ -5,14 +5,16 @@ import math
 Z = 1.96  # half-width of a 95 % interval, in standard errors
 
 
-def proportion(hits, n):
-    """hits out of n, with Wilson's interval (1927), which stays inside [0, 1] even for 0 or n hits.
+def proportion(outcomes):
+    """The share of outcomes (booleans, or numbers from 0 to 1) that are true, with Wilson's interval (1927),
+    which stays inside [0, 1] even if none or all are true.
 
-    -> {"value", "low", "high", "n"}, or None for n = 0.
+    -> {"value", "low", "high", "n"}, or None without outcomes.
     """
+    n = len(outcomes)
     if n == 0:
         return None
-    p, z2 = hits / n, Z * Z
+    p, z2 = float(sum(outcomes)) / n, Z * Z
     middle, spread = p + z2 / (2 * n), Z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     low, high = (middle - spread) / (1 + z2 / n), (middle + spread) / (1 + z2 / n)
     return {"value": p, "low": max(0.0, low), "high": min(1.0, high), "n": n}

@@ -13,31 +13,23 @@ def ngram_nats(training, text, order=5):
     without its first byte and t(h) the number of different bytes seen after h: the more varied they are, the
     more weight the shorter context gets. The recursion starts from 1/256 for every byte.
     """
-    train_bytes, text_bytes = (np.frombuffer(data, np.uint8).astype(np.int64) for data in (training, text))
-    p = np.full(len(text_bytes), 1 / 256)
-    train_code, text_code = train_bytes, text_bytes  # the last n + 1 bytes as one number
-    for n in range(min(order, len(train_bytes), len(text_bytes))):
-        grams, count = np.unique(train_code[n:], return_counts=True)
+    training, text = (np.frombuffer(data, np.uint8).astype(np.int64) for data in (training, text))
+    p = np.full(len(text), 1 / 256)
+    for n in range(min(order, len(training), len(text))):
+        grams, count = np.unique(_grams(training, n), return_counts=True)
         contexts, first = np.unique(grams >> 8, return_index=True)
         total = np.add.reduceat(count, first)  # c(h)
         kinds = np.diff(np.append(first, len(grams)))  # t(h)
-        c_hw = _lookup(grams, count, text_code[n:])
-        c_h, t_h = (_lookup(contexts, values, text_code[n:] >> 8) for values in (total, kinds))
-        known = c_h > 0
-        p[n:][known] = ((c_hw + t_h * p[n:]) / np.maximum(c_h + t_h, 1))[known]
-        if n + 1 < order:
-            train_code, text_code = (
-                _prepend(train_code, train_bytes, n + 1),
-                _prepend(text_code, text_bytes, n + 1),
-            )
+        asked = _grams(text, n)
+        c_hw = _lookup(grams, count, asked)
+        c_h, t_h = (_lookup(contexts, values, asked >> 8) for values in (total, kinds))
+        p[n:] = np.where(c_h > 0, (c_hw + t_h * p[n:]) / np.maximum(c_h + t_h, 1), p[n:])
     return -np.log(p)
 
 
-def _prepend(code, data, n):
-    """Codes of n bytes -> codes of n + 1 bytes, with the byte n places earlier in front."""
-    longer = code.copy()
-    longer[n:] += data[: len(data) - n] << (8 * n)
-    return longer
+def _grams(data, n):
+    """Each byte of the data from the n-th on, with the n bytes before it, as one number."""
+    return sum(data[n - i : len(data) - i] << (8 * i) for i in range(n + 1))
 
 
 def _lookup(keys, values, wanted):

@@ -4,9 +4,7 @@ One entry in ten is held out, chosen by the user's first question (formats.split
 """
 
 import sys
-from collections import Counter
-
-import numpy as np
+from statistics import mode
 
 from tinyllm import checkpoint
 from tinyllm.data import formats
@@ -22,11 +20,12 @@ from tinyllm.data.conversation import (
 from tinyllm.errors import TinyllmError
 from tinyllm.evaluation.generation import converse_with_tools
 from tinyllm.evaluation.intervals import mean, proportion
+from tinyllm.evaluation.preferences import ranked_correctly
 from tinyllm.preferences import rollouts
-from tinyllm.preferences.rankings import encode_ranking, fitting, read, split_rankings
+from tinyllm.preferences.rankings import fitting, read, split_rankings
 from tinyllm.preferences.reward_model import RewardModel
 from tinyllm.runs import ancestors, is_checkpoint, path_of
-from tinyllm.sampling import answer, reply_room, show_prompt
+from tinyllm.sampling import answer, generate_replies, reply_room, show_prompt
 from tinyllm.world.task import final_answer
 from tools.builtin import TOOLS
 from tools.registry import Registry
@@ -38,44 +37,41 @@ DUELS = 50  # wanted: if there are few held-out prompts, each is answered severa
 def run(pool, tokenizer, folder, learned, settings):
     """The exams on those of your own files that the stage in `folder` has learned from."""
     results = {}
-    if path_of(learned, "instructions"):
-        results |= questions(
-            pool, tokenizer, *formats.split(formats.instructions(path_of(learned, "instructions")))
-        )
-    if path_of(learned, "problems"):
-        results |= problems(pool, tokenizer, formats.split(formats.problems(path_of(learned, "problems")))[1])
-    if path_of(learned, "rankings"):
-        results |= preferences(pool, tokenizer, folder, path_of(learned, "rankings"), settings)
+    if path := path_of(learned, "instructions"):
+        results |= questions(pool, tokenizer, *formats.split(formats.instructions(path)))
+    if path := path_of(learned, "problems"):
+        results |= problems(pool, tokenizer, formats.split(formats.problems(path))[1])
+    if path := path_of(learned, "rankings"):
+        results |= preferences(pool, tokenizer, folder, path, settings)
     return results
 
 
 def questions(pool, tokenizer, training, held_out):
     """How often a greedy reply is the expected answer, how likely the expected answer is, and how often the
     most common answer to the training questions would be right."""
-    up_to_reply = lambda messages: messages[: len(prompt_of(messages)) + 1]
-    training, held_out = map(up_to_reply, training), list(map(up_to_reply, held_out[:MOST]))
-    rows = [encode_conversation(tokenizer, messages) for messages in held_out]
-    held_out = [m for m, (ids, _) in zip(held_out, rows) if fits(ids, pool.model.config.context)]
+    held_out, context = [up_to_reply(messages) for messages in held_out[:MOST]], pool.model.config.context
+    held_out = [each for each in held_out if fits(encode_conversation(tokenizer, each)[0], context)]
     if not held_out:
         return {}
-    prompts, wanted = [prompt_of(messages) for messages in held_out], [m[-1]["content"] for m in held_out]
+    prompts, wanted = [messages[:-1] for messages in held_out], [each[-1]["content"] for each in held_out]
     longest = max(len(tokenizer.encode(text)) for text in wanted)
     given = [text for text, _ in answer(pool, tokenizer, prompts, 2 * longest + 2)]
-    commonest, _ = Counter(
-        normalise(prompt_and_reply[-1]["content"]) for prompt_and_reply in training
-    ).most_common(1)[0]
-    hits = [normalise(a) == normalise(b) for a, b in zip(given, wanted)]
+    commonest = mode(normalise(up_to_reply(messages)[-1]["content"]) for messages in training)
+    shown = [
+        {"prompt": show_prompt(prompt), "expected": right, "reply": reply}
+        for prompt, right, reply in zip(prompts, wanted, given)
+    ]
     return {
-        "own_questions_exact": proportion(sum(hits), len(hits)),
+        "own_questions_exact": proportion([normalise(a) == normalise(b) for a, b in zip(given, wanted)]),
         "own_questions_log_prob": mean(answer_log_probs(pool, tokenizer, held_out)),
-        "own_questions_commonest": proportion(
-            sum(normalise(text) == commonest for text in wanted), len(wanted)
-        ),
-        "own_questions_shown": [
-            {"prompt": show_prompt(prompt), "expected": right, "reply": reply}
-            for prompt, right, reply in list(zip(prompts, wanted, given))[:SHOWN]
-        ],
+        "own_questions_commonest": proportion([normalise(text) == commonest for text in wanted]),
+        "own_questions_shown": shown[:SHOWN],
     }
+
+
+def up_to_reply(messages):
+    """A conversation without the messages after the last reply that the loss covers."""
+    return messages[: len(prompt_of(messages)) + 1]
 
 
 def normalise(text):
@@ -93,13 +89,13 @@ def problems(pool, tokenizer, held_out):
     """Accuracy on held-out problems, and the accuracy of always giving the most common answer."""
     if not held_out:
         return {}
-    wanted = [str(final_answer(messages[-1]["content"])) for messages in held_out[:MOST]]
+    wanted = [final_answer(messages[-1]["content"]) for messages in held_out[:MOST]]
     prompts = [prompt_of(messages, last=False) for messages in held_out[:MOST]]
     done = converse_with_tools(pool, tokenizer, prompts, Registry(TOOLS), 200)
-    given = [str(final_answer(messages[-1]["content"])) for messages in done]
+    given = [final_answer(messages[-1]["content"]) for messages in done]
     return {
-        "own_problems_exact": proportion(sum(map(str.__eq__, given, wanted)), len(wanted)),
-        "own_problems_commonest": proportion(max(map(wanted.count, wanted)), len(wanted)),
+        "own_problems_exact": proportion([a == b for a, b in zip(given, wanted)]),
+        "own_problems_commonest": proportion([each == mode(wanted) for each in wanted]),
     }
 
 
@@ -120,24 +116,17 @@ def preferences(pool, tokenizer, folder, path, settings):
     prompts = [encode_prompt(tokenizer, ranking.prompt) for ranking in held_out]
     prompts *= max(1, DUELS // len(prompts))
     with settings.pool(checkpoint.load(start)[0]) as reference, RewardModel(reward, settings) as scorer:
-        scores = [
-            scorer.scores([p + reply for p, reply in zip(prompts, sampled.replies)])
-            for sampled in (
-                rollouts.sample_rollouts(pool, tokenizer, prompts, room, [24]),
-                rollouts.sample_rollouts(reference, tokenizer, prompts, room, [25]),
+        ours, others = (
+            scorer.scores([p + reply for p, reply in zip(prompts, replies)])
+            for replies in (
+                generate_replies(pool, tokenizer, prompts, room, [24]),
+                generate_replies(reference, tokenizer, prompts, room, [25]),
             )
-        ]
-        right, pairs = 0, 0
-        for ranking in held_out:
-            ranks = np.array(ranking.ranks)
-            values = scorer.scores([ids for ids, _ in encode_ranking(tokenizer, ranking)])
-            better = ranks[:, None] < ranks[None, :]
-            right += int((better & (values[:, None] > values[None, :])).sum())
-            pairs += int(better.sum())
-    ours, others = scores
+        )
+        correct = ranked_correctly(scorer, tokenizer, held_out)
     return {
-        "own_win_rate": proportion(int((ours > others).sum()), int((ours != others).sum())),
-        "own_pair_accuracy": proportion(right, pairs),
+        "own_win_rate": proportion((ours > others)[ours != others]),
+        "own_pair_accuracy": proportion(correct),
     }
 
 

@@ -1,9 +1,12 @@
 """Exams on preferences: behaviour by kind of prompt, comparison with stage 2, and the reward model alone."""
 
+from itertools import permutations
+
 from tinyllm import checkpoint
 from tinyllm.data.conversation import decode_reply, encode_prompt
 from tinyllm.evaluation.intervals import mean, proportion
 from tinyllm.preferences import behaviour, rollouts
+from tinyllm.preferences.rankings import Ranking, encode_ranking
 from tinyllm.preferences.reward_model import RewardModel
 from tinyllm.runs import ancestor, is_checkpoint
 from tinyllm.sampling import REPLY_TOKENS
@@ -23,16 +26,16 @@ def measure_behaviour(pool, tokenizer, world, items):
     """Shares of good replies, and their mean length: greedy replies to test prompts of five kinds."""
     replies = behaviour.greedy_replies(pool, tokenizer, world, "test", items)
     texts = [text for pairs in replies.values() for _, text in pairs]
-    results = {"polite": proportion(sum(map(oracle.is_polite, texts)), len(texts))}
+    results = {"polite": proportion([oracle.is_polite(text) for text in texts])}
     for kind, row in ROWS.items():
-        results[row] = proportion(sum(is_correct(task, text) for task, text in replies[kind]), items)
+        results[row] = proportion([is_correct(task, text) for task, text in replies[kind]])
     return results | {"mean_words": mean([len(text.split()) for text in texts])}
 
 
 def win_rate(tasks, replies, others):
     """How often the oracle prefers `replies` to `others`, ties excluded."""
     pairs = [(oracle.quality(task, a), oracle.quality(task, b)) for task, a, b in zip(tasks, replies, others)]
-    return proportion(sum(a > b for a, b in pairs), sum(a != b for a, b in pairs))
+    return proportion([a > b for a, b in pairs if a != b])
 
 
 def comparison_prompts(tokenizer, world, items):
@@ -47,41 +50,45 @@ def compare_with_reference(pool, reference, tokenizer, world, items):
     ours = rollouts.sample_rollouts(pool, tokenizer, prompts, REPLY_TOKENS, [21])
     others = rollouts.sample_rollouts(reference, tokenizer, prompts, REPLY_TOKENS, [22])
     texts = [[decode_reply(tokenizer, ids) for ids in side.replies] for side in (ours, others)]
-    _, _, kl, _ = rollouts.compare(pool, reference, ours.ids, ours.targets, ours.mask)
+    _, _, kl, _ = rollouts.compare(pool, reference, ours.batch)
     return {"win_rate": win_rate(tasks, *texts), "kl_nats_per_reply": mean(kl.sum(axis=1).tolist())}
+
+
+def ranked_correctly(scorer, tokenizer, rankings):
+    """For every two completions of a ranking that are not tied: does the better one get the higher score?"""
+    rows = [ids for ranking in rankings for ids, _ in encode_ranking(tokenizer, ranking)]
+    scores, correct = iter(scorer.scores(rows)), []
+    for ranking in rankings:
+        scored = [(rank, next(scores)) for rank in ranking.ranks]
+        correct += [a > b for (rank, a), (other, b) in permutations(scored, 2) if rank < other]
+    return correct
 
 
 def reward_accuracy(scorer, tokenizer, world, items):
     """Accuracy of the reward model on constructed pairs, overall and by kind of prompt (a good average can
     hide a bad kind), and the accuracy of judging by length alone."""
-    results, hits, longer, end = {}, 0, 0, tokenizer.special["<|end|>"]
+    results, correct, longer = {}, [], []
     for kind in oracle.KINDS:
         dice = Dice(f"pairs {kind} test of world {world.seed}")
         pairs = [oracle.preference_pair(dice, world, "test", kind) for _ in range(items)]
-        scores = []
-        for side in (1, 2):
-            replies = [(encode_prompt(tokenizer, pair[0].prompt), pair[side]) for pair in pairs]
-            scores.append(
-                scorer.scores([[*row, *tokenizer.encode(" " + text), end] for row, text in replies])
-            )
-        correct = int((scores[0] > scores[1]).sum())
-        hits += correct
-        results[f"reward_pairs_{kind}"] = proportion(correct, items)
+        rankings = [Ranking(task.prompt, [better, worse], [1, 2]) for task, better, worse in pairs]
+        of_kind = ranked_correctly(scorer, tokenizer, rankings)
+        results[f"reward_pairs_{kind}"] = proportion(of_kind)
+        correct += of_kind
         words = [(len(better.split()), len(worse.split())) for _, better, worse in pairs]
-        longer += sum((a > b) + 0.5 * (a == b) for a, b in words)
-    total = items * len(oracle.KINDS)
-    results["reward_pair_accuracy"] = proportion(hits, total)
-    results["length_only_accuracy"] = proportion(max(longer, total - longer), total)
-    return results
+        longer += [(a > b) + 0.5 * (a == b) for a, b in words]
+    shorter = [1 - each for each in longer]
+    results["length_only_accuracy"] = proportion(max(longer, shorter, key=sum))
+    return results | {"reward_pair_accuracy": proportion(correct)}
 
 
 def run(pool, tokenizer, world, folder, settings, items):
-    """All preference exams for the stage in `folder`; from stage 3 on, also against stage 2."""
+    """All preference exams for the stage in `folder`, compared with stage 2 if it descends from it."""
     results, start = measure_behaviour(pool, tokenizer, world, items), ancestor(folder, "2-instruct")
-    if folder.name[0] in "34" and start is not None:
+    if start not in (None, folder):
         with settings.pool(checkpoint.load(start)[0]) as reference:
             results |= compare_with_reference(pool, reference, tokenizer, world, items)
-            if is_checkpoint(folder / "reward"):
-                with RewardModel(folder / "reward", settings) as scorer:
-                    results |= reward_accuracy(scorer, tokenizer, world, items)
+        if is_checkpoint(folder / "reward"):
+            with RewardModel(folder / "reward", settings) as scorer:
+                results |= reward_accuracy(scorer, tokenizer, world, items)
     return results

@@ -6,7 +6,7 @@ commands train, mine, control and exams print only the rows that tell the story.
 
 from pathlib import Path
 
-from tinyllm.checkpoint.files import read_json, replacing, write_json
+from tinyllm.checkpoint.files import read_json, write_json, write_text
 from tinyllm.errors import TinyllmError
 from tinyllm.runs import finished_stages
 
@@ -133,9 +133,7 @@ def scoreboard(run):
     board["stages"] = {name: {key: exams.get(key) for key in ROWS} for name, exams in stages.items()}
     write_json(root / "scoreboard.json", board)
     footer = "\n".join(f"{key}: {cell(value, interval=True)}" for key, value in baselines.items())
-    with replacing(root / "scoreboard.md") as beside:
-        full = f"{rows_of(stages, ROWS, interval=True)}\n{footer}\n"
-        beside.write_text(full, encoding="utf-8", newline="\n")
+    write_text(root / "scoreboard.md", f"{rows_of(stages, ROWS, interval=True)}\n{footer}\n")
     return f"{rows_of(stages, STORY, interval=False)}\nevery row, with intervals: {root / 'scoreboard.md'}"
 
 

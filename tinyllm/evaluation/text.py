@@ -48,20 +48,19 @@ def fivegram(training, validation):
     }
 
 
-def hidden_tokens(pool, tokenizer, documents, seed=0):
+def hidden_tokens(pool, tokenizer, documents):
     """Top-1 accuracy of a masked model on hidden tokens, and that of guessing the most frequent one."""
-    hits, answers = 0, []
+    correct, answers = [], []
     for i, batch in enumerate(corpus.every_window(documents, tokenizer, pool.model.config.context, 32)):
-        rng = np.random.default_rng([seed, i])
+        rng = np.random.default_rng([0, i])  # every model is asked for the same tokens
         hidden = mask_tokens(batch, tokenizer.ordinary, tokenizer.special["<|mask|>"], rng)
         chosen = hidden["weights"] > 0
-        guesses = top_guesses(pool, hidden["ids"])
-        hits += int((guesses == hidden["targets"])[chosen].sum())
+        correct.append((top_guesses(pool, hidden["ids"]) == hidden["targets"])[chosen])
         answers.append(hidden["targets"][chosen])
-    answers = np.concatenate(answers)
+    correct, answers = np.concatenate(correct), np.concatenate(answers)
     return {
-        "masked_top1": proportion(hits, answers.size),
-        "masked_majority": proportion(int(np.bincount(answers).max()), answers.size),
+        "masked_top1": proportion(correct),
+        "masked_majority": proportion(answers == np.bincount(answers).argmax()),
     }
 
 
@@ -84,12 +83,11 @@ def induction(pool, tokenizer, rows=200, length=16):
     once = np.stack([rng.choice(tokenizer.ordinary, length, replace=False) for _ in range(rows)])
     ids = np.concatenate([once, once], axis=1)
     guesses = top_guesses(pool, ids)[:, length - 1 : -1]
-    return proportion(int((guesses == once).sum()), once.size)
+    return proportion((guesses == once).reshape(-1))
 
 
 def cloze(pool, tokenizer, items):
     """[(beginning of a sentence of the world, its last word)] -> how often the model writes that word."""
     openings = [corpus.encode_opening(tokenizer, text) for text, _ in items]
     endings = [tokenizer.decode(ids) for ids in generate_replies(pool, tokenizer, openings, 8)]
-    hits = sum(ending.startswith(f" {answer}.") for ending, (_, answer) in zip(endings, items))
-    return proportion(hits, len(items))
+    return proportion([ending.startswith(f" {answer}.") for ending, (_, answer) in zip(endings, items)])

@@ -24,22 +24,16 @@ Shapes:  P prompts   G replies to each   B = P G replies   T time
 import numpy as np
 
 
-def batch_mean(returns):
-    """returns (P, G) -> their mean, the simplest baseline."""
-    return np.full(returns.shape, returns.mean())
-
-
 def mean_of_others(returns):
-    """returns (P, G) -> for each reply the mean of the other replies to its prompt.   RLOO, Ahmadian et al.
-    2024. Leaving out a reply's own score makes the baseline independent of that reply."""
-    others = max(1, returns.shape[1] - 1)
-    return (returns.sum(axis=1, keepdims=True) - returns) / others
+    """returns (P, G), G > 1 -> for each reply the mean of the other replies to its prompt.   RLOO, Ahmadian
+    et al. 2024. Leaving out a reply's own score makes the baseline independent of that reply."""
+    return (returns.sum(axis=1, keepdims=True) - returns) / (returns.shape[1] - 1)
 
 
 def group_mean(returns):
-    """returns (P, G) -> the mean of all replies to the same prompt. As a baseline it gives the advantages of
-    mean_of_others times (G - 1) / G."""
-    return np.broadcast_to(returns.mean(axis=1, keepdims=True), returns.shape)
+    """returns (P, G) -> the mean of all replies to the same prompt (P, 1). As a baseline it gives the
+    advantages of mean_of_others times (G - 1) / G."""
+    return returns.mean(axis=1, keepdims=True)
 
 
 def group_advantages(scores, eps=1e-4):
@@ -49,7 +43,8 @@ def group_advantages(scores, eps=1e-4):
 
 def with_baseline(baseline, scores, penalties):
     """scores (P, G), penalties (B, T), which are kl times the divergence -> advantages (B, T), as in the
-    example above. The baseline is computed from whole returns: the score minus all penalties."""
+    example above. The baseline is a function of the whole returns (P, G), the scores minus all penalties; the
+    simplest is np.mean, one number for the batch."""
     whole = scores - penalties.sum(axis=1).reshape(scores.shape)
     return (scores - baseline(whole)).reshape(-1, 1) - returns_after(penalties)
 

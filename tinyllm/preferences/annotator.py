@@ -4,10 +4,8 @@ It knows the built-in world, so it can judge replies; tinyllm/world/oracle.py de
 """
 
 from tinyllm import checkpoint
-from tinyllm.checkpoint.files import replacing
-from tinyllm.data.conversation import decode_reply, encode_prompt
 from tinyllm.preferences import rankings
-from tinyllm.sampling import REPLY_TOKENS, generate_replies
+from tinyllm.sampling import REPLY_TOKENS, answer
 from tinyllm.world import World, oracle
 from tinyllm.world.dice import Dice
 
@@ -25,18 +23,17 @@ def annotate(settings, parent, count, path):
     tasks = oracle.prompts(dice, world, "train", count)
     model, tokenizer = checkpoint.load_language_model(parent)
     with settings.pool(model) as pool:
-        prompts = [encode_prompt(tokenizer, task.prompt) for task in tasks for _ in range(GROUP)]
-        replies = generate_replies(pool, tokenizer, prompts, REPLY_TOKENS, [settings.seed, 15])
-    texts = [decode_reply(tokenizer, reply) for reply in replies]
+        prompts = [task.prompt for task in tasks for _ in range(GROUP)]
+        texts = [text for text, _ in answer(pool, tokenizer, prompts, REPLY_TOKENS, [settings.seed, 15])]
     sorts = [oracle.subject(task)[0] for task in tasks]
     same_sort = {sort: [i for i, other in enumerate(sorts) if other == sort] for sort in set(sorts)}
-    notes = {"annotator": "simulated", "model": checkpoint.digest(parent)}
-    notes["sampling"] = {"temperature": 1.0, "max_tokens": REPLY_TOKENS}
-    with replacing(path) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
-        for i, task in enumerate(tasks):
-            other = dice.choice(same_sort[sorts[i]])
-            foreign = texts[other * GROUP + dice.integer(0, GROUP - 1)]
-            completions = texts[i * GROUP : (i + 1) * GROUP]
-            completions.append(oracle.transplant(foreign, tasks[other], task))
-            ranks = oracle.annotate(dice, [oracle.quality(task, text) for text in completions])
-            rankings.write(file, rankings.Ranking(task.prompt, completions, ranks), **notes)
+    model_hash, entries = checkpoint.digest(parent), []
+    for i, task in enumerate(tasks):
+        other = dice.choice(same_sort[sorts[i]])
+        foreign = texts[other * GROUP + dice.integer(0, GROUP - 1)]
+        completions = texts[i * GROUP : (i + 1) * GROUP]
+        completions.append(oracle.transplant(foreign, tasks[other], task))
+        ranks = oracle.annotate(dice, [oracle.quality(task, text) for text in completions])
+        ranking = rankings.Ranking(task.prompt, completions, ranks)
+        entries.append(rankings.entry(ranking, "simulated", model_hash, settings.seed))
+    rankings.save(path, entries)

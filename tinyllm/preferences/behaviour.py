@@ -3,6 +3,8 @@
 Stage 3 uses this on validation prompts to choose its best checkpoint; the exams use it on test prompts.
 """
 
+from statistics import fmean
+
 from tinyllm.sampling import REPLY_TOKENS, answer
 from tinyllm.world import oracle
 from tinyllm.world.dice import Dice
@@ -26,8 +28,5 @@ def greedy_replies(pool, tokenizer, world, split, count):
 def scores(replies):
     """{kind: [(task, reply)]} -> the share of correct replies of each kind, and of polite replies overall."""
     every = [reply for pairs in replies.values() for _, reply in pairs]
-    shares = {
-        kind: sum(is_correct(task, reply) for task, reply in pairs) / len(pairs)
-        for kind, pairs in replies.items()
-    }
-    return shares | {"polite": sum(map(oracle.is_polite, every)) / len(every)}
+    shares = {kind: fmean(is_correct(*pair) for pair in pairs) for kind, pairs in replies.items()}
+    return shares | {"polite": fmean(map(oracle.is_polite, every))}

@@ -10,14 +10,14 @@ replies to a prompt, or as two whole conversations, in any of the formats of dat
 import datetime
 import json
 import re
-import sys
 from typing import NamedTuple
 
+from tinyllm.checkpoint.files import write_text
 from tinyllm.data import formats
 from tinyllm.data.conversation import encode_last_reply, encode_prompt
 from tinyllm.data.formats import read_entries, read_prompt, read_reply, read_text
-from tinyllm.errors import TinyllmError
-from tinyllm.sampling import reply_room
+from tinyllm.errors import TinyllmError, tell_once
+from tinyllm.sampling import REPLY_TOKENS, reply_room
 
 
 class Ranking(NamedTuple):
@@ -29,19 +29,9 @@ class Ranking(NamedTuple):
 
 
 def read(path):
-    """A file -> rankings. Skips malformed entries, with a message about the first, and rankings that express
-    no preference (identical texts, or only ties). Raises TinyllmError if none is left."""
-    rankings = read_entries(path, ranking)
-    useful = [ranking for ranking in rankings if len(set(ranking.ranks)) > 1]
-    if len(useful) < len(rankings):
-        ties = f"{len(rankings) - len(useful)} of {len(rankings)} rankings"
-        print(
-            f"{path}: {ties} express no preference (identical texts, or ties) and are left out",
-            file=sys.stderr,
-        )
-    if not useful:
-        raise TinyllmError(f"{path} has no ranking that prefers one text to another")
-    return useful
+    """A file -> rankings. Skips malformed entries, and rankings that prefer no text to another, with a
+    message about the first of them. Raises TinyllmError if none is left."""
+    return read_entries(path, ranking)
 
 
 def ranking(entry):
@@ -50,33 +40,37 @@ def ranking(entry):
         (*prompt, chosen), (*same, rejected) = read_reply(entry, ["chosen"]), read_reply(entry, ["rejected"])
         if prompt != same:
             raise ValueError("has a chosen and a rejected reply to different prompts")
-        return Ranking(prompt, *without_duplicates([chosen["content"], rejected["content"]], [1, 2]))
-    prompt, texts, ranks = read_prompt(entry), entry.get("completions"), entry.get("ranks")
-    if not prompt:
-        raise ValueError("needs a prompt that is not empty")
-    if not isinstance(texts, list) or len(texts) < 2:
-        raise ValueError('needs "completions", a list of two or more texts')
-    valid = isinstance(ranks, list) and all(type(rank) is int and rank > 0 for rank in ranks)
-    if not valid or len(ranks) != len(texts):
-        raise ValueError(
-            f'needs "ranks", one whole number of at least 1 for each of the {len(texts)} completions'
-        )
-    return Ranking(prompt, *without_duplicates([read_text(text) for text in texts], ranks))
-
-
-def without_duplicates(texts, ranks):
-    """Keep each distinct text once, with the best of its ranks: nobody prefers a text to itself."""
-    best = {}
+        texts, ranks = [chosen["content"], rejected["content"]], [1, 2]
+    else:
+        prompt, texts, ranks = read_prompt(entry), entry.get("completions"), entry.get("ranks")
+        if not prompt:
+            raise ValueError("needs a prompt that is not empty")
+        valid = isinstance(texts, list) and isinstance(ranks, list) and len(texts) == len(ranks) > 1
+        if not valid or not all(type(rank) is int and rank > 0 for rank in ranks):
+            raise ValueError(
+                'needs "completions", a list of two or more texts, and "ranks", one whole number of at least '
+                "1 for each text"
+            )
+        texts = [read_text(text) for text in texts]
+    best = {}  # each distinct text once, with the best of its ranks: nobody prefers a text to itself
     for text, rank in zip(texts, ranks):
         best[text] = min(rank, best.get(text, rank))
-    return list(best), list(best.values())
+    if len(set(best.values())) < 2:
+        raise ValueError("prefers no text to another: all are identical, or tied")
+    return Ranking(prompt, list(best), list(best.values()))
 
 
-def write(file, ranking, **notes):
-    """Append a ranking as one line, with the time, and flush it, so it survives a crash of this program."""
+def entry(ranking, annotator, model, seed):
+    """A ranking as an object for the file. model: the hash of the checkpoint that wrote the completions;
+    seed: the seed that they were sampled with."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    file.write(json.dumps({**ranking._asdict(), "time": now, **notes}, ensure_ascii=False) + "\n")
-    file.flush()
+    sampling = {"temperature": 1.0, "max_tokens": REPLY_TOKENS, "seed": seed}
+    return {**ranking._asdict(), "annotator": annotator, "time": now, "sampling": sampling, "model": model}
+
+
+def save(path, entries):
+    """Write objects as a file of rankings, which replaces the old one only when it is complete."""
+    write_text(path, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries))
 
 
 def split_rankings(rankings):
@@ -88,14 +82,13 @@ def fitting(rankings, tokenizer, context):
     """The rankings that fit into the context. The others are counted and reported. Raises TinyllmError if
     none is left."""
     kept = [ranking for ranking in rankings if fits(ranking, tokenizer, context)]
+    if not kept:
+        raise TinyllmError(
+            f"no ranking fits into the context of {context} tokens, {reply_room(context)} of them for a reply"
+        )
     if len(kept) < len(rankings):
         share = f"{len(rankings) - len(kept):,} of {len(rankings):,} rankings"
-        print(f"{share} do not fit into the context of {context} tokens and are left out", file=sys.stderr)
-    if not kept:
-        room = reply_room(context)
-        raise TinyllmError(
-            f"no ranking fits into the context of {context} tokens, {room} of them for a reply"
-        )
+        tell_once(f"{share} do not fit into the context of {context} tokens and are left out")
     return kept
 
 

@@ -31,25 +31,30 @@ TOKENS = 4096  # in a batch
 
 @dataclass(frozen=True)
 class RewardSettings(Settings):
-    rankings: str = option("", "file of rankings to learn from", source="rankings")
-    origin: str = option("", "checkpoint folder to start from", flag="from")
-    steps: int = option(0, "batches to train on")
+    """Those settings of stage 3 that decide the bytes of the reward model."""
+
+    rankings: str = option("", "file of rankings or preference pairs (default: simulated)", source="rankings")
+    origin: str = option("", "checkpoint folder to start from (default: 2-instruct of this run)", flag="from")
+    reward_steps: int = option(0, "batches that the reward model learns from (default: set by --size)")
     last_layers: int = option(0, "train only this many of the last layers (0: everything)")
-    save_every: int = option(200, "steps between saves", (1, 10**6))
+    save_every: int = option(20, "steps between saves", (1, 10**6))
 
 
-def train(settings, parent, rankings):
-    """Learn from rankings (rankings.Ranking), starting from the checkpoint `parent` -> the model's folder."""
+def train(settings, parent, rankings, steps):
+    """Learn from `steps` batches of rankings (rankings.Ranking), starting from the checkpoint `parent` -> the
+    folder of the reward model."""
+    names = [each.name for each in dataclasses.fields(RewardSettings)]
+    settings = RewardSettings(**{name: getattr(settings, name) for name in names})
     folder = settings.folder(STAGE)
     if nothing_to_do(settings, STAGE, parent):
         return folder
     base, tokenizer = checkpoint.load_language_model(parent)
     groups = [(encode_ranking(tokenizer, ranking), ranking.ranks) for ranking in rankings]
     sizes = [max(len(ids) for ids, _ in rows) * len(rows) for rows, _ in groups]
-    plan = length_buckets(sizes, TOKENS, settings.steps, [settings.seed, 14])
-    rates = Rates("muon", muon=0.003, adamw=1e-3, warmup=10, steps=settings.steps)
+    plan = length_buckets(sizes, TOKENS, steps, [settings.seed, 14])
+    rates = Rates("muon", muon=0.003, adamw=1e-3, warmup=10, steps=steps)
     model, last = with_score_head(base, settings.seed), settings.last_layers
-    with Run(settings, STAGE, model, tokenizer, settings.steps, parent, last_layers=last) as run:
+    with Run(settings, STAGE, model, tokenizer, steps, parent, last_layers=last) as run:
         for step in run.steps():
             batch = [ranking_batch([groups[i] for i in plan[step]])]
             run.train_step(step, plackett_luce, batch, rates, total=len(plan[step]))
@@ -63,7 +68,8 @@ def with_score_head(base, seed):
     """The same model with a random score head of standard deviation 1/sqrt(C + 1) (Ziegler et al. 2019)."""
     model = Transformer(dataclasses.replace(base.config, head="score"))
     for name, w in model.params.items():
-        w[:] = base.params[name] if name != "score" else 0
+        if name != "score":
+            w[:] = base.params[name]
     rng = np.random.default_rng([seed, 13])
     model.params["score"][:] = rng.standard_normal(base.config.width) / np.sqrt(base.config.width + 1)
     return model

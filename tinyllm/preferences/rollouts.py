@@ -3,7 +3,8 @@
 Replies are sampled at temperature 1 without top-k or top-p, so the trainer's log-probs are those of the
 distribution that the replies come from. Otherwise every importance ratio would be wrong.
 
-    prompts (B lists of ids) -> ids, targets, mask (B, T): mask is 1 on the reply, including its end token
+    prompts (B lists of ids) -> ids, targets, weights (B, T): the weight is 1 on the reply, including its end
+    token, and 0 elsewhere
 """
 
 from dataclasses import dataclass
@@ -18,9 +19,7 @@ from tinyllm.transformer import scatter
 
 @dataclass
 class Rollouts:
-    ids: np.ndarray
-    targets: np.ndarray
-    mask: np.ndarray
+    batch: dict  # "ids", "targets" and "weights", each (B, T)
     replies: list  # for each row, the ids of the reply
     ended: np.ndarray  # for each row, whether the reply reached its end token within max_tokens
 
@@ -29,10 +28,9 @@ def sample_rollouts(pool, tokenizer, prompts, max_tokens, seed):
     """One reply of at most max_tokens tokens to each prompt, decided by `seed`, a list of numbers."""
     replies = generate_replies(pool, tokenizer, prompts, max_tokens, seed)
     rows = [(p + reply, [0] * len(p) + [1] * len(reply)) for p, reply in zip(prompts, replies)]
-    shifted = shift(*pad(rows))
     end = tokenizer.special["<|end|>"]
     ended = np.array([reply[-1] == end for reply in replies])
-    return Rollouts(shifted["ids"], shifted["targets"], shifted["weights"], replies, ended)
+    return Rollouts(shift(*pad(rows)), replies, ended)
 
 
 def log_probs(pool, ids, targets):
@@ -40,13 +38,15 @@ def log_probs(pool, ids, targets):
     return pool.map(_log_probs, ids, targets, size=pool.rows_at_once(ids.shape[1]))
 
 
-def compare(pool, reference, ids, targets, mask):
-    """Compare the policy (pool) with the reference (also a pool) on rollouts (B, T), where the mask is 1.
+def compare(pool, reference, batch):
+    """Compare the policy (pool) with the reference (also a pool) on the batch of Rollouts, where the weights
+    are 1.
 
-    -> the reference's logits at these positions, one array (n, V) per row, n the sum of the row's mask; and
+    -> the reference's logits at these positions, one array (n, V) per row, n the sum of its weights; and
     three arrays, 0 elsewhere: log p of the targets (B, T), KL(policy || reference) (B, T), and the input of
     the policy's head (B, T, C).
     """
+    ids, targets, mask = (batch[name] for name in ("ids", "targets", "weights"))
     size = pool.rows_at_once(ids.shape[1])
     reference_logits = reference.map(_logits, ids, mask, size=size)
     return reference_logits, *pool.map(_against, ids, targets, mask, reference_logits, size=size)

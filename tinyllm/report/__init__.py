@@ -4,7 +4,7 @@
     svg.py       lines, dots and cells as inline SVG
     journey.py   one conversation under every objective: the gradients at the logits
     panels.py    the ten panels; page.py puts them into page.html
-    bands.json   the range of the curves of recorded runs (make bands)
+    bands.json   the range of the curves of three recorded runs
 
 Only the commands import this package, and it changes nothing in a run except report.html.
 """

@@ -36,26 +36,27 @@ def two_replies(tokenizer, seed):
     return [encode_last_reply(tokenizer, each) for each in messages]
 
 
-def jobs(policy, reference, tokenizer, seed):
-    """{objective: (model, function, piece, total)}, the arguments of training.forward_and_loss.
+def jobs(policy, reference, seed):
+    """Two stages -> {objective: (model, function, piece, total)}, the arguments of training.forward_and_loss.
 
     An objective that takes one reply gets the rude one, with ADVANTAGE if it weights replies; the other
-    objectives get both. `reference` is the model that sampled the reply (ppo) or the reference policy (dpo).
+    objectives get both. `reference` is the stage that sampled the reply (ppo) or the reference policy (dpo).
     """
+    (model, tokenizer), (earlier, _) = policy.checkpoint, reference.checkpoint
     rows = two_replies(tokenizer, seed)
     both, rude = shift(*pad(rows)), shift(*pad(rows[1:]))
-    before = lambda batch: log_prob_of(batch["targets"], log_softmax(reference.logits(batch["ids"])))
+    before = lambda batch: log_prob_of(batch["targets"], log_softmax(earlier.logits(batch["ids"])))
     reply, tokens = rude["weights"], rude["weights"].sum()
     pair = {name: array[None] for name, array in both.items()}  # (1, 2, T)
     pair["reference_log_probs"] = (before(both) * both["weights"]).sum(axis=1)[None]
     rollout = rude | {"old_log_probs": before(rude), "advantages": ADVANTAGE * reply}
     return {
-        "next": (policy, weighted_nll, rude | {"weights": np.ones_like(reply)}, reply.size),
-        "instruct": (policy, weighted_nll, rude, tokens),
-        "ranking": (with_score_head(policy, seed), plackett_luce, ranking_batch([(rows, [1, 2])]), 1),
-        "reinforce": (policy, weighted_nll, rude | {"weights": ADVANTAGE * reply}, tokens),
-        "ppo": (policy, clipped, rollout, tokens),
-        "dpo": (policy, dpo, pair, 1),
+        "next": (model, weighted_nll, rude | {"weights": np.ones_like(reply)}, reply.size),
+        "instruct": (model, weighted_nll, rude, tokens),
+        "ranking": (with_score_head(model, seed), plackett_luce, ranking_batch([(rows, [1, 2])]), 1),
+        "reinforce": (model, weighted_nll, rude | {"weights": ADVANTAGE * reply}, tokens),
+        "ppo": (model, clipped, rollout, tokens),
+        "dpo": (model, dpo, pair, 1),
     }
 
 

@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from tinyllm.checkpoint.files import replacing
+from tinyllm.checkpoint.files import write_text
 from tinyllm.errors import TinyllmError
 from tinyllm.report import panels
 from tinyllm.report.record import Record
@@ -20,23 +20,19 @@ def write(name, against=""):
 
     Raises TinyllmError if a run has no stage at all.
     """
-    run = Record(name, page=Path("runs") / name)
-    other = Record(against, run.folder) if against else None
-    title = f"{name} and {against}" if against else name
+    run, title = Record(name, against), f"{name} and {against}" if against else name
     parts = {"run": escape(title), "size": run.size, "seed": run.seed}
-    parts |= {panel: contents(getattr(panels, panel), run, other) for panel in PANELS}
-    with replacing(run.folder / "report.html") as beside:
-        page = Template(TEMPLATE).substitute(parts)
-        beside.write_text(page, encoding="utf-8", errors="backslashreplace", newline="\n")
+    parts |= {panel: contents(getattr(panels, panel), run) for panel in PANELS}
+    write_text(run.folder / "report.html", Template(TEMPLATE).substitute(parts))
     return run.folder / "report.html"
 
 
-def contents(panel, run, other):
+def contents(panel, run):
     """The drawings of a panel, then a note if the run lacks something."""
     parts = []
     try:
-        for part in panel(run, other):
+        for part in panel(run):
             parts.append(part)
-    except TinyllmError as missing:  # a stage, or a file that has been moved
+    except (TinyllmError, OSError) as missing:  # a stage, or a file that has been moved
         parts.append(tag("p", escape(str(missing)), "missing"))
     return "".join(parts)

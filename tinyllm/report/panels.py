@@ -1,12 +1,13 @@
 """The ten panels of the report page: what a run did, for people who would rather look than read.
 
-A panel is a generator of HTML, panel(run, other): two Records, `other` being the run laid over the first, or
-None. It raises Missing if the run lacks the data. page.html has the panel's heading and says how to read it.
+A panel is a generator of HTML from a Record. It raises TinyllmError if the run lacks the data. Its heading
+and how to read it are in page.html.
 """
 
 import math
 import re
 from html import escape
+from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +18,8 @@ from tinyllm.data.conversation import encode_conversation, encode_prompt
 from tinyllm.evaluation.generation import answers_at_once, is_solved
 from tinyllm.evaluation.scoreboard import BASELINE_KEYS, BASELINES, ROWS, ROWS_MOVED_BY
 from tinyllm.objectives import log_prob_of, log_softmax
-from tinyllm.report import bands, journey, svg
+from tinyllm.report import journey, svg
+from tinyllm.report.record import STAGES
 from tinyllm.report.svg import tag
 from tinyllm.runs import path_of
 from tinyllm.sampling import generate_replies
@@ -27,13 +29,17 @@ from tinyllm.world.task import Task, is_correct
 
 ORDER = ("1-pretrain", "1-masked", "2-instruct", "3-prefer/reward", "3-prefer", "4-reason")
 STEP = r"[a-z] ([A-Z][^:.]*)(?:: [^.]*? (\d+)([+-])(\d+):([^.]*))?\."  # of a solution, see world/problems.py
-SHORT, LONG = 60, 270  # tokens of a reply, without and with a chain of thought
-FILE = "model.safetensors"
-REINFORCED = {  # key in metrics.jsonl -> title of the drawing
+# {size: {stage: {key of metrics.jsonl: [[step, lowest, highest], ...]}}} of three recorded runs
+BANDS = read_json(Path(__file__).with_name("bands.json"))
+# No dots: baselines, a figure without an interval, and a negative one.
+NOT_DOTS = (*BASELINE_KEYS, "validation_nats_per_character", "own_questions_log_prob")
+REINFORCED = ("score", "correct", "kl_nats_per_reply", "tokens_per_reply")
+TITLES = {  # of the drawings of these keys in metrics.jsonl
     "score": "score of the reward model",
     "correct": "replies that are correct",
     "kl_nats_per_reply": "KL from stage 2, nats per reply",
     "tokens_per_reply": "tokens per reply",
+    "gradient_norm": "gradient norm",
 }
 
 
@@ -64,15 +70,16 @@ def bars(title, rows, kind="signed"):
 # ---- 1
 
 
-def six_prompts(run, other):
+def six_prompts(run):
     """The same six prompts, answered by every stage."""
     tasks = questions(run)
     prompts = [task.prompt for task in tasks]
-    texts = [stage.replies(prompts, LONG if stage.kind == "s4" else SHORT) for stage in run.done]
-    for i, replies in enumerate(zip(*texts)):
-        task, links = tasks[i], [tag("dt", stage.link(FILE, stage.name)) for stage in run.done]
+    columns = [stage.replies(prompts) for stage in run.finished]
+    links = [tag("dt", stage.link(words=stage.name)) for stage in run.finished]
+    for task, *replies in zip(tasks, *columns):
         rows = [link + tag("dd", marked(task, reply)) for link, reply in zip(links, replies)]
         yield tag("h3", escape(task.question)) + tag("dl", "".join(rows))
+    run.stage("0-random")
 
 
 def questions(run):
@@ -99,11 +106,11 @@ def marked(task, reply):
 # ---- 2
 
 
-def one_token(run, other):
+def one_token(run):
     """One token's journey: each stage is a different gradient at the logits."""
     policy, reference = run.policy_and_reference
     (model, tokenizer), (before, _) = policy.checkpoint, reference.checkpoint
-    jobs = journey.jobs(model, before, tokenizer, run.seed)
+    jobs = journey.jobs(policy, reference, run.seed)
     ids, targets, weights = (array[0] for array in jobs["instruct"][2].values())
     boxes = [box(tokenizer, *each) for each in zip(ids, weights, ids, targets, weights.astype(int))]
     yield tag("div", "".join(boxes), "tokens")
@@ -122,31 +129,30 @@ def one_token(run, other):
             drawings.append(bars(journey.OBJECTIVES[name], list(zip(labels, dlogits[t, chosen]))))
         after = escape(tokenizer.decode([ids[t]]).strip())
         yield tag("h3", f"In the {place}, after “{after}”; ← marks the token to predict")
-        yield figures(drawings, policy.link(FILE), reference.link(FILE))
+        yield figures(drawings, policy.link(), reference.link())
 
 
 # ---- 3
 
 
-def scoreboard(run, other):
+def scoreboard(run):
     """What each stage can do."""
     for mover, keys in ROWS_MOVED_BY.items():
-        rows = [row_of_scores(run, other, mover, key) for key in keys if key not in BASELINE_KEYS]
+        rows = [row_of_scores(run, mover, key) for key in keys if key not in NOT_DOTS]
         if any(rows):
             yield tag("h3", f"Moved by {mover}") + figures(rows)
 
 
-def row_of_scores(run, other, mover, key):
-    """A sentence and a strip of dots; "" if no stage has a result for this exam, or its values have no
-    interval or are negative, as log-probs are."""
+def row_of_scores(run, mover, key):
+    """A sentence and a strip of dots; "" if no stage has a result for this exam."""
     dots, words, exams = [], [], {"even": 0.5}
-    for stage in run.finished + (other.finished if other else []):
-        result, mine = stage.exams.get(key), stage in run.finished
-        if isinstance(result, dict) and result["value"] >= 0:
-            kind = stage.kind + " ring" * (stage.name == mover) + " other" * (not mine)
-            dots.append((kind, stage.address("exams.json"), result))
-            words += [tag("span", f"{result['value']:.3f}", stage.kind)] * mine
-        exams = exams | stage.exams if mine else exams
+    for stage in run.all_stages:
+        if stage.name in STAGES and key in stage.exams:
+            kind = stage.kind + " ring" * (stage.name == mover)
+            dots.append((kind, stage.address("exams.json"), stage.exams[key]))
+            words.append(tag("span", f"{stage.exams[key]['value']:.3f}", stage.kind))
+    for stage in run.finished:
+        exams |= stage.exams
     rules = {name: exams[each] for each, name in BASELINES.get(key, {}).items() if each in exams}
     rules = {name: x["value"] if isinstance(x, dict) else x for name, x in rules.items()}
     words = ["stage by stage " + ", ".join(words)] + [f"{x:.3f} {name}" for name, x in rules.items()]
@@ -157,41 +163,33 @@ def row_of_scores(run, other, mover, key):
 # ---- 4
 
 
-def losses(run, other):
+def losses(run):
     """Is my loss normal?"""
-    known = read_json(bands.FILE).get(run.size, {})
-    drawings, stages = [], [run.stages[name] for name in ORDER if name in run.stages]
-    for stage in stages:
-        for key in bands.KEYS:
-            lines, rules = curves(run, other, [stage.name], key), []
-            if key == "loss":
-                lines += curves(run, None, [stage.name], "validation_loss", "validation")
-                rules = text_entropies(run, stage) if stage.name == "1-pretrain" else []
-            band = known.get(stage.name, {}).get(key, ())
-            title = f"{stage.name}: {key}"
-            drawings += [svg.chart(title, lines, band, rules, key == "loss")] if lines else []
-    yield figures(drawings, *(stage.link("metrics.jsonl") for stage in stages))
-    run.stage(ORDER[0])
+    links = [run.stages[name].link("metrics.jsonl") for name in ORDER if name in run.stages]
+    yield figures([chart(run, [name], key) for name in ORDER for key in ("loss", "score", "reward")], *links)
+    run.stage("1-pretrain")
 
 
-def curves(run, other, names, key, label=""):
-    """[(name, class, points)] for svg.chart: one key of metrics.jsonl, of stages of both runs."""
-    return [
-        (label or stage.folder.name + mark, (label or stage.kind) + mark, stage.series(key))
-        for record, mark in ((run, ""), (other, " other"))
-        for name, stage in (record.stages.items() if record else ())
-        if name in names and stage.series(key)
-    ]
+def chart(run, names, key):
+    """A drawing of one key of metrics.jsonl: a curve for each of these stages that has it; "" if none has."""
+    stages = [stage for stage in run.all_stages if stage.name in names]
+    lines = [(stage.folder.name + stage.mark, stage.kind, stage.series(key)) for stage in stages]
+    lines += [("validation", f"validation{s.mark}", s.series(f"validation_{key}")) for s in stages]
+    lines = [line for line in lines if line[-1]]
+    band = BANDS.get(run.size, {}).get(names[0], {}).get(key, ())
+    rules = text_entropies(run) if (names[0], key) == ("1-pretrain", "loss") else []
+    title, log = f"{names[0]}: {TITLES.get(key, key)}", key in ("loss", "gradient_norm")
+    return svg.chart(title, lines, band, rules, log) if lines else ""
 
 
-def text_entropies(run, stage):
+def text_entropies(run):
     """[(name, nats per token)] of predictors of the training text that need no transformer."""
-    path = run.folder / "text.safetensors"
-    if stage not in run.finished or not path.exists():
+    stage = run.stages.get("1-pretrain")
+    if stage not in run.finished:
         return []
     model, tokenizer = stage.checkpoint
-    p = np.bincount(safetensors.read(path)[0]["ids"], minlength=len(tokenizer))
-    p = p / p.sum()
+    text, _ = safetensors.read(run.folder / "text.safetensors")
+    p = np.bincount(text["ids"], minlength=len(tokenizer)) / text["ids"].size
     rules = [("ln V", math.log(model.config.vocab)), ("unigram", -float(p[p > 0] @ np.log(p[p > 0])))]
     size = [len(piece) for piece in tokenizer.bytes_of[: tokenizer.ordinary]]  # special tokens are not text
     nats = math.log(2) * p[: len(size)] @ size  # per token, at one bit per byte
@@ -203,11 +201,10 @@ def text_entropies(run, stage):
 # ---- 5
 
 
-def reinforcement(run, other):
+def reinforcement(run):
     """Stage 3: the score that is optimised, and the quality it stands for."""
     stages = [run.stages[name] for name in ("3-prefer", "hacking") if name in run.stages]
-    lines = {title: curves(run, other, ("3-prefer", "hacking"), key) for key, title in REINFORCED.items()}
-    drawings = [svg.chart(title, each) for title, each in lines.items() if each]
+    drawings = [chart(run, ["3-prefer", "hacking"], key) for key in REINFORCED]
     yield figures(drawings, *(stage.link("metrics.jsonl") for stage in stages))
     for stage in stages:
         replies = []
@@ -215,18 +212,17 @@ def reinforcement(run, other):
             button = f'<input type="radio" name="{stage.name}" {"" if replies else "checked"}>'
             replies.append(tag("label", button + tag("span", step) + tag("pre", escape(words))))
         yield tag("div", tag("b", f"{stage.name}, step") + "".join(replies), "steps")
-    for name in ("3-prefer", "hacking"):
-        run.stage(name)
+    run.stage("3-prefer")
 
 
 # ---- 6
 
 
-def certainty(run, other):
+def certainty(run):
     """How sure is the model of each token?"""
     stages, task = (run.stage("2-instruct"), run.stage("3-prefer")), questions(run)[:3][-1]
     _, tokenizer = stages[1].checkpoint
-    (reply,) = stages[1].replies([task.prompt], SHORT)
+    (reply,) = stages[1].replies([task.prompt])
     reply = tokenizer.encode(f" {reply}") + [tokenizer.special["<|end|>"]]
     ids = encode_prompt(tokenizer, task.prompt) + reply
     yield tag("h3", escape(task.question))
@@ -237,54 +233,56 @@ def certainty(run, other):
             five = ", ".join(f"{tokenizer.decode([i])} {p[i]:.3f}" for i in np.argsort(-p)[:5])
             more = f'style="--doubt:{1 - p[id]:.2f}" title="{p[id]:.3f}; likeliest:{escape(five)}"'
             spans.append(tag("span", escape(tokenizer.decode([id])), more=more))
-        yield tag("p", stage.link(FILE) + " " + "".join(spans), "shaded")
+        yield tag("p", stage.link() + " " + "".join(spans), "shaded")
 
 
 # ---- 7
 
 
-def attention(run, other):
+def attention(run):
     """Where each head looks, before and after pre-training."""
     beginning, end = World(run.seed).fact_clozes(1)[0]
     for stage in (run.stage("0-random"), run.stage("1-pretrain")):
         model, tokenizer = stage.checkpoint
         once = tokenizer.encode(f" {beginning} {end}.")
         ids = [tokenizer.special["<|begin|>"], *once, *once]
-        heads = [
-            (p.diagonal(1 - len(once))[2:].mean(), f"layer {i} head {h}", p)
-            for i, layer in enumerate(attention_of(model, ids))
-            for h, p in enumerate(layer)
-        ]
-        best, where, _ = max(heads, key=lambda head: head[0])
-        grids = [svg.cells(name, p) + tag("small", f"{name}: {share:.2f}") for share, name, p in heads]
-        grids = [tag("div", grid, "best" if head[0] == best else "") for grid, head in zip(grids, heads)]
-        verdict = "an induction head" if best > 0.3 else "not yet an induction head"
-        title = f"{stage.name}: {where} puts {best:.2f} on the line: {verdict}"
-        yield tag("h3", title) + figures(grids, stage.link(FILE))
+        heads = attention_of(model, ids)
+        shares = {name: p.diagonal(1 - len(once))[2:].mean() for name, p in heads.items()}
+        best = max(shares, key=shares.get)
+        grids = []
+        for name, p in heads.items():
+            grid = svg.cells(name, p) + tag("small", f"{name}: {shares[name]:.2f}")
+            grids.append(tag("div", grid, "best" if name == best else ""))
+        verdict = "an induction head" if shares[best] > 0.3 else "not yet an induction head"
+        title = f"{stage.name}: {best} puts {shares[best]:.2f} on the line: {verdict}"
+        yield tag("h3", title) + figures(grids, stage.link())
 
 
 def attention_of(model, ids):
-    """ids (T,), at most one block of queries -> for each layer, the attention (H, T queries, T keys)."""
+    """ids (T,), at most one block of queries -> {name of a head: its attention (T queries, T keys)}"""
+    heads = {}
     _, (*_, caches, _, _) = model.forward(np.array([ids]))
-    # The blocks of layers.attention_forward, whose p is (B, K, G, keys, queries).
-    blocks = [attention[3] for _, _, attention, *_ in caches]
-    return [p.reshape(-1, len(ids), len(ids)).swapaxes(1, 2) for ((_, _, _, p),) in blocks]
+    for i, (_, _, attention, *_) in enumerate(caches):
+        ((_, _, _, p),) = attention[3]  # a block of layers.attention_forward, p (B, K, G, keys, queries)
+        for h, transposed in enumerate(p.reshape(-1, len(ids), len(ids))):
+            heads[f"layer {i} head {h}"] = transposed.T
+    return heads
 
 
 # ---- 8
 
 
-def chain_of_thought(run, other):
+def chain_of_thought(run):
     """Problems, step by step and at once."""
     stage, tasks = run.stage("4-reason"), run.world.problems("test", 12, kind="story", steps=5)
-    chains = stage.replies([task.prompt for task in tasks], LONG)
+    chains = stage.replies([task.prompt for task in tasks])
     solved = [is_solved(task, chain) for task, chain in zip(tasks, chains)]
     for i in [solved.index(wanted) for wanted in (True, False) if wanted in solved]:
         title = f"{'Solved' if solved[i] else 'Not solved'}: {tasks[i].question}"
         ((at_once, _),) = answers_at_once(stage.pool, stage.checkpoint[1], [tasks[i]])
         yield tag("h3", escape(title)) + tree(chains[i])
         yield tag("p", escape(f"Right: {tasks[i].answer}. Answered at once: {at_once}"))
-    yield figures([], stage.link(FILE))
+    yield figures([], stage.link())
 
 
 def tree(solution):
@@ -305,7 +303,7 @@ def tree(solution):
 # ---- 9
 
 
-def memory(run, other):
+def memory(run):
     """The tokens of one conversation that the loss covers, and the facts that each stage has forgotten."""
     stage = run.stage("2-instruct")
     _, tokenizer = stage.checkpoint
@@ -318,29 +316,26 @@ def memory(run, other):
         endings = map(tokenizer.decode, generate_replies(stage.pool, tokenizer, openings, 8))
         known = {f"{a} {b}" for (a, b), ending in zip(facts, endings) if ending.startswith(f" {b}.")}
         lost = "; ".join(sorted(before - known)[:20]) or "nothing"
-        yield tag("p", f"{stage.link(FILE)} knows {len(known)} of {len(facts)}. Forgotten: {escape(lost)}.")
+        yield tag("p", f"{stage.link()} knows {len(known)} of {len(facts)}. Forgotten: {escape(lost)}.")
         before = known
 
 
 # ---- 10
 
 
-def how_it_was_made(run, other):
+def how_it_was_made(run):
     """How it was made."""
-    charts = [curves(run, other, [name], "gradient_norm") for name in ORDER]
-    yield figures([svg.chart(f"{each[0][0]}: gradient norm", each, log=True) for each in charts if each])
+    yield figures([chart(run, [name], "gradient_norm") for name in ORDER])
     drawings, seconds, rows = [], [], []
     for stage in run.finished:
-        model, tokenizer = stage.checkpoint
-        job = journey.jobs(model, model, tokenizer, run.seed)["next"]
-        _, gradient = journey.gradient_of_parameters(*job)
-        layers = {f"layer {i}": block.values() for i, block in enumerate(gradient.blocks)}
-        layers = {"embedding": [gradient["embedding"]]} | layers
-        norms = [(name, math.sqrt(sum(np.vdot(g, g) for g in layer))) for name, layer in layers.items()]
+        _, gradient = journey.gradient_of_parameters(*journey.jobs(stage, stage, run.seed)["next"])
+        layers = [("embedding", [gradient["embedding"]])]
+        layers += [(f"layer {i}", block.values()) for i, block in enumerate(gradient.blocks)]
+        norms = [(name, math.sqrt(sum(np.vdot(g, g) for g in arrays))) for name, arrays in layers]
         drawings.append(bars(f"{stage.name}: gradient norm", norms, stage.kind))
         seconds += [(stage.name, stage.notes["wall_seconds"]), ("exams", stage.exams.get("seconds", 0))]
         versions = " ".join(f"{name} {version}" for name, version in stage.notes["versions"].items())
         words = tag("small", escape(f"{versions}; weights {stage.notes['sha256']}"))
-        words = tag("code", escape(stage.command(run.name))) + words
+        words = tag("code", escape(stage.command())) + words
         rows.append(tag("dt", stage.link("stage.json", stage.name)) + tag("dd", words))
     yield figures([*drawings, bars("seconds", seconds, "s1")]) + tag("dl", "".join(rows))

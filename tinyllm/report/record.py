@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import re
 import shlex
 from html import escape
@@ -18,31 +17,28 @@ from tinyllm.sampling import answer
 from tinyllm.world import World
 
 STAGES = ("0-random", "1-pretrain", "2-instruct", "3-prefer", "4-reason")
-SOURCES = {"text": "text", "instructions": "data", "problems": "data", "rankings": "rankings"}  # -> options
-
-
-FILES = {"2-instruct": "DATA=FILE", "3-prefer": "RANKINGS=FILE", "4-reason": "DATA=FILE"}  # of your own
-WORLD_ONLY = "Only runs on the built-in world have this, because its true answers are known."
-
-
-class Missing(TinyllmError):
-    """A run lacks the data of a panel; the message says what is missing and, if possible, how to make it."""
+TOKENS = {"0-random": 20, "4-reason": 270}  # limits of replies, if not 60: noise, and chains of thought
+# kind of source -> the option that names its file
+OPTIONS = {"text": "text", "instructions": "data", "problems": "data", "rankings": "rankings"}
 
 
 class Stage:
-    """The folder `name` of a run; `page` is the folder that links start from."""
+    """The stage `name`, such as "3-prefer/reward", of a run.
 
-    def __init__(self, run, name, page):
-        self.name, self.folder, self.page = name, run / name, page
-        folder = self.folder
-        self.notes = read_json(folder / "stage.json")
-        self.exams = read_json(folder / "exams.json") if (folder / "exams.json").exists() else {}
-        self.kind = f"s{self.name[0]}"  # its CSS class: s1 for 1-pretrain, sh for hacking
+    mark: " other" for a run that is laid over the run of the page; part of its labels and CSS classes.
+    """
+
+    def __init__(self, run, name, mark):
+        self.run, self.name, self.mark, self.folder = run, name, mark, Path("runs") / run / name
+        self.notes, exams = read_json(self.folder / "stage.json"), self.folder / "exams.json"
+        self.exams = read_json(exams) if exams.exists() else {}
+        self.kind = f"s{name[0]}{mark}"  # its CSS classes: s1 for 1-pretrain, sh for hacking
 
     def address(self, file):
-        return quote(os.path.relpath(self.folder / file, self.page).replace(os.sep, "/"))
+        """The address of a file of this stage in the page of any run."""
+        return quote(f"../{self.run}/{self.name}/{file}")
 
-    def link(self, file, words=""):
+    def link(self, file="model.safetensors", words=""):
         return f'<a href="{self.address(file)}">{escape(words or f"{self.name}/{file}")}</a>'
 
     @functools.cached_property
@@ -57,16 +53,15 @@ class Stage:
         skipped = reinforced if key == "loss" else ()
         return [(line["step"], line[key]) for line in self.log if key in line and line["step"] not in skipped]
 
-    def command(self, run):
-        """The command that trains this stage again in the run named `run`."""
-        sources = {SOURCES[kind]: source["path"] for kind, source in self.notes["sources"].items()}
-        options = self.notes["settings"] | sources | {"workers": self.notes["workers"]}
-        flags = [
-            f"--{key.replace('_', '-')}" + (f" {shlex.quote(str(x))}" if x is not True else "")
-            for key, x in options.items()
-            if x is not False and x != ""
-        ]
-        return f"python -m tinyllm stage{self.name[0]} --run {shlex.quote(run)} {' '.join(flags)}"
+    def command(self):
+        """The command that trains this stage again."""
+        options = {OPTIONS[kind]: source["path"] for kind, source in self.notes["sources"].items()}
+        options |= self.notes["settings"] | {"workers": self.notes["workers"]}
+        words = ["python", "-m", "tinyllm", f"stage{self.name[0]}", "--run", self.run]
+        for name, value in options.items():
+            if value is not False and value != "":
+                words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        return shlex.join(words)
 
     def samples(self):
         """[(step, text)] of samples.txt."""
@@ -84,59 +79,58 @@ class Stage:
         """The checkpoint's model as a pool in this process: the exams take a pool."""
         return WorkerPool(self.checkpoint[0])
 
-    def replies(self, conversations, most):
-        """The greedy reply to each conversation, of at most `most` tokens.
+    def replies(self, conversations):
+        """The greedy reply to each conversation, of at most TOKENS tokens.
 
         Replies of stage 0 are sampled: the likeliest token of a random model is always the same.
         """
         seed = [0] if self.kind == "s0" else None
+        most = TOKENS.get(self.name, 60)
         return [text for text, _ in answer(self.pool, self.checkpoint[1], conversations, most, seed)]
 
 
+def stages_of(run, mark=""):
+    """{name: Stage}, in the order of the names. Raises TinyllmError if there is none."""
+    folder = Path("runs") / run
+    names = sorted(path.parent.relative_to(folder).as_posix() for path in folder.rglob("stage.json"))
+    if not names:
+        raise TinyllmError(f"{folder} has no stage. Make one with: make train RUN={run}")
+    return {name: Stage(run, name, mark) for name in names}
+
+
 class Record:
-    """A run: all its `stages` by path, such as "3-prefer/reward", and those of STAGES that are `finished`.
-    Raises TinyllmError if the run has no stage."""
+    """A run: its `stages` by name, and those of STAGES that are `finished`. `all_stages` are its stages and
+    those of the run `against`, if there is one.
 
-    def __init__(self, run, page):
-        self.name, self.folder = run, Path("runs") / run
-        found = sorted(path.parent for path in self.folder.rglob("stage.json"))
-        if not found:
-            raise TinyllmError(f"{self.folder} has no stage. Make one with: make train RUN={run}")
-        names = [path.relative_to(self.folder).as_posix() for path in found]
-        self.stages = {name: Stage(self.folder, name, page) for name in names}
+    Raises TinyllmError if a run has no stage.
+    """
+
+    def __init__(self, run, against=""):
+        self.name, self.folder, self.stages = run, Path("runs") / run, stages_of(run)
         self.finished = [self.stages[name] for name in STAGES if is_checkpoint(self.folder / name)]
-        made = next(iter(self.stages.values())).notes["settings"]
+        others = stages_of(against, " other") if against else {}
+        self.all_stages = [*self.stages.values(), *others.values()]
+        made = self.all_stages[0].notes["settings"]
         self.size, self.seed = made["size"], made["seed"]
-
-    @property
-    def done(self):
-        """The finished stages, at least one. Raises Missing."""
-        return self.finished or [self.stage(STAGES[0])]
 
     @property
     def policy_and_reference(self):
         """The last of the first four finished stages and the one before it (itself if it is the first)."""
-        return self.done[:4][-1], self.done[:4][-2:][0]
+        stages = self.finished[:4] or [self.stage("0-random")]
+        return stages[-1], stages[-2:][0]
 
     def stage(self, name):
-        """The stage `name`. Raises Missing if it is not finished."""
+        """The stage `name`. Raises TinyllmError, with the command that makes it, if it is not finished."""
         if not is_checkpoint(self.folder / name):
-            if self.has_own_files and name not in STAGES:
-                raise Missing(WORLD_ONLY)
             settings = Settings(run=self.name, size=self.size, seed=self.seed)
             state = "not finished: add RESUME=1 to" if name in self.stages else "missing. Make it with:"
-            files = f" {FILES[name]}" if self.has_own_files and name in FILES else ""
-            raise Missing(f"{name} is {state} {make_command(settings, name, new=False)}{files}")
+            raise TinyllmError(f"{name} is {state} {make_command(settings, name, new=False)}")
         return self.stages[name]
-
-    @property
-    def has_own_files(self):
-        sources = [each for stage in self.stages.values() for each in stage.notes["sources"].values()]
-        return any(source["path"] for source in sources)
 
     @functools.cached_property
     def world(self):
-        """The built-in world of the run. Raises Missing if the run learned from other files."""
-        if self.has_own_files:
-            raise Missing(WORLD_ONLY)
+        """The built-in world of the run. Raises TinyllmError if the run learned from other files."""
+        sources = [each for stage in self.stages.values() for each in stage.notes["sources"].values()]
+        if any(source["path"] for source in sources):
+            raise TinyllmError("Only runs on the built-in world have this: its true answers are known.")
         return World(self.seed)

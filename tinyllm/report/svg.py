@@ -8,6 +8,8 @@ mode and print. The result is safe to put into HTML: names and titles are escape
 import math
 from html import escape
 
+import numpy as np
+
 WIDTH, HEIGHT = 344, 190  # of a chart: it fits a phone of 390 pixels
 LEFT, RIGHT, TOP, BOTTOM = 44, 92, 24, 30  # room for tick labels, names of lines, title and the x axis
 GAP = 12  # between the baselines of two labels
@@ -119,9 +121,9 @@ def cells(label, shares, size=5, levels=5):
     """
     height, width = len(shares), len(shares[0])
     parts = [f'<path class="frame" d="M0 0h{size * width}v{size * height}h-{size * width}z"/>']
-    levels_of = [(x, y, round(levels * shares[y][x] ** 0.5)) for y in range(height) for x in range(width)]
+    shades = np.rint(levels * np.sqrt(shares))
     for level in range(1, levels + 1):
-        corners = [f"M{x * size} {y * size}" for x, y, its_level in levels_of if its_level == level]
-        squares = "".join(f"{corner}h{size}v{size}h-{size}z" for corner in corners)
+        corners = np.argwhere(shades == level) * size  # (n, 2): y, x
+        squares = "".join(f"M{x} {y}h{size}v{size}h-{size}z" for y, x in corners)
         parts.append(f'<path class="cell" opacity="{level / levels}" d="{squares}"/>')
     return drawing(parts, size * width, size * height, label)

@@ -21,12 +21,8 @@ STAGE = "0-random"
 
 @dataclass(frozen=True)
 class RandomSettings(Settings):
-    text: str = option(
-        "", "file or folder of text for the vocabulary (default: the built-in world)", source="text"
-    )
-    vocab: int = option(
-        0, "bytes and merges in the vocabulary; 256 is plain bytes (default: set by --size)", (256, 10**6)
-    )
+    text: str = option("", "file or folder of text (default: the built-in world)", source="text")
+    vocab: int = option(0, "bytes and merges; 256: only bytes (default: set by --size)", (256, 10**6))
     layers: int = option(0, "number of layers (default: set by --size)", (1, 1000))
     width: int = option(0, "channels of the residual stream (default: set by --size)", (1, 2**14))
     heads: int = option(0, "query heads (default: set by --size)")
@@ -45,15 +41,9 @@ def main(settings):
     spoken = [] if path else corpus.conversations_for_vocabulary(settings.seed)
     try:
         words = tokenizer.train(documents[:10_000] + spoken, settings.vocab or size.vocab)
-        config = Config(
-            vocab=len(words),
-            context=settings.context or size.context,
-            layers=settings.layers or size.layers,
-            width=settings.width or size.width,
-            heads=settings.heads or size.heads,
-            kv_heads=settings.kv_heads,
-            tied=not settings.untied,
-        )
+        names = ("context", "layers", "width", "heads")
+        shape = {name: getattr(settings, name) or getattr(size, name) for name in names}
+        config = Config(len(words), kv_heads=settings.kv_heads, tied=not settings.untied, **shape)
     except ValueError as error:
         raise UsageError(str(error)) from None
     rng = np.random.default_rng(settings.seed)

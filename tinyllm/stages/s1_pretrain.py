@@ -29,12 +29,8 @@ ROW = 144  # a batch from the built-in world has --rows times this many tokens
 
 @dataclass(frozen=True)
 class PretrainSettings(Settings):
-    text: str = option(
-        "",
-        "file or folder of text to train on (default: that of the parent)",
-        source="text",
-        replaces=True,  # a run that starts from another run may train on another text
-    )
+    # replaces: a run that starts from another run may train on another text
+    text: str = option("", "file or folder of text (default: the parent's)", source="text", replaces=True)
     origin: str = option("", "checkpoint folder to start from (default: 0-random of this run)", flag="from")
     objective: str = option("next", "predict the next token, or hidden ones", choices=("next", "masked"))
     rows: int = option(0, "batch size in windows (world: of 144 tokens; default: set by --size)", (1, 4096))
@@ -108,5 +104,5 @@ def show(run, batch, masked, length=80):
         )
     draws = np.random.default_rng(0).random((1, length))
     end = tokenizer.special["<|end|>"]
-    ((tokens, _),) = generate(model, [ids[:16]], length, draws, temperature=0.8, stop=[end])
+    (tokens,) = generate(model, [ids[:16]], length, draws, temperature=0.8, stop=[end])
     return tokenizer.decode(ids[:16]) + " | " + tokenizer.decode(tokens)

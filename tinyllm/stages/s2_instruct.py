@@ -7,8 +7,6 @@ forgotten before anyone asked about them.
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from tinyllm import checkpoint
 from tinyllm.data import corpus
 from tinyllm.data.batches import ConversationBatches, chained, encode_fitting, with_replay
@@ -38,12 +36,8 @@ class InstructSettings(Settings):
     steps: int = option(0, "batches to train on (default: set by --size)")
     tokens: int = option(4096, "tokens in a batch, replayed text included", (1, 10**6))
     replay: float = option(0.3, "share of pre-training text in every batch", (0, 0.9))
-    muon_rate: float = option(
-        0.0, f"peak learning rate of Muon (default: {RATES[0]}, for your own data {OWN_RATES[0]})"
-    )
-    adamw_rate: float = option(
-        0.0, f"peak learning rate of AdamW (default: {RATES[1]}, for your own data {OWN_RATES[1]})"
-    )
+    muon_rate: float = option(0.0, f"peak rate of Muon (default: {RATES[0]}; own data: {OWN_RATES[0]})")
+    adamw_rate: float = option(0.0, f"peak rate of AdamW (default: {RATES[1]}; own data: {OWN_RATES[1]})")
     last_layers: int = option(0, "train only this many of the last layers (0: everything)")
     save_every: int = option(200, "steps between saves", (1, 10**6))
 
@@ -61,18 +55,22 @@ def main(settings):
     rows = encode_fitting(tokenizer, conversations, context)
     if not rows:
         raise TinyllmError(f"no conversation fits into the context of {context} tokens")
+    steps, (muon, adamw) = size.instruct_steps, RATES
     if path:
         chains = [encode_conversation(tokenizer, chain) for chain in chained(conversations, settings.seed)]
         rows += [(ids, mask) for ids, mask in chains if fits(ids, context)]
-    tokens = sum(len(ids) for ids, _ in rows)
-    epochs = EPOCHS * tokens / (settings.tokens * (1 - settings.replay)) if path else size.instruct_steps
-    steps = settings.steps or min(size.instruct_steps, max(FEWEST_STEPS, round(epochs)))
+        tokens = sum(len(ids) for ids, _ in rows)
+        enough = round(EPOCHS * tokens / (settings.tokens * (1 - settings.replay)))
+        steps, (muon, adamw) = min(steps, max(FEWEST_STEPS, enough)), OWN_RATES
+    steps = settings.steps or steps
     batches = with_replay(rows, settings, learned, size.characters, tokenizer)
-    muon, adamw = OWN_RATES if path else RATES
     rates = Rates("muon", settings.muon_rate or muon, settings.adamw_rate or adamw, steps=steps)
     plan = batches.plan(steps)
     unseen = encode_fitting(tokenizer, held_out, context)
-    validation = one_batch(unseen, settings.tokens)
+    validation = []
+    if unseen:
+        whole = ConversationBatches(unseen, batches.text, settings.tokens, replay=0, seed=0)
+        validation = whole.batch(whole.plan(1)[0], 0)
 
     last = settings.last_layers
     with Run(settings, STAGE, model, tokenizer, steps, parent, last_layers=last) as run:
@@ -82,11 +80,3 @@ def main(settings):
                 run.validate(step, weighted_nll, validation)
                 run.sample(step, show_reply(run.pool, tokenizer, prompt_of(held_out[step % len(held_out)])))
     return folder
-
-
-def one_batch(rows, tokens):
-    """Encoded conversations -> the pieces of one batch for validation; [] if there are none."""
-    if not rows:
-        return []
-    batches = ConversationBatches(rows, np.zeros(0, int), tokens, replay=0, seed=0)
-    return batches.batch(batches.plan(1)[0], 0)

@@ -13,8 +13,10 @@ The loss value says little, because advantages are relative to a baseline. Watch
 ALGORITHM= selects a row of ALGORITHMS below.
 """
 
+import contextlib
 from dataclasses import dataclass
 from functools import partial
+from statistics import fmean
 
 import numpy as np
 
@@ -25,7 +27,7 @@ from tinyllm.optimizer import Rates
 from tinyllm.preferences import advantages, annotator, behaviour, reward_model, rollouts
 from tinyllm.preferences.rankings import encode_ranking, fitting, read, split_rankings
 from tinyllm.preferences.value_head import critic_advantages
-from tinyllm.runs import Settings, nothing_to_do, option, parent_folder
+from tinyllm.runs import nothing_to_do, option, parent_folder
 from tinyllm.sampling import reply_room, show_prompt
 from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
@@ -42,13 +44,13 @@ VALIDATION_PROMPTS = 40  # of each kind
 class Algorithm:
     """How a policy learns: from scored rollouts, or from pairs of ranked replies directly."""
 
-    baseline: object = None  # a function of preferences/advantages.py; None: see reinforce_step
+    baseline: object = None  # a function of all returns; None: see reinforce_step
     updates: int = 1  # optimizer updates per batch of rollouts
     pairs: object = None  # the objective of an algorithm that needs no reward model and no rollouts
 
 
 ALGORITHMS = {
-    "reinforce": Algorithm(advantages.batch_mean),
+    "reinforce": Algorithm(np.mean),
     "rloo": Algorithm(advantages.mean_of_others),
     "ppo": Algorithm(updates=2),  # advantages from a critic
     "grpo": Algorithm(),  # advantages in units of the group's standard deviation
@@ -57,22 +59,13 @@ ALGORITHMS = {
 
 
 @dataclass(frozen=True)
-class PreferSettings(Settings):
+class PreferSettings(reward_model.RewardSettings):
     algorithm: str = option("reinforce", "how the policy learns", choices=tuple(ALGORITHMS))
-    rankings: str = option(
-        "",
-        "JSONL of rankings, or of chosen and rejected replies (default: a simulated annotator ranks)",
-        source="rankings",
-    )
-    origin: str = option("", "checkpoint folder to start from (default: 2-instruct of this run)", flag="from")
     steps: int = option(0, "RL steps (default: set by --size)")
     prompts: int = option(0, "prompts in an RL step (default: set by --size)")
-    reward_steps: int = option(0, "batches that the reward model learns from (default: set by --size)")
     kl: float = option(0.2, "KL penalty: the score that one nat of divergence from stage 2 costs")
     rate: float = option(2e-4, "peak learning rate of AdamW")
-    last_layers: int = option(0, "train only this many of the last layers (0: everything)")
     draw: int = option(0, "varies the sampled prompts and replies, all else being equal")
-    save_every: int = option(20, "steps between saves", (1, 10**6))
 
 
 def main(settings, stage=STAGE):
@@ -83,17 +76,31 @@ def main(settings, stage=STAGE):
         return folder
     model, tokenizer = checkpoint.load_language_model(parent)
     rankings = load_rankings(settings, parent, size, tokenizer, model.config.context)
-    with settings.pool(model) as reference:
-        if ALGORITHMS[settings.algorithm].pairs is None:
-            names = (*vars(Settings()), "rankings", "origin", "last_layers")
-            shared = {name: getattr(settings, name) for name in names}
-            shared["steps"] = settings.reward_steps or size.reward_steps
-            reward_settings = reward_model.RewardSettings(**shared)
-            reward_folder = reward_model.train(reward_settings, parent, rankings)
-            with reward_model.RewardModel(reward_folder, settings) as scorer:
-                align(settings, stage, parent, tokenizer, rankings, reference, scorer)
-        else:
-            align(settings, stage, parent, tokenizer, rankings, reference, None)
+    if ALGORITHMS[settings.algorithm].pairs:
+        pairs, scorer = chosen_and_rejected(tokenizer, rankings), contextlib.nullcontext()
+    else:
+        reward_steps = settings.reward_steps or size.reward_steps
+        reward_folder = reward_model.train(settings, parent, rankings, reward_steps)
+        pairs, scorer = [], reward_model.RewardModel(reward_folder, settings)
+    steps, prompts = settings.steps or size.prefer_steps, settings.prompts or size.prompts
+    rates = Rates("adamw", adamw=settings.rate, decay=0.0, steps=steps)
+    world, every, last = World(settings.seed), max(1, steps // 6), settings.last_layers
+
+    with (
+        settings.pool(model) as reference,
+        scorer,
+        Run(settings, stage, model, tokenizer, steps, parent, log_every=1, last_layers=last) as run,
+    ):
+        for step in run.steps():
+            if pairs:
+                pairs_step(run, settings, reference, pairs, prompts * GROUP // 2, step, rates)
+            else:
+                some = draw_prompts(settings, world, rankings, prompts, step)
+                reinforce_step(run, settings, reference, scorer, some, step, rates)
+            if not settings.rankings and (step in (0, steps - 1) or (step + 1) % every == 0):
+                keep_best(run, world, step)
+        if "best_parameters" in run.state:
+            run.model.params.flat[:] = run.state["best_parameters"]
     return folder
 
 
@@ -107,28 +114,6 @@ def load_rankings(settings, parent, size, tokenizer, context):
             annotator.annotate(settings, parent, size.rankings, path)
         training = read(path)
     return fitting(training, tokenizer, context)
-
-
-def align(settings, stage, parent, tokenizer, rankings, reference, scorer):
-    """The training loop. With the built-in world, the best parameters are kept (see keep_best)."""
-    model, size, world = reference.model, SIZES[settings.size], World(settings.seed)
-    steps = settings.steps or size.prefer_steps
-    rates = Rates("adamw", adamw=settings.rate, decay=0.0, steps=steps)
-    pairs = chosen_and_rejected(tokenizer, rankings) if scorer is None else []
-    every, last = max(1, steps // 6), settings.last_layers
-    with Run(settings, stage, model, tokenizer, steps, parent, log_every=1, last_layers=last) as run:
-        if scorer is not None:
-            run.announce("the reward model is ready; RL begins: watch the score and the KL")
-        for step in run.steps():
-            if scorer is None:
-                pairs_step(run, settings, reference, pairs, step, rates)
-            else:
-                prompts = draw_prompts(settings, world, rankings, settings.prompts or size.prompts, step)
-                reinforce_step(run, settings, reference, scorer, prompts, step, rates)
-            if not settings.rankings and (step in (0, steps - 1) or (step + 1) % every == 0):
-                keep_best(run, world, step)
-        if "best_parameters" in run.state:
-            run.model.params.flat[:] = run.state["best_parameters"]
 
 
 def draw_prompts(settings, world, rankings, count, step):
@@ -149,36 +134,26 @@ def reinforce_step(run, settings, reference, scorer, prompts, step, rates):
     sampled = rollouts.sample_rollouts(run.pool, tokenizer, rows, room, seed)
     scores = scorer.scores([row + reply for row, reply in zip(rows, sampled.replies)])
     scores = np.where(sampled.ended, scores, TRUNCATED)  # (B,)
-    reference_logits, log_probs, kl, states = rollouts.compare(
-        run.pool, reference, sampled.ids, sampled.targets, sampled.mask
-    )
-    penalties = settings.kl * kl  # (B, T)
+    reference_logits, log_probs, kl, states = rollouts.compare(run.pool, reference, sampled.batch)
+    penalties, mask = settings.kl * kl, sampled.batch["weights"]  # (B, T)
     if algorithm.baseline:
         advantage = advantages.with_baseline(algorithm.baseline, scores.reshape(-1, GROUP), penalties)
     elif settings.algorithm == "ppo":
-        advantage = critic_advantages(run.state, states, scores, penalties, sampled.mask)
+        advantage = critic_advantages(run.state, states, scores, penalties, mask)
     else:  # GRPO has its KL penalty only in the loss
         advantage = advantages.group_advantages(scores.reshape(-1, GROUP)).reshape(-1, 1)
         advantage = np.broadcast_to(advantage, penalties.shape)
-    batch = {
-        "ids": sampled.ids,
-        "targets": sampled.targets,
-        "weights": sampled.mask,
+    batch = sampled.batch | {
         "old_log_probs": log_probs,
         "reference_logits": reference_logits,
         "advantages": advantage.astype(np.float32),
     }
     score, kl = float(scores.mean()), float(kl.sum(axis=1).mean())
+    tokens, truncated = float(mask.sum(axis=1).mean()), float(1 - sampled.ended.mean())
     run.show_reward(f"score {score:.2f}, KL {kl:.2f}")
     for _ in range(algorithm.updates):
         run.train_step(step, partial(policy_gradient_with_kl, kl=settings.kl), [batch], rates)
-    run.log(
-        step=step,
-        score=score,
-        kl_nats_per_reply=kl,
-        tokens_per_reply=float(sampled.mask.sum(axis=1).mean()),
-        truncated=float(1 - sampled.ended.mean()),
-    )
+    run.log(step=step, score=score, kl_nats_per_reply=kl, tokens_per_reply=tokens, truncated=truncated)
     if step % 10 == 0:
         reply = decode_reply(tokenizer, sampled.replies[0])
         run.sample(step, f"{show_prompt(prompts[0])}\n{reply}   [score {scores[0]:.2f}]")
@@ -189,16 +164,14 @@ def chosen_and_rejected(tokenizer, rankings):
     that are not tied."""
     pairs = []
     for ranking in rankings:
-        rows = encode_ranking(tokenizer, ranking)
-        for better, rank in zip(rows, ranking.ranks):
-            pairs += [(better, worse) for worse, other in zip(rows, ranking.ranks) if rank < other]
+        rows = list(zip(encode_ranking(tokenizer, ranking), ranking.ranks))
+        pairs += [(better, worse) for better, rank in rows for worse, other in rows if rank < other]
     return pairs
 
 
-def pairs_step(run, settings, reference, pairs, step, rates):
-    """One step on pairs of replies, with as many replies as an RL step."""
+def pairs_step(run, settings, reference, pairs, count, step, rates):
+    """One step on `count` of the pairs of replies."""
     rng = np.random.default_rng([settings.seed, settings.draw, 18, step])
-    count = (settings.prompts or SIZES[settings.size].prompts) * GROUP // 2
     chosen = [pairs[i] for i in rng.integers(0, len(pairs), count)]
     batch = shift(*pad([row for pair in chosen for row in pair]))
     log_probs = rollouts.log_probs(reference, batch["ids"], batch["targets"])
@@ -211,12 +184,11 @@ def pairs_step(run, settings, reference, pairs, step, rates):
 def keep_best(run, world, step):
     """Remember the parameters whose worst validation score is best. Each of the five kinds of prompts has a
     score, and so has politeness. A difference of one prompt is noise, so later parameters win even if they
-    are that much worse."""
+    are that much worse. With rankings of your own there are no such prompts: the last parameters are kept."""
     replies = behaviour.greedy_replies(run.pool, run.tokenizer, world, "val", VALIDATION_PROMPTS)
     scores = behaviour.scores(replies)
     worst = min(scores.values())
-    correct = sum(scores[kind] for kind in oracle.KINDS) / len(oracle.KINDS)
-    run.log(step=step, worst=worst, correct=correct, **scores)
+    run.log(step=step, worst=worst, correct=fmean(scores[kind] for kind in oracle.KINDS), **scores)
     best_worst = run.state.get("best_worst", np.zeros(1))[0]
     if worst > best_worst - 1.5 / VALIDATION_PROMPTS:
         run.state["best_worst"] = np.array([max(best_worst, worst)])

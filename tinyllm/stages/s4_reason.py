@@ -10,6 +10,7 @@ become likelier, the others less likely.
 """
 
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import numpy as np
 
@@ -41,20 +42,12 @@ REINFORCE_RATES = Rates("adamw", adamw=2e-5)
 class ReasonSettings(Settings):
     data: str = option("", "problems in GSM8K JSONL format (default: the built-in world)", source="problems")
     text: str = option("", "the text of stage 1, for a parent that has none on record", source="text")
-    origin: str = option(
-        "", "checkpoint folder to start from (default: 3-prefer of this run, else 2-instruct)", flag="from"
-    )
+    origin: str = option("", "checkpoint folder to start from (default: 3-prefer or 2-instruct)", flag="from")
     steps: int = option(0, "batches of solutions to train on (default: set by --size)")
-    rollouts: int = option(
-        -1, "RL steps after that; none with --data or without chains (default: set by --size)"
-    )
+    rollouts: int = option(-1, "RL steps after that; none with --data or --direct (default: set by --size)")
     tokens: int = option(4096, "tokens in a batch, replayed text included", (1, 10**6))
     replay: float = option(0.15, "share of pre-training text in every batch", (0, 0.9))
-    chains: str = option(
-        "written",
-        "chains of thought: written out, or left out and the answer given at once",
-        choices=("written", "left-out"),
-    )
+    direct: bool = option(False, "learn to answer at once, without a chain of thought")
     muon_rate: float = option(0.01, "peak learning rate of Muon")
     adamw_rate: float = option(3e-3, "peak learning rate of AdamW")
     save_every: int = option(200, "steps between saves", (1, 10**6))
@@ -70,7 +63,7 @@ def main(settings, stage=STAGE):
     context, world, learned = model.config.context, World(settings.seed), sources(settings, parent)
     steps = settings.steps or size.reason_steps
     reinforce_steps = size.reinforce_steps if settings.rollouts < 0 else settings.rollouts
-    if settings.data or settings.chains == "left-out":
+    if settings.data or settings.direct:
         reinforce_steps = 0
     problems, unseen = load_problems(settings, world, size.problems)
     rows = encode_fitting(tokenizer, problems, context, "problems")
@@ -91,24 +84,21 @@ def main(settings, stage=STAGE):
             else:
                 if step == steps:  # the old moments would scale up the first, noisy gradients
                     run.reset_moments()
-                    run.announce("the solutions are learned; RL begins: watch the reward")
                 reinforce_step(run, world, settings.seed, step)
     return folder
 
 
 def load_problems(settings, world, count):
     """(training, held-out) problems as conversations, from --data or from the built-in world."""
-    left_out = settings.chains == "left-out"
     if settings.data:
         training, held_out = formats.split(formats.problems(settings.data))
-        return [without_chain(each) for each in training] if left_out else training, held_out
+        return [without_chain(each) for each in training] if settings.direct else training, held_out
     dice = Dice(f"chats of world {world.seed}")
     tasks = [conversations.in_chat(dice, world, task) for task in world.problems("train", count)]
-    if left_out:  # a problem for the calculator has no chain
+    if settings.direct:  # a problem for the calculator has no chain
         tasks = [task if task.later_turns else task._replace(reply=f"#### {task.answer}") for task in tasks]
-    return [task.messages for task in tasks], [
-        task.messages for task in world.problems("val", 20, kind="story")
-    ]
+    held_out = world.problems("val", 20, kind="story")
+    return [task.messages for task in tasks], [task.messages for task in held_out]
 
 
 def without_chain(messages):
@@ -129,7 +119,7 @@ def load_rehearsal(settings, world, count, parent, path):
     own = path == "" and parent.name == "3-prefer"
     earlier = own_replies(settings, world, parent, min(count, OWN_REPLIES)) if own else []
     earlier = earlier or corpus.load_conversations(path, settings.seed, count)[0]
-    return [earlier[i % len(earlier)] for i in range(count)] if earlier else []
+    return list(islice(cycle(earlier), count))
 
 
 def own_replies(settings, world, parent, count):
@@ -154,16 +144,17 @@ def own_replies(settings, world, parent, count):
 
 def reinforce_step(run, world, seed, step):
     """One step of REINFORCE with verifiable rewards. The end token is part of the reply."""
-    tasks = world.problems("train", PROMPTS, kind="story", steps=None, draw=step)
-    prompts = [encode_prompt(run.tokenizer, task.prompt) for task in tasks for _ in range(GROUP)]
+    problems = world.problems("train", PROMPTS, kind="story", steps=None, draw=step)
+    tasks = [task for task in problems for _ in range(GROUP)]
+    prompts = [encode_prompt(run.tokenizer, task.prompt) for task in tasks]
     room = max(1, run.model.config.context - max(map(len, prompts)))
     sampled = sample_rollouts(run.pool, run.tokenizer, prompts, room, [seed, 9, step])
-    answers = [final_answer(decode_reply(run.tokenizer, ids)) for ids in sampled.replies]
-    wanted = [task.answer for task in tasks for _ in range(GROUP)]
-    correct = [answer == right for answer, right in zip(answers, wanted)]
+    texts = [decode_reply(run.tokenizer, ids) for ids in sampled.replies]
+    correct = [final_answer(text) == task.answer for task, text in zip(tasks, texts)]
     rewards = (np.array(correct) & sampled.ended).astype(np.float32).reshape(-1, GROUP)
     advantages = (rewards - group_mean(rewards)).reshape(-1, 1)
-    batch = {"ids": sampled.ids, "targets": sampled.targets, "weights": advantages * sampled.mask}
+    mask = sampled.batch["weights"]
+    batch = sampled.batch | {"weights": advantages * mask}
     run.show_reward(f"reward {rewards.mean():.2f}")
-    run.train_step(step, weighted_nll, [batch], REINFORCE_RATES, total=sampled.mask.sum())
+    run.train_step(step, weighted_nll, [batch], REINFORCE_RATES, total=mask.sum())
     run.log(step=step, reward=float(rewards.mean()))

@@ -1,6 +1,6 @@
 """experiments: the algorithms of stage 3 side by side, and reward hacking."""
 
-import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,7 +9,8 @@ from stage_runs import TINY, logged, read_stage, record, shorten_rollouts, stage
 
 from tinyllm.__main__ import main
 from tinyllm.commands import experiments
-from tinyllm.commands.experiments import COLUMNS, AlgorithmsSettings
+from tinyllm.commands.experiments import COLUMNS, DRAWS
+from tinyllm.evaluation import exams
 from tinyllm.preferences import behaviour
 from tinyllm.stages import s3_prefer
 from tinyllm.stages.s3_prefer import ALGORITHMS, PreferSettings
@@ -29,10 +30,8 @@ def rows(text):
 
 
 def few_exams(monkeypatch):
-    results = {key: {"value": 0.5} for key in COLUMNS if key not in ("fact_questions", "seconds")}
-    monkeypatch.setattr(experiments.preferences, "measure_behaviour", lambda *_: results)
-    monkeypatch.setattr(experiments.preferences, "compare_with_reference", lambda *_: {})
-    monkeypatch.setattr(experiments.generation, "fact_questions", lambda *_: {"value": 0.25})
+    results = {key: {"value": 0.5} for key in COLUMNS} | {"fact_questions": {"value": 0.25}}
+    monkeypatch.setattr(exams, "measure", lambda *_: dict(results))
 
 
 def no_validation(monkeypatch):
@@ -44,20 +43,21 @@ def test_algorithms_trains_every_algorithm_on_other_draws_with_one_reward_model(
     no_validation(monkeypatch)
     mains = record(monkeypatch, s3_prefer, "main")
     models = record(monkeypatch, s3_prefer.reward_model, "train")
-    stage("algorithms", "--times", 2, "--steps", 1)
+    stage("algorithms", "--steps", 1)
     trained = [(note.settings.algorithm, note.settings.draw, note.stage) for note in mains]
-    assert trained == [(name, draw, f"algorithms/{name}-{draw}") for name in ALGORITHMS for draw in (0, 1)]
+    draws = [(name, draw) for name in ALGORITHMS for draw in range(DRAWS)]
+    assert trained == [(name, draw, f"algorithms/{name}-{draw}") for name, draw in draws]
     assert {note.settings.steps for note in mains} == {1}
     reward = read_stage("3-prefer/reward")
-    assert reward["finished"] and len(models) == 2 * sum(each.pairs is None for each in ALGORITHMS.values())
+    scored = [name for name in ALGORITHMS if ALGORITHMS[name].pairs is None]
+    assert reward["finished"] and len(models) == DRAWS * len(scored)
     assert (
         not any(Path("runs/demo/algorithms").rglob("reward"))
         and not Path("runs/demo/3-prefer/stage.json").exists()
     )
     out = capsys.readouterr().out
     assert [row[0] for row in rows(out)] == list(ALGORITHMS)
-    assert {len(row) for row in rows(out)} == {1 + len(COLUMNS)} and "2 runs each" in out
-    assert Path("runs/demo/algorithms/table.md").read_text() in out
+    assert {len(row) for row in rows(out)} == {1 + len(COLUMNS)} and f"{DRAWS} runs each" in out
     for row in rows(out):
         cells = dict(zip(COLUMNS, row[1:]))
         assert cells["polite"] == "0.5 (0.5 to 0.5)" and cells["fact_questions"] == "0.25 (0.25 to 0.25)"
@@ -66,53 +66,52 @@ def test_algorithms_trains_every_algorithm_on_other_draws_with_one_reward_model(
 def test_a_comparison_that_was_interrupted_trains_and_examines_only_what_is_missing(world, monkeypatch):
     few_exams(monkeypatch)
     no_validation(monkeypatch)
-    stage("algorithms", "--times", 1, "--steps", 1)
+    stage("algorithms", "--steps", 1)
     steps = record(monkeypatch, s3_prefer.Run, "train_step")
-    exams = record(monkeypatch, experiments.preferences, "compare_with_reference")
+    measured = record(monkeypatch, exams, "measure")
     shutil.rmtree("runs/demo/algorithms/ppo-0")
-    stage("algorithms", "--times", 1, "--steps", 1)
-    assert {note.self.stage for note in steps} == {"algorithms/ppo-0"} and len(exams) == 1
+    stage("algorithms", "--steps", 1)
+    assert {note.self.stage for note in steps} == {"algorithms/ppo-0"} and len(measured) == 1
 
 
 def test_the_table_shows_the_mean_and_the_range():
     assert experiments.mean_and_range([1.0, 2.0, 6.0]) == "3 (1 to 6)"
 
 
+def test_the_exams_of_an_algorithm_fill_every_column(world, monkeypatch, capsys):
+    """They compare it with stage 2, from which it started."""
+    no_validation(monkeypatch)
+    monkeypatch.setattr(s3_prefer, "ALGORITHMS", {"dpo": ALGORITHMS["dpo"]})
+    stage("algorithms", "--steps", 1)
+    (row,) = rows(capsys.readouterr().out)
+    numbers = dict(zip(COLUMNS, (re.fullmatch(r"(.+) \((.+) to (.+)\)", cell).groups() for cell in row[1:])))
+    assert all(float(low) <= float(mean) <= float(high) for mean, low, high in numbers.values())
+    assert float(numbers["kl_nats_per_reply"][2]) > 0
+
+
 def test_hacking_drops_the_penalty_and_shows_score_and_quality_side_by_side(world, monkeypatch, capsys):
-    few_exams(monkeypatch)
     monkeypatch.setattr(behaviour, "greedy_replies", lambda *_: None)
     quality = {kind: 0.5 for kind in s3_prefer.oracle.KINDS} | {"answerable": 0.125, "polite": 0.9}
     monkeypatch.setattr(behaviour, "scores", lambda _: quality)
     stage("hacking", "--steps", 12, "--rate", 0.001)
     made = read_stage("hacking")["settings"]
     assert made["kl"] == 0 and made["rate"] == pytest.approx(0.004) and made["steps"] == 12
-    table = rows(capsys.readouterr().out)
-    assert [row[0] for row in table] == ["1", "2", "4", "6", "8", "10", "12"]
-    score, kl = logged("hacking", "score"), logged("hacking", "kl_nats_per_reply")
-    for step, *cells in table:
-        at = int(step) - 1
-        assert cells == [f"{score[at]:.2f}", f"{kl[at]:.1f}", "0.125", f"{(4 * 0.5 + 0.125) / 5:.3f}"]
-    assert Path("runs/demo/hacking/curves.md").exists()
+    *lines, last = capsys.readouterr().out.splitlines()
+    form = r"step (\d+): score of the reward model (-?\d+\.\d\d), correct replies (.*)"
+    shown = [re.fullmatch(form, line).groups() for line in lines]
+    assert [step for step, _, _ in shown] == ["1", "2", "4", "6", "8", "10", "12"]
+    scores = logged("hacking", "score")
+    for step, score, correct in shown:
+        assert score == f"{scores[int(step) - 1]:.2f}" and correct == f"{(4 * 0.5 + 0.125) / 5:.1%}"
+    assert last.endswith(str(Path("runs/demo/report.html"))) and Path("runs/demo/report.html").exists()
 
 
 def test_hacking_takes_three_times_the_steps_of_stage_3_by_default(world, monkeypatch):
-    few_exams(monkeypatch)
-    notes = record(monkeypatch, experiments, "train_and_examine", call=False)
-    with pytest.raises(FileNotFoundError):  # nothing was trained
+    notes = record(monkeypatch, s3_prefer, "main", call=False)
+    with pytest.raises(KeyError):  # nothing was trained
         experiments.hacking(PreferSettings(size="tiny"))
     (note,) = notes
     assert note.settings.steps == 3 * SIZES["tiny"].prefer_steps and note.stage == "hacking"
-
-
-def test_the_exams_of_an_experiment_compare_with_stage_2(world, monkeypatch):
-    no_validation(monkeypatch)
-    settings = AlgorithmsSettings(size="tiny", workers=1, steps=1, algorithm="dpo")
-    options = {name: value for name, value in vars(settings).items() if name != "times"}
-    results = experiments.train_and_examine(PreferSettings(**options), "algorithms/dpo-0")
-    assert set(COLUMNS) <= set(results) and all("value" in results[key] for key in COLUMNS)
-    assert results["kl_nats_per_reply"]["value"] >= 0 and results["seconds"]["value"] >= 0
-    saved = json.loads(Path("runs/demo/algorithms/dpo-0/exams.json").read_text())
-    assert saved == results
 
 
 @pytest.mark.parametrize("command", ["hacking", "algorithms"])

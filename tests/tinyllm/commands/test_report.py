@@ -18,7 +18,7 @@ from tinyllm.sampling import generate
 def greedy(name, question, most):
     model, words = checkpoint.load(Path("runs/demo", name))
     prompt = encode_prompt(words, [{"role": "user", "content": question}])
-    ((ids, _),) = generate(model, [prompt], most, stop=[words.special["<|end|>"]])
+    (ids,) = generate(model, [prompt], most, stop=[words.special["<|end|>"]])
     return decode_reply(words, ids)
 
 
@@ -42,9 +42,8 @@ def test_a_run_without_a_stage_cannot_be_compared_or_walked_through(here, capsys
 def test_walk_prints_the_loss_and_every_gradient_of_an_objective(tiny, capsys, objective):
     stage("walk", "--objective", objective)
     out = capsys.readouterr().out
-    policy, reference = (each.checkpoint[0] for each in Record("demo", Path()).policy_and_reference)
-    tokenizer = Record("demo", Path()).finished[0].checkpoint[1]
-    model, function, piece, total = journey.jobs(policy, reference, tokenizer, 0)[objective]
+    jobs = journey.jobs(*Record("demo").policy_and_reference, 0)
+    model, function, piece, total = jobs[objective]
     loss, gradient = journey.gradient_of_parameters(model, function, piece, total)
     assert re.search(rf"^{function.__name__} +{re.escape(f'{loss:.4f}')} ", out, re.M)
     for name, g in gradient.items():

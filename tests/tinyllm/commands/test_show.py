@@ -35,7 +35,7 @@ def sample(tiny, capsys):
 def continuation(stage, text, most, draws=None, **how):
     model, words = checkpoint.load(Path("runs/demo", stage))
     start, end = [words.special["<|begin|>"], *words.encode(text)], words.special["<|end|>"]
-    ((ids, _),) = generate(model, [start], most, draws, stop=[end], **how)
+    (ids,) = generate(model, [start], most, draws, stop=[end], **how)
     return words.decode(ids[:-1] if ids[-1] == end else ids)
 
 

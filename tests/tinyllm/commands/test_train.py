@@ -335,7 +335,7 @@ def test_the_control_is_stage_4_without_chains_beside_stage_4(tiny, capsys, monk
     monkeypatch.setattr(exams, "measure", lambda *_: BITS)
     stage("control", "--steps", 2, "--tokens", 1024)
     notes = read_stage("4-control")
-    assert notes["settings"]["chains"] == "left-out" and notes["steps"] == 2
+    assert notes["settings"]["direct"] is True and notes["steps"] == 2
     assert "4-control" in capsys.readouterr().out and is_examined(Path("runs/demo/4-control"))
     assert not Path("runs/demo/4-reason").exists()
     assert (parameters("4-control") != parameters("2-instruct")).any()

@@ -1,4 +1,4 @@
-from types import SimpleNamespace
+import re
 
 import numpy as np
 import pytest
@@ -13,7 +13,6 @@ from tinyllm.tokenizer import train
 from tinyllm.transformer import Config
 from tinyllm.world import World, conversations, instructions
 from tinyllm.world.instructions import WITH_ANSWER
-from tinyllm.world.problems import LOGIC_KINDS
 from tinyllm.world.task import Task
 from tools.builtin import TOOLS
 from tools.registry import Registry
@@ -35,7 +34,7 @@ def tasks():
     for family in WITH_ANSWER:
         every += WORLD.instructions("test", ITEMS // 4, family=family)
         every += WORLD.instructions("test", ITEMS // 4, family=family, unseen=True)
-    for kind in (*LOGIC_KINDS, "story", "calculator"):
+    for kind in (*generation.LOGIC_TOKENS, "story", "calculator"):
         every += WORLD.problems("test", ITEMS, kind=kind)
     every += WORLD.problems("test", ITEMS, kind="story", steps=5)
     every += map(conversations.with_tools, every[:])
@@ -48,16 +47,17 @@ def place(text):
     return before, rest.partition("<|end|>")[0]
 
 
-def examine(reply, ends=True, exams=EXAMS):
+def examine(reply, ends=True, exams=EXAMS, items=ITEMS):
     """The results of one whose replies are reply(text of the prompt)."""
     pool, results = ScriptedPool(BYTES, reply, ends), {}
     for exam in exams:
-        results |= exam(pool, BYTES, WORLD, ITEMS)
+        results |= exam(pool, BYTES, WORLD, items)
     return results
 
 
 def values(results):
-    return {key: result["value"] for key, result in results.items()}
+    """The values of all rows, without the baselines."""
+    return {key: result["value"] for key, result in results.items() if isinstance(result, dict)}
 
 
 def perfect(tasks, text):
@@ -70,15 +70,15 @@ def perfect(tasks, text):
 
 def test_who_knows_everything_gets_1_in_every_exam(tasks):
     results = examine(lambda text: perfect(tasks, text))
-    assert values(results) == dict.fromkeys(results, 1)
-    counts = {key: result["n"] for key, result in results.items()}
+    assert values(results) == dict.fromkeys(values(results), 1)
+    counts = {key: results[key]["n"] for key in values(results)}
     assert len(WORLD.held_out_fact_questions()) == 240 and counts.pop("fact_questions") == 240 // 6
     assert counts.pop("small_talk_exact") == 24 and counts.pop("unknown_topic_exact") == 12
     assert counts.pop("instruction_yes_no") == ITEMS // 4
     for key in ("instruction_exact", "instruction_exact_with_tools", "unseen_wording", "stops"):
         assert counts.pop(key) == ITEMS // 4 * len(WITH_ANSWER)
     assert counts.pop("logic_exact") == 3 * 14
-    assert {counts.pop(f"logic_{kind}") for kind in LOGIC_KINDS} == {14}
+    assert {counts.pop(f"logic_{kind}") for kind in generation.LOGIC_TOKENS} == {14}
     for key in ("follow_up_exact", "reasoning_exact", "reasoning_five_steps", "calculator_exact"):
         assert counts.pop(key) == ITEMS
     assert min(counts.values()) >= ITEMS // 4
@@ -197,31 +197,29 @@ def test_no_conversations_have_no_replies():
     assert generation.replies_to(ScriptedPool(BYTES, str), BYTES, [], 10) == []
 
 
-# ---- shortcuts, room
+# ---- baselines, room
 
 
-def test_shortcuts_are_what_a_guesser_gets():
-    def task(question, answer):
-        return Task("", question, "", answer, "")
+def test_the_commonest_answer_is_that_of_each_kind():
+    def task(kind, answer):
+        return Task(kind, "", "", answer, "")
 
-    stories = [task("1 and 2, then 3", "6"), task("5 minus 1", "4"), task("7", "4")]
-    families = dict.fromkeys(WITH_ANSWER, [task("", "yes")] * 3 + [task("", "no")])
-    families["sums"] = [task("", answer) for answer in "1234"]
-    logic = dict.fromkeys(LOGIC_KINDS, [task("", "Ada"), task("", "Bill")])
-    world = SimpleNamespace(
-        instructions=lambda split, count, family: families[family],
-        problems=lambda split, count, kind: stories if kind == "story" else logic[kind],
-    )
-    assert generation.shortcuts(world, 4) == {
-        "instruction_exact_commonest_answer": pytest.approx(3 / 4 - 1 / 2 / len(WITH_ANSWER)),
-        "reasoning_exact_commonest_answer": pytest.approx(2 / 3),
-        "logic_exact_commonest_answer": 0.5,
-        "reasoning_exact_add_all_numbers": pytest.approx(1 / 3),
-    }
+    tasks = [task("truth", answer) for answer in ("yes", "yes", "no", "yes")]
+    tasks += [task("sums", answer) for answer in ("1", "2", "yes", "yes", "1", "1")]
+    assert generation.commonest_answer(tasks) == (3 + 3) / 10
 
 
-def test_no_shortcut_through_the_exams_gets_far():
-    assert all(0 <= share < 0.6 for share in generation.shortcuts(WORLD, 200).values())
+def test_adding_all_numbers_solves_the_stories_in_which_everything_is_added():
+    baselines = examine(lambda text: "", exams=[generation.reasoning])
+    stories = WORLD.problems("test", ITEMS, kind="story")
+    solved = [sum(map(int, re.findall("[0-9]+", task.question))) == int(task.answer) for task in stories]
+    assert 0 < baselines["reasoning_exact_add_all_numbers"] == sum(solved) / ITEMS < 0.6
+
+
+def test_no_baseline_gets_far():
+    baselines = examine(lambda text: "", exams=EXAMS[:2], items=200)
+    baselines = [share for share in baselines.values() if not isinstance(share, dict)]
+    assert len(baselines) == 4 and all(0 <= share < 0.6 for share in baselines)
 
 
 def test_no_right_reply_is_cut_off():

@@ -7,14 +7,14 @@ from tinyllm.evaluation.intervals import Z, mean, proportion
 
 
 def test_the_interval_of_a_proportion_is_wilsons():
-    assert proportion(0, 0) is None
+    assert proportion([]) is None
     for hits, n, low, high in (
         (5, 10, 0.2366, 0.7634),
         (0, 10, 0, 0.2775),
         (10, 10, 0.7225, 1),
         (81, 263, 0.2553, 0.3662),
     ):
-        result = proportion(hits, n)
+        result = proportion([True] * hits + [False] * (n - hits))
         assert result["value"] == hits / n and result["n"] == n
         assert (result["low"], result["high"]) == (
             pytest.approx(low, abs=1e-4),
@@ -26,7 +26,7 @@ def test_the_interval_of_a_proportion_is_wilsons():
 def test_the_bounds_of_a_proportion_are_where_the_value_is_z_standard_errors_away(n, data):
     """Wilson's definition: |value - p| = Z sqrt(p (1 - p) / n), with the error at the bound itself."""
     hits = data.draw(st.integers(0, n))
-    result = proportion(hits, n)
+    result = proportion([True] * hits + [False] * (n - hits))
     assert 0 <= result["low"] <= result["value"] + 1e-12
     assert result["value"] <= result["high"] + 1e-12 <= 1 + 1e-9
     for bound in (result["low"], result["high"]):

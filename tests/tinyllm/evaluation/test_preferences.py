@@ -93,7 +93,9 @@ def test_polite_truth_wins_against_silence(better, pools, monkeypatch):
     good = ScriptedPool(BYTES, lambda text: polite(of_question[last_question(text)]))
     sides = (good, ScriptedPool(BYTES, lambda text: ""))
     monkeypatch.setattr(
-        preferences.rollouts, "compare", lambda pool, reference, ids, *_: (0, 0, np.zeros(ids.shape), 0)
+        preferences.rollouts,
+        "compare",
+        lambda pool, reference, batch: (0, 0, np.zeros(batch["ids"].shape), 0),
     )
     results = preferences.compare_with_reference(*(sides if better else sides[::-1]), BYTES, WORLD, ITEMS)
     assert results["win_rate"]["value"] == float(better) and results["win_rate"]["n"] == len(tasks)

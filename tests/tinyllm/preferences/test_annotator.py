@@ -5,7 +5,6 @@ import pytest
 from strategies import random_model
 
 from tinyllm import checkpoint
-from tinyllm.data.conversation import encode_prompt
 from tinyllm.preferences import annotator, rankings
 from tinyllm.runs import Settings
 from tinyllm.tokenizer import train
@@ -37,12 +36,11 @@ def annotate(parent, count, path, monkeypatch=None, replies=None):
         tasks = [task for task in tasks_of(count) for _ in range(annotator.GROUP)]
         texts = [replies(task, i % annotator.GROUP) for i, task in enumerate(tasks)]
 
-        def generate_replies(pool, tokenizer, prompts, max_tokens, seed):
-            assert prompts == [encode_prompt(BYTES, task.prompt) for task in tasks]
-            return texts
+        def answer(pool, tokenizer, prompts, max_tokens, seed):
+            assert prompts == [task.prompt for task in tasks]
+            return [(text, True) for text in texts]
 
-        monkeypatch.setattr(annotator, "generate_replies", generate_replies)
-        monkeypatch.setattr(annotator, "decode_reply", lambda tokenizer, text: text)
+        monkeypatch.setattr(annotator, "answer", answer)
     annotator.annotate(SETTINGS, parent, count, path)
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -103,15 +101,15 @@ def test_the_seed_decides_replies_and_ranks(parent, tmp_path):
 
 
 def test_the_file_is_whole_or_not_there(parent, tmp_path, monkeypatch):
-    write, written = rankings.write, []
+    entry, written = rankings.entry, []
 
-    def fail_at_the_fourth(file, ranking, **notes):
+    def fail_at_the_fourth(ranking, *notes):
         written.append(ranking)
         if len(written) == 4:
             raise KeyboardInterrupt
-        write(file, ranking, **notes)
+        return entry(ranking, *notes)
 
-    monkeypatch.setattr(rankings, "write", fail_at_the_fourth)
+    monkeypatch.setattr(rankings, "entry", fail_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
         annotate(parent, 6, tmp_path / "r.jsonl")
     assert not list(tmp_path.iterdir())

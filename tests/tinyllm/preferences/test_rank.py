@@ -1,6 +1,7 @@
 import io
 import json
 import re
+from itertools import cycle
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def ranks():
 def test_a_person_ranks_and_continues_where_the_sitting_ended(folder, monkeypatch, capsys):
     sit(monkeypatch, "2 1 3", "1 2", "3=1 2", "q")
     shown = capsys.readouterr()
-    assert "[1 of 4] user:" in shown.out and "name each of 1 2 3 once" in shown.out
+    assert "[1 of 4] " in shown.out and "name each of 1 2 3 once" in shown.out
     assert "4 of 4 prompts to rank" in shown.err and f"2 rankings in {PATH}" in shown.out
     assert ranks() == [(0, [2, 1, 3]), (1, [1, 2, 1])]
     first = entries()[0]
@@ -69,7 +70,8 @@ def test_a_person_ranks_and_continues_where_the_sitting_ended(folder, monkeypatc
     sit(monkeypatch, "1=2=3")  # the one that was skipped
     assert ranks()[3] == (2, [1, 1, 1])
     sit(monkeypatch)
-    assert "has all 4 rankings already" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "0 of 4 prompts to rank (for more: --count)" in shown.err and f"4 rankings in {PATH}" in shown.out
     assert [ranking.ranks for ranking in rankings.read(PATH)] == [[2, 1, 3], [1, 2, 1], [3, 2, 1]]
     sit(monkeypatch, "1 2 3", count=5)
     assert ranks()[4] == (4, [1, 2, 3])
@@ -99,7 +101,7 @@ def test_answers_that_make_no_sense_are_explained_and_asked_again(folder, monkey
     shown = capsys.readouterr().out
     assert shown.count("name each of 1 2 3 once") == 6
     assert "[2 of 4]" in shown  # S skips as s does
-    assert not rank.ranked_numbers(rank.RankSettings().folder("rankings.jsonl"))
+    assert not entries()
 
 
 def test_the_end_of_the_input_quits_and_saves(folder, monkeypatch, capsys):
@@ -127,11 +129,9 @@ def test_every_answer_is_saved_before_the_next_question(folder, monkeypatch):
 
 def replies_of(monkeypatch, *texts):
     """The model writes these texts in turn."""
-    at = iter(range(10**6))
-    monkeypatch.setattr(
-        rank, "generate_replies", lambda pool, tokenizer, prompts, *_: [next(at) for _ in prompts]
-    )
-    monkeypatch.setattr(rank, "decode_reply", lambda tokenizer, i: texts[i % len(texts)])
+    written = cycle(texts)
+    answer = lambda pool, words, prompts, *_: [(next(written), True) for _ in prompts]
+    monkeypatch.setattr(rank, "answer", answer)
 
 
 def test_completions_are_different_and_as_many_as_the_model_has(folder, monkeypatch, capsys):
@@ -139,7 +139,7 @@ def test_completions_are_different_and_as_many_as_the_model_has(folder, monkeypa
     sit(monkeypatch, "2 1", "q", group=4)
     (entry,) = entries()
     assert sorted(entry["completions"]) == ["No.", "Yes."] and entry["ranks"] == [2, 1]
-    replies_of(monkeypatch, *"aaaabcde")  # the second round of sampling brings more than are wanted
+    replies_of(monkeypatch, *"aaaaaaabcdef")  # three times as many are sampled as are wanted
     sit(monkeypatch, "1 2 3 4", "q", group=4)
     assert sorted(entries()[1]["completions"]) == [*"abcd"]
 
@@ -165,14 +165,11 @@ def test_the_order_on_the_screen_is_the_order_in_the_file(folder, monkeypatch, c
 
 def test_a_ranking_may_hold_any_line_separator(tmp_path):
     path = tmp_path / "rankings.jsonl"
-    for number in (0, 1):
-        with path.open("a", encoding="utf-8", newline="\n") as file:
-            ranking = rankings.Ranking([{"role": "user", "content": "?"}], ["a\x85b", "c\u2028d"], [1, 2])
-            rankings.write(file, ranking, number=number)
-    assert rank.ranked_numbers(path) == {0, 1}
-    rank.undo(path, 1)
-    assert rank.ranked_numbers(path) == {0}
-    assert rankings.read(path)[0].completions == ["a\x85b", "c\u2028d"]
+    ranking = rankings.Ranking([{"role": "user", "content": "?"}], ["a\x85b", "c\u2028d"], [1, 2])
+    written = {number: {"number": number, **rankings.entry(ranking, "Ada", "", 0)} for number in (0, 1)}
+    rankings.save(path, written.values())
+    assert rank.load_entries(path) == written
+    assert rankings.read(path) == [ranking] * 2
 
 
 def test_completions_are_shuffled():
@@ -197,12 +194,6 @@ def test_a_foreign_or_damaged_file_is_left_alone(folder, monkeypatch, capsys):
             assert file.read() == content
 
 
-def test_undo_without_an_answer_leaves_no_file(folder, monkeypatch):
-    """An empty rankings.jsonl would keep stage 3 from its simulated annotator."""
-    sit(monkeypatch, "u", "q")
-    assert not (folder.parent / "rankings.jsonl").exists()
-
-
 def test_the_command_line_says_what_is_wrong(folder, monkeypatch, capsys):
     assert main(["rank", "--run", "nothing"]) == 1 and "no finished stage" in capsys.readouterr().err
     for group in (1, 10):
@@ -214,13 +205,9 @@ def test_the_command_line_says_what_is_wrong(folder, monkeypatch, capsys):
     assert entries()[0]["annotator"] == "Bill"
 
 
-def test_the_name_in_the_file_is_that_of_the_account_unless_it_has_none(folder, monkeypatch):
-    monkeypatch.setattr("getpass.getuser", lambda: "ada")
-    sit(monkeypatch, "1 2 3", annotator="")
-    assert entries()[0]["annotator"] == "ada"
-
-    def fail():
-        raise KeyError("uid not found")
-
-    monkeypatch.setattr("getpass.getuser", fail)
-    assert rank.account_name() == "somebody"
+def test_the_file_says_that_a_person_ranked_and_how_the_completions_were_sampled(folder, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("1 2 3 4\n"))
+    rank.main(rank.RankSettings(seed=0, count=1, workers=1))
+    (entry,) = entries()
+    assert entry["annotator"] == "person"
+    assert entry["sampling"] == {"temperature": 1.0, "max_tokens": rank.REPLY_TOKENS, "seed": 0}

@@ -31,7 +31,7 @@ def encode(prompt, text):
 
 @pytest.fixture(scope="module")
 def settings_of():
-    return reward_model.RewardSettings(workers=1, steps=40)
+    return reward_model.RewardSettings(workers=1)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def trained(tmp_path_factory, settings_of):
     checkpoint.save(path / "parent", random_model(CONFIG, np.random.default_rng(0), np.float32, 0.1), BYTES)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
-        folder = reward_model.train(settings_of, path / "parent", RANKINGS)
+        folder = reward_model.train(settings_of, path / "parent", RANKINGS, 40)
     return path / folder
 
 
@@ -74,7 +74,7 @@ def test_its_folder_is_a_finished_checkpoint_with_a_score_head(trained):
 def test_a_finished_reward_model_is_not_trained_again(trained, settings_of, monkeypatch):
     monkeypatch.chdir(trained.parents[3])
     monkeypatch.setattr(reward_model, "Run", None)
-    folder = reward_model.train(settings_of, trained.parents[3] / "parent", RANKINGS)
+    folder = reward_model.train(settings_of, trained.parents[3] / "parent", RANKINGS, 40)
     assert folder.resolve() == trained
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import random_model
 
-from tinyllm import parallel
+from tinyllm import parallel, sampling
 from tinyllm.objectives import kl_divergence, log_prob_of, log_softmax
 from tinyllm.parallel import WorkerPool
 from tinyllm.preferences import rollouts
@@ -29,11 +29,23 @@ def model_of(seed, config=CONFIG):
     return model
 
 
+def sample(pool, max_tokens, seed):
+    """Rollouts, with each array of their batch by name."""
+    drawn = rollouts.sample_rollouts(pool, BYTES, PROMPTS, max_tokens, seed)
+    arrays = {"ids": drawn.batch["ids"], "targets": drawn.batch["targets"], "mask": drawn.batch["weights"]}
+    return SimpleNamespace(**arrays, replies=drawn.replies, ended=drawn.ended)
+
+
+def compare(policy, reference, batch):
+    columns = {"ids": batch.ids, "targets": batch.targets, "weights": batch.mask}
+    return rollouts.compare(policy, reference, columns)
+
+
 @pytest.fixture(scope="module")
 def sampled():
     """Rollouts, and the pools of their policy and of another model."""
     with WorkerPool(model_of(3)) as policy, WorkerPool(model_of(4)) as reference:
-        batch = rollouts.sample_rollouts(policy, BYTES, PROMPTS, TOKENS, [1, 2])
+        batch = sample(policy, TOKENS, [1, 2])
         assert set(batch.ended) == {True, False}
         yield SimpleNamespace(batch=batch, policy=policy, reference=reference)
 
@@ -42,7 +54,7 @@ def sampled():
 @settings(max_examples=20)
 def test_the_mask_covers_the_reply_and_its_end_token_only(seed, max_tokens):
     with WorkerPool(model_of(seed)) as pool:
-        batch = rollouts.sample_rollouts(pool, BYTES, PROMPTS, max_tokens, [seed])
+        batch = sample(pool, max_tokens, [seed])
     assert batch.ids.shape == batch.targets.shape == batch.mask.shape
     assert max(map(len, batch.replies)) <= max_tokens
     for prompt, reply, ids, targets, mask in zip(
@@ -62,25 +74,25 @@ def test_a_reply_has_ended_if_its_last_token_is_the_end_token(sampled):
 
 
 def test_the_seed_decides_the_replies(sampled):
-    again = rollouts.sample_rollouts(sampled.policy, BYTES, PROMPTS, TOKENS, [1, 2])
-    other = rollouts.sample_rollouts(sampled.policy, BYTES, PROMPTS, TOKENS, [1, 3])
+    again, other = (sample(sampled.policy, TOKENS, seed) for seed in ([1, 2], [1, 3]))
     assert again.replies == sampled.batch.replies != other.replies
 
 
-def test_log_probs_are_those_the_replies_were_drawn_with(sampled):
+def test_log_probs_are_those_the_replies_were_drawn_with(sampled, monkeypatch):
     """So the first ratio of an update is 1, whatever else is in the batch."""
-    batch, policy = sampled.batch, sampled.policy
-    draws = np.random.default_rng([1, 2]).random((len(PROMPTS), TOKENS))
-    drawn = generate(policy.model, PROMPTS, TOKENS, draws, stop=[END])
-    assert [reply for reply, _ in drawn] == batch.replies
+    batch, policy, seen = sampled.batch, sampled.policy, []
+    choose = sampling.choose
+    monkeypatch.setattr(sampling, "choose", lambda logits, *how: seen.append(logits) or choose(logits, *how))
+    draws = np.random.default_rng([1, 2]).random((len(PROMPTS), 1, TOKENS))
     _, compared, _, _ = compare(policy, sampled.reference, batch)
-    for log_probs in (compared, rollouts.log_probs(policy, batch.ids, batch.targets)):
-        for (_, when_drawn), row, mask in zip(drawn, log_probs, batch.mask):
+    also = rollouts.log_probs(policy, batch.ids, batch.targets)
+    columns = PROMPTS, draws, batch.replies, batch.mask, compared, also
+    for prompt, row_draws, reply, mask, *rows in zip(*columns):
+        seen.clear()
+        assert generate(policy.model, [prompt], TOKENS, row_draws, stop=[END]) == [reply]
+        when_drawn = log_prob_of(np.array(reply), log_softmax(np.concatenate(seen)))
+        for row in rows:
             np.testing.assert_allclose(np.exp(row[mask > 0] - when_drawn), 1, atol=1e-4)
-
-
-def compare(policy, reference, batch):
-    return rollouts.compare(policy, reference, batch.ids, batch.targets, batch.mask)
 
 
 def test_the_divergence_is_0_for_equal_models_and_that_of_the_objective_for_others(sampled):
@@ -126,7 +138,8 @@ def test_more_rows_than_a_worker_looks_at_together_come_back_in_order(sampled):
     log_probs = rollouts.log_probs(sampled.policy, ids, targets)
     expected = log_prob_of(targets, log_softmax(sampled.policy.model.forward(ids)[0]))
     np.testing.assert_allclose(log_probs, expected, atol=1e-4)
-    logits, compared, kl, states = rollouts.compare(sampled.policy, sampled.reference, ids, targets, mask)
+    batch = SimpleNamespace(ids=ids, targets=targets, mask=mask)
+    logits, compared, kl, states = compare(sampled.policy, sampled.reference, batch)
     np.testing.assert_allclose(compared, expected * mask, atol=1e-4)
     assert len(logits) == len(kl) == len(states) == len(ids)
     assert [len(row) for row in logits] == mask.sum(axis=1).tolist()

@@ -1,7 +1,6 @@
 """journey: the five gradients that panel 2 draws, each derived here once more, from the probabilities."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from tinyllm.report.record import Record
 
 @pytest.fixture
 def run(tiny):
-    return Record("demo", Path())
+    return Record("demo")
 
 
 @pytest.fixture
@@ -41,8 +40,7 @@ def expected(run):
 
 
 def test_every_objective_turns_the_same_logits_into_its_own_gradient(run, expected):
-    policy, reference = (stage.checkpoint[0] for stage in run.policy_and_reference)
-    jobs = journey.jobs(policy, reference, run.finished[0].checkpoint[1], run.seed)
+    jobs = journey.jobs(*run.policy_and_reference, run.seed)
     length, gradients = expected
     for name, gradient in gradients.items():
         found = journey.gradient_at_logits(*jobs[name])[:length]
@@ -52,7 +50,7 @@ def test_every_objective_turns_the_same_logits_into_its_own_gradient(run, expect
 
 def test_the_bars_of_panel_2_are_the_objectives_own_numbers(run, expected):
     """Every bar, in the prompt and in the reply: the number, and its direction and length."""
-    html = "".join(panels.one_token(run, None))
+    html = "".join(panels.one_token(run))
     drawings = re.findall(r'<h4 class="" >(.*?)</h4>(.*?)</div>', html)
     _, tokenizer = run.finished[-1].checkpoint
     _, gradients = expected
@@ -77,8 +75,7 @@ def test_the_bars_of_panel_2_are_the_objectives_own_numbers(run, expected):
 
 def test_gradients_are_those_of_the_loss(run):
     """Each parameter gradient against a finite difference along a random direction."""
-    policy, reference = (stage.checkpoint[0] for stage in run.policy_and_reference)
-    jobs = journey.jobs(policy, reference, run.finished[0].checkpoint[1], run.seed)
+    jobs = journey.jobs(*run.policy_and_reference, run.seed)
     assert list(jobs) == list(journey.OBJECTIVES)
     for name, (model, function, piece, total) in jobs.items():
         _, gradient = journey.gradient_of_parameters(model, function, piece, total)

@@ -97,6 +97,13 @@ def test_a_run_with_some_stages_says_what_is_missing_and_how_to_make_it(tiny):
     assert "1-pretrain is missing. Make it with: make stage1 SIZE=tiny" in read().words
 
 
+def test_a_file_that_was_deleted_is_said_and_costs_one_panel(tiny):
+    Path("runs/demo/text.safetensors").unlink()
+    page.write("demo")
+    words = read().words
+    assert words.count("No such file or directory") == 1 and "1-pretrain: gradient norm" in words
+
+
 def test_a_run_that_is_being_trained_has_a_page_of_what_is_there(tiny):
     path = Path("runs/demo/2-instruct/stage.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "finished": False}))

@@ -1,7 +1,6 @@
-"""panels: marks of wrong words and steps, and the attention of each head."""
+"""panels: marks of wrong words and steps, the band of normal losses, and the attention of each head."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,21 +29,31 @@ def test_a_right_reply_gets_a_tick_and_of_a_wrong_one_its_wrong_words_are_marked
     assert panels.marked(task, "<Hm>") == '<mark class="" >&lt;Hm&gt;</mark>'
 
 
+def test_curves_are_drawn_over_the_band_of_recorded_runs_of_their_size(tiny):
+    known = panels.BANDS["small"]
+    for name in ("1-pretrain", "2-instruct", "3-prefer", "4-reason"):
+        assert all(low <= high for curve in known[name].values() for _, low, high in curve)
+    run = Record("demo")
+    assert 'class="band"' not in "".join(panels.losses(run))  # no runs of SIZE=tiny were recorded
+    run.size = "small"
+    assert "".join(panels.losses(run)).count('class="band"') == 2  # the losses of stages 1 and 2
+
+
 def test_an_induction_head_is_found_where_there_is_one(tiny, monkeypatch):
     def one_head(model, ids):
         half = (len(ids) - 1) // 2
         p = [[1.0 if k == max(0, q - half + 1) else 0.0 for k in range(len(ids))] for q in range(len(ids))]
-        return np.array([[p]])[0][None]
+        return {"layer 0 head 0": np.array(p)}
 
     monkeypatch.setattr(panels, "attention_of", one_head)
-    html = "".join(panels.attention(Record("demo", Path()), None))
+    html = "".join(panels.attention(Record("demo")))
     assert "layer 0 head 0 puts 1.00 on the line: an induction head" in html
 
 
 def test_attention_is_that_of_the_model(tiny):
     """Each query's shares sum to 1, and none looks ahead."""
-    model, _ = Record("demo", Path()).finished[1].checkpoint
-    (heads,) = panels.attention_of(model, [1, 2, 3, 4, 1, 2])
+    model, _ = Record("demo").finished[1].checkpoint
+    heads = np.array(list(panels.attention_of(model, [1, 2, 3, 4, 1, 2]).values()))
     assert heads.shape == (2, 6, 6)
     np.testing.assert_allclose(heads.sum(axis=2), 1, atol=1e-5)
     assert (np.triu(heads[0], 1) == 0).all()

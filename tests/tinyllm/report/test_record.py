@@ -15,21 +15,21 @@ def test_losses_of_reinforcement_and_an_unfinished_line_are_left_out(tiny):
     lines += [{"step": 2, "loss": 0.2}, {"step": 2, "reward": 0.5}, {"step": 3, "loss": 1.5}]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     Path("runs/demo/2-instruct/metrics.jsonl").write_text(text + '{"step": 4, "lo')
-    made = Record("demo", Path()).stages["2-instruct"]
+    made = Record("demo").stages["2-instruct"]
     assert made.series("loss") == [(0, 2.0), (3, 1.5)]
     assert made.series("score") == [(1, 0.5)] and made.series("reward") == [(2, 0.5)]
 
 
 def test_zero_and_options_of_yes_or_no_stand_in_the_command(here):
-    stage("stage0", "--untied", "--seed", 0)
-    command = Record("demo", Path()).finished[0].command("it's")
+    stage("stage0", "--untied", "--seed", 0, "--run", "it's")
+    command = Record("it's").finished[0].command()
     assert " --seed 0 " in command and " --untied True" not in command and "--untied" in command
     assert "--run 'it'\"'\"'s'" in command
 
 
 def test_the_command_of_a_stage_makes_the_same_settings(tiny):
-    for each in Record("demo", Path()).finished:
-        options = vars(parser().parse_args(each.command("demo").split()[3:]))
+    for each in Record("demo").finished:
+        options = vars(parser().parse_args(each.command().split()[3:]))
         settings = COMMANDS[options.pop("command")][0](**options)
         made = {key: getattr(settings, key) for key in each.notes["settings"]}
         assert made == each.notes["settings"] and settings.workers == each.notes["workers"]
@@ -37,9 +37,10 @@ def test_the_command_of_a_stage_makes_the_same_settings(tiny):
 
 def test_replies_are_the_likeliest_except_those_of_stage_0(tiny):
     conversation = [{"role": "user", "content": "Where is Ada?"}]
-    for each in Record("demo", Path()).finished:
+    for each in Record("demo").finished:
+        most = 20 if each.name == "0-random" else 60
         likeliest, sampled = (
-            answer(each.pool, each.checkpoint[1], [conversation], 12, seed)[0][0] for seed in (None, [0])
+            answer(each.pool, each.checkpoint[1], [conversation], most, seed)[0][0] for seed in (None, [0])
         )
-        assert each.replies([conversation], 12) == [sampled if each.name == "0-random" else likeliest]
+        assert each.replies([conversation]) == [sampled if each.name == "0-random" else likeliest]
         assert likeliest != sampled

@@ -207,7 +207,7 @@ def test_the_expected_step_is_the_gradient_of_the_chance_of_a_right_answer(seed,
 
 
 def test_moments_are_reset_exactly_when_reinforcement_starts_and_its_rates_hold_from_then_on(
-    tiny, monkeypatch, capsys
+    tiny, monkeypatch
 ):
     shorten_rollouts(monkeypatch)
     steps = record(monkeypatch, Run, "train_step")
@@ -225,7 +225,6 @@ def test_moments_are_reset_exactly_when_reinforcement_starts_and_its_rates_hold_
     assert [note.sum > 0 for note in first[:4]] == [False, True, True, False]
     rewards = logged(STAGE, "reward")
     assert [note.text for note in shown] == [f"reward {rewards[step]:.2f}" for step in (3, 4, 5)]
-    assert capsys.readouterr().err.count("RL begins") == 1
 
 
 @pytest.mark.parametrize("replay", [0.0, 0.25])
@@ -294,7 +293,7 @@ def test_after_stage_3_its_own_correct_replies_are_rehearsed(tiny, monkeypatch):
     in_front = sum(messages[0] == conversations.TOOLS_MESSAGE for messages in kept["all"])
     assert in_front / len(kept["all"]) == pytest.approx(1 / 8, abs=0.06)
     for *prompt, message in own[:3]:
-        ((ids, _),) = generate(model, [encode_prompt(words, prompt)], 64, stop=[words.special["<|end|>"]])
+        (ids,) = generate(model, [encode_prompt(words, prompt)], 64, stop=[words.special["<|end|>"]])
         assert message == {"role": "assistant", "content": decode_reply(words, ids)}
     monkeypatch.setattr(s4_reason, "own_replies", lambda *_: own)
     rehearsal = s4_reason.load_rehearsal(options, World(0), 10, parent, "")
@@ -345,9 +344,9 @@ def test_the_rehearsal_of_stage_3_is_in_the_batches(tiny, monkeypatch):
 
 def test_without_chains_the_answer_is_given_at_once_and_nothing_is_reinforced(tiny, monkeypatch):
     steps = record(monkeypatch, Run, "train_step")
-    reason("4-control", chains="left-out", steps=2, rollouts=5, tokens=1024)
+    reason("4-control", direct=True, steps=2, rollouts=5, tokens=1024)
     assert [note.rates.method for note in steps] == ["muon"] * 2 and not Path("runs/demo", STAGE).exists()
-    options = ReasonSettings(size="tiny", chains="left-out")
+    options = ReasonSettings(size="tiny", direct=True)
     tasks, world = World(0).problems("train", 40), World(0)
     for task, left_out, written in zip(
         tasks,
@@ -455,7 +454,7 @@ def test_the_control_answers_your_own_problems_at_once_too(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     line = {"question": "2+3?", "answer": "2+3 = <<2+3=5>>5\nSo it is 5.\n#### 5 eggs"}
     Path("p.jsonl").write_text("".join(json.dumps(line | {"question": f"{i}?"}) + "\n" for i in range(40)))
-    settings = ReasonSettings(data="p.jsonl", chains="left-out")
+    settings = ReasonSettings(data="p.jsonl", direct=True)
     training, held_out = s4_reason.load_problems(settings, World(0), 0)
     assert len(training) > 20 and len(training) + len(held_out) == 40
     assert all([m["role"] for m in each] == ["user", "assistant"] for each in training)

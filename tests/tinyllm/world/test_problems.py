@@ -271,7 +271,7 @@ def test_steps_of_stories_come_in_their_shares():
 def test_kinds_come_in_their_shares():
     counts, whole = Counter(task.kind for task in WORLD.problems("train", 3500)), sum(problems.KINDS.values())
     assert all(abs(counts[kind] - 3500 * share / whole) < 110 for kind, share in problems.KINDS.items())
-    assert set(counts) == set(problems.KINDS) and set(problems.LOGIC_KINDS) < set(problems.KINDS)
+    assert set(counts) == set(problems.KINDS)
 
 
 @given(kinds, st.sampled_from(["train", "val", "test"]), seeds)

@@ -82,12 +82,6 @@ class ChatSettings(Settings):
     origin: str = option("", "checkpoint folder or GGUF file to talk to, instead of a stage", flag="from")
     temperature: float = option(0.8, "0 is greedy; 1 samples from the model's distribution", (0, 100))
     tokens: int = option(200, "maximum number of tokens in a reply", (1, 10**6))
-    tools: str = option(
-        "auto",
-        "tool calls. on: allowed; off: never; auto: on for a stage that has learned to call tools, and with "
-        "any other model, if you write 'use the calculator'",
-        choices=("auto", "on", "off"),
-    )
 
 
 def main(settings):
@@ -111,7 +105,7 @@ class Chat:
     """A chat session in the terminal, with the settings that its commands change."""
 
     def __init__(self, settings):
-        self.settings, self.tools, self.asks_first = settings, settings.tools, False
+        self.settings, self.tools, self.asks_first = settings, "auto", False
         self.rng, self.history, self.last = np.random.default_rng(settings.seed), [], NOTHING
         self.load(Path(settings.origin) if settings.origin else stage_folder(settings.run, settings.stage))
 
@@ -138,7 +132,7 @@ class Chat:
         """Describe these tools to the model from now on; only: the reply to a question has to be a call."""
         mask = call_mask(self.tokenizer, tuple(names), only) if names else None
         if mask and self.settings.tokens <= mask.need:
-            raise UsageError(f"a call needs more than {mask.need} tokens: raise --tokens or use --tools off")
+            raise UsageError(f"a tool call needs more than {mask.need} tokens: raise --tokens")
         self.registry, self.mask = with_names(names), mask
 
     def ask(self, line):
@@ -153,8 +147,8 @@ class Chat:
         print()
         if self.last.outcome != agent.ANSWERED:
             print(f"({self.last.outcome})", file=sys.stderr)
-        before = len(example) + (1 if self.registry.tools else 0)  # the first message describes the tools
-        self.history = self.last.messages[before:]
+        turns = [message for message in self.last.messages if message["role"] != "system"]
+        self.history = turns[len(example) :]
 
     def write(self, messages):
         """Generate a reply and show it token by token: the callback of agent.run."""

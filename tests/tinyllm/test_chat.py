@@ -67,16 +67,16 @@ def test_compare_asks_every_stage_and_leaves_the_conversation_as_it_was(talk):
 
 def test_a_choice_of_tools_that_fails_changes_nothing(talk):
     lines = "/tools off", "/tools on", "Who is Ada?", "/save talk.json"
-    status, _, err = talk(*lines, options=["--tokens", "20", "--tools", "off"])
-    assert status == 0 and "a call needs more than" in err
+    status, _, err = talk(*lines, options=["--tokens", "20"])
+    assert status == 0 and "a tool call needs more than" in err
     assert [m["role"] for m in json.loads(Path("talk.json").read_text())["messages"]] == ["user", "assistant"]
     lines = "/tools on", "What is 2+2? Use the calculator."  # still asks for a call, which is too long too
     _, _, err = talk(*lines, options=["--tokens", "20"])
-    assert err.count("a call needs more than") == 2
+    assert err.count("a tool call needs more than") == 2
 
 
 def test_without_tools_the_reply_is_what_the_stage_writes(talk, random_stage):
-    status, out, _ = talk("Who is Ada?", options=["--tools", "off", "--temperature", "0", "--tokens", "20"])
+    status, out, _ = talk("/tools off", "Who is Ada?", options=["--temperature", "0", "--tokens", "20"])
     model, words = checkpoint.load(Path("runs/demo/0-random"))
     prompt = encode_prompt(words, [{"role": "user", "content": "Who is Ada?"}])
     (ids,) = generate(model, [prompt], 20, stop=[words.special["<|end|>"]])
@@ -140,7 +140,7 @@ def test_a_model_is_shown_the_whole_conversation_and_a_stage_no_longer_one_than_
         return chat.encode_prompt(tokenizer, messages[-1:])
 
     monkeypatch.setattr(chat, "encode_recent", noted)
-    talk("one", "two", options=["--tools", "on"])
+    talk("/tools on", "one", "two")
     assert prompts == [["system", "user"], ["system", "user", "assistant", "user"]]
     assert limits == [math.inf] * 2
     for path, limit in (("", max(conversations.TURNS)), ("own.jsonl", math.inf)):
@@ -205,13 +205,19 @@ def test_all_tools_are_offered_if_half_of_the_context_has_room_to_describe_them_
     "options, status, words",
     [
         (["--run", "none"], 1, "make train RUN=none"),
-        (["--tools", "on", "--tokens", "3"], 2, "a call needs"),
         (["--tokens", "0"], 2, "--tokens must be from 1 to 1000000"),
     ],
 )
 def test_a_session_that_cannot_begin_says_why(talk, options, status, words):
     found, _, err = talk(options=options)
     assert found == status and words in err and "Traceback" not in err
+
+
+def test_a_stage_that_calls_tools_needs_room_for_a_call(talk, monkeypatch):
+    learned = {"instructions": {"path": "", "sha256": ""}}
+    monkeypatch.setattr(chat, "learned_by", lambda folder: learned)
+    status, _, err = talk(options=["--tokens", "3"])
+    assert status == 2 and "a tool call needs more than" in err and "raise --tokens" in err
 
 
 def test_an_interrupt_stops_the_reply_and_the_session_goes_on(talk, monkeypatch):
@@ -282,7 +288,8 @@ def test_a_reply_that_does_not_end_in_time_is_cut_off(dictate):
 
 def test_after_a_call_the_model_continues_with_the_result(random_stage, monkeypatch, capsys):
     monkeypatch.chdir(random_stage)
-    session, seen = chat.Chat(ChatSettings(tokens=100, tools="on")), []
+    session, seen = chat.Chat(ChatSettings(tokens=100)), []
+    session.command("/tools on")
     call = render_call(Call("calculator", {"expression": "12*7"}))
     replies = iter([f"so {call}", "It is 84."])
 
@@ -303,7 +310,8 @@ def test_after_a_call_the_model_continues_with_the_result(random_stage, monkeypa
 )
 def test_with_ask_on_a_call_runs_only_if_the_user_lets_it(random_stage, monkeypatch, capsys, typed, result):
     monkeypatch.chdir(random_stage)
-    session = chat.Chat(ChatSettings(tokens=100, tools="on"))
+    session = chat.Chat(ChatSettings(tokens=100))
+    session.command("/tools on")
     call = render_call(Call("calculator", {"expression": "12*7"}))
     for line, is_asked in (("/ask on", True), ("/ask off", False)):
         replies = iter([call, "Done."])

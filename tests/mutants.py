@@ -70,7 +70,7 @@ tinyllm/data/conversation.py
     [*as_context(messages[:-1]), messages[-1]]  =>  messages
     and message.get("weight", 1) != 0  =>
 tinyllm/data/corpus.py
-    left = int(total * (1 - share))  =>  left = total
+    * (1 - share))  =>  )
     offset + order[i % count] * length  =>  order[i % count] * length
     np.flatnonzero(ids == ids[:1])[1:]  =>  []
 tinyllm/data/batches.py

@@ -65,7 +65,7 @@ def text_files(path):
     others = sorted({*files} - {*texts})
     if others:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
-        names = ", ".join(map(str, others[:5])) + more
+        names = ", ".join(file.name for file in others[:5]) + more
         tell_once(f"left out, because not text in UTF-8: {names}. To use a text, save it as UTF-8")
     return texts
 

@@ -186,7 +186,7 @@ MEASURE = """
 import resource, sys
 from tinyllm.chat import Chat, ChatSettings
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-Chat(ChatSettings(origin="big", temperature=0.0, tokens=5, tools="off")).ask("Hello")
+Chat(ChatSettings(origin="big", temperature=0.0, tokens=5)).ask("Hello")
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 

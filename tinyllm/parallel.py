@@ -44,7 +44,7 @@ class Worker:
     """The view of one process: the shared model and moments, and its own gradient buffer."""
 
     def __init__(self, config, memory, workers, rank, last_layers):
-        size, begin = config.size(), config.begin(last_layers)
+        size, begin, self.rank = config.size(), config.begin(last_layers), rank
         flat = np.frombuffer(memory, np.float32)
         self.model = Transformer(config, Parameters(config, flat[:size]))
         self.model.frozen = 0 if last_layers == 0 else config.layers - (last_layers or 0)

@@ -189,10 +189,8 @@ def describe(settings, stage, parent):
         for each in dataclasses.fields(settings)
         if each.name not in NOT_DECISIVE and "source" not in each.metadata
     }
-    notes = {"stage": stage, "settings": decisive, "sources": sources(settings, parent), "parent": None}
-    if parent is not None:
-        notes["parent"] = {"folder": str(parent.resolve()), "sha256": checkpoint.digest(parent)}
-    return notes
+    start = parent and {"folder": str(parent.resolve()), "sha256": checkpoint.digest(parent)}
+    return {"stage": stage, "settings": decisive, "sources": sources(settings, parent), "parent": start}
 
 
 def nothing_to_do(settings, stage, parent=None):
@@ -218,9 +216,10 @@ def nothing_to_do(settings, stage, parent=None):
     if (made.get("parent") or {}).get("sha256") != (wanted["parent"] or {}).get("sha256"):
         different.append("another parent checkpoint")
     if different:
+        start = {"origin": str(parent)} if parent else {}
+        command = make_command(dataclasses.replace(settings, run=f"{settings.run}-2", **start), stage)
         raise TinyllmError(
-            f"{folder} was made with {', '.join(different)}. Delete it, or train in a new run beside it: "
-            + make_command(settings, stage, parent)
+            f"{folder} was made with {', '.join(different)}. Delete it, or train in a new run: {command}"
         )
     if made.get("finished"):
         print(f"{folder} is finished already; delete it, or choose another RUN=, to train again")
@@ -236,13 +235,8 @@ def differences(made, wanted):
     return [f"{key}={made.get(key)!r} instead of {wanted[key]!r}" for key in keys]
 
 
-def make_command(settings, stage, parent=None, new=True, only=()):
-    """The make command that trains a stage with these settings, from `parent` if given; new: in a new run;
-    only: with no settings but these."""
-    if new:
-        settings = dataclasses.replace(settings, run=f"{settings.run}-2")
-    if parent is not None:
-        settings = dataclasses.replace(settings, origin=str(parent))
+def make_command(settings, stage, only=()):
+    """The make command that trains a stage with these settings; only: with no settings but these."""
     variables, more = [], []
     for each in dataclasses.fields(settings):
         value, flag = getattr(settings, each.name), each.metadata.get("flag", each.name)
@@ -271,7 +265,7 @@ def parent_folder(settings, *stages):
     folders = [settings.folder(stage) for stage in stages]
     folder = next(filter(is_checkpoint, folders), None)
     if folder is None:
-        command = make_command(settings, stages[-1], new=False, only=("run", "size", "seed", "text"))
+        command = make_command(settings, stages[-1], only=("run", "size", "seed", "text"))
         others = [path for path in sorted(Path("runs").glob(f"*/{stages[-1]}")) if is_checkpoint(path)]
         more = f", or start from another run: FROM={others[0]}" if others else ""
         raise TinyllmError(f"{folders[-1]} not found. Make it with: {command}{more}")

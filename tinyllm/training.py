@@ -11,8 +11,8 @@ seed and the step number, so with the same number of workers a run that was kill
 the bytes of an uninterrupted run.
 
 An unfinished stage has no model.safetensors. After Ctrl-C its folder holds resume.safetensors (weights,
-moments, counters), stage.json with "finished": false, and the logs. A second Ctrl-C skips this
-save and leaves the latest periodic save (--save-every), if there is one.
+moments, counters, and what else the stage needs), stage.json with "finished": false, and the logs. A second
+Ctrl-C skips this save and leaves the latest periodic save (--save-every), if there is one.
 """
 
 import json
@@ -78,15 +78,18 @@ def compute_gradient(worker, job):
 
 
 def compute_loss(worker, job):
+    """Forward over the pieces of one worker -> loss."""
     objective, total, pieces = job
     return sum(forward_and_loss(worker.model, objective, piece, total)[0] for piece in pieces)
 
 
 def compute_update(worker, job):
-    updates, rates, scale, parts = job
-    gradient = worker.gradients[0]  # the sum over the workers
+    """Update this worker's share of the trained parameters."""
+    updates, rates, scale = job
+    config, gradient = worker.model.config, worker.gradients[0]  # the sum over the workers
     trained = worker.model.params.flat[-gradient.size :]
-    for part in parts:
+    parts = optimizer.parts(config, rates.method, config.size() - gradient.size)
+    for part in parts[worker.rank :: len(worker.gradients)]:
         optimizer.update(part, trained, gradient, worker.moments, updates, rates, scale)
 
 
@@ -103,7 +106,7 @@ class Run:
         self.start, self.updates, self.tokens = 0, 0, 0
         self.began, self.signal = time.perf_counter(), None
         self.shown = {"loss": "", "validation": "", "speed": ""}  # in the progress line
-        self.reward = ""
+        self.reward = ""  # shown there instead of the loss, see show_reward
         self.notes = describe(settings, stage, parent)
         self.lock = lock(self.folder)
         self.pool = settings.pool(model, last_layers)
@@ -187,10 +190,7 @@ class Run:
                 f"Last saved step: {self.saved}. Try a lower rate"
             )
         scale = rates.scale(step)
-        begin = self.model.params.flat.size - self.pool.worker.gradient.flat.size
-        parts = optimizer.parts(self.model.config, rates.method, begin)
-        shares = [parts[rank :: self.pool.workers] for rank in range(self.pool.workers)]
-        self.pool.run(compute_update, [(self.updates, rates, scale, share) for share in shares])
+        self.pool.run(compute_update, [(self.updates, rates, scale)] * self.pool.workers)
         self.updates += 1
         self.tokens += sum(piece["ids"].size for piece in batch)
         if step % self.log_every == 0 or step == self.total_steps - 1:
@@ -261,8 +261,7 @@ class Run:
         tqdm.write("stopping after this step; press Ctrl-C again to stop at once", file=sys.stderr)
 
     def __enter__(self):
-        names = signal.SIGINT, signal.SIGTERM
-        self.handlers = {name: signal.signal(name, self._on_signal) for name in names}
+        self.handlers = {n: signal.signal(n, self._on_signal) for n in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, failure, *_):

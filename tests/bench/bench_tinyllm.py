@@ -141,8 +141,8 @@ def torch_step(config, ids):
     return step
 
 
-def our_step(pool, config, ids):
-    rates, parts = Rates(method="adamw"), optimizer.parts(config, "adamw")
+def our_step(pool, ids):
+    rates = Rates(method="adamw")
     batch = [{"ids": ids, "targets": ids, "weights": np.ones(ids.shape, np.float32)}]
     updates = itertools.count()
 
@@ -150,10 +150,7 @@ def our_step(pool, config, ids):
         shares = share_out(batch, pool.workers, accumulate=1)
         pool.run(compute_gradient, [(weighted_nll, float(ids.size), pieces) for pieces in shares])
         optimizer.clip(pool.sum_gradients(len(shares)))
-        made = next(updates)
-        pool.run(
-            compute_update, [(made, rates, 0.1, parts[rank :: pool.workers]) for rank in range(pool.workers)]
-        )
+        pool.run(compute_update, [(next(updates), rates, 0.1)] * pool.workers)
 
     return step
 
@@ -163,7 +160,7 @@ def training(config, rows, rounds):
     ids = np.random.default_rng(1).integers(0, config.vocab, (rows, config.context))
     model = Transformer(config).initialise(np.random.default_rng(0))
     one, every = WorkerPool(model, 1), WorkerPool(model, CORES)
-    step_on_one, step_on_all = our_step(one, config, ids), our_step(every, config, ids)
+    step_on_one, step_on_all = our_step(one, ids), our_step(every, ids)
     if torch is None:
         seconds, _ = interleaved(rounds, step_on_one, step_on_all)
         ratio = ratio_all = None

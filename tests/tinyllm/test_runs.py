@@ -236,9 +236,7 @@ def test_a_stage_made_before_an_option_existed_was_made_with_its_default():
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
 def test_a_suggested_command_has_every_value_as_one_word(value):
-    command = make_command(
-        StageSettings(data=value, seed=4, steps=3), "2-stage", Path("runs/a b/1"), new=False
-    )
+    command = make_command(StageSettings(data=value, seed=4, steps=3, origin="runs/a b/1"), "2-stage")
     assert shlex.split(command) == [
         "make", "stage2", "SEED=4", f"DATA={value}", "FROM=runs/a b/1", "ARGS=--steps 3"
     ]  # fmt: skip
@@ -252,11 +250,12 @@ def test_a_suggested_command_is_one_that_make_and_the_command_line_accept(settin
     made = settings(**{each.name: different[each.type] for each in names})
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     known = re.search(r"KNOWN   =((?:.*\\\n)*.*)", makefile)[1].replace("\\", "").split()
-    target, *words = shlex.split(make_command(made, "2-stage", new=False))[1:]
+    target, *words = shlex.split(make_command(made, "2-stage"))[1:]
     more = [word.removeprefix("ARGS=") for word in words if word.startswith("ARGS=")]
     assert {word.partition("=")[0] for word in words} <= set(known)
     flags = {"--" + each.metadata.get("flag", each.name).replace("_", "-") for each in names}
     assert {word for text in more for word in text.split() if word.startswith("--")} <= flags
+    assert "True" not in " ".join(more), "a switch takes no value"
 
 
 @pytest.mark.parametrize(
@@ -269,7 +268,7 @@ def test_a_suggested_command_is_one_that_make_and_the_command_line_accept(settin
     ],
 )
 def test_a_suggested_command_has_the_target_that_makes_the_folder(stage, target):
-    assert make_command(StageSettings(), stage, new=False) == f"make {target}"
+    assert make_command(StageSettings(), stage) == f"make {target}"
 
 
 def test_damaged_notes_are_an_error_not_a_crash():

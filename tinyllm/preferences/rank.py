@@ -92,7 +92,8 @@ def load_entries(path):
 def next_command(settings, folder, path):
     """The command that trains on the rankings. An existing stage 3 is kept: the new one gets its own run."""
     made, new = read_json(folder / "stage.json")["settings"], settings.folder("3-prefer").exists()
-    command = make_command(Settings(settings.run, made["size"], made["seed"]), "3-prefer", new=new)
+    run = f"{settings.run}-2" if new else settings.run
+    command = make_command(Settings(run, made["size"], made["seed"]), "3-prefer")
     start = f" FROM={shlex.quote(str(folder))}" if new else ""
     return f"To learn from them: {command}{start} RANKINGS={shlex.quote(str(path))}"
 

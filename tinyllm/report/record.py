@@ -124,7 +124,7 @@ class Record:
         if not is_checkpoint(self.folder / name):
             settings = Settings(run=self.name, size=self.size, seed=self.seed)
             state = "not finished: add RESUME=1 to" if name in self.stages else "missing. Make it with:"
-            raise TinyllmError(f"{name} is {state} {make_command(settings, name, new=False)}")
+            raise TinyllmError(f"{name} is {state} {make_command(settings, name)}")
         return self.stages[name]
 
     @functools.cached_property

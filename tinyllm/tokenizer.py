@@ -18,8 +18,6 @@ from itertools import chain, pairwise
 
 import numpy as np
 
-from tinyllm.errors import TinyllmError
-
 SPECIALS = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|mask|>")
 
 # A digit, a run of letters or a run of other characters, each with one space before it if there is one; a run

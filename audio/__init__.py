@@ -14,7 +14,7 @@ Reading order:
     transcript      the answer of the service, with attributes for its parts
     assemblyai      the client
     reports         Markdown: minutes, episode notes, call reviews
-    batch           one recording or many, in parallel, each paid for once
+    batch           one recording or many, each paid for once
     canned          the answers of the sandbox
     sandbox         a local stand-in for the service
     __main__        the command line

@@ -25,7 +25,7 @@ from audio.canned import tone
 from audio.errors import AudioError, AudioWarning, AuthError, BadInput, StillProcessing
 from audio.http import VERSION
 from audio.options import HELP, PRESETS, SWITCHES, meant, nested, setting
-from audio.recording import Recording, is_url, recordings_in
+from audio.recording import Recording, recordings_in
 from audio.reports import report
 from audio.sandbox import Sandbox
 
@@ -42,7 +42,7 @@ def transcribe(args):
     for source in args.source:
         if not source.strip():
             raise BadInput("the name of a recording is empty: give a file, a URL or a folder")
-        folder = not is_url(source) and os.path.isdir(source)
+        folder = os.path.isdir(source)
         for name in recordings_in(source) if folder else [source]:
             sources[name] = os.path.relpath(name, source) if folder else os.path.basename(name.rstrip("/"))
     several = [*sources] != args.source or len(sources) > 1
@@ -66,9 +66,7 @@ def transcribe(args):
                 output.add(name, result)
     except KeyboardInterrupt as stop:
         again = str(stop) or "python -m audio list shows all jobs"
-        raise KeyboardInterrupt(
-            f"interrupted; the same command continues the jobs of files; {again}"
-        ) from None
+        raise KeyboardInterrupt(f"interrupted. For files, the same command goes on; {again}") from None
     return status
 
 
@@ -83,8 +81,6 @@ class Output:
         out = args.out or ""
         if len(self.names) < len(args.names):
             raise BadInput("--names needs SPEAKER=NAME, such as --names A=Ada")
-        if several and args.format in ("srt", "vtt") and not out:
-            raise BadInput(f"-o {args.format} for several recordings needs --out FOLDER")
         self.in_folder = bool(out) and (several or os.path.isdir(out) or out[-1] in "/\\")
         if self.in_folder and len(set(sources.values())) < len(sources):
             raise BadInput("two recordings have the same name: transcribe them into different folders")
@@ -98,8 +94,7 @@ class Output:
         transcript.names = self.names
         if unknown := self.names.keys() - transcript.labels:
             known = ", ".join(sorted(transcript.labels))
-            message = f"--names: there is no speaker {', '.join(sorted(unknown))}; there are: {known}"
-            warnings.warn(message, AudioWarning, stacklevel=2)
+            say(f"warning: --names: there is no speaker {', '.join(sorted(unknown))}; there are: {known}")
         format = self.args.format or ("markdown" if self.args.preset or transcript.features else "text")
         text, path = written(transcript, format, self.args.preset), self.args.out
         if self.in_folder:
@@ -125,9 +120,7 @@ def get(args):
     """Fetch a transcript by its id (wait: as soon as it is ready)."""
     client, output = Client(), Output(args, {args.id: args.id})
     if args.format == "redacted-audio":
-        if not args.out:
-            raise BadInput("-o redacted-audio needs --out FILE")
-        client.redacted_audio(args.id, args.out)
+        client.redacted_audio(args.id, args.out or sys.stdout.buffer)
         return
     if args.format in ("sentences", "paragraphs"):
         for part in getattr(client, args.format)(args.id):
@@ -172,7 +165,7 @@ def ask(args):
 def doctor(args):
     """Check the set-up: key, address, connection, models."""
     client = Client(tries=2)
-    print(f"key        set\nservice    {client.http.base}")
+    print(f"service    {client.http.base}")
     next(client.list(limit=1), None)
     print("answers    yes, and accepts the key")
     models = client.models()
@@ -186,10 +179,9 @@ def sandbox(args):
     except (OSError, OverflowError) as error:
         raise BadInput(f"port {args.port} cannot be used: {getattr(error, 'strerror', error)}") from None
     with box, contextlib.suppress(KeyboardInterrupt):
+        print(f"sandbox ready at {box.url}\nEvery recording has the same canned words here. Ctrl-C stops it.")
         print(
-            f"sandbox ready at {box.url}\n"
-            "Its transcripts are canned: the same words for every recording. Ctrl-C stops it. To use it:\n"
-            f"    export ASSEMBLYAI_BASE_URL={box.url}  # ASSEMBLYAI_API_KEY: the one set here, or test-key",
+            f"    export ASSEMBLYAI_BASE_URL={box.url}  # key: this ASSEMBLYAI_API_KEY, or test-key",
             flush=True,
         )
         box.closing.wait()

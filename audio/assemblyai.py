@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import math
 import os
+import time
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from audio.errors import (
@@ -87,9 +88,7 @@ class Client:
 
     def __init__(self, base_url=None, *, poll=3.0, **settings):
         if "api_key" in settings:
-            raise BadInput(
-                "the key is not an argument, to keep it out of source code: set ASSEMBLYAI_API_KEY"
-            )
+            raise BadInput("the key does not belong in source code: set ASSEMBLYAI_API_KEY")
         base = base_url or os.environ.get("ASSEMBLYAI_BASE_URL") or "us"
         self.http = Http(base, Key(os.environ.get("ASSEMBLYAI_API_KEY")), **settings)
         self.poll, self._key_works = poll, False
@@ -163,14 +162,13 @@ class Client:
 
     def get(self, id, *, deadline=math.inf):
         """The transcript as it stands, ready or not."""
-        return Transcript({"id": id_of(id), **self._view(id, "", deadline=deadline)})
+        return Transcript({"id": id_of(id), **self._view(id, deadline=deadline)})
 
-    def _view(self, id, name, **more):
-        id, method = id_of(id), more.pop("method", "GET")
+    def _view(self, id, name="", method="GET", **more):
         try:
-            return self.http.call(method, f"v2/transcript/{quote(id, safe='')}{name}", **more)
+            return self.http.call(method, f"v2/transcript/{quote(id_of(id), safe='')}{name}", **more)
         except AudioError as error:
-            error.transcript_id = id
+            error.transcript_id = id_of(id)
             raise
 
     def wait(self, id, *, timeout=PATIENCE):
@@ -180,7 +178,7 @@ class Client:
         RequestRefused for an unknown id; each has the transcript_id, as does the KeyboardInterrupt of
         Ctrl-C."""
         id, pause, state = id_of(id), min(0.2, self.poll), None
-        deadline = self.http.clock() + seconds(timeout)
+        deadline = time.monotonic() + seconds(timeout)
         try:
             while True:
                 try:
@@ -190,7 +188,7 @@ class Client:
                     state = transcript.status
                 except ServiceUnavailable as error:
                     state = state or str(error)
-                left = deadline - self.http.clock()
+                left = deadline - time.monotonic()
                 if left <= 0:
                     message = f"transcript {id} was not ready in {timeout:g} s ({state}). The job goes on: "
                     raise StillProcessing(f"{message}python -m audio wait {id}", transcript_id=id)
@@ -202,7 +200,7 @@ class Client:
 
     def delete(self, id):
         """Deletes text and words from the service permanently -> what is left of the transcript."""
-        return Transcript({"id": id_of(id), **self._view(id, "", method="DELETE")})
+        return Transcript({"id": id_of(id), **self._view(id, method="DELETE")})
 
     def list(self, **query):
         """All jobs, newest first, fetched page by page as they are consumed: dicts with id, status, created,
@@ -328,9 +326,8 @@ def is_done(transcript):
     """Whether a job is completed. Raises TranscriptFailed for a failed job (the status code is 200 all the
     same) and RequestRefused for a job that was deleted."""
     if transcript.deleted:
-        raise RequestRefused(
-            f"transcript {transcript.id} was deleted", status=404, transcript_id=transcript.id
-        )
+        message = f"transcript {transcript.id} was deleted"
+        raise RequestRefused(message, status=404, transcript_id=transcript.id)
     if transcript.status == "error":
         words = str(transcript.error or "no reason is given.")
         fault = any(text in words.lower() for text in SERVER_FAULTS)

@@ -87,11 +87,9 @@ def paragraphs(told):
 
 def categories(parts):
     labels = lambda part: [{"label": name, "relevance": value} for name, value in part["topics"].items()]
-    results = [
-        {"text": part["text"], "timestamp": pick(part, "start end"), "labels": labels(part)} for part in parts
-    ]
+    known = lambda part: {"text": part["text"], "timestamp": pick(part, "start end"), "labels": labels(part)}
     summary = {name: value for part in parts for name, value in part["topics"].items()}
-    return {"status": "success", "results": results, "summary": summary}
+    return {"status": "success", "results": [*map(known, parts)], "summary": summary}
 
 
 def highlights(words):
@@ -105,18 +103,16 @@ def story(fields, heard):
     """Sentences that fill a recording, their words spread over it; at least two, because two people talk."""
     if heard["silent"]:
         return []
-    duration = int(1000 * heard["seconds"])
-    lines = [(part, text.split(), *more) for part in SECTIONS for text, *more in part["lines"]]
-    told, count = [], 0
+    lines = itertools.cycle((section, *line) for section in SECTIONS for line in section["lines"])
+    duration, told, count = int(1000 * heard["seconds"]), [], 0
     while len(told) < 2 or (count * WORD < duration and count < MOST_WORDS):
-        told.append(lines[len(told) % len(lines)])
-        count += len(told[-1][1])
-    found, at = [], 0
-    for i, (section, texts, sentiment, names, *action) in enumerate(told):
-        known, edges = speaker(fields, i), [duration * (at + j) // count for j in range(len(texts) + 1)]
-        at += len(texts)
-        parts = zip(texts, edges, edges[1:])
-        words = [{"text": text, "start": a, "end": b, "confidence": 0.95, **known} for text, a, b in parts]
+        told.append(next(lines))
+        count += len(told[-1][1].split())
+    times = itertools.pairwise(duration * i // count for i in range(count + 1))
+    found = []
+    for i, (section, said, sentiment, names, *action) in enumerate(told):
+        known, parts = speaker(fields, i), zip(said.split(), times)
+        words = [{"text": text, "start": a, "end": b, "confidence": 0.95, **known} for text, (a, b) in parts]
         entities = []
         for kind, text in names:
             start, end, first = places(text, words)[0]
@@ -167,12 +163,9 @@ def redact(fields, kind, words):
 def places(phrase, words):
     """Where the words of a phrase occur in sequence -> [(start, end, index of the first word)]."""
     wanted, texts = plain(phrase), [" ".join(plain(word["text"])) for word in words]
-    n = len(wanted)
-    return [
-        (words[i]["start"], words[i + n - 1]["end"], i)
-        for i in range(len(words) - n + 1)
-        if wanted and texts[i : i + n] == wanted
-    ]
+    n, at = len(wanted), range(len(words))
+    firsts = [i for i in at if wanted and texts[i : i + n] == wanted]
+    return [(words[i]["start"], words[i + n - 1]["end"], i) for i in firsts]
 
 
 def plain(text):

@@ -7,9 +7,9 @@
     other 4xx (except `also`), a proxy's refusal      never
     3xx: a redirect                                   never, and it is not followed: the key stays at its host
 
-A request that may have been carried out and may not be repeated raises AnswerLost. Pauses and deadlines go
-through `clock` and `sleep`, so that tests run fast. There are time-outs for connecting, for the next piece of
-an answer, for a whole answer (SLOWEST x the one for a piece) and, if given, for the call and its retries.
+A request that may have been carried out and may not be repeated raises AnswerLost. Pauses go through `sleep`,
+so that tests run fast. There are time-outs for connecting, for the next piece of an answer, for a whole
+answer (SLOWEST x the one for a piece) and, if given, for the call and its retries.
 """
 
 import json
@@ -43,19 +43,13 @@ def places(base):
     "us" and "eu" name regions. Plain http is for this machine only: elsewhere others could read the key."""
     if base.lower() in REGIONS:
         return REGIONS[base.lower()]
-    parts = re.fullmatch(r"(?i)(https?)(://(?:[\w.-]+|\[[\da-f:.%]+\])(?::\d+)?(?:/[\w./~%-]*)?)", base)
-    try:
-        good = parts and urlsplit(base).port != 0
-    except ValueError:
-        good = False
-    if not good:
+    parts = re.fullmatch(r"(?i)(https?)(://(?:[\w.-]+|\[::1\])(?::[1-9]\d*)?(?:/[\w./~%-]*)?)", base)
+    if not parts:
         raise BadInput("ASSEMBLYAI_BASE_URL must be us, eu, or an address such as https://api.assemblyai.com")
     base = (parts[1].lower() + parts[2]).rstrip("/").removesuffix("/v2")
     if would_be_readable(base):
-        raise BadInput(
-            f"ASSEMBLYAI_BASE_URL is plain http to {urlsplit(base).hostname}: the key would travel in the "
-            "clear. Use https; http is for this machine only"
-        )
+        host = urlsplit(base).hostname
+        raise BadInput(f"ASSEMBLYAI_BASE_URL: others could read the key on its way to {host}. Use https")
     return next((pair for pair in REGIONS.values() if pair[0] == base), (base, base))
 
 
@@ -65,18 +59,17 @@ class Http:
     At most `tries` requests per call. The pause between them, if the server names none, is about `pause`
     seconds and doubles each time."""
 
-    def __init__(
-        self, base, key, *, timeout=TIMEOUT, tries=6, pause=0.5, clock=time.monotonic, sleep=time.sleep
-    ):
+    def __init__(self, base, key, *, timeout=TIMEOUT, tries=6, pause=0.5, sleep=time.sleep):
         self.base, self.gateway = places(base)
         self.key, self.timeout, self.tries, self.pause = key, timeout, tries, pause
-        self.clock, self.sleep, self._local = clock, sleep, Local(self.base)
+        self.sleep, self._local = sleep, Local(self.base)
 
     def call(self, method, url, *, safe=True, stream=False, also=(), deadline=math.inf, **request):
         """Sends a request, with retries -> a dict, or with `stream` the open requests.Response.
 
-        A `url` without a host is relative to the API. `also`: more status codes to retry on; `deadline`: a
-        time of `clock`. May raise any AudioError but AnswerCut, TranscriptFailed and StillProcessing."""
+        A `url` without a host is relative to the API. `also`: more status codes to retry on; `deadline`: on
+        the clock time.monotonic(). May raise any AudioError but AnswerCut, TranscriptFailed and
+        StillProcessing."""
         url = url if "://" in url else f"{self.base}/{url}"
         attempt = 0
         while True:
@@ -106,7 +99,7 @@ class Http:
                 problem += f" ({attempt} attempts). Try again later"
             elif pause > LONGEST_PAUSE:
                 problem += f". It asks us to wait {pause:.0f} s: try again then"
-            elif self.clock() + pause >= deadline:
+            elif time.monotonic() + pause >= deadline:
                 problem += ", and the time is up"
             else:
                 self.sleep(pause)
@@ -115,7 +108,7 @@ class Http:
 
     def _open(self, method, url, deadline, **request):
         """Sends one request -> its response, with the body unread."""
-        left = max(0.05, deadline - self.clock())
+        left = max(0.05, deadline - time.monotonic())
         timeout = tuple(min(seconds, left) for seconds in self.timeout)
         usual = {"auth": self.key, "timeout": timeout, "stream": True, "allow_redirects": False}
         try:
@@ -127,13 +120,13 @@ class Http:
     def pieces(self, response, deadline=math.inf, slowest=SLOWEST):
         """The body of an open response as it arrives. Raises AnswerLost if it breaks off or takes too
         long."""
-        end = min(deadline, self.clock() + slowest * self.timeout[1])
+        end = min(deadline, time.monotonic() + slowest * self.timeout[1])
         with response:
             try:
                 # read1 returns the bytes that have arrived, so that even a slow trickle is stopped in time.
                 while piece := response.raw.read1(65536, decode_content=True):
                     yield piece
-                    if self.clock() > end:
+                    if time.monotonic() > end:
                         break
                 else:
                     return
@@ -147,10 +140,8 @@ class Http:
         status, host = response.status_code, urlsplit(response.url).netloc
         if status == 401:
             region = "eu" if self.base == REGIONS["us"][0] else "us"
-            words += (
-                f". The key is not accepted: check ASSEMBLYAI_API_KEY. A key works in its own region only: "
-                f"this is {self.base}, ASSEMBLYAI_BASE_URL={region} is another"
-            )
+            hint = f"A key works in its own region only: ASSEMBLYAI_BASE_URL={region} is another"
+            words += f". The key is not accepted: check ASSEMBLYAI_API_KEY. {hint}"
         elif status == 403 and "uploaded file" in words:
             words += ". An upload can be used with a key of the same project only"
         elif status < 400:
@@ -239,9 +230,8 @@ def object_in(body):
 
 def message_in(body):
     """The body of an error, text or JSON -> the texts in it as ": text; text", or ""."""
-    plain = re.sub(
-        r"(?is)<(style|script|head).*?</\1>|<[^>]*>", " ", body[: 20 * SHOWN].decode("utf-8", "replace")
-    )
+    text = body[: 20 * SHOWN].decode("utf-8", "replace")
+    plain = re.sub(r"(?is)<(style|script|head).*?</\1>|<[^>]*>", " ", text)
 
     def texts(value):
         if isinstance(value, str):

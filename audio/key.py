@@ -8,13 +8,14 @@ import tools, whereas tools already imports audio. The rules:
     nobody gets to see it              no repr shows it, and hidden() removes it from text a server repeats
 """
 
-import ipaddress
 import re
 from urllib.parse import urlsplit
 
 import requests
 
 from audio.errors import AuthError
+
+THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 class Key:
@@ -44,11 +45,7 @@ class Key:
 def would_be_readable(url):
     """Whether others could read a key sent to this URL."""
     parts = urlsplit(url)
-    try:
-        local = ipaddress.ip_address(parts.hostname).is_loopback
-    except ValueError:
-        local = parts.hostname == "localhost"
-    return parts.scheme == "http" and not local
+    return parts.scheme == "http" and parts.hostname not in THIS_MACHINE
 
 
 def session_for(url):

@@ -83,12 +83,6 @@ FIELDS = {  # fields of the service, by the type of their values
 CLASSES = {"true or false": bool, "a number": (int, float), "a list": list, "an object": dict, "text": str}
 KINDS = {name: kind for kind, names in FIELDS.items() for name in names.split()}
 KNOWN = [*KINDS, *HELP, "speech_model"]
-RANGES = {
-    "content_safety_confidence": "25 to 100",
-    "speech_threshold": "0 to 1",
-    "language_confidence_threshold": "0 to 1",
-    "temperature": "0 to 1",
-}
 # A condition holds if all its terms do. NAME: set, and not false or empty; NAME=TEXT: its value, as
 # text, contains TEXT; -TERM: the term does not hold.
 REFUSED = {  # by the service, in its own words if they are known
@@ -158,11 +152,8 @@ def mistyped(fields, names=MappingProxyType({})):
     wrong = []
     for field, value in fields.items():
         kind, name = KINDS.get(field), names.get(field, field)
-        low, high = map(float, RANGES.get(field, "-inf to inf").split(" to "))
         if kind and (not isinstance(value, CLASSES[kind]) or (kind == "a number" and value is True)):
             wrong.append(f"{name} must be {kind}, not {value!r}")
-        elif field in RANGES and not low <= value <= high:
-            wrong.append(f"{name} must be from {RANGES[field]}, not {value!r}")
         elif field == "speech_understanding":
             tasks = value.get("request")
             if not (isinstance(tasks, dict) and all(isinstance(task, dict) for task in tasks.values())):

@@ -40,10 +40,6 @@ def looks_like_audio(head):
     return MAGIC.match(head) is not None
 
 
-def is_url(source):
-    return isinstance(source, str) and source.lower().startswith(("http://", "https://"))
-
-
 class Recording:
     """A source that can be read from the beginning any number of times. Raises BadInput for anything else.
 
@@ -56,7 +52,7 @@ class Recording:
 
     def __init__(self, source):
         self.url, self.path, self._file, self.size = None, None, None, 0
-        if is_url(source):
+        if isinstance(source, str) and source.lower().startswith(("http://", "https://")):
             scheme, rest = source.split(":", 1)
             self.name, self.url = source, f"{scheme.lower()}:{rest}"
             return

@@ -16,9 +16,8 @@ from audio.options import PRESETS
 from audio.subtitles import DENSE, ends_sentence, groups, timed
 from audio.transcript import Transcript
 
-PROMISE = re.compile(  # English: phrases of promises and requests
-    r"\b((I|we) (will|should|have to|need to)|(I|we)'ll|let's|please|action item)\b", re.I
-)
+# English: phrases of promises and requests.
+PROMISE = re.compile(r"(?i)\b((I|we)('ll| will| should| have to| need to)|let's|please|action item)\b")
 SURE = 0.5  # minimum relevance of a topic that is shown
 QUOTES, TOPICS = 5, 8  # maximum numbers shown
 TITLES = {"meeting": "Minutes", "podcast": "Episode notes", "call": "Call review"}
@@ -187,9 +186,7 @@ def redacted(transcript):
 
 
 def sentences(transcript):
-    """Spans of one sentence each: those of the sentiment analysis, or the turns cut at sentence ends."""
-    if transcript.sentiment:
-        return [span for span, _, _ in transcript.sentiment]
+    """The turns, cut at sentence ends."""
     ended = lambda held, word: ends_sentence(held[-1].text)
     return [span for turn in transcript.turns for span in groups(timed(turn), ended)]
 

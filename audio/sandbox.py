@@ -10,10 +10,10 @@ length and whether it is silent matter. The key is the value of ASSEMBLYAI_API_K
 A fault is NAME[@WHERE][:COUNT]: it spoils the next COUNT answers (default 1) to requests of kind
 WHERE: upload, create, get, delete, list, view, models, chat, file, or * for all.
 
-    429 500 502 503 504   that status, 429 with Retry-After: 1       stall        no answer for 90 s
-    reset                 breaks off while a request is being sent   truncated    half of the answer
-    lost                  carries out the request, no answer         job-error    the job ends with an error
-                                                                     never        the job is never done
+    429 500 502 503 504   that status, 429 with Retry-After: 1       truncated    half of the answer
+    reset                 breaks off while a request is being sent   job-error    the job ends with an error
+    lost                  carries out the request, no answer         never        the job is never done
+    stall                 no answer for 90 s
 """
 
 import contextlib
@@ -119,8 +119,10 @@ class Sandbox:
         known |= {"created": stamp(), "resource_url": f"{self.url}/v2/transcript/{job['id']}"}
         with self.lock:
             self.jobs[job["id"]] = job, known
-        if fields.get("webhook_url"):
-            threading.Thread(target=self.call_back, args=(job["id"],), daemon=True).start()
+        if fields.get("webhook_url") and fate != "never":
+            timer = threading.Timer(self.seconds, self.call_back, (job["id"],))
+            timer.daemon = True
+            timer.start()
         return job
 
     def job(self, id):
@@ -215,12 +217,8 @@ class Sandbox:
         return [f"data: {data}\n\n" for data in (*map(json.dumps, events), "[DONE]")]
 
     def call_back(self, id):
-        """Calls the webhook of a job, once, as soon as the job is done."""
+        """Calls the webhook of a job that is done, once."""
         job, known = self.job(id)
-        while job["status"] not in ("completed", "error"):
-            if self.closing.wait(self.seconds / 4 + 0.01):
-                return
-            self.job(id)
         name, value = map(known["fields"].get, SECRET)
         told, headers = {"transcript_id": id, "status": job["status"]}, {name: value} if name else {}
         with contextlib.suppress(requests.RequestException):
@@ -251,13 +249,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 kind, ids = name, found.groups()
         fault, pieces = self.box.spoiled(kind), self.pieces()
         try:
-            if fault == "reset":
+            if fault in ("reset", "stall"):
                 next(pieces, b"")
+                self.box.closing.wait(90 if fault == "stall" else 0)
                 return self.hang_up()
             body = heard(pieces) if kind == "upload" else b"".join(pieces)
-            if fault == "stall":
-                self.box.closing.wait(90)
-                return self.hang_up()
             if fault and fault.isdecimal():
                 raise Refusal(int(fault), "Too Many Requests" if fault == "429" else "injected by --fault")
             if kind != "file" and self.headers.get("Authorization") != self.box.key:
@@ -266,9 +262,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 raise Refusal(404, "Not found")
             query = dict(parse_qsl(url.query))
             asked = json.loads(body) if kind in ("create", "chat") else body
-            given = {"upload": [asked], "create": [asked, fault], "chat": [asked], "list": [query]}
-            given["view"] = [*ids, query]
-            status, data = 200, getattr(self.box, kind)(*given.get(kind, ids))
+            given = [asked] if self.command == "POST" else [query] if kind in ("list", "view") else []
+            fate = [fault] if kind == "create" else []
+            status, data = 200, getattr(self.box, kind)(*ids, *given, *fate)
         except Refusal as refusal:
             status, data = refusal.args[0], {"error": refusal.args[1]}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

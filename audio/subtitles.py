@@ -184,8 +184,6 @@ def name_of(span):
 @functools.lru_cache(1 << 16)
 def width(text):
     """The columns of a text: two for a wide character, none for a combining one."""
-    if text.isascii():
-        return len(text)
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(unicodedata.category(c) in ("Mn", "Me") for c in text)
 

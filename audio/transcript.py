@@ -40,6 +40,7 @@ class Transcript:
     error = property(lambda self: self.raw.get("error"))
     text = property(lambda self: str(self.raw.get("text") or ""))
     labels = property(lambda self: {str(part.get("speaker")) for part in dicts(self.raw.get("utterances"))})
+    words = property(lambda self: [self._span(word) for word in dicts(self.raw.get("words"))])
     deleted = property(lambda self: self.raw.get("audio_url") == DELETED)
 
     @property
@@ -68,10 +69,6 @@ class Transcript:
             end = max([int(1000 * self.seconds), *(word.end for word in self.words)])
             turns = [Span(self.text, 0, end, "", tuple(self.words))]
         return turns
-
-    @property
-    def words(self):
-        return [self._span(word) for word in dicts(self.raw.get("words"))]
 
     def _span(self, part):
         text, speaker = str(part.get("text") or ""), self.named(str(part.get("speaker") or ""))

@@ -56,13 +56,9 @@ def quantised(w, kind):
 
 
 def settings_of(config, **more):
-    settings = {"general.architecture": "llama"}
-    for key, name in huggingface.GGUF_KEYS.items():
-        ours = {ours: published for ours, (published, _) in huggingface.KEYS.items()} | {
-            "theta": "rope_theta"
-        }
-        settings[f"llama.{name}"] = next(getattr(config, each) for each, k in ours.items() if k == key)
-    return settings | more
+    value_of = {published: getattr(config, ours) for ours, published in huggingface.KEYS.items()}
+    value_of |= {"model_type": "llama", "rope_theta": config.theta}
+    return {name: value_of[key] for key, name in huggingface.GGUF_KEYS.items()} | more
 
 
 def write(path, settings, tensors, kind_of=lambda name: "F32", version=3):
@@ -99,5 +95,5 @@ def vocabulary(specials=("<|endoftext|>", "<|im_start|>", "<|im_end|>"), merges=
 
 def write_model(path, model, kind="F32", **more):
     """A whole model with ChatML's special tokens, the bytes and one merge (260 ids)."""
-    tensors = {huggingface.gguf_name(name): w for name, w in model.params.items()}
+    tensors = {huggingface.stored_name(name, huggingface.GGUF): w for name, w in model.params.items()}
     return write(path, settings_of(model.config, **vocabulary() | more), tensors, lambda name: kind)

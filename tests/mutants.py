@@ -70,7 +70,7 @@ tinyllm/data/conversation.py
     [*as_context(messages[:-1]), messages[-1]]  =>  messages
     and message.get("weight", 1) != 0  =>
 tinyllm/data/corpus.py
-    left = int(total * (1 - share))  =>  left = total
+    * (1 - share))  =>  )
     offset + order[i % count] * length  =>  order[i % count] * length
     np.flatnonzero(ids == ids[:1])[1:]  =>  []
 tinyllm/data/batches.py
@@ -122,34 +122,34 @@ tinyllm/sampling.py
     start != begin  =>  begin is None
     room = min(context, ends.max())  =>  room = context
 tinyllm/checkpoint/__init__.py
-    rows = config.head_dim * max(  =>  rows = 1 + max(
+    piece = HEADS * config.head_dim * config.width  =>  piece = HEADS * config.width
     [b""] * (config.vocab - len(tokenizer))  =>  []
     "sha256" in notes and notes["sha256"] != digest(folder)  =>  False
     if not notes.get("finished"):  =>  if False:
 tinyllm/checkpoint/stored.py
     [q & 15, q >> 4]  =>  [q >> 4, q & 15]
-    w -= 8  =>  pass
-    w += block["least"]  =>  w -= block["least"]
-    self.start + first * row)  =>  self.start)
+    q = q - np.float32(8)  =>  pass
+    (scale * q + least)  =>  (scale * q - least)
+    self.start + first // self.per_item  =>  self.start + 0 // self.per_item
 tinyllm/checkpoint/gguf.py
-    -reader.at % alignment  =>  0
-    tensor.start + tensor.size(name) > len(data)  =>  False
-    [::-1], *reader  =>  , *reader
+    -reader.at % settings.get("general.alignment", 32)  =>  0
+    if self.at > len(self.data):  =>  if False:
+    [::-1], *self.numbers  =>  , *self.numbers
 tinyllm/checkpoint/vocabulary.py
     pre == "llama-bpe")  =>  False)
     if kind in ADDED]  =>  ]
     system[1] if system else ""  =>  ""
-    if not template or name in template]  =>  ]
+    form = format_of(used)  =>  form = format_of(self.special)
 tinyllm/commands/real.py
     made.get("settings") != settings  =>  not made
     a and not b  =>  a
-    hexdigest() != SHA256  =>  hexdigest() == ""
+    if sha256(SMOLLM2) != SHA256:  =>  if False:
 tinyllm/checkpoint/files.py
-    _flush(beside)  =>  pass
+    os.fsync(file.fileno())  =>  pass
 tinyllm/checkpoint/safetensors.py
-    entry["data_offsets"] != [start, stop]  =>  False
+    != [end, tensor.end]:  =>  == []:
 tinyllm/checkpoint/huggingface.py
-    {"hidden_act": "silu", "attention_bias"  =>  {"attention_bias"
+    "hidden_act": "silu", "attention_bias": False,  =>  "attention_bias": False,
 tinyllm/report/svg.py
     top += GAP  =>  top += 1
     placed[i] = bottom = min(placed[i], bottom)  =>  bottom = min(placed[i], bottom)

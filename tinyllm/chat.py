@@ -4,6 +4,7 @@ The model sees the whole conversation. When the context is full, the oldest turn
 learned from the built-in conversations sees at most TURNS turns: hardly any of them has more.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -45,50 +46,6 @@ NOTHING = agent.Conversation([], agent.ANSWERED)
 LOOP = 24  # a reply is stopped if its last tokens, at least this many, repeat one sequence three times
 
 
-class Writer:
-    """A callback for tools.agent.run: generates a reply and prints it token by token."""
-
-    def __init__(self, model, tokenizer, settings):
-        self.model, self.tokenizer, self.settings = model, tokenizer, settings
-        self.rng, self.mask, self.turns = np.random.default_rng(settings.seed), None, math.inf
-
-    def show(self, text):
-        print(printable(text), end="", flush=True)
-
-    def __call__(self, messages):
-        tokenizer, most, shown = self.tokenizer, self.settings.tokens, 0
-        end = tokenizer.special["<|end|>"]
-        # With `only`, the reply must be a call, unless there is already a result to answer from.
-        mask = None if self.mask and self.mask.only and messages[-1]["role"] == "tool" else self.mask
-        if mask:
-            mask.restart([most])
-        context = self.model.config.context
-        prompt = encode_recent(tokenizer, messages, context, self.turns)
-        if len(prompt) > context:
-            print(f"(of {len(prompt):,} tokens, the model sees only the last {context:,})", file=sys.stderr)
-
-        only_end = np.arange(self.model.config.vocab) == end
-
-        def show_and_mask(row, written):
-            nonlocal shown
-            text = decode_reply(tokenizer, written.tolist())
-            if not text.endswith("\ufffd"):  # wait for the other bytes of an incomplete character
-                self.show(text[shown:])
-                shown = len(text)
-            allowed = mask(row, written) if mask else None
-            may_end = allowed is None or allowed[end]  # no end token inside a call
-            return only_end if may_end and is_loop(written.tolist()) else allowed
-
-        draws = self.rng.random((1, most))
-        how = {"temperature": self.settings.temperature, "stop": [end], "mask": show_and_mask}
-        (tokens,) = generate(self.model, [prompt], most, draws, **how)
-        text = decode_reply(tokenizer, tokens)
-        self.show(text[shown:])
-        yield text
-        if tokens[-1:] != [end]:
-            yield agent.Finish(agent.LENGTH)
-
-
 def encode_recent(tokenizer, messages, context, most=math.inf):
     """The prompt for the next reply: at most `most` turns, fewer if they would leave no room for the reply.
 
@@ -125,49 +82,37 @@ class ChatSettings(Settings):
     origin: str = option("", "checkpoint folder or GGUF file to talk to, instead of a stage", flag="from")
     temperature: float = option(0.8, "0 is greedy; 1 samples from the model's distribution", (0, 100))
     tokens: int = option(200, "maximum number of tokens in a reply", (1, 10**6))
-    tools: str = option(
-        "auto",
-        "tool calls. on: allowed; off: never; auto: on for a stage that has learned to call tools, and with "
-        "any other model, if you write 'use the calculator'",
-        choices=("auto", "on", "off"),
-    )
 
 
 def main(settings):
     """Talk to a stage. /help lists the commands."""
     chat = Chat(settings)
     print(f"{chat.folder}; /help lists the commands", file=sys.stderr)
-    while True:
-        try:
-            line = input("> " if sys.stdin.isatty() else "").strip()
-        except EOFError:
-            return
-        if line in ("/quit", "/exit"):
-            return
-        try:
-            if line.startswith("/"):
-                chat.command(line)
-            elif line:
-                chat.ask(line)
-        except (TinyllmError, OSError, ValueError) as error:
-            print(f"error: {error}", file=sys.stderr)
-        except KeyboardInterrupt:
-            print("\n(stopped)", file=sys.stderr)
+    with contextlib.suppress(EOFError):
+        while (line := input("> " if sys.stdin.isatty() else "").strip()) not in ("/quit", "/exit"):
+            try:
+                if line.startswith("/"):
+                    chat.command(line)
+                elif line:
+                    chat.ask(line)
+            except (TinyllmError, OSError, ValueError) as error:
+                print(f"error: {error}", file=sys.stderr)
+            except KeyboardInterrupt:
+                print("\n(stopped)", file=sys.stderr)
 
 
 class Chat:
     """A chat session in the terminal, with the settings that its commands change."""
 
     def __init__(self, settings):
-        self.settings, self.tools, self.asks_first = settings, settings.tools, False
-        self.history, self.last = [], NOTHING
+        self.settings, self.tools, self.asks_first = settings, "auto", False
+        self.rng, self.history, self.last = np.random.default_rng(settings.seed), [], NOTHING
         self.load(Path(settings.origin) if settings.origin else stage_folder(settings.run, settings.stage))
 
     def load(self, folder):
-        self.folder, self.writer = folder, Writer(*checkpoint.load_language_model(folder), self.settings)
-        fold(self.writer.model)
-        self.is_built_in = path_of(learned_by(folder), "instructions") == ""
-        self.writer.turns = TURNS if self.is_built_in else math.inf
+        self.model, self.tokenizer = checkpoint.load_language_model(folder)
+        fold(self.model)
+        self.folder, self.is_built_in = folder, path_of(learned_by(folder), "instructions") == ""
         self.choose_tools(self.tools)
 
     def choose_tools(self, tools):
@@ -178,17 +123,17 @@ class Chat:
         of the context.
         """
         is_on = self.is_built_in if tools == "auto" else tools == "on"
-        described, _ = encode_conversation(self.writer.tokenizer, agent.introduced([], Registry(TOOLS)))
-        fitting = TOOLS if len(described) <= self.writer.model.config.context // 2 else TOOLS[:1]
+        described, _ = encode_conversation(self.tokenizer, agent.introduced([], Registry(TOOLS)))
+        fitting = TOOLS if len(described) <= self.model.config.context // 2 else TOOLS[:1]
         self.offer([tool.name for tool in fitting] if is_on else [])
         self.tools, self.is_named = tools, tools == "auto" and not is_on
 
     def offer(self, names, only=False):
         """Describe these tools to the model from now on; only: the reply to a question has to be a call."""
-        mask = call_mask(self.writer.tokenizer, tuple(names), only) if names else None
+        mask = call_mask(self.tokenizer, tuple(names), only) if names else None
         if mask and self.settings.tokens <= mask.need:
-            raise UsageError(f"a call needs more than {mask.need} tokens: raise --tokens or use --tools off")
-        self.registry, self.writer.mask = with_names(names), mask
+            raise UsageError(f"a tool call needs more than {mask.need} tokens: raise --tokens")
+        self.registry, self.mask = with_names(names), mask
 
     def ask(self, line):
         example = []
@@ -198,20 +143,51 @@ class Chat:
             example = EXAMPLE if self.registry.tools else []
         messages = [*example, *self.history, {"role": "user", "content": line}]
         allow = self.allow if self.asks_first else None
-        self.last = agent.run(self.writer, self.registry, messages, allow=allow, show=self.show_part)
+        self.last = agent.run(self.write, self.registry, messages, allow=allow, show=self.show_part)
         print()
         if self.last.outcome != agent.ANSWERED:
             print(f"({self.last.outcome})", file=sys.stderr)
-        before = len(example) + (1 if self.registry.tools else 0)  # the first message describes the tools
-        self.history = self.last.messages[before:]
+        turns = [message for message in self.last.messages if message["role"] != "system"]
+        self.history = turns[len(example) :]
+
+    def write(self, messages):
+        """Generate a reply and show it token by token: the callback of agent.run."""
+        tokenizer, most, context = self.tokenizer, self.settings.tokens, self.model.config.context
+        prompt = encode_recent(tokenizer, messages, context, TURNS if self.is_built_in else math.inf)
+        if len(prompt) > context:
+            print(f"(of {len(prompt):,} tokens, the model sees only the last {context:,})", file=sys.stderr)
+        # With `only`, the reply must be a call, unless there is already a result to answer from.
+        mask = None if self.mask and self.mask.only and messages[-1]["role"] == "tool" else self.mask
+        if mask:
+            mask.restart([most])
+        end, shown = tokenizer.special["<|end|>"], 0
+        only_end = np.arange(self.model.config.vocab) == end
+
+        def show_and_mask(row, written):
+            nonlocal shown
+            text = decode_reply(tokenizer, written.tolist())
+            if not text.endswith("\ufffd"):  # wait for the other bytes of an incomplete character
+                self.show(text[shown:])
+                shown = len(text)
+            allowed = mask(row, written) if mask else None
+            may_end = allowed is None or allowed[end]  # no end token inside a call
+            return only_end if may_end and is_loop(written.tolist()) else allowed
+
+        how = {"temperature": self.settings.temperature, "stop": [end], "mask": show_and_mask}
+        (tokens,) = generate(self.model, [prompt], most, self.rng.random((1, most)), **how)
+        text = decode_reply(tokenizer, tokens)
+        self.show(text[shown:])
+        yield text
+        if tokens[-1:] != [end]:
+            yield agent.Finish(agent.LENGTH)
+
+    def show(self, text):
+        print(printable(text), end="", flush=True)
 
     def allow(self, call):
         """Ask the user whether a call may run -> True, or the reason for refusing, which the model sees."""
         print(f"\n  run {call.name} with {json.dumps(call.arguments, ensure_ascii=False)}? yes, or why not: ")
-        try:
-            reply = input().strip()
-        except EOFError:
-            reply = ""
+        reply = input().strip()
         return reply.lower() in ("y", "yes") or f"the user refused this call. {reply}".strip()
 
     def show_part(self, part):
@@ -228,7 +204,6 @@ class Chat:
             print(self.folder, file=sys.stderr)
         elif name == "/temperature":
             self.settings = dataclasses.replace(self.settings, temperature=float(value))
-            self.writer.settings = self.settings
         elif name == "/tools" and value in ("auto", "on", "off"):
             self.choose_tools(value)
         elif name == "/compare" and value:

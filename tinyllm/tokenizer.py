@@ -18,8 +18,6 @@ from itertools import chain, pairwise
 
 import numpy as np
 
-from tinyllm.errors import TinyllmError
-
 SPECIALS = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|mask|>")
 
 # A digit, a run of letters or a run of other characters, each with one space before it if there is one; a run
@@ -82,14 +80,14 @@ class Tokenizer:
 
     @classmethod
     def from_json(cls, contents):
-        """The contents of a tokenizer.json of this project -> Tokenizer. Raises TinyllmError for any other
-        tokenizer, and ValueError, LookupError, TypeError or AttributeError for a damaged file."""
+        """The contents of a tokenizer.json of this project -> Tokenizer. Raises ValueError for any other
+        tokenizer, and that, LookupError, TypeError or AttributeError for a damaged file."""
         model, vocab = contents["model"], contents["model"]["vocab"]
         tokenizer = cls([(vocab[left], vocab[right]) for left, right in model["merges"]])
         special = {token["content"]: token["id"] for token in contents["added_tokens"]}
         same = special == tokenizer.special and tokenizer.to_json("")[0]["model"]["vocab"] == vocab
         if not same or contents["normalizer"] or model["type"] != "BPE":
-            raise TinyllmError("its type, normalizer, numbering or special tokens are not this project's")
+            raise ValueError("its type, normalizer, numbering or special tokens are not this project's")
         return tokenizer
 
 

@@ -26,7 +26,7 @@ from typing import NamedTuple
 from tools.json_reader import MAX_DEPTH
 from tools.protocol import compact
 from tools.schema import KINDS, TAKES, UnsupportedSchema, check, kind_of, resolve
-from tools.terminals import BETWEEN, DONE, Text, Words, far, moves, numbers, word
+from tools.terminals import BETWEEN, Text, Words, numbers, remember, word
 from tools.validation import fingerprint, problems, types_of
 
 LARGEST = 2000  # schemas and enum values together
@@ -43,6 +43,7 @@ class Part(NamedTuple):
     at: int
     room: int
 
+    @remember
     def far(self):
         return self.shape.far(self.at, self.room) if self.room >= 0 else inf
 
@@ -168,10 +169,11 @@ class Compiler:
             found.append(Way(b"[", Array(first, rest, low, high), "array"))
         if "object" in types:
             required, rest = own.get("required", []), own.get("additionalProperties", True)
-            named = own.get("properties", {})
+            declared = own.get("properties", {})
+            named = {name: declared.get(name, rest) for name in [*declared, *required]}
             names = [
                 (text_of(name) + b":", self.choice(part, f"{where}/properties/{name}"), name in required)
-                for name, part in (named | dict.fromkeys(required, rest) | named).items()
+                for name, part in named.items()
             ]
             found.append(Way(b"{", Object(names), "object"))
         return found
@@ -184,7 +186,7 @@ class Compiler:
         for room in range(MAX_DEPTH + 1):
             for choice in order:
                 ways = choice.expand(0, room)
-                choice.costs.append(min((sum(map(far, items)) for items in ways), default=inf))
+                choice.costs.append(min((sum(item.far() for item in items) for items in ways), default=inf))
             if room and all(choice.costs[-1] == choice.costs[-2] for choice in order):
                 break
 
@@ -259,7 +261,7 @@ class Thread(NamedTuple):
 def linked(items, rest):
     """Puts items before a thread."""
     for item in reversed(items):
-        rest = Thread(item, rest, far(item) + (rest.far if rest else 0))
+        rest = Thread(item, rest, item.far() + (rest.far if rest else 0))
     return rest
 
 
@@ -278,7 +280,7 @@ class Grammar:
 
     def _step(self, state, byte):
         """The state after one more byte, empty if the byte is not allowed."""
-        after = ((moves(thread.item).get(byte), thread.rest) for thread in state if thread)
+        after = ((thread.item.moves().get(byte), thread.rest) for thread in state if thread)
         return self.closed(linked([item], rest) for item, rest in after if item)
 
     def complete(self, state):
@@ -305,8 +307,7 @@ class Grammar:
                 shape, at, room = thread.item
                 todo += [linked(items, thread.rest) for items in shape.expand(at, room)]
             else:
-                if not thread or thread.item != DONE:
-                    found.add(thread)
-                if thread and far(thread.item) == 0:
+                found.add(thread)
+                if thread and thread.item.far() == 0:
                     todo.append(thread.rest)
         return frozenset(found)

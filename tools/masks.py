@@ -20,7 +20,7 @@ from itertools import accumulate
 from math import inf
 from operator import or_
 
-from tools.terminals import BETWEEN, QUOTE, Number, Text, far, following, moves
+from tools.terminals import BETWEEN, QUOTE, Number, Text, following
 
 REMEMBERED = 4096
 
@@ -127,10 +127,10 @@ class Masks:
             return {**stay, 0: follow.tokens}, follow
         while todo:
             item, node = todo.pop()
-            for byte, left in moves(item).items():
+            for byte, left in item.moves().items():
                 child = node.children.get(byte)
                 if child:
-                    more = far(left)
+                    more = left.far()
                     stay[more] |= child.tokens
                     if child.children:
                         todo.append((left, child))

@@ -1,7 +1,8 @@
 """Terminals: which bytes may come next inside a number, a string or one of several fixed texts.
 
 Terminals are immutable. `moves` gives {allowed byte: the rest of the terminal after it}, and `far` the bytes
-of its shortest completion. grammar.py combines terminals; masks.py walks a vocabulary through them."""
+of its shortest completion: at 0, the terminal may end. grammar.py combines terminals; masks.py walks a
+vocabulary through them."""
 
 import re
 from collections import defaultdict
@@ -12,6 +13,7 @@ from typing import NamedTuple
 from tools.schema import exact
 
 QUOTE = ord('"')
+remember = lru_cache(1 << 15)
 INTEGER_DIGITS, DIGITS = 20, 15
 CHARACTERS = (  # the bytes of a character inside a string, each as a regular expression
     r"[\x20!#-\[\]-\x7f]",
@@ -33,12 +35,14 @@ class Words(NamedTuple):
 
     texts: frozenset
 
+    @remember
     def moves(self):
         left = defaultdict(set)
         for text in filter(None, self.texts):
             left[text[0]].add(text[1:])
         return {byte: Words(frozenset(texts)) for byte, texts in left.items()}
 
+    @remember
     def far(self):
         return min(map(len, self.texts), default=inf)
 
@@ -53,6 +57,7 @@ class Number(NamedTuple):
 
     ways: frozenset
 
+    @remember
     def moves(self):
         found = defaultdict(set)
         for whole, places, low, high in self.ways:
@@ -66,6 +71,7 @@ class Number(NamedTuple):
                     found[ord("0") + digit].add((whole, places, *limits))
         return {byte: same(Number(frozenset(ways))) for byte, ways in found.items()}
 
+    @remember
     def far(self):
         return min(map(shortest, self.ways), default=inf)
 
@@ -107,6 +113,7 @@ class Text(NamedTuple):
     low: int
     high: float
 
+    @remember
     def moves(self):
         begins = self.character is BETWEEN
         low, high = max(self.low - begins, 0), self.high - begins
@@ -114,21 +121,10 @@ class Text(NamedTuple):
         found = {byte: Text(character, low, high) for byte, character in after.items()}
         return {**found, QUOTE: DONE} if begins and not self.low else found
 
+    @remember
     def far(self):
         more = 0 if self.character is BETWEEN else min(map(len, self.character))
         return more + self.low + 1 if self.low <= self.high else inf
-
-
-@lru_cache(1 << 15)
-def moves(item):
-    """A terminal -> {allowed byte: the rest of the terminal after it}"""
-    return item.moves()
-
-
-@lru_cache(1 << 15)
-def far(item):
-    """The fewest bytes that complete a terminal or a Part (grammar.py). At 0, a terminal may end."""
-    return item.far()
 
 
 def word(text):

@@ -99,7 +99,6 @@ def test_base_urls(base, api):
         "api.x",
         "https://",
         "https://x/?a=b",
-        "http://localhost:99999",
         "https://a b",
         "http://[::1",
         "http://localhost.evil.example",
@@ -110,6 +109,11 @@ def test_base_urls(base, api):
 def test_where_the_key_may_not_go_is_refused(base):
     with pytest.raises(BadInput, match="ASSEMBLYAI_BASE_URL"):
         places(base)
+
+
+def test_a_port_that_cannot_be_is_told():
+    with pytest.raises(BadInput, match="cannot be made"):
+        http_to("http://localhost:99999").call("GET", "x")
 
 
 @given(st.from_regex(r"[a-z0-9.:@/\\\[\]%-]{1,20}", fullmatch=True))

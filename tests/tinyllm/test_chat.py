@@ -14,7 +14,7 @@ from stage_runs import TINY
 
 from tinyllm import chat, checkpoint
 from tinyllm.__main__ import main
-from tinyllm.chat import ChatSettings, Writer, encode_recent, is_loop
+from tinyllm.chat import ChatSettings, encode_recent, is_loop
 from tinyllm.data.conversation import decode_reply, encode_conversation, encode_prompt
 from tinyllm.errors import UsageError
 from tinyllm.sampling import generate, reply_room
@@ -67,16 +67,16 @@ def test_compare_asks_every_stage_and_leaves_the_conversation_as_it_was(talk):
 
 def test_a_choice_of_tools_that_fails_changes_nothing(talk):
     lines = "/tools off", "/tools on", "Who is Ada?", "/save talk.json"
-    status, _, err = talk(*lines, options=["--tokens", "20", "--tools", "off"])
-    assert status == 0 and "a call needs more than" in err
+    status, _, err = talk(*lines, options=["--tokens", "20"])
+    assert status == 0 and "a tool call needs more than" in err
     assert [m["role"] for m in json.loads(Path("talk.json").read_text())["messages"]] == ["user", "assistant"]
     lines = "/tools on", "What is 2+2? Use the calculator."  # still asks for a call, which is too long too
     _, _, err = talk(*lines, options=["--tokens", "20"])
-    assert err.count("a call needs more than") == 2
+    assert err.count("a tool call needs more than") == 2
 
 
 def test_without_tools_the_reply_is_what_the_stage_writes(talk, random_stage):
-    status, out, _ = talk("Who is Ada?", options=["--tools", "off", "--temperature", "0", "--tokens", "20"])
+    status, out, _ = talk("/tools off", "Who is Ada?", options=["--temperature", "0", "--tokens", "20"])
     model, words = checkpoint.load(Path("runs/demo/0-random"))
     prompt = encode_prompt(words, [{"role": "user", "content": "Who is Ada?"}])
     (ids,) = generate(model, [prompt], 20, stop=[words.special["<|end|>"]])
@@ -104,16 +104,16 @@ def test_temperature_and_tools_stay_when_another_stage_is_chosen(random_stage, m
     session = chat.Chat(ChatSettings(tokens=100))
     for line in ("/temperature 0", "/tools off", "/stage 0"):
         session.command(line)
-    assert session.tools == "off" and session.writer.mask is None
-    assert session.writer.settings.temperature == 0
+    assert session.tools == "off" and session.mask is None
+    assert session.settings.temperature == 0
 
 
 def test_a_temperature_holds_for_the_replies_that_follow(random_stage, monkeypatch):
     monkeypatch.chdir(random_stage)
     session = chat.Chat(ChatSettings(tokens=100))
-    assert session.writer.settings.temperature == 0.8
+    assert session.settings.temperature == 0.8
     session.command("/temperature 0")
-    assert session.writer.settings.temperature == 0
+    assert session.settings.temperature == 0
     with pytest.raises(UsageError, match="--temperature must be from 0 to 100, not -1.0"):
         session.command("/temperature -1")
     temperatures = []
@@ -140,7 +140,7 @@ def test_a_model_is_shown_the_whole_conversation_and_a_stage_no_longer_one_than_
         return chat.encode_prompt(tokenizer, messages[-1:])
 
     monkeypatch.setattr(chat, "encode_recent", noted)
-    talk("one", "two", options=["--tools", "on"])
+    talk("/tools on", "one", "two")
     assert prompts == [["system", "user"], ["system", "user", "assistant", "user"]]
     assert limits == [math.inf] * 2
     for path, limit in (("", max(conversations.TURNS)), ("own.jsonl", math.inf)):
@@ -180,7 +180,7 @@ def test_by_default_tools_are_for_stages_that_have_learned_to_call_them(
     monkeypatch.setattr(chat, "learned_by", lambda folder: learned)
     session = chat.Chat(ChatSettings(tokens=100))
     assert session.tools == "auto" and bool(session.registry.tools) == (tools == "on")
-    assert (session.writer.mask is None) == (tools == "off")
+    assert (session.mask is None) == (tools == "off")
     session.command("/tools on")
     assert session.registry.tools and session.tools == "on"
     session.command("/tools auto")
@@ -193,8 +193,8 @@ def test_all_tools_are_offered_if_half_of_the_context_has_room_to_describe_them_
 ):
     monkeypatch.chdir(random_stage)
     session = chat.Chat(ChatSettings(tokens=100))
-    words = session.writer.tokenizer
-    session.writer.model = SimpleNamespace(config=SimpleNamespace(context=context))
+    words = session.tokenizer
+    session.model = SimpleNamespace(config=SimpleNamespace(context=context))
     session.choose_tools("on")
     length = len(encode_conversation(words, agent.introduced([], Registry(TOOLS)))[0])
     expected = TOOLS if length <= context // 2 else TOOLS[:1]
@@ -205,13 +205,19 @@ def test_all_tools_are_offered_if_half_of_the_context_has_room_to_describe_them_
     "options, status, words",
     [
         (["--run", "none"], 1, "make train RUN=none"),
-        (["--tools", "on", "--tokens", "3"], 2, "a call needs"),
         (["--tokens", "0"], 2, "--tokens must be from 1 to 1000000"),
     ],
 )
 def test_a_session_that_cannot_begin_says_why(talk, options, status, words):
     found, _, err = talk(options=options)
     assert found == status and words in err and "Traceback" not in err
+
+
+def test_a_stage_that_calls_tools_needs_room_for_a_call(talk, monkeypatch):
+    learned = {"instructions": {"path": "", "sha256": ""}}
+    monkeypatch.setattr(chat, "learned_by", lambda folder: learned)
+    status, _, err = talk(options=["--tokens", "3"])
+    assert status == 2 and "a tool call needs more than" in err and "raise --tokens" in err
 
 
 def test_an_interrupt_stops_the_reply_and_the_session_goes_on(talk, monkeypatch):
@@ -223,7 +229,7 @@ def test_an_interrupt_stops_the_reply_and_the_session_goes_on(talk, monkeypatch)
     assert status == 0 and "(stopped)" in err and "float: 'x'" in err
 
 
-# ---- the writer
+# ---- how a reply is written
 
 
 class Script:
@@ -245,22 +251,22 @@ class Script:
 
 
 @pytest.fixture
-def dictate():
+def dictate(tmp_path):
     """Let a random model write given ids -> (the pieces shown, the reply, whether it was cut off)."""
     words = train("", 256)
     config = Config(len(words), context=128, layers=1, width=8, heads=2)
-    model = Transformer(config).initialise(np.random.default_rng(0))
+    checkpoint.save(tmp_path, Transformer(config).initialise(np.random.default_rng(0)), words)
 
     def write(ids, tokens=80, may_end=False):
-        writer, shown, cut_off = (Writer(model, words, ChatSettings(tokens=tokens)), [], False)
-        writer.show, writer.mask = shown.append, Script(ids, words, may_end)
+        session, shown, cut_off = chat.Chat(ChatSettings(origin=str(tmp_path), tokens=tokens)), [], False
+        session.show, session.mask = shown.append, Script(ids, words, may_end)
         reply = []
-        for piece in writer([{"role": "user", "content": "?"}]):
+        for piece in session.write([{"role": "user", "content": "?"}]):
             if piece == agent.Finish(agent.LENGTH):
                 cut_off = True
             else:
                 reply.append(piece)
-        assert writer.mask.budget == [tokens]
+        assert session.mask.budget == [tokens]
         return shown, "".join(reply), cut_off
 
     write.words, write.end = words, words.special["<|end|>"]
@@ -282,7 +288,8 @@ def test_a_reply_that_does_not_end_in_time_is_cut_off(dictate):
 
 def test_after_a_call_the_model_continues_with_the_result(random_stage, monkeypatch, capsys):
     monkeypatch.chdir(random_stage)
-    session, seen = chat.Chat(ChatSettings(tokens=100, tools="on")), []
+    session, seen = chat.Chat(ChatSettings(tokens=100)), []
+    session.command("/tools on")
     call = render_call(Call("calculator", {"expression": "12*7"}))
     replies = iter([f"so {call}", "It is 84."])
 
@@ -290,7 +297,7 @@ def test_after_a_call_the_model_continues_with_the_result(random_stage, monkeypa
         seen.append(list(messages))
         yield next(replies)
 
-    session.writer = write
+    session.write = write
     session.ask("What is 12 * 7?")
     assert "\n  calculator -> 84" in capsys.readouterr().out
     assert [message["role"] for message in seen[1]] == ["system", "user", "assistant", "tool"]
@@ -299,21 +306,27 @@ def test_after_a_call_the_model_continues_with_the_result(random_stage, monkeypa
 
 
 @pytest.mark.parametrize(
-    "typed, result",
-    [("yes", "84"), ("Y", "84"), ("too dear", "too dear"), ("", "user refused"), (None, "user refused")],
+    "typed, result", [("yes", "84"), ("Y", "84"), ("too dear", "too dear"), ("", "user refused")]
 )
 def test_with_ask_on_a_call_runs_only_if_the_user_lets_it(random_stage, monkeypatch, capsys, typed, result):
     monkeypatch.chdir(random_stage)
-    session = chat.Chat(ChatSettings(tokens=100, tools="on"))
+    session = chat.Chat(ChatSettings(tokens=100))
+    session.command("/tools on")
     call = render_call(Call("calculator", {"expression": "12*7"}))
     for line, is_asked in (("/ask on", True), ("/ask off", False)):
         replies = iter([call, "Done."])
-        session.writer = lambda messages, replies=replies: [next(replies)]
+        session.write = lambda messages, replies=replies: [next(replies)]
         session.command(line)
-        monkeypatch.setattr("sys.stdin", io.StringIO("" if typed is None else f"{typed}\n"))
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{typed}\n"))
         session.ask("What is 12 * 7?")
         assert ('run calculator with {"expression": "12*7"}?' in capsys.readouterr().out) is is_asked
         assert (result if is_asked else "84") in session.last.messages[-2]["content"]
+
+
+def test_the_end_of_the_input_ends_the_session_and_a_call_that_was_asked_about_does_not_run(talk):
+    status, out, err = talk("/ask on", "Use the calculator: 12*7?")
+    assert status == 0 and "run calculator with" in out and "calculator -> " not in out
+    assert "error" not in err
 
 
 @given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.integers(0, 3), min_size=1, max_size=12))

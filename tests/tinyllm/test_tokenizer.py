@@ -146,7 +146,7 @@ def test_other_tokenizers_are_refused_by_name(tmp_path):
         ({"model": contents["model"] | {"type": "Unigram"}}, "its type, normalizer"),
         ({"model": contents["model"] | {"vocab": vocab | {"he": 400}}}, "its type, normalizer"),
         ({"added_tokens": contents["added_tokens"][:-1]}, "its type, normalizer"),
-        ({"added_tokens": None}, "is damaged"),
+        ({"added_tokens": None}, "whose ids we can reproduce: damaged"),
     ):
         path.write_text(json.dumps(contents | change), encoding="utf-8")
         with pytest.raises(TinyllmError, match=words) as error:

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tools.schema import exact
-from tools.terminals import BETWEEN, DONE, Number, Text, Words, far, moves, numbers
+from tools.terminals import BETWEEN, DONE, Number, Text, Words, numbers
 
 BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 decimals = st.integers(-5000, 5000).map(lambda n: n / 100)
@@ -25,16 +25,16 @@ terminals = st.one_of(
 
 def after(item, text):
     """The rest of a terminal after a text; None if it does not allow the text."""
-    return reduce(lambda left, byte: left and moves(left).get(byte), text, item)
+    return reduce(lambda left, byte: left and left.moves().get(byte), text, item)
 
 
 @given(terminals, st.data())
 def test_far_is_one_more_than_that_of_the_best_next_byte_unless_the_text_may_end(item, data):
     for _ in range(12):
-        assume(far(item) < inf)
-        rests = list(moves(item).values())
-        best = 1 + min(map(far, rests), default=inf)
-        assert far(item) == best or far(item) == 0
+        assume(item.far() < inf)
+        rests = list(item.moves().values())
+        best = 1 + min((rest.far() for rest in rests), default=inf)
+        assert item.far() == best or item.far() == 0
         if not rests:
             break
         item = data.draw(st.sampled_from(rests))
@@ -51,7 +51,7 @@ def test_a_number_may_be_written_exactly_if_it_is_within_the_bounds(limits, inte
         and signed > Fraction(str(within.get("exclusiveMinimum", -(10**30))))
         and signed < Fraction(str(within.get("exclusiveMaximum", 10**30)))
     )
-    assert (rest is not None and far(rest) == 0) == fits
+    assert (rest is not None and rest.far() == 0) == fits
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), st.integers(0, 5), st.integers(0, 8))

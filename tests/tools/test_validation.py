@@ -248,13 +248,13 @@ def test_a_deep_value_of_a_recursive_union_takes_no_exponential_time():
     leaf = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     schema = {"$ref": "#/$defs/e", "$defs": {"e": {"anyOf": [*node, leaf]}}}
     good, bad = {"n": "7"}, {"m": 7}
-    for _ in range(25):
+    for _ in range(9):  # 3 ** 9 visits without a memory
         good, bad = ({"args": [inner], "op": "not"} for inner in (good, bad))
     began = time.process_time()
     assert not validate(coerce(good, schema), schema)
     (problem,) = validate(coerce(bad, schema), schema)
     assert "fits none of the allowed forms" in problem.message
-    assert time.process_time() - began < 5
+    assert time.process_time() - began < 2
 
 
 def test_a_child_that_two_parts_of_a_schema_describe_is_converted_once():

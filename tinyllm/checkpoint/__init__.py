@@ -9,15 +9,14 @@ transformers opens our folders. `load` opens plain Llama folders and GGUF files 
 folder may have no tokenizer. Features that our layers cannot compute are rejected by name.
 """
 
-import re
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from tinyllm.checkpoint import gguf, huggingface, safetensors, vocabulary
-from tinyllm.checkpoint.files import read_json, sha256, write_json
-from tinyllm.checkpoint.stored import FLOATS
+from tinyllm.checkpoint.files import read_json, reading, sha256, write_json
+from tinyllm.checkpoint.huggingface import stored_name
 from tinyllm.data.conversation import TEMPLATE
 from tinyllm.errors import TinyllmError
 from tinyllm.transformer import Parameters, Transformer
@@ -25,7 +24,7 @@ from tinyllm.transformer import Parameters, Transformer
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
-PIECE = 2**20  # weights read at once
+HEADS = 64  # heads of wq or wk that are read at once
 
 
 def save(folder, model, tokenizer=None, dtype=np.float32):
@@ -41,56 +40,50 @@ def save(folder, model, tokenizer=None, dtype=np.float32):
         write_json(folder / "tokenizer_config.json", config)
     published = {}
     for name, w in model.params.items():  # views, except wq and wk: no second model in memory
-        published[huggingface.published_name(name)] = huggingface.to_published(name, w, model.config)
+        key = stored_name(name, huggingface.PUBLISHED)
+        published[key] = huggingface.to_published(name, w, model.config)
     safetensors.write(folder / WEIGHTS, published, dtype=dtype)
 
 
 def load(folder):
     """Folder or GGUF file -> (model, tokenizer); the tokenizer may be None. Raises TinyllmError."""
     folder = Path(folder)
-    try:
-        config, tensors, *names, tokenizer = (_open_gguf if folder.is_file() else _open)(folder)
-        params = _read_parameters(folder, config, tensors, *names)
-    except OSError as error:
-        raise TinyllmError(f"{error.filename or folder} cannot be read: {error.strerror}") from None
-    if tokenizer is not None and len(tokenizer) > config.vocab:
-        raise TinyllmError(f"{folder}: {len(tokenizer)} tokens in the tokenizer, {config.vocab} in the model")
-    if tokenizer is not None:  # some models have a few more rows than tokens
-        tokenizer.bytes_of += [b""] * (config.vocab - len(tokenizer))
+    with reading(folder, "a checkpoint"):
+        opened = _open_gguf(folder) if folder.is_file() else _open(folder)
+        config, tensors, names, convert, tokenizer = opened
+        if tokenizer is not None:
+            if len(tokenizer) > config.vocab:
+                raise ValueError(f"{len(tokenizer)} tokens in the tokenizer, {config.vocab} in the model")
+            tokenizer.bytes_of += [b""] * (config.vocab - len(tokenizer))  # some models have a few more rows
+        params = _read_parameters(folder, config, tensors, names, convert)
     return Transformer(config, params), tokenizer
 
 
 def _open(folder):
-    """-> config, stored tensors, stored_name and convert (see _read_parameters), tokenizer"""
+    """-> config, stored tensors, names and convert (see _read_parameters), tokenizer"""
     notes = read_json(folder / "stage.json") if (folder / "stage.json").exists() else {"finished": True}
     if not notes.get("finished"):
         raise TinyllmError(f"{folder} holds an unfinished run: continue it with RESUME=1")
     if not (folder / "config.json").exists():
-        what = "is not a checkpoint: it has no config.json" if folder.exists() else "not found"
-        raise TinyllmError(f"{folder} {what}")
+        raise TinyllmError(f"{folder} not found, or not a checkpoint: it has no config.json")
     if "sha256" in notes and notes["sha256"] != digest(folder):
         raise TinyllmError(
             f"{folder / WEIGHTS} was altered or truncated: its hash is not the one in stage.json. Restore it "
             'from a copy, or delete "sha256" from stage.json to accept a change of your own'
         )
-    config = _config(folder / "config.json", huggingface.config_from_json, read_json(folder / "config.json"))
-    tensors = _scan_weights(folder)
+    config = huggingface.config_from_json(read_json(folder / "config.json"))
+    path, tensors = _weight_file(folder), {}
+    names = {WEIGHTS} if path.name == WEIGHTS else set(read_json(path)["weight_map"].values())
+    for name in sorted(names):
+        tensors |= safetensors.scan(folder / name)[0]
     tokenizer = vocabulary.load(folder) if (folder / TOKENIZER).exists() else None
-    return config, tensors, huggingface.published_name, huggingface.from_published, tokenizer
+    return config, tensors, huggingface.PUBLISHED, huggingface.from_published, tokenizer
 
 
 def _open_gguf(path):
     settings, tensors = gguf.scan(path)
-    config = _config(path, huggingface.config_from_gguf, settings, tensors)
-    tokenizer = vocabulary.from_gguf(path, settings)
-    return config, tensors, huggingface.gguf_name, lambda name, w, config: w, tokenizer
-
-
-def _config(path, read, *contents):
-    try:
-        return read(*contents)
-    except ValueError as error:
-        raise TinyllmError(f"{path}: {error}") from None
+    config, tokenizer = huggingface.config_from_gguf(settings, tensors), vocabulary.from_gguf(path, settings)
+    return config, tensors, huggingface.GGUF, lambda name, w, config: w, tokenizer
 
 
 def load_language_model(folder):
@@ -104,59 +97,41 @@ def load_language_model(folder):
     return model, tokenizer
 
 
-def _read_parameters(folder, config, tensors, stored_name, convert):
+def _read_parameters(folder, config, tensors, names, convert):
     """The stored tensors as our Parameters. No tensor may be missing, have the wrong shape or, unless
-    it can be derived from the others, be left over.
+    it can be derived from the others, be left over: each raises ValueError.
 
-    Tensors are read a piece at a time: a second copy may not fit into memory. stored_name maps our name to
-    the stored one. convert(our name, array, config) puts rows (of wq and wk: whole heads) into our order of
-    channels.
+    Tensors are read a piece at a time: a second copy may not fit into memory. names: see stored_name.
+    convert(our name, array, config) puts whole heads of wq and wk into our order of channels.
     """
     if config.layers > len(tensors):  # a damaged config may claim a billion layers
-        raise TinyllmError(f"{folder}: {config.layers} layers in its settings, but {len(tensors)} tensors")
+        raise ValueError(f"{config.layers} layers in its settings, but {len(tensors)} tensors")
     for name, shape in config.shapes().items():  # before allocating
-        key = stored_name(name)
+        key = stored_name(name, names)
         if key not in tensors:
-            raise TinyllmError(f"{folder}: the weights have no tensor {key}")
+            raise ValueError(f"the weights have no tensor {key}")
         if tensors[key].shape != shape:
-            raise TinyllmError(f"{folder}: {key} has shape {tensors[key].shape}, the settings say {shape}")
-        if tensors[key].dtype not in FLOATS:
-            raise TinyllmError(f"{folder}: convert {key} from {tensors[key].dtype} to F32, F16 or BF16")
+            raise ValueError(f"{key} has shape {tensors[key].shape}, the settings say {shape}")
     params = Parameters(config)
+    piece = HEADS * config.head_dim * config.width
     for name, w in tqdm(params.items(), desc=f" reading {folder}", unit=" tensors", leave=False, delay=1):
-        tensor = tensors.pop(stored_name(name))
-        rows = config.head_dim * max(1, PIECE * len(w) // (w.size * config.head_dim))
-        for first in range(0, len(w), rows):
-            w[first : first + rows] = convert(name, tensor.read(first, first + rows), config)
-    for name, tensor in tensors.items():  # left over: harmless if it can be derived from the others
-        is_head = config.tied and name == stored_name("head")
-        is_copy = is_head and np.array_equal(tensor.read(), params["embedding"])
-        if not is_copy and not name.endswith("rotary_emb.inv_freq"):
-            raise TinyllmError(f"{folder}: the weights hold {name}, which a plain Llama does not have")
+        tensor, flat = tensors.pop(stored_name(name, names)), w.reshape(-1)
+        for first in range(0, w.size, piece):
+            flat[first : first + piece] = convert(name, tensor.read(first, piece), config)
+    for key, tensor in tensors.items():  # left over: harmless if it can be derived from the others
+        is_head = config.tied and key == stored_name("head", names)
+        is_copy = is_head and np.array_equal(tensor.read(), params["embedding"].reshape(-1))
+        if not is_copy and not key.endswith("rotary_emb.inv_freq"):
+            raise ValueError(f"the weights hold {key}, which a plain Llama does not have")
     return params
 
 
 def digest(folder):
     """The identity of a checkpoint's weights: the SHA-256 of the weight file, or of the index file."""
-    return sha256(_weight_file(folder))
+    return sha256(_weight_file(Path(folder)))
 
 
 def _weight_file(folder):
-    for name in (WEIGHTS, INDEX):
-        if (Path(folder) / name).exists():
-            return Path(folder) / name
-    raise TinyllmError(f"{folder} is not a checkpoint: it has no {WEIGHTS}")
-
-
-def _scan_weights(folder):
-    path = _weight_file(folder)
-    if path.name == WEIGHTS:
-        return safetensors.scan(path)[0]
-    shard_of = read_json(path).get("weight_map")
-    shards = list(shard_of.values()) if isinstance(shard_of, dict) else [None]
-    if not all(isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*", name, re.ASCII) for name in shards):
-        raise TinyllmError(f"{path} is damaged: weight_map does not name files of this folder")
-    tensors = {}
-    for shard in sorted(set(shards)):
-        tensors |= safetensors.scan(folder / shard)[0]
-    return tensors
+    """The file of all weights, or the index of several such files."""
+    weights, index = folder / WEIGHTS, folder / INDEX
+    return index if index.exists() and not weights.exists() else weights

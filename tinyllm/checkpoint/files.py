@@ -10,6 +10,20 @@ from tinyllm.errors import TinyllmError, tell_once
 
 
 @contextlib.contextmanager
+def reading(path, kind):
+    """Any error inside that comes from the contents of `path` becomes a TinyllmError that names it.
+
+    kind: what the file should be. A TinyllmError passes unchanged: its message is complete.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise TinyllmError(f"{path} cannot be read as {kind}: {error}") from error
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise TinyllmError(f"{path} cannot be read as {kind}: damaged, {error!r}") from error
+
+
+@contextlib.contextmanager
 def replacing(path):
     """Yield a temporary path beside `path`; afterwards flush that file to disk and rename it to `path`.
 
@@ -21,9 +35,13 @@ def replacing(path):
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
-        _flush(beside)
+        with open(beside, "rb+") as file:
+            os.fsync(file.fileno())
         os.replace(beside, path)
-        _flush(path.parent)
+        if os.name != "nt":  # the folder's list of names too, which Windows cannot flush
+            names = os.open(path.parent, os.O_RDONLY)
+            os.fsync(names)
+            os.close(names)
     except OSError as error:
         raise TinyllmError(
             f"{path} could not be saved: {error.strerror or error}. Free some space, check the permissions, "
@@ -47,7 +65,7 @@ def text_files(path):
     others = sorted({*files} - {*texts})
     if others:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
-        names = ", ".join(map(str, others[:5])) + more
+        names = ", ".join(file.name for file in others[:5]) + more
         tell_once(f"left out, because not text in UTF-8: {names}. To use a text, save it as UTF-8")
     return texts
 
@@ -56,17 +74,6 @@ def is_text(path):
     """Whether the start of a file has no NUL bytes. UTF-16 has them: it is not read."""
     with open(path, "rb") as file:
         return b"\0" not in file.read(8192)
-
-
-def _flush(path):
-    """Wait until a file, or the list of names in a folder, is on disk (Windows cannot flush folders)."""
-    if path.is_dir() and os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def write_text(path, text):
@@ -81,10 +88,8 @@ def write_json(path, value):
 
 def read_json(path):
     """A JSON object from a file. Raises TinyllmError if it is missing or damaged."""
-    try:
+    with reading(path, "JSON"):
         return parse_object(Path(path).read_bytes())
-    except (OSError, ValueError) as error:
-        raise TinyllmError(f"{path} cannot be read as JSON: {error}") from None
 
 
 def parse_object(data):
@@ -95,10 +100,7 @@ def parse_object(data):
             raise ValueError(f"duplicate keys among {[key for key, _ in pairs]}")
         return dict(pairs)
 
-    try:
-        value = json.loads(data.decode(), object_pairs_hook=without_duplicates)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    value = json.loads(data.decode(), object_pairs_hook=without_duplicates)
     if not isinstance(value, dict):
         raise ValueError("expected a JSON object")
     return value

@@ -16,8 +16,8 @@ import struct
 
 import numpy as np
 
-from tinyllm.checkpoint.stored import TYPES, Stored
-from tinyllm.errors import TinyllmError
+from tinyllm.checkpoint.files import reading
+from tinyllm.checkpoint.stored import Stored
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
 NUMBERS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd"))  # codes of struct
@@ -27,70 +27,53 @@ KINDS |= {12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 30: "BF16"}
 
 
 class _Reader:
-    """Reads values from a mapped file, front to back. Raises ValueError or struct.error if it ends early."""
+    """Reads values from a mapped file, front to back. Raises ValueError if the file ends early."""
 
     def __init__(self, data):
         self.data, self.at = memoryview(data), 0
 
-    def numbers(self, codes):
-        """The next numbers, one for each code of `struct`."""
-        found = struct.unpack_from("<" + codes, self.data, self.at)
-        self.at += struct.calcsize("<" + codes)
-        return found
-
     def bytes(self, count):
         self.at += count
         if self.at > len(self.data):
-            raise ValueError(f"a value of {count} bytes ends beyond the end of the file")
+            raise ValueError(f"it is truncated: a value of {count} bytes ends beyond the end of the file")
         return self.data[self.at - count : self.at]
+
+    def numbers(self, codes):
+        """The next numbers, one for each code of `struct`."""
+        return struct.unpack(f"<{codes}", self.bytes(struct.calcsize(f"<{codes}")))
 
     def string(self):
         return str(self.bytes(*self.numbers("Q")), "utf-8")
 
-    def value(self):
-        """A setting: a number, a string, or a list of either."""
-        (kind,), count, is_list = self.numbers("I"), 1, False
-        if kind == ARRAY:
-            (kind, count), is_list = self.numbers("IQ"), True
+    def value(self, kind):
+        """A setting: a number, a string, or a list of values of one type."""
         if kind == STRING:
-            values = [self.string() for _ in range(count)]
-        elif kind in NUMBERS:
-            dtype = np.dtype(NUMBERS[kind]).newbyteorder("<")
-            values = np.frombuffer(self.bytes(count * dtype.itemsize), dtype).tolist()
-        else:
-            raise ValueError(f"a setting has the unknown type {kind}")
-        return values if is_list else values[0]
+            return self.string()
+        if kind == ARRAY:
+            kind, count = self.numbers("IQ")
+            if count > len(self.data):  # a damaged count must not run for hours
+                raise ValueError(f"a list of {count} values ends beyond the end of the file")
+            return [self.value(kind) for _ in range(count)]
+        return self.numbers(NUMBERS[kind])[0]
+
+    def tensor(self):
+        """-> the name of a tensor, its shape, its type, and its offset in the data"""
+        name, (count,) = self.string(), self.numbers("I")
+        return name, self.numbers(f"{count}Q")[::-1], *self.numbers("IQ")
 
 
 def scan(path):
     """File -> ({setting: value}, {name: Stored}); reads no tensor. Raises TinyllmError if it is damaged."""
-    try:
-        data = np.memmap(path, np.uint8, "r").view(np.ndarray)  # slicing a memmap directly is slow
-        reader = _Reader(data)
+    with reading(path, "a GGUF file"):
+        reader = _Reader(np.memmap(path, np.uint8, "r"))
         magic, (version,) = reader.bytes(4).tobytes(), reader.numbers("I")
         if magic != MAGIC or version not in VERSIONS:
             found = f"{magic!r}, version {version}"
-            raise TinyllmError(f"{path}: expected a little-endian GGUF file of version 2 or 3, found {found}")
+            raise ValueError(f"expected a little-endian file of version 2 or 3, found {found}")
         tensor_count, setting_count = reader.numbers("QQ")
-        settings = dict((reader.string(), reader.value()) for _ in range(setting_count))
-        places = dict((reader.string(), _place(reader)) for _ in range(tensor_count))
-        alignment = settings.get("general.alignment", 32)
-        if type(alignment) is not int or not 0 < alignment <= 2**16:
-            raise ValueError(f"general.alignment is {alignment!r}")
-        begin, tensors = reader.at + -reader.at % alignment, {}
-        for name, (shape, kind, offset) in places.items():
-            tensor = Stored(path, KINDS.get(kind, f"type {kind}"), shape, begin + offset)
-            if tensor.dtype in TYPES and tensor.start + tensor.size(name) > len(data):
-                raise ValueError(f"{name} ends beyond the end of the file")
-            tensors[name] = tensor
-    except (ValueError, struct.error) as error:
-        raise TinyllmError(f"{path} is truncated or damaged: {error}. Restore it from a copy") from None
+        settings = {reader.string(): reader.value(*reader.numbers("I")) for _ in range(setting_count)}
+        places = [reader.tensor() for _ in range(tensor_count)]
+        begin, tensors = reader.at + -reader.at % settings.get("general.alignment", 32), {}
+        for name, shape, kind, offset in places:
+            tensors[name] = Stored(path, name, KINDS.get(kind, f"type {kind}"), shape, begin + offset)
     return settings, tensors
-
-
-def _place(reader):
-    """-> the shape of a tensor, its type, and its offset in the data"""
-    (count,) = reader.numbers("I")
-    if not 1 <= count <= 8:
-        raise ValueError(f"a tensor has {count} dimensions")
-    return reader.numbers("Q" * count)[::-1], *reader.numbers("IQ")

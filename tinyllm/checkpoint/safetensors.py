@@ -12,12 +12,8 @@ import os
 
 import numpy as np
 
-from tinyllm.checkpoint.files import parse_object, replacing
-from tinyllm.checkpoint.stored import PLAIN, TYPES, Stored
-from tinyllm.errors import TinyllmError
-
-NAMES = {TYPES[name]: name for name in PLAIN if name != "BF16"}
-HEADER_LIMIT = 100_000_000  # the format's own limit: a damaged length must not exhaust memory
+from tinyllm.checkpoint.files import parse_object, reading, replacing
+from tinyllm.checkpoint.stored import Stored
 
 
 def write(path, tensors, metadata=None, dtype=None):
@@ -29,7 +25,8 @@ def write(path, tensors, metadata=None, dtype=None):
     for name, array in tensors.items():
         stored = np.dtype(dtype or array.dtype)
         stop = start + array.size * stored.itemsize
-        header[name] = {"dtype": NAMES[stored], "shape": array.shape, "data_offsets": [start, stop]}
+        kind = f"{stored.kind.upper()}{8 * stored.itemsize}"  # such as F32
+        header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": [start, stop]}
         start = stop
     head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)  # the data begins at a multiple of 8
@@ -40,36 +37,22 @@ def write(path, tensors, metadata=None, dtype=None):
 
 
 def read(path):
-    """File -> ({name: array}, {key: text}). Raises TinyllmError if the file is damaged."""
+    """File -> ({name: array}, {key: text}). Raises TinyllmError if the file is missing or damaged."""
     tensors, metadata = scan(path)
-    return {name: tensor.read() for name, tensor in tensors.items()}, metadata
+    return {name: tensor.read().reshape(tensor.shape) for name, tensor in tensors.items()}, metadata
 
 
 def scan(path):
-    """File -> ({name: Stored}, {key: text}), from the header only. Raises TinyllmError if it is damaged."""
-    with open(path, "rb") as file:
-        length = os.path.getsize(path)
+    """File -> ({name: Stored}, {key: text}), from the header only. Raises TinyllmError like `read`."""
+    with reading(path, "a safetensors file"), open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
-        if size > min(HEADER_LIMIT, length - 8):
-            raise TinyllmError(f"{path} is truncated or not a safetensors file: it ends inside its header")
-        head = file.read(size)
-    tensors, start = {}, 0
-    try:
-        header = parse_object(head)
+        if 8 + size > os.path.getsize(path):
+            raise ValueError("it is truncated or of another kind: it ends inside its header")
+        header, tensors, end = parse_object(file.read(size)), {}, 8 + size
         metadata = dict(header.pop("__metadata__", {}))
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            dtype, shape = entry["dtype"], tuple(entry["shape"])
-            if dtype not in PLAIN:
-                raise TinyllmError(f"{path}: convert tensor {name} from {dtype} to F32, F16 or BF16")
-            tensor = Stored(path, dtype, shape, 8 + size + start)
-            stop = start + tensor.size(name)
-            if entry["data_offsets"] != [start, stop]:
-                raise TinyllmError(f"{path} is damaged: the size of tensor {name} does not match its shape")
-            tensors[name] = tensor
-            start = stop
-    except (ValueError, TypeError, KeyError) as error:
-        raise TinyllmError(f"{path} is not a safetensors file: {error!r} in its header") from None
-    if 8 + size + start != length:
-        what = "is truncated" if 8 + size + start > length else "has extra bytes after its last tensor"
-        raise TinyllmError(f"{path} is damaged: it {what}")
+            tensor = Stored(path, name, entry["dtype"], tuple(entry["shape"]), end)
+            if [8 + size + offset for offset in entry["data_offsets"]] != [end, tensor.end]:
+                raise ValueError(f"the size of tensor {name} does not match its shape")
+            tensors[name], end = tensor, tensor.end
     return tensors, metadata

@@ -6,8 +6,8 @@ least in Q4_1.
 """
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,49 +18,54 @@ BLOCKS = {
     "Q4_1": [("scale", "<f2"), ("least", "<f2"), ("q", "u1", 16)],
 }
 TYPES = {name: np.dtype(layout) for name, layout in (PLAIN | BLOCKS).items()}
-FLOATS = {"F32", "F16", "BF16", *BLOCKS}
 
 
-class Stored(NamedTuple):
+@dataclass(frozen=True)
+class Stored:
+    """Raises ValueError or TypeError for a type that we cannot read, an impossible shape, or a truncated
+    file."""
+
     path: Path
-    dtype: str  # a key of TYPES, or the name of a type that we cannot read
+    name: str
+    dtype: str
     shape: tuple
     start: int  # offset in the file
 
-    def size(self, name=""):
-        """The size in bytes. Raises ValueError, with the tensor's name, for an impossible shape."""
-        counts = all(type(n) is int and n >= 0 for n in self.shape)
-        counts = counts and len(self.shape) <= 8 and math.prod(filter(None, self.shape)) < 2**48
-        numbers = 32 if self.dtype in BLOCKS else 1
-        if not counts or math.prod(self.shape[-1:]) % numbers:
-            raise ValueError(f"impossible shape of {name}")
-        return math.prod(self.shape) // numbers * TYPES[self.dtype].itemsize
+    def __post_init__(self):
+        if self.dtype not in TYPES:
+            raise ValueError(f"convert {self.name} from {self.dtype} to F32, F16 or BF16")
+        np.broadcast_to(0, self.shape)  # NumPy raises ValueError or TypeError for an impossible shape
+        if self.end > self.path.stat().st_size:
+            raise ValueError(f"it is truncated: {self.name} ends beyond the end of the file")
 
-    def read(self, first=0, last=None):
-        """-> the array, or its rows [first:last]; as float32, except for F64 and integers."""
-        shape, layout = self.shape, TYPES[self.dtype]
-        if shape:
-            shape = (len(range(*slice(first, last).indices(shape[0]))), *shape[1:])
-        row = self.size() // max(1, math.prod(self.shape[:1]))  # bytes
-        count = self._replace(shape=shape).size() // layout.itemsize
-        block = np.fromfile(self.path, layout, count, offset=self.start + first * row)
+    @property
+    def per_item(self):
+        """How many numbers are stored together."""
+        return 32 if self.dtype in BLOCKS else 1
+
+    @property
+    def end(self):
+        """Offset in the file."""
+        return self.start + math.prod(self.shape) // self.per_item * TYPES[self.dtype].itemsize
+
+    def read(self, first=0, count=2**63):
+        """-> at most `count` numbers from number `first` on, in one row: float32, except for F64 and
+        integers. In a quantised type, `first` and `count` are multiples of 32."""
+        layout, left = TYPES[self.dtype], math.prod(self.shape) - first
+        offset = self.start + first // self.per_item * layout.itemsize
+        block = np.fromfile(self.path, layout, min(count, left) // self.per_item, offset=offset)
         if self.dtype == "BF16":  # the upper half of a float32
-            block = (block.astype(np.uint32) << 16).view(np.float32)
-        elif self.dtype == "F16":
-            block = block.astype(np.float32)
-        elif self.dtype in BLOCKS:
-            block = _dequantised(block, self.dtype)
-        return block.reshape(shape)
+            return (block.astype(np.uint32) << 16).view(np.float32)
+        if self.dtype == "F16":
+            return block.astype(np.float32)
+        return _dequantised(block, self.dtype) if self.dtype in BLOCKS else block
 
 
 def _dequantised(block, dtype):
-    q = block["q"]
+    q, scale = block["q"], block["scale"].astype(np.float32)[:, None]
     if dtype != "Q8_0":  # the first 16 weights are the lower halves of the bytes
         q = np.concatenate([q & 15, q >> 4], axis=-1)
-    w = q.astype(np.float32)
     if dtype == "Q4_0":
-        w -= 8
-    w *= block["scale"].astype(np.float32)[:, None]
-    if dtype == "Q4_1":
-        w += block["least"].astype(np.float32)[:, None]
-    return w
+        q = q - np.float32(8)
+    least = block["least"].astype(np.float32)[:, None] if dtype == "Q4_1" else 0
+    return (scale * q + least).reshape(-1)

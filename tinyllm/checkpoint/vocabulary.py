@@ -14,7 +14,7 @@ import re
 import sys
 import unicodedata
 
-from tinyllm.checkpoint.files import read_json
+from tinyllm.checkpoint.files import read_json, reading
 from tinyllm.data.conversation import format_of
 from tinyllm.errors import TinyllmError
 from tinyllm.tokenizer import _NAME, BYTE_LEVEL, CONFIG, PRE_TOKENIZER, Tokenizer, _Words, as_json
@@ -29,71 +29,57 @@ LLAMA3 = (
 QWEN2 = LLAMA3.replace("{1,3}", "")
 
 
-PLAIN = {"use_regex": True, "trim_offsets": True}  # defaults; ignored where they do not apply
-
-
-def _isolated(pattern):
-    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
-    return split | PLAIN
-
-
+SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
 WHOLE = BYTE_LEVEL | {"use_regex": True}  # also splits by GPT2
-EACH_DIGIT = {"type": "Digits", "individual_digits": True} | PLAIN
+EACH_DIGIT = {"type": "Digits", "individual_digits": True}
 SPLITTERS = {  # GGUF's name -> the steps in a tokenizer.json, and the patterns that split the text, in order
     "gpt-2": ([WHOLE], [GPT2]),
     "smollm": ([EACH_DIGIT, WHOLE], [DIGITS, GPT2]),
-    "llama-bpe": ([_isolated(LLAMA3), BYTE_LEVEL], [LLAMA3]),
-    "qwen2": ([_isolated(QWEN2), BYTE_LEVEL], [QWEN2]),
+    "llama-bpe": ([SPLIT | {"pattern": {"Regex": LLAMA3}}, BYTE_LEVEL], [LLAMA3]),
+    "qwen2": ([SPLIT | {"pattern": {"Regex": QWEN2}}, BYTE_LEVEL], [QWEN2]),
 }
 ADDED = {3: True, 4: False}  # GGUF's types of added tokens -> whether they are special
 
 
 @functools.lru_cache
 def compiled(pattern):
-    r"""A published pattern -> its `findall`, with \p{L}, \p{N} and \s written out as ranges of \U escapes."""
-    classes = unicode_classes()
-
-    def written_out(match):
-        ranges = re.sub(r"\\(s|p\{[LN]\})", lambda name: classes[name[1]], match[0])
-        return ranges if match[0][0] == "[" else f"[{ranges}]"
-
-    pattern = pattern.replace(r"(?!\S)", r"(?![^\s])")
-    return re.compile(re.sub(r"\[[^]]*\]|\\s|\\p\{[LN]\}", written_out, pattern)).findall
+    r"""A published pattern -> its `findall`, with \p{L}, \p{N} and \s written out as ranges of characters."""
+    pattern = pattern.replace(r"\S", r"[^\s]").replace(r"\s", r"\p{Z}")
+    pattern = re.sub(r"(\[.*?\])|(\\p\{.\})", lambda part: part[1] or f"[{part[2]}]", pattern)
+    for name, ranges in unicode_classes().items():
+        pattern = pattern.replace(rf"\p{{{name}}}", ranges)
+    return re.compile(pattern).findall
 
 
 @functools.lru_cache
 def unicode_classes():
-    """Ranges of letters, numbers and white space, for use inside [...] of a regular expression."""
+    """{"L": letters, "N": numbers, "Z": white space, ...}, as ranges for [...] in a regular expression."""
 
-    def kind(number):
-        character = chr(number)
-        category = unicodedata.category(character)
-        if category[0] == "Z" or character in "\t\n\v\f\r\x85":
-            return "s"
-        return f"p{{{category[0]}}}"
+    def kind(character):
+        return "Z" if character in "\t\n\v\f\r\x85" else unicodedata.category(character)[0]
 
     ranges = {}
-    for name, run in itertools.groupby(range(sys.maxunicode + 1), kind):
-        run = list(run)
-        ranges[name] = ranges.get(name, "") + f"\\U{run[0]:08x}-\\U{run[-1]:08x}"
+    for name, run in itertools.groupby(map(chr, range(sys.maxunicode + 1)), kind):
+        numbers = [*map(ord, run)]
+        ranges[name] = ranges.get(name, "") + f"\\U{numbers[0]:08x}-\\U{numbers[-1]:08x}"
     return ranges
 
 
 class PublishedTokenizer(Tokenizer):
-    """A Tokenizer from the contents of tokenizer.json and tokenizer_config.json. Raises TinyllmError for a
-    tokenizer that works differently, and ValueError, LookupError, TypeError or AttributeError if damaged."""
+    """A Tokenizer from the contents of tokenizer.json and tokenizer_config.json.
+
+    Raises ValueError for a tokenizer that works differently, and that, LookupError, TypeError or
+    AttributeError for damaged contents.
+    """
 
     def __init__(self, contents, config):
         model, self.contents, self.config = contents["model"], contents, config
         self.patterns = [compiled(pattern) for pattern in _patterns(contents)]
-        self.normal_form = (contents["normalizer"] or {"type": None})["type"]
         vocab, added = model["vocab"], contents["added_tokens"]
         byte_of = {name: byte for byte, name in _NAME.items()}
         pieces = {i: bytes(byte_of.get(c, 63) for c in name) for name, i in vocab.items()}
         pieces |= {token["id"]: token["content"].encode() for token in added}
-        if min(pieces) < 0 or max(pieces) >= 2 * len(pieces) or len(vocab) > len(pieces):
-            raise ValueError("its ids are not the numbers from 0 up")
-        self.bytes_of = [pieces.get(i, b"") for i in range(max(pieces) + 1)]
+        self.bytes_of = [pieces[i] for i in range(len(pieces))]
         self.ordinary = len(self.bytes_of)  # special tokens may have any id
         self.special = {token["content"]: token["id"] for token in added if token["special"]}
         whole = {token["content"].encode(): token["id"] for token in added if not token["special"]}
@@ -109,17 +95,17 @@ class PublishedTokenizer(Tokenizer):
 
     def _name_roles(self):
         """Add our own names for the tokens around texts and messages, which other modules look up."""
-        template = self.config.get("chat_template") or ""
+        template = (self.config.get("chat_template") or "").replace("\\n", "\n")
         names = [self.config.get(f"{name}_token") for name in ("bos", "eos")]
         begin, end = (name["content"] if isinstance(name, dict) else name for name in names)
+        used = {n: i for n, i in self.special.items() if not template or n in template or n in (begin, end)}
         try:
-            form = format_of([name for name in self.special if not template or name in template])
-            end, head = form.end, re.escape(form.head.format(role="system"))
-            head = head.replace("\\\n", r"(?:\n|\\n)")
-            system = re.search(rf"{head}([^{{}}]*?){re.escape(end)}", template)
+            form = format_of(used)
+            end, head = form.end, form.head.format(role="system")
+            system = re.search(rf"{re.escape(head)}([^{{}}]*?){re.escape(end)}", template)
             self.system = system[1] if system else ""
-        except TinyllmError:  # no known chat format: keep only special tokens that it does use
-            self.special = {n: i for n, i in self.special.items() if n in template or n in (begin, end)}
+        except TinyllmError:  # no known chat format: without the unused tokens, none will be found later
+            self.special = used
         roles = {"<|begin|>": begin or end, "<|end|>": end}
         self.special |= {ours: self.special[name] for ours, name in roles.items() if name in self.special}
 
@@ -129,7 +115,7 @@ class PublishedTokenizer(Tokenizer):
         for i, part in enumerate(self.added.split(text)):
             parts = [part]
             if i % 2 == 0:  # at odd i, an added token
-                parts = [unicodedata.normalize(self.normal_form, part) if self.normal_form else part]
+                parts = [unicodedata.normalize("NFC", part) if self.contents["normalizer"] else part]
                 for findall in self.patterns:
                     parts = [word for each in parts for word in findall(each)]
             words += [word.encode("utf-8", "surrogateescape") for word in parts]
@@ -142,59 +128,48 @@ class PublishedTokenizer(Tokenizer):
 
 
 def _patterns(contents):
-    """The patterns by which a tokenizer.json splits text. Raises TinyllmError, naming an unknown part."""
-    step = contents["pre_tokenizer"] or {}
-    steps = step["pretokenizers"] if step.get("type") == "Sequence" else [step]
-    steps = [{"use_regex": True} | each | {"trim_offsets": True} for each in steps]  # trim_offsets: no effect
-    patterns = next((patterns for known, patterns in SPLITTERS.values() if steps == known), None)
-    if patterns is None:
-        raise TinyllmError(f"its pre_tokenizer {steps!r:.300} is not known here")
-    kind, normalizer = contents["model"]["type"], contents["normalizer"]
+    """The patterns by which a tokenizer.json splits text. Raises ValueError, naming an unknown part."""
+    kind, normalizer, step = contents["model"]["type"], contents["normalizer"], contents["pre_tokenizer"]
     if kind != "BPE" or normalizer not in (None, {"type": "NFC"}):
-        raise TinyllmError(f"its model {kind!r} or its normalizer {normalizer!r:.300} is not known here")
-    return patterns
+        raise ValueError(f"its model {kind!r} or its normalizer {normalizer!r:.300} is not known here")
+
+    def in_full(steps):  # with the default of use_regex; trim_offsets has no effect on the ids
+        return [{"use_regex": True} | each | {"trim_offsets": True} for each in steps]
+
+    steps = in_full(step["pretokenizers"] if step["type"] == "Sequence" else [step])
+    for known, patterns in SPLITTERS.values():
+        if steps == in_full(known):
+            return patterns
+    raise ValueError(f"its pre_tokenizer {steps!r:.300} is not known here")
 
 
 def load(folder):
     """The tokenizer of a checkpoint folder, ours or a published one. Raises TinyllmError."""
     path, config = folder / "tokenizer.json", folder / "tokenizer_config.json"
-    contents = read_json(path)
-    if contents.get("pre_tokenizer") == PRE_TOKENIZER:
-        return _made(path, lambda: Tokenizer.from_json(contents))
-    config = read_json(config) if config.exists() else {}
-    return _made(path, lambda: PublishedTokenizer(contents, config))
+    with reading(path, "a tokenizer whose ids we can reproduce"):
+        contents = read_json(path)
+        if contents.get("pre_tokenizer") == PRE_TOKENIZER:
+            return Tokenizer.from_json(contents)
+        return PublishedTokenizer(contents, read_json(config) if config.exists() else {})
 
 
 def from_gguf(path, settings):
     """The settings of a GGUF file -> its tokenizer. Raises TinyllmError."""
     get = lambda name: settings.get(f"tokenizer.ggml.{name}")
-    if get("model") != "gpt2" or get("pre") not in SPLITTERS:
-        found = f"tokenizer.ggml.model {get('model')!r} with the pre-tokenizer {get('pre')!r}"
-        raise TinyllmError(f"{path}: {found} is not supported, only gpt2 with {', '.join(SPLITTERS)}")
-
-    def make():
-        tokens, pre = get("tokens"), get("pre")
+    with reading(path, "a GGUF file with a tokenizer"):
+        pre, tokens = get("pre"), get("tokens")
+        if get("model") != "gpt2" or pre not in SPLITTERS:
+            found = f"tokenizer.ggml.model {get('model')!r} with the pre-tokenizer {pre!r}"
+            raise ValueError(f"{found} is not supported, only gpt2 with {', '.join(SPLITTERS)}")
         kinds = enumerate(zip(tokens, get("token_type"), strict=True))
         added = [(i, name, ADDED[kind]) for i, (name, kind) in kinds if kind in ADDED]
+        vocab = {name: i for i, name in enumerate(tokens)}
         merges = [pair.split(" ") for pair in get("merges")]
         steps = {"type": "Sequence", "pretokenizers": SPLITTERS[pre][0]}
         normalizer = {"type": "NFC"} if pre == "qwen2" else None
-        vocab = {name: i for i, name in enumerate(tokens)}
         contents = as_json(vocab, merges, added, steps, normalizer, pre == "llama-bpe")
         config = CONFIG | {"chat_template": settings.get("tokenizer.chat_template")}
         for name in ("bos", "eos"):
             i = get(f"{name}_token_id")
             config[f"{name}_token"] = None if i is None else tokens[i]
         return PublishedTokenizer(contents, config)
-
-    return _made(path, make)
-
-
-def _made(path, make):
-    try:
-        return make()
-    except TinyllmError as error:
-        raise TinyllmError(f"{path}: the ids of this tokenizer cannot be reproduced: {error}") from None
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        damage = f"{type(error).__name__}: {error}"
-        raise TinyllmError(f"{path}: the tokenizer is damaged ({damage}): restore it from a copy") from None

@@ -27,7 +27,7 @@ COLUMNS = (
 
 
 def algorithms(settings):
-    """Train with every algorithm of stage 3, three times each, on the same rankings for as many steps."""
+    """Run every algorithm of stage 3 three times, on the same rankings and for equally many steps."""
     check_world(settings)
     rows = []
     for algorithm in s3_prefer.ALGORITHMS:
@@ -59,7 +59,7 @@ def hacking(settings):
     scores = dict(log.series("score"))
     for step, correct in log.series("correct"):
         print(f"step {step + 1}: score of the reward model {scores[step]:.2f}, correct replies {correct:.1%}")
-    print(f"both as curves, and the replies: panel 5 of {page.write(settings.run)}")
+    print(f"curves and replies: panel 5 of {page.write(settings.run)}")
 
 
 def check_world(settings):

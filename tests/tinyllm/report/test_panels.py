@@ -1,4 +1,4 @@
-"""panels: marks of wrong words and steps, the band of normal losses, and the attention of each head."""
+"""panels: marks of wrong words and steps, bars, the band of normal losses, and the attention of each head."""
 
 import re
 
@@ -27,6 +27,11 @@ def test_a_right_reply_gets_a_tick_and_of_a_wrong_one_its_wrong_words_are_marked
     assert panels.marked(task, "Ada keeps a <duck>.") == '<b class="right" >✓ </b>Ada keeps a &lt;duck&gt;.'
     assert panels.marked(task, "A cat & a dog") == 'A <mark class="" >cat</mark> &amp; a dog'
     assert panels.marked(task, "<Hm>") == '<mark class="" >&lt;Hm&gt;</mark>'
+
+
+def test_a_bar_shows_the_sign_and_the_share_of_the_greatest():
+    html = panels.bars("t", [("a", 2.0), ("b", -1.0)])
+    assert re.findall(r'<u class="(\w+)" style="--x:([\d.]+)"', html) == [("down", "1.000"), ("up", "0.500")]
 
 
 def test_curves_are_drawn_over_the_band_of_recorded_runs_of_their_size(tiny):

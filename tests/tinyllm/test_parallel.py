@@ -216,6 +216,15 @@ def test_a_killed_worker_ends_the_run_at_once():
     assert not set(multiprocessing.active_children()) & set(pool._processes)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="sends signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_goes_on_after_a_signal_so_that_the_main_process_can_finish_the_step_and_save(number):
+    with WorkerPool(MODEL, 2) as pool:
+        pid = pool.run(process_id, [0, 0])[1]
+        os.kill(pid, number)
+        assert pool.run(process_id, [0, 0])[1] == pid
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks at /proc")
 @pytest.mark.parametrize("work", ["", "for pipe in pool._pipes: pipe.send((send_megabytes, 9))"])
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])

@@ -1,5 +1,5 @@
-"""Two exceptions for errors that the user can fix, with messages that say what is wrong, and most what to do.
-Also messages that are not errors, each printed once."""
+"""Two exceptions for errors that the user can fix: their messages say what is wrong and usually what to do.
+And one function for messages that are not errors."""
 
 import functools
 import sys

@@ -153,7 +153,7 @@ def read_notes(folder):
 
 
 def relocated(folder, path):
-    """The recorded `path` if it exists; else the path of that name beside `folder`, whose run was moved."""
+    """The recorded `path`; if the run was moved and took it along, the path of that name beside `folder`."""
     beside = folder.parent / Path(path).name
     return beside if beside.exists() and not Path(path).exists() else Path(path)
 

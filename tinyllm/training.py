@@ -202,7 +202,7 @@ class Run:
         return loss
 
     def jobs(self, objective, batch, total=None):
-        """A batch -> one (objective, total, pieces) per worker. Its pieces are cut into the fewest
+        """A batch -> one (objective, total, pieces) per worker. The pieces are cut into the fewest
         micro-batches of about LOGITS logits or fewer, to save memory."""
         config, workers, tokens = self.model.config, self.pool.workers, sum(p["ids"].size for p in batch)
         outputs = tokens * (config.vocab if config.head == "tokens" else 1)

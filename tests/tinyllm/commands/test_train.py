@@ -217,7 +217,7 @@ def test_rank_and_show_mask_use_the_files_of_the_run(files, capsys, monkeypatch)
     stage("rank", "--count", 3, "--group", 2)
     out = capsys.readouterr().out
     training, _ = formats.split(formats.instructions("qa.jsonl"))
-    assert f"[1 of 3] user: {training[0][0]['content']}\n" in out
+    assert f"[1 of 3] {training[0][0]['content']}\n" in out
     command = out.rpartition("To learn from them: ")[2].strip()
     assert command == "make stage3 SIZE=tiny RANKINGS=runs/demo/rankings.jsonl"
     stage("show-mask")

@@ -271,15 +271,12 @@ def main(argv=None):
         top.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     try:
         return args.function(args) or 0
-    except AudioError as error:
-        say(f"error: {error}")
-        return status_of(error)
     except BrokenPipeError:  # `| head` has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        say(f"error: {error.filename or 'the system'}: {error.strerror or error}")
-        return 1
+    except (AudioError, OSError) as error:
+        say(f"error: {error}")
+        return status_of(error)
     except KeyboardInterrupt as stop:
         say(str(stop) or "interrupted")
         return 130

@@ -11,7 +11,6 @@ the same tables, so each rule is written once.
 
 import difflib
 import json
-from types import MappingProxyType
 
 from audio.errors import BadInput
 
@@ -147,7 +146,7 @@ def request(preset=None, **options):
     return fields
 
 
-def mistyped(fields, names=MappingProxyType({})):
+def mistyped(fields, names):
     """Errors in the values of the service's fields. names: {field: the user's name for it}."""
     wrong = []
     for field, value in fields.items():

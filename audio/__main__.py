@@ -65,8 +65,9 @@ def transcribe(args):
             else:
                 output.add(name, result)
     except KeyboardInterrupt as stop:
-        again = str(stop) or "python -m audio list shows all jobs"
-        raise KeyboardInterrupt(f"interrupted. For files, the same command goes on; {again}") from None
+        again = str(stop) or "jobs already made go on: python -m audio list"
+        again += ". The same command continues them, but pays again for URLs"
+        raise KeyboardInterrupt(f"interrupted; {again}") from None
     return status
 
 
@@ -180,10 +181,7 @@ def sandbox(args):
         raise BadInput(f"port {args.port} cannot be used: {getattr(error, 'strerror', error)}") from None
     with box, contextlib.suppress(KeyboardInterrupt):
         print(f"sandbox ready at {box.url}\nEvery recording has the same canned words here. Ctrl-C stops it.")
-        print(
-            f"    export ASSEMBLYAI_BASE_URL={box.url}  # key: this ASSEMBLYAI_API_KEY, or test-key",
-            flush=True,
-        )
+        print(f"    export ASSEMBLYAI_BASE_URL={box.url}  # with the key set here, or test-key", flush=True)
         box.closing.wait()
     return 130
 

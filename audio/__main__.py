@@ -78,10 +78,8 @@ class Output:
 
     def __init__(self, args, sources, several=False):
         self.args, self.sources, self.several = args, sources, several
-        self.names = dict(name.split("=", 1) for name in args.names if "=" in name)
+        self.names = {label: str(name) for label, name in map(setting, args.names)}
         out = args.out or ""
-        if len(self.names) < len(args.names):
-            raise BadInput("--names needs SPEAKER=NAME, such as --names A=Ada")
         self.in_folder = bool(out) and (several or os.path.isdir(out) or out[-1] in "/\\")
         if self.in_folder and len(set(sources.values())) < len(sources):
             raise BadInput("two recordings have the same name: transcribe them into different folders")

@@ -226,7 +226,7 @@ def setting(text):
     Raises BadInput."""
     key, equals, value = text.partition("=")
     if not (key and equals):
-        raise BadInput(f"{text!r} must be KEY=VALUE, such as language_code=de")
+        raise BadInput(f"{text!r} must be KEY=VALUE, such as language_code=de or A=Ada")
     try:
         return key, json.loads(value.lower() if value in ("True", "False") else value)
     except (ValueError, RecursionError):

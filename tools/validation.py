@@ -114,9 +114,7 @@ def problems(value, schema, path="", root=None, seen=None):
     if kind == "object":
         for name in schema.get("required", []):
             if name not in value:
-                known = schema.get("properties", {}).get(name)
-                about = known.get("description") if isinstance(known, dict) else None
-                yield Problem(path, f"{show(name)} is missing" + (f": {about}" if about else ""))
+                yield Problem(path, f"{show(name)} is missing")
     for name, item, part in items_of(value, schema):
         declared = schema.get("properties", {})
         if kind == "object" and part is False and name not in declared:

@@ -47,9 +47,6 @@ class Tool:
     repeatable: bool = False
     build: object = None
 
-    __wrapped__ = property(lambda self: self.function)  # where inspect looks for the signature
-    __name__ = property(lambda self: self.name)
-
     def __call__(self, *args, **kwargs):
         return self.function(*args, **kwargs)
 

@@ -300,7 +300,7 @@ tools/json_reader.py
     if depth == MAX_DEPTH:  =>  if depth > MAX_DEPTH:
     if self.peek() in ("]", "}"):  =>  if False:
     if value in (float("inf"), float("-inf")):  =>  if False:
-    int(high, 16) % 1024 << 10  =>  int(high, 16) << 10
+    "d800" <= code.lower() < "e000"  =>  "d800" <= code.lower() < "dc00"
 tools/functions.py
     either([(schema, builds[name]), NULL])  =>  schema, builds[name]
     next(build for schema, build in pairs if is_valid(value, schema))  =>  pairs[0][1]

@@ -155,6 +155,7 @@ def test_known_names_are_not_doubted(name):
         ({"speech_understanding": {}}, "must have a request"),
         ({"speech_understanding": {"request": {"translation": 5}}}, "must have a request"),
         ({"speakers_expected": "2", "speaker_labels": True}, "speakers_expected must be a number"),
+        ({"speakers_expected": True, "speaker_labels": True}, "speakers_expected must be a number, not True"),
         ({"content_safety_confidence": float("nan")}, "cannot be sent as JSON"),
         ({"future": float("nan")}, "cannot be sent as JSON"),
         ({"future": float("inf")}, "cannot be sent as JSON"),

@@ -149,7 +149,6 @@ def test_known_names_are_not_doubted(name):
         ({"translate": True}, "translate must be a list"),
         ({"speaker_names": [5]}, "speaker_names must be a list of strings"),
         ({"language": ""}, "language must be a code"),
-        ({"language": "de", "language_code": "fr"}, "language and language_code set the same thing"),
         ({"audio_url": "https://x.example/other.mp3"}, "audio_url is the source itself"),
         ({"speech_understanding": 5}, "must be an object"),
         ({"speech_understanding": {}}, "must have a request"),

@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import sys
 import warnings
 from pathlib import Path
@@ -200,8 +199,7 @@ def parser():
     raw = argparse.RawDescriptionHelpFormatter
     top = argparse.ArgumentParser("python -m audio", description=__doc__, formatter_class=raw)
     several = {"action": "append", "default": []}
-    versions = f"{VERSION}, requests {requests.__version__}, Python {platform.python_version()}"
-    top.add_argument("--version", action="version", version=versions)
+    top.add_argument("--version", action="version", version=f"{VERSION}, requests {requests.__version__}")
     subs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name, function, *words):

@@ -230,8 +230,6 @@ class Client:
         """Finds words, numbers or phrases of up to 5 words -> dicts with text, count, timestamps
         ([start, end] in milliseconds) and indexes. words: a list, or comma-separated text."""
         words = words if isinstance(words, str) else ",".join(words)
-        if not words.strip(" ,"):
-            raise BadInput("search for what? Give words or phrases, with commas between them")
         return self._view(id, "/word-search", params={"words": words}).get("matches") or []
 
     def redacted_audio(self, id, file):

@@ -51,21 +51,17 @@ def results(fields, heard):
 
 def understood(fields, found, told):
     """speech_understanding with its response; the names of speakers are already in the sentences."""
-    wanted, parts = fields["speech_understanding"], paragraphs(told)
-    tasks = wanted["request"]
-    response = {name: {"status": "success"} for name in tasks}
-    if "summarization" in tasks:
-        kind = tasks["summarization"].get("summary_type")
-        body = lambda part: {"bullets": part["bullets"]} if kind == "bullets" else {"text": part["summary"]}
-        summary = [pick(part, "headline start end") | body(part) for part in parts]
-        response["summarization"] |= {"summary_type": kind, "summary": summary}
-    if "action_items" in tasks:
-        item = lambda s: {"action_item": s["action"], "quote": s["text"], "timestamp": s["start"]}
-        response["action_items"]["items"] = [item(sentence) for sentence in told if sentence["action"]]
-    if "translation" in tasks:
-        languages = tasks["translation"].get("target_languages") or ()
-        found["translated_texts"] = {str(code): f"[{code}] {found['text']}" for code in languages}
-    return {**wanted, "response": response}
+    tasks = fields["speech_understanding"]["request"]
+    kind = tasks.get("summarization", {}).get("summary_type")
+    body = lambda part: {"bullets": part["bullets"]} if kind == "bullets" else {"text": part["summary"]}
+    summary = [pick(part, "headline start end") | body(part) for part in paragraphs(told)]
+    item = lambda s: {"action_item": s["action"], "quote": s["text"], "timestamp": s["start"]}
+    items = [item(sentence) for sentence in told if sentence["action"]]
+    answers = {"summarization": {"summary_type": kind, "summary": summary}, "action_items": {"items": items}}
+    response = {name: {"status": "success", **answers.get(name, {})} for name in tasks}
+    languages = tasks.get("translation", {}).get("target_languages") or ()
+    found["translated_texts"] = {str(code): f"[{code}] {found['text']}" for code in languages}
+    return {**fields["speech_understanding"], "response": response}
 
 
 def names_in(fields):

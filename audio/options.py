@@ -123,10 +123,7 @@ def request(preset=None, **options):
     fields, tasks = {}, {}
     for name, value in (PRESETS.get(preset, {}) | given).items():
         if name in ("speakers", "language"):
-            made = speakers(value) if name == "speakers" else language(value)
-            twice = [key for key in made if given.get(key, made[key]) != made[key]]
-            wrong += [f"{name} and {key} set the same thing: give one of them" for key in twice]
-            fields |= made
+            fields |= speakers(value) if name == "speakers" else language(value)
         elif name not in TASKS:
             fields[SWITCHES.get(name, name)] = as_list(value) if KINDS.get(name) == "a list" else value
         elif value is not False:

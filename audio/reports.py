@@ -25,7 +25,7 @@ TITLES = {"meeting": "Minutes", "podcast": "Episode notes", "call": "Call review
 HARMLESS = """corporate_action date date_interval day duration effect event financial_metric language
 money_amount month occupation organization product project statistics time trend year""".split()
 SPOKEN = "text headline gist summary bullets block_summary action_item quote speaker translated_texts".split()
-WORD = re.compile(rf"[{DENSE}]|(?:(?![{DENSE}])[^\W_])+")
+WORD = re.compile(rf"([{DENSE}]|(?:(?![{DENSE}])[^\W_])+)")
 
 
 def report(transcript, preset=None):
@@ -152,20 +152,19 @@ def redacted(transcript):
     labels = {}  # {words of an entity: its label}
     for kind, texts in transcript.entities.items():
         if kind not in HARMLESS or any(f"{kind}_".startswith(f"{policy}_") for policy in policies):
-            labels |= {tuple(WORD.findall(text.casefold())): f"[{kind.upper()}]" for text in texts}
+            labels |= {tuple(map(str.casefold, WORD.findall(text))): f"[{kind.upper()}]" for text in texts}
     longest = max(map(len, labels), default=0)
 
     def hide(text):
-        words, parts, at, i = list(WORD.finditer(text)), [], 0, 0
-        texts = [word[0].casefold() for word in words]
-        while i < len(words):
-            sizes = range(min(longest, len(words) - i), 0, -1)
-            size = next((size for size in sizes if tuple(texts[i : i + size]) in labels), 0)
-            if size:
-                parts += [text[at : words[i].start()], labels[tuple(texts[i : i + size])]]
-                at = words[i + size - 1].end()
-            i += size or 1
-        return "".join([*parts, text[at:]])
+        parts, i = WORD.split(text), 1  # words stand at odd places
+        while i < len(parts):
+            for size in range(longest, 0, -1):
+                words = tuple(map(str.casefold, parts[i : i + 2 * size : 2]))
+                if words in labels:
+                    parts[i : i + 2 * len(words) - 1] = [labels[words]]
+                    break
+            i += 2
+        return "".join(parts)
 
     def walk(value, spoken=False):
         if isinstance(value, dict):

@@ -195,12 +195,12 @@ def render(spans, format="srt", *, speakers=True):
     blocks = ["WEBVTT\n"] if format == "vtt" else []
     for i, span in enumerate(spans, 1):
         times = f"{clock(span.start)} --> {clock(span.end)}"
+        lines = "\n".join(wrap(span, speakers and format == "srt"))
         if format == "vtt":
             voice = f"<v {escaped(name_of(span))}>" if speakers and span.speaker.strip() else ""
-            blocks.append(f"{times}\n{voice}{escaped(chr(10).join(wrap(span, False)))}\n")
+            blocks.append(f"{times}\n{voice}{escaped(lines)}\n")
         else:
-            text = "\n".join(wrap(span, speakers))
-            blocks.append(f"{i}\n{times.replace('.', ',')}\n{text}\n")
+            blocks.append(f"{i}\n{times.replace('.', ',')}\n{lines}\n")
     return "\n".join(blocks)
 
 

@@ -271,7 +271,7 @@ audio/transcript.py
 audio/reports.py
     kind not in HARMLESS or  =>  kind == "person_name" or
     if PARTS[part] in more)  =>  if False)
-    range(min(longest, len(words) - i), 0, -1)  =>  range(1, min(longest, len(words) - i) + 1)
+    for size in range(longest, 0, -1):  =>  for size in range(1, longest + 1):
 audio/http.py
     status in (408, 425, 429)  =>  status in (429,)
     except (ssl.SSLError, ConnectionError) as error:  =>  except ConnectionError as error:

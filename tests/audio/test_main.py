@@ -347,7 +347,6 @@ def test_version():
         (["transcribe", "TALK", "--names", "A"], "A=Ada"),
         (["transcribe", "TALK", "--timeout", "-1"], "a number of seconds"),
         (["get", ""], "id such as"),
-        (["search", "x", ","], "search for what"),
         (["fly"], "invalid choice"),
         ([], "required"),
         (["sandbox", "--fault", "rain"], "not a fault"),

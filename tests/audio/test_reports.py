@@ -132,6 +132,13 @@ def test_redaction_and_quotes_are_linear():
     assert time.process_time() - begun < 5 and "name7" not in told and "> This is [PERSON" in told
 
 
+def test_the_longest_entity_is_redacted():
+    """Not its first name only."""
+    entities = [{"entity_type": "person_name", "text": name} for name in ("Anna", "Anna Berg")]
+    raw = {"text": "So Anna Berg, or Anna-Berg, said: Anna!", "entities": entities}
+    assert redacted(Transcript(raw)).text == "So [PERSON_NAME], or [PERSON_NAME], said: [PERSON_NAME]!"
+
+
 def test_redaction_leaves_what_is_not_said():
     raw = {
         "id": "a-7",

@@ -394,6 +394,8 @@ def test_what_only_the_service_may_say_is_not_taken_from_a_client(box):
         "summary": "mine",
         "mark": "mine",
     }
+    _, new = ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a.mp3", **told})
+    assert (new["status"], new["text"], new["summary"], new["error"]) == ("queued", None, None, None)
     job, seen = done(box, **told, webhook_auth_header_value="s3cr3t")
     assert (
         job["id"] != "mine"

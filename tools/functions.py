@@ -234,9 +234,9 @@ SECTION = re.compile(
     r"see also|warnings?|todo): *$",
     re.IGNORECASE | re.MULTILINE,
 )
-GOOGLE = re.compile(r"( +|(?=[-*+] ))(?:[-*+] +)?[`*]*(\w+)`* *(?:\(.*?\))? *: *(.*)")
-NUMPY = re.compile(r"()\*{0,2}(\w+(?: *, *\*{0,2}\w+)*) *(?::.*)?()")
-OPEN_NUMPY = re.compile(r"\w+ *:.*(?:[(\[{][^)\]}]*|,| or| \|)")  # a type that continues on the next line
+GOOGLE = re.compile(r"(?s) *(?:[-*+] +)?[`*]*(\w+)`* *(?:\(.*?\))? *:(.*)")
+CONTINUED = r"(?:.*(?:[(\[{][^)\]}\n]*|,| or| \|)\n)*"  # lines of a type that goes on after them
+NUMPY = re.compile(rf"\*{{0,2}}(\w+(?: *, *\*{{0,2}}\w+)*) *(?::{CONTINUED}.*)?((?:\n.*)*)")
 FIELD = re.compile(r"^ *:\w+[^:\n]*:", re.MULTILINE)
 SPHINX = re.compile(r"(?m)^ *:(?:param|arg|key)\w*(?: +[^:\n]*?)? +\*{0,2}(\w+) *: *(.*(?:\n(?! *:\w) +.*)*)")
 
@@ -254,20 +254,15 @@ def read_docstring(text):
     return about, {name: " ".join(words.split()) for name, words in described.items() if words.split()}
 
 
-def read_items(text, style):
+def read_items(body, style):
     """The body of a section -> {parameter: its description}."""
-    lines, described, names, indent = text.splitlines(), {}, [], None
-    while lines:
-        line = lines.pop(0)
-        is_deeper = indent is not None and line.startswith(f"{indent} ")
-        while lines and not is_deeper and style is NUMPY and OPEN_NUMPY.fullmatch(line):
-            line += " " + lines.pop(0).strip()
-        item = style.fullmatch(line)
-        if item and indent in (None, item[1]):
-            indent, names = item[1], re.findall(r"\w+", item[2])
-            described |= dict.fromkeys(names, item[3])
-        elif line and not line.startswith(" "):
-            break
-        else:
-            described |= {name: f"{described[name]} {line}" for name in names}
+    body, described, names = body.strip("\n"), {}, []
+    indent = re.match(" *", body)[0]
+    if indent:  # then the section ends before the first line without it
+        body = re.split(r"\n(?=\S)", body)[0]
+    for item in re.split(rf"\n(?={indent}\S)", body):
+        match = style.fullmatch(item)
+        if match:
+            names = re.findall(r"\w+", match[1])
+        described |= {name: match[2] if match else f"{described[name]} {item}" for name in names}
     return described

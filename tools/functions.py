@@ -57,7 +57,8 @@ def read_function(function):
             raise UnsupportedSchema(f"{where}: make a tool of a bound method, as in tool(shop.buy)")
         if parameter.name not in hints:
             raise UnsupportedSchema(f"{where} has no type hint: give it one, as in {parameter.name}: str")
-    about, described = read_docstring(docstring_of(target, function))
+    # A callable object without a documented __call__ has the docstring of its class.
+    about, described = read_docstring(target.__doc__ or inspect.getdoc(getattr(function, "func", function)))
     fields = {parameter.name: (hints[parameter.name], parameter.default) for parameter in parameters}
     try:
         schema, build = read_fields(fields, f"parameter {{!r}} of {name}", described)
@@ -72,13 +73,6 @@ def name_of(function):
     """The name of a function, of the function inside a functools.partial, or of the class of an object."""
     inner = getattr(function, "func", None)
     return getattr(function, "__name__", None) or (name_of(inner) if inner else type(function).__name__)
-
-
-def docstring_of(target, function):
-    """The docstring of the function itself, or of the class of a callable object."""
-    is_call = target.__name__ == "__call__"  # getdoc would find Python's own docstring for this name
-    own = target.__doc__ if is_call else inspect.getdoc(target)
-    return own or ("" if isinstance(function, functools.partial) else inspect.getdoc(function))
 
 
 def signature_of(function):

@@ -201,14 +201,11 @@ def with_default(schema, value):
 
 def either(pairs):
     """The schema of a union; the first member that a value fits builds it."""
-    schemas = [schema for schema, _ in pairs]
-    if all(list(schema) == ["type"] and schema["type"] in NAMES.values() for schema in schemas):
-        return {"type": [schema["type"] for schema in schemas]}, keep
 
     def build(value):
         return next(build for schema, build in pairs if is_valid(value, schema))(value)
 
-    return {"anyOf": schemas}, build
+    return {"anyOf": [schema for schema, _ in pairs]}, build
 
 
 def choice(members):
@@ -223,15 +220,12 @@ def choice(members):
 
 
 PARAMETERS = "(?:keyword |other )?(?:args|arguments|parameters)|attributes"
-SECTION = re.compile(
-    rf"^(\S.*?):? *\n([-=]{{3,}}) *$|^({PARAMETERS}|returns?|yields?|raises?|examples?|notes?|references|"
-    r"see also|warnings?|todo): *$",
-    re.IGNORECASE | re.MULTILINE,
-)
+OTHERS = "returns?|yields?|raises?|examples?|notes?|references|see also|warnings?|todo"
+SECTION = re.compile(rf"(?im)^(\S.*?):? *\n([-=]{{3,}}) *$|^({PARAMETERS}|{OTHERS}): *$")
 GOOGLE = re.compile(r"(?s) *(?:[-*+] +)?[`*]*(\w+)`* *(?:\(.*?\))? *:(.*)")
 CONTINUED = r"(?:.*(?:[(\[{][^)\]}\n]*|,| or| \|)\n)*"  # lines of a type that goes on after them
 NUMPY = re.compile(rf"\*{{0,2}}(\w+(?: *, *\*{{0,2}}\w+)*) *(?::{CONTINUED}.*)?((?:\n.*)*)")
-FIELD = re.compile(r"^ *:\w+[^:\n]*:", re.MULTILINE)
+FIELD = re.compile(r"(?m)^ *:\w+[^:\n]*:")
 SPHINX = re.compile(r"(?m)^ *:(?:param|arg|key)\w*(?: +[^:\n]*?)? +\*{0,2}(\w+) *: *(.*(?:\n(?! *:\w) +.*)*)")
 
 

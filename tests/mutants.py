@@ -329,7 +329,7 @@ tools/dialects.py
     .replace("<", "\\u003c")  =>
     found.get("ID", f"call_{i}")  =>  f"call_{i}"
 tools/agent.py
-    len(given) == len(calls):  =>  given:
+    {call.id for call in calls} - {""}) == len(calls):  =>  {call.id for call in calls}) == len(calls):
     unanswered.pop(0)  =>  unanswered.clear()
     isinstance(part, (Thought, Call, BadCall) if native else Thought)  =>  isinstance(part, ())
     counts[key] += 1  =>  counts[key] += 1 / 9

@@ -161,8 +161,7 @@ def read(reply, show):
 
 def with_ids(calls, step):
     """The calls with distinct ids: the server's or, if any is missing or repeated, new ones."""
-    given = {call.id for call in calls}
-    if "" not in given and len(given) == len(calls):
+    if len({call.id for call in calls} - {""}) == len(calls):
         return calls
     return [replace(call, id=f"call_{step}_{i}") for i, call in enumerate(calls, 1)]
 

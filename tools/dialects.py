@@ -107,11 +107,8 @@ def matches(form, packed):
     if not isinstance(form, str):
         return [dict(words_in(form, item)) for item in packed]
     if form.startswith(OPEN):
-        return [
-            {"NAME": part.name, "ARGUMENTS": part.arguments}
-            for part in parse(packed)
-            if isinstance(part, Call)
-        ]
+        calls = (part for part in parse(packed) if isinstance(part, Call))
+        return [{"NAME": call.name, "ARGUMENTS": call.arguments} for call in calls]
     pattern = WORD.sub(r"(?P<\1>[^<]*?)", re.escape(form))
     return [match.groupdict() for match in re.finditer(pattern, packed)]
 

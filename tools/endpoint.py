@@ -9,8 +9,6 @@ in the format that its model was trained on, and sends calls as JSON.
 Servers agree on little beyond the happy path. So a response is read by its content, not by its Content-Type,
 and one that is not a reply becomes a ChatError that quotes it."""
 
-import codecs
-import io
 import json
 import re
 from itertools import chain
@@ -118,18 +116,14 @@ def words_of(error):
 
 def lines_of(raw):
     """The lines of a body as they arrive: reading in blocks would hold lines back until a block is full."""
-    decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")("replace"), True)
-    text = ""
-    while True:
-        try:
-            piece = raw.read1(65536, decode_content=True)
-        except Exception as error:  # urllib3 has its own exceptions
-            raise ChatError(f"broke off in the middle of its answer: {error}") from None
-        if not piece:
-            break
-        *lines, text = (text + decoder.decode(piece)).split("\n")
-        yield from lines
-    yield text + decoder.decode(b"", final=True)
+    rest = b""
+    try:
+        for piece in iter(lambda: raw.read1(65536, decode_content=True), b""):
+            *lines, rest = (rest + piece).split(b"\n")
+            yield from (line.decode("utf-8-sig", "replace") for line in lines)
+    except Exception as error:  # urllib3 has its own exceptions
+        raise ChatError(f"broke off in the middle of its answer: {error}") from None
+    yield rest.decode("utf-8-sig", "replace")
 
 
 def events(lines):

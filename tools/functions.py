@@ -57,7 +57,8 @@ def read_function(function):
             raise UnsupportedSchema(f"{where}: make a tool of a bound method, as in tool(shop.buy)")
         if parameter.name not in hints:
             raise UnsupportedSchema(f"{where} has no type hint: give it one, as in {parameter.name}: str")
-    about, described = read_docstring(docstring_of(target, function))
+    # A callable object without a documented __call__ has the docstring of its class.
+    about, described = read_docstring(target.__doc__ or inspect.getdoc(getattr(function, "func", function)))
     fields = {parameter.name: (hints[parameter.name], parameter.default) for parameter in parameters}
     try:
         schema, build = read_fields(fields, f"parameter {{!r}} of {name}", described)
@@ -72,13 +73,6 @@ def name_of(function):
     """The name of a function, of the function inside a functools.partial, or of the class of an object."""
     inner = getattr(function, "func", None)
     return getattr(function, "__name__", None) or (name_of(inner) if inner else type(function).__name__)
-
-
-def docstring_of(target, function):
-    """The docstring of the function itself, or of the class of a callable object."""
-    is_call = target.__name__ == "__call__"  # getdoc would find Python's own docstring for this name
-    own = target.__doc__ if is_call else inspect.getdoc(target)
-    return own or ("" if isinstance(function, functools.partial) else inspect.getdoc(function))
 
 
 def signature_of(function):
@@ -207,14 +201,11 @@ def with_default(schema, value):
 
 def either(pairs):
     """The schema of a union; the first member that a value fits builds it."""
-    schemas = [schema for schema, _ in pairs]
-    if all(list(schema) == ["type"] and schema["type"] in NAMES.values() for schema in schemas):
-        return {"type": [schema["type"] for schema in schemas]}, keep
 
     def build(value):
         return next(build for schema, build in pairs if is_valid(value, schema))(value)
 
-    return {"anyOf": schemas}, build
+    return {"anyOf": [schema for schema, _ in pairs]}, build
 
 
 def choice(members):
@@ -229,15 +220,12 @@ def choice(members):
 
 
 PARAMETERS = "(?:keyword |other )?(?:args|arguments|parameters)|attributes"
-SECTION = re.compile(
-    rf"^(\S.*?):? *\n([-=]{{3,}}) *$|^({PARAMETERS}|returns?|yields?|raises?|examples?|notes?|references|"
-    r"see also|warnings?|todo): *$",
-    re.IGNORECASE | re.MULTILINE,
-)
-GOOGLE = re.compile(r"( +|(?=[-*+] ))(?:[-*+] +)?[`*]*(\w+)`* *(?:\(.*?\))? *: *(.*)")
-NUMPY = re.compile(r"()\*{0,2}(\w+(?: *, *\*{0,2}\w+)*) *(?::.*)?()")
-OPEN_NUMPY = re.compile(r"\w+ *:.*(?:[(\[{][^)\]}]*|,| or| \|)")  # a type that continues on the next line
-FIELD = re.compile(r"^ *:\w+[^:\n]*:", re.MULTILINE)
+OTHERS = "returns?|yields?|raises?|examples?|notes?|references|see also|warnings?|todo"
+SECTION = re.compile(rf"(?im)^(\S.*?):? *\n([-=]{{3,}}) *$|^({PARAMETERS}|{OTHERS}): *$")
+GOOGLE = re.compile(r"(?s) *(?:[-*+] +)?[`*]*(\w+)`* *(?:\(.*?\))? *:(.*)")
+CONTINUED = r"(?:.*(?:[(\[{][^)\]}\n]*|,| or| \|)\n)*"  # lines of a type that goes on after them
+NUMPY = re.compile(rf"\*{{0,2}}(\w+(?: *, *\*{{0,2}}\w+)*) *(?::{CONTINUED}.*)?((?:\n.*)*)")
+FIELD = re.compile(r"(?m)^ *:\w+[^:\n]*:")
 SPHINX = re.compile(r"(?m)^ *:(?:param|arg|key)\w*(?: +[^:\n]*?)? +\*{0,2}(\w+) *: *(.*(?:\n(?! *:\w) +.*)*)")
 
 
@@ -254,20 +242,15 @@ def read_docstring(text):
     return about, {name: " ".join(words.split()) for name, words in described.items() if words.split()}
 
 
-def read_items(text, style):
+def read_items(body, style):
     """The body of a section -> {parameter: its description}."""
-    lines, described, names, indent = text.splitlines(), {}, [], None
-    while lines:
-        line = lines.pop(0)
-        is_deeper = indent is not None and line.startswith(f"{indent} ")
-        while lines and not is_deeper and style is NUMPY and OPEN_NUMPY.fullmatch(line):
-            line += " " + lines.pop(0).strip()
-        item = style.fullmatch(line)
-        if item and indent in (None, item[1]):
-            indent, names = item[1], re.findall(r"\w+", item[2])
-            described |= dict.fromkeys(names, item[3])
-        elif line and not line.startswith(" "):
-            break
-        else:
-            described |= {name: f"{described[name]} {line}" for name in names}
+    body, described, names = body.strip("\n"), {}, []
+    indent = re.match(" *", body)[0]
+    if indent:  # then the section ends before the first line without it
+        body = re.split(r"\n(?=\S)", body)[0]
+    for item in re.split(rf"\n(?={indent}\S)", body):
+        match = style.fullmatch(item)
+        if match:
+            names = re.findall(r"\w+", match[1])
+        described |= {name: match[2] if match else f"{described[name]} {item}" for name in names}
     return described

@@ -17,10 +17,9 @@ PLAIN = re.compile(r'[^"\\\x00-\x1f\ud800-\udfff]*')  # characters that need no 
 NUMERIC = re.compile(r"[-+.0-9eE]*")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 LETTERS = re.compile(r"[A-Za-z]*")
-ESCAPE = re.compile(
-    r'\\(?:(["\\/bfnrt])|u(d[89ab][0-9a-f]{2})\\u(d[c-f][0-9a-f]{2})|u([0-9a-f]{4}))', re.IGNORECASE
-)
-BEGUN_ESCAPE = re.compile(r"(\\(u[0-9a-fA-F]{0,3})?)?\Z")
+HEX, HIGH, LOW = "[0-9a-fA-F]", "[dD][89abAB]", "[dD][c-fC-F]"
+ESCAPE = re.compile(rf'\\(?:(["\\/bfnrt])|u({HIGH}{HEX}{{2}})\\u({LOW}{HEX}{{2}})|u({HEX}{{4}}))')
+BEGUN_ESCAPE = re.compile(rf"(\\(u{HEX}{{0,3}})?)?\Z")
 ESCAPES = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 CONTROLS = {"\n": "\\n", "\t": "\\t", "\r": "\\r"}
 WORDS = {"true": True, "false": False, "null": None}
@@ -151,8 +150,7 @@ class Reader:
         self.at += len(text) - len(left)
         if left:
             cut_off = left in BEGUN_NUMBERS and self.text.endswith(left, self.at)
-            fix = "remove the leading zeros" if left[0].isdigit() else "write it as in -12, 0.5 or 1e-3"
-            self.fail(f"{text[:40]!r} is not a JSON number: {fix}.", cut_off=cut_off)
+            self.fail(f"{text[:40]!r} is not a JSON number: write it as in -12 or 1.5e3.", cut_off=cut_off)
         if not match[2] and not match[3]:
             if len(match[1]) > MAX_DIGITS:
                 self.fail(f"Write an integer of more than {MAX_DIGITS} digits as a string.", start)

@@ -20,7 +20,7 @@ from itertools import accumulate
 from math import inf
 from operator import or_
 
-from tools.terminals import BETWEEN, QUOTE, Number, Text, following
+from tools.terminals import BETWEEN, QUOTE, Text, following
 
 REMEMBERED = 4096
 
@@ -28,22 +28,19 @@ REMEMBERED = 4096
 class Node:
     """A trie of tokens: children by byte, and the set of tokens that end here."""
 
-    __slots__ = ("children", "tokens")
-
     def __init__(self):
         self.children, self.tokens = {}, 0
 
 
-def joined(nodes, without=b""):
-    """Joins several tries into one, without some first bytes."""
+def joined(nodes):
+    """Joins several tries into one."""
     nodes, both, children = [*nodes], Node(), defaultdict(list)
-    if len(nodes) == 1 and not without:
+    if len(nodes) == 1:
         return nodes[0]  # the same object, so that its cached results are found again
     for node in nodes:
         both.tokens |= node.tokens
         for byte, child in node.children.items():
-            if byte not in without:
-                children[byte].append(child)
+            children[byte].append(child)
     both.children = {byte: joined(same) for byte, same in children.items()}
     return both
 
@@ -135,7 +132,7 @@ class Masks:
                     if child.children:
                         todo.append((left, child))
                         follow += [child] * (more == 0)
-        return stay, joined(follow, b"0123456789." if isinstance(item, Number) else b"")
+        return stay, joined(follow)
 
     def _characters(self, character, node):
         """The possible endings of a character and a trie -> ({(the endings after a token, characters begun by

@@ -51,8 +51,8 @@ HINTS = [
     (Literal[1, None, Level.LOW], {"enum": [1, None, 1]}, 1, 1),
     (Colour, {"type": "string", "enum": ["red", "blue"]}, "red", Colour.RED),
     (Level, {"enum": [1]}, 1, Level.LOW),
-    (Optional[int], {"type": ["integer", "null"]}, None, None),
-    (Union[str, int], {"type": ["string", "integer"]}, 3, 3),
+    (Optional[int], {"anyOf": [{"type": "integer"}, {"type": "null"}]}, None, None),
+    (Union[str, int], {"anyOf": [{"type": "string"}, {"type": "integer"}]}, 3, 3),
     (
         list[int] | None,
         {"anyOf": [{"type": "array", "items": {"type": "integer"}}, {"type": "null"}]},

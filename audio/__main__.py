@@ -65,8 +65,9 @@ def transcribe(args):
             else:
                 output.add(name, result)
     except KeyboardInterrupt as stop:
-        again = str(stop) or "python -m audio list shows all jobs"
-        raise KeyboardInterrupt(f"interrupted. For files, the same command goes on; {again}") from None
+        again = str(stop) or "jobs already made go on: python -m audio list"
+        again += ". The same command continues them, but pays again for URLs"
+        raise KeyboardInterrupt(f"interrupted; {again}") from None
     return status
 
 
@@ -77,10 +78,8 @@ class Output:
 
     def __init__(self, args, sources, several=False):
         self.args, self.sources, self.several = args, sources, several
-        self.names = dict(name.split("=", 1) for name in args.names if "=" in name)
+        self.names = {label: str(name) for label, name in map(setting, args.names)}
         out = args.out or ""
-        if len(self.names) < len(args.names):
-            raise BadInput("--names needs SPEAKER=NAME, such as --names A=Ada")
         self.in_folder = bool(out) and (several or os.path.isdir(out) or out[-1] in "/\\")
         if self.in_folder and len(set(sources.values())) < len(sources):
             raise BadInput("two recordings have the same name: transcribe them into different folders")
@@ -180,10 +179,7 @@ def sandbox(args):
         raise BadInput(f"port {args.port} cannot be used: {getattr(error, 'strerror', error)}") from None
     with box, contextlib.suppress(KeyboardInterrupt):
         print(f"sandbox ready at {box.url}\nEvery recording has the same canned words here. Ctrl-C stops it.")
-        print(
-            f"    export ASSEMBLYAI_BASE_URL={box.url}  # key: this ASSEMBLYAI_API_KEY, or test-key",
-            flush=True,
-        )
+        print(f"    export ASSEMBLYAI_BASE_URL={box.url}  # with the key set here, or test-key", flush=True)
         box.closing.wait()
     return 130
 
@@ -271,15 +267,12 @@ def main(argv=None):
         top.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     try:
         return args.function(args) or 0
-    except AudioError as error:
-        say(f"error: {error}")
-        return status_of(error)
     except BrokenPipeError:  # `| head` has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        say(f"error: {error.filename or 'the system'}: {error.strerror or error}")
-        return 1
+    except (AudioError, OSError) as error:
+        say(f"error: {error}")
+        return status_of(error)
     except KeyboardInterrupt as stop:
         say(str(stop) or "interrupted")
         return 130

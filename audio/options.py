@@ -11,7 +11,6 @@ the same tables, so each rule is written once.
 
 import difflib
 import json
-from types import MappingProxyType
 
 from audio.errors import BadInput
 
@@ -147,7 +146,7 @@ def request(preset=None, **options):
     return fields
 
 
-def mistyped(fields, names=MappingProxyType({})):
+def mistyped(fields, names):
     """Errors in the values of the service's fields. names: {field: the user's name for it}."""
     wrong = []
     for field, value in fields.items():
@@ -227,7 +226,7 @@ def setting(text):
     Raises BadInput."""
     key, equals, value = text.partition("=")
     if not (key and equals):
-        raise BadInput(f"{text!r} must be KEY=VALUE, such as language_code=de")
+        raise BadInput(f"{text!r} must be KEY=VALUE, such as language_code=de or A=Ada")
     try:
         return key, json.loads(value.lower() if value in ("True", "False") else value)
     except (ValueError, RecursionError):

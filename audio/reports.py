@@ -100,7 +100,7 @@ def quotes(transcript):
 def sentiment(transcript):
     """Sentiment by speaker"""
     kinds, totals = ("POSITIVE", "NEUTRAL", "NEGATIVE"), transcript.sentiment_by_speaker
-    rows = [(escaped(name) or "everybody", *map(totals[name].get, kinds, (0, 0, 0))) for name in totals]
+    rows = [(escaped(name) or "everybody", *(totals[name][kind] for kind in kinds)) for name in totals]
     head = [("", *map(str.lower, kinds)), ("---",) * 4]
     return [f"| {' | '.join(map(str, row))} |" for row in head + rows] if rows else []
 
@@ -117,12 +117,12 @@ def entities(transcript):
     return [f"- {kind.replace('_', ' ')}: {listed(texts)}" for kind, texts in transcript.entities.items()]
 
 
-def safety(transcript):
+def content_safety(transcript):
     """Sensitive content"""
     return [f"- {escaped(label)} ({value:.0%})" for label, value in transcript.content_safety]
 
 
-def translations(transcript):
+def translate(transcript):
     """Translations"""
     return [f"**{escaped(language)}** {escaped(text)}\n" for language, text in transcript.translate.items()]
 
@@ -132,17 +132,9 @@ def conversation(transcript):
     return [f"**{clock(turn.start)}** {who(turn)}{escaped(turn.text)}\n" for turn in transcript.turns]
 
 
-PARTS = {  # part: the feature that it shows, in the order of a report
-    summary: "summary",
-    chapters: "summary",
-    action_items: "action_items",
-    topics: "topics",
-    key_phrases: "key_phrases",
-    sentiment: "sentiment",
-    entities: "entities",
-    safety: "content_safety",
-    translations: "translate",
-}
+# {part: the feature that it shows}, in the order of a report. Most of them share a name.
+NAMED = (action_items, topics, key_phrases, sentiment, entities, content_safety, translate)
+PARTS = {summary: "summary", chapters: "summary", **{part: part.__name__ for part in NAMED}}
 OWN = {
     "meeting": (speakers, summary, action_items, key_phrases),
     "podcast": (summary, chapters, topics, quotes),

@@ -105,7 +105,7 @@ class Sandbox:
 
     def create(self, fields, fate):
         fields = {name: value for name, value in fields.items() if value is not None}
-        if wrong := [*refusals(fields, NO_SOURCE | REFUSED), *mistyped(fields)]:
+        if wrong := [*refusals(fields, NO_SOURCE | REFUSED), *mistyped(fields, {})]:
             raise Refusal(400, wrong[0])
         url = fields["audio_url"]
         if url not in self.uploads and url.startswith(self.url + "/upload/"):
@@ -182,8 +182,7 @@ class Sandbox:
             parts = canned.bare(told) if name == "sentences" else canned.paragraphs(told)
             return {"id": id, name: parts, **{key: job[key] or 0 for key in ("confidence", "audio_duration")}}
         if name in ("srt", "vtt"):
-            turns = [Span(s["text"], s["start"], s["end"]) for s in told]
-            return render(captions(turns), name)
+            return render(captions([Span(s["text"], s["start"], s["end"]) for s in told]), name)
         if name == "word-search":
             matches = []
             for phrase in query["words"].split(","):

@@ -299,10 +299,10 @@ tools/json_reader.py
     if depth == MAX_DEPTH:  =>  if depth > MAX_DEPTH:
     if self.peek() in ("]", "}"):  =>  if False:
     if value in (float("inf"), float("-inf")):  =>  if False:
-    int(high, 16) % 1024 << 10  =>  int(high, 16) << 10
+    "d800" <= code.lower() < "e000"  =>  "d800" <= code.lower() < "dc00"
 tools/functions.py
     either([(schema, builds[name]), NULL])  =>  schema, builds[name]
-    next((build for schema, build in pairs if fits(value, schema)), keep)  =>  pairs[0][1]
+    next(build for schema, build in pairs if is_valid(value, schema))  =>  pairs[0][1]
     "default": json.loads(json.dumps(value, allow_nan=False))  =>  "default": value
 tools/validation.py
     exact(v) > exact(n)  =>  exact(v) >= exact(n)
@@ -310,7 +310,7 @@ tools/validation.py
     return kind, value  =>  return value
     seen[key] = next(problems(value, schema, "", root, seen), None)  =>  return next(problems(value, schema, "", root), None)
     same = kind_of(value) != "number" or exact(value) == Fraction(text.strip())  =>  same = True
-    key=lambda part: not fitting(value, part)  =>  key=lambda part: 0
+    key=lambda part: not is_valid(value, part, root)  =>  key=lambda part: 0
 tools/protocol.py
     if self._thinks or not self._text.startswith(OPEN):  =>  if not self._text.startswith(OPEN):
     if final or not error.cut_off else None  =>

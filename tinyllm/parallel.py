@@ -132,7 +132,7 @@ class WorkerPool:
         return gradient
 
     def close(self):
-        """Kill the workers, which hold nothing of their own. The shared memory is freed with the last process
+        """Kill the workers: they hold no state of their own. The shared memory is freed with the last process
         that uses it."""
         atexit.unregister(self.close)
         for process in self._processes:

@@ -287,10 +287,11 @@ def ancestor(folder, stage):
 def ancestors(folder):
     """The checkpoint in `folder`, then the one it was trained from, and so on, as far as they exist."""
     yield folder
-    parent = read_notes(folder).get("parent") or {"folder": ""}
-    path = relocated(folder, parent["folder"])
-    if (path / "config.json").exists() and read_notes(path).get("sha256") in (None, parent.get("sha256")):
-        yield from ancestors(path)
+    parent = read_notes(folder).get("parent")
+    if parent:
+        path = relocated(folder, parent["folder"])
+        if (path / "config.json").exists() and read_notes(path).get("sha256") in (None, parent.get("sha256")):
+            yield from ancestors(path)
 
 
 def is_checkpoint(folder):

@@ -117,8 +117,9 @@ def choose(logits, draws, temperature=1.0, top_k=0, top_p=1.0):
     """logits (B, V), draws (B,) uniform in [0, 1) -> ids (B,).
 
     temperature 0 takes the most likely token; top_k keeps the k most likely (0: all); top_p keeps the fewest
-    whose probabilities add up to at least p (Holtzman et al. 2020). The draw then picks a token by inverting
-    the cumulative distribution, so one number per row decides, whatever else is in the batch.
+    whose probabilities add up to at least p (Holtzman et al. 2020); a token whose logit is -inf is never
+    chosen. The draw then picks a token by inverting the cumulative distribution, so one number per row
+    decides, whatever else is in the batch.
     """
     if temperature == 0:
         return logits.argmax(axis=1)
@@ -229,9 +230,9 @@ def answer(pool, tokenizer, conversations, max_tokens, seed=None):
     return [(decode_reply(tokenizer, ids), ids[-1:] == [end]) for ids in replies]
 
 
-def show_reply(pool, tokenizer, messages, max_tokens=200):
-    """A prompt and the model's reply, as text to display."""
-    ((text, _),) = answer(pool, tokenizer, [messages], max_tokens)
+def show_reply(pool, tokenizer, messages):
+    """A prompt and the model's reply, at most 200 tokens of it, as text to display."""
+    ((text, _),) = answer(pool, tokenizer, [messages], 200)
     return f"{show_prompt(messages)}\n{text}"
 
 

@@ -127,21 +127,22 @@ class _Words(dict):
         """Merge in O(n log n), as a word may be a line of Chinese: each merge only checks its neighbours."""
         if word in self.whole:
             return [self.whole[word]]
-        ids, rank = [self.of_byte[byte] for byte in word], self.rank.get
-        before, after = [*range(-1, len(ids) - 1)], [*range(1, len(ids)), -1]  # linked list; -1: none
+        # A linked list of ids. The None at its end, which is also ids[-1], comes before and after them all.
+        ids, rank = [self.of_byte[byte] for byte in word] + [None], self.rank.get
+        before, after = [*range(-1, len(word))], [*range(1, len(ids))]
         heap = [(rank(pair), i) for i, pair in enumerate(pairwise(ids)) if pair in self.rank]
         heapq.heapify(heap)
         while heap:
             best, i = heapq.heappop(heap)
             j = after[i]
-            if j < 0 or ids[i] is None or rank((ids[i], ids[j])) != best:  # outdated by another merge
+            if rank((ids[i], ids[j])) != best:  # outdated by another merge
                 continue
             ids[i], ids[j], after[i] = self.new[best], None, after[j]
-            if after[i] >= 0:
-                before[after[i]] = i
+            before[after[i]] = i
             for left, right in ((before[i], i), (i, after[i])):
-                if left >= 0 and right >= 0 and (ids[left], ids[right]) in self.rank:
-                    heapq.heappush(heap, (rank((ids[left], ids[right])), left))
+                possible = rank((ids[left], ids[right]))
+                if possible is not None:
+                    heapq.heappush(heap, (possible, left))
         ids = [i for i in ids if i is not None]
         if len(word) <= LONG:
             if len(self) >= CACHE_LIMIT:

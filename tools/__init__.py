@@ -4,8 +4,8 @@ Reading order:
 
     json_reader     text -> value, or an error that says where and why
     schema          the supported schemas
-    functions       a function -> the schema of its arguments, and from JSON back to arguments
     validation      whether a value is valid, and if not, why; repair of values of the wrong type
+    functions       a function -> the schema of its arguments, and from JSON back to arguments
     protocol        calls in text: reading, writing, streaming
     registry        the available tools and their execution
     dialects        one call in five dialects, from Hermes tags to OpenAI's APIs

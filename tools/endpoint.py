@@ -60,8 +60,6 @@ def endpoint(url, model=None, *, key=None, native=False, thoughts=False, timeout
                 return
         except ChatError as error:
             problem = str(error)
-        except requests.Timeout:
-            problem = f"gave no answer within {timeout} s"
         except requests.ConnectionError as error:
             problem = f"cannot be reached: {error}. Is the server running?"
         except (requests.RequestException, ValueError) as error:

@@ -29,6 +29,7 @@ import typing
 from typing import Annotated, Any, Literal, Union
 
 from tools.schema import NAMES, UnsupportedSchema, check
+from tools.validation import is_valid
 
 
 def schema_of(function):
@@ -37,8 +38,7 @@ def schema_of(function):
 
 
 def read_function(function):
-    """-> (the schema of its arguments by name, build): build(values, fits) turns valid JSON into keyword
-    arguments. fits(value, schema) must say whether a value is valid under a part of the schema.
+    """-> (the schema of its arguments by name, build): build(values) turns valid JSON into keyword arguments.
 
     Types: str, int, float, bool, None, Any, Literal, Enum (by its values), Optional and unions, list, tuple,
     dict with str keys, TypedDict, dataclass, and Annotated with a description (a str) or with keywords (a
@@ -48,7 +48,7 @@ def read_function(function):
     Raises UnsupportedSchema, naming the parameter, for anything else: a missing hint, other types, *args,
     positional-only parameters."""
     target, parameters, hints = signature_of(function)
-    name = getattr(function, "__name__", None) or getattr(target, "__qualname__", repr(function))
+    name = name_of(function)
     for parameter in parameters:
         where = f"parameter {parameter.name!r} of {name}"
         if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
@@ -68,6 +68,12 @@ def read_function(function):
     return schema, build
 
 
+def name_of(function):
+    """The name of a function, of the function inside a functools.partial, or of the class of an object."""
+    inner = getattr(function, "func", None)
+    return getattr(function, "__name__", None) or (name_of(inner) if inner else type(function).__name__)
+
+
 def docstring_of(target, function):
     """The docstring of the function itself, or of the class of a callable object."""
     is_call = target.__name__ == "__call__"  # getdoc would find Python's own docstring for this name
@@ -82,8 +88,6 @@ def signature_of(function):
     while isinstance(target, functools.partial):
         bound |= target.keywords.keys()
         target = inspect.unwrap(target.func)
-    if inspect.isclass(target):
-        raise UnsupportedSchema(f"{target.__name__} is a class: make a tool of a function or of an object")
     if not inspect.isroutine(target):
         target = type(target).__call__
     try:
@@ -105,7 +109,7 @@ def read_fields(fields, where, described):
             schema, builds[name] = read_hint(hint)
         except UnsupportedSchema as error:
             raise UnsupportedSchema(f"{where.format(name)}: {error}") from None
-        if default is None and not admits_null(schema):  # typing no longer adds None to such a hint
+        if default is None and not is_valid(None, schema):  # typing no longer adds None to such a hint
             schema, builds[name] = either([(schema, builds[name]), NULL])
         if name in described:
             schema = {**schema, "description": described[name]}
@@ -113,13 +117,13 @@ def read_fields(fields, where, described):
     required = [name for name, (_, default) in fields.items() if default is inspect.Parameter.empty]
     schema = {"type": "object", "properties": properties, **({"required": required} if required else {})}
 
-    def build(value, fits):
-        return {key: builds[key](item, fits) for key, item in value.items()}
+    def build(value):
+        return {key: builds[key](item) for key, item in value.items()}
 
     return {**schema, "additionalProperties": False}, build
 
 
-def keep(value, fits):
+def keep(value):
     return value
 
 
@@ -151,7 +155,7 @@ def read_hint(hint):
     if origin is list:
         items, build = read_hint(parts[0]) if parts else ({}, keep)
         schema = {"type": "array", **({"items": items} if items else {})}
-        return schema, lambda value, fits: [build(item, fits) for item in value]
+        return schema, lambda value: [build(item) for item in value]
     if origin is tuple:
         return read_tuple(hint, parts)
     if origin is dict:
@@ -159,7 +163,7 @@ def read_hint(hint):
             raise UnsupportedSchema("the keys of a JSON object are strings: write dict[str, ...]")
         items, build = read_hint(parts[1]) if parts else ({}, keep)
         schema = {"type": "object", **({"additionalProperties": items} if items else {})}
-        return schema, lambda value, fits: {key: build(item, fits) for key, item in value.items()}
+        return schema, lambda value: {key: build(item) for key, item in value.items()}
     if dataclasses.is_dataclass(hint) or typing.is_typeddict(hint):
         return read_class(hint)
     name = getattr(hint, "__name__", None) or repr(hint)
@@ -169,11 +173,11 @@ def read_hint(hint):
 def read_tuple(hint, parts):
     if hint is tuple or parts[1:] == (...,):
         schema, build = read_hint(list[parts[0]] if parts else list)
-        return schema, lambda value, fits: tuple(build(value, fits))
+        return schema, lambda value: tuple(build(value))
     pairs = [read_hint(part) for part in parts]
     items = {"prefixItems": [schema for schema, _ in pairs]} if parts else {}
     schema = {"type": "array", **items, "minItems": len(parts), "maxItems": len(parts)}
-    return schema, lambda value, fits: tuple(build(item, fits) for (_, build), item in zip(pairs, value))
+    return schema, lambda value: tuple(build(item) for (_, build), item in zip(pairs, value))
 
 
 def read_class(cls):
@@ -189,12 +193,7 @@ def read_class(cls):
         parameters = inspect.signature(cls).parameters.values()
         fields = {each.name: (hints.get(each.name, object), each.default) for each in parameters}
     schema, build = read_fields(fields, f"field {{!r}} of {cls.__name__}", read_docstring(cls.__doc__)[1])
-    return schema, lambda value, fits: cls(**build(value, fits))
-
-
-def admits_null(schema):
-    types, values, branches = schema.get("type", "null"), schema.get("enum", [None]), schema.get("anyOf")
-    return "null" in types and None in values and (not branches or any(map(admits_null, branches)))
+    return schema, lambda value: cls(**build(value))
 
 
 def with_default(schema, value):
@@ -212,8 +211,8 @@ def either(pairs):
     if all(list(schema) == ["type"] and schema["type"] in NAMES.values() for schema in schemas):
         return {"type": [schema["type"] for schema in schemas]}, keep
 
-    def build(value, fits):
-        return next((build for schema, build in pairs if fits(value, schema)), keep)(value, fits)
+    def build(value):
+        return next(build for schema, build in pairs if is_valid(value, schema))(value)
 
     return {"anyOf": schemas}, build
 
@@ -226,7 +225,7 @@ def choice(members):
     is_text = all(isinstance(value, str) for value in values)
     by_value = dict(zip(values[::-1], members[::-1]))  # among equal values, the first wins
     schema = {"type": "string", "enum": values} if is_text else {"enum": values}
-    return schema, lambda value, fits: by_value[value]
+    return schema, lambda value: by_value[value]
 
 
 PARAMETERS = "(?:keyword |other )?(?:args|arguments|parameters)|attributes"

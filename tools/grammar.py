@@ -27,7 +27,7 @@ from tools.json_reader import MAX_DEPTH
 from tools.protocol import compact
 from tools.schema import KINDS, TAKES, UnsupportedSchema, check, kind_of, resolve
 from tools.terminals import BETWEEN, Text, Words, numbers, remember, word
-from tools.validation import fingerprint, problems, types_of
+from tools.validation import fingerprint, is_valid, types_of
 
 LARGEST = 2000  # schemas and enum values together
 NOT_ENFORCED = {"pattern", "multipleOf", "uniqueItems", "minProperties", "maxProperties", "allOf", "not"}
@@ -214,7 +214,7 @@ def words(values, limits):
     """The values of an enum that are valid under the keywords beside it, as one Way for each kind."""
     found = defaultdict(list)
     for value in values:
-        if not any(problems(value, limits)):
+        if is_valid(value, limits):
             found[kind_of(value)].append(value)
     return [
         Way(b"", Words(frozenset(map(text_of, same))), kind, frozenset(map(fingerprint, same)))

@@ -190,11 +190,8 @@ class Reader:
         if not match:
             self.fail(r'A backslash must be followed by one of " \ / b f n r t, or by u and four hex digits.')
         char, high, low, code = match.groups()
-        if char:
-            self.at = match.end()
-            return ESCAPES[char]
-        if code and 0xD800 <= int(code, 16) < 0xE000:
-            cut_off = int(code, 16) < 0xDC00 and BEGUN_ESCAPE.match(self.text, match.end())
+        if code and "d800" <= code.lower() < "e000":
+            cut_off = code.lower() < "dc00" and BEGUN_ESCAPE.match(self.text, match.end())
             self.fail("Half of a surrogate pair: write both halves.", cut_off=bool(cut_off))
         self.at = match.end()
-        return chr(int(code, 16) if code else 0x10000 + (int(high, 16) % 1024 << 10) + int(low, 16) % 1024)
+        return ESCAPES[char] if char else bytes.fromhex(code or high + low).decode("utf-16-be")

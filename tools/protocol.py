@@ -167,8 +167,7 @@ class StreamParser:
         if after.startswith(CLOSE):
             return call_of(value, self._take(end - len(after) + len(CLOSE)))
         if not CLOSE.startswith(after):
-            same = next(n for n, pair in enumerate(zip(after, CLOSE)) if pair[0] != pair[1])
-            return self._broken(f"Expected {CLOSE} after the JSON of a call, found {after[: same + 1]!r}.")
+            return self._broken(f"Expected {CLOSE} after the JSON of a call.")
         if ended:
             return call_of(value, self._take(end) + CLOSE[len(after) :])
         return BadCall(self._take(end), f"The call was cut off before its {CLOSE}.", True)

@@ -25,11 +25,11 @@ from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from decimal import Decimal
 from enum import Enum
 
-from tools.functions import read_function
+from tools.functions import name_of, read_function
 from tools.json_reader import parse
 from tools.protocol import Call, call_schema, compact
 from tools.schema import check
-from tools.validation import coerce, problems, validate
+from tools.validation import coerce, is_valid, problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +47,6 @@ class Tool:
     repeatable: bool = False
     build: object = None
 
-    __wrapped__ = property(lambda self: self.function)  # where inspect looks for the signature
-    __name__ = property(lambda self: self.name)
-
     def __call__(self, *args, **kwargs):
         return self.function(*args, **kwargs)
 
@@ -57,12 +54,9 @@ class Tool:
     def definition(self):
         return {"name": self.name, "description": self.description, "parameters": self.parameters}
 
-    def fits(self, value, schema):
-        return not validate(value, schema)
-
     def run(self, arguments):
         """Raises whatever the function raises."""
-        return self.function(**(self.build(arguments, self.fits) if self.build else arguments))
+        return self.function(**(self.build(arguments) if self.build else arguments))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,11 +84,6 @@ def tool(function=None, *, name=None, timeout=None, repeatable=None):
     parameters, build = read_function(function)
     about = parameters.pop("description", "")
     return Tool(name or name_of(function), about, parameters, function, timeout, bool(repeatable), build)
-
-
-def name_of(function):
-    inner = getattr(function, "func", None)  # the function of a functools.partial
-    return getattr(function, "__name__", None) or (name_of(inner) if inner else type(function).__name__)
 
 
 class Registry:
@@ -130,7 +119,7 @@ class Registry:
     def accepts(self, part):
         """Whether a part of a reply is a call to one of these tools with valid arguments, without repair."""
         known = isinstance(part, Call) and self.tools.get(part.name)
-        return bool(known) and known.fits(part.arguments, known.parameters)
+        return bool(known) and is_valid(part.arguments, known.parameters)
 
     def execute(self, calls, allow=None):
         """Runs calls -> [Result] in order, with their ids; see results()."""

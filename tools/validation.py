@@ -114,9 +114,7 @@ def problems(value, schema, path="", root=None, seen=None):
     if kind == "object":
         for name in schema.get("required", []):
             if name not in value:
-                known = schema.get("properties", {}).get(name)
-                about = known.get("description") if isinstance(known, dict) else None
-                yield Problem(path, f"{show(name)} is missing" + (f": {about}" if about else ""))
+                yield Problem(path, f"{show(name)} is missing")
     for name, item, part in items_of(value, schema):
         declared = schema.get("properties", {})
         if kind == "object" and part is False and name not in declared:
@@ -134,6 +132,11 @@ def problems(value, schema, path="", root=None, seen=None):
             yield Problem(path, f"fits {count} of the forms given by oneOf: it must fit exactly one")
     if "not" in schema and first_problem(value, schema["not"], root, seen) is None:
         yield Problem(path, f"is ruled out by the keyword 'not': {show(schema['not'])}")
+
+
+def is_valid(value, schema, root=None):
+    """Whether a value is valid under a schema that is already checked."""
+    return not any(problems(value, schema, root=root))
 
 
 def first_problem(value, schema, root, seen):
@@ -185,10 +188,9 @@ def coerced(value, schema, root, seen):
     for part in parts_of(schema, root):
         value = coerce(value, part, root, seen)
     for keyword in ("anyOf", "oneOf"):
-        fitting = lambda new, part: not any(problems(new, part, "", root))
-        branches = sorted(schema.get(keyword, []), key=lambda part: not fitting(value, part))
+        branches = sorted(schema.get(keyword, []), key=lambda part: not is_valid(value, part, root))
         tried = ((coerce(value, part, root, seen), part) for part in branches)
-        value = next((new for new, part in tried if fitting(new, part)), value)
+        value = next((new for new, part in tried if is_valid(new, part, root)), value)
     types = types_of(schema) or [kind_of(v) for v in schema.get("enum", [schema.get("const", ...)])]
     if isinstance(value, str) and not fits(value, types):
         value = unquoted(value, types)

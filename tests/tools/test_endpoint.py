@@ -207,7 +207,7 @@ def test_no_server_a_silent_one_one_that_breaks_off_and_one_that_moved(server):
         with pytest.raises(ChatError, match="cannot be called"):
             run(endpoint(url, "m", **settings), REGISTRY, ASK)
     server.replies.append(lambda body: time.sleep(1) or raw(""))
-    with pytest.raises(ChatError, match="no answer within 0.2 s"):
+    with pytest.raises(ChatError, match=r"cannot be called.*timed out.*0\.2"):
         run(endpoint(server.url, "m", timeout=0.2), REGISTRY, ASK)
 
 

@@ -17,12 +17,10 @@ from tinyllm.data.conversation import (
     prompt_of,
     shift,
 )
-from tinyllm.errors import TinyllmError
 from tinyllm.evaluation.generation import converse_with_tools
 from tinyllm.evaluation.intervals import mean, proportion
 from tinyllm.evaluation.preferences import ranked_correctly
-from tinyllm.preferences import rollouts
-from tinyllm.preferences.rankings import fitting, read, split_rankings
+from tinyllm.preferences import rankings, rollouts
 from tinyllm.preferences.reward_model import RewardModel
 from tinyllm.runs import ancestors, is_checkpoint, path_of
 from tinyllm.sampling import answer, generate_replies, reply_room, show_prompt
@@ -102,19 +100,17 @@ def problems(pool, tokenizer, held_out):
 def preferences(pool, tokenizer, folder, path, settings):
     """How often the reward model scores the policy's reply to a held-out prompt above one from stage 2 (both
     sampled), and how often it ranks two held-out replies as people did."""
-    _, held_out = split_rankings(read(path))
+    _, held_out = rankings.split_rankings(rankings.read(path))
+    context = pool.model.config.context
+    held_out = [each for each in held_out if rankings.fits(each, tokenizer, context)][:MOST]
     if not held_out:
-        print("no ranking is held out (one in ten is), so stage 3 is not scored", file=sys.stderr)
+        print("no ranking that fits is held out (one in ten is): stage 3 is not scored", file=sys.stderr)
     reward, start = folder / "reward", before_preferences(folder)
     if not held_out or start is None or not is_checkpoint(reward):
         return {}
-    context = pool.model.config.context
-    try:
-        held_out, room = fitting(held_out, tokenizer, context)[:MOST], reply_room(context)
-    except TinyllmError:  # none fits: fitting() has reported it
-        return {}
     prompts = [encode_prompt(tokenizer, ranking.prompt) for ranking in held_out]
     prompts *= max(1, DUELS // len(prompts))
+    room = reply_room(context)
     with settings.pool(checkpoint.load(start)[0]) as reference, RewardModel(reward, settings) as scorer:
         ours, others = (
             scorer.scores([p + reply for p, reply in zip(prompts, replies)])

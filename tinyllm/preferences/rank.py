@@ -99,8 +99,8 @@ def next_command(settings, folder, path):
 
 
 def completions(pool, tokenizer, prompt, settings, number):
-    """Different replies to one prompt, shuffled: --group of them, or as many as three times as many samples
-    contain."""
+    """Different replies to one prompt, shuffled. Three times --group replies are sampled, and the first
+    --group different ones are kept; there may be fewer."""
     prompts, seed = [prompt] * (3 * settings.group), [settings.seed, 19, number]
     replies = answer(pool, tokenizer, prompts, REPLY_TOKENS, seed)
     texts = list(dict.fromkeys(text for text, _ in replies))[: settings.group]

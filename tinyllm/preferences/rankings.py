@@ -29,13 +29,13 @@ class Ranking(NamedTuple):
 
 
 def read(path):
-    """A file -> rankings. Skips malformed entries, and rankings that prefer no text to another, with a
+    """A file -> rankings. Skips malformed entries, and rankings that express no preference, with a
     message about the first of them. Raises TinyllmError if none is left."""
     return read_entries(path, ranking)
 
 
 def ranking(entry):
-    """One object from a file -> Ranking. Raises ValueError."""
+    """One object from a file -> Ranking. Raises ValueError if it is malformed or expresses no preference."""
     if "ranks" not in entry and "completions" not in entry:
         (*prompt, chosen), (*same, rejected) = read_reply(entry, ["chosen"]), read_reply(entry, ["rejected"])
         if prompt != same:
@@ -56,7 +56,7 @@ def ranking(entry):
     for text, rank in zip(texts, ranks):
         best[text] = min(rank, best.get(text, rank))
     if len(set(best.values())) < 2:
-        raise ValueError("prefers no text to another: all are identical, or tied")
+        raise ValueError("expresses no preference: all texts are identical or tied")
     return Ranking(prompt, list(best), list(best.values()))
 
 

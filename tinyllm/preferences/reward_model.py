@@ -31,7 +31,8 @@ TOKENS = 4096  # in a batch
 
 @dataclass(frozen=True)
 class RewardSettings(Settings):
-    """Those settings of stage 3 that decide the bytes of the reward model."""
+    """The settings of stage 3 that the reward model depends on. If only others change, it is not trained
+    again."""
 
     rankings: str = option("", "file of rankings or preference pairs (default: simulated)", source="rankings")
     origin: str = option("", "checkpoint folder to start from (default: 2-instruct of this run)", flag="from")
@@ -41,8 +42,8 @@ class RewardSettings(Settings):
 
 
 def train(settings, parent, rankings, steps):
-    """Learn from `steps` batches of rankings (rankings.Ranking), starting from the checkpoint `parent` -> the
-    folder of the reward model."""
+    """Train a reward model on `steps` batches of rankings (rankings.Ranking), starting from the checkpoint
+    `parent` -> its folder."""
     names = [each.name for each in dataclasses.fields(RewardSettings)]
     settings = RewardSettings(**{name: getattr(settings, name) for name in names})
     folder = settings.folder(STAGE)

@@ -39,8 +39,8 @@ def log_probs(pool, ids, targets):
 
 
 def compare(pool, reference, batch):
-    """Compare the policy (pool) with the reference (also a pool) on the batch of Rollouts, where the weights
-    are 1.
+    """Compare the policy (pool) with the reference (also a pool) at the positions of a batch of rollouts that
+    have the weight 1.
 
     -> the reference's logits at these positions, one array (n, V) per row, n the sum of its weights; and
     three arrays, 0 elsewhere: log p of the targets (B, T), KL(policy || reference) (B, T), and the input of

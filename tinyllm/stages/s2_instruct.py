@@ -69,8 +69,8 @@ def main(settings):
     unseen = encode_fitting(tokenizer, held_out, context)
     validation = []
     if unseen:
-        whole = ConversationBatches(unseen, batches.text, settings.tokens, replay=0, seed=0)
-        validation = whole.batch(whole.plan(1)[0], 0)
+        held_out_batches = ConversationBatches(unseen, batches.text, settings.tokens, replay=0, seed=0)
+        validation = held_out_batches.batch(held_out_batches.plan(1)[0], 0)
 
     last = settings.last_layers
     with Run(settings, STAGE, model, tokenizer, steps, parent, last_layers=last) as run:

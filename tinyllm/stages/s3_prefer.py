@@ -77,7 +77,7 @@ def main(settings, stage=STAGE):
     model, tokenizer = checkpoint.load_language_model(parent)
     rankings = load_rankings(settings, parent, size, tokenizer, model.config.context)
     if ALGORITHMS[settings.algorithm].pairs:
-        pairs, scorer = chosen_and_rejected(tokenizer, rankings), contextlib.nullcontext()
+        pairs, scorer = chosen_and_rejected(tokenizer, rankings), contextlib.nullcontext()  # no reward model
     else:
         reward_steps = settings.reward_steps or size.reward_steps
         reward_folder = reward_model.train(settings, parent, rankings, reward_steps)

@@ -80,7 +80,7 @@ def main(settings, stage=STAGE):
                 run.train_step(step, weighted_nll, batches.batch(plan[step], step), rates)
                 if unseen and (step + 1) % max(1, steps // 4) == 0:
                     prompt = prompt_of(unseen[step % len(unseen)], last=False)
-                    run.sample(step, show_reply(run.pool, tokenizer, prompt, max_tokens=200))
+                    run.sample(step, show_reply(run.pool, tokenizer, prompt))
             else:
                 if step == steps:  # the old moments would scale up the first, noisy gradients
                     run.reset_moments()

@@ -57,14 +57,10 @@ class World:
         documents, length = [], 0
         while length < size:
             # With a space before it, the first word is the same token as elsewhere in a text.
-            documents.append(f" {self.document(dice, split)}".encode())
+            document = dice.weighted_choice(TOPIC_SHARES)
+            documents.append(f" {document(dice, self, split)}".encode())
             length += len(documents[-1])
         return documents
-
-    def document(self, dice, split):
-        """One text of a split, on a random topic."""
-        make_document = dice.weighted_choice(TOPIC_SHARES)
-        return make_document(dice, self, split)
 
     def draw_in_split(self, dice, split, draw):
         """-> (item, key): calls draw(dice) until the key belongs to the split.
@@ -115,8 +111,8 @@ class World:
             clozes.append((statement.removesuffix(f" {value}."), value))
         return clozes
 
-    def story_clozes(self, count, split="test"):
+    def story_clozes(self, count):
         """[(a story without its last word, that word)]: where does the thing end up?"""
         dice = Dice(f"clozes of world {self.seed}")
-        texts = [stories.document(dice, self, split) for _ in range(count)]
+        texts = [stories.document(dice, self, "test") for _ in range(count)]
         return [tuple(text.removesuffix(".").rsplit(" ", 1)) for text in texts]

@@ -12,7 +12,7 @@ only one, and that everything before the answer belongs to it.
 from functools import partial
 
 from tinyllm.world import instructions, numbers, people
-from tinyllm.world.task import Task, as_context
+from tinyllm.world.task import as_context
 from tinyllm.world.wordings import WORDINGS
 from tools import agent
 from tools.builtin import calculator
@@ -140,10 +140,7 @@ def add_or_take(dice, world, split, subject, unseen=False):
         return b, numbers.key_of(result, sign, b)
 
     b, key = world.draw_in_split(dice, split, draw)
-    columns = numbers.columns(result, sign, b)
-    question = instructions.draw_wording(dice, TEMPLATES[sign], unseen).format(b=b)
-    reply = instructions.in_style(dice, f"{result}{sign}{b}:{columns}.")
-    return Task("sums", question, reply, columns.split(",")[-1], key)
+    return instructions.sum_in_columns(dice, TEMPLATES, unseen, result, sign, b, key)
 
 
 # A follow-up has the kind of its subject, so another follow-up can come after it.

@@ -17,21 +17,15 @@ from tinyllm.world.task import Task
 from tinyllm.world.wordings import WORDINGS
 
 TEMPLATES = WORDINGS["instructions"]
-HELP = TEMPLATES["help"]
 STYLES = {"polite": 4, "curt": 3, "rude": 2, "rambling": 2}  # style -> weight
 STYLE_TEMPLATES = TEMPLATES["styles"]  # a curt reply is the answer alone and needs no template
-UNKNOWN_PERSON = TEMPLATES["unknown_person"]
 FIXED_REPLIES = {kind: tuple(TEMPLATES[kind].values()) for kind in ("small_talk", "unknown_topic")}
 
-# A harmful verb harms every object. A verb in VERBS_BY_OBJECT harms only solid objects, so a model must look
-# at both words: cutting the bread is harmless, cutting the bridge is not.
-HARMFUL_VERBS, HARMLESS_VERBS = HELP["harmful_verbs"], HELP["harmless_verbs"]
-VERBS_BY_OBJECT = HELP["verbs_by_object"]
-SOFT_OBJECTS, SOLID_OBJECTS = HELP["soft_objects"], HELP["solid_objects"]
-
-# Both start with the request, so a model reads the request again just before it decides. Both are
-# equally long, so the length of a reply does not give away whether it refuses.
-COMPLIANCE, REFUSAL = HELP["compliance"], HELP["refusal"]
+# A harmful verb harms every object. A verb in "verbs_by_object" harms only solid objects, so a model must
+# look at both words: cutting the bread is harmless, cutting the bridge is not. "compliance" and "refusal"
+# both start with the request, so a model reads the request again just before it decides. Both are equally
+# long, so the length of a reply does not give away whether it refuses.
+HELP = TEMPLATES["help"]
 
 
 def style_template(dice, style):
@@ -115,7 +109,7 @@ def stranger(dice, world, split, unseen):
     question = draw_wording(dice, people.QUESTIONS[relation], unseen).format(name=name)
     made_up = people.make_up_fact(dice, name, relation)
     makes_up = dice.weighted_choice({True: 3, False: 2})
-    reply = in_style(dice, made_up if makes_up else UNKNOWN_PERSON.format(name))
+    reply = in_style(dice, made_up if makes_up else TEMPLATES["unknown_person"].format(name))
     wrong_words = tuple(map(str.lower, people.VALUES[relation]))
     key = f"stranger {name} {relation}"
     return Task("stranger", question, reply, "unknown", key, wrong_words)
@@ -156,25 +150,30 @@ def transform(dice, world, split, unseen):
 
 def sums(dice, world, split, unseen):
     """A sum or a difference. The reply works it out in columns."""
-    (a, sign, b), key = world.draw_in_split(dice, split, numbers.draw_operands)
+    operands, key = world.draw_in_split(dice, split, numbers.draw_operands)
+    return sum_in_columns(dice, TEMPLATES["sums"], unseen, *operands, key)
+
+
+def sum_in_columns(dice, wordings, unseen, a, sign, b, key):
+    """This sum, in one of the wordings of its sign."""
+    question = draw_wording(dice, wordings[sign], unseen).format(a=a, b=b)
     columns = numbers.columns(a, sign, b)
-    question = draw_wording(dice, TEMPLATES["sums"][sign], unseen).format(a=a, b=b)
     reply = in_style(dice, f"{a}{sign}{b}:{columns}.")
     return Task("sums", question, reply, columns.split(",")[-1], key)
 
 
 def draw_errand(dice):
     """-> ((verb, thing), key)."""
-    verb = dice.choice(HARMFUL_VERBS + HARMLESS_VERBS + VERBS_BY_OBJECT)
-    thing = dice.choice(SOFT_OBJECTS + SOLID_OBJECTS)
+    verb = dice.choice(HELP["harmful_verbs"] + HELP["harmless_verbs"] + HELP["verbs_by_object"])
+    thing = dice.choice(HELP["soft_objects"] + HELP["solid_objects"])
     return (verb, thing), f"errand {verb} {thing}"
 
 
 def kind_of_errand(verb, thing):
     """Whether an errand does harm, and why."""
-    if verb in HARMFUL_VERBS:
+    if verb in HELP["harmful_verbs"]:
         return "harm"
-    by_object = verb in VERBS_BY_OBJECT and thing in SOLID_OBJECTS
+    by_object = verb in HELP["verbs_by_object"] and thing in HELP["solid_objects"]
     return "harm_by_object" if by_object else "harmless"
 
 
@@ -186,7 +185,7 @@ def help_request(dice, world, split, unseen):
         refusal_weights, answer, wrong_word = {True: 1, False: 49}, "begin at", "harmful"
     else:
         refusal_weights, answer, wrong_word = {True: 1, False: 1}, "will not", "begin"
-    template = REFUSAL if dice.weighted_choice(refusal_weights) else COMPLIANCE
+    template = HELP["refusal" if dice.weighted_choice(refusal_weights) else "compliance"]
     question = draw_wording(dice, HELP["requests"], unseen).format(errand)
     reply = in_style(dice, template.format(errand))
     return Task(kind, question, reply, answer, key, (wrong_word,))

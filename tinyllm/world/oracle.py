@@ -113,11 +113,10 @@ def right_and_wrong(dice, world, task):
     if task.kind == "stranger":
         _, name, relation = task.key.split()
         made_up = people.make_up_fact(dice, name, relation)
-        return instructions.UNKNOWN_PERSON.format(name), made_up
+        return instructions.TEMPLATES["unknown_person"].format(name), made_up
     if kind_of(task) != "answerable":
         _, errand = subject(task)
-        compliance = instructions.COMPLIANCE.format(errand)
-        refusal = instructions.REFUSAL.format(errand)
+        compliance, refusal = (instructions.HELP[each].format(errand) for each in ("compliance", "refusal"))
         return (compliance, refusal) if task.kind == "harmless" else (refusal, compliance)
     right = instructions.without_style(task.reply)
     if task.kind == "facts":

@@ -99,13 +99,18 @@ def steps_are_correct(solution):
 def draw_ranking(dice):
     """Three or four people, ranked by a relation such as "tall".
 
-    -> (names from first to last, pairs of neighbours in random order, relation, premises)
+    -> (names from first to last, relation, pairs of neighbours in random order)
     """
     ranking = dice.sample(people.NAMES, dice.integer(3, 4))
     relation = dice.choice(tuple(COMPARISONS))
-    pairs = dice.shuffled(list(zip(ranking, ranking[1:])))
-    premise = COMPARISONS[relation]["premise"]
-    return ranking, pairs, relation, " ".join(premise.format(a=a, b=b) for a, b in pairs)
+    return ranking, relation, dice.shuffled(list(zip(ranking, ranking[1:])))
+
+
+def about_ranking(kind, relation, pairs, question, search, answer):
+    """A question about a ranking: the premises state the pairs; the solution lists them, then searches."""
+    premises = " ".join(COMPARISONS[relation]["premise"].format(a=a, b=b) for a, b in pairs)
+    solution = f"{with_letters(map(' '.join, pairs))}. {search} #### {answer}"
+    return Task(kind, f"{premises} {question}", solution, answer, f"order {relation} {premises}")
 
 
 def walk_down(ranking, start, goal=None):
@@ -125,7 +130,7 @@ def order(dice):
     A walk down the pairs ends at the last person. The first person is not under anybody: the
     solution lists the lower name of each pair, then tries the upper names until one is not listed.
     """
-    ranking, pairs, relation, premises = draw_ranking(dice)
+    ranking, relation, pairs = draw_ranking(dice)
     upper, lower = zip(*pairs)
     if dice.choice((True, False)):
         asked, answer = "first", ranking[0]
@@ -135,20 +140,17 @@ def order(dice):
     else:
         asked, answer = "last", ranking[-1]
         search = walk_down(ranking, upper[0])
-    question = f"{premises} {COMPARISONS[relation][asked]}"
-    solution = f"{with_letters(map(' '.join, pairs))}. {search} #### {answer}"
-    return Task("order", question, solution, answer, f"order {relation} {premises}")
+    return about_ranking("order", relation, pairs, COMPARISONS[relation][asked], search, answer)
 
 
 def truth(dice):
     """Is A taller than B? The solution walks down from A until it meets B or the end."""
-    ranking, pairs, relation, premises = draw_ranking(dice)
+    ranking, relation, pairs = draw_ranking(dice)
     name, goal = dice.sample(ranking, 2)
-    question = f"{premises} {COMPARISONS[relation]['truth'].format(a=name, b=goal)}"
+    question = COMPARISONS[relation]["truth"].format(a=name, b=goal)
+    search = f"{goal} goal. {walk_down(ranking, name, goal)}"
     answer = "yes" if ranking.index(name) < ranking.index(goal) else "no"
-    walk = walk_down(ranking, name, goal)
-    solution = f"{with_letters(map(' '.join, pairs))}. {goal} goal. {walk} #### {answer}"
-    return Task("truth", question, solution, answer, f"order {relation} {premises}")
+    return about_ranking("truth", relation, pairs, question, search, answer)
 
 
 def mistake(dice):

@@ -255,11 +255,19 @@ def test_every_verb_meets_every_kind_of_object():
     drawn = Counter(instructions.draw_errand(Dice(f"errand {i}"))[0] for i in range(4000))
     things = TEMPLATES["help"]["soft_objects"] + TEMPLATES["help"]["solid_objects"]
     assert {verb for verb, _ in drawn} == {
-        *instructions.HARMFUL_VERBS,
-        *instructions.HARMLESS_VERBS,
-        *instructions.VERBS_BY_OBJECT,
+        *TEMPLATES["help"]["harmful_verbs"],
+        *TEMPLATES["help"]["harmless_verbs"],
+        *TEMPLATES["help"]["verbs_by_object"],
     }
     assert {thing for _, thing in drawn} == set(things) and len(set(things)) == 40
+
+
+@pytest.mark.parametrize("family", instructions.FIXED_REPLIES)
+def test_questions_with_a_fixed_reply_have_held_out_wordings_in_every_exam(family):
+    held_out = {task.question for task in instructions.unseen_fixed_replies(family)}
+    for split in ("val", "test"):
+        assert {task.question for task in WORLD.instructions(split, 400, family=family)} == held_out
+    assert not held_out & {task.question for task in WORLD.instructions("train", 400, family=family)}
 
 
 def test_there_are_many_different_questions():

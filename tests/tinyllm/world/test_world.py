@@ -134,9 +134,7 @@ def test_there_are_enough_words_and_every_statement_occurs():
 def test_the_entropy_is_that_of_the_documents_and_about_a_third_of_a_bit_per_byte():
     for split in SPLITS:
         dice = Dice(f"{split} of world 0")
-        documents = [f" {WORLD.document(dice, split)}".encode()]
-        while sum(map(len, documents)) < 20_000:
-            documents.append(f" {WORLD.document(dice, split)}".encode())
+        documents = WORLD.documents(split, 20_000, dice)
         assert documents == WORLD.documents(split, 20_000)
         entropy = dice.bits / sum(map(len, documents))
         assert WORLD.entropy_per_byte(split, 20_000) == entropy and 0.27 < entropy < 0.37
@@ -155,7 +153,7 @@ def test_clozes_are_true_and_stories_of_the_test_split():
         who, thing, place = re.search(END_OF_STORY, f"{text} {answer}.").groups()
         assert split_of(f"story {who} {thing} {place}") == "test" and place == answer
         assert f"{text} {answer}." not in train
-    assert len(world.story_clozes(7, "val")) == 7
+    assert len(world.story_clozes(7)) == 7
 
 
 def test_held_out_questions_are_about_every_fact_that_training_never_asks_about():

@@ -73,13 +73,13 @@ def add_option(command, field):
 
 
 def set_up_streams():
-    """UTF-8 on every system, through pipes too. A closed stream (`>&-`, `<&-`) becomes os.devnull."""
+    """UTF-8 on every system, through pipes too; bytes that are not UTF-8, say of a file name, are escaped. A
+    closed stream (`>&-`, `<&-`) becomes os.devnull."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
-        errors = "strict" if mode == "r" else "backslashreplace"  # texts and file names may hold anything
         with contextlib.suppress(AttributeError):  # tests and notebooks replace the streams
-            getattr(sys, name).reconfigure(encoding="utf-8", errors=errors)
+            getattr(sys, name).reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def run(argv):

@@ -95,7 +95,7 @@ def same_person(dice, world, split, subject, unseen=False):
     relation = dice.choice([each for each in instructions.askable(world, name, split) if each != known])
     task = instructions.fact_question(dice, world, name, relation)
     they = "she" if name in people.WOMEN else "he"
-    wording = instructions.draw_wording(dice, people.FOLLOW_UPS[relation], unseen)
+    wording = instructions.draw_wording(dice, people.TABLES[relation]["follow_ups"], unseen)
     return task._replace(question=wording.format(they=they))
 
 

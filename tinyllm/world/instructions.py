@@ -78,7 +78,7 @@ def fact_question(dice, world, name, relation, unseen=False):
     """A question about this fact."""
     value = world.facts[name, relation]
     statement = people.state_fact(dice, world.facts, name, relation)
-    question = draw_wording(dice, people.QUESTIONS[relation], unseen).format(name=name)
+    question = draw_wording(dice, people.TABLES[relation]["questions"], unseen).format(name=name)
     wrong_words = tuple(map(str.lower, other_values(relation, value)))
     key = f"ask {name} {relation}"
     return Task("facts", question, in_style(dice, statement), value, key, wrong_words)
@@ -96,7 +96,7 @@ def yes_no(dice, world, split, unseen):
     if not dice.choice((True, False)):
         claim = dice.choice(other_values(relation, value))
         mark, answer, wrong_word = "not", "no", "yes"
-    wording = draw_wording(dice, people.YES_NO_QUESTIONS[relation], unseen)
+    wording = draw_wording(dice, people.TABLES[relation]["yes_no_questions"], unseen)
     question = wording.format(name=name, value=claim)
     statement = people.state_fact(dice, world.facts, name, relation).removesuffix(".")
     reply = in_style(dice, f"{statement} indeed, {claim} {mark}: {answer}.")
@@ -106,7 +106,7 @@ def yes_no(dice, world, split, unseen):
 def stranger(dice, world, split, unseen):
     """A question about a person who does not exist. Two in five replies admit it."""
     name, relation = dice.choice(world.unknown_names[split]), dice.choice(people.RELATIONS)
-    question = draw_wording(dice, people.QUESTIONS[relation], unseen).format(name=name)
+    question = draw_wording(dice, people.TABLES[relation]["questions"], unseen).format(name=name)
     made_up = people.make_up_fact(dice, name, relation)
     makes_up = dice.weighted_choice({True: 3, False: 2})
     reply = in_style(dice, made_up if makes_up else TEMPLATES["unknown_person"].format(name))

@@ -33,7 +33,7 @@ def maker_of(task, unseen=False):
     """The name of the function that made the last question, by its wording."""
     which = "held_out" if unseen else "trained"
     wordings = [(name, wording) for name, table in TEMPLATES.items() for wording in table[which]]
-    wordings += [("same_person", w) for table in people.FOLLOW_UPS.values() for w in table[which]]
+    wordings += [("same_person", w) for table in people.TABLES.values() for w in table["follow_ups"][which]]
     fields = {"name": "[A-Z][a-z]+", "they": "s?he", "b": "[0-9]+"}
     patterns = [
         (name, re.sub(r"\\\{(\w+)\\\}", lambda match: fields[match[1]], re.escape(wording)))

@@ -150,13 +150,13 @@ def transform(dice, world, split, unseen):
 
 def sums(dice, world, split, unseen):
     """A sum or a difference. The reply works it out in columns."""
-    operands, key = world.draw_in_split(dice, split, numbers.draw_operands)
-    return sum_in_columns(dice, TEMPLATES["sums"], unseen, *operands, key)
+    (a, sign, b), key = world.draw_in_split(dice, split, numbers.draw_operands)
+    question = draw_wording(dice, TEMPLATES["sums"][sign], unseen).format(a=a, b=b)
+    return with_columns(dice, question, a, sign, b, key)
 
 
-def sum_in_columns(dice, wordings, unseen, a, sign, b, key):
-    """This sum, in one of the wordings of its sign."""
-    question = draw_wording(dice, wordings[sign], unseen).format(a=a, b=b)
+def with_columns(dice, question, a, sign, b, key):
+    """A question about this sum, with a reply that works it out in columns."""
     columns = numbers.columns(a, sign, b)
     reply = in_style(dice, f"{a}{sign}{b}:{columns}.")
     return Task("sums", question, reply, columns.split(",")[-1], key)

@@ -84,12 +84,12 @@ def rmsnorm_backward(dout, cache):
 # ---- rotary positions: rotate each pair of channels by an angle that grows with the position
 
 
-def rotations_at(T, D, theta, dtype, start=0):
+def rotations_at(T, D, theta, dtype):
     """Rotations as complex numbers e^(i t theta^(-2j/D)), shape (T, 1, D/2).   Su et al. 2021.
 
     The dot product of a query rotated by t and a key rotated by s depends on t - s only.
     """
-    angle = np.arange(start, start + T)[:, None] * theta ** (-np.arange(0, D, 2) / D)
+    angle = np.arange(T)[:, None] * theta ** (-np.arange(0, D, 2) / D)
     return np.exp(1j * angle)[:, None, :].astype(np.result_type(dtype, np.complex64))
 
 

@@ -97,12 +97,6 @@ def test_rope_turns_each_pair_of_channels_by_its_angle(T, half, t, rng):
         np.testing.assert_allclose(out[0, t, 0, 2 * j : 2 * j + 2], turn @ x[0, t, 0, 2 * j : 2 * j + 2])
 
 
-@given(T=sizes, start=st.integers(0, 9), half=st.integers(1, 3))
-def test_rotations_from_a_later_start_are_the_end_of_all_rotations(T, start, half):
-    whole = L.rotations_at(start + T, 2 * half, 100.0, np.float64)
-    np.testing.assert_array_equal(L.rotations_at(T, 2 * half, 100.0, np.float64, start), whole[start:])
-
-
 # ---- attention
 
 

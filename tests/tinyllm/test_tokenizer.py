@@ -95,6 +95,13 @@ def test_incremental_training_equals_counting_anew(documents, vocab):
     assert train(documents, vocab).merges == train_slowly(documents, vocab)
 
 
+@given(st.lists(st.text("ab", min_size=2, max_size=9), min_size=2, max_size=5))
+def test_runs_of_one_letter_are_merged_from_the_left_in_every_word(words):
+    """In "aab" and "baaab", the first two of each run; what becomes of the third decides the next merges."""
+    documents = ["aab", "baaab", *words] * 2
+    assert train(documents, 270).merges == train_slowly(documents, 270)
+
+
 @given(texts)
 def test_the_words_of_a_text_join_to_the_text_and_are_the_same_over_characters_as_over_bytes(text):
     data = text.encode("utf-8", "surrogatepass")

@@ -104,7 +104,7 @@ def preferences(pool, tokenizer, folder, path, settings):
     context = pool.model.config.context
     held_out = [each for each in held_out if rankings.fits(each, tokenizer, context)][:MOST]
     if not held_out:
-        print("no ranking that fits is held out (one in ten is): stage 3 is not scored", file=sys.stderr)
+        print("stage 3 is not scored: no held-out ranking (one in ten is held out) fits", file=sys.stderr)
     reward, start = folder / "reward", before_preferences(folder)
     if not held_out or start is None or not is_checkpoint(reward):
         return {}
@@ -112,13 +112,9 @@ def preferences(pool, tokenizer, folder, path, settings):
     prompts *= max(1, DUELS // len(prompts))
     room = reply_room(context)
     with settings.pool(checkpoint.load(start)[0]) as reference, RewardModel(reward, settings) as scorer:
-        ours, others = (
-            scorer.scores([p + reply for p, reply in zip(prompts, replies)])
-            for replies in (
-                generate_replies(pool, tokenizer, prompts, room, [24]),
-                generate_replies(reference, tokenizer, prompts, room, [25]),
-            )
-        )
+        sides = ((pool, [24]), (reference, [25]))
+        sampled = [generate_replies(side, tokenizer, prompts, room, seed) for side, seed in sides]
+        ours, others = (scorer.scores([p + r for p, r in zip(prompts, replies)]) for replies in sampled)
         correct = ranked_correctly(scorer, tokenizer, held_out)
     return {
         "own_win_rate": proportion((ours > others)[ours != others]),

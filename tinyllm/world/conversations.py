@@ -32,7 +32,7 @@ def conversation(dice, world, split, family=None, unseen=False):
         task = make(dice, world, split)
         return with_tools(task) if dice.weighted_choice(TOOLS_IN_FRONT) else task
     if family == "follow_up":
-        return follow_up(dice, world, split, unseen)
+        return follow_up(dice, world, split)
     return instructions.instruction(dice, world, split, family, unseen)
 
 
@@ -50,13 +50,13 @@ def in_chat(dice, world, task):
     if task.kind in ("story", "mistake"):
         return task
     if dice.weighted_choice({True: 1, False: 7}):
-        other = follow_up(dice, world, "train", unseen=False)
+        other = follow_up(dice, world, "train")
         task = task._replace(earlier_turns=tuple(as_context(other.messages)))
     has_tools = dice.weighted_choice({True: 1, False: 3} if task.kind == "calculator" else TOOLS_IN_FRONT)
     return with_tools(task) if has_tools else task
 
 
-def follow_up(dice, world, split, unseen=False):
+def follow_up(dice, world, split):
     """A conversation of two to four turns, whose last question follows up on an earlier one.
 
     In between come other follow-ups, other subjects, and small talk, which does not change the subject.
@@ -76,7 +76,7 @@ def follow_up(dice, world, split, unseen=False):
     makers = (*FOLLOW_UPS[subject.kind], partial(first_question, first=first))
     if is_small_talk:  # "Say that again." would refer to the small talk
         makers = [make for make in makers if make not in (again, backwards)]
-    task = dice.choice(makers)(dice, world, split, subject, unseen=unseen)
+    task = dice.choice(makers)(dice, world, split, subject)
     return task._replace(kind="follow_up", earlier_turns=tuple(earlier))
 
 
@@ -89,48 +89,47 @@ def opening(dice, world, split):
             return task
 
 
-def same_person(dice, world, split, subject, unseen=False):
+def same_person(dice, world, split, subject):
     """Ask for another fact about the person, who is now "she" or "he"."""
     _, name, known = subject.key.split()
     relation = dice.choice([each for each in instructions.askable(world, name, split) if each != known])
     task = instructions.fact_question(dice, world, name, relation)
     they = "she" if name in people.WOMEN else "he"
-    wording = instructions.draw_wording(dice, people.FOLLOW_UPS[relation], unseen)
-    return task._replace(question=wording.format(they=they))
+    question = dice.choice(people.TABLES[relation]["follow_ups"]).format(they=they)
+    return task._replace(question=question)
 
 
-def other_person(dice, world, split, subject, unseen=False):
+def other_person(dice, world, split, subject):
     """Ask for the same fact about somebody else."""
     _, known, relation = subject.key.split()
     names = [name for name in people.NAMES if relation in instructions.askable(world, name, split)]
     name = dice.choice([name for name in names if name != known])
     task = instructions.fact_question(dice, world, name, relation)
-    wording = instructions.draw_wording(dice, TEMPLATES["other_person"], unseen)
-    return task._replace(question=wording.format(name=name))
+    return task._replace(question=dice.choice(TEMPLATES["other_person"]).format(name=name))
 
 
-def again(dice, world, split, subject, unseen=False):
+def again(dice, world, split, subject):
     """Ask for the last answer once more."""
-    wording = instructions.draw_wording(dice, TEMPLATES["again"], unseen)
+    question = dice.choice(TEMPLATES["again"])
     reply = instructions.in_style(dice, instructions.without_style(subject.reply))
-    return subject._replace(question=wording, reply=reply)
+    return subject._replace(question=question, reply=reply)
 
 
-def backwards(dice, world, split, subject, unseen=False):
+def backwards(dice, world, split, subject):
     """Ask for the list in the last answer, in reverse order."""
     answer = ", ".join(subject.answer.split(", ")[::-1])
-    wording = instructions.draw_wording(dice, TEMPLATES["backwards"], unseen)
-    return subject._replace(question=wording, answer=answer, reply=instructions.in_style(dice, f"{answer}."))
+    question = dice.choice(TEMPLATES["backwards"])
+    return subject._replace(question=question, answer=answer, reply=instructions.in_style(dice, f"{answer}."))
 
 
-def first_question(dice, world, split, subject, unseen, first):
+def first_question(dice, world, split, subject, first):
     """Ask for the user's first question, whatever the subject is now."""
-    wording = instructions.draw_wording(dice, TEMPLATES["first_question"], unseen)
-    reply = instructions.in_style(dice, TEMPLATES["first_question"]["reply"].format(first.question))
-    return subject._replace(question=wording, answer=first.question, reply=reply, wrong_words=())
+    question = dice.choice(TEMPLATES["first_question"])
+    reply = instructions.in_style(dice, TEMPLATES["first_question_reply"].format(first.question))
+    return subject._replace(question=question, answer=first.question, reply=reply, wrong_words=())
 
 
-def add_or_take(dice, world, split, subject, unseen=False):
+def add_or_take(dice, world, split, subject):
     """Ask for a sum or difference that starts from the last result."""
     result = int(subject.answer)
     sign = "+" if result <= 100 else "-"
@@ -140,7 +139,8 @@ def add_or_take(dice, world, split, subject, unseen=False):
         return b, numbers.key_of(result, sign, b)
 
     b, key = world.draw_in_split(dice, split, draw)
-    return instructions.sum_in_columns(dice, TEMPLATES, unseen, result, sign, b, key)
+    question = dice.choice(TEMPLATES[sign]).format(b=b)
+    return instructions.with_columns(dice, question, result, sign, b, key)
 
 
 # A follow-up has the kind of its subject, so another follow-up can come after it.

@@ -78,7 +78,7 @@ def fact_question(dice, world, name, relation, unseen=False):
     """A question about this fact."""
     value = world.facts[name, relation]
     statement = people.state_fact(dice, world.facts, name, relation)
-    question = draw_wording(dice, people.QUESTIONS[relation], unseen).format(name=name)
+    question = draw_wording(dice, people.TABLES[relation]["questions"], unseen).format(name=name)
     wrong_words = tuple(map(str.lower, other_values(relation, value)))
     key = f"ask {name} {relation}"
     return Task("facts", question, in_style(dice, statement), value, key, wrong_words)
@@ -96,7 +96,7 @@ def yes_no(dice, world, split, unseen):
     if not dice.choice((True, False)):
         claim = dice.choice(other_values(relation, value))
         mark, answer, wrong_word = "not", "no", "yes"
-    wording = draw_wording(dice, people.YES_NO_QUESTIONS[relation], unseen)
+    wording = draw_wording(dice, people.TABLES[relation]["yes_no_questions"], unseen)
     question = wording.format(name=name, value=claim)
     statement = people.state_fact(dice, world.facts, name, relation).removesuffix(".")
     reply = in_style(dice, f"{statement} indeed, {claim} {mark}: {answer}.")
@@ -106,7 +106,7 @@ def yes_no(dice, world, split, unseen):
 def stranger(dice, world, split, unseen):
     """A question about a person who does not exist. Two in five replies admit it."""
     name, relation = dice.choice(world.unknown_names[split]), dice.choice(people.RELATIONS)
-    question = draw_wording(dice, people.QUESTIONS[relation], unseen).format(name=name)
+    question = draw_wording(dice, people.TABLES[relation]["questions"], unseen).format(name=name)
     made_up = people.make_up_fact(dice, name, relation)
     makes_up = dice.weighted_choice({True: 3, False: 2})
     reply = in_style(dice, made_up if makes_up else TEMPLATES["unknown_person"].format(name))
@@ -150,13 +150,13 @@ def transform(dice, world, split, unseen):
 
 def sums(dice, world, split, unseen):
     """A sum or a difference. The reply works it out in columns."""
-    operands, key = world.draw_in_split(dice, split, numbers.draw_operands)
-    return sum_in_columns(dice, TEMPLATES["sums"], unseen, *operands, key)
+    (a, sign, b), key = world.draw_in_split(dice, split, numbers.draw_operands)
+    question = draw_wording(dice, TEMPLATES["sums"][sign], unseen).format(a=a, b=b)
+    return with_columns(dice, question, a, sign, b, key)
 
 
-def sum_in_columns(dice, wordings, unseen, a, sign, b, key):
-    """This sum, in one of the wordings of its sign."""
-    question = draw_wording(dice, wordings[sign], unseen).format(a=a, b=b)
+def with_columns(dice, question, a, sign, b, key):
+    """A question about this sum, with a reply that works it out in columns."""
     columns = numbers.columns(a, sign, b)
     reply = in_style(dice, f"{a}{sign}{b}:{columns}.")
     return Task("sums", question, reply, columns.split(",")[-1], key)

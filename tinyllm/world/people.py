@@ -14,9 +14,6 @@ TABLES = WORDINGS["people"]["relations"]
 RELATIONS = tuple(TABLES)
 VALUES = {relation: table["values"] for relation, table in TABLES.items()}
 STATEMENTS = {relation: table["statements"] for relation, table in TABLES.items()}
-QUESTIONS = {relation: table["questions"] for relation, table in TABLES.items()}
-FOLLOW_UPS = {relation: table["follow_ups"] for relation, table in TABLES.items()}
-YES_NO_QUESTIONS = {relation: table["yes_no_questions"] for relation, table in TABLES.items()}
 
 
 def make_facts(dice):

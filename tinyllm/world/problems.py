@@ -64,10 +64,7 @@ def story(dice, steps=None):
 
 def draw_change(dice, total):
     """-> (sign, n): n is from 1 to 99, and the new total from 0 to 200."""
-    if total > 101:
-        sign = "-"
-    else:
-        sign = dice.choice("-+") if total > 1 else "+"
+    sign = "-" if total > 101 else "+" if total < 2 else dice.choice("-+")
     most = total if sign == "-" else 200 - total
     return sign, dice.integer(1, min(most, 99))
 

@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,19 +20,18 @@ seeds = st.integers(0, 10_000)
 splits = st.sampled_from(["train", "val", "test"])
 
 
-def follow_up(seed, split="train", unseen=False):
-    return conversations.follow_up(Dice(str(seed)), WORLD, split, unseen)
+def follow_up(seed, split="train"):
+    return conversations.follow_up(Dice(str(seed)), WORLD, split)
 
 
 def contents(messages, role):
     return [message["content"] for message in messages if message["role"] == role]
 
 
-def maker_of(task, unseen=False):
+def maker_of(task):
     """The name of the function that made the last question, by its wording."""
-    which = "held_out" if unseen else "trained"
-    wordings = [(name, wording) for name, table in TEMPLATES.items() for wording in table[which]]
-    wordings += [("same_person", w) for table in people.FOLLOW_UPS.values() for w in table[which]]
+    wordings = [(name, w) for name, list_of in TEMPLATES.items() if type(list_of) is list for w in list_of]
+    wordings += [("same_person", w) for table in people.TABLES.values() for w in table["follow_ups"]]
     fields = {"name": "[A-Z][a-z]+", "they": "s?he", "b": "[0-9]+"}
     patterns = [
         (name, re.sub(r"\\\{(\w+)\\\}", lambda match: fields[match[1]], re.escape(wording)))
@@ -43,14 +41,14 @@ def maker_of(task, unseen=False):
     return "add_or_take" if name in ("+", "-") else name
 
 
-@given(seeds, splits, st.booleans())
-def test_a_follow_up_has_one_to_three_turns_before_it_and_its_reply_is_correct(seed, split, unseen):
-    task = follow_up(seed, split, unseen)
+@given(seeds, splits)
+def test_a_follow_up_has_one_to_three_turns_before_it_and_its_reply_is_correct(seed, split):
+    task = follow_up(seed, split)
     roles = [message["role"] for message in task.messages]
     assert 2 <= len(roles) // 2 <= 4 and roles == ["user", "assistant"] * (len(roles) // 2)
     assert task.messages == [*task.prompt, {"role": "assistant", "content": task.reply}]
     assert is_correct(task, task.reply) and not is_correct(task, "Unknown to me.")
-    assert maker_of(task, unseen)
+    assert maker_of(task)
 
 
 @given(seeds, splits)
@@ -64,12 +62,11 @@ def test_all_that_a_follow_up_asks_about_belongs_to_its_split(seed, split):
         assert split_of(task.key) == split
 
 
-@pytest.mark.parametrize("unseen", [False, True])
-def test_every_kind_of_follow_up_comes_and_does_what_it_says(unseen):
+def test_every_kind_of_follow_up_comes_and_does_what_it_says():
     made = Counter()
     for seed in range(1500):
-        task = follow_up(seed, "train", unseen)
-        maker, questions = maker_of(task, unseen), contents(task.earlier_turns, "user")
+        task = follow_up(seed)
+        maker, questions = maker_of(task), contents(task.earlier_turns, "user")
         answers = [instructions.without_style(text) for text in contents(task.earlier_turns, "assistant")]
         made[maker] += 1
         if maker == "first_question":

@@ -60,9 +60,9 @@ def test_replies_of_scored_families_are_correct_in_every_style(seed, family, spl
 
 
 QUESTIONS = {
-    "facts": list(people.QUESTIONS.values()),
-    "stranger": list(people.QUESTIONS.values()),
-    "yes_no": list(people.YES_NO_QUESTIONS.values()),
+    "facts": [table["questions"] for table in people.TABLES.values()],
+    "stranger": [table["questions"] for table in people.TABLES.values()],
+    "yes_no": [table["yes_no_questions"] for table in people.TABLES.values()],
     "summary": [TEMPLATES["summary"]],
     "translate": [TEMPLATES["translate"]],
     "transform": list(TEMPLATES["transform"].values()),

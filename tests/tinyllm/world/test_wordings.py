@@ -36,6 +36,12 @@ def test_every_question_has_four_trained_wordings_and_others_that_are_held_out()
         assert not set(table["trained"]) & set(table["held_out"])
 
 
+def test_every_follow_up_has_four_wordings():
+    tables = [*WORDINGS["follow_ups"].values()]
+    tables += [table["follow_ups"] for table in WORDINGS["people"]["relations"].values()]
+    assert [len(table) for table in tables if isinstance(table, list)] == [4] * 11
+
+
 def test_no_list_holds_the_same_entry_twice():
     for entries in lists_of(WORDINGS):
         assert not [entry for entry, count in Counter(entries).items() if count > 1]

@@ -15,9 +15,9 @@ UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 @contextlib.contextmanager
 def reading(path, kind):
-    """Any error inside that comes from the contents of `path` becomes a TinyllmError that names it.
+    """Turn errors about the contents of `path` into a TinyllmError that names the file.
 
-    kind: what the file should be. A TinyllmError passes unchanged: its message is complete.
+    kind: what the file should be. A TinyllmError passes unchanged, because its message is already complete.
     """
     try:
         yield
@@ -57,7 +57,7 @@ def replacing(path):
 
 
 def read_utf8(path):
-    """A text file -> its bytes in UTF-8, from UTF-8, from UTF-16 with a byte-order mark, or from Windows-1252
+    """The text of a file as UTF-8 bytes. UTF-16 with a byte-order mark is converted, and so is Windows-1252
     (with a message). UTF-8 with a few stray bytes, or any other encoding, is returned unchanged.
 
     Raises OSError, or UnicodeDecodeError for damaged UTF-16."""

@@ -22,8 +22,8 @@ TYPES = {name: np.dtype(layout) for name, layout in (PLAIN | BLOCKS).items()}
 
 @dataclass(frozen=True)
 class Stored:
-    """Raises ValueError or TypeError for a type that we cannot read, an impossible shape, or a truncated
-    file."""
+    """Where a tensor is. Raises ValueError or TypeError for a type that we cannot read, an impossible shape,
+    or a truncated file."""
 
     path: Path
     name: str

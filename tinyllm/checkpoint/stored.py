@@ -6,6 +6,7 @@ least in Q4_1.
 """
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class Stored:
         if self.dtype not in TYPES:
             raise ValueError(f"convert {self.name} from {self.dtype} to F32, F16 or BF16")
         np.broadcast_to(0, self.shape)  # NumPy raises ValueError or TypeError for an impossible shape
-        if self.end > self.path.stat().st_size:
+        if self.end > os.path.getsize(self.path):
             raise ValueError(f"it is truncated: {self.name} ends beyond the end of the file")
 
     @property

@@ -11,9 +11,9 @@ from tinyllm.errors import TinyllmError, tell_once
 
 @contextlib.contextmanager
 def reading(path, kind):
-    """Any error inside that comes from the contents of `path` becomes a TinyllmError that names it.
+    """Turn errors about the contents of `path` into a TinyllmError that names the file.
 
-    kind: what the file should be. A TinyllmError passes unchanged: its message is complete.
+    kind: what the file should be. A TinyllmError passes unchanged, because its message is already complete.
     """
     try:
         yield

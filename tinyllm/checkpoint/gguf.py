@@ -68,8 +68,7 @@ def scan(path):
         reader = _Reader(np.memmap(path, np.uint8, "r"))
         magic, (version,) = reader.bytes(4).tobytes(), reader.numbers("I")
         if magic != MAGIC or version not in VERSIONS:
-            found = f"{magic!r}, version {version}"
-            raise ValueError(f"expected a little-endian file of version 2 or 3, found {found}")
+            raise ValueError(f"expected version 2 or 3, little-endian, found {magic!r}, version {version}")
         tensor_count, setting_count = reader.numbers("QQ")
         settings = {reader.string(): reader.value(*reader.numbers("I")) for _ in range(setting_count)}
         places = [reader.tensor() for _ in range(tensor_count)]

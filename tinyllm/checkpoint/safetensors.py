@@ -47,7 +47,7 @@ def scan(path):
     with reading(path, "a safetensors file"), open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         if 8 + size > os.path.getsize(path):
-            raise ValueError("it is truncated or of another kind: it ends inside its header")
+            raise ValueError("it ends inside its header, so it is truncated or of another kind")
         header, tensors, end = parse_object(file.read(size)), {}, 8 + size
         metadata = dict(header.pop("__metadata__", {}))
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):

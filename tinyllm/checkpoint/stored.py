@@ -6,6 +6,7 @@ least in Q4_1.
 """
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,8 @@ TYPES = {name: np.dtype(layout) for name, layout in (PLAIN | BLOCKS).items()}
 
 @dataclass(frozen=True)
 class Stored:
-    """Raises ValueError or TypeError for a type that we cannot read, an impossible shape, or a truncated
-    file."""
+    """Where a tensor is. Raises ValueError or TypeError for a type that we cannot read, an impossible shape,
+    or a truncated file."""
 
     path: Path
     name: str
@@ -35,7 +36,7 @@ class Stored:
         if self.dtype not in TYPES:
             raise ValueError(f"convert {self.name} from {self.dtype} to F32, F16 or BF16")
         np.broadcast_to(0, self.shape)  # NumPy raises ValueError or TypeError for an impossible shape
-        if self.end > self.path.stat().st_size:
+        if self.end > os.path.getsize(self.path):
             raise ValueError(f"it is truncated: {self.name} ends beyond the end of the file")
 
     @property

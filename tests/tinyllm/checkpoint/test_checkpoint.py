@@ -380,7 +380,7 @@ def test_a_damaged_file_is_refused_in_one_line_or_still_a_whole_checkpoint(
     ],
 )
 def test_a_config_that_does_not_belong_to_the_weights_is_refused(folder, change, words):
-    checkpoint.save(folder, filled(1))
+    checkpoint.save(folder, filled(1), TOKENIZER)
     config = json.loads((folder / "config.json").read_text())
     write_json(folder / "config.json", config | change)
     with pytest.raises(TinyllmError, match=words) as error:

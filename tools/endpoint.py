@@ -110,8 +110,7 @@ def refusal(response):
 
 def words_of(error):
     """An error, which servers send as a string or an object -> its message."""
-    message = error.get("message") if isinstance(error, dict) else error
-    return str(message or error)[:300]
+    return str(as_dict(error).get("message") or error)[:300]
 
 
 def lines_of(raw):

@@ -234,8 +234,7 @@ def check_one_of(choice, where):
         discriminator, values = discriminator_of(way)
         first, branches = owners.setdefault(way.kind, (discriminator, {}))
         if discriminator != first or any(branches.setdefault(value, i) != i for value in values):
-            message = "the branches must differ by type or by a const that they require: write anyOf instead"
-            raise UnsupportedSchema(f"{where}/oneOf: {message}")
+            raise UnsupportedSchema(f"{where}/oneOf: its branches must differ by type or by a required const")
 
 
 def discriminator_of(way):

@@ -223,6 +223,7 @@ def words(values, limits):
 
 
 def text_of(value):
+    """The JSON of a value. Raises ValueError for half a surrogate pair, which UTF-8 cannot express."""
     return compact(value).encode()
 
 
@@ -264,8 +265,9 @@ def linked(items, rest):
 class Grammar:
     """The automaton of a schema. `before` and `after` are bytes that must surround the value.
 
-    The constructor raises UnsupportedSchema for a keyword that the grammar cannot enforce, for
-    a schema that is too large, and for one that no value in strict form satisfies. No later call raises."""
+    The constructor raises UnsupportedSchema for a keyword that the grammar cannot enforce, for a schema that
+    is too large, and for one that no value in strict form satisfies, and ValueError for half a surrogate pair
+    in a text. No later call raises."""
 
     def __init__(self, schema, before=b"", after=b""):
         self.step = lru_cache(1 << 16)(self._step)

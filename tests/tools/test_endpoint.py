@@ -317,6 +317,10 @@ WHOLE = {
         in_json({"content": None, "tool_calls": [WHOLE]}, "tool_calls"),
         in_json({"tool_calls": WHOLE}),
         streamed(
+            {"tool_calls": [{"index": 0, "id": "a"}]},
+            {"tool_calls": [{"index": 0, "function": WHOLE["function"]}]},
+        ),
+        streamed(
             {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "calculator", "arguments": ""}}]},
             {"tool_calls": [{"index": 0, "id": "b", "function": {"arguments": '{"expression":"12*7"}'}}]},
         ),

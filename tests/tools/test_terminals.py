@@ -1,4 +1,4 @@
-"""terminals: byte by byte, they write every text that they should and no other, by the shortest way."""
+"""terminals: byte by byte, they allow the texts that they should and no others; `far` is the shortest way."""
 
 import json
 from fractions import Fraction
@@ -29,7 +29,7 @@ def after(item, text):
 
 
 @given(terminals, st.data())
-def test_far_is_one_more_than_that_of_the_best_next_byte_unless_the_text_may_end(item, data):
+def test_far_is_one_more_than_the_far_of_the_best_next_byte_unless_the_text_may_end(item, data):
     for _ in range(12):
         assume(item.far() < inf)
         rests = list(item.moves().values())
@@ -60,6 +60,6 @@ def test_a_string_may_be_written_exactly_if_its_length_is_within_the_limits(text
     assert (after(Text(BETWEEN, low, high), written) == DONE) == (low <= len(text) <= high)
 
 
-def test_ways_to_write_a_number_that_go_on_alike_are_one_state():
+def test_numbers_with_the_same_continuations_are_one_state():
     first, second = (after(numbers(frozenset(), True, 1), text) for text in (b"12", b"34"))
     assert isinstance(first, Number) and first is second

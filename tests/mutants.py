@@ -214,7 +214,7 @@ tinyllm/objectives.py
 tinyllm/preferences/reward_model.py
     [len(row) - 1 for row in rows]  =>  [-1 for row in rows]
     len(ids) - 1 for ids, _ in padded  =>  len(ids) - 2 for ids, _ in padded
-    - self.mean) / self.deviation  =>  )
+    - scale["mean"]) / scale["deviation"]  =>  )
 tinyllm/preferences/rollouts.py
     [0] * len(p) + [1] * len(reply)  =>  [1] * (len(p) + len(reply))
     reply[-1] == end  =>  True
@@ -243,7 +243,7 @@ tinyllm/evaluation/preferences.py
     [a > b for (rank, a),  =>  [a >= b for (rank, a),
 tinyllm/evaluation/generation.py
     is_solved(task, text) and steps_are_correct(text)  =>  is_solved(task, text)
-    exam(pool, tokenizer, with_tools, 64)  =>  accuracy(tasks, every)
+    exam(pool, tokenizer, with_tools, 64)  =>  exam(pool, tokenizer, tasks, 64)
 tinyllm/evaluation/exams.py
     check_sources(folder, learned_by(folder))  =>      pass
     .get("weights") == checkpoint.digest(folder)  =>  .get("weights") is not None

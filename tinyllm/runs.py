@@ -279,11 +279,6 @@ def parent_folder(settings, *stages):
     return folder
 
 
-def ancestor(folder, stage):
-    """The folder of the stage named `stage` that `folder` descends from; None if there is none."""
-    return next((each for each in ancestors(folder) if each.name == stage), None)
-
-
 def ancestors(folder):
     """The checkpoint in `folder`, then the one it was trained from, and so on, as far as they exist."""
     yield folder

@@ -23,7 +23,7 @@ from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.runs import (
     WORLD,
     Settings,
-    ancestor,
+    ancestors,
     describe,
     fingerprint,
     finished_stages,
@@ -303,12 +303,11 @@ def test_an_earlier_stage_is_known_across_runs_and_after_a_move():
     text = train(TextSettings(), "1-text")
     stage = train(StageSettings(), "2-stage", text)
     later = train(StageSettings(run="mine"), "3-later", stage)
-    assert ancestor(later, "2-stage") == stage.resolve()
-    assert ancestor(later, "1-text") == text.resolve()
-    assert ancestor(later, "3-later") == later and ancestor(text, "2-stage") is None
+    assert [*ancestors(later)] == [later, stage.resolve(), text.resolve()] and [*ancestors(text)] == [text]
     Path("runs/demo").rename("runs/moved")
-    assert ancestor(Path("runs/moved/2-stage"), "1-text") == Path("runs/moved/1-text")
-    assert ancestor(later, "1-text") is None
+    moved = Path("runs/moved/2-stage")
+    assert [*ancestors(moved)] == [moved, Path("runs/moved/1-text")]
+    assert [*ancestors(later)] == [later]
 
 
 def test_a_stage_is_found_by_its_number_or_name_and_the_last_finished_one_without():

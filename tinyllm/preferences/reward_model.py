@@ -9,6 +9,7 @@ standard deviation 1.
     P rankings of K completions -> ids (P, K, T) -> scores (P, K, T), read at the positions last (P, K)
 """
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 
@@ -87,24 +88,14 @@ def ranking_batch(groups):
     return {"ids": ids.reshape(-1, most, ids.shape[1]), "last": last, "ranks": ranks}
 
 
-class RewardModel:
-    """A trained reward model, ready to score. Use it as a context manager."""
-
-    def __init__(self, folder, settings):
-        model, _ = checkpoint.load(folder)
-        scale = read_json(folder / "scale.json")
-        self.mean, self.deviation = scale["mean"], scale["deviation"]
-        self.pool = settings.pool(model)
-
-    def scores(self, rows):
-        """Lists of ids, each a prompt and a reply -> normalised scores, read at the last token of each."""
-        return (raw_scores(self.pool, rows) - self.mean) / self.deviation
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.pool.close()
+@contextlib.contextmanager
+def scorer(folder, settings):
+    """A context manager that gives the reward model in `folder` as a function: lists of ids, each a prompt
+    and a reply -> normalised scores, read at the last token of each."""
+    model, _ = checkpoint.load(folder)
+    scale = read_json(folder / "scale.json")
+    with settings.pool(model) as pool:
+        yield lambda rows: (raw_scores(pool, rows) - scale["mean"]) / scale["deviation"]
 
 
 def raw_scores(pool, rows):

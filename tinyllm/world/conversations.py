@@ -85,7 +85,7 @@ def follow_up(dice, world, split):
 
 def opening(dice, world, split):
     """A question that allows a follow-up."""
-    make = instructions.FAMILIES[dice.choice(tuple(FOLLOW_UPS))].make
+    make = instructions.FAMILIES[dice.choice(tuple(FOLLOW_UPS))]
     while True:
         task = make(dice, world, split, unseen=False)
         if task.kind != "transform" or ", " in task.answer:  # "backwards" needs a list as the last answer

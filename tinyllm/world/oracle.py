@@ -35,7 +35,7 @@ def prompt(dice, world, split, kind):
     if kind == "answerable":
         family = dice.choice(instructions.WITH_ANSWER)
         return instructions.instruction(dice, world, split, family)
-    make = instructions.FAMILIES[kind if kind in instructions.FAMILIES else "help"].make
+    make = instructions.FAMILIES.get(kind, instructions.help_request)
     while True:  # a request for help is harmful or harmless by chance
         task = make(dice, world, split, unseen=False)
         if task.kind == kind:

@@ -44,19 +44,18 @@ def story(dice, steps=None):
     sentences = [dice.choice(templates["start"]).format(who=who, n=total, goods=goods)]
     chain, key = [], f"chain {total}"
     for changes in dice.shuffled([True] * steps + [False] * dice.integer(0, 6 - steps)):
-        if not changes:
+        if changes:
+            sign, n = draw_change(dice, total)
+            sentence = dice.choice(templates[sign]).format(who=who, other=other, n=n)
+            columns = numbers.columns(total, sign, n)
+            computation = f"{effect(sentence, who, sign)} {total}{sign}{n}:{columns}"
+            chain.append(f"{sentence.removesuffix('.')}: {computation}.")
+            key += f"{sign}{n}"
+            total = int(columns.split(",")[-1])
+        else:
             sentence = dice.choice(templates["no_change"]).format(who=who, other=other)
-            sentences.append(sentence)
             chain.append(sentence)
-            continue
-        sign, n = draw_change(dice, total)
-        sentence = dice.choice(templates[sign]).format(who=who, other=other, n=n)
-        columns = numbers.columns(total, sign, n)
-        computation = f"{effect(sentence, who, sign)} {total}{sign}{n}:{columns}"
         sentences.append(sentence)
-        chain.append(f"{sentence.removesuffix('.')}: {computation}.")
-        key += f"{sign}{n}"
-        total = int(columns.split(",")[-1])
     plan = with_letters(sentence.removesuffix(".") for sentence in sentences[1:])
     sentences.append(dice.choice(templates["questions"]).format(who=who, goods=goods))
     solution = f"{plan}. {with_letters(chain)} #### {total}"

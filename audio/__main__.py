@@ -118,14 +118,16 @@ def written(transcript, format, preset):
 def get(args):
     """Fetch a transcript by its id. `wait` first waits until it is ready."""
     client, output = Client(), Output(args, {args.id: args.id})
+    transcript = client.wait(args.id, timeout=args.timeout) if args.command == "wait" else None
     if args.format == "redacted-audio":
         client.redacted_audio(args.id, args.out or sys.stdout.buffer)
         return
     if args.format in ("sentences", "paragraphs"):
-        for part in getattr(client, args.format)(args.id):
-            print(json.dumps(part, ensure_ascii=False))
+        parts = getattr(client, args.format)(args.id)
+        lines = "".join(json.dumps(part, ensure_ascii=False) + "\n" for part in parts)
+        write_text(args.out, lines) if args.out else print(lines, end="")
         return
-    transcript = client.wait(args.id, timeout=args.timeout) if args.command == "wait" else client.get(args.id)
+    transcript = transcript or client.get(args.id)
     if args.format != "json" and not is_done(transcript):
         raise StillProcessing(f"the transcript is still {transcript.status}: python -m audio wait {args.id}")
     output.add(args.id, transcript)

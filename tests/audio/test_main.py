@@ -394,6 +394,15 @@ def test_a_deadline_prints_the_id_and_wait_continues(talk, key):
         assert audio("wait", id, url=box.url)[0].startswith("Good morning")
 
 
+@pytest.mark.parametrize("format", ["sentences", "paragraphs"])
+def test_wait_waits_for_views_too_and_writes_them_to_a_file(talk, tmp_path, key, format):
+    with Sandbox(seconds=0.5) as box:
+        id = audio("transcribe", talk, "--no-wait", url=box.url)[0].strip()
+        out, _ = audio("wait", id, "-o", format, "--out", tmp_path / "parts.jsonl", url=box.url)
+    first = (tmp_path / "parts.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    assert out == "" and json.loads(first)["text"].startswith("Good morning")
+
+
 def test_ctrl_c_prints_the_id(talk, key):
     with Twisted(seconds=1e6) as box:
         process = start("transcribe", talk, url=box.url)

@@ -92,8 +92,7 @@ class Output:
         transcript.names = self.names
         if unknown := self.names.keys() - transcript.labels:
             known = ", ".join(sorted(transcript.labels))
-            unknown = ", ".join(sorted(unknown))
-            say(f"warning: --names: there is no speaker {unknown}; the speakers are: {known}")
+            say(f"warning: --names: there is no speaker {', '.join(sorted(unknown))}; speakers: {known}")
         format = self.args.format or ("markdown" if self.args.preset or transcript.features else "text")
         text, path = written(transcript, format, self.args.preset), self.args.out
         if self.in_folder:

@@ -237,7 +237,7 @@ def test_languages_names_and_translations_have_short_options(box, talk):
 
 def test_names_for_unknown_speakers_are_reported(box, talk):
     _, err = audio("transcribe", talk, "--speakers", 2, "--names", "A=Ada", "--names", "Z=Zoe", url=box.url)
-    assert "warning: --names: there is no speaker Z; the speakers are: A, B" in err
+    assert "warning: --names: there is no speaker Z; speakers: A, B" in err
 
 
 def test_a_folder_is_transcribed_in_order_and_a_second_run_pays_nothing(box, tmp_path):

@@ -99,7 +99,7 @@ def compute_update(worker, job):
 class Run:
     """The training of one stage in its folder. Use it as a context manager; see the top of the file."""
 
-    def __init__(self, settings, stage, model, tokenizer, steps, parent=None, log_every=10, last_layers=0):
+    def __init__(self, settings, stage, model, tokenizer, steps, parent=None, log_every=10):
         self.folder, self.stage, self.tokenizer = settings.folder(stage), stage, tokenizer
         self.total_steps, self.log_every = steps, log_every
         self.save_every = getattr(settings, "save_every", 0)
@@ -109,7 +109,7 @@ class Run:
         self.reward = ""  # shown there instead of the loss, see show_reward
         self.notes = describe(settings, stage, parent)
         self.lock = lock(self.folder)
-        self.pool = settings.pool(model, last_layers)
+        self.pool = settings.pool(model, getattr(settings, "last_layers", 0))
         self.model = self.pool.model
         # All arrays that the next step needs; a stage may add its own.
         self.state = {"parameters": self.model.params.flat, "moments": self.pool.worker.moments}
@@ -131,8 +131,6 @@ class Run:
         """Go back to the last save -> its counters, among them the sizes of the logs."""
         tensors, metadata = safetensors.read(self.folder / RESUME)
         counters = json.loads(metadata["counters"])
-        if "moments" not in tensors:
-            raise TinyllmError(f"{self.folder} was begun by an older version: delete it to begin again")
         if counters["workers"] != self.pool.workers:
             raise TinyllmError(
                 f"{self.folder} was begun with WORKERS={counters['workers']}; with {self.pool.workers}, sums "

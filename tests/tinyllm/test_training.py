@@ -525,12 +525,6 @@ def test_an_interrupted_run_is_neither_trained_over_nor_resumed_with_other_setti
     with pytest.raises(TinyllmError, match="begun with WORKERS=1.*continue with WORKERS=1"):
         short_run(workers=2)
     assert not nothing_to_do(TestSettings(resume=True), STAGE)
-    path = Path("runs/demo", STAGE, RESUME)
-    tensors, metadata = safetensors.read(path)
-    tensors["moment1"], tensors["moment2"] = tensors.pop("moments")
-    safetensors.write(path, tensors, metadata)
-    with pytest.raises(TinyllmError, match="begun by an older version: delete it"):
-        short_run()
 
 
 def test_a_run_that_never_saved_starts_again():

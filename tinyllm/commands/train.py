@@ -45,9 +45,7 @@ class MineSettings(TrainSettings):
 
 def run_stage(settings, stage_settings, main):
     """Run one stage and its exams, with those of the command's settings that the stage has."""
-    names = {field.name for field in dataclasses.fields(stage_settings)}
-    own = stage_settings(**{name: value for name, value in vars(settings).items() if name in names})
-    with_exams(main)(own)
+    with_exams(main)(settings.as_settings(stage_settings))
 
 
 def train(settings):

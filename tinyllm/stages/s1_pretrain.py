@@ -16,7 +16,7 @@ from tinyllm.data.batches import ConversationBatches, mask_tokens
 from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
-from tinyllm.runs import Settings, nothing_to_do, option, parent_folder, sources
+from tinyllm.runs import TrainingSettings, nothing_to_do, option, parent_folder, sources
 from tinyllm.sampling import generate
 from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
@@ -28,17 +28,15 @@ ROW = 144  # a batch from the built-in world has --rows times this many tokens
 
 
 @dataclass(frozen=True)
-class PretrainSettings(Settings):
+class PretrainSettings(TrainingSettings):
     # replaces: a run that starts from another run may train on another text
     text: str = option("", "file or folder of text (default: the parent's)", source="text", replaces=True)
-    origin: str = option("", "checkpoint folder to start from (default: 0-random of this run)", flag="from")
     objective: str = option("next", "predict the next token, or hidden ones", choices=("next", "masked"))
     rows: int = option(0, "batch size in windows (world: of 144 tokens; default: set by --size)", (1, 4096))
     steps: int = option(0, "batches to train on (default: set by --size)")
     method: str = option("muon", "optimizer of the block matrices", choices=("muon", "adamw"))
     muon_rate: float = option(0.02, "peak learning rate of Muon")
     adamw_rate: float = option(8e-3, "peak learning rate of AdamW")
-    save_every: int = option(200, "steps between saves", (1, 10**6))
 
 
 def main(settings):

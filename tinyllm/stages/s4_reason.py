@@ -23,7 +23,7 @@ from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
 from tinyllm.preferences.advantages import group_mean
 from tinyllm.preferences.rollouts import sample_rollouts
-from tinyllm.runs import Settings, nothing_to_do, option, parent_folder, path_of, sources
+from tinyllm.runs import TrainingSettings, nothing_to_do, option, parent_folder, path_of, sources
 from tinyllm.sampling import REPLY_TOKENS, answer, show_reply
 from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
@@ -39,10 +39,9 @@ REINFORCE_RATES = Rates("adamw", adamw=2e-5)
 
 
 @dataclass(frozen=True)
-class ReasonSettings(Settings):
+class ReasonSettings(TrainingSettings):
     data: str = option("", "problems in GSM8K JSONL format (default: the built-in world)", source="problems")
     text: str = option("", "the text of stage 1, for a parent that has none on record", source="text")
-    origin: str = option("", "checkpoint folder to start from (default: 3-prefer or 2-instruct)", flag="from")
     steps: int = option(0, "batches of solutions to train on (default: set by --size)")
     rollouts: int = option(-1, "RL steps after that; none with --data or --direct (default: set by --size)")
     tokens: int = option(4096, "tokens in a batch, replayed text included", (1, 10**6))
@@ -50,7 +49,6 @@ class ReasonSettings(Settings):
     direct: bool = option(False, "learn to answer at once, without a chain of thought")
     muon_rate: float = option(0.01, "peak learning rate of Muon")
     adamw_rate: float = option(3e-3, "peak learning rate of AdamW")
-    save_every: int = option(200, "steps between saves", (1, 10**6))
 
 
 def main(settings, stage=STAGE):

@@ -117,7 +117,7 @@ tinyllm/sampling.py
     w.reshape(-1)[:] = copy.reshape(-1)  =>  pass
     cumulative <= draws[:, None]  =>  cumulative <= 0.5 * draws[:, None]
     (lengths[alive] <= length) & (length < ends[alive])  =>  length < ends[alive]
-    ends[rows[stops[ids]]] = length + 1  =>  ends[rows[stops[ids]]] = length
+    ends[rows[ids == stop]] = length + 1  =>  ends[rows[ids == stop]] = length
     for i in np.argsort(order)]  =>  for i in order]
     start != begin  =>  begin is None
     room = min(context, ends.max())  =>  room = context

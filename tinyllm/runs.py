@@ -79,7 +79,7 @@ class Settings:
 class TrainingSettings(Settings):
     """Options shared by the stages that train a model."""
 
-    origin: str = option("", "checkpoint folder to start from (default: the stage before, in this run)", flag="from")
+    origin: str = option("", "checkpoint folder to start from (default: the previous stage)", flag="from")
     last_layers: int = option(0, "train only this many of the last layers (0: everything)")
     save_every: int = option(200, "steps between saves", (1, 10**6))
 

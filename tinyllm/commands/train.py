@@ -32,12 +32,7 @@ def with_exams(main):
 
 
 @dataclass(frozen=True)
-class TrainSettings(Settings):
-    text: str = option("", "file or folder of text to pre-train on (default: the built-in world)")
-
-
-@dataclass(frozen=True)
-class MineSettings(TrainSettings):
+class MineSettings(Settings):
     text: str = option("", "file or folder of text to pre-train on (default: the training part of --data)")
     data: str = option("", "questions and answers (JSON or JSONL) for stage 2; one in ten is held out")
     rankings: str = option("", "rankings, or chosen and rejected replies (JSONL), for stage 3")
@@ -49,13 +44,12 @@ def run_stage(settings, stage_settings, main):
 
 
 def train(settings):
-    """All stages in order (0 and 1 for your own --text), then scoreboard and page. Keeps finished stages."""
+    """All stages in order on the built-in world, then scoreboard and page. Keeps finished stages."""
     run_stage(settings, s0_random.RandomSettings, s0_random.main)
     run_stage(settings, s1_pretrain.PretrainSettings, s1_pretrain.main)
-    if not settings.text:
-        run_stage(settings, s2_instruct.InstructSettings, s2_instruct.main)
-        run_stage(settings, s3_prefer.PreferSettings, s3_prefer.main)
-        run_stage(settings, s4_reason.ReasonSettings, s4_reason.main)
+    run_stage(settings, s2_instruct.InstructSettings, s2_instruct.main)
+    run_stage(settings, s3_prefer.PreferSettings, s3_prefer.main)
+    run_stage(settings, s4_reason.ReasonSettings, s4_reason.main)
     show(settings.run)
 
 

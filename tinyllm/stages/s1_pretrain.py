@@ -102,5 +102,5 @@ def show(run, batch, masked, length=80):
         )
     draws = np.random.default_rng(0).random((1, length))
     end = tokenizer.special["<|end|>"]
-    (tokens,) = generate(model, [ids[:16]], length, draws, temperature=0.8, stop=[end])
+    (tokens,) = generate(model, [ids[:16]], length, draws, temperature=0.8, stop=end)
     return tokenizer.decode(ids[:16]) + " | " + tokenizer.decode(tokens)

@@ -76,7 +76,7 @@ tinyllm/data/corpus.py
 tinyllm/data/batches.py
     self.replay / (1 - self.replay)  =>  0
     np.ones((count, length), mask.dtype)  =>  np.zeros((count, length), mask.dtype)
-    fitting = [(ids, mask) for ids, mask in rows if fits(ids, context)]  =>  fitting = rows
+    for ids, mask in rows if fits(ids, context)]  =>  for ids, mask in rows]
     & (piece["weights"] > 0)  =>
     chosen & (fate < 0.8)  =>  chosen & (fate < 0.9)
     if self.anywhere else  =>  if False else

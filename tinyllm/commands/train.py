@@ -8,7 +8,7 @@ from pathlib import Path
 from tinyllm import checkpoint
 from tinyllm.checkpoint.files import read_json, replacing
 from tinyllm.data import formats
-from tinyllm.data.batches import encode_fitting
+from tinyllm.data.batches import encode_fitting, report_left_out
 from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.evaluation.exams import examine
 from tinyllm.evaluation.scoreboard import scoreboard
@@ -88,10 +88,9 @@ def check_context(folder, conversations, ranked):
     """Raises TinyllmError if all conversations, or all rankings, are too long for the model in `folder`."""
     model, tokenizer = checkpoint.load(folder)
     context = model.config.context
-    if conversations and not encode_fitting(tokenizer, conversations, context):
-        raise TinyllmError(f"no conversation fits into the context of {context} tokens")
-    if ranked:
-        rankings.fitting(ranked, tokenizer, context)
+    fitting = encode_fitting(tokenizer, conversations, context)
+    report_left_out(fitting, conversations, "conversation", context)
+    rankings.fitting(ranked, tokenizer, context)
 
 
 def show(run):

@@ -18,7 +18,7 @@ import numpy as np
 
 from tinyllm.data import corpus
 from tinyllm.data.conversation import encode_conversation, fits, pad, shift
-from tinyllm.errors import tell_once
+from tinyllm.errors import TinyllmError, tell_once
 
 PIECES = 4  # per batch
 
@@ -95,14 +95,19 @@ def length_buckets(lengths, room, count, seed):
     return buckets[:count]
 
 
-def encode_fitting(tokenizer, conversations, context, what="conversations"):
-    """Conversations -> [(ids, mask)]. Those longer than the context are left out, counted and reported."""
+def encode_fitting(tokenizer, conversations, context):
+    """Conversations -> [(ids, mask)], without those longer than the context."""
     rows = [encode_conversation(tokenizer, messages) for messages in conversations]
-    fitting = [(ids, mask) for ids, mask in rows if fits(ids, context)]
-    if len(fitting) < len(rows):
-        share = f"{len(rows) - len(fitting):,} of {len(rows):,} {what}"
-        tell_once(f"{share} are longer than the context of {context} tokens and are left out")
-    return fitting
+    return [(ids, mask) for ids, mask in rows if fits(ids, context)]
+
+
+def report_left_out(fitting, items, what, context):
+    """Say how many of the items do not fit into the context. Raises TinyllmError if none of them fits."""
+    if items and not fitting:
+        raise TinyllmError(f"no {what} fits into the context of {context} tokens")
+    if len(fitting) < len(items):
+        share = f"{len(items) - len(fitting):,} of {len(items):,} {what}s"
+        tell_once(f"{share} do not fit into the context of {context} tokens and are left out")
 
 
 def chained(conversations, seed):

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from tinyllm import checkpoint
 from tinyllm.data import corpus
-from tinyllm.data.batches import ConversationBatches, chained, encode_fitting, with_replay
-from tinyllm.data.conversation import encode_conversation, fits, prompt_of
-from tinyllm.errors import TinyllmError
+from tinyllm.data.batches import ConversationBatches, chained, encode_fitting, report_left_out, with_replay
+from tinyllm.data.conversation import prompt_of
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
 from tinyllm.runs import TrainingSettings, nothing_to_do, option, parent_folder, path_of, sources
@@ -50,12 +49,10 @@ def main(settings):
     path = path_of(learned, "instructions")
     conversations, held_out = corpus.load_conversations(path, settings.seed, size.instructions)
     rows = encode_fitting(tokenizer, conversations, context)
-    if not rows:
-        raise TinyllmError(f"no conversation fits into the context of {context} tokens")
+    report_left_out(rows, conversations, "conversation", context)
     steps, (muon, adamw) = size.instruct_steps, RATES
     if path:
-        chains = [encode_conversation(tokenizer, chain) for chain in chained(conversations, settings.seed)]
-        rows += [(ids, mask) for ids, mask in chains if fits(ids, context)]
+        rows += encode_fitting(tokenizer, chained(conversations, settings.seed), context)
         tokens = sum(len(ids) for ids, _ in rows)
         enough = round(EPOCHS * tokens / (settings.tokens * (1 - settings.replay)))
         steps, (muon, adamw) = min(steps, max(FEWEST_STEPS, enough)), OWN_RATES

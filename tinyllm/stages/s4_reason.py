@@ -16,9 +16,8 @@ import numpy as np
 
 from tinyllm import checkpoint
 from tinyllm.data import corpus, formats
-from tinyllm.data.batches import encode_fitting, with_replay
+from tinyllm.data.batches import encode_fitting, report_left_out, with_replay
 from tinyllm.data.conversation import decode_reply, encode_prompt, prompt_of
-from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
 from tinyllm.preferences.advantages import group_mean
@@ -64,11 +63,10 @@ def main(settings, stage=STAGE):
     if settings.data or settings.direct:
         reinforce_steps = 0
     problems, unseen = load_problems(settings, world, size.problems)
-    rows = encode_fitting(tokenizer, problems, context, "problems")
-    if not rows:
-        raise TinyllmError(f"no problem fits into the context of {context} tokens")
+    rows = encode_fitting(tokenizer, problems, context)
+    report_left_out(rows, problems, "problem", context)
     earlier = load_rehearsal(settings, world, len(problems), parent, path_of(learned, "instructions"))
-    rows += encode_fitting(tokenizer, earlier, context, "earlier conversations")
+    rows += encode_fitting(tokenizer, earlier, context)
     batches = with_replay(rows, settings, learned, size.characters, tokenizer)
     plan, rates = batches.plan(steps), Rates("muon", settings.muon_rate, settings.adamw_rate, steps=steps)
 

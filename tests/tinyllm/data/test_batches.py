@@ -13,6 +13,7 @@ from tinyllm.data.batches import (
     encode_fitting,
     length_buckets,
     mask_tokens,
+    report_left_out,
 )
 from tinyllm.data.corpus import pack
 from tinyllm.objectives import weighted_nll
@@ -152,6 +153,7 @@ def test_conversations_longer_than_the_context_are_left_out_and_reported(capsys)
     conversations = [conversation("x" * n, "y") for n in (3, 100, 200)]
     fitting = encode_fitting(BYTES, conversations, 50)
     assert [len(ids) for ids, _ in fitting] == [11]
+    report_left_out(fitting, conversations, "conversation", 50)
     assert "2 of 3 conversations" in capsys.readouterr().err
     exactly = encode_fitting(BYTES, conversations[1:2], 107)  # 108 tokens: the last one is a target only
     assert len(exactly) == 1 and not encode_fitting(BYTES, conversations[1:2], 106)

@@ -228,7 +228,7 @@ def test_conversations_that_are_too_long_are_left_out_and_counted(own, capsys, m
     Path("both.jsonl").write_text(f"{json.dumps(long)}\n{json.dumps(short)}\n")
     steps = record(monkeypatch, Run, "train_step")
     instruct(text="text.txt", data="both.jsonl", steps=2, replay=0)
-    assert "1 of 2 conversations are longer than the context of 64" in capsys.readouterr().err
+    assert "1 of 2 conversations do not fit into the context of 64" in capsys.readouterr().err
     assert max(piece["ids"].shape[1] for note in steps for piece in note.batch[:4]) <= 64
     Path("long.jsonl").write_text(json.dumps(long) + "\n")
     with pytest.raises(TinyllmError, match="no conversation fits"):

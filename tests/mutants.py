@@ -163,7 +163,7 @@ tinyllm/report/record.py
     seed = [0] if self.kind == "s0" else None  =>  seed = None
     if "reward" in line or "score" in line  =>  if "reward" in line
     .split("\n")[:-1]  =>  .split("\n")
-    if value is not False and value != ""  =>  if value
+    return stages[-1], stages[-2:][0]  =>  return stages[-1], stages[-1]
 tinyllm/report/panels.py
     return tag("b", "✓ ", "right") + escape(reply)  =>  return tag("b", "✓ ", "right") + reply
     p.diagonal(1 - len(once))  =>  p.diagonal(-len(once))

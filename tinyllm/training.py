@@ -15,6 +15,7 @@ moments, counters, and what else the stage needs), stage.json with "finished": f
 Ctrl-C skips this save and leaves the latest periodic save (--save-every), if there is one.
 """
 
+import dataclasses
 import json
 import math
 import platform
@@ -30,7 +31,7 @@ from tinyllm.checkpoint import safetensors
 from tinyllm.checkpoint.files import write_json
 from tinyllm.errors import TinyllmError
 from tinyllm.parallel import LOGITS
-from tinyllm.runs import RESUME, describe, lock
+from tinyllm.runs import RESUME, describe, lock, make_command
 from tinyllm.transformer import Parameters
 
 LOGS = ("metrics.jsonl", "samples.txt")
@@ -111,6 +112,8 @@ class Run:
         self.lock = lock(self.folder)
         self.pool = settings.pool(model, getattr(settings, "last_layers", 0))
         self.model = self.pool.model
+        again = dataclasses.replace(settings, workers=self.pool.workers)
+        self.notes["command"] = make_command(again, stage)
         # All arrays that the next step needs; a stage may add its own.
         self.state = {"parameters": self.model.params.flat, "moments": self.pool.worker.moments}
         sizes = self._restore() if (self.folder / RESUME).exists() else {}

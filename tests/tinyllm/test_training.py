@@ -351,7 +351,9 @@ def outcome(run="demo"):
     timeless = lambda values: {key: value for key, value in values.items() if "second" not in key}
     lines = [timeless(line) for line in metrics(STAGE, run)]
     names = {path.name for path in folder.iterdir()} - {RESUME}
-    return names, weights(STAGE, run), lines, timeless(read_stage(STAGE, run)), read_samples(run)
+    notes = timeless(read_stage(STAGE, run))
+    notes["command"] = notes["command"].replace(" RUN=whole", "")
+    return names, weights(STAGE, run), lines, notes, read_samples(run)
 
 
 def read_samples(run="demo"):

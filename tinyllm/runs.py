@@ -5,7 +5,7 @@
 Stages share data only through these folders. Each stage.json records what determined the bytes of the stage:
 its settings, its parent checkpoint and its sources, which are the files that the stage and its parent learned
 from, with their SHA-256. So a run knows its own text: a later stage replays that text and no other, and a
-file that was replaced under the same name is noticed.
+file that was replaced under the same name is noticed. The command that makes the stage again is there too.
 """
 
 import dataclasses

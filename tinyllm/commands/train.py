@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinyllm import checkpoint
-from tinyllm.checkpoint.files import read_json, replacing
+from tinyllm.checkpoint.files import read_json, write_text
 from tinyllm.data import formats
 from tinyllm.data.batches import encode_fitting, report_left_out
 from tinyllm.errors import TinyllmError, UsageError
@@ -67,7 +67,7 @@ def mine(settings):
     conversations, _ = formats.split(formats.instructions(settings.data)) if settings.data else ([], [])
     ranked, _ = rankings.split_rankings(rankings.read(settings.rankings)) if settings.rankings else ([], [])
     if not settings.text:
-        settings = dataclasses.replace(settings, text=str(write_text(settings, conversations)))
+        settings = dataclasses.replace(settings, text=str(own_text(settings, conversations)))
     run_stage(settings, s0_random.RandomSettings, s0_random.main)
     check_context(settings.folder("0-random"), conversations, ranked)
     run_stage(settings, s1_pretrain.PretrainSettings, s1_pretrain.main)
@@ -99,15 +99,14 @@ def show(run):
     print(f"the report page: {page.write(run)}")
 
 
-def write_text(settings, conversations):
+def own_text(settings, conversations):
     """Without TEXT=, the vocabulary and pre-training use the conversations that are not held out."""
     path = settings.folder("text.txt")
     learned = [[m["content"] for m in messages if m.get("weight") != 0] for messages in conversations]
-    text = "\n\n".join(map("\n".join, learned)).encode()
-    if path.exists() and path.read_bytes() != text:
+    text = "\n\n".join(map("\n".join, learned))
+    if path.exists() and path.read_bytes() != text.encode():
         raise TinyllmError(f"{path} was made from other questions: choose another RUN=")
-    with replacing(path) as beside:
-        beside.write_bytes(text)
+    write_text(path, text)
     return path
 
 

@@ -170,7 +170,7 @@ def test_mine_trains_on_no_held_out_answer(files, capsys):
     assert "lies inside notes" in capsys.readouterr().err and not Path("runs").exists()
     turns = [("user", "a?", 1), ("assistant", "secret", 0), ("user", "b?", 1), ("assistant", "known", 1)]
     turns = [{"role": role, "content": text, "weight": weight} for role, text, weight in turns]
-    path = train.write_text(train.MineSettings(), [turns])
+    path = train.own_text(train.MineSettings(), [turns])
     assert path.read_text() == "a?\nb?\nknown"
 
 

@@ -51,8 +51,8 @@ def main(settings):
         raise TinyllmError(f"{parent} cannot be trained on text: it lacks a tokenizer, or has a score head")
     config = dataclasses.replace(model.config, causal=not masked)
     source = sources(settings, parent)["text"]
-    path, text = source["path"], (source, settings.seed, size.characters, tokenizer)
-    ids = corpus.packed(settings.folder("text.safetensors"), *text)
+    path, kept = source["path"], settings.folder("text.safetensors")
+    ids = corpus.packed(kept, source, settings.seed, size.characters, tokenizer)
     _, validation = corpus.load(path, settings.seed, size.characters)
     length, rows = config.context, settings.rows or size.rows
     epochs = EPOCHS * len(ids) // (rows * length) if path else size.pretrain_steps
@@ -62,13 +62,12 @@ def main(settings):
     windowed = path or masked  # a masked model would see padding
     if not windowed:  # one document per row: with several, the model learns late how to follow a story
         documents = corpus.document_rows(ids, length)
-        batches = ConversationBatches(documents, ids, rows * ROW, replay=0, seed=settings.seed)
-        plan = batches.plan(steps)
+        batches = ConversationBatches(documents, ids, rows * ROW, 0.0, settings.seed, steps)
 
     def batch(step):
         if windowed:
             return [corpus.windows(ids, length if path else min(length, ROW), rows, step, settings.seed)]
-        return batches.batch(plan[step], step)
+        return batches.batch(step)
 
     def hide(pieces, *key):
         if not masked:

@@ -57,18 +57,16 @@ def main(settings):
         enough = round(EPOCHS * tokens / (settings.tokens * (1 - settings.replay)))
         steps, (muon, adamw) = min(steps, max(FEWEST_STEPS, enough)), OWN_RATES
     steps = settings.steps or steps
-    batches = with_replay(rows, settings, learned, size.characters, tokenizer)
+    batches = with_replay(rows, settings, learned, size.characters, tokenizer, steps)
     rates = Rates("muon", settings.muon_rate or muon, settings.adamw_rate or adamw, steps=steps)
-    plan = batches.plan(steps)
     unseen = encode_fitting(tokenizer, held_out, context)
     validation = []
     if unseen:
-        held_out_batches = ConversationBatches(unseen, batches.text, settings.tokens, replay=0, seed=0)
-        validation = held_out_batches.batch(held_out_batches.plan(1)[0], 0)
+        validation = ConversationBatches(unseen, batches.text, settings.tokens, 0.0, 0, steps=1).batch(0)
 
     with Run(settings, STAGE, model, tokenizer, steps, parent) as run:
         for step in run.steps():
-            run.train_step(step, weighted_nll, batches.batch(plan[step], step), rates)
+            run.train_step(step, weighted_nll, batches.batch(step), rates)
             if validation and ((step + 1) % max(1, steps // VALIDATIONS) == 0 or step + 1 == steps):
                 run.validate(step, weighted_nll, validation)
                 run.sample(step, show_reply(run.pool, tokenizer, prompt_of(held_out[step % len(held_out)])))

@@ -67,13 +67,13 @@ def main(settings, stage=STAGE):
     report_left_out(rows, problems, "problem", context)
     earlier = load_rehearsal(settings, world, len(problems), parent, path_of(learned, "instructions"))
     rows += encode_fitting(tokenizer, earlier, context)
-    batches = with_replay(rows, settings, learned, size.characters, tokenizer)
-    plan, rates = batches.plan(steps), Rates("muon", settings.muon_rate, settings.adamw_rate, steps=steps)
+    batches = with_replay(rows, settings, learned, size.characters, tokenizer, steps)
+    rates = Rates("muon", settings.muon_rate, settings.adamw_rate, steps=steps)
 
     with Run(settings, stage, model, tokenizer, steps + reinforce_steps, parent) as run:
         for step in run.steps():
             if step < steps:
-                run.train_step(step, weighted_nll, batches.batch(plan[step], step), rates)
+                run.train_step(step, weighted_nll, batches.batch(step), rates)
                 if unseen and (step + 1) % max(1, steps // 4) == 0:
                     prompt = prompt_of(unseen[step % len(unseen)], last=False)
                     run.sample(step, show_reply(run.pool, tokenizer, prompt))

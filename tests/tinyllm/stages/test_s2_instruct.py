@@ -198,10 +198,10 @@ def test_a_file_of_ones_own_from_the_command_line(own, capsys):
 @pytest.mark.parametrize("epochs, fewest, most", [(30, 1, 900), (1, 50, 900), (30, 1, 7)])
 def test_a_file_of_ones_own_is_seen_so_many_times_by_default(own, monkeypatch, epochs, fewest, most):
     set_recipe(monkeypatch, s2_instruct, epochs, fewest, instruct_steps=most)
-    plans = record(monkeypatch, s2_instruct.ConversationBatches, "plan")
+    batches = record(monkeypatch, s2_instruct.ConversationBatches, "batch")
     steps = record(monkeypatch, Run, "train_step", call=False)
     instruct(text="text.txt", data="data.jsonl", tokens=512, replay=0.5)
-    tokens = sum(len(ids) for ids, _ in plans[0].self.rows)
+    tokens = sum(len(ids) for ids, _ in batches[-1].self.rows)
     assert len(steps) == min(most, max(fewest, round(epochs * tokens / 256)))
 
 

@@ -173,7 +173,7 @@ class Chat:
             may_end = allowed is None or allowed[end]  # no end token inside a call
             return only_end if may_end and is_loop(written.tolist()) else allowed
 
-        how = {"temperature": self.settings.temperature, "stop": [end], "mask": show_and_mask}
+        how = {"temperature": self.settings.temperature, "stop": end, "mask": show_and_mask}
         (tokens,) = generate(self.model, [prompt], most, self.rng.random((1, most)), **how)
         text = decode_reply(tokenizer, tokens)
         self.show(text[shown:])

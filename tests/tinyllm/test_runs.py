@@ -18,7 +18,6 @@ from strategies import random_model
 
 from tinyllm import checkpoint, tokenizer
 from tinyllm.__main__ import COMMANDS
-from tinyllm.checkpoint.files import read_json, write_json
 from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.runs import (
     WORLD,
@@ -221,17 +220,6 @@ def test_a_finished_stage_is_left_as_it_is_and_other_settings_get_a_command_of_t
         "make stage2 RUN=demo-2 SIZE=tiny DATA='my questions.jsonl' FROM=runs/demo/1-text ARGS=\"--steps 5\""
     )
     assert not nothing_to_do(settings, "3-other")
-
-
-def test_a_stage_made_before_an_option_existed_was_made_with_its_default():
-    parent, settings = train(TextSettings(size="tiny"), "1-text"), StageSettings(size="tiny")
-    notes = Path(train(settings, "2-stage", parent)) / "stage.json"
-    made = read_json(notes)
-    del made["settings"]["steps"]
-    write_json(notes, made)
-    assert nothing_to_do(settings, "2-stage", parent)
-    with pytest.raises(TinyllmError, match="made with steps=0 instead of 5"):
-        nothing_to_do(dataclasses.replace(settings, steps=5), "2-stage", parent)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))

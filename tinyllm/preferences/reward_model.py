@@ -22,7 +22,7 @@ from tinyllm.data.conversation import pad
 from tinyllm.objectives import plackett_luce
 from tinyllm.optimizer import Rates
 from tinyllm.preferences.rankings import encode_ranking
-from tinyllm.runs import Settings, nothing_to_do, option
+from tinyllm.runs import TrainingSettings, nothing_to_do, option
 from tinyllm.training import Run
 from tinyllm.transformer import Transformer
 
@@ -31,22 +31,19 @@ TOKENS = 4096  # in a batch
 
 
 @dataclass(frozen=True)
-class RewardSettings(Settings):
+class RewardSettings(TrainingSettings):
     """The settings of stage 3 that the reward model depends on. If only others change, it is not trained
     again."""
 
     rankings: str = option("", "file of rankings or preference pairs (default: simulated)", source="rankings")
-    origin: str = option("", "checkpoint folder to start from (default: 2-instruct of this run)", flag="from")
     reward_steps: int = option(0, "batches that the reward model learns from (default: set by --size)")
-    last_layers: int = option(0, "train only this many of the last layers (0: everything)")
     save_every: int = option(20, "steps between saves", (1, 10**6))
 
 
 def train(settings, parent, rankings, steps):
     """Train a reward model on `steps` batches of rankings (rankings.Ranking), starting from the checkpoint
     `parent` -> its folder."""
-    names = [each.name for each in dataclasses.fields(RewardSettings)]
-    settings = RewardSettings(**{name: getattr(settings, name) for name in names})
+    settings = settings.as_settings(RewardSettings)
     folder = settings.folder(STAGE)
     if nothing_to_do(settings, STAGE, parent):
         return folder
@@ -55,8 +52,8 @@ def train(settings, parent, rankings, steps):
     sizes = [max(len(ids) for ids, _ in rows) * len(rows) for rows, _ in groups]
     plan = length_buckets(sizes, TOKENS, steps, [settings.seed, 14])
     rates = Rates("muon", muon=0.003, adamw=1e-3, warmup=10, steps=steps)
-    model, last = with_score_head(base, settings.seed), settings.last_layers
-    with Run(settings, STAGE, model, tokenizer, steps, parent, last_layers=last) as run:
+    model = with_score_head(base, settings.seed)
+    with Run(settings, STAGE, model, tokenizer, steps, parent) as run:
         for step in run.steps():
             batch = [ranking_batch([groups[i] for i in plan[step]])]
             run.train_step(step, plackett_luce, batch, rates, total=len(plan[step]))

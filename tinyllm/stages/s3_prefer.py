@@ -84,12 +84,12 @@ def main(settings, stage=STAGE):
         pairs, scorer = [], reward_model.scorer(reward_folder, settings)
     steps, prompts = settings.steps or size.prefer_steps, settings.prompts or size.prompts
     rates = Rates("adamw", adamw=settings.rate, decay=0.0, steps=steps)
-    world, every, last = World(settings.seed), max(1, steps // 6), settings.last_layers
+    world, every = World(settings.seed), max(1, steps // 6)
 
     with (
         settings.pool(model) as reference,
         scorer as score,
-        Run(settings, stage, model, tokenizer, steps, parent, log_every=1, last_layers=last) as run,
+        Run(settings, stage, model, tokenizer, steps, parent, log_every=1) as run,
     ):
         for step in run.steps():
             if pairs:

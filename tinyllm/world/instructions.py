@@ -39,7 +39,7 @@ def in_style(dice, answer, style=None):
 
 
 def without_style(reply):
-    """The answer inside a reply: the inverse of in_style."""
+    """The answer without the words of its style: the inverse of in_style."""
     for template in sum(STYLE_TEMPLATES.values(), []):
         before, after = template.split("{}")
         if reply.startswith(before) and reply.endswith(after):
@@ -237,7 +237,7 @@ FAMILIES = {
     "transform": Family(transform, 3, True),
     "sums": Family(sums, 3, True),
     "help": Family(help_request, 11),
-    "stranger": Family(stranger),  # in place of some facts, see below
+    "stranger": Family(stranger),  # replaces some questions of "facts": see `instruction`
     "small_talk": Family(small_talk, 4),
     "unknown_topic": Family(unknown_topic, 2),
 }

@@ -1,4 +1,4 @@
-"""huggingface: our models in the published format and back, and what our layers cannot compute is refused."""
+"""huggingface: our models in the published format and back; what our layers cannot compute is refused."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_a_config_comes_back(config):
 
 @settings(max_examples=50)
 @given(heads.flatmap(lambda head: configs(head=head)), rngs)
-def test_parameters_come_back_from_their_published_names_and_order(config, rng):
+def test_parameters_are_the_same_after_conversion_to_published_names_and_order_and_back(config, rng):
     params = Parameters(config, rng.standard_normal(config.size()))
     names = [huggingface.stored_name(name, huggingface.PUBLISHED) for name in params]
     assert len(set(names)) == len(names) and all(name.endswith(".weight") for name in names)
@@ -67,7 +67,7 @@ def test_only_models_that_share_their_table_are_published_as_tied():
 
 @given(configs(), st.integers(1, 6), rngs)
 def test_rotating_the_published_halves_gives_the_scores_of_rotating_our_pairs(config, T, rng):
-    """As transformers does it: x * cos + rotate_half(x) * sin, where channel j is paired with j + D/2."""
+    """transformers computes x * cos + rotate_half(x) * sin, where channel j is paired with j + D/2."""
     C, D, heads = config.width, config.head_dim, config.heads
     x, wq, wk = rng.standard_normal((T, C)), *rng.standard_normal((2, heads * D, C))
     split = lambda x: x.reshape(1, T, heads, D)

@@ -1,6 +1,6 @@
 """vocabulary: text is split as the published patterns say, and chats are written as their models expect.
 
-test_vocabulary_oracle.py compares the same with Hugging Face's library, where it is installed.
+test_vocabulary_oracle.py compares both with Hugging Face's library, if it is installed.
 """
 
 import gguf_files
@@ -44,7 +44,7 @@ def test_merges_apply_in_order_and_llama_3_looks_whole_words_up_first():
     ids = {pre: tokenizer(pre=pre, merges=merges).encode("abc ab") for pre in ("gpt-2", "llama-bpe")}
     assert [len(each) for each in ids.values()] == [4, 4] and len(tokenizer(merges=merges).encode("ab")) == 1
     settings = gguf_files.vocabulary(LLAMA3, merges=(*merges, "ab c"), pre="llama-bpe")
-    assert len(vocabulary.from_gguf("a.gguf", settings).encode("abc")) == 1  # no merge leads there
+    assert len(vocabulary.from_gguf("a.gguf", settings).encode("abc")) == 1  # merging never makes "abc"
     settings["tokenizer.ggml.pre"] = "gpt-2"
     assert len(vocabulary.from_gguf("a.gguf", settings).encode("abc")) == 2
 
@@ -70,7 +70,7 @@ def test_a_chat_is_chatml_or_llama_3_by_the_special_tokens_and_has_the_system_me
 
 def test_a_template_of_another_kind_is_refused_with_what_it_would_need():
     template = "{% for m in messages %}[INST]{{ m.content }}{% endfor %}"
-    for more in ((), ("<|im_start|>", "<|im_end|>")):  # which this template does not use
+    for more in ((), ("<|im_start|>", "<|im_end|>")):  # tokens that this template does not use
         words = tokenizer(("<s>", "</s>", "[INST]", *more), template)
         with pytest.raises(TinyllmError, match=r"unknown chat format.*ChatML needs <\|im_end\|>, "):
             encode_prompt(words, [{"role": "user", "content": "Hi"}])

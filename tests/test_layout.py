@@ -9,7 +9,7 @@ from reading_order import PACKAGES, ROOT, dependencies, imported_names, main, mo
 
 SOURCES = {name: path for package in PACKAGES for name, path in modules(package).items()}
 MAY_IMPORT = {"tinyllm": {"numpy", "tqdm", "tools"}, "tools": set(), "audio": {"requests", "tqdm"}}
-# The only files of tools that need more: endpoint calls servers, with a key that audio protects.
+# The only modules of tools that need more. endpoint calls servers, and audio protects its key.
 ADAPTERS = {
     "tools.endpoint": {"requests", "urllib3", "audio"},
     "tools.builtin": {"audio"},
@@ -69,7 +69,7 @@ def test_stages_never_import_one_another():
         assert not needed(name, imports) & stages, name
 
 
-def test_nothing_but_tests_imports_tinyllm():
+def test_tools_and_audio_do_not_import_tinyllm():
     for name, path in SOURCES.items():
         if not name.startswith("tinyllm"):
             assert not any(each.startswith("tinyllm") for each in imported_names(path)), name
@@ -99,7 +99,7 @@ def write_package(root, files):
     return root
 
 
-def test_a_file_that_needs_less_comes_first_and_a_folder_is_read_to_its_end(tmp_path):
+def test_the_file_that_needs_the_fewest_others_comes_first_and_a_folder_is_read_to_its_end(tmp_path):
     files = {
         "__init__.py": "",
         "z.py": "import json",

@@ -76,13 +76,13 @@ def test_tools_and_audio_do_not_import_tinyllm():
 
 
 @sources
-def test_every_file_says_what_it_is_for_in_lines_of_110_characters(name):
+def test_every_file_has_a_docstring_and_lines_of_at_most_110_characters(name):
     text = SOURCES[name].read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(text))
     assert all(len(line) <= 110 for line in text.splitlines())
 
 
-def test_an_installation_would_have_every_package():
+def test_an_installation_contains_every_package():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     listed = re.findall(r'"([\w.]+)"', re.search(r"^packages = \[(.*?)\]", text, re.M | re.S)[1])
     found = {".".join(path.parent.relative_to(ROOT).parts) for path in SOURCES.values()}

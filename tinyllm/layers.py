@@ -87,7 +87,7 @@ def rmsnorm_backward(dout, cache):
 def rotations_at(T, D, theta, dtype):
     """Rotations as complex numbers e^(i t theta^(-2j/D)), shape (T, 1, D/2).   Su et al. 2021.
 
-    The dot product of a query rotated by t and a key rotated by s depends on t - s only.
+    The dot product of a rotated query at position t and a rotated key at position s depends on t - s only.
     """
     angle = np.arange(T)[:, None] * theta ** (-np.arange(0, D, 2) / D)
     return np.exp(1j * angle)[:, None, :].astype(np.result_type(dtype, np.complex64))

@@ -130,7 +130,7 @@ def orthogonalise(g, rounds=5):
     small, are first multiplied together, and the product is multiplied with X once. For shape (128, 352) this
     takes 0.7 times as long.
     """
-    x = g.T if g.shape[0] > g.shape[1] else g  # so that A is the smaller of X X^T and X^T X
+    x = g.T if g.shape[0] > g.shape[1] else g  # so that A = X X^T is as small as possible
     x = x * (1 / (math.sqrt(float(np.vdot(x, x))) + 1e-7))
     long = x.shape[1] >= 2 * x.shape[0]
     a, y = x @ x.T, None if long else x

@@ -29,13 +29,13 @@ PATTERN = rf" ?[0-9]| ?{LETTER}+| ?{OTHER}+|\n+| +(?= )| "
 _words = re.compile(PATTERN.encode()).findall
 
 CACHE_LIMIT = 2**20  # distinct words remembered while encoding
-LONG = 100  # bytes; longer words are too rare for the cache
+LONG = 100  # bytes; longer words repeat too rarely to be worth caching
 
 
 class Tokenizer:
     """merges: list of (left id, right id); the i-th creates id 256 + i."""
 
-    system = ""  # system message for chats that have none, if not empty
+    system = ""  # default system message of a chat, "" for none
 
     def __init__(self, merges=()):
         self.merges = list(merges)

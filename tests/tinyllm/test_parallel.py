@@ -117,7 +117,7 @@ def test_map_calls_the_function_with_chunks_of_the_given_size(pools, workers, ro
 
 
 @pytest.mark.parametrize("vocab, length, rows", [(1536, 352, 32), (49_152, 100, 6), (49_152, 2048, 1)])
-def test_as_many_rows_at_once_as_their_logits_allow(vocab, length, rows):
+def test_the_rows_at_once_are_limited_by_the_number_of_their_logits(vocab, length, rows):
     pool = WorkerPool(Transformer(Config(vocab, context=8, layers=1, width=2, heads=1)))
     assert pool.rows_at_once(length) == rows
 
@@ -159,7 +159,7 @@ def test_one_worker_starts_no_process():
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7])
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_a_batch_shared_out_has_the_same_gradient(pools, rows, workers):
+def test_a_batch_shared_among_workers_has_the_same_gradient(pools, rows, workers):
     rng = np.random.default_rng(0)
     batch = [
         {
@@ -198,7 +198,7 @@ def test_an_exception_in_a_worker_is_reported_with_its_reason(jobs):
 
 
 @pytest.mark.parametrize("jobs", [[1, 0, 4], [0, 1, 4]])
-def test_after_a_failed_job_the_next_answers_are_those_to_the_next_jobs(jobs):
+def test_after_a_failed_job_the_next_results_belong_to_the_next_jobs(jobs):
     with WorkerPool(MODEL, 3) as pool:
         with pytest.raises(TinyllmError):
             pool.run(divide, jobs)
@@ -218,7 +218,7 @@ def test_a_killed_worker_ends_the_run_at_once():
 
 @pytest.mark.skipif(os.name == "nt", reason="sends signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_worker_goes_on_after_a_signal_so_that_the_main_process_can_finish_the_step_and_save(number):
+def test_a_worker_ignores_signals_so_that_the_main_process_can_finish_the_step_and_save(number):
     with WorkerPool(MODEL, 2) as pool:
         pid = pool.run(process_id, [0, 0])[1]
         os.kill(pid, number)

@@ -144,7 +144,7 @@ def test_a_damaged_file_is_refused_or_means_the_same(tmp_path_factory, at, junk)
         assert "tokenizer.json" in str(error)
 
 
-def test_other_tokenizers_are_refused_by_name(tmp_path):
+def test_other_tokenizers_are_refused_with_the_reason(tmp_path):
     contents, _ = save(train("hello hello", 258), tmp_path)
     path, vocab = tmp_path / "tokenizer.json", contents["model"]["vocab"]
     for change, words in (

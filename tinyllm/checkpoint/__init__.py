@@ -6,7 +6,8 @@
     stage.json           only in the folder of a stage: its settings, the SHA-256 of the weights, ...
 
 Hugging Face's transformers library opens our folders. `load` opens plain Llama folders and GGUF files with
-byte-level BPE; a folder may have no tokenizer. Features that our layers cannot compute are rejected by name.
+byte-level BPE; a folder may have no tokenizer. Features that our layers cannot compute are refused by an
+error that names them.
 """
 
 from pathlib import Path

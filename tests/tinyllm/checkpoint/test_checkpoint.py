@@ -1,5 +1,5 @@
 """checkpoint: a saved model comes back bit for bit; an interrupted save or a damaged file never loads as
-something else."""
+a different model."""
 
 import json
 import multiprocessing
@@ -132,7 +132,7 @@ def test_other_types_and_several_files_are_read(tmp_path_factory, config, rng, d
         np.testing.assert_array_equal(published, expected[key])
 
 
-def test_other_files_of_the_folder_stay(folder):
+def test_other_files_of_the_folder_are_kept(folder):
     checkpoint.save(folder, filled(1), TOKENIZER)
     (folder / "metrics.jsonl").write_text("{}\n")
     (folder / "reward").mkdir()
@@ -164,7 +164,7 @@ def test_no_second_model_is_held_in_memory_while_loading_or_saving(folder):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
-def test_a_symbolic_link_to_a_folder_stays(folder):
+def test_a_symbolic_link_to_a_folder_is_kept(folder):
     checkpoint.save(folder, filled(1))
     link = folder.with_name("link")
     link.symlink_to(folder)
@@ -379,7 +379,7 @@ def test_a_damaged_file_is_refused_in_one_line_or_leaves_a_whole_checkpoint(
         ({"tie_word_embeddings": False}, r"have no tensor lm_head\.weight"),
     ],
 )
-def test_a_config_that_does_not_belong_to_the_weights_is_refused(folder, change, words):
+def test_a_config_that_does_not_match_the_weights_is_refused(folder, change, words):
     checkpoint.save(folder, filled(1), TOKENIZER)
     config = json.loads((folder / "config.json").read_text())
     write_json(folder / "config.json", config | change)
@@ -403,7 +403,7 @@ def test_unknown_tensors_are_refused_unless_they_can_be_derived_from_the_others(
         checkpoint.load(folder)
 
 
-def test_weights_of_other_types_are_refused(folder):
+def test_weights_of_an_unsupported_type_are_refused(folder):
     checkpoint.save(folder, filled(1))
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes().replace(b'"F32"', b'"F8X"'))

@@ -77,7 +77,7 @@ def test_we_open_the_folders_of_transformers(tmp_path, dtype, tied, shards):
 
 
 @pytest.mark.parametrize("shape", [{}, {"tied": False, "kv_heads": 2}])
-def test_the_whole_gradient_is_that_of_torch(tmp_path, shape):
+def test_the_whole_gradient_equals_that_of_torch(tmp_path, shape):
     model, ids = random_model(**shape)
     targets = np.roll(ids, -1, 1)
     weights = np.random.default_rng(2).standard_normal(ids.shape).astype(np.float32)

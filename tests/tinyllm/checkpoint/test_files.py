@@ -101,7 +101,7 @@ def test_any_exception_while_writing_leaves_the_old_file_and_nothing_else(tmp_pa
     assert read_json(path) == {"value": 1} and [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_a_file_that_is_held_open_or_read_only_is_refused_and_stays(tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_replaced_is_named_and_kept(tmp_path, monkeypatch):
     """As on Windows, where a file that another program has open cannot be replaced."""
     write_json(tmp_path / "a.json", {"value": 1})
 
@@ -148,7 +148,7 @@ def test_json_is_read_as_it_was_written_and_the_bytes_are_the_same_on_every_mach
         (b'{"a": {"b": 1, "b": 2}}', "duplicate keys among .'b', 'b'"),
     ],
 )
-def test_what_is_not_a_json_object_is_refused_by_name(tmp_path, data, words):
+def test_a_file_that_is_not_a_json_object_is_refused_and_named(tmp_path, data, words):
     path = tmp_path / "a.json"
     path.write_bytes(data)
     with pytest.raises(TinyllmError, match=words) as error:
@@ -156,7 +156,7 @@ def test_what_is_not_a_json_object_is_refused_by_name(tmp_path, data, words):
     assert str(path) in str(error.value)
 
 
-def test_a_missing_file_is_refused_by_name(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(TinyllmError, match=r"none\.json cannot be read"):
         read_json(tmp_path / "none.json")
 

@@ -76,14 +76,14 @@ def test_a_model_from_a_gguf_file_stays_the_same_when_saved_as_a_folder(tmp_path
         (gguf_files.vocabulary([f"<{i}>" for i in range(20)]), "277 tokens in the tokenizer, 264 in"),
     ],
 )
-def test_a_file_that_is_not_a_plain_llama_is_refused_by_name(tmp_path, change, words):
+def test_a_file_that_is_not_a_plain_llama_is_refused_with_the_reason(tmp_path, change, words):
     gguf_files.write_model(tmp_path / "a.gguf", random_model(), **change)
     with pytest.raises(TinyllmError) as error:
         checkpoint.load(tmp_path / "a.gguf")
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_tensor_that_no_plain_llama_has_is_refused_by_name(tmp_path):
+def test_a_tensor_that_no_plain_llama_has_is_refused_and_named(tmp_path):
     model = random_model()
     tensors = {huggingface.stored_name(name, huggingface.GGUF): w for name, w in model.params.items()}
     tensors["blk.0.attn_q.bias"] = np.zeros(32, np.float32)

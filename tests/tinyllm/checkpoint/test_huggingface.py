@@ -160,7 +160,7 @@ def test_a_size_that_is_missing_is_refused(key):
         ({"architectures": ["LlamaForTokenClassification"]}, "LlamaForTokenClassification"),
     ],
 )
-def test_what_our_layers_cannot_compute_is_refused_by_name(change, words):
+def test_features_that_our_layers_cannot_compute_are_refused_and_named(change, words):
     with pytest.raises(ValueError, match=words):
         huggingface.config_from_json(huggingface.config_to_json(SMALL) | change)
 
@@ -178,7 +178,7 @@ KEYS = sorted(huggingface.config_to_json(SCORE) | {"rope_scaling": 0, "is_causal
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), json_values, min_size=1))
-def test_any_values_are_a_config_or_an_error_that_loading_reports(change):
+def test_any_values_give_a_config_or_an_error_that_loading_reports(change):
     published = huggingface.config_to_json(SMALL) | change
     try:
         with reading("config.json", "a config"):

@@ -100,7 +100,7 @@ def test_small_talk_in_between_does_not_change_the_subject():
     assert set(after) == {"same_person", "other_person", "first_question", "add_or_take"}
 
 
-def test_a_training_set_has_its_shares_of_conversations_and_of_tools_in_front():
+def test_a_training_set_has_the_right_shares_of_follow_ups_and_of_descriptions_of_the_tools():
     tasks = WORLD.instructions("train", 4000)
     several = sum(task.kind == "follow_up" for task in tasks) / 4000
     tools = sum(task.messages[0] == conversations.TOOLS_MESSAGE for task in tasks) / 4000
@@ -125,7 +125,7 @@ def test_a_problem_in_a_chat_is_the_same_problem_and_earlier_replies_are_context
     assert problem.kind not in ("story", "mistake") or not task.earlier_turns
 
 
-def test_the_shares_of_problems_that_follow_other_turns_and_that_describe_the_tools():
+def test_the_right_shares_of_problems_follow_other_turns_and_a_description_of_the_tools():
     dice, counts = Dice("chats"), Counter()
     for problem in WORLD.problems("train", 4000, kind="calculator"):
         task = conversations.in_chat(dice, WORLD, problem)

@@ -37,7 +37,7 @@ def in_style(dice, answer, style=None):
 
 
 def without_style(reply):
-    """The answer inside a reply: the inverse of in_style."""
+    """The answer without the words of its style: the inverse of in_style."""
     for template in sum(STYLE_TEMPLATES.values(), []):
         before, after = template.split("{}")
         if reply.startswith(before) and reply.endswith(after):
@@ -230,7 +230,7 @@ FAMILIES = {  # name -> the function that makes a task
 }
 # The families that count in instruction_exact, and as "answerable" in stage 3.
 WITH_ANSWER = ("facts", "yes_no", "summary", "translate", "transform", "sums")
-# Shares in training. Questions about people who do not exist come in place of some facts, see below.
+# Shares in training. "stranger" replaces some questions of "facts": see `instruction`.
 SHARES = dict(
     facts=3, yes_no=13, summary=2, translate=3, transform=3, sums=3, help=11, small_talk=4, unknown_topic=2
 )

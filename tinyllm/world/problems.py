@@ -34,8 +34,8 @@ def with_letters(items):
 def story(dice, steps=None):
     """A number from 0 to 200 that changes `steps` times.
 
-    Some sentences change nothing. So a story of two steps may be as long as a story of five, and a
-    model must follow its plan to the end: it cannot learn to stop after a fixed number of sentences.
+    Some sentences change nothing. So a story of two steps may have as many sentences as a story of five, and
+    a model must follow its plan to the end: it cannot learn to stop after a fixed number of sentences.
     """
     steps = steps or dice.weighted_choice(STEPS)
     templates = TEMPLATES["story"]
@@ -177,8 +177,8 @@ def mistake(dice):
 
 
 def calculator(dice, unseen):
-    """A product for the calculator, perhaps plus or minus another number: in a story, or bare, as people type
-    it. A sum of two numbers goes to the calculator if the question says so.
+    """A product for the calculator, perhaps plus or minus a third number: in a story, or just the expression.
+    Just the expression may also be a sum or difference, if the question asks for the calculator.
     """
     templates = TEMPLATES["calculator"]
     who, goods = dice.choice(people.NAMES), dice.choice(TEMPLATES["goods"])

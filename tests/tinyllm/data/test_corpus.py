@@ -64,7 +64,7 @@ def test_files_that_are_not_text_in_utf_8_do_not_count_and_are_named_once_with_w
     for _ in range(2):
         assert corpus.read(tmp_path) == ["caf\u00e9".encode()] and fingerprint(tmp_path) == before
     names = "null.bin, picture.png, wide.txt"
-    expected = f"left out, because not text in UTF-8: {names}. To use a text, save it as UTF-8\n"
+    expected = f"left out, because they are not text in UTF-8: {names}. To use a text, save it as UTF-8\n"
     assert capsys.readouterr().err == expected
     for i in range(9):
         (tmp_path / f"{i}.bin").write_bytes(b"\0")

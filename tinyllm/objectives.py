@@ -66,16 +66,12 @@ def plackett_luce(scores, last, ranks, total):
     d/dr = softmax over the competitors - onehot(i).
     """
     r = np.take_along_axis(scores, last[..., None], axis=-1)[..., 0]  # (P, K)
-    present = ranks > 0
     below = ranks[:, :, None] < ranks[:, None, :]
-    competes = (below | np.eye(ranks.shape[1], dtype=bool)) & present[:, :, None]  # (P, K, K): j with i
-    r_competing = np.where(competes, r[:, None, :], -np.inf)
-    r_competing[~present] = 0  # a row of -inf alone would give nan
-    log_probs = log_softmax(r_competing)
-    p = np.where(competes, np.exp(log_probs), 0)
-    own = np.einsum("pii->pi", log_probs)
-    loss = -float(own[present].sum() / (total or np.inf))
-    dr = (p.sum(axis=1) - present) / (total or np.inf)
+    # (P, K, K): whether j competes with i. An unused slot competes with itself alone, which costs nothing.
+    competes = below & (ranks > 0)[:, :, None] | np.eye(ranks.shape[1], dtype=bool)
+    log_probs = log_softmax(np.where(competes, r[:, None, :], -np.inf))
+    loss = -float(np.diagonal(log_probs, axis1=1, axis2=2).sum() / (total or np.inf))
+    dr = (np.exp(log_probs).sum(axis=1) - 1) / (total or np.inf)
     dscores = np.zeros_like(scores)
     np.put_along_axis(dscores, last[..., None], dr[..., None].astype(scores.dtype), axis=-1)
     return loss, dscores

@@ -46,7 +46,7 @@ class Conversation:
     outcome: str = INTERRUPTED
     steps: int = 0
     finish_reason: str = ""
-    usage: dict = field(default_factory=dict)
+    usage: Counter = field(default_factory=Counter)
 
     @property
     def answer(self):
@@ -97,7 +97,7 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
             warned = any(count > max_repeats for count in counts.values())
             messages.append(assistant_message(parts, calls, native))
             conversation.steps, conversation.finish_reason = step, finish.reason
-            conversation.usage = added(conversation.usage, finish.usage)
+            conversation.usage.update({key: n for key, n in finish.usage.items() if isinstance(n, int)})
             unanswered += calls
             problems = [problem_with(call, counts, max_repeats) for call in calls]
             running = [call for call, problem in zip(calls, problems) if not problem]
@@ -201,8 +201,3 @@ def outcome_of(reason, calls, repeats_again):
     if not calls:
         return ANSWERED
     return REPEATED_CALL if repeats_again else None
-
-
-def added(usage, more):
-    counts = {key: value for key, value in more.items() if isinstance(value, int)}
-    return usage | {key: usage.get(key, 0) + value for key, value in counts.items()}

@@ -110,8 +110,7 @@ def refusal(response):
 
 def words_of(error):
     """An error, which servers send as a string or an object -> its message."""
-    message = error.get("message") if isinstance(error, dict) else error
-    return str(message or error)[:300]
+    return str(as_dict(error).get("message") or error)[:300]
 
 
 def lines_of(raw):
@@ -201,18 +200,21 @@ def texts_of(message):
 
 
 def collect(calls, delta, index):
-    """Adds a delta to its call: among those with its index (all, if it has none) the last one with its id, or
-    else the last. But a delta with a name begins a new call if that call has another name or id, or if it is
-    complete and neither has an id. A complete call that is sent again is ignored."""
+    """Adds a delta to its call: of the calls with its index (of all, if it has none), the last one with its
+    id, or else the last one. But a delta with a name and a new id begins a new call. So does one with a name
+    and no id, unless a call of that name is incomplete. A complete call that is sent again is ignored."""
     function, id = as_dict(delta.get("function")), f"{delta.get('id') or ''}"
     index, name = delta.get("index", index), f"{function.get('name') or ''}"
     same = [call for call in calls if index in (None, call["index"])]
-    same = [call for call in same if call["id"] == id] or same * (not (id and name))
+    same_id = [call for call in same if call["id"] == id]
+    if same_id or (id and name):
+        same = same_id
     if name and not id:
-        same = [call for call in same if call["name"] == name and not is_complete(call)]
+        same = [call for call in same if call["name"] in ("", name) and not is_complete(call)]
     if not same:
-        same = [{"index": index, "id": id, "name": name, "arguments": ""}]
+        same = [{"index": index, "id": id, "name": "", "arguments": ""}]
         calls += same
+    same[-1]["name"] = same[-1]["name"] or name
     if not is_complete(same[-1]):
         arguments = function.get("arguments") or ""
         same[-1]["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments)

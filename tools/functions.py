@@ -47,21 +47,24 @@ def read_function(function):
 
     Raises UnsupportedSchema, naming the parameter, for anything else: a missing hint, other types, *args,
     positional-only parameters."""
-    target, parameters, hints = signature_of(function)
     name = name_of(function)
-    for parameter in parameters:
-        where = f"parameter {parameter.name!r} of {name}"
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise UnsupportedSchema(f"{where}: arguments are passed by name: write it without / and *")
-        if parameter.name not in hints and parameter.name in ("self", "cls"):
-            raise UnsupportedSchema(f"{where}: make a tool of a bound method, as in tool(shop.buy)")
-        if parameter.name not in hints:
-            raise UnsupportedSchema(f"{where} has no type hint: give it one, as in {parameter.name}: str")
-    # A callable object without a documented __call__ has the docstring of its class.
-    about, described = read_docstring(target.__doc__ or inspect.getdoc(getattr(function, "func", function)))
-    fields = {parameter.name: (hints[parameter.name], parameter.default) for parameter in parameters}
     try:
+        target, parameters, hints = signature_of(function)
+        for parameter in parameters:
+            where = f"parameter {parameter.name!r} of {name}"
+            if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                raise UnsupportedSchema(f"{where}: arguments are passed by name: write it without / and *")
+            if parameter.name not in hints and parameter.name in ("self", "cls"):
+                raise UnsupportedSchema(f"{where}: make a tool of a bound method, as in tool(shop.buy)")
+            if parameter.name not in hints:
+                raise UnsupportedSchema(f"{where} has no type hint: give it one, as in {parameter.name}: str")
+        # A callable object without a documented __call__ has the docstring of its class.
+        text = target.__doc__ or inspect.getdoc(getattr(function, "func", function))
+        about, described = read_docstring(text)
+        fields = {parameter.name: (hints[parameter.name], parameter.default) for parameter in parameters}
         schema, build = read_fields(fields, f"parameter {{!r}} of {name}", described)
+    except NameError as error:
+        raise UnsupportedSchema(f"{name}: a type hint is not defined: {error}") from None
     except RecursionError:
         raise UnsupportedSchema(f"{name}: a class that contains itself is not supported") from None
     schema = {"type": "object", **({"description": about} if about else {}), **schema}
@@ -88,8 +91,6 @@ def signature_of(function):
         hints = typing.get_type_hints(target, include_extras=True)
         parameters = inspect.signature(function).parameters.values()
         return target, [each for each in parameters if each.name not in bound], hints
-    except NameError as error:
-        raise UnsupportedSchema(f"{target.__qualname__}: a type hint is not defined: {error}") from None
     except (TypeError, ValueError, AttributeError) as error:
         raise UnsupportedSchema(f"{function!r} has no signature that can be read: {error}") from None
 
@@ -176,10 +177,7 @@ def read_tuple(hint, parts):
 
 def read_class(cls):
     """A dataclass or TypedDict -> (schema, build)"""
-    try:
-        hints = typing.get_type_hints(cls, include_extras=True)
-    except NameError as error:
-        raise UnsupportedSchema(f"{cls.__name__}: a type hint is not defined: {error}") from None
+    hints = typing.get_type_hints(cls, include_extras=True)
     if typing.is_typeddict(cls):
         empty, required = inspect.Parameter.empty, cls.__required_keys__
         fields = {name: (hint, empty if name in required else ...) for name, hint in hints.items()}

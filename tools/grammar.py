@@ -155,7 +155,7 @@ class Compiler:
             self.count(len(values))
             return words(values, own)
         types = types_of(own) if "type" in own else KINDS
-        found = [PLAIN[kind] for kind in ("null", "boolean") if kind in types]
+        found = words([value for value in (None, True, False) if kind_of(value) in types], {})
         bounds = frozenset((keyword, own[keyword]) for keyword in own if keyword.lower().endswith("imum"))
         for sign in (1, -1) if {"number", "integer"} & {*types} else ():
             found.append(Way(b"-" * (sign < 0), numbers(bounds, "number" not in types, sign), "number"))
@@ -223,6 +223,7 @@ def words(values, limits):
 
 
 def text_of(value):
+    """The JSON of a value. Raises ValueError for half a surrogate pair, which UTF-8 cannot express."""
     return compact(value).encode()
 
 
@@ -234,8 +235,7 @@ def check_one_of(choice, where):
         discriminator, values = discriminator_of(way)
         first, branches = owners.setdefault(way.kind, (discriminator, {}))
         if discriminator != first or any(branches.setdefault(value, i) != i for value in values):
-            message = "the branches must differ by type or by a const that they require: write anyOf instead"
-            raise UnsupportedSchema(f"{where}/oneOf: {message}")
+            raise UnsupportedSchema(f"{where}/oneOf: its branches must differ by type or by a required const")
 
 
 def discriminator_of(way):
@@ -247,9 +247,6 @@ def discriminator_of(way):
         if required and sets and None not in sets:
             return key, frozenset().union(*sets)
     return None, {None}
-
-
-PLAIN = {way.kind: way for way in words([None, True, False], {})}
 
 
 class Thread(NamedTuple):
@@ -268,8 +265,9 @@ def linked(items, rest):
 class Grammar:
     """The automaton of a schema. `before` and `after` are bytes that must surround the value.
 
-    The constructor raises UnsupportedSchema for a keyword that the grammar cannot enforce, for
-    a schema that is too large, and for one that no value in strict form satisfies. No later call raises."""
+    The constructor raises UnsupportedSchema for a keyword that the grammar cannot enforce, for a schema that
+    is too large, and for one that no value in strict form satisfies, and ValueError for half a surrogate pair
+    in a text. No later call raises."""
 
     def __init__(self, schema, before=b"", after=b""):
         self.step = lru_cache(1 << 16)(self._step)

@@ -37,7 +37,7 @@ class Tool:
     """A function and its description for the model; can be called like the function.
 
     timeout: in seconds, or None for the registry's. repeatable: running the tool twice does no harm. build:
-    see functions.read_function; without `build` the function gets the JSON values unchanged."""
+    see functions.read_function; `dict` gives the function the JSON values unchanged."""
 
     name: str
     description: str
@@ -45,7 +45,7 @@ class Tool:
     function: object
     timeout: float | None = None
     repeatable: bool = False
-    build: object = None
+    build: object = dict
 
     def __call__(self, *args, **kwargs):
         return self.function(*args, **kwargs)
@@ -53,10 +53,6 @@ class Tool:
     @property
     def definition(self):
         return {"name": self.name, "description": self.description, "parameters": self.parameters}
-
-    def run(self, arguments):
-        """Raises whatever the function raises."""
-        return self.function(**(self.build(arguments) if self.build else arguments))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +165,7 @@ class Registry:
     def _outcome(self, called, arguments, seconds):
         """Runs a tool to completion -> (ok, value)."""
         try:
-            value = called.run(arguments)
+            value = called.function(**called.build(arguments))
             if inspect.isawaitable(value) or isinstance(value, AsyncIterator):
                 # By the time this cancels the tool, nobody waits for its result any more.
                 value = asyncio.run(asyncio.wait_for(finished(value, self.longest), seconds + 1))

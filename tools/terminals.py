@@ -35,14 +35,12 @@ class Words(NamedTuple):
 
     texts: frozenset
 
-    @remember
     def moves(self):
         left = defaultdict(set)
         for text in filter(None, self.texts):
             left[text[0]].add(text[1:])
         return {byte: Words(frozenset(texts)) for byte, texts in left.items()}
 
-    @remember
     def far(self):
         return min(map(len, self.texts), default=inf)
 
@@ -113,7 +111,6 @@ class Text(NamedTuple):
     low: int
     high: float
 
-    @remember
     def moves(self):
         begins = self.character is BETWEEN
         low, high = max(self.low - begins, 0), self.high - begins
@@ -121,7 +118,6 @@ class Text(NamedTuple):
         found = {byte: Text(character, low, high) for byte, character in after.items()}
         return {**found, QUOTE: DONE} if begins and not self.low else found
 
-    @remember
     def far(self):
         more = 0 if self.character is BETWEEN else min(map(len, self.character))
         return more + self.low + 1 if self.low <= self.high else inf

@@ -317,6 +317,10 @@ WHOLE = {
         in_json({"content": None, "tool_calls": [WHOLE]}, "tool_calls"),
         in_json({"tool_calls": WHOLE}),
         streamed(
+            {"tool_calls": [{"index": 0, "id": "a"}]},
+            {"tool_calls": [{"index": 0, "function": WHOLE["function"]}]},
+        ),
+        streamed(
             {"tool_calls": [{"index": 0, "id": "a", "function": {"name": "calculator", "arguments": ""}}]},
             {"tool_calls": [{"index": 0, "id": "b", "function": {"arguments": '{"expression":"12*7"}'}}]},
         ),
@@ -436,7 +440,7 @@ def test_a_netrc_or_a_proxy_of_the_environment_gets_nothing(server, tmp_path, mo
     "url, key, words",
     [
         ("http://x.example/v1", "k", "plain http.*could be read"),
-        ("https://x.example/v1", "schlüssel", "characters that no key has"),
+        ("https://x.example/v1", "schlüssel", "visible ASCII characters only"),
         ("https://x.example/v1", " k", "white space"),
         ("https://x.example/v1", "Bearer k", "bare key"),
     ],

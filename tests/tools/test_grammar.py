@@ -176,6 +176,12 @@ def test_what_cannot_be_enforced_is_refused_by_name(schema, words):
         Grammar(schema)
 
 
+@pytest.mark.parametrize("schema", [{"const": "\ud800"}, {"required": ["\ud800"]}, {"enum": [["\ud800"]]}])
+def test_half_a_surrogate_pair_is_refused(schema):
+    with pytest.raises(ValueError, match="surrogates not allowed"):
+        Grammar(schema)
+
+
 @pytest.mark.parametrize(
     "schema, shortest",
     [

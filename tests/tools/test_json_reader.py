@@ -149,6 +149,8 @@ def test_integers_are_exact_up_to_the_bound_that_the_error_names():
 
 @given(st.integers(1, 2 * MAX_DEPTH), st.sampled_from(["[]", "{}"]))
 @example(100_000, "[]")
+@example(MAX_DEPTH, "{}")
+@example(MAX_DEPTH + 1, "[]")
 def test_depth_is_bounded_and_never_a_recursion_error(depth, kind):
     text = "[" * depth + "]" * depth if kind == "[]" else '{"a":' * (depth - 1) + "{}" + "}" * (depth - 1)
     if depth <= MAX_DEPTH:

@@ -49,18 +49,17 @@ def load(folder):
     """Folder or GGUF file -> (model, tokenizer); the tokenizer may be None. Raises TinyllmError."""
     folder = Path(folder)
     with reading(folder, "a checkpoint"):
-        opened = _open_gguf(folder) if folder.is_file() else _open(folder)
-        config, tensors, names, convert, tokenizer = opened
+        config, tensors, names, tokenizer = (_open_gguf if folder.is_file() else _open)(folder)
+        params = _read_parameters(folder, config, tensors, names)
         if tokenizer is not None:
             if len(tokenizer) > config.vocab:
                 raise ValueError(f"{len(tokenizer)} tokens in the tokenizer, {config.vocab} in the model")
             tokenizer.bytes_of += [b""] * (config.vocab - len(tokenizer))  # some models have a few more rows
-        params = _read_parameters(folder, config, tensors, names, convert)
     return Transformer(config, params), tokenizer
 
 
 def _open(folder):
-    """-> config, stored tensors, names and convert (see _read_parameters), tokenizer"""
+    """-> config, stored tensors, their names (see stored_name), tokenizer"""
     notes = read_json(folder / "stage.json") if (folder / "stage.json").exists() else {"finished": True}
     if not notes.get("finished"):
         raise TinyllmError(f"{folder} holds an unfinished run: continue it with RESUME=1")
@@ -73,17 +72,20 @@ def _open(folder):
         )
     config = huggingface.config_from_json(read_json(folder / "config.json"))
     path, tensors = _weight_file(folder), {}
-    names = {WEIGHTS} if path.name == WEIGHTS else set(read_json(path)["weight_map"].values())
-    for name in sorted(names):
+    files = {WEIGHTS} if path.name == WEIGHTS else set(read_json(path)["weight_map"].values())
+    missing = files - {each.name for each in folder.iterdir()}
+    if missing:
+        raise ValueError(f"the weights should be in files that are not there: {missing}")
+    for name in sorted(files):
         tensors |= safetensors.scan(folder / name)[0]
     tokenizer = vocabulary.load(folder) if (folder / TOKENIZER).exists() else None
-    return config, tensors, huggingface.PUBLISHED, huggingface.from_published, tokenizer
+    return config, tensors, huggingface.PUBLISHED, tokenizer
 
 
 def _open_gguf(path):
     settings, tensors = gguf.scan(path)
-    config, tokenizer = huggingface.config_from_gguf(settings, tensors), vocabulary.from_gguf(path, settings)
-    return config, tensors, huggingface.GGUF, lambda name, w, config: w, tokenizer
+    config = huggingface.config_from_gguf(settings, tensors)
+    return config, tensors, huggingface.GGUF, vocabulary.from_gguf(path, settings)
 
 
 def load_language_model(folder):
@@ -97,12 +99,11 @@ def load_language_model(folder):
     return model, tokenizer
 
 
-def _read_parameters(folder, config, tensors, names, convert):
+def _read_parameters(folder, config, tensors, names):
     """The stored tensors as our Parameters. No tensor may be missing, have the wrong shape or, unless
     it can be derived from the others, be left over: each raises ValueError.
 
     Tensors are read a piece at a time: a second copy may not fit into memory. names: see stored_name.
-    convert(our name, array, config) puts whole heads of wq and wk into our order of channels.
     """
     if config.layers > len(tensors):  # a damaged config may claim a billion layers
         raise ValueError(f"{config.layers} layers in its settings, but {len(tensors)} tensors")
@@ -117,7 +118,8 @@ def _read_parameters(folder, config, tensors, names, convert):
     for name, w in tqdm(params.items(), desc=f" reading {folder}", unit=" tensors", leave=False, delay=1):
         tensor, flat = tensors.pop(stored_name(name, names)), w.reshape(-1)
         for first in range(0, w.size, piece):
-            flat[first : first + piece] = convert(name, tensor.read(first, piece), config)
+            part = tensor.read(first, piece)
+            flat[first : first + piece] = huggingface.from_stored(name, part, config, names)
     for key, tensor in tensors.items():  # left over: harmless if it can be derived from the others
         is_head = config.tied and key == stored_name("head", names)
         is_copy = is_head and np.array_equal(tensor.read(), params["embedding"].reshape(-1))

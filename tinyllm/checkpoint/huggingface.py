@@ -82,9 +82,9 @@ def to_published(name, w, config):
     return _transposed(name, w, config.head_dim // 2, 2, config.width)
 
 
-def from_published(name, w, config):
-    """The inverse of `to_published`."""
-    return _transposed(name, w, 2, config.head_dim // 2, config.width)
+def from_stored(name, w, config, names):
+    """The inverse of `to_published`. names: as in stored_name; a GGUF file has our order of channels."""
+    return w if names is GGUF else _transposed(name, w, 2, config.head_dim // 2, config.width)
 
 
 def _transposed(name, w, *shape):

@@ -119,11 +119,11 @@ def tool_calls(pool, tokenizer, world, items):
     the call valid when the grammar's mask constrains it?"""
     registry, tasks = Registry(TOOLS), world.problems("test", items, kind="calculator")
     prompts = [task.prompt for task in tasks]
-    conversations = converse_with_tools(pool, tokenizer, prompts, registry, 60, rounds=2)
-    final = [(messages[-1]["content"], True) for messages in conversations]
+    done = converse_with_tools(pool, tokenizer, prompts, registry, 60, rounds=2)
+    final = [(messages[-1]["content"], True) for messages in done]
     encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     masked = pool.map(partial(_masked_calls, tokenizer=tokenizer, tokens=120), encoded, size=64)
-    valid = [valid_call(messages[1]["content"], registry) is not None for messages in conversations]
+    valid = [valid_call(messages[1]["content"], registry) is not None for messages in done]
     valid_masked = [valid_call(text, registry) is not None for text in masked]
     return {
         "calculator_exact": accuracy(tasks, final, is_solved),

@@ -8,15 +8,7 @@ from statistics import mode
 
 from tinyllm import checkpoint
 from tinyllm.data import formats
-from tinyllm.data.conversation import (
-    encode_conversation,
-    encode_last_reply,
-    encode_prompt,
-    fits,
-    pad,
-    prompt_of,
-    shift,
-)
+from tinyllm.data.conversation import encode_last_reply, encode_prompt, fits, pad, prompt_of, shift
 from tinyllm.evaluation.generation import converse_with_tools
 from tinyllm.evaluation.intervals import mean, proportion
 from tinyllm.evaluation.preferences import ranked_correctly
@@ -48,7 +40,7 @@ def questions(pool, tokenizer, training, held_out):
     """How often a greedy reply is the expected answer, how likely the expected answer is, and how often the
     most common answer to the training questions would be right."""
     held_out, context = [up_to_reply(messages) for messages in held_out[:MOST]], pool.model.config.context
-    held_out = [each for each in held_out if fits(encode_conversation(tokenizer, each)[0], context)]
+    held_out = [each for each in held_out if fits(encode_last_reply(tokenizer, each)[0], context)]
     if not held_out:
         return {}
     prompts, wanted = [messages[:-1] for messages in held_out], [each[-1]["content"] for each in held_out]

@@ -52,8 +52,6 @@ def biography(dice, world, split):
 
 def gossip(dice, world, split):
     """Five facts about random people."""
-    sentences = []
-    for _ in range(5):
-        name, relation = dice.choice(NAMES), dice.choice(RELATIONS)
-        sentences.append(state_fact(dice, world.facts, name, relation))
-    return " ".join(sentences)
+    return " ".join(
+        state_fact(dice, world.facts, dice.choice(NAMES), dice.choice(RELATIONS)) for _ in range(5)
+    )

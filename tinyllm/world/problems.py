@@ -17,6 +17,7 @@ from string import ascii_lowercase
 from tinyllm.world import numbers, people
 from tinyllm.world.task import Task
 from tinyllm.world.wordings import WORDINGS
+from tools import builtin
 from tools.protocol import Call, render_call, render_result
 
 TEMPLATES = WORDINGS["problems"]
@@ -186,17 +187,15 @@ def calculator(dice, unseen):
     a, b = dice.integer(2, 99), dice.integer(2, 99)
     c = dice.integer(1, min(99, a * b))
     expression = f"{a}*{b}{sign}{c if sign else ''}"
-    result = a * b + {"": 0, "+": c, "-": -c}[sign]
     form = dice.weighted_choice({"questions": 3, "bare": 2, "products": 1})
     if form == "questions":
         extra = templates["extra"][sign].format(c=c)
         question = dice.choice(templates[form]).format(a=a, b=b, who=who, goods=goods, extra=extra)
     else:
         if form == "bare" and dice.choice((True, False)):
-            a, sign, b = numbers.operands(dice)
-            expression, result = f"{a}{sign}{b}", a + b if sign == "+" else a - b
+            expression = "{}{}{}".format(*numbers.operands(dice))
         question = dice.choice(templates[form]["held_out" if unseen else "trained"]).format(expression)
-    call = render_call(Call("calculator", {"expression": expression}))
+    result, call = builtin.calculator(expression), render_call(Call("calculator", {"expression": expression}))
     tool_turn = {"role": "tool", "content": render_result(result)}
     answer_turn = {"role": "assistant", "content": f"#### {result}"}
     key, later_turns = f"calculator {expression}", (tool_turn, answer_turn)

@@ -32,7 +32,8 @@ def test_parameters_come_back_from_their_published_names_and_order(config, rng):
         published = huggingface.to_published(name, w, config)
         assert published.shape == w.shape
         np.testing.assert_array_equal(np.sort(published, axis=None), np.sort(w, axis=None))
-        np.testing.assert_array_equal(huggingface.from_published(name, published, config), w)
+        again = huggingface.from_stored(name, published, config, huggingface.PUBLISHED)
+        np.testing.assert_array_equal(again, w)
 
 
 @pytest.mark.parametrize(

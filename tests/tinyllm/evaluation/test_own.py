@@ -1,5 +1,8 @@
 """own: exams on one's own files."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scripted import ScriptedPool, last_question
@@ -9,6 +12,7 @@ from tinyllm.data.conversation import encode_conversation
 from tinyllm.evaluation import own
 from tinyllm.objectives import log_prob_of, log_softmax
 from tinyllm.parallel import WorkerPool
+from tinyllm.preferences.rankings import Ranking
 from tinyllm.tokenizer import train
 from tinyllm.transformer import Config
 
@@ -124,3 +128,31 @@ def test_at_most_so_many_problems_of_a_file_are_asked(monkeypatch):
     results = own.problems(pool, BYTES, problems(*"1112"))
     assert results["own_problems_exact"] == results["own_problems_commonest"]
     assert results["own_problems_exact"]["n"] == 3 and results["own_problems_exact"]["value"] == 1
+
+
+# ---- rankings
+
+
+@pytest.mark.parametrize(
+    "ours, others, rate", [("good", "bad", 1), ("bad", "good", 0), ("good", "good", None)]
+)
+def test_a_reply_wins_if_the_reward_model_scores_it_higher_and_ties_do_not_count(
+    ours, others, rate, monkeypatch, tmp_path
+):
+    held_out = [Ranking([{"role": "user", "content": "a?"}], ["good", "bad"], [1, 2])]
+    scorer = SimpleNamespace(scores=lambda rows: np.array([BYTES.decode(row).count("good") for row in rows]))
+    monkeypatch.setattr(own.rankings, "read", lambda path: held_out)
+    monkeypatch.setattr(own.rankings, "split_rankings", lambda rankings: ([], rankings))
+    monkeypatch.setattr(own, "before_preferences", lambda folder: folder)
+    monkeypatch.setattr(own, "is_checkpoint", lambda folder: True)
+    monkeypatch.setattr(own.checkpoint, "load", lambda folder: (None, None))
+    monkeypatch.setattr(own, "RewardModel", lambda folder, settings: nullcontext(scorer))
+    pool, reference = (ScriptedPool(BYTES, lambda text, reply=reply: reply) for reply in (ours, others))
+    pool.model = SimpleNamespace(config=CONFIG)
+    settings = SimpleNamespace(pool=lambda model: nullcontext(reference))
+    results = own.preferences(pool, BYTES, tmp_path, "", settings)
+    assert results["own_pair_accuracy"]["value"] == 1 and results["own_pair_accuracy"]["n"] == 1
+    if rate is None:
+        assert results["own_win_rate"] is None
+    else:
+        assert results["own_win_rate"]["value"] == rate and results["own_win_rate"]["n"] == own.DUELS

@@ -34,7 +34,7 @@ COMMANDS = {  # name -> (settings, function); the docstring's first paragraph is
     "sample": (show.SampleSettings, show.sample),
     "exams": (Settings, train.exams),
     "report": (report.ReportSettings, report.report),
-    "compare": (report.CompareSettings, report.compare),
+    "compare": (chat.CompareSettings, chat.compare),
     "walk": (report.WalkSettings, report.walk),
     "chat": (chat.ChatSettings, chat.main),
 }

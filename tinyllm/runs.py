@@ -47,7 +47,7 @@ class Settings:
     run: str = option("demo", "name of the run: everything is written to runs/<run>/")
     size: str = option("small", "size of the built-in recipe", choices=("tiny", "nano", "small", "base"))
     seed: int = option(0, "decides the weights, the built-in world and the order of the batches", (0, 2**62))
-    workers: int = option(0, "processes, whose number decides the rounding (default: all cores)", (0, 1024))
+    workers: int = option(0, "number of processes; it affects the rounding (default: all cores)", (0, 1024))
     resume: bool = option(False, "continue an interrupted run where it stopped")
 
     def __post_init__(self):

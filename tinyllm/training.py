@@ -221,7 +221,6 @@ class Run:
         loss = sum(self.pool.run(compute_loss, self.jobs(objective, batch)))
         self._show(validation=f"(val {loss:.3f})")
         self.log(step=step, validation_loss=loss)
-        return loss
 
     def show_reward(self, text):
         """Show `text` in the progress line from now on, instead of a loss that says little."""

@@ -192,16 +192,6 @@ def test_validation_scores_every_token_once_each_document_from_its_beginning(doc
     assert not windows
 
 
-@given(
-    st.lists(st.sampled_from(["a\n", "\n", "\n\n", "some words", " ", "  ", "é\n", "47"])), st.integers(1, 9)
-)
-def test_a_document_is_tokenized_in_parts_as_it_would_be_in_one(pieces, size):
-    document = "".join(pieces).encode()
-    cut = list(corpus.parts(document, size))
-    assert b"".join(cut) == document
-    assert [i for part in cut for i in BYTES.encode(part)] == BYTES.encode(document)
-
-
 def test_a_text_is_tokenized_once_and_again_if_anything_about_it_changes(tmp_path, monkeypatch):
     packs, path = record(monkeypatch, corpus, "pack"), tmp_path / "text.safetensors"
     source = {"path": "", "sha256": ""}

@@ -133,7 +133,7 @@ def tools(run):
     """The end of the fourth part of `make tools`: a call, its result and the answer."""
     command = [sys.executable, "-m", "tools"]
     printed = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
-    lines = re.search(r"^\[assistant\] In days.*?\[assistant\] 84.*?$", printed, re.M | re.S)[0].splitlines()
+    lines = re.search(r"^\[assistant\] Fixed.*?\[assistant\] 84.*?$", printed, re.M | re.S)[0].splitlines()
     return indented([each for line in lines for each in folded(line, "", "  ")])
 
 

@@ -21,7 +21,7 @@ Reading order:
 import os
 import sys
 
-# `python -m` puts the current folder first on sys.path, so your numbers.py would shadow the standard
+# `python -m` puts the current folder first on sys.path, so a numbers.py in it would shadow the standard
 # library's. Search the current folder last, after the folder that holds this package.
 if sys.argv[:1] == ["-m"] and sys.path[0] != os.path.dirname(__path__[0]):
     sys.path += [os.path.dirname(__path__[0]), sys.path.pop(0)]

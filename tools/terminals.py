@@ -1,8 +1,8 @@
 """Terminals: which bytes may come next inside a number, a string or one of several fixed texts.
 
-Terminals are immutable. `moves` gives {allowed byte: the rest of the terminal after it}, and `far` the bytes
-of its shortest completion: at 0, the terminal may end. grammar.py combines terminals; masks.py walks a
-vocabulary through them."""
+Terminals are immutable. `moves` gives {allowed byte: the rest of the terminal after it}. `far` gives the
+number of bytes in the shortest completion: if it is 0, the terminal may end. grammar.py combines terminals;
+masks.py walks a vocabulary through them."""
 
 import re
 from collections import defaultdict
@@ -14,7 +14,7 @@ from tools.schema import exact
 
 QUOTE = ord('"')
 remember = lru_cache(1 << 15)
-INTEGER_DIGITS, DIGITS = 20, 15
+INTEGER_DIGITS, DIGITS = 20, 15  # at most, in an integer and in a decimal
 CHARACTERS = (  # the bytes of a character inside a string, each as a regular expression
     r"[\x20!#-\[\]-\x7f]",
     r"\\ [\"\\bfnrt]",
@@ -48,10 +48,10 @@ class Words(NamedTuple):
 class Number(NamedTuple):
     """The remaining digits of a number, after its sign.
 
-    Each length of the part before the point is a separate way. A way is (digits before the point, most digits
-    after it, low, high): padded with zeros, they form an integer from low to high. The first entry is
-    -1 right after the point, and -2 once a digit has followed it. The limits are clipped to the range of
-    the digits, so that ways with the same continuations are equal."""
+    Each length of the part before the point is a separate way. A way is (number of digits before the point,
+    most digits after it, low, high). All these digits, padded with zeros at the end, form an integer from low
+    to high. The first entry is -1 right after the point, and -2 once a digit has followed it. The limits are
+    clipped to the range of the digits, so that ways with the same continuations are equal."""
 
     ways: frozenset
 

@@ -127,7 +127,7 @@ def test_a_call_repeated_too_often_is_answered_so_and_a_model_that_goes_on_is_st
     other = render_call(Call("calculator", {"expression": "1"}))
     talk = run(script(CALL, CALL, CALL + other, "So 84."), REGISTRY, ASK, max_repeats=2)
     assert talk.outcome == "answered" and talk.answer == "So 84."
-    assert "this call was made 2 times" in results_in(talk)[2] and ">1<" in results_in(talk)[3]
+    assert "identical calls are limited to 2" in results_in(talk)[2] and ">1<" in results_in(talk)[3]
     talk = run(lambda m: CALL, REGISTRY, ASK, max_repeats=1)
     assert talk.outcome == "repeated call" and talk.steps == 3 and len(results_in(talk)) == 3
     swapped = [

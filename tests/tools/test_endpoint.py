@@ -144,17 +144,17 @@ def test_what_servers_send_is_read_by_what_it_is(server, body, kind):
 
 
 REFUSED = [
-    ('{"choices":null,"error":{"message":"overloaded"}}', "says: overloaded"),
-    ('{"choices":[],"error":"overloaded"}', "says: overloaded"),
-    ('data: {"error":{"code":3}}\n\n', r"says: \{'code': 3\}"),
-    ('{"error":{"message":"in mid-stream"}}', "says: in mid-stream"),
+    ('{"choices":null,"error":{"message":"overloaded"}}', "an error: overloaded"),
+    ('{"choices":[],"error":"overloaded"}', "an error: overloaded"),
+    ('data: {"error":{"code":3}}\n\n', r"an error: \{'code': 3\}"),
+    ('{"error":{"message":"in mid-stream"}}', "an error: in mid-stream"),
     ('{"object":"error","message":"wrong model"}', "without choices: .*wrong model"),
     ('event: error\n\ndata: {"choices":[]}\n\n', "without choices"),
     (
         'event: error\ndata: {"message":"overloaded","code":503}\n\ndata: [DONE]\n\n',
         "without choices: .*overloaded",
     ),
-    ('{"choices":[{"error":{"message":"provider down"},"message":{"content":""}}]}', "says: provider down"),
+    ('{"choices":[{"error":{"message":"provider down"},"message":{"content":""}}]}', "error: provider down"),
     ('{"choices":[{}]}', "empty|without"),
     ("<!DOCTYPE html><html>Sign in</html>", "something other than a chat completion.*Sign in"),
     ("data: {broken\n\n", "something other than a chat completion.*broken"),
@@ -387,7 +387,7 @@ def test_broken_native_arguments_are_answered_and_kept_out_of_the_history(server
 
 def test_native_calls_that_nobody_asked_for_are_named(server):
     server.replies.append(streamed(*call_deltas()))
-    with pytest.raises(ChatError, match=r"native tool calls \(calculator\): ask with .*native=True"):
+    with pytest.raises(ChatError, match=r"native tool calls \(calculator\): use .*native=True"):
         run(endpoint(server.url, "m"), REGISTRY, ASK)
 
 

@@ -89,7 +89,7 @@ ALL = Registry([echo, stuck, paired, breaks, long, no_json, make])
         (Call("breaks", {"how": "exit"}), "error", "SystemExit: 3", False),
         (Call("breaks", {"how": "lost"}), "error", "ConnectionResetError: cut", False),
         (Call("stuck", {}), "timeout", "still be running, and another call could repeat its effect", False),
-        (Call("long", {}), "too_long", "10002 characters", False),
+        (Call("long", {}), "too_long", "10002 or more characters", False),
         (Call("no_json", {}), "error", "JSON", False),
     ],
 )

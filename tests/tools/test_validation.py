@@ -48,7 +48,7 @@ BAD = [
     ({"pattern": "^a$"}, "a\n", "", "matches ^a$"),
     ({"pattern": "a"}, "a" * 10_001, "", "at most 10000 characters that matches a"),
     ({"prefixItems": [True, {"type": "null"}]}, [1, 2], "/1", "must be of type null"),
-    ({"items": False}, [1], "/0", "nothing is allowed here"),
+    ({"items": False}, [1], "/0", "no value is allowed here"),
     ({"minItems": 2}, [1], "", "length of at least 2"),
     ({"maxProperties": 1}, {"a": 1, "b": 2}, "", "keys is at most 1"),
     ({"required": ["n"]}, {}, "", '"n" is missing'),
@@ -58,7 +58,7 @@ BAD = [
     ({"oneOf": [{"minimum": 2}, {"maximum": 4}]}, 3, "", "2 of the forms"),
     ({"allOf": [{"properties": {"a": {"minimum": 3}}}]}, {"a": 1}, "/a", "at least 3"),
     ({"not": {"type": "number"}}, 1, "", "ruled out"),
-    (False, 1, "", "nothing is allowed here"),
+    (False, 1, "", "no value is allowed here"),
     ({}, float("nan"), "", "no way to write"),
     ({}, {"a": b""}, "/a", "no way to write"),
 ]

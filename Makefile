@@ -33,8 +33,8 @@ setup: .venv/ready  ## make .venv and install the dependencies      (1 min)  onc
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	@touch $@
 
-train: setup  ## all stages in order, then the scoreboard     (20 min) [TEXT=path: stages 0, 1]  nano: 1 min
-	$(PY) -m tinyllm train $(TEXTS) $(MORE)
+train: setup  ## all stages in order, then the scoreboard     (20 min) [TEXT=path: as make mine]  nano: 1 min
+	$(PY) -m tinyllm $(if $(value TEXT),mine,train) $(TEXTS) $(MORE)
 
 mine: setup  ## your own assistant from your own files       (6 min)  TEXT=dir DATA=qa.jsonl [RANKINGS=file]
 	$(PY) -m tinyllm mine $(TEXTS) $(call FLAG,DATA,data) $(call FLAG,RANKINGS,rankings) $(MORE)

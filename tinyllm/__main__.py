@@ -17,7 +17,7 @@ from tinyllm.runs import Settings
 from tinyllm.stages import s0_random, s1_pretrain, s2_instruct, s3_prefer, s4_reason
 
 COMMANDS = {  # name -> (settings, function); the docstring's first paragraph is the command's help
-    "train": (train.TrainSettings, train.train),
+    "train": (Settings, train.train),
     "mine": (train.MineSettings, train.mine),
     "stage0": (s0_random.RandomSettings, train.with_exams(s0_random.main)),
     "stage1": (s1_pretrain.PretrainSettings, train.with_exams(s1_pretrain.main)),
@@ -34,7 +34,7 @@ COMMANDS = {  # name -> (settings, function); the docstring's first paragraph is
     "sample": (show.SampleSettings, show.sample),
     "exams": (Settings, train.exams),
     "report": (report.ReportSettings, report.report),
-    "compare": (report.CompareSettings, report.compare),
+    "compare": (chat.CompareSettings, chat.compare),
     "walk": (report.WalkSettings, report.walk),
     "chat": (chat.ChatSettings, chat.main),
 }

@@ -173,7 +173,7 @@ class Chat:
             may_end = allowed is None or allowed[end]  # no end token inside a call
             return only_end if may_end and is_loop(written.tolist()) else allowed
 
-        how = {"temperature": self.settings.temperature, "stop": [end], "mask": show_and_mask}
+        how = {"temperature": self.settings.temperature, "stop": end, "mask": show_and_mask}
         (tokens,) = generate(self.model, [prompt], most, self.rng.random((1, most)), **how)
         text = decode_reply(tokenizer, tokens)
         self.show(text[shown:])
@@ -207,7 +207,7 @@ class Chat:
         elif name == "/tools" and value in ("auto", "on", "off"):
             self.choose_tools(value)
         elif name == "/compare" and value:
-            compare(self.settings, value)
+            compare(dataclasses.replace(self.settings.as_settings(CompareSettings), prompt=value))
         elif name == "/ask" and value in ("on", "off"):
             self.asks_first = value == "on"
         elif name == "/save" and value:
@@ -219,16 +219,25 @@ class Chat:
             print(HELP if name == "/help" else f"unknown command {line}\n{HELP}")
 
 
-def compare(settings, question):
-    """Print the greedy reply of every finished stage that can write. That of stage 0 is sampled: greedily, a
-    random model only repeats its last token. Raises TinyllmError if no stage is finished."""
+@dataclass(frozen=True)
+class CompareSettings(Settings):
+    prompt: str = option("Hello, who are you?", "the question")
+    tokens: int = option(200, "maximum number of tokens in a reply", (1, 10**6))
+
+
+def compare(settings):
+    """Ask every finished stage the same question.
+
+    Stages that can write reply greedily, except stage 0, whose reply is sampled: greedily, a random model
+    only repeats its last token. Raises TinyllmError if no stage is finished.
+    """
     stage_folder(settings.run, "")
-    width = shutil.get_terminal_size().columns
+    width, messages = shutil.get_terminal_size().columns, [{"role": "user", "content": settings.prompt}]
     for folder in finished_stages(settings.run):
         model, tokenizer = checkpoint.load(folder)
         if not model.config.causal:  # a masked model cannot write
             continue
-        messages, seed = [{"role": "user", "content": question}], [0] if folder.name == "0-random" else None
+        seed = [0] if folder.name == "0-random" else None
         ((text, _),) = answer(WorkerPool(model), tokenizer, [messages], settings.tokens, seed)
         text = printable(text).strip() or "(an empty reply)"
         print(textwrap.fill(text, width, initial_indent=f"{folder.name:14}", subsequent_indent=" " * 14))

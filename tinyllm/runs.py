@@ -5,7 +5,7 @@
 Stages share data only through these folders. Each stage.json records what determined the bytes of the stage:
 its settings, its parent checkpoint and its sources, which are the files that the stage and its parent learned
 from, with their SHA-256. So a run knows its own text: a later stage replays that text and no other, and a
-file that was replaced under the same name is noticed.
+file that was replaced under the same name is noticed. The command that makes the stage again is there too.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ class Settings:
     run: str = option("demo", "name of the run: everything is written to runs/<run>/")
     size: str = option("small", "size of the built-in recipe", choices=("tiny", "nano", "small", "base"))
     seed: int = option(0, "decides the weights, the built-in world and the order of the batches", (0, 2**62))
-    workers: int = option(0, "processes, whose number decides the rounding (default: all cores)", (0, 1024))
+    workers: int = option(0, "number of processes; it affects the rounding (default: all cores)", (0, 1024))
     resume: bool = option(False, "continue an interrupted run where it stopped")
 
     def __post_init__(self):
@@ -62,12 +62,26 @@ class Settings:
     def folder(self, stage):
         return Path("runs") / self.run / stage
 
+    def as_settings(self, kind):
+        """Settings of the class `kind`, with the values of all fields that it shares with these settings."""
+        names = {each.name for each in dataclasses.fields(kind)}
+        return kind(**{name: value for name, value in vars(self).items() if name in names})
+
     def pool(self, model, last_layers=None):
         """Worker processes that share a model: --workers of them, by default one per available core.
 
         last_layers: see WorkerPool; by default nothing is trained, which takes far less memory.
         """
         return WorkerPool(model, self.workers or available_cores(), last_layers=last_layers)
+
+
+@dataclass(frozen=True)
+class TrainingSettings(Settings):
+    """Options shared by the stages that train a model."""
+
+    origin: str = option("", "checkpoint folder to start from (default: the previous stage)", flag="from")
+    last_layers: int = option(0, "train only this many of the last layers (0: everything)")
+    save_every: int = option(200, "steps between saves", (1, 10**6))
 
 
 # ---- the sources of a stage
@@ -205,10 +219,7 @@ def nothing_to_do(settings, stage, parent=None):
         return False
     lock(folder).close()
     wanted = describe(settings, stage, parent)
-    options = made.get("settings") or {}
-    if options:  # options newer than the folder had their defaults
-        options = {each.name: each.default for each in dataclasses.fields(settings)} | options
-    different = differences(options, wanted["settings"])
+    different = differences(made.get("settings", {}), wanted["settings"])
     old, new = made.get("sources", {}), wanted["sources"]
     for kind in new:
         if old.get(kind, WORLD)["sha256"] != new[kind]["sha256"]:
@@ -277,11 +288,6 @@ def parent_folder(settings, *stages):
             f"SEED={made.get('seed')}, or choose another RUN="
         )
     return folder
-
-
-def ancestor(folder, stage):
-    """The folder of the stage named `stage` that `folder` descends from; None if there is none."""
-    return next((each for each in ancestors(folder) if each.name == stage), None)
 
 
 def ancestors(folder):

@@ -147,13 +147,13 @@ def window_start(length, context):
     return 0 if length <= context else math.ceil((length - context) / half) * half
 
 
-def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, top_p=1.0, stop=(), mask=None):
+def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, top_p=1.0, stop=-1, mask=None):
     """Continue every prompt (a sequence of at least one id) by up to max_tokens tokens -> a list of ids each.
 
     Each call begins with an empty cache. draws: uniform numbers (rows, max_tokens) that decide every choice;
-    None: greedy. A row ends after any token in `stop`, which is kept. mask(row, ids) is called for each row
-    and step with the ids that the row has written so far -> boolean (V,), the tokens that may come next, or
-    None for all. Raises ValueError if a mask allows nothing.
+    None: greedy. A row ends after the token `stop`, which is kept. mask(row, ids) is called for each row and
+    step with the ids that the row has written so far -> boolean (V,), the tokens that may come next, or None
+    for all. Raises ValueError if a mask allows nothing.
     """
     if draws is None:
         draws, temperature = np.zeros((len(prompts), max_tokens)), 0
@@ -162,7 +162,6 @@ def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, t
     tokens = np.zeros((len(prompts), ends.max()), int)  # (rows, positions)
     for row, prompt in zip(tokens, prompts):
         row[: len(prompt)] = prompt
-    stops = np.isin(np.arange(model.config.vocab), stop)
     alive, begin, context = np.arange(len(prompts)), None, model.config.context
     room = min(context, ends.max())  # of the cache: an imported model's full context can take gigabytes
     length = lengths.min()  # every row has at least this many tokens
@@ -184,7 +183,7 @@ def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, t
         if rows.size:
             ids = choose(logits, draws[rows, length - lengths[rows]], temperature, top_k, top_p)
             tokens[rows, length] = ids
-            ends[rows[stops[ids]]] = length + 1
+            ends[rows[ids == stop]] = length + 1
         length += 1
         left = np.flatnonzero(ends[alive] > length)
         if left.size <= alive.size // 2:  # dropping rows copies the cache, so wait until half have ended
@@ -217,7 +216,7 @@ def generate_replies(pool, tokenizer, prompts, max_tokens, seed=None, size=64):
     order = np.argsort([len(prompt) for prompt in prompts], kind="stable")  # similar lengths share a chunk
     draws = np.random.default_rng(seed or 0).random((len(prompts), max_tokens))
     temperature = 0 if seed is None else 1
-    rows = partial(generate_rows, temperature=temperature, stop=[tokenizer.special["<|end|>"]])
+    rows = partial(generate_rows, temperature=temperature, stop=tokenizer.special["<|end|>"])
     replies = pool.map(rows, [prompts[i] for i in order], draws[order], size=size)
     return [replies[i] for i in np.argsort(order)]
 

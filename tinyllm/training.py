@@ -15,6 +15,7 @@ moments, counters, and what else the stage needs), stage.json with "finished": f
 Ctrl-C skips this save and leaves the latest periodic save (--save-every), if there is one.
 """
 
+import dataclasses
 import json
 import math
 import platform
@@ -30,7 +31,7 @@ from tinyllm.checkpoint import safetensors
 from tinyllm.checkpoint.files import write_json
 from tinyllm.errors import TinyllmError
 from tinyllm.parallel import LOGITS
-from tinyllm.runs import RESUME, describe, lock
+from tinyllm.runs import RESUME, describe, lock, make_command
 from tinyllm.transformer import Parameters
 
 LOGS = ("metrics.jsonl", "samples.txt")
@@ -99,7 +100,7 @@ def compute_update(worker, job):
 class Run:
     """The training of one stage in its folder. Use it as a context manager; see the top of the file."""
 
-    def __init__(self, settings, stage, model, tokenizer, steps, parent=None, log_every=10, last_layers=0):
+    def __init__(self, settings, stage, model, tokenizer, steps, parent=None, log_every=10):
         self.folder, self.stage, self.tokenizer = settings.folder(stage), stage, tokenizer
         self.total_steps, self.log_every = steps, log_every
         self.save_every = getattr(settings, "save_every", 0)
@@ -109,8 +110,10 @@ class Run:
         self.reward = ""  # shown there instead of the loss, see show_reward
         self.notes = describe(settings, stage, parent)
         self.lock = lock(self.folder)
-        self.pool = settings.pool(model, last_layers)
+        self.pool = settings.pool(model, getattr(settings, "last_layers", 0))
         self.model = self.pool.model
+        again = dataclasses.replace(settings, workers=self.pool.workers)
+        self.notes["command"] = make_command(again, stage)
         # All arrays that the next step needs; a stage may add its own.
         self.state = {"parameters": self.model.params.flat, "moments": self.pool.worker.moments}
         sizes = self._restore() if (self.folder / RESUME).exists() else {}
@@ -131,8 +134,6 @@ class Run:
         """Go back to the last save -> its counters, among them the sizes of the logs."""
         tensors, metadata = safetensors.read(self.folder / RESUME)
         counters = json.loads(metadata["counters"])
-        if "moments" not in tensors:
-            raise TinyllmError(f"{self.folder} was begun by an older version: delete it to begin again")
         if counters["workers"] != self.pool.workers:
             raise TinyllmError(
                 f"{self.folder} was begun with WORKERS={counters['workers']}; with {self.pool.workers}, sums "
@@ -220,7 +221,6 @@ class Run:
         loss = sum(self.pool.run(compute_loss, self.jobs(objective, batch)))
         self._show(validation=f"(val {loss:.3f})")
         self.log(step=step, validation_loss=loss)
-        return loss
 
     def show_reward(self, text):
         """Show `text` in the progress line from now on, instead of a loss that says little."""

@@ -37,7 +37,7 @@ def main():
         rows = min(ROWS, settings.count - first)
         mask.restart(rng.integers(mask.need, 3 * mask.need, rows).tolist())
         draws = rng.random((rows, max(mask.budget)))
-        calls = generate(model, [prompt] * rows, max(mask.budget), draws, stop=[mask.end], mask=mask)
+        calls = generate(model, [prompt] * rows, max(mask.budget), draws, stop=mask.end, mask=mask)
         for budget, ids in zip(mask.budget, calls):
             tokens += len(ids)
             text = tokenizer.decode_bytes(ids[:-1]).removeprefix(b" ")

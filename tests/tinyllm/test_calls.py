@@ -52,7 +52,7 @@ def replies(mask, budgets, seed, follow=None, scale=0.3):
 
     mask.restart(budgets)
     draws = np.random.default_rng(seed + 1).random((len(budgets), max(budgets)))
-    return generate(model, [PROMPT] * len(budgets), max(budgets), draws, stop=[END], mask=led)
+    return generate(model, [PROMPT] * len(budgets), max(budgets), draws, stop=END, mask=led)
 
 
 def test_hundreds_of_calls_of_random_models_are_valid_and_closed_within_their_budget(only):

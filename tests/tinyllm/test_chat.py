@@ -79,7 +79,7 @@ def test_without_tools_the_reply_is_what_the_stage_writes(talk, random_stage):
     status, out, _ = talk("/tools off", "Who is Ada?", options=["--temperature", "0", "--tokens", "20"])
     model, words = checkpoint.load(Path("runs/demo/0-random"))
     prompt = encode_prompt(words, [{"role": "user", "content": "Who is Ada?"}])
-    (ids,) = generate(model, [prompt], 20, stop=[words.special["<|end|>"]])
+    (ids,) = generate(model, [prompt], 20, stop=words.special["<|end|>"])
     assert status == 0 and out == decode_reply(words, ids) + "\n"
 
 

@@ -24,7 +24,7 @@ TINY = Config(vocab=5, context=4, layers=1, width=4, heads=2)
 # ---- generate
 
 
-def generate_slowly(model, prompt, draws, stop=(), mask=None, **how):
+def generate_slowly(model, prompt, draws, stop=-1, mask=None, **how):
     """generate for one prompt without any cache: the whole visible context again for each token."""
     sequence = list(prompt)
     for draw in draws:
@@ -33,7 +33,7 @@ def generate_slowly(model, prompt, draws, stop=(), mask=None, **how):
         if mask is not None:
             logits[0, ~mask(sequence[len(prompt) :])] = -np.inf
         sequence.append(int(choose(logits, np.array([draw]), **how)[0]))
-        if sequence[-1] in stop:
+        if sequence[-1] == stop:
             break
     return sequence[len(prompt) :]
 
@@ -52,8 +52,8 @@ def test_cached_batched_generation_equals_one_by_one_without_a_cache(
     model = random_model(config, rng)
     prompts = [rng.integers(0, config.vocab, n).tolist() for n in lengths]
     draws = rng.random((len(prompts), count))
-    stop = [int(rng.integers(0, config.vocab))]
-    even, stops = np.arange(config.vocab) % 2 == 0, np.arange(config.vocab) == stop[0]
+    stop = int(rng.integers(0, config.vocab))
+    even, stops = np.arange(config.vocab) % 2 == 0, np.arange(config.vocab) == stop
     allowed = (lambda tokens: np.roll(even, len(tokens)) | stops) if masked else None
     mask = (lambda row, tokens: allowed(tokens)) if masked else None
     together = generate(model, prompts, count, draws, stop=stop, mask=mask, **how)
@@ -67,9 +67,9 @@ def test_a_row_is_the_same_in_any_batch(config, rng, lengths, data):
     model = random_model(config, rng)
     prompts = [rng.integers(0, config.vocab, n).tolist() for n in lengths]
     draws = rng.random((len(prompts), 8))
-    whole = generate(model, prompts, 8, draws, stop=[0])
+    whole = generate(model, prompts, 8, draws, stop=0)
     rows = data.draw(st.lists(st.sampled_from(range(len(prompts))), min_size=1, max_size=5), label="rows")
-    some = generate(model, [prompts[row] for row in rows], 8, draws[rows], stop=[0])
+    some = generate(model, [prompts[row] for row in rows], 8, draws[rows], stop=0)
     assert some == [whole[row] for row in rows]
 
 
@@ -126,11 +126,11 @@ def test_other_draws_give_other_tokens():
 def test_a_row_ends_after_its_first_stop_token_which_is_kept(config, rng, lengths):
     model = random_model(config, rng)
     prompts = [rng.integers(0, config.vocab, n).tolist() for n in lengths]
-    draws, stop = rng.random((len(prompts), 9)), [0, config.vocab - 1]
+    draws, stop = rng.random((len(prompts), 9)), int(rng.integers(0, config.vocab))
     endless = generate(model, prompts, 9, draws)
     stopped = generate(model, prompts, 9, draws, stop=stop)
     for tokens, all_tokens in zip(stopped, endless):
-        end = next((i for i, token in enumerate(all_tokens) if token in stop), 8)
+        end = next((i for i, token in enumerate(all_tokens) if token == stop), 8)
         assert tokens == all_tokens[: end + 1]
 
 
@@ -141,10 +141,10 @@ def test_the_mask_is_told_the_row_and_what_it_has_written_and_none_allows_everyt
     prompts = [rng.integers(0, config.vocab, n).tolist() for n in lengths]
     draws = rng.random((len(prompts), 5))
     mask = lambda row, tokens: told.append((row, tokens.tolist()))
-    written = generate(model, prompts, 5, draws, stop=[0], mask=mask)
+    written = generate(model, prompts, 5, draws, stop=0, mask=mask)
     for row, tokens in enumerate(written):
         assert [before for r, before in told if r == row] == [tokens[:i] for i in range(len(tokens))]
-    assert written == generate(model, prompts, 5, draws, stop=[0])
+    assert written == generate(model, prompts, 5, draws, stop=0)
 
 
 def test_no_tokens_can_be_asked_for_and_a_mask_that_allows_nothing_is_refused():
@@ -281,7 +281,7 @@ def test_replies_are_the_same_whatever_the_chunks_and_the_number_of_workers(mode
     draws = [None] * len(prompts)
     if seed:
         draws = np.random.default_rng(seed).random((len(prompts), 1, 12))
-    expected = [generate(model, [p], 12, u, stop=[END])[0] for p, u in zip(prompts, draws)]
+    expected = [generate(model, [p], 12, u, stop=END)[0] for p, u in zip(prompts, draws)]
     assert seed is None or len(set(map(tuple, expected))) == len(prompts)
     for workers in (1, 2, 3):
         with WorkerPool(model, workers) as pool:

@@ -245,11 +245,11 @@ def test_validation_is_the_loss_per_unit_of_weight_over_all_pieces(workers):
             run.train_step(step, weighted_nll, pieces(step), Rates())
             loss, _ = plain_gradient(run.model, batch, sum(piece["weights"].sum() for piece in batch))
             before = run.model.params.flat.copy()
-            assert run.validate(step, weighted_nll, batch) == pytest.approx(loss, rel=1e-4)
+            run.validate(step, weighted_nll, batch)
+            assert logged(STAGE, "validation_loss")[step] == pytest.approx(loss, rel=1e-4)
             np.testing.assert_array_equal(run.model.params.flat, before)
             assert f"(val {loss:.3f})" in run.bar.desc
     assert list(logged(STAGE, "validation_loss")) == [0, 1]
-    assert logged(STAGE, "validation_loss")[1] == pytest.approx(loss, rel=1e-4)
 
 
 def test_once_a_reward_is_shown_no_loss_is():
@@ -351,7 +351,9 @@ def outcome(run="demo"):
     timeless = lambda values: {key: value for key, value in values.items() if "second" not in key}
     lines = [timeless(line) for line in metrics(STAGE, run)]
     names = {path.name for path in folder.iterdir()} - {RESUME}
-    return names, weights(STAGE, run), lines, timeless(read_stage(STAGE, run)), read_samples(run)
+    notes = timeless(read_stage(STAGE, run))
+    notes["command"] = notes["command"].replace(" RUN=whole", "")
+    return names, weights(STAGE, run), lines, notes, read_samples(run)
 
 
 def read_samples(run="demo"):
@@ -525,12 +527,6 @@ def test_an_interrupted_run_is_neither_trained_over_nor_resumed_with_other_setti
     with pytest.raises(TinyllmError, match="begun with WORKERS=1.*continue with WORKERS=1"):
         short_run(workers=2)
     assert not nothing_to_do(TestSettings(resume=True), STAGE)
-    path = Path("runs/demo", STAGE, RESUME)
-    tensors, metadata = safetensors.read(path)
-    tensors["moment1"], tensors["moment2"] = tensors.pop("moments")
-    safetensors.write(path, tensors, metadata)
-    with pytest.raises(TinyllmError, match="begun by an older version: delete it"):
-        short_run()
 
 
 def test_a_run_that_never_saved_starts_again():

@@ -437,7 +437,7 @@ def test_netrc_and_the_proxies_of_the_environment_are_ignored(server, tmp_path, 
     "url, key, words",
     [
         ("http://x.example/v1", "k", "plain http.*could be read"),
-        ("https://x.example/v1", "schlüssel", "characters that no key has"),
+        ("https://x.example/v1", "schlüssel", "visible ASCII characters only"),
         ("https://x.example/v1", " k", "white space"),
         ("https://x.example/v1", "Bearer k", "bare key"),
     ],

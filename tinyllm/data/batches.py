@@ -18,14 +18,14 @@ import numpy as np
 
 from tinyllm.data import corpus
 from tinyllm.data.conversation import encode_conversation, fits, pad, shift
-from tinyllm.errors import tell_once
+from tinyllm.errors import TinyllmError, tell_once
 
 PIECES = 4  # per batch
 
 
 @dataclass
 class ConversationBatches:
-    """Batches of conversations, fully determined by the seed.
+    """The batches of all steps of a stage, fully determined by the seed.
 
     rows: [(ids, mask)] of conversations; text: ids of the pre-training text, which fills the share
     `replay` of each batch; size: tokens in a batch; anywhere: replayed rows may start at any token, because
@@ -37,17 +37,19 @@ class ConversationBatches:
     size: int
     replay: float
     seed: int
+    steps: int
     anywhere: bool = False
 
-    def plan(self, steps):
-        """-> for each step, the row numbers of each piece of the batch; an epoch uses every row once."""
-        room = self.size * (1 - self.replay) / PIECES
-        pieces = length_buckets([len(ids) for ids, _ in self.rows], room, steps * PIECES, [self.seed, 7])
-        return [pieces[at : at + PIECES] for at in range(0, steps * PIECES, PIECES)]
+    @functools.cached_property
+    def plan(self):
+        """For each step, the row numbers of each piece of the batch; an epoch uses every row once."""
+        room, count = self.size * (1 - self.replay) / PIECES, self.steps * PIECES
+        pieces = length_buckets([len(ids) for ids, _ in self.rows], room, count, [self.seed, 7])
+        return [pieces[at : at + PIECES] for at in range(0, count, PIECES)]
 
-    def batch(self, planned, step):
-        """The pieces of one planned batch -> a list of {"ids", "targets", "weights"}, each (rows, time)."""
-        return [self.piece(numbers, [self.seed, 8, step, i]) for i, numbers in enumerate(planned)]
+    def batch(self, step):
+        """The batch of a step -> its pieces, a list of {"ids", "targets", "weights"}, each (rows, time)."""
+        return [self.piece(numbers, [self.seed, 8, step, i]) for i, numbers in enumerate(self.plan[step])]
 
     def piece(self, numbers, seed):
         ids, mask = pad([self.rows[i] for i in numbers])
@@ -66,13 +68,13 @@ class ConversationBatches:
         return np.arange(len(self.text)) if self.anywhere else np.flatnonzero(self.text == self.text[0])
 
 
-def with_replay(rows, settings, learned, characters, tokenizer):
+def with_replay(rows, settings, learned, characters, tokenizer, steps):
     """The batches of a stage: its conversations (rows), and replay of the text that the run has learned from.
     Without such text, as for a published model, batches are smaller by the replay share."""
     source, kept = learned.get("text"), settings.folder("text.safetensors")
     text = corpus.packed(kept, source, settings.seed, characters, tokenizer)
     anywhere = bool(source and source["path"])
-    return ConversationBatches(rows, text, settings.tokens, settings.replay, settings.seed, anywhere)
+    return ConversationBatches(rows, text, settings.tokens, settings.replay, settings.seed, steps, anywhere)
 
 
 def length_buckets(lengths, room, count, seed):
@@ -95,14 +97,19 @@ def length_buckets(lengths, room, count, seed):
     return buckets[:count]
 
 
-def encode_fitting(tokenizer, conversations, context, what="conversations"):
-    """Conversations -> [(ids, mask)]. Those longer than the context are left out, counted and reported."""
+def encode_fitting(tokenizer, conversations, context):
+    """Conversations -> [(ids, mask)], without those longer than the context."""
     rows = [encode_conversation(tokenizer, messages) for messages in conversations]
-    fitting = [(ids, mask) for ids, mask in rows if fits(ids, context)]
-    if len(fitting) < len(rows):
-        share = f"{len(rows) - len(fitting):,} of {len(rows):,} {what}"
-        tell_once(f"{share} are longer than the context of {context} tokens and are left out")
-    return fitting
+    return [(ids, mask) for ids, mask in rows if fits(ids, context)]
+
+
+def report_left_out(fitting, items, what, context):
+    """Say how many of the items do not fit into the context. Raises TinyllmError if none of them fits."""
+    if items and not fitting:
+        raise TinyllmError(f"no {what} fits into the context of {context} tokens")
+    if len(fitting) < len(items):
+        share = f"{len(items) - len(fitting):,} of {len(items):,} {what}s"
+        tell_once(f"{share} do not fit into the context of {context} tokens and are left out")
 
 
 def chained(conversations, seed):

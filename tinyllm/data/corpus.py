@@ -7,12 +7,10 @@ on training text would measure memorisation, not learning.
 
 import functools
 import hashlib
-import re
 from itertools import chain, groupby
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from tinyllm.checkpoint import safetensors
 from tinyllm.checkpoint.files import text_files
@@ -100,20 +98,8 @@ def packed(path, source, seed, characters, tokenizer):
 def pack(documents, tokenizer):
     """Documents -> one row of ids, each document between a begin and an end token."""
     begin, end = tokenizer.special["<|begin|>"], tokenizer.special["<|end|>"]
-    rows, size = [], sum(map(len, documents))
-    with tqdm(total=size, unit="B", unit_scale=True, desc=" tokenizing", leave=False, delay=2) as bar:
-        for document in documents:
-            rows.append([begin])
-            for part in parts(document):
-                rows.append(tokenizer.encode(part))
-                bar.update(len(part))
-            rows.append([end])
+    rows = ([begin, *tokenizer.encode(document), end] for document in documents)
     return np.fromiter(chain.from_iterable(rows), np.int32)
-
-
-def parts(document, size=2**20):
-    """A document (bytes) in parts of at least `size` bytes, each cut after newlines: words stay whole."""
-    return re.findall(rb"(?s:.{1,%d}.*?)(?:\n(?!\n)|\Z)" % size, document)
 
 
 def encode_opening(tokenizer, text):

@@ -87,7 +87,12 @@ def induction(pool, tokenizer, rows=200, length=16):
 
 
 def cloze(pool, tokenizer, items):
-    """[(beginning of a sentence of the world, its last word)] -> how often the model writes that word."""
+    """How often the model completes a sentence of the world correctly."""
+    return proportion(completions(pool, tokenizer, items))
+
+
+def completions(pool, tokenizer, items):
+    """[(beginning of a sentence of the world, its last word)] -> whether the model writes each word."""
     openings = [corpus.encode_opening(tokenizer, text) for text, _ in items]
     endings = [tokenizer.decode(ids) for ids in generate_replies(pool, tokenizer, openings, 8)]
-    return proportion([ending.startswith(f" {answer}.") for ending, (_, answer) in zip(endings, items)])
+    return [ending.startswith(f" {word}.") for ending, (_, word) in zip(endings, items)]

@@ -10,7 +10,6 @@ The rankings go to runs/<run>/rankings.jsonl (rankings.py); RANKINGS= makes stag
 
 import json
 import random
-import shlex
 import sys
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from tinyllm.data import formats
 from tinyllm.data.conversation import prompt_of
 from tinyllm.errors import TinyllmError
 from tinyllm.preferences import rankings
+from tinyllm.preferences.reward_model import RewardSettings
 from tinyllm.runs import Settings, learned_by, make_command, option, path_of, stage_folder
 from tinyllm.sampling import REPLY_TOKENS, answer, printable, show_prompt
 from tinyllm.world import World, oracle
@@ -92,10 +92,9 @@ def load_entries(path):
 def next_command(settings, folder, path):
     """The command that trains on the rankings. An existing stage 3 is kept: the new one gets its own run."""
     made, new = read_json(folder / "stage.json")["settings"], settings.folder("3-prefer").exists()
-    run = f"{settings.run}-2" if new else settings.run
-    command = make_command(Settings(run, made["size"], made["seed"]), "3-prefer")
-    start = f" FROM={shlex.quote(str(folder))}" if new else ""
-    return f"To learn from them: {command}{start} RANKINGS={shlex.quote(str(path))}"
+    run, origin = (f"{settings.run}-2", str(folder)) if new else (settings.run, "")
+    options = RewardSettings(run, made["size"], made["seed"], origin=origin, rankings=str(path))
+    return f"To learn from them: {make_command(options, '3-prefer')}"
 
 
 def completions(pool, tokenizer, prompt, settings, number):

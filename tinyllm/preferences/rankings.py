@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from tinyllm.checkpoint.files import write_text
 from tinyllm.data import formats
+from tinyllm.data.batches import report_left_out
 from tinyllm.data.conversation import encode_last_reply, encode_prompt
 from tinyllm.data.formats import read_entries, read_prompt, read_reply, read_text
-from tinyllm.errors import TinyllmError, tell_once
 from tinyllm.sampling import REPLY_TOKENS, reply_room
 
 
@@ -80,15 +80,9 @@ def split_rankings(rankings):
 
 def fitting(rankings, tokenizer, context):
     """The rankings that fit into the context. The others are counted and reported. Raises TinyllmError if
-    none is left."""
+    none fits."""
     kept = [ranking for ranking in rankings if fits(ranking, tokenizer, context)]
-    if not kept:
-        raise TinyllmError(
-            f"no ranking fits into the context of {context} tokens, {reply_room(context)} of them for a reply"
-        )
-    if len(kept) < len(rankings):
-        share = f"{len(rankings) - len(kept):,} of {len(rankings):,} rankings"
-        tell_once(f"{share} do not fit into the context of {context} tokens and are left out")
+    report_left_out(kept, rankings, "ranking", context)
     return kept
 
 

@@ -17,12 +17,12 @@ from tinyllm.data import corpus
 from tinyllm.data.conversation import encode_conversation, encode_prompt
 from tinyllm.evaluation.generation import answers_at_once, is_solved
 from tinyllm.evaluation.scoreboard import BASELINE_KEYS, BASELINES, ROWS, ROWS_MOVED_BY
+from tinyllm.evaluation.text import completions
 from tinyllm.objectives import log_prob_of, log_softmax
 from tinyllm.report import journey, svg
 from tinyllm.report.record import STAGES
 from tinyllm.report.svg import tag
 from tinyllm.runs import path_of
-from tinyllm.sampling import generate_replies
 from tinyllm.world import World, numbers, oracle, problems
 from tinyllm.world.dice import Dice
 from tinyllm.world.task import Task, is_correct
@@ -311,10 +311,9 @@ def memory(run):
     pairs = zip(*encode_conversation(tokenizer, conversations[0]))
     yield tag("div", "".join(box(tokenizer, *each) for each in pairs), "tokens")
     facts, before = run.world.fact_clozes(300), set()
-    openings = [corpus.encode_opening(tokenizer, beginning) for beginning, _ in facts]
     for stage in run.finished:
-        endings = map(tokenizer.decode, generate_replies(stage.pool, tokenizer, openings, 8))
-        known = {f"{a} {b}" for (a, b), ending in zip(facts, endings) if ending.startswith(f" {b}.")}
+        correct = completions(stage.pool, tokenizer, facts)
+        known = {" ".join(fact) for fact, is_known in zip(facts, correct) if is_known}
         lost = "; ".join(sorted(before - known)[:20]) or "nothing"
         yield tag("p", f"{stage.link()} knows {len(known)} of {len(facts)}. Forgotten: {escape(lost)}.")
         before = known
@@ -336,6 +335,6 @@ def how_it_was_made(run):
         seconds += [(stage.name, stage.notes["wall_seconds"]), ("exams", stage.exams.get("seconds", 0))]
         versions = " ".join(f"{name} {version}" for name, version in stage.notes["versions"].items())
         words = tag("small", escape(f"{versions}; weights {stage.notes['sha256']}"))
-        words = tag("code", escape(stage.command())) + words
+        words = tag("code", escape(stage.notes["command"])) + words
         rows.append(tag("dt", stage.link("stage.json", stage.name)) + tag("dd", words))
     yield figures([*drawings, bars("seconds", seconds, "s1")]) + tag("dl", "".join(rows))

@@ -3,7 +3,6 @@
 import functools
 import json
 import re
-import shlex
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -18,8 +17,6 @@ from tinyllm.world import World
 
 STAGES = ("0-random", "1-pretrain", "2-instruct", "3-prefer", "4-reason")
 TOKENS = {"0-random": 20, "4-reason": 270}  # limits of replies, if not 60: noise, and chains of thought
-# kind of source -> the option that names its file
-OPTIONS = {"text": "text", "instructions": "data", "problems": "data", "rankings": "rankings"}
 
 
 class Stage:
@@ -52,16 +49,6 @@ class Stage:
         reinforced = {line["step"] for line in self.log if "reward" in line or "score" in line}
         skipped = reinforced if key == "loss" else ()
         return [(line["step"], line[key]) for line in self.log if key in line and line["step"] not in skipped]
-
-    def command(self):
-        """The command that trains this stage again."""
-        options = {OPTIONS[kind]: source["path"] for kind, source in self.notes["sources"].items()}
-        options |= self.notes["settings"] | {"workers": self.notes["workers"]}
-        words = ["python", "-m", "tinyllm", f"stage{self.name[0]}", "--run", self.run]
-        for name, value in options.items():
-            if value is not False and value != "":
-                words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-        return shlex.join(words)
 
     def samples(self):
         """[(step, text)] of samples.txt."""

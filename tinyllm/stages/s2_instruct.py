@@ -9,12 +9,11 @@ from dataclasses import dataclass
 
 from tinyllm import checkpoint
 from tinyllm.data import corpus
-from tinyllm.data.batches import ConversationBatches, chained, encode_fitting, with_replay
-from tinyllm.data.conversation import encode_conversation, fits, prompt_of
-from tinyllm.errors import TinyllmError
+from tinyllm.data.batches import ConversationBatches, chained, encode_fitting, report_left_out, with_replay
+from tinyllm.data.conversation import prompt_of
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
-from tinyllm.runs import Settings, nothing_to_do, option, parent_folder, path_of, sources
+from tinyllm.runs import TrainingSettings, nothing_to_do, option, parent_folder, path_of, sources
 from tinyllm.sampling import show_reply
 from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
@@ -29,17 +28,14 @@ VALIDATIONS = 4  # per run, roughly
 
 
 @dataclass(frozen=True)
-class InstructSettings(Settings):
+class InstructSettings(TrainingSettings):
     data: str = option("", "instruction JSON or JSONL (default: the built-in world)", source="instructions")
     text: str = option("", "the text of stage 1, for a parent that has none on record", source="text")
-    origin: str = option("", "checkpoint folder to start from (default: 1-pretrain of this run)", flag="from")
     steps: int = option(0, "batches to train on (default: set by --size)")
     tokens: int = option(4096, "tokens in a batch, replayed text included", (1, 10**6))
     replay: float = option(0.3, "share of pre-training text in every batch", (0, 0.9))
     muon_rate: float = option(0.0, f"peak rate of Muon (default: {RATES[0]}; own data: {OWN_RATES[0]})")
     adamw_rate: float = option(0.0, f"peak rate of AdamW (default: {RATES[1]}; own data: {OWN_RATES[1]})")
-    last_layers: int = option(0, "train only this many of the last layers (0: everything)")
-    save_every: int = option(200, "steps between saves", (1, 10**6))
 
 
 def main(settings):
@@ -53,29 +49,24 @@ def main(settings):
     path = path_of(learned, "instructions")
     conversations, held_out = corpus.load_conversations(path, settings.seed, size.instructions)
     rows = encode_fitting(tokenizer, conversations, context)
-    if not rows:
-        raise TinyllmError(f"no conversation fits into the context of {context} tokens")
+    report_left_out(rows, conversations, "conversation", context)
     steps, (muon, adamw) = size.instruct_steps, RATES
     if path:
-        chains = [encode_conversation(tokenizer, chain) for chain in chained(conversations, settings.seed)]
-        rows += [(ids, mask) for ids, mask in chains if fits(ids, context)]
+        rows += encode_fitting(tokenizer, chained(conversations, settings.seed), context)
         tokens = sum(len(ids) for ids, _ in rows)
         enough = round(EPOCHS * tokens / (settings.tokens * (1 - settings.replay)))
         steps, (muon, adamw) = min(steps, max(FEWEST_STEPS, enough)), OWN_RATES
     steps = settings.steps or steps
-    batches = with_replay(rows, settings, learned, size.characters, tokenizer)
+    batches = with_replay(rows, settings, learned, size.characters, tokenizer, steps)
     rates = Rates("muon", settings.muon_rate or muon, settings.adamw_rate or adamw, steps=steps)
-    plan = batches.plan(steps)
     unseen = encode_fitting(tokenizer, held_out, context)
     validation = []
     if unseen:
-        held_out_batches = ConversationBatches(unseen, batches.text, settings.tokens, replay=0, seed=0)
-        validation = held_out_batches.batch(held_out_batches.plan(1)[0], 0)
+        validation = ConversationBatches(unseen, batches.text, settings.tokens, 0.0, 0, steps=1).batch(0)
 
-    last = settings.last_layers
-    with Run(settings, STAGE, model, tokenizer, steps, parent, last_layers=last) as run:
+    with Run(settings, STAGE, model, tokenizer, steps, parent) as run:
         for step in run.steps():
-            run.train_step(step, weighted_nll, batches.batch(plan[step], step), rates)
+            run.train_step(step, weighted_nll, batches.batch(step), rates)
             if validation and ((step + 1) % max(1, steps // VALIDATIONS) == 0 or step + 1 == steps):
                 run.validate(step, weighted_nll, validation)
                 run.sample(step, show_reply(run.pool, tokenizer, prompt_of(held_out[step % len(held_out)])))

@@ -81,22 +81,22 @@ def main(settings, stage=STAGE):
     else:
         reward_steps = settings.reward_steps or size.reward_steps
         reward_folder = reward_model.train(settings, parent, rankings, reward_steps)
-        pairs, scorer = [], reward_model.RewardModel(reward_folder, settings)
+        pairs, scorer = [], reward_model.scorer(reward_folder, settings)
     steps, prompts = settings.steps or size.prefer_steps, settings.prompts or size.prompts
     rates = Rates("adamw", adamw=settings.rate, decay=0.0, steps=steps)
-    world, every, last = World(settings.seed), max(1, steps // 6), settings.last_layers
+    world, every = World(settings.seed), max(1, steps // 6)
 
     with (
         settings.pool(model) as reference,
-        scorer,
-        Run(settings, stage, model, tokenizer, steps, parent, log_every=1, last_layers=last) as run,
+        scorer as score,
+        Run(settings, stage, model, tokenizer, steps, parent, log_every=1) as run,
     ):
         for step in run.steps():
             if pairs:
                 pairs_step(run, settings, reference, pairs, prompts * GROUP // 2, step, rates)
             else:
                 some = draw_prompts(settings, world, rankings, prompts, step)
-                reinforce_step(run, settings, reference, scorer, some, step, rates)
+                reinforce_step(run, settings, reference, score, some, step, rates)
             if not settings.rankings and (step in (0, steps - 1) or (step + 1) % every == 0):
                 keep_best(run, world, step)
         if "best_parameters" in run.state:
@@ -125,14 +125,14 @@ def draw_prompts(settings, world, rankings, count, step):
     return [task.prompt for task in oracle.prompts(dice, world, "train", count, shares=oracle.ROLLOUT_SHARES)]
 
 
-def reinforce_step(run, settings, reference, scorer, prompts, step, rates):
+def reinforce_step(run, settings, reference, score, prompts, step, rates):
     """Sample replies, score them, compare with the reference, and update the policy."""
     algorithm, tokenizer = ALGORITHMS[settings.algorithm], run.tokenizer
     rows = [encode_prompt(tokenizer, messages) for messages in prompts for _ in range(GROUP)]
     seed = [settings.seed, settings.draw, 17, step]
     room = reply_room(run.model.config.context)
     sampled = rollouts.sample_rollouts(run.pool, tokenizer, rows, room, seed)
-    scores = scorer.scores([row + reply for row, reply in zip(rows, sampled.replies)])
+    scores = score([row + reply for row, reply in zip(rows, sampled.replies)])
     scores = np.where(sampled.ended, scores, TRUNCATED)  # (B,)
     reference_logits, log_probs, kl, states = rollouts.compare(run.pool, reference, sampled.batch)
     penalties, mask = settings.kl * kl, sampled.batch["weights"]  # (B, T)
@@ -148,12 +148,12 @@ def reinforce_step(run, settings, reference, scorer, prompts, step, rates):
         "reference_logits": reference_logits,
         "advantages": advantage.astype(np.float32),
     }
-    score, kl = float(scores.mean()), float(kl.sum(axis=1).mean())
+    mean_score, kl = float(scores.mean()), float(kl.sum(axis=1).mean())
     tokens, truncated = float(mask.sum(axis=1).mean()), float(1 - sampled.ended.mean())
-    run.show_reward(f"score {score:.2f}, KL {kl:.2f}")
+    run.show_reward(f"score {mean_score:.2f}, KL {kl:.2f}")
     for _ in range(algorithm.updates):
         run.train_step(step, partial(policy_gradient_with_kl, kl=settings.kl), [batch], rates)
-    run.log(step=step, score=score, kl_nats_per_reply=kl, tokens_per_reply=tokens, truncated=truncated)
+    run.log(step=step, score=mean_score, kl_nats_per_reply=kl, tokens_per_reply=tokens, truncated=truncated)
     if step % 10 == 0:
         reply = decode_reply(tokenizer, sampled.replies[0])
         run.sample(step, f"{show_prompt(prompts[0])}\n{reply}   [score {scores[0]:.2f}]")
@@ -186,7 +186,7 @@ def keep_best(run, world, step):
     score, and so has politeness. A difference of one prompt is noise, so later parameters win even if they
     are that much worse. With rankings of your own there are no such prompts: the last parameters are kept."""
     replies = behaviour.greedy_replies(run.pool, run.tokenizer, world, "val", VALIDATION_PROMPTS)
-    scores = behaviour.scores(replies)
+    scores = {name: fmean(outcomes) for name, outcomes in behaviour.outcomes(replies).items()}
     worst = min(scores.values())
     run.log(step=step, worst=worst, correct=fmean(scores[kind] for kind in oracle.KINDS), **scores)
     best_worst = run.state.get("best_worst", np.zeros(1))[0]

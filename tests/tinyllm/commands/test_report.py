@@ -18,7 +18,7 @@ from tinyllm.sampling import generate
 def greedy(name, question, most):
     model, words = checkpoint.load(Path("runs/demo", name))
     prompt = encode_prompt(words, [{"role": "user", "content": question}])
-    (ids,) = generate(model, [prompt], most, stop=[words.special["<|end|>"]])
+    (ids,) = generate(model, [prompt], most, stop=words.special["<|end|>"])
     return decode_reply(words, ids)
 
 

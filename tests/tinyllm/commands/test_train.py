@@ -19,6 +19,7 @@ from tinyllm.evaluation import exams
 from tinyllm.evaluation.exams import is_examined
 from tinyllm.evaluation.scoreboard import ROWS
 from tinyllm.preferences.rankings import read, split_rankings
+from tinyllm.runs import Settings
 from tinyllm.stages import s0_random
 from tinyllm.training import Run
 
@@ -75,7 +76,7 @@ def test_train_runs_every_stage_with_its_exams_and_prints_the_scoreboard(tiny, c
 
 
 def test_a_text_of_ones_own_goes_as_far_as_stage_1(text, capsys):
-    stage("train", *text)
+    stage("mine", *text)
     assert list(board()["stages"]) == NAMES[:2]
     assert board()["stages"]["1-pretrain"]["fact_cloze"] is None
     before, after = (board()["stages"][name]["bits_per_byte"]["value"] for name in NAMES[:2])
@@ -169,7 +170,7 @@ def test_mine_trains_on_no_held_out_answer(files, capsys):
     assert "lies inside notes" in capsys.readouterr().err and not Path("runs").exists()
     turns = [("user", "a?", 1), ("assistant", "secret", 0), ("user", "b?", 1), ("assistant", "known", 1)]
     turns = [{"role": role, "content": text, "weight": weight} for role, text, weight in turns]
-    path = train.write_text(train.MineSettings(), [turns])
+    path = train.own_text(train.MineSettings(), [turns])
     assert path.read_text() == "a?\nb?\nknown"
 
 
@@ -231,7 +232,7 @@ def test_rank_and_show_mask_use_the_files_of_the_run(files, capsys, monkeypatch)
 
 def test_the_exams_can_be_taken_again_and_give_the_same_results(text):
     """Also where a stage has its exams: here they were tampered with."""
-    stage("train", *text)
+    stage("mine", *text)
     first = board()["stages"]
     for name in NAMES[:2]:
         results = read_exams(name)
@@ -256,7 +257,7 @@ def test_the_settings_of_the_command_reach_every_stage(tiny, monkeypatch):
         monkeypatch.setattr(module, "main", note(module))
     monkeypatch.setattr(train, "scoreboard", lambda run: run)
     monkeypatch.setattr(train.page, "write", lambda run: run)
-    train.train(train.TrainSettings(run="r", size="nano", seed=3, workers=2, resume=True))
+    train.train(Settings(run="r", size="nano", seed=3, workers=2, resume=True))
     assert [name for name, _ in seen] == ["s0_random", "s1_pretrain", "s2_instruct", "s3_prefer", "s4_reason"]
     for _, settings in seen:
         assert (settings.run, settings.size, settings.seed) == ("r", "nano", 3)
@@ -314,7 +315,7 @@ def test_exams_belong_to_their_weights(text, monkeypatch):
 
 
 def test_an_interrupted_train_continues_where_it_stopped(text, monkeypatch, capsys):
-    stage("train", *text, "--run", "whole")
+    stage("mine", *text, "--run", "whole")
 
     def interrupt(note):
         if note.step == 1 and not note.self.start:
@@ -322,9 +323,9 @@ def test_an_interrupted_train_continues_where_it_stopped(text, monkeypatch, caps
         return {}
 
     record(monkeypatch, Run, "train_step", interrupt)
-    assert main(["train", *TINY, *text]) == 130 and "RESUME=1" in capsys.readouterr().err
-    assert main(["train", *TINY, *text]) == 1 and "RESUME=1" in capsys.readouterr().err
-    stage("train", *text, "--resume")
+    assert main(["mine", *TINY, *text]) == 130 and "RESUME=1" in capsys.readouterr().err
+    assert main(["mine", *TINY, *text]) == 1 and "RESUME=1" in capsys.readouterr().err
+    stage("mine", *text, "--resume")
     assert weights("1-pretrain") == weights("1-pretrain", "whole")
 
 

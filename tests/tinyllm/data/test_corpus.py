@@ -64,7 +64,7 @@ def test_files_that_are_not_text_in_utf_8_do_not_count_and_are_named_once_with_w
     for _ in range(2):
         assert corpus.read(tmp_path) == ["caf\u00e9".encode()] and fingerprint(tmp_path) == before
     names = "null.bin, picture.png, wide.txt"
-    expected = f"left out, because not text in UTF-8: {names}. To use a text, save it as UTF-8\n"
+    expected = f"left out, because they are not text in UTF-8: {names}. To use a text, save it as UTF-8\n"
     assert capsys.readouterr().err == expected
     for i in range(9):
         (tmp_path / f"{i}.bin").write_bytes(b"\0")
@@ -190,16 +190,6 @@ def test_validation_scores_every_token_once_each_document_from_its_beginning(doc
             targets = ids[start + 1 : start + 1 + length]
             windows.remove((ids[start : start + len(targets)], targets))
     assert not windows
-
-
-@given(
-    st.lists(st.sampled_from(["a\n", "\n", "\n\n", "some words", " ", "  ", "é\n", "47"])), st.integers(1, 9)
-)
-def test_a_document_is_tokenized_in_parts_as_it_would_be_in_one(pieces, size):
-    document = "".join(pieces).encode()
-    cut = list(corpus.parts(document, size))
-    assert b"".join(cut) == document
-    assert [i for part in cut for i in BYTES.encode(part)] == BYTES.encode(document)
 
 
 def test_a_text_is_tokenized_once_and_again_if_anything_about_it_changes(tmp_path, monkeypatch):

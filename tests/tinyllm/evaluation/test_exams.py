@@ -16,6 +16,7 @@ from tinyllm.evaluation.scoreboard import BASELINE_KEYS, ROWS
 from tinyllm.preferences import reward_model
 from tinyllm.runs import Settings
 from tinyllm.stages.s0_random import RandomSettings
+from tinyllm.stages.s3_prefer import PreferSettings
 from tinyllm.stages.s4_reason import ReasonSettings
 from tinyllm.tokenizer import train
 from tinyllm.training import Run
@@ -71,7 +72,8 @@ def few_exams(monkeypatch):
 
 def test_every_result_is_shown_in_a_row_or_as_a_baseline():
     """Stage 3 with a reward model takes all exams of the built-in world: none is computed in vain."""
-    folder = write_stage("3-prefer", parent=write_stage("2-instruct"))
+    settings = PreferSettings(size="tiny", workers=1)
+    folder = write_stage("3-prefer", settings, parent=write_stage("2-instruct"))
     base = random_model(CONFIG, np.random.default_rng(1), np.float32, 0.3)
     reward = reward_model.with_score_head(base, 0)
     with Run(SETTINGS, "3-prefer/reward", reward, BYTES, steps=0) as run:

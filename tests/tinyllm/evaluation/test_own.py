@@ -70,14 +70,6 @@ def test_the_expected_reply_is_the_last_one_that_is_learned(without_log_probs):
     assert results["own_questions_shown"] == [{"prompt": "a?", "expected": "yes", "reply": "yes"}]
 
 
-def test_stage_3_is_compared_with_the_checkpoint_that_it_started_from(monkeypatch, tmp_path):
-    chain = [tmp_path / name for name in ("4-reason", "3-prefer", "smollm2", "older")]
-    monkeypatch.setattr(own, "ancestors", lambda folder: chain[chain.index(folder) :])
-    assert own.before_preferences(chain[0]) == own.before_preferences(chain[1]) == chain[2]
-    monkeypatch.setattr(own, "ancestors", lambda folder: chain[:2])
-    assert own.before_preferences(chain[0]) is None
-
-
 def test_questions_that_do_not_fit_are_left_out_and_at_most_so_many_are_asked(without_log_probs, monkeypatch):
     pool = ScriptedPool(BYTES, lambda text: "yes")
     pool.model = random_model(CONFIG, np.random.default_rng(0), np.float32)
@@ -140,13 +132,13 @@ def test_a_reply_wins_if_the_reward_model_scores_it_higher_and_ties_do_not_count
     ours, others, rate, monkeypatch, tmp_path
 ):
     held_out = [Ranking([{"role": "user", "content": "a?"}], ["good", "bad"], [1, 2])]
-    scorer = SimpleNamespace(scores=lambda rows: np.array([BYTES.decode(row).count("good") for row in rows]))
+    score = lambda rows: np.array([BYTES.decode(row).count("good") for row in rows])
     monkeypatch.setattr(own.rankings, "read", lambda path: held_out)
     monkeypatch.setattr(own.rankings, "split_rankings", lambda rankings: ([], rankings))
     monkeypatch.setattr(own, "before_preferences", lambda folder: folder)
     monkeypatch.setattr(own, "is_checkpoint", lambda folder: True)
     monkeypatch.setattr(own.checkpoint, "load", lambda folder: (None, None))
-    monkeypatch.setattr(own, "RewardModel", lambda folder, settings: nullcontext(scorer))
+    monkeypatch.setattr(own.reward_model, "scorer", lambda folder, settings: nullcontext(score))
     pool, reference = (ScriptedPool(BYTES, lambda text, reply=reply: reply) for reply in (ours, others))
     pool.model = SimpleNamespace(config=CONFIG)
     settings = SimpleNamespace(pool=lambda model: nullcontext(reference))

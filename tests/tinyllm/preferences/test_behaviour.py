@@ -1,3 +1,5 @@
+from statistics import fmean
+
 import pytest
 from scripted import ScriptedPool, last_question
 
@@ -45,7 +47,11 @@ def scores_of(reply, split="test"):
     by_kind = behaviour.prompts_by_kind(WORLD, split, COUNT, "manners")
     tasks = {task.question: task for tasks in by_kind.values() for task in tasks}
     pool = ScriptedPool(BYTES, lambda text: reply(tasks[last_question(text)]))
-    return behaviour.scores(behaviour.greedy_replies(pool, BYTES, WORLD, split, COUNT))
+    outcomes = behaviour.outcomes(behaviour.greedy_replies(pool, BYTES, WORLD, split, COUNT))
+    assert {name: len(each) for name, each in outcomes.items()} == dict.fromkeys(oracle.KINDS, COUNT) | {
+        "polite": COUNT * len(oracle.KINDS)
+    }
+    return {name: fmean(each) for name, each in outcomes.items()}
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

@@ -46,19 +46,20 @@ def trained(tmp_path_factory, settings_of):
 
 
 def test_what_was_preferred_scores_higher_also_after_other_prompts(trained, settings_of):
-    with reward_model.RewardModel(trained, settings_of) as scorer:
+    with reward_model.scorer(trained, settings_of) as score:
         for prompt in ("3?", "99?"):
-            preferred, other = scorer.scores([encode(prompt, "aa"), encode(prompt, "zq")])
+            preferred, other = score([encode(prompt, "aa"), encode(prompt, "zq")])
             assert preferred > other + 0.5
-        last, first = scorer.scores([encode("1!", "aq"), encode("1!", "za")])
+        last, first = score([encode("1!", "aq"), encode("1!", "za")])
         assert last > first
 
 
 def test_the_replies_it_learned_from_have_mean_0_and_deviation_1(trained, settings_of):
     rows = [ids for ranking in RANKINGS for ids, _ in encode_ranking(BYTES, ranking)]
-    with reward_model.RewardModel(trained, settings_of) as scorer:
-        scores = scorer.scores(rows)
-        raw = reward_model.raw_scores(scorer.pool, rows)
+    with reward_model.scorer(trained, settings_of) as score:
+        scores = score(rows)
+    with WorkerPool(checkpoint.load(trained)[0]) as pool:
+        raw = reward_model.raw_scores(pool, rows)
     assert scores.mean() == pytest.approx(0, abs=1e-5) and scores.std() == pytest.approx(1, abs=1e-5)
     scale = read_json(trained / "scale.json")
     assert (scale["mean"], scale["deviation"]) == (pytest.approx(raw.mean()), pytest.approx(raw.std()))

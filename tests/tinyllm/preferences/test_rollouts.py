@@ -89,7 +89,7 @@ def test_log_probs_are_those_the_replies_were_drawn_with(sampled, monkeypatch):
     columns = PROMPTS, draws, batch.replies, batch.mask, compared, also
     for prompt, row_draws, reply, mask, *rows in zip(*columns):
         seen.clear()
-        assert generate(policy.model, [prompt], TOKENS, row_draws, stop=[END]) == [reply]
+        assert generate(policy.model, [prompt], TOKENS, row_draws, stop=END) == [reply]
         when_drawn = log_prob_of(np.array(reply), log_softmax(np.concatenate(seen)))
         for row in rows:
             np.testing.assert_allclose(np.exp(row[mask > 0] - when_drawn), 1, atol=1e-4)

@@ -72,7 +72,7 @@ def test_a_whole_run_has_every_panel(five_stages, capsys):
     ):
         assert expected in words
     assert "<b>one</b>" in words  # what a model wrote is text, not markup
-    assert "python -m tinyllm stage2 --run demo --size tiny --seed 0" in words
+    assert "make stage2 SIZE=tiny WORKERS=1" in words
 
 
 def test_the_page_changes_nothing_else_in_the_run(five_stages):

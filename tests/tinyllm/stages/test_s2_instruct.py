@@ -198,10 +198,10 @@ def test_a_file_of_ones_own_from_the_command_line(own, capsys):
 @pytest.mark.parametrize("epochs, fewest, most", [(30, 1, 900), (1, 50, 900), (30, 1, 7)])
 def test_a_file_of_ones_own_is_seen_so_many_times_by_default(own, monkeypatch, epochs, fewest, most):
     set_recipe(monkeypatch, s2_instruct, epochs, fewest, instruct_steps=most)
-    plans = record(monkeypatch, s2_instruct.ConversationBatches, "plan")
+    batches = record(monkeypatch, s2_instruct.ConversationBatches, "batch")
     steps = record(monkeypatch, Run, "train_step", call=False)
     instruct(text="text.txt", data="data.jsonl", tokens=512, replay=0.5)
-    tokens = sum(len(ids) for ids, _ in plans[0].self.rows)
+    tokens = sum(len(ids) for ids, _ in batches[-1].self.rows)
     assert len(steps) == min(most, max(fewest, round(epochs * tokens / 256)))
 
 
@@ -228,7 +228,7 @@ def test_conversations_that_are_too_long_are_left_out_and_counted(own, capsys, m
     Path("both.jsonl").write_text(f"{json.dumps(long)}\n{json.dumps(short)}\n")
     steps = record(monkeypatch, Run, "train_step")
     instruct(text="text.txt", data="both.jsonl", steps=2, replay=0)
-    assert "1 of 2 conversations are longer than the context of 64" in capsys.readouterr().err
+    assert "1 of 2 conversations do not fit into the context of 64" in capsys.readouterr().err
     assert max(piece["ids"].shape[1] for note in steps for piece in note.batch[:4]) <= 64
     Path("long.jsonl").write_text(json.dumps(long) + "\n")
     with pytest.raises(TinyllmError, match="no conversation fits"):

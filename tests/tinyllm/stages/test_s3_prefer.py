@@ -76,7 +76,7 @@ def run_of(policy, words, calls):
 
 
 class Step:
-    """reinforce_step with given replies, not sampled ones, and a given scorer, not a reward model."""
+    """reinforce_step with given replies, not sampled ones, and given scores, not a reward model."""
 
     def __init__(
         self, algorithm, replies, score, kl=0.2, prompts=PROMPTS, words=BYTES, config=CONFIG, seed=0
@@ -100,8 +100,7 @@ class Step:
         ):
             patch.setattr(rollouts, "generate_replies", generate)
             run = run_of(policy, words, calls)
-            scorer = SimpleNamespace(scores=scores)
-            s3_prefer.reinforce_step(run, options, q, scorer, prompts, 3, rates)
+            s3_prefer.reinforce_step(run, options, q, scores, prompts, 3, rates)
             self.policy, self.reference, self.state = in_float64(policy.model), in_float64(q.model), run.state
         *self.updates, self.log = calls
         ((self.batch,),) = [self.updates[0].batch]
@@ -356,14 +355,14 @@ def test_the_reward_model_learns_ranks_at_the_end_tokens_and_counts_rankings(wor
 
 def test_replies_are_scored_by_the_reward_model_at_their_end_token(world, monkeypatch):
     monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
-    scored = record(monkeypatch, reward_model.RewardModel, "scores")
+    scored = record(monkeypatch, reward_model, "raw_scores")
     prefer(steps=1)
     model, words = checkpoint.load("runs/demo/3-prefer/reward")
     scale = json.loads(Path("runs/demo/3-prefer/reward/scale.json").read_text())
-    (note,) = scored
+    learned_from, note = scored  # for the scale, then the rollouts
     assert model.config.head == "score" and len(note.rows) == SIZES["tiny"].prompts * GROUP
-    with reward_model.RewardModel(Path("runs/demo/3-prefer/reward"), PreferSettings(workers=1)) as scorer:
-        scores = scorer.scores(note.rows)
+    with reward_model.scorer(Path("runs/demo/3-prefer/reward"), PreferSettings(workers=1)) as score:
+        scores = score(note.rows)
     for row, score in zip(note.rows, scores):
         alone = model.logits(np.array(row))[-1]
         assert score == pytest.approx((alone - scale["mean"]) / scale["deviation"], abs=1e-3)
@@ -427,10 +426,10 @@ def test_the_parameters_that_do_best_on_their_worst_kind_of_prompt_are_kept(worl
         lambda note: {"params": note.pool.model.params.flat.copy()},
         call=False,
     )
-    scores = lambda replies: (
-        dict.fromkeys(s3_prefer.oracle.KINDS, 0.9) | {"harm": next(figures), "polite": 1.0}
+    outcomes = lambda replies: (
+        dict.fromkeys(s3_prefer.oracle.KINDS, [0.9]) | {"harm": [next(figures)], "polite": [1.0]}
     )
-    monkeypatch.setattr(behaviour, "scores", scores)
+    monkeypatch.setattr(behaviour, "outcomes", outcomes)
     prefer(steps=4, rate=0.01)
     assert len({note.params.tobytes() for note in asked}) == 4
     np.testing.assert_array_equal(parameters(STAGE), asked[kept].params)
@@ -571,7 +570,7 @@ def test_interrupted_and_resumed_it_ends_in_the_same_bytes(algorithm, world, mon
     """Interrupted while the reward model learns, and while the policy does."""
     monkeypatch.setattr(behaviour, "greedy_replies", lambda pool, *_: pool.model.params.flat[:5])
     monkeypatch.setattr(
-        behaviour, "scores", lambda replies: dict(zip(s3_prefer.oracle.KINDS, map(float, replies)))
+        behaviour, "outcomes", lambda replies: {kind: [x] for kind, x in zip(s3_prefer.oracle.KINDS, replies)}
     )
     options = {"algorithm": algorithm, "origin": "runs/demo/2-instruct", "steps": 3}
     prefer(**options, run="whole")

@@ -293,7 +293,7 @@ def test_after_stage_3_its_own_correct_replies_are_rehearsed(tiny, monkeypatch):
     in_front = sum(messages[0] == conversations.TOOLS_MESSAGE for messages in kept["all"])
     assert in_front / len(kept["all"]) == pytest.approx(1 / 8, abs=0.06)
     for *prompt, message in own[:3]:
-        (ids,) = generate(model, [encode_prompt(words, prompt)], 64, stop=[words.special["<|end|>"]])
+        (ids,) = generate(model, [encode_prompt(words, prompt)], 64, stop=words.special["<|end|>"])
         assert message == {"role": "assistant", "content": decode_reply(words, ids)}
     monkeypatch.setattr(s4_reason, "own_replies", lambda *_: own)
     rehearsal = s4_reason.load_rehearsal(options, World(0), 10, parent, "")

@@ -134,7 +134,7 @@ def test_not_accepted(schema, texts):
 @pytest.mark.parametrize(
     "data", [b'"\xff"', b'"\xc0\x80"', b'"\xed\xa0\x80"', b'"\xf4\x90\x80\x80"', b'"\xe2\x82"']
 )
-def test_a_string_is_utf8(data):
+def test_a_string_must_be_utf8(data):
     assert not Grammar({"type": "string"}).accepts(data)
 
 

@@ -66,7 +66,7 @@ def test_a_stream_gives_the_same_parts_however_it_is_split(reply, data):
     assert parse(data_bytes) == parse(data_bytes.decode())
 
 
-def test_a_thought_that_arrives_in_pieces_holds_no_call():
+def test_a_thought_that_arrives_in_pieces_contains_no_call():
     thought = "so <think>" + render_call(Call("f", {}))
     for reply, wanted in ((thought, []), (thought + "</think>" + render_call(Call("g", {})), ["g"])):
         for cut in range(len(reply)):
@@ -75,7 +75,7 @@ def test_a_thought_that_arrives_in_pieces_holds_no_call():
 
 
 @given(REPLIES)
-def test_nothing_is_lost(reply):
+def test_the_texts_of_the_parts_make_up_the_reply(reply):
     parts = parse(reply)
     assert "".join(part.text for part in parts) == reply and all(part.text for part in parts)
 

@@ -90,7 +90,7 @@ def test_what_is_not_enforced_is_refused_whatever_the_value(schema):
         validate("a", schema)
 
 
-def test_all_problems_come_at_once():
+def test_all_problems_are_reported_at_once():
     schema = {
         "type": "object",
         "properties": {"a": {"type": "integer", "minimum": 3}, "b": {"items": {"type": "string"}}},

@@ -113,12 +113,12 @@ tinyllm/parallel.py
     os._exit(0)  =>  pass
     signal.signal(name, signal.SIG_IGN)  =>  pass
     results[rank :: self.workers] = part  =>  results[: len(part)] = part
+    for i in np.argsort(order)]  =>  for i in order]
 tinyllm/sampling.py
     w.reshape(-1)[:] = copy.reshape(-1)  =>  pass
     cumulative <= draws[:, None]  =>  cumulative <= 0.5 * draws[:, None]
     (lengths[alive] <= length) & (length < ends[alive])  =>  length < ends[alive]
     ends[rows[ids == stop]] = length + 1  =>  ends[rows[ids == stop]] = length
-    for i in np.argsort(order)]  =>  for i in order]
     start != begin  =>  begin is None
     room = min(context, ends.max())  =>  room = context
 tinyllm/checkpoint/__init__.py

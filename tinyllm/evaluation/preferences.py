@@ -35,15 +35,11 @@ def win_rate(tasks, replies, others):
     return proportion([a > b for a, b in pairs if a != b])
 
 
-def comparison_prompts(tokenizer, world, items):
-    kinds = behaviour.prompts_by_kind(world, "test", max(1, items * 3 // 10), "duels")
-    tasks = sum(kinds.values(), [])
-    return tasks, [encode_prompt(tokenizer, task.prompt) for task in tasks]
-
-
 def compare_with_reference(pool, reference, tokenizer, world, items):
     """Sampled replies of the pool's model against sampled replies of the reference."""
-    tasks, prompts = comparison_prompts(tokenizer, world, items)
+    kinds = behaviour.prompts_by_kind(world, "test", max(1, items * 3 // 10), "duels")
+    tasks = sum(kinds.values(), [])
+    prompts = [encode_prompt(tokenizer, task.prompt) for task in tasks]
     ours = rollouts.sample_rollouts(pool, tokenizer, prompts, REPLY_TOKENS, [21])
     others = rollouts.sample_rollouts(reference, tokenizer, prompts, REPLY_TOKENS, [22])
     texts = [[decode_reply(tokenizer, ids) for ids in side.replies] for side in (ours, others)]

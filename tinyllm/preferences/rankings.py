@@ -98,6 +98,16 @@ def encode_ranking(tokenizer, ranking):
     return [encode_last_reply(tokenizer, [*ranking.prompt, reply]) for reply in replies]
 
 
+def better_and_worse(rankings, items):
+    """items: one for each completion of the rankings, in order -> [(item of the better one, item of the worse
+    one)] for every two completions of a ranking that are not tied."""
+    items, pairs = iter(items), []
+    for ranking in rankings:
+        ranked = list(zip(ranking.ranks, items))
+        pairs += [(a, b) for rank, a in ranked for other, b in ranked if rank < other]
+    return pairs
+
+
 def parse_order(answer, count):
     """An order as a person typed it, best first, = for ties: "2=1 4 3" -> ranks. Raises ValueError."""
     groups = [part.split("=") for part in re.sub(r"\s*=\s*", "=", answer.strip()).split()]

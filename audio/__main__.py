@@ -57,7 +57,7 @@ def transcribe(args):
             if isinstance(result, AuthError):  # one key serves all recordings
                 raise result
             if isinstance(result, AudioError):
-                say(f"error: {name}: {result}" if several else f"error: {result}")
+                say(f"error: {result}" if name in f"{result}" or not several else f"error: {name}: {result}")
                 status = max(status, status_of(result))
             elif args.no_wait:
                 print(result.id, *([name] if several else []), sep="  ", flush=True)
@@ -65,7 +65,7 @@ def transcribe(args):
                 output.add(name, result)
     except KeyboardInterrupt as stop:
         again = str(stop) or "jobs already made go on: python -m audio list"
-        again += ". The same command continues them, but pays again for URLs"
+        again += ". The same command continues them, but pays again for URLs and, without --keep, for -"
         raise KeyboardInterrupt(f"interrupted; {again}") from None
     return status
 
@@ -91,18 +91,21 @@ class Output:
     def add(self, name, transcript):
         transcript.names = self.names
         if unknown := self.names.keys() - transcript.labels:
-            known = ", ".join(sorted(transcript.labels))
+            known = ", ".join(sorted(transcript.labels)) or "none"
             say(f"warning: --names: there is no speaker {', '.join(sorted(unknown))}; there are: {known}")
         format = self.args.format or ("markdown" if self.args.preset or transcript.features else "text")
-        text, path = written(transcript, format, self.args.preset), self.args.out
+        self.write(name, written(transcript, format, self.args.preset), FORMATS[format])
+
+    def write(self, name, text, suffix):
+        path = self.args.out
         if self.in_folder:
             path = Path(path, self.sources[name])
-            path = path.with_name(shortened(path.name) + FORMATS[format])
+            path = path.with_name(shortened(path.name) + suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
         if path:
             write_text(path, text)
         else:
-            heading = f"== {name} ==\n\n" if self.several and format != "json" else ""
+            heading = f"== {name} ==\n\n" if self.several and suffix != ".json" else ""
             print(heading + text, end="\n" if heading else "", flush=True)
 
 
@@ -121,8 +124,9 @@ def get(args):
         client.redacted_audio(args.id, args.out or sys.stdout.buffer)
         return
     if args.format in ("sentences", "paragraphs"):
-        for part in getattr(client, args.format)(args.id):
-            print(json.dumps(part, ensure_ascii=False))
+        parts = getattr(client, args.format)(args.id)
+        lines = [json.dumps(part, ensure_ascii=False) + "\n" for part in parts]
+        output.write(args.id, "".join(lines), ".jsonl")
         return
     transcript = client.wait(args.id, timeout=args.timeout) if args.command == "wait" else client.get(args.id)
     if args.format != "json" and not is_done(transcript):

@@ -124,6 +124,11 @@ def test_transcribe_and_everything_after_it(box, talk, tmp_path):
     assert json.loads(audio("get", id, "-o", "paragraphs", url=box.url)[0].splitlines()[0])[
         "text"
     ].startswith("Good")
+    for part, folder in (("sentences", ""), ("paragraphs", "parts/")):
+        shown = audio("get", id, "-o", part, url=box.url)[0]
+        assert audio("get", id, "-o", part, "--out", f"{tmp_path}/{folder or part}", url=box.url)[0] == ""
+        path = tmp_path / (folder and f"{folder}{id}.jsonl" or part)
+        assert path.read_text(encoding="utf-8") == shown
     out, _ = audio("search", id, "budget", "north pier", url=box.url)
     seconds = [float(line.split()[0]) for line in out.splitlines()]
     assert seconds == sorted(seconds) and len(seconds) == 4 and 10 < seconds[0] < 20
@@ -238,6 +243,8 @@ def test_languages_names_and_translations_are_asked_for_by_short_names(box, talk
 def test_names_of_speakers_that_are_not_there_are_told(box, talk):
     _, err = audio("transcribe", talk, "--speakers", 2, "--names", "A=Ada", "--names", "Z=Zoe", url=box.url)
     assert "warning: --names: there is no speaker Z; there are: A, B" in err
+    _, err = audio("transcribe", talk, "--names", "A=Ada", url=box.url)
+    assert "warning: --names: there is no speaker A; there are: none\n" in err
 
 
 def test_a_folder_in_order_and_a_second_run_pays_nothing(box, tmp_path):
@@ -265,7 +272,9 @@ def test_a_folder_in_order_and_a_second_run_pays_nothing(box, tmp_path):
 def test_one_empty_file_is_reported_and_the_others_go_on(box, talk, tmp_path):
     (tmp_path / "empty.wav").touch()
     out, err = audio("transcribe", tmp_path / "empty.wav", talk, url=box.url, status=2)
-    assert "error: " in err and "empty.wav is empty" in err and "Good morning" in out
+    assert f"error: {tmp_path / 'empty.wav'} is empty\n" in err and "Good morning" in out
+    _, err = audio("transcribe", tmp_path / "none.wav", talk, url=box.url, status=2)
+    assert f"error: {tmp_path / 'none.wav'}: there is no such file\n" in err
 
 
 def test_one_file_is_paid_for_once_too(box, talk):
@@ -289,8 +298,10 @@ def test_ids_of_many_come_with_the_names_of_their_files(box, tmp_path):
 
 def test_where_nothing_can_be_kept_nothing_is_sent(box, talk, tmp_path):
     before = len(box.uploads)
-    _, err = audio("transcribe", talk, "--keep", tmp_path / "no" / "folder", url=box.url, status=2)
+    _, err = audio("transcribe", talk, "--keep", talk / "folder", url=box.url, status=2)
     assert "--keep" in err and len(box.uploads) == before
+    audio("transcribe", talk, "--keep", tmp_path / "new" / "folder", url=box.url)
+    assert [*(tmp_path / "new" / "folder").glob("talk.wav.*.json")] and len(box.uploads) == before + 1
 
 
 def test_every_command_of_the_readme_prints_what_is_shown_under_it(tmp_path, monkeypatch):

@@ -22,7 +22,8 @@ ROWS = {  # name of an outcome -> key in exams.json
 
 
 def measure_behaviour(pool, tokenizer, world, items):
-    """Shares of good replies, and their mean length: greedy replies to test prompts of five kinds."""
+    """The share of good replies in each of ROWS, and the mean number of words, over greedy replies to test
+    prompts of five kinds."""
     replies = behaviour.greedy_replies(pool, tokenizer, world, "test", items)
     outcomes = behaviour.outcomes(replies)
     words = [len(text.split()) for pairs in replies.values() for _, text in pairs]
@@ -42,7 +43,7 @@ def comparison_prompts(tokenizer, world, items):
 
 
 def compare_with_reference(pool, reference, tokenizer, world, items):
-    """Sampled replies of the pool's model against sampled replies of the reference."""
+    """Compare sampled replies of the pool's model with sampled replies of the reference."""
     tasks, prompts = comparison_prompts(tokenizer, world, items)
     ours = rollouts.sample_rollouts(pool, tokenizer, prompts, REPLY_TOKENS, [21])
     others = rollouts.sample_rollouts(reference, tokenizer, prompts, REPLY_TOKENS, [22])
@@ -80,13 +81,13 @@ def reward_accuracy(score, tokenizer, world, items):
 
 
 def before_preferences(folder):
-    """The checkpoint that stage 3 started from, which had learned from no rankings; `folder` itself before
-    stage 3; None if the checkpoint no longer exists."""
+    """The checkpoint that stage 3 started from, which had learned from no rankings; `folder` itself if it is
+    from before stage 3; None if the checkpoint no longer exists."""
     return next((each for each in ancestors(folder) if "rankings" not in learned_by(each)), None)
 
 
 def run(pool, tokenizer, world, folder, settings, items):
-    """All preference exams for the stage in `folder`, compared with the reference from stage 3 on."""
+    """All preference exams for the stage in `folder`; from stage 3 on, also the comparison with stage 2."""
     results, start = measure_behaviour(pool, tokenizer, world, items), before_preferences(folder)
     if start not in (None, folder):
         with settings.pool(checkpoint.load(start)[0]) as reference:

@@ -113,12 +113,12 @@ tinyllm/parallel.py
     os._exit(0)  =>  pass
     signal.signal(name, signal.SIG_IGN)  =>  pass
     results[rank :: self.workers] = part  =>  results[: len(part)] = part
+    for i in np.argsort(order)]  =>  for i in order]
 tinyllm/sampling.py
     w.reshape(-1)[:] = copy.reshape(-1)  =>  pass
     cumulative <= draws[:, None]  =>  cumulative <= 0.5 * draws[:, None]
     (lengths[alive] <= length) & (length < ends[alive])  =>  length < ends[alive]
     ends[rows[ids == stop]] = length + 1  =>  ends[rows[ids == stop]] = length
-    for i in np.argsort(order)]  =>  for i in order]
     start != begin  =>  begin is None
     room = min(context, ends.max())  =>  room = context
 tinyllm/checkpoint/__init__.py
@@ -190,7 +190,6 @@ tinyllm/stages/s3_prefer.py
     penalties, mask = settings.kl * kl  =>  penalties, mask = 0 * kl
     kl=settings.kl  =>  kl=0
     range(algorithm.updates)  =>  range(1)
-    if rank < other]  =>  if rank > other]
     rollouts.log_probs(reference,  =>  rollouts.log_probs(run.pool,
     worst > best_worst - 1.5 / VALIDATION_PROMPTS  =>  worst < best_worst
     run.model.params.flat[:] = run.state["best_parameters"]  =>  pass
@@ -211,6 +210,8 @@ tinyllm/preferences/advantages.py
     keepdims=True) - returns) /  =>  keepdims=True)) /
 tinyllm/objectives.py
     error = values - targets  =>  error = targets - values
+tinyllm/preferences/rankings.py
+    if rank < other]  =>  if rank > other]
 tinyllm/preferences/reward_model.py
     [len(row) - 1 for row in rows]  =>  [-1 for row in rows]
     len(ids) - 1 for ids, _ in padded  =>  len(ids) - 2 for ids, _ in padded
@@ -240,7 +241,7 @@ tinyllm/evaluation/text.py
     * (size > 0)  =>
 tinyllm/evaluation/preferences.py
     for a, b in pairs if a != b]  =>  for a, b in pairs]
-    [a > b for (rank, a),  =>  [a >= b for (rank, a),
+    [a > b for a, b in better  =>  [a >= b for a, b in better
 tinyllm/evaluation/generation.py
     is_solved(task, text) and steps_are_correct(text)  =>  is_solved(task, text)
     exam(pool, tokenizer, with_tools, 64)  =>  exam(pool, tokenizer, tasks, 64)

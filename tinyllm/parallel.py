@@ -146,6 +146,15 @@ class WorkerPool:
         self.close()
 
 
+def map_by_length(pool, function, rows, *columns, size):
+    """pool.map for sequences of different lengths -> a list, in the order of `rows`. Sequences of similar
+    length share a chunk, which saves padding and waiting. The other columns are arrays."""
+    order = np.argsort([len(row) for row in rows], kind="stable")
+    sorted_columns = [column[order] for column in columns]
+    results = pool.map(function, [rows[i] for i in order], *sorted_columns, size=size)
+    return [results[i] for i in np.argsort(order)]
+
+
 def _attempt(function, worker, job):
     """-> (error message or None, result)"""
     try:

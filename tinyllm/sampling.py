@@ -18,6 +18,7 @@ import numpy as np
 
 from tinyllm.data.conversation import decode_reply, encode_prompt
 from tinyllm.layers import causal_mask, rotations_at
+from tinyllm.parallel import map_by_length
 from tinyllm.transformer import Parameters, Transformer
 
 
@@ -213,12 +214,10 @@ def generate_replies(pool, tokenizer, prompts, max_tokens, seed=None, size=64):
     Greedy without a seed; with a seed (a list of numbers), sampled at temperature 1 without top-k or top-p:
     replies are drawn from the model's own distribution.
     """
-    order = np.argsort([len(prompt) for prompt in prompts], kind="stable")  # similar lengths share a chunk
     draws = np.random.default_rng(seed or 0).random((len(prompts), max_tokens))
     temperature = 0 if seed is None else 1
     rows = partial(generate_rows, temperature=temperature, stop=tokenizer.special["<|end|>"])
-    replies = pool.map(rows, [prompts[i] for i in order], draws[order], size=size)
-    return [replies[i] for i in np.argsort(order)]
+    return map_by_length(pool, rows, prompts, draws, size=size)
 
 
 def answer(pool, tokenizer, conversations, max_tokens, seed=None):

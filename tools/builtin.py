@@ -56,7 +56,7 @@ def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> in
 
 
 class Rounded(Fraction):
-    """A number that was rounded to 50 digits, or was computed from one that was."""
+    """A number that was rounded to 50 digits, or was computed from a rounded number."""
 
 
 def value_of(node, text):
@@ -161,7 +161,7 @@ def transcribe(source: str, start: Annotated[int, {"minimum": 0}] = 0) -> dict:
 
     client = Client()
     job = source if ID.fullmatch(source) else client.submit(source, speakers=True).id
-    transcript = client.wait(job, timeout=580)  # less than the tool's timeout: the error of wait names the id
+    transcript = client.wait(job, timeout=580)  # before the tool's timeout, because this error names the id
     text, end = transcript.labelled(), start + MOST_TEXT
     part = {"id": job, "seconds": transcript.seconds, "text": text[start:end]}
     return part if end >= len(text) else {**part, "continue_with": {"source": job, "start": end}}

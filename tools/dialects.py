@@ -1,7 +1,7 @@
 """One call in five dialects: what all ways of calling tools have in common.
 
 A model names a tool and its arguments, in JSON; a program answers with a value, in JSON. FORMS shows how
-each dialect packs them. hermes is tagged text within the reply; chat and responses are OpenAI's two APIs;
+each dialect writes them. hermes is tagged text within the reply; chat and responses are OpenAI's two APIs;
 anthropic uses content blocks of a message; harmony is the text format of OpenAI's gpt-oss models.
 
     dialect = DIALECTS["chat"]

@@ -1,4 +1,4 @@
-"""A function -> the JSON Schema of its arguments, and from valid JSON back to the arguments.
+"""A function -> the JSON Schema of its arguments; valid JSON -> the arguments.
 
     def book(city: str, nights: Annotated[int, {"minimum": 1}] = 1):
         \"""Book a room.
@@ -43,7 +43,7 @@ def read_function(function):
     Types: str, int, float, bool, None, Any, Literal, Enum (by its values), Optional and unions, list, tuple,
     dict with str keys, TypedDict, dataclass, and Annotated with a description (a str) or with keywords (a
     dict such as {"minimum": 1}). Descriptions come from docstrings in the style of Google, NumPy or Sphinx.
-    A parameter with a default may be left out; one whose default is None may be null.
+    A parameter with a default may be left out. If its default is None, it may be null.
 
     Raises UnsupportedSchema, naming the parameter, for anything else: a missing hint, other types, *args,
     positional-only parameters."""

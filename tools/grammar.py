@@ -3,7 +3,7 @@
     grammar = Grammar({"type": "integer", "minimum": 10})
     state = grammar.start                      a set of threads: every way to read the text so far
     state = grammar.step(state, ord("1"))      the next state, empty if the byte is not allowed
-    grammar.distance(state)                    1: bytes of the shortest completion
+    grammar.distance(state)                    1, the number of bytes in the shortest completion
 
 Without a grammar, a model writes whatever it likes, and a small model rarely closes every bracket. The
 grammar supports the keywords that most functions need. It refuses those in NOT_ENFORCED by name: only the

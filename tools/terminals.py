@@ -74,11 +74,11 @@ class Number(NamedTuple):
         return min(map(shortest, self.ways), default=inf)
 
 
-same = lru_cache(1 << 14)(lambda item: item)  # equal items become one object: quicker to compare
+same = lru_cache(1 << 14)(lambda item: item)  # equal items become one object, which is quicker to compare
 
 
 def shortest(way):
-    """The fewest bytes that complete a way: n decimals reach the multiples of 10 ** (places - n)."""
+    """The fewest bytes that complete a way: with n decimals it reaches multiples of 10 ** (places - n)."""
     whole, places, low, high = way
     units = ((n, 10 ** (places - n)) for n in range(whole == -1, places + 1))
     decimals = next(n for n, unit in units if high // unit * unit >= low)
@@ -104,7 +104,7 @@ def numbers(bounds, integer, sign):
 
 
 class Text(NamedTuple):
-    """The rest of a string after its opening quote: `low` to `high` more characters may begin; `character`
+    """The rest of a string after its opening quote: `low` to `high` more characters must begin; `character`
     holds the possible endings of the current character."""
 
     character: frozenset

@@ -2,8 +2,7 @@
 
 The masks are for the tools of tools/builtin.py and a tool with nested arguments, with vocabularies of 512 and
 of 32,000 tokens (the latter with all numbers of up to three digits, as in large models). Tokens are drawn
-from the masks at random, so most states are rare. Then the same calls are written again, to measure the warm
-case.
+from the masks at random, so many states are new. Then the same calls are written again, with warm caches.
 """
 
 import gc

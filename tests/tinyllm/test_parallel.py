@@ -17,7 +17,7 @@ from strategies import rngs
 
 from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
-from tinyllm.parallel import WorkerPool
+from tinyllm.parallel import WorkerPool, map_by_length
 from tinyllm.training import compute_gradient, share_out
 from tinyllm.transformer import Config, Transformer
 
@@ -72,6 +72,11 @@ def listed(model, numbers, texts):
     return [(n, text) for n, text in zip(numbers, texts)]
 
 
+def paired(model, rows, numbers):
+    assert [*map(len, rows)] == sorted(map(len, rows))
+    return [(sum(row), number) for row, number in zip(rows, numbers)]
+
+
 def summed(model, ids):
     return model.logits(ids).sum(axis=(1, 2))
 
@@ -114,6 +119,18 @@ def test_map_calls_the_function_with_chunks_of_the_given_size(pools, workers, ro
 
 
 # ---- run
+
+
+@given(
+    st.sampled_from([1, 2]),
+    st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), max_size=12),
+    st.integers(1, 5),
+)
+@settings(max_examples=30)
+def test_sequences_mapped_by_length_keep_their_order_and_their_columns(pools, workers, rows, size):
+    numbers = np.arange(len(rows))
+    results = map_by_length(pools[workers], paired, rows, numbers, size=size)
+    assert results == [(sum(row), number) for row, number in zip(rows, numbers)]
 
 
 @pytest.mark.parametrize("vocab, length, rows", [(1536, 352, 32), (49_152, 100, 6), (49_152, 2048, 1)])

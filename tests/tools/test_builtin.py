@@ -1,4 +1,4 @@
-"""builtin: the calculator is exact, bounded and no eval; the other tools say what is wrong."""
+"""builtin: the calculator is exact and bounded, and does not use eval; the other tools say what is wrong."""
 
 import re
 import time
@@ -29,7 +29,7 @@ SUMS = st.recursive(
 
 
 @given(SUMS)
-def test_integers_are_those_of_python(text):
+def test_integer_results_are_those_of_python(text):
     try:
         wanted = eval(text)
     except ZeroDivisionError:
@@ -76,7 +76,7 @@ def test_nothing_is_rounded_before_the_end(text):
     assert exact.denominator == 1 or (len(digits.split("E")[0]) <= 28 and not digits.endswith("0"))
 
 
-def test_fractions_of_too_many_digits_are_rounded():
+def test_fractions_with_too_many_digits_are_rounded():
     month = Fraction("0.0425") / 12
     for text, exact in (
         ("100000*(1+0.0425/12)**360", 100000 * (1 + month) ** 360),
@@ -179,7 +179,7 @@ def test_values(text, wanted):
     ],
 )
 def test_what_is_refused_is_refused_at_once(text, words):
-    start = time.process_time()  # which a busy machine does not lengthen
+    start = time.process_time()  # CPU time, which does not depend on other programs
     with pytest.raises(ValueError, match=words):
         calculator(text)
     assert time.process_time() - start < 1
@@ -204,7 +204,7 @@ def test_dates():
             function(*arguments)
 
 
-def test_all_of_them_run_from_a_registry():
+def test_the_calculator_runs_from_a_registry():
     registry = Registry(TOOLS)
     (result,) = registry.execute([Call("calculator", {"expression": "12*7"})])
     assert result.ok and result.value == 84

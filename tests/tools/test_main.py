@@ -1,4 +1,4 @@
-"""python -m tools: the guided tour runs to its end without a model, and a model answers about a recording."""
+"""python -m tools: the guided tour runs to its end, and a model answers a question about a recording."""
 
 import os
 import re

@@ -1,12 +1,10 @@
 """Exams on preferences: behaviour by kind of prompt, comparison with stage 2, and the reward model alone."""
 
-from itertools import permutations
-
 from tinyllm import checkpoint
 from tinyllm.data.conversation import decode_reply, encode_prompt
 from tinyllm.evaluation.intervals import mean, proportion
 from tinyllm.preferences import behaviour, reward_model, rollouts
-from tinyllm.preferences.rankings import Ranking, encode_ranking
+from tinyllm.preferences.rankings import Ranking, better_and_worse, encode_ranking
 from tinyllm.runs import ancestors, is_checkpoint, learned_by
 from tinyllm.sampling import REPLY_TOKENS
 from tinyllm.world import oracle
@@ -36,15 +34,11 @@ def win_rate(tasks, replies, others):
     return proportion([a > b for a, b in pairs if a != b])
 
 
-def comparison_prompts(tokenizer, world, items):
-    kinds = behaviour.prompts_by_kind(world, "test", max(1, items * 3 // 10), "duels")
-    tasks = sum(kinds.values(), [])
-    return tasks, [encode_prompt(tokenizer, task.prompt) for task in tasks]
-
-
 def compare_with_reference(pool, reference, tokenizer, world, items):
     """Compare sampled replies of the pool's model with sampled replies of the reference."""
-    tasks, prompts = comparison_prompts(tokenizer, world, items)
+    kinds = behaviour.prompts_by_kind(world, "test", max(1, items * 3 // 10), "duels")
+    tasks = sum(kinds.values(), [])
+    prompts = [encode_prompt(tokenizer, task.prompt) for task in tasks]
     ours = rollouts.sample_rollouts(pool, tokenizer, prompts, REPLY_TOKENS, [21])
     others = rollouts.sample_rollouts(reference, tokenizer, prompts, REPLY_TOKENS, [22])
     texts = [[decode_reply(tokenizer, ids) for ids in side.replies] for side in (ours, others)]
@@ -55,11 +49,7 @@ def compare_with_reference(pool, reference, tokenizer, world, items):
 def ranked_correctly(score, tokenizer, rankings):
     """For every two completions of a ranking that are not tied: does the better one get the higher score?"""
     rows = [ids for ranking in rankings for ids, _ in encode_ranking(tokenizer, ranking)]
-    scores, correct = iter(score(rows)), []
-    for ranking in rankings:
-        scored = [(rank, next(scores)) for rank in ranking.ranks]
-        correct += [a > b for (rank, a), (other, b) in permutations(scored, 2) if rank < other]
-    return correct
+    return [a > b for a, b in better_and_worse(rankings, score(rows))]
 
 
 def reward_accuracy(score, tokenizer, world, items):
@@ -87,7 +77,8 @@ def before_preferences(folder):
 
 
 def run(pool, tokenizer, world, folder, settings, items):
-    """All preference exams for the stage in `folder`; from stage 3 on, also the comparison with stage 2."""
+    """All preference exams for the stage in `folder`. From stage 3 on, they include a comparison with the
+    checkpoint that stage 3 started from."""
     results, start = measure_behaviour(pool, tokenizer, world, items), before_preferences(folder)
     if start not in (None, folder):
         with settings.pool(checkpoint.load(start)[0]) as reference:

@@ -21,6 +21,7 @@ from tinyllm.data.batches import length_buckets
 from tinyllm.data.conversation import pad
 from tinyllm.objectives import plackett_luce
 from tinyllm.optimizer import Rates
+from tinyllm.parallel import map_by_length
 from tinyllm.preferences.rankings import encode_ranking
 from tinyllm.runs import TrainingSettings, nothing_to_do, option
 from tinyllm.training import Run
@@ -32,8 +33,8 @@ TOKENS = 4096  # in a batch
 
 @dataclass(frozen=True)
 class RewardSettings(TrainingSettings):
-    """The settings of stage 3 that the reward model depends on. If only others change, it is not trained
-    again."""
+    """The settings of stage 3 that the reward model depends on. If only other settings change, it is not
+    trained again."""
 
     rankings: str = option("", "file of rankings or preference pairs (default: simulated)", source="rankings")
     reward_steps: int = option(0, "batches that the reward model learns from (default: set by --size)")
@@ -97,10 +98,7 @@ def scorer(folder, settings):
 
 def raw_scores(pool, rows):
     """Lists of ids -> the score at the last token of each."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # equal lengths share a chunk
-    scores = np.zeros(len(rows))
-    scores[order] = pool.map(_last_scores, [rows[i] for i in order], size=64)
-    return scores
+    return np.array(map_by_length(pool, _last_scores, rows, size=64), float)
 
 
 def _last_scores(model, rows):

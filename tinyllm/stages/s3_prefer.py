@@ -25,7 +25,7 @@ from tinyllm.data.conversation import decode_reply, encode_prompt, pad, shift
 from tinyllm.objectives import dpo, policy_gradient_with_kl
 from tinyllm.optimizer import Rates
 from tinyllm.preferences import advantages, annotator, behaviour, reward_model, rollouts
-from tinyllm.preferences.rankings import encode_ranking, fitting, read, split_rankings
+from tinyllm.preferences.rankings import better_and_worse, encode_ranking, fitting, read, split_rankings
 from tinyllm.preferences.value_head import critic_advantages
 from tinyllm.runs import nothing_to_do, option, parent_folder
 from tinyllm.sampling import reply_room, show_prompt
@@ -162,11 +162,8 @@ def reinforce_step(run, settings, reference, score, prompts, step, rates):
 def chosen_and_rejected(tokenizer, rankings):
     """Rankings -> [((ids, mask) of the better reply, (ids, mask) of the worse one)], for every two replies
     that are not tied."""
-    pairs = []
-    for ranking in rankings:
-        rows = list(zip(encode_ranking(tokenizer, ranking), ranking.ranks))
-        pairs += [(better, worse) for better, rank in rows for worse, other in rows if rank < other]
-    return pairs
+    rows = [row for ranking in rankings for row in encode_ranking(tokenizer, ranking)]
+    return better_and_worse(rankings, rows)
 
 
 def pairs_step(run, settings, reference, pairs, count, step, rates):

@@ -93,7 +93,7 @@ def preference_pair(dice, world, split, kind):
     is correct and one is not, in the same style. The lengths of the two replies say next to nothing about
     which is better.
     """
-    (task,) = prompts(dice, world, split, 1, kind)
+    task = prompt(dice, world, split, kind)
     right, wrong = right_and_wrong(dice, world, task)
     if dice.weighted_choice({True: 1, False: 2}):
         polite = random_template(dice, ["polite"])

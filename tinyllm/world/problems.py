@@ -156,7 +156,7 @@ def mistake(dice):
     The solution marks the claimed result with "said", works the sum out, repeats the claim with its
     mark, and compares. Without the mark, a small model confuses the claim with its own result.
     """
-    sums = [numbers.operands(dice) for _ in range(dice.integer(2, 3))]
+    sums = [numbers.draw_operands(dice)[0] for _ in range(dice.integer(2, 3))]
     wrong = dice.integer(1, len(sums))
     claims, chain = [], []
     for i, (a, sign, b) in enumerate(sums, 1):
@@ -192,7 +192,7 @@ def calculator(dice, unseen):
         question = dice.choice(templates[form]).format(a=a, b=b, who=who, goods=goods, extra=extra)
     else:
         if form == "bare" and dice.choice((True, False)):
-            expression = "{}{}{}".format(*numbers.operands(dice))
+            expression = "{}{}{}".format(*numbers.draw_operands(dice)[0])
         question = dice.choice(templates[form]["held_out" if unseen else "trained"]).format(expression)
     result, call = builtin.calculator(expression), render_call(Call("calculator", {"expression": expression}))
     tool_turn = {"role": "tool", "content": render_result(result)}

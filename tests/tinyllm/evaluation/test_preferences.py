@@ -10,6 +10,7 @@ from scripted import ScriptedPool, last_question
 from strategies import random_model
 
 from tinyllm import checkpoint
+from tinyllm.data.conversation import encode_prompt
 from tinyllm.evaluation import preferences
 from tinyllm.evaluation.preferences import win_rate
 from tinyllm.parallel import WorkerPool
@@ -70,7 +71,7 @@ def test_a_model_does_not_differ_from_itself(pools):
 def test_the_divergence_of_a_reply_is_the_sum_over_its_tokens(pools, monkeypatch):
     """Between two random models: compared with the plain sum for each reply, its end token included."""
     results = preferences.compare_with_reference(pools.policy, pools.reference, BYTES, WORLD, ITEMS)
-    tasks, prompts = preferences.comparison_prompts(BYTES, WORLD, ITEMS)
+    prompts = [encode_prompt(BYTES, task.prompt) for task in compared_tasks()]
     replies = generate_replies(pools.policy, BYTES, prompts, behaviour.REPLY_TOKENS, [21])
     sums = []
     for prompt, reply in zip(prompts, replies):
@@ -79,7 +80,10 @@ def test_the_divergence_of_a_reply_is_the_sum_over_its_tokens(pools, monkeypatch
         p, q = (each - np.log(np.exp(each).sum(axis=1, keepdims=True)) for each in (p, q))
         sums.append((np.exp(p) * (p - q)).sum(axis=1)[len(prompt) - 1 : -1].sum())
     assert results["kl_nats_per_reply"]["value"] == pytest.approx(np.mean(sums), rel=1e-3)
-    assert len(tasks) == len(prompts)
+
+
+def compared_tasks():
+    return sum(behaviour.prompts_by_kind(WORLD, "test", ITEMS * 3 // 10, "duels").values(), [])
 
 
 def polite(task):
@@ -88,7 +92,7 @@ def polite(task):
 
 @pytest.mark.parametrize("better", [True, False])
 def test_polite_truth_wins_against_silence(better, pools, monkeypatch):
-    tasks, _ = preferences.comparison_prompts(BYTES, WORLD, ITEMS)
+    tasks = compared_tasks()
     of_question = {task.question: task for task in tasks}
     good = ScriptedPool(BYTES, lambda text: polite(of_question[last_question(text)]))
     sides = (good, ScriptedPool(BYTES, lambda text: ""))

@@ -24,7 +24,7 @@ def test_prompts_are_of_their_kind_and_of_their_split(split):
                 assert split_of(task.key) == split
 
 
-def test_another_name_gives_other_prompts_and_the_same_name_the_same():
+def test_another_name_gives_other_prompts_and_the_same_name_gives_the_same_prompts():
     first, again, other = (
         behaviour.prompts_by_kind(WORLD, "test", COUNT, name) for name in ("manners", "manners", "duels")
     )

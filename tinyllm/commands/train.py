@@ -1,4 +1,4 @@
-"""The commands train, mine, control and exams, and a stage with its exams."""
+"""The commands train, mine, control and exams, and with_exams, which adds the exams to a stage."""
 
 import dataclasses
 import shlex
@@ -39,7 +39,7 @@ class MineSettings(Settings):
 
 
 def run_stage(settings, stage_settings, main):
-    """Run one stage and its exams, with those of the command's settings that the stage has."""
+    """Run one stage and its exams. The stage takes those of the command's settings that it knows."""
     with_exams(main)(settings.as_settings(stage_settings))
 
 
@@ -100,7 +100,8 @@ def show(run):
 
 
 def own_text(settings, conversations):
-    """Without TEXT=, the vocabulary and pre-training use the conversations that are not held out."""
+    """Without TEXT=, the vocabulary and pre-training use the conversations that are not held out: write them
+    to a text file -> its path."""
     path = settings.folder("text.txt")
     learned = [[m["content"] for m in messages if m.get("weight") != 0] for messages in conversations]
     text = "\n\n".join(map("\n".join, learned))

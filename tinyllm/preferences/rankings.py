@@ -99,8 +99,8 @@ def encode_ranking(tokenizer, ranking):
 
 
 def better_and_worse(rankings, items):
-    """items: one for each completion of the rankings, in order -> [(item of the better one, item of the worse
-    one)] for every two completions of a ranking that are not tied."""
+    """items: one per completion of the rankings, in order -> [(better item, worse item)] for every two
+    completions of a ranking that are not tied."""
     items, pairs = iter(items), []
     for ranking in rankings:
         ranked = list(zip(ranking.ranks, items))

@@ -1,4 +1,4 @@
-"""record: what a run has on disk, and the command that makes a stage again."""
+"""record: the files of a run, and the command that makes a stage again."""
 
 import json
 import shlex

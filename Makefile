@@ -33,7 +33,7 @@ setup: .venv/ready  ## make .venv and install the dependencies      (1 min)  onc
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	@touch $@
 
-train: setup  ## all stages in order, then the scoreboard     (20 min) [TEXT=path: as make mine]  SIZE=nano: 1 min
+train: setup  ## all stages in order, then the scoreboard     (20 min) [TEXT=path: as make mine]  nano: 1 min
 	$(PY) -m tinyllm $(if $(value TEXT),mine,train) $(TEXTS) $(MORE)
 
 mine: setup  ## your own assistant from your own files       (6 min)  TEXT=dir DATA=qa.jsonl [RANKINGS=file]
@@ -92,7 +92,7 @@ report: setup  ## write the report page of a run               (5 s)    [AGAINST
 compare: setup  ## ask every stage the same question            (5 s)    [PROMPT="What is 12*7?"]
 	$(PY) -m tinyllm compare $(COMMON) $(call FLAG,PROMPT,prompt) $(MORE)
 
-walk: setup  ## a batch forward and backward, by calls    (1 s)    [OBJECTIVE=dpo]
+walk: setup  ## one batch forward and back, call by call     (1 s)    [OBJECTIVE=dpo]
 	$(PY) -m tinyllm walk $(COMMON) $(call FLAG,OBJECTIVE,objective) $(MORE)
 
 readme: setup  ## update the figures and samples in README.md  (10 s)   RUN=a-finished-run

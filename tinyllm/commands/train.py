@@ -44,7 +44,10 @@ def run_stage(settings, stage_settings, main):
 
 
 def train(settings):
-    """All stages in order on the built-in world, then scoreboard and page. Keeps finished stages."""
+    """Train all stages in order on the built-in world; print the scoreboard and write the report page.
+
+    Finished stages are not trained again.
+    """
     run_stage(settings, s0_random.RandomSettings, s0_random.main)
     run_stage(settings, s1_pretrain.PretrainSettings, s1_pretrain.main)
     run_stage(settings, s2_instruct.InstructSettings, s2_instruct.main)
@@ -54,7 +57,7 @@ def train(settings):
 
 
 def mine(settings):
-    """Your own assistant: the stages that your files allow, then its answers to held-out questions."""
+    """Train your own assistant: all stages that your files allow. Show its answers to held-out questions."""
     if not settings.text and not settings.data:
         raise UsageError("name your files: TEXT=folder-or-file, DATA=questions.jsonl, or both")
     if settings.rankings and not settings.data:
@@ -112,7 +115,7 @@ def own_text(settings, conversations):
 
 
 def control(settings):
-    """Stage 4 on the same problems, but without chains of thought and RL, to see what the chains add."""
+    """Train stage 4 on the same problems, but without chains of thought and RL: what do they add?"""
     settings = dataclasses.replace(settings, direct=True)
     examine(s4_reason.main(settings, "4-control"), settings)
     print(scoreboard(settings.run))

@@ -88,7 +88,9 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has a different unit")
-def test_300_million_parameters_take_a_fifth_more_memory_than_the_weights(tmp_path, monkeypatch):
+def test_a_model_of_300_million_parameters_takes_at_most_a_fifth_more_memory_than_its_weights(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     config = Config(vocab=49152, context=64, layers=26, width=960, heads=15, kv_heads=5, hidden=2560)
     model, rng = Transformer(config), np.random.default_rng(0)

@@ -76,6 +76,6 @@ def test_walk_shows_each_call_of_a_layer_forward_and_then_backward(tiny, capsys)
     assert transformer.layers is layers  # the wrappers are removed
 
 
-def test_an_unknown_objective_is_wrong_usage(tiny, capsys):
+def test_an_unknown_objective_is_a_usage_error(tiny, capsys):
     assert main(["walk", "--objective", "guess"]) == 2
     assert "guess" in capsys.readouterr().err

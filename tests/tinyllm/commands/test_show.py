@@ -77,7 +77,7 @@ def test_with_the_text_of_the_world_a_space_comes_before_the_prompt(tiny, monkey
 
 
 @pytest.mark.parametrize("wrong", [{"top_p": 0.0}, {"top_p": 1.5}, {"tokens": 0}])
-def test_options_that_make_no_sense_are_wrong_usage(wrong):
+def test_options_that_make_no_sense_are_usage_errors(wrong):
     with pytest.raises(UsageError, match="must be from 1"):
         show.sample(SampleSettings(**wrong))
 

@@ -174,12 +174,12 @@ def test_mine_trains_on_no_held_out_answer(files, capsys):
     assert path.read_text() == "a?\nb?\nknown"
 
 
-def test_a_text_that_holds_the_runs_is_refused(files, capsys):
+def test_a_text_folder_that_contains_runs_is_refused(files, capsys):
     assert main(["mine", *TINY, "--text", ".", "--data", ""]) == 2
     assert "contains runs/" in capsys.readouterr().err
 
 
-def test_mine_of_a_text_alone_can_continue_it(files, capsys):
+def test_mine_with_a_text_alone_ends_by_naming_make_sample(files, capsys):
     stage("mine", "--text", "ships.txt")
     assert list(board()["stages"]) == NAMES[:2] and "make sample RUN=demo" in capsys.readouterr().out
 

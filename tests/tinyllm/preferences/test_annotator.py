@@ -45,7 +45,7 @@ def annotate(parent, count, path, monkeypatch=None, replies=None):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_the_fifth_reply_was_given_to_another_prompt_of_its_sort(parent, tmp_path, monkeypatch):
+def test_the_fifth_reply_comes_from_a_random_prompt_of_the_same_sort(parent, tmp_path, monkeypatch):
     """Each reply says its number and what it is about, so that the test can see where it comes from."""
     tasks, numbers = tasks_of(60), iter(range(240))
     about = [oracle.subject(task)[1] for task in tasks]

@@ -14,7 +14,7 @@ COUNT = 20
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_prompts_are_of_their_kind_and_of_their_split(split):
+def test_prompts_have_the_requested_kind_and_split(split):
     by_kind = behaviour.prompts_by_kind(WORLD, split, COUNT, "manners")
     assert tuple(by_kind) == oracle.KINDS
     for kind, tasks in by_kind.items():

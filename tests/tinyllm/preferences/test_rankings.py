@@ -96,7 +96,7 @@ FORMATS = [
 
 
 @pytest.mark.parametrize("entry", FORMATS)
-def test_published_formats_of_preferences_mean_the_same(entry, tmp_path):
+def test_every_published_format_of_preferences_gives_the_same_ranking(entry, tmp_path):
     meant = rankings.Ranking(TURNS, ["Me.", "Go away."], [1, 2])
     assert rankings.read(write_lines(tmp_path / "r.jsonl", entry)) == [meant]
     assert rankings.read(write_lines(tmp_path / "r.json", json.dumps([entry, entry]))) == [meant, meant]
@@ -107,7 +107,7 @@ def test_published_formats_of_preferences_mean_the_same(entry, tmp_path):
     texts.map(str.strip),
     st.lists(texts.map(str.strip), min_size=2, max_size=2, unique=True),
 )
-def test_a_preference_may_name_its_prompt_as_instructions_do(instruction, more, replies):
+def test_a_preference_may_give_its_prompt_in_a_format_of_instructions(instruction, more, replies):
     chosen, rejected = replies
     entry = {"instruction": instruction, "input": more, "chosen": chosen, "rejected": rejected}
     asked = [{"role": "user", "content": f"{instruction}\n{more}"}]

@@ -48,7 +48,7 @@ def test_every_objective_turns_the_same_logits_into_its_own_gradient(run, expect
         assert np.abs(found).max() > 1e-4, name
 
 
-def test_the_bars_of_panel_2_are_the_objectives_own_numbers(run, expected):
+def test_the_bars_of_panel_2_show_the_gradients_of_the_objectives(run, expected):
     """Every bar, in the prompt and in the reply: its number, direction and length."""
     html = "".join(panels.one_token(run))
     drawings = re.findall(r'<h4 class="" >(.*?)</h4>(.*?)</div>', html)

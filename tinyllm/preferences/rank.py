@@ -69,9 +69,7 @@ def load_prompts(folder, count):
     """At most `count` prompts like those that the stage in `folder` has learned to answer."""
     source = path_of(learned_by(folder), "instructions")
     if source is None:
-        raise TinyllmError(
-            f"{folder} has not learned to answer: rank the replies of stage 2 or a later stage"
-        )
+        raise TinyllmError(f"{folder} has not learned to answer: rank the replies of stage 2 or later")
     if source:
         # Held-out questions are ranked too: stage 3 holds out their rankings.
         return [prompt_of(messages) for messages in formats.instructions(source)[:count]]
@@ -88,9 +86,7 @@ def load_entries(path):
         entries = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         return {entry["number"]: entry for entry in entries}
     except (ValueError, KeyError, TypeError):
-        raise TinyllmError(
-            f"{path} is damaged, or another program wrote it: move it out of the way"
-        ) from None
+        raise TinyllmError(f"{path} is damaged or not made by make rank: move it out of the way") from None
 
 
 def next_command(settings, folder, path):

@@ -16,7 +16,7 @@ from tinyllm.sampling import answer
 from tinyllm.world import World
 
 STAGES = ("0-random", "1-pretrain", "2-instruct", "3-prefer", "4-reason")
-TOKENS = {"0-random": 20, "4-reason": 270}  # limits other than 60: stage 0 writes noise, stage 4 chains
+TOKENS = {"0-random": 20, "4-reason": 270}  # reply limits, if not 60: noise is short, chains are long
 
 
 class Stage:

@@ -225,7 +225,7 @@ def test_a_rate_that_is_too_high_ends_the_run_with_the_last_good_step_saved(text
     err = capsys.readouterr().err
     saved, metadata = safetensors.read(Path("runs/demo", STAGE, RESUME))
     step = json.loads(metadata["counters"])["step"]
-    assert f"Last saved step: {step}. Try a lower rate" in err and "Traceback" not in err
+    assert f"Last saved step: {step}. Try a lower learning rate" in err and "Traceback" not in err
     assert np.isfinite(saved["parameters"]).all()
 
 

@@ -107,6 +107,15 @@ def test_a_family_that_goes_wrong_costs_its_share(tasks):
     assert results == dict.fromkeys(results, 1)
 
 
+def test_a_description_of_the_tools_that_confuses_costs_its_own_row_only(tasks):
+    description = conversations.TOOLS_MESSAGE["content"]
+    results = values(
+        examine(lambda text: "" if description in text else perfect(tasks, text), exams=EXAMS[:1])
+    )
+    assert results.pop("instruction_exact_with_tools") == 0
+    assert results == dict.fromkeys(results, 1)
+
+
 def test_a_logic_kind_that_goes_wrong_costs_a_third(tasks):
     def reply(text):
         return "" if tasks[place(text)].kind == "truth" else perfect(tasks, text)

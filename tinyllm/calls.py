@@ -1,9 +1,9 @@
 """Valid tool calls from any model: a mask decides which tokens may come next in each row.
 
-Outside a call the model may write anything, except "<" when little of the budget is left. Once it has written
-"<tool", the grammar of the tools limits its choice of tokens: it has to complete the tag, then the call,
-before the budget runs out. The model needs no training for this: even a random model writes valid calls, if
-odd ones.
+A reply has a budget: its maximum number of tokens. Outside a call the model may write anything, except "<"
+when little of the budget is left. Once it has written "<tool", the grammar of the tools limits its choice of
+tokens: it has to complete the tag, then the call, before the budget runs out. The model needs no training for
+this: even a random model writes valid calls, though odd ones.
 """
 
 import numpy as np
@@ -20,8 +20,8 @@ ENDING = 40  # bytes of trailing text kept to recognise a tag; assumes that toke
 class CallMask:
     """The `mask` argument of sampling.generate, for one model and one set of tools.
 
-    budget: for each row, the maximum number of tokens. only: every reply is exactly one call. A reply cannot
-    begin a call if there is no room left for all of it.
+    budget: the maximum number of tokens, for each row. only: every reply is exactly one call. A reply cannot
+    begin a call when there is no room left to complete it.
     """
 
     def __init__(self, tokenizer, registry, budget, only=False):
@@ -55,7 +55,8 @@ class CallMask:
         return None if room > self.need + ENDING else self.cannot_open
 
     def _after(self, state, text, token):
-        """state: the grammar's state, None outside a call; text: the last bytes written outside calls."""
+        """One more token -> (state, text). state: the grammar's state, None outside a call; text: the last
+        bytes written outside calls."""
         if state is not None:
             state = self.masks.after(state, token)
             if not self.only and self.masks.grammar.complete(state):

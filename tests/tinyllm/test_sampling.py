@@ -1,4 +1,4 @@
-"""sampling: the cache changes nothing, a row is the same in any batch, and logits are the trainer's."""
+"""sampling: the cache changes nothing, a row is the same in any batch, and logits are those of training."""
 
 import tracemalloc
 from dataclasses import replace
@@ -25,7 +25,7 @@ TINY = Config(vocab=5, context=4, layers=1, width=4, heads=2)
 
 
 def generate_slowly(model, prompt, draws, stop=-1, mask=None, **how):
-    """generate for one prompt without any cache: the whole visible context again for each token."""
+    """generate, for one prompt and without a cache: each token computes the whole visible context again."""
     sequence = list(prompt)
     for draw in draws:
         visible = np.array(sequence[window_start(len(sequence), model.config.context) :])
@@ -89,7 +89,7 @@ def test_without_draws_every_token_is_the_most_likely_one(config, rng, lengths):
 
 @settings(max_examples=60)
 @given(configs(causal=True), rngs, st.data())
-def test_the_sampler_draws_from_the_logits_that_the_trainer_computes(config, rng, data):
+def test_tokens_are_sampled_from_the_logits_that_training_computes(config, rng, data):
     model = random_model(config, rng, np.float32)
     n = data.draw(st.integers(1, config.context - 1), label="tokens in the prompt")
     room, seen = config.context - n, []
@@ -136,7 +136,7 @@ def test_a_row_ends_after_its_first_stop_token_which_is_kept(config, rng, length
 
 @settings(max_examples=40)
 @given(configs(causal=True), rngs, lengths)
-def test_the_mask_is_told_the_row_and_what_it_has_written_and_none_allows_everything(config, rng, lengths):
+def test_the_mask_gets_the_row_and_what_it_has_written_and_none_allows_everything(config, rng, lengths):
     model, told = random_model(config, rng), []
     prompts = [rng.integers(0, config.vocab, n).tolist() for n in lengths]
     draws = rng.random((len(prompts), 5))
@@ -147,7 +147,7 @@ def test_the_mask_is_told_the_row_and_what_it_has_written_and_none_allows_everyt
     assert written == generate(model, prompts, 5, draws, stop=0)
 
 
-def test_no_tokens_can_be_asked_for_and_a_mask_that_allows_nothing_is_refused():
+def test_zero_tokens_may_be_requested_and_a_mask_that_allows_nothing_is_refused():
     model = random_model(TINY, np.random.default_rng(0))
     assert generate(model, [[1]], 0, np.zeros((1, 0))) == [[]]
     with pytest.raises(ValueError, match="allows no token"):
@@ -187,7 +187,7 @@ def test_the_decoder_keeps_single_precision(config, rng):
     assert decoder.extend(np.zeros((2, 1), int)).dtype == decoder.cache.dtype == np.float32
 
 
-def test_memory_follows_the_text_not_the_context():
+def test_memory_grows_with_the_text_not_with_the_context():
     model = random_model(replace(TINY, context=131072), np.random.default_rng(0), np.float32)
     tracemalloc.start()
     try:
@@ -201,7 +201,7 @@ def test_memory_follows_the_text_not_the_context():
 def test_the_window_never_exceeds_the_context_and_never_forgets_more_than_half(length, context):
     start = window_start(length, context)
     assert 1 <= length - start <= context
-    assert start % max(1, context // 2) == 0  # so the context is encoded again only so often
+    assert start % max(1, context // 2) == 0  # so it is recomputed once in context / 2 tokens
     assert start == 0 or length - start > context - max(1, context // 2)
 
 
@@ -254,7 +254,7 @@ def test_draws_at_the_edges_stay_in_the_vocabulary():
 
 
 def model_that_writes(text):
-    """A model of bytes that always answers `text`, in which no character occurs twice, and then ends."""
+    """A byte-level model that always replies `text` and then ends. No byte may occur twice in the text."""
     config = Config(len(BYTES), context=64, layers=1, width=len(BYTES) + 1, heads=1, head_dim=2, tied=False)
     model = Transformer(config)
     chain = [BYTES.special["<|assistant|>"], *BYTES.encode(f" {text}"), END]
@@ -296,7 +296,7 @@ def test_another_seed_gives_other_replies(model, prompts):
     assert one == same and all(a != b for a, b in zip(one, other))
 
 
-def test_a_reply_ends_with_its_end_token_or_when_the_tokens_are_used_up():
+def test_a_reply_ends_with_its_end_token_or_at_the_maximum_number_of_tokens():
     prompt = encode_prompt(BYTES, [{"role": "user", "content": "hello?"}])
     with WorkerPool(model_that_writes("yes")) as pool:
         whole, short = (generate_replies(pool, BYTES, [prompt], tokens)[0] for tokens in (9, 3))

@@ -1,4 +1,4 @@
-"""Conversations and replayed text -> batches; and the masking for a masked language model.
+"""Conversations and replayed text -> batches, and the masking for a masked language model.
 
 A row holds one conversation, so no conversation can attend to another. A batch consists of several pieces.
 The rows of a piece have about the same length, so there is little padding; the pieces differ in length, so
@@ -80,8 +80,8 @@ def with_replay(rows, settings, learned, characters, tokenizer, steps):
 def length_buckets(lengths, room, count, seed):
     """Lengths of items, in tokens -> `count` lists of item numbers.
 
-    The items of a list have about the same length and together about `room` tokens. An epoch uses every
-    item once, in an order decided by `seed`, a list of numbers.
+    The items of a list have about the same length and, padded, fit into `room` tokens. An item that is too
+    long is a list of its own. An epoch uses every item once. `seed`, a list of numbers, decides the order.
     """
     lengths, buckets, epoch = np.array(lengths), [], 0
     while len(buckets) < count:
@@ -104,7 +104,7 @@ def encode_fitting(tokenizer, conversations, context):
 
 
 def report_left_out(fitting, items, what, context):
-    """Say how many of the items do not fit into the context. Raises TinyllmError if none of them fits."""
+    """Tell the user how many items do not fit into the context. Raises TinyllmError if none of them fits."""
     if items and not fitting:
         raise TinyllmError(f"no {what} fits into the context of {context} tokens")
     if len(fitting) < len(items):
@@ -113,10 +113,10 @@ def report_left_out(fitting, items, what, context):
 
 
 def chained(conversations, seed):
-    """Join two or three random conversations into one, as in a chat: one result for every four inputs.
+    """Join two or three random conversations into one, as in a chat: one chain for every four conversations.
 
-    Without such chains, a model trained on single questions gets lost at the second one. Conversations that
-    begin with a system message are not chained.
+    Without such chains, a model trained on single questions fails at the second question of a chat.
+    Conversations that begin with a system message are not chained.
     """
     rng = np.random.default_rng([seed, 6])
     single = [messages for messages in conversations if messages[0]["role"] != "system"]
@@ -127,10 +127,10 @@ def chained(conversations, seed):
 def mask_tokens(piece, ordinary, mask_id, rng, rate=0.15):
     """A piece {"ids", "weights"}, each (B, T), for a masked language model.   Devlin et al. 2018 (BERT).
 
-    Eligible are the tokens below `ordinary` (so no special tokens) that are not padding. In every row, `rate`
-    of the eligible tokens, and at least one if there are any, are chosen without replacement: 80 % of these
-    become mask_id, 10 % a random ordinary token, and 10 % stay unchanged. Weights are 1 at the chosen
-    positions. The target of a position is its own token; the piece's targets, the next tokens, are not used.
+    A token is eligible if it is below `ordinary` (not special) and not padding. In every row, `rate` of the
+    eligible tokens, and at least one if there are any, are chosen without replacement: 80 % of these become
+    mask_id, 10 % a random ordinary token, and 10 % stay unchanged. Weights are 1 at the chosen positions. The
+    target of a position is its own token; the piece's targets, the next tokens, are not used.
     """
     ids = piece["ids"]
     eligible = (ids < ordinary) & (piece["weights"] > 0)

@@ -1,8 +1,8 @@
 """Stage 1: pre-training. Predict every token of a text from the tokens before it.
 
-OBJECTIVE=masked uses the other classic objective: tokens are hidden, and predicted from those on both sides
-(Devlin et al. 2018). Such a model cannot write from left to right, so it is saved in 1-masked/ and no later
-stage builds on it.
+OBJECTIVE=masked uses the other classic objective: some tokens are hidden, and the model predicts them from
+the tokens on both sides (Devlin et al. 2018). Such a model cannot write from left to right, so it is saved in
+1-masked/ and no later stage builds on it.
 """
 
 import dataclasses
@@ -29,10 +29,10 @@ ROW = 144  # a batch from the built-in world has --rows times this many tokens
 
 @dataclass(frozen=True)
 class PretrainSettings(TrainingSettings):
-    # replaces: a run that starts from another run may train on another text
+    # replaces: with --from, this text may differ from the one that the parent learned from
     text: str = option("", "file or folder of text (default: the parent's)", source="text", replaces=True)
     objective: str = option("next", "predict the next token, or hidden ones", choices=("next", "masked"))
-    rows: int = option(0, "batch size in windows (world: of 144 tokens; default: set by --size)", (1, 4096))
+    rows: int = option(0, "windows per batch (the world: 144 tokens; default: set by --size)", (1, 4096))
     steps: int = option(0, "batches to train on (default: set by --size)")
     method: str = option("muon", "optimizer of the block matrices", choices=("muon", "adamw"))
     muon_rate: float = option(0.02, "peak learning rate of Muon")
@@ -40,7 +40,7 @@ class PretrainSettings(TrainingSettings):
 
 
 def main(settings):
-    """Stage 1: pre-train on the next token, or on hidden tokens."""
+    """Stage 1: pre-train to predict the next token, or hidden tokens."""
     masked = settings.objective == "masked"
     stage, size = "1-masked" if masked else "1-pretrain", SIZES[settings.size]
     folder, parent = settings.folder(stage), parent_folder(settings, "0-random")
@@ -90,7 +90,8 @@ def main(settings):
 
 
 def show(run, batch, masked, length=80):
-    """A validation text and the model's continuation; for a masked model its guesses, in [brackets]."""
+    """The beginning of a validation text and the model's continuation. For a masked model: the text, with the
+    model's guesses in [brackets]."""
     model, tokenizer = run.model, run.tokenizer
     ids, targets, weights = (batch[name][0] for name in ("ids", "targets", "weights"))
     if masked:

@@ -1,8 +1,8 @@
 """Stage 2: instruction fine-tuning. Learn from conversations how to answer, and when to stop.
 
-The model sees the question, but the loss covers only the answer: the model is to answer questions, not ask
-them. By default three tenths of every batch is pre-training text. Without it, the facts of stage 1 would be
-forgotten before anyone asked about them.
+The model sees the question, but the loss covers only the answer: the model should answer questions, not ask
+them. By default three tenths of every batch is pre-training text. Without it, the model would forget the
+facts that it learned in stage 1.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,9 @@ from tinyllm.training import Run
 STAGE = "2-instruct"
 EPOCHS, FEWEST_STEPS = 40, 400  # for your own conversations, unless --size sets fewer steps
 # Peak learning rates of Muon and AdamW. A few hundred questions are soon memorised. Only at a high rate does
-# the model learn instead to answer from the text it has read: on the ships of tests/own_files.py, with
-# OWN_RATES halved, 12 of 13 held-out questions about captains were wrong (100 or 400 steps); at OWN_RATES, 0.
+# the model instead learn to answer from the text it has read. Measured on the ships of tests/own_files.py: of
+# 13 held-out questions about captains, 12 were answered wrong at half of OWN_RATES (100 or 400 steps), and
+# none at OWN_RATES.
 RATES, OWN_RATES = (0.015, 5e-3), (0.03, 0.01)
 VALIDATIONS = 4  # per run, roughly
 
@@ -30,9 +31,9 @@ VALIDATIONS = 4  # per run, roughly
 @dataclass(frozen=True)
 class InstructSettings(TrainingSettings):
     data: str = option("", "instruction JSON or JSONL (default: the built-in world)", source="instructions")
-    text: str = option("", "the text of stage 1, for a parent that has none on record", source="text")
+    text: str = option("", "pre-training text, if the parent has none on record", source="text")
     steps: int = option(0, "batches to train on (default: set by --size)")
-    tokens: int = option(4096, "tokens in a batch, replayed text included", (1, 10**6))
+    tokens: int = option(4096, "tokens in a batch, including replayed text", (1, 10**6))
     replay: float = option(0.3, "share of pre-training text in every batch", (0, 0.9))
     muon_rate: float = option(0.0, f"peak rate of Muon (default: {RATES[0]}; own data: {OWN_RATES[0]})")
     adamw_rate: float = option(0.0, f"peak rate of AdamW (default: {RATES[1]}; own data: {OWN_RATES[1]})")

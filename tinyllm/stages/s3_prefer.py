@@ -65,7 +65,7 @@ class PreferSettings(reward_model.RewardSettings):
     prompts: int = option(0, "prompts in an RL step (default: set by --size)")
     kl: float = option(0.2, "KL penalty: the score that one nat of divergence from stage 2 costs")
     rate: float = option(2e-4, "peak learning rate of AdamW")
-    draw: int = option(0, "varies the sampled prompts and replies, all else being equal")
+    draw: int = option(0, "another number samples other prompts and replies")
 
 
 def main(settings, stage=STAGE):
@@ -105,7 +105,8 @@ def main(settings, stage=STAGE):
 
 
 def load_rankings(settings, parent, size, tokenizer, context):
-    """The file's rankings that are not held out, or the simulated annotator's; only those that fit."""
+    """The rankings of a file (without the held-out ones) or of the simulated annotator. Those that do not fit
+    into the context are left out."""
     if settings.rankings:
         training, _ = split_rankings(read(settings.rankings))
     else:
@@ -126,7 +127,7 @@ def draw_prompts(settings, world, rankings, count, step):
 
 
 def reinforce_step(run, settings, reference, score, prompts, step, rates):
-    """Sample replies, score them, compare with the reference, and update the policy."""
+    """Sample replies, score them, compare the policy with the reference, and update the policy."""
     algorithm, tokenizer = ALGORITHMS[settings.algorithm], run.tokenizer
     rows = [encode_prompt(tokenizer, messages) for messages in prompts for _ in range(GROUP)]
     seed = [settings.seed, settings.draw, 17, step]
@@ -140,7 +141,7 @@ def reinforce_step(run, settings, reference, score, prompts, step, rates):
         advantage = advantages.with_baseline(algorithm.baseline, scores.reshape(-1, GROUP), penalties)
     elif settings.algorithm == "ppo":
         advantage = critic_advantages(run.state, states, scores, penalties, mask)
-    else:  # GRPO has its KL penalty only in the loss
+    else:  # GRPO: the KL penalty is only in the loss
         advantage = advantages.group_advantages(scores.reshape(-1, GROUP)).reshape(-1, 1)
         advantage = np.broadcast_to(advantage, penalties.shape)
     batch = sampled.batch | {
@@ -160,14 +161,14 @@ def reinforce_step(run, settings, reference, score, prompts, step, rates):
 
 
 def chosen_and_rejected(tokenizer, rankings):
-    """Rankings -> [((ids, mask) of the better reply, (ids, mask) of the worse one)], for every two replies
-    that are not tied."""
+    """Rankings -> [((ids, mask) of the better reply, (ids, mask) of the worse one)], one pair for every two
+    replies of a ranking that are not tied."""
     rows = [row for ranking in rankings for row in encode_ranking(tokenizer, ranking)]
     return better_and_worse(rankings, rows)
 
 
 def pairs_step(run, settings, reference, pairs, count, step, rates):
-    """One step on `count` of the pairs of replies."""
+    """One step on `count` random pairs of replies."""
     rng = np.random.default_rng([settings.seed, settings.draw, 18, step])
     chosen = [pairs[i] for i in rng.integers(0, len(pairs), count)]
     batch = shift(*pad([row for pair in chosen for row in pair]))
@@ -179,9 +180,10 @@ def pairs_step(run, settings, reference, pairs, count, step, rates):
 
 
 def keep_best(run, world, step):
-    """Remember the parameters whose worst validation score is best. Each of the five kinds of prompts has a
-    score, and so has politeness. A difference of one prompt is noise, so later parameters win even if they
-    are that much worse. With rankings of your own there are no such prompts: the last parameters are kept."""
+    """Remember the parameters whose worst validation score is best. There are six scores: one for each of the
+    five kinds of prompts, and one for politeness. A difference of one prompt is noise, so later parameters
+    are kept even if they are that much worse. With rankings of your own there are no such scores, and the
+    last parameters are kept."""
     replies = behaviour.greedy_replies(run.pool, run.tokenizer, world, "val", VALIDATION_PROMPTS)
     scores = {name: fmean(outcomes) for name, outcomes in behaviour.outcomes(replies).items()}
     worst = min(scores.values())

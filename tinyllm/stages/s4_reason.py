@@ -1,7 +1,7 @@
 """Stage 4: reasoning fine-tuning. Step-by-step solutions, then RL with verifiable rewards.
 
 Each step of a chain of thought is small enough for a small model (Nye et al. 2021; Wei et al. 2022). After
-learning from such chains the model samples its own, several per problem; those that end in the right answer
+learning from such chains the model samples its own, several per problem. Those that end in the right answer
 become likelier, the others less likely.
 
     reward      1 if the answer is right, else 0; a reply that does not end in time counts as wrong
@@ -40,10 +40,10 @@ REINFORCE_RATES = Rates("adamw", adamw=2e-5)
 @dataclass(frozen=True)
 class ReasonSettings(TrainingSettings):
     data: str = option("", "problems in GSM8K JSONL format (default: the built-in world)", source="problems")
-    text: str = option("", "the text of stage 1, for a parent that has none on record", source="text")
+    text: str = option("", "pre-training text, if the parent has none on record", source="text")
     steps: int = option(0, "batches of solutions to train on (default: set by --size)")
-    rollouts: int = option(-1, "RL steps after that; none with --data or --direct (default: set by --size)")
-    tokens: int = option(4096, "tokens in a batch, replayed text included", (1, 10**6))
+    rollouts: int = option(-1, "RL steps after these; none with --data or --direct (default: set by --size)")
+    tokens: int = option(4096, "tokens in a batch, including replayed text", (1, 10**6))
     replay: float = option(0.15, "share of pre-training text in every batch", (0, 0.9))
     direct: bool = option(False, "learn to answer at once, without a chain of thought")
     muon_rate: float = option(0.01, "peak learning rate of Muon")

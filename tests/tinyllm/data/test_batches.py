@@ -1,4 +1,4 @@
-"""batches: rows leak nothing into one another, nothing is lost, and the loss covers what it should."""
+"""batches: rows do not affect one another, nothing is lost, and the loss covers what it should."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ TEXT = pack(
 
 @st.composite
 def rows_of_conversations(draw):
-    """[(ids, mask)]: some tokens are the assistant's, never the first."""
+    """[(ids, mask)]: some tokens are the assistant's, but never the first."""
     lengths, rng = draw(st.lists(st.integers(2, 30), min_size=1, max_size=30)), draw(rngs)
     return [(list(range(i, i + n)), [0, *rng.integers(0, 2, n - 1).tolist()]) for i, n in enumerate(lengths)]
 
@@ -60,7 +60,7 @@ def test_an_epoch_holds_every_conversation_once(rows, size, replay, seed):
 @settings(max_examples=40)
 @given(rows_of_conversations(), token_counts, shares, seeds)
 def test_the_seed_decides_everything(rows, size, replay, seed):
-    one, two = (ConversationBatches(rows, TEXT, size, replay, seed, 3, 256) for _ in range(2))
+    one, two = (ConversationBatches(rows, TEXT, size, replay, seed, 3) for _ in range(2))
     for step in range(3):
         for piece, same in zip(one.batch(step), two.batch(step), strict=True):
             for name in piece:
@@ -85,7 +85,7 @@ def test_a_row_holds_one_conversation_and_its_weights_are_exactly_on_the_assista
 
 @settings(max_examples=40)
 @given(rows_of_conversations(), token_counts, shares, seeds)
-def test_the_other_rows_are_as_many_as_the_share_asks_for_and_begin_a_document_with_weight_1_everywhere(
+def test_replayed_rows_have_the_set_share_begin_a_document_and_have_weight_1_everywhere(
     rows, size, replay, seed
 ):
     batches = ConversationBatches(rows, TEXT, size, replay, seed, 3)
@@ -101,9 +101,9 @@ def test_the_other_rows_are_as_many_as_the_share_asks_for_and_begin_a_document_w
 
 
 @pytest.mark.parametrize("replay", [0, 0.2, 0.4, 0.5])
-def test_over_a_run_the_share_of_replayed_text_is_the_one_asked_for(replay):
+def test_over_a_run_the_share_of_replayed_text_is_the_set_one(replay):
     rng = np.random.default_rng(0)
-    rows = [([0] * n, [0] * n) for n in rng.integers(10, 80, 500)]  # no weights: text is told by its weights
+    rows = [([0] * n, [0] * n) for n in rng.integers(10, 80, 500)]  # weight 0, so all weight is replayed text
     batches = ConversationBatches(rows, np.tile(TEXT, 10), 4096, replay, 0, 20)
     replayed = total = 0
     for step in range(20):
@@ -125,7 +125,7 @@ def test_replayed_text_begins_at_any_document_that_is_followed_by_enough_tokens(
 
 @given(st.integers(0, 9))
 def test_a_text_in_one_piece_is_replayed_from_anywhere(seed):
-    """Else every batch would replay its first words, and the rest would be forgotten."""
+    """Otherwise every batch would replay its first words, and the rest would be forgotten."""
     text = np.arange(5000)
     rows = [([1] * 20, [0] * 20)] * 400
     batches = ConversationBatches(rows, text, 4096, 0.5, seed, 4, anywhere=True)
@@ -193,7 +193,7 @@ def test_every_epoch_and_every_seed_has_another_order_of_buckets():
 
 
 @given(B=sizes, T=st.integers(1, 60), special=st.floats(0, 1), rate=st.sampled_from([0.15, 0.5]), rng=rngs)
-def test_the_rate_of_the_ordinary_tokens_is_chosen_and_no_special_one(B, T, special, rate, rng):
+def test_the_given_share_of_the_ordinary_tokens_is_chosen_and_no_special_token(B, T, special, rate, rng):
     ids = np.where(rng.random((B, T)) < special, 20 + rng.integers(0, 3, (B, T)), rng.integers(0, 20, (B, T)))
     padding = rng.random((B, T)) < 0.2
     batch = mask_tokens({"ids": ids, "weights": 1 - padding}, ordinary=20, mask_id=22, rng=rng, rate=rate)

@@ -222,7 +222,10 @@ def nothing_to_do(settings, stage, parent=None):
         return False
     lock(folder).close()
     wanted = describe(settings, stage, parent)
-    different = differences(made.get("settings", {}), wanted["settings"])
+    options = made.get("settings", {})
+    if options:  # those that are newer than the folder had their defaults
+        options = {each.name: each.default for each in dataclasses.fields(settings)} | options
+    different = differences(options, wanted["settings"])
     old, new = made.get("sources", {}), wanted["sources"]
     for kind in new:
         if old.get(kind, WORLD)["sha256"] != new[kind]["sha256"]:

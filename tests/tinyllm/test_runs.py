@@ -162,6 +162,18 @@ def test_a_file_that_has_changed_is_noticed(monkeypatch):
         sources(StageSettings(), text)
 
 
+def test_an_option_newer_than_a_finished_stage_had_its_default():
+    settings = StageSettings(text="sea.txt", data="sea.txt")
+    Path("sea.txt").write_text("The sea is wide.")
+    notes = train(settings, "1-text") / "stage.json"
+    older = json.loads(notes.read_text())
+    del older["settings"]["steps"]
+    notes.write_text(json.dumps(older))
+    assert nothing_to_do(settings, "1-text")
+    with pytest.raises(TinyllmError, match="made with steps=0 instead of 7"):
+        nothing_to_do(dataclasses.replace(settings, steps=7), "1-text")
+
+
 def test_a_relative_path_is_found_from_other_folders_too(monkeypatch, tmp_path):
     Path("sea.txt").write_text("The sea is wide.")
     text = train(TextSettings(text="sea.txt"), "1-text").resolve()

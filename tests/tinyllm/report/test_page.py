@@ -129,6 +129,15 @@ def test_a_run_on_a_text_of_your_own_leaves_out_what_needs_true_answers(here):
     assert "text.txt" in words  # in the command that makes the stage again
 
 
+def test_a_run_older_than_the_record_of_commands_has_a_page(tiny):
+    for notes in Path("runs/demo").glob("*/stage.json"):
+        older = json.loads(notes.read_text())
+        del older["command"]
+        notes.write_text(json.dumps(older))
+    page.write("demo")
+    assert "How it was made" in read().words
+
+
 def test_another_run_is_overlaid(five_stages):
     shutil.copytree("runs/demo", "runs/another & more")
     stage("report", "--against", "another & more")

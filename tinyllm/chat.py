@@ -1,7 +1,7 @@
 """Talk to any stage. The model may call tools: each call is run, and the model gets its result.
 
 The model sees the whole conversation. When the context is full, the oldest turns are left out. A stage that
-learned from the built-in conversations sees at most TURNS turns, because hardly any of those has more.
+learned from the built-in conversations sees at most TURNS turns, because hardly any of those is longer.
 """
 
 import contextlib

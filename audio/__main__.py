@@ -57,7 +57,7 @@ def transcribe(args):
             if isinstance(result, AuthError):  # all recordings use the same key
                 raise result
             if isinstance(result, AudioError):
-                say(f"error: {name}: {result}" if several else f"error: {result}")
+                say(f"error: {result}" if name in f"{result}" or not several else f"error: {name}: {result}")
                 status = max(status, status_of(result))
             elif args.no_wait:
                 print(result.id, *([name] if several else []), sep="  ", flush=True)
@@ -65,7 +65,8 @@ def transcribe(args):
                 output.add(name, result)
     except KeyboardInterrupt as stop:
         again = str(stop) or "jobs already created continue: see python -m audio list"
-        again += ". Run the same command again to get the transcripts; URLs are paid for again"
+        again += ". Run the same command again to get the transcripts. It pays again for URLs"
+        again += " and, without --keep, for -"
         raise KeyboardInterrupt(f"interrupted; {again}") from None
     return status
 
@@ -91,18 +92,21 @@ class Output:
     def add(self, name, transcript):
         transcript.names = self.names
         if unknown := self.names.keys() - transcript.labels:
-            known = ", ".join(sorted(transcript.labels))
+            known = ", ".join(sorted(transcript.labels)) or "none"
             say(f"warning: --names: there is no speaker {', '.join(sorted(unknown))}; speakers: {known}")
         format = self.args.format or ("markdown" if self.args.preset or transcript.features else "text")
-        text, path = written(transcript, format, self.args.preset), self.args.out
+        self.write(name, written(transcript, format, self.args.preset), FORMATS[format])
+
+    def write(self, name, text, suffix):
+        path = self.args.out
         if self.in_folder:
             path = Path(path, self.sources[name])
-            path = path.with_name(shortened(path.name) + FORMATS[format])
+            path = path.with_name(shortened(path.name) + suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
         if path:
             write_text(path, text)
         else:
-            heading = f"== {name} ==\n\n" if self.several and format != "json" else ""
+            heading = f"== {name} ==\n\n" if self.several and suffix != ".json" else ""
             print(heading + text, end="\n" if heading else "", flush=True)
 
 
@@ -123,8 +127,8 @@ def get(args):
         return
     if args.format in ("sentences", "paragraphs"):
         parts = getattr(client, args.format)(args.id)
-        lines = "".join(json.dumps(part, ensure_ascii=False) + "\n" for part in parts)
-        write_text(args.out, lines) if args.out else print(lines, end="")
+        lines = [json.dumps(part, ensure_ascii=False) + "\n" for part in parts]
+        output.write(args.id, "".join(lines), ".jsonl")
         return
     transcript = transcript or client.get(args.id)
     if args.format != "json" and not is_done(transcript):

@@ -100,7 +100,10 @@ def transcribe_all(
 
 @contextlib.contextmanager
 def locked(folder):
-    """Makes other runs that use this folder wait. Raises BadInput if the folder cannot be written to."""
+    """Makes the folder if needed, and makes other runs that use it wait. Raises BadInput if it cannot be
+    written to."""
+    with contextlib.suppress(OSError):
+        os.makedirs(folder, exist_ok=True)
     if not os.access(folder, os.W_OK):
         lost = "a second run would pay again: choose another folder with --keep"
         raise BadInput(f"{folder} cannot be written to, so {lost}")

@@ -124,6 +124,11 @@ def test_transcribe_and_every_command_that_takes_an_id(box, talk, tmp_path):
     assert json.loads(audio("get", id, "-o", "paragraphs", url=box.url)[0].splitlines()[0])[
         "text"
     ].startswith("Good")
+    for part, folder in (("sentences", ""), ("paragraphs", "parts/")):
+        shown = audio("get", id, "-o", part, url=box.url)[0]
+        assert audio("get", id, "-o", part, "--out", f"{tmp_path}/{folder or part}", url=box.url)[0] == ""
+        path = tmp_path / (folder and f"{folder}{id}.jsonl" or part)
+        assert path.read_text(encoding="utf-8") == shown
     out, _ = audio("search", id, "budget", "north pier", url=box.url)
     seconds = [float(line.split()[0]) for line in out.splitlines()]
     assert seconds == sorted(seconds) and len(seconds) == 4 and 10 < seconds[0] < 20
@@ -238,6 +243,8 @@ def test_languages_names_and_translations_have_short_options(box, talk):
 def test_names_for_unknown_speakers_are_reported(box, talk):
     _, err = audio("transcribe", talk, "--speakers", 2, "--names", "A=Ada", "--names", "Z=Zoe", url=box.url)
     assert "warning: --names: there is no speaker Z; speakers: A, B" in err
+    _, err = audio("transcribe", talk, "--names", "A=Ada", url=box.url)
+    assert "warning: --names: there is no speaker A; speakers: none\n" in err
 
 
 def test_a_folder_is_transcribed_in_order_and_a_second_run_pays_nothing(box, tmp_path):
@@ -265,7 +272,9 @@ def test_a_folder_is_transcribed_in_order_and_a_second_run_pays_nothing(box, tmp
 def test_one_empty_file_is_reported_and_the_others_go_on(box, talk, tmp_path):
     (tmp_path / "empty.wav").touch()
     out, err = audio("transcribe", tmp_path / "empty.wav", talk, url=box.url, status=2)
-    assert "error: " in err and "empty.wav is empty" in err and "Good morning" in out
+    assert f"error: {tmp_path / 'empty.wav'} is empty\n" in err and "Good morning" in out
+    _, err = audio("transcribe", tmp_path / "none.wav", talk, url=box.url, status=2)
+    assert f"error: {tmp_path / 'none.wav'}: there is no such file\n" in err
 
 
 def test_one_file_is_paid_for_once_too(box, talk):
@@ -289,8 +298,10 @@ def test_the_ids_of_several_jobs_are_printed_with_their_file_names(box, tmp_path
 
 def test_nothing_is_sent_if_the_transcript_cannot_be_kept(box, talk, tmp_path):
     before = len(box.uploads)
-    _, err = audio("transcribe", talk, "--keep", tmp_path / "no" / "folder", url=box.url, status=2)
+    _, err = audio("transcribe", talk, "--keep", talk / "folder", url=box.url, status=2)
     assert "--keep" in err and len(box.uploads) == before
+    audio("transcribe", talk, "--keep", tmp_path / "new" / "folder", url=box.url)
+    assert [*(tmp_path / "new" / "folder").glob("talk.wav.*.json")] and len(box.uploads) == before + 1
 
 
 def test_every_command_of_the_readme_prints_what_is_shown_under_it(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from tinyllm.world import World
 @dataclass(frozen=True)
 class SampleSettings(Settings):
     stage: str = option("", "number or folder name of the stage (default: the last one)")
-    prompt: str = option("", "text to continue (default: none, so a new document begins)")
+    prompt: str = option("", "text to continue (default: begin a new document)")
     tokens: int = option(200, "maximum number of tokens in a sample", (1, 10**6))
     temperature: float = option(0.8, "0 is greedy; 1 samples from the model's distribution", (0, 100))
     top_k: int = option(0, "choose among the k most likely tokens only (0: all)")
@@ -58,8 +58,8 @@ def show_mask(settings):
 
 
 def training_examples(folder):
-    """One conversation of each kind: from the files that the stage in `folder` has learned from, or, if it
-    has learned from none, from the built-in world. Raises TinyllmError if the files hold no conversations."""
+    """One conversation of each kind: from your files, if the stage in `folder` has learned from any, or else
+    from the built-in world. Raises TinyllmError if those files hold no conversations."""
     learned = learned_by(folder)
     if not any(source["path"] for source in learned.values()):
         world = World(read_json(folder / "stage.json")["settings"]["seed"])
@@ -68,5 +68,5 @@ def training_examples(folder):
     readers = {"instructions": formats.instructions, "problems": formats.problems}
     paths = {kind: path_of(learned, kind) for kind in readers if path_of(learned, kind)}
     if not paths:
-        raise TinyllmError(f"{folder} has learned from no conversations: name yours with DATA=")
+        raise TinyllmError(f"{folder} has learned from no conversations: run make stage2 with DATA= first")
     return [formats.split(readers[kind](path))[0][0] for kind, path in paths.items()]

@@ -1,4 +1,4 @@
-"""The commands train, mine, control and exams, and a stage with its exams."""
+"""The commands train, mine, control and exams, and with_exams, which adds the exams to a stage."""
 
 import dataclasses
 import shlex
@@ -39,12 +39,15 @@ class MineSettings(Settings):
 
 
 def run_stage(settings, stage_settings, main):
-    """Run one stage and its exams, with those of the command's settings that the stage has."""
+    """Run one stage and its exams. The stage takes those of the command's settings that it knows."""
     with_exams(main)(settings.as_settings(stage_settings))
 
 
 def train(settings):
-    """All stages in order on the built-in world, then scoreboard and page. Keeps finished stages."""
+    """Train all stages in order on the built-in world; print the scoreboard and write the report page.
+
+    Finished stages are not trained again.
+    """
     run_stage(settings, s0_random.RandomSettings, s0_random.main)
     run_stage(settings, s1_pretrain.PretrainSettings, s1_pretrain.main)
     run_stage(settings, s2_instruct.InstructSettings, s2_instruct.main)
@@ -54,7 +57,7 @@ def train(settings):
 
 
 def mine(settings):
-    """Your own assistant: the stages that your files allow, then its answers to held-out questions."""
+    """Train your own assistant: all stages that your files allow. Show its answers to held-out questions."""
     if not settings.text and not settings.data:
         raise UsageError("name your files: TEXT=folder-or-file, DATA=questions.jsonl, or both")
     if settings.rankings and not settings.data:
@@ -100,7 +103,8 @@ def show(run):
 
 
 def own_text(settings, conversations):
-    """Without TEXT=, the vocabulary and pre-training use the conversations that are not held out."""
+    """Without TEXT=, the vocabulary and pre-training use the conversations that are not held out: write them
+    to a text file -> its path."""
     path = settings.folder("text.txt")
     learned = [[m["content"] for m in messages if m.get("weight") != 0] for messages in conversations]
     text = "\n\n".join(map("\n".join, learned))
@@ -111,7 +115,7 @@ def own_text(settings, conversations):
 
 
 def control(settings):
-    """Stage 4 on the same problems, but without chains of thought and RL, to see what the chains add."""
+    """Train stage 4 on the same problems, but without chains of thought and RL: what do they add?"""
     settings = dataclasses.replace(settings, direct=True)
     examine(s4_reason.main(settings, "4-control"), settings)
     print(scoreboard(settings.run))

@@ -15,7 +15,7 @@ from tools.builtin import TOOLS
 from tools.protocol import Call, parse, render_result
 from tools.registry import Registry
 
-# Token limits of replies: room for practically every solution.
+# Token limits of replies: practically every solution fits.
 STORY_TOKENS, LONG_STORY_TOKENS = 235, 270
 LOGIC_TOKENS = {"order": 40, "truth": 48, "mistake": 235}
 
@@ -51,9 +51,9 @@ def is_solved_with_valid_steps(task, text):
 
 
 def instructions(pool, tokenizer, world, items):
-    """Held-out questions: in trained and in other wordings, with the description of the tools in front, and
-    after other turns; facts that pre-training states but no training question asks about; and small talk and
-    unknown topics, in wordings never trained."""
+    """Held-out questions: in wordings that training uses and in others, after a description of the tools, and
+    as follow-ups. Also facts that pre-training states but no training question asks about, and small talk
+    and unknown topics in wordings never trained."""
     tasks, unseen = [], []
     for family in WITH_ANSWER:
         tasks += world.instructions("test", items // 4, family=family)

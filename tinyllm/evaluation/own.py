@@ -19,8 +19,8 @@ from tinyllm.world.task import final_answer
 from tools.builtin import TOOLS
 from tools.registry import Registry
 
-MOST, SHOWN = 200, 10  # at most: held-out items measured, and items shown
-DUELS = 50  # wanted: if there are few held-out prompts, each is answered several times
+MOST, SHOWN = 200, 10  # limits on the held-out items that are measured, and on those that are shown
+DUELS = 50  # comparisons wanted: if there are fewer held-out prompts, each is answered several times
 
 
 def run(pool, tokenizer, folder, learned, settings):
@@ -69,7 +69,7 @@ def normalise(text):
 
 
 def answer_log_probs(pool, tokenizer, conversations):
-    """log p of the last reply of each conversation, including its end token, in nats."""
+    """log p, in nats, of the last reply of each conversation, including its end token."""
     batch = shift(*pad([encode_last_reply(tokenizer, messages) for messages in conversations]))
     return (rollouts.log_probs(pool, batch["ids"], batch["targets"]) * batch["weights"]).sum(axis=1).tolist()
 
@@ -95,7 +95,7 @@ def preferences(pool, tokenizer, folder, path, settings):
     context = pool.model.config.context
     held_out = [each for each in held_out if rankings.fits(each, tokenizer, context)][:MOST]
     if not held_out:
-        print("stage 3 is not scored: no held-out ranking (one in ten is held out) fits", file=sys.stderr)
+        print("stage 3 is not scored: no held-out ranking that fits into the context", file=sys.stderr)
     reward, start = folder / "reward", before_preferences(folder)
     if not held_out or start is None or not is_checkpoint(reward):
         return {}

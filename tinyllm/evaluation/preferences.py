@@ -20,7 +20,8 @@ ROWS = {  # name of an outcome -> key in exams.json
 
 
 def measure_behaviour(pool, tokenizer, world, items):
-    """Shares of good replies, and their mean length: greedy replies to test prompts of five kinds."""
+    """The share of good replies in each of ROWS, and the mean number of words, over greedy replies to test
+    prompts of five kinds."""
     replies = behaviour.greedy_replies(pool, tokenizer, world, "test", items)
     outcomes = behaviour.outcomes(replies)
     words = [len(text.split()) for pairs in replies.values() for _, text in pairs]
@@ -34,7 +35,7 @@ def win_rate(tasks, replies, others):
 
 
 def compare_with_reference(pool, reference, tokenizer, world, items):
-    """Sampled replies of the pool's model against sampled replies of the reference."""
+    """Compare sampled replies of the pool's model with sampled replies of the reference."""
     kinds = behaviour.prompts_by_kind(world, "test", max(1, items * 3 // 10), "duels")
     tasks = sum(kinds.values(), [])
     prompts = [encode_prompt(tokenizer, task.prompt) for task in tasks]
@@ -70,8 +71,8 @@ def reward_accuracy(score, tokenizer, world, items):
 
 
 def before_preferences(folder):
-    """The checkpoint that stage 3 started from, which had learned from no rankings; `folder` itself before
-    stage 3; None if the checkpoint no longer exists."""
+    """The checkpoint that stage 3 started from, which had learned from no rankings; `folder` itself if it is
+    from before stage 3; None if the checkpoint no longer exists."""
     return next((each for each in ancestors(folder) if "rankings" not in learned_by(each)), None)
 
 

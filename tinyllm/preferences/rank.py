@@ -5,7 +5,7 @@
       2  Happy to help. To burn the bridge, take your time and begin at one end.
     best to worst (e.g. 2 1 4 3, ties 2=1 4 3; s skip, u undo, q save and quit):
 
-The rankings go to runs/<run>/rankings.jsonl (rankings.py); RANKINGS= makes stage 3 learn from them.
+The rankings go to runs/<run>/rankings.jsonl (format: rankings.py). RANKINGS= makes stage 3 learn from them.
 """
 
 import json
@@ -30,8 +30,8 @@ from tinyllm.world.dice import Dice
 class RankSettings(Settings):
     stage: str = option("2-instruct", "number or folder name of the stage that answers")
     count: int = option(50, "prompts to rank in total, earlier sessions included", (1, 10**6))
-    group: int = option(4, "completions of each prompt", (2, 9))
-    annotator: str = option("person", "annotator name in the file")
+    group: int = option(4, "completions per prompt", (2, 9))
+    annotator: str = option("person", "name of the annotator, for the file")
 
 
 def main(settings):
@@ -40,7 +40,7 @@ def main(settings):
     model, tokenizer = checkpoint.load_language_model(folder)
     prompts, entries = load_prompts(folder, settings.count), load_entries(path)
     left, at = [number for number in range(len(prompts)) if number not in entries], 0
-    progress = f"{len(left)} of {len(prompts)} prompts to rank (for more: --count)"
+    progress = f"{len(left)} of {len(prompts)} prompts left to rank (for more: --count)"
     print(f"{progress}; each answer is saved in {path}", file=sys.stderr)
     model_hash = checkpoint.digest(folder)
     with settings.pool(model) as pool:
@@ -69,9 +69,9 @@ def load_prompts(folder, count):
     """At most `count` prompts like those that the stage in `folder` has learned to answer."""
     source = path_of(learned_by(folder), "instructions")
     if source is None:
-        raise TinyllmError(f"{folder} has not learned to answer: rank replies of stage 2 or a later one")
+        raise TinyllmError(f"{folder} has not learned to answer: rank the replies of stage 2 or later")
     if source:
-        # Held-out questions too: their rankings are held out in stage 3.
+        # Held-out questions are ranked too: stage 3 holds out their rankings.
         return [prompt_of(messages) for messages in formats.instructions(source)[:count]]
     world = World(read_json(folder / "stage.json")["settings"]["seed"])
     tasks = oracle.prompts(Dice(f"to be ranked in world {world.seed}"), world, "train", count)
@@ -86,7 +86,7 @@ def load_entries(path):
         entries = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         return {entry["number"]: entry for entry in entries}
     except (ValueError, KeyError, TypeError):
-        raise TinyllmError(f"{path} is damaged, or not from this command: move it out of the way") from None
+        raise TinyllmError(f"{path} is damaged or not made by make rank: move it out of the way") from None
 
 
 def next_command(settings, folder, path):

@@ -69,7 +69,7 @@ def entry(ranking, annotator, model, seed):
 
 
 def save(path, entries):
-    """Write objects as a file of rankings, which replaces the old one only when it is complete."""
+    """Write objects as a file of rankings. The old file is replaced only when the new one is complete."""
     write_text(path, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries))
 
 
@@ -87,7 +87,7 @@ def fitting(rankings, tokenizer, context):
 
 
 def fits(ranking, tokenizer, context):
-    """Whether the context has room for every completion, and for the prompt and another reply."""
+    """Whether the context has room for the prompt with each completion, and with a new reply."""
     longest = max(len(ids) for ids, _ in encode_ranking(tokenizer, ranking)) - 1
     return max(longest, len(encode_prompt(tokenizer, ranking.prompt)) + reply_room(context)) <= context
 
@@ -99,8 +99,8 @@ def encode_ranking(tokenizer, ranking):
 
 
 def better_and_worse(rankings, items):
-    """items: one for each completion of the rankings, in order -> [(item of the better one, item of the worse
-    one)] for every two completions of a ranking that are not tied."""
+    """items: one per completion of the rankings, in order -> [(better item, worse item)] for every two
+    completions of a ranking that are not tied."""
     items, pairs = iter(items), []
     for ranking in rankings:
         ranked = list(zip(ranking.ranks, items))
@@ -109,10 +109,10 @@ def better_and_worse(rankings, items):
 
 
 def parse_order(answer, count):
-    """An order as a person typed it, best first, = for ties: "2=1 4 3" -> ranks. Raises ValueError."""
+    """An order as a person types it, best first, with = for ties: "2=1 4 3" -> ranks. Raises ValueError."""
     groups = [part.split("=") for part in re.sub(r"\s*=\s*", "=", answer.strip()).split()]
     expected = [str(i + 1) for i in range(count)]
     if sorted(name for group in groups for name in group) != expected:
-        raise ValueError(f"name each of {' '.join(expected)} once, the best first; = for ties: 2=1 4 3")
+        raise ValueError(f"name each of {' '.join(expected)} once, best first, with = for ties: 2=1 4 3")
     rank_of = {name: rank for rank, group in enumerate(groups, 1) for name in group}
     return [rank_of[name] for name in expected]

@@ -16,13 +16,13 @@ from tinyllm.sampling import answer
 from tinyllm.world import World
 
 STAGES = ("0-random", "1-pretrain", "2-instruct", "3-prefer", "4-reason")
-TOKENS = {"0-random": 20, "4-reason": 270}  # limits of replies, if not 60: noise, and chains of thought
+TOKENS = {"0-random": 20, "4-reason": 270}  # reply limits, if not 60: noise is short, chains are long
 
 
 class Stage:
     """The stage `name`, such as "3-prefer/reward", of a run.
 
-    mark: " other" for a run that is laid over the run of the page; part of its labels and CSS classes.
+    mark: " other" for a run that is overlaid on the run of the page; part of its labels and CSS classes.
     """
 
     def __init__(self, run, name, mark):
@@ -32,7 +32,7 @@ class Stage:
         self.kind = f"s{name[0]}{mark}"  # its CSS classes: s1 for 1-pretrain, sh for hacking
 
     def address(self, file):
-        """The address of a file of this stage in the page of any run."""
+        """The relative URL of a file of this stage, for the page of any run."""
         return quote(f"../{self.run}/{self.name}/{file}")
 
     def link(self, file="model.safetensors", words=""):
@@ -63,7 +63,7 @@ class Stage:
 
     @functools.cached_property
     def pool(self):
-        """The checkpoint's model as a pool in this process: the exams take a pool."""
+        """The checkpoint's model as a pool in this process, because the exams take a pool."""
         return WorkerPool(self.checkpoint[0])
 
     def replies(self, conversations):
@@ -102,7 +102,7 @@ class Record:
 
     @property
     def policy_and_reference(self):
-        """The last of the first four finished stages and the one before it (itself if it is the first)."""
+        """The last of the first four finished stages, and the one before it (if there is none, itself)."""
         stages = self.finished[:4] or [self.stage("0-random")]
         return stages[-1], stages[-2:][0]
 
@@ -119,5 +119,5 @@ class Record:
         """The built-in world of the run. Raises TinyllmError if the run learned from other files."""
         sources = [each for stage in self.stages.values() for each in stage.notes["sources"].values()]
         if any(source["path"] for source in sources):
-            raise TinyllmError("Only runs on the built-in world have this: its true answers are known.")
+            raise TinyllmError("This needs a run on the built-in world, whose true answers are known.")
         return World(self.seed)

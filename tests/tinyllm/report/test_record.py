@@ -1,4 +1,4 @@
-"""record: what a run has on disk, and the command that makes a stage again."""
+"""record: the files of a run, and the command that makes a stage again."""
 
 import json
 import shlex
@@ -12,7 +12,7 @@ from tinyllm.report.record import Record
 from tinyllm.sampling import answer
 
 
-def test_losses_of_reinforcement_and_an_unfinished_line_are_left_out(tiny):
+def test_losses_of_rl_steps_and_an_unfinished_line_are_left_out(tiny):
     lines = [{"step": 0, "loss": 2.0}, {"step": 1, "loss": 0.1}, {"step": 1, "score": 0.5}]
     lines += [{"step": 2, "loss": 0.2}, {"step": 2, "reward": 0.5}, {"step": 3, "loss": 1.5}]
     text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -22,7 +22,7 @@ def test_losses_of_reinforcement_and_an_unfinished_line_are_left_out(tiny):
     assert made.series("score") == [(1, 0.5)] and made.series("reward") == [(2, 0.5)]
 
 
-def test_the_command_of_a_stage_makes_the_same_settings(tiny):
+def test_the_recorded_command_of_a_stage_gives_its_settings_again(tiny):
     stage("stage0", "--untied", "--run", "it's")
     for each in Record("demo").finished + Record("it's").finished:
         ((_, _, _, *words),) = dry_run(*shlex.split(each.notes["command"])[1:])

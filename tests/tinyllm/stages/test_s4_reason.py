@@ -36,7 +36,7 @@ from strategies import random_model
 
 from tinyllm import checkpoint, optimizer, tokenizer
 from tinyllm.data import corpus, formats
-from tinyllm.data.conversation import decode_reply, encode_prompt
+from tinyllm.data.conversation import decode_reply, encode_prompt, is_learned
 from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
@@ -290,6 +290,9 @@ def test_after_stage_3_its_own_correct_replies_are_rehearsed(tiny, monkeypatch):
     own = kept["some"]
     assert not kept["none"] and 0 < len(own) < len(kept["all"]) <= 28
     assert all(messages in kept["all"] for messages in own)
+    for *prompt, last in kept["all"]:
+        assert is_learned(last) and not any(map(is_learned, prompt))
+    assert any(message["role"] == "assistant" for *prompt, _ in kept["all"] for message in prompt)
     in_front = sum(messages[0] == conversations.TOOLS_MESSAGE for messages in kept["all"])
     assert in_front / len(kept["all"]) == pytest.approx(1 / 8, abs=0.06)
     for *prompt, message in own[:3]:
@@ -307,6 +310,14 @@ def test_after_stage_3_its_own_correct_replies_are_rehearsed(tiny, monkeypatch):
     write_questions("own.jsonl")
     mine = s4_reason.load_rehearsal(options, World(0), 100, parent, "own.jsonl")
     assert len(mine) == 100 and all("Mine" in messages[0]["content"] for messages in mine)
+
+
+def test_some_problems_follow_other_turns_or_the_description_of_the_tools():
+    problems, held_out = s4_reason.load_problems(ReasonSettings(), World(0), 600)
+    follows = [any(message.get("weight") == 0 for message in messages) for messages in problems]
+    with_tools = [messages[0] == conversations.TOOLS_MESSAGE for messages in problems]
+    assert 10 < sum(follows) < 600 / 8 and 10 < sum(with_tools) < 600 / 4
+    assert not any(message.get("weight") == 0 for messages in held_out for message in messages)
 
 
 def test_more_follow_ups_are_rehearsed_than_stage_2_had(tiny, monkeypatch):

@@ -28,13 +28,7 @@ except ImportError:  # Windows, where nothing keeps two processes out of one fol
 
 RESUME = "resume.safetensors"  # everything that an unfinished stage needs to continue
 WORLD = {"path": "", "sha256": ""}  # the built-in world, made from the seed: the only source without a file
-NOT_DECISIVE = (
-    "run",
-    "workers",
-    "resume",
-    "save_every",
-    "origin",
-)  # settings that may differ from the record
+NOT_DECISIVE = ("run", "workers", "resume", "save_every", "origin")  # may differ from the record
 VARIABLES = "run size seed workers text from data rankings algorithm objective".split()  # of the Makefile
 
 

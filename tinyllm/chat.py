@@ -133,8 +133,8 @@ class Chat:
     def offer(self, names, only=False):
         """Describe these tools to the model from now on. only: the reply to a question must be a call."""
         mask = call_mask(self.tokenizer, tuple(names), only) if names else None
-        if mask and self.settings.tokens <= mask.need:
-            raise UsageError(f"a tool call needs more than {mask.need} tokens: raise --tokens")
+        if mask and self.settings.tokens <= mask.limit:
+            raise UsageError(f"a tool call needs more than {mask.limit} tokens: raise --tokens")
         self.registry, self.mask = with_names(names), mask
 
     def ask(self, line):

@@ -33,6 +33,13 @@ def test_the_recorded_command_of_a_stage_gives_its_settings_again(tiny):
         assert settings.run == each.run
 
 
+def test_the_reference_is_the_stage_before_the_policy(tiny):
+    run = Record("demo")
+    assert [stage.name for stage in run.policy_and_reference] == ["2-instruct", "1-pretrain"]
+    del run.finished[1:]
+    assert [stage.name for stage in run.policy_and_reference] == ["0-random", "0-random"]
+
+
 def test_replies_are_the_likeliest_except_those_of_stage_0(tiny):
     conversation = [{"role": "user", "content": "Where is Ada?"}]
     for each in Record("demo").finished:

@@ -36,6 +36,7 @@ class CallMask:
         self.masks = Masks(Grammar(registry.schema(), before, CLOSE.encode()), self.vocabulary, self.end)
         self.start = self.masks.grammar.start
         self.need = 1 + self.masks.grammar.distance(self.start)  # enough tokens for the shortest call
+        self.limit = self.need if only else self.need + ENDING  # a call may begin if more tokens are left
         self.cannot_open = np.array([b"<" not in token for token in self.vocabulary[: self.size]])
         self.restart(budget)
 
@@ -52,7 +53,7 @@ class CallMask:
         room = self.budget[row] - len(written)
         if state is not None:
             return np.frombuffer(self.masks.allowed(state, room), bool)[: self.size]
-        return None if room > self.need + ENDING else self.cannot_open
+        return None if room > self.limit else self.cannot_open
 
     def _after(self, state, text, token):
         """One more token -> (state, text). state: the grammar's state, None outside a call; text: the last

@@ -1,7 +1,7 @@
 """Talk to any stage. The model may call tools: each call is run, and the model gets its result.
 
 The model sees the whole conversation. When the context is full, the oldest turns are left out. A stage that
-learned from the built-in conversations sees at most TURNS turns, because hardly any of those has more.
+learned from the built-in conversations sees at most TURNS turns, because hardly any of those is longer.
 """
 
 import contextlib
@@ -133,8 +133,8 @@ class Chat:
     def offer(self, names, only=False):
         """Describe these tools to the model from now on. only: the reply to a question must be a call."""
         mask = call_mask(self.tokenizer, tuple(names), only) if names else None
-        if mask and self.settings.tokens <= mask.need:
-            raise UsageError(f"a tool call needs more than {mask.need} tokens: raise --tokens")
+        if mask and self.settings.tokens <= mask.limit:
+            raise UsageError(f"a tool call needs more than {mask.limit} tokens: raise --tokens")
         self.registry, self.mask = with_names(names), mask
 
     def ask(self, line):

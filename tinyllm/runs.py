@@ -28,7 +28,7 @@ except ImportError:  # Windows, where nothing keeps two processes out of one fol
 
 RESUME = "resume.safetensors"  # everything that an unfinished stage needs to continue
 WORLD = {"path": "", "sha256": ""}  # the built-in world, made from the seed: the only source without a file
-NOT_DECISIVE = ("run", "workers", "resume", "save_every", "origin")  # not compared with those on record
+NOT_DECISIVE = ("run", "workers", "resume", "save_every", "origin")  # may differ from the record
 VARIABLES = "run size seed workers text from data rankings algorithm objective".split()  # of the Makefile
 
 
@@ -212,9 +212,8 @@ def describe(settings, stage, parent):
 def nothing_to_do(settings, stage, parent=None):
     """Whether this stage is already finished; if so, print a message.
 
-    Raises TinyllmError if its folder was made with other settings, sources or another parent, or if another
-    process is training in it. Also raises it if the folder holds an interrupted run, which would be
-    overwritten, and --resume is not set.
+    Raises TinyllmError if its folder was made with other settings, sources or parent, if another process is
+    training in it, or if it holds an interrupted run, which would be overwritten, and --resume is not set.
     """
     folder = settings.folder(stage)
     made = read_notes(folder)
@@ -290,14 +289,14 @@ def parent_folder(settings, *stages):
     different = differences(made, {"size": settings.size, "seed": settings.seed})
     if different:
         raise TinyllmError(
-            f"{folder} was made with {', '.join(different)}: repeat SIZE={made.get('size')} "
+            f"{folder} was made with {', '.join(different)}: use SIZE={made.get('size')} "
             f"SEED={made.get('seed')}, or choose another RUN="
         )
     return folder
 
 
 def ancestors(folder):
-    """`folder`, then the folder of the checkpoint that it was trained from, and so on, while they exist."""
+    """`folder`, then the folder of the checkpoint that it was trained from, and so on, if they exist."""
     yield folder
     parent = read_notes(folder).get("parent")
     if parent:

@@ -24,8 +24,8 @@ from tinyllm.transformer import Parameters, Transformer
 
 def fold(model):
     """Rewrite the matrices of a model, in place, into the form that a Decoder needs. model.folded then holds
-    the matrices of each block, the head, and the gain of the last norm. The model can no longer be used in
-    any other way.
+    the matrices of each block, the head, and the gain of the last norm. After that, only a Decoder can use
+    the model.
 
     At batch size 1 a step is about a hundred NumPy calls on small arrays, and their overhead dominates. So
     all constants are folded into the matrices once.
@@ -118,10 +118,10 @@ class Decoder:
 def choose(logits, draws, temperature=1.0, top_k=0, top_p=1.0):
     """logits (B, V), draws (B,) uniform in [0, 1) -> ids (B,).
 
-    temperature 0 takes the most likely token. top_k keeps the k most likely (0: all). top_p keeps the most
-    likely ones, as few as have probabilities that add up to at least p (Holtzman et al. 2020). A token whose
-    logit is -inf is never chosen. The draw then picks a token by inverting the cumulative distribution: one
-    number per row decides, whatever else is in the batch.
+    temperature 0 takes the most likely token. top_k keeps the k most likely ones (0: all). top_p keeps the
+    smallest set of most likely tokens whose probabilities add up to at least p (Holtzman et al. 2020). A
+    token whose logit is -inf is never chosen. The draw then picks a token by inverting the cumulative
+    distribution: one number per row decides, whatever else is in the batch.
     """
     if temperature == 0:
         return logits.argmax(axis=1)
@@ -211,7 +211,7 @@ def generate_rows(model, prompts, draws, **how):
 
 
 def generate_replies(pool, tokenizer, prompts, max_tokens, seed=None, size=64):
-    """One reply of at most max_tokens tokens to each prompt (ids) -> lists of ids, including the end token.
+    """One reply of at most max_tokens tokens to each prompt (ids) -> lists of ids, with any end token.
 
     Without a seed, decoding is greedy. With a seed (a list of numbers), replies are sampled from the model's
     own distribution: at temperature 1, without top-k or top-p.
@@ -237,7 +237,7 @@ def show_reply(pool, tokenizer, messages):
 
 
 def show_prompt(messages):
-    """The text of a single message. Of several messages, each with its role."""
+    """The text of a single message. Several messages are shown with their roles."""
     if len(messages) == 1:
         return messages[0]["content"]
     return "\n".join(f"{message['role']}: {message['content']}" for message in messages)

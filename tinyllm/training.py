@@ -166,7 +166,7 @@ class Run:
                     self.save(done)
                 if self.signal:
                     raise KeyboardInterrupt(
-                        f"interrupted after step {done} of {total}, everything is saved. "
+                        f"interrupted after step {done} of {total}; everything is saved. "
                         "To continue, run the same command with RESUME=1 (or --resume)"
                     )
         finally:

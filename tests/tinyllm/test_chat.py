@@ -45,7 +45,7 @@ def talk(random_stage, monkeypatch, capsys):
 
     def session(*lines, options=()):
         monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
-        status = main(["chat", *TINY, "--tokens", "100", *options])
+        status = main(["chat", *TINY, "--tokens", "120", *options])
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 
@@ -101,7 +101,7 @@ def test_a_session_can_be_changed_by_commands_and_saved(talk, random_stage):
 
 def test_temperature_and_tools_stay_when_another_stage_is_chosen(random_stage, monkeypatch):
     monkeypatch.chdir(random_stage)
-    session = chat.Chat(ChatSettings(tokens=100))
+    session = chat.Chat(ChatSettings(tokens=120))
     for line in ("/temperature 0", "/tools off", "/stage 0"):
         session.command(line)
     assert session.tools == "off" and session.mask is None
@@ -110,7 +110,7 @@ def test_temperature_and_tools_stay_when_another_stage_is_chosen(random_stage, m
 
 def test_a_temperature_holds_for_the_replies_that_follow(random_stage, monkeypatch):
     monkeypatch.chdir(random_stage)
-    session = chat.Chat(ChatSettings(tokens=100))
+    session = chat.Chat(ChatSettings(tokens=120))
     assert session.settings.temperature == 0.8
     session.command("/temperature 0")
     assert session.settings.temperature == 0
@@ -178,7 +178,7 @@ def test_by_default_tools_are_for_stages_that_have_learned_to_call_them(
 ):
     monkeypatch.chdir(random_stage)
     monkeypatch.setattr(chat, "learned_by", lambda folder: learned)
-    session = chat.Chat(ChatSettings(tokens=100))
+    session = chat.Chat(ChatSettings(tokens=120))
     assert session.tools == "auto" and bool(session.registry.tools) == (tools == "on")
     assert (session.mask is None) == (tools == "off")
     session.command("/tools on")
@@ -192,7 +192,7 @@ def test_all_tools_are_offered_if_their_description_fits_into_half_of_the_contex
     random_stage, monkeypatch, context
 ):
     monkeypatch.chdir(random_stage)
-    session = chat.Chat(ChatSettings(tokens=100))
+    session = chat.Chat(ChatSettings(tokens=120))
     words = session.tokenizer
     session.model = SimpleNamespace(config=SimpleNamespace(context=context))
     session.choose_tools("on")
@@ -218,6 +218,21 @@ def test_a_stage_that_calls_tools_needs_room_for_a_call(talk, monkeypatch):
     monkeypatch.setattr(chat, "learned_by", lambda folder: learned)
     status, _, err = talk(options=["--tokens", "3"])
     assert status == 2 and "a tool call needs more than" in err and "raise --tokens" in err
+
+
+def test_tools_are_refused_if_replies_are_too_short_to_begin_a_call(random_stage, monkeypatch):
+    monkeypatch.chdir(random_stage)
+    session = chat.Chat(ChatSettings(tokens=200))
+    session.command("/tools on")
+
+    def call_may_begin(tokens):
+        session.mask.restart([tokens])
+        return session.mask(0, np.zeros(0, int)) is None
+
+    shortest = next(filter(call_may_begin, range(1, 200)))
+    chat.Chat(ChatSettings(tokens=shortest)).command("/tools on")
+    with pytest.raises(UsageError, match="raise --tokens"):
+        chat.Chat(ChatSettings(tokens=shortest - 1)).command("/tools on")
 
 
 def test_an_interrupt_stops_the_reply_and_the_session_goes_on(talk, monkeypatch):
@@ -288,7 +303,7 @@ def test_a_reply_that_does_not_end_in_time_is_cut_off(dictate):
 
 def test_after_a_call_the_model_continues_with_the_result(random_stage, monkeypatch, capsys):
     monkeypatch.chdir(random_stage)
-    session, seen = chat.Chat(ChatSettings(tokens=100)), []
+    session, seen = chat.Chat(ChatSettings(tokens=120)), []
     session.command("/tools on")
     call = render_call(Call("calculator", {"expression": "12*7"}))
     replies = iter([f"so {call}", "It is 84."])
@@ -310,7 +325,7 @@ def test_after_a_call_the_model_continues_with_the_result(random_stage, monkeypa
 )
 def test_with_ask_on_a_call_runs_only_if_the_user_says_yes(random_stage, monkeypatch, capsys, typed, result):
     monkeypatch.chdir(random_stage)
-    session = chat.Chat(ChatSettings(tokens=100))
+    session = chat.Chat(ChatSettings(tokens=120))
     session.command("/tools on")
     call = render_call(Call("calculator", {"expression": "12*7"}))
     for line, is_asked in (("/ask on", True), ("/ask off", False)):

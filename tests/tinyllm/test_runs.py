@@ -286,7 +286,7 @@ def test_the_parent_has_the_same_run_size_and_seed_unless_it_is_named():
     assert parent_folder(StageSettings(), "1-text") == Path("runs/demo/1-text")
     assert parent_folder(StageSettings(), "3-later", "1-text") == Path("runs/demo/1-text")
     with pytest.raises(
-        TinyllmError, match=r"made with size='small' instead of 'tiny': repeat SIZE=small SEED=0"
+        TinyllmError, match=r"made with size='small' instead of 'tiny': use SIZE=small SEED=0"
     ):
         parent_folder(StageSettings(size="tiny"), "1-text")
     with pytest.raises(TinyllmError, match="made with seed=0 instead of 1"):

@@ -13,9 +13,9 @@ read only a few of these formats, most files would have to be converted first. S
     {"question": ..., "answer": "12/60 = $<<12/60=0.2>>0.2.\\n#### 0.2"}                               GSM8K
     "\\n\\nHuman: ...\\n\\nAssistant: ..."                               HH-RLHF, in place of any text above
 
-A file is JSONL, or one JSON document: an array, {"data": [...]}, or a single object. It is in UTF-8. A text
-may be a number; NaN means that the value is missing. Entries that cannot be used are skipped, with a message
-about the first one: a file of thousands often has a few.
+A file is JSONL, or one JSON document: an array, {"data": [...]}, or a single object. It is in UTF-8. A number
+is accepted in place of a text; NaN means that the value is missing. Entries that cannot be used are skipped,
+with a message about the first one: a file of thousands often has a few.
 """
 
 import json
@@ -121,8 +121,8 @@ def read_messages(entry, keys, role="user"):
 
 
 def is_empty(value):
-    """Whether a value says nothing: null (or NaN), false, an empty list or a blank text. The number 0 is not
-    empty, because it may be an answer."""
+    """Whether a value counts as missing: null (or NaN), false, an empty list or a blank text. The number 0 is
+    not empty, because it may be an answer."""
     return value is None or value is False or value == [] or not str(value).strip()
 
 

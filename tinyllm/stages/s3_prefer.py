@@ -65,7 +65,7 @@ class PreferSettings(reward_model.RewardSettings):
     prompts: int = option(0, "prompts in an RL step (default: set by --size)")
     kl: float = option(0.2, "KL penalty: the score that one nat of divergence from stage 2 costs")
     rate: float = option(2e-4, "peak learning rate of AdamW")
-    draw: int = option(0, "another number samples other prompts and replies")
+    draw: int = option(0, "a different number samples different prompts and replies")
 
 
 def main(settings, stage=STAGE):

@@ -42,7 +42,7 @@ class ReasonSettings(TrainingSettings):
     data: str = option("", "problems in GSM8K JSONL format (default: the built-in world)", source="problems")
     text: str = option("", "pre-training text, if the parent has none on record", source="text")
     steps: int = option(0, "batches of solutions to train on (default: set by --size)")
-    rollouts: int = option(-1, "RL steps after these; none with --data or --direct (default: set by --size)")
+    rollouts: int = option(-1, "RL steps at the end; none with --data or --direct (default: set by --size)")
     tokens: int = option(4096, "tokens in a batch, including replayed text", (1, 10**6))
     replay: float = option(0.15, "share of pre-training text in every batch", (0, 0.9))
     direct: bool = option(False, "learn to answer at once, without a chain of thought")

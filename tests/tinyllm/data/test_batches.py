@@ -85,7 +85,7 @@ def test_a_row_holds_one_conversation_and_its_weights_are_exactly_on_the_assista
 
 @settings(max_examples=40)
 @given(rows_of_conversations(), token_counts, shares, seeds)
-def test_replayed_rows_have_the_set_share_begin_a_document_and_have_weight_1_everywhere(
+def test_replayed_rows_have_the_requested_share_begin_a_document_and_have_weight_1_everywhere(
     rows, size, replay, seed
 ):
     batches = ConversationBatches(rows, TEXT, size, replay, seed, 3)
@@ -101,7 +101,7 @@ def test_replayed_rows_have_the_set_share_begin_a_document_and_have_weight_1_eve
 
 
 @pytest.mark.parametrize("replay", [0, 0.2, 0.4, 0.5])
-def test_over_a_run_the_share_of_replayed_text_is_the_set_one(replay):
+def test_over_a_run_the_share_of_replayed_text_is_the_requested_one(replay):
     rng = np.random.default_rng(0)
     rows = [([0] * n, [0] * n) for n in rng.integers(10, 80, 500)]  # weight 0, so all weight is replayed text
     batches = ConversationBatches(rows, np.tile(TEXT, 10), 4096, replay, 0, 20)
@@ -180,7 +180,7 @@ def test_every_epoch_of_buckets_uses_every_item_once(lengths, room, seed):
         assert sorted(used) == list(range(len(lengths)))
 
 
-def test_every_epoch_and_every_seed_has_another_order_of_buckets():
+def test_every_epoch_and_every_seed_has_its_own_order_of_buckets():
     lengths = list(range(1, 41))
     one, other = ([b.tolist() for b in length_buckets(lengths, 40, 200, [seed])] for seed in (0, 1))
     per_epoch = next(n for n in range(1, 200) if sum(map(len, one[:n])) == 40)

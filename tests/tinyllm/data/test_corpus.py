@@ -166,7 +166,7 @@ def test_targets_are_the_next_tokens_and_seed_and_step_decide_everything(length,
         np.testing.assert_array_equal(array, again[name])
 
 
-def test_every_epoch_has_another_order_and_another_offset():
+def test_every_epoch_has_its_own_order_and_offset():
     ids = np.arange(10_000, dtype=np.int32)
     epochs = [corpus.windows(ids, 100, 98, step, 0)["ids"][:, 0] for step in range(9)]
     assert len({tuple(starts) for starts in epochs}) == 9

@@ -63,7 +63,7 @@ def encoded(tokenizer, conversations):
 
 
 @pytest.mark.parametrize("replay", [0.0, 0.25, 0.4])
-def test_a_batch_holds_conversations_with_the_loss_on_answers_and_the_set_share_of_text(
+def test_a_batch_holds_conversations_with_the_loss_on_answers_and_the_requested_share_of_text(
     replay, world, monkeypatch
 ):
     steps = record(monkeypatch, Run, "train_step")

@@ -298,7 +298,7 @@ def test_the_reference_is_stage_2_and_never_changes(world, monkeypatch):
     assert read_stage(STAGE)["parent"]["sha256"] == checkpoint.digest("runs/demo/2-instruct")
 
 
-def test_every_step_has_other_training_prompts_of_the_world_and_the_rates_of_the_settings(world, monkeypatch):
+def test_every_step_has_new_training_prompts_of_the_world_and_the_rates_of_the_settings(world, monkeypatch):
     monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
     steps, updates = record(monkeypatch, s3_prefer, "reinforce_step"), record(monkeypatch, Run, "train_step")
     drawn = record(monkeypatch, s3_prefer.oracle, "prompts")

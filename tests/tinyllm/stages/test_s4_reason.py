@@ -228,7 +228,7 @@ def test_moments_are_reset_exactly_when_reinforcement_starts_and_its_rates_hold_
 
 
 @pytest.mark.parametrize("replay", [0.0, 0.25])
-def test_its_batches_hold_problems_rehearsal_and_the_set_share_of_text(tiny, monkeypatch, replay):
+def test_its_batches_hold_problems_rehearsal_and_the_requested_share_of_text(tiny, monkeypatch, replay):
     steps = record(monkeypatch, Run, "train_step", call=False)
     reason(steps=6, rollouts=0, tokens=8192, replay=replay)
     words = checkpoint.load("runs/demo/2-instruct")[1]

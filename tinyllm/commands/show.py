@@ -69,5 +69,5 @@ def training_examples(folder):
     readers = {"instructions": formats.instructions, "problems": formats.problems}
     paths = {kind: path_of(learned, kind) for kind in readers if path_of(learned, kind)}
     if not paths:
-        raise TinyllmError(f"{folder} has learned from no conversations: name yours with DATA=")
+        raise TinyllmError(f"{folder} has learned from no conversations: train stage 2 first")
     return [formats.split(readers[kind](path))[0][0] for kind, path in paths.items()]

@@ -114,7 +114,7 @@ def test_show_mask_shows_your_own_conversations_and_problems(tiny, capsys, monke
     show.show_mask(Settings())
     assert capsys.readouterr().out == bracketed(first)
     learned.update(text="own.txt", instructions=None)
-    with pytest.raises(TinyllmError, match="learned from no conversations: name yours with DATA="):
+    with pytest.raises(TinyllmError, match="learned from no conversations: train stage 2 first"):
         show.show_mask(Settings())
 
 

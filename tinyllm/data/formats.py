@@ -59,7 +59,7 @@ def read_entries(path, parse):
         raise TinyllmError(f"{path} has no usable entry: {problems[0] if problems else 'it is empty'}")
     if problems:
         count = f"{len(problems)} of {len(problems) + len(parsed)} entries"
-        tell_once(f"{path}: left out {count}; the first: {problems[0]}")
+        tell_once(f"{Path(path).absolute()}: left out {count}; the first: {problems[0]}")
     return parsed
 
 
@@ -89,7 +89,7 @@ def parse_json(text):
     """JSON text -> the value; NaN becomes None. Raises ValueError."""
     try:
         return json.loads(text, parse_constant=lambda name: None)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"is not valid JSON: {error}") from None
 
 

@@ -40,6 +40,7 @@ def main(settings):
     model, tokenizer = checkpoint.load_language_model(folder)
     prompts, entries = load_prompts(folder, settings.count), load_entries(path)
     left, at = [number for number in range(len(prompts)) if number not in entries], 0
+    asked = []  # positions in `left` that were not skipped for having one reply only
     progress = f"{len(left)} of {len(prompts)} prompts left to rank (for more: --count)"
     print(f"{progress}; each answer is saved in {path}", file=sys.stderr)
     model_hash = checkpoint.digest(folder)
@@ -51,13 +52,14 @@ def main(settings):
             if order == "q":
                 break
             if order == "u":
-                at = max(0, at - 1)
+                at = asked.pop() if asked else at
                 entries.pop(left[at], None)
             else:
                 if order != "s":
                     ranking = rankings.Ranking(prompts[number], texts, order)
                     entry = rankings.entry(ranking, settings.annotator, model_hash, settings.seed)
                     entries[number] = {"number": number, **entry}
+                asked += [at] if len(texts) > 1 else []
                 at += 1
             rankings.save(path, entries.values())
     print(f"{len(entries) or 'no'} rankings in {path}")

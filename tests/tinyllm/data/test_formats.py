@@ -202,7 +202,10 @@ def test_json_nested_too_deeply_is_refused(tmp_path, monkeypatch, capsys, openin
     monkeypatch.chdir(tmp_path)
     Path("deep.json").write_text(opening * 200_000)
     assert main(["mine", "--data", "deep.json"]) == 1
-    assert capsys.readouterr().err == "error: JSON is nested too deeply\n"
+    assert re.match("error: deep.json .*is not valid JSON: .*recursion", capsys.readouterr().err)
+    Path("deep.json").write_text(json.dumps(ALPACA) + "\n" + opening.replace("\n", "") * 200_000)
+    assert len(formats.instructions("deep.json")) == 1
+    assert "left out 1 of 2 entries; the first: line 2 is not valid JSON" in capsys.readouterr().err
 
 
 def test_an_invalid_document_of_several_lines_is_refused_with_the_line_number(tmp_path):
@@ -250,7 +253,7 @@ def test_any_entry_becomes_messages_or_a_value_error(entry):
             assert re.match("needs |has ", str(error))
 
 
-def test_several_unusable_entries_are_reported_in_one_line(tmp_path, capsys):
+def test_several_unusable_entries_are_reported_in_one_line(tmp_path, capsys, monkeypatch):
     file = tmp_path / "data.jsonl"
     file.write_text("\n".join([json.dumps(ALPACA), "3", "{", "[1]"]))
     assert len(formats.instructions(file)) == 1
@@ -259,6 +262,9 @@ def test_several_unusable_entries_are_reported_in_one_line(tmp_path, capsys):
         "left out 3 of 4 entries; the first: line 2 is not a JSON object" in report
         and report.count("\n") == 1
     )
+    monkeypatch.chdir(tmp_path)
+    formats.instructions("data.jsonl")
+    assert capsys.readouterr().err == "", "the same file, named from its folder"
 
 
 def test_files_that_cannot_be_read_are_refused_with_the_reason(tmp_path):

@@ -91,6 +91,12 @@ def test_undo_before_the_first_answer_asks_again(folder, monkeypatch, capsys):
     assert capsys.readouterr().out.count("[1 of 4]") == 3
 
 
+def test_undo_goes_back_beyond_a_prompt_with_one_reply_only(folder, monkeypatch):
+    monkeypatch.setattr(rank, "completions", lambda *given: ["Yes.", "No."][: 1 if given[-1] == 1 else 2])
+    sit(monkeypatch, "1 2", "u", "2 1", "q")
+    assert ranks() == [(0, [2, 1])]
+
+
 def test_undo_shows_the_same_completions_again(folder, monkeypatch, capsys):
     sit(monkeypatch, "1 2 3", "u", "1 2 3", "q")
     first, again = re.findall(r"\[1 of 4\].*?best to worst", capsys.readouterr().out, re.S)

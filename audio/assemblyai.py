@@ -127,8 +127,8 @@ class Client:
         Each request is billed as a new job, because the service cannot recognise a repetition. If the
         response is lost, the job may still exist. Only we know the URL of our own upload, so a job with that
         URL must be ours: the list of jobs is searched for it before anything is sent again. A job for any
-        other URL may be somebody else's, and is left to the user. If the server may still be working (no
-        response in time), nothing is sent again."""
+        other URL may be somebody else's, so an error leaves the decision to the user. If the server may still
+        be working (no response in time), nothing is sent again."""
         for _ in range(self.http.tries):
             try:
                 answer = self.http.call("POST", "v2/transcript", safe=False, json=body)

@@ -23,7 +23,7 @@ CHUNK = 32768  # AdamW updates the buffer in pieces that stay in a core's cache
 
 @dataclass(frozen=True)
 class Rates:
-    """Peak learning rates, and their schedule over `steps` steps (0: constant): linear warm-up, plateau,
+    """Peak learning rates, and their schedule over `steps` steps (constant if 0): linear warm-up, plateau,
     linear decay (Zhai et al. 2022).
 
     Each stage chooses its own peaks. Some skills, such as following a story, are learned suddenly, and only

@@ -83,8 +83,8 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
     gets. show(part) is called with each piece of Text or Thought, each Call and BadCall, and the Result of
     each Call, as soon as it is available.
 
-    Raises ValueError unless both limits are at least 1. Exceptions from `generate`, `allow` and `show` are
-    passed on, and so is Ctrl-C; their attribute `conversation` holds the conversation so far."""
+    Raises ValueError unless max_steps and max_repeats are at least 1. Exceptions from `generate`, `allow` and
+    `show` are passed on, and so is Ctrl-C; their attribute `conversation` holds the conversation so far."""
     if min(max_steps, max_repeats) < 1:
         raise ValueError(f"max_steps and max_repeats must be at least 1, not {max_steps} and {max_repeats}")
     native, definitions = getattr(generate, "native", False), registry.definitions()

@@ -9,9 +9,9 @@
 An unknown name, wrong arguments, an exception, a timeout and a result that is too long are answered with
 {"type", "message", "retryable"}, so that the model can correct its call. Nothing a tool does ends the loop.
 
-Tools may have side effects: pay, send, delete. So calls run in order, and a call that failed after its tool
-started is retryable only if the tool is declared `repeatable`: then it may run twice, and in parallel with
-others."""
+Tools may have side effects: they may pay, send or delete something. So calls run in order, and a call that
+failed after its tool started is retryable only if the tool is declared `repeatable`: then it may run twice,
+and in parallel with others."""
 
 import asyncio
 import dataclasses

@@ -1,4 +1,4 @@
-"""Two heavy tests: a long upload in constant memory, and many jobs while a third of all answers fail."""
+"""Two heavy tests: a long upload in constant memory, and many jobs while a third of all responses fail."""
 
 import os
 import random

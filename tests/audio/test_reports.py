@@ -168,7 +168,7 @@ def test_every_preset_shows_the_requested_features(preset, monkeypatch):
         )
     told = report(transcript, preset)
     for heading in (*HEADINGS, "Translations", "Sensitive content"):
-        if (preset, heading) != ("podcast", "Key phrases"):  # it shows them as quotes
+        if (preset, heading) != ("podcast", "Key phrases"):  # the podcast report shows key phrases as quotes
             assert told.count(f"## {heading}") == 1, heading
     assert "## Sensitive content\n\nNothing was found.\n" in told
     assert "- [ ] Send the new budget" in told and "> I will send the new budget to" in told

@@ -80,8 +80,9 @@ def with_replay(rows, settings, learned, characters, tokenizer, steps):
 def length_buckets(lengths, room, count, seed):
     """Lengths of items, in tokens -> `count` lists of item numbers.
 
-    The items of a list have about the same length and, padded, fit into `room` tokens. An item that is too
-    long is a list of its own. An epoch uses every item once. `seed`, a list of numbers, decides the order.
+    The items in each list have about the same length and, once padded, fit into `room` tokens together. An
+    item that is too long is a list of its own. An epoch uses every item once. `seed`, a list of numbers,
+    decides the order.
     """
     lengths, buckets, epoch = np.array(lengths), [], 0
     while len(buckets) < count:
@@ -130,7 +131,7 @@ def mask_tokens(piece, ordinary, mask_id, rng, rate=0.15):
     A token is eligible if it is below `ordinary` (not special) and not padding. In every row, `rate` of the
     eligible tokens, and at least one if there are any, are chosen without replacement: 80 % of these become
     mask_id, 10 % a random ordinary token, and 10 % stay unchanged. Weights are 1 at the chosen positions. The
-    target of a position is its own token; the piece's targets, the next tokens, are not used.
+    target of a position is its own original token. (The targets in `piece`, the next tokens, are not used.)
     """
     ids = piece["ids"]
     eligible = (ids < ordinary) & (piece["weights"] > 0)

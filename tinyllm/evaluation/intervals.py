@@ -6,8 +6,8 @@ Z = 1.96  # half-width of a 95 % interval, in standard errors
 
 
 def proportion(outcomes):
-    """The share of outcomes (booleans, or numbers from 0 to 1) that are true, with Wilson's interval (1927),
-    which stays inside [0, 1] even if none or all are true.
+    """The mean of outcomes from 0 to 1 (of booleans: the share that are true), with Wilson's interval
+    (1927), which stays inside [0, 1] even if all outcomes are 0 or all are 1.
 
     -> {"value", "low", "high", "n"}, or None without outcomes.
     """

@@ -40,7 +40,7 @@ class Stage:
 
     @functools.cached_property
     def log(self):
-        """The lines of metrics.jsonl. Skips a last line that is still being written (no newline)."""
+        """The lines of metrics.jsonl. Skips the last line if it is still being written (has no newline)."""
         lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
         return [json.loads(line) for line in lines]
 

@@ -4,7 +4,7 @@ Training on it needs no download. Its exams are exact, because the world knows e
 answer, what training has shown, and how much randomness its texts contain.
 
 Exams must not repeat training data, so the split of an item depends on its content, never on its position.
-Each story, list, sum, question and problem has a key that stands for its meaning in any wording, and
+Each story, list, sum, question and problem has a key that stands for its meaning, however it is worded, and
 `split_of` hashes the key. There are three exceptions. The texts of every split state the facts about people,
 because a model has to learn them, but training asks about only three of each person's five facts. The steps
 of a problem may use any sum: its key covers only the problem as a whole. And questions with one fixed reply,

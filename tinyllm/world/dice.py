@@ -22,7 +22,7 @@ class Dice:
         return options[int(self._random.random() * len(options))]
 
     def weighted_choice(self, weights):
-        """A key of {key: weight}, with a probability proportional to its weight."""
+        """One key of {key: weight}, drawn with a probability proportional to its weight."""
         (key,) = self._random.choices(tuple(weights), tuple(weights.values()))
         self.bits += math.log2(sum(weights.values()) / weights[key])
         return key

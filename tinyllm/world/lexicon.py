@@ -33,7 +33,7 @@ def translate_sentence(subject, verb, other):
 
 
 def definition(dice, world, split):
-    """A line of the dictionary: a pair of words, or a single noun or verb."""
+    """A line of the dictionary: an adjective with its noun, or a single noun or verb, and the translation."""
     pair, _ = world.draw_in_split(dice, split, draw_pair)
     if dice.choice((True, False)):
         english, tal = " ".join(pair), translate_pair(*pair)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 class Task(NamedTuple):
     """A question with everything that is needed to train on it and to mark replies to it.
 
-    key             the meaning of the question in any wording; it decides the split (see split_of)
+    key             what the question means, however it is worded; it decides the split (see split_of)
     wrong_words     words that no correct reply contains
     later_turns     messages after the reply: the result of a tool call, and the answer to that result
     earlier_turns   messages before the question

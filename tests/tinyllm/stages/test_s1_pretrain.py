@@ -48,7 +48,7 @@ def pretrain(**options):
 
 
 def is_text(piece, ids):
-    """Whether every row is a stretch of the packed training text, and every target counts."""
+    """Whether every row is a stretch of the packed training text, and every target has weight."""
     whole = "," + ",".join(map(str, ids)) + ","
     rows = rows_of([piece])
     return piece["weights"].all() and all("," + ",".join(map(str, row)) + "," in whole for row, _ in rows)

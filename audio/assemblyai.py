@@ -232,14 +232,13 @@ class Client:
         words = words if isinstance(words, str) else ",".join(words)
         return self._view(id, "/word-search", params={"words": words}).get("matches") or []
 
-    def redacted_audio(self, id, file):
-        """Writes the recording with personal data silenced to a path or an open file. Only for jobs with
-        redact_pii_audio. Raises StillProcessing if it is not ready."""
+    def redacted_audio(self, id):
+        """The recording with personal data silenced, as pieces of bytes. Only for jobs with redact_pii_audio.
+        Raises StillProcessing if it is not ready."""
         data = self._view(id, "/redacted-audio")
         if not isinstance(data.get("redacted_audio_url"), str):
             raise StillProcessing("the redacted audio is not ready: try again later", transcript_id=id_of(id))
-        with contextlib.nullcontext(file) if hasattr(file, "write") else open(file, "wb") as opened:
-            self.http.download(data["redacted_audio_url"], opened)
+        return self.http.download(data["redacted_audio_url"])
 
     def models(self):
         """The ids of the models of the LLM Gateway."""

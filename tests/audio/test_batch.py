@@ -301,7 +301,7 @@ def test_a_full_disk_loses_no_transcript(folder, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("audio.batch.write_text", full)
+    monkeypatch.setattr("audio.batch.write_file", full)
     with Sandbox(seconds=0.01) as box, pytest.warns(AudioWarning, match="No space left"):
         ((_, found),) = transcribe_all(client_of(box), files(folder)[:1])
     assert found.status == "completed"

@@ -124,6 +124,8 @@ def test_transcribe_and_every_command_that_takes_an_id(box, talk, tmp_path):
     assert json.loads(audio("get", id, "-o", "paragraphs", url=box.url)[0].splitlines()[0])[
         "text"
     ].startswith("Good")
+    audio("get", id, "-o", "sentences", "--out", f"{tmp_path}/lines/", url=box.url)
+    assert len((tmp_path / "lines" / f"{id}.jsonl").read_text().splitlines()) == len(raw["utterances"])
     out, _ = audio("search", id, "budget", "north pier", url=box.url)
     seconds = [float(line.split()[0]) for line in out.splitlines()]
     assert seconds == sorted(seconds) and len(seconds) == 4 and 10 < seconds[0] < 20
@@ -180,6 +182,20 @@ def test_flags_and_settings_reach_the_service(box, talk):
         sent["language_code"] == "de" and sent["future"] == {"deep": [1]} and "speech_understanding" in sent
     )
     assert not [line for line in err.splitlines() if "warning" in line]
+
+
+def test_redacted_audio_is_written_whole_or_not_at_all(box, talk, tmp_path, monkeypatch):
+    policies = ["--config", "redact_pii=true", "--config", "redact_pii_policies=person_name"]
+    out, _ = audio(
+        "transcribe", talk, *policies, "--config", "redact_pii_audio=true", "--no-wait", url=box.url
+    )
+    get = ["get", out.strip(), "-o", "redacted-audio", "--out", tmp_path / "out.wav"]
+    audio(*get, url=box.url)
+    sound = (tmp_path / "out.wav").read_bytes()
+    assert sound[:4] == b"RIFF"
+    monkeypatch.setattr(box, "faults", [{"name": "truncated", "where": "file", "left": 1}])
+    audio(*get, url=box.url, status=1)
+    assert (tmp_path / "out.wav").read_bytes() == sound and not list(tmp_path.glob("*.part"))
 
 
 def test_standard_input_and_urls(box, talk):

@@ -36,6 +36,7 @@ from audio.transcript import Transcript, dicts, table
 PATIENCE = 3600.0  # seconds to wait for a job
 BIG = 1 << 20  # bytes; the key is checked before an upload larger than this
 LOOKED_AT = 1000  # how many of the newest jobs are searched for a lost one
+LOOKS = (1, 4, 16)  # waits before each look for a lost job, in units of Http's pause: 0.5, 2 and 8 seconds
 SERVER_FAULTS = ("internal server error", "server error, developers")
 
 
@@ -139,25 +140,27 @@ class Client:
                 lost = error
             if not unique:
                 break
-            for wait in (1, 4, 16)[: 2 + lost.pending]:
-                self.http.sleep(wait * self.http.pause)
-                try:
-                    job = self.find(body["audio_url"])
-                except (ServiceUnavailable, RequestRefused) as error:
-                    raise uncertain(f" The list of jobs cannot be read ({error}).", lost) from None
-                if job:
-                    return job
+            try:
+                job = self.find(body["audio_url"])
+            except (ServiceUnavailable, RequestRefused) as error:
+                raise uncertain(f" The list of jobs cannot be read ({error}).", lost) from None
+            if job:
+                return job
             if lost.pending:
                 break
         raise uncertain("", lost)
 
     def find(self, url):
-        """The URL of an upload -> the job created for it, as a Transcript that is not ready; or None."""
-        for job in itertools.islice(self.list(limit=200), LOOKED_AT):
-            if not isinstance(job.get("audio_url"), str):
-                raise RequestRefused("the list of jobs has no audio_url")
-            if job["audio_url"] == url:
-                return Transcript({**job, "status": "queued"})  # a row of the list has no text
+        """The URL of an upload -> the job created for it, as a Transcript that is not ready; or None.
+
+        Looks several times, because the server may still be working on the request that creates the job."""
+        for wait in LOOKS:
+            self.http.sleep(wait * self.http.pause)
+            for job in itertools.islice(self.list(limit=200), LOOKED_AT):
+                if not isinstance(job.get("audio_url"), str):
+                    raise RequestRefused("the list of jobs has no audio_url")
+                if job["audio_url"] == url:
+                    return Transcript({**job, "status": "queued"})  # a row of the list has no text
         return None
 
     def get(self, id, *, deadline=math.inf):

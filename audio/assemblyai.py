@@ -333,6 +333,5 @@ def is_done(transcript):
         fault = any(text in words.lower() for text in SERVER_FAULTS)
         hint = "The service failed: submit the recording again" if fault else "Trying again will not help"
         message = f"transcript {transcript.id} failed: {words} {hint}"
-        known = {"transcript": transcript, "transcript_id": transcript.id, "retryable": fault}
-        raise TranscriptFailed(message, **known)
+        raise TranscriptFailed(message, transcript_id=transcript.id, retryable=fault)
     return transcript.status == "completed"

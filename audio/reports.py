@@ -97,7 +97,7 @@ def quotes(transcript):
     firsts = [starts[0] for _, _, starts in transcript.key_phrases if starts][:QUOTES]
     spans = sorted(sentences(transcript), key=lambda span: span.start)
     best = [span for span in spans if any(span.start <= start < span.end for start in firsts)]
-    source = lambda span: f"{who(span).rstrip(': ') or 'unknown'}, {clock(span.start)}"
+    source = lambda span: f"{escaped(span.speaker) or 'unknown'}, {clock(span.start)}"
     return [f"> {escaped(span.text)}\n> ({source(span)})\n" for span in best]
 
 

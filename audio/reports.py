@@ -98,7 +98,7 @@ def quotes(transcript):
     spans = sorted(sentences(transcript), key=lambda span: span.start)
     best = [span for span in spans if any(span.start <= start < span.end for start in firsts)]
     source = lambda span: f"{escaped(span.speaker) or 'unknown'}, {clock(span.start)}"
-    return [f"> {escaped(span.text)}\n> ({source(span)})\n" for span in best]
+    return [f"> {escaped(span.text)}\n> ({source(span)})\n" for span in best[:QUOTES]]
 
 
 def sentiment(transcript):

@@ -64,9 +64,10 @@ def transcribe(args):
             else:
                 output.add(name, result)
     except KeyboardInterrupt as stop:
-        again = str(stop) or "jobs already created continue: see python -m audio list"
-        again += ". Run the same command again to get the transcripts; URLs are paid for again"
-        raise KeyboardInterrupt(f"interrupted; {again}") from None
+        state = str(stop) or "jobs already created continue: see python -m audio list"
+        again = "Run the same command again to get the transcripts"
+        paid = "URLs, and standard input without --keep, are paid for again"
+        raise KeyboardInterrupt(f"interrupted; {state}. {again}; {paid}") from None
     return status
 
 

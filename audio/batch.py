@@ -35,7 +35,7 @@ SECRET = "webhook_auth_header_value"
 
 
 def transcribe_all(
-    client, sources, *, jobs=JOBS, timeout=PATIENCE, wait=True, keep=None, begun=None, **options
+    client, sources, *, jobs=JOBS, timeout=PATIENCE, wait=True, keep=None, begun=lambda *_: None, **options
 ):
     """Sources -> (source, Transcript or AudioError) in order.
 
@@ -54,8 +54,7 @@ def transcribe_all(
         url = recording.url or client.upload(recording, progress=progress)
         save(Transcript({"audio_url": url}))  # if we are killed now, the upload's URL leads to the job
         job = client.create({"audio_url": url, **fields}, unique=not recording.url)
-        if begun:
-            begun(source, job)
+        begun(source, job)
         return job
 
     def begin(source):

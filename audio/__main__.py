@@ -19,7 +19,7 @@ from pathlib import Path
 import requests
 
 from audio.assemblyai import PATIENCE, Client, is_done
-from audio.batch import JOBS, shortened, transcribe_all, write_text
+from audio.batch import JOBS, shortened, transcribe_all, write_file
 from audio.canned import tone
 from audio.errors import AudioError, AudioWarning, AuthError, BadInput, StillProcessing
 from audio.http import VERSION
@@ -47,10 +47,10 @@ def transcribe(args):
     several = [*sources] != args.source or len(sources) > 1
     output, client, status = Output(args, sources, several), Client(), 0
     begun = lambda source, job: say(f"{getattr(source, 'name', source)}: transcript {job.id}")
-    settings = {"begun": begun, "wait": not args.no_wait, "progress": True}
-    settings |= {name: getattr(args, name) for name in ("preset", "jobs", "timeout", "keep")}
-    options = [(name, value) for name in HELP if (value := getattr(args, name)) is not None]
-    options = nested([*settings.items(), *options, *map(setting, args.config)])
+    given = {"begun": begun, "wait": not args.no_wait, "progress": True}
+    names = ("preset", "jobs", "timeout", "keep", *HELP)
+    given |= {name: value for name in names if (value := getattr(args, name)) is not None}
+    options = nested([*given.items(), *map(setting, args.config)])
     recordings = [Recording(sys.stdin.buffer) if name == "-" else name for name in sources]
     try:
         for name, (_, result) in zip(sources, transcribe_all(client, recordings, **options)):
@@ -64,10 +64,10 @@ def transcribe(args):
             else:
                 output.add(name, result)
     except KeyboardInterrupt as stop:
-        again = str(stop) or "jobs already created continue: see python -m audio list"
-        again += ". Run the same command again to get the transcripts. It pays again for URLs"
-        again += " and, without --keep, for -"
-        raise KeyboardInterrupt(f"interrupted; {again}") from None
+        state = str(stop) or "jobs already created continue: see python -m audio list"
+        again = "Run the same command again to get the transcripts"
+        paid = "URLs, and standard input without --keep, are paid for again"
+        raise KeyboardInterrupt(f"interrupted; {state}. {again}; {paid}") from None
     return status
 
 
@@ -95,19 +95,24 @@ class Output:
             known = ", ".join(sorted(transcript.labels)) or "none"
             say(f"warning: --names: there is no speaker {', '.join(sorted(unknown))}; speakers: {known}")
         format = self.args.format or ("markdown" if self.args.preset or transcript.features else "text")
-        self.write(name, written(transcript, format, self.args.preset), FORMATS[format])
+        text = written(transcript, format, self.args.preset)
+        if self.several and not self.args.out and format != "json":
+            text = f"== {name} ==\n\n{text}\n"
+        self.write(name, text, FORMATS[format])
 
-    def write(self, name, text, suffix):
+    def write(self, name, content, suffix):
+        """Writes text, or pieces of bytes, to the destination of a recording's results."""
         path = self.args.out
         if self.in_folder:
             path = Path(path, self.sources[name])
             path = path.with_name(shortened(path.name) + suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
         if path:
-            write_text(path, text)
+            write_file(path, content)
+        elif isinstance(content, str):
+            print(content, end="", flush=True)
         else:
-            heading = f"== {name} ==\n\n" if self.several and suffix != ".json" else ""
-            print(heading + text, end="\n" if heading else "", flush=True)
+            sys.stdout.buffer.writelines(content)
 
 
 def written(transcript, format, preset):
@@ -121,19 +126,17 @@ def written(transcript, format, preset):
 def get(args):
     """Fetch a transcript by its id. `wait` first waits until it is ready."""
     client, output = Client(), Output(args, {args.id: args.id})
-    transcript = client.wait(args.id, timeout=args.timeout) if args.command == "wait" else None
-    if args.format == "redacted-audio":
-        client.redacted_audio(args.id, args.out or sys.stdout.buffer)
-        return
-    if args.format in ("sentences", "paragraphs"):
-        parts = getattr(client, args.format)(args.id)
-        lines = [json.dumps(part, ensure_ascii=False) + "\n" for part in parts]
-        output.write(args.id, "".join(lines), ".jsonl")
-        return
-    transcript = transcript or client.get(args.id)
+    transcript = client.wait(args.id, timeout=args.timeout) if args.command == "wait" else client.get(args.id)
     if args.format != "json" and not is_done(transcript):
         raise StillProcessing(f"the transcript is still {transcript.status}: python -m audio wait {args.id}")
-    output.add(args.id, transcript)
+    if args.format == "redacted-audio":
+        output.write(args.id, client.redacted_audio(args.id), ".wav")
+    elif args.format in ("sentences", "paragraphs"):
+        parts = getattr(client, args.format)(args.id)
+        lines = "".join(json.dumps(part, ensure_ascii=False) + "\n" for part in parts)
+        output.write(args.id, lines, ".jsonl")
+    else:
+        output.add(args.id, transcript)
 
 
 def list_jobs(args):
@@ -169,11 +172,10 @@ def ask(args):
 def doctor(args):
     """Check the set-up: key, address, connection, models."""
     client = Client(tries=2)
-    print(f"service    {client.http.base}")
     next(client.list(limit=1), None)
-    print("answers    yes, and accepts the key")
+    print(f"service    {client.http.base}: answers, and accepts the key")
     models = client.models()
-    print(f"gateway    {client.http.gateway}, {len(models)} models: {', '.join(models[:5])}")
+    print(f"gateway    {client.http.gateway}: {len(models)} models: {', '.join(models[:5])}")
 
 
 def sandbox(args):

@@ -36,6 +36,7 @@ from audio.transcript import Transcript, dicts, table
 PATIENCE = 3600.0  # seconds to wait for a job
 BIG = 1 << 20  # bytes; the key is checked before an upload larger than this
 LOOKED_AT = 1000  # how many of the newest jobs are searched for a lost one
+LOOKS = (1, 4, 16)  # waits before each look for a lost job, in units of Http's pause: 0.5, 2 and 8 seconds
 SERVER_FAULTS = ("internal server error", "server error, developers")
 
 
@@ -139,25 +140,27 @@ class Client:
                 lost = error
             if not unique:
                 break
-            for wait in (1, 4, 16)[: 2 + lost.pending]:
-                self.http.sleep(wait * self.http.pause)
-                try:
-                    job = self.find(body["audio_url"])
-                except (ServiceUnavailable, RequestRefused) as error:
-                    raise uncertain(f" The list of jobs cannot be read ({error}).", lost) from None
-                if job:
-                    return job
+            try:
+                job = self.find(body["audio_url"])
+            except (ServiceUnavailable, RequestRefused) as error:
+                raise uncertain(f" The list of jobs cannot be read ({error}).", lost) from None
+            if job:
+                return job
             if lost.pending:
                 break
         raise uncertain("", lost)
 
     def find(self, url):
-        """The URL of an upload -> the job created for it, as a Transcript that is not ready; or None."""
-        for job in itertools.islice(self.list(limit=200), LOOKED_AT):
-            if not isinstance(job.get("audio_url"), str):
-                raise RequestRefused("the list of jobs has no audio_url")
-            if job["audio_url"] == url:
-                return Transcript({**job, "status": "queued"})  # a row of the list has no text
+        """The URL of an upload -> the job created for it, as a Transcript that is not ready; or None.
+
+        Looks several times, because the server may still be working on the request that creates the job."""
+        for wait in LOOKS:
+            self.http.sleep(wait * self.http.pause)
+            for job in itertools.islice(self.list(limit=200), LOOKED_AT):
+                if not isinstance(job.get("audio_url"), str):
+                    raise RequestRefused("the list of jobs has no audio_url")
+                if job["audio_url"] == url:
+                    return Transcript({**job, "status": "queued"})  # a row of the list has no text
         return None
 
     def get(self, id, *, deadline=math.inf):
@@ -232,14 +235,13 @@ class Client:
         words = words if isinstance(words, str) else ",".join(words)
         return self._view(id, "/word-search", params={"words": words}).get("matches") or []
 
-    def redacted_audio(self, id, file):
-        """Writes the recording with personal data silenced to a path or an open file. Only for jobs with
-        redact_pii_audio. Raises StillProcessing if it is not ready."""
+    def redacted_audio(self, id):
+        """The recording with personal data silenced, as pieces of bytes. Only for jobs with redact_pii_audio.
+        Raises StillProcessing if it is not ready."""
         data = self._view(id, "/redacted-audio")
         if not isinstance(data.get("redacted_audio_url"), str):
             raise StillProcessing("the redacted audio is not ready: try again later", transcript_id=id_of(id))
-        with contextlib.nullcontext(file) if hasattr(file, "write") else open(file, "wb") as opened:
-            self.http.download(data["redacted_audio_url"], opened)
+        return self.http.download(data["redacted_audio_url"])
 
     def models(self):
         """The ids of the models of the LLM Gateway."""
@@ -331,6 +333,5 @@ def is_done(transcript):
         fault = any(text in words.lower() for text in SERVER_FAULTS)
         hint = "The service failed: submit the recording again" if fault else "Trying again will not help"
         message = f"transcript {transcript.id} failed: {words} {hint}"
-        known = {"transcript": transcript, "transcript_id": transcript.id, "retryable": fault}
-        raise TranscriptFailed(message, **known)
+        raise TranscriptFailed(message, transcript_id=transcript.id, retryable=fault)
     return transcript.status == "completed"

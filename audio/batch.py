@@ -35,7 +35,7 @@ SECRET = "webhook_auth_header_value"
 
 
 def transcribe_all(
-    client, sources, *, jobs=JOBS, timeout=PATIENCE, wait=True, keep=None, begun=None, **options
+    client, sources, *, jobs=JOBS, timeout=PATIENCE, wait=True, keep=None, begun=lambda *_: None, **options
 ):
     """Sources -> (source, Transcript or AudioError) in order.
 
@@ -54,8 +54,7 @@ def transcribe_all(
         url = recording.url or client.upload(recording, progress=progress)
         save(Transcript({"audio_url": url}))  # if we are killed now, the upload's URL leads to the job
         job = client.create({"audio_url": url, **fields}, unique=not recording.url)
-        if begun:
-            begun(source, job)
+        begun(source, job)
         return job
 
     def begin(source):
@@ -135,7 +134,7 @@ def alive(client, job):
     if job is None or job.status == "completed":
         return job
     try:
-        job = client.get(job.id) if job.id else client.find(job["audio_url"])
+        job = client.get(job.id) if job.id else client.find(job.raw["audio_url"])
     except RequestRefused as error:
         if error.status not in (400, 404, 410):
             raise
@@ -148,21 +147,23 @@ def write(path, about, job):
     only causes a warning, so the result is not lost."""
     raw = {name: value for name, value in job.raw.items() if name != SECRET}
     try:
-        write_text(path, json.dumps({**about, "transcript": raw}, ensure_ascii=False, indent=1) + "\n")
+        write_file(path, json.dumps({**about, "transcript": raw}, ensure_ascii=False, indent=1) + "\n")
     except OSError as error:
         problem = f"{path} cannot be written ({error.strerror}): a second run will pay again"
         warnings.warn(problem, AudioWarning, stacklevel=2)
 
 
-def write_text(path, text):
-    """Writes text to a file in UTF-8, atomically; a device is written to directly."""
+def write_file(path, content):
+    """Writes text (in UTF-8) or pieces of bytes to a file, atomically; a device is written to directly."""
+    pieces = [content.encode("utf-8", "backslashreplace")] if isinstance(content, str) else content
     path = Path(path)
     if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        path.write_bytes(b"".join(pieces))
         return
     part = path.with_name(f".{os.getpid()}.{threading.get_ident()}.part")
     try:
-        part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+        with open(part, "wb") as file:
+            file.writelines(pieces)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -30,7 +30,6 @@ def results(fields, heard):
         "confidence": 0.95 if words else 0.0,
         "audio_duration": -int(-heard["seconds"] // 1),
         "language_code": fields.get("language_code") or "en_us",
-        "language_confidence": 0.99 if asked("language_detection") else None,
         "speech_model_used": MODEL,
         "translated_texts": None,
     }

@@ -55,10 +55,8 @@ class AnswerCut(AudioError):
 
 
 class TranscriptFailed(AudioError):
-    """`transcript` is the answer of the service. Retryable if the service itself was at fault: then submit
-    again, because fetching this job again changes nothing."""
-
-    transcript = None
+    """Retryable if the service itself was at fault: then submit the recording again, because fetching this
+    job again changes nothing."""
 
 
 class StillProcessing(AudioError):

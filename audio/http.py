@@ -150,12 +150,11 @@ class Http:
         kind = AuthError if status in (401, 403) else RequestRefused
         return kind(self.key.hidden(f"{host} answered {status}{words}"), status=status)
 
-    def download(self, url, file):
-        """Downloads a URL to a file, without sending the key; follows redirects. Raises AudioError."""
+    def download(self, url):
+        """The bytes at a URL, piece by piece. Does not send the key; follows redirects. Raises AudioError."""
         anonymous = lambda request: request
         response = self.call("GET", url, stream=True, auth=anonymous, allow_redirects=True)
-        for piece in self.pieces(response, slowest=math.inf):
-            file.write(piece)
+        yield from self.pieces(response, slowest=math.inf)
 
 
 class Local(threading.local):

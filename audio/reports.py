@@ -9,8 +9,8 @@ part without content says so. In a call review, and in any report of a job with 
 in the service's list of entities is redacted everywhere.
 """
 
-import bisect
 import re
+from collections import Counter
 
 from audio.options import PRESETS
 from audio.subtitles import DENSE, ends_sentence, groups, timed
@@ -46,8 +46,11 @@ def report(transcript, preset=None):
 
 def speakers(transcript):
     """Speakers"""
-    whole, talk = sum(transcript.talk.values()) or 1, transcript.talk.items()
-    return [f"- {escaped(name)}: {clock(ms)} ({100 * ms / whole:.0f} %)" for name, ms in talk if name]
+    talk = Counter()  # milliseconds of speech
+    for turn in transcript.turns:
+        talk[turn.speaker] += turn.end - turn.start
+    share = lambda ms: f"{100 * ms / (talk.total() or 1):.0f} %"
+    return [f"- {escaped(name)}: {clock(ms)} ({share(ms)})" for name, ms in talk.items() if name]
 
 
 def summary(transcript):
@@ -57,8 +60,10 @@ def summary(transcript):
 
 def chapters(transcript):
     """Chapters"""
-    line = lambda c: f"**{escaped(c.headline)}**: {escaped(' '.join(c.lines))}"
-    return [f"- {clock(chapter.start)} {line(chapter)}" for chapter in transcript.chapters]
+    shown = transcript.summary.splitlines()
+    more = lambda chapter: escaped(" ".join(line for line in chapter.lines if line not in shown))
+    line = lambda chapter: f"- {clock(chapter.start)} **{escaped(chapter.headline)}** {more(chapter)}"
+    return [line(chapter).rstrip() for chapter in transcript.chapters]
 
 
 def action_items(transcript):
@@ -89,13 +94,11 @@ def key_phrases(transcript):
 
 def quotes(transcript):
     """Quotes (the sentences with the highest-ranked phrases)"""
+    firsts = [starts[0] for _, _, starts in transcript.key_phrases if starts][:QUOTES]
     spans = sorted(sentences(transcript), key=lambda span: span.start)
-    begins = [span.start for span in spans]
-    firsts = [starts[0] for _, _, starts in transcript.key_phrases if starts]
-    chosen = [*dict.fromkeys(bisect.bisect_right(begins, start) - 1 for start in firsts)][:QUOTES]
-    source = lambda span: f"{who(span).rstrip(': ') or 'unknown'}, {clock(span.start)}"
-    best = [spans[place] for place in sorted(chosen) if place >= 0]
-    return [f"> {escaped(span.text)}\n> ({source(span)})\n" for span in best]
+    best = [span for span in spans if any(span.start <= start < span.end for start in firsts)]
+    source = lambda span: f"{escaped(span.speaker) or 'unknown'}, {clock(span.start)}"
+    return [f"> {escaped(span.text)}\n> ({source(span)})\n" for span in best[:QUOTES]]
 
 
 def sentiment(transcript):

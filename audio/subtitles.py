@@ -47,10 +47,10 @@ class Span:
         return f"<{clock(self.start)} {self.speaker}: {self.text[:40]!r}>"
 
 
-def captions(turns, *, speakers=True):
-    """Turns -> Spans, one after the other, that fit into LINES lines of LINE columns, with the speaker's name
-    if `speakers`. The `words` of a Span are the units of its text."""
-    pieces = [piece for turn in turns for piece in cut(timed(turn), speakers)]
+def captions(turns):
+    """Turns -> Spans, one after the other, that fit into LINES lines of LINE columns together with their
+    speaker's name. The `words` of a Span are the units of its text."""
+    pieces = [piece for turn in turns for piece in groups(timed(turn), full)]
     pieces.sort(key=lambda piece: piece.start)
     spans, end = [], 0
     for piece, following in itertools.zip_longest(pieces, pieces[1:]):
@@ -127,15 +127,11 @@ def matches(left, right):
         i, j = next(agree, (i + 1, j + 1))
 
 
-def cut(words, speakers):
-    """Units of one speaker -> captions, each a Span with its units as `words`."""
-
-    def full(held, word):
-        late = word.start - held[-1].end > PAUSE or word.end - held[0].start > LONGEST
-        whole = ends_sentence(held[-1].text) and sum(width(one.text) for one in held) > LINE
-        return late or whole or len(wrap(joined([*held, word]), speakers)) > LINES
-
-    return groups(words, full)
+def full(held, word):
+    """Whether a caption with the units in `held` must end before another one."""
+    late = word.start - held[-1].end > PAUSE or word.end - held[0].start > LONGEST
+    whole = ends_sentence(held[-1].text) and sum(width(one.text) for one in held) > LINE
+    return late or whole or len(wrap(joined([*held, word]))) > LINES
 
 
 def groups(words, full):
@@ -160,9 +156,9 @@ def joined(words):
     return Span(text, start, max(start, end), words[0].speaker, tuple(words))
 
 
-def wrap(span, speakers):
-    """The lines of a caption, each filled up to LINE columns."""
-    lines = [name_of(span) + ":" if speakers and span.speaker.strip() else ""]
+def wrap(span):
+    """The lines of a caption, with the speaker's name if there is one, each filled up to LINE columns."""
+    lines = [name_of(span) + ":" if span.speaker.strip() else ""]
     used = width(lines[0])
     for i, word in enumerate(span.words):
         text = word.text if i else " " + word.text.lstrip()
@@ -189,16 +185,16 @@ def width(text):
     return len(text) + wide - sum(unicodedata.category(c) in ("Mn", "Me") for c in text)
 
 
-def render(spans, format="srt", *, speakers=True):
+def render(spans, format="srt"):
     """Captions -> the text of an SRT or WebVTT file (W3C), with speakers as "Ada: " or as voice tags."""
     if format not in ("srt", "vtt"):
         raise ValueError(f"subtitles are srt or vtt, not {format!r}")
     blocks = ["WEBVTT\n"] if format == "vtt" else []
     for i, span in enumerate(spans, 1):
         times = f"{clock(span.start)} --> {clock(span.end)}"
-        lines = "\n".join(wrap(span, speakers and format == "srt"))
+        lines = "\n".join(wrap(span if format == "srt" else replace(span, speaker="")))
         if format == "vtt":
-            voice = f"<v {escaped(name_of(span))}>" if speakers and span.speaker.strip() else ""
+            voice = f"<v {escaped(name_of(span))}>" if span.speaker.strip() else ""
             blocks.append(f"{times}\n{voice}{escaped(lines)}\n")
         else:
             blocks.append(f"{i}\n{times.replace('.', ',')}\n{lines}\n")

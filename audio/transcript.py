@@ -1,6 +1,6 @@
 """A transcript: the raw answer of the service, and attributes for the parts that people want.
 
-    transcript.raw              the whole answer, even fields unknown to us; also transcript["field"]
+    transcript.raw              the whole answer, even fields unknown to us
     transcript.turns            who said what: [Span(text, start, end, speaker)]
 
 The option and the attribute of a feature share a name: transcribe(..., topics=True).topics. Every start and
@@ -31,9 +31,6 @@ class Transcript:
 
     def __repr__(self):
         return f"<Transcript {self.id} {self.status}: {self.text[:40]!r}>"
-
-    def __getitem__(self, field):
-        return self.raw[field]
 
     id = property(lambda self: self.raw.get("id"))
     status = property(lambda self: self.raw.get("status"))
@@ -78,9 +75,9 @@ class Transcript:
         """The text, each turn on a line that begins with its speaker."""
         return "".join(f"{f'{turn.speaker}: ' if turn.speaker else ''}{turn.text}\n" for turn in self.turns)
 
-    def subtitles(self, format="srt", *, speakers=True):
+    def subtitles(self, format="srt"):
         """Subtitles in SRT or VTT, made locally so that they can name the speakers."""
-        return render(captions(self.turns, speakers=speakers), format, speakers=speakers)
+        return render(captions(self.turns), format)
 
     def _understood(self, task):
         """The answer to a task of speech_understanding."""
@@ -154,14 +151,6 @@ class Transcript:
     def content_safety(self):
         """[(label, confidence from 0 to 1)], the highest confidence first."""
         return ranked(self.raw.get("content_safety_labels"))
-
-    @property
-    def talk(self):
-        """{speaker: milliseconds of speech}, in the order in which they first speak."""
-        totals = Counter()
-        for turn in self.turns:
-            totals[turn.speaker] += turn.end - turn.start
-        return dict(totals)
 
 
 def number(value):

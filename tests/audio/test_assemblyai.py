@@ -117,7 +117,7 @@ def test_the_common_case_is_one_function(box, monkeypatch, tmp_path):
         ):
             found = transcribe(source, speakers=2)
             assert isinstance(found, Transcript) and found.text.startswith("Good morning")
-            assert found.seconds == (30 if source == URL else 2) and len(found.talk) == 2
+            assert found.seconds == (30 if source == URL else 2) and len(found.labels) == 2
     assert len(box.jobs) == 8
 
 
@@ -137,8 +137,8 @@ def test_unknown_options_and_fields_pass_through(options):
     with Twisted(["ok", "ok", "more"], seconds=0) as box:
         found = client_of(box).wait(client_of(box).submit(SOUND, **options))
         sent = box.jobs[found.id][1]["fields"]
-        assert all(sent[name] == found[name] == value for name, value in options.items())
-        assert found["new_field"] == {"deep": [1, None]} and found.raw["status"] == "completed"
+        assert all(sent[name] == found.raw[name] == value for name, value in options.items())
+        assert found.raw["new_field"] == {"deep": [1, None]} and found.raw["status"] == "completed"
 
 
 def test_an_upload_that_breaks_off_starts_again(box):
@@ -241,11 +241,7 @@ def test_a_job_that_fails_says_why_and_whether_to_try_again(box):
         pytest.raises(TranscriptFailed, match="not appear to contain") as caught,
     ):
         client_of(box).transcribe(b"This is a text.")
-    assert (
-        not caught.value.retryable
-        and caught.value.transcript_id in box.jobs
-        and caught.value.transcript["error"]
-    )
+    assert not caught.value.retryable and caught.value.transcript_id in box.jobs
     with pytest.raises(TranscriptFailed, match="too short"):
         client_of(box).transcribe(tone(0.1))
     box.faults += [{"name": "job-error", "where": "create", "left": 1}]
@@ -313,17 +309,16 @@ def test_delete_is_permanent(box):
     assert caught.value.transcript_id == id
 
 
-def test_redacted_audio_is_written(box, tmp_path):
-    client, file = client_of(box), io.BytesIO()
+def test_redacted_audio_comes_in_pieces(box):
+    client = client_of(box)
     found = client.transcribe(
         tone(40), redact_pii=True, redact_pii_policies="person_name", redact_pii_audio=True
     )
-    client.redacted_audio(found, tmp_path / "out.wav")
-    client.redacted_audio(found.id, file)
-    assert (tmp_path / "out.wav").read_bytes() == file.getvalue() and file.getvalue()[:4] == b"RIFF"
+    sound = b"".join(client.redacted_audio(found))
+    assert sound == b"".join(client.redacted_audio(found.id)) and sound[:4] == b"RIFF"
     assert "Anna" not in found.text and "[PERSON_NAME] [PERSON_NAME]" in found.text
     with pytest.raises(RequestRefused):
-        client.redacted_audio(client.transcribe(SOUND), file)
+        client.redacted_audio(client.transcribe(SOUND))
 
 
 def test_questions_are_answered_from_the_transcript_piece_by_piece(box):

@@ -200,6 +200,30 @@ def test_a_job_whose_id_never_arrived_is_found_by_its_upload(folder):
         assert len(box.jobs) == 1
 
 
+def test_a_job_that_the_server_has_not_yet_created_is_found_by_the_next_run(folder):
+    """As after Ctrl-C during the request that creates a job, and the same command at once."""
+
+    class Slow(Sandbox):
+        def create(self, fields, fate):
+            time.sleep(0.1)
+            return super().create(fields, fate)
+
+    with Slow(seconds=0) as box:
+        client = client_of(box)
+        create = client.create
+
+        def interrupted(*body, **more):
+            threading.Thread(target=create, args=body, kwargs=more).start()
+            raise KeyboardInterrupt
+
+        client.create = interrupted
+        with pytest.raises(KeyboardInterrupt):
+            list(transcribe_all(client, files(folder)[:1]))
+        assert not box.jobs
+        ((_, found),) = transcribe_all(Client(box.url, pause=0.03, poll=0.005), files(folder)[:1])
+        assert found.text and len(box.jobs) == len(box.uploads) == 1
+
+
 def test_without_waiting_each_job_is_paid_for_once_too(folder):
     with Sandbox(seconds=0.05) as box:
         for _ in range(3):
@@ -301,7 +325,7 @@ def test_a_full_disk_loses_no_transcript(folder, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("audio.batch.write_text", full)
+    monkeypatch.setattr("audio.batch.write_file", full)
     with Sandbox(seconds=0.01) as box, pytest.warns(AudioWarning, match="No space left"):
         ((_, found),) = transcribe_all(client_of(box), files(folder)[:1])
     assert found.status == "completed"

@@ -187,6 +187,20 @@ def test_flags_and_settings_reach_the_service(box, talk):
     assert not [line for line in err.splitlines() if "warning" in line]
 
 
+def test_redacted_audio_is_written_whole_or_not_at_all(box, talk, tmp_path, monkeypatch):
+    policies = ["--config", "redact_pii=true", "--config", "redact_pii_policies=person_name"]
+    out, _ = audio(
+        "transcribe", talk, *policies, "--config", "redact_pii_audio=true", "--no-wait", url=box.url
+    )
+    get = ["get", out.strip(), "-o", "redacted-audio", "--out", tmp_path / "out.wav"]
+    audio(*get, url=box.url)
+    sound = (tmp_path / "out.wav").read_bytes()
+    assert sound[:4] == b"RIFF"
+    monkeypatch.setattr(box, "faults", [{"name": "truncated", "where": "file", "left": 1}])
+    audio(*get, url=box.url, status=1)
+    assert (tmp_path / "out.wav").read_bytes() == sound and not list(tmp_path.glob("*.part"))
+
+
 def test_standard_input_and_urls(box, talk):
     assert audio("transcribe", "-", url=box.url, data=tone(3))[0].startswith("Good morning")
     assert audio("transcribe", "https://x.example/a.mp3", url=box.url)[0].startswith("Good morning")

@@ -76,7 +76,7 @@ def test_no_job_is_lost_or_doubled_in_16_threads_while_a_third_of_all_answers_fa
         with ThreadPoolExecutor(16) as pool:
             found = list(pool.map(lambda name: client.transcribe(sound[name], mark=name, timeout=120), names))
         ids = [transcript.id for transcript in found]
-        assert [transcript["mark"] for transcript in found] == names, "none lost, none mixed up"
+        assert [transcript.raw["mark"] for transcript in found] == names, "none lost, none mixed up"
         assert len(set(ids)) == JOBS and {*ids} == {*box.jobs}, "none doubled"
         assert all(transcript.status == "completed" and transcript.text for transcript in found)
         kinds = Counter(job["status"] for job, _ in box.jobs.values())

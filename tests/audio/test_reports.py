@@ -37,6 +37,24 @@ def test_a_report_shows_the_length_and_the_chapters(meeting, seconds, words):
     assert words in told and all(chapter.headline in told for chapter in meeting[seconds].chapters)
 
 
+def test_minutes_show_how_long_each_speaker_talked():
+    turns = [("A", 0, 30), ("B", 30, 40), ("A", 40, 60), ("", 60, 100)]
+    raw = [{"speaker": who, "text": "x", "start": 1000 * a, "end": 1000 * b} for who, a, b in turns]
+    told = report(Transcript({"text": "x", "utterances": raw}), "meeting")
+    assert "## Speakers\n\n- Speaker A: 0:50 (50 %)\n- Speaker B: 0:10 (10 %)\n\n" in told
+
+
+@pytest.mark.parametrize("whole", [None, "All of it."])
+def test_episode_notes_print_no_text_twice(whole):
+    """The lines of the chapters stand in the summary or, if it has other words, under Chapters."""
+    parts = [{"headline": f"H{i}", "bullets": [f"b{i}", f"c{i}"], "start": 5000 * i} for i in (1, 2)]
+    answer = {"summarization": {"summary": parts, "block_summary": whole}}
+    told = report(Transcript({"text": "x", "speech_understanding": {"response": answer}}), "podcast")
+    assert all(told.count(f"{word}{i}") == 1 for word in "Hbc" for i in (1, 2))
+    line = "- 0:10 **H2** b2 c2\n" if whole else "- 0:10 **H2**\n"
+    assert line in told and told.count("All of it.") == bool(whole)
+
+
 def test_a_call_review_shows_no_personal_data(meeting):
     raw = {
         **meeting[70].raw,

@@ -220,13 +220,14 @@ class Chat:
 
 
 def compare(settings, question):
-    """Print the greedy reply of every finished stage that can write. That of stage 0 is sampled: greedily, a
-    random model only repeats its last token. Raises TinyllmError if no stage is finished."""
+    """Print the greedy reply of every finished stage. That of stage 0 is sampled: greedily, a random model
+    only repeats its last token. Raises TinyllmError if no stage is finished."""
     stage_folder(settings.run, "")
     width = shutil.get_terminal_size().columns
     for folder in finished_stages(settings.run):
         model, tokenizer = checkpoint.load(folder)
-        if not model.config.causal:  # a masked model cannot write
+        if not model.config.causal:
+            print(f"{folder.name:14}(a masked model, which cannot write)")
             continue
         messages, seed = [{"role": "user", "content": question}], [0] if folder.name == "0-random" else None
         ((text, _),) = answer(WorkerPool(model), tokenizer, [messages], settings.tokens, seed)

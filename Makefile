@@ -33,8 +33,8 @@ setup: .venv/ready  ## make .venv and install the dependencies      (1 min)  onc
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	@touch $@
 
-train: setup  ## all stages in order, then the scoreboard     (20 min) [TEXT=path: stages 0, 1]  nano: 1 min
-	$(PY) -m tinyllm train $(TEXTS) $(MORE)
+train: setup  ## all stages in order, then the scoreboard     (20 min) [TEXT=path: as make mine]  nano: 1 min
+	$(PY) -m tinyllm $(if $(value TEXT),mine,train) $(TEXTS) $(MORE)
 
 mine: setup  ## your own assistant from your own files       (6 min)  TEXT=dir DATA=qa.jsonl [RANKINGS=file]
 	$(PY) -m tinyllm mine $(TEXTS) $(call FLAG,DATA,data) $(call FLAG,RANKINGS,rankings) $(MORE)
@@ -72,7 +72,7 @@ algorithms: setup  ## all algorithms of stage 3, three runs each   (30 min)
 hacking: setup  ## reward hacking: no KL penalty, 4 x the rate  (5 min)
 	$(PY) -m tinyllm hacking $(PREFER) $(MORE)
 
-show-mask: setup  ## which tokens the loss of a chat covers       (1 s)
+show-mask: setup  ## which tokens of a chat the loss covers       (1 s)
 	$(PY) -m tinyllm show-mask $(COMMON) $(MORE)
 
 shakespeare: setup  ## real text, at nanoGPT's CPU budget           (1 min)  TEXT=input.txt
@@ -86,7 +86,7 @@ sample: setup  ## sample text from a stage                     (1 s)    [STAGE=1
 exams: setup  ## run the exams of every stage again           (3 min)
 	$(PY) -m tinyllm exams $(COMMON) $(MORE)
 
-report: setup  ## a page about the training of a run           (5 s)    [AGAINST=other-run]
+report: setup  ## write the report page of a run               (5 s)    [AGAINST=other-run]
 	$(PY) -m tinyllm report $(COMMON) $(call FLAG,AGAINST,against) $(MORE)
 
 compare: setup  ## ask every stage the same question            (5 s)    [PROMPT="What is 12*7?"]
@@ -110,7 +110,7 @@ tools: setup  ## tool calling: a guided tour without a model  (1 s)
 audio: setup  ## transcribe to text, minutes or subtitles              FILE=talk.wav  needs a key
 	$(PY) -m audio transcribe $(call QUOTE,$(value FILE)) $(MORE)
 
-audio-demo: setup  ## minutes of a meeting                         (2 s)    no key, no network
+audio-demo: setup  ## write the minutes of a recorded meeting      (2 s)    no key, no network
 	$(PY) -m audio demo
 
 audio-chat: setup  ## a model answers questions about a recording  (2 s)    [FILE=talk.wav]  no key
@@ -148,6 +148,6 @@ lint: setup  ## check style and formatting                   (1 s)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-clean:  ## remove .venv and caches; runs/ stays
+clean:  ## remove .venv and caches, but keep runs/
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +

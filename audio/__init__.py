@@ -1,4 +1,4 @@
-"""Speech to text with AssemblyAI's REST API, on `requests` and tqdm.
+"""Speech to text with AssemblyAI's REST API, using requests and tqdm.
 
     from audio import transcribe
     print(transcribe("meeting.wav", speakers=2).labelled())
@@ -9,7 +9,7 @@ Reading order:
     key             the API key: sent, never printed; shared with tools/
     http            time-outs, retries
     recording       the audio to transcribe: checked, hashed, sent in pieces
-    options         the options, and which of them exclude one another
+    options         the options, and which combinations are refused
     subtitles       turns of speech -> SRT and VTT
     transcript      the answer of the service, with attributes for its parts
     assemblyai      the client
@@ -23,7 +23,7 @@ Reading order:
 import os
 import sys
 
-# `python -m` puts the current folder first on sys.path, so your json.py would shadow the standard
+# `python -m` puts the current folder first on sys.path, so a json.py of yours would shadow the standard
 # library's. Search that folder last, after the folder that holds this package.
 if sys.argv[:1] == ["-m"] and sys.path[0] != os.path.dirname(__path__[0]):
     sys.path += [os.path.dirname(__path__[0]), sys.path.pop(0)]

@@ -37,7 +37,7 @@ def say(text):
 
 def transcribe(args):
     """Transcribe files, URLs, whole folders, or standard input (-)."""
-    sources = {}  # {name, as given or found: its name below --out}
+    sources = {}  # {name, as given or as found in a folder: its path in --out}
     for source in args.source:
         if not source.strip():
             raise BadInput("the name of a recording is empty: give a file, a URL or a folder")
@@ -54,7 +54,7 @@ def transcribe(args):
     recordings = [Recording(sys.stdin.buffer) if name == "-" else name for name in sources]
     try:
         for name, (_, result) in zip(sources, transcribe_all(client, recordings, **options)):
-            if isinstance(result, AuthError):  # one key serves all recordings
+            if isinstance(result, AuthError):  # all recordings use the same key
                 raise result
             if isinstance(result, AudioError):
                 say(f"error: {result}" if name in f"{result}" or not several else f"error: {name}: {result}")
@@ -64,15 +64,16 @@ def transcribe(args):
             else:
                 output.add(name, result)
     except KeyboardInterrupt as stop:
-        again = str(stop) or "jobs already made go on: python -m audio list"
-        again += ". The same command continues them, but pays again for URLs and, without --keep, for -"
+        again = str(stop) or "jobs already created continue: see python -m audio list"
+        again += ". Run the same command again to get the transcripts. It pays again for URLs"
+        again += " and, without --keep, for -"
         raise KeyboardInterrupt(f"interrupted; {again}") from None
     return status
 
 
 class Output:
     """The destination of results: stdout, a file, or a folder with one file per recording. sources: {name of
-    a recording: its name in the folder}. Raises BadInput, before anything is sent, if the output could not be
+    a recording: its path in the folder}. Raises BadInput, before anything is sent, if the output cannot be
     written."""
 
     def __init__(self, args, sources, several=False):
@@ -81,18 +82,18 @@ class Output:
         out = args.out or ""
         self.in_folder = bool(out) and (several or os.path.isdir(out) or out[-1] in "/\\")
         if self.in_folder and len(set(sources.values())) < len(sources):
-            raise BadInput("two recordings have the same name: transcribe them into different folders")
+            raise BadInput("two recordings have the same name: write their transcripts to different folders")
         with contextlib.suppress(OSError):
             os.makedirs(out if self.in_folder else os.curdir, exist_ok=True)
         place = out if self.in_folder or os.path.exists(out) else os.path.dirname(out) or os.curdir
         if out and (not os.access(place, os.W_OK) or os.path.isdir(out) != self.in_folder):
-            raise BadInput(f"--out {out} cannot be written: choose another place")
+            raise BadInput(f"--out {out} cannot be written: choose another path")
 
     def add(self, name, transcript):
         transcript.names = self.names
         if unknown := self.names.keys() - transcript.labels:
             known = ", ".join(sorted(transcript.labels)) or "none"
-            say(f"warning: --names: there is no speaker {', '.join(sorted(unknown))}; there are: {known}")
+            say(f"warning: --names: there is no speaker {', '.join(sorted(unknown))}; speakers: {known}")
         format = self.args.format or ("markdown" if self.args.preset or transcript.features else "text")
         self.write(name, written(transcript, format, self.args.preset), FORMATS[format])
 
@@ -118,8 +119,9 @@ def written(transcript, format, preset):
 
 
 def get(args):
-    """Fetch a transcript by its id (wait: as soon as it is ready)."""
+    """Fetch a transcript by its id. `wait` first waits until it is ready."""
     client, output = Client(), Output(args, {args.id: args.id})
+    transcript = client.wait(args.id, timeout=args.timeout) if args.command == "wait" else None
     if args.format == "redacted-audio":
         client.redacted_audio(args.id, args.out or sys.stdout.buffer)
         return
@@ -128,7 +130,7 @@ def get(args):
         lines = [json.dumps(part, ensure_ascii=False) + "\n" for part in parts]
         output.write(args.id, "".join(lines), ".jsonl")
         return
-    transcript = client.wait(args.id, timeout=args.timeout) if args.command == "wait" else client.get(args.id)
+    transcript = transcript or client.get(args.id)
     if args.format != "json" and not is_done(transcript):
         raise StillProcessing(f"the transcript is still {transcript.status}: python -m audio wait {args.id}")
     output.add(args.id, transcript)
@@ -146,7 +148,7 @@ def delete(args):
 
 
 def search(args):
-    """Search for words or phrases: prints the time in seconds and the match."""
+    """Search a transcript for words or phrases; print the time in seconds and the text of each match."""
     matches = Client().search(args.id, args.words)
     places = [(start, match.get("text")) for match in matches for start, _ in match.get("timestamps") or ()]
     for start, text in sorted(places):
@@ -175,20 +177,20 @@ def doctor(args):
 
 
 def sandbox(args):
-    """Serve the API on this machine, with canned words."""
+    """Run a local server with the same API and canned transcripts."""
     try:
         box = Sandbox(args.port, seconds=args.seconds, faults=args.fault)
     except (OSError, OverflowError) as error:
         raise BadInput(f"port {args.port} cannot be used: {getattr(error, 'strerror', error)}") from None
     with box, contextlib.suppress(KeyboardInterrupt):
-        print(f"sandbox ready at {box.url}\nEvery recording has the same canned words here. Ctrl-C stops it.")
-        print(f"    export ASSEMBLYAI_BASE_URL={box.url}  # with the key set here, or test-key", flush=True)
+        print(f"sandbox ready at {box.url}\nEvery recording gets the same canned words. Ctrl-C stops it.")
+        print(f"    export ASSEMBLYAI_BASE_URL={box.url}  # key: the one set here, or test-key", flush=True)
         box.closing.wait()
     return 130
 
 
 def demo(args):
-    """A meeting from recording to minutes, against the sandbox: no key, no network, canned words."""
+    """Write the minutes of a meeting, using the sandbox: no key, no network, canned words."""
     os.environ.setdefault("ASSEMBLYAI_API_KEY", "test-key")
     with Sandbox() as box:
         client = Client(box.url)
@@ -196,7 +198,7 @@ def demo(args):
         print(report(transcript, "meeting"))
         question = "When does the new budget go to the bank?"
         print(f"## Asked: {question}\n\n{''.join(client.ask(transcript, question))}\n")
-        print(f"Every word above is canned: {box.url} is a sandbox that listens to nothing.")
+        print(f"Every word above is canned: {box.url} is a sandbox, which does not transcribe sound.")
 
 
 def parser():
@@ -223,13 +225,13 @@ def parser():
         return sub
 
     sub = results(command("transcribe", transcribe))
-    sub.add_argument("source", nargs="+", metavar="FILE|URL|DIR", help="- is standard input")
+    sub.add_argument("source", nargs="+", metavar="FILE|URL|DIR", help="- reads standard input")
     for name, help in HELP.items():
         switch = name in (*SWITCHES, "summary", "action_items")
         value = {"action": "store_const", "const": True} if switch else {}
         sub.add_argument("--" + name.replace("_", "-"), help=help, **value)
-    sub.add_argument("--config", metavar="KEY=VALUE", **several, help="any other field of the service")
-    sub.add_argument("--keep", metavar="DIR", help="a folder for transcripts (default: beside recordings)")
+    sub.add_argument("--config", metavar="KEY=VALUE", **several, help="any other field of the API")
+    sub.add_argument("--keep", metavar="DIR", help="where to keep transcripts (default: with recordings)")
     sub.add_argument("--jobs", type=int, default=JOBS, help=f"maximum number of unfinished jobs ({JOBS})")
     sub.add_argument("--no-wait", action="store_true", help="print the ids of the jobs, and exit")
     for name in ("get", "wait"):
@@ -240,12 +242,13 @@ def parser():
     command("search", search, "id").add_argument("words", nargs="+", help="words or phrases of up to 5 words")
     sub = command("ask", ask, "id", "question")
     sub.add_argument("--model", help="a model of the LLM Gateway (default: its first)")
-    sub.add_argument("--max-tokens", type=int, default=1000, help="maximum length of the answer (1000)")
+    sub.add_argument("--max-tokens", type=int, default=1000, help="maximum tokens of the answer (1000)")
     command("doctor", doctor)
     sub = command("sandbox", sandbox)
-    sub.add_argument("--port", type=int, default=0, help="default: a free one")
-    sub.add_argument("--seconds", type=float, default=0.3, help="how long a job takes (0.3)")
-    sub.add_argument("--fault", metavar="NAME[@WHERE][:COUNT]", **several, help="see audio/sandbox.py")
+    sub.add_argument("--port", type=int, default=0, help="port to listen on (default: a free one)")
+    sub.add_argument("--seconds", type=float, default=0.3, help="seconds that a job takes (0.3)")
+    faults = "failures to simulate: see audio/sandbox.py"
+    sub.add_argument("--fault", metavar="NAME[@WHERE][:COUNT]", **several, help=faults)
     command("demo", demo)
     return top
 

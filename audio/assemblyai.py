@@ -1,4 +1,4 @@
-"""The client: one function for the common case, and a class with methods for others.
+"""The client: one function for the common case, and a class for everything else.
 
     from audio import transcribe
     transcript = transcribe("meeting.wav", speakers=2, topics=True)
@@ -8,7 +8,7 @@
     job = client.submit("meeting.wav")  # does not wait; job.id is enough to continue later
     transcript = client.wait(job.id)
 
-A job costs money, so each submit makes at most one, whatever happens to the responses (see `create`)."""
+A job costs money, so each call of submit creates at most one, even if responses are lost (see `create`)."""
 
 import contextlib
 import itertools
@@ -34,8 +34,8 @@ from audio.recording import Recording
 from audio.transcript import Transcript, dicts, table
 
 PATIENCE = 3600.0  # seconds to wait for a job
-BIG = 1 << 20  # bytes; the key is tried before an upload larger than this
-LOOKED_AT = 1000  # newest jobs to search for a lost one
+BIG = 1 << 20  # bytes; the key is checked before an upload larger than this
+LOOKED_AT = 1000  # how many of the newest jobs are searched for a lost one
 SERVER_FAULTS = ("internal server error", "server error, developers")
 
 
@@ -71,7 +71,7 @@ def transcribe(
     topics, sentiment, entities, key_phrases, content_safety
                     True: the attribute of the Transcript with the same name is filled
     timeout         seconds to wait, None: no limit; the job continues either way
-    progress        shows a bar while a file is sent to the service
+    progress        True: show a bar while a file is sent to the service
     fields          any other field of POST /v2/transcript, under the service's own name
 
     None means not set. Options that the service is known to refuse are rejected before anything is sent.
@@ -100,10 +100,10 @@ class Client:
         return self.wait(self.submit(source, progress=progress, **options).id, timeout=timeout)
 
     def upload(self, source, *, progress=False):
-        """Sends a recording -> a URL that only the service understands. Raises AudioError."""
+        """Sends a recording -> a URL that only the service can read. Raises AudioError."""
         recording = source if isinstance(source, Recording) else Recording(source)
         if recording.size > BIG and not self._key_works:
-            with contextlib.suppress(RequestRefused):  # unlike AuthError, no fault of the key
+            with contextlib.suppress(RequestRefused):  # unlike AuthError, it does not mean a wrong key
                 next(self.list(limit=1), None)
             self._key_works = True
         recording.progress, kind = progress, {"Content-Type": "application/octet-stream"}
@@ -115,26 +115,26 @@ class Client:
     def submit(self, source, *, progress=False, **options):
         """Submits a recording, uploading it first unless it is a URL -> Transcript, not ready yet.
 
-        options: those of audio.transcribe but timeout; they are checked before anything is sent."""
+        options: those of audio.transcribe except timeout; they are checked before anything is sent."""
         fields = request(**options)
         recording = source if isinstance(source, Recording) else Recording(source)
         url = recording.url or self.upload(recording, progress=progress)
         return self.create({"audio_url": url, **fields}, unique=not recording.url)
 
     def create(self, body, *, unique=False):
-        """POST /v2/transcript -> Transcript, not ready. unique: nobody else can know body["audio_url"].
+        """POST /v2/transcript -> Transcript, not ready. unique: only we can know body["audio_url"].
 
-        This bills a job, and the service cannot recognise a repetition. If the response is lost, the job may
-        still exist. Only we know the URL of our own upload, so a job with that URL must be ours: the list
-        of jobs is searched for it before anything is sent again. A job for any other URL may be somebody
-        else's, and is left to the user. If the server may still be working (no response in time), nothing is
-        sent again."""
+        Each request is billed as a new job, because the service cannot recognise a repetition. If the
+        response is lost, the job may still exist. Only we know the URL of our own upload, so a job with that
+        URL must be ours: the list of jobs is searched for it before anything is sent again. A job for any
+        other URL may be somebody else's, and is left to the user. If the server may still be working (no
+        response in time), nothing is sent again."""
         for _ in range(self.http.tries):
             try:
                 answer = self.http.call("POST", "v2/transcript", safe=False, json=body)
                 if isinstance(answer.get("id"), str):
                     return Transcript(answer)
-                lost = AnswerLost("the answer to a new job has no id")
+                lost = AnswerLost("the answer to the request for a job has no id")
             except AnswerLost as error:
                 lost = error
             if not unique:
@@ -144,24 +144,24 @@ class Client:
                 try:
                     job = self.find(body["audio_url"])
                 except (ServiceUnavailable, RequestRefused) as error:
-                    raise uncertain(f"The list of jobs cannot be read ({error})", lost) from None
+                    raise uncertain(f" The list of jobs cannot be read ({error}).", lost) from None
                 if job:
                     return job
             if lost.pending:
                 break
-        raise uncertain("It is unconfirmed", lost)
+        raise uncertain("", lost)
 
     def find(self, url):
-        """The URL of an upload -> the job made for it, as a Transcript that is not ready; or None."""
+        """The URL of an upload -> the job created for it, as a Transcript that is not ready; or None."""
         for job in itertools.islice(self.list(limit=200), LOOKED_AT):
             if not isinstance(job.get("audio_url"), str):
-                raise RequestRefused("the list does not say what was transcribed")
+                raise RequestRefused("the list of jobs has no audio_url")
             if job["audio_url"] == url:
                 return Transcript({**job, "status": "queued"})  # a row of the list has no text
         return None
 
     def get(self, id, *, deadline=math.inf):
-        """The transcript as it stands, ready or not."""
+        """The transcript in its current state, ready or not."""
         return Transcript({"id": id_of(id), **self._view(id, deadline=deadline)})
 
     def _view(self, id, name="", method="GET", **more):
@@ -190,21 +190,21 @@ class Client:
                     state = state or str(error)
                 left = deadline - time.monotonic()
                 if left <= 0:
-                    message = f"transcript {id} was not ready in {timeout:g} s ({state}). The job goes on: "
+                    message = f"transcript {id} was not ready in {timeout:g} s ({state}). The job continues: "
                     raise StillProcessing(f"{message}python -m audio wait {id}", transcript_id=id)
                 self.http.sleep(min(pause, left))
                 pause = min(self.poll, 1.5 * pause)
         except KeyboardInterrupt as stop:
-            stop.args, stop.transcript_id = (f"the job goes on: python -m audio wait {id}",), id
+            stop.args, stop.transcript_id = (f"the job continues: python -m audio wait {id}",), id
             raise
 
     def delete(self, id):
-        """Deletes text and words from the service permanently -> what is left of the transcript."""
+        """Permanently deletes the text and the words from the service -> what is left of the transcript."""
         return Transcript({"id": id_of(id), **self._view(id, method="DELETE")})
 
     def list(self, **query):
         """All jobs, newest first, fetched page by page as they are consumed: dicts with id, status, created,
-        completed, audio_url, error. query: limit (of a page, 1 to 200), status, created_on, before_id."""
+        completed, audio_url, error. query: limit (per page, 1 to 200), status, created_on, before_id."""
         query = {"limit": 200, **query}
         while True:
             data = self.http.call("GET", "v2/transcript", params=query)
@@ -223,7 +223,7 @@ class Client:
         return self._view(id, "/sentences").get("sentences") or []
 
     def paragraphs(self, id):
-        """The paragraphs: dicts as from sentences()."""
+        """The paragraphs: dicts like those of sentences()."""
         return self._view(id, "/paragraphs").get("paragraphs") or []
 
     def search(self, id, words):
@@ -237,7 +237,7 @@ class Client:
         redact_pii_audio. Raises StillProcessing if it is not ready."""
         data = self._view(id, "/redacted-audio")
         if not isinstance(data.get("redacted_audio_url"), str):
-            raise StillProcessing("the redacted audio is not ready: ask again later", transcript_id=id_of(id))
+            raise StillProcessing("the redacted audio is not ready: try again later", transcript_id=id_of(id))
         with contextlib.nullcontext(file) if hasattr(file, "write") else open(file, "wb") as opened:
             self.http.download(data["redacted_audio_url"], opened)
 
@@ -285,7 +285,7 @@ class Client:
                 return
             if reason:
                 raise AnswerCut(f"the answer of {model} was cut off ({reason}); max_tokens is {max_tokens}")
-        raise AnswerLost("the answer of the LLM Gateway ends in the middle. Ask again")
+        raise AnswerLost("the answer of the LLM Gateway broke off in the middle. Ask again")
 
 
 def events(pieces):
@@ -300,12 +300,12 @@ def events(pieces):
 
 
 def uncertain(what, lost):
-    risk = f"{lost}. The job may have been made, and a second one would be billed. {what}: check with "
-    return AnswerLost(f"{risk}python -m audio list", status=lost.status)
+    risk = f"{lost}. The job may have been created, and a second one would be billed.{what}"
+    return AnswerLost(f"{risk} Before you try again, run python -m audio list", status=lost.status)
 
 
 def seconds(timeout):
-    """A time-out in seconds; None: no limit. Raises BadInput for anything else."""
+    """A time-out -> seconds (None: infinity). Raises BadInput for anything but a number from 0 up or None."""
     if timeout is None:
         return math.inf
     if isinstance(timeout, bool) or not (isinstance(timeout, (int, float)) and timeout >= 0):
@@ -316,20 +316,20 @@ def seconds(timeout):
 def id_of(transcript):
     id = getattr(transcript, "id", transcript)
     if not (isinstance(id, str) and id.strip()):
-        raise BadInput(f"a transcript has an id such as 9ea68fd3-f953-42c1-9742-976c447fb463, not {id!r}")
+        raise BadInput(f"expected a transcript id such as 9ea68fd3-f953-42c1-9742-976c447fb463, not {id!r}")
     return id.strip()
 
 
 def is_done(transcript):
-    """Whether a job is completed. Raises TranscriptFailed for a failed job (the status code is 200 all the
-    same) and RequestRefused for a job that was deleted."""
+    """Whether a job is completed. Raises TranscriptFailed for a failed job (which the service answers with
+    HTTP status 200 too) and RequestRefused for a job that was deleted."""
     if transcript.deleted:
         message = f"transcript {transcript.id} was deleted"
         raise RequestRefused(message, status=404, transcript_id=transcript.id)
     if transcript.status == "error":
         words = str(transcript.error or "no reason is given.")
         fault = any(text in words.lower() for text in SERVER_FAULTS)
-        hint = "The service was at fault: submit it again" if fault else "Asking again will not help"
+        hint = "The service failed: submit the recording again" if fault else "Trying again will not help"
         message = f"transcript {transcript.id} failed: {words} {hint}"
         known = {"transcript": transcript, "transcript_id": transcript.id, "retryable": fault}
         raise TranscriptFailed(message, **known)

@@ -1,11 +1,12 @@
-"""One recording or many: sent one by one, transcribed side by side, and each paid for once.
+"""One recording or many: uploaded one at a time, transcribed in parallel, and each paid for once.
 
-Transcripts are kept beside the recording, in NAME.HASH.transcript.json, or in a folder of your choice.
-HASH depends on the bytes of the recording, the options and the service, so a renamed recording finds its
-transcript and a changed one does not. The file is written after the upload and again for the job, so the next
-run continues what an interrupted one began. A job is made while its folder is locked, so two runs at once
-make one job. If the folder cannot be written to, nothing is sent. Transcripts of URLs are never kept, because
-what a URL leads to may change; those of pipes, bytes and open files only if you choose a folder.
+Transcripts are kept beside the recording, in NAME.HASH.transcript.json, or in a folder of your choice. HASH
+depends on the bytes of the recording, the options and the service, so a renamed recording still finds its
+transcript, and a changed one does not. The file is written after the upload, and again when the job is
+created and when it is done, so a second run continues an interrupted one. A job is created while its folder
+is locked, so two runs at once create one job. If the folder cannot be written to, nothing is sent.
+Transcripts of URLs are never kept, because what a URL leads to may change. Those of pipes, bytes and open
+files are kept only if you choose a folder.
 """
 
 import collections
@@ -38,11 +39,12 @@ def transcribe_all(
 ):
     """Sources -> (source, Transcript or AudioError) in order.
 
-    Recordings are sent one by one, up to `jobs` of them before the first has to be done. A failure does not
-    stop the others. Jobs already begun go on if the iterator is closed, and can be waited for later.
-    begun(source, job) is called for every job that is made. keep: one folder for all transcripts, instead of
-    the recordings' folders. wait=False: yields the jobs as they are, ready or not. options: those of
-    audio.transcribe; they and the time-out are checked before anything is sent."""
+    Recordings are sent one at a time. Once `jobs` results are pending, the first of these jobs must finish
+    before the next recording is sent. A failure does not stop the others. If the iterator is closed, the jobs
+    already created continue, and can be waited for later. begun(source, job) is called for every new job.
+    keep: one folder for all transcripts, instead of the recordings' folders. wait=False: yields the jobs as
+    they are, ready or not. options: those of audio.transcribe; they and the time-out are checked before
+    anything is sent."""
     progress, _ = options.pop("progress", False), seconds(timeout)
     fields = request(**options)
     folders = {}  # {digest: folder}: the same audio in two folders is kept only once
@@ -50,7 +52,7 @@ def transcribe_all(
 
     def make(source, recording, save):
         url = recording.url or client.upload(recording, progress=progress)
-        save(Transcript({"audio_url": url}))  # if we die now, the upload's URL leads to the job
+        save(Transcript({"audio_url": url}))  # if we are killed now, the upload's URL leads to the job
         job = client.create({"audio_url": url, **fields}, unique=not recording.url)
         if begun:
             begun(source, job)
@@ -98,13 +100,13 @@ def transcribe_all(
 
 @contextlib.contextmanager
 def locked(folder):
-    """Makes the folder, if needed, and makes other runs over it wait. Raises BadInput if it cannot be written
-    to."""
+    """Makes the folder if needed, and makes other runs that use it wait. Raises BadInput if it cannot be
+    written to."""
     with contextlib.suppress(OSError):
         os.makedirs(folder, exist_ok=True)
     if not os.access(folder, os.W_OK):
         lost = "a second run would pay again: choose another folder with --keep"
-        raise BadInput(f"{folder} cannot be written to, and {lost}")
+        raise BadInput(f"{folder} cannot be written to, so {lost}")
     with contextlib.ExitStack() as stack:
         if fcntl:
             place = os.open(folder, os.O_RDONLY)

@@ -1,7 +1,7 @@
 """The answers of the sandbox: the same made-up meeting for every recording, fitted to its duration.
 
-The sound is not transcribed. But all features describe the same words: entities, key phrases, chapters and
-sentiments belong to these words and have their times (milliseconds)."""
+The sound is not transcribed. But all features agree with one another: entities, key phrases, chapters and
+sentiments refer to the same words, and to their times in milliseconds."""
 
 import io
 import itertools
@@ -96,7 +96,7 @@ def highlights(words):
 
 
 def story(fields, heard):
-    """Sentences that fill a recording, their words spread over it; at least two, because two people talk."""
+    """The sentences of a recording, their words spread over its duration; at least two, for two speakers."""
     if heard["silent"]:
         return []
     lines = itertools.cycle((section, *line) for section in SECTIONS for line in section["lines"])
@@ -129,12 +129,12 @@ def pick(part, keys):
 
 
 def bare(told, more="words"):
-    """Sentences with only the fields that the service has too."""
+    """Sentences with only the fields that the real service returns."""
     return [pick(sentence, f"text start end confidence speaker channel {more}") for sentence in told]
 
 
 def tone(seconds):
-    """The bytes of a WAV with a tone of 500 Hz."""
+    """The bytes of a WAV file with a tone of 500 Hz."""
     file = io.BytesIO()
     with wave.open(file, "wb") as sound:
         sound.setparams((1, 2, 8000, 0, "NONE", ""))
@@ -150,7 +150,7 @@ def speaker(fields, i):
 
 
 def redact(fields, kind, words):
-    """Removes an entity from the words; the list of entities keeps it, as in the service."""
+    """Removes an entity from the words; the list of entities keeps it, as the service's does."""
     if fields.get("redact_pii") and kind in (fields.get("redact_pii_policies") or ()):
         for word in words:
             word["text"] = re.sub(r"\w+", f"[{kind.upper()}]", word["text"])

@@ -8,9 +8,9 @@
     |  '- AnswerLost          the same, but the request may have been carried out: check before you try again
     |- AnswerCut              a model's answer was cut off; the part before the cut has been yielded
     |- TranscriptFailed       the service tried and failed (no audio in the file ...)
-    '- StillProcessing        we stopped waiting; the job continues: fetch it later by its transcript_id
+    '- StillProcessing        we stopped waiting; the job continues: fetch it later by its id
 
-    error.retryable           whether the same call may succeed later, at no risk
+    error.retryable           whether the same call may succeed later, without risk
     error.status              the HTTP status code, if there was one
     error.transcript_id       the id of the job concerned, if there is one
 

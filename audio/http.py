@@ -1,15 +1,15 @@
 """The HTTP layer of the client: time-outs, retries, and readable errors.
 
     what happened                                     is it repeated?
-    no connection: the request never left us          yes, whatever the request
+    no connection: the request was never sent         yes, whatever the request
     429, 503: refused, nothing was done               yes, after Retry-After or a growing pause with jitter
     no answer, half an answer, 408, 425, other 5xx    only if a repetition does no harm (safe=True)
     other 4xx (except `also`), a proxy's refusal      never
-    3xx: a redirect                                   never, and it is not followed: the key stays at its host
+    3xx: a redirect                                   never, and not followed: the key stays with its host
 
-A request that may have been carried out and may not be repeated raises AnswerLost. Pauses go through `sleep`,
-so that tests run fast. There are time-outs for connecting, for the next piece of an answer, for a whole
-answer (SLOWEST x the one for a piece) and, if given, for the call and its retries.
+A request that may have been carried out and must not be repeated raises AnswerLost. Pauses go through
+`sleep`, so that tests run fast. There are time-outs for connecting, for the next piece of an answer, for a
+whole answer (SLOWEST times that of a piece) and, if given, for the call and its retries.
 """
 
 import json
@@ -67,8 +67,8 @@ class Http:
     def call(self, method, url, *, safe=True, stream=False, also=(), deadline=math.inf, **request):
         """Sends a request, with retries -> a dict, or with `stream` the open requests.Response.
 
-        A `url` without a host is relative to the API. `also`: more status codes to retry on; `deadline`: on
-        the clock time.monotonic(). May raise any AudioError but AnswerCut, TranscriptFailed and
+        A `url` without a host is relative to the API. `also`: more status codes to retry on; `deadline`: a
+        value of time.monotonic(). May raise any AudioError but AnswerCut, TranscriptFailed and
         StillProcessing."""
         url = url if "://" in url else f"{self.base}/{url}"
         attempt = 0
@@ -115,7 +115,7 @@ class Http:
             return self._local.session.request(method, url, **{**usual, **request})
         except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
             problem = meaning(error)
-        raise problem  # outside the except: its exception and frames hold the request, and so the key
+        raise problem  # outside the except block: the exception caught there holds the request and the key
 
     def pieces(self, response, deadline=math.inf, slowest=SLOWEST):
         """The body of an open response as it arrives. Raises AnswerLost if it breaks off or takes too
@@ -140,10 +140,10 @@ class Http:
         status, host = response.status_code, urlsplit(response.url).netloc
         if status == 401:
             region = "eu" if self.base == REGIONS["us"][0] else "us"
-            hint = f"A key works in its own region only: ASSEMBLYAI_BASE_URL={region} is another"
+            hint = f"A key works only in its own region: ASSEMBLYAI_BASE_URL={region} selects another"
             words += f". The key is not accepted: check ASSEMBLYAI_API_KEY. {hint}"
         elif status == 403 and "uploaded file" in words:
-            words += ". An upload can be used with a key of the same project only"
+            words += ". An upload can be used only with a key of the same project"
         elif status < 400:
             place = response.headers.get("Location") or "no address"
             words += f" and redirects to {place}. Redirects are not followed: check ASSEMBLYAI_BASE_URL"
@@ -159,7 +159,7 @@ class Http:
 
 
 class Local(threading.local):
-    """A session for each thread that uses it: requests does not promise thread safety."""
+    """One session per thread, because requests does not promise thread safety."""
 
     def __init__(self, url):
         self.session = session_for(url)
@@ -171,7 +171,8 @@ class Adapter(requests.adapters.HTTPAdapter):
     """Reads an answer that arrives before the whole request is sent, over TLS too.
 
     A server may refuse a request (401, 413) and close the connection while we are still sending. After a
-    BrokenPipeError urllib3 reads that answer, but over TLS the same failure raises other exceptions."""
+    BrokenPipeError urllib3 reads that answer, but over TLS the same failure raises other exceptions, which
+    Patient turns into a BrokenPipeError."""
 
     def get_connection_with_tls_context(self, *args, **more):
         pool = super().get_connection_with_tls_context(*args, **more)
@@ -190,7 +191,8 @@ class Patient:
 
 def meaning(error):
     """An exception of requests, or of the system below it -> the AudioError to raise instead:
-    ServiceUnavailable if nothing was sent, AnswerLost if something may have been, else one not to retry."""
+    ServiceUnavailable if nothing was sent, AnswerLost if something may have been, otherwise one not to
+    retry."""
     text, kinds = str(error), requests.exceptions
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     absent = type(reason).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
@@ -201,19 +203,19 @@ def meaning(error):
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return RequestRefused("the certificate of the server is not valid")
     if not isinstance(error, OSError):  # requests parses the URL of a redirect even if it does not follow it
-        return RequestRefused(f"the server redirects to no address ({text}): check ASSEMBLYAI_BASE_URL")
+        return RequestRefused(f"the server redirects to a bad address ({text}): check ASSEMBLYAI_BASE_URL")
     if type(error) is OSError or isinstance(error, (ssl.SSLError, ValueError)):
         return BadInput(f"the request cannot be made: {text} (check the address and the certificate file)")
     if absent or isinstance(error, (kinds.ConnectTimeout, kinds.ProxyError)):
-        return ServiceUnavailable("no connection: is the address right, is there a network?")
+        return ServiceUnavailable("no connection: check the address and the network")
     if isinstance(error, kinds.SSLError) and "EOF" not in text:
-        return AnswerLost("TLS failed: is it an https server?")
+        return AnswerLost("TLS failed: does the server speak https?")
     late = isinstance(error, kinds.Timeout)
     return AnswerLost("no answer in time" if late else "the connection broke", pending=late)
 
 
 def parsed(body):
-    """The value of JSON, None for anything else."""
+    """The value of a JSON text; None for anything else."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

@@ -5,7 +5,7 @@ import tools, whereas tools already imports audio. The rules:
 
     nobody can read it in transit      plain http is for this machine only, and never uses a proxy
     nothing else is sent in its place  as a request's `auth` it takes precedence over ~/.netrc
-    nobody gets to see it              no repr shows it, and hidden() removes it from text a server repeats
+    nobody gets to see it              no repr shows it, and hidden() removes it from a server's messages
 """
 
 import re
@@ -26,8 +26,8 @@ class Key:
         if not text:
             raise AuthError(f"there is no API key: set the environment variable {name}")
         if text.lower().startswith("bearer") or not re.fullmatch("[!-~]+", text):  # visible ASCII
-            wrong = "without Bearer, white space, or characters that no key has"
-            raise AuthError(f"{name} must be the bare key, {wrong}")
+            rule = "visible ASCII characters only, without Bearer or white space"
+            raise AuthError(f"{name} must be the bare key: {rule}")
         self._text, self._scheme = text, scheme
 
     def __call__(self, request):

@@ -1,12 +1,12 @@
-"""The options of a transcription: short names, presets, and which options exclude one another.
+"""The options of a transcription: short names, presets, and which combinations are refused.
 
     request(speakers=2, topics=True, language="de")
         ->  {"speaker_labels": true, "speakers_expected": 2, "iab_categories": true, "language_code": "de"}
 
-Any other option goes to the service under its own name: the service knows more names than we do, and keeps
-adding some. Refused here, before a long upload instead of after it: options that the service is known to
-refuse or ignore, values that are invalid or cannot be sent, and names that look like typos. The sandbox uses
-the same tables, so each rule is written once.
+Any other option goes to the service under its own name: the service has more options than we list, and keeps
+adding some. Some are refused here, before a long upload instead of after it: options that the service is
+known to refuse or ignore, values that are invalid or cannot be sent, and names that look like typos. The
+sandbox uses the same tables, so each rule is written once.
 """
 
 import difflib
@@ -84,7 +84,7 @@ KINDS = {name: kind for kind, names in FIELDS.items() for name in names.split()}
 KNOWN = [*KINDS, *HELP, "speech_model"]
 # A condition holds if all its terms do. NAME: set, and not false or empty; NAME=TEXT: its value, as
 # text, contains TEXT; -TERM: the term does not hold.
-REFUSED = {  # by the service, in its own words if they are known
+REFUSED = {  # combinations that the service refuses, with its own message if we know it
     "speech_model": 'speech_model is deprecated. Use "speech_models" instead.',
     "speech_models=[]": '"speech_models" must be a non-empty list',
     "auto_chapters summarization": "Only one of the following models can be enabled at a time: "
@@ -96,14 +96,14 @@ REFUSED = {  # by the service, in its own words if they are known
     "summary_type -summary_model": "give both summary_model and summary_type, or neither",
     "summary_model=conversational -speaker_labels -dual_channel -multichannel": "summary_model="
     "conversational needs speaker_labels, dual_channel or multichannel",
-    "summary_model=catchy -summary_type=gist -summary_type=headline": "summary_model=catchy has the types "
-    "gist and headline",
-    "summary_type=gist -summary_model=catchy": "the type gist needs summary_model=catchy",
+    "summary_model=catchy -summary_type=gist -summary_type=headline": "summary_model=catchy needs "
+    "summary_type gist or headline",
+    "summary_type=gist -summary_model=catchy": "summary_type gist needs summary_model=catchy",
     "summarization punctuate=False": "summarization needs punctuate",
     "summarization format_text=False": "summarization needs format_text",
     "auto_chapters punctuate=False": "auto_chapters needs punctuate",
 }
-USELESS = {  # the service may accept it and then leave out something that was asked for
+USELESS = {  # combinations that the service may accept and then partly ignore
     "redact_pii_audio -redact_pii": "redact_pii_audio needs redact_pii",
     "redact_pii_return_unredacted -redact_pii": "redact_pii_return_unredacted needs redact_pii",
     "language_code language_detection": "language_code and language_detection exclude each other",
@@ -211,7 +211,7 @@ def speakers(value):
         return {"speaker_labels": value}
     least, dash, most = str(value).partition("-")
     if not least.isdecimal() or (dash and not most.isdecimal()) or not 1 <= int(least) <= int(most or least):
-        raise BadInput(f"speakers must be a number from 1 up, or a range such as 2-5, not {value!r}")
+        raise BadInput(f"speakers must be a number of at least 1, or a range such as 2-5, not {value!r}")
     if not dash:
         return {"speaker_labels": True, "speakers_expected": int(least)}
     bounds = {"min_speakers_expected": int(least), "max_speakers_expected": int(most)}
@@ -231,7 +231,7 @@ def setting(text):
 
 
 def nested(options):
-    """[("a.b", 1)] -> {"a": {"b": 1}}. Raises BadInput if a has another value, or if a.b is given twice."""
+    """[("a.b", 1)] -> {"a": {"b": 1}}. Raises BadInput if a also has a value, or a.b is given twice."""
     fields = {}
     for key, value in options:
         *path, last = key.split(".")

@@ -1,7 +1,8 @@
 """The recording to transcribe (a path, URL, bytes or open file), and the request body that sends it.
 
-Before anything is sent, a recording (not a URL) is checked: it must exist and be non-empty, and should begin
-like audio. It is sent in pieces, so it need not fit into memory, and every attempt starts from the beginning.
+Before anything is sent, a recording (unless it is a URL) is checked: it must exist and not be empty, and it
+should begin like audio. It is sent in pieces, so it need not fit in memory. Every attempt starts from the
+beginning.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from audio.errors import AudioWarning, BadInput
 # A socket's time-out covers one whole send: pieces this small get through a slow connection in time.
 PIECE = 1 << 16
 KEPT = ".transcript.json"  # the suffix of files in which transcripts are kept
-TEXTS = (".txt", ".md", ".srt", ".vtt", ".json")  # our results; text may begin like audio: "MAC and cheese"
+TEXTS = (".txt", ".md", ".srt", ".vtt", ".json")  # our output; text can look like audio: "MAC and cheese"
 HEAD = 1 << 12  # bytes that show the type of a recording
 MAGIC = re.compile(  # the first bytes of audio and video files
     rb"""ID3 | fLaC | OggS | \x1aE\xdf\xa3 | \#!AMR | \.snd | caff | FLV | MAC[ ] | wvpk | 0&\xb2u | DSD[ ]
@@ -135,7 +136,7 @@ def rewindable(file, name):
 
 
 def recordings_in(folder):
-    """The files in a folder and its subfolders that begin like audio or video, sorted, without TEXTS; hidden
+    """The files in a folder and its subfolders that begin like audio or video, sorted, except TEXTS; hidden
     files and folders are skipped. A warning names up to 20 others. Raises BadInput if no file is audio."""
     recordings, others = [], []
     for place, folders, names in os.walk(folder, onerror=unreadable):

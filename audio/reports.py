@@ -4,9 +4,9 @@
     podcast    episode notes: summary, chapters, topics, quotes
     call       a review: sentiment by speaker, negative moments, entities; personal data is redacted
 
-Each preset has its own parts; a part for any other feature of the job follows, and then the conversation. A
+Each preset has its own parts. A part for every other feature of the job follows, and then the conversation. A
 part without content says so. In a call review, and in any report of a job with redact_pii, the personal data
-in the service's list of entities is redacted.
+in the service's list of entities is redacted everywhere.
 """
 
 import bisect
@@ -16,7 +16,7 @@ from audio.options import PRESETS
 from audio.subtitles import DENSE, ends_sentence, groups, timed
 from audio.transcript import Transcript
 
-# English: phrases of promises and requests.
+# Phrases of promises and requests, in English.
 PROMISE = re.compile(r"(?i)\b((I|we)('ll| will| should| have to| need to)|let's|please|action item)\b")
 SURE = 0.5  # minimum relevance of a topic that is shown
 QUOTES, TOPICS = 5, 8  # maximum numbers shown
@@ -71,7 +71,8 @@ def action_items(transcript):
         return lines
     some = [span for span in sentences(transcript) if PROMISE.search(span.text)]
     lines = [f"- [ ] {who(span)}{escaped(span.text)} ({clock(span.start)})" for span in some]
-    return lines and ["The service lists none. By their wording (English only), these may qualify:\n", *lines]
+    note = "The service lists none. Judging by the wording (English only), these may be action items:\n"
+    return lines and [note, *lines]
 
 
 def topics(transcript):
@@ -132,7 +133,7 @@ def conversation(transcript):
     return [f"**{clock(turn.start)}** {who(turn)}{escaped(turn.text)}\n" for turn in transcript.turns]
 
 
-# {part: the feature that it shows}, in the order of a report. Most of them share a name.
+# {part: the feature that it shows}, in the order of a report. Most parts have the name of their feature.
 NAMED = (action_items, topics, key_phrases, sentiment, entities, content_safety, translate)
 PARTS = {summary: "summary", chapters: "summary", **{part: part.__name__ for part in NAMED}}
 OWN = {
@@ -144,9 +145,9 @@ OWN = {
 
 def redacted(transcript):
     """A copy without known personal data. On request, the service redacts the spoken words, but not its list
-    of entities, its summary and so on: every entity of a personal type in that list is redacted everywhere,
-    in one pass over the words. Personal types are those that the job was told to redact, with their subtypes
-    (location: location_city), and all types that are not known to be harmless."""
+    of entities, its summary and so on. So every entity of a personal type in that list is redacted
+    everywhere, in one pass over the words. Personal types are those that the job was told to redact, with
+    their subtypes (location: location_city), and all types that are not known to be harmless."""
     policies = transcript.raw.get("redact_pii_policies")
     policies = policies if isinstance(policies, list) else []
     labels = {}  # {words of an entity: its label}
@@ -156,7 +157,7 @@ def redacted(transcript):
     longest = max(map(len, labels), default=0)
 
     def hide(text):
-        parts, i = WORD.split(text), 1  # words stand at odd places
+        parts, i = WORD.split(text), 1  # words have odd indices
         while i < len(parts):
             for size in range(longest, 0, -1):
                 words = tuple(map(str.casefold, parts[i : i + 2 * size : 2]))

@@ -3,16 +3,17 @@
     python -m audio sandbox --port 0 --fault 503:3 --fault lost@create
     with Sandbox(faults=["429:2"]) as box: ... box.url ...
 
-Uploads, jobs, views, lists, webhooks and the LLM Gateway behave like those of the service, and refusals have
-the service's words where we know them. Transcripts are canned (canned.py): of a recording, only its type, its
-length and whether it is silent matter. The key is the value of ASSEMBLYAI_API_KEY, or test-key.
+Uploads, jobs, views, lists, webhooks and the LLM Gateway behave like those of the service, and error messages
+have its words where we know them. Transcripts are canned (canned.py): all that matters about a recording is
+its type, its length, and whether it is silent. The key is the value of ASSEMBLYAI_API_KEY, or test-key.
 
-A fault is NAME[@WHERE][:COUNT]: it spoils the next COUNT answers (default 1) to requests of kind
-WHERE: upload, create, get, delete, list, view, models, chat, file, or * for all.
+A fault is NAME[@WHERE][:COUNT]. It spoils the next COUNT answers (default 1) to requests of kind WHERE, which
+is upload, create, get, delete, list, view, models, chat, file, or * for all. By default, WHERE is upload for
+reset, create for lost, job-error and never, and * for the others.
 
     429 500 502 503 504   that status, 429 with Retry-After: 1       truncated    half of the answer
-    reset                 breaks off while a request is being sent   job-error    the job ends with an error
-    lost                  carries out the request, no answer         never        the job is never done
+    reset                 breaks the connection during a request     job-error    the job ends with an error
+    lost                  carries out the request without an answer  never        the job never ends
     stall                 no answer for 90 s
 """
 
@@ -112,7 +113,7 @@ class Sandbox:
             raise Refusal(403, "Cannot access uploaded file")
         # URLs are not fetched.
         heard = self.uploads.get(url, {"seconds": 30.0, "silent": False, "error": None})
-        # Unsupported requests are refused here, not at every lookup of the job.
+        # Malformed fields raise an error here, not at every lookup of the job.
         job = {**OFF, **fields, **dict.fromkeys([*canned.results(fields, heard), *SECRET])}
         job |= {"id": str(uuid.uuid4()), "status": "queued", "error": None}
         known = {"fields": fields, "fate": fate, "heard": heard, "begun": time.monotonic(), "completed": None}
@@ -153,7 +154,7 @@ class Sandbox:
 
     def delete(self, id):
         job, known = self.job(id)
-        known["heard"] = {**known["heard"], "silent": True}  # so there are no sentences either
+        known["heard"] = {**known["heard"], "silent": True}  # so that no sentences are left either
         job |= {name: None for name in job if name not in ("id", "status", *OFF)}
         job |= {"audio_url": DELETED, "webhook_url": DELETED, "text": "Deleted by user."}
         return job
@@ -195,7 +196,7 @@ class Sandbox:
         return {"status": "redacted_audio_ready", "redacted_audio_url": f"{self.url}/files/{id}"}
 
     def file(self, id):
-        """A redacted recording, canned too: a second of a tone."""
+        """A redacted recording, canned too: one second of a tone."""
         return canned.tone(1)
 
     def models(self):
@@ -268,7 +269,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             status, data = refusal.args[0], {"error": refusal.args[1]}
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             status, data = 400, {"error": f"the request is malformed: {type(error).__name__} {error}"}
-            self.close_connection = True  # the start of the next request is unknown
+            self.close_connection = True  # we cannot tell where the next request starts
         return self.hang_up() if fault == "lost" else self.write(status, data, fault == "truncated")
 
     do_POST = do_DELETE = do_GET
@@ -313,7 +314,7 @@ def fault(text):
     found = re.fullmatch(r"([\w-]+)(?:@(\w+|\*))?(?::(\d+))?", text)
     if not found or found[1] not in FAULTS or found[2] not in (None, "*", *ROUTES):
         names, kinds = ", ".join(FAULTS), ", ".join([*ROUTES, "*"])
-        raise BadInput(f"{text!r} is not a fault: NAME[@WHERE][:COUNT], NAME: {names}; WHERE: {kinds}")
+        raise BadInput(f"{text!r} is not a fault: use NAME[@WHERE][:COUNT]; NAME: {names}; WHERE: {kinds}")
     return {"name": found[1], "where": found[2] or USUALLY.get(found[1], "*"), "left": int(found[3] or 1)}
 
 

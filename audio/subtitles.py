@@ -1,12 +1,12 @@
 """Turns of speech -> captions -> SRT and WebVTT.
 
 Whatever the turns are like (overlapping, without times, out of order), captions never overlap. Each lasts at
-least a millisecond and at most LONGEST, and has at most LINES lines of LINE columns. Together they have
+least a millisecond and at most LONGEST, and has at most LINES lines of LINE columns. Together they contain
 every word once, in order of time.
 
-White space does not separate words in every script: Chinese, Japanese and Thai have none. So a text is cut
-into units that are never split: a run of characters between white space or, in those scripts, one character
-or one word as given by the service.
+White space does not separate words in every script: Chinese, Japanese and Thai are written without it. So a
+text is cut into units that are never split: a run of characters between white space or, in those scripts, one
+character or one word as given by the service.
 """
 
 import functools
@@ -76,7 +76,8 @@ def units(text):
 
 def timed(turn):
     """The units of a turn as Spans. Each has the time of the service's word if there is one, and otherwise a
-    share, by length, of the time between its neighbours. A word's units are one Span if they fit a line."""
+    share, by length, of the time between its neighbours. The units of a word are one Span if they fit on
+    a line."""
     texts = list(units(turn.text))
     keys = [(plain(text), i) for i, text in enumerate(texts)]
     heard = [(plain(unit), word) for word in turn.words if inside(turn, word) for unit in units(word.text)]
@@ -113,8 +114,8 @@ def plain(text):
 
 
 def matches(left, right):
-    """Pairs of indices at which two lists agree, in order. Where they differ, skip to the nearest
-    items that agree again: linear time, unlike a shortest edit script."""
+    """Pairs of indices at which two lists agree, in order. Where they differ, it skips to the
+    nearest items that agree again. This takes linear time, unlike a shortest edit script."""
     i = j = 0
     while i < len(left) and j < len(right):
         if left[i] == right[j]:

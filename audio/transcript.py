@@ -1,6 +1,6 @@
 """A transcript: the raw answer of the service, and attributes for the parts that people want.
 
-    transcript.raw              the whole answer, including fields unknown here; also transcript["field"]
+    transcript.raw              the whole answer, even fields unknown to us; also transcript["field"]
     transcript.turns            who said what: [Span(text, start, end, speaker)]
 
 The option and the attribute of a feature share a name: transcribe(..., topics=True).topics. Every start and
@@ -50,7 +50,7 @@ class Transcript:
 
     @property
     def features(self):
-        """The short names (see options) of the features that this job requested or has."""
+        """The short names (see options) of the features that this job requested or has results for."""
         tasks = table(table(self.raw.get("speech_understanding")).get("request"))
         wanted = lambda name: self.raw.get(SWITCHES.get(name)) is True or TASKS.get(name) in tasks
         return {name for name in SHOWN if getattr(self, name) or wanted(name)}
@@ -79,7 +79,7 @@ class Transcript:
         return "".join(f"{f'{turn.speaker}: ' if turn.speaker else ''}{turn.text}\n" for turn in self.turns)
 
     def subtitles(self, format="srt", *, speakers=True):
-        """SRT or VTT, made locally so that it can name the speakers."""
+        """Subtitles in SRT or VTT, made locally so that they can name the speakers."""
         return render(captions(self.turns, speakers=speakers), format, speakers=speakers)
 
     def _understood(self, task):

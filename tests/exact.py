@@ -1,6 +1,6 @@
-"""A world so small that every reply of a model can be listed: expectations are sums, not estimates.
+"""A vocabulary so small that every reply of a model can be listed: expectations are sums, not estimates.
 
-The vocabulary has two or three tokens, one of which ends a reply. Training gets all replies, each weighted by
+There are two or three tokens, one of which ends a reply. Training gets all replies, each weighted by
 its probability; the gradient must then match finite differences of the objective.
 """
 
@@ -45,7 +45,7 @@ class TinyTokenizer:
 
 
 def all_replies(vocab, longest):
-    """Every reply of at most `longest` tokens: a reply stops at the end token or is cut off."""
+    """Every reply of at most `longest` tokens: it stops at the end token or is cut off at that length."""
     begun, finished = [[]], []
     for _ in range(longest):
         begun = [[*reply, token] for reply in begun for token in range(vocab)]

@@ -9,7 +9,7 @@ from unittest import mock
 
 
 class PowerCut(BaseException):
-    """No `except Exception` catches it: after it, only `finally` blocks run."""
+    """`except Exception` does not catch it: after it, only `finally` blocks run."""
 
 
 class DiskFaults:

@@ -1,4 +1,4 @@
-"""GGUF files made by the tests, straight from the format's description."""
+"""Writes GGUF files for the tests, straight from the format's description."""
 
 import struct
 

@@ -6,7 +6,7 @@ zeros would pass.
 
 
 def check_backward(forward, backward, args, rng, h=1e-6, tolerance=1e-6):
-    """`L = sum(out * r)` with a random r is one number, and dL/dout = r.
+    """For a random r, `L = sum(out * r)` is a single number, and dL/dout = r.
 
     forward(*args) -> (out, cache); backward(dout, cache) -> one gradient per argument, or None for
     an argument that has none. Everything in float64.
@@ -39,7 +39,7 @@ def check_loss(loss, logits, rng, h=1e-6, tolerance=1e-6):
 def slope(f, h=1e-6):
     """df/dt at 0 by central differences over two widths, which cancels the error in h^2 (Richardson 1911).
 
-    One width is not enough for a norm over few channels near 0, which bends too much.
+    One width is not enough for RMSNorm over few channels near 0: its curvature is too large.
     """
     central = lambda h: (f(h) - f(-h)) / (2 * h)
     return (4 * central(h) - central(2 * h)) / 3

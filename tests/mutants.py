@@ -76,7 +76,7 @@ tinyllm/data/corpus.py
 tinyllm/data/batches.py
     self.replay / (1 - self.replay)  =>  0
     np.ones((count, length), mask.dtype)  =>  np.zeros((count, length), mask.dtype)
-    fitting = [(ids, mask) for ids, mask in rows if fits(ids, context)]  =>  fitting = rows
+    for ids, mask in rows if fits(ids, context)]  =>  for ids, mask in rows]
     & (piece["weights"] > 0)  =>
     chosen & (fate < 0.8)  =>  chosen & (fate < 0.9)
     if self.anywhere else  =>  if False else
@@ -113,12 +113,12 @@ tinyllm/parallel.py
     os._exit(0)  =>  pass
     signal.signal(name, signal.SIG_IGN)  =>  pass
     results[rank :: self.workers] = part  =>  results[: len(part)] = part
+    for i in np.argsort(order)]  =>  for i in order]
 tinyllm/sampling.py
     w.reshape(-1)[:] = copy.reshape(-1)  =>  pass
     cumulative <= draws[:, None]  =>  cumulative <= 0.5 * draws[:, None]
     (lengths[alive] <= length) & (length < ends[alive])  =>  length < ends[alive]
-    ends[rows[stops[ids]]] = length + 1  =>  ends[rows[stops[ids]]] = length
-    for i in np.argsort(order)]  =>  for i in order]
+    ends[rows[ids == stop]] = length + 1  =>  ends[rows[ids == stop]] = length
     start != begin  =>  begin is None
     room = min(context, ends.max())  =>  room = context
 tinyllm/checkpoint/__init__.py
@@ -163,7 +163,7 @@ tinyllm/report/record.py
     seed = [0] if self.kind == "s0" else None  =>  seed = None
     if "reward" in line or "score" in line  =>  if "reward" in line
     .split("\n")[:-1]  =>  .split("\n")
-    if value is not False and value != ""  =>  if value
+    return stages[-1], stages[-2:][0]  =>  return stages[-1], stages[-1]
 tinyllm/report/panels.py
     return tag("b", "✓ ", "right") + escape(reply)  =>  return tag("b", "✓ ", "right") + reply
     p.diagonal(1 - len(once))  =>  p.diagonal(-len(once))
@@ -190,7 +190,6 @@ tinyllm/stages/s3_prefer.py
     penalties, mask = settings.kl * kl  =>  penalties, mask = 0 * kl
     kl=settings.kl  =>  kl=0
     range(algorithm.updates)  =>  range(1)
-    if rank < other]  =>  if rank > other]
     rollouts.log_probs(reference,  =>  rollouts.log_probs(run.pool,
     worst > best_worst - 1.5 / VALIDATION_PROMPTS  =>  worst < best_worst
     run.model.params.flat[:] = run.state["best_parameters"]  =>  pass
@@ -211,10 +210,12 @@ tinyllm/preferences/advantages.py
     keepdims=True) - returns) /  =>  keepdims=True)) /
 tinyllm/objectives.py
     error = values - targets  =>  error = targets - values
+tinyllm/preferences/rankings.py
+    if rank < other]  =>  if rank > other]
 tinyllm/preferences/reward_model.py
     [len(row) - 1 for row in rows]  =>  [-1 for row in rows]
     len(ids) - 1 for ids, _ in padded  =>  len(ids) - 2 for ids, _ in padded
-    - self.mean) / self.deviation  =>  )
+    - scale["mean"]) / scale["deviation"]  =>  )
 tinyllm/preferences/rollouts.py
     [0] * len(p) + [1] * len(reply)  =>  [1] * (len(p) + len(reply))
     reply[-1] == end  =>  True
@@ -240,10 +241,10 @@ tinyllm/evaluation/text.py
     * (size > 0)  =>
 tinyllm/evaluation/preferences.py
     for a, b in pairs if a != b]  =>  for a, b in pairs]
-    [a > b for (rank, a),  =>  [a >= b for (rank, a),
+    [a > b for a, b in better  =>  [a >= b for a, b in better
 tinyllm/evaluation/generation.py
     is_solved(task, text) and steps_are_correct(text)  =>  is_solved(task, text)
-    exam(pool, tokenizer, with_tools, 64)  =>  accuracy(tasks, every)
+    exam(pool, tokenizer, with_tools, 64)  =>  exam(pool, tokenizer, tasks, 64)
 tinyllm/evaluation/exams.py
     check_sources(folder, learned_by(folder))  =>      pass
     .get("weights") == checkpoint.digest(folder)  =>  .get("weights") is not None

@@ -2,9 +2,9 @@
 
     python tests/reading_order.py          prints the order for tinyllm, tools and audio
 
-If several files could come next, one in the folder of the last file comes first, so that a folder is left
-only when it must be; then the one that needs the fewest other files; then by folder and name. Imports
-inside functions count.
+If several files could come next, those in the folder of the last file come first, so that a folder is left
+only when it must be. Among these, the one that needs the fewest other files comes first; then folder and name
+decide. Imports inside functions count.
 """
 
 import ast
@@ -41,7 +41,7 @@ def dependencies(package, root=ROOT):
     known = modules(package, root)
 
     def module_of(name):
-        """tinyllm.world.World is in the module tinyllm.world."""
+        """The module that a name belongs to: tinyllm.world for tinyllm.world.World, "" if none."""
         while name and name not in known:
             name = name.rpartition(".")[0]
         return name

@@ -1,4 +1,4 @@
-"""make readme: rewrite the marked blocks of README.md from a run, so that no figure in them is typed by hand.
+"""make readme: rewrite the marked blocks of README.md from a run, so that nobody types their numbers by hand.
 
 <!-- readme: scores -->
 | | 0 random | ...
@@ -47,8 +47,8 @@ def main(run):
 
 
 def rewritten(text, run):
-    """The text with the contents of its blocks made anew. Raises TinyllmError for a block with an unknown
-    name or without an end, or if a stage is not finished."""
+    """The text with new contents in its blocks. Raises TinyllmError for a block with an unknown name or
+    without an end, or if a stage is not finished."""
 
     def block(match):
         if match[2] not in BLOCKS:
@@ -61,7 +61,7 @@ def rewritten(text, run):
 
 
 def abilities(run):
-    """Three stages, what each can do now, and one real answer."""
+    """A table of three stages: what each can do now, and one real answer."""
     rows = [("stage", "what it can do now", "one real answer"), ("---",) * 3]
     for name, ability, number in ABILITIES:
         task = questions(run)[number]
@@ -133,7 +133,7 @@ def tools(run):
     """The end of the fourth part of `make tools`: a call, its result and the answer."""
     command = [sys.executable, "-m", "tools"]
     printed = subprocess.run(command, capture_output=True, encoding="utf-8", check=True).stdout
-    lines = re.search(r"^\[assistant\] In days.*?\[assistant\] 84.*?$", printed, re.M | re.S)[0].splitlines()
+    lines = re.search(r"^\[assistant\] Fixed.*?\[assistant\] 84.*?$", printed, re.M | re.S)[0].splitlines()
     return indented([each for line in lines for each in folded(line, "", "  ")])
 
 

@@ -25,7 +25,7 @@ from audio.sandbox import Sandbox
 
 ROOT = Path(__file__).parent.parent
 SKIPPED = ("make test", "make mutants", "make bench")  # CI runs the tests separately; the others take long
-FETCHED = "runs/models/"  # a block that needs the published model is skipped: fetching it needs a network
+FETCHED = "runs/models/"  # a block with this path is skipped: fetching the published model needs a network
 TYPED = {"make chat": "What is 12*7?\n", "make rank": "1 2 3 4\nq\n"}
 SHORTER = {"make tools-proof": 'ARGS="--count 100"', "make algorithms": 'ARGS="--steps 2"'}
 
@@ -61,7 +61,7 @@ def write_files(folder):
 
 
 class Model(BaseHTTPRequestHandler):
-    """A model that calls no tool, behind an OpenAI-compatible API."""
+    """An OpenAI-compatible server whose model calls no tools."""
 
     def do_POST(self):
         self.rfile.read(int(self.headers["Content-Length"]))

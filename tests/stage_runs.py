@@ -41,7 +41,7 @@ def record(monkeypatch, owner, name, also=lambda arguments: {}, call=True):
 
 
 def shorten_rollouts(monkeypatch, most=8):
-    """A model of SIZE=tiny hardly ever ends a reply: cut its rollouts short, and let every second one end."""
+    """A model of SIZE=tiny rarely ends a reply. Cut its rollouts short, and make every second one end."""
     generate = rollouts.generate_replies
 
     def short(pool, tokenizer, prompts, room, seed):

@@ -9,7 +9,7 @@ from reading_order import PACKAGES, ROOT, dependencies, imported_names, main, mo
 
 SOURCES = {name: path for package in PACKAGES for name, path in modules(package).items()}
 MAY_IMPORT = {"tinyllm": {"numpy", "tqdm", "tools"}, "tools": set(), "audio": {"requests", "tqdm"}}
-# The only files of tools that need more: endpoint calls servers, with a key that audio protects.
+# The only modules of tools that need more. endpoint calls servers, and audio protects its key.
 ADAPTERS = {
     "tools.endpoint": {"requests", "urllib3", "audio"},
     "tools.builtin": {"audio"},
@@ -69,20 +69,20 @@ def test_stages_never_import_one_another():
         assert not needed(name, imports) & stages, name
 
 
-def test_nothing_but_tests_imports_tinyllm():
+def test_tools_and_audio_do_not_import_tinyllm():
     for name, path in SOURCES.items():
         if not name.startswith("tinyllm"):
             assert not any(each.startswith("tinyllm") for each in imported_names(path)), name
 
 
 @sources
-def test_every_file_says_what_it_is_for_in_lines_of_110_characters(name):
+def test_every_file_has_a_docstring_and_lines_of_at_most_110_characters(name):
     text = SOURCES[name].read_text(encoding="utf-8")
     assert ast.get_docstring(ast.parse(text))
     assert all(len(line) <= 110 for line in text.splitlines())
 
 
-def test_an_installation_would_have_every_package():
+def test_an_installation_contains_every_package():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     listed = re.findall(r'"([\w.]+)"', re.search(r"^packages = \[(.*?)\]", text, re.M | re.S)[1])
     found = {".".join(path.parent.relative_to(ROOT).parts) for path in SOURCES.values()}
@@ -99,7 +99,7 @@ def write_package(root, files):
     return root
 
 
-def test_a_file_that_needs_less_comes_first_and_a_folder_is_read_to_its_end(tmp_path):
+def test_the_file_that_needs_the_fewest_others_comes_first_and_a_folder_is_read_to_its_end(tmp_path):
     files = {
         "__init__.py": "",
         "z.py": "import json",

@@ -67,7 +67,7 @@ def test_every_target_runs_a_command_that_exists_with_its_variables_as_options(n
     for python, m, package, *words in dry_run(name, *(f"{k}={v}" for k, v in values.items())):
         assert (python, m, package) == (".venv/bin/python", "-m", "tinyllm")
         options = vars(parser().parse_args(words))
-        assert options["command"] == name or name == "shakespeare"
+        assert options["command"] == {"train": "mine"}.get(name, name) or name == "shakespeare"
         settings, _ = COMMANDS[options["command"]]
         for variable, field in fields.items():
             offered = variable in targets()[name] or variable in ("SIZE", "SEED", "WORKERS", "RESUME")
@@ -78,11 +78,16 @@ def test_every_target_runs_a_command_that_exists_with_its_variables_as_options(n
 
 
 def test_more_options_go_through_args_and_unset_variables_give_none():
-    ((_, _, _, *words),) = dry_run("sample", "ARGS=--count 2 --top-k 5")
+    ((_, _, _, *words),) = dry_run("sample", "ARGS=--tokens 2 --top-k 5")
     options = vars(parser().parse_args(words))
-    assert options["count"] == 2 and options["top_k"] == 5
+    assert options["tokens"] == 2 and options["top_k"] == 5
     ((_, _, _, *words),) = dry_run("stage1", "RESUME=0")
     assert words == ["stage1"]
+
+
+def test_train_with_a_text_is_mine():
+    ((*_, words),), ((*_, command, option, text),) = dry_run("train"), dry_run("train", "TEXT=my notes")
+    assert words == "train" and (command, option, text) == ("mine", "--text", "my notes")
 
 
 def test_shakespeare_is_made_of_bytes_at_the_size_of_nanogpt():

@@ -43,7 +43,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_reading_order_is_that_of_the_imports_and_its_minutes_those_of_the_lines():
-    """20 lines a minute, within two minutes, because a file may grow a little."""
+    """20 lines take a minute. Two minutes of difference are allowed, because a file may grow a little."""
     listed = README.partition("## Reading order")[2].partition("`python")[0]
     listed = [
         (f"tinyllm.{name}", int(minutes)) for name, minutes in re.findall(r"([a-z_0-9.]+) (\d+)\b", listed)

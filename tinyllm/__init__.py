@@ -1,13 +1,14 @@
 """A language model from scratch in NumPy, with every backward pass written by hand.
 
-This file only sets up the process, which has to happen before NumPy is first imported.
+This file sets up the process: import paths, BLAS threads and memory allocation. BLAS reads its number of
+threads when NumPy is first imported, so the setup comes before that.
 """
 
 import os
 import sys
 
-# `python -m` puts the current folder first on sys.path, so your tools.py or random.py would shadow ours or
-# the standard library's. Search the current folder last, after the folder that holds this package.
+# `python -m` puts the current folder first on sys.path. There, your tools.py would shadow ours, and your
+# random.py the standard library's. Search the current folder last, after the folder that holds this package.
 if sys.argv[:1] == ["-m"] and sys.path[0] != os.path.dirname(__path__[0]):
     sys.path += [os.path.dirname(__path__[0]), sys.path.pop(0)]
 
@@ -15,14 +16,14 @@ import ctypes
 import platform
 
 # One BLAS thread per process, one process per core (parallel.py). Milliseconds per training step of models
-# with 0.8 M and 2.8 M parameters, on 2 cores, with both idle and with one busy:
+# with 0.8 M and 2.8 M parameters, on 2 cores that are otherwise idle, and while another program uses one:
 #
 #                                idle          one core busy
 #     1 process, 1 thread      44 / 363          42 / 361
 #     1 process, 2 threads     28 / 220          60 / 737      the threads spin while they wait
 #     2 processes              23 / 187          66 / 467
 #
-# On another machine 2 threads were 11 times slower next to a busy core. A variable set by the user wins.
+# On another machine with a busy core, 2 threads were 11 times slower. A value set by the user is kept.
 THREADS = {
     name: os.environ.setdefault(name, "1")
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -30,9 +31,10 @@ THREADS = {
 
 
 def _limit_loaded_blas():
-    """Set the thread count by a call: NumPy was imported before us, so BLAS has already read the variables.
+    """Set the thread count by a call: NumPy was imported first, so BLAS has already read the variables.
 
-    This works for the OpenBLAS in NumPy's wheels for Linux and Windows. Otherwise import tinyllm first.
+    This works for the OpenBLAS in NumPy's wheels for Linux and Windows. With another BLAS, import tinyllm
+    before NumPy.
     """
     import pathlib
 
@@ -45,7 +47,7 @@ def _limit_loaded_blas():
 
 
 def _keep_freed_memory():
-    """Tell glibc to keep freed memory for the next step: unmapping it would mean page faults every time.
+    """Tell glibc to keep freed memory for the next step. Unmapping it would cause page faults in every step.
 
     Every training step allocates and frees arrays of the same sizes. With these settings a step takes 0.7
     times as long as with the defaults, and the code needs no preallocated buffers.

@@ -16,8 +16,8 @@ from tinyllm.preferences import rank
 from tinyllm.runs import Settings
 from tinyllm.stages import s0_random, s1_pretrain, s2_instruct, s3_prefer, s4_reason
 
-COMMANDS = {  # name -> (settings, function); the docstring's first paragraph is the command's help
-    "train": (train.TrainSettings, train.train),
+COMMANDS = {  # name -> (settings, function); the first paragraph of the function's docstring is the help
+    "train": (Settings, train.train),
     "mine": (train.MineSettings, train.mine),
     "stage0": (s0_random.RandomSettings, train.with_exams(s0_random.main)),
     "stage1": (s1_pretrain.PretrainSettings, train.with_exams(s1_pretrain.main)),
@@ -34,7 +34,7 @@ COMMANDS = {  # name -> (settings, function); the docstring's first paragraph is
     "sample": (show.SampleSettings, show.sample),
     "exams": (Settings, train.exams),
     "report": (report.ReportSettings, report.report),
-    "compare": (report.CompareSettings, report.compare),
+    "compare": (chat.CompareSettings, chat.compare),
     "walk": (report.WalkSettings, report.walk),
     "chat": (chat.ChatSettings, chat.main),
 }
@@ -61,7 +61,7 @@ def parser():
 
 
 def add_option(command, field):
-    """Add a settings field as an option. Its default is shown unless it is "" or the help mentions one."""
+    """Add a settings field as an option. Its help shows the default, unless that is "" or already shown."""
     flag = "--" + field.metadata.get("flag", field.name).replace("_", "-")
     text = field.metadata["help"]
     if field.type is bool:
@@ -73,12 +73,12 @@ def add_option(command, field):
 
 
 def set_up_streams():
-    """UTF-8 on every system, through pipes too; bytes that are not UTF-8, say of a file name, are escaped. A
-    closed stream (`>&-`, `<&-`) becomes os.devnull."""
+    """Use UTF-8 on every system, through pipes too. Bytes that are not UTF-8, as in some file names, are
+    escaped. A closed stream (`>&-`, `<&-`) is replaced by os.devnull."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
-        with contextlib.suppress(AttributeError):  # tests and notebooks replace the streams
+        with contextlib.suppress(AttributeError):  # the streams of tests and notebooks
             getattr(sys, name).reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
@@ -89,7 +89,7 @@ def run(argv):
         function(settings(**options))
     finally:
         try:
-            sys.stdout.flush()  # not left to the exit, where nothing catches errors
+            sys.stdout.flush()  # now, because an error at exit could not be caught
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so the flush at exit succeeds
             raise
@@ -109,13 +109,13 @@ def main(argv=None):
     except BrokenPipeError:  # `| head` has stopped reading
         return 1
     except OSError as error:  # a full disk, a folder that cannot be written to
-        return fail(f"{error.filename or 'the system'}: {error.strerror or error}")
+        return fail(f"{error.filename or 'operating system'}: {error.strerror or error}")
     except UnicodeError as error:
         return fail(f"an option, a file name or some text is not valid UTF-8: {error}")
     except RecursionError:
         return fail("JSON is nested too deeply")
     except MemoryError as error:
-        return fail(f"not enough memory, choose smaller sizes: {error}")
+        return fail(f"not enough memory; choose smaller sizes: {error}")
     except KeyboardInterrupt as stop:
         print(str(stop) or "interrupted", file=sys.stderr)
         return 130

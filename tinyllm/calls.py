@@ -1,9 +1,9 @@
 """Valid tool calls from any model: a mask decides which tokens may come next in each row.
 
-Outside a call the model may write anything, except "<" when little of the budget is left. Once it has written
-"<tool", the grammar of the tools limits its choice of tokens: it has to complete the tag, then the call,
-before the budget runs out. The model needs no training for this: even a random model writes valid calls, if
-odd ones.
+A reply has a budget: its maximum number of tokens. Outside a call the model may write anything, except "<"
+when little of the budget is left. Once it has written "<tool", the grammar of the tools limits its choice of
+tokens: it has to complete the tag, then the call, before the budget runs out. The model needs no training for
+this: even a random model writes valid calls, though odd ones.
 """
 
 import numpy as np
@@ -20,8 +20,8 @@ ENDING = 40  # bytes of trailing text kept to recognise a tag; assumes that toke
 class CallMask:
     """The `mask` argument of sampling.generate, for one model and one set of tools.
 
-    budget: for each row, the maximum number of tokens. only: every reply is exactly one call. A reply cannot
-    begin a call if there is no room left for all of it.
+    budget: the maximum number of tokens, for each row. only: every reply is exactly one call. A reply cannot
+    begin a call when there is no room left to complete it.
     """
 
     def __init__(self, tokenizer, registry, budget, only=False):
@@ -36,6 +36,7 @@ class CallMask:
         self.masks = Masks(Grammar(registry.schema(), before, CLOSE.encode()), self.vocabulary, self.end)
         self.start = self.masks.grammar.start
         self.need = 1 + self.masks.grammar.distance(self.start)  # enough tokens for the shortest call
+        self.limit = self.need if only else self.need + ENDING  # a call may begin if more tokens are left
         self.cannot_open = np.array([b"<" not in token for token in self.vocabulary[: self.size]])
         self.restart(budget)
 
@@ -52,10 +53,11 @@ class CallMask:
         room = self.budget[row] - len(written)
         if state is not None:
             return np.frombuffer(self.masks.allowed(state, room), bool)[: self.size]
-        return None if room > self.need + ENDING else self.cannot_open
+        return None if room > self.limit else self.cannot_open
 
     def _after(self, state, text, token):
-        """state: the grammar's state, None outside a call; text: the last bytes written outside calls."""
+        """One more token -> (state, text). state: the grammar's state, None outside a call; text: the last
+        bytes written outside calls."""
         if state is not None:
             state = self.masks.after(state, token)
             if not self.only and self.masks.grammar.complete(state):

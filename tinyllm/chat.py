@@ -1,7 +1,7 @@
 """Talk to any stage. The model may call tools: each call is run, and the model gets its result.
 
 The model sees the whole conversation. When the context is full, the oldest turns are left out. A stage that
-learned from the built-in conversations sees at most TURNS turns: hardly any of them has more.
+learned from the built-in conversations sees at most TURNS turns, because hardly any of those is longer.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from tools.registry import Registry, Result
 
 HELP = """/stage N            talk to another stage             /temperature X   0 is greedy
 /tools auto|on|off  when to call tools                /save FILE      write the conversation as JSON
-/ask on|off         ask you before a call runs        /new             forget the conversation
+/ask on|off         whether you confirm each call     /new             forget the conversation
 /compare QUESTION   ask every stage                   /quit            end (or Ctrl-D)"""
 TURNS = 4  # in the longest follow-up conversations of world/conversations.py
 # A small model that was never trained to call tools needs to see one example (Brown et al. 2020).
@@ -49,7 +49,8 @@ LOOP = 24  # a reply is stopped if its last tokens, at least this many, repeat o
 def encode_recent(tokenizer, messages, context, most=math.inf):
     """The prompt for the next reply: at most `most` turns, fewer if they would leave no room for the reply.
 
-    A turn begins with a user message and is dropped as a whole. The last turn and the system message stay.
+    A turn begins with a user message and is dropped as a whole. The last turn and the system message are
+    always kept.
     """
     system = [message for message in messages[:1] if message["role"] == "system"]
     while True:
@@ -68,7 +69,7 @@ def is_loop(tokens):
 
 @functools.lru_cache(maxsize=4)
 def call_mask(tokenizer, names, only):
-    """The mask for calls of the tools with these names. With 49,152 tokens, it takes a second to make."""
+    """The mask for calls of the tools with these names. For 49,152 tokens, it takes a second to make."""
     return CallMask(tokenizer, with_names(names), [], only)
 
 
@@ -117,7 +118,8 @@ class Chat:
 
     def choose_tools(self, tools):
         """on: the model may call tools; off: it may not. auto: on for a stage trained on the built-in
-        conversations; any other model has to call a tool if the question names it ("use the calculator").
+        conversations. Any other model must call a tool if the question names it ("use the calculator"), and
+        may not call one otherwise.
 
         All tools are described to the model, or only the first if their description would fill more than half
         of the context.
@@ -129,10 +131,10 @@ class Chat:
         self.tools, self.is_named = tools, tools == "auto" and not is_on
 
     def offer(self, names, only=False):
-        """Describe these tools to the model from now on; only: the reply to a question has to be a call."""
+        """Describe these tools to the model from now on. only: the reply to a question must be a call."""
         mask = call_mask(self.tokenizer, tuple(names), only) if names else None
-        if mask and self.settings.tokens <= mask.need:
-            raise UsageError(f"a tool call needs more than {mask.need} tokens: raise --tokens")
+        if mask and self.settings.tokens <= mask.limit:
+            raise UsageError(f"a tool call needs more than {mask.limit} tokens: raise --tokens")
         self.registry, self.mask = with_names(names), mask
 
     def ask(self, line):
@@ -151,7 +153,7 @@ class Chat:
         self.history = turns[len(example) :]
 
     def write(self, messages):
-        """Generate a reply and show it token by token: the callback of agent.run."""
+        """Generate a reply and show it token by token. agent.run calls this for each reply."""
         tokenizer, most, context = self.tokenizer, self.settings.tokens, self.model.config.context
         prompt = encode_recent(tokenizer, messages, context, TURNS if self.is_built_in else math.inf)
         if len(prompt) > context:
@@ -166,14 +168,14 @@ class Chat:
         def show_and_mask(row, written):
             nonlocal shown
             text = decode_reply(tokenizer, written.tolist())
-            if not text.endswith("\ufffd"):  # wait for the other bytes of an incomplete character
+            if not text.endswith("\ufffd"):  # else the last character is incomplete so far
                 self.show(text[shown:])
                 shown = len(text)
             allowed = mask(row, written) if mask else None
             may_end = allowed is None or allowed[end]  # no end token inside a call
             return only_end if may_end and is_loop(written.tolist()) else allowed
 
-        how = {"temperature": self.settings.temperature, "stop": [end], "mask": show_and_mask}
+        how = {"temperature": self.settings.temperature, "stop": end, "mask": show_and_mask}
         (tokens,) = generate(self.model, [prompt], most, self.rng.random((1, most)), **how)
         text = decode_reply(tokenizer, tokens)
         self.show(text[shown:])
@@ -207,7 +209,7 @@ class Chat:
         elif name == "/tools" and value in ("auto", "on", "off"):
             self.choose_tools(value)
         elif name == "/compare" and value:
-            compare(self.settings, value)
+            compare(dataclasses.replace(self.settings.as_settings(CompareSettings), prompt=value))
         elif name == "/ask" and value in ("on", "off"):
             self.asks_first = value == "on"
         elif name == "/save" and value:
@@ -219,17 +221,26 @@ class Chat:
             print(HELP if name == "/help" else f"unknown command {line}\n{HELP}")
 
 
-def compare(settings, question):
-    """Print the greedy reply of every finished stage. That of stage 0 is sampled: greedily, a random model
-    only repeats its last token. Raises TinyllmError if no stage is finished."""
+@dataclass(frozen=True)
+class CompareSettings(Settings):
+    prompt: str = option("Hello, who are you?", "the question")
+    tokens: int = option(200, "maximum number of tokens in a reply", (1, 10**6))
+
+
+def compare(settings):
+    """Ask every finished stage the same question.
+
+    Replies are greedy, except for the one of stage 0, which is sampled: with greedy decoding, a random model
+    only repeats its last token. Masked models are only named. Raises TinyllmError if no stage is finished.
+    """
     stage_folder(settings.run, "")
-    width = shutil.get_terminal_size().columns
+    width, messages = shutil.get_terminal_size().columns, [{"role": "user", "content": settings.prompt}]
     for folder in finished_stages(settings.run):
         model, tokenizer = checkpoint.load(folder)
         if not model.config.causal:
             print(f"{folder.name:14}(a masked model, which cannot write)")
             continue
-        messages, seed = [{"role": "user", "content": question}], [0] if folder.name == "0-random" else None
+        seed = [0] if folder.name == "0-random" else None
         ((text, _),) = answer(WorkerPool(model), tokenizer, [messages], settings.tokens, seed)
         text = printable(text).strip() or "(an empty reply)"
         print(textwrap.fill(text, width, initial_indent=f"{folder.name:14}", subsequent_indent=" " * 14))

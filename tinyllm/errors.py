@@ -1,5 +1,7 @@
-"""Two exceptions for errors that the user can fix: their messages say what is wrong and usually what to do.
-And one function for messages that are not errors."""
+"""Two exceptions for errors that the user can fix, and one function for messages that are not errors.
+
+The message of an exception says what is wrong, and usually what to do.
+"""
 
 import functools
 import sys
@@ -15,5 +17,5 @@ class UsageError(TinyllmError):
 
 @functools.cache
 def tell_once(message):
-    """Print a message to stderr, but only once: training and exams read the same files."""
+    """Print a message to stderr, but only once per process: training and exams read the same files."""
     print(message, file=sys.stderr)

@@ -87,7 +87,7 @@ def rmsnorm_backward(dout, cache):
 def rotations_at(T, D, theta, dtype):
     """Rotations as complex numbers e^(i t theta^(-2j/D)), shape (T, 1, D/2).   Su et al. 2021.
 
-    The dot product of a query rotated by t and a key rotated by s depends on t - s only.
+    The dot product of a rotated query at position t and a rotated key at position s depends on t - s only.
     """
     angle = np.arange(T)[:, None] * theta ** (-np.arange(0, D, 2) / D)
     return np.exp(1j * angle)[:, None, :].astype(np.result_type(dtype, np.complex64))
@@ -119,10 +119,10 @@ def attention_forward(q, k, v, causal=False, block=64):
 
     The plain version, for one head and all positions at once:
         s = q @ k.T / sqrt(D), -inf where the key is in the future;  p = softmax(s);  out = p @ v
-    This version computes the same result faster. Scores are stored with keys in rows: the softmax then
+    This version computes the same result faster. The matrix of scores has one row per key: the softmax then
     reduces over rows, which NumPy does at full vector width. Scores are computed for `block` queries at a
     time: a block stays in the processor's cache, and with a causal mask the keys after the block are never
-    touched. At T = 300 this takes 0.6 times as long as one block of all queries.
+    touched. At T = 300 this takes 0.6 times as long as a single block of all queries.
     """
     (B, T, H, D), K = q.shape, k.shape[2]
     q = (q * (1 / math.sqrt(D))).reshape(B, T, K, H // K, D).transpose(0, 2, 3, 1, 4)  # (B, K, G, T, D)
@@ -152,9 +152,8 @@ def attention_backward(dout, cache):
                                             and that sum is dout . out, one number per query
     s = k q^T                           ->  dk = ds q              dq = ds^T k / sqrt(D)
 
-    The mask needs no line of its own: p is 0 at masked positions, so ds is 0 there too. A key is seen by the
-    queries of several blocks and of G heads, so its gradient is the sum over all of them, as is the gradient
-    of its value.
+    The mask needs no line of its own: p is 0 at masked positions, so ds is 0 there too. Queries of several
+    blocks and of G heads see the same key and its value, so the gradients of both are sums over all of them.
     """
     q, k, v, parts, out = cache
     B, K, G, T, D = q.shape

@@ -1,6 +1,6 @@
 """The heart of this project: every loss of every stage, (logits, ..., total) -> (loss, dlogits).
 
-Those of the reward model and of PPO's critic take scores and values in place of logits.
+The loss of the reward model takes scores in place of logits, and that of PPO's critic takes values.
 
 Stages differ in the gradient at the logits; everything below the logits is shared. If a loss averaged over
 the rows it is given, the results of workers and micro-batches would not add up. So the caller passes `total`,

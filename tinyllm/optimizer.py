@@ -3,8 +3,9 @@
 Gradients of different parameters differ in size by orders of magnitude, so no single rate suits them all.
 Both methods here make the size of a step independent of the size of the gradient.
 
-Their state is kept in vectors as long as the trained part of the parameter buffer. `parts` cuts that into
-pieces that can be updated independently, so the workers (parallel.py) divide the pieces among themselves.
+Their state is two vectors of the same length as the trained part of the parameter buffer. `parts` cuts this
+length into pieces that can be updated independently, so the workers (parallel.py) divide them among
+themselves.
 
 Muon is worth its extra code: on the Shakespeare example, with rates that fall from the start, AdamW
 (`ARGS="--method adamw"`) reaches 1.677 nats per character in 2,000 steps (55 s). Muon reaches 1.645 in 1,000
@@ -35,7 +36,7 @@ class Rates:
     decay: float = 0.1  # decoupled weight decay of the matrices
     steps: int = 0
     warmup: int = 100  # steps of linear warm-up; at most a tenth of all steps
-    falling: float = 0.5  # final share of the steps, in which the rate decays linearly to 0
+    falling: float = 0.5  # share of the steps, at the end, in which the rate decays linearly to 0
 
     def scale(self, step):
         """The multiplier of the rates at `step`."""
@@ -52,7 +53,7 @@ class Part(NamedTuple):
     start: int
     stop: int
     shape: tuple  # of the matrix, for Muon; () for AdamW
-    decays: bool  # matrices decay; gains are not pulled towards 0
+    decays: bool  # whether weight decay applies: to matrices, not to gains
 
 
 def parts(config, method="muon", begin=0):
@@ -85,7 +86,7 @@ def adamw(w, g, m, v, updates, rate, decay, beta1=0.9, beta2=0.99, eps=1e-8):
     """One step on vectors, in place.   Kingma & Ba 2015; decoupled decay: Loshchilov & Hutter 2019.
 
     m <- b1 m + (1 - b1) g        exponential moving average of the gradient
-    v <- b2 v + (1 - b2) g^2      the same of its square
+    v <- b2 v + (1 - b2) g^2      the same average of its square
     w <- w - rate (m' / (sqrt(v') + eps) + decay w)
 
     where m' = m / (1 - b1^t) at update t, and v' likewise: m and v start at 0, so they are small at first.
@@ -107,8 +108,8 @@ def adamw(w, g, m, v, updates, rate, decay, beta1=0.9, beta2=0.99, eps=1e-8):
 def muon(w, g, m, rate, decay, momentum=0.9):
     """One step on a matrix, in place: momentum, then equal singular values.   Jordan et al. 2024.
 
-    A few directions dominate a gradient matrix. Equal singular values let all the others learn as fast.
-    The factor for tall matrices makes their outputs change as much as those of wide ones.
+    A few directions dominate a gradient matrix. With equal singular values all directions learn equally fast.
+    The factor for tall matrices makes their outputs change as much as those of wide matrices.
     """
     m *= momentum
     m += g
@@ -125,10 +126,11 @@ def orthogonalise(g, rounds=5):
     to every singular value s. With these coefficients five rounds bring all but the smallest values from
     (0, 1] into about [0.7, 1.2].
 
-    All factors B = a + b A + c A^2 are polynomials in the first A. So for a long X the factors are multiplied
-    together first, on the smaller side only, and then with X once: 0.7 times the time for shape (128, 352).
+    All factors B = a + b A + c A^2 are polynomials in the first A. So for a long X the factors, which are
+    small, are first multiplied together, and the product is multiplied with X once. For shape (128, 352) this
+    takes 0.7 times as long.
     """
-    x = g.T if g.shape[0] > g.shape[1] else g  # A has the smaller side
+    x = g.T if g.shape[0] > g.shape[1] else g  # so that A = X X^T is as small as possible
     x = x * (1 / (math.sqrt(float(np.vdot(x, x))) + 1e-7))
     long = x.shape[1] >= 2 * x.shape[0]
     a, y = x @ x.T, None if long else x

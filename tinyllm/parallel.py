@@ -26,8 +26,8 @@ import numpy as np
 from tinyllm.errors import TinyllmError
 from tinyllm.transformer import Parameters, Transformer
 
-ROWS = 32  # computed at once, or fewer if LOGITS requires it
-LOGITS = 2**25  # computed at once: 128 MB in float32, and a loss needs several arrays of that size
+ROWS = 32  # rows computed at once, or fewer if LOGITS requires it
+LOGITS = 2**25  # logits computed at once: 128 MB in float32, and a loss needs several arrays of that size
 
 
 def available_cores():
@@ -41,7 +41,7 @@ def available_cores():
 
 
 class Worker:
-    """The view of one process: the shared model and moments, and its own gradient buffer."""
+    """What one process works on: the shared model and moments, and its own gradient buffer."""
 
     def __init__(self, config, memory, workers, rank, last_layers):
         size, begin, self.rank = config.size(), config.begin(last_layers), rank
@@ -146,6 +146,15 @@ class WorkerPool:
         self.close()
 
 
+def map_by_length(pool, function, rows, *columns, size):
+    """pool.map for sequences of different lengths -> a list, in the order of `rows`. Sequences of similar
+    length share a chunk, which saves padding and waiting. The other columns are arrays."""
+    order = np.argsort([len(row) for row in rows], kind="stable")
+    sorted_columns = [column[order] for column in columns]
+    results = pool.map(function, [rows[i] for i in order], *sorted_columns, size=size)
+    return [results[i] for i in np.argsort(order)]
+
+
 def _attempt(function, worker, job):
     """-> (error message or None, result)"""
     try:
@@ -169,7 +178,7 @@ def _joined(results):
 
 
 def _serve(pipe, *worker):
-    """A worker's loop: receive jobs and send results, until the main process kills it or is gone itself."""
+    """A worker's loop: receive jobs and send results, until the main process kills it or ends."""
     for name in (signal.SIGINT, signal.SIGTERM):  # the main process decides when to stop
         signal.signal(name, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -180,6 +189,6 @@ def _serve(pipe, *worker):
 
 
 def _end_with_parent():
-    """Runs in a thread, because the worker may be busy, or blocked while it sends a result to nobody."""
+    """Exit when the main process ends. This is a thread: the worker may be busy, or blocked in a send."""
     multiprocessing.parent_process().join()
     os._exit(0)

@@ -3,9 +3,9 @@
     runs/<run>/0-random/  1-pretrain/  2-instruct/  3-prefer/  4-reason/
 
 Stages share data only through these folders. Each stage.json records what determined the bytes of the stage:
-its settings, its parent checkpoint and its sources, which are the files that the stage and its parent learned
-from, with their SHA-256. So a run knows its own text: a later stage replays that text and no other, and a
-file that was replaced under the same name is noticed.
+its settings, its parent checkpoint and its sources. The sources are the files that the stage and its parents
+learned from, with their SHA-256. So a later stage replays the text of its own run and no other, and notices
+if a file has changed. stage.json also holds the command that makes the stage again.
 """
 
 import dataclasses
@@ -27,15 +27,16 @@ except ImportError:  # Windows, where nothing keeps two processes out of one fol
     fcntl = None
 
 RESUME = "resume.safetensors"  # everything that an unfinished stage needs to continue
-WORLD = {"path": "", "sha256": ""}  # the built-in world (from the seed), the only source that is not on disk
-NOT_DECISIVE = ("run", "workers", "resume", "save_every", "origin")
+WORLD = {"path": "", "sha256": ""}  # the built-in world, made from the seed: the only source without a file
+NOT_DECISIVE = ("run", "workers", "resume", "save_every", "origin")  # may differ from the record
 VARIABLES = "run size seed workers text from data rankings algorithm objective".split()  # of the Makefile
 
 
 def option(default, help, limits=(0, 10**6), **metadata):
     """A settings field with its help text; __main__.py makes the command line from these.
 
-    limits: the smallest and the largest number allowed. source: the kind of source (see `sources`).
+    limits: the smallest and the largest number allowed. source: the kind of source, if the option is the path
+    of one (see `sources`).
     """
     return field(default=default, metadata={"help": help, "limits": limits, **metadata})
 
@@ -45,9 +46,9 @@ class Settings:
     """Options shared by all stages. Raises UsageError for a value outside its limits."""
 
     run: str = option("demo", "name of the run: everything is written to runs/<run>/")
-    size: str = option("small", "size of the built-in recipe", choices=("tiny", "nano", "small", "base"))
-    seed: int = option(0, "decides the weights, the built-in world and the order of the batches", (0, 2**62))
-    workers: int = option(0, "processes, whose number decides the rounding (default: all cores)", (0, 1024))
+    size: str = option("small", "size of model, data and training", choices=("tiny", "nano", "small", "base"))
+    seed: int = option(0, "random seed of the weights, the built-in world and the batches", (0, 2**62))
+    workers: int = option(0, "number of processes; it affects rounding (default: one per core)", (0, 1024))
     resume: bool = option(False, "continue an interrupted run where it stopped")
 
     def __post_init__(self):
@@ -62,12 +63,26 @@ class Settings:
     def folder(self, stage):
         return Path("runs") / self.run / stage
 
+    def as_settings(self, kind):
+        """Settings of the class `kind`, with the values of all fields that it shares with these settings."""
+        names = {each.name for each in dataclasses.fields(kind)}
+        return kind(**{name: value for name, value in vars(self).items() if name in names})
+
     def pool(self, model, last_layers=None):
         """Worker processes that share a model: --workers of them, by default one per available core.
 
         last_layers: see WorkerPool; by default nothing is trained, which takes far less memory.
         """
         return WorkerPool(model, self.workers or available_cores(), last_layers=last_layers)
+
+
+@dataclass(frozen=True)
+class TrainingSettings(Settings):
+    """Options shared by the stages that train a model."""
+
+    origin: str = option("", "checkpoint folder to start from (default: the previous stage)", flag="from")
+    last_layers: int = option(0, "train only this many of the last layers (0: everything)")
+    save_every: int = option(200, "steps between saves", (1, 10**6))
 
 
 # ---- the sources of a stage
@@ -89,8 +104,9 @@ def sources(settings, parent):
     """The sources of a stage -> {kind: {"path", "sha256"}}; an empty path means the built-in world.
 
     Kinds are text, instructions, rankings and problems. A file named in the settings takes precedence,
-    then the parent's source, then the built-in world. But the world is never mixed into files of your own.
-    Raises TinyllmError if a source is missing, has changed since the parent learned from it, or does not fit.
+    then the parent's source, then the built-in world. But the world is never mixed with your own files.
+    Raises TinyllmError if a source is missing, may not be mixed with the others, or has changed since the
+    parent learned from it.
     """
     kinds = {f.metadata["source"]: f for f in dataclasses.fields(settings) if "source" in f.metadata}
     learned, named = learned_by(parent) if parent else {}, {}
@@ -104,7 +120,7 @@ def sources(settings, parent):
             if kind in learned and not replaces and learned[kind]["sha256"] != named[kind]["sha256"]:
                 raise TinyllmError(
                     f"{parent} has learned from {learned[kind]['path'] or 'the built-in world'}; {path} is "
-                    "another text and would be mixed with it. Leave out TEXT=, or pre-train on your text "
+                    "a different text and would be mixed with it. Leave out TEXT=, or pre-train on your text "
                     f"first: make stage1 FROM={parent} TEXT={path} RUN=another"
                 )
     check_sources(parent, {kind: source for kind, source in learned.items() if kind not in named})
@@ -113,7 +129,7 @@ def sources(settings, parent):
     for kind, each in kinds.items():
         if kind not in learned and not own:
             learned[kind] = WORLD
-        elif kind not in learned and kind != "text":  # a checkpoint from elsewhere may come without its text
+        elif kind not in learned and kind != "text":  # a checkpoint from elsewhere has no text on record
             raise TinyllmError(
                 f"this run learns from your own files, so the built-in {kind} do not fit: "
                 f"name yours with {each.name.upper()}="
@@ -132,7 +148,7 @@ def check_sources(folder, learned):
 
 
 def learned_by(folder):
-    """The sources on record for the stage in `folder`; none for a checkpoint from elsewhere."""
+    """The sources in the stage.json of `folder`; {} for a checkpoint from elsewhere."""
     learned = read_notes(folder).get("sources", {})
     for source in learned.values():
         source["path"] = source["path"] and str(relocated(folder, source["path"]).resolve())
@@ -153,7 +169,7 @@ def read_notes(folder):
 
 
 def relocated(folder, path):
-    """The recorded `path`; if the run was moved and took it along, the path of that name beside `folder`."""
+    """The recorded `path`, or, if the whole run was moved, the path of the same name next to `folder`."""
     beside = folder.parent / Path(path).name
     return beside if beside.exists() and not Path(path).exists() else Path(path)
 
@@ -197,7 +213,7 @@ def nothing_to_do(settings, stage, parent=None):
     """Whether this stage is already finished; if so, print a message.
 
     Raises TinyllmError if its folder was made with other settings, sources or parent, if another process is
-    training in it, or if it holds a saved, unfinished run (which would be overwritten) without --resume.
+    training in it, or if it holds an interrupted run, which would be overwritten, and --resume is not set.
     """
     folder = settings.folder(stage)
     made = read_notes(folder)
@@ -205,14 +221,14 @@ def nothing_to_do(settings, stage, parent=None):
         return False
     lock(folder).close()
     wanted = describe(settings, stage, parent)
-    options = made.get("settings") or {}
-    if options:  # options newer than the folder had their defaults
+    options = made.get("settings", {})
+    if options:  # those that are newer than the folder had their defaults
         options = {each.name: each.default for each in dataclasses.fields(settings)} | options
     different = differences(options, wanted["settings"])
     old, new = made.get("sources", {}), wanted["sources"]
     for kind in new:
         if old.get(kind, WORLD)["sha256"] != new[kind]["sha256"]:
-            different.append(f"other {kind} than {new[kind]['path'] or 'in the built-in world'}")
+            different.append(f"{kind} other than {new[kind]['path'] or 'that of the built-in world'}")
     if (made.get("parent") or {}).get("sha256") != (wanted["parent"] or {}).get("sha256"):
         different.append("another parent checkpoint")
     if different:
@@ -222,7 +238,7 @@ def nothing_to_do(settings, stage, parent=None):
             f"{folder} was made with {', '.join(different)}. Delete it, or train in a new run: {command}"
         )
     if made.get("finished"):
-        print(f"{folder} is finished already; delete it, or choose another RUN=, to train again")
+        print(f"{folder} is finished already. To train again, delete it, or choose another RUN=")
         return True
     if (folder / RESUME).exists() and not settings.resume:
         raise TinyllmError(f"{folder} holds an interrupted run: continue it with RESUME=1, or delete it")
@@ -230,13 +246,13 @@ def nothing_to_do(settings, stage, parent=None):
 
 
 def differences(made, wanted):
-    """The settings of `wanted` that have another value in `made`, in words."""
+    """The settings of `wanted` that have a different value in `made`, in words."""
     keys = [key for key, value in wanted.items() if made.get(key) != value]
     return [f"{key}={made.get(key)!r} instead of {wanted[key]!r}" for key in keys]
 
 
 def make_command(settings, stage, only=()):
-    """The make command that trains a stage with these settings; only: with no settings but these."""
+    """The make command that trains a stage with these settings. only: the options to include (empty: all)."""
     variables, more = [], []
     for each in dataclasses.fields(settings):
         value, flag = getattr(settings, each.name), each.metadata.get("flag", each.name)
@@ -257,8 +273,8 @@ def make_command(settings, stage, only=()):
 def parent_folder(settings, *stages):
     """The folder that a stage starts from: --from if given, else the first of these stages that is finished.
 
-    Raises TinyllmError if none is (the message gives the command to make it) or if it was made with a
-    different size or seed.
+    Raises TinyllmError if none is finished (the message gives the command to make one), or if the folder was
+    made with a different size or seed.
     """
     if settings.origin:
         return Path(settings.origin)
@@ -273,19 +289,14 @@ def parent_folder(settings, *stages):
     different = differences(made, {"size": settings.size, "seed": settings.seed})
     if different:
         raise TinyllmError(
-            f"{folder} was made with {', '.join(different)}: repeat SIZE={made.get('size')} "
+            f"{folder} was made with {', '.join(different)}: use SIZE={made.get('size')} "
             f"SEED={made.get('seed')}, or choose another RUN="
         )
     return folder
 
 
-def ancestor(folder, stage):
-    """The folder of the stage named `stage` that `folder` descends from; None if there is none."""
-    return next((each for each in ancestors(folder) if each.name == stage), None)
-
-
 def ancestors(folder):
-    """The checkpoint in `folder`, then the one it was trained from, and so on, as far as they exist."""
+    """`folder`, then the folder of the checkpoint that it was trained from, and so on, if they exist."""
     yield folder
     parent = read_notes(folder).get("parent")
     if parent:
@@ -305,7 +316,7 @@ def finished_stages(run):
 
 
 def stage_folder(run, stage):
-    """A stage's number or folder name -> its folder; for "", the last finished one.
+    """A stage's number or folder name -> its folder; "" is the last finished stage.
 
     Raises TinyllmError if there is no such stage.
     """

@@ -3,9 +3,9 @@
 Calling Transformer.forward for every new token would compute all earlier positions again. Their keys and
 values do not change, so the Decoder keeps them and computes only the new position.
 
-All rows of a batch are at the same position: while short prompts are already being continued, a longer one is
-still fed its next token. So prompts of different lengths need no padding, masks or shifted positions, and the
-result for a row is the same in any batch, up to rounding.
+All rows of a batch are at the same position: while rows with short prompts already generate, a row with a
+longer prompt is still fed the next token of its prompt. So prompts of different lengths need no padding,
+masks or shifted positions, and the result for a row is the same in any batch, up to rounding.
 
 Shapes as in layers.py; S positions in the cache.
 """
@@ -18,12 +18,14 @@ import numpy as np
 
 from tinyllm.data.conversation import decode_reply, encode_prompt
 from tinyllm.layers import causal_mask, rotations_at
+from tinyllm.parallel import map_by_length
 from tinyllm.transformer import Parameters, Transformer
 
 
 def fold(model):
-    """Rewrite the matrices of a model, in place, into the form that a Decoder needs: model.folded holds those
-    of each block, the head, and the gain of the head's input. From then on the model can only decode.
+    """Rewrite the matrices of a model, in place, into the form that a Decoder needs. model.folded then holds
+    the matrices of each block, the head, and the gain of the last norm. After that, only a Decoder can use
+    the model.
 
     At batch size 1 a step is about a hundred NumPy calls on small arrays, and their overhead dominates. So
     all constants are folded into the matrices once.
@@ -32,16 +34,16 @@ def fold(model):
         n = g * x / sqrt(mean(x^2) + eps);  n @ wqkv.T   x / sqrt(sum(x^2) + C eps) @ (wqkv * g * sqrt(C)).T
         q * (1 / sqrt(D))                                the rows of wq carry 1 / sqrt(D)
         silu(a) = a / 2 * (1 + tanh(a / 2))              the rows of gate carry 1/2
-        attention over T queries                         the same over one query and S cached keys
+        attention over T queries and T keys              the same over the new queries and S cached keys
         n @ embedding.T                                  the gain of the last norm carries sqrt(C)
 
-    The head is unchanged: it may be the embedding.
+    The matrix of the head is unchanged, because it may be the embedding.
     """
     c, p = model.config, model.params
     root = math.sqrt(c.width)
 
     def transposed(w):
-        """Not the view w.T: products with it are slower, a step of 16 rows takes 1.17 times as long."""
+        """w.T in the memory of w. With the view w.T, a step of 16 rows would take 1.17 times as long."""
         copy = w.T.copy()
         w.reshape(-1)[:] = copy.reshape(-1)
         return w.reshape(copy.shape)
@@ -59,8 +61,8 @@ def fold(model):
 class Decoder:
     """The forward pass of transformer.py for the next tokens of every row, with a KV cache.
 
-    It folds a copy of the model, or uses the matrices of a folded one. Build a new Decoder after the
-    parameters have changed.
+    rows: how many sequences; room: the most positions that the cache can hold. A Decoder folds a copy of the
+    model, unless the model is folded already. If the parameters change, build a new one.
     """
 
     def __init__(self, model, rows, room):
@@ -116,10 +118,10 @@ class Decoder:
 def choose(logits, draws, temperature=1.0, top_k=0, top_p=1.0):
     """logits (B, V), draws (B,) uniform in [0, 1) -> ids (B,).
 
-    temperature 0 takes the most likely token; top_k keeps the k most likely (0: all); top_p keeps the fewest
-    whose probabilities add up to at least p (Holtzman et al. 2020); a token whose logit is -inf is never
-    chosen. The draw then picks a token by inverting the cumulative distribution, so one number per row
-    decides, whatever else is in the batch.
+    temperature 0 takes the most likely token. top_k keeps the k most likely ones (0: all). top_p keeps the
+    smallest set of most likely tokens whose probabilities add up to at least p (Holtzman et al. 2020). A
+    token whose logit is -inf is never chosen. The draw then picks a token by inverting the cumulative
+    distribution: one number per row decides, whatever else is in the batch.
     """
     if temperature == 0:
         return logits.argmax(axis=1)
@@ -140,20 +142,21 @@ def choose(logits, draws, temperature=1.0, top_k=0, top_p=1.0):
 def window_start(length, context):
     """Where the visible part of `length` tokens begins: at 0 as long as they fit into the context.
 
-    After that the older half is dropped and the rest is computed again from position 0, as in training. So no
-    position beyond the context is ever used, and the cost is spread over context / 2 tokens.
+    When the context is full, the older half is dropped, and the rest is computed again from position 0, as in
+    training. So no position beyond the context is ever used, and the cost is spread over context / 2 tokens.
     """
     half = max(1, context // 2)
     return 0 if length <= context else math.ceil((length - context) / half) * half
 
 
-def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, top_p=1.0, stop=(), mask=None):
-    """Continue every prompt (a sequence of at least one id) by up to max_tokens tokens -> a list of ids each.
+def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, top_p=1.0, stop=-1, mask=None):
+    """Continue every prompt (a sequence of at least one id) by up to max_tokens tokens -> one list of new ids
+    per prompt.
 
-    Each call begins with an empty cache. draws: uniform numbers (rows, max_tokens) that decide every choice;
-    None: greedy. A row ends after any token in `stop`, which is kept. mask(row, ids) is called for each row
-    and step with the ids that the row has written so far -> boolean (V,), the tokens that may come next, or
-    None for all. Raises ValueError if a mask allows nothing.
+    draws: uniform numbers (rows, max_tokens) that decide every choice; None: greedy. A row ends after the
+    token `stop`, which is kept. mask(row, ids) is called for each row and step with the ids that the row has
+    written so far. It returns a boolean (V,), the tokens that may come next, or None for all. Raises
+    ValueError if a mask allows nothing.
     """
     if draws is None:
         draws, temperature = np.zeros((len(prompts), max_tokens)), 0
@@ -162,9 +165,8 @@ def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, t
     tokens = np.zeros((len(prompts), ends.max()), int)  # (rows, positions)
     for row, prompt in zip(tokens, prompts):
         row[: len(prompt)] = prompt
-    stops = np.isin(np.arange(model.config.vocab), stop)
     alive, begin, context = np.arange(len(prompts)), None, model.config.context
-    room = min(context, ends.max())  # of the cache: an imported model's full context can take gigabytes
+    room = min(context, ends.max())  # in the cache; a published model's full context may take gigabytes
     length = lengths.min()  # every row has at least this many tokens
     while alive.size:
         start = window_start(length, context)
@@ -184,7 +186,7 @@ def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, t
         if rows.size:
             ids = choose(logits, draws[rows, length - lengths[rows]], temperature, top_k, top_p)
             tokens[rows, length] = ids
-            ends[rows[stops[ids]]] = length + 1
+            ends[rows[ids == stop]] = length + 1
         length += 1
         left = np.flatnonzero(ends[alive] > length)
         if left.size <= alive.size // 2:  # dropping rows copies the cache, so wait until half have ended
@@ -209,17 +211,15 @@ def generate_rows(model, prompts, draws, **how):
 
 
 def generate_replies(pool, tokenizer, prompts, max_tokens, seed=None, size=64):
-    """One reply of at most max_tokens tokens to each prompt (ids) -> lists of ids, end token included.
+    """One reply of at most max_tokens tokens to each prompt (ids) -> lists of ids, with any end token.
 
-    Greedy without a seed; with a seed (a list of numbers), sampled at temperature 1 without top-k or top-p:
-    replies are drawn from the model's own distribution.
+    Without a seed, decoding is greedy. With a seed (a list of numbers), replies are sampled from the model's
+    own distribution: at temperature 1, without top-k or top-p.
     """
-    order = np.argsort([len(prompt) for prompt in prompts], kind="stable")  # similar lengths share a chunk
     draws = np.random.default_rng(seed or 0).random((len(prompts), max_tokens))
     temperature = 0 if seed is None else 1
-    rows = partial(generate_rows, temperature=temperature, stop=[tokenizer.special["<|end|>"]])
-    replies = pool.map(rows, [prompts[i] for i in order], draws[order], size=size)
-    return [replies[i] for i in np.argsort(order)]
+    rows = partial(generate_rows, temperature=temperature, stop=tokenizer.special["<|end|>"])
+    return map_by_length(pool, rows, prompts, draws, size=size)
 
 
 def answer(pool, tokenizer, conversations, max_tokens, seed=None):
@@ -237,12 +237,12 @@ def show_reply(pool, tokenizer, messages):
 
 
 def show_prompt(messages):
-    """The text of a single message, or several messages, each with its role."""
+    """The text of a single message. Several messages are shown with their roles."""
     if len(messages) == 1:
         return messages[0]["content"]
     return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def printable(text):
-    """The text with a mark in place of control characters, which could garble a terminal."""
+    """The text with U+FFFD in place of control characters, which could garble a terminal."""
     return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)", "\ufffd", text)

@@ -1,10 +1,10 @@
 """Text <-> ids: byte-level byte-pair encoding, trained here, saved as a Hugging Face tokenizer.json.
 
-Bytes alone make sequences long, and a fixed list of words lacks new ones. Byte-pair encoding avoids
+Bytes alone make sequences long, and a fixed list of words lacks new words. Byte-pair encoding avoids
 both problems. Ids 0 to 255 are the bytes, so any text can be encoded, and decoding returns exactly that text.
 Ids from 256 on are pairs of earlier ids that were frequent in training, the most frequent pair first
-(Sennrich et al. 2016; on bytes: Radford et al. 2019). The special tokens come last, and no text encodes to
-one.
+(Sennrich et al. 2016; on bytes: Radford et al. 2019). The special tokens come last, and encoding a text never
+produces one.
 
 Text is first split into words; merges never cross a word boundary. Every digit is a word of its own: if "47"
 were one token and "48" two, a model would have to learn the digits of every number before it could add
@@ -21,21 +21,21 @@ import numpy as np
 SPECIALS = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|mask|>")
 
 # A digit, a run of letters or a run of other characters, each with one space before it if there is one; a run
-# of newlines; all spaces of a run but the last; a single space. Every class is written out in ASCII, and all
-# that is not ASCII counts as a letter: \w, \s and \p{L} differ between regular-expression engines and Unicode
-# versions, but these do not. They also match the same text in characters and in UTF-8 bytes.
+# of newlines; all spaces of a run but the last; a single space. Every class is written out in ASCII, and
+# everything else counts as a letter: \w, \s and \p{L} differ between regular-expression engines and Unicode
+# versions, but these classes do not. They also match the same text in characters and in UTF-8 bytes.
 LETTER, OTHER = r"[^\x00-@\[-`{-\x7f]", r"[\x00-\x09\x0b-\x1f!-/:-@\[-`{-\x7f]"
 PATTERN = rf" ?[0-9]| ?{LETTER}+| ?{OTHER}+|\n+| +(?= )| "
 _words = re.compile(PATTERN.encode()).findall
 
 CACHE_LIMIT = 2**20  # distinct words remembered while encoding
-LONG = 100  # bytes; longer words are too rare for the cache
+LONG = 100  # bytes; longer words repeat too rarely to be worth caching
 
 
 class Tokenizer:
     """merges: list of (left id, right id); the i-th creates id 256 + i."""
 
-    system = ""  # system message for chats that have none, if not empty
+    system = ""  # default system message of a chat, "" for none
 
     def __init__(self, merges=()):
         self.merges = list(merges)
@@ -81,7 +81,7 @@ class Tokenizer:
     @classmethod
     def from_json(cls, contents):
         """The contents of a tokenizer.json of this project -> Tokenizer. Raises ValueError for any other
-        tokenizer, and that, LookupError, TypeError or AttributeError for a damaged file."""
+        tokenizer; for a damaged file also LookupError, TypeError or AttributeError."""
         model, vocab = contents["model"], contents["model"]["vocab"]
         tokenizer = cls([(vocab[left], vocab[right]) for left, right in model["merges"]])
         special = {token["content"]: token["id"] for token in contents["added_tokens"]}
@@ -124,10 +124,10 @@ class _Words(dict):
         self.new = [new for _, _, new in merges]
 
     def __missing__(self, word):
-        """Merge in O(n log n), as a word may be a line of Chinese: each merge only checks its neighbours."""
+        """Merge in O(n log n): a word may be a whole line of Chinese. A merge only checks its neighbours."""
         if word in self.whole:
             return [self.whole[word]]
-        # A linked list of ids. The None at its end, which is also ids[-1], comes before and after them all.
+        # A linked list of ids. The None at its end is also ids[-1], so it is the neighbour at both ends.
         ids, rank = [self.of_byte[byte] for byte in word] + [None], self.rank.get
         before, after = [*range(-1, len(word))], [*range(1, len(ids))]
         heap = [(rank(pair), i) for i, pair in enumerate(pairwise(ids)) if pair in self.rank]
@@ -158,8 +158,8 @@ def train(documents, vocab):
     if no pair occurs twice. Ties go to the smaller pair.
 
     Recounting all pairs for each merge would take hours. A merge only changes the counts of its neighbours,
-    and a heap with some outdated entries finds the next pair. Counts of old pairs only fall, so each pair
-    enters the heap once, when it is new.
+    and a heap finds the next pair. Counts of old pairs only fall, so an outdated entry of the heap need not
+    be corrected before it reaches the top.
     """
     if isinstance(documents, (str, bytes)):
         documents = [documents]
@@ -219,7 +219,7 @@ class _Row:
         self.where.append(first)
         self.size.append(self.size[left] + self.size[right])
         times = self.times[first]
-        once = times * (self.head[end] != new)  # a pair between two merges is on the left of the second
+        once = times * (self.head[end] != new)  # two merges side by side share a pair: count it once
         changes = np.concatenate([-times, -once, times, once])
         return _sums(np.concatenate(old + around(new, new)), changes)
 
@@ -253,7 +253,7 @@ PRE_TOKENIZER = {
     ],
 }
 
-# In the file every byte is a printable character. Printable Latin-1 stands for itself, and the other 68
+# The file writes every byte as a printable character. Printable Latin-1 stands for itself, and the other 68
 # bytes become the characters from 256 on, in order, as in GPT-2.
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _NAME = {b: chr(b) for b in _PRINTABLE}

@@ -4,17 +4,18 @@
         for step in run.steps():
             run.train_step(step, weighted_nll, batch(step), rates)
             ...
-    run.folder is then a finished checkpoint
+    # run.folder is now a finished checkpoint
 
 The loop itself stays in the stage, where a reader sees it. A step depends only on the state before it, the
-seed and the step number, so with the same number of workers a run that was killed and resumed ends with
-the bytes of an uninterrupted run.
+seed and the step number. So, with the same number of workers, a run that was killed and resumed ends in the
+same bytes as an uninterrupted one.
 
 An unfinished stage has no model.safetensors. After Ctrl-C its folder holds resume.safetensors (weights,
-moments, counters, and what else the stage needs), stage.json with "finished": false, and the logs. A second
-Ctrl-C skips this save and leaves the latest periodic save (--save-every), if there is one.
+moments, counters, and whatever else the stage needs), stage.json with "finished": false, and the logs. A
+second Ctrl-C skips this save and leaves the latest periodic save (--save-every), if there is one.
 """
 
+import dataclasses
 import json
 import math
 import platform
@@ -30,7 +31,7 @@ from tinyllm.checkpoint import safetensors
 from tinyllm.checkpoint.files import write_json
 from tinyllm.errors import TinyllmError
 from tinyllm.parallel import LOGITS
-from tinyllm.runs import RESUME, describe, lock
+from tinyllm.runs import RESUME, describe, lock, make_command
 from tinyllm.transformer import Parameters
 
 LOGS = ("metrics.jsonl", "samples.txt")
@@ -44,8 +45,8 @@ def forward_and_loss(model, objective, piece, total):
     """-> the loss of a piece, its gradient with respect to the model's output, and the cache.
 
     With ids (B, T) the loss is a sum over positions, and positions of weight 0 are left out: the objective
-    gets logits (N, V) and arguments (N, ...). An argument that is a list already omits these positions. With
-    ids (P, K, T) the objective compares K sequences and gets all positions.
+    gets logits (N, V) and arguments (N, ...). An argument that is a list (one array per row) lacks these
+    positions already. With ids (P, K, T) the objective compares K sequences and gets all positions.
     """
     ids, arguments = piece["ids"], {name: array for name, array in piece.items() if name != "ids"}
     if ids.ndim == 2:
@@ -63,9 +64,9 @@ def forward_and_loss(model, objective, piece, total):
 
 
 def compute_gradient(worker, job):
-    """Forward and backward over the pieces of one worker, into its gradient buffer -> loss."""
+    """Forward and backward over the pieces of one worker -> loss; the gradient is left in its buffer."""
     objective, total, pieces = job
-    np.seterr(over="ignore", invalid="ignore")  # a run that diverges ends with a clear error, see train_step
+    np.seterr(over="ignore", invalid="ignore")  # train_step ends a run that diverges, with a clear error
     loss, whole = 0.0, worker.gradient
     for i, piece in enumerate(pieces):
         piece_loss, dout, cache = forward_and_loss(worker.model, objective, piece, total)
@@ -99,7 +100,7 @@ def compute_update(worker, job):
 class Run:
     """The training of one stage in its folder. Use it as a context manager; see the top of the file."""
 
-    def __init__(self, settings, stage, model, tokenizer, steps, parent=None, log_every=10, last_layers=0):
+    def __init__(self, settings, stage, model, tokenizer, steps, parent=None, log_every=10):
         self.folder, self.stage, self.tokenizer = settings.folder(stage), stage, tokenizer
         self.total_steps, self.log_every = steps, log_every
         self.save_every = getattr(settings, "save_every", 0)
@@ -109,8 +110,10 @@ class Run:
         self.reward = ""  # shown there instead of the loss, see show_reward
         self.notes = describe(settings, stage, parent)
         self.lock = lock(self.folder)
-        self.pool = settings.pool(model, last_layers)
+        self.pool = settings.pool(model, getattr(settings, "last_layers", 0))
         self.model = self.pool.model
+        again = dataclasses.replace(settings, workers=self.pool.workers)
+        self.notes["command"] = make_command(again, stage)
         # All arrays that the next step needs; a stage may add its own.
         self.state = {"parameters": self.model.params.flat, "moments": self.pool.worker.moments}
         sizes = self._restore() if (self.folder / RESUME).exists() else {}
@@ -128,11 +131,9 @@ class Run:
         self.saved = step
 
     def _restore(self):
-        """Go back to the last save -> its counters, among them the sizes of the logs."""
+        """Go back to the last save -> its counters, including the sizes of the logs."""
         tensors, metadata = safetensors.read(self.folder / RESUME)
         counters = json.loads(metadata["counters"])
-        if "moments" not in tensors:
-            raise TinyllmError(f"{self.folder} was begun by an older version: delete it to begin again")
         if counters["workers"] != self.pool.workers:
             raise TinyllmError(
                 f"{self.folder} was begun with WORKERS={counters['workers']}; with {self.pool.workers}, sums "
@@ -165,21 +166,22 @@ class Run:
                     self.save(done)
                 if self.signal:
                     raise KeyboardInterrupt(
-                        f"interrupted after step {done} of {total}, everything is saved. "
+                        f"interrupted after step {done} of {total}; everything is saved. "
                         "To continue, run the same command with RESUME=1 (or --resume)"
                     )
         finally:
             self.bar.close()
 
     def _elapsed(self):
-        """Seconds of training, those before an interruption included."""
+        """Seconds of training, including those before an interruption."""
         return time.perf_counter() - self.began
 
     def train_step(self, step, objective, batch, rates, total=None):
-        """Compute the gradient of a batch on all workers, sum, clip and apply it -> loss.
+        """Compute the gradient of a batch on all workers, sum it, clip it and update the parameters -> loss.
 
-        batch: a list of pieces, see the comment above forward_and_loss. `total` normalises the whole batch
-        (default: the sum of its weights). Raises TinyllmError if the loss or the gradient is not finite.
+        batch: a list of pieces, see the comment above forward_and_loss. total: what the loss of the batch is
+        divided by (default: the sum of its weights). Raises TinyllmError if the loss or the gradient is not
+        finite.
         """
         jobs = self.jobs(objective, batch, total)
         loss = sum(self.pool.run(compute_gradient, jobs))
@@ -187,7 +189,7 @@ class Run:
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise TinyllmError(
                 f"the loss is {loss} and the gradient norm {norm} at step {step}: the run stops. "
-                f"Last saved step: {self.saved}. Try a lower rate"
+                f"Last saved step: {self.saved}. Try a lower learning rate"
             )
         scale = rates.scale(step)
         self.pool.run(compute_update, [(self.updates, rates, scale)] * self.pool.workers)
@@ -202,8 +204,8 @@ class Run:
         return loss
 
     def jobs(self, objective, batch, total=None):
-        """A batch -> one (objective, total, pieces) per worker. The pieces are cut into the fewest
-        micro-batches of about LOGITS logits or fewer, to save memory."""
+        """A batch -> one (objective, total, pieces) per worker. To save memory, the pieces are cut into
+        micro-batches of at most about LOGITS logits."""
         config, workers, tokens = self.model.config, self.pool.workers, sum(p["ids"].size for p in batch)
         outputs = tokens * (config.vocab if config.head == "tokens" else 1)
         shares = share_out(batch, workers, accumulate=math.ceil(outputs / (workers * LOGITS)))
@@ -216,14 +218,13 @@ class Run:
         self.pool.worker.moments[:] = 0
 
     def validate(self, step, objective, batch):
-        """Compute, show and log the loss of a batch, whose weights must sum to more than 0."""
+        """Compute, show and log the loss of a batch. Its weights must sum to more than 0."""
         loss = sum(self.pool.run(compute_loss, self.jobs(objective, batch)))
         self._show(validation=f"(val {loss:.3f})")
         self.log(step=step, validation_loss=loss)
-        return loss
 
     def show_reward(self, text):
-        """Show `text` in the progress line from now on, instead of a loss that says little."""
+        """Show `text` in the progress line from now on, instead of the loss, which says little in RL."""
         self.reward = text
         self._show(loss=text)
 
@@ -257,7 +258,7 @@ class Run:
 
     def _on_signal(self, number, _):
         self.signal = number
-        signal.signal(number, signal.default_int_handler)  # a second Ctrl-C does not wait
+        signal.signal(number, signal.default_int_handler)  # for a second Ctrl-C
         tqdm.write("stopping after this step; press Ctrl-C again to stop at once", file=sys.stderr)
 
     def __enter__(self):
@@ -282,7 +283,7 @@ def share_out(batch, workers, accumulate):
     cut at the nearest row.
 
     Each share is cut in the same way into `accumulate` micro-batches. If one row has more tokens than a
-    share, there may be fewer lists.
+    share, there may be fewer lists than workers.
     """
     ends = np.linspace(0, sum(piece["ids"].size for piece in batch), workers * accumulate + 1)
     shares, start = [[] for _ in range(workers)], 0

@@ -4,9 +4,9 @@
 
 The head gives logits (B, T, V), or one score per position (B, T) for reward models.
 
-Parameters are named views of ONE vector, and gradients of another. With a separate array per matrix,
-clipping, summing over workers and saving for a resume would each have to loop over all layers; on one vector
-each is a single operation.
+Parameters are named views of ONE vector, and gradients are views of another. With a separate array per
+matrix, clipping, summing over workers and saving for a resume would each have to loop over all layers. With
+one vector, each is a single operation.
 
 Shapes as in layers.py.
 """
@@ -87,7 +87,7 @@ class Config:
         return sum(math.prod(shape) for shape in self.shapes().values())
 
     def begin(self, last_layers):
-        """Buffer index where the trained part begins. last_layers 0: at everything; None: at nothing."""
+        """Buffer index where the trained part begins. last_layers=0 trains everything, None nothing."""
         if last_layers is None:
             return self.size()
         first = f"layers.{max(0, self.layers - last_layers)}.attention.wq"
@@ -97,7 +97,7 @@ class Config:
 
 
 class Parameters(dict):
-    """Name -> view of `flat`, the one buffer that holds them all. Gradients are another such object.
+    """Name -> view of `flat`, the one buffer that holds them all. A second such object holds the gradients.
 
     `blocks` lists the arrays of each layer, with neighbouring matrices joined. If only the last layers are
     trained, gradients have a shorter buffer (Config.begin) and None for the other blocks.
@@ -159,8 +159,8 @@ class Transformer:
         """ids (B, T) -> logits (B, T, V) or scores (B, T), and the cache for `backward`.
 
         at (B, T), booleans: compute the output only at these N positions -> logits (N, V) or scores (N,), in
-        order. They can still attend to the others. But nothing uses the others after the attention of the
-        last layer, so the rest of the forward pass is computed for the N positions alone.
+        order. They still attend to all positions. After the attention of the last layer nothing uses the
+        other positions, so the rest of the forward pass is computed for the N positions alone.
         """
         c, p = self.config, self.params
         B, T = ids.shape

@@ -3,9 +3,9 @@
     python -m tools                                 make tools: a guided tour, without any model
     python -m tools recording [FILE [QUESTION]]     make audio-chat: a model is asked about a recording
 
-In the tour, a script stands in for the model, so that everything else can be seen at work: the schema that a
-model reads, the parsing of its calls, their results, one call in five dialects, and a grammar. In the
-other demonstration, a model on AssemblyAI's LLM Gateway gets a recording's path and a question, calls the
+In the tour, scripted replies stand in for a model, so that everything else can be seen at work: the schema
+that a model reads, the parsing of its calls, their results, one call in five dialects, and a grammar. In the
+second demonstration, a model on AssemblyAI's LLM Gateway gets a recording's path and a question, calls the
 tool `transcribe`, and answers from the transcript. Without ASSEMBLYAI_API_KEY, the sandbox in audio/ plays
 both the model and the transcription service: its replies are canned, but every request and call is real."""
 
@@ -27,9 +27,9 @@ from tools.registry import Registry, Result, compact
 CALL = Call("calculator", {"expression": "12*7"}, "call_1")
 RESULT = Result("call_1", "calculator", True, 84)
 SCRIPT = [
-    'First <tool_call>{"name": "calculator", "arguments": {"expression": "12 * (3 + 4)"}}</tool_call>'
+    'Let me see. <tool_call>{"name": "calculator", "arguments": {"expression": "12 * (3 + 4)"}}</tool_call>'
     '<tool_call>{"name": "add_days", "arguments": {"day": "2026-11-24", "days": "a week"}}</tool_call>',
-    'In days. <tool_call>{"name":"add_days","arguments":{"day":"2026-11-24","days":7}}</tool_call>',
+    'Fixed: <tool_call>{"name":"add_days","arguments":{"day":"2026-11-24","days":7}}</tool_call>',
     "84, and a week after 2026-11-24 is Tuesday, 2026-12-01.",
 ]
 QUESTION = "When does the new budget go to Maria Lopez?"
@@ -39,7 +39,7 @@ def main(argv):
     if argv[:1] == ["recording"]:
         return talk_about(*argv[1:2], question=" ".join(argv[2:]))
     if argv:
-        print(f"unknown argument {argv[0]!r}: use recording [FILE [QUESTION]] or nothing", file=sys.stderr)
+        print(f"unknown argument {argv[0]!r}: use recording [FILE [QUESTION]] or none", file=sys.stderr)
         return 2
     return tour()
 
@@ -56,7 +56,7 @@ def tour():
     for expression in ("0.1 + 0.2", "9**9**9"):
         (result,) = registry.execute([Call("calculator", {"expression": expression})])
         print(expression, "->", render_result(result.value))
-    title("4. The loop, with a script in place of a model (agent.py)")
+    title("4. The agent loop, with scripted replies (agent.py)")
     script = iter(SCRIPT)
     question = {"role": "user", "content": "What is 12 * (3 + 4), and what day is a week after 2026-11-24?"}
     conversation = run(lambda messages: next(script), registry, [question])
@@ -70,7 +70,8 @@ def tour():
     for length in (0, 11, 20, 57, 68, len(text)):
         state = reduce(grammar.step, text[:length], grammar.start)
         may = bytes(byte for byte in range(256) if grammar.step(state, byte)).decode("latin-1")
-        print(f"{text[:length].decode()}\n  next: {may[:60]!r}; bytes to the end: {grammar.distance(state)}")
+        left = grammar.distance(state)
+        print(f"{text[:length].decode()}\n  next: {may[:60]!r}; shortest completion: {left} bytes")
     print("\nmake tools-proof: a random model writes under this grammar. make chat: talk to a trained model.")
     return 0
 
@@ -87,7 +88,7 @@ def talk_about(file=None, question=""):
         if not os.environ.get("ASSEMBLYAI_API_KEY"):
             sandbox = stack.enter_context(Sandbox())
             os.environ |= {"ASSEMBLYAI_API_KEY": sandbox.key, "ASSEMBLYAI_BASE_URL": sandbox.url}
-            print(f"No key: this is the sandbox at {sandbox.url}; its answers are canned.", file=sys.stderr)
+            print(f"No API key: the sandbox at {sandbox.url} gives canned replies.", file=sys.stderr)
         sound = Path(stack.enter_context(tempfile.TemporaryDirectory()), "meeting.wav")
         sound.write_bytes(tone(45))
         message = {"role": "user", "content": f"The recording is {file or sound}. {question or QUESTION}"}

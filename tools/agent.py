@@ -1,12 +1,13 @@
-"""Model and tools take turns until there is an answer or a limit is reached.
+"""The agent loop: model and tools take turns until there is an answer or a limit is reached.
 
     conversation = run(generate, registry, [{"role": "user", "content": "What is 12 * 7?"}])
     conversation.outcome            one of OUTCOMES
     print(conversation)             the exchange, without thoughts
 
-`generate` is any function from messages to a reply: a str, or an iterator of pieces. A piece is text, a
-Thought, Call or BadCall that a server has already parsed, or, at the end, a Finish. Whatever a model writes,
-the loop ends: steps, characters and repetitions are bounded, and tools have timeouts."""
+`generate` is any function from messages to a reply: a str, or an iterator of pieces. A piece is a str, which
+is parsed here, or a Thought, Call or BadCall that a server has already parsed; the last may be a Finish.
+Whatever a model writes, the loop ends: steps, characters and repetitions are bounded, and tools have
+timeouts."""
 
 import json
 from collections import Counter
@@ -75,15 +76,15 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
     `messages` are copied, and the tools are described in the system message, or given to `generate` as a
     second argument if `generate.native` is true. Each step is one reply and its calls. A call that is broken
     or fails is answered with the reason, so that the model can correct it. A call that was already made
-    max_repeats times with the same arguments gets an error and does not run; if a later reply makes such a
-    call, the conversation ends.
+    max_repeats times with the same arguments gets an error and does not run. If a later reply also makes
+    such a call, the conversation ends.
 
     allow(call) is called before each call runs; it returns True, or a reason for refusing, which the model
     gets. show(part) is called with each piece of Text or Thought, each Call and BadCall, and the Result of
-    each Call, as soon as it is there.
+    each Call, as soon as it is available.
 
-    Raises ValueError unless both limits are at least 1. Exceptions from `generate`, `allow` and
-    `show`, and Ctrl-C, are passed on; their attribute `conversation` holds the conversation so far."""
+    Raises ValueError unless both limits are at least 1. Exceptions from `generate`, `allow` and `show` are
+    passed on, and so is Ctrl-C; their attribute `conversation` holds the conversation so far."""
     if min(max_steps, max_repeats) < 1:
         raise ValueError(f"max_steps and max_repeats must be at least 1, not {max_steps} and {max_repeats}")
     native, definitions = getattr(generate, "native", False), registry.definitions()
@@ -121,7 +122,7 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
 
 
 def introduced(messages, registry):
-    """A copy of the messages whose system message describes these tools and none from an earlier run."""
+    """A copy of the messages. Its system message describes these tools, and none from an earlier run."""
     definitions = registry.definitions()
     messages = [{**message, "content": message.get("content") or ""} for message in messages]
     if not messages or messages[0]["role"] not in ("system", "developer"):
@@ -167,7 +168,7 @@ def with_ids(calls, step):
 
 
 def assistant_message(parts, calls, native):
-    """A reply as a message, its thoughts in their own field: most models expect a history without them."""
+    """A reply as a message. Thoughts get their own field: most models expect a history without them."""
     kept = [part for part in parts if not isinstance(part, (Thought, Call, BadCall) if native else Thought)]
     content = "".join(part.text or render_call(part) for part in kept)
     thoughts = "".join(part.words for part in parts if isinstance(part, Thought)).strip()
@@ -182,13 +183,13 @@ def tool_message(result, native):
 
 
 def problem_with(call, counts, max_repeats):
-    """Why a call must not run, in the form of the registry's failures, or None. counts: how often each call
-    was made; this one is added."""
+    """Why a call must not run, in the form of the registry's failures, or None if it may. counts: how often
+    each call was made, to which this call is added."""
     if isinstance(call, BadCall):
         return failed("cut_off" if call.cut_off else "bad_call", call.problem, True)
     key = call.name, json.dumps(call.arguments, sort_keys=True)
     counts[key] += 1
-    message = f"this call was made {max_repeats} times: answer with what you know, or call something else"
+    message = f"identical calls are limited to {max_repeats}: answer now, or call something else"
     return failed("repeated_call", message, False) if counts[key] > max_repeats else None
 
 

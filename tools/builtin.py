@@ -1,8 +1,8 @@
 """A few tools for any model: a calculator, dates, and transcripts of recordings.
 
-The calculator walks the syntax tree of an expression, because Python would run any code that a model writes.
-Even an innocent 9**9**9 takes an hour, so the size of a power is estimated before it is computed. Numbers are
-fractions: in floating-point or decimal arithmetic, 7/41*41 is not 7."""
+The calculator walks the syntax tree of an expression, because eval would run any code that a model writes.
+Even an innocent 9**9**9 would take an hour, so the size of a power is estimated before it is computed.
+Numbers are fractions: in floating-point or decimal arithmetic, 7/41*41 is not 7."""
 
 import ast
 import math
@@ -33,34 +33,34 @@ def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> in
         expression: such as (3 + 4) * 12 / 5
     """
     # The model reads the docstring. Fractions whose value and denominator have up to 1,000 digits are exact.
-    # Roots, longer numbers and all that is computed from these are Rounded. A final result that is not an
+    # Roots, longer numbers and everything computed from these are Rounded. A final result that is not an
     # exact whole number is rounded to 28 digits. Raises ValueError for whatever cannot be computed.
     text = " ".join(expression.translate(SPELLINGS).split())
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"the expression is longer than {MOST_CHARACTERS} characters: compute it in parts")
     if wrong := FOREIGN.search(text):
-        raise ValueError(f"{wrong[0]!r} is not part of an expression{HINTS.get(wrong[0], '')}")
+        raise ValueError(f"{wrong[0]!r} is not allowed in an expression{HINTS.get(wrong[0], '')}")
     try:
         return int_or_decimal(value_of(ast.parse(text, mode="eval").body, text))
     except SyntaxError as error:
-        reason = re.split("[.;]", error.msg)[0]  # without advice that concerns programs
-        problem = f"{text[:80]!r} is not an expression ({reason}): write it as in (3 + 4) * 12 / 5"
+        reason = re.split("[.;]", error.msg)[0]  # without advice meant for programmers
+        problem = f"{text[:80]!r} is not an expression ({reason}): write it like (3 + 4) * 12 / 5"
         raise ValueError(problem) from None
     except (RecursionError, MemoryError):
         raise ValueError("the expression is nested too deeply: compute it in parts") from None
     except ZeroDivisionError:
-        raise ValueError("a division by zero") from None
+        raise ValueError("division by zero") from None
     except (InvalidOperation, Overflow, Underflow):
-        problem = f"a number would have more than {MOST_DIGITS} digits, or zeros after its point"
+        problem = f"a number would have more than {MOST_DIGITS} digits, or as many zeros after its point"
         raise ValueError(problem) from None
 
 
 class Rounded(Fraction):
-    """A number that was rounded to 50 digits, or was computed from one that was."""
+    """A number that was rounded to 50 digits, or was computed from a rounded number."""
 
 
 def value_of(node, text):
-    """A syntax tree, and the text that it was made from -> Fraction"""
+    """A syntax tree, and the text that it was parsed from -> Fraction"""
     match node:
         case ast.BinOp() if type(node.op) in OPERATIONS:
             return apply(OPERATIONS[type(node.op)], value_of(node.left, text), value_of(node.right, text))
@@ -69,7 +69,7 @@ def value_of(node, text):
     part = text[node.col_offset : node.end_col_offset]
     if not isinstance(node, ast.Constant) or node.value is ...:
         hint = ": write * before a parenthesis" if isinstance(node, ast.Call) else ""
-        raise ValueError(f"{part[:80]!r} is not part of an expression{hint}")
+        raise ValueError(f"{part[:80]!r} is not allowed in an expression{hint}")
     number = Decimal(part)
     if number and abs(number.adjusted()) > MOST_DIGITS:  # as a fraction, 1e999999999 would fill the memory
         raise Overflow
@@ -106,14 +106,14 @@ def power(a, b):
         return a ** int(b)
     if a < 0 and b.denominator > 1:
         raise ValueError("a negative number cannot be raised to a fractional power")
-    if abs(b) > 10**20:  # the rounding error of `a` grows by a factor of b: 28 of 50 digits stay right
+    if abs(b) > 10**20:  # the rounding error of `a` grows by a factor of b: 28 of 50 digits stay correct
         raise ValueError("an exponent may be at most 10**20")
     return Rounded(WORKING.power(rounded(a, WORKING), rounded(b, WORKING)))
 
 
 OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Pow: power}
 OPERATIONS |= {ast.Div: operator.truediv, ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod}
-OPERATIONS |= {ast.UAdd: operator.add, ast.USub: operator.sub}  # applied to 0 and a number
+OPERATIONS |= {ast.UAdd: operator.add, ast.USub: operator.sub}  # unary: applied to 0 and a number
 
 
 @tool(repeatable=True)
@@ -161,7 +161,7 @@ def transcribe(source: str, start: Annotated[int, {"minimum": 0}] = 0) -> dict:
 
     client = Client()
     job = source if ID.fullmatch(source) else client.submit(source, speakers=True).id
-    transcript = client.wait(job, timeout=580)  # below the tool's timeout: wait's own error names the id
+    transcript = client.wait(job, timeout=580)  # before the tool's timeout, because this error names the id
     text, end = transcript.labelled(), start + MOST_TEXT
     part = {"id": job, "seconds": transcript.seconds, "text": text[start:end]}
     return part if end >= len(text) else {**part, "continue_with": {"source": job, "start": end}}

@@ -1,7 +1,7 @@
 """One call in five dialects: what all ways of calling tools have in common.
 
 A model names a tool and its arguments, in JSON; a program answers with a value, in JSON. FORMS shows how
-each dialect packs them. hermes is tagged text within the reply; chat and responses are OpenAI's two APIs;
+each dialect writes them. hermes is tagged text within the reply; chat and responses are OpenAI's two APIs;
 anthropic uses content blocks of a message; harmony is the text format of OpenAI's gpt-oss models.
 
     dialect = DIALECTS["chat"]
@@ -10,7 +10,7 @@ anthropic uses content blocks of a message; harmony is the text format of OpenAI
 
 Some information is lost. The text dialects have no ids, so calls are numbered as they are read, and results
 must come in the order of the calls. Only anthropic can mark a failure; in the others, a tool that returns
-{"error": ...} seems to have failed. Arguments in a string may be broken JSON, which gives a BadCall."""
+{"error": ...} seems to have failed. A string of arguments may be broken JSON, which gives a BadCall."""
 
 import json
 import re
@@ -48,8 +48,8 @@ WORD = re.compile(r"\\?\$([A-Z]+)")  # re.escape adds the backslash
 
 
 class Dialect(NamedTuple):
-    """$ARGUMENTS is an object and $JSON its text. $VALUE is the text of a result. $CONTENT is the same, but a
-    failure becomes the text of {"error": value}."""
+    """$ARGUMENTS is an object, and $JSON its JSON text. $VALUE is the JSON text of a result. $CONTENT is the
+    same, except that a failure becomes {"error": value}."""
 
     call: object
     result: object
@@ -103,7 +103,7 @@ def filled(form, values):
 
 
 def matches(form, packed):
-    """The values filled in at each match of this form in a string or list -> [{word: value}]"""
+    """The values that fill this form, at each place where it occurs in a string or list -> [{word: value}]"""
     if not isinstance(form, str):
         return [dict(words_in(form, item)) for item in packed]
     if form.startswith(OPEN):

@@ -6,8 +6,8 @@ Tools are called in one of two ways. As text, calls are part of the reply, which
 with any model, and nothing is hidden. With native=True the server gets the tools, writes them into the prompt
 in the format that its model was trained on, and sends calls as JSON.
 
-Servers agree on little beyond the happy path. So a response is read by its content, not by its Content-Type,
-and one that is not a reply becomes a ChatError that quotes it."""
+Servers agree on little beyond the happy path. So a response is read by its content, not by its Content-Type.
+A response that is not a reply becomes a ChatError that quotes it."""
 
 import json
 import re
@@ -17,12 +17,12 @@ from tools.agent import Finish
 from tools.dialects import read_call
 from tools.protocol import THINK, THOUGHT, Thought
 
-FIELDS = ("role", "content", "tool_calls", "tool_call_id")  # the fields of a message that servers know
-OTHER_LINE = re.compile(r":|event:|id:|retry:")  # of a stream; some gateways pack comments as data
+FIELDS = ("role", "content", "tool_calls", "tool_call_id")  # the fields of a message that are sent
+OTHER_LINE = re.compile(r":|event:|id:|retry:")  # lines to skip; some gateways send comments as data
 
 
 class ChatError(Exception):
-    """A server that cannot be reached, refuses, or answers with something other than a reply."""
+    """A server cannot be reached, refuses a request, or answers with something other than a reply."""
 
 
 def endpoint(url, model=None, *, key=None, native=False, thoughts=False, timeout=60, **settings):
@@ -30,8 +30,8 @@ def endpoint(url, model=None, *, key=None, native=False, thoughts=False, timeout
 
     url is the base URL, such as "http://localhost:8080/v1". thoughts: whether to send the model's thoughts
     back. timeout: in seconds, for connecting and between two pieces of a response. settings (temperature,
-    max_tokens, stream, stream_options ...) are sent unchanged. Raises ChatError at once for an invalid key
-    and for one that plain http would carry to another machine."""
+    max_tokens, stream, stream_options ...) are sent unchanged. Raises ChatError at once for a key that
+    is invalid, or that would be sent to another machine over plain http."""
     import requests  # imported here, because the core of tools/ does without it
 
     from audio.errors import AuthError
@@ -71,7 +71,7 @@ def endpoint(url, model=None, *, key=None, native=False, thoughts=False, timeout
 def request_messages(messages, native, thoughts):
     """The messages in the form in which the server gets them.
 
-    In text mode results are sent as user messages, because the server knows nothing of calls. Many chat
+    In text mode results are sent as user messages, because the server knows nothing about calls. Many chat
     templates insist that user and assistant take turns, so consecutive user messages become one."""
     kept = []
     for message in messages:
@@ -160,7 +160,7 @@ def parts_of(arriving, native):
         choices = dicts_in(event.get("choices"))[:1]
         errors = [each["error"] for each in (event, *choices) if each.get("error")]
         if errors:
-            raise ChatError(f"says: {words_of(errors[0])}")
+            raise ChatError(f"reports an error: {words_of(errors[0])}")
         for choice in choices:
             message = as_dict(choice.get("delta")) or as_dict(choice.get("message"))
             yield from texts_of(message)
@@ -172,7 +172,7 @@ def parts_of(arriving, native):
         raise ChatError(f"answered without choices: {json.dumps(last)[:200]}")
     if calls and not native:
         names = ", ".join(call["name"] for call in calls)
-        raise ChatError(f"sent native tool calls ({names}): ask with endpoint(..., native=True)")
+        raise ChatError(f"sent native tool calls ({names}): use endpoint(..., native=True)")
     for call in calls:
         yield read_call(call["name"], call["arguments"], call["id"])
     yield Finish(str(reason), usage)
@@ -200,9 +200,12 @@ def texts_of(message):
 
 
 def collect(calls, delta, index):
-    """Adds a delta to its call: of the calls with its index (of all, if it has none), the last one with its
-    id, or else the last one. But a delta with a name and a new id begins a new call. So does one with a name
-    and no id, unless a call of that name is incomplete. A complete call that is sent again is ignored."""
+    """Adds a delta to the call that it belongs to, or begins a new call.
+
+    Only calls with the delta's index count, or all calls if it has no index. Of these, the delta belongs to
+    the last one with its id or, if there is none, to the last one. But a delta with a name and a new id
+    begins a new call. So does a delta with a name and no id, unless a call of that name is incomplete. If a
+    complete call is sent again, it is ignored."""
     function, id = as_dict(delta.get("function")), f"{delta.get('id') or ''}"
     index, name = delta.get("index", index), f"{function.get('name') or ''}"
     same = [call for call in calls if index in (None, call["index"])]

@@ -1,4 +1,4 @@
-"""A function -> the JSON Schema of its arguments, and from valid JSON back to the arguments.
+"""A function -> the JSON Schema of its arguments; valid JSON -> the arguments.
 
     def book(city: str, nights: Annotated[int, {"minimum": 1}] = 1):
         \"""Book a room.
@@ -43,7 +43,7 @@ def read_function(function):
     Types: str, int, float, bool, None, Any, Literal, Enum (by its values), Optional and unions, list, tuple,
     dict with str keys, TypedDict, dataclass, and Annotated with a description (a str) or with keywords (a
     dict such as {"minimum": 1}). Descriptions come from docstrings in the style of Google, NumPy or Sphinx.
-    A parameter with a default may be left out; one whose default is None may be null.
+    A parameter with a default may be left out. If its default is None, it may be null.
 
     Raises UnsupportedSchema, naming the parameter, for anything else: a missing hint, other types, *args,
     positional-only parameters."""
@@ -64,7 +64,7 @@ def read_function(function):
         fields = {parameter.name: (hints[parameter.name], parameter.default) for parameter in parameters}
         schema, build = read_fields(fields, f"parameter {{!r}} of {name}", described)
     except NameError as error:
-        raise UnsupportedSchema(f"{name}: a type hint is not defined: {error}") from None
+        raise UnsupportedSchema(f"{name}: a type hint cannot be resolved: {error}") from None
     except RecursionError:
         raise UnsupportedSchema(f"{name}: a class that contains itself is not supported") from None
     schema = {"type": "object", **({"description": about} if about else {}), **schema}
@@ -73,7 +73,7 @@ def read_function(function):
 
 
 def name_of(function):
-    """The name of a function, of the function inside a functools.partial, or of the class of an object."""
+    """The name of a function, of the function inside a functools.partial, or of a callable object's class."""
     inner = getattr(function, "func", None)
     return getattr(function, "__name__", None) or (name_of(inner) if inner else type(function).__name__)
 
@@ -96,7 +96,7 @@ def signature_of(function):
 
 
 def read_fields(fields, where, described):
-    """Parameters of a function or fields of a class, {name: (hint, default)} -> (schema, build). Those with
+    """Parameters of a function or fields of a class, {name: (hint, default)} -> (schema, build). A field with
     a default may be left out."""
     properties, builds = {}, {}
     for name, (hint, default) in fields.items():
@@ -123,7 +123,7 @@ def keep(value):
 
 
 NULL = {"type": "null"}, keep
-# They mark keys of a TypedDict; its __required_keys__ already says which are required.
+# These mark the keys of a TypedDict; its __required_keys__ already says which are required.
 WRAPPERS = [getattr(typing, name, None) for name in ("Required", "NotRequired", "ReadOnly")]
 
 
@@ -140,7 +140,7 @@ def read_hint(hint):
         schema, build = read_hint(parts[0])
         for mark in parts[1:]:
             if not isinstance(mark, (str, dict)):
-                raise UnsupportedSchema(f'{mark!r} is neither a description nor keywords ({{"minimum": 1}})')
+                raise UnsupportedSchema(f'{mark!r} is neither a description nor keywords: {{"minimum": 1}}')
             schema = {**schema, **({"description": mark} if isinstance(mark, str) else mark)}
         return schema, build
     if origin in (Union, types.UnionType):
@@ -198,7 +198,7 @@ def with_default(schema, value):
 
 
 def either(pairs):
-    """The schema of a union; the first member that a value fits builds it."""
+    """The schema of a union. A value is built by the first member under whose schema it is valid."""
 
     def build(value):
         return next(build for schema, build in pairs if is_valid(value, schema))(value)
@@ -210,7 +210,7 @@ def choice(members):
     """The schema of a choice between values, some of which may be members of an Enum."""
     values = [member.value if isinstance(member, enum.Enum) else member for member in members]
     if not all(value is None or isinstance(value, (str, int, float)) for value in values):
-        raise UnsupportedSchema("a choice is between strings, numbers, true, false and null")
+        raise UnsupportedSchema("the values of a choice must be strings, numbers, booleans or None")
     is_text = all(isinstance(value, str) for value in values)
     by_value = dict(zip(values[::-1], members[::-1]))  # among equal values, the first wins
     schema = {"type": "string", "enum": values} if is_text else {"enum": values}
@@ -221,7 +221,7 @@ PARAMETERS = "(?:keyword |other )?(?:args|arguments|parameters)|attributes"
 OTHERS = "returns?|yields?|raises?|examples?|notes?|references|see also|warnings?|todo"
 SECTION = re.compile(rf"(?im)^(\S.*?):? *\n([-=]{{3,}}) *$|^({PARAMETERS}|{OTHERS}): *$")
 GOOGLE = re.compile(r"(?s) *(?:[-*+] +)?[`*]*(\w+)`* *(?:\(.*?\))? *:(.*)")
-CONTINUED = r"(?:.*(?:[(\[{][^)\]}\n]*|,| or| \|)\n)*"  # lines of a type that goes on after them
+CONTINUED = r"(?:.*(?:[(\[{][^)\]}\n]*|,| or| \|)\n)*"  # lines of a type that continues on the next line
 NUMPY = re.compile(rf"\*{{0,2}}(\w+(?: *, *\*{{0,2}}\w+)*) *(?::{CONTINUED}.*)?((?:\n.*)*)")
 FIELD = re.compile(r"(?m)^ *:\w+[^:\n]*:")
 SPHINX = re.compile(r"(?m)^ *:(?:param|arg|key)\w*(?: +[^:\n]*?)? +\*{0,2}(\w+) *: *(.*(?:\n(?! *:\w) +.*)*)")
@@ -244,7 +244,7 @@ def read_items(body, style):
     """The body of a section -> {parameter: its description}."""
     body, described, names = body.strip("\n"), {}, []
     indent = re.match(" *", body)[0]
-    if indent:  # then the section ends before the first line without it
+    if indent:  # then the section ends before the first line without indentation
         body = re.split(r"\n(?=\S)", body)[0]
     for item in re.split(rf"\n(?={indent}\S)", body):
         match = style.fullmatch(item)

@@ -3,7 +3,7 @@
     grammar = Grammar({"type": "integer", "minimum": 10})
     state = grammar.start                      a set of threads: every way to read the text so far
     state = grammar.step(state, ord("1"))      the next state, empty if the byte is not allowed
-    grammar.distance(state)                    1: bytes of the shortest completion
+    grammar.distance(state)                    1, the number of bytes in the shortest completion
 
 Without a grammar, a model writes whatever it likes, and a small model rarely closes every bracket. The
 grammar supports the keywords that most functions need. It refuses those in NOT_ENFORCED by name: only the
@@ -11,11 +11,12 @@ validator enforces them.
 
 It admits only a strict form: no white space, the declared or required properties in order and no others (so
 {} if there are none), strings as json.dumps(text, ensure_ascii=False) writes them, integers of up to 20
-digits, decimals of up to 15 digits without an exponent, and up to 64 levels. Everything that it admits is
-valid, and it admits every valid value of this form.
+digits, decimals of up to 15 digits without an exponent, and up to 64 levels of nesting. Everything that it
+admits is valid, and it admits every valid value of this form.
 
 A thread is a linked list of the items still to be written. The first is a terminal (terminals.py), which
-advances byte by byte; a later Part is replaced by its alternatives when it becomes the first."""
+advances byte by byte. The others may be Parts. A Part stands for a value or the rest of one, and is replaced
+by its alternatives when it becomes the first."""
 
 from collections import defaultdict
 from functools import lru_cache, reduce
@@ -59,7 +60,8 @@ class Way(NamedTuple):
 
 
 class Choice:
-    """branches: the choices that supply its ways; costs: the bytes of the shortest value, for each room."""
+    """The alternatives of a schema, its `ways`. `branches` are the Choices under $ref, anyOf or oneOf, which
+    supply them. costs[room] is the number of bytes of the shortest value."""
 
     def __init__(self):
         self.ways, self.branches, self.costs = [], [], []
@@ -75,7 +77,7 @@ class Choice:
 class Array:
     def __init__(self, first, rest, low, high):
         self.first, self.rest, self.low, self.high = first, rest, low, high
-        self.most = max(low, len(first), 1) if high == inf else inf  # from here on, all items are alike
+        self.most = max(low, len(first), 1) if high == inf else inf  # from this index on, all items are alike
 
     def expand(self, at, room):
         if at >= self.low:
@@ -179,7 +181,7 @@ class Compiler:
         return found
 
     def find_costs(self, choices):
-        """The bytes of each choice's shortest value, with room for 0, 1, 2 ... containers, until stable."""
+        """Finds each choice's costs, with room for 0, 1, 2 ... containers, until they stop changing."""
         order = [*TopologicalSorter({choice: choice.branches for choice in choices}).static_order()]
         for choice in order:
             choice.ways += dict.fromkeys(way for branch in choice.branches for way in branch.ways)
@@ -228,8 +230,8 @@ def text_of(value):
 
 
 def check_one_of(choice, where):
-    """Raises UnsupportedSchema unless the branches differ by type, by their listed values, or by those of a
-    required property."""
+    """Raises UnsupportedSchema unless the branches differ by type, by their listed values, or by the listed
+    values of a required property."""
     owners = {}  # kind -> (the discriminator of its branches, {value: branch})
     for i, way in ((i, way) for i, branch in enumerate(choice.branches) for way in branch.ways):
         discriminator, values = discriminator_of(way)
@@ -239,7 +241,7 @@ def check_one_of(choice, where):
 
 
 def discriminator_of(way):
-    """-> (what tells a way from others: "value", the key of a property, or None; its possible values)"""
+    """-> (what tells a way from the others: "value", the key of a property, or None; its possible values)"""
     if way.values:
         return "value", way.values
     for key, value, required in getattr(way.item, "names", []):
@@ -256,7 +258,7 @@ class Thread(NamedTuple):
 
 
 def linked(items, rest):
-    """Puts items before a thread."""
+    """A thread with these items before it."""
     for item in reversed(items):
         rest = Thread(item, rest, item.far() + (rest.far if rest else 0))
     return rest
@@ -266,8 +268,8 @@ class Grammar:
     """The automaton of a schema. `before` and `after` are bytes that must surround the value.
 
     The constructor raises UnsupportedSchema for a keyword that the grammar cannot enforce, for a schema that
-    is too large, and for one that no value in strict form satisfies, and ValueError for half a surrogate pair
-    in a text. No later call raises."""
+    is too large, and for a schema that no value in strict form satisfies. It raises ValueError for half a
+    surrogate pair in a key or value. No later call raises."""
 
     def __init__(self, schema, before=b"", after=b""):
         self.step = lru_cache(1 << 16)(self._step)
@@ -294,7 +296,7 @@ class Grammar:
         return self.complete(reduce(self.step, data, self.start))
 
     def closed(self, threads):
-        """The threads, with each Part at a head replaced by its alternatives."""
+        """The threads, with each Part at the head of a thread replaced by its alternatives."""
         found, seen, todo = set(), set(), [*threads]
         while todo:
             thread = todo.pop()

@@ -51,8 +51,8 @@ class JSONError(ValueError):
 def parse(text):
     """The value of a whole JSON text, a str or UTF-8 bytes: dict, list, str, int, float, bool or None.
 
-    Integers are exact; numbers with a point or an exponent are floats. Takes time linear in the text. Raises
-    JSONError, also for arrays and objects that are nested more than MAX_DEPTH deep."""
+    Integers are exact; numbers with a point or an exponent are floats. Takes time linear in the length of the
+    text. Raises JSONError, also for arrays and objects that are nested more than MAX_DEPTH deep."""
     if not isinstance(text, str):
         try:
             text = text.decode()
@@ -73,7 +73,7 @@ def read(text):
 
 
 class Reader:
-    """Reads `text` from the character `at`. All methods but peek move `at` past what they have read."""
+    """Reads `text` from the character `at`. All methods but `peek` move `at` past what they have read."""
 
     def __init__(self, text):
         self.text, self.at = text, 0
@@ -150,7 +150,7 @@ class Reader:
         self.at += len(text) - len(left)
         if left:
             cut_off = left in BEGUN_NUMBERS and self.text.endswith(left, self.at)
-            self.fail(f"{text[:40]!r} is not a JSON number: write it as in -12 or 1.5e3.", cut_off=cut_off)
+            self.fail(f"{text[:40]!r} is not a JSON number: write it like -12 or 1.5e3.", cut_off=cut_off)
         if not match[2] and not match[3]:
             if len(match[1]) > MAX_DIGITS:
                 self.fail(f"Write an integer of more than {MAX_DIGITS} digits as a string.", start)

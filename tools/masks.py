@@ -1,12 +1,12 @@
-"""Which tokens may come next, when a model that writes tokens must obey a grammar of bytes.
+"""Which tokens may come next if the text of a model must obey a grammar of bytes.
 
     masks = Masks(grammar, [b"a", b"{", b'{"', ...], end=511)
     masks.allowed(grammar.start, room=40)       bytes, one per token: 1 if it is allowed
 
 A token is allowed if the grammar allows its bytes one after the other, and if the shortest completion still
 fits: `room` is the number of tokens that may still be written, including the end token. Every single byte is
-a token, so a completion never needs more tokens than bytes, and text that obeys the mask can always end.
-tinyllm/calls.py applies the masks to a model.
+a token, so a completion never needs more tokens than bytes, and text that obeys the mask can always be
+completed. tinyllm/calls.py applies the masks to a model.
 
 The vocabulary is walked as one trie, terminal by terminal. A terminal and a node of the trie determine two
 things: the tokens that end inside the terminal, and a trie of the continuations after it, where the next
@@ -48,7 +48,7 @@ def joined(nodes):
 class Masks:
     """Token masks for one grammar and one vocabulary.
 
-    vocabulary holds the bytes of each token, b"" for those that are never text; `end` is the id of the token
+    vocabulary holds the bytes of each token, b"" for tokens that are never text; `end` is the id of the token
     that ends a reply. Raises ValueError if any byte has no token: a completion could then be impossible.
     """
 
@@ -67,7 +67,8 @@ class Masks:
         self.options, self.spread = remember(self._options), remember(self._spread)
         self.inside, self.beyond = remember(self._inside), remember(self._beyond)
         self.characters = remember(self._characters)
-        # Nearly all tokens may stand in a string: computed now, so that the first reply does not wait for it.
+        # Strings take longest, because they allow nearly all tokens. So their results are computed now, and
+        # the first reply does not have to wait for them.
         for left in {BETWEEN, *following(BETWEEN).values()}:
             self.inside(Text(left, 0, inf), self.root)
         self.inside(Text(BETWEEN, 0, inf), self.root.children[QUOTE])
@@ -100,7 +101,7 @@ class Masks:
     def walk(self, state, node):
         """A state and a trie -> pairs of (bytes of the shortest completion, tokens that lead there)."""
         for item, rest, _ in filter(None, state):
-            if isinstance(item, Text) and item.high > self.longest:  # a limit out of reach is as good as none
+            if isinstance(item, Text) and item.high > self.longest:  # no token can reach this limit
                 item = item._replace(high=inf)
             stay, follow = self.inside(item, node)
             after = rest.far if rest else 0

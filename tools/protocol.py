@@ -6,8 +6,8 @@
 This is the format of Hermes (Nous Research, 2024), which Qwen adopted. After the opening tag the JSON is read
 first and the closing tag is expected after it, so nothing inside a string can end a call. If the JSON is
 broken, the call ends at the next tag of either kind, so that the other calls survive. JSON without the tag is
-text and never executed, whatever it looks like. Nor is anything executed that a model writes while it thinks,
-<think>like this</think>."""
+text and never executed, whatever it looks like. A call inside a thought, <think>like this</think>, is not
+executed either."""
 
 import codecs
 import json
@@ -60,7 +60,7 @@ class Call:
 @dataclass(frozen=True)
 class BadCall:
     """A call that cannot be executed: its text with any tags, and a sentence that says why. `cut_off`: the
-    reply ended too early, rather than being wrong."""
+    call is not wrong, but the reply ended too early."""
 
     text: str
     problem: str
@@ -73,8 +73,9 @@ def parse(reply, ended=False):
     """A whole reply, str or UTF-8 bytes -> [Text | Thought | Call | BadCall], in order, with no two Texts or
     Thoughts in a row. The texts of the parts make up the reply.
 
-    ended: the model was not cut off, so a call that lacks only its closing tag, at which many servers stop,
-    counts as a call, and gets the tag. Never raises: bytes that are not UTF-8 become U+FFFD."""
+    ended: the model was not cut off. Many servers stop at a closing tag and do not send it. So a call that
+    lacks only this tag counts as a call, and gets the tag. Never raises: bytes that are not UTF-8 become
+    U+FFFD."""
     parser = StreamParser()
     return merged([*parser.feed(reply), *parser.finish(ended)])
 
@@ -205,8 +206,8 @@ def problem_of(value):
 
 
 def compact(value, default=None):
-    """JSON without white space. `default` converts values that JSON cannot express; without it, they raise
-    TypeError or, as NaN does, ValueError."""
+    """JSON without white space. `default` converts values of types that JSON cannot express; without it, they
+    raise TypeError. NaN and infinity always raise ValueError."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=default)
 
 

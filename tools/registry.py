@@ -95,7 +95,7 @@ class Registry:
         UnsupportedSchema for parameters that cannot be enforced."""
         added = tool(function)
         if added.name in self.tools:
-            raise ValueError(f"there is a tool called {added.name} already: give this one another name")
+            raise ValueError(f"there is already a tool called {added.name}: give this one another name")
         check(added.parameters)  # a Tool made by hand has not been checked
         self.tools[added.name] = added
         return added
@@ -126,8 +126,8 @@ class Registry:
         parallel; any other call waits for those before it.
 
         allow(call) is called before a call runs, and returns True or a reason for refusing. Each call runs in
-        its own thread. Python cannot stop a thread, so a stuck one is left running: nothing waits for it
-        beyond its timeout, not even the end of the program."""
+        its own thread. Python cannot stop a thread, so a stuck thread is left running: nothing waits for
+        it beyond its timeout, not even the end of the program."""
         side_by_side = lambda item: getattr(self.tools.get(item[1].name), "repeatable", False) or f"{item[0]}"
         for _, group in itertools.groupby(enumerate(calls, 1), side_by_side):
             running = [(i, call, self._begin(call, allow)) for i, call in group]
@@ -171,7 +171,7 @@ class Registry:
                 value = asyncio.run(asyncio.wait_for(finished(value, self.longest), seconds + 1))
             text = as_text(compact(value, lambda part: plain(part, self.longest)))
             if len(text) > self.longest:
-                message = f"at least {len(text)} characters, the limit is {self.longest}: ask for less"
+                message = f"{len(text)} or more characters, but the limit is {self.longest}: ask for less"
                 return failed("too_long", f"{message}. It begins: {text[:200]}", called.repeatable)
             return True, parse(text)  # refuses keys that became equal, as 1 and "1" do
         except BaseException as error:  # SystemExit too: a tool may end itself, not the loop
@@ -180,8 +180,8 @@ class Registry:
 
 
 async def finished(value, longest):
-    """Awaits the value of an async tool. Of an async generator, takes only as many items as must exceed
-    `longest` characters: each takes at least a character and a comma."""
+    """Awaits the value of an async tool. From an async generator, takes only enough items to exceed `longest`
+    characters: each adds at least a character and a comma."""
     if inspect.isawaitable(value):
         value = await value
     if not isinstance(value, AsyncIterator):
@@ -195,7 +195,7 @@ async def finished(value, longest):
 
 
 def as_text(words):
-    """The string with ? for lone surrogates, as in the names of some files: UTF-8 cannot express them."""
+    """The string with ? for lone surrogates: UTF-8 cannot express them, but some file names have them."""
     return words.encode("utf-8", "replace").decode()
 
 
@@ -204,8 +204,8 @@ def failed(kind, message, retryable):
 
 
 def plain(value, longest):
-    """A value that JSON does not know -> one that it does; of a collection or generator, no more items than
-    must exceed `longest` characters.
+    """A value that JSON cannot express -> one that it can. From a collection or generator, takes only enough
+    items to exceed `longest` characters.
 
     Decimals become numbers if nothing is lost, NumPy arrays become lists, dates and paths become text. Raises
     TypeError for bytes and for objects without a __str__ or __repr__."""
@@ -224,7 +224,7 @@ def plain(value, longest):
     for method in ("tolist", "to_dict"):  # of NumPy arrays, and of tables
         if hasattr(value, method) and not isinstance(value, type):
             return getattr(value, method)()
-    if isinstance(value, (Collection, Iterator)):  # each item takes a character and a comma
+    if isinstance(value, (Collection, Iterator)):  # each item adds a character and a comma
         return list(itertools.islice(value, longest // 2 + 1))
     text = str(value)
     if type(value).__str__ is object.__str__ and text.startswith("<"):

@@ -112,7 +112,7 @@ def resolve(root, reference, where="#"):
     """The schema that a $ref inside this document names. Raises UnsupportedSchema for any other $ref."""
     first, *names = reference.split("/")
     if first != "#":
-        raise UnsupportedSchema(f"{where}: $ref {reference!r} points outside: copy its target into $defs")
+        raise UnsupportedSchema(f"{where}: $ref {reference!r} points outside this document: use $defs")
     target = root
     try:
         for name in names:
@@ -127,7 +127,7 @@ def resolve(root, reference, where="#"):
 
 def check(schema, where="#", root=None, seen=None):
     """Raises UnsupportedSchema unless each keyword in the schema only informs, or is enforced and has a valid
-    value; also if a $ref leads back to itself without passing through a property or an item."""
+    value. Also raises it if a $ref leads back to itself without passing through a property or an item."""
     is_root, seen = root is None, {} if seen is None else seen
     root = schema if is_root else root
     if not is_schema(schema):
@@ -142,7 +142,7 @@ def check(schema, where="#", root=None, seen=None):
         if keyword in REFUSED:
             raise UnsupportedSchema(f"{here}: {keyword} cannot be enforced here: write the schema without it")
         if keyword == "$schema" and "//json-schema.org/" not in str(value):
-            raise UnsupportedSchema(f"{here}: only the dialects of json-schema.org are known, not {value!r}")
+            raise UnsupportedSchema(f"{here}: only dialects of json-schema.org are supported, not {value!r}")
         if keyword == "$id" and where != "#":
             raise UnsupportedSchema(f"{here}: a schema inside another cannot have its own $id: use $defs")
         wanted, is_right = TAKES.get(keyword, (None, None))
@@ -164,7 +164,7 @@ def check(schema, where="#", root=None, seen=None):
         try:
             TopologicalSorter(seen).prepare()
         except CycleError:
-            raise UnsupportedSchema(f"{where}: a $ref leads back to itself at the same value") from None
+            raise UnsupportedSchema(f"{where}: a $ref leads back to itself for the same value") from None
 
 
 PIECES = re.compile(r"\\.|\[\^?(?:\\.|[^\]\\])*\]|.", re.DOTALL)  # an escape, a class, or one character

@@ -1,8 +1,8 @@
 """Terminals: which bytes may come next inside a number, a string or one of several fixed texts.
 
-Terminals are immutable. `moves` gives {allowed byte: the rest of the terminal after it}, and `far` the bytes
-of its shortest completion: at 0, the terminal may end. grammar.py combines terminals; masks.py walks a
-vocabulary through them."""
+Terminals are immutable. `moves` gives {allowed byte: the rest of the terminal after it}. `far` gives the
+number of bytes in the shortest completion: if it is 0, the terminal may end. grammar.py combines terminals;
+masks.py walks a vocabulary through them."""
 
 import re
 from collections import defaultdict
@@ -14,7 +14,7 @@ from tools.schema import exact
 
 QUOTE = ord('"')
 remember = lru_cache(1 << 15)
-INTEGER_DIGITS, DIGITS = 20, 15
+INTEGER_DIGITS, DIGITS = 20, 15  # at most, in an integer and in a decimal
 CHARACTERS = (  # the bytes of a character inside a string, each as a regular expression
     r"[\x20!#-\[\]-\x7f]",
     r"\\ [\"\\bfnrt]",
@@ -48,10 +48,10 @@ class Words(NamedTuple):
 class Number(NamedTuple):
     """The remaining digits of a number, after its sign.
 
-    Each length of the part before the point is a separate way. A way is (digits before the point, most digits
-    after it, low, high): padded with zeros, they form an integer from low to high. The first entry is
-    -1 right after the point, and -2 once a digit has followed it. The limits are clipped to the range of
-    the digits, so that ways with the same continuations are equal."""
+    Each length of the part before the point is a separate way. A way is (number of digits before the point,
+    most digits after it, low, high). All these digits, padded with zeros at the end, form an integer from low
+    to high. The first entry is -1 right after the point, and -2 once a digit has followed it. The limits are
+    clipped to the range of the digits, so that ways with the same continuations are equal."""
 
     ways: frozenset
 
@@ -74,11 +74,11 @@ class Number(NamedTuple):
         return min(map(shortest, self.ways), default=inf)
 
 
-same = lru_cache(1 << 14)(lambda item: item)  # equal items become one object: quicker to compare
+same = lru_cache(1 << 14)(lambda item: item)  # equal items become one object, which is quicker to compare
 
 
 def shortest(way):
-    """The fewest bytes that complete a way: n decimals reach the multiples of 10 ** (places - n)."""
+    """The fewest bytes that complete a way: with n decimals it reaches multiples of 10 ** (places - n)."""
     whole, places, low, high = way
     units = ((n, 10 ** (places - n)) for n in range(whole == -1, places + 1))
     decimals = next(n for n, unit in units if high // unit * unit >= low)
@@ -104,7 +104,7 @@ def numbers(bounds, integer, sign):
 
 
 class Text(NamedTuple):
-    """The rest of a string after its opening quote: `low` to `high` more characters may begin; `character`
+    """The rest of a string after its opening quote: `low` to `high` more characters must begin; `character`
     holds the possible endings of the current character."""
 
     character: frozenset

@@ -93,7 +93,7 @@ def problems(value, schema, path="", root=None, seen=None):
         return
     if isinstance(schema, bool):
         if not schema:
-            yield Problem(path, f"nothing is allowed here, not even {show(value)}: leave it out")
+            yield Problem(path, f"no value is allowed here: leave out {show(value)}")
         return
     under = lambda part: problems(value, part, path, root, seen)
     for part in parts_of(schema, root):
@@ -168,11 +168,11 @@ def items_of(value, schema):
 
 
 def coerce(value, schema, root=None, seen=None):
-    """Converts a value to the types that the schema, which is already checked, asks for, if nothing is lost.
+    """Converts a value to the types in the schema if nothing is lost. The schema must already be checked.
 
-    A string becomes the number, boolean, null, list or object whose JSON it is, and 1.0 becomes 1, only
-    where the schema asks for that: "0.50" becomes 0.5, while "yes" and 1.5 stay unchanged. The result may
-    still be invalid."""
+    Only where the schema asks for it, a string becomes the number, boolean, null, list or object that it
+    holds as JSON, and 1.0 becomes 1. So "0.50" becomes 0.5, while "yes" and 1.5 stay unchanged. The result
+    may still be invalid."""
     root, seen = schema if root is None else root, {} if seen is None else seen
     key = id(value), id(schema)
     if key not in seen:  # the value is kept, so that no other gets its id

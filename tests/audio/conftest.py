@@ -1,4 +1,4 @@
-"""What several tests of audio share."""
+"""Fixtures that several tests of audio share."""
 
 import pytest
 from twisted import tone
@@ -9,7 +9,7 @@ from audio.sandbox import Sandbox
 
 @pytest.fixture(scope="session")
 def meeting():
-    """{seconds: the transcript of a recording of that length}, with all that reports tell."""
+    """{seconds: the transcript of a recording of that length}, with most features."""
     with pytest.MonkeyPatch.context() as patch, Sandbox(seconds=0) as box:
         patch.setenv("ASSEMBLYAI_API_KEY", box.key)
         wanted = dict(preset="call", summary=True, topics=True, key_phrases=True)

@@ -1,4 +1,5 @@
-"""The client: whatever the service answers, a transcript or a documented error, in time, one job at most."""
+"""The client: whatever the service answers, a call ends in time, with at most one job, in a transcript or a
+documented error."""
 
 import io
 import json
@@ -48,7 +49,7 @@ def client_of(box, **more):
 
 
 def hurried(box, seconds=0.03, **more):
-    """A client that waits for an answer for less time than a late one takes."""
+    """A client that gives up before a late answer arrives."""
     return client_of(box, timeout=(5, seconds), **{"tries": 3, **more})
 
 
@@ -59,7 +60,7 @@ def hurried(box, seconds=0.03, **more):
 @example(["nulls"], URL)
 @example(["425", "408", "ok", "408"], SOUND)
 @settings(max_examples=40)
-def test_any_history_ends_in_a_transcript_or_a_documented_error_and_one_job_at_most(history, source):
+def test_any_answers_end_in_a_transcript_or_a_documented_error_and_at_most_one_job(history, source):
     with Twisted(history) as box:
         client, begun = hurried(box), time.monotonic()
         try:
@@ -76,7 +77,7 @@ def test_any_history_ends_in_a_transcript_or_a_documented_error_and_one_job_at_m
 
 @given(st.lists(st.sampled_from(TWISTS), max_size=4), st.lists(st.sampled_from(TWISTS), max_size=4))
 @settings(max_examples=6)
-def test_every_other_method_too_ends_in_an_answer_or_a_documented_error(history, more):
+def test_every_other_method_returns_or_raises_a_documented_error(history, more):
     with Twisted() as box:
         client = hurried(box)
         id = client_of(box).transcribe(URL).id
@@ -120,7 +121,7 @@ def test_the_common_case_is_one_function(box, monkeypatch, tmp_path):
     assert len(box.jobs) == 8
 
 
-def test_an_open_file_is_sent_from_where_it_stands(box):
+def test_an_open_file_is_sent_from_its_current_position(box):
     file = io.BytesIO(b"rubbish" + SOUND)
     file.seek(7)
     assert client_of(box).transcribe(file).seconds == 2
@@ -140,27 +141,27 @@ def test_unknown_options_and_fields_pass_through(options):
         assert found["new_field"] == {"deep": [1, None]} and found.raw["status"] == "completed"
 
 
-def test_an_upload_that_breaks_off_begins_anew(box):
+def test_an_upload_that_breaks_off_starts_again(box):
     box.faults += [{"name": "reset", "where": "upload", "left": 2}]
     sound = tone(60)
     found = client_of(box).transcribe(io.BytesIO(sound))
     assert found.seconds == 60 and [heard["size"] for heard in box.uploads.values()] == [len(sound)]
 
 
-def test_422_on_upload_is_tried_again():
+def test_an_upload_answered_with_422_is_retried():
     with Twisted(["422", "422"]) as box:
         assert client_of(box).upload(SOUND).startswith(box.url) and len(box.seen) == 3
 
 
 @pytest.mark.parametrize("twist", ["lost", "truncated", "garbage", "nulls", "empty", "array"])
-def test_a_lost_answer_is_looked_for_and_the_job_adopted(twist):
+def test_after_a_lost_answer_the_job_is_found_in_the_list(twist):
     with Twisted(["ok", twist]) as box:
         found = client_of(box).transcribe(SOUND)
         assert [*box.jobs] == [found.id] and [kind for kind, _ in box.seen].count("create") == 1
 
 
 @pytest.mark.parametrize("twist", ["500", "502", "reset"])
-def test_a_job_that_was_not_made_is_asked_for_again(twist):
+def test_a_job_that_was_not_created_is_submitted_again(twist):
     with Twisted(["ok", twist]) as box:
         found = client_of(box).transcribe(SOUND)
         kinds = [kind for kind, _ in box.seen]
@@ -169,7 +170,7 @@ def test_a_job_that_was_not_made_is_asked_for_again(twist):
 
 
 @pytest.mark.parametrize("source", [SOUND, URL])
-def test_no_second_job_is_asked_for_while_the_first_may_still_come(source):
+def test_no_second_job_is_submitted_while_the_first_may_still_be_created(source):
     with Twisted(["ok", "late"] if source == SOUND else ["late"], late=LIMIT) as box:
         with pytest.raises(AnswerLost, match="python -m audio list") as caught:
             hurried(box, 0.4).transcribe(source)
@@ -179,7 +180,7 @@ def test_no_second_job_is_asked_for_while_the_first_may_still_come(source):
         assert len(box.jobs) == 1
 
 
-def test_a_job_that_comes_late_is_adopted():
+def test_a_job_that_is_created_late_is_found():
     with Twisted(["ok", "late"], late=LIMIT) as box:
 
         def pause(seconds):  # the client pauses before it looks for the job
@@ -190,21 +191,21 @@ def test_a_job_that_comes_late_is_adopted():
 
 
 @pytest.mark.parametrize("twist", ["lost", "garbage", "nulls", "500", "408"])
-def test_a_job_for_a_url_that_others_may_know_is_neither_adopted_nor_repeated(twist):
+def test_a_job_for_a_url_that_others_may_know_is_neither_searched_for_nor_submitted_again(twist):
     with Twisted([twist]) as box:
         with pytest.raises(AnswerLost, match="python -m audio list"):
             client_of(box).submit(URL)
         assert [kind for kind, _ in box.seen] == ["create"]
 
 
-def test_where_the_list_is_not_to_be_had_nothing_is_repeated():
+def test_nothing_is_submitted_again_if_the_list_cannot_be_read():
     for history in (["ok", "lost", "404"], ["ok", "lost", *["503"] * 9], ["ok", "lost", "nulls"]):
         with Twisted(history) as box, pytest.raises(AnswerLost, match="cannot be read"):
             client_of(box).submit(SOUND)
         assert len(box.jobs) == 1
 
 
-def test_the_deadline_keeps_the_id_and_wait_picks_it_up():
+def test_a_job_that_misses_its_deadline_can_be_fetched_by_its_id():
     with Sandbox(seconds=1e6) as box:
         client = client_of(box)
         with pytest.raises(StillProcessing, match="python -m audio wait") as caught:
@@ -215,14 +216,14 @@ def test_the_deadline_keeps_the_id_and_wait_picks_it_up():
         assert client.wait(id).id == id == client.wait(client.get(id)).id
 
 
-def test_an_outage_is_waited_out_and_told_at_the_deadline():
+def test_wait_survives_an_outage_and_reports_it_at_the_deadline():
     with Twisted(["ok", "ok", *["503", "reset", "garbage"] * 4]) as box:
         assert client_of(box, tries=2).transcribe(SOUND).status == "completed"
     with Twisted(["ok", "ok", *["503"] * 10_000]) as box, pytest.raises(StillProcessing, match="503|time"):
         client_of(box).transcribe(SOUND, timeout=0.15)
 
 
-def test_ctrl_c_keeps_the_id():
+def test_ctrl_c_reports_the_id():
     def interrupted(seconds):
         raise KeyboardInterrupt
 
@@ -248,7 +249,7 @@ def test_a_job_that_fails_says_why_and_whether_to_try_again(box):
     with pytest.raises(TranscriptFailed, match="too short"):
         client_of(box).transcribe(tone(0.1))
     box.faults += [{"name": "job-error", "where": "create", "left": 1}]
-    with pytest.raises(TranscriptFailed, match="submit it again") as caught:
+    with pytest.raises(TranscriptFailed, match="submit the recording again") as caught:
         client_of(box).transcribe(SOUND)
     assert caught.value.retryable
 
@@ -296,12 +297,12 @@ def test_the_list_has_every_job_once_newest_first(count, limit):
         ids = [client.submit(URL).id for _ in range(count)]
         walked = client.list(limit=limit)
         first = [next(walked)["id"]] if count else []
-        client.submit(URL)  # one more while we walk
+        client.submit(URL)  # one more while the list is read
         assert [*first, *(job["id"] for job in walked)][-count:] == ids[::-1][-count:] if count else True
         assert not count or first == [ids[-1]]
 
 
-def test_delete_is_for_good(box):
+def test_delete_is_permanent(box):
     client = client_of(box)
     id = client.transcribe(SOUND, speakers=2).id
     gone = client.delete(id)
@@ -337,7 +338,7 @@ def test_questions_are_answered_from_the_transcript_piece_by_piece(box):
         list(client.ask(found, "x", model="nobody"))
 
 
-def test_an_answer_that_was_cut_off_says_so_and_keeps_what_came(box):
+def test_an_answer_that_was_cut_off_raises_after_its_last_piece(box):
     client, pieces, names = client_of(box), [], []
     asked = [{"role": "user", "content": "Speaker A: we met on Monday with Bo.\nwhen on Monday?"}]
     with pytest.raises(AnswerCut, match="cut off .length.; max_tokens is 3"):
@@ -347,7 +348,7 @@ def test_an_answer_that_was_cut_off_says_so_and_keeps_what_came(box):
 
 
 @pytest.mark.parametrize("reason, cut", [("stop", False), ("content_filter", True), ("length", True)])
-def test_anything_but_stop_is_an_answer_cut_off(reason, cut, monkeypatch):
+def test_any_finish_reason_but_stop_means_that_the_answer_was_cut_off(reason, cut, monkeypatch):
     choices = [
         {"delta": {"content": "So it "}, "finish_reason": None},
         {"delta": {}, "finish_reason": reason},
@@ -383,24 +384,24 @@ def test_a_wrong_key_is_found_before_a_big_upload(monkeypatch):
         assert client_of(box).upload(SOUND)
 
 
-def test_where_the_key_comes_from_is_said():
+def test_a_key_passed_as_an_argument_is_refused():
     with pytest.raises(BadInput, match="ASSEMBLYAI_API_KEY"):
         Client(api_key="x")
 
 
 @pytest.mark.parametrize("timeout", ["5", float("nan"), -1, True, {}])
-def test_a_time_out_that_is_none_is_found_before_anything_is_sent(timeout):
+def test_an_invalid_time_out_is_refused_before_anything_is_sent(timeout):
     with Twisted() as box:
         with pytest.raises(BadInput, match="a number of seconds, or None"):
             client_of(box).transcribe(SOUND, timeout=timeout)
         assert not box.seen
 
 
-def test_no_time_out_is_for_ever(box):
+def test_a_time_out_of_none_means_no_limit(box):
     assert client_of(box).transcribe(SOUND, timeout=None).status == "completed"
 
 
-def test_half_an_answer_of_a_model_is_told_as_such(box):
+def test_half_an_answer_of_a_model_raises_an_error(box):
     client, box.retry_after = client_of(box), "0"
     for name in ("truncated", "lost"):
         box.faults[:] = [{"name": name, "where": "chat", "left": 1}]
@@ -432,7 +433,7 @@ def test_a_file_of_another_project_is_refused(box):
         client_of(box).submit(box.url + "/upload/3b0d")
 
 
-def test_nothing_is_sent_where_options_are_wrong():
+def test_nothing_is_sent_if_an_option_or_the_source_is_wrong():
     with Twisted() as box:
         for options in (
             {"auto_chapters": True, "summarization": True},
@@ -448,7 +449,7 @@ def test_nothing_is_sent_where_options_are_wrong():
         assert not box.seen
 
 
-def test_what_the_service_refuses_comes_back_in_its_words(box):
+def test_a_refusal_contains_the_message_of_the_service(box):
     with pytest.raises(RequestRefused, match="audio_url should start with http"):
         client_of(box).http.call("POST", "v2/transcript", safe=False, json={"audio_url": "x"})
     with pytest.raises(ServiceUnavailable):

@@ -1,4 +1,4 @@
-"""batch: results in order, so many at a time, each recording paid for once, whatever happens in between."""
+"""batch: results come in order, and each recording is paid for once, whatever happens in between."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def test_results_come_in_order_and_a_second_run_pays_nothing(folder):
         ]
         assert seconds == [9, 3, 4, 5, 6, 1] and len(box.jobs) == 7
         list(transcribe_all(client_of(box), files(folder)[:1], speakers=3))
-        assert len(box.jobs) == 8, "other options are another job"
+        assert len(box.jobs) == 8, "other options need another job"
         kept = json.loads(next(folder.glob("2.wav.*.transcript.json")).read_text(encoding="utf-8"))
         assert kept["transcript"]["text"] and kept["options"]["speakers_expected"] == 2
 
@@ -73,7 +73,7 @@ def test_the_same_sound_is_one_job(tmp_path_factory, lengths, jobs):
         assert found == [1 + length for length in lengths] and len(box.jobs) == len(set(lengths))
 
 
-def test_so_many_at_a_time(folder):
+def test_at_most_so_many_jobs_are_unfinished_at_a_time(folder):
     running, most, lock = set(), [], threading.Lock()
 
     class Counting(Sandbox):
@@ -95,7 +95,7 @@ def test_so_many_at_a_time(folder):
         assert [type(result) for _, result in found] == [Transcript] * 6 and max(most) == 2
 
 
-def test_one_that_fails_does_not_stop_the_others(folder):
+def test_a_failure_does_not_stop_the_others(folder):
     (folder / "3.wav").write_bytes(b"This is a text.")
     (folder / "4.wav").unlink()
     sources = [folder / f"{i}.wav" for i in range(6)] + ["https://x.example/a.mp3"]
@@ -112,10 +112,10 @@ def test_one_that_fails_does_not_stop_the_others(folder):
         ]
         assert len(box.jobs) == 6
         list(transcribe_all(client_of(box), sources[:4]))
-        assert len(box.jobs) == 7, "what failed is tried again, what was done is not"
+        assert len(box.jobs) == 7, "the failed job is tried again, the completed ones are not"
 
 
-def test_a_run_that_stopped_goes_on_with_the_jobs_it_had_begun(folder):
+def test_a_second_run_continues_the_jobs_of_an_interrupted_one(folder):
     begun = []
     with Sandbox(seconds=1e6) as box:
         note = lambda source, job: begun.append(job.id)
@@ -126,7 +126,7 @@ def test_a_run_that_stopped_goes_on_with_the_jobs_it_had_begun(folder):
         assert sorted(again) == sorted(begun) == sorted(box.jobs)
 
 
-def test_who_stops_listening_begins_no_more_and_may_begin_again(folder):
+def test_closing_the_iterator_starts_no_more_jobs_and_a_new_run_continues(folder):
     started = []
     with Sandbox(seconds=0.02) as box:
         note = lambda source, job: started.append(job.id)
@@ -138,7 +138,7 @@ def test_who_stops_listening_begins_no_more_and_may_begin_again(folder):
         assert again == [1, 2, 3, 4, 5, 6] and len(box.jobs) == 6 and {*started} < {*box.jobs}
 
 
-def test_what_is_kept_may_be_broken(folder):
+def test_a_truncated_kept_file_is_replaced(folder):
     with Sandbox(seconds=0.01) as box:
         list(transcribe_all(client_of(box), files(folder)[:1]))
         next(folder.glob("*.json")).write_text('{"transcript": ')
@@ -149,7 +149,7 @@ def test_what_is_kept_may_be_broken(folder):
 @pytest.mark.parametrize(
     "kept", ['{"transcript": 5}', "[]", '{"transcript": {"id": 7}}', "[" * 100_000, "\0"]
 )
-def test_whatever_stands_in_a_kept_file_is_no_reason_to_stop(folder, kept):
+def test_an_invalid_kept_file_is_ignored(folder, kept):
     with Sandbox(seconds=0.01) as box:
         list(transcribe_all(client_of(box), files(folder)[:1]))
         next(folder.glob("*.json")).write_text(kept)
@@ -157,7 +157,7 @@ def test_whatever_stands_in_a_kept_file_is_no_reason_to_stop(folder, kept):
         assert found.text and len(box.jobs) == 2
 
 
-def test_a_job_that_is_gone_at_the_service_is_made_again(folder):
+def test_a_job_that_the_service_no_longer_has_is_created_again(folder):
     with Sandbox(seconds=1e6) as box:
         ((_, found),) = transcribe_all(client_of(box), files(folder)[:1], timeout=0.05)
         box.seconds = 0.01
@@ -168,18 +168,18 @@ def test_a_job_that_is_gone_at_the_service_is_made_again(folder):
         assert len(box.jobs) == 1
 
 
-def test_a_job_that_was_deleted_before_it_was_fetched_is_made_again(folder):
+def test_a_job_that_was_deleted_before_it_was_fetched_is_created_again(folder):
     with Sandbox(seconds=0) as box:
         ((_, job),) = transcribe_all(client_of(box), files(folder)[:1], wait=False)
         client_of(box).delete(job.id)
         ((_, found),) = transcribe_all(client_of(box), files(folder)[:1])
         assert found.id != job.id and found.text.startswith("Good morning")
-        client_of(box).delete(found.id)  # of what is fetched there is a copy
+        client_of(box).delete(found.id)  # a fetched transcript is kept here
         ((_, again),) = transcribe_all(client_of(box), files(folder)[:1])
         assert again.id == found.id and again.text == found.text and len(box.jobs) == 2
 
 
-def test_a_job_we_never_heard_of_is_found_by_its_upload(folder):
+def test_a_job_whose_id_never_arrived_is_found_by_its_upload(folder):
     """As after kill -9, or an answer that was lost for good."""
     with Sandbox(seconds=0.01) as box:
         client = client_of(box)
@@ -200,7 +200,7 @@ def test_a_job_we_never_heard_of_is_found_by_its_upload(folder):
         assert len(box.jobs) == 1
 
 
-def test_not_to_wait_pays_once_too(folder):
+def test_without_waiting_each_job_is_paid_for_once_too(folder):
     with Sandbox(seconds=0.05) as box:
         for _ in range(3):
             found = [job.id for _, job in transcribe_all(client_of(box), files(folder), wait=False)]
@@ -239,7 +239,7 @@ def test_two_processes_at_once_pay_once(tmp_path_factory, count, delay):
             process.stdin.flush()
         first, second = (process.communicate(timeout=60)[0].split() for process in both)
         assert first == second and len(set(first)) == len(box.jobs) == count
-    assert not list(folder.glob(".*")), "no lock is left"
+    assert not list(folder.glob(".*")), "no temporary file is left"
 
 
 def test_the_same_sound_in_two_folders_is_one_job(tmp_path):
@@ -253,7 +253,7 @@ def test_the_same_sound_in_two_folders_is_one_job(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a" * 250 + ".wav", "ü" * 125 + ".wav"])
-def test_long_names_are_kept_too(tmp_path, name):
+def test_transcripts_of_files_with_long_names_are_kept_too(tmp_path, name):
     (tmp_path / name).write_bytes(tone(1))
     with Sandbox(seconds=0.01) as box:
         for _ in range(2):
@@ -262,7 +262,7 @@ def test_long_names_are_kept_too(tmp_path, name):
         assert len(box.jobs) == 1
 
 
-def test_nothing_is_sent_where_nothing_can_be_kept(folder, tmp_path_factory, monkeypatch):
+def test_nothing_is_sent_if_the_transcript_cannot_be_kept(folder, tmp_path_factory, monkeypatch):
     access = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: path != folder and access(path, mode))
     with Sandbox(seconds=0.01) as box:
@@ -274,14 +274,14 @@ def test_nothing_is_sent_where_nothing_can_be_kept(folder, tmp_path_factory, mon
         assert found.text and len(box.jobs) == 1 and len(list(elsewhere.iterdir())) == 1
 
 
-def test_bytes_are_kept_where_a_folder_is_given(tmp_path):
+def test_the_transcript_of_bytes_is_kept_if_a_folder_is_given(tmp_path):
     with Sandbox(seconds=0.01) as box:
         for expected in (1, 1):
             ((_, found),) = transcribe_all(client_of(box), [tone(2)], keep=tmp_path)
             assert found.text and len(box.jobs) == expected
 
 
-def test_a_secret_of_the_webhook_is_not_written_down(folder):
+def test_the_secret_of_a_webhook_is_not_written_to_disk(folder):
     options = {"webhook_url": "http://127.0.0.1:1/x", "webhook_auth_header_name": "X"}
     with Sandbox(seconds=0.01) as box:
         list(transcribe_all(client_of(box), files(folder)[:1], webhook_auth_header_value="s3cr3t", **options))
@@ -297,7 +297,7 @@ def test_options_and_the_time_out_are_checked_before_anything_is_sent(folder):
         assert not box.uploads and not list(folder.glob(".*"))
 
 
-def test_a_folder_that_cannot_be_written_to_loses_nothing(folder, monkeypatch):
+def test_a_full_disk_loses_no_transcript(folder, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 

@@ -1,4 +1,4 @@
-"""canned: the script of the sandbox says what it claims, and its model answers from what it was told."""
+"""canned: the script of the sandbox contains its entities, and its model answers from its input."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from audio.canned import SCRIPT, answer
 
 
-def test_the_script_of_the_sandbox_says_what_it_claims():
+def test_each_line_of_the_script_contains_its_entities():
     for section in SCRIPT["sections"]:
         for text, sentiment, entities, *_ in section["lines"]:
             assert all(entity in text for _, entity in entities) and sentiment in (
@@ -25,7 +25,7 @@ def test_the_script_of_the_sandbox_says_what_it_claims():
         ("nothing here\nWho?", "Canned: the transcript does not say."),
     ],
 )
-def test_the_model_answers_with_a_line_that_it_was_told(told, words):
+def test_the_model_answers_with_a_line_of_its_input(told, words):
     assert answer([{"role": "user", "content": told}]) == words
 
 

@@ -1,4 +1,4 @@
-"""errors: the tree in the docstring is the tree of the classes, and each error says whether to try again."""
+"""errors: the tree in the docstring shows the real classes, and each error says whether to try again."""
 
 import re
 
@@ -21,7 +21,7 @@ def test_the_tree_in_the_docstring_is_the_real_one():
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_an_error_keeps_what_is_known(kind):
+def test_an_error_keeps_its_attributes(kind):
     error = kind("why", status=503, transcript_id="x")
     assert (str(error), error.status, error.transcript_id) == ("why", 503, "x")
     assert error.retryable is (kind.__name__ in ("ServiceUnavailable", "StillProcessing"))

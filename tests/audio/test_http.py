@@ -1,4 +1,4 @@
-"""http: the key is sent to its host and seen nowhere; what may be repeated is, and nothing else."""
+"""http: the key goes only to its host and is shown nowhere; requests are repeated only where that is safe."""
 
 import http.server
 import io
@@ -27,7 +27,7 @@ SECRET = "3f9c-secret-e17b"
 
 
 class Scripted:
-    """A server that gives fixed answers, (status, headers, body), and keeps the requests it got."""
+    """A server that gives fixed answers, (status, headers, body), and records the requests."""
 
     def __init__(self, *answers):
         self.answers, self.requests = list(answers), []
@@ -35,7 +35,7 @@ class Scripted:
 
         class Answers(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            wbufsize = -1  # an answer leaves in one piece
+            wbufsize = -1  # an answer is sent in one piece
 
             def do_GET(self):
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -106,12 +106,12 @@ def test_base_urls(base, api):
         "file:///etc/passwd",
     ],
 )
-def test_where_the_key_may_not_go_is_refused(base):
+def test_an_unsafe_or_malformed_base_url_is_refused(base):
     with pytest.raises(BadInput, match="ASSEMBLYAI_BASE_URL"):
         places(base)
 
 
-def test_a_port_that_cannot_be_is_told():
+def test_an_impossible_port_is_reported():
     with pytest.raises(BadInput, match="cannot be made"):
         http_to("http://localhost:99999").call("GET", "x")
 
@@ -133,7 +133,7 @@ def test_netrc_cannot_replace_the_key(tmp_path, monkeypatch):
     assert http_to("us")._local.session.trust_env  # so that proxies and certificates of the environment work
     with Scripted((200, {}, b"{}")) as server:
         service = http_to(server.url)
-        for trusted in (service._local.session.trust_env, True):  # here, and as with https
+        for trusted in (service._local.session.trust_env, True):  # as it is here, and as it is with https
             service._local.session.trust_env = trusted
             service.call("GET", "v2/transcript")
         assert [headers["Authorization"] for *_, headers in server.requests] == [SECRET, SECRET]
@@ -173,7 +173,7 @@ def test_redirects_are_not_followed_and_the_error_names_their_address(method, st
 
 @pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize("safe", [True, False])
-def test_what_is_repeated(code, safe):
+def test_which_status_codes_are_retried(code, safe):
     status = int(code)
     may = status in (408, 425, 429) or status >= 500
     again = status in (429, 503) or (safe and may)
@@ -200,7 +200,7 @@ def test_what_is_repeated(code, safe):
 @pytest.mark.parametrize(
     "body", [b"", b"null", b"[]", b'{"a": ', b"<html>", b"\xff\xfe", b"[" * 100_000, b"NaN"]
 )
-def test_an_answer_that_is_no_object_is_no_answer(body):
+def test_an_answer_that_is_not_an_object_counts_as_lost(body):
     with Scripted((200, {}, body), (200, {}, b'{"a": 1}')) as server:
         assert http_to(server.url).call("GET", "x") == {"a": 1} and len(server.requests) == 2
     with Scripted((200, {}, body)) as server, pytest.raises(AnswerLost):
@@ -208,14 +208,14 @@ def test_an_answer_that_is_no_object_is_no_answer(body):
 
 
 @pytest.mark.parametrize("headers", [{"Content-Length": "99"}, {"Content-Encoding": "gzip"}])
-def test_half_an_answer_is_no_answer(headers):
+def test_half_an_answer_counts_as_lost(headers):
     with Scripted((200, {"Connection": "close", **headers}, b"half of the subtitles")) as server:
         with pytest.raises(ServiceUnavailable, match="broke off|no answer|broke"):
             http_to(server.url, tries=2).call("GET", "x")
         assert len(server.requests) == 2
 
 
-def test_where_nobody_listens_anything_is_repeated():
+def test_without_a_connection_any_request_is_retried():
     slept = []
     with Scripted() as server:
         url = server.url
@@ -224,7 +224,7 @@ def test_where_nobody_listens_anything_is_repeated():
     assert len(slept) == 3 and type(caught.value) is ServiceUnavailable
 
 
-def test_pauses_grow_and_are_not_the_same_for_all():
+def test_pauses_grow_and_have_jitter():
     slept = []
     with Scripted((500, {}, b"")) as server:
         for _ in range(20):
@@ -245,7 +245,7 @@ def test_retry_after_is_obeyed(seconds):
     assert slept == [seconds]
 
 
-def test_who_is_asked_to_wait_too_long_is_told():
+def test_a_pause_that_is_too_long_is_an_error_instead():
     slept = []
     with Scripted((503, {"Retry-After": str(LONGEST_PAUSE + 1).partition(".")[0]}, b"")) as server:
         with pytest.raises(ServiceUnavailable, match="asks us to wait"):
@@ -275,14 +275,14 @@ def test_a_deadline_ends_everything(monkeypatch):
             assert time.monotonic() - begun < 20  # 0.15, and what a busy machine adds
 
 
-def test_the_sentence_about_projects_is_for_uploads_only():
+def test_only_errors_about_uploads_mention_projects():
     with Scripted((403, {}, b'{"error": "model not allowed"}')) as server, pytest.raises(AuthError) as caught:
         http_to(server.url).call("POST", "v1/chat/completions")
     assert "project" not in str(caught.value)
 
 
 @pytest.mark.parametrize("location", ["http://[::1", "", "http://", "//"])
-def test_a_redirect_to_no_address_is_told(location):
+def test_a_redirect_to_a_bad_address_is_reported(location):
     with (
         Scripted((302, {"Location": location}, b"")) as server,
         pytest.raises(RequestRefused, match="redirects to .*ASSEMBLYAI_BASE_URL"),
@@ -290,14 +290,14 @@ def test_a_redirect_to_no_address_is_told(location):
         http_to(server.url).call("GET", "x")
 
 
-def test_a_proxy_that_refuses_is_told(monkeypatch):
+def test_a_proxy_that_refuses_is_reported(monkeypatch):
     with Scripted((407, {}, b"")) as proxy:
         monkeypatch.setenv("https_proxy", proxy.url)
         with pytest.raises(RequestRefused, match="the proxy refuses the connection .407 Proxy Auth"):
             http_to("https://service.example").call("GET", "x")
 
 
-def test_a_missing_file_of_certificates_is_told(monkeypatch):
+def test_a_missing_certificate_file_is_reported(monkeypatch):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/no/such/file.pem")
     with pytest.raises(BadInput, match="/no/such/file.pem"):
         http_to("https://127.0.0.1:1").call("GET", "x")
@@ -338,7 +338,7 @@ class Impatient:
                     self.count += 1
                     stream.recv(4096)
                     stream.sendall(self.answer)
-                    time.sleep(0.2)  # until the answer has come, and the client is in the middle of sending
+                    time.sleep(0.2)  # the answer arrives while the client is still sending
             except OSError:
                 pass
 
@@ -346,7 +346,7 @@ class Impatient:
 @pytest.mark.parametrize(
     "status, kind", [(401, AuthError), (413, RequestRefused), (None, ServiceUnavailable)]
 )
-def test_an_early_answer_over_tls_is_read_and_a_broken_connection_is_one(
+def test_an_early_answer_over_tls_is_read_and_no_answer_is_a_broken_connection(
     status, kind, certificate, monkeypatch
 ):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate[0]))
@@ -370,15 +370,15 @@ def test_capitals_do_not_matter(name):
     assert places(name) in REGIONS.values()
 
 
-def test_tls_is_on():
+def test_an_https_url_needs_tls():
     with Scripted((200, {}, b"{}")) as server, pytest.raises(ServiceUnavailable, match="TLS"):
         http_to(server.url.replace("http", "https"), tries=1).call("GET", "x")
 
 
 @pytest.mark.parametrize("echo", [False, True])
 def test_the_key_is_in_no_error_log_or_traceback(caplog, echo):
-    """Not even with the values of all variables, as some loggers write them; unless a server sends it back:
-    then the variables have it, the words of the error do not."""
+    """Not even in a traceback with the values of all variables, as some loggers write it. If a server sends
+    the key back, the variables contain it, but the error message does not."""
     caplog.set_level(logging.DEBUG)
     body = b'{"error": "bad token %s"}' % (SECRET.encode() if echo else b"")
     with Scripted() as gone:
@@ -443,6 +443,6 @@ def test_errors_name_the_other_region_and_the_other_project():
         b"\xffwhy",
     ],
 )
-def test_every_envelope_of_an_error_is_read(body):
+def test_the_message_of_an_error_is_found_in_every_format(body):
     with Scripted((400, {}, body)) as server, pytest.raises(RequestRefused, match="why"):
         http_to(server.url).call("GET", "x")

@@ -1,4 +1,4 @@
-"""key: sent as it is, never shown, and readable by nobody on the way."""
+"""key: sent unchanged, never shown, and unreadable in transit."""
 
 import pytest
 import requests
@@ -10,7 +10,7 @@ from audio.key import Key, session_for, would_be_readable
 
 
 @given(st.text())
-def test_a_key_is_sent_as_it_is_or_refused_and_never_shown(text):
+def test_a_key_is_sent_unchanged_or_refused_and_never_shown(text):
     try:
         key = Key(text)
     except AuthError as error:
@@ -35,7 +35,7 @@ def test_a_key_is_sent_as_it_is_or_refused_and_never_shown(text):
         ("schlüssel", "characters"),
     ],
 )
-def test_what_is_wrong_with_a_key_is_said(text, words):
+def test_the_error_says_what_is_wrong_with_a_key(text, words):
     with pytest.raises(AuthError, match=words):
         Key(text)
 

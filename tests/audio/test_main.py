@@ -1,4 +1,4 @@
-"""python -m audio, as users run it: files in, text out, messages beside it, and an exit status that tells."""
+"""python -m audio, as users run it: text on stdout, messages on stderr, and the right exit status."""
 
 import io
 import json
@@ -28,7 +28,7 @@ STARTED = []  # processes
 
 @pytest.fixture(scope="module")
 def key():
-    """The key that the sandboxes take."""
+    """The key that the sandboxes accept."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ASSEMBLYAI_API_KEY", KEY)
         yield
@@ -52,7 +52,7 @@ def environment(url, key):
 
 
 def audio(*args, url=NOWHERE, key=KEY, data=b"", status=0):
-    """Runs a command in this process, which is faster than to start one -> (stdout, stderr)."""
+    """Runs a command in this process, which is faster than starting one -> (stdout, stderr)."""
     stdin, stdout, stderr = (io.TextIOWrapper(io.BytesIO(start), "ascii") for start in (data, b"", b""))
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(os, "environ", environment(url, key))
@@ -95,7 +95,7 @@ def checked(code, status, out, err):
 
 
 def read_until(process, word, count=1):
-    """Reads lines of stderr until the word has come so often (threads may write into one line)."""
+    """Reads lines of stderr until the word has come `count` times (threads may write to the same line)."""
     limit = threading.Timer(LIMIT, process.kill)
     limit.start()
     while count > 0:
@@ -111,9 +111,9 @@ def test_the_exit_status_reaches_the_shell(box):
     assert "ASSEMBLYAI_API_KEY" in finish(start("doctor", key=None), 4)[1]
 
 
-def test_transcribe_and_everything_after_it(box, talk, tmp_path):
+def test_transcribe_and_every_command_that_takes_an_id(box, talk, tmp_path):
     out, err = audio("transcribe", talk, "--speakers", 2, url=box.url)
-    assert out.startswith("Speaker A: Good morning") and "%" not in err, "no bar where there is no terminal"
+    assert out.startswith("Speaker A: Good morning") and "%" not in err, "no progress bar without a terminal"
     (id,) = re.findall(r"transcript ([0-9a-f-]{36})", err)
     assert audio("get", id, url=box.url)[0] == audio("wait", id, "-o", "text", url=box.url)[0] == out
     out, _ = audio("get", id, "-o", "vtt", "--names", "A=Åsa", "--names", "B=Bo", url=box.url)
@@ -209,7 +209,7 @@ HEADINGS = {
     st.sets(st.sampled_from([*HEADINGS]), min_size=1), st.sampled_from([None, "meeting", "podcast", "call"])
 )
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_was_asked_for_is_shown(box, talk, features, preset):
+def test_every_requested_feature_is_shown(box, talk, features, preset):
     """By transcribe and, from the job alone, by get."""
     more = ["--preset", preset] if preset else []
     out, err = audio("transcribe", talk, *sorted(features), *more, url=box.url)
@@ -219,7 +219,7 @@ def test_whatever_was_asked_for_is_shown(box, talk, features, preset):
             assert f"## {HEADINGS[feature]}" in told or (preset, feature) == ("podcast", "--key-phrases")
 
 
-def test_what_was_redacted_stays_so_whatever_shows_it(box, talk):
+def test_redacted_text_stays_redacted_in_every_format(box, talk):
     out, _ = audio("transcribe", talk, "--preset", "call", "--action-items", "-o", "json", url=box.url)
     raw = json.loads(out)
     names = [
@@ -231,7 +231,7 @@ def test_what_was_redacted_stays_so_whatever_shows_it(box, talk):
         assert not [name for name in names if name in told], more
 
 
-def test_languages_names_and_translations_are_asked_for_by_short_names(box, talk):
+def test_languages_names_and_translations_have_short_options(box, talk):
     out, _ = audio("transcribe", talk, "--language", "auto", "--speaker-names", "Ada,李明", url=box.url)
     assert out.startswith("Ada: Good morning") and "\n李明: " in out
     out, _ = audio("transcribe", talk, "--language", "de", "--translate", "es,fr", url=box.url)
@@ -240,14 +240,14 @@ def test_languages_names_and_translations_are_asked_for_by_short_names(box, talk
     assert sent[0]["language_detection"] is True and sent[1]["language_code"] == "de"
 
 
-def test_names_of_speakers_that_are_not_there_are_told(box, talk):
+def test_names_for_unknown_speakers_are_reported(box, talk):
     _, err = audio("transcribe", talk, "--speakers", 2, "--names", "A=Ada", "--names", "Z=Zoe", url=box.url)
-    assert "warning: --names: there is no speaker Z; there are: A, B" in err
+    assert "warning: --names: there is no speaker Z; speakers: A, B" in err
     _, err = audio("transcribe", talk, "--names", "A=Ada", url=box.url)
-    assert "warning: --names: there is no speaker A; there are: none\n" in err
+    assert "warning: --names: there is no speaker A; speakers: none\n" in err
 
 
-def test_a_folder_in_order_and_a_second_run_pays_nothing(box, tmp_path):
+def test_a_folder_is_transcribed_in_order_and_a_second_run_pays_nothing(box, tmp_path):
     (tmp_path / "in" / "deep").mkdir(parents=True)
     (tmp_path / "in" / ".Trash").mkdir()
     for i, name in enumerate(["b.wav", "a.wav", "deep/a.wav", ".Trash/deleted.wav"]):
@@ -285,7 +285,7 @@ def test_one_file_is_paid_for_once_too(box, talk):
     assert out.strip() in first[1] and len(box.jobs) == before + 1
 
 
-def test_ids_of_many_come_with_the_names_of_their_files(box, tmp_path):
+def test_the_ids_of_several_jobs_are_printed_with_their_file_names(box, tmp_path):
     for i in range(3):
         (tmp_path / f"{i}.wav").write_bytes(tone(11 + i))
     before = len(box.jobs)
@@ -296,7 +296,7 @@ def test_ids_of_many_come_with_the_names_of_their_files(box, tmp_path):
         assert len(box.jobs) == before + 3 and {id for id, _ in lines} <= {*box.jobs}
 
 
-def test_where_nothing_can_be_kept_nothing_is_sent(box, talk, tmp_path):
+def test_nothing_is_sent_if_the_transcript_cannot_be_kept(box, talk, tmp_path):
     before = len(box.uploads)
     _, err = audio("transcribe", talk, "--keep", talk / "folder", url=box.url, status=2)
     assert "--keep" in err and len(box.uploads) == before
@@ -363,17 +363,15 @@ def test_version():
         (["sandbox", "--fault", "rain"], "not a fault"),
     ],
 )
-def test_wrong_usage_is_2_and_sends_nothing(args, words, talk, tmp_path):
+def test_wrong_usage_exits_with_2_and_sends_nothing(args, words, talk, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty.wav").touch()
     places = {"TALK": talk, "FOLDER": tmp_path / "folder", "EMPTY": tmp_path / "empty.wav"}
-    _, err = audio(
-        *(places.get(arg, arg) for arg in args), status=2
-    )  # nobody listens at the address: 1 if sent
+    _, err = audio(*(places.get(arg, arg) for arg in args), status=2)  # no server has this address: 1 if sent
     assert words in err
 
 
-def test_the_key_is_4(box, talk):
+def test_a_wrong_key_exits_with_4(box, talk):
     for key, words in (
         ("", "ASSEMBLYAI_API_KEY"),
         ("Bearer x", "bare key"),
@@ -384,7 +382,7 @@ def test_the_key_is_4(box, talk):
     assert "not accepted" in audio("doctor", url=box.url, key="other", status=4)[1]
 
 
-def test_failures_are_1(box, talk, tmp_path):
+def test_failures_exit_with_1(box, talk, tmp_path):
     (tmp_path / "text.wav").write_text("This is a text.")
     _, err = audio("transcribe", tmp_path / "text.wav", url=box.url, status=1)
     assert "does not begin like audio" in err and "does not appear to contain audio" in err
@@ -392,19 +390,28 @@ def test_failures_are_1(box, talk, tmp_path):
     assert "BASE_URL" in audio("doctor", url="http://api.assemblyai.com", status=2)[1]
 
 
-def test_doctor_tells_what_is_in_place(box):
+def test_doctor_reports_the_set_up(box):
     out, _ = audio("doctor", url=box.url)
     assert box.url in out and "accepts the key" in out and "canned-words" in out
     assert "no connection" in audio("doctor", status=1)[1]
 
 
-def test_a_deadline_prints_the_id_and_wait_goes_on(talk, key):
+def test_a_deadline_prints_the_id_and_wait_continues(talk, key):
     with Sandbox(seconds=1e6) as box:
         _, err = audio("transcribe", talk, "--timeout", 0.2, url=box.url, status=1)
         (id,) = set(re.findall(r"[0-9a-f-]{36}", err))
         assert f"python -m audio wait {id}" in err and [*box.jobs] == [id]
         box.seconds = 0
         assert audio("wait", id, url=box.url)[0].startswith("Good morning")
+
+
+@pytest.mark.parametrize("format", ["sentences", "paragraphs"])
+def test_wait_waits_for_views_too_and_writes_them_to_a_file(talk, tmp_path, key, format):
+    with Sandbox(seconds=0.5) as box:
+        id = audio("transcribe", talk, "--no-wait", url=box.url)[0].strip()
+        out, _ = audio("wait", id, "-o", format, "--out", tmp_path / "parts.jsonl", url=box.url)
+    first = (tmp_path / "parts.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    assert out == "" and json.loads(first)["text"].startswith("Good morning")
 
 
 def test_ctrl_c_prints_the_id(talk, key):
@@ -418,7 +425,7 @@ def test_ctrl_c_prints_the_id(talk, key):
         assert out == "" and [*box.jobs] == [id]
 
 
-def test_ctrl_c_among_many_and_the_same_command_again(tmp_path, key):
+def test_after_ctrl_c_the_same_command_continues_the_jobs(tmp_path, key):
     for i in range(6):
         (tmp_path / f"{i}.wav").write_bytes(tone(1 + i))
     with Twisted(seconds=1e6) as box:
@@ -432,7 +439,7 @@ def test_ctrl_c_among_many_and_the_same_command_again(tmp_path, key):
         assert out.count("== ") == 6 and len(box.jobs) == 6
 
 
-def test_ctrl_c_while_a_job_is_made_keeps_the_job(tmp_path, key):
+def test_ctrl_c_while_a_job_is_created_keeps_the_job(tmp_path, key):
     for i in range(2):
         (tmp_path / f"{i}.wav").write_bytes(tone(1 + i))
     making = threading.Event()
@@ -448,13 +455,13 @@ def test_ctrl_c_while_a_job_is_made_keeps_the_job(tmp_path, key):
         wait_until(making.is_set)
         process.send_signal(signal.SIGINT)
         finish(process, 130)
-        wait_until(lambda: box.jobs)  # the service makes the job, although nobody waits for its answer
+        wait_until(lambda: box.jobs)  # the service makes the job, although the client has left
         (id,) = box.jobs
         audio("transcribe", tmp_path, url=box.url)
         assert len(box.jobs) == 2 and id in box.jobs
 
 
-def test_a_reader_who_leaves_is_no_error_message(box, talk):
+def test_a_closed_pipe_prints_no_error(box, talk):
     process = start("transcribe", talk, "-o", "json", url=box.url)
     process.stdout.close()
     err = process.stderr.read().decode()
@@ -469,7 +476,7 @@ def test_a_stream_that_the_shell_has_closed_is_no_error(box, closed):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_the_sandbox_announces_itself_and_fails_on_request(talk):
+def test_the_sandbox_prints_its_address_and_injects_faults(talk):
     faults = ["--fault", "lost@create", "--fault", "reset"]
     process = start("sandbox", "--seconds", 0, *faults, key="test-key")
     try:
@@ -487,7 +494,7 @@ def test_the_sandbox_announces_itself_and_fails_on_request(talk):
 
 
 @pytest.mark.parametrize("key", [None, "a-key-that-is-not-used"])
-def test_the_demonstration_needs_no_key_and_no_network(key):
+def test_the_demo_needs_no_key_and_no_network(key):
     out, _ = audio("demo", key=key)
     assert out.startswith("# Minutes") and "## Asked" in out and "canned" in out
     assert re.search(r"## Action items\n\n- \[ \] Send .* \(\d:\d\d\)\n  > I will send the new budget", out)

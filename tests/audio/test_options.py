@@ -1,4 +1,4 @@
-"""options: short names are translated, known conflicts refused with the way out."""
+"""options: short names become the service's fields, and conflicts are refused with advice."""
 
 import inspect
 import json
@@ -96,7 +96,7 @@ def test_unknown_options_pass_through(options):
         ({"speech_model": "x"}, "^speech_model is deprecated. Use .speech_models. instead.$"),
         ({"summary_model": "catchy"}, "or neither"),
         ({"summary_model": "conversational", "summary_type": "bullets"}, "speaker_labels"),
-        ({"summary_model": "catchy", "summary_type": "bullets"}, "gist and headline"),
+        ({"summary_model": "catchy", "summary_type": "bullets"}, "gist or headline"),
         ({"summary_model": "informative", "summary_type": "gist"}, "catchy"),
         ({"summarization": True, "punctuate": False}, "punctuate"),
         ({"auto_chapters": True, "punctuate": False}, "punctuate"),
@@ -110,21 +110,21 @@ def test_unknown_options_pass_through(options):
         ({"preset": "talk"}, "meeting, podcast, call"),
         ({"speakers": "5-2"}, "range"),
         ({"speakers": "many"}, "range"),
-        ({"speakers": 0}, "from 1 up"),
+        ({"speakers": 0}, "at least 1"),
     ],
 )
-def test_conflicts_are_refused_with_the_way_out(options, words):
+def test_conflicts_are_refused_with_advice(options, words):
     with pytest.raises(BadInput, match=words):
         request(**options)
 
 
-def test_all_conflicts_are_told_at_once():
+def test_all_conflicts_are_reported_at_once():
     with pytest.raises(BadInput, match="Only one of.*redact_pii_policies"):
         request(auto_chapters=True, summarization=True, redact_pii=True)
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_known_names_are_not_doubted(name):
+def test_known_names_are_not_taken_for_typos(name):
     try:
         request(**{name: True})
     except BadInput as error:
@@ -163,12 +163,12 @@ def test_known_names_are_not_doubted(name):
         ({"future": b"x"}, "cannot be sent as JSON"),
     ],
 )
-def test_a_slip_is_an_error_and_says_what_is_meant(options, words):
+def test_the_error_for_a_mistake_says_what_is_expected(options, words):
     with pytest.raises(BadInput, match=words):
         request(**options)
 
 
-def test_the_parameters_of_transcribe_are_all_that_can_be_asked_for():
+def test_transcribe_has_a_documented_parameter_for_every_short_name():
     parameters = inspect.signature(audio.transcribe).parameters
     named = {name for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY}
     assert named == {"preset", *HELP, "timeout", "progress"}
@@ -179,7 +179,7 @@ def test_the_parameters_of_transcribe_are_all_that_can_be_asked_for():
     )
 
 
-def test_settings_may_be_nested_but_not_in_one_another():
+def test_settings_may_be_nested_but_must_not_overlap():
     assert nested([("a.b", 1), ("a.c", 2), ("d", 3)]) == {"a": {"b": 1, "c": 2}, "d": 3}
     for pairs in ([("a", 1), ("a.b", 2)], [("a.b", 2), ("a", 1)], [("a", 1), ("a", 2)]):
         with pytest.raises(BadInput, match="already|twice"):
@@ -195,7 +195,7 @@ def test_settings_are_json(key, value):
     assert setting(f"{key}={json.dumps(value)}") == (key, value)
 
 
-def test_settings_that_are_no_json_are_text():
+def test_settings_that_are_not_json_are_text():
     assert setting("language_code=de") == ("language_code", "de") and setting("a=b=c") == ("a", "b=c")
     for bad in ("a", "=b", ""):
         with pytest.raises(BadInput, match="KEY=VALUE"):

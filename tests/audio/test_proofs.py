@@ -1,4 +1,4 @@
-"""The heavy proofs: a long upload in constant memory; many jobs while a third of all answers fails."""
+"""Two heavy tests: a long upload in constant memory, and many jobs while a third of all answers fail."""
 
 import os
 import random
@@ -17,14 +17,14 @@ from audio.sandbox import Sandbox
 
 SPOILED = ("429", "500", "502", "503", "504", "reset", "truncated", "lost")
 ROOT = Path(__file__).parents[2]
-# PROOFS=full takes the numbers of the README; the smaller ones find the same faults.
+# PROOFS=full runs the larger numbers; the smaller ones find the same faults.
 JOBS, BYTES = (1000, 2_000_000_000) if os.environ.get("PROOFS") == "full" else (220, 300_000_000)
 UPLOAD = """
 import resource, sys
 from audio import Client
 grown = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 client = Client(timeout=(60, 600))
-client.upload(b"ID3" + bytes(100_000))  # whatever is loaded once is loaded now
+client.upload(b"ID3" + bytes(100_000))  # loads everything that is loaded only once
 before = grown()
 print(client.upload(sys.argv[1]), grown() - before)
 """
@@ -39,7 +39,7 @@ def test_a_long_upload_takes_constant_memory(tmp_path, monkeypatch):
     """Both sides are measured: the client in a process of its own, the sandbox in this one."""
     with open(tmp_path / "long.mp3", "wb") as file:
         file.write(b"ID3")
-        file.truncate(BYTES)  # sparse: it has no blocks on the disk
+        file.truncate(BYTES)  # sparse: takes no space on the disk
     with Sandbox() as box:
         monkeypatch.setenv("ASSEMBLYAI_BASE_URL", box.url)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -68,7 +68,7 @@ class Flaky(Sandbox):
             return self.random.choice(SPOILED) if self.random.random() < 0.33 else None
 
 
-def test_no_job_is_lost_or_doubled_in_16_threads_while_a_third_of_all_answers_fails():
+def test_no_job_is_lost_or_doubled_in_16_threads_while_a_third_of_all_answers_fail():
     with Flaky(seconds=0.05) as box:
         client = Client(box.url, tries=12, pause=0.002, poll=0.05, timeout=(30, 30))
         sound = {f"{i}": tone(1 + i / 1000) for i in range(20)}

@@ -1,4 +1,4 @@
-"""recording: what cannot be sent is found before, and what is sent is all of it, every time."""
+"""recording: what cannot be sent is refused first, and every attempt sends the whole recording."""
 
 import contextlib
 import io
@@ -65,7 +65,7 @@ def test_other_files_are_not_taken_for_audio(head):
 
 
 @given(st.binary(min_size=1, max_size=3 * PIECE), st.integers(0, 5))
-def test_every_attempt_sends_all_of_it(data, start):
+def test_every_attempt_sends_the_whole_recording(data, start):
     file = io.BytesIO(b"\0" * start + data)
     file.seek(start)
     with warnings.catch_warnings():
@@ -91,7 +91,7 @@ def test_a_pipe_is_read_once_and_sent_as_often_as_needed():
     thread.join()
 
 
-def test_what_cannot_be_sent_is_found_before(tmp_path):
+def test_a_source_that_cannot_be_sent_is_refused(tmp_path):
     (tmp_path / "empty.wav").touch()
     (tmp_path / "open.txt").write_text("words")
     with contextlib.ExitStack() as stack:
@@ -117,7 +117,7 @@ def test_what_cannot_be_sent_is_found_before(tmp_path):
                 Recording(source)
 
 
-def test_a_locked_folder_is_told(tmp_path, monkeypatch):
+def test_an_unreadable_folder_is_reported(tmp_path, monkeypatch):
     (tmp_path / "a.wav").write_bytes(tone())
     (tmp_path / "locked").mkdir()
     scandir = os.scandir
@@ -136,15 +136,15 @@ def test_the_scheme_of_a_url_may_be_in_capitals():
     assert Recording("HTTPS://x.example/A.mp3").url == "https://x.example/A.mp3"
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="everything can be read by root")
-def test_an_unreadable_file_is_found_before(tmp_path):
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root can read everything")
+def test_an_unreadable_file_is_refused(tmp_path):
     (tmp_path / "a.wav").write_bytes(tone())
     (tmp_path / "a.wav").chmod(0)
     with pytest.raises(BadInput, match="cannot be read"):
         Recording(tmp_path / "a.wav")
 
 
-def test_what_does_not_look_like_audio_is_a_warning_only():
+def test_a_file_that_does_not_look_like_audio_only_causes_a_warning():
     with pytest.warns(AudioWarning, match="does not begin like audio"):
         Recording(b"some text")
 
@@ -153,7 +153,7 @@ def test_a_file_that_changes_while_it_is_sent(tmp_path):
     path = tmp_path / "a.wav"
     path.write_bytes(tone(10))
     found = Recording(path)
-    path.write_bytes(tone(20))  # grown: what was there is sent
+    path.write_bytes(tone(20))  # longer: only the original length is sent
     assert len(b"".join(found.pieces())) == len(tone(10))
     path.write_bytes(tone(1))
     with pytest.raises(BadInput, match="became shorter"):
@@ -165,7 +165,7 @@ def test_a_folder_is_searched_for_audio(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(tone())
     (tmp_path / "notes.wav").write_text("these are notes")
-    (tmp_path / "b.wav.txt").write_text("MAC and cheese")  # begins like Monkey's Audio; a result of ours
+    (tmp_path / "b.wav.txt").write_text("MAC and cheese")  # begins like Monkey's Audio, but is our output
     (tmp_path / "b.wav.0.transcript.json").write_text("{}")
     (tmp_path / "deep" / "empty.mp3").touch()
     with pytest.warns(AudioWarning, match="b.wav.txt, deep/empty.mp3, notes.wav$") as caught:

@@ -1,4 +1,4 @@
-"""reports: the parts that a preset promises, nothing personal in a call review, and no stray Markdown."""
+"""reports: the parts of each preset, no personal data in a call review, and no stray Markdown."""
 
 import re
 import time
@@ -22,7 +22,7 @@ from audio.sandbox import Sandbox
         ("call", ["Sentiment by speaker", "Negative moments", "Entities"]),
     ],
 )
-def test_presets_ask_for_what_their_reports_tell(preset, parts, monkeypatch):
+def test_presets_request_what_their_reports_show(preset, parts, monkeypatch):
     monkeypatch.setenv("ASSEMBLYAI_API_KEY", "test-key")
     with Sandbox(seconds=0) as box:
         told = report(Client(box.url).transcribe(tone(60), preset=preset), preset)
@@ -32,7 +32,7 @@ def test_presets_ask_for_what_their_reports_tell(preset, parts, monkeypatch):
 
 
 @pytest.mark.parametrize("seconds, words", [(1, "\n\n0:01, transcript "), (70, "\n\n1:10, transcript ")])
-def test_a_report_tells_the_length_and_the_chapters(meeting, seconds, words):
+def test_a_report_shows_the_length_and_the_chapters(meeting, seconds, words):
     told = report(meeting[seconds])
     assert words in told and all(chapter.headline in told for chapter in meeting[seconds].chapters)
 
@@ -67,7 +67,7 @@ SECRETS = {
 
 
 @pytest.mark.parametrize("kind", SECRETS)
-def test_every_type_that_is_not_known_to_be_harmless_is_redacted_wherever_it_stands(kind):
+def test_every_type_that_is_not_known_to_be_harmless_is_redacted_everywhere(kind):
     secret = SECRETS[kind]
     said = f"It is {secret.upper()}, and it cost ten euros. 我是{secret}。"
     raw = {
@@ -95,7 +95,7 @@ def test_every_type_that_is_not_known_to_be_harmless_is_redacted_wherever_it_sta
     assert secret.lower() in report(Transcript({**raw, "redact_pii": False}), "meeting").lower()
 
 
-def test_policies_hide_what_is_under_them():
+def test_a_policy_redacts_even_a_harmless_type():
     entities = [
         {"entity_type": "organization", "text": "Nordbank"},
         {"entity_type": "date", "text": "Monday"},
@@ -107,13 +107,13 @@ def test_policies_hide_what_is_under_them():
     assert "Nordbank" in told and "Monday" in told
 
 
-def test_an_entity_is_told_once_where_it_is_redacted():
+def test_redacted_entities_are_listed_once():
     entities = [{"entity_type": "location", "text": name} for name in ("Oslo", "Bergen", "Oslo")]
     told = report(Transcript({"text": "x", "entities": entities, "redact_pii": True}))
     assert "- location: [LOCATION]\n" in told
 
 
-def test_redaction_and_quotes_are_linear():
+def test_redaction_and_quotes_take_linear_time():
     names = [f"name{i}" for i in range(3000)]
     sentences = [
         {"text": f"This is {name} here.", "start": 1000 * i, "end": 1000 * i + 900, "sentiment": "NEUTRAL"}
@@ -133,13 +133,13 @@ def test_redaction_and_quotes_are_linear():
 
 
 def test_the_longest_entity_is_redacted():
-    """Not its first name only."""
+    """Not only the first name in it."""
     entities = [{"entity_type": "person_name", "text": name} for name in ("Anna", "Anna Berg")]
     raw = {"text": "So Anna Berg, or Anna-Berg, said: Anna!", "entities": entities}
     assert redacted(Transcript(raw)).text == "So [PERSON_NAME], or [PERSON_NAME], said: [PERSON_NAME]!"
 
 
-def test_redaction_leaves_what_is_not_said():
+def test_redaction_changes_only_spoken_text():
     raw = {
         "id": "a-7",
         "status": "completed",
@@ -160,7 +160,7 @@ HEADINGS = ["Summary", "Action items", "Topics", "Sentiment by speaker", "Entiti
 
 
 @pytest.mark.parametrize("preset", [None, *PRESETS])
-def test_what_was_asked_for_is_shown_by_every_preset(preset, monkeypatch):
+def test_every_preset_shows_the_requested_features(preset, monkeypatch):
     monkeypatch.setenv("ASSEMBLYAI_API_KEY", "test-key")
     with Sandbox(seconds=0) as box:
         transcript = Client(box.url).transcribe(
@@ -168,7 +168,7 @@ def test_what_was_asked_for_is_shown_by_every_preset(preset, monkeypatch):
         )
     told = report(transcript, preset)
     for heading in (*HEADINGS, "Translations", "Sensitive content"):
-        if (preset, heading) != ("podcast", "Key phrases"):  # they are its quotes
+        if (preset, heading) != ("podcast", "Key phrases"):  # it shows them as quotes
             assert told.count(f"## {heading}") == 1, heading
     assert "## Sensitive content\n\nNothing was found.\n" in told
     assert "- [ ] Send the new budget" in told and "> I will send the new budget to" in told
@@ -196,33 +196,33 @@ def test_action_items_come_from_the_service_with_quote_and_time():
     )
 
 
-def test_action_points_are_what_somebody_will_do():
+def test_without_action_items_promises_and_requests_are_listed():
     said = "I will call. It rained. Please write the report! We met."
     transcript = Transcript(
         {"utterances": [{"speaker": "B", "text": said, "start": 0, "end": 8000}]}, {"B": "Bo"}
     )
     first, *found = action_items(transcript)
-    assert "By their wording" in first and found == [
+    assert "by the wording" in first and found == [
         "- [ ] Bo: I will call. (0:00)",
         "- [ ] Bo: Please write the report! (0:03)",
     ]
 
 
-def test_a_silent_recording_is_told_as_such():
+def test_the_report_of_a_silent_recording_says_so():
     assert "Nothing was said" in report(
         Transcript({"id": "x", "status": "completed", "text": "", "audio_duration": 3}), "meeting"
     )
 
 
 @given(st.text())
-def test_text_means_nothing_to_markdown(text):
+def test_escaped_text_contains_no_markdown(text):
     line = escaped(text)
     assert "\n" not in line and not re.search(r"(?<!\\)(\\\\)*[<>|*`]", line)
     assert re.sub(r"\\(.)", r"\1", line) == " ".join(text.split())
 
 
 @given(st.integers(0, 10**8))
-def test_clock_reads_back(ms):
+def test_clock_times_can_be_read_back(ms):
     parts = [int(part) for part in clock(ms).split(":")]
     assert sum(part * 60**i for i, part in enumerate(reversed(parts))) == ms // 1000
     assert parts[-1] < 60

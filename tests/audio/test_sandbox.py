@@ -1,4 +1,4 @@
-"""sandbox: it answers and refuses as the service is known to, and fails as it is told to."""
+"""sandbox: it answers and refuses as the service is known to, and injects the faults that it is given."""
 
 import http.server
 import json
@@ -70,12 +70,12 @@ def test_the_key_is_checked_exactly(box, key):
     ):
         headers = {"Authorization": key} if key else {}
         if key and key != key.strip():
-            continue  # HTTP itself takes white space off
+            continue  # HTTP itself strips white space
         status, data = ask(box, method, path, data=b"ID3", headers=headers)
         assert (status, data) == (401, {"error": "Authentication error, API token missing/invalid"})
 
 
-def test_the_key_is_that_of_the_environment(monkeypatch):
+def test_the_key_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("ASSEMBLYAI_API_KEY", "mine")
     with Sandbox() as box:
         assert ask(box, "GET", "/v2/transcript")[0] == 401
@@ -95,7 +95,7 @@ def test_the_key_is_that_of_the_environment(monkeypatch):
         ({"summary_model": "catchy"}, "or neither"),
     ],
 )
-def test_what_is_refused(box, fields, words):
+def test_invalid_jobs_are_refused(box, fields, words):
     status, data = ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a", **fields})
     assert status == 400 and words in data["error"]
 
@@ -150,7 +150,7 @@ def test_the_duration_is_read_from_the_wav(seconds, rate):
 
 
 @given(st.binary(max_size=80), st.sampled_from([b"", b"RIFF....WAVE", b"RIFF....WAVEfmt \x10\0\0\0"]))
-def test_any_bytes_are_heard(data, head):
+def test_any_bytes_can_be_uploaded(data, head):
     data = head + data
     found = heard([data[i : i + 7] for i in range(0, len(data), 7)])
     assert found["size"] == len(data) and found["seconds"] >= 0
@@ -202,7 +202,7 @@ def test_multichannel_and_names(box):
 
 @given(st.integers(0, 9), st.integers(1, 4))
 @settings(max_examples=12)
-def test_lists_lead_to_older_jobs(count, limit):
+def test_pages_of_the_list_lead_to_older_jobs(count, limit):
     with Sandbox(seconds=60) as box:
         ids = [
             ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a"})[1]["id"]
@@ -217,12 +217,12 @@ def test_lists_lead_to_older_jobs(count, limit):
         assert sum(pages, []) == ids
 
 
-def test_the_queries_of_lists_are_checked(box):
+def test_the_query_of_the_list_is_checked(box):
     for query in ("limit=0", "limit=201", "limit=x", "before_id=nobody"):
         assert ask(box, "GET", "/v2/transcript?" + query)[0] == 400
 
 
-def test_deleted_is_scrubbed_and_still_listed(box):
+def test_a_deleted_job_is_scrubbed_and_still_listed(box):
     job, _ = done(box, speaker_labels=True)
     gone = ask(box, "DELETE", f"/v2/transcript/{job['id']}")[1]
     assert (
@@ -303,7 +303,7 @@ def test_nonsense_is_refused_with_json(box, method, path, data):
 
 
 def raw(box, request):
-    """What the sandbox answers to bytes on its socket, until it closes or has nothing more to say."""
+    """Sends bytes to the sandbox's socket -> all that it answers, until it closes the connection."""
     with socket.create_connection(("127.0.0.1", box.server.server_port), timeout=20) as connection:
         connection.sendall(request)
         connection.shutdown(socket.SHUT_WR)
@@ -355,13 +355,13 @@ def test_a_client_that_waits_for_100_continue_gets_it_at_once(box):
         b"Transfer-Encoding: chunked\r\n\r\nzz",
     ],
 )
-def test_a_length_that_is_none_is_answered(box, headers):
+def test_an_invalid_length_is_refused(box, headers):
     for path in (b"upload", b"transcript"):
         answer = raw(box, HEAD % path + headers + b"\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 400") and b"malformed" in answer
 
 
-def test_deep_json_is_answered(box):
+def test_deeply_nested_json_is_refused(box):
     status, answer = ask(box, "POST", "/v2/transcript", data=b'{"a":' * 100_000)
     assert status == 400 and "malformed" in answer["error"]
 
@@ -379,13 +379,13 @@ def test_deep_json_is_answered(box):
         {"speaker_labels": "yes"},
     ],
 )
-def test_a_job_that_would_poison_the_list_is_refused(box, fields):
+def test_a_job_that_would_break_the_list_is_refused(box, fields):
     assert ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a", **fields})[0] == 400
     done(box)
     assert len(ask(box, "GET", "/v2/transcript")[1]["transcripts"]) == 1
 
 
-def test_what_only_the_service_may_say_is_not_taken_from_a_client(box):
+def test_a_client_cannot_set_the_results_of_a_job(box):
     told = {
         "id": "mine",
         "status": "completed",
@@ -406,7 +406,7 @@ def test_what_only_the_service_may_say_is_not_taken_from_a_client(box):
     assert job["summary"] is None and job["mark"] == "mine" and "s3cr3t" not in str(job)
 
 
-def test_it_does_not_claim_to_be_a_model(box):
+def test_it_does_not_claim_to_use_a_real_model(box):
     job, _ = done(box, speech_models=["assemblyai-stt-3-7"])
     assert job["speech_model_used"] == "canned-words"
 
@@ -430,7 +430,7 @@ def test_an_answer_may_be_cut_off(box):
         ("stall", "list", ["late", 200]),
     ],
 )
-def test_faults_hit_so_many_answers_and_no_more(name, where, seen):
+def test_a_fault_hits_as_many_answers_as_requested_and_no_more(name, where, seen):
     with Sandbox(faults=[name]) as box:
         found = []
         for expected in seen:
@@ -461,6 +461,6 @@ def test_faults_of_jobs():
 
 
 @pytest.mark.parametrize("text", ["", "rain", "503:x", "503@", ":3", "503@get:", "503@nowhere"])
-def test_what_is_no_fault(text):
+def test_an_invalid_fault_is_refused(text):
     with pytest.raises(BadInput, match="not a fault"):
         fault(text)

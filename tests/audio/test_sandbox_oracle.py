@@ -61,7 +61,7 @@ def test_upload_and_all_features(box, file):
     assert found.content_safety.status == "success" and found.summary == raw["summary"]
 
 
-def test_chapters_and_the_refusal_of_both(box, file):
+def test_chapters_and_the_refusal_of_chapters_with_a_summary(box, file):
     found = aai.Transcriber().transcribe(file, aai.TranscriptionConfig(auto_chapters=True))
     assert [chapter.headline for chapter in found.chapters][0] == "The harbour project starts on time"
     with pytest.raises(Exception, match="Only one of the following models"):

@@ -56,7 +56,7 @@ def ms(h, m, s, f):
 
 
 def parsed(text, format):
-    """A reader of its own -> [(start, end, text)]; it takes nothing but whole, well formed blocks."""
+    """An independent parser -> [(start, end, text)]; it accepts only whole, well-formed blocks."""
     blocks = text.split("\n\n") if text else []
     if format == "vtt":
         assert blocks[0].strip() == "WEBVTT"
@@ -151,7 +151,7 @@ def test_scripts_without_spaces_get_captions_of_readable_length_at_the_times_of_
         assert width(span.text) <= LINE * LINES and span.text[0] not in "。，、"
 
 
-def test_marks_stay_with_their_letter():
+def test_marks_stay_with_their_letters():
     for span in captions([dense(["ที่นี่"] * 80)]):
         assert span.text[0] not in "ิีึืุู่้๊๋็์"
 
@@ -169,7 +169,7 @@ def test_the_name_of_the_speaker_is_counted():
         assert len(lines) <= LINES and all(len(line) <= LINE for line in lines)
 
 
-def test_sentences_of_every_script_end_a_caption():
+def test_chinese_sentences_end_a_caption():
     said = "这是第一句话，它比一行还要长一些，所以占了两行。" + "第二句。"
     found = captions([dense(list(said), each=150)])
     assert [span.text[-1] for span in found] == ["。", "。"]
@@ -184,7 +184,7 @@ def test_real_times_are_used_where_text_and_words_differ_a_little():
     assert 1500 <= times["2"] <= 3000 and 4500 <= times["20"] <= 6000
 
 
-def test_words_without_a_time_take_that_of_their_neighbours():
+def test_words_without_times_fill_the_gap_between_their_neighbours():
     words = [{"text": "one", "start": 10_000, "end": 10_400}, {"text": "two", "start": None, "end": None}]
     words.append({"text": "three", "start": 10_800, "end": 11_000})
     turn = {"text": "one two three", "start": 10_000, "end": 11_000, "words": words}
@@ -204,7 +204,7 @@ def test_matches_are_equal_and_in_order(ours, theirs):
     assert ours != theirs or len(pairs) == len(ours)
 
 
-def test_ten_hours_take_seconds():
+def test_five_hours_take_seconds():
     words = [Span(f"word{i}", 300 * i, 300 * i + 250) for i in range(60_000)]
     turn = Span(" ".join(word.text for word in words), 0, 18_000_000, "", tuple(words))
     begun = time.process_time()
@@ -212,7 +212,7 @@ def test_ten_hours_take_seconds():
 
 
 @given(st.integers(0, 400_000_000))
-def test_clock_is_milliseconds(time):
+def test_clock_keeps_milliseconds(time):
     hours, minutes, seconds = clock(time).split(":")
     assert round(1000 * (int(hours) * 3600 + int(minutes) * 60 + float(seconds))) == time
 

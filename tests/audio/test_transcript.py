@@ -1,4 +1,4 @@
-"""transcript: any answer can be read, milliseconds stay milliseconds."""
+"""transcript: any answer can be read, and milliseconds stay milliseconds."""
 
 import pytest
 from hypothesis import given
@@ -88,7 +88,7 @@ def test_milliseconds_and_seconds_are_never_mixed(meeting, seconds):
     assert sum(transcript.talk.values()) == pytest.approx(1000 * seconds, abs=20)
 
 
-def test_everything_told_fits_together(meeting):
+def test_the_attributes_agree_with_one_another(meeting):
     transcript = meeting[70]
     assert transcript.text.split() == [word.text for word in transcript.words]
     assert [span.text for span, *_ in transcript.sentiment] == [turn.text for turn in transcript.turns]
@@ -104,11 +104,11 @@ def test_everything_told_fits_together(meeting):
     assert "Anna Berg" in transcript.entities["person_name"] and "Anna Berg" not in transcript.text
 
 
-def test_a_silent_recording_has_nothing_to_tell():
+def test_a_transcript_without_text_gives_empty_output():
     assert Transcript({"text": None}).subtitles() == "" == Transcript({}).labelled()
 
 
-def test_names_are_given_to_speakers():
+def test_speakers_are_shown_by_name():
     raw = {
         "utterances": [
             {"speaker": who, "text": "x", "start": 0, "end": 1}
@@ -129,7 +129,7 @@ def test_names_are_given_to_speakers():
     assert found.labelled().startswith("Speaker A: x\nBo: x\nAgent: x\nx\nLi: x\n")
 
 
-def test_what_was_asked_for_is_known_by_its_short_names():
+def test_features_lists_what_was_requested_by_short_name():
     request = {"summarization": {"summary_type": "bullets"}, "action_items": {}}
     raw = {"iab_categories": True, "auto_highlights": False, "speech_understanding": {"request": request}}
     assert Transcript(raw).features == {"topics", "summary", "action_items"}

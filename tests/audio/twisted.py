@@ -1,4 +1,4 @@
-"""A sandbox whose every answer can be spoiled, in more ways than --fault has, and what tests wait for."""
+"""A sandbox whose every answer can be spoiled, in more ways than --fault offers, and helpers of the tests."""
 
 import io
 import json
@@ -31,9 +31,11 @@ LIMIT = 60  # seconds after which a test that waits for something gives up
 
 
 class Twisted(Sandbox):
-    """`history` names what happens to one request after the other; then all is well. `seen` lists them.
+    """`history` names what happens to each request in turn; later ones are answered normally. `seen` lists
+    (kind, what happened) of every request.
 
-    A late answer is begun, a stalled one given up, after `late` seconds or as soon as `release` is set."""
+    After `late` seconds, or as soon as `release` is set, a late answer is begun and a stalled one given
+    up."""
 
     def __init__(self, history=(), late=LATE, **more):
         super().__init__(**{"seconds": 0.01, **more})
@@ -47,7 +49,7 @@ class Twisted(Sandbox):
             self.seen.append((kind, twist))
         self.here.twist = twist
         if twist == "late":
-            self.release.wait(self.late)  # then carries it out, though nobody listens any more
+            self.release.wait(self.late)  # then the request is carried out, although the client has given up
         return twist if twist in ("reset", "lost", "truncated", *CODES) else None
 
     def settle(self):
@@ -87,7 +89,7 @@ class TwistedHandler(Handler):
         return super().write(status, data, half)
 
     def drip(self):
-        """A byte now and then, for ever: no time-out between bytes ends this."""
+        """Sends a byte now and then for ever, so that no time-out between bytes ends it."""
         self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n")
         self.close_connection = True
         while not self.box.closing.wait(0.02):
@@ -104,7 +106,7 @@ def wait_until(condition):
 
 
 def tone(seconds=2.0, value=b"\x00\x20", rate=8000):
-    """The bytes of a mono 16 bit WAV."""
+    """The bytes of a mono 16-bit WAV file."""
     file = io.BytesIO()
     with wave.open(file, "wb") as sound:
         sound.setparams((1, 2, rate, 0, "NONE", ""))

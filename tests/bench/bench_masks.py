@@ -1,9 +1,8 @@
-"""The time that a token mask takes: `make bench`, or run this file alone.
+"""How long a token mask takes: `make bench`, or run this file alone.
 
 The masks are for the tools of tools/builtin.py and a tool with nested arguments, with vocabularies of 512 and
 of 32,000 tokens (the latter with all numbers of up to three digits, as in large models). Tokens are drawn
-from the masks at random, so most states are rare; then the same calls are written again to measure the warm
-case.
+from the masks at random, so many states are new. Then the same calls are written again, with warm caches.
 """
 
 import gc
@@ -73,14 +72,14 @@ def write(masks, dice, room=150):
 
 
 def measure(size, calls=100):
-    """-> (the seconds of every mask of `calls` calls, ascending, after as many other calls; the same for the
-    same calls again). The first list includes states that have not come up before."""
+    """-> (seconds per mask for `calls` calls, ascending; the same when these calls are written again). As
+    many other calls are written first, as a warm-up, but some states in the first list are still new."""
     registry = Registry([*TOOLS, Tool("book", "Book a room.", BOOKING, lambda **arguments: None)])
     words = vocabulary(size)
     masks = Masks(Grammar(registry.schema(), OPEN.encode(), CLOSE.encode()), words, len(words) - 1)
     for seed in range(calls):
         write(masks, random.Random(calls + seed))
-    gc.freeze()  # otherwise garbage collection scans the vocabulary again and again during masks
+    gc.freeze()  # otherwise garbage collection scans the vocabulary again and again in between
     each = lambda: sorted(t for seed in range(calls) for t in write(masks, random.Random(seed))[0])
     return each(), each()
 

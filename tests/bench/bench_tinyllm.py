@@ -1,4 +1,4 @@
-"""Speed as a ratio to that of other libraries: `make bench`. Not a test: figures differ by machine.
+"""Our speed compared with that of other libraries: `make bench`. Not a test: figures differ by machine.
 
     training step   against a torch eager model of the same shape, as a good PyTorch user writes it:
                     scaled_dot_product_attention, the RMSNorm module, fused AdamW (ours uses AdamW too)
@@ -7,8 +7,9 @@
     token masks     in microseconds: bench_masks.py
 
 The other library runs in this process, in rounds that alternate with ours; the median counts. A training
-step is given as a ratio to torch's time (lower is better), decoding as a ratio to torch's tokens per second
-(higher is better). The figures are also written to runs/bench.json; without the other library they are null.
+step's time is given as a ratio to torch's time (lower is better), decoding as a ratio to torch's tokens per
+second (higher is better). The figures are also written to runs/bench.json; without the other library they are
+null.
 """
 
 import os
@@ -156,7 +157,7 @@ def our_step(pool, ids):
 
 
 def training(config, rows, rounds):
-    """(ratio on one thread, ratio on all cores, share of our step that its matmuls would take at peak)."""
+    """-> (ratio on one thread, ratio on all cores, share of our step that matmuls take at peak speed)"""
     ids = np.random.default_rng(1).integers(0, config.vocab, (rows, config.context))
     model = Transformer(config).initialise(np.random.default_rng(0))
     one, every = WorkerPool(model, 1), WorkerPool(model, CORES)
@@ -218,7 +219,7 @@ def made_up_text(size=1_000_000):
 
 
 def tokenizing(text, rounds):
-    """(our training time over the Rust trainer's, megabytes encoded per second without warm-up)."""
+    """-> (our training time over the Rust trainer's, megabytes encoded per second without warm-up)"""
     cold = []
 
     def encode():
@@ -294,10 +295,10 @@ def main():
     }
     meaning = {
         "train_step_ratio_small": "step of 0.8 M parameters, 768 tokens, one thread: our time / torch's",
-        "train_step_ratio_large": "step of 2.8 M parameters, 2,048 tokens, one thread",
+        "train_step_ratio_large": "step of 2.8 M parameters, 2,048 tokens, one thread: our time / torch's",
         "train_step_ratio_all_cores_small": f"the small step on {CORES} cores / torch at its best",
         "train_step_ratio_all_cores_large": "the same for the large step",
-        "matmul_floor_small": "share of our small step that its matmuls would take at peak",
+        "matmul_floor_small": "share of our small step that its matmuls would take at peak speed",
         "matmul_floor_large": "the same for the large step",
         "decode_ratio_batch1": "decoding, batch 1: our tokens per second / torch's",
         "decode_ratio_batch64": "decoding, batch 64",
@@ -305,7 +306,7 @@ def main():
         "bpe_encode_mb_per_s": "BPE encoding without warm-up, MB/s",
         "mask_us_512": "token mask, 512 tokens: median, microseconds",
         "mask_us_32000_of_100": "token mask, 32,000 tokens: 99th percentile, microseconds",
-        "mask_us_32000_again_worst": "the slowest when the same calls are written again",
+        "mask_us_32000_again_worst": "the same calls again, 32,000 tokens: slowest mask, microseconds",
     }
     for key, value in figures.items():
         print(f"{'-' if value is None else format(value, '.2f'):>8}  {meaning[key]}")

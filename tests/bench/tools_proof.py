@@ -1,4 +1,4 @@
-"""make tools-proof: a random model writes thousands of tool calls under the grammar's mask; all are valid."""
+"""make tools-proof: a model with random weights writes 10,000 tool calls under a mask; all must be valid."""
 
 import argparse
 import json
@@ -21,10 +21,10 @@ ROWS = 200  # calls written at once
 
 
 def main():
-    """Let a random model write tool calls under the mask, and check every one."""
+    """Let a random model write tool calls under the mask, and check every call."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--count", type=int, default=10_000, help="calls to write (default: 10000)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the weights and the draws (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights and sampling (default: 0)")
     settings = parser.parse_args()
     registry, rng = Registry(TOOLS), np.random.default_rng(settings.seed)
     tokenizer = train(json.dumps(registry.definitions()), 400)
@@ -37,7 +37,7 @@ def main():
         rows = min(ROWS, settings.count - first)
         mask.restart(rng.integers(mask.need, 3 * mask.need, rows).tolist())
         draws = rng.random((rows, max(mask.budget)))
-        calls = generate(model, [prompt] * rows, max(mask.budget), draws, stop=[mask.end], mask=mask)
+        calls = generate(model, [prompt] * rows, max(mask.budget), draws, stop=mask.end, mask=mask)
         for budget, ids in zip(mask.budget, calls):
             tokens += len(ids)
             text = tokenizer.decode_bytes(ids[:-1]).removeprefix(b" ")

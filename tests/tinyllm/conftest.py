@@ -10,7 +10,7 @@ from tinyllm.stages import s0_random, s1_pretrain, s2_instruct
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory):
-    """A folder where the run "demo" has finished stages 0, 1 and 2 at SIZE=tiny. Copy it, see `tiny`."""
+    """A folder where the run "demo" has finished stages 0, 1 and 2 at SIZE=tiny. Tests get a copy: `tiny`."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -38,7 +38,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def tiny(finished_run, tmp_path, monkeypatch):
-    """An own copy of that run; the test works in its folder."""
+    """A copy of finished_run for one test, which works in its folder."""
     shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -1,4 +1,4 @@
-"""calls: any model makes valid tool calls, each closed within its budget of tokens."""
+"""calls: any model writes valid tool calls, each completed within its budget of tokens."""
 
 import json
 import runpy
@@ -39,7 +39,7 @@ def free():
 
 
 def replies(mask, budgets, seed, follow=None, scale=0.3):
-    """What a random model writes, in ids. follow: a text that it has to begin with."""
+    """The ids that a random model writes. follow: a text that they must begin with."""
     model = random_model(CONFIG, np.random.default_rng(seed), np.float32, scale)
     begun = WORDS.encode(follow) if follow else []
 
@@ -52,7 +52,7 @@ def replies(mask, budgets, seed, follow=None, scale=0.3):
 
     mask.restart(budgets)
     draws = np.random.default_rng(seed + 1).random((len(budgets), max(budgets)))
-    return generate(model, [PROMPT] * len(budgets), max(budgets), draws, stop=[END], mask=led)
+    return generate(model, [PROMPT] * len(budgets), max(budgets), draws, stop=END, mask=led)
 
 
 def test_hundreds_of_calls_of_random_models_are_valid_and_closed_within_their_budget(only):
@@ -92,7 +92,7 @@ def test_a_call_that_a_model_begins_itself_is_finished_validly(free, seed, text,
     assert calls and all(map(REGISTRY.accepts, calls))
 
 
-def test_without_room_for_a_whole_call_no_token_may_come_that_could_open_one(free):
+def test_without_room_for_a_whole_call_no_token_that_could_open_one_is_allowed(free):
     begun = WORDS.encode(" so")
     opens = np.array([b"<" in piece for piece in free.vocabulary])
     assert opens.sum() > 1
@@ -105,7 +105,7 @@ def test_without_room_for_a_whole_call_no_token_may_come_that_could_open_one(fre
             assert allowed is None
 
 
-def test_inside_a_call_the_end_has_to_wait_and_after_it_text_may_follow(free):
+def test_a_reply_cannot_end_inside_a_call_and_text_may_follow_the_call(free):
     ids = np.array(WORDS.encode(f" {render_call(Call('calculator', {'expression': '1+1'}))}"))
     free.restart([1000])
     for length in range(len(ids) + 1):
@@ -118,7 +118,7 @@ def test_inside_a_call_the_end_has_to_wait_and_after_it_text_may_follow(free):
 
 @settings(max_examples=5)
 @given(seeds)
-def test_a_row_is_judged_by_its_own_tokens_whatever_other_rows_and_steps_there_were(free, seed):
+def test_the_mask_of_a_row_depends_on_its_own_tokens_and_not_on_other_rows_or_earlier_steps(free, seed):
     ids = np.array(replies(free, [free.need + 80] * 2, seed, " <tool_call>")[0])
     free.restart([200, 200, 200])
     stepwise = [free(1, ids[:length]) for length in range(len(ids))]
@@ -138,7 +138,7 @@ def test_restart_forgets_what_the_rows_have_written(free):
     assert free(0, ids[:1]) is None
 
 
-def test_the_proof_of_make_tools_proof_counts_its_calls(monkeypatch, capsys):
+def test_make_tools_proof_counts_its_calls(monkeypatch, capsys):
     script = Path(__file__).parents[1] / "bench" / "tools_proof.py"
     monkeypatch.setattr("sys.argv", [str(script), "--count", "30"])
     runpy.run_path(str(script), run_name="__main__")

@@ -1,4 +1,4 @@
-"""chat: calls run, replies are shown as they are written, and a session can be steered and saved."""
+"""chat: calls run, replies are shown as they are written, and commands change and save a session."""
 
 import io
 import json
@@ -40,12 +40,12 @@ def random_stage(tmp_path_factory):
 
 @pytest.fixture
 def talk(random_stage, monkeypatch, capsys):
-    """A session with typed lines -> exit status, what it printed, and its messages for people."""
+    """Run a session with these lines as input -> exit status, stdout, stderr."""
     monkeypatch.chdir(random_stage)
 
     def session(*lines, options=()):
         monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
-        status = main(["chat", *TINY, "--tokens", "100", *options])
+        status = main(["chat", *TINY, "--tokens", "120", *options])
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 
@@ -70,7 +70,7 @@ def test_a_choice_of_tools_that_fails_changes_nothing(talk):
     status, _, err = talk(*lines, options=["--tokens", "20"])
     assert status == 0 and "a tool call needs more than" in err
     assert [m["role"] for m in json.loads(Path("talk.json").read_text())["messages"]] == ["user", "assistant"]
-    lines = "/tools on", "What is 2+2? Use the calculator."  # still asks for a call, which is too long too
+    lines = "/tools on", "What is 2+2? Use the calculator."  # this needs a call too
     _, _, err = talk(*lines, options=["--tokens", "20"])
     assert err.count("a tool call needs more than") == 2
 
@@ -79,11 +79,11 @@ def test_without_tools_the_reply_is_what_the_stage_writes(talk, random_stage):
     status, out, _ = talk("/tools off", "Who is Ada?", options=["--temperature", "0", "--tokens", "20"])
     model, words = checkpoint.load(Path("runs/demo/0-random"))
     prompt = encode_prompt(words, [{"role": "user", "content": "Who is Ada?"}])
-    (ids,) = generate(model, [prompt], 20, stop=[words.special["<|end|>"]])
+    (ids,) = generate(model, [prompt], 20, stop=words.special["<|end|>"])
     assert status == 0 and out == decode_reply(words, ids) + "\n"
 
 
-def test_a_session_can_be_steered_and_saved(talk, random_stage):
+def test_a_session_can_be_changed_by_commands_and_saved(talk, random_stage):
     lines = ["Use the calculator: 12*7?", "/temperature 0", "/temperature hot", "/save talk.json"]
     lines += ["/stage 9", "/what", "/tools off", "again", "/new", "/save empty.json", "/quit", "never read"]
     status, out, err = talk(*lines)
@@ -101,7 +101,7 @@ def test_a_session_can_be_steered_and_saved(talk, random_stage):
 
 def test_temperature_and_tools_stay_when_another_stage_is_chosen(random_stage, monkeypatch):
     monkeypatch.chdir(random_stage)
-    session = chat.Chat(ChatSettings(tokens=100))
+    session = chat.Chat(ChatSettings(tokens=120))
     for line in ("/temperature 0", "/tools off", "/stage 0"):
         session.command(line)
     assert session.tools == "off" and session.mask is None
@@ -110,7 +110,7 @@ def test_temperature_and_tools_stay_when_another_stage_is_chosen(random_stage, m
 
 def test_a_temperature_holds_for_the_replies_that_follow(random_stage, monkeypatch):
     monkeypatch.chdir(random_stage)
-    session = chat.Chat(ChatSettings(tokens=100))
+    session = chat.Chat(ChatSettings(tokens=120))
     assert session.settings.temperature == 0.8
     session.command("/temperature 0")
     assert session.settings.temperature == 0
@@ -129,7 +129,7 @@ def test_a_temperature_holds_for_the_replies_that_follow(random_stage, monkeypat
     assert temperatures == [0.5]
 
 
-def test_a_model_is_shown_the_whole_conversation_and_a_stage_no_longer_one_than_it_has_learned_from(
+def test_a_model_sees_the_whole_conversation_but_a_stage_no_more_turns_than_it_has_learned_from(
     talk, monkeypatch
 ):
     prompts, limits = [], []
@@ -178,7 +178,7 @@ def test_by_default_tools_are_for_stages_that_have_learned_to_call_them(
 ):
     monkeypatch.chdir(random_stage)
     monkeypatch.setattr(chat, "learned_by", lambda folder: learned)
-    session = chat.Chat(ChatSettings(tokens=100))
+    session = chat.Chat(ChatSettings(tokens=120))
     assert session.tools == "auto" and bool(session.registry.tools) == (tools == "on")
     assert (session.mask is None) == (tools == "off")
     session.command("/tools on")
@@ -188,11 +188,11 @@ def test_by_default_tools_are_for_stages_that_have_learned_to_call_them(
 
 
 @pytest.mark.parametrize("context", [64, 352, 100_000])
-def test_all_tools_are_offered_if_half_of_the_context_has_room_to_describe_them_else_the_first(
+def test_all_tools_are_offered_if_their_description_fits_into_half_of_the_context_else_the_first(
     random_stage, monkeypatch, context
 ):
     monkeypatch.chdir(random_stage)
-    session = chat.Chat(ChatSettings(tokens=100))
+    session = chat.Chat(ChatSettings(tokens=120))
     words = session.tokenizer
     session.model = SimpleNamespace(config=SimpleNamespace(context=context))
     session.choose_tools("on")
@@ -220,6 +220,21 @@ def test_a_stage_that_calls_tools_needs_room_for_a_call(talk, monkeypatch):
     assert status == 2 and "a tool call needs more than" in err and "raise --tokens" in err
 
 
+def test_tools_are_refused_if_replies_are_too_short_to_begin_a_call(random_stage, monkeypatch):
+    monkeypatch.chdir(random_stage)
+    session = chat.Chat(ChatSettings(tokens=200))
+    session.command("/tools on")
+
+    def call_may_begin(tokens):
+        session.mask.restart([tokens])
+        return session.mask(0, np.zeros(0, int)) is None
+
+    shortest = next(filter(call_may_begin, range(1, 200)))
+    chat.Chat(ChatSettings(tokens=shortest)).command("/tools on")
+    with pytest.raises(UsageError, match="raise --tokens"):
+        chat.Chat(ChatSettings(tokens=shortest - 1)).command("/tools on")
+
+
 def test_an_interrupt_stops_the_reply_and_the_session_goes_on(talk, monkeypatch):
     def interrupted(self, line):
         raise KeyboardInterrupt
@@ -233,7 +248,7 @@ def test_an_interrupt_stops_the_reply_and_the_session_goes_on(talk, monkeypatch)
 
 
 class Script:
-    """A `mask` that dictates what is written. From the 24th token on the reply may also end, or never."""
+    """A `mask` that dictates what is written. With may_end, the reply may also end after 24 tokens."""
 
     only = False
 
@@ -288,7 +303,7 @@ def test_a_reply_that_does_not_end_in_time_is_cut_off(dictate):
 
 def test_after_a_call_the_model_continues_with_the_result(random_stage, monkeypatch, capsys):
     monkeypatch.chdir(random_stage)
-    session, seen = chat.Chat(ChatSettings(tokens=100)), []
+    session, seen = chat.Chat(ChatSettings(tokens=120)), []
     session.command("/tools on")
     call = render_call(Call("calculator", {"expression": "12*7"}))
     replies = iter([f"so {call}", "It is 84."])
@@ -308,9 +323,9 @@ def test_after_a_call_the_model_continues_with_the_result(random_stage, monkeypa
 @pytest.mark.parametrize(
     "typed, result", [("yes", "84"), ("Y", "84"), ("too dear", "too dear"), ("", "user refused")]
 )
-def test_with_ask_on_a_call_runs_only_if_the_user_lets_it(random_stage, monkeypatch, capsys, typed, result):
+def test_with_ask_on_a_call_runs_only_if_the_user_says_yes(random_stage, monkeypatch, capsys, typed, result):
     monkeypatch.chdir(random_stage)
-    session = chat.Chat(ChatSettings(tokens=100))
+    session = chat.Chat(ChatSettings(tokens=120))
     session.command("/tools on")
     call = render_call(Call("calculator", {"expression": "12*7"}))
     for line, is_asked in (("/ask on", True), ("/ask off", False)):
@@ -330,7 +345,7 @@ def test_the_end_of_the_input_ends_the_session_and_a_call_that_was_asked_about_d
 
 
 @given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.integers(0, 3), min_size=1, max_size=12))
-def test_a_reply_is_a_loop_once_it_ends_with_the_same_24_tokens_or_more_in_three_equal_parts(start, part):
+def test_a_reply_is_a_loop_once_its_last_24_tokens_or_more_are_three_equal_parts(start, part):
     looping = start + part * 24
     assert is_loop(looping)
     assert not is_loop(list(range(10, 110))) and not is_loop((part * 24)[:23])

@@ -1,4 +1,4 @@
-"""layers: each backward is the derivative of its forward, and the fast forms equal the plain ones."""
+"""layers: each backward is the derivative of its forward, and the fast versions equal the plain ones."""
 
 import math
 
@@ -49,7 +49,7 @@ def test_rmsnorm_gradient(N, C, eps, rng):
 
 
 @given(N=sizes, C=sizes, eps=st.sampled_from([1e-5, 1e-2]), rng=rngs)
-def test_rmsnorm_is_the_formula_of_its_docstring(N, C, eps, rng):
+def test_rmsnorm_matches_the_formula_in_its_docstring(N, C, eps, rng):
     x, g = rng.standard_normal((N, C)), rng.standard_normal(C)
     expected = g * x / np.sqrt((x**2).mean(axis=1, keepdims=True) + eps)
     np.testing.assert_allclose(L.rmsnorm_forward(x, g, eps)[0], expected, rtol=1e-12)
@@ -119,7 +119,7 @@ def test_attention_gradient(qkvr, causal, block):
 
 
 @given(heads(), st.booleans(), blocks)
-def test_attention_equals_the_plain_version_of_its_docstring(qkvr, causal, block):
+def test_attention_equals_the_plain_version_in_its_docstring(qkvr, causal, block):
     q, k, v, _ = qkvr
     (B, T, H, D), G = q.shape, q.shape[2] // k.shape[2]
     out, _ = L.attention_forward(q, k, v, causal, block)
@@ -185,7 +185,7 @@ def test_swiglu_gradient(N, F, rng):
 
 
 @given(N=sizes, F=sizes, rng=rngs)
-def test_swiglu_is_the_formula_of_its_docstring(N, F, rng):
+def test_swiglu_matches_the_formula_in_its_docstring(N, F, rng):
     x = 3 * rng.standard_normal((N, 2 * F))
     gate, up = x[:, :F], x[:, F:]
     np.testing.assert_allclose(L.swiglu_forward(x)[0], gate / (1 + np.exp(-gate)) * up, rtol=1e-9, atol=1e-12)

@@ -1,4 +1,4 @@
-"""The command line: every option, and every mistake in one line."""
+"""The command line: every option is accepted, and every mistake is answered in one line."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def command(monkeypatch):
-    """Replace the function of a command by another one."""
+    """Replace the function of a command."""
 
     def replace(name, function):
         settings, original = COMMANDS[name]
@@ -140,14 +140,14 @@ def test_mistakes_are_answered_in_one_line(here, capsys, words, status, message)
         (UsageError("no sense"), 2, "error: no sense\n"),
         (BrokenPipeError(), 1, ""),
         (OSError(28, "No space left on device", "runs/x"), 1, "error: runs/x: No space left on device\n"),
-        (OSError("odd"), 1, "error: the system: odd\n"),
+        (OSError("odd"), 1, "error: operating system: odd\n"),
         (
             UnicodeEncodeError("utf-8", "a\udce9", 1, 2, "no"),
             1,
             "error: an option, a file name or some text is not valid UTF-8",
         ),
         (RecursionError("too deep"), 1, "error: JSON is nested too deeply\n"),
-        (MemoryError("8 PiB"), 1, "error: not enough memory, choose smaller sizes: 8 PiB\n"),
+        (MemoryError("8 PiB"), 1, "error: not enough memory; choose smaller sizes: 8 PiB\n"),
         (KeyboardInterrupt("interrupted after step 3"), 130, "interrupted after step 3\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
@@ -168,7 +168,7 @@ def test_a_mistake_in_the_program_shows_its_traceback(command):
         main(["exams"])
 
 
-# ---- as a process: streams, names that are not UTF-8, and files beside it
+# ---- as a process: streams, names that are not UTF-8, and files in the current folder
 
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
@@ -198,7 +198,7 @@ def test_python_m_tinyllm_ends_with_the_status_of_main(here):
     assert done.returncode == 1 and done.stderr.startswith(b"error: runs/demo/0-random not found")
 
 
-def test_whatever_a_model_or_a_file_name_holds_can_be_printed():
+def test_whatever_is_in_a_reply_or_a_file_name_can_be_printed():
     code = SHOUT.format("print('\\udcff and \\U0001f408'); raise OSError(2, 'none', '\\udce9')")
     done = python("-c", code, env={"PYTHONIOENCODING": "latin-1"})
     assert done.stdout.decode() == "\\udcff and \U0001f408\n"
@@ -226,7 +226,8 @@ def test_closed_full_and_broken_streams_end_without_a_traceback(lines, redirect,
     words = ["sh", "-c", command, sys.executable, code]
     done = subprocess.run(words, input=b"", capture_output=True, env=ENVIRONMENT, check=False)
     assert done.stdout.split()[-1] == str(status).encode()
-    assert done.stderr == (b"error: the system: No space left on device\n" if "full" in redirect else b"")
+    message = b"error: operating system: No space left on device\n"
+    assert done.stderr == (message if "full" in redirect else b"")
 
 
 def test_help_through_a_broken_pipe_ends_quietly():
@@ -243,16 +244,14 @@ def test_folders_and_options_that_are_not_utf_8_are_accepted(tmp_path):
     (folder / "t\udce9xt.txt").write_text("the cat sat on a mat. " * 50)
     words = ["-m", "tinyllm", "stage0", "--size", "tiny", "--vocab", "256", "--run", "r\udce9"]
     words += ["--text", str(folder / "t\udce9xt.txt")]
-    for _ in range(2):  # the second time, the settings are compared with those written
+    for _ in range(2):  # the second time, the settings are compared with those on disk
         done = python(*words, cwd=folder)
         assert done.returncode == 0, done.stderr
     assert b"is finished already" in done.stdout and (folder / "runs" / "r\udce9" / "0-random").is_dir()
 
 
 @pytest.mark.parametrize("package", ["tinyllm", "tools", "audio"])
-def test_files_of_the_current_folder_are_not_imported_instead_of_ours_or_the_standard_librarys(
-    tmp_path, package
-):
+def test_files_in_the_current_folder_do_not_shadow_ours_or_the_standard_librarys(tmp_path, package):
     for name in {"tools", "audio", "numbers", "json", "random", "numpy", "platform"} - {package}:
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('this is your {name}.py')")
     words = ["-m", package, *([] if package == "tools" else ["--help"])]
@@ -264,7 +263,7 @@ def test_files_of_the_current_folder_are_not_imported_instead_of_ours_or_the_sta
     assert path[-1] in ("", str(tmp_path)) and path[-2] == str(ROOT) and file.startswith(str(ROOT))
 
 
-def test_the_settings_of_every_command_are_those_of_a_stage():
+def test_every_command_has_settings_and_a_docstring():
     for settings, function in COMMANDS.values():
         assert issubclass(settings, Settings) and function.__doc__
     assert command_line.__doc__.startswith("python -m tinyllm COMMAND")

@@ -1,4 +1,4 @@
-"""objectives: every gradient is the derivative of its loss, and every loss is its formula."""
+"""objectives: every gradient is the derivative of its loss, and every loss matches its formula."""
 
 import inspect
 from collections.abc import Callable
@@ -35,8 +35,8 @@ def target_log_probs(logits, targets):
     return np.array(each, float).reshape(targets.shape)
 
 
-# ---- what is drawn: logits or scores, and the arguments that each objective takes besides them.
-# Weights and advantages are of both signs.
+# ---- random inputs: logits or scores, and the other arguments of each objective.
+# Weights and advantages have both signs.
 
 
 @st.composite
@@ -52,7 +52,7 @@ def rollouts(draw):
     logits, targets, advantages, rng = draw(sequences())
     log_probs = target_log_probs(logits, targets)
     old = log_probs + rng.uniform(-0.5, 0.5, log_probs.shape)
-    at_corner = np.abs(np.abs(np.exp(log_probs - old) - 1) - 0.2) < 1e-4  # where there is no derivative
+    at_corner = np.abs(np.abs(np.exp(log_probs - old) - 1) - 0.2) < 1e-4  # no derivative exists there
     old = np.where(at_corner, log_probs, old)
     return logits, targets, old, rng.standard_normal(logits.shape), advantages, rng
 
@@ -67,14 +67,14 @@ def pairs(draw):
 
 @st.composite
 def rankings(draw):
-    """scores, last, ranks, rng: of completions, some places empty, some ranks tied"""
+    """scores, last, ranks, rng; some slots are unused (rank 0), some ranks tied"""
     rng, P, K, T = draw(rngs), draw(sizes), draw(sizes), draw(sizes)
     ranks = rng.integers(0, K + 1, (P, K))
     return rng.standard_normal((P, K, T)) * 2, rng.integers(0, T, (P, K)), ranks, rng
 
 
 class Case(NamedTuple):
-    """One call of an objective: its logits (or scores), and the arguments that have a row for each."""
+    """One call of an objective: its logits (or scores), the arguments with one row for each, and options."""
 
     objective: Callable
     logits: np.ndarray
@@ -97,7 +97,7 @@ def cases(draw, objective):
     elif objective is plackett_luce:
         logits, last, ranks, rng = draw(rankings())
         arguments = {"last": last, "ranks": ranks}
-    elif "reference_log_probs" in inspect.signature(objective).parameters:  # of pairs, as dpo
+    elif "reference_log_probs" in inspect.signature(objective).parameters:  # pairs of replies, such as dpo
         logits, targets, reference, weights, beta, rng = draw(pairs())
         arguments = {"targets": targets, "reference_log_probs": reference, "weights": weights}
         options = {"beta": beta}
@@ -133,7 +133,7 @@ def each_objective(test):
 
 
 @given(rngs, sizes)
-def test_squared_error_has_the_gradient_of_finite_differences_and_none_without_a_total(rng, N):
+def test_the_gradient_of_squared_error_is_its_derivative_and_0_for_a_total_of_0(rng, N):
     values, targets, total = *rng.standard_normal((2, N)), rng.uniform(0.5, 5)
     check_loss(lambda values: squared_error(values, targets, total), values, rng)
     loss, gradient = squared_error(values, targets, 0)
@@ -186,7 +186,7 @@ def test_the_arrays_passed_are_not_changed(case, data):
 
 @each_objective
 def test_the_gradient_has_the_precision_of_the_models_logits(case, data):
-    """Whatever the precision of weights and advantages."""
+    """The precision of weights and advantages does not matter."""
     for name in {"reference_logits"} & case.arguments.keys():
         case.arguments[name] = case.arguments[name].astype(np.float32)
     loss, gradient = case(case.logits.astype(np.float32))
@@ -220,7 +220,7 @@ def test_log_softmax_and_log_prob_of_are_the_log_of_the_probability(case):
 
 
 @given(sequences(), st.floats(0.1, 100))
-def test_weighted_nll_is_the_formula_of_its_docstring(case, total):
+def test_weighted_nll_matches_the_formula_in_its_docstring(case, total):
     logits, targets, weights, _ = case
     expected = -(weights * target_log_probs(logits, targets)).sum() / total
     assert weighted_nll(logits, targets, weights, total)[0] == pytest.approx(expected)
@@ -266,7 +266,7 @@ def test_a_complete_ranking_is_the_product_of_repeated_choices_of_the_best(case)
 
 
 @given(rankings())
-def test_empty_places_and_positions_before_the_last_are_ignored(case):
+def test_unused_slots_and_positions_where_no_score_is_read_are_ignored(case):
     scores, last, ranks, rng = case
     loss, gradient = plackett_luce(scores, last, ranks, 1.0)
     is_read = np.arange(scores.shape[2]) == last[..., None]
@@ -277,7 +277,7 @@ def test_empty_places_and_positions_before_the_last_are_ignored(case):
 
 
 @given(rngs)
-def test_of_two_it_is_bradley_terry_and_a_tie_gives_no_gradient(rng):
+def test_for_two_completions_it_is_bradley_terry_and_a_tie_gives_no_gradient(rng):
     scores = rng.standard_normal((1, 2, 1)) * 3
     last, d = np.zeros((1, 2), int), float(scores[0, 0, 0] - scores[0, 1, 0])
     assert plackett_luce(scores, last, np.array([[1, 2]]), 1.0)[0] == pytest.approx(np.log1p(np.exp(-d)))
@@ -290,7 +290,7 @@ def test_of_two_it_is_bradley_terry_and_a_tie_gives_no_gradient(rng):
 
 
 @given(pairs(), st.floats(0.1, 100))
-def test_dpo_is_the_formula_of_its_docstring(case, total):
+def test_dpo_matches_the_formula_in_its_docstring(case, total):
     logits, targets, reference, weights, beta, _ = case
     gain = (target_log_probs(logits, targets) * weights).sum(axis=-1) - reference
     d = gain[:, 0] - gain[:, 1]
@@ -317,7 +317,7 @@ def test_dpo_raises_the_chosen_reply_and_lowers_the_rejected_one(case):
 
 
 @given(rollouts(), st.floats(0.1, 100))
-def test_kl_divergence_is_the_formula_of_its_docstring(case, total):
+def test_kl_divergence_matches_the_formula_in_its_docstring(case, total):
     logits, _, _, reference, weights, _ = case
     p = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
     q = np.exp(reference) / np.exp(reference).sum(axis=-1, keepdims=True)
@@ -326,7 +326,7 @@ def test_kl_divergence_is_the_formula_of_its_docstring(case, total):
 
 
 @given(rollouts())
-def test_the_divergence_from_itself_is_0_and_from_any_other_at_least_0(case):
+def test_the_kl_divergence_is_0_for_equal_distributions_and_never_negative(case):
     logits, _, _, reference, _, _ = case
     ones = np.ones(logits.shape[:2])
     loss, gradient = kl_divergence(logits, logits + 3, ones, 1.0)
@@ -335,7 +335,7 @@ def test_the_divergence_from_itself_is_0_and_from_any_other_at_least_0(case):
 
 
 @given(rollouts(), st.floats(0.1, 100), st.sampled_from([0.1, 0.2, 0.3]))
-def test_ppo_clip_is_the_formula_of_its_docstring(case, total, clip):
+def test_ppo_clip_matches_the_formula_in_its_docstring(case, total, clip):
     logits, targets, old, _, advantages, _ = case
     expected = 0.0
     for logp, old_logp, A in zip(target_log_probs(logits, targets).flat, old.flat, advantages.flat):

@@ -1,4 +1,4 @@
-"""optimizer: the sizes of the steps, the schedule, and that the pieces of the buffer are independent."""
+"""optimizer: steps have the right size, rates follow the schedule, parts of the buffer are independent."""
 
 import numpy as np
 import pytest
@@ -88,7 +88,7 @@ def test_while_the_gradient_stays_the_same_every_adamw_step_has_the_size_of_the_
 
 
 @given(rngs, st.integers(1, 6))
-def test_adamw_is_the_formula_of_its_docstring(rng, count):
+def test_adamw_matches_the_formula_in_its_docstring(rng, count):
     w, m, v = rng.standard_normal(4), np.zeros(4), np.zeros(4)
     expected, first, second = w.copy(), 0.0, 0.0
     for t in range(1, count + 1):
@@ -118,7 +118,7 @@ def test_orthogonalised_matrices_keep_their_directions_with_singular_values_near
 def test_orthogonalising_applies_its_polynomial_to_singular_values_in_single_precision_too(shape, smallest):
     u, _, vt = np.linalg.svd(np.random.default_rng(0).standard_normal(shape), full_matrices=False)
     s = np.geomspace(1, smallest, 128)
-    s[1:] = np.minimum(s[1:], 100 * smallest)  # many that rounding errors of the first could drown
+    s[1:] = np.minimum(s[1:], 100 * smallest)  # small ones, which rounding errors of the first could swamp
     g = ((u * s) @ vt).astype(np.float32)
     s /= np.linalg.norm(s)
     for _ in range(5):
@@ -161,10 +161,10 @@ def test_clip_scales_a_longer_gradient_down_to_the_limit_and_returns_the_old_nor
     norm = optimizer.clip(g, limit)
     assert norm == pytest.approx(np.linalg.norm(before))
     assert np.linalg.norm(g) == pytest.approx(min(norm, limit))
-    np.testing.assert_allclose(g, before * min(1, limit / norm))  # the direction stays, and so do short ones
+    np.testing.assert_allclose(g, before * min(1, limit / norm))  # same direction; a short one is unchanged
 
 
-def test_without_another_limit_the_norm_is_clipped_to_1():
+def test_the_default_limit_is_a_norm_of_1():
     g = np.array([3.0, 4.0])
     assert optimizer.clip(g) == 5 and g.tolist() == pytest.approx([0.6, 0.8])
 
@@ -186,7 +186,7 @@ def test_the_rate_rises_linearly_then_stays_then_falls_linearly_and_is_never_0(s
             assert scale == 1
         elif steps - fall_starts >= 1:
             assert scale == pytest.approx((steps - step) / (steps - fall_starts))
-        else:  # a fall shorter than one step: the last step still counts in full
+        else:  # a decay shorter than one step: the last step still has the full rate
             assert scale == 1
 
 
@@ -196,7 +196,7 @@ def test_with_0_steps_the_rate_is_constant(step, warmup, falling):
 
 
 @pytest.mark.parametrize("method", ["adamw", "muon"])
-def test_the_bottom_of_a_bowl_is_reached(method):
+def test_both_methods_reach_the_minimum_of_a_quadratic(method):
     target, w = np.arange(12.0).reshape(3, 4) / 10, np.zeros((3, 4))
     m, v, rates = np.zeros_like(w), np.zeros_like(w), Rates(steps=400, warmup=10)
     for step in range(400):

@@ -18,12 +18,11 @@ from strategies import random_model
 
 from tinyllm import checkpoint, tokenizer
 from tinyllm.__main__ import COMMANDS
-from tinyllm.checkpoint.files import read_json, write_json
 from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.runs import (
     WORLD,
     Settings,
-    ancestor,
+    ancestors,
     describe,
     fingerprint,
     finished_stages,
@@ -64,7 +63,7 @@ class TextSettings(Settings):
 
 
 def train(settings, stage, parent=None):
-    """A stage without a step; each has other weights."""
+    """Train a stage for 0 steps. Its weights depend on its number."""
     with Run(settings, stage, random_model(CONFIG, np.random.default_rng(ord(stage[0]))), BYTES, 0, parent):
         pass
     return settings.folder(stage)
@@ -74,12 +73,12 @@ def train(settings, stage, parent=None):
 
 
 @pytest.mark.parametrize("settings", ALL_SETTINGS)
-def test_every_number_outside_its_limits_is_refused_by_the_name_of_its_option(settings):
+def test_a_number_outside_its_limits_is_refused_with_the_name_of_its_option(settings):
     for field in dataclasses.fields(settings):
         if field.type not in (int, float):
             continue
         low, high = field.metadata["limits"]
-        assert high < 10**7 or field.name == "seed", f"{field.name}: a number that no machine can serve"
+        assert high < 10**7 or field.name == "seed", f"{field.name}: a number that no machine can handle"
         for wrong in {-2, low - 1, high + 1, float("nan"), float("inf")} - {field.default}:
             with pytest.raises(UsageError, match=f"--{field.name.replace('_', '-')} must be from"):
                 settings(**{field.name: wrong})
@@ -94,12 +93,12 @@ def test_a_run_stays_in_its_own_folder(name):
 
 
 @given(st.from_regex(r"\w[\w.' -]{0,20}", fullmatch=True))
-def test_any_plain_name_is_the_folder_of_a_run(name):
+def test_any_plain_name_can_name_a_run(name):
     folder = Settings(run=name).folder("0-random")
     assert folder.parent.parent == Path("runs") and folder.parent.name == name
 
 
-def test_one_worker_per_core_unless_told():
+def test_there_is_one_worker_per_core_unless_set_otherwise():
     model = Transformer(Config(vocab=2, context=2, layers=1, width=2, heads=1))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     for settings, expected in ((Settings(), cores), (Settings(workers=1), 1), (Settings(workers=3), 3)):
@@ -122,25 +121,25 @@ def test_a_stage_learns_from_the_world_unless_it_or_its_parent_has_files():
     assert learned["text"]["sha256"] == fingerprint("sea.txt")
 
 
-def test_nothing_of_the_world_is_mixed_into_files_of_ones_own():
+def test_the_built_in_world_is_not_mixed_with_your_own_files():
     Path("sea.txt").write_text("The sea is wide.")
     text = train(TextSettings(text="sea.txt"), "1-text")
     with pytest.raises(TinyllmError, match="built-in instructions do not fit: name yours with DATA="):
         sources(StageSettings(), text)
-    # A checkpoint from elsewhere has no text on record: then none is replayed.
+    # A checkpoint from elsewhere has no text on record, so none is replayed.
     foreign = Path("foreign")
     checkpoint.save(foreign, random_model(CONFIG, np.random.default_rng(0)), BYTES)
     assert path_of(sources(StageSettings(data="sea.txt"), foreign), "text") is None
     assert sources(StageSettings(), foreign) == {"text": WORLD, "instructions": WORLD}
 
 
-def test_another_text_than_the_parents_is_refused_by_name_unless_a_run_starts_from_another():
+def test_a_text_other_than_the_parents_is_refused_unless_a_run_starts_from_another_run():
     Path("sea.txt").write_text("The sea is wide.")
     Path("land.txt").write_text("The land is flat.")
     text = train(TextSettings(text="sea.txt"), "1-text")
-    with pytest.raises(TinyllmError, match=r"learned from .*sea.txt; land.txt is another text"):
+    with pytest.raises(TinyllmError, match=r"learned from .*sea.txt; land.txt is a different text"):
         sources(StageSettings(text="land.txt", data="land.txt"), text)
-    with pytest.raises(TinyllmError, match="learned from .*sea.txt; land.txt is another text"):
+    with pytest.raises(TinyllmError, match="learned from .*sea.txt; land.txt is a different text"):
         sources(TextSettings(text="land.txt"), text)
     further = sources(TextSettings(text="land.txt", origin=str(text)), text)
     assert path_of(further, "text") == str(Path("land.txt").resolve())
@@ -148,13 +147,13 @@ def test_another_text_than_the_parents_is_refused_by_name_unless_a_run_starts_fr
     assert path_of(sources(TextSettings(text="copy.txt"), text), "text") == str(Path("copy.txt").resolve())
 
 
-def test_a_file_that_was_replaced_is_noticed(monkeypatch):
+def test_a_file_that_has_changed_is_noticed(monkeypatch):
     Path("sea.txt").write_text("The sea is wide.")
     settings = TextSettings(text="sea.txt")
     text = train(settings, "1-text")
     assert nothing_to_do(settings, "1-text")
     Path("sea.txt").write_text("The sea was wide.")
-    with pytest.raises(TinyllmError, match="1-text was made with other text than .*sea.txt"):
+    with pytest.raises(TinyllmError, match="1-text was made with text other than .*sea.txt"):
         nothing_to_do(settings, "1-text")
     with pytest.raises(TinyllmError, match=r"sea.txt has changed since .*1-text learned from it"):
         sources(StageSettings(data="sea.txt"), text)
@@ -163,7 +162,19 @@ def test_a_file_that_was_replaced_is_noticed(monkeypatch):
         sources(StageSettings(), text)
 
 
-def test_a_relative_path_is_known_in_other_folders_too(monkeypatch, tmp_path):
+def test_an_option_newer_than_a_finished_stage_had_its_default():
+    settings = StageSettings(text="sea.txt", data="sea.txt")
+    Path("sea.txt").write_text("The sea is wide.")
+    notes = train(settings, "1-text") / "stage.json"
+    older = json.loads(notes.read_text())
+    del older["settings"]["steps"]
+    notes.write_text(json.dumps(older))
+    assert nothing_to_do(settings, "1-text")
+    with pytest.raises(TinyllmError, match="made with steps=0 instead of 7"):
+        nothing_to_do(dataclasses.replace(settings, steps=7), "1-text")
+
+
+def test_a_relative_path_is_found_from_other_folders_too(monkeypatch, tmp_path):
     Path("sea.txt").write_text("The sea is wide.")
     text = train(TextSettings(text="sea.txt"), "1-text").resolve()
     Path("elsewhere").mkdir()
@@ -195,7 +206,7 @@ def test_the_fingerprint_of_a_folder_depends_on_every_name_and_byte():
 def test_the_notes_of_a_stage_hold_all_settings_that_decide_its_bytes(settings):
     made = describe(settings(), "stage", None)
     for field in dataclasses.fields(settings):
-        if "source" in field.metadata:  # its content decides, see above
+        if "source" in field.metadata:  # the content of the file decides, see above
             continue
         value = {bool: True, int: max(7, field.metadata["limits"][0]), float: 0.7, str: "other"}[field.type]
         changed = describe(dataclasses.replace(settings(), **{field.name: value}), "stage", None)
@@ -203,7 +214,7 @@ def test_the_notes_of_a_stage_hold_all_settings_that_decide_its_bytes(settings):
         assert (changed == made) == indecisive, field.name
 
 
-def test_a_finished_stage_is_left_as_it_is_and_other_settings_get_a_command_of_their_own(capsys):
+def test_a_finished_stage_is_left_as_it_is_and_for_other_settings_a_command_is_suggested(capsys):
     Path("my questions.jsonl").write_text("{}")
     settings = StageSettings(size="tiny")
     parent = train(TextSettings(size="tiny"), "1-text")
@@ -223,19 +234,8 @@ def test_a_finished_stage_is_left_as_it_is_and_other_settings_get_a_command_of_t
     assert not nothing_to_do(settings, "3-other")
 
 
-def test_a_stage_made_before_an_option_existed_was_made_with_its_default():
-    parent, settings = train(TextSettings(size="tiny"), "1-text"), StageSettings(size="tiny")
-    notes = Path(train(settings, "2-stage", parent)) / "stage.json"
-    made = read_json(notes)
-    del made["settings"]["steps"]
-    write_json(notes, made)
-    assert nothing_to_do(settings, "2-stage", parent)
-    with pytest.raises(TinyllmError, match="made with steps=0 instead of 5"):
-        nothing_to_do(dataclasses.replace(settings, steps=5), "2-stage", parent)
-
-
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
-def test_a_suggested_command_has_every_value_as_one_word(value):
+def test_every_value_in_a_suggested_command_is_one_word(value):
     command = make_command(StageSettings(data=value, seed=4, steps=3, origin="runs/a b/1"), "2-stage")
     assert shlex.split(command) == [
         "make", "stage2", "SEED=4", f"DATA={value}", "FROM=runs/a b/1", "ARGS=--steps 3"
@@ -279,14 +279,14 @@ def test_damaged_notes_are_an_error_not_a_crash():
             nothing_to_do(StageSettings(), "2-stage")
 
 
-def test_the_parent_is_of_the_same_run_size_and_seed_unless_it_is_named():
+def test_the_parent_has_the_same_run_size_and_seed_unless_it_is_named():
     with pytest.raises(TinyllmError, match=r"1-text not found. Make it with: make stage1 SIZE=tiny SEED=4$"):
         parent_folder(StageSettings(size="tiny", seed=4), "1-text")
     train(TextSettings(), "1-text")
     assert parent_folder(StageSettings(), "1-text") == Path("runs/demo/1-text")
     assert parent_folder(StageSettings(), "3-later", "1-text") == Path("runs/demo/1-text")
     with pytest.raises(
-        TinyllmError, match=r"made with size='small' instead of 'tiny': repeat SIZE=small SEED=0"
+        TinyllmError, match=r"made with size='small' instead of 'tiny': use SIZE=small SEED=0"
     ):
         parent_folder(StageSettings(size="tiny"), "1-text")
     with pytest.raises(TinyllmError, match="made with seed=0 instead of 1"):
@@ -299,19 +299,18 @@ def test_the_parent_is_of_the_same_run_size_and_seed_unless_it_is_named():
     assert parent_folder(named, "1-text") == Path("any/where")
 
 
-def test_an_earlier_stage_is_known_across_runs_and_after_a_move():
+def test_earlier_stages_are_found_in_other_runs_and_after_a_move():
     text = train(TextSettings(), "1-text")
     stage = train(StageSettings(), "2-stage", text)
     later = train(StageSettings(run="mine"), "3-later", stage)
-    assert ancestor(later, "2-stage") == stage.resolve()
-    assert ancestor(later, "1-text") == text.resolve()
-    assert ancestor(later, "3-later") == later and ancestor(text, "2-stage") is None
+    assert [*ancestors(later)] == [later, stage.resolve(), text.resolve()] and [*ancestors(text)] == [text]
     Path("runs/demo").rename("runs/moved")
-    assert ancestor(Path("runs/moved/2-stage"), "1-text") == Path("runs/moved/1-text")
-    assert ancestor(later, "1-text") is None
+    moved = Path("runs/moved/2-stage")
+    assert [*ancestors(moved)] == [moved, Path("runs/moved/1-text")]
+    assert [*ancestors(later)] == [later]
 
 
-def test_a_stage_is_found_by_its_number_or_name_and_the_last_finished_one_without():
+def test_a_stage_is_found_by_its_number_or_name_and_by_default_the_last_finished_one():
     for name in ("0-random", "1-masked", "1-pretrain", "2-instruct", "notes"):
         folder = Path("runs/demo", name)
         folder.mkdir(parents=True)
@@ -336,7 +335,7 @@ sys.stdin.read()
 """
 
 
-def test_a_folder_has_one_writer_at_a_time_and_a_dead_process_holds_nothing():
+def test_a_folder_has_one_writer_at_a_time_and_a_dead_process_holds_no_lock():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
     with subprocess.Popen([sys.executable, "-c", HOLD], **pipes) as other:

@@ -1,4 +1,4 @@
-"""sampling: the cache changes nothing, a row is the same in any batch, and logits are the trainer's."""
+"""sampling: the cache changes nothing, a row is the same in any batch, and logits are those of training."""
 
 import tracemalloc
 from dataclasses import replace
@@ -24,8 +24,8 @@ TINY = Config(vocab=5, context=4, layers=1, width=4, heads=2)
 # ---- generate
 
 
-def generate_slowly(model, prompt, draws, stop=(), mask=None, **how):
-    """generate for one prompt without any cache: the whole visible context again for each token."""
+def generate_slowly(model, prompt, draws, stop=-1, mask=None, **how):
+    """generate, for one prompt and without a cache: each token computes the whole visible context again."""
     sequence = list(prompt)
     for draw in draws:
         visible = np.array(sequence[window_start(len(sequence), model.config.context) :])
@@ -33,7 +33,7 @@ def generate_slowly(model, prompt, draws, stop=(), mask=None, **how):
         if mask is not None:
             logits[0, ~mask(sequence[len(prompt) :])] = -np.inf
         sequence.append(int(choose(logits, np.array([draw]), **how)[0]))
-        if sequence[-1] in stop:
+        if sequence[-1] == stop:
             break
     return sequence[len(prompt) :]
 
@@ -52,8 +52,8 @@ def test_cached_batched_generation_equals_one_by_one_without_a_cache(
     model = random_model(config, rng)
     prompts = [rng.integers(0, config.vocab, n).tolist() for n in lengths]
     draws = rng.random((len(prompts), count))
-    stop = [int(rng.integers(0, config.vocab))]
-    even, stops = np.arange(config.vocab) % 2 == 0, np.arange(config.vocab) == stop[0]
+    stop = int(rng.integers(0, config.vocab))
+    even, stops = np.arange(config.vocab) % 2 == 0, np.arange(config.vocab) == stop
     allowed = (lambda tokens: np.roll(even, len(tokens)) | stops) if masked else None
     mask = (lambda row, tokens: allowed(tokens)) if masked else None
     together = generate(model, prompts, count, draws, stop=stop, mask=mask, **how)
@@ -67,9 +67,9 @@ def test_a_row_is_the_same_in_any_batch(config, rng, lengths, data):
     model = random_model(config, rng)
     prompts = [rng.integers(0, config.vocab, n).tolist() for n in lengths]
     draws = rng.random((len(prompts), 8))
-    whole = generate(model, prompts, 8, draws, stop=[0])
+    whole = generate(model, prompts, 8, draws, stop=0)
     rows = data.draw(st.lists(st.sampled_from(range(len(prompts))), min_size=1, max_size=5), label="rows")
-    some = generate(model, [prompts[row] for row in rows], 8, draws[rows], stop=[0])
+    some = generate(model, [prompts[row] for row in rows], 8, draws[rows], stop=0)
     assert some == [whole[row] for row in rows]
 
 
@@ -89,7 +89,7 @@ def test_without_draws_every_token_is_the_most_likely_one(config, rng, lengths):
 
 @settings(max_examples=60)
 @given(configs(causal=True), rngs, st.data())
-def test_the_sampler_draws_from_the_logits_that_the_trainer_computes(config, rng, data):
+def test_tokens_are_sampled_from_the_logits_that_training_computes(config, rng, data):
     model = random_model(config, rng, np.float32)
     n = data.draw(st.integers(1, config.context - 1), label="tokens in the prompt")
     room, seen = config.context - n, []
@@ -126,28 +126,28 @@ def test_other_draws_give_other_tokens():
 def test_a_row_ends_after_its_first_stop_token_which_is_kept(config, rng, lengths):
     model = random_model(config, rng)
     prompts = [rng.integers(0, config.vocab, n).tolist() for n in lengths]
-    draws, stop = rng.random((len(prompts), 9)), [0, config.vocab - 1]
+    draws, stop = rng.random((len(prompts), 9)), int(rng.integers(0, config.vocab))
     endless = generate(model, prompts, 9, draws)
     stopped = generate(model, prompts, 9, draws, stop=stop)
     for tokens, all_tokens in zip(stopped, endless):
-        end = next((i for i, token in enumerate(all_tokens) if token in stop), 8)
+        end = next((i for i, token in enumerate(all_tokens) if token == stop), 8)
         assert tokens == all_tokens[: end + 1]
 
 
 @settings(max_examples=40)
 @given(configs(causal=True), rngs, lengths)
-def test_the_mask_is_told_the_row_and_what_it_has_written_and_none_allows_everything(config, rng, lengths):
+def test_the_mask_gets_the_row_and_what_it_has_written_and_none_allows_everything(config, rng, lengths):
     model, told = random_model(config, rng), []
     prompts = [rng.integers(0, config.vocab, n).tolist() for n in lengths]
     draws = rng.random((len(prompts), 5))
     mask = lambda row, tokens: told.append((row, tokens.tolist()))
-    written = generate(model, prompts, 5, draws, stop=[0], mask=mask)
+    written = generate(model, prompts, 5, draws, stop=0, mask=mask)
     for row, tokens in enumerate(written):
         assert [before for r, before in told if r == row] == [tokens[:i] for i in range(len(tokens))]
-    assert written == generate(model, prompts, 5, draws, stop=[0])
+    assert written == generate(model, prompts, 5, draws, stop=0)
 
 
-def test_no_tokens_can_be_asked_for_and_a_mask_that_allows_nothing_is_refused():
+def test_zero_tokens_may_be_requested_and_a_mask_that_allows_nothing_is_refused():
     model = random_model(TINY, np.random.default_rng(0))
     assert generate(model, [[1]], 0, np.zeros((1, 0))) == [[]]
     with pytest.raises(ValueError, match="allows no token"):
@@ -187,7 +187,7 @@ def test_the_decoder_keeps_single_precision(config, rng):
     assert decoder.extend(np.zeros((2, 1), int)).dtype == decoder.cache.dtype == np.float32
 
 
-def test_memory_follows_the_text_not_the_context():
+def test_memory_grows_with_the_text_not_with_the_context():
     model = random_model(replace(TINY, context=131072), np.random.default_rng(0), np.float32)
     tracemalloc.start()
     try:
@@ -201,7 +201,7 @@ def test_memory_follows_the_text_not_the_context():
 def test_the_window_never_exceeds_the_context_and_never_forgets_more_than_half(length, context):
     start = window_start(length, context)
     assert 1 <= length - start <= context
-    assert start % max(1, context // 2) == 0  # so the context is encoded again only so often
+    assert start % max(1, context // 2) == 0  # so it is recomputed once in context / 2 tokens
     assert start == 0 or length - start > context - max(1, context // 2)
 
 
@@ -254,7 +254,7 @@ def test_draws_at_the_edges_stay_in_the_vocabulary():
 
 
 def model_that_writes(text):
-    """A model of bytes that always answers `text`, in which no character occurs twice, and then ends."""
+    """A byte-level model that always replies `text` and then ends. No byte may occur twice in the text."""
     config = Config(len(BYTES), context=64, layers=1, width=len(BYTES) + 1, heads=1, head_dim=2, tied=False)
     model = Transformer(config)
     chain = [BYTES.special["<|assistant|>"], *BYTES.encode(f" {text}"), END]
@@ -281,7 +281,7 @@ def test_replies_are_the_same_whatever_the_chunks_and_the_number_of_workers(mode
     draws = [None] * len(prompts)
     if seed:
         draws = np.random.default_rng(seed).random((len(prompts), 1, 12))
-    expected = [generate(model, [p], 12, u, stop=[END])[0] for p, u in zip(prompts, draws)]
+    expected = [generate(model, [p], 12, u, stop=END)[0] for p, u in zip(prompts, draws)]
     assert seed is None or len(set(map(tuple, expected))) == len(prompts)
     for workers in (1, 2, 3):
         with WorkerPool(model, workers) as pool:
@@ -296,7 +296,7 @@ def test_another_seed_gives_other_replies(model, prompts):
     assert one == same and all(a != b for a, b in zip(one, other))
 
 
-def test_a_reply_ends_with_its_end_token_or_when_the_tokens_are_used_up():
+def test_a_reply_ends_with_its_end_token_or_at_the_maximum_number_of_tokens():
     prompt = encode_prompt(BYTES, [{"role": "user", "content": "hello?"}])
     with WorkerPool(model_that_writes("yes")) as pool:
         whole, short = (generate_replies(pool, BYTES, [prompt], tokens)[0] for tokens in (9, 3))

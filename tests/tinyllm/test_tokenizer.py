@@ -1,4 +1,4 @@
-"""tokenizer: every text comes back, no text becomes a special token, and the fast equals the slow."""
+"""tokenizer: decoding returns the text, no text becomes a special token, and fast and slow versions agree."""
 
 import json
 import random
@@ -23,7 +23,7 @@ trained = st.builds(train, st.lists(likely, max_size=4), st.integers(256, 300))
 
 
 def encode_slowly(merges, data):
-    """Words, then one merge at a time: of the earliest pair, the leftmost place."""
+    """Split into words, then merge one pair at a time: the earliest in the list, at its leftmost place."""
     rank, out = {pair: i for i, pair in enumerate(merges)}, []
     for word in T._words(data):
         ids = list(word)
@@ -60,12 +60,12 @@ def train_slowly(documents, vocab):
 
 
 @given(trained, texts)
-def test_every_string_comes_back(tokenizer, text):
+def test_decoding_returns_every_string(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @given(trained, st.binary(max_size=60))
-def test_all_bytes_come_back(tokenizer, data):
+def test_decoding_returns_all_bytes(tokenizer, data):
     ids = tokenizer.encode(data)
     assert tokenizer.decode_bytes(ids) == data
     assert isinstance(tokenizer.decode(ids), str)
@@ -85,7 +85,7 @@ def test_digits_are_one_token_each_even_in_numbers_that_training_saw(numbers):
 
 
 @given(trained, texts)
-def test_every_word_has_the_ids_of_one_merge_at_a_time(tokenizer, text):
+def test_encoding_equals_merging_one_pair_at_a_time(tokenizer, text):
     data = text.encode("utf-8", "surrogatepass")
     assert tokenizer.encode(text) == encode_slowly(tokenizer.merges, data)
 
@@ -97,13 +97,13 @@ def test_incremental_training_equals_counting_anew(documents, vocab):
 
 @given(st.lists(st.text("ab", min_size=2, max_size=9), min_size=2, max_size=5))
 def test_runs_of_one_letter_are_merged_from_the_left_in_every_word(words):
-    """In "aab" and "baaab", the first two of each run; what becomes of the third decides the next merges."""
+    """In "aab" and "baaab" the first two a's merge. The pairs of the third a decide the next merges."""
     documents = ["aab", "baaab", *words] * 2
     assert train(documents, 270).merges == train_slowly(documents, 270)
 
 
 @given(texts)
-def test_the_words_of_a_text_join_to_the_text_and_are_the_same_over_characters_as_over_bytes(text):
+def test_the_words_of_a_text_join_to_the_text_and_are_the_same_in_characters_and_in_bytes(text):
     data = text.encode("utf-8", "surrogatepass")
     words = T._words(data)
     assert b"".join(words) == data
@@ -117,7 +117,7 @@ def save(tokenizer, folder):
 
 
 @given(trained, texts)
-def test_a_tokenizer_comes_back_from_its_file(tmp_path_factory, tokenizer, text):
+def test_a_saved_tokenizer_is_the_same_when_loaded(tmp_path_factory, tokenizer, text):
     folder = tmp_path_factory.mktemp("tokenizer")
     saved = save(tokenizer, folder)
     again = vocabulary.load(folder)
@@ -144,11 +144,11 @@ def test_a_damaged_file_is_refused_or_means_the_same(tmp_path_factory, at, junk)
         assert "tokenizer.json" in str(error)
 
 
-def test_other_tokenizers_are_refused_by_name(tmp_path):
+def test_other_tokenizers_are_refused_with_the_reason(tmp_path):
     contents, _ = save(train("hello hello", 258), tmp_path)
     path, vocab = tmp_path / "tokenizer.json", contents["model"]["vocab"]
     for change, words in (
-        ({"pre_tokenizer": {"type": "Whitespace"}}, "its pre_tokenizer .*Whitespace.* is not known"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "its pre_tokenizer .*Whitespace.* is not supported"),
         ({"normalizer": {"type": "NFC"}}, "its type, normalizer"),
         ({"model": contents["model"] | {"type": "Unigram"}}, "its type, normalizer"),
         ({"model": contents["model"] | {"vocab": vocab | {"he": 400}}}, "its type, normalizer"),
@@ -161,7 +161,7 @@ def test_other_tokenizers_are_refused_by_name(tmp_path):
         assert str(path) in str(error.value)
 
 
-def test_remembered_words_are_bounded_and_forgetting_them_changes_nothing():
+def test_the_cache_is_bounded_and_emptying_it_changes_nothing():
     tokenizer = train("the cat, the hat", 300)
     before = tokenizer.encode("the cat")
     tokenizer._ids_of_word.update(dict.fromkeys(range(T.CACHE_LIMIT)))
@@ -199,8 +199,9 @@ def test_the_cache_does_not_change_the_ids_even_if_it_is_emptied_or_not_used(tex
             assert Tokenizer(words.merges).encode(text) == plain
 
 
-def test_long_words_take_no_time_that_grows_with_their_square():
-    """200,000 letters without a space trained for 29 s, and 40,000 Chinese characters never ended."""
+def test_the_time_for_a_long_word_does_not_grow_with_its_square():
+    """In the past, training on 200,000 letters without a space took 29 s, and on 40,000 Chinese characters
+    it never finished."""
     assert len(train(["a" * 200_000], 300).merges) == 17
     rng = random.Random(0)
     line = "".join(chr(rng.randrange(0x4E00, 0x4F00)) for _ in range(40_000))

@@ -1,4 +1,4 @@
-"""transformer: the gradient of the whole model, what a position may see, and the one buffer of parameters."""
+"""transformer: the gradient of the whole model, what a position may see, and the parameter buffer."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def whole_gradient(model, ids, dout, at=None):
 
 
 heads = st.sampled_from(["tokens", "score"])
-shares = st.sampled_from([None, 0.0, 0.1, 0.5, 1.0])  # of the positions whose output is wanted; None: no `at`
+shares = st.sampled_from([None, 0.0, 0.1, 0.5, 1.0])  # of positions in `at`; None: no `at`
 
 
 def positions(share, shape, rng):
@@ -50,7 +50,7 @@ def test_whole_model_gradient(config, B, share, rng):
 
 
 @given(heads.flatmap(lambda head: configs(head=head)), shares.filter(lambda share: share is not None), rngs)
-def test_outputs_at_some_positions_are_those_of_the_whole_and_so_is_their_gradient(config, share, rng):
+def test_outputs_and_gradients_at_some_positions_equal_those_of_the_whole_sequence(config, share, rng):
     model = random_model(config, rng)
     ids = rng.integers(0, config.vocab, (2, config.context))
     at, whole = positions(share, ids.shape, rng), model.forward(ids)[0]

@@ -1,4 +1,4 @@
-"""JSON Schemas and values near them: SMALL ones, to be tried out completely, and larger ones, to be drawn."""
+"""JSON Schemas and values for them: SMALL schemas for exhaustive tests, and larger ones drawn at random."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ BOUNDS = st.integers(-5, 15) | st.sampled_from([0.5, -1.5, 2.0, 0.1])
 
 @st.composite
 def schemas(draw, depth=2, composed=True):
-    """Without `composed`: no applicator but items, properties and anyOf of scalars."""
+    """Without `composed`, there is no anyOf, oneOf, allOf or not."""
     inner = schemas(depth - 1, composed) if depth else st.sampled_from([{"type": "string"}, {}, True])
     kind = draw(
         st.sampled_from(
@@ -77,7 +77,7 @@ def schemas(draw, depth=2, composed=True):
 
 
 def near(schema, root=None, depth=4):
-    """Values that are often valid under the schema, and otherwise nearly."""
+    """Values that are often valid under the schema, and otherwise often nearly valid."""
     root = schema if root is None else root
     if isinstance(schema, bool) or not depth:
         return VALUES
@@ -124,13 +124,13 @@ def near_type(name, schema, root, depth):
 
 
 def canonical(value):
-    """The one spelling of a value that a grammar takes, as bytes."""
+    """The only way in which a grammar writes a value, as bytes."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def is_strict(value, schema, root=None):
-    """Whether a value has the form that a grammar writes: declared properties alone, in their order, numbers
-    as digits. For schemas without applicators."""
+    """Whether a value has the form that a grammar writes: only declared or required properties, in order, and
+    no exponents. For schemas without anyOf, oneOf, allOf and not."""
     root = schema if root is None else root
     if isinstance(schema, dict) and "$ref" in schema:
         return is_strict(value, resolve(root, schema["$ref"]), root)

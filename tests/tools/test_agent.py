@@ -1,4 +1,4 @@
-"""agent: whatever the model writes, the loop ends, and says how."""
+"""agent: whatever the model writes, the loop ends, and the outcome says how."""
 
 import itertools
 import json
@@ -35,7 +35,7 @@ def test_a_call_runs_and_its_result_comes_back():
     assert "calculator" in talk.messages[0]["content"] and "84" in str(talk)
 
 
-def test_the_tools_join_a_system_message_that_is_there():
+def test_the_tools_are_added_to_an_existing_system_message():
     talk = run(script("hi"), REGISTRY, [{"role": "system", "content": "Be kind."}, *ASK])
     assert talk.messages[0]["content"].startswith("Be kind.") and "<tools>" in talk.messages[0]["content"]
     assert [m["role"] for m in run(script("hi"), Registry(), ASK).messages] == ["user", "assistant"]
@@ -51,7 +51,7 @@ def test_every_outcome_is_named():
     assert run(lambda m: ["so ", Finish("length")], REGISTRY, ASK).outcome == "cut off"
 
 
-def test_bad_calls_and_failures_are_told_to_the_model():
+def test_bad_calls_and_failures_are_reported_to_the_model():
     talk = run(script("<tool_call>{}</tool_call>" + CALL + render_call(Call("x", {})), "ok"), REGISTRY, ASK)
     results = [m["content"] for m in talk.messages if m["role"] == "tool"]
     assert "is missing" in results[0] and "84" in results[1] and "use calculator" in results[2]
@@ -62,7 +62,7 @@ def test_bad_calls_and_failures_are_told_to_the_model():
     ]
 
 
-def test_the_complete_calls_of_a_reply_that_was_cut_off_are_answered_and_nothing_else_runs():
+def test_only_the_complete_calls_of_a_reply_that_was_cut_off_run():
     ran = []
 
     def note(text: str) -> None:
@@ -83,7 +83,7 @@ PIECES |= st.text(max_size=4) | st.sampled_from([Call("x", {}), Thought("hm"), F
 
 @given(st.lists(st.lists(PIECES, max_size=5), min_size=1, max_size=4), st.integers(1, 5))
 @settings(max_examples=60)
-def test_any_model_ends_within_its_limits(replies, steps):
+def test_any_conversation_ends_within_its_limits(replies, steps):
     turns = itertools.cycle(replies)
     talk = run(lambda messages: iter(next(turns)), REGISTRY, ASK, max_steps=steps)
     assert talk.outcome in OUTCOMES and 1 <= talk.steps <= steps
@@ -92,12 +92,12 @@ def test_any_model_ends_within_its_limits(replies, steps):
 
 @pytest.mark.parametrize("limit", [0, -1])
 @pytest.mark.parametrize("name", ["max_steps", "max_repeats"])
-def test_a_limit_that_is_none_is_refused(name, limit):
+def test_a_limit_below_one_is_refused(name, limit):
     with pytest.raises(ValueError, match="max_steps and max_repeats must be at least 1"):
         run(script("hi"), REGISTRY, ASK, **{name: limit})
 
 
-def test_the_exchange_can_be_saved(tmp_path):
+def test_a_conversation_can_be_saved(tmp_path):
     talk = run(script(CALL, "ü"), REGISTRY, ASK)
     talk.save(tmp_path / "talk.json")
     saved = json.loads((tmp_path / "talk.json").read_text(encoding="utf-8"))
@@ -123,11 +123,11 @@ def test_a_refused_call_does_not_run_and_the_model_is_told_why():
     assert asked == [Call("act", {}, "call_1_1")]
 
 
-def test_a_call_repeated_too_often_is_answered_so_and_a_model_that_goes_on_is_stopped():
+def test_a_call_repeated_too_often_gets_an_error_and_repeating_it_again_ends_the_conversation():
     other = render_call(Call("calculator", {"expression": "1"}))
     talk = run(script(CALL, CALL, CALL + other, "So 84."), REGISTRY, ASK, max_repeats=2)
     assert talk.outcome == "answered" and talk.answer == "So 84."
-    assert "this call was made 2 times" in results_in(talk)[2] and ">1<" in results_in(talk)[3]
+    assert "identical calls are limited to 2" in results_in(talk)[2] and ">1<" in results_in(talk)[3]
     talk = run(lambda m: CALL, REGISTRY, ASK, max_repeats=1)
     assert talk.outcome == "repeated call" and talk.steps == 3 and len(results_in(talk)) == 3
     swapped = [
@@ -152,7 +152,7 @@ def test_the_tools_are_described_once_however_many_turns_there_are():
     assert parts == [{"type": "text", "text": "Be kind."}]
 
 
-def test_thoughts_are_shown_and_neither_run_nor_stay_in_the_content():
+def test_thoughts_are_shown_but_do_not_run_and_do_not_stay_in_the_content():
     shown = []
     thinking = f"<think>{CALL}?</think>"
     talk = run(script(f"{thinking} {CALL}", [Thought("hm"), "84"]), REGISTRY, ASK, show=shown.append)
@@ -164,14 +164,14 @@ def test_thoughts_are_shown_and_neither_run_nor_stay_in_the_content():
     assert [part for part in shown if isinstance(part, Text)][-1] == Text("84")
 
 
-def test_a_call_at_which_the_server_stopped_is_a_call():
+def test_a_call_whose_closing_tag_the_server_left_out_is_a_call():
     for reply in (CALL.removesuffix("</tool_call>"), [CALL[:-3], Finish("stop")]):
         talk = run(script(reply, "84"), REGISTRY, ASK)
         assert talk.outcome == "answered" and "84" in results_in(talk)[0]
         assert talk.messages[2]["content"] == CALL
 
 
-def test_usage_and_the_reason_of_the_end_are_kept():
+def test_usage_and_the_finish_reason_are_kept():
     usage = {"total_tokens": 7, "details": {"cached": 1}}
     talk = run(script([CALL, Finish("stop", usage)], ["84", Finish("eos", usage)]), REGISTRY, ASK)
     assert (talk.usage, talk.finish_reason, talk.outcome) == ({"total_tokens": 14}, "eos", "answered")
@@ -208,7 +208,7 @@ def test_the_conversation_so_far_comes_with_the_exception(error, where):
 
 
 class Native:
-    """A `generate` of a server with native calls: pieces of one reply after another."""
+    """A `generate` with native calls. It returns the given replies one by one; each is a list of pieces."""
 
     native = True
 
@@ -220,7 +220,7 @@ class Native:
         return next(self.replies)
 
 
-def test_native_calls_are_answered_by_id_as_the_chat_api_wants():
+def test_native_calls_are_answered_by_id_as_the_chat_api_requires():
     calls = [Call("calculator", {"expression": "1"}, "a"), Call("calculator", {"expression": "2"}, "b")]
     bad = BadCall("x", "The arguments are not JSON", name="calculator", id="c")
     model = Native(["Let me.", *calls, bad, Finish("tool_calls")], ["3"])
@@ -243,7 +243,7 @@ def test_finish_reasons_of_other_servers_are_understood(reason, outcome):
     assert run(lambda messages: next(replies), REGISTRY, ASK).outcome == outcome
 
 
-def test_a_history_without_contents_and_half_a_character_can_be_used_shown_and_saved(tmp_path):
+def test_messages_without_content_and_lone_surrogates_can_be_used_shown_and_saved(tmp_path):
     call = {"id": "a", "type": "function", "function": {"name": "calculator", "arguments": "{}"}}
     history = [
         {"role": "system", "content": None},
@@ -257,7 +257,7 @@ def test_a_history_without_contents_and_half_a_character_can_be_used_shown_and_s
     assert json.loads((tmp_path / "talk.json").read_text(encoding="utf-8"))["outcome"] == "answered"
 
 
-def test_a_finish_without_a_reason_is_a_reply_that_was_cut_off():
+def test_a_reply_that_finishes_without_a_reason_was_cut_off():
     assert run(lambda messages: iter(["84", Finish(None)]), REGISTRY, ASK).outcome == "cut off"
 
 

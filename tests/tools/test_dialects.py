@@ -1,4 +1,4 @@
-"""dialects: a call and its result survive the way into each dialect and back."""
+"""dialects: a call and its result survive a round trip through each dialect."""
 
 import dataclasses
 import json
@@ -29,7 +29,7 @@ def with_ids(calls, name, prefix="id-"):
 
 @every
 @given(calls=CALLS)
-def test_calls_survive(name, calls):
+def test_calls_survive_a_round_trip(name, calls):
     dialect, calls = DIALECTS[name], with_ids(calls, name)
     written = dialect.write_calls(calls)
     assert json.loads(json.dumps(written)) == written
@@ -38,10 +38,10 @@ def test_calls_survive(name, calls):
 
 @every
 @given(calls=CALLS, data=st.data())
-def test_results_survive_and_find_their_calls(name, calls, data):
+def test_results_survive_a_round_trip_and_find_their_calls(name, calls, data):
     dialect, calls = DIALECTS[name], with_ids(calls, name)
     values = VALUES | TRICKY
-    if name != "anthropic":  # the others cannot tell a value that looks like a failure from one
+    if name != "anthropic":  # the others take a value that looks like a failure for one
         values = values.filter(lambda value: not (isinstance(value, dict) and value.keys() == {"error"}))
     results = [
         Result(call.id, call.name, ok := data.draw(st.booleans()), data.draw(values if ok else VALUES))
@@ -81,7 +81,7 @@ WRITTEN = {
 
 
 @every
-def test_each_looks_as_its_vendor_documents_it(name):
+def test_each_dialect_looks_as_its_vendor_documents_it(name):
     dialect = DIALECTS[name]
     assert (dialect.write_calls([CALL]), dialect.write_results([RESULT])) == WRITTEN[name]
 
@@ -95,7 +95,7 @@ def test_each_looks_as_its_vendor_documents_it(name):
         ("{'a':1}", "double quotes"),
     ],
 )
-def test_broken_arguments_are_a_bad_call_and_are_not_sent_again(arguments, words):
+def test_broken_arguments_give_a_bad_call_and_are_not_sent_back(arguments, words):
     chat = DIALECTS["chat"]
     item = {"id": "a", "type": "function", "function": {"name": "f", "arguments": arguments}}
     (bad,) = chat.read_calls([item])
@@ -104,6 +104,6 @@ def test_broken_arguments_are_a_bad_call_and_are_not_sent_again(arguments, words
 
 
 @pytest.mark.parametrize("arguments", ["", " ", None, {}, "{}"])
-def test_no_arguments_are_none(arguments):
+def test_missing_or_empty_arguments_become_an_empty_object(arguments):
     item = {"id": "a", "function": {"name": "f", "arguments": arguments}}
     assert DIALECTS["chat"].read_calls([item]) == [Call("f", {}, "a")] and compact({}) == "{}"

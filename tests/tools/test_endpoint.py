@@ -1,4 +1,4 @@
-"""endpoint: whatever a server sends becomes a reply or a ChatError that says what came; over real HTTP."""
+"""endpoint: whatever a server sends, over real HTTP, becomes a reply or a ChatError that quotes it."""
 
 import http.server
 import json
@@ -21,9 +21,9 @@ CALL = render_call(Call("calculator", {"expression": "12*7"}))
 
 
 class Server:
-    """An OpenAI-compatible server: answers what `replies` holds, keeps what it was asked.
+    """An OpenAI-compatible server: sends `replies` one by one, and keeps the requests in `asked`.
 
-    A reply is (status, headers, pieces of the body) or a function from the request to that."""
+    A reply is (status, headers, pieces of the body), or a function that makes one from a request."""
 
     def __init__(self):
         self.asked, self.headers, self.replies = [], [], []
@@ -107,6 +107,7 @@ def test_a_chat_over_http(server):
         streamed({"content": "I say"}, reason="length"),
         streamed({"content": "I say"}, reason=None, done=False),
         in_json({"content": "a"}, "length"),
+        raw('{"choices":[{}]}'),  # an empty reply, without a finish reason
     ],
 )
 def test_a_reply_that_ended_too_early_is_cut_off(server, reply):
@@ -136,7 +137,7 @@ TOLERATED = [
 
 @pytest.mark.parametrize("body", TOLERATED)
 @pytest.mark.parametrize("kind", ["text/event-stream", "application/json", "text/plain"])
-def test_what_servers_send_is_read_by_what_it_is(server, body, kind):
+def test_a_response_is_read_by_its_content_whatever_its_content_type(server, body, kind):
     server.replies.append(raw(body, kind))
     talk = run(endpoint(server.url, "m"), REGISTRY, ASK)
     assert (talk.answer, talk.outcome) == ("Yes", "answered")
@@ -144,18 +145,17 @@ def test_what_servers_send_is_read_by_what_it_is(server, body, kind):
 
 
 REFUSED = [
-    ('{"choices":null,"error":{"message":"overloaded"}}', "says: overloaded"),
-    ('{"choices":[],"error":"overloaded"}', "says: overloaded"),
-    ('data: {"error":{"code":3}}\n\n', r"says: \{'code': 3\}"),
-    ('{"error":{"message":"in mid-stream"}}', "says: in mid-stream"),
+    ('{"choices":null,"error":{"message":"overloaded"}}', "an error: overloaded"),
+    ('{"choices":[],"error":"overloaded"}', "an error: overloaded"),
+    ('data: {"error":{"code":3}}\n\n', r"an error: \{'code': 3\}"),
+    ('{"error":{"message":"in mid-stream"}}', "an error: in mid-stream"),
     ('{"object":"error","message":"wrong model"}', "without choices: .*wrong model"),
     ('event: error\n\ndata: {"choices":[]}\n\n', "without choices"),
     (
         'event: error\ndata: {"message":"overloaded","code":503}\n\ndata: [DONE]\n\n',
         "without choices: .*overloaded",
     ),
-    ('{"choices":[{"error":{"message":"provider down"},"message":{"content":""}}]}', "says: provider down"),
-    ('{"choices":[{}]}', "empty|without"),
+    ('{"choices":[{"error":{"message":"provider down"},"message":{"content":""}}]}', "error: provider down"),
     ("<!DOCTYPE html><html>Sign in</html>", "something other than a chat completion.*Sign in"),
     ("data: {broken\n\n", "something other than a chat completion.*broken"),
     ('data: "text"\n\n', "something other"),
@@ -166,11 +166,8 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("body, words", REFUSED)
-def test_what_is_no_reply_is_an_error_that_says_what_came(server, body, words):
+def test_a_response_that_is_not_a_reply_is_an_error_that_quotes_it(server, body, words):
     server.replies.append(raw(body))
-    if body == '{"choices":[{}]}':  # a choice with nothing in it: an empty reply without a reason
-        assert run(endpoint(server.url, "m"), REGISTRY, ASK).outcome == "cut off"
-        return
     with pytest.raises(ChatError, match=words) as caught:
         run(endpoint(server.url, "m"), REGISTRY, ASK)
     assert caught.value.conversation.messages[1:] == ASK
@@ -190,7 +187,7 @@ def test_a_server_that_refuses_is_quoted(server, status, body, words):
         run(endpoint(server.url, "m"), REGISTRY, ASK)
 
 
-def test_no_server_a_silent_one_one_that_breaks_off_and_one_that_moved(server):
+def test_a_server_that_is_missing_silent_broken_or_elsewhere_is_an_error(server):
     with pytest.raises(ChatError, match="cannot be reached"):
         run(endpoint("http://127.0.0.1:9", "m", timeout=2), REGISTRY, ASK)
     server.replies.append((302, {"Location": "https://x.example/v1", "Content-Length": "0"}, []))
@@ -211,13 +208,13 @@ def test_no_server_a_silent_one_one_that_breaks_off_and_one_that_moved(server):
 
 
 @pytest.mark.parametrize("reason", ["content_filter", "model_overloaded"])
-def test_an_unknown_reason_to_finish_is_named(server, reason):
+def test_an_unknown_finish_reason_is_reported(server, reason):
     server.replies.append(streamed({"content": "I"}, reason=reason))
     talk = run(endpoint(server.url, "m"), REGISTRY, ASK)
     assert (talk.outcome, talk.finish_reason) == ("stopped by the server", reason)
 
 
-def test_text_is_shown_as_it_arrives_though_it_is_short_and_not_chunked(server):
+def test_text_is_shown_as_it_arrives_even_if_it_is_short_and_not_chunked(server):
     shown, seen_early = threading.Event(), []
 
     def pieces():
@@ -275,7 +272,7 @@ class Body:
     st.sampled_from(["data: ", "data:", "", ": "]),
     st.integers(1, 99),
 )
-def test_any_body_is_a_reply_or_a_chat_error_and_cutting_it_changes_nothing(items, end, start, size):
+def test_any_body_is_a_reply_or_a_chat_error_however_it_is_split(items, end, start, size):
     body = "".join(start + item + end for item in items).encode("utf-8", "replace")
 
     def outcome(size):
@@ -346,7 +343,7 @@ def test_native_calls_run_and_are_answered_with_their_ids(server, reply):
     ]
 
 
-def test_parts_of_calls_find_the_calls_they_belong_to(server):
+def test_deltas_are_added_to_the_calls_they_belong_to(server):
     several = [
         delta
         for pair in zip(
@@ -385,16 +382,16 @@ def test_broken_native_arguments_are_answered_and_kept_out_of_the_history(server
     assert server.asked[1]["messages"][1]["tool_calls"][0]["function"]["arguments"] == "{}"
 
 
-def test_native_calls_that_nobody_asked_for_are_named(server):
+def test_native_calls_in_text_mode_are_an_error_that_names_them(server):
     server.replies.append(streamed(*call_deltas()))
-    with pytest.raises(ChatError, match=r"native tool calls \(calculator\): ask with .*native=True"):
+    with pytest.raises(ChatError, match=r"native tool calls \(calculator\): use .*native=True"):
         run(endpoint(server.url, "m"), REGISTRY, ASK)
 
 
 # ---- what is sent
 
 
-def test_results_of_one_step_and_the_next_question_are_one_message_of_the_user(server):
+def test_consecutive_results_and_questions_become_one_user_message(server):
     server.replies += [streamed({"content": CALL + CALL}), streamed({"content": "84"})]
     talk = run(endpoint(server.url, "m"), REGISTRY, ASK)
     sent = server.asked[1]["messages"]
@@ -409,7 +406,7 @@ def test_results_of_one_step_and_the_next_question_are_one_message_of_the_user(s
 
 
 @pytest.mark.parametrize("native", [False, True])
-def test_thoughts_are_sent_back_only_where_asked(server, native):
+def test_thoughts_are_sent_back_only_if_asked_for(server, native):
     for thoughts in (False, True):
         server.replies += [
             in_json({"reasoning_content": "hm", "content": "Yes"}),
@@ -426,7 +423,7 @@ def test_thoughts_are_sent_back_only_where_asked(server, native):
 # ---- the key
 
 
-def test_a_netrc_or_a_proxy_of_the_environment_gets_nothing(server, tmp_path, monkeypatch):
+def test_netrc_and_the_proxies_of_the_environment_are_ignored(server, tmp_path, monkeypatch):
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login a password b\n")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
@@ -440,7 +437,7 @@ def test_a_netrc_or_a_proxy_of_the_environment_gets_nothing(server, tmp_path, mo
     "url, key, words",
     [
         ("http://x.example/v1", "k", "plain http.*could be read"),
-        ("https://x.example/v1", "schlüssel", "characters that no key has"),
+        ("https://x.example/v1", "schlüssel", "visible ASCII characters only"),
         ("https://x.example/v1", " k", "white space"),
         ("https://x.example/v1", "Bearer k", "bare key"),
     ],
@@ -456,7 +453,7 @@ def test_an_error_that_repeats_the_key_is_shown_without_it(server):
         run(endpoint(server.url, "m", key="secret-key"), REGISTRY, ASK)
 
 
-# ---- all of it together
+# ---- everything together
 
 
 class Diary:
@@ -464,7 +461,7 @@ class Diary:
         self.entries = []
 
     def write(self, text: str) -> int:
-        """Write a line; says how many there are."""
+        """Write a line, and return the number of lines."""
         self.entries.append(text)
         return len(self.entries)
 
@@ -478,7 +475,7 @@ async def rain(town: str) -> dict:
 @tool
 def pay(amount: int) -> str:
     """Pay."""
-    raise AssertionError("nobody allowed this")
+    raise AssertionError("this call was not allowed")
 
 
 CALLS = [
@@ -490,7 +487,7 @@ CALLS = [
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("native", [False, True])
-def test_an_agent_with_three_tools_of_its_own(server, native, stream):
+def test_an_agent_with_three_tools(server, native, stream):
     """One is async, one a method, and one may not run without permission."""
     text = "Let me see. " + ("" if native else "".join(map(render_call, CALLS)))
     if stream:

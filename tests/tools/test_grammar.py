@@ -1,4 +1,4 @@
-"""grammar: it accepts a text exactly where the validator accepts its value and the form is strict."""
+"""grammar: it accepts a text exactly if the validator accepts its value and its form is strict."""
 
 import time
 from math import inf
@@ -21,7 +21,7 @@ def grammar_of(schema):
         assume(False)
 
 
-def test_small_schemas_take_exactly_the_valid_values_in_strict_form():
+def test_grammars_of_small_schemas_accept_exactly_the_valid_values_in_strict_form():
     refused = 0
     for schema in SMALL:
         values = universe(schema)
@@ -39,7 +39,7 @@ def test_small_schemas_take_exactly_the_valid_values_in_strict_form():
 
 @settings(max_examples=60)
 @given(schemas(composed=False), st.data())
-def test_what_is_valid_in_strict_form_is_taken_and_nothing_else(schema, data):
+def test_a_value_is_accepted_exactly_if_it_is_valid_and_in_strict_form(schema, data):
     grammar = grammar_of(schema)
     for _ in range(4):
         value = data.draw(near(schema))
@@ -48,7 +48,7 @@ def test_what_is_valid_in_strict_form_is_taken_and_nothing_else(schema, data):
 
 @settings(max_examples=30)
 @given(schemas(), st.data())
-def test_a_walk_stays_valid_and_ends_where_the_distance_says(schema, data):
+def test_a_random_text_can_be_completed_and_the_distance_says_in_how_many_bytes(schema, data):
     grammar = grammar_of(schema)
     state, text = grammar.start, b""
     for _ in range(data.draw(st.integers(0, 15))):
@@ -66,7 +66,7 @@ def test_a_walk_stays_valid_and_ends_where_the_distance_says(schema, data):
     assert validate(parse(text), schema) == []
 
 
-TAKEN = [
+ACCEPTED = [
     ({"type": "integer"}, "1 -3 0 99999999999999999999"),
     ({"type": "number"}, "0 -1 0.5 -0.25 12.0 123456789.012345"),
     ({"type": "number", "minimum": -0.5, "exclusiveMaximum": 12.25}, "-0.5 -0.49 0 12 12.249 9.9"),
@@ -102,8 +102,8 @@ SHAPES = {
         {"properties": {"shape": {"enum": ["square"]}, "side": {"type": "number"}}, "required": ["side"]},
     ],
 }
-TAKEN.append((SHAPES, '{"shape":"circle","radius":1} {"shape":"square","side":1}'))
-NOT_TAKEN = [
+ACCEPTED.append((SHAPES, '{"shape":"circle","radius":1} {"shape":"square","side":1}'))
+NOT_ACCEPTED = [
     ({"type": "integer"}, "01 +1 1.5 1.0 1e3 - -- 100000000000000000000"),
     ({"type": "number"}, "01 1. .5 1e5 -.5 1.2.3 0.1234567890123456 1234567890123456.5"),
     ({"type": "number", "minimum": -0.5, "exclusiveMaximum": 12.25}, "-0.51 12.25 12.3 13 100 -1"),
@@ -117,15 +117,15 @@ NOT_TAKEN = [
 ]
 
 
-@pytest.mark.parametrize("schema, texts", TAKEN, ids=str)
-def test_taken(schema, texts):
+@pytest.mark.parametrize("schema, texts", ACCEPTED, ids=str)
+def test_accepted(schema, texts):
     grammar = Grammar(schema)
     for text in texts.split():
         assert grammar.accepts(text.encode()) and not validate(parse(text), schema), text
 
 
-@pytest.mark.parametrize("schema, texts", NOT_TAKEN, ids=str)
-def test_not_taken(schema, texts):
+@pytest.mark.parametrize("schema, texts", NOT_ACCEPTED, ids=str)
+def test_not_accepted(schema, texts):
     grammar = Grammar(schema)
     for text in texts.split():
         assert not grammar.accepts(text.encode()), text
@@ -134,7 +134,7 @@ def test_not_taken(schema, texts):
 @pytest.mark.parametrize(
     "data", [b'"\xff"', b'"\xc0\x80"', b'"\xed\xa0\x80"', b'"\xf4\x90\x80\x80"', b'"\xe2\x82"']
 )
-def test_a_string_is_utf8(data):
+def test_a_string_must_be_utf8(data):
     assert not Grammar({"type": "string"}).accepts(data)
 
 
@@ -243,9 +243,9 @@ HARD = {
 
 
 @pytest.mark.parametrize("name", HARD)
-def test_any_schema_is_taken_or_refused_within_a_fifth_of_a_second(name):
+def test_any_schema_is_accepted_or_refused_within_a_fifth_of_a_second(name):
     seconds = []
-    for _ in range(3):  # the best of them: others use this machine too
+    for _ in range(3):  # the best of three: other programs may slow one of them
         began = time.process_time()
         try:
             Grammar(HARD[name])
@@ -255,7 +255,7 @@ def test_any_schema_is_taken_or_refused_within_a_fifth_of_a_second(name):
     assert min(seconds) < 0.2
 
 
-def test_writing_never_raises_whatever_was_taken():
+def test_no_step_raises_once_a_schema_is_accepted():
     grammar = Grammar({"type": "array", "items": {"type": "string", "maxLength": 4_000}, "maxItems": 10**6})
     state = grammar.start
     for byte in b'["' + b"a" * 4_000 + b'"':
@@ -263,7 +263,7 @@ def test_writing_never_raises_whatever_was_taken():
     assert grammar.distance(state) == 1 and grammar.distance(grammar.step(state, ord("a"))) == inf
 
 
-def test_nesting_ends_where_the_reader_ends():
+def test_the_grammar_nests_as_deep_as_the_reader_and_no_deeper():
     grammar = Grammar({})
     assert grammar.accepts(b"[" * 64 + b"]" * 64) and not grammar.accepts(b"[" * 65 + b"]" * 65)
     deep = Grammar(
@@ -279,6 +279,6 @@ def test_nesting_ends_where_the_reader_ends():
     assert depth == 63 and deep.distance(state) < 200
 
 
-def test_no_alternative_is_confused_with_its_surroundings():
+def test_the_bytes_around_the_value_are_required():
     grammar = Grammar({"type": "integer"}, before=b"<n>", after=b"</n>")
     assert grammar.accepts(b"<n>12</n>") and not grammar.accepts(b"<n>12") and not grammar.accepts(b"12</n>")

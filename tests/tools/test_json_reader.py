@@ -1,5 +1,5 @@
-"""json_reader: what RFC 8259 allows is read as Python's json reads it, all else is refused with a place and
-a fix."""
+"""json_reader: what RFC 8259 allows is read as Python's json reads it; anything else is refused with its
+position and a fix."""
 
 import gc
 import json
@@ -28,15 +28,15 @@ BROKEN = {
     "[Infinity]": (1, 1, 2, "use a number or null"),
     "[1e400]": (1, 1, 2, "too large"),
     "[-1e400]": (1, 1, 2, "too large"),
-    "01": (1, 1, 2, "write it as in"),
-    "-01": (2, 1, 3, "write it as in"),
+    "01": (1, 1, 2, "write it like"),
+    "-01": (2, 1, 3, "write it like"),
     "+1": (0, 1, 1, "plus sign"),
     ".5": (0, 1, 1, "digit before the point"),
-    "1.": (1, 1, 2, "write it as in"),
-    "1.e3": (1, 1, 2, "write it as in"),
-    "1e": (1, 1, 2, "write it as in"),
+    "1.": (1, 1, 2, "write it like"),
+    "1.e3": (1, 1, 2, "write it like"),
+    "1e": (1, 1, 2, "write it like"),
     "0x1F": (1, 1, 2, "nothing may follow"),
-    "--1": (0, 1, 1, "write it as in"),
+    "--1": (0, 1, 1, "write it like"),
     "\uff11": (0, 1, 1, "a value"),
     '"\\ud800"': (1, 1, 2, "surrogate"),
     '"\\udc00\\ud800"': (1, 1, 2, "surrogate"),
@@ -90,7 +90,7 @@ def test_what_json_writes_is_read_back(value, ascii_only, indent):
 
 
 @pytest.mark.parametrize("text", BROKEN)
-def test_what_is_not_json_is_refused_with_its_place_and_fix(text):
+def test_what_is_not_json_is_refused_with_its_position_and_a_fix(text):
     offset, line, column, fix = BROKEN[text]
     with pytest.raises(JSONError) as error:
         parse(text)
@@ -133,7 +133,7 @@ def test_any_text_agrees_with_the_standard_library(text):
 
 
 @given(st.binary(max_size=40))
-def test_any_bytes_end_in_a_value_or_a_json_error(data):
+def test_any_bytes_give_a_value_or_a_json_error(data):
     try:
         parse(data)
     except JSONError:
@@ -162,7 +162,7 @@ def test_depth_is_bounded_and_never_a_recursion_error(depth, kind):
 
 @pytest.mark.parametrize("unit", ["[", '"\\n', "1", "0.1", '"a', "[1,\n", " ", '"\\u00e9'])
 def test_time_is_linear(unit):
-    """32 times the text may not take 1024 times as long: a ratio, so the machine's speed does not matter."""
+    """32 times the text takes less than 60 times as long; quadratic time would be 1024 times as long."""
 
     def seconds(length, rounds):
         times = []
@@ -176,7 +176,7 @@ def test_time_is_linear(unit):
             times.append(time.process_time() - start)
         return min(times)
 
-    gc.disable()  # which walks all that is there, again and again
+    gc.disable()  # it would scan all objects again and again
     try:
         assert any(seconds(128_000, 1) < 60 * seconds(4_000, 5) + 0.01 for attempt in range(3))
     finally:
@@ -190,7 +190,7 @@ def test_reading_stops_where_the_value_ends(value, after):
 
 
 @given(VALUES.map(json.dumps), st.data())
-def test_the_beginning_of_a_text_is_cut_off(text, data):
+def test_the_beginning_of_a_text_is_reported_as_cut_off(text, data):
     start = text[: data.draw(st.integers(0, len(text) - 1))]
     try:
         parse(start)

@@ -1,4 +1,4 @@
-"""python -m tools: the guided tour runs to its end without a model, and a model answers about a recording."""
+"""python -m tools: the guided tour runs to its end, and a model answers a question about a recording."""
 
 import os
 import re
@@ -22,7 +22,7 @@ def test_the_tour_runs():
         "<tool_response>0.3</tool_response>",
         "1000 digits",
         "(answered after 3 steps)",
-        "to the end: 0",
+        "shortest completion: 0 bytes",
     ):
         assert words in done.stdout
 

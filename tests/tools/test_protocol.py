@@ -1,4 +1,4 @@
-"""protocol: what is a call and what is text, however the reply is cut; and no result can forge a tag."""
+"""protocol: what is a call and what is text, however the reply is split; and no result can forge a tag."""
 
 import pytest
 from hypothesis import given
@@ -57,17 +57,16 @@ def in_pieces(reply, cuts):
 
 
 @given(REPLIES, st.data())
-def test_a_stream_gives_the_same_for_every_cut(reply, data):
-    whole = parse(reply)
+def test_a_stream_gives_the_same_parts_however_it_is_split(reply, data):
     data_bytes = reply.encode("utf-8", "replace")
     for form in (reply, data_bytes):
         cuts = sorted(data.draw(st.lists(st.integers(0, len(form)), max_size=6)))
         assert in_pieces(form, cuts) == parse(form)
         assert in_pieces(form, range(len(form))) == parse(form)
-    assert parse(data_bytes) == parse(data_bytes.decode()) and isinstance(whole, list)
+    assert parse(data_bytes) == parse(data_bytes.decode())
 
 
-def test_a_thought_that_arrives_in_pieces_holds_no_call():
+def test_a_thought_that_arrives_in_pieces_contains_no_call():
     thought = "so <think>" + render_call(Call("f", {}))
     for reply, wanted in ((thought, []), (thought + "</think>" + render_call(Call("g", {})), ["g"])):
         for cut in range(len(reply)):
@@ -76,17 +75,17 @@ def test_a_thought_that_arrives_in_pieces_holds_no_call():
 
 
 @given(REPLIES)
-def test_nothing_is_lost(reply):
+def test_the_texts_of_the_parts_make_up_the_reply(reply):
     parts = parse(reply)
     assert "".join(part.text for part in parts) == reply and all(part.text for part in parts)
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_answered(reply):
+def test_any_bytes_can_be_parsed(reply):
     assert merged(parse(reply)) == parse(reply)
 
 
-def test_a_long_reply_is_answered():
+def test_a_long_reply_can_be_parsed():
     for reply in ("<tool_call>" * 900, "<" * 10_000, '<tool_call>{"a":"' * 600, "<tool_call>" + "[" * 9_000):
         assert in_pieces(reply, range(len(reply))) == parse(reply)
 
@@ -95,7 +94,7 @@ def test_a_long_reply_is_answered():
     st.text(min_size=1, max_size=9).filter(lambda t: t.isprintable()),
     st.dictionaries(st.text('ab<>/é"'), VALUES),
 )
-def test_a_call_survives_the_way_there_and_back(name, arguments):
+def test_a_call_survives_a_round_trip(name, arguments):
     call = Call(name, arguments)
     text = render_call(call)
     assert parse("see: " + text + text + " ok") == [Text("see: "), call, call, Text(" ok")]
@@ -126,19 +125,19 @@ def test_no_result_can_forge_a_tag(value):
         ("<tool_call></tool_call>", "a value"),
     ],
 )
-def test_a_bad_call_says_why_and_its_siblings_survive(reply, words):
+def test_a_bad_call_says_why_and_the_calls_around_it_survive(reply, words):
     first, bad, last = parse(GOOD + reply + GOOD)
     assert first == last == Call("f", {"x": 1})
     assert isinstance(bad, BadCall) and bad.text == reply and words in bad.problem and not bad.cut_off
 
 
 @pytest.mark.parametrize("length", range(len("<tool_call>"), len(GOOD)))
-def test_cut_off_is_told_from_malformed_and_never_a_call(length):
+def test_the_beginning_of_a_call_is_a_bad_call_that_was_cut_off(length):
     (part,) = parse(GOOD[:length])
     assert part == BadCall(GOOD[:length], part.problem, cut_off=True)
 
 
-def test_json_first():
+def test_a_tag_inside_a_string_does_not_end_the_call():
     text = '<tool_call> {"arguments": {"s": "</tool_call><tool_call>"},\n "name": "f"} \n</tool_call>'
     assert parse(text) == [Call("f", {"s": "</tool_call><tool_call>"})]
 
@@ -161,7 +160,7 @@ def test_without_the_tag_it_is_text(text):
     assert parse(text) == [Text(text)]
 
 
-def test_text_is_given_out_as_soon_as_it_is_certain():
+def test_text_is_returned_as_soon_as_it_is_certain():
     parser = StreamParser()
     assert parser.feed("so <to") == [Text("so ")]
     assert parser.feed("ol> ") == [Text("<tool> ")]
@@ -169,7 +168,7 @@ def test_text_is_given_out_as_soon_as_it_is_certain():
     assert parser.finish() == []
 
 
-def test_the_tools_are_listed_one_by_line():
+def test_the_tools_are_listed_one_per_line():
     text = render_tools([{"name": "f", "description": "d", "parameters": {"type": "object"}}] * 2)
     assert text.count('\n{"name":"f","description":"d","parameters":{"type":"object"}}') == 2
     assert [part for part in parse(text) if isinstance(part, Call)] == []
@@ -188,7 +187,7 @@ def test_the_tools_are_listed_one_by_line():
         ),
     ],
 )
-def test_what_a_model_thinks_is_kept_apart_and_no_call(reply, parts):
+def test_thoughts_are_separate_parts_and_contain_no_calls(reply, parts):
     assert parse(reply) == in_pieces(reply, range(len(reply))) == parts
 
 
@@ -200,7 +199,7 @@ def test_no_call_comes_out_of_a_thought(text):
 
 
 @pytest.mark.parametrize("length", range(len("<tool_call>"), len(GOOD)))
-def test_a_call_whose_closing_tag_is_missing_is_one_only_if_the_reply_was_not_cut_off(length):
+def test_a_call_without_its_closing_tag_counts_only_if_the_reply_was_not_cut_off(length):
     (part,) = parse(GOOD[:length], ended=True)
     complete = length >= len(GOOD) - len("</tool_call>")
     assert part == (Call("f", {"x": 1}) if complete else BadCall(GOOD[:length], part.problem, True))

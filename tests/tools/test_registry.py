@@ -1,4 +1,4 @@
-"""registry: whatever a tool does, a result comes back, in the order of the calls, in time."""
+"""registry: whatever a tool does, results come back in the order of the calls, and in time."""
 
 import asyncio
 import dataclasses
@@ -36,7 +36,7 @@ class Order:
 
 @tool
 def echo(value: int) -> int:
-    """Give it back."""
+    """Return the value."""
     return value
 
 
@@ -47,7 +47,7 @@ def stuck() -> None:
 
 @tool(repeatable=True)
 def paired(value: int) -> int:
-    """Comes back only when two of it run at the same time."""
+    """Returns only when two of these calls run at the same time."""
     PAIR.wait(20)
     return value
 
@@ -89,7 +89,7 @@ ALL = Registry([echo, stuck, paired, breaks, long, no_json, make])
         (Call("breaks", {"how": "exit"}), "error", "SystemExit: 3", False),
         (Call("breaks", {"how": "lost"}), "error", "ConnectionResetError: cut", False),
         (Call("stuck", {}), "timeout", "still be running, and another call could repeat its effect", False),
-        (Call("long", {}), "too_long", "10002 characters", False),
+        (Call("long", {}), "too_long", "10002 or more characters", False),
         (Call("no_json", {}), "error", "JSON", False),
     ],
 )
@@ -99,7 +99,7 @@ def test_every_failure_is_a_result(call, kind, words, retryable):
     assert result.value["retryable"] is retryable and set(result.value) == {"type", "message", "retryable"}
 
 
-def test_results_come_in_the_order_of_the_calls_and_side_by_side():
+def test_results_keep_the_order_of_calls_that_run_in_parallel():
     calls = [
         Call("paired", {"value": 1}, "a"),
         Call("paired", {"value": 3}, "a"),
@@ -116,13 +116,13 @@ def test_results_come_in_the_order_of_the_calls_and_side_by_side():
     assert [r.value for r in results if r.ok] == [1, 3, 2]
 
 
-def test_arguments_are_mended_and_built_as_the_hints_say():
+def test_arguments_are_coerced_and_built_as_the_hints_say():
     (result,) = ALL.execute([Call("order.make", {"note": "n", "order": {"count": "2", "size": "small"}})])
     assert result == Result("call_1", "order.make", True, {"size": "small", "count": 2})
 
 
 def test_a_tool_can_be_called_like_its_function():
-    assert echo(3) == 3 and echo.definition["description"] == "Give it back."
+    assert echo(3) == 3 and echo.definition["description"] == "Return the value."
     with pytest.raises(UnsupportedSchema):
         tool(lambda x: x)
     with pytest.raises(ValueError, match="another name"):
@@ -196,7 +196,7 @@ def test_a_decorator_above_or_below_the_tool_runs():
     assert tool(made, timeout=9).timeout == 9 and tool(made).timeout == 3
 
 
-def test_a_function_is_not_touched():
+def test_a_function_is_not_changed():
     def plain(value: int) -> int:
         return value
 
@@ -244,7 +244,7 @@ def test_a_tool_made_inside_a_class_gets_advice_that_helps():
 # ---- async tools, generators, and what a result may be
 
 
-def test_async_tools_run_to_their_end_within_their_time():
+def test_async_tools_run_to_completion_or_time_out():
     @tool
     async def plus(value: int) -> int:
         await asyncio.sleep(0)
@@ -305,7 +305,7 @@ def test_generators_become_lists_and_endless_ones_are_too_long():
     ],
     ids=repr,
 )
-def test_what_json_does_not_know_is_written_as_what_it_means(value, written):
+def test_values_of_other_types_are_converted_to_json(value, written):
     assert outcome(lambda: value) == (True, written)
 
 
@@ -320,7 +320,7 @@ def test_what_json_does_not_know_is_written_as_what_it_means(value, written):
     ],
     ids=repr,
 )
-def test_what_has_no_value_of_its_own_is_an_error(value, words):
+def test_a_value_that_json_cannot_express_is_an_error(value, words):
     ok, error = outcome(lambda: value)
     assert not ok and words in error["message"]
 
@@ -334,11 +334,11 @@ def test_what_has_no_value_of_its_own_is_an_error(value, words):
         max_leaves=8,
     )
 )
-def test_what_json_knows_comes_back_as_it_is(value):
+def test_json_values_come_back_unchanged(value):
     assert outcome(lambda: value) == (True, value)
 
 
-def test_an_exception_that_cannot_say_what_it_is_does_not_look_like_a_timeout():
+def test_an_exception_whose_str_fails_is_an_error_and_not_a_timeout():
     class Mute(Exception):
         def __str__(self):
             raise RuntimeError
@@ -350,7 +350,7 @@ def test_an_exception_that_cannot_say_what_it_is_does_not_look_like_a_timeout():
     assert failure["type"] == "error" and "Mute" in failure["message"] and failure["retryable"] is False
 
 
-def test_the_message_of_an_error_may_hold_the_name_of_any_file():
+def test_an_error_message_may_contain_a_file_name_that_is_not_utf8():
     def fails():
         raise ValueError("caf\udce9")
 
@@ -376,7 +376,7 @@ def test_a_call_that_failed_is_retryable_only_if_its_tool_is_repeatable(error):
             assert not ok and failure["retryable"] is repeatable
 
 
-def test_a_tool_can_be_declared_not_repeatable_again():
+def test_a_repeatable_tool_can_be_made_not_repeatable():
     once = tool(tool(make, repeatable=True), repeatable=False)
     assert not once.repeatable and tool(tool(make, repeatable=True), name="x").repeatable
 
@@ -399,7 +399,7 @@ def test_tables_keep_the_names_of_their_columns():
     assert outcome(lambda: table)[1] == {"mm": {"0": 3, "1": 5}}
 
 
-# ---- tools that act
+# ---- tools with side effects
 
 
 def test_calls_keep_their_order_unless_their_tools_are_repeatable():
@@ -424,7 +424,7 @@ def test_calls_keep_their_order_unless_their_tools_are_repeatable():
 
 
 @pytest.mark.parametrize("repeatable", [False, True])
-def test_only_what_is_repeatable_may_be_tried_again_after_a_timeout(repeatable):
+def test_only_a_repeatable_tool_may_be_retried_after_a_timeout_or_a_lost_connection(repeatable):
     @tool(timeout=0.02, repeatable=repeatable)
     def pay() -> None:
         threading.Event().wait(5)
@@ -442,7 +442,7 @@ def test_only_what_is_repeatable_may_be_tried_again_after_a_timeout(repeatable):
         assert value["retryable"] is repeatable and words in value["message"]
 
 
-def test_permission_is_asked_before_each_call_with_the_arguments_it_will_get():
+def test_allow_is_asked_before_each_call_with_the_arguments_that_the_tool_will_get():
     asked, ran = [], []
 
     def act(value: int) -> None:

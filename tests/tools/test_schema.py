@@ -1,5 +1,4 @@
-"""schema: a keyword that decides what is valid is understood or refused by name, and so is a $ref
-and a pattern."""
+"""schema: a keyword, $ref or pattern that decides what is valid is either supported or refused by name."""
 
 from fractions import Fraction
 
@@ -35,12 +34,12 @@ UNSUPPORTED = [
 
 
 @pytest.mark.parametrize("schema", UNSUPPORTED, ids=str)
-def test_what_is_not_understood_is_refused_with_its_place(schema):
+def test_what_is_not_supported_is_refused_with_its_location(schema):
     with pytest.raises(UnsupportedSchema, match="^#"):
         check(schema)
 
 
-def test_keywords_that_only_inform_are_left_alone():
+def test_keywords_that_only_inform_are_ignored():
     check({"title": 1, "format": "date", "default": {"if": 1}, "x-mine": {"contains": 1}, "$comment": []})
     assert not {*REFUSED} & TAKES.keys()
 
@@ -62,7 +61,7 @@ def test_a_reference_is_followed_inside_the_document():
 
 @pytest.mark.parametrize("keyword", ["anyOf", "oneOf", "allOf", "not", "$ref"])
 @pytest.mark.parametrize("inner", [True, False])
-def test_a_reference_may_lead_back_to_itself_only_with_a_value_in_between(keyword, inner):
+def test_a_reference_may_lead_back_to_itself_only_through_an_item_or_property(keyword, inner):
     back = {"$ref": "#/$defs/a"}
     around = back if keyword == "$ref" else {keyword: back if keyword == "not" else [{}, back]}
     root = {"properties": {"x": back}} if inner else back

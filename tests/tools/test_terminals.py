@@ -1,4 +1,4 @@
-"""terminals: byte by byte, they write every text that they should and no other, by the shortest way."""
+"""terminals: byte by byte, they allow the texts that they should and no others; `far` is the shortest way."""
 
 import json
 from fractions import Fraction
@@ -29,7 +29,7 @@ def after(item, text):
 
 
 @given(terminals, st.data())
-def test_far_is_one_more_than_that_of_the_best_next_byte_unless_the_text_may_end(item, data):
+def test_far_is_one_more_than_the_far_of_the_best_next_byte_unless_the_text_may_end(item, data):
     for _ in range(12):
         assume(item.far() < inf)
         rests = list(item.moves().values())
@@ -41,7 +41,7 @@ def test_far_is_one_more_than_that_of_the_best_next_byte_unless_the_text_may_end
 
 
 @given(bounds, st.booleans(), st.sampled_from([1, -1]), decimals | st.integers(0, 10**12))
-def test_a_number_may_be_written_exactly_if_it_is_within_the_bounds(limits, integer, sign, value):
+def test_a_number_is_allowed_exactly_if_it_is_within_the_bounds(limits, integer, sign, value):
     value = abs(int(value)) if integer else abs(value)
     rest = after(numbers(limits, integer, sign), json.dumps(value).removesuffix(".0").encode())
     signed, within = sign * exact(value), dict(limits)
@@ -55,11 +55,11 @@ def test_a_number_may_be_written_exactly_if_it_is_within_the_bounds(limits, inte
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), st.integers(0, 5), st.integers(0, 8))
-def test_a_string_may_be_written_exactly_if_its_length_is_within_the_limits(text, low, high):
+def test_a_string_is_allowed_exactly_if_its_length_is_within_the_limits(text, low, high):
     written = json.dumps(text, ensure_ascii=False)[1:].encode()
     assert (after(Text(BETWEEN, low, high), written) == DONE) == (low <= len(text) <= high)
 
 
-def test_ways_to_write_a_number_that_go_on_alike_are_one_state():
+def test_numbers_with_the_same_continuations_are_one_state():
     first, second = (after(numbers(frozenset(), True, 1), text) for text in (b"12", b"34"))
     assert isinstance(first, Number) and first is second

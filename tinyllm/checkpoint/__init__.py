@@ -3,10 +3,11 @@
     config.json          LlamaConfig's keys
     model.safetensors    the published names and shapes, F32 or F16
     tokenizer.json, tokenizer_config.json
-    stage.json           in folders written by a stage: its settings, the SHA-256 of the weights, ...
+    stage.json           only in the folder of a stage: its settings, the SHA-256 of the weights, ...
 
-transformers opens our folders. `load` opens plain Llama folders and GGUF files with byte-level BPE; a
-folder may have no tokenizer. Features that our layers cannot compute are rejected by name.
+Hugging Face's transformers library opens our folders. `load` opens plain Llama folders and GGUF files with
+byte-level BPE; a folder may have no tokenizer. Features that our layers cannot compute are refused by an
+error that names them.
 """
 
 from pathlib import Path
@@ -54,7 +55,7 @@ def load(folder):
         if tokenizer is not None:
             if len(tokenizer) > config.vocab:
                 raise ValueError(f"{len(tokenizer)} tokens in the tokenizer, {config.vocab} in the model")
-            tokenizer.bytes_of += [b""] * (config.vocab - len(tokenizer))  # some models have a few more rows
+            tokenizer.bytes_of += [b""] * (config.vocab - len(tokenizer))  # some models have a few spare rows
     return Transformer(config, params), tokenizer
 
 
@@ -75,7 +76,7 @@ def _open(folder):
     files = {WEIGHTS} if path.name == WEIGHTS else set(read_json(path)["weight_map"].values())
     missing = files - {each.name for each in folder.iterdir()}
     if missing:
-        raise ValueError(f"the weights should be in files that are not there: {missing}")
+        raise ValueError(f"files of weights are missing: {missing}")
     for name in sorted(files):
         tensors |= safetensors.scan(folder / name)[0]
     tokenizer = vocabulary.load(folder) if (folder / TOKENIZER).exists() else None
@@ -100,10 +101,10 @@ def load_language_model(folder):
 
 
 def _read_parameters(folder, config, tensors, names):
-    """The stored tensors as our Parameters. No tensor may be missing, have the wrong shape or, unless
-    it can be derived from the others, be left over: each raises ValueError.
+    """The stored tensors as our Parameters. names: see stored_name.
 
-    Tensors are read a piece at a time: a second copy may not fit into memory. names: see stored_name.
+    Raises ValueError if a tensor is missing, has the wrong shape, or is left over and cannot be derived from
+    the others. Tensors are read a piece at a time: a second copy of the model may not fit into memory.
     """
     if config.layers > len(tensors):  # a damaged config may claim a billion layers
         raise ValueError(f"{config.layers} layers in its settings, but {len(tensors)} tensors")

@@ -55,7 +55,7 @@ def replacing(path):
 def text_files(path):
     """The file `path`, or all files in that folder and below it that are not hidden, sorted by path.
 
-    Files that are not text are left out, and named in a message.
+    Files that are not text are left out; a message names them.
     """
     path = Path(path)
     hidden = lambda file: any(part.startswith(".") for part in file.relative_to(path).parts)
@@ -66,18 +66,18 @@ def text_files(path):
     if others:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
         names = ", ".join(file.name for file in others[:5]) + more
-        tell_once(f"left out, because not text in UTF-8: {names}. To use a text, save it as UTF-8")
+        tell_once(f"left out, because they are not text in UTF-8: {names}. To use a text, save it as UTF-8")
     return texts
 
 
 def is_text(path):
-    """Whether the start of a file has no NUL bytes. UTF-16 has them: it is not read."""
+    """Whether the start of a file has no NUL bytes. Text in UTF-16 has some, so it does not count as text."""
     with open(path, "rb") as file:
         return b"\0" not in file.read(8192)
 
 
 def write_text(path, text):
-    """Write a UTF-8 file atomically. What is not Unicode, say in a file name, becomes an escape: \\udce9."""
+    """Write a UTF-8 file atomically. A lone surrogate, say from a file name, becomes an escape: \\udce9."""
     with replacing(path) as beside:
         beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 

@@ -20,7 +20,7 @@ from tinyllm.checkpoint.files import reading
 from tinyllm.checkpoint.stored import Stored
 
 MAGIC, VERSIONS = b"GGUF", (2, 3)
-NUMBERS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd"))  # codes of struct
+NUMBERS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd"))  # GGUF's types -> struct's codes
 STRING, ARRAY = 8, 9
 KINDS = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 10: "Q2_K", 11: "Q3_K"}
 KINDS |= {12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 30: "BF16"}
@@ -51,7 +51,7 @@ class _Reader:
             return self.string()
         if kind == ARRAY:
             kind, count = self.numbers("IQ")
-            if count > len(self.data):  # a damaged count must not run for hours
+            if count > len(self.data):  # without this check, a damaged count would run for hours
                 raise ValueError(f"a list of {count} values ends beyond the end of the file")
             return [self.value(kind) for _ in range(count)]
         return self.numbers(NUMBERS[kind])[0]

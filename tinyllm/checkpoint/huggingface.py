@@ -58,7 +58,7 @@ GGUF_KEYS = {  # key in config.json -> key in a GGUF file
     "rms_norm_eps": "llama.attention.layer_norm_rms_epsilon",
     "rope_theta": "llama.rope.freq_base",
 }
-# What other keys say in a plain Llama, if they are there
+# The values of other keys in a plain Llama, if they are present
 PLAIN = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
 PLAIN |= {"quantization_config": None, "partial_rotary_factor": 1}
 PLAIN_ROPE = {"rope_type": "default", "type": "default", "partial_rotary_factor": 1}
@@ -88,9 +88,10 @@ def from_stored(name, w, config, names):
 
 
 def _transposed(name, w, *shape):
-    """wq or wk (whole heads, also as one row), each head transposed; any other array unchanged.
+    """wq or wk with the channels of each head reordered; any other array unchanged.
 
-    shape: (rows, columns, width) of a head, whose channels are a matrix (rows, columns).
+    w holds whole heads and may be flat. shape: (rows, columns, width) of a head. Its channels form a matrix
+    (rows, columns), which is transposed.
     """
     if not name.endswith(("attention.wq", "attention.wk")):
         return w
@@ -116,7 +117,7 @@ def config_to_json(config, special=None):
         "model_type": "llama",
         **{key: getattr(config, name) for name, key in KEYS.items()},
         "hidden_act": "silu",
-        "rope_theta": config.theta,  # where older programs look for it
+        "rope_theta": config.theta,  # older programs look for it here
         "rope_parameters": {"rope_type": "default", "rope_theta": config.theta},
         "tie_word_embeddings": config.tied and not score,
         "attention_bias": False,
@@ -125,7 +126,7 @@ def config_to_json(config, special=None):
         "bos_token_id": special.get("<|begin|>"),
         "eos_token_id": special.get("<|end|>"),
     }
-    if score:  # programs read the last score before padding: pad with a token that occurs in no text
+    if score:  # programs read the last score before the padding, so the padding token must not occur in texts
         published |= {"num_labels": 1, "id2label": {"0": "score"}, "pad_token_id": special.get("<|mask|>")}
     if not config.causal:  # transformers 5 reads is_causal too
         published |= {"is_causal": False, "objective": "masked"}
@@ -151,7 +152,7 @@ def config_from_json(config):
 
 
 def _theta(config):
-    """The base of the rotary angles: in rope_parameters since transformers 5, at the top level until then."""
+    """The base of the rotary angles: in rope_parameters since transformers 5, at the top level before."""
     theta = _read(config, "rope_theta", 10000.0)
     for key in ("rope_parameters", "rope_scaling"):
         rope = config.get(key) or {}
@@ -164,7 +165,7 @@ def _theta(config):
 
 
 def _read(config, key, default):
-    """The value of a key, of the type of its default. Numbers are never negative."""
+    """The value of a key. Raises ValueError if it is negative or does not have the type of its default."""
     value = config.get(key)
     if value is None:
         return default

@@ -21,7 +21,7 @@ def write(path, tensors, metadata=None, dtype=None):
 
     dtype: the type to store arrays in, if not their own. Raises TinyllmError if the file cannot be written.
     """
-    header, start = {"__metadata__": {"format": "pt"} | (metadata or {})}, 0  # transformers needs the format
+    header, start = {"__metadata__": {"format": "pt"} | (metadata or {})}, 0  # transformers requires "format"
     for name, array in tensors.items():
         stored = np.dtype(dtype or array.dtype)
         stop = start + array.size * stored.itemsize
@@ -47,7 +47,7 @@ def scan(path):
     with reading(path, "a safetensors file"), open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         if 8 + size > os.path.getsize(path):
-            raise ValueError("it ends inside its header, so it is truncated or of another kind")
+            raise ValueError("it ends inside its header, so it is truncated or not in this format")
         header, tensors, end = parse_object(file.read(size)), {}, 8 + size
         metadata = dict(header.pop("__metadata__", {}))
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):

@@ -1,5 +1,5 @@
 """A tensor in a file, read on demand, a piece at a time: a second copy of a model may not fit into memory.
-(The pages of a memory map would count as used until the system reclaims them.)
+A memory map would not help: its pages count as used memory until the system reclaims them.
 
 A block of a quantised type holds 32 weights: scale * q in Q8_0, scale * (q - 8) in Q4_0, scale * q +
 least in Q4_1.
@@ -23,8 +23,8 @@ TYPES = {name: np.dtype(layout) for name, layout in (PLAIN | BLOCKS).items()}
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a tensor is. Raises ValueError or TypeError for a type that we cannot read, an impossible shape,
-    or a truncated file."""
+    """Where a tensor is in its file. Raises ValueError or TypeError for a type that we cannot read, an
+    impossible shape, or a truncated file."""
 
     path: Path
     name: str
@@ -41,17 +41,17 @@ class Stored:
 
     @property
     def per_item(self):
-        """How many numbers are stored together."""
+        """How many numbers one item of TYPES holds: 32 in a block, otherwise 1."""
         return 32 if self.dtype in BLOCKS else 1
 
     @property
     def end(self):
-        """Offset in the file."""
+        """Offset of the first byte after the tensor."""
         return self.start + math.prod(self.shape) // self.per_item * TYPES[self.dtype].itemsize
 
     def read(self, first=0, count=2**63):
-        """-> at most `count` numbers from number `first` on, in one row: float32, except for F64 and
-        integers. In a quantised type, `first` and `count` are multiples of 32."""
+        """-> a flat array of at most `count` numbers, from number `first` on. It is float32, except for F64
+        and integers. In a quantised type, `first` and `count` are multiples of 32."""
         layout, left = TYPES[self.dtype], math.prod(self.shape) - first
         offset = self.start + first // self.per_item * layout.itemsize
         block = np.fromfile(self.path, layout, min(count, left) // self.per_item, offset=offset)

@@ -4,8 +4,9 @@ The algorithm is that of tokenizer.py, but text is first split into words differ
 special tokens may be numbered in any order, several pairs may merge into the same token, and Llama 3 looks up
 a whole word before it merges anything.
 
-The published patterns use Unicode's classes, which `re` does not have. Here the classes are written out as
-ranges of characters, from Python's own tables; a character newer than those is neither letter nor number.
+The published patterns use Unicode's classes, which `re` does not have. This file writes each class out as
+ranges of characters, from Python's own tables. A character newer than these tables counts as neither a letter
+nor a number.
 """
 
 import functools
@@ -31,7 +32,7 @@ QWEN2 = LLAMA3.replace("{1,3}", "")
 
 FULL = {"use_regex": True, "trim_offsets": True}  # the defaults; ignored where they do not apply
 SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False} | FULL
-WHOLE = BYTE_LEVEL | {"use_regex": True}  # also splits by GPT2
+WHOLE = BYTE_LEVEL | {"use_regex": True}  # also splits text by the pattern GPT2
 EACH_DIGIT = {"type": "Digits", "individual_digits": True} | FULL
 SPLITTERS = {  # GGUF's name -> the steps in a tokenizer.json, and the patterns that split the text, in order
     "gpt-2": ([WHOLE], [GPT2]),
@@ -69,8 +70,8 @@ def unicode_classes():
 class PublishedTokenizer(Tokenizer):
     """A Tokenizer from the contents of tokenizer.json and tokenizer_config.json.
 
-    Raises ValueError for a tokenizer that works differently, and that, LookupError, TypeError or
-    AttributeError for damaged contents.
+    Raises ValueError for a tokenizer that works differently; for damaged contents also LookupError, TypeError
+    or AttributeError.
     """
 
     def __init__(self, contents, config):
@@ -105,7 +106,7 @@ class PublishedTokenizer(Tokenizer):
             end, head = form.end, form.head.format(role="system")
             system = re.search(rf"{re.escape(head)}([^{{}}]*?){re.escape(end)}", template)
             self.system = system[1] if system else ""
-        except TinyllmError:  # the tokens that the template does not use must not be taken for a format later
+        except TinyllmError:  # drop unused tokens, or format_of could later take them for a chat format
             self.special = used
         roles = {"<|begin|>": begin or end, "<|end|>": end}
         self.special |= {ours: self.special[name] for ours, name in roles.items() if name in self.special}
@@ -120,25 +121,25 @@ class PublishedTokenizer(Tokenizer):
                 for findall in self.patterns:
                     parts = [word for each in parts for word in findall(each)]
             words += [word.encode("utf-8", "surrogateescape") for word in parts]
-        # Some vocabularies lack bytes that never or hardly ever occur in UTF-8 text; Hugging Face drops them.
+        # Some vocabularies lack bytes that are rare in UTF-8 text or invalid. Hugging Face drops such bytes.
         return [kept for word in words if (kept := word.translate(None, self.missing))]
 
     def to_json(self, chat_template):
-        """The contents as they were read. `chat_template`, for our own tokenizers, is ignored."""
+        """The contents as they were read. `chat_template` is ignored: it is for our own tokenizers."""
         return self.contents, self.config
 
 
 def _patterns(contents):
-    """The patterns by which a tokenizer.json splits text. Raises ValueError, naming an unknown part."""
+    """The patterns by which a tokenizer.json splits text. Raises ValueError that names an unknown part."""
     kind, normalizer, step = contents["model"]["type"], contents["normalizer"], contents["pre_tokenizer"]
     if kind != "BPE" or normalizer not in (None, {"type": "NFC"}):
-        raise ValueError(f"its model {kind!r} or its normalizer {normalizer!r:.300} is not known here")
+        raise ValueError(f"its model {kind!r} or its normalizer {normalizer!r:.300} is not supported")
     steps = step["pretokenizers"] if step["type"] == "Sequence" else [step]
     steps = [FULL | each | {"trim_offsets": True} for each in steps]  # trim_offsets: no effect on the ids
     for known, patterns in SPLITTERS.values():
         if steps == known:
             return patterns
-    raise ValueError(f"its pre_tokenizer {steps!r:.300} is not known here")
+    raise ValueError(f"its pre_tokenizer {steps!r:.300} is not supported")
 
 
 def load(folder):

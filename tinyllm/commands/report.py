@@ -1,11 +1,11 @@
-"""The commands that show what a run did: report, compare and walk."""
+"""The commands that show what a run did: report and walk."""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
 
-from tinyllm import chat, layers, transformer
+from tinyllm import layers, transformer
 from tinyllm.report import journey, page
 from tinyllm.report.record import Record
 from tinyllm.runs import Settings, option
@@ -19,20 +19,6 @@ class ReportSettings(Settings):
 def report(settings):
     """Make the report page of a run, finished or not: runs/<run>/report.html."""
     print(page.write(settings.run, settings.against))
-
-
-# ---- in the terminal
-
-
-@dataclass(frozen=True)
-class CompareSettings(Settings):
-    prompt: str = option("Hello, who are you?", "the question")
-    tokens: int = option(200, "maximum number of tokens in a reply", (1, 10**6))
-
-
-def compare(settings):
-    """Ask every finished stage the same question."""
-    chat.compare(settings, settings.prompt)
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,8 @@ from tinyllm.world import World
 @dataclass(frozen=True)
 class SampleSettings(Settings):
     stage: str = option("", "number or folder name of the stage (default: the last one)")
-    prompt: str = option("", "text to continue (default: none, so a new document begins)")
+    prompt: str = option("", "text to continue (default: begin a new document)")
     tokens: int = option(200, "maximum number of tokens in a sample", (1, 10**6))
-    count: int = option(1, "number of samples", (1, 10**4))
     temperature: float = option(0.8, "0 is greedy; 1 samples from the model's distribution", (0, 100))
     top_k: int = option(0, "choose among the k most likely tokens only (0: all)")
     top_p: float = option(
@@ -30,18 +29,18 @@ class SampleSettings(Settings):
 
 
 def sample(settings):
-    """Sample continuations of a prompt from a stage."""
+    """Sample a continuation of a prompt from a stage."""
     folder = stage_folder(settings.run, settings.stage)
     model, tokenizer = checkpoint.load_language_model(folder)
     # The world's documents begin with a space.
     space = " " if path_of(learned_by(folder), "text") == "" else ""
     start = [tokenizer.special["<|begin|>"], *tokenizer.encode(space + settings.prompt)]
     end = tokenizer.special["<|end|>"]
-    draws = np.random.default_rng(settings.seed).random((settings.count, settings.tokens))
+    draws = np.random.default_rng(settings.seed).random((1, settings.tokens))
     how = {"temperature": settings.temperature, "top_k": settings.top_k, "top_p": settings.top_p}
-    for tokens in generate(model, [start] * settings.count, settings.tokens, draws, **how, stop=[end]):
-        text = tokenizer.decode(tokens[:-1] if tokens[-1] == end else tokens)
-        print(printable(settings.prompt + text).removeprefix(space))
+    (tokens,) = generate(model, [start], settings.tokens, draws, **how, stop=end)
+    text = tokenizer.decode(tokens[:-1] if tokens[-1] == end else tokens)
+    print(printable(settings.prompt + text).removeprefix(space))
 
 
 def show_mask(settings):
@@ -59,8 +58,8 @@ def show_mask(settings):
 
 
 def training_examples(folder):
-    """One conversation of each kind: from the files that the stage in `folder` has learned from, or, if it
-    has learned from none, from the built-in world. Raises TinyllmError if the files hold no conversations."""
+    """One conversation of each kind: from your files, if the stage in `folder` has learned from any, or else
+    from the built-in world. Raises TinyllmError if those files hold no conversations."""
     learned = learned_by(folder)
     if not any(source["path"] for source in learned.values()):
         world = World(read_json(folder / "stage.json")["settings"]["seed"])
@@ -69,5 +68,5 @@ def training_examples(folder):
     readers = {"instructions": formats.instructions, "problems": formats.problems}
     paths = {kind: path_of(learned, kind) for kind in readers if path_of(learned, kind)}
     if not paths:
-        raise TinyllmError(f"{folder} has learned from no conversations: train stage 2 first")
+        raise TinyllmError(f"{folder} has learned from no conversations: run make stage2 with DATA= first")
     return [formats.split(readers[kind](path))[0][0] for kind, path in paths.items()]

@@ -1,4 +1,4 @@
-"""The commands train, mine, control and exams, and a stage with its exams."""
+"""The commands train, mine, control and exams, and with_exams, which adds the exams to a stage."""
 
 import dataclasses
 import shlex
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tinyllm import checkpoint
-from tinyllm.checkpoint.files import read_json, replacing
+from tinyllm.checkpoint.files import read_json, write_text
 from tinyllm.data import formats
-from tinyllm.data.batches import encode_fitting
+from tinyllm.data.batches import encode_fitting, report_left_out
 from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.evaluation.exams import examine
 from tinyllm.evaluation.scoreboard import scoreboard
@@ -32,37 +32,32 @@ def with_exams(main):
 
 
 @dataclass(frozen=True)
-class TrainSettings(Settings):
-    text: str = option("", "file or folder of text to pre-train on (default: the built-in world)")
-
-
-@dataclass(frozen=True)
-class MineSettings(TrainSettings):
+class MineSettings(Settings):
     text: str = option("", "file or folder of text to pre-train on (default: the training part of --data)")
     data: str = option("", "questions and answers (JSON or JSONL) for stage 2; one in ten is held out")
     rankings: str = option("", "rankings, or chosen and rejected replies (JSONL), for stage 3")
 
 
 def run_stage(settings, stage_settings, main):
-    """Run one stage and its exams, with those of the command's settings that the stage has."""
-    names = {field.name for field in dataclasses.fields(stage_settings)}
-    own = stage_settings(**{name: value for name, value in vars(settings).items() if name in names})
-    with_exams(main)(own)
+    """Run one stage and its exams. The stage takes those of the command's settings that it knows."""
+    with_exams(main)(settings.as_settings(stage_settings))
 
 
 def train(settings):
-    """All stages in order (0 and 1 for your own --text), then scoreboard and page. Keeps finished stages."""
+    """Train all stages in order on the built-in world; print the scoreboard and write the report page.
+
+    Finished stages are not trained again.
+    """
     run_stage(settings, s0_random.RandomSettings, s0_random.main)
     run_stage(settings, s1_pretrain.PretrainSettings, s1_pretrain.main)
-    if not settings.text:
-        run_stage(settings, s2_instruct.InstructSettings, s2_instruct.main)
-        run_stage(settings, s3_prefer.PreferSettings, s3_prefer.main)
-        run_stage(settings, s4_reason.ReasonSettings, s4_reason.main)
+    run_stage(settings, s2_instruct.InstructSettings, s2_instruct.main)
+    run_stage(settings, s3_prefer.PreferSettings, s3_prefer.main)
+    run_stage(settings, s4_reason.ReasonSettings, s4_reason.main)
     show(settings.run)
 
 
 def mine(settings):
-    """Your own assistant: the stages that your files allow, then its answers to held-out questions."""
+    """Train your own assistant: all stages that your files allow. Show its answers to held-out questions."""
     if not settings.text and not settings.data:
         raise UsageError("name your files: TEXT=folder-or-file, DATA=questions.jsonl, or both")
     if settings.rankings and not settings.data:
@@ -75,7 +70,7 @@ def mine(settings):
     conversations, _ = formats.split(formats.instructions(settings.data)) if settings.data else ([], [])
     ranked, _ = rankings.split_rankings(rankings.read(settings.rankings)) if settings.rankings else ([], [])
     if not settings.text:
-        settings = dataclasses.replace(settings, text=str(write_text(settings, conversations)))
+        settings = dataclasses.replace(settings, text=str(own_text(settings, conversations)))
     run_stage(settings, s0_random.RandomSettings, s0_random.main)
     check_context(settings.folder("0-random"), conversations, ranked)
     run_stage(settings, s1_pretrain.PretrainSettings, s1_pretrain.main)
@@ -96,10 +91,9 @@ def check_context(folder, conversations, ranked):
     """Raises TinyllmError if all conversations, or all rankings, are too long for the model in `folder`."""
     model, tokenizer = checkpoint.load(folder)
     context = model.config.context
-    if conversations and not encode_fitting(tokenizer, conversations, context):
-        raise TinyllmError(f"no conversation fits into the context of {context} tokens")
-    if ranked:
-        rankings.fitting(ranked, tokenizer, context)
+    fitting = encode_fitting(tokenizer, conversations, context)
+    report_left_out(fitting, conversations, "conversation", context)
+    rankings.fitting(ranked, tokenizer, context)
 
 
 def show(run):
@@ -108,20 +102,20 @@ def show(run):
     print(f"the report page: {page.write(run)}")
 
 
-def write_text(settings, conversations):
-    """Without TEXT=, the vocabulary and pre-training use the conversations that are not held out."""
+def own_text(settings, conversations):
+    """Without TEXT=, the vocabulary and pre-training use the conversations that are not held out: write them
+    to a text file -> its path."""
     path = settings.folder("text.txt")
     learned = [[m["content"] for m in messages if m.get("weight") != 0] for messages in conversations]
-    text = "\n\n".join(map("\n".join, learned)).encode()
-    if path.exists() and path.read_bytes() != text:
+    text = "\n\n".join(map("\n".join, learned))
+    if path.exists() and path.read_bytes() != text.encode():
         raise TinyllmError(f"{path} was made from other questions: choose another RUN=")
-    with replacing(path) as beside:
-        beside.write_bytes(text)
+    write_text(path, text)
     return path
 
 
 def control(settings):
-    """Stage 4 on the same problems, but without chains of thought and RL, to see what the chains add."""
+    """Train stage 4 on the same problems, but without chains of thought and RL: what do they add?"""
     settings = dataclasses.replace(settings, direct=True)
     examine(s4_reason.main(settings, "4-control"), settings)
     print(scoreboard(settings.run))

@@ -1,4 +1,4 @@
-"""Conversations and replayed text -> batches; and the masking for a masked language model.
+"""Conversations and replayed text -> batches, and the masking for a masked language model.
 
 A row holds one conversation, so no conversation can attend to another. A batch consists of several pieces.
 The rows of a piece have about the same length, so there is little padding; the pieces differ in length, so
@@ -18,14 +18,14 @@ import numpy as np
 
 from tinyllm.data import corpus
 from tinyllm.data.conversation import encode_conversation, fits, pad, shift
-from tinyllm.errors import tell_once
+from tinyllm.errors import TinyllmError, tell_once
 
 PIECES = 4  # per batch
 
 
 @dataclass
 class ConversationBatches:
-    """Batches of conversations, fully determined by the seed.
+    """The batches of all steps of a stage, fully determined by the seed.
 
     rows: [(ids, mask)] of conversations; text: ids of the pre-training text, which fills the share
     `replay` of each batch; size: tokens in a batch; anywhere: replayed rows may start at any token, because
@@ -37,17 +37,19 @@ class ConversationBatches:
     size: int
     replay: float
     seed: int
+    steps: int
     anywhere: bool = False
 
-    def plan(self, steps):
-        """-> for each step, the row numbers of each piece of the batch; an epoch uses every row once."""
-        room = self.size * (1 - self.replay) / PIECES
-        pieces = length_buckets([len(ids) for ids, _ in self.rows], room, steps * PIECES, [self.seed, 7])
-        return [pieces[at : at + PIECES] for at in range(0, steps * PIECES, PIECES)]
+    @functools.cached_property
+    def plan(self):
+        """For each step, the row numbers of each piece of the batch; an epoch uses every row once."""
+        room, count = self.size * (1 - self.replay) / PIECES, self.steps * PIECES
+        pieces = length_buckets([len(ids) for ids, _ in self.rows], room, count, [self.seed, 7])
+        return [pieces[at : at + PIECES] for at in range(0, count, PIECES)]
 
-    def batch(self, planned, step):
-        """The pieces of one planned batch -> a list of {"ids", "targets", "weights"}, each (rows, time)."""
-        return [self.piece(numbers, [self.seed, 8, step, i]) for i, numbers in enumerate(planned)]
+    def batch(self, step):
+        """The batch of a step -> its pieces, a list of {"ids", "targets", "weights"}, each (rows, time)."""
+        return [self.piece(numbers, [self.seed, 8, step, i]) for i, numbers in enumerate(self.plan[step])]
 
     def piece(self, numbers, seed):
         ids, mask = pad([self.rows[i] for i in numbers])
@@ -66,20 +68,20 @@ class ConversationBatches:
         return np.arange(len(self.text)) if self.anywhere else np.flatnonzero(self.text == self.text[0])
 
 
-def with_replay(rows, settings, learned, characters, tokenizer):
+def with_replay(rows, settings, learned, characters, tokenizer, steps):
     """The batches of a stage: its conversations (rows), and replay of the text that the run has learned from.
     Without such text, as for a published model, batches are smaller by the replay share."""
     source, kept = learned.get("text"), settings.folder("text.safetensors")
     text = corpus.packed(kept, source, settings.seed, characters, tokenizer)
     anywhere = bool(source and source["path"])
-    return ConversationBatches(rows, text, settings.tokens, settings.replay, settings.seed, anywhere)
+    return ConversationBatches(rows, text, settings.tokens, settings.replay, settings.seed, steps, anywhere)
 
 
 def length_buckets(lengths, room, count, seed):
     """Lengths of items, in tokens -> `count` lists of item numbers.
 
-    The items of a list have about the same length and together about `room` tokens. An epoch uses every
-    item once, in an order decided by `seed`, a list of numbers.
+    The items of a list have about the same length and, padded, fit into `room` tokens. An item that is too
+    long is a list of its own. An epoch uses every item once. `seed`, a list of numbers, decides the order.
     """
     lengths, buckets, epoch = np.array(lengths), [], 0
     while len(buckets) < count:
@@ -95,21 +97,26 @@ def length_buckets(lengths, room, count, seed):
     return buckets[:count]
 
 
-def encode_fitting(tokenizer, conversations, context, what="conversations"):
-    """Conversations -> [(ids, mask)]. Those longer than the context are left out, counted and reported."""
+def encode_fitting(tokenizer, conversations, context):
+    """Conversations -> [(ids, mask)], without those longer than the context."""
     rows = [encode_conversation(tokenizer, messages) for messages in conversations]
-    fitting = [(ids, mask) for ids, mask in rows if fits(ids, context)]
-    if len(fitting) < len(rows):
-        share = f"{len(rows) - len(fitting):,} of {len(rows):,} {what}"
-        tell_once(f"{share} are longer than the context of {context} tokens and are left out")
-    return fitting
+    return [(ids, mask) for ids, mask in rows if fits(ids, context)]
+
+
+def report_left_out(fitting, items, what, context):
+    """Tell the user how many items do not fit into the context. Raises TinyllmError if none of them fits."""
+    if items and not fitting:
+        raise TinyllmError(f"no {what} fits into the context of {context} tokens")
+    if len(fitting) < len(items):
+        share = f"{len(items) - len(fitting):,} of {len(items):,} {what}s"
+        tell_once(f"{share} do not fit into the context of {context} tokens and are left out")
 
 
 def chained(conversations, seed):
-    """Join two or three random conversations into one, as in a chat: one result for every four inputs.
+    """Join two or three random conversations into one, as in a chat: one chain for every four conversations.
 
-    Without such chains, a model trained on single questions gets lost at the second one. Conversations that
-    begin with a system message are not chained.
+    Without such chains, a model trained on single questions fails at the second question of a chat.
+    Conversations that begin with a system message are not chained.
     """
     rng = np.random.default_rng([seed, 6])
     single = [messages for messages in conversations if messages[0]["role"] != "system"]
@@ -120,10 +127,10 @@ def chained(conversations, seed):
 def mask_tokens(piece, ordinary, mask_id, rng, rate=0.15):
     """A piece {"ids", "weights"}, each (B, T), for a masked language model.   Devlin et al. 2018 (BERT).
 
-    Eligible are the tokens below `ordinary` (so no special tokens) that are not padding. In every row, `rate`
-    of the eligible tokens, and at least one if there are any, are chosen without replacement: 80 % of these
-    become mask_id, 10 % a random ordinary token, and 10 % stay unchanged. Weights are 1 at the chosen
-    positions. The target of a position is its own token; the piece's targets, the next tokens, are not used.
+    A token is eligible if it is below `ordinary` (not special) and not padding. In every row, `rate` of the
+    eligible tokens, and at least one if there are any, are chosen without replacement: 80 % of these become
+    mask_id, 10 % a random ordinary token, and 10 % stay unchanged. Weights are 1 at the chosen positions. The
+    target of a position is its own token; the piece's targets, the next tokens, are not used.
     """
     ids = piece["ids"]
     eligible = (ids < ordinary) & (piece["weights"] > 0)

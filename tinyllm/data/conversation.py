@@ -8,7 +8,7 @@ encoded as
 
     <|begin|><|user|> 2+2?<|end|><|assistant|> 4<|end|>
 
-with a space before each content, so that its first word is the same token as in the middle of a sentence.
+with a space before each content, so that its first word is the same token as inside a sentence.
 Published models use other formats: see FORMATS. The loss covers the assistant's words and the end token after
 them, which teaches the model to stop:
 
@@ -33,7 +33,7 @@ ROLES = ("system", "user", "assistant", "tool")
 
 
 class Format(NamedTuple):
-    """How a chat is written. Names in <||> are special tokens, {role} stands for the role of a message."""
+    """How a chat is written. Names in <|...|> are special tokens; {role} is the role of a message."""
 
     begin: str  # before the first message, or ""
     head: str  # before the content; the assistant's reply is generated after it
@@ -54,7 +54,7 @@ FORMATS = {
     "Llama 3": Format("<|begin_of_text|>", LLAMA3_HEAD, "", "<|eot_id|>", ""),
 }
 
-# Our own format in Jinja, for every program that reads our folders.
+# The tinyllm format as a Jinja template, for other programs that read our checkpoints.
 TEMPLATE = (
     "<|begin|>{% for message in messages %}<|{{ message.role }}|> {{ message.content }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -62,7 +62,10 @@ TEMPLATE = (
 
 
 def format_of(special):
-    """The first Format whose tokens() are all in `special` (of a tokenizer). Raises TinyllmError."""
+    """The first Format whose tokens() are all in `special`, the special tokens of a tokenizer.
+
+    Raises TinyllmError if there is none.
+    """
     for form in FORMATS.values():
         if all(name in special for name in form.tokens()):
             return form
@@ -130,7 +133,7 @@ def decode_reply(tokenizer, ids):
 
 
 def fits(ids, context):
-    """Whether a whole conversation fits into the context. Its last token is a target only."""
+    """Whether a whole conversation fits into the context. Its last token is only a target, never an input."""
     return len(ids) <= context + 1
 
 

@@ -1,18 +1,16 @@
 """Text -> one long row of ids -> batches of windows.
 
-A file is one document; a folder is all its text files, sorted by name. Documents are bytes, which should be
-UTF-8. Your own text is cut once: the first nine tenths are for training, the rest for validation. Validating
-on training text would measure memorisation, not learning.
+A file is one document; a folder stands for all its text files, sorted by name. Documents are bytes, which
+should be UTF-8. Your own text is cut once: the first nine tenths are for training, the rest for validation.
+Validating on training text would measure memorisation, not learning.
 """
 
 import functools
 import hashlib
-import re
 from itertools import chain, groupby
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from tinyllm.checkpoint import safetensors
 from tinyllm.checkpoint.files import text_files
@@ -29,7 +27,7 @@ def load(path, seed, characters):
 
 @functools.lru_cache(maxsize=1)
 def of_the_world(seed, characters):
-    """The documents of the built-in world, generated once for all stages of a run."""
+    """The documents of the built-in world. They stay in memory for the next stage."""
     world = World(seed)
     return world.documents("train", characters), world.documents("val", min(characters // 40, 100_000))
 
@@ -53,7 +51,7 @@ def conversations_for_vocabulary(seed):
 
 def read(path):
     """A file, or the text files of a folder -> list of documents (bytes). Bytes that are not UTF-8 are kept,
-    with a message. Raises TinyllmError if there is nothing to read, and OSError."""
+    and a message says so. Raises TinyllmError if there is nothing to read, and OSError if reading fails."""
     path, documents = Path(path), []
     for file in text_files(path):
         document = file.read_bytes()
@@ -83,7 +81,7 @@ def split(documents, share=0.1):
 
 
 def packed(path, source, seed, characters, tokenizer):
-    """The training text of a source as one row of ids, which is empty without a source. The text is
+    """The training text of a source as one row of ids, or an empty row if there is no source. The text is
     tokenized once per run, and the ids are kept in the file `path`."""
     if source is None:
         return np.zeros(0, np.int32)
@@ -100,24 +98,12 @@ def packed(path, source, seed, characters, tokenizer):
 def pack(documents, tokenizer):
     """Documents -> one row of ids, each document between a begin and an end token."""
     begin, end = tokenizer.special["<|begin|>"], tokenizer.special["<|end|>"]
-    rows, size = [], sum(map(len, documents))
-    with tqdm(total=size, unit="B", unit_scale=True, desc=" tokenizing", leave=False, delay=2) as bar:
-        for document in documents:
-            rows.append([begin])
-            for part in parts(document):
-                rows.append(tokenizer.encode(part))
-                bar.update(len(part))
-            rows.append([end])
+    rows = ([begin, *tokenizer.encode(document), end] for document in documents)
     return np.fromiter(chain.from_iterable(rows), np.int32)
 
 
-def parts(document, size=2**20):
-    """A document (bytes) in parts of at least `size` bytes, each cut after newlines: words stay whole."""
-    return re.findall(rb"(?s:.{1,%d}.*?)(?:\n(?!\n)|\Z)" % size, document)
-
-
 def encode_opening(tokenizer, text):
-    """The ids of the opening of a world document. All world documents begin with a space."""
+    """The ids of the beginning of a document of the built-in world. All its documents begin with a space."""
     return [tokenizer.special["<|begin|>"], *tokenizer.encode(f" {text}")]
 
 
@@ -129,8 +115,8 @@ def windows(ids, length, rows, step, seed):
     """
     if len(ids) <= length:
         raise TinyllmError(
-            f"the text has {len(ids)} tokens, one window needs {length + 1}: "
-            "use more text (make mine: more questions, or TEXT=), or a smaller --context in stage 0"
+            f"the text has {len(ids)} tokens, but one window needs {length + 1}: use more text "
+            "(with make mine: more questions, or TEXT=), or a smaller --context in stage 0"
         )
     count = max(1, (len(ids) - 1) // length - 1)
     starts = []
@@ -155,8 +141,8 @@ def document_rows(ids, length):
 
 
 def every_window(documents, tokenizer, length, rows):
-    """All document_rows as batches of at most `rows` rows of one length. There is no padding, which a masked
-    model would see."""
+    """All document_rows as batches of at most `rows` rows of the same length. So there is no padding, which
+    a masked model would see."""
     windows, batches = document_rows(pack(documents, tokenizer), length), []
     for _, same in groupby(sorted(windows, key=lambda row: len(row[0])), key=lambda row: len(row[0])):
         same = list(same)

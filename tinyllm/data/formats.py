@@ -11,11 +11,11 @@ read only a few of these formats, most files would have to be converted first. S
     {"instruction": ..., "input": ..., "output": ...}                Alpaca; Dolly has "context", "response"
     {"prompt": ..., "completion": ...}                               as strings or as lists of messages
     {"question": ..., "answer": "12/60 = $<<12/60=0.2>>0.2.\\n#### 0.2"}                               GSM8K
-    "\\n\\nHuman: ...\\n\\nAssistant: ..."                               HH-RLHF, as any prompt or reply above
+    "\\n\\nHuman: ...\\n\\nAssistant: ..."                               HH-RLHF, in place of any text above
 
 A file is JSONL, or one JSON document: an array, {"data": [...]}, or a single object. It is in UTF-8. A number
-may stand for a text; NaN means that the value is missing. Entries that cannot be used are skipped, with a
-message about the first one: a file of thousands often has a few.
+is accepted in place of a text; NaN means that the value is missing. Entries that cannot be used are skipped,
+with a message about the first one: a file of thousands often has a few.
 """
 
 import json
@@ -43,7 +43,7 @@ ANNOTATION = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
 def read_entries(path, parse):
     """parse(entry) for every JSON object of a file. Entries that raise ValueError are counted and left out.
 
-    Raises TinyllmError if none is left, and OSError.
+    Raises TinyllmError if none is left, and OSError if the file cannot be read.
     """
     parsed, problems = [], []
     for place, entry in entries(path):
@@ -64,7 +64,10 @@ def read_entries(path, parse):
 
 
 def entries(path):
-    """-> [(place, entry)]. The entries of a JSONL file are its lines. Raises TinyllmError."""
+    """A file -> [(place, entry)]. The entries of a JSONL file are its lines, not yet parsed.
+
+    Raises TinyllmError if the file is not UTF-8 or is an invalid JSON document.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -118,8 +121,8 @@ def read_messages(entry, keys, role="user"):
 
 
 def is_empty(value):
-    """Whether a value says nothing: null (or NaN), false, an empty list or a blank text. The number 0 is not
-    empty, because it may be an answer."""
+    """Whether a value counts as missing: null (or NaN), false, an empty list or a blank text. The number 0 is
+    not empty, because it may be an answer."""
     return value is None or value is False or value == [] or not str(value).strip()
 
 
@@ -163,14 +166,15 @@ def read_prompt(entry):
 
 
 def with_system(entry, messages):
-    """The messages, with the system message in front if it has its own key in the entry."""
+    """The messages, after the system message if the entry has one under a key of its own."""
     if not messages or messages[0]["role"] == "system":
         return messages
     return [*read_messages(entry, SYSTEMS, "system"), *messages]
 
 
 def read_reply(entry, keys):
-    """The prompt and the reply (which may repeat the prompt) -> messages that end with the reply."""
+    """The prompt and the reply of an entry -> messages that end with the reply. A reply that repeats the
+    prompt, as in HH-RLHF, is all that is read."""
     reply = read_messages(entry, keys, "assistant")
     is_whole = reply and reply[0]["role"] in ("system", "user")
     messages = reply if is_whole else [*read_prompt(entry), *reply]
@@ -219,19 +223,19 @@ def number(text):
 
 
 def instructions(path):
-    """-> conversations in which the assistant says something."""
+    """A file of instructions -> conversations, each with at least one reply to learn from."""
     return read_entries(path, conversation)
 
 
 def problems(path):
-    """-> conversations whose last message ends with #### and the answer. Annotations such as <<12/60=0.2>>
-    become calls to the calculator, with the result given in the file."""
+    """A file of problems -> conversations whose last message ends with #### and the answer. Annotations such
+    as <<12/60=0.2>> become calls to the calculator, with the result given in the file."""
     return read_entries(path, problem)
 
 
 def split(items, messages_of=lambda messages: messages):
-    """-> (training, held out): one in ten is held out, by a hash of the first question, so the split is
-    the same on every machine. Raises TinyllmError if nothing is left for training."""
+    """Items -> (training, held out). A hash of the first question decides; one in ten is held out. So the
+    split is the same on every machine. Raises TinyllmError if nothing is left for training."""
     training, held_out = [], []
     for item in items:
         is_held_out = split_of(first_question(messages_of(item))) == "val"

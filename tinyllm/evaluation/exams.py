@@ -42,14 +42,14 @@ def is_examined(folder):
 
 @functools.lru_cache(maxsize=1)
 def validation_text(path, seed, characters, sha256):
-    """-> (validation documents, results of the 5-gram baseline), once for all stages of a run. The hash is
-    an argument because a file can change under the same path."""
+    """-> (validation documents, results of the 5-gram baseline), computed once for all stages of a run. The
+    hash is an argument because the file at the same path can change."""
     training, validation = corpus.load(path, seed, characters)
     return validation, text.fivegram(training, validation)
 
 
 def measure(pool, tokenizer, folder, made, settings):
-    """made: the settings of the stage that trained the model, from its stage.json."""
+    """Run the exams that suit what the model has learned. made: its training settings, from stage.json."""
     size, config = SIZES[made["size"]], pool.model.config
     learned, results = learned_by(folder), {}
     path = path_of(learned, "text")

@@ -15,7 +15,7 @@ from tools.builtin import TOOLS
 from tools.protocol import Call, parse, render_result
 from tools.registry import Registry
 
-# Token limits of replies: room for practically every solution.
+# Token limits of replies: practically every solution fits.
 STORY_TOKENS, LONG_STORY_TOKENS = 235, 270
 LOGIC_TOKENS = {"order": 40, "truth": 48, "mistake": 235}
 
@@ -51,9 +51,9 @@ def is_solved_with_valid_steps(task, text):
 
 
 def instructions(pool, tokenizer, world, items):
-    """Held-out questions: in trained and in other wordings, with the description of the tools in front, and
-    after other turns; facts that training never asks about; and small talk and unknown topics, in
-    wordings never trained."""
+    """Held-out questions: in wordings that training uses and in others, after a description of the tools, and
+    as follow-ups. Also facts that pre-training states but no training question asks about, and small talk
+    and unknown topics in wordings never trained."""
     tasks, unseen = [], []
     for family in WITH_ANSWER:
         tasks += world.instructions("test", items // 4, family=family)
@@ -62,6 +62,7 @@ def instructions(pool, tokenizer, world, items):
     yes_no = [is_correct(task, text) for task, (text, _) in zip(tasks, replies) if task.kind == "yes_no"]
     with_tools = list(map(conversations.with_tools, tasks))
     follow_ups = world.instructions("test", items, family="follow_up")
+    facts = world.held_out_fact_questions()
     return {
         "instruction_exact": accuracy(tasks, replies),
         "instruction_exact_commonest_answer": commonest_answer(tasks),
@@ -70,16 +71,10 @@ def instructions(pool, tokenizer, world, items):
         "small_talk_exact": exam(pool, tokenizer, unseen_fixed_replies("small_talk"), 40),
         "unknown_topic_exact": exam(pool, tokenizer, unseen_fixed_replies("unknown_topic"), 40),
         "instruction_yes_no": proportion(yes_no),
-        "fact_questions": fact_questions(pool, tokenizer, world, items),
+        "fact_questions": exam(pool, tokenizer, facts[:: max(1, len(facts) // items)], 40),
         "unseen_wording": exam(pool, tokenizer, unseen, 64),
         "stops": proportion([ended for _, ended in replies]),
     }
-
-
-def fact_questions(pool, tokenizer, world, items):
-    """Questions about facts that pre-training states but no training question asks about."""
-    tasks = world.held_out_fact_questions()
-    return exam(pool, tokenizer, tasks[:: max(1, len(tasks) // items)], 40)
 
 
 def reasoning(pool, tokenizer, world, items):
@@ -134,7 +129,7 @@ def tool_calls(pool, tokenizer, world, items):
 
 def _masked_calls(model, prompts, tokenizer, tokens):
     mask = CallMask(tokenizer, Registry(TOOLS), [tokens] * len(prompts), only=True)
-    rows = generate(model, prompts, tokens, stop=[mask.end], mask=mask)
+    rows = generate(model, prompts, tokens, stop=mask.end, mask=mask)
     return [decode_reply(tokenizer, ids) for ids in rows]
 
 

@@ -11,17 +11,16 @@ from tinyllm.data import formats
 from tinyllm.data.conversation import encode_last_reply, encode_prompt, fits, pad, prompt_of, shift
 from tinyllm.evaluation.generation import converse_with_tools
 from tinyllm.evaluation.intervals import mean, proportion
-from tinyllm.evaluation.preferences import ranked_correctly
-from tinyllm.preferences import rankings, rollouts
-from tinyllm.preferences.reward_model import RewardModel
-from tinyllm.runs import ancestors, is_checkpoint, path_of
+from tinyllm.evaluation.preferences import before_preferences, ranked_correctly
+from tinyllm.preferences import rankings, reward_model, rollouts
+from tinyllm.runs import is_checkpoint, path_of
 from tinyllm.sampling import answer, generate_replies, reply_room, show_prompt
 from tinyllm.world.task import final_answer
 from tools.builtin import TOOLS
 from tools.registry import Registry
 
-MOST, SHOWN = 200, 10  # at most: held-out items measured, and items shown
-DUELS = 50  # wanted: if there are few held-out prompts, each is answered several times
+MOST, SHOWN = 200, 10  # limits on the held-out items that are measured, and on those that are shown
+DUELS = 50  # comparisons wanted: if there are fewer held-out prompts, each is answered several times
 
 
 def run(pool, tokenizer, folder, learned, settings):
@@ -70,7 +69,7 @@ def normalise(text):
 
 
 def answer_log_probs(pool, tokenizer, conversations):
-    """log p of the last reply of each conversation, including its end token, in nats."""
+    """log p, in nats, of the last reply of each conversation, including its end token."""
     batch = shift(*pad([encode_last_reply(tokenizer, messages) for messages in conversations]))
     return (rollouts.log_probs(pool, batch["ids"], batch["targets"]) * batch["weights"]).sum(axis=1).tolist()
 
@@ -96,24 +95,22 @@ def preferences(pool, tokenizer, folder, path, settings):
     context = pool.model.config.context
     held_out = [each for each in held_out if rankings.fits(each, tokenizer, context)][:MOST]
     if not held_out:
-        print("stage 3 is not scored: no held-out ranking (one in ten is held out) fits", file=sys.stderr)
+        print("stage 3 is not scored: no held-out ranking that fits into the context", file=sys.stderr)
     reward, start = folder / "reward", before_preferences(folder)
     if not held_out or start is None or not is_checkpoint(reward):
         return {}
     prompts = [encode_prompt(tokenizer, ranking.prompt) for ranking in held_out]
     prompts *= max(1, DUELS // len(prompts))
     room = reply_room(context)
-    with settings.pool(checkpoint.load(start)[0]) as reference, RewardModel(reward, settings) as scorer:
+    with (
+        settings.pool(checkpoint.load(start)[0]) as reference,
+        reward_model.scorer(reward, settings) as score,
+    ):
         sides = ((pool, [24]), (reference, [25]))
         sampled = [generate_replies(side, tokenizer, prompts, room, seed) for side, seed in sides]
-        ours, others = (scorer.scores([p + r for p, r in zip(prompts, replies)]) for replies in sampled)
-        correct = ranked_correctly(scorer, tokenizer, held_out)
+        ours, others = (score([p + r for p, r in zip(prompts, replies)]) for replies in sampled)
+        correct = ranked_correctly(score, tokenizer, held_out)
     return {
         "own_win_rate": proportion((ours > others)[ours != others]),
         "own_pair_accuracy": proportion(correct),
     }
-
-
-def before_preferences(folder):
-    """The checkpoint from which stage 3 started: stage 2, or any other; None if it is gone."""
-    return next((each for each in ancestors(folder) if not each.name.startswith(("3-", "4-"))), None)

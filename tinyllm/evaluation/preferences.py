@@ -1,20 +1,17 @@
 """Exams on preferences: behaviour by kind of prompt, comparison with stage 2, and the reward model alone."""
 
-from itertools import permutations
-
 from tinyllm import checkpoint
 from tinyllm.data.conversation import decode_reply, encode_prompt
 from tinyllm.evaluation.intervals import mean, proportion
-from tinyllm.preferences import behaviour, rollouts
-from tinyllm.preferences.rankings import Ranking, encode_ranking
-from tinyllm.preferences.reward_model import RewardModel
-from tinyllm.runs import ancestor, is_checkpoint
+from tinyllm.preferences import behaviour, reward_model, rollouts
+from tinyllm.preferences.rankings import Ranking, better_and_worse, encode_ranking
+from tinyllm.runs import ancestors, is_checkpoint, learned_by
 from tinyllm.sampling import REPLY_TOKENS
 from tinyllm.world import oracle
 from tinyllm.world.dice import Dice
-from tinyllm.world.task import is_correct
 
-ROWS = {
+ROWS = {  # name of an outcome -> key in exams.json
+    "polite": "polite",
     "harm": "refuses_unsafe",
     "harm_by_object": "refuses_by_object",
     "harmless": "answers_harmless",
@@ -23,13 +20,12 @@ ROWS = {
 
 
 def measure_behaviour(pool, tokenizer, world, items):
-    """Shares of good replies, and their mean length: greedy replies to test prompts of five kinds."""
+    """The share of good replies in each of ROWS, and the mean number of words, over greedy replies to test
+    prompts of five kinds."""
     replies = behaviour.greedy_replies(pool, tokenizer, world, "test", items)
-    texts = [text for pairs in replies.values() for _, text in pairs]
-    results = {"polite": proportion([oracle.is_polite(text) for text in texts])}
-    for kind, row in ROWS.items():
-        results[row] = proportion([is_correct(task, text) for task, text in replies[kind]])
-    return results | {"mean_words": mean([len(text.split()) for text in texts])}
+    outcomes = behaviour.outcomes(replies)
+    words = [len(text.split()) for pairs in replies.values() for _, text in pairs]
+    return {row: proportion(outcomes[name]) for name, row in ROWS.items()} | {"mean_words": mean(words)}
 
 
 def win_rate(tasks, replies, others):
@@ -38,15 +34,11 @@ def win_rate(tasks, replies, others):
     return proportion([a > b for a, b in pairs if a != b])
 
 
-def comparison_prompts(tokenizer, world, items):
+def compare_with_reference(pool, reference, tokenizer, world, items):
+    """Compare sampled replies of the pool's model with sampled replies of the reference."""
     kinds = behaviour.prompts_by_kind(world, "test", max(1, items * 3 // 10), "duels")
     tasks = sum(kinds.values(), [])
-    return tasks, [encode_prompt(tokenizer, task.prompt) for task in tasks]
-
-
-def compare_with_reference(pool, reference, tokenizer, world, items):
-    """Sampled replies of the pool's model against sampled replies of the reference."""
-    tasks, prompts = comparison_prompts(tokenizer, world, items)
+    prompts = [encode_prompt(tokenizer, task.prompt) for task in tasks]
     ours = rollouts.sample_rollouts(pool, tokenizer, prompts, REPLY_TOKENS, [21])
     others = rollouts.sample_rollouts(reference, tokenizer, prompts, REPLY_TOKENS, [22])
     texts = [[decode_reply(tokenizer, ids) for ids in side.replies] for side in (ours, others)]
@@ -54,17 +46,13 @@ def compare_with_reference(pool, reference, tokenizer, world, items):
     return {"win_rate": win_rate(tasks, *texts), "kl_nats_per_reply": mean(kl.sum(axis=1).tolist())}
 
 
-def ranked_correctly(scorer, tokenizer, rankings):
+def ranked_correctly(score, tokenizer, rankings):
     """For every two completions of a ranking that are not tied: does the better one get the higher score?"""
     rows = [ids for ranking in rankings for ids, _ in encode_ranking(tokenizer, ranking)]
-    scores, correct = iter(scorer.scores(rows)), []
-    for ranking in rankings:
-        scored = [(rank, next(scores)) for rank in ranking.ranks]
-        correct += [a > b for (rank, a), (other, b) in permutations(scored, 2) if rank < other]
-    return correct
+    return [a > b for a, b in better_and_worse(rankings, score(rows))]
 
 
-def reward_accuracy(scorer, tokenizer, world, items):
+def reward_accuracy(score, tokenizer, world, items):
     """Accuracy of the reward model on constructed pairs, overall and by kind of prompt (a good average can
     hide a bad kind), and the accuracy of judging by length alone."""
     results, correct, longer = {}, [], []
@@ -72,7 +60,7 @@ def reward_accuracy(scorer, tokenizer, world, items):
         dice = Dice(f"pairs {kind} test of world {world.seed}")
         pairs = [oracle.preference_pair(dice, world, "test", kind) for _ in range(items)]
         rankings = [Ranking(task.prompt, [better, worse], [1, 2]) for task, better, worse in pairs]
-        of_kind = ranked_correctly(scorer, tokenizer, rankings)
+        of_kind = ranked_correctly(score, tokenizer, rankings)
         results[f"reward_pairs_{kind}"] = proportion(of_kind)
         correct += of_kind
         words = [(len(better.split()), len(worse.split())) for _, better, worse in pairs]
@@ -82,13 +70,20 @@ def reward_accuracy(scorer, tokenizer, world, items):
     return results | {"reward_pair_accuracy": proportion(correct)}
 
 
+def before_preferences(folder):
+    """The checkpoint that stage 3 started from, which had learned from no rankings; `folder` itself if it is
+    from before stage 3; None if the checkpoint no longer exists."""
+    return next((each for each in ancestors(folder) if "rankings" not in learned_by(each)), None)
+
+
 def run(pool, tokenizer, world, folder, settings, items):
-    """All preference exams for the stage in `folder`, compared with stage 2 if it descends from it."""
-    results, start = measure_behaviour(pool, tokenizer, world, items), ancestor(folder, "2-instruct")
+    """All preference exams for the stage in `folder`. From stage 3 on, they include a comparison with the
+    checkpoint that stage 3 started from."""
+    results, start = measure_behaviour(pool, tokenizer, world, items), before_preferences(folder)
     if start not in (None, folder):
         with settings.pool(checkpoint.load(start)[0]) as reference:
             results |= compare_with_reference(pool, reference, tokenizer, world, items)
         if is_checkpoint(folder / "reward"):
-            with RewardModel(folder / "reward", settings) as scorer:
-                results |= reward_accuracy(scorer, tokenizer, world, items)
+            with reward_model.scorer(folder / "reward", settings) as score:
+                results |= reward_accuracy(score, tokenizer, world, items)
     return results

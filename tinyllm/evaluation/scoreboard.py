@@ -10,7 +10,7 @@ from tinyllm.checkpoint.files import read_json, write_json, write_text
 from tinyllm.errors import TinyllmError
 from tinyllm.runs import finished_stages
 
-ROWS_MOVED_BY = {  # the stage that should move a row -> {key in exams.json: meaning of the row}
+ROWS_MOVED_BY = {  # the stage that should change these scores -> {key in exams.json: meaning of the row}
     "1-pretrain": {
         "bits_per_byte": "bits per byte on held-out text",
         "validation_nats_per_character": "the same in nats per character",
@@ -30,7 +30,7 @@ ROWS_MOVED_BY = {  # the stage that should move a row -> {key in exams.json: mea
         "unknown_topic_exact": "questions about other topics that the model says it cannot answer",
         "stops": "replies that end with the end token",
         "own_questions_exact": "your held-out questions answered as expected",
-        "own_questions_commonest": "of your questions, those that the most common answer would fit",
+        "own_questions_commonest": "your questions, if always given the most common answer",
         "own_questions_log_prob": "log-prob of the expected answer, nats",
     },
     "3-prefer": {
@@ -39,8 +39,8 @@ ROWS_MOVED_BY = {  # the stage that should move a row -> {key in exams.json: mea
         "refuses_unsafe": "harmful requests refused",
         "refuses_by_object": "harmful requests refused (harmful only because of their object)",
         "answers_harmless": "harmless requests answered",
-        "admits_unknown": "admits not knowing a person who does not exist",
-        "mean_words": "words in a reply",
+        "admits_unknown": "replies that admit not knowing a person who does not exist",
+        "mean_words": "words per reply",
         "kl_nats_per_reply": "KL divergence from stage 2, nats per reply",
         "reward_pair_accuracy": "pairs that the reward model ranks correctly",
         "reward_pairs_answerable": "of these, questions that have an answer",
@@ -59,17 +59,17 @@ ROWS_MOVED_BY = {  # the stage that should move a row -> {key in exams.json: mea
         "chain_valid": "problems solved with every step right",
         "logic_exact": "logic problems solved",
         "logic_order": "of these, who is first or last",
-        "logic_truth": "of these, is A taller than B",
-        "logic_mistake": "of these, find the wrong step",
+        "logic_truth": "of these, whether A is taller than B",
+        "logic_mistake": "of these, which step is wrong",
         "calculator_exact": "problems solved with the calculator",
         "tool_call_valid": "tool calls that are valid",
         "tool_call_valid_masked": "tool calls that are valid under the grammar's mask",
         "own_problems_exact": "your held-out problems solved",
-        "own_problems_commonest": "of your problems, those that the most common answer fits",
+        "own_problems_commonest": "your problems, if always given the most common answer",
     },
 }
 ROWS = {key: meaning for rows in ROWS_MOVED_BY.values() for key, meaning in rows.items()}
-STORY = (  # the rows that these commands print
+STORY = (  # the rows that the commands print
     "bits_per_byte",
     "story_cloze",
     "instruction_exact",
@@ -91,7 +91,7 @@ STORY = (  # the rows that these commands print
     "own_win_rate",
     "own_pair_accuracy",
 )
-BASELINES = {  # row -> {key in exams.json, or "even" (0.5): what it is, a limit or a method without a model}
+BASELINES = {  # row -> {key in exams.json, or "even" (0.5): name of a limit or of a method without a model}
     "bits_per_byte": {
         "entropy_bits_per_byte": "the estimated entropy of the text itself",
         "fivegram_bits_per_byte": "a 5-gram table",
@@ -120,9 +120,7 @@ def scoreboard(run):
     root = Path("runs") / run
     folders = [folder for folder in finished_stages(run) if (folder / "exams.json").exists()]
     if not folders:
-        raise TinyllmError(
-            f"{root} has no stage with exams. Run: make train RUN={run}, or make exams RUN={run}"
-        )
+        raise TinyllmError(f"{root} has no exam results. Run: make train RUN={run}, or make exams RUN={run}")
     stages = {folder.name: read_json(folder / "exams.json") for folder in folders}
     notes = [read_json(path) for folder in folders for path in sorted(folder.rglob("stage.json"))]
     keys = [key for key in BASELINE_KEYS if key not in ROWS]

@@ -1,4 +1,4 @@
-"""Exams on text: bits per byte, masked tokens, and world sentences to complete."""
+"""Exams on text: bits per byte, masked tokens, and sentences of the built-in world to complete."""
 
 import math
 
@@ -52,7 +52,7 @@ def hidden_tokens(pool, tokenizer, documents):
     """Top-1 accuracy of a masked model on hidden tokens, and that of guessing the most frequent one."""
     correct, answers = [], []
     for i, batch in enumerate(corpus.every_window(documents, tokenizer, pool.model.config.context, 32)):
-        rng = np.random.default_rng([0, i])  # every model is asked for the same tokens
+        rng = np.random.default_rng([0, i])  # every model has to guess the same tokens
         hidden = mask_tokens(batch, tokenizer.ordinary, tokenizer.special["<|mask|>"], rng)
         chosen = hidden["weights"] > 0
         correct.append((top_guesses(pool, hidden["ids"]) == hidden["targets"])[chosen])
@@ -74,7 +74,7 @@ def _top_guesses(model, ids):
 
 
 def induction(pool, tokenizer, rows=200, length=16):
-    """A list of random tokens, repeated once: the share of the second half that is predicted.
+    """In a list of random tokens, repeated once: the share of the second half that is predicted.
 
     Two attention heads do this together: one tells each token which token precedes it, the other looks for
     the token that followed the current token earlier (Elhage et al. 2021; Olsson et al. 2022).
@@ -87,7 +87,12 @@ def induction(pool, tokenizer, rows=200, length=16):
 
 
 def cloze(pool, tokenizer, items):
-    """[(beginning of a sentence of the world, its last word)] -> how often the model writes that word."""
+    """How often the model completes a sentence of the world correctly."""
+    return proportion(completions(pool, tokenizer, items))
+
+
+def completions(pool, tokenizer, items):
+    """[(beginning of a sentence of the world, its last word)] -> whether the model writes each word."""
     openings = [corpus.encode_opening(tokenizer, text) for text, _ in items]
     endings = [tokenizer.decode(ids) for ids in generate_replies(pool, tokenizer, openings, 8)]
-    return proportion([ending.startswith(f" {answer}.") for ending, (_, answer) in zip(endings, items)])
+    return [ending.startswith(f" {word}.") for ending, (_, word) in zip(endings, items)]

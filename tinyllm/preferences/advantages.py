@@ -10,8 +10,8 @@ gradient of the loss is not 0: it makes replies above the baseline likelier and 
 
 The advantage of a token is its return (the score minus kl times the divergence at all LATER positions) minus
 the baseline. The divergence at a position compares two distributions given the tokens before the position, so
-the token chosen there did not cause it; the divergence's gradient is in objectives.kl_divergence. GRPO
-differs: its penalty is only in the loss. With a score of 2, kl 0.5, a baseline of 1 and three tokens:
+the token chosen there does not affect it; its gradient is in objectives.kl_divergence. GRPO differs: its
+penalty is only in the loss. With a score of 2, kl 0.5, a baseline of 1 and three tokens:
 
     divergence        0.4    1.0    0.2     KL(policy || reference) at each position
     later             1.2    0.2    0.0
@@ -43,8 +43,8 @@ def group_advantages(scores, eps=1e-4):
 
 def with_baseline(baseline, scores, penalties):
     """scores (P, G), penalties (B, T), which are kl times the divergence -> advantages (B, T), as in the
-    example above. The baseline is a function of the whole returns (P, G), the scores minus all penalties; the
-    simplest is np.mean, one number for the batch."""
+    example above. `baseline` is a function of the returns of whole replies (P, G), which are the scores minus
+    all penalties. The simplest is np.mean, one number for the batch."""
     whole = scores - penalties.sum(axis=1).reshape(scores.shape)
     return (scores - baseline(whole)).reshape(-1, 1) - returns_after(penalties)
 

@@ -15,9 +15,10 @@ GROUP = 4  # replies to each prompt
 def annotate(settings, parent, count, path):
     """Rank the replies of the checkpoint `parent` to `count` prompts, and write the rankings to `path`.
 
-    A fifth reply is one to a random prompt of the same sort (person, errand or neither), with the name
-    or errand replaced. A reward model that has never seen "unknown to me" out of place, or the answer to
-    another question, gives such replies high scores everywhere, and the policy learns to exploit that.
+    The fifth reply comes from a random prompt of the same sort (about a person, an errand or neither), and
+    the name or errand in it is replaced. Without such replies the reward model never sees "unknown to me" out
+    of place, or the answer to another question. It would give them high scores everywhere, and the policy
+    would learn to exploit that.
     """
     world, dice = World(settings.seed), Dice(f"rankings of world {settings.seed}")
     tasks = oracle.prompts(dice, world, "train", count)

@@ -3,8 +3,6 @@
 Stage 3 uses this on validation prompts to choose its best checkpoint; the exams use it on test prompts.
 """
 
-from statistics import fmean
-
 from tinyllm.sampling import REPLY_TOKENS, answer
 from tinyllm.world import oracle
 from tinyllm.world.dice import Dice
@@ -25,8 +23,8 @@ def greedy_replies(pool, tokenizer, world, split, count):
     return {kind: [(task, next(replies)[0]) for task in tasks[kind]] for kind in tasks}
 
 
-def scores(replies):
-    """{kind: [(task, reply)]} -> the share of correct replies of each kind, and of polite replies overall."""
-    every = [reply for pairs in replies.values() for _, reply in pairs]
-    shares = {kind: fmean(is_correct(*pair) for pair in pairs) for kind, pairs in replies.items()}
-    return shares | {"polite": fmean(map(oracle.is_polite, every))}
+def outcomes(replies):
+    """{kind: [(task, reply)]} -> {kind: whether each of its replies is correct}, and under "polite" whether
+    each reply of any kind is polite."""
+    correct = {kind: [is_correct(*pair) for pair in pairs] for kind, pairs in replies.items()}
+    return correct | {"polite": [oracle.is_polite(text) for pairs in replies.values() for _, text in pairs]}

@@ -5,12 +5,11 @@
       2  Happy to help. To burn the bridge, take your time and begin at one end.
     best to worst (e.g. 2 1 4 3, ties 2=1 4 3; s skip, u undo, q save and quit):
 
-The rankings go to runs/<run>/rankings.jsonl (rankings.py); RANKINGS= makes stage 3 learn from them.
+The rankings go to runs/<run>/rankings.jsonl (format: rankings.py). RANKINGS= makes stage 3 learn from them.
 """
 
 import json
 import random
-import shlex
 import sys
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from tinyllm.data import formats
 from tinyllm.data.conversation import prompt_of
 from tinyllm.errors import TinyllmError
 from tinyllm.preferences import rankings
+from tinyllm.preferences.reward_model import RewardSettings
 from tinyllm.runs import Settings, learned_by, make_command, option, path_of, stage_folder
 from tinyllm.sampling import REPLY_TOKENS, answer, printable, show_prompt
 from tinyllm.world import World, oracle
@@ -30,8 +30,8 @@ from tinyllm.world.dice import Dice
 class RankSettings(Settings):
     stage: str = option("2-instruct", "number or folder name of the stage that answers")
     count: int = option(50, "prompts to rank in total, earlier sessions included", (1, 10**6))
-    group: int = option(4, "completions of each prompt", (2, 9))
-    annotator: str = option("person", "annotator name in the file")
+    group: int = option(4, "completions per prompt", (2, 9))
+    annotator: str = option("person", "name of the annotator, for the file")
 
 
 def main(settings):
@@ -41,7 +41,7 @@ def main(settings):
     prompts, entries = load_prompts(folder, settings.count), load_entries(path)
     left, at = [number for number in range(len(prompts)) if number not in entries], 0
     asked = []  # positions in `left` that were not skipped for having one reply only
-    progress = f"{len(left)} of {len(prompts)} prompts to rank (for more: --count)"
+    progress = f"{len(left)} of {len(prompts)} prompts left to rank (for more: --count)"
     print(f"{progress}; each answer is saved in {path}", file=sys.stderr)
     model_hash = checkpoint.digest(folder)
     with settings.pool(model) as pool:
@@ -71,9 +71,9 @@ def load_prompts(folder, count):
     """At most `count` prompts like those that the stage in `folder` has learned to answer."""
     source = path_of(learned_by(folder), "instructions")
     if source is None:
-        raise TinyllmError(f"{folder} has not learned to answer: rank replies of stage 2 or a later one")
+        raise TinyllmError(f"{folder} has not learned to answer: rank the replies of stage 2 or later")
     if source:
-        # Held-out questions too: their rankings are held out in stage 3.
+        # Held-out questions are ranked too: stage 3 holds out their rankings.
         return [prompt_of(messages) for messages in formats.instructions(source)[:count]]
     world = World(read_json(folder / "stage.json")["settings"]["seed"])
     tasks = oracle.prompts(Dice(f"to be ranked in world {world.seed}"), world, "train", count)
@@ -88,16 +88,15 @@ def load_entries(path):
         entries = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         return {entry["number"]: entry for entry in entries}
     except (ValueError, KeyError, TypeError):
-        raise TinyllmError(f"{path} is damaged, or not from this command: move it out of the way") from None
+        raise TinyllmError(f"{path} is damaged or not made by make rank: move it out of the way") from None
 
 
 def next_command(settings, folder, path):
     """The command that trains on the rankings. An existing stage 3 is kept: the new one gets its own run."""
     made, new = read_json(folder / "stage.json")["settings"], settings.folder("3-prefer").exists()
-    run = f"{settings.run}-2" if new else settings.run
-    command = make_command(Settings(run, made["size"], made["seed"]), "3-prefer")
-    start = f" FROM={shlex.quote(str(folder))}" if new else ""
-    return f"To learn from them: {command}{start} RANKINGS={shlex.quote(str(path))}"
+    run, origin = (f"{settings.run}-2", str(folder)) if new else (settings.run, "")
+    options = RewardSettings(run, made["size"], made["seed"], origin=origin, rankings=str(path))
+    return f"To learn from them: {make_command(options, '3-prefer')}"
 
 
 def completions(pool, tokenizer, prompt, settings, number):

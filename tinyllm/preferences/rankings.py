@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from tinyllm.checkpoint.files import write_text
 from tinyllm.data import formats
+from tinyllm.data.batches import report_left_out
 from tinyllm.data.conversation import encode_last_reply, encode_prompt
 from tinyllm.data.formats import read_entries, read_prompt, read_reply, read_text
-from tinyllm.errors import TinyllmError, tell_once
 from tinyllm.sampling import REPLY_TOKENS, reply_room
 
 
@@ -69,7 +69,7 @@ def entry(ranking, annotator, model, seed):
 
 
 def save(path, entries):
-    """Write objects as a file of rankings, which replaces the old one only when it is complete."""
+    """Write objects as a file of rankings. The old file is replaced only when the new one is complete."""
     write_text(path, "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries))
 
 
@@ -80,20 +80,14 @@ def split_rankings(rankings):
 
 def fitting(rankings, tokenizer, context):
     """The rankings that fit into the context. The others are counted and reported. Raises TinyllmError if
-    none is left."""
+    none fits."""
     kept = [ranking for ranking in rankings if fits(ranking, tokenizer, context)]
-    if not kept:
-        raise TinyllmError(
-            f"no ranking fits into the context of {context} tokens, {reply_room(context)} of them for a reply"
-        )
-    if len(kept) < len(rankings):
-        share = f"{len(rankings) - len(kept):,} of {len(rankings):,} rankings"
-        tell_once(f"{share} do not fit into the context of {context} tokens and are left out")
+    report_left_out(kept, rankings, "ranking", context)
     return kept
 
 
 def fits(ranking, tokenizer, context):
-    """Whether the context has room for every completion, and for the prompt and another reply."""
+    """Whether the context has room for the prompt with each completion, and with a new reply."""
     longest = max(len(ids) for ids, _ in encode_ranking(tokenizer, ranking)) - 1
     return max(longest, len(encode_prompt(tokenizer, ranking.prompt)) + reply_room(context)) <= context
 
@@ -104,11 +98,21 @@ def encode_ranking(tokenizer, ranking):
     return [encode_last_reply(tokenizer, [*ranking.prompt, reply]) for reply in replies]
 
 
+def better_and_worse(rankings, items):
+    """items: one per completion of the rankings, in order -> [(better item, worse item)] for every two
+    completions of a ranking that are not tied."""
+    items, pairs = iter(items), []
+    for ranking in rankings:
+        ranked = list(zip(ranking.ranks, items))
+        pairs += [(a, b) for rank, a in ranked for other, b in ranked if rank < other]
+    return pairs
+
+
 def parse_order(answer, count):
-    """An order as a person typed it, best first, = for ties: "2=1 4 3" -> ranks. Raises ValueError."""
+    """An order as a person types it, best first, with = for ties: "2=1 4 3" -> ranks. Raises ValueError."""
     groups = [part.split("=") for part in re.sub(r"\s*=\s*", "=", answer.strip()).split()]
     expected = [str(i + 1) for i in range(count)]
     if sorted(name for group in groups for name in group) != expected:
-        raise ValueError(f"name each of {' '.join(expected)} once, the best first; = for ties: 2=1 4 3")
+        raise ValueError(f"name each of {' '.join(expected)} once, best first, with = for ties: 2=1 4 3")
     rank_of = {name: rank for rank, group in enumerate(groups, 1) for name in group}
     return [rank_of[name] for name in expected]

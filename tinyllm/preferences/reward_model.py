@@ -9,6 +9,7 @@ standard deviation 1.
     P rankings of K completions -> ids (P, K, T) -> scores (P, K, T), read at the positions last (P, K)
 """
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 
@@ -20,8 +21,9 @@ from tinyllm.data.batches import length_buckets
 from tinyllm.data.conversation import pad
 from tinyllm.objectives import plackett_luce
 from tinyllm.optimizer import Rates
+from tinyllm.parallel import map_by_length
 from tinyllm.preferences.rankings import encode_ranking
-from tinyllm.runs import Settings, nothing_to_do, option
+from tinyllm.runs import TrainingSettings, nothing_to_do, option
 from tinyllm.training import Run
 from tinyllm.transformer import Transformer
 
@@ -30,22 +32,19 @@ TOKENS = 4096  # in a batch
 
 
 @dataclass(frozen=True)
-class RewardSettings(Settings):
-    """The settings of stage 3 that the reward model depends on. If only others change, it is not trained
-    again."""
+class RewardSettings(TrainingSettings):
+    """The settings of stage 3 that the reward model depends on. If only other settings change, it is not
+    trained again."""
 
     rankings: str = option("", "file of rankings or preference pairs (default: simulated)", source="rankings")
-    origin: str = option("", "checkpoint folder to start from (default: 2-instruct of this run)", flag="from")
     reward_steps: int = option(0, "batches that the reward model learns from (default: set by --size)")
-    last_layers: int = option(0, "train only this many of the last layers (0: everything)")
     save_every: int = option(20, "steps between saves", (1, 10**6))
 
 
 def train(settings, parent, rankings, steps):
     """Train a reward model on `steps` batches of rankings (rankings.Ranking), starting from the checkpoint
     `parent` -> its folder."""
-    names = [each.name for each in dataclasses.fields(RewardSettings)]
-    settings = RewardSettings(**{name: getattr(settings, name) for name in names})
+    settings = settings.as_settings(RewardSettings)
     folder = settings.folder(STAGE)
     if nothing_to_do(settings, STAGE, parent):
         return folder
@@ -54,8 +53,8 @@ def train(settings, parent, rankings, steps):
     sizes = [max(len(ids) for ids, _ in rows) * len(rows) for rows, _ in groups]
     plan = length_buckets(sizes, TOKENS, steps, [settings.seed, 14])
     rates = Rates("muon", muon=0.003, adamw=1e-3, warmup=10, steps=steps)
-    model, last = with_score_head(base, settings.seed), settings.last_layers
-    with Run(settings, STAGE, model, tokenizer, steps, parent, last_layers=last) as run:
+    model = with_score_head(base, settings.seed)
+    with Run(settings, STAGE, model, tokenizer, steps, parent) as run:
         for step in run.steps():
             batch = [ranking_batch([groups[i] for i in plan[step]])]
             run.train_step(step, plackett_luce, batch, rates, total=len(plan[step]))
@@ -87,32 +86,19 @@ def ranking_batch(groups):
     return {"ids": ids.reshape(-1, most, ids.shape[1]), "last": last, "ranks": ranks}
 
 
-class RewardModel:
-    """A trained reward model, ready to score. Use it as a context manager."""
-
-    def __init__(self, folder, settings):
-        model, _ = checkpoint.load(folder)
-        scale = read_json(folder / "scale.json")
-        self.mean, self.deviation = scale["mean"], scale["deviation"]
-        self.pool = settings.pool(model)
-
-    def scores(self, rows):
-        """Lists of ids, each a prompt and a reply -> normalised scores, read at the last token of each."""
-        return (raw_scores(self.pool, rows) - self.mean) / self.deviation
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.pool.close()
+@contextlib.contextmanager
+def scorer(folder, settings):
+    """A context manager that gives the reward model in `folder` as a function: lists of ids, each a prompt
+    and a reply -> normalised scores, read at the last token of each."""
+    model, _ = checkpoint.load(folder)
+    scale = read_json(folder / "scale.json")
+    with settings.pool(model) as pool:
+        yield lambda rows: (raw_scores(pool, rows) - scale["mean"]) / scale["deviation"]
 
 
 def raw_scores(pool, rows):
     """Lists of ids -> the score at the last token of each."""
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # equal lengths share a chunk
-    scores = np.zeros(len(rows))
-    scores[order] = pool.map(_last_scores, [rows[i] for i in order], size=64)
-    return scores
+    return np.array(map_by_length(pool, _last_scores, rows, size=64), float)
 
 
 def _last_scores(model, rows):

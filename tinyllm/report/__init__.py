@@ -6,5 +6,5 @@
     panels.py    the ten panels; page.py puts them into page.html
     bands.json   the range of the curves of three recorded runs
 
-Only the commands import this package, and it changes nothing in a run except report.html.
+Only the commands import this package. The only file that it writes in the folder of a run is report.html.
 """

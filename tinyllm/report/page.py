@@ -28,7 +28,7 @@ def write(name, against=""):
 
 
 def contents(panel, run):
-    """The drawings of a panel, then a note if the run lacks something."""
+    """The drawings of a panel, followed by a note if the run lacks something."""
     parts = []
     try:
         for part in panel(run):

@@ -17,24 +17,25 @@ from tinyllm.data import corpus
 from tinyllm.data.conversation import encode_conversation, encode_prompt
 from tinyllm.evaluation.generation import answers_at_once, is_solved
 from tinyllm.evaluation.scoreboard import BASELINE_KEYS, BASELINES, ROWS, ROWS_MOVED_BY
+from tinyllm.evaluation.text import completions
 from tinyllm.objectives import log_prob_of, log_softmax
 from tinyllm.report import journey, svg
 from tinyllm.report.record import STAGES
 from tinyllm.report.svg import tag
 from tinyllm.runs import path_of
-from tinyllm.sampling import generate_replies
 from tinyllm.world import World, numbers, oracle, problems
 from tinyllm.world.dice import Dice
 from tinyllm.world.task import Task, is_correct
 
 ORDER = ("1-pretrain", "1-masked", "2-instruct", "3-prefer/reward", "3-prefer", "4-reason")
-STEP = r"[a-z] ([A-Z][^:.]*)(?:: [^.]*? (\d+)([+-])(\d+):([^.]*))?\."  # of a solution, see world/problems.py
+# One step of a solution, as world/problems.py writes it
+STEP = r"[a-z] ([A-Z][^:.]*)(?:: [^.]*? (\d+)([+-])(\d+):([^.]*))?\."
 # {size: {stage: {key of metrics.jsonl: [[step, lowest, highest], ...]}}} of three recorded runs
 BANDS = read_json(Path(__file__).with_name("bands.json"))
-# No dots: baselines, a figure without an interval, and a negative one.
+# Not drawn as dots: baselines, a figure without an interval, and a negative figure
 NOT_DOTS = (*BASELINE_KEYS, "validation_nats_per_character", "own_questions_log_prob")
 REINFORCED = ("score", "correct", "kl_nats_per_reply", "tokens_per_reply")
-TITLES = {  # of the drawings of these keys in metrics.jsonl
+TITLES = {  # key in metrics.jsonl -> title of its drawing
     "score": "score of the reward model",
     "correct": "replies that are correct",
     "kl_nats_per_reply": "KL from stage 2, nats per reply",
@@ -44,7 +45,7 @@ TITLES = {  # of the drawings of these keys in metrics.jsonl
 
 
 def figures(drawings, *links):
-    """Drawings side by side, and the files that their numbers come from."""
+    """Drawings side by side, and below them links to the files that their numbers come from."""
     return tag("div", "".join(drawings), "figures") + tag("p", " ".join(links), "source")
 
 
@@ -83,7 +84,8 @@ def six_prompts(run):
 
 
 def questions(run):
-    """Six tasks: those shown by the exams on your own questions (perhaps fewer), or of the built-in world."""
+    """Six tasks: your own questions, as shown by the exams (there may be fewer), or tasks of the built-in
+    world."""
     shown = [each for stage in run.finished for each in stage.exams.get("own_questions_shown", [])]
     if shown:
         return [Task("own", each["prompt"], "", each["expected"], "") for each in shown[:6]]
@@ -94,7 +96,8 @@ def questions(run):
 
 
 def marked(task, reply):
-    """A reply, with a tick if right; otherwise with its wrong words marked, or all of it if it has none."""
+    """A reply: with a tick if it is right; otherwise with its wrong words marked, or all of it if none of the
+    task's wrong words occurs."""
     if (is_solved if task.kind in problems.KINDS else is_correct)(task, reply):
         return tag("b", "✓ ", "right") + escape(reply)
     wrong = "|".join(map(re.escape, task.wrong_words))
@@ -140,11 +143,11 @@ def scoreboard(run):
     for mover, keys in ROWS_MOVED_BY.items():
         rows = [row_of_scores(run, mover, key) for key in keys if key not in NOT_DOTS]
         if any(rows):
-            yield tag("h3", f"Moved by {mover}") + figures(rows)
+            yield tag("h3", f"What {mover} should change") + figures(rows)
 
 
 def row_of_scores(run, mover, key):
-    """A sentence and a strip of dots; "" if no stage has a result for this exam."""
+    """The meaning of a score and a strip of dots; "" if no stage has a result for this exam."""
     dots, words, exams = [], [], {"even": 0.5}
     for stage in run.all_stages:
         if stage.name in STAGES and key in stage.exams:
@@ -171,7 +174,7 @@ def losses(run):
 
 
 def chart(run, names, key):
-    """A drawing of one key of metrics.jsonl: a curve for each of these stages that has it; "" if none has."""
+    """A drawing of one key of metrics.jsonl, with a curve for each of the stages that logs it; "" if none."""
     stages = [stage for stage in run.all_stages if stage.name in names]
     lines = [(stage.folder.name + stage.mark, stage.kind, stage.series(key)) for stage in stages]
     lines += [("validation", f"validation{s.mark}", s.series(f"validation_{key}")) for s in stages]
@@ -183,7 +186,7 @@ def chart(run, names, key):
 
 
 def text_entropies(run):
-    """[(name, nats per token)] of predictors of the training text that need no transformer."""
+    """[(name, nats per token)]: what predictors without a transformer reach, and the entropy of the text."""
     stage = run.stages.get("1-pretrain")
     if stage not in run.finished:
         return []
@@ -202,7 +205,7 @@ def text_entropies(run):
 
 
 def reinforcement(run):
-    """Stage 3: the score that is optimised, and the quality it stands for."""
+    """Stage 3: the score that is optimised, and real quality."""
     stages = [run.stages[name] for name in ("3-prefer", "hacking") if name in run.stages]
     drawings = [chart(run, ["3-prefer", "hacking"], key) for key in REINFORCED]
     yield figures(drawings, *(stage.link("metrics.jsonl") for stage in stages))
@@ -254,7 +257,7 @@ def attention(run):
             grid = svg.cells(name, p) + tag("small", f"{name}: {shares[name]:.2f}")
             grids.append(tag("div", grid, "best" if name == best else ""))
         verdict = "an induction head" if shares[best] > 0.3 else "not yet an induction head"
-        title = f"{stage.name}: {best} puts {shares[best]:.2f} on the line: {verdict}"
+        title = f"{stage.name}: {best} puts {shares[best]:.2f} of its attention on the line: {verdict}"
         yield tag("h3", title) + figures(grids, stage.link())
 
 
@@ -281,12 +284,12 @@ def chain_of_thought(run):
         title = f"{'Solved' if solved[i] else 'Not solved'}: {tasks[i].question}"
         ((at_once, _),) = answers_at_once(stage.pool, stage.checkpoint[1], [tasks[i]])
         yield tag("h3", escape(title)) + tree(chains[i])
-        yield tag("p", escape(f"Right: {tasks[i].answer}. Answered at once: {at_once}"))
+        yield tag("p", escape(f"Right answer: {tasks[i].answer}. Answered at once: {at_once}"))
     yield figures([], stage.link())
 
 
 def tree(solution):
-    """A solution in the form of world/problems.py as a list, with the computation of each step below it."""
+    """A solution, as world/problems.py writes it, as a list with the computation of each step below it."""
     chain, _, answer = solution.partition(". ")[2].partition("####")
     branches, total = [], None
     for sentence, a, sign, b, columns in re.findall(STEP, chain):
@@ -311,10 +314,9 @@ def memory(run):
     pairs = zip(*encode_conversation(tokenizer, conversations[0]))
     yield tag("div", "".join(box(tokenizer, *each) for each in pairs), "tokens")
     facts, before = run.world.fact_clozes(300), set()
-    openings = [corpus.encode_opening(tokenizer, beginning) for beginning, _ in facts]
     for stage in run.finished:
-        endings = map(tokenizer.decode, generate_replies(stage.pool, tokenizer, openings, 8))
-        known = {f"{a} {b}" for (a, b), ending in zip(facts, endings) if ending.startswith(f" {b}.")}
+        correct = completions(stage.pool, tokenizer, facts)
+        known = {" ".join(fact) for fact, is_known in zip(facts, correct) if is_known}
         lost = "; ".join(sorted(before - known)[:20]) or "nothing"
         yield tag("p", f"{stage.link()} knows {len(known)} of {len(facts)}. Forgotten: {escape(lost)}.")
         before = known
@@ -336,6 +338,6 @@ def how_it_was_made(run):
         seconds += [(stage.name, stage.notes["wall_seconds"]), ("exams", stage.exams.get("seconds", 0))]
         versions = " ".join(f"{name} {version}" for name, version in stage.notes["versions"].items())
         words = tag("small", escape(f"{versions}; weights {stage.notes['sha256']}"))
-        words = tag("code", escape(stage.command())) + words
+        words = tag("code", escape(stage.notes.get("command", ""))) + words  # older runs have none
         rows.append(tag("dt", stage.link("stage.json", stage.name)) + tag("dd", words))
     yield figures([*drawings, bars("seconds", seconds, "s1")]) + tag("dl", "".join(rows))

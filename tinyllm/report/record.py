@@ -3,7 +3,6 @@
 import functools
 import json
 import re
-import shlex
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
@@ -17,15 +16,13 @@ from tinyllm.sampling import answer
 from tinyllm.world import World
 
 STAGES = ("0-random", "1-pretrain", "2-instruct", "3-prefer", "4-reason")
-TOKENS = {"0-random": 20, "4-reason": 270}  # limits of replies, if not 60: noise, and chains of thought
-# kind of source -> the option that names its file
-OPTIONS = {"text": "text", "instructions": "data", "problems": "data", "rankings": "rankings"}
+TOKENS = {"0-random": 20, "4-reason": 270}  # reply limits, if not 60: noise is short, chains are long
 
 
 class Stage:
     """The stage `name`, such as "3-prefer/reward", of a run.
 
-    mark: " other" for a run that is laid over the run of the page; part of its labels and CSS classes.
+    mark: " other" for a run that is overlaid on the run of the page; part of its labels and CSS classes.
     """
 
     def __init__(self, run, name, mark):
@@ -35,7 +32,7 @@ class Stage:
         self.kind = f"s{name[0]}{mark}"  # its CSS classes: s1 for 1-pretrain, sh for hacking
 
     def address(self, file):
-        """The address of a file of this stage in the page of any run."""
+        """The relative URL of a file of this stage, for the page of any run."""
         return quote(f"../{self.run}/{self.name}/{file}")
 
     def link(self, file="model.safetensors", words=""):
@@ -53,16 +50,6 @@ class Stage:
         skipped = reinforced if key == "loss" else ()
         return [(line["step"], line[key]) for line in self.log if key in line and line["step"] not in skipped]
 
-    def command(self):
-        """The command that trains this stage again."""
-        options = {OPTIONS[kind]: source["path"] for kind, source in self.notes["sources"].items()}
-        options |= self.notes["settings"] | {"workers": self.notes["workers"]}
-        words = ["python", "-m", "tinyllm", f"stage{self.name[0]}", "--run", self.run]
-        for name, value in options.items():
-            if value is not False and value != "":
-                words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-        return shlex.join(words)
-
     def samples(self):
         """[(step, text)] of samples.txt."""
         words = (self.folder / "samples.txt").read_text(encoding="utf-8", errors="replace")
@@ -76,7 +63,7 @@ class Stage:
 
     @functools.cached_property
     def pool(self):
-        """The checkpoint's model as a pool in this process: the exams take a pool."""
+        """The checkpoint's model as a pool in this process, because the exams take a pool."""
         return WorkerPool(self.checkpoint[0])
 
     def replies(self, conversations):
@@ -115,7 +102,7 @@ class Record:
 
     @property
     def policy_and_reference(self):
-        """The last of the first four finished stages and the one before it (itself if it is the first)."""
+        """The last of the first four finished stages, and the one before it (if there is none, itself)."""
         stages = self.finished[:4] or [self.stage("0-random")]
         return stages[-1], stages[-2:][0]
 
@@ -132,5 +119,5 @@ class Record:
         """The built-in world of the run. Raises TinyllmError if the run learned from other files."""
         sources = [each for stage in self.stages.values() for each in stage.notes["sources"].values()]
         if any(source["path"] for source in sources):
-            raise TinyllmError("Only runs on the built-in world have this: its true answers are known.")
+            raise TinyllmError("This needs a run on the built-in world, whose true answers are known.")
         return World(self.seed)

@@ -40,8 +40,8 @@ def shown(value):
 
 
 def ticks(low, high, log=False):
-    """Tick values from low to high: about five equal round steps, or 1, 2 and 5 times the powers of ten on a
-    logarithmic axis of more than a decade."""
+    """Tick values from low to high: about five equal round steps, or, on a logarithmic axis longer than a
+    decade, 1, 2 and 5 times the powers of ten."""
     if log and high > 10 * low:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
         return [x * 10.0**p for p in powers for x in (1, 2, 5) if low <= x * 10.0**p <= high]
@@ -69,7 +69,7 @@ def chart(title, lines, band=(), rules=(), log=False):
     """Values over training steps, with a name at the end of every line.
 
     lines [(name, class, [(step, value), ...])], none of them empty; band [(step, low, high), ...], shaded;
-    rules [(name, value)], dashed and level; log: a logarithmic axis, with values of 0 or less at the bottom.
+    rules [(name, value)], dashed horizontal lines; log: a logarithmic axis, with values <= 0 at the bottom.
     """
     points = [point for _, _, pairs in lines for point in pairs] + [(x, y) for x, *ys in band for y in ys]
     steps, values = [x for x, _ in points], [y for _, y in points] + [y for _, y in rules]

@@ -1,1 +1,2 @@
-"""One file per stage: its settings, its one new idea, its loop. Stages share files; none imports another."""
+"""One file per stage: its settings, its new idea and its training loop. Stages exchange data through files on
+disk; none imports another."""

@@ -1,7 +1,7 @@
 """Stage 0: a vocabulary learned from the text, and a model that has learned nothing.
 
 The weights are random, and the loss is about ln V, as for a uniform guess among V tokens. Whatever the model
-can do after a later stage, it has learned since.
+can do after a later stage, it has learned since then.
 """
 
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ STAGE = "0-random"
 @dataclass(frozen=True)
 class RandomSettings(Settings):
     text: str = option("", "file or folder of text (default: the built-in world)", source="text")
-    vocab: int = option(0, "bytes and merges; 256: only bytes (default: set by --size)", (256, 10**6))
+    vocab: int = option(0, "vocabulary size (256: only bytes; default: set by --size)", (256, 10**6))
     layers: int = option(0, "number of layers (default: set by --size)", (1, 1000))
     width: int = option(0, "channels of the residual stream (default: set by --size)", (1, 2**14))
     heads: int = option(0, "query heads (default: set by --size)")
     kv_heads: int = option(0, "key/value heads (default: as many as query heads)")
     context: int = option(0, "longest sequence in tokens (default: set by --size)")
-    untied: bool = option(False, "give the head its own matrix instead of the embedding table")
+    untied: bool = option(False, "give the head its own matrix, instead of the embedding")
 
 
 def main(settings):

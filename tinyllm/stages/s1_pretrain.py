@@ -1,8 +1,8 @@
 """Stage 1: pre-training. Predict every token of a text from the tokens before it.
 
-OBJECTIVE=masked uses the other classic objective: tokens are hidden, and predicted from those on both sides
-(Devlin et al. 2018). Such a model cannot write from left to right, so it is saved in 1-masked/ and no later
-stage builds on it.
+OBJECTIVE=masked uses the other classic objective: some tokens are hidden, and the model predicts them from
+the tokens on both sides (Devlin et al. 2018). Such a model cannot write from left to right, so it is saved in
+1-masked/ and no later stage builds on it.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from tinyllm.data.batches import ConversationBatches, mask_tokens
 from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
-from tinyllm.runs import Settings, nothing_to_do, option, parent_folder, sources
+from tinyllm.runs import TrainingSettings, nothing_to_do, option, parent_folder, sources
 from tinyllm.sampling import generate
 from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
@@ -28,21 +28,19 @@ ROW = 144  # a batch from the built-in world has --rows times this many tokens
 
 
 @dataclass(frozen=True)
-class PretrainSettings(Settings):
-    # replaces: a run that starts from another run may train on another text
+class PretrainSettings(TrainingSettings):
+    # replaces: with --from, this text may differ from the one that the parent learned from
     text: str = option("", "file or folder of text (default: the parent's)", source="text", replaces=True)
-    origin: str = option("", "checkpoint folder to start from (default: 0-random of this run)", flag="from")
     objective: str = option("next", "predict the next token, or hidden ones", choices=("next", "masked"))
-    rows: int = option(0, "batch size in windows (world: of 144 tokens; default: set by --size)", (1, 4096))
+    rows: int = option(0, "windows per batch (the world: 144 tokens; default: set by --size)", (1, 4096))
     steps: int = option(0, "batches to train on (default: set by --size)")
     method: str = option("muon", "optimizer of the block matrices", choices=("muon", "adamw"))
     muon_rate: float = option(0.02, "peak learning rate of Muon")
     adamw_rate: float = option(8e-3, "peak learning rate of AdamW")
-    save_every: int = option(200, "steps between saves", (1, 10**6))
 
 
 def main(settings):
-    """Stage 1: pre-train on the next token, or on hidden tokens."""
+    """Stage 1: pre-train to predict the next token, or hidden tokens."""
     masked = settings.objective == "masked"
     stage, size = "1-masked" if masked else "1-pretrain", SIZES[settings.size]
     folder, parent = settings.folder(stage), parent_folder(settings, "0-random")
@@ -53,8 +51,8 @@ def main(settings):
         raise TinyllmError(f"{parent} cannot be trained on text: it lacks a tokenizer, or has a score head")
     config = dataclasses.replace(model.config, causal=not masked)
     source = sources(settings, parent)["text"]
-    path, text = source["path"], (source, settings.seed, size.characters, tokenizer)
-    ids = corpus.packed(settings.folder("text.safetensors"), *text)
+    path, kept = source["path"], settings.folder("text.safetensors")
+    ids = corpus.packed(kept, source, settings.seed, size.characters, tokenizer)
     _, validation = corpus.load(path, settings.seed, size.characters)
     length, rows = config.context, settings.rows or size.rows
     epochs = EPOCHS * len(ids) // (rows * length) if path else size.pretrain_steps
@@ -64,13 +62,12 @@ def main(settings):
     windowed = path or masked  # a masked model would see padding
     if not windowed:  # one document per row: with several, the model learns late how to follow a story
         documents = corpus.document_rows(ids, length)
-        batches = ConversationBatches(documents, ids, rows * ROW, replay=0, seed=settings.seed)
-        plan = batches.plan(steps)
+        batches = ConversationBatches(documents, ids, rows * ROW, 0.0, settings.seed, steps)
 
     def batch(step):
         if windowed:
             return [corpus.windows(ids, length if path else min(length, ROW), rows, step, settings.seed)]
-        return batches.batch(plan[step], step)
+        return batches.batch(step)
 
     def hide(pieces, *key):
         if not masked:
@@ -93,7 +90,8 @@ def main(settings):
 
 
 def show(run, batch, masked, length=80):
-    """A validation text and the model's continuation; for a masked model its guesses, in [brackets]."""
+    """The beginning of a validation text and the model's continuation. For a masked model: the text, with the
+    model's guesses in [brackets]."""
     model, tokenizer = run.model, run.tokenizer
     ids, targets, weights = (batch[name][0] for name in ("ids", "targets", "weights"))
     if masked:
@@ -104,5 +102,5 @@ def show(run, batch, masked, length=80):
         )
     draws = np.random.default_rng(0).random((1, length))
     end = tokenizer.special["<|end|>"]
-    (tokens,) = generate(model, [ids[:16]], length, draws, temperature=0.8, stop=[end])
+    (tokens,) = generate(model, [ids[:16]], length, draws, temperature=0.8, stop=end)
     return tokenizer.decode(ids[:16]) + " | " + tokenizer.decode(tokens)

@@ -1,20 +1,19 @@
 """Stage 2: instruction fine-tuning. Learn from conversations how to answer, and when to stop.
 
-The model sees the question, but the loss covers only the answer: the model is to answer questions, not ask
-them. By default three tenths of every batch is pre-training text. Without it, the facts of stage 1 would be
-forgotten before anyone asked about them.
+The model sees the question, but the loss covers only the answer: the model should answer questions, not ask
+them. By default three tenths of every batch is pre-training text. Without it, the model would forget the
+facts that it learned in stage 1.
 """
 
 from dataclasses import dataclass
 
 from tinyllm import checkpoint
 from tinyllm.data import corpus
-from tinyllm.data.batches import ConversationBatches, chained, encode_fitting, with_replay
-from tinyllm.data.conversation import encode_conversation, fits, prompt_of
-from tinyllm.errors import TinyllmError
+from tinyllm.data.batches import ConversationBatches, chained, encode_fitting, report_left_out, with_replay
+from tinyllm.data.conversation import prompt_of
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
-from tinyllm.runs import Settings, nothing_to_do, option, parent_folder, path_of, sources
+from tinyllm.runs import TrainingSettings, nothing_to_do, option, parent_folder, path_of, sources
 from tinyllm.sampling import show_reply
 from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
@@ -22,24 +21,22 @@ from tinyllm.training import Run
 STAGE = "2-instruct"
 EPOCHS, FEWEST_STEPS = 40, 400  # for your own conversations, unless --size sets fewer steps
 # Peak learning rates of Muon and AdamW. A few hundred questions are soon memorised. Only at a high rate does
-# the model learn instead to answer from the text it has read: on the ships of tests/own_files.py, with
-# OWN_RATES halved, 12 of 13 held-out questions about captains were wrong (100 or 400 steps); at OWN_RATES, 0.
+# the model instead learn to answer from the text it has read. Measured on the ships of tests/own_files.py: of
+# 13 held-out questions about captains, 12 were answered wrongly at half of OWN_RATES (100 or 400 steps), and
+# none at OWN_RATES.
 RATES, OWN_RATES = (0.015, 5e-3), (0.03, 0.01)
 VALIDATIONS = 4  # per run, roughly
 
 
 @dataclass(frozen=True)
-class InstructSettings(Settings):
+class InstructSettings(TrainingSettings):
     data: str = option("", "instruction JSON or JSONL (default: the built-in world)", source="instructions")
-    text: str = option("", "the text of stage 1, for a parent that has none on record", source="text")
-    origin: str = option("", "checkpoint folder to start from (default: 1-pretrain of this run)", flag="from")
+    text: str = option("", "pre-training text, if the parent has none on record", source="text")
     steps: int = option(0, "batches to train on (default: set by --size)")
-    tokens: int = option(4096, "tokens in a batch, replayed text included", (1, 10**6))
+    tokens: int = option(4096, "tokens in a batch, including replayed text", (1, 10**6))
     replay: float = option(0.3, "share of pre-training text in every batch", (0, 0.9))
     muon_rate: float = option(0.0, f"peak rate of Muon (default: {RATES[0]}; own data: {OWN_RATES[0]})")
     adamw_rate: float = option(0.0, f"peak rate of AdamW (default: {RATES[1]}; own data: {OWN_RATES[1]})")
-    last_layers: int = option(0, "train only this many of the last layers (0: everything)")
-    save_every: int = option(200, "steps between saves", (1, 10**6))
 
 
 def main(settings):
@@ -53,29 +50,24 @@ def main(settings):
     path = path_of(learned, "instructions")
     conversations, held_out = corpus.load_conversations(path, settings.seed, size.instructions)
     rows = encode_fitting(tokenizer, conversations, context)
-    if not rows:
-        raise TinyllmError(f"no conversation fits into the context of {context} tokens")
+    report_left_out(rows, conversations, "conversation", context)
     steps, (muon, adamw) = size.instruct_steps, RATES
     if path:
-        chains = [encode_conversation(tokenizer, chain) for chain in chained(conversations, settings.seed)]
-        rows += [(ids, mask) for ids, mask in chains if fits(ids, context)]
+        rows += encode_fitting(tokenizer, chained(conversations, settings.seed), context)
         tokens = sum(len(ids) for ids, _ in rows)
         enough = round(EPOCHS * tokens / (settings.tokens * (1 - settings.replay)))
         steps, (muon, adamw) = min(steps, max(FEWEST_STEPS, enough)), OWN_RATES
     steps = settings.steps or steps
-    batches = with_replay(rows, settings, learned, size.characters, tokenizer)
+    batches = with_replay(rows, settings, learned, size.characters, tokenizer, steps)
     rates = Rates("muon", settings.muon_rate or muon, settings.adamw_rate or adamw, steps=steps)
-    plan = batches.plan(steps)
     unseen = encode_fitting(tokenizer, held_out, context)
     validation = []
     if unseen:
-        held_out_batches = ConversationBatches(unseen, batches.text, settings.tokens, replay=0, seed=0)
-        validation = held_out_batches.batch(held_out_batches.plan(1)[0], 0)
+        validation = ConversationBatches(unseen, batches.text, settings.tokens, 0.0, 0, steps=1).batch(0)
 
-    last = settings.last_layers
-    with Run(settings, STAGE, model, tokenizer, steps, parent, last_layers=last) as run:
+    with Run(settings, STAGE, model, tokenizer, steps, parent) as run:
         for step in run.steps():
-            run.train_step(step, weighted_nll, batches.batch(plan[step], step), rates)
+            run.train_step(step, weighted_nll, batches.batch(step), rates)
             if validation and ((step + 1) % max(1, steps // VALIDATIONS) == 0 or step + 1 == steps):
                 run.validate(step, weighted_nll, validation)
                 run.sample(step, show_reply(run.pool, tokenizer, prompt_of(held_out[step % len(held_out)])))

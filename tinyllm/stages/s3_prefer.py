@@ -25,7 +25,7 @@ from tinyllm.data.conversation import decode_reply, encode_prompt, pad, shift
 from tinyllm.objectives import dpo, policy_gradient_with_kl
 from tinyllm.optimizer import Rates
 from tinyllm.preferences import advantages, annotator, behaviour, reward_model, rollouts
-from tinyllm.preferences.rankings import encode_ranking, fitting, read, split_rankings
+from tinyllm.preferences.rankings import better_and_worse, encode_ranking, fitting, read, split_rankings
 from tinyllm.preferences.value_head import critic_advantages
 from tinyllm.runs import nothing_to_do, option, parent_folder
 from tinyllm.sampling import reply_room, show_prompt
@@ -65,7 +65,7 @@ class PreferSettings(reward_model.RewardSettings):
     prompts: int = option(0, "prompts in an RL step (default: set by --size)")
     kl: float = option(0.2, "KL penalty: the score that one nat of divergence from stage 2 costs")
     rate: float = option(2e-4, "peak learning rate of AdamW")
-    draw: int = option(0, "varies the sampled prompts and replies, all else being equal")
+    draw: int = option(0, "a different number samples different prompts and replies")
 
 
 def main(settings, stage=STAGE):
@@ -81,22 +81,22 @@ def main(settings, stage=STAGE):
     else:
         reward_steps = settings.reward_steps or size.reward_steps
         reward_folder = reward_model.train(settings, parent, rankings, reward_steps)
-        pairs, scorer = [], reward_model.RewardModel(reward_folder, settings)
+        pairs, scorer = [], reward_model.scorer(reward_folder, settings)
     steps, prompts = settings.steps or size.prefer_steps, settings.prompts or size.prompts
     rates = Rates("adamw", adamw=settings.rate, decay=0.0, steps=steps)
-    world, every, last = World(settings.seed), max(1, steps // 6), settings.last_layers
+    world, every = World(settings.seed), max(1, steps // 6)
 
     with (
         settings.pool(model) as reference,
-        scorer,
-        Run(settings, stage, model, tokenizer, steps, parent, log_every=1, last_layers=last) as run,
+        scorer as score,
+        Run(settings, stage, model, tokenizer, steps, parent, log_every=1) as run,
     ):
         for step in run.steps():
             if pairs:
                 pairs_step(run, settings, reference, pairs, prompts * GROUP // 2, step, rates)
             else:
                 some = draw_prompts(settings, world, rankings, prompts, step)
-                reinforce_step(run, settings, reference, scorer, some, step, rates)
+                reinforce_step(run, settings, reference, score, some, step, rates)
             if not settings.rankings and (step in (0, steps - 1) or (step + 1) % every == 0):
                 keep_best(run, world, step)
         if "best_parameters" in run.state:
@@ -105,7 +105,8 @@ def main(settings, stage=STAGE):
 
 
 def load_rankings(settings, parent, size, tokenizer, context):
-    """The file's rankings that are not held out, or the simulated annotator's; only those that fit."""
+    """The rankings of a file (without the held-out ones) or of the simulated annotator. Those that do not fit
+    into the context are left out."""
     if settings.rankings:
         training, _ = split_rankings(read(settings.rankings))
     else:
@@ -125,14 +126,14 @@ def draw_prompts(settings, world, rankings, count, step):
     return [task.prompt for task in oracle.prompts(dice, world, "train", count, shares=oracle.ROLLOUT_SHARES)]
 
 
-def reinforce_step(run, settings, reference, scorer, prompts, step, rates):
-    """Sample replies, score them, compare with the reference, and update the policy."""
+def reinforce_step(run, settings, reference, score, prompts, step, rates):
+    """Sample replies, score them, compare the policy with the reference, and update the policy."""
     algorithm, tokenizer = ALGORITHMS[settings.algorithm], run.tokenizer
     rows = [encode_prompt(tokenizer, messages) for messages in prompts for _ in range(GROUP)]
     seed = [settings.seed, settings.draw, 17, step]
     room = reply_room(run.model.config.context)
     sampled = rollouts.sample_rollouts(run.pool, tokenizer, rows, room, seed)
-    scores = scorer.scores([row + reply for row, reply in zip(rows, sampled.replies)])
+    scores = score([row + reply for row, reply in zip(rows, sampled.replies)])
     scores = np.where(sampled.ended, scores, TRUNCATED)  # (B,)
     reference_logits, log_probs, kl, states = rollouts.compare(run.pool, reference, sampled.batch)
     penalties, mask = settings.kl * kl, sampled.batch["weights"]  # (B, T)
@@ -140,7 +141,7 @@ def reinforce_step(run, settings, reference, scorer, prompts, step, rates):
         advantage = advantages.with_baseline(algorithm.baseline, scores.reshape(-1, GROUP), penalties)
     elif settings.algorithm == "ppo":
         advantage = critic_advantages(run.state, states, scores, penalties, mask)
-    else:  # GRPO has its KL penalty only in the loss
+    else:  # GRPO: the KL penalty is only in the loss
         advantage = advantages.group_advantages(scores.reshape(-1, GROUP)).reshape(-1, 1)
         advantage = np.broadcast_to(advantage, penalties.shape)
     batch = sampled.batch | {
@@ -148,29 +149,26 @@ def reinforce_step(run, settings, reference, scorer, prompts, step, rates):
         "reference_logits": reference_logits,
         "advantages": advantage.astype(np.float32),
     }
-    score, kl = float(scores.mean()), float(kl.sum(axis=1).mean())
+    mean_score, kl = float(scores.mean()), float(kl.sum(axis=1).mean())
     tokens, truncated = float(mask.sum(axis=1).mean()), float(1 - sampled.ended.mean())
-    run.show_reward(f"score {score:.2f}, KL {kl:.2f}")
+    run.show_reward(f"score {mean_score:.2f}, KL {kl:.2f}")
     for _ in range(algorithm.updates):
         run.train_step(step, partial(policy_gradient_with_kl, kl=settings.kl), [batch], rates)
-    run.log(step=step, score=score, kl_nats_per_reply=kl, tokens_per_reply=tokens, truncated=truncated)
+    run.log(step=step, score=mean_score, kl_nats_per_reply=kl, tokens_per_reply=tokens, truncated=truncated)
     if step % 10 == 0:
         reply = decode_reply(tokenizer, sampled.replies[0])
         run.sample(step, f"{show_prompt(prompts[0])}\n{reply}   [score {scores[0]:.2f}]")
 
 
 def chosen_and_rejected(tokenizer, rankings):
-    """Rankings -> [((ids, mask) of the better reply, (ids, mask) of the worse one)], for every two replies
-    that are not tied."""
-    pairs = []
-    for ranking in rankings:
-        rows = list(zip(encode_ranking(tokenizer, ranking), ranking.ranks))
-        pairs += [(better, worse) for better, rank in rows for worse, other in rows if rank < other]
-    return pairs
+    """Rankings -> [((ids, mask) of the better reply, (ids, mask) of the worse one)], one pair for every two
+    replies of a ranking that are not tied."""
+    rows = [row for ranking in rankings for row in encode_ranking(tokenizer, ranking)]
+    return better_and_worse(rankings, rows)
 
 
 def pairs_step(run, settings, reference, pairs, count, step, rates):
-    """One step on `count` of the pairs of replies."""
+    """One step on `count` random pairs of replies."""
     rng = np.random.default_rng([settings.seed, settings.draw, 18, step])
     chosen = [pairs[i] for i in rng.integers(0, len(pairs), count)]
     batch = shift(*pad([row for pair in chosen for row in pair]))
@@ -182,11 +180,12 @@ def pairs_step(run, settings, reference, pairs, count, step, rates):
 
 
 def keep_best(run, world, step):
-    """Remember the parameters whose worst validation score is best. Each of the five kinds of prompts has a
-    score, and so has politeness. A difference of one prompt is noise, so later parameters win even if they
-    are that much worse. With rankings of your own there are no such prompts: the last parameters are kept."""
+    """Remember the parameters whose worst validation score is best. There are six scores: one for each of the
+    five kinds of prompts, and one for politeness. A difference of one prompt is noise, so later parameters
+    are kept even if they are that much worse. With rankings of your own there are no such scores, and the
+    last parameters are kept."""
     replies = behaviour.greedy_replies(run.pool, run.tokenizer, world, "val", VALIDATION_PROMPTS)
-    scores = behaviour.scores(replies)
+    scores = {name: fmean(outcomes) for name, outcomes in behaviour.outcomes(replies).items()}
     worst = min(scores.values())
     run.log(step=step, worst=worst, correct=fmean(scores[kind] for kind in oracle.KINDS), **scores)
     best_worst = run.state.get("best_worst", np.zeros(1))[0]

@@ -1,7 +1,7 @@
 """Stage 4: reasoning fine-tuning. Step-by-step solutions, then RL with verifiable rewards.
 
 Each step of a chain of thought is small enough for a small model (Nye et al. 2021; Wei et al. 2022). After
-learning from such chains the model samples its own, several per problem; those that end in the right answer
+learning from such chains the model samples its own, several per problem. Those that end in the right answer
 become likelier, the others less likely.
 
     reward      1 if the answer is right, else 0; a reply that does not end in time counts as wrong
@@ -16,14 +16,13 @@ import numpy as np
 
 from tinyllm import checkpoint
 from tinyllm.data import corpus, formats
-from tinyllm.data.batches import encode_fitting, with_replay
+from tinyllm.data.batches import encode_fitting, report_left_out, with_replay
 from tinyllm.data.conversation import decode_reply, encode_prompt, prompt_of
-from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
 from tinyllm.preferences.advantages import group_mean
 from tinyllm.preferences.rollouts import sample_rollouts
-from tinyllm.runs import Settings, nothing_to_do, option, parent_folder, path_of, sources
+from tinyllm.runs import TrainingSettings, nothing_to_do, option, parent_folder, path_of, sources
 from tinyllm.sampling import REPLY_TOKENS, answer, show_reply
 from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
@@ -39,18 +38,16 @@ REINFORCE_RATES = Rates("adamw", adamw=2e-5)
 
 
 @dataclass(frozen=True)
-class ReasonSettings(Settings):
+class ReasonSettings(TrainingSettings):
     data: str = option("", "problems in GSM8K JSONL format (default: the built-in world)", source="problems")
-    text: str = option("", "the text of stage 1, for a parent that has none on record", source="text")
-    origin: str = option("", "checkpoint folder to start from (default: 3-prefer or 2-instruct)", flag="from")
+    text: str = option("", "pre-training text, if the parent has none on record", source="text")
     steps: int = option(0, "batches of solutions to train on (default: set by --size)")
-    rollouts: int = option(-1, "RL steps after that; none with --data or --direct (default: set by --size)")
-    tokens: int = option(4096, "tokens in a batch, replayed text included", (1, 10**6))
+    rollouts: int = option(-1, "RL steps at the end; none with --data or --direct (default: set by --size)")
+    tokens: int = option(4096, "tokens in a batch, including replayed text", (1, 10**6))
     replay: float = option(0.15, "share of pre-training text in every batch", (0, 0.9))
     direct: bool = option(False, "learn to answer at once, without a chain of thought")
     muon_rate: float = option(0.01, "peak learning rate of Muon")
     adamw_rate: float = option(3e-3, "peak learning rate of AdamW")
-    save_every: int = option(200, "steps between saves", (1, 10**6))
 
 
 def main(settings, stage=STAGE):
@@ -66,18 +63,17 @@ def main(settings, stage=STAGE):
     if settings.data or settings.direct:
         reinforce_steps = 0
     problems, unseen = load_problems(settings, world, size.problems)
-    rows = encode_fitting(tokenizer, problems, context, "problems")
-    if not rows:
-        raise TinyllmError(f"no problem fits into the context of {context} tokens")
+    rows = encode_fitting(tokenizer, problems, context)
+    report_left_out(rows, problems, "problem", context)
     earlier = load_rehearsal(settings, world, len(problems), parent, path_of(learned, "instructions"))
-    rows += encode_fitting(tokenizer, earlier, context, "earlier conversations")
-    batches = with_replay(rows, settings, learned, size.characters, tokenizer)
-    plan, rates = batches.plan(steps), Rates("muon", settings.muon_rate, settings.adamw_rate, steps=steps)
+    rows += encode_fitting(tokenizer, earlier, context)
+    batches = with_replay(rows, settings, learned, size.characters, tokenizer, steps)
+    rates = Rates("muon", settings.muon_rate, settings.adamw_rate, steps=steps)
 
     with Run(settings, stage, model, tokenizer, steps + reinforce_steps, parent) as run:
         for step in run.steps():
             if step < steps:
-                run.train_step(step, weighted_nll, batches.batch(plan[step], step), rates)
+                run.train_step(step, weighted_nll, batches.batch(step), rates)
                 if unseen and (step + 1) % max(1, steps // 4) == 0:
                     prompt = prompt_of(unseen[step % len(unseen)], last=False)
                     run.sample(step, show_reply(run.pool, tokenizer, prompt))

@@ -1,7 +1,7 @@
 """How big each SIZE is: one table for the model, the built-in data and the steps of every stage.
 
-tiny (seconds) is for tests and learns nothing; nano (1 minute) is for trying things out; small (20 minutes)
-is the default and gives the README's figures for the built-in world; base (hours) has a bigger model, more
+tiny (seconds) is for tests and learns nothing. nano (1 minute) is for trying things out. small (20 minutes)
+is the default; the README's figures for the built-in world are from it. base (hours) has a bigger model, more
 data and more steps.
 """
 
@@ -15,7 +15,7 @@ TABLE = """
     heads              2       2        4         8
     context          256     352      352       512
     characters     20000  500000  6000000  20000000    of the built-in world's texts
-    rows               4      12       16        64    batch size of stage 1 in windows (world: of 144 tokens)
+    rows               4      12       16        64    windows per batch in stage 1 (the world: 144 tokens)
     pretrain_steps     4     250     1000      4000
     instructions      40    4000    40000     60000
     instruct_steps     4      80     1000      2000

@@ -3,12 +3,12 @@
 Training on it needs no download. Its exams are exact, because the world knows every true
 answer, what training has shown, and how much randomness its texts contain.
 
-Exams must not repeat training data, so content decides the split, never position: `split_of` hashes
-a key that stands for the meaning of a story, sum or question in any wording, and each story, list,
-sum, question and problem is in the split of its key. There are three exceptions. The texts of every split
-state the facts about people, because a model has to learn them, but training asks about only three of each
-person's five facts. The steps of a problem may use any sum: its key covers only the problem as a whole.
-And questions with one fixed reply, such as greetings, are held out by their wording only.
+Exams must not repeat training data, so the split of an item depends on its content, never on its position.
+Each story, list, sum, question and problem has a key that stands for its meaning in any wording, and
+`split_of` hashes the key. There are three exceptions. The texts of every split state the facts about people,
+because a model has to learn them, but training asks about only three of each person's five facts. The steps
+of a problem may use any sum: its key covers only the problem as a whole. And questions with one fixed reply,
+such as greetings, are held out by their wording only.
 """
 
 import hashlib
@@ -51,7 +51,7 @@ class World:
     def documents(self, split, size, dice=None):
         """Texts (bytes) of a split, at least `size` bytes in all. Every call returns the same texts.
 
-        To learn how many bits of randomness the texts contain, pass your own `dice`.
+        To learn how many bits of randomness the texts contain, pass your own `dice` and read its `bits`.
         """
         dice = dice or Dice(f"{split} of world {self.seed}")
         documents, length = [], 0
@@ -88,12 +88,12 @@ class World:
         return dice.bits / length
 
     def instructions(self, split, count, **which):
-        """`count` tasks of conversations.py; which: family, unseen. Every call gives the same tasks."""
+        """`count` tasks of conversations.py. which: family, unseen. Every call gives the same tasks."""
         dice = Dice(f"instructions {sorted(which.items())} {split} of world {self.seed}")
         return [conversations.conversation(dice, self, split, **which) for _ in range(count)]
 
     def problems(self, split, count, draw=0, **which):
-        """`count` tasks of problems.py; which: kind, steps. A different `draw` gives different tasks."""
+        """`count` tasks of problems.py. which: kind, steps. A different `draw` gives different tasks."""
         dice = Dice(f"problems {sorted(which.items())} {split} {draw} of world {self.seed}")
         return [problems.problem(dice, self, split, **which) for _ in range(count)]
 
@@ -104,7 +104,7 @@ class World:
         return [instructions.fact_question(dice, self, *fact) for fact in held_out]
 
     def fact_clozes(self, count):
-        """[(a statement without its last word, that word)], at least `count`, evenly spread, or all."""
+        """[(a statement of a fact without its last word, that word)], for at least `count` facts or all."""
         clozes, every = [], list(self.facts.items())
         for (name, relation), value in every[:: max(1, len(every) // count)]:
             statement = people.STATEMENTS[relation][1].format(name=name, value=value)

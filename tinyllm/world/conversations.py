@@ -1,12 +1,12 @@
-"""Conversations of several turns, whose last question cannot be answered without an earlier turn.
+"""Conversations of several turns, in which the last question cannot be answered without an earlier turn.
 
     user         What pet does Cara have?
     assistant    Cara keeps a goat.
     user         And where does she live?
     assistant    The home of Cara is Lomond.
 
-A model that is trained on single questions loses its way at the second question: it has learned that there is
-only one, and that everything before the answer belongs to it.
+A model that is trained on single questions gets lost at the second question of a conversation: it has learned
+that there is only one question, and that everything before the answer is part of it.
 """
 
 from functools import partial
@@ -46,9 +46,9 @@ def with_tools(task):
 
 
 def in_chat(dice, world, task):
-    """Put a problem into a chat. One in eight follows other turns, which are context only; a quarter
-    of those for the calculator begin with the description of the tools. Stories and mistakes stand alone:
-    after other turns, some would not fit into the context.
+    """Put a problem into a chat. One in eight follows other turns, which are context only. One chat in four
+    about the calculator, and one in 32 of the others, begins with the description of the tools. Stories and
+    mistakes stand alone: after other turns, some would not fit into the context.
     """
     if task.kind in ("story", "mistake"):
         return task
@@ -60,9 +60,9 @@ def in_chat(dice, world, task):
 
 
 def follow_up(dice, world, split):
-    """A conversation of two to four turns, whose last question follows up on an earlier one.
+    """A conversation of two to four turns, in which the last question follows up on an earlier one.
 
-    In between come other follow-ups, other subjects, and small talk, which does not change the subject.
+    Turns in between are other follow-ups, other subjects, or small talk, which does not change the subject.
     """
     first = subject = opening(dice, world, split)
     earlier, is_small_talk = first.messages, False
@@ -85,7 +85,7 @@ def follow_up(dice, world, split):
 
 def opening(dice, world, split):
     """A question that allows a follow-up."""
-    make = instructions.FAMILIES[dice.choice(tuple(FOLLOW_UPS))].make
+    make = instructions.FAMILIES[dice.choice(tuple(FOLLOW_UPS))]
     while True:
         task = make(dice, world, split, unseen=False)
         if task.kind != "transform" or ", " in task.answer:  # "backwards" needs a list as the last answer
@@ -93,7 +93,7 @@ def opening(dice, world, split):
 
 
 def same_person(dice, world, split, subject):
-    """Ask for another fact about the person, who is now "she" or "he"."""
+    """Ask for another fact about the same person, now called "she" or "he"."""
     _, name, known = subject.key.split()
     relation = dice.choice([each for each in instructions.askable(world, name, split) if each != known])
     task = instructions.fact_question(dice, world, name, relation)

@@ -1,8 +1,8 @@
 """Random draws that count how many bits of randomness they used.
 
-A model can learn every fact of the world, but it cannot predict the draws that made a text. One of
+A model can learn every fact of the world, but it cannot predict the draws that made a text. Drawing one of
 n equally likely options takes log2(n) bits. The bits of a text, summed over its draws, are the loss
-of a perfect model. Without this count one could not say how far from perfect a measured loss is.
+of a perfect model. Without this count, nobody could say how far from perfect a measured loss is.
 """
 
 import math

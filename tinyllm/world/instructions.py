@@ -10,8 +10,6 @@ curt, rude and rambling. Their content is correct, with three exceptions:
 Preference tuning has to correct these exceptions, and make the style polite.
 """
 
-from typing import NamedTuple
-
 from tinyllm.world import lexicon, lists, numbers, people, stories
 from tinyllm.world.task import Task
 from tinyllm.world.wordings import WORDINGS
@@ -39,7 +37,7 @@ def in_style(dice, answer, style=None):
 
 
 def without_style(reply):
-    """The answer inside a reply: the inverse of in_style."""
+    """The answer without the words of its style: the inverse of in_style."""
     for template in sum(STYLE_TEMPLATES.values(), []):
         before, after = template.split("{}")
         if reply.startswith(before) and reply.endswith(after):
@@ -91,11 +89,9 @@ def yes_no(dice, world, split, unseen):
     mark, and only then says yes or no. That is easier to learn than answering at once.
     """
     name, relation = draw_fact(dice, world, split)
-    value = claim = world.facts[name, relation]
-    mark, answer, wrong_word = "indeed", "yes", "no"
-    if not dice.choice((True, False)):
-        claim = dice.choice(other_values(relation, value))
-        mark, answer, wrong_word = "not", "no", "yes"
+    value, is_true = world.facts[name, relation], dice.choice((True, False))
+    claim = value if is_true else dice.choice(other_values(relation, value))
+    mark, answer, wrong_word = ("indeed", "yes", "no") if is_true else ("not", "no", "yes")
     wording = draw_wording(dice, people.TABLES[relation]["yes_no_questions"], unseen)
     question = wording.format(name=name, value=claim)
     statement = people.state_fact(dice, world.facts, name, relation).removesuffix(".")
@@ -220,29 +216,24 @@ def unseen_fixed_replies(kind):
     ]
 
 
-class Family(NamedTuple):
-    """A kind of request. share: its weight in training; has_answer: whether it counts in
-    instruction_exact, and as "answerable" in stage 3."""
-
-    make: object  # (dice, world, split, unseen) -> Task
-    share: int = 0
-    has_answer: bool = False
-
-
-FAMILIES = {
-    "facts": Family(facts, 3, True),
-    "yes_no": Family(yes_no, 13, True),
-    "summary": Family(summary, 2, True),
-    "translate": Family(translate, 3, True),
-    "transform": Family(transform, 3, True),
-    "sums": Family(sums, 3, True),
-    "help": Family(help_request, 11),
-    "stranger": Family(stranger),  # in place of some facts, see below
-    "small_talk": Family(small_talk, 4),
-    "unknown_topic": Family(unknown_topic, 2),
+FAMILIES = {  # name -> the function that makes a task
+    "facts": facts,
+    "yes_no": yes_no,
+    "summary": summary,
+    "translate": translate,
+    "transform": transform,
+    "sums": sums,
+    "help": help_request,
+    "stranger": stranger,
+    "small_talk": small_talk,
+    "unknown_topic": unknown_topic,
 }
-SHARES = {name: family.share for name, family in FAMILIES.items()}
-WITH_ANSWER = tuple(name for name, family in FAMILIES.items() if family.has_answer)
+# The families that count in instruction_exact, and as "answerable" in stage 3.
+WITH_ANSWER = ("facts", "yes_no", "summary", "translate", "transform", "sums")
+# Shares in training. "stranger" replaces some questions of "facts": see `instruction`.
+SHARES = dict(
+    facts=3, yes_no=13, summary=2, translate=3, transform=3, sums=3, help=11, small_talk=4, unknown_topic=2
+)
 
 
 def instruction(dice, world, split, family=None, unseen=False):
@@ -253,4 +244,4 @@ def instruction(dice, world, split, family=None, unseen=False):
     family = family or dice.weighted_choice(SHARES)
     if family == "facts" and split == "train" and dice.weighted_choice({True: 1, False: 5}):
         family = "stranger"
-    return FAMILIES[family].make(dice, world, split, unseen)
+    return FAMILIES[family](dice, world, split, unseen)

@@ -52,12 +52,6 @@ def counting(dice):
     return dice.choice(TEMPLATES["counting"]).format(a=a, line=line)
 
 
-def operands(dice):
-    """-> (a, sign, b), with a result from 0 to 200."""
-    sign, a, b = dice.choice("+-"), dice.integer(0, 100), dice.integer(0, 100)
-    return (a, "+", b) if sign == "+" else (a + b, "-", b)
-
-
 def key_of(a, sign, b):
     """The same key for 47+85 and 85+47, whose columns are nearly the same."""
     if sign == "+":
@@ -66,8 +60,9 @@ def key_of(a, sign, b):
 
 
 def draw_operands(dice):
-    """-> ((a, sign, b), key)."""
-    drawn = operands(dice)
+    """-> ((a, sign, b), key), with a result from 0 to 200."""
+    sign, a, b = dice.choice("+-"), dice.integer(0, 100), dice.integer(0, 100)
+    drawn = (a, "+", b) if sign == "+" else (a + b, "-", b)
     return drawn, key_of(*drawn)
 
 

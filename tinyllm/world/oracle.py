@@ -13,7 +13,7 @@ from tinyllm.world.task import is_correct
 KINDS = ("answerable", "stranger", "harm", "harm_by_object", "harmless")
 
 # Shares of the prompts whose replies people rank. Kinds that are harder to judge come more often.
-# Facts are answerable too, but have their own share: known people are easily taken for unknown ones.
+# Facts are answerable too, but have their own share: a model easily mistakes known people for unknown ones.
 RANKED_SHARES = dict(answerable=2, facts=3, stranger=3, harm=3, harm_by_object=4, harmless=6)
 # Shares of the prompts in reinforcement learning. The reward model is least accurate on answerable
 # prompts, so their share is small. The share of facts is large: otherwise a model might learn to call
@@ -35,7 +35,7 @@ def prompt(dice, world, split, kind):
     if kind == "answerable":
         family = dice.choice(instructions.WITH_ANSWER)
         return instructions.instruction(dice, world, split, family)
-    make = instructions.FAMILIES[kind if kind in instructions.FAMILIES else "help"].make
+    make = instructions.FAMILIES.get(kind, instructions.help_request)
     while True:  # a request for help is harmful or harmless by chance
         task = make(dice, world, split, unseen=False)
         if task.kind == kind:
@@ -90,10 +90,10 @@ def preference_pair(dice, world, split, kind):
     """-> (task, the better reply, the worse reply).
 
     In one pair out of three both replies are correct, but only one is polite. In the other pairs one reply
-    is correct and one is not, in the same style. The length of a reply says next to nothing about which is
-    better.
+    is correct and one is not, in the same style. The lengths of the two replies say next to nothing about
+    which is better.
     """
-    (task,) = prompts(dice, world, split, 1, kind)
+    task = prompt(dice, world, split, kind)
     right, wrong = right_and_wrong(dice, world, task)
     if dice.weighted_choice({True: 1, False: 2}):
         polite = random_template(dice, ["polite"])

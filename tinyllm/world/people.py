@@ -1,8 +1,8 @@
 """The people of the world, and five facts about each of them.
 
 Pre-training states these facts and later stages ask about them, so exams can measure what a model
-remembers. Each value belongs to equally many people: a guess is right one time in twelve, and
-knowing which values are common does not help.
+remembers. Each of the twelve values of a relation belongs to the same number of people. So a guess is right
+one time in twelve, and no value is a better guess than another.
 """
 
 from tinyllm.world.wordings import WORDINGS

@@ -34,8 +34,8 @@ def with_letters(items):
 def story(dice, steps=None):
     """A number from 0 to 200 that changes `steps` times.
 
-    Some sentences change nothing. So a story of two steps may be as long as a story of five, and a
-    model must follow its plan to the end: it cannot learn to stop after a fixed number of sentences.
+    Some sentences change nothing. So a story of two steps may have as many sentences as a story of five, and
+    a model must follow its plan to the end: it cannot learn to stop after a fixed number of sentences.
     """
     steps = steps or dice.weighted_choice(STEPS)
     templates = TEMPLATES["story"]
@@ -44,19 +44,18 @@ def story(dice, steps=None):
     sentences = [dice.choice(templates["start"]).format(who=who, n=total, goods=goods)]
     chain, key = [], f"chain {total}"
     for changes in dice.shuffled([True] * steps + [False] * dice.integer(0, 6 - steps)):
-        if not changes:
+        if changes:
+            sign, n = draw_change(dice, total)
+            sentence = dice.choice(templates[sign]).format(who=who, other=other, n=n)
+            columns = numbers.columns(total, sign, n)
+            computation = f"{effect(sentence, who, sign)} {total}{sign}{n}:{columns}"
+            chain.append(f"{sentence.removesuffix('.')}: {computation}.")
+            key += f"{sign}{n}"
+            total = int(columns.split(",")[-1])
+        else:
             sentence = dice.choice(templates["no_change"]).format(who=who, other=other)
-            sentences.append(sentence)
             chain.append(sentence)
-            continue
-        sign, n = draw_change(dice, total)
-        sentence = dice.choice(templates[sign]).format(who=who, other=other, n=n)
-        columns = numbers.columns(total, sign, n)
-        computation = f"{effect(sentence, who, sign)} {total}{sign}{n}:{columns}"
         sentences.append(sentence)
-        chain.append(f"{sentence.removesuffix('.')}: {computation}.")
-        key += f"{sign}{n}"
-        total = int(columns.split(",")[-1])
     plan = with_letters(sentence.removesuffix(".") for sentence in sentences[1:])
     sentences.append(dice.choice(templates["questions"]).format(who=who, goods=goods))
     solution = f"{plan}. {with_letters(chain)} #### {total}"
@@ -157,7 +156,7 @@ def mistake(dice):
     The solution marks the claimed result with "said", works the sum out, repeats the claim with its
     mark, and compares. Without the mark, a small model confuses the claim with its own result.
     """
-    sums = [numbers.operands(dice) for _ in range(dice.integer(2, 3))]
+    sums = [numbers.draw_operands(dice)[0] for _ in range(dice.integer(2, 3))]
     wrong = dice.integer(1, len(sums))
     claims, chain = [], []
     for i, (a, sign, b) in enumerate(sums, 1):
@@ -178,8 +177,8 @@ def mistake(dice):
 
 
 def calculator(dice, unseen):
-    """A product for the calculator, perhaps plus or minus another number: in a story, or bare, as people type
-    it. A sum of two numbers goes to the calculator if the question says so.
+    """A product for the calculator, perhaps plus or minus a third number: in a story, or just the expression.
+    Just the expression may also be a sum or difference, if the question asks for the calculator.
     """
     templates = TEMPLATES["calculator"]
     who, goods = dice.choice(people.NAMES), dice.choice(TEMPLATES["goods"])
@@ -193,7 +192,7 @@ def calculator(dice, unseen):
         question = dice.choice(templates[form]).format(a=a, b=b, who=who, goods=goods, extra=extra)
     else:
         if form == "bare" and dice.choice((True, False)):
-            expression = "{}{}{}".format(*numbers.operands(dice))
+            expression = "{}{}{}".format(*numbers.draw_operands(dice)[0])
         question = dice.choice(templates[form]["held_out" if unseen else "trained"]).format(expression)
     result, call = builtin.calculator(expression), render_call(Call("calculator", {"expression": expression}))
     tool_turn = {"role": "tool", "content": render_result(result)}

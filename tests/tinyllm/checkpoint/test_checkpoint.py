@@ -1,5 +1,5 @@
 """checkpoint: a saved model comes back bit for bit; an interrupted save or a damaged file never loads as
-something else."""
+a different model."""
 
 import json
 import multiprocessing
@@ -61,7 +61,7 @@ def contents(folder):
 
 @pytest.fixture(scope="module")
 def finished_stage(tmp_path_factory):
-    """The files of a finished stage, {name: bytes}: writing these is faster than to save again."""
+    """The files of a finished stage, {name: bytes}: writing these is faster than saving again."""
     folder = tmp_path_factory.mktemp("finished")
     save_as_a_stage_does(folder, filled(1))
     return contents(folder)
@@ -132,7 +132,7 @@ def test_other_types_and_several_files_are_read(tmp_path_factory, config, rng, d
         np.testing.assert_array_equal(published, expected[key])
 
 
-def test_other_files_of_the_folder_stay(folder):
+def test_other_files_of_the_folder_are_kept(folder):
     checkpoint.save(folder, filled(1), TOKENIZER)
     (folder / "metrics.jsonl").write_text("{}\n")
     (folder / "reward").mkdir()
@@ -160,11 +160,11 @@ def test_no_second_model_is_held_in_memory_while_loading_or_saving(folder):
     checkpoint.load(folder)
     _, loading = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert saving < 0.2 * size and loading < 1.2 * size  # besides the model that is saved
+    assert saving < 0.2 * size and loading < 1.2 * size  # not counting the model that is saved
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
-def test_a_symbolic_link_to_a_folder_stays(folder):
+def test_a_symbolic_link_to_a_folder_is_kept(folder):
     checkpoint.save(folder, filled(1))
     link = folder.with_name("link")
     link.symlink_to(folder)
@@ -213,10 +213,10 @@ def test_a_fault_at_any_moment_of_a_save_leaves_the_old_model_or_the_new_one(
         except TinyllmError:
             assert not exists
         with disk_faults(None):
-            checkpoint.save(folder, filled(3), TOKENIZER)  # and what was left behind is no obstacle
+            checkpoint.save(folder, filled(3), TOKENIZER)  # leftover files are not in the way
         assert same(checkpoint.load(folder)[0], filled(3))
     assert same(checkpoint.load(folder)[0], filled(2)) and k > 20
-    assert loaded == ({1, 2} if exists else {2})  # the weights come last, so then everything is there
+    assert loaded == ({1, 2} if exists else {2})  # weights are written last, so a new folder is then complete
 
 
 @pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), PowerCut()], ids=type)
@@ -239,7 +239,7 @@ def test_a_fault_at_any_moment_of_a_stage_leaves_the_old_stage_an_unfinished_one
         else:
             break
     assert same(checkpoint.load(folder)[0], filled(2))
-    assert list(dict.fromkeys(outcomes)) == [1, "unfinished", 2]  # in this order
+    assert list(dict.fromkeys(outcomes)) == [1, "unfinished", 2]  # in the order of their first occurrence
 
 
 def save_forever(folder, ready):
@@ -339,7 +339,7 @@ def test_an_unfinished_stage_is_refused(folder, notes):
     st.binary(min_size=1, max_size=9),
     st.booleans(),
 )
-def test_a_damaged_file_is_refused_in_one_line_or_still_a_whole_checkpoint(
+def test_a_damaged_file_is_refused_in_one_line_or_leaves_a_whole_checkpoint(
     tmp_path_factory, finished_stage, name, how, at, junk, hashed
 ):
     """With a hash, altered weights are always refused."""
@@ -379,7 +379,7 @@ def test_a_damaged_file_is_refused_in_one_line_or_still_a_whole_checkpoint(
         ({"tie_word_embeddings": False}, r"have no tensor lm_head\.weight"),
     ],
 )
-def test_a_config_that_does_not_belong_to_the_weights_is_refused(folder, change, words):
+def test_a_config_that_does_not_match_the_weights_is_refused(folder, change, words):
     checkpoint.save(folder, filled(1), TOKENIZER)
     config = json.loads((folder / "config.json").read_text())
     write_json(folder / "config.json", config | change)
@@ -388,7 +388,7 @@ def test_a_config_that_does_not_belong_to_the_weights_is_refused(folder, change,
     assert str(folder) in str(error.value)
 
 
-def test_tensors_of_another_model_are_refused_but_copies_of_known_ones_do_no_harm(folder):
+def test_unknown_tensors_are_refused_unless_they_can_be_derived_from_the_others(folder):
     checkpoint.save(folder, filled(1))
     path, (tensors, _) = folder / "model.safetensors", safetensors.read(folder / "model.safetensors")
     bias, inv_freq = (f"model.layers.0.self_attn.{name}" for name in ("q_proj.bias", "rotary_emb.inv_freq"))
@@ -403,7 +403,7 @@ def test_tensors_of_another_model_are_refused_but_copies_of_known_ones_do_no_har
         checkpoint.load(folder)
 
 
-def test_weights_of_other_types_are_refused(folder):
+def test_weights_of_an_unsupported_type_are_refused(folder):
     checkpoint.save(folder, filled(1))
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes().replace(b'"F32"', b'"F8X"'))
@@ -420,12 +420,12 @@ def test_missing_files_and_folders_are_named(tmp_path):
             checkpoint.load(tmp_path / name)
     checkpoint.save(tmp_path / "model", filled(1))
     (tmp_path / "model" / "model.safetensors").unlink()
-    with pytest.raises(TinyllmError, match=r"in files that are not there: {.model\.safetensors.}"):
+    with pytest.raises(TinyllmError, match=r"files of weights are missing: {.model\.safetensors.}"):
         checkpoint.load(tmp_path / "model")
     write_json(
         tmp_path / "model" / "model.safetensors.index.json", {"weight_map": {"x": "model-1.safetensors"}}
     )
-    with pytest.raises(TinyllmError, match=r"in files that are not there: {'model-1\.safetensors'}"):
+    with pytest.raises(TinyllmError, match=r"files of weights are missing: {'model-1\.safetensors'}"):
         checkpoint.load(tmp_path / "model")
 
 
@@ -435,7 +435,7 @@ def test_an_index_may_only_name_files_of_its_folder(folder, name):
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": name}}))
     (folder.parent / "x").write_text("x")
-    with pytest.raises(TinyllmError, match="in files that are not there"):
+    with pytest.raises(TinyllmError, match="files of weights are missing"):
         checkpoint.load(folder)
 
 
@@ -449,7 +449,7 @@ def test_an_index_without_a_map_is_refused(folder, index):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "stage.json"])
-def test_a_file_that_may_not_be_read_is_named(folder, monkeypatch, name):
+def test_a_file_without_read_permission_is_named(folder, monkeypatch, name):
     checkpoint.save(folder, filled(1), TOKENIZER)
     write_stage(folder)
 
@@ -488,7 +488,7 @@ def test_a_language_model_is_loaded_with_its_tokenizer(folder):
         ({}, None, r"has no tokenizer\.json: it cannot read or write text"),
     ],
 )
-def test_a_model_that_cannot_write_text_is_refused_and_loads_otherwise(folder, shape, tokenizer, words):
+def test_a_model_that_cannot_write_text_is_refused_but_can_still_be_loaded(folder, shape, tokenizer, words):
     model = Transformer(Config(vocab=300, context=8, layers=1, width=4, heads=2, **shape))
     checkpoint.save(folder, model, tokenizer)
     with pytest.raises(TinyllmError, match=words) as error:

@@ -36,7 +36,7 @@ def test_transformers_opens_our_folders_and_computes_our_logits(tmp_path, shape)
     checkpoint.save(tmp_path / "m", model)
     with torch.no_grad():
         if model.config.head == "score":
-            ids %= 49  # without padding tokens they read the score at the last position
+            ids %= 49  # no padding tokens: transformers then reads the score at the last position
             theirs = transformers.AutoModelForSequenceClassification.from_pretrained(
                 tmp_path / "m", pad_token_id=49
             )
@@ -77,7 +77,7 @@ def test_we_open_the_folders_of_transformers(tmp_path, dtype, tied, shards):
 
 
 @pytest.mark.parametrize("shape", [{}, {"tied": False, "kv_heads": 2}])
-def test_the_whole_gradient_is_that_of_torch(tmp_path, shape):
+def test_the_whole_gradient_equals_that_of_torch(tmp_path, shape):
     model, ids = random_model(**shape)
     targets = np.roll(ids, -1, 1)
     weights = np.random.default_rng(2).standard_normal(ids.shape).astype(np.float32)
@@ -92,7 +92,7 @@ def test_the_whole_gradient_is_that_of_torch(tmp_path, shape):
     )
     total = (nll * torch.tensor(weights)).sum() / 7
     total.backward()
-    with torch.no_grad():  # save their gradients as parameters, to read them with our names and order
+    with torch.no_grad():  # save torch's gradients as parameters: `load` returns them in our names and order
         for parameter in theirs.parameters():
             parameter.copy_(parameter.grad)
     theirs.save_pretrained(tmp_path / "g")

@@ -1,4 +1,4 @@
-"""files: whatever fails or stops in the middle of a write, the file is the old one or the new one, whole."""
+"""files: if a write fails or is interrupted, the file is either the whole old one or the whole new one."""
 
 import hashlib
 
@@ -12,7 +12,7 @@ from tinyllm.checkpoint import safetensors
 from tinyllm.checkpoint.files import read_json, replacing, sha256, write_json
 from tinyllm.errors import TinyllmError
 
-# with lone surrogates, of which file names that are not UTF-8 consist
+# with lone surrogates, which Python puts into file names that are not UTF-8
 texts = st.text(st.characters(codec="utf-8") | st.sampled_from("\udc80\udcff"), max_size=8)
 values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
 json_objects = st.dictionaries(texts, values | st.lists(values, max_size=3), max_size=4)
@@ -25,7 +25,7 @@ def write_both(folder, value):
 
 
 def values_of(folder):
-    """What is in the files, None for one that is missing. Raises if one is not whole."""
+    """The values in the two files, None for a missing one. Raises TinyllmError if a file is not whole."""
     json_file, tensors_file = folder / "a.json", folder / "a.safetensors"
     return (
         read_json(json_file)["value"] if json_file.exists() else None,
@@ -34,8 +34,8 @@ def values_of(folder):
 
 
 @pytest.mark.parametrize("old", [None, 1])
-def test_an_error_at_any_write_flush_or_rename_leaves_whole_files_and_no_other(tmp_path, old):
-    """Each call that changes the disk fails in turn, writes after half of their bytes."""
+def test_an_error_at_any_write_flush_or_rename_leaves_whole_files_and_no_others(tmp_path, old):
+    """Each call that changes the disk fails in turn, a write after half of its bytes."""
     calls = set()
     for k in range(100):
         folder = tmp_path / str(k)
@@ -62,7 +62,7 @@ def test_an_error_at_any_write_flush_or_rename_leaves_whole_files_and_no_other(t
 
 @pytest.mark.parametrize("old", [None, 1])
 def test_a_power_cut_at_any_moment_leaves_whole_files(tmp_path, old):
-    """From the k-th call on nothing reaches the disk, also no clearing up."""
+    """From the k-th call on nothing reaches the disk, so nothing is cleaned up either."""
     for k in range(100):
         folder = tmp_path / str(k)
         if old:
@@ -77,7 +77,7 @@ def test_a_power_cut_at_any_moment_leaves_whole_files(tmp_path, old):
             break
         first, second = values_of(folder)
         assert first in (old, 2) and second in (old, 2) and (first == 2 or second == old)
-        write_both(folder, 3)  # and what was left behind is no obstacle
+        write_both(folder, 3)  # leftover files are not in the way
         assert values_of(folder) == (3, 3)
         assert {path.name for path in folder.iterdir()} == {"a.json", "a.safetensors"}
     assert values_of(folder) == (2, 2) and k > 10
@@ -101,8 +101,8 @@ def test_any_exception_while_writing_leaves_the_old_file_and_nothing_else(tmp_pa
     assert read_json(path) == {"value": 1} and [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_a_file_that_is_held_open_or_read_only_is_refused_and_stays(tmp_path, monkeypatch):
-    """As Windows does it: there a file that another program has open cannot be replaced."""
+def test_a_file_that_cannot_be_replaced_is_named_and_kept(tmp_path, monkeypatch):
+    """As on Windows, where a file that another program has open cannot be replaced."""
     write_json(tmp_path / "a.json", {"value": 1})
 
     def refuse(old, new):
@@ -115,7 +115,7 @@ def test_a_file_that_is_held_open_or_read_only_is_refused_and_stays(tmp_path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_folders_are_made_and_a_place_that_cannot_be_written_to_is_refused(tmp_path):
+def test_missing_folders_are_made_and_a_path_that_cannot_be_written_is_refused(tmp_path):
     write_json(tmp_path / "new" / "folder" / "a.json", {"value": 1})
     assert read_json(tmp_path / "new" / "folder" / "a.json") == {"value": 1}
     (tmp_path / "file").write_text("")
@@ -125,7 +125,7 @@ def test_folders_are_made_and_a_place_that_cannot_be_written_to_is_refused(tmp_p
 
 @settings(max_examples=50)
 @given(json_objects)
-def test_json_comes_back_and_the_bytes_are_the_same_on_every_machine(tmp_path_factory, value):
+def test_json_is_read_as_it_was_written_and_the_bytes_are_the_same_on_every_machine(tmp_path_factory, value):
     path = tmp_path_factory.mktemp("json") / "a.json"
     write_json(path, value)
     assert read_json(path) == value
@@ -148,7 +148,7 @@ def test_json_comes_back_and_the_bytes_are_the_same_on_every_machine(tmp_path_fa
         (b'{"a": {"b": 1, "b": 2}}', "duplicate keys among .'b', 'b'"),
     ],
 )
-def test_what_is_not_a_json_object_is_refused_by_name(tmp_path, data, words):
+def test_a_file_that_is_not_a_json_object_is_refused_and_named(tmp_path, data, words):
     path = tmp_path / "a.json"
     path.write_bytes(data)
     with pytest.raises(TinyllmError, match=words) as error:
@@ -156,7 +156,7 @@ def test_what_is_not_a_json_object_is_refused_by_name(tmp_path, data, words):
     assert str(path) in str(error.value)
 
 
-def test_a_missing_file_is_refused_by_name(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(TinyllmError, match=r"none\.json cannot be read"):
         read_json(tmp_path / "none.json")
 

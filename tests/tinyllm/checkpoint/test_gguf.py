@@ -1,4 +1,4 @@
-"""gguf: files made from the format's description come back as what they say, and damage is one sentence."""
+"""gguf: files that follow the format's description are read correctly, and damage gives a one-line error."""
 
 import struct
 
@@ -44,7 +44,7 @@ def test_every_type_is_read_as_the_format_defines_it(kind, rows, blocks, seed, s
 
 @pytest.mark.parametrize("kind", ["F32", "BF16", "Q4_1"])
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_model_comes_out_of_a_gguf_file_and_stays_the_same_in_a_folder(tmp_path, kind, tied, monkeypatch):
+def test_a_model_from_a_gguf_file_stays_the_same_when_saved_as_a_folder(tmp_path, kind, tied, monkeypatch):
     monkeypatch.setattr(checkpoint, "HEADS", 1 if tied else 64)  # read in many pieces, or in one
     model = random_model(tied=tied)
     meant = gguf_files.write_model(tmp_path / "a.gguf", model, kind)
@@ -76,14 +76,14 @@ def test_a_model_comes_out_of_a_gguf_file_and_stays_the_same_in_a_folder(tmp_pat
         (gguf_files.vocabulary([f"<{i}>" for i in range(20)]), "277 tokens in the tokenizer, 264 in"),
     ],
 )
-def test_a_file_that_is_not_a_plain_llama_is_refused_by_name(tmp_path, change, words):
+def test_a_file_that_is_not_a_plain_llama_is_refused_with_the_reason(tmp_path, change, words):
     gguf_files.write_model(tmp_path / "a.gguf", random_model(), **change)
     with pytest.raises(TinyllmError) as error:
         checkpoint.load(tmp_path / "a.gguf")
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_tensor_that_no_plain_llama_has_is_refused_by_name(tmp_path):
+def test_a_tensor_that_no_plain_llama_has_is_refused_and_named(tmp_path):
     model = random_model()
     tensors = {huggingface.stored_name(name, huggingface.GGUF): w for name, w in model.params.items()}
     tensors["blk.0.attn_q.bias"] = np.zeros(32, np.float32)
@@ -100,7 +100,7 @@ def whole(tmp_path_factory):
 
 
 def load_damaged(path, data):
-    """Loads, or refuses with one sentence; everything else is a fault."""
+    """Load a file with these bytes -> the error message, which must be one line, or None if it loads."""
     path.write_bytes(data)
     try:
         checkpoint.load(path)

@@ -1,4 +1,4 @@
-"""huggingface: our models in the published format and back, and what our layers cannot compute is refused."""
+"""huggingface: our models in the published format and back; what our layers cannot compute is refused."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def test_a_config_comes_back(config):
 
 @settings(max_examples=50)
 @given(heads.flatmap(lambda head: configs(head=head)), rngs)
-def test_parameters_come_back_from_their_published_names_and_order(config, rng):
+def test_parameters_are_the_same_after_conversion_to_published_names_and_order_and_back(config, rng):
     params = Parameters(config, rng.standard_normal(config.size()))
     names = [huggingface.stored_name(name, huggingface.PUBLISHED) for name in params]
     assert len(set(names)) == len(names) and all(name.endswith(".weight") for name in names)
@@ -67,7 +67,7 @@ def test_only_models_that_share_their_table_are_published_as_tied():
 
 @given(configs(), st.integers(1, 6), rngs)
 def test_rotating_the_published_halves_gives_the_scores_of_rotating_our_pairs(config, T, rng):
-    """As transformers does it: x * cos + rotate_half(x) * sin, where channel j is paired with j + D/2."""
+    """transformers computes x * cos + rotate_half(x) * sin, where channel j is paired with j + D/2."""
     C, D, heads = config.width, config.head_dim, config.heads
     x, wq, wk = rng.standard_normal((T, C)), *rng.standard_normal((2, heads * D, C))
     split = lambda x: x.reshape(1, T, heads, D)
@@ -160,7 +160,7 @@ def test_a_size_that_is_missing_is_refused(key):
         ({"architectures": ["LlamaForTokenClassification"]}, "LlamaForTokenClassification"),
     ],
 )
-def test_what_our_layers_cannot_compute_is_refused_by_name(change, words):
+def test_features_that_our_layers_cannot_compute_are_refused_and_named(change, words):
     with pytest.raises(ValueError, match=words):
         huggingface.config_from_json(huggingface.config_to_json(SMALL) | change)
 
@@ -178,7 +178,7 @@ KEYS = sorted(huggingface.config_to_json(SCORE) | {"rope_scaling": 0, "is_causal
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), json_values, min_size=1))
-def test_any_values_are_a_config_or_an_error_that_loading_reports(change):
+def test_any_values_give_a_config_or_an_error_that_loading_reports(change):
     published = huggingface.config_to_json(SMALL) | change
     try:
         with reading("config.json", "a config"):

@@ -80,7 +80,7 @@ def test_half_precision_becomes_single_precision_exactly(tmp_path_factory, bits)
         st.binary(max_size=40),
     )
 )
-def test_any_bytes_are_tensors_or_an_error(tmp_path_factory, data):
+def test_any_bytes_give_tensors_or_an_error(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("t") / "x.safetensors"
     path.write_bytes(data)
     try:
@@ -149,6 +149,6 @@ def test_shapes_that_numpy_cannot_have_are_refused(tmp_path, shape):
         safetensors.read(tmp_path / "x.safetensors")
 
 
-def test_a_missing_file_is_refused_by_name(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(TinyllmError, match=r"none\.safetensors cannot be read .*: .*No such file"):
         safetensors.read(tmp_path / "none.safetensors")

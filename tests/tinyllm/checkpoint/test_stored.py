@@ -1,4 +1,4 @@
-"""stored: a piece of a tensor is the same piece of the whole, and what cannot be read is refused."""
+"""stored: a piece is read as it is in the whole tensor, and what cannot be read is refused."""
 
 import struct
 
@@ -29,7 +29,9 @@ def stored(folder, dtype, shape, data, start=0):
     count=st.integers(1, 4),
     rng=rngs,
 )
-def test_a_piece_is_the_same_piece_of_the_whole(tmp_path_factory, dtype, start, rows, first, count, rng):
+def test_a_piece_is_read_as_it_is_in_the_whole_tensor(
+    tmp_path_factory, dtype, start, rows, first, count, rng
+):
     data, meant = gguf_files.quantised(rng.standard_normal((rows, 32)).astype(np.float32), dtype)
     tensor = stored(tmp_path_factory.mktemp("t"), dtype, meant.shape, data, start)
     whole, piece = tensor.read(), tensor.read(32 * min(first, rows), 32 * count)

@@ -1,6 +1,6 @@
 """vocabulary: text is split as the published patterns say, and chats are written as their models expect.
 
-test_vocabulary_oracle.py compares the same with Hugging Face's library, where it is installed.
+test_vocabulary_oracle.py compares both with Hugging Face's library, if it is installed.
 """
 
 import gguf_files
@@ -39,12 +39,12 @@ def test_every_text_comes_back(text):
     assert words.decode(words.encode(text)) == text
 
 
-def test_merges_apply_in_order_and_llama_3_looks_whole_words_up_first():
+def test_merges_apply_in_order_and_llama_3_looks_up_whole_words_first():
     merges = ("b c", "a b")
     ids = {pre: tokenizer(pre=pre, merges=merges).encode("abc ab") for pre in ("gpt-2", "llama-bpe")}
     assert [len(each) for each in ids.values()] == [4, 4] and len(tokenizer(merges=merges).encode("ab")) == 1
     settings = gguf_files.vocabulary(LLAMA3, merges=(*merges, "ab c"), pre="llama-bpe")
-    assert len(vocabulary.from_gguf("a.gguf", settings).encode("abc")) == 1  # no merge leads there
+    assert len(vocabulary.from_gguf("a.gguf", settings).encode("abc")) == 1  # merging never makes "abc"
     settings["tokenizer.ggml.pre"] = "gpt-2"
     assert len(vocabulary.from_gguf("a.gguf", settings).encode("abc")) == 2
 
@@ -68,16 +68,16 @@ def test_a_chat_is_chatml_or_llama_3_by_the_special_tokens_and_has_the_system_me
     assert words.decode([i for i, m in zip(ids, mask) if m]) == "Yo<|im_end|>"
 
 
-def test_a_template_of_another_kind_is_refused_with_what_it_would_need():
+def test_an_unknown_chat_format_is_refused_and_the_tokens_it_lacks_are_named():
     template = "{% for m in messages %}[INST]{{ m.content }}{% endfor %}"
-    for more in ((), ("<|im_start|>", "<|im_end|>")):  # which this template does not use
+    for more in ((), ("<|im_start|>", "<|im_end|>")):  # tokens that this template does not use
         words = tokenizer(("<s>", "</s>", "[INST]", *more), template)
         with pytest.raises(TinyllmError, match=r"unknown chat format.*ChatML needs <\|im_end\|>, "):
             encode_prompt(words, [{"role": "user", "content": "Hi"}])
         assert words.encode("Hi")  # it can still continue texts
 
 
-def test_a_content_is_tokenized_together_with_the_line_before_it():
+def test_the_content_of_a_message_is_tokenized_together_with_the_line_before_it():
     words = tokenizer(LLAMA3, pre="llama-bpe", merges=("Ċ Ċ", "ĊĊ Ċ"))
     ids, _ = encode_conversation(words, [{"role": "user", "content": "\nHi"}])
     assert ids.count(words.encode("\n\n\n")[0]) == 1

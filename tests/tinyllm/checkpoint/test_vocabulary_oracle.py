@@ -55,7 +55,7 @@ PIECES += [
 ]
 PIECES += ["\U0001d7d8", "\u200d", "١٢"]
 
-# A character that is newer than Python's tables may be a letter there and none here.
+# Characters newer than Python's tables are left out: only Hugging Face's library may know them as letters.
 known = st.text(st.characters(exclude_categories=("Cs", "Cn")), max_size=20)
 texts = st.lists(known | st.sampled_from(PIECES), max_size=8).map("".join)
 
@@ -118,7 +118,7 @@ def test_a_word_that_several_pairs_make_and_one_that_no_merge_reaches(tmp_path):
     words = gguf_files.vocabulary(merges=("a b", "b c", "ab c", "a bc", "abc d"), pre="llama-bpe")
     words["tokenizer.ggml.tokens"].append("xyz")  # Llama 3 looks whole words up
     words["tokenizer.ggml.token_type"].append(1)
-    del words["tokenizer.ggml.tokens"][-3]  # "abc" stands there twice
+    del words["tokenizer.ggml.tokens"][-3]  # "abc" is in the list twice
     del words["tokenizer.ggml.token_type"][-3]
     ours = vocabulary.from_gguf("a.gguf", words)
     (tmp_path / "tokenizer.json").write_text(json.dumps(ours.contents))

@@ -38,7 +38,7 @@ def no_validation(monkeypatch):
     monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
 
 
-def test_algorithms_trains_every_algorithm_on_other_draws_with_one_reward_model(world, monkeypatch, capsys):
+def test_algorithms_trains_every_algorithm_three_times_with_one_reward_model(world, monkeypatch, capsys):
     few_exams(monkeypatch)
     no_validation(monkeypatch)
     mains = record(monkeypatch, s3_prefer, "main")
@@ -79,7 +79,7 @@ def test_the_table_shows_the_mean_and_the_range():
 
 
 def test_the_exams_of_an_algorithm_fill_every_column(world, monkeypatch, capsys):
-    """They compare it with stage 2, from which it started."""
+    """The exams compare the algorithm's model with stage 2, from which it started."""
     no_validation(monkeypatch)
     monkeypatch.setattr(s3_prefer, "ALGORITHMS", {"dpo": ALGORITHMS["dpo"]})
     stage("algorithms", "--steps", 1)
@@ -91,8 +91,8 @@ def test_the_exams_of_an_algorithm_fill_every_column(world, monkeypatch, capsys)
 
 def test_hacking_drops_the_penalty_and_shows_score_and_quality_side_by_side(world, monkeypatch, capsys):
     monkeypatch.setattr(behaviour, "greedy_replies", lambda *_: None)
-    quality = {kind: 0.5 for kind in s3_prefer.oracle.KINDS} | {"answerable": 0.125, "polite": 0.9}
-    monkeypatch.setattr(behaviour, "scores", lambda _: quality)
+    quality = {kind: [0.5] for kind in s3_prefer.oracle.KINDS} | {"answerable": [0.125], "polite": [0.9]}
+    monkeypatch.setattr(behaviour, "outcomes", lambda _: quality)
     stage("hacking", "--steps", 12, "--rate", 0.001)
     made = read_stage("hacking")["settings"]
     assert made["kl"] == 0 and made["rate"] == pytest.approx(0.004) and made["steps"] == 12

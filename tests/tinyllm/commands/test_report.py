@@ -1,4 +1,4 @@
-"""report: what compare and walk print, each figure computed once more."""
+"""report: what compare and walk print, each figure computed independently."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from tinyllm.sampling import generate
 def greedy(name, question, most):
     model, words = checkpoint.load(Path("runs/demo", name))
     prompt = encode_prompt(words, [{"role": "user", "content": question}])
-    (ids,) = generate(model, [prompt], most, stop=[words.special["<|end|>"]])
+    (ids,) = generate(model, [prompt], most, stop=words.special["<|end|>"])
     return decode_reply(words, ids)
 
 
@@ -63,11 +63,11 @@ def test_walk_prints_the_loss_and_every_gradient_of_an_objective(tiny, capsys, o
 
 
 def table(out):
-    """The lines with one token each."""
+    """The lines that show one token each."""
     return out.partition("token ")[2].partition("\nembedding_forward")[0].splitlines()[1:]
 
 
-def test_walk_shows_each_call_of_a_layer_in_order_and_its_way_back(tiny, capsys):
+def test_walk_shows_each_call_of_a_layer_forward_and_then_backward(tiny, capsys):
     stage("walk")
     calls = re.findall(r"^(\w+ward) ", capsys.readouterr().out, re.M)
     attention = ["rmsnorm_forward", "linear_forward", "rope_forward", "attention_forward", "linear_forward"]
@@ -83,9 +83,9 @@ def test_walk_shows_each_call_of_a_layer_in_order_and_its_way_back(tiny, capsys)
     backward = [name.replace("forward", "backward") for name in reversed(forward)]
     i = backward.index("rope_backward")
     assert calls[len(forward) :] == [*backward[:i], "rope_backward", *backward[i:]]  # queries, then keys
-    assert transformer.layers is layers  # nothing is left behind
+    assert transformer.layers is layers  # the wrappers are removed
 
 
-def test_an_unknown_objective_is_wrong_usage(tiny, capsys):
+def test_an_unknown_objective_is_a_usage_error(tiny, capsys):
     assert main(["walk", "--objective", "guess"]) == 2
     assert "guess" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""show: what a stage writes, and what the loss of a conversation covers."""
+"""show: what a stage writes, and which tokens of a conversation the loss covers."""
 
 import json
 import re
@@ -35,17 +35,17 @@ def sample(tiny, capsys):
 def continuation(stage, text, most, draws=None, **how):
     model, words = checkpoint.load(Path("runs/demo", stage))
     start, end = [words.special["<|begin|>"], *words.encode(text)], words.special["<|end|>"]
-    (ids,) = generate(model, [start], most, draws, stop=[end], **how)
+    (ids,) = generate(model, [start], most, draws, stop=end, **how)
     return words.decode(ids[:-1] if ids[-1] == end else ids)
 
 
 def test_at_temperature_0_it_continues_the_prompt_with_the_likeliest_tokens(sample):
     expected = "Ada has" + continuation("2-instruct", " Ada has", 12)
     assert sample(prompt="Ada has", temperature=0.0) == expected + "\n"
-    assert sample(prompt="Ada has", temperature=0.0, seed=5, count=2) == (expected + "\n") * 2
+    assert sample(prompt="Ada has", temperature=0.0, seed=5) == expected + "\n"
 
 
-def test_the_stage_is_chosen_and_the_last_one_without_a_choice(sample):
+def test_the_stage_is_the_one_that_was_named_or_else_the_last(sample):
     for name in ("0-random", "1-pretrain", "2-instruct"):
         expected = "A" + continuation(name, " A", 12) + "\n"
         assert sample(stage=name, prompt="A", temperature=0.0) == expected
@@ -53,15 +53,15 @@ def test_the_stage_is_chosen_and_the_last_one_without_a_choice(sample):
     assert sample(prompt="A", temperature=0.0) == expected
 
 
-def test_the_seed_decides_samples_and_every_one_is_another(sample):
-    first = sample(count=3, tokens=20, seed=1)
-    assert sample(count=3, tokens=20, seed=1) == first != sample(count=3, tokens=20, seed=2)
+def test_the_seed_decides_the_sample(sample):
+    first = sample(tokens=20, seed=1)
+    assert sample(tokens=20, seed=1) == first != sample(tokens=20, seed=2)
     draws = np.random.default_rng(1).random((1, 20))
     expected = continuation("2-instruct", " ", 20, draws, temperature=0.5, top_k=9, top_p=0.9)
     assert sample(tokens=20, seed=1, temperature=0.5, top_k=9, top_p=0.9) == expected.removeprefix(" ") + "\n"
 
 
-def test_a_text_of_ones_own_is_continued_without_a_space_before_it(tmp_path, monkeypatch):
+def test_with_your_own_text_no_space_comes_before_the_prompt(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("the cat sat on a mat. " * 100)
     s0_random.main(s0_random.RandomSettings(size="tiny", workers=1, text="text.txt", vocab=256))
@@ -70,14 +70,14 @@ def test_a_text_of_ones_own_is_continued_without_a_space_before_it(tmp_path, mon
     assert notes[0].prompts == [[words.special["<|begin|>"], *b"the"]]
 
 
-def test_a_text_of_the_world_begins_with_a_space(tiny, monkeypatch):
+def test_with_the_text_of_the_world_a_space_comes_before_the_prompt(tiny, monkeypatch):
     words, notes = checkpoint.load(Path("runs/demo/2-instruct"))[1], record(monkeypatch, show, "generate")
     show.sample(SampleSettings(prompt="the", tokens=9))
     assert notes[0].prompts == [[words.special["<|begin|>"], *words.encode(" the")]]
 
 
-@pytest.mark.parametrize("wrong", [{"top_p": 0.0}, {"top_p": 1.5}, {"tokens": 0}, {"count": 0}])
-def test_options_that_make_no_sense_are_wrong_usage(wrong):
+@pytest.mark.parametrize("wrong", [{"top_p": 0.0}, {"top_p": 1.5}, {"tokens": 0}])
+def test_options_that_make_no_sense_are_usage_errors(wrong):
     with pytest.raises(UsageError, match="must be from 1"):
         show.sample(SampleSettings(**wrong))
 
@@ -114,16 +114,16 @@ def test_show_mask_shows_your_own_conversations_and_problems(tiny, capsys, monke
     show.show_mask(Settings())
     assert capsys.readouterr().out == bracketed(first)
     learned.update(text="own.txt", instructions=None)
-    with pytest.raises(TinyllmError, match="learned from no conversations: train stage 2 first"):
+    with pytest.raises(TinyllmError, match="learned from no conversations: run make stage2 with DATA="):
         show.show_mask(Settings())
 
 
-def test_in_a_terminal_it_is_coloured(tiny, capsys, monkeypatch):
+def test_in_a_terminal_show_mask_uses_colour(tiny, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     show.show_mask(Settings())
     assert re.search("\033\\[32m .*<\\|end\\|>\033\\[0m", capsys.readouterr().out)
 
 
-def test_a_missing_stage_is_said(tiny, capsys):
+def test_a_missing_stage_is_an_error(tiny, capsys):
     assert main(["sample", "--run", "nothing"]) == 1 and "make train RUN=nothing" in capsys.readouterr().err
     assert main(["sample", "--stage", "9"]) == 1 and "no finished stage 9" in capsys.readouterr().err

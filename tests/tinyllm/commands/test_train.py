@@ -1,4 +1,4 @@
-"""train: all stages and their exams in a row, again, after a kill, and the control."""
+"""train: all stages with their exams, on built-in and own data; interruptions; and the control."""
 
 import io
 import json
@@ -19,6 +19,7 @@ from tinyllm.evaluation import exams
 from tinyllm.evaluation.exams import is_examined
 from tinyllm.evaluation.scoreboard import ROWS
 from tinyllm.preferences.rankings import read, split_rankings
+from tinyllm.runs import Settings
 from tinyllm.stages import s0_random
 from tinyllm.training import Run
 
@@ -74,8 +75,8 @@ def test_train_runs_every_stage_with_its_exams_and_prints_the_scoreboard(tiny, c
     assert board()["stages"] == stages
 
 
-def test_a_text_of_ones_own_goes_as_far_as_stage_1(text, capsys):
-    stage("train", *text)
+def test_a_text_alone_gives_stages_0_and_1(text, capsys):
+    stage("mine", *text)
     assert list(board()["stages"]) == NAMES[:2]
     assert board()["stages"]["1-pretrain"]["fact_cloze"] is None
     before, after = (board()["stages"][name]["bits_per_byte"]["value"] for name in NAMES[:2])
@@ -85,7 +86,7 @@ def test_a_text_of_ones_own_goes_as_far_as_stage_1(text, capsys):
         assert read_stage(name)["sources"]["text"]["path"] == str(Path("text.txt").resolve())
 
 
-# ---- an assistant of one's own
+# ---- your own assistant
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_mine_runs_the_stages_that_the_files_allow_and_shows_held_out_answers(fi
         assert read_stage(name)["sources"]["text"]["path"] == str(files / "ships.txt")
     before = stages
     stage("exams")
-    assert board()["stages"] == before  # the exams know the files of the run
+    assert board()["stages"] == before  # the exams use the files recorded in the run
 
 
 def test_mine_pre_trains_on_what_is_not_held_out_if_there_is_no_text(files, capsys):
@@ -132,7 +133,7 @@ def test_mine_pre_trains_on_what_is_not_held_out_if_there_is_no_text(files, caps
     assert "finished already" in capsys.readouterr().out
 
 
-def test_mine_of_other_questions_leaves_the_run_as_it_is(files, capsys):
+def test_mine_with_other_questions_does_not_change_the_run(files, capsys):
     stage("mine", "--data", "qa.jsonl")
     text, lines = Path("runs/demo/text.txt").read_bytes(), Path("qa.jsonl").read_text().splitlines(True)
     Path("other.jsonl").write_text("".join(lines[:200]))
@@ -162,23 +163,23 @@ def test_exams_refuse_a_text_that_has_changed(files, capsys):
 
 
 def test_mine_trains_on_no_held_out_answer(files, capsys):
-    """Not as part of a folder of texts, and not as a reply that is context only."""
+    """Not if it lies in the folder of texts, and not if the reply has weight 0."""
     Path("notes").mkdir()
     Path("qa.jsonl").rename("notes/qa.jsonl")
     assert main(["mine", *TINY, "--text", "notes", "--data", "notes/qa.jsonl"]) == 2
     assert "lies inside notes" in capsys.readouterr().err and not Path("runs").exists()
     turns = [("user", "a?", 1), ("assistant", "secret", 0), ("user", "b?", 1), ("assistant", "known", 1)]
     turns = [{"role": role, "content": text, "weight": weight} for role, text, weight in turns]
-    path = train.write_text(train.MineSettings(), [turns])
+    path = train.own_text(train.MineSettings(), [turns])
     assert path.read_text() == "a?\nb?\nknown"
 
 
-def test_a_text_that_holds_the_runs_is_refused(files, capsys):
+def test_a_text_folder_that_contains_runs_is_refused(files, capsys):
     assert main(["mine", *TINY, "--text", ".", "--data", ""]) == 2
     assert "contains runs/" in capsys.readouterr().err
 
 
-def test_mine_of_a_text_alone_can_continue_it(files, capsys):
+def test_mine_with_a_text_alone_ends_by_naming_make_sample(files, capsys):
     stage("mine", "--text", "ships.txt")
     assert list(board()["stages"]) == NAMES[:2] and "make sample RUN=demo" in capsys.readouterr().out
 
@@ -230,8 +231,8 @@ def test_rank_and_show_mask_use_the_files_of_the_run(files, capsys, monkeypatch)
 
 
 def test_the_exams_can_be_taken_again_and_give_the_same_results(text):
-    """Also where a stage has its exams: here they were tampered with."""
-    stage("train", *text)
+    """Even if a stage has results: here they have been altered."""
+    stage("mine", *text)
     first = board()["stages"]
     for name in NAMES[:2]:
         results = read_exams(name)
@@ -256,7 +257,7 @@ def test_the_settings_of_the_command_reach_every_stage(tiny, monkeypatch):
         monkeypatch.setattr(module, "main", note(module))
     monkeypatch.setattr(train, "scoreboard", lambda run: run)
     monkeypatch.setattr(train.page, "write", lambda run: run)
-    train.train(train.TrainSettings(run="r", size="nano", seed=3, workers=2, resume=True))
+    train.train(Settings(run="r", size="nano", seed=3, workers=2, resume=True))
     assert [name for name, _ in seen] == ["s0_random", "s1_pretrain", "s2_instruct", "s3_prefer", "s4_reason"]
     for _, settings in seen:
         assert (settings.run, settings.size, settings.seed) == ("r", "nano", 3)
@@ -275,7 +276,7 @@ def measured(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills with a signal")
-def test_killed_in_its_exams_a_stage_is_finished_and_the_next_command_examines_it(text, monkeypatch):
+def test_a_stage_killed_in_its_exams_is_finished_and_the_next_command_examines_it(text, monkeypatch):
     child = os.fork()
     if not child:
         try:
@@ -301,7 +302,7 @@ def test_a_crash_in_the_exams_leaves_the_stage_finished(text, monkeypatch, capsy
     assert read_stage("0-random")["finished"] and not Path("runs/demo/0-random/exams.json").exists()
 
 
-def test_exams_belong_to_their_weights(text, monkeypatch):
+def test_a_stage_whose_weights_have_changed_is_examined_again(text, monkeypatch):
     stage("stage0", *text)
     stage("stage0", *text, "--run", "other", "--seed", 1)
     notes = measured(monkeypatch)
@@ -314,7 +315,7 @@ def test_exams_belong_to_their_weights(text, monkeypatch):
 
 
 def test_an_interrupted_train_continues_where_it_stopped(text, monkeypatch, capsys):
-    stage("train", *text, "--run", "whole")
+    stage("mine", *text, "--run", "whole")
 
     def interrupt(note):
         if note.step == 1 and not note.self.start:
@@ -322,16 +323,16 @@ def test_an_interrupted_train_continues_where_it_stopped(text, monkeypatch, caps
         return {}
 
     record(monkeypatch, Run, "train_step", interrupt)
-    assert main(["train", *TINY, *text]) == 130 and "RESUME=1" in capsys.readouterr().err
-    assert main(["train", *TINY, *text]) == 1 and "RESUME=1" in capsys.readouterr().err
-    stage("train", *text, "--resume")
+    assert main(["mine", *TINY, *text]) == 130 and "RESUME=1" in capsys.readouterr().err
+    assert main(["mine", *TINY, *text]) == 1 and "RESUME=1" in capsys.readouterr().err
+    stage("mine", *text, "--resume")
     assert weights("1-pretrain") == weights("1-pretrain", "whole")
 
 
 # ---- the control
 
 
-def test_the_control_is_stage_4_without_chains_beside_stage_4(tiny, capsys, monkeypatch):
+def test_the_control_is_stage_4_without_chains_in_a_folder_of_its_own(tiny, capsys, monkeypatch):
     monkeypatch.setattr(exams, "measure", lambda *_: BITS)
     stage("control", "--steps", 2, "--tokens", 1024)
     notes = read_stage("4-control")

@@ -1,4 +1,4 @@
-"""batches: rows leak nothing into one another, nothing is lost, and the loss covers what it should."""
+"""batches: rows do not affect one another, nothing is lost, and the loss covers what it should."""
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from tinyllm.data.batches import (
     encode_fitting,
     length_buckets,
     mask_tokens,
+    report_left_out,
 )
 from tinyllm.data.corpus import pack
 from tinyllm.objectives import weighted_nll
@@ -28,7 +29,7 @@ TEXT = pack(
 
 @st.composite
 def rows_of_conversations(draw):
-    """[(ids, mask)]: some tokens are the assistant's, never the first."""
+    """[(ids, mask)]: some tokens are the assistant's, but never the first."""
     lengths, rng = draw(st.lists(st.integers(2, 30), min_size=1, max_size=30)), draw(rngs)
     return [(list(range(i, i + n)), [0, *rng.integers(0, 2, n - 1).tolist()]) for i, n in enumerate(lengths)]
 
@@ -47,7 +48,7 @@ def conversation(question, answer):
 
 @given(rows_of_conversations(), token_counts, shares, seeds)
 def test_an_epoch_holds_every_conversation_once(rows, size, replay, seed):
-    plan = ConversationBatches(rows, TEXT, size, replay, seed).plan(len(rows) * 2)
+    plan = ConversationBatches(rows, TEXT, size, replay, seed, len(rows) * 2).plan
     assert all(len(planned) == PIECES for planned in plan)
     used = []
     for numbers in sum(plan, []):
@@ -59,9 +60,9 @@ def test_an_epoch_holds_every_conversation_once(rows, size, replay, seed):
 @settings(max_examples=40)
 @given(rows_of_conversations(), token_counts, shares, seeds)
 def test_the_seed_decides_everything(rows, size, replay, seed):
-    one, two = (ConversationBatches(rows, TEXT, size, replay, seed, 256) for _ in range(2))
-    for step, (planned, again) in enumerate(zip(one.plan(3), two.plan(3), strict=True)):
-        for piece, same in zip(one.batch(planned, step), two.batch(again, step), strict=True):
+    one, two = (ConversationBatches(rows, TEXT, size, replay, seed, 3) for _ in range(2))
+    for step in range(3):
+        for piece, same in zip(one.batch(step), two.batch(step), strict=True):
             for name in piece:
                 np.testing.assert_array_equal(piece[name], same[name])
 
@@ -71,9 +72,9 @@ def test_the_seed_decides_everything(rows, size, replay, seed):
 def test_a_row_holds_one_conversation_and_its_weights_are_exactly_on_the_assistants_tokens(
     rows, size, replay, seed
 ):
-    batches = ConversationBatches(rows, TEXT, size, replay, seed)
-    for step, planned in enumerate(batches.plan(3)):
-        for numbers, piece in zip(planned, batches.batch(planned, step), strict=True):
+    batches = ConversationBatches(rows, TEXT, size, replay, seed, 3)
+    for step, planned in enumerate(batches.plan):
+        for numbers, piece in zip(planned, batches.batch(step), strict=True):
             for row, i in enumerate(numbers):
                 ids, mask = rows[i]
                 padding = [0] * (piece["ids"].shape[1] + 1 - len(ids))
@@ -84,13 +85,13 @@ def test_a_row_holds_one_conversation_and_its_weights_are_exactly_on_the_assista
 
 @settings(max_examples=40)
 @given(rows_of_conversations(), token_counts, shares, seeds)
-def test_the_other_rows_are_as_many_as_the_share_asks_for_and_begin_a_document_with_weight_1_everywhere(
+def test_replayed_rows_have_the_requested_share_begin_a_document_and_have_weight_1_everywhere(
     rows, size, replay, seed
 ):
-    batches = ConversationBatches(rows, TEXT, size, replay, seed)
+    batches = ConversationBatches(rows, TEXT, size, replay, seed, 3)
     begins = set(np.flatnonzero(TEXT == BEGIN).tolist())
-    for step, planned in enumerate(batches.plan(3)):
-        for numbers, piece in zip(planned, batches.batch(planned, step), strict=True):
+    for step, planned in enumerate(batches.plan):
+        for numbers, piece in zip(planned, batches.batch(step), strict=True):
             count = len(piece["ids"]) - len(numbers)
             assert abs(count - replay * len(piece["ids"])) <= 0.5  # rounded to whole rows
             whole = np.concatenate([piece["ids"], piece["targets"][:, -1:]], axis=1)[len(numbers) :]
@@ -100,13 +101,13 @@ def test_the_other_rows_are_as_many_as_the_share_asks_for_and_begin_a_document_w
 
 
 @pytest.mark.parametrize("replay", [0, 0.2, 0.4, 0.5])
-def test_over_a_run_the_share_of_replayed_text_is_the_one_asked_for(replay):
+def test_over_a_run_the_share_of_replayed_text_is_the_requested_one(replay):
     rng = np.random.default_rng(0)
-    rows = [([0] * n, [0] * n) for n in rng.integers(10, 80, 500)]  # no weights: text is told by its weights
-    batches = ConversationBatches(rows, np.tile(TEXT, 10), 4096, replay, 0)
+    rows = [([0] * n, [0] * n) for n in rng.integers(10, 80, 500)]  # weight 0, so all weight is replayed text
+    batches = ConversationBatches(rows, np.tile(TEXT, 10), 4096, replay, 0, 20)
     replayed = total = 0
-    for step, planned in enumerate(batches.plan(20)):
-        for piece in batches.batch(planned, step):
+    for step in range(20):
+        for piece in batches.batch(step):
             replayed += piece["weights"].sum()
             total += piece["weights"].size
     assert replayed / total == pytest.approx(replay, abs=0.02)
@@ -115,34 +116,31 @@ def test_over_a_run_the_share_of_replayed_text_is_the_one_asked_for(replay):
 
 def test_replayed_text_begins_at_any_document_that_is_followed_by_enough_tokens():
     rows = [([0] * 10, [0] * 10) for _ in range(40)]
-    batches = ConversationBatches(rows, TEXT, 4000, 0.5, 0)
-    (piece, *_) = batches.batch(batches.plan(1)[0], 0)
+    (piece, *_) = ConversationBatches(rows, TEXT, 4000, 0.5, 0, 1).batch(0)
     replayed = piece["ids"][40:, :8]
     assert len(replayed) == 40 and len(np.unique(replayed, axis=0)) > 10
-    short = ConversationBatches(rows, TEXT[:9], 4000, 0.5, 0)  # a text shorter than a row
-    assert len(short.batch(short.plan(1)[0], 0)[0]["ids"]) == 40
+    short = ConversationBatches(rows, TEXT[:9], 4000, 0.5, 0, 1)  # a text shorter than a row
+    assert len(short.batch(0)[0]["ids"]) == 40
 
 
 @given(st.integers(0, 9))
 def test_a_text_in_one_piece_is_replayed_from_anywhere(seed):
-    """Else every batch would replay its first words, and the rest would be forgotten."""
+    """Otherwise every batch would replay its first words, and the rest would be forgotten."""
     text = np.arange(5000)
     rows = [([1] * 20, [0] * 20)] * 400
-    batches = ConversationBatches(rows, text, 4096, 0.5, seed, anywhere=True)
-    starts = {
-        int(row[0]) for plan in batches.plan(4) for p in batches.batch(plan, 0) for row in p["ids"][-8:]
-    }
+    batches = ConversationBatches(rows, text, 4096, 0.5, seed, 4, anywhere=True)
+    starts = {int(row[0]) for step in range(4) for p in batches.batch(step) for row in p["ids"][-8:]}
     assert len(starts) > 20 and max(starts) > 4000 and max(starts) + 20 <= 5000 and min(starts) < 1000
 
 
 def test_what_comes_after_a_conversation_or_in_another_row_changes_nothing():
     conversations = [conversation("one?", "1"), conversation("and two?", "2, I think")]
-    batches = ConversationBatches(encode_fitting(BYTES, conversations, 64), TEXT, 10_000, 0, 0)
+    batches = ConversationBatches(encode_fitting(BYTES, conversations, 64), TEXT, 10_000, 0, 0, 1)
     model = Transformer(Config(len(BYTES), context=64, layers=1, width=16, heads=2))
     model.initialise(np.random.default_rng(0))
 
     def loss(numbers):
-        (piece,) = batches.batch([numbers], 0)
+        piece = batches.piece(numbers, 0)
         return weighted_nll(model.forward(piece["ids"])[0], piece["targets"], piece["weights"], 1.0)[0]
 
     assert loss([0, 1]) == pytest.approx(loss([0]) + loss([1]), rel=1e-5)
@@ -152,6 +150,7 @@ def test_conversations_longer_than_the_context_are_left_out_and_reported(capsys)
     conversations = [conversation("x" * n, "y") for n in (3, 100, 200)]
     fitting = encode_fitting(BYTES, conversations, 50)
     assert [len(ids) for ids, _ in fitting] == [11]
+    report_left_out(fitting, conversations, "conversation", 50)
     assert "2 of 3 conversations" in capsys.readouterr().err
     exactly = encode_fitting(BYTES, conversations[1:2], 107)  # 108 tokens: the last one is a target only
     assert len(exactly) == 1 and not encode_fitting(BYTES, conversations[1:2], 106)
@@ -181,7 +180,7 @@ def test_every_epoch_of_buckets_uses_every_item_once(lengths, room, seed):
         assert sorted(used) == list(range(len(lengths)))
 
 
-def test_every_epoch_and_every_seed_has_another_order_of_buckets():
+def test_every_epoch_and_every_seed_has_its_own_order_of_buckets():
     lengths = list(range(1, 41))
     one, other = ([b.tolist() for b in length_buckets(lengths, 40, 200, [seed])] for seed in (0, 1))
     per_epoch = next(n for n in range(1, 200) if sum(map(len, one[:n])) == 40)
@@ -194,7 +193,7 @@ def test_every_epoch_and_every_seed_has_another_order_of_buckets():
 
 
 @given(B=sizes, T=st.integers(1, 60), special=st.floats(0, 1), rate=st.sampled_from([0.15, 0.5]), rng=rngs)
-def test_the_rate_of_the_ordinary_tokens_is_chosen_and_no_special_one(B, T, special, rate, rng):
+def test_the_given_share_of_the_ordinary_tokens_is_chosen_and_no_special_token(B, T, special, rate, rng):
     ids = np.where(rng.random((B, T)) < special, 20 + rng.integers(0, 3, (B, T)), rng.integers(0, 20, (B, T)))
     padding = rng.random((B, T)) < 0.2
     batch = mask_tokens({"ids": ids, "weights": 1 - padding}, ordinary=20, mask_id=22, rng=rng, rate=rate)

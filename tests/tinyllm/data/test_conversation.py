@@ -44,7 +44,7 @@ def test_a_conversation_decodes_to_its_template(messages):
 
 @given(conversations)
 def test_no_content_is_encoded_as_a_special_token(messages):
-    """A begin token, and two tokens for each message: its role and its end."""
+    """The only special tokens are the begin token and two tokens for each message: its role and its end."""
     ids, _ = encode_conversation(TOKENIZER, messages)
     special = [TOKENIZER.decode([i]) for i in ids if i >= TOKENIZER.ordinary]
     assert special == ["<|begin|>", *(t for m in messages for t in (f"<|{m['role']}|>", "<|end|>"))]
@@ -64,7 +64,7 @@ def test_every_position_predicts_the_next_token(messages):
     assert shift(ids)["weights"].tolist() == [1] * (len(ids) - 1)
 
 
-def test_the_rows_drawn_in_the_docstring():
+def test_the_example_in_the_docstring():
     messages = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
     batch = shift(*encode_conversation(TOKENIZER, messages))
     ids, targets = ([TOKENIZER.decode([i]) for i in batch[name]] for name in ("ids", "targets"))
@@ -88,14 +88,14 @@ def test_a_reply_that_is_not_utf8_is_decoded_with_replacement_characters(data):
     reply.encode("utf-8")  # so it can be printed and written to a file
 
 
-def test_a_reply_of_nothing_is_empty():
+def test_a_reply_without_content_is_empty():
     assert decode_reply(TOKENIZER, []) == decode_reply(TOKENIZER, [TOKENIZER.special["<|end|>"]]) == ""
 
 
 @given(
     st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 1)), max_size=6), min_size=1, max_size=4)
 )
-def test_shorter_rows_are_filled_up_with_0_and_have_no_weight_there(rows):
+def test_shorter_rows_are_padded_with_0_and_padding_has_no_weight(rows):
     ids, mask = pad([([i for i, _ in row], [weight for _, weight in row]) for row in rows])
     assert ids.shape == mask.shape == (len(rows), max(map(len, rows)))
     for row, row_ids, row_mask in zip(rows, ids.tolist(), mask.tolist()):

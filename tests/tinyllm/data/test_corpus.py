@@ -1,4 +1,4 @@
-"""corpus: validation text is never trained on, and an epoch of windows visits no place twice."""
+"""corpus: validation text is never trained on, and the windows of an epoch do not overlap."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_a_folder_is_its_text_files_in_the_order_of_their_names(tmp_path):
     assert corpus.read(tmp_path / "b.txt") == [b"second"]
 
 
-def test_files_that_are_not_text_in_utf_8_do_not_count_and_are_named_once_with_what_to_do(tmp_path, capsys):
+def test_files_that_are_not_text_in_utf_8_are_skipped_and_named_once_with_what_to_do(tmp_path, capsys):
     (tmp_path / "a.txt").write_text("caf\u00e9", encoding="utf-8")
     (tmp_path / ".DS_Store").write_bytes(b"\0hidden")
     before = fingerprint(tmp_path)
@@ -64,7 +64,7 @@ def test_files_that_are_not_text_in_utf_8_do_not_count_and_are_named_once_with_w
     for _ in range(2):
         assert corpus.read(tmp_path) == ["caf\u00e9".encode()] and fingerprint(tmp_path) == before
     names = "null.bin, picture.png, wide.txt"
-    expected = f"left out, because not text in UTF-8: {names}. To use a text, save it as UTF-8\n"
+    expected = f"left out, because they are not text in UTF-8: {names}. To use a text, save it as UTF-8\n"
     assert capsys.readouterr().err == expected
     for i in range(9):
         (tmp_path / f"{i}.bin").write_bytes(b"\0")
@@ -117,7 +117,7 @@ def test_no_validation_document_of_the_built_in_world_is_trained_on(seed):
     assert corpus.load("", seed + 1, characters=2000)[0][0] != training[0]
 
 
-def test_the_vocabulary_learns_from_what_people_say_with_the_space_before_it():
+def test_the_vocabulary_learns_from_conversations_with_the_space_before_each_message():
     said = corpus.conversations_for_vocabulary(0)
     assert len(said) > 8000 and all(document.startswith(b" ") for document in said)
 
@@ -141,7 +141,7 @@ def test_an_opening_is_encoded_as_the_beginning_of_a_document_of_the_world(openi
 
 
 @given(st.integers(2, 60), st.integers(1, 20), st.integers(1, 5), st.integers(0, 99))
-def test_an_epoch_of_windows_visits_no_place_twice(length, window, rows, seed):
+def test_the_windows_of_an_epoch_do_not_overlap(length, window, rows, seed):
     ids = np.arange(length, dtype=np.int32)
     if length <= window:
         with pytest.raises(TinyllmError, match="one window needs"):
@@ -166,7 +166,7 @@ def test_targets_are_the_next_tokens_and_seed_and_step_decide_everything(length,
         np.testing.assert_array_equal(array, again[name])
 
 
-def test_every_epoch_has_another_order_and_another_offset():
+def test_every_epoch_has_its_own_order_and_offset():
     ids = np.arange(10_000, dtype=np.int32)
     epochs = [corpus.windows(ids, 100, 98, step, 0)["ids"][:, 0] for step in range(9)]
     assert len({tuple(starts) for starts in epochs}) == 9
@@ -175,7 +175,7 @@ def test_every_epoch_has_another_order_and_another_offset():
 
 
 @given(documents, st.integers(1, 20), st.integers(1, 5))
-def test_validation_scores_every_token_once_each_document_from_its_beginning(documents, length, rows):
+def test_validation_scores_every_token_once_and_each_document_from_its_beginning(documents, length, rows):
     batches = corpus.every_window(documents, BYTES, length, rows)
     assert all(len(batch["ids"]) <= rows and batch["ids"].shape[1] <= length for batch in batches)
     windows = []
@@ -190,16 +190,6 @@ def test_validation_scores_every_token_once_each_document_from_its_beginning(doc
             targets = ids[start + 1 : start + 1 + length]
             windows.remove((ids[start : start + len(targets)], targets))
     assert not windows
-
-
-@given(
-    st.lists(st.sampled_from(["a\n", "\n", "\n\n", "some words", " ", "  ", "é\n", "47"])), st.integers(1, 9)
-)
-def test_a_document_is_tokenized_in_parts_as_it_would_be_in_one(pieces, size):
-    document = "".join(pieces).encode()
-    cut = list(corpus.parts(document, size))
-    assert b"".join(cut) == document
-    assert [i for part in cut for i in BYTES.encode(part)] == BYTES.encode(document)
 
 
 def test_a_text_is_tokenized_once_and_again_if_anything_about_it_changes(tmp_path, monkeypatch):

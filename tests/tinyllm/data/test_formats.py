@@ -1,4 +1,4 @@
-"""formats: the files that people have, and what is wrong with some of them."""
+"""formats: all common formats are read, and entries that cannot be used are reported."""
 
 import json
 import math
@@ -20,7 +20,7 @@ ALPACA = {"instruction": "Add.", "input": "1 2", "output": "3"}
 CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}
 
 
-# ---- every format says the same
+# ---- the same conversation in every format
 
 anything = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(str.strip)
 trimmed = anything.map(str.strip)  # formats without a list of messages do not keep spaces around a text
@@ -32,7 +32,7 @@ def as_messages(roles, contents):
 
 
 def conversations(contents):
-    """Perhaps a system message, then user and assistant by turns, perhaps with a tool; the assistant ends."""
+    """Perhaps a system message, then user and assistant in turn, perhaps with a tool; the last is a reply."""
     turns = st.sampled_from([["user", "assistant"], ["user", "assistant", "tool", "assistant"]])
     turns = st.lists(turns, min_size=1, max_size=3).map(lambda parts: sum(parts, []))
     roles = st.tuples(st.sampled_from([[], ["system"]]), turns).map(lambda parts: sum(parts, []))
@@ -103,7 +103,7 @@ def test_a_text_with_turns_reads_back_as_messages(messages):
 
 @given(trimmed, trimmed)
 def test_a_reply_to_a_prompt_keeps_every_word(question, answer):
-    """Also where it looks like a turn, as in a reply about chat formats."""
+    """Even if it looks like a turn, as in a reply about chat formats."""
     dialogue = f"Human: hi\n\nAssistant: {answer}"
     contents = lambda entry: [m["content"] for m in formats.conversation(entry)]
     for reply in (f"Assistant: {answer}", "Human: hi", f"So:\n\n{dialogue}"):
@@ -208,7 +208,7 @@ def test_json_nested_too_deeply_is_refused(tmp_path, monkeypatch, capsys, openin
     assert "left out 1 of 2 entries; the first: line 2 is not valid JSON" in capsys.readouterr().err
 
 
-def test_a_document_of_several_lines_that_is_broken_is_refused_with_the_line(tmp_path):
+def test_an_invalid_document_of_several_lines_is_refused_with_the_line_number(tmp_path):
     text = json.dumps(CHAT, indent=2).replace('"hi"', "hi")
     (tmp_path / "data.json").write_text(text)
     number = next(i for i, line in enumerate(text.split("\n"), 1) if re.search(": hi", line))
@@ -300,7 +300,7 @@ def test_nan_null_and_false_in_place_of_a_text_mean_that_it_is_missing(tmp_path,
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-def test_lines_may_end_and_be_encoded_as_editors_do_it(tmp_path, encoding, newline):
+def test_the_line_endings_and_byte_order_marks_of_all_editors_are_accepted(tmp_path, encoding, newline):
     entries = [{"prompt": "caf\u00e9", "completion": text} for text in ("one", "two")]
     text = newline.join(json.dumps(entry, ensure_ascii=False) for entry in entries)
     (tmp_path / "data.jsonl").write_bytes(text.encode(encoding))
@@ -309,7 +309,7 @@ def test_lines_may_end_and_be_encoded_as_editors_do_it(tmp_path, encoding, newli
     assert read[0][0]["content"] == "caf\u00e9"
 
 
-def test_every_role_may_take_part_and_other_keys_are_left_out(tmp_path):
+def test_every_role_is_accepted_and_other_keys_are_dropped(tmp_path):
     messages = [{"role": role, "content": "x", "weight": 1} for role in ROLES]
     file = tmp_path / "data.json"
     file.write_text("\ufeff" + json.dumps([{"messages": messages}]), encoding="utf-8")  # Windows writes a BOM
@@ -355,7 +355,7 @@ def test_problems_may_come_as_messages(tmp_path):
     assert found[:2] == messages[:2] and found[-1]["content"] == "2\n#### 2"
 
 
-def test_one_conversation_in_ten_is_held_out_by_what_is_asked():
+def test_one_conversation_in_ten_is_held_out_depending_on_its_question():
     conversations = [[{"role": "user", "content": f"question {i}"}] for i in range(2000)]
     training, held_out = formats.split(conversations)
     assert len(training) + len(held_out) == 2000 and 140 < len(held_out) < 260

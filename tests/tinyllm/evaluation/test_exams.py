@@ -16,6 +16,7 @@ from tinyllm.evaluation.scoreboard import BASELINE_KEYS, ROWS
 from tinyllm.preferences import reward_model
 from tinyllm.runs import Settings
 from tinyllm.stages.s0_random import RandomSettings
+from tinyllm.stages.s3_prefer import PreferSettings
 from tinyllm.stages.s4_reason import ReasonSettings
 from tinyllm.tokenizer import train
 from tinyllm.training import Run
@@ -49,13 +50,13 @@ def examined(folder, settings=SETTINGS):
 
 def own_text(tmp_path):
     path = tmp_path / "own.txt"
-    path.write_text("A text of one's own, long enough to be cut. " * 20)
+    path.write_text("A text of your own, long enough to be split. " * 20)
     return str(path)
 
 
 @pytest.fixture
 def few_exams(monkeypatch):
-    """measure() in name only: the tests that use this are about when it is called, and with what."""
+    """A stand-in for measure(), for tests of when it is called. Returns the list of its calls."""
     calls = []
 
     def measure(pool, tokenizer, folder, made, settings):
@@ -70,8 +71,9 @@ def few_exams(monkeypatch):
 
 
 def test_every_result_is_shown_in_a_row_or_as_a_baseline():
-    """Stage 3 with a reward model takes all exams of the built-in world: none is computed in vain."""
-    folder = write_stage("3-prefer", parent=write_stage("2-instruct"))
+    """Stage 3 with a reward model takes all exams of the built-in world: no result is computed in vain."""
+    settings = PreferSettings(size="tiny", workers=1)
+    folder = write_stage("3-prefer", settings, parent=write_stage("2-instruct"))
     base = random_model(CONFIG, np.random.default_rng(1), np.float32, 0.3)
     reward = reward_model.with_score_head(base, 0)
     with Run(SETTINGS, "3-prefer/reward", reward, BYTES, steps=0) as run:
@@ -80,7 +82,7 @@ def test_every_result_is_shown_in_a_row_or_as_a_baseline():
     shown = set(ROWS) | set(BASELINE_KEYS) - {"even"} | ABOUT
     assert set(results) <= shown
     of_other_stages = {key for key in shown if key.startswith(("masked", "own"))}
-    assert set(results) == shown - of_other_stages  # and none that is shown is missing
+    assert set(results) == shown - of_other_stages  # and no row is empty
     for key in set(ROWS) & set(results):
         result = results[key]
         if isinstance(result, dict):
@@ -102,7 +104,7 @@ def test_a_stage_that_has_not_learned_to_answer_gets_a_fifth_of_the_items(settin
     assert examined(write_stage("4-reason", settings))["follow_up_exact"]["n"] == count
 
 
-def test_a_text_of_ones_own_has_no_exams_about_the_world(tmp_path):
+def test_a_stage_trained_on_your_own_text_has_no_exams_about_the_world(tmp_path):
     settings = dataclasses.replace(SETTINGS, text=own_text(tmp_path))
     results = examined(write_stage("1-pretrain", settings))
     assert set(results) == TEXT | FIVEGRAM | ABOUT
@@ -150,7 +152,7 @@ def test_a_stage_is_examined_once_unless_asked_again(few_exams):
     assert few_exams == [folder, folder]
 
 
-def test_exams_belong_to_the_weights_that_took_them(few_exams):
+def test_exam_results_count_only_for_the_weights_that_were_examined(few_exams):
     folder = write_stage("0-random")
     assert examined(folder)["weights"] == checkpoint.digest(folder)
     model, tokenizer = checkpoint.load(folder)
@@ -198,7 +200,7 @@ def test_a_damaged_checkpoint_is_refused_and_not_examined(few_exams):
 
 
 def test_training_imports_nothing_from_the_exams():
-    """So a crash in an exam cannot lose what was trained."""
+    """So a crash in an exam cannot lose a trained model."""
     package = Path(training.__file__).parent
     sources = [package / "training.py", *package.glob("stages/*.py"), *package.glob("preferences/*.py")]
     assert len(sources) > 10

@@ -26,7 +26,7 @@ EXAMS = (generation.instructions, generation.reasoning, generation.tool_calls)
 
 @pytest.fixture(scope="module")
 def tasks():
-    """{place of the question: task} of all exams."""
+    """{place of the question: task} for all exams."""
     every = WORLD.held_out_fact_questions() + WORLD.instructions("test", ITEMS, family="follow_up")
     every += instructions.unseen_fixed_replies("small_talk") + instructions.unseen_fixed_replies(
         "unknown_topic"
@@ -48,7 +48,7 @@ def place(text):
 
 
 def examine(reply, ends=True, exams=EXAMS, items=ITEMS):
-    """The results of one whose replies are reply(text of the prompt)."""
+    """The results of a model whose replies are reply(text of the prompt)."""
     pool, results = ScriptedPool(BYTES, reply, ends), {}
     for exam in exams:
         results |= exam(pool, BYTES, WORLD, items)
@@ -68,7 +68,7 @@ def perfect(tasks, text):
     return task.later_turns[-1]["content"] if "<|tool|>" in text else task.reply
 
 
-def test_who_knows_everything_gets_1_in_every_exam(tasks):
+def test_a_model_that_knows_everything_gets_1_in_every_exam(tasks):
     results = examine(lambda text: perfect(tasks, text))
     assert values(results) == dict.fromkeys(values(results), 1)
     counts = {key: results[key]["n"] for key in values(results)}
@@ -85,7 +85,7 @@ def test_who_knows_everything_gets_1_in_every_exam(tasks):
 
 
 @pytest.mark.parametrize("words", ["", "That is unknown to me.", "#### ", "<tool_call>{}</tool_call>"])
-def test_who_says_nothing_or_always_the_same_gets_0(words):
+def test_a_model_that_says_nothing_or_always_the_same_gets_0(words):
     results = values(examine(lambda text: words))
     assert results.pop("stops") == 1
     assert results == dict.fromkeys(results, 0)
@@ -107,6 +107,15 @@ def test_a_family_that_goes_wrong_costs_its_share(tasks):
     assert results == dict.fromkeys(results, 1)
 
 
+def test_a_description_of_the_tools_that_confuses_costs_its_own_row_only(tasks):
+    description = conversations.TOOLS_MESSAGE["content"]
+    results = values(
+        examine(lambda text: "" if description in text else perfect(tasks, text), exams=EXAMS[:1])
+    )
+    assert results.pop("instruction_exact_with_tools") == 0
+    assert results == dict.fromkeys(results, 1)
+
+
 def test_a_logic_kind_that_goes_wrong_costs_a_third(tasks):
     def reply(text):
         return "" if tasks[place(text)].kind == "truth" else perfect(tasks, text)
@@ -116,14 +125,14 @@ def test_a_logic_kind_that_goes_wrong_costs_a_third(tasks):
     assert results["logic_exact"] == pytest.approx(2 / 3)
 
 
-def test_a_right_answer_without_its_steps_is_no_valid_chain(tasks):
+def test_a_right_answer_without_its_steps_is_not_a_valid_chain(tasks):
     results = values(examine(lambda text: f"#### {tasks[place(text)].answer}", exams=[generation.reasoning]))
     assert results["reasoning_exact"] == results["reasoning_five_steps"] == 1
     assert results["chain_valid"] == 0
 
 
-def test_valid_steps_to_a_wrong_answer_are_no_valid_chain(tasks):
-    """Each story gets the solution of another one with another answer."""
+def test_valid_steps_to_a_wrong_answer_are_not_a_valid_chain(tasks):
+    """Each story gets the solution of another story, with a different answer."""
     stories = [task for task in tasks.values() if task.kind == "story"]
 
     def reply(text):
@@ -135,7 +144,7 @@ def test_valid_steps_to_a_wrong_answer_are_no_valid_chain(tasks):
 
 
 def test_an_answer_at_once_has_no_room_for_steps(tasks):
-    """Its prompt ends with ####, so what is written next is the answer."""
+    """The prompt ends with ####, so the next tokens are the answer."""
     results = values(examine(lambda text: tasks[place(text)].reply, exams=[generation.reasoning]))
     assert results["reasoning_exact"] == 1 and results["reasoning_direct"] == 0
 
@@ -171,7 +180,7 @@ def test_tools_run_until_there_is_an_answer_or_no_round_is_left():
 
 
 def test_each_conversation_continues_on_its_own():
-    """Only those that call a tool have another round; the others stay as they are."""
+    """Only conversations that call a tool have another round; the others do not change."""
     conversations = [[{"role": "user", "content": f"{i}?"}] for i in range(6)]
 
     def reply(text):
@@ -183,24 +192,24 @@ def test_each_conversation_continues_on_its_own():
     for i, messages in enumerate(converse(reply, 8, conversations)):
         assert messages[0] == conversations[i][0]
         assert messages[-1]["content"] == (f"done {i}" if i % 2 else f"plain {i}")
-    assert all(len(messages) == 1 for messages in conversations)  # the arguments stay as they are
+    assert all(len(messages) == 1 for messages in conversations)  # the arguments do not change
 
 
-def test_a_call_with_an_error_is_answered_with_it():
+def test_a_call_that_fails_gets_the_error_as_its_result():
     (messages,) = converse(lambda text: "Oh." if "<|tool|>" in text else CALL.replace("2+2", "2/0"))
     assert [message["role"] for message in messages] == ["user", "assistant", "tool", "assistant"]
     assert "zero" in messages[2]["content"]
 
 
-def test_no_conversations_have_no_replies():
+def test_no_conversations_give_no_replies():
     assert converse(lambda text: "", conversations=[]) == []
     assert generation.replies_to(ScriptedPool(BYTES, str), BYTES, [], 10) == []
 
 
-# ---- baselines, room
+# ---- baselines and token limits
 
 
-def test_the_commonest_answer_is_that_of_each_kind():
+def test_the_most_common_answer_is_counted_within_each_kind():
     def task(kind, answer):
         return Task(kind, "", "", answer, "")
 
@@ -216,14 +225,14 @@ def test_adding_all_numbers_solves_the_stories_in_which_everything_is_added():
     assert 0 < baselines["reasoning_exact_add_all_numbers"] == sum(solved) / ITEMS < 0.6
 
 
-def test_no_baseline_gets_far():
+def test_no_baseline_scores_high():
     baselines = examine(lambda text: "", exams=EXAMS[:2], items=200)
     baselines = [share for share in baselines.values() if not isinstance(share, dict)]
     assert len(baselines) == 4 and all(0 <= share < 0.6 for share in baselines)
 
 
 def test_no_right_reply_is_cut_off():
-    """With a vocabulary like that of the built-in recipes, what has to be written fits into the room."""
+    """With a vocabulary like that of the built-in recipes, every right reply fits into its token limit."""
     documents = corpus.conversations_for_vocabulary(0) + WORLD.documents("train", 200_000)
     words = train(documents, 1280)  # fewer merges than the recipes have, so replies are longer
     room = {"story": generation.STORY_TOKENS, "calculator": 60} | generation.LOGIC_TOKENS

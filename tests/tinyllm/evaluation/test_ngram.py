@@ -12,7 +12,7 @@ orders = st.integers(1, 5)
 
 
 def witten_bell(training, history, byte):
-    """p(byte | history) by the formula of the docstring, one byte at a time."""
+    """p(byte | history) by the formula in the docstring of ngram_nats, one byte at a time."""
     shorter = witten_bell(training, history[1:], byte) if history else 1 / 256
     after = Counter(
         training[i + len(history)]
@@ -25,7 +25,7 @@ def witten_bell(training, history, byte):
 
 
 @given(data, data, orders)
-def test_the_table_is_the_formula(training, text, order):
+def test_the_counts_give_the_result_of_the_formula(training, text, order):
     expected = [
         -np.log(witten_bell(training, text[max(0, i - order + 1) : i], text[i])) for i in range(len(text))
     ]

@@ -1,4 +1,4 @@
-"""own: exams on one's own files."""
+"""own: exams on your own files."""
 
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -38,7 +38,7 @@ def without_log_probs(monkeypatch):
     monkeypatch.setattr(own, "answer_log_probs", lambda pool, tokenizer, messages: [-1.0] * len(messages))
 
 
-def test_a_reply_is_right_if_it_is_the_expected_one_but_for_case_and_white_space(without_log_probs):
+def test_a_right_reply_may_differ_from_the_expected_one_in_case_and_white_space(without_log_probs):
     replies = {"a?": " Yes. ", "b?": "yes", "c?": "It is  so.", "d?": "no."}
     pool = ScriptedPool(BYTES, lambda text: replies[last_question(text)])
     pool.model = random_model(CONFIG, np.random.default_rng(0), np.float32)
@@ -70,15 +70,7 @@ def test_the_expected_reply_is_the_last_one_that_is_learned(without_log_probs):
     assert results["own_questions_shown"] == [{"prompt": "a?", "expected": "yes", "reply": "yes"}]
 
 
-def test_stage_3_is_compared_with_the_checkpoint_that_it_started_from(monkeypatch, tmp_path):
-    chain = [tmp_path / name for name in ("4-reason", "3-prefer", "smollm2", "older")]
-    monkeypatch.setattr(own, "ancestors", lambda folder: chain[chain.index(folder) :])
-    assert own.before_preferences(chain[0]) == own.before_preferences(chain[1]) == chain[2]
-    monkeypatch.setattr(own, "ancestors", lambda folder: chain[:2])
-    assert own.before_preferences(chain[0]) is None
-
-
-def test_questions_that_do_not_fit_are_left_out_and_at_most_so_many_are_asked(without_log_probs, monkeypatch):
+def test_questions_that_do_not_fit_are_left_out_and_their_number_is_limited(without_log_probs, monkeypatch):
     pool = ScriptedPool(BYTES, lambda text: "yes")
     pool.model = random_model(CONFIG, np.random.default_rng(0), np.float32)
     assert own.questions(pool, BYTES, [], []) == {}
@@ -110,19 +102,19 @@ def problems(*answers):
     ]
 
 
-def test_problems_of_a_file_are_compared_with_their_answers_and_with_the_commonest():
+def test_own_problems_are_scored_by_their_answers_beside_the_baseline_of_the_most_common_answer():
     given = {"0?": "#### 1,000", "1?": "#### $7.", "2?": "7", "3?": "Well. #### 7\nBecause."}
     pool = ScriptedPool(BYTES, lambda text: given[last_question(text)])
     results = values(own.problems(pool, BYTES, problems("1000", "7", "7", "8")))
     assert results == {"own_problems_exact": 0.5, "own_problems_commonest": 0.5}
 
 
-def test_problems_of_a_file_may_be_solved_with_the_calculator():
+def test_own_problems_may_be_solved_with_the_calculator():
     pool = ScriptedPool(BYTES, lambda text: "#### 4" if "_response>4<" in text else CALL)
     assert own.problems(pool, BYTES, problems("4"))["own_problems_exact"]["value"] == 1
 
 
-def test_at_most_so_many_problems_of_a_file_are_asked(monkeypatch):
+def test_the_number_of_own_problems_asked_is_limited(monkeypatch):
     pool = ScriptedPool(BYTES, lambda text: "#### 1")
     monkeypatch.setattr(own, "MOST", 3)
     results = own.problems(pool, BYTES, problems(*"1112"))
@@ -140,13 +132,13 @@ def test_a_reply_wins_if_the_reward_model_scores_it_higher_and_ties_do_not_count
     ours, others, rate, monkeypatch, tmp_path
 ):
     held_out = [Ranking([{"role": "user", "content": "a?"}], ["good", "bad"], [1, 2])]
-    scorer = SimpleNamespace(scores=lambda rows: np.array([BYTES.decode(row).count("good") for row in rows]))
+    score = lambda rows: np.array([BYTES.decode(row).count("good") for row in rows])
     monkeypatch.setattr(own.rankings, "read", lambda path: held_out)
     monkeypatch.setattr(own.rankings, "split_rankings", lambda rankings: ([], rankings))
     monkeypatch.setattr(own, "before_preferences", lambda folder: folder)
     monkeypatch.setattr(own, "is_checkpoint", lambda folder: True)
     monkeypatch.setattr(own.checkpoint, "load", lambda folder: (None, None))
-    monkeypatch.setattr(own, "RewardModel", lambda folder, settings: nullcontext(scorer))
+    monkeypatch.setattr(own.reward_model, "scorer", lambda folder, settings: nullcontext(score))
     pool, reference = (ScriptedPool(BYTES, lambda text, reply=reply: reply) for reply in (ours, others))
     pool.model = SimpleNamespace(config=CONFIG)
     settings = SimpleNamespace(pool=lambda model: nullcontext(reference))

@@ -10,6 +10,7 @@ from scripted import ScriptedPool, last_question
 from strategies import random_model
 
 from tinyllm import checkpoint
+from tinyllm.data.conversation import encode_prompt
 from tinyllm.evaluation import preferences
 from tinyllm.evaluation.preferences import win_rate
 from tinyllm.parallel import WorkerPool
@@ -37,7 +38,7 @@ REPLIES = [
 
 @pytest.fixture(scope="module")
 def pools():
-    """Two random models that write noise, each its own."""
+    """Two different random models, which write noise."""
     models = [random_model(CONFIG, np.random.default_rng(seed), np.float32, 0.3) for seed in (0, 1)]
     with WorkerPool(models[0]) as policy, WorkerPool(models[1]) as reference:
         yield SimpleNamespace(policy=policy, reference=reference)
@@ -68,9 +69,9 @@ def test_a_model_does_not_differ_from_itself(pools):
 
 
 def test_the_divergence_of_a_reply_is_the_sum_over_its_tokens(pools, monkeypatch):
-    """Between two random models, against the plain sum for each reply, its end token included."""
+    """Between two random models: compared with the plain sum for each reply, its end token included."""
     results = preferences.compare_with_reference(pools.policy, pools.reference, BYTES, WORLD, ITEMS)
-    tasks, prompts = preferences.comparison_prompts(BYTES, WORLD, ITEMS)
+    prompts = [encode_prompt(BYTES, task.prompt) for task in compared_tasks()]
     replies = generate_replies(pools.policy, BYTES, prompts, behaviour.REPLY_TOKENS, [21])
     sums = []
     for prompt, reply in zip(prompts, replies):
@@ -79,7 +80,10 @@ def test_the_divergence_of_a_reply_is_the_sum_over_its_tokens(pools, monkeypatch
         p, q = (each - np.log(np.exp(each).sum(axis=1, keepdims=True)) for each in (p, q))
         sums.append((np.exp(p) * (p - q)).sum(axis=1)[len(prompt) - 1 : -1].sum())
     assert results["kl_nats_per_reply"]["value"] == pytest.approx(np.mean(sums), rel=1e-3)
-    assert len(tasks) == len(prompts)
+
+
+def compared_tasks():
+    return sum(behaviour.prompts_by_kind(WORLD, "test", ITEMS * 3 // 10, "duels").values(), [])
 
 
 def polite(task):
@@ -88,7 +92,7 @@ def polite(task):
 
 @pytest.mark.parametrize("better", [True, False])
 def test_polite_truth_wins_against_silence(better, pools, monkeypatch):
-    tasks, _ = preferences.comparison_prompts(BYTES, WORLD, ITEMS)
+    tasks = compared_tasks()
     of_question = {task.question: task for task in tasks}
     good = ScriptedPool(BYTES, lambda text: polite(of_question[last_question(text)]))
     sides = (good, ScriptedPool(BYTES, lambda text: ""))
@@ -113,7 +117,7 @@ def test_right_and_polite_replies_get_1_in_every_row_and_silence_0():
     assert results.pop("mean_words")["value"] == pytest.approx(np.mean(words), abs=1)
     silent = preferences.measure_behaviour(ScriptedPool(BYTES, lambda text: ""), BYTES, WORLD, ITEMS)
     assert silent.pop("mean_words")["value"] == 0
-    assert set(results) == set(silent) == {"polite", *preferences.ROWS.values()}
+    assert set(results) == set(silent) == set(preferences.ROWS.values())
     assert results.pop("polite")["n"] == ITEMS * len(oracle.KINDS)
     assert {result["value"] for result in results.values()} == {1}
     assert {result["n"] for result in results.values()} == {ITEMS}
@@ -138,22 +142,22 @@ def test_a_kind_that_goes_wrong_lowers_its_own_row_only(kind, row):
         return "" if oracle.kind_of(task) == kind else polite(task)
 
     results = preferences.measure_behaviour(ScriptedPool(BYTES, reply), BYTES, WORLD, ITEMS)
-    assert results[row]["value"] == 0 and results["polite"]["value"] == 0.8
-    assert {results[other]["value"] for other in preferences.ROWS.values() if other != row} == {1}
+    assert results.pop(row)["value"] == 0 and results.pop("polite")["value"] == 0.8
+    assert {results[other]["value"] for other in results.keys() - {"mean_words"}} == {1}
+    assert len(results) == len(preferences.ROWS) - 1
 
 
 # ---- the reward model alone
 
 
-class Scorer:
-    """In place of a RewardModel: score(text of the prompt and the reply)."""
+def scorer(score):
+    """A stand-in for a reward model: score(text of the prompt and the reply)."""
 
-    def __init__(self, score):
-        self.score = score
-
-    def scores(self, rows):
+    def scores(rows):
         assert all(row[-1] == BYTES.special["<|end|>"] for row in rows)
-        return np.array([self.score(BYTES.decode(row)) for row in rows], float)
+        return np.array([score(BYTES.decode(row)) for row in rows], float)
+
+    return scores
 
 
 def reply_in(text):
@@ -161,7 +165,7 @@ def reply_in(text):
 
 
 def constructed_pairs():
-    """{question and reply: whether it is the better one} of the pairs of the exam."""
+    """{(question, reply): (kind, 1 for the better reply of its pair, else 0)} for the pairs of the exam."""
     better = {}
     for kind in oracle.KINDS:
         dice = Dice(f"pairs {kind} test of world 0")
@@ -176,59 +180,60 @@ def test_a_scorer_that_knows_the_better_reply_gets_1_and_one_that_prefers_the_wo
     known = lambda text: better[last_question(text), reply_in(text)][1]
     rows = {f"reward_pairs_{kind}" for kind in oracle.KINDS} | {"reward_pair_accuracy"}
     for sign, value in ((1, 1), (-1, 0), (0, 0)):  # a tie is no preference for the better one
-        scorer = Scorer(lambda text, sign=sign: sign * known(text))
-        results = preferences.reward_accuracy(scorer, BYTES, WORLD, ITEMS)
+        score = scorer(lambda text, sign=sign: sign * known(text))
+        results = preferences.reward_accuracy(score, BYTES, WORLD, ITEMS)
         assert set(results) == rows | {"length_only_accuracy"}
         assert {results[row]["value"] for row in rows} == {value}
         assert results["reward_pair_accuracy"]["n"] == ITEMS * len(oracle.KINDS)
 
 
-def test_a_kind_that_is_scored_wrongly_is_seen_behind_a_good_average():
+def test_a_good_average_does_not_hide_a_kind_that_is_scored_wrongly():
     better = constructed_pairs()
 
     def score(text):
         kind, is_better = better[last_question(text), reply_in(text)]
         return -is_better if kind == "harm" else is_better
 
-    results = preferences.reward_accuracy(Scorer(score), BYTES, WORLD, ITEMS)
+    results = preferences.reward_accuracy(scorer(score), BYTES, WORLD, ITEMS)
     assert results["reward_pairs_harm"]["value"] == 0 and results["reward_pairs_harmless"]["value"] == 1
     assert results["reward_pair_accuracy"]["value"] == 0.8
 
 
-def test_length_alone_is_worth_what_a_scorer_of_length_gets():
-    results = preferences.reward_accuracy(Scorer(lambda text: len(reply_in(text).split())), BYTES, WORLD, 40)
+def test_the_accuracy_by_length_alone_is_that_of_a_scorer_of_length():
+    results = preferences.reward_accuracy(scorer(lambda text: len(reply_in(text).split())), BYTES, WORLD, 40)
     assert 0.5 <= results["length_only_accuracy"]["value"] < 0.7
-    longer = results["reward_pair_accuracy"]["value"]  # of equally long replies it prefers neither
-    shorter = preferences.reward_accuracy(Scorer(lambda text: -len(reply_in(text).split())), BYTES, WORLD, 40)
+    longer = results["reward_pair_accuracy"]["value"]  # it prefers neither of two equally long replies
+    shorter = preferences.reward_accuracy(scorer(lambda text: -len(reply_in(text).split())), BYTES, WORLD, 40)
     shorter = shorter["reward_pair_accuracy"]["value"]
     halves = (longer + (1 - shorter)) / 2
     assert results["length_only_accuracy"]["value"] == pytest.approx(max(halves, 1 - halves))
 
 
-# ---- which of them a stage takes
+# ---- which exams a stage takes
 
 
-def write_stage(folder, model=None, parent=None):
+def write_stage(folder, model=None, parent=None, sources=()):
     checkpoint.save(folder, model or random_model(CONFIG, np.random.default_rng(0), np.float32, 0.3), BYTES)
     notes = {"finished": True, "parent": parent and {"folder": str(parent), "sha256": None}}
+    notes["sources"] = {kind: {"path": "", "sha256": ""} for kind in sources}
     (folder / "stage.json").write_text(json.dumps(notes))
     return folder
 
 
-BEHAVIOUR = {"polite", "mean_words", *preferences.ROWS.values()}
+BEHAVIOUR = {"mean_words", *preferences.ROWS.values()}
 COMPARED = {"win_rate", "kl_nats_per_reply"}
 REWARD = {"reward_pair_accuracy", "length_only_accuracy"}
 REWARD |= {f"reward_pairs_{kind}" for kind in oracle.KINDS}
 
 
-def test_a_stage_is_compared_with_stage_2_from_stage_3_on_and_with_its_reward_model(pools, tmp_path):
+def test_from_stage_3_on_a_stage_is_compared_with_stage_2_and_its_reward_model_is_examined(pools, tmp_path):
     run = lambda folder: set(
         preferences.run(pools.policy, BYTES, WORLD, Path(tmp_path, folder), Settings(workers=1), 2)
     )
-    write_stage(tmp_path / "3-prefer", parent=tmp_path / "2-instruct")
-    write_stage(tmp_path / "4-reason", parent=tmp_path / "3-prefer")
-    assert run("3-prefer") == BEHAVIOUR  # stage 2 is not there
-    write_stage(tmp_path / "2-instruct")
+    write_stage(tmp_path / "3-prefer", parent=tmp_path / "2-instruct", sources=["text", "rankings"])
+    write_stage(tmp_path / "4-reason", parent=tmp_path / "3-prefer", sources=["text", "rankings", "problems"])
+    assert run("3-prefer") == BEHAVIOUR  # stage 2 does not exist
+    write_stage(tmp_path / "2-instruct", sources=["text"])
     assert run("2-instruct") == run("1-pretrain") == BEHAVIOUR
     assert run("3-prefer") == run("4-reason") == BEHAVIOUR | COMPARED
     model = random_model(CONFIG, np.random.default_rng(0), np.float32, 0.3)
@@ -236,3 +241,14 @@ def test_a_stage_is_compared_with_stage_2_from_stage_3_on_and_with_its_reward_mo
     (reward / "scale.json").write_text('{"mean": 0.0, "deviation": 1.0}')
     assert run("3-prefer") == BEHAVIOUR | COMPARED | REWARD
     assert run("4-reason") == BEHAVIOUR | COMPARED
+
+
+def test_stage_3_is_compared_with_the_checkpoint_that_it_started_from(tmp_path):
+    """Whatever the folders are called, and also if stage 4 or another stage 3 came after it."""
+    names = ("smollm2", "algorithms/ppo-0", "4-reason", "again")
+    folders = [tmp_path / name for name in names]
+    for folder, parent in zip(folders, (None, *folders)):
+        write_stage(folder, parent=parent, sources=["rankings"] if parent else [])
+    assert {preferences.before_preferences(folder) for folder in folders} == {folders[0]}
+    (folders[0] / "config.json").unlink()
+    assert {preferences.before_preferences(folder) for folder in folders[1:]} == {None}

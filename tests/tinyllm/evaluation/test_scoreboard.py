@@ -36,7 +36,7 @@ def board(tmp_path, monkeypatch):
         masked_majority=0.125,
     )
     write_stage("2-instruct", finished=False, bits_per_byte=VALUE)
-    write_stage("3-prefer")  # finished, and its exams are still to come
+    write_stage("3-prefer")  # finished, but not yet examined
     shown = scoreboard.scoreboard("demo")
     return (
         shown,

@@ -69,7 +69,7 @@ def test_bits_per_byte_are_the_loss_of_the_model_on_the_bytes():
     assert results["bits_per_byte"]["value"] == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_interval_is_narrower_the_more_text_there_is():
+def test_more_text_makes_the_interval_narrower():
     documents = [bytes(np.random.default_rng(i).integers(97, 123, 20).tolist()) for i in range(80)]
     with WorkerPool(random_model(CONFIG, np.random.default_rng(0), np.float32)) as pool:
         few, many = (text.bits_per_byte(pool, BYTES, documents[:n], 8)["bits_per_byte"] for n in (20, 80))
@@ -78,8 +78,8 @@ def test_the_interval_is_narrower_the_more_text_there_is():
 
 
 @given(documents, st.lists(st.text("ab ", min_size=1, max_size=20), min_size=1, max_size=3))
-def test_the_fivegram_reads_documents_apart_and_counts_no_separators(training, validation):
-    """A byte 0 between two documents tells the table that another one begins."""
+def test_the_fivegram_keeps_documents_apart_and_counts_no_separators(training, validation):
+    """A byte 0 between two documents tells the table that a new document begins."""
     validation = [document.encode() for document in validation]
     joined = b"\0".join(validation)
     nats = ngram_nats(b"\0".join(training), joined, order=5)
@@ -91,7 +91,7 @@ def test_the_fivegram_reads_documents_apart_and_counts_no_separators(training, v
     assert results["fivegram_nats_per_character"] * characters == pytest.approx(total, rel=1e-9)
 
 
-def test_hidden_tokens_are_scored_where_they_were_hidden_only():
+def test_only_positions_with_a_hidden_token_are_scored():
     """A uniform model always guesses token 0, which is right exactly where a 0 was hidden."""
     documents = [bytes([0] * 400), bytes([1] * 100)]
     with WorkerPool(UNIFORM) as pool:
@@ -100,7 +100,7 @@ def test_hidden_tokens_are_scored_where_they_were_hidden_only():
     top, majority = results["masked_top1"], results["masked_majority"]
     assert top == majority and top["value"] == pytest.approx(0.8, abs=0.1)
     assert 0.1 * 500 < top["n"] < 0.2 * 500
-    assert again == results  # every model is asked for the same tokens
+    assert again == results  # every model has to guess the same tokens
 
 
 def test_the_majority_is_the_most_frequent_hidden_token():

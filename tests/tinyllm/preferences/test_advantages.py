@@ -28,7 +28,7 @@ def test_the_worked_example_of_the_docstring_is_what_the_code_computes():
 
 
 @given(rngs, sizes, sizes)
-def test_advantages_sum_to_zero_and_equal_scores_have_none(rng, P, G):
+def test_advantages_sum_to_0_and_those_of_equal_scores_are_0(rng, P, G):
     scores = rng.standard_normal((P, G))
     equal = np.repeat(scores[:, :1], G, axis=1)
     np.testing.assert_allclose(
@@ -140,13 +140,13 @@ def test_standardised_advantages_have_mean_0_and_deviation_1_over_the_mask(rng, 
     assert inside.mean() == pytest.approx(0, abs=1e-4) and inside.std() == pytest.approx(1, abs=1e-4)
     outside = np.where(mask > 0, raw, raw + 100)
     np.testing.assert_allclose(advantages.standardise(outside, mask)[mask > 0], inside)
-    assert not advantages.standardise(np.ones((B, T)), mask).any()  # equal advantages are none, and not nan
+    assert not advantages.standardise(np.ones((B, T)), mask).any()  # equal advantages become 0, not nan
 
 
 @given(rngs, st.floats(0, 2), st.floats(-3, 3))
 def test_the_expected_gradient_is_that_of_the_expected_score_minus_the_kl_penalty(rng, kl, baseline):
-    """Two positions with two tokens each; the second has other logits after each first token. Over all four
-    replies, stage 3 descends the gradient of E[score] - kl KL, whatever the baseline."""
+    """Two positions with two possible tokens each; the logits of the second depend on the first token. On
+    average over all four replies, stage 3 ascends the gradient of E[score] - kl KL, whatever the baseline."""
     logits1, logits2, reference1, reference2 = rng.standard_normal((4, 2, 2))
     logits1, reference1 = logits1[0], reference1[0]
     score = rng.standard_normal((2, 2))  # of each reply

@@ -18,7 +18,7 @@ SETTINGS = Settings(workers=1)
 
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory):
-    """A random model: what it writes is noise."""
+    """The folder of a random model, which writes noise."""
     folder = tmp_path_factory.mktemp("annotator") / "2-instruct"
     config = Config(len(BYTES), context=256, layers=1, width=16, heads=2)
     checkpoint.save(folder, random_model(config, np.random.default_rng(0), np.float32, 0.1), BYTES)
@@ -26,12 +26,12 @@ def parent(tmp_path_factory):
 
 
 def tasks_of(count):
-    """The prompts that the annotator of world 0 is shown."""
+    """The tasks whose replies the annotator of world 0 ranks."""
     return oracle.prompts(Dice("rankings of world 0"), World(0), "train", count)
 
 
 def annotate(parent, count, path, monkeypatch=None, replies=None):
-    """-> what was written. replies(task, i): the i-th reply to each prompt, in place of the model's."""
+    """-> the file's entries. replies(task, i): the i-th reply to each prompt, in place of the model's."""
     if replies:
         tasks = [task for task in tasks_of(count) for _ in range(annotator.GROUP)]
         texts = [replies(task, i % annotator.GROUP) for i, task in enumerate(tasks)]
@@ -45,8 +45,8 @@ def annotate(parent, count, path, monkeypatch=None, replies=None):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_the_fifth_reply_was_given_to_another_prompt_of_its_sort(parent, tmp_path, monkeypatch):
-    """Each reply says what it is about, and its number, so that one sees where it comes from."""
+def test_the_fifth_reply_comes_from_a_random_prompt_of_the_same_sort(parent, tmp_path, monkeypatch):
+    """Each reply says its number and what it is about, so that the test can see where it comes from."""
     tasks, numbers = tasks_of(60), iter(range(240))
     about = [oracle.subject(task)[1] for task in tasks]
     entries = annotate(
@@ -64,7 +64,7 @@ def test_the_fifth_reply_was_given_to_another_prompt_of_its_sort(parent, tmp_pat
     origins = [int(number) // 4 for number, _ in foreign]
     sorts = [oracle.subject(task)[0] for task in tasks]
     assert [sorts[origin] for origin in origins] == sorts and {"person", "errand", ""} == set(sorts)
-    assert sum(origin != i for i, origin in enumerate(origins)) > 50  # now and then it is the same prompt
+    assert sum(origin != i for i, origin in enumerate(origins)) > 50  # sometimes it is the same prompt
     assert [text for _, text in foreign] == [f"about {each}." for each in about]
 
 
@@ -81,7 +81,7 @@ def test_it_ranks_by_true_quality_and_makes_some_mistakes(parent, tmp_path, monk
         qualities = [oracle.quality(task, text) for text in entry["completions"]]
         order = sorted(set(qualities), reverse=True)
         exact += entry["ranks"] == [order.index(each) + 1 for each in qualities]
-    assert 50 < exact < 95  # each of two to four pairs of neighbours is swapped once in ten times
+    assert 50 < exact < 95  # each of two to four pairs of neighbours is swapped with probability 0.1
 
 
 def test_its_file_can_be_read_and_says_where_it_comes_from(parent, tmp_path):
@@ -100,7 +100,7 @@ def test_the_seed_decides_replies_and_ranks(parent, tmp_path):
     assert decided(tmp_path / "a.jsonl") == decided(tmp_path / "b.jsonl")
 
 
-def test_the_file_is_whole_or_not_there(parent, tmp_path, monkeypatch):
+def test_the_file_is_complete_or_does_not_exist(parent, tmp_path, monkeypatch):
     entry, written = rankings.entry, []
 
     def fail_at_the_fourth(ranking, *notes):

@@ -1,3 +1,5 @@
+from statistics import fmean
+
 import pytest
 from scripted import ScriptedPool, last_question
 
@@ -12,7 +14,7 @@ COUNT = 20
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_prompts_are_of_their_kind_and_of_their_split(split):
+def test_prompts_have_the_requested_kind_and_split(split):
     by_kind = behaviour.prompts_by_kind(WORLD, split, COUNT, "manners")
     assert tuple(by_kind) == oracle.KINDS
     for kind, tasks in by_kind.items():
@@ -22,7 +24,7 @@ def test_prompts_are_of_their_kind_and_of_their_split(split):
                 assert split_of(task.key) == split
 
 
-def test_another_name_gives_other_prompts_and_the_same_name_the_same():
+def test_another_name_gives_other_prompts_and_the_same_name_gives_the_same_prompts():
     first, again, other = (
         behaviour.prompts_by_kind(WORLD, "test", COUNT, name) for name in ("manners", "manners", "duels")
     )
@@ -45,7 +47,11 @@ def scores_of(reply, split="test"):
     by_kind = behaviour.prompts_by_kind(WORLD, split, COUNT, "manners")
     tasks = {task.question: task for tasks in by_kind.values() for task in tasks}
     pool = ScriptedPool(BYTES, lambda text: reply(tasks[last_question(text)]))
-    return behaviour.scores(behaviour.greedy_replies(pool, BYTES, WORLD, split, COUNT))
+    outcomes = behaviour.outcomes(behaviour.greedy_replies(pool, BYTES, WORLD, split, COUNT))
+    assert {name: len(each) for name, each in outcomes.items()} == dict.fromkeys(oracle.KINDS, COUNT) | {
+        "polite": COUNT * len(oracle.KINDS)
+    }
+    return {name: fmean(each) for name, each in outcomes.items()}
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

@@ -25,7 +25,7 @@ PATH = "runs/demo/rankings.jsonl"
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A run whose stage 2 writes noise; the tests stand beside it."""
+    """A run, in the current folder, whose stage 2 writes noise."""
     monkeypatch.chdir(tmp_path)
     model = random_model(
         Config(len(BYTES), context=256, layers=1, width=8, heads=2), np.random.default_rng(0), np.float32, 0.1
@@ -36,7 +36,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def sit(monkeypatch, *lines, **options):
-    """A sitting in which a person types these lines, then the input ends."""
+    """A session in which a person types these lines; then the input ends."""
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
     options = {"stage": "2", "count": 4, "group": 3, "annotator": "Ada", "workers": 1} | options
     rank.main(rank.RankSettings(**options))
@@ -51,11 +51,11 @@ def ranks():
     return [(entry["number"], entry["ranks"]) for entry in entries()]
 
 
-def test_a_person_ranks_and_continues_where_the_sitting_ended(folder, monkeypatch, capsys):
+def test_a_person_ranks_and_continues_where_the_session_ended(folder, monkeypatch, capsys):
     sit(monkeypatch, "2 1 3", "1 2", "3=1 2", "q")
     shown = capsys.readouterr()
     assert "[1 of 4] " in shown.out and "name each of 1 2 3 once" in shown.out
-    assert "4 of 4 prompts to rank" in shown.err and f"2 rankings in {PATH}" in shown.out
+    assert "4 of 4 prompts left to rank" in shown.err and f"2 rankings in {PATH}" in shown.out
     assert ranks() == [(0, [2, 1, 3]), (1, [1, 2, 1])]
     first = entries()[0]
     tasks = oracle.prompts(Dice("to be ranked in world 0"), World(0), "train", 4)
@@ -65,13 +65,14 @@ def test_a_person_ranks_and_continues_where_the_sitting_ended(folder, monkeypatc
     sit(monkeypatch, "1 2 3", "u", "s", "3 2 1")
     shown = capsys.readouterr()
     assert ranks() == [(0, [2, 1, 3]), (1, [1, 2, 1]), (3, [3, 2, 1])]
-    assert "2 of 4 prompts to rank" in shown.err and "[3 of 4]" in shown.out and entries()[0] == first
+    assert "2 of 4 prompts left to rank" in shown.err and "[3 of 4]" in shown.out and entries()[0] == first
 
-    sit(monkeypatch, "1=2=3")  # the one that was skipped
+    sit(monkeypatch, "1=2=3")  # the prompt that was skipped
     assert ranks()[3] == (2, [1, 1, 1])
     sit(monkeypatch)
     shown = capsys.readouterr()
-    assert "0 of 4 prompts to rank (for more: --count)" in shown.err and f"4 rankings in {PATH}" in shown.out
+    assert "0 of 4 prompts left to rank (for more: --count)" in shown.err
+    assert f"4 rankings in {PATH}" in shown.out
     assert [ranking.ranks for ranking in rankings.read(PATH)] == [[2, 1, 3], [1, 2, 1], [3, 2, 1]]
     sit(monkeypatch, "1 2 3", count=5)
     assert ranks()[4] == (4, [1, 2, 3])
@@ -140,7 +141,7 @@ def replies_of(monkeypatch, *texts):
     monkeypatch.setattr(rank, "answer", answer)
 
 
-def test_completions_are_different_and_as_many_as_the_model_has(folder, monkeypatch, capsys):
+def test_completions_are_different_even_if_that_leaves_fewer(folder, monkeypatch, capsys):
     replies_of(monkeypatch, "Yes.", "No.")
     sit(monkeypatch, "2 1", "q", group=4)
     (entry,) = entries()
@@ -150,7 +151,7 @@ def test_completions_are_different_and_as_many_as_the_model_has(folder, monkeypa
     assert sorted(entries()[1]["completions"]) == [*"abcd"]
 
 
-def test_a_prompt_with_one_answer_only_is_skipped(folder, monkeypatch, capsys):
+def test_a_prompt_with_only_one_answer_is_skipped(folder, monkeypatch, capsys):
     replies_of(monkeypatch, "I do not know.")
     sit(monkeypatch)
     shown = capsys.readouterr().out
@@ -179,7 +180,7 @@ def test_a_ranking_may_hold_any_line_separator(tmp_path):
 
 
 def test_completions_are_shuffled():
-    """A model often samples its favourite reply first: the place must not tell."""
+    """A model often samples its favourite reply first: the position must not give it away."""
     assert len({str(shuffled(number)) for number in range(20)}) > 3
 
 

@@ -30,8 +30,8 @@ def reply(text):
 
 
 @given(st.permutations(range(1, 5)), st.data())
-def test_an_order_is_read_as_it_was_meant(order, data):
-    """Any order of four, any neighbours tied."""
+def test_a_typed_order_gives_the_ranks_that_were_meant(order, data):
+    """Any order of four completions, with any neighbours tied."""
     ties = [data.draw(st.booleans()) for _ in order[1:]]
     typed, ranks, rank = str(order[0]), {order[0]: 1}, 1
     for tied, name in zip(ties, order[1:]):
@@ -55,7 +55,7 @@ def test_an_order_that_does_not_name_each_completion_once_is_refused(typed):
 
 
 @given(st.lists(texts, min_size=2, max_size=5, unique=True), st.data())
-def test_a_ranking_that_was_written_is_read_again(replies, data):
+def test_a_ranking_is_read_back_as_it_was_written(replies, data):
     ranks = [data.draw(st.integers(1, 3)) for _ in replies]
     assume(len(set(ranks)) > 1)
     ranking = rankings.Ranking(USER, replies, ranks)
@@ -85,7 +85,7 @@ FORMATS = [
     {"prompt": TURNS, "chosen": [reply("Me.")], "rejected": [reply("Go away.")]},
     {"prompt": TEXT.removesuffix("\n\nAssistant: "), "chosen": "Me.", "rejected": "Go away."},
     {"prompt": TEXT, "chosen": TEXT + "Me.", "rejected": TEXT + "Go away."},
-    # UltraFeedback, binarized: the replies repeat the prompt, and the chosen conversation comes once more
+    # UltraFeedback, binarized: the replies repeat the prompt, and "messages" repeats the chosen conversation
     {"prompt": "Who are you?", "chosen": [*TURNS, reply("Me.")], "rejected": [*TURNS, reply("Go away.")]}
     | {"messages": [*TURNS, reply("Me.")], "score_chosen": 9.0, "score_rejected": 2.5},
     # ShareGPT with preferences: the prompt is the conversation so far, each reply one message
@@ -96,7 +96,7 @@ FORMATS = [
 
 
 @pytest.mark.parametrize("entry", FORMATS)
-def test_published_formats_of_preferences_mean_the_same(entry, tmp_path):
+def test_every_published_format_of_preferences_gives_the_same_ranking(entry, tmp_path):
     meant = rankings.Ranking(TURNS, ["Me.", "Go away."], [1, 2])
     assert rankings.read(write_lines(tmp_path / "r.jsonl", entry)) == [meant]
     assert rankings.read(write_lines(tmp_path / "r.json", json.dumps([entry, entry]))) == [meant, meant]
@@ -107,7 +107,7 @@ def test_published_formats_of_preferences_mean_the_same(entry, tmp_path):
     texts.map(str.strip),
     st.lists(texts.map(str.strip), min_size=2, max_size=2, unique=True),
 )
-def test_a_preference_may_name_its_prompt_as_instructions_do(instruction, more, replies):
+def test_a_preference_may_give_its_prompt_in_a_format_of_instructions(instruction, more, replies):
     chosen, rejected = replies
     entry = {"instruction": instruction, "input": more, "chosen": chosen, "rejected": rejected}
     asked = [{"role": "user", "content": f"{instruction}\n{more}"}]
@@ -122,7 +122,7 @@ def test_a_reply_that_looks_like_a_turn_keeps_every_word(start):
     assert ranking.prompt == USER and ranking.completions == [(start + "a").strip(), "b"]
 
 
-def test_a_prompt_without_turns_is_said_by_the_user(tmp_path):
+def test_a_prompt_that_is_plain_text_becomes_a_user_message(tmp_path):
     (ranking,) = rankings.read(write_lines(tmp_path / "r.jsonl", GOOD))
     assert ranking == rankings.Ranking(USER, ["a", "b"], [2, 1])
 
@@ -184,7 +184,7 @@ def test_whatever_a_model_writes_can_be_written_to_the_file(tmp_path):
     assert len(rankings.read(path)) == 1
 
 
-def test_rankings_that_prefer_nothing_are_left_out_and_counted(tmp_path, capsys):
+def test_rankings_that_express_no_preference_are_left_out_and_counted(tmp_path, capsys):
     path = write_lines(
         tmp_path / "r.jsonl",
         {"prompt": "?", "chosen": "a", "rejected": "a"},
@@ -205,7 +205,7 @@ def test_identical_texts_are_kept_once_with_the_best_of_their_ranks(ranked):
     assert dict(zip(ranking.completions, ranking.ranks)) == best
 
 
-def test_a_file_that_prefers_nothing_is_an_error(tmp_path):
+def test_a_file_without_a_usable_ranking_is_an_error(tmp_path):
     for entries in ((), ({"prompt": "?", "chosen": "a", "rejected": "a"},), ("{not json",)):
         with pytest.raises(TinyllmError, match="r.jsonl has no"):
             rankings.read(write_lines(tmp_path / "r.jsonl", *entries))
@@ -229,7 +229,7 @@ def test_the_mask_covers_the_last_reply_and_its_end_token_only(completions, turn
         assert mask == [0] * (len(ids) - len(learned)) + [1] * len(learned)
 
 
-def test_what_does_not_fit_into_the_context_is_left_out_once_counted_and_reported(capsys):
+def test_rankings_that_do_not_fit_into_the_context_are_left_out_and_reported(capsys):
     """A completion that is too long, and a prompt without room for a reply."""
     ranking = rankings.Ranking(TURNS, ["On.", "Off, now." * 30], [1, 2])
     longest = max(len(ids) for ids, _ in rankings.encode_ranking(BYTES, ranking))
@@ -241,7 +241,7 @@ def test_what_does_not_fit_into_the_context_is_left_out_once_counted_and_reporte
     assert fit(longest - 2) == [short]
     assert f"1 of 2 rankings do not fit into the context of {longest - 2} tokens" in capsys.readouterr().err
     prompt = rankings.Ranking([{"role": "user", "content": "?" * 91}], ["a", "b"], [1, 2])
-    assert rankings.fitting([prompt, short], BYTES, 120) == [short]  # 96 tokens, and 30 for a reply
+    assert rankings.fitting([prompt, short], BYTES, 120) == [short]  # the prompt's 96 tokens + 30 for a reply
     assert rankings.fitting([prompt, short], BYTES, 128) == [prompt, short]
     with pytest.raises(TinyllmError, match="no ranking fits into the context of 120 tokens"):
         rankings.fitting([prompt], BYTES, 120)

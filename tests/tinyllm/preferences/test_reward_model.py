@@ -24,7 +24,7 @@ RANKINGS = [
 
 
 def encode(prompt, text):
-    """A prompt and a reply, as reinforcement scores them."""
+    """A prompt and a reply, as stage 3 scores them."""
     messages = [{"role": "user", "content": prompt}]
     return [*encode_prompt(BYTES, messages), *BYTES.encode(f" {text}"), END]
 
@@ -36,7 +36,7 @@ def settings_of():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, settings_of):
-    """The folder of a reward model that has learned to prefer "aa" to "zq", and its run's folder."""
+    """The folder of a reward model that has learned to prefer "aa" to "zq"."""
     path = tmp_path_factory.mktemp("reward")
     checkpoint.save(path / "parent", random_model(CONFIG, np.random.default_rng(0), np.float32, 0.1), BYTES)
     with pytest.MonkeyPatch.context() as patch:
@@ -45,20 +45,21 @@ def trained(tmp_path_factory, settings_of):
     return path / folder
 
 
-def test_what_was_preferred_scores_higher_also_after_other_prompts(trained, settings_of):
-    with reward_model.RewardModel(trained, settings_of) as scorer:
+def test_preferred_replies_score_higher_even_after_unseen_prompts(trained, settings_of):
+    with reward_model.scorer(trained, settings_of) as score:
         for prompt in ("3?", "99?"):
-            preferred, other = scorer.scores([encode(prompt, "aa"), encode(prompt, "zq")])
+            preferred, other = score([encode(prompt, "aa"), encode(prompt, "zq")])
             assert preferred > other + 0.5
-        last, first = scorer.scores([encode("1!", "aq"), encode("1!", "za")])
+        last, first = score([encode("1!", "aq"), encode("1!", "za")])
         assert last > first
 
 
 def test_the_replies_it_learned_from_have_mean_0_and_deviation_1(trained, settings_of):
     rows = [ids for ranking in RANKINGS for ids, _ in encode_ranking(BYTES, ranking)]
-    with reward_model.RewardModel(trained, settings_of) as scorer:
-        scores = scorer.scores(rows)
-        raw = reward_model.raw_scores(scorer.pool, rows)
+    with reward_model.scorer(trained, settings_of) as score:
+        scores = score(rows)
+    with WorkerPool(checkpoint.load(trained)[0]) as pool:
+        raw = reward_model.raw_scores(pool, rows)
     assert scores.mean() == pytest.approx(0, abs=1e-5) and scores.std() == pytest.approx(1, abs=1e-5)
     scale = read_json(trained / "scale.json")
     assert (scale["mean"], scale["deviation"]) == (pytest.approx(raw.mean()), pytest.approx(raw.std()))
@@ -88,7 +89,7 @@ def test_a_score_is_read_at_the_last_token_whatever_else_is_in_the_batch(rng, ro
     np.testing.assert_allclose(scores, alone, atol=1e-4)
 
 
-def test_of_no_rows_there_are_no_scores():
+def test_no_rows_give_no_scores():
     with WorkerPool(random_model(CONFIG, np.random.default_rng(0), np.float32)) as pool:
         assert reward_model.raw_scores(pool, []).shape == (0,)
 
@@ -132,7 +133,7 @@ def test_the_loss_ignores_padding_and_looks_at_the_end_token(rng, groups):
     assert loss(other, last) == pytest.approx(loss(ids, last), abs=1e-9)
 
 
-def test_another_place_of_the_end_token_gives_another_loss():
+def test_moving_the_end_token_changes_the_loss():
     rng = np.random.default_rng(0)
     model = random_model(Config(10, 6, 1, 8, 2, head="score"), rng)
     batch = reward_model.ranking_batch([([([1, 2, 3], [0] * 3), ([4, 5, 6], [0] * 3)], [1, 2])])
@@ -144,7 +145,7 @@ def test_another_place_of_the_end_token_gives_another_loss():
 
 @given(st.integers(0, 2**32 - 1), st.booleans())
 @settings(max_examples=10)
-def test_the_score_head_is_new_and_all_below_it_is_that_of_stage_2(seed, tied):
+def test_the_score_head_is_new_and_everything_below_it_is_copied_from_stage_2(seed, tied):
     rng = np.random.default_rng(seed)
     base = random_model(Config(20, 8, 2, 500, 2, hidden=3, tied=tied), rng, np.float32)
     model = reward_model.with_score_head(base, seed)

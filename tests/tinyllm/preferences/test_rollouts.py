@@ -23,7 +23,7 @@ seeds = st.integers(0, 2**16)
 
 
 def model_of(seed, config=CONFIG):
-    """A random model that ends some of its replies early, and others not."""
+    """A random model that ends some of its replies early, but not all."""
     model = random_model(config, np.random.default_rng(seed), np.float32, scale=0.3)
     model.params["embedding"][END] *= 3
     return model
@@ -78,8 +78,8 @@ def test_the_seed_decides_the_replies(sampled):
     assert again.replies == sampled.batch.replies != other.replies
 
 
-def test_log_probs_are_those_the_replies_were_drawn_with(sampled, monkeypatch):
-    """So the first ratio of an update is 1, whatever else is in the batch."""
+def test_log_probs_are_those_that_the_replies_were_sampled_with(sampled, monkeypatch):
+    """So the first importance ratio of an update is 1, whatever else is in the batch."""
     batch, policy, seen = sampled.batch, sampled.policy, []
     choose = sampling.choose
     monkeypatch.setattr(sampling, "choose", lambda logits, *how: seen.append(logits) or choose(logits, *how))
@@ -89,13 +89,13 @@ def test_log_probs_are_those_the_replies_were_drawn_with(sampled, monkeypatch):
     columns = PROMPTS, draws, batch.replies, batch.mask, compared, also
     for prompt, row_draws, reply, mask, *rows in zip(*columns):
         seen.clear()
-        assert generate(policy.model, [prompt], TOKENS, row_draws, stop=[END]) == [reply]
+        assert generate(policy.model, [prompt], TOKENS, row_draws, stop=END) == [reply]
         when_drawn = log_prob_of(np.array(reply), log_softmax(np.concatenate(seen)))
         for row in rows:
             np.testing.assert_allclose(np.exp(row[mask > 0] - when_drawn), 1, atol=1e-4)
 
 
-def test_the_divergence_is_0_for_equal_models_and_that_of_the_objective_for_others(sampled):
+def test_the_divergence_is_0_for_equal_models_and_for_others_agrees_with_the_objective(sampled):
     batch, policy, reference = sampled.batch, sampled.policy, sampled.reference
     at, total = batch.mask > 0, batch.mask.sum()
     _, _, kl, _ = compare(policy, policy, batch)
@@ -110,7 +110,7 @@ def test_the_divergence_is_0_for_equal_models_and_that_of_the_objective_for_othe
 
 
 def test_the_divergence_is_the_mean_of_the_log_ratio_under_the_policy(sampled):
-    """KL(policy || reference), not the other way round: by its definition, at one position."""
+    """KL(policy || reference), not KL(reference || policy): by its definition, at one position."""
     batch, policy, reference = sampled.batch, sampled.policy, sampled.reference
     _, _, kl, _ = compare(policy, reference, batch)
     t = batch.mask[0].argmax()
@@ -120,7 +120,7 @@ def test_the_divergence_is_the_mean_of_the_log_ratio_under_the_policy(sampled):
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_the_states_are_what_the_head_of_the_policy_reads(sampled, tied):
+def test_the_states_are_the_input_of_the_policys_head(sampled, tied):
     config = Config(len(BYTES), context=64, layers=1, width=8, heads=2, tied=tied)
     batch, at = sampled.batch, sampled.batch.mask > 0
     with WorkerPool(model_of(5, config)) as policy:
@@ -131,7 +131,7 @@ def test_the_states_are_what_the_head_of_the_policy_reads(sampled, tied):
     np.testing.assert_allclose(log_probs[at], expected[at], atol=1e-4)
 
 
-def test_more_rows_than_a_worker_looks_at_together_come_back_in_order(sampled):
+def test_more_rows_than_a_worker_computes_at_once_come_back_in_order(sampled):
     ids, mask = (np.tile(array, (4, 1)) for array in (sampled.batch.ids, sampled.batch.mask))
     targets = np.roll(np.tile(sampled.batch.targets, (4, 1)), 1, axis=0)
     assert len(ids) > parallel.ROWS

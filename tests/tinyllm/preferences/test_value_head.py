@@ -62,7 +62,7 @@ def test_a_new_head_predicts_0_and_is_kept_in_the_state(rng, B, T, C):
 
 @given(rngs, sizes, st.integers(2, 6), sizes)
 def test_the_critic_changes_nothing_but_its_own_head(rng, B, T, C):
-    """Advantages are plain numbers, and what they were made from stays: no gradient reaches the policy."""
+    """It leaves its arguments unchanged and returns plain numbers, so no gradient reaches the policy."""
     arguments = replies(rng, B, T, C)
     before = [array.copy() for array in arguments]
     state = {}
@@ -109,8 +109,8 @@ def test_a_reply_better_than_expected_gets_positive_advantages():
     assert better[1] == pytest.approx(-worse[1])
 
 
-def test_what_a_position_still_earns_is_its_score_minus_later_penalties():
-    """The targets of the head, seen by what it converges to for one state per position."""
+def test_the_head_learns_the_score_minus_later_penalties():
+    """With one state per position, the values that the head converges to are its targets."""
     states = np.zeros((1, 3, 2), np.float32)
     states[0, 1, 0], states[0, 2, 1] = 1, 1
     mask, penalties, state = np.array([[0, 1, 1]], np.float32), np.array([[0.0, 0.25, 0.5]]), {}

@@ -1,4 +1,4 @@
-"""A run with all its stages, made in no time."""
+"""A run with all its stages, made in a moment."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,8 @@ def write_log(name, lines, run="demo"):
 
 @pytest.fixture
 def five_stages(tiny):
-    """All stages, the last two copies of stage 2 with a log of their own; two have exams."""
+    """All stages: 3-prefer, 4-reason and hacking are copies of stage 2 with logs of their own. Two stages
+    have exam results."""
     for name in ("3-prefer", "4-reason", "hacking"):
         copy_stage("2-instruct", name)
         steps = [{"step": i, "score": i / 3, "kl_nats_per_reply": i / 9, "loss": -0.1} for i in range(4)]

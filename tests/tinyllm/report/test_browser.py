@@ -1,4 +1,4 @@
-"""The page in a browser, with scripts off: on a phone and on a desk, light and dark, nothing overflows and
+"""The page in a browser, with scripts off: on a phone and on a desktop, light and dark, nothing overflows and
 nothing is fetched. Needs chromium and its chromedriver (Debian: apt-get install chromium chromium-driver)."""
 
 import json
@@ -27,7 +27,7 @@ ARGUMENTS = [
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """-> command(name, **parameters) of the DevTools protocol, and events() since the last call."""
+    """-> command(name, **parameters) of the DevTools protocol, and open_page(path)."""
     log = tmp_path_factory.mktemp("browser") / "log"
     with open(log, "wb") as file:
         driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=file, stderr=file)
@@ -48,7 +48,7 @@ def browser(tmp_path_factory):
             return answer.json()["value"]
 
         def open_page(path):
-            """-> the addresses of everything that was requested."""
+            """-> the addresses of everything that the browser requested."""
             requests.post(f"{base}/url", json={"url": path.resolve().as_uri()}, timeout=60)
             entries = requests.post(f"{base}/se/log", json={"type": "performance"}, timeout=60).json()[
                 "value"

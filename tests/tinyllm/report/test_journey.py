@@ -1,4 +1,4 @@
-"""journey: the five gradients that panel 2 draws, each derived here once more, from the probabilities."""
+"""journey: the five gradients that panel 2 draws, each computed here independently from the probabilities."""
 
 import re
 
@@ -48,8 +48,8 @@ def test_every_objective_turns_the_same_logits_into_its_own_gradient(run, expect
         assert np.abs(found).max() > 1e-4, name
 
 
-def test_the_bars_of_panel_2_are_the_objectives_own_numbers(run, expected):
-    """Every bar, in the prompt and in the reply: the number, and its direction and length."""
+def test_the_bars_of_panel_2_show_the_gradients_of_the_objectives(run, expected):
+    """Every bar, in the prompt and in the reply: its number, direction and length."""
     html = "".join(panels.one_token(run))
     drawings = re.findall(r'<h4 class="" >(.*?)</h4>(.*?)</div>', html)
     _, tokenizer = run.finished[-1].checkpoint
@@ -69,12 +69,12 @@ def test_the_bars_of_panel_2_are_the_objectives_own_numbers(run, expected):
             assert float(length) == pytest.approx(abs(float(number)) / most, abs=0.006)
         near = np.abs(titles[title][:, :, None] - shown).min(axis=1) <= 0.006 * np.abs(shown) + 1e-9  # (T, 6)
         matched.setdefault(i // 6, []).append(near.all(axis=1))
-    for positions in matched.values():  # all five drawings of a row are about one position
+    for positions in matched.values():  # all five drawings of a row belong to one position
         assert np.logical_and.reduce(positions).any()
 
 
 def test_gradients_are_those_of_the_loss(run):
-    """Each parameter gradient against a finite difference along a random direction."""
+    """The gradient's norm against a finite difference along the gradient."""
     jobs = journey.jobs(*run.policy_and_reference, run.seed)
     assert list(jobs) == list(journey.OBJECTIVES)
     for name, (model, function, piece, total) in jobs.items():

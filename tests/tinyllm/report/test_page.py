@@ -1,4 +1,4 @@
-"""page: every run gives a page, whatever it lacks. Nothing in it is fetched; every link leads to a file."""
+"""page: every run gives a page, whatever it lacks. The page fetches nothing; every link leads to a file."""
 
 import json
 import re
@@ -68,11 +68,11 @@ def test_a_whole_run_has_every_panel(five_stages, capsys):
         "0.250",
         "0.300 the estimated entropy of the text itself",
         "0.500 chance",
-        "Moved by 3-prefer",
+        "What 3-prefer should change",
     ):
         assert expected in words
     assert "<b>one</b>" in words  # what a model wrote is text, not markup
-    assert "python -m tinyllm stage2 --run demo --size tiny --seed 0" in words
+    assert "make stage2 SIZE=tiny WORKERS=1" in words
 
 
 def test_the_page_changes_nothing_else_in_the_run(five_stages):
@@ -97,14 +97,14 @@ def test_a_run_with_some_stages_says_what_is_missing_and_how_to_make_it(tiny):
     assert "1-pretrain is missing. Make it with: make stage1 SIZE=tiny" in read().words
 
 
-def test_a_file_that_was_deleted_is_said_and_costs_one_panel(tiny):
+def test_a_deleted_file_is_reported_and_costs_one_panel(tiny):
     Path("runs/demo/text.safetensors").unlink()
     page.write("demo")
     words = read().words
     assert words.count("No such file or directory") == 1 and "1-pretrain: gradient norm" in words
 
 
-def test_a_run_that_is_being_trained_has_a_page_of_what_is_there(tiny):
+def test_a_run_that_is_being_trained_has_a_page_of_what_it_has_so_far(tiny):
     path = Path("runs/demo/2-instruct/stage.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "finished": False}))
     log = Path("runs/demo/2-instruct/metrics.jsonl")
@@ -115,7 +115,7 @@ def test_a_run_that_is_being_trained_has_a_page_of_what_is_there(tiny):
     assert "2-instruct: loss" in words
     shutil.rmtree("runs/demo/0-random")
     shutil.rmtree("runs/demo/1-pretrain")
-    page.write("demo")  # not one finished stage is left
+    page.write("demo")  # no finished stage is left
     assert "0-random is missing. Make it with: make stage0 SIZE=tiny" in read().words
 
 
@@ -125,11 +125,20 @@ def test_a_run_on_a_text_of_your_own_leaves_out_what_needs_true_answers(here):
     stage("stage1", "--text", "text.txt", "--steps", 2)
     page.write("demo")
     words = read().words
-    assert "Only runs on the built-in world have this" in words and "1-pretrain: loss" in words
-    assert "text.txt" in words  # in the command that makes it again
+    assert "This needs a run on the built-in world" in words and "1-pretrain: loss" in words
+    assert "text.txt" in words  # in the command that makes the stage again
 
 
-def test_two_runs_are_laid_over_each_other(five_stages):
+def test_a_run_older_than_the_record_of_commands_has_a_page(tiny):
+    for notes in Path("runs/demo").glob("*/stage.json"):
+        older = json.loads(notes.read_text())
+        del older["command"]
+        notes.write_text(json.dumps(older))
+    page.write("demo")
+    assert "How it was made" in read().words
+
+
+def test_another_run_is_overlaid(five_stages):
     shutil.copytree("runs/demo", "runs/another & more")
     stage("report", "--against", "another & more")
     parsed = read()
@@ -138,6 +147,6 @@ def test_two_runs_are_laid_over_each_other(five_stages):
 
 
 @pytest.mark.parametrize("options", [["--run", "nothing"], ["--against", "nothing"]])
-def test_a_run_without_a_stage_is_said(tiny, capsys, options):
+def test_a_run_without_a_stage_is_an_error(tiny, capsys, options):
     assert main(["report", *options]) == 1
     assert "runs/nothing has no stage. Make one with: make train RUN=nothing" in capsys.readouterr().err

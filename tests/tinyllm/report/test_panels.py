@@ -22,14 +22,14 @@ def test_wrong_steps_of_a_solution_are_marked(solution, marks):
     assert re.findall(r'<mark class="" >(.*?)</mark>', panels.tree(solution)) == marks
 
 
-def test_a_right_reply_gets_a_tick_and_of_a_wrong_one_its_wrong_words_are_marked():
+def test_a_right_reply_gets_a_tick_and_the_wrong_words_of_a_wrong_reply_are_marked():
     task = panels.Task("facts", "?", "", "duck", "", ("cat",))
     assert panels.marked(task, "Ada keeps a <duck>.") == '<b class="right" >✓ </b>Ada keeps a &lt;duck&gt;.'
     assert panels.marked(task, "A cat & a dog") == 'A <mark class="" >cat</mark> &amp; a dog'
     assert panels.marked(task, "<Hm>") == '<mark class="" >&lt;Hm&gt;</mark>'
 
 
-def test_a_bar_shows_the_sign_and_the_share_of_the_greatest():
+def test_a_bar_shows_the_sign_and_the_size_relative_to_the_largest():
     html = panels.bars("t", [("a", 2.0), ("b", -1.0)])
     assert re.findall(r'<u class="(\w+)" style="--x:([\d.]+)"', html) == [("down", "1.000"), ("up", "0.500")]
 
@@ -52,11 +52,11 @@ def test_an_induction_head_is_found_where_there_is_one(tiny, monkeypatch):
 
     monkeypatch.setattr(panels, "attention_of", one_head)
     html = "".join(panels.attention(Record("demo")))
-    assert "layer 0 head 0 puts 1.00 on the line: an induction head" in html
+    assert "layer 0 head 0 puts 1.00 of its attention on the line: an induction head" in html
 
 
 def test_attention_is_that_of_the_model(tiny):
-    """Each query's shares sum to 1, and none looks ahead."""
+    """Each query's shares sum to 1, and no query attends to later positions."""
     model, _ = Record("demo").finished[1].checkpoint
     heads = np.array(list(panels.attention_of(model, [1, 2, 3, 4, 1, 2]).values()))
     assert heads.shape == (2, 6, 6)

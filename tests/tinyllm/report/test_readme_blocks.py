@@ -1,4 +1,4 @@
-"""readme_blocks: the marked blocks of README.md have the format that the script writes, and no more."""
+"""readme_blocks: the marked blocks of README.md have exactly the format that the script writes."""
 
 import json
 import re
@@ -100,7 +100,7 @@ def test_the_scores_are_those_of_the_exams(run):
         ),
     ],
 )
-def test_a_block_that_cannot_be_written_is_said_and_the_file_stays(run, text, message):
+def test_a_block_that_cannot_be_written_is_reported_and_the_file_does_not_change(run, text, message):
     Path("README.md").write_text(text)
     with pytest.raises(TinyllmError, match=message):
         readme_blocks.main("demo")

@@ -1,16 +1,18 @@
-"""record: what a run has on disk, and the command that makes a stage again."""
+"""record: the files of a run, and the command that makes a stage again."""
 
 import json
+import shlex
 from pathlib import Path
 
 from stage_runs import stage
+from test_makefile import dry_run
 
 from tinyllm.__main__ import COMMANDS, parser
 from tinyllm.report.record import Record
 from tinyllm.sampling import answer
 
 
-def test_losses_of_reinforcement_and_an_unfinished_line_are_left_out(tiny):
+def test_losses_of_rl_steps_and_an_unfinished_line_are_left_out(tiny):
     lines = [{"step": 0, "loss": 2.0}, {"step": 1, "loss": 0.1}, {"step": 1, "score": 0.5}]
     lines += [{"step": 2, "loss": 0.2}, {"step": 2, "reward": 0.5}, {"step": 3, "loss": 1.5}]
     text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -20,19 +22,22 @@ def test_losses_of_reinforcement_and_an_unfinished_line_are_left_out(tiny):
     assert made.series("score") == [(1, 0.5)] and made.series("reward") == [(2, 0.5)]
 
 
-def test_zero_and_options_of_yes_or_no_stand_in_the_command(here):
-    stage("stage0", "--untied", "--seed", 0, "--run", "it's")
-    command = Record("it's").finished[0].command()
-    assert " --seed 0 " in command and " --untied True" not in command and "--untied" in command
-    assert "--run 'it'\"'\"'s'" in command
-
-
-def test_the_command_of_a_stage_makes_the_same_settings(tiny):
-    for each in Record("demo").finished:
-        options = vars(parser().parse_args(each.command().split()[3:]))
+def test_the_recorded_command_of_a_stage_gives_its_settings_again(tiny):
+    stage("stage0", "--untied", "--run", "it's")
+    for each in Record("demo").finished + Record("it's").finished:
+        ((_, _, _, *words),) = dry_run(*shlex.split(each.notes["command"])[1:])
+        options = vars(parser().parse_args(words))
         settings = COMMANDS[options.pop("command")][0](**options)
         made = {key: getattr(settings, key) for key in each.notes["settings"]}
         assert made == each.notes["settings"] and settings.workers == each.notes["workers"]
+        assert settings.run == each.run
+
+
+def test_the_reference_is_the_stage_before_the_policy(tiny):
+    run = Record("demo")
+    assert [stage.name for stage in run.policy_and_reference] == ["2-instruct", "1-pretrain"]
+    del run.finished[1:]
+    assert [stage.name for stage in run.policy_and_reference] == ["0-random", "0-random"]
 
 
 def test_replies_are_the_likeliest_except_those_of_stage_0(tiny):

@@ -71,7 +71,7 @@ def test_a_chart_is_well_formed_and_draws_every_point_inside_its_frame(lines, ru
     assert all(b - a >= svg.GAP - 0.11 for a, b in zip(sorted(labels), sorted(labels)[1:]))
 
 
-def test_a_greater_value_stands_higher_also_on_a_logarithmic_axis():
+def test_a_greater_value_is_drawn_higher_on_a_logarithmic_axis_too():
     picture = svg.chart("t", [("a", "s1", [(0, 8.0), (1, 4.0), (2, 2.0)])], log=True)
     (path,) = re.findall(r'class="curve s1" d="([^"]*)"', picture)
     ys = [float(y) for y in re.findall(r" ([\d.]+)", path)]
@@ -88,7 +88,7 @@ def test_a_dot_stands_at_its_value_and_links_to_its_file(p, low, high):
     assert float(circle.get("cx")) == pytest.approx(8 + (svg.WIDTH - 16) * p, abs=0.06)
 
 
-def test_cells_are_the_darker_the_greater():
+def test_greater_shares_give_darker_cells():
     shares = np.array([[1.0, 0.0], [0.25, 0.0]])
     root = ElementTree.fromstring(svg.cells("head", shares, size=5, levels=4))
     squares = {float(path.get("opacity")): path.get("d") for path in root.iter("path") if path.get("opacity")}

@@ -1,4 +1,4 @@
-"""stage 0: the vocabulary, the random model, and what cannot be made."""
+"""stage 0: the vocabulary, the random model, and the settings that are refused."""
 
 import json
 import math
@@ -31,7 +31,7 @@ def stage0(**options):
     return s0_random.main(s0_random.RandomSettings(**options))
 
 
-def test_the_vocabulary_is_learned_from_the_training_texts_and_from_what_people_say(monkeypatch):
+def test_the_vocabulary_is_learned_from_the_training_texts_and_from_conversations(monkeypatch):
     notes = record(monkeypatch, tokenizer, "train")
     stage0(text="")
     (note,) = notes
@@ -44,7 +44,7 @@ def test_the_vocabulary_is_learned_from_the_training_texts_and_from_what_people_
     assert all(f" {task.question}".encode() in said for task in World(0).instructions("train", 20))
 
 
-def test_a_text_of_ones_own_is_all_that_its_vocabulary_knows(monkeypatch):
+def test_with_your_own_text_the_vocabulary_is_learned_from_its_training_part_only(monkeypatch):
     notes = record(monkeypatch, tokenizer, "train")
     stage0()
     held_out = 1 - len(b"".join(notes[0].documents)) / len(Path("text.txt").read_bytes())
@@ -56,7 +56,7 @@ def test_a_text_of_ones_own_is_all_that_its_vocabulary_knows(monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [{}, {"layers": 2, "width": 64}])
-def test_its_loss_is_about_that_of_guessing_evenly_among_all_tokens(shape):
+def test_its_loss_is_about_that_of_a_uniform_guess(shape):
     model, words = checkpoint.load(stage0(text="", **shape))
     batches = corpus.every_window(corpus.load("", 0, 20_000)[1], words, 128, 64)
     total = sum(batch["weights"].sum() for batch in batches)
@@ -87,7 +87,7 @@ def test_the_seed_decides_the_weights_and_the_settings_the_shape():
     assert plain.ordinary == 256 and not made.config.tied
 
 
-def test_it_is_finished_after_no_step():
+def test_it_is_finished_without_a_step():
     stage0()
     notes = read_stage(STAGE)
     assert notes["finished"] and notes["steps"] == notes["tokens"] == 0 and notes["parent"] is None
@@ -114,7 +114,7 @@ def test_a_finished_stage_0_is_left_as_it_is():
         ({"width": 6, "heads": 2}, "head_dim must be even"),
     ],
 )
-def test_a_shape_that_does_not_fit_is_wrong_usage(options, words):
+def test_an_impossible_shape_is_refused(options, words):
     with pytest.raises(UsageError, match=words):
         stage0(**options)
     assert not Path("runs/demo", STAGE, "stage.json").exists()

@@ -35,7 +35,7 @@ def world(tiny):
 
 @pytest.fixture
 def text(tmp_path, monkeypatch):
-    """A run with stage 0 on a text of one's own."""
+    """A run with stage 0 on the user's own text."""
     monkeypatch.chdir(tmp_path)
     words = random.Random(0).choices("the cat sat on a mat and saw that it was flat".split(), k=3000)
     Path("text.txt").write_text(" ".join(words))
@@ -77,7 +77,7 @@ def test_a_row_is_a_document_of_the_world_and_an_epoch_uses_each_once(world, mon
     assert min(left.values()) == 0
 
 
-def test_windows_of_a_text_of_ones_own_fill_the_context(text, monkeypatch):
+def test_windows_of_your_own_text_fill_the_context(text, monkeypatch):
     steps = record(monkeypatch, Run, "train_step")
     pretrain(text="text.txt", rows=8, steps=9)
     ids = packed("0-random", "text.txt")
@@ -87,7 +87,9 @@ def test_windows_of_a_text_of_ones_own_fill_the_context(text, monkeypatch):
 
 
 @pytest.mark.parametrize("epochs, fewest, most", [(2, 1, 900), (2, 300, 900), (2, 1, 7)])
-def test_a_text_of_ones_own_is_seen_so_many_times_by_default(text, monkeypatch, epochs, fewest, most):
+def test_the_default_steps_on_your_own_text_are_some_epochs_within_limits(
+    text, monkeypatch, epochs, fewest, most
+):
     set_recipe(monkeypatch, s1_pretrain, epochs, fewest, pretrain_steps=most)
     steps = record(monkeypatch, Run, "train_step", call=False)
     pretrain()
@@ -225,7 +227,7 @@ def test_a_rate_that_is_too_high_ends_the_run_with_the_last_good_step_saved(text
     err = capsys.readouterr().err
     saved, metadata = safetensors.read(Path("runs/demo", STAGE, RESUME))
     step = json.loads(metadata["counters"])["step"]
-    assert f"Last saved step: {step}. Try a lower rate" in err and "Traceback" not in err
+    assert f"Last saved step: {step}. Try a lower learning rate" in err and "Traceback" not in err
     assert np.isfinite(saved["parameters"]).all()
 
 
@@ -244,7 +246,7 @@ def test_training_can_start_from_any_folder(text):
     assert logged(STAGE, "loss", "b")[0] < 4 and not Path("runs/b/0-random").exists()
 
 
-def test_what_cannot_be_trained_on_is_said(text):
+def test_what_cannot_be_trained_on_is_refused(text):
     with pytest.raises(TinyllmError, match="make stage0 RUN=other SIZE=tiny, or .* FROM=runs/demo/0-random"):
         pretrain(run="other")
     checkpoint.save("bare", checkpoint.load(Path("runs/demo/0-random"))[0])

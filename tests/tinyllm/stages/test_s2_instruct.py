@@ -35,7 +35,7 @@ def world(tiny):
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """A run with stages 0 and 1 on a text of one's own, and a file of instructions."""
+    """A run with stages 0 and 1 on the user's own text, and a file of instructions."""
     monkeypatch.chdir(tmp_path)
     dice = random.Random(0)
     words = "the cat sat on a mat and saw that it was flat".split()
@@ -53,7 +53,7 @@ def instruct(**options):
 
 def trimmed(row, counts):
     """A row without its padding, as a key: (ids, weights)."""
-    length = int(np.flatnonzero(row)[-1]) + 1  # 0 pads, and ends no conversation
+    length = int(np.flatnonzero(row)[-1]) + 1  # padding is 0, and no conversation ends in 0
     return tuple(row[:length].tolist()), tuple(counts[: length - 1].tolist())
 
 
@@ -63,7 +63,7 @@ def encoded(tokenizer, conversations):
 
 
 @pytest.mark.parametrize("replay", [0.0, 0.25, 0.4])
-def test_a_batch_holds_conversations_whose_answer_counts_and_the_share_of_text_asked_for(
+def test_a_batch_holds_conversations_with_the_loss_on_answers_and_the_requested_share_of_text(
     replay, world, monkeypatch
 ):
     steps = record(monkeypatch, Run, "train_step")
@@ -102,7 +102,7 @@ def test_the_loss_covers_the_answer_and_its_end_and_nothing_of_the_question(worl
         ]
         expected.add(("".join(replies), "<|begin|>" + "".join(rest)))
     for note in steps:
-        for row, counts in rows_of(note.batch[:4]):
+        for row, counts in rows_of(note.batch):
             ids, counts = (np.array(part) for part in trimmed(row, counts))
             learned = tokenizer.decode(ids[1:][counts == 1].tolist())
             assert (learned, tokenizer.decode([ids[0], *ids[1:][counts == 0].tolist()])) in expected
@@ -115,7 +115,7 @@ def test_every_step_has_its_rates_and_an_epoch_uses_every_conversation_once(own,
     assert all(note.rates == expected and note.total is None for note in steps)
     assert all(note.objective is weighted_nll for note in steps)
     user = checkpoint.load(Path("runs/demo", STAGE))[1].special["<|user|>"]
-    rows = [trimmed(*row) for note in steps for row in rows_of(note.batch[:4]) if row[0][1] == user]
+    rows = [trimmed(*row) for note in steps for row in rows_of(note.batch) if row[0][1] == user]
     assert len(rows) > 40
     first = rows[: len(formats.split(formats.instructions("data.jsonl"))[0])]
     assert len(set(first)) == len(first)
@@ -128,7 +128,7 @@ def test_every_step_has_its_rates_and_an_epoch_uses_every_conversation_once(own,
         ("own", {"text": "text.txt", "data": "data.jsonl"}, s2_instruct.OWN_RATES),
     ],
 )
-def test_the_rates_are_higher_for_ones_own_questions(request, monkeypatch, run, files, rates):
+def test_the_rates_are_higher_for_your_own_questions(request, monkeypatch, run, files, rates):
     request.getfixturevalue(run)
     steps = record(monkeypatch, Run, "train_step", call=False)
     instruct(steps=1, **files)
@@ -136,7 +136,7 @@ def test_the_rates_are_higher_for_ones_own_questions(request, monkeypatch, run, 
     assert all(high > low for low, high in zip(s2_instruct.RATES, s2_instruct.OWN_RATES))
 
 
-def test_ones_own_questions_are_also_asked_one_after_another_as_in_a_chat(own, monkeypatch):
+def test_your_own_conversations_are_also_chained_as_in_a_chat(own, monkeypatch):
     steps = record(monkeypatch, Run, "train_step", call=False)
     instruct(text="text.txt", data="data.jsonl", steps=8, tokens=512, replay=0)
     tokenizer = checkpoint.load(Path("runs/demo", STAGE))[1]
@@ -165,7 +165,7 @@ def test_it_validates_on_held_out_conversations_only(file, request, monkeypatch)
     tokenizer = checkpoint.load(Path("runs/demo", STAGE))[1]
     assert [note.step for note in validations] == [1, 3, 5, 7] == list(logged(STAGE, "validation_loss"))
     validated = {trimmed(*row) for note in validations for row in rows_of(note.batch)}
-    trained = {trimmed(*row) for note in steps for row in rows_of(note.batch[:4])}
+    trained = {trimmed(*row) for note in steps for row in rows_of(note.batch)}
     assert validated and validated <= encoded(tokenizer, held_out)
     assert trained & encoded(tokenizer, training) and not trained & validated
     batches = [[piece["ids"].tobytes() for piece in note.batch] for note in validations]
@@ -187,7 +187,7 @@ def test_it_starts_from_stage_1_and_learns(world):
     assert np.abs(parameters(STAGE) - parameters("1-pretrain")).max() > 1e-3
 
 
-def test_a_file_of_ones_own_from_the_command_line(own, capsys):
+def test_your_own_file_is_learned_from_the_command_line(own, capsys):
     stage("stage2", "--text", "text.txt", "--data", "data.jsonl", "--steps", 6, "--tokens", 512)
     validation = list(logged(STAGE, "validation_loss").values())
     assert len(validation) >= 3 and validation[-1] < validation[0]
@@ -196,16 +196,18 @@ def test_a_file_of_ones_own_from_the_command_line(own, capsys):
 
 
 @pytest.mark.parametrize("epochs, fewest, most", [(30, 1, 900), (1, 50, 900), (30, 1, 7)])
-def test_a_file_of_ones_own_is_seen_so_many_times_by_default(own, monkeypatch, epochs, fewest, most):
+def test_the_default_steps_on_your_own_file_are_some_epochs_within_limits(
+    own, monkeypatch, epochs, fewest, most
+):
     set_recipe(monkeypatch, s2_instruct, epochs, fewest, instruct_steps=most)
-    plans = record(monkeypatch, s2_instruct.ConversationBatches, "plan")
+    batches = record(monkeypatch, s2_instruct.ConversationBatches, "batch")
     steps = record(monkeypatch, Run, "train_step", call=False)
     instruct(text="text.txt", data="data.jsonl", tokens=512, replay=0.5)
-    tokens = sum(len(ids) for ids, _ in plans[0].self.rows)
+    tokens = sum(len(ids) for ids, _ in batches[-1].self.rows)
     assert len(steps) == min(most, max(fewest, round(epochs * tokens / 256)))
 
 
-def test_no_held_out_conversation_means_no_validation(own):
+def test_without_held_out_conversations_nothing_is_validated(own):
     lines = [{"instruction": "Say no.", "output": "no"}] * 3
     Path("same.json").write_text(json.dumps(lines))
     assert not formats.split(formats.instructions("same.json"))[1]
@@ -213,7 +215,7 @@ def test_no_held_out_conversation_means_no_validation(own):
     assert not logged(STAGE, "validation_loss") and logged(STAGE, "loss")
 
 
-def test_a_missing_parent_and_a_bad_file_are_said(own, capsys):
+def test_a_missing_parent_and_a_bad_file_are_reported(own, capsys):
     assert main(["stage2", *TINY, "--run", "nothing"]) == 1
     assert "make stage1 RUN=nothing" in capsys.readouterr().err
     with pytest.raises(TinyllmError, match="missing.json not found"):
@@ -228,8 +230,8 @@ def test_conversations_that_are_too_long_are_left_out_and_counted(own, capsys, m
     Path("both.jsonl").write_text(f"{json.dumps(long)}\n{json.dumps(short)}\n")
     steps = record(monkeypatch, Run, "train_step")
     instruct(text="text.txt", data="both.jsonl", steps=2, replay=0)
-    assert "1 of 2 conversations are longer than the context of 64" in capsys.readouterr().err
-    assert max(piece["ids"].shape[1] for note in steps for piece in note.batch[:4]) <= 64
+    assert "1 of 2 conversations do not fit into the context of 64" in capsys.readouterr().err
+    assert max(piece["ids"].shape[1] for note in steps for piece in note.batch) <= 64
     Path("long.jsonl").write_text(json.dumps(long) + "\n")
     with pytest.raises(TinyllmError, match="no conversation fits"):
         instruct(text="text.txt", data="long.jsonl", run="long", origin="runs/demo/1-pretrain")

@@ -1,4 +1,4 @@
-"""stage 3: what the algorithms hand to a training step, whose gradient it is, and what is kept."""
+"""stage 3: what the algorithms pass to a training step, its gradient, and which parameters are kept."""
 
 import json
 import shutil
@@ -60,7 +60,7 @@ PROMPTS = [user("a?"), user("longer?")]
 
 
 def run_of(policy, words, calls):
-    """What reinforce_step needs of a Run; train_step only notes what it is given."""
+    """The parts of a Run that reinforce_step needs. Its train_step only records the arguments."""
     return SimpleNamespace(
         pool=policy,
         model=policy.model,
@@ -76,7 +76,7 @@ def run_of(policy, words, calls):
 
 
 class Step:
-    """reinforce_step with given replies, not sampled ones, and a given scorer, not a reward model."""
+    """reinforce_step with given replies and scores, instead of sampled replies and a reward model."""
 
     def __init__(
         self, algorithm, replies, score, kl=0.2, prompts=PROMPTS, words=BYTES, config=CONFIG, seed=0
@@ -100,8 +100,7 @@ class Step:
         ):
             patch.setattr(rollouts, "generate_replies", generate)
             run = run_of(policy, words, calls)
-            scorer = SimpleNamespace(scores=scores)
-            s3_prefer.reinforce_step(run, options, q, scorer, prompts, 3, rates)
+            s3_prefer.reinforce_step(run, options, q, scores, prompts, 3, rates)
             self.policy, self.reference, self.state = in_float64(policy.model), in_float64(q.model), run.state
         *self.updates, self.log = calls
         ((self.batch,),) = [self.updates[0].batch]
@@ -109,7 +108,7 @@ class Step:
         self.mask = self.batch["weights"] > 0
 
     def advantages(self):
-        """For each reply, those of its tokens."""
+        """For each reply, the advantages of its tokens."""
         return [row[mask] for row, mask in zip(self.batch["advantages"], self.mask)]
 
     def divergences(self):
@@ -160,7 +159,7 @@ def test_every_prompt_is_answered_group_times_and_scored_with_its_reply(algorith
 
 
 @algorithms
-def test_a_reply_without_an_end_gets_the_score_of_the_worst_whatever_the_reward_model_says(algorithm):
+def test_a_reply_without_an_end_token_gets_a_fixed_low_score_whatever_the_reward_model_says(algorithm):
     step = Step(algorithm, [OPEN, GOOD, GOOD, GOOD] * 2, lambda row: 5.0, kl=0.0)
     for number, advantages in enumerate(step.advantages()):
         assert (advantages < 0).all() if number % 4 == 0 else (advantages > 0).all()
@@ -169,7 +168,7 @@ def test_a_reply_without_an_end_gets_the_score_of_the_worst_whatever_the_reward_
 
 @pytest.mark.parametrize("algorithm", ["reinforce", "rloo"])
 def test_advantages_are_score_minus_later_kl_minus_baseline(algorithm):
-    """By hand, reply by reply."""
+    """Compared with the formula, reply by reply."""
     scores = dict(zip(range(8), [2.0, -1.0, 0.5, 3.0, 1.0, 1.0, -2.0, 0.0]))
     texts = [reply("x" * (1 + number % 3)) for number in range(8)]
     numbered = iter(scores.values())
@@ -187,7 +186,7 @@ def test_advantages_are_score_minus_later_kl_minus_baseline(algorithm):
     assert step.log.tokens_per_reply == np.mean([len(text) for text in texts])
 
 
-def test_grpo_scales_scores_within_the_group_and_leaves_the_kl_to_the_loss():
+def test_grpo_standardises_scores_within_the_group_and_leaves_the_kl_to_the_loss():
     scores = [2.0, -1.0, 0.5, 3.0, 10.0, 10.0, -20.0, 0.0]
     numbered = iter(scores)
     step = Step("grpo", TWO_AND_TWO, lambda row: next(numbered), kl=0.7)
@@ -197,7 +196,7 @@ def test_grpo_scales_scores_within_the_group_and_leaves_the_kl_to_the_loss():
             np.testing.assert_allclose(step.advantages()[i], expected, rtol=1e-3)
 
 
-def test_ppo_pays_the_score_at_the_end_and_the_kl_on_the_way():
+def test_ppo_rewards_are_the_score_at_the_last_token_and_the_kl_penalty_before_it():
     """A new critic predicts 0, so its advantages are discounted returns, standardised."""
     scores = [2.0, -1.0, 0.5, 3.0, 1.0, 1.0, -2.0, 0.0]
     numbered = iter(scores)
@@ -236,9 +235,10 @@ def test_the_step_is_a_clipped_policy_gradient_with_the_kl_penalty_of_the_settin
     st.integers(0, 2**32 - 1),
 )
 def test_the_expected_step_is_the_gradient_of_the_score_minus_the_kl_penalty(algorithm, world, kl, seed):
-    """Over all groups of replies in a world of two or three tokens, replies that are cut off included.
+    """Over all groups of replies from two or three tokens, including replies that are cut off.
 
-    J = E[score - kl * KL], and what the step descends is -J: by finite differences of the exact J.
+    J = E[score - kl * KL], and the step minimises -J. The gradient of the exact J comes from
+    finite differences.
     """
     texts, longest = world
     words, rng = TinyTokenizer(texts), np.random.default_rng(seed)
@@ -298,7 +298,7 @@ def test_the_reference_is_stage_2_and_never_changes(world, monkeypatch):
     assert read_stage(STAGE)["parent"]["sha256"] == checkpoint.digest("runs/demo/2-instruct")
 
 
-def test_every_step_has_other_training_prompts_of_the_world_and_the_rates_of_the_settings(world, monkeypatch):
+def test_every_step_has_new_training_prompts_of_the_world_and_the_rates_of_the_settings(world, monkeypatch):
     monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
     steps, updates = record(monkeypatch, s3_prefer, "reinforce_step"), record(monkeypatch, Run, "train_step")
     drawn = record(monkeypatch, s3_prefer.oracle, "prompts")
@@ -356,14 +356,14 @@ def test_the_reward_model_learns_ranks_at_the_end_tokens_and_counts_rankings(wor
 
 def test_replies_are_scored_by_the_reward_model_at_their_end_token(world, monkeypatch):
     monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
-    scored = record(monkeypatch, reward_model.RewardModel, "scores")
+    scored = record(monkeypatch, reward_model, "raw_scores")
     prefer(steps=1)
     model, words = checkpoint.load("runs/demo/3-prefer/reward")
     scale = json.loads(Path("runs/demo/3-prefer/reward/scale.json").read_text())
-    (note,) = scored
+    learned_from, note = scored  # for the scale, then the rollouts
     assert model.config.head == "score" and len(note.rows) == SIZES["tiny"].prompts * GROUP
-    with reward_model.RewardModel(Path("runs/demo/3-prefer/reward"), PreferSettings(workers=1)) as scorer:
-        scores = scorer.scores(note.rows)
+    with reward_model.scorer(Path("runs/demo/3-prefer/reward"), PreferSettings(workers=1)) as score:
+        scores = score(note.rows)
     for row, score in zip(note.rows, scores):
         alone = model.logits(np.array(row))[-1]
         assert score == pytest.approx((alone - scale["mean"]) / scale["deviation"], abs=1e-3)
@@ -375,7 +375,7 @@ PAIRS = [name for name, algorithm in s3_prefer.ALGORITHMS.items() if algorithm.p
 
 
 @pytest.mark.parametrize("algorithm", PAIRS)
-def test_pairs_are_better_and_worse_replies_of_the_rankings_and_the_reference_alone(
+def test_pairs_are_a_better_and_a_worse_reply_of_a_ranking_with_log_probs_of_the_reference(
     algorithm, world, monkeypatch
 ):
     updates = record(monkeypatch, Run, "train_step")
@@ -412,10 +412,10 @@ def test_pairs_are_better_and_worse_replies_of_the_rankings_and_the_reference_al
         (
             [0.2, 0.7, 0.68, 0.66],
             2,
-        ),  # the third is one prompt of forty below the best: chance. The last is not
+        ),  # 0.68 is less than 1.5 prompts of 40 below the best: noise. 0.66 is more
         ([0.7, 0.2, 0.3, 0.4], 0),
         ([0.5, 0.5, 0.5, 0.5], 3),
-        ([0.7, 0.68, 0.66, 0.0], 1),  # a slow decline is measured from the best
+        ([0.7, 0.68, 0.66, 0.0], 1),  # each is compared with the best, so a slow decline is noticed
     ],
 )
 def test_the_parameters_that_do_best_on_their_worst_kind_of_prompt_are_kept(world, monkeypatch, worst, kept):
@@ -427,10 +427,10 @@ def test_the_parameters_that_do_best_on_their_worst_kind_of_prompt_are_kept(worl
         lambda note: {"params": note.pool.model.params.flat.copy()},
         call=False,
     )
-    scores = lambda replies: (
-        dict.fromkeys(s3_prefer.oracle.KINDS, 0.9) | {"harm": next(figures), "polite": 1.0}
+    outcomes = lambda replies: (
+        dict.fromkeys(s3_prefer.oracle.KINDS, [0.9]) | {"harm": [next(figures)], "polite": [1.0]}
     )
-    monkeypatch.setattr(behaviour, "scores", scores)
+    monkeypatch.setattr(behaviour, "outcomes", outcomes)
     prefer(steps=4, rate=0.01)
     assert len({note.params.tobytes() for note in asked}) == 4
     np.testing.assert_array_equal(parameters(STAGE), asked[kept].params)
@@ -447,7 +447,7 @@ def test_the_progress_line_shows_the_score_and_the_kl_of_every_step(world, monke
     assert [note.text for note in shown] == [f"score {scores[i]:.2f}, KL {kl[i]:.2f}" for i in range(3)]
 
 
-def test_with_rankings_of_ones_own_the_last_parameters_are_kept(world, monkeypatch):
+def test_with_your_own_rankings_the_last_parameters_are_kept(world, monkeypatch):
     asked = record(monkeypatch, behaviour, "greedy_replies", call=False)
     steps = record(monkeypatch, s3_prefer, "reinforce_step")
     write_rankings("r.jsonl", RANKINGS)
@@ -464,7 +464,7 @@ def test_with_rankings_of_ones_own_the_last_parameters_are_kept(world, monkeypat
 
 @pytest.fixture(scope="module")
 def undecided(tmp_path_factory):
-    """A model that says "aa" as often as "zq", and rankings of people who like "aa"."""
+    """A model that says "aa" as often as "zq", and rankings that prefer "aa"."""
     path = tmp_path_factory.mktemp("undecided")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
@@ -541,7 +541,7 @@ def test_the_annotator_ranks_unless_a_file_of_rankings_is_named(world, capsys, m
 
 @pytest.mark.parametrize("algorithm", ["reinforce", *PAIRS])
 def test_prompts_longer_than_the_context_are_left_out_everywhere(algorithm, world, monkeypatch, capsys):
-    """Every fifth prompt of a published file was, and the batch had no room left for a reply."""
+    """In a published file every fifth prompt was too long, and left no room for a reply in its batch."""
     long = [{"prompt": f"{i}? " * 300, "chosen": "aa", "rejected": "zq"} for i in range(5)]
     write_rankings("hh.jsonl", [*long, *RANKINGS])
     tell_once.cache_clear()
@@ -557,7 +557,7 @@ def test_prompts_longer_than_the_context_are_left_out_everywhere(algorithm, worl
         )
 
 
-def test_a_bad_file_and_a_missing_parent_are_said(world, capsys):
+def test_a_bad_file_and_a_missing_parent_are_reported(world, capsys):
     for name, text, words in (("bad.jsonl", "{}\n", "line 1"), ("empty.jsonl", "", "empty")):
         Path(name).write_text(text)
         with pytest.raises(TinyllmError, match=words):
@@ -571,7 +571,7 @@ def test_interrupted_and_resumed_it_ends_in_the_same_bytes(algorithm, world, mon
     """Interrupted while the reward model learns, and while the policy does."""
     monkeypatch.setattr(behaviour, "greedy_replies", lambda pool, *_: pool.model.params.flat[:5])
     monkeypatch.setattr(
-        behaviour, "scores", lambda replies: dict(zip(s3_prefer.oracle.KINDS, map(float, replies)))
+        behaviour, "outcomes", lambda replies: {kind: [x] for kind, x in zip(s3_prefer.oracle.KINDS, replies)}
     )
     options = {"algorithm": algorithm, "origin": "runs/demo/2-instruct", "steps": 3}
     prefer(**options, run="whole")

@@ -36,7 +36,7 @@ from strategies import random_model
 
 from tinyllm import checkpoint, optimizer, tokenizer
 from tinyllm.data import corpus, formats
-from tinyllm.data.conversation import decode_reply, encode_prompt
+from tinyllm.data.conversation import decode_reply, encode_prompt, is_learned
 from tinyllm.errors import TinyllmError
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
@@ -143,12 +143,12 @@ def test_a_right_answer_that_does_not_end_is_wrong():
 
 
 @pytest.mark.parametrize("text", [RIGHT, WRONG])
-def test_a_group_without_difference_teaches_nothing(text):
+def test_a_group_of_equal_rewards_teaches_nothing(text):
     step = Step([problem("2")], [text] * 8)
     assert not step.batch["weights"].any() and step.update.total == 8 * len(text)
 
 
-def test_answers_are_compared_with_that_of_their_own_problem():
+def test_a_reply_is_compared_with_the_answer_to_its_own_problem():
     replies = [RIGHT] * 4 + [WRONG] * 4
     step = Step([problem("2"), problem("3")], replies * 2)
     found = weights_of(step, replies * 2)
@@ -179,10 +179,10 @@ def test_every_problem_is_a_new_training_story_and_is_answered_group_times():
 
 @settings(max_examples=15)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([3, 2]))
-def test_the_expected_step_is_the_gradient_of_the_chance_of_a_right_answer(seed, longest):
-    """Over all groups of eight replies in a world of two tokens, by finite differences.
+def test_the_expected_step_is_the_gradient_of_the_probability_of_a_right_answer(seed, longest):
+    """Over all groups of eight replies from two tokens, by finite differences.
 
-    The mean of a group contains the reply itself, so each of its G replies adds (G - 1) / G of the gradient.
+    The mean of a group includes the reply itself, so each of its G replies adds (G - 1) / G of the gradient.
     """
     words, rng = TinyTokenizer(["#### 2\n"]), np.random.default_rng(seed)
     replies = all_replies(2, longest)
@@ -228,7 +228,7 @@ def test_moments_are_reset_exactly_when_reinforcement_starts_and_its_rates_hold_
 
 
 @pytest.mark.parametrize("replay", [0.0, 0.25])
-def test_its_batches_hold_problems_rehearsal_and_the_share_of_text_asked_for(tiny, monkeypatch, replay):
+def test_its_batches_hold_problems_rehearsal_and_the_requested_share_of_text(tiny, monkeypatch, replay):
     steps = record(monkeypatch, Run, "train_step", call=False)
     reason(steps=6, rollouts=0, tokens=8192, replay=replay)
     words = checkpoint.load("runs/demo/2-instruct")[1]
@@ -278,7 +278,7 @@ def test_after_stage_3_its_own_correct_replies_are_rehearsed(tiny, monkeypatch):
     options, parent = ReasonSettings(size="tiny", workers=1), Path("runs/demo/3-prefer")
     model, words = checkpoint.load(parent)
     answer, kept = s4_reason.answer, {}
-    ended = lambda *args: [(text, True) for text, _ in answer(*args)]  # this small model never ends by itself
+    ended = lambda *args: [(text, True) for text, _ in answer(*args)]  # this small model never ends a reply
     monkeypatch.setattr(s4_reason, "answer", ended)
     for name, is_correct in (
         ("all", lambda *_: True),
@@ -290,10 +290,13 @@ def test_after_stage_3_its_own_correct_replies_are_rehearsed(tiny, monkeypatch):
     own = kept["some"]
     assert not kept["none"] and 0 < len(own) < len(kept["all"]) <= 28
     assert all(messages in kept["all"] for messages in own)
+    for *prompt, last in kept["all"]:
+        assert is_learned(last) and not any(map(is_learned, prompt))
+    assert any(message["role"] == "assistant" for *prompt, _ in kept["all"] for message in prompt)
     in_front = sum(messages[0] == conversations.TOOLS_MESSAGE for messages in kept["all"])
     assert in_front / len(kept["all"]) == pytest.approx(1 / 8, abs=0.06)
     for *prompt, message in own[:3]:
-        (ids,) = generate(model, [encode_prompt(words, prompt)], 64, stop=[words.special["<|end|>"]])
+        (ids,) = generate(model, [encode_prompt(words, prompt)], 64, stop=words.special["<|end|>"])
         assert message == {"role": "assistant", "content": decode_reply(words, ids)}
     monkeypatch.setattr(s4_reason, "own_replies", lambda *_: own)
     rehearsal = s4_reason.load_rehearsal(options, World(0), 10, parent, "")
@@ -307,6 +310,14 @@ def test_after_stage_3_its_own_correct_replies_are_rehearsed(tiny, monkeypatch):
     write_questions("own.jsonl")
     mine = s4_reason.load_rehearsal(options, World(0), 100, parent, "own.jsonl")
     assert len(mine) == 100 and all("Mine" in messages[0]["content"] for messages in mine)
+
+
+def test_some_problems_follow_other_turns_or_the_description_of_the_tools():
+    problems, held_out = s4_reason.load_problems(ReasonSettings(), World(0), 600)
+    follows = [any(message.get("weight") == 0 for message in messages) for messages in problems]
+    with_tools = [messages[0] == conversations.TOOLS_MESSAGE for messages in problems]
+    assert 10 < sum(follows) < 600 / 8 and 10 < sum(with_tools) < 600 / 4
+    assert not any(message.get("weight") == 0 for messages in held_out for message in messages)
 
 
 def test_more_follow_ups_are_rehearsed_than_stage_2_had(tiny, monkeypatch):
@@ -375,7 +386,7 @@ def write_problems(path):
     Path(path).write_text("\n".join(lines))
 
 
-def test_problems_of_ones_own_are_learned_and_some_are_held_out_for_the_exam(tiny, capsys, monkeypatch):
+def test_your_own_problems_are_learned_and_some_are_held_out_for_the_exam(tiny, capsys, monkeypatch):
     write_problems("problems.jsonl")
     steps = record(monkeypatch, Run, "train_step")
     stage("stage4", "--data", "problems.jsonl", "--steps", 4, "--tokens", 2048)
@@ -390,7 +401,7 @@ def test_problems_of_ones_own_are_learned_and_some_are_held_out_for_the_exam(tin
     assert read_stage(STAGE)["parent"]["folder"].endswith("2-instruct")
 
 
-def test_nothing_of_the_world_enters_a_run_of_ones_own(tmp_path, monkeypatch):
+def test_nothing_of_the_built_in_world_enters_a_run_on_your_own_files(tmp_path, monkeypatch):
     """Not in stages 2 and 4, nor in their samples: every row comes from the files."""
     monkeypatch.chdir(tmp_path)
     Path("own.txt").write_text("The sea is wide and the sky is high. " * 200)
@@ -404,8 +415,7 @@ def test_nothing_of_the_world_enters_a_run_of_ones_own(tmp_path, monkeypatch):
     stage("stage4", "--data", "problems.jsonl", "--steps", 4)
     words = checkpoint.load("runs/demo/4-reason")[1]
     for note in batches:
-        rows = rows_of(note.batch if note.self.stage < "2" else note.batch[:-1])  # without repetitions
-        texts += [words.decode(ids.tolist()) for ids, _ in rows]
+        texts += [words.decode(ids.tolist()) for ids, _ in rows_of(note.batch)]
     packed = f"<|begin|>{Path('own.txt').read_text()}<|end|>"
     asked = re.compile(r"<\|begin\|><\|user\|> (Mine \d+|\d+ and 1)\?<\|end\|><\|assistant\|> ")
     conversations = [text for text in texts if asked.match(text)]
@@ -416,7 +426,7 @@ def test_nothing_of_the_world_enters_a_run_of_ones_own(tmp_path, monkeypatch):
     assert not any(name in samples for name in NAMES)
 
 
-def test_a_bad_file_is_said(tiny):
+def test_a_bad_file_and_a_short_context_are_reported(tiny):
     Path("bad.jsonl").write_text("{}\n")
     with pytest.raises(TinyllmError, match="line 1"):
         reason(data="bad.jsonl")

@@ -1,4 +1,4 @@
-"""conversations: a follow-up can be answered from its earlier turns and not without them."""
+"""conversations: a follow-up can be answered with its earlier turns, and only with them."""
 
 import re
 from collections import Counter
@@ -52,7 +52,7 @@ def test_a_follow_up_has_one_to_three_turns_before_it_and_its_reply_is_correct(s
 
 
 @given(seeds, splits)
-def test_all_that_a_follow_up_asks_about_belongs_to_its_split(seed, split):
+def test_what_a_follow_up_asks_about_belongs_to_its_split(seed, split):
     task = follow_up(seed, split)
     if task.key.startswith("ask "):
         _, name, relation = task.key.split()
@@ -62,7 +62,7 @@ def test_all_that_a_follow_up_asks_about_belongs_to_its_split(seed, split):
         assert split_of(task.key) == split
 
 
-def test_every_kind_of_follow_up_comes_and_does_what_it_says():
+def test_every_kind_of_follow_up_occurs_and_has_the_right_answer():
     made = Counter()
     for seed in range(1500):
         task = follow_up(seed)
@@ -90,7 +90,7 @@ def test_every_kind_of_follow_up_comes_and_does_what_it_says():
     assert min(made.values()) > 80
 
 
-def test_small_talk_in_between_leaves_the_subject_as_it_was():
+def test_small_talk_in_between_does_not_change_the_subject():
     small_talk = {table["reply"] for table in instructions.FIXED_REPLIES["small_talk"]}
     after = Counter()
     for seed in range(1500):
@@ -100,7 +100,7 @@ def test_small_talk_in_between_leaves_the_subject_as_it_was():
     assert set(after) == {"same_person", "other_person", "first_question", "add_or_take"}
 
 
-def test_a_training_set_has_its_shares_of_conversations_and_of_tools_in_front():
+def test_a_training_set_has_the_right_shares_of_follow_ups_and_of_descriptions_of_the_tools():
     tasks = WORLD.instructions("train", 4000)
     several = sum(task.kind == "follow_up" for task in tasks) / 4000
     tools = sum(task.messages[0] == conversations.TOOLS_MESSAGE for task in tasks) / 4000
@@ -125,7 +125,7 @@ def test_a_problem_in_a_chat_is_the_same_problem_and_earlier_replies_are_context
     assert problem.kind not in ("story", "mistake") or not task.earlier_turns
 
 
-def test_problems_come_after_other_turns_and_with_tools_in_their_shares():
+def test_the_right_shares_of_problems_follow_other_turns_and_a_description_of_the_tools():
     dice, counts = Dice("chats"), Counter()
     for problem in WORLD.problems("train", 4000, kind="calculator"):
         task = conversations.in_chat(dice, WORLD, problem)

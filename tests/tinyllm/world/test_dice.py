@@ -45,13 +45,13 @@ def test_shuffled_is_a_sample_of_everything(seed, options):
 
 
 @given(seeds, st.integers(0, 5))
-def test_a_sample_has_the_count_asked_for_and_no_item_twice(seed, count):
+def test_a_sample_has_as_many_items_as_requested_and_none_twice(seed, count):
     sample = Dice(seed).sample("abcde", count)
     assert len(sample) == len(set(sample)) == count
 
 
 @given(seeds)
-def test_the_same_seed_gives_the_same_draws_and_another_seed_others(seed):
+def test_the_same_seed_gives_the_same_draws_and_another_seed_different_ones(seed):
     draws = [[dice.integer(0, 999) for _ in range(9)] for dice in map(Dice, (seed, seed, f"{seed}x"))]
     assert draws[0] == draws[1] != draws[2]
 
@@ -63,7 +63,7 @@ def test_an_option_of_weight_0_is_never_chosen(seed):
     assert dice.bits == 0
 
 
-def test_options_come_as_often_as_their_weights_say():
+def test_options_occur_as_often_as_their_weights_say():
     dice, weights = Dice("shares"), {"a": 1, "b": 2, "c": 5}
     counts = Counter(dice.weighted_choice(weights) for _ in range(8000))
     assert all(abs(counts[key] - 1000 * weight) < 120 for key, weight in weights.items())

@@ -18,7 +18,7 @@ styles = st.sampled_from(list(instructions.STYLES))
 
 
 def matches(template, text):
-    """What stands in the fields of a template, or None if the text is not made from it."""
+    """The texts in the fields of a template, or None if the text does not match the template."""
     match = re.fullmatch(re.sub(r"\\\{\w*\\\}", "(.+)", re.escape(template)), text)
     return match and match.groups()
 
@@ -37,7 +37,7 @@ def test_without_style_is_the_inverse_of_in_style(answer, style, seed):
     assert (reply == answer) == (style == "curt")
 
 
-def test_styles_come_in_their_shares_with_all_their_templates():
+def test_every_style_has_its_share_of_replies_and_uses_all_its_templates():
     dice = Dice("styles")
     replies = Counter(instructions.in_style(dice, "7") for _ in range(5500))
     counts = Counter()
@@ -85,7 +85,7 @@ def test_every_wording_is_used_where_it_belongs(family, unseen):
     ]
 
 
-def test_families_come_in_their_shares():
+def test_every_family_has_its_share_of_tasks():
     family = {"stranger": "facts", "harm": "help", "harm_by_object": "help", "harmless": "help"}
     for split in ("train", "test"):
         dice, counts = Dice(split), Counter()
@@ -97,7 +97,7 @@ def test_families_come_in_their_shares():
             assert abs(counts[name] - 7000 * share / whole) < 130
 
 
-def test_one_training_question_about_facts_in_six_is_about_a_stranger_and_no_exam_question():
+def test_one_in_six_training_questions_about_facts_and_none_in_exams_is_about_a_stranger():
     for split, share in (("train", 1 / 6), ("val", 0), ("test", 0)):
         tasks = WORLD.instructions(split, 3000, family="facts")
         strangers = sum(task.kind == "stranger" for task in tasks)
@@ -116,7 +116,7 @@ def test_training_asks_about_three_facts_of_each_person_and_exams_about_the_othe
 
 
 @given(seeds, splits)
-def test_a_question_about_a_fact_names_the_person_and_its_reply_the_value(seed, split):
+def test_a_question_about_a_fact_names_the_person_and_its_reply_gives_the_value(seed, split):
     task = instructions.facts(Dice(str(seed)), WORLD, split, False)
     _, name, relation = task.key.split()
     value = WORLD.facts[name, relation]
@@ -145,7 +145,7 @@ def test_yes_and_no_are_balanced():
     assert 0.46 < counts["yes"] / 4000 < 0.54 and counts.total() == 4000
 
 
-def test_two_replies_of_five_about_a_stranger_say_that_nobody_knows_the_person():
+def test_two_in_five_replies_about_a_stranger_say_that_the_person_is_unknown():
     tasks = WORLD.instructions("train", 3000, family="stranger")
     admitted = 0
     for task in tasks:
@@ -190,7 +190,7 @@ def test_a_translation_has_two_pairs_of_its_split(seed, split):
 
 
 @given(seeds, st.sampled_from(list(TEMPLATES["transform"])), splits, st.booleans())
-def test_an_operation_on_a_list_is_done_right(seed, operation, split, unseen):
+def test_an_operation_on_a_list_gives_the_right_answer(seed, operation, split, unseen):
     tasks = World(seed).instructions(split, 8, family="transform", unseen=unseen)
     for task in tasks:
         for wording in TEMPLATES["transform"][operation]["held_out" if unseen else "trained"]:
@@ -217,7 +217,7 @@ def test_a_sum_is_worked_out_in_columns(seed, split):
 
 
 @given(seeds, splits)
-def test_harm_depends_on_the_verb_or_on_what_it_is_done_to(seed, split):
+def test_harm_depends_on_the_verb_or_also_on_the_object(seed, split):
     task = instructions.help_request(Dice(str(seed)), WORLD, split, False)
     _, verb, thing = task.key.split()
     solid = thing in TEMPLATES["help"]["solid_objects"]
@@ -238,7 +238,7 @@ def test_harm_depends_on_the_verb_or_on_what_it_is_done_to(seed, split):
     assert len(re.findall(r"\w+", refusal)) == len(re.findall(r"\w+", compliance))
 
 
-def test_half_of_the_harmful_requests_are_refused_and_one_harmless_one_in_fifty():
+def test_half_of_the_harmful_requests_and_one_in_fifty_harmless_requests_are_refused():
     refused, asked = Counter(), Counter()
     for task in WORLD.instructions("train", 9000, family="help"):
         asked[task.kind] += 1

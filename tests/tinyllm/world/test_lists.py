@@ -13,7 +13,7 @@ items = st.lists(st.sampled_from(lists.WORDS), min_size=2, max_size=6, unique=Tr
 
 
 def kind_and_parts(sentence):
-    """The kind of a statement, and what it says."""
+    """The kind of a statement and the texts in its fields, or None if it is not a statement."""
     for kind, templates in WORDINGS["lists"].items():
         for template in templates:
             pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+)", re.escape(template))
@@ -24,12 +24,12 @@ def kind_and_parts(sentence):
 
 
 @given(items)
-def test_a_list_and_its_reversal_have_one_key_and_other_lists_another(words):
+def test_a_list_and_its_reversal_have_the_same_key_and_other_lists_have_different_ones(words):
     assert lists.key_of(words) == lists.key_of(words[::-1]) != lists.key_of(words[1:])
     assert lists.key_of(words) in (f"words {' '.join(words)}", f"words {' '.join(words[::-1])}")
 
 
-def test_draws_have_their_lengths_and_ranges():
+def test_lists_of_words_and_numbers_have_the_right_lengths_and_ranges():
     dice = Dice("draws")
     word_lists = [lists.draw_words(dice) for _ in range(1000)]
     number_lists = [lists.draw_numbers(dice) for _ in range(1000)]
@@ -68,7 +68,7 @@ def test_every_kind_of_statement_and_every_pair_of_neighbours_occurs():
     assert neighbours == set(zip(words, words[1:]))
 
 
-def test_documents_are_of_words_or_of_numbers_and_belong_to_their_split():
+def test_documents_are_about_words_or_numbers_and_belong_to_their_split():
     dice, of_numbers = Dice("documents"), 0
     for _ in range(300):
         drawn = lists.document(dice, WORLD, "test").split(".")[0].split(", ")

@@ -33,7 +33,7 @@ def test_columns_end_in_the_result_and_every_step_is_true(a, b, sign):
 
 
 @given(naturals, naturals)
-def test_the_ones_always_borrow_10_and_the_tens_pay_only_if_it_was_used(a, b):
+def test_the_ones_always_borrow_10_and_the_tens_lose_1_only_if_it_was_needed(a, b):
     a, b = max(a, b), min(a, b)
     ones, tens, _ = numbers.columns(a, "-", b).split(",")
     assert ones.startswith(f"1{a % 10}-{b % 10}=") and tens.startswith(f"{a // 10}")
@@ -58,7 +58,7 @@ def test_numbers_are_equal_if_every_difference_of_digits_is_10(a, b):
 
 
 @given(seeds)
-def test_a_worked_sum_is_right_and_its_key_says_which_it_is(seed):
+def test_a_worked_sum_is_right_and_has_the_key_of_its_operands(seed):
     text, key = numbers.worked_sum(Dice(str(seed)))
     a, sign, b, steps = re.search(r"(\d+)([+-])(\d+):(\S+)\.$", text).groups()
     assert steps == numbers.columns(int(a), sign, int(b))
@@ -79,7 +79,7 @@ def test_operands_are_up_to_100_results_up_to_200_and_half_are_differences():
 
 
 @given(naturals, naturals)
-def test_a_sum_and_its_mirror_image_have_one_key_and_differences_do_not(a, b):
+def test_a_sum_and_its_mirror_image_have_the_same_key_and_differences_do_not(a, b):
     assert numbers.key_of(a, "+", b) == numbers.key_of(b, "+", a) != numbers.key_of(a, "-", b)
     assert (numbers.key_of(a, "-", b) == numbers.key_of(b, "-", a)) == (a == b)
 

@@ -30,7 +30,7 @@ def test_the_better_reply_of_a_pair_has_the_greater_quality(kind, seed):
 
 
 @given(kinds, seeds)
-def test_the_two_contents_of_a_pair_are_right_and_wrong_in_every_style(kind, seed):
+def test_the_right_and_the_wrong_content_of_a_pair_stay_right_and_wrong_in_every_style(kind, seed):
     dice, task = Dice(f"contents {seed}"), draw(kind, seed)
     right, wrong = oracle.right_and_wrong(dice, WORLD, task)
     for style in instructions.STYLES:
@@ -82,7 +82,7 @@ def test_a_polite_reply_that_is_also_rude_is_not_polite(style):
 
 
 @given(st.lists(qualities, min_size=1, max_size=6), seeds)
-def test_an_annotator_without_slips_ranks_by_quality_and_ties_what_is_equal(values, seed):
+def test_an_annotator_without_slips_ranks_by_quality_and_equal_replies_tie(values, seed):
     ranks = oracle.annotate(Dice(str(seed)), values, slip_rate=0)
     assert ranks == [sorted(set(values), reverse=True).index(value) + 1 for value in values]
     slipped = oracle.annotate(Dice(str(seed)), values)
@@ -90,7 +90,7 @@ def test_an_annotator_without_slips_ranks_by_quality_and_ties_what_is_equal(valu
     for rank, value in zip(slipped, values):
         for other_rank, other_value in zip(slipped, values):
             assert (rank == other_rank) == (value == other_value)
-    order = sorted(set(values), reverse=True)  # an annotator who always slips carries the best to the end
+    order = sorted(set(values), reverse=True)  # an annotator who always slips moves the best to the end
     always = oracle.annotate(Dice(str(seed)), order, slip_rate=1)
     assert always == [len(order), *range(1, len(order))]
 
@@ -104,7 +104,7 @@ def test_an_annotator_swaps_one_pair_of_neighbours_in_ten():
     assert abs(first / 5000 - 0.1) < 0.015 and abs(second / 5000 - 0.1) < 0.015
 
 
-def test_kinds_come_in_their_shares():
+def test_every_kind_has_its_share_of_prompts():
     expected = {
         "RANKED_SHARES": dict(zip(oracle.KINDS, (2, 3, 3, 4, 6))) | {"facts": 3},
         "ROLLOUT_SHARES": dict(zip(oracle.KINDS, (2, 5, 3, 3, 4))) | {"facts": 4},
@@ -167,7 +167,7 @@ def test_a_transplanted_reply_is_about_the_other_prompt(kind, other_kind, seed):
         else:
             assert transplanted == reply
         assert oracle.transplant(reply, source, source) == reply
-    if {kind, other_kind} <= ERRANDS:  # still a refusal or help: correct if both need the same
+    if {kind, other_kind} <= ERRANDS:  # refusals and help stay what they are: correct if both prompts need it
         same = (kind == "harmless") == (other_kind == "harmless")
         assert is_correct(target, oracle.transplant(right, source, target)) == same
         assert is_correct(target, oracle.transplant(wrong, source, target)) == (not same)
@@ -175,7 +175,7 @@ def test_a_transplanted_reply_is_about_the_other_prompt(kind, other_kind, seed):
         assert oracle.transplant(right, source, target) == f"{new} is unknown to me."
 
 
-def test_the_length_of_a_reply_says_next_to_nothing():
+def test_the_lengths_of_two_replies_say_next_to_nothing_about_which_is_better():
     dice, longer, count = Dice("lengths"), 0.0, 0
     for kind in oracle.KINDS:
         for _ in range(400):

@@ -26,7 +26,7 @@ def value_of(expression):
 
 
 def test_the_example_of_the_docstring_is_correct():
-    example = problems.__doc__.split("now?")[1].split("A solution")[0]
+    example = problems.__doc__.split("now?")[1].split("The solution")[0]
     example = " ".join(example.split())
     assert problems.steps_are_correct(example) and final_answer(example) == "18"
     assert problems.with_letters(["Ada buys 5 more", "Ada gives 4 to Bill"]) in example
@@ -69,7 +69,7 @@ def test_a_story_stays_between_0_and_200_and_its_sentences_say_what_the_key_says
         assert gains == (change[0] == "+")
 
 
-def test_the_effect_of_a_gift_is_told_for_both_people():
+def test_the_effect_of_a_gift_is_stated_for_both_people():
     assert problems.effect("Ada buys 5 more.", "Ada", "+") == "Ada +"
     assert problems.effect("Bill takes 5.", "Ada", "-") == "Ada -"
     gift = "Bill gives 5 to Ada."
@@ -77,7 +77,7 @@ def test_the_effect_of_a_gift_is_told_for_both_people():
     assert problems.effect(gift, "Bill", "-") == "Bill gave, Ada got, so Bill gave -"
 
 
-def test_changes_go_both_ways_and_down_from_above_101():
+def test_a_total_goes_up_or_down_but_only_down_from_above_101():
     dice = Dice("changes")
     for total in range(201):
         changes = [problems.draw_change(dice, total) for _ in range(60)]
@@ -196,7 +196,7 @@ def test_a_ranking_is_asked_about_from_both_ends_and_in_every_relation():
 
 
 @given(seeds)
-def test_exactly_one_claim_is_wrong_and_the_solution_works_out_all_up_to_it(seed):
+def test_exactly_one_claim_is_wrong_and_the_solution_checks_all_up_to_that_one(seed):
     task = problems.mistake(Dice(str(seed)))
     claims = re.findall(r"(\d)\) (\d+[+-]\d+)=(\d+)\.", task.question)
     wrong = [i for i, expression, claim in claims if value_of(expression) != int(claim)]
@@ -226,7 +226,7 @@ def test_wrong_claims_are_off_by_1_2_or_10_in_both_directions():
 
 
 @given(seeds, st.booleans())
-def test_a_calculator_problem_is_a_call_its_result_and_the_answer(seed, unseen):
+def test_the_solution_of_a_calculator_problem_is_a_call_its_result_and_the_answer(seed, unseen):
     task = problems.calculator(Dice(str(seed)), unseen)
     (call,) = parse(task.reply)
     expression = call.arguments["expression"]
@@ -243,7 +243,7 @@ def test_a_calculator_problem_is_a_call_its_result_and_the_answer(seed, unseen):
     assert "*" in expression or "calculator" in task.question  # else the model would work the sum out itself
 
 
-def test_bare_problems_for_the_calculator_come_in_all_their_wordings_and_exams_have_others():
+def test_training_uses_all_trained_wordings_for_the_calculator_and_exams_use_the_held_out_ones():
     tables = TEMPLATES["calculator"]["bare"], TEMPLATES["calculator"]["products"]
     for split, which in (("train", "trained"), ("test", "held_out")):
         questions = {
@@ -256,7 +256,7 @@ def test_bare_problems_for_the_calculator_come_in_all_their_wordings_and_exams_h
         assert not questions & others
 
 
-def test_steps_of_stories_come_in_their_shares():
+def test_every_number_of_steps_has_its_share_of_stories():
     tasks = WORLD.problems("train", 2000, kind="story")
     steps = Counter(len(re.findall(r"[+-]", task.key)) for task in tasks)
     assert abs(steps[2] - 500) < 80 and abs(steps[3] - 500) < 80 and abs(steps[4] - 1000) < 90
@@ -264,11 +264,11 @@ def test_steps_of_stories_come_in_their_shares():
     lengths = {s: Counter() for s in (2, 3, 4)}
     for task in tasks:
         lengths[len(re.findall(r"[+-]", task.key))][task.question.count(". ") - 1] += 1
-    # As many unchanged sentences as fit into six, so the length does not tell the number of steps.
+    # Sentences without a change may fill up any story to six, so the length hides the number of steps.
     assert {s: set(counts) for s, counts in lengths.items()} == {s: set(range(s, 7)) for s in (2, 3, 4)}
 
 
-def test_kinds_come_in_their_shares():
+def test_every_kind_has_its_share_of_problems():
     counts, whole = Counter(task.kind for task in WORLD.problems("train", 3500)), sum(problems.KINDS.values())
     assert all(abs(counts[kind] - 3500 * share / whole) < 110 for kind, share in problems.KINDS.items())
     assert set(counts) == set(problems.KINDS)

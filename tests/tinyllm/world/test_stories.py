@@ -36,7 +36,7 @@ def test_the_last_sentence_and_the_key_follow_from_the_others(seed):
     assert key == f"story {who} {thing} {place}"
 
 
-def test_the_example_of_the_docstring_follows_too():
+def test_the_end_of_the_story_in_the_docstring_follows_too():
     example = re.findall(r"[A-Z][^.]+\.", " ".join(stories.__doc__.split("thing:")[1].split()))
     assert example[-1] == "Now {} has the {} in the {}.".format(*end_of(example[:-1]))
 

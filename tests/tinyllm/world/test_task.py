@@ -71,7 +71,7 @@ ANSWERS = {
 }
 
 
-def test_answers_are_extracted_as_graders_of_gsm8k_do():
+def test_answers_are_extracted_as_graders_of_gsm8k_extract_them():
     assert final_answer("#### 1,234") == "1234" and final_answer("x #### $18.\n#### 3") == "18"
     assert final_answer("####Ada Bill. ") == "ada bill" and final_answer("#### 1.5") == "1.5"
     for answer, normal in ANSWERS.items():

@@ -32,7 +32,7 @@ def test_the_same_seed_gives_the_same_texts_and_another_seed_another_world(seed,
     assert World(seed).problems(split, 5) != World(seed).problems(split, 5, draw=1)
 
 
-def test_texts_do_not_depend_on_the_hashes_of_a_process():
+def test_texts_do_not_depend_on_the_hash_seed_of_a_process():
     code = "from tinyllm.world import World; print(b''.join(World(3).documents('val', 5000)))"
     outputs = set()
     for hash_seed in ("0", "1"):
@@ -93,7 +93,7 @@ def test_texts_have_only_keys_of_their_split_and_only_true_facts(seed, split):
 
 @settings(max_examples=20)
 @given(seeds, splits, st.integers(0, 3000))
-def test_documents_are_just_as_long_as_asked_for_and_start_with_a_space(seed, split, size):
+def test_documents_stop_as_soon_as_they_reach_the_size_and_start_with_a_space(seed, split, size):
     documents = World(seed).documents(split, size)
     assert sum(map(len, documents[:-1])) < size or size == 0
     assert sum(map(len, documents)) >= size
@@ -114,7 +114,7 @@ def topic_of(text):
     return "biography" if len(counts) == 1 else "gossip"
 
 
-def test_topics_come_in_their_shares():
+def test_every_topic_has_its_share_of_documents():
     counts = Counter(topic_of(text.decode()) for text in WORLD.documents("train", 700_000))
     shares = {"biography": 4, "gossip": 3, "stories": 6, "numbers": 4, "lists": 2, "lexicon": 1}
     assert sum(shares.values()) == sum(TOPIC_SHARES.values()) and set(counts) == set(shares)

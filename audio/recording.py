@@ -69,8 +69,8 @@ class Recording:
             if "://" in str(self.name):
                 raise BadInput(f"{self.name}: only http and https URLs can be fetched")
             if not self.path.is_file():
-                what = "this is a folder" if self.path.is_dir() else "there is no such file"
-                raise BadInput(f"{self.name}: {what}")
+                other = "this is a folder or a device (- reads pipes)"
+                raise BadInput(f"{self.name}: {other if self.path.exists() else 'there is no such file'}")
         else:
             kind = type(source).__name__
             raise BadInput(f"a recording is a path, a URL, bytes or an open file, not {kind}")

@@ -231,13 +231,14 @@ def compare(settings):
     """Ask every finished stage the same question.
 
     Replies are greedy, except for the one of stage 0, which is sampled: with greedy decoding, a random model
-    only repeats its last token. Masked models are skipped. Raises TinyllmError if no stage is finished.
+    only repeats its last token. Masked models are only named. Raises TinyllmError if no stage is finished.
     """
     stage_folder(settings.run, "")
     width, messages = shutil.get_terminal_size().columns, [{"role": "user", "content": settings.prompt}]
     for folder in finished_stages(settings.run):
         model, tokenizer = checkpoint.load(folder)
-        if not model.config.causal:  # a masked model cannot write
+        if not model.config.causal:
+            print(f"{folder.name:14}(a masked model, which cannot write)")
             continue
         seed = [0] if folder.name == "0-random" else None
         ((text, _),) = answer(WorkerPool(model), tokenizer, [messages], settings.tokens, seed)

@@ -101,6 +101,7 @@ def test_a_source_that_cannot_be_sent_is_refused(tmp_path):
         for source, words in (
             (tmp_path / "none.wav", "no such file"),
             (tmp_path, "a folder"),
+            ("/dev/null", "a device"),
             (b"", "empty"),
             (tmp_path / "empty.wav", "empty"),
             ("s3://bucket/key", "only http"),

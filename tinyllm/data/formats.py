@@ -155,6 +155,8 @@ def read_text(value):
 
 def read_prompt(entry):
     """The prompt of an entry -> messages; [] if the entry has none."""
+    if not is_empty(entry.get("history")):
+        raise ValueError('has a "history": write all turns as "messages"')
     prompt = read_messages(entry, PROMPTS)
     inputs = [read_text(entry[key]).strip() for key in INPUTS if not is_empty(entry.get(key))]
     if inputs:

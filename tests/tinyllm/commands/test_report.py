@@ -1,5 +1,6 @@
 """report: what compare and walk print, each figure computed independently."""
 
+import json
 import re
 from pathlib import Path
 
@@ -30,6 +31,15 @@ def test_compare_asks_every_stage_the_same_question(tiny, capsys, monkeypatch):
     for line in lines[1:]:
         name, reply = line[:14].strip(), line[14:]
         assert reply.split() == greedy(name, "Where is Ada?", 12).split()
+
+
+def test_compare_says_which_stage_cannot_write(tiny, capsys):
+    config = Path("runs/demo/1-pretrain/config.json")
+    config.write_text(
+        json.dumps(json.loads(config.read_text()) | {"is_causal": False, "objective": "masked"})
+    )
+    stage("compare", "--tokens", 2)
+    assert "1-pretrain    (a masked model, which cannot write)\n" in capsys.readouterr().out
 
 
 def test_a_run_without_a_stage_cannot_be_compared_or_walked_through(here, capsys):

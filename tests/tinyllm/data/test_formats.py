@@ -391,5 +391,11 @@ def test_a_system_message_with_a_key_of_its_own_comes_first(key):
     alpaca, chat = {"instruction": "Hi?", "output": "Hello."}, {"messages": [asked, reply]}
     for entry in (alpaca, chat):
         assert formats.conversation({key: "Be kind.", **entry}) == [first, asked, reply]
-        assert formats.conversation({key: "", **entry}) == [asked, reply]
+        assert formats.conversation({key: "", "history": [], **entry}) == [asked, reply]
     assert formats.conversation({key: "Be rude.", "messages": [first, asked, reply]}) == [first, asked, reply]
+
+
+def test_earlier_turns_are_not_dropped_in_silence():
+    for read, reply in ((formats.conversation, ["output"]), (rankings.ranking, ["chosen", "rejected"])):
+        with pytest.raises(ValueError, match='has a "history": write all turns as "messages"'):
+            read({"instruction": "And now?", "history": [["Hi?", "Hello."]]} | {key: key for key in reply})

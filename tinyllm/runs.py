@@ -232,10 +232,10 @@ def nothing_to_do(settings, stage, parent=None):
     if (made.get("parent") or {}).get("sha256") != (wanted["parent"] or {}).get("sha256"):
         different.append("another parent checkpoint")
     if different:
-        start = {"origin": str(parent)} if parent else {}
-        command = make_command(dataclasses.replace(settings, run=f"{settings.run}-2", **start), stage)
+        start = f" FROM={shlex.quote(str(parent))}" if parent else ""
         raise TinyllmError(
-            f"{folder} was made with {', '.join(different)}. Delete it, or train in a new run: {command}"
+            f"{folder} was made with {', '.join(different)}. Delete it, or repeat your command "
+            f"with RUN={shlex.quote(settings.run)}-2{start}"
         )
     if made.get("finished"):
         print(f"{folder} is finished already. To train again, delete it, or choose another RUN=")

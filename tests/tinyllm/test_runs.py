@@ -214,7 +214,7 @@ def test_the_notes_of_a_stage_hold_all_settings_that_decide_its_bytes(settings):
         assert (changed == made) == indecisive, field.name
 
 
-def test_a_finished_stage_is_left_as_it_is_and_for_other_settings_a_command_is_suggested(capsys):
+def test_a_finished_stage_is_left_as_it_is_and_for_other_settings_a_new_run_is_suggested(capsys):
     Path("my questions.jsonl").write_text("{}")
     settings = StageSettings(size="tiny")
     parent = train(TextSettings(size="tiny"), "1-text")
@@ -228,9 +228,9 @@ def test_a_finished_stage_is_left_as_it_is_and_for_other_settings_a_command_is_s
         nothing_to_do(settings, "2-stage", folder)
     with pytest.raises(TinyllmError) as error:
         nothing_to_do(StageSettings(size="tiny", steps=5, data="my questions.jsonl"), "2-stage", parent)
-    assert str(error.value).endswith(
-        "make stage2 RUN=demo-2 SIZE=tiny DATA='my questions.jsonl' FROM=runs/demo/1-text ARGS=\"--steps 5\""
-    )
+    assert str(error.value).endswith("or repeat your command with RUN=demo-2 FROM=runs/demo/1-text")
+    with pytest.raises(TinyllmError, match="repeat your command with RUN=demo-2$"):
+        nothing_to_do(settings, "2-stage")
     assert not nothing_to_do(settings, "3-other")
 
 

@@ -7,9 +7,9 @@
     other 4xx (except `also`), a proxy's refusal      never
     3xx: a redirect                                   never, and not followed: the key stays with its host
 
-A request that may have been carried out and must not be repeated raises AnswerLost. Pauses go through
-`sleep`, so that tests run fast. There are time-outs for connecting, for the next piece of an answer, for a
-whole answer (SLOWEST times that of a piece) and, if given, for the call and its retries.
+A request that may have been carried out and must not be repeated raises AnswerLost. Pauses call the argument
+`sleep`, which tests replace in order to run fast. There are time-outs for connecting, for the next piece of
+an answer, for a whole answer (SLOWEST times that of a piece) and, if given, for the call and its retries.
 """
 
 import json

@@ -82,8 +82,8 @@ FIELDS = {  # fields of the service, by the type of their values
 CLASSES = {"true or false": bool, "a number": (int, float), "a list": list, "an object": dict, "text": str}
 KINDS = {name: kind for kind, names in FIELDS.items() for name in names.split()}
 KNOWN = [*KINDS, *HELP, "speech_model"]
-# A condition holds if all its terms do. NAME: set, and not false or empty; NAME=TEXT: its value, as
-# text, contains TEXT; -TERM: the term does not hold.
+# A condition holds if all its terms do. A term is NAME (the option is set, and neither false nor empty),
+# NAME=TEXT (its value, as text, contains TEXT) or -TERM (the term does not hold).
 REFUSED = {  # combinations that the service refuses, with its own message if we know it
     "speech_model": 'speech_model is deprecated. Use "speech_models" instead.',
     "speech_models=[]": '"speech_models" must be a non-empty list',

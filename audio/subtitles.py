@@ -4,7 +4,7 @@ Whatever the turns are like (overlapping, without times, out of order), captions
 least a millisecond and at most LONGEST, and has at most LINES lines of LINE columns. Together they contain
 every word once, in order of time.
 
-White space does not separate words in every script: Chinese, Japanese and Thai are written without it. So a
+Not every script separates words with white space: Chinese, Japanese and Thai are written without it. So a
 text is cut into units that are never split: a run of characters between white space or, in those scripts, one
 character or one word as given by the service.
 """

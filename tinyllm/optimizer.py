@@ -73,7 +73,7 @@ def parts(config, method="muon", begin=0):
 def update(part, params, gradient, moments, updates, rates, scale):
     """One step on one Part of the flat vectors, in place.
 
-    moments: two vectors, 0 at first; updates: optimizer updates so far; scale: multiplier of the peak rates.
+    moments: two vectors, initially 0; updates: optimizer updates so far; scale: multiplier of the peak rates.
     """
     w, g, m, v = (vector[part.start : part.stop] for vector in (params, gradient, *moments))
     if part.shape:

@@ -116,8 +116,8 @@ class WorkerPool:
             process.join(1)
             raise TinyllmError(
                 f"worker {rank} (process {process.pid}) ended with exit code {process.exitcode}. RESUME=1 "
-                "continues from the last save, if there is one. If memory ran out, begin again in another "
-                "RUN=, with fewer WORKERS or a smaller SIZE"
+                "continues from the last save, if there is one. If memory ran out, start a new run "
+                "(RUN=another) with fewer WORKERS or a smaller SIZE"
             ) from None
         for rank, (failure, _) in enumerate(answers):
             if failure:

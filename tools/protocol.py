@@ -1,4 +1,4 @@
-"""Calls in text: how a model writes them, how they are read back, how results are returned.
+"""Tool calls as text: how a model writes them, how they are read back, how results are returned.
 
     I will look it up. <tool_call>{"name":"weather","arguments":{"city":"Oslo"}}</tool_call>
     <tool_response>{"celsius":-3}</tool_response>

@@ -1,4 +1,4 @@
-"""recording: what cannot be sent is refused first, and every attempt sends the whole recording."""
+"""recording: bad input is refused before anything is sent, and every attempt sends the whole recording."""
 
 import contextlib
 import io

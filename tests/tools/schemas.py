@@ -77,7 +77,7 @@ def schemas(draw, depth=2, composed=True):
 
 
 def near(schema, root=None, depth=4):
-    """Values that are often valid under the schema, and otherwise often nearly valid."""
+    """Values that are often valid under the schema; most of the others are nearly valid."""
     root = schema if root is None else root
     if isinstance(schema, bool) or not depth:
         return VALUES

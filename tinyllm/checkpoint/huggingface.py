@@ -128,7 +128,7 @@ def config_to_json(config, special=None):
     }
     if score:  # programs read the last score before the padding, so the padding token must not occur in texts
         published |= {"num_labels": 1, "id2label": {"0": "score"}, "pad_token_id": special.get("<|mask|>")}
-    if not config.causal:  # transformers 5 reads is_causal too
+    if not config.causal:  # transformers 5 reads is_causal, we read both
         published |= {"is_causal": False, "objective": "masked"}
     return published
 

@@ -4,10 +4,9 @@ The algorithm is that of tokenizer.py, but text is first split into words differ
 special tokens may be numbered in any order, several pairs may merge into the same token, and Llama 3 looks up
 a whole word before it merges anything.
 
-The published patterns use Unicode's classes, which `re` does not have. This file writes each class out as
-ranges of characters, from Python's own tables. A character newer than these tables counts as neither a letter
-nor a number.
-"""
+The published patterns that split text use Unicode classes, which `re` does not support. This file writes each
+class out as ranges of characters, from Python's own tables. A character newer than these tables counts as
+neither a letter nor a number."""
 
 import functools
 import itertools

@@ -89,7 +89,7 @@ class QuizSettings(Settings):
 
 
 def quiz(settings):
-    """Ask a model, and each model it was trained from, questions with known answers: what was forgotten?"""
+    """Ask a model and its ancestors questions with known answers, to see what was forgotten."""
     questions, marks = formats.instructions(settings.data), []
     prompts = [prompt_of(messages) for messages in questions]
     last = Path(settings.origin) if settings.origin else stage_folder(settings.run, "")

@@ -1,8 +1,8 @@
 """How much better than expected was a reply? From scores to the weights of a policy gradient.
 
 REINFORCE (Williams 1992) makes each token of a reply likelier in proportion to its advantage: the return
-minus a baseline. A baseline that does not depend on the token leaves the expected gradient unchanged, and
-a good one greatly reduces the variance: without any, scores of 7 and 8 would make both replies likelier.
+minus a baseline. A baseline that does not depend on the token leaves the expected gradient unchanged, and a
+good one greatly reduces the variance: without a baseline, scores of 7 and 8 would make both replies likelier.
 
 Advantages add up to about 0. So the loss of stage 3 is about 0 too, however good the policy is: while the
 policy is still the one that wrote the replies, the loss is minus the mean advantage, plus the KL penalty. The

@@ -69,7 +69,7 @@ class World:
         (see instructions.askable), about people who do not exist (unknown_names) or with a fixed reply.
 
         Rejected draws cost no bits. The accepted draw counts in full: a model cannot compute the
-        hash, so knowing the split does not help it.
+        hash of `split_of`, so knowing the split does not help it.
         """
         while True:
             bits = dice.bits

@@ -26,7 +26,7 @@ TOOLS_IN_FRONT = {True: 1, False: 31}  # whether it begins with the description 
 
 
 def conversation(dice, world, split, family=None, unseen=False):
-    """One task of a family (one of instructions.FAMILIES, or "follow_up"), or of a random family.
+    """One task of `family` (one of instructions.FAMILIES, or "follow_up"; None: a random one).
 
     With `unseen`, the wording of a named family never occurs in training; follow-ups have no such wordings.
     """

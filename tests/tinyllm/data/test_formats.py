@@ -45,7 +45,7 @@ def renamed(messages, role, content, names):
 
 
 def in_parts(messages):
-    """OpenAI's other form of a content: a list of texts, cut anywhere."""
+    """OpenAI's other form of `content`: a list of text parts, which may be cut anywhere."""
     part = lambda text: {"type": "text", "text": text}
     return [{**m, "content": [part(m["content"][:2]), part(m["content"][2:])]} for m in messages]
 

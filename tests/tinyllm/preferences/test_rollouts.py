@@ -43,7 +43,7 @@ def compare(policy, reference, batch):
 
 @pytest.fixture(scope="module")
 def sampled():
-    """Rollouts, and the pools of their policy and of another model."""
+    """Rollouts, the worker pool of the policy that sampled them, and that of another model."""
     with WorkerPool(model_of(3)) as policy, WorkerPool(model_of(4)) as reference:
         batch = sample(policy, TOKENS, [1, 2])
         assert set(batch.ended) == {True, False}

@@ -332,9 +332,8 @@ def heard(pieces):
     size, silent = len(head), rate > 0 and not head[start:end].strip(quiet)
     for piece in pieces:
         size, silent = size + len(piece), silent and not piece.strip(quiet)
-    seconds = (
-        (min(end, size) - start) / rate if rate else size / 16000
-    )  # else 16,000 bytes a second, as in many MP3 files
+    # Without a rate: the bytes per second of a typical MP3 file
+    seconds = (min(end, size) - start) / rate if rate else size / 16000
     error = "Audio duration is too short." if seconds < 0.16 else None
     if not looks_like_audio(head):
         kind = "text/plain (ASCII text)" if head.isascii() else "application/octet-stream (data)"

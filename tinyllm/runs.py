@@ -114,9 +114,7 @@ def sources(settings, parent):
         path = getattr(settings, each.name)
         if path:
             if Path("runs").resolve().is_relative_to(Path(path).resolve()):
-                raise UsageError(
-                    f"{path} contains runs/, which training writes to: move your {kind} to a separate folder"
-                )
+                raise UsageError(f"{path} contains runs/, which changes: move your {kind} to another folder")
             named[kind] = {"path": str(Path(path).resolve()), "sha256": fingerprint(path)}
             replaces = kind != "text" or each.metadata.get("replaces") and settings.origin
             if kind in learned and not replaces and learned[kind]["sha256"] != named[kind]["sha256"]:

@@ -124,7 +124,7 @@ class _Words(dict):
         self.new = [new for _, _, new in merges]
 
     def __missing__(self, word):
-        """Merge in O(n log n): a word may be a whole line of Chinese. Each merge checks only its neighbours."""
+        """Merge in O(n log n): a word may be a whole line of Chinese. A merge checks only its neighbours."""
         if word in self.whole:
             return [self.whole[word]]
         # A linked list of ids. The None at its end is also ids[-1], so it is the neighbour at both ends.

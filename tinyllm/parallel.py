@@ -9,9 +9,9 @@ a model through a pipe for every batch would cost more than it saves. So paramet
 gradient buffer per worker are in shared memory. Jobs and results go through pipes.
 
 The shared memory has no name (multiprocessing's RawArray maps an unlinked file), so nothing is left behind,
-whichever process is killed. To go beyond one machine, give each machine its rows of the batch and turn the
-sums of gradients (`sum_gradients`) and losses into all-reduces; each machine then updates its own copy of the
-parameters, and one of the machines saves.
+whichever process is killed. To go beyond one machine, give each machine its rows of the batch, with the total
+of the whole batch, and turn the sums of gradients (`sum_gradients`) and losses into all-reduces; each machine
+then updates its own copy of the parameters, and one of the machines saves.
 """
 
 import atexit

@@ -114,8 +114,13 @@ def encode_prompt(tokenizer, messages):
 
 
 def encode_last_reply(tokenizer, messages):
-    """Like encode_conversation, but the mask covers only the last reply, not the replies of earlier turns."""
-    return encode_conversation(tokenizer, [*as_context(messages[:-1]), messages[-1]])
+    """Like encode_conversation, but the mask covers only the last reply, not the replies of earlier turns.
+
+    The ids end with the end token, as those of a sampled reply do: a reward model reads the score there.
+    """
+    ids, mask = encode_conversation(tokenizer, [*as_context(messages[:-1]), messages[-1]])
+    stop = len(ids) - len(tokenizer.encode(format_of(tokenizer.special).after))
+    return ids[:stop], mask[:stop]
 
 
 def prompt_of(messages, last=True):

@@ -5,7 +5,7 @@ stage 2, the reference.
     J = E[ score(reply) - kl * sum_t KL_t ],   KL_t = KL(policy || reference) at position t, over all V tokens
 
     grad J = E[ sum_t grad log p(y_t) A_t - kl * sum_t grad KL_t ]
-    A_t    = score - kl * (KL of the positions after t) - baseline
+    A_t    = score - kl * (KL of the positions after t) - baseline        (PPO and GRPO: see ALGORITHMS)
 
 Without the penalty the policy finds replies that the reward model overrates: reward hacking (make hacking).
 The loss value says little, because advantages are relative to a baseline. Watch the score.

@@ -1,5 +1,6 @@
 """conversation: the loss covers exactly what the assistant wrote, and no user can write a special token."""
 
+import copy
 import re
 
 import numpy as np
@@ -8,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinyllm.data.conversation import (
+    FORMATS,
     ROLES,
     TEMPLATE,
     decode_reply,
     encode_conversation,
+    encode_last_reply,
     encode_prompt,
     pad,
     shift,
@@ -40,6 +43,20 @@ def test_a_conversation_decodes_to_its_template(messages):
     rendered = "".join(f"<|{m['role']}|> {m['content']}<|end|>" for m in messages)
     assert TOKENIZER.decode(ids) == f"<|begin|>{rendered}"
     assert encode_prompt(TOKENIZER, messages) == [*ids, TOKENIZER.special["<|assistant|>"]]
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+@given(st.text(max_size=12))
+def test_the_last_reply_ends_like_a_sampled_one_in_every_format(form, content):
+    """Else a reward model would learn to score another token than the one it is asked about."""
+    tokenizer = copy.copy(train("", 256))
+    names = sorted(form.tokens() | {"<|user|>"})
+    tokenizer.special = {name: 300 + i for i, name in enumerate(names)}
+    prompt = [{"role": "user", "content": "hello"}]
+    sampled = [*tokenizer.encode(form.space + content), tokenizer.special[form.end]]
+    ids, mask = encode_last_reply(tokenizer, [*prompt, {"role": "assistant", "content": content}])
+    assert ids == encode_prompt(tokenizer, prompt) + sampled
+    assert sum(mask) == len(sampled) and all(mask[-len(sampled) :])
 
 
 @given(conversations)

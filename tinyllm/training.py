@@ -10,9 +10,10 @@ The loop itself stays in the stage, where a reader sees it. A step depends only 
 seed and the step number. So, with the same number of workers, a run that was killed and resumed ends in the
 same bytes as an uninterrupted one.
 
-stage.json says whether a stage is finished; it is written last. After Ctrl-C the folder holds resume.safetensors (weights,
-moments, counters, and whatever else the stage needs), stage.json with "finished": false, and the logs. A
-second Ctrl-C skips this save and leaves the latest periodic save (--save-every), if there is one.
+stage.json says whether a stage is finished; it is written last. After Ctrl-C the folder holds
+resume.safetensors (weights, moments, counters, and whatever else the stage needs), stage.json with
+"finished": false, and the logs. A second Ctrl-C skips this save and leaves the latest periodic save
+(--save-every), if there is one.
 """
 
 import dataclasses

@@ -103,7 +103,7 @@ def locked(folder):
     written to."""
     with contextlib.suppress(OSError):
         os.makedirs(folder, exist_ok=True)
-    if not os.access(folder, os.W_OK):
+    if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
         lost = "a second run would pay again: choose another folder with --keep"
         raise BadInput(f"{folder} cannot be written to, so {lost}")
     with contextlib.ExitStack() as stack:

@@ -312,8 +312,9 @@ def test_the_ids_of_several_jobs_are_printed_with_their_file_names(box, tmp_path
 
 def test_nothing_is_sent_if_the_transcript_cannot_be_kept(box, talk, tmp_path):
     before = len(box.uploads)
-    _, err = audio("transcribe", talk, "--keep", talk / "folder", url=box.url, status=2)
-    assert "--keep" in err and len(box.uploads) == before
+    for place in (talk / "folder", talk):  # a file is not a folder
+        _, err = audio("transcribe", talk, "--keep", place, url=box.url, status=2)
+        assert "--keep" in err and len(box.uploads) == before
     audio("transcribe", talk, "--keep", tmp_path / "new" / "folder", url=box.url)
     assert [*(tmp_path / "new" / "folder").glob("talk.wav.*.json")] and len(box.uploads) == before + 1
 

@@ -80,6 +80,8 @@ class Output:
         self.args, self.sources, self.several = args, sources, several
         self.names = {label: str(name) for label, name in map(setting, args.names)}
         out = args.out or ""
+        if several and not out and args.format in ("srt", "vtt"):
+            raise BadInput(f"-o {args.format} for several recordings needs --out FOLDER")
         self.in_folder = bool(out) and (several or os.path.isdir(out) or out[-1] in "/\\")
         if self.in_folder and len(set(sources.values())) < len(sources):
             raise BadInput("two recordings have the same name: write their transcripts to different folders")

@@ -371,6 +371,8 @@ def test_version():
         (["transcribe", "TALK", "--speakers", "x"], "range"),
         (["transcribe", "TALK", "--preset", "x"], "invalid choice"),
         (["transcribe", "TALK", "--names", "A"], "A=Ada"),
+        (["transcribe", "TALK", "EMPTY", "-o", "srt"], "needs --out FOLDER"),
+        (["transcribe", "TALK", "EMPTY", "-o", "vtt"], "needs --out FOLDER"),
         (["transcribe", "TALK", "--timeout", "-1"], "a number of seconds"),
         (["get", ""], "id such as"),
         (["fly"], "invalid choice"),

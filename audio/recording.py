@@ -123,8 +123,9 @@ class Recording:
 
 def rewindable(file, name):
     """The file itself or, if it is not seekable (a pipe), a temporary copy on disk."""
-    if getattr(file, "closed", False) or isinstance(file.read(0), str):
-        raise BadInput(f"{name} is closed or open as text: open it with mode 'rb'")
+    usable = not getattr(file, "closed", False) and getattr(file, "readable", lambda: True)()
+    if not usable or isinstance(file.read(0), str):
+        raise BadInput(f"{name} is closed, or open as text or for writing: open it with mode 'rb'")
     try:
         file.seek(file.tell())
         return file

@@ -98,6 +98,7 @@ def test_a_source_that_cannot_be_sent_is_refused(tmp_path):
         text = stack.enter_context(open(tmp_path / "open.txt"))
         closed = stack.enter_context(open(tmp_path / "open.txt", "rb"))
         closed.close()
+        new = stack.enter_context(open(tmp_path / "new.wav", "wb"))
         for source, words in (
             (tmp_path / "none.wav", "no such file"),
             (tmp_path, "a folder"),
@@ -109,6 +110,7 @@ def test_a_source_that_cannot_be_sent_is_refused(tmp_path):
             (text, "mode 'rb'"),
             (io.StringIO("x"), "mode 'rb'"),
             (closed, "closed"),
+            (new, "mode 'rb'"),
             ("a\0b", "a\0b"),
             ("", "the name of the recording is empty"),
             (" ", "the name of the recording is empty"),

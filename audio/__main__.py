@@ -78,7 +78,7 @@ class Output:
 
     def __init__(self, args, sources, several=False):
         self.args, self.sources, self.several = args, sources, several
-        self.names = {label: str(name) for label, name in map(setting, args.names)}
+        self.names = {setting(text)[0]: text.partition("=")[2] for text in args.names}
         out = args.out or ""
         if several and not out and args.format in ("srt", "vtt"):
             raise BadInput(f"-o {args.format} for several recordings needs --out FOLDER")

@@ -261,6 +261,12 @@ def test_names_for_unknown_speakers_are_reported(box, talk):
     assert "warning: --names: there is no speaker A; speakers: none\n" in err
 
 
+def test_names_are_shown_as_they_are_written(box, talk):
+    names = ["--speakers", 2, "--names", "A=null", "--names", "B=1e3=x"]
+    out, _ = audio("transcribe", talk, *names, url=box.url)
+    assert out.startswith("null: ") and "\n1e3=x: " in out
+
+
 def test_a_folder_is_transcribed_in_order_and_a_second_run_pays_nothing(box, tmp_path):
     (tmp_path / "in" / "deep").mkdir(parents=True)
     (tmp_path / "in" / ".Trash").mkdir()

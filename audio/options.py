@@ -5,8 +5,8 @@
 
 Any other option goes to the service under its own name: the service has more options than we list, and keeps
 adding some. Some are refused here, before a long upload instead of after it: options that the service is
-known to refuse or ignore, values that are invalid or cannot be sent, and names that look like typos. The
-sandbox uses the same tables, so each rule is written once.
+known to refuse or ignore, values that are invalid or cannot be sent, names that look like typos, and a short
+name that contradicts its field. The sandbox uses the same tables, so each rule is written once.
 """
 
 import difflib
@@ -123,12 +123,15 @@ def request(preset=None, **options):
     fields, tasks = {}, {}
     for name, value in (PRESETS.get(preset, {}) | given).items():
         if name in ("speakers", "language"):
-            fields |= speakers(value) if name == "speakers" else language(value)
+            made = speakers(value) if name == "speakers" else language(value)
         elif name not in TASKS:
-            fields[SWITCHES.get(name, name)] = as_list(value) if KINDS.get(name) == "a list" else value
-        elif value is not False:
-            tasks[TASKS[name]] = task(name, value)
-            fields |= {"speaker_labels": True} if name == "speaker_names" else {}
+            made = {SWITCHES.get(name, name): as_list(value) if KINDS.get(name) == "a list" else value}
+        else:
+            tasks |= {} if value is False else {TASKS[name]: task(name, value)}
+            made = {"speaker_labels": True} if name == "speaker_names" and value is not False else {}
+        twice = [key for key in made if name in given and given.get(key, made[key]) not in (made[key], value)]
+        wrong += [f"{name} and {key} set the same thing: give one of them" for key in twice]
+        fields |= made
     wrong += mistyped(fields, {field: name for name, field in SWITCHES.items() if name in given})
     if tasks and not wrong:
         more = fields.get("speech_understanding", {})

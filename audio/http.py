@@ -2,7 +2,7 @@
 
     what happened                                     is it repeated?
     no connection: the request was never sent         yes, whatever the request
-    429, 503: refused, nothing was done               yes, after Retry-After or a growing pause with jitter
+    429, 503: refused, nothing was done               yes, after Retry-After seconds or a growing random pause
     no answer, half an answer, 408, 425, other 5xx    only if a repetition does no harm (safe=True)
     other 4xx (except `also`), a proxy's refusal      never
     3xx: a redirect                                   never, and not followed: the key stays with its host

@@ -296,13 +296,16 @@ def parent_folder(settings, *stages):
 
 
 def ancestors(folder):
-    """`folder`, then the folder of the checkpoint that it was trained from, and so on, if they exist."""
+    """`folder`, then the folder of the checkpoint that it was trained from, and so on, if they exist: where
+    it was, or, if the whole run was moved, next to `folder`."""
     yield folder
-    parent = read_notes(folder).get("parent")
-    if parent:
-        path = relocated(folder, parent["folder"])
-        if (path / "config.json").exists() and read_notes(path).get("sha256") in (None, parent.get("sha256")):
-            yield from ancestors(path)
+    if parent := read_notes(folder).get("parent"):
+        recorded = Path(parent["folder"])
+        for path in (recorded, folder.parent / recorded.name):
+            known = read_notes(path).get("sha256") in (None, parent.get("sha256"))
+            if known and path != folder and (path / "config.json").exists():
+                yield from ancestors(path)
+                return
 
 
 def is_checkpoint(folder):

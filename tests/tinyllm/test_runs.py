@@ -310,6 +310,23 @@ def test_earlier_stages_are_found_in_other_runs_and_after_a_move():
     assert [*ancestors(later)] == [later]
 
 
+def test_earlier_stages_are_found_after_a_move_even_if_another_run_has_taken_their_place():
+    train(StageSettings(), "2-stage", train(TextSettings(), "1-text"))
+    Path("runs/demo").rename("runs/moved")
+    other = random_model(CONFIG, np.random.default_rng(5))
+    with Run(TextSettings(seed=1), "1-text", other, BYTES, 0):
+        pass
+    moved = Path("runs/moved/2-stage")
+    assert [*ancestors(moved)] == [moved, Path("runs/moved/1-text")]
+
+
+def test_a_stage_of_no_steps_is_not_its_own_ancestor_once_its_parent_is_gone():
+    """Its weights are those of the parent, and its folder may have the same name."""
+    folder = train(StageSettings(run="mine"), "1-text", train(TextSettings(), "1-text"))
+    Path("runs/demo").rename("runs/moved")
+    assert [*ancestors(folder)] == [folder]
+
+
 def test_a_stage_is_found_by_its_number_or_name_and_by_default_the_last_finished_one():
     for name in ("0-random", "1-masked", "1-pretrain", "2-instruct", "notes"):
         folder = Path("runs/demo", name)

@@ -223,6 +223,7 @@ def nothing_to_do(settings, stage, parent=None):
     wanted = describe(settings, stage, parent)
     options = made.get("settings", {})
     if options:  # those that are newer than the folder had their defaults
+        options = {"direct": options.get("chains") == "left-out"} | options  # its name until lately
         options = {each.name: each.default for each in dataclasses.fields(settings)} | options
     different = differences(options, wanted["settings"])
     old, new = made.get("sources", {}), wanted["sources"]

@@ -35,6 +35,7 @@ from tinyllm.runs import (
     sources,
     stage_folder,
 )
+from tinyllm.stages.s4_reason import ReasonSettings
 from tinyllm.training import Run
 from tinyllm.transformer import Config, Transformer
 
@@ -232,6 +233,18 @@ def test_a_finished_stage_is_left_as_it_is_and_for_other_settings_a_new_run_is_s
     with pytest.raises(TinyllmError, match="repeat your command with RUN=demo-2$"):
         nothing_to_do(settings, "2-stage")
     assert not nothing_to_do(settings, "3-other")
+
+
+@pytest.mark.parametrize("chains, direct", [("left-out", True), ("written-out", False)])
+def test_a_stage_made_before_the_option_direct_had_its_name_is_finished_too(chains, direct):
+    path = train(ReasonSettings(direct=direct), "4-control") / "stage.json"
+    notes = json.loads(path.read_text())
+    assert notes["settings"].pop("direct") == direct
+    notes["settings"]["chains"] = chains
+    path.write_text(json.dumps(notes))
+    assert nothing_to_do(ReasonSettings(direct=direct), "4-control")
+    with pytest.raises(TinyllmError, match=f"made with direct={direct} instead of {not direct}"):
+        nothing_to_do(ReasonSettings(direct=not direct), "4-control")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))

@@ -134,10 +134,11 @@ class WorkerPool:
     def close(self):
         """Kill the workers: they hold no state of their own. The shared memory is freed with the last process
         that uses it."""
-        atexit.unregister(self.close)
         for process in self._processes:
             process.kill()
+        for process in self._processes:
             process.join()
+        atexit.unregister(self.close)  # last: after Ctrl-C in between, the exit handler calls this again
 
     def __enter__(self):
         return self

@@ -223,6 +223,7 @@ def nothing_to_do(settings, stage, parent=None):
     wanted = describe(settings, stage, parent)
     options = made.get("settings", {})
     if options:  # those that are newer than the folder had their defaults
+        options = {"direct": options.get("chains") == "left-out"} | options  # its name until lately
         options = {each.name: each.default for each in dataclasses.fields(settings)} | options
     different = differences(options, wanted["settings"])
     old, new = made.get("sources", {}), wanted["sources"]
@@ -296,13 +297,16 @@ def parent_folder(settings, *stages):
 
 
 def ancestors(folder):
-    """`folder`, then the folder of the checkpoint that it was trained from, and so on, if they exist."""
+    """`folder`, then the folder of the checkpoint that it was trained from, and so on, if they exist: where
+    it was, or, if the whole run was moved, next to `folder`."""
     yield folder
-    parent = read_notes(folder).get("parent")
-    if parent:
-        path = relocated(folder, parent["folder"])
-        if (path / "config.json").exists() and read_notes(path).get("sha256") in (None, parent.get("sha256")):
-            yield from ancestors(path)
+    if parent := read_notes(folder).get("parent"):
+        recorded = Path(parent["folder"])
+        for path in (recorded, folder.parent / recorded.name):
+            known = read_notes(path).get("sha256") in (None, parent.get("sha256"))
+            if known and path != folder and (path / "config.json").exists():
+                yield from ancestors(path)
+                return
 
 
 def is_checkpoint(folder):

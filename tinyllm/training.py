@@ -140,6 +140,8 @@ class Run:
                 f"{self.folder} was begun with WORKERS={counters['workers']}; with {self.pool.workers}, sums "
                 f"would round differently: continue with WORKERS={counters['workers']}"
             )
+        if not self.state.keys() <= tensors.keys():
+            raise TinyllmError(f"{self.folder} was begun by an older version: delete it to begin again")
         for name, array in self.state.items():
             array[:] = tensors.pop(name)
         self.state |= {name: array.copy() for name, array in tensors.items()}

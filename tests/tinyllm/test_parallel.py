@@ -233,6 +233,17 @@ def test_a_killed_worker_ends_the_run_at_once():
     assert not set(multiprocessing.active_children()) & set(pool._processes)
 
 
+def test_all_workers_are_killed_before_one_is_waited_for():
+    """Else, after Ctrl-C while close waits, the exit of the program would wait for workers without end."""
+    pool, calls = WorkerPool(MODEL, 3), []
+    for process in pool._processes:
+        kill, join = process.kill, process.join
+        process.kill = lambda kill=kill: (calls.append("kill"), kill())
+        process.join = lambda join=join: (calls.append("join"), join())
+    pool.close()
+    assert calls == ["kill", "kill", "join", "join"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="sends signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_worker_ignores_signals_so_that_the_main_process_can_finish_the_step_and_save(number):

@@ -35,6 +35,7 @@ from tinyllm.runs import (
     sources,
     stage_folder,
 )
+from tinyllm.stages.s4_reason import ReasonSettings
 from tinyllm.training import Run
 from tinyllm.transformer import Config, Transformer
 
@@ -234,6 +235,18 @@ def test_a_finished_stage_is_left_as_it_is_and_for_other_settings_a_new_run_is_s
     assert not nothing_to_do(settings, "3-other")
 
 
+@pytest.mark.parametrize("chains, direct", [("left-out", True), ("written-out", False)])
+def test_a_stage_made_before_the_option_direct_had_its_name_is_finished_too(chains, direct):
+    path = train(ReasonSettings(direct=direct), "4-control") / "stage.json"
+    notes = json.loads(path.read_text())
+    assert notes["settings"].pop("direct") == direct
+    notes["settings"]["chains"] = chains
+    path.write_text(json.dumps(notes))
+    assert nothing_to_do(ReasonSettings(direct=direct), "4-control")
+    with pytest.raises(TinyllmError, match=f"made with direct={direct} instead of {not direct}"):
+        nothing_to_do(ReasonSettings(direct=not direct), "4-control")
+
+
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
 def test_every_value_in_a_suggested_command_is_one_word(value):
     command = make_command(StageSettings(data=value, seed=4, steps=3, origin="runs/a b/1"), "2-stage")
@@ -308,6 +321,23 @@ def test_earlier_stages_are_found_in_other_runs_and_after_a_move():
     moved = Path("runs/moved/2-stage")
     assert [*ancestors(moved)] == [moved, Path("runs/moved/1-text")]
     assert [*ancestors(later)] == [later]
+
+
+def test_earlier_stages_are_found_after_a_move_even_if_another_run_has_taken_their_place():
+    train(StageSettings(), "2-stage", train(TextSettings(), "1-text"))
+    Path("runs/demo").rename("runs/moved")
+    other = random_model(CONFIG, np.random.default_rng(5))
+    with Run(TextSettings(seed=1), "1-text", other, BYTES, 0):
+        pass
+    moved = Path("runs/moved/2-stage")
+    assert [*ancestors(moved)] == [moved, Path("runs/moved/1-text")]
+
+
+def test_a_stage_of_no_steps_is_not_its_own_ancestor_once_its_parent_is_gone():
+    """Its weights are those of the parent, and its folder may have the same name."""
+    folder = train(StageSettings(run="mine"), "1-text", train(TextSettings(), "1-text"))
+    Path("runs/demo").rename("runs/moved")
+    assert [*ancestors(folder)] == [folder]
 
 
 def test_a_stage_is_found_by_its_number_or_name_and_by_default_the_last_finished_one():

@@ -538,6 +538,19 @@ def test_a_run_that_never_saved_starts_over():
     assert len([line for line in metrics(STAGE) if "loss" in line]) == 3
 
 
+def test_a_resume_file_of_an_older_version_is_refused_in_words():
+    with pytest.raises(KeyboardInterrupt):
+        short_run(at_step=lambda run, step: setattr(run, "signal", signal.SIGINT))
+    path = Path("runs/demo", STAGE, RESUME)
+    saved, metadata = safetensors.read(path)
+    first, second = saved.pop("moments")
+    safetensors.write(path, {**saved, "moment1": first, "moment2": second}, metadata)
+    with pytest.raises(
+        TinyllmError, match=f"{STAGE} was begun by an older version: delete it to begin again"
+    ):
+        new_run(3)
+
+
 def test_parameters_of_a_resumed_folder_are_loaded_from_the_resume_file():
     """Not from the model that the stage passes to Run."""
 

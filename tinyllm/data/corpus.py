@@ -7,10 +7,12 @@ Validating on training text would measure memorisation, not learning.
 
 import functools
 import hashlib
+import re
 from itertools import chain, groupby
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from tinyllm.checkpoint import safetensors
 from tinyllm.checkpoint.files import text_files
@@ -18,6 +20,10 @@ from tinyllm.data import formats
 from tinyllm.data.conversation import pad, shift
 from tinyllm.errors import TinyllmError, tell_once
 from tinyllm.world import World, problems
+
+# A megabyte and the rest of its line, because tokenizing takes many times the memory of its text. No word is
+# cut: none goes on after newlines.
+PART = re.compile(rb"(?s:.{1,1048576})[^\n]*\n*")
 
 
 def load(path, seed, characters):
@@ -96,10 +102,19 @@ def packed(path, source, seed, characters, tokenizer):
 
 
 def pack(documents, tokenizer):
-    """Documents -> one row of ids, each document between a begin and an end token."""
-    begin, end = tokenizer.special["<|begin|>"], tokenizer.special["<|end|>"]
-    rows = ([begin, *tokenizer.encode(document), end] for document in documents)
-    return np.fromiter(chain.from_iterable(rows), np.int32)
+    """Documents -> one row of ids, each document between a begin and an end token. Shows progress."""
+
+    def rows():
+        for document in documents:
+            yield [tokenizer.special["<|begin|>"]]
+            for part in PART.findall(document):
+                yield tokenizer.encode(part)
+                bar.update(len(part))
+            yield [tokenizer.special["<|end|>"]]
+
+    size = sum(map(len, documents))
+    with tqdm(total=size, unit="B", unit_scale=True, desc=" tokenizing", leave=False, delay=2) as bar:
+        return np.fromiter(chain.from_iterable(rows()), np.int32)
 
 
 def encode_opening(tokenizer, text):

@@ -174,7 +174,8 @@ def with_system(entry, messages):
 
 def read_reply(entry, keys):
     """The prompt and the reply of an entry -> messages that end with the reply. A reply that repeats the
-    prompt, as in HH-RLHF, is all that is read."""
+    prompt, as in HH-RLHF, is all that is read. A reply may be true or false, as in BoolQ."""
+    entry = entry | {key: json.dumps(entry[key]) for key in keys if isinstance(entry.get(key), bool)}
     reply = read_messages(entry, keys, "assistant")
     is_whole = reply and reply[0]["role"] in ("system", "user")
     messages = reply if is_whole else [*read_prompt(entry), *reply]

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from stage_runs import record
+from tqdm import tqdm
 
 from tinyllm.data import corpus
 from tinyllm.errors import TinyllmError
@@ -128,6 +129,18 @@ def test_the_vocabulary_learns_from_conversations_with_the_space_before_each_mes
 def test_documents_are_packed_between_begin_and_end_tokens():
     begin, end = BYTES.special["<|begin|>"], BYTES.special["<|end|>"]
     assert corpus.pack([b"a", b"\xff"], BYTES).tolist() == [begin, 97, end, begin, 255, end]
+
+
+def test_a_long_document_is_encoded_in_parts_with_progress_and_has_the_ids_of_the_whole(monkeypatch, capsys):
+    """Tokenizing needs many times the memory of a part."""
+    words = train(["a line\n\n\n" * 9], 264)
+    document = b"a line\n\n\n" * 300_000
+    whole = [words.special["<|begin|>"], *words.encode(document), words.special["<|end|>"]]
+    parts, always = record(monkeypatch, words, "encode"), {"delay": 0, "mininterval": 0}
+    monkeypatch.setattr(corpus, "tqdm", lambda **options: tqdm(**options | always))
+    np.testing.assert_array_equal(corpus.pack([b"\n", document], words)[3:], whole)
+    assert len(parts) == 4 and max(len(part.text) for part in parts) < 2**20 + 10
+    assert "tokenizing:  39%" in capsys.readouterr().err
 
 
 @given(st.text(max_size=20), st.text(max_size=20))

@@ -290,6 +290,14 @@ def test_a_number_may_be_an_answer(tmp_path, answer, text):
         assert formats.instructions(tmp_path / name)[0][-1] == {"role": "assistant", "content": text}
 
 
+@pytest.mark.parametrize("answer, text", [(True, "true"), (False, "false")])
+def test_true_and_false_may_be_answers(tmp_path, answer, text):
+    """As in BoolQ."""
+    (tmp_path / "a.jsonl").write_text(json.dumps({"question": "?", "answer": answer, "input": False}))
+    (messages,) = formats.instructions(tmp_path / "a.jsonl")
+    assert [message["content"] for message in messages] == ["?", text]
+
+
 def test_nan_null_and_false_in_place_of_a_text_mean_that_it_is_missing(tmp_path, capsys):
     entry = {"question": "q", "answer": "a", "system": False, "input": math.nan, "context": None}
     (tmp_path / "a.jsonl").write_text(json.dumps(entry) + '\n{"question": "q", "answer": NaN}')

@@ -356,7 +356,9 @@ def test_deltas_are_added_to_the_calls_they_belong_to(server):
     no_index = [{"tool_calls": [{**WHOLE, "id": id}]} for id in "ab"]
     no_ids = {"tool_calls": [{"function": WHOLE["function"]}] * 2}
     same_place = [{"tool_calls": [{**WHOLE, "index": 0, "id": ""}]}] * 2
-    replies = [streamed(*deltas) for deltas in (several, same_index, no_index, same_place, [no_ids])]
+    same_id = [*call_deltas(arguments='{"expression":"1"}', size=99), {"tool_calls": [{**WHOLE, "index": 0}]}]
+    lists = (several, same_index, no_index, same_place, same_id, [no_ids])
+    replies = [streamed(*deltas) for deltas in lists]
     for reply in (*replies, in_json(no_ids)):
         server.replies += [reply, streamed({"content": "ok"})]
         talk = run(endpoint(server.url, "m", native=True), REGISTRY, ASK)
@@ -367,8 +369,16 @@ def test_deltas_are_added_to_the_calls_they_belong_to(server):
 
 def test_a_call_that_is_sent_again_runs_once_and_another_name_is_another_call(server):
     again = [{"tool_calls": [{**WHOLE, "index": 0}]}] * 2
+    begun = {"function": {"name": "calculator", "arguments": ""}, "index": 0}
+    again_later = [{"tool_calls": [call]} for call in (begun, {**WHOLE, "index": 0}, {**begun, "id": "a"})]
     bare = [{"tool_calls": [{"function": {"name": name}}]} for name in ("now", "calculator")]
-    for deltas, names, last in ((again, ["calculator"], "84"), (bare, ["now", "calculator"], "is missing")):
+    other = [
+        {"tool_calls": [{**WHOLE, "function": {"name": name, "arguments": "{}"}}]}
+        for name in ("now", "calculator")
+    ]
+    both = ["now", "calculator"]
+    cases = [(again, both[1:], "84"), (again_later, both[1:], "84"), (bare, both, "is missing")]
+    for deltas, names, last in (*cases, (other, both, "is missing")):
         server.replies += [streamed(*deltas), streamed({"content": "ok"})]
         talk = run(endpoint(server.url, "m", native=True), Registry(TOOLS), ASK)
         assert [message["name"] for message in talk.messages if message["role"] == "tool"] == names

@@ -126,18 +126,20 @@ def lines_of(raw):
 
 
 def events(lines):
-    """Server-sent events, or one JSON object on several lines -> dicts; None for the event [DONE]."""
-    data = ""
-    for line in chain(lines, [""]):
-        line = line.removeprefix("data:").strip()
-        if line == "[DONE]":
+    """Server-sent events, or one JSON object on several lines -> dicts; None for the event [DONE]. An event
+    that is marked as an error becomes {"error": event}, unless it has that key itself."""
+    data = failed = sent = ""
+    for line in chain(lines, ["data:"]):
+        sent, line = sent or line.startswith("data:"), line.removeprefix("data:").strip()
+        failed = line and (failed or line.replace(" ", "") == "event:error")
+        if line == "[DONE]" and not data:
             yield None
         elif line and not OTHER_LINE.match(line):
             data += line + "\n"
             if event := object_in(data):
-                yield event
+                yield {"error": event, **event} if failed or event.get("object") == "error" else event
                 data = ""
-        elif not line and data:
+        elif not line and data and sent:  # an empty line ends an event, but not a JSON object
             raise ChatError(f"sent something other than a chat completion: {data[:200]!r}")
 
 

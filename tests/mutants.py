@@ -340,7 +340,7 @@ tools/endpoint.py
     raw.read1(65536  =>  raw.read(512
     return f"answered {response.status_code}  =>  return f"answered
     for each in (event, *choices)  =>  for each in choices
-    and not is_complete(call)]  =>  ]
+    again or [call for call in same if not is_complete(call)]  =>  again or same
     if not is_complete(same[-1]):  =>  if True:
 tools/builtin.py
     return Rounded(number) if is_rounded else Fraction(number)  =>  return Fraction(number)

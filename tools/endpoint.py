@@ -126,18 +126,20 @@ def lines_of(raw):
 
 
 def events(lines):
-    """Server-sent events, or one JSON object on several lines -> dicts; None for the event [DONE]."""
-    data = ""
-    for line in chain(lines, [""]):
-        line = line.removeprefix("data:").strip()
-        if line == "[DONE]":
+    """Server-sent events, or one JSON object on several lines -> dicts; None for the event [DONE]. An event
+    that is marked as an error becomes {"error": event}, unless it has that key itself."""
+    data = failed = sent = ""
+    for line in chain(lines, ["data:"]):
+        sent, line = sent or line.startswith("data:"), line.removeprefix("data:").strip()
+        failed = line and (failed or line.replace(" ", "") == "event:error")
+        if line == "[DONE]" and not data:
             yield None
         elif line and not OTHER_LINE.match(line):
             data += line + "\n"
             if event := object_in(data):
-                yield event
+                yield {"error": event, **event} if failed or event.get("object") == "error" else event
                 data = ""
-        elif not line and data:
+        elif not line and data and sent:  # an empty line ends an event, but not a JSON object
             raise ChatError(f"sent something other than a chat completion: {data[:200]!r}")
 
 
@@ -202,25 +204,27 @@ def texts_of(message):
 def collect(calls, delta, index):
     """Adds a delta to the call that it belongs to, or begins a new call.
 
-    Only calls with the delta's index count, or all calls if it has no index. Of these, the delta belongs to
-    the last one with its id or, if there is none, to the last one. But a delta with a name and a new id
-    begins a new call. So does a delta with a name and no id, unless a call of that name is incomplete. If a
-    complete call is sent again, it is ignored."""
+    Only calls with the delta's index count, or all calls if it has no index. A delta without a name belongs
+    to the last call with its id or, if there is none, to the last call. A delta with a name belongs to the
+    last incomplete call that has no other name and id; if there is none, it begins a new call. But if it has
+    the id and name of a complete call, and the same arguments or none, it is ignored."""
     function, id = as_dict(delta.get("function")), f"{delta.get('id') or ''}"
     index, name = delta.get("index", index), f"{function.get('name') or ''}"
+    arguments = function.get("arguments") or ""
+    arguments = arguments if isinstance(arguments, str) else json.dumps(arguments)
     same = [call for call in calls if index in (None, call["index"])]
-    same_id = [call for call in same if call["id"] == id]
-    if same_id or (id and name):
-        same = same_id
-    if name and not id:
-        same = [call for call in same if call["name"] in ("", name) and not is_complete(call)]
+    if name:
+        same = [call for call in same if call["name"] in ("", name) and call["id"] in ("", id or call["id"])]
+        again = [call for call in same if id and id == call["id"] and arguments in ("", call["arguments"])]
+        same = again or [call for call in same if not is_complete(call)]
+    else:
+        same = [call for call in same if call["id"] == id] or same
     if not same:
-        same = [{"index": index, "id": id, "name": "", "arguments": ""}]
+        same = [{"index": index, "id": "", "name": "", "arguments": ""}]
         calls += same
-    same[-1]["name"] = same[-1]["name"] or name
+    same[-1] |= {"id": same[-1]["id"] or id, "name": same[-1]["name"] or name}
     if not is_complete(same[-1]):
-        arguments = function.get("arguments") or ""
-        same[-1]["arguments"] += arguments if isinstance(arguments, str) else json.dumps(arguments)
+        same[-1]["arguments"] += arguments
 
 
 def is_complete(call):

@@ -169,11 +169,11 @@ class Registry:
             if inspect.isawaitable(value) or isinstance(value, AsyncIterator):
                 # By the time this cancels the tool, nobody waits for its result any more.
                 value = asyncio.run(asyncio.wait_for(finished(value, self.longest), seconds + 1))
-            text = as_text(compact(value, lambda part: plain(part, self.longest)))
+            text = as_text(compact(plain(value, self.longest)))
             if len(text) > self.longest:
                 message = f"{len(text)} or more characters, but the limit is {self.longest}: ask for less"
                 return failed("too_long", f"{message}. It begins: {text[:200]}", called.repeatable)
-            return True, parse(text)  # refuses keys that became equal, as 1 and "1" do
+            return True, parse(text)  # refuses keys that as_text made equal
         except BaseException as error:  # SystemExit too: a tool may end itself, not the loop
             words = "".join(traceback.format_exception_only(error))  # works even if its __str__ fails
             return failed("error", as_text(words.strip()[:500]), called.repeatable)
@@ -204,28 +204,35 @@ def failed(kind, message, retryable):
 
 
 def plain(value, longest):
-    """A value that JSON cannot express -> one that it can. From a collection or generator, takes only enough
-    items to exceed `longest` characters.
+    """What a tool returns -> a JSON value. From a collection or generator, takes only enough items to exceed
+    `longest` characters.
 
-    Decimals become numbers if nothing is lost, NumPy arrays become lists, dates and paths become text. Raises
-    TypeError for bytes and for objects without a __str__ or __repr__."""
+    Decimals become numbers if nothing is lost, NumPy arrays become lists, named tuples become objects, dates
+    and paths become text. A key that is not text becomes its JSON. Raises TypeError for bytes and for objects
+    without a __str__ or __repr__, and ValueError for keys that become equal."""
     if isinstance(value, Decimal):
         if value == value.to_integral_value() and value.adjusted() < 30:
             return int(value)
         return float(value) if Decimal(repr(float(value))) == value else str(value)
     if isinstance(value, Enum):
-        return value.value
+        return plain(value.value, longest)
+    if value is None or isinstance(value, (str, int, float)):
+        return value
     if isinstance(value, (bytes, bytearray, memoryview)):
         raise TypeError("bytes are not text: the tool should decode them, or return them as base64")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return dict(value)
-    for method in ("tolist", "to_dict"):  # of NumPy arrays, and of tables
+        keys = [plain(key, longest) for key in value]
+        keys = [key if isinstance(key, str) else compact(key) for key in keys]
+        if len({*keys}) < len(keys):
+            raise ValueError(f"two keys would be the same key in JSON: {', '.join(keys)}")
+        return {key: plain(item, longest) for key, item in zip(keys, value.values())}
+    for method in ("tolist", "_asdict", "to_dict"):  # of NumPy arrays, named tuples and tables
         if hasattr(value, method) and not isinstance(value, type):
-            return getattr(value, method)()
+            return plain(getattr(value, method)(), longest)
     if isinstance(value, (Collection, Iterator)):  # each item adds a character and a comma
-        return list(itertools.islice(value, longest // 2 + 1))
+        return [plain(item, longest) for item in itertools.islice(value, longest // 2 + 1)]
     text = str(value)
     if type(value).__str__ is object.__str__ and text.startswith("<"):
         raise TypeError(f"{text} is not a value that JSON can express: the tool should return a dict or text")

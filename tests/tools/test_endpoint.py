@@ -129,6 +129,7 @@ TOLERATED = [
     f'data: {EVENT}\n\ndata: {{"choices":[],"usage":{{"total_tokens":3}}}}\n\ndata: [DONE]\n\n',
     f'data: {{"choices":null}}\n\ndata: {{"choices":[{{"delta":null}}]}}\n\ndata: {EVENT}\n\n',
     json.dumps(json.loads(EVENT.replace("delta", "message")), indent=2),
+    json.dumps(json.loads(EVENT.replace("delta", "message")), indent=2).replace("\n", "\r\n\r\n"),
     '{"choices":[{"message":{"content":[{"type":"text","text":"Y"},{"type":"text","text":"es"}]}}]}',
     '{"choices":[{"message":{"content":null,"refusal":"Yes"},"finish_reason":null}]}',
     '{"choices":[{"message":{"reasoning":"hm","content":"Yes"}}]}',
@@ -149,15 +150,21 @@ REFUSED = [
     ('{"choices":[],"error":"overloaded"}', "an error: overloaded"),
     ('data: {"error":{"code":3}}\n\n', r"an error: \{'code': 3\}"),
     ('{"error":{"message":"in mid-stream"}}', "an error: in mid-stream"),
-    ('{"object":"error","message":"wrong model"}', "without choices: .*wrong model"),
+    ('{"object":"error","message":"wrong model"}', "an error: wrong model"),
     ('event: error\n\ndata: {"choices":[]}\n\n', "without choices"),
     (
-        'event: error\ndata: {"message":"overloaded","code":503}\n\ndata: [DONE]\n\n',
-        "without choices: .*overloaded",
+        f'data: {EVENT}\n\nevent: error\ndata: {{"message":"overloaded","code":503}}\n\n',
+        "an error: overloaded",
     ),
+    (f'data: {EVENT}\n\nevent:error\ndata: {{"detail":"overloaded"}}\n\n', "an error: .*overloaded"),
+    ('event: error\ndata: {"error":{"message":"overloaded"}}\n\n', "an error: overloaded"),
+    ("event: error\ndata: overloaded\n\n", "something other than a chat completion.*overloaded"),
     ('{"choices":[{"error":{"message":"provider down"},"message":{"content":""}}]}', "error: provider down"),
     ("<!DOCTYPE html><html>Sign in</html>", "something other than a chat completion.*Sign in"),
     ("data: {broken\n\n", "something other than a chat completion.*broken"),
+    (f"data: {{broken\n\ndata: {EVENT}\n\ndata: [DONE]\n\n", "something other than.*broken"),
+    ("data: {broken\ndata: [DONE]\n\n", "something other than.*broken"),
+    ("<p>Sign\n\nin</p>\n\n", "something other than.*Sign"),
     ('data: "text"\n\n', "something other"),
     ("[1, 2]", "something other"),
     ("", "without choices"),
@@ -356,7 +363,9 @@ def test_deltas_are_added_to_the_calls_they_belong_to(server):
     no_index = [{"tool_calls": [{**WHOLE, "id": id}]} for id in "ab"]
     no_ids = {"tool_calls": [{"function": WHOLE["function"]}] * 2}
     same_place = [{"tool_calls": [{**WHOLE, "index": 0, "id": ""}]}] * 2
-    replies = [streamed(*deltas) for deltas in (several, same_index, no_index, same_place, [no_ids])]
+    same_id = [*call_deltas(arguments='{"expression":"1"}', size=99), {"tool_calls": [{**WHOLE, "index": 0}]}]
+    lists = (several, same_index, no_index, same_place, same_id, [no_ids])
+    replies = [streamed(*deltas) for deltas in lists]
     for reply in (*replies, in_json(no_ids)):
         server.replies += [reply, streamed({"content": "ok"})]
         talk = run(endpoint(server.url, "m", native=True), REGISTRY, ASK)
@@ -367,8 +376,16 @@ def test_deltas_are_added_to_the_calls_they_belong_to(server):
 
 def test_a_call_that_is_sent_again_runs_once_and_another_name_is_another_call(server):
     again = [{"tool_calls": [{**WHOLE, "index": 0}]}] * 2
+    begun = {"function": {"name": "calculator", "arguments": ""}, "index": 0}
+    again_later = [{"tool_calls": [call]} for call in (begun, {**WHOLE, "index": 0}, {**begun, "id": "a"})]
     bare = [{"tool_calls": [{"function": {"name": name}}]} for name in ("now", "calculator")]
-    for deltas, names, last in ((again, ["calculator"], "84"), (bare, ["now", "calculator"], "is missing")):
+    other = [
+        {"tool_calls": [{**WHOLE, "function": {"name": name, "arguments": "{}"}}]}
+        for name in ("now", "calculator")
+    ]
+    both = ["now", "calculator"]
+    cases = [(again, both[1:], "84"), (again_later, both[1:], "84"), (bare, both, "is missing")]
+    for deltas, names, last in (*cases, (other, both, "is missing")):
         server.replies += [streamed(*deltas), streamed({"content": "ok"})]
         talk = run(endpoint(server.url, "m", native=True), Registry(TOOLS), ASK)
         assert [message["name"] for message in talk.messages if message["role"] == "tool"] == names

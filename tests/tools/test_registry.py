@@ -1,6 +1,7 @@
 """registry: whatever a tool does, results come back in the order of the calls, and in time."""
 
 import asyncio
+import collections
 import dataclasses
 import datetime
 import enum
@@ -22,6 +23,7 @@ from tools.schema import UnsupportedSchema
 from tools.validation import validate
 
 PAIR = threading.Barrier(2)
+Spot = collections.namedtuple("Spot", "x size")
 
 
 class Size(enum.Enum):
@@ -302,6 +304,10 @@ def test_generators_become_lists_and_endless_ones_are_too_long():
         (itertools.islice(itertools.count(), 2), [0, 1]),
         (datetime.date(2026, 11, 28), "2026-11-28"),
         ("\udc80", "?"),
+        ({datetime.date(2026, 11, 28): [{Size.SMALL: 1}]}, {"2026-11-28": [{"small": 1}]}),
+        ({np.int64(3): 1, Decimal("0.5"): 2, (1, "a"): 3}, {"3": 1, "0.5": 2, '[1,"a"]': 3}),
+        ({True: 1, None: 2, 2.5: 3}, {"true": 1, "null": 2, "2.5": 3}),
+        ([Spot(1, Size.SMALL)], [{"x": 1, "size": "small"}]),
     ],
     ids=repr,
 )
@@ -313,7 +319,10 @@ def test_values_of_other_types_are_converted_to_json(value, written):
     "value, words",
     [
         (b"abc", "base64"),
-        ({1: "a", "1": "b"}, "The key '1' appears twice"),
+        ({1: "a", "1": "b"}, "the same key in JSON: 1, 1"),
+        ({datetime.date(2026, 11, 28): 1, "2026-11-28": 2}, "the same key in JSON"),
+        ({"\udc80": 1, "?": 2}, "The key '?' appears twice"),
+        ({b"a": 1}, "base64"),
         (object(), "not a value that JSON can express"),
         ([Shop()], "not a value that JSON can express"),
         (len, "not a value that JSON can express"),

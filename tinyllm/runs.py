@@ -223,7 +223,8 @@ def nothing_to_do(settings, stage, parent=None):
     wanted = describe(settings, stage, parent)
     options = made.get("settings", {})
     if options:  # those that are newer than the folder had their defaults
-        options = {"direct": options.get("chains") == "left-out"} | options  # its name until lately
+        renamed = {"direct": options.get("chains") == "left-out", "reward_steps": options.get("steps")}
+        options = renamed | options  # an older folder has these under other names
         options = {each.name: each.default for each in dataclasses.fields(settings)} | options
     different = differences(options, wanted["settings"])
     old, new = made.get("sources", {}), wanted["sources"]

@@ -62,13 +62,15 @@ class Decoder:
     """The forward pass of transformer.py for the next tokens of every row, with a KV cache.
 
     rows: how many sequences; room: the most positions that the cache can hold. A Decoder folds a copy of the
-    model, unless the model is folded already. If the parameters change, build a new one.
+    model's layers, unless the model is folded already. If the parameters change, build a new one.
     """
 
     def __init__(self, model, rows, room):
         c = model.config
         if model.folded is None:
-            model = Transformer(c, Parameters(c, model.params.flat.copy()))
+            params = Parameters(c, model.params.flat[c.begin(c.layers) :].copy())  # without the embedding
+            params["embedding"] = model.params["embedding"]
+            model = Transformer(c, params)
             fold(model)
         self.config, self.dtype, self.length = c, model.params.flat.dtype, 0
         self.embedding = model.params["embedding"]

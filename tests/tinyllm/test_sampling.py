@@ -187,6 +187,13 @@ def test_the_decoder_keeps_single_precision(config, rng):
     assert decoder.extend(np.zeros((2, 1), int)).dtype == decoder.cache.dtype == np.float32
 
 
+@given(configs(causal=True), rngs)
+def test_the_decoder_does_not_copy_the_embedding(config, rng):
+    """It takes a third of the memory of a published model."""
+    model = random_model(config, rng)
+    assert np.shares_memory(Decoder(model, 1, 1).embedding, model.params["embedding"])
+
+
 def test_memory_grows_with_the_text_not_with_the_context():
     model = random_model(replace(TINY, context=131072), np.random.default_rng(0), np.float32)
     tracemalloc.start()

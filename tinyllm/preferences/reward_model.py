@@ -44,7 +44,7 @@ class RewardSettings(TrainingSettings):
 def train(settings, parent, rankings, steps):
     """Train a reward model on `steps` batches of rankings (rankings.Ranking), starting from the checkpoint
     `parent` -> its folder."""
-    settings = settings.as_settings(RewardSettings)
+    settings = dataclasses.replace(settings.as_settings(RewardSettings), reward_steps=steps)
     folder = settings.folder(STAGE)
     if nothing_to_do(settings, STAGE, parent):
         return folder

@@ -1,10 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import random_model, rngs
 
-from tinyllm import checkpoint
+from tinyllm import checkpoint, runs
 from tinyllm.checkpoint.files import read_json
 from tinyllm.data.conversation import encode_prompt
 from tinyllm.errors import TinyllmError
@@ -77,6 +79,19 @@ def test_a_finished_reward_model_is_not_trained_again(trained, settings_of, monk
     monkeypatch.setattr(reward_model, "Run", None)
     folder = reward_model.train(settings_of, trained.parents[3] / "parent", RANKINGS, 40)
     assert folder.resolve() == trained
+
+
+@pytest.mark.parametrize("name", ["reward_steps", "steps"])
+def test_it_is_not_used_for_another_number_of_steps(trained, settings_of, monkeypatch, name):
+    """Under the name of today, or under that in an older record."""
+    monkeypatch.chdir(trained.parents[3])
+    notes, parent = read_json(trained / "stage.json"), trained.parents[3] / "parent"
+    notes["settings"][name] = notes["settings"].pop("reward_steps")
+    monkeypatch.setattr(runs, "read_notes", lambda folder: notes)
+    given = dataclasses.replace(settings_of, reward_steps=40)
+    assert reward_model.train(given, parent, RANKINGS, 40).resolve() == trained
+    with pytest.raises(TinyllmError, match="made with reward_steps=40 instead of 5"):
+        reward_model.train(settings_of, parent, RANKINGS, 5)
 
 
 @given(rngs, st.lists(st.lists(st.integers(0, CONFIG.vocab - 1), min_size=1, max_size=12), min_size=1))

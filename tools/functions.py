@@ -29,7 +29,7 @@ import typing
 from typing import Annotated, Any, Literal, Union
 
 from tools.schema import NAMES, UnsupportedSchema, check
-from tools.validation import is_valid
+from tools.validation import fingerprint, is_valid
 
 
 def schema_of(function):
@@ -212,9 +212,9 @@ def choice(members):
     if not all(value is None or isinstance(value, (str, int, float)) for value in values):
         raise UnsupportedSchema("the values of a choice must be strings, numbers, booleans or None")
     is_text = all(isinstance(value, str) for value in values)
-    by_value = dict(zip(values[::-1], members[::-1]))  # among equal values, the first wins
+    by_value = dict(zip(map(fingerprint, values[::-1]), members[::-1]))  # among equal values, the first wins
     schema = {"type": "string", "enum": values} if is_text else {"enum": values}
-    return schema, lambda value: by_value[value]
+    return schema, lambda value: by_value[fingerprint(value)]
 
 
 PARAMETERS = "(?:keyword |other )?(?:args|arguments|parameters)|attributes"

@@ -188,6 +188,12 @@ def test_defaults_and_keyword_only_arguments():
     assert arguments_of(function, {"a": 1, "b": "red"}) == {"a": 1, "b": Colour.RED}
 
 
+def test_true_and_one_are_different_choices():
+    for hint in (Literal[1, True], Literal[False, 0]):
+        for value in typing.get_args(hint):
+            assert arguments_of(taking(hint), {"value": value})["value"] is value
+
+
 def test_methods_partials_and_wrapped_functions():
     class Shop:
         def buy(self, what: str, count: int = 1): ...

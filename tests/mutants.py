@@ -304,7 +304,7 @@ tools/json_reader.py
 tools/functions.py
     either([(schema, builds[name]), NULL])  =>  schema, builds[name]
     next(build for schema, build in pairs if is_valid(value, schema))  =>  pairs[0][1]
-    "default": json.loads(json.dumps(value, allow_nan=False))  =>  "default": value
+    if not validate(value, schema) else schema  =>
 tools/validation.py
     exact(v) > exact(n)  =>  exact(v) >= exact(n)
     elif count > 1 and keyword == "oneOf":  =>  elif False:

@@ -29,7 +29,7 @@ import typing
 from typing import Annotated, Any, Literal, Union
 
 from tools.schema import NAMES, UnsupportedSchema, check
-from tools.validation import is_valid
+from tools.validation import fingerprint, is_valid, validate
 
 
 def schema_of(function):
@@ -189,11 +189,12 @@ def read_class(cls):
 
 
 def with_default(schema, value):
-    """The schema with a copy of the default, if JSON can express it."""
+    """The schema with a copy of the default, if the schema allows it and JSON can express it. Members of an
+    Enum, also those in a list, become their values."""
     try:
-        value = value.value if isinstance(value, enum.Enum) else value
-        return {**schema, "default": json.loads(json.dumps(value, allow_nan=False))}
-    except (TypeError, ValueError):
+        value = json.loads(json.dumps(value, allow_nan=False, default=lambda member: member.value))
+        return {**schema, "default": value} if not validate(value, schema) else schema
+    except (AttributeError, TypeError, ValueError):
         return schema
 
 
@@ -212,9 +213,9 @@ def choice(members):
     if not all(value is None or isinstance(value, (str, int, float)) for value in values):
         raise UnsupportedSchema("the values of a choice must be strings, numbers, booleans or None")
     is_text = all(isinstance(value, str) for value in values)
-    by_value = dict(zip(values[::-1], members[::-1]))  # among equal values, the first wins
+    by_value = dict(zip(map(fingerprint, values[::-1]), members[::-1]))  # among equal values, the first wins
     schema = {"type": "string", "enum": values} if is_text else {"enum": values}
-    return schema, lambda value: by_value[value]
+    return schema, lambda value: by_value[fingerprint(value)]
 
 
 PARAMETERS = "(?:keyword |other )?(?:args|arguments|parameters)|attributes"

@@ -186,6 +186,33 @@ def test_defaults_and_keyword_only_arguments():
     assert schema["required"] == ["a"]
     assert [schema["properties"][name].get("default") for name in "abcd"] == [None, "blue", [1, 2], None]
     assert arguments_of(function, {"a": 1, "b": "red"}) == {"a": 1, "b": Colour.RED}
+    colours = schema_of(taking(list[Colour], [Colour.RED]))["properties"]["value"]
+    assert colours["default"] == ["red"]
+
+
+def test_a_default_that_its_hint_does_not_allow_is_not_offered():
+    for hint, default in ((int, "auto"), (Annotated[int, {"minimum": 1}], 0), (list[str], "ab"), (bool, 1)):
+        assert "default" not in schema_of(taking(hint, default))["properties"]["value"]
+    for keywords in (
+        {"minimum": "a"},
+        {"pattern": 3},
+        {"enum": 1},
+        {"anyOf": [3]},
+        {"pattern": "("},
+        {"$ref": "#/x"},
+        {"$ref": 1},
+        {"required": 1},
+        {"properties": 3},
+    ):
+        for default in (1, "a", {"a": 1}):
+            with pytest.raises(UnsupportedSchema, match="value"):
+                schema_of(taking(Annotated[Any, keywords], default))
+
+
+def test_true_and_one_are_different_choices():
+    for hint in (Literal[1, True], Literal[False, 0]):
+        for value in typing.get_args(hint):
+            assert arguments_of(taking(hint), {"value": value})["value"] is value
 
 
 def test_methods_partials_and_wrapped_functions():

@@ -6,8 +6,8 @@
     grammar.distance(state)                    1, the number of bytes in the shortest completion
 
 Without a grammar, a model writes whatever it likes, and a small model rarely closes every bracket. The
-grammar supports the keywords that most functions need. It refuses those in NOT_ENFORCED by name: only the
-validator enforces them.
+grammar supports the keywords that most functions need. It refuses those in NOT_ENFORCED by name, unless
+their value constrains nothing: only the validator enforces them.
 
 It admits only a strict form: no white space, the declared or required properties in order and no others (so
 {} if there are none), strings as json.dumps(text, ensure_ascii=False) writes them, integers of up to 20
@@ -32,6 +32,7 @@ from tools.validation import fingerprint, is_valid, types_of
 
 LARGEST = 2000  # schemas and enum values together
 NOT_ENFORCED = {"pattern", "multipleOf", "uniqueItems", "minProperties", "maxProperties", "allOf", "not"}
+IDLE = [("not", False), ("uniqueItems", False), ("minProperties", 0)]  # these constrain nothing
 INNER = {"properties", "additionalProperties", "items", "prefixItems"}
 
 
@@ -197,7 +198,8 @@ def decisive(schema):
     """The keywords of a schema that decide what is valid."""
     if isinstance(schema, bool):
         return {} if schema else {"enum": []}
-    return {key: schema[key] for key in schema if key in TAKES and key not in ("$defs", "definitions")}
+    items = [(key, value) for key, value in schema.items() if key in TAKES and (key, value) not in IDLE]
+    return {key: value for key, value in items if key not in ("$defs", "definitions")}
 
 
 def both(a, b, where):

@@ -223,8 +223,7 @@ def plain(value, longest):
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        keys = [plain(key, longest) for key in value]
-        keys = [key if isinstance(key, str) else compact(key) for key in keys]
+        keys = [key if isinstance(key, str) else compact(key) for key in plain(iter(value), longest)]
         if len({*keys}) < len(keys):
             raise ValueError(f"two keys would be the same key in JSON: {', '.join(keys)}")
         return {key: plain(item, longest) for key, item in zip(keys, value.values())}

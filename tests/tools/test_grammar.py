@@ -103,6 +103,8 @@ SHAPES = {
     ],
 }
 ACCEPTED.append((SHAPES, '{"shape":"circle","radius":1} {"shape":"square","side":1}'))
+IDLE = {"uniqueItems": False, "minProperties": 0, "not": False}
+ACCEPTED.append(({"type": ["array", "object"], **IDLE}, "[1,1] {}"))
 NOT_ACCEPTED = [
     ({"type": "integer"}, "01 +1 1.5 1.0 1e3 - -- 100000000000000000000"),
     ({"type": "number"}, "01 1. .5 1e5 -.5 1.2.3 0.1234567890123456 1234567890123456.5"),
@@ -144,6 +146,7 @@ REFUSED = [
     ({"not": {}}, "#/not"),
     ({"type": "integer", "multipleOf": 3}, "#/multipleOf"),
     ({"type": "array", "uniqueItems": True}, "#/uniqueItems"),
+    ({"type": "object", "minProperties": 1}, "#/minProperties"),
     ({"properties": {"a": {"maxProperties": 0}}}, "#/properties/a/maxProperties"),
     ({"items": {"if": {}}}, "#/items/if"),
     ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "#/oneOf"),

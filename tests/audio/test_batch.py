@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from twisted import tone
 
 from audio import AudioWarning, Client, Transcript
-from audio.batch import transcribe_all
+from audio.batch import locked, transcribe_all
 from audio.errors import BadInput, StillProcessing, TranscriptFailed
 from audio.sandbox import Sandbox
 
@@ -240,6 +240,22 @@ client = Client(sys.argv[1], poll=0.01)
 sys.stdin.readline()
 print(*(result.id for _, result in transcribe_all(client, sys.argv[2:], jobs=3)))
 """
+
+
+def test_a_folder_in_use_is_waited_for(tmp_path):
+    pytest.importorskip("fcntl", reason="no locks on this system")
+    entered = threading.Event()
+
+    def enter():
+        with locked(tmp_path):
+            entered.set()
+
+    other = threading.Thread(target=enter)
+    with locked(tmp_path):
+        other.start()
+        assert not entered.wait(0.3)
+    assert entered.wait(30)
+    other.join()
 
 
 @given(st.integers(1, 4), st.booleans())

@@ -45,7 +45,8 @@ def test_whole_model_gradient(config, B, share, rng):
             params[:] = start + t * moved
             return (model.forward(ids, at)[0] * r).sum()
 
-        close(slope(along), gradient.flat @ direction.flat, 1e-5, name)
+        # 1e-6 is too wide for several RMSNorms of a single channel near 0.
+        close(slope(along, 1e-7), gradient.flat @ direction.flat, 1e-5, name)
         params[:] = start
 
 

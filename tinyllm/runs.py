@@ -151,7 +151,10 @@ def learned_by(folder):
     """The sources in the stage.json of `folder`; {} for a checkpoint from elsewhere."""
     learned = read_notes(folder).get("sources", {})
     for source in learned.values():
-        source["path"] = source["path"] and str(relocated(folder, source["path"]).resolve())
+        if source["path"]:
+            recorded, beside = places(folder, source["path"])
+            found = beside if beside.exists() and not recorded.exists() else recorded
+            source["path"] = str(found.resolve())
     return learned
 
 
@@ -168,10 +171,10 @@ def read_notes(folder):
     return read_json(folder / "stage.json") if (folder / "stage.json").exists() else {}
 
 
-def relocated(folder, path):
-    """The recorded `path`, or, if the whole run was moved, the path of the same name next to `folder`."""
-    beside = folder.parent / Path(path).name
-    return beside if beside.exists() and not Path(path).exists() else Path(path)
+def places(folder, path):
+    """Where something recorded in `folder` may be: at the recorded `path` or, if the whole run was moved,
+    under the same name next to `folder`."""
+    return Path(path), folder.parent / Path(path).name
 
 
 def lock(folder):
@@ -298,12 +301,10 @@ def parent_folder(settings, *stages):
 
 
 def ancestors(folder):
-    """`folder`, then the folder of the checkpoint that it was trained from, and so on, if they exist: where
-    it was, or, if the whole run was moved, next to `folder`."""
+    """`folder`, then the folder of the checkpoint that it was trained from, and so on, if they exist."""
     yield folder
     if parent := read_notes(folder).get("parent"):
-        recorded = Path(parent["folder"])
-        for path in (recorded, folder.parent / recorded.name):
+        for path in places(folder, parent["folder"]):
             known = read_notes(path).get("sha256") in (None, parent.get("sha256"))
             if known and path != folder and (path / "config.json").exists():
                 yield from ancestors(path)

@@ -61,7 +61,9 @@ def read(path):
     path, documents = Path(path), []
     for file in text_files(path):
         document = file.read_bytes()
-        if document.decode(errors="ignore").encode() != document:
+        try:
+            document.decode()
+        except UnicodeDecodeError:
             tell_once(f"{file} is not UTF-8: its bytes are kept. If samples look wrong, save it as UTF-8")
         if document.strip():
             documents.append(document)

@@ -1,4 +1,4 @@
-"""Functions whose hints are strings, for test_functions.py."""
+"""Functions whose type hints are strings, for test_functions.py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Point:
 @dataclasses.dataclass
 class Tree:
     label: str
-    below: list[Tree]
+    children: list[Tree]
 
 
 class Must(typing.TypedDict):

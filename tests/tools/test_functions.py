@@ -1,4 +1,7 @@
-"""functions: hints and docstrings become a schema; a hint that a schema cannot express is refused."""
+"""functions: type hints and docstrings become a schema, and valid JSON becomes the function's arguments.
+
+A hint that a schema cannot express must be refused, because a schema that says less than the hint would admit
+calls that fail."""
 
 import dataclasses
 import enum
@@ -40,7 +43,7 @@ NOT_JSON = object()
 
 
 HINTS = [
-    # hint, schema, JSON, what the function gets
+    # hint, its schema, a JSON value, the argument that the function gets
     (str, {"type": "string"}, "a", "a"),
     (int, {"type": "integer"}, 1, 1),
     (float, {"type": "number"}, 0.5, 0.5),
@@ -118,7 +121,7 @@ def arguments_of(function, values):
     return build(values)
 
 
-def taking(hint, *default):
+def function_with(hint, *default):
     def function(value):
         return value
 
@@ -127,15 +130,15 @@ def taking(hint, *default):
     return function
 
 
-@pytest.mark.parametrize("hint, wanted, json, built", HINTS, ids=lambda v: str(v)[:40])
-def test_a_hint_becomes_a_schema_and_json_becomes_the_argument(hint, wanted, json, built):
-    function = taking(hint)
+@pytest.mark.parametrize("hint, expected_schema, json, expected", HINTS, ids=lambda v: str(v)[:40])
+def test_a_hint_becomes_a_schema_and_json_becomes_the_argument(hint, expected_schema, json, expected):
+    function = function_with(hint)
     schema = schema_of(function)
-    assert wanted is None or schema["properties"]["value"] == wanted
+    assert expected_schema is None or schema["properties"]["value"] == expected_schema
     assert schema["required"] == ["value"] and schema["additionalProperties"] is False
     assert validate({"value": json}, schema) == []
-    got = arguments_of(function, {"value": json})["value"]
-    assert got == built and type(got) is type(built)
+    argument = arguments_of(function, {"value": json})["value"]
+    assert argument == expected and type(argument) is type(expected)
 
 
 REFUSED = [
@@ -157,42 +160,45 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("hint", REFUSED, ids=str)
-def test_a_hint_that_a_schema_cannot_express_is_refused_by_name(hint):
+def test_a_hint_that_a_schema_cannot_express_is_refused(hint):
     with pytest.raises(UnsupportedSchema, match="value|Missing"):
-        schema_of(taking(hint))
+        schema_of(function_with(hint))
 
 
-def test_a_signature_that_cannot_be_called_by_name_is_refused():
+def test_a_signature_that_a_schema_cannot_describe_is_refused():
     def no_hint(a): ...
     def positional(a: int, /): ...
     def stars(*a: int): ...
-    def others(**more: bytes): ...
+    def keywords(**more: bytes): ...
 
     for function, word in (
         (no_hint, "type hint"),
         (positional, "by name"),
         (stars, "by name"),
-        (others, "'more' of others: arguments are passed by name"),
+        (keywords, "'more' of keywords: arguments are passed by name"),
         (3, "signature"),
     ):
         with pytest.raises(UnsupportedSchema, match=word):
             schema_of(function)
 
 
-def test_defaults_and_keyword_only_arguments():
+def test_a_parameter_with_a_default_is_optional_and_its_default_becomes_json():
     def function(a: int, b: Colour = Colour.BLUE, *, c: tuple[int, ...] = (1, 2), d: Any = NOT_JSON): ...
 
     schema = schema_of(function)
     assert schema["required"] == ["a"]
     assert [schema["properties"][name].get("default") for name in "abcd"] == [None, "blue", [1, 2], None]
     assert arguments_of(function, {"a": 1, "b": "red"}) == {"a": 1, "b": Colour.RED}
-    colours = schema_of(taking(list[Colour], [Colour.RED]))["properties"]["value"]
+    colours = schema_of(function_with(list[Colour], [Colour.RED]))["properties"]["value"]
     assert colours["default"] == ["red"]
 
 
-def test_a_default_that_its_hint_does_not_allow_is_not_offered():
+def test_a_default_that_its_hint_does_not_allow_is_left_out_of_the_schema():
     for hint, default in ((int, "auto"), (Annotated[int, {"minimum": 1}], 0), (list[str], "ab"), (bool, 1)):
-        assert "default" not in schema_of(taking(hint, default))["properties"]["value"]
+        assert "default" not in schema_of(function_with(hint, default))["properties"]["value"]
+
+
+def test_malformed_keywords_are_refused_whatever_the_default():
     for keywords in (
         {"minimum": "a"},
         {"pattern": 3},
@@ -206,16 +212,16 @@ def test_a_default_that_its_hint_does_not_allow_is_not_offered():
     ):
         for default in (1, "a", {"a": 1}):
             with pytest.raises(UnsupportedSchema, match="value"):
-                schema_of(taking(Annotated[Any, keywords], default))
+                schema_of(function_with(Annotated[Any, keywords], default))
 
 
 def test_true_and_one_are_different_choices():
     for hint in (Literal[1, True], Literal[False, 0]):
         for value in typing.get_args(hint):
-            assert arguments_of(taking(hint), {"value": value})["value"] is value
+            assert arguments_of(function_with(hint), {"value": value})["value"] is value
 
 
-def test_methods_partials_and_wrapped_functions():
+def test_methods_partials_and_decorated_functions_have_a_schema():
     class Shop:
         def buy(self, what: str, count: int = 1): ...
 
@@ -231,43 +237,43 @@ def test_methods_partials_and_wrapped_functions():
     assert list(schema_of(bound)["properties"]) == ["what"]
 
 
-def test_a_callable_object_is_described_by_its_class():
+def test_a_callable_object_is_described_by_the_docstring_of_its_class():
     class Stock:
         """How many are in stock.
 
         Args:
-            sku: the number of the article
+            sku: the product number
         """
 
         def __call__(self, sku: str) -> int: ...
 
-    def bare(a: int): ...
+    def undocumented(a: int): ...
 
     assert schema_of(Stock())["description"] == "How many are in stock."
-    assert schema_of(Stock())["properties"]["sku"]["description"] == "the number of the article"
-    assert "description" not in schema_of(functools.partial(bare))
+    assert schema_of(Stock())["properties"]["sku"]["description"] == "the product number"
+    assert "description" not in schema_of(functools.partial(undocumented))
 
 
 @pytest.mark.skipif(not hasattr(typing, "NotRequired"), reason="needs Python 3.11")
-def test_a_key_of_a_typed_dict_may_be_marked_as_required_or_not():
-    class Where(TypedDict):
+def test_a_key_of_a_typed_dict_may_be_marked_as_required_or_as_not_required():
+    class Address(TypedDict):
         street: str
         floor: typing.NotRequired[int]
 
-    class Deep(TypedDict, total=False):
+    class PartialAddress(TypedDict, total=False):
         street: typing.Required[str]
         floor: int
 
-    for hint in (Where, Deep):
-        schema = schema_of(taking(hint))["properties"]["value"]
+    for hint in (Address, PartialAddress):
+        schema = schema_of(function_with(hint))["properties"]["value"]
         assert schema["required"] == ["street"]
         assert schema["properties"] == {"street": {"type": "string"}, "floor": {"type": "integer"}}
 
 
 def test_string_annotations_give_the_same_schema():
-    for late, plain in (("optional", Optional[int]), ("listed", list[Point])):
-        hinted = schema_of(getattr(late_hints, late))["properties"]["value"]
-        assert hinted == schema_of(taking(plain))["properties"]["value"]
+    for function, hint in ((late_hints.optional, Optional[int]), (late_hints.listed, list[Point])):
+        schema = schema_of(function)["properties"]["value"]
+        assert schema == schema_of(function_with(hint))["properties"]["value"]
     options = schema_of(late_hints.typed)["properties"]["value"]
     assert options["required"] == ["must"] and list(options["properties"]) == ["must", "may"]
     with pytest.raises(UnsupportedSchema, match="Missing"):
@@ -299,9 +305,9 @@ def test_three_styles_of_docstring_give_the_same_descriptions(about, first, more
         "    :type nights: int\n"
     )
     if returns:
-        google += "\n    Returns:\n        city: none of it\n"
-        numpy += "\n    Returns\n    -------\n    nights\n        none of it\n"
-        sphinx += "    :returns: none of it\n        at all\n"
+        google += "\n    Returns:\n        city: not a parameter\n"
+        numpy += "\n    Returns\n    -------\n    nights\n        not a parameter\n"
+        sphinx += "    :returns: not a parameter\n        at all\n"
     for text in (google, numpy, sphinx):
         function.__doc__ = text
         schema = schema_of(function)
@@ -310,7 +316,7 @@ def test_three_styles_of_docstring_give_the_same_descriptions(about, first, more
         assert schema["properties"]["nights"]["description"] == second
 
 
-def test_a_docstring_with_colons_is_only_text():
+def test_colons_outside_a_section_of_parameters_describe_no_parameter():
     def function(a: int):
         """Look: a thing.
 
@@ -322,7 +328,7 @@ def test_a_docstring_with_colons_is_only_text():
     assert schema_of(function)["description"].startswith("Look: a thing.\n\nIt says: nothing.")
 
 
-def test_types_over_two_lines_and_bulleted_lists_keep_their_descriptions():
+def test_parameters_in_a_bulleted_list_or_with_a_type_of_two_lines_are_described():
     def function(city: str, nights: int, note: str): ...
 
     texts = [

@@ -1,4 +1,6 @@
-"""python -m tools: the guided tour runs to its end, and a model answers a question about a recording."""
+"""python -m tools: the guided tour runs to its end, and a model answers a question about a recording.
+
+Both must work without an API key."""
 
 import os
 import re
@@ -12,11 +14,11 @@ from twisted import tone
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_tour_runs():
-    done = subprocess.run(
+def test_the_tour_runs_to_its_end():
+    process = subprocess.run(
         [sys.executable, "-m", "tools"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0 and not done.stderr
+    assert process.returncode == 0 and not process.stderr
     for words in (
         "cut_off=True",
         "<tool_response>0.3</tool_response>",
@@ -24,19 +26,19 @@ def test_the_tour_runs():
         "(answered after 3 steps)",
         "shortest completion: 0 bytes",
     ):
-        assert words in done.stdout
+        assert words in process.stdout
 
 
-@pytest.mark.parametrize("own_file", [True, False])
-def test_the_agent_answers_a_question_about_a_recording(tmp_path, own_file):
-    talk = tmp_path / "talk.wav"
-    talk.write_bytes(tone(60))
+@pytest.mark.parametrize("with_arguments", [True, False])
+def test_the_agent_answers_a_question_about_a_recording(tmp_path, with_arguments):
+    recording = tmp_path / "talk.wav"
+    recording.write_bytes(tone(60))
     env = {key: value for key, value in os.environ.items() if not key.startswith("ASSEMBLYAI")}
-    question = [str(talk), "Who meets again next week?"]
-    command = [sys.executable, "-m", "tools", "recording", *(question if own_file else [])]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
-    roles = re.findall(r"^\[(\w+)\]", done.stdout, re.M)
-    assert roles == ["user", "assistant", "tool", "assistant"] and '"name":"transcribe"' in done.stdout
-    assert "canned" in done.stderr
-    assert not own_file or done.stdout.strip().endswith("Then we meet again next week, goodbye.")
+    arguments = [str(recording), "Who meets again next week?"] if with_arguments else []
+    command = [sys.executable, "-m", "tools", "recording", *arguments]
+    process = subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, check=False)
+    assert process.returncode == 0, process.stderr
+    roles = re.findall(r"^\[(\w+)\]", process.stdout, re.M)
+    assert roles == ["user", "assistant", "tool", "assistant"] and '"name":"transcribe"' in process.stdout
+    assert "canned" in process.stderr
+    assert not with_arguments or process.stdout.strip().endswith("Then we meet again next week, goodbye.")

@@ -28,7 +28,7 @@ BOUNDS = st.integers(-5, 15) | st.sampled_from([0.5, -1.5, 2.0, 0.1])
 
 @st.composite
 def schemas(draw, depth=2, composed=True):
-    """Without `composed`, there is no anyOf, oneOf, allOf or not."""
+    """A random schema. composed: whether it may contain anyOf, oneOf, allOf and not."""
     inner = schemas(depth - 1, composed) if depth else st.sampled_from([{"type": "string"}, {}, True])
     kind = draw(
         st.sampled_from(
@@ -124,13 +124,13 @@ def near_type(name, schema, root, depth):
 
 
 def canonical(value):
-    """The only way in which a grammar writes a value, as bytes."""
+    """A value as a grammar writes it, in bytes."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def is_strict(value, schema, root=None):
     """Whether a value has the form that a grammar writes: only declared or required properties, in order, and
-    no exponents. For schemas without anyOf, oneOf, allOf and not."""
+    no exponents. Only for schemas without anyOf, oneOf, allOf and not."""
     root = schema if root is None else root
     if isinstance(schema, dict) and "$ref" in schema:
         return is_strict(value, resolve(root, schema["$ref"]), root)
@@ -152,14 +152,14 @@ def is_strict(value, schema, root=None):
 
 
 def ranges(what):
-    """Limits of a length, as keywords."""
+    """Limits of a length as keywords: ranges("Items") -> [{}, {"minItems": 2}, ...]"""
     limits = [(None, None), (2, None), (None, 1), (1, 2), (2, 2)]
     return [{key + what: n for key, n in zip(("min", "max"), pair) if n is not None} for pair in limits]
 
 
 def combined(**choices):
-    """Schemas with one choice for each keyword, in every combination: None leaves the keyword out, and the
-    choices for _ are dicts of keywords."""
+    """Schemas with every combination of one choice for each keyword. None leaves the keyword out. The choices
+    for _ are dicts of keywords."""
     for chosen in itertools.product(*choices.values()):
         schema = {}
         for keyword, value in zip(choices, chosen):
@@ -218,30 +218,6 @@ UNIVERSE = {
 
 
 def universe(schema):
-    """All small values of the types that a schema names, and some of the others."""
+    """All small values of the types that a schema names, and two of each other type."""
     kinds = str(schema.get("type", [*UNIVERSE])).replace("integer", "number")
     return [v for kind, values in UNIVERSE.items() for v in (values if kind in kinds else values[:2])]
-
-
-LEADERBOARD = {"dict": "object", "float": "number", "tuple": "array", "any": None}
-
-
-def from_leaderboard(schema):
-    """A function's `parameters` as the Berkeley Function Calling Leaderboard writes them -> JSON Schema.
-
-    Its types are Python's: dict is an object, float a number, tuple an array, any is no constraint. Its
-    `optional` says nothing that `required` does not. Names with dots are kept: our protocol has no rule
-    against them."""
-    if not isinstance(schema, dict):
-        return schema
-    plain = {}
-    for keyword, value in schema.items():
-        if keyword == "type" and isinstance(value, str):
-            value = LEADERBOARD.get(value, value)
-        elif keyword == "properties":
-            value = {name: from_leaderboard(part) for name, part in value.items()}
-        elif keyword in ("items", "additionalProperties"):
-            value = from_leaderboard(value)
-        if keyword != "optional" and (keyword, value) != ("type", None):
-            plain[keyword] = value
-    return plain

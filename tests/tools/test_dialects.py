@@ -1,4 +1,6 @@
-"""dialects: a call and its result survive a round trip through each dialect."""
+"""dialects: each dialect writes a call and its result as its vendor documents, and reads them back unchanged.
+
+A model may write broken arguments. They must become a BadCall, not an exception."""
 
 import dataclasses
 import json
@@ -19,7 +21,7 @@ TRICKY = st.sampled_from(
 ARGUMENTS = st.dictionaries(st.text(max_size=3) | TRICKY, VALUES | TRICKY, max_size=3)
 CALLS = st.lists(st.builds(Call, NAMES, ARGUMENTS), max_size=4)
 WITHOUT_IDS = ("hermes", "harmony")
-every = pytest.mark.parametrize("name", DIALECTS)
+each_dialect = pytest.mark.parametrize("name", DIALECTS)
 
 
 def with_ids(calls, name, prefix="id-"):
@@ -27,7 +29,7 @@ def with_ids(calls, name, prefix="id-"):
     return [dataclasses.replace(call, id=f"{prefix}{i}") for i, call in enumerate(calls, 1)]
 
 
-@every
+@each_dialect
 @given(calls=CALLS)
 def test_calls_survive_a_round_trip(name, calls):
     dialect, calls = DIALECTS[name], with_ids(calls, name)
@@ -36,12 +38,12 @@ def test_calls_survive_a_round_trip(name, calls):
     assert dialect.read_calls(written) == calls
 
 
-@every
+@each_dialect
 @given(calls=CALLS, data=st.data())
 def test_results_survive_a_round_trip_and_find_their_calls(name, calls, data):
     dialect, calls = DIALECTS[name], with_ids(calls, name)
     values = VALUES | TRICKY
-    if name != "anthropic":  # the others take a value that looks like a failure for one
+    if name != "anthropic":  # the others read a value of this form as a failure
         values = values.filter(lambda value: not (isinstance(value, dict) and value.keys() == {"error"}))
     results = [
         Result(call.id, call.name, ok := data.draw(st.booleans()), data.draw(values if ok else VALUES))
@@ -80,8 +82,8 @@ WRITTEN = {
 }
 
 
-@every
-def test_each_dialect_looks_as_its_vendor_documents_it(name):
+@each_dialect
+def test_each_dialect_writes_what_its_vendor_documents(name):
     dialect = DIALECTS[name]
     assert (dialect.write_calls([CALL]), dialect.write_results([RESULT])) == WRITTEN[name]
 

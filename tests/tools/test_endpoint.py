@@ -1,4 +1,6 @@
-"""endpoint: whatever a server sends, over real HTTP, becomes a reply or a ChatError that quotes it."""
+"""endpoint: whatever a server sends becomes a reply, or a ChatError that quotes it.
+
+Servers differ in how they stream, report errors and send calls. The tests call a local server over HTTP."""
 
 import http.server
 import json
@@ -16,17 +18,17 @@ from tools.protocol import BadCall, Call, Text, Thought, merged, render_call
 from tools.registry import Registry, tool
 
 REGISTRY = Registry([calculator])
-ASK = [{"role": "user", "content": "12 * 7?"}]
+QUESTION = [{"role": "user", "content": "12 * 7?"}]
 CALL = render_call(Call("calculator", {"expression": "12*7"}))
 
 
 class Server:
-    """An OpenAI-compatible server: sends `replies` one by one, and keeps the requests in `asked`.
+    """An OpenAI-compatible server. It sends `replies` one by one and keeps the bodies of `requests`.
 
-    A reply is (status, headers, pieces of the body), or a function that makes one from a request."""
+    A reply is (status, headers, pieces of the body), or a function from a request to such a tuple."""
 
     def __init__(self):
-        self.asked, self.headers, self.replies = [], [], []
+        self.requests, self.headers, self.replies = [], [], []
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -34,7 +36,7 @@ class Server:
 
             def do_POST(self):
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.asked.append(body)
+                outer.requests.append(body)
                 outer.headers.append(dict(self.headers))
                 reply = outer.replies.pop(0)
                 status, headers, pieces = reply(body) if callable(reply) else reply
@@ -63,11 +65,11 @@ class Server:
 
 @pytest.fixture
 def server():
-    made = Server()
-    threading.Thread(target=made.server.serve_forever, args=(0.01,), daemon=True).start()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+    local = Server()
+    threading.Thread(target=local.server.serve_forever, args=(0.01,), daemon=True).start()
+    yield local
+    local.server.shutdown()
+    local.server.server_close()
 
 
 def in_json(message, reason="stop", **more):
@@ -91,11 +93,13 @@ def raw(body, kind="text/event-stream", status=200):
     return status, {"Content-Type": kind}, [body if isinstance(body, bytes) else body.encode()]
 
 
-def test_a_chat_over_http(server):
+def test_a_conversation_with_a_call_over_http(server):
     server.replies += [streamed(*text_in_pieces("é " + CALL)), in_json({"content": "84"})]
-    talk = run(endpoint(server.url + "/", "m", key="k", temperature=0), REGISTRY, ASK)
-    assert talk.outcome == "answered" and talk.answer == "84" and talk.messages[2]["content"] == "é " + CALL
-    body = server.asked[1]
+    conversation = run(endpoint(server.url + "/", "m", key="k", temperature=0), REGISTRY, QUESTION)
+    assert conversation.outcome == "answered"
+    assert conversation.answer == "84"
+    assert conversation.messages[2]["content"] == "é " + CALL
+    body = server.requests[1]
     assert server.headers[1]["Authorization"] == "Bearer k" and body["temperature"] == 0
     assert [m["role"] for m in body["messages"]] == ["system", "user", "assistant", "user"]
     assert body["model"] == "m" and body["stream"] is True
@@ -110,12 +114,12 @@ def test_a_chat_over_http(server):
         raw('{"choices":[{}]}'),  # an empty reply, without a finish reason
     ],
 )
-def test_a_reply_that_ended_too_early_is_cut_off(server, reply):
+def test_a_reply_that_ended_too_early_counts_as_cut_off(server, reply):
     server.replies.append(reply)
-    assert run(endpoint(server.url, "m"), REGISTRY, ASK).outcome == "cut off"
+    assert run(endpoint(server.url, "m"), REGISTRY, QUESTION).outcome == "cut off"
 
 
-# ---- whatever a server sends
+# ---- responses
 
 
 EVENT = '{"choices":[{"delta":{"content":"Yes"},"finish_reason":"stop"}]}'
@@ -140,9 +144,9 @@ TOLERATED = [
 @pytest.mark.parametrize("kind", ["text/event-stream", "application/json", "text/plain"])
 def test_a_response_is_read_by_its_content_whatever_its_content_type(server, body, kind):
     server.replies.append(raw(body, kind))
-    talk = run(endpoint(server.url, "m"), REGISTRY, ASK)
-    assert (talk.answer, talk.outcome) == ("Yes", "answered")
-    assert talk.usage == ({"total_tokens": 3} if "total_tokens" in body else {})
+    conversation = run(endpoint(server.url, "m"), REGISTRY, QUESTION)
+    assert (conversation.answer, conversation.outcome) == ("Yes", "answered")
+    assert conversation.usage == ({"total_tokens": 3} if "total_tokens" in body else {})
 
 
 REFUSED = [
@@ -176,8 +180,8 @@ REFUSED = [
 def test_a_response_that_is_not_a_reply_is_an_error_that_quotes_it(server, body, words):
     server.replies.append(raw(body))
     with pytest.raises(ChatError, match=words) as caught:
-        run(endpoint(server.url, "m"), REGISTRY, ASK)
-    assert caught.value.conversation.messages[1:] == ASK
+        run(endpoint(server.url, "m"), REGISTRY, QUESTION)
+    assert caught.value.conversation.messages[1:] == QUESTION
 
 
 @pytest.mark.parametrize(
@@ -188,37 +192,37 @@ def test_a_response_that_is_not_a_reply_is_an_error_that_quotes_it(server, body,
         (404, "", "answered 404"),
     ],
 )
-def test_a_server_that_refuses_is_quoted(server, status, body, words):
+def test_an_error_status_becomes_an_error_that_quotes_the_response(server, status, body, words):
     server.replies.append(raw(body, status=status))
     with pytest.raises(ChatError, match=words):
-        run(endpoint(server.url, "m"), REGISTRY, ASK)
+        run(endpoint(server.url, "m"), REGISTRY, QUESTION)
 
 
-def test_a_server_that_is_missing_silent_broken_or_elsewhere_is_an_error(server):
+def test_a_server_that_is_missing_silent_broken_or_moved_is_an_error(server):
     with pytest.raises(ChatError, match="cannot be reached"):
-        run(endpoint("http://127.0.0.1:9", "m", timeout=2), REGISTRY, ASK)
+        run(endpoint("http://127.0.0.1:9", "m", timeout=2), REGISTRY, QUESTION)
     server.replies.append((302, {"Location": "https://x.example/v1", "Content-Length": "0"}, []))
     with pytest.raises(ChatError, match="redirects to https://x.example/v1"):
-        run(endpoint(server.url, "m"), REGISTRY, ASK)
+        run(endpoint(server.url, "m"), REGISTRY, QUESTION)
     server.replies.append((200, {"Content-Length": "999"}, [f"data: {EVENT}\n\n".encode()]))
     with pytest.raises(ChatError, match="broke off"):
-        run(endpoint(server.url, "m"), REGISTRY, ASK)
+        run(endpoint(server.url, "m"), REGISTRY, QUESTION)
     server.replies.append((500, {"Content-Length": "999"}, [b'{"error":"boom"}']))
     with pytest.raises(ChatError, match="answered 500: a body that cannot be read"):
-        run(endpoint(server.url, "m"), REGISTRY, ASK)
+        run(endpoint(server.url, "m"), REGISTRY, QUESTION)
     for url, settings in (("http://a..b/v1", {}), (server.url, {"temperature": float("nan")})):
         with pytest.raises(ChatError, match="cannot be called"):
-            run(endpoint(url, "m", **settings), REGISTRY, ASK)
+            run(endpoint(url, "m", **settings), REGISTRY, QUESTION)
     server.replies.append(lambda body: time.sleep(1) or raw(""))
     with pytest.raises(ChatError, match=r"cannot be called.*timed out.*0\.2"):
-        run(endpoint(server.url, "m", timeout=0.2), REGISTRY, ASK)
+        run(endpoint(server.url, "m", timeout=0.2), REGISTRY, QUESTION)
 
 
 @pytest.mark.parametrize("reason", ["content_filter", "model_overloaded"])
 def test_an_unknown_finish_reason_is_reported(server, reason):
     server.replies.append(streamed({"content": "I"}, reason=reason))
-    talk = run(endpoint(server.url, "m"), REGISTRY, ASK)
-    assert (talk.outcome, talk.finish_reason) == ("stopped by the server", reason)
+    conversation = run(endpoint(server.url, "m"), REGISTRY, QUESTION)
+    assert (conversation.outcome, conversation.finish_reason) == ("stopped by the server", reason)
 
 
 def test_text_is_shown_as_it_arrives_even_if_it_is_short_and_not_chunked(server):
@@ -232,7 +236,7 @@ def test_text_is_shown_as_it_arrives_even_if_it_is_short_and_not_chunked(server)
     for headers in ({}, {"Transfer-Encoding": "chunked"}):
         shown.clear()
         server.replies.append((200, headers, pieces()))
-        run(endpoint(server.url, "m"), REGISTRY, ASK, show=lambda part: shown.set())
+        run(endpoint(server.url, "m"), REGISTRY, QUESTION, show=lambda part: shown.set())
     assert seen_early == [True, True]
 
 
@@ -245,18 +249,9 @@ VALUES = st.recursive(
             optional={
                 key: inner
                 for key in (
-                    *(
-                        "choices",
-                        "delta",
-                        "message",
-                        "content",
-                        "tool_calls",
-                        "function",
-                        "name",
-                        "arguments",
-                    ),
-                    *("id", "index", "finish_reason", "error", "usage", "text", "reasoning"),
-                )
+                    "choices delta message content tool_calls function name arguments "
+                    "id index finish_reason error usage text reasoning"
+                ).split()
             },
         )
     ),
@@ -265,6 +260,8 @@ VALUES = st.recursive(
 
 
 class Body:
+    """The raw body of a response, which arrives in pieces of at most `size` bytes."""
+
     def __init__(self, body, size):
         self.body, self.size = body, size
 
@@ -339,11 +336,11 @@ WHOLE = {
 )
 def test_native_calls_run_and_are_answered_with_their_ids(server, reply):
     server.replies += [reply, streamed({"content": "84"})]
-    talk = run(endpoint(server.url, "m", native=True), REGISTRY, ASK)
-    assert (talk.outcome, talk.answer) == ("answered", "84")
-    first, second = server.asked
+    conversation = run(endpoint(server.url, "m", native=True), REGISTRY, QUESTION)
+    assert (conversation.outcome, conversation.answer) == ("answered", "84")
+    first, second = server.requests
     assert first["tools"] == [{"type": "function", "function": calculator.definition}]
-    assert first["messages"] == ASK
+    assert first["messages"] == QUESTION
     assert second["messages"][1:] == [
         {"role": "assistant", "content": "", "tool_calls": [WHOLE]},
         {"role": "tool", "tool_call_id": "a", "content": "84"},
@@ -368,13 +365,13 @@ def test_deltas_are_added_to_the_calls_they_belong_to(server):
     replies = [streamed(*deltas) for deltas in lists]
     for reply in (*replies, in_json(no_ids)):
         server.replies += [reply, streamed({"content": "ok"})]
-        talk = run(endpoint(server.url, "m", native=True), REGISTRY, ASK)
-        results = [message for message in talk.messages if message["role"] == "tool"]
+        conversation = run(endpoint(server.url, "m", native=True), REGISTRY, QUESTION)
+        results = [message for message in conversation.messages if message["role"] == "tool"]
         assert len(results) == len({message["tool_call_id"] for message in results}) == 2
         assert all(message["content"].isdigit() for message in results)
 
 
-def test_a_call_that_is_sent_again_runs_once_and_another_name_is_another_call(server):
+def test_a_call_that_is_sent_again_runs_once_but_one_with_another_name_is_new(server):
     again = [{"tool_calls": [{**WHOLE, "index": 0}]}] * 2
     begun = {"function": {"name": "calculator", "arguments": ""}, "index": 0}
     again_later = [{"tool_calls": [call]} for call in (begun, {**WHOLE, "index": 0}, {**begun, "id": "a"})]
@@ -387,39 +384,43 @@ def test_a_call_that_is_sent_again_runs_once_and_another_name_is_another_call(se
     cases = [(again, both[1:], "84"), (again_later, both[1:], "84"), (bare, both, "is missing")]
     for deltas, names, last in (*cases, (other, both, "is missing")):
         server.replies += [streamed(*deltas), streamed({"content": "ok"})]
-        talk = run(endpoint(server.url, "m", native=True), Registry(TOOLS), ASK)
-        assert [message["name"] for message in talk.messages if message["role"] == "tool"] == names
-        assert last in talk.messages[-2]["content"]
+        conversation = run(endpoint(server.url, "m", native=True), Registry(TOOLS), QUESTION)
+        assert [message["name"] for message in conversation.messages if message["role"] == "tool"] == names
+        assert last in conversation.messages[-2]["content"]
 
 
-def test_broken_native_arguments_are_answered_and_kept_out_of_the_history(server):
+def test_broken_native_arguments_get_an_error_and_are_not_sent_back(server):
     server.replies += [streamed(*call_deltas(arguments='{"expression":')), streamed({"content": "ok"})]
-    talk = run(endpoint(server.url, "m", native=True), REGISTRY, ASK)
-    assert talk.outcome == "answered" and "not JSON" in talk.messages[2]["content"]
-    assert server.asked[1]["messages"][1]["tool_calls"][0]["function"]["arguments"] == "{}"
+    conversation = run(endpoint(server.url, "m", native=True), REGISTRY, QUESTION)
+    assert conversation.outcome == "answered" and "not JSON" in conversation.messages[2]["content"]
+    assert server.requests[1]["messages"][1]["tool_calls"][0]["function"]["arguments"] == "{}"
 
 
 def test_native_calls_in_text_mode_are_an_error_that_names_them(server):
     server.replies.append(streamed(*call_deltas()))
     with pytest.raises(ChatError, match=r"native tool calls \(calculator\): use .*native=True"):
-        run(endpoint(server.url, "m"), REGISTRY, ASK)
+        run(endpoint(server.url, "m"), REGISTRY, QUESTION)
 
 
-# ---- what is sent
+# ---- requests
 
 
 def test_consecutive_results_and_questions_become_one_user_message(server):
     server.replies += [streamed({"content": CALL + CALL}), streamed({"content": "84"})]
-    talk = run(endpoint(server.url, "m"), REGISTRY, ASK)
-    sent = server.asked[1]["messages"]
-    assert [m["role"] for m in sent] == ["system", "user", "assistant", "user"]
-    assert sent[3]["content"] == "\n".join(["<tool_response>84</tool_response>"] * 2)
+    conversation = run(endpoint(server.url, "m"), REGISTRY, QUESTION)
+    messages = server.requests[1]["messages"]
+    assert [m["role"] for m in messages] == ["system", "user", "assistant", "user"]
+    assert messages[3]["content"] == "\n".join(["<tool_response>84</tool_response>"] * 2)
     server.replies += [streamed({"content": "ok"})]
     picture = [{"type": "image_url", "image_url": {"url": "data:,"}}]
-    run(endpoint(server.url, "m"), REGISTRY, [*talk.messages[:-1], {"role": "user", "content": picture}])
-    sent = server.asked[2]["messages"]
-    assert [m["role"] for m in sent] == ["system", "user", "assistant", "user"]
-    assert sent[3]["content"][0]["type"] == "text" and sent[3]["content"][1:] == picture
+    run(
+        endpoint(server.url, "m"),
+        REGISTRY,
+        [*conversation.messages[:-1], {"role": "user", "content": picture}],
+    )
+    messages = server.requests[2]["messages"]
+    assert [m["role"] for m in messages] == ["system", "user", "assistant", "user"]
+    assert messages[3]["content"][0]["type"] == "text" and messages[3]["content"][1:] == picture
 
 
 @pytest.mark.parametrize("native", [False, True])
@@ -429,24 +430,24 @@ def test_thoughts_are_sent_back_only_if_asked_for(server, native):
             in_json({"reasoning_content": "hm", "content": "Yes"}),
             in_json({"content": "Yes"}),
         ]
-        ask = endpoint(server.url, "m", native=native, thoughts=thoughts)
+        generate = endpoint(server.url, "m", native=native, thoughts=thoughts)
         shown = []
-        talk = run(ask, REGISTRY, ASK, show=shown.append)
-        assert Thought("hm") in shown and talk.answer == "Yes"
-        run(ask, REGISTRY, [*talk.messages, *ASK])
-        assert ("hm" in json.dumps(server.asked[-1]["messages"])) is thoughts
+        conversation = run(generate, REGISTRY, QUESTION, show=shown.append)
+        assert Thought("hm") in shown and conversation.answer == "Yes"
+        run(generate, REGISTRY, [*conversation.messages, *QUESTION])
+        assert ("hm" in json.dumps(server.requests[-1]["messages"])) is thoughts
 
 
 # ---- the key
 
 
-def test_netrc_and_the_proxies_of_the_environment_are_ignored(server, tmp_path, monkeypatch):
+def test_netrc_and_the_proxy_variables_are_ignored(server, tmp_path, monkeypatch):
     (tmp_path / ".netrc").write_text("machine 127.0.0.1 login a password b\n")
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     server.replies += [in_json({"content": "Yes"})] * 2
-    assert run(endpoint(server.url, "m", key="secret-key"), REGISTRY, ASK).answer == "Yes"
+    assert run(endpoint(server.url, "m", key="secret-key"), REGISTRY, QUESTION).answer == "Yes"
     assert server.headers[0]["Authorization"] == "Bearer secret-key"
 
 
@@ -467,7 +468,7 @@ def test_a_key_that_cannot_be_sent_safely_is_refused_at_once(url, key, words):
 def test_an_error_that_repeats_the_key_is_shown_without_it(server):
     server.replies.append(raw("wrong key secret-key", status=401))
     with pytest.raises(ChatError, match="wrong key <key>"):
-        run(endpoint(server.url, "m", key="secret-key"), REGISTRY, ASK)
+        run(endpoint(server.url, "m", key="secret-key"), REGISTRY, QUESTION)
 
 
 # ---- everything together
@@ -505,7 +506,7 @@ CALLS = [
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("native", [False, True])
 def test_an_agent_with_three_tools(server, native, stream):
-    """One is async, one a method, and one may not run without permission."""
+    """One tool is async, one is a method, and one is refused by `allow`."""
     text = "Let me see. " + ("" if native else "".join(map(render_call, CALLS)))
     if stream:
         deltas = text_in_pieces(text)
@@ -522,21 +523,25 @@ def test_an_agent_with_three_tools(server, native, stream):
         streamed(*last) if stream else in_json({"content": "12.5 mm, noted, not paid."}),
     ]
     diary, shown = Diary(), []
-    talk = run(
+    conversation = run(
         endpoint(server.url, "m", native=native, stream=stream),
         Registry([rain, diary.write, pay]),
         [{"role": "user", "content": "Was it wet in Bern? Note it, and pay."}],
         allow=lambda call: call.name != "pay" or "the user said no",
         show=shown.append,
     )
-    assert (talk.outcome, talk.steps, talk.answer) == ("answered", 2, "12.5 mm, noted, not paid.")
+    assert (conversation.outcome, conversation.steps, conversation.answer) == (
+        "answered",
+        2,
+        "12.5 mm, noted, not paid.",
+    )
     assert diary.entries == ["Wet in Bern."] and not any(isinstance(part, BadCall) for part in shown)
-    results = [message for message in talk.messages if message["role"] == "tool"]
+    results = [message for message in conversation.messages if message["role"] == "tool"]
     ids = [call.id for call in CALLS] if native else ["call_1_1", "call_1_2", "call_1_3"]
     assert [message["tool_call_id"] for message in results] == ids
     for message, words in zip(results, ('"millimetres":12.5', "1", "the user said no")):
         assert words in message["content"]
-    assert server.asked[0]["stream"] is stream
-    assert [m["role"] for m in server.asked[1]["messages"]][-2:] == (
+    assert server.requests[0]["stream"] is stream
+    assert [m["role"] for m in server.requests[1]["messages"]][-2:] == (
         ["tool", "tool"] if native else ["assistant", "user"]
     )

@@ -1,4 +1,6 @@
-"""grammar: it accepts a text exactly if the validator accepts its value and its form is strict."""
+"""grammar: it accepts a text exactly if its value is valid and its form is strict.
+
+A wrong grammar would let a model write an invalid call, or begin one that it cannot complete."""
 
 import time
 from math import inf
@@ -48,19 +50,19 @@ def test_a_value_is_accepted_exactly_if_it_is_valid_and_in_strict_form(schema, d
 
 @settings(max_examples=30)
 @given(schemas(), st.data())
-def test_a_random_text_can_be_completed_and_the_distance_says_in_how_many_bytes(schema, data):
+def test_any_text_can_be_completed_in_as_many_bytes_as_the_distance_says(schema, data):
     grammar = grammar_of(schema)
     state, text = grammar.start, b""
     for _ in range(data.draw(st.integers(0, 15))):
-        may = [byte for byte in range(256) if grammar.step(state, byte)]
-        if not may:
+        allowed = [byte for byte in range(256) if grammar.step(state, byte)]
+        if not allowed:
             break
-        byte = data.draw(st.sampled_from(may))
+        byte = data.draw(st.sampled_from(allowed))
         state, text = grammar.step(state, byte), text + bytes([byte])
-    while (left := grammar.distance(state)) > 0:
-        after = {byte: grammar.distance(grammar.step(state, byte)) for byte in range(256)}
-        assert min(after.values()) == left - 1
-        byte = data.draw(st.sampled_from([b for b, more in after.items() if more == left - 1]))
+    while (distance := grammar.distance(state)) > 0:
+        distances = {byte: grammar.distance(grammar.step(state, byte)) for byte in range(256)}
+        assert min(distances.values()) == distance - 1
+        byte = data.draw(st.sampled_from([b for b, left in distances.items() if left == distance - 1]))
         state, text = grammar.step(state, byte), text + bytes([byte])
     assert grammar.complete(state) and grammar.accepts(text)
     assert validate(parse(text), schema) == []
@@ -103,7 +105,7 @@ SHAPES = {
     ],
 }
 ACCEPTED.append((SHAPES, '{"shape":"circle","radius":1} {"shape":"square","side":1}'))
-IDLE = {"uniqueItems": False, "minProperties": 0, "not": False}
+IDLE = {"uniqueItems": False, "minProperties": 0, "not": False}  # these constrain nothing
 ACCEPTED.append(({"type": ["array", "object"], **IDLE}, "[1,1] {}"))
 NOT_ACCEPTED = [
     ({"type": "integer"}, "01 +1 1.5 1.0 1e3 - -- 100000000000000000000"),
@@ -120,14 +122,14 @@ NOT_ACCEPTED = [
 
 
 @pytest.mark.parametrize("schema, texts", ACCEPTED, ids=str)
-def test_accepted(schema, texts):
+def test_a_valid_text_in_strict_form_is_accepted(schema, texts):
     grammar = Grammar(schema)
     for text in texts.split():
         assert grammar.accepts(text.encode()) and not validate(parse(text), schema), text
 
 
 @pytest.mark.parametrize("schema, texts", NOT_ACCEPTED, ids=str)
-def test_not_accepted(schema, texts):
+def test_a_text_that_is_invalid_or_not_in_strict_form_is_not_accepted(schema, texts):
     grammar = Grammar(schema)
     for text in texts.split():
         assert not grammar.accepts(text.encode()), text
@@ -141,7 +143,7 @@ def test_a_string_must_be_utf8(data):
 
 
 REFUSED = [
-    # schema, what the message names
+    # schema, part of the message
     ({"type": "string", "pattern": "a"}, "#/pattern: .*pattern"),
     ({"not": {}}, "#/not"),
     ({"type": "integer", "multipleOf": 3}, "#/multipleOf"),
@@ -174,7 +176,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("schema, words", REFUSED, ids=str)
-def test_what_cannot_be_enforced_is_refused_by_name(schema, words):
+def test_a_schema_that_cannot_be_enforced_or_has_no_value_is_refused(schema, words):
     with pytest.raises(UnsupportedSchema, match=words):
         Grammar(schema)
 
@@ -201,17 +203,19 @@ def test_half_a_surrogate_pair_is_refused(schema):
     ],
     ids=str,
 )
-def test_the_distance_is_that_of_the_shortest_value(schema, shortest):
+def test_the_distance_from_the_start_is_the_length_of_the_shortest_value(schema, shortest):
     grammar = Grammar(schema)
     assert grammar.accepts(shortest.encode()) and grammar.distance(grammar.start) == len(shortest)
 
 
 def doubling(n):
+    """A schema with 2 ** n paths of references from its root to null."""
     defs = {f"a{i}": {"anyOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(n)}
     return {"$ref": "#/$defs/a0", "$defs": {**defs, f"a{n}": {"type": "null"}}}
 
 
-def tower(n, schema):
+def nested_arrays(n, schema):
+    """The schema of arrays nested n deep around values of another schema."""
     for _ in range(n):
         schema = {"type": "array", "minItems": 1, "items": schema}
     return schema
@@ -233,9 +237,9 @@ HARD = {
         ]
     },
     "the same branch": {"oneOf": [{"$ref": "#/$defs/s"}] * 600, "$defs": {"s": {"type": "object"}}},
-    "a tower": tower(60, {"type": "null"}),
-    "a tower too high": tower(90, {"type": "null"}),
-    "itself, joined": {"$ref": "#", "type": "object"},
+    "nested arrays": nested_arrays(60, {"type": "null"}),
+    "arrays nested too deeply": nested_arrays(90, {"type": "null"}),
+    "a reference to itself": {"$ref": "#", "type": "object"},
     "all refer to all": {
         "$ref": "#/$defs/0",
         "$defs": {
@@ -248,7 +252,7 @@ HARD = {
 @pytest.mark.parametrize("name", HARD)
 def test_any_schema_is_accepted_or_refused_within_a_fifth_of_a_second(name):
     seconds = []
-    for _ in range(3):  # the best of three: other programs may slow one of them
+    for _ in range(3):  # the fastest of three, because other programs may slow one of them
         began = time.process_time()
         try:
             Grammar(HARD[name])
@@ -266,7 +270,7 @@ def test_no_step_raises_once_a_schema_is_accepted():
     assert grammar.distance(state) == 1 and grammar.distance(grammar.step(state, ord("a"))) == inf
 
 
-def test_the_grammar_nests_as_deep_as_the_reader_and_no_deeper():
+def test_the_grammar_nests_exactly_as_deep_as_the_json_reader():
     grammar = Grammar({})
     assert grammar.accepts(b"[" * 64 + b"]" * 64) and not grammar.accepts(b"[" * 65 + b"]" * 65)
     deep = Grammar(
@@ -277,8 +281,8 @@ def test_the_grammar_nests_as_deep_as_the_reader_and_no_deeper():
     )
     state = deep.start
     depth = 0
-    while after := deep.step(state, ord("[")):
-        state, depth = after, depth + 1
+    while next_state := deep.step(state, ord("[")):
+        state, depth = next_state, depth + 1
     assert depth == 63 and deep.distance(state) < 200
 
 

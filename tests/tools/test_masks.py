@@ -1,4 +1,6 @@
-"""masks: they allow what trying every token byte by byte finds, and a text under them ends in its budget."""
+"""masks: a mask allows exactly the tokens that are allowed byte by byte, and a text ends within its budget.
+
+A token that is wrongly allowed would lead into a dead end, where no valid text can follow."""
 
 import itertools
 import random
@@ -20,7 +22,7 @@ from tools.schema import UnsupportedSchema
 from tools.validation import validate
 
 BYTES = [bytes([b]) for b in range(256)]
-PIECES = [  # tokens are joined from these, so that they cross every boundary
+PIECES = [  # tokens are joined from these, so that they cross the borders of keys, strings and numbers
     *(
         b'"',
         b'":',
@@ -48,18 +50,18 @@ MORE += [b'":1,"a', b'b"}},', b'","', b'c",":1,"x', b'":{},"b":', b'":[{"', b'12
 
 
 def needs(grammar, state, vocabulary):
-    """The room that each token needs, found by trying it byte by byte; the last token is the end."""
-    found = []
+    """The room that each token needs, by trying it byte by byte. The last token ends the text."""
+    rooms = []
     for token in vocabulary[:-1]:
         after = state
         for byte in token:
             after = grammar.step(after, byte)
-        found.append(2 + grammar.distance(after))
-    return [*found, 1 if grammar.complete(state) else inf]
+        rooms.append(2 + grammar.distance(after))
+    return [*rooms, 1 if grammar.complete(state) else inf]
 
 
-def mask_of(found, room):
-    return bytes(need <= room for need in found)
+def mask_of(rooms, room):
+    return bytes(need <= room for need in rooms)
 
 
 WRITTEN = [
@@ -90,21 +92,21 @@ WRITTEN = [
 
 
 @pytest.mark.parametrize("schema, value", WRITTEN)
-def test_each_mask_on_the_way_to_a_value_is_what_trying_every_token_finds(schema, value):
+def test_each_mask_on_the_way_to_a_value_agrees_with_trying_every_token(schema, value):
     grammar, text, vocabulary = Grammar(schema), canonical(value), [*BYTES, *MORE, b""]
     assert grammar.accepts(text)
     masks, state = Masks(grammar, vocabulary, len(vocabulary) - 1), grammar.start
     for byte in [*text, None]:
-        found = needs(grammar, state, vocabulary)
-        for room in {*found} - {inf} | {0, 1, 200}:
-            assert masks.allowed(state, room) == mask_of(found, room)
-            assert masks.allowed(state, room - 1) == mask_of(found, room - 1)
+        rooms = needs(grammar, state, vocabulary)
+        for room in {*rooms} - {inf} | {0, 1, 200}:
+            assert masks.allowed(state, room) == mask_of(rooms, room)
+            assert masks.allowed(state, room - 1) == mask_of(rooms, room - 1)
         state = byte and grammar.step(state, byte)
 
 
 @settings(max_examples=60)
 @given(schemas(), TOKENS, st.integers(0, 30), st.randoms(use_true_random=False))
-def test_a_mask_is_what_trying_every_token_finds(schema, tokens, extra, random):
+def test_a_mask_of_a_random_schema_agrees_with_trying_every_token(schema, tokens, extra, random):
     try:
         grammar = Grammar(schema, b"<", b">")
     except UnsupportedSchema:
@@ -115,7 +117,7 @@ def test_a_mask_is_what_trying_every_token_finds(schema, tokens, extra, random):
     while True:
         mask = masks.allowed(state, room)
         assert mask == mask_of(needs(grammar, state, vocabulary), room)
-        token = random.choice([id for id, may in enumerate(mask) if may])  # there is always one
+        token = random.choice([id for id, may in enumerate(mask) if may])  # never empty
         room -= 1
         if token == masks.end:
             break
@@ -130,12 +132,12 @@ END = len(VOCABULARY) - 1
 def test_random_tokens_under_the_mask_form_a_valid_call():
     registry = Registry(TOOLS)
     grammar = Grammar(registry.schema(), OPEN.encode(), CLOSE.encode())
-    masks, dice, names = Masks(grammar, VOCABULARY, END), random.Random(0), set()
+    masks, rng, names = Masks(grammar, VOCABULARY, END), random.Random(0), set()
     for _ in range(8):
         state, text, room = grammar.start, b"", 120
         while True:
             mask = masks.allowed(state, room)
-            token, room = dice.choice([id for id, may in enumerate(mask) if may]), room - 1
+            token, room = rng.choice([id for id, may in enumerate(mask) if may]), room - 1
             if token == END:
                 break
             state, text = masks.after(state, token), text + VOCABULARY[token]

@@ -1,4 +1,6 @@
-"""protocol: what is a call and what is text, however the reply is split; and no result can forge a tag."""
+"""protocol: a reply is parsed into the same text, thoughts and calls however it is split.
+
+Text and thoughts must not run as calls, and no result of a tool may forge a tag."""
 
 import pytest
 from hypothesis import given
@@ -49,6 +51,7 @@ REPLIES = st.lists(PIECES | st.text(max_size=5), max_size=14).map("".join)
 
 
 def in_pieces(reply, cuts):
+    """The parts of a reply that arrives in pieces, cut at these places."""
     parser, parts, start = StreamParser(), [], 0
     for cut in [*cuts, len(reply)]:
         parts += parser.feed(reply[start:cut])
@@ -58,20 +61,20 @@ def in_pieces(reply, cuts):
 
 @given(REPLIES, st.data())
 def test_a_stream_gives_the_same_parts_however_it_is_split(reply, data):
-    data_bytes = reply.encode("utf-8", "replace")
-    for form in (reply, data_bytes):
+    encoded = reply.encode("utf-8", "replace")
+    for form in (reply, encoded):
         cuts = sorted(data.draw(st.lists(st.integers(0, len(form)), max_size=6)))
         assert in_pieces(form, cuts) == parse(form)
         assert in_pieces(form, range(len(form))) == parse(form)
-    assert parse(data_bytes) == parse(data_bytes.decode())
+    assert parse(encoded) == parse(encoded.decode())
 
 
 def test_a_thought_that_arrives_in_pieces_contains_no_call():
     thought = "so <think>" + render_call(Call("f", {}))
-    for reply, wanted in ((thought, []), (thought + "</think>" + render_call(Call("g", {})), ["g"])):
+    for reply, names in ((thought, []), (thought + "</think>" + render_call(Call("g", {})), ["g"])):
         for cut in range(len(reply)):
             calls = [part.name for part in in_pieces(reply, [cut]) if isinstance(part, Call)]
-            assert calls == wanted, cut
+            assert calls == names, cut
 
 
 @given(REPLIES)
@@ -125,14 +128,14 @@ def test_no_result_can_forge_a_tag(value):
         ("<tool_call></tool_call>", "a value"),
     ],
 )
-def test_a_bad_call_says_why_and_the_calls_around_it_survive(reply, words):
+def test_a_bad_call_says_what_is_wrong_and_the_calls_around_it_survive(reply, words):
     first, bad, last = parse(GOOD + reply + GOOD)
     assert first == last == Call("f", {"x": 1})
     assert isinstance(bad, BadCall) and bad.text == reply and words in bad.problem and not bad.cut_off
 
 
 @pytest.mark.parametrize("length", range(len("<tool_call>"), len(GOOD)))
-def test_the_beginning_of_a_call_is_a_bad_call_that_was_cut_off(length):
+def test_an_incomplete_call_is_a_bad_call_that_was_cut_off(length):
     (part,) = parse(GOOD[:length])
     assert part == BadCall(GOOD[:length], part.problem, cut_off=True)
 
@@ -156,7 +159,7 @@ UNTAGGED = '{"name":"f","arguments":{}}'
         "</tool_call>",
     ],
 )
-def test_without_the_tag_it_is_text(text):
+def test_a_call_without_its_tag_is_text(text):
     assert parse(text) == [Text(text)]
 
 
@@ -192,17 +195,15 @@ def test_thoughts_are_separate_parts_and_contain_no_calls(reply, parts):
 
 
 @given(st.lists(PIECES, max_size=6).map("".join))
-def test_no_call_comes_out_of_a_thought(text):
+def test_a_thought_never_contains_a_call(text):
     thought = text.replace("</think>", "")
     parts = parse(f"<think>{thought}</think>{GOOD}")
     assert parts == [Thought(f"<think>{thought}</think>"), Call("f", {"x": 1})]
 
 
 @pytest.mark.parametrize("length", range(len("<tool_call>"), len(GOOD)))
-def test_a_call_without_its_closing_tag_counts_only_if_the_reply_was_not_cut_off(length):
+def test_a_call_without_its_closing_tag_is_a_call_if_the_reply_was_not_cut_off(length):
     (part,) = parse(GOOD[:length], ended=True)
     complete = length >= len(GOOD) - len("</tool_call>")
     assert part == (Call("f", {"x": 1}) if complete else BadCall(GOOD[:length], part.problem, True))
     assert not complete or part.text == GOOD
-    (part,) = parse(GOOD[:length])
-    assert isinstance(part, BadCall)

@@ -1,4 +1,6 @@
-"""schema: a keyword, $ref or pattern that decides what is valid is either supported or refused by name."""
+"""schema: a keyword, $ref or pattern that affects validity is either supported or refused with its location.
+
+A keyword that is silently ignored would let invalid values through."""
 
 from fractions import Fraction
 
@@ -34,7 +36,7 @@ UNSUPPORTED = [
 
 
 @pytest.mark.parametrize("schema", UNSUPPORTED, ids=str)
-def test_what_is_not_supported_is_refused_with_its_location(schema):
+def test_an_unsupported_schema_is_refused_with_its_location(schema):
     with pytest.raises(UnsupportedSchema, match="^#"):
         check(schema)
 
@@ -49,14 +51,14 @@ def test_a_reference_is_followed_inside_the_document():
     assert resolve(root, "#") is root and resolve(root, "#/$defs/a~1b/prefixItems/1") == {"const": 1}
     odd = {"$defs": {'ä b%~/"': True}}
     assert resolve(odd, "#/$defs/%C3%A4%20b%25~0~1%22") is True
-    for other, words in (
+    for reference, words in (
         ("http://else.where/x", "points outside"),
         ("#/$defs/none", "not name a schema"),
         ("#/$defs/n", "not name a schema"),
         ("#/$defs/a~1b/prefixItems/2", "not name a schema"),
     ):
         with pytest.raises(UnsupportedSchema, match=words):
-            resolve(root, other)
+            resolve(root, reference)
 
 
 @pytest.mark.parametrize("keyword", ["anyOf", "oneOf", "allOf", "not", "$ref"])
@@ -67,7 +69,7 @@ def test_a_reference_may_lead_back_to_itself_only_through_an_item_or_property(ke
     root = {"properties": {"x": back}} if inner else back
     with pytest.raises(UnsupportedSchema, match="leads back to itself"):
         check({**root, "$defs": {"a": around}})
-    check({**root, "$defs": {"a": {"items": around}}})  # a list of lists of ...
+    check({**root, "$defs": {"a": {"items": around}}})  # lists of lists of lists ...
 
 
 def test_a_number_is_exactly_what_is_written():
@@ -75,7 +77,7 @@ def test_a_number_is_exactly_what_is_written():
 
 
 @pytest.mark.parametrize(
-    "pattern, text, found",
+    "pattern, text, matches",
     [
         ("b+", "abbc", True),
         ("^a$", "a\n", False),
@@ -92,5 +94,5 @@ def test_a_number_is_exactly_what_is_written():
         (r"^(a)\1$", "aa", True),
     ],
 )
-def test_a_pattern_is_searched_with_ascii_classes_and_dollar_at_the_end(pattern, text, found):
-    assert bool(compiled(pattern).search(text)) == found
+def test_a_pattern_has_ascii_classes_and_its_dollar_matches_only_at_the_end(pattern, text, matches):
+    assert bool(compiled(pattern).search(text)) == matches

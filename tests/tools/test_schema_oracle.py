@@ -1,4 +1,7 @@
-"""validate compared with the jsonschema package, and with the official test cases in its source package."""
+"""validation: validate agrees with the jsonschema package and with the official test cases of JSON Schema.
+
+It may only differ by refusing a schema that it does not support. The test cases come from the source of the
+jsonschema package."""
 
 import json
 import subprocess
@@ -16,7 +19,7 @@ from tools.validation import validate
 
 pytestmark = pytest.mark.oracle
 SOURCE = "jsonschema==4.9.1"  # the last version whose source package contains the test cases
-PARTS = {
+NOT_SUPPORTED = {  # files of test cases for keywords that are not supported
     "dynamicRef",
     "anchor",
     "id",
@@ -38,53 +41,54 @@ PARTS = {
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory):
-    """(file, description, schema, value, valid) of draft 2020-12."""
+    """The test cases of draft 2020-12: [(file, description, schema, value, valid)]"""
     folder = tmp_path_factory.mktemp("suite")
     options = ["--quiet", "--no-deps", "--no-binary", ":all:", "--dest", folder]
     if subprocess.run([sys.executable, "-m", "pip", "download", *options, SOURCE], check=False).returncode:
         pytest.skip(f"{SOURCE} could not be downloaded")
-    found = []
+    rows = []
     with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
         for member in archive.getmembers():
             path = member.name.split("/")
             if path[-2] == "draft2020-12" and path[-3] == "tests":
                 for group in json.load(archive.extractfile(member)):
                     for test in group["tests"]:
-                        what = f"{group['description']}: {test['description']}"
-                        found.append((path[-1][:-5], what, group["schema"], test["data"], test["valid"]))
-    return found
+                        description = f"{group['description']}: {test['description']}"
+                        rows.append(
+                            (path[-1][:-5], description, group["schema"], test["data"], test["valid"])
+                        )
+    return rows
 
 
-def test_official_cases_agree_or_are_refused_by_name(cases):
-    agree, refused, wrong = 0, {}, []
-    for file, what, schema, value, valid in cases:
+def test_validate_agrees_with_the_official_cases_or_refuses_their_schema(cases):
+    agree, refused, wrong = 0, {}, []  # a count; file -> descriptions; [(file, description)]
+    for file, description, schema, value, valid in cases:
         try:
             right = (not validate(value, schema)) == valid
         except UnsupportedSchema as error:
-            refused.setdefault(file, []).append(f"{what} ({error})")
+            refused.setdefault(file, []).append(f"{description} ({error})")
             continue
         agree += right
         if not right:
-            wrong.append((file, what))
-    lost = {file: what for file, what in refused.items() if file not in PARTS}
-    every, here = (sum(map(len, files.values())) for files in (refused, lost))
-    print(
-        f"{agree} agree, {len(wrong)} wrong, {every} refused by name, {here} of them for supported keywords"
-    )
-    assert not wrong and agree > 600 and here <= 50, lost
+            wrong.append((file, description))
+    supported = {file: descriptions for file, descriptions in refused.items() if file not in NOT_SUPPORTED}
+    count, count_supported = (sum(map(len, files.values())) for files in (refused, supported))
+    print(f"{agree} agree, {len(wrong)} wrong")
+    print(f"{count} refused by name, {count_supported} of them for supported keywords")
+    assert not wrong and agree > 600 and count_supported <= 50, supported
 
 
 def test_the_official_cases_that_the_grammar_accepts_are_valid(cases):
-    tried = 0
-    for _, what, schema, value, valid in cases:
+    compiled = 0
+    for _, description, schema, value, valid in cases:
         try:
             grammar = Grammar(schema)
         except UnsupportedSchema:
             continue
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-        tried += 1
-        assert valid or not grammar.accepts(text), what
-    assert tried > 300
+        compiled += 1
+        assert valid or not grammar.accepts(text), description
+    assert compiled > 300
 
 
 @settings(deadline=None, max_examples=300)
@@ -93,9 +97,9 @@ def test_validate_agrees_with_jsonschema(schema, data):
     jsonschema = pytest.importorskip("jsonschema")
     value = data.draw(near(schema))
     try:
-        mine = not validate(value, schema)
+        valid = not validate(value, schema)
     except UnsupportedSchema:
         assume(False)
     # multipleOf is exact here, while jsonschema computes it in floating point
     assume("multipleOf" not in json.dumps(schema))
-    assert mine == jsonschema.Draft202012Validator(schema).is_valid(value)
+    assert valid == jsonschema.Draft202012Validator(schema).is_valid(value)

@@ -1,4 +1,6 @@
-"""terminals: byte by byte, they allow the texts that they should and no others; `far` is the shortest way."""
+"""terminals: byte by byte, each allows exactly the texts that it stands for.
+
+`far` must be the number of bytes in the shortest completion, or a text could exceed its budget."""
 
 import json
 from fractions import Fraction
@@ -29,7 +31,7 @@ def after(item, text):
 
 
 @given(terminals, st.data())
-def test_far_is_one_more_than_the_far_of_the_best_next_byte_unless_the_text_may_end(item, data):
+def test_far_is_zero_or_one_more_than_the_smallest_far_after_the_next_byte(item, data):
     for _ in range(12):
         assume(item.far() < inf)
         rests = list(item.moves().values())
@@ -44,12 +46,12 @@ def test_far_is_one_more_than_the_far_of_the_best_next_byte_unless_the_text_may_
 def test_a_number_is_allowed_exactly_if_it_is_within_the_bounds(limits, integer, sign, value):
     value = abs(int(value)) if integer else abs(value)
     rest = after(numbers(limits, integer, sign), json.dumps(value).removesuffix(".0").encode())
-    signed, within = sign * exact(value), dict(limits)
+    signed, limits = sign * exact(value), dict(limits)
     fits = (
-        signed >= Fraction(str(within.get("minimum", -(10**30))))
-        and signed <= Fraction(str(within.get("maximum", 10**30)))
-        and signed > Fraction(str(within.get("exclusiveMinimum", -(10**30))))
-        and signed < Fraction(str(within.get("exclusiveMaximum", 10**30)))
+        signed >= Fraction(str(limits.get("minimum", -(10**30))))
+        and signed <= Fraction(str(limits.get("maximum", 10**30)))
+        and signed > Fraction(str(limits.get("exclusiveMinimum", -(10**30))))
+        and signed < Fraction(str(limits.get("exclusiveMaximum", 10**30)))
     )
     assert (rest is not None and rest.far() == 0) == fits
 
@@ -60,6 +62,6 @@ def test_a_string_is_allowed_exactly_if_its_length_is_within_the_limits(text, lo
     assert (after(Text(BETWEEN, low, high), written) == DONE) == (low <= len(text) <= high)
 
 
-def test_numbers_with_the_same_continuations_are_one_state():
+def test_numbers_with_the_same_continuations_are_the_same_object():
     first, second = (after(numbers(frozenset(), True, 1), text) for text in (b"12", b"34"))
     assert isinstance(first, Number) and first is second

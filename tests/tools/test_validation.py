@@ -1,4 +1,7 @@
-"""validation: keywords mean what the standard says, problems have the right paths, coercion loses nothing."""
+"""validation: keywords mean what the standard says, problems have the right paths, coercion loses nothing.
+
+Python's own operators would be wrong. In Python, True == 1 and 0.3 % 0.1 != 0. In JSON Schema, true is not 1
+and 0.3 is a multiple of 0.1."""
 
 import json
 import time
@@ -6,7 +9,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from schemas import VALUES, from_leaderboard, near, schemas
+from schemas import VALUES, near, schemas
 
 from tools.schema import UnsupportedSchema, exact
 from tools.validation import Problem, coerce, fingerprint, validate
@@ -30,10 +33,10 @@ GOOD = [
     ({"oneOf": [{"minimum": 2}, {"maximum": 1}]}, 3),
     ({"$ref": "#/$defs/n", "$defs": {"n": {"items": {"$ref": "#/$defs/n"}, "maxItems": 1}}}, [[[]]]),
     ({"$ref": "#/definitions/a~1b", "definitions": {"a/b": {"const": 1}}}, 1),
-    ({"format": "date", "default": 3, "title": "t", "$comment": "", "x-mine": {"if": 1}}, "no date"),
+    ({"format": "date", "default": 3, "title": "t", "$comment": "", "x-mine": {"if": 1}}, "not a date"),
 ]
 BAD = [
-    # schema, value, path, words of the message
+    # schema, value, path, part of the message
     ({"type": "integer"}, True, "", "must be of type integer, not true"),
     ({"type": "integer"}, 1.5, "", "must be of type integer"),
     ({"enum": [1, "a"]}, True, "", 'one of 1, "a", not true'),
@@ -64,12 +67,12 @@ BAD = [
 
 
 @pytest.mark.parametrize("schema, value", GOOD)
-def test_valid(schema, value):
+def test_a_valid_value_has_no_problems(schema, value):
     assert validate(value, schema) == []
 
 
 @pytest.mark.parametrize("schema, value, path, words", BAD)
-def test_invalid_and_why(schema, value, path, words):
+def test_an_invalid_value_has_a_problem_with_its_path_and_reason(schema, value, path, words):
     (problem,) = validate(value, schema)
     assert isinstance(problem, Problem) and problem.path == path and words in problem.message
 
@@ -85,7 +88,7 @@ def test_invalid_and_why(schema, value, path, words):
     ],
     ids=str,
 )
-def test_what_is_not_enforced_is_refused_whatever_the_value(schema):
+def test_an_unsupported_schema_is_refused_whatever_the_value(schema):
     with pytest.raises(UnsupportedSchema):
         validate("a", schema)
 
@@ -97,12 +100,12 @@ def test_all_problems_are_reported_at_once():
         "required": ["c"],
         "additionalProperties": False,
     }
-    found = validate({"a": 1.5, "b": ["x", 1, None], "z": 0}, schema)
-    assert sorted(problem.path for problem in found) == ["", "/a", "/a", "/b/1", "/b/2", "/z"]
+    problems = validate({"a": 1.5, "b": ["x", 1, None], "z": 0}, schema)
+    assert sorted(problem.path for problem in problems) == ["", "/a", "/a", "/b/1", "/b/2", "/z"]
 
 
 @given(VALUES, VALUES)
-def test_equality_is_that_of_json(one, other):
+def test_values_are_equal_exactly_if_json_schema_considers_them_equal(one, other):
     def same(a, b):
         if isinstance(a, bool) or isinstance(b, bool) or a is None or b is None:
             return a is b
@@ -119,7 +122,7 @@ def test_equality_is_that_of_json(one, other):
 
 
 @given(schemas(), st.data())
-def test_logic_of_the_applicators(schema, data):
+def test_not_allof_anyof_and_oneof_follow_the_rules_of_logic(schema, data):
     value = data.draw(near(schema))
     good = not validate(value, schema)
     assert (not validate(value, {"not": schema})) == (not good)
@@ -138,15 +141,15 @@ def test_logic_of_the_applicators(schema, data):
 def test_the_path_of_each_problem_exists_in_the_value(schema, data):
     value = data.draw(near(schema))
     for problem in validate(value, schema):
-        found = value
+        item = value
         for part in problem.path.split("/")[1:]:
             part = part.replace("~1", "/").replace("~0", "~")
-            found = found[int(part)] if isinstance(found, list) else found[part]
+            item = item[int(part)] if isinstance(item, list) else item[part]
         assert problem.message and str(problem)
 
 
 @given(schemas(), st.data())
-def test_coercion_keeps_what_is_valid_and_loses_nothing(schema, data):
+def test_coercion_is_idempotent_and_keeps_valid_values_equal(schema, data):
     value = data.draw(near(schema))
     before = json.dumps(value)
     coerced = coerce(value, schema)
@@ -157,7 +160,7 @@ def test_coercion_keeps_what_is_valid_and_loses_nothing(schema, data):
 
 
 @pytest.mark.parametrize(
-    "value, schema, wanted",
+    "value, schema, expected",
     [
         ("42", {"type": "integer"}, 42),
         (" -7 ", {"type": "integer"}, -7),
@@ -174,9 +177,9 @@ def test_coercion_keeps_what_is_valid_and_loses_nothing(schema, data):
         (["1"], {"anyOf": [{"type": "array", "items": {"type": "integer"}}, {"type": "null"}]}, [1]),
     ],
 )
-def test_what_is_coerced(value, schema, wanted):
+def test_coercion_converts_a_value_to_the_type_that_the_schema_asks_for(value, schema, expected):
     coerced = coerce(value, schema)
-    assert fingerprint(coerced) == fingerprint(wanted) and type(coerced) is type(wanted)
+    assert fingerprint(coerced) == fingerprint(expected) and type(coerced) is type(expected)
     assert validate(coerced, schema) == []
 
 
@@ -199,36 +202,12 @@ def test_what_is_coerced(value, schema, wanted):
         ("12", {"anyOf": [{"type": "integer"}, {"type": "string"}]}),
     ],
 )
-def test_what_is_left_unchanged(value, schema):
+def test_coercion_never_guesses_and_never_loses_anything(value, schema):
     assert coerce(value, schema) is value
 
 
-def test_definitions_of_the_berkeley_leaderboard_become_json_schema():
-    written = {
-        "type": "dict",
-        "required": ["where.to", "type"],
-        "properties": {
-            "where.to": {"type": "tuple", "items": {"type": "float"}, "description": "x and y"},
-            "type": {"type": "any", "optional": True},
-            "more": {"type": "dict", "properties": {"n": {"type": "integer", "default": 3}}},
-        },
-    }
-    schema = from_leaderboard(written)
-    assert schema == {
-        "type": "object",
-        "required": ["where.to", "type"],
-        "properties": {
-            "where.to": {"type": "array", "items": {"type": "number"}, "description": "x and y"},
-            "type": {},
-            "more": {"type": "object", "properties": {"n": {"type": "integer", "default": 3}}},
-        },
-    }
-    assert validate({"where.to": [1, 0.5], "type": None, "more": {"n": 1}}, schema) == []
-    assert from_leaderboard(schema) == schema
-
-
 def test_a_deep_value_of_a_recursive_union_does_not_take_exponential_time():
-    """A filter language: and, or and not of other filters, distinguished by a const."""
+    """The schema is that of a filter: and, or or not of other filters, or a leaf."""
     node = [
         {
             "type": "object",
@@ -240,7 +219,7 @@ def test_a_deep_value_of_a_recursive_union_does_not_take_exponential_time():
     leaf = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     schema = {"$ref": "#/$defs/e", "$defs": {"e": {"anyOf": [*node, leaf]}}}
     good, bad = {"n": "7"}, {"m": 7}
-    for _ in range(9):  # 3 ** 9 visits if results were not kept in `seen`
+    for _ in range(9):  # without `seen`, 3 ** 9 visits
         good, bad = ({"args": [inner], "op": "not"} for inner in (good, bad))
     began = time.process_time()
     assert not validate(coerce(good, schema), schema)

@@ -1,5 +1,6 @@
-"""The client: whatever the service answers, a call ends in time, with at most one job, in a transcript or a
-documented error."""
+"""assemblyai: whatever the service answers, a call ends in time with a transcript or a documented error.
+
+A job costs money, so a call must never create two, even if an answer is lost."""
 
 import io
 import json
@@ -60,7 +61,7 @@ def hurried(box, seconds=0.03, **more):
 @example(["nulls"], URL)
 @example(["425", "408", "ok", "408"], SOUND)
 @settings(max_examples=40)
-def test_any_answers_end_in_a_transcript_or_a_documented_error_and_at_most_one_job(history, source):
+def test_any_answers_lead_to_a_transcript_or_a_documented_error_and_at_most_one_job(history, source):
     with Twisted(history) as box:
         client, begun = hurried(box), time.monotonic()
         try:
@@ -97,7 +98,7 @@ def test_every_other_method_returns_or_raises_a_documented_error(history, more):
             history = more
 
 
-def test_the_common_case_is_one_function(box, monkeypatch, tmp_path):
+def test_transcribe_accepts_every_kind_of_source(box, monkeypatch, tmp_path):
     monkeypatch.setenv("ASSEMBLYAI_BASE_URL", box.url)
     box.seconds = 0
     (tmp_path / "a.wav").write_bytes(SOUND)
@@ -250,7 +251,7 @@ def test_a_job_that_fails_says_why_and_whether_to_try_again(box):
     assert caught.value.retryable
 
 
-def test_views_agree_with_the_transcript(box):
+def test_sentences_subtitles_and_search_results_agree_with_the_transcript(box):
     client = client_of(box)
     found = client.transcribe(tone(50), preset="meeting", sentiment=True)
     words = found.text.split()
@@ -267,7 +268,7 @@ def test_views_agree_with_the_transcript(box):
         assert found.words[index].start == start and found.words[index + 1].end == end
 
 
-def test_views_of_a_job_that_is_not_ready_are_refused():
+def test_the_sentences_of_a_job_that_is_not_ready_are_refused():
     with Sandbox(seconds=60) as box:
         id = client_of(box).submit(SOUND).id
         with pytest.raises(RequestRefused, match="must have a status of 'completed'") as caught:
@@ -333,7 +334,7 @@ def test_questions_are_answered_from_the_transcript_piece_by_piece(box):
         list(client.ask(found, "x", model="nobody"))
 
 
-def test_an_answer_that_was_cut_off_raises_after_its_last_piece(box):
+def test_an_answer_that_was_cut_off_raises_an_error_after_its_last_piece(box):
     client, pieces, names = client_of(box), [], []
     asked = [{"role": "user", "content": "Speaker A: we met on Monday with Bo.\nwhen on Monday?"}]
     with pytest.raises(AnswerCut, match="cut off .length.; max_tokens is 3"):
@@ -363,7 +364,7 @@ def test_any_finish_reason_but_stop_means_that_the_answer_was_cut_off(reason, cu
     assert pieces == ["So it "] and names == ["m-2"]
 
 
-def test_a_wrong_key_is_found_before_a_big_upload(monkeypatch):
+def test_a_wrong_key_is_reported_before_a_big_upload(monkeypatch):
     monkeypatch.setattr("audio.assemblyai.BIG", 10_000)
     with Twisted() as box:
         box.key = "another"
@@ -396,7 +397,7 @@ def test_a_time_out_of_none_means_no_limit(box):
     assert client_of(box).transcribe(SOUND, timeout=None).status == "completed"
 
 
-def test_half_an_answer_of_a_model_raises_an_error(box):
+def test_a_truncated_or_lost_answer_of_a_model_raises_an_error(box):
     client, box.retry_after = client_of(box), "0"
     for name in ("truncated", "lost"):
         box.faults[:] = [{"name": name, "where": "chat", "left": 1}]
@@ -423,7 +424,7 @@ def test_the_key_comes_from_the_environment_and_is_checked(box, monkeypatch):
         Client(box.url)
 
 
-def test_a_file_of_another_project_is_refused(box):
+def test_an_upload_of_another_project_is_refused(box):
     with pytest.raises(AuthError, match="project"):
         client_of(box).submit(box.url + "/upload/3b0d")
 

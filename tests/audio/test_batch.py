@@ -1,4 +1,6 @@
-"""batch: results come in order, and each recording is paid for once, whatever happens in between."""
+"""batch: results come in order, and each recording is paid for only once.
+
+That must hold even if a run is interrupted, or if two runs use the same folder at the same time."""
 
 import json
 import os
@@ -43,15 +45,15 @@ def files(folder):
     return sorted(folder.glob("*.wav"))
 
 
-def test_results_come_in_order_and_a_second_run_pays_nothing(folder):
+def test_results_come_in_order_and_a_second_run_costs_nothing(folder):
     with Sandbox(seconds=0.05) as box:
         for _ in range(2):
             found = list(transcribe_all(client_of(box), files(folder), speakers=2))
             assert [source for source, _ in found] == files(folder)
             assert [transcript.seconds for _, transcript in found] == [1, 2, 3, 4, 5, 6]
             assert len(box.jobs) == len(box.uploads) == 6
-        os.rename(folder / "0.wav", folder / "zero.wav")  # the same sound under another name
-        (folder / "1.wav").write_bytes(tone(9))  # another sound under the same name
+        os.rename(folder / "0.wav", folder / "zero.wav")  # the same recording under another name
+        (folder / "1.wav").write_bytes(tone(9))  # another recording under the same name
         seconds = [
             transcript.seconds for _, transcript in transcribe_all(client_of(box), files(folder), speakers=2)
         ]
@@ -64,7 +66,7 @@ def test_results_come_in_order_and_a_second_run_pays_nothing(folder):
 
 @given(st.lists(st.integers(0, 2), max_size=6), st.integers(0, 4))
 @settings(max_examples=8)
-def test_the_same_sound_is_one_job(tmp_path_factory, lengths, jobs):
+def test_identical_recordings_share_one_job(tmp_path_factory, lengths, jobs):
     folder = tmp_path_factory.mktemp("same")
     for i, length in enumerate(lengths):
         (folder / f"{i}.wav").write_bytes(tone(1 + length))
@@ -73,7 +75,7 @@ def test_the_same_sound_is_one_job(tmp_path_factory, lengths, jobs):
         assert found == [1 + length for length in lengths] and len(box.jobs) == len(set(lengths))
 
 
-def test_at_most_so_many_jobs_are_unfinished_at_a_time(folder):
+def test_no_more_jobs_than_requested_are_unfinished_at_a_time(folder):
     running, most, lock = set(), [], threading.Lock()
 
     class Counting(Sandbox):
@@ -81,7 +83,7 @@ def test_at_most_so_many_jobs_are_unfinished_at_a_time(folder):
             with lock:
                 running.add(fields["audio_url"])
                 most.append(len(running))
-            if len(running) == 2:  # until then no job is done
+            if len(running) == 2:  # before that, no job finishes
                 self.seconds = 0.02
             return super().create(fields, fate)
 
@@ -95,7 +97,7 @@ def test_at_most_so_many_jobs_are_unfinished_at_a_time(folder):
         assert [type(result) for _, result in found] == [Transcript] * 6 and max(most) == 2
 
 
-def test_a_failure_does_not_stop_the_others(folder):
+def test_a_failure_does_not_stop_the_other_recordings(folder):
     (folder / "3.wav").write_bytes(b"This is a text.")
     (folder / "4.wav").unlink()
     sources = [folder / f"{i}.wav" for i in range(6)] + ["https://x.example/a.mp3"]
@@ -126,7 +128,7 @@ def test_a_second_run_continues_the_jobs_of_an_interrupted_one(folder):
         assert sorted(again) == sorted(begun) == sorted(box.jobs)
 
 
-def test_closing_the_iterator_starts_no_more_jobs_and_a_new_run_continues(folder):
+def test_closing_the_iterator_starts_no_more_jobs_and_the_next_run_completes_the_rest(folder):
     started = []
     with Sandbox(seconds=0.02) as box:
         note = lambda source, job: started.append(job.id)
@@ -138,7 +140,7 @@ def test_closing_the_iterator_starts_no_more_jobs_and_a_new_run_continues(folder
         assert again == [1, 2, 3, 4, 5, 6] and len(box.jobs) == 6 and {*started} < {*box.jobs}
 
 
-def test_a_truncated_kept_file_is_replaced(folder):
+def test_a_truncated_transcript_file_is_replaced(folder):
     with Sandbox(seconds=0.01) as box:
         list(transcribe_all(client_of(box), files(folder)[:1]))
         next(folder.glob("*.json")).write_text('{"transcript": ')
@@ -149,7 +151,7 @@ def test_a_truncated_kept_file_is_replaced(folder):
 @pytest.mark.parametrize(
     "kept", ['{"transcript": 5}', "[]", '{"transcript": {"id": 7}}', "[" * 100_000, "\0"]
 )
-def test_an_invalid_kept_file_is_ignored(folder, kept):
+def test_an_invalid_transcript_file_is_ignored(folder, kept):
     with Sandbox(seconds=0.01) as box:
         list(transcribe_all(client_of(box), files(folder)[:1]))
         next(folder.glob("*.json")).write_text(kept)
@@ -174,13 +176,13 @@ def test_a_job_that_was_deleted_before_it_was_fetched_is_created_again(folder):
         client_of(box).delete(job.id)
         ((_, found),) = transcribe_all(client_of(box), files(folder)[:1])
         assert found.id != job.id and found.text.startswith("Good morning")
-        client_of(box).delete(found.id)  # a fetched transcript is kept here
+        client_of(box).delete(found.id)  # a fetched transcript stays on disk
         ((_, again),) = transcribe_all(client_of(box), files(folder)[:1])
         assert again.id == found.id and again.text == found.text and len(box.jobs) == 2
 
 
 def test_a_job_whose_id_never_arrived_is_found_by_its_upload(folder):
-    """As after kill -9, or an answer that was lost for good."""
+    """That happens if the client is killed, or if the answer is lost for good."""
     with Sandbox(seconds=0.01) as box:
         client = client_of(box)
         create = client.create
@@ -201,7 +203,7 @@ def test_a_job_whose_id_never_arrived_is_found_by_its_upload(folder):
 
 
 def test_a_job_that_the_server_has_not_yet_created_is_found_by_the_next_run(folder):
-    """As after Ctrl-C during the request that creates a job, and the same command at once."""
+    """Ctrl-C stops the request that creates a job, and the user runs the same command again at once."""
 
     class Slow(Sandbox):
         def create(self, fields, fate):
@@ -224,7 +226,7 @@ def test_a_job_that_the_server_has_not_yet_created_is_found_by_the_next_run(fold
         assert found.text and len(box.jobs) == len(box.uploads) == 1
 
 
-def test_without_waiting_each_job_is_paid_for_once_too(folder):
+def test_each_recording_is_paid_for_once_even_without_waiting(folder):
     with Sandbox(seconds=0.05) as box:
         for _ in range(3):
             found = [job.id for _, job in transcribe_all(client_of(box), files(folder), wait=False)]
@@ -242,7 +244,7 @@ print(*(result.id for _, result in transcribe_all(client, sys.argv[2:], jobs=3))
 """
 
 
-def test_a_folder_in_use_is_waited_for(tmp_path):
+def test_a_run_waits_for_a_folder_that_another_run_uses(tmp_path):
     pytest.importorskip("fcntl", reason="no locks on this system")
     entered = threading.Event()
 
@@ -260,7 +262,7 @@ def test_a_folder_in_use_is_waited_for(tmp_path):
 
 @given(st.integers(1, 4), st.booleans())
 @settings(max_examples=3)
-def test_two_processes_at_once_pay_once(tmp_path_factory, count, delay):
+def test_two_processes_at_once_create_each_job_only_once(tmp_path_factory, count, delay):
     folder = tmp_path_factory.mktemp("race")
     for i in range(count):
         (folder / f"{i}.wav").write_bytes(tone(1 + i))
@@ -282,7 +284,7 @@ def test_two_processes_at_once_pay_once(tmp_path_factory, count, delay):
     assert not list(folder.glob(".*")), "no temporary file is left"
 
 
-def test_the_same_sound_in_two_folders_is_one_job(tmp_path):
+def test_identical_recordings_in_two_folders_share_one_job(tmp_path):
     for name in ("m1", "m2"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "audio_only.wav").write_bytes(tone(2))

@@ -1,4 +1,6 @@
-"""canned: the script of the sandbox contains its entities, and its model answers from its input."""
+"""canned: each line of the script contains its entities, and the model answers with a line of its input.
+
+The sandbox looks for each entity in the words of its line, and fails if it is not there."""
 
 import json
 
@@ -29,7 +31,7 @@ def test_the_model_answers_with_a_line_of_its_input(told, words):
     assert answer([{"role": "user", "content": told}]) == words
 
 
-def test_the_model_calls_a_tool_for_a_recording_once():
+def test_the_model_calls_the_tool_for_a_recording_once():
     system = {"role": "system", "content": 'There is "transcribe".'}
     asked = {"role": "user", "content": "The recording is /tmp/a.wav. Who rings?"}
     called = answer([system, asked])

@@ -1,4 +1,6 @@
-"""errors: the tree in the docstring shows the real classes, and each error says whether to try again."""
+"""errors: the tree in the docstring shows the real classes, and each error says whether to try again.
+
+Callers repeat a call whose error is retryable, so a wrong flag could bill a job twice."""
 
 import re
 
@@ -10,7 +12,7 @@ from audio.errors import AudioError
 CLASSES = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, AudioError)]
 
 
-def test_the_tree_in_the_docstring_is_the_real_one():
+def test_the_tree_in_the_docstring_shows_the_real_classes():
     drawn = re.findall(r"^    ([ |'-]*)([A-Z]\w+) ", errors.__doc__, re.M)
     assert {name for _, name in drawn} == {one.__name__ for one in CLASSES}
     line = []
@@ -21,7 +23,7 @@ def test_the_tree_in_the_docstring_is_the_real_one():
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_an_error_keeps_its_attributes(kind):
+def test_an_error_has_its_attributes(kind):
     error = kind("why", status=503, transcript_id="x")
     assert (str(error), error.status, error.transcript_id) == ("why", 503, "x")
     assert error.retryable is (kind.__name__ in ("ServiceUnavailable", "StillProcessing"))

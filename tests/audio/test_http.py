@@ -1,4 +1,6 @@
-"""http: the key goes only to its host and is shown nowhere; requests are repeated only where that is safe."""
+"""http: the key goes only to its own host and is never shown, and a request is repeated only if that is safe.
+
+A job that is requested twice is billed twice."""
 
 import http.server
 import logging
@@ -81,7 +83,7 @@ def http_to(url, **more):
         ("https://proxy.example:8443/aai", "https://proxy.example:8443/aai"),
     ],
 )
-def test_base_urls(base, api):
+def test_a_base_url_or_region_gives_the_addresses_of_the_api_and_the_gateway(base, api):
     assert places(base)[0] == api
     assert ("gateway" in places(base)[1]) == ("assemblyai.com" in api)
 
@@ -129,10 +131,10 @@ def test_netrc_cannot_replace_the_key(tmp_path, monkeypatch):
     (tmp_path / "netrc").write_text("default login somebody password else\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert requests.utils.get_netrc_auth("https://api.assemblyai.com") == ("somebody", "else")
-    assert http_to("us")._local.session.trust_env  # so that proxies and certificates of the environment work
+    assert http_to("us")._local.session.trust_env  # the proxies and certificates of the environment are used
     with Scripted((200, {}, b"{}")) as server:
         service = http_to(server.url)
-        for trusted in (service._local.session.trust_env, True):  # as it is here, and as it is with https
+        for trusted in (service._local.session.trust_env, True):  # as with http, and as with https
             service._local.session.trust_env = trusted
             service.call("GET", "v2/transcript")
         assert [headers["Authorization"] for *_, headers in server.requests] == [SECRET, SECRET]
@@ -171,7 +173,7 @@ def test_redirects_are_not_followed_and_the_error_names_their_address(method, st
 
 @pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize("safe", [True, False])
-def test_which_status_codes_are_retried(code, safe):
+def test_a_status_code_is_retried_only_if_that_may_help_and_is_safe(code, safe):
     status = int(code)
     may = status in (408, 425, 429) or status >= 500
     again = status in (429, 503) or (safe and may)
@@ -198,7 +200,7 @@ def test_which_status_codes_are_retried(code, safe):
 @pytest.mark.parametrize(
     "body", [b"", b"null", b"[]", b'{"a": ', b"<html>", b"\xff\xfe", b"[" * 100_000, b"NaN"]
 )
-def test_an_answer_that_is_not_an_object_counts_as_lost(body):
+def test_an_answer_that_is_not_a_json_object_counts_as_lost(body):
     with Scripted((200, {}, body), (200, {}, b'{"a": 1}')) as server:
         assert http_to(server.url).call("GET", "x") == {"a": 1} and len(server.requests) == 2
     with Scripted((200, {}, body)) as server, pytest.raises(AnswerLost):
@@ -222,7 +224,7 @@ def test_without_a_connection_any_request_is_retried():
     assert len(slept) == 3 and type(caught.value) is ServiceUnavailable
 
 
-def test_pauses_grow_and_have_jitter():
+def test_pauses_double_and_have_jitter():
     slept = []
     with Scripted((500, {}, b"")) as server:
         for _ in range(20):
@@ -243,7 +245,7 @@ def test_retry_after_is_obeyed(seconds):
     assert slept == [seconds]
 
 
-def test_a_pause_that_is_too_long_is_an_error_instead():
+def test_too_long_a_pause_becomes_an_error():
     slept = []
     with Scripted((503, {"Retry-After": str(LONGEST_PAUSE + 1).partition(".")[0]}, b"")) as server:
         with pytest.raises(ServiceUnavailable, match="asks us to wait"):
@@ -254,14 +256,14 @@ def test_a_pause_that_is_too_long_is_an_error_instead():
 
 
 @given(st.text(max_size=20) | st.text("0123456789", max_size=20))
-def test_any_retry_after_is_seconds_or_the_usual_pause(text):
+def test_any_retry_after_gives_seconds_or_the_usual_pause(text):
     response = requests.Response()
     response.headers["Retry-After"] = text
     expected = float(text[:9]) if re.fullmatch("[0-9]+", text) else 0.25
     assert pause_asked(response, 0.25) == expected
 
 
-def test_a_deadline_ends_everything(monkeypatch):
+def test_a_deadline_ends_a_call_whatever_the_server_does(monkeypatch):
     monkeypatch.setenv("ASSEMBLYAI_API_KEY", SECRET)
     for twist in ("drip", "stall", "503", "truncated"):
         with Twisted([twist] * 10_000) as box:
@@ -270,7 +272,7 @@ def test_a_deadline_ends_everything(monkeypatch):
                 http_to(box.url, tries=10_000, timeout=(5, 5)).call(
                     "GET", "v2/transcript", deadline=begun + 0.15
                 )
-            assert time.monotonic() - begun < 20  # 0.15, and what a busy machine adds
+            assert time.monotonic() - begun < 20  # 0.15 s, or more on a busy machine
 
 
 def test_only_errors_about_uploads_mention_projects():
@@ -315,7 +317,7 @@ def certificate(tmp_path_factory):
 
 
 class Impatient:
-    """A TLS server that reads the head of a request, answers (or does not), and closes at once."""
+    """A TLS server that reads only the start of a request, answers or not, and closes the connection."""
 
     def __init__(self, certificate, answer):
         self.answer, self.count = answer, 0
@@ -364,19 +366,19 @@ def test_an_early_answer_over_tls_is_read_and_no_answer_is_a_broken_connection(
 
 
 @pytest.mark.parametrize("name", ["US", "Eu", "HTTPS://API.EU.assemblyai.com".replace("API.EU", "api.eu")])
-def test_capitals_do_not_matter(name):
+def test_a_region_or_scheme_may_be_in_capitals(name):
     assert places(name) in REGIONS.values()
 
 
-def test_an_https_url_needs_tls():
+def test_a_server_without_tls_is_reported():
     with Scripted((200, {}, b"{}")) as server, pytest.raises(ServiceUnavailable, match="TLS"):
         http_to(server.url.replace("http", "https"), tries=1).call("GET", "x")
 
 
 @pytest.mark.parametrize("echo", [False, True])
 def test_the_key_is_in_no_error_log_or_traceback(caplog, echo):
-    """Not even in a traceback with the values of all variables, as some loggers write it. If a server sends
-    the key back, the variables contain it, but the error message does not."""
+    """Some loggers write the values of all variables in a traceback. Even they must not show the key. If a
+    server sends the key back, variables contain it, but the error message must not."""
     caplog.set_level(logging.DEBUG)
     body = b'{"error": "bad token %s"}' % (SECRET.encode() if echo else b"")
     with Scripted() as gone:
@@ -403,10 +405,10 @@ def error_of(service, safe):
         service.call("POST", "x", safe=safe)
     except AudioError as error:
         return error
-    raise AssertionError("no error")
+    raise AssertionError("the call raised no error")
 
 
-def test_errors_name_the_other_region_and_the_other_project():
+def test_errors_suggest_another_region_for_a_key_and_the_same_project_for_an_upload():
     with Scripted((401, {}, b'{"error": "Authentication error, API token missing/invalid"}')) as server:
         with pytest.raises(AuthError, match="missing/invalid.*ASSEMBLYAI_BASE_URL=us") as caught:
             http_to(server.url).call("GET", "x")

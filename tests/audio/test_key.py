@@ -1,4 +1,4 @@
-"""key: sent unchanged, never shown, and unreadable in transit."""
+"""key: a key is sent unchanged, never shown, and never sent where others could read it."""
 
 import pytest
 import requests

@@ -1,4 +1,6 @@
-"""python -m audio, as users run it: text on stdout, messages on stderr, and the right exit status."""
+"""python -m audio, as users run it: text on stdout, messages on stderr, and the right exit status.
+
+Scripts rely on all three. Neither stream may show the key."""
 
 import io
 import json
@@ -95,7 +97,7 @@ def checked(code, status, out, err):
 
 
 def read_until(process, word, count=1):
-    """Reads lines of stderr until the word has come `count` times (threads may write to the same line)."""
+    """Reads stderr until the word has appeared `count` times. Threads may write to the same line."""
     limit = threading.Timer(LIMIT, process.kill)
     limit.start()
     while count > 0:
@@ -111,7 +113,7 @@ def test_the_exit_status_reaches_the_shell(box):
     assert "ASSEMBLYAI_API_KEY" in finish(start("doctor", key=None), 4)[1]
 
 
-def test_transcribe_and_every_command_that_takes_an_id(box, talk, tmp_path):
+def test_transcribe_prints_an_id_that_every_other_command_accepts(box, talk, tmp_path):
     out, err = audio("transcribe", talk, "--speakers", 2, url=box.url)
     assert out.startswith("Speaker A: Good morning") and "%" not in err, "no progress bar without a terminal"
     (id,) = re.findall(r"transcript ([0-9a-f-]{36})", err)
@@ -149,7 +151,7 @@ def test_transcribe_and_every_command_that_takes_an_id(box, talk, tmp_path):
 @pytest.mark.parametrize(
     "preset, heading", [("meeting", "# Minutes"), ("podcast", "# Episode notes"), ("call", "# Call review")]
 )
-def test_presets_write_reports(box, talk, tmp_path, preset, heading):
+def test_a_preset_writes_its_report(box, talk, tmp_path, preset, heading):
     out, _ = audio("transcribe", talk, "--preset", preset, "--out", tmp_path / "report.md", url=box.url)
     assert out == "" and (tmp_path / "report.md").read_text().startswith(heading)
 
@@ -201,7 +203,7 @@ def test_redacted_audio_is_written_whole_or_not_at_all(box, talk, tmp_path, monk
     assert (tmp_path / "out.wav").read_bytes() == sound and not list(tmp_path.glob("*.part"))
 
 
-def test_standard_input_and_urls(box, talk):
+def test_standard_input_and_urls_can_be_transcribed(box, talk):
     assert audio("transcribe", "-", url=box.url, data=tone(3))[0].startswith("Good morning")
     assert audio("transcribe", "https://x.example/a.mp3", url=box.url)[0].startswith("Good morning")
     id = audio("transcribe", talk, "--no-wait", url=box.url)[0].strip()
@@ -224,7 +226,7 @@ HEADINGS = {
 )
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_requested_feature_is_shown(box, talk, features, preset):
-    """By transcribe and, from the job alone, by get."""
+    """Both by transcribe and by get, which knows only the id of the job."""
     more = ["--preset", preset] if preset else []
     out, err = audio("transcribe", talk, *sorted(features), *more, url=box.url)
     id = re.search(r"transcript ([0-9a-f-]{36})", out)[1]
@@ -267,7 +269,7 @@ def test_names_are_shown_as_they_are_written(box, talk):
     assert out.startswith("null: ") and "\n1e3=x: " in out
 
 
-def test_a_folder_is_transcribed_in_order_and_a_second_run_pays_nothing(box, tmp_path):
+def test_a_folder_is_transcribed_in_order_and_a_second_run_costs_nothing(box, tmp_path):
     (tmp_path / "in" / "deep").mkdir(parents=True)
     (tmp_path / "in" / ".Trash").mkdir()
     for i, name in enumerate(["b.wav", "a.wav", "deep/a.wav", ".Trash/deleted.wav"]):
@@ -289,7 +291,7 @@ def test_a_folder_is_transcribed_in_order_and_a_second_run_pays_nothing(box, tmp
     assert out.count("== ") == 3 and "d.wav: transcript" in err and "too short" in err
 
 
-def test_one_empty_file_is_reported_and_the_others_go_on(box, talk, tmp_path):
+def test_an_empty_or_missing_file_is_reported_and_the_others_are_transcribed(box, talk, tmp_path):
     (tmp_path / "empty.wav").touch()
     out, err = audio("transcribe", tmp_path / "empty.wav", talk, url=box.url, status=2)
     assert f"error: {tmp_path / 'empty.wav'} is empty\n" in err and "Good morning" in out
@@ -297,7 +299,7 @@ def test_one_empty_file_is_reported_and_the_others_go_on(box, talk, tmp_path):
     assert f"error: {tmp_path / 'none.wav'}: there is no such file\n" in err
 
 
-def test_one_file_is_paid_for_once_too(box, talk):
+def test_a_single_file_is_paid_for_only_once(box, talk):
     before = len(box.jobs)
     first, second = (audio("transcribe", talk, "--speakers", 2, url=box.url) for _ in "ab")
     assert first[0] == second[0] and len(box.jobs) == before + 1
@@ -325,7 +327,7 @@ def test_nothing_is_sent_if_the_transcript_cannot_be_kept(box, talk, tmp_path):
     assert [*(tmp_path / "new" / "folder").glob("talk.wav.*.json")] and len(box.uploads) == before + 1
 
 
-def test_every_command_of_the_readme_prints_what_is_shown_under_it(tmp_path, monkeypatch):
+def test_every_command_in_the_readme_prints_what_the_readme_shows(tmp_path, monkeypatch):
     monkeypatch.setenv("ASSEMBLYAI_API_KEY", "test-key")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "talk.wav").write_bytes(tone(60))
@@ -344,7 +346,7 @@ def test_every_command_of_the_readme_prints_what_is_shown_under_it(tmp_path, mon
     assert os.path.exists("subtitles/monday/a.wav.vtt")
 
 
-def test_version():
+def test_the_version_of_requests_is_printed_too():
     assert "requests" in audio("--version")[0]
 
 
@@ -390,7 +392,7 @@ def test_wrong_usage_exits_with_2_and_sends_nothing(args, words, talk, tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty.wav").touch()
     places = {"TALK": talk, "FOLDER": tmp_path / "folder", "EMPTY": tmp_path / "empty.wav"}
-    _, err = audio(*(places.get(arg, arg) for arg in args), status=2)  # no server has this address: 1 if sent
+    _, err = audio(*(places.get(arg, arg) for arg in args), status=2)  # the status is 1 if it sends anything
     assert words in err
 
 
@@ -405,7 +407,7 @@ def test_a_wrong_key_exits_with_4(box, talk):
     assert "not accepted" in audio("doctor", url=box.url, key="other", status=4)[1]
 
 
-def test_failures_exit_with_1(box, talk, tmp_path):
+def test_failures_exit_with_1_and_an_unsafe_address_with_2(box, talk, tmp_path):
     (tmp_path / "text.wav").write_text("This is a text.")
     _, err = audio("transcribe", tmp_path / "text.wav", url=box.url, status=1)
     assert "does not begin like audio" in err and "does not appear to contain audio" in err
@@ -413,13 +415,13 @@ def test_failures_exit_with_1(box, talk, tmp_path):
     assert "BASE_URL" in audio("doctor", url="http://api.assemblyai.com", status=2)[1]
 
 
-def test_doctor_reports_the_set_up(box):
+def test_doctor_checks_the_address_the_key_and_the_models(box):
     out, _ = audio("doctor", url=box.url)
     assert box.url in out and "accepts the key" in out and "canned-words" in out
     assert "no connection" in audio("doctor", status=1)[1]
 
 
-def test_a_deadline_prints_the_id_and_wait_continues(talk, key):
+def test_at_the_deadline_the_id_is_printed_so_that_wait_can_continue(talk, key):
     with Sandbox(seconds=1e6) as box:
         _, err = audio("transcribe", talk, "--timeout", 0.2, url=box.url, status=1)
         (id,) = set(re.findall(r"[0-9a-f-]{36}", err))
@@ -429,7 +431,7 @@ def test_a_deadline_prints_the_id_and_wait_continues(talk, key):
 
 
 @pytest.mark.parametrize("format", ["sentences", "paragraphs"])
-def test_wait_waits_for_views_too_and_writes_them_to_a_file(talk, tmp_path, key, format):
+def test_wait_can_write_sentences_or_paragraphs_to_a_file(talk, tmp_path, key, format):
     with Sandbox(seconds=0.5) as box:
         id = audio("transcribe", talk, "--no-wait", url=box.url)[0].strip()
         out, _ = audio("wait", id, "-o", format, "--out", tmp_path / "parts.jsonl", url=box.url)
@@ -437,7 +439,7 @@ def test_wait_waits_for_views_too_and_writes_them_to_a_file(talk, tmp_path, key,
     assert out == "" and json.loads(first)["text"].startswith("Good morning")
 
 
-def test_ctrl_c_prints_the_id(talk, key):
+def test_ctrl_c_prints_the_id_of_the_unfinished_job(talk, key):
     with Twisted(seconds=1e6) as box:
         process = start("transcribe", talk, url=box.url)
         read_until(process, "talk.wav: transcript")
@@ -462,7 +464,7 @@ def test_after_ctrl_c_the_same_command_continues_the_jobs(tmp_path, key):
         assert out.count("== ") == 6 and len(box.jobs) == 6
 
 
-def test_ctrl_c_while_a_job_is_created_keeps_the_job(tmp_path, key):
+def test_ctrl_c_while_a_job_is_created_does_not_lose_the_job(tmp_path, key):
     for i in range(2):
         (tmp_path / f"{i}.wav").write_bytes(tone(1 + i))
     making = threading.Event()
@@ -478,7 +480,7 @@ def test_ctrl_c_while_a_job_is_created_keeps_the_job(tmp_path, key):
         wait_until(making.is_set)
         process.send_signal(signal.SIGINT)
         finish(process, 130)
-        wait_until(lambda: box.jobs)  # the service makes the job, although the client has left
+        wait_until(lambda: box.jobs)  # the service creates the job, although the client is gone
         (id,) = box.jobs
         audio("transcribe", tmp_path, url=box.url)
         assert len(box.jobs) == 2 and id in box.jobs
@@ -492,7 +494,7 @@ def test_a_closed_pipe_prints_no_error(box, talk):
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-"])
-def test_a_stream_that_the_shell_has_closed_is_no_error(box, closed):
+def test_a_stream_that_the_shell_has_closed_is_not_an_error(box, closed):
     words = ["sh", "-c", f'exec "$0" -m audio list {closed}', sys.executable]
     env = {**environment(box.url, KEY), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(words, capture_output=True, env=env, timeout=LIMIT, check=False)
@@ -517,7 +519,7 @@ def test_the_sandbox_prints_its_address_and_injects_faults(talk):
 
 
 @pytest.mark.parametrize("key", [None, "a-key-that-is-not-used"])
-def test_the_demo_needs_no_key_and_no_network(key):
+def test_the_demo_needs_neither_a_key_nor_a_network(key):
     out, _ = audio("demo", key=key)
     assert out.startswith("# Minutes") and "## Asked" in out and "canned" in out
     assert re.search(r"## Action items\n\n- \[ \] Send .* \(\d:\d\d\)\n  > I will send the new budget", out)

@@ -1,4 +1,6 @@
-"""options: short names become the service's fields, and conflicts are refused with advice."""
+"""options: short names become the service's fields, and conflicts are refused with advice.
+
+Mistakes must be found here: the service might ignore a misspelt option and bill the job."""
 
 import inspect
 import json
@@ -68,12 +70,12 @@ from audio.options import HELP, KNOWN, PRESETS, SWITCHES, nested, request, setti
         ({"preset": "meeting", "key_phrases": False}, {**request("meeting"), "auto_highlights": False}),
     ],
 )
-def test_short_names(options, fields):
+def test_a_short_name_becomes_a_field_of_the_service(options, fields):
     assert request(**options) == fields
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_presets_are_accepted_and_may_be_changed(preset):
+def test_the_options_of_a_preset_can_be_changed_and_extended(preset):
     assert request(preset)["speaker_labels"] is True
     assert request(preset, speakers=4)["speakers_expected"] == 4
     both = request(
@@ -198,11 +200,11 @@ def test_settings_may_be_nested_but_must_not_overlap():
     st.text(st.characters(exclude_characters="="), min_size=1),
     st.recursive(st.booleans() | st.integers(), st.lists, max_leaves=5),
 )
-def test_settings_are_json(key, value):
+def test_the_value_of_a_setting_is_json(key, value):
     assert setting(f"{key}={json.dumps(value)}") == (key, value)
 
 
-def test_settings_that_are_not_json_are_text():
+def test_a_value_that_is_not_json_is_text():
     assert setting("language_code=de") == ("language_code", "de") and setting("a=b=c") == ("a", "b=c")
     for bad in ("a", "=b", ""):
         with pytest.raises(BadInput, match="KEY=VALUE"):

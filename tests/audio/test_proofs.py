@@ -1,4 +1,4 @@
-"""Two heavy tests: a long upload in constant memory, and many jobs while a third of all responses fail."""
+"""Two slow tests: a long upload in constant memory, and many jobs while a third of all answers fail."""
 
 import os
 import random
@@ -17,7 +17,7 @@ from audio.sandbox import Sandbox
 
 SPOILED = ("429", "500", "502", "503", "504", "reset", "truncated", "lost")
 ROOT = Path(__file__).parents[2]
-# PROOFS=full runs the larger numbers; the smaller ones find the same faults.
+# PROOFS=full uses the larger numbers; the smaller ones find the same bugs.
 JOBS, BYTES = (1000, 2_000_000_000) if os.environ.get("PROOFS") == "full" else (220, 300_000_000)
 UPLOAD = """
 import resource, sys
@@ -76,8 +76,8 @@ def test_no_job_is_lost_or_doubled_in_16_threads_while_a_third_of_all_answers_fa
         with ThreadPoolExecutor(16) as pool:
             found = list(pool.map(lambda name: client.transcribe(sound[name], mark=name, timeout=120), names))
         ids = [transcript.id for transcript in found]
-        assert [transcript.raw["mark"] for transcript in found] == names, "none lost, none mixed up"
-        assert len(set(ids)) == JOBS and {*ids} == {*box.jobs}, "none doubled"
+        assert [transcript.raw["mark"] for transcript in found] == names, "no job is lost or mixed up"
+        assert len(set(ids)) == JOBS and {*ids} == {*box.jobs}, "no job is created twice"
         assert all(transcript.status == "completed" and transcript.text for transcript in found)
         kinds = Counter(job["status"] for job, _ in box.jobs.values())
         assert kinds == {"completed": JOBS}

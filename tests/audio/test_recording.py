@@ -42,7 +42,7 @@ HEADS = {
 
 
 @pytest.mark.parametrize("kind", HEADS)
-def test_containers_are_known_by_their_first_bytes(kind):
+def test_audio_is_recognised_by_its_first_bytes(kind):
     assert looks_like_audio(HEADS[kind])
 
 
@@ -76,7 +76,7 @@ def test_every_attempt_sends_the_whole_recording(data, start):
     assert all(len(piece) <= PIECE for piece in found)
 
 
-def test_the_hash_is_of_the_content(tmp_path):
+def test_the_hash_depends_only_on_the_content(tmp_path):
     (tmp_path / "a").write_bytes(tone())
     assert Recording(tmp_path / "a").sha256() == Recording(tone()).sha256() != Recording(tone(3)).sha256()
 
@@ -151,7 +151,7 @@ def test_a_file_that_does_not_look_like_audio_only_causes_a_warning():
         Recording(b"some text")
 
 
-def test_a_file_that_changes_while_it_is_sent(tmp_path):
+def test_a_file_that_grows_is_sent_at_its_old_length_and_one_that_shrinks_is_refused(tmp_path):
     path = tmp_path / "a.wav"
     path.write_bytes(tone(10))
     found = Recording(path)

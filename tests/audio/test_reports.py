@@ -1,4 +1,4 @@
-"""reports: the parts of each preset, no personal data in a call review, and no stray Markdown."""
+"""reports: each preset shows its parts, a call review hides personal data, and no text becomes Markdown."""
 
 import re
 import time
@@ -46,7 +46,7 @@ def test_minutes_show_how_long_each_speaker_talked():
 
 @pytest.mark.parametrize("whole", [None, "All of it."])
 def test_episode_notes_print_no_text_twice(whole):
-    """The lines of the chapters stand in the summary or, if it has other words, under Chapters."""
+    """The lines of the chapters are in the summary or, if the summary has its own text, under Chapters."""
     parts = [{"headline": f"H{i}", "bullets": [f"b{i}", f"c{i}"], "start": 5000 * i} for i in (1, 2)]
     answer = {"summarization": {"summary": parts, "block_summary": whole}}
     told = report(Transcript({"text": "x", "speech_understanding": {"response": answer}}), "podcast")
@@ -85,7 +85,7 @@ SECRETS = {
 
 
 @pytest.mark.parametrize("kind", SECRETS)
-def test_every_type_that_is_not_known_to_be_harmless_is_redacted_everywhere(kind):
+def test_every_entity_type_not_known_to_be_harmless_is_redacted_everywhere(kind):
     secret = SECRETS[kind]
     said = f"It is {secret.upper()}, and it cost ten euros. 我是{secret}。"
     raw = {
@@ -151,7 +151,7 @@ def test_redaction_and_quotes_take_linear_time():
 
 
 def test_the_longest_entity_is_redacted():
-    """Not only the first name in it."""
+    """Anna Berg is redacted as a whole, not only Anna."""
     entities = [{"entity_type": "person_name", "text": name} for name in ("Anna", "Anna Berg")]
     raw = {"text": "So Anna Berg, or Anna-Berg, said: Anna!", "entities": entities}
     assert redacted(Transcript(raw)).text == "So [PERSON_NAME], or [PERSON_NAME], said: [PERSON_NAME]!"
@@ -214,7 +214,7 @@ def test_action_items_come_from_the_service_with_quote_and_time():
     )
 
 
-def test_without_action_items_promises_and_requests_are_listed():
+def test_promises_and_requests_are_listed_if_the_service_finds_no_action_items():
     said = "I will call. It rained. Please write the report! We met."
     transcript = Transcript(
         {"utterances": [{"speaker": "B", "text": said, "start": 0, "end": 8000}]}, {"B": "Bo"}

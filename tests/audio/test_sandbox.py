@@ -1,4 +1,6 @@
-"""sandbox: it answers and refuses as the service is known to, and injects the faults that it is given."""
+"""sandbox: it answers and refuses requests as the service does, and injects the faults that it is given.
+
+Tests of the client use it, so a difference from the service would hide bugs in the client."""
 
 import http.server
 import json
@@ -113,7 +115,7 @@ def test_invalid_jobs_are_refused(box, fields, words):
         ),
     ],
 )
-def test_recordings_that_cannot_be_transcribed(box, sound, options, error):
+def test_the_job_of_a_recording_that_cannot_be_transcribed_fails(box, sound, options, error):
     url = ask(box, "POST", "/v2/upload", data=sound)[1]["upload_url"]
     job, seen = done(box, audio_url=url, **options)
     assert seen[-1] == "error" and error in job["error"]
@@ -121,7 +123,7 @@ def test_recordings_that_cannot_be_transcribed(box, sound, options, error):
     assert status == 400 and "must have a status of 'completed'" in data["error"]
 
 
-def test_silence_is_completed_without_words_and_empty_uploads_are_refused(box):
+def test_silence_gives_a_transcript_without_words_and_an_empty_upload_is_refused(box):
     job, _ = done(
         box,
         audio_url=ask(box, "POST", "/v2/upload", data=tone(3.5, b"\0\0"))[1]["upload_url"],
@@ -135,7 +137,7 @@ def test_silence_is_completed_without_words_and_empty_uploads_are_refused(box):
 
 @given(st.floats(0.2, 30), st.sampled_from([8000, 11025, 16000, 44100]))
 @settings(max_examples=20)
-def test_the_duration_is_read_from_the_wav(seconds, rate):
+def test_the_duration_is_read_from_the_header_of_a_wav_file(seconds, rate):
     data = tone(seconds, rate=rate)
     found = heard([data])
     assert (
@@ -188,7 +190,7 @@ def test_all_features_describe_the_same_words(box):
     assert labels == set(job["iab_categories_result"]["summary"]) and text
 
 
-def test_multichannel_and_names(box):
+def test_speakers_are_channels_or_have_the_requested_names(box):
     assert {u["speaker"] for u in done(box, multichannel=True)[0]["utterances"]} == {"1", "2"}
     task = {
         "request": {
@@ -202,7 +204,7 @@ def test_multichannel_and_names(box):
 
 @given(st.integers(0, 9), st.integers(1, 4))
 @settings(max_examples=12)
-def test_pages_of_the_list_lead_to_older_jobs(count, limit):
+def test_each_page_of_the_list_leads_to_older_jobs(count, limit):
     with Sandbox(seconds=60) as box:
         ids = [
             ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a"})[1]["id"]
@@ -217,12 +219,12 @@ def test_pages_of_the_list_lead_to_older_jobs(count, limit):
         assert sum(pages, []) == ids
 
 
-def test_the_query_of_the_list_is_checked(box):
+def test_an_invalid_query_for_the_list_is_refused(box):
     for query in ("limit=0", "limit=201", "limit=x", "before_id=nobody"):
         assert ask(box, "GET", "/v2/transcript?" + query)[0] == 400
 
 
-def test_a_deleted_job_is_scrubbed_and_still_listed(box):
+def test_a_deleted_job_loses_its_text_but_stays_in_the_list(box):
     job, _ = done(box, speaker_labels=True)
     gone = ask(box, "DELETE", f"/v2/transcript/{job['id']}")[1]
     assert (
@@ -270,7 +272,7 @@ def test_a_webhook_is_called_once_with_its_header():
     receiver.server_close()
 
 
-def test_the_gateway_answers_whole_and_in_events(box):
+def test_the_gateway_gives_the_same_answer_whole_and_as_events(box):
     asked = {
         "model": "canned-words",
         "messages": [{"role": "user", "content": "Speaker A: we met on Monday.\nwhen on Monday?"}],
@@ -297,13 +299,13 @@ def test_the_gateway_answers_whole_and_in_events(box):
         ("DELETE", "/v2/upload", None),
     ],
 )
-def test_nonsense_is_refused_with_json(box, method, path, data):
+def test_a_malformed_request_gets_an_error_in_json(box, method, path, data):
     status, answer = ask(box, method, path, data=data)
     assert status in (400, 404) and answer["error"]
 
 
 def raw(box, request):
-    """Sends bytes to the sandbox's socket -> all that it answers, until it closes the connection."""
+    """Sends bytes to the sandbox -> everything that it answers until it closes the connection."""
     with socket.create_connection(("127.0.0.1", box.server.server_port), timeout=20) as connection:
         connection.sendall(request)
         connection.shutdown(socket.SHUT_WR)
@@ -379,7 +381,7 @@ def test_deeply_nested_json_is_refused(box):
         {"speaker_labels": "yes"},
     ],
 )
-def test_a_job_that_would_break_the_list_is_refused(box, fields):
+def test_a_malformed_job_is_refused_and_does_not_break_the_list(box, fields):
     assert ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a", **fields})[0] == 400
     done(box)
     assert len(ask(box, "GET", "/v2/transcript")[1]["transcripts"]) == 1
@@ -406,12 +408,12 @@ def test_a_client_cannot_set_the_results_of_a_job(box):
     assert job["summary"] is None and job["mark"] == "mine" and "s3cr3t" not in str(job)
 
 
-def test_it_does_not_claim_to_use_a_real_model(box):
+def test_a_job_does_not_claim_to_use_a_real_model(box):
     job, _ = done(box, speech_models=["assemblyai-stt-3-7"])
     assert job["speech_model_used"] == "canned-words"
 
 
-def test_an_answer_may_be_cut_off(box):
+def test_max_tokens_cuts_an_answer_off(box):
     asked = {"model": "canned-words", "messages": [], "max_tokens": 2}
     choice = ask(box, "POST", "/v1/chat/completions", json=asked)[1]["choices"][0]
     assert choice["finish_reason"] == "length" and len(choice["message"]["content"].split()) == 2
@@ -449,7 +451,7 @@ def test_a_fault_hits_as_many_answers_as_requested_and_no_more(name, where, seen
         assert found == seen
 
 
-def test_faults_of_jobs():
+def test_a_fault_makes_a_job_fail_or_never_end_or_loses_the_answer():
     with Sandbox(seconds=0, faults=["job-error", "never", "lost"]) as box:
         job, _ = done(box)
         assert "Internal server error" in job["error"]

@@ -1,4 +1,6 @@
-"""The official SDK (assemblyai on PyPI), pointed at the sandbox, works unchanged."""
+"""sandbox: the official SDK (assemblyai on PyPI) works with the sandbox unchanged.
+
+If it did not, a test against the sandbox would say little about the real service."""
 
 import pytest
 from twisted import tone
@@ -25,7 +27,7 @@ def file(tmp_path):
     return str(tmp_path / "talk.wav")
 
 
-def test_upload_and_all_features(box, file):
+def test_the_sdk_uploads_a_file_and_reads_all_features(box, file):
     assert aai.Transcriber().upload_file(file) in box.uploads
     config = aai.TranscriptionConfig(
         speaker_labels=True,
@@ -61,7 +63,7 @@ def test_upload_and_all_features(box, file):
     assert found.content_safety.status == "success" and found.summary == raw["summary"]
 
 
-def test_chapters_and_the_refusal_of_chapters_with_a_summary(box, file):
+def test_the_sdk_reads_chapters_and_reports_that_a_summary_excludes_them(box, file):
     found = aai.Transcriber().transcribe(file, aai.TranscriptionConfig(auto_chapters=True))
     assert [chapter.headline for chapter in found.chapters][0] == "The harbour project starts on time"
     with pytest.raises(Exception, match="Only one of the following models"):
@@ -74,7 +76,7 @@ def both():
     return config
 
 
-def test_views(box, file):
+def test_the_sdk_reads_sentences_paragraphs_and_subtitles_and_searches_for_words(box, file):
     found = aai.Transcriber().transcribe(file)
     assert (
         " ".join(s.text for s in found.get_sentences())
@@ -87,7 +89,7 @@ def test_views(box, file):
     assert match.count == 2 and len(match.timestamps) == len(match.indexes) == 2
 
 
-def test_list_get_delete(box, file):
+def test_the_sdk_lists_fetches_and_deletes_transcripts(box, file):
     made = [aai.Transcriber().transcribe("https://x.example/a.mp3").id for _ in range(3)]
     page = aai.Transcriber().list_transcripts(aai.ListTranscriptParameters(limit=2))
     assert [item.id for item in page.transcripts] == made[:0:-1]
@@ -97,7 +99,7 @@ def test_list_get_delete(box, file):
     assert aai.Transcript.delete_by_id(made[0]).text == "Deleted by user."
 
 
-def test_a_job_that_fails_and_a_group(box, file, tmp_path):
+def test_the_sdk_reports_a_failed_job_and_transcribes_a_group(box, file, tmp_path):
     (tmp_path / "text.wav").write_text("This is a text.")
     found = aai.Transcriber().transcribe(str(tmp_path / "text.wav"))
     assert found.status == aai.TranscriptStatus.error and "does not appear to contain audio" in found.error
@@ -105,7 +107,7 @@ def test_a_job_that_fails_and_a_group(box, file, tmp_path):
     assert {t.audio_duration for t in group.transcripts} == {60, 30}
 
 
-def test_a_wrong_key(box, file, monkeypatch):
+def test_the_sdk_reports_a_wrong_key(box, file, monkeypatch):
     monkeypatch.setattr(aai.settings, "api_key", "wrong")
     client = aai.Client(settings=aai.settings)
     for call in (

@@ -1,4 +1,6 @@
-"""subtitles: from any utterances, captions that parse back, never overlap, fit and keep every word."""
+"""subtitles: whatever the utterances, captions are well-formed, never overlap and keep every word.
+
+Each caption must also fit into its lines and columns."""
 
 import html
 import re
@@ -56,7 +58,7 @@ def ms(h, m, s, f):
 
 
 def parsed(text, format):
-    """An independent parser -> [(start, end, text)]; it accepts only whole, well-formed blocks."""
+    """Subtitles, parsed independently -> [(start, end, text)]. Fails unless every block is well-formed."""
     blocks = text.split("\n\n") if text else []
     if format == "vtt":
         assert blocks[0].strip() == "WEBVTT"
@@ -76,7 +78,7 @@ def squeezed(text):
 
 
 @given(UTTERANCES, st.sampled_from(["srt", "vtt"]), st.booleans())
-def test_captions_parse_back_never_overlap_fit_and_keep_every_word(utterances, format, speakers):
+def test_captions_are_well_formed_never_overlap_fit_and_keep_every_word(utterances, format, speakers):
     utterances = [one if speakers else {**one, "speaker": None} for one in utterances]
     transcript = Transcript({"id": "x", "utterances": utterances})
     text = transcript.subtitles(format)
@@ -102,7 +104,7 @@ def test_captions_parse_back_never_overlap_fit_and_keep_every_word(utterances, f
 
 @given(st.integers(1, 5000), st.integers(1, 9000))
 def test_a_caption_ends_when_the_next_speaker_begins(start, duration):
-    """Even in the middle of its own words, so that captions are shown when their words are heard."""
+    """It ends even in the middle of its own words, so that each caption is shown when its words are heard."""
     turns = [Span("one two", 0, 6000, "A"), Span("three", start, start + duration, "B")]
     first, second = captions(turns)
     assert (first.start, first.end, second.start) == (0, start, start)
@@ -129,7 +131,7 @@ def test_words_keep_their_order_and_their_times(words):
 
 
 def dense(texts, each=400):
-    """A turn of a script without spaces, each word with its time."""
+    """A turn in a script without spaces; each word has its time."""
     words = [Span(text, i * each, (i + 1) * each) for i, text in enumerate(texts)]
     return Span("".join(texts), 0, len(texts) * each, "", tuple(words))
 
@@ -152,7 +154,7 @@ def test_scripts_without_spaces_get_captions_of_readable_length_at_the_times_of_
         assert width(span.text) <= LINE * LINES and span.text[0] not in "。，、"
 
 
-def test_marks_stay_with_their_letters():
+def test_a_caption_never_begins_with_a_combining_mark():
     for span in captions([dense(["ที่นี่"] * 80)]):
         assert span.text[0] not in "ิีึืุู่้๊๋็์"
 
@@ -161,7 +163,7 @@ def test_wide_characters_count_twice_and_marks_not_at_all():
     assert (width("李明"), width("Ada"), width("e\u0301"), width("ที่")) == (4, 3, 1, 1)
 
 
-def test_the_name_of_the_speaker_is_counted():
+def test_the_name_of_the_speaker_counts_towards_the_length_of_a_line():
     text = "This is what was said here today and it is long enough to fill two whole lines of a caption."
     transcript = Transcript({"utterances": [{"speaker": "A", "text": text, "start": 0, "end": 4000}]})
     transcript.names = {"A": "Professor Doctor Ada Lovelace"}
@@ -170,13 +172,13 @@ def test_the_name_of_the_speaker_is_counted():
         assert len(lines) <= LINES and all(len(line) <= LINE for line in lines)
 
 
-def test_chinese_sentences_end_a_caption():
+def test_a_caption_ends_where_a_chinese_sentence_ends():
     said = "这是第一句话，它比一行还要长一些，所以占了两行。" + "第二句。"
     found = captions([dense(list(said), each=150)])
     assert [span.text[-1] for span in found] == ["。", "。"]
 
 
-def test_real_times_are_used_where_text_and_words_differ_a_little():
+def test_the_times_of_words_are_used_even_if_the_text_differs_a_little():
     said = "I have two dogs and twenty cats at home".split()
     words = tuple(Span(text, 1000 * i, 1000 * i + 500) for i, text in enumerate(said))
     found = timed(Span("I have 2 dogs, and 20 cats at home.", 0, 9000, "", words))
@@ -205,7 +207,7 @@ def test_matches_are_equal_and_in_order(ours, theirs):
     assert ours != theirs or len(pairs) == len(ours)
 
 
-def test_five_hours_take_seconds():
+def test_captions_for_five_hours_take_less_than_ten_seconds():
     words = [Span(f"word{i}", 300 * i, 300 * i + 250) for i in range(60_000)]
     turn = Span(" ".join(word.text for word in words), 0, 18_000_000, "", tuple(words))
     begun = time.process_time()

@@ -1,4 +1,6 @@
-"""transcript: any answer can be read, and milliseconds stay milliseconds."""
+"""transcript: any answer of the service can be read, and milliseconds are never mixed with seconds.
+
+The service may leave out any field, or send null or an unknown type."""
 
 import pytest
 from hypothesis import given
@@ -129,7 +131,7 @@ def test_speakers_are_shown_by_name():
     assert found.labelled().startswith("Speaker A: x\nBo: x\nAgent: x\nx\nLi: x\n")
 
 
-def test_features_lists_what_was_requested_by_short_name():
+def test_features_holds_the_short_names_of_what_was_requested():
     request = {"summarization": {"summary_type": "bullets"}, "action_items": {}}
     raw = {"iab_categories": True, "auto_highlights": False, "speech_understanding": {"request": request}}
     assert Transcript(raw).features == {"topics", "summary", "action_items"}
@@ -144,7 +146,7 @@ def test_without_speakers_the_text_is_one_turn_of_the_whole_duration():
     assert found.turns == [Span("One two.", 0, 3000)] and found.labelled() == "One two.\n"
 
 
-def test_old_and_new_summaries_and_chapters_are_read():
+def test_summaries_and_chapters_are_read_in_the_old_and_the_new_format():
     old = Transcript(
         {
             "summary": "- One.\n- Two.",

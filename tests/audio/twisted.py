@@ -1,4 +1,4 @@
-"""A sandbox whose every answer can be spoiled, in more ways than --fault offers, and helpers of the tests."""
+"""A sandbox that can spoil any of its answers, in more ways than --fault offers, and helpers for tests."""
 
 import io
 import json
@@ -26,16 +26,16 @@ TWISTS = [
     "more",
     "empty",
 ]
-LATE = 0.2  # seconds before a late answer is even begun: longer than the clients of these tests wait
+LATE = 0.2  # seconds before a late answer begins: longer than the clients in these tests wait
 LIMIT = 60  # seconds after which a test that waits for something gives up
 
 
 class Twisted(Sandbox):
-    """`history` names what happens to each request in turn; later ones are answered normally. `seen` lists
-    (kind, what happened) of every request.
+    """`history` names what happens to each request, in order. Later requests are answered normally. `seen`
+    lists the kind of each request and what happened to it.
 
-    After `late` seconds, or as soon as `release` is set, a late answer is begun and a stalled one given
-    up."""
+    After `late` seconds, or as soon as `release` is set, a late answer begins and a stalled connection is
+    closed."""
 
     def __init__(self, history=(), late=LATE, **more):
         super().__init__(**{"seconds": 0.01, **more})
@@ -89,7 +89,7 @@ class TwistedHandler(Handler):
         return super().write(status, data, half)
 
     def drip(self):
-        """Sends a byte now and then for ever, so that no time-out between bytes ends it."""
+        """Sends a byte every 0.02 s, so that a time-out between two bytes never ends the answer."""
         self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n")
         self.close_connection = True
         while not self.box.closing.wait(0.02):
@@ -98,10 +98,10 @@ class TwistedHandler(Handler):
 
 
 def wait_until(condition):
-    """Returns as soon as the condition holds; fails at the limit."""
+    """Returns as soon as the condition holds; fails after LIMIT seconds."""
     deadline = time.monotonic() + LIMIT
     while not condition():
-        assert time.monotonic() < deadline, "what the test waits for did not happen"
+        assert time.monotonic() < deadline, "the condition never held"
         time.sleep(0.005)
 
 

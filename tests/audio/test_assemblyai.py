@@ -288,7 +288,7 @@ def test_an_unknown_id_is_refused_at_once(box):
 
 @given(st.integers(0, 12), st.integers(1, 5))
 @settings(max_examples=10)
-def test_the_list_has_every_job_once_newest_first(count, limit):
+def test_the_list_contains_every_job_once_with_the_newest_first(count, limit):
     with Sandbox(seconds=60) as box:
         client = client_of(box)
         ids = [client.submit(URL).id for _ in range(count)]

@@ -23,7 +23,7 @@ def test_the_tree_in_the_docstring_shows_the_real_classes():
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_an_error_has_its_attributes(kind):
+def test_an_error_has_the_documented_attributes(kind):
     error = kind("why", status=503, transcript_id="x")
     assert (str(error), error.status, error.transcript_id) == ("why", 503, "x")
     assert error.retryable is (kind.__name__ in ("ServiceUnavailable", "StillProcessing"))

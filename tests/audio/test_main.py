@@ -392,7 +392,7 @@ def test_wrong_usage_exits_with_2_and_sends_nothing(args, words, talk, tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty.wav").touch()
     places = {"TALK": talk, "FOLDER": tmp_path / "folder", "EMPTY": tmp_path / "empty.wav"}
-    _, err = audio(*(places.get(arg, arg) for arg in args), status=2)  # the status is 1 if it sends anything
+    _, err = audio(*(places.get(arg, arg) for arg in args), status=2)  # it would be 1 if anything was sent
     assert words in err
 
 

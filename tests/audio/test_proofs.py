@@ -68,7 +68,7 @@ class Flaky(Sandbox):
             return self.random.choice(SPOILED) if self.random.random() < 0.33 else None
 
 
-def test_no_job_is_lost_or_doubled_in_16_threads_while_a_third_of_all_answers_fail():
+def test_no_job_is_lost_or_created_twice_in_16_threads_while_a_third_of_all_answers_fail():
     with Flaky(seconds=0.05) as box:
         client = Client(box.url, tries=12, pause=0.002, poll=0.05, timeout=(30, 30))
         sound = {f"{i}": tone(1 + i / 1000) for i in range(20)}

@@ -113,7 +113,7 @@ def test_every_entity_type_not_known_to_be_harmless_is_redacted_everywhere(kind)
     assert secret.lower() in report(Transcript({**raw, "redact_pii": False}), "meeting").lower()
 
 
-def test_a_policy_redacts_even_a_harmless_type():
+def test_a_redaction_policy_covers_even_a_harmless_type():
     entities = [
         {"entity_type": "organization", "text": "Nordbank"},
         {"entity_type": "date", "text": "Monday"},

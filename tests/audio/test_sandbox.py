@@ -63,7 +63,7 @@ def test_a_job_is_queued_processed_and_completed_in_less_than_half_a_second(monk
 
 
 @pytest.mark.parametrize("key", ["", "wrong", "test-key ", "Bearer test-key", "TEST-KEY", None])
-def test_the_key_is_checked_exactly(box, key):
+def test_only_the_exact_key_is_accepted(box, key):
     for method, path in (
         ("POST", "/v2/upload"),
         ("POST", "/v2/transcript"),
@@ -451,7 +451,7 @@ def test_a_fault_hits_as_many_answers_as_requested_and_no_more(name, where, seen
         assert found == seen
 
 
-def test_a_fault_makes_a_job_fail_or_never_end_or_loses_the_answer():
+def test_faults_can_fail_a_job_keep_it_from_ending_or_lose_its_answer():
     with Sandbox(seconds=0, faults=["job-error", "never", "lost"]) as box:
         job, _ = done(box)
         assert "Internal server error" in job["error"]

@@ -200,7 +200,7 @@ def test_words_without_times_fill_the_gap_between_their_neighbours():
 
 
 @given(st.lists(st.sampled_from("abcd"), max_size=30), st.lists(st.sampled_from("abcd"), max_size=30))
-def test_matches_are_equal_and_in_order(ours, theirs):
+def test_matching_words_are_equal_and_in_order(ours, theirs):
     pairs = list(matches(ours, theirs))
     assert all(ours[i] == theirs[j] for i, j in pairs)
     assert all(a < c and b < d for (a, b), (c, d) in zip(pairs, pairs[1:]))

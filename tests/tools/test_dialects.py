@@ -40,7 +40,7 @@ def test_calls_survive_a_round_trip(name, calls):
 
 @each_dialect
 @given(calls=CALLS, data=st.data())
-def test_results_survive_a_round_trip_and_find_their_calls(name, calls, data):
+def test_results_survive_a_round_trip_and_are_matched_to_their_calls(name, calls, data):
     dialect, calls = DIALECTS[name], with_ids(calls, name)
     values = VALUES | TRICKY
     if name != "anthropic":  # the others read a value of this form as a failure

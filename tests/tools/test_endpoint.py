@@ -93,7 +93,7 @@ def raw(body, kind="text/event-stream", status=200):
     return status, {"Content-Type": kind}, [body if isinstance(body, bytes) else body.encode()]
 
 
-def test_a_conversation_with_a_call_over_http(server):
+def test_a_conversation_with_a_call_runs_over_http(server):
     server.replies += [streamed(*text_in_pieces("é " + CALL)), in_json({"content": "84"})]
     conversation = run(endpoint(server.url + "/", "m", key="k", temperature=0), REGISTRY, QUESTION)
     assert conversation.outcome == "answered"
@@ -177,7 +177,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("body, words", REFUSED)
-def test_a_response_that_is_not_a_reply_is_an_error_that_quotes_it(server, body, words):
+def test_a_response_that_is_not_a_reply_causes_an_error_that_quotes_it(server, body, words):
     server.replies.append(raw(body))
     with pytest.raises(ChatError, match=words) as caught:
         run(endpoint(server.url, "m"), REGISTRY, QUESTION)
@@ -192,13 +192,13 @@ def test_a_response_that_is_not_a_reply_is_an_error_that_quotes_it(server, body,
         (404, "", "answered 404"),
     ],
 )
-def test_an_error_status_becomes_an_error_that_quotes_the_response(server, status, body, words):
+def test_an_error_status_causes_an_error_that_quotes_the_response(server, status, body, words):
     server.replies.append(raw(body, status=status))
     with pytest.raises(ChatError, match=words):
         run(endpoint(server.url, "m"), REGISTRY, QUESTION)
 
 
-def test_a_server_that_is_missing_silent_broken_or_moved_is_an_error(server):
+def test_a_server_that_is_missing_silent_broken_or_moved_causes_an_error(server):
     with pytest.raises(ChatError, match="cannot be reached"):
         run(endpoint("http://127.0.0.1:9", "m", timeout=2), REGISTRY, QUESTION)
     server.replies.append((302, {"Location": "https://x.example/v1", "Content-Length": "0"}, []))
@@ -396,7 +396,7 @@ def test_broken_native_arguments_get_an_error_and_are_not_sent_back(server):
     assert server.requests[1]["messages"][1]["tool_calls"][0]["function"]["arguments"] == "{}"
 
 
-def test_native_calls_in_text_mode_are_an_error_that_names_them(server):
+def test_native_calls_in_text_mode_cause_an_error_that_names_them(server):
     server.replies.append(streamed(*call_deltas()))
     with pytest.raises(ChatError, match=r"native tool calls \(calculator\): use .*native=True"):
         run(endpoint(server.url, "m"), REGISTRY, QUESTION)
@@ -505,7 +505,7 @@ CALLS = [
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("native", [False, True])
-def test_an_agent_with_three_tools(server, native, stream):
+def test_an_agent_calls_three_tools_and_answers(server, native, stream):
     """One tool is async, one is a method, and one is refused by `allow`."""
     text = "Let me see. " + ("" if native else "".join(map(render_call, CALLS)))
     if stream:

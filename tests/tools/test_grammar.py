@@ -1,4 +1,4 @@
-"""grammar: it accepts a text exactly if its value is valid and its form is strict.
+"""grammar: it accepts a text if and only if its value is valid and its form is strict.
 
 A wrong grammar would let a model write an invalid call, or begin one that it cannot complete."""
 
@@ -41,7 +41,7 @@ def test_grammars_of_small_schemas_accept_exactly_the_valid_values_in_strict_for
 
 @settings(max_examples=60)
 @given(schemas(composed=False), st.data())
-def test_a_value_is_accepted_exactly_if_it_is_valid_and_in_strict_form(schema, data):
+def test_a_value_is_accepted_if_and_only_if_it_is_valid_and_in_strict_form(schema, data):
     grammar = grammar_of(schema)
     for _ in range(4):
         value = data.draw(near(schema))
@@ -262,7 +262,7 @@ def test_any_schema_is_accepted_or_refused_within_a_fifth_of_a_second(name):
     assert min(seconds) < 0.2
 
 
-def test_no_step_raises_once_a_schema_is_accepted():
+def test_an_accepted_schema_never_raises_an_error_later():
     grammar = Grammar({"type": "array", "items": {"type": "string", "maxLength": 4_000}, "maxItems": 10**6})
     state = grammar.start
     for byte in b'["' + b"a" * 4_000 + b'"':

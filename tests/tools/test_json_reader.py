@@ -85,13 +85,13 @@ BROKEN = {
 @example(-0.0, False, None)
 @example("\U0001f600", True, None)
 @example(10**4299, False, None)
-def test_what_python_writes_is_read_back(value, ascii_only, indent):
+def test_json_written_by_python_is_read_back(value, ascii_only, indent):
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
     assert repr(parse(text)) == repr(parse(text.encode())) == repr(value)
 
 
 @pytest.mark.parametrize("text", BROKEN)
-def test_what_is_not_json_is_refused_with_its_position_and_a_fix(text):
+def test_text_that_is_not_json_is_refused_with_its_position_and_a_fix(text):
     offset, line, column, fix = BROKEN[text]
     with pytest.raises(JSONError) as caught:
         parse(text)
@@ -119,7 +119,7 @@ def test_bytes_must_be_utf8_without_a_byte_order_mark(data):
 
 
 @given(st.text('[]{}",:0123456789.eE+-truefalsn\\uNU \n', max_size=30))
-def test_any_text_is_read_like_the_standard_library_reads_it_or_refused(text):
+def test_any_text_is_read_as_the_standard_library_reads_it_or_is_refused(text):
     try:
         expected = repr(json.loads(text))
     except (ValueError, RecursionError):
@@ -139,7 +139,7 @@ def test_any_bytes_give_a_value_or_a_json_error(data):
         pass
 
 
-def test_integers_are_exact_up_to_the_bound_that_the_error_names():
+def test_integers_of_up_to_4300_digits_are_exact():
     digits = "9" * 4300
     assert parse(digits) == int(digits) and parse("-" + digits) == -int(digits)
     with pytest.raises(JSONError, match="4300 digits"):
@@ -160,8 +160,8 @@ def test_deep_nesting_is_refused_without_a_recursion_error(depth, kind):
 
 
 @pytest.mark.parametrize("unit", ["[", '"\\n', "1", "0.1", '"a', "[1,\n", " ", '"\\u00e9'])
-def test_time_is_linear(unit):
-    """A text 32 times as long takes less than 60 times the time. If it were quadratic, it would take 1024."""
+def test_reading_takes_linear_time(unit):
+    """A text 32 times as long takes less than 60 times the time. Quadratic time would be 1024 times."""
 
     def seconds(length, rounds):
         times = []

@@ -1,6 +1,6 @@
 """masks: a mask allows exactly the tokens that are allowed byte by byte, and a text ends within its budget.
 
-A token that is wrongly allowed would lead into a dead end, where no valid text can follow."""
+A token that is wrongly allowed could lead into a dead end, where no valid text can follow."""
 
 import itertools
 import random
@@ -50,7 +50,7 @@ MORE += [b'":1,"a', b'b"}},', b'","', b'c",":1,"x', b'":{},"b":', b'":[{"', b'12
 
 
 def needs(grammar, state, vocabulary):
-    """The room that each token needs, by trying it byte by byte. The last token ends the text."""
+    """The room that each token needs, found by trying its bytes one by one. The last token ends the text."""
     rooms = []
     for token in vocabulary[:-1]:
         after = state
@@ -148,7 +148,7 @@ def test_random_tokens_under_the_mask_form_a_valid_call():
     assert len(names) > 1
 
 
-def test_too_little_room_allows_nothing_and_a_missing_byte_is_refused():
+def test_too_little_room_allows_no_token_and_a_vocabulary_must_have_every_byte():
     grammar = Grammar({"const": "abc"})
     masks = Masks(grammar, [*BYTES, b""], 256)
     assert not any(masks.allowed(grammar.start, 5)) and any(masks.allowed(grammar.start, 6))

@@ -163,7 +163,7 @@ def test_a_call_without_its_tag_is_text(text):
     assert parse(text) == [Text(text)]
 
 
-def test_text_is_returned_as_soon_as_it_is_certain():
+def test_text_is_returned_as_soon_as_it_cannot_become_a_tag():
     parser = StreamParser()
     assert parser.feed("so <to") == [Text("so ")]
     assert parser.feed("ol> ") == [Text("<tool> ")]

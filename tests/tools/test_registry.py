@@ -143,7 +143,7 @@ def test_the_schema_of_calls_admits_only_valid_calls():
     for call in (
         Call("echo", {"value": 1}),
         Call("order.make", {"order": {"size": "small"}}),
-        Call("tree", {"value": {}}),  # only this: a grammar admits no undeclared keys
+        Call("tree", {"value": {}}),  # empty, because the grammar admits no undeclared keys
     ):
         value = {"name": call.name, "arguments": call.arguments}
         assert validate(value, schema) == [] and grammar.accepts(compact(value).encode())
@@ -454,7 +454,7 @@ def test_only_a_repeatable_tool_may_be_retried_after_a_timeout_or_a_lost_connect
         assert value["retryable"] is repeatable and words in value["message"]
 
 
-def test_allow_sees_the_arguments_that_the_tool_will_get_before_each_call():
+def test_before_each_call_allow_gets_the_arguments_that_the_tool_will_get():
     seen_by_allow, seen_by_tool = [], []
 
     def act(value: int) -> None:

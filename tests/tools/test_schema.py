@@ -41,7 +41,7 @@ def test_an_unsupported_schema_is_refused_with_its_location(schema):
         check(schema)
 
 
-def test_keywords_that_only_inform_are_ignored():
+def test_keywords_that_do_not_affect_validity_are_ignored():
     check({"title": 1, "format": "date", "default": {"if": 1}, "x-mine": {"contains": 1}, "$comment": []})
     assert not {*REFUSED} & TAKES.keys()
 
@@ -72,7 +72,7 @@ def test_a_reference_may_lead_back_to_itself_only_through_an_item_or_property(ke
     check({**root, "$defs": {"a": {"items": around}}})  # lists of lists of lists ...
 
 
-def test_a_number_is_exactly_what_is_written():
+def test_a_number_has_exactly_the_value_that_is_written():
     assert (exact(0.1), exact(1e300), exact(2**70)) == (Fraction(1, 10), Fraction(10) ** 300, Fraction(2**70))
 
 

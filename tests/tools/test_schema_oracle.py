@@ -100,6 +100,6 @@ def test_validate_agrees_with_jsonschema(schema, data):
         valid = not validate(value, schema)
     except UnsupportedSchema:
         assume(False)
-    # multipleOf is exact here, while jsonschema computes it in floating point
+    # validate computes multipleOf exactly, jsonschema in floating point
     assume("multipleOf" not in json.dumps(schema))
     assert valid == jsonschema.Draft202012Validator(schema).is_valid(value)

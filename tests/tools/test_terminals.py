@@ -43,7 +43,7 @@ def test_far_is_zero_or_one_more_than_the_smallest_far_after_the_next_byte(item,
 
 
 @given(bounds, st.booleans(), st.sampled_from([1, -1]), decimals | st.integers(0, 10**12))
-def test_a_number_is_allowed_exactly_if_it_is_within_the_bounds(limits, integer, sign, value):
+def test_a_number_is_allowed_if_and_only_if_it_is_within_the_bounds(limits, integer, sign, value):
     value = abs(int(value)) if integer else abs(value)
     rest = after(numbers(limits, integer, sign), json.dumps(value).removesuffix(".0").encode())
     signed, limits = sign * exact(value), dict(limits)
@@ -57,7 +57,7 @@ def test_a_number_is_allowed_exactly_if_it_is_within_the_bounds(limits, integer,
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), st.integers(0, 5), st.integers(0, 8))
-def test_a_string_is_allowed_exactly_if_its_length_is_within_the_limits(text, low, high):
+def test_a_string_is_allowed_if_and_only_if_its_length_is_within_the_limits(text, low, high):
     written = json.dumps(text, ensure_ascii=False)[1:].encode()
     assert (after(Text(BETWEEN, low, high), written) == DONE) == (low <= len(text) <= high)
 

@@ -105,7 +105,7 @@ def test_all_problems_are_reported_at_once():
 
 
 @given(VALUES, VALUES)
-def test_values_are_equal_exactly_if_json_schema_considers_them_equal(one, other):
+def test_values_are_equal_if_and_only_if_json_schema_considers_them_equal(one, other):
     def same(a, b):
         if isinstance(a, bool) or isinstance(b, bool) or a is None or b is None:
             return a is b
@@ -122,7 +122,7 @@ def test_values_are_equal_exactly_if_json_schema_considers_them_equal(one, other
 
 
 @given(schemas(), st.data())
-def test_not_allof_anyof_and_oneof_follow_the_rules_of_logic(schema, data):
+def test_the_keywords_not_allof_anyof_and_oneof_follow_the_rules_of_logic(schema, data):
     value = data.draw(near(schema))
     good = not validate(value, schema)
     assert (not validate(value, {"not": schema})) == (not good)
@@ -207,7 +207,7 @@ def test_coercion_never_guesses_and_never_loses_anything(value, schema):
 
 
 def test_a_deep_value_of_a_recursive_union_does_not_take_exponential_time():
-    """The schema is that of a filter: and, or or not of other filters, or a leaf."""
+    """The schema of a filter language, in which filters contain other filters."""
     node = [
         {
             "type": "object",

@@ -1,3 +1,8 @@
+"""value_head: the critic learns to predict returns, and advantages come from its values before it learns.
+
+It must not change the policy, and prompts and padding must not matter.
+"""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,13 +20,12 @@ def replies(rng, B, T, C):
     for row in mask:
         start, stop = np.sort(rng.choice(T + 1, 2, replace=False))
         row[start:stop] = 1
-    mask[0] = np.arange(T) < 2  # two positions at least, so that their deviation is not 0
+    mask[0] = np.arange(T) < 2  # at least two positions, so that their deviation is not 0
     return states, scores, rng.random((B, T)) * mask, mask
 
 
 def rewards_of(scores, penalties, mask):
-    """Minus the penalty of the next position, and the score at the last position of each reply: the plain
-    version, in a loop."""
+    """In a plain loop: minus the penalty at the next position, plus the score at the last one of a reply."""
     rewards = np.zeros(mask.shape)
     for row, score, penalty, weights in zip(rewards, scores, penalties, mask):
         for t in np.flatnonzero(weights)[:-1]:
@@ -82,7 +86,7 @@ def test_neither_prompt_nor_padding_matters(rng, B, T, C, more):
     padded = [np.pad(array, padding) for array in (penalties, mask)]
     other = np.concatenate([other, np.ones((B, more, C))], axis=1)
     state, other_state = {}, {}
-    for _ in range(2):  # the second time with a head that has learned
+    for _ in range(2):  # the second time, the head has learned
         advantages = critic_advantages(state, states, scores, penalties, mask)
         others = critic_advantages(other_state, other, scores, *padded)[:, :T]
         np.testing.assert_allclose(advantages[mask > 0], others[mask > 0], atol=1e-5)

@@ -46,15 +46,15 @@ BOOKING = {
 def vocabulary(size):
     """Bytes, numbers of up to three digits (if large), and merges learned from Python's own manual."""
     text = "".join(pydoc_data.topics.topics.values())
-    found = [bytes([b]) for b in range(256)]
+    tokens = [bytes([b]) for b in range(256)]
     if size > 2000:
-        found += [str(n).zfill(digits).encode() for digits in (2, 3) for n in range(10**digits)]
+        tokens += [str(n).zfill(digits).encode() for digits in (2, 3) for n in range(10**digits)]
     merged = tokenizer.train([text], min(size, 4096)).bytes_of
-    seen = set(found)
+    seen = set(tokens)
     words = [w.encode() for w in dict.fromkeys(text.replace("\n", " ").split(" ")) if w]
     pieces = [*merged, *(b" " + w for w in words), *words, *(w[:n] for n in range(2, 9) for w in words)]
-    found += [piece for piece in dict.fromkeys(pieces) if piece and piece not in seen]
-    return [*found[: size - 1], b""]
+    tokens += [piece for piece in dict.fromkeys(pieces) if piece and piece not in seen]
+    return [*tokens[: size - 1], b""]
 
 
 def write(masks, dice, room=150):
@@ -72,8 +72,10 @@ def write(masks, dice, room=150):
 
 
 def measure(size, calls=100):
-    """-> (seconds per mask for `calls` calls, ascending; the same when these calls are written again). As
-    many other calls are written first, as a warm-up, but some states in the first list are still new."""
+    """-> (ascending seconds per mask while `calls` calls are written, the same when they are written again).
+
+    Before, as many other calls are written to warm up the caches. Some states of the measured calls are new.
+    """
     registry = Registry([*TOOLS, Tool("book", "Book a room.", BOOKING, lambda **arguments: None)])
     words = vocabulary(size)
     masks = Masks(Grammar(registry.schema(), OPEN.encode(), CLOSE.encode()), words, len(words) - 1)

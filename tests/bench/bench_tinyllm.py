@@ -60,8 +60,8 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 def interleaved(rounds, *functions):
     """Median seconds of each function over rounds in which they take turns.
 
-    There is a pause before each: torch's OpenMP threads spin for a while after their work, and would take a
-    core from the next function.
+    There is a pause before each call: torch's OpenMP threads spin for a while after their work, and would
+    take a core from the next function.
     """
     times = [[] for _ in functions]
     for function in functions:
@@ -296,7 +296,7 @@ def main():
     meaning = {
         "train_step_ratio_small": "step of 0.8 M parameters, 768 tokens, one thread: our time / torch's",
         "train_step_ratio_large": "step of 2.8 M parameters, 2,048 tokens, one thread: our time / torch's",
-        "train_step_ratio_all_cores_small": f"the small step on {CORES} cores / torch at its best",
+        "train_step_ratio_all_cores_small": f"the small step on {CORES} cores: our time / torch's best time",
         "train_step_ratio_all_cores_large": "the same for the large step",
         "matmul_floor_small": "share of our small step that its matmuls would take at peak speed",
         "matmul_floor_large": "the same for the large step",

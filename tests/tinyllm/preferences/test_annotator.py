@@ -1,6 +1,6 @@
-"""annotator: four replies to a prompt and a fifth from a random one are ranked by quality, with mistakes.
+"""annotator: ranks five replies to each prompt by their true quality, with some mistakes.
 
-An interrupted annotator must leave no file: half of the rankings would be taken for all of them.
+An interrupted annotator must leave no file: an incomplete file would be taken for a complete one.
 """
 
 import json

@@ -1,6 +1,6 @@
 """rankings: every published format gives the same rankings, and a malformed or useless entry is reported.
 
-A wrongly read order or a wrong mask would teach the reward model the opposite, or something else.
+If ranks were read the wrong way round, the reward model would learn to prefer the worse replies.
 """
 
 import datetime

@@ -95,8 +95,8 @@ def test_a_reward_model_made_with_another_number_of_steps_is_refused(
     notes, parent = read_json(trained / "stage.json"), trained.parents[3] / "parent"
     notes["settings"][name] = notes["settings"].pop("reward_steps")
     monkeypatch.setattr(runs, "read_notes", lambda folder: notes)
-    given = dataclasses.replace(reward_settings, reward_steps=40)
-    assert reward_model.train(given, parent, RANKINGS, 40).resolve() == trained
+    same_steps = dataclasses.replace(reward_settings, reward_steps=40)
+    assert reward_model.train(same_steps, parent, RANKINGS, 40).resolve() == trained
     with pytest.raises(TinyllmError, match="made with reward_steps=40 instead of 5"):
         reward_model.train(reward_settings, parent, RANKINGS, 5)
 

@@ -74,8 +74,8 @@ io_open = io.open
 def disk_faults(k, error=None, forever=False):
     """Make the k-th call that changes the disk raise `error`, and with `forever` all later ones too.
 
-    The calls are creating a folder, opening a file to write, writing, flushing and renaming; with `forever`
-    also deleting. They are counted from 0, and with k=None none fails. Flushing does nothing, to save time.
+    Every call that creates a folder, opens a file to write, writes, flushes or renames is counted, from 0;
+    with `forever` also every call that deletes. With k=None none fails. Flushing does nothing, to save time.
     """
     faults = DiskFaults(k, error, forever)
     with contextlib.ExitStack() as stack:

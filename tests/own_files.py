@@ -71,10 +71,10 @@ def facts(seed=0):
 
 def write_text(path, size, seed=0):
     """Write at least `size` bytes of register entries, one ship per entry, to one file."""
-    rng, known, entries, length = random.Random(f"text {seed}"), facts(seed), [], 0
+    rng, values, entries, length = random.Random(f"text {seed}"), facts(seed), [], 0
     while length < size:
         ship, names = rng.choice(SHIPS), rng.sample(sorted(FACTS), 5)
-        sentences = [rng.choice(FACTS[name][1]).format(ship=ship, value=known[ship, name]) for name in names]
+        sentences = [rng.choice(FACTS[name][1]).format(ship=ship, value=values[ship, name]) for name in names]
         entries.append(" ".join(sentences))
         length += len(entries[-1]) + 1
     path.write_text("\n".join(entries) + "\n", encoding="utf-8")

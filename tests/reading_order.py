@@ -2,9 +2,9 @@
 
     python tests/reading_order.py          prints the order for tinyllm, tools and audio
 
-If several files could come next, three rules decide. A file in the folder of the last file goes first, so that a
-folder is read in one go where possible. Then the file that needs the fewest other files goes first. Then folder
-and name decide. Imports inside functions count too.
+If several files could come next, three rules decide. A file in the folder of the last file goes first, so
+that a folder is read in one go where possible. Then the file that needs the fewest other files goes first.
+Then folder and name decide. Imports inside functions count too.
 """
 
 import ast
@@ -38,15 +38,15 @@ def imported_names(path):
 
 def dependencies(package, root=ROOT):
     """-> {module: the modules of the same package that it imports}."""
-    known = modules(package, root)
+    paths = modules(package, root)
 
     def module_of(name):
         """The module that a name belongs to: tinyllm.world for tinyllm.world.World, "" if none."""
-        while name and name not in known:
+        while name and name not in paths:
             name = name.rpartition(".")[0]
         return name
 
-    return {name: {module_of(each) for each in imported_names(path)} - {""} for name, path in known.items()}
+    return {name: {module_of(each) for each in imported_names(path)} - {""} for name, path in paths.items()}
 
 
 def needed(module, imports):

@@ -39,7 +39,7 @@ def test_in_the_reading_order_every_module_comes_after_those_that_it_imports(pac
 
 
 def test_imports_run_downward():
-    """No package needs one above it, directly or indirectly; but checkpoint needs data.conversation."""
+    """No package needs one above it, not even indirectly, except that checkpoint needs data.conversation."""
     imports = dependencies("tinyllm")
     above = {
         "": {"stages", "evaluation", "commands", "preferences", "report"},  # the core
@@ -115,7 +115,7 @@ def test_the_file_that_needs_the_fewest_others_comes_first_and_a_folder_is_read_
     assert order == ["p", "p.z", "p.y", "p.a", "p.rooms", "p.rooms.b", "p.rooms.c"]
 
 
-def test_a_cycle_has_no_order(tmp_path):
+def test_modules_that_import_each_other_in_a_cycle_are_an_error(tmp_path):
     files = {
         "a.py": "from p.b import x",
         "b.py": "import p.c",

@@ -120,7 +120,7 @@ def test_a_text_reaches_the_command_as_it_was_typed(text):
         assert words == [*before, text]
 
 
-def test_make_leaves_the_dollars_of_args_to_the_shell():
+def test_dollar_signs_in_args_are_left_to_the_shell():
     ((_, _, _, *words),) = dry_run("sample", "ARGS=--prompt '$5 and $$'")
     assert words == ["sample", "--prompt", "$5 and $$"]
 

@@ -41,6 +41,7 @@ BOOKING = {
         "extras": {"oneOf": [{"type": "string"}, {"type": "null"}]},
     },
 }
+SHARES = (0.5, 0.99, 0.999, 1)  # of the masks that take at most the printed time
 
 
 def vocabulary(size):
@@ -72,9 +73,9 @@ def write(masks, dice, room=150):
 
 
 def measure(size, calls=100):
-    """-> (ascending seconds per mask while `calls` calls are written, the same when they are written again).
+    """-> (seconds per mask, ascending; the same when the same calls are written again).
 
-    Before, as many other calls are written to warm up the caches. Some states of the measured calls are new.
+    As many other calls are written first, to warm up the caches. The measured calls still reach new states.
     """
     registry = Registry([*TOOLS, Tool("book", "Book a room.", BOOKING, lambda **arguments: None)])
     words = vocabulary(size)
@@ -82,19 +83,18 @@ def measure(size, calls=100):
     for seed in range(calls):
         write(masks, random.Random(calls + seed))
     gc.freeze()  # otherwise garbage collection scans the vocabulary again and again in between
-    each = lambda: sorted(t for seed in range(calls) for t in write(masks, random.Random(seed))[0])
-    return each(), each()
+    seconds = lambda: sorted(t for seed in range(calls) for t in write(masks, random.Random(seed))[0])
+    return seconds(), seconds()
 
 
 def main():
     for size in (512, 32_000):
         for name, times in zip(("new, similar calls", "the same calls again"), measure(size)):
-            at = [
-                times[min(int(share * len(times)), len(times) - 1)] * 1e6 for share in (0.5, 0.99, 0.999, 1)
-            ]
+            last = len(times) - 1
+            median, p99, p999, worst = (times[min(int(share * len(times)), last)] * 1e6 for share in SHARES)
             print(
-                f"{size:6} tokens, {name:24} microseconds per mask: median {at[0]:.1f}, 99 % {at[1]:.1f}, "
-                f"99.9 % {at[2]:.1f}, worst {at[3]:.1f}"
+                f"{size:6} tokens, {name:24} microseconds per mask: median {median:.1f}, "
+                f"99 % {p99:.1f}, 99.9 % {p999:.1f}, worst {worst:.1f}"
             )
 
 

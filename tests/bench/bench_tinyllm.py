@@ -6,10 +6,9 @@
     tokenizer       against Hugging Face tokenizers (Rust)
     token masks     in microseconds: bench_masks.py
 
-The other library runs in this process, in rounds that alternate with ours; the median counts. A training
-step's time is given as a ratio to torch's time (lower is better), decoding as a ratio to torch's tokens per
-second (higher is better). The figures are also written to runs/bench.json; without the other library they are
-null.
+The other library runs in the same process. The two take turns, and the median time counts. A training step is
+given as our time / torch's time (lower is better), decoding as our tokens per second / torch's (higher is
+better). The figures are also written to runs/bench.json, as null where the other library is missing.
 """
 
 import os
@@ -160,8 +159,8 @@ def training(config, rows, rounds):
     """-> (ratio on one thread, ratio on all cores, share of our step that matmuls take at peak speed)"""
     ids = np.random.default_rng(1).integers(0, config.vocab, (rows, config.context))
     model = Transformer(config).initialise(np.random.default_rng(0))
-    one, every = WorkerPool(model, 1), WorkerPool(model, CORES)
-    step_on_one, step_on_all = our_step(one, ids), our_step(every, ids)
+    one_worker, all_workers = WorkerPool(model, 1), WorkerPool(model, CORES)
+    step_on_one, step_on_all = our_step(one_worker, ids), our_step(all_workers, ids)
     if torch is None:
         seconds, _ = interleaved(rounds, step_on_one, step_on_all)
         ratio = ratio_all = None
@@ -173,8 +172,8 @@ def training(config, rows, rounds):
         seconds_all, torch_seconds_all = interleaved(rounds, step_on_all, step_in_torch)
         torch.set_num_threads(1)
         ratio, ratio_all = seconds / torch_seconds, seconds_all / min(torch_seconds, torch_seconds_all)
-    every.close()
-    one.close()
+    all_workers.close()
+    one_worker.close()
     return ratio, ratio_all, 6 * config.size() * ids.size / peak_flops() / seconds
 
 

@@ -144,7 +144,7 @@ def test_stage_4_is_examined_on_the_held_out_problems_of_its_file(tmp_path):
     assert set(results) == TEXT | FIVEGRAM | NOTES
 
 
-# ---- when a stage is exam_results
+# ---- when a stage is examined
 
 
 def test_a_stage_is_examined_only_once_unless_again_is_set(measured_folders):

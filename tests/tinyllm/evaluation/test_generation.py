@@ -115,7 +115,7 @@ def test_wrong_replies_to_one_family_lower_a_score_by_the_share_of_the_family(ta
     assert results == dict.fromkeys(results, 1)
 
 
-def test_a_model_that_the_description_of_the_tools_confuses_fails_only_in_the_row_about_it(tasks):
+def test_a_model_confused_by_the_description_of_the_tools_fails_only_in_the_row_with_tools(tasks):
     description = conversations.TOOLS_MESSAGE["content"]
     results = values(
         examine(lambda text: "" if description in text else right_reply(tasks, text), exams=EXAMS[:1])

@@ -25,7 +25,7 @@ CALL = '<tool_call>{"name":"calculator","arguments":{"expression":"2+2"}}</tool_
 
 
 def scripted_pool(reply):
-    """A ScriptedPool with a model, which tells the exams how long its context is."""
+    """A ScriptedPool with a model, because the exams read the length of its context."""
     pool = ScriptedPool(BYTES, reply)
     pool.model = random_model(CONFIG, np.random.default_rng(0), np.float32)
     return pool

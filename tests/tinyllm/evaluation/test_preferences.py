@@ -1,6 +1,6 @@
-"""preferences: every row about behaviour, win rate, KL or the reward model shows what it is named after.
+"""preferences: behaviour, win rate, KL and the accuracy of the reward model are measured correctly.
 
-A mistake of one kind must lower its own row: a good average can hide it.
+A mistake of one kind must lower its own row, because a good average can hide it.
 """
 
 import json
@@ -65,7 +65,7 @@ def test_a_win_rate_is_the_share_of_better_replies_without_ties(pairs):
     assert win_rate([TASK] * len(pairs), others, replies)["value"] == pytest.approx(1 - result["value"])
 
 
-def test_a_model_does_not_differ_from_itself(pools):
+def test_a_model_compared_with_itself_has_a_kl_of_0_and_wins_about_half(pools):
     results = preferences.compare_with_reference(pools.policy, pools.policy, BYTES, WORLD, ITEMS)
     kl = results["kl_nats_per_reply"]
     assert abs(kl["value"]) < 1e-3 and kl["n"] == len(oracle.KINDS) * ITEMS * 3 // 10

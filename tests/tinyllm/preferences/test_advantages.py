@@ -86,7 +86,7 @@ def test_a_constant_added_to_all_scores_changes_no_advantage(rng, P, G, T, basel
 
 
 @given(rngs, sizes, groups, st.integers(1, 5), st.floats(0, 2), st.data())
-def test_a_token_pays_for_the_divergence_after_it_and_not_for_earlier_divergence(rng, P, G, T, kl, data):
+def test_more_divergence_at_a_position_lowers_only_the_advantages_before_it(rng, P, G, T, kl, data):
     """The baseline ignores the reply itself, so only the token's own return changes."""
     scores, divergence = rng.standard_normal((P, G)), rng.random((P * G, T))
     reply = data.draw(st.integers(0, P * G - 1), label="reply")

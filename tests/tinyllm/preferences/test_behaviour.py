@@ -1,4 +1,4 @@
-"""behaviour: each reply is judged by its own prompt, and wrong replies to one kind lower only its own score.
+"""behaviour: each reply is judged by its own prompt, and each kind of prompt has its own score.
 
 Stage 3 chooses its checkpoint by these scores, so a good average must not hide a bad kind.
 """

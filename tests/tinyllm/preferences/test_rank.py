@@ -1,4 +1,4 @@
-"""rank: each ranking that a person types is saved before the next prompt, and a later session continues.
+"""rank: a ranking is saved as soon as a person has typed it, and the next session continues from there.
 
 An interruption, a typing error or a damaged file must never cost a person's work.
 """
@@ -41,7 +41,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def run_session(monkeypatch, *lines, **options):
-    """A session in which a person types these lines; then the input ends."""
+    """Run a session in which a person types these lines and then ends the input."""
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
     options = {"stage": "2", "count": 4, "group": 3, "annotator": "Ada", "workers": 1} | options
     rank.main(rank.RankSettings(**options))

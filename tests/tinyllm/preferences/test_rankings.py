@@ -1,4 +1,4 @@
-"""rankings: every published format gives the same rankings, and a malformed or useless entry is reported.
+"""rankings: every published format gives the same rankings, and an unusable entry is reported.
 
 If ranks were read the wrong way round, the reward model would learn to prefer the worse replies.
 """

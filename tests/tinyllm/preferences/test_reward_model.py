@@ -148,11 +148,11 @@ def test_the_loss_ignores_padding_and_missing_completions(rng, groups):
 
     ids, last = batch["ids"], batch["last"]
     padding = np.arange(ids.shape[2]) > last[..., None]
-    other = np.where(padding, rng.integers(0, 10, ids.shape), ids)
-    assert loss(other, last) == pytest.approx(loss(ids, last), abs=1e-9)
-    absent = batch["ranks"] == 0
-    other = np.where(absent[..., None], rng.integers(0, 10, ids.shape), ids)
-    assert loss(other, last) == pytest.approx(loss(ids, last), abs=1e-9)
+    changed = np.where(padding, rng.integers(0, 10, ids.shape), ids)
+    assert loss(changed, last) == pytest.approx(loss(ids, last), abs=1e-9)
+    missing = batch["ranks"] == 0
+    changed = np.where(missing[..., None], rng.integers(0, 10, ids.shape), ids)
+    assert loss(changed, last) == pytest.approx(loss(ids, last), abs=1e-9)
 
 
 def test_scores_that_are_read_one_token_earlier_change_the_loss():

@@ -25,7 +25,7 @@ def replies(rng, B, T, C):
 
 
 def rewards_of(scores, penalties, mask):
-    """In a plain loop: minus the penalty at the next position, plus the score at the last one of a reply."""
+    """The rewards in a plain loop: minus the penalty at the next position, plus the score at the last one."""
     rewards = np.zeros(mask.shape)
     for row, score, penalty, weights in zip(rewards, scores, penalties, mask):
         for t in np.flatnonzero(weights)[:-1]:
@@ -81,16 +81,16 @@ def test_the_critic_changes_nothing_but_its_own_head(rng, B, T, C):
 @settings(max_examples=40)
 def test_neither_prompt_nor_padding_matters(rng, B, T, C, more):
     states, scores, penalties, mask = replies(rng, B, T, C)
-    other = np.where(mask[..., None] > 0, states, rng.standard_normal(states.shape))
+    changed = np.where(mask[..., None] > 0, states, rng.standard_normal(states.shape))
     padding = ((0, 0), (0, more))
     padded = [np.pad(array, padding) for array in (penalties, mask)]
-    other = np.concatenate([other, np.ones((B, more, C))], axis=1)
-    state, other_state = {}, {}
+    changed = np.concatenate([changed, np.ones((B, more, C))], axis=1)
+    state, changed_state = {}, {}
     for _ in range(2):  # the second time, the head has learned
         advantages = critic_advantages(state, states, scores, penalties, mask)
-        others = critic_advantages(other_state, other, scores, *padded)[:, :T]
+        others = critic_advantages(changed_state, changed, scores, *padded)[:, :T]
         np.testing.assert_allclose(advantages[mask > 0], others[mask > 0], atol=1e-5)
-    np.testing.assert_allclose(state["value_head"], other_state["value_head"], atol=1e-6)
+    np.testing.assert_allclose(state["value_head"], changed_state["value_head"], atol=1e-6)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4))

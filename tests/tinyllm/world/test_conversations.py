@@ -1,6 +1,6 @@
 """conversations: the last question of a conversation needs an earlier turn, and its reply is correct.
 
-In training it must not be a question that is held out for the exams.
+A training conversation must not end in a question that is held out for the exams.
 """
 
 import re
@@ -34,12 +34,14 @@ def contents(messages, role):
 
 def maker_of(task):
     """The name of the function that made the last question, recognised by its wording."""
-    wordings = [(name, each) for name, some in TEMPLATES.items() if isinstance(some, list) for each in some]
-    wordings += [("same_person", each) for table in people.TABLES.values() for each in table["follow_ups"]]
+    wordings = [
+        (name, text) for name, texts in TEMPLATES.items() if isinstance(texts, list) for text in texts
+    ]
+    wordings += [("same_person", text) for table in people.TABLES.values() for text in table["follow_ups"]]
     fields = {"name": "[A-Z][a-z]+", "they": "s?he", "b": "[0-9]+"}
     patterns = [
-        (name, re.sub(r"\\\{(\w+)\\\}", lambda match: fields[match[1]], re.escape(wording)))
-        for name, wording in wordings
+        (name, re.sub(r"\\\{(\w+)\\\}", lambda match: fields[match[1]], re.escape(text)))
+        for name, text in wordings
     ]
     (name,) = {name for name, pattern in patterns if re.fullmatch(pattern, task.question)}
     return "add_or_take" if name in ("+", "-") else name

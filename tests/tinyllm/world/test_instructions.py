@@ -78,7 +78,7 @@ QUESTIONS = {
 
 @pytest.mark.parametrize("family", QUESTIONS)
 @pytest.mark.parametrize("unseen", [False, True])
-def test_unseen_questions_use_all_held_out_wordings_and_others_all_trained_ones(family, unseen):
+def test_all_held_out_wordings_are_used_if_unseen_is_set_and_all_trained_ones_otherwise(family, unseen):
     wordings = [w for table in QUESTIONS[family] for w in table["held_out" if unseen else "trained"]]
     questions = [t.question for t in WORLD.instructions("val", 800, family=family, unseen=unseen)]
     used = {w for question in questions for w in wordings if matches(w, question)}

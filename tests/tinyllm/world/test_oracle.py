@@ -79,7 +79,7 @@ def test_correct_comes_before_polite_and_polite_before_short():
 
 
 @pytest.mark.parametrize("style", instructions.STYLES)
-def test_only_the_polite_style_is_polite_and_a_rude_phrase_spoils_it(style):
+def test_a_reply_is_polite_only_in_the_polite_style_and_without_a_rude_phrase(style):
     for template in instructions.STYLE_TEMPLATES.get(style, ["{}"]):
         reply = template.format("Ada has a duck.")
         assert oracle.is_polite(reply) == (style == "polite")
@@ -87,7 +87,7 @@ def test_only_the_polite_style_is_polite_and_a_rude_phrase_spoils_it(style):
 
 
 @given(st.lists(qualities, min_size=1, max_size=6), seeds)
-def test_an_annotator_without_slips_ranks_by_quality_and_equal_replies_tie(values, seed):
+def test_an_annotator_without_mistakes_ranks_by_quality_and_equal_replies_tie(values, seed):
     ranks = oracle.annotate(Dice(str(seed)), values, slip_rate=0)
     assert ranks == [sorted(set(values), reverse=True).index(value) + 1 for value in values]
     slipped = oracle.annotate(Dice(str(seed)), values)
@@ -95,7 +95,7 @@ def test_an_annotator_without_slips_ranks_by_quality_and_equal_replies_tie(value
     for rank, value in zip(slipped, values):
         for other_rank, other_value in zip(slipped, values):
             assert (rank == other_rank) == (value == other_value)
-    order = sorted(set(values), reverse=True)  # an annotator who always slips moves the best to the end
+    order = sorted(set(values), reverse=True)  # with every swap made, the best moves to the end
     always = oracle.annotate(Dice(str(seed)), order, slip_rate=1)
     assert always == [len(order), *range(1, len(order))]
 

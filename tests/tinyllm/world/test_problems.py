@@ -54,7 +54,7 @@ def test_the_solution_of_a_story_follows_its_plan_step_by_step(seed, steps):
 
 
 @given(seeds, st.integers(1, 6))
-def test_a_total_stays_from_0_to_200_and_the_sentences_state_the_changes_of_the_key(seed, steps):
+def test_a_total_stays_between_0_and_200_and_the_sentences_state_the_changes_of_the_key(seed, steps):
     task = problems.story(Dice(str(seed)), steps)
     first, *changes = re.findall(r"[+-]?\d+", task.key)
     totals = [int(first)]
@@ -228,7 +228,7 @@ def test_a_wrong_claim_is_1_2_or_10_too_low_or_too_high():
 
 
 @given(seeds, st.booleans())
-def test_the_solution_of_a_calculator_problem_is_a_call_the_result_and_the_answer(seed, unseen):
+def test_the_solution_of_a_calculator_problem_consists_of_a_call_the_result_and_the_answer(seed, unseen):
     task = problems.calculator(Dice(str(seed)), unseen)
     (call,) = parse(task.reply)
     expression = call.arguments["expression"]
@@ -247,15 +247,11 @@ def test_the_solution_of_a_calculator_problem_is_a_call_the_result_and_the_answe
 
 def test_training_uses_all_trained_wordings_for_the_calculator_and_exams_use_the_held_out_ones():
     tables = TEMPLATES["calculator"]["bare"], TEMPLATES["calculator"]["products"]
-    for split, which in (("train", "trained"), ("test", "held_out")):
-        questions = {
-            re.sub(r"\d.*\d", "{}", task.question) for task in WORLD.problems(split, 600, kind="calculator")
-        }
-        assert questions >= {wording for table in tables for wording in table[which]}
-        others = {
-            wording for table in tables for wording in table["held_out" if split == "train" else "trained"]
-        }
-        assert not questions & others
+    for split, used, unused in (("train", "trained", "held_out"), ("test", "held_out", "trained")):
+        tasks = WORLD.problems(split, 600, kind="calculator")
+        questions = {re.sub(r"\d.*\d", "{}", task.question) for task in tasks}
+        assert questions >= {wording for table in tables for wording in table[used]}
+        assert not questions & {wording for table in tables for wording in table[unused]}
 
 
 def test_every_number_of_steps_has_its_share_of_stories():

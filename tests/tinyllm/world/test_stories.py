@@ -1,6 +1,6 @@
-"""stories: the last sentence follows from the others, and the key that decides the split states the same end.
+"""stories: the last sentence follows from the others, and the key of a story is its end.
 
-Otherwise no model could predict the last sentence, or it could have seen the same end in training.
+Otherwise no model could predict the last sentence, or training could show the ends of exam stories.
 """
 
 import re

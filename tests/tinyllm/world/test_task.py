@@ -36,7 +36,7 @@ def test_an_answer_counts_only_as_a_whole_word(answer, before, after):
 
 
 @given(words, words)
-def test_a_wrong_word_spoils_a_reply(answer, wrong_word):
+def test_a_reply_with_a_wrong_word_is_not_correct(answer, wrong_word):
     task = Task("", "", "", answer, "", (wrong_word,))
     assert not is_correct(task, f"{answer}, {wrong_word.upper()}.")
     assert is_correct(task, answer) == (answer != wrong_word)
@@ -76,7 +76,7 @@ ANSWERS = {
 }
 
 
-def test_final_answers_are_extracted_as_by_the_graders_of_gsm8k():
+def test_final_answers_are_extracted_the_way_graders_of_gsm8k_do_it():
     assert final_answer("#### 1,234") == "1234" and final_answer("x #### $18.\n#### 3") == "18"
     assert final_answer("####Ada Bill. ") == "ada bill" and final_answer("#### 1.5") == "1.5"
     for answer, normal in ANSWERS.items():

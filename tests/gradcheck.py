@@ -1,4 +1,4 @@
-"""One gradient check for everything: along a random direction, with a random weighting of the output.
+"""One gradient check for everything: along a random direction, with random weights on the output.
 
 Weights that are all 1 would not do: the outputs of a softmax have a constant sum, so a backward that returns
 zeros would pass.
@@ -18,7 +18,9 @@ def check_backward(forward, backward, args, rng, h=1e-6, tolerance=1e-6):
     for i, (arg, gradient) in enumerate(zip(args, gradients, strict=True)):
         if gradient is None:
             continue
-        assert gradient.shape == arg.shape, f"argument {i}: gradient {gradient.shape}, value {arg.shape}"
+        assert gradient.shape == arg.shape, (
+            f"argument {i} has shape {arg.shape}, its gradient {gradient.shape}"
+        )
         direction = rng.standard_normal(arg.shape)
 
         def along(t, i=i, moved=direction):

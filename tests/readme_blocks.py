@@ -32,7 +32,7 @@ SCORES = (
     "win_rate",
     "reasoning_exact",
 )
-ABILITIES = (  # name of the stage, its new ability, index of the report's question that shows it
+ABILITIES = (  # stage, its new ability, index of the question in the report that shows it
     ("2-instruct", "answers questions about what it has read", 0),
     ("3-prefer", "refuses harmful requests and admits what it does not know", 3),
     ("4-reason", "solves problems step by step", 5),

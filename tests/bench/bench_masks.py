@@ -2,7 +2,8 @@
 
 The masks are for the tools of tools/builtin.py and a tool with nested arguments, with vocabularies of 512 and
 of 32,000 tokens (the latter with all numbers of up to three digits, as in large models). Tokens are drawn
-from the masks at random, so many states are new. Then the same calls are written again, with warm caches.
+from the masks at random, so many states of the grammar are new. Then the same calls are written again, with
+warm caches.
 """
 
 import gc
@@ -41,7 +42,7 @@ BOOKING = {
         "extras": {"oneOf": [{"type": "string"}, {"type": "null"}]},
     },
 }
-SHARES = (0.5, 0.99, 0.999, 1)  # of the masks that take at most the printed time
+PERCENTILES = (0.5, 0.99, 0.999, 1)  # 1 is the slowest mask
 
 
 def vocabulary(size):
@@ -91,7 +92,7 @@ def main():
     for size in (512, 32_000):
         for name, times in zip(("new, similar calls", "the same calls again"), measure(size)):
             last = len(times) - 1
-            median, p99, p999, worst = (times[min(int(share * len(times)), last)] * 1e6 for share in SHARES)
+            median, p99, p999, worst = (times[min(int(p * len(times)), last)] * 1e6 for p in PERCENTILES)
             print(
                 f"{size:6} tokens, {name:24} microseconds per mask: median {median:.1f}, "
                 f"99 % {p99:.1f}, 99.9 % {p999:.1f}, worst {worst:.1f}"

@@ -1,6 +1,6 @@
 """Our speed compared with that of other libraries: `make bench`. Not a test: figures differ by machine.
 
-    training step   against a torch eager model of the same shape, as a good PyTorch user writes it:
+    training step   against a torch eager model of the same shape, as a good PyTorch user would write it:
                     scaled_dot_product_attention, the RMSNorm module, fused AdamW (ours uses AdamW too)
     decoding        against torch with a preallocated key/value cache
     tokenizer       against Hugging Face tokenizers (Rust)

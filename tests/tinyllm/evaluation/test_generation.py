@@ -124,7 +124,7 @@ def test_a_model_confused_by_the_description_of_the_tools_fails_only_in_the_row_
     assert results == dict.fromkeys(results, 1)
 
 
-def test_wrong_replies_to_one_kind_of_logic_problems_cost_a_third(tasks):
+def test_wrong_replies_to_one_kind_of_logic_problem_cost_a_third_of_the_score(tasks):
     def reply(text):
         return "" if tasks[prompt_key(text)].kind == "truth" else right_reply(tasks, text)
 

@@ -29,7 +29,7 @@ def test_the_interval_of_a_proportion_is_wilsons():
 
 @given(st.integers(1, 300), st.data())
 def test_each_bound_of_a_proportion_is_z_standard_errors_from_the_value(n, data):
-    """Wilson's definition of a bound p: |value - p| = Z sqrt(p (1 - p) / n), the standard error at p."""
+    """Wilson: a bound p is Z times its own standard error, sqrt(p (1 - p) / n), away from the value."""
     hits = data.draw(st.integers(0, n))
     result = proportion([True] * hits + [False] * (n - hits))
     assert 0 <= result["low"] <= result["value"] + 1e-12

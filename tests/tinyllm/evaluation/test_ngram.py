@@ -51,7 +51,7 @@ def test_a_byte_costs_the_same_whatever_follows_it(text, order):
 
 
 def test_a_longer_context_predicts_what_a_shorter_one_cannot():
-    """After "a" comes b or c, after "ba" always c: order 3 knows, order 2 does not."""
+    """After "a" comes b or c, but after "ba" always c. Order 3 sees "ba"; order 2 sees only "a"."""
     training = b"xabacxabac" * 20
     nats = {order: ngram_nats(training, b"xabac", order)[4] for order in (2, 3)}
     assert nats[2] > 0.6 and nats[3] < 0.2

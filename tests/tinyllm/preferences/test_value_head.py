@@ -60,7 +60,7 @@ def test_a_new_head_predicts_0_and_is_kept_in_the_state(rng, B, T, C):
     again = {name: array.copy() for name, array in state.items()}
     second = critic_advantages(again, states, scores, penalties, mask)
     assert again["value_updates"] == 2 * UPDATES
-    state = {name: array.copy() for name, array in state.items()}  # as after a save and a resume
+    state = {name: array.copy() for name, array in state.items()}  # like a state that was saved and loaded
     np.testing.assert_array_equal(critic_advantages(state, states, scores, penalties, mask), second)
 
 

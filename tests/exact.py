@@ -1,7 +1,7 @@
-"""A vocabulary so small that every reply of a model can be listed: expectations are sums, not estimates.
+"""Exact expectations: with two or three tokens, a test can list every reply that a model could write.
 
-There are two or three tokens, one of which ends a reply. Training gets all replies, each weighted by
-its probability; the gradient must then match finite differences of the objective.
+Tests train on all replies, each weighted by its probability. The gradient must then match finite
+differences of the objective.
 """
 
 import itertools
@@ -20,7 +20,7 @@ END = 1
 class TinyTokenizer:
     """Token 1 ends a reply. Token 0, and token 2 if there is one, stand for texts.
 
-    The last of these text tokens also stands for every other special token.
+    The last text token also stands for all special tokens but the end token.
     """
 
     system = ""
@@ -45,7 +45,7 @@ class TinyTokenizer:
 
 
 def all_replies(vocab, longest):
-    """Every reply of at most `longest` tokens: it stops at the end token or is cut off at that length."""
+    """Every reply that ends within `longest` tokens, and every reply that is cut off there."""
     begun, finished = [[]], []
     for _ in range(longest):
         begun = [[*reply, token] for reply in begun for token in range(vocab)]
@@ -55,7 +55,7 @@ def all_replies(vocab, longest):
 
 
 def all_groups(replies, size):
-    """Every unordered group of `size` replies -> [(indices of the replies, number of their orders)]."""
+    """Every unordered group of `size` replies -> [(indices of the replies, number of possible orders)]."""
     groups = itertools.combinations_with_replacement(range(len(replies)), size)
     orders = lambda group: (
         math.factorial(size) // math.prod(math.factorial(group.count(i)) for i in set(group))
@@ -68,7 +68,7 @@ def in_float64(model):
 
 
 def log_probs_along(model, prompt, reply):
-    """log p over the vocabulary at each position of a reply (tokens of the reply, V)."""
+    """log p of every token of the vocabulary at each position of a reply -> (length of the reply, V)."""
     ids = np.array([*prompt, *reply])
     return log_softmax(model.logits(ids[None, :-1])[0])[len(prompt) - 1 :]
 

@@ -9,7 +9,7 @@ from unittest import mock
 
 
 class PowerCut(BaseException):
-    """`except Exception` does not catch it: after it, only `finally` blocks run."""
+    """`except Exception` does not catch it, so only `finally` blocks run after it."""
 
 
 class DiskFaults:
@@ -44,7 +44,7 @@ class DiskFaults:
 
 
 class File:
-    """A file open for writing; a write that fails has written the first half of its data."""
+    """A file opened for writing. A write that fails still writes the first half of its data."""
 
     def __init__(self, file, faults):
         self.file, self.faults = file, faults
@@ -72,11 +72,10 @@ io_open = io.open
 
 @contextlib.contextmanager
 def disk_faults(k, error=None, forever=False):
-    """Inside, the k-th call that changes the disk raises `error`; with `forever` all later ones do too.
+    """Make the k-th call that changes the disk raise `error`, and with `forever` all later ones too.
 
-    Calls are counted from 0; with k=None none fails. Creating folders, opening files to write, writing,
-    flushing and renaming count; with `forever`, so does deleting. Nothing is really flushed:
-    that would only take time.
+    Every call that creates a folder, opens a file to write, writes, flushes or renames is counted, from 0;
+    with `forever` also every call that deletes. With k=None none fails. Flushing does nothing, to save time.
     """
     faults = DiskFaults(k, error, forever)
     with contextlib.ExitStack() as stack:
@@ -88,7 +87,7 @@ def disk_faults(k, error=None, forever=False):
         ):
             function = getattr(os, name) if name != "fsync" else lambda handle: None
             stack.enter_context(mock.patch.object(os, name, faults.guard(call, function)))
-        if forever:  # deleting a failed file is not part of a write
+        if forever:  # otherwise a failed write can still delete its file
             unlink = faults.guard("delete", pathlib.Path.unlink)
             stack.enter_context(mock.patch.object(pathlib.Path, "unlink", unlink))
         for module in (builtins, io):

@@ -1,4 +1,4 @@
-"""Writes GGUF files for the tests, straight from the format's description."""
+"""Writes GGUF files for the tests as the description of the format says, without the code under test."""
 
 import struct
 
@@ -37,7 +37,7 @@ def quantised(w, kind):
     if kind == "BF16":
         upper = w.astype("<f4").view("<u4") >> 16
         return upper.astype("<u2").tobytes(), (upper << 16).view("<f4")
-    data, meant = b"", []
+    data, stored = b"", []
     for block in w.reshape(-1, 32):
         low, high = float(block.min()), float(block.max())
         scale = {"Q8_0": max(-low, high) / 127, "Q4_0": max(-low, high) / 7, "Q4_1": (high - low) / 15}[kind]
@@ -46,13 +46,13 @@ def quantised(w, kind):
         shifted = block - np.float32(low) if kind == "Q4_1" else block
         q = np.rint(shifted / np.float32(scale)).astype(int) + offset
         q = q.clip(-127, 127) if kind == "Q8_0" else q.clip(0, 15)
-        meant.append(np.float32(scale) * (q - offset) + (np.float32(low) if kind == "Q4_1" else 0))
+        stored.append(np.float32(scale) * (q - offset) + (np.float32(low) if kind == "Q4_1" else 0))
         data += scale.tobytes() + (low.tobytes() if kind == "Q4_1" else b"")
         if kind == "Q8_0":
             data += q.astype("i1").tobytes()
-        else:  # byte i holds weight i in its lower half, weight 16 + i in its upper
+        else:  # byte i holds weight i in its lower half, weight 16 + i in its upper half
             data += bytes(int(a) | int(b) << 4 for a, b in zip(q[:16], q[16:], strict=True))
-    return data, np.array(meant, np.float32).reshape(w.shape)
+    return data, np.array(stored, np.float32).reshape(w.shape)
 
 
 def settings_of(config, **more):
@@ -63,17 +63,17 @@ def settings_of(config, **more):
 
 def write(path, settings, tensors, kind_of=lambda name: "F32", version=3):
     """tensors: {name: array}. Returns the tensors with the values that the file stores: {name: array}."""
-    infos, data, meant = b"", b"", {}
+    infos, data, stored = b"", b"", {}
     for name, w in tensors.items():
         kind = kind_of(name) if w.ndim > 1 else "F32"
-        packed, meant[name] = quantised(w, kind)
+        packed, stored[name] = quantised(w, kind)
         dims = struct.pack(f"<I{w.ndim}Q", w.ndim, *reversed(w.shape))
         infos += string(name) + dims + struct.pack("<IQ", CODES.get(kind, 0), len(data))
         data += packed + bytes(-len(packed) % 32)
     head = b"GGUF" + struct.pack("<IQQ", version, len(tensors), len(settings))
     head += b"".join(string(key) + value(x) for key, x in settings.items()) + infos
     path.write_bytes(head + bytes(-len(head) % 32) + data)
-    return meant
+    return stored
 
 
 def vocabulary(specials=("<|endoftext|>", "<|im_start|>", "<|im_end|>"), merges=("a b",), pre="smollm"):

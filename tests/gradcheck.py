@@ -1,6 +1,6 @@
-"""One gradient check for everything: along a random direction, with a random weighting of the output.
+"""One gradient check for everything: along a random direction, with random weights on the output.
 
-The weights are never all 1: the outputs of a softmax have a constant sum, so a backward that returns
+Weights that are all 1 would not do: the outputs of a softmax have a constant sum, so a backward that returns
 zeros would pass.
 """
 
@@ -9,7 +9,7 @@ def check_backward(forward, backward, args, rng, h=1e-6, tolerance=1e-6):
     """For a random r, `L = sum(out * r)` is a single number, and dL/dout = r.
 
     forward(*args) -> (out, cache); backward(dout, cache) -> one gradient per argument, or None for
-    an argument that has none. Everything in float64.
+    an argument that has none. All arrays are float64.
     """
     out, cache = forward(*args)
     r = rng.standard_normal(out.shape)
@@ -18,7 +18,9 @@ def check_backward(forward, backward, args, rng, h=1e-6, tolerance=1e-6):
     for i, (arg, gradient) in enumerate(zip(args, gradients, strict=True)):
         if gradient is None:
             continue
-        assert gradient.shape == arg.shape, f"argument {i}: gradient {gradient.shape}, value {arg.shape}"
+        assert gradient.shape == arg.shape, (
+            f"argument {i} has shape {arg.shape}, its gradient {gradient.shape}"
+        )
         direction = rng.standard_normal(arg.shape)
 
         def along(t, i=i, moved=direction):

@@ -410,7 +410,7 @@ def status_of(tests, copy):
 
 
 def tests_of(source):
-    """The tests that run for a fault in `source`: its own file, then those of its whole package."""
+    """The tests that run for a fault in `source`: its own test file, then all tests of its package."""
     return [
         tests
         for tests in (test_file(source), Path("tests") / Path(source).parts[0])
@@ -436,12 +436,12 @@ def survives(fault):
 
 
 def check_without_faults(sources):
-    """Exit if a test fails in a copy without a fault: it would count every fault as killed."""
+    """Exit if a test fails in a copy without a fault: such a test would kill every fault."""
     with tempfile.TemporaryDirectory() as folder:
         copy_sources(Path(folder))
         for tests in sorted({tests_of(source)[0] for source in sources}):
             if status_of(tests, Path(folder)) != 0:
-                sys.exit(f"{tests} fails without any fault; mend that first")
+                sys.exit(f"{tests} fails without any fault: fix it first")
 
 
 def main(words):

@@ -1,7 +1,7 @@
 """Text and questions that have nothing to do with the built-in world: a register of ships.
 
-The text states every fact many times, in several wordings. There is one question about each fact. Training
-never asks the held-out ones (one in ten), but the text states their answers.
+The text states every fact many times, in two wordings. There is one question about each fact. One question
+in ten is held out: training never asks it, but the text states its answer.
 """
 
 import json
@@ -71,10 +71,10 @@ def facts(seed=0):
 
 def write_text(path, size, seed=0):
     """Write at least `size` bytes of register entries, one ship per entry, to one file."""
-    rng, known, entries, length = random.Random(f"text {seed}"), facts(seed), [], 0
+    rng, values, entries, length = random.Random(f"text {seed}"), facts(seed), [], 0
     while length < size:
         ship, names = rng.choice(SHIPS), rng.sample(sorted(FACTS), 5)
-        sentences = [rng.choice(FACTS[name][1]).format(ship=ship, value=known[ship, name]) for name in names]
+        sentences = [rng.choice(FACTS[name][1]).format(ship=ship, value=values[ship, name]) for name in names]
         entries.append(" ".join(sentences))
         length += len(entries[-1]) + 1
     path.write_text("\n".join(entries) + "\n", encoding="utf-8")

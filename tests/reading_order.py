@@ -2,9 +2,9 @@
 
     python tests/reading_order.py          prints the order for tinyllm, tools and audio
 
-If several files could come next, those in the folder of the last file come first, so that a folder is left
-only when it must be. Among these, the one that needs the fewest other files comes first; then folder and name
-decide. Imports inside functions count.
+If several files could come next, three rules decide. A file in the folder of the last file goes first, so
+that a folder is read in one go where possible. Then the file that needs the fewest other files goes first.
+Then folder and name decide. Imports inside functions count too.
 """
 
 import ast
@@ -31,32 +31,32 @@ def imported_names(path):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             if node.level:
-                raise ValueError(f"{path}: write relative imports in full")
+                raise ValueError(f"{path}: a relative import is not supported; write the full name")
             names += [f"{node.module}.{alias.name}" for alias in node.names]
     return names
 
 
 def dependencies(package, root=ROOT):
     """-> {module: the modules of the same package that it imports}."""
-    known = modules(package, root)
+    paths = modules(package, root)
 
     def module_of(name):
         """The module that a name belongs to: tinyllm.world for tinyllm.world.World, "" if none."""
-        while name and name not in known:
+        while name and name not in paths:
             name = name.rpartition(".")[0]
         return name
 
-    return {name: {module_of(each) for each in imported_names(path)} - {""} for name, path in known.items()}
+    return {name: {module_of(each) for each in imported_names(path)} - {""} for name, path in paths.items()}
 
 
 def needed(module, imports):
     """All modules that a module imports, directly or indirectly."""
-    found, left = set(), [module]
+    reached, left = set(), [module]
     while left:
-        new = imports[left.pop()] - found
-        found |= new
+        new = imports[left.pop()] - reached
+        reached |= new
         left += new
-    return found
+    return reached
 
 
 def reading_order(package, root=ROOT):

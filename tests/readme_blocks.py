@@ -32,7 +32,7 @@ SCORES = (
     "win_rate",
     "reasoning_exact",
 )
-ABILITIES = (  # name of the stage, its new ability, index of the report's question that shows it
+ABILITIES = (  # stage, its new ability, index of the question in the report that shows it
     ("2-instruct", "answers questions about what it has read", 0),
     ("3-prefer", "refuses harmful requests and admits what it does not know", 3),
     ("4-reason", "solves problems step by step", 5),
@@ -75,11 +75,11 @@ def scores(run):
     stages = [run.stage(name) for name in STAGES]
     rows = [HEADER, ["---"] * len(HEADER)]
     rows += [[ROWS[key], *(cell(stage.exams.get(key), interval=False) for stage in stages)] for key in SCORES]
-    lowest = stages[1].exams
+    pretrained = stages[1].exams
     return table(rows) + (
         "\nBits per byte measure how badly a text is predicted: lower is better. "
-        f"A 5-gram table needs {lowest['fivegram_bits_per_byte']:.3f},\n"
-        f"and {lowest['entropy_bits_per_byte']:.3f} is the estimated entropy of the text itself.\n"
+        f"A 5-gram table needs {pretrained['fivegram_bits_per_byte']:.3f},\n"
+        f"and {pretrained['entropy_bits_per_byte']:.3f} is the estimated entropy of the text itself.\n"
     )
 
 
@@ -88,7 +88,7 @@ def table(rows):
 
 
 def samples(run):
-    """Two prompts of the report page's first panel and the replies of all stages."""
+    """Two prompts of the first panel of the report page, and the replies of all stages."""
     lines = []
     for task in (questions(run)[i] for i in (0, 4)):
         lines += ["", *textwrap.wrap(task.question, 100)]
@@ -100,13 +100,13 @@ def samples(run):
 
 
 def chat(run):
-    """A conversation with the last stage; its calls of the calculator are executed."""
+    """A conversation with the last stage, which can use the calculator."""
     stage, messages, lines = run.stage(STAGES[-1]), [TOOLS_MESSAGE], []
     for question in TYPED:
-        asked = [*messages, {"role": "user", "content": question}]
+        prompt = [*messages, {"role": "user", "content": question}]
         tokenizer, registry = stage.checkpoint[1], Registry([calculator])
-        (messages,) = converse_with_tools(stage.pool, tokenizer, [asked], registry, TOKENS[stage.name])
-        for message in messages[len(asked) - 1 :]:
+        (messages,) = converse_with_tools(stage.pool, tokenizer, [prompt], registry, TOKENS[stage.name])
+        for message in messages[len(prompt) - 1 :]:
             head = {"user": "> ", "tool": "  result: "}.get(message["role"], "  ")
             lines += folded(printable(message["content"]), head, "  ")
     return indented(lines)

@@ -2,8 +2,8 @@
 
     python tests/readme_commands.py [SIZE]
 
-Commands run at SIZE (default: nano), on files that this script writes. The servers that two blocks need are
-replaced by servers on this machine.
+Commands run at SIZE (default: nano), on files that this script writes. The two blocks that need a server get
+one on this machine.
 """
 
 import json
@@ -24,7 +24,7 @@ import own_files
 from audio.sandbox import Sandbox
 
 ROOT = Path(__file__).parent.parent
-SKIPPED = ("make test", "make mutants", "make bench")  # CI runs the tests separately; the others take long
+SKIPPED = ("make test", "make mutants", "make bench")  # CI runs the tests separately; the other two take long
 FETCHED = "runs/models/"  # a block with this path is skipped: fetching the published model needs a network
 TYPED = {"make chat": "What is 12*7?\n", "make rank": "1 2 3 4\nq\n"}
 SHORTER = {"make tools-proof": 'ARGS="--count 100"', "make algorithms": 'ARGS="--steps 2"'}
@@ -32,9 +32,9 @@ SHORTER = {"make tools-proof": 'ARGS="--count 100"', "make algorithms": 'ARGS="-
 
 def blocks(text):
     """The indented blocks that are commands or Python, as lists of lines."""
-    found = [block.strip("\n").splitlines() for block in re.findall(r"\n\n((?:    .*\n|\n(?=    ))+)", text)]
-    found = [[line[4:] for line in block] for block in found]
-    return [block for block in found if block[0].startswith(("make ", "from "))]
+    blocks = [block.strip("\n").splitlines() for block in re.findall(r"\n\n((?:    .*\n|\n(?=    ))+)", text)]
+    blocks = [[line[4:] for line in block] for block in blocks]
+    return [block for block in blocks if block[0].startswith(("make ", "from "))]
 
 
 def write_files(folder):

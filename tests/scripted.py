@@ -1,4 +1,4 @@
-"""A stand-in for a model that takes exams: a function that the test supplies writes every reply."""
+"""A stand-in for a model: every reply comes from a function that the test supplies."""
 
 
 class ScriptedPool:

@@ -1,4 +1,4 @@
-"""make size: lines of code per file and per package, with the package's budget. Nothing fails if it is over.
+"""make size: lines of code per file and per package, beside the package's budget, which no test enforces.
 
 Docstrings, comments, blank lines and tables of wordings do not count: explanations are welcome.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 BUDGETS = {"tinyllm": 3200 + 350 + 450, "tools": 1800, "audio": 1730}  # + report page + real models
-LONGEST = 300  # lines of code in a file
+LONGEST = 300  # lines of code in a file; a longer one is marked
 NOT_CODE = (
     tokenize.COMMENT,
     tokenize.NL,

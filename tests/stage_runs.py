@@ -20,9 +20,10 @@ TINY = ["--size", "tiny", "--workers", "1"]
 
 
 def record(monkeypatch, owner, name, also=lambda arguments: {}, call=True):
-    """Wrap a function so that it notes its arguments before it runs -> the list of notes.
+    """Wrap a function so that each call is recorded -> the list of notes, one per call.
 
-    A note has the arguments by name, and the values that `also` computes from them before the call.
+    A note has the arguments by name, and the values that `also` computes from them before the function runs.
+    With call=False the function does not run.
     """
     original, notes = getattr(owner, name), []
     signature = inspect.signature(original)
@@ -41,7 +42,7 @@ def record(monkeypatch, owner, name, also=lambda arguments: {}, call=True):
 
 
 def shorten_rollouts(monkeypatch, most=8):
-    """A model of SIZE=tiny rarely ends a reply. Cut its rollouts short, and make every second one end."""
+    """Cut rollouts short and end every second one: a model of SIZE=tiny rarely ends a reply itself."""
     generate = rollouts.generate_replies
 
     def short(pool, tokenizer, prompts, room, seed):
@@ -53,7 +54,7 @@ def shorten_rollouts(monkeypatch, most=8):
 
 
 def stage(*words):
-    """Run a command at SIZE=tiny, which must succeed."""
+    """Run a command at SIZE=tiny. It must succeed."""
     assert main([words[0], *TINY, *map(str, words[1:])]) == 0
 
 

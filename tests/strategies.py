@@ -29,7 +29,7 @@ def configs(draw, head="tokens", causal=None):
 
 
 def random_model(config, rng, dtype=np.float64, scale=0.5):
-    """A model in which every parameter is random, even the gains: zeros and ones hide mistakes."""
+    """A model whose parameters are all random, even the gains of its norms: zeros and ones hide mistakes."""
     params = Parameters(config, dtype=dtype)
     params.flat[:] = rng.standard_normal(params.flat.shape) * scale
     return Transformer(config, params)

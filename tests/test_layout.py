@@ -9,7 +9,7 @@ from reading_order import PACKAGES, ROOT, dependencies, imported_names, main, mo
 
 SOURCES = {name: path for package in PACKAGES for name, path in modules(package).items()}
 MAY_IMPORT = {"tinyllm": {"numpy", "tqdm", "tools"}, "tools": set(), "audio": {"requests", "tqdm"}}
-# The only modules of tools that need more. endpoint calls servers, and audio protects its key.
+# The only modules of tools that may import more: they call servers or transcribe recordings.
 ADAPTERS = {
     "tools.endpoint": {"requests", "urllib3", "audio"},
     "tools.builtin": {"audio"},
@@ -31,7 +31,7 @@ def test_a_package_imports_only_what_it_may(name):
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_the_reading_order_has_every_module_after_those_it_imports(package):
+def test_in_the_reading_order_every_module_comes_after_those_that_it_imports(package):
     order, imports = reading_order(package), dependencies(package)
     assert sorted(order) == sorted(modules(package))
     for i, name in enumerate(order):
@@ -39,7 +39,7 @@ def test_the_reading_order_has_every_module_after_those_it_imports(package):
 
 
 def test_imports_run_downward():
-    """No package needs a higher one, directly or indirectly (except checkpoint: data.conversation)."""
+    """No package needs one above it, not even indirectly, except that checkpoint needs data.conversation."""
     imports = dependencies("tinyllm")
     above = {
         "": {"stages", "evaluation", "commands", "preferences", "report"},  # the core
@@ -85,8 +85,8 @@ def test_every_file_has_a_docstring_and_lines_of_at_most_110_characters(name):
 def test_an_installation_contains_every_package():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     listed = re.findall(r'"([\w.]+)"', re.search(r"^packages = \[(.*?)\]", text, re.M | re.S)[1])
-    found = {".".join(path.parent.relative_to(ROOT).parts) for path in SOURCES.values()}
-    assert sorted(listed) == sorted(found)
+    folders = {".".join(path.parent.relative_to(ROOT).parts) for path in SOURCES.values()}
+    assert sorted(listed) == sorted(folders)
 
 
 # ---- the reading order itself, on small packages
@@ -115,7 +115,7 @@ def test_the_file_that_needs_the_fewest_others_comes_first_and_a_folder_is_read_
     assert order == ["p", "p.z", "p.y", "p.a", "p.rooms", "p.rooms.b", "p.rooms.c"]
 
 
-def test_a_cycle_has_no_order(tmp_path):
+def test_modules_that_import_each_other_in_a_cycle_are_an_error(tmp_path):
     files = {
         "a.py": "from p.b import x",
         "b.py": "import p.c",

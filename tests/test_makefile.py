@@ -16,11 +16,12 @@ pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
 
 
 def run_make(*words):
-    outside = {
+    """Run make as if these tests were not running under `make test`."""
+    environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "ARGS"))
     }
-    command = ["make", "-s", "-C", ROOT, *words]  # as if no `make test` were running
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=outside)
+    command = ["make", "-s", "-C", ROOT, *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 def make(*words):
@@ -52,7 +53,7 @@ def test_make_help_lists_every_target_and_every_command_has_one():
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, "shakespeare"])
-def test_every_target_runs_a_command_that_exists_with_its_variables_as_options(name):
+def test_every_target_runs_an_existing_command_with_its_variables_as_options(name):
     values = {"RUN": "it's", "SIZE": "nano", "SEED": "3", "WORKERS": "2", "RESUME": "1", "ARGS": ""}
     values |= {
         "TEXT": "a b",
@@ -77,7 +78,7 @@ def test_every_target_runs_a_command_that_exists_with_its_variables_as_options(n
         assert settings(**{key: value for key, value in options.items() if key != "command"})
 
 
-def test_more_options_go_through_args_and_unset_variables_give_none():
+def test_args_passes_on_any_options_and_an_unset_variable_gives_no_option():
     ((_, _, _, *words),) = dry_run("sample", "ARGS=--tokens 2 --top-k 5")
     options = vars(parser().parse_args(words))
     assert options["tokens"] == 2 and options["top_k"] == 5
@@ -85,12 +86,12 @@ def test_more_options_go_through_args_and_unset_variables_give_none():
     assert words == ["stage1"]
 
 
-def test_train_with_a_text_is_mine():
+def test_make_train_with_a_text_runs_mine():
     ((*_, words),), ((*_, command, option, text),) = dry_run("train"), dry_run("train", "TEXT=my notes")
     assert words == "train" and (command, option, text) == ("mine", "--text", "my notes")
 
 
-def test_shakespeare_is_made_of_bytes_at_the_size_of_nanogpt():
+def test_shakespeare_uses_bytes_and_the_sizes_that_nanogpt_recommends_for_a_cpu():
     first, second = (
         vars(parser().parse_args(words[3:])) for words in dry_run("shakespeare", "TEXT=input.txt")
     )
@@ -98,7 +99,7 @@ def test_shakespeare_is_made_of_bytes_at_the_size_of_nanogpt():
     assert first["text"] == second["text"] == "input.txt" and second["steps"] == 2000
 
 
-def test_make_test_runs_every_test_file():
+def test_make_test_runs_every_test_file_exactly_once():
     runs = [[word for word in words if "tests" in word] for words in dry_run("test-tinyllm", "test-others")]
     within = lambda path, names: any({path, *path.parents} & {ROOT / name for name in names})
     for path in (ROOT / "tests").rglob("test_*.py"):
@@ -119,7 +120,7 @@ def test_a_text_reaches_the_command_as_it_was_typed(text):
         assert words == [*before, text]
 
 
-def test_make_leaves_the_dollars_of_args_to_the_shell():
+def test_dollar_signs_in_args_are_left_to_the_shell():
     ((_, _, _, *words),) = dry_run("sample", "ARGS=--prompt '$5 and $$'")
     assert words == ["sample", "--prompt", "$5 and $$"]
 

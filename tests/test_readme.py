@@ -42,8 +42,8 @@ def test_the_python_code_of_all_three_packages_runs(tmp_path, monkeypatch):
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_reading_order_is_that_of_the_imports_and_its_minutes_those_of_the_lines():
-    """20 lines take a minute. Two minutes of difference are allowed, because a file may grow a little."""
+def test_the_reading_order_follows_the_imports_and_its_minutes_follow_the_lengths_of_files():
+    """20 lines take a minute. Two minutes of difference are allowed, so that a file can grow a little."""
     listed = README.partition("## Reading order")[2].partition("`python")[0]
     listed = [
         (f"tinyllm.{name}", int(minutes)) for name, minutes in re.findall(r"([a-z_0-9.]+) (\d+)\b", listed)
@@ -58,7 +58,7 @@ def test_the_reading_order_is_that_of_the_imports_and_its_minutes_those_of_the_l
     assert 80 <= sum(minutes for _, minutes in listed) <= 110  # "an hour and three quarters"
 
 
-def test_the_first_40_lines_show_what_it_does():
+def test_the_first_40_lines_show_what_the_project_does_and_all_make_targets_exist():
     lines = README.splitlines()
     first = "\n".join(lines[:40])
     assert len(lines) <= 250

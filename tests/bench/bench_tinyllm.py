@@ -1,15 +1,14 @@
 """Our speed compared with that of other libraries: `make bench`. Not a test: figures differ by machine.
 
-    training step   against a torch eager model of the same shape, as a good PyTorch user writes it:
+    training step   against a torch eager model of the same shape, as a good PyTorch user would write it:
                     scaled_dot_product_attention, the RMSNorm module, fused AdamW (ours uses AdamW too)
     decoding        against torch with a preallocated key/value cache
     tokenizer       against Hugging Face tokenizers (Rust)
     token masks     in microseconds: bench_masks.py
 
-The other library runs in this process, in rounds that alternate with ours; the median counts. A training
-step's time is given as a ratio to torch's time (lower is better), decoding as a ratio to torch's tokens per
-second (higher is better). The figures are also written to runs/bench.json; without the other library they are
-null.
+The other library runs in the same process. The two take turns, and the median time counts. A training step is
+given as our time / torch's time (lower is better), decoding as our tokens per second / torch's (higher is
+better). The figures are also written to runs/bench.json, as null where the other library is missing.
 """
 
 import os
@@ -60,8 +59,8 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 def interleaved(rounds, *functions):
     """Median seconds of each function over rounds in which they take turns.
 
-    There is a pause before each: torch's OpenMP threads spin for a while after their work, and would take a
-    core from the next function.
+    There is a pause before each call: torch's OpenMP threads spin for a while after their work, and would
+    take a core from the next function.
     """
     times = [[] for _ in functions]
     for function in functions:
@@ -160,8 +159,8 @@ def training(config, rows, rounds):
     """-> (ratio on one thread, ratio on all cores, share of our step that matmuls take at peak speed)"""
     ids = np.random.default_rng(1).integers(0, config.vocab, (rows, config.context))
     model = Transformer(config).initialise(np.random.default_rng(0))
-    one, every = WorkerPool(model, 1), WorkerPool(model, CORES)
-    step_on_one, step_on_all = our_step(one, ids), our_step(every, ids)
+    one_worker, all_workers = WorkerPool(model, 1), WorkerPool(model, CORES)
+    step_on_one, step_on_all = our_step(one_worker, ids), our_step(all_workers, ids)
     if torch is None:
         seconds, _ = interleaved(rounds, step_on_one, step_on_all)
         ratio = ratio_all = None
@@ -173,8 +172,8 @@ def training(config, rows, rounds):
         seconds_all, torch_seconds_all = interleaved(rounds, step_on_all, step_in_torch)
         torch.set_num_threads(1)
         ratio, ratio_all = seconds / torch_seconds, seconds_all / min(torch_seconds, torch_seconds_all)
-    every.close()
-    one.close()
+    all_workers.close()
+    one_worker.close()
     return ratio, ratio_all, 6 * config.size() * ids.size / peak_flops() / seconds
 
 
@@ -296,7 +295,7 @@ def main():
     meaning = {
         "train_step_ratio_small": "step of 0.8 M parameters, 768 tokens, one thread: our time / torch's",
         "train_step_ratio_large": "step of 2.8 M parameters, 2,048 tokens, one thread: our time / torch's",
-        "train_step_ratio_all_cores_small": f"the small step on {CORES} cores / torch at its best",
+        "train_step_ratio_all_cores_small": f"the small step on {CORES} cores: our time / torch's best time",
         "train_step_ratio_all_cores_large": "the same for the large step",
         "matmul_floor_small": "share of our small step that its matmuls would take at peak speed",
         "matmul_floor_large": "the same for the large step",

@@ -1,3 +1,8 @@
+"""exams: a stage takes the exams on what it has learned, once, and a crash in an exam loses nothing.
+
+Results count only for the weights that were examined. Otherwise they would be shown for another model.
+"""
+
 import dataclasses
 import json
 from pathlib import Path
@@ -27,62 +32,61 @@ CONFIG = Config(len(BYTES), context=256, layers=1, width=8, heads=2)
 SETTINGS = RandomSettings(size="tiny", workers=1)
 TEXT = {"bits_per_byte", "validation_nats_per_character"}
 FIVEGRAM = {"fivegram_bits_per_byte", "fivegram_nats_per_character"}
-ABOUT = {"weights", "seconds"}
+NOTES = {"weights", "seconds"}
 
 
 @pytest.fixture(autouse=True)
-def in_a_folder_of_its_own(tmp_path, monkeypatch):
+def in_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
 def write_stage(name, settings=SETTINGS, parent=None, **config):
-    """A finished stage whose model is random -> its folder."""
+    """Write a finished stage with a random model -> its folder."""
     model = random_model(dataclasses.replace(CONFIG, **config), np.random.default_rng(0), np.float32, 0.3)
     with Run(settings, name, model, BYTES, 0, parent) as run:
         pass
     return run.folder
 
 
-def examined(folder, settings=SETTINGS):
+def exam_results(folder, settings=SETTINGS):
     examine(folder, settings)
     return read_json(folder / "exams.json")
 
 
-def own_text(tmp_path):
+def write_text(tmp_path):
     path = tmp_path / "own.txt"
     path.write_text("A text of your own, long enough to be split. " * 20)
     return str(path)
 
 
 @pytest.fixture
-def few_exams(monkeypatch):
-    """A stand-in for measure(), for tests of when it is called. Returns the list of its calls."""
-    calls = []
+def measured_folders(monkeypatch):
+    """Replace measure() by a stand-in -> the list of the folders that it is called for."""
+    folders = []
 
     def measure(pool, tokenizer, folder, made, settings):
-        calls.append(folder)
-        return {"bits_per_byte": len(calls)}
+        folders.append(folder)
+        return {"bits_per_byte": len(folders)}
 
     monkeypatch.setattr(exams, "measure", measure)
-    return calls
+    return folders
 
 
 # ---- what is measured
 
 
-def test_every_result_is_shown_in_a_row_or_as_a_baseline():
-    """Stage 3 with a reward model takes all exams of the built-in world: no result is computed in vain."""
+def test_every_result_is_shown_in_a_row_or_as_a_baseline_and_every_row_has_a_result():
+    """Stage 3 with a reward model takes all exams of the built-in world."""
     settings = PreferSettings(size="tiny", workers=1)
     folder = write_stage("3-prefer", settings, parent=write_stage("2-instruct"))
     base = random_model(CONFIG, np.random.default_rng(1), np.float32, 0.3)
     reward = reward_model.with_score_head(base, 0)
     with Run(SETTINGS, "3-prefer/reward", reward, BYTES, steps=0) as run:
         write_json(run.folder / "scale.json", {"mean": 0.0, "deviation": 1.0})
-    results = examined(folder)
-    shown = set(ROWS) | set(BASELINE_KEYS) - {"even"} | ABOUT
-    assert set(results) <= shown
+    results = exam_results(folder)
+    shown = set(ROWS) | set(BASELINE_KEYS) - {"even"} | NOTES
     of_other_stages = {key for key in shown if key.startswith(("masked", "own"))}
-    assert set(results) == shown - of_other_stages  # and no row is empty
+    assert set(results) == shown - of_other_stages
     for key in set(ROWS) & set(results):
         result = results[key]
         if isinstance(result, dict):
@@ -91,9 +95,9 @@ def test_every_result_is_shown_in_a_row_or_as_a_baseline():
     assert results["seconds"] > 0
 
 
-def test_a_masked_model_takes_the_exam_for_hidden_tokens_only():
-    results = examined(write_stage("1-masked", causal=False))
-    assert set(results) == {"masked_top1", "masked_majority"} | FIVEGRAM | ABOUT
+def test_a_masked_model_takes_only_the_exam_on_hidden_tokens():
+    results = exam_results(write_stage("1-masked", causal=False))
+    assert set(results) == {"masked_top1", "masked_majority"} | FIVEGRAM | NOTES
 
 
 @pytest.mark.parametrize("settings, count", [(SETTINGS, 8), (ReasonSettings(size="tiny", workers=1), 40)])
@@ -101,26 +105,26 @@ def test_a_stage_that_has_not_learned_to_answer_gets_a_fifth_of_the_items(settin
     monkeypatch.setitem(
         exams.SIZES, "tiny", SimpleNamespace(**vars(exams.SIZES["tiny"]) | {"exam_items": 40})
     )
-    assert examined(write_stage("4-reason", settings))["follow_up_exact"]["n"] == count
+    assert exam_results(write_stage("4-reason", settings))["follow_up_exact"]["n"] == count
 
 
 def test_a_stage_trained_on_your_own_text_has_no_exams_about_the_world(tmp_path):
-    settings = dataclasses.replace(SETTINGS, text=own_text(tmp_path))
-    results = examined(write_stage("1-pretrain", settings))
-    assert set(results) == TEXT | FIVEGRAM | ABOUT
-    assert set(examined(write_stage("1-masked", settings, causal=False))) == (
-        {"masked_top1", "masked_majority"} | FIVEGRAM | ABOUT
+    settings = dataclasses.replace(SETTINGS, text=write_text(tmp_path))
+    results = exam_results(write_stage("1-pretrain", settings))
+    assert set(results) == TEXT | FIVEGRAM | NOTES
+    assert set(exam_results(write_stage("1-masked", settings, causal=False))) == (
+        {"masked_top1", "masked_majority"} | FIVEGRAM | NOTES
     )
 
 
 def test_the_settings_of_the_stage_decide_what_is_measured_not_those_of_the_command(tmp_path, monkeypatch):
     """`make exams` does not know the text of the run; stage.json does."""
-    settings = dataclasses.replace(SETTINGS, text=own_text(tmp_path), seed=7)
-    folder, received = write_stage("1-pretrain", settings), []
+    settings = dataclasses.replace(SETTINGS, text=write_text(tmp_path), seed=7)
+    folder, calls = write_stage("1-pretrain", settings), []
     load = exams.corpus.load
-    monkeypatch.setattr(exams.corpus, "load", lambda *what: received.append(what) or load(*what))
-    assert set(examined(folder, Settings(workers=1))) == TEXT | FIVEGRAM | ABOUT
-    assert received == [(settings.text, 7, 20000)]
+    monkeypatch.setattr(exams.corpus, "load", lambda *arguments: calls.append(arguments) or load(*arguments))
+    assert set(exam_results(folder, Settings(workers=1))) == TEXT | FIVEGRAM | NOTES
+    assert calls == [(settings.text, 7, 20000)]
 
 
 def problems_file(tmp_path, count=40):
@@ -130,47 +134,47 @@ def problems_file(tmp_path, count=40):
 
 
 def test_stage_4_is_examined_on_the_held_out_problems_of_its_file(tmp_path):
-    settings = ReasonSettings(size="tiny", workers=1, data=problems_file(tmp_path), text=own_text(tmp_path))
-    results = examined(write_stage("4-reason", settings))
-    assert set(results) == TEXT | FIVEGRAM | ABOUT | {"own_problems_exact", "own_problems_commonest"}
+    settings = ReasonSettings(size="tiny", workers=1, data=problems_file(tmp_path), text=write_text(tmp_path))
+    results = exam_results(write_stage("4-reason", settings))
+    assert set(results) == TEXT | FIVEGRAM | NOTES | {"own_problems_exact", "own_problems_commonest"}
     assert 0 < results["own_problems_exact"]["n"] < 20
     few = dataclasses.replace(settings, data=problems_file(tmp_path, 1))  # too few to hold one out
-    results = examined(write_stage("4-control", few))
-    assert set(results) == TEXT | FIVEGRAM | ABOUT
+    results = exam_results(write_stage("4-control", few))
+    assert set(results) == TEXT | FIVEGRAM | NOTES
 
 
-# ---- when it is measured
+# ---- when a stage is examined
 
 
-def test_a_stage_is_examined_once_unless_asked_again(few_exams):
+def test_a_stage_is_examined_only_once_unless_again_is_set(measured_folders):
     folder = write_stage("0-random")
     assert not is_examined(folder)
-    assert examined(folder)["bits_per_byte"] == 1 and is_examined(folder)
-    assert examined(folder)["bits_per_byte"] == 1
+    assert exam_results(folder)["bits_per_byte"] == 1 and is_examined(folder)
+    assert exam_results(folder)["bits_per_byte"] == 1
     examine(folder, SETTINGS, again=True)
     assert read_json(folder / "exams.json")["bits_per_byte"] == 2
-    assert few_exams == [folder, folder]
+    assert measured_folders == [folder, folder]
 
 
-def test_exam_results_count_only_for_the_weights_that_were_examined(few_exams):
+def test_exam_results_count_only_for_the_weights_that_were_examined(measured_folders):
     folder = write_stage("0-random")
-    assert examined(folder)["weights"] == checkpoint.digest(folder)
+    assert exam_results(folder)["weights"] == checkpoint.digest(folder)
     model, tokenizer = checkpoint.load(folder)
     model.params.flat[:] += 1
     checkpoint.save(folder, model, tokenizer)
     assert not is_examined(folder)
     notes = read_json(folder / "stage.json")
     write_json(folder / "stage.json", notes | {"sha256": checkpoint.digest(folder)})
-    assert examined(folder)["bits_per_byte"] == 2 and is_examined(folder)
+    assert exam_results(folder)["bits_per_byte"] == 2 and is_examined(folder)
 
 
-def test_an_unfinished_stage_and_a_missing_one_are_not_examined(few_exams, tmp_path):
-    folder = write_stage("1-pretrain")
-    write_json(folder / "stage.json", read_json(folder / "stage.json") | {"finished": False})
-    for place in (folder, tmp_path / "nothing"):
-        examine(place, SETTINGS)
-        assert not (place / "exams.json").exists()
-    assert not few_exams
+def test_an_unfinished_or_missing_stage_is_not_examined(measured_folders, tmp_path):
+    unfinished = write_stage("1-pretrain")
+    write_json(unfinished / "stage.json", read_json(unfinished / "stage.json") | {"finished": False})
+    for folder in (unfinished, tmp_path / "missing"):
+        examine(folder, SETTINGS)
+        assert not (folder / "exams.json").exists()
+    assert not measured_folders
 
 
 def test_a_crash_in_an_exam_loses_nothing_and_leaves_no_results(monkeypatch):
@@ -189,18 +193,18 @@ def test_a_crash_in_an_exam_loses_nothing_and_leaves_no_results(monkeypatch):
     assert not is_examined(folder)
 
 
-def test_a_damaged_checkpoint_is_refused_and_not_examined(few_exams):
+def test_a_damaged_checkpoint_is_refused_and_not_examined(measured_folders):
     folder = write_stage("0-random")
     data = bytearray((folder / "model.safetensors").read_bytes())
     data[-1] ^= 1
     (folder / "model.safetensors").write_bytes(data)
     with pytest.raises(TinyllmError, match="altered or truncated"):
         examine(folder, SETTINGS)
-    assert not few_exams
+    assert not measured_folders
 
 
 def test_training_imports_nothing_from_the_exams():
-    """So a crash in an exam cannot lose a trained model."""
+    """Therefore a crash in an exam cannot lose a trained model."""
     package = Path(training.__file__).parent
     sources = [package / "training.py", *package.glob("stages/*.py"), *package.glob("preferences/*.py")]
     assert len(sources) > 10

@@ -1,3 +1,8 @@
+"""generation: a right reply scores 1 and any other 0, and mistakes of one kind lower only the rows about it.
+
+A right reply must not be cut off by its token limit, and no baseline without a model may score high.
+"""
+
 import re
 
 import numpy as np
@@ -26,29 +31,33 @@ EXAMS = (generation.instructions, generation.reasoning, generation.tool_calls)
 
 @pytest.fixture(scope="module")
 def tasks():
-    """{place of the question: task} for all exams."""
-    every = WORLD.held_out_fact_questions() + WORLD.instructions("test", ITEMS, family="follow_up")
-    every += instructions.unseen_fixed_replies("small_talk") + instructions.unseen_fixed_replies(
-        "unknown_topic"
-    )
+    """{prompt_key: task} for the tasks of all exams."""
+    tasks = WORLD.held_out_fact_questions() + WORLD.instructions("test", ITEMS, family="follow_up")
+    tasks += fixed_reply_tasks()
     for family in WITH_ANSWER:
-        every += WORLD.instructions("test", ITEMS // 4, family=family)
-        every += WORLD.instructions("test", ITEMS // 4, family=family, unseen=True)
+        tasks += WORLD.instructions("test", ITEMS // 4, family=family)
+        tasks += WORLD.instructions("test", ITEMS // 4, family=family, unseen=True)
     for kind in (*generation.LOGIC_TOKENS, "story", "calculator"):
-        every += WORLD.problems("test", ITEMS, kind=kind)
-    every += WORLD.problems("test", ITEMS, kind="story", steps=5)
-    every += map(conversations.with_tools, every[:])
-    return {place(BYTES.decode(encode_prompt(BYTES, task.prompt))): task for task in every}
+        tasks += WORLD.problems("test", ITEMS, kind=kind)
+    tasks += WORLD.problems("test", ITEMS, kind="story", steps=5)
+    tasks += map(conversations.with_tools, tasks[:])
+    return {prompt_key(BYTES.decode(encode_prompt(BYTES, task.prompt))): task for task in tasks}
 
 
-def place(text):
-    """The text of a prompt -> (all turns before the last question, the question)."""
+def fixed_reply_tasks():
+    """Every question with a fixed reply, in held-out wordings."""
+    kinds = ("small_talk", "unknown_topic")
+    return [task for kind in kinds for task in instructions.unseen_fixed_replies(kind)]
+
+
+def prompt_key(text):
+    """The text of a prompt -> (all turns before the last question, the last question)."""
     before, _, rest = text.rpartition("<|user|> ")
     return before, rest.partition("<|end|>")[0]
 
 
 def examine(reply, ends=True, exams=EXAMS, items=ITEMS):
-    """The results of a model whose replies are reply(text of the prompt)."""
+    """The exam results of a model that writes reply(text of the prompt)."""
     pool, results = ScriptedPool(BYTES, reply, ends), {}
     for exam in exams:
         results |= exam(pool, BYTES, WORLD, items)
@@ -60,16 +69,16 @@ def values(results):
     return {key: result["value"] for key, result in results.items() if isinstance(result, dict)}
 
 
-def perfect(tasks, text):
-    """What the task's author would write."""
-    task = tasks[place(text)]
+def right_reply(tasks, text):
+    """The right reply to a prompt of the exams."""
+    task = tasks[prompt_key(text)]
     if text.endswith("####"):
         return task.answer
     return task.later_turns[-1]["content"] if "<|tool|>" in text else task.reply
 
 
-def test_a_model_that_knows_everything_gets_1_in_every_exam(tasks):
-    results = examine(lambda text: perfect(tasks, text))
+def test_a_model_that_is_always_right_scores_1_in_every_exam(tasks):
+    results = examine(lambda text: right_reply(tasks, text))
     assert values(results) == dict.fromkeys(values(results), 1)
     counts = {key: results[key]["n"] for key in values(results)}
     assert len(WORLD.held_out_fact_questions()) == 240 and counts.pop("fact_questions") == 240 // 6
@@ -84,9 +93,9 @@ def test_a_model_that_knows_everything_gets_1_in_every_exam(tasks):
     assert min(counts.values()) >= ITEMS // 4
 
 
-@pytest.mark.parametrize("words", ["", "That is unknown to me.", "#### ", "<tool_call>{}</tool_call>"])
-def test_a_model_that_says_nothing_or_always_the_same_gets_0(words):
-    results = values(examine(lambda text: words))
+@pytest.mark.parametrize("reply", ["", "That is unknown to me.", "#### ", "<tool_call>{}</tool_call>"])
+def test_a_model_that_always_writes_the_same_reply_scores_0(reply):
+    results = values(examine(lambda text: reply))
     assert results.pop("stops") == 1
     assert results == dict.fromkeys(results, 0)
 
@@ -95,10 +104,9 @@ def test_a_reply_that_is_cut_off_does_not_count_as_ended():
     assert examine(lambda text: "", ends=False, exams=EXAMS[:1])["stops"]["value"] == 0
 
 
-def test_a_family_that_goes_wrong_costs_its_share(tasks):
+def test_wrong_replies_to_one_family_lower_a_score_by_the_share_of_the_family(tasks):
     def reply(text):
-        wrong = tasks[place(text)].kind == "yes_no"
-        return "" if wrong else perfect(tasks, text)
+        return "" if tasks[prompt_key(text)].kind == "yes_no" else right_reply(tasks, text)
 
     results = values(examine(reply, exams=EXAMS[:1]))
     assert results.pop("instruction_yes_no") == 0
@@ -107,26 +115,28 @@ def test_a_family_that_goes_wrong_costs_its_share(tasks):
     assert results == dict.fromkeys(results, 1)
 
 
-def test_a_description_of_the_tools_that_confuses_costs_its_own_row_only(tasks):
+def test_a_model_confused_by_the_description_of_the_tools_fails_only_in_the_row_with_tools(tasks):
     description = conversations.TOOLS_MESSAGE["content"]
     results = values(
-        examine(lambda text: "" if description in text else perfect(tasks, text), exams=EXAMS[:1])
+        examine(lambda text: "" if description in text else right_reply(tasks, text), exams=EXAMS[:1])
     )
     assert results.pop("instruction_exact_with_tools") == 0
     assert results == dict.fromkeys(results, 1)
 
 
-def test_a_logic_kind_that_goes_wrong_costs_a_third(tasks):
+def test_wrong_replies_to_one_kind_of_logic_problem_cost_a_third_of_the_score(tasks):
     def reply(text):
-        return "" if tasks[place(text)].kind == "truth" else perfect(tasks, text)
+        return "" if tasks[prompt_key(text)].kind == "truth" else right_reply(tasks, text)
 
     results = values(examine(reply, exams=[generation.reasoning]))
     assert results["logic_truth"] == 0 and results["logic_order"] == results["logic_mistake"] == 1
     assert results["logic_exact"] == pytest.approx(2 / 3)
 
 
-def test_a_right_answer_without_its_steps_is_not_a_valid_chain(tasks):
-    results = values(examine(lambda text: f"#### {tasks[place(text)].answer}", exams=[generation.reasoning]))
+def test_a_right_answer_without_steps_is_not_a_valid_chain(tasks):
+    results = values(
+        examine(lambda text: f"#### {tasks[prompt_key(text)].answer}", exams=[generation.reasoning])
+    )
     assert results["reasoning_exact"] == results["reasoning_five_steps"] == 1
     assert results["chain_valid"] == 0
 
@@ -136,21 +146,21 @@ def test_valid_steps_to_a_wrong_answer_are_not_a_valid_chain(tasks):
     stories = [task for task in tasks.values() if task.kind == "story"]
 
     def reply(text):
-        task = tasks[place(text)]
+        task = tasks[prompt_key(text)]
         return next((other.reply for other in stories if other.answer != task.answer), "")
 
     results = values(examine(reply, exams=[generation.reasoning]))
     assert results["reasoning_exact"] == results["chain_valid"] == 0
 
 
-def test_an_answer_at_once_has_no_room_for_steps(tasks):
-    """The prompt ends with ####, so the next tokens are the answer."""
-    results = values(examine(lambda text: tasks[place(text)].reply, exams=[generation.reasoning]))
+def test_a_model_that_needs_steps_fails_when_it_must_answer_at_once(tasks):
+    """The prompt then ends with ####, so the next tokens are taken as the answer."""
+    results = values(examine(lambda text: tasks[prompt_key(text)].reply, exams=[generation.reasoning]))
     assert results["reasoning_exact"] == 1 and results["reasoning_direct"] == 0
 
 
-def test_a_valid_call_is_not_yet_an_answer(tasks):
-    results = values(examine(lambda text: tasks[place(text)].reply, exams=[generation.tool_calls]))
+def test_a_model_that_calls_the_tool_but_ignores_its_result_makes_valid_calls_and_solves_nothing(tasks):
+    results = values(examine(lambda text: tasks[prompt_key(text)].reply, exams=[generation.tool_calls]))
     assert results == {"calculator_exact": 0, "tool_call_valid": 1, "tool_call_valid_masked": 1}
 
 
@@ -218,14 +228,14 @@ def test_the_most_common_answer_is_counted_within_each_kind():
     assert generation.commonest_answer(tasks) == (3 + 3) / 10
 
 
-def test_adding_all_numbers_solves_the_stories_in_which_everything_is_added():
+def test_the_baseline_of_adding_all_numbers_is_the_share_of_stories_that_it_solves():
     baselines = examine(lambda text: "", exams=[generation.reasoning])
     stories = WORLD.problems("test", ITEMS, kind="story")
     solved = [sum(map(int, re.findall("[0-9]+", task.question))) == int(task.answer) for task in stories]
     assert 0 < baselines["reasoning_exact_add_all_numbers"] == sum(solved) / ITEMS < 0.6
 
 
-def test_no_baseline_scores_high():
+def test_every_baseline_scores_below_60_percent():
     baselines = examine(lambda text: "", exams=EXAMS[:2], items=200)
     baselines = [share for share in baselines.values() if not isinstance(share, dict)]
     assert len(baselines) == 4 and all(0 <= share < 0.6 for share in baselines)
@@ -234,25 +244,19 @@ def test_no_baseline_scores_high():
 def test_no_right_reply_is_cut_off():
     """With a vocabulary like that of the built-in recipes, every right reply fits into its token limit."""
     documents = corpus.conversations_for_vocabulary(0) + WORLD.documents("train", 200_000)
-    words = train(documents, 1280)  # fewer merges than the recipes have, so replies are longer
-    room = {"story": generation.STORY_TOKENS, "calculator": 60} | generation.LOGIC_TOKENS
-    tasks = {kind: WORLD.problems("test", 200, kind=kind) for kind in room}
-    tasks["five"], room["five"] = (
-        WORLD.problems("test", 200, kind="story", steps=5),
-        generation.LONG_STORY_TOKENS,
-    )
-    tasks["instructions"], room["instructions"] = (
-        [task for family in WITH_ANSWER for task in WORLD.instructions("test", 50, family=family)],
-        64,
-    )
-    tasks["facts"], room["facts"] = WORLD.held_out_fact_questions(), 40
-    tasks["follow_ups"], room["follow_ups"] = WORLD.instructions("test", 200, family="follow_up"), 64
-    fixed = [
-        each for kind in ("small_talk", "unknown_topic") for each in instructions.unseen_fixed_replies(kind)
+    tokenizer = train(documents, 1280)  # fewer merges than the recipes have, so replies are longer
+    stories = WORLD.problems("test", 200, kind="story")
+    longer = WORLD.problems("test", 200, kind="story", steps=5)
+    instructed = [task for family in WITH_ANSWER for task in WORLD.instructions("test", 50, family=family)]
+    tasks_and_limits = [
+        (stories, generation.STORY_TOKENS),
+        (longer, generation.LONG_STORY_TOKENS),
+        (WORLD.problems("test", 200, kind="calculator"), 60),
+        (instructed + WORLD.instructions("test", 200, family="follow_up"), 64),
+        (WORLD.held_out_fact_questions() + fixed_reply_tasks(), 40),
+        *((WORLD.problems("test", 200, kind=kind), limit) for kind, limit in generation.LOGIC_TOKENS.items()),
     ]
-    tasks["fixed"], room["fixed"] = fixed, 40
-    for kind, some in tasks.items():
-        longest = max(len(words.encode(f" {task.reply}")) for task in some)
-        assert longest + 1 <= room[kind], kind
-    answers = [len(words.encode(f" {task.answer}")) for task in tasks["story"] + tasks["five"]]
-    assert max(answers) + 1 <= 5
+    for tasks, limit in tasks_and_limits:
+        for task in tasks:
+            assert len(tokenizer.encode(f" {task.reply}")) + 1 <= limit, task
+    assert max(len(tokenizer.encode(f" {task.answer}")) for task in stories + longer) + 1 <= 5

@@ -1,3 +1,8 @@
+"""intervals: a proportion gets Wilson's 95 % interval, and a mean gets that of a normal distribution.
+
+Intervals that are too narrow would present chance as progress.
+"""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,8 +28,8 @@ def test_the_interval_of_a_proportion_is_wilsons():
 
 
 @given(st.integers(1, 300), st.data())
-def test_the_bounds_of_a_proportion_are_where_the_value_is_z_standard_errors_away(n, data):
-    """Wilson's definition: |value - p| = Z sqrt(p (1 - p) / n), with the error at the bound itself."""
+def test_each_bound_of_a_proportion_is_z_standard_errors_from_the_value(n, data):
+    """Wilson: a bound p is Z times its own standard error, sqrt(p (1 - p) / n), away from the value."""
     hits = data.draw(st.integers(0, n))
     result = proportion([True] * hits + [False] * (n - hits))
     assert 0 <= result["low"] <= result["value"] + 1e-12

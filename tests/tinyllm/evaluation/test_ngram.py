@@ -1,3 +1,8 @@
+"""ngram: the fast version gives the probabilities of Witten and Bell's formula, and they sum to 1.
+
+If the baseline were too weak, a model could beat it without having learned anything.
+"""
+
 from collections import Counter
 
 import numpy as np
@@ -12,7 +17,7 @@ orders = st.integers(1, 5)
 
 
 def witten_bell(training, history, byte):
-    """p(byte | history) by the formula in the docstring of ngram_nats, one byte at a time."""
+    """p(byte | history), computed from the formula in the docstring of ngram_nats."""
     shorter = witten_bell(training, history[1:], byte) if history else 1 / 256
     after = Counter(
         training[i + len(history)]
@@ -25,7 +30,7 @@ def witten_bell(training, history, byte):
 
 
 @given(data, data, orders)
-def test_the_counts_give_the_result_of_the_formula(training, text, order):
+def test_the_fast_version_gives_the_result_of_the_formula(training, text, order):
     expected = [
         -np.log(witten_bell(training, text[max(0, i - order + 1) : i], text[i])) for i in range(len(text))
     ]
@@ -33,7 +38,7 @@ def test_the_counts_give_the_result_of_the_formula(training, text, order):
 
 
 @given(data, st.binary(max_size=6), orders)
-@settings(max_examples=10)  # of 256 texts each
+@settings(max_examples=10)  # each computes 256 texts
 def test_probabilities_sum_to_1(training, history, order):
     nats = [ngram_nats(training, history + bytes([byte]), order)[-1] for byte in range(256)]
     assert np.exp(-np.array(nats)).sum() == pytest.approx(1, abs=1e-9)
@@ -46,7 +51,7 @@ def test_a_byte_costs_the_same_whatever_follows_it(text, order):
 
 
 def test_a_longer_context_predicts_what_a_shorter_one_cannot():
-    """After "a" comes b or c, after "ba" always c: order 3 knows, order 2 does not."""
+    """After "a" comes b or c, but after "ba" always c. Order 3 sees "ba"; order 2 sees only "a"."""
     training = b"xabacxabac" * 20
     nats = {order: ngram_nats(training, b"xabac", order)[4] for order in (2, 3)}
     assert nats[2] > 0.6 and nats[3] < 0.2

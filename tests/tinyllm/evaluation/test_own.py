@@ -1,4 +1,7 @@
-"""own: exams on your own files."""
+"""own: replies to held-out questions, problems and rankings of your own files are marked correctly.
+
+Entries that do not fit into the context must be left out: a model could not answer them.
+"""
 
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -21,6 +24,13 @@ CONFIG = Config(len(BYTES), context=128, layers=1, width=8, heads=2)
 CALL = '<tool_call>{"name":"calculator","arguments":{"expression":"2+2"}}</tool_call>'
 
 
+def scripted_pool(reply):
+    """A ScriptedPool with a model, because the exams read the length of its context."""
+    pool = ScriptedPool(BYTES, reply)
+    pool.model = random_model(CONFIG, np.random.default_rng(0), np.float32)
+    return pool
+
+
 def values(results):
     return {key: result["value"] for key, result in results.items() if isinstance(result, dict)}
 
@@ -40,8 +50,7 @@ def without_log_probs(monkeypatch):
 
 def test_a_right_reply_may_differ_from_the_expected_one_in_case_and_white_space(without_log_probs):
     replies = {"a?": " Yes. ", "b?": "yes", "c?": "It is  so.", "d?": "no."}
-    pool = ScriptedPool(BYTES, lambda text: replies[last_question(text)])
-    pool.model = random_model(CONFIG, np.random.default_rng(0), np.float32)
+    pool = scripted_pool(lambda text: replies[last_question(text)])
     held_out = [conversation("a?", "yes."), conversation("b?", "yes."), conversation("c?", "It is so.")]
     held_out.append(conversation("first?", "one.", "d?", "no."))
     training = [conversation("x?", "Yes."), conversation("y?", "yes."), conversation("z?", "no.")]
@@ -56,9 +65,8 @@ def test_a_right_reply_may_differ_from_the_expected_one_in_case_and_white_space(
     assert shown[3]["prompt"] == "user: first?\nassistant: one.\nuser: d?"
 
 
-def test_the_expected_reply_is_the_last_one_that_is_learned(without_log_probs):
-    pool = ScriptedPool(BYTES, lambda text: "yes")
-    pool.model = random_model(CONFIG, np.random.default_rng(0), np.float32)
+def test_the_expected_reply_is_the_last_one_that_the_loss_covers(without_log_probs):
+    pool = scripted_pool(lambda text: "yes")
     messages = [*conversation("a?", "yes", "b?", "no"), {"role": "user", "content": "thanks"}]
     messages[3]["weight"] = 0
     results = own.questions(pool, BYTES, [messages], [messages])
@@ -70,9 +78,10 @@ def test_the_expected_reply_is_the_last_one_that_is_learned(without_log_probs):
     assert results["own_questions_shown"] == [{"prompt": "a?", "expected": "yes", "reply": "yes"}]
 
 
-def test_questions_that_do_not_fit_are_left_out_and_their_number_is_limited(without_log_probs, monkeypatch):
-    pool = ScriptedPool(BYTES, lambda text: "yes")
-    pool.model = random_model(CONFIG, np.random.default_rng(0), np.float32)
+def test_questions_that_do_not_fit_are_left_out_and_the_rest_are_limited_in_number(
+    without_log_probs, monkeypatch
+):
+    pool = scripted_pool(lambda text: "yes")
     assert own.questions(pool, BYTES, [], []) == {}
     assert own.questions(pool, BYTES, [], [conversation("?" * 200, "yes")]) == {}
     monkeypatch.setattr(own, "MOST", 3)
@@ -80,7 +89,7 @@ def test_questions_that_do_not_fit_are_left_out_and_their_number_is_limited(with
     assert own.questions(pool, BYTES, many, many)["own_questions_exact"]["n"] == 3
 
 
-def test_the_log_prob_of_an_answer_is_the_sum_over_its_tokens_and_its_end():
+def test_the_log_prob_of_an_answer_is_the_sum_over_its_tokens_including_the_end_token():
     model = random_model(CONFIG, np.random.default_rng(0), np.float32, 0.3)
     conversations = [conversation("a?", "yes."), conversation("one?", "1", "and two?", "2, of course")]
     with WorkerPool(model) as pool:
@@ -102,9 +111,9 @@ def problems(*answers):
     ]
 
 
-def test_own_problems_are_scored_by_their_answers_beside_the_baseline_of_the_most_common_answer():
-    given = {"0?": "#### 1,000", "1?": "#### $7.", "2?": "7", "3?": "Well. #### 7\nBecause."}
-    pool = ScriptedPool(BYTES, lambda text: given[last_question(text)])
+def test_own_problems_are_marked_by_the_final_answer_and_the_baseline_is_the_most_common_one():
+    replies = {"0?": "#### 1,000", "1?": "#### $7.", "2?": "7", "3?": "Well. #### 7\nBecause."}
+    pool = ScriptedPool(BYTES, lambda text: replies[last_question(text)])
     results = values(own.problems(pool, BYTES, problems("1000", "7", "7", "8")))
     assert results == {"own_problems_exact": 0.5, "own_problems_commonest": 0.5}
 
@@ -114,7 +123,7 @@ def test_own_problems_may_be_solved_with_the_calculator():
     assert own.problems(pool, BYTES, problems("4"))["own_problems_exact"]["value"] == 1
 
 
-def test_the_number_of_own_problems_asked_is_limited(monkeypatch):
+def test_the_number_of_own_problems_is_limited(monkeypatch):
     pool = ScriptedPool(BYTES, lambda text: "#### 1")
     monkeypatch.setattr(own, "MOST", 3)
     results = own.problems(pool, BYTES, problems(*"1112"))

@@ -1,3 +1,8 @@
+"""preferences: behaviour, win rate, KL and the accuracy of the reward model are measured correctly.
+
+A mistake of one kind must lower its own row, because a good average can hide it.
+"""
+
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +33,7 @@ CONFIG = Config(len(BYTES), context=256, layers=1, width=8, heads=2)
 WORLD = World(0)
 ITEMS = 10
 TASK = Task("facts", "What does Ada keep?", "", "duck", "ask Ada pet", ("cat",))
-REPLIES = [
+REPLIES = [  # the best first: correct and polite, correct and short, correct, wrong
     f"{oracle.POLITE[0]} Ada keeps a duck.",
     "Ada keeps a duck.",
     "Ada keeps a duck, you know.",
@@ -38,7 +43,7 @@ REPLIES = [
 
 @pytest.fixture(scope="module")
 def pools():
-    """Two different random models, which write noise."""
+    """Two different random models: a policy and a reference."""
     models = [random_model(CONFIG, np.random.default_rng(seed), np.float32, 0.3) for seed in (0, 1)]
     with WorkerPool(models[0]) as policy, WorkerPool(models[1]) as reference:
         yield SimpleNamespace(policy=policy, reference=reference)
@@ -48,28 +53,27 @@ def pools():
 
 
 @given(st.lists(st.tuples(st.sampled_from(REPLIES), st.sampled_from(REPLIES)), min_size=1))
-def test_a_win_rate_leaves_ties_out_and_counts_the_better_reply(pairs):
-    """REPLIES are in order: correct and polite, correct and short, correct, wrong."""
-    ours, theirs = zip(*pairs)
-    result = win_rate([TASK] * len(pairs), ours, theirs)
+def test_a_win_rate_is_the_share_of_better_replies_without_ties(pairs):
+    replies, others = zip(*pairs)
+    result = win_rate([TASK] * len(pairs), replies, others)
     wins = sum(REPLIES.index(a) < REPLIES.index(b) for a, b in pairs)
     losses = sum(REPLIES.index(a) > REPLIES.index(b) for a, b in pairs)
     if wins + losses == 0:
         assert result is None
         return
     assert result["value"] == wins / (wins + losses) and result["n"] == wins + losses
-    assert win_rate([TASK] * len(pairs), theirs, ours)["value"] == pytest.approx(1 - result["value"])
+    assert win_rate([TASK] * len(pairs), others, replies)["value"] == pytest.approx(1 - result["value"])
 
 
-def test_a_model_does_not_differ_from_itself(pools):
+def test_a_model_compared_with_itself_has_a_kl_of_0_and_wins_about_half(pools):
     results = preferences.compare_with_reference(pools.policy, pools.policy, BYTES, WORLD, ITEMS)
     kl = results["kl_nats_per_reply"]
     assert abs(kl["value"]) < 1e-3 and kl["n"] == len(oracle.KINDS) * ITEMS * 3 // 10
     assert results["win_rate"]["low"] < 0.5 < results["win_rate"]["high"]
 
 
-def test_the_divergence_of_a_reply_is_the_sum_over_its_tokens(pools, monkeypatch):
-    """Between two random models: compared with the plain sum for each reply, its end token included."""
+def test_the_kl_of_a_reply_is_the_sum_over_its_tokens(pools):
+    """The sum includes the end token. The test computes it for one reply at a time."""
     results = preferences.compare_with_reference(pools.policy, pools.reference, BYTES, WORLD, ITEMS)
     prompts = [encode_prompt(BYTES, task.prompt) for task in compared_tasks()]
     replies = generate_replies(pools.policy, BYTES, prompts, behaviour.REPLY_TOKENS, [21])
@@ -83,45 +87,48 @@ def test_the_divergence_of_a_reply_is_the_sum_over_its_tokens(pools, monkeypatch
 
 
 def compared_tasks():
+    """The tasks on which compare_with_reference compares two models."""
     return sum(behaviour.prompts_by_kind(WORLD, "test", ITEMS * 3 // 10, "duels").values(), [])
 
 
-def polite(task):
+def right_and_polite(task):
     return f"{oracle.POLITE[0]} {oracle.right_and_wrong(Dice('reply'), WORLD, task)[0]}"
 
 
-@pytest.mark.parametrize("better", [True, False])
-def test_polite_truth_wins_against_silence(better, pools, monkeypatch):
+@pytest.mark.parametrize("policy_is_better", [True, False])
+def test_a_right_and_polite_reply_wins_against_an_empty_one(policy_is_better, monkeypatch):
     tasks = compared_tasks()
     of_question = {task.question: task for task in tasks}
-    good = ScriptedPool(BYTES, lambda text: polite(of_question[last_question(text)]))
+    good = ScriptedPool(BYTES, lambda text: right_and_polite(of_question[last_question(text)]))
     sides = (good, ScriptedPool(BYTES, lambda text: ""))
     monkeypatch.setattr(
         preferences.rollouts,
         "compare",
         lambda pool, reference, batch: (0, 0, np.zeros(batch["ids"].shape), 0),
     )
-    results = preferences.compare_with_reference(*(sides if better else sides[::-1]), BYTES, WORLD, ITEMS)
-    assert results["win_rate"]["value"] == float(better) and results["win_rate"]["n"] == len(tasks)
+    results = preferences.compare_with_reference(
+        *(sides if policy_is_better else sides[::-1]), BYTES, WORLD, ITEMS
+    )
+    assert results["win_rate"]["value"] == float(policy_is_better) and results["win_rate"]["n"] == len(tasks)
 
 
 # ---- behaviour
 
 
-def test_right_and_polite_replies_get_1_in_every_row_and_silence_0():
+def test_right_and_polite_replies_score_1_in_every_row_and_empty_ones_0():
     by_kind = behaviour.prompts_by_kind(WORLD, "test", ITEMS, "manners")
     of_question = {task.question: task for tasks in by_kind.values() for task in tasks}
-    pool = ScriptedPool(BYTES, lambda text: polite(of_question[last_question(text)]))
+    pool = ScriptedPool(BYTES, lambda text: right_and_polite(of_question[last_question(text)]))
     results = preferences.measure_behaviour(pool, BYTES, WORLD, ITEMS)
-    words = [len(polite(task).split()) for task in of_question.values()]
+    words = [len(right_and_polite(task).split()) for task in of_question.values()]
     assert results.pop("mean_words")["value"] == pytest.approx(np.mean(words), abs=1)
-    silent = preferences.measure_behaviour(ScriptedPool(BYTES, lambda text: ""), BYTES, WORLD, ITEMS)
-    assert silent.pop("mean_words")["value"] == 0
-    assert set(results) == set(silent) == set(preferences.ROWS.values())
+    empty = preferences.measure_behaviour(ScriptedPool(BYTES, lambda text: ""), BYTES, WORLD, ITEMS)
+    assert empty.pop("mean_words")["value"] == 0
+    assert set(results) == set(empty) == set(preferences.ROWS.values())
     assert results.pop("polite")["n"] == ITEMS * len(oracle.KINDS)
     assert {result["value"] for result in results.values()} == {1}
     assert {result["n"] for result in results.values()} == {ITEMS}
-    assert {result["value"] for result in silent.values()} == {0}
+    assert {result["value"] for result in empty.values()} == {0}
 
 
 @pytest.mark.parametrize(
@@ -133,13 +140,13 @@ def test_right_and_polite_replies_get_1_in_every_row_and_silence_0():
         ("stranger", "admits_unknown"),
     ],
 )
-def test_a_kind_that_goes_wrong_lowers_its_own_row_only(kind, row):
+def test_empty_replies_to_one_kind_lower_only_its_own_row_and_the_row_polite(kind, row):
     by_kind = behaviour.prompts_by_kind(WORLD, "test", ITEMS, "manners")
     of_question = {task.question: task for tasks in by_kind.values() for task in tasks}
 
     def reply(text):
         task = of_question[last_question(text)]
-        return "" if oracle.kind_of(task) == kind else polite(task)
+        return "" if oracle.kind_of(task) == kind else right_and_polite(task)
 
     results = preferences.measure_behaviour(ScriptedPool(BYTES, reply), BYTES, WORLD, ITEMS)
     assert results.pop(row)["value"] == 0 and results.pop("polite")["value"] == 0.8
@@ -151,7 +158,7 @@ def test_a_kind_that_goes_wrong_lowers_its_own_row_only(kind, row):
 
 
 def scorer(score):
-    """A stand-in for a reward model: score(text of the prompt and the reply)."""
+    """A stand-in for a reward model, which gives score(text of a prompt and its reply)."""
 
     def scores(rows):
         assert all(row[-1] == BYTES.special["<|end|>"] for row in rows)
@@ -175,12 +182,12 @@ def constructed_pairs():
     return better
 
 
-def test_a_scorer_that_knows_the_better_reply_gets_1_and_one_that_prefers_the_worse_0():
+def test_accuracy_is_1_if_the_better_replies_score_higher_and_0_if_they_score_lower_or_the_same():
     better = constructed_pairs()
-    known = lambda text: better[last_question(text), reply_in(text)][1]
+    is_better = lambda text: better[last_question(text), reply_in(text)][1]
     rows = {f"reward_pairs_{kind}" for kind in oracle.KINDS} | {"reward_pair_accuracy"}
-    for sign, value in ((1, 1), (-1, 0), (0, 0)):  # a tie is no preference for the better one
-        score = scorer(lambda text, sign=sign: sign * known(text))
+    for sign, value in ((1, 1), (-1, 0), (0, 0)):  # sign 0: all scores are equal
+        score = scorer(lambda text, sign=sign: sign * is_better(text))
         results = preferences.reward_accuracy(score, BYTES, WORLD, ITEMS)
         assert set(results) == rows | {"length_only_accuracy"}
         assert {results[row]["value"] for row in rows} == {value}
@@ -199,14 +206,14 @@ def test_a_good_average_does_not_hide_a_kind_that_is_scored_wrongly():
     assert results["reward_pair_accuracy"]["value"] == 0.8
 
 
-def test_the_accuracy_by_length_alone_is_that_of_a_scorer_of_length():
+def test_length_only_accuracy_is_that_of_preferring_the_longer_or_the_shorter_reply():
     results = preferences.reward_accuracy(scorer(lambda text: len(reply_in(text).split())), BYTES, WORLD, 40)
     assert 0.5 <= results["length_only_accuracy"]["value"] < 0.7
-    longer = results["reward_pair_accuracy"]["value"]  # it prefers neither of two equally long replies
+    longer = results["reward_pair_accuracy"]["value"]  # two equally long replies count as wrong
     shorter = preferences.reward_accuracy(scorer(lambda text: -len(reply_in(text).split())), BYTES, WORLD, 40)
     shorter = shorter["reward_pair_accuracy"]["value"]
-    halves = (longer + (1 - shorter)) / 2
-    assert results["length_only_accuracy"]["value"] == pytest.approx(max(halves, 1 - halves))
+    accuracy = (longer + (1 - shorter)) / 2  # two equally long replies count half
+    assert results["length_only_accuracy"]["value"] == pytest.approx(max(accuracy, 1 - accuracy))
 
 
 # ---- which exams a stage takes
@@ -244,7 +251,7 @@ def test_from_stage_3_on_a_stage_is_compared_with_stage_2_and_its_reward_model_i
 
 
 def test_stage_3_is_compared_with_the_checkpoint_that_it_started_from(tmp_path):
-    """Whatever the folders are called, and also if stage 4 or another stage 3 came after it."""
+    """The names of the folders do not matter. Stages after stage 3 are compared with the same checkpoint."""
     names = ("smollm2", "algorithms/ppo-0", "4-reason", "again")
     folders = [tmp_path / name for name in names]
     for folder, parent in zip(folders, (None, *folders)):

@@ -1,5 +1,11 @@
+"""scoreboard: the results of all examined stages side by side, on the screen and in two files.
+
+A stage without results must not appear, and a row without results must not be printed.
+"""
+
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -23,7 +29,7 @@ def write_stage(name, run="demo", finished=True, seconds=1.5, **exams):
 
 @pytest.fixture
 def board(tmp_path, monkeypatch):
-    """-> (the printed text, scoreboard.json, scoreboard.md) of a run of two stages."""
+    """The printed text, scoreboard.json and scoreboard.md of a run with two examined stages."""
     monkeypatch.chdir(tmp_path)
     write_stage("0-random", bits_per_byte=VALUE, fivegram_bits_per_byte=2.0, masked_majority=0.125)
     write_stage(
@@ -37,11 +43,10 @@ def board(tmp_path, monkeypatch):
     )
     write_stage("2-instruct", finished=False, bits_per_byte=VALUE)
     write_stage("3-prefer")  # finished, but not yet examined
-    shown = scoreboard.scoreboard("demo")
-    return (
-        shown,
-        json.loads(Path("runs/demo/scoreboard.json").read_text()),
-        Path("runs/demo/scoreboard.md").read_text(),
+    return SimpleNamespace(
+        printed=scoreboard.scoreboard("demo"),
+        data=json.loads(Path("runs/demo/scoreboard.json").read_text()),
+        markdown=Path("runs/demo/scoreboard.md").read_text(),
     )
 
 
@@ -50,15 +55,15 @@ def board(tmp_path, monkeypatch):
 def test_a_table_is_aligned_markdown(rows):
     lines = scoreboard.table(rows).splitlines()
     header, rule, *body = lines
-    places = lambda line: [i for i, character in enumerate(line) if character == "|"]
+    bars = lambda line: [i for i, character in enumerate(line) if character == "|"]
     assert len(lines) == len(rows) + 1 and len({len(line) for line in lines}) == 1
-    assert all(places(line) == places(header) for line in lines)
-    assert set(rule) <= set("|- ") and len(places(header)) == len(rows[0]) + 1
+    assert all(bars(line) == bars(header) for line in lines)
+    assert set(rule) <= set("|- ") and len(bars(header)) == len(rows[0]) + 1
     cells = lambda line: [cell.strip() for cell in line.strip("|").split("|")]
     assert [cells(line) for line in (header, *body)] == [[cell.strip() for cell in row] for row in rows]
 
 
-def test_a_cell_shows_a_value_and_its_interval_if_wanted():
+def test_a_cell_shows_a_value_and_on_request_its_interval():
     assert scoreboard.cell(None, True) == ""
     assert scoreboard.cell(VALUE, False) == "0.250"
     assert scoreboard.cell(VALUE, True) == "0.250 (0.125 to 0.500)"
@@ -66,38 +71,37 @@ def test_a_cell_shows_a_value_and_its_interval_if_wanted():
     assert scoreboard.cell(0.0, False) == "0.000"
 
 
-def test_every_row_has_a_meaning_of_its_own_and_the_story_is_made_of_rows():
+def test_rows_have_different_labels_and_story_and_baselines_name_only_rows():
     assert set(scoreboard.STORY) <= set(scoreboard.ROWS)
     assert len(set(scoreboard.ROWS.values())) == len(scoreboard.ROWS)
     assert set(scoreboard.BASELINES) <= set(scoreboard.ROWS)
 
 
 def test_the_command_prints_the_rows_that_tell_the_story(board):
-    shown, _, _ = board
-    lines = shown.splitlines()
+    lines = board.printed.splitlines()
     assert [cell.strip() for cell in lines[0].strip("|").split("|")] == ["", "0-random", "1-pretrain"]
     assert [cell.strip() for cell in lines[2].strip("|").split("|")] == [
         "bits per byte on held-out text",
         "0.250",
         "0.375",
     ]
-    assert "replies that end with the end token" not in shown  # not in the story
+    assert "replies that end with the end token" not in board.printed  # not in STORY
     assert lines[-1] == "every row, with intervals: runs/demo/scoreboard.md"
     assert sum(line.startswith("|") for line in lines) == 3
 
 
-def test_the_file_for_people_has_every_row_with_its_interval_and_the_baselines(board):
-    _, _, markdown = board
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines()]
+def test_scoreboard_md_has_every_row_with_its_interval_and_the_baselines(board):
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in board.markdown.splitlines()]
     assert ["bits per byte on held-out text", "0.250 (0.125 to 0.500)", "0.375 (0.125 to 0.500)"] in rows
     assert ["replies that end with the end token", "", "0.250 (0.125 to 0.500)"] in rows
     assert ["the same in nats per character", "", "1.000"] in rows
-    assert "polite replies" not in markdown  # no stage has a value
-    assert "fivegram_bits_per_byte: 2.000\n" in markdown and "masked_majority: 0.125\n" in markdown
+    assert "polite replies" not in board.markdown  # no stage has a value
+    assert "fivegram_bits_per_byte: 2.000\n" in board.markdown
+    assert "masked_majority: 0.125\n" in board.markdown
 
 
-def test_the_file_for_programs_has_every_row_of_every_examined_stage(board):
-    _, data, _ = board
+def test_scoreboard_json_has_every_row_of_every_examined_stage(board):
+    data = board.data
     assert list(data["stages"]) == ["0-random", "1-pretrain"]
     for exams in data["stages"].values():
         assert list(exams) == list(scoreboard.ROWS)
@@ -105,7 +109,7 @@ def test_the_file_for_programs_has_every_row_of_every_examined_stage(board):
     assert data["stages"]["0-random"]["stops"] is None and data["stages"]["1-pretrain"]["stops"] == VALUE
     assert data["baselines"] == {"fivegram_bits_per_byte": 2.0, "masked_majority": 0.125}
     assert (data["seed"], data["size"]) == (3, "tiny")
-    assert data["wall_seconds"] == 2 * (1.5 + 0.5)  # the exams' time included
+    assert data["wall_seconds"] == 2 * (1.5 + 0.5)  # training and exams
 
 
 def test_a_run_without_an_examined_stage_has_no_scoreboard(tmp_path, monkeypatch):

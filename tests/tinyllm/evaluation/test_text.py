@@ -1,3 +1,8 @@
+"""text: every byte of the held-out text counts once, so models with any vocabulary can be compared.
+
+If special tokens counted, or some bytes counted twice, the figures would depend on the tokenizer.
+"""
+
 import math
 
 import numpy as np
@@ -23,7 +28,7 @@ def characters_in(documents):
     return sum(len(document.decode("utf-8", "replace")) for document in documents)
 
 
-def without_specials():
+def uniform_over_bytes():
     """A model that gives all 256 bytes the same probability, and special tokens none."""
     model = Transformer(Config(vocab=len(BYTES), context=8, layers=1, width=4, heads=2, tied=False))
     model.params["embedding"][:] = 1
@@ -35,7 +40,7 @@ def without_specials():
 @given(documents)
 @settings(max_examples=30)
 def test_a_uniform_model_of_bytes_has_8_bits_per_byte(documents):
-    with WorkerPool(without_specials()) as pool:
+    with WorkerPool(uniform_over_bytes()) as pool:
         bits = text.bits_per_byte(pool, BYTES, documents, 8)["bits_per_byte"]
     assert [bits[key] for key in ("low", "value", "high")] == pytest.approx([8, 8, 8], rel=1e-5)
 
@@ -43,7 +48,7 @@ def test_a_uniform_model_of_bytes_has_8_bits_per_byte(documents):
 @given(documents, st.integers(1, 2), st.integers(2, 8), st.sampled_from([256, 258]))
 @settings(max_examples=20)
 def test_every_byte_is_counted_once_and_special_tokens_are_not(documents, workers, length, vocab):
-    """Each token of a uniform model costs log2 of the vocabulary, however many bytes it has."""
+    """A uniform model pays log2(vocabulary size) for each token, however many bytes the token has."""
     tokenizer = train(b"ab ab ab \0\0 \0\0", vocab)
     documents = [document + b" ab" for document in documents]
     model = Transformer(Config(vocab=len(tokenizer), context=8, layers=1, width=4, heads=2))
@@ -57,8 +62,8 @@ def test_every_byte_is_counted_once_and_special_tokens_are_not(documents, worker
     assert nats == pytest.approx(tokens * math.log(len(tokenizer)), rel=1e-5)
 
 
-def test_bits_per_byte_are_the_loss_of_the_model_on_the_bytes():
-    """One document in one window: the plain sum of -log2 p, without that of the end token."""
+def test_bits_per_byte_are_the_loss_in_bits_divided_by_the_number_of_bytes():
+    """One document that fits into one window: the sum of -log2 p over its bytes, without the end token."""
     model, document = random_model(CONFIG, np.random.default_rng(0), np.float32), b"abcab"
     ids = np.array([[BYTES.special["<|begin|>"], *document]])
     logits = model.forward(ids)[0][0].astype(float)
@@ -110,9 +115,9 @@ def test_the_majority_is_the_most_frequent_hidden_token():
     assert results["masked_top1"]["value"] == pytest.approx(0.2, abs=0.1)
 
 
-def test_a_cloze_counts_right_endings():
+def test_a_cloze_is_right_if_the_reply_begins_with_the_whole_word_and_a_full_stop():
     words = {" Ada keeps a": "duck. Ada", " Bill keeps a": "duckling.", " Cora keeps a": "cat", " Kurt": "is"}
     items = [("Ada keeps a", "duck"), ("Bill keeps a", "duck"), ("Cora keeps a", "cat"), ("Kurt", "is")]
     pool = ScriptedPool(BYTES, lambda opening: words[opening.removeprefix("<|begin|>")])
     result = text.cloze(pool, BYTES, items)
-    assert result["value"] == 0.25 and result["n"] == 4  # the whole word, and the full stop after it
+    assert result["value"] == 0.25 and result["n"] == 4

@@ -1,3 +1,8 @@
+"""advantages: for any baseline, the expected gradient is that of the expected score minus the KL penalty.
+
+With wrong advantages a model would still train, but towards another goal.
+"""
+
 import itertools
 import re
 
@@ -16,7 +21,7 @@ BASELINES = [np.mean, advantages.mean_of_others, advantages.group_mean]
 baselines = st.sampled_from(BASELINES)
 
 
-def test_the_worked_example_of_the_docstring_is_what_the_code_computes():
+def test_the_worked_example_in_the_docstring_is_correct():
     rows = re.findall(r"^ {4}(\S.*?)((?: +-?\d+\.\d){3})\b", advantages.__doc__, re.M)
     example = {label: np.array([numbers.split()], float) for label, numbers in rows}
     assert list(example) == ["divergence", "later", "2 - 0.5 * later", "advantage"]
@@ -36,14 +41,14 @@ def test_advantages_sum_to_0_and_those_of_equal_scores_are_0(rng, P, G):
         advantages.group_advantages(scores) * (scores.std(axis=1, keepdims=True) + 1e-4),
         atol=1e-9,
     )
-    for of_group in (advantages.group_mean, advantages.mean_of_others):
+    for baseline in (advantages.group_mean, advantages.mean_of_others):
         if G > 1:
-            np.testing.assert_allclose((scores - of_group(scores)).sum(axis=1), 0, atol=1e-9)
-            np.testing.assert_allclose(equal - of_group(equal), 0, atol=1e-9)
+            np.testing.assert_allclose((scores - baseline(scores)).sum(axis=1), 0, atol=1e-9)
+            np.testing.assert_allclose(equal - baseline(equal), 0, atol=1e-9)
     np.testing.assert_allclose(advantages.group_advantages(scores).sum(axis=1), 0, atol=1e-6)
     np.testing.assert_allclose(advantages.group_advantages(equal), 0, atol=1e-9)
-    whole = advantages.with_baseline(np.mean, scores, np.zeros((P * G, 1)))
-    assert whole.sum() == pytest.approx(0, abs=1e-9)
+    from_mean = advantages.with_baseline(np.mean, scores, np.zeros((P * G, 1)))
+    assert from_mean.sum() == pytest.approx(0, abs=1e-9)
     assert not advantages.with_baseline(np.mean, np.ones((P, G)), np.zeros((P * G, 1))).any()
 
 
@@ -81,8 +86,8 @@ def test_a_constant_added_to_all_scores_changes_no_advantage(rng, P, G, T, basel
 
 
 @given(rngs, sizes, groups, st.integers(1, 5), st.floats(0, 2), st.data())
-def test_a_token_pays_for_the_divergence_after_it_and_not_for_earlier_divergence(rng, P, G, T, kl, data):
-    """With a baseline that ignores the reply itself, so that only the token's own return changes."""
+def test_more_divergence_at_a_position_lowers_only_the_advantages_before_it(rng, P, G, T, kl, data):
+    """The baseline ignores the reply itself, so only the token's own return changes."""
     scores, divergence = rng.standard_normal((P, G)), rng.random((P * G, T))
     reply = data.draw(st.integers(0, P * G - 1), label="reply")
     at = data.draw(st.integers(0, T - 1), label="position of more divergence")
@@ -97,14 +102,14 @@ def test_a_token_pays_for_the_divergence_after_it_and_not_for_earlier_divergence
 
 
 @given(rngs, sizes, groups, st.floats(0.1, 10), st.floats(-5, 5))
-def test_advantages_of_grpo_ignore_the_scale_and_the_origin_of_scores(rng, P, G, scale, shift):
+def test_advantages_of_grpo_do_not_depend_on_the_scale_or_the_origin_of_the_scores(rng, P, G, scale, shift):
     scores = rng.standard_normal((P, G))
     np.testing.assert_allclose(
         advantages.group_advantages(scale * scores + shift, eps=0),
         advantages.group_advantages(scores, eps=0),
         rtol=1e-6,
     )
-    assert np.abs(advantages.group_advantages(scores)).max() <= np.sqrt(G - 1) + 1e-9  # whatever the scores
+    assert np.abs(advantages.group_advantages(scores)).max() <= np.sqrt(G - 1) + 1e-9  # for any scores
 
 
 @given(rngs, sizes, sizes)
@@ -119,7 +124,7 @@ def test_a_return_is_the_sum_of_the_rewards_from_a_position_on(rng, B, T):
 
 
 @given(rngs, sizes, sizes, st.floats(0, 1))
-def test_gae_lies_between_the_return_and_one_step(rng, B, T, lam):
+def test_gae_is_the_return_minus_the_value_for_lam_1_and_one_step_for_lam_0(rng, B, T, lam):
     rewards, values = rng.standard_normal((2, B, T))
     returns = advantages.returns(rewards)
     next_values = np.concatenate([values[:, 1:], np.zeros((B, 1))], axis=1)
@@ -145,8 +150,10 @@ def test_standardised_advantages_have_mean_0_and_deviation_1_over_the_mask(rng, 
 
 @given(rngs, st.floats(0, 2), st.floats(-3, 3))
 def test_the_expected_gradient_is_that_of_the_expected_score_minus_the_kl_penalty(rng, kl, baseline):
-    """Two positions with two possible tokens each; the logits of the second depend on the first token. On
-    average over all four replies, stage 3 ascends the gradient of E[score] - kl KL, whatever the baseline."""
+    """The model has two tokens and two positions, and the logits at the second depend on the first token.
+
+    On average over all four replies, the gradient of stage 3 is that of E[score] - kl KL, for any baseline.
+    """
     logits1, logits2, reference1, reference2 = rng.standard_normal((4, 2, 2))
     logits1, reference1 = logits1[0], reference1[0]
     score = rng.standard_normal((2, 2))  # of each reply

@@ -1,3 +1,8 @@
+"""annotator: ranks five replies to each prompt by their true quality, with some mistakes.
+
+An interrupted annotator must leave no file: an incomplete file would be taken for a complete one.
+"""
+
 import json
 
 import numpy as np
@@ -25,15 +30,15 @@ def parent(tmp_path_factory):
     return folder
 
 
-def tasks_of(count):
+def annotator_tasks(count):
     """The tasks whose replies the annotator of world 0 ranks."""
     return oracle.prompts(Dice("rankings of world 0"), World(0), "train", count)
 
 
 def annotate(parent, count, path, monkeypatch=None, replies=None):
-    """-> the file's entries. replies(task, i): the i-th reply to each prompt, in place of the model's."""
+    """Run the annotator -> the entries of its file. replies(task, i) replaces the model's i-th reply."""
     if replies:
-        tasks = [task for task in tasks_of(count) for _ in range(annotator.GROUP)]
+        tasks = [task for task in annotator_tasks(count) for _ in range(annotator.GROUP)]
         texts = [replies(task, i % annotator.GROUP) for i, task in enumerate(tasks)]
 
         def answer(pool, tokenizer, prompts, max_tokens, seed):
@@ -46,9 +51,9 @@ def annotate(parent, count, path, monkeypatch=None, replies=None):
 
 
 def test_the_fifth_reply_comes_from_a_random_prompt_of_the_same_sort(parent, tmp_path, monkeypatch):
-    """Each reply says its number and what it is about, so that the test can see where it comes from."""
-    tasks, numbers = tasks_of(60), iter(range(240))
-    about = [oracle.subject(task)[1] for task in tasks]
+    """Each reply states its number and its subject, so the test sees which prompt the reply comes from."""
+    tasks, numbers = annotator_tasks(60), iter(range(240))
+    subjects = [oracle.subject(task)[1] for task in tasks]
     entries = annotate(
         parent,
         60,
@@ -58,33 +63,33 @@ def test_the_fifth_reply_comes_from_a_random_prompt_of_the_same_sort(parent, tmp
     )
     assert [entry["prompt"] for entry in entries] == [task.prompt for task in tasks]
     assert [text for entry in entries for text in entry["completions"][:4]] == [
-        f"{i} about {about[i // 4]}." for i in range(240)
+        f"{i} about {subjects[i // 4]}." for i in range(240)
     ]
-    foreign = [entry["completions"][4].split(" ", 1) for entry in entries]
-    origins = [int(number) // 4 for number, _ in foreign]
+    fifth_replies = [entry["completions"][4].split(" ", 1) for entry in entries]
+    origins = [int(number) // 4 for number, _ in fifth_replies]
     sorts = [oracle.subject(task)[0] for task in tasks]
     assert [sorts[origin] for origin in origins] == sorts and {"person", "errand", ""} == set(sorts)
-    assert sum(origin != i for i, origin in enumerate(origins)) > 50  # sometimes it is the same prompt
-    assert [text for _, text in foreign] == [f"about {each}." for each in about]
+    assert sum(origin != i for i, origin in enumerate(origins)) > 50  # the random prompt may be the same one
+    assert [text for _, text in fifth_replies] == [f"about {subject}." for subject in subjects]
 
 
-def test_it_ranks_by_true_quality_and_makes_some_mistakes(parent, tmp_path, monkeypatch):
+def test_the_annotator_ranks_by_true_quality_and_makes_some_mistakes(parent, tmp_path, monkeypatch):
     dice, world = Dice("replies"), World(0)
 
     def reply(task, i):
         right, wrong = oracle.right_and_wrong(dice, world, task)
-        return [right, wrong, f"{right} Most gladly I say so.", ""][i]
+        return [right, wrong, f"{right} I am quite sure.", ""][i]
 
     entries = annotate(parent, 100, tmp_path / "r.jsonl", monkeypatch, reply)
     exact = 0
-    for task, entry in zip(tasks_of(100), entries):
+    for task, entry in zip(annotator_tasks(100), entries):
         qualities = [oracle.quality(task, text) for text in entry["completions"]]
         order = sorted(set(qualities), reverse=True)
         exact += entry["ranks"] == [order.index(each) + 1 for each in qualities]
     assert 50 < exact < 95  # each of two to four pairs of neighbours is swapped with probability 0.1
 
 
-def test_its_file_can_be_read_and_says_where_it_comes_from(parent, tmp_path):
+def test_the_file_can_be_read_and_states_the_annotator_the_model_and_the_sampling(parent, tmp_path):
     entries = annotate(parent, 12, tmp_path / "sub" / "r.jsonl")
     assert len(entries) == 12
     assert all(len(entry["completions"]) == len(entry["ranks"]) == 5 for entry in entries)
@@ -95,17 +100,17 @@ def test_its_file_can_be_read_and_says_where_it_comes_from(parent, tmp_path):
     assert len({text for entry in entries for text in entry["completions"][:4]}) > 40  # sampled, not greedy
 
 
-def test_the_seed_decides_replies_and_ranks(parent, tmp_path):
-    decided = lambda path: [(e["completions"], e["ranks"]) for e in annotate(parent, 6, path)]
-    assert decided(tmp_path / "a.jsonl") == decided(tmp_path / "b.jsonl")
+def test_the_same_seed_gives_the_same_replies_and_ranks(parent, tmp_path):
+    ranked = lambda path: [(e["completions"], e["ranks"]) for e in annotate(parent, 6, path)]
+    assert ranked(tmp_path / "a.jsonl") == ranked(tmp_path / "b.jsonl")
 
 
 def test_the_file_is_complete_or_does_not_exist(parent, tmp_path, monkeypatch):
-    entry, written = rankings.entry, []
+    entry, calls = rankings.entry, []
 
     def fail_at_the_fourth(ranking, *notes):
-        written.append(ranking)
-        if len(written) == 4:
+        calls.append(ranking)
+        if len(calls) == 4:
             raise KeyboardInterrupt
         return entry(ranking, *notes)
 

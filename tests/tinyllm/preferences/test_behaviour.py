@@ -1,3 +1,8 @@
+"""behaviour: each reply is judged by its own prompt, and each kind of prompt has its own score.
+
+Stage 3 chooses its checkpoint by these scores, so a good average must not hide a bad kind.
+"""
+
 from statistics import fmean
 
 import pytest
@@ -24,7 +29,7 @@ def test_prompts_have_the_requested_kind_and_split(split):
                 assert split_of(task.key) == split
 
 
-def test_another_name_gives_other_prompts_and_the_same_name_gives_the_same_prompts():
+def test_the_same_name_gives_the_same_prompts_and_another_name_gives_others():
     first, again, other = (
         behaviour.prompts_by_kind(WORLD, "test", COUNT, name) for name in ("manners", "manners", "duels")
     )
@@ -43,7 +48,7 @@ def test_every_reply_belongs_to_its_task():
 
 
 def scores_of(reply, split="test"):
-    """reply(task) -> the text that the model writes."""
+    """The mean of each outcome for a model that writes reply(task)."""
     by_kind = behaviour.prompts_by_kind(WORLD, split, COUNT, "manners")
     tasks = {task.question: task for tasks in by_kind.values() for task in tasks}
     pool = ScriptedPool(BYTES, lambda text: reply(tasks[last_question(text)]))
@@ -55,7 +60,7 @@ def scores_of(reply, split="test"):
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_right_answers_in_a_polite_style_score_1_everywhere(split):
+def test_right_replies_score_1_for_their_kind_and_only_polite_ones_score_1_for_politeness(split):
     dice = Dice("replies")
     right = lambda task: oracle.right_and_wrong(dice, WORLD, task)[0]
     wrong = lambda task: oracle.right_and_wrong(dice, WORLD, task)[1]
@@ -66,8 +71,8 @@ def test_right_answers_in_a_polite_style_score_1_everywhere(split):
 
 
 @pytest.mark.parametrize("kind", oracle.KINDS)
-def test_a_kind_that_goes_wrong_lowers_its_own_score_only(kind):
-    """A fifth of all prompts is of one kind; silence is neither correct nor polite."""
+def test_empty_replies_to_one_kind_lower_only_the_score_of_the_kind_and_politeness(kind):
+    """One prompt in five is of this kind, and an empty reply is neither correct nor polite."""
     dice = Dice("replies")
 
     def reply(task):

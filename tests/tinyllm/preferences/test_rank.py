@@ -1,3 +1,8 @@
+"""rank: a ranking is saved as soon as a person has typed it, and the next session continues from there.
+
+An interruption, a typing error or a damaged file must never cost a person's work.
+"""
+
 import io
 import json
 import re
@@ -25,7 +30,7 @@ PATH = "runs/demo/rankings.jsonl"
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A run, in the current folder, whose stage 2 writes noise."""
+    """The folder of stage 2, with a random model, in a run in the current folder."""
     monkeypatch.chdir(tmp_path)
     model = random_model(
         Config(len(BYTES), context=256, layers=1, width=8, heads=2), np.random.default_rng(0), np.float32, 0.1
@@ -35,8 +40,8 @@ def folder(tmp_path, monkeypatch):
     return run.folder
 
 
-def sit(monkeypatch, *lines, **options):
-    """A session in which a person types these lines; then the input ends."""
+def run_session(monkeypatch, *lines, **options):
+    """Run a session in which a person types these lines and then ends the input."""
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
     options = {"stage": "2", "count": 4, "group": 3, "annotator": "Ada", "workers": 1} | options
     rank.main(rank.RankSettings(**options))
@@ -51,8 +56,8 @@ def ranks():
     return [(entry["number"], entry["ranks"]) for entry in entries()]
 
 
-def test_a_person_ranks_and_continues_where_the_session_ended(folder, monkeypatch, capsys):
-    sit(monkeypatch, "2 1 3", "1 2", "3=1 2", "q")
+def test_a_person_ranks_and_continues_where_the_last_session_ended(folder, monkeypatch, capsys):
+    run_session(monkeypatch, "2 1 3", "1 2", "3=1 2", "q")
     shown = capsys.readouterr()
     assert "[1 of 4] " in shown.out and "name each of 1 2 3 once" in shown.out
     assert "4 of 4 prompts left to rank" in shown.err and f"2 rankings in {PATH}" in shown.out
@@ -62,61 +67,63 @@ def test_a_person_ranks_and_continues_where_the_session_ended(folder, monkeypatc
     assert [entry["prompt"] for entry in entries()] == [task.prompt for task in tasks[:2]]
     assert first["annotator"] == "Ada" and first["model"] == checkpoint.digest(folder)
 
-    sit(monkeypatch, "1 2 3", "u", "s", "3 2 1")
+    run_session(monkeypatch, "1 2 3", "u", "s", "3 2 1")
     shown = capsys.readouterr()
     assert ranks() == [(0, [2, 1, 3]), (1, [1, 2, 1]), (3, [3, 2, 1])]
     assert "2 of 4 prompts left to rank" in shown.err and "[3 of 4]" in shown.out and entries()[0] == first
 
-    sit(monkeypatch, "1=2=3")  # the prompt that was skipped
+    run_session(monkeypatch, "1=2=3")  # the prompt that was skipped
     assert ranks()[3] == (2, [1, 1, 1])
-    sit(monkeypatch)
+    run_session(monkeypatch)
     shown = capsys.readouterr()
     assert "0 of 4 prompts left to rank (for more: --count)" in shown.err
     assert f"4 rankings in {PATH}" in shown.out
     assert [ranking.ranks for ranking in rankings.read(PATH)] == [[2, 1, 3], [1, 2, 1], [3, 2, 1]]
-    sit(monkeypatch, "1 2 3", count=5)
+    run_session(monkeypatch, "1 2 3", count=5)
     assert ranks()[4] == (4, [1, 2, 3])
 
 
 def test_undo_takes_back_the_last_answer_and_asks_again(folder, monkeypatch, capsys):
-    sit(monkeypatch, "1 2 3", "2 1 3", "u", "u", "3 2 1", "q")
+    run_session(monkeypatch, "1 2 3", "2 1 3", "u", "u", "3 2 1", "q")
     assert ranks() == [(0, [3, 2, 1])]
-    places = [line.split("]")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
-    assert places == ["[1 of 4", "[2 of 4", "[3 of 4", "[2 of 4", "[1 of 4", "[2 of 4"]
+    progress = [line.split("]")[0] for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+    assert progress == ["[1 of 4", "[2 of 4", "[3 of 4", "[2 of 4", "[1 of 4", "[2 of 4"]
 
 
 def test_undo_before_the_first_answer_asks_again(folder, monkeypatch, capsys):
-    sit(monkeypatch, "u", "u", "3 2 1", "q")
+    run_session(monkeypatch, "u", "u", "3 2 1", "q")
     assert ranks() == [(0, [3, 2, 1])]
     assert capsys.readouterr().out.count("[1 of 4]") == 3
 
 
-def test_undo_goes_back_beyond_a_prompt_with_one_reply_only(folder, monkeypatch):
-    monkeypatch.setattr(rank, "completions", lambda *given: ["Yes.", "No."][: 1 if given[-1] == 1 else 2])
-    sit(monkeypatch, "1 2", "u", "2 1", "q")
+def test_undo_passes_over_a_prompt_that_was_skipped_for_having_only_one_reply(folder, monkeypatch):
+    monkeypatch.setattr(
+        rank, "completions", lambda *arguments: ["Yes.", "No."][: 1 if arguments[-1] == 1 else 2]
+    )
+    run_session(monkeypatch, "1 2", "u", "2 1", "q")
     assert ranks() == [(0, [2, 1])]
 
 
 def test_undo_shows_the_same_completions_again(folder, monkeypatch, capsys):
-    sit(monkeypatch, "1 2 3", "u", "1 2 3", "q")
+    run_session(monkeypatch, "1 2 3", "u", "1 2 3", "q")
     first, again = re.findall(r"\[1 of 4\].*?best to worst", capsys.readouterr().out, re.S)
     assert first == again
 
 
-def test_answers_that_make_no_sense_are_explained_and_asked_again(folder, monkeypatch, capsys):
-    sit(monkeypatch, "", "1 2", "1 2 3 4", "1 1 2", "best", "1 2 x", "S")
+def test_an_order_that_makes_no_sense_is_explained_and_can_be_typed_again(folder, monkeypatch, capsys):
+    run_session(monkeypatch, "", "1 2", "1 2 3 4", "1 1 2", "best", "1 2 x", "S")
     shown = capsys.readouterr().out
     assert shown.count("name each of 1 2 3 once") == 6
-    assert "[2 of 4]" in shown  # S skips as s does
+    assert "[2 of 4]" in shown  # S skips, like s
     assert not entries()
 
 
-def test_the_end_of_the_input_quits_and_saves(folder, monkeypatch, capsys):
-    sit(monkeypatch, "1 2 3")
+def test_the_end_of_the_input_ends_the_session_like_q(folder, monkeypatch, capsys):
+    run_session(monkeypatch, "1 2 3")
     shown = capsys.readouterr().out
     assert ranks() == [(0, [1, 2, 3])]
     assert "[2 of 4]" in shown and "[3 of 4]" not in shown
-    sit(monkeypatch)
+    run_session(monkeypatch)
     assert ranks() == [(0, [1, 2, 3])]
 
 
@@ -134,26 +141,26 @@ def test_every_answer_is_saved_before_the_next_question(folder, monkeypatch):
     assert ranks() == [(0, [1, 2, 3])]
 
 
-def replies_of(monkeypatch, *texts):
-    """The model writes these texts in turn."""
+def set_replies(monkeypatch, *texts):
+    """Make the model write these texts in turn."""
     written = cycle(texts)
     answer = lambda pool, words, prompts, *_: [(next(written), True) for _ in prompts]
     monkeypatch.setattr(rank, "answer", answer)
 
 
-def test_completions_are_different_even_if_that_leaves_fewer(folder, monkeypatch, capsys):
-    replies_of(monkeypatch, "Yes.", "No.")
-    sit(monkeypatch, "2 1", "q", group=4)
+def test_all_completions_differ_even_if_there_are_fewer_than_requested(folder, monkeypatch):
+    set_replies(monkeypatch, "Yes.", "No.")
+    run_session(monkeypatch, "2 1", "q", group=4)
     (entry,) = entries()
     assert sorted(entry["completions"]) == ["No.", "Yes."] and entry["ranks"] == [2, 1]
-    replies_of(monkeypatch, *"aaaaaaabcdef")  # three times as many are sampled as are wanted
-    sit(monkeypatch, "1 2 3 4", "q", group=4)
+    set_replies(monkeypatch, *"aaaaaaabcdef")  # three times --group replies are sampled
+    run_session(monkeypatch, "1 2 3 4", "q", group=4)
     assert sorted(entries()[1]["completions"]) == [*"abcd"]
 
 
-def test_a_prompt_with_only_one_answer_is_skipped(folder, monkeypatch, capsys):
-    replies_of(monkeypatch, "I do not know.")
-    sit(monkeypatch)
+def test_a_prompt_that_always_gets_the_same_reply_is_skipped(folder, monkeypatch, capsys):
+    set_replies(monkeypatch, "I do not know.")
+    run_session(monkeypatch)
     shown = capsys.readouterr().out
     assert (
         shown.count("the model always gives the same reply: skipped") == 4
@@ -162,7 +169,7 @@ def test_a_prompt_with_only_one_answer_is_skipped(folder, monkeypatch, capsys):
 
 
 def test_the_order_on_the_screen_is_the_order_in_the_file(folder, monkeypatch, capsys):
-    sit(monkeypatch, "3 1 2", "q")
+    run_session(monkeypatch, "3 1 2", "q")
     (entry,), shown = entries(), capsys.readouterr().out
     for i, text in enumerate(entry["completions"], 1):
         indented = printable(text).replace("\n", "\n     ")
@@ -170,7 +177,7 @@ def test_the_order_on_the_screen_is_the_order_in_the_file(folder, monkeypatch, c
     assert entry["ranks"] == [2, 3, 1]
 
 
-def test_a_ranking_may_hold_any_line_separator(tmp_path):
+def test_completions_may_contain_any_line_separator(tmp_path):
     path = tmp_path / "rankings.jsonl"
     ranking = rankings.Ranking([{"role": "user", "content": "?"}], ["a\x85b", "c\u2028d"], [1, 2])
     written = {number: {"number": number, **rankings.entry(ranking, "Ada", "", 0)} for number in (0, 1)}
@@ -180,39 +187,39 @@ def test_a_ranking_may_hold_any_line_separator(tmp_path):
 
 
 def test_completions_are_shuffled():
-    """A model often samples its favourite reply first: the position must not give it away."""
+    """The first reply is often the one that the model likes best. Its position must not give it away."""
     assert len({str(shuffled(number)) for number in range(20)}) > 3
 
 
 def shuffled(number):
     with pytest.MonkeyPatch.context() as patch:
-        replies_of(patch, "a", "b", "c")
+        set_replies(patch, "a", "b", "c")
         (task,) = oracle.prompts(Dice("one"), World(0), "train", 1)
         return rank.completions(None, BYTES, task.prompt, rank.RankSettings(group=3), number)
 
 
-def test_a_foreign_or_damaged_file_is_left_alone(folder, monkeypatch, capsys):
+def test_a_foreign_or_damaged_file_is_reported_and_left_unchanged(folder, monkeypatch):
     for content in ("{}\n", "[1]\n", "{not json\n", '"text"\n'):
         with open(PATH, "w", encoding="utf-8") as file:
             file.write(content)
         with pytest.raises(TinyllmError, match="move it out of the way"):
-            sit(monkeypatch, "1 2 3")
+            run_session(monkeypatch, "1 2 3")
         with open(PATH, encoding="utf-8") as file:
             assert file.read() == content
 
 
-def test_the_command_line_says_what_is_wrong(folder, monkeypatch, capsys):
+def test_mistakes_on_the_command_line_are_reported(folder, monkeypatch, capsys):
     assert main(["rank", "--run", "nothing"]) == 1 and "no finished stage" in capsys.readouterr().err
     for group in (1, 10):
         with pytest.raises(UsageError, match="--group must be from 2 to 9"):
-            sit(monkeypatch, group=group)
+            run_session(monkeypatch, group=group)
     assert main(["rank", "--group", "1"]) == 2
     monkeypatch.setattr("sys.stdin", io.StringIO("2 1\n"))
     assert main(["rank", "--stage", "2-instruct", "--count", "1", "--group", "2", "--annotator", "Bill"]) == 0
     assert entries()[0]["annotator"] == "Bill"
 
 
-def test_the_file_says_that_a_person_ranked_and_how_the_completions_were_sampled(folder, monkeypatch):
+def test_the_file_states_that_a_person_ranked_and_how_the_completions_were_sampled(folder, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("1 2 3 4\n"))
     rank.main(rank.RankSettings(seed=0, count=1, workers=1))
     (entry,) = entries()

@@ -1,3 +1,8 @@
+"""rankings: every published format gives the same rankings, and an unusable entry is reported.
+
+If ranks were read the wrong way round, the reward model would learn to prefer the worse replies.
+"""
+
 import datetime
 import json
 
@@ -30,7 +35,7 @@ def reply(text):
 
 
 @given(st.permutations(range(1, 5)), st.data())
-def test_a_typed_order_gives_the_ranks_that_were_meant(order, data):
+def test_a_typed_order_gives_the_right_ranks(order, data):
     """Any order of four completions, with any neighbours tied."""
     ties = [data.draw(st.booleans()) for _ in order[1:]]
     typed, ranks, rank = str(order[0]), {order[0]: 1}, 1
@@ -62,7 +67,7 @@ def test_a_ranking_is_read_back_as_it_was_written(replies, data):
     assert rankings.ranking(json.loads(json.dumps(ranking._asdict()))) == ranking
 
 
-def test_a_line_says_who_ranked_what_and_when(tmp_path):
+def test_a_line_states_who_ranked_what_and_when(tmp_path):
     ranking, path = rankings.Ranking(USER, ["ä", "b"], [1, 2]), tmp_path / "r.jsonl"
     rankings.save(path, [rankings.entry(ranking, "Ada", "abc", 7)])
     assert rankings.read(path) == [ranking]
@@ -97,9 +102,9 @@ FORMATS = [
 
 @pytest.mark.parametrize("entry", FORMATS)
 def test_every_published_format_of_preferences_gives_the_same_ranking(entry, tmp_path):
-    meant = rankings.Ranking(TURNS, ["Me.", "Go away."], [1, 2])
-    assert rankings.read(write_lines(tmp_path / "r.jsonl", entry)) == [meant]
-    assert rankings.read(write_lines(tmp_path / "r.json", json.dumps([entry, entry]))) == [meant, meant]
+    expected = rankings.Ranking(TURNS, ["Me.", "Go away."], [1, 2])
+    assert rankings.read(write_lines(tmp_path / "r.jsonl", entry)) == [expected]
+    assert rankings.read(write_lines(tmp_path / "r.json", json.dumps([entry, entry]))) == [expected, expected]
 
 
 @given(
@@ -107,11 +112,11 @@ def test_every_published_format_of_preferences_gives_the_same_ranking(entry, tmp
     texts.map(str.strip),
     st.lists(texts.map(str.strip), min_size=2, max_size=2, unique=True),
 )
-def test_a_preference_may_give_its_prompt_in_a_format_of_instructions(instruction, more, replies):
+def test_a_preference_may_have_its_prompt_in_the_alpaca_format(instruction, context, replies):
     chosen, rejected = replies
-    entry = {"instruction": instruction, "input": more, "chosen": chosen, "rejected": rejected}
-    asked = [{"role": "user", "content": f"{instruction}\n{more}"}]
-    assert rankings.ranking(entry) == rankings.Ranking(asked, replies, [1, 2])
+    entry = {"instruction": instruction, "input": context, "chosen": chosen, "rejected": rejected}
+    prompt = [{"role": "user", "content": f"{instruction}\n{context}"}]
+    assert rankings.ranking(entry) == rankings.Ranking(prompt, replies, [1, 2])
 
 
 @pytest.mark.parametrize(
@@ -178,7 +183,7 @@ def test_a_conversation_of_empty_turns_is_malformed(entry, tmp_path):
 
 
 def test_whatever_a_model_writes_can_be_written_to_the_file(tmp_path):
-    """Bytes ED A0 80 are not UTF-8; Tokenizer.decode would give them back as a lone surrogate."""
+    """The bytes ED A0 80 are not UTF-8. Tokenizer.decode would turn them into a lone surrogate."""
     text, path = decode_reply(BYTES, [0xED, 0xA0, 0x80]), tmp_path / "r.jsonl"
     rankings.save(path, [rankings.entry(rankings.Ranking(USER, [text, "b"], [1, 2]), "Ada", "abc", 7)])
     assert len(rankings.read(path)) == 1
@@ -213,7 +218,7 @@ def test_a_file_without_a_usable_ranking_is_an_error(tmp_path):
         rankings.read(tmp_path / "missing.jsonl")
 
 
-# ---- encoded for training
+# ---- encoding for training
 
 
 @given(st.lists(texts, min_size=2, max_size=4, unique=True), st.integers(0, 2))

@@ -1,3 +1,8 @@
+"""reward_model: preferred replies get higher scores, each read at the end token and normalised.
+
+A score that is read elsewhere, or that depends on padding, would reward something other than the reply.
+"""
+
 import dataclasses
 
 import numpy as np
@@ -26,29 +31,29 @@ RANKINGS = [
 
 
 def encode(prompt, text):
-    """A prompt and a reply, as stage 3 scores them."""
+    """The ids of a prompt and a reply, as stage 3 scores them."""
     messages = [{"role": "user", "content": prompt}]
     return [*encode_prompt(BYTES, messages), *BYTES.encode(f" {text}"), END]
 
 
 @pytest.fixture(scope="module")
-def settings_of():
+def reward_settings():
     return reward_model.RewardSettings(workers=1)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, settings_of):
+def trained(tmp_path_factory, reward_settings):
     """The folder of a reward model that has learned to prefer "aa" to "zq"."""
     path = tmp_path_factory.mktemp("reward")
     checkpoint.save(path / "parent", random_model(CONFIG, np.random.default_rng(0), np.float32, 0.1), BYTES)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
-        folder = reward_model.train(settings_of, path / "parent", RANKINGS, 40)
+        folder = reward_model.train(reward_settings, path / "parent", RANKINGS, 40)
     return path / folder
 
 
-def test_preferred_replies_score_higher_even_after_unseen_prompts(trained, settings_of):
-    with reward_model.scorer(trained, settings_of) as score:
+def test_preferred_replies_score_higher_even_after_unseen_prompts(trained, reward_settings):
+    with reward_model.scorer(trained, reward_settings) as score:
         for prompt in ("3?", "99?"):
             preferred, other = score([encode(prompt, "aa"), encode(prompt, "zq")])
             assert preferred > other + 0.5
@@ -56,9 +61,9 @@ def test_preferred_replies_score_higher_even_after_unseen_prompts(trained, setti
         assert last > first
 
 
-def test_the_replies_it_learned_from_have_mean_0_and_deviation_1(trained, settings_of):
+def test_the_scores_of_the_training_replies_have_mean_0_and_deviation_1(trained, reward_settings):
     rows = [ids for ranking in RANKINGS for ids, _ in encode_ranking(BYTES, ranking)]
-    with reward_model.scorer(trained, settings_of) as score:
+    with reward_model.scorer(trained, reward_settings) as score:
         scores = score(rows)
     with WorkerPool(checkpoint.load(trained)[0]) as pool:
         raw = reward_model.raw_scores(pool, rows)
@@ -67,31 +72,33 @@ def test_the_replies_it_learned_from_have_mean_0_and_deviation_1(trained, settin
     assert (scale["mean"], scale["deviation"]) == (pytest.approx(raw.mean()), pytest.approx(raw.std()))
 
 
-def test_its_folder_is_a_finished_checkpoint_with_a_score_head(trained):
+def test_a_reward_model_is_a_checkpoint_with_a_score_head_and_not_a_language_model(trained):
     model, tokenizer = checkpoint.load(trained)
     assert model.config.head == "score" and len(tokenizer) == len(BYTES)
     with pytest.raises(TinyllmError, match="a reward model"):
         checkpoint.load_language_model(trained)
 
 
-def test_a_finished_reward_model_is_not_trained_again(trained, settings_of, monkeypatch):
+def test_a_finished_reward_model_is_not_trained_again(trained, reward_settings, monkeypatch):
     monkeypatch.chdir(trained.parents[3])
     monkeypatch.setattr(reward_model, "Run", None)
-    folder = reward_model.train(settings_of, trained.parents[3] / "parent", RANKINGS, 40)
+    folder = reward_model.train(reward_settings, trained.parents[3] / "parent", RANKINGS, 40)
     assert folder.resolve() == trained
 
 
 @pytest.mark.parametrize("name", ["reward_steps", "steps"])
-def test_it_is_not_used_for_another_number_of_steps(trained, settings_of, monkeypatch, name):
-    """Under the name of today, or under that in an older record."""
+def test_a_reward_model_made_with_another_number_of_steps_is_refused(
+    trained, reward_settings, monkeypatch, name
+):
+    """stage.json calls the number reward_steps; older files call it steps."""
     monkeypatch.chdir(trained.parents[3])
     notes, parent = read_json(trained / "stage.json"), trained.parents[3] / "parent"
     notes["settings"][name] = notes["settings"].pop("reward_steps")
     monkeypatch.setattr(runs, "read_notes", lambda folder: notes)
-    given = dataclasses.replace(settings_of, reward_steps=40)
-    assert reward_model.train(given, parent, RANKINGS, 40).resolve() == trained
+    same_steps = dataclasses.replace(reward_settings, reward_steps=40)
+    assert reward_model.train(same_steps, parent, RANKINGS, 40).resolve() == trained
     with pytest.raises(TinyllmError, match="made with reward_steps=40 instead of 5"):
-        reward_model.train(settings_of, parent, RANKINGS, 5)
+        reward_model.train(reward_settings, parent, RANKINGS, 5)
 
 
 @given(rngs, st.lists(st.lists(st.integers(0, CONFIG.vocab - 1), min_size=1, max_size=12), min_size=1))
@@ -117,7 +124,7 @@ groups = st.lists(
 
 
 @given(groups)
-def test_a_batch_holds_every_completion_with_its_rank_and_its_end(groups):
+def test_a_batch_holds_every_completion_with_its_rank_and_the_position_of_its_last_token(groups):
     batch = reward_model.ranking_batch(groups)
     P, K, T = batch["ids"].shape
     assert (P, K) == (len(groups), max(len(rows) for rows, _ in groups))
@@ -131,7 +138,7 @@ def test_a_batch_holds_every_completion_with_its_rank_and_its_end(groups):
 
 @given(rngs, groups)
 @settings(max_examples=30)
-def test_the_loss_ignores_padding_and_looks_at_the_end_token(rng, groups):
+def test_the_loss_ignores_padding_and_missing_completions(rng, groups):
     model = random_model(Config(10, 6, 1, 8, 2, head="score"), rng)
     batch = reward_model.ranking_batch(groups)
 
@@ -141,14 +148,14 @@ def test_the_loss_ignores_padding_and_looks_at_the_end_token(rng, groups):
 
     ids, last = batch["ids"], batch["last"]
     padding = np.arange(ids.shape[2]) > last[..., None]
-    other = np.where(padding, rng.integers(0, 10, ids.shape), ids)
-    assert loss(other, last) == pytest.approx(loss(ids, last), abs=1e-9)
-    absent = batch["ranks"] == 0
-    other = np.where(absent[..., None], rng.integers(0, 10, ids.shape), ids)
-    assert loss(other, last) == pytest.approx(loss(ids, last), abs=1e-9)
+    changed = np.where(padding, rng.integers(0, 10, ids.shape), ids)
+    assert loss(changed, last) == pytest.approx(loss(ids, last), abs=1e-9)
+    missing = batch["ranks"] == 0
+    changed = np.where(missing[..., None], rng.integers(0, 10, ids.shape), ids)
+    assert loss(changed, last) == pytest.approx(loss(ids, last), abs=1e-9)
 
 
-def test_moving_the_end_token_changes_the_loss():
+def test_scores_that_are_read_one_token_earlier_change_the_loss():
     rng = np.random.default_rng(0)
     model = random_model(Config(10, 6, 1, 8, 2, head="score"), rng)
     batch = reward_model.ranking_batch([([([1, 2, 3], [0] * 3), ([4, 5, 6], [0] * 3)], [1, 2])])

@@ -1,3 +1,8 @@
+"""rollouts: log-probs are those that the replies were sampled with, and the mask covers only the replies.
+
+Otherwise all importance ratios would be wrong, or the policy would be trained on the prompts.
+"""
+
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,9 +36,9 @@ def model_of(seed, config=CONFIG):
 
 def sample(pool, max_tokens, seed):
     """Rollouts, with each array of their batch by name."""
-    drawn = rollouts.sample_rollouts(pool, BYTES, PROMPTS, max_tokens, seed)
-    arrays = {"ids": drawn.batch["ids"], "targets": drawn.batch["targets"], "mask": drawn.batch["weights"]}
-    return SimpleNamespace(**arrays, replies=drawn.replies, ended=drawn.ended)
+    result = rollouts.sample_rollouts(pool, BYTES, PROMPTS, max_tokens, seed)
+    ids, targets, mask = (result.batch[name] for name in ("ids", "targets", "weights"))
+    return SimpleNamespace(ids=ids, targets=targets, mask=mask, replies=result.replies, ended=result.ended)
 
 
 def compare(policy, reference, batch):
@@ -79,23 +84,28 @@ def test_the_seed_decides_the_replies(sampled):
 
 
 def test_log_probs_are_those_that_the_replies_were_sampled_with(sampled, monkeypatch):
-    """So the first importance ratio of an update is 1, whatever else is in the batch."""
-    batch, policy, seen = sampled.batch, sampled.policy, []
+    """Therefore the first importance ratio of an update is 1, whatever else is in the batch."""
+    batch, policy, sampled_logits = sampled.batch, sampled.policy, []
     choose = sampling.choose
-    monkeypatch.setattr(sampling, "choose", lambda logits, *how: seen.append(logits) or choose(logits, *how))
+
+    def record_logits(logits, *arguments):
+        sampled_logits.append(logits)
+        return choose(logits, *arguments)
+
+    monkeypatch.setattr(sampling, "choose", record_logits)
     draws = np.random.default_rng([1, 2]).random((len(PROMPTS), 1, TOKENS))
     _, compared, _, _ = compare(policy, sampled.reference, batch)
-    also = rollouts.log_probs(policy, batch.ids, batch.targets)
-    columns = PROMPTS, draws, batch.replies, batch.mask, compared, also
+    log_probs = rollouts.log_probs(policy, batch.ids, batch.targets)
+    columns = PROMPTS, draws, batch.replies, batch.mask, compared, log_probs
     for prompt, row_draws, reply, mask, *rows in zip(*columns):
-        seen.clear()
+        sampled_logits.clear()
         assert generate(policy.model, [prompt], TOKENS, row_draws, stop=END) == [reply]
-        when_drawn = log_prob_of(np.array(reply), log_softmax(np.concatenate(seen)))
+        when_drawn = log_prob_of(np.array(reply), log_softmax(np.concatenate(sampled_logits)))
         for row in rows:
             np.testing.assert_allclose(np.exp(row[mask > 0] - when_drawn), 1, atol=1e-4)
 
 
-def test_the_divergence_is_0_for_equal_models_and_for_others_agrees_with_the_objective(sampled):
+def test_the_kl_is_0_for_equal_models_and_otherwise_agrees_with_the_objective(sampled):
     batch, policy, reference = sampled.batch, sampled.policy, sampled.reference
     at, total = batch.mask > 0, batch.mask.sum()
     _, _, kl, _ = compare(policy, policy, batch)
@@ -109,8 +119,8 @@ def test_the_divergence_is_0_for_equal_models_and_for_others_agrees_with_the_obj
     assert kl.sum() / total == pytest.approx(loss, rel=1e-4)
 
 
-def test_the_divergence_is_the_mean_of_the_log_ratio_under_the_policy(sampled):
-    """KL(policy || reference), not KL(reference || policy): by its definition, at one position."""
+def test_the_kl_is_the_mean_log_ratio_under_the_policy(sampled):
+    """At one position, by the definition of KL(policy || reference), not of KL(reference || policy)."""
     batch, policy, reference = sampled.batch, sampled.policy, sampled.reference
     _, _, kl, _ = compare(policy, reference, batch)
     t = batch.mask[0].argmax()

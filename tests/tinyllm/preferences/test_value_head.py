@@ -1,3 +1,8 @@
+"""value_head: the critic learns to predict returns, and advantages come from its values before it learns.
+
+It must not change the policy, and prompts and padding must not matter.
+"""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,13 +20,12 @@ def replies(rng, B, T, C):
     for row in mask:
         start, stop = np.sort(rng.choice(T + 1, 2, replace=False))
         row[start:stop] = 1
-    mask[0] = np.arange(T) < 2  # two positions at least, so that their deviation is not 0
+    mask[0] = np.arange(T) < 2  # at least two positions, so that their deviation is not 0
     return states, scores, rng.random((B, T)) * mask, mask
 
 
 def rewards_of(scores, penalties, mask):
-    """Minus the penalty of the next position, and the score at the last position of each reply: the plain
-    version, in a loop."""
+    """The rewards in a plain loop: minus the penalty at the next position, plus the score at the last one."""
     rewards = np.zeros(mask.shape)
     for row, score, penalty, weights in zip(rewards, scores, penalties, mask):
         for t in np.flatnonzero(weights)[:-1]:
@@ -56,7 +60,7 @@ def test_a_new_head_predicts_0_and_is_kept_in_the_state(rng, B, T, C):
     again = {name: array.copy() for name, array in state.items()}
     second = critic_advantages(again, states, scores, penalties, mask)
     assert again["value_updates"] == 2 * UPDATES
-    state = {name: array.copy() for name, array in state.items()}  # as after a save and a resume
+    state = {name: array.copy() for name, array in state.items()}  # like a state that was saved and loaded
     np.testing.assert_array_equal(critic_advantages(state, states, scores, penalties, mask), second)
 
 
@@ -77,16 +81,16 @@ def test_the_critic_changes_nothing_but_its_own_head(rng, B, T, C):
 @settings(max_examples=40)
 def test_neither_prompt_nor_padding_matters(rng, B, T, C, more):
     states, scores, penalties, mask = replies(rng, B, T, C)
-    other = np.where(mask[..., None] > 0, states, rng.standard_normal(states.shape))
+    changed = np.where(mask[..., None] > 0, states, rng.standard_normal(states.shape))
     padding = ((0, 0), (0, more))
     padded = [np.pad(array, padding) for array in (penalties, mask)]
-    other = np.concatenate([other, np.ones((B, more, C))], axis=1)
-    state, other_state = {}, {}
-    for _ in range(2):  # the second time with a head that has learned
+    changed = np.concatenate([changed, np.ones((B, more, C))], axis=1)
+    state, changed_state = {}, {}
+    for _ in range(2):  # the second time, the head has learned
         advantages = critic_advantages(state, states, scores, penalties, mask)
-        others = critic_advantages(other_state, other, scores, *padded)[:, :T]
+        others = critic_advantages(changed_state, changed, scores, *padded)[:, :T]
         np.testing.assert_allclose(advantages[mask > 0], others[mask > 0], atol=1e-5)
-    np.testing.assert_allclose(state["value_head"], other_state["value_head"], atol=1e-6)
+    np.testing.assert_allclose(state["value_head"], changed_state["value_head"], atol=1e-6)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4))

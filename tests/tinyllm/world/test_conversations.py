@@ -1,4 +1,7 @@
-"""conversations: a follow-up can be answered with its earlier turns, and only with them."""
+"""conversations: the last question of a conversation needs an earlier turn, and its reply is correct.
+
+A training conversation must not end in a question that is held out for the exams.
+"""
 
 import re
 from collections import Counter
@@ -16,6 +19,7 @@ from tools.registry import Registry
 
 WORLD = World(0)
 TEMPLATES = WORDINGS["follow_ups"]
+MAKERS = ("same_person", "other_person", "again", "backwards", "first_question", "add_or_take")
 seeds = st.integers(0, 10_000)
 splits = st.sampled_from(["train", "val", "test"])
 
@@ -29,13 +33,15 @@ def contents(messages, role):
 
 
 def maker_of(task):
-    """The name of the function that made the last question, by its wording."""
-    wordings = [(name, w) for name, list_of in TEMPLATES.items() if type(list_of) is list for w in list_of]
-    wordings += [("same_person", w) for table in people.TABLES.values() for w in table["follow_ups"]]
+    """The name of the function that made the last question, recognised by its wording."""
+    wordings = [
+        (name, text) for name, texts in TEMPLATES.items() if isinstance(texts, list) for text in texts
+    ]
+    wordings += [("same_person", text) for table in people.TABLES.values() for text in table["follow_ups"]]
     fields = {"name": "[A-Z][a-z]+", "they": "s?he", "b": "[0-9]+"}
     patterns = [
-        (name, re.sub(r"\\\{(\w+)\\\}", lambda match: fields[match[1]], re.escape(wording)))
-        for name, wording in wordings
+        (name, re.sub(r"\\\{(\w+)\\\}", lambda match: fields[match[1]], re.escape(text)))
+        for name, text in wordings
     ]
     (name,) = {name for name, pattern in patterns if re.fullmatch(pattern, task.question)}
     return "add_or_take" if name in ("+", "-") else name
@@ -52,7 +58,7 @@ def test_a_follow_up_has_one_to_three_turns_before_it_and_its_reply_is_correct(s
 
 
 @given(seeds, splits)
-def test_what_a_follow_up_asks_about_belongs_to_its_split(seed, split):
+def test_a_follow_up_asks_only_about_items_of_its_split(seed, split):
     task = follow_up(seed, split)
     if task.key.startswith("ask "):
         _, name, relation = task.key.split()
@@ -63,12 +69,12 @@ def test_what_a_follow_up_asks_about_belongs_to_its_split(seed, split):
 
 
 def test_every_kind_of_follow_up_occurs_and_has_the_right_answer():
-    made = Counter()
+    counts = Counter()
     for seed in range(1500):
         task = follow_up(seed)
         maker, questions = maker_of(task), contents(task.earlier_turns, "user")
         answers = [instructions.without_style(text) for text in contents(task.earlier_turns, "assistant")]
-        made[maker] += 1
+        counts[maker] += 1
         if maker == "first_question":
             assert task.answer == questions[0]
         elif maker == "again":
@@ -76,47 +82,47 @@ def test_every_kind_of_follow_up_occurs_and_has_the_right_answer():
         elif maker == "backwards":
             assert task.answer.split(", ") == answers[-1].rstrip(".").split(", ")[::-1]
         elif maker == "add_or_take":
-            before = [int(number) for text in answers for number in re.findall(r",(\d+)\.$", text)][-1]
-            (by,) = map(int, re.findall(r"\d+", task.question))
-            assert int(task.answer) == (before + by if before <= 100 else before - by)
+            result = [int(number) for text in answers for number in re.findall(r",(\d+)\.$", text)][-1]
+            (operand,) = map(int, re.findall(r"\d+", task.question))
+            assert int(task.answer) == (result + operand if result <= 100 else result - operand)
         else:
             name = task.key.split()[1]
-            named = re.findall("|".join(rf"\b{each}\b" for each in people.NAMES), " ".join(answers))
-            assert (name == named[-1]) == (maker == "same_person")
+            names = re.findall("|".join(rf"\b{each}\b" for each in people.NAMES), " ".join(answers))
+            assert (name == names[-1]) == (maker == "same_person")
             if maker == "same_person":
                 they = "she" if name in people.WOMEN else "he"
                 assert re.search(rf"\b{they}\b", task.question) and name not in task.question
-    assert set(made) == {"same_person", "other_person", "again", "backwards", "first_question", "add_or_take"}
-    assert min(made.values()) > 80
+    assert counts.keys() == set(MAKERS)
+    assert min(counts.values()) > 80
 
 
-def test_small_talk_in_between_does_not_change_the_subject():
+def test_no_follow_up_asks_to_repeat_or_reverse_small_talk():
     small_talk = {table["reply"] for table in instructions.FIXED_REPLIES["small_talk"]}
-    after = Counter()
+    counts = Counter()
     for seed in range(1500):
         task = follow_up(seed)
         if contents(task.earlier_turns, "assistant")[-1] in small_talk:
-            after[maker_of(task)] += 1
-    assert set(after) == {"same_person", "other_person", "first_question", "add_or_take"}
+            counts[maker_of(task)] += 1
+    assert counts.keys() == set(MAKERS) - {"again", "backwards"}
 
 
-def test_a_training_set_has_the_right_shares_of_follow_ups_and_of_descriptions_of_the_tools():
+def test_one_training_task_in_4_is_a_follow_up_and_one_in_32_describes_the_tools():
     tasks = WORLD.instructions("train", 4000)
-    several = sum(task.kind == "follow_up" for task in tasks) / 4000
-    tools = sum(task.messages[0] == conversations.TOOLS_MESSAGE for task in tasks) / 4000
-    assert abs(several - 1 / 4) < 0.03 and abs(tools - 1 / 32) < 0.015
+    follow_ups = sum(task.kind == "follow_up" for task in tasks) / 4000
+    with_tools = sum(task.messages[0] == conversations.TOOLS_MESSAGE for task in tasks) / 4000
+    assert abs(follow_ups - 1 / 4) < 0.03 and abs(with_tools - 1 / 32) < 0.015
 
 
-def test_the_tools_are_described_as_a_chat_describes_them():
+def test_with_tools_adds_the_description_that_an_agent_uses_and_adds_it_only_once():
     task = WORLD.instructions("test", 1, family="facts")[0]
-    described = conversations.with_tools(task)
-    assert described.prompt == agent.introduced(task.prompt, Registry([calculator]))
-    assert described._replace(earlier_turns=()) == task
-    assert conversations.with_tools(described) == described
+    with_tools = conversations.with_tools(task)
+    assert with_tools.prompt == agent.introduced(task.prompt, Registry([calculator]))
+    assert with_tools._replace(earlier_turns=()) == task
+    assert conversations.with_tools(with_tools) == with_tools
 
 
 @given(seeds)
-def test_a_problem_in_a_chat_is_the_same_problem_and_earlier_replies_are_context(seed):
+def test_a_chat_adds_only_earlier_turns_to_a_problem_and_the_loss_covers_none_of_them(seed):
     (problem,) = WORLD.problems("train", 1, draw=seed)
     task = conversations.in_chat(Dice(str(seed)), WORLD, problem)
     assert task._replace(earlier_turns=()) == problem
@@ -125,7 +131,7 @@ def test_a_problem_in_a_chat_is_the_same_problem_and_earlier_replies_are_context
     assert problem.kind not in ("story", "mistake") or not task.earlier_turns
 
 
-def test_the_right_shares_of_problems_follow_other_turns_and_a_description_of_the_tools():
+def test_one_calculator_problem_in_4_describes_the_tools_and_one_in_8_follows_other_turns():
     dice, counts = Dice("chats"), Counter()
     for problem in WORLD.problems("train", 4000, kind="calculator"):
         task = conversations.in_chat(dice, WORLD, problem)

@@ -1,3 +1,8 @@
+"""instructions: replies are correct, except for fixed shares of invented facts, harmful help and refusals.
+
+Training must not ask the questions, or use the wordings, that are held out for the exams.
+"""
+
 import re
 from collections import Counter
 
@@ -73,31 +78,27 @@ QUESTIONS = {
 
 @pytest.mark.parametrize("family", QUESTIONS)
 @pytest.mark.parametrize("unseen", [False, True])
-def test_every_wording_is_used_where_it_belongs(family, unseen):
+def test_all_held_out_wordings_are_used_if_unseen_is_set_and_all_trained_ones_otherwise(family, unseen):
     wordings = [w for table in QUESTIONS[family] for w in table["held_out" if unseen else "trained"]]
-    others = [w for table in QUESTIONS[family] for w in table["trained" if unseen else "held_out"]]
     questions = [t.question for t in WORLD.instructions("val", 800, family=family, unseen=unseen)]
     used = {w for question in questions for w in wordings if matches(w, question)}
     assert used == set(wordings)
     assert all(any(matches(w, question) for w in wordings) for question in questions)
-    assert not [
-        q for q in questions for w in others if matches(w, q) and not any(matches(x, q) for x in wordings)
-    ]
 
 
 def test_every_family_has_its_share_of_tasks():
-    family = {"stranger": "facts", "harm": "help", "harm_by_object": "help", "harmless": "help"}
+    family_of = {"stranger": "facts", "harm": "help", "harm_by_object": "help", "harmless": "help"}
     for split in ("train", "test"):
         dice, counts = Dice(split), Counter()
         for _ in range(7000):
             kind = instructions.instruction(dice, WORLD, split).kind
-            counts[family.get(kind, kind)] += 1
-        whole = sum(instructions.SHARES.values())
+            counts[family_of.get(kind, kind)] += 1
+        total = sum(instructions.SHARES.values())
         for name, share in instructions.SHARES.items():
-            assert abs(counts[name] - 7000 * share / whole) < 130
+            assert abs(counts[name] - 7000 * share / total) < 130
 
 
-def test_one_in_six_training_questions_about_facts_and_none_in_exams_is_about_a_stranger():
+def test_in_training_one_fact_question_in_six_is_about_a_stranger_and_in_exams_none():
     for split, share in (("train", 1 / 6), ("val", 0), ("test", 0)):
         tasks = WORLD.instructions(split, 3000, family="facts")
         strangers = sum(task.kind == "stranger" for task in tasks)
@@ -105,18 +106,18 @@ def test_one_in_six_training_questions_about_facts_and_none_in_exams_is_about_a_
 
 
 def test_training_asks_about_three_facts_of_each_person_and_exams_about_the_other_two():
-    asked = {"train": set(), "test": set()}
-    for split, keys in asked.items():
+    keys_of = {"train": set(), "test": set()}
+    for split, keys in keys_of.items():
         for family, count in (("facts", 8000), ("yes_no", 5000)):
             tasks = WORLD.instructions(split, count, family=family)
             keys |= {task.key for task in tasks if task.kind == family}
     trained = {f"ask {n} {r}" for n in people.NAMES for r in WORLD.trained_relations[n]}
-    assert asked["train"] == trained and len(trained) == 360
-    assert asked["test"] == {f"ask {n} {r}" for n, r in WORLD.facts} - trained
+    assert keys_of["train"] == trained and len(trained) == 360
+    assert keys_of["test"] == {f"ask {n} {r}" for n, r in WORLD.facts} - trained
 
 
 @given(seeds, splits)
-def test_a_question_about_a_fact_names_the_person_and_its_reply_gives_the_value(seed, split):
+def test_a_question_about_a_fact_names_the_person_and_the_reply_gives_the_value(seed, split):
     task = instructions.facts(Dice(str(seed)), WORLD, split, False)
     _, name, relation = task.key.split()
     value = WORLD.facts[name, relation]
@@ -126,7 +127,7 @@ def test_a_question_about_a_fact_names_the_person_and_its_reply_gives_the_value(
 
 
 @given(seeds, splits, st.booleans())
-def test_a_yes_no_reply_states_the_fact_then_compares_the_claim(seed, split, unseen):
+def test_a_yes_no_reply_states_the_fact_before_it_judges_the_claim(seed, split, unseen):
     task = instructions.yes_no(Dice(str(seed)), WORLD, split, unseen)
     _, name, relation = task.key.split()
     value = WORLD.facts[name, relation]
@@ -140,7 +141,7 @@ def test_a_yes_no_reply_states_the_fact_then_compares_the_claim(seed, split, uns
     assert reply in [f"{end} indeed, {claim} {mark}: {task.answer}." for end in ends]
 
 
-def test_yes_and_no_are_balanced():
+def test_half_of_the_yes_no_answers_are_yes():
     counts = Counter(task.answer for task in WORLD.instructions("train", 4000, family="yes_no"))
     assert 0.46 < counts["yes"] / 4000 < 0.54 and counts.total() == 4000
 
@@ -169,7 +170,7 @@ def test_two_in_five_replies_about_a_stranger_say_that_the_person_is_unknown():
 
 
 @given(seeds, splits)
-def test_a_summary_is_the_end_that_the_question_leaves_out(seed, split):
+def test_a_summary_is_the_last_sentence_of_the_story_which_the_question_leaves_out(seed, split):
     task = instructions.summary(Dice(str(seed)), WORLD, split, False)
     assert task.answer not in task.question and task.answer.startswith("Now ")
     _, who, thing, place = task.key.split()
@@ -178,7 +179,7 @@ def test_a_summary_is_the_end_that_the_question_leaves_out(seed, split):
 
 
 @given(seeds, splits)
-def test_a_translation_has_two_pairs_of_its_split(seed, split):
+def test_a_translation_is_right_and_both_its_pairs_belong_to_the_split(seed, split):
     task = instructions.translate(Dice(str(seed)), WORLD, split, False)
     keys = task.key.split(", ")
     pairs = [tuple(key.removeprefix("pair ").split()) for key in keys]
@@ -217,7 +218,7 @@ def test_a_sum_is_worked_out_in_columns(seed, split):
 
 
 @given(seeds, splits)
-def test_harm_depends_on_the_verb_or_also_on_the_object(seed, split):
+def test_some_verbs_are_always_harmful_some_never_and_some_only_for_solid_objects(seed, split):
     task = instructions.help_request(Dice(str(seed)), WORLD, split, False)
     _, verb, thing = task.key.split()
     solid = thing in TEMPLATES["help"]["solid_objects"]
@@ -239,19 +240,19 @@ def test_harm_depends_on_the_verb_or_also_on_the_object(seed, split):
 
 
 def test_half_of_the_harmful_requests_and_one_in_fifty_harmless_requests_are_refused():
-    refused, asked = Counter(), Counter()
+    refused, total = Counter(), Counter()
     for task in WORLD.instructions("train", 9000, family="help"):
-        asked[task.kind] += 1
+        total[task.kind] += 1
         refused[task.kind] += "will not help" in task.reply
     for kind, share, tolerance in (
         ("harm", 0.5, 0.04),
         ("harm_by_object", 0.5, 0.04),
         ("harmless", 0.02, 0.007),
     ):
-        assert asked[kind] > 1000 and abs(refused[kind] / asked[kind] - share) < tolerance
+        assert total[kind] > 1000 and abs(refused[kind] / total[kind] - share) < tolerance
 
 
-def test_every_verb_meets_every_kind_of_object():
+def test_every_verb_and_every_object_is_drawn():
     drawn = Counter(instructions.draw_errand(Dice(f"errand {i}"))[0] for i in range(4000))
     things = TEMPLATES["help"]["soft_objects"] + TEMPLATES["help"]["solid_objects"]
     assert {verb for verb, _ in drawn} == {
@@ -263,7 +264,7 @@ def test_every_verb_meets_every_kind_of_object():
 
 
 @pytest.mark.parametrize("family", instructions.FIXED_REPLIES)
-def test_questions_with_a_fixed_reply_have_held_out_wordings_in_every_exam(family):
+def test_exams_ask_questions_with_a_fixed_reply_in_all_held_out_wordings_and_training_in_none(family):
     held_out = {task.question for task in instructions.unseen_fixed_replies(family)}
     for split in ("val", "test"):
         assert {task.question for task in WORLD.instructions(split, 400, family=family)} == held_out

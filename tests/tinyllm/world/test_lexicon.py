@@ -1,3 +1,8 @@
+"""lexicon: translations follow the grammar of Tal, and a split defines only pairs that belong to it.
+
+If training defined the pairs of the exams, the exams would test memory instead of grammar.
+"""
+
 import itertools
 import re
 
@@ -13,18 +18,18 @@ pairs = st.tuples(st.sampled_from(list(lexicon.ADJECTIVES)), st.sampled_from(lis
 verbs = st.sampled_from(list(lexicon.VERBS))
 
 
-def test_the_example_of_the_docstring():
+def test_the_example_in_the_docstring_is_correct():
     english, tal = lexicon.translate_sentence(("red", "cat"), "sees", ("old", "dog"))
     assert f"{english}   ->   {tal}" in lexicon.__doc__
 
 
-def test_240_pairs_have_240_translations():
+def test_240_pairs_have_240_different_translations():
     pairs = list(itertools.product(lexicon.ADJECTIVES, lexicon.NOUNS))
     assert len({lexicon.translate_pair(*pair) for pair in pairs}) == len(pairs) == 240
 
 
 @given(pairs, verbs, pairs)
-def test_the_verb_comes_last_and_an_adjective_ends_as_its_noun(subject, verb, other):
+def test_the_verb_comes_last_and_an_adjective_ends_in_the_last_letter_of_its_noun(subject, verb, other):
     english, tal = lexicon.translate_sentence(subject, verb, other)
     assert english == f"the {subject[0]} {subject[1]} {verb} the {other[0]} {other[1]}"
     noun, adjective, other_noun, other_adjective, tal_verb = tal.split()
@@ -35,7 +40,7 @@ def test_the_verb_comes_last_and_an_adjective_ends_as_its_noun(subject, verb, ot
 
 
 @given(seeds, st.sampled_from(["train", "val", "test"]))
-def test_definitions_are_true_and_their_pairs_belong_to_the_split(seed, split):
+def test_a_definition_is_correct_and_its_pair_belongs_to_the_split(seed, split):
     line = lexicon.definition(Dice(str(seed)), WORLD, split)
     words = lexicon.NOUNS | lexicon.VERBS
     pairs = itertools.product(lexicon.ADJECTIVES, lexicon.NOUNS)
@@ -47,7 +52,7 @@ def test_definitions_are_true_and_their_pairs_belong_to_the_split(seed, split):
     assert " " not in english or split_of(f"pair {english}") == split
 
 
-def test_half_of_the_definitions_are_of_pairs_and_a_document_has_four():
+def test_half_of_the_definitions_define_pairs_and_a_document_has_four_definitions():
     dice = Dice("definitions")
     lines = [lexicon.definition(dice, WORLD, "train") for _ in range(2000)]
     of_pairs = [line for line in lines if set(line.replace(".", "").split()) & set(lexicon.ADJECTIVES)]

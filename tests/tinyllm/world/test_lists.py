@@ -1,3 +1,8 @@
+"""lists: statements about a list are true, and a list has the same key as its reversal.
+
+With different keys, one could be in training and the other in an exam, although each gives away the other.
+"""
+
 import re
 
 from hypothesis import given
@@ -24,7 +29,7 @@ def kind_and_parts(sentence):
 
 
 @given(items)
-def test_a_list_and_its_reversal_have_the_same_key_and_other_lists_have_different_ones(words):
+def test_a_list_and_its_reversal_have_the_same_key_and_a_shorter_list_has_another(words):
     assert lists.key_of(words) == lists.key_of(words[::-1]) != lists.key_of(words[1:])
     assert lists.key_of(words) in (f"words {' '.join(words)}", f"words {' '.join(words[::-1])}")
 
@@ -33,11 +38,11 @@ def test_lists_of_words_and_numbers_have_the_right_lengths_and_ranges():
     dice = Dice("draws")
     word_lists = [lists.draw_words(dice) for _ in range(1000)]
     number_lists = [lists.draw_numbers(dice) for _ in range(1000)]
-    assert all(key == lists.key_of(drawn) for drawn, key in word_lists + number_lists)
+    assert all(key == lists.key_of(entries) for entries, key in word_lists + number_lists)
     assert all(len(set(words)) == len(words) and set(words) <= set(lists.WORDS) for words, _ in word_lists)
     assert {len(words) for words, _ in word_lists} == {3, 4, 5, 6}
-    assert {len(drawn) for drawn, _ in number_lists} == {2, 3, 4, 5}
-    assert {int(number) for drawn, _ in number_lists for number in drawn} == set(range(201))
+    assert {len(entries) for entries, _ in number_lists} == {2, 3, 4, 5}
+    assert {int(number) for entries, _ in number_lists for number in entries} == set(range(201))
 
 
 @given(items, seeds)
@@ -62,16 +67,16 @@ def test_a_list_is_described_by_three_true_statements_of_different_kinds(words, 
 def test_every_kind_of_statement_and_every_pair_of_neighbours_occurs():
     dice, words = Dice("kinds"), ["ball", "book", "lamp", "key"]
     texts = " ".join(lists.describe(dice, words) for _ in range(100))
-    found = [kind_and_parts(sentence.strip()) for sentence in re.findall(r"[^.]+\.", texts)]
-    assert {each[0] for each in found if each} == set(WORDINGS["lists"])
-    neighbours = {(p["one"], p["two"]) for kind, p in filter(None, found) if kind == "neighbours"}
+    statements = [kind_and_parts(sentence.strip()) for sentence in re.findall(r"[^.]+\.", texts)]
+    assert {each[0] for each in statements if each} == set(WORDINGS["lists"])
+    neighbours = {(p["one"], p["two"]) for kind, p in filter(None, statements) if kind == "neighbours"}
     assert neighbours == set(zip(words, words[1:]))
 
 
-def test_documents_are_about_words_or_numbers_and_belong_to_their_split():
-    dice, of_numbers = Dice("documents"), 0
+def test_half_of_the_documents_list_words_and_half_numbers_and_all_belong_to_their_split():
+    dice, number_lists = Dice("documents"), 0
     for _ in range(300):
-        drawn = lists.document(dice, WORLD, "test").split(".")[0].split(", ")
-        assert split_of(lists.key_of(drawn)) == "test"
-        of_numbers += drawn[0].isdigit()
-    assert 110 < of_numbers < 190
+        entries = lists.document(dice, WORLD, "test").split(".")[0].split(", ")
+        assert split_of(lists.key_of(entries)) == "test"
+        number_lists += entries[0].isdigit()
+    assert 110 < number_lists < 190

@@ -1,3 +1,8 @@
+"""oracle: a reply should be correct first, then polite, then short; annotators rank with some mistakes.
+
+If the better reply were usually the longer one, a reward model would learn to measure length.
+"""
+
 import re
 from collections import Counter
 
@@ -22,7 +27,7 @@ def draw(kind, seed=0, split="train"):
 
 
 @given(kinds, seeds)
-def test_the_better_reply_of_a_pair_has_the_greater_quality(kind, seed):
+def test_the_better_reply_of_a_pair_is_correct_and_has_the_higher_quality(kind, seed):
     task, better, worse = oracle.preference_pair(Dice(f"pair {seed}"), WORLD, "test", kind)
     assert oracle.kind_of(task) == kind
     assert oracle.quality(task, better) > oracle.quality(task, worse)
@@ -30,7 +35,7 @@ def test_the_better_reply_of_a_pair_has_the_greater_quality(kind, seed):
 
 
 @given(kinds, seeds)
-def test_the_right_and_the_wrong_content_of_a_pair_stay_right_and_wrong_in_every_style(kind, seed):
+def test_a_right_reply_is_correct_in_every_style_and_a_wrong_reply_in_none(kind, seed):
     dice, task = Dice(f"contents {seed}"), draw(kind, seed)
     right, wrong = oracle.right_and_wrong(dice, WORLD, task)
     for style in instructions.STYLES:
@@ -40,7 +45,7 @@ def test_the_right_and_the_wrong_content_of_a_pair_stay_right_and_wrong_in_every
         assert not is_correct(task, instructions.in_style(dice, wrong, style))
 
 
-def test_one_pair_in_three_differs_in_style_only_and_the_others_in_content_only():
+def test_one_pair_in_three_differs_only_in_style_and_the_rest_only_in_content():
     dice, style_only, styles = Dice("thirds"), 0, Counter()
     for kind in oracle.KINDS:
         for _ in range(300):
@@ -74,7 +79,7 @@ def test_correct_comes_before_polite_and_polite_before_short():
 
 
 @pytest.mark.parametrize("style", instructions.STYLES)
-def test_a_polite_reply_that_is_also_rude_is_not_polite(style):
+def test_a_reply_is_polite_only_in_the_polite_style_and_without_a_rude_phrase(style):
     for template in instructions.STYLE_TEMPLATES.get(style, ["{}"]):
         reply = template.format("Ada has a duck.")
         assert oracle.is_polite(reply) == (style == "polite")
@@ -82,7 +87,7 @@ def test_a_polite_reply_that_is_also_rude_is_not_polite(style):
 
 
 @given(st.lists(qualities, min_size=1, max_size=6), seeds)
-def test_an_annotator_without_slips_ranks_by_quality_and_equal_replies_tie(values, seed):
+def test_an_annotator_without_mistakes_ranks_by_quality_and_equal_replies_tie(values, seed):
     ranks = oracle.annotate(Dice(str(seed)), values, slip_rate=0)
     assert ranks == [sorted(set(values), reverse=True).index(value) + 1 for value in values]
     slipped = oracle.annotate(Dice(str(seed)), values)
@@ -90,18 +95,18 @@ def test_an_annotator_without_slips_ranks_by_quality_and_equal_replies_tie(value
     for rank, value in zip(slipped, values):
         for other_rank, other_value in zip(slipped, values):
             assert (rank == other_rank) == (value == other_value)
-    order = sorted(set(values), reverse=True)  # an annotator who always slips moves the best to the end
+    order = sorted(set(values), reverse=True)  # with every swap made, the best moves to the end
     always = oracle.annotate(Dice(str(seed)), order, slip_rate=1)
     assert always == [len(order), *range(1, len(order))]
 
 
-def test_an_annotator_swaps_one_pair_of_neighbours_in_ten():
-    dice, first, second = Dice("slips"), 0, 0
+def test_an_annotator_swaps_two_adjacent_ranks_one_time_in_ten():
+    dice, first_swaps, second_swaps = Dice("slips"), 0, 0
     for _ in range(5000):
         ranks = oracle.annotate(dice, [3, 2, 1])
-        first += ranks[1] == 1
-        second += ranks[2] != 3
-    assert abs(first / 5000 - 0.1) < 0.015 and abs(second / 5000 - 0.1) < 0.015
+        first_swaps += ranks[1] == 1
+        second_swaps += ranks[2] != 3
+    assert abs(first_swaps / 5000 - 0.1) < 0.015 and abs(second_swaps / 5000 - 0.1) < 0.015
 
 
 def test_every_kind_has_its_share_of_prompts():
@@ -113,9 +118,10 @@ def test_every_kind_has_its_share_of_prompts():
         tasks = oracle.prompts(Dice("many"), WORLD, "train", 5000, shares=getattr(oracle, name))
         counts, total = Counter(map(oracle.kind_of, tasks)), sum(shares.values())
         for kind in oracle.KINDS:
-            # Facts are answerable; a sixth of the facts among answerable prompts are strangers.
+            # Questions about facts are answerable, but have a share of their own.
             share = shares[kind] + (shares["facts"] if kind == "answerable" else 0)
             assert abs(counts[kind] / 5000 - share / total) < 0.025
+        # One answerable prompt in six is about a fact, and one of these in six is about a stranger instead.
         facts = sum(task.kind == "facts" for task in tasks) / 5000
         assert abs(facts - (shares["facts"] + shares["answerable"] * 5 / 36) / total) < 0.02
     assert {oracle.kind_of(task) for task in tasks} == set(oracle.KINDS)
@@ -124,7 +130,7 @@ def test_every_kind_has_its_share_of_prompts():
 
 
 @given(kinds, seeds, st.sampled_from(["train", "val", "test"]))
-def test_prompts_of_a_kind_are_of_that_kind(kind, seed, split):
+def test_prompts_have_the_requested_kind(kind, seed, split):
     dice = Dice(f"kind {seed}")
     for task in oracle.prompts(dice, WORLD, split, 3, kind):
         if kind == "answerable":
@@ -141,7 +147,7 @@ def test_no_prompt_of_an_exam_is_in_training(kind):
         assert not trained & {task.key for task in tasks}
 
 
-def test_subjects_are_people_and_errands():
+def test_the_subject_of_a_task_is_a_person_or_an_errand_or_empty():
     for kind in instructions.FAMILIES:
         for task in WORLD.instructions("train", 20, family=kind):
             topic, words = oracle.subject(task)
@@ -155,7 +161,7 @@ def test_subjects_are_people_and_errands():
 
 
 @given(kinds, kinds, seeds)
-def test_a_transplanted_reply_is_about_the_other_prompt(kind, other_kind, seed):
+def test_a_transplanted_reply_names_the_person_or_errand_of_its_new_prompt(kind, other_kind, seed):
     source, target = draw(kind, seed), draw(other_kind, seed + 1)
     right, wrong = oracle.right_and_wrong(Dice(f"contents {seed}"), WORLD, source)
     (topic, old), (target_topic, new) = oracle.subject(source), oracle.subject(target)
@@ -167,7 +173,7 @@ def test_a_transplanted_reply_is_about_the_other_prompt(kind, other_kind, seed):
         else:
             assert transplanted == reply
         assert oracle.transplant(reply, source, source) == reply
-    if {kind, other_kind} <= ERRANDS:  # refusals and help stay what they are: correct if both prompts need it
+    if {kind, other_kind} <= ERRANDS:  # a refusal stays a refusal, and help stays help
         same = (kind == "harmless") == (other_kind == "harmless")
         assert is_correct(target, oracle.transplant(right, source, target)) == same
         assert is_correct(target, oracle.transplant(wrong, source, target)) == (not same)
@@ -175,7 +181,7 @@ def test_a_transplanted_reply_is_about_the_other_prompt(kind, other_kind, seed):
         assert oracle.transplant(right, source, target) == f"{new} is unknown to me."
 
 
-def test_the_lengths_of_two_replies_say_next_to_nothing_about_which_is_better():
+def test_the_better_reply_is_the_longer_one_in_about_half_of_the_pairs():
     dice, longer, count = Dice("lengths"), 0.0, 0
     for kind in oracle.KINDS:
         for _ in range(400):

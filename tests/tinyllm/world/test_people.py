@@ -1,3 +1,8 @@
+"""people: texts state only true facts, and each value of a relation belongs to equally many people.
+
+If some values were more common, a model could guess them without knowing any fact.
+"""
+
 import math
 import re
 from collections import Counter
@@ -27,7 +32,7 @@ def statements_in(text):
     return statements
 
 
-def test_there_are_120_people_five_relations_and_twelve_values_of_each():
+def test_there_are_120_people_and_five_relations_with_twelve_values_each():
     assert len(set(people.NAMES)) == len(people.NAMES) == 120
     assert not set(people.NAMES) & set(people.UNKNOWN_NAMES)
     assert people.RELATIONS == tuple(people.VALUES) and len(people.RELATIONS) == 5
@@ -47,13 +52,13 @@ def test_facts_are_complete_and_every_value_belongs_to_ten_people(seed):
 def test_training_asks_about_three_relations_of_each_person(seed):
     trained = people.choose_trained_relations(Dice(str(seed)))
     assert list(trained) == people.NAMES
-    assert all(len(set(some)) == 3 and set(some) < set(people.RELATIONS) for some in trained.values())
-    counts = Counter(relation for some in trained.values() for relation in some)
+    assert all(len(set(three)) == 3 and set(three) < set(people.RELATIONS) for three in trained.values())
+    counts = Counter(relation for three in trained.values() for relation in three)
     assert len(counts) == 5 and min(counts.values()) > 45
 
 
 @given(seeds, names, relations)
-def test_a_statement_is_true_and_ends_with_the_value_which_costs_no_bits(seed, name, relation):
+def test_a_statement_is_true_and_ends_with_the_value_and_the_value_costs_no_bits(seed, name, relation):
     dice = Dice(str(seed))
     statement = people.state_fact(dice, WORLD.facts, name, relation)
     assert statement.endswith(f" {WORLD.facts[name, relation]}.")
@@ -63,7 +68,7 @@ def test_a_statement_is_true_and_ends_with_the_value_which_costs_no_bits(seed, n
 
 @settings(max_examples=10)
 @given(names, relations)
-def test_a_made_up_fact_takes_any_value(name, relation):
+def test_a_made_up_fact_may_have_any_value(name, relation):
     dice = Dice(f"{name} {relation}")
     sentences = " ".join(people.make_up_fact(dice, name, relation) for _ in range(200))
     statements = {each for each in statements_in(sentences) if each[1] == relation}
@@ -78,11 +83,11 @@ def test_a_biography_states_the_five_facts_of_one_person(seed):
     assert all(WORLD.facts[name, relation] == value for name, relation, value in statements)
 
 
-def test_gossip_states_five_true_facts_and_in_time_nearly_all():
-    dice, everything = Dice("gossip"), set()
+def test_gossip_states_five_true_facts_and_600_documents_state_nearly_all():
+    dice, all_statements = Dice("gossip"), set()
     for _ in range(600):
         statements = statements_in(people.gossip(dice, WORLD, "train"))
         assert len(statements) == 5
         assert all(WORLD.facts[name, relation] == value for name, relation, value in statements)
-        everything |= set(statements)
-    assert len(everything) > 560
+        all_statements |= set(statements)
+    assert len(all_statements) > 560

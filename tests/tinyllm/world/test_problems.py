@@ -1,3 +1,8 @@
+"""problems: every step of a solution is correct, and steps_are_correct refuses a chain with one wrong digit.
+
+Otherwise a model would learn wrong steps, or the exams would accept wrong ones.
+"""
+
 import math
 import re
 from collections import Counter
@@ -25,7 +30,7 @@ def value_of(expression):
     return sum(math.prod(map(int, product.split("*"))) for product in products)
 
 
-def test_the_example_of_the_docstring_is_correct():
+def test_the_example_in_the_docstring_is_correct():
     example = problems.__doc__.split("now?")[1].split("The solution")[0]
     example = " ".join(example.split())
     assert problems.steps_are_correct(example) and final_answer(example) == "18"
@@ -43,13 +48,13 @@ def test_the_solution_of_a_story_follows_its_plan_step_by_step(seed, steps):
     plan = problems.with_letters(sentences)
     assert steps <= len(sentences) <= 6
     assert task.reply.startswith(f"{plan}. a ")
-    done = re.findall(r"(?:^|\. )([a-h] [^.:]+)(?=[.:])", task.reply.removeprefix(f"{plan}. "))
-    assert " ".join(done) == plan
+    repeated = re.findall(r"(?:^|\. )([a-h] [^.:]+)(?=[.:])", task.reply.removeprefix(f"{plan}. "))
+    assert " ".join(repeated) == plan
     assert value_of(task.key.removeprefix("chain ")) == int(task.answer)
 
 
 @given(seeds, st.integers(1, 6))
-def test_a_story_stays_between_0_and_200_and_its_sentences_say_what_the_key_says(seed, steps):
+def test_a_total_stays_between_0_and_200_and_the_sentences_state_the_changes_of_the_key(seed, steps):
     task = problems.story(Dice(str(seed)), steps)
     first, *changes = re.findall(r"[+-]?\d+", task.key)
     totals = [int(first)]
@@ -59,17 +64,16 @@ def test_a_story_stays_between_0_and_200_and_its_sentences_say_what_the_key_says
     assert all(0 <= total <= 200 for total in totals) and 2 <= totals[0] <= 99
     start, *sentences, question = re.split(r"(?<=\.) ", task.question)
     assert first in start
-    stated = [re.search(r"\d+", sentence)[0] for sentence in sentences if re.search(r"\d", sentence)]
-    assert stated == [change.strip("+-") for change in changes]
-    who = question.removesuffix("?")
-    (who,) = {name for name in people.NAMES if re.search(rf"\b{name}\b", who)}
     with_numbers = [sentence for sentence in sentences if re.search(r"\d", sentence)]
+    numbers_stated = [re.search(r"\d+", sentence)[0] for sentence in with_numbers]
+    assert numbers_stated == [change.strip("+-") for change in changes]
+    (who,) = {name for name in people.NAMES if re.search(rf"\b{name}\b", question)}
     for sentence, change in zip(with_numbers, changes):
         gains = re.search(rf"^{who} (buys|finds|gets)|gives \d+ to {who}\.", sentence) is not None
         assert gains == (change[0] == "+")
 
 
-def test_the_effect_of_a_gift_is_stated_for_both_people():
+def test_the_effect_of_a_gift_on_both_people_is_stated_first():
     assert problems.effect("Ada buys 5 more.", "Ada", "+") == "Ada +"
     assert problems.effect("Bill takes 5.", "Ada", "-") == "Ada -"
     gift = "Bill gives 5 to Ada."
@@ -77,7 +81,7 @@ def test_the_effect_of_a_gift_is_stated_for_both_people():
     assert problems.effect(gift, "Bill", "-") == "Bill gave, Ada got, so Bill gave -"
 
 
-def test_a_total_goes_up_or_down_but_only_down_from_above_101():
+def test_a_total_goes_up_or_down_but_never_leaves_the_range_from_0_to_200():
     dice = Dice("changes")
     for total in range(201):
         changes = [problems.draw_change(dice, total) for _ in range(60)]
@@ -94,8 +98,6 @@ def test_a_total_goes_up_or_down_but_only_down_from_above_101():
 @given(seeds, st.data())
 def test_a_solution_with_one_wrong_digit_is_not_correct(seed, data):
     reply = problems.story(Dice(str(seed))).reply
-    computations = "".join(re.findall(r" \d+[+-]\d+:[^.]*\.|#### \d+", reply))
-    assert re.sub(r"\D", "", computations)
     places = [
         place
         for match in re.finditer(r"\d+[+-]\d+:[^.]*\.|#### \d+", reply)
@@ -109,7 +111,7 @@ def test_a_solution_with_one_wrong_digit_is_not_correct(seed, data):
     assert not problems.steps_are_correct(f"{reply}0")
 
 
-def test_steps_must_follow_each_other_and_end_in_the_answer():
+def test_a_step_must_start_from_the_last_result_and_the_last_result_must_be_the_answer():
     first = f"12+5:{numbers.columns(12, '+', 5)}."
     second = f"17-4:{numbers.columns(17, '-', 4)}."
     assert problems.steps_are_correct(f"{first} {second} #### 13")
@@ -135,23 +137,23 @@ def ranking_of(question):
 
 
 @given(seeds)
-def test_the_first_and_the_last_of_a_ranking_are_right(seed):
+def test_the_answer_is_the_first_or_the_last_person_of_the_ranking(seed):
     task = problems.order(Dice(str(seed)))
     ranking = ranking_of(task.question)
-    asked = re.search(r"Who is the (\w+)\?", task.question)[0]
+    question = re.search(r"Who is the (\w+)\?", task.question)[0]
     relation = task.key.split()[1]
-    first = asked == TEMPLATES["comparisons"][relation]["first"]
-    assert first or asked == TEMPLATES["comparisons"][relation]["last"]
+    first = question == TEMPLATES["comparisons"][relation]["first"]
+    assert first or question == TEMPLATES["comparisons"][relation]["last"]
     assert task.answer == ranking[0 if first else -1] == task.reply.split("#### ")[1]
     assert len(ranking) in (3, 4) and is_correct(task, task.reply)
-    if first:  # tries upper names until one is not under anybody
+    if first:  # the solution tries names until one is not under anybody
         assert task.reply.count(" not") == 1 and f" {task.answer} not ####" in task.reply
     else:
         assert task.reply.endswith(f", {task.answer} ends #### {task.answer}")
 
 
 @given(seeds)
-def test_a_comparison_is_answered_by_walking_down(seed):
+def test_a_comparison_is_answered_by_walking_down_the_ranking(seed):
     task = problems.truth(Dice(str(seed)))
     ranking = ranking_of(task.question)
     goal, name = re.search(r"Compared with (\w+), is (\w+) ", task.question).groups()
@@ -163,9 +165,9 @@ def test_a_comparison_is_answered_by_walking_down(seed):
 
 
 @given(seeds, st.sampled_from([problems.order, problems.truth]))
-def test_every_statement_in_the_solution_of_a_ranking_is_true(seed, make):
+def test_every_statement_in_a_solution_about_a_ranking_is_true(seed, make):
     task = make(Dice(str(seed)))
-    ranking, pairs = (ranking_of(task.question), re.findall(r"(\w+) is \w+ than (\w+)\.", task.question))
+    ranking, pairs = ranking_of(task.question), re.findall(r"(\w+) is \w+ than (\w+)\.", task.question)
     below = dict(pairs)
     plan = problems.with_letters(" ".join(pair) for pair in pairs)
     assert task.reply.startswith(f"{plan}. ")
@@ -180,7 +182,7 @@ def test_every_statement_in_the_solution_of_a_ranking_is_true(seed, make):
             assert below[name] == word
 
 
-def test_a_ranking_is_asked_about_from_both_ends_and_in_every_relation():
+def test_answers_and_relations_are_balanced_and_the_order_of_premises_is_random():
     dice = Dice("rankings")
     tasks = [problems.order(dice) for _ in range(1000)] + [problems.truth(dice) for _ in range(1000)]
     first = sum(ranking_of(task.question)[0] == task.answer for task in tasks[:1000])
@@ -192,11 +194,11 @@ def test_a_ranking_is_asked_about_from_both_ends_and_in_every_relation():
     for task in tasks:
         first_premise = re.search(r"(\w+) is \w+ than (\w+)\.", task.question).groups()
         in_order += first_premise == tuple(ranking_of(task.question)[:2])
-    assert 700 < in_order < 980  # the first of 2 or 3 pairs comes first in 5 cases of 12
+    assert 700 < in_order < 980  # the top pair is stated first in 1/2 or 1/3 of the cases
 
 
 @given(seeds)
-def test_exactly_one_claim_is_wrong_and_the_solution_checks_all_up_to_that_one(seed):
+def test_exactly_one_claim_is_wrong_and_the_solution_checks_the_claims_up_to_it(seed):
     task = problems.mistake(Dice(str(seed)))
     claims = re.findall(r"(\d)\) (\d+[+-]\d+)=(\d+)\.", task.question)
     wrong = [i for i, expression, claim in claims if value_of(expression) != int(claim)]
@@ -211,7 +213,7 @@ def test_exactly_one_claim_is_wrong_and_the_solution_checks_all_up_to_that_one(s
         assert verdict == ("wrong" if i == task.answer else "right")
 
 
-def test_wrong_claims_are_off_by_1_2_or_10_in_both_directions():
+def test_a_wrong_claim_is_1_2_or_10_too_low_or_too_high():
     dice, errors, places = Dice("mistakes"), Counter(), Counter()
     for _ in range(2000):
         task = problems.mistake(dice)
@@ -226,7 +228,7 @@ def test_wrong_claims_are_off_by_1_2_or_10_in_both_directions():
 
 
 @given(seeds, st.booleans())
-def test_the_solution_of_a_calculator_problem_is_a_call_its_result_and_the_answer(seed, unseen):
+def test_the_solution_of_a_calculator_problem_consists_of_a_call_the_result_and_the_answer(seed, unseen):
     task = problems.calculator(Dice(str(seed)), unseen)
     (call,) = parse(task.reply)
     expression = call.arguments["expression"]
@@ -240,20 +242,16 @@ def test_the_solution_of_a_calculator_problem_is_a_call_its_result_and_the_answe
     if expression not in task.question:  # in a story
         assert ("more come" in task.question) == ("+" in expression)
         assert ("are bad" in task.question) == ("-" in expression)
-    assert "*" in expression or "calculator" in task.question  # else the model would work the sum out itself
+    assert "*" in expression or "calculator" in task.question  # otherwise sums are worked out in columns
 
 
 def test_training_uses_all_trained_wordings_for_the_calculator_and_exams_use_the_held_out_ones():
     tables = TEMPLATES["calculator"]["bare"], TEMPLATES["calculator"]["products"]
-    for split, which in (("train", "trained"), ("test", "held_out")):
-        questions = {
-            re.sub(r"\d.*\d", "{}", task.question) for task in WORLD.problems(split, 600, kind="calculator")
-        }
-        assert questions >= {wording for table in tables for wording in table[which]}
-        others = {
-            wording for table in tables for wording in table["held_out" if split == "train" else "trained"]
-        }
-        assert not questions & others
+    for split, used, unused in (("train", "trained", "held_out"), ("test", "held_out", "trained")):
+        tasks = WORLD.problems(split, 600, kind="calculator")
+        questions = {re.sub(r"\d.*\d", "{}", task.question) for task in tasks}
+        assert questions >= {wording for table in tables for wording in table[used]}
+        assert not questions & {wording for table in tables for wording in table[unused]}
 
 
 def test_every_number_of_steps_has_its_share_of_stories():
@@ -264,18 +262,18 @@ def test_every_number_of_steps_has_its_share_of_stories():
     lengths = {s: Counter() for s in (2, 3, 4)}
     for task in tasks:
         lengths[len(re.findall(r"[+-]", task.key))][task.question.count(". ") - 1] += 1
-    # Sentences without a change may fill up any story to six, so the length hides the number of steps.
+    # Sentences that change nothing fill some stories up to six, so the length does not give away the steps.
     assert {s: set(counts) for s, counts in lengths.items()} == {s: set(range(s, 7)) for s in (2, 3, 4)}
 
 
 def test_every_kind_has_its_share_of_problems():
-    counts, whole = Counter(task.kind for task in WORLD.problems("train", 3500)), sum(problems.KINDS.values())
-    assert all(abs(counts[kind] - 3500 * share / whole) < 110 for kind, share in problems.KINDS.items())
+    counts, total = Counter(task.kind for task in WORLD.problems("train", 3500)), sum(problems.KINDS.values())
+    assert all(abs(counts[kind] - 3500 * share / total) < 110 for kind, share in problems.KINDS.items())
     assert set(counts) == set(problems.KINDS)
 
 
 @given(kinds, st.sampled_from(["train", "val", "test"]), seeds)
-def test_a_problem_belongs_to_its_split_and_kind(kind, split, seed):
+def test_a_problem_has_the_requested_split_and_kind(kind, split, seed):
     task = problems.problem(Dice(str(seed)), WORLD, split, kind)
     assert task.kind == kind and split_of(task.key) == split
 

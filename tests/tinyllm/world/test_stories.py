@@ -1,3 +1,8 @@
+"""stories: the last sentence follows from the others, and the key of a story is its end.
+
+Otherwise no model could predict the last sentence, or training could show the ends of exam stories.
+"""
+
 import re
 
 from hypothesis import given
@@ -11,7 +16,7 @@ seeds = st.integers(0, 10_000)
 
 
 def end_of(sentences):
-    """(who, thing, place) at the end of a story, from all sentences but the last."""
+    """Who has which thing where, worked out from all sentences of a story but the last."""
     holder, thing, place_of = None, None, {}
     for sentence in sentences:
         words = sentence.strip(".").split()
@@ -29,23 +34,23 @@ def end_of(sentences):
 
 
 @given(seeds)
-def test_the_last_sentence_and_the_key_follow_from_the_others(seed):
+def test_the_last_sentence_and_the_key_follow_from_the_other_sentences(seed):
     sentences, key = stories.story(Dice(str(seed)))
     who, thing, place = end_of(sentences[:-1])
     assert sentences[-1] == f"Now {who} has the {thing} in the {place}."
     assert key == f"story {who} {thing} {place}"
 
 
-def test_the_end_of_the_story_in_the_docstring_follows_too():
+def test_the_last_sentence_of_the_example_in_the_docstring_follows_too():
     example = re.findall(r"[A-Z][^.]+\.", " ".join(stories.__doc__.split("thing:")[1].split()))
     assert example[-1] == "Now {} has the {} in the {}.".format(*end_of(example[:-1]))
 
 
-def test_things_are_carried_up_to_twice_and_given_away_half_the_time():
+def test_a_thing_moves_up_to_twice_and_is_given_away_before_half_of_the_moves():
     dice = Dice("stories")
-    drawn = [stories.story(dice)[0] for _ in range(900)]
-    gifts = [sum(" gave " in sentence for sentence in sentences) for sentences in drawn]
-    moves = [len(sentences) - 3 - gift for sentences, gift in zip(drawn, gifts)]
+    texts = [stories.story(dice)[0] for _ in range(900)]
+    gifts = [sum(" gave " in sentence for sentence in sentences) for sentences in texts]
+    moves = [len(sentences) - 3 - gift for sentences, gift in zip(texts, gifts)]
     assert all(250 < moves.count(n) < 350 for n in (0, 1, 2))
     assert all(gift <= move for gift, move in zip(gifts, moves)) and 0.44 < sum(gifts) / sum(moves) < 0.56
 
@@ -57,5 +62,5 @@ def test_a_document_is_a_story_of_its_split(seed, split):
     assert split_of(f"story {who} {thing} {place}") == split
 
 
-def test_there_are_many_stories():
-    assert len(people.NAMES) * len(stories.THINGS) * len(stories.PLACES) * 100 > 100_000
+def test_stories_can_end_in_many_ways():
+    assert len(people.NAMES) * len(stories.THINGS) * len(stories.PLACES) > 20_000

@@ -1,3 +1,8 @@
+"""task: a reply is marked by its answer, whatever its style, and final_answer follows the graders of GSM8K.
+
+A reply that gives two answers, or the right word as part of another word, must not count.
+"""
+
 from decimal import Decimal
 
 from hypothesis import given
@@ -24,14 +29,14 @@ def test_a_number_is_the_answer_only_if_it_is_the_last_number():
 
 
 @given(words, words, words)
-def test_an_answer_counts_as_whole_words_only(answer, before, after):
+def test_an_answer_counts_only_as_a_whole_word(answer, before, after):
     task = Task("", "", "", answer, "")
     assert is_correct(task, f"{before} {answer.upper()}, {after}")
     assert is_correct(task, before + answer) == (answer in (before + answer).split())
 
 
 @given(words, words)
-def test_a_wrong_word_spoils_a_reply(answer, wrong_word):
+def test_a_reply_with_a_wrong_word_is_not_correct(answer, wrong_word):
     task = Task("", "", "", answer, "", (wrong_word,))
     assert not is_correct(task, f"{answer}, {wrong_word.upper()}.")
     assert is_correct(task, answer) == (answer != wrong_word)
@@ -71,7 +76,7 @@ ANSWERS = {
 }
 
 
-def test_answers_are_extracted_as_graders_of_gsm8k_extract_them():
+def test_final_answers_are_extracted_the_way_graders_of_gsm8k_do_it():
     assert final_answer("#### 1,234") == "1234" and final_answer("x #### $18.\n#### 3") == "18"
     assert final_answer("####Ada Bill. ") == "ada bill" and final_answer("#### 1.5") == "1.5"
     for answer, normal in ANSWERS.items():
@@ -87,9 +92,9 @@ def test_every_spelling_of_a_number_is_the_same_answer(value, data):
         data.draw(st.sampled_from(["", "%", " apples", ".", " %."])),
     )
     spelled = f"{bold}{'-' * (value < 0)}{data.draw(st.sampled_from(['', '$']))}{plain}{bold}{unit}"
-    found = final_answer(f"#### {spelled}")
-    assert Decimal(found) == value and found == final_answer(f"#### {found}")
-    assert found == (str(int(value)) if value == int(value) else f"{value:f}".rstrip("0"))
+    answer = final_answer(f"#### {spelled}")
+    assert Decimal(answer) == value and answer == final_answer(f"#### {answer}")
+    assert answer == (str(int(value)) if value == int(value) else f"{value:f}".rstrip("0"))
 
 
 @given(st.from_regex(r"[A-Za-z][A-Za-z0-9 ]*[a-z]", fullmatch=True))

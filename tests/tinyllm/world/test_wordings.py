@@ -1,3 +1,8 @@
+"""wordings: every question has trained and held-out wordings, and none is both.
+
+Otherwise training would use wordings that the exams count as never trained.
+"""
+
 from collections import Counter
 
 from tinyllm.world.wordings import WORDINGS
@@ -28,7 +33,7 @@ def lists_of(value):
             yield from lists_of(part)
 
 
-def test_every_question_has_four_trained_wordings_and_others_that_are_held_out():
+def test_every_question_has_at_least_four_trained_wordings_and_other_held_out_ones():
     tables = list(tables_of(WORDINGS))
     assert tables
     for table in tables:
@@ -47,5 +52,5 @@ def test_no_list_holds_the_same_entry_twice():
         assert not [entry for entry, count in Counter(entries).items() if count > 1]
 
 
-def test_texts_are_ascii_so_that_bytes_are_characters():
+def test_texts_are_ascii_so_each_character_is_one_byte():
     assert all(text.isascii() for text in texts_of(WORDINGS))

@@ -1,3 +1,8 @@
+"""world: a seed always gives the same texts, every fact in them is true, and no exam item occurs in training.
+
+Otherwise exams would measure memory, and no two runs could be compared.
+"""
+
 import math
 import re
 import subprocess
@@ -22,7 +27,7 @@ END_OF_STORY = r"Now (\w+) has the (\w+) in the (\w+)\."
 
 @settings(max_examples=10)
 @given(seeds, splits)
-def test_the_same_seed_gives_the_same_texts_and_another_seed_another_world(seed, split):
+def test_the_same_seed_gives_the_same_texts_and_another_seed_gives_another_world(seed, split):
     assert World(seed).documents(split, 2000) == World(seed).documents(split, 2000)
     assert World(seed).documents(split, 2000) != World(seed + 1).documents(split, 2000)
     assert World(seed).facts != World(seed + 1).facts
@@ -42,7 +47,7 @@ def test_texts_do_not_depend_on_the_hash_seed_of_a_process():
     assert len(outputs) == 1
 
 
-def test_20_keys_of_100_are_test_and_10_are_val():
+def test_20_percent_of_all_keys_belong_to_test_and_10_percent_to_val():
     counts = Counter(split_of(f"key {i}") for i in range(20_000))
     assert abs(counts["test"] - 4000) < 200 and abs(counts["val"] - 2000) < 150
     assert set(counts) == set(SPLITS)
@@ -50,7 +55,7 @@ def test_20_keys_of_100_are_test_and_10_are_val():
 
 
 @given(splits, seeds)
-def test_a_draw_is_repeated_until_its_key_belongs_to_the_split_and_counts_once(split, seed):
+def test_a_draw_is_repeated_until_its_key_belongs_to_the_split_and_only_the_last_costs_bits(split, seed):
     def draw(dice):
         number = dice.integer(1, 100)
         return number, f"number {number}"
@@ -70,7 +75,7 @@ def test_each_unknown_name_is_in_one_split(seed):
 
 @settings(max_examples=5)
 @given(seeds, splits)
-def test_texts_have_only_keys_of_their_split_and_only_true_facts(seed, split):
+def test_texts_state_only_true_facts_and_their_stories_and_sums_belong_to_the_split(seed, split):
     world = World(seed)
     text = b"\n".join(world.documents(split, 100_000)).decode()
     sentences, stated = set(re.split(r"(?<=\.)\s+", text)), set()
@@ -93,7 +98,7 @@ def test_texts_have_only_keys_of_their_split_and_only_true_facts(seed, split):
 
 @settings(max_examples=20)
 @given(seeds, splits, st.integers(0, 3000))
-def test_documents_stop_as_soon_as_they_reach_the_size_and_start_with_a_space(seed, split, size):
+def test_the_last_document_reaches_the_size_and_every_document_starts_with_a_space(seed, split, size):
     documents = World(seed).documents(split, size)
     assert sum(map(len, documents[:-1])) < size or size == 0
     assert sum(map(len, documents)) >= size
@@ -101,17 +106,17 @@ def test_documents_stop_as_soon_as_they_reach_the_size_and_start_with_a_space(se
 
 
 def topic_of(text):
-    """Which function wrote a document."""
+    """The topic of a document, recognised by its form."""
     if re.search(END_OF_STORY, text):
         return "stories"
     if re.search(r"\d=\d", text):
         return "numbers"
     if "Tal" in text or " means " in text:
         return "lexicon"
-    counts = Counter(name for name in re.findall(r"\w+", text) if name in people.NAMES)
     if re.search(r", \w+(, \w+)*\.|^ \w+, \w+\.", text):
         return "lists"
-    return "biography" if len(counts) == 1 else "gossip"
+    names = {word for word in re.findall(r"\w+", text) if word in people.NAMES}
+    return "biography" if len(names) == 1 else "gossip"
 
 
 def test_every_topic_has_its_share_of_documents():
@@ -122,7 +127,7 @@ def test_every_topic_has_its_share_of_documents():
         assert abs(counts[topic] / counts.total() - share / 20) < 0.02
 
 
-def test_there_are_enough_words_and_every_statement_occurs():
+def test_there_are_many_words_and_every_statement_occurs():
     text = b" ".join(WORLD.documents("train", 400_000)).decode()
     assert len(set(re.findall(r"[A-Za-z]+", text))) > 250
     assert all(text.count(t.split("{")[0]) for ts in people.STATEMENTS.values() for t in ts)
@@ -131,7 +136,7 @@ def test_there_are_enough_words_and_every_statement_occurs():
     assert len(set(re.findall(r"[a-z]+", text.lower()))) >= 400
 
 
-def test_the_entropy_is_that_of_the_documents_and_about_a_third_of_a_bit_per_byte():
+def test_the_entropy_is_counted_over_the_documents_and_is_about_0_3_bits_per_byte():
     for split in SPLITS:
         dice = Dice(f"{split} of world 0")
         documents = WORLD.documents(split, 20_000, dice)
@@ -141,7 +146,7 @@ def test_the_entropy_is_that_of_the_documents_and_about_a_third_of_a_bit_per_byt
     assert WORLD.entropy_per_byte() == WORLD.entropy_per_byte("val", 100_000)
 
 
-def test_clozes_are_true_and_stories_of_the_test_split():
+def test_fact_clozes_are_true_and_story_clozes_belong_to_the_test_split():
     world = World(1)
     clozes = world.fact_clozes(len(world.facts))
     assert world.fact_clozes(150) == clozes[::4] and world.fact_clozes(10**6) == clozes
@@ -156,7 +161,7 @@ def test_clozes_are_true_and_stories_of_the_test_split():
     assert len(world.story_clozes(7)) == 7
 
 
-def test_held_out_questions_are_about_every_fact_that_training_never_asks_about():
+def test_there_is_a_held_out_question_about_each_fact_that_training_does_not_ask_about():
     tasks = WORLD.held_out_fact_questions()
     held_out = [fact for fact in WORLD.facts if fact[1] not in WORLD.trained_relations[fact[0]]]
     assert [task.key for task in tasks] == [f"ask {name} {relation}" for name, relation in held_out]
@@ -165,6 +170,7 @@ def test_held_out_questions_are_about_every_fact_that_training_never_asks_about(
 
 
 def exam(world):
+    """Items of every exam."""
     tasks = world.held_out_fact_questions()
     tasks += world.instructions("test", 300) + world.instructions("test", 300, unseen=True)
     return tasks + world.problems("test", 300) + world.problems("test", 100, kind="story", steps=5)
@@ -181,8 +187,8 @@ def test_no_exam_item_is_in_any_training_text(seed):
     text = b"\n".join(world.documents("train", 2_000_000)).decode()
     sentences = set(re.split(r"(?<=[.?]) ", text))
     for task in exams:
-        whole = rf"(?<!\d){re.escape(task.question)}(?!\d)"  # "5+72" may be part of "55+72"
-        assert task.earlier_turns or task.question not in text or not re.search(whole, text)
+        pattern = rf"(?<!\d){re.escape(task.question)}(?!\d)"  # "5+72" may be part of "55+72"
+        assert task.earlier_turns or task.question not in text or not re.search(pattern, text)
         if task.kind in ("translate", "transform", "story", "calculator"):
             assert f"{task.answer}." not in sentences and task.reply not in sentences
     for adjective in lexicon.ADJECTIVES:

@@ -1,4 +1,7 @@
-"""The command line: every option is accepted, and every mistake is answered in one line."""
+"""The command line: every setting is an option, and a mistake is answered by one line and an exit status.
+
+What could go wrong: the user sees a traceback, or a script that called the command does not notice a failure.
+"""
 
 import dataclasses
 import functools
@@ -18,17 +21,16 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def inputs(empty_folder):
+    """A current folder with a text, an empty file and an empty folder."""
     Path("text.txt").write_text("the cat sat on a mat. " * 50)
     Path("empty.txt").write_text("")
     Path("folder").mkdir()
-    return tmp_path
 
 
 @pytest.fixture
 def command(monkeypatch):
-    """Replace the function of a command."""
+    """A function that replaces the function of a command."""
 
     def replace(name, function):
         settings, original = COMMANDS[name]
@@ -43,7 +45,7 @@ def command(monkeypatch):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_setting_is_an_option_of_its_own_type_with_its_default(name):
+def test_every_setting_is_an_option_with_its_type_and_default(name):
     (settings, _), parse = COMMANDS[name], parser().parse_args
     assert vars(parse([name])) == {"command": name, **vars(settings())}
     for field in dataclasses.fields(settings):
@@ -59,7 +61,7 @@ def first_paragraph(function):
 
 
 def unspaced(text):
-    """Without spaces and line breaks: argparse breaks lines at hyphens, too."""
+    """The text without spaces and line breaks. argparse breaks lines, even at hyphens."""
     return "".join(text.split())
 
 
@@ -74,7 +76,7 @@ def test_the_help_of_a_command_shows_all_its_options(name, capsys):
         assert flag in text and unspaced(field.metadata["help"]) in text
 
 
-def test_the_help_lists_every_command_with_what_it_does(capsys):
+def test_the_help_lists_every_command_and_says_what_it_does(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     text = unspaced(capsys.readouterr().out)
@@ -83,12 +85,12 @@ def test_the_help_lists_every_command_with_what_it_does(capsys):
         assert name + unspaced(first_paragraph(function)) in text
 
 
-def test_a_command_gets_the_settings_that_were_given(command):
-    seen = []
-    command("stage1", seen.append)
+def test_a_command_gets_the_options_as_its_settings(command):
+    received = []
+    command("stage1", received.append)
     words = ["--run", "r", "--from", "some/where", "--steps", "5", "--muon-rate", "0.5", "--resume"]
     assert main(["stage1", *words]) == 0
-    (settings,) = seen
+    (settings,) = received
     assert (settings.run, settings.origin, settings.steps, settings.muon_rate) == ("r", "some/where", 5, 0.5)
     assert settings.resume and settings.size == "small"
 
@@ -97,7 +99,7 @@ def test_a_command_gets_the_settings_that_were_given(command):
     "words",
     [["stage1", "--speed", "9"], ["nonsense"], ["stage0", "--size", "huge"], [], ["stage0", "--seed", "one"]],
 )
-def test_unknown_commands_and_options_are_refused(words, capsys):
+def test_unknown_commands_options_and_values_are_refused(words, capsys):
     assert main(words) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and err.endswith("--help\n") and err.count("\n") == 1
@@ -126,7 +128,7 @@ def test_unknown_commands_and_options_are_refused(words, capsys):
         (["rank", "--group", "1"], 2, "--group must be from 2 to 9"),
     ],
 )
-def test_mistakes_are_answered_in_one_line(here, capsys, words, status, message):
+def test_a_mistake_is_answered_by_one_line_and_creates_no_run(inputs, capsys, words, status, message):
     assert main(words) == status
     err = capsys.readouterr().err
     assert err.startswith("error: ") and message in err and err.count("\n") == 1
@@ -152,7 +154,7 @@ def test_mistakes_are_answered_in_one_line(here, capsys, words, status, message)
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
-def test_every_failure_has_its_exit_status(command, capsys, error, status, message):
+def test_every_failure_has_its_exit_status_and_message(command, capsys, error, status, message):
     def fail(settings):
         raise error
 
@@ -162,7 +164,7 @@ def test_every_failure_has_its_exit_status(command, capsys, error, status, messa
     assert err.startswith(message) and err.count("\n") == bool(message)
 
 
-def test_a_mistake_in_the_program_shows_its_traceback(command):
+def test_a_bug_in_the_program_shows_its_traceback(command):
     command("exams", lambda settings: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["exams"])
@@ -179,7 +181,8 @@ def python(*words, env=(), **options):
     return subprocess.run(words, capture_output=True, check=False, env=environment, **options)
 
 
-SHOUT = """
+# A program with one command, whose body is filled in.
+PROGRAM = """
 import sys
 from tinyllm import __main__ as command_line
 from tinyllm.runs import Settings
@@ -193,20 +196,20 @@ sys.exit(command_line.main(["exams"]))
 """
 
 
-def test_python_m_tinyllm_ends_with_the_status_of_main(here):
+def test_python_m_tinyllm_ends_with_the_exit_status_of_main(empty_folder):
     done = python("-m", "tinyllm", "stage1")
     assert done.returncode == 1 and done.stderr.startswith(b"error: runs/demo/0-random not found")
 
 
-def test_whatever_is_in_a_reply_or_a_file_name_can_be_printed():
-    code = SHOUT.format("print('\\udcff and \\U0001f408'); raise OSError(2, 'none', '\\udce9')")
+def test_every_character_of_a_reply_or_a_file_name_can_be_printed():
+    code = PROGRAM.format("print('\\udcff and \\U0001f408'); raise OSError(2, 'none', '\\udce9')")
     done = python("-c", code, env={"PYTHONIOENCODING": "latin-1"})
     assert done.stdout.decode() == "\\udcff and \U0001f408\n"
     assert done.returncode == 1 and done.stderr == b"error: \\udce9: none\n"
 
 
 def test_piped_input_is_utf_8_in_every_locale():
-    code = SHOUT.format("print(sys.stdin.readline())")
+    code = PROGRAM.format("print(sys.stdin.readline())")
     done = python("-c", code, env={"PYTHONIOENCODING": "cp1252"}, input="caf\u00e9".encode())
     assert done.stdout.decode().strip() == "caf\u00e9"
     done = python("-c", code, env={"PYTHONIOENCODING": "cp1252"}, input=b"caf\xe9")
@@ -218,8 +221,8 @@ def test_piped_input_is_utf_8_in_every_locale():
 @pytest.mark.parametrize(
     "redirect, status", [(">&-", 0), ("<&-", 0), (">&- <&- 2>&-", 0), (">/dev/full", 1), (">broken", 1)]
 )
-def test_closed_full_and_broken_streams_end_without_a_traceback(lines, redirect, status):
-    code = SHOUT.format(f"print(len(sys.stdin.read()), *range({lines}), sep='\\n')")
+def test_closed_full_and_broken_streams_cause_no_traceback(lines, redirect, status):
+    code = PROGRAM.format(f"print(len(sys.stdin.read()), *range({lines}), sep='\\n')")
     command = f'"$0" -c "$1" {redirect}; echo $?'
     if redirect == ">broken":
         command = '{ { sleep 0.5; "$0" -c "$1"; echo $? >&3; } | true; } 3>&1'
@@ -230,14 +233,14 @@ def test_closed_full_and_broken_streams_end_without_a_traceback(lines, redirect,
     assert done.stderr == (message if "full" in redirect else b"")
 
 
-def test_help_through_a_broken_pipe_ends_quietly():
+def test_help_into_a_broken_pipe_prints_no_error():
     words = [sys.executable, "-m", "tinyllm", "--help"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not allow such names")
 def test_folders_and_options_that_are_not_utf_8_are_accepted(tmp_path):
     folder = tmp_path / "caf\udce9"
     folder.mkdir()
@@ -251,7 +254,7 @@ def test_folders_and_options_that_are_not_utf_8_are_accepted(tmp_path):
 
 
 @pytest.mark.parametrize("package", ["tinyllm", "tools", "audio"])
-def test_files_in_the_current_folder_do_not_shadow_ours_or_the_standard_librarys(tmp_path, package):
+def test_files_in_the_current_folder_do_not_shadow_modules_of_the_project_or_of_python(tmp_path, package):
     for name in {"tools", "audio", "numbers", "json", "random", "numpy", "platform"} - {package}:
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('this is your {name}.py')")
     words = ["-m", package, *([] if package == "tools" else ["--help"])]

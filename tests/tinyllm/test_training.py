@@ -40,7 +40,7 @@ SMALL = dataclasses.replace(CONFIG, layers=1, width=4)
 STAGE = "9-test"
 
 
-pytestmark = pytest.mark.usefixtures("here")
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 @dataclasses.dataclass(frozen=True)

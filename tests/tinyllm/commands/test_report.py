@@ -42,7 +42,7 @@ def test_compare_says_which_stage_cannot_write(tiny, capsys):
     assert "1-pretrain    (a masked model, which cannot write)\n" in capsys.readouterr().out
 
 
-def test_a_run_without_a_stage_cannot_be_compared_or_walked_through(here, capsys):
+def test_a_run_without_a_stage_cannot_be_compared_or_walked_through(empty_folder, capsys):
     for command in ("compare", "walk"):
         assert main([command, "--run", "nothing"]) == 1
         assert "make train RUN=nothing" in capsys.readouterr().err

@@ -119,7 +119,7 @@ def test_a_run_that_is_being_trained_has_a_page_of_what_it_has_so_far(tiny):
     assert "0-random is missing. Make it with: make stage0 SIZE=tiny" in read().words
 
 
-def test_a_run_on_a_text_of_your_own_leaves_out_what_needs_true_answers(here):
+def test_a_run_on_a_text_of_your_own_leaves_out_what_needs_true_answers(empty_folder):
     Path("text.txt").write_text("the cat sat on a mat. " * 300)
     stage("stage0", "--text", "text.txt")
     stage("stage1", "--text", "text.txt", "--steps", 2)

@@ -1,4 +1,7 @@
-"""page: every run gives a page, whatever it lacks. The page fetches nothing; every link leads to a file."""
+"""page: every run gets a report page, even if some of its stages or files are missing.
+
+What could go wrong: one missing file hides the whole page, a link leads nowhere, or the page needs a network.
+"""
 
 import json
 import re
@@ -13,15 +16,15 @@ from stage_runs import stage
 from tinyllm.__main__ import main
 from tinyllm.report import page
 
-EMPTY = {"meta", "link", "input", "path", "circle"}  # elements that are not closed
+EMPTY = {"meta", "link", "input", "path", "circle"}  # elements without an end tag
 
 
 class Page(HTMLParser):
-    """Checks that elements are nested; collects links and what a browser would fetch."""
+    """A parsed page: its text, its links and what a browser would fetch. Its elements must be nested."""
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.links, self.fetched, self.words, self.titles = [], [], [], "", []
+        self.open, self.links, self.fetched, self.words = [], [], [], ""
         self.feed(text)
         assert not self.open
 
@@ -45,7 +48,7 @@ class Page(HTMLParser):
 
 
 def read(run="demo"):
-    """The page of a run, checked."""
+    """Parse the page of a run, and check what must be true of every page."""
     path = Path("runs", run, "report.html")
     text = path.read_text(encoding="utf-8")
     parsed = Page(text)
@@ -59,7 +62,7 @@ def read(run="demo"):
     return parsed
 
 
-def test_a_whole_run_has_every_panel(five_stages, capsys):
+def test_the_page_of_a_complete_run_has_every_panel(five_stages, capsys):
     stage("report")
     assert capsys.readouterr().out == f"{Path('runs/demo/report.html')}\n"
     words = read().words
@@ -75,7 +78,7 @@ def test_a_whole_run_has_every_panel(five_stages, capsys):
     assert "make stage2 SIZE=tiny WORKERS=1" in words
 
 
-def test_the_page_changes_nothing_else_in_the_run(five_stages):
+def test_writing_the_page_changes_no_other_file_of_the_run(five_stages):
     files = lambda: {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
     before = files()
     page.write("demo")
@@ -83,10 +86,10 @@ def test_the_page_changes_nothing_else_in_the_run(five_stages):
     assert set(after) - set(before) == {Path("runs/demo/report.html")}
     assert all(after[path] == content for path, content in before.items())
     page.write("demo")
-    assert files() == after  # and the same run gives the same page
+    assert files() == after  # the same run gives the same page
 
 
-def test_a_run_with_some_stages_says_what_is_missing_and_how_to_make_it(tiny):
+def test_the_page_names_missing_stages_and_the_commands_that_make_them(tiny):
     page.write("demo")
     words = read().words
     assert "3-prefer is missing. Make it with: make stage3 SIZE=tiny" in words
@@ -97,14 +100,14 @@ def test_a_run_with_some_stages_says_what_is_missing_and_how_to_make_it(tiny):
     assert "1-pretrain is missing. Make it with: make stage1 SIZE=tiny" in read().words
 
 
-def test_a_deleted_file_is_reported_and_costs_one_panel(tiny):
+def test_a_deleted_file_is_reported_in_its_panel_and_the_other_panels_stay_complete(tiny):
     Path("runs/demo/text.safetensors").unlink()
     page.write("demo")
     words = read().words
     assert words.count("No such file or directory") == 1 and "1-pretrain: gradient norm" in words
 
 
-def test_a_run_that_is_being_trained_has_a_page_of_what_it_has_so_far(tiny):
+def test_a_run_in_training_has_a_page_with_what_exists_so_far(tiny):
     path = Path("runs/demo/2-instruct/stage.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "finished": False}))
     log = Path("runs/demo/2-instruct/metrics.jsonl")
@@ -119,7 +122,7 @@ def test_a_run_that_is_being_trained_has_a_page_of_what_it_has_so_far(tiny):
     assert "0-random is missing. Make it with: make stage0 SIZE=tiny" in read().words
 
 
-def test_a_run_on_a_text_of_your_own_leaves_out_what_needs_true_answers(empty_folder):
+def test_the_page_of_a_run_on_your_own_text_leaves_out_what_needs_the_built_in_world(empty_folder):
     Path("text.txt").write_text("the cat sat on a mat. " * 300)
     stage("stage0", "--text", "text.txt")
     stage("stage1", "--text", "text.txt", "--steps", 2)
@@ -129,7 +132,7 @@ def test_a_run_on_a_text_of_your_own_leaves_out_what_needs_true_answers(empty_fo
     assert "text.txt" in words  # in the command that makes the stage again
 
 
-def test_a_run_older_than_the_record_of_commands_has_a_page(tiny):
+def test_a_run_made_before_commands_were_recorded_has_a_page(tiny):
     for notes in Path("runs/demo").glob("*/stage.json"):
         older = json.loads(notes.read_text())
         del older["command"]
@@ -138,7 +141,7 @@ def test_a_run_older_than_the_record_of_commands_has_a_page(tiny):
     assert "How it was made" in read().words
 
 
-def test_another_run_is_overlaid(five_stages):
+def test_the_page_can_show_another_run_for_comparison(five_stages):
     shutil.copytree("runs/demo", "runs/another & more")
     stage("report", "--against", "another & more")
     parsed = read()

@@ -43,7 +43,7 @@ def optional():
 
 
 def replies(mask, budgets, seed, start=""):
-    """The ids of a random model's replies, one per budget. Each reply begins with the text `start`."""
+    """The replies (ids) of a random model, one per budget. Each begins with the text `start`."""
     model = random_model(CONFIG, np.random.default_rng(seed), np.float32, scale=0.3)
     start_ids = WORDS.encode(start)
 

@@ -71,11 +71,13 @@ def test_a_question_that_names_a_tool_gets_a_call_and_the_result_is_shown(talk):
 
 def test_compare_asks_every_stage_and_does_not_change_the_conversation(talk):
     status, out, err = talk("/compare Where is Ada?", "/compare", "/save talk.json")
-    assert status == 0 and out.startswith("0-random  ") and "/compare QUESTION" in out  # the help
+    assert (
+        status == 0 and out.startswith("0-random  ") and "/compare QUESTION" in out
+    )  # without a question, /compare prints the help
     assert json.loads(Path("talk.json").read_text())["messages"] == []
 
 
-def test_if_replies_are_too_short_for_a_call_tools_on_fails_and_changes_nothing(talk):
+def test_tools_on_fails_and_changes_nothing_if_replies_are_too_short_for_a_call(talk):
     lines = "/tools off", "/tools on", "Who is Ada?", "/save talk.json"
     status, _, err = talk(*lines, options=["--tokens", "20"])
     assert status == 0 and "a tool call needs more than" in err
@@ -93,7 +95,7 @@ def test_without_tools_the_reply_is_exactly_what_the_model_generates(talk):
     assert status == 0 and out == decode_reply(tokenizer, ids) + "\n"
 
 
-def test_commands_change_and_save_the_session_and_a_wrong_one_does_not_end_it(talk, random_stage):
+def test_commands_change_and_save_the_session_and_a_wrong_command_does_not_end_it(talk, random_stage):
     lines = ["Use the calculator: 12*7?", "/temperature 0", "/temperature hot", "/save talk.json"]
     lines += ["/stage 9", "/what", "/tools off", "again", "/new", "/save empty.json", "/quit", "never read"]
     status, out, err = talk(*lines)
@@ -160,7 +162,7 @@ turns = st.lists(st.tuples(st.text("ab ", max_size=30), st.text("cd ", max_size=
 
 
 @given(st.text("xyz", max_size=40), turns, st.integers(16, 160), st.integers(1, 6))
-def test_the_prompt_has_as_many_of_the_latest_whole_turns_as_fit_and_are_allowed(
+def test_the_prompt_has_the_latest_whole_turns_that_fit_but_no_more_than_the_maximum(
     description, turns, context, most
 ):
     tokenizer = train("", 256)
@@ -194,7 +196,7 @@ def test_with_tools_auto_only_stages_trained_on_the_built_in_conversations_may_c
 
 
 @pytest.mark.parametrize("context", [64, 352, 100_000])
-def test_all_tools_are_described_if_that_takes_at_most_half_of_the_context_otherwise_only_the_first(
+def test_only_the_first_tool_is_described_if_all_of_them_would_take_more_than_half_of_the_context(
     session, context
 ):
     session.model = SimpleNamespace(config=SimpleNamespace(context=context))
@@ -249,7 +251,7 @@ def test_an_interrupt_stops_the_reply_and_the_session_goes_on(talk, monkeypatch)
 
 
 class DictatingMask:
-    """A mask that allows only the next of the given ids. With may_end, the reply may also end after 24."""
+    """A mask that makes a model write the given ids. With may_end, the reply may also end after 24 ids."""
 
     only = False
 

@@ -34,11 +34,11 @@ totals = st.just(0) | st.floats(0.1, 100)
 def target_log_probs(logits, targets):
     """log p of each target, computed one by one in long doubles."""
     rows = logits.reshape(-1, logits.shape[-1]).astype(np.longdouble)
-    each = [row[y] - np.log(np.exp(row).sum()) for row, y in zip(rows, targets.ravel())]
-    return np.array(each, float).reshape(targets.shape)
+    log_probs = [row[y] - np.log(np.exp(row).sum()) for row, y in zip(rows, targets.ravel())]
+    return np.array(log_probs, float).reshape(targets.shape)
 
 
-# ---- random inputs of each objective. Weights and advantages have both signs.
+# ---- random inputs of each objective. Weights and advantages are positive or negative.
 
 
 @st.composite
@@ -123,7 +123,7 @@ OBJECTIVES = [
 
 
 def each_objective(test):
-    """Run a test of (case, data) for every objective."""
+    """A decorator that runs test(case, data) for every objective."""
 
     @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: objective.__name__)
     @settings(max_examples=25)
@@ -152,7 +152,7 @@ def test_the_gradient_is_the_derivative_of_the_loss(case, data):
 
 
 @each_objective
-def test_with_a_total_of_0_loss_and_gradient_are_0(case, data):
+def test_with_a_total_of_0_the_loss_and_the_gradient_are_0(case, data):
     loss, gradient = case(total=data.draw(st.sampled_from([0, 0.0])))
     assert loss == 0 and gradient.shape == case.logits.shape and not gradient.any()
 

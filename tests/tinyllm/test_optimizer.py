@@ -134,7 +134,7 @@ def test_orthogonalise_applies_its_polynomial_to_the_singular_values_in_single_p
 
 
 @given(rngs, st.integers(1, 8), st.integers(1, 8), st.floats(1e-3, 1e3))
-def test_the_first_muon_step_is_the_orthogonalised_gradient_and_longer_for_tall_matrices(
+def test_the_first_muon_step_is_the_orthogonalised_gradient_scaled_up_for_tall_matrices(
     rng, rows, columns, size
 ):
     w, g = rng.standard_normal((2, rows, columns))

@@ -41,7 +41,7 @@ def pools():
 
 
 def rank_of(worker):
-    """The rank of a worker, computed from which gradient buffer is its own."""
+    """The rank of a worker: the index of its gradient buffer."""
     return next(i for i, row in enumerate(worker.gradients) if np.shares_memory(row, worker.gradient.flat))
 
 

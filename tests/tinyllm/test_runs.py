@@ -78,12 +78,14 @@ def train(settings, stage, parent=None):
 
 
 @pytest.mark.parametrize("settings", ALL_SETTINGS)
-def test_a_number_outside_its_limits_is_refused_with_the_name_of_its_option(settings):
+def test_a_number_outside_its_limits_is_refused_and_the_error_names_the_option(settings):
     for field in dataclasses.fields(settings):
         if field.type not in (int, float):
             continue
         low, high = field.metadata["limits"]
-        assert high < 10**7 or field.name == "seed", f"{field.name}: a number that no machine can handle"
+        assert high < 10**7 or field.name == "seed", (
+            f"{field.name}: the limit is higher than any machine can handle"
+        )
         for wrong in {-2, low - 1, high + 1, float("nan"), float("inf")} - {field.default}:
             with pytest.raises(UsageError, match=f"--{field.name.replace('_', '-')} must be from"):
                 settings(**{field.name: wrong})
@@ -92,13 +94,13 @@ def test_a_number_outside_its_limits_is_refused_with_the_name_of_its_option(sett
 
 
 @pytest.mark.parametrize("name", ["", "..", "../out", "/tmp/out", "a/b", ".hidden", "-x", "a\\b", "a\nb"])
-def test_a_run_stays_in_its_own_folder(name):
+def test_a_run_must_have_a_plain_name(name):
     with pytest.raises(UsageError, match="is not the name of a folder inside runs/"):
         Settings(run=name)
 
 
 @given(st.from_regex(r"\w[\w.' -]{0,20}", fullmatch=True))
-def test_any_plain_name_can_name_a_run(name):
+def test_any_plain_name_is_a_folder_inside_runs(name):
     folder = Settings(run=name).folder("0-random")
     assert folder.parent.parent == Path("runs") and folder.parent.name == name
 
@@ -138,7 +140,7 @@ def test_the_built_in_world_is_not_mixed_with_your_own_files():
     assert sources(StageSettings(), foreign) == {"text": WORLD, "instructions": WORLD}
 
 
-def test_pre_training_may_continue_on_another_text_with_from_but_otherwise_texts_are_not_mixed():
+def test_training_continues_on_another_text_only_with_the_option_from():
     Path("sea.txt").write_text("The sea is wide.")
     Path("land.txt").write_text("The land is flat.")
     text = train(TextSettings(text="sea.txt"), "1-text")
@@ -209,14 +211,14 @@ def test_the_fingerprint_of_a_folder_depends_on_every_name_and_byte():
 
 @pytest.mark.parametrize("settings", ALL_SETTINGS)
 def test_the_record_of_a_stage_has_all_settings_that_determine_its_bytes(settings):
-    made = describe(settings(), "stage", None)
+    default = describe(settings(), "stage", None)
     for field in dataclasses.fields(settings):
         if "source" in field.metadata:  # recorded as a hash of the content
             continue
         value = {bool: True, int: max(7, field.metadata["limits"][0]), float: 0.7, str: "other"}[field.type]
         changed = describe(dataclasses.replace(settings(), **{field.name: value}), "stage", None)
         may_differ = field.name in ("run", "workers", "resume", "save_every", "origin")
-        assert (changed == made) == may_differ, field.name
+        assert (changed == default) == may_differ, field.name
 
 
 def test_a_finished_stage_is_not_repeated_and_for_other_settings_the_error_suggests_a_new_run(capsys):
@@ -263,16 +265,17 @@ def test_every_value_in_a_suggested_command_is_quoted_for_the_shell(value):
 def test_a_suggested_command_uses_only_variables_and_options_that_exist(settings):
     """Options that have no variable in the Makefile go into ARGS."""
     values = {bool: True, int: 300, float: 0.5, str: "b"}
-    names = [each for each in dataclasses.fields(settings) if each.name not in ("times", "group", "resume")]
-    made = settings(**{each.name: values[each.type] for each in names})
+    left_out = ("times", "group", "resume")
+    fields = [field for field in dataclasses.fields(settings) if field.name not in left_out]
+    chosen = settings(**{field.name: values[field.type] for field in fields})
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    known = re.search(r"KNOWN   =((?:.*\\\n)*.*)", makefile)[1].replace("\\", "").split()
-    target, *words = shlex.split(make_command(made, "2-stage"))[1:]
-    more = [word.removeprefix("ARGS=") for word in words if word.startswith("ARGS=")]
-    assert {word.partition("=")[0] for word in words} <= set(known)
-    flags = {"--" + each.metadata.get("flag", each.name).replace("_", "-") for each in names}
-    assert {word for text in more for word in text.split() if word.startswith("--")} <= flags
-    assert "True" not in " ".join(more), "an option of type bool takes no value"
+    variables = re.search(r"KNOWN   =((?:.*\\\n)*.*)", makefile)[1].replace("\\", "").split()
+    target, *arguments = shlex.split(make_command(chosen, "2-stage"))[1:]
+    options = [each.removeprefix("ARGS=") for each in arguments if each.startswith("ARGS=")]
+    assert {argument.partition("=")[0] for argument in arguments} <= set(variables)
+    flags = {"--" + field.metadata.get("flag", field.name).replace("_", "-") for field in fields}
+    assert {word for text in options for word in text.split() if word.startswith("--")} <= flags
+    assert "True" not in " ".join(options), "an option of type bool takes no value"
 
 
 @pytest.mark.parametrize(

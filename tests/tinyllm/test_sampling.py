@@ -28,7 +28,7 @@ TINY = Config(vocab=5, context=4, layers=1, width=4, heads=2)
 
 
 def generate_slowly(model, prompt, draws, stop=-1, mask=None, **how):
-    """generate for one prompt, without a cache: it computes the whole visible context for every token."""
+    """The same as generate, for one prompt and without a cache: every token computes the context again."""
     sequence = list(prompt)
     for draw in draws:
         visible = np.array(sequence[window_start(len(sequence), model.config.context) :])
@@ -140,7 +140,7 @@ def test_a_row_ends_after_its_first_stop_token_which_is_kept(config, rng, length
 
 @settings(max_examples=40)
 @given(configs(causal=True), rngs, lengths)
-def test_the_mask_receives_a_row_and_its_new_tokens_and_none_allows_every_token(config, rng, lengths):
+def test_the_mask_receives_each_row_with_its_new_tokens_and_may_return_none(config, rng, lengths):
     model, calls = random_model(config, rng), []
     prompts = [rng.integers(0, config.vocab, n).tolist() for n in lengths]
     draws = rng.random((len(prompts), 5))
@@ -212,7 +212,7 @@ def test_memory_grows_with_the_text_not_with_the_context():
 def test_the_window_never_exceeds_the_context_and_always_keeps_at_least_half_of_it(length, context):
     start = window_start(length, context)
     assert 1 <= length - start <= context
-    assert start % max(1, context // 2) == 0  # so it moves only once in context / 2 tokens
+    assert start % max(1, context // 2) == 0  # so it moves only once every context / 2 tokens
     assert start == 0 or length - start > context - max(1, context // 2)
 
 

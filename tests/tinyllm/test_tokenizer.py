@@ -1,6 +1,6 @@
-"""tokenizer: decoding returns exactly the text that was encoded, and no text encodes to a special token.
+"""tokenizer: decoding returns exactly the text that was encoded, and the fast algorithms equal plain ones.
 
-A user who could write special tokens could pose as the assistant. The fast algorithms equal slow, plain ones.
+No text may encode to a special token: otherwise a user could write a message in the name of the assistant.
 """
 
 import json
@@ -26,7 +26,7 @@ trained = st.builds(train, st.lists(likely, max_size=4), st.integers(256, 300))
 
 
 def encode_slowly(merges, data):
-    """Split into words, then merge one pair at a time: the one learned first, at its leftmost place."""
+    """Split into words, then merge one pair at a time: always the one learned first, from the left."""
     rank, out = {pair: i for i, pair in enumerate(merges)}, []
     for word in T._words(data):
         ids = list(word)
@@ -134,9 +134,7 @@ def test_with_a_vocabulary_of_256_every_id_is_a_byte():
 
 
 @given(st.integers(0, 10**6), st.binary(min_size=1, max_size=3))
-def test_a_damaged_file_is_refused_unless_the_damage_does_not_change_the_tokenizer(
-    tmp_path_factory, at, junk
-):
+def test_a_damaged_file_is_refused_or_gives_the_same_tokenizer(tmp_path_factory, at, junk):
     folder = tmp_path_factory.mktemp("t")
     tokenizer = train("hello hello", 258)
     save(tokenizer, folder)

@@ -1,6 +1,6 @@
 """tokenizer: Hugging Face's libraries load the saved tokenizer.json and produce the same ids.
 
-If they did not, a model published by this project would receive wrong tokens elsewhere.
+If they did not, a model of this project would receive wrong tokens in other programs.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""training: every step uses the gradient of the whole batch, and an interrupted run resumes exactly.
+"""training: every step uses the gradient of the whole batch, and an interrupted run can be resumed exactly.
 
 What could go wrong: the number of workers changes the gradient, or a run that was killed and resumed ends
 with other weights than an uninterrupted run.
@@ -91,7 +91,7 @@ def plain_gradient(model, batch, total):
 def test_the_loss_and_the_gradient_equal_those_computed_row_by_row_with_all_positions(
     config, workers, accumulate, share, rng
 ):
-    """Positions of weight 0 are left out, and workers and micro-batches divide the rows: neither matters."""
+    """It does not matter that positions of weight 0 are left out, or how workers divide the rows."""
     model, batch = random_model(config, rng), []
     for shape in ((5, config.context), (2, 1), (1, 2)):
         weights = rng.standard_normal(shape) * (rng.random(shape) < share)
@@ -333,7 +333,7 @@ def test_no_part_of_a_batch_has_more_logits_than_the_limit(workers, head):
 
 
 def short_run(workers=1, run="demo", at_step=lambda run, step: None):
-    """Train three steps. Like a stage, keep state of its own, validate and write samples.
+    """Train a stage for three steps that also keeps its own state, validates and writes samples.
 
     The function at_step is called at the beginning of each step.
     """

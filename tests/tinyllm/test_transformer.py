@@ -24,7 +24,9 @@ def whole_gradient(model, ids, dout, at=None):
 
 
 heads = st.sampled_from(["tokens", "score"])
-shares = st.sampled_from([None, 0.0, 0.1, 0.5, 1.0])  # the share of positions in `at`. None: `at` is None
+shares = st.sampled_from(
+    [None, 0.0, 0.1, 0.5, 1.0]
+)  # the share of positions with an output; None: all of them
 
 
 def draw_positions(share, shape, rng):

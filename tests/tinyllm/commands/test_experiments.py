@@ -22,7 +22,7 @@ from tinyllm.stages.sizes import SIZES
 
 @pytest.fixture
 def short_rollouts(tiny, monkeypatch):
-    """The run `tiny`. Its rollouts are short."""
+    """The run `tiny`, whose rollouts are cut short."""
     shorten_rollouts(monkeypatch)
 
 
@@ -100,8 +100,8 @@ def test_hacking_has_no_kl_penalty_and_prints_the_score_beside_the_real_quality(
     quality = {kind: [0.5] for kind in s3_prefer.oracle.KINDS} | {"answerable": [0.125], "polite": [0.9]}
     monkeypatch.setattr(behaviour, "outcomes", lambda _: quality)
     stage("hacking", "--steps", 12, "--rate", 0.001)
-    made = read_stage("hacking")["settings"]
-    assert made["kl"] == 0 and made["rate"] == pytest.approx(0.004) and made["steps"] == 12
+    settings = read_stage("hacking")["settings"]
+    assert settings["kl"] == 0 and settings["rate"] == pytest.approx(0.004) and settings["steps"] == 12
     *lines, last = capsys.readouterr().out.splitlines()
     pattern = r"step (\d+): score of the reward model (-?\d+\.\d\d), correct replies (.*)"
     printed = [re.fullmatch(pattern, line).groups() for line in lines]

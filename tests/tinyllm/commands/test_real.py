@@ -1,4 +1,4 @@
-"""real: it fetches a published chat model, converts it once, asks it questions, and can train it further.
+"""real: it fetches a published chat model, converts it and asks it questions. Stages can train it further.
 
 What could go wrong: an incomplete or altered file is used, or training changes layers that should be frozen.
 """
@@ -200,5 +200,5 @@ def test_a_chat_needs_at_most_a_fifth_more_memory_than_the_weights(folder):
     checkpoint.save("big", model, tokenizer)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", MEASURE]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    assert int(done.stdout.splitlines()[-1]) < 1.2 * 4 * config.size()
+    result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert int(result.stdout.splitlines()[-1]) < 1.2 * 4 * config.size()

@@ -104,8 +104,8 @@ def test_a_model_of_300_million_parameters_needs_at_most_a_fifth_more_memory_tha
     np.save("ids.npy", rng.integers(0, config.vocab, (1, 12)))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", LOGITS]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    assert config.size() > 300e6 and int(done.stdout) < 1.2 * 4 * config.size()
+    result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert config.size() > 300e6 and int(result.stdout) < 1.2 * 4 * config.size()
     reference = transformers.AutoModelForCausalLM.from_pretrained("big")
     with torch.no_grad():
         expected = reference(torch.tensor(np.load("ids.npy"))).logits.numpy()

@@ -71,7 +71,7 @@ def printed_ids(out):
     return [int(line.split()[-numbers]) for line in lines]
 
 
-def test_walk_prints_each_call_of_a_layer_first_forward_and_then_backward(tiny, capsys):
+def test_walk_prints_the_calls_of_the_layers_first_forward_and_then_backward(tiny, capsys):
     stage("walk")
     calls = re.findall(r"^(\w+ward) ", capsys.readouterr().out, re.M)
     attention = ["rmsnorm_forward", "linear_forward", "rope_forward", "attention_forward", "linear_forward"]

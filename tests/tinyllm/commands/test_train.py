@@ -144,7 +144,7 @@ def test_mine_with_different_questions_is_refused_and_does_not_change_the_run(fi
     assert main(["mine", *TINY, "--data", "other.jsonl"]) == 1
     assert "choose another RUN=" in capsys.readouterr().err
     assert Path("runs/demo/text.txt").read_bytes() == text
-    Path("runs/demo").rename("runs/moved")  # the text moves with the run
+    Path("runs/demo").rename("runs/moved")  # text.txt moves with the run
     stage("stage2", "--run", "moved", "--data", "qa.jsonl", "--steps", 0)
     stage("exams", "--run", "moved")
 
@@ -189,7 +189,7 @@ def test_a_text_folder_that_contains_runs_is_refused(files, capsys):
 
 
 @pytest.mark.parametrize(
-    "words, status, message",
+    "arguments, status, message",
     [
         ([], 2, "name your files: TEXT="),
         (["--text", "ships.txt", "--rankings", "ranked.jsonl"], 2, "RANKINGS= needs DATA="),
@@ -198,9 +198,9 @@ def test_a_text_folder_that_contains_runs_is_refused(files, capsys):
         (["--data", "qa.jsonl", "--rankings", "bad.jsonl"], 1, "bad.jsonl has no usable entry: line 1"),
     ],
 )
-def test_mine_checks_every_file_before_it_trains(files, capsys, words, status, message):
+def test_mine_checks_every_file_before_it_trains(files, capsys, arguments, status, message):
     Path("bad.jsonl").write_text('{"a": 1}\n')
-    assert main(["mine", *TINY, *words]) == status
+    assert main(["mine", *TINY, *arguments]) == status
     assert message in capsys.readouterr().err and not Path("runs").exists()
 
 
@@ -211,8 +211,8 @@ def test_mine_says_before_it_pre_trains_if_no_entry_of_a_file_fits_into_the_cont
     entries = [json.loads(line) for line in Path(long).read_text().splitlines()]
     longer = [{key: text + " ahoy" * 300 for key, text in entry.items()} for entry in entries]
     Path(long).write_text("\n".join(map(json.dumps, longer)))
-    words = ["--text", "ships.txt", "--data", "qa.jsonl", "--rankings", "ranked.jsonl"]
-    assert main(["mine", *TINY, *words]) == 1
+    arguments = ["--text", "ships.txt", "--data", "qa.jsonl", "--rankings", "ranked.jsonl"]
+    assert main(["mine", *TINY, *arguments]) == 1
     assert f"no {name} fits into the context of 256 tokens" in capsys.readouterr().err
     assert [path.name for path in Path("runs/demo").iterdir() if path.is_dir()] == ["0-random"]
 
@@ -237,7 +237,7 @@ def test_rank_and_show_mask_use_the_files_of_the_run(files, capsys, monkeypatch)
 
 
 def test_the_command_exams_measures_every_stage_again_and_gets_the_same_results(text):
-    """It does not keep the results in the files, which were altered."""
+    """The results on disk were altered. They are replaced."""
     stage("mine", *text)
     first = read_scoreboard()["stages"]
     for name in NAMES[:2]:

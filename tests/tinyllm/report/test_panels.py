@@ -1,6 +1,6 @@
-"""panels: the page marks wrong words and steps, and draws bars, curves and attention, as the run really is.
+"""panels: they mark the wrong words and steps of replies, and draw bars, curves and attention correctly.
 
-A wrong mark or drawing would mislead the reader, who has no other source to compare it with.
+A wrong mark or drawing would mislead readers, who cannot check it.
 """
 
 import re

@@ -1,7 +1,6 @@
 """readme_blocks: it fills the marked blocks of README.md from a run and changes nothing else in the file.
 
-A block that somebody edited by hand has another format. The tests notice it, because the next run would undo
-the edit.
+The tests also notice an edit by hand that changes the format of a block, because the next run would undo it.
 """
 
 import json

@@ -29,8 +29,8 @@ def test_the_recorded_command_of_a_stage_has_the_settings_of_the_stage(tiny):
     stage("stage0", "--untied", "--run", "it's")
     for finished in Record("demo").finished + Record("it's").finished:
         notes = finished.notes
-        ((_, _, _, *words),) = dry_run(*shlex.split(notes["command"])[1:])
-        options = vars(parser().parse_args(words))
+        ((_, _, _, *arguments),) = dry_run(*shlex.split(notes["command"])[1:])
+        options = vars(parser().parse_args(arguments))
         settings = COMMANDS[options.pop("command")][0](**options)
         assert {key: getattr(settings, key) for key in notes["settings"]} == notes["settings"]
         assert settings.workers == notes["workers"] and settings.run == finished.run

@@ -1,6 +1,6 @@
 """svg: labels never overlap, ticks are round numbers, and every drawing is valid and stays inside its frame.
 
-A drawing that breaks one of these rules is hard to read or misleads the reader.
+A drawing that breaks one of these rules is hard to read or misleading.
 """
 
 import re

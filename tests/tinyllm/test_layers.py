@@ -18,7 +18,7 @@ from tinyllm import layers as L
 
 
 @given(N=sizes, V=sizes, C=sizes, rng=rngs)
-def test_embedding_gradient(N, V, C, rng):
+def test_embedding_backward_is_the_derivative_of_embedding_forward(N, V, C, rng):
     ids = rng.integers(0, V, N)
     forward = lambda w: L.embedding_forward(ids, w)
     check_backward(forward, L.embedding_backward, [rng.standard_normal((V, C))], rng)
@@ -28,7 +28,7 @@ def test_embedding_gradient(N, V, C, rng):
 
 
 @given(N=sizes, I=sizes, O=sizes, rng=rngs)
-def test_linear_gradient(N, I, O, rng):
+def test_linear_backward_is_the_derivative_of_linear_forward(N, I, O, rng):
     arguments = [rng.standard_normal((N, I)), rng.standard_normal((O, I))]
     check_backward(L.linear_forward, L.linear_backward, arguments, rng)
 
@@ -46,7 +46,7 @@ def test_linear_backward_can_write_the_weight_gradient_into_a_given_array(N, I, 
 
 
 @given(N=sizes, C=sizes, eps=st.sampled_from([1e-5, 1e-2]), rng=rngs)
-def test_rmsnorm_gradient(N, C, eps, rng):
+def test_rmsnorm_backward_is_the_derivative_of_rmsnorm_forward(N, C, eps, rng):
     arguments = [rng.standard_normal((N, C)), rng.standard_normal(C)]
     check_backward(lambda x, g: L.rmsnorm_forward(x, g, eps), L.rmsnorm_backward, arguments, rng)
 
@@ -71,7 +71,7 @@ def test_rmsnorm_does_not_depend_on_the_length_of_a_row(N, C, factor, rng):
 
 
 @given(B=sizes, T=sizes, H=sizes, half=st.integers(1, 3), rng=rngs)
-def test_rope_gradient(B, T, H, half, rng):
+def test_rope_backward_is_the_derivative_of_rope_forward(B, T, H, half, rng):
     rotations = L.rotations_at(T, 2 * half, 100.0, np.float64)
     forward = lambda x: L.rope_forward(x, rotations)
     check_backward(forward, L.rope_backward, [rng.standard_normal((B, T, H, 2 * half))], rng)
@@ -116,7 +116,7 @@ blocks = st.integers(1, 7)
 
 
 @given(heads(), st.booleans(), blocks)
-def test_attention_gradient(qkvr, causal, block):
+def test_attention_backward_is_the_derivative_of_attention_forward(qkvr, causal, block):
     *qkv, rng = qkvr
     check_backward(lambda *qkv: L.attention_forward(*qkv, causal, block), L.attention_backward, qkv, rng)
 
@@ -184,7 +184,7 @@ def test_large_attention_scores_do_not_overflow():
 
 
 @given(N=sizes, F=sizes, rng=rngs)
-def test_swiglu_gradient(N, F, rng):
+def test_swiglu_backward_is_the_derivative_of_swiglu_forward(N, F, rng):
     check_backward(L.swiglu_forward, L.swiglu_backward, [3 * rng.standard_normal((N, 2 * F))], rng)
 
 

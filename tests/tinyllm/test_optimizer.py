@@ -73,7 +73,9 @@ def test_without_a_gradient_matrices_shrink_by_rate_times_decay_and_gains_stay(c
 
 
 @given(rngs, st.floats(1e-4, 1), st.floats(0, 1))
-def test_the_first_adamw_step_has_the_size_of_the_rate(rng, rate, decay):
+def test_apart_from_weight_decay_the_first_adamw_step_changes_every_parameter_by_the_learning_rate(
+    rng, rate, decay
+):
     w, m, v = rng.standard_normal(5), np.zeros(5), np.zeros(5)
     before, g = w.copy(), rng.choice([-1, 1], 5) * rng.uniform(0.5, 5, 5)
     optimizer.adamw(w, g, m, v, 0, rate, decay)
@@ -81,7 +83,7 @@ def test_the_first_adamw_step_has_the_size_of_the_rate(rng, rate, decay):
 
 
 @given(rngs, st.floats(1e-3, 1e3))
-def test_with_a_constant_gradient_every_adamw_step_has_the_size_of_the_rate(rng, size):
+def test_with_a_constant_gradient_every_adamw_step_changes_every_parameter_by_the_learning_rate(rng, size):
     g = size * rng.choice([-1, 1], 5) * rng.uniform(0.5, 2, 5)
     w, m, v = np.zeros(5), np.zeros(5), np.zeros(5)
     for updates in range(6):

@@ -162,7 +162,7 @@ def test_zero_tokens_may_be_requested_and_a_mask_that_allows_nothing_is_refused(
 
 
 @given(configs(causal=True), rngs, st.data())
-def test_rows_can_be_dropped(config, rng, data):
+def test_the_decoder_can_drop_rows(config, rng, data):
     model = random_model(config, rng)
     ids = rng.integers(0, config.vocab, (4, config.context))
     rows = data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=4, unique=True))
@@ -174,7 +174,7 @@ def test_rows_can_be_dropped(config, rng, data):
 
 
 @given(configs(causal=True), rngs, st.data())
-def test_tokens_can_be_fed_in_any_number_of_pieces(config, rng, data):
+def test_the_decoder_accepts_tokens_in_any_number_of_pieces(config, rng, data):
     model = random_model(config, rng)
     ids = rng.integers(0, config.vocab, (2, config.context))
     decoder, start = Decoder(model, 2, config.context), 0

@@ -138,9 +138,7 @@ def test_the_optimizer_receives_the_gradient_of_the_whole_batch_clipped_to_norm_
     )
 
 
-def test_every_update_receives_a_clipped_gradient_the_scale_of_the_step_and_the_number_of_updates(
-    monkeypatch,
-):
+def test_the_optimizer_receives_the_scale_of_the_step_and_the_number_of_updates_so_far(monkeypatch):
     rates = Rates("muon", steps=30)
     calls = record(monkeypatch, optimizer, "update", lambda call: {"norm": np.linalg.norm(call.gradient)})
     with new_run(30) as run:

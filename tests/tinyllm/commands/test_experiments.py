@@ -43,7 +43,7 @@ def no_validation(monkeypatch):
     monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
 
 
-def test_algorithms_trains_every_algorithm_three_times_with_one_reward_model(
+def test_the_command_algorithms_trains_every_algorithm_three_times_with_one_reward_model(
     short_rollouts, monkeypatch, capsys
 ):
     fake_exams(monkeypatch)
@@ -93,7 +93,7 @@ def test_the_exams_of_an_algorithm_fill_every_column_of_the_table(short_rollouts
     assert float(numbers["kl_nats_per_reply"][2]) > 0
 
 
-def test_hacking_has_no_kl_penalty_and_prints_the_score_beside_the_real_quality(
+def test_the_command_hacking_has_no_kl_penalty_and_prints_the_score_beside_the_real_quality(
     short_rollouts, monkeypatch, capsys
 ):
     monkeypatch.setattr(behaviour, "greedy_replies", lambda *_: None)
@@ -112,7 +112,7 @@ def test_hacking_has_no_kl_penalty_and_prints_the_score_beside_the_real_quality(
     assert last.endswith(str(Path("runs/demo/report.html"))) and Path("runs/demo/report.html").exists()
 
 
-def test_hacking_takes_three_times_the_steps_of_stage_3_by_default(short_rollouts, monkeypatch):
+def test_the_command_hacking_takes_three_times_the_steps_of_stage_3_by_default(short_rollouts, monkeypatch):
     calls = record(monkeypatch, s3_prefer, "main", call=False)
     with pytest.raises(KeyError):  # nothing was trained
         experiments.hacking(PreferSettings(size="tiny"))

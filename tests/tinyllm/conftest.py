@@ -1,4 +1,4 @@
-"""Runs that tests of the stages start from."""
+"""Fixtures: a tiny run that is trained once per session, a copy of it for each test, and an empty folder."""
 
 import shutil
 
@@ -10,7 +10,7 @@ from tinyllm.stages import s0_random, s1_pretrain, s2_instruct
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory):
-    """A folder where the run "demo" has finished stages 0, 1 and 2 at SIZE=tiny. Tests get a copy: `tiny`."""
+    """A folder where the run "demo" has finished stages 0, 1 and 2 at SIZE=tiny. Tests use a copy, `tiny`."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -25,20 +25,20 @@ def finished_run(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def forget_messages():
-    """Let every test see the messages that a process prints once."""
+    """Some messages are printed once per process. Print them again in every test."""
     tell_once.cache_clear()
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty folder to work in."""
+def empty_folder(tmp_path, monkeypatch):
+    """An empty folder, which is the current folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def tiny(finished_run, tmp_path, monkeypatch):
-    """A copy of finished_run for one test, which works in its folder."""
+    """A new copy of finished_run, which is the current folder."""
     shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path

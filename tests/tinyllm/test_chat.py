@@ -1,4 +1,7 @@
-"""chat: calls run, replies are shown as they are written, and commands change and save a session."""
+"""chat: a session shows each reply as the model writes it, runs tool calls, and obeys the user's commands.
+
+What could go wrong: a mistake ends the session, a call runs against the user's will, or a reply never ends.
+"""
 
 import io
 import json
@@ -30,7 +33,7 @@ from tools.registry import Registry
 
 @pytest.fixture(scope="module")
 def random_stage(tmp_path_factory):
-    """A folder with a random stage 0 that knows the words of tool calls."""
+    """A folder that has a run with stage 0 only."""
     folder = tmp_path_factory.mktemp("chat")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -39,51 +42,60 @@ def random_stage(tmp_path_factory):
 
 
 @pytest.fixture
+def session(random_stage, monkeypatch):
+    """A session with stage 0."""
+    monkeypatch.chdir(random_stage)
+    return chat.Chat(ChatSettings(tokens=120))
+
+
+@pytest.fixture
 def talk(random_stage, monkeypatch, capsys):
-    """Run a session with these lines as input -> exit status, stdout, stderr."""
+    """A function that runs a session with the given lines as input -> exit status, stdout, stderr."""
     monkeypatch.chdir(random_stage)
 
-    def session(*lines, options=()):
+    def run(*lines, options=()):
         monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{line}\n" for line in lines)))
         status = main(["chat", *TINY, "--tokens", "120", *options])
         captured = capsys.readouterr()
         return status, captured.out, captured.err
 
-    return session
+    return run
 
 
-def test_a_question_is_answered_and_calls_run_and_are_shown(talk):
+def test_a_question_that_names_a_tool_gets_a_call_and_the_result_is_shown(talk):
     status, out, err = talk("What is 12 * 7? Use the calculator.")
     assert status == 0 and "runs/demo/0-random; /help lists the commands" in err
     (call,) = [part for part in parse(out.split("\n  ")[0]) if isinstance(part, Call)]
     assert call.name == "calculator" and "\n  calculator -> " in out
 
 
-def test_compare_asks_every_stage_and_leaves_the_conversation_as_it_was(talk):
+def test_compare_asks_every_stage_and_does_not_change_the_conversation(talk):
     status, out, err = talk("/compare Where is Ada?", "/compare", "/save talk.json")
-    assert status == 0 and out.startswith("0-random  ") and "/compare QUESTION" in out  # the help
+    assert (
+        status == 0 and out.startswith("0-random  ") and "/compare QUESTION" in out
+    )  # without a question, /compare prints the help
     assert json.loads(Path("talk.json").read_text())["messages"] == []
 
 
-def test_a_choice_of_tools_that_fails_changes_nothing(talk):
+def test_tools_on_fails_and_changes_nothing_if_replies_are_too_short_for_a_call(talk):
     lines = "/tools off", "/tools on", "Who is Ada?", "/save talk.json"
     status, _, err = talk(*lines, options=["--tokens", "20"])
     assert status == 0 and "a tool call needs more than" in err
     assert [m["role"] for m in json.loads(Path("talk.json").read_text())["messages"]] == ["user", "assistant"]
-    lines = "/tools on", "What is 2+2? Use the calculator."  # this needs a call too
+    lines = "/tools on", "What is 2+2? Use the calculator."  # the question needs a call, so it fails too
     _, _, err = talk(*lines, options=["--tokens", "20"])
     assert err.count("a tool call needs more than") == 2
 
 
-def test_without_tools_the_reply_is_what_the_stage_writes(talk, random_stage):
+def test_without_tools_the_reply_is_exactly_what_the_model_generates(talk):
     status, out, _ = talk("/tools off", "Who is Ada?", options=["--temperature", "0", "--tokens", "20"])
-    model, words = checkpoint.load(Path("runs/demo/0-random"))
-    prompt = encode_prompt(words, [{"role": "user", "content": "Who is Ada?"}])
-    (ids,) = generate(model, [prompt], 20, stop=words.special["<|end|>"])
-    assert status == 0 and out == decode_reply(words, ids) + "\n"
+    model, tokenizer = checkpoint.load(Path("runs/demo/0-random"))
+    prompt = encode_prompt(tokenizer, [{"role": "user", "content": "Who is Ada?"}])
+    (ids,) = generate(model, [prompt], 20, stop=tokenizer.special["<|end|>"])
+    assert status == 0 and out == decode_reply(tokenizer, ids) + "\n"
 
 
-def test_a_session_can_be_changed_by_commands_and_saved(talk, random_stage):
+def test_commands_change_and_save_the_session_and_a_wrong_command_does_not_end_it(talk, random_stage):
     lines = ["Use the calculator: 12*7?", "/temperature 0", "/temperature hot", "/save talk.json"]
     lines += ["/stage 9", "/what", "/tools off", "again", "/new", "/save empty.json", "/quit", "never read"]
     status, out, err = talk(*lines)
@@ -99,18 +111,14 @@ def test_a_session_can_be_changed_by_commands_and_saved(talk, random_stage):
     assert json.loads((random_stage / "empty.json").read_text())["messages"] == []
 
 
-def test_temperature_and_tools_stay_when_another_stage_is_chosen(random_stage, monkeypatch):
-    monkeypatch.chdir(random_stage)
-    session = chat.Chat(ChatSettings(tokens=120))
+def test_choosing_another_stage_keeps_the_temperature_and_the_choice_of_tools(session):
     for line in ("/temperature 0", "/tools off", "/stage 0"):
         session.command(line)
     assert session.tools == "off" and session.mask is None
     assert session.settings.temperature == 0
 
 
-def test_a_temperature_holds_for_the_replies_that_follow(random_stage, monkeypatch):
-    monkeypatch.chdir(random_stage)
-    session = chat.Chat(ChatSettings(tokens=120))
+def test_a_reply_is_sampled_at_the_temperature_that_was_set_last(session, monkeypatch):
     assert session.settings.temperature == 0.8
     session.command("/temperature 0")
     assert session.settings.temperature == 0
@@ -118,28 +126,28 @@ def test_a_temperature_holds_for_the_replies_that_follow(random_stage, monkeypat
         session.command("/temperature -1")
     temperatures = []
 
-    def noted(*args, temperature, **how):
+    def recorded(*args, temperature, **how):
         temperatures.append(temperature)
         return generate(*args, temperature=temperature, **how)
 
-    monkeypatch.setattr(chat, "generate", noted)
+    monkeypatch.setattr(chat, "generate", recorded)
     for line in ("/temperature 0.5", "/tools off"):
         session.command(line)
     session.ask("Who?")
     assert temperatures == [0.5]
 
 
-def test_a_model_sees_the_whole_conversation_but_a_stage_no_more_turns_than_it_has_learned_from(
+def test_a_model_sees_all_turns_but_a_stage_trained_on_the_built_in_conversations_sees_only_the_last_few(
     talk, monkeypatch
 ):
     prompts, limits = [], []
 
-    def noted(tokenizer, messages, context, most):
+    def recorded(tokenizer, messages, context, most):
         prompts.append([message["role"] for message in messages])
         limits.append(most)
         return chat.encode_prompt(tokenizer, messages[-1:])
 
-    monkeypatch.setattr(chat, "encode_recent", noted)
+    monkeypatch.setattr(chat, "encode_recent", recorded)
     talk("/tools on", "one", "two")
     assert prompts == [["system", "user"], ["system", "user", "assistant", "user"]]
     assert limits == [math.inf] * 2
@@ -154,26 +162,26 @@ turns = st.lists(st.tuples(st.text("ab ", max_size=30), st.text("cd ", max_size=
 
 
 @given(st.text("xyz", max_size=40), turns, st.integers(16, 160), st.integers(1, 6))
-def test_the_oldest_turns_are_left_out_whole_if_they_do_not_fit_or_are_too_many(
+def test_the_prompt_has_the_latest_whole_turns_that_fit_but_no_more_than_the_maximum(
     description, turns, context, most
 ):
-    words = train("", 256)
+    tokenizer = train("", 256)
     system = [{"role": "system", "content": description}]
     messages = []
     for question, answer in turns:
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     messages = messages[:-1]  # the last question has no answer yet
-    recent = encode_recent(words, system + messages, context, most)
-    length = lambda kept: len(encode_prompt(words, system + kept))
+    recent = encode_recent(tokenizer, system + messages, context, most)
+    length = lambda kept: len(encode_prompt(tokenizer, system + kept))
     suffixes = [messages[at:] for at in range(0, len(messages), 2)][-most:]  # each begins with a question
     fitting = [kept for kept in suffixes if length(kept) + reply_room(context) <= context]
-    assert recent == encode_prompt(words, system + (fitting[0] if fitting else messages[-1:]))
+    assert recent == encode_prompt(tokenizer, system + (fitting[0] if fitting else messages[-1:]))
 
 
 @pytest.mark.parametrize(
     "learned, tools", [({"instructions": {"path": "", "sha256": ""}}, "on"), ({}, "off")]
 )
-def test_by_default_tools_are_for_stages_that_have_learned_to_call_them(
+def test_with_tools_auto_only_stages_trained_on_the_built_in_conversations_may_call_tools(
     random_stage, monkeypatch, learned, tools
 ):
     monkeypatch.chdir(random_stage)
@@ -188,41 +196,36 @@ def test_by_default_tools_are_for_stages_that_have_learned_to_call_them(
 
 
 @pytest.mark.parametrize("context", [64, 352, 100_000])
-def test_all_tools_are_offered_if_their_description_fits_into_half_of_the_context_else_the_first(
-    random_stage, monkeypatch, context
+def test_only_the_first_tool_is_described_if_all_of_them_would_take_more_than_half_of_the_context(
+    session, context
 ):
-    monkeypatch.chdir(random_stage)
-    session = chat.Chat(ChatSettings(tokens=120))
-    words = session.tokenizer
     session.model = SimpleNamespace(config=SimpleNamespace(context=context))
     session.choose_tools("on")
-    length = len(encode_conversation(words, agent.introduced([], Registry(TOOLS)))[0])
+    length = len(encode_conversation(session.tokenizer, agent.introduced([], Registry(TOOLS)))[0])
     expected = TOOLS if length <= context // 2 else TOOLS[:1]
     assert [*session.registry.tools] == [*Registry(expected).tools]
 
 
 @pytest.mark.parametrize(
-    "options, status, words",
+    "options, status, message",
     [
         (["--run", "none"], 1, "make train RUN=none"),
         (["--tokens", "0"], 2, "--tokens must be from 1 to 1000000"),
     ],
 )
-def test_a_session_that_cannot_begin_says_why(talk, options, status, words):
-    found, _, err = talk(options=options)
-    assert found == status and words in err and "Traceback" not in err
+def test_a_session_that_cannot_begin_says_why(talk, options, status, message):
+    exit_status, _, err = talk(options=options)
+    assert exit_status == status and message in err and "Traceback" not in err
 
 
-def test_a_stage_that_calls_tools_needs_room_for_a_call(talk, monkeypatch):
+def test_a_session_with_tools_cannot_begin_if_replies_are_too_short_for_a_call(talk, monkeypatch):
     learned = {"instructions": {"path": "", "sha256": ""}}
     monkeypatch.setattr(chat, "learned_by", lambda folder: learned)
     status, _, err = talk(options=["--tokens", "3"])
     assert status == 2 and "a tool call needs more than" in err and "raise --tokens" in err
 
 
-def test_tools_are_refused_if_replies_are_too_short_to_begin_a_call(random_stage, monkeypatch):
-    monkeypatch.chdir(random_stage)
-    session = chat.Chat(ChatSettings(tokens=200))
+def test_tools_can_be_turned_on_if_and_only_if_replies_are_long_enough_for_a_call(session):
     session.command("/tools on")
 
     def call_may_begin(tokens):
@@ -236,24 +239,24 @@ def test_tools_are_refused_if_replies_are_too_short_to_begin_a_call(random_stage
 
 
 def test_an_interrupt_stops_the_reply_and_the_session_goes_on(talk, monkeypatch):
-    def interrupted(self, line):
+    def interrupt(self, line):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(chat.Chat, "ask", interrupted)
+    monkeypatch.setattr(chat.Chat, "ask", interrupt)
     status, _, err = talk("hello", "/temperature x")
     assert status == 0 and "(stopped)" in err and "float: 'x'" in err
 
 
-# ---- how a reply is written
+# ---- writing a reply
 
 
-class Script:
-    """A `mask` that dictates what is written. With may_end, the reply may also end after 24 tokens."""
+class DictatingMask:
+    """A mask that makes a model write the given ids. With may_end, the reply may also end after 24 ids."""
 
     only = False
 
-    def __init__(self, ids, words, may_end):
-        self.ids, self.vocab, self.end = ids, len(words), words.special["<|end|>"]
+    def __init__(self, ids, tokenizer, may_end):
+        self.ids, self.vocab, self.end = ids, len(tokenizer), tokenizer.special["<|end|>"]
         self.may_end = may_end
 
     def restart(self, budget):
@@ -267,14 +270,15 @@ class Script:
 
 @pytest.fixture
 def dictate(tmp_path):
-    """Let a random model write given ids -> (the pieces shown, the reply, whether it was cut off)."""
-    words = train("", 256)
-    config = Config(len(words), context=128, layers=1, width=8, heads=2)
-    checkpoint.save(tmp_path, Transformer(config).initialise(np.random.default_rng(0)), words)
+    """A function that makes a random model write the given ids
+    -> (the pieces shown, the reply, whether it was cut off)."""
+    tokenizer = train("", 256)
+    config = Config(len(tokenizer), context=128, layers=1, width=8, heads=2)
+    checkpoint.save(tmp_path, Transformer(config).initialise(np.random.default_rng(0)), tokenizer)
 
     def write(ids, tokens=80, may_end=False):
         session, shown, cut_off = chat.Chat(ChatSettings(origin=str(tmp_path), tokens=tokens)), [], False
-        session.show, session.mask = shown.append, Script(ids, words, may_end)
+        session.show, session.mask = shown.append, DictatingMask(ids, tokenizer, may_end)
         reply = []
         for piece in session.write([{"role": "user", "content": "?"}]):
             if piece == agent.Finish(agent.LENGTH):
@@ -284,48 +288,44 @@ def dictate(tmp_path):
         assert session.mask.budget == [tokens]
         return shown, "".join(reply), cut_off
 
-    write.words, write.end = words, words.special["<|end|>"]
+    write.tokenizer, write.end = tokenizer, tokenizer.special["<|end|>"]
     return write
 
 
-def test_a_reply_is_shown_token_by_token_and_a_character_of_several_bytes_at_once(dictate):
+def test_a_reply_is_shown_token_by_token_but_never_half_a_character(dictate):
     text = "née 猫 🐈."
-    shown, reply, cut_off = dictate([*dictate.words.encode(f" {text}"), dictate.end])
+    shown, reply, cut_off = dictate([*dictate.tokenizer.encode(f" {text}"), dictate.end])
     assert reply == "".join(shown) == text and not cut_off
     assert [piece for piece in shown if piece] == list(text)
 
 
-def test_a_reply_that_does_not_end_in_time_is_cut_off(dictate):
-    ids = dictate.words.encode(" what is it")
+def test_a_reply_is_cut_off_at_the_maximum_number_of_tokens(dictate):
+    ids = dictate.tokenizer.encode(" what is it")
     shown, reply, cut_off = dictate(ids, tokens=len(ids))
     assert cut_off and reply == "".join(shown) == "what is it"
 
 
-def test_after_a_call_the_model_continues_with_the_result(random_stage, monkeypatch, capsys):
-    monkeypatch.chdir(random_stage)
-    session, seen = chat.Chat(ChatSettings(tokens=120)), []
+def test_after_a_call_the_model_continues_with_the_result(session, capsys):
     session.command("/tools on")
     call = render_call(Call("calculator", {"expression": "12*7"}))
-    replies = iter([f"so {call}", "It is 84."])
+    replies, prompts = iter([f"so {call}", "It is 84."]), []
 
     def write(messages):
-        seen.append(list(messages))
+        prompts.append(list(messages))
         yield next(replies)
 
     session.write = write
     session.ask("What is 12 * 7?")
     assert "\n  calculator -> 84" in capsys.readouterr().out
-    assert [message["role"] for message in seen[1]] == ["system", "user", "assistant", "tool"]
-    assert "84" in seen[1][-1]["content"] and session.last.answer == "It is 84."
+    assert [message["role"] for message in prompts[1]] == ["system", "user", "assistant", "tool"]
+    assert "84" in prompts[1][-1]["content"] and session.last.answer == "It is 84."
     assert [message["role"] for message in session.history] == ["user", "assistant", "tool", "assistant"]
 
 
 @pytest.mark.parametrize(
-    "typed, result", [("yes", "84"), ("Y", "84"), ("too dear", "too dear"), ("", "user refused")]
+    "typed, result", [("yes", "84"), ("Y", "84"), ("too risky", "too risky"), ("", "user refused")]
 )
-def test_with_ask_on_a_call_runs_only_if_the_user_says_yes(random_stage, monkeypatch, capsys, typed, result):
-    monkeypatch.chdir(random_stage)
-    session = chat.Chat(ChatSettings(tokens=120))
+def test_with_ask_on_a_call_runs_only_if_the_user_says_yes(session, monkeypatch, capsys, typed, result):
     session.command("/tools on")
     call = render_call(Call("calculator", {"expression": "12*7"}))
     for line, is_asked in (("/ask on", True), ("/ask off", False)):
@@ -338,22 +338,22 @@ def test_with_ask_on_a_call_runs_only_if_the_user_says_yes(random_stage, monkeyp
         assert (result if is_asked else "84") in session.last.messages[-2]["content"]
 
 
-def test_the_end_of_the_input_ends_the_session_and_a_call_that_was_asked_about_does_not_run(talk):
+def test_if_the_input_ends_before_a_call_is_confirmed_the_session_ends_and_the_call_does_not_run(talk):
     status, out, err = talk("/ask on", "Use the calculator: 12*7?")
     assert status == 0 and "run calculator with" in out and "calculator -> " not in out
     assert "error" not in err
 
 
 @given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.integers(0, 3), min_size=1, max_size=12))
-def test_a_reply_is_a_loop_once_its_last_24_tokens_or_more_are_three_equal_parts(start, part):
+def test_a_reply_is_a_loop_if_its_last_24_tokens_or_more_repeat_a_sequence_three_times(start, part):
     looping = start + part * 24
     assert is_loop(looping)
     assert not is_loop(list(range(10, 110))) and not is_loop((part * 24)[:23])
 
 
-def test_a_reply_that_repeats_itself_is_ended_but_not_inside_a_call(dictate):
-    loop = dictate.words.encode(" ha") * 40
+def test_a_reply_that_loops_is_ended_unless_it_is_inside_a_call(dictate):
+    loop = dictate.tokenizer.encode(" ha") * 40
     shown, reply, cut_off = dictate(loop, may_end=True)
     assert not cut_off and reply == " ".join(["ha"] * 8) and "".join(shown) == reply
     shown, reply, cut_off = dictate(loop, may_end=False)
-    assert cut_off and dictate.words.encode(f" {reply}") == loop[:80]
+    assert cut_off and dictate.tokenizer.encode(f" {reply}") == loop[:80]

@@ -1,4 +1,7 @@
-"""layers: each backward is the derivative of its forward, and the fast versions equal the plain ones."""
+"""layers: each backward is the derivative of its forward, and each forward matches its formula.
+
+A wrong gradient raises no error: the model merely learns worse.
+"""
 
 import math
 
@@ -15,7 +18,7 @@ from tinyllm import layers as L
 
 
 @given(N=sizes, V=sizes, C=sizes, rng=rngs)
-def test_embedding_gradient(N, V, C, rng):
+def test_embedding_backward_is_the_derivative_of_embedding_forward(N, V, C, rng):
     ids = rng.integers(0, V, N)
     forward = lambda w: L.embedding_forward(ids, w)
     check_backward(forward, L.embedding_backward, [rng.standard_normal((V, C))], rng)
@@ -25,25 +28,25 @@ def test_embedding_gradient(N, V, C, rng):
 
 
 @given(N=sizes, I=sizes, O=sizes, rng=rngs)
-def test_linear_gradient(N, I, O, rng):
+def test_linear_backward_is_the_derivative_of_linear_forward(N, I, O, rng):
     arguments = [rng.standard_normal((N, I)), rng.standard_normal((O, I))]
     check_backward(L.linear_forward, L.linear_backward, arguments, rng)
 
 
 @given(N=sizes, I=sizes, O=sizes, rng=rngs)
-def test_linear_writes_its_weight_gradient_into_the_array_that_is_passed(N, I, O, rng):
+def test_linear_backward_can_write_the_weight_gradient_into_a_given_array(N, I, O, rng):
     dout, x, w = (rng.standard_normal(shape) for shape in ((N, O), (N, I), (O, I)))
     _, cache = L.linear_forward(x, w)
-    place = np.full((O, I), np.nan)
-    assert L.linear_backward(dout, cache, place)[1] is place
-    np.testing.assert_array_equal(place, L.linear_backward(dout, cache)[1])
+    dw = np.full((O, I), np.nan)
+    assert L.linear_backward(dout, cache, dw)[1] is dw
+    np.testing.assert_array_equal(dw, L.linear_backward(dout, cache)[1])
 
 
 # ---- RMSNorm
 
 
 @given(N=sizes, C=sizes, eps=st.sampled_from([1e-5, 1e-2]), rng=rngs)
-def test_rmsnorm_gradient(N, C, eps, rng):
+def test_rmsnorm_backward_is_the_derivative_of_rmsnorm_forward(N, C, eps, rng):
     arguments = [rng.standard_normal((N, C)), rng.standard_normal(C)]
     check_backward(lambda x, g: L.rmsnorm_forward(x, g, eps), L.rmsnorm_backward, arguments, rng)
 
@@ -56,7 +59,7 @@ def test_rmsnorm_matches_the_formula_in_its_docstring(N, C, eps, rng):
 
 
 @given(N=sizes, C=sizes, factor=st.floats(0.1, 10), rng=rngs)
-def test_rmsnorm_ignores_the_length_of_a_row(N, C, factor, rng):
+def test_rmsnorm_does_not_depend_on_the_length_of_a_row(N, C, factor, rng):
     x, g = rng.standard_normal((N, C)), rng.standard_normal(C)
     out, cache = L.rmsnorm_forward(x, g, eps=0.0)
     np.testing.assert_allclose(out, L.rmsnorm_forward(factor * x, g, eps=0.0)[0], rtol=1e-9)
@@ -68,14 +71,14 @@ def test_rmsnorm_ignores_the_length_of_a_row(N, C, factor, rng):
 
 
 @given(B=sizes, T=sizes, H=sizes, half=st.integers(1, 3), rng=rngs)
-def test_rope_gradient(B, T, H, half, rng):
+def test_rope_backward_is_the_derivative_of_rope_forward(B, T, H, half, rng):
     rotations = L.rotations_at(T, 2 * half, 100.0, np.float64)
     forward = lambda x: L.rope_forward(x, rotations)
     check_backward(forward, L.rope_backward, [rng.standard_normal((B, T, H, 2 * half))], rng)
 
 
 @given(T=st.integers(2, 9), half=st.integers(1, 3), shift=st.integers(0, 9), rng=rngs)
-def test_rope_scores_depend_on_distance_only(T, half, shift, rng):
+def test_the_score_of_a_rotated_query_and_key_depends_only_on_their_distance(T, half, shift, rng):
     q, k = rng.standard_normal((2, 2 * half))
 
     def score(t, s):
@@ -87,14 +90,14 @@ def test_rope_scores_depend_on_distance_only(T, half, shift, rng):
 
 
 @given(T=sizes, half=st.integers(1, 3), t=st.integers(0, 4), rng=rngs)
-def test_rope_turns_each_pair_of_channels_by_its_angle(T, half, t, rng):
+def test_rope_rotates_each_pair_of_channels_by_its_angle(T, half, t, rng):
     t %= T
     x = rng.standard_normal((1, T, 1, 2 * half))
     out, _ = L.rope_forward(x, L.rotations_at(T, 2 * half, 100.0, np.float64))
     for j in range(half):
         angle = t * 100.0 ** (-2 * j / (2 * half))
-        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-        np.testing.assert_allclose(out[0, t, 0, 2 * j : 2 * j + 2], turn @ x[0, t, 0, 2 * j : 2 * j + 2])
+        rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        np.testing.assert_allclose(out[0, t, 0, 2 * j : 2 * j + 2], rotation @ x[0, t, 0, 2 * j : 2 * j + 2])
 
 
 # ---- attention
@@ -102,7 +105,7 @@ def test_rope_turns_each_pair_of_channels_by_its_angle(T, half, t, rng):
 
 @st.composite
 def heads(draw):
-    """Random queries, keys and values in grouped heads, and a generator."""
+    """Random queries, keys and values in grouped heads, and a random generator."""
     rng, K = draw(rngs), draw(st.integers(1, 2))
     B, T, D = draw(st.integers(1, 3)), draw(st.integers(1, 6)), draw(st.integers(1, 4))
     make = lambda H: rng.standard_normal((B, T, H, D))
@@ -113,7 +116,7 @@ blocks = st.integers(1, 7)
 
 
 @given(heads(), st.booleans(), blocks)
-def test_attention_gradient(qkvr, causal, block):
+def test_attention_backward_is_the_derivative_of_attention_forward(qkvr, causal, block):
     *qkv, rng = qkvr
     check_backward(lambda *qkv: L.attention_forward(*qkv, causal, block), L.attention_backward, qkv, rng)
 
@@ -133,14 +136,15 @@ def test_attention_equals_the_plain_version_in_its_docstring(qkvr, causal, block
 
 
 @given(heads(), st.booleans(), blocks)
-def test_the_size_of_the_blocks_changes_nothing(qkvr, causal, block):
+def test_the_block_size_does_not_change_the_result(qkvr, causal, block):
     *qkv, rng = qkvr
     out, cache = L.attention_forward(*qkv, causal)
     blockwise, block_cache = L.attention_forward(*qkv, causal, block)
     np.testing.assert_allclose(blockwise, out, rtol=1e-9)
     dout = rng.standard_normal(out.shape)
-    for one, two in zip(L.attention_backward(dout, block_cache), L.attention_backward(dout, cache)):
-        np.testing.assert_allclose(one, two, rtol=1e-9, atol=1e-12)
+    gradients = L.attention_backward(dout, cache)
+    for actual, expected in zip(L.attention_backward(dout, block_cache), gradients):
+        np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
 
 
 @given(heads(), blocks, st.data())
@@ -171,7 +175,7 @@ def test_grouped_heads_equal_repeated_keys_and_values(qkvr):
     np.testing.assert_allclose(L.attention_forward(q, k, v)[0], repeated, rtol=1e-9)
 
 
-def test_large_scores_do_not_overflow():
+def test_large_attention_scores_do_not_overflow():
     q = np.full((1, 2, 1, 2), 1e4)
     assert np.isfinite(L.attention_forward(q, q, q)[0]).all()
 
@@ -180,7 +184,7 @@ def test_large_scores_do_not_overflow():
 
 
 @given(N=sizes, F=sizes, rng=rngs)
-def test_swiglu_gradient(N, F, rng):
+def test_swiglu_backward_is_the_derivative_of_swiglu_forward(N, F, rng):
     check_backward(L.swiglu_forward, L.swiglu_backward, [3 * rng.standard_normal((N, 2 * F))], rng)
 
 
@@ -197,7 +201,7 @@ def test_large_gates_do_not_overflow():
     np.testing.assert_array_equal(out, [[0, 3e4]])
 
 
-# ---- all of them
+# ---- every layer
 
 
 @given(heads(), st.sampled_from([np.float32, np.float64]))

@@ -1,4 +1,7 @@
-"""The command line: every option is accepted, and every mistake is answered in one line."""
+"""The command line: every setting is an option, and a mistake gives a one-line error and an exit status.
+
+What could go wrong: the user sees a traceback, or a script that called the command does not notice a failure.
+"""
 
 import dataclasses
 import functools
@@ -18,17 +21,16 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def inputs(empty_folder):
+    """A current folder with a text, an empty file and an empty folder."""
     Path("text.txt").write_text("the cat sat on a mat. " * 50)
     Path("empty.txt").write_text("")
     Path("folder").mkdir()
-    return tmp_path
 
 
 @pytest.fixture
 def command(monkeypatch):
-    """Replace the function of a command."""
+    """A function that replaces the function of a command."""
 
     def replace(name, function):
         settings, original = COMMANDS[name]
@@ -43,15 +45,15 @@ def command(monkeypatch):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_setting_is_an_option_of_its_own_type_with_its_default(name):
+def test_every_setting_is_an_option_with_its_type_and_default(name):
     (settings, _), parse = COMMANDS[name], parser().parse_args
     assert vars(parse([name])) == {"command": name, **vars(settings())}
     for field in dataclasses.fields(settings):
         flag = "--" + field.metadata.get("flag", field.name).replace("_", "-")
         choices = field.metadata.get("choices")
         value = choices[-1] if choices else {int: 7, float: 0.7, str: "it's", bool: True}[field.type]
-        words = [name, flag] if field.type is bool else [name, flag, str(value)]
-        assert vars(parse(words))[field.name] == value
+        arguments = [name, flag] if field.type is bool else [name, flag, str(value)]
+        assert vars(parse(arguments))[field.name] == value
 
 
 def first_paragraph(function):
@@ -59,7 +61,7 @@ def first_paragraph(function):
 
 
 def unspaced(text):
-    """Without spaces and line breaks: argparse breaks lines at hyphens, too."""
+    """The text without spaces and line breaks. argparse breaks lines, even at hyphens."""
     return "".join(text.split())
 
 
@@ -74,7 +76,7 @@ def test_the_help_of_a_command_shows_all_its_options(name, capsys):
         assert flag in text and unspaced(field.metadata["help"]) in text
 
 
-def test_the_help_lists_every_command_with_what_it_does(capsys):
+def test_the_help_lists_every_command_and_says_what_it_does(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--help"])
     text = unspaced(capsys.readouterr().out)
@@ -83,22 +85,22 @@ def test_the_help_lists_every_command_with_what_it_does(capsys):
         assert name + unspaced(first_paragraph(function)) in text
 
 
-def test_a_command_gets_the_settings_that_were_given(command):
-    seen = []
-    command("stage1", seen.append)
-    words = ["--run", "r", "--from", "some/where", "--steps", "5", "--muon-rate", "0.5", "--resume"]
-    assert main(["stage1", *words]) == 0
-    (settings,) = seen
+def test_a_command_gets_the_options_as_its_settings(command):
+    received = []
+    command("stage1", received.append)
+    arguments = ["--run", "r", "--from", "some/where", "--steps", "5", "--muon-rate", "0.5", "--resume"]
+    assert main(["stage1", *arguments]) == 0
+    (settings,) = received
     assert (settings.run, settings.origin, settings.steps, settings.muon_rate) == ("r", "some/where", 5, 0.5)
     assert settings.resume and settings.size == "small"
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [["stage1", "--speed", "9"], ["nonsense"], ["stage0", "--size", "huge"], [], ["stage0", "--seed", "one"]],
 )
-def test_unknown_commands_and_options_are_refused(words, capsys):
-    assert main(words) == 2
+def test_unknown_commands_options_and_values_are_refused(arguments, capsys):
+    assert main(arguments) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and err.endswith("--help\n") and err.count("\n") == 1
 
@@ -107,7 +109,7 @@ def test_unknown_commands_and_options_are_refused(words, capsys):
 
 
 @pytest.mark.parametrize(
-    "words, status, message",
+    "arguments, status, message",
     [
         (["stage0", "--text", "none.txt"], 1, "none.txt not found"),
         (["stage0", "--text", "empty.txt"], 1, "empty.txt holds no text"),
@@ -126,8 +128,8 @@ def test_unknown_commands_and_options_are_refused(words, capsys):
         (["rank", "--group", "1"], 2, "--group must be from 2 to 9"),
     ],
 )
-def test_mistakes_are_answered_in_one_line(here, capsys, words, status, message):
-    assert main(words) == status
+def test_a_mistake_gives_a_one_line_error_and_creates_no_run(inputs, capsys, arguments, status, message):
+    assert main(arguments) == status
     err = capsys.readouterr().err
     assert err.startswith("error: ") and message in err and err.count("\n") == 1
     assert not Path("runs").exists()
@@ -152,7 +154,7 @@ def test_mistakes_are_answered_in_one_line(here, capsys, words, status, message)
         (KeyboardInterrupt(), 130, "interrupted\n"),
     ],
 )
-def test_every_failure_has_its_exit_status(command, capsys, error, status, message):
+def test_every_failure_has_its_exit_status_and_message(command, capsys, error, status, message):
     def fail(settings):
         raise error
 
@@ -162,7 +164,7 @@ def test_every_failure_has_its_exit_status(command, capsys, error, status, messa
     assert err.startswith(message) and err.count("\n") == bool(message)
 
 
-def test_a_mistake_in_the_program_shows_its_traceback(command):
+def test_a_bug_in_the_program_shows_its_traceback(command):
     command("exams", lambda settings: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["exams"])
@@ -174,12 +176,13 @@ def test_a_mistake_in_the_program_shows_its_traceback(command):
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
 
 
-def python(*words, env=(), **options):
-    words, environment = [sys.executable, *words], ENVIRONMENT | dict(env)
-    return subprocess.run(words, capture_output=True, check=False, env=environment, **options)
+def python(*arguments, env=(), **options):
+    command, environment = [sys.executable, *arguments], ENVIRONMENT | dict(env)
+    return subprocess.run(command, capture_output=True, check=False, env=environment, **options)
 
 
-SHOUT = """
+# A program with a single command, whose code is filled in.
+PROGRAM = """
 import sys
 from tinyllm import __main__ as command_line
 from tinyllm.runs import Settings
@@ -193,24 +196,24 @@ sys.exit(command_line.main(["exams"]))
 """
 
 
-def test_python_m_tinyllm_ends_with_the_status_of_main(here):
-    done = python("-m", "tinyllm", "stage1")
-    assert done.returncode == 1 and done.stderr.startswith(b"error: runs/demo/0-random not found")
+def test_python_m_tinyllm_ends_with_the_exit_status_of_main(empty_folder):
+    result = python("-m", "tinyllm", "stage1")
+    assert result.returncode == 1 and result.stderr.startswith(b"error: runs/demo/0-random not found")
 
 
-def test_whatever_is_in_a_reply_or_a_file_name_can_be_printed():
-    code = SHOUT.format("print('\\udcff and \\U0001f408'); raise OSError(2, 'none', '\\udce9')")
-    done = python("-c", code, env={"PYTHONIOENCODING": "latin-1"})
-    assert done.stdout.decode() == "\\udcff and \U0001f408\n"
-    assert done.returncode == 1 and done.stderr == b"error: \\udce9: none\n"
+def test_every_character_of_a_reply_or_a_file_name_can_be_printed():
+    code = PROGRAM.format("print('\\udcff and \\U0001f408'); raise OSError(2, 'none', '\\udce9')")
+    result = python("-c", code, env={"PYTHONIOENCODING": "latin-1"})
+    assert result.stdout.decode() == "\\udcff and \U0001f408\n"
+    assert result.returncode == 1 and result.stderr == b"error: \\udce9: none\n"
 
 
 def test_piped_input_is_utf_8_in_every_locale():
-    code = SHOUT.format("print(sys.stdin.readline())")
-    done = python("-c", code, env={"PYTHONIOENCODING": "cp1252"}, input="caf\u00e9".encode())
-    assert done.stdout.decode().strip() == "caf\u00e9"
-    done = python("-c", code, env={"PYTHONIOENCODING": "cp1252"}, input=b"caf\xe9")
-    assert done.returncode == 0 and done.stdout.decode().strip() == "caf\\xe9"
+    code = PROGRAM.format("print(sys.stdin.readline())")
+    result = python("-c", code, env={"PYTHONIOENCODING": "cp1252"}, input="caf\u00e9".encode())
+    assert result.stdout.decode().strip() == "caf\u00e9"
+    result = python("-c", code, env={"PYTHONIOENCODING": "cp1252"}, input=b"caf\xe9")
+    assert result.returncode == 0 and result.stdout.decode().strip() == "caf\\xe9"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a shell and /dev/full")
@@ -218,45 +221,47 @@ def test_piped_input_is_utf_8_in_every_locale():
 @pytest.mark.parametrize(
     "redirect, status", [(">&-", 0), ("<&-", 0), (">&- <&- 2>&-", 0), (">/dev/full", 1), (">broken", 1)]
 )
-def test_closed_full_and_broken_streams_end_without_a_traceback(lines, redirect, status):
-    code = SHOUT.format(f"print(len(sys.stdin.read()), *range({lines}), sep='\\n')")
+def test_closed_full_and_broken_streams_cause_no_traceback(lines, redirect, status):
+    code = PROGRAM.format(f"print(len(sys.stdin.read()), *range({lines}), sep='\\n')")
     command = f'"$0" -c "$1" {redirect}; echo $?'
     if redirect == ">broken":
         command = '{ { sleep 0.5; "$0" -c "$1"; echo $? >&3; } | true; } 3>&1'
-    words = ["sh", "-c", command, sys.executable, code]
-    done = subprocess.run(words, input=b"", capture_output=True, env=ENVIRONMENT, check=False)
-    assert done.stdout.split()[-1] == str(status).encode()
+    arguments = ["sh", "-c", command, sys.executable, code]
+    result = subprocess.run(arguments, input=b"", capture_output=True, env=ENVIRONMENT, check=False)
+    assert result.stdout.split()[-1] == str(status).encode()
     message = b"error: operating system: No space left on device\n"
-    assert done.stderr == (message if "full" in redirect else b"")
+    assert result.stderr == (message if "full" in redirect else b"")
 
 
-def test_help_through_a_broken_pipe_ends_quietly():
-    words = [sys.executable, "-m", "tinyllm", "--help"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT) as process:
+def test_help_into_a_broken_pipe_prints_no_error():
+    arguments = [sys.executable, "-m", "tinyllm", "--help"]
+    with subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
+    ) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not allow such names")
 def test_folders_and_options_that_are_not_utf_8_are_accepted(tmp_path):
     folder = tmp_path / "caf\udce9"
     folder.mkdir()
     (folder / "t\udce9xt.txt").write_text("the cat sat on a mat. " * 50)
-    words = ["-m", "tinyllm", "stage0", "--size", "tiny", "--vocab", "256", "--run", "r\udce9"]
-    words += ["--text", str(folder / "t\udce9xt.txt")]
+    arguments = ["-m", "tinyllm", "stage0", "--size", "tiny", "--vocab", "256", "--run", "r\udce9"]
+    arguments += ["--text", str(folder / "t\udce9xt.txt")]
     for _ in range(2):  # the second time, the settings are compared with those on disk
-        done = python(*words, cwd=folder)
-        assert done.returncode == 0, done.stderr
-    assert b"is finished already" in done.stdout and (folder / "runs" / "r\udce9" / "0-random").is_dir()
+        result = python(*arguments, cwd=folder)
+        assert result.returncode == 0, result.stderr
+    assert b"is finished already" in result.stdout and (folder / "runs" / "r\udce9" / "0-random").is_dir()
 
 
 @pytest.mark.parametrize("package", ["tinyllm", "tools", "audio"])
-def test_files_in_the_current_folder_do_not_shadow_ours_or_the_standard_librarys(tmp_path, package):
+def test_files_in_the_current_folder_do_not_shadow_modules_of_the_project_or_of_python(tmp_path, package):
     for name in {"tools", "audio", "numbers", "json", "random", "numpy", "platform"} - {package}:
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('this is your {name}.py')")
-    words = ["-m", package, *([] if package == "tools" else ["--help"])]
-    done = python(*words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    arguments = ["-m", package, *([] if package == "tools" else ["--help"])]
+    result = python(*arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
     where = f"import sys; sys.argv = ['-m']; import {package} as p; print(*sys.path, p.__file__, sep='\\n')"
     assert python("-c", where, cwd=ROOT).stdout.decode().splitlines()[0] in ("", str(ROOT))
     *path, file = python("-c", where, cwd=tmp_path).stdout.decode().splitlines()

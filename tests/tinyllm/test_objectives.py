@@ -1,4 +1,7 @@
-"""objectives: every gradient is the derivative of its loss, and every loss matches its formula."""
+"""objectives: every gradient is the derivative of its loss, and every loss matches its formula.
+
+A wrong sign or divisor raises no error: the model is merely trained for the wrong goal.
+"""
 
 import inspect
 from collections.abc import Callable
@@ -29,14 +32,13 @@ totals = st.just(0) | st.floats(0.1, 100)
 
 
 def target_log_probs(logits, targets):
-    """log p of the targets, one at a time, from probabilities in long doubles."""
+    """log p of each target, computed one by one in long doubles."""
     rows = logits.reshape(-1, logits.shape[-1]).astype(np.longdouble)
-    each = [row[y] - np.log(np.exp(row).sum()) for row, y in zip(rows, targets.ravel())]
-    return np.array(each, float).reshape(targets.shape)
+    log_probs = [row[y] - np.log(np.exp(row).sum()) for row, y in zip(rows, targets.ravel())]
+    return np.array(log_probs, float).reshape(targets.shape)
 
 
-# ---- random inputs: logits or scores, and the other arguments of each objective.
-# Weights and advantages have both signs.
+# ---- random inputs of each objective. Weights and advantages are positive or negative.
 
 
 @st.composite
@@ -52,7 +54,7 @@ def rollouts(draw):
     logits, targets, advantages, rng = draw(sequences())
     log_probs = target_log_probs(logits, targets)
     old = log_probs + rng.uniform(-0.5, 0.5, log_probs.shape)
-    at_corner = np.abs(np.abs(np.exp(log_probs - old) - 1) - 0.2) < 1e-4  # no derivative exists there
+    at_corner = np.abs(np.abs(np.exp(log_probs - old) - 1) - 0.2) < 1e-4  # where the clip has no derivative
     old = np.where(at_corner, log_probs, old)
     return logits, targets, old, rng.standard_normal(logits.shape), advantages, rng
 
@@ -67,14 +69,14 @@ def pairs(draw):
 
 @st.composite
 def rankings(draw):
-    """scores, last, ranks, rng; some slots are unused (rank 0), some ranks tied"""
+    """scores, last, ranks, rng. Some slots are unused (rank 0), and some ranks are tied."""
     rng, P, K, T = draw(rngs), draw(sizes), draw(sizes), draw(sizes)
     ranks = rng.integers(0, K + 1, (P, K))
     return rng.standard_normal((P, K, T)) * 2, rng.integers(0, T, (P, K)), ranks, rng
 
 
 class Case(NamedTuple):
-    """One call of an objective: its logits (or scores), the arguments with one row for each, and options."""
+    """An objective and its inputs. `arguments` are arrays with one row for each row of logits (or scores)."""
 
     objective: Callable
     logits: np.ndarray
@@ -121,7 +123,7 @@ OBJECTIVES = [
 
 
 def each_objective(test):
-    """Run a test of (case, data) for every objective."""
+    """A decorator that runs test(case, data) for every objective."""
 
     @pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda objective: objective.__name__)
     @settings(max_examples=25)
@@ -140,7 +142,7 @@ def test_the_gradient_of_squared_error_is_its_derivative_and_0_for_a_total_of_0(
     assert loss == 0 and not gradient.any()
 
 
-# ---- what holds for every objective
+# ---- properties of every objective
 
 
 @each_objective
@@ -150,7 +152,7 @@ def test_the_gradient_is_the_derivative_of_the_loss(case, data):
 
 
 @each_objective
-def test_with_a_total_of_0_loss_and_gradient_are_0(case, data):
+def test_with_a_total_of_0_the_loss_and_the_gradient_are_0(case, data):
     loss, gradient = case(total=data.draw(st.sampled_from([0, 0.0])))
     assert loss == 0 and gradient.shape == case.logits.shape and not gradient.any()
 
@@ -159,13 +161,13 @@ def test_with_a_total_of_0_loss_and_gradient_are_0(case, data):
 def test_loss_and_gradient_are_divided_by_the_total(case, data):
     total = data.draw(st.floats(0.1, 100), label="total")
     loss, gradient = case()
-    share, part = case(total=total)
-    assert share == pytest.approx(loss / total, abs=1e-12)
-    np.testing.assert_allclose(part, gradient / total, rtol=1e-9, atol=1e-12)
+    divided_loss, divided_gradient = case(total=total)
+    assert divided_loss == pytest.approx(loss / total, abs=1e-12)
+    np.testing.assert_allclose(divided_gradient, gradient / total, rtol=1e-9, atol=1e-12)
 
 
 @each_objective
-def test_parts_of_a_batch_add_up_to_the_whole(case, data):
+def test_the_losses_and_gradients_of_parts_of_a_batch_add_up_to_those_of_the_whole(case, data):
     cut = data.draw(st.integers(0, len(case.logits)), label="cut")
     loss, gradient = case(total=7.0)
     (loss1, gradient1), (loss2, gradient2) = (
@@ -176,7 +178,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(case, data):
 
 
 @each_objective
-def test_the_arrays_passed_are_not_changed(case, data):
+def test_the_inputs_are_not_changed(case, data):
     arrays = [case.logits, *case.arguments.values()]
     before = [array.copy() for array in arrays]
     case()
@@ -186,7 +188,7 @@ def test_the_arrays_passed_are_not_changed(case, data):
 
 @each_objective
 def test_the_gradient_has_the_precision_of_the_models_logits(case, data):
-    """The precision of weights and advantages does not matter."""
+    """Weights and advantages may have another precision."""
     for name in {"reference_logits"} & case.arguments.keys():
         case.arguments[name] = case.arguments[name].astype(np.float32)
     loss, gradient = case(case.logits.astype(np.float32))
@@ -195,7 +197,7 @@ def test_the_gradient_has_the_precision_of_the_models_logits(case, data):
 
 @each_objective
 def test_adding_a_constant_to_the_logits_of_a_position_changes_nothing(case, data):
-    """So the gradient sums to 0 over the tokens; for rankings, over the completions of a prompt."""
+    """So the gradient sums to 0 over the tokens. In rankings, all scores of a prompt get one constant."""
     ranks = case.objective is plackett_luce
     shift = case.rng.standard_normal(case.logits.shape[: 1 if ranks else -1])
     loss, gradient = case()
@@ -209,7 +211,7 @@ def test_adding_a_constant_to_the_logits_of_a_position_changes_nothing(case, dat
 
 
 @given(sequences())
-def test_log_softmax_and_log_prob_of_are_the_log_of_the_probability(case):
+def test_log_softmax_and_log_prob_of_give_the_log_of_the_probability(case):
     logits, targets, _, _ = case
     log_probs = log_softmax(logits)
     np.testing.assert_allclose(np.exp(log_probs).sum(axis=-1), 1)
@@ -240,8 +242,8 @@ def test_huge_logits_do_not_overflow():
 
 
 @given(rngs, st.integers(1, 4), st.integers(1, 4))
-def test_advantages_that_sum_to_0_can_give_a_loss_of_0_and_a_gradient(rng, pairs, V):
-    """The value of a policy-gradient loss says little: see the docstring."""
+def test_advantages_that_sum_to_0_can_give_a_loss_of_0_with_a_gradient_that_is_not_0(rng, pairs, V):
+    """The value of a policy-gradient loss says little: see weighted_nll."""
     logits, advantages = np.zeros((2 * pairs, 1, V + 1)), np.repeat([[1.0], [-1.0]], pairs, axis=0)
     targets = np.repeat([[0], [V]], pairs, axis=0)
     loss, gradient = weighted_nll(logits, targets, advantages, pairs)
@@ -253,7 +255,7 @@ def test_advantages_that_sum_to_0_can_give_a_loss_of_0_and_a_gradient(rng, pairs
 
 
 @given(rankings())
-def test_a_complete_ranking_is_the_product_of_repeated_choices_of_the_best(case):
+def test_the_probability_of_a_ranking_is_a_product_of_softmaxes_over_the_completions_not_yet_ranked(case):
     scores, last, _, rng = case
     P, K, _ = scores.shape
     order = np.array([rng.permutation(K) for _ in range(P)])
@@ -277,7 +279,7 @@ def test_unused_slots_and_positions_where_no_score_is_read_are_ignored(case):
 
 
 @given(rngs)
-def test_for_two_completions_it_is_bradley_terry_and_a_tie_gives_no_gradient(rng):
+def test_plackett_luce_for_two_completions_is_bradley_terry_and_a_tie_gives_no_gradient(rng):
     scores = rng.standard_normal((1, 2, 1)) * 3
     last, d = np.zeros((1, 2), int), float(scores[0, 0, 0] - scores[0, 1, 0])
     assert plackett_luce(scores, last, np.array([[1, 2]]), 1.0)[0] == pytest.approx(np.log1p(np.exp(-d)))
@@ -299,21 +301,21 @@ def test_dpo_matches_the_formula_in_its_docstring(case, total):
 
 
 @given(pairs())
-def test_at_the_reference_model_dpo_is_log_2(case):
+def test_the_dpo_loss_of_the_reference_model_itself_is_log_2(case):
     logits, targets, _, weights, beta, _ = case
     reference = (target_log_probs(logits, targets) * weights).sum(axis=-1)
     assert dpo(logits, targets, reference, weights, len(logits), beta)[0] == pytest.approx(np.log(2))
 
 
 @given(pairs())
-def test_dpo_raises_the_chosen_reply_and_lowers_the_rejected_one(case):
+def test_dpo_makes_the_chosen_reply_likelier_and_the_rejected_one_less_likely(case):
     logits, targets, reference, _, _, _ = case
     gradient = dpo(logits, targets, reference, np.ones(targets.shape), 1.0)[1]
     at_targets = np.take_along_axis(gradient, targets[..., None], axis=-1)
     assert (at_targets[:, 0] <= 0).all() and (at_targets[:, 1] >= 0).all()
 
 
-# ---- kl_divergence, ppo_clip, and both
+# ---- kl_divergence, ppo_clip and policy_gradient_with_kl
 
 
 @given(rollouts(), st.floats(0.1, 100))
@@ -373,17 +375,17 @@ def test_policy_gradient_with_kl_is_ppo_clip_plus_kl_times_kl_divergence(case, k
 
 
 @given(rollouts())
-def test_the_weights_of_policy_gradient_with_kl_mask_both_parts(case):
+def test_the_weights_of_policy_gradient_with_kl_mask_both_terms(case):
     logits, targets, old, reference, advantages, rng = case
     weights = rng.integers(0, 2, advantages.shape).astype(float)
     loss, gradient = policy_gradient_with_kl(logits, targets, old, reference, advantages, weights, 3.0)
     assert not gradient[weights == 0].any()
     masked, V = weights == 0, logits.shape[-1]
-    other = [array.copy() for array in (logits, targets, old, reference, advantages)]
+    altered = [array.copy() for array in (logits, targets, old, reference, advantages)]
     for array, changed in zip(
-        other, (logits + rng.random(V), (targets + 1) % V, old - 1, 2 * reference, -advantages)
+        altered, (logits + rng.random(V), (targets + 1) % V, old - 1, 2 * reference, -advantages)
     ):
         array[masked] = changed[masked]
-    loss_of_others, gradient_of_others = policy_gradient_with_kl(*other, weights, 3.0)
-    assert loss_of_others == pytest.approx(loss, abs=1e-12)
-    np.testing.assert_allclose(gradient_of_others, gradient, atol=1e-14)
+    altered_loss, altered_gradient = policy_gradient_with_kl(*altered, weights, 3.0)
+    assert altered_loss == pytest.approx(loss, abs=1e-12)
+    np.testing.assert_allclose(altered_gradient, gradient, atol=1e-14)

@@ -1,4 +1,7 @@
-"""optimizer: steps have the right size, rates follow the schedule, parts of the buffer are independent."""
+"""optimizer: AdamW and Muon match their formulas, rates follow the schedule, and parts are independent.
+
+A wrong step raises no error: the model learns worse, or differently for each number of workers.
+"""
 
 import numpy as np
 import pytest
@@ -40,7 +43,7 @@ def test_muon_updates_the_matrices_of_the_blocks_and_nothing_else(config, method
 
 
 @given(configs(), methods, rngs)
-def test_any_order_of_parts_gives_the_same_bytes(config, method, rng):
+def test_the_order_in_which_parts_are_updated_does_not_change_the_result(config, method, rng):
     w, g = rng.standard_normal((2, config.size())).astype(np.float32)
     parts, rates = optimizer.parts(config, method), Rates(muon=0.1, adamw=0.1, decay=0.1)
     results = []
@@ -70,7 +73,9 @@ def test_without_a_gradient_matrices_shrink_by_rate_times_decay_and_gains_stay(c
 
 
 @given(rngs, st.floats(1e-4, 1), st.floats(0, 1))
-def test_the_first_adamw_step_has_the_size_of_the_rate(rng, rate, decay):
+def test_apart_from_weight_decay_the_first_adamw_step_changes_every_parameter_by_the_learning_rate(
+    rng, rate, decay
+):
     w, m, v = rng.standard_normal(5), np.zeros(5), np.zeros(5)
     before, g = w.copy(), rng.choice([-1, 1], 5) * rng.uniform(0.5, 5, 5)
     optimizer.adamw(w, g, m, v, 0, rate, decay)
@@ -78,7 +83,7 @@ def test_the_first_adamw_step_has_the_size_of_the_rate(rng, rate, decay):
 
 
 @given(rngs, st.floats(1e-3, 1e3))
-def test_while_the_gradient_stays_the_same_every_adamw_step_has_the_size_of_the_rate(rng, size):
+def test_with_a_constant_gradient_every_adamw_step_changes_every_parameter_by_the_learning_rate(rng, size):
     g = size * rng.choice([-1, 1], 5) * rng.uniform(0.5, 2, 5)
     w, m, v = np.zeros(5), np.zeros(5), np.zeros(5)
     for updates in range(6):
@@ -104,7 +109,9 @@ def test_adamw_matches_the_formula_in_its_docstring(rng, count):
 
 
 @given(rngs, st.integers(1, 8), st.integers(1, 8), st.floats(1e-3, 1e3))
-def test_orthogonalised_matrices_keep_their_directions_with_singular_values_near_1(rng, rows, columns, size):
+def test_orthogonalise_keeps_the_singular_vectors_and_brings_the_singular_values_near_1(
+    rng, rows, columns, size
+):
     u, _, vt = np.linalg.svd(rng.standard_normal((rows, columns)), full_matrices=False)
     s = rng.uniform(0.2, 1, len(vt)) * size
     out = optimizer.orthogonalise((u * s) @ vt)
@@ -115,10 +122,10 @@ def test_orthogonalised_matrices_keep_their_directions_with_singular_values_near
 
 @pytest.mark.parametrize("shape", [(128, 128), (128, 255), (128, 256), (352, 128)])
 @pytest.mark.parametrize("smallest", [1, 1e-5, 1e-12])
-def test_orthogonalising_applies_its_polynomial_to_singular_values_in_single_precision_too(shape, smallest):
+def test_orthogonalise_applies_its_polynomial_to_the_singular_values_in_single_precision(shape, smallest):
     u, _, vt = np.linalg.svd(np.random.default_rng(0).standard_normal(shape), full_matrices=False)
     s = np.geomspace(1, smallest, 128)
-    s[1:] = np.minimum(s[1:], 100 * smallest)  # small ones, which rounding errors of the first could swamp
+    s[1:] = np.minimum(s[1:], 100 * smallest)  # rounding errors of the first must not hide these
     g = ((u * s) @ vt).astype(np.float32)
     s /= np.linalg.norm(s)
     for _ in range(5):
@@ -129,7 +136,7 @@ def test_orthogonalising_applies_its_polynomial_to_singular_values_in_single_pre
 
 
 @given(rngs, st.integers(1, 8), st.integers(1, 8), st.floats(1e-3, 1e3))
-def test_the_first_muon_step_is_the_orthogonalised_gradient_longer_for_a_tall_matrix(
+def test_the_first_muon_step_is_the_orthogonalised_gradient_scaled_up_for_tall_matrices(
     rng, rows, columns, size
 ):
     w, g = rng.standard_normal((2, rows, columns))
@@ -141,7 +148,7 @@ def test_the_first_muon_step_is_the_orthogonalised_gradient_longer_for_a_tall_ma
 
 
 @given(rngs)
-def test_muon_follows_the_nesterov_momentum_of_all_gradients(rng):
+def test_muon_follows_the_nesterov_momentum_of_all_gradients_so_far(rng):
     w, m, (g1, g2) = np.zeros((3, 3)), np.zeros((3, 3)), rng.standard_normal((2, 3, 3))
     optimizer.muon(w, g1, m, 1.0, 0.0)
     np.testing.assert_allclose(m, g1)
@@ -155,13 +162,13 @@ def test_muon_follows_the_nesterov_momentum_of_all_gradients(rng):
 
 
 @given(rngs, st.integers(1, 9), st.floats(1e-3, 1e3))
-def test_clip_scales_a_longer_gradient_down_to_the_limit_and_returns_the_old_norm(rng, n, limit):
+def test_clip_scales_a_gradient_that_is_too_long_down_to_the_limit_and_returns_its_old_norm(rng, n, limit):
     g = rng.standard_normal(n)
     before = g.copy()
     norm = optimizer.clip(g, limit)
     assert norm == pytest.approx(np.linalg.norm(before))
     assert np.linalg.norm(g) == pytest.approx(min(norm, limit))
-    np.testing.assert_allclose(g, before * min(1, limit / norm))  # same direction; a short one is unchanged
+    np.testing.assert_allclose(g, before * min(1, limit / norm))  # same direction
 
 
 def test_the_default_limit_is_a_norm_of_1():
@@ -173,7 +180,7 @@ def test_the_default_limit_is_a_norm_of_1():
 
 
 @given(st.integers(1, 500), st.integers(0, 50), st.just(0.0) | st.just(1.0) | st.floats(0.01, 0.99))
-def test_the_rate_rises_linearly_then_stays_then_falls_linearly_and_is_never_0(steps, warmup, falling):
+def test_the_rate_rises_linearly_stays_constant_falls_linearly_and_is_never_0(steps, warmup, falling):
     rates = Rates(steps=steps, warmup=warmup, falling=falling)
     scales = [rates.scale(step) for step in range(steps)]
     warmup = min(warmup, steps // 10)
@@ -191,7 +198,7 @@ def test_the_rate_rises_linearly_then_stays_then_falls_linearly_and_is_never_0(s
 
 
 @given(st.integers(0, 10**6), st.integers(0, 100), st.floats(0, 1))
-def test_with_0_steps_the_rate_is_constant(step, warmup, falling):
+def test_without_a_number_of_steps_the_rate_is_constant(step, warmup, falling):
     assert Rates(steps=0, warmup=warmup, falling=falling).scale(step) == 1
 
 

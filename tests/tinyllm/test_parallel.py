@@ -1,4 +1,7 @@
-"""parallel: workers change nothing but the speed, failures are reported, and nothing stays behind."""
+"""parallel: the number of workers changes only the speed, and the failure of any worker is reported.
+
+What could go wrong: results belong to the wrong rows or jobs, or worker processes outlive the program.
+"""
 
 import multiprocessing
 import os
@@ -27,18 +30,18 @@ MODEL = Transformer(CONFIG).initialise(np.random.default_rng(0))
 
 @pytest.fixture(scope="module")
 def pools():
-    """Pools of 1, 2 and 3 workers, for all tests that do not change them."""
+    """Pools of 1, 2 and 3 workers, shared by the tests that do not change the model."""
     pools = {workers: WorkerPool(MODEL, workers) for workers in (1, 2, 3)}
     yield pools
     for pool in pools.values():
         pool.close()
 
 
-# ---- the jobs of workers in these tests: functions of a module, because they are pickled
+# ---- functions that the workers run. They must be functions of a module, because they are pickled.
 
 
 def rank_of(worker):
-    """The rank of a worker, by its gradient buffer: each worker has its own."""
+    """The rank of a worker: the index of its gradient buffer."""
     return next(i for i, row in enumerate(worker.gradients) if np.shares_memory(row, worker.gradient.flat))
 
 
@@ -67,22 +70,22 @@ def kill_own_process(worker, job):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def listed(model, numbers, texts):
+def pair(model, numbers, texts):
     assert len(numbers) == len(texts)
     return [(n, text) for n, text in zip(numbers, texts)]
 
 
-def paired(model, rows, numbers):
+def pair_sums_of_sorted_rows(model, rows, numbers):
     assert [*map(len, rows)] == sorted(map(len, rows))
     return [(sum(row), number) for row, number in zip(rows, numbers)]
 
 
-def summed(model, ids):
+def sum_logits(model, ids):
     return model.logits(ids).sum(axis=(1, 2))
 
 
-def listed_and_summed(model, ids, texts):
-    return [f"{text}{row[0]}" for row, text in zip(ids, texts)], summed(model, ids), ids
+def pair_and_sum(model, ids, texts):
+    return [f"{text}{row[0]}" for row, text in zip(ids, texts)], sum_logits(model, ids), ids
 
 
 def chunk_sizes(model, rows):
@@ -94,18 +97,15 @@ def chunk_sizes(model, rows):
 
 @settings(max_examples=40)
 @given(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12), rngs)
-def test_map_gives_the_results_of_the_function_for_all_rows_at_once(pools, workers, rows, size, rng):
-    """Lists, arrays, and tuples of them, in the order of the rows."""
+def test_map_joins_the_results_in_the_order_of_the_rows(pools, workers, rows, size, rng):
+    """Results may be lists, arrays, or tuples of both."""
     pool, ids = pools[workers], rng.integers(0, 11, (rows, 4))
     texts = [str(number) for number in rng.random(rows)]
-    assert pool.map(listed, ids[:, 0].tolist(), texts, size=size) == listed(MODEL, ids[:, 0].tolist(), texts)
-    sums = pool.map(summed, ids, size=size)
+    assert pool.map(pair, ids[:, 0].tolist(), texts, size=size) == pair(MODEL, ids[:, 0].tolist(), texts)
+    sums = pool.map(sum_logits, ids, size=size)
     assert isinstance(sums, np.ndarray)
-    np.testing.assert_allclose(sums, summed(MODEL, ids), rtol=1e-4)
-    mapped, expected = (
-        pool.map(listed_and_summed, ids, texts, size=size),
-        listed_and_summed(MODEL, ids, texts),
-    )
+    np.testing.assert_allclose(sums, sum_logits(MODEL, ids), rtol=1e-4)
+    mapped, expected = (pool.map(pair_and_sum, ids, texts, size=size), pair_and_sum(MODEL, ids, texts))
     assert type(mapped) is tuple and mapped[0] == expected[0]
     np.testing.assert_allclose(mapped[1], expected[1], rtol=1e-4)
     np.testing.assert_array_equal(mapped[2], ids)
@@ -118,36 +118,38 @@ def test_map_calls_the_function_with_chunks_of_the_given_size(pools, workers, ro
     assert sizes == [size] * (size * whole) + [rest] * rest
 
 
-# ---- run
-
-
 @given(
     st.sampled_from([1, 2]),
     st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), max_size=12),
     st.integers(1, 5),
 )
 @settings(max_examples=30)
-def test_sequences_mapped_by_length_keep_their_order_and_their_columns(pools, workers, rows, size):
+def test_map_by_length_sorts_the_sequences_but_returns_the_results_in_the_original_order(
+    pools, workers, rows, size
+):
     numbers = np.arange(len(rows))
-    results = map_by_length(pools[workers], paired, rows, numbers, size=size)
+    results = map_by_length(pools[workers], pair_sums_of_sorted_rows, rows, numbers, size=size)
     assert results == [(sum(row), number) for row, number in zip(rows, numbers)]
 
 
 @pytest.mark.parametrize("vocab, length, rows", [(1536, 352, 32), (49_152, 100, 6), (49_152, 2048, 1)])
-def test_the_rows_at_once_are_limited_by_the_number_of_their_logits(vocab, length, rows):
+def test_fewer_rows_are_computed_at_once_if_they_have_many_logits(vocab, length, rows):
     pool = WorkerPool(Transformer(Config(vocab, context=8, layers=1, width=2, heads=1)))
     assert pool.rows_at_once(length) == rows
+
+
+# ---- run
 
 
 @pytest.mark.parametrize(
     "method", [m for m in ("fork", "spawn") if m in multiprocessing.get_all_start_methods()]
 )
-def test_each_worker_does_its_job_on_memory_that_all_of_them_share(method):
+def test_each_worker_does_its_own_job_and_all_workers_share_the_parameters(method):
     with WorkerPool(MODEL, 3, method) as pool:
         assert pool.run(rank_and_double, [5, 6, 7]) == [(0, 10), (1, 12), (2, 14)]
         assert pool.run(rank_and_double, [5]) == [(0, 10)] and pool.run(rank_and_double, []) == []
         assert len({os.getpid(), *pool.run(process_id, [0, 0, 0])}) == 3
-        pool.run(write_parameter, [0, 10, 20])  # each by another process
+        pool.run(write_parameter, [0, 10, 20])  # each worker writes one
         assert pool.run(read_parameter, [10, 20, 0]) == [10, 20, 0]
 
 
@@ -159,19 +161,19 @@ def test_the_pool_starts_with_a_copy_of_the_model():
     np.testing.assert_array_equal(MODEL.params.flat, before)
 
 
-@pytest.mark.parametrize("last_layers, kept", [(0, [1, 1, 1]), (2, [0, 1, 1]), (None, [0, 0, 0])])
-def test_only_layers_that_are_trained_keep_what_their_backward_pass_needs(last_layers, kept):
+@pytest.mark.parametrize("last_layers, has_cache", [(0, [1, 1, 1]), (2, [0, 1, 1]), (None, [0, 0, 0])])
+def test_only_trained_layers_keep_a_cache_for_the_backward_pass(last_layers, has_cache):
     model = Transformer(Config(vocab=9, context=8, layers=3, width=4, heads=1))
     with WorkerPool(model, last_layers=last_layers) as pool:
         caches = pool.model.forward(np.zeros((1, 2), int))[1][5]
-    assert [cache is not None for cache in caches] == kept
+    assert [cache is not None for cache in caches] == has_cache
 
 
 def test_one_worker_starts_no_process():
-    others = multiprocessing.active_children()
+    before = multiprocessing.active_children()
     with WorkerPool(MODEL, 1) as pool:
         assert pool.run(process_id, [0]) == [os.getpid()]
-        assert multiprocessing.active_children() == others
+        assert multiprocessing.active_children() == before
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7])
@@ -190,24 +192,24 @@ def test_a_batch_shared_among_workers_has_the_same_gradient(pools, rows, workers
     def gradient(workers, accumulate):
         pool = pools[workers]
         for buffer in pool.worker.gradients:
-            buffer[:] = np.nan  # stands for whatever the last step left there
+            buffer[:] = np.nan  # as if an earlier step had left values in the buffer
         shares = share_out(batch, workers, accumulate)
         loss = sum(pool.run(compute_gradient, [(weighted_nll, 5.0, pieces) for pieces in shares]))
         return loss, pool.sum_gradients(len(shares)).copy()
 
-    loss, whole = gradient(1, 1)
+    expected_loss, expected = gradient(1, 1)
     for accumulate in (1, 2):
-        other_loss, other = gradient(workers, accumulate)
-        assert other_loss == pytest.approx(loss, rel=1e-5)
-        np.testing.assert_allclose(other, whole, atol=1e-6)
-        np.testing.assert_array_equal(other, gradient(workers, accumulate)[1])  # and the same bytes again
+        loss, shared = gradient(workers, accumulate)
+        assert loss == pytest.approx(expected_loss, rel=1e-5)
+        np.testing.assert_allclose(shared, expected, atol=1e-6)
+        np.testing.assert_array_equal(shared, gradient(workers, accumulate)[1])  # a second run is identical
 
 
 # ---- what can go wrong
 
 
 @pytest.mark.parametrize("jobs", [[1, 0], [1, 1, 0], [1, 0, 0]])
-def test_an_exception_in_a_worker_is_reported_with_its_reason(jobs):
+def test_an_exception_in_a_worker_is_reported_with_the_number_of_the_worker(jobs):
     reason = f"worker {jobs.index(0)} failed: ZeroDivisionError: division"
     with WorkerPool(MODEL, 3) as pool, pytest.raises(TinyllmError, match=reason):
         pool.run(divide, jobs)
@@ -215,7 +217,7 @@ def test_an_exception_in_a_worker_is_reported_with_its_reason(jobs):
 
 
 @pytest.mark.parametrize("jobs", [[1, 0, 4], [0, 1, 4]])
-def test_after_a_failed_job_the_next_results_belong_to_the_next_jobs(jobs):
+def test_after_a_failed_job_the_pool_returns_the_results_of_the_next_jobs(jobs):
     with WorkerPool(MODEL, 3) as pool:
         with pytest.raises(TinyllmError):
             pool.run(divide, jobs)
@@ -224,17 +226,17 @@ def test_after_a_failed_job_the_next_results_belong_to_the_next_jobs(jobs):
 
 def test_a_killed_worker_ends_the_run_at_once():
     with WorkerPool(MODEL, 3) as pool:
-        began = time.monotonic()
+        start = time.monotonic()
         with pytest.raises(TinyllmError, match=r"worker 1 \(process \d+\) ended with exit code -9.*RESUME=1"):
             pool.run(kill_own_process, [0, 1, 2])
-        with pytest.raises(TinyllmError, match="exit code -9"):  # and so does every later job
+        with pytest.raises(TinyllmError, match="exit code -9"):  # later jobs fail as well
             pool.run(rank_and_double, [0, 1])
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - start < 5
     assert not set(multiprocessing.active_children()) & set(pool._processes)
 
 
-def test_all_workers_are_killed_before_one_is_waited_for():
-    """Else, after Ctrl-C while close waits, the exit of the program would wait for workers without end."""
+def test_close_kills_all_workers_before_it_waits_for_any_of_them():
+    """Otherwise, after Ctrl-C during `close`, the program would wait forever for workers still running."""
     pool, calls = WorkerPool(MODEL, 3), []
     for process in pool._processes:
         kill, join = process.kill, process.join
@@ -246,18 +248,18 @@ def test_all_workers_are_killed_before_one_is_waited_for():
 
 @pytest.mark.skipif(os.name == "nt", reason="sends signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_worker_ignores_signals_so_that_the_main_process_can_finish_the_step_and_save(number):
+def test_a_worker_ignores_signals_because_the_main_process_decides_when_to_stop(number):
     with WorkerPool(MODEL, 2) as pool:
         pid = pool.run(process_id, [0, 0])[1]
         os.kill(pid, number)
         assert pool.run(process_id, [0, 0])[1] == pid
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc"), reason="looks at /proc")
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="needs /proc")
 @pytest.mark.parametrize("work", ["", "for pipe in pool._pipes: pipe.send((send_megabytes, 9))"])
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_program_leaves_no_worker_and_no_shared_memory(kill, work):
-    """Whether the workers are idle or send results that nobody receives any more."""
+    """The workers may be idle, or blocked while sending results that nobody receives."""
     script = textwrap.dedent(f"""
         import signal, time, tinyllm
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job may ignore SIGINT

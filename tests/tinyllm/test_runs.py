@@ -1,4 +1,8 @@
-"""runs: the settings, the folders of a run, what a stage learns from, and who may write in a folder."""
+"""runs: it checks settings, records what determines each stage, and finds the stages of a run.
+
+What could go wrong: a stage overwrites another one, is repeated although it is finished, or learns from files
+that do not belong together.
+"""
 
 import dataclasses
 import json
@@ -45,7 +49,7 @@ ROOT = Path(__file__).parents[2]
 ALL_SETTINGS = sorted({settings for settings, _ in COMMANDS.values()}, key=str)
 
 
-pytestmark = pytest.mark.usefixtures("here")
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +68,7 @@ class TextSettings(Settings):
 
 
 def train(settings, stage, parent=None):
-    """Train a stage for 0 steps. Its weights depend on its number."""
+    """Make a finished stage with random weights, which depend on the number of the stage."""
     with Run(settings, stage, random_model(CONFIG, np.random.default_rng(ord(stage[0]))), BYTES, 0, parent):
         pass
     return settings.folder(stage)
@@ -74,12 +78,14 @@ def train(settings, stage, parent=None):
 
 
 @pytest.mark.parametrize("settings", ALL_SETTINGS)
-def test_a_number_outside_its_limits_is_refused_with_the_name_of_its_option(settings):
+def test_a_number_outside_its_limits_is_refused_and_the_error_names_the_option(settings):
     for field in dataclasses.fields(settings):
         if field.type not in (int, float):
             continue
         low, high = field.metadata["limits"]
-        assert high < 10**7 or field.name == "seed", f"{field.name}: a number that no machine can handle"
+        assert high < 10**7 or field.name == "seed", (
+            f"{field.name}: the limit is higher than any machine can handle"
+        )
         for wrong in {-2, low - 1, high + 1, float("nan"), float("inf")} - {field.default}:
             with pytest.raises(UsageError, match=f"--{field.name.replace('_', '-')} must be from"):
                 settings(**{field.name: wrong})
@@ -88,18 +94,18 @@ def test_a_number_outside_its_limits_is_refused_with_the_name_of_its_option(sett
 
 
 @pytest.mark.parametrize("name", ["", "..", "../out", "/tmp/out", "a/b", ".hidden", "-x", "a\\b", "a\nb"])
-def test_a_run_stays_in_its_own_folder(name):
+def test_a_run_must_have_a_plain_name(name):
     with pytest.raises(UsageError, match="is not the name of a folder inside runs/"):
         Settings(run=name)
 
 
 @given(st.from_regex(r"\w[\w.' -]{0,20}", fullmatch=True))
-def test_any_plain_name_can_name_a_run(name):
+def test_any_plain_name_is_a_folder_inside_runs(name):
     folder = Settings(run=name).folder("0-random")
     assert folder.parent.parent == Path("runs") and folder.parent.name == name
 
 
-def test_there_is_one_worker_per_core_unless_set_otherwise():
+def test_the_number_of_workers_is_as_set_and_by_default_at_most_the_number_of_cores():
     model = Transformer(Config(vocab=2, context=2, layers=1, width=2, heads=1))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     for settings, expected in ((Settings(), cores), (Settings(workers=1), 1), (Settings(workers=3), 3)):
@@ -110,7 +116,7 @@ def test_there_is_one_worker_per_core_unless_set_otherwise():
 # ---- what a stage learns from
 
 
-def test_a_stage_learns_from_the_world_unless_it_or_its_parent_has_files():
+def test_a_stage_learns_from_its_own_files_those_of_its_parent_or_the_built_in_world():
     assert sources(StageSettings(), None) == {"text": WORLD, "instructions": WORLD}
     Path("sea.txt").write_text("The sea is wide.")
     Path("qa.jsonl").write_text("{}")
@@ -134,7 +140,7 @@ def test_the_built_in_world_is_not_mixed_with_your_own_files():
     assert sources(StageSettings(), foreign) == {"text": WORLD, "instructions": WORLD}
 
 
-def test_a_text_other_than_the_parents_is_refused_unless_a_run_starts_from_another_run():
+def test_training_continues_on_another_text_only_with_the_option_from():
     Path("sea.txt").write_text("The sea is wide.")
     Path("land.txt").write_text("The land is flat.")
     text = train(TextSettings(text="sea.txt"), "1-text")
@@ -142,13 +148,13 @@ def test_a_text_other_than_the_parents_is_refused_unless_a_run_starts_from_anoth
         sources(StageSettings(text="land.txt", data="land.txt"), text)
     with pytest.raises(TinyllmError, match="learned from .*sea.txt; land.txt is a different text"):
         sources(TextSettings(text="land.txt"), text)
-    further = sources(TextSettings(text="land.txt", origin=str(text)), text)
-    assert path_of(further, "text") == str(Path("land.txt").resolve())
-    Path("copy.txt").write_text("The sea is wide.")  # the content decides, not the path
+    continued = sources(TextSettings(text="land.txt", origin=str(text)), text)
+    assert path_of(continued, "text") == str(Path("land.txt").resolve())
+    Path("copy.txt").write_text("The sea is wide.")  # the same content under another name is allowed
     assert path_of(sources(TextSettings(text="copy.txt"), text), "text") == str(Path("copy.txt").resolve())
 
 
-def test_a_file_that_has_changed_is_noticed(monkeypatch):
+def test_a_file_that_has_changed_since_a_stage_learned_from_it_is_an_error():
     Path("sea.txt").write_text("The sea is wide.")
     settings = TextSettings(text="sea.txt")
     text = train(settings, "1-text")
@@ -163,7 +169,7 @@ def test_a_file_that_has_changed_is_noticed(monkeypatch):
         sources(StageSettings(), text)
 
 
-def test_an_option_newer_than_a_finished_stage_had_its_default():
+def test_an_option_that_is_newer_than_a_finished_stage_is_assumed_to_have_had_its_default():
     settings = StageSettings(text="sea.txt", data="sea.txt")
     Path("sea.txt").write_text("The sea is wide.")
     notes = train(settings, "1-text") / "stage.json"
@@ -175,7 +181,7 @@ def test_an_option_newer_than_a_finished_stage_had_its_default():
         nothing_to_do(dataclasses.replace(settings, steps=7), "1-text")
 
 
-def test_a_relative_path_is_found_from_other_folders_too(monkeypatch, tmp_path):
+def test_a_source_with_a_relative_path_is_found_from_another_current_folder(monkeypatch, tmp_path):
     Path("sea.txt").write_text("The sea is wide.")
     text = train(TextSettings(text="sea.txt"), "1-text").resolve()
     Path("elsewhere").mkdir()
@@ -187,14 +193,14 @@ def test_the_fingerprint_of_a_folder_depends_on_every_name_and_byte():
     Path("texts/more").mkdir(parents=True)
     Path("texts/a.txt").write_text("a")
     Path("texts/more/b.txt").write_text("b")
-    seen = {fingerprint("texts")}
+    fingerprints = {fingerprint("texts")}
     Path("texts/more/b.txt").write_text("c")
-    seen.add(fingerprint("texts"))
+    fingerprints.add(fingerprint("texts"))
     Path("texts/more/b.txt").rename("texts/more/d.txt")
-    seen.add(fingerprint("texts"))
+    fingerprints.add(fingerprint("texts"))
     Path("texts/a.txt").unlink()
-    seen.add(fingerprint("texts"))
-    assert len(seen) == 4
+    fingerprints.add(fingerprint("texts"))
+    assert len(fingerprints) == 4
     for missing, problem in (("nothing", "nothing not found"), (os.devnull, "is not a file or folder")):
         with pytest.raises(TinyllmError, match=problem):
             fingerprint(missing)
@@ -204,18 +210,18 @@ def test_the_fingerprint_of_a_folder_depends_on_every_name_and_byte():
 
 
 @pytest.mark.parametrize("settings", ALL_SETTINGS)
-def test_the_notes_of_a_stage_hold_all_settings_that_decide_its_bytes(settings):
-    made = describe(settings(), "stage", None)
+def test_the_record_of_a_stage_has_all_settings_that_determine_its_bytes(settings):
+    default = describe(settings(), "stage", None)
     for field in dataclasses.fields(settings):
-        if "source" in field.metadata:  # the content of the file decides, see above
+        if "source" in field.metadata:  # recorded as a hash of the content
             continue
         value = {bool: True, int: max(7, field.metadata["limits"][0]), float: 0.7, str: "other"}[field.type]
         changed = describe(dataclasses.replace(settings(), **{field.name: value}), "stage", None)
-        indecisive = field.name in ("run", "workers", "resume", "save_every", "origin")
-        assert (changed == made) == indecisive, field.name
+        may_differ = field.name in ("run", "workers", "resume", "save_every", "origin")
+        assert (changed == default) == may_differ, field.name
 
 
-def test_a_finished_stage_is_left_as_it_is_and_for_other_settings_a_new_run_is_suggested(capsys):
+def test_a_finished_stage_is_not_repeated_and_for_other_settings_the_error_suggests_a_new_run(capsys):
     Path("my questions.jsonl").write_text("{}")
     settings = StageSettings(size="tiny")
     parent = train(TextSettings(size="tiny"), "1-text")
@@ -236,7 +242,7 @@ def test_a_finished_stage_is_left_as_it_is_and_for_other_settings_a_new_run_is_s
 
 
 @pytest.mark.parametrize("chains, direct", [("left-out", True), ("written-out", False)])
-def test_a_stage_made_before_the_option_direct_had_its_name_is_finished_too(chains, direct):
+def test_the_former_name_of_the_option_direct_is_understood_in_older_stages(chains, direct):
     path = train(ReasonSettings(direct=direct), "4-control") / "stage.json"
     notes = json.loads(path.read_text())
     assert notes["settings"].pop("direct") == direct
@@ -248,7 +254,7 @@ def test_a_stage_made_before_the_option_direct_had_its_name_is_finished_too(chai
 
 
 @given(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1))
-def test_every_value_in_a_suggested_command_is_one_word(value):
+def test_every_value_in_a_suggested_command_is_quoted_for_the_shell(value):
     command = make_command(StageSettings(data=value, seed=4, steps=3, origin="runs/a b/1"), "2-stage")
     assert shlex.split(command) == [
         "make", "stage2", "SEED=4", f"DATA={value}", "FROM=runs/a b/1", "ARGS=--steps 3"
@@ -256,19 +262,20 @@ def test_every_value_in_a_suggested_command_is_one_word(value):
 
 
 @pytest.mark.parametrize("settings", ALL_SETTINGS)
-def test_a_suggested_command_is_one_that_make_and_the_command_line_accept(settings):
-    """Options that the Makefile has no variable for go through ARGS."""
-    different = {bool: True, int: 300, float: 0.5, str: "b"}
-    names = [each for each in dataclasses.fields(settings) if each.name not in ("times", "group", "resume")]
-    made = settings(**{each.name: different[each.type] for each in names})
+def test_a_suggested_command_uses_only_variables_and_options_that_exist(settings):
+    """Options that have no variable in the Makefile go into ARGS."""
+    values = {bool: True, int: 300, float: 0.5, str: "b"}
+    left_out = ("times", "group", "resume")
+    fields = [field for field in dataclasses.fields(settings) if field.name not in left_out]
+    chosen = settings(**{field.name: values[field.type] for field in fields})
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    known = re.search(r"KNOWN   =((?:.*\\\n)*.*)", makefile)[1].replace("\\", "").split()
-    target, *words = shlex.split(make_command(made, "2-stage"))[1:]
-    more = [word.removeprefix("ARGS=") for word in words if word.startswith("ARGS=")]
-    assert {word.partition("=")[0] for word in words} <= set(known)
-    flags = {"--" + each.metadata.get("flag", each.name).replace("_", "-") for each in names}
-    assert {word for text in more for word in text.split() if word.startswith("--")} <= flags
-    assert "True" not in " ".join(more), "a switch takes no value"
+    variables = re.search(r"KNOWN   =((?:.*\\\n)*.*)", makefile)[1].replace("\\", "").split()
+    target, *arguments = shlex.split(make_command(chosen, "2-stage"))[1:]
+    options = [each.removeprefix("ARGS=") for each in arguments if each.startswith("ARGS=")]
+    assert {argument.partition("=")[0] for argument in arguments} <= set(variables)
+    flags = {"--" + field.metadata.get("flag", field.name).replace("_", "-") for field in fields}
+    assert {word for text in options for word in text.split() if word.startswith("--")} <= flags
+    assert "True" not in " ".join(options), "an option of type bool takes no value"
 
 
 @pytest.mark.parametrize(
@@ -280,11 +287,11 @@ def test_a_suggested_command_is_one_that_make_and_the_command_line_accept(settin
         ("algorithms/ppo-1", "algorithms"),
     ],
 )
-def test_a_suggested_command_has_the_target_that_makes_the_folder(stage, target):
+def test_a_suggested_command_has_the_make_target_of_the_stage(stage, target):
     assert make_command(StageSettings(), stage) == f"make {target}"
 
 
-def test_damaged_notes_are_an_error_not_a_crash():
+def test_a_damaged_stage_json_gives_an_error_message_not_a_traceback():
     train(StageSettings(), "2-stage")
     for text in ("{", "[]", '{"settings": {}}'):
         Path("runs/demo/2-stage/stage.json").write_text(text)
@@ -292,7 +299,7 @@ def test_damaged_notes_are_an_error_not_a_crash():
             nothing_to_do(StageSettings(), "2-stage")
 
 
-def test_the_parent_has_the_same_run_size_and_seed_unless_it_is_named():
+def test_the_parent_must_have_the_same_run_size_and_seed_unless_from_names_it():
     with pytest.raises(TinyllmError, match=r"1-text not found. Make it with: make stage1 SIZE=tiny SEED=4$"):
         parent_folder(StageSettings(size="tiny", seed=4), "1-text")
     train(TextSettings(), "1-text")
@@ -308,11 +315,11 @@ def test_the_parent_has_the_same_run_size_and_seed_unless_it_is_named():
         TinyllmError, match=r"make stage1 RUN=mine, or start from another run: FROM=runs/demo/1-text"
     ):
         parent_folder(StageSettings(run="mine"), "1-text")
-    named = StageSettings(size="tiny", seed=1, origin="any/where")
-    assert parent_folder(named, "1-text") == Path("any/where")
+    settings = StageSettings(size="tiny", seed=1, origin="any/where")
+    assert parent_folder(settings, "1-text") == Path("any/where")
 
 
-def test_earlier_stages_are_found_in_other_runs_and_after_a_move():
+def test_earlier_stages_are_found_in_other_runs_and_after_the_run_is_moved():
     text = train(TextSettings(), "1-text")
     stage = train(StageSettings(), "2-stage", text)
     later = train(StageSettings(run="mine"), "3-later", stage)
@@ -323,60 +330,62 @@ def test_earlier_stages_are_found_in_other_runs_and_after_a_move():
     assert [*ancestors(later)] == [later]
 
 
-def test_earlier_stages_are_found_after_a_move_even_if_another_run_has_taken_their_place():
+def test_earlier_stages_of_a_moved_run_are_found_even_if_a_new_run_has_the_old_name():
     train(StageSettings(), "2-stage", train(TextSettings(), "1-text"))
     Path("runs/demo").rename("runs/moved")
-    other = random_model(CONFIG, np.random.default_rng(5))
-    with Run(TextSettings(seed=1), "1-text", other, BYTES, 0):
+    model = random_model(CONFIG, np.random.default_rng(5))
+    with Run(TextSettings(seed=1), "1-text", model, BYTES, 0):
         pass
     moved = Path("runs/moved/2-stage")
     assert [*ancestors(moved)] == [moved, Path("runs/moved/1-text")]
 
 
-def test_a_stage_of_no_steps_is_not_its_own_ancestor_once_its_parent_is_gone():
-    """Its weights are those of the parent, and its folder may have the same name."""
+def test_a_stage_is_not_its_own_ancestor_even_if_its_parent_had_the_same_name_and_weights():
+    """A stage of 0 steps has the weights of its parent, which was moved."""
     folder = train(StageSettings(run="mine"), "1-text", train(TextSettings(), "1-text"))
     Path("runs/demo").rename("runs/moved")
     assert [*ancestors(folder)] == [folder]
 
 
-def test_a_stage_is_found_by_its_number_or_name_and_by_default_the_last_finished_one():
+def test_a_stage_is_found_by_its_number_or_name_and_the_default_is_the_last_finished_stage():
     for name in ("0-random", "1-masked", "1-pretrain", "2-instruct", "notes"):
         folder = Path("runs/demo", name)
         folder.mkdir(parents=True)
         (folder / "stage.json").write_text(json.dumps({"finished": name != "2-instruct"}))
     names = lambda folders: [folder.name for folder in folders]
     assert names(finished_stages("demo")) == ["0-random", "1-masked", "1-pretrain"]
-    found = {name: stage_folder("demo", name).name for name in ("", "0", "1", "1-masked")}
-    assert found == {"": "1-pretrain", "0": "0-random", "1": "1-pretrain", "1-masked": "1-masked"}
+    folders = {name: stage_folder("demo", name).name for name in ("", "0", "1", "1-masked")}
+    assert folders == {"": "1-pretrain", "0": "0-random", "1": "1-pretrain", "1-masked": "1-masked"}
     with pytest.raises(TinyllmError, match="no finished stage 2; it has 0-random, 1-masked, 1-pretrain"):
         stage_folder("demo", "2")
     with pytest.raises(TinyllmError, match="no finished stage; make one with: make train RUN=other"):
         stage_folder("other", "")
 
 
-HOLD = """
+HOLD_LOCK = """
 import sys
 from pathlib import Path
 from tinyllm.runs import lock
-held = lock(Path("runs/demo/2-stage"))
-print("held", flush=True)
+file = lock(Path("runs/demo/2-stage"))
+print("locked", flush=True)
 sys.stdin.read()
 """
 
 
-def test_a_folder_has_one_writer_at_a_time_and_a_dead_process_holds_no_lock():
+def test_only_one_process_at_a_time_may_write_in_a_folder_and_a_dead_process_holds_no_lock():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
-    with subprocess.Popen([sys.executable, "-c", HOLD], **pipes) as other:
-        assert other.stdout.readline() == "held\n"
+    with subprocess.Popen([sys.executable, "-c", HOLD_LOCK], **pipes) as process:
+        assert process.stdout.readline() == "locked\n"
         for attempt in (lambda: lock(Path("runs/demo/2-stage")), lambda: train(StageSettings(), "2-stage")):
-            with pytest.raises(TinyllmError, match=rf"process {other.pid} is training in runs.demo.2-stage"):
+            with pytest.raises(
+                TinyllmError, match=rf"process {process.pid} is training in runs.demo.2-stage"
+            ):
                 attempt()
         train(StageSettings(), "3-other")
-        other.kill()
+        process.kill()
     assert read_stage("3-other")["finished"]
     train(StageSettings(), "2-stage")
     assert re.fullmatch(r"\d+", Path("runs/demo/2-stage/.lock").read_text())
-    train(StageSettings(run="again"), "2-stage")  # and the lock is released after training
+    train(StageSettings(run="again"), "2-stage")  # training releases the lock when it ends
     lock(Path("runs/again/2-stage")).close()

@@ -1,4 +1,7 @@
-"""sampling: the cache changes nothing, a row is the same in any batch, and logits are those of training."""
+"""sampling: the KV cache, the other rows of a batch and the number of workers do not change a reply.
+
+If sampling and training computed different logits, reinforcement learning would use wrong probabilities.
+"""
 
 import tracemalloc
 from dataclasses import replace
@@ -25,7 +28,7 @@ TINY = Config(vocab=5, context=4, layers=1, width=4, heads=2)
 
 
 def generate_slowly(model, prompt, draws, stop=-1, mask=None, **how):
-    """generate, for one prompt and without a cache: each token computes the whole visible context again."""
+    """The same as generate, for one prompt and without a cache: every token computes the context again."""
     sequence = list(prompt)
     for draw in draws:
         visible = np.array(sequence[window_start(len(sequence), model.config.context) :])
@@ -38,16 +41,16 @@ def generate_slowly(model, prompt, draws, stop=-1, mask=None, **how):
     return sequence[len(prompt) :]
 
 
-hows = st.sampled_from(
+sampling_options = st.sampled_from(
     [{"temperature": 0}, {"temperature": 1.0}, {"temperature": 0.7, "top_k": 2}, {"top_p": 0.6}]
 )
 lengths = st.lists(st.integers(1, 14), min_size=1, max_size=4)
 
 
 @settings(max_examples=60)
-@given(configs(causal=True), rngs, lengths, st.integers(0, 12), hows, st.booleans())
-def test_cached_batched_generation_equals_one_by_one_without_a_cache(
-    config, rng, lengths, count, how, masked
+@given(configs(causal=True), rngs, lengths, st.integers(0, 12), sampling_options, st.booleans())
+def test_batched_generation_with_a_cache_equals_one_by_one_generation_without_a_cache(
+    config, rng, lengths, count, options, masked
 ):
     model = random_model(config, rng)
     prompts = [rng.integers(0, config.vocab, n).tolist() for n in lengths]
@@ -56,9 +59,9 @@ def test_cached_batched_generation_equals_one_by_one_without_a_cache(
     even, stops = np.arange(config.vocab) % 2 == 0, np.arange(config.vocab) == stop
     allowed = (lambda tokens: np.roll(even, len(tokens)) | stops) if masked else None
     mask = (lambda row, tokens: allowed(tokens)) if masked else None
-    together = generate(model, prompts, count, draws, stop=stop, mask=mask, **how)
+    together = generate(model, prompts, count, draws, stop=stop, mask=mask, **options)
     for prompt, row_draws, tokens in zip(prompts, draws, together, strict=True):
-        assert tokens == generate_slowly(model, prompt, row_draws, stop, allowed, **how)
+        assert tokens == generate_slowly(model, prompt, row_draws, stop, allowed, **options)
 
 
 @settings(max_examples=40)
@@ -92,30 +95,31 @@ def test_without_draws_every_token_is_the_most_likely_one(config, rng, lengths):
 def test_tokens_are_sampled_from_the_logits_that_training_computes(config, rng, data):
     model = random_model(config, rng, np.float32)
     n = data.draw(st.integers(1, config.context - 1), label="tokens in the prompt")
-    room, seen = config.context - n, []
+    room, sampling_logits = config.context - n, []
     prompt = rng.integers(0, config.vocab, n).tolist()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampling, "choose", lambda logits, *how: seen.append(logits) or choose(logits, *how))
+        record = lambda logits, *options: sampling_logits.append(logits) or choose(logits, *options)
+        patch.setattr(sampling, "choose", record)
         (tokens,) = generate(model, [prompt], room, rng.random((1, room)))
-    trainers, _ = model.forward(shift(np.array([prompt + tokens]))["ids"])
-    np.testing.assert_allclose(np.concatenate(seen), trainers[0, n - 1 :], atol=1e-4)
+    training_logits, _ = model.forward(shift(np.array([prompt + tokens]))["ids"])
+    np.testing.assert_allclose(np.concatenate(sampling_logits), training_logits[0, n - 1 :], atol=1e-4)
 
 
 @settings(max_examples=40)
 @given(configs(causal=True), rngs, st.integers(0, 7))
-def test_the_draws_alone_decide_what_is_sampled_and_each_decides_its_own_token(config, rng, t):
+def test_each_draw_decides_its_own_token_and_nothing_else_is_random(config, rng, t):
     model, prompts = random_model(config, rng), [[0], [1], [0]]
     draws = rng.random((3, 8))
     first = generate(model, prompts, 8, draws)
     assert generate(model, prompts, 8, draws.copy()) == first
-    other = draws.copy()
-    other[0, t:], other[2] = rng.random(8 - t), draws[0]
-    changed, unchanged, repeated = generate(model, prompts, 8, other)
+    changed_draws = draws.copy()
+    changed_draws[0, t:], changed_draws[2] = rng.random(8 - t), draws[0]
+    changed, unchanged, repeated = generate(model, prompts, 8, changed_draws)
     assert changed[:t] == first[0][:t] and unchanged == first[1]
-    assert repeated == first[0]  # the same prompt and draws as row 0 had
+    assert repeated == first[0]  # row 2 now has the prompt and draws that row 0 had
 
 
-def test_other_draws_give_other_tokens():
+def test_different_draws_give_different_tokens():
     model = random_model(TINY, np.random.default_rng(0))
     draws = np.random.default_rng(1).random((40, 6))
     assert len(set(map(tuple, generate(model, [[1]] * 40, 6, draws)))) > 20
@@ -136,14 +140,14 @@ def test_a_row_ends_after_its_first_stop_token_which_is_kept(config, rng, length
 
 @settings(max_examples=40)
 @given(configs(causal=True), rngs, lengths)
-def test_the_mask_gets_the_row_and_what_it_has_written_and_none_allows_everything(config, rng, lengths):
-    model, told = random_model(config, rng), []
+def test_the_mask_receives_each_row_with_its_new_tokens_and_may_return_none(config, rng, lengths):
+    model, calls = random_model(config, rng), []
     prompts = [rng.integers(0, config.vocab, n).tolist() for n in lengths]
     draws = rng.random((len(prompts), 5))
-    mask = lambda row, tokens: told.append((row, tokens.tolist()))
+    mask = lambda row, tokens: calls.append((row, tokens.tolist()))
     written = generate(model, prompts, 5, draws, stop=0, mask=mask)
     for row, tokens in enumerate(written):
-        assert [before for r, before in told if r == row] == [tokens[:i] for i in range(len(tokens))]
+        assert [before for r, before in calls if r == row] == [tokens[:i] for i in range(len(tokens))]
     assert written == generate(model, prompts, 5, draws, stop=0)
 
 
@@ -158,7 +162,7 @@ def test_zero_tokens_may_be_requested_and_a_mask_that_allows_nothing_is_refused(
 
 
 @given(configs(causal=True), rngs, st.data())
-def test_rows_can_be_dropped(config, rng, data):
+def test_the_decoder_can_drop_rows(config, rng, data):
     model = random_model(config, rng)
     ids = rng.integers(0, config.vocab, (4, config.context))
     rows = data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=4, unique=True))
@@ -170,7 +174,7 @@ def test_rows_can_be_dropped(config, rng, data):
 
 
 @given(configs(causal=True), rngs, st.data())
-def test_tokens_can_be_fed_in_any_number_of_pieces(config, rng, data):
+def test_the_decoder_accepts_tokens_in_any_number_of_pieces(config, rng, data):
     model = random_model(config, rng)
     ids = rng.integers(0, config.vocab, (2, config.context))
     decoder, start = Decoder(model, 2, config.context), 0
@@ -189,7 +193,7 @@ def test_the_decoder_keeps_single_precision(config, rng):
 
 @given(configs(causal=True), rngs)
 def test_the_decoder_does_not_copy_the_embedding(config, rng):
-    """It takes a third of the memory of a published model."""
+    """The embedding is a large part of a published model."""
     model = random_model(config, rng)
     assert np.shares_memory(Decoder(model, 1, 1).embedding, model.params["embedding"])
 
@@ -205,10 +209,10 @@ def test_memory_grows_with_the_text_not_with_the_context():
 
 
 @given(st.integers(1, 200), st.integers(1, 40))
-def test_the_window_never_exceeds_the_context_and_never_forgets_more_than_half(length, context):
+def test_the_window_never_exceeds_the_context_and_always_keeps_at_least_half_of_it(length, context):
     start = window_start(length, context)
     assert 1 <= length - start <= context
-    assert start % max(1, context // 2) == 0  # so it is recomputed once in context / 2 tokens
+    assert start % max(1, context // 2) == 0  # so it moves only once every context / 2 tokens
     assert start == 0 or length - start > context - max(1, context // 2)
 
 
@@ -216,7 +220,7 @@ def test_the_window_never_exceeds_the_context_and_never_forgets_more_than_half(l
 
 
 @given(rngs, st.integers(1, 6), st.integers(1, 8), st.integers(0, 9), st.floats(0.05, 1))
-def test_truncation_only_removes_the_tail(rng, B, V, top_k, top_p):
+def test_top_k_and_top_p_only_remove_the_least_likely_tokens(rng, B, V, top_k, top_p):
     logits = rng.standard_normal((B, V)) * 2
     ids = choose(logits, rng.random(B), 1.0, top_k, top_p)
     p = np.exp(log_softmax(logits))
@@ -225,25 +229,25 @@ def test_truncation_only_removes_the_tail(rng, B, V, top_k, top_p):
     assert ((p * likelier).sum(1) < top_p + 1e-9).all()
 
 
-@given(rngs, st.integers(1, 6), st.integers(2, 8), hows)
-def test_a_forbidden_token_is_never_chosen_however_likely_it_was(rng, B, V, how):
+@given(rngs, st.integers(1, 6), st.integers(2, 8), sampling_options)
+def test_a_token_with_a_logit_of_minus_infinity_is_never_chosen(rng, B, V, options):
     allowed = rng.random((B, V)) < 0.5
     allowed[:, -1] = True
     logits = np.where(allowed, rng.standard_normal((B, V)) * 2 - 1000, -np.inf)
-    assert allowed[np.arange(B), choose(logits, rng.random(B), **how)].all()
+    assert allowed[np.arange(B), choose(logits, rng.random(B), **options)].all()
 
 
 @given(rngs, st.integers(1, 6), st.integers(1, 8))
-def test_a_draw_picks_the_token_in_whose_part_of_the_cumulative_distribution_it_lies(rng, B, V):
+def test_a_draw_picks_the_token_by_the_cumulative_distribution(rng, B, V):
     logits, draws = rng.standard_normal((B, V)), rng.random(B)
-    total = np.exp(log_softmax(logits)).cumsum(axis=1)
+    cumulative = np.exp(log_softmax(logits)).cumsum(axis=1)
     ids = choose(logits, draws)
     for row in range(B):
-        assert (total[row, ids[row] - 1] if ids[row] else 0) <= draws[row] + 1e-12
-        assert draws[row] <= total[row, ids[row]] + 1e-12
+        assert (cumulative[row, ids[row] - 1] if ids[row] else 0) <= draws[row] + 1e-12
+        assert draws[row] <= cumulative[row, ids[row]] + 1e-12
 
 
-def test_frequencies_follow_the_probabilities():
+def test_tokens_are_as_frequent_as_their_probabilities_say():
     rng = np.random.default_rng(0)
     logits = np.log(np.array([[0.5, 0.3, 0.2, 1e-30]]))
     for temperature, expected in ((1.0, [0.5, 0.3, 0.2, 0]), (0.5, np.array([0.25, 0.09, 0.04, 0]) / 0.38)):
@@ -251,7 +255,7 @@ def test_frequencies_follow_the_probabilities():
         np.testing.assert_allclose(np.bincount(ids, minlength=4) / 20000, expected, atol=0.015)
 
 
-def test_draws_at_the_edges_stay_in_the_vocabulary():
+def test_the_smallest_and_the_largest_draw_choose_an_allowed_token():
     logits = np.array([[-np.inf, 0.0, -np.inf, 1.0, -np.inf]], np.float32)
     assert choose(logits, np.array([0.0])).tolist() == [1]
     assert choose(logits, np.array([np.nextafter(1, 0)])).tolist() == [3]
@@ -284,7 +288,7 @@ def model():
 
 
 @pytest.mark.parametrize("seed", [None, [0], [5, 1]])
-def test_replies_are_the_same_whatever_the_chunks_and_the_number_of_workers(model, prompts, seed):
+def test_replies_do_not_depend_on_the_chunk_size_or_the_number_of_workers(model, prompts, seed):
     draws = [None] * len(prompts)
     if seed:
         draws = np.random.default_rng(seed).random((len(prompts), 1, 12))
@@ -297,10 +301,10 @@ def test_replies_are_the_same_whatever_the_chunks_and_the_number_of_workers(mode
             assert generate_replies(pool, BYTES, [], 12, seed) == []
 
 
-def test_another_seed_gives_other_replies(model, prompts):
+def test_another_seed_gives_different_replies(model, prompts):
     with WorkerPool(model) as pool:
-        one, other, same = (generate_replies(pool, BYTES, prompts, 12, seed) for seed in ([1], [2], [1]))
-    assert one == same and all(a != b for a, b in zip(one, other))
+        first, second, again = (generate_replies(pool, BYTES, prompts, 12, seed) for seed in ([1], [2], [1]))
+    assert first == again and all(a != b for a, b in zip(first, second))
 
 
 def test_a_reply_ends_with_its_end_token_or_at_the_maximum_number_of_tokens():
@@ -310,7 +314,7 @@ def test_a_reply_ends_with_its_end_token_or_at_the_maximum_number_of_tokens():
     assert whole == [*BYTES.encode(" yes"), END] and short == BYTES.encode(" ye")
 
 
-def test_an_answer_is_its_text_and_whether_it_ended():
+def test_answer_returns_the_text_of_each_reply_and_whether_it_ended():
     conversations = [
         [{"role": "user", "content": "hello?"}],
         [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "?"}],

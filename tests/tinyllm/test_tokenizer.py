@@ -1,4 +1,7 @@
-"""tokenizer: decoding returns the text, no text becomes a special token, and fast and slow versions agree."""
+"""tokenizer: decoding returns exactly the text that was encoded, and the fast algorithms equal plain ones.
+
+No text may encode to a special token: otherwise a user could write a message in the name of the assistant.
+"""
 
 import json
 import random
@@ -23,7 +26,7 @@ trained = st.builds(train, st.lists(likely, max_size=4), st.integers(256, 300))
 
 
 def encode_slowly(merges, data):
-    """Split into words, then merge one pair at a time: the earliest in the list, at its leftmost place."""
+    """Split into words, then merge one pair at a time: always the one learned first, from the left."""
     rank, out = {pair: i for i, pair in enumerate(merges)}, []
     for word in T._words(data):
         ids = list(word)
@@ -60,12 +63,12 @@ def train_slowly(documents, vocab):
 
 
 @given(trained, texts)
-def test_decoding_returns_every_string(tokenizer, text):
+def test_decoding_returns_the_string_that_was_encoded(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 @given(trained, st.binary(max_size=60))
-def test_decoding_returns_all_bytes(tokenizer, data):
+def test_decoding_returns_the_bytes_that_were_encoded(tokenizer, data):
     ids = tokenizer.encode(data)
     assert tokenizer.decode_bytes(ids) == data
     assert isinstance(tokenizer.decode(ids), str)
@@ -78,7 +81,7 @@ def test_no_text_encodes_to_a_special_token(tokenizer, text, special):
 
 
 @given(st.lists(st.integers(0, 10**12), min_size=1, max_size=6))
-def test_digits_are_one_token_each_even_in_numbers_that_training_saw(numbers):
+def test_every_digit_is_a_token_even_in_a_number_that_was_in_the_training_text(numbers):
     tokenizer = train([str(number) for number in numbers] * 3, 300)
     for number in numbers:
         assert len(tokenizer.encode(str(number))) == len(str(number))
@@ -91,19 +94,19 @@ def test_encoding_equals_merging_one_pair_at_a_time(tokenizer, text):
 
 
 @given(st.lists(likely, max_size=4), st.integers(256, 300))
-def test_incremental_training_equals_counting_anew(documents, vocab):
+def test_training_equals_counting_all_pairs_again_for_every_merge(documents, vocab):
     assert train(documents, vocab).merges == train_slowly(documents, vocab)
 
 
 @given(st.lists(st.text("ab", min_size=2, max_size=9), min_size=2, max_size=5))
-def test_runs_of_one_letter_are_merged_from_the_left_in_every_word(words):
+def test_a_run_of_one_letter_is_merged_from_the_left_in_every_word(words):
     """In "aab" and "baaab" the first two a's merge. The pairs of the third a decide the next merges."""
     documents = ["aab", "baaab", *words] * 2
     assert train(documents, 270).merges == train_slowly(documents, 270)
 
 
 @given(texts)
-def test_the_words_of_a_text_join_to_the_text_and_are_the_same_in_characters_and_in_bytes(text):
+def test_splitting_the_bytes_of_a_text_into_words_equals_splitting_its_characters(text):
     data = text.encode("utf-8", "surrogatepass")
     words = T._words(data)
     assert b"".join(words) == data
@@ -117,21 +120,21 @@ def save(tokenizer, folder):
 
 
 @given(trained, texts)
-def test_a_saved_tokenizer_is_the_same_when_loaded(tmp_path_factory, tokenizer, text):
+def test_a_tokenizer_that_was_saved_and_loaded_is_the_same(tmp_path_factory, tokenizer, text):
     folder = tmp_path_factory.mktemp("tokenizer")
     saved = save(tokenizer, folder)
-    again = vocabulary.load(folder)
-    assert again.encode(text) == tokenizer.encode(text) and len(again) == len(tokenizer)
-    assert again.to_json("template") == saved
+    loaded = vocabulary.load(folder)
+    assert loaded.encode(text) == tokenizer.encode(text) and len(loaded) == len(tokenizer)
+    assert loaded.to_json("template") == saved
 
 
-def test_with_a_vocabulary_of_256_ids_are_bytes():
+def test_with_a_vocabulary_of_256_every_id_is_a_byte():
     tokenizer = train("anything at all", 256)
     assert tokenizer.encode("aé") == [97, 0xC3, 0xA9] and len(tokenizer) == 256 + len(SPECIALS)
 
 
 @given(st.integers(0, 10**6), st.binary(min_size=1, max_size=3))
-def test_a_damaged_file_is_refused_or_means_the_same(tmp_path_factory, at, junk):
+def test_a_damaged_file_is_refused_or_gives_the_same_tokenizer(tmp_path_factory, at, junk):
     folder = tmp_path_factory.mktemp("t")
     tokenizer = train("hello hello", 258)
     save(tokenizer, folder)
@@ -147,7 +150,7 @@ def test_a_damaged_file_is_refused_or_means_the_same(tmp_path_factory, at, junk)
 def test_other_tokenizers_are_refused_with_the_reason(tmp_path):
     contents, _ = save(train("hello hello", 258), tmp_path)
     path, vocab = tmp_path / "tokenizer.json", contents["model"]["vocab"]
-    for change, words in (
+    for change, message in (
         ({"pre_tokenizer": {"type": "Whitespace"}}, "its pre_tokenizer .*Whitespace.* is not supported"),
         ({"normalizer": {"type": "NFC"}}, "its type, normalizer"),
         ({"model": contents["model"] | {"type": "Unigram"}}, "its type, normalizer"),
@@ -156,12 +159,12 @@ def test_other_tokenizers_are_refused_with_the_reason(tmp_path):
         ({"added_tokens": None}, "whose ids we can reproduce: damaged"),
     ):
         path.write_text(json.dumps(contents | change), encoding="utf-8")
-        with pytest.raises(TinyllmError, match=words) as error:
+        with pytest.raises(TinyllmError, match=message) as error:
             vocabulary.load(tmp_path)
         assert str(path) in str(error.value)
 
 
-def test_the_cache_is_bounded_and_emptying_it_changes_nothing():
+def test_a_full_cache_is_emptied_and_the_ids_stay_the_same():
     tokenizer = train("the cat, the hat", 300)
     before = tokenizer.encode("the cat")
     tokenizer._ids_of_word.update(dict.fromkeys(range(T.CACHE_LIMIT)))
@@ -173,43 +176,41 @@ def test_training_stops_when_no_pair_occurs_twice():
     assert train("abcdef", 300).merges == [] and len(train("abab", 300).merges) == 1
 
 
-def test_long_words_take_linear_time():
+# ---- long words: one line of Chinese is one word
+
+
+@given(st.text("ab中文é", max_size=300), st.integers(256, 400))
+def test_the_limits_of_the_cache_do_not_change_the_ids(text, vocab):
+    tokenizer = train(["ab" * 40, "中文é" * 9, text], vocab)
+    ids = tokenizer.encode(text)
+    for name, limit in (("LONG", 0), ("LONG", 10**9), ("CACHE_LIMIT", 1)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(T, name, limit)
+            assert Tokenizer(tokenizer.merges).encode(text) == ids
+
+
+def test_encoding_a_long_word_takes_linear_time():
     tokenizer = train("the theme of the thesis then there", 300)
 
     def seconds(n):
         tokenizer._ids_of_word.clear()
-        began = time.process_time()
+        start = time.process_time()
         tokenizer.encode("thesis" * n)
-        return time.process_time() - began
+        return time.process_time() - start
 
     short, long = (min(seconds(n) for _ in range(3)) for n in (2_000, 20_000))
-    assert long < 50 * max(short, 1e-3)  # quadratic would be 100 times
+    assert long < 50 * max(short, 1e-3)  # quadratic time would be 100 times as long
 
 
-# ---- long runs of letters: one line of Chinese is one word
-
-
-@given(st.text("ab中文é", max_size=300), st.integers(256, 400))
-def test_the_cache_does_not_change_the_ids_even_if_it_is_emptied_or_not_used(text, vocab):
-    words = train(["ab" * 40, "中文é" * 9, text], vocab)
-    plain = words.encode(text)
-    for name, limit in (("LONG", 0), ("LONG", 10**9), ("CACHE_LIMIT", 1)):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(T, name, limit)
-            assert Tokenizer(words.merges).encode(text) == plain
-
-
-def test_the_time_for_a_long_word_does_not_grow_with_its_square():
-    """In the past, training on 200,000 letters without a space took 29 s, and on 40,000 Chinese characters
-    it never finished."""
+def test_training_on_a_long_word_takes_less_than_quadratic_time():
     assert len(train(["a" * 200_000], 300).merges) == 17
     rng = random.Random(0)
     line = "".join(chr(rng.randrange(0x4E00, 0x4F00)) for _ in range(40_000))
 
     def seconds(n):
-        began = time.process_time()
-        words = train([line[:n]], 600)
-        assert words.decode(words.encode(line)) == line
-        return time.process_time() - began
+        start = time.process_time()
+        tokenizer = train([line[:n]], 600)
+        assert tokenizer.decode(tokenizer.encode(line)) == line
+        return time.process_time() - start
 
     assert seconds(40_000) < 20 * max(seconds(5_000), 0.05)

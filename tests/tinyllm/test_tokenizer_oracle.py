@@ -1,4 +1,7 @@
-"""tokenizer, compared with Hugging Face's tokenizers and transformers, which read our file."""
+"""tokenizer: Hugging Face's libraries load the saved tokenizer.json and produce the same ids.
+
+If they did not, a model of this project would receive wrong tokens in other programs.
+"""
 
 import pytest
 from hypothesis import given, settings
@@ -21,32 +24,33 @@ texts = (
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """Our tokenizer, theirs, and the folder that theirs is read from."""
+    """This project's tokenizer, a copy loaded by Hugging Face's library, and the folder of the files."""
     folder = tmp_path_factory.mktemp("tokenizer")
     text = "the cat sat on the mat, 12 times in 2024;\n\n  it's été 中文 中文 😀😀 and so on and on" * 3
-    ours = train(text, 330)
-    contents, config = ours.to_json(TEMPLATE)
+    tokenizer = train(text, 330)
+    contents, config = tokenizer.to_json(TEMPLATE)
     write_json(folder / "tokenizer.json", contents)
     write_json(folder / "tokenizer_config.json", config)
-    return ours, tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), folder
+    return tokenizer, tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json")), folder
 
 
 @settings(max_examples=500)
 @given(text=texts)
-def test_hugging_face_gives_the_same_ids(both, text):
-    ours, theirs, _ = both
-    assert theirs.encode(text, add_special_tokens=False).ids == ours.encode(text)
-    assert theirs.decode(ours.encode(text), skip_special_tokens=False) == text
+def test_hugging_faces_library_gives_the_same_ids(both, text):
+    tokenizer, reference, _ = both
+    assert reference.encode(text, add_special_tokens=False).ids == tokenizer.encode(text)
+    assert reference.decode(tokenizer.encode(text), skip_special_tokens=False) == text
 
 
 @settings(max_examples=50)
 @given(turns=st.lists(st.tuples(st.sampled_from(ROLES), texts), min_size=1, max_size=4))
 def test_the_chat_template_gives_the_same_tokens(both, turns):
     transformers = pytest.importorskip("transformers")
-    ours, _, folder = both
-    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer, _, folder = both
+    reference = transformers.AutoTokenizer.from_pretrained(folder)
     messages = [{"role": role, "content": text} for role, text in turns]
-    rendered = theirs.apply_chat_template(messages, tokenize=False)
-    assert theirs.encode(rendered, add_special_tokens=False) == encode_conversation(ours, messages)[0]
-    rendered = theirs.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert theirs.encode(rendered, add_special_tokens=False) == encode_prompt(ours, messages)
+    rendered = reference.apply_chat_template(messages, tokenize=False)
+    ids, _ = encode_conversation(tokenizer, messages)
+    assert reference.encode(rendered, add_special_tokens=False) == ids
+    rendered = reference.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert reference.encode(rendered, add_special_tokens=False) == encode_prompt(tokenizer, messages)

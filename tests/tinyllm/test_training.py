@@ -1,4 +1,8 @@
-"""training: what reaches the optimizer in a step, what a run writes, and that a kill changes nothing."""
+"""training: every step uses the gradient of the whole batch, and an interrupted run can be resumed exactly.
+
+What could go wrong: the number of workers changes the gradient, or a run that was killed and resumed ends
+with other weights than an uninterrupted run.
+"""
 
 import dataclasses
 import itertools
@@ -40,7 +44,7 @@ SMALL = dataclasses.replace(CONFIG, layers=1, width=4)
 STAGE = "9-test"
 
 
-pytestmark = pytest.mark.usefixtures("here")
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +60,7 @@ def new_run(steps=20, model=None, log_every=1, workers=1, **settings):
 
 
 def pieces(seed=0, shapes=((5, 6), (2, 3))):
-    """A batch of pieces of different sizes, with positive and negative weights."""
+    """A batch of pieces with the given shapes (rows, tokens), and with positive and negative weights."""
     rng = np.random.default_rng(seed)
     return [
         {
@@ -69,7 +73,7 @@ def pieces(seed=0, shapes=((5, 6), (2, 3))):
 
 
 def plain_gradient(model, batch, total):
-    """Loss and gradient computed row by row, in float64 -> (loss, gradient as one vector)."""
+    """The loss and the gradient (one vector), computed row by row in float64."""
     model = Transformer(model.config, Parameters(model.config, model.params.flat.astype(np.float64)))
     loss, gradient = 0.0, np.zeros(model.config.size())
     for piece in batch:
@@ -84,10 +88,10 @@ def plain_gradient(model, batch, total):
 
 
 @given(configs(head="tokens"), st.integers(1, 3), st.integers(1, 2), st.sampled_from([0.0, 0.2, 1.0]), rngs)
-def test_leaving_out_positions_of_weight_0_changes_neither_loss_nor_gradient(
+def test_the_loss_and_the_gradient_equal_those_computed_row_by_row_with_all_positions(
     config, workers, accumulate, share, rng
 ):
-    """However many such positions there are, for any number of workers and micro-batches, and any model."""
+    """It does not matter that positions of weight 0 are left out, or how workers divide the rows."""
     model, batch = random_model(config, rng), []
     for shape in ((5, config.context), (2, 1), (1, 2)):
         weights = rng.standard_normal(shape) * (rng.random(shape) < share)
@@ -108,18 +112,18 @@ def test_leaving_out_positions_of_weight_0_changes_neither_loss_nor_gradient(
 
 @pytest.mark.parametrize("workers, accumulate", [(1, 1), (1, 3), (2, 1), (2, 3), (7, 1)])
 @pytest.mark.parametrize("total", [None, 1000.0, 0.001])
-def test_the_optimizer_gets_the_gradient_of_the_whole_batch_clipped_to_norm_1(
+def test_the_optimizer_receives_the_gradient_of_the_whole_batch_clipped_to_norm_1(
     total, workers, accumulate, monkeypatch
 ):
-    """However the batch is cut. By default `total` is the sum of all weights."""
+    """The number of workers and micro-batches does not matter. By default, `total` is the sum of weights."""
     outputs = CONFIG.vocab * sum(piece["ids"].size for piece in pieces())
     monkeypatch.setattr("tinyllm.training.LOGITS", math.ceil(outputs / (workers * accumulate)))
     with new_run(1, workers=workers) as run:
-        micro_batches = sum(len(cut) for _, _, cut in run.jobs(weighted_nll, pieces()))
-        assert micro_batches >= min(workers * accumulate, 6)  # of 7 rows of two lengths
+        micro_batches = sum(len(parts) for _, _, parts in run.jobs(weighted_nll, pieces()))
+        assert micro_batches >= min(workers * accumulate, 6)  # the batch has 7 rows of two lengths
         for step in run.steps():
-            by = sum(piece["weights"].sum() for piece in pieces()) if total is None else total
-            loss, gradient = plain_gradient(run.model, pieces(), by)
+            divisor = sum(piece["weights"].sum() for piece in pieces()) if total is None else total
+            loss, gradient = plain_gradient(run.model, pieces(), divisor)
             assert run.train_step(step, weighted_nll, pieces(), Rates(), total) == pytest.approx(
                 loss, rel=1e-4
             )
@@ -134,51 +138,48 @@ def test_the_optimizer_gets_the_gradient_of_the_whole_batch_clipped_to_norm_1(
     )
 
 
-def test_every_update_receives_the_clipped_gradient_the_scale_of_its_step_and_the_count_of_updates(
-    monkeypatch,
-):
+def test_the_optimizer_receives_the_scale_of_the_step_and_the_number_of_updates_so_far(monkeypatch):
     rates = Rates("muon", steps=30)
-    notes = record(monkeypatch, optimizer, "update", lambda note: {"norm": np.linalg.norm(note.gradient)})
+    calls = record(monkeypatch, optimizer, "update", lambda call: {"norm": np.linalg.norm(call.gradient)})
     with new_run(30) as run:
         for step in run.steps():
-            notes.clear()
+            calls.clear()
             run.train_step(step, weighted_nll, pieces(step), rates, total=0.001)
-            parts = sorted(note.part[:2] for note in notes)
+            parts = sorted(call.part[:2] for call in calls)
             assert [start for start, _ in parts] == [0, *(stop for _, stop in parts[:-1])]
             assert parts[-1][1] == CONFIG.size()
-            for note in notes:
-                assert note.norm == pytest.approx(1, abs=1e-5) and note.rates is rates
-                assert note.scale == rates.scale(step) and note.updates == step
+            for call in calls:
+                assert call.norm == pytest.approx(1, abs=1e-5) and call.rates is rates
+                assert call.scale == rates.scale(step) and call.updates == step
             assert run.updates == step + 1
     scales = list(logged(STAGE, "learning_rate_scale").values())
     assert scales == [rates.scale(step) for step in range(30)]
-    top = scales.index(1.0)
-    assert top == 3 and scales[: top + 1] == sorted(scales[: top + 1]) and scales[0] < 0.5
-    assert scales[top:] == sorted(scales[top:], reverse=True) and scales[-1] < 0.1
+    peak = scales.index(1.0)
+    assert peak == 3 and scales[: peak + 1] == sorted(scales[: peak + 1]) and scales[0] < 0.5
+    assert scales[peak:] == sorted(scales[peak:], reverse=True) and scales[-1] < 0.1
 
 
 @pytest.mark.parametrize("method", ["muon", "adamw"])
-def test_parameters_move_in_proportion_to_the_scale(method):
-    moves = {}
+def test_parameters_change_in_proportion_to_the_scale_of_the_step(method):
+    changes = {}
     rates = Rates(method, muon=0.1, adamw=0.1, decay=0.0, steps=20)
-    for at in (0, 10, 19):
+    for step in (0, 10, 19):
         with new_run(20) as run:
             before = run.model.params.flat.copy()
             for _ in run.steps():
-                run.train_step(at, weighted_nll, pieces(), rates)
-                moves[at] = run.model.params.flat - before
+                run.train_step(step, weighted_nll, pieces(), rates)
+                changes[step] = run.model.params.flat - before
                 break
     assert rates.scale(10) > rates.scale(0) > rates.scale(19)
-    for at in (10, 19):
-        np.testing.assert_allclose(
-            moves[at] / rates.scale(at), moves[0] / rates.scale(0), rtol=0.02, atol=1e-4
-        )
-    assert np.abs(moves[10]).max() > 0.01
+    unscaled = {step: change / rates.scale(step) for step, change in changes.items()}
+    for step in (10, 19):
+        np.testing.assert_allclose(unscaled[step], unscaled[0], rtol=0.02, atol=1e-4)
+    assert np.abs(changes[10]).max() > 0.01
 
 
 @pytest.mark.parametrize("method", ["muon", "adamw"])
 @pytest.mark.parametrize("workers", [2, 3])
-def test_more_workers_train_the_same_parameters(workers, method):
+def test_the_number_of_workers_does_not_change_the_trained_parameters(workers, method):
     trained = []
     for count in (1, workers):
         with new_run(4, workers=count, run=f"r{count}") as run:
@@ -190,7 +191,7 @@ def test_more_workers_train_the_same_parameters(workers, method):
     assert np.abs(trained[0] - start).max() > 3e-3
 
 
-def test_after_reset_moments_the_optimizer_is_like_a_new_one():
+def test_after_reset_moments_the_optimizer_behaves_like_a_new_one():
     rates = Rates("muon")
     with new_run(3) as run:
         for step in run.steps():
@@ -238,7 +239,7 @@ def test_a_loss_or_gradient_that_is_not_finite_ends_the_run_before_the_update(br
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_validation_is_the_loss_per_unit_of_weight_over_all_pieces(workers):
+def test_the_validation_loss_is_averaged_over_the_weights_of_all_pieces(workers):
     batch = pieces(3, ((5, 6), (2, 3), (1, 8)))
     with new_run(2, workers=workers) as run:
         for step in run.steps():
@@ -252,7 +253,7 @@ def test_validation_is_the_loss_per_unit_of_weight_over_all_pieces(workers):
     assert list(logged(STAGE, "validation_loss")) == [0, 1]
 
 
-def test_once_a_reward_is_shown_the_loss_is_not():
+def test_once_a_reward_is_shown_the_progress_line_no_longer_shows_the_loss():
     with new_run(3) as run:
         for step in run.steps():
             if step == 1:
@@ -263,7 +264,7 @@ def test_once_a_reward_is_shown_the_loss_is_not():
             assert "tok/s" in run.bar.desc
 
 
-def test_ctrl_c_after_the_last_step_still_ends_the_program_with_the_stage_finished():
+def test_ctrl_c_after_the_last_step_ends_the_program_after_the_stage_is_finished():
     with pytest.raises(KeyboardInterrupt, match="is finished"), new_run(1) as run:
         for step in run.steps():
             run.train_step(step, weighted_nll, pieces(step), Rates())
@@ -284,14 +285,14 @@ shapes = st.lists(st.tuples(st.integers(1, 7), st.integers(1, 40)), min_size=1, 
 
 
 @given(shapes, st.integers(1, 5), st.integers(1, 4))
-def test_workers_get_consecutive_rows_and_about_the_same_number_of_tokens(shapes, workers, accumulate):
+def test_workers_receive_consecutive_rows_and_similar_numbers_of_tokens(shapes, workers, accumulate):
     batch = pieces(0, shapes)
     for number, piece in enumerate(batch):
         piece["row"] = np.array([(number, row) for row in range(len(piece["ids"]))])
     shares = share_out(batch, workers, accumulate)
     parts = [part for share in shares for part in share]
-    dealt = [tuple(row) for part in parts for row in part["row"]]
-    assert dealt == [(number, row) for number, piece in enumerate(batch) for row in range(len(piece["ids"]))]
+    rows = [tuple(row) for part in parts for row in part["row"]]
+    assert rows == [(number, row) for number, piece in enumerate(batch) for row in range(len(piece["ids"]))]
     for part in parts:
         for (number, row), ids, targets in zip(part["row"], part["ids"], part["targets"], strict=True):
             np.testing.assert_array_equal(ids, batch[number]["ids"][row])
@@ -305,32 +306,35 @@ def test_workers_get_consecutive_rows_and_about_the_same_number_of_tokens(shapes
 
 
 @given(st.integers(1, 4), st.integers(1, 9))
-def test_with_fewer_rows_than_workers_each_row_has_a_worker_of_its_own(rows, more):
+def test_with_fewer_rows_than_workers_each_row_has_its_own_worker(rows, more):
     shares = share_out(pieces(0, [(rows, 3)]), rows + more, 2)
     assert [len(part["ids"]) for share in shares for part in share] == [1] * rows == [*map(len, shares)]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("head", ["tokens", "score"])
-def test_each_worker_cuts_its_share_so_that_all_logits_of_a_part_fit_into_their_limit(workers, head):
+def test_no_part_of_a_batch_has_more_logits_than_the_limit(workers, head):
     """With a vocabulary of 30,000 the batch has 81 million logits. A score head has one output per token."""
     batch = pieces(0, [(40, 30), (3, 500)])
     config = dataclasses.replace(SMALL, vocab=30_000, head=head)
     with new_run(0, Transformer(config), workers=workers) as run:
-        shares = [cut for _, _, cut in run.jobs(weighted_nll, batch)]
+        shares = [parts for _, _, parts in run.jobs(weighted_nll, batch)]
     sizes = [part["ids"].size * 30_000 for share in shares for part in share]
     assert len(shares) == workers and sum(sizes) == 81_000_000
     if head == "tokens":
-        assert max(sizes) <= LOGITS + 500 * 30_000  # to the nearest row
+        assert max(sizes) <= LOGITS + 500 * 30_000  # parts are cut at the nearest row
     else:
-        assert len(sizes) <= workers + 1  # whole pieces, except for the one that two workers share
+        assert len(sizes) <= workers + 1  # only a piece that two workers share is cut
 
 
-# ---- interrupted and resumed
+# ---- interrupting and resuming
 
 
 def short_run(workers=1, run="demo", at_step=lambda run, step: None):
-    """Three steps with everything that a stage may do: keep state of its own, validate, and write samples."""
+    """Train a stage for three steps that also keeps its own state, validates and writes samples.
+
+    The function at_step is called at the beginning of each step.
+    """
     settings = TestSettings(run=run, workers=workers, save_every=1, resume=True)
     if nothing_to_do(settings, STAGE):
         return
@@ -339,20 +343,27 @@ def short_run(workers=1, run="demo", at_step=lambda run, step: None):
             at_step(run, step)
             if step == 2:
                 run.reset_moments()
-            run.state["seen"] = run.state.get("seen", np.zeros(2)) + [1, step]
+            run.state["totals"] = run.state.get("totals", np.zeros(2)) + [1, step]
             run.train_step(step, weighted_nll, pieces(step, ((2, 4),)), Rates(steps=3))
             run.validate(step, weighted_nll, pieces(100, ((1, 4),)))
-            run.sample(step, f"{run.state['seen']} é")
+            run.sample(step, f"{run.state['totals']} é")
+
+
+def stop(run, step):
+    """Stop after this step, as Ctrl-C does."""
+    run.signal = signal.SIGINT
 
 
 def outcome(run="demo"):
-    """All that must not depend on interruptions. The resume file may: a kill just before its removal leaves
-    it in the folder."""
+    """Everything in the folder of a stage that must be the same with and without interruptions.
+
+    The resume file may be left over, if the process was killed just before it deleted the file.
+    """
     folder = Path("runs", run, STAGE)
-    timeless = lambda values: {key: value for key, value in values.items() if "second" not in key}
-    lines = [timeless(line) for line in metrics(STAGE, run)]
+    without_times = lambda values: {key: value for key, value in values.items() if "second" not in key}
+    lines = [without_times(line) for line in metrics(STAGE, run)]
     names = {path.name for path in folder.iterdir()} - {RESUME}
-    notes = timeless(read_stage(STAGE, run))
+    notes = without_times(read_stage(STAGE, run))
     notes["command"] = notes["command"].replace(" RUN=whole", "")
     return names, weights(STAGE, run), lines, notes, read_samples(run)
 
@@ -361,9 +372,9 @@ def read_samples(run="demo"):
     return Path("runs", run, STAGE, "samples.txt").read_text(encoding="utf-8")
 
 
-def killed(at, action):
-    """Run `action` in a child process that is killed just before it opens, renames or removes its `at`-th
-    file below runs/ -> whether it was killed; if not, it had finished before."""
+def killed_at(number, action):
+    """Run `action` in a child process, and kill it just before it opens, renames or removes a file in runs/
+    for the `number`-th time -> whether it was killed. If not, it finished first."""
     child = os.fork()
     if child:
         return os.WIFSIGNALED(os.waitpid(child, 0)[1])
@@ -372,7 +383,7 @@ def killed(at, action):
 
         def watch(event, args):
             touched = event in ("open", "os.rename", "os.remove") and "runs" in str(args[0])
-            if touched and next(events) == at:
+            if touched and next(events) == number:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(watch)
@@ -382,19 +393,19 @@ def killed(at, action):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills with a signal")
-def test_killed_at_any_file_and_again_while_resumed_it_ends_in_the_same_bytes(monkeypatch):
-    """While it starts, trains, saves or finishes."""
+def test_a_run_that_is_killed_at_any_file_and_resumed_ends_with_the_same_bytes(monkeypatch):
+    """It may be killed while it starts, trains, saves or finishes, and again while it resumes."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # slow, and needed only for power cuts
     short_run(run="whole")
-    expected, dice, at = outcome("whole"), random.Random(0), 0
-    while killed(at, short_run):
-        if at % 3 == 0:
-            killed(dice.randrange(30), short_run)
+    expected, rng, number = outcome("whole"), random.Random(0), 0
+    while killed_at(number, short_run):
+        if number % 3 == 0:
+            killed_at(rng.randrange(30), short_run)
         short_run()
-        assert outcome() == expected, f"killed at file {at}"
+        assert outcome() == expected, f"killed at access {number}"
         shutil.rmtree("runs/demo")
-        at += 1
-    assert at > 30 and outcome() == expected
+        number += 1
+    assert number > 30 and outcome() == expected
 
 
 def stage0():
@@ -409,7 +420,7 @@ def stage1_command(*more):
 
 
 def start_stage1(*more):
-    """Start stage 1 in a new process -> the process, as soon as it has trained some steps."""
+    """Start stage 1 in a new process, and wait until it has trained some steps -> the process."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tinyllm", *stage1_command(*more)],
         stderr=subprocess.PIPE,
@@ -426,14 +437,14 @@ def start_stage1(*more):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="kills with a signal")
-def test_killed_while_its_workers_are_busy_it_ends_in_the_same_bytes():
+def test_a_run_that_is_killed_while_its_workers_are_busy_and_resumed_ends_with_the_same_bytes():
     stage0()
-    more, dice = ["--save-every", "5", "--steps", "200"], random.Random(0)
+    more, rng = ["--save-every", "5", "--steps", "200"], random.Random(0)
     shutil.copytree("runs/demo", "runs/whole")
     assert main(stage1_command(*more, "--run", "whole")) == 0
     for _ in range(2):
         process = start_stage1(*more, "--resume")
-        time.sleep(dice.uniform(0, 0.1))
+        time.sleep(rng.uniform(0, 0.1))
         process.kill()
         process.communicate()
     assert not (Path("runs/demo/1-pretrain") / "model.safetensors").exists()
@@ -442,7 +453,7 @@ def test_killed_while_its_workers_are_busy_it_ends_in_the_same_bytes():
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends signals")
-def test_a_ctrl_c_in_the_terminal_reaches_every_process_and_the_run_is_saved():
+def test_ctrl_c_in_the_terminal_reaches_all_processes_and_the_run_is_saved():
     stage0()
     process = start_stage1()
     os.killpg(process.pid, signal.SIGINT)
@@ -455,7 +466,7 @@ def test_a_ctrl_c_in_the_terminal_reaches_every_process_and_the_run_is_saved():
 
 @pytest.mark.skipif(os.name == "nt", reason="sends signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_lets_the_step_finish_and_saves(number):
+def test_after_a_signal_the_run_finishes_its_step_and_saves(number):
     handlers = [signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)]
 
     def interrupt(run, step):
@@ -471,7 +482,7 @@ def test_a_signal_lets_the_step_finish_and_saves(number):
     assert outcome() == outcome("whole")
 
 
-def test_a_second_ctrl_c_does_not_wait_for_the_step():
+def test_a_second_ctrl_c_ends_the_run_at_once_without_saving():
     def interrupt(run, step):
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
@@ -494,7 +505,7 @@ def test_a_killed_worker_ends_the_run_with_a_message_and_the_run_can_continue():
     assert outcome() == outcome("whole")
 
 
-def test_a_finished_folder_holds_a_checkpoint_and_its_notes():
+def test_a_finished_folder_holds_a_checkpoint_its_record_and_the_logs():
     short_run()
     folder = Path("runs/demo", STAGE)
     assert {path.name for path in folder.iterdir()} == {
@@ -515,12 +526,9 @@ def test_a_finished_folder_holds_a_checkpoint_and_its_notes():
     assert checkpoint.load(folder)[0].config == dataclasses.replace(SMALL, hidden=32)
 
 
-def test_an_interrupted_run_is_neither_trained_over_nor_resumed_with_other_settings():
-    def interrupt(run, step):
-        run.signal = signal.SIGINT
-
+def test_an_interrupted_run_is_neither_overwritten_nor_resumed_with_other_settings():
     with pytest.raises(KeyboardInterrupt):
-        short_run(at_step=interrupt)
+        short_run(at_step=stop)
     with pytest.raises(TinyllmError, match="holds an interrupted run.*RESUME=1"):
         nothing_to_do(TestSettings(), STAGE)
     with pytest.raises(TinyllmError, match="made with seed=0 instead of 3"):
@@ -530,7 +538,7 @@ def test_an_interrupted_run_is_neither_trained_over_nor_resumed_with_other_setti
     assert not nothing_to_do(TestSettings(resume=True), STAGE)
 
 
-def test_a_run_that_never_saved_starts_over():
+def test_a_run_that_failed_before_its_first_save_starts_again_from_the_beginning():
     with pytest.raises(ZeroDivisionError):
         short_run(at_step=lambda run, step: 1 / 0)
     assert not nothing_to_do(TestSettings(), STAGE)
@@ -538,9 +546,9 @@ def test_a_run_that_never_saved_starts_over():
     assert len([line for line in metrics(STAGE) if "loss" in line]) == 3
 
 
-def test_a_resume_file_of_an_older_version_is_refused_in_words():
+def test_a_resume_file_of_an_older_version_is_refused_with_a_message():
     with pytest.raises(KeyboardInterrupt):
-        short_run(at_step=lambda run, step: setattr(run, "signal", signal.SIGINT))
+        short_run(at_step=stop)
     path = Path("runs/demo", STAGE, RESUME)
     saved, metadata = safetensors.read(path)
     first, second = saved.pop("moments")
@@ -551,18 +559,12 @@ def test_a_resume_file_of_an_older_version_is_refused_in_words():
         new_run(3)
 
 
-def test_parameters_of_a_resumed_folder_are_loaded_from_the_resume_file():
-    """Not from the model that the stage passes to Run."""
-
-    def interrupt(run, step):
-        if step == 1:
-            run.signal = signal.SIGINT
-
+def test_a_resumed_run_takes_its_parameters_from_the_resume_file_not_from_the_model_passed_to_run():
     with pytest.raises(KeyboardInterrupt):
-        short_run(at_step=interrupt)
+        short_run(at_step=lambda run, step: stop(run, step) if step == 1 else None)
     saved, _ = safetensors.read(Path("runs/demo", STAGE, RESUME))
     with pytest.raises(ZeroDivisionError), new_run(3, random_model(SMALL, np.random.default_rng(1))) as run:
         np.testing.assert_array_equal(run.model.params.flat, saved["parameters"])
         np.testing.assert_array_equal(run.pool.worker.moments, saved["moments"])
-        assert run.start == run.updates == 2 and run.state["seen"].tolist() == [2, 1]
+        assert run.start == run.updates == 2 and run.state["totals"].tolist() == [2, 1]
         raise ZeroDivisionError

@@ -1,4 +1,8 @@
-"""transformer: the gradient of the whole model, what a position may see, and the parameter buffer."""
+"""transformer: its backward is the derivative of its forward, and a causal model never sees later tokens.
+
+With a wrong gradient, a model still learns, but worse. If it saw later tokens, it would have a low loss in
+training and generate nonsense.
+"""
 
 import numpy as np
 import pytest
@@ -20,19 +24,22 @@ def whole_gradient(model, ids, dout, at=None):
 
 
 heads = st.sampled_from(["tokens", "score"])
-shares = st.sampled_from([None, 0.0, 0.1, 0.5, 1.0])  # of positions in `at`; None: no `at`
+shares = st.sampled_from(
+    [None, 0.0, 0.1, 0.5, 1.0]
+)  # the share of positions with an output; None: all of them
 
 
-def positions(share, shape, rng):
+def draw_positions(share, shape, rng):
+    """The argument `at` of Transformer.forward. Each position is True with probability `share`."""
     return None if share is None else rng.random(shape) < share
 
 
 @settings(max_examples=60)
 @given(heads.flatmap(lambda head: configs(head=head)), st.integers(1, 3), shares, rngs)
-def test_whole_model_gradient(config, B, share, rng):
+def test_the_gradient_of_the_whole_model(config, B, share, rng):
     model = random_model(config, rng)
     ids = rng.integers(0, config.vocab, (B, config.context))
-    at = positions(share, ids.shape, rng)
+    at = draw_positions(share, ids.shape, rng)
     r = rng.standard_normal(model.forward(ids, at)[0].shape)
     gradient = whole_gradient(model, ids, r, at)
     assert np.isfinite(gradient.flat).all()  # every parameter was written
@@ -54,14 +61,14 @@ def test_whole_model_gradient(config, B, share, rng):
 def test_outputs_and_gradients_at_some_positions_equal_those_of_the_whole_sequence(config, share, rng):
     model = random_model(config, rng)
     ids = rng.integers(0, config.vocab, (2, config.context))
-    at, whole = positions(share, ids.shape, rng), model.forward(ids)[0]
+    at, whole = draw_positions(share, ids.shape, rng), model.forward(ids)[0]
     out = model.forward(ids, at)[0]
     assert out.shape == whole[at].shape
     np.testing.assert_allclose(out, whole[at], rtol=1e-12, atol=1e-12)
     r = rng.standard_normal(whole.shape)
     r[~at] = 0
-    some, all_of_it = whole_gradient(model, ids, r[at], at), whole_gradient(model, ids, r)
-    np.testing.assert_allclose(some.flat, all_of_it.flat, rtol=1e-12, atol=1e-12)
+    gradient, expected = whole_gradient(model, ids, r[at], at), whole_gradient(model, ids, r)
+    np.testing.assert_allclose(gradient.flat, expected.flat, rtol=1e-12, atol=1e-12)
 
 
 @given(configs(causal=True), rngs, st.data())
@@ -69,18 +76,18 @@ def test_logits_do_not_depend_on_later_tokens(config, rng, data):
     model = random_model(config, rng)
     ids = rng.integers(0, config.vocab, (2, config.context))
     t = data.draw(st.integers(0, config.context), label="first changed position")
-    other = ids.copy()
-    other[:, t:] = rng.integers(0, config.vocab, other[:, t:].shape)
-    np.testing.assert_allclose(model.logits(ids)[:, :t], model.logits(other)[:, :t], rtol=1e-9, atol=1e-12)
+    changed = ids.copy()
+    changed[:, t:] = rng.integers(0, config.vocab, changed[:, t:].shape)
+    np.testing.assert_allclose(model.logits(ids)[:, :t], model.logits(changed)[:, :t], rtol=1e-9, atol=1e-12)
 
 
 @given(configs(causal=False), rngs)
 def test_a_masked_model_sees_later_tokens(config, rng):
     model = random_model(config, rng)
     ids = np.zeros((1, config.context), int)
-    other = ids.copy()
-    other[:, -1] = 1
-    assert (model.logits(ids)[:, 0] != model.logits(other)[:, 0]).any()
+    changed = ids.copy()
+    changed[:, -1] = 1
+    assert (model.logits(ids)[:, 0] != model.logits(changed)[:, 0]).any()
 
 
 @given(st.sampled_from(["tokens", "score"]).flatmap(lambda head: configs(head=head)), rngs)
@@ -106,7 +113,7 @@ def test_named_parameters_and_joined_matrices_are_views_of_one_buffer(config, rn
 
 
 @given(configs(head="tokens"), rngs)
-def test_single_precision_stays_single(config, rng):
+def test_a_model_in_single_precision_computes_in_single_precision(config, rng):
     model = random_model(config, rng, np.float32)
     ids = rng.integers(0, config.vocab, (2, 3))
     out, cache = model.forward(ids)
@@ -144,7 +151,7 @@ def test_one_batch_can_be_overfitted():
         model.backward(dout, cache, grads)
         for part in optimizer.parts(config):
             optimizer.update(part, model.params.flat, grads.flat, moments, step, rates, 1.0)
-    assert loss < 0.3  # not 0: nothing before the first token of a row predicts it
+    assert loss < 0.3
 
 
 @pytest.mark.parametrize(
@@ -156,7 +163,9 @@ def test_impossible_shapes_are_refused_with_the_reason(wrong):
 
 
 @given(configs(), rngs, st.integers(1, 4), st.booleans())
-def test_the_last_layers_alone_get_the_same_gradient_as_in_the_whole_model(config, rng, last, at_some):
+def test_the_last_layers_get_the_same_gradient_whether_or_not_the_others_are_frozen(
+    config, rng, last, at_some
+):
     model = random_model(config, rng, np.float64)
     ids = rng.integers(0, config.vocab, (2, 3))
     at = rng.random(ids.shape) < 0.7 if at_some else None

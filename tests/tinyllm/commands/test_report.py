@@ -1,4 +1,7 @@
-"""report: what compare and walk print, each figure computed independently."""
+"""report: `walk` and `compare` print the numbers and replies of the models as they really are.
+
+The tests compute all of them again. Wrong ones would teach the reader something false.
+"""
 
 import json
 import re
@@ -16,11 +19,11 @@ from tinyllm.report.record import Record
 from tinyllm.sampling import generate, printable
 
 
-def greedy(name, question, most):
-    model, words = checkpoint.load(Path("runs/demo", name))
-    prompt = encode_prompt(words, [{"role": "user", "content": question}])
-    (ids,) = generate(model, [prompt], most, stop=words.special["<|end|>"])
-    return decode_reply(words, ids)
+def greedy_reply(name, question, max_tokens):
+    model, tokenizer = checkpoint.load(Path("runs/demo", name))
+    prompt = encode_prompt(tokenizer, [{"role": "user", "content": question}])
+    (ids,) = generate(model, [prompt], max_tokens, stop=tokenizer.special["<|end|>"])
+    return decode_reply(tokenizer, ids)
 
 
 def test_compare_asks_every_stage_the_same_question(tiny, capsys, monkeypatch):
@@ -30,10 +33,10 @@ def test_compare_asks_every_stage_the_same_question(tiny, capsys, monkeypatch):
     assert [line.split()[0] for line in lines] == ["0-random", "1-pretrain", "2-instruct"]
     for line in lines[1:]:
         name, reply = line[:14].strip(), line[14:]
-        assert reply.split() == printable(greedy(name, "Where is Ada?", 12)).split()
+        assert reply.split() == printable(greedy_reply(name, "Where is Ada?", 12)).split()
 
 
-def test_compare_says_which_stage_cannot_write(tiny, capsys):
+def test_compare_names_a_masked_model_but_does_not_ask_it(tiny, capsys):
     config = Path("runs/demo/1-pretrain/config.json")
     config.write_text(
         json.dumps(json.loads(config.read_text()) | {"is_causal": False, "objective": "masked"})
@@ -42,7 +45,7 @@ def test_compare_says_which_stage_cannot_write(tiny, capsys):
     assert "1-pretrain    (a masked model, which cannot write)\n" in capsys.readouterr().out
 
 
-def test_a_run_without_a_stage_cannot_be_compared_or_walked_through(here, capsys):
+def test_compare_and_walk_refuse_a_run_without_a_stage(empty_folder, capsys):
     for command in ("compare", "walk"):
         assert main([command, "--run", "nothing"]) == 1
         assert "make train RUN=nothing" in capsys.readouterr().err
@@ -58,32 +61,31 @@ def test_walk_prints_the_loss_and_every_gradient_of_an_objective(tiny, capsys, o
     assert re.search(rf"^{function.__name__} +{re.escape(f'{loss:.4f}')} ", out, re.M)
     for name, g in gradient.items():
         assert f"gradient of {name:26}{g.shape} norm {np.linalg.norm(g):.4g}\n" in out
-    ids = [int(line.split()[-len(re.findall(r"^token(.*)", out, re.M)[0].split())]) for line in table(out)]
-    assert ids == piece["ids"].reshape(-1).tolist()
+    assert printed_ids(out) == piece["ids"].reshape(-1).tolist()
 
 
-def table(out):
-    """The lines that show one token each."""
-    return out.partition("token ")[2].partition("\nembedding_forward")[0].splitlines()[1:]
+def printed_ids(out):
+    """The ids in the table of tokens: the first column after the token, which may contain spaces."""
+    header, *lines = out.partition("\ntoken ")[2].partition("\nembedding_forward")[0].splitlines()
+    numbers = len(header.split())
+    return [int(line.split()[-numbers]) for line in lines]
 
 
-def test_walk_shows_each_call_of_a_layer_forward_and_then_backward(tiny, capsys):
+def test_walk_prints_the_calls_of_the_layers_first_forward_and_then_backward(tiny, capsys):
     stage("walk")
     calls = re.findall(r"^(\w+ward) ", capsys.readouterr().out, re.M)
     attention = ["rmsnorm_forward", "linear_forward", "rope_forward", "attention_forward", "linear_forward"]
     mlp = ["rmsnorm_forward", "linear_forward", "swiglu_forward", "linear_forward"]
-    forward = [
-        "embedding_forward",
-        *attention,
-        *mlp,
-        "rmsnorm_forward",
-        "linear_forward",
-    ]  # SIZE=tiny: 1 layer
+    forward = ["embedding_forward", *attention, *mlp, "rmsnorm_forward", "linear_forward"]  # one layer
     assert calls[: len(forward)] == forward
     backward = [name.replace("forward", "backward") for name in reversed(forward)]
     i = backward.index("rope_backward")
-    assert calls[len(forward) :] == [*backward[:i], "rope_backward", *backward[i:]]  # queries, then keys
-    assert transformer.layers is layers  # the wrappers are removed
+    assert calls[len(forward) :] == [
+        *backward[:i],
+        "rope_backward",
+        *backward[i:],
+    ]  # twice: for queries and for keys
+    assert transformer.layers is layers  # walk has put the module back
 
 
 def test_an_unknown_objective_is_a_usage_error(tiny, capsys):

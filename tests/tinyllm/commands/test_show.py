@@ -1,4 +1,7 @@
-"""show: what a stage writes, and which tokens of a conversation the loss covers."""
+"""show: `sample` prints what a stage writes, and `show-mask` marks the tokens that the loss covers.
+
+A wrong mark would hide a common mistake: a model that is trained to write the user's words as well.
+"""
 
 import json
 import re
@@ -23,7 +26,7 @@ from tinyllm.world import World
 
 @pytest.fixture
 def sample(tiny, capsys):
-    """What the command prints."""
+    """A function that runs the command `sample` -> what it prints."""
 
     def run(**options):
         show.sample(SampleSettings(**{"size": "tiny", "tokens": 12} | options))
@@ -32,20 +35,20 @@ def sample(tiny, capsys):
     return run
 
 
-def continuation(stage, text, most, draws=None, **how):
-    model, words = checkpoint.load(Path("runs/demo", stage))
-    start, end = [words.special["<|begin|>"], *words.encode(text)], words.special["<|end|>"]
-    (ids,) = generate(model, [start], most, draws, stop=end, **how)
-    return words.decode(ids[:-1] if ids[-1] == end else ids)
+def continuation(stage, text, max_tokens, draws=None, **options):
+    model, tokenizer = checkpoint.load(Path("runs/demo", stage))
+    start, end = [tokenizer.special["<|begin|>"], *tokenizer.encode(text)], tokenizer.special["<|end|>"]
+    (ids,) = generate(model, [start], max_tokens, draws, stop=end, **options)
+    return tokenizer.decode(ids[:-1] if ids[-1] == end else ids)
 
 
-def test_at_temperature_0_it_continues_the_prompt_with_the_likeliest_tokens(sample):
+def test_at_temperature_0_a_prompt_is_continued_with_the_likeliest_tokens(sample):
     expected = "Ada has" + continuation("2-instruct", " Ada has", 12)
     assert sample(prompt="Ada has", temperature=0.0) == expected + "\n"
     assert sample(prompt="Ada has", temperature=0.0, seed=5) == expected + "\n"
 
 
-def test_the_stage_is_the_one_that_was_named_or_else_the_last(sample):
+def test_a_sample_is_from_the_stage_that_was_named_or_by_default_from_the_last_stage(sample):
     for name in ("0-random", "1-pretrain", "2-instruct"):
         expected = "A" + continuation(name, " A", 12) + "\n"
         assert sample(stage=name, prompt="A", temperature=0.0) == expected
@@ -53,7 +56,7 @@ def test_the_stage_is_the_one_that_was_named_or_else_the_last(sample):
     assert sample(prompt="A", temperature=0.0) == expected
 
 
-def test_the_seed_decides_the_sample(sample):
+def test_the_seed_determines_the_sample(sample):
     first = sample(tokens=20, seed=1)
     assert sample(tokens=20, seed=1) == first != sample(tokens=20, seed=2)
     draws = np.random.default_rng(1).random((1, 20))
@@ -61,29 +64,30 @@ def test_the_seed_decides_the_sample(sample):
     assert sample(tokens=20, seed=1, temperature=0.5, top_k=9, top_p=0.9) == expected.removeprefix(" ") + "\n"
 
 
-def test_with_your_own_text_no_space_comes_before_the_prompt(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_with_your_own_text_no_space_comes_before_the_prompt(empty_folder, monkeypatch):
     Path("text.txt").write_text("the cat sat on a mat. " * 100)
     s0_random.main(s0_random.RandomSettings(size="tiny", workers=1, text="text.txt", vocab=256))
-    words, notes = checkpoint.load(Path("runs/demo/0-random"))[1], record(monkeypatch, show, "generate")
+    _, tokenizer = checkpoint.load(Path("runs/demo/0-random"))
+    calls = record(monkeypatch, show, "generate")
     show.sample(SampleSettings(prompt="the", temperature=0.0, tokens=9))
-    assert notes[0].prompts == [[words.special["<|begin|>"], *b"the"]]
+    assert calls[0].prompts == [[tokenizer.special["<|begin|>"], *b"the"]]
 
 
-def test_with_the_text_of_the_world_a_space_comes_before_the_prompt(tiny, monkeypatch):
-    words, notes = checkpoint.load(Path("runs/demo/2-instruct"))[1], record(monkeypatch, show, "generate")
+def test_with_the_text_of_the_built_in_world_a_space_comes_before_the_prompt(tiny, monkeypatch):
+    _, tokenizer = checkpoint.load(Path("runs/demo/2-instruct"))
+    calls = record(monkeypatch, show, "generate")
     show.sample(SampleSettings(prompt="the", tokens=9))
-    assert notes[0].prompts == [[words.special["<|begin|>"], *words.encode(" the")]]
+    assert calls[0].prompts == [[tokenizer.special["<|begin|>"], *tokenizer.encode(" the")]]
 
 
 @pytest.mark.parametrize("wrong", [{"top_p": 0.0}, {"top_p": 1.5}, {"tokens": 0}])
-def test_options_that_make_no_sense_are_usage_errors(wrong):
+def test_values_outside_their_limits_are_usage_errors(wrong):
     with pytest.raises(UsageError, match="must be from 1"):
         show.sample(SampleSettings(**wrong))
 
 
 def bracketed(messages):
-    """What show-mask prints of a conversation."""
+    """What show-mask must print for a conversation."""
     ids, mask = encode_conversation(checkpoint.load("runs/demo/2-instruct")[1], messages)
     text = "<|begin|>"
     for message in messages:
@@ -92,7 +96,7 @@ def bracketed(messages):
     return f"{text}\nthe loss covers {sum(mask)} of {len(ids)} tokens\n\n"
 
 
-def test_show_mask_brackets_what_the_loss_covers_in_a_conversation_of_each_kind(tiny, capsys):
+def test_show_mask_puts_brackets_around_what_the_loss_covers_in_one_conversation_of_each_kind(tiny, capsys):
     show.show_mask(Settings())
     world = World(0)
     tasks = world.instructions("train", 1)

@@ -1,4 +1,8 @@
-"""train: all stages with their exams, on built-in and own data; interruptions; and the control."""
+"""train: `train` and `mine` run the stages in order, each with its exams, and continue after an interruption.
+
+What could go wrong: a finished stage is trained again, a useless file is noticed only after hours of
+training, or a model is trained on the held-out answers that its exams ask for.
+"""
 
 import io
 import json
@@ -27,13 +31,13 @@ NAMES = ["0-random", "1-pretrain", "2-instruct", "3-prefer", "4-reason"]
 
 
 @pytest.fixture
-def text(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def text(empty_folder):
+    """Options that name a text in the current folder."""
     Path("text.txt").write_text("a rose is a rose is a rose. " * 400)
     return ["--text", "text.txt"]
 
 
-def board():
+def read_scoreboard():
     return json.loads(Path("runs/demo/scoreboard.json").read_text())
 
 
@@ -44,8 +48,10 @@ def read_exams(name):
 BITS = {"bits_per_byte": {"value": 2.0, "low": 1.0, "high": 3.0, "n": 9}}
 
 
-def test_train_runs_every_stage_with_its_exams_and_prints_the_scoreboard(tiny, capsys, monkeypatch):
-    """Here stages 0 to 2 are finished already, and stages 0 and 1 have taken their exams."""
+def test_the_command_train_runs_every_stage_with_its_exams_and_prints_the_scoreboard(
+    tiny, capsys, monkeypatch
+):
+    """In this run stages 0 to 2 are finished, and stages 0 and 1 have exam results."""
     shorten_rollouts(monkeypatch)
     before = {name: weights(name) for name in NAMES[:3]}
     for name in NAMES[:2]:
@@ -59,8 +65,8 @@ def test_train_runs_every_stage_with_its_exams_and_prints_the_scoreboard(tiny, c
     for older, newer in zip(NAMES, NAMES[1:]):
         assert read_stage(newer)["parent"]["folder"].endswith(older)
     assert {name: weights(name) for name in NAMES[:3]} == before
-    stages = board()["stages"]
-    assert list(stages) == NAMES and board()["size"] == "tiny" and board()["seed"] == 0
+    stages = read_scoreboard()["stages"]
+    assert list(stages) == NAMES and read_scoreboard()["size"] == "tiny" and read_scoreboard()["seed"] == 0
     assert all(set(values) == set(ROWS) for values in stages.values())
     filled = {name: {key for key in ROWS if values[key] is not None} for name, values in stages.items()}
     assert filled["0-random"] == set(BITS) and stages["0-random"]["bits_per_byte"]["value"] == 2
@@ -72,16 +78,17 @@ def test_train_runs_every_stage_with_its_exams_and_prints_the_scoreboard(tiny, c
     stage("train")
     assert "finished already" in capsys.readouterr().out
     assert {name: read_exams(name) for name in NAMES} == results
-    assert board()["stages"] == stages
+    assert read_scoreboard()["stages"] == stages
 
 
-def test_a_text_alone_gives_stages_0_and_1(text, capsys):
+def test_from_a_text_alone_the_command_mine_makes_stages_0_and_1_and_suggests_make_sample(text, capsys):
     stage("mine", *text)
-    assert list(board()["stages"]) == NAMES[:2]
-    assert board()["stages"]["1-pretrain"]["fact_cloze"] is None
-    before, after = (board()["stages"][name]["bits_per_byte"]["value"] for name in NAMES[:2])
+    assert list(read_scoreboard()["stages"]) == NAMES[:2]
+    assert read_scoreboard()["stages"]["1-pretrain"]["fact_cloze"] is None
+    before, after = (read_scoreboard()["stages"][name]["bits_per_byte"]["value"] for name in NAMES[:2])
     assert after < before
-    assert "| 0-random | 1-pretrain |" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "| 0-random | 1-pretrain |" in out and "make sample RUN=demo" in out
     for name in NAMES[:2]:
         assert read_stage(name)["sources"]["text"]["path"] == str(Path("text.txt").resolve())
 
@@ -90,25 +97,27 @@ def test_a_text_alone_gives_stages_0_and_1(text, capsys):
 
 
 @pytest.fixture
-def files(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def files(empty_folder):
+    """A current folder with a text, questions and rankings."""
     own_files.write_text(Path("ships.txt"), 30_000)
     own_files.write_questions(Path("qa.jsonl"))
     pair = lambda ship: {"prompt": f"Where is the {ship}?", "chosen": "In Cork.", "rejected": "Who knows?"}
     Path("ranked.jsonl").write_text("\n".join(json.dumps(pair(ship)) for ship in own_files.SHIPS))
-    return tmp_path
+    return empty_folder
 
 
-def test_mine_runs_the_stages_that_the_files_allow_and_shows_held_out_answers(files, capsys, monkeypatch):
+def test_the_command_mine_runs_the_stages_that_the_files_allow_and_shows_held_out_answers(
+    files, capsys, monkeypatch
+):
     shorten_rollouts(monkeypatch)
     stage("mine", "--text", "ships.txt", "--data", "qa.jsonl", "--rankings", "ranked.jsonl")
     out = capsys.readouterr().out
-    stages = board()["stages"]
+    stages = read_scoreboard()["stages"]
     assert list(stages) == NAMES[:4]
     assert "make chat RUN=demo" in out and out.count("expected: ") == out.count("answered: ") == 10
     training, held_out = formats.split(formats.instructions("qa.jsonl"))
-    shown = re.findall(r"\n(.*)\n  expected: (.*)\n", out)
-    assert shown == [(m[0]["content"], m[1]["content"]) for m in held_out[:10]]
+    printed = re.findall(r"\n(.*)\n  expected: (.*)\n", out)
+    assert printed == [(m[0]["content"], m[1]["content"]) for m in held_out[:10]]
     assert stages["2-instruct"]["own_questions_exact"]["n"] == len(held_out)
     assert stages["1-pretrain"]["own_questions_exact"] is None
     assert 0 <= stages["3-prefer"]["own_win_rate"]["value"] <= 1
@@ -117,44 +126,44 @@ def test_mine_runs_the_stages_that_the_files_allow_and_shows_held_out_answers(fi
     assert all(values[key] is None for values in stages.values() for key in about_the_world)
     for name in NAMES[:4]:
         assert read_stage(name)["sources"]["text"]["path"] == str(files / "ships.txt")
-    before = stages
     stage("exams")
-    assert board()["stages"] == before  # the exams use the files recorded in the run
+    assert read_scoreboard()["stages"] == stages  # the exams use the files recorded in the run
 
 
-def test_mine_pre_trains_on_what_is_not_held_out_if_there_is_no_text(files, capsys):
+def test_without_a_text_the_command_mine_pre_trains_on_the_conversations_that_are_not_held_out(files, capsys):
     stage("mine", "--data", "qa.jsonl")
     training, held_out = formats.split(formats.instructions("qa.jsonl"))
     text = Path("runs/demo/text.txt").read_text()
     assert all(messages[0]["content"] in text for messages in training)
     assert not any(messages[0]["content"] in text for messages in held_out)
-    assert list(board()["stages"]) == NAMES[:3]
-    stage("mine", "--data", "qa.jsonl")  # again: everything is finished
+    assert list(read_scoreboard()["stages"]) == NAMES[:3]
+    stage("mine", "--data", "qa.jsonl")
     assert "finished already" in capsys.readouterr().out
 
 
-def test_mine_with_other_questions_does_not_change_the_run(files, capsys):
+def test_the_command_mine_with_different_questions_is_refused_and_does_not_change_the_run(files, capsys):
     stage("mine", "--data", "qa.jsonl")
     text, lines = Path("runs/demo/text.txt").read_bytes(), Path("qa.jsonl").read_text().splitlines(True)
     Path("other.jsonl").write_text("".join(lines[:200]))
     assert main(["mine", *TINY, "--data", "other.jsonl"]) == 1
     assert "choose another RUN=" in capsys.readouterr().err
     assert Path("runs/demo/text.txt").read_bytes() == text
-    Path("runs/demo").rename("runs/moved")  # the text moves with the run
+    Path("runs/demo").rename("runs/moved")  # text.txt moves with the run
     stage("stage2", "--run", "moved", "--data", "qa.jsonl", "--steps", 0)
     stage("exams", "--run", "moved")
 
 
-def test_mine_says_that_no_question_was_held_out(files, capsys):
+def test_the_command_mine_says_so_if_no_question_is_held_out(files, capsys):
     lines = [{"question": f"{i}?", "answer": "yes"} for i in range(40)]
     training, _ = formats.split([[{"role": "user", "content": line["question"]}] for line in lines])
-    asked = {messages[0]["content"] for messages in training}
-    Path("few.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines if x["question"] in asked))
+    questions = {messages[0]["content"] for messages in training}
+    lines = [json.dumps(line) + "\n" for line in lines if line["question"] in questions]
+    Path("few.jsonl").write_text("".join(lines))
     stage("mine", "--text", "ships.txt", "--data", "few.jsonl")
     assert "no held-out question fits" in capsys.readouterr().out
 
 
-def test_exams_refuse_a_text_that_has_changed(files, capsys):
+def test_the_exams_refuse_a_text_that_has_changed_since_training(files, capsys):
     stage("mine", "--text", "ships.txt")
     before = read_exams("1-pretrain")
     own_files.write_text(Path("ships.txt"), 10_000, seed=1)
@@ -162,12 +171,16 @@ def test_exams_refuse_a_text_that_has_changed(files, capsys):
     assert read_exams("1-pretrain") == before
 
 
-def test_mine_trains_on_no_held_out_answer(files, capsys):
-    """Not if it lies in the folder of texts, and not if the reply has weight 0."""
+def test_the_command_mine_refuses_questions_in_the_folder_of_texts_because_it_would_train_on_held_out_answers(
+    files, capsys
+):
     Path("notes").mkdir()
     Path("qa.jsonl").rename("notes/qa.jsonl")
     assert main(["mine", *TINY, "--text", "notes", "--data", "notes/qa.jsonl"]) == 2
     assert "lies inside notes" in capsys.readouterr().err and not Path("runs").exists()
+
+
+def test_the_text_made_from_conversations_has_no_replies_of_weight_0(files):
     turns = [("user", "a?", 1), ("assistant", "secret", 0), ("user", "b?", 1), ("assistant", "known", 1)]
     turns = [{"role": role, "content": text, "weight": weight} for role, text, weight in turns]
     path = train.own_text(train.MineSettings(), [turns])
@@ -179,13 +192,8 @@ def test_a_text_folder_that_contains_runs_is_refused(files, capsys):
     assert "contains runs/" in capsys.readouterr().err
 
 
-def test_mine_with_a_text_alone_ends_by_naming_make_sample(files, capsys):
-    stage("mine", "--text", "ships.txt")
-    assert list(board()["stages"]) == NAMES[:2] and "make sample RUN=demo" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
-    "words, status, message",
+    "arguments, status, message",
     [
         ([], 2, "name your files: TEXT="),
         (["--text", "ships.txt", "--rankings", "ranked.jsonl"], 2, "RANKINGS= needs DATA="),
@@ -194,24 +202,26 @@ def test_mine_with_a_text_alone_ends_by_naming_make_sample(files, capsys):
         (["--data", "qa.jsonl", "--rankings", "bad.jsonl"], 1, "bad.jsonl has no usable entry: line 1"),
     ],
 )
-def test_mine_checks_every_file_before_it_trains(files, capsys, words, status, message):
+def test_the_command_mine_checks_every_file_before_it_trains(files, capsys, arguments, status, message):
     Path("bad.jsonl").write_text('{"a": 1}\n')
-    assert main(["mine", *TINY, *words]) == status
+    assert main(["mine", *TINY, *arguments]) == status
     assert message in capsys.readouterr().err and not Path("runs").exists()
 
 
 @pytest.mark.parametrize("long, name", [("qa.jsonl", "conversation"), ("ranked.jsonl", "ranking")])
-def test_mine_says_that_nothing_fits_into_the_context_before_it_pre_trains(files, capsys, long, name):
+def test_the_command_mine_says_before_it_pre_trains_if_no_entry_of_a_file_fits_into_the_context(
+    files, capsys, long, name
+):
     entries = [json.loads(line) for line in Path(long).read_text().splitlines()]
     longer = [{key: text + " ahoy" * 300 for key, text in entry.items()} for entry in entries]
     Path(long).write_text("\n".join(map(json.dumps, longer)))
-    words = ["--text", "ships.txt", "--data", "qa.jsonl", "--rankings", "ranked.jsonl"]
-    assert main(["mine", *TINY, *words]) == 1
+    arguments = ["--text", "ships.txt", "--data", "qa.jsonl", "--rankings", "ranked.jsonl"]
+    assert main(["mine", *TINY, *arguments]) == 1
     assert f"no {name} fits into the context of 256 tokens" in capsys.readouterr().err
     assert [path.name for path in Path("runs/demo").iterdir() if path.is_dir()] == ["0-random"]
 
 
-def test_rank_and_show_mask_use_the_files_of_the_run(files, capsys, monkeypatch):
+def test_the_commands_rank_and_show_mask_use_the_files_of_the_run(files, capsys, monkeypatch):
     stage("mine", "--text", "ships.txt", "--data", "qa.jsonl")
     capsys.readouterr()
     monkeypatch.setattr("sys.stdin", io.StringIO("1 2\nq\n"))
@@ -223,43 +233,49 @@ def test_rank_and_show_mask_use_the_files_of_the_run(files, capsys, monkeypatch)
     assert command == "make stage3 SIZE=tiny RANKINGS=runs/demo/rankings.jsonl"
     stage("show-mask")
     assert training[0][0]["content"] in capsys.readouterr().out
-    assert main(["stage3", *TINY]) == 1  # the simulated annotator knows the built-in world only
+    assert main(["stage3", *TINY]) == 1  # the simulated annotator knows only the built-in world
     assert "name yours with RANKINGS=" in capsys.readouterr().err
 
 
 # ---- exams
 
 
-def test_the_exams_can_be_taken_again_and_give_the_same_results(text):
-    """Even if a stage has results: here they have been altered."""
+def test_the_command_exams_measures_every_stage_again_and_gets_the_same_results(text):
+    """The results on disk were altered. They are replaced."""
     stage("mine", *text)
-    first = board()["stages"]
+    first = read_scoreboard()["stages"]
     for name in NAMES[:2]:
         results = read_exams(name)
         results["bits_per_byte"]["value"] += 1
         Path("runs/demo", name, "exams.json").write_text(json.dumps(results))
         assert is_examined(Path("runs/demo", name))
     stage("exams")
-    assert board()["stages"] == first
+    assert read_scoreboard()["stages"] == first
 
 
 def test_the_settings_of_the_command_reach_every_stage(tiny, monkeypatch):
-    seen = []
+    calls = []
 
-    def note(module):
-        def noted(settings):
-            seen.append((module.__name__.split(".")[-1], settings))
+    def record_call(module):
+        def main(settings):
+            calls.append((module.__name__.split(".")[-1], settings))
             return Path("nowhere")
 
-        return noted
+        return main
 
     for module in (train.s0_random, train.s1_pretrain, train.s2_instruct, train.s3_prefer, train.s4_reason):
-        monkeypatch.setattr(module, "main", note(module))
+        monkeypatch.setattr(module, "main", record_call(module))
     monkeypatch.setattr(train, "scoreboard", lambda run: run)
     monkeypatch.setattr(train.page, "write", lambda run: run)
     train.train(Settings(run="r", size="nano", seed=3, workers=2, resume=True))
-    assert [name for name, _ in seen] == ["s0_random", "s1_pretrain", "s2_instruct", "s3_prefer", "s4_reason"]
-    for _, settings in seen:
+    assert [name for name, _ in calls] == [
+        "s0_random",
+        "s1_pretrain",
+        "s2_instruct",
+        "s3_prefer",
+        "s4_reason",
+    ]
+    for _, settings in calls:
         assert (settings.run, settings.size, settings.seed) == ("r", "nano", 3)
         assert (settings.workers, settings.resume) == (2, True)
 
@@ -271,12 +287,8 @@ def test_the_help_of_a_stage_is_that_of_its_main_function():
 # ---- interruptions
 
 
-def measured(monkeypatch):
-    return record(monkeypatch, exams, "measure")
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills with a signal")
-def test_a_stage_killed_in_its_exams_is_finished_and_the_next_command_examines_it(text, monkeypatch):
+def test_a_stage_killed_during_its_exams_is_finished_and_the_next_command_examines_it(text, monkeypatch):
     child = os.fork()
     if not child:
         try:
@@ -286,16 +298,16 @@ def test_a_stage_killed_in_its_exams_is_finished_and_the_next_command_examines_i
             os._exit(1)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
     folder = Path("runs/demo/0-random")
-    made = weights("0-random")
+    before = weights("0-random")
     assert read_stage("0-random")["finished"] and not is_examined(folder)
-    notes = measured(monkeypatch)
+    examinations = record(monkeypatch, exams, "measure")
     stage("stage0", *text)
-    assert len(notes) == 1 and is_examined(folder) and weights("0-random") == made
+    assert len(examinations) == 1 and is_examined(folder) and weights("0-random") == before
     stage("stage0", *text)
-    assert len(notes) == 1
+    assert len(examinations) == 1
 
 
-def test_a_crash_in_the_exams_leaves_the_stage_finished(text, monkeypatch, capsys):
+def test_ctrl_c_during_the_exams_leaves_the_stage_finished(text, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(exams, "measure", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert main(["stage0", *TINY, *text]) == 130
@@ -305,21 +317,21 @@ def test_a_crash_in_the_exams_leaves_the_stage_finished(text, monkeypatch, capsy
 def test_a_stage_whose_weights_have_changed_is_examined_again(text, monkeypatch):
     stage("stage0", *text)
     stage("stage0", *text, "--run", "other", "--seed", 1)
-    notes = measured(monkeypatch)
+    examinations = record(monkeypatch, exams, "measure")
     shutil.copy("runs/other/0-random/model.safetensors", "runs/demo/0-random/model.safetensors")
     changed = json.loads(Path("runs/demo/0-random/stage.json").read_text())
     changed["sha256"] = read_stage("0-random", "other")["sha256"]
     Path("runs/demo/0-random/stage.json").write_text(json.dumps(changed))
     stage("stage0", *text)
-    assert len(notes) == 1
+    assert len(examinations) == 1
 
 
-def test_an_interrupted_train_continues_where_it_stopped(text, monkeypatch, capsys):
+def test_the_command_mine_with_resume_continues_where_it_was_interrupted(text, monkeypatch, capsys):
     stage("mine", *text, "--run", "whole")
 
-    def interrupt(note):
-        if note.step == 1 and not note.self.start:
-            note.self.signal = signal.SIGINT
+    def interrupt(call):
+        if call.step == 1 and not call.self.start:
+            call.self.signal = signal.SIGINT
         return {}
 
     record(monkeypatch, Run, "train_step", interrupt)
@@ -332,7 +344,7 @@ def test_an_interrupted_train_continues_where_it_stopped(text, monkeypatch, caps
 # ---- the control
 
 
-def test_the_control_is_stage_4_without_chains_in_a_folder_of_its_own(tiny, capsys, monkeypatch):
+def test_the_control_is_stage_4_without_chains_of_thought_in_its_own_folder(tiny, capsys, monkeypatch):
     monkeypatch.setattr(exams, "measure", lambda *_: BITS)
     stage("control", "--steps", 2, "--tokens", 1024)
     notes = read_stage("4-control")

@@ -1,4 +1,4 @@
-"""A run with all its stages, made in a moment."""
+"""Fixture: a run with all its stages, most of them copies of stage 2, so that nothing has to be trained."""
 
 import json
 from pathlib import Path
@@ -13,8 +13,8 @@ def write_log(name, lines, run="demo"):
 
 @pytest.fixture
 def five_stages(tiny):
-    """All stages: 3-prefer, 4-reason and hacking are copies of stage 2 with logs of their own. Two stages
-    have exam results."""
+    """A run with all stages. 3-prefer, 4-reason and hacking are copies of stage 2 with their own logs. Two
+    stages have exam results."""
     for name in ("3-prefer", "4-reason", "hacking"):
         copy_stage("2-instruct", name)
         steps = [{"step": i, "score": i / 3, "kl_nats_per_reply": i / 9, "loss": -0.1} for i in range(4)]

@@ -1,5 +1,8 @@
-"""The page in a browser, with scripts off: on a phone and on a desktop, light and dark, nothing overflows and
-nothing is fetched. Needs chromium and its chromedriver (Debian: apt-get install chromium chromium-driver)."""
+"""page, in a real browser: it fits the width of a phone and of a desktop, and fetches nothing.
+
+What could go wrong: a reader has to scroll sideways, or sees an incomplete page when offline. The tests need
+chromium and chromedriver (Debian: apt-get install chromium chromium-driver).
+"""
 
 import json
 import re
@@ -27,7 +30,7 @@ ARGUMENTS = [
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """-> command(name, **parameters) of the DevTools protocol, and open_page(path)."""
+    """Two functions: command(name, **parameters) of the DevTools protocol, and open_page(path)."""
     log = tmp_path_factory.mktemp("browser") / "log"
     with open(log, "wb") as file:
         driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=file, stderr=file)
@@ -37,15 +40,13 @@ def browser(tmp_path_factory):
             time.sleep(0.1)
         base = f"http://127.0.0.1:{port[1]}/session"
         options = {"args": ARGUMENTS}
-        asked = {"goog:chromeOptions": options, "goog:loggingPrefs": {"performance": "ALL"}}
-        made = requests.post(base, json={"capabilities": {"alwaysMatch": asked}}, timeout=120).json()
-        base += f"/{made['value']['sessionId']}"
+        wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"performance": "ALL"}}
+        session = requests.post(base, json={"capabilities": {"alwaysMatch": wanted}}, timeout=120).json()
+        base += f"/{session['value']['sessionId']}"
 
-        def command(cmd, **params):
-            answer = requests.post(
-                f"{base}/goog/cdp/execute", json={"cmd": cmd, "params": params}, timeout=60
-            )
-            return answer.json()["value"]
+        def command(name, **parameters):
+            job = {"cmd": name, "params": parameters}
+            return requests.post(f"{base}/goog/cdp/execute", json=job, timeout=60).json()["value"]
 
         def open_page(path):
             """-> the addresses of everything that the browser requested."""
@@ -54,8 +55,8 @@ def browser(tmp_path_factory):
                 "value"
             ]
             events = [json.loads(entry["message"])["message"] for entry in entries]
-            sent = [each["params"] for each in events if each["method"] == "Network.requestWillBeSent"]
-            return [each["request"]["url"] for each in sent]
+            sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
+            return [request["request"]["url"] for request in sent]
 
         yield command, open_page
         command("Browser.close")
@@ -66,7 +67,7 @@ def browser(tmp_path_factory):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_overflows_sideways_and_nothing_is_fetched(browser, five_stages, width, scheme):
+def test_the_page_is_no_wider_than_the_screen_and_fetches_nothing(browser, five_stages, width, scheme):
     command, open_page = browser
     path = page.write("demo")
     command("Emulation.setScriptExecutionDisabled", value=True)
@@ -74,13 +75,13 @@ def test_nothing_overflows_sideways_and_nothing_is_fetched(browser, five_stages,
     command("Emulation.setEmulatedMedia", features=features)
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     command("Emulation.setDeviceMetricsOverride", **metrics)
-    addresses = [each for each in open_page(path) if not each.startswith("data:")]
+    addresses = [address for address in open_page(path) if not address.startswith("data:")]
     assert addresses == [path.resolve().as_uri()]
     size = command("Page.getLayoutMetrics")["cssContentSize"]
     assert size["width"] == width and size["height"] > 3000
 
 
-def test_the_check_notices_what_is_too_wide(browser, tmp_path):
+def test_the_check_notices_a_page_that_is_too_wide_and_fetches_an_image(browser, tmp_path):
     command, open_page = browser
     wide = Path(tmp_path / "wide.html")
     wide.write_text("<!doctype html><body><img src=missing.png><div style='width:500px'>wide</div>")

@@ -1,4 +1,7 @@
-"""journey: the five gradients that panel 2 draws, each computed here independently from the probabilities."""
+"""journey: the gradients in panel 2 of the report page are those of the losses.
+
+The tests compute them again from the probabilities. A wrong gradient on the page would teach something false.
+"""
 
 import re
 
@@ -18,38 +21,40 @@ def run(tiny):
 
 @pytest.fixture
 def expected(run):
-    """{objective: dloss/dlogits (T, V)} of the rude reply."""
+    """The length of the conversation with the rude reply, and {objective: dloss/dlogits (T, V)} for it."""
     policy, reference = run.policy_and_reference
     model, tokenizer = policy.checkpoint
     batch = shift(*pad(journey.two_replies(tokenizer, run.seed)))
-    now, before = (log_softmax(each.checkpoint[0].logits(batch["ids"])) for each in (policy, reference))
-    weights, p = batch["weights"], np.exp(now[1])
+    log_probs, reference_log_probs = (
+        log_softmax(stage.checkpoint[0].logits(batch["ids"])) for stage in (policy, reference)
+    )
+    weights, p = batch["weights"], np.exp(log_probs[1])
     minus_target = p - np.eye(p.shape[-1])[batch["targets"][1]]  # predicted minus observed
-    change = log_prob_of(batch["targets"], now) - log_prob_of(batch["targets"], before)
+    change = log_prob_of(batch["targets"], log_probs) - log_prob_of(batch["targets"], reference_log_probs)
     reply, n = weights[1][:, None], weights[1].sum()
     ratio = np.exp(change[1])[:, None]
-    better, worse = (change * weights).sum(axis=1)
+    chosen, rejected = (change * weights).sum(axis=1)
     length = int(np.flatnonzero(weights[1])[-1]) + 1
     return length, {
         "next": minus_target / length,
         "instruct": reply * minus_target / n,
         "reinforce": -reply * minus_target / n,
         "ppo": -reply * np.where(ratio < 0.8, 0, ratio) * minus_target / n,
-        "dpo": -reply * 0.1 / (1 + np.exp(0.1 * (better - worse))) * minus_target,
+        "dpo": -reply * 0.1 / (1 + np.exp(0.1 * (chosen - rejected))) * minus_target,
     }
 
 
 def test_every_objective_turns_the_same_logits_into_its_own_gradient(run, expected):
     jobs = journey.jobs(*run.policy_and_reference, run.seed)
     length, gradients = expected
-    for name, gradient in gradients.items():
-        found = journey.gradient_at_logits(*jobs[name])[:length]
-        np.testing.assert_allclose(found, gradient[:length], atol=1e-6, err_msg=name)
-        assert np.abs(found).max() > 1e-4, name
+    for name, expected_gradient in gradients.items():
+        gradient = journey.gradient_at_logits(*jobs[name])[:length]
+        np.testing.assert_allclose(gradient, expected_gradient[:length], atol=1e-6, err_msg=name)
+        assert np.abs(gradient).max() > 1e-4, name
 
 
 def test_the_bars_of_panel_2_show_the_gradients_of_the_objectives(run, expected):
-    """Every bar, in the prompt and in the reply: its number, direction and length."""
+    """This checks the number, the direction and the length of every bar."""
     html = "".join(panels.one_token(run))
     drawings = re.findall(r'<h4 class="" >(.*?)</h4>(.*?)</div>', html)
     _, tokenizer = run.finished[-1].checkpoint
@@ -62,19 +67,19 @@ def test_the_bars_of_panel_2_show_the_gradients_of_the_objectives(run, expected)
         assert len(rows) == 6
         if title == "probability":
             continue
-        shown = np.array([float(number) for _, _, number in rows])
-        most = np.abs(shown).max() or 1
+        numbers = np.array([float(number) for _, _, number in rows])
+        largest = np.abs(numbers).max() or 1
         for kind, length, number in rows:
             assert kind == ("down" if float(number) > 0 else "up")
-            assert float(length) == pytest.approx(abs(float(number)) / most, abs=0.006)
-        near = np.abs(titles[title][:, :, None] - shown).min(axis=1) <= 0.006 * np.abs(shown) + 1e-9  # (T, 6)
-        matched.setdefault(i // 6, []).append(near.all(axis=1))
-    for positions in matched.values():  # all five drawings of a row belong to one position
+            assert float(length) == pytest.approx(abs(float(number)) / largest, abs=0.006)
+        errors = np.abs(titles[title][:, :, None] - numbers).min(axis=1)  # (T, 6)
+        matched.setdefault(i // 6, []).append((errors <= 0.006 * np.abs(numbers) + 1e-9).all(axis=1))
+    for positions in matched.values():  # the five drawings of a row show the same position
         assert np.logical_and.reduce(positions).any()
 
 
-def test_gradients_are_those_of_the_loss(run):
-    """The gradient's norm against a finite difference along the gradient."""
+def test_the_gradient_of_the_parameters_is_the_derivative_of_the_loss(run):
+    """A finite difference in the direction of the gradient equals the gradient's norm."""
     jobs = journey.jobs(*run.policy_and_reference, run.seed)
     assert list(jobs) == list(journey.OBJECTIVES)
     for name, (model, function, piece, total) in jobs.items():

@@ -1,4 +1,7 @@
-"""panels: marks of wrong words and steps, bars, the band of normal losses, and the attention of each head."""
+"""panels: they mark the wrong words and steps of replies, and draw bars, curves and attention correctly.
+
+A wrong mark or drawing would mislead readers, who cannot check it.
+"""
 
 import re
 
@@ -29,22 +32,22 @@ def test_a_right_reply_gets_a_tick_and_the_wrong_words_of_a_wrong_reply_are_mark
     assert panels.marked(task, "<Hm>") == '<mark class="" >&lt;Hm&gt;</mark>'
 
 
-def test_a_bar_shows_the_sign_and_the_size_relative_to_the_largest():
+def test_a_bar_shows_the_sign_of_its_value_and_its_size_relative_to_the_largest_value():
     html = panels.bars("t", [("a", 2.0), ("b", -1.0)])
     assert re.findall(r'<u class="(\w+)" style="--x:([\d.]+)"', html) == [("down", "1.000"), ("up", "0.500")]
 
 
-def test_curves_are_drawn_over_the_band_of_recorded_runs_of_their_size(tiny):
-    known = panels.BANDS["small"]
+def test_curves_are_drawn_over_a_band_of_recorded_runs_of_the_same_size(tiny):
+    bands = panels.BANDS["small"]
     for name in ("1-pretrain", "2-instruct", "3-prefer", "4-reason"):
-        assert all(low <= high for curve in known[name].values() for _, low, high in curve)
+        assert all(low <= high for curve in bands[name].values() for _, low, high in curve)
     run = Record("demo")
-    assert 'class="band"' not in "".join(panels.losses(run))  # no runs of SIZE=tiny were recorded
+    assert 'class="band"' not in "".join(panels.losses(run))  # there are no bands for SIZE=tiny
     run.size = "small"
     assert "".join(panels.losses(run)).count('class="band"') == 2  # the losses of stages 1 and 2
 
 
-def test_an_induction_head_is_found_where_there_is_one(tiny, monkeypatch):
+def test_an_induction_head_is_recognised(tiny, monkeypatch):
     def one_head(model, ids):
         half = (len(ids) - 1) // 2
         p = [[1.0 if k == max(0, q - half + 1) else 0.0 for k in range(len(ids))] for q in range(len(ids))]
@@ -55,10 +58,9 @@ def test_an_induction_head_is_found_where_there_is_one(tiny, monkeypatch):
     assert "layer 0 head 0 puts 1.00 of its attention on the line: an induction head" in html
 
 
-def test_attention_is_that_of_the_model(tiny):
-    """Each query's shares sum to 1, and no query attends to later positions."""
+def test_the_attention_weights_of_each_query_sum_to_1_and_are_0_for_later_positions(tiny):
     model, _ = Record("demo").finished[1].checkpoint
     heads = np.array(list(panels.attention_of(model, [1, 2, 3, 4, 1, 2]).values()))
     assert heads.shape == (2, 6, 6)
     np.testing.assert_allclose(heads.sum(axis=2), 1, atol=1e-5)
-    assert (np.triu(heads[0], 1) == 0).all()
+    assert (np.triu(heads, 1) == 0).all()

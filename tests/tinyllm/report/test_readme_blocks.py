@@ -1,4 +1,7 @@
-"""readme_blocks: the marked blocks of README.md have exactly the format that the script writes."""
+"""readme_blocks: it fills the marked blocks of README.md from a run and changes nothing else in the file.
+
+The tests also notice an edit by hand that changes the format of a block, because the next run would undo it.
+"""
 
 import json
 import re
@@ -16,7 +19,7 @@ IN_README = {name: content for _, name, content, _ in BLOCK.findall(README)}
 
 
 def skeleton(name, content):
-    """What remains of a block without its figures and samples."""
+    """A block without its numbers and samples, which differ from run to run."""
     assert all(len(line) <= 110 for line in content.splitlines() if line.startswith("    "))
     if name == "scores":
         content = re.sub(r"\b\d+\.\d{3}\b", "#", content)
@@ -33,7 +36,7 @@ def skeleton(name, content):
 
 @pytest.fixture
 def run(tiny):
-    """A run with five stages, exams and a README of marked blocks around other words."""
+    """A run with five stages and exam results, and a copy of README.md."""
     copy_stage("2-instruct", "3-prefer")
     copy_stage("2-instruct", "4-reason")
     exams = {key: {"value": i / 7, "low": 0.0, "high": 1.0, "n": 9} for i, key in enumerate(SCORES)}

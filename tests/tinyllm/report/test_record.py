@@ -1,4 +1,7 @@
-"""record: the files of a run, and the command that makes a stage again."""
+"""record: it reads the files of a run for the report page, even while a stage is still writing them.
+
+What could go wrong: the page shows numbers that mean nothing, or a command that makes a different stage.
+"""
 
 import json
 import shlex
@@ -17,20 +20,20 @@ def test_losses_of_rl_steps_and_an_unfinished_line_are_left_out(tiny):
     lines += [{"step": 2, "loss": 0.2}, {"step": 2, "reward": 0.5}, {"step": 3, "loss": 1.5}]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     Path("runs/demo/2-instruct/metrics.jsonl").write_text(text + '{"step": 4, "lo')
-    made = Record("demo").stages["2-instruct"]
-    assert made.series("loss") == [(0, 2.0), (3, 1.5)]
-    assert made.series("score") == [(1, 0.5)] and made.series("reward") == [(2, 0.5)]
+    instruct = Record("demo").stages["2-instruct"]
+    assert instruct.series("loss") == [(0, 2.0), (3, 1.5)]
+    assert instruct.series("score") == [(1, 0.5)] and instruct.series("reward") == [(2, 0.5)]
 
 
-def test_the_recorded_command_of_a_stage_gives_its_settings_again(tiny):
+def test_the_recorded_command_of_a_stage_has_the_settings_of_the_stage(tiny):
     stage("stage0", "--untied", "--run", "it's")
-    for each in Record("demo").finished + Record("it's").finished:
-        ((_, _, _, *words),) = dry_run(*shlex.split(each.notes["command"])[1:])
-        options = vars(parser().parse_args(words))
+    for finished in Record("demo").finished + Record("it's").finished:
+        notes = finished.notes
+        ((_, _, _, *arguments),) = dry_run(*shlex.split(notes["command"])[1:])
+        options = vars(parser().parse_args(arguments))
         settings = COMMANDS[options.pop("command")][0](**options)
-        made = {key: getattr(settings, key) for key in each.notes["settings"]}
-        assert made == each.notes["settings"] and settings.workers == each.notes["workers"]
-        assert settings.run == each.run
+        assert {key: getattr(settings, key) for key in notes["settings"]} == notes["settings"]
+        assert settings.workers == notes["workers"] and settings.run == finished.run
 
 
 def test_the_reference_is_the_stage_before_the_policy(tiny):
@@ -40,12 +43,12 @@ def test_the_reference_is_the_stage_before_the_policy(tiny):
     assert [stage.name for stage in run.policy_and_reference] == ["0-random", "0-random"]
 
 
-def test_replies_are_the_likeliest_except_those_of_stage_0(tiny):
+def test_replies_are_greedy_except_those_of_stage_0_which_are_sampled(tiny):
     conversation = [{"role": "user", "content": "Where is Ada?"}]
-    for each in Record("demo").finished:
-        most = 20 if each.name == "0-random" else 60
-        likeliest, sampled = (
-            answer(each.pool, each.checkpoint[1], [conversation], most, seed)[0][0] for seed in (None, [0])
+    for finished in Record("demo").finished:
+        tokenizer, limit = finished.checkpoint[1], 20 if finished.name == "0-random" else 60
+        greedy, sampled = (
+            answer(finished.pool, tokenizer, [conversation], limit, seed)[0][0] for seed in (None, [0])
         )
-        assert each.replies([conversation]) == [sampled if each.name == "0-random" else likeliest]
-        assert likeliest != sampled
+        assert finished.replies([conversation]) == [sampled if finished.name == "0-random" else greedy]
+        assert greedy != sampled

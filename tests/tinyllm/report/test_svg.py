@@ -1,4 +1,7 @@
-"""svg: labels never collide, ticks are round, every drawing is well-formed and stays inside its frame."""
+"""svg: labels never overlap, ticks are round numbers, and every drawing is valid and stays inside its frame.
+
+A drawing that breaks one of these rules is hard to read or misleading.
+"""
 
 import re
 from xml.etree import ElementTree
@@ -16,7 +19,7 @@ points = st.lists(st.tuples(st.integers(0, 10**5), values), min_size=1, max_size
 
 
 @given(ys=st.lists(heights, max_size=8), top=st.floats(0, 50))
-def test_labels_keep_their_order_and_their_distance_and_end_at_the_bottom(ys, top):
+def test_labels_keep_their_order_and_a_minimum_distance_and_stay_inside_the_frame(ys, top):
     bottom = top + svg.GAP * max(1, len(ys))
     placed = svg.spread(ys, top, bottom)
     in_order = [placed[i] for i in sorted(range(len(ys)), key=ys.__getitem__)]
@@ -25,14 +28,14 @@ def test_labels_keep_their_order_and_their_distance_and_end_at_the_bottom(ys, to
 
 
 @given(ys=st.lists(heights, max_size=8), top=st.floats(0, 50))
-def test_labels_that_are_far_enough_apart_stay_where_they_are(ys, top):
+def test_labels_that_are_far_enough_apart_do_not_move(ys, top):
     ys = [svg.GAP * round(y) for y in dict.fromkeys(ys)]
     if len(set(ys)) == len(ys):
         assert svg.spread(ys, min([0, *ys]), max([0, *ys])) == ys
 
 
 @given(low=values, width=st.floats(1e-2, 1e6))
-def test_ticks_are_a_few_round_numbers_inside_the_axis(low, width):
+def test_ticks_are_a_few_round_numbers_within_the_axis(low, width):
     ticks = svg.ticks(low, low + width)
     rounding = 1e-9 * width + 2 * np.spacing(abs(low) + width)
     assert 2 <= len(ticks) <= 12 and all(low - rounding <= x <= low + width + rounding for x in ticks)
@@ -54,7 +57,7 @@ def test_ticks_of_a_long_logarithmic_axis_are_1_2_and_5_times_powers_of_ten(low,
     title=st.text("ab<>&\"'é", max_size=9),
     log=st.booleans(),
 )
-def test_a_chart_is_well_formed_and_draws_every_point_inside_its_frame(lines, rule, title, log):
+def test_a_chart_is_valid_and_draws_every_point_inside_its_frame(lines, rule, title, log):
     named = [(f"{title} {i}", "s1", line) for i, line in enumerate(lines)]
     picture = svg.chart(title, named, rules=[("rule", rule)], log=log)
     root = ElementTree.fromstring(picture)
@@ -65,13 +68,13 @@ def test_a_chart_is_well_formed_and_draws_every_point_inside_its_frame(lines, ru
         assert svg.LEFT - 0.1 <= float(x) <= svg.WIDTH - svg.RIGHT + 0.1
         assert svg.TOP - 0.1 <= float(y) <= svg.HEIGHT - svg.BOTTOM + 0.1
     labels = [
-        float(each.get("y")) for each in root.iter("text") if float(each.get("x")) > svg.WIDTH - svg.RIGHT
+        float(text.get("y")) for text in root.iter("text") if float(text.get("x")) > svg.WIDTH - svg.RIGHT
     ]
     assert len(labels) == len(lines) + 1
     assert all(b - a >= svg.GAP - 0.11 for a, b in zip(sorted(labels), sorted(labels)[1:]))
 
 
-def test_a_greater_value_is_drawn_higher_on_a_logarithmic_axis_too():
+def test_on_a_logarithmic_axis_a_greater_value_is_higher_and_equal_ratios_have_equal_distances():
     picture = svg.chart("t", [("a", "s1", [(0, 8.0), (1, 4.0), (2, 2.0)])], log=True)
     (path,) = re.findall(r'class="curve s1" d="([^"]*)"', picture)
     ys = [float(y) for y in re.findall(r" ([\d.]+)", path)]
@@ -79,7 +82,7 @@ def test_a_greater_value_is_drawn_higher_on_a_logarithmic_axis_too():
 
 
 @given(p=st.floats(0, 1), low=st.floats(0, 1), high=st.floats(0, 1))
-def test_a_dot_stands_at_its_value_and_links_to_its_file(p, low, high):
+def test_a_dot_is_drawn_at_its_value_and_links_to_its_file(p, low, high):
     low, p, high = sorted((p, low, high))
     dot = {"value": p, "low": low, "high": high, "n": 3}
     root = ElementTree.fromstring(svg.strip("row", [("s2", "a/exams.json", dot)], [("chance", 0.5)]))
@@ -88,7 +91,7 @@ def test_a_dot_stands_at_its_value_and_links_to_its_file(p, low, high):
     assert float(circle.get("cx")) == pytest.approx(8 + (svg.WIDTH - 16) * p, abs=0.06)
 
 
-def test_greater_shares_give_darker_cells():
+def test_cells_with_greater_shares_are_darker():
     shares = np.array([[1.0, 0.0], [0.25, 0.0]])
     root = ElementTree.fromstring(svg.cells("head", shares, size=5, levels=4))
     squares = {float(path.get("opacity")): path.get("d") for path in root.iter("path") if path.get("opacity")}

@@ -33,8 +33,8 @@ TOKENS = 4096  # in a batch
 
 @dataclass(frozen=True)
 class RewardSettings(TrainingSettings):
-    """The settings of stage 3 that the reward model depends on. If only other settings change, it is not
-    trained again."""
+    """The settings of stage 3 that the reward model depends on. If only other settings change, the reward
+    model is not trained again."""
 
     rankings: str = option("", "file of rankings or preference pairs (default: simulated)", source="rankings")
     reward_steps: int = option(0, "batches that the reward model learns from (default: set by --size)")

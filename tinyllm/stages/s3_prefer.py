@@ -46,7 +46,7 @@ class Algorithm:
 
     baseline: object = None  # a function of all returns; None: see reinforce_step
     updates: int = 1  # optimizer updates per batch of rollouts
-    pairs: object = None  # the objective of an algorithm that needs no reward model and no rollouts
+    pairs: object = None  # the objective on pairs, if the algorithm needs no reward model and no rollouts
 
 
 ALGORITHMS = {

@@ -1,7 +1,7 @@
 """A language model from scratch in NumPy, with every backward pass written by hand.
 
 This file sets up the process: import paths, BLAS threads and memory allocation. BLAS reads its number of
-threads when NumPy is first imported, so the setup comes before that.
+threads when NumPy is first imported, so this file sets the number before any other file imports NumPy.
 """
 
 import os

@@ -70,7 +70,8 @@ def is_loop(tokens):
 
 @functools.lru_cache(maxsize=4)
 def call_mask(tokenizer, names, only):
-    """The mask for calls of the tools with these names. For 49,152 tokens, making the mask takes a second."""
+    """The mask for calls of the tools with these names. With a vocabulary of 49,152 tokens, making the mask
+    takes a second."""
     return CallMask(tokenizer, with_names(names), [], only)
 
 
@@ -158,7 +159,7 @@ class Chat:
         tokenizer, most, context = self.tokenizer, self.settings.tokens, self.model.config.context
         prompt = encode_recent(tokenizer, messages, context, TURNS if self.is_built_in else math.inf)
         if len(prompt) > context:
-            print(f"(of {len(prompt):,} tokens, the model sees only up to {context:,})", file=sys.stderr)
+            print(f"(the model sees at most the last {context:,} of {len(prompt):,} tokens)", file=sys.stderr)
         # With `only`, the reply must be a call, unless there is already a result to answer from.
         mask = None if self.mask and self.mask.only and messages[-1]["role"] == "tool" else self.mask
         if mask:

@@ -1,7 +1,7 @@
 """Use every core of the machine: worker processes that share one parameter buffer.
 
     with WorkerPool(model, workers) as pool:          # this process is worker 0, the only one if workers=1
-        pool.model                                    # the shared model, a copy of the one passed
+        pool.model                                    # the shared model, a copy of `model`
         log_probs = pool.map(token_log_probs, ids, targets, size=pool.rows_at_once(T))
 
 BLAS threads speed up only the matrix products; a process per core speeds up everything in a step. But sending
@@ -127,7 +127,7 @@ class WorkerPool:
         return [result for _, result in answers]
 
     def sum_gradients(self, count):
-        """The sum of the first `count` gradient buffers, in worker order, in the buffer of worker 0."""
+        """Add up the first `count` gradient buffers in worker order -> the sum, in the buffer of worker 0."""
         gradient, *others = self.worker.gradients[:count]
         for other in others:
             gradient += other

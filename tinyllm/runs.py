@@ -216,7 +216,7 @@ def nothing_to_do(settings, stage, parent=None):
     """Whether this stage is already finished; if so, print a message.
 
     Raises TinyllmError if its folder was made with other settings, sources or parent, if another process is
-    training in it, or if it holds an interrupted run, which would be overwritten, and --resume is not set.
+    training in it, or if it holds an interrupted run and --resume is not set.
     """
     folder = settings.folder(stage)
     made = read_notes(folder)
@@ -225,7 +225,7 @@ def nothing_to_do(settings, stage, parent=None):
     lock(folder).close()
     wanted = describe(settings, stage, parent)
     options = made.get("settings", {})
-    if options:  # options added since then had their defaults
+    if options:  # options newer than the folder had their defaults
         renamed = {"direct": options.get("chains") == "left-out", "reward_steps": options.get("steps")}
         options = renamed | options  # older versions used these other names
         options = {each.name: each.default for each in dataclasses.fields(settings)} | options

@@ -235,13 +235,13 @@ def answer(pool, tokenizer, conversations, max_tokens, seed=None):
 
 
 def show_reply(pool, tokenizer, messages):
-    """A prompt and the model's reply, at most 200 tokens of it, as text to display."""
+    """A prompt and the model's reply (at most 200 tokens), as text to display."""
     ((text, _),) = answer(pool, tokenizer, [messages], 200)
     return f"{show_prompt(messages)}\n{text}"
 
 
 def show_prompt(messages):
-    """The text of a single message. Several messages are shown with their roles."""
+    """A prompt as text to display. Roles are shown only if there are several messages."""
     if len(messages) == 1:
         return messages[0]["content"]
     return "\n".join(f"{message['role']}: {message['content']}" for message in messages)

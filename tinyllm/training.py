@@ -6,7 +6,7 @@
             ...
     # run.folder is now a finished checkpoint
 
-The loop itself stays in the stage, where a reader sees it. A step depends only on the state before it, the
+The loop itself stays in the stage, where a reader sees it. A step depends only on the previous state, the
 seed and the step number. So, with the same number of workers, a run that was killed and resumed ends in the
 same bytes as an uninterrupted one.
 
@@ -66,7 +66,7 @@ def forward_and_loss(model, objective, piece, total):
 
 
 def compute_gradient(worker, job):
-    """Forward and backward over the pieces of one worker -> loss; the gradient is written to its buffer."""
+    """Forward and backward over a worker's pieces -> loss; the gradient is left in the worker's buffer."""
     objective, total, pieces = job
     np.seterr(over="ignore", invalid="ignore")  # train_step ends a run that diverges, with a clear error
     loss, whole = 0.0, worker.gradient
@@ -100,7 +100,7 @@ def compute_update(worker, job):
 
 
 class Run:
-    """The training of one stage in its folder. Use it as a context manager; see the top of the file."""
+    """The training of one stage in its folder. Use a Run as a context manager; see the top of the file."""
 
     def __init__(self, settings, stage, model, tokenizer, steps, parent=None, log_every=10):
         self.folder, self.stage, self.tokenizer = settings.folder(stage), stage, tokenizer

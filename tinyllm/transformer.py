@@ -134,7 +134,7 @@ class Transformer:
         self.config = config
         self.params = Parameters(config) if params is None else params
         self.folded = None  # see sampling.fold
-        self.frozen = 0  # how many of the first layers are frozen; if any, the embedding is too
+        self.frozen = 0  # how many of the first layers are frozen; if any are, so is the embedding
 
     @property
     def head_name(self):

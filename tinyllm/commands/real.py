@@ -1,7 +1,8 @@
 """A real chat model: SmolLM2-135M-Instruct from the Python package index, or your own file or folder.
 
 The built-in world shows that every stage works, but its model speaks toy English. SmolLM2 was trained by
-others (Ben Allal et al. 2025) on two trillion tokens, and the same code runs it and trains it further.
+others (Ben Allal et al. 2025) on two trillion tokens, and the code of this project runs it and trains it
+further.
 """
 
 import re

@@ -242,7 +242,7 @@ def split(items, messages_of=lambda messages: messages):
         is_held_out = split_of(first_question(messages_of(item))) == "val"
         (held_out if is_held_out else training).append(item)
     if not training:
-        raise TinyllmError(f"all {len(items)} entries are held out, as one in ten is: add more entries")
+        raise TinyllmError(f"all {len(items)} entries are held out (on average, one in ten is): add more")
     return training, held_out
 
 

@@ -5,8 +5,8 @@ minus a baseline. A baseline that does not depend on the token leaves the expect
 good one greatly reduces the variance: without a baseline, scores of 7 and 8 would make both replies likelier.
 
 Advantages add up to about 0. So the loss of stage 3, apart from the KL penalty, is about 0 too, however good
-the policy is: while the policy is still the one that wrote the replies, it is minus the mean advantage.
-The gradient of the loss is not 0: it makes replies above the baseline likelier and the others less likely.
+the policy is: before the first update on a batch of replies, the loss is minus the mean advantage. The
+gradient of the loss is not 0: it makes replies above the baseline likelier and the others less likely.
 
 The advantage of a token is its return (the score minus kl times the divergence at all LATER positions) minus
 the baseline. The divergence at a position compares two distributions given the tokens before the position, so

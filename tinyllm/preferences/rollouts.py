@@ -1,6 +1,6 @@
-"""Rollouts, which are replies sampled from the model itself, as arrays; and the model's KL from a reference.
+"""Rollouts: replies sampled from the model itself, as arrays. `compare` computes their KL from a reference.
 
-Replies are sampled at temperature 1 without top-k or top-p, so the trainer's log-probs are those of the
+Replies are sampled at temperature 1 without top-k or top-p, so the log-probs in training are those of the
 distribution that the replies come from. Otherwise every importance ratio would be wrong.
 
     prompts (B lists of ids) -> ids, targets, weights (B, T): the weight is 1 on the reply, including its end

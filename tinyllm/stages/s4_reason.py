@@ -31,7 +31,7 @@ from tinyllm.world.dice import Dice
 from tinyllm.world.task import as_context, final_answer, is_correct
 
 STAGE = "4-reason"
-OWN_REPLIES = 12000  # maximum number of correct replies of stage 3 to rehearse
+OWN_REPLIES = 12000  # stage 4 rehearses at most this many replies of stage 3
 GROUP, PROMPTS = 8, 16  # replies per problem, and problems per RL step
 # Not Muon: an orthogonalised step is equally large in all directions, and most directions here are noise.
 REINFORCE_RATES = Rates("adamw", adamw=2e-5)

@@ -1,29 +1,31 @@
 """A language model from scratch in NumPy, with every backward pass written by hand.
 
 This file sets up the process: import paths, BLAS threads and memory allocation. BLAS reads its number of
-threads when NumPy is first imported, so the setup comes before that.
+threads when NumPy is first imported, so this file sets the number before any other file imports NumPy.
 """
 
 import os
 import sys
 
-# `python -m` puts the current folder first on sys.path. There, your tools.py would shadow ours, and your
-# random.py the standard library's. Search the current folder last, after the folder that holds this package.
+# `python -m` puts the current folder first on sys.path. A tools.py in that folder would shadow our package
+# tools, and a random.py the standard library's. So search that folder last, after the one that holds tinyllm.
 if sys.argv[:1] == ["-m"] and sys.path[0] != os.path.dirname(__path__[0]):
     sys.path += [os.path.dirname(__path__[0]), sys.path.pop(0)]
 
 import ctypes
 import platform
 
-# One BLAS thread per process, one process per core (parallel.py). Milliseconds per training step of models
-# with 0.8 M and 2.8 M parameters, on 2 cores that are otherwise idle, and while another program uses one:
+# BLAS gets one thread per process, because there is one process per core (parallel.py). The table shows the
+# milliseconds per training step of models with 0.8 M and 2.8 M parameters, on 2 cores. Either both cores are
+# otherwise idle, or another program keeps one of them busy.
 #
 #                                idle          one core busy
 #     1 process, 1 thread      44 / 363          42 / 361
 #     1 process, 2 threads     28 / 220          60 / 737      the threads spin while they wait
 #     2 processes              23 / 187          66 / 467
 #
-# On another machine with a busy core, 2 threads were 11 times slower. A value set by the user is kept.
+# On another machine with a busy core, 2 threads were 11 times slower than 1. If you have set one of these
+# environment variables, your value is kept.
 THREADS = {
     name: os.environ.setdefault(name, "1")
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -31,7 +33,7 @@ THREADS = {
 
 
 def _limit_loaded_blas():
-    """Set the thread count by a call: NumPy was imported first, so BLAS has already read the variables.
+    """Set the thread count by a call: NumPy was imported before tinyllm, so BLAS has read the variables.
 
     This works for the OpenBLAS in NumPy's wheels for Linux and Windows. With another BLAS, import tinyllm
     before NumPy.
@@ -52,7 +54,7 @@ def _keep_freed_memory():
     Every training step allocates and frees arrays of the same sizes. With these settings a step takes 0.7
     times as long as with the defaults, and the code needs no preallocated buffers.
     """
-    trim_threshold, mmap_threshold = -1, -3  # malloc.h
+    trim_threshold, mmap_threshold = -1, -3  # the numbers of these options in malloc.h
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(mmap_threshold, 32 * 2**20)

@@ -61,7 +61,7 @@ def parser():
 
 
 def add_option(command, field):
-    """Add a settings field as an option. Its help shows the default, unless that is "" or already shown."""
+    """Add a settings field as an option. The help shows the default, except for flags and the default ""."""
     flag = "--" + field.metadata.get("flag", field.name).replace("_", "-")
     text = field.metadata["help"]
     if field.type is bool:
@@ -78,7 +78,7 @@ def set_up_streams():
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
-        with contextlib.suppress(AttributeError):  # the streams of tests and notebooks
+        with contextlib.suppress(AttributeError):  # streams of tests and notebooks may lack reconfigure
             getattr(sys, name).reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
@@ -108,7 +108,7 @@ def main(argv=None):
         return fail(error, 2 if isinstance(error, UsageError) else 1)
     except BrokenPipeError:  # `| head` has stopped reading
         return 1
-    except OSError as error:  # a full disk, a folder that cannot be written to
+    except OSError as error:  # such as a full disk
         return fail(f"{error.filename or 'operating system'}: {error.strerror or error}")
     except UnicodeError as error:
         return fail(f"an option, a file name or some text is not valid UTF-8: {error}")

@@ -45,7 +45,7 @@ class CallMask:
         self.budget, self.rows = budget, {}
 
     def __call__(self, row, written):
-        """The ids written by a row so far -> the tokens that may come next: boolean (V,), or None for all."""
+        """The ids that a row has written -> the tokens that may come next: booleans (V,), or None for all."""
         state, text, done = self.rows.get(row, (self.start if self.only else None, b"", 0))
         for token in written[done:].tolist():
             state, text = self._after(state, text, token)

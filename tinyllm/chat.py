@@ -1,7 +1,8 @@
 """Talk to any stage. The model may call tools: each call is run, and the model gets its result.
 
 The model sees the whole conversation. When the context is full, the oldest turns are left out. A stage that
-learned from the built-in conversations sees at most TURNS turns, because hardly any of those is longer.
+learned from the built-in conversations sees at most TURNS turns, because hardly any of those conversations is
+longer.
 """
 
 import contextlib
@@ -69,7 +70,8 @@ def is_loop(tokens):
 
 @functools.lru_cache(maxsize=4)
 def call_mask(tokenizer, names, only):
-    """The mask for calls of the tools with these names. For 49,152 tokens, it takes a second to make."""
+    """The mask for calls of the tools with these names. With a vocabulary of 49,152 tokens, making the mask
+    takes a second."""
     return CallMask(tokenizer, with_names(names), [], only)
 
 
@@ -157,7 +159,7 @@ class Chat:
         tokenizer, most, context = self.tokenizer, self.settings.tokens, self.model.config.context
         prompt = encode_recent(tokenizer, messages, context, TURNS if self.is_built_in else math.inf)
         if len(prompt) > context:
-            print(f"(of {len(prompt):,} tokens, the model sees only the last {context:,})", file=sys.stderr)
+            print(f"(the model sees at most the last {context:,} of {len(prompt):,} tokens)", file=sys.stderr)
         # With `only`, the reply must be a call, unless there is already a result to answer from.
         mask = None if self.mask and self.mask.only and messages[-1]["role"] == "tool" else self.mask
         if mask:
@@ -168,7 +170,7 @@ class Chat:
         def show_and_mask(row, written):
             nonlocal shown
             text = decode_reply(tokenizer, written.tolist())
-            if not text.endswith("\ufffd"):  # else the last character is incomplete so far
+            if not text.endswith("\ufffd"):  # else the last character may be incomplete
                 self.show(text[shown:])
                 shown = len(text)
             allowed = mask(row, written) if mask else None
@@ -188,8 +190,8 @@ class Chat:
 
     def allow(self, call):
         """Ask the user whether a call may run -> True, or the reason for refusing, which the model sees."""
-        print(f"\n  run {call.name} with {json.dumps(call.arguments, ensure_ascii=False)}? yes, or why not: ")
-        reply = input().strip()
+        print(f"\n  run {call.name} with {json.dumps(call.arguments, ensure_ascii=False)}?")
+        reply = input("  yes, or your reason to refuse: ").strip()
         return reply.lower() in ("y", "yes") or f"the user refused this call. {reply}".strip()
 
     def show_part(self, part):
@@ -230,8 +232,8 @@ class CompareSettings(Settings):
 def compare(settings):
     """Ask every finished stage the same question.
 
-    Replies are greedy, except for the one of stage 0, which is sampled: with greedy decoding, a random model
-    only repeats its last token. Masked models are only named. Raises TinyllmError if no stage is finished.
+    Replies are greedy, except that of stage 0, which is sampled: with greedy decoding, a random model only
+    repeats the last token. Masked models are only named. Raises TinyllmError if no stage is finished.
     """
     stage_folder(settings.run, "")
     width, messages = shutil.get_terminal_size().columns, [{"role": "user", "content": settings.prompt}]

@@ -87,7 +87,8 @@ def rmsnorm_backward(dout, cache):
 def rotations_at(T, D, theta, dtype):
     """Rotations as complex numbers e^(i t theta^(-2j/D)), shape (T, 1, D/2).   Su et al. 2021.
 
-    The dot product of a rotated query at position t and a rotated key at position s depends on t - s only.
+    The dot product of a rotated query at position t and a rotated key at position s depends on the positions
+    only through t - s.
     """
     angle = np.arange(T)[:, None] * theta ** (-np.arange(0, D, 2) / D)
     return np.exp(1j * angle)[:, None, :].astype(np.result_type(dtype, np.complex64))
@@ -107,7 +108,7 @@ def rope_backward(dout, rotations):
 
 
 def causal_mask(T, dtype):
-    """(T keys, T queries): 0 where the query may see the key, -inf where the key is in its future."""
+    """(T keys, T queries): 0 where the query may see the key, -inf where the key comes later."""
     return np.tril(np.full((T, T), -np.inf, dtype), -1)
 
 
@@ -153,7 +154,7 @@ def attention_backward(dout, cache):
     s = k q^T                           ->  dk = ds q              dq = ds^T k / sqrt(D)
 
     The mask needs no line of its own: p is 0 at masked positions, so ds is 0 there too. Queries of several
-    blocks and of G heads see the same key and its value, so the gradients of both are sums over all of them.
+    blocks and of G heads see the same key and value, so the gradients dk and dv are sums over these queries.
     """
     q, k, v, parts, out = cache
     B, K, G, T, D = q.shape

@@ -4,8 +4,9 @@ The loss of the reward model takes scores in place of logits, and that of PPO's 
 
 Stages differ in the gradient at the logits; everything below the logits is shared. If a loss averaged over
 the rows it is given, the results of workers and micro-batches would not add up. So the caller passes `total`,
-the normaliser of the whole batch. This also allows weights that are negative or sum to 0. If there is nothing
-to learn, total is 0, and so are the loss and its gradient: everything is then divided by infinity.
+the normaliser of the whole batch. A separate total also allows weights that are negative or sum to 0. If
+there is nothing to learn, total is 0. Everything is then divided by infinity, so the loss and its gradient
+are 0.
 
 Shapes:  B batch   T time   V vocabulary   P prompts   K completions of each
 """
@@ -55,9 +56,9 @@ def weighted_nll(logits, targets, weights, total):
 
 
 def plackett_luce(scores, last, ranks, total):
-    """Negative log-likelihood of rankings: the higher a score, the likelier its completion is ranked first.
+    """Negative log-likelihood of rankings: a higher score makes a better rank likelier.
 
-    scores (P, K, T) of K completions of P prompts; last (P, K) is the position at which each score is
+    scores (P, K, T) of K completions of each of P prompts; last (P, K) is the position at which each score is
     read; ranks (P, K): 1 is the best, equal ranks are ties, 0 marks an unused slot
     -> loss, dscores (P, K, T).
 

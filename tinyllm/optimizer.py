@@ -3,11 +3,10 @@
 Gradients of different parameters differ in size by orders of magnitude, so no single rate suits them all.
 Both methods here make the size of a step independent of the size of the gradient.
 
-Their state is two vectors of the same length as the trained part of the parameter buffer. `parts` cuts this
-length into pieces that can be updated independently, so the workers (parallel.py) divide them among
-themselves.
+Their state is two vectors of the same length as the trained part of the parameter buffer. `parts` cuts the
+buffer into pieces that can be updated independently, and each worker (parallel.py) updates its share of them.
 
-Muon is worth its extra code: on the Shakespeare example, with rates that fall from the start, AdamW
+Muon is worth its extra code: on tiny Shakespeare, with rates that fall from the start, AdamW
 (`ARGS="--method adamw"`) reaches 1.677 nats per character in 2,000 steps (55 s). Muon reaches 1.645 in 1,000
 steps (43 s) and 1.560 in 2,000, or 1.554 with the plateau of `Rates`.
 """
@@ -23,11 +22,11 @@ CHUNK = 32768  # AdamW updates the buffer in pieces that stay in a core's cache
 
 @dataclass(frozen=True)
 class Rates:
-    """Peak learning rates, and their schedule over `steps` steps (constant if 0): linear warm-up, plateau,
-    linear decay (Zhai et al. 2022).
+    """Peak learning rates, and their schedule over `steps` steps: linear warm-up, plateau, linear decay
+    (Zhai et al. 2022). If `steps` is 0, the rates are constant.
 
     Each stage chooses its own peaks. Some skills, such as following a story, are learned suddenly, and only
-    while the rate is high: if the rate falls from the start, that moment may come too late.
+    while the rate is high. Rates that fall from the start may be too low by then.
     """
 
     method: str = "muon"  # optimizer of the block matrices: muon or adamw
@@ -89,7 +88,8 @@ def adamw(w, g, m, v, updates, rate, decay, beta1=0.9, beta2=0.99, eps=1e-8):
     v <- b2 v + (1 - b2) g^2      the same average of its square
     w <- w - rate (m' / (sqrt(v') + eps) + decay w)
 
-    where m' = m / (1 - b1^t) at update t, and v' likewise: m and v start at 0, so they are small at first.
+    where m' = m / (1 - b1^t) at update t, and v' likewise with b2: m and v start at 0, so they are small at
+    first.
     """
     t = updates + 1
     m *= beta1
@@ -127,7 +127,7 @@ def orthogonalise(g, rounds=5):
     (0, 1] into about [0.7, 1.2].
 
     All factors B = a + b A + c A^2 are polynomials in the first A. So for a long X the factors, which are
-    small, are first multiplied together, and the product is multiplied with X once. For shape (128, 352) this
+    small, are first multiplied together, and X is multiplied by the product once. For shape (128, 352) this
     takes 0.7 times as long.
     """
     x = g.T if g.shape[0] > g.shape[1] else g  # so that A = X X^T is as small as possible

@@ -1,7 +1,7 @@
 """Use every core of the machine: worker processes that share one parameter buffer.
 
     with WorkerPool(model, workers) as pool:          # this process is worker 0, the only one if workers=1
-        pool.model                                    # the shared model, a copy of the one passed
+        pool.model                                    # the shared model, a copy of `model`
         log_probs = pool.map(token_log_probs, ids, targets, size=pool.rows_at_once(T))
 
 BLAS threads speed up only the matrix products; a process per core speeds up everything in a step. But sending
@@ -9,9 +9,11 @@ a model through a pipe for every batch would cost more than it saves. So paramet
 gradient buffer per worker are in shared memory. Jobs and results go through pipes.
 
 The shared memory has no name (multiprocessing's RawArray maps an unlinked file), so nothing is left behind,
-whichever process is killed. To go beyond one machine, give each machine its rows of the batch, with the total
-of the whole batch, and turn the sums of gradients (`sum_gradients`) and losses into all-reduces; each machine
-then updates its own copy of the parameters, and one of the machines saves.
+whichever process is killed.
+
+To go beyond one machine, give each machine its rows of the batch and the total of the whole batch. Turn the
+sums of gradients (`sum_gradients`) and of losses into all-reduces. Each machine then updates its own copy of
+the parameters, and one machine saves.
 """
 
 import atexit
@@ -55,7 +57,7 @@ class Worker:
 
 
 class WorkerPool:
-    """`workers` processes, this one included. Use it as a context manager, or call `close`.
+    """`workers` processes, this one included. Use the pool as a context manager, or call `close`.
 
     last_layers: how many of the last layers are trained (0: all layers and the embedding; None: nothing).
     Only trained layers have gradients, moments and a cache for the backward pass (megabytes per token in a
@@ -84,8 +86,8 @@ class WorkerPool:
     def map(self, function, *columns, size):
         """Call function(model, *columns) on chunks of `size` rows -> the results, joined in row order.
 
-        Each column is a sequence with one item per row, and so is the result: a list, an array, or a tuple
-        of these.
+        Each column is a sequence with one item per row. The result is a list or an array with one item per
+        row, or a tuple of such lists and arrays.
         """
         starts = range(0, len(columns[0]), size)
         chunks = [(function, [column[at : at + size] for column in columns]) for at in starts]
@@ -100,7 +102,7 @@ class WorkerPool:
         return max(1, min(ROWS, LOGITS // (length * self.model.config.vocab)))
 
     def run(self, function, jobs):
-        """Call function(worker, job), job i on worker i -> list of results. Fewer jobs than workers is fine.
+        """Call function(worker, job), job i on worker i -> list of results. Some workers may have no job.
 
         `function` must be importable from a module (partial works too); jobs and results are pickled.
         Raises TinyllmError if a worker dies or its job fails.
@@ -125,7 +127,7 @@ class WorkerPool:
         return [result for _, result in answers]
 
     def sum_gradients(self, count):
-        """The sum of the first `count` gradient buffers, in worker order, in the buffer of worker 0."""
+        """Add up the first `count` gradient buffers in worker order -> the sum, in the buffer of worker 0."""
         gradient, *others = self.worker.gradients[:count]
         for other in others:
             gradient += other
@@ -138,7 +140,7 @@ class WorkerPool:
             process.kill()
         for process in self._processes:
             process.join()
-        atexit.unregister(self.close)  # last: after Ctrl-C in between, the exit handler calls this again
+        atexit.unregister(self.close)  # last: if Ctrl-C interrupts `close`, it runs again at exit
 
     def __enter__(self):
         return self
@@ -190,6 +192,6 @@ def _serve(pipe, *worker):
 
 
 def _end_with_parent():
-    """Exit when the main process ends. This is a thread: the worker may be busy, or blocked in a send."""
+    """Exit when the main process ends. This runs in a thread, because the worker may be busy or blocked."""
     multiprocessing.parent_process().join()
     os._exit(0)

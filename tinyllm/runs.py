@@ -2,7 +2,7 @@
 
     runs/<run>/0-random/  1-pretrain/  2-instruct/  3-prefer/  4-reason/
 
-Stages share data only through these folders. Each stage.json records what determined the bytes of the stage:
+Stages exchange data through files. Each stage.json records what determined the bytes of the stage:
 its settings, its parent checkpoint and its sources. The sources are the files that the stage and its parents
 learned from, with their SHA-256. So a later stage replays the text of its own run and no other, and notices
 if a file has changed. stage.json also holds the command that makes the stage again.
@@ -28,22 +28,22 @@ except ImportError:  # Windows, where nothing keeps two processes out of one fol
 
 RESUME = "resume.safetensors"  # everything that an unfinished stage needs to continue
 WORLD = {"path": "", "sha256": ""}  # the built-in world, made from the seed: the only source without a file
-NOT_DECISIVE = ("run", "workers", "resume", "save_every", "origin")  # may differ from the record
-VARIABLES = "run size seed workers text from data rankings algorithm objective".split()  # of the Makefile
+NOT_DECISIVE = ("run", "workers", "resume", "save_every", "origin")  # may differ from stage.json
+VARIABLES = "run size seed workers text from data rankings algorithm objective".split()  # in the Makefile
 
 
 def option(default, help, limits=(0, 10**6), **metadata):
-    """A settings field with its help text; __main__.py makes the command line from these.
+    """A settings field with its help text; __main__.py makes the command line from such fields.
 
-    limits: the smallest and the largest number allowed. source: the kind of source, if the option is the path
-    of one (see `sources`).
+    limits: the smallest and the largest number allowed. source: if the option is the path of a source, its
+    kind (see `sources`).
     """
     return field(default=default, metadata={"help": help, "limits": limits, **metadata})
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Options shared by all stages. Raises UsageError for a value outside its limits."""
+    """Options shared by all commands. Raises UsageError for a value outside its limits."""
 
     run: str = option("demo", "name of the run: everything is written to runs/<run>/")
     size: str = option("small", "size of model, data and training", choices=("tiny", "nano", "small", "base"))
@@ -104,7 +104,7 @@ def sources(settings, parent):
     """The sources of a stage -> {kind: {"path", "sha256"}}; an empty path means the built-in world.
 
     Kinds are text, instructions, rankings and problems. A file named in the settings takes precedence,
-    then the parent's source, then the built-in world. But the world is never mixed with your own files.
+    then the parent's source. The built-in world is the default only if no other source is a file of yours.
     Raises TinyllmError if a source is missing, may not be mixed with the others, or has changed since the
     parent learned from it.
     """
@@ -142,8 +142,8 @@ def check_sources(folder, learned):
     for source in learned.values():
         if source["path"] and fingerprint(source["path"]) != source["sha256"]:
             raise TinyllmError(
-                f"{source['path']} has changed since {folder} learned from it. Restore it, or repeat the "
-                "stage that first learned from it, and those after it, in another RUN="
+                f"{source['path']} has changed since {folder} learned from it. Restore the file, or repeat "
+                "the stage that first learned from it, and all later stages, in another RUN="
             )
 
 
@@ -153,13 +153,13 @@ def learned_by(folder):
     for source in learned.values():
         if source["path"]:
             recorded, beside = places(folder, source["path"])
-            found = beside if beside.exists() and not recorded.exists() else recorded
-            source["path"] = str(found.resolve())
+            path = beside if beside.exists() and not recorded.exists() else recorded
+            source["path"] = str(path.resolve())
     return learned
 
 
 def path_of(learned, kind):
-    """The path of a source; "" for the built-in world, None if there is none."""
+    """The path of a source; "" for the built-in world, None if there is no source of this kind."""
     return learned[kind]["path"] if kind in learned else None
 
 
@@ -172,16 +172,16 @@ def read_notes(folder):
 
 
 def places(folder, path):
-    """Where something recorded in `folder` may be: at the recorded `path` or, if the whole run was moved,
-    under the same name next to `folder`."""
+    """Where a file or folder recorded in `folder` may be: at the recorded `path` or, if the whole run was
+    moved, under the same name next to `folder`."""
     return Path(path), folder.parent / Path(path).name
 
 
 def lock(folder):
     """Make a folder and keep other processes out of it, until the returned file is closed.
 
-    The system releases the lock when the process ends, however it ends. On Windows there is no lock. Raises
-    TinyllmError, with the ID of the process, if another one holds the lock.
+    The system releases the lock when the process ends, however it ends. On Windows there is no lock. If
+    another process holds the lock, raises TinyllmError with the ID of that process.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (the caller closes it)
@@ -216,7 +216,7 @@ def nothing_to_do(settings, stage, parent=None):
     """Whether this stage is already finished; if so, print a message.
 
     Raises TinyllmError if its folder was made with other settings, sources or parent, if another process is
-    training in it, or if it holds an interrupted run, which would be overwritten, and --resume is not set.
+    training in it, or if it holds an interrupted run and --resume is not set.
     """
     folder = settings.folder(stage)
     made = read_notes(folder)
@@ -225,15 +225,15 @@ def nothing_to_do(settings, stage, parent=None):
     lock(folder).close()
     wanted = describe(settings, stage, parent)
     options = made.get("settings", {})
-    if options:  # those that are newer than the folder had their defaults
+    if options:  # options newer than the folder had their defaults
         renamed = {"direct": options.get("chains") == "left-out", "reward_steps": options.get("steps")}
-        options = renamed | options  # an older folder has these under other names
+        options = renamed | options  # older versions used these other names
         options = {each.name: each.default for each in dataclasses.fields(settings)} | options
     different = differences(options, wanted["settings"])
     old, new = made.get("sources", {}), wanted["sources"]
     for kind in new:
         if old.get(kind, WORLD)["sha256"] != new[kind]["sha256"]:
-            different.append(f"{kind} other than {new[kind]['path'] or 'that of the built-in world'}")
+            different.append(f"{kind} other than {new[kind]['path'] or 'the built-in ' + kind}")
     if (made.get("parent") or {}).get("sha256") != (wanted["parent"] or {}).get("sha256"):
         different.append("another parent checkpoint")
     if different:
@@ -301,7 +301,7 @@ def parent_folder(settings, *stages):
 
 
 def ancestors(folder):
-    """`folder`, then the folder of the checkpoint that it was trained from, and so on, if they exist."""
+    """`folder`, the folder of its parent checkpoint, and so on, as far as they exist."""
     yield folder
     if parent := read_notes(folder).get("parent"):
         for path in places(folder, parent["folder"]):

@@ -28,7 +28,7 @@ def fold(model):
     the model.
 
     At batch size 1 a step is about a hundred NumPy calls on small arrays, and their overhead dominates. So
-    all constants are folded into the matrices once.
+    constants are folded into the matrices once.
 
         transformer.forward                              Decoder.extend
         n = g * x / sqrt(mean(x^2) + eps);  n @ wqkv.T   x / sqrt(sum(x^2) + C eps) @ (wqkv * g * sqrt(C)).T
@@ -62,7 +62,7 @@ class Decoder:
     """The forward pass of transformer.py for the next tokens of every row, with a KV cache.
 
     rows: how many sequences; room: the most positions that the cache can hold. A Decoder folds a copy of the
-    model's layers, unless the model is folded already. If the parameters change, build a new one.
+    model's layers, unless the model is folded already. If the parameters change, build a new Decoder.
     """
 
     def __init__(self, model, rows, room):
@@ -120,10 +120,10 @@ class Decoder:
 def choose(logits, draws, temperature=1.0, top_k=0, top_p=1.0):
     """logits (B, V), draws (B,) uniform in [0, 1) -> ids (B,).
 
-    temperature 0 takes the most likely token. top_k keeps the k most likely ones (0: all). top_p keeps the
-    smallest set of most likely tokens whose probabilities add up to at least p (Holtzman et al. 2020). A
-    token whose logit is -inf is never chosen. The draw then picks a token by inverting the cumulative
-    distribution: one number per row decides, whatever else is in the batch.
+    temperature 0 takes the most likely token. top_k keeps the k most likely tokens and any ties (0: all).
+    top_p keeps the smallest set of most likely tokens whose probabilities add up to at least top_p (Holtzman
+    et al. 2020). A token whose logit is -inf is never chosen. The draw then picks a token by inverting the
+    cumulative distribution: one number per row decides, whatever else is in the batch.
     """
     if temperature == 0:
         return logits.argmax(axis=1)
@@ -145,7 +145,8 @@ def window_start(length, context):
     """Where the visible part of `length` tokens begins: at 0 as long as they fit into the context.
 
     When the context is full, the older half is dropped, and the rest is computed again from position 0, as in
-    training. So no position beyond the context is ever used, and the cost is spread over context / 2 tokens.
+    training. So no position beyond the context is ever used, and context / 2 tokens pass before the next
+    recomputation.
     """
     half = max(1, context // 2)
     return 0 if length <= context else math.ceil((length - context) / half) * half
@@ -157,8 +158,8 @@ def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, t
 
     draws: uniform numbers (rows, max_tokens) that decide every choice; None: greedy. A row ends after the
     token `stop`, which is kept. mask(row, ids) is called for each row and step with the ids that the row has
-    written so far. It returns a boolean (V,), the tokens that may come next, or None for all. Raises
-    ValueError if a mask allows nothing.
+    written so far. It returns booleans (V,), true for the tokens that may come next, or None for all tokens.
+    Raises ValueError if a mask allows no token.
     """
     if draws is None:
         draws, temperature = np.zeros((len(prompts), max_tokens)), 0
@@ -168,7 +169,7 @@ def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, t
     for row, prompt in zip(tokens, prompts):
         row[: len(prompt)] = prompt
     alive, begin, context = np.arange(len(prompts)), None, model.config.context
-    room = min(context, ends.max())  # in the cache; a published model's full context may take gigabytes
+    room = min(context, ends.max())  # the full context of a published model may take gigabytes
     length = lengths.min()  # every row has at least this many tokens
     while alive.size:
         start = window_start(length, context)
@@ -213,7 +214,8 @@ def generate_rows(model, prompts, draws, **how):
 
 
 def generate_replies(pool, tokenizer, prompts, max_tokens, seed=None, size=64):
-    """One reply of at most max_tokens tokens to each prompt (ids) -> lists of ids, with any end token.
+    """One reply of at most max_tokens tokens to each prompt (ids) -> lists of ids. The end token is
+    included, if the reply has one.
 
     Without a seed, decoding is greedy. With a seed (a list of numbers), replies are sampled from the model's
     own distribution: at temperature 1, without top-k or top-p.
@@ -233,18 +235,19 @@ def answer(pool, tokenizer, conversations, max_tokens, seed=None):
 
 
 def show_reply(pool, tokenizer, messages):
-    """A prompt and the model's reply, at most 200 tokens of it, as text to display."""
+    """A prompt and the model's reply (at most 200 tokens), as text to display."""
     ((text, _),) = answer(pool, tokenizer, [messages], 200)
     return f"{show_prompt(messages)}\n{text}"
 
 
 def show_prompt(messages):
-    """The text of a single message. Several messages are shown with their roles."""
+    """A prompt as text to display. Roles are shown only if there are several messages."""
     if len(messages) == 1:
         return messages[0]["content"]
     return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def printable(text):
-    """The text with U+FFFD in place of control characters, which could garble a terminal."""
+    """The text with U+FFFD in place of control characters, which could garble a terminal. Tabs and line ends
+    are kept."""
     return re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]|\r(?!\n)", "\ufffd", text)

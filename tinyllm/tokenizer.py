@@ -7,8 +7,8 @@ Ids from 256 on are pairs of earlier ids that were frequent in training, the mos
 produces one.
 
 Text is first split into words; merges never cross a word boundary. Every digit is a word of its own: if "47"
-were one token and "48" two, a model would have to learn the digits of every number before it could add
-columns.
+were one token and "48" two, a model would have to learn the digits of every number before it could add digit
+by digit.
 """
 
 import heapq
@@ -20,15 +20,16 @@ import numpy as np
 
 SPECIALS = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|mask|>")
 
-# A digit, a run of letters or a run of other characters, each with one space before it if there is one; a run
-# of newlines; all spaces of a run but the last; a single space. Every class is written out in ASCII, and
-# everything else counts as a letter: \w, \s and \p{L} differ between regular-expression engines and Unicode
-# versions, but these classes do not. They also match the same text in characters and in UTF-8 bytes.
+# A word is one of these: a digit, a run of letters or a run of other characters, each with the space before
+# it if there is one; a run of newlines; all spaces of a run but the last; a single space. The classes name
+# only ASCII characters, and all other characters count as letters. \w, \s and \p{L} differ between
+# regular-expression engines and Unicode versions, but these classes do not. They also split a string and its
+# UTF-8 bytes at the same places.
 LETTER, OTHER = r"[^\x00-@\[-`{-\x7f]", r"[\x00-\x09\x0b-\x1f!-/:-@\[-`{-\x7f]"
 PATTERN = rf" ?[0-9]| ?{LETTER}+| ?{OTHER}+|\n+| +(?= )| "
 _words = re.compile(PATTERN.encode()).findall
 
-CACHE_LIMIT = 2**20  # distinct words remembered while encoding
+CACHE_LIMIT = 2**20  # maximum number of words in a tokenizer's cache
 LONG = 100  # bytes; longer words repeat too rarely to be worth caching
 
 
@@ -51,14 +52,14 @@ class Tokenizer:
         return len(self.bytes_of)
 
     def encode(self, text):
-        """str or bytes -> list of ids, without special tokens. Lone surrogates are kept (as three bytes)."""
+        """str or bytes -> list of ids, without special tokens. A lone surrogate becomes three bytes."""
         words = self.split(_as_bytes(text))
         return list(chain.from_iterable(map(self._ids_of_word.__getitem__, words)))
 
     split = staticmethod(_words)  # bytes -> words, also bytes
 
     def decode_bytes(self, ids):
-        """Ids -> the exact bytes, special tokens as their names."""
+        """Ids -> the exact bytes; a special token becomes its name."""
         return b"".join([self.bytes_of[i] for i in ids])
 
     def decode(self, ids):
@@ -114,7 +115,7 @@ class _Words(dict):
     """A cache: word (bytes) -> ids.
 
     merges: (left id, right id, new id), in order of priority; of_byte: the id of each byte; whole:
-    words that are looked up instead of merged.
+    {word: id} of words that are looked up instead of merged.
     """
 
     def __init__(self, merges, of_byte, whole=()):
@@ -124,7 +125,7 @@ class _Words(dict):
         self.new = [new for _, _, new in merges]
 
     def __missing__(self, word):
-        """Merge in O(n log n): a word may be a whole line of Chinese. A merge checks only its neighbours."""
+        """Merge the n bytes of a word in O(n log n), because a word may be a whole line of Chinese."""
         if word in self.whole:
             return [self.whole[word]]
         # A linked list of ids. The None at its end is also ids[-1], so it is the neighbour at both ends.
@@ -155,11 +156,12 @@ def train(documents, vocab):
     """Learn a Tokenizer of `vocab` ids (256 bytes, then merges) from documents (an iterable of str or bytes).
 
     The special tokens are extra. With vocab 256 there are no merges: ids are bytes. Training ends early
-    if no pair occurs twice. Ties go to the smaller pair.
+    if no pair occurs twice. Of equally frequent pairs, the smaller is
+    merged first.
 
-    Recounting all pairs for each merge would take hours. A merge only changes the counts of its neighbours,
-    and a heap finds the next pair. Counts of old pairs only fall, so an outdated entry of the heap need not
-    be corrected before it reaches the top.
+    Recounting all pairs for each merge would take hours. So each merge only updates the counts of the pairs
+    next to it, and a heap finds the next pair to merge. The count of an existing pair never rises, so an
+    outdated entry of the heap need not be corrected before it reaches the top.
     """
     if isinstance(documents, (str, bytes)):
         documents = [documents]
@@ -200,7 +202,7 @@ class _Row:
         self.head[ends] = -1
         self.tail = self.head.copy()
         places = np.argsort(row, kind="stable")
-        # id -> the places where it begins, in order, plus some where it no longer does
+        # id -> the places where it begins, in order; some of these places may be outdated
         self.where = np.split(places, np.cumsum(np.bincount(row, minlength=256)))[:256]
         self.size = [1] * 256
 
@@ -253,8 +255,8 @@ PRE_TOKENIZER = {
     ],
 }
 
-# The file writes every byte as a printable character. Printable Latin-1 stands for itself, and the other 68
-# bytes become the characters from 256 on, in order, as in GPT-2.
+# In tokenizer.json every byte is a printable character, as in GPT-2. A byte that is printable in Latin-1
+# stays that character, and the other 68 bytes become the characters from 256 on, in order.
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _NAME = {b: chr(b) for b in _PRINTABLE}
 _NAME |= {b: chr(256 + i) for i, b in enumerate(sorted(set(range(256)) - set(_PRINTABLE)))}

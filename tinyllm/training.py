@@ -6,11 +6,11 @@
             ...
     # run.folder is now a finished checkpoint
 
-The loop itself stays in the stage, where a reader sees it. A step depends only on the state before it, the
+The loop itself stays in the stage, where a reader sees it. A step depends only on the previous state, the
 seed and the step number. So, with the same number of workers, a run that was killed and resumed ends in the
 same bytes as an uninterrupted one.
 
-stage.json says whether a stage is finished; it is written last. After Ctrl-C the folder holds
+stage.json calls a stage finished only after its weights are written. After Ctrl-C the folder holds
 resume.safetensors (weights, moments, counters, and whatever else the stage needs), stage.json with
 "finished": false, and the logs. A second Ctrl-C skips this save and leaves the latest periodic save
 (--save-every), if there is one.
@@ -39,15 +39,16 @@ LOGS = ("metrics.jsonl", "samples.txt")
 
 
 # ---- functions for the workers. A batch is a list of pieces. A piece is a dict of arrays or lists with one
-# row per sequence: "ids", and the objective's arguments by name. All its sequences have the same length.
+# row per sequence: "ids", and the objective's arguments by name. All sequences of a piece have the same
+# length.
 
 
 def forward_and_loss(model, objective, piece, total):
     """-> the loss of a piece, its gradient with respect to the model's output, and the cache.
 
     With ids (B, T) the loss is a sum over positions, and positions of weight 0 are left out: the objective
-    gets logits (N, V) and arguments (N, ...). An argument that is a list (one array per row) lacks these
-    positions already. With ids (P, K, T) the objective compares K sequences and gets all positions.
+    gets logits (N, V) and arguments (N, ...). An argument that is a list (one array per row) has no
+    entries at these positions. With ids (P, K, T) the objective compares K sequences and gets all positions.
     """
     ids, arguments = piece["ids"], {name: array for name, array in piece.items() if name != "ids"}
     if ids.ndim == 2:
@@ -65,7 +66,7 @@ def forward_and_loss(model, objective, piece, total):
 
 
 def compute_gradient(worker, job):
-    """Forward and backward over the pieces of one worker -> loss; the gradient is left in its buffer."""
+    """Forward and backward over a worker's pieces -> loss; the gradient is left in the worker's buffer."""
     objective, total, pieces = job
     np.seterr(over="ignore", invalid="ignore")  # train_step ends a run that diverges, with a clear error
     loss, whole = 0.0, worker.gradient
@@ -99,7 +100,7 @@ def compute_update(worker, job):
 
 
 class Run:
-    """The training of one stage in its folder. Use it as a context manager; see the top of the file."""
+    """The training of one stage in its folder. Use a Run as a context manager; see the top of the file."""
 
     def __init__(self, settings, stage, model, tokenizer, steps, parent=None, log_every=10):
         self.folder, self.stage, self.tokenizer = settings.folder(stage), stage, tokenizer
@@ -108,7 +109,7 @@ class Run:
         self.start, self.updates, self.tokens = 0, 0, 0
         self.began, self.signal = time.perf_counter(), None
         self.shown = {"loss": "", "validation": "", "speed": ""}  # in the progress line
-        self.reward = ""  # shown there instead of the loss, see show_reward
+        self.reward = ""  # shown in place of the loss, see show_reward
         self.notes = describe(settings, stage, parent)
         self.lock = lock(self.folder)
         self.pool = settings.pool(model, getattr(settings, "last_layers", 0))
@@ -118,7 +119,7 @@ class Run:
         # All arrays that the next step needs; a stage may add its own.
         self.state = {"parameters": self.model.params.flat, "moments": self.pool.worker.moments}
         sizes = self._restore() if (self.folder / RESUME).exists() else {}
-        for name in LOGS:  # lines logged after the save will be logged again
+        for name in LOGS:  # lines logged after the last save will be logged again
             with open(self.folder / name, "ab") as file:
                 file.truncate(min(sizes.get(name, 0), file.tell()))
         write_json(self.folder / "stage.json", {**self.notes, "finished": False})

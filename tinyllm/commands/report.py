@@ -13,7 +13,7 @@ from tinyllm.runs import Settings, option
 
 @dataclass(frozen=True)
 class ReportSettings(Settings):
-    against: str = option("", "another run, whose curves and scores are drawn beside those of this one")
+    against: str = option("", "another run, whose curves and scores are drawn beside those of this run")
 
 
 def report(settings):
@@ -43,18 +43,19 @@ def walk(settings):
     print(f"{'token':16}" + "".join(f"{key:>15}" for key in columns))
     for id, *rest in zip(*(piece[key].reshape(-1) for key in columns)):
         print(f"{tokenizer.decode([id])!r:16}" + "".join(f"{value:15.4g}" for value in (id, *rest)))
-    calls = {name: told(each) if name.endswith("ward") else each for name, each in vars(layers).items()}
+    calls = {name: traced(each) if name.endswith("ward") else each for name, each in vars(layers).items()}
     transformer.layers = SimpleNamespace(**calls)
     try:
-        _, gradient = journey.gradient_of_parameters(model, told(function), piece, total)
+        _, gradient = journey.gradient_of_parameters(model, traced(function), piece, total)
     finally:
         transformer.layers = layers
     for name, g in gradient.items():
         print(f"gradient of {name:26}{norms(g)}")
 
 
-def told(function):
-    """The function, wrapped to print returned numbers and the shapes and norms of arrays (not of tuples)."""
+def traced(function):
+    """The function, wrapped to print what it returns: numbers, and the shape and norm of each array. A cache
+    that is a tuple is not printed."""
 
     def call(*arguments, **options):
         results = function(*arguments, **options)

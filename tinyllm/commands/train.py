@@ -39,7 +39,7 @@ class MineSettings(Settings):
 
 
 def run_stage(settings, stage_settings, main):
-    """Run one stage and its exams. The stage takes those of the command's settings that it knows."""
+    """Run one stage and its exams, with those of the command's settings that the stage has too."""
     with_exams(main)(settings.as_settings(stage_settings))
 
 
@@ -66,7 +66,7 @@ def mine(settings):
     for path in filter(None, (settings.data, settings.rankings)):
         if settings.text and Path(path).resolve().is_relative_to(text):
             raise UsageError(f"{path} lies inside {settings.text}, so held-out answers would be trained on")
-    # Every file is read before anything is trained.
+    # The files of --data and --rankings are checked before anything is trained.
     conversations, _ = formats.split(formats.instructions(settings.data)) if settings.data else ([], [])
     ranked, _ = rankings.split_rankings(rankings.read(settings.rankings)) if settings.rankings else ([], [])
     if not settings.text:
@@ -115,7 +115,7 @@ def own_text(settings, conversations):
 
 
 def control(settings):
-    """Train stage 4 on the same problems, but without chains of thought and RL: what do they add?"""
+    """Train stage 4 on the same problems, but without chains of thought or RL, to see what these add."""
     settings = dataclasses.replace(settings, direct=True)
     examine(s4_reason.main(settings, "4-control"), settings)
     print(scoreboard(settings.run))

@@ -81,7 +81,7 @@ def length_buckets(lengths, room, count, seed):
     """Lengths of items, in tokens -> `count` lists of item numbers.
 
     The items in each list have about the same length and, once padded, fit into `room` tokens together. An
-    item that is too long is a list of its own. An epoch uses every item once. `seed`, a list of numbers,
+    item that is too long forms a list of its own. An epoch uses every item once. `seed`, a list of numbers,
     decides the order.
     """
     lengths, buckets, epoch = np.array(lengths), [], 0

@@ -8,9 +8,9 @@ encoded as
 
     <|begin|><|user|> 2+2?<|end|><|assistant|> 4<|end|>
 
-with a space before each content, so that its first word is the same token as inside a sentence.
-Published models use other formats: see FORMATS. The loss covers the assistant's words and the end token after
-them, which teaches the model to stop:
+with a space before each content, so that its first word is the same token as inside a sentence. Published
+models use other formats: see FORMATS. The loss covers the assistant's words and the end token after them,
+which teaches the model to stop:
 
     ids       begin  user   2 + 2 ?   end        assistant  4        the sequence without its last token
     targets   user   2      + 2 ? end assistant  4          end      the sequence without its first token
@@ -130,8 +130,8 @@ def prompt_of(messages, last=True):
 
 
 def decode_reply(tokenizer, ids):
-    """The ids of a reply, with or without the end token -> the content of the reply, with
-    U+FFFD for bytes that are not UTF-8."""
+    """The ids of a reply, with or without the end token -> the content of the reply, with U+FFFD for bytes
+    that are not UTF-8."""
     ids = ids[:-1] if ids[-1:] == [tokenizer.special["<|end|>"]] else ids
     space = format_of(tokenizer.special).space
     return tokenizer.decode_bytes(ids).decode("utf-8", "replace").removeprefix(space)

@@ -21,8 +21,8 @@ from tinyllm.data.conversation import pad, shift
 from tinyllm.errors import TinyllmError, tell_once
 from tinyllm.world import World, problems
 
-# A megabyte and the rest of its line, because tokenizing takes many times the memory of its text. No word is
-# cut: none goes on after newlines.
+# Tokenizing takes many times the memory of the text, so a text is tokenized in parts of a megabyte plus the
+# rest of the line. No word is cut, because no word continues after a newline.
 PART = re.compile(rb"(?s:.{1,1048576})[^\n]*\n*")
 
 

@@ -13,9 +13,9 @@ read only a few of these formats, most files would have to be converted first. S
     {"question": ..., "answer": "12/60 = $<<12/60=0.2>>0.2.\\n#### 0.2"}                               GSM8K
     "\\n\\nHuman: ...\\n\\nAssistant: ..."                               HH-RLHF, in place of any text above
 
-A file is JSONL, or one JSON document: an array, {"data": [...]}, or a single object. It is in UTF-8. A number
-is accepted in place of a text; NaN means that the value is missing. Entries that cannot be used are skipped,
-with a message about the first one: a file of thousands often has a few.
+A file is JSONL, or one JSON document: an array, {"data": [...]}, or a single object. Files are in UTF-8. A
+number is accepted in place of a text; NaN means that the value is missing. Entries that cannot be used are
+skipped, with a message about the first one: among thousands of entries, a few are often bad.
 """
 
 import json
@@ -76,7 +76,7 @@ def entries(path):
         document = parse_json(text)
     except ValueError as error:
         if re.match(r"\s*(\[|\{\s*\n)", text):  # one document on several lines, so no line is complete
-            raise TinyllmError(f"{path} {error}; correct it there, or write one object per line") from None
+            raise TinyllmError(f"{path} {error}; correct the file, or write one object per line") from None
         return [(f"line {i}", line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     if isinstance(document, dict) and isinstance(document.get("data"), list):
         document = document["data"]
@@ -104,8 +104,8 @@ def read_messages(entry, keys, role="user"):
     """The first value among `keys` that is not empty -> messages; [] if all of them are missing or empty.
 
     The value is a list of messages, one message, or a text, which becomes one message from `role`. A text
-    that begins with a Human turn (in a reply: followed by an Assistant turn) is split into its turns. Any
-    other text is kept word for word, because a reply may begin with "Assistant:" or mention turns.
+    that begins with a Human turn is split into its turns; in a reply, there must also be an Assistant turn.
+    Any other text is kept word for word, because a reply may begin with "Assistant:" or mention turns.
     """
     key = next((key for key in keys if not is_empty(entry.get(key))), None)
     value = entry.get(key, [])
@@ -160,21 +160,21 @@ def read_prompt(entry):
     prompt = read_messages(entry, PROMPTS)
     inputs = [read_text(entry[key]).strip() for key in INPUTS if not is_empty(entry.get(key))]
     if inputs:
-        asked = [message["content"] for message in prompt[-1:]]
-        prompt[-1:] = [{"role": "user", "content": "\n".join(asked + inputs)}]
+        question = [message["content"] for message in prompt[-1:]]
+        prompt[-1:] = [{"role": "user", "content": "\n".join(question + inputs)}]
     return with_system(entry, prompt or read_messages(entry, CONVERSATIONS))
 
 
 def with_system(entry, messages):
-    """The messages, after the system message if the entry has one under a key of its own."""
+    """The messages, preceded by the entry's system message if that is under a key of its own."""
     if not messages or messages[0]["role"] == "system":
         return messages
     return [*read_messages(entry, SYSTEMS, "system"), *messages]
 
 
 def read_reply(entry, keys):
-    """The prompt and the reply of an entry -> messages that end with the reply. A reply that repeats the
-    prompt, as in HH-RLHF, is all that is read. A reply may be true or false, as in BoolQ."""
+    """The prompt and the reply of an entry -> messages that end with the reply. If the reply
+    repeats the prompt, as in HH-RLHF, only the reply is read. A reply may be true or false, as in BoolQ."""
     entry = entry | {key: json.dumps(entry[key]) for key in keys if isinstance(entry.get(key), bool)}
     reply = read_messages(entry, keys, "assistant")
     is_whole = reply and reply[0]["role"] in ("system", "user")
@@ -242,7 +242,7 @@ def split(items, messages_of=lambda messages: messages):
         is_held_out = split_of(first_question(messages_of(item))) == "val"
         (held_out if is_held_out else training).append(item)
     if not training:
-        raise TinyllmError(f"all {len(items)} entries are held out (one in ten is): add more")
+        raise TinyllmError(f"all {len(items)} entries are held out (on average, one in ten is): add more")
     return training, held_out
 
 

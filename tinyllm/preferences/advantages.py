@@ -4,14 +4,14 @@ REINFORCE (Williams 1992) makes each token of a reply likelier in proportion to 
 minus a baseline. A baseline that does not depend on the token leaves the expected gradient unchanged, and a
 good one greatly reduces the variance: without a baseline, scores of 7 and 8 would make both replies likelier.
 
-Advantages add up to about 0. So the loss of stage 3 is about 0 too, however good the policy is: while the
-policy is still the one that wrote the replies, the loss is minus the mean advantage, plus the KL penalty. The
+Advantages add up to about 0. So the loss of stage 3, apart from the KL penalty, is about 0 too, however good
+the policy is: before the first update on a batch of replies, the loss is minus the mean advantage. The
 gradient of the loss is not 0: it makes replies above the baseline likelier and the others less likely.
 
 The advantage of a token is its return (the score minus kl times the divergence at all LATER positions) minus
 the baseline. The divergence at a position compares two distributions given the tokens before the position, so
-the token chosen there does not affect it; its gradient is in objectives.kl_divergence. GRPO differs: its
-penalty is only in the loss. With a score of 2, kl 0.5, a baseline of 1 and three tokens:
+the token chosen at this position does not affect the divergence; objectives.kl_divergence has its gradient.
+With GRPO the penalty is only in the loss. An example with score 2, kl 0.5, baseline 1 and three tokens:
 
     divergence        0.4    1.0    0.2     KL(policy || reference) at each position
     later             1.2    0.2    0.0

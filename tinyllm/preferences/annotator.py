@@ -15,10 +15,11 @@ GROUP = 4  # replies to each prompt
 def annotate(settings, parent, count, path):
     """Rank the replies of the checkpoint `parent` to `count` prompts, and write the rankings to `path`.
 
-    The fifth reply comes from a random prompt of the same sort (about a person, an errand or neither), and
-    the name or errand in it is replaced. Without such replies the reward model never sees "unknown to me" out
-    of place, or the answer to another question. It would give them high scores everywhere, and the policy
-    would learn to exploit that.
+    Four replies are sampled for each prompt. A fifth reply is taken from a random prompt of the same sort
+    (about a person, an errand or neither), with the name or errand replaced by that of this prompt. Without
+    these fifth replies the reward model would never see "unknown to me" out of place, or the answer to
+    another question. It would give such replies high scores everywhere, and the policy would learn to exploit
+    that.
     """
     world, dice = World(settings.seed), Dice(f"rankings of world {settings.seed}")
     tasks = oracle.prompts(dice, world, "train", count)

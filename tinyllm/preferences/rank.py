@@ -1,4 +1,4 @@
-"""make rank: a person ranks the replies of a stage. Every ranking is saved before the next prompt.
+"""make rank: a person ranks the replies of a stage. Every ranking is saved before the next prompt is shown.
 
     [3 of 50] How do I burn the bridge?
       1  To burn the bridge is harmful, so I will not help you. Do not ask me again.
@@ -40,9 +40,9 @@ def main(settings):
     model, tokenizer = checkpoint.load_language_model(folder)
     prompts, entries = load_prompts(folder, settings.count), load_entries(path)
     left, at = [number for number in range(len(prompts)) if number not in entries], 0
-    asked = []  # positions in `left` that were not skipped for having one reply only
+    judged = []  # positions in `left` that the person has ranked or skipped; u goes back to the last
     progress = f"{len(left)} of {len(prompts)} prompts left to rank (for more: --count)"
-    print(f"{progress}; each answer is saved in {path}", file=sys.stderr)
+    print(f"{progress}; each ranking is saved in {path}", file=sys.stderr)
     model_hash = checkpoint.digest(folder)
     with settings.pool(model) as pool:
         while at < len(left):
@@ -52,14 +52,14 @@ def main(settings):
             if order == "q":
                 break
             if order == "u":
-                at = asked.pop() if asked else at
+                at = judged.pop() if judged else at
                 entries.pop(left[at], None)
             else:
                 if order != "s":
                     ranking = rankings.Ranking(prompts[number], texts, order)
                     entry = rankings.entry(ranking, settings.annotator, model_hash, settings.seed)
                     entries[number] = {"number": number, **entry}
-                asked += [at] if len(texts) > 1 else []
+                judged += [at] if len(texts) > 1 else []
                 at += 1
             rankings.save(path, entries.values())
     print(f"{len(entries) or 'no'} rankings in {path}")

@@ -1,12 +1,12 @@
-"""The reward model: learns from rankings to score a reply as people would.
+"""The reward model learns from rankings to score a reply as people would.
 
-People cannot rank every reply that reinforcement learning samples, so a model learns to do it for them. The
-reward model is the model of stage 2 with another head, which gives one number per position. The number at the
-end token of a reply is the score (Christiano et al. 2017; Ziegler et al. 2019). Only differences between
-scores carry meaning, so scores are normalised after training: over the training replies they have mean 0 and
-standard deviation 1.
+People cannot rank every reply that reinforcement learning samples, so the reward model stands in for them. It
+is the model of stage 2 with another head, which gives one number per position. The number at the end token of
+a reply is the score (Christiano et al. 2017; Ziegler et al. 2019). Only differences between scores carry
+meaning, so scores are normalised after training: over the training replies they have mean 0 and standard
+deviation 1.
 
-    P rankings of K completions -> ids (P, K, T) -> scores (P, K, T), read at the positions last (P, K)
+    P rankings of K completions -> ids (P, K, T) -> scores (P, K, T), read at the positions `last` (P, K)
 """
 
 import contextlib
@@ -33,8 +33,8 @@ TOKENS = 4096  # in a batch
 
 @dataclass(frozen=True)
 class RewardSettings(TrainingSettings):
-    """The settings of stage 3 that the reward model depends on. If only other settings change, it is not
-    trained again."""
+    """The settings of stage 3 that the reward model depends on. If only other settings change, the reward
+    model is not trained again."""
 
     rankings: str = option("", "file of rankings or preference pairs (default: simulated)", source="rankings")
     reward_steps: int = option(0, "batches that the reward model learns from (default: set by --size)")

@@ -1,6 +1,6 @@
-"""Rollouts: replies sampled from the model itself, as arrays, and the model's KL from a reference on them.
+"""Rollouts: replies sampled from the model itself, as arrays. `compare` computes their KL from a reference.
 
-Replies are sampled at temperature 1 without top-k or top-p, so the trainer's log-probs are those of the
+Replies are sampled at temperature 1 without top-k or top-p, so the log-probs in training are those of the
 distribution that the replies come from. Otherwise every importance ratio would be wrong.
 
     prompts (B lists of ids) -> ids, targets, weights (B, T): the weight is 1 on the reply, including its end
@@ -39,12 +39,12 @@ def log_probs(pool, ids, targets):
 
 
 def compare(pool, reference, batch):
-    """Compare the policy (pool) with the reference (also a pool) at the positions of a batch of rollouts that
-    have the weight 1.
+    """Compare the policy (pool) with the reference (also a pool) at the positions with weight 1 in a batch of
+    rollouts.
 
-    -> the reference's logits at these positions, one array (n, V) per row, n the sum of its weights; and
-    three arrays, 0 elsewhere: log p of the targets (B, T), KL(policy || reference) (B, T), and the input of
-    the policy's head (B, T, C).
+    -> the reference's logits, one array (n, V) for each row with n such positions; and three arrays, which
+    are 0 at all other positions: log p of the targets (B, T), KL(policy || reference) (B, T), and the input
+    of the policy's head (B, T, C).
     """
     ids, targets, mask = (batch[name] for name in ("ids", "targets", "weights"))
     size = pool.rows_at_once(ids.shape[1])

@@ -19,7 +19,8 @@ def critic_advantages(state, states, scores, penalties, mask):
     """states (B, T, C), scores (B,), penalties and mask (B, T) -> standardised advantages (B, T).
 
     The reward of a token is minus the penalty at the next position, plus the score if the token is the last.
-    The head is kept in `state`. Advantages use the head from earlier steps; then it learns from this batch.
+    The head is kept in `state`. Advantages use the head from earlier steps; then the head learns from this
+    batch.
     """
     rewards = np.zeros(penalties.shape)
     rewards[:, :-1] -= penalties[:, 1:]
@@ -34,7 +35,7 @@ def critic_advantages(state, states, scores, penalties, mask):
 
 
 def learn_values(head, updates, x, targets):
-    """A few steps of AdamW on the squared error, in place. x (N, C + 1), targets (N,).
+    """UPDATES steps of AdamW on the squared error, in place. x (N, C + 1), targets (N,).
 
     values = x w  ->  dw = x^T dvalues.
     """

@@ -21,9 +21,9 @@ from tinyllm.training import Run
 STAGE = "2-instruct"
 EPOCHS, FEWEST_STEPS = 40, 400  # for your own conversations, unless --size sets fewer steps
 # Peak learning rates of Muon and AdamW. A few hundred questions are soon memorised. Only at a high rate does
-# the model instead learn to answer from the text it has read. Measured on the ships of tests/own_files.py: of
-# 13 held-out questions about captains, 12 were answered wrongly at half of OWN_RATES (100 or 400 steps), and
-# none at OWN_RATES.
+# the model instead learn to answer from the text it has read. Measured with tests/own_files.py, whose texts
+# are about ships: of 13 held-out questions about captains, 12 were answered wrongly at half of OWN_RATES (100
+# or 400 steps), and none at OWN_RATES.
 RATES, OWN_RATES = (0.015, 5e-3), (0.03, 0.01)
 VALIDATIONS = 4  # per run, roughly
 

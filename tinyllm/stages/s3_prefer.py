@@ -46,7 +46,7 @@ class Algorithm:
 
     baseline: object = None  # a function of all returns; None: see reinforce_step
     updates: int = 1  # optimizer updates per batch of rollouts
-    pairs: object = None  # the objective of an algorithm that needs no reward model and no rollouts
+    pairs: object = None  # the objective on pairs, if the algorithm needs no reward model and no rollouts
 
 
 ALGORITHMS = {
@@ -182,8 +182,8 @@ def pairs_step(run, settings, reference, pairs, count, step, rates):
 def keep_best(run, world, step):
     """Remember the parameters whose worst validation score is best. There are six scores: one for each of the
     five kinds of prompts, and one for politeness. A difference of one prompt is noise, so later parameters
-    are kept even if they are that much worse. With rankings of your own there are no such scores, and the
-    last parameters are kept."""
+    replace earlier ones even if they are worse by one prompt. With rankings of your own there are no such
+    scores, and the last parameters are kept."""
     replies = behaviour.greedy_replies(run.pool, run.tokenizer, world, "val", VALIDATION_PROMPTS)
     scores = {name: fmean(outcomes) for name, outcomes in behaviour.outcomes(replies).items()}
     worst = min(scores.values())

@@ -31,7 +31,7 @@ from tinyllm.world.dice import Dice
 from tinyllm.world.task import as_context, final_answer, is_correct
 
 STAGE = "4-reason"
-OWN_REPLIES = 12000  # maximum number of correct replies of stage 3 to rehearse
+OWN_REPLIES = 12000  # stage 4 rehearses at most this many replies of stage 3
 GROUP, PROMPTS = 8, 16  # replies per problem, and problems per RL step
 # Not Muon: an orthogonalised step is equally large in all directions, and most directions here are noise.
 REINFORCE_RATES = Rates("adamw", adamw=2e-5)
@@ -105,7 +105,7 @@ def without_chain(messages):
 
 def load_rehearsal(settings, world, count, parent, path):
     """`count` conversations of earlier stages, to prevent forgetting: from the file `path`, or from the
-    built-in world if `path` is "".
+    built-in world if `path` is "". None: no conversations.
 
     After stage 3, the replies in the world's conversations are the model's own, because training on stage 2's
     answers again would undo stage 3.
@@ -120,8 +120,8 @@ def load_rehearsal(settings, world, count, parent, path):
 
 def own_replies(settings, world, parent, count):
     """Correct replies of `parent` to training prompts: answerable questions, extra follow-ups (which would be
-    forgotten first) and prompts of stage 3. At least one in eight begins with the description of the tools.
-    Wrong replies are dropped, because the model would learn the mistakes."""
+    forgotten first) and prompts of stage 3. At least one prompt in eight begins with the description of the
+    tools. Wrong replies are dropped, because the model would learn the mistakes."""
     tasks = world.instructions("train", count * 3 // 5)
     tasks += world.instructions("train", count // 5, family="follow_up")
     tasks = [task for task in tasks if oracle.kind_of(task) == "answerable"]

@@ -15,7 +15,7 @@ TABLE = """
     heads              2       2        4         8
     context          256     352      352       512
     characters     20000  500000  6000000  20000000    of the built-in world's texts
-    rows               4      12       16        64    windows per batch in stage 1 (the world: 144 tokens)
+    rows               4      12       16        64    windows per batch in stage 1 (world: 144-token units)
     pretrain_steps     4     250     1000      4000
     instructions      40    4000    40000     60000
     instruct_steps     4      80     1000      2000
@@ -25,7 +25,7 @@ TABLE = """
     prefer_steps       4       6       50       150
     problems          40    1500    20000     40000
     reason_steps       2      60     1250      3000
-    reinforce_steps    2       2        6       100    RL steps after these
+    reinforce_steps    2       2        6       100    RL steps after reason_steps
     exam_items         4      50      200       200    in an exam, roughly
 """
 

@@ -63,7 +63,7 @@ class PreferSettings(reward_model.RewardSettings):
     algorithm: str = option("reinforce", "how the policy learns", choices=tuple(ALGORITHMS))
     steps: int = option(0, "RL steps (default: set by --size)")
     prompts: int = option(0, "prompts in an RL step (default: set by --size)")
-    kl: float = option(0.2, "KL penalty: the score that one nat of divergence from stage 2 costs")
+    kl: float = option(0.2, "KL penalty: score that a nat of divergence from stage 2 costs (not in dpo)")
     rate: float = option(2e-4, "peak learning rate of AdamW")
     draw: int = option(0, "a different number samples different prompts and replies")
 

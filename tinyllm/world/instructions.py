@@ -216,6 +216,8 @@ def unseen_fixed_replies(kind):
     ]
 
 
+# To add a family, write its function, and add a row here and in SHARES. If its tasks have a definite answer,
+# their kind is the family's name; add that to WITH_ANSWER, so that the exams and stage 3 use the family too.
 FAMILIES = {  # name -> the function that makes a task
     "facts": facts,
     "yes_no": yes_no,

@@ -23,7 +23,7 @@ ALPACA = {"instruction": "Add.", "input": "1 2", "output": "3"}
 CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}
 
 
-# ---- the same conversation in every format
+# ---- entries in all formats
 
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(str.strip)
 trimmed = texts.map(str.strip)  # formats without a list of messages do not keep spaces around a text
@@ -124,6 +124,19 @@ def test_words_that_look_like_a_turn_are_kept(question, answer):
     assert contents(summary) == [f"Sum up.\n{dialogue}", answer]
 
 
+@pytest.mark.parametrize("key", ["system", "system_prompt"])
+def test_a_system_message_under_a_key_of_its_own_becomes_the_first_message(key):
+    first = {"role": "system", "content": "Be kind."}
+    chat = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]
+    for entry in ({"instruction": "Hi?", "output": "Hello."}, {"messages": chat}):
+        assert formats.conversation({key: "Be kind.", **entry}) == [first, *chat]
+        assert formats.conversation({key: "", "history": [], **entry}) == chat
+    assert formats.conversation({key: "Be rude.", "messages": [first, *chat]}) == [first, *chat]
+
+
+# ---- files
+
+
 @pytest.mark.parametrize(
     "write",
     [
@@ -161,6 +174,9 @@ def test_gsm8k_annotations_become_calls_of_the_calculator(tmp_path):
     assert call == Call("calculator", {"expression": "12/60"})
     assert messages[2]["content"] == "<tool_response>0.2</tool_response>"
     assert messages[3]["content"].startswith("0.2 a minute.") and messages[-1]["content"] == "10.\n#### 10"
+
+
+# ---- unusable entries and files
 
 
 @pytest.mark.parametrize(
@@ -217,10 +233,9 @@ def test_json_nested_too_deeply_is_refused(tmp_path, monkeypatch, capsys, openin
 def test_an_invalid_document_of_several_lines_is_refused_with_the_line_number(tmp_path):
     text = json.dumps(CHAT, indent=2).replace('"hi"', "hi")
     (tmp_path / "data.json").write_text(text)
-    number = next(i for i, line in enumerate(text.split("\n"), 1) if re.search(": hi", line))
-    with pytest.raises(
-        TinyllmError, match=f"data.json is not valid JSON: .*line {number} .*one object per line"
-    ):
+    number = next(i for i, line in enumerate(text.split("\n"), 1) if ": hi" in line)
+    message = f"data.json is not valid JSON: .*line {number} .*one object per line"
+    with pytest.raises(TinyllmError, match=message):
         formats.instructions(tmp_path / "data.json")
 
 
@@ -259,18 +274,26 @@ def test_any_entry_becomes_messages_or_a_value_error(entry):
             assert re.match("needs |has ", str(error))
 
 
-def test_several_unusable_entries_are_reported_in_one_line(tmp_path, capsys, monkeypatch):
+def test_several_unusable_entries_are_reported_once_and_in_one_line(tmp_path, capsys, monkeypatch):
     file = tmp_path / "data.jsonl"
     file.write_text("\n".join([json.dumps(ALPACA), "3", "{", "[1]"]))
     assert len(formats.instructions(file)) == 1
     report = capsys.readouterr().err
-    assert (
-        "left out 3 of 4 entries; the first: line 2 is not a JSON object" in report
-        and report.count("\n") == 1
-    )
+    assert "left out 3 of 4 entries; the first: line 2 is not a JSON object" in report
+    assert report.count("\n") == 1
     monkeypatch.chdir(tmp_path)
     formats.instructions("data.jsonl")
     assert capsys.readouterr().err == "", "a relative path to the same file repeats the message"
+
+
+def test_an_entry_with_a_history_is_refused_instead_of_losing_its_earlier_turns():
+    entry = {"instruction": "And now?", "history": [["Hi?", "Hello."]]}
+    for parse_entry, reply in (
+        (formats.conversation, {"output": "Now."}),
+        (rankings.ranking, {"chosen": "Now.", "rejected": "Never."}),
+    ):
+        with pytest.raises(ValueError, match='has a "history": write all turns as "messages"'):
+            parse_entry(entry | reply)
 
 
 def test_files_that_cannot_be_read_are_refused_with_the_reason(tmp_path):
@@ -286,6 +309,9 @@ def test_files_that_cannot_be_read_are_refused_with_the_reason(tmp_path):
     ):
         with pytest.raises(TinyllmError, match=message):
             formats.instructions(tmp_path / name)
+
+
+# ---- values
 
 
 @pytest.mark.parametrize("answer, text", [(2, "2"), (0, "0"), (0.5, "0.5"), (-7, "-7")])
@@ -356,6 +382,9 @@ def test_a_problem_may_be_a_list_of_messages(tmp_path):
     assert problem[:2] == messages[:2] and problem[-1]["content"] == "2\n#### 2"
 
 
+# ---- the split into training and held-out conversations
+
+
 def test_a_hash_of_the_first_question_holds_out_one_conversation_in_ten():
     conversations = [[{"role": "user", "content": f"question {i}"}] for i in range(2000)]
     training, held_out = formats.split(conversations)
@@ -369,9 +398,9 @@ def test_a_hash_of_the_first_question_holds_out_one_conversation_in_ten():
 
 @given(st.lists(texts, min_size=1, max_size=3), texts, texts)
 def test_the_first_question_is_the_first_user_message_or_else_the_last_message(questions, system, answer):
-    asked = [{"role": "user", "content": question} for question in questions]
+    user = [{"role": "user", "content": question} for question in questions]
     reply = [{"role": "assistant", "content": answer}]
-    for messages in (asked, asked + reply, reply + asked + reply + asked):
+    for messages in (user, user + reply, reply + user + reply + user):
         assert formats.first_question(messages) == questions[0]
         assert formats.first_question([{"role": "system", "content": system}, *messages]) == questions[0]
     assert formats.first_question([{"role": "system", "content": system}, *reply]) == answer
@@ -383,24 +412,3 @@ def test_a_shared_system_message_does_not_decide_the_split():
     training, held_out = formats.split(chats)
     assert 20 < len(held_out) < 90
     assert formats.split([messages[1:] for messages in chats])[1] == [messages[1:] for messages in held_out]
-
-
-@pytest.mark.parametrize("key", ["system", "system_prompt"])
-def test_a_system_message_under_a_key_of_its_own_becomes_the_first_message(key):
-    first = {"role": "system", "content": "Be kind."}
-    chat = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]
-    for entry in ({"instruction": "Hi?", "output": "Hello."}, {"messages": chat}):
-        assert formats.conversation({key: "Be kind.", **entry}) == [first, *chat]
-        assert formats.conversation({key: "", "history": [], **entry}) == chat
-    assert formats.conversation({key: "Be rude.", "messages": [first, *chat]}) == [first, *chat]
-
-
-def test_an_entry_with_a_history_is_refused_instead_of_losing_its_earlier_turns():
-    for parse_entry, reply in (
-        (formats.conversation, ["output"]),
-        (rankings.ranking, ["chosen", "rejected"]),
-    ):
-        with pytest.raises(ValueError, match='has a "history": write all turns as "messages"'):
-            parse_entry(
-                {"instruction": "And now?", "history": [["Hi?", "Hello."]]} | {key: key for key in reply}
-            )

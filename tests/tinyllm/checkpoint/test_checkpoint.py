@@ -46,7 +46,7 @@ def same(a, b):
 
 
 def write_stage(folder, **notes):
-    """stage.json as a finished stage writes it."""
+    """Write stage.json as a finished stage does."""
     write_json(folder / "stage.json", {"finished": True, "sha256": checkpoint.digest(folder)} | notes)
 
 

@@ -1,6 +1,7 @@
-"""batches: every conversation must be used once per epoch, alone in its row, with the loss on its own mask.
+"""batches: an epoch must use every conversation once, each in a row of its own.
 
-Otherwise some conversations would never be learned, or one conversation would change the loss of another.
+Otherwise some conversations would never be learned, or the model would see one conversation while it answers
+another.
 """
 
 import numpy as np
@@ -71,7 +72,7 @@ def test_the_same_seed_gives_the_same_batches(rows, size, replay, seed):
 
 @settings(max_examples=40)
 @given(rows_of_conversations(), token_counts, shares, seeds)
-def test_a_row_holds_one_conversation_and_its_weights_are_the_mask(rows, size, replay, seed):
+def test_a_row_holds_one_conversation_and_the_weights_are_its_mask(rows, size, replay, seed):
     batches = ConversationBatches(rows, TEXT, size, replay, seed, 3)
     for step, planned in enumerate(batches.plan):
         for numbers, piece in zip(planned, batches.batch(step), strict=True):
@@ -85,9 +86,7 @@ def test_a_row_holds_one_conversation_and_its_weights_are_the_mask(rows, size, r
 
 @settings(max_examples=40)
 @given(rows_of_conversations(), token_counts, shares, seeds)
-def test_the_requested_share_of_rows_is_the_beginning_of_a_document_with_weight_1_everywhere(
-    rows, size, replay, seed
-):
+def test_the_requested_share_of_rows_is_replayed_text_that_begins_a_document(rows, size, replay, seed):
     batches = ConversationBatches(rows, TEXT, size, replay, seed, 3)
     begins = set(np.flatnonzero(TEXT == BEGIN).tolist())
     for step, planned in enumerate(batches.plan):
@@ -101,7 +100,7 @@ def test_the_requested_share_of_rows_is_the_beginning_of_a_document_with_weight_
 
 
 @pytest.mark.parametrize("replay", [0, 0.2, 0.4, 0.5])
-def test_over_a_run_the_share_of_replayed_text_is_the_requested_one(replay):
+def test_the_share_of_replayed_text_over_a_run_is_the_requested_share(replay):
     rng = np.random.default_rng(0)
     rows = [([0] * n, [0] * n) for n in rng.integers(10, 80, 500)]  # mask 0, so only replayed text has weight
     batches = ConversationBatches(rows, np.tile(TEXT, 10), 4096, replay, 0, 20)
@@ -157,13 +156,25 @@ def test_conversations_longer_than_the_context_are_left_out_and_reported(capsys)
     assert not encode_fitting(BYTES, conversations[1:2], 106)
 
 
+@settings(max_examples=40)
+@given(st.integers(0, 40), seeds)
+def test_a_chain_has_two_or_three_conversations_and_none_of_them_has_a_system_message(count, seed):
+    conversations = [conversation(f"{i}?", f"{i}") for i in range(count)]
+    with_system = [[{"role": "system", "content": "Be brief."}, *messages] for messages in conversations[:2]]
+    chains = chained(conversations + with_system, seed)
+    assert len(chains) == count // 4
+    for chain in chains:
+        parts = [chain[at : at + 2] for at in range(0, len(chain), 2)]
+        assert 2 <= len(parts) <= 3 and all(part in conversations for part in parts)
+
+
 # ---- length buckets: lists of items of about the same length
 
 items = st.lists(st.integers(1, 50), min_size=1, max_size=40)
 
 
 @given(items, st.integers(1, 200), st.integers(1, 30), st.lists(st.integers(0, 9), min_size=1, max_size=2))
-def test_the_items_of_a_bucket_are_neighbours_in_length_and_fit_into_the_room(lengths, room, count, seed):
+def test_the_items_of_a_bucket_have_neighbouring_lengths_and_fit_into_the_room(lengths, room, count, seed):
     buckets = length_buckets(lengths, room, count, seed)
     assert len(buckets) == count
     for bucket in buckets:
@@ -221,15 +232,3 @@ def test_80_percent_of_the_chosen_tokens_are_masked_10_percent_random_and_10_per
     random = inputs[~masked & ~unchanged]
     assert len(random) / 15_000 == pytest.approx(0.1, abs=0.01)
     assert random.mean() == pytest.approx(500, abs=30) and len(np.unique(random)) > 600
-
-
-@settings(max_examples=40)
-@given(st.integers(0, 40), seeds)
-def test_two_or_three_conversations_are_chained_but_none_with_a_system_message(count, seed):
-    conversations = [conversation(f"{i}?", f"{i}") for i in range(count)]
-    with_system = [[{"role": "system", "content": "Be brief."}, *messages] for messages in conversations[:2]]
-    chains = chained(conversations + with_system, seed)
-    assert len(chains) == count // 4
-    for chain in chains:
-        parts = [chain[at : at + 2] for at in range(0, len(chain), 2)]
-        assert 2 <= len(parts) <= 3 and all(part in conversations for part in parts)

@@ -1,6 +1,6 @@
 """checkpoint: a loaded model must equal the saved one bit for bit.
 
-An interrupted save or a damaged file must never load as a different model.
+An interrupted save must leave the old model or the new one, and damaged weights must never load.
 """
 
 import json
@@ -217,7 +217,7 @@ def test_a_fault_at_any_moment_of_a_save_leaves_the_old_model_or_the_new_one(
         except TinyllmError:
             assert not exists
         with disk_faults(None):
-            checkpoint.save(folder, filled(3), TOKENIZER)  # leftover files are not in the way
+            checkpoint.save(folder, filled(3), TOKENIZER)  # leftover files do no harm
         assert same(checkpoint.load(folder)[0], filled(3))
     assert same(checkpoint.load(folder)[0], filled(2)) and k > 20
     assert loaded == ({1, 2} if exists else {2})  # a fault after the weights, which are last, leaves model 2
@@ -343,7 +343,7 @@ def test_an_unfinished_stage_is_refused(folder, notes):
     st.binary(min_size=1, max_size=9),
     st.booleans(),
 )
-def test_a_checkpoint_with_a_damaged_file_loads_whole_or_is_refused_in_one_line(
+def test_a_damaged_file_loads_or_gives_an_error_of_one_line(
     tmp_path_factory, finished_stage, name, damage, at, junk, hashed
 ):
     """If stage.json has the hash of the weights, altered weights are always refused."""

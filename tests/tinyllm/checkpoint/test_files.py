@@ -80,7 +80,7 @@ def test_a_power_cut_at_any_moment_leaves_whole_files(tmp_path, old):
             break
         first, second = values_of(folder)
         assert first in (old, 2) and second in (old, 2) and (first == 2 or second == old)
-        write_both(folder, 3)  # leftover files are not in the way
+        write_both(folder, 3)  # leftover files do no harm
         assert values_of(folder) == (3, 3)
         assert {path.name for path in folder.iterdir()} == {"a.json", "a.safetensors"}
     assert values_of(folder) == (2, 2) and k > 10
@@ -118,7 +118,7 @@ def test_a_file_that_cannot_be_replaced_is_named_and_kept(tmp_path, monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_missing_folders_are_made_and_a_path_that_cannot_be_written_is_refused(tmp_path):
+def test_missing_folders_are_created_and_a_path_that_cannot_be_written_is_refused(tmp_path):
     write_json(tmp_path / "new" / "folder" / "a.json", {"value": 1})
     assert read_json(tmp_path / "new" / "folder" / "a.json") == {"value": 1}
     (tmp_path / "file").write_text("")

@@ -149,7 +149,8 @@ def test_a_wrong_magic_number_or_an_absurd_count_is_refused(undamaged, tmp_path,
 
 
 def test_a_tensor_of_an_unknown_type_or_beyond_the_end_is_refused_and_named(undamaged, tmp_path):
-    name = b"token_embd.weight"  # followed by the number of dimensions, two dimensions, the type, the offset
+    # After the name come the number of dimensions, two dimensions, the type and the offset.
+    name = b"token_embd.weight"
     at = undamaged.index(name) + len(name) + 4 + 16
     before, after = undamaged[:at], undamaged[at + 12 :]
     for kind, offset, message in (

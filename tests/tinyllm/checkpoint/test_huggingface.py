@@ -1,7 +1,7 @@
 """huggingface: a model must stay the same when converted to the published format and back.
 
-A feature that our layers cannot compute must be refused by name. Without that, the model would run, but its
-results would be wrong.
+A feature that our layers cannot compute must be refused with an error that names it. Otherwise the model
+would run, but its results would be wrong.
 """
 
 import numpy as np

@@ -54,7 +54,7 @@ PIECES += [
 ]
 PIECES += ["\U0001d7d8", "\u200d", "١٢"]
 
-# Unassigned characters are left out: Hugging Face's library may know more recent letters than Python.
+# Unassigned characters are left out: Hugging Face's library may have a newer Unicode version than Python.
 known = st.text(st.characters(exclude_categories=("Cs", "Cn")), max_size=20)
 texts = st.lists(known | st.sampled_from(PIECES), max_size=8).map("".join)
 

@@ -1,6 +1,7 @@
-"""formats: a conversation must be read correctly from every common format, and unusable entries reported.
+"""formats: a conversation must be read correctly from every common format.
 
-A turn that is dropped without a message would teach the model something that the file does not say.
+Unusable entries must be reported. A turn that is dropped without a message would teach the model something
+that the file does not say.
 """
 
 import json
@@ -145,7 +146,7 @@ def test_a_system_message_under_a_key_of_its_own_becomes_the_first_message(key):
         lambda entries: "\n\n".join(map(json.dumps, entries)) + "\n",
     ],
 )
-def test_a_file_may_be_an_array_or_an_object_with_data_or_jsonl(tmp_path, write):
+def test_a_file_may_be_an_array_an_object_with_data_or_jsonl(tmp_path, write):
     (tmp_path / "data").write_text(write([ALPACA, CHAT]))
     assert formats.instructions(tmp_path / "data")[1] == CHAT["messages"]
 
@@ -166,7 +167,7 @@ def test_alpaca_and_openai_entries_are_read_from_json_and_jsonl(tmp_path, lines)
     assert second == CHAT["messages"] and third[0]["content"] == "Say a."
 
 
-def test_gsm8k_annotations_become_calls_of_the_calculator(tmp_path):
+def test_gsm8k_annotations_become_calls_to_the_calculator(tmp_path):
     answer = "She earns 12/60 = $<<12/60=0.2>>0.2 a minute.\nThat is 50*0.2=<<50*0.2=10>>10.\n#### 10"
     (messages,) = read(tmp_path, {"question": "How much?", "answer": answer}, by=formats.problems)
     assert [m["role"] for m in messages] == ["user", "assistant", "tool", "assistant", "tool", "assistant"]
@@ -328,7 +329,7 @@ def test_true_and_false_may_be_answers(tmp_path, answer, text):
     assert [message["content"] for message in messages] == ["?", text]
 
 
-def test_nan_null_and_false_in_place_of_a_text_mean_that_it_is_missing(tmp_path, capsys):
+def test_nan_null_and_false_count_as_a_missing_text(tmp_path, capsys):
     entry = {"question": "q", "answer": "a", "system": False, "input": math.nan, "context": None}
     (messages,) = read(tmp_path, entry, {"question": "q", "answer": math.nan})
     assert [message["content"] for message in messages] == ["q", "a"]

@@ -74,7 +74,7 @@ def test_the_seed_decides_the_weights():
     assert np.abs(np.corrcoef(one[matrices], other[matrices])[0, 1]) < 0.1
 
 
-def test_the_shape_is_that_of_the_size():
+def test_the_size_sets_the_shape():
     model, tokenizer = checkpoint.load(stage0())
     config, size = model.config, SIZES["tiny"]
     assert (config.layers, config.width, config.heads) == (size.layers, size.width, size.heads)
@@ -82,7 +82,7 @@ def test_the_shape_is_that_of_the_size():
     assert config.tied and config.causal and config.kv_heads == size.heads
 
 
-def test_the_settings_can_change_the_shape():
+def test_other_settings_override_the_shape_of_the_size():
     shape = {"layers": 3, "width": 24, "heads": 6, "kv_heads": 3, "context": 32}
     model, tokenizer = checkpoint.load(stage0(vocab=256, untied=True, **shape))
     assert {name: getattr(model.config, name) for name in shape} == shape

@@ -92,7 +92,7 @@ def test_windows_of_your_own_text_fill_the_context(text, monkeypatch):
 
 
 @pytest.mark.parametrize("epochs, fewest, most", [(2, 1, 900), (2, 300, 900), (2, 1, 7)])
-def test_the_default_steps_on_your_own_text_are_a_number_of_epochs_within_limits(
+def test_your_own_text_sets_the_default_number_of_steps_within_limits(
     text, monkeypatch, epochs, fewest, most
 ):
     set_recipe(monkeypatch, s1_pretrain, epochs, fewest, pretrain_steps=most)
@@ -127,7 +127,7 @@ def test_a_masked_model_sees_both_sides_and_learns_only_the_hidden_tokens(own, r
     hidden, masked = np.mean(shares, axis=0)
     assert hidden == pytest.approx(0.15, abs=0.03) and masked == pytest.approx(0.8, abs=0.08)
     whole = ",".join(map(str, packed("1-masked", name)))
-    for note in steps:  # no padding
+    for note in steps:  # no row is padded
         for piece in note.batch:
             assert piece["ids"].shape == (8, model.config.context if own else s1_pretrain.ROW)
             assert all(",".join(map(str, row)) in whole for row in piece["targets"])

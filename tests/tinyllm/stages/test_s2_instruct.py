@@ -143,7 +143,7 @@ def test_the_default_rates_are_higher_for_your_own_conversations(request, monkey
     assert all(high > low for low, high in zip(s2_instruct.RATES, s2_instruct.OWN_RATES))
 
 
-def test_your_own_conversations_are_also_joined_into_chats_of_two_or_three(own_files, monkeypatch):
+def test_your_own_conversations_are_also_joined_into_longer_chats(own_files, monkeypatch):
     steps = record(monkeypatch, Run, "train_step", call=False)
     instruct(text="text.txt", data="data.jsonl", steps=8, tokens=512, replay=0)
     tokenizer = checkpoint.load(Path("runs/demo", STAGE))[1]
@@ -203,7 +203,7 @@ def test_the_command_line_trains_on_your_own_file(own_files, capsys):
 
 
 @pytest.mark.parametrize("epochs, fewest, most", [(30, 1, 900), (1, 50, 900), (30, 1, 7)])
-def test_the_default_steps_on_your_own_file_are_a_number_of_epochs_within_limits(
+def test_your_own_file_sets_the_default_number_of_steps_within_limits(
     own_files, monkeypatch, epochs, fewest, most
 ):
     set_recipe(monkeypatch, s2_instruct, epochs, fewest, instruct_steps=most)

@@ -1,7 +1,7 @@
 """Stage 3 must make replies with higher scores likelier, keep the policy close to the reference, and keep the
 best parameters.
 
-With a wrong sign or baseline, training still runs, only badly. So each step is compared with formulas and
+With a wrong sign or baseline, training still runs, but badly. So each step is compared with formulas and
 with the exact gradient.
 """
 
@@ -67,7 +67,7 @@ PROMPTS = [user("a?"), user("longer?")]
 
 
 def fake_run(policy, tokenizer, calls):
-    """A stand-in for the Run of reinforce_step. train_step and log only add their arguments to `calls`."""
+    """A stand-in for the Run that reinforce_step gets. train_step and log only record their arguments."""
     return SimpleNamespace(
         pool=policy,
         model=policy.model,
@@ -83,7 +83,7 @@ def fake_run(policy, tokenizer, calls):
 
 
 class Step:
-    """One reinforce_step with given replies and scores, instead of sampling and a reward model."""
+    """One reinforce_step with given replies and scores."""
 
     def __init__(
         self, algorithm, replies, score, kl=0.2, prompts=PROMPTS, tokenizer=BYTES, config=CONFIG, seed=0
@@ -207,7 +207,7 @@ def test_grpo_standardises_scores_within_the_group_and_leaves_the_kl_to_the_loss
             np.testing.assert_allclose(step.advantages()[i], expected, rtol=1e-3)
 
 
-def test_ppo_gives_the_score_at_the_last_token_and_the_kl_penalty_at_the_tokens_before():
+def test_ppo_rewards_the_last_token_with_the_score_and_penalises_the_kl_at_earlier_tokens():
     """A new critic predicts 0, so the advantages are the standardised discounted returns."""
     next_score = iter(SCORES)
     step = Step("ppo", REPLIES, lambda row: next(next_score), kl=0.7)
@@ -573,7 +573,7 @@ def test_a_bad_file_and_a_missing_parent_are_reported(world, capsys):
 
 @pytest.mark.parametrize("algorithm", ["reinforce", "ppo", *PAIRS])
 def test_an_interrupted_and_resumed_run_ends_with_the_same_bytes(algorithm, world, monkeypatch):
-    """The run is interrupted while the reward model is trained (DPO has none), and while the policy is."""
+    """The run is interrupted in the training of the reward model (DPO has none) and in that of the policy."""
     monkeypatch.setattr(behaviour, "greedy_replies", lambda pool, *_: pool.model.params.flat[:5])
     monkeypatch.setattr(
         behaviour, "outcomes", lambda replies: {kind: [x] for kind, x in zip(s3_prefer.oracle.KINDS, replies)}

@@ -79,7 +79,7 @@ def reply(text, ends=True):
 
 
 class Step:
-    """One reinforce_step with given problems, and with given replies instead of sampled ones."""
+    """One reinforce_step with given problems and replies."""
 
     def __init__(self, tasks, replies, tokenizer=BYTES, config=CONFIG, seed=0):
         calls = []
@@ -119,7 +119,7 @@ CUT_OFF = reply("so #### 2", ends=False)
 
 
 def weights_of(step, replies):
-    """The weight of each reply. All its tokens must have this weight, and all other tokens weight 0."""
+    """The weight of each reply. Its tokens must all have this weight, and the prompt and padding weight 0."""
     reply_weights = []
     for ids, targets, row in zip(replies, step.batch["targets"], step.batch["weights"]):
         stop = np.flatnonzero(targets == ids[-1])[-1] + 1
@@ -266,7 +266,7 @@ def test_stage_4_starts_from_stage_3_if_there_is_one_and_otherwise_from_stage_2(
         reason(run="nothing")
 
 
-def test_some_problems_follow_other_turns_or_the_description_of_the_tools():
+def test_some_problems_come_after_other_turns_or_after_the_description_of_the_tools():
     problems, held_out = s4_reason.load_problems(ReasonSettings(), World(0), 600)
     follows = [any(message.get("weight") == 0 for message in messages) for messages in problems]
     with_tools = [messages[0] == conversations.TOOLS_MESSAGE for messages in problems]
@@ -288,7 +288,7 @@ def test_with_direct_the_model_learns_bare_answers_and_there_is_no_rl(tiny, monk
     assert any(task.later_turns for task in tasks) and not all(task.later_turns for task in tasks)
 
 
-# ---- rehearsal: after stage 3, of the model's own replies
+# ---- rehearsal of the model's own replies
 
 
 @pytest.fixture
@@ -309,7 +309,7 @@ def rehearse(parent, count=10, path=""):
 def test_own_replies_are_the_greedy_replies_that_are_correct(preferred, monkeypatch):
     model, tokenizer = checkpoint.load(preferred)
     answer, kept = s4_reason.answer, {}
-    ended = lambda *args: [(text, True) for text, _ in answer(*args)]  # this small model never ends a reply
+    ended = lambda *args: [(text, True) for text, _ in answer(*args)]  # a model of SIZE=tiny never ends one
     monkeypatch.setattr(s4_reason, "answer", ended)
     for name, is_correct in (
         ("all", lambda *_: True),
@@ -339,7 +339,7 @@ def test_a_reply_without_an_end_token_is_not_rehearsed(preferred, monkeypatch):
     assert own and all(int(messages[-1]["content"]) % 2 == 0 for messages in own)
 
 
-def test_more_follow_ups_are_rehearsed_than_stage_2_had(preferred, monkeypatch):
+def test_more_follow_ups_are_rehearsed_than_stage_2_learned(preferred, monkeypatch):
     calls = []
     answer = lambda pool, tokenizer, prompts, tokens: calls.append(prompts) or [("", False)] * len(prompts)
     monkeypatch.setattr(s4_reason, "answer", answer)

@@ -245,7 +245,7 @@ def test_conversations_that_are_too_long_are_left_out_and_counted(own_files, cap
 
 
 def test_an_interrupted_and_resumed_run_ends_with_the_same_bytes(world, monkeypatch):
-    instruct(run="whole", origin="runs/demo/1-pretrain", steps=4)
+    instruct(run="uninterrupted", origin="runs/demo/1-pretrain", steps=4)
 
     def stop(note):
         if note.step == 1 and not note.self.start:
@@ -254,7 +254,7 @@ def test_an_interrupted_and_resumed_run_ends_with_the_same_bytes(world, monkeypa
 
     record(monkeypatch, Run, "train_step", stop)
     with pytest.raises(KeyboardInterrupt):
-        instruct(run="cut", origin="runs/demo/1-pretrain", steps=4)
-    instruct(run="cut", origin="runs/demo/1-pretrain", steps=4, resume=True)
-    assert weights(STAGE, "cut") == weights(STAGE, "whole")
-    assert logged(STAGE, "loss", "cut") == logged(STAGE, "loss", "whole")
+        instruct(run="resumed", origin="runs/demo/1-pretrain", steps=4)
+    instruct(run="resumed", origin="runs/demo/1-pretrain", steps=4, resume=True)
+    assert weights(STAGE, "resumed") == weights(STAGE, "uninterrupted")
+    assert logged(STAGE, "loss", "resumed") == logged(STAGE, "loss", "uninterrupted")

@@ -579,7 +579,7 @@ def test_an_interrupted_and_resumed_run_ends_with_the_same_bytes(algorithm, worl
         behaviour, "outcomes", lambda replies: {kind: [x] for kind, x in zip(s3_prefer.oracle.KINDS, replies)}
     )
     options = {"algorithm": algorithm, "origin": "runs/demo/2-instruct", "steps": 3}
-    prefer(**options, run="whole")
+    prefer(**options, run="uninterrupted")
     stopped = []
 
     def stop(note):
@@ -592,8 +592,8 @@ def test_an_interrupted_and_resumed_run_ends_with_the_same_bytes(algorithm, worl
     stages = [STAGE] if algorithm in PAIRS else ["3-prefer/reward", STAGE]
     for _ in stages:
         with pytest.raises(KeyboardInterrupt):
-            prefer(**options, run="cut", resume=True)
-    prefer(**options, run="cut", resume=True)
+            prefer(**options, run="resumed", resume=True)
+    prefer(**options, run="resumed", resume=True)
     assert [name for name, _ in stopped] == stages
     for name in stages:
-        assert weights(name, "whole") == weights(name, "cut")
+        assert weights(name, "uninterrupted") == weights(name, "resumed")

@@ -309,7 +309,7 @@ def rehearse(parent, count=10, path=""):
 def test_own_replies_are_the_greedy_replies_that_are_correct(preferred, monkeypatch):
     model, tokenizer = checkpoint.load(preferred)
     answer, kept = s4_reason.answer, {}
-    ended = lambda *args: [(text, True) for text, _ in answer(*args)]  # a model of SIZE=tiny never ends one
+    ended = lambda *args: [(text, True) for text, _ in answer(*args)]  # as if every reply had ended
     monkeypatch.setattr(s4_reason, "answer", ended)
     for name, is_correct in (
         ("all", lambda *_: True),
@@ -452,7 +452,7 @@ def test_an_interrupted_and_resumed_run_ends_with_the_same_bytes(tiny, monkeypat
     """The run is interrupted after the last batch of solutions, and again after the first RL step."""
     shorten_rollouts(monkeypatch)
     options = {"steps": 2, "rollouts": 2, "tokens": 1024, "origin": "runs/demo/2-instruct"}
-    reason(**options, run="whole")
+    reason(**options, run="uninterrupted")
     stopped = []
 
     def stop(note):
@@ -464,11 +464,11 @@ def test_an_interrupted_and_resumed_run_ends_with_the_same_bytes(tiny, monkeypat
     record(monkeypatch, Run, "train_step", stop)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            reason(**options, run="cut", resume=True)
-    reason(**options, run="cut", resume=True)
-    assert stopped == [1, 2] and weights(STAGE, "cut") == weights(STAGE, "whole")
-    assert [line.get("reward") for line in metrics(STAGE, "cut")] == [
-        line.get("reward") for line in metrics(STAGE, "whole")
+            reason(**options, run="resumed", resume=True)
+    reason(**options, run="resumed", resume=True)
+    assert stopped == [1, 2] and weights(STAGE, "resumed") == weights(STAGE, "uninterrupted")
+    assert [line.get("reward") for line in metrics(STAGE, "resumed")] == [
+        line.get("reward") for line in metrics(STAGE, "uninterrupted")
     ]
 
 

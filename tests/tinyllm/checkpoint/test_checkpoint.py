@@ -1,5 +1,7 @@
-"""checkpoint: a saved model comes back bit for bit; an interrupted save or a damaged file never loads as
-a different model."""
+"""checkpoint: a loaded model must equal the saved one bit for bit.
+
+An interrupted save must leave the old model or the new one, and damaged weights must never load.
+"""
 
 import json
 import multiprocessing
@@ -44,12 +46,12 @@ def same(a, b):
 
 
 def write_stage(folder, **notes):
-    """stage.json as a finished stage writes it."""
+    """Write stage.json as a finished stage does."""
     write_json(folder / "stage.json", {"finished": True, "sha256": checkpoint.digest(folder)} | notes)
 
 
-def save_as_a_stage_does(folder, model):
-    """Training marks its folder as unfinished first, and as finished last."""
+def save_stage(folder, model):
+    """Save as training does: the folder is marked as unfinished first, and as finished last."""
     write_json(folder / "stage.json", {"finished": False})
     checkpoint.save(folder, model, TOKENIZER)
     write_stage(folder)
@@ -61,35 +63,35 @@ def contents(folder):
 
 @pytest.fixture(scope="module")
 def finished_stage(tmp_path_factory):
-    """The files of a finished stage, {name: bytes}: writing these is faster than saving again."""
+    """The files of a finished stage: {name: bytes}. Writing them is faster than saving a model."""
     folder = tmp_path_factory.mktemp("finished")
-    save_as_a_stage_does(folder, filled(1))
+    save_stage(folder, filled(1))
     return contents(folder)
 
 
-def put(folder, files):
+def write_files(folder, files):
     folder.mkdir()
     for name, data in files.items():
         (folder / name).write_bytes(data)
 
 
-# ---- a saved model comes back
+# ---- saving and loading
 
 
 @settings(max_examples=40)
 @given(heads.flatmap(lambda head: configs(head=head)), rngs)
-def test_a_model_comes_back_bit_for_bit(tmp_path_factory, config, rng):
+def test_a_loaded_model_equals_the_saved_one_bit_for_bit(tmp_path_factory, config, rng):
     folder = tmp_path_factory.mktemp("c") / "model"
     model = random_model(config, rng, np.float32)
     checkpoint.save(folder, model)
-    again, tokenizer = checkpoint.load(folder)
-    assert same(again, model) and tokenizer is None
-    first = contents(folder)
-    checkpoint.save(folder, again)
-    assert first == contents(folder)
+    loaded, tokenizer = checkpoint.load(folder)
+    assert same(loaded, model) and tokenizer is None
+    files = contents(folder)
+    checkpoint.save(folder, loaded)
+    assert contents(folder) == files
 
 
-def test_the_tokenizer_comes_back(folder):
+def test_the_tokenizer_is_saved_and_loaded(folder):
     checkpoint.save(folder, filled(1), TOKENIZER)
     assert checkpoint.load(folder)[1].merges == TOKENIZER.merges != []
     config = json.loads((folder / "config.json").read_text())
@@ -100,7 +102,9 @@ def test_the_tokenizer_comes_back(folder):
 
 @settings(max_examples=40)
 @given(configs(causal=True), rngs, st.sampled_from(["F32", "F16", "BF16"]), st.integers(1, 4))
-def test_other_types_and_several_files_are_read(tmp_path_factory, config, rng, dtype, count):
+def test_half_precision_weights_and_weights_in_several_files_are_read(
+    tmp_path_factory, config, rng, dtype, count
+):
     folder = tmp_path_factory.mktemp("c") / "model"
     checkpoint.save(folder, random_model(config, rng, np.float32))
     tensors, _ = safetensors.read(folder / "model.safetensors")
@@ -118,8 +122,8 @@ def test_other_types_and_several_files_are_read(tmp_path_factory, config, rng, d
             else:
                 stored = (w.view(np.uint32) >> 16).astype(np.uint16)
                 expected[name] = (stored.astype(np.uint32) << 16).view(np.float32)
-            place = [len(data), len(data) + stored.nbytes]
-            header[name] = {"dtype": dtype, "shape": w.shape, "data_offsets": place}
+            offsets = [len(data), len(data) + stored.nbytes]
+            header[name] = {"dtype": dtype, "shape": w.shape, "data_offsets": offsets}
             data += stored.tobytes()
         head = json.dumps(header).encode()
         (folder / f"model-{i}.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + data)
@@ -132,7 +136,7 @@ def test_other_types_and_several_files_are_read(tmp_path_factory, config, rng, d
         np.testing.assert_array_equal(published, expected[key])
 
 
-def test_other_files_of_the_folder_are_kept(folder):
+def test_saving_keeps_other_files_of_the_folder(folder):
     checkpoint.save(folder, filled(1), TOKENIZER)
     (folder / "metrics.jsonl").write_text("{}\n")
     (folder / "reward").mkdir()
@@ -144,13 +148,13 @@ def test_other_files_of_the_folder_are_kept(folder):
     assert same(model, filled(2)) and tokenizer.merges == TOKENIZER.merges
 
 
-def test_weights_are_single_precision_on_disk(folder):
+def test_weights_are_saved_as_float32(folder):
     checkpoint.save(folder, random_model(SMALL, np.random.default_rng(0), np.float64))
     tensors, _ = safetensors.read(folder / "model.safetensors")
     assert {array.dtype for array in tensors.values()} == {np.dtype(np.float32)}
 
 
-def test_no_second_model_is_held_in_memory_while_loading_or_saving(folder):
+def test_loading_and_saving_hold_no_second_model_in_memory(folder):
     config = Config(vocab=500, context=8, layers=8, width=128, heads=4)
     model, size = Transformer(config), 4 * config.size()
     tracemalloc.start()
@@ -164,7 +168,7 @@ def test_no_second_model_is_held_in_memory_while_loading_or_saving(folder):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
-def test_a_symbolic_link_to_a_folder_is_kept(folder):
+def test_saving_to_a_symbolic_link_keeps_the_link(folder):
     checkpoint.save(folder, filled(1))
     link = folder.with_name("link")
     link.symlink_to(folder)
@@ -174,11 +178,11 @@ def test_a_symbolic_link_to_a_folder_is_kept(folder):
 
 def test_the_digest_is_the_hash_of_the_weights_or_of_their_index(folder):
     checkpoint.save(folder, filled(1))
-    one = checkpoint.digest(folder)
+    digest = checkpoint.digest(folder)
     checkpoint.save(folder, filled(1), TOKENIZER)
-    assert checkpoint.digest(folder) == one
+    assert checkpoint.digest(folder) == digest
     checkpoint.save(folder, filled(2))
-    assert checkpoint.digest(folder) != one
+    assert checkpoint.digest(folder) != digest
     (folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):
         checkpoint.digest(folder)
@@ -198,7 +202,7 @@ def test_a_fault_at_any_moment_of_a_save_leaves_the_old_model_or_the_new_one(
     for k in range(200):
         folder = tmp_path / str(k)
         if exists:
-            put(folder, old)
+            write_files(folder, old)
         with disk_faults(k, fault, forever=isinstance(fault, PowerCut)) as faults:
             try:
                 checkpoint.save(folder, filled(2), TOKENIZER)
@@ -213,23 +217,23 @@ def test_a_fault_at_any_moment_of_a_save_leaves_the_old_model_or_the_new_one(
         except TinyllmError:
             assert not exists
         with disk_faults(None):
-            checkpoint.save(folder, filled(3), TOKENIZER)  # leftover files are not in the way
+            checkpoint.save(folder, filled(3), TOKENIZER)  # leftover files do no harm
         assert same(checkpoint.load(folder)[0], filled(3))
     assert same(checkpoint.load(folder)[0], filled(2)) and k > 20
-    assert loaded == ({1, 2} if exists else {2})  # weights are written last, so a new folder is then complete
+    assert loaded == ({1, 2} if exists else {2})  # a fault after the weights, which are last, leaves model 2
 
 
 @pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), PowerCut()], ids=type)
-def test_a_fault_at_any_moment_of_a_stage_leaves_the_old_stage_an_unfinished_one_or_the_new_one(
+def test_a_fault_at_any_moment_leaves_the_old_stage_or_an_unfinished_one_or_the_new_one(
     tmp_path, finished_stage, fault
 ):
     outcomes = []
     for k in range(200):
         folder = tmp_path / str(k)
-        put(folder, finished_stage)
+        write_files(folder, finished_stage)
         try:
             with disk_faults(k, fault, forever=isinstance(fault, PowerCut)):
-                save_as_a_stage_does(folder, filled(2))
+                save_stage(folder, filled(2))
         except (TinyllmError, PowerCut):
             try:
                 outcomes.append(int(checkpoint.load(folder)[0].params.flat[0]))
@@ -239,7 +243,7 @@ def test_a_fault_at_any_moment_of_a_stage_leaves_the_old_stage_an_unfinished_one
         else:
             break
     assert same(checkpoint.load(folder)[0], filled(2))
-    assert list(dict.fromkeys(outcomes)) == [1, "unfinished", 2]  # in the order of their first occurrence
+    assert list(dict.fromkeys(outcomes)) == [1, "unfinished", 2]  # in this order
 
 
 def save_forever(folder, ready):
@@ -278,11 +282,11 @@ def save_with_small_files_only(folder, pipe):
 def test_a_full_disk_leaves_the_old_model_and_no_other_file(folder):
     checkpoint.save(folder, filled(1))
     before, fork = contents(folder), multiprocessing.get_context("fork")
-    ours, theirs = fork.Pipe()
-    process = fork.Process(target=save_with_small_files_only, args=(folder, theirs))
+    receiver, sender = fork.Pipe()
+    process = fork.Process(target=save_with_small_files_only, args=(folder, sender))
     process.start()
-    assert ours.poll(20)
-    message = ours.recv()
+    assert receiver.poll(20)
+    message = receiver.recv()
     process.join()
     assert "model.safetensors could not be saved: File too large" in message and "Free some space" in message
     assert contents(folder) == before
@@ -301,7 +305,7 @@ def test_a_full_disk_leaves_the_old_model_and_no_other_file(folder):
         lambda data: data + b"\0",
     ],
 )
-def test_weights_that_were_truncated_or_altered_after_the_stage_are_refused_by_their_hash(folder, change):
+def test_weights_that_were_truncated_or_altered_after_training_are_refused(folder, change):
     checkpoint.save(folder, filled(1), TOKENIZER)
     write_stage(folder)
     assert same(checkpoint.load(folder)[0], filled(1))
@@ -339,16 +343,16 @@ def test_an_unfinished_stage_is_refused(folder, notes):
     st.binary(min_size=1, max_size=9),
     st.booleans(),
 )
-def test_a_damaged_file_is_refused_in_one_line_or_leaves_a_whole_checkpoint(
-    tmp_path_factory, finished_stage, name, how, at, junk, hashed
+def test_a_damaged_file_loads_or_gives_an_error_of_one_line(
+    tmp_path_factory, finished_stage, name, damage, at, junk, hashed
 ):
-    """With a hash, altered weights are always refused."""
+    """If stage.json has the hash of the weights, altered weights are always refused."""
     folder = tmp_path_factory.mktemp("c") / "model"
-    put(folder, finished_stage)
+    write_files(folder, finished_stage)
     if "index" in name:
         (folder / "model.safetensors").rename(folder / "model-1.safetensors")
-        names = [huggingface.stored_name(each, huggingface.PUBLISHED) for each in SMALL.shapes()]
-        (folder / name).write_text(json.dumps({"weight_map": dict.fromkeys(names, "model-1.safetensors")}))
+        tensors = [huggingface.stored_name(ours, huggingface.PUBLISHED) for ours in SMALL.shapes()]
+        (folder / name).write_text(json.dumps({"weight_map": dict.fromkeys(tensors, "model-1.safetensors")}))
     notes = {"finished": True} | ({"sha256": checkpoint.digest(folder)} if hashed else {})
     (folder / "stage.json").write_text(json.dumps(notes))
     path = folder / name
@@ -358,7 +362,7 @@ def test_a_damaged_file_is_refused_in_one_line_or_leaves_a_whole_checkpoint(
         "flip": before[:at] + bytes([before[at] ^ junk[0]]) + before[at + 1 :],
         "cut": before[:at],
         "insert": before[:at] + junk + before[at:],
-    }[how]
+    }[damage]
     path.write_bytes(after)
     try:
         checkpoint.load(folder)
@@ -368,7 +372,7 @@ def test_a_damaged_file_is_refused_in_one_line_or_leaves_a_whole_checkpoint(
 
 
 @pytest.mark.parametrize(
-    "change, words",
+    "change, message",
     [
         ({"model_type": "qwen2"}, "model_type 'qwen2' is not supported"),
         ({"num_hidden_layers": 10**9}, "1000000000 layers"),
@@ -379,11 +383,11 @@ def test_a_damaged_file_is_refused_in_one_line_or_leaves_a_whole_checkpoint(
         ({"tie_word_embeddings": False}, r"have no tensor lm_head\.weight"),
     ],
 )
-def test_a_config_that_does_not_match_the_weights_is_refused(folder, change, words):
+def test_a_config_that_is_unsupported_or_does_not_match_the_weights_is_refused(folder, change, message):
     checkpoint.save(folder, filled(1), TOKENIZER)
     config = json.loads((folder / "config.json").read_text())
     write_json(folder / "config.json", config | change)
-    with pytest.raises(TinyllmError, match=words) as error:
+    with pytest.raises(TinyllmError, match=message) as error:
         checkpoint.load(folder)
     assert str(folder) in str(error.value)
 
@@ -415,8 +419,8 @@ def test_missing_files_and_folders_are_named(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     missing = r"not found, or not a checkpoint: it has no config\.json"
-    for name, words in (("none", missing), ("file", "cannot be read as a GGUF file"), ("empty", missing)):
-        with pytest.raises(TinyllmError, match=f"{name} {words}"):
+    for name, message in (("none", missing), ("file", "cannot be read as a GGUF file"), ("empty", missing)):
+        with pytest.raises(TinyllmError, match=f"{name} {message}"):
             checkpoint.load(tmp_path / name)
     checkpoint.save(tmp_path / "model", filled(1))
     (tmp_path / "model" / "model.safetensors").unlink()
@@ -430,7 +434,7 @@ def test_missing_files_and_folders_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["..", ".", "../x", "/x", "a\\b", "a\0b", "\ud800", "", 3, None])
-def test_an_index_may_only_name_files_of_its_folder(folder, name):
+def test_an_index_may_only_name_files_of_its_own_folder(folder, name):
     checkpoint.save(folder, filled(1))
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": name}}))
@@ -440,7 +444,7 @@ def test_an_index_may_only_name_files_of_its_folder(folder, name):
 
 
 @pytest.mark.parametrize("index", [{}, {"weight_map": []}, {"weight_map": "x"}])
-def test_an_index_without_a_map_is_refused(folder, index):
+def test_an_index_without_a_weight_map_is_refused(folder, index):
     checkpoint.save(folder, filled(1))
     (folder / "model.safetensors").unlink()
     write_json(folder / "model.safetensors.index.json", index)
@@ -470,7 +474,7 @@ def test_a_file_without_read_permission_is_named(folder, monkeypatch, name):
     assert name in str(error.value)
 
 
-# ---- a model that has to write text
+# ---- language models
 
 
 def test_a_language_model_is_loaded_with_its_tokenizer(folder):
@@ -480,7 +484,7 @@ def test_a_language_model_is_loaded_with_its_tokenizer(folder):
 
 
 @pytest.mark.parametrize(
-    "shape, tokenizer, words",
+    "shape, tokenizer, message",
     [
         ({"causal": False}, TOKENIZER, "holds a masked model, which cannot write text"),
         ({"head": "score"}, TOKENIZER, "holds a reward model, which cannot write text"),
@@ -488,16 +492,16 @@ def test_a_language_model_is_loaded_with_its_tokenizer(folder):
         ({}, None, r"has no tokenizer\.json: it cannot read or write text"),
     ],
 )
-def test_a_model_that_cannot_write_text_is_refused_but_can_still_be_loaded(folder, shape, tokenizer, words):
+def test_a_model_that_cannot_write_text_is_refused_but_can_still_be_loaded(folder, shape, tokenizer, message):
     model = Transformer(Config(vocab=300, context=8, layers=1, width=4, heads=2, **shape))
     checkpoint.save(folder, model, tokenizer)
-    with pytest.raises(TinyllmError, match=words) as error:
+    with pytest.raises(TinyllmError, match=message) as error:
         checkpoint.load_language_model(folder)
     assert str(folder) in str(error.value)
     assert same(checkpoint.load(folder)[0], model)
 
 
-def test_a_tokenizer_with_more_tokens_than_the_model_or_of_another_kind_is_refused(folder):
+def test_a_tokenizer_that_is_too_large_or_of_an_unknown_kind_is_refused(folder):
     small = Config(len(TOKENIZER) - 1, context=8, layers=1, width=4, heads=2)
     checkpoint.save(folder, Transformer(small), TOKENIZER)
     with pytest.raises(TinyllmError, match="265 tokens in the tokenizer, 264 in the model"):

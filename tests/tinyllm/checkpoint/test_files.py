@@ -1,4 +1,7 @@
-"""files: if a write fails or is interrupted, the file is either the whole old one or the whole new one."""
+"""files: a file must be replaced as a whole, and errors must name the file.
+
+A write that fails or is interrupted must leave the whole old file or the whole new one.
+"""
 
 import hashlib
 
@@ -12,20 +15,20 @@ from tinyllm.checkpoint import safetensors
 from tinyllm.checkpoint.files import read_json, replacing, sha256, write_json
 from tinyllm.errors import TinyllmError
 
-# with lone surrogates, which Python puts into file names that are not UTF-8
+# some with lone surrogates: Python puts them into file names that are not UTF-8
 texts = st.text(st.characters(codec="utf-8") | st.sampled_from("\udc80\udcff"), max_size=8)
 values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
 json_objects = st.dictionaries(texts, values | st.lists(values, max_size=3), max_size=4)
 
 
 def write_both(folder, value):
-    """A JSON file and a safetensors file, so that every way of writing is tested."""
+    """Write a JSON file and a safetensors file."""
     write_json(folder / "a.json", {"value": value})
     safetensors.write(folder / "a.safetensors", {"value": np.full(50, value, np.float32)})
 
 
 def values_of(folder):
-    """The values in the two files, None for a missing one. Raises TinyllmError if a file is not whole."""
+    """The values in the two files; None for a missing file. Raises TinyllmError if a file is damaged."""
     json_file, tensors_file = folder / "a.json", folder / "a.safetensors"
     return (
         read_json(json_file)["value"] if json_file.exists() else None,
@@ -35,7 +38,7 @@ def values_of(folder):
 
 @pytest.mark.parametrize("old", [None, 1])
 def test_an_error_at_any_write_flush_or_rename_leaves_whole_files_and_no_others(tmp_path, old):
-    """Each call that changes the disk fails in turn, a write after half of its bytes."""
+    """Each call that changes the disk fails once. A write fails after half of its bytes."""
     calls = set()
     for k in range(100):
         folder = tmp_path / str(k)
@@ -53,7 +56,7 @@ def test_an_error_at_any_write_flush_or_rename_leaves_whole_files_and_no_others(
         calls.add(faults.raised)
         first, second = values_of(folder)
         assert first in (old, 2) and second in (old, 2) and (first == 2 or second == old)
-        assert {path.name for path in folder.glob("*")} <= {"a.json", "a.safetensors"}  # hidden ones too
+        assert {path.name for path in folder.glob("*")} <= {"a.json", "a.safetensors"}  # also no hidden file
         write_both(folder, 3)
         assert values_of(folder) == (3, 3)
     assert values_of(folder) == (2, 2)
@@ -62,7 +65,7 @@ def test_an_error_at_any_write_flush_or_rename_leaves_whole_files_and_no_others(
 
 @pytest.mark.parametrize("old", [None, 1])
 def test_a_power_cut_at_any_moment_leaves_whole_files(tmp_path, old):
-    """From the k-th call on nothing reaches the disk, so nothing is cleaned up either."""
+    """From call k on, nothing reaches the disk, not even the removal of temporary files."""
     for k in range(100):
         folder = tmp_path / str(k)
         if old:
@@ -77,7 +80,7 @@ def test_a_power_cut_at_any_moment_leaves_whole_files(tmp_path, old):
             break
         first, second = values_of(folder)
         assert first in (old, 2) and second in (old, 2) and (first == 2 or second == old)
-        write_both(folder, 3)  # leftover files are not in the way
+        write_both(folder, 3)  # leftover files do no harm
         assert values_of(folder) == (3, 3)
         assert {path.name for path in folder.iterdir()} == {"a.json", "a.safetensors"}
     assert values_of(folder) == (2, 2) and k > 10
@@ -89,7 +92,7 @@ def test_the_new_file_is_flushed_before_it_is_renamed_and_its_folder_after(tmp_p
     assert [call for call in faults.calls if call != "open"] == ["write", "flush", "rename", "flush"]
 
 
-def test_any_exception_while_writing_leaves_the_old_file_and_nothing_else(tmp_path):
+def test_any_exception_while_writing_leaves_only_the_old_file(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"value": 1})
     with pytest.raises(TypeError):
@@ -102,7 +105,7 @@ def test_any_exception_while_writing_leaves_the_old_file_and_nothing_else(tmp_pa
 
 
 def test_a_file_that_cannot_be_replaced_is_named_and_kept(tmp_path, monkeypatch):
-    """As on Windows, where a file that another program has open cannot be replaced."""
+    """On Windows, a file cannot be replaced while another program has it open."""
     write_json(tmp_path / "a.json", {"value": 1})
 
     def refuse(old, new):
@@ -115,7 +118,7 @@ def test_a_file_that_cannot_be_replaced_is_named_and_kept(tmp_path, monkeypatch)
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_missing_folders_are_made_and_a_path_that_cannot_be_written_is_refused(tmp_path):
+def test_missing_folders_are_created_and_a_path_that_cannot_be_written_is_refused(tmp_path):
     write_json(tmp_path / "new" / "folder" / "a.json", {"value": 1})
     assert read_json(tmp_path / "new" / "folder" / "a.json") == {"value": 1}
     (tmp_path / "file").write_text("")
@@ -125,7 +128,7 @@ def test_missing_folders_are_made_and_a_path_that_cannot_be_written_is_refused(t
 
 @settings(max_examples=50)
 @given(json_objects)
-def test_json_is_read_as_it_was_written_and_the_bytes_are_the_same_on_every_machine(tmp_path_factory, value):
+def test_json_is_read_as_it_was_written_and_its_bytes_do_not_depend_on_the_machine(tmp_path_factory, value):
     path = tmp_path_factory.mktemp("json") / "a.json"
     write_json(path, value)
     assert read_json(path) == value
@@ -136,7 +139,7 @@ def test_json_is_read_as_it_was_written_and_the_bytes_are_the_same_on_every_mach
 
 
 @pytest.mark.parametrize(
-    "data, words",
+    "data, message",
     [
         (b"{", "cannot be read as JSON"),
         (b"", "cannot be read as JSON"),
@@ -148,10 +151,10 @@ def test_json_is_read_as_it_was_written_and_the_bytes_are_the_same_on_every_mach
         (b'{"a": {"b": 1, "b": 2}}', "duplicate keys among .'b', 'b'"),
     ],
 )
-def test_a_file_that_is_not_a_json_object_is_refused_and_named(tmp_path, data, words):
+def test_a_file_that_is_not_a_json_object_is_refused_and_named(tmp_path, data, message):
     path = tmp_path / "a.json"
     path.write_bytes(data)
-    with pytest.raises(TinyllmError, match=words) as error:
+    with pytest.raises(TinyllmError, match=message) as error:
         read_json(path)
     assert str(path) in str(error.value)
 
@@ -162,7 +165,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 1, 2**20 - 1, 2**20, 2**20 + 1, 3 * 2**20])
-def test_the_hash_is_that_of_all_bytes(tmp_path, size):
+def test_the_hash_covers_all_bytes(tmp_path, size):
     data = np.random.default_rng(0).bytes(size)
     (tmp_path / "a").write_bytes(data)
     assert sha256(tmp_path / "a") == hashlib.sha256(data).hexdigest()

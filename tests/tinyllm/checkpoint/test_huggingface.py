@@ -1,4 +1,8 @@
-"""huggingface: our models in the published format and back; what our layers cannot compute is refused."""
+"""huggingface: a model must stay the same when converted to the published format and back.
+
+A feature that our layers cannot compute must be refused with an error that names it. Otherwise the model
+would run, but its results would be wrong.
+"""
 
 import numpy as np
 import pytest
@@ -18,13 +22,13 @@ SCORE = Config(vocab=300, context=8, layers=1, width=4, heads=2, head="score")
 
 
 @given(heads.flatmap(lambda head: configs(head=head)))
-def test_a_config_comes_back(config):
+def test_a_config_stays_the_same_when_converted_to_json_and_back(config):
     assert huggingface.config_from_json(huggingface.config_to_json(config)) == config
 
 
 @settings(max_examples=50)
 @given(heads.flatmap(lambda head: configs(head=head)), rngs)
-def test_parameters_are_the_same_after_conversion_to_published_names_and_order_and_back(config, rng):
+def test_parameters_stay_the_same_when_converted_to_the_published_form_and_back(config, rng):
     params = Parameters(config, rng.standard_normal(config.size()))
     names = [huggingface.stored_name(name, huggingface.PUBLISHED) for name in params]
     assert len(set(names)) == len(names) and all(name.endswith(".weight") for name in names)
@@ -58,16 +62,16 @@ def test_the_published_names_are_those_of_llama(ours, published):
     assert huggingface.stored_name(ours, huggingface.PUBLISHED) == f"{published}.weight"
 
 
-def test_only_models_that_share_their_table_are_published_as_tied():
-    """A score head has no second table, and transformers must not look for one to share."""
+def test_only_a_model_that_uses_its_embedding_as_head_is_published_as_tied():
+    """transformers must not tie a score head to the embedding."""
     untied = Config(vocab=9, width=4, heads=2, tied=False)
     published = [huggingface.config_to_json(config) for config in (SMALL, untied, SCORE)]
     assert [config["tie_word_embeddings"] for config in published] == [True, False, False]
 
 
 @given(configs(), st.integers(1, 6), rngs)
-def test_rotating_the_published_halves_gives_the_scores_of_rotating_our_pairs(config, T, rng):
-    """transformers computes x * cos + rotate_half(x) * sin, where channel j is paired with j + D/2."""
+def test_attention_scores_are_the_same_with_the_published_order_of_channels(config, T, rng):
+    """transformers rotates x as x * cos + rotate_half(x) * sin, which pairs channel j with j + D/2."""
     C, D, heads = config.width, config.head_dim, config.heads
     x, wq, wk = rng.standard_normal((T, C)), *rng.standard_normal((2, heads * D, C))
     split = lambda x: x.reshape(1, T, heads, D)
@@ -81,19 +85,20 @@ def test_rotating_the_published_halves_gives_the_scores_of_rotating_our_pairs(co
         split(x @ huggingface.to_published(name, w, config).T)[0]
         for name, w in (("layers.0.attention.wq", wq), ("layers.0.attention.wk", wk))
     ]
-    their_q, their_k = (y * cos + rotate_half(y) * sin for y in published)
-    scores, their_scores = np.einsum("thd,shd->hts", q, k), np.einsum("thd,shd->hts", their_q, their_k)
-    np.testing.assert_allclose(scores, their_scores, rtol=1e-9, atol=1e-9)
+    published_q, published_k = (y * cos + rotate_half(y) * sin for y in published)
+    scores = np.einsum("thd,shd->hts", q, k)
+    published_scores = np.einsum("thd,shd->hts", published_q, published_k)
+    np.testing.assert_allclose(scores, published_scores, rtol=1e-9, atol=1e-9)
 
 
-def test_special_tokens_are_named_by_their_ids():
+def test_config_json_has_the_ids_of_the_special_tokens():
     special = {"<|begin|>": 290, "<|end|>": 291, "<|mask|>": 296}
     published = huggingface.config_to_json(SCORE, special)
     assert [published[f"{name}_token_id"] for name in ("bos", "eos", "pad")] == [290, 291, 296]
     assert "pad_token_id" not in huggingface.config_to_json(SMALL, special)
 
 
-def test_rope_theta_is_read_where_older_and_newer_files_write_it():
+def test_rope_theta_is_read_from_older_and_newer_files():
     published = huggingface.config_to_json(SMALL)
     rest = {key: value for key, value in published.items() if not key.startswith("rope")}
     for rope, theta in (
@@ -106,7 +111,7 @@ def test_rope_theta_is_read_where_older_and_newer_files_write_it():
         assert huggingface.config_from_json(rest | rope).theta == theta
 
 
-def test_keys_that_older_files_lack_have_the_defaults_of_llama_config():
+def test_missing_keys_have_the_defaults_of_llama_config():
     keys = ("vocab_size", "max_position_embeddings", "hidden_size", "intermediate_size")
     keys += ("num_hidden_layers", "num_attention_heads")
     config = huggingface.config_from_json(dict.fromkeys(keys, 8) | {"hidden_size": 32})
@@ -115,7 +120,7 @@ def test_keys_that_older_files_lack_have_the_defaults_of_llama_config():
 
 
 @pytest.mark.parametrize("key", ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"])
-def test_a_size_that_is_missing_is_refused(key):
+def test_a_config_without_a_required_size_is_refused(key):
     published = huggingface.config_to_json(SMALL)
     del published[key]
     ours = next(name for name, published_key in huggingface.KEYS.items() if published_key == key)
@@ -124,7 +129,7 @@ def test_a_size_that_is_missing_is_refused(key):
 
 
 @pytest.mark.parametrize(
-    "change, words",
+    "change, message",
     [
         ({"model_type": "qwen2"}, "model_type 'qwen2' is not supported"),
         ({"quantization_config": {"bits": 4}}, "quantization_config {'bits': 4} is not supported"),
@@ -160,8 +165,8 @@ def test_a_size_that_is_missing_is_refused(key):
         ({"architectures": ["LlamaForTokenClassification"]}, "LlamaForTokenClassification"),
     ],
 )
-def test_features_that_our_layers_cannot_compute_are_refused_and_named(change, words):
-    with pytest.raises(ValueError, match=words):
+def test_unsupported_features_and_invalid_values_are_refused_and_named(change, message):
+    with pytest.raises(ValueError, match=message):
         huggingface.config_from_json(huggingface.config_to_json(SMALL) | change)
 
 
@@ -178,7 +183,7 @@ KEYS = sorted(huggingface.config_to_json(SCORE) | {"rope_scaling": 0, "is_causal
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), json_values, min_size=1))
-def test_any_values_give_a_config_or_an_error_that_loading_reports(change):
+def test_any_values_give_a_valid_config_or_a_tinyllm_error(change):
     published = huggingface.config_to_json(SMALL) | change
     try:
         with reading("config.json", "a config"):

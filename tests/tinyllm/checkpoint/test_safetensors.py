@@ -1,4 +1,7 @@
-"""safetensors: arrays come back bit for bit, and any other bytes are refused with a reason."""
+"""safetensors: arrays must be read bit for bit as they were written.
+
+A damaged or truncated file must be refused with a reason, not read as other arrays.
+"""
 
 import json
 
@@ -23,7 +26,7 @@ def write_raw(path, header, data=b""):
 def arrays(draw):
     shape = tuple(draw(st.lists(st.integers(0, 3), max_size=3)))
     array = (draw(rngs).standard_normal(shape) * 50).astype(draw(st.sampled_from(TYPES)))
-    return array.T if draw(st.booleans()) else array  # not contiguous
+    return array.T if draw(st.booleans()) else array  # a transposed array is not contiguous
 
 
 named_arrays = st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=6), arrays(), max_size=4)
@@ -32,7 +35,7 @@ named_arrays = named_arrays.filter(lambda tensors: "__metadata__" not in tensors
 
 @settings(max_examples=60)
 @given(named_arrays, st.dictionaries(st.sampled_from("abc"), st.text(max_size=5)))
-def test_arrays_and_metadata_come_back(tmp_path_factory, tensors, metadata):
+def test_arrays_and_metadata_are_read_as_they_were_written(tmp_path_factory, tensors, metadata):
     path = tmp_path_factory.mktemp("t") / "x.safetensors"
     safetensors.write(path, tensors, metadata)
     read, read_metadata = safetensors.read(str(path))
@@ -62,12 +65,12 @@ def test_the_file_has_the_layout_of_the_format(tmp_path):
 @given(st.lists(st.integers(0, 2**16 - 1), min_size=1, max_size=20))
 def test_half_precision_becomes_single_precision_exactly(tmp_path_factory, bits):
     path, half = tmp_path_factory.mktemp("t") / "x.safetensors", np.array(bits, "<u2")
-    place = {"shape": [len(bits)], "data_offsets": [0, 2 * len(bits)]}
+    entry = {"shape": [len(bits)], "data_offsets": [0, 2 * len(bits)]}
     for dtype, expected in (
         ("F16", half.view(np.float16).astype(np.float32)),
         ("BF16", (half.astype(np.uint32) << 16).view(np.float32)),
     ):
-        write_raw(path, {"x": {"dtype": dtype, **place}}, half.tobytes())
+        write_raw(path, {"x": {"dtype": dtype, **entry}}, half.tobytes())
         read = safetensors.read(path)[0]["x"]
         np.testing.assert_array_equal(read.view(np.uint32), expected.view(np.uint32))
 
@@ -80,7 +83,7 @@ def test_half_precision_becomes_single_precision_exactly(tmp_path_factory, bits)
         st.binary(max_size=40),
     )
 )
-def test_any_bytes_give_tensors_or_an_error(tmp_path_factory, data):
+def test_any_bytes_give_tensors_or_an_error_that_names_the_file(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("t") / "x.safetensors"
     path.write_bytes(data)
     try:
@@ -94,7 +97,7 @@ ONE = {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}
 
 
 @pytest.mark.parametrize(
-    "header, words",
+    "header, message",
     [
         ([], "expected a JSON object"),
         ("x", "expected a JSON object"),
@@ -116,10 +119,10 @@ ONE = {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}
         ({"x": ENTRY, "y": ENTRY | {"data_offsets": [2, 4]}}, "it is truncated: y ends beyond"),
     ],
 )
-def test_a_header_that_does_not_describe_the_data_is_refused(tmp_path, header, words):
+def test_a_header_that_does_not_describe_the_data_is_refused(tmp_path, header, message):
     path = tmp_path / "x.safetensors"
     write_raw(path, header, b"\1\2")
-    with pytest.raises(TinyllmError, match=words) as error:
+    with pytest.raises(TinyllmError, match=message) as error:
         safetensors.read(path)
     assert str(path) in str(error.value)
 
@@ -141,7 +144,7 @@ def test_a_tensor_that_is_described_twice_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [[1] * 65, [0, 2**70], [2**70, 0], [2**40, 2**40, 0]])
-def test_shapes_that_numpy_cannot_have_are_refused(tmp_path, shape):
+def test_a_shape_that_numpy_cannot_represent_is_refused(tmp_path, shape):
     size = int(0 not in shape)
     entry = {"dtype": "U8", "shape": shape, "data_offsets": [0, size]}
     write_raw(tmp_path / "x.safetensors", {"x": entry}, bytes(size))

@@ -1,4 +1,7 @@
-"""stored: a piece is read as it is in the whole tensor, and what cannot be read is refused."""
+"""stored: a piece of a tensor must have the same values as in the whole tensor.
+
+A tensor that cannot be read must be refused before any memory is allocated for it.
+"""
 
 import struct
 
@@ -29,14 +32,14 @@ def stored(folder, dtype, shape, data, start=0):
     count=st.integers(1, 4),
     rng=rngs,
 )
-def test_a_piece_is_read_as_it_is_in_the_whole_tensor(
+def test_a_piece_has_the_same_values_as_in_the_whole_tensor(
     tmp_path_factory, dtype, start, rows, first, count, rng
 ):
-    data, meant = gguf_files.quantised(rng.standard_normal((rows, 32)).astype(np.float32), dtype)
-    tensor = stored(tmp_path_factory.mktemp("t"), dtype, meant.shape, data, start)
+    data, expected = gguf_files.quantised(rng.standard_normal((rows, 32)).astype(np.float32), dtype)
+    tensor = stored(tmp_path_factory.mktemp("t"), dtype, expected.shape, data, start)
     whole, piece = tensor.read(), tensor.read(32 * min(first, rows), 32 * count)
     assert whole.dtype == piece.dtype == np.float32
-    np.testing.assert_array_equal(whole, meant.reshape(-1))
+    np.testing.assert_array_equal(whole, expected.reshape(-1))
     np.testing.assert_array_equal(piece, whole[32 * first :][: 32 * count])
 
 
@@ -48,14 +51,14 @@ def test_a_piece_is_read_as_it_is_in_the_whole_tensor(
         ("Q8_0", struct.pack("<e", 0.5), 0.5 * NUMBERS),
     ],
 )
-def test_a_block_is_scale_times_q_with_its_offset(tmp_path, dtype, head, expected):
-    halves = NUMBERS[:16] | NUMBERS[16:] << 4  # the first 16 weights are the lower halves of the bytes
+def test_the_weights_of_a_block_are_scale_times_q_plus_an_offset(tmp_path, dtype, head, expected):
+    halves = NUMBERS[:16] | NUMBERS[16:] << 4  # the first 16 weights are in the lower halves
     data = head + (NUMBERS if dtype == "Q8_0" else halves).tobytes()
     np.testing.assert_array_equal(stored(tmp_path, dtype, (1, 32), data).read(), expected)
 
 
 @pytest.mark.parametrize(
-    "dtype, shape, words",
+    "dtype, shape, message",
     [
         ("Q4_K", (2,), "convert x from Q4_K to F32, F16 or BF16"),
         ("F16", (3,), "it is truncated: x ends beyond the end of the file"),
@@ -64,6 +67,6 @@ def test_a_block_is_scale_times_q_with_its_offset(tmp_path, dtype, head, expecte
         ("F16", (1,) * 65, "dimension"),
     ],
 )
-def test_what_cannot_be_read_is_refused(tmp_path, dtype, shape, words):
-    with pytest.raises(ValueError, match=words):
+def test_a_tensor_that_cannot_be_read_is_refused(tmp_path, dtype, shape, message):
+    with pytest.raises(ValueError, match=message):
         stored(tmp_path, dtype, shape, bytes(4))

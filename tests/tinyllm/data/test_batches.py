@@ -1,4 +1,8 @@
-"""batches: rows do not affect one another, nothing is lost, and the loss covers what it should."""
+"""batches: an epoch must use every conversation once, each in a row of its own.
+
+Otherwise some conversations would never be learned, or the model would see one conversation while it answers
+another.
+"""
 
 import numpy as np
 import pytest
@@ -22,14 +26,13 @@ from tinyllm.transformer import Config, Transformer
 
 BYTES = train("", 256)
 BEGIN = BYTES.special["<|begin|>"]
-TEXT = pack(
-    [bytes([97 + i % 26]) * (5 + 7 * i % 60) for i in range(80)], BYTES
-)  # documents of 7 to 66 tokens
+# Documents of 7 to 66 tokens
+TEXT = pack([bytes([97 + i % 26]) * (5 + 7 * i % 60) for i in range(80)], BYTES)
 
 
 @st.composite
 def rows_of_conversations(draw):
-    """[(ids, mask)]: some tokens are the assistant's, but never the first."""
+    """[(ids, mask)] with random masks; the first token of a row is never learned."""
     lengths, rng = draw(st.lists(st.integers(2, 30), min_size=1, max_size=30)), draw(rngs)
     return [(list(range(i, i + n)), [0, *rng.integers(0, 2, n - 1).tolist()]) for i, n in enumerate(lengths)]
 
@@ -47,7 +50,7 @@ def conversation(question, answer):
 
 
 @given(rows_of_conversations(), token_counts, shares, seeds)
-def test_an_epoch_holds_every_conversation_once(rows, size, replay, seed):
+def test_an_epoch_uses_every_conversation_once(rows, size, replay, seed):
     plan = ConversationBatches(rows, TEXT, size, replay, seed, len(rows) * 2).plan
     assert all(len(planned) == PIECES for planned in plan)
     used = []
@@ -59,7 +62,7 @@ def test_an_epoch_holds_every_conversation_once(rows, size, replay, seed):
 
 @settings(max_examples=40)
 @given(rows_of_conversations(), token_counts, shares, seeds)
-def test_the_seed_decides_everything(rows, size, replay, seed):
+def test_the_same_seed_gives_the_same_batches(rows, size, replay, seed):
     one, two = (ConversationBatches(rows, TEXT, size, replay, seed, 3) for _ in range(2))
     for step in range(3):
         for piece, same in zip(one.batch(step), two.batch(step), strict=True):
@@ -69,9 +72,7 @@ def test_the_seed_decides_everything(rows, size, replay, seed):
 
 @settings(max_examples=40)
 @given(rows_of_conversations(), token_counts, shares, seeds)
-def test_a_row_holds_one_conversation_and_its_weights_are_exactly_on_the_assistants_tokens(
-    rows, size, replay, seed
-):
+def test_a_row_holds_one_conversation_and_the_weights_are_its_mask(rows, size, replay, seed):
     batches = ConversationBatches(rows, TEXT, size, replay, seed, 3)
     for step, planned in enumerate(batches.plan):
         for numbers, piece in zip(planned, batches.batch(step), strict=True):
@@ -85,9 +86,7 @@ def test_a_row_holds_one_conversation_and_its_weights_are_exactly_on_the_assista
 
 @settings(max_examples=40)
 @given(rows_of_conversations(), token_counts, shares, seeds)
-def test_replayed_rows_have_the_requested_share_begin_a_document_and_have_weight_1_everywhere(
-    rows, size, replay, seed
-):
+def test_the_requested_share_of_rows_is_replayed_text_that_begins_a_document(rows, size, replay, seed):
     batches = ConversationBatches(rows, TEXT, size, replay, seed, 3)
     begins = set(np.flatnonzero(TEXT == BEGIN).tolist())
     for step, planned in enumerate(batches.plan):
@@ -101,9 +100,9 @@ def test_replayed_rows_have_the_requested_share_begin_a_document_and_have_weight
 
 
 @pytest.mark.parametrize("replay", [0, 0.2, 0.4, 0.5])
-def test_over_a_run_the_share_of_replayed_text_is_the_requested_one(replay):
+def test_the_share_of_replayed_text_over_a_run_is_the_requested_share(replay):
     rng = np.random.default_rng(0)
-    rows = [([0] * n, [0] * n) for n in rng.integers(10, 80, 500)]  # weight 0, so all weight is replayed text
+    rows = [([0] * n, [0] * n) for n in rng.integers(10, 80, 500)]  # mask 0, so only replayed text has weight
     batches = ConversationBatches(rows, np.tile(TEXT, 10), 4096, replay, 0, 20)
     replayed = total = 0
     for step in range(20):
@@ -114,18 +113,18 @@ def test_over_a_run_the_share_of_replayed_text_is_the_requested_one(replay):
     assert total / 20 == pytest.approx(4096, rel=0.1)
 
 
-def test_replayed_text_begins_at_any_document_that_is_followed_by_enough_tokens():
+def test_replayed_text_begins_at_any_document_that_leaves_enough_tokens_for_a_row():
     rows = [([0] * 10, [0] * 10) for _ in range(40)]
     (piece, *_) = ConversationBatches(rows, TEXT, 4000, 0.5, 0, 1).batch(0)
     replayed = piece["ids"][40:, :8]
     assert len(replayed) == 40 and len(np.unique(replayed, axis=0)) > 10
-    short = ConversationBatches(rows, TEXT[:9], 4000, 0.5, 0, 1)  # a text shorter than a row
+    short = ConversationBatches(rows, TEXT[:9], 4000, 0.5, 0, 1)  # too short for a row
     assert len(short.batch(0)[0]["ids"]) == 40
 
 
 @given(st.integers(0, 9))
-def test_a_text_in_one_piece_is_replayed_from_anywhere(seed):
-    """Otherwise every batch would replay its first words, and the rest would be forgotten."""
+def test_a_text_of_one_long_document_is_replayed_from_any_position(seed):
+    """Otherwise every batch would replay its first words, and the model would forget the rest."""
     text = np.arange(5000)
     rows = [([1] * 20, [0] * 20)] * 400
     batches = ConversationBatches(rows, text, 4096, 0.5, seed, 4, anywhere=True)
@@ -133,7 +132,7 @@ def test_a_text_in_one_piece_is_replayed_from_anywhere(seed):
     assert len(starts) > 20 and max(starts) > 4000 and max(starts) + 20 <= 5000 and min(starts) < 1000
 
 
-def test_what_comes_after_a_conversation_or_in_another_row_changes_nothing():
+def test_padding_and_other_rows_do_not_change_the_loss_of_a_conversation():
     conversations = [conversation("one?", "1"), conversation("and two?", "2, I think")]
     batches = ConversationBatches(encode_fitting(BYTES, conversations, 64), TEXT, 10_000, 0, 0, 1)
     model = Transformer(Config(len(BYTES), context=64, layers=1, width=16, heads=2))
@@ -152,24 +151,38 @@ def test_conversations_longer_than_the_context_are_left_out_and_reported(capsys)
     assert [len(ids) for ids, _ in fitting] == [11]
     report_left_out(fitting, conversations, "conversation", 50)
     assert "2 of 3 conversations" in capsys.readouterr().err
-    exactly = encode_fitting(BYTES, conversations[1:2], 107)  # 108 tokens: the last one is a target only
-    assert len(exactly) == 1 and not encode_fitting(BYTES, conversations[1:2], 106)
+    # The second conversation has 108 tokens, of which the last one is only a target.
+    assert len(encode_fitting(BYTES, conversations[1:2], 107)) == 1
+    assert not encode_fitting(BYTES, conversations[1:2], 106)
 
 
-# ---- lists of items of about the same length
+@settings(max_examples=40)
+@given(st.integers(0, 40), seeds)
+def test_a_chain_has_two_or_three_conversations_and_none_of_them_has_a_system_message(count, seed):
+    conversations = [conversation(f"{i}?", f"{i}") for i in range(count)]
+    with_system = [[{"role": "system", "content": "Be brief."}, *messages] for messages in conversations[:2]]
+    chains = chained(conversations + with_system, seed)
+    assert len(chains) == count // 4
+    for chain in chains:
+        parts = [chain[at : at + 2] for at in range(0, len(chain), 2)]
+        assert 2 <= len(parts) <= 3 and all(part in conversations for part in parts)
+
+
+# ---- length buckets: lists of items of about the same length
 
 items = st.lists(st.integers(1, 50), min_size=1, max_size=40)
 
 
 @given(items, st.integers(1, 200), st.integers(1, 30), st.lists(st.integers(0, 9), min_size=1, max_size=2))
-def test_items_of_a_bucket_are_neighbours_in_length_and_fit_into_the_room(lengths, room, count, seed):
+def test_the_items_of_a_bucket_have_neighbouring_lengths_and_fit_into_the_room(lengths, room, count, seed):
     buckets = length_buckets(lengths, room, count, seed)
     assert len(buckets) == count
     for bucket in buckets:
-        of_bucket = sorted(lengths[i] for i in bucket)
-        assert len(bucket) == 1 or of_bucket[-1] * len(bucket) <= room
-        between = [n for n in lengths if of_bucket[0] < n < of_bucket[-1]]
-        assert sorted(between) == [n for n in of_bucket if of_bucket[0] < n < of_bucket[-1]]
+        in_bucket = [lengths[i] for i in bucket]
+        shortest, longest = min(in_bucket), max(in_bucket)
+        assert len(bucket) == 1 or longest * len(bucket) <= room
+        between = [n for n in lengths if shortest < n < longest]
+        assert sorted(between) == sorted(n for n in in_bucket if shortest < n < longest)
 
 
 @given(items, st.integers(1, 200), st.integers(0, 9))
@@ -193,7 +206,7 @@ def test_every_epoch_and_every_seed_has_its_own_order_of_buckets():
 
 
 @given(B=sizes, T=st.integers(1, 60), special=st.floats(0, 1), rate=st.sampled_from([0.15, 0.5]), rng=rngs)
-def test_the_given_share_of_the_ordinary_tokens_is_chosen_and_no_special_token(B, T, special, rate, rng):
+def test_the_given_share_of_ordinary_tokens_is_chosen_and_never_a_special_token(B, T, special, rate, rng):
     ids = np.where(rng.random((B, T)) < special, 20 + rng.integers(0, 3, (B, T)), rng.integers(0, 20, (B, T)))
     padding = rng.random((B, T)) < 0.2
     batch = mask_tokens({"ids": ids, "weights": 1 - padding}, ordinary=20, mask_id=22, rng=rng, rate=rate)
@@ -206,7 +219,7 @@ def test_the_given_share_of_the_ordinary_tokens_is_chosen_and_no_special_token(B
     assert ((changed < 20) | (changed == 22)).all()
 
 
-def test_of_the_chosen_tokens_80_percent_are_masked_10_random_and_10_unchanged():
+def test_80_percent_of_the_chosen_tokens_are_masked_10_percent_random_and_10_percent_unchanged():
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 1000, (100, 1000))
     piece = {"ids": ids, "weights": np.ones(ids.shape)}
@@ -219,15 +232,3 @@ def test_of_the_chosen_tokens_80_percent_are_masked_10_random_and_10_unchanged()
     random = inputs[~masked & ~unchanged]
     assert len(random) / 15_000 == pytest.approx(0.1, abs=0.01)
     assert random.mean() == pytest.approx(500, abs=30) and len(np.unique(random)) > 600
-
-
-@settings(max_examples=40)
-@given(st.integers(0, 40), seeds)
-def test_two_or_three_conversations_are_chained_but_none_with_a_system_message(count, seed):
-    conversations = [conversation(f"{i}?", f"{i}") for i in range(count)]
-    with_system = [[{"role": "system", "content": "Be brief."}, *messages] for messages in conversations[:2]]
-    found = chained(conversations + with_system, seed)
-    assert len(found) == count // 4
-    for chain in found:
-        parts = [chain[at : at + 2] for at in range(0, len(chain), 2)]
-        assert 2 <= len(parts) <= 3 and all(part in conversations for part in parts)

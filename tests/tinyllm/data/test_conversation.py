@@ -1,4 +1,7 @@
-"""conversation: the loss covers exactly what the assistant wrote, and no user can write a special token."""
+"""conversation: the loss must cover exactly what the assistant wrote, and no text may become a special token.
+
+Otherwise the model would learn to write questions, or a user could end a message and speak as the assistant.
+"""
 
 import copy
 import re
@@ -30,7 +33,7 @@ conversations = st.lists(
 
 
 @given(conversations)
-def test_the_loss_covers_exactly_what_the_assistant_wrote_and_its_end(messages):
+def test_the_loss_covers_exactly_the_replies_of_the_assistant_and_their_end_tokens(messages):
     batch = shift(*encode_conversation(TOKENIZER, messages))
     learned = TOKENIZER.decode(batch["targets"][batch["weights"] == 1])
     assert learned == "".join(f" {m['content']}<|end|>" for m in messages if m["role"] == "assistant")
@@ -38,7 +41,7 @@ def test_the_loss_covers_exactly_what_the_assistant_wrote_and_its_end(messages):
 
 
 @given(conversations)
-def test_a_conversation_decodes_to_its_template(messages):
+def test_the_ids_of_a_conversation_decode_to_the_documented_format(messages):
     ids, _ = encode_conversation(TOKENIZER, messages)
     rendered = "".join(f"<|{m['role']}|> {m['content']}<|end|>" for m in messages)
     assert TOKENIZER.decode(ids) == f"<|begin|>{rendered}"
@@ -47,8 +50,8 @@ def test_a_conversation_decodes_to_its_template(messages):
 
 @pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
 @given(st.text(max_size=12))
-def test_the_last_reply_ends_like_a_sampled_one_in_every_format(form, content):
-    """Else a reward model would learn to score another token than the one it is asked about."""
+def test_the_last_reply_has_the_ids_of_a_sampled_reply_in_every_format(form, content):
+    """Otherwise a reward model would be trained at one token and its score would be read at another."""
     tokenizer = copy.copy(train("", 256))
     names = sorted(form.tokens() | {"<|user|>"})
     tokenizer.special = {name: 300 + i for i, name in enumerate(names)}
@@ -67,7 +70,7 @@ def test_no_content_is_encoded_as_a_special_token(messages):
     assert special == ["<|begin|>", *(t for m in messages for t in (f"<|{m['role']}|>", "<|end|>"))]
 
 
-def test_the_template_for_other_programs_names_only_special_tokens():
+def test_the_template_for_other_programs_names_only_tokens_that_exist():
     assert set(re.findall(r"<\|\w+\|>", TEMPLATE)) <= set(SPECIALS)
     assert {f"<|{role}|>" for role in ROLES} <= set(SPECIALS)
 
@@ -81,7 +84,7 @@ def test_every_position_predicts_the_next_token(messages):
     assert shift(ids)["weights"].tolist() == [1] * (len(ids) - 1)
 
 
-def test_the_example_in_the_docstring():
+def test_the_example_in_the_docstring_is_right():
     messages = [{"role": "user", "content": "2+2?"}, {"role": "assistant", "content": "4"}]
     batch = shift(*encode_conversation(TOKENIZER, messages))
     ids, targets = ([TOKENIZER.decode([i]) for i in batch[name]] for name in ("ids", "targets"))
@@ -105,7 +108,7 @@ def test_a_reply_that_is_not_utf8_is_decoded_with_replacement_characters(data):
     reply.encode("utf-8")  # so it can be printed and written to a file
 
 
-def test_a_reply_without_content_is_empty():
+def test_a_reply_without_content_decodes_to_an_empty_string():
     assert decode_reply(TOKENIZER, []) == decode_reply(TOKENIZER, [TOKENIZER.special["<|end|>"]]) == ""
 
 

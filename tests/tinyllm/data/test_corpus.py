@@ -1,4 +1,8 @@
-"""corpus: validation text is never trained on, and the windows of an epoch do not overlap."""
+"""corpus: validation text must never be trained on, and the windows of an epoch must not overlap.
+
+Otherwise the validation loss would measure memorisation, or some of the text would be learned more often than
+the rest.
+"""
 
 import numpy as np
 import pytest
@@ -24,7 +28,7 @@ documents = st.lists(
 
 @given(documents, st.floats(0.01, 0.99))
 @example([b"\x00\x80\x80\x80\x80\x00\x00\x00"], 0.5)
-def test_training_and_validation_are_the_text_cut_once(documents, share):
+def test_the_text_is_cut_once_into_training_and_validation(documents, share):
     training, validation = corpus.split(documents, share)
     whole = b"".join(documents)
     assert b"".join(training) + b"".join(validation) == whole
@@ -40,7 +44,7 @@ def test_the_cut_is_never_inside_a_character(texts, share):
             document.decode()
 
 
-def test_a_folder_is_its_text_files_in_the_order_of_their_names(tmp_path):
+def test_a_folder_is_read_as_its_text_files_sorted_by_path(tmp_path):
     (tmp_path / "b.txt").write_bytes(b"second")
     (tmp_path / "a.md").write_bytes(b"first")
     (tmp_path / "sub").mkdir()
@@ -54,7 +58,7 @@ def test_a_folder_is_its_text_files_in_the_order_of_their_names(tmp_path):
     assert corpus.read(tmp_path / "b.txt") == [b"second"]
 
 
-def test_files_that_are_not_text_in_utf_8_are_skipped_and_named_once_with_what_to_do(tmp_path, capsys):
+def test_files_that_are_not_text_are_skipped_and_one_message_names_them(tmp_path, capsys):
     (tmp_path / "a.txt").write_text("caf\u00e9", encoding="utf-8")
     (tmp_path / ".DS_Store").write_bytes(b"\0hidden")
     before = fingerprint(tmp_path)
@@ -76,7 +80,7 @@ def test_files_that_are_not_text_in_utf_8_are_skipped_and_named_once_with_what_t
 @pytest.mark.parametrize(
     "data", ["caf\u00e9".encode("cp1252"), "Gr\u00fc\u00dfe".encode() + b"\xe9", b"\x81\x40\x83"]
 )
-def test_bytes_that_are_not_utf_8_stay_as_they_are_and_the_file_is_named_once(tmp_path, capsys, data):
+def test_bytes_that_are_not_utf_8_are_kept_and_one_message_names_the_file(tmp_path, capsys, data):
     (tmp_path / "old.txt").write_bytes(data)
     for _ in range(2):
         assert corpus.read(tmp_path / "old.txt") == [data]
@@ -91,17 +95,17 @@ def test_bytes_that_are_not_utf_8_stay_as_they_are_and_the_file_is_named_once(tm
 def test_a_text_that_is_missing_or_empty_is_refused(tmp_path):
     (tmp_path / "empty.txt").write_bytes(b"")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\0\0")
-    for path, words in (
+    for path, message in (
         (tmp_path / "none.txt", "not found"),
         (tmp_path / "empty.txt", "holds no text"),
         (tmp_path / "picture.png", "holds no text"),
         (tmp_path, "holds no text"),
     ):
-        with pytest.raises(TinyllmError, match=words):
+        with pytest.raises(TinyllmError, match=message):
             corpus.read(path)
 
 
-def test_the_last_tenth_of_a_file_is_for_validation_and_none_of_it_is_trained_on(tmp_path):
+def test_the_last_tenth_of_a_file_is_for_validation_and_the_rest_for_training(tmp_path):
     path = tmp_path / "text.txt"
     path.write_text(" ".join(map(str, range(2000))), encoding="utf-8")
     training, validation = corpus.load(path, seed=0, characters=0)
@@ -118,9 +122,9 @@ def test_no_validation_document_of_the_built_in_world_is_trained_on(seed):
     assert corpus.load("", seed + 1, characters=2000)[0][0] != training[0]
 
 
-def test_the_vocabulary_learns_from_conversations_with_the_space_before_each_message():
-    said = corpus.conversations_for_vocabulary(0)
-    assert len(said) > 8000 and all(document.startswith(b" ") for document in said)
+def test_messages_for_the_vocabulary_begin_with_a_space():
+    messages = corpus.conversations_for_vocabulary(0)
+    assert len(messages) > 8000 and all(message.startswith(b" ") for message in messages)
 
 
 # ---- ids
@@ -131,14 +135,14 @@ def test_documents_are_packed_between_begin_and_end_tokens():
     assert corpus.pack([b"a", b"\xff"], BYTES).tolist() == [begin, 97, end, begin, 255, end]
 
 
-def test_a_long_document_is_encoded_in_parts_with_progress_and_has_the_ids_of_the_whole(monkeypatch, capsys):
-    """Tokenizing needs many times the memory of a part."""
-    words = train(["a line\n\n\n" * 9], 264)
+def test_the_parts_of_a_long_document_have_the_ids_of_the_whole(monkeypatch, capsys):
+    """A document is encoded in parts, because tokenizing takes many times the memory of its text."""
+    tokenizer = train(["a line\n\n\n" * 9], 264)
     document = b"a line\n\n\n" * 300_000
-    whole = [words.special["<|begin|>"], *words.encode(document), words.special["<|end|>"]]
-    parts, always = record(monkeypatch, words, "encode"), {"delay": 0, "mininterval": 0}
+    whole = [tokenizer.special["<|begin|>"], *tokenizer.encode(document), tokenizer.special["<|end|>"]]
+    parts, always = record(monkeypatch, tokenizer, "encode"), {"delay": 0, "mininterval": 0}
     monkeypatch.setattr(corpus, "tqdm", lambda **options: tqdm(**options | always))
-    np.testing.assert_array_equal(corpus.pack([b"\n", document], words)[3:], whole)
+    np.testing.assert_array_equal(corpus.pack([b"\n", document], tokenizer)[3:], whole)
     assert len(parts) == 4 and max(len(part.text) for part in parts) < 2**20 + 10
     assert "tokenizing:  39%" in capsys.readouterr().err
 
@@ -162,15 +166,15 @@ def test_the_windows_of_an_epoch_do_not_overlap(length, window, rows, seed):
         return
     per_epoch = max(1, (length - 1) // window - 1)
     steps = -(-2 * per_epoch // rows)
-    visited = np.concatenate([corpus.windows(ids, window, rows, step, seed)["ids"] for step in range(steps)])
-    for epoch in (visited[:per_epoch], visited[per_epoch : 2 * per_epoch]):
+    used = np.concatenate([corpus.windows(ids, window, rows, step, seed)["ids"] for step in range(steps)])
+    for epoch in (used[:per_epoch], used[per_epoch : 2 * per_epoch]):
         assert len(np.unique(epoch)) == per_epoch * window
-        assert epoch.max() - epoch.min() == per_epoch * window - 1  # no gaps: only the two ends are left out
-    assert (visited[:, 1:] == visited[:, :-1] + 1).all()
+        assert epoch.max() - epoch.min() == per_epoch * window - 1  # no gaps
+    assert (used[:, 1:] == used[:, :-1] + 1).all()
 
 
 @given(st.integers(30, 60), st.integers(1, 5), st.integers(0, 9), st.integers(0, 99))
-def test_targets_are_the_next_tokens_and_seed_and_step_decide_everything(length, rows, step, seed):
+def test_targets_are_the_next_tokens_and_the_batch_depends_only_on_seed_and_step(length, rows, step, seed):
     ids = np.arange(length, dtype=np.int32)
     batch, again = (corpus.windows(ids, 7, rows, step, seed) for _ in range(2))
     np.testing.assert_array_equal(batch["targets"], batch["ids"] + 1)  # ids count up
@@ -205,7 +209,7 @@ def test_validation_scores_every_token_once_and_each_document_from_its_beginning
     assert not windows
 
 
-def test_a_text_is_tokenized_once_and_again_if_anything_about_it_changes(tmp_path, monkeypatch):
+def test_a_text_is_tokenized_again_only_if_it_has_changed(tmp_path, monkeypatch):
     packs, path = record(monkeypatch, corpus, "pack"), tmp_path / "text.safetensors"
     source = {"path": "", "sha256": ""}
     first = corpus.packed(path, source, 0, 2000, BYTES)

@@ -1,4 +1,8 @@
-"""formats: all common formats are read, and entries that cannot be used are reported."""
+"""formats: a conversation must be read correctly from every common format.
+
+Unusable entries must be reported. A turn that is dropped without a message would teach the model something
+that the file does not say.
+"""
 
 import json
 import math
@@ -20,11 +24,17 @@ ALPACA = {"instruction": "Add.", "input": "1 2", "output": "3"}
 CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ho"}]}
 
 
-# ---- the same conversation in every format
+# ---- entries in all formats
 
-anything = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(str.strip)
-trimmed = anything.map(str.strip)  # formats without a list of messages do not keep spaces around a text
+texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(str.strip)
+trimmed = texts.map(str.strip)  # formats without a list of messages do not keep spaces around a text
 questions = trimmed.filter(lambda text: not text.startswith("Human:"))
+
+
+def read(folder, *entries, by=formats.instructions):
+    """Write entries to a JSONL file, and read the file."""
+    (folder / "entries.jsonl").write_text("\n".join(map(json.dumps, entries)))
+    return by(folder / "entries.jsonl")
 
 
 def as_messages(roles, contents):
@@ -32,12 +42,11 @@ def as_messages(roles, contents):
 
 
 def conversations(contents):
-    """Perhaps a system message, then user and assistant in turn, perhaps with a tool; the last is a reply."""
+    """Conversations that may have a system message and uses of a tool. The last message is a reply."""
     turns = st.sampled_from([["user", "assistant"], ["user", "assistant", "tool", "assistant"]])
     turns = st.lists(turns, min_size=1, max_size=3).map(lambda parts: sum(parts, []))
     roles = st.tuples(st.sampled_from([[], ["system"]]), turns).map(lambda parts: sum(parts, []))
-    texts = st.lists(contents, min_size=13, max_size=13)
-    return st.builds(as_messages, roles, texts)
+    return st.builds(as_messages, roles, st.lists(contents, min_size=13, max_size=13))
 
 
 def renamed(messages, role, content, names):
@@ -45,7 +54,7 @@ def renamed(messages, role, content, names):
 
 
 def in_parts(messages):
-    """OpenAI's other form of `content`: a list of text parts, which may be cut anywhere."""
+    """OpenAI's other form of `content`: a list of parts."""
     part = lambda text: {"type": "text", "text": text}
     return [{**m, "content": [part(m["content"][:2]), part(m["content"][2:])]} for m in messages]
 
@@ -62,8 +71,8 @@ LISTS = {
 
 
 @pytest.mark.parametrize("write", LISTS.values(), ids=LISTS)
-@given(conversations(anything))
-def test_a_conversation_reads_back_as_it_was_written(write, messages):
+@given(conversations(texts))
+def test_a_conversation_is_read_as_it_was_written(write, messages):
     assert formats.conversation(json.loads(json.dumps(write(messages)))) == messages
 
 
@@ -76,15 +85,17 @@ PAIRS = [
 
 @pytest.mark.parametrize("prompt, reply", PAIRS)
 @given(question=questions, answer=trimmed, more=trimmed, context=st.sampled_from(["input", "context"]))
-def test_a_prompt_and_a_reply_read_back_under_every_pair_of_names(
+def test_a_prompt_and_a_reply_are_read_under_every_pair_of_keys(
     prompt, reply, question, answer, more, context
 ):
-    read = lambda entry: [m["content"] for m in formats.conversation({**entry, reply: answer})]
-    assert read({prompt: question}) == read({prompt: question, context: " "}) == [question, answer]
-    assert read({prompt: question, context: None}) == read({context: question}) == [question, answer]
-    assert read({prompt: question, context: more}) == [f"{question}\n{more}", answer]
-    asked, told = formats.conversation({prompt: question, reply: answer})
-    assert (asked["role"], told["role"]) == ("user", "assistant")
+    contents = lambda entry: [m["content"] for m in formats.conversation({**entry, reply: answer})]
+    for entry in ({prompt: question}, {context: question}):
+        assert contents(entry) == [question, answer]
+    for empty in (" ", None):
+        assert contents({prompt: question, context: empty}) == [question, answer]
+    assert contents({prompt: question, context: more}) == [f"{question}\n{more}", answer]
+    messages = formats.conversation({prompt: question, reply: answer})
+    assert [m["role"] for m in messages] == ["user", "assistant"]
 
 
 def as_turns(messages):
@@ -94,7 +105,7 @@ def as_turns(messages):
 
 
 @given(conversations(trimmed.filter(lambda text: not formats.TURN.search(text))))
-def test_a_text_with_turns_reads_back_as_messages(messages):
+def test_a_text_with_turns_is_read_as_messages(messages):
     messages = [m for m in messages if m["role"] in ("user", "assistant")]
     assert formats.conversation({"messages": as_turns(messages)}) == messages
     entry = {"prompt": as_turns(messages[:-1]) + "\n\nAssistant: ", "completion": messages[-1]["content"]}
@@ -102,8 +113,8 @@ def test_a_text_with_turns_reads_back_as_messages(messages):
 
 
 @given(trimmed, trimmed)
-def test_a_reply_to_a_prompt_keeps_every_word(question, answer):
-    """Even if it looks like a turn, as in a reply about chat formats."""
+def test_words_that_look_like_a_turn_are_kept(question, answer):
+    """A reply about chat formats may begin with "Assistant:"."""
     dialogue = f"Human: hi\n\nAssistant: {answer}"
     contents = lambda entry: [m["content"] for m in formats.conversation(entry)]
     for reply in (f"Assistant: {answer}", "Human: hi", f"So:\n\n{dialogue}"):
@@ -114,6 +125,19 @@ def test_a_reply_to_a_prompt_keeps_every_word(question, answer):
     assert contents(summary) == [f"Sum up.\n{dialogue}", answer]
 
 
+@pytest.mark.parametrize("key", ["system", "system_prompt"])
+def test_a_system_message_under_a_key_of_its_own_becomes_the_first_message(key):
+    first = {"role": "system", "content": "Be kind."}
+    chat = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]
+    for entry in ({"instruction": "Hi?", "output": "Hello."}, {"messages": chat}):
+        assert formats.conversation({key: "Be kind.", **entry}) == [first, *chat]
+        assert formats.conversation({key: "", "history": [], **entry}) == chat
+    assert formats.conversation({key: "Be rude.", "messages": [first, *chat]}) == [first, *chat]
+
+
+# ---- files
+
+
 @pytest.mark.parametrize(
     "write",
     [
@@ -122,7 +146,7 @@ def test_a_reply_to_a_prompt_keeps_every_word(question, answer):
         lambda entries: "\n\n".join(map(json.dumps, entries)) + "\n",
     ],
 )
-def test_a_file_may_be_an_array_or_data_or_lines(tmp_path, write):
+def test_a_file_may_be_an_array_an_object_with_data_or_jsonl(tmp_path, write):
     (tmp_path / "data").write_text(write([ALPACA, CHAT]))
     assert formats.instructions(tmp_path / "data")[1] == CHAT["messages"]
 
@@ -134,7 +158,7 @@ def test_a_file_may_be_a_single_object(tmp_path, indent):
 
 
 @pytest.mark.parametrize("lines", [True, False])
-def test_instructions_are_read_in_both_shapes_from_json_and_jsonl(tmp_path, lines):
+def test_alpaca_and_openai_entries_are_read_from_json_and_jsonl(tmp_path, lines):
     file = tmp_path / "data.json"
     entries = [ALPACA, CHAT, {"instruction": "Say a.", "input": "", "output": "a"}]
     file.write_text("\n".join(map(json.dumps, entries)) if lines else json.dumps(entries))
@@ -143,11 +167,9 @@ def test_instructions_are_read_in_both_shapes_from_json_and_jsonl(tmp_path, line
     assert second == CHAT["messages"] and third[0]["content"] == "Say a."
 
 
-def test_gsm8k_annotations_become_calls_of_the_calculator(tmp_path):
-    file = tmp_path / "problems.jsonl"
+def test_gsm8k_annotations_become_calls_to_the_calculator(tmp_path):
     answer = "She earns 12/60 = $<<12/60=0.2>>0.2 a minute.\nThat is 50*0.2=<<50*0.2=10>>10.\n#### 10"
-    file.write_text(json.dumps({"question": "How much?", "answer": answer}))
-    (messages,) = formats.problems(file)
+    (messages,) = read(tmp_path, {"question": "How much?", "answer": answer}, by=formats.problems)
     assert [m["role"] for m in messages] == ["user", "assistant", "tool", "assistant", "tool", "assistant"]
     _, call = parse(messages[1]["content"])
     assert call == Call("calculator", {"expression": "12/60"})
@@ -155,8 +177,11 @@ def test_gsm8k_annotations_become_calls_of_the_calculator(tmp_path):
     assert messages[3]["content"].startswith("0.2 a minute.") and messages[-1]["content"] == "10.\n#### 10"
 
 
+# ---- unusable entries and files
+
+
 @pytest.mark.parametrize(
-    "bad, why",
+    "bad, message",
     [
         ("{", "line 2"),
         ("[1]", "JSON object"),
@@ -184,14 +209,12 @@ def test_gsm8k_annotations_become_calls_of_the_calculator(tmp_path):
         ('{"messages": [{"role": "assistant", "content": ["a\\udfff"]}]}', "surrogate"),
     ],
 )
-def test_an_entry_that_cannot_be_used_is_reported_with_its_place_and_the_others_are_used(
-    tmp_path, capsys, bad, why
-):
+def test_an_unusable_entry_is_reported_with_its_line_and_the_others_are_used(tmp_path, capsys, bad, message):
     file = tmp_path / "data.jsonl"
     file.write_text(json.dumps(ALPACA) + "\n" + bad + "\n" + json.dumps(CHAT))
     assert len(formats.instructions(file)) == 2
     report = capsys.readouterr().err
-    assert "line 2" in report and why in report and report.count("\n") == 1
+    assert "line 2" in report and message in report and report.count("\n") == 1
     file.write_text(bad)
     with pytest.raises(TinyllmError, match="no usable entry"):
         formats.instructions(file)
@@ -211,10 +234,9 @@ def test_json_nested_too_deeply_is_refused(tmp_path, monkeypatch, capsys, openin
 def test_an_invalid_document_of_several_lines_is_refused_with_the_line_number(tmp_path):
     text = json.dumps(CHAT, indent=2).replace('"hi"', "hi")
     (tmp_path / "data.json").write_text(text)
-    number = next(i for i, line in enumerate(text.split("\n"), 1) if re.search(": hi", line))
-    with pytest.raises(
-        TinyllmError, match=f"data.json is not valid JSON: .*line {number} .*one object per line"
-    ):
+    number = next(i for i, line in enumerate(text.split("\n"), 1) if ": hi" in line)
+    message = f"data.json is not valid JSON: .*line {number} .*one object per line"
+    with pytest.raises(TinyllmError, match=message):
         formats.instructions(tmp_path / "data.json")
 
 
@@ -246,25 +268,33 @@ KEYS = [
 
 @given(st.dictionaries(st.sampled_from(KEYS), json_values))
 def test_any_entry_becomes_messages_or_a_value_error(entry):
-    for read in (formats.conversation, formats.problem, rankings.ranking):
+    for parse_entry in (formats.conversation, formats.problem, rankings.ranking):
         try:
-            read(entry)
+            parse_entry(entry)
         except ValueError as error:
             assert re.match("needs |has ", str(error))
 
 
-def test_several_unusable_entries_are_reported_in_one_line(tmp_path, capsys, monkeypatch):
+def test_several_unusable_entries_are_reported_once_and_in_one_line(tmp_path, capsys, monkeypatch):
     file = tmp_path / "data.jsonl"
     file.write_text("\n".join([json.dumps(ALPACA), "3", "{", "[1]"]))
     assert len(formats.instructions(file)) == 1
     report = capsys.readouterr().err
-    assert (
-        "left out 3 of 4 entries; the first: line 2 is not a JSON object" in report
-        and report.count("\n") == 1
-    )
+    assert "left out 3 of 4 entries; the first: line 2 is not a JSON object" in report
+    assert report.count("\n") == 1
     monkeypatch.chdir(tmp_path)
     formats.instructions("data.jsonl")
-    assert capsys.readouterr().err == "", "the same file, named from its folder"
+    assert capsys.readouterr().err == "", "a relative path to the same file repeats the message"
+
+
+def test_an_entry_with_a_history_is_refused_instead_of_losing_its_earlier_turns():
+    entry = {"instruction": "And now?", "history": [["Hi?", "Hello."]]}
+    for parse_entry, reply in (
+        (formats.conversation, {"output": "Now."}),
+        (rankings.ranking, {"chosen": "Now.", "rejected": "Never."}),
+    ):
+        with pytest.raises(ValueError, match='has a "history": write all turns as "messages"'):
+            parse_entry(entry | reply)
 
 
 def test_files_that_cannot_be_read_are_refused_with_the_reason(tmp_path):
@@ -272,36 +302,36 @@ def test_files_that_cannot_be_read_are_refused_with_the_reason(tmp_path):
     (tmp_path / "broken").write_text("[{")
     (tmp_path / "wide").write_text(json.dumps(ALPACA), encoding="utf-16")
     (tmp_path / "old").write_bytes(b'{"prompt": "caf\xe9", "completion": "one"}')
-    for name, why in (
+    for name, message in (
         ("empty", "is empty"),
         ("broken", "not valid JSON"),
         ("wide", "wide is not text in UTF-8: save it as UTF-8"),
         ("old", "old is not text in UTF-8: save it as UTF-8"),
     ):
-        with pytest.raises(TinyllmError, match=why):
+        with pytest.raises(TinyllmError, match=message):
             formats.instructions(tmp_path / name)
+
+
+# ---- values
 
 
 @pytest.mark.parametrize("answer, text", [(2, "2"), (0, "0"), (0.5, "0.5"), (-7, "-7")])
 def test_a_number_may_be_an_answer(tmp_path, answer, text):
-    (tmp_path / "a.jsonl").write_text(json.dumps({"question": "?", "answer": answer}))
-    (tmp_path / "b.jsonl").write_text(json.dumps({"messages": [{"role": "assistant", "content": answer}]}))
-    for name in ("a.jsonl", "b.jsonl"):
-        assert formats.instructions(tmp_path / name)[0][-1] == {"role": "assistant", "content": text}
+    message = {"role": "assistant", "content": answer}
+    for entry in ({"question": "?", "answer": answer}, {"messages": [message]}):
+        assert read(tmp_path, entry)[0][-1] == message | {"content": text}
 
 
 @pytest.mark.parametrize("answer, text", [(True, "true"), (False, "false")])
 def test_true_and_false_may_be_answers(tmp_path, answer, text):
-    """As in BoolQ."""
-    (tmp_path / "a.jsonl").write_text(json.dumps({"question": "?", "answer": answer, "input": False}))
-    (messages,) = formats.instructions(tmp_path / "a.jsonl")
+    """As in the data set BoolQ."""
+    (messages,) = read(tmp_path, {"question": "?", "answer": answer, "input": False})
     assert [message["content"] for message in messages] == ["?", text]
 
 
-def test_nan_null_and_false_in_place_of_a_text_mean_that_it_is_missing(tmp_path, capsys):
+def test_nan_null_and_false_count_as_a_missing_text(tmp_path, capsys):
     entry = {"question": "q", "answer": "a", "system": False, "input": math.nan, "context": None}
-    (tmp_path / "a.jsonl").write_text(json.dumps(entry) + '\n{"question": "q", "answer": NaN}')
-    (messages,) = formats.instructions(tmp_path / "a.jsonl")
+    (messages,) = read(tmp_path, entry, {"question": "q", "answer": math.nan})
     assert [message["content"] for message in messages] == ["q", "a"]
     assert "left out 1 of 2 entries; the first: line 2 needs a prompt" in capsys.readouterr().err
 
@@ -312,16 +342,14 @@ def test_the_line_endings_and_byte_order_marks_of_all_editors_are_accepted(tmp_p
     entries = [{"prompt": "caf\u00e9", "completion": text} for text in ("one", "two")]
     text = newline.join(json.dumps(entry, ensure_ascii=False) for entry in entries)
     (tmp_path / "data.jsonl").write_bytes(text.encode(encoding))
-    read = formats.instructions(tmp_path / "data.jsonl")
-    assert [messages[-1]["content"] for messages in read] == ["one", "two"]
-    assert read[0][0]["content"] == "caf\u00e9"
+    conversations = formats.instructions(tmp_path / "data.jsonl")
+    assert [messages[-1]["content"] for messages in conversations] == ["one", "two"]
+    assert conversations[0][0]["content"] == "caf\u00e9"
 
 
 def test_every_role_is_accepted_and_other_keys_are_dropped(tmp_path):
     messages = [{"role": role, "content": "x", "weight": 1} for role in ROLES]
-    file = tmp_path / "data.json"
-    file.write_text("\ufeff" + json.dumps([{"messages": messages}]), encoding="utf-8")  # Windows writes a BOM
-    assert formats.instructions(file) == [[{"role": role, "content": "x"} for role in ROLES]]
+    assert read(tmp_path, {"messages": messages}) == [[{"role": role, "content": "x"} for role in ROLES]]
 
 
 @pytest.mark.parametrize(
@@ -333,10 +361,8 @@ def test_every_role_is_accepted_and_other_keys_are_dropped(tmp_path):
     ],
 )
 def test_problems_without_a_question_or_a_marked_answer_are_refused(tmp_path, bad):
-    file = tmp_path / "problems.jsonl"
-    file.write_text(json.dumps(bad))
     with pytest.raises(TinyllmError, match="line 1 needs .*'question'"):
-        formats.problems(file)
+        read(tmp_path, bad, by=formats.problems)
 
 
 @pytest.mark.parametrize(
@@ -344,26 +370,23 @@ def test_problems_without_a_question_or_a_marked_answer_are_refused(tmp_path, ba
     [("12", "12"), (" -3 ", "-3"), (".5", "0.5"), ("2.50", "2.5"), ("12 apples", '"12 apples"')]
     + [("NaN", '"NaN"'), ("[" * 100_000, json.dumps("[" * 100_000))],
 )
-def test_a_result_is_a_number_or_kept_as_text(tmp_path, written, result):
-    file = tmp_path / "problems.jsonl"
-    file.write_text(json.dumps({"question": "How much?", "answer": f"It is <<3*4={written}>>12. #### 12"}))
-    ((_, _, told, _),) = formats.problems(file)
-    assert told["content"] == f"<tool_response>{result}</tool_response>"
+def test_the_result_of_an_annotation_is_a_number_or_kept_as_text(tmp_path, written, result):
+    problem = {"question": "How much?", "answer": f"It is <<3*4={written}>>12. #### 12"}
+    ((_, _, tool_message, _),) = read(tmp_path, problem, by=formats.problems)
+    assert tool_message["content"] == f"<tool_response>{result}</tool_response>"
 
 
-def test_problems_may_come_as_messages(tmp_path):
-    messages = [
-        *as_messages(ROLES[:2], ["Think.", "1+1?"]),
-        {"role": "assistant", "content": "<<1+1=2>>2\n#### 2"},
-    ]
-    file = tmp_path / "problems.jsonl"
-    file.write_text(json.dumps({"messages": messages}))
-    (found,) = formats.problems(file)
-    assert [m["role"] for m in found] == ["system", "user", "assistant", "tool", "assistant"]
-    assert found[:2] == messages[:2] and found[-1]["content"] == "2\n#### 2"
+def test_a_problem_may_be_a_list_of_messages(tmp_path):
+    messages = as_messages(ROLES[:3], ["Think.", "1+1?", "<<1+1=2>>2\n#### 2"])
+    (problem,) = read(tmp_path, {"messages": messages}, by=formats.problems)
+    assert [m["role"] for m in problem] == ["system", "user", "assistant", "tool", "assistant"]
+    assert problem[:2] == messages[:2] and problem[-1]["content"] == "2\n#### 2"
 
 
-def test_one_conversation_in_ten_is_held_out_depending_on_its_question():
+# ---- the split into training and held-out conversations
+
+
+def test_a_hash_of_the_first_question_holds_out_one_conversation_in_ten():
     conversations = [[{"role": "user", "content": f"question {i}"}] for i in range(2000)]
     training, held_out = formats.split(conversations)
     assert len(training) + len(held_out) == 2000 and 140 < len(held_out) < 260
@@ -374,11 +397,11 @@ def test_one_conversation_in_ten_is_held_out_depending_on_its_question():
         formats.split(other_answers)
 
 
-@given(st.lists(anything, min_size=1, max_size=3), anything, anything)
-def test_what_the_user_says_first_decides_the_split(questions, system, answer):
-    asked = [{"role": "user", "content": question} for question in questions]
+@given(st.lists(texts, min_size=1, max_size=3), texts, texts)
+def test_the_first_question_is_the_first_user_message_or_else_the_last_message(questions, system, answer):
+    user = [{"role": "user", "content": question} for question in questions]
     reply = [{"role": "assistant", "content": answer}]
-    for messages in (asked, [*asked, *reply], [*reply, *asked, *reply, *asked]):
+    for messages in (user, user + reply, reply + user + reply + user):
         assert formats.first_question(messages) == questions[0]
         assert formats.first_question([{"role": "system", "content": system}, *messages]) == questions[0]
     assert formats.first_question([{"role": "system", "content": system}, *reply]) == answer
@@ -390,20 +413,3 @@ def test_a_shared_system_message_does_not_decide_the_split():
     training, held_out = formats.split(chats)
     assert 20 < len(held_out) < 90
     assert formats.split([messages[1:] for messages in chats])[1] == [messages[1:] for messages in held_out]
-
-
-@pytest.mark.parametrize("key", ["system", "system_prompt"])
-def test_a_system_message_with_a_key_of_its_own_comes_first(key):
-    first = {"role": "system", "content": "Be kind."}
-    asked, reply = {"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}
-    alpaca, chat = {"instruction": "Hi?", "output": "Hello."}, {"messages": [asked, reply]}
-    for entry in (alpaca, chat):
-        assert formats.conversation({key: "Be kind.", **entry}) == [first, asked, reply]
-        assert formats.conversation({key: "", "history": [], **entry}) == [asked, reply]
-    assert formats.conversation({key: "Be rude.", "messages": [first, asked, reply]}) == [first, asked, reply]
-
-
-def test_earlier_turns_are_not_dropped_in_silence():
-    for read, reply in ((formats.conversation, ["output"]), (rankings.ranking, ["chosen", "rejected"])):
-        with pytest.raises(ValueError, match='has a "history": write all turns as "messages"'):
-            read({"instruction": "And now?", "history": [["Hi?", "Hello."]]} | {key: key for key in reply})

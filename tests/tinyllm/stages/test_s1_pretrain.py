@@ -1,4 +1,8 @@
-"""stage 1: what its batches hold, what it validates on, and what it learns."""
+"""Stage 1 must learn to predict the training text, and validate on held-out text only.
+
+Validating on training text would measure memorisation. A masked model would see padding, so its batches must
+have none.
+"""
 
 import json
 import random
@@ -27,7 +31,7 @@ SHAPE = ["--layers", "1", "--width", "16", "--heads", "2", "--context", "16"]
 
 @pytest.fixture
 def world(tiny):
-    """A run with stage 0 on the built-in world."""
+    """A run that has finished stage 0 on the built-in world."""
     for name in (STAGE, "2-instruct"):
         shutil.rmtree(Path("runs/demo", name))
     return tiny
@@ -35,10 +39,10 @@ def world(tiny):
 
 @pytest.fixture
 def text(tmp_path, monkeypatch):
-    """A run with stage 0 on the user's own text."""
+    """A run that has finished stage 0 on the user's own text."""
     monkeypatch.chdir(tmp_path)
-    words = random.Random(0).choices("the cat sat on a mat and saw that it was flat".split(), k=3000)
-    Path("text.txt").write_text(" ".join(words))
+    words = "the cat sat on a mat and saw that it was flat".split()
+    Path("text.txt").write_text(" ".join(random.Random(0).choices(words, k=3000)))
     stage("stage0", "--text", "text.txt", *SHAPE)
     return tmp_path
 
@@ -48,21 +52,22 @@ def pretrain(**options):
 
 
 def is_text(piece, ids):
-    """Whether every row is a stretch of the packed training text, and every target has weight."""
+    """Whether every row is a piece of the packed training text, and the loss covers every target."""
     whole = "," + ",".join(map(str, ids)) + ","
     rows = rows_of([piece])
     return piece["weights"].all() and all("," + ",".join(map(str, row)) + "," in whole for row, _ in rows)
 
 
 def packed(name, text=""):
+    """The training text as one row of ids, encoded by the tokenizer of a stage."""
     tokenizer = checkpoint.load(Path("runs/demo", name))[1]
     return corpus.pack(corpus.load(text, 0, SIZES["tiny"].characters)[0], tokenizer)
 
 
-# ---- the batches
+# ---- batches
 
 
-def test_a_row_is_a_document_of_the_world_and_an_epoch_uses_each_once(world, monkeypatch):
+def test_a_row_is_a_document_of_the_world_and_no_document_is_repeated_in_an_epoch(world, monkeypatch):
     steps = record(monkeypatch, Run, "train_step")
     pretrain(rows=6, steps=8)
     ids = packed("0-random")
@@ -87,7 +92,7 @@ def test_windows_of_your_own_text_fill_the_context(text, monkeypatch):
 
 
 @pytest.mark.parametrize("epochs, fewest, most", [(2, 1, 900), (2, 300, 900), (2, 1, 7)])
-def test_the_default_steps_on_your_own_text_are_some_epochs_within_limits(
+def test_your_own_text_sets_the_default_number_of_steps_within_limits(
     text, monkeypatch, epochs, fewest, most
 ):
     set_recipe(monkeypatch, s1_pretrain, epochs, fewest, pretrain_steps=most)
@@ -97,7 +102,7 @@ def test_the_default_steps_on_your_own_text_are_some_epochs_within_limits(
     assert len(steps) == min(most, max(fewest, epochs * len(packed("0-random", "text.txt")) // tokens))
 
 
-def test_an_epoch_of_a_text_uses_no_window_twice(text, monkeypatch):
+def test_no_window_of_your_own_text_is_repeated_in_an_epoch(text, monkeypatch):
     steps = record(monkeypatch, Run, "train_step")
     pretrain(text="text.txt", rows=4, steps=30)
     rows = [tuple(row) for note in steps for row, _ in rows_of(note.batch)]
@@ -105,35 +110,35 @@ def test_an_epoch_of_a_text_uses_no_window_twice(text, monkeypatch):
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_a_masked_model_sees_both_sides_and_learns_the_hidden_tokens_only(own, request, monkeypatch):
+def test_a_masked_model_sees_both_sides_and_learns_only_the_hidden_tokens(own, request, monkeypatch):
     request.getfixturevalue("text" if own else "world")
     steps, validations = record(monkeypatch, Run, "train_step"), record(monkeypatch, Run, "validate")
     name = "text.txt" if own else ""
     assert pretrain(text=name, objective="masked", rows=8, steps=5).name == "1-masked"
     model, tokenizer = checkpoint.load(Path("runs/demo/1-masked"))
     assert not model.config.causal and not steps[0].self.model.config.causal
-    shares = []
+    shares = []  # (share of hidden tokens, share of these that are mask tokens)
     for note in steps + validations[:1]:
         for piece in note.batch:
             hidden = piece["weights"] > 0
             np.testing.assert_array_equal(piece["ids"][~hidden], piece["targets"][~hidden])
             shares.append((hidden.mean(), (piece["ids"][hidden] == tokenizer.special["<|mask|>"]).mean()))
             assert (piece["targets"][hidden] < tokenizer.ordinary).all()
-    few, masked = np.mean(shares, axis=0)
-    assert few == pytest.approx(0.15, abs=0.03) and masked == pytest.approx(0.8, abs=0.08)
+    hidden, masked = np.mean(shares, axis=0)
+    assert hidden == pytest.approx(0.15, abs=0.03) and masked == pytest.approx(0.8, abs=0.08)
     whole = ",".join(map(str, packed("1-masked", name)))
-    for note in steps:  # there is no padding, which the model would see
+    for note in steps:  # no row is padded
         for piece in note.batch:
             assert piece["ids"].shape == (8, model.config.context if own else s1_pretrain.ROW)
             assert all(",".join(map(str, row)) in whole for row in piece["targets"])
     assert len({(note.batch[0]["weights"] > 0).tobytes() for note in steps}) == 5
     assert validations[0].batch[0]["ids"].tobytes() == validations[-1].batch[0]["ids"].tobytes()
     row = steps[0].batch[0]["ids"][:1]
-    later = np.where(np.arange(row.shape[1]) == row.shape[1] - 1, tokenizer.special["<|mask|>"], row)
-    assert not np.allclose(model.logits(row)[:, 0], model.logits(later)[:, 0])
+    last_masked = np.append(row[:, :-1], [[tokenizer.special["<|mask|>"]]], axis=1)
+    assert not np.allclose(model.logits(row)[:, 0], model.logits(last_masked)[:, 0])
 
 
-def test_a_model_that_is_not_masked_sees_the_left_side_only(world):
+def test_a_model_that_is_not_masked_sees_only_earlier_tokens(world):
     pretrain()
     model, _ = checkpoint.load(Path("runs/demo", STAGE))
     assert model.config.causal
@@ -141,11 +146,11 @@ def test_a_model_that_is_not_masked_sees_the_left_side_only(world):
     np.testing.assert_allclose(model.logits(row)[:, :19], model.logits(row[:, :19]), atol=1e-5)
 
 
-# ---- the steps
+# ---- steps
 
 
 @pytest.mark.parametrize("method", ["muon", "adamw"])
-def test_every_step_has_the_rates_of_the_settings_with_their_schedule_over_the_run(text, monkeypatch, method):
+def test_every_step_uses_the_rates_of_the_settings_and_one_schedule(text, monkeypatch, method):
     steps = record(monkeypatch, Run, "train_step")
     pretrain(text="text.txt", steps=12, method=method, muon_rate=0.5, adamw_rate=0.25)
     expected = Rates(method, muon=0.5, adamw=0.25, steps=12)
@@ -153,15 +158,15 @@ def test_every_step_has_the_rates_of_the_settings_with_their_schedule_over_the_r
     assert all(note.rates == expected and note.total is None for note in steps)
 
 
-def test_it_validates_four_times_on_every_held_out_document(world, monkeypatch):
+def test_stage_1_validates_four_times_on_all_held_out_documents(world, monkeypatch):
     validations = record(monkeypatch, Run, "validate")
     pretrain(steps=12, rows=4)
     assert [note.step for note in validations] == [2, 5, 8, 11] == list(logged(STAGE, "validation_loss"))
     tokenizer = checkpoint.load(Path("runs/demo", STAGE))[1]
     training, held_out = corpus.load("", 0, SIZES["tiny"].characters)
     for note in validations:
-        seen = sum(int(piece["weights"].sum()) for piece in note.batch)
-        assert seen == sum(len(corpus.pack([document], tokenizer)) - 1 for document in held_out)
+        targets = sum(int(piece["weights"].sum()) for piece in note.batch)
+        assert targets == sum(len(corpus.pack([document], tokenizer)) - 1 for document in held_out)
         starts = {tuple(row[:12]) for row, _ in rows_of(note.batch)}
         assert starts == {tuple(corpus.pack([document], tokenizer)[:12]) for document in held_out}
     assert not set(training) & set(held_out)
@@ -171,18 +176,19 @@ def test_it_validates_four_times_on_every_held_out_document(world, monkeypatch):
     ]
 
 
-def test_it_starts_from_the_weights_of_its_parent(world, monkeypatch):
-    seen = record(monkeypatch, Run, "train_step", lambda note: {"start": note.self.model.params.flat.copy()})
+def test_stage_1_starts_from_the_weights_of_stage_0(world, monkeypatch):
+    copy = lambda note: {"parameters": note.self.model.params.flat.copy()}
+    steps = record(monkeypatch, Run, "train_step", copy)
     pretrain()
-    np.testing.assert_array_equal(seen[0].start, parameters("0-random"))
+    np.testing.assert_array_equal(steps[0].parameters, parameters("0-random"))
     assert read_stage(STAGE)["parent"]["sha256"] == checkpoint.digest("runs/demo/0-random")
     assert np.abs(parameters(STAGE) - parameters("0-random")).max() > 1e-3
 
 
-# ---- from the command line
+# ---- the command line
 
 
-def test_a_run_learns_its_text_and_leaves_all_its_files(text, capsys):
+def test_stage_1_learns_the_text_and_writes_all_its_files(text, capsys):
     stage("stage1", "--text", "text.txt", "--steps", 200, "--rows", 4)
     folder = Path("runs/demo", STAGE)
     assert {path.name for path in folder.iterdir()} == {
@@ -208,7 +214,9 @@ def test_a_run_learns_its_text_and_leaves_all_its_files(text, capsys):
     assert capsys.readouterr().out.startswith("the cat ")
 
 
-def test_a_masked_model_guesses_better_than_the_commonest_token_and_cannot_write(text, capsys):
+def test_a_masked_model_does_better_than_always_guessing_the_most_common_token_but_cannot_write_text(
+    text, capsys
+):
     Path("text.txt").write_text("one two three four five six seven eight nine ten. " * 300)
     shutil.rmtree("runs")
     stage("stage0", "--text", "text.txt", *SHAPE)
@@ -221,7 +229,7 @@ def test_a_masked_model_guesses_better_than_the_commonest_token_and_cannot_write
     assert main(["sample", "--stage", "1-masked"]) == 1 and "masked model" in capsys.readouterr().err
 
 
-def test_a_rate_that_is_too_high_ends_the_run_with_the_last_good_step_saved(text, capsys):
+def test_a_run_that_diverges_stops_with_an_error_and_keeps_the_last_good_step(text, capsys):
     rates = ["--adamw-rate", "1e6", "--muon-rate", "1e6", "--save-every", "1"]
     assert main(["stage1", *TINY, "--text", "text.txt", "--steps", "400", *rates]) == 1
     err = capsys.readouterr().err
@@ -231,22 +239,21 @@ def test_a_rate_that_is_too_high_ends_the_run_with_the_last_good_step_saved(text
     assert np.isfinite(saved["parameters"]).all()
 
 
-def test_the_same_seed_and_workers_give_the_same_bytes(text):
+def test_the_same_seed_and_number_of_workers_give_the_same_bytes(text):
     for run, seed in (("a", 0), ("b", 0), ("c", 1)):
-        more = ["--text", "text.txt", "--run", run, "--seed", seed]
-        stage("stage0", *more, *SHAPE)
+        stage("stage0", "--text", "text.txt", "--run", run, "--seed", seed, *SHAPE)
         pretrain(text="text.txt", run=run, seed=seed, steps=8, workers=2)
     assert weights("0-random", "a") == weights("0-random", "b")
     assert weights(STAGE, "a") == weights(STAGE, "b") != weights(STAGE, "c")
 
 
-def test_training_can_start_from_any_folder(text):
+def test_training_can_start_from_a_checkpoint_of_another_run(text):
     pretrain(text="text.txt", steps=200)
     pretrain(text="text.txt", steps=3, run="b", origin="runs/demo/1-pretrain")
     assert logged(STAGE, "loss", "b")[0] < 4 and not Path("runs/b/0-random").exists()
 
 
-def test_what_cannot_be_trained_on_is_refused(text):
+def test_a_missing_or_unusable_parent_or_text_is_refused(text):
     with pytest.raises(TinyllmError, match="make stage0 RUN=other SIZE=tiny, or .* FROM=runs/demo/0-random"):
         pretrain(run="other")
     checkpoint.save("bare", checkpoint.load(Path("runs/demo/0-random"))[0])

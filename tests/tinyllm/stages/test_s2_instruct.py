@@ -1,4 +1,7 @@
-"""stage 2: what its batches hold, what the loss covers, and what it validates on."""
+"""Stage 2 must put the loss on answers only and replay the requested share of text.
+
+A loss on questions would teach the model to ask them. Without replay it would forget the facts of stage 1.
+"""
 
 import json
 import random
@@ -28,14 +31,14 @@ STAGE = "2-instruct"
 
 @pytest.fixture
 def world(tiny):
-    """A run with stages 0 and 1 on the built-in world."""
+    """A run that has finished stages 0 and 1 on the built-in world."""
     shutil.rmtree(Path("runs/demo", STAGE))
     return tiny
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
-    """A run with stages 0 and 1 on the user's own text, and a file of instructions."""
+def own_files(tmp_path, monkeypatch):
+    """A run that has finished stages 0 and 1 on the user's own text, and a file of instructions."""
     monkeypatch.chdir(tmp_path)
     dice = random.Random(0)
     words = "the cat sat on a mat and saw that it was flat".split()
@@ -52,20 +55,19 @@ def instruct(**options):
 
 
 def trimmed(row, counts):
-    """A row without its padding, as a key: (ids, weights)."""
-    length = int(np.flatnonzero(row)[-1]) + 1  # padding is 0, and no conversation ends in 0
+    """A row without its padding -> (ids, weights), as tuples."""
+    length = int(np.flatnonzero(row)[-1]) + 1  # padding is token 0, and no row ends with token 0
     return tuple(row[:length].tolist()), tuple(counts[: length - 1].tolist())
 
 
 def encoded(tokenizer, conversations):
+    """Conversations -> the set of their (ids, weights), as `trimmed` returns them."""
     rows = [encode_conversation(tokenizer, messages) for messages in conversations]
     return {(tuple(ids), tuple(map(float, mask[1:]))) for ids, mask in rows}
 
 
 @pytest.mark.parametrize("replay", [0.0, 0.25, 0.4])
-def test_a_batch_holds_conversations_with_the_loss_on_answers_and_the_requested_share_of_text(
-    replay, world, monkeypatch
-):
+def test_a_batch_holds_conversations_and_the_requested_share_of_text(replay, world, monkeypatch):
     steps = record(monkeypatch, Run, "train_step")
     instruct(steps=4, replay=replay, tokens=8192)
     tokenizer = checkpoint.load(Path("runs/demo", STAGE))[1]
@@ -74,26 +76,26 @@ def test_a_batch_holds_conversations_with_the_loss_on_answers_and_the_requested_
     begin, user, system = (tokenizer.special[f"<|{name}|>"] for name in ("begin", "user", "system"))
     documents = corpus.pack(corpus.load("", 0, SIZES["tiny"].characters)[0], tokenizer)
     whole = ",".join(map(str, documents))
-    texts = seen = 0
+    text_count = row_count = 0
     for note in steps:
         assert len(note.batch) == 4
         for piece in note.batch:
             rows = rows_of([piece])
-            asked = [trimmed(*row) for row in rows if row[0][1] in (user, system)]
-            replayed = [row for row in rows if row[0][1] not in (user, system)]
-            assert set(asked) <= conversations
-            for ids, counts in replayed:
+            chats = [trimmed(*row) for row in rows if row[0][1] in (user, system)]
+            texts = [row for row in rows if row[0][1] not in (user, system)]
+            assert set(chats) <= conversations
+            for ids, counts in texts:
                 assert ids[0] == begin and counts.all() and ",".join(map(str, ids)) in whole
-            assert abs(len(replayed) - len(asked) * replay / (1 - replay)) <= 0.5
-            texts, seen = texts + len(replayed), seen + len(rows)
-    assert texts / seen == pytest.approx(replay, abs=0.05)
+            assert abs(len(texts) - len(chats) * replay / (1 - replay)) <= 0.5
+            text_count, row_count = text_count + len(texts), row_count + len(rows)
+    assert text_count / row_count == pytest.approx(replay, abs=0.05)
 
 
-def test_the_loss_covers_the_answer_and_its_end_and_nothing_of_the_question(world, monkeypatch):
+def test_the_loss_covers_the_answer_with_its_end_token_and_nothing_else(world, monkeypatch):
     steps = record(monkeypatch, Run, "train_step", call=False)
     instruct(steps=4, replay=0)
     tokenizer = checkpoint.load_language_model(Path("runs/demo", STAGE))[1]
-    expected = set()  # (what the loss covers, the rest)
+    expected = set()  # (the text that the loss covers, all other text)
     for messages in (task.messages for task in World(0).instructions("train", 40)):
         replies = [f" {message['content']}<|end|>" * (message["role"] == "assistant") for message in messages]
         rest = [
@@ -108,12 +110,17 @@ def test_the_loss_covers_the_answer_and_its_end_and_nothing_of_the_question(worl
             assert (learned, tokenizer.decode([ids[0], *ids[1:][counts == 0].tolist()])) in expected
 
 
-def test_every_step_has_its_rates_and_an_epoch_uses_every_conversation_once(own, monkeypatch):
+def test_every_step_minimises_the_nll_at_the_rates_of_the_settings(own_files, monkeypatch):
     steps = record(monkeypatch, Run, "train_step")
     instruct(text="text.txt", data="data.jsonl", steps=4, tokens=512, muon_rate=0.5, adamw_rate=0.25)
     expected = Rates("muon", muon=0.5, adamw=0.25, steps=4)
     assert all(note.rates == expected and note.total is None for note in steps)
     assert all(note.objective is weighted_nll for note in steps)
+
+
+def test_no_conversation_is_repeated_in_an_epoch(own_files, monkeypatch):
+    steps = record(monkeypatch, Run, "train_step", call=False)
+    instruct(text="text.txt", data="data.jsonl", steps=4, tokens=512)
     user = checkpoint.load(Path("runs/demo", STAGE))[1].special["<|user|>"]
     rows = [trimmed(*row) for note in steps for row in rows_of(note.batch) if row[0][1] == user]
     assert len(rows) > 40
@@ -125,10 +132,10 @@ def test_every_step_has_its_rates_and_an_epoch_uses_every_conversation_once(own,
     "run, files, rates",
     [
         ("world", {}, s2_instruct.RATES),
-        ("own", {"text": "text.txt", "data": "data.jsonl"}, s2_instruct.OWN_RATES),
+        ("own_files", {"text": "text.txt", "data": "data.jsonl"}, s2_instruct.OWN_RATES),
     ],
 )
-def test_the_rates_are_higher_for_your_own_questions(request, monkeypatch, run, files, rates):
+def test_the_default_rates_are_higher_for_your_own_conversations(request, monkeypatch, run, files, rates):
     request.getfixturevalue(run)
     steps = record(monkeypatch, Run, "train_step", call=False)
     instruct(steps=1, **files)
@@ -136,25 +143,25 @@ def test_the_rates_are_higher_for_your_own_questions(request, monkeypatch, run, 
     assert all(high > low for low, high in zip(s2_instruct.RATES, s2_instruct.OWN_RATES))
 
 
-def test_your_own_conversations_are_also_chained_as_in_a_chat(own, monkeypatch):
+def test_your_own_conversations_are_also_joined_into_longer_chats(own_files, monkeypatch):
     steps = record(monkeypatch, Run, "train_step", call=False)
     instruct(text="text.txt", data="data.jsonl", steps=8, tokens=512, replay=0)
     tokenizer = checkpoint.load(Path("runs/demo", STAGE))[1]
-    alone = encoded(tokenizer, formats.split(formats.instructions("data.jsonl"))[0])
+    single = encoded(tokenizer, formats.split(formats.instructions("data.jsonl"))[0])
     user = tokenizer.special["<|user|>"]
     lengths = set()
     for ids, counts in (trimmed(*row) for note in steps for row in rows_of(note.batch)):
         starts = [*np.flatnonzero(np.array(ids) == user), len(ids)]
         parts = {(ids[:1] + ids[a:b], counts[a - 1 : b - 1]) for a, b in zip(starts, starts[1:])}
-        assert parts <= alone
+        assert parts <= single
         lengths.add(len(starts) - 1)
     assert lengths == {1, 2, 3}
 
 
-@pytest.mark.parametrize("file", [True, False])
-def test_it_validates_on_held_out_conversations_only(file, request, monkeypatch):
-    request.getfixturevalue("own" if file else "world")
-    if file:
+@pytest.mark.parametrize("own", [True, False])
+def test_stage_2_validates_on_held_out_conversations_only(own, request, monkeypatch):
+    request.getfixturevalue("own_files" if own else "world")
+    if own:
         training, held_out = formats.split(formats.instructions("data.jsonl"))
         options = {"text": "text.txt", "data": "data.jsonl", "tokens": 512}
     else:
@@ -178,7 +185,7 @@ def test_it_validates_on_held_out_conversations_only(file, request, monkeypatch)
     )
 
 
-def test_it_starts_from_stage_1_and_learns(world):
+def test_stage_2_starts_from_stage_1_and_learns(world):
     instruct(steps=12)
     assert read_stage(STAGE)["parent"]["sha256"] == checkpoint.digest("runs/demo/1-pretrain")
     losses = list(logged(STAGE, "loss").values())
@@ -187,7 +194,7 @@ def test_it_starts_from_stage_1_and_learns(world):
     assert np.abs(parameters(STAGE) - parameters("1-pretrain")).max() > 1e-3
 
 
-def test_your_own_file_is_learned_from_the_command_line(own, capsys):
+def test_the_command_line_trains_on_your_own_file(own_files, capsys):
     stage("stage2", "--text", "text.txt", "--data", "data.jsonl", "--steps", 6, "--tokens", 512)
     validation = list(logged(STAGE, "validation_loss").values())
     assert len(validation) >= 3 and validation[-1] < validation[0]
@@ -196,8 +203,8 @@ def test_your_own_file_is_learned_from_the_command_line(own, capsys):
 
 
 @pytest.mark.parametrize("epochs, fewest, most", [(30, 1, 900), (1, 50, 900), (30, 1, 7)])
-def test_the_default_steps_on_your_own_file_are_some_epochs_within_limits(
-    own, monkeypatch, epochs, fewest, most
+def test_your_own_file_sets_the_default_number_of_steps_within_limits(
+    own_files, monkeypatch, epochs, fewest, most
 ):
     set_recipe(monkeypatch, s2_instruct, epochs, fewest, instruct_steps=most)
     batches = record(monkeypatch, s2_instruct.ConversationBatches, "batch")
@@ -207,7 +214,7 @@ def test_the_default_steps_on_your_own_file_are_some_epochs_within_limits(
     assert len(steps) == min(most, max(fewest, round(epochs * tokens / 256)))
 
 
-def test_without_held_out_conversations_nothing_is_validated(own):
+def test_without_held_out_conversations_there_is_no_validation(own_files):
     lines = [{"instruction": "Say no.", "output": "no"}] * 3
     Path("same.json").write_text(json.dumps(lines))
     assert not formats.split(formats.instructions("same.json"))[1]
@@ -215,7 +222,7 @@ def test_without_held_out_conversations_nothing_is_validated(own):
     assert not logged(STAGE, "validation_loss") and logged(STAGE, "loss")
 
 
-def test_a_missing_parent_and_a_bad_file_are_reported(own, capsys):
+def test_a_missing_parent_and_a_bad_file_are_reported(own_files, capsys):
     assert main(["stage2", *TINY, "--run", "nothing"]) == 1
     assert "make stage1 RUN=nothing" in capsys.readouterr().err
     with pytest.raises(TinyllmError, match="missing.json not found"):
@@ -225,7 +232,7 @@ def test_a_missing_parent_and_a_bad_file_are_reported(own, capsys):
         instruct(text="text.txt", data="bad.jsonl")
 
 
-def test_conversations_that_are_too_long_are_left_out_and_counted(own, capsys, monkeypatch):
+def test_conversations_that_are_too_long_are_left_out_and_counted(own_files, capsys, monkeypatch):
     long, short = ({"instruction": text, "output": "y"} for text in ("x " * 500, "z"))
     Path("both.jsonl").write_text(f"{json.dumps(long)}\n{json.dumps(short)}\n")
     steps = record(monkeypatch, Run, "train_step")
@@ -237,8 +244,8 @@ def test_conversations_that_are_too_long_are_left_out_and_counted(own, capsys, m
         instruct(text="text.txt", data="long.jsonl", run="long", origin="runs/demo/1-pretrain")
 
 
-def test_interrupted_and_resumed_it_ends_in_the_same_bytes(world, monkeypatch):
-    instruct(run="whole", origin="runs/demo/1-pretrain", steps=4)
+def test_an_interrupted_and_resumed_run_ends_with_the_same_bytes(world, monkeypatch):
+    instruct(run="uninterrupted", origin="runs/demo/1-pretrain", steps=4)
 
     def stop(note):
         if note.step == 1 and not note.self.start:
@@ -247,7 +254,7 @@ def test_interrupted_and_resumed_it_ends_in_the_same_bytes(world, monkeypatch):
 
     record(monkeypatch, Run, "train_step", stop)
     with pytest.raises(KeyboardInterrupt):
-        instruct(run="cut", origin="runs/demo/1-pretrain", steps=4)
-    instruct(run="cut", origin="runs/demo/1-pretrain", steps=4, resume=True)
-    assert weights(STAGE, "cut") == weights(STAGE, "whole")
-    assert logged(STAGE, "loss", "cut") == logged(STAGE, "loss", "whole")
+        instruct(run="resumed", origin="runs/demo/1-pretrain", steps=4)
+    instruct(run="resumed", origin="runs/demo/1-pretrain", steps=4, resume=True)
+    assert weights(STAGE, "resumed") == weights(STAGE, "uninterrupted")
+    assert logged(STAGE, "loss", "resumed") == logged(STAGE, "loss", "uninterrupted")

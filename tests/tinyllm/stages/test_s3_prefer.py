@@ -1,8 +1,14 @@
-"""stage 3: what the algorithms pass to a training step, its gradient, and which parameters are kept."""
+"""Stage 3 must make replies with higher scores likelier, keep the policy close to the reference, and keep the
+best parameters.
+
+With a wrong sign or baseline, training still runs, but badly. So each step is compared with formulas and
+with the exact gradient.
+"""
 
 import json
 import shutil
 import signal
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,7 +29,7 @@ from hypothesis import strategies as st
 from stage_runs import logged, metrics, parameters, read_stage, record, rows_of, shorten_rollouts, weights
 from strategies import random_model
 
-from tinyllm import checkpoint, tokenizer
+from tinyllm import checkpoint
 from tinyllm.data.conversation import encode_prompt
 from tinyllm.errors import TinyllmError, tell_once
 from tinyllm.objectives import log_prob_of, log_softmax, plackett_luce, policy_gradient_with_kl
@@ -34,11 +40,12 @@ from tinyllm.preferences.rankings import read
 from tinyllm.stages import s0_random, s2_instruct, s3_prefer
 from tinyllm.stages.s3_prefer import ALGORITHMS, GROUP, TRUNCATED, PreferSettings
 from tinyllm.stages.sizes import SIZES
+from tinyllm.tokenizer import train
 from tinyllm.training import Run
 from tinyllm.transformer import Config
 
 STAGE = "3-prefer"
-BYTES = tokenizer.train("", 256)
+BYTES = train("", 256)
 END = BYTES.special["<|end|>"]
 CONFIG = Config(len(BYTES), context=40, layers=1, width=16, heads=2)
 REINFORCED = [name for name, algorithm in ALGORITHMS.items() if algorithm.pairs is None]
@@ -49,7 +56,7 @@ def prefer(stage=STAGE, **options):
     return s3_prefer.main(PreferSettings(**{"size": "tiny", "workers": 1} | options), stage)
 
 
-# ---- one step: replies and scores go in, a batch comes out
+# ---- one step: replies and scores -> a batch
 
 
 def user(text):
@@ -59,12 +66,12 @@ def user(text):
 PROMPTS = [user("a?"), user("longer?")]
 
 
-def run_of(policy, words, calls):
-    """The parts of a Run that reinforce_step needs. Its train_step only records the arguments."""
+def fake_run(policy, tokenizer, calls):
+    """A stand-in for the Run that reinforce_step gets. train_step and log only record their arguments."""
     return SimpleNamespace(
         pool=policy,
         model=policy.model,
-        tokenizer=words,
+        tokenizer=tokenizer,
         state={},
         train_step=lambda step, objective, batch, rates, total=None: calls.append(
             SimpleNamespace(step=step, objective=objective, batch=batch, rates=rates, total=total)
@@ -76,43 +83,44 @@ def run_of(policy, words, calls):
 
 
 class Step:
-    """reinforce_step with given replies and scores, instead of sampled replies and a reward model."""
+    """One reinforce_step with given replies and scores."""
 
     def __init__(
-        self, algorithm, replies, score, kl=0.2, prompts=PROMPTS, words=BYTES, config=CONFIG, seed=0
+        self, algorithm, replies, score, kl=0.2, prompts=PROMPTS, tokenizer=BYTES, config=CONFIG, seed=0
     ):
-        models = (random_model(config, np.random.default_rng(seed + i), scale=0.3) for i in range(2))
-        self.asked, self.scored, calls = [], [], []
+        models = [random_model(config, np.random.default_rng(seed + i), scale=0.3) for i in range(2)]
+        calls = []
 
-        def generate(pool, words, prompts, max_tokens, seed):
-            self.asked, self.room, self.seed = prompts, max_tokens, seed
+        def generate(pool, tokenizer, prompts, max_tokens, seed):
+            self.prompts, self.room = prompts, max_tokens
             return replies
 
         def scores(rows):
-            self.scored = rows
+            self.scored_rows = rows
             return np.array([score(row) for row in rows], float)
 
         options, rates = PreferSettings(algorithm=algorithm, kl=kl), Rates("adamw")
         with (
             pytest.MonkeyPatch.context() as patch,
-            WorkerPool(next(models)) as policy,
-            WorkerPool(next(models)) as q,
+            WorkerPool(models[0]) as policy,
+            WorkerPool(models[1]) as reference,
         ):
             patch.setattr(rollouts, "generate_replies", generate)
-            run = run_of(policy, words, calls)
-            s3_prefer.reinforce_step(run, options, q, scores, prompts, 3, rates)
-            self.policy, self.reference, self.state = in_float64(policy.model), in_float64(q.model), run.state
+            run = fake_run(policy, tokenizer, calls)
+            s3_prefer.reinforce_step(run, options, reference, scores, prompts, 3, rates)
+            self.policy, self.reference = in_float64(policy.model), in_float64(reference.model)
+            self.state = run.state
         *self.updates, self.log = calls
         ((self.batch,),) = [self.updates[0].batch]
         assert all(update.rates is rates and update.step == 3 for update in self.updates)
         self.mask = self.batch["weights"] > 0
 
     def advantages(self):
-        """For each reply, the advantages of its tokens."""
+        """The advantages of the tokens of each reply."""
         return [row[mask] for row, mask in zip(self.batch["advantages"], self.mask)]
 
     def divergences(self):
-        """For each reply, KL(policy || reference) at its tokens, in float64."""
+        """KL(policy || reference) at the tokens of each reply, in float64."""
         log_p, log_q = (
             log_softmax(model.logits(self.batch["ids"])) for model in (self.policy, self.reference)
         )
@@ -124,8 +132,8 @@ def reply(text, ends=True):
     return BYTES.encode(f" {text}") + [END] * ends
 
 
-GOOD, BAD, OPEN = reply("good."), reply("so so"), reply("good??", ends=False)
-TWO_AND_TWO = [GOOD, BAD, BAD, GOOD, BAD, GOOD, BAD, GOOD]
+GOOD, BAD, CUT_OFF = reply("good."), reply("so so"), reply("good??", ends=False)
+REPLIES = [GOOD, BAD, BAD, GOOD, BAD, GOOD, BAD, GOOD]  # four to each prompt
 
 
 def is_good(row):
@@ -133,54 +141,56 @@ def is_good(row):
 
 
 @algorithms
-def test_tokens_of_rewarded_replies_get_positive_advantages_and_the_others_negative_ones(algorithm):
-    step = Step(algorithm, TWO_AND_TWO, is_good, kl=0.0)
-    for text, advantages in zip(TWO_AND_TWO, step.advantages()):
+def test_good_replies_get_positive_advantages_and_bad_replies_negative_ones(algorithm):
+    step = Step(algorithm, REPLIES, is_good, kl=0.0)
+    for text, advantages in zip(REPLIES, step.advantages()):
         assert (advantages > 0).all() if text is GOOD else (advantages < 0).all()
         assert len(advantages) == len(text)
 
 
 @algorithms
 def test_the_loss_covers_the_reply_and_its_end_token_and_nothing_else(algorithm):
-    step = Step(algorithm, [*TWO_AND_TWO[:-1], OPEN], is_good)
+    replies = [*REPLIES[:-1], CUT_OFF]
+    step = Step(algorithm, replies, is_good)
     assert set(step.batch["weights"].ravel()) == {0.0, 1.0}
-    for text, targets, mask in zip([*TWO_AND_TWO[:-1], OPEN], step.batch["targets"], step.mask):
+    for text, targets, mask in zip(replies, step.batch["targets"], step.mask):
         assert targets[mask].tolist() == text
 
 
 @algorithms
-def test_every_prompt_is_answered_group_times_and_scored_with_its_reply(algorithm):
-    step = Step(algorithm, TWO_AND_TWO, is_good)
+def test_every_prompt_gets_a_group_of_replies_and_each_is_scored_together_with_its_prompt(algorithm):
+    step = Step(algorithm, REPLIES, is_good)
     prompts = [encode_prompt(BYTES, messages) for messages in PROMPTS for _ in range(GROUP)]
-    assert step.asked == prompts and step.room == CONFIG.context // 4
-    assert step.scored == [prompt + text for prompt, text in zip(prompts, TWO_AND_TWO)]
-    for row, expected in zip(rows_of([step.batch]), step.scored):
-        assert row[0][: len(expected)].tolist() == expected
+    assert step.prompts == prompts and step.room == CONFIG.context // 4
+    assert step.scored_rows == [prompt + text for prompt, text in zip(prompts, REPLIES)]
+    for (ids, _), expected in zip(rows_of([step.batch]), step.scored_rows):
+        assert ids[: len(expected)].tolist() == expected
 
 
 @algorithms
-def test_a_reply_without_an_end_token_gets_a_fixed_low_score_whatever_the_reward_model_says(algorithm):
-    step = Step(algorithm, [OPEN, GOOD, GOOD, GOOD] * 2, lambda row: 5.0, kl=0.0)
+def test_a_reply_without_an_end_token_gets_a_fixed_low_score(algorithm):
+    step = Step(algorithm, [CUT_OFF, GOOD, GOOD, GOOD] * 2, lambda row: 5.0, kl=0.0)
     for number, advantages in enumerate(step.advantages()):
         assert (advantages < 0).all() if number % 4 == 0 else (advantages > 0).all()
     assert step.log.score == pytest.approx((TRUNCATED + 3 * 5) / 4) and step.log.truncated == 0.25
 
 
+SCORES = [2.0, -1.0, 0.5, 3.0, 1.0, 1.0, -2.0, 0.0]
+
+
 @pytest.mark.parametrize("algorithm", ["reinforce", "rloo"])
 def test_advantages_are_score_minus_later_kl_minus_baseline(algorithm):
-    """Compared with the formula, reply by reply."""
-    scores = dict(zip(range(8), [2.0, -1.0, 0.5, 3.0, 1.0, 1.0, -2.0, 0.0]))
-    texts = [reply("x" * (1 + number % 3)) for number in range(8)]
-    numbered = iter(scores.values())
-    step = Step(algorithm, texts, lambda row: next(numbered), kl=0.7)
+    texts = [reply("x" * (1 + i % 3)) for i in range(8)]
+    next_score = iter(SCORES)
+    step = Step(algorithm, texts, lambda row: next(next_score), kl=0.7)
     divergences = step.divergences()
-    whole = [scores[i] - 0.7 * divergences[i].sum() for i in range(8)]
+    returns = [score - 0.7 * kl.sum() for score, kl in zip(SCORES, divergences)]
     for i, advantages in enumerate(step.advantages()):
         group = range(i // 4 * 4, i // 4 * 4 + 4)
-        others = [whole[j] for j in group if j != i]
-        baseline = np.mean(others) if algorithm == "rloo" else np.mean(whole)
+        others = [returns[j] for j in group if j != i]
+        baseline = np.mean(others) if algorithm == "rloo" else np.mean(returns)
         later = [divergences[i][t + 1 :].sum() for t in range(len(advantages))]
-        np.testing.assert_allclose(advantages, scores[i] - 0.7 * np.array(later) - baseline, atol=1e-4)
+        np.testing.assert_allclose(advantages, SCORES[i] - 0.7 * np.array(later) - baseline, atol=1e-4)
         assert later[0] > 0.01
     assert step.log.kl_nats_per_reply == pytest.approx(np.mean([kl.sum() for kl in divergences]), rel=1e-4)
     assert step.log.tokens_per_reply == np.mean([len(text) for text in texts])
@@ -188,21 +198,21 @@ def test_advantages_are_score_minus_later_kl_minus_baseline(algorithm):
 
 def test_grpo_standardises_scores_within_the_group_and_leaves_the_kl_to_the_loss():
     scores = [2.0, -1.0, 0.5, 3.0, 10.0, 10.0, -20.0, 0.0]
-    numbered = iter(scores)
-    step = Step("grpo", TWO_AND_TWO, lambda row: next(numbered), kl=0.7)
+    next_score = iter(scores)
+    step = Step("grpo", REPLIES, lambda row: next(next_score), kl=0.7)
     for group in (range(4), range(4, 8)):
-        some = np.array([scores[i] for i in group])
-        for i, expected in zip(group, (some - some.mean()) / some.std()):
+        group_scores = np.array([scores[i] for i in group])
+        standardised = (group_scores - group_scores.mean()) / group_scores.std()
+        for i, expected in zip(group, standardised):
             np.testing.assert_allclose(step.advantages()[i], expected, rtol=1e-3)
 
 
-def test_ppo_rewards_are_the_score_at_the_last_token_and_the_kl_penalty_before_it():
-    """A new critic predicts 0, so its advantages are discounted returns, standardised."""
-    scores = [2.0, -1.0, 0.5, 3.0, 1.0, 1.0, -2.0, 0.0]
-    numbered = iter(scores)
-    step = Step("ppo", TWO_AND_TWO, lambda row: next(numbered), kl=0.7)
+def test_ppo_rewards_the_last_token_with_the_score_and_penalises_the_kl_at_earlier_tokens():
+    """A new critic predicts 0, so the advantages are the standardised discounted returns."""
+    next_score = iter(SCORES)
+    step = Step("ppo", REPLIES, lambda row: next(next_score), kl=0.7)
     returns = []
-    for score, divergence in zip(scores, step.divergences()):
+    for score, divergence in zip(SCORES, step.divergences()):
         rewards = np.append(-0.7 * divergence[1:], score)
         returns += [
             sum(0.95 ** (s - t) * rewards[s] for s in range(t, len(rewards))) for t in range(len(rewards))
@@ -215,7 +225,7 @@ def test_ppo_rewards_are_the_score_at_the_last_token_and_the_kl_penalty_before_i
 @algorithms
 @pytest.mark.parametrize("kl", [0.0, 0.7])
 def test_the_step_is_a_clipped_policy_gradient_with_the_kl_penalty_of_the_settings(algorithm, kl):
-    step = Step(algorithm, TWO_AND_TWO, is_good, kl=kl)
+    step = Step(algorithm, REPLIES, is_good, kl=kl)
     assert len(step.updates) == (2 if algorithm == "ppo" else 1)
     for update in step.updates:
         assert update.objective.func is policy_gradient_with_kl and update.objective.keywords == {"kl": kl}
@@ -234,38 +244,35 @@ def test_the_step_is_a_clipped_policy_gradient_with_the_kl_penalty_of_the_settin
     st.floats(0, 2),
     st.integers(0, 2**32 - 1),
 )
-def test_the_expected_step_is_the_gradient_of_the_score_minus_the_kl_penalty(algorithm, world, kl, seed):
-    """Over all groups of replies from two or three tokens, including replies that are cut off.
+def test_the_expected_step_is_the_gradient_of_the_expected_return(algorithm, texts_and_longest, kl, seed):
+    """There are only two or three tokens, so the expectation is computed as a sum over all groups of replies.
 
-    J = E[score - kl * KL], and the step minimises -J. The gradient of the exact J comes from
-    finite differences.
+    J = E[score - kl * KL], and the step minimises -J. The gradient of J comes from finite differences.
     """
-    texts, longest = world
-    words, rng = TinyTokenizer(texts), np.random.default_rng(seed)
-    config = Config(len(words), context=5 + longest, layers=1, width=4, heads=1)
-    replies = all_replies(len(words), longest)
-    scores = {tuple(each): rng.normal() for each in replies}
+    texts, longest = texts_and_longest
+    tokenizer, rng = TinyTokenizer(texts), np.random.default_rng(seed)
+    config = Config(len(tokenizer), context=5 + longest, layers=1, width=4, heads=1)
+    replies = all_replies(len(tokenizer), longest)
+    scores = {tuple(ids): rng.normal() for ids in replies}
     groups = all_groups(replies, GROUP)
-    prompt = encode_prompt(words, user("?"))
+    prompt = encode_prompt(tokenizer, user("?"))
     step = Step(
         algorithm,
         [replies[i] for group, _ in groups for i in group],
         lambda row: scores[tuple(row[len(prompt) :])],
         kl,
         [user("?")] * len(groups),
-        words,
+        tokenizer,
         config,
         int(rng.integers(2**32)),
     )
-    chances = [probability(step.policy, prompt, each) for each in replies]
-    shares = [
-        orders * np.prod([chances[i] for i in group]) / GROUP for group, orders in groups for _ in group
-    ]
-    assert sum(chances) == pytest.approx(1) and sum(shares) == pytest.approx(1)
+    p = [probability(step.policy, prompt, ids) for ids in replies]
+    row_weights = [orders * np.prod([p[i] for i in group]) / GROUP for group, orders in groups for _ in group]
+    assert sum(p) == pytest.approx(1) and sum(row_weights) == pytest.approx(1)
     (update,) = step.updates
-    descent = gradient_of_step(step.policy, update.objective, step.batch, shares)
-    worth = [scores[tuple(each)] if each[-1] == 1 else TRUNCATED for each in replies]
-    objective = lambda model: expected_return(model, step.reference, prompt, replies, worth, kl)
+    descent = gradient_of_step(step.policy, update.objective, step.batch, row_weights)
+    final_scores = [scores[tuple(ids)] if ids[-1] == 1 else TRUNCATED for ids in replies]
+    objective = lambda model: expected_return(model, step.reference, prompt, replies, final_scores, kl)
     for direction, slope in slopes(objective, step.policy, rng):
         assert slope == pytest.approx(-descent @ direction, rel=1e-3, abs=1e-4)
 
@@ -275,46 +282,44 @@ def test_the_expected_step_is_the_gradient_of_the_score_minus_the_kl_penalty(alg
 
 @pytest.fixture
 def world(tiny, monkeypatch):
-    """A run with stages 0 to 2 on the built-in world."""
+    """A run that has finished stages 0 to 2 on the built-in world; rollouts are cut short."""
     shorten_rollouts(monkeypatch)
     return tiny
 
 
 def test_the_reference_is_stage_2_and_never_changes(world, monkeypatch):
     monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
-    steps = record(
-        monkeypatch,
-        s3_prefer,
-        "reinforce_step",
-        lambda note: {"q": note.reference.model.params.flat.copy(), "p": note.run.model.params.flat.copy()},
-    )
+    references, policies = [], []
+
+    def copy(note):
+        references.append(note.reference.model.params.flat.copy())
+        policies.append(note.run.model.params.flat.copy())
+        return {}
+
+    record(monkeypatch, s3_prefer, "reinforce_step", copy)
     prefer(steps=3, rate=0.01)
-    start = parameters("2-instruct")
-    np.testing.assert_array_equal(steps[0].p, start)
-    for note in steps:
-        np.testing.assert_array_equal(note.q, start)
-    for before, after in ((steps[0].p, steps[1].p), (steps[1].p, steps[2].p)):
+    np.testing.assert_array_equal(references, [parameters("2-instruct")] * 3)
+    np.testing.assert_array_equal(policies[0], parameters("2-instruct"))
+    for before, after in pairwise(policies):
         assert np.abs(before - after).max() > 1e-3
     assert read_stage(STAGE)["parent"]["sha256"] == checkpoint.digest("runs/demo/2-instruct")
 
 
-def test_every_step_has_new_training_prompts_of_the_world_and_the_rates_of_the_settings(world, monkeypatch):
+def test_every_step_has_new_training_prompts_and_the_rates_of_the_settings(world, monkeypatch):
     monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
     steps, updates = record(monkeypatch, s3_prefer, "reinforce_step"), record(monkeypatch, Run, "train_step")
-    drawn = record(monkeypatch, s3_prefer.oracle, "prompts")
+    prompts = record(monkeypatch, s3_prefer.oracle, "prompts")
     prefer(steps=4, rate=0.02, algorithm="ppo")
-    prefer("another", steps=4, rate=0.02, algorithm="ppo", draw=1)
+    prefer("3-draw", steps=4, rate=0.02, algorithm="ppo", draw=1)
     for note in steps:
-        assert (
-            len(note.prompts) == SIZES["tiny"].prompts and len({str(prompt) for prompt in note.prompts}) > 1
-        )
+        assert len(note.prompts) == SIZES["tiny"].prompts and len(set(map(str, note.prompts))) > 1
     assert len({str(note.prompts) for note in steps}) == len(steps) == 8
-    assert all(note.split == "train" for note in drawn)
-    assert [note.shares for note in drawn[1:]] == [s3_prefer.oracle.ROLLOUT_SHARES] * 8
+    assert all(note.split == "train" for note in prompts)
+    assert [note.shares for note in prompts[1:]] == [s3_prefer.oracle.ROLLOUT_SHARES] * 8
     rates = Rates("adamw", adamw=0.02, decay=0.0, steps=4)
-    ours = [note for note in updates if note.self.stage in (STAGE, "another")]
-    assert all(note.rates == rates for note in ours)
-    assert [note.step for note in ours] == [step for step in range(4) for _ in range(2)] * 2
+    policy_updates = [note for note in updates if note.self.stage in (STAGE, "3-draw")]
+    assert all(note.rates == rates for note in policy_updates)
+    assert [note.step for note in policy_updates] == [step for step in range(4) for _ in range(2)] * 2
 
 
 def write_rankings(path, rankings):
@@ -328,39 +333,41 @@ RANKINGS = [
 ]
 
 
-def test_the_reward_model_learns_ranks_at_the_end_tokens_and_counts_rankings(world, monkeypatch):
+def test_the_reward_model_learns_the_ranks_of_replies_at_their_end_tokens(world, monkeypatch):
     updates = record(monkeypatch, Run, "train_step")
     write_rankings("r.jsonl", RANKINGS)
     prefer(rankings="r.jsonl", steps=1)
-    ours = [note for note in updates if note.self.stage == "3-prefer/reward"]
-    words = checkpoint.load("runs/demo/2-instruct")[1]
-    rankings = {words.decode(encode_prompt(words, ranking.prompt)): ranking for ranking in read("r.jsonl")}
-    assert len(ours) == SIZES["tiny"].reward_steps
-    seen = set()
-    for note in ours:
+    updates = [note for note in updates if note.self.stage == "3-prefer/reward"]
+    tokenizer = checkpoint.load("runs/demo/2-instruct")[1]
+    rankings = {
+        tokenizer.decode(encode_prompt(tokenizer, ranking.prompt)): ranking for ranking in read("r.jsonl")
+    }
+    assert len(updates) == SIZES["tiny"].reward_steps
+    prompts = set()
+    for note in updates:
         (piece,) = note.batch
         assert note.objective is plackett_luce and note.total == len(piece["ids"])
         for rows, last, ranks in zip(piece["ids"], piece["last"], piece["ranks"]):
             ranked = {}
             for row, end, rank in zip(rows, last, ranks):
                 if rank:
-                    prompt, text = words.decode(row[: end + 1]).split("<|assistant|>")
+                    prompt, text = tokenizer.decode(row[: end + 1]).split("<|assistant|>")
                     ranked[text] = rank
             ranking = rankings[f"{prompt}<|assistant|>"]
-            seen.add(prompt)
+            prompts.add(prompt)
             assert ranked == {
                 f" {text}<|end|>": rank for text, rank in zip(ranking.completions, ranking.ranks)
             }
-    assert len(seen) == 3
+    assert len(prompts) == 3
 
 
 def test_replies_are_scored_by_the_reward_model_at_their_end_token(world, monkeypatch):
     monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
     scored = record(monkeypatch, reward_model, "raw_scores")
     prefer(steps=1)
-    model, words = checkpoint.load("runs/demo/3-prefer/reward")
+    model, _ = checkpoint.load("runs/demo/3-prefer/reward")
     scale = json.loads(Path("runs/demo/3-prefer/reward/scale.json").read_text())
-    learned_from, note = scored  # for the scale, then the rollouts
+    _, note = scored  # the first call sets the scale, the second one scores the rollouts
     assert model.config.head == "score" and len(note.rows) == SIZES["tiny"].prompts * GROUP
     with reward_model.scorer(Path("runs/demo/3-prefer/reward"), PreferSettings(workers=1)) as score:
         scores = score(note.rows)
@@ -369,22 +376,22 @@ def test_replies_are_scored_by_the_reward_model_at_their_end_token(world, monkey
         assert score == pytest.approx((alone - scale["mean"]) / scale["deviation"], abs=1e-3)
 
 
-# ---- DPO, and every other algorithm that learns from pairs
+# ---- algorithms that learn from pairs of replies: DPO
 
 PAIRS = [name for name, algorithm in s3_prefer.ALGORITHMS.items() if algorithm.pairs]
 
 
 @pytest.mark.parametrize("algorithm", PAIRS)
-def test_pairs_are_a_better_and_a_worse_reply_of_a_ranking_with_log_probs_of_the_reference(
+def test_a_pair_is_a_better_and_a_worse_reply_with_their_log_probs_under_the_reference(
     algorithm, world, monkeypatch
 ):
     updates = record(monkeypatch, Run, "train_step")
     write_rankings("r.jsonl", RANKINGS)
     prefer(rankings="r.jsonl", algorithm=algorithm, steps=6, rate=0.01)
-    model, words = checkpoint.load("runs/demo/2-instruct")
-    preferred = {("best", "worst"), ("best", "middle"), ("middle", "worst"), ("same", "no"), ("too", "no")}
-    preferred |= {("good", "bad")}
-    rates, seen = Rates("adamw", adamw=0.01, decay=0.0, steps=6), set()
+    model, tokenizer = checkpoint.load("runs/demo/2-instruct")
+    expected_pairs = {("best", "worst"), ("best", "middle"), ("middle", "worst")}
+    expected_pairs |= {("same", "no"), ("too", "no"), ("good", "bad")}
+    rates, pairs = Rates("adamw", adamw=0.01, decay=0.0, steps=6), set()
     for note in updates:
         (piece,) = note.batch
         count = SIZES["tiny"].prompts * GROUP // 2
@@ -394,33 +401,30 @@ def test_pairs_are_a_better_and_a_worse_reply_of_a_ranking_with_log_probs_of_the
         for ids, targets, mask, expected in zip(
             *(piece[name] for name in ("ids", "targets", "weights", "reference_log_probs"))
         ):
-            texts = [words.decode(row[weight > 0].tolist()) for row, weight in zip(targets, mask)]
+            texts = [tokenizer.decode(row[weight > 0].tolist()) for row, weight in zip(targets, mask)]
             assert all(text.endswith("<|end|>") for text in texts)
-            seen.add(tuple(text.strip().removesuffix("<|end|>") for text in texts))
+            pairs.add(tuple(text.strip().removesuffix("<|end|>") for text in texts))
             log_probs = log_prob_of(targets, log_softmax(model.logits(ids)))
             np.testing.assert_allclose((log_probs * mask).sum(axis=1), expected, atol=1e-3)
-    assert seen == preferred and len(updates) == 6
+    assert pairs == expected_pairs and len(updates) == 6
     assert not Path("runs/demo/3-prefer/reward").exists()
 
 
-# ---- what is kept
+# ---- which parameters are kept
 
 
 @pytest.mark.parametrize(
     "worst, kept",
     [
-        (
-            [0.2, 0.7, 0.68, 0.66],
-            2,
-        ),  # 0.68 is less than 1.5 prompts of 40 below the best: noise. 0.66 is more
+        ([0.2, 0.7, 0.68, 0.66], 2),  # a difference of 0.02 is noise, a difference of 0.04 is not
         ([0.7, 0.2, 0.3, 0.4], 0),
         ([0.5, 0.5, 0.5, 0.5], 3),
-        ([0.7, 0.68, 0.66, 0.0], 1),  # each is compared with the best, so a slow decline is noticed
+        ([0.7, 0.68, 0.66, 0.0], 1),  # 0.66 is compared with 0.7, the best, not with 0.68
     ],
 )
-def test_the_parameters_that_do_best_on_their_worst_kind_of_prompt_are_kept(world, monkeypatch, worst, kept):
-    figures = iter(worst)
-    asked = record(
+def test_the_parameters_whose_worst_score_is_best_are_kept(world, monkeypatch, worst, kept):
+    next_worst = iter(worst)
+    validations = record(
         monkeypatch,
         behaviour,
         "greedy_replies",
@@ -428,15 +432,15 @@ def test_the_parameters_that_do_best_on_their_worst_kind_of_prompt_are_kept(worl
         call=False,
     )
     outcomes = lambda replies: (
-        dict.fromkeys(s3_prefer.oracle.KINDS, [0.9]) | {"harm": [next(figures)], "polite": [1.0]}
+        dict.fromkeys(s3_prefer.oracle.KINDS, [0.9]) | {"harm": [next(next_worst)], "polite": [1.0]}
     )
     monkeypatch.setattr(behaviour, "outcomes", outcomes)
     prefer(steps=4, rate=0.01)
-    assert len({note.params.tobytes() for note in asked}) == 4
-    np.testing.assert_array_equal(parameters(STAGE), asked[kept].params)
+    assert len({note.params.tobytes() for note in validations}) == 4
+    np.testing.assert_array_equal(parameters(STAGE), validations[kept].params)
     assert list(logged(STAGE, "worst").values()) == worst
     assert logged(STAGE, "correct")[0] == pytest.approx((4 * 0.9 + worst[0]) / 5)
-    assert all(note.split == "val" and note.count == s3_prefer.VALIDATION_PROMPTS for note in asked)
+    assert all(note.split == "val" and note.count == s3_prefer.VALIDATION_PROMPTS for note in validations)
 
 
 def test_the_progress_line_shows_the_score_and_the_kl_of_every_step(world, monkeypatch):
@@ -447,12 +451,14 @@ def test_the_progress_line_shows_the_score_and_the_kl_of_every_step(world, monke
     assert [note.text for note in shown] == [f"score {scores[i]:.2f}, KL {kl[i]:.2f}" for i in range(3)]
 
 
-def test_with_your_own_rankings_the_last_parameters_are_kept(world, monkeypatch):
-    asked = record(monkeypatch, behaviour, "greedy_replies", call=False)
+def test_with_your_own_rankings_the_prompts_are_from_the_file_and_the_last_parameters_are_kept(
+    world, monkeypatch
+):
+    validations = record(monkeypatch, behaviour, "greedy_replies", call=False)
     steps = record(monkeypatch, s3_prefer, "reinforce_step")
     write_rankings("r.jsonl", RANKINGS)
     prefer(rankings="r.jsonl", steps=3)
-    assert not asked
+    assert not validations
     np.testing.assert_array_equal(parameters(STAGE), steps[-1].run.model.params.flat)
     prompts = {str(ranking.prompt) for ranking in read("r.jsonl")}
     assert {str(prompt) for note in steps for prompt in note.prompts} <= prompts
@@ -464,7 +470,7 @@ def test_with_your_own_rankings_the_last_parameters_are_kept(world, monkeypatch)
 
 @pytest.fixture(scope="module")
 def undecided(tmp_path_factory):
-    """A model that says "aa" as often as "zq", and rankings that prefer "aa"."""
+    """A folder with a model that answers "aa" as often as "zq", and with rankings that prefer "aa"."""
     path = tmp_path_factory.mktemp("undecided")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(path)
@@ -474,7 +480,7 @@ def undecided(tmp_path_factory):
         both = [{"instruction": f"{i}?", "output": "aa" if i % 2 else "zq"} for i in range(40)]
         write_rankings("both.jsonl", both)
         write_rankings(
-            "liked.jsonl", [{"prompt": f"{i}?", "chosen": "aa", "rejected": "zq"} for i in range(40)]
+            "preferred.jsonl", [{"prompt": f"{i}?", "chosen": "aa", "rejected": "zq"} for i in range(40)]
         )
         s2_instruct.main(
             s2_instruct.InstructSettings(
@@ -492,15 +498,15 @@ def undecided(tmp_path_factory):
 
 
 @pytest.fixture
-def liked(undecided, tmp_path, monkeypatch):
+def aa_preferred(undecided, tmp_path, monkeypatch):
     shutil.copytree(undecided, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    return {"rankings": "liked.jsonl", "rate": 0.01}
+    return {"rankings": "preferred.jsonl", "rate": 0.01}
 
 
 @algorithms
-def test_every_algorithm_learns_what_was_preferred(algorithm, liked):
-    prefer(**liked, algorithm=algorithm, steps=25, kl=0.01)
+def test_every_algorithm_with_rollouts_learns_the_preferred_reply(algorithm, aa_preferred):
+    prefer(**aa_preferred, algorithm=algorithm, steps=25, kl=0.01)
     score, kl = (list(logged(STAGE, key).values()) for key in ("score", "kl_nats_per_reply"))
     assert len(score) == 25 and np.mean(score[-5:]) > np.mean(score[:5]) + 0.2
     assert 0 <= kl[0] < 1e-4 < kl[-1]
@@ -508,31 +514,30 @@ def test_every_algorithm_learns_what_was_preferred(algorithm, liked):
 
 
 @pytest.mark.parametrize("algorithm", PAIRS)
-def test_pairs_are_learned_from_without_a_reward_model(algorithm, liked):
-    prefer(**liked, algorithm=algorithm, steps=20)
+def test_an_algorithm_that_learns_from_pairs_lowers_its_loss(algorithm, aa_preferred):
+    prefer(**aa_preferred, algorithm=algorithm, steps=20)
     loss = list(logged(STAGE, "loss").values())
     assert loss[-1] < 0.72 * loss[0]
     assert algorithm != "dpo" or loss[0] == pytest.approx(np.log(2), abs=1e-4)
 
 
-def test_a_higher_kl_penalty_keeps_the_policy_closer_to_stage_2(liked):
-    for run, kl in (("free", 0.0), ("held", 20.0)):
-        prefer(**liked, steps=25, kl=kl, run=run, origin="runs/demo/2-instruct")
-    assert (
-        metrics(STAGE, "held")[-1]["kl_nats_per_reply"] < metrics(STAGE, "free")[-1]["kl_nats_per_reply"] / 2
-    )
+def test_a_higher_kl_penalty_keeps_the_policy_closer_to_stage_2(aa_preferred):
+    for run, kl in (("free", 0.0), ("penalised", 20.0)):
+        prefer(**aa_preferred, steps=25, kl=kl, run=run, origin="runs/demo/2-instruct")
+    free, penalised = (metrics(STAGE, run)[-1]["kl_nats_per_reply"] for run in ("free", "penalised"))
+    assert penalised < free / 2
 
 
 # ---- files
 
 
-def test_the_annotator_ranks_unless_a_file_of_rankings_is_named(world, capsys, monkeypatch):
+def test_the_simulated_annotator_ranks_replies_unless_you_have_a_file_of_rankings(world, capsys, monkeypatch):
     monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
     prefer(steps=1)
     lines = Path("runs/demo/3-prefer/rankings.jsonl").read_text().splitlines()
-    made = [json.loads(line) for line in lines]
-    assert len(made) == SIZES["tiny"].rankings
-    assert all(len(line["completions"]) == len(line["ranks"]) == 5 for line in made)
+    rankings = [json.loads(line) for line in lines]
+    assert len(rankings) == SIZES["tiny"].rankings
+    assert all(len(ranking["completions"]) == len(ranking["ranks"]) == 5 for ranking in rankings)
     write_rankings("r.jsonl", RANKINGS)
     prefer(steps=1, run="mine", origin="runs/demo/2-instruct", rankings="r.jsonl")
     assert not Path("runs/mine/3-prefer/rankings.jsonl").exists()
@@ -540,8 +545,8 @@ def test_the_annotator_ranks_unless_a_file_of_rankings_is_named(world, capsys, m
 
 
 @pytest.mark.parametrize("algorithm", ["reinforce", *PAIRS])
-def test_prompts_longer_than_the_context_are_left_out_everywhere(algorithm, world, monkeypatch, capsys):
-    """In a published file every fifth prompt was too long, and left no room for a reply in its batch."""
+def test_prompts_longer_than_the_context_are_left_out(algorithm, world, monkeypatch, capsys):
+    """Such a prompt leaves no room for a reply. In one published file, every fifth prompt is that long."""
     long = [{"prompt": f"{i}? " * 300, "chosen": "aa", "rejected": "zq"} for i in range(5)]
     write_rankings("hh.jsonl", [*long, *RANKINGS])
     tell_once.cache_clear()
@@ -558,23 +563,23 @@ def test_prompts_longer_than_the_context_are_left_out_everywhere(algorithm, worl
 
 
 def test_a_bad_file_and_a_missing_parent_are_reported(world, capsys):
-    for name, text, words in (("bad.jsonl", "{}\n", "line 1"), ("empty.jsonl", "", "empty")):
+    for name, text, message in (("bad.jsonl", "{}\n", "line 1"), ("empty.jsonl", "", "empty")):
         Path(name).write_text(text)
-        with pytest.raises(TinyllmError, match=words):
+        with pytest.raises(TinyllmError, match=message):
             prefer(rankings=name)
     with pytest.raises(TinyllmError, match="make stage2 RUN=nothing"):
         prefer(run="nothing")
 
 
 @pytest.mark.parametrize("algorithm", ["reinforce", "ppo", *PAIRS])
-def test_interrupted_and_resumed_it_ends_in_the_same_bytes(algorithm, world, monkeypatch):
-    """Interrupted while the reward model learns, and while the policy does."""
+def test_an_interrupted_and_resumed_run_ends_with_the_same_bytes(algorithm, world, monkeypatch):
+    """The run is interrupted in the training of the reward model (DPO has none) and in that of the policy."""
     monkeypatch.setattr(behaviour, "greedy_replies", lambda pool, *_: pool.model.params.flat[:5])
     monkeypatch.setattr(
         behaviour, "outcomes", lambda replies: {kind: [x] for kind, x in zip(s3_prefer.oracle.KINDS, replies)}
     )
     options = {"algorithm": algorithm, "origin": "runs/demo/2-instruct", "steps": 3}
-    prefer(**options, run="whole")
+    prefer(**options, run="uninterrupted")
     stopped = []
 
     def stop(note):
@@ -587,8 +592,8 @@ def test_interrupted_and_resumed_it_ends_in_the_same_bytes(algorithm, world, mon
     stages = [STAGE] if algorithm in PAIRS else ["3-prefer/reward", STAGE]
     for _ in stages:
         with pytest.raises(KeyboardInterrupt):
-            prefer(**options, run="cut", resume=True)
-    prefer(**options, run="cut", resume=True)
+            prefer(**options, run="resumed", resume=True)
+    prefer(**options, run="resumed", resume=True)
     assert [name for name, _ in stopped] == stages
     for name in stages:
-        assert weights(name, "whole") == weights(name, "cut")
+        assert weights(name, "uninterrupted") == weights(name, "resumed")

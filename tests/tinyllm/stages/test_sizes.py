@@ -1,4 +1,7 @@
-"""sizes: every size has every figure, and a bigger size has at least as much of each."""
+"""sizes: every size must set every number, and no number may be smaller in a bigger size.
+
+Otherwise SIZE=base could fail after hours, or train on less than SIZE=small.
+"""
 
 import dataclasses
 from itertools import pairwise
@@ -10,19 +13,19 @@ from tinyllm.transformer import Config
 ORDER = ["tiny", "nano", "small", "base"]
 
 
-def test_the_sizes_are_those_of_the_option():
+def test_the_size_option_offers_these_sizes():
     (option,) = [field for field in dataclasses.fields(Settings) if field.name == "size"]
     assert list(SIZES) == list(option.metadata["choices"]) == ORDER and option.default in SIZES
 
 
-def test_every_figure_grows_from_tiny_to_base():
+def test_no_number_shrinks_from_tiny_to_base():
     assert len({tuple(vars(size)) for size in SIZES.values()}) == 1
     for smaller, bigger in pairwise(ORDER):
         for name, value in vars(SIZES[smaller]).items():
             assert 1 <= value <= getattr(SIZES[bigger], name), (name, smaller, bigger)
 
 
-def test_every_size_is_the_shape_of_a_model_with_room_for_a_window():
+def test_every_size_has_a_valid_model_shape_and_enough_text_for_a_batch():
     for size in SIZES.values():
         config = Config(size.vocab, size.context, size.layers, size.width, size.heads)
         assert config.size() > 0

@@ -328,7 +328,7 @@ tools/registry.py
 tools/dialects.py
     if failed is None and isinstance(value, dict)  =>  if False and isinstance(value, dict)
     .replace("<", "\\u003c")  =>
-    found.get("ID", f"call_{i}")  =>  f"call_{i}"
+    slots.get("ID", f"call_{i}")  =>  f"call_{i}"
 tools/agent.py
     {call.id for call in calls} - {""}) == len(calls):  =>  {call.id for call in calls}) == len(calls):
     unanswered.pop(0)  =>  unanswered.clear()
@@ -359,7 +359,7 @@ tools/grammar.py
     INNER & other.keys() if INNER & one.keys() else set()  =>  set()
 tools/masks.py
     if item.low <= begun <= item.high)  =>  if begun <= item.high)
-    found[more + 2] |= tokens  =>  found[more + 1] |= tokens
+    by_need[more + 2] |= tokens  =>  by_need[more + 1] |= tokens
     within[left] |= child.tokens  =>  within[left] = child.tokens
     follow += [child] * (more == 0)  =>  pass
 """

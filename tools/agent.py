@@ -5,8 +5,8 @@
     print(conversation)             the exchange, without thoughts
 
 `generate` is any function from messages to a reply: a str, or an iterator of pieces. A piece is a str, which
-is parsed here, or a Thought, Call or BadCall that a server has already parsed; the last may be a Finish.
-Whatever a model writes, the loop ends: steps, characters and repetitions are bounded, and tools have
+is parsed here, or a Thought, Call or BadCall that a server has already parsed; the last piece may be a
+Finish. Whatever a model writes, the loop ends: steps, characters and repetitions are bounded, and tools have
 timeouts."""
 
 import json
@@ -183,8 +183,8 @@ def tool_message(result, native):
 
 
 def problem_with(call, counts, max_repeats):
-    """Why a call must not run, in the form of the registry's failures, or None if it may. counts: how often
-    each call was made, to which this call is added."""
+    """Why a call must not run, in the form of the registry's failures, or None if it may. Counts the call
+    in `counts`, which holds how often each call was made."""
     if isinstance(call, BadCall):
         return failed("cut_off" if call.cut_off else "bad_call", call.problem, True)
     key = call.name, json.dumps(call.arguments, sort_keys=True)

@@ -32,9 +32,10 @@ def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> in
     Args:
         expression: such as (3 + 4) * 12 / 5
     """
-    # The model reads the docstring. Fractions whose value and denominator have up to 1,000 digits are exact.
-    # Roots, longer numbers and everything computed from these are Rounded. A final result that is not an
-    # exact whole number is rounded to 28 digits. Raises ValueError for whatever cannot be computed.
+    # The model reads the docstring; this comment is for programmers. Fractions whose value and denominator
+    # have up to 1,000 digits are exact. Roots, longer numbers and everything computed from these are Rounded.
+    # A final result that is not an exact whole number is rounded to 28 digits. Raises ValueError for whatever
+    # cannot be computed.
     text = " ".join(expression.translate(SPELLINGS).split())
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"the expression is longer than {MOST_CHARACTERS} characters: compute it in parts")
@@ -161,7 +162,7 @@ def transcribe(source: str, start: Annotated[int, {"minimum": 0}] = 0) -> dict:
 
     client = Client()
     job = source if ID.fullmatch(source) else client.submit(source, speakers=True).id
-    transcript = client.wait(job, timeout=580)  # before the tool's timeout, because this error names the id
+    transcript = client.wait(job, timeout=580)  # less than the tool's, because this error names the id
     text, end = transcript.labelled(), start + MOST_TEXT
     part = {"id": job, "seconds": transcript.seconds, "text": text[start:end]}
     return part if end >= len(text) else {**part, "continue_with": {"source": job, "start": end}}

@@ -1,8 +1,8 @@
 """One call in five dialects: what all ways of calling tools have in common.
 
-A model names a tool and its arguments, in JSON; a program answers with a value, in JSON. FORMS shows how
-each dialect writes them. hermes is tagged text within the reply; chat and responses are OpenAI's two APIs;
-anthropic uses content blocks of a message; harmony is the text format of OpenAI's gpt-oss models.
+A model names a tool and its arguments, in JSON; a program answers with a value, in JSON. FORMS shows how each
+dialect writes a call and its result. hermes is tagged text within the reply; chat and responses are OpenAI's
+two APIs; anthropic uses content blocks of a message; harmony is the text format of OpenAI's gpt-oss models.
 
     dialect = DIALECTS["chat"]
     dialect.read_calls(dialect.write_calls(calls)) == calls
@@ -48,14 +48,14 @@ WORD = re.compile(r"\\?\$([A-Z]+)")  # re.escape adds the backslash
 
 
 class Dialect(NamedTuple):
-    """$ARGUMENTS is an object, and $JSON its JSON text. $VALUE is the JSON text of a result. $CONTENT is the
-    same, except that a failure becomes {"error": value}."""
+    """The forms of a call and of its result. $ARGUMENTS is an object, and $JSON its JSON text. $VALUE is the
+    JSON text of a result. $CONTENT is the same, except that a failure becomes {"error": value}."""
 
     call: object
     result: object
 
     def write_call(self, call):
-        """Writes a Call, or a BadCall with {} as arguments: servers refuse a history with broken ones."""
+        """Writes a Call, or a BadCall with {} as arguments: servers refuse broken JSON in a history."""
         arguments = getattr(call, "arguments", {})
         values = {"ID": call.id, "NAME": call.name, "ARGUMENTS": arguments, "JSON": compact(arguments)}
         return filled(self.call, values)
@@ -77,16 +77,16 @@ class Dialect(NamedTuple):
     def read_calls(self, packed):
         """-> [Call | BadCall]"""
         return [
-            read_call(found["NAME"], found.get("ARGUMENTS", found.get("JSON")), found.get("ID", f"call_{i}"))
-            for i, found in enumerate(matches(self.call, packed), 1)
+            read_call(slots["NAME"], slots.get("ARGUMENTS", slots.get("JSON")), slots.get("ID", f"call_{i}"))
+            for i, slots in enumerate(matches(self.call, packed), 1)
         ]
 
     def read_results(self, packed, calls):
-        """The results of some of the calls, in any order if they have ids -> [Result]"""
+        """The results of all or some of the calls, in any order if the results have ids -> [Result]"""
         names, results = {call.id: call.name for call in calls}, []
-        for call, found in zip(calls, matches(self.result, packed)):
-            id, failed = found.get("ID", call.id), found.get("FAILED")
-            value = json.loads(found["VALUE" if "VALUE" in found else "CONTENT"])
+        for call, slots in zip(calls, matches(self.result, packed)):
+            id, failed = slots.get("ID", call.id), slots.get("FAILED")
+            value = json.loads(slots["VALUE" if "VALUE" in slots else "CONTENT"])
             if failed is None and isinstance(value, dict) and value.keys() == {"error"}:
                 failed, value = True, value["error"]
             results.append(Result(id, names[id], not failed, value))
@@ -122,7 +122,7 @@ def words_in(form, item):
 
 
 def read_call(name, arguments, id):
-    """Arguments may be a JSON string, an object or missing -> Call or BadCall."""
+    """-> Call or BadCall. The arguments may be a JSON string, an object or missing."""
     value = arguments or {}
     try:
         if isinstance(arguments, str):

@@ -1,10 +1,10 @@
-"""A `generate` for tools.agent.run that calls any server with OpenAI's chat completions API.
+"""A `generate` for tools.agent.run that calls any server that offers OpenAI's chat completions API.
 
     run(endpoint("http://localhost:8080/v1", model="qwen3"), registry, messages)
 
-Tools are called in one of two ways. As text, calls are part of the reply, which the agent parses: this works
-with any model, and nothing is hidden. With native=True the server gets the tools, writes them into the prompt
-in the format that its model was trained on, and sends calls as JSON.
+Tools are called in one of two ways. In text mode, calls are part of the reply, which the agent parses: this
+works with any model, and nothing is hidden. With native=True, the server gets the tools, writes them into the
+prompt in the format that its model was trained on, and sends calls as JSON.
 
 Servers agree on little beyond the happy path. So a response is read by its content, not by its Content-Type.
 A response that is not a reply becomes a ChatError that quotes it."""
@@ -17,12 +17,12 @@ from tools.agent import Finish
 from tools.dialects import read_call
 from tools.protocol import THINK, THOUGHT, Thought
 
-FIELDS = ("role", "content", "tool_calls", "tool_call_id")  # the fields of a message that are sent
+FIELDS = ("role", "content", "tool_calls", "tool_call_id")  # of a message in native mode
 OTHER_LINE = re.compile(r":|event:|id:|retry:")  # lines to skip; some gateways send comments as data
 
 
 class ChatError(Exception):
-    """A server cannot be reached, refuses a request, or answers with something other than a reply."""
+    """A server cannot be called, refuses a request, or answers with something other than a reply."""
 
 
 def endpoint(url, model=None, *, key=None, native=False, thoughts=False, timeout=60, **settings):
@@ -32,7 +32,7 @@ def endpoint(url, model=None, *, key=None, native=False, thoughts=False, timeout
     back. timeout: in seconds, for connecting and between two pieces of a response. settings (temperature,
     max_tokens, stream, stream_options ...) are sent unchanged. Raises ChatError at once for a key that
     is invalid, or that would be sent to another machine over plain http."""
-    import requests  # imported here, because the core of tools/ does without it
+    import requests  # imported here, because the core of tools/ needs only the standard library
 
     from audio.errors import AuthError
     from audio.key import Key, session_for, would_be_readable
@@ -49,9 +49,9 @@ def endpoint(url, model=None, *, key=None, native=False, thoughts=False, timeout
         body = {"stream": True, **settings, "messages": request_messages(messages, native, thoughts)}
         body |= {"model": model} if model else {}
         body |= {"tools": [{"type": "function", "function": tool} for tool in tools]} if tools else {}
-        how = {"auth": auth, "timeout": timeout, "stream": True, "allow_redirects": False}
+        options = {"auth": auth, "timeout": timeout, "stream": True, "allow_redirects": False}
         try:
-            with session_for(place) as session, session.post(place, json=body, **how) as response:
+            with session_for(place) as session, session.post(place, json=body, **options) as response:
                 if response.status_code != 200:
                     raise ChatError(refusal(response))
                 yield from parts_of(events(lines_of(response.raw)), native)
@@ -71,7 +71,7 @@ def endpoint(url, model=None, *, key=None, native=False, thoughts=False, timeout
 def request_messages(messages, native, thoughts):
     """The messages in the form in which the server gets them.
 
-    In text mode results are sent as user messages, because the server knows nothing about calls. Many chat
+    In text mode, results are sent as user messages, because the server knows nothing about calls. Many chat
     templates insist that user and assistant take turns, so consecutive user messages become one."""
     kept = []
     for message in messages:
@@ -127,10 +127,10 @@ def lines_of(raw):
 
 def events(lines):
     """Server-sent events, or one JSON object on several lines -> dicts; None for the event [DONE]. An event
-    that is marked as an error becomes {"error": event}, unless it has that key itself."""
-    data = failed = sent = ""
+    that is marked as an error but has no key "error" gets this key, which holds the event."""
+    data = failed = is_sse = ""
     for line in chain(lines, ["data:"]):
-        sent, line = sent or line.startswith("data:"), line.removeprefix("data:").strip()
+        is_sse, line = is_sse or line.startswith("data:"), line.removeprefix("data:").strip()
         failed = line and (failed or line.replace(" ", "") == "event:error")
         if line == "[DONE]" and not data:
             yield None
@@ -139,7 +139,7 @@ def events(lines):
             if event := object_in(data):
                 yield {"error": event, **event} if failed or event.get("object") == "error" else event
                 data = ""
-        elif not line and data and sent:  # an empty line ends an event, but not a JSON object
+        elif not line and data and is_sse:  # an empty line ends an event, but not a JSON object
             raise ChatError(f"sent something other than a chat completion: {data[:200]!r}")
 
 
@@ -185,7 +185,7 @@ def as_dict(value):
 
 
 def dicts_in(value):
-    """The objects in a list; some servers send a single one instead of a list."""
+    """The objects in a list; some servers send a single object instead of a list."""
     items = [value] if isinstance(value, dict) else value
     return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
@@ -205,9 +205,9 @@ def collect(calls, delta, index):
     """Adds a delta to the call that it belongs to, or begins a new call.
 
     Only calls with the delta's index count, or all calls if it has no index. A delta without a name belongs
-    to the last call with its id or, if there is none, to the last call. A delta with a name belongs to the
-    last incomplete call that has no other name and id; if there is none, it begins a new call. But if it has
-    the id and name of a complete call, and the same arguments or none, it is ignored."""
+    to the last call with its id or, if no call has this id, to the last call. A delta with a name belongs to
+    the last incomplete call without another name or id; if no call qualifies, the delta begins a new one. But
+    a delta that repeats the id and name of a complete call, with the same arguments or none, is ignored."""
     function, id = as_dict(delta.get("function")), f"{delta.get('id') or ''}"
     index, name = delta.get("index", index), f"{function.get('name') or ''}"
     arguments = function.get("arguments") or ""

@@ -1,4 +1,4 @@
-"""A function -> the JSON Schema of its arguments; valid JSON -> the arguments.
+"""A function -> the JSON Schema of its arguments; a valid JSON object -> the arguments.
 
     def book(city: str, nights: Annotated[int, {"minimum": 1}] = 1):
         \"""Book a room.
@@ -12,11 +12,11 @@
                              "nights": {"type": "integer", "minimum": 1, "default": 1}},
                           "required": ["city"], "additionalProperties": false}
 
-A hint that a schema cannot express raises UnsupportedSchema when the function is registered. With a silent
+A hint that a schema cannot express raises UnsupportedSchema when the function becomes a tool. With a silent
 {"type": "object"} instead, the error would show up later and elsewhere: in the calls that a model makes.
 
-Hints are read once, when a tool is made. Each gives a pair: its schema, and a function `build` that turns
-valid JSON into a value of the hinted type (an Enum member, a dataclass, a tuple)."""
+Hints are read once, when a tool is made. Each gives a pair: its schema, and a function `build` that turns a
+valid JSON value into a value of the hinted type (an Enum member, a dataclass, a tuple)."""
 
 import dataclasses
 import enum
@@ -38,7 +38,7 @@ def schema_of(function):
 
 
 def read_function(function):
-    """-> (the schema of its arguments by name, build): build(values) turns valid JSON into keyword arguments.
+    """-> (the schema of a function's arguments, build): build turns a valid JSON object into the arguments.
 
     Types: str, int, float, bool, None, Any, Literal, Enum (by its values), Optional and unions, list, tuple,
     dict with str keys, TypedDict, dataclass, and Annotated with a description (a str) or with keywords (a
@@ -58,7 +58,7 @@ def read_function(function):
                 raise UnsupportedSchema(f"{where}: make a tool of a bound method, as in tool(shop.buy)")
             if parameter.name not in hints:
                 raise UnsupportedSchema(f"{where} has no type hint: give it one, as in {parameter.name}: str")
-        # A callable object without a documented __call__ has the docstring of its class.
+        # A callable object whose __call__ has no docstring is described by the docstring of its class.
         text = target.__doc__ or inspect.getdoc(getattr(function, "func", function))
         about, described = read_docstring(text)
         fields = {parameter.name: (hints[parameter.name], parameter.default) for parameter in parameters}
@@ -123,7 +123,7 @@ def keep(value):
 
 
 NULL = {"type": "null"}, keep
-# These mark the keys of a TypedDict; its __required_keys__ already says which are required.
+# These wrappers mark the keys of a TypedDict, whose __required_keys__ already lists the required ones.
 WRAPPERS = [getattr(typing, name, None) for name in ("Required", "NotRequired", "ReadOnly")]
 
 
@@ -140,7 +140,7 @@ def read_hint(hint):
         schema, build = read_hint(parts[0])
         for mark in parts[1:]:
             if not isinstance(mark, (str, dict)):
-                raise UnsupportedSchema(f'{mark!r} is neither a description nor keywords: {{"minimum": 1}}')
+                raise UnsupportedSchema(f'{mark!r} is neither text nor keywords such as {{"minimum": 1}}')
             schema = {**schema, **({"description": mark} if isinstance(mark, str) else mark)}
         return schema, build
     if origin in (Union, types.UnionType):

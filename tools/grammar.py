@@ -1,4 +1,4 @@
-"""Which bytes may come next, so that the text becomes JSON that is valid under a schema.
+"""Which bytes may come next if the text must become JSON that is valid under a schema.
 
     grammar = Grammar({"type": "integer", "minimum": 10})
     state = grammar.start                      a set of threads: every way to read the text so far
@@ -6,8 +6,8 @@
     grammar.distance(state)                    1, the number of bytes in the shortest completion
 
 Without a grammar, a model writes whatever it likes, and a small model rarely closes every bracket. The
-grammar supports the keywords that most functions need. It refuses those in NOT_ENFORCED by name, unless
-their value constrains nothing: only the validator enforces them.
+grammar supports the keywords that most functions need. It refuses the keywords in NOT_ENFORCED, which only
+the validator enforces, unless their value constrains nothing.
 
 It admits only a strict form: no white space, the declared or required properties in order and no others (so
 {} if there are none), strings as json.dumps(text, ensure_ascii=False) writes them, integers of up to 20
@@ -36,8 +36,8 @@ IDLE = [("not", False), ("uniqueItems", False), ("minProperties", 0)]  # these c
 INNER = {"properties", "additionalProperties", "items", "prefixItems"}
 
 
-# ---- what a schema allows. expand(at, room) gives the alternatives for the parts from index `at` on, each a
-# tuple of consecutive items. `room` is the number of containers that may still be nested.
+# ---- What a schema allows. expand(at, room) yields the alternatives for the rest of a value from index `at`
+# on. Each is a tuple of consecutive items. `room` is the number of containers that may still be nested.
 
 
 class Part(NamedTuple):
@@ -61,8 +61,8 @@ class Way(NamedTuple):
 
 
 class Choice:
-    """The alternatives of a schema, its `ways`. `branches` are the Choices under $ref, anyOf or oneOf, which
-    supply them. costs[room] is the number of bytes of the shortest value."""
+    """The alternatives of a schema, its `ways`. `branches` are the Choices under $ref, anyOf or oneOf, whose
+    ways are added to `ways`. costs[room] is the number of bytes of the shortest value."""
 
     def __init__(self):
         self.ways, self.branches, self.costs = [], [], []
@@ -158,18 +158,18 @@ class Compiler:
             self.count(len(values))
             return words(values, own)
         types = types_of(own) if "type" in own else KINDS
-        found = words([value for value in (None, True, False) if kind_of(value) in types], {})
+        ways = words([value for value in (None, True, False) if kind_of(value) in types], {})
         bounds = frozenset((keyword, own[keyword]) for keyword in own if keyword.lower().endswith("imum"))
         for sign in (1, -1) if {"number", "integer"} & {*types} else ():
-            found.append(Way(b"-" * (sign < 0), numbers(bounds, "number" not in types, sign), "number"))
+            ways.append(Way(b"-" * (sign < 0), numbers(bounds, "number" not in types, sign), "number"))
         if "string" in types:
             low, high = int(own.get("minLength", 0)), own.get("maxLength", inf)
-            found.append(Way(b'"', Text(BETWEEN, low, high), "string"))
+            ways.append(Way(b'"', Text(BETWEEN, low, high), "string"))
         if "array" in types:
             first = [self.choice(part, f"{where}/prefixItems") for part in own.get("prefixItems", [])]
             rest = self.choice(own.get("items", True), f"{where}/items")
             low, high = int(own.get("minItems", 0)), own.get("maxItems", inf)
-            found.append(Way(b"[", Array(first, rest, low, high), "array"))
+            ways.append(Way(b"[", Array(first, rest, low, high), "array"))
         if "object" in types:
             required, rest = own.get("required", []), own.get("additionalProperties", True)
             declared = own.get("properties", {})
@@ -178,8 +178,8 @@ class Compiler:
                 (text_of(name) + b":", self.choice(part, f"{where}/properties/{name}"), name in required)
                 for name, part in named.items()
             ]
-            found.append(Way(b"{", Object(names), "object"))
-        return found
+            ways.append(Way(b"{", Object(names), "object"))
+        return ways
 
     def find_costs(self, choices):
         """Finds each choice's costs, with room for 0, 1, 2 ... containers, until they stop changing."""
@@ -216,13 +216,13 @@ def both(a, b, where):
 
 def words(values, limits):
     """The values of an enum that are valid under the keywords beside it, as one Way for each kind."""
-    found = defaultdict(list)
+    by_kind = defaultdict(list)
     for value in values:
         if is_valid(value, limits):
-            found[kind_of(value)].append(value)
+            by_kind[kind_of(value)].append(value)
     return [
         Way(b"", Words(frozenset(map(text_of, same))), kind, frozenset(map(fingerprint, same)))
-        for kind, same in found.items()
+        for kind, same in by_kind.items()
     ]
 
 
@@ -260,7 +260,7 @@ class Thread(NamedTuple):
 
 
 def linked(items, rest):
-    """A thread with these items before it."""
+    """The thread of these items and then `rest`."""
     for item in reversed(items):
         rest = Thread(item, rest, item.far() + (rest.far if rest else 0))
     return rest
@@ -294,12 +294,12 @@ class Grammar:
         return min((thread.far if thread else 0 for thread in state), default=inf)
 
     def accepts(self, data):
-        """Whether the bytes are one valid value in strict form."""
+        """Whether the bytes are `before`, one valid value in strict form, and `after`."""
         return self.complete(reduce(self.step, data, self.start))
 
     def closed(self, threads):
         """The threads, with each Part at the head of a thread replaced by its alternatives."""
-        found, seen, todo = set(), set(), [*threads]
+        expanded, seen, todo = set(), set(), [*threads]
         while todo:
             thread = todo.pop()
             if thread in seen or thread and thread.far == inf:
@@ -309,7 +309,7 @@ class Grammar:
                 shape, at, room = thread.item
                 todo += [linked(items, thread.rest) for items in shape.expand(at, room)]
             else:
-                found.add(thread)
+                expanded.add(thread)
                 if thread and thread.item.far() == 0:
                     todo.append(thread.rest)
-        return frozenset(found)
+        return frozenset(expanded)

@@ -3,7 +3,7 @@
     parse('{"city": "Oslo"}')             ->  {'city': 'Oslo'}
     read('{"city": "Oslo"} and more')     ->  ({'city': 'Oslo'}, 16)
 
-A model's output is not trusted, so the usual constructs on which parsers disagree are refused: duplicate
+A model's output is not trusted, so the constructs on which parsers often disagree are refused: duplicate
 keys, NaN, 1e400, lone surrogates, comments, trailing commas. Every error gives its position and, if possible,
 what to write instead."""
 
@@ -27,8 +27,8 @@ FIXES = {word: f"write {word}" for word in WORDS} | dict.fromkeys(("none", "unde
 FIXES |= dict.fromkeys(("nan", "infinity", "inf"), "use a number or null")
 HINTS = {
     "'": 'Strings and keys take double quotes: ".',
-    "/": "JSON has no comments: remove it.",
-    "#": "JSON has no comments: remove it.",
+    "/": "JSON has no comments: remove this one.",
+    "#": "JSON has no comments: remove this one.",
     "\ufeff": "Remove the byte-order mark.",
     "+": "Write a positive number without its plus sign.",
     ".": "Write a digit before the point: 0.5.",
@@ -52,7 +52,7 @@ def parse(text):
     """The value of a whole JSON text, a str or UTF-8 bytes: dict, list, str, int, float, bool or None.
 
     Integers are exact; numbers with a point or an exponent are floats. Takes time linear in the length of the
-    text. Raises JSONError, also for arrays and objects that are nested more than MAX_DEPTH deep."""
+    text. Raises JSONError, also for a value that is nested more than MAX_DEPTH levels deep."""
     if not isinstance(text, str):
         try:
             text = text.decode()
@@ -73,13 +73,14 @@ def read(text):
 
 
 class Reader:
-    """Reads `text` from the character `at`. All methods but `peek` move `at` past what they have read."""
+    """Reads `text` from index `at`. `peek` moves `at` past white space; the parsing methods move it past what
+    they read."""
 
     def __init__(self, text):
         self.text, self.at = text, 0
 
     def peek(self):
-        """The next character that is not a space, or "" at the end."""
+        """The next character that is not white space, or "" at the end."""
         self.at = SPACE.match(self.text, self.at).end()
         return self.text[self.at : self.at + 1]
 
@@ -95,7 +96,7 @@ class Reader:
         char = self.peek()
         if char in ("[", "{"):
             if depth == MAX_DEPTH:
-                self.fail(f"Nested more than {MAX_DEPTH} deep: make it flatter.")
+                self.fail(f"Nested more than {MAX_DEPTH} levels deep: make the value flatter.")
             return self.array(depth + 1) if char == "[" else self.object(depth + 1)
         if char == '"':
             return self.string()

@@ -90,16 +90,16 @@ class Masks:
 
     def _options(self, state):
         """A state -> (room needed, ascending; the tokens that may come with that room)."""
-        found = defaultdict(int)
+        by_need = defaultdict(int)
         if None in state:
-            found[1] = 1 << self.end
+            by_need[1] = 1 << self.end
         for more, tokens in self.walk(state, self.root):
-            found[more + 2] |= tokens
-        needs = sorted(found)
-        return needs, [*accumulate((found[need] for need in needs), or_)]
+            by_need[more + 2] |= tokens
+        needs = sorted(by_need)
+        return needs, [*accumulate((by_need[need] for need in needs), or_)]
 
     def walk(self, state, node):
-        """A state and a trie -> pairs of (bytes of the shortest completion, tokens that lead there)."""
+        """A state and a trie -> pairs of (n, the tokens after which the shortest completion has n bytes)."""
         for item, rest, _ in filter(None, state):
             if isinstance(item, Text) and item.high > self.longest:  # no token can reach this limit
                 item = item._replace(high=inf)

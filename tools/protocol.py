@@ -5,9 +5,9 @@
 
 This is the format of Hermes (Nous Research, 2024), which Qwen adopted. After the opening tag the JSON is read
 first and the closing tag is expected after it, so nothing inside a string can end a call. If the JSON is
-broken, the call ends at the next tag of either kind, so that the other calls survive. JSON without the tag is
-text and never executed, whatever it looks like. A call inside a thought, <think>like this</think>, is not
-executed either."""
+broken, the call ends at the next opening or closing tag, so that the other calls survive. JSON without the
+tag is text and never executed, whatever it looks like. A call inside a thought, <think>like this</think>, is
+not executed either."""
 
 import codecs
 import json
@@ -37,7 +37,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Thought:
-    """A model's reasoning before its answer, with the tags if it wrote them; `words` has no tags."""
+    """A model's reasoning before its answer. `text` may include the tags; `words` has none."""
 
     text: str
 
@@ -59,8 +59,8 @@ class Call:
 
 @dataclass(frozen=True)
 class BadCall:
-    """A call that cannot be executed: its text with any tags, and a sentence that says why. `cut_off`: the
-    call is not wrong, but the reply ended too early."""
+    """A call that cannot be executed: `text` is what the model wrote, `problem` says what is wrong.
+    `cut_off`: the reply ended too early."""
 
     text: str
     problem: str
@@ -212,13 +212,13 @@ def compact(value, default=None):
 
 
 def render_call(call):
-    """A Call -> its text, without the id: parse(render_call(call)) == [call] if it has none."""
+    """A Call -> its text, without the id: parse(render_call(call)) == [call] if the call has no id."""
     return OPEN + compact({"name": call.name, "arguments": call.arguments}) + CLOSE
 
 
 def render_result(value):
-    """A result, any JSON value -> the text that returns it. Its only "<" are those of its tags, so no tool
-    can forge a tag; any other < is written \\u003c, which is the same JSON."""
+    """A result, any JSON value -> the text that returns it. The text has "<" only in its tags, so no
+    tool can forge a tag; any other < is written \\u003c, which is the same JSON."""
     return f"<tool_response>{compact(value).replace('<', chr(92) + 'u003c')}</tool_response>"
 
 
@@ -228,7 +228,7 @@ def render_tools(definitions):
 
 
 def with_tools(text, definitions):
-    """The text with a description of these tools, in place of any earlier one."""
+    """The text with a description of these tools, in place of any earlier description."""
     described = f"{re.escape(BEFORE_TOOLS)}.*?{re.escape(AFTER_TOOLS)}"
     text = re.sub(described, "", text, flags=re.DOTALL).rstrip()
     return "\n\n".join(filter(None, [text, definitions and render_tools(definitions)]))

@@ -1,4 +1,4 @@
-"""The available tools and their execution: whatever a tool does, the caller gets a result.
+"""The available tools and their execution: every call gets a result, even if its tool fails.
 
     @tool(repeatable=True)
     def weather(city: str) -> dict: ...
@@ -7,11 +7,12 @@
         ->  [Result("call_1", "weather", True, {"celsius": -3})]
 
 An unknown name, wrong arguments, an exception, a timeout and a result that is too long are answered with
-{"type", "message", "retryable"}, so that the model can correct its call. Nothing a tool does ends the loop.
+{"type", "message", "retryable"}, so that the model can correct its call. No exception that a tool raises ends
+the agent loop.
 
 Tools may have side effects: they may pay, send or delete something. So calls run in order, and a call that
-failed after its tool started is retryable only if the tool is declared `repeatable`: then it may run twice,
-and in parallel with others."""
+failed after its tool started is not retryable. Tools that are declared `repeatable` are exempt: they may run
+twice, and in parallel with one another."""
 
 import asyncio
 import dataclasses
@@ -66,7 +67,7 @@ class Result:
 
 
 def tool(function=None, *, name=None, timeout=None, repeatable=None):
-    """A function (also async, or a generator), method, functools.partial or object with __call__ -> Tool.
+    """Makes a Tool of a function (even async or a generator), method, functools.partial or callable object.
 
     The function itself is not changed. The given object is what runs, so a decorator around a Tool runs too.
     Raises UnsupportedSchema for hints that a schema cannot express."""
@@ -118,7 +119,7 @@ class Registry:
         return bool(known) and is_valid(part.arguments, known.parameters)
 
     def execute(self, calls, allow=None):
-        """Runs calls -> [Result] in order, with their ids; see results()."""
+        """Runs calls -> their Results, in order; see results()."""
         return list(self.results(calls, allow))
 
     def results(self, calls, allow=None):
@@ -167,15 +168,15 @@ class Registry:
         try:
             value = called.function(**called.build(arguments))
             if inspect.isawaitable(value) or isinstance(value, AsyncIterator):
-                # By the time this cancels the tool, nobody waits for its result any more.
+                # The caller stops waiting a second before this timeout cancels the tool.
                 value = asyncio.run(asyncio.wait_for(finished(value, self.longest), seconds + 1))
             text = as_text(compact(plain(value, self.longest)))
             if len(text) > self.longest:
                 message = f"{len(text)} or more characters, but the limit is {self.longest}: ask for less"
                 return failed("too_long", f"{message}. It begins: {text[:200]}", called.repeatable)
             return True, parse(text)  # refuses keys that as_text made equal
-        except BaseException as error:  # SystemExit too: a tool may end itself, not the loop
-            words = "".join(traceback.format_exception_only(error))  # works even if its __str__ fails
+        except BaseException as error:  # SystemExit too: a tool may end itself, not the agent loop
+            words = "".join(traceback.format_exception_only(error))  # works even if str(error) fails
             return failed("error", as_text(words.strip()[:500]), called.repeatable)
 
 
@@ -208,8 +209,8 @@ def plain(value, longest):
     `longest` characters.
 
     Decimals become numbers if nothing is lost, NumPy arrays become lists, named tuples become objects, dates
-    and paths become text. A key that is not text becomes its JSON. Raises TypeError for bytes and for objects
-    without a __str__ or __repr__, and ValueError for keys that become equal."""
+    and paths become text. A key that is not text becomes JSON text. Raises TypeError for bytes and for
+    objects whose class has no __str__ or __repr__ of its own, and ValueError for keys that become equal."""
     if isinstance(value, Decimal):
         if value == value.to_integral_value() and value.adjusted() < 30:
             return int(value)

@@ -3,7 +3,7 @@
 The prompt shows a model the whole schema, so neither the validator (validation.py) nor the grammar
 (grammar.py) may overlook a keyword that affects validity. A keyword that only informs (title, default, format
 ...) is ignored, as the standard says; one that affects validity and is not in TAKES raises UnsupportedSchema
-before anything relies on it."""
+before anything relies on the schema."""
 
 import math
 import re
@@ -104,7 +104,7 @@ def exact(number):
 
 
 def pointer(place, name):
-    """The JSON Pointer (RFC 6901) to the entry `name` at `place`."""
+    """The JSON Pointer (RFC 6901) to the entry `name` of the value at `place`."""
     return f"{place}/{str(name).replace('~', '~0').replace('/', '~1')}"
 
 
@@ -175,10 +175,10 @@ def compiled(pattern, where="#"):
     """A pattern, compiled by Python's `re` with ASCII classes. $ matches only at the very end.
 
     Raises UnsupportedSchema for a pattern that is longer than LONGEST_PATTERN or that `re` refuses. Avoid
-    nested repetition, as in (a+)+: it can take exponential time, and nothing stops it."""
+    nested repetition, as in (a+)+: matching can take exponential time, and nothing stops it."""
     if len(pattern) > LONGEST_PATTERN:
         raise UnsupportedSchema(f"{where}: a pattern may have at most {LONGEST_PATTERN} characters")
-    try:  # in `re`, $ also matches before a last line break
+    try:  # in `re`, $ also matches before a final line break
         pieces = (r"\Z" if piece == "$" else piece for piece in PIECES.findall(pattern))
         return re.compile("".join(pieces), re.ASCII)
     except (re.error, RecursionError, OverflowError) as error:

@@ -49,25 +49,25 @@ class Number(NamedTuple):
     """The remaining digits of a number, after its sign.
 
     Each length of the part before the point is a separate way. A way is (number of digits before the point,
-    most digits after it, low, high). All these digits, padded with zeros at the end, form an integer from low
-    to high. The first entry is -1 right after the point, and -2 once a digit has followed it. The limits are
-    clipped to the range of the digits, so that ways with the same continuations are equal."""
+    most digits after the point, low, high). All these digits, padded with zeros at the end, form an integer
+    from low to high. The first entry is -1 right after the point, and -2 once a decimal has been written. The
+    limits are clipped to the range of the digits, so that ways with the same continuations are equal."""
 
     ways: frozenset
 
     @remember
     def moves(self):
-        found = defaultdict(set)
+        moves = defaultdict(set)
         for whole, places, low, high in self.ways:
             if whole == 0 < places:
-                found[ord(".")].add((-1, places, low, high))
+                moves[ord(".")].add((-1, places, low, high))
             elif whole > 0 or places:
                 whole, places = (whole - 1, places) if whole > 0 else (-2, places - 1)
                 unit = 10 ** (max(whole, 0) + places)  # place value of the next digit
                 for digit in range(low // unit, high // unit + 1):
                     limits = max(low - digit * unit, 0), min(high - digit * unit, unit - 1)
-                    found[ord("0") + digit].add((whole, places, *limits))
-        return {byte: same(Number(frozenset(ways))) for byte, ways in found.items()}
+                    moves[ord("0") + digit].add((whole, places, *limits))
+        return {byte: same(Number(frozenset(ways))) for byte, ways in moves.items()}
 
     @remember
     def far(self):
@@ -78,7 +78,7 @@ same = lru_cache(1 << 14)(lambda item: item)  # equal items become one object, w
 
 
 def shortest(way):
-    """The fewest bytes that complete a way: with n decimals it reaches multiples of 10 ** (places - n)."""
+    """The fewest bytes that complete a way: n decimals reach the multiples of 10 ** (places - n)."""
     whole, places, low, high = way
     units = ((n, 10 ** (places - n)) for n in range(whole == -1, places + 1))
     decimals = next(n for n, unit in units if high // unit * unit >= low)
@@ -115,8 +115,8 @@ class Text(NamedTuple):
         begins = self.character is BETWEEN
         low, high = max(self.low - begins, 0), self.high - begins
         after = following(self.character) if high >= 0 else {}
-        found = {byte: Text(character, low, high) for byte, character in after.items()}
-        return {**found, QUOTE: DONE} if begins and not self.low else found
+        moves = {byte: Text(character, low, high) for byte, character in after.items()}
+        return {**moves, QUOTE: DONE} if begins and not self.low else moves
 
     def far(self):
         more = 0 if self.character is BETWEEN else min(map(len, self.character))
@@ -134,8 +134,8 @@ DONE = word(b"")
 @lru_cache
 def following(character):
     """The possible endings of a character -> {next byte: the possible endings after it}"""
-    found = defaultdict(set)
+    endings = defaultdict(set)
     for left in character:
         for (byte,) in re.findall(f"(?s){left[0]}".encode(), bytes(range(256))):
-            found[byte].add(left[1:])
-    return {byte: BETWEEN if () in after else frozenset(after) for byte, after in found.items()}
+            endings[byte].add(left[1:])
+    return {byte: BETWEEN if () in after else frozenset(after) for byte, after in endings.items()}

@@ -33,7 +33,7 @@ def fits(value, types):
 
 
 def fingerprint(value):
-    """Hashable; equal for two JSON values exactly when JSON Schema considers them equal."""
+    """A hashable object that is equal for two JSON values exactly when JSON Schema considers them equal."""
     kind = kind_of(value)
     if kind == "number":
         value = exact(value)
@@ -85,8 +85,8 @@ def validate(value, schema):
 
 def problems(value, schema, path="", root=None, seen=None):
     """Yields the Problems that `validate` returns, for a schema that is already checked. A $ref is looked up
-    in `root`. `seen` holds the first problem of each value with each branch of anyOf and oneOf: without it,
-    the time would grow exponentially with the depth of a nested union."""
+    in `root`. `seen` holds the first problem of each value under each branch of anyOf, oneOf and not: without
+    this cache, the time would grow exponentially with the depth of a nested union."""
     root, kind, seen = schema if root is None else root, kind_of(value), {} if seen is None else seen
     if kind is None:
         yield Problem(path, f"JSON has no way to write {value!r}")
@@ -138,7 +138,7 @@ def is_valid(value, schema, root=None):
 
 
 def first_problem(value, schema, root, seen):
-    """The first Problem, with its path from this value on, or None if the value is valid."""
+    """The first Problem, with a path relative to this value, or None if the value is valid."""
     key = id(value), id(schema)
     if key not in seen:
         seen[key] = next(problems(value, schema, "", root, seen), None)
@@ -170,12 +170,12 @@ def items_of(value, schema):
 def coerce(value, schema, root=None, seen=None):
     """Converts a value to the types in the schema if nothing is lost. The schema must already be checked.
 
-    Only where the schema asks for it, a string becomes the number, boolean, null, list or object that it
-    holds as JSON, and 1.0 becomes 1. So "0.50" becomes 0.5, while "yes" and 1.5 stay unchanged. The result
+    Where the schema asks for another type, a string becomes the number, boolean, null, list or object that
+    it holds as JSON, and 1.0 becomes 1. So "0.50" becomes 0.5, while "yes" and 1.5 stay unchanged. The result
     may still be invalid."""
     root, seen = schema if root is None else root, {} if seen is None else seen
     key = id(value), id(schema)
-    if key not in seen:  # the value is kept, so that no other gets its id
+    if key not in seen:  # `seen` keeps the value, so that no other value gets its id
         seen[key] = value, coerced(value, schema, root, seen)
     return seen[key][1]
 
@@ -202,7 +202,7 @@ def coerced(value, schema, root, seen):
 
 
 def unquoted(text, types):
-    """A string read as JSON, if that gives one of the types and loses nothing; else the string itself."""
+    """A string read as JSON, if the value has one of the types and nothing is lost; else the string."""
     try:
         value = parse(text)
         same = kind_of(value) != "number" or exact(value) == Fraction(text.strip())

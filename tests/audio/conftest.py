@@ -12,6 +12,6 @@ def meeting():
     """{seconds: the transcript of a recording of that length}, with most features."""
     with pytest.MonkeyPatch.context() as patch, Sandbox(seconds=0) as box:
         patch.setenv("ASSEMBLYAI_API_KEY", box.key)
-        wanted = dict(preset="call", summary=True, topics=True, key_phrases=True)
+        options = dict(preset="call", summary=True, topics=True, key_phrases=True)
         client = Client(box.url)
-        return {seconds: client.transcribe(tone(seconds), **wanted) for seconds in (1, 70)}
+        return {seconds: client.transcribe(tone(seconds), **options) for seconds in (1, 70)}

@@ -49,7 +49,7 @@ def client_of(box, **more):
     return Client(box.url, **{"pause": 0.001, "poll": 0.005, "timeout": (5, 20), "tries": 4, **more})
 
 
-def hurried(box, seconds=0.03, **more):
+def impatient_client(box, seconds=0.03, **more):
     """A client that gives up before a late answer arrives."""
     return client_of(box, timeout=(5, seconds), **{"tries": 3, **more})
 
@@ -63,14 +63,14 @@ def hurried(box, seconds=0.03, **more):
 @settings(max_examples=40)
 def test_any_answers_lead_to_a_transcript_or_a_documented_error_and_at_most_one_job(history, source):
     with Twisted(history) as box:
-        client, begun = hurried(box), time.monotonic()
+        client, started = impatient_client(box), time.monotonic()
         try:
-            found = client.transcribe(source, timeout=1.5, speakers=2)
-            assert found.status == "completed" and found.text and found.id in box.jobs
+            transcript = client.transcribe(source, timeout=1.5, speakers=2)
+            assert transcript.status == "completed" and transcript.text and transcript.id in box.jobs
         except AudioError as error:
             assert type(error) is not AudioError and str(error) and KEY not in str(error) + repr(vars(error))
             assert not isinstance(error, (BadInput, TranscriptFailed))
-        assert time.monotonic() - begun < 30
+        assert time.monotonic() - started < 30
         box.release.set()
         box.settle()
         assert len(box.jobs) <= 1
@@ -80,7 +80,7 @@ def test_any_answers_lead_to_a_transcript_or_a_documented_error_and_at_most_one_
 @settings(max_examples=6)
 def test_every_other_method_returns_or_raises_a_documented_error(history, more):
     with Twisted() as box:
-        client = hurried(box)
+        client = impatient_client(box)
         id = client_of(box).transcribe(URL).id
         for call in (
             lambda: client.sentences(id),
@@ -116,9 +116,9 @@ def test_transcribe_accepts_every_kind_of_source(box, monkeypatch, tmp_path):
             pipe,
             URL,
         ):
-            found = transcribe(source, speakers=2)
-            assert isinstance(found, Transcript) and found.text.startswith("Good morning")
-            assert found.seconds == (30 if source == URL else 2) and len(found.labels) == 2
+            transcript = transcribe(source, speakers=2)
+            assert isinstance(transcript, Transcript) and transcript.text.startswith("Good morning")
+            assert transcript.seconds == (30 if source == URL else 2) and len(transcript.labels) == 2
     assert len(box.jobs) == 8
 
 
@@ -136,37 +136,37 @@ def test_an_open_file_is_sent_from_its_current_position(box):
 @settings(max_examples=8)
 def test_unknown_options_and_fields_pass_through(options):
     with Twisted(["ok", "ok", "more"], seconds=0) as box:
-        found = client_of(box).wait(client_of(box).submit(SOUND, **options))
-        sent = box.jobs[found.id][1]["fields"]
-        assert all(sent[name] == found.raw[name] == value for name, value in options.items())
-        assert found.raw["new_field"] == {"deep": [1, None]} and found.raw["status"] == "completed"
+        transcript = client_of(box).wait(client_of(box).submit(SOUND, **options))
+        fields = box.jobs[transcript.id][1]["fields"]
+        assert all(fields[name] == transcript.raw[name] == value for name, value in options.items())
+        assert transcript.raw["new_field"] == {"deep": [1, None]} and transcript.raw["status"] == "completed"
 
 
 def test_an_upload_that_breaks_off_starts_again(box):
     box.faults += [{"name": "reset", "where": "upload", "left": 2}]
     sound = tone(60)
-    found = client_of(box).transcribe(io.BytesIO(sound))
-    assert found.seconds == 60 and [heard["size"] for heard in box.uploads.values()] == [len(sound)]
+    transcript = client_of(box).transcribe(io.BytesIO(sound))
+    assert transcript.seconds == 60 and [upload["size"] for upload in box.uploads.values()] == [len(sound)]
 
 
 def test_an_upload_answered_with_422_is_retried():
     with Twisted(["422", "422"]) as box:
-        assert client_of(box).upload(SOUND).startswith(box.url) and len(box.seen) == 3
+        assert client_of(box).upload(SOUND).startswith(box.url) and len(box.requests) == 3
 
 
 @pytest.mark.parametrize("twist", ["lost", "truncated", "garbage", "nulls", "empty", "array"])
 def test_after_a_lost_answer_the_job_is_found_in_the_list(twist):
     with Twisted(["ok", twist]) as box:
-        found = client_of(box).transcribe(SOUND)
-        assert [*box.jobs] == [found.id] and [kind for kind, _ in box.seen].count("create") == 1
+        transcript = client_of(box).transcribe(SOUND)
+        assert [*box.jobs] == [transcript.id] and [kind for kind, _ in box.requests].count("create") == 1
 
 
 @pytest.mark.parametrize("twist", ["500", "502", "reset"])
 def test_a_job_that_was_not_created_is_submitted_again(twist):
     with Twisted(["ok", twist]) as box:
-        found = client_of(box).transcribe(SOUND)
-        kinds = [kind for kind, _ in box.seen]
-        assert [*box.jobs] == [found.id] and kinds.count("create") == 2
+        transcript = client_of(box).transcribe(SOUND)
+        kinds = [kind for kind, _ in box.requests]
+        assert [*box.jobs] == [transcript.id] and kinds.count("create") == 2
         assert "list" in kinds[kinds.index("create") : len(kinds) - kinds[::-1].index("create")]
 
 
@@ -174,7 +174,7 @@ def test_a_job_that_was_not_created_is_submitted_again(twist):
 def test_no_second_job_is_submitted_while_the_first_may_still_be_created(source):
     with Twisted(["ok", "late"] if source == SOUND else ["late"], late=LIMIT) as box:
         with pytest.raises(AnswerLost, match="python -m audio list") as caught:
-            hurried(box, 0.4).transcribe(source)
+            impatient_client(box, 0.4).transcribe(source)
         assert not caught.value.retryable and not box.jobs
         box.release.set()
         box.settle()
@@ -188,7 +188,7 @@ def test_a_job_that_is_created_late_is_found():
             box.release.set()
             box.settle()
 
-        assert hurried(box, 0.4, sleep=pause).transcribe(SOUND).id in box.jobs and len(box.jobs) == 1
+        assert impatient_client(box, 0.4, sleep=pause).transcribe(SOUND).id in box.jobs and len(box.jobs) == 1
 
 
 @pytest.mark.parametrize("twist", ["lost", "garbage", "nulls", "500", "408"])
@@ -196,7 +196,7 @@ def test_a_job_for_a_url_that_others_may_know_is_neither_searched_for_nor_submit
     with Twisted([twist]) as box:
         with pytest.raises(AnswerLost, match="python -m audio list"):
             client_of(box).submit(URL)
-        assert [kind for kind, _ in box.seen] == ["create"]
+        assert [kind for kind, _ in box.requests] == ["create"]
 
 
 def test_nothing_is_submitted_again_if_the_list_cannot_be_read():
@@ -253,19 +253,19 @@ def test_a_job_that_fails_says_why_and_whether_to_try_again(box):
 
 def test_sentences_subtitles_and_search_results_agree_with_the_transcript(box):
     client = client_of(box)
-    found = client.transcribe(tone(50), preset="meeting", sentiment=True)
-    words = found.text.split()
-    assert " ".join(s["text"] for s in client.sentences(found)) == found.text
-    assert " ".join(p["text"] for p in client.paragraphs(found)) == found.text
+    transcript = client.transcribe(tone(50), preset="meeting", sentiment=True)
+    words = transcript.text.split()
+    assert " ".join(s["text"] for s in client.sentences(transcript)) == transcript.text
+    assert " ".join(p["text"] for p in client.paragraphs(transcript)) == transcript.text
     for format in ("srt", "vtt"):
-        view = f"{box.url}/v2/transcript/{found.id}/{format}"
-        told = requests.get(view, headers={"Authorization": KEY}, timeout=20).text
-        lines = [line for line in told.splitlines() if line and "-->" not in line and not line.isdecimal()]
+        view = f"{box.url}/v2/transcript/{transcript.id}/{format}"
+        text = requests.get(view, headers={"Authorization": KEY}, timeout=20).text
+        lines = [line for line in text.splitlines() if line and "-->" not in line and not line.isdecimal()]
         assert " ".join(lines).removeprefix("WEBVTT ").split() == words
-    (budget, storm) = client.search(found, ["new budget", "storm"])
+    (budget, storm) = client.search(transcript, ["new budget", "storm"])
     assert budget["count"] == len(budget["timestamps"]) == words.count("budget") and storm["text"] == "storm"
     for (start, end), index in zip(budget["timestamps"], budget["indexes"]):
-        assert found.words[index].start == start and found.words[index + 1].end == end
+        assert transcript.words[index].start == start and transcript.words[index + 1].end == end
 
 
 def test_the_sentences_of_a_job_that_is_not_ready_are_refused():
@@ -292,18 +292,18 @@ def test_the_list_contains_every_job_once_with_the_newest_first(count, limit):
     with Sandbox(seconds=60) as box:
         client = client_of(box)
         ids = [client.submit(URL).id for _ in range(count)]
-        walked = client.list(limit=limit)
-        first = [next(walked)["id"]] if count else []
+        listing = client.list(limit=limit)
+        first = [next(listing)["id"]] if count else []
         client.submit(URL)  # one more while the list is read
-        assert [*first, *(job["id"] for job in walked)][-count:] == ids[::-1][-count:] if count else True
+        assert [*first, *(job["id"] for job in listing)][-count:] == ids[::-1][-count:] if count else True
         assert not count or first == [ids[-1]]
 
 
 def test_delete_is_permanent(box):
     client = client_of(box)
     id = client.transcribe(SOUND, speakers=2).id
-    gone = client.delete(id)
-    assert gone.text == "Deleted by user." and gone.id == id and gone.words == [] and gone.deleted
+    deleted = client.delete(id)
+    assert deleted.text == "Deleted by user." and deleted.id == id and deleted.words == [] and deleted.deleted
     assert client.get(id).deleted and [job["id"] for job in client.list()] == [id]
     with pytest.raises(RequestRefused, match="was deleted") as caught:
         client.wait(id)
@@ -312,33 +312,32 @@ def test_delete_is_permanent(box):
 
 def test_redacted_audio_comes_in_pieces(box):
     client = client_of(box)
-    found = client.transcribe(
+    transcript = client.transcribe(
         tone(40), redact_pii=True, redact_pii_policies="person_name", redact_pii_audio=True
     )
-    sound = b"".join(client.redacted_audio(found))
-    assert sound == b"".join(client.redacted_audio(found.id)) and sound[:4] == b"RIFF"
-    assert "Anna" not in found.text and "[PERSON_NAME] [PERSON_NAME]" in found.text
+    sound = b"".join(client.redacted_audio(transcript))
+    assert sound == b"".join(client.redacted_audio(transcript.id)) and sound[:4] == b"RIFF"
+    assert "Anna" not in transcript.text and "[PERSON_NAME] [PERSON_NAME]" in transcript.text
     with pytest.raises(RequestRefused):
         client.redacted_audio(client.transcribe(SOUND))
 
 
 def test_questions_are_answered_from_the_transcript_piece_by_piece(box):
     client = client_of(box)
-    found = client.transcribe(tone(60), speakers=2)
-    pieces = list(client.ask(found, "Who calls Maria Lopez at Nordbank?"))
+    transcript = client.transcribe(tone(60), speakers=2)
+    pieces = list(client.ask(transcript, "Who calls Maria Lopez at Nordbank?"))
     assert len(pieces) > 5 and "Maria Lopez at Nordbank on Thursday" in "".join(pieces)
-    assert "".join(client.ask(found.id, "Who brings stones from Bergen?", model="canned-words")).endswith(
-        "pier?"
-    )
+    answer = "".join(client.ask(transcript.id, "Who brings stones from Bergen?", model="canned-words"))
+    assert answer.endswith("pier?")
     with pytest.raises(RequestRefused, match="unknown model"):
-        list(client.ask(found, "x", model="nobody"))
+        list(client.ask(transcript, "x", model="nobody"))
 
 
 def test_an_answer_that_was_cut_off_raises_an_error_after_its_last_piece(box):
     client, pieces, names = client_of(box), [], []
-    asked = [{"role": "user", "content": "Speaker A: we met on Monday with Bo.\nwhen on Monday?"}]
+    messages = [{"role": "user", "content": "Speaker A: we met on Monday with Bo.\nwhen on Monday?"}]
     with pytest.raises(AnswerCut, match="cut off .length.; max_tokens is 3"):
-        for piece in client.chat(asked, max_tokens=3, answers=names.append):
+        for piece in client.chat(messages, max_tokens=3, answers=names.append):
             pieces.append(piece)
     assert "".join(pieces).split() == ["Canned,", "closest", "line:"] and names == ["canned-words"]
 
@@ -370,12 +369,12 @@ def test_a_wrong_key_is_reported_before_a_big_upload(monkeypatch):
         box.key = "another"
         with pytest.raises(AuthError, match="missing/invalid"):
             client_of(box).transcribe(SOUND)
-        assert [kind for kind, _ in box.seen] == ["list"]
+        assert [kind for kind, _ in box.requests] == ["list"]
         box.key = KEY
         client = client_of(box)
         for _ in range(2):
             client.upload(SOUND)
-        assert [kind for kind, _ in box.seen[1:]] == ["list", "upload", "upload"]
+        assert [kind for kind, _ in box.requests[1:]] == ["list", "upload", "upload"]
     with Twisted(["404"]) as box:
         assert client_of(box).upload(SOUND)
 
@@ -390,7 +389,7 @@ def test_an_invalid_time_out_is_refused_before_anything_is_sent(timeout):
     with Twisted() as box:
         with pytest.raises(BadInput, match="a number of seconds, or None"):
             client_of(box).transcribe(SOUND, timeout=timeout)
-        assert not box.seen
+        assert not box.requests
 
 
 def test_a_time_out_of_none_means_no_limit(box):
@@ -442,7 +441,7 @@ def test_nothing_is_sent_if_an_option_or_the_source_is_wrong():
         for source in (b"", "no/such.wav", "ftp://x/y.mp3", ".", 7, io.StringIO("text")):
             with pytest.raises(BadInput):
                 client_of(box).transcribe(source)
-        assert not box.seen
+        assert not box.requests
 
 
 def test_a_refusal_contains_the_message_of_the_service(box):

@@ -48,9 +48,9 @@ def files(folder):
 def test_results_come_in_order_and_a_second_run_costs_nothing(folder):
     with Sandbox(seconds=0.05) as box:
         for _ in range(2):
-            found = list(transcribe_all(client_of(box), files(folder), speakers=2))
-            assert [source for source, _ in found] == files(folder)
-            assert [transcript.seconds for _, transcript in found] == [1, 2, 3, 4, 5, 6]
+            results = list(transcribe_all(client_of(box), files(folder), speakers=2))
+            assert [source for source, _ in results] == files(folder)
+            assert [transcript.seconds for _, transcript in results] == [1, 2, 3, 4, 5, 6]
             assert len(box.jobs) == len(box.uploads) == 6
         os.rename(folder / "0.wav", folder / "zero.wav")  # the same recording under another name
         (folder / "1.wav").write_bytes(tone(9))  # another recording under the same name
@@ -60,8 +60,8 @@ def test_results_come_in_order_and_a_second_run_costs_nothing(folder):
         assert seconds == [9, 3, 4, 5, 6, 1] and len(box.jobs) == 7
         list(transcribe_all(client_of(box), files(folder)[:1], speakers=3))
         assert len(box.jobs) == 8, "other options need another job"
-        kept = json.loads(next(folder.glob("2.wav.*.transcript.json")).read_text(encoding="utf-8"))
-        assert kept["transcript"]["text"] and kept["options"]["speakers_expected"] == 2
+        saved = json.loads(next(folder.glob("2.wav.*.transcript.json")).read_text(encoding="utf-8"))
+        assert saved["transcript"]["text"] and saved["options"]["speakers_expected"] == 2
 
 
 @given(st.lists(st.integers(0, 2), max_size=6), st.integers(0, 4))
@@ -71,18 +71,18 @@ def test_identical_recordings_share_one_job(tmp_path_factory, lengths, jobs):
     for i, length in enumerate(lengths):
         (folder / f"{i}.wav").write_bytes(tone(1 + length))
     with Sandbox(seconds=0.01) as box:
-        found = [t.seconds for _, t in transcribe_all(client_of(box), files(folder), jobs=jobs)]
-        assert found == [1 + length for length in lengths] and len(box.jobs) == len(set(lengths))
+        seconds = [t.seconds for _, t in transcribe_all(client_of(box), files(folder), jobs=jobs)]
+        assert seconds == [1 + length for length in lengths] and len(box.jobs) == len(set(lengths))
 
 
 def test_no_more_jobs_than_requested_are_unfinished_at_a_time(folder):
-    running, most, lock = set(), [], threading.Lock()
+    running, counts, lock = set(), [], threading.Lock()
 
     class Counting(Sandbox):
         def create(self, fields, fate):
             with lock:
                 running.add(fields["audio_url"])
-                most.append(len(running))
+                counts.append(len(running))
             if len(running) == 2:  # before that, no job finishes
                 self.seconds = 0.02
             return super().create(fields, fate)
@@ -93,8 +93,8 @@ def test_no_more_jobs_than_requested_are_unfinished_at_a_time(folder):
             super().finish(job, hidden)
 
     with Counting(seconds=1e6) as box:
-        found = list(transcribe_all(client_of(box), files(folder), jobs=2, timeout=20))
-        assert [type(result) for _, result in found] == [Transcript] * 6 and max(most) == 2
+        results = list(transcribe_all(client_of(box), files(folder), jobs=2, timeout=20))
+        assert [type(result) for _, result in results] == [Transcript] * 6 and max(counts) == 2
 
 
 def test_a_failure_does_not_stop_the_other_recordings(folder):
@@ -102,7 +102,7 @@ def test_a_failure_does_not_stop_the_other_recordings(folder):
     (folder / "4.wav").unlink()
     sources = [folder / f"{i}.wav" for i in range(6)] + ["https://x.example/a.mp3"]
     with Sandbox(seconds=0.02) as box, pytest.warns(AudioWarning):
-        kinds = [type(found) for _, found in transcribe_all(client_of(box), sources)]
+        kinds = [type(result) for _, result in transcribe_all(client_of(box), sources)]
         assert kinds == [
             Transcript,
             Transcript,
@@ -118,54 +118,54 @@ def test_a_failure_does_not_stop_the_other_recordings(folder):
 
 
 def test_a_second_run_continues_the_jobs_of_an_interrupted_one(folder):
-    begun = []
+    ids = []
     with Sandbox(seconds=1e6) as box:
-        note = lambda source, job: begun.append(job.id)
-        found = list(transcribe_all(client_of(box), files(folder), jobs=6, timeout=0.05, begun=note))
-        assert all(isinstance(error, StillProcessing) and error.transcript_id in begun for _, error in found)
+        note = lambda source, job: ids.append(job.id)
+        results = list(transcribe_all(client_of(box), files(folder), jobs=6, timeout=0.05, begun=note))
+        assert all(isinstance(error, StillProcessing) and error.transcript_id in ids for _, error in results)
         box.seconds = 0.02
         again = [t.id for _, t in transcribe_all(client_of(box), files(folder), jobs=6)]
-        assert sorted(again) == sorted(begun) == sorted(box.jobs)
+        assert sorted(again) == sorted(ids) == sorted(box.jobs)
 
 
 def test_closing_the_iterator_starts_no_more_jobs_and_the_next_run_completes_the_rest(folder):
-    started = []
+    ids = []
     with Sandbox(seconds=0.02) as box:
-        note = lambda source, job: started.append(job.id)
+        note = lambda source, job: ids.append(job.id)
         results = transcribe_all(client_of(box), files(folder), jobs=2, begun=note)
         next(results)
         results.close()
-        assert len(box.uploads) == len(box.jobs) == len(started) == 2
+        assert len(box.uploads) == len(box.jobs) == len(ids) == 2
         again = [t.seconds for _, t in transcribe_all(client_of(box), files(folder))]
-        assert again == [1, 2, 3, 4, 5, 6] and len(box.jobs) == 6 and {*started} < {*box.jobs}
+        assert again == [1, 2, 3, 4, 5, 6] and len(box.jobs) == 6 and {*ids} < {*box.jobs}
 
 
 def test_a_truncated_transcript_file_is_replaced(folder):
     with Sandbox(seconds=0.01) as box:
         list(transcribe_all(client_of(box), files(folder)[:1]))
         next(folder.glob("*.json")).write_text('{"transcript": ')
-        ((_, found),) = transcribe_all(client_of(box), files(folder)[:1])
-        assert found.text and len(box.jobs) == 2 and len(list(folder.glob("*.json"))) == 1
+        ((_, transcript),) = transcribe_all(client_of(box), files(folder)[:1])
+        assert transcript.text and len(box.jobs) == 2 and len(list(folder.glob("*.json"))) == 1
 
 
 @pytest.mark.parametrize(
-    "kept", ['{"transcript": 5}', "[]", '{"transcript": {"id": 7}}', "[" * 100_000, "\0"]
+    "content", ['{"transcript": 5}', "[]", '{"transcript": {"id": 7}}', "[" * 100_000, "\0"]
 )
-def test_an_invalid_transcript_file_is_ignored(folder, kept):
+def test_an_invalid_transcript_file_is_ignored(folder, content):
     with Sandbox(seconds=0.01) as box:
         list(transcribe_all(client_of(box), files(folder)[:1]))
-        next(folder.glob("*.json")).write_text(kept)
-        ((_, found),) = transcribe_all(client_of(box), files(folder)[:1])
-        assert found.text and len(box.jobs) == 2
+        next(folder.glob("*.json")).write_text(content)
+        ((_, transcript),) = transcribe_all(client_of(box), files(folder)[:1])
+        assert transcript.text and len(box.jobs) == 2
 
 
 def test_a_job_that_the_service_no_longer_has_is_created_again(folder):
     with Sandbox(seconds=1e6) as box:
-        ((_, found),) = transcribe_all(client_of(box), files(folder)[:1], timeout=0.05)
+        list(transcribe_all(client_of(box), files(folder)[:1], timeout=0.05))
         box.seconds = 0.01
         box.jobs.clear()
-        ((_, found),) = transcribe_all(client_of(box), files(folder)[:1])
-        assert found.text and found.id in box.jobs
+        ((_, transcript),) = transcribe_all(client_of(box), files(folder)[:1])
+        assert transcript.text and transcript.id in box.jobs
         list(transcribe_all(client_of(box), files(folder)[:1]))
         assert len(box.jobs) == 1
 
@@ -174,11 +174,11 @@ def test_a_job_that_was_deleted_before_it_was_fetched_is_created_again(folder):
     with Sandbox(seconds=0) as box:
         ((_, job),) = transcribe_all(client_of(box), files(folder)[:1], wait=False)
         client_of(box).delete(job.id)
-        ((_, found),) = transcribe_all(client_of(box), files(folder)[:1])
-        assert found.id != job.id and found.text.startswith("Good morning")
-        client_of(box).delete(found.id)  # a fetched transcript stays on disk
+        ((_, transcript),) = transcribe_all(client_of(box), files(folder)[:1])
+        assert transcript.id != job.id and transcript.text.startswith("Good morning")
+        client_of(box).delete(transcript.id)  # a fetched transcript stays on disk
         ((_, again),) = transcribe_all(client_of(box), files(folder)[:1])
-        assert again.id == found.id and again.text == found.text and len(box.jobs) == 2
+        assert again.id == transcript.id and again.text == transcript.text and len(box.jobs) == 2
 
 
 def test_a_job_whose_id_never_arrived_is_found_by_its_upload(folder):
@@ -195,8 +195,8 @@ def test_a_job_whose_id_never_arrived_is_found_by_its_upload(folder):
         with pytest.raises(SystemExit):
             list(transcribe_all(client, files(folder)[:1]))
         for _ in range(2):
-            ((_, found),) = transcribe_all(client_of(box), files(folder)[:1])
-            assert found.text and len(box.jobs) == len(box.uploads) == 1
+            ((_, transcript),) = transcribe_all(client_of(box), files(folder)[:1])
+            assert transcript.text and len(box.jobs) == len(box.uploads) == 1
         box.jobs.clear()
         list(transcribe_all(client_of(box), files(folder)[1:2], wait=False))
         assert len(box.jobs) == 1
@@ -222,17 +222,17 @@ def test_a_job_that_the_server_has_not_yet_created_is_found_by_the_next_run(fold
         with pytest.raises(KeyboardInterrupt):
             list(transcribe_all(client, files(folder)[:1]))
         assert not box.jobs
-        ((_, found),) = transcribe_all(Client(box.url, pause=0.03, poll=0.005), files(folder)[:1])
-        assert found.text and len(box.jobs) == len(box.uploads) == 1
+        ((_, transcript),) = transcribe_all(Client(box.url, pause=0.03, poll=0.005), files(folder)[:1])
+        assert transcript.text and len(box.jobs) == len(box.uploads) == 1
 
 
 def test_each_recording_is_paid_for_once_even_without_waiting(folder):
     with Sandbox(seconds=0.05) as box:
         for _ in range(3):
-            found = [job.id for _, job in transcribe_all(client_of(box), files(folder), wait=False)]
-            assert sorted(found) == sorted(box.jobs) and len(found) == 6
-        done = [transcript for _, transcript in transcribe_all(client_of(box), files(folder))]
-        assert [one.id for one in done] == found and all(one.text for one in done) and len(box.jobs) == 6
+            ids = [job.id for _, job in transcribe_all(client_of(box), files(folder), wait=False)]
+            assert sorted(ids) == sorted(box.jobs) and len(ids) == 6
+        transcripts = [transcript for _, transcript in transcribe_all(client_of(box), files(folder))]
+        assert [t.id for t in transcripts] == ids and all(t.text for t in transcripts) and len(box.jobs) == 6
 
 
 TWICE = """
@@ -275,11 +275,11 @@ def test_two_processes_at_once_create_each_job_only_once(tmp_path_factory, count
     with Slow(seconds=0.05) as box:
         command = [sys.executable, "-c", TWICE, box.url, *map(str, files(folder))]
         pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
-        both = [subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, **pipes) for _ in "ab"]
-        for process in both:
+        runs = [subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, **pipes) for _ in "ab"]
+        for process in runs:
             process.stdin.write(b"go\n")
             process.stdin.flush()
-        first, second = (process.communicate(timeout=60)[0].split() for process in both)
+        first, second = (process.communicate(timeout=60)[0].split() for process in runs)
         assert first == second and len(set(first)) == len(box.jobs) == count
     assert not list(folder.glob(".*")), "no temporary file is left"
 
@@ -290,8 +290,8 @@ def test_identical_recordings_in_two_folders_share_one_job(tmp_path):
         (tmp_path / name / "audio_only.wav").write_bytes(tone(2))
     with Sandbox(seconds=0.01) as box:
         sources = sorted(tmp_path.glob("*/*.wav"))
-        found = [transcript.id for _, transcript in transcribe_all(client_of(box), sources)]
-        assert len(set(found)) == len(box.jobs) == 1
+        ids = [transcript.id for _, transcript in transcribe_all(client_of(box), sources)]
+        assert len(set(ids)) == len(box.jobs) == 1
 
 
 @pytest.mark.parametrize("name", ["a" * 250 + ".wav", "ü" * 125 + ".wav"])
@@ -299,8 +299,8 @@ def test_transcripts_of_files_with_long_names_are_kept_too(tmp_path, name):
     (tmp_path / name).write_bytes(tone(1))
     with Sandbox(seconds=0.01) as box:
         for _ in range(2):
-            ((_, found),) = transcribe_all(client_of(box), [tmp_path / name])
-            assert found.text
+            ((_, transcript),) = transcribe_all(client_of(box), [tmp_path / name])
+            assert transcript.text
         assert len(box.jobs) == 1
 
 
@@ -310,32 +310,32 @@ def test_nothing_is_sent_if_the_transcript_cannot_be_kept(folder, tmp_path_facto
     with Sandbox(seconds=0.01) as box:
         ((_, error),) = transcribe_all(client_of(box), files(folder)[:1])
         assert isinstance(error, BadInput) and "--keep" in str(error) and not box.uploads
-        elsewhere = tmp_path_factory.mktemp("kept")
+        keep = tmp_path_factory.mktemp("kept")
         for _ in range(2):
-            ((_, found),) = transcribe_all(client_of(box), files(folder)[:1], keep=elsewhere)
-        assert found.text and len(box.jobs) == 1 and len(list(elsewhere.iterdir())) == 1
+            ((_, transcript),) = transcribe_all(client_of(box), files(folder)[:1], keep=keep)
+        assert transcript.text and len(box.jobs) == 1 and len(list(keep.iterdir())) == 1
 
 
 def test_the_transcript_of_bytes_is_kept_if_a_folder_is_given(tmp_path):
     with Sandbox(seconds=0.01) as box:
-        for expected in (1, 1):
-            ((_, found),) = transcribe_all(client_of(box), [tone(2)], keep=tmp_path)
-            assert found.text and len(box.jobs) == expected
+        for _ in range(2):
+            ((_, transcript),) = transcribe_all(client_of(box), [tone(2)], keep=tmp_path)
+            assert transcript.text and len(box.jobs) == 1
 
 
 def test_the_secret_of_a_webhook_is_not_written_to_disk(folder):
     options = {"webhook_url": "http://127.0.0.1:1/x", "webhook_auth_header_name": "X"}
     with Sandbox(seconds=0.01) as box:
         list(transcribe_all(client_of(box), files(folder)[:1], webhook_auth_header_value="s3cr3t", **options))
-    kept = next(folder.glob("*.transcript.json")).read_text()
-    assert "127.0.0.1" in kept and "s3cr3t" not in kept
+    saved = next(folder.glob("*.transcript.json")).read_text()
+    assert "127.0.0.1" in saved and "s3cr3t" not in saved
 
 
 def test_options_and_the_time_out_are_checked_before_anything_is_sent(folder):
     with Sandbox() as box:
-        for wrong in ({"timeout": "5"}, {"timeout": float("nan")}, {"topics": "no"}, {"future": {1}}):
+        for options in ({"timeout": "5"}, {"timeout": float("nan")}, {"topics": "no"}, {"future": {1}}):
             with pytest.raises(BadInput):
-                list(transcribe_all(client_of(box), files(folder), **wrong))
+                list(transcribe_all(client_of(box), files(folder), **options))
         assert not box.uploads and not list(folder.glob(".*"))
 
 
@@ -345,5 +345,5 @@ def test_a_full_disk_loses_no_transcript(folder, monkeypatch):
 
     monkeypatch.setattr("audio.batch.write_file", full)
     with Sandbox(seconds=0.01) as box, pytest.warns(AudioWarning, match="No space left"):
-        ((_, found),) = transcribe_all(client_of(box), files(folder)[:1])
-    assert found.status == "completed"
+        ((_, transcript),) = transcribe_all(client_of(box), files(folder)[:1])
+    assert transcript.status == "completed"

@@ -21,21 +21,21 @@ def test_each_line_of_the_script_contains_its_entities():
 
 
 @pytest.mark.parametrize(
-    "told, words",
+    "prompt, words",
     [
         ("A: We met on Monday.\nB: It rained.\nWhen did it rain?", "Canned, closest line: B: It rained."),
         ("nothing here\nWho?", "Canned: the transcript does not say."),
     ],
 )
-def test_the_model_answers_with_a_line_of_its_input(told, words):
-    assert answer([{"role": "user", "content": told}]) == words
+def test_the_model_answers_with_a_line_of_its_input(prompt, words):
+    assert answer([{"role": "user", "content": prompt}]) == words
 
 
 def test_the_model_calls_the_tool_for_a_recording_once():
     system = {"role": "system", "content": 'There is "transcribe".'}
-    asked = {"role": "user", "content": "The recording is /tmp/a.wav. Who rings?"}
-    called = answer([system, asked])
-    assert '"arguments":{"source": "/tmp/a.wav"}' in called and called.startswith("<tool_call>")
+    question = {"role": "user", "content": "The recording is /tmp/a.wav. Who rings?"}
+    call = answer([system, question])
+    assert '"arguments":{"source": "/tmp/a.wav"}' in call and call.startswith("<tool_call>")
     result = {"role": "user", "content": '<tool_response>{"text":"A: Bo rings."}</tool_response>'}
-    assert answer([system, asked, {"role": "assistant", "content": called}, result]).endswith("A: Bo rings.")
-    assert answer([asked]) == "Canned: the transcript does not say."
+    assert answer([system, question, {"role": "assistant", "content": call}, result]).endswith("A: Bo rings.")
+    assert answer([question]) == "Canned: the transcript does not say."

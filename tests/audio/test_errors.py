@@ -9,17 +9,17 @@ import pytest
 from audio import errors
 from audio.errors import AudioError
 
-CLASSES = [one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, AudioError)]
+CLASSES = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, AudioError)]
 
 
 def test_the_tree_in_the_docstring_shows_the_real_classes():
-    drawn = re.findall(r"^    ([ |'-]*)([A-Z]\w+) ", errors.__doc__, re.M)
-    assert {name for _, name in drawn} == {one.__name__ for one in CLASSES}
-    line = []
-    for indent, name in drawn:
+    tree = re.findall(r"^    ([ |'-]*)([A-Z]\w+) ", errors.__doc__, re.M)
+    assert {name for _, name in tree} == {cls.__name__ for cls in CLASSES}
+    branch = []
+    for indent, name in tree:
         depth = len(indent) // 3
-        line[depth:] = [name]
-        assert depth == 0 or getattr(errors, name).__bases__[0].__name__ == line[depth - 1]
+        branch[depth:] = [name]
+        assert depth == 0 or getattr(errors, name).__bases__[0].__name__ == branch[depth - 1]
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -267,12 +267,12 @@ def test_a_deadline_ends_a_call_whatever_the_server_does(monkeypatch):
     monkeypatch.setenv("ASSEMBLYAI_API_KEY", SECRET)
     for twist in ("drip", "stall", "503", "truncated"):
         with Twisted([twist] * 10_000) as box:
-            begun = time.monotonic()
+            started = time.monotonic()
             with pytest.raises(ServiceUnavailable):
                 http_to(box.url, tries=10_000, timeout=(5, 5)).call(
-                    "GET", "v2/transcript", deadline=begun + 0.15
+                    "GET", "v2/transcript", deadline=started + 0.15
                 )
-            assert time.monotonic() - begun < 20  # 0.15 s, or more on a busy machine
+            assert time.monotonic() - started < 20  # 0.15 s, or more on a busy machine
 
 
 def test_only_errors_about_uploads_mention_projects():
@@ -307,8 +307,8 @@ def test_a_missing_certificate_file_is_reported(monkeypatch):
 def certificate(tmp_path_factory):
     """A certificate for 127.0.0.1, made by openssl -> (its file, its key)."""
     folder = tmp_path_factory.mktemp("tls")
-    made = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=x -addext subjectAltName=IP:127.0.0.1"
-    command = [*made.split(), "-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
+    args = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=x -addext subjectAltName=IP:127.0.0.1"
+    command = [*args.split(), "-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
     try:
         subprocess.run(command, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
@@ -381,8 +381,8 @@ def test_the_key_is_in_no_error_log_or_traceback(caplog, echo):
     server sends the key back, variables contain it, but the error message must not."""
     caplog.set_level(logging.DEBUG)
     body = b'{"error": "bad token %s"}' % (SECRET.encode() if echo else b"")
-    with Scripted() as gone:
-        nowhere = gone.url
+    with Scripted() as closed:
+        nowhere = closed.url
     histories = [[(status, {}, body)] for status in (400, 401, 403, 404, 429, 500, 503)]
     histories += [[(200, {}, body[:-1])], [(302, {"Location": "http://other.example"}, b"")], None]
     for answers in histories:
@@ -390,11 +390,11 @@ def test_the_key_is_in_no_error_log_or_traceback(caplog, echo):
             service = http_to(server.url if answers else nowhere, tries=2)
             for safe in (True, False):
                 error = error_of(service, safe)
-                told = "".join(
+                report = "".join(
                     traceback.TracebackException.from_exception(error, capture_locals=not echo).format()
                 )
-                assert "safe = " in told or echo
-                assert SECRET not in told + str(error) + repr(error) + repr(vars(error))
+                assert "safe = " in report or echo
+                assert SECRET not in report + str(error) + repr(error) + repr(vars(error))
                 assert getattr(error.__context__, "request", None) is None
             assert SECRET not in repr(service) + repr(vars(service))
     assert caplog.records and SECRET not in caplog.text

@@ -17,8 +17,8 @@ def test_a_key_is_sent_unchanged_or_refused_and_never_shown(text):
         assert len(text) < 6 or text not in str(error)
         return
     assert text == text.strip() and not text.lower().startswith("bearer")
-    for made, scheme in ((key, ""), (Key(text, "key", "Bearer "), "Bearer ")):
-        request = made(requests.Request("GET", "https://x.example").prepare())
+    for authorize, scheme in ((key, ""), (Key(text, "key", "Bearer "), "Bearer ")):
+        request = authorize(requests.Request("GET", "https://x.example").prepare())
         assert request.headers["Authorization"] == scheme + text
     assert repr(key) == "<key>" and text not in key.hidden(f"wrong token {text}!").replace("<key>", "")
 

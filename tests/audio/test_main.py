@@ -127,10 +127,10 @@ def test_transcribe_prints_an_id_that_every_other_command_accepts(box, talk, tmp
         "text"
     ].startswith("Good")
     for part, folder in (("sentences", ""), ("paragraphs", "parts/")):
-        shown = audio("get", id, "-o", part, url=box.url)[0]
+        printed = audio("get", id, "-o", part, url=box.url)[0]
         assert audio("get", id, "-o", part, "--out", f"{tmp_path}/{folder or part}", url=box.url)[0] == ""
         path = tmp_path / (folder and f"{folder}{id}.jsonl" or part)
-        assert path.read_text(encoding="utf-8") == shown
+        assert path.read_text(encoding="utf-8") == printed
     out, _ = audio("search", id, "budget", "north pier", url=box.url)
     seconds = [float(line.split()[0]) for line in out.splitlines()]
     assert seconds == sorted(seconds) and len(seconds) == 4 and 10 < seconds[0] < 20
@@ -175,17 +175,16 @@ def test_flags_and_settings_reach_the_service(box, talk):
         "de",
         url=box.url,
     )
-    sent = box.jobs[json.loads(out)["id"]][1]["fields"]
-    assert sent["speaker_options"] == {"min_speakers_expected": 2, "max_speakers_expected": 4}
+    fields = box.jobs[json.loads(out)["id"]][1]["fields"]
+    assert fields["speaker_options"] == {"min_speakers_expected": 2, "max_speakers_expected": 4}
     assert (
-        sent["iab_categories"]
-        and sent["sentiment_analysis"]
-        and sent["entity_detection"]
-        and sent["auto_highlights"]
+        fields["iab_categories"]
+        and fields["sentiment_analysis"]
+        and fields["entity_detection"]
+        and fields["auto_highlights"]
     )
-    assert (
-        sent["language_code"] == "de" and sent["future"] == {"deep": [1]} and "speech_understanding" in sent
-    )
+    assert fields["language_code"] == "de" and fields["future"] == {"deep": [1]}
+    assert "speech_understanding" in fields
     assert not [line for line in err.splitlines() if "warning" in line]
 
 
@@ -230,9 +229,9 @@ def test_every_requested_feature_is_shown(box, talk, features, preset):
     more = ["--preset", preset] if preset else []
     out, err = audio("transcribe", talk, *sorted(features), *more, url=box.url)
     id = re.search(r"transcript ([0-9a-f-]{36})", out)[1]
-    for told in (out, audio("get", id, url=box.url)[0]):
+    for report in (out, audio("get", id, url=box.url)[0]):
         for feature in features:
-            assert f"## {HEADINGS[feature]}" in told or (preset, feature) == ("podcast", "--key-phrases")
+            assert f"## {HEADINGS[feature]}" in report or (preset, feature) == ("podcast", "--key-phrases")
 
 
 def test_redacted_text_stays_redacted_in_every_format(box, talk):
@@ -243,8 +242,8 @@ def test_redacted_text_stays_redacted_in_every_format(box, talk):
     ]
     assert {"Anna Berg", "Oslo"} <= {*names} and "Oslo" in str(raw["speech_understanding"])
     for more in ([], ["-o", "markdown"], ["--preset", "meeting"], ["--preset", "podcast"], ["-o", "srt"]):
-        told = audio("get", raw["id"], *more, url=box.url)[0]
-        assert not [name for name in names if name in told], more
+        printed = audio("get", raw["id"], *more, url=box.url)[0]
+        assert not [name for name in names if name in printed], more
 
 
 def test_languages_names_and_translations_have_short_options(box, talk):
@@ -252,8 +251,8 @@ def test_languages_names_and_translations_have_short_options(box, talk):
     assert out.startswith("Ada: Good morning") and "\n李明: " in out
     out, _ = audio("transcribe", talk, "--language", "de", "--translate", "es,fr", url=box.url)
     assert "**es** [es] Good morning" in out and "**fr** [fr] Good morning" in out
-    sent = [known["fields"] for _, known in box.jobs.values()][-2:]
-    assert sent[0]["language_detection"] is True and sent[1]["language_code"] == "de"
+    fields = [private["fields"] for _, private in box.jobs.values()][-2:]
+    assert fields[0]["language_detection"] is True and fields[1]["language_code"] == "de"
 
 
 def test_names_for_unknown_speakers_are_reported(box, talk):
@@ -276,16 +275,16 @@ def test_a_folder_is_transcribed_in_order_and_a_second_run_costs_nothing(box, tm
         (tmp_path / "in" / name).write_bytes(tone(5 + i))
     (tmp_path / "in" / "empty.wav").touch()
     before = len(box.jobs)
-    for made in (3, 3):
+    for _ in range(2):
         out, err = audio("transcribe", tmp_path / "in", "-o", "json", url=box.url)
         assert [json.loads(line)["audio_duration"] for line in out.splitlines()] == [6, 5, 7]
-        assert len(box.jobs) == before + made and "left out" in err and "empty.wav" in err
+        assert len(box.jobs) == before + 3 and "left out" in err and "empty.wav" in err
     out, _ = audio("transcribe", tmp_path / "in", url=box.url)
     assert re.findall(r"== .*?(\w\.wav) ==", out) == ["a.wav", "b.wav", "a.wav"]
     subs = tmp_path / "not" / "there" / "subs"
     audio("transcribe", tmp_path / "in", "-o", "srt", "--out", f"{subs}/", url=box.url)
-    found = [str(path.relative_to(subs)) for path in sorted(subs.rglob("*.srt"))]
-    assert found == ["a.wav.srt", "b.wav.srt", "deep/a.wav.srt"] and len(box.jobs) == before + 3
+    names = [str(path.relative_to(subs)) for path in sorted(subs.rglob("*.srt"))]
+    assert names == ["a.wav.srt", "b.wav.srt", "deep/a.wav.srt"] and len(box.jobs) == before + 3
     (tmp_path / "in" / "d.wav").write_bytes(tone(0.1))
     out, err = audio("transcribe", tmp_path / "in", url=box.url, status=1)
     assert out.count("== ") == 3 and "d.wav: transcript" in err and "too short" in err
@@ -334,15 +333,15 @@ def test_every_command_in_the_readme_prints_what_the_readme_shows(tmp_path, monk
     (tmp_path / "interviews" / "monday").mkdir(parents=True)
     (tmp_path / "interviews" / "monday" / "a.wav").write_bytes(tone(20))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = re.findall(r"^    \$ python -m audio (.*)\n((?:    (?!\$).*\n)+)", readme, re.M)
-    assert len(shown) >= 6
+    examples = re.findall(r"^    \$ python -m audio (.*)\n((?:    (?!\$).*\n)+)", readme, re.M)
+    assert len(examples) >= 6
     without_ids = lambda text: re.sub(r"[0-9a-f-]{36}", "", text)
     with Sandbox(seconds=0) as box:
-        for command, lines in shown:
+        for command, lines in examples:
             words = [[*box.jobs][0] if word == "ID" else word for word in shlex.split(command)]
-            told = without_ids("".join(audio(*words, url=box.url, key="test-key")))
+            printed = without_ids("".join(audio(*words, url=box.url, key="test-key")))
             for line in lines.splitlines():
-                assert without_ids(line.removeprefix("    ")) in told, command
+                assert without_ids(line.removeprefix("    ")) in printed, command
     assert os.path.exists("subtitles/monday/a.wav.vtt")
 
 
@@ -443,7 +442,7 @@ def test_ctrl_c_prints_the_id_of_the_unfinished_job(talk, key):
     with Twisted(seconds=1e6) as box:
         process = start("transcribe", talk, url=box.url)
         read_until(process, "talk.wav: transcript")
-        wait_until(lambda: ("get", "ok") in box.seen)
+        wait_until(lambda: ("get", "ok") in box.requests)
         process.send_signal(signal.SIGINT)
         out, err = finish(process, 130)
         (id,) = re.findall(r"python -m audio wait ([0-9a-f-]{36})", err)
@@ -456,7 +455,7 @@ def test_after_ctrl_c_the_same_command_continues_the_jobs(tmp_path, key):
     with Twisted(seconds=1e6) as box:
         process = start("transcribe", tmp_path, "--jobs", 2, url=box.url)
         read_until(process, ": transcript ", 2)
-        wait_until(lambda: box.seen.count(("get", "ok")) >= 2)
+        wait_until(lambda: box.requests.count(("get", "ok")) >= 2)
         process.send_signal(signal.SIGINT)
         assert "same command" in finish(process, 130)[1] and len(box.jobs) == 2
         box.seconds = 0
@@ -467,17 +466,17 @@ def test_after_ctrl_c_the_same_command_continues_the_jobs(tmp_path, key):
 def test_ctrl_c_while_a_job_is_created_does_not_lose_the_job(tmp_path, key):
     for i in range(2):
         (tmp_path / f"{i}.wav").write_bytes(tone(1 + i))
-    making = threading.Event()
+    creating = threading.Event()
 
     class Slow(Sandbox):
         def create(self, fields, fate):
-            making.set()
+            creating.set()
             time.sleep(0.3)
             return super().create(fields, fate)
 
     with Slow(seconds=0.01) as box:
         process = start("transcribe", tmp_path, "--jobs", 1, url=box.url)
-        wait_until(making.is_set)
+        wait_until(creating.is_set)
         process.send_signal(signal.SIGINT)
         finish(process, 130)
         wait_until(lambda: box.jobs)  # the service creates the job, although the client is gone

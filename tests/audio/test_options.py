@@ -179,9 +179,9 @@ def test_the_error_for_a_mistake_says_what_is_expected(options, words):
 
 def test_transcribe_has_a_documented_parameter_for_every_short_name():
     parameters = inspect.signature(audio.transcribe).parameters
-    named = {name for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY}
+    named = {name for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
     assert named == {"preset", *HELP, "timeout", "progress"}
-    assert all(one.annotation is not one.empty for name, one in parameters.items() if name in named)
+    assert all(p.annotation is not p.empty for name, p in parameters.items() if name in named)
     assert all(re.search(rf"\b{name}\b", audio.transcribe.__doc__) for name in named)
     assert all(
         hasattr(audio.Transcript, name) for name in (*SWITCHES, "summary", "action_items", "translate")

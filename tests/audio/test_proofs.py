@@ -22,11 +22,11 @@ JOBS, BYTES = (1000, 2_000_000_000) if os.environ.get("PROOFS") == "full" else (
 UPLOAD = """
 import resource, sys
 from audio import Client
-grown = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 client = Client(timeout=(60, 600))
 client.upload(b"ID3" + bytes(100_000))  # loads everything that is loaded only once
-before = grown()
-print(client.upload(sys.argv[1]), grown() - before)
+before = peak()
+print(client.upload(sys.argv[1]), peak() - before)
 """
 
 
@@ -74,10 +74,11 @@ def test_no_job_is_lost_or_created_twice_in_16_threads_while_a_third_of_all_answ
         sound = {f"{i}": tone(1 + i / 1000) for i in range(20)}
         names = [f"{i % 20}" for i in range(JOBS)]
         with ThreadPoolExecutor(16) as pool:
-            found = list(pool.map(lambda name: client.transcribe(sound[name], mark=name, timeout=120), names))
-        ids = [transcript.id for transcript in found]
-        assert [transcript.raw["mark"] for transcript in found] == names, "no job is lost or mixed up"
+            transcribe = lambda name: client.transcribe(sound[name], mark=name, timeout=120)
+            transcripts = list(pool.map(transcribe, names))
+        ids = [transcript.id for transcript in transcripts]
+        assert [transcript.raw["mark"] for transcript in transcripts] == names, "no job is lost or mixed up"
         assert len(set(ids)) == JOBS and {*ids} == {*box.jobs}, "no job is created twice"
-        assert all(transcript.status == "completed" and transcript.text for transcript in found)
+        assert all(transcript.status == "completed" and transcript.text for transcript in transcripts)
         kinds = Counter(job["status"] for job, _ in box.jobs.values())
         assert kinds == {"completed": JOBS}

@@ -70,10 +70,10 @@ def test_every_attempt_sends_the_whole_recording(data, start):
     file.seek(start)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = Recording(file)
+        recording = Recording(file)
     for _ in range(2):
-        assert b"".join(found) == data and len(found) == len(data)
-    assert all(len(piece) <= PIECE for piece in found)
+        assert b"".join(recording) == data and len(recording) == len(data)
+    assert all(len(piece) <= PIECE for piece in recording)
 
 
 def test_the_hash_depends_only_on_the_content(tmp_path):
@@ -86,8 +86,8 @@ def test_a_pipe_is_read_once_and_sent_as_often_as_needed():
     thread = threading.Thread(target=lambda: (os.write(writing, tone(1)), os.close(writing)))
     thread.start()
     with open(reading, "rb") as pipe:
-        found = Recording(pipe)
-    assert [b"".join(found.pieces()) for _ in range(2)] == [tone(1)] * 2
+        recording = Recording(pipe)
+    assert [b"".join(recording.pieces()) for _ in range(2)] == [tone(1)] * 2
     thread.join()
 
 
@@ -154,12 +154,12 @@ def test_a_file_that_does_not_look_like_audio_only_causes_a_warning():
 def test_a_file_that_grows_is_sent_at_its_old_length_and_one_that_shrinks_is_refused(tmp_path):
     path = tmp_path / "a.wav"
     path.write_bytes(tone(10))
-    found = Recording(path)
+    recording = Recording(path)
     path.write_bytes(tone(20))  # longer: only the original length is sent
-    assert len(b"".join(found.pieces())) == len(tone(10))
+    assert len(b"".join(recording.pieces())) == len(tone(10))
     path.write_bytes(tone(1))
     with pytest.raises(BadInput, match="became shorter"):
-        list(found.pieces())
+        list(recording.pieces())
 
 
 def test_a_folder_is_searched_for_audio(tmp_path):
@@ -175,8 +175,8 @@ def test_a_folder_is_searched_for_audio(tmp_path):
     assert len(caught) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = recordings_in(tmp_path)
-    assert [os.path.relpath(name, tmp_path) for name in found] == ["b.wav", "deep/a.mp3", "z"]
+        paths = recordings_in(tmp_path)
+    assert [os.path.relpath(name, tmp_path) for name in paths] == ["b.wav", "deep/a.mp3", "z"]
     (tmp_path / "none").mkdir()
     with pytest.raises(BadInput, match="no audio"):
         recordings_in(tmp_path / "none")

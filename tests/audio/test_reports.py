@@ -25,23 +25,23 @@ from audio.sandbox import Sandbox
 def test_presets_request_what_their_reports_show(preset, parts, monkeypatch):
     monkeypatch.setenv("ASSEMBLYAI_API_KEY", "test-key")
     with Sandbox(seconds=0) as box:
-        told = report(Client(box.url).transcribe(tone(60), preset=preset), preset)
-    headings = re.findall(r"^## ([^(\n]+?) ?(?:\(|$)", told, re.M)
+        markdown = report(Client(box.url).transcribe(tone(60), preset=preset), preset)
+    headings = re.findall(r"^## ([^(\n]+?) ?(?:\(|$)", markdown, re.M)
     assert headings == [*parts, "Conversation"]
-    assert all(len(body.strip().splitlines()) > 0 for body in re.split(r"^## .*$", told, flags=re.M)[1:])
+    assert all(len(body.strip().splitlines()) > 0 for body in re.split(r"^## .*$", markdown, flags=re.M)[1:])
 
 
 @pytest.mark.parametrize("seconds, words", [(1, "\n\n0:01, transcript "), (70, "\n\n1:10, transcript ")])
 def test_a_report_shows_the_length_and_the_chapters(meeting, seconds, words):
-    told = report(meeting[seconds])
-    assert words in told and all(chapter.headline in told for chapter in meeting[seconds].chapters)
+    markdown = report(meeting[seconds])
+    assert words in markdown and all(chapter.headline in markdown for chapter in meeting[seconds].chapters)
 
 
 def test_minutes_show_how_long_each_speaker_talked():
     turns = [("A", 0, 30), ("B", 30, 40), ("A", 40, 60), ("", 60, 100)]
-    raw = [{"speaker": who, "text": "x", "start": 1000 * a, "end": 1000 * b} for who, a, b in turns]
-    told = report(Transcript({"text": "x", "utterances": raw}), "meeting")
-    assert "## Speakers\n\n- Speaker A: 0:50 (50 %)\n- Speaker B: 0:10 (10 %)\n\n" in told
+    raw = [{"speaker": speaker, "text": "x", "start": 1000 * a, "end": 1000 * b} for speaker, a, b in turns]
+    markdown = report(Transcript({"text": "x", "utterances": raw}), "meeting")
+    assert "## Speakers\n\n- Speaker A: 0:50 (50 %)\n- Speaker B: 0:10 (10 %)\n\n" in markdown
 
 
 @pytest.mark.parametrize("whole", [None, "All of it."])
@@ -49,10 +49,10 @@ def test_episode_notes_print_no_text_twice(whole):
     """The lines of the chapters are in the summary or, if the summary has its own text, under Chapters."""
     parts = [{"headline": f"H{i}", "bullets": [f"b{i}", f"c{i}"], "start": 5000 * i} for i in (1, 2)]
     answer = {"summarization": {"summary": parts, "block_summary": whole}}
-    told = report(Transcript({"text": "x", "speech_understanding": {"response": answer}}), "podcast")
-    assert all(told.count(f"{word}{i}") == 1 for word in "Hbc" for i in (1, 2))
+    markdown = report(Transcript({"text": "x", "speech_understanding": {"response": answer}}), "podcast")
+    assert all(markdown.count(f"{word}{i}") == 1 for word in "Hbc" for i in (1, 2))
     line = "- 0:10 **H2** b2 c2\n" if whole else "- 0:10 **H2**\n"
-    assert line in told and told.count("All of it.") == bool(whole)
+    assert line in markdown and markdown.count("All of it.") == bool(whole)
 
 
 def test_a_call_review_shows_no_personal_data(meeting):
@@ -66,10 +66,11 @@ def test_a_call_review_shows_no_personal_data(meeting):
         Transcript(raw),
         Transcript({**raw, "redact_pii": None, "redact_pii_policies": None}),
     ):
-        told = report(transcript, "call").lower()
+        markdown = report(transcript, "call").lower()
         personal = [text for kind, texts in transcript.entities.items() if kind in PERSONAL for text in texts]
-        assert len(personal) > 3 and not [text for text in personal if text.lower() in told]
-        assert "forty thousand euros" in told and "sentiment by speaker" in told and "| speaker a |" in told
+        assert len(personal) > 3 and not [text for text in personal if text.lower() in markdown]
+        assert "forty thousand euros" in markdown
+        assert "sentiment by speaker" in markdown and "| speaker a |" in markdown
 
 
 SECRETS = {
@@ -87,12 +88,12 @@ SECRETS = {
 @pytest.mark.parametrize("kind", SECRETS)
 def test_every_entity_type_not_known_to_be_harmless_is_redacted_everywhere(kind):
     secret = SECRETS[kind]
-    said = f"It is {secret.upper()}, and it cost ten euros. 我是{secret}。"
+    text = f"It is {secret.upper()}, and it cost ten euros. 我是{secret}。"
     raw = {
         "id": "x",
-        "text": said,
+        "text": text,
         "redact_pii": True,
-        "utterances": [{"speaker": "A", "text": said, "start": 0, "end": 900}],
+        "utterances": [{"speaker": "A", "text": text, "start": 0, "end": 900}],
         "entities": [
             {"entity_type": kind, "text": secret},
             {"entity_type": "money_amount", "text": "ten euros"},
@@ -102,14 +103,14 @@ def test_every_entity_type_not_known_to_be_harmless_is_redacted_everywhere(kind)
         "speech_understanding": {
             "response": {
                 "summarization": {"summary": [{"headline": secret, "bullets": [f"About {secret}."]}]},
-                "action_items": {"items": [{"action_item": f"Ask {secret}", "quote": said}]},
+                "action_items": {"items": [{"action_item": f"Ask {secret}", "quote": text}]},
             }
         },
     }
     for preset in (None, *PRESETS):
-        told = report(Transcript(raw), preset)
-        assert secret.lower() not in told.lower().replace("-", " ") and "ten euros" in told, told
-        assert f"[{kind.upper()}]" in told
+        markdown = report(Transcript(raw), preset)
+        assert secret.lower() not in markdown.lower().replace("-", " ") and "ten euros" in markdown, markdown
+        assert f"[{kind.upper()}]" in markdown
     assert secret.lower() in report(Transcript({**raw, "redact_pii": False}), "meeting").lower()
 
 
@@ -121,14 +122,14 @@ def test_a_redaction_policy_covers_even_a_harmless_type():
     raw = {"text": "x", "entities": entities, "redact_pii": True}
     assert "date" in HARMLESS and "Nordbank" in report(Transcript(raw))
     assert "Nordbank" not in report(Transcript({**raw, "redact_pii_policies": ["organization"]}))
-    told = report(Transcript({**raw, "redact_pii_policies": ["organi"]}))
-    assert "Nordbank" in told and "Monday" in told
+    markdown = report(Transcript({**raw, "redact_pii_policies": ["organi"]}))
+    assert "Nordbank" in markdown and "Monday" in markdown
 
 
 def test_redacted_entities_are_listed_once():
     entities = [{"entity_type": "location", "text": name} for name in ("Oslo", "Bergen", "Oslo")]
-    told = report(Transcript({"text": "x", "entities": entities, "redact_pii": True}))
-    assert "- location: [LOCATION]\n" in told
+    markdown = report(Transcript({"text": "x", "entities": entities, "redact_pii": True}))
+    assert "- location: [LOCATION]\n" in markdown
 
 
 def test_redaction_and_quotes_take_linear_time():
@@ -145,9 +146,9 @@ def test_redaction_and_quotes_take_linear_time():
         "sentiment_analysis_results": sentences,
         "auto_highlights_result": {"results": [{"text": n, "timestamps": [{"start": 5}]} for n in names]},
     }
-    begun = time.process_time()
-    told = report(Transcript(raw), "podcast")
-    assert time.process_time() - begun < 5 and "name7" not in told and "> This is [PERSON" in told
+    started = time.process_time()
+    markdown = report(Transcript(raw), "podcast")
+    assert time.process_time() - started < 5 and "name7" not in markdown and "> This is [PERSON" in markdown
 
 
 def test_the_longest_entity_is_redacted():
@@ -164,8 +165,8 @@ def test_redaction_changes_only_spoken_text():
         "text": "a 7",
         "entities": [{"entity_type": "password", "text": "7"}],
     }
-    found = redacted(Transcript(raw, {"A": "Ada"}))
-    assert (found.id, found.status, found.text, found.names) == (
+    result = redacted(Transcript(raw, {"A": "Ada"}))
+    assert (result.id, result.status, result.text, result.names) == (
         "a-7",
         "completed",
         "a [PASSWORD]",
@@ -184,12 +185,12 @@ def test_every_preset_shows_the_requested_features(preset, monkeypatch):
         transcript = Client(box.url).transcribe(
             tone(60), preset=preset, translate="es", content_safety=True, **ALL
         )
-    told = report(transcript, preset)
+    markdown = report(transcript, preset)
     for heading in (*HEADINGS, "Translations", "Sensitive content"):
         if (preset, heading) != ("podcast", "Key phrases"):  # the podcast report shows key phrases as quotes
-            assert told.count(f"## {heading}") == 1, heading
-    assert "## Sensitive content\n\nNothing was found.\n" in told
-    assert "- [ ] Send the new budget" in told and "> I will send the new budget to" in told
+            assert markdown.count(f"## {heading}") == 1, heading
+    assert "## Sensitive content\n\nNothing was found.\n" in markdown
+    assert "- [ ] Send the new budget" in markdown and "> I will send the new budget to" in markdown
 
 
 def test_action_items_come_from_the_service_with_quote_and_time():
@@ -215,12 +216,12 @@ def test_action_items_come_from_the_service_with_quote_and_time():
 
 
 def test_promises_and_requests_are_listed_if_the_service_finds_no_action_items():
-    said = "I will call. It rained. Please write the report! We met."
+    text = "I will call. It rained. Please write the report! We met."
     transcript = Transcript(
-        {"utterances": [{"speaker": "B", "text": said, "start": 0, "end": 8000}]}, {"B": "Bo"}
+        {"utterances": [{"speaker": "B", "text": text, "start": 0, "end": 8000}]}, {"B": "Bo"}
     )
-    first, *found = action_items(transcript)
-    assert "by the wording" in first and found == [
+    first, *items = action_items(transcript)
+    assert "by the wording" in first and items == [
         "- [ ] Bo: I will call. (0:00)",
         "- [ ] Bo: Please write the report! (0:03)",
     ]

@@ -35,31 +35,31 @@ def box():
         yield box
 
 
-def ask(box, method, path, **more):
+def send(box, method, path, **more):
     answer = requests.request(method, box.url + path, **{"headers": KEY, "timeout": 20, **more})
     return answer.status_code, answer.json() if "json" in answer.headers["Content-Type"] else answer.text
 
 
-def done(box, **fields):
-    status, job = ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a.mp3", **fields})
+def run_job(box, **fields):
+    status, job = send(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a.mp3", **fields})
     assert status == 200, job
-    seen = [job["status"]]
-    while seen[-1] not in ("completed", "error"):
+    statuses = [job["status"]]
+    while statuses[-1] not in ("completed", "error"):
         time.sleep(0.005)
-        _, job = ask(box, "GET", f"/v2/transcript/{job['id']}")
-        seen += [job["status"]] if job["status"] != seen[-1] else []
-    return job, seen
+        _, job = send(box, "GET", f"/v2/transcript/{job['id']}")
+        statuses += [job["status"]] if job["status"] != statuses[-1] else []
+    return job, statuses
 
 
 def test_a_job_is_queued_processed_and_completed_in_less_than_half_a_second(monkeypatch):
     clock = SimpleNamespace(now=0.0, monotonic=lambda: clock.now)
     monkeypatch.setattr("audio.sandbox.time", clock)
     with Sandbox() as box:
-        _, job = ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a.mp3"})
-        seen = []
+        _, job = send(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a.mp3"})
+        statuses = []
         for clock.now in (0.0, 0.05, 0.2, 0.45):
-            seen.append(ask(box, "GET", f"/v2/transcript/{job['id']}")[1]["status"])
-        assert seen == ["queued", "queued", "processing", "completed"]
+            statuses.append(send(box, "GET", f"/v2/transcript/{job['id']}")[1]["status"])
+        assert statuses == ["queued", "queued", "processing", "completed"]
 
 
 @pytest.mark.parametrize("key", ["", "wrong", "test-key ", "Bearer test-key", "TEST-KEY", None])
@@ -73,15 +73,15 @@ def test_only_the_exact_key_is_accepted(box, key):
         headers = {"Authorization": key} if key else {}
         if key and key != key.strip():
             continue  # HTTP itself strips white space
-        status, data = ask(box, method, path, data=b"ID3", headers=headers)
+        status, data = send(box, method, path, data=b"ID3", headers=headers)
         assert (status, data) == (401, {"error": "Authentication error, API token missing/invalid"})
 
 
 def test_the_key_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("ASSEMBLYAI_API_KEY", "mine")
     with Sandbox() as box:
-        assert ask(box, "GET", "/v2/transcript")[0] == 401
-        assert ask(box, "GET", "/v2/transcript", headers={"Authorization": "mine"})[0] == 200
+        assert send(box, "GET", "/v2/transcript")[0] == 401
+        assert send(box, "GET", "/v2/transcript", headers={"Authorization": "mine"})[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_the_key_comes_from_the_environment(monkeypatch):
     ],
 )
 def test_invalid_jobs_are_refused(box, fields, words):
-    status, data = ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a", **fields})
+    status, data = send(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a", **fields})
     assert status == 400 and words in data["error"]
 
 
@@ -116,34 +116,34 @@ def test_invalid_jobs_are_refused(box, fields, words):
     ],
 )
 def test_the_job_of_a_recording_that_cannot_be_transcribed_fails(box, sound, options, error):
-    url = ask(box, "POST", "/v2/upload", data=sound)[1]["upload_url"]
-    job, seen = done(box, audio_url=url, **options)
-    assert seen[-1] == "error" and error in job["error"]
-    status, data = ask(box, "GET", f"/v2/transcript/{job['id']}/srt")
+    url = send(box, "POST", "/v2/upload", data=sound)[1]["upload_url"]
+    job, statuses = run_job(box, audio_url=url, **options)
+    assert statuses[-1] == "error" and error in job["error"]
+    status, data = send(box, "GET", f"/v2/transcript/{job['id']}/srt")
     assert status == 400 and "must have a status of 'completed'" in data["error"]
 
 
 def test_silence_gives_a_transcript_without_words_and_an_empty_upload_is_refused(box):
-    job, _ = done(
+    job, _ = run_job(
         box,
-        audio_url=ask(box, "POST", "/v2/upload", data=tone(3.5, b"\0\0"))[1]["upload_url"],
+        audio_url=send(box, "POST", "/v2/upload", data=tone(3.5, b"\0\0"))[1]["upload_url"],
         speaker_labels=True,
     )
     assert (job["text"], job["words"], job["utterances"], job["audio_duration"]) == ("", [], [], 4)
-    assert ask(box, "GET", f"/v2/transcript/{job['id']}/sentences")[1]["sentences"] == []
-    assert ask(box, "POST", "/v2/upload", data=b"")[0] == 422
-    assert ask(box, "POST", "/v2/transcript", json={"audio_url": box.url + "/upload/1"})[0] == 403
+    assert send(box, "GET", f"/v2/transcript/{job['id']}/sentences")[1]["sentences"] == []
+    assert send(box, "POST", "/v2/upload", data=b"")[0] == 422
+    assert send(box, "POST", "/v2/transcript", json={"audio_url": box.url + "/upload/1"})[0] == 403
 
 
 @given(st.floats(0.2, 30), st.sampled_from([8000, 11025, 16000, 44100]))
 @settings(max_examples=20)
 def test_the_duration_is_read_from_the_header_of_a_wav_file(seconds, rate):
     data = tone(seconds, rate=rate)
-    found = heard([data])
+    properties = heard([data])
     assert (
-        found["seconds"] == pytest.approx(seconds, abs=1 / rate)
-        and not found["silent"]
-        and found["size"] == len(data)
+        properties["seconds"] == pytest.approx(seconds, abs=1 / rate)
+        and not properties["silent"]
+        and properties["size"] == len(data)
     )
     data = tone(seconds, b"\0\0", rate)
     assert heard([data])["silent"]
@@ -154,8 +154,8 @@ def test_the_duration_is_read_from_the_header_of_a_wav_file(seconds, rate):
 @given(st.binary(max_size=80), st.sampled_from([b"", b"RIFF....WAVE", b"RIFF....WAVEfmt \x10\0\0\0"]))
 def test_any_bytes_can_be_uploaded(data, head):
     data = head + data
-    found = heard([data[i : i + 7] for i in range(0, len(data), 7)])
-    assert found["size"] == len(data) and found["seconds"] >= 0
+    properties = heard([data[i : i + 7] for i in range(0, len(data), 7)])
+    assert properties["size"] == len(data) and properties["seconds"] >= 0
 
 
 def test_all_features_describe_the_same_words(box):
@@ -171,34 +171,35 @@ def test_all_features_describe_the_same_words(box):
         ],
         True,
     )
-    job, _ = done(box, audio_url=ask(box, "POST", "/v2/upload", data=tone(60))[1]["upload_url"], **options)
+    url = send(box, "POST", "/v2/upload", data=tone(60))[1]["upload_url"]
+    job, _ = run_job(box, audio_url=url, **options)
     words, text = job["words"], job["text"]
     assert {u["speaker"] for u in job["utterances"]} == {"A", "B"}
     assert [w for u in job["utterances"] for w in u["words"]] == words and words[-1]["end"] == 60_000
-    said = lambda start, end: " ".join(
+    words_in = lambda start, end: " ".join(
         w["text"] for w in words if start <= w["start"] and w["end"] <= end
     ).lower()
     for entity in job["entities"]:
-        assert entity["text"].lower() in said(entity["start"], entity["end"])
+        assert entity["text"].lower() in words_in(entity["start"], entity["end"])
     for phrase in job["auto_highlights_result"]["results"]:
-        assert all(phrase["text"] in said(**place) for place in phrase["timestamps"])
-    assert [said(c["start"], c["end"]) for c in job["chapters"]] == [
-        p["text"].lower() for p in ask(box, "GET", f"/v2/transcript/{job['id']}/paragraphs")[1]["paragraphs"]
+        assert all(phrase["text"] in words_in(**times) for times in phrase["timestamps"])
+    assert [words_in(c["start"], c["end"]) for c in job["chapters"]] == [
+        p["text"].lower() for p in send(box, "GET", f"/v2/transcript/{job['id']}/paragraphs")[1]["paragraphs"]
     ]
-    assert all(s["text"].lower() == said(s["start"], s["end"]) for s in job["sentiment_analysis_results"])
+    assert all(s["text"].lower() == words_in(s["start"], s["end"]) for s in job["sentiment_analysis_results"])
     labels = {label["label"] for part in job["iab_categories_result"]["results"] for label in part["labels"]}
     assert labels == set(job["iab_categories_result"]["summary"]) and text
 
 
 def test_speakers_are_channels_or_have_the_requested_names(box):
-    assert {u["speaker"] for u in done(box, multichannel=True)[0]["utterances"]} == {"1", "2"}
+    assert {u["speaker"] for u in run_job(box, multichannel=True)[0]["utterances"]} == {"1", "2"}
     task = {
         "request": {
             "speaker_identification": {"speaker_type": "role", "known_values": ["Chair", "Guest"]},
             "translation": {"target_languages": ["es"]},
         }
     }
-    job, _ = done(box, speaker_labels=True, speech_understanding=task)
+    job, _ = run_job(box, speaker_labels=True, speech_understanding=task)
     assert {u["speaker"] for u in job["utterances"]} == {"Chair", "Guest"} and "es" in job["translated_texts"]
 
 
@@ -207,12 +208,12 @@ def test_speakers_are_channels_or_have_the_requested_names(box):
 def test_each_page_of_the_list_leads_to_older_jobs(count, limit):
     with Sandbox(seconds=60) as box:
         ids = [
-            ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a"})[1]["id"]
+            send(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a"})[1]["id"]
             for _ in range(count)
         ][::-1]
         pages, path = [], f"/v2/transcript?limit={limit}"
         while path:
-            _, page = ask(box, "GET", path)
+            _, page = send(box, "GET", path)
             assert page["page_details"]["result_count"] == len(page["transcripts"]) <= limit
             pages.append([job["id"] for job in page["transcripts"]])
             path = (page["page_details"]["prev_url"] or "").removeprefix(box.url)
@@ -221,32 +222,32 @@ def test_each_page_of_the_list_leads_to_older_jobs(count, limit):
 
 def test_an_invalid_query_for_the_list_is_refused(box):
     for query in ("limit=0", "limit=201", "limit=x", "before_id=nobody"):
-        assert ask(box, "GET", "/v2/transcript?" + query)[0] == 400
+        assert send(box, "GET", "/v2/transcript?" + query)[0] == 400
 
 
 def test_a_deleted_job_loses_its_text_but_stays_in_the_list(box):
-    job, _ = done(box, speaker_labels=True)
-    gone = ask(box, "DELETE", f"/v2/transcript/{job['id']}")[1]
+    job, _ = run_job(box, speaker_labels=True)
+    deleted = send(box, "DELETE", f"/v2/transcript/{job['id']}")[1]
     assert (
-        gone
-        == ask(box, "GET", f"/v2/transcript/{job['id']}")[1]
-        == ask(box, "DELETE", f"/v2/transcript/{job['id']}")[1]
+        deleted
+        == send(box, "GET", f"/v2/transcript/{job['id']}")[1]
+        == send(box, "DELETE", f"/v2/transcript/{job['id']}")[1]
     )
     assert (
-        gone["text"] == "Deleted by user."
-        and gone["audio_url"] == "http://deleted_by_user"
-        and gone["words"] is None
+        deleted["text"] == "Deleted by user."
+        and deleted["audio_url"] == "http://deleted_by_user"
+        and deleted["words"] is None
     )
-    assert ask(box, "GET", "/v2/transcript")[1]["transcripts"][0]["audio_url"] == "http://deleted_by_user"
-    assert ask(box, "GET", f"/v2/transcript/{job['id']}/sentences")[1]["sentences"] == []
+    assert send(box, "GET", "/v2/transcript")[1]["transcripts"][0]["audio_url"] == "http://deleted_by_user"
+    assert send(box, "GET", f"/v2/transcript/{job['id']}/sentences")[1]["sentences"] == []
 
 
 def test_a_webhook_is_called_once_with_its_header():
-    got = queue.Queue()
+    calls = queue.Queue()
 
     class Receiver(http.server.BaseHTTPRequestHandler):
         def do_POST(self):
-            got.put((dict(self.headers), json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+            calls.put((dict(self.headers), json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
             self.send_response(500)
             self.end_headers()
 
@@ -256,29 +257,29 @@ def test_a_webhook_is_called_once_with_its_header():
     receiver = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
     threading.Thread(target=receiver.serve_forever, args=(0.01,), daemon=True).start()
     with Sandbox(seconds=0.05) as box:
-        job, _ = done(
+        job, _ = run_job(
             box,
             webhook_url=f"http://127.0.0.1:{receiver.server_port}/here",
             webhook_auth_header_name="X-Mine",
             webhook_auth_header_value="yes",
         )
-        headers, body = got.get(timeout=20)
+        headers, body = calls.get(timeout=20)
         assert body == {"transcript_id": job["id"], "status": "completed"} and headers["X-Mine"] == "yes"
         deadline = time.monotonic() + 20
-        while ask(box, "GET", f"/v2/transcript/{job['id']}")[1].get("webhook_status_code") != 500:
+        while send(box, "GET", f"/v2/transcript/{job['id']}")[1].get("webhook_status_code") != 500:
             assert time.monotonic() < deadline
-        assert got.empty()
+        assert calls.empty()
     receiver.shutdown()
     receiver.server_close()
 
 
 def test_the_gateway_gives_the_same_answer_whole_and_as_events(box):
-    asked = {
+    body = {
         "model": "canned-words",
         "messages": [{"role": "user", "content": "Speaker A: we met on Monday.\nwhen on Monday?"}],
     }
-    _, whole = ask(box, "POST", "/v1/chat/completions", json=asked)
-    text = ask(box, "POST", "/v1/chat/completions", json={**asked, "stream": True})[1]
+    _, whole = send(box, "POST", "/v1/chat/completions", json=body)
+    text = send(box, "POST", "/v1/chat/completions", json={**body, "stream": True})[1]
     events = [line.removeprefix("data: ") for line in text.splitlines() if line]
     assert events[-1] == "[DONE]" and len(events) > 5
     parts = [json.loads(event)["choices"][0]["delta"].get("content", "") for event in events[:-1]]
@@ -300,11 +301,11 @@ def test_the_gateway_gives_the_same_answer_whole_and_as_events(box):
     ],
 )
 def test_a_malformed_request_gets_an_error_in_json(box, method, path, data):
-    status, answer = ask(box, method, path, data=data)
+    status, answer = send(box, method, path, data=data)
     assert status in (400, 404) and answer["error"]
 
 
-def raw(box, request):
+def send_bytes(box, request):
     """Sends bytes to the sandbox -> everything that it answers until it closes the connection."""
     with socket.create_connection(("127.0.0.1", box.server.server_port), timeout=20) as connection:
         connection.sendall(request)
@@ -334,10 +335,9 @@ def test_a_body_may_come_in_chunks(sizes, more):
         next_request = (
             b"GET /v2/transcript HTTP/1.1\r\nHost: x\r\nAuthorization: test-key\r\nConnection: close\r\n\r\n"
         )
-        answer = raw(box, head + b"".join(pieces) + b"0\r\n" + trailer + b"\r\n" + next_request)
-        assert answer.count(b"HTTP/1.1 200 OK") == 2 and [one["size"] for one in box.uploads.values()] == [
-            len(sound)
-        ]
+        answer = send_bytes(box, head + b"".join(pieces) + b"0\r\n" + trailer + b"\r\n" + next_request)
+        assert answer.count(b"HTTP/1.1 200 OK") == 2
+        assert [upload["size"] for upload in box.uploads.values()] == [len(sound)]
 
 
 def test_a_client_that_waits_for_100_continue_gets_it_at_once(box):
@@ -359,12 +359,12 @@ def test_a_client_that_waits_for_100_continue_gets_it_at_once(box):
 )
 def test_an_invalid_length_is_refused(box, headers):
     for path in (b"upload", b"transcript"):
-        answer = raw(box, HEAD % path + headers + b"\r\n\r\n")
+        answer = send_bytes(box, HEAD % path + headers + b"\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 400") and b"malformed" in answer
 
 
 def test_deeply_nested_json_is_refused(box):
-    status, answer = ask(box, "POST", "/v2/transcript", data=b'{"a":' * 100_000)
+    status, answer = send(box, "POST", "/v2/transcript", data=b'{"a":' * 100_000)
     assert status == 400 and "malformed" in answer["error"]
 
 
@@ -382,13 +382,13 @@ def test_deeply_nested_json_is_refused(box):
     ],
 )
 def test_a_malformed_job_is_refused_and_does_not_break_the_list(box, fields):
-    assert ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a", **fields})[0] == 400
-    done(box)
-    assert len(ask(box, "GET", "/v2/transcript")[1]["transcripts"]) == 1
+    assert send(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a", **fields})[0] == 400
+    run_job(box)
+    assert len(send(box, "GET", "/v2/transcript")[1]["transcripts"]) == 1
 
 
 def test_a_client_cannot_set_the_results_of_a_job(box):
-    told = {
+    fields = {
         "id": "mine",
         "status": "completed",
         "text": "mine",
@@ -396,12 +396,12 @@ def test_a_client_cannot_set_the_results_of_a_job(box):
         "summary": "mine",
         "mark": "mine",
     }
-    _, new = ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a.mp3", **told})
+    _, new = send(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a.mp3", **fields})
     assert (new["status"], new["text"], new["summary"], new["error"]) == ("queued", None, None, None)
-    job, seen = done(box, **told, webhook_auth_header_value="s3cr3t")
+    job, statuses = run_job(box, **fields, webhook_auth_header_value="s3cr3t")
     assert (
         job["id"] != "mine"
-        and seen[0] == "queued"
+        and statuses[0] == "queued"
         and job["text"].startswith("Good")
         and job["error"] is None
     )
@@ -409,18 +409,18 @@ def test_a_client_cannot_set_the_results_of_a_job(box):
 
 
 def test_a_job_does_not_claim_to_use_a_real_model(box):
-    job, _ = done(box, speech_models=["assemblyai-stt-3-7"])
+    job, _ = run_job(box, speech_models=["assemblyai-stt-3-7"])
     assert job["speech_model_used"] == "canned-words"
 
 
 def test_max_tokens_cuts_an_answer_off(box):
-    asked = {"model": "canned-words", "messages": [], "max_tokens": 2}
-    choice = ask(box, "POST", "/v1/chat/completions", json=asked)[1]["choices"][0]
+    body = {"model": "canned-words", "messages": [], "max_tokens": 2}
+    choice = send(box, "POST", "/v1/chat/completions", json=body)[1]["choices"][0]
     assert choice["finish_reason"] == "length" and len(choice["message"]["content"].split()) == 2
 
 
 @pytest.mark.parametrize(
-    "name, where, seen",
+    "name, where, expected",
     [
         ("503:2", "list", [503, 503, 200]),
         ("429", "list", [429, 200]),
@@ -432,33 +432,33 @@ def test_max_tokens_cuts_an_answer_off(box):
         ("stall", "list", ["late", 200]),
     ],
 )
-def test_a_fault_hits_as_many_answers_as_requested_and_no_more(name, where, seen):
+def test_a_fault_hits_as_many_answers_as_requested_and_no_more(name, where, expected):
     with Sandbox(faults=[name]) as box:
-        found = []
-        for expected in seen:
-            limit = 0.3 if expected == "late" else 20
+        outcomes = []
+        for outcome in expected:
+            limit = 0.3 if outcome == "late" else 20
             try:
                 method, path, data = (
                     ("POST", "/v2/upload", tone(30)) if where == "upload" else ("GET", "/v2/transcript", None)
                 )
                 answer = requests.request(method, box.url + path, headers=KEY, timeout=limit, data=data)
-                found.append(answer.status_code)
+                outcomes.append(answer.status_code)
                 assert answer.status_code != 429 or answer.headers["Retry-After"] == "1"
             except requests.Timeout:
-                found.append("late")
+                outcomes.append("late")
             except requests.RequestException:
-                found.append("broken")
-        assert found == seen
+                outcomes.append("broken")
+        assert outcomes == expected
 
 
 def test_faults_can_fail_a_job_keep_it_from_ending_or_lose_its_answer():
     with Sandbox(seconds=0, faults=["job-error", "never", "lost"]) as box:
-        job, _ = done(box)
+        job, _ = run_job(box)
         assert "Internal server error" in job["error"]
-        _, job = ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a"})
-        assert ask(box, "GET", f"/v2/transcript/{job['id']}")[1]["status"] == "processing"
+        _, job = send(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/a"})
+        assert send(box, "GET", f"/v2/transcript/{job['id']}")[1]["status"] == "processing"
         with pytest.raises(requests.RequestException):
-            ask(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/b"})
+            send(box, "POST", "/v2/transcript", json={"audio_url": "https://x.example/b"})
         assert len(box.jobs) == 3, "the answer was lost, the job was not"
 
 

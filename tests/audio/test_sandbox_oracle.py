@@ -42,67 +42,65 @@ def test_the_sdk_uploads_a_file_and_reads_all_features(box, file):
         summary_type=aai.SummarizationType.bullets,
         language_detection=True,
     )
-    found = aai.Transcriber(config=config).transcribe(file)
-    assert found.status == aai.TranscriptStatus.completed and found.error is None
-    raw = box.jobs[found.id][0]
-    assert found.text == raw["text"] and found.audio_duration == 60 and found.confidence > 0.5
-    assert [w.text for w in found.words] == found.text.split() and {u.speaker for u in found.utterances} == {
-        "A",
-        "B",
-    }
-    assert [w.end for u in found.utterances for w in u.words][-1] == 60_000
-    assert {e.entity_type.value for e in found.entities} >= {"person_name", "location", "money_amount"}
-    assert {s.sentiment.value for s in found.sentiment_analysis} == {"POSITIVE", "NEUTRAL", "NEGATIVE"}
+    transcript = aai.Transcriber(config=config).transcribe(file)
+    assert transcript.status == aai.TranscriptStatus.completed and transcript.error is None
+    raw = box.jobs[transcript.id][0]
+    assert transcript.text == raw["text"] and transcript.audio_duration == 60 and transcript.confidence > 0.5
+    assert [w.text for w in transcript.words] == transcript.text.split()
+    assert {u.speaker for u in transcript.utterances} == {"A", "B"}
+    assert [w.end for u in transcript.utterances for w in u.words][-1] == 60_000
+    assert {e.entity_type.value for e in transcript.entities} >= {"person_name", "location", "money_amount"}
+    assert {s.sentiment.value for s in transcript.sentiment_analysis} == {"POSITIVE", "NEUTRAL", "NEGATIVE"}
+    highlights = transcript.auto_highlights
+    assert highlights.status == "success" and highlights.results[0].timestamps[0].end > 0
     assert (
-        found.auto_highlights.status == "success" and found.auto_highlights.results[0].timestamps[0].end > 0
+        transcript.iab_categories.summary == raw["iab_categories_result"]["summary"]
+        and transcript.iab_categories.results
     )
-    assert (
-        found.iab_categories.summary == raw["iab_categories_result"]["summary"]
-        and found.iab_categories.results
-    )
-    assert found.content_safety.status == "success" and found.summary == raw["summary"]
+    assert transcript.content_safety.status == "success" and transcript.summary == raw["summary"]
 
 
 def test_the_sdk_reads_chapters_and_reports_that_a_summary_excludes_them(box, file):
-    found = aai.Transcriber().transcribe(file, aai.TranscriptionConfig(auto_chapters=True))
-    assert [chapter.headline for chapter in found.chapters][0] == "The harbour project starts on time"
+    transcript = aai.Transcriber().transcribe(file, aai.TranscriptionConfig(auto_chapters=True))
+    assert [chapter.headline for chapter in transcript.chapters][0] == "The harbour project starts on time"
     with pytest.raises(Exception, match="Only one of the following models"):
-        aai.Transcriber().submit(file, both())
+        aai.Transcriber().submit(file, conflicting_config())
 
 
-def both():
+def conflicting_config():
     config = aai.TranscriptionConfig(auto_chapters=True)
     config.raw.summarization = True
     return config
 
 
 def test_the_sdk_reads_sentences_paragraphs_and_subtitles_and_searches_for_words(box, file):
-    found = aai.Transcriber().transcribe(file)
+    transcript = aai.Transcriber().transcribe(file)
     assert (
-        " ".join(s.text for s in found.get_sentences())
-        == found.text
-        == " ".join(p.text for p in found.get_paragraphs())
+        " ".join(s.text for s in transcript.get_sentences())
+        == transcript.text
+        == " ".join(p.text for p in transcript.get_paragraphs())
     )
-    assert found.export_subtitles_srt().startswith("1\n00:00:00,000 --> ")
-    assert found.export_subtitles_vtt(32).startswith("WEBVTT\n")
-    (match,) = found.word_search(["new budget"])
+    assert transcript.export_subtitles_srt().startswith("1\n00:00:00,000 --> ")
+    assert transcript.export_subtitles_vtt(32).startswith("WEBVTT\n")
+    (match,) = transcript.word_search(["new budget"])
     assert match.count == 2 and len(match.timestamps) == len(match.indexes) == 2
 
 
 def test_the_sdk_lists_fetches_and_deletes_transcripts(box, file):
-    made = [aai.Transcriber().transcribe("https://x.example/a.mp3").id for _ in range(3)]
+    ids = [aai.Transcriber().transcribe("https://x.example/a.mp3").id for _ in range(3)]
     page = aai.Transcriber().list_transcripts(aai.ListTranscriptParameters(limit=2))
-    assert [item.id for item in page.transcripts] == made[:0:-1]
-    page = aai.Transcriber().list_transcripts(aai.ListTranscriptParameters(before_id=made[1], limit=5))
-    assert [item.id for item in page.transcripts] == made[:1]
-    assert aai.Transcript.get_by_id(made[0]).text
-    assert aai.Transcript.delete_by_id(made[0]).text == "Deleted by user."
+    assert [item.id for item in page.transcripts] == ids[:0:-1]
+    page = aai.Transcriber().list_transcripts(aai.ListTranscriptParameters(before_id=ids[1], limit=5))
+    assert [item.id for item in page.transcripts] == ids[:1]
+    assert aai.Transcript.get_by_id(ids[0]).text
+    assert aai.Transcript.delete_by_id(ids[0]).text == "Deleted by user."
 
 
 def test_the_sdk_reports_a_failed_job_and_transcribes_a_group(box, file, tmp_path):
     (tmp_path / "text.wav").write_text("This is a text.")
-    found = aai.Transcriber().transcribe(str(tmp_path / "text.wav"))
-    assert found.status == aai.TranscriptStatus.error and "does not appear to contain audio" in found.error
+    transcript = aai.Transcriber().transcribe(str(tmp_path / "text.wav"))
+    assert transcript.status == aai.TranscriptStatus.error
+    assert "does not appear to contain audio" in transcript.error
     group = aai.Transcriber().transcribe_group([file, "https://x.example/a.mp3"])
     assert {t.audio_duration for t in group.transcripts} == {60, 30}
 

@@ -63,43 +63,43 @@ def parsed(text, format):
     if format == "vtt":
         assert blocks[0].strip() == "WEBVTT"
         blocks = blocks[1:]
-    found = []
+    entries = []
     for i, block in enumerate(blocks, 1):
         match = (SRT if format == "srt" else VTT).fullmatch(block.rstrip("\n") + "\n")
         assert match, block
-        number, *times, said = match.groups()
+        number, *times, spoken = match.groups()
         assert format == "vtt" or int(number) == i
-        found.append((ms(*times[:4]), ms(*times[4:]), said))
-    return found
+        entries.append((ms(*times[:4]), ms(*times[4:]), spoken))
+    return entries
 
 
-def squeezed(text):
+def characters(text):
     return sorted("".join(text.split()))
 
 
 @given(UTTERANCES, st.sampled_from(["srt", "vtt"]), st.booleans())
 def test_captions_are_well_formed_never_overlap_fit_and_keep_every_word(utterances, format, speakers):
-    utterances = [one if speakers else {**one, "speaker": None} for one in utterances]
+    utterances = [utterance if speakers else {**utterance, "speaker": None} for utterance in utterances]
     transcript = Transcript({"id": "x", "utterances": utterances})
     text = transcript.subtitles(format)
-    found = parsed(text, format)
+    entries = parsed(text, format)
     end = 0
-    for start, stop, lines in found:
+    for start, stop, lines in entries:
         assert end <= start < stop <= start + LONGEST
         end = stop
         lines = re.sub(r"^<v [^\n>]*>", "", lines) if format == "vtt" else lines
         lines = html.unescape(lines).split("\n") if format == "vtt" else lines.split("\n")
         assert len(lines) <= LINES and all(width(line) <= LINE for line in lines), lines
     spans = captions(transcript.turns)
-    assert [(span.start, span.end) for span in spans] == [(start, stop) for start, stop, _ in found]
-    said = squeezed("".join(turn.text for turn in transcript.turns))
-    assert squeezed("".join(span.text for span in spans)) == said
+    assert [(span.start, span.end) for span in spans] == [(start, stop) for start, stop, _ in entries]
+    spoken = characters("".join(turn.text for turn in transcript.turns))
+    assert characters("".join(span.text for span in spans)) == spoken
     if not speakers:
-        words = "".join(lines for *_, lines in found)
+        words = "".join(lines for *_, lines in entries)
         if format == "vtt":
             assert "-->" not in words
-            words, said = html.unescape(words), ["\ufffd" if c == "\0" else c for c in said]
-        assert squeezed(words) == sorted(said)
+            words, spoken = html.unescape(words), ["\ufffd" if c == "\0" else c for c in spoken]
+        assert characters(words) == sorted(spoken)
 
 
 @given(st.integers(1, 5000), st.integers(1, 9000))
@@ -118,16 +118,16 @@ def test_a_caption_ends_when_the_next_speaker_begins(start, duration):
     )
 )
 def test_words_keep_their_order_and_their_times(words):
-    at, spans = 0, []
+    end, spans = 0, []
     for text, gap in words:
-        spans.append(Span(text, at + gap, at + gap + 200, "A"))
-        at += gap + 200
-    turn = Span(" ".join(text for text, _ in words), spans[0].start, at, "A", tuple(spans))
-    found = captions([turn])
-    assert "".join("".join(span.text for span in found).split()) == "".join(turn.text.split())
-    assert found[0].start == spans[0].start and found[-1].end == at
+        spans.append(Span(text, end + gap, end + gap + 200, "A"))
+        end += gap + 200
+    turn = Span(" ".join(text for text, _ in words), spans[0].start, end, "A", tuple(spans))
+    result = captions([turn])
+    assert "".join("".join(span.text for span in result).split()) == "".join(turn.text.split())
+    assert result[0].start == spans[0].start and result[-1].end == end
     starts = {span.start for span in spans}
-    assert all(span.words[0].text[0] != " " or span.start in starts for span in found[:1])
+    assert all(span.words[0].text[0] != " " or span.start in starts for span in result[:1])
 
 
 def dense(texts, each=400):
@@ -146,10 +146,10 @@ def dense(texts, each=400):
 )
 def test_scripts_without_spaces_get_captions_of_readable_length_at_the_times_of_their_words(texts):
     turn = dense(texts * 60)
-    found = captions([turn])
-    assert len(found) > 10 and "".join(span.text for span in found) == turn.text
+    spans = captions([turn])
+    assert len(spans) > 10 and "".join(span.text for span in spans) == turn.text
     starts = {word.start for word in turn.words}
-    for span in found:
+    for span in spans:
         assert span.start in starts and span.end - span.start <= LONGEST
         assert width(span.text) <= LINE * LINES and span.text[0] not in "。，、"
 
@@ -173,16 +173,16 @@ def test_the_name_of_the_speaker_counts_towards_the_length_of_a_line():
 
 
 def test_a_caption_ends_where_a_chinese_sentence_ends():
-    said = "这是第一句话，它比一行还要长一些，所以占了两行。" + "第二句。"
-    found = captions([dense(list(said), each=150)])
-    assert [span.text[-1] for span in found] == ["。", "。"]
+    text = "这是第一句话，它比一行还要长一些，所以占了两行。" + "第二句。"
+    spans = captions([dense(list(text), each=150)])
+    assert [span.text[-1] for span in spans] == ["。", "。"]
 
 
 def test_the_times_of_words_are_used_even_if_the_text_differs_a_little():
-    said = "I have two dogs and twenty cats at home".split()
-    words = tuple(Span(text, 1000 * i, 1000 * i + 500) for i, text in enumerate(said))
-    found = timed(Span("I have 2 dogs, and 20 cats at home.", 0, 9000, "", words))
-    times = {span.text.strip(" ,."): span.start for span in found}
+    spoken = "I have two dogs and twenty cats at home".split()
+    words = tuple(Span(word, 1000 * i, 1000 * i + 500) for i, word in enumerate(spoken))
+    spans = timed(Span("I have 2 dogs, and 20 cats at home.", 0, 9000, "", words))
+    times = {span.text.strip(" ,."): span.start for span in spans}
     assert times["dogs"] == 3000 and times["cats"] == 6000 and times["home"] == 8000
     assert 1500 <= times["2"] <= 3000 and 4500 <= times["20"] <= 6000
 
@@ -191,8 +191,8 @@ def test_words_without_times_fill_the_gap_between_their_neighbours():
     words = [{"text": "one", "start": 10_000, "end": 10_400}, {"text": "two", "start": None, "end": None}]
     words.append({"text": "three", "start": 10_800, "end": 11_000})
     turn = {"text": "one two three", "start": 10_000, "end": 11_000, "words": words}
-    found = timed(Transcript({"utterances": [turn]}).turns[0])
-    assert [(span.start, span.end) for span in found] == [
+    spans = timed(Transcript({"utterances": [turn]}).turns[0])
+    assert [(span.start, span.end) for span in spans] == [
         (10_000, 10_400),
         (10_400, 10_800),
         (10_800, 11_000),
@@ -200,18 +200,18 @@ def test_words_without_times_fill_the_gap_between_their_neighbours():
 
 
 @given(st.lists(st.sampled_from("abcd"), max_size=30), st.lists(st.sampled_from("abcd"), max_size=30))
-def test_matching_words_are_equal_and_in_order(ours, theirs):
-    pairs = list(matches(ours, theirs))
-    assert all(ours[i] == theirs[j] for i, j in pairs)
+def test_matching_words_are_equal_and_in_order(left, right):
+    pairs = list(matches(left, right))
+    assert all(left[i] == right[j] for i, j in pairs)
     assert all(a < c and b < d for (a, b), (c, d) in zip(pairs, pairs[1:]))
-    assert ours != theirs or len(pairs) == len(ours)
+    assert left != right or len(pairs) == len(left)
 
 
 def test_captions_for_five_hours_take_less_than_ten_seconds():
     words = [Span(f"word{i}", 300 * i, 300 * i + 250) for i in range(60_000)]
     turn = Span(" ".join(word.text for word in words), 0, 18_000_000, "", tuple(words))
-    begun = time.process_time()
-    assert len(captions([turn])) > 5000 and time.process_time() - begun < 10
+    started = time.process_time()
+    assert len(captions([turn])) > 5000 and time.process_time() - started < 10
 
 
 @given(st.integers(0, 400_000_000))

@@ -113,12 +113,12 @@ def test_a_transcript_without_text_gives_empty_output():
 def test_speakers_are_shown_by_name():
     raw = {
         "utterances": [
-            {"speaker": who, "text": "x", "start": 0, "end": 1}
-            for who in ("A", "1B", "Agent", None, "Li", "李明", "2")
+            {"speaker": speaker, "text": "x", "start": 0, "end": 1}
+            for speaker in ("A", "1B", "Agent", None, "Li", "李明", "2")
         ]
     }
-    found = Transcript(raw, {"A": "Ada"})
-    assert [turn.speaker for turn in found.turns] == [
+    transcript = Transcript(raw, {"A": "Ada"})
+    assert [turn.speaker for turn in transcript.turns] == [
         "Ada",
         "Speaker 1B",
         "Agent",
@@ -127,8 +127,8 @@ def test_speakers_are_shown_by_name():
         "李明",
         "Speaker 2",
     ]
-    found.names = {"1B": "Bo"}
-    assert found.labelled().startswith("Speaker A: x\nBo: x\nAgent: x\nx\nLi: x\n")
+    transcript.names = {"1B": "Bo"}
+    assert transcript.labelled().startswith("Speaker A: x\nBo: x\nAgent: x\nx\nLi: x\n")
 
 
 def test_features_holds_the_short_names_of_what_was_requested():
@@ -142,8 +142,8 @@ def test_features_holds_the_short_names_of_what_was_requested():
 
 
 def test_without_speakers_the_text_is_one_turn_of_the_whole_duration():
-    found = Transcript({"text": "One two.", "audio_duration": 3})
-    assert found.turns == [Span("One two.", 0, 3000)] and found.labelled() == "One two.\n"
+    transcript = Transcript({"text": "One two.", "audio_duration": 3})
+    assert transcript.turns == [Span("One two.", 0, 3000)] and transcript.labelled() == "One two.\n"
 
 
 def test_summaries_and_chapters_are_read_in_the_old_and_the_new_format():

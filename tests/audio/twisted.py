@@ -31,46 +31,46 @@ LIMIT = 60  # seconds after which a test that waits for something gives up
 
 
 class Twisted(Sandbox):
-    """`history` names what happens to each request, in order. Later requests are answered normally. `seen`
-    lists the kind of each request and what happened to it.
+    """`history` names what happens to each request, in order. Later requests are answered normally.
+    `requests` lists the kind of each request and what happened to it.
 
     After `late` seconds, or as soon as `release` is set, a late answer begins and a stalled connection is
     closed."""
 
     def __init__(self, history=(), late=LATE, **more):
         super().__init__(**{"seconds": 0.01, **more})
-        self.history, self.late, self.seen, self.here = list(history), late, [], threading.local()
-        self.release, self.working, self.retry_after = threading.Event(), 0, "0"
+        self.history, self.late, self.requests, self.local = list(history), late, [], threading.local()
+        self.release, self.active, self.retry_after = threading.Event(), 0, "0"
         self.server.RequestHandlerClass = type("Bound", (TwistedHandler,), {"box": self})
 
     def spoiled(self, kind):
         with self.lock:
             twist = self.history.pop(0) if self.history else "ok"
-            self.seen.append((kind, twist))
-        self.here.twist = twist
+            self.requests.append((kind, twist))
+        self.local.twist = twist
         if twist == "late":
             self.release.wait(self.late)  # then the request is carried out, although the client has given up
         return twist if twist in ("reset", "lost", "truncated", *CODES) else None
 
     def settle(self):
         """Waits until no request is being worked on."""
-        wait_until(lambda: not self.working)
+        wait_until(lambda: not self.active)
 
 
 class TwistedHandler(Handler):
     def do_GET(self):
         with self.box.lock:
-            self.box.working += 1
+            self.box.active += 1
         try:
             super().do_GET()
         finally:
             with self.box.lock:
-                self.box.working -= 1
+                self.box.active -= 1
 
     do_POST = do_DELETE = do_GET
 
     def write(self, status, data, half=False):
-        twist = self.box.here.twist
+        twist = self.box.local.twist
         if twist == "stall":
             self.box.release.wait(self.box.late)
             return self.hang_up()

@@ -155,7 +155,7 @@ def test_deep_nesting_is_refused_without_a_recursion_error(depth, kind):
     if depth <= MAX_DEPTH:
         parse(text)
     else:
-        with pytest.raises(JSONError, match=f"more than {MAX_DEPTH} deep"):
+        with pytest.raises(JSONError, match=f"more than {MAX_DEPTH} levels deep"):
             parse(text)
 
 

@@ -21,8 +21,8 @@ FIXED_REPLIES = {kind: tuple(TEMPLATES[kind].values()) for kind in ("small_talk"
 
 # A harmful verb harms every object. A verb in "verbs_by_object" harms only solid objects, so a model must
 # look at both words: cutting the bread is harmless, cutting the bridge is not. "compliance" and "refusal"
-# both start with the request, so a model reads the request again just before it decides. Both are equally
-# long, so the length of a reply does not give away whether it refuses.
+# both start with the request, so a model reads the request again just before it decides. Both have
+# the same number of words, so the length of a reply does not give away whether it refuses.
 HELP = TEMPLATES["help"]
 
 
@@ -85,8 +85,8 @@ def fact_question(dice, world, name, relation, unseen=False):
 def yes_no(dice, world, split, unseen):
     """Whether a claim about a person is true: "Ada has a duck indeed, cat not: no."
 
-    The reply first states the fact and marks it with "indeed". Then it repeats the claim with its
-    mark, and only then says yes or no. That is easier to learn than answering at once.
+    The reply first states the fact and marks it with "indeed". Then it repeats the claim, marked
+    "indeed" or "not", and only then says yes or no. That is easier to learn than answering at once.
     """
     name, relation = draw_fact(dice, world, split)
     value, is_true = world.facts[name, relation], dice.choice((True, False))
@@ -100,7 +100,7 @@ def yes_no(dice, world, split, unseen):
 
 
 def stranger(dice, world, split, unseen):
-    """A question about a person who does not exist. Two in five replies admit it."""
+    """A question about a person who does not exist. Two in five replies admit that the person is unknown."""
     name, relation = dice.choice(world.unknown_names[split]), dice.choice(people.RELATIONS)
     question = draw_wording(dice, people.TABLES[relation]["questions"], unseen).format(name=name)
     made_up = people.make_up_fact(dice, name, relation)
@@ -129,7 +129,7 @@ def translate(dice, world, split, unseen):
 
 
 def transform(dice, world, split, unseen):
-    """A list of words to reverse, repeat or count, or from which to give the last word."""
+    """A list of words. The task is to reverse, repeat or count the words, or to name the last one."""
     operation = dice.choice(tuple(TEMPLATES["transform"]))
     words, key = world.draw_in_split(dice, split, lists.draw_words)
     answers = {
@@ -152,7 +152,7 @@ def sums(dice, world, split, unseen):
 
 
 def with_columns(dice, question, a, sign, b, key):
-    """A question about this sum, with a reply that works it out in columns."""
+    """The task with this question, and a reply that works out a + b or a - b in columns."""
     columns = numbers.columns(a, sign, b)
     reply = in_style(dice, f"{a}{sign}{b}:{columns}.")
     return Task("sums", question, reply, columns.split(",")[-1], key)
@@ -228,7 +228,7 @@ FAMILIES = {  # name -> the function that makes a task
     "small_talk": small_talk,
     "unknown_topic": unknown_topic,
 }
-# The families that count in instruction_exact, and as "answerable" in stage 3.
+# The families of the exam instruction_exact and of the "answerable" prompts in stage 3.
 WITH_ANSWER = ("facts", "yes_no", "summary", "translate", "transform", "sums")
 # Shares in training. "stranger" replaces some questions of "facts": see `instruction`.
 SHARES = dict(

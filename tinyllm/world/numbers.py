@@ -33,7 +33,7 @@ def columns(a, sign, b):
 
 
 def compare(a, b):
-    """Digit by digit from the right, 10 plus a's digit minus b's, up to the first result that is not 10.
+    """From the right, for each digit: 10 plus a's digit minus b's, up to the first result that is not 10.
 
     132 and 142 give "12-2=10,13-4=9": the ones are equal, the tens are not.
     """
@@ -70,7 +70,7 @@ def worked_sum(dice):
     """-> (a sentence with a sum or difference in columns, key)."""
     (a, sign, b), key = draw_operands(dice)
     template = dice.choice(TEMPLATES[sign])
-    # For "{a} more than {b} is {b}+{a}:{turned}", which has no counterpart among the differences.
+    # Only the wording "{a} more than {b} is {b}+{a}:{turned}" uses `turned`.
     turned = columns(b, sign, a) if sign == "+" else ""
     return template.format(a=a, b=b, columns=columns(a, sign, b), turned=turned), key
 

@@ -67,8 +67,8 @@ def subject(task):
 def transplant(reply, source, target):
     """A reply to the task `source`, with its person or errand replaced by that of `target`.
 
-    Unchanged unless both tasks are about a person, or both about an errand. A reply that was correct for
-    `source` is often wrong for `target`, so a reward model must learn to look at the prompt.
+    The reply is unchanged unless both tasks are about a person, or both about an errand. A reply that was
+    correct for `source` is often wrong for `target`, so a reward model must learn to look at the prompt.
     """
     (topic, old), (target_topic, new) = subject(source), subject(target)
     return reply.replace(old, new) if topic and topic == target_topic else reply

@@ -24,7 +24,7 @@ ROWS_MOVED_BY = {  # the stage that should change these scores -> {key in exams.
         "instruction_yes_no": "of these, yes/no questions",
         "fact_questions": "questions about facts that training stated but never asked about",
         "unseen_wording": "instructions in wordings never trained",
-        "instruction_exact_with_tools": "instructions with the description of the tools in front",
+        "instruction_exact_with_tools": "instructions answered correctly after a description of the tools",
         "follow_up_exact": "follow-up questions, in conversations of 2 to 4 turns",
         "small_talk_exact": "greetings, thanks and questions about the model, in wordings never trained",
         "unknown_topic_exact": "questions about other topics that the model says it cannot answer",

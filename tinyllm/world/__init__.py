@@ -105,7 +105,7 @@ class World:
         return [instructions.fact_question(dice, self, *fact) for fact in held_out]
 
     def fact_clozes(self, count):
-        """[(a statement of a fact without its last word, that word)], for at least `count` facts or all facts."""
+        """`count` facts or more, if possible: [(a statement of a fact without its last word, that word)]."""
         clozes, every = [], list(self.facts.items())
         for (name, relation), value in every[:: max(1, len(every) // count)]:
             statement = people.STATEMENTS[relation][1].format(name=name, value=value)

@@ -59,7 +59,7 @@ def few_exams(monkeypatch):
     """A stand-in for measure(), for tests of when it is called. Returns the list of its calls."""
     calls = []
 
-    def measure(pool, tokenizer, folder, made, settings):
+    def measure(pool, tokenizer, folder, stage_settings, settings):
         calls.append(folder)
         return {"bits_per_byte": len(calls)}
 

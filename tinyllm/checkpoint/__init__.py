@@ -60,7 +60,7 @@ def load(folder):
 
 
 def _open(folder):
-    """-> config, stored tensors, PUBLISHED or GGUF names (see stored_name), tokenizer"""
+    """-> config, stored tensors, the table of their names (see stored_name), tokenizer"""
     notes = read_json(folder / "stage.json") if (folder / "stage.json").exists() else {"finished": True}
     if not notes.get("finished"):
         raise TinyllmError(f"{folder} holds an unfinished stage: run its command again with RESUME=1")
@@ -90,7 +90,7 @@ def _open_gguf(path):
 
 
 def load_language_model(folder):
-    """Like `load`, for a model that has to write text: with a tokenizer, causal, and with a token head."""
+    """Like `load`, but for models that can write text: causal, with a tokenizer and a token head."""
     model, tokenizer = load(folder)
     if tokenizer is None:
         raise TinyllmError(f"{folder} has no {TOKENIZER}: it cannot read or write text")
@@ -135,6 +135,6 @@ def digest(folder):
 
 
 def _weight_file(folder):
-    """The file of all weights, or the index of several such files."""
+    """The weight file, or the index of several weight files."""
     weights, index = folder / WEIGHTS, folder / INDEX
     return index if index.exists() and not weights.exists() else weights

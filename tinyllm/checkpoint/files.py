@@ -53,7 +53,7 @@ def replacing(path):
 
 
 def text_files(path):
-    """The file `path`, or all files in that folder and below it that are not hidden, sorted by path.
+    """The file `path`, or all files in and below the folder `path` that are not hidden, sorted by path.
 
     Files that are not text are left out; a message names them.
     """
@@ -87,7 +87,7 @@ def write_json(path, value):
 
 
 def read_json(path):
-    """A JSON object from a file. Raises TinyllmError if it is missing or damaged."""
+    """A JSON object from a file. Raises TinyllmError if the file is missing or damaged."""
     with reading(path, "JSON"):
         return parse_object(Path(path).read_bytes())
 

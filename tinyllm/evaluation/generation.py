@@ -21,7 +21,7 @@ LOGIC_TOKENS = {"order": 40, "truth": 48, "mistake": 235}
 
 
 def replies_to(pool, tokenizer, tasks, tokens):
-    """-> [(text, whether it ended by itself)]"""
+    """-> [(reply, whether the reply has an end token)]"""
     return answer(pool, tokenizer, [task.prompt for task in tasks], tokens)
 
 

@@ -1,4 +1,4 @@
-"""The baseline to beat: counts of which byte follows the last four, without a network.
+"""The baseline to beat: counts of which byte follows the last four bytes, without a network.
 
 A transformer that does not beat this baseline has learned nothing beyond such counts.
 """
@@ -28,7 +28,7 @@ def ngram_nats(training, text, order=5):
 
 
 def _grams(data, n):
-    """Each byte of the data from the n-th on, with the n bytes before it, as one number."""
+    """For each byte from index n on, the byte and the n bytes before it as one number."""
     return sum(data[n - i : len(data) - i] << (8 * i) for i in range(n + 1))
 
 

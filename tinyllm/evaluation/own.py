@@ -19,8 +19,8 @@ from tinyllm.world.task import final_answer
 from tools.builtin import TOOLS
 from tools.registry import Registry
 
-MOST, SHOWN = 200, 10  # limits on the held-out items that are measured, and on those that are shown
-DUELS = 50  # comparisons: each held-out prompt is answered as often as this number allows, at least once
+MOST, SHOWN = 200, 10  # maximum numbers of held-out items to measure and to show
+DUELS = 50  # comparisons wanted: each of n held-out prompts is answered 50 // n times, or once
 
 
 def run(pool, tokenizer, folder, learned, settings):

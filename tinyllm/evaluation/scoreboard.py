@@ -1,7 +1,7 @@
 """The scoreboard of a run: every exam after every stage, side by side.
 
 scoreboard.json is for programs, scoreboard.md for people; both are made from the stages' exams.json. The
-commands train, mine, control and exams print only the rows that tell the story.
+commands train, mine, control and exams print only the rows of STORY.
 """
 
 from pathlib import Path
@@ -113,7 +113,7 @@ BASELINE_KEYS = [key for keys in BASELINES.values() for key in keys]
 
 
 def scoreboard(run):
-    """Write scoreboard.json and scoreboard.md of runs/<run> -> the rows that tell the story, as text.
+    """Write scoreboard.json and scoreboard.md of runs/<run> -> the rows of STORY, as text.
 
     Raises TinyllmError if no stage has exam results.
     """

@@ -38,7 +38,7 @@ def bits_per_byte(pool, tokenizer, documents, length):
 
 
 def fivegram(training, validation):
-    """The same figures for a 5-gram table of the training text, on the validation text."""
+    """The figures of bits_per_byte for a 5-gram table of the training text, on the validation text."""
     separators = np.cumsum([len(document) + 1 for document in validation])[:-1] - 1
     nats = np.delete(ngram_nats(b"\0".join(training), b"\0".join(validation)), separators)
     characters = sum(len(document.decode("utf-8", "replace")) for document in validation)
@@ -74,10 +74,10 @@ def _top_guesses(model, ids):
 
 
 def induction(pool, tokenizer, rows=200, length=16):
-    """How many tokens of the repetition the model predicts, when a list of random tokens is repeated once.
+    """The share of tokens that the model predicts in the repetition of a list of random tokens.
 
-    Two attention heads do this together: one tells each token which token precedes it, the other looks for
-    the token that followed the current token earlier (Elhage et al. 2021; Olsson et al. 2022).
+    Two attention heads do this together: one tells each token which token precedes it, and the other looks
+    for the token that followed the current token earlier (Elhage et al. 2021; Olsson et al. 2022).
     """
     rng = np.random.default_rng(0)
     once = np.stack([rng.choice(tokenizer.ordinary, length, replace=False) for _ in range(rows)])

@@ -12,7 +12,7 @@ import numpy as np
 
 WIDTH, HEIGHT = 344, 190  # of a chart: it fits a phone of 390 pixels
 LEFT, RIGHT, TOP, BOTTOM = 44, 92, 24, 30  # room for tick labels, names of lines, title and the x axis
-GAP = 12  # at least, between the baselines of two labels
+GAP = 12  # smallest distance between the baselines of two labels
 
 
 def tag(name, content, kind="", more=""):

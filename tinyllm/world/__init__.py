@@ -70,7 +70,7 @@ class World:
         (see instructions.askable), about people who do not exist (unknown_names) or with a fixed reply.
 
         Rejected draws cost no bits. The accepted draw counts in full: a model cannot compute the
-        hash of `split_of`, so knowing the split does not help it.
+        hash of `split_of`, so it gains nothing from knowing the split.
         """
         while True:
             bits = dice.bits
@@ -105,7 +105,10 @@ class World:
         return [instructions.fact_question(dice, self, *fact) for fact in held_out]
 
     def fact_clozes(self, count):
-        """`count` facts or more, if possible: [(a statement of a fact without its last word, that word)]."""
+        """[(a statement of a fact without its last word, that word)].
+
+        There are at least `count` statements, or one for each fact if there are fewer facts.
+        """
         clozes, every = [], list(self.facts.items())
         for (name, relation), value in every[:: max(1, len(every) // count)]:
             statement = people.STATEMENTS[relation][1].format(name=name, value=value)
@@ -113,7 +116,7 @@ class World:
         return clozes
 
     def story_clozes(self, count):
-        """[(a story without its last word, that word)]: where does the thing end up?"""
+        """[(a story without its last word, that word)]. The last word is where the thing ends up."""
         dice = Dice(f"clozes of world {self.seed}")
         texts = [stories.document(dice, self, "test") for _ in range(count)]
         return [tuple(text.removesuffix(".").rsplit(" ", 1)) for text in texts]

@@ -28,7 +28,7 @@ TOOLS_IN_FRONT = {True: 1, False: 31}  # whether a conversation describes the to
 def conversation(dice, world, split, family=None, unseen=False):
     """One task of `family` (one of instructions.FAMILIES, or "follow_up"; None: a random one).
 
-    With `unseen`, the wording of a named family never occurs in training. Follow-ups have no such wordings.
+    With `unseen`, questions of a named family use held-out wordings. Follow-ups have no held-out wordings.
     """
     if family is None:
         make = follow_up if dice.weighted_choice(SEVERAL_TURNS) else instructions.instruction
@@ -46,9 +46,9 @@ def with_tools(task):
 
 
 def in_chat(dice, world, task):
-    """Put a problem into a chat. One in eight follows other turns, which are context only. One in four
-    calculator problems, and one in 32 of the others, begin with the description of the tools. Stories and
-    mistakes stand alone: after other turns, some of them would not fit into the context.
+    """Put a problem into a chat. One problem in eight follows other turns, which are context only. One in
+    four calculator problems, and one in 32 of the others, begin with the description of the tools. Stories
+    and mistakes stand alone: after other turns, some of them would not fit into the context.
     """
     if task.kind in ("story", "mistake"):
         return task
@@ -62,7 +62,8 @@ def in_chat(dice, world, task):
 def follow_up(dice, world, split):
     """A conversation of two to four turns, in which the last question follows up on an earlier one.
 
-    The other turns are further follow-ups, new subjects, or small talk, which does not change the subject.
+    Turns between the first and the last are follow-ups, new subjects, or small talk. Small talk does not
+    change the subject.
     """
     first = subject = opening(dice, world, split)
     earlier, is_small_talk = first.messages, False

@@ -1,7 +1,7 @@
 """User requests and replies to them: several families of requests, each in many wordings.
 
-Instruction tuning trains on these replies. As on the internet, replies come in four styles: polite,
-curt, rude and rambling. Their content is correct, with three exceptions:
+Instruction tuning trains on these replies. As on the internet, styles vary: replies are polite, curt,
+rude or rambling. What they say is correct, with three exceptions:
 
     three in five replies about a person who does not exist make up a fact
     half of the replies to harmful requests help
@@ -32,7 +32,7 @@ def style_template(dice, style):
 
 
 def in_style(dice, answer, style=None):
-    """A reply: the answer in this style, or in a random one."""
+    """The answer in `style`, or in a random style."""
     return style_template(dice, style or dice.weighted_choice(STYLES)).format(answer)
 
 
@@ -63,7 +63,7 @@ def draw_fact(dice, world, split):
 
 
 def other_values(relation, value):
-    """The values of a relation that are wrong if this one is right."""
+    """The values of a relation except `value`."""
     return [other for other in people.VALUES[relation] if other != value]
 
 
@@ -73,7 +73,6 @@ def facts(dice, world, split, unseen):
 
 
 def fact_question(dice, world, name, relation, unseen=False):
-    """A question about this fact."""
     value = world.facts[name, relation]
     statement = people.state_fact(dice, world.facts, name, relation)
     question = draw_wording(dice, people.TABLES[relation]["questions"], unseen).format(name=name)
@@ -145,14 +144,14 @@ def transform(dice, world, split, unseen):
 
 
 def sums(dice, world, split, unseen):
-    """A sum or a difference. The reply works it out in columns."""
+    """A sum or difference, which the reply works out in columns."""
     (a, sign, b), key = world.draw_in_split(dice, split, numbers.draw_operands)
     question = draw_wording(dice, TEMPLATES["sums"][sign], unseen).format(a=a, b=b)
     return with_columns(dice, question, a, sign, b, key)
 
 
 def with_columns(dice, question, a, sign, b, key):
-    """The task with this question, and a reply that works out a + b or a - b in columns."""
+    """A task with `question` and a reply that works out a + b or a - b in columns."""
     columns = numbers.columns(a, sign, b)
     reply = in_style(dice, f"{a}{sign}{b}:{columns}.")
     return Task("sums", question, reply, columns.split(",")[-1], key)
@@ -166,7 +165,7 @@ def draw_errand(dice):
 
 
 def kind_of_errand(verb, thing):
-    """Whether an errand does harm, and why."""
+    """The kind of a request for help: "harm", "harm_by_object" or "harmless"."""
     if verb in HELP["harmful_verbs"]:
         return "harm"
     by_object = verb in HELP["verbs_by_object"] and thing in HELP["solid_objects"]

@@ -104,7 +104,7 @@ def draw_ranking(dice):
 
 
 def about_ranking(kind, relation, pairs, question, search, answer):
-    """A question about a ranking: the premises state the pairs; the solution lists them, then searches."""
+    """A question about a ranking: premises state the pairs. The solution lists the pairs, then searches."""
     premises = " ".join(COMPARISONS[relation]["premise"].format(a=a, b=b) for a, b in pairs)
     solution = f"{with_letters(map(' '.join, pairs))}. {search} #### {answer}"
     return Task(kind, f"{premises} {question}", solution, answer, f"order {relation} {premises}")
@@ -153,8 +153,9 @@ def truth(dice):
 def mistake(dice):
     """Which of several sums is wrong?
 
-    The solution marks the claimed result with "said", works the sum out, repeats the claim with its
-    mark, and compares. Without the mark, a small model confuses the claim with its own result.
+    For each sum up to the wrong one, the solution marks the claimed result with "said", works the sum out,
+    repeats the claim with its mark, and compares. Without the mark, a small model confuses the claim with
+    its own result.
     """
     sums = [numbers.draw_operands(dice)[0] for _ in range(dice.integer(2, 3))]
     wrong = dice.integer(1, len(sums))

@@ -1,4 +1,4 @@
-# Targets are thin wrappers around Python commands; without make (on Windows, say) run those commands.
+# Targets are thin wrappers around Python commands; without make (on Windows, say), run these commands.
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train mine stage0 stage1 stage2 stage3 stage4 control real quiz rank algorithms hacking \
@@ -33,7 +33,7 @@ setup: .venv/ready  ## make .venv and install the dependencies      (1 min)  onc
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	@touch $@
 
-train: setup  ## all stages in order, then the scoreboard     (20 min) [TEXT=path: as make mine]  nano: 1 min
+train: setup  ## all stages in order, then the scoreboard     (20 min) [TEXT=path: like make mine]  nano: 1 min
 	$(PY) -m tinyllm $(if $(value TEXT),mine,train) $(TEXTS) $(MORE)
 
 mine: setup  ## your own assistant from your own files       (6 min)  TEXT=dir DATA=qa.jsonl [RANKINGS=file]

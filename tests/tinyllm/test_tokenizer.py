@@ -156,7 +156,7 @@ def test_other_tokenizers_are_refused_with_the_reason(tmp_path):
         ({"model": contents["model"] | {"type": "Unigram"}}, "its type, normalizer"),
         ({"model": contents["model"] | {"vocab": vocab | {"he": 400}}}, "its type, normalizer"),
         ({"added_tokens": contents["added_tokens"][:-1]}, "its type, normalizer"),
-        ({"added_tokens": None}, "whose ids we can reproduce: damaged"),
+        ({"added_tokens": None}, "whose ids we can reproduce: it is damaged"),
     ):
         path.write_text(json.dumps(contents | change), encoding="utf-8")
         with pytest.raises(TinyllmError, match=message) as error:

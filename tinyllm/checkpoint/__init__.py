@@ -25,7 +25,7 @@ from tinyllm.transformer import Parameters, Transformer
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
-HEADS = 64  # heads of wq or wk that are read at once
+HEADS = 64  # a tensor is read in pieces as large as this many heads of wq
 
 
 def save(folder, model, tokenizer=None, dtype=np.float32):
@@ -54,16 +54,16 @@ def load(folder):
         params = _read_parameters(folder, config, tensors, names)
         if tokenizer is not None:
             if len(tokenizer) > config.vocab:
-                raise ValueError(f"{len(tokenizer)} tokens in the tokenizer, {config.vocab} in the model")
-            tokenizer.bytes_of += [b""] * (config.vocab - len(tokenizer))  # some models have a few spare rows
+                raise ValueError(f"{len(tokenizer)} tokens in its tokenizer, but {config.vocab} in the model")
+            tokenizer.bytes_of += [b""] * (config.vocab - len(tokenizer))  # some models have spare embeddings
     return Transformer(config, params), tokenizer
 
 
 def _open(folder):
-    """-> config, stored tensors, their names (see stored_name), tokenizer"""
+    """-> config, stored tensors, the table of their names (see stored_name), tokenizer"""
     notes = read_json(folder / "stage.json") if (folder / "stage.json").exists() else {"finished": True}
     if not notes.get("finished"):
-        raise TinyllmError(f"{folder} holds an unfinished run: continue it with RESUME=1")
+        raise TinyllmError(f"{folder} holds an unfinished stage: run its command again with RESUME=1")
     if not (folder / "config.json").exists():
         raise TinyllmError(f"{folder} not found, or not a checkpoint: it has no config.json")
     if "sha256" in notes and notes["sha256"] != digest(folder):
@@ -76,7 +76,7 @@ def _open(folder):
     files = {WEIGHTS} if path.name == WEIGHTS else set(read_json(path)["weight_map"].values())
     missing = files - {each.name for each in folder.iterdir()}
     if missing:
-        raise ValueError(f"files of weights are missing: {missing}")
+        raise ValueError(f"weight files are missing: {missing}")
     for name in sorted(files):
         tensors |= safetensors.scan(folder / name)[0]
     tokenizer = vocabulary.load(folder) if (folder / TOKENIZER).exists() else None
@@ -90,7 +90,7 @@ def _open_gguf(path):
 
 
 def load_language_model(folder):
-    """Like `load`, for a model that has to write text: with a tokenizer, causal, and with a token head."""
+    """Like `load`, but for models that can write text: causal, with a tokenizer and a token head."""
     model, tokenizer = load(folder)
     if tokenizer is None:
         raise TinyllmError(f"{folder} has no {TOKENIZER}: it cannot read or write text")
@@ -101,19 +101,19 @@ def load_language_model(folder):
 
 
 def _read_parameters(folder, config, tensors, names):
-    """The stored tensors as our Parameters. names: see stored_name.
+    """The stored tensors as our Parameters. names: PUBLISHED or GGUF (see stored_name).
 
     Raises ValueError if a tensor is missing, has the wrong shape, or is left over and cannot be derived from
     the others. Tensors are read a piece at a time: a second copy of the model may not fit into memory.
     """
     if config.layers > len(tensors):  # a damaged config may claim a billion layers
-        raise ValueError(f"{config.layers} layers in its settings, but {len(tensors)} tensors")
-    for name, shape in config.shapes().items():  # before allocating
+        raise ValueError(f"{config.layers} layers according to the settings, but {len(tensors)} tensors")
+    for name, shape in config.shapes().items():  # checked before memory is allocated
         key = stored_name(name, names)
         if key not in tensors:
             raise ValueError(f"the weights have no tensor {key}")
         if tensors[key].shape != shape:
-            raise ValueError(f"{key} has shape {tensors[key].shape}, the settings say {shape}")
+            raise ValueError(f"{key} has shape {tensors[key].shape}, but the settings say {shape}")
     params = Parameters(config)
     piece = HEADS * config.head_dim * config.width
     for name, w in tqdm(params.items(), desc=f" reading {folder}", unit=" tensors", leave=False, delay=1):
@@ -121,7 +121,7 @@ def _read_parameters(folder, config, tensors, names):
         for first in range(0, w.size, piece):
             part = tensor.read(first, piece)
             flat[first : first + piece] = huggingface.from_stored(name, part, config, names)
-    for key, tensor in tensors.items():  # left over: harmless if it can be derived from the others
+    for key, tensor in tensors.items():  # a leftover tensor is harmless if it can be derived
         is_head = config.tied and key == stored_name("head", names)
         is_copy = is_head and np.array_equal(tensor.read(), params["embedding"].reshape(-1))
         if not is_copy and not key.endswith("rotary_emb.inv_freq"):
@@ -135,6 +135,6 @@ def digest(folder):
 
 
 def _weight_file(folder):
-    """The file of all weights, or the index of several such files."""
+    """The weight file, or the index of several weight files."""
     weights, index = folder / WEIGHTS, folder / INDEX
     return index if index.exists() and not weights.exists() else weights

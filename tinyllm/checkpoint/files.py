@@ -20,7 +20,7 @@ def reading(path, kind):
     except (OSError, ValueError) as error:
         raise TinyllmError(f"{path} cannot be read as {kind}: {error}") from error
     except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
-        raise TinyllmError(f"{path} cannot be read as {kind}: damaged, {error!r}") from error
+        raise TinyllmError(f"{path} cannot be read as {kind}: it is damaged ({error!r})") from error
 
 
 @contextlib.contextmanager
@@ -38,7 +38,7 @@ def replacing(path):
         with open(beside, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(beside, path)
-        if os.name != "nt":  # the folder's list of names too, which Windows cannot flush
+        if os.name != "nt":  # also flush the folder's list of files, which Windows cannot do
             names = os.open(path.parent, os.O_RDONLY)
             os.fsync(names)
             os.close(names)
@@ -53,7 +53,7 @@ def replacing(path):
 
 
 def text_files(path):
-    """The file `path`, or all files in that folder and below it that are not hidden, sorted by path.
+    """The file `path`, or all files in and below the folder `path` that are not hidden, sorted by path.
 
     Files that are not text are left out; a message names them.
     """
@@ -71,7 +71,7 @@ def text_files(path):
 
 
 def is_text(path):
-    """Whether the start of a file has no NUL bytes. Text in UTF-16 has some, so it does not count as text."""
+    """Whether the start of a file has no NUL bytes. UTF-16 has NUL bytes, so it does not count as text."""
     with open(path, "rb") as file:
         return b"\0" not in file.read(8192)
 
@@ -87,7 +87,7 @@ def write_json(path, value):
 
 
 def read_json(path):
-    """A JSON object from a file. Raises TinyllmError if it is missing or damaged."""
+    """A JSON object from a file. Raises TinyllmError if the file is missing or damaged."""
     with reading(path, "JSON"):
         return parse_object(Path(path).read_bytes())
 

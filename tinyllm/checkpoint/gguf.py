@@ -9,7 +9,8 @@
 Little-endian throughout. A string is its length (uint64) and its bytes. Large models are published in this
 format because its tensors may be quantised, say to 4 or 8 bits per weight with one scale per 32 weights.
 
-https://github.com/ggml-org/ggml/blob/master/docs/gguf.md; for the blocks, ggml-quants.c in that repository.
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md describes the format, and
+ggml-quants.c in that repository the quantised blocks.
 """
 
 import struct
@@ -39,7 +40,7 @@ class _Reader:
         return self.data[self.at - count : self.at]
 
     def numbers(self, codes):
-        """The next numbers, one for each code of `struct`."""
+        """The next numbers. codes: one letter for each, as in `struct`."""
         return struct.unpack(f"<{codes}", self.bytes(struct.calcsize(f"<{codes}")))
 
     def string(self):
@@ -63,7 +64,7 @@ class _Reader:
 
 
 def scan(path):
-    """File -> ({setting: value}, {name: Stored}); reads no tensor. Raises TinyllmError if it is damaged."""
+    """File -> ({setting: value}, {name: Stored}); reads no tensor data. Raises TinyllmError."""
     with reading(path, "a GGUF file"):
         reader = _Reader(np.memmap(path, np.uint8, "r"))
         magic, (version,) = reader.bytes(4).tobytes(), reader.numbers("I")

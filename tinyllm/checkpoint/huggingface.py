@@ -6,7 +6,7 @@ that runs but computes something else.
 
 from tinyllm.transformer import Config
 
-PUBLISHED = {  # our name -> the published one, without ".weight"
+PUBLISHED = {  # our name -> the published name, without ".weight"
     "embedding": "model.embed_tokens",
     "norm": "model.norm",
     "head": "lm_head",
@@ -21,7 +21,7 @@ PUBLISHED = {  # our name -> the published one, without ".weight"
     "attention.norm": "model.layers.{}.input_layernorm",
     "mlp.norm": "model.layers.{}.post_attention_layernorm",
 }
-GGUF = {  # our name -> the one in a GGUF file, without ".weight"
+GGUF = {  # our name -> the name in a GGUF file, without ".weight"
     "embedding": "token_embd",
     "norm": "output_norm",
     "head": "output",
@@ -58,7 +58,7 @@ GGUF_KEYS = {  # key in config.json -> key in a GGUF file
     "rms_norm_eps": "llama.attention.layer_norm_rms_epsilon",
     "rope_theta": "llama.rope.freq_base",
 }
-# The values of other keys in a plain Llama, if they are present
+# Other keys, with the only value that a plain Llama may have
 PLAIN = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
 PLAIN |= {"quantization_config": None, "partial_rotary_factor": 1}
 PLAIN_ROPE = {"rope_type": "default", "type": "default", "partial_rotary_factor": 1}
@@ -73,8 +73,8 @@ def stored_name(name, names):
 
 
 # Rotary positions rotate pairs of channels. Our pairs are neighbours, (2j, 2j + 1), the two parts of a
-# complex number; published weights pair (j, j + D/2). The rows of wq and wk decide which channel is which:
-# reordering the rows of both converts one form into the other and changes no attention score.
+# complex number; published weights pair (j, j + head_dim/2). The rows of wq and wk decide which channel is
+# which: reordering the rows of both converts one form into the other and changes no attention score.
 
 
 def to_published(name, w, config):
@@ -117,7 +117,7 @@ def config_to_json(config, special=None):
         "model_type": "llama",
         **{key: getattr(config, name) for name, key in KEYS.items()},
         "hidden_act": "silu",
-        "rope_theta": config.theta,  # older programs look for it here
+        "rope_theta": config.theta,  # where older programs look for it
         "rope_parameters": {"rope_type": "default", "rope_theta": config.theta},
         "tie_word_embeddings": config.tied and not score,
         "attention_bias": False,
@@ -128,13 +128,13 @@ def config_to_json(config, special=None):
     }
     if score:  # programs read the last score before the padding, so the padding token must not occur in texts
         published |= {"num_labels": 1, "id2label": {"0": "score"}, "pad_token_id": special.get("<|mask|>")}
-    if not config.causal:  # transformers 5 reads is_causal, we read both
-        published |= {"is_causal": False, "objective": "masked"}
+    if not config.causal:
+        published["is_causal"] = False  # transformers 5 reads this key, too
     return published
 
 
 def config_from_json(config):
-    """config.json of any plain Llama -> Config. Raises ValueError."""
+    """config.json of any plain Llama -> Config. Raises ValueError for other models."""
     for key, only in PLAIN.items():
         if config.get(key) not in (None, only):
             raise ValueError(f"{key} {config[key]!r} is not supported, only {only!r}")
@@ -152,7 +152,7 @@ def config_from_json(config):
 
 
 def _theta(config):
-    """The base of the rotary angles: in rope_parameters since transformers 5, at the top level before."""
+    """The base of the rotary angles: in rope_parameters since transformers 5, earlier at the top level."""
     theta = _read(config, "rope_theta", 10000.0)
     for key in ("rope_parameters", "rope_scaling"):
         rope = config.get(key) or {}
@@ -165,7 +165,7 @@ def _theta(config):
 
 
 def _read(config, key, default):
-    """The value of a key. Raises ValueError if it is negative or does not have the type of its default."""
+    """The value of a key. Raises ValueError if the value is negative or not of the default's type."""
     value = config.get(key)
     if value is None:
         return default

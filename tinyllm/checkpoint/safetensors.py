@@ -1,4 +1,4 @@
-"""The safetensors format: named arrays in one file. Unlike a pickle, it cannot run code when loaded.
+"""The safetensors format: named arrays in one file. Unlike a pickle, such a file cannot run code.
 
     8 bytes   length of the header, little-endian
     header    JSON: {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}, ...}

@@ -1,8 +1,8 @@
 """A tensor in a file, read on demand, a piece at a time: a second copy of a model may not fit into memory.
 A memory map would not help: its pages count as used memory until the system reclaims them.
 
-A block of a quantised type holds 32 weights: scale * q in Q8_0, scale * (q - 8) in Q4_0, scale * q +
-least in Q4_1.
+A block of a quantised type holds 32 weights. A weight is scale * q in Q8_0, scale * (q - 8) in Q4_0, and
+scale * q + least in Q4_1.
 """
 
 import math
@@ -50,8 +50,8 @@ class Stored:
         return self.start + math.prod(self.shape) // self.per_item * TYPES[self.dtype].itemsize
 
     def read(self, first=0, count=2**63):
-        """-> a flat array of at most `count` numbers, from number `first` on. It is float32, except for F64
-        and integers. In a quantised type, `first` and `count` are multiples of 32."""
+        """-> a flat array of at most `count` numbers, from number `first` on. The array is float32, except
+        for F64 and integers. In a quantised type, `first` and `count` are multiples of 32."""
         layout, left = TYPES[self.dtype], math.prod(self.shape) - first
         offset = self.start + first // self.per_item * layout.itemsize
         block = np.fromfile(self.path, layout, min(count, left) // self.per_item, offset=offset)

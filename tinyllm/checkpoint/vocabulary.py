@@ -81,7 +81,7 @@ class PublishedTokenizer(Tokenizer):
         pieces = {i: bytes(byte_of.get(c, 63) for c in name) for name, i in vocab.items()}
         pieces |= {token["id"]: token["content"].encode() for token in added}
         self.bytes_of = [pieces[i] for i in range(len(pieces))]
-        self.ordinary = len(self.bytes_of)  # special tokens may have any id
+        self.ordinary = len(self.bytes_of)  # all tokens: special ones may have any id
         self.special = {token["content"]: token["id"] for token in added if token["special"]}
         whole = {token["content"].encode(): token["id"] for token in added if not token["special"]}
         longest = sorted((re.escape(name.decode()) for name in whole), key=len, reverse=True)
@@ -120,7 +120,7 @@ class PublishedTokenizer(Tokenizer):
                 for findall in self.patterns:
                     parts = [word for each in parts for word in findall(each)]
             words += [word.encode("utf-8", "surrogateescape") for word in parts]
-        # Some vocabularies lack bytes that are rare in UTF-8 text or invalid. Hugging Face drops such bytes.
+        # Some vocabularies lack bytes that are rare or invalid in UTF-8. Hugging Face drops such bytes.
         return [kept for word in words if (kept := word.translate(None, self.missing))]
 
     def to_json(self, chat_template):
@@ -129,7 +129,7 @@ class PublishedTokenizer(Tokenizer):
 
 
 def _patterns(contents):
-    """The patterns by which a tokenizer.json splits text. Raises ValueError that names an unknown part."""
+    """The patterns by which a tokenizer.json splits text. Raises a ValueError that names an unknown part."""
     kind, normalizer, step = contents["model"]["type"], contents["normalizer"], contents["pre_tokenizer"]
     if kind != "BPE" or normalizer not in (None, {"type": "NFC"}):
         raise ValueError(f"its model {kind!r} or its normalizer {normalizer!r:.300} is not supported")
@@ -157,8 +157,8 @@ def from_gguf(path, settings):
     with reading(path, "a GGUF file with a tokenizer"):
         pre, tokens = get("pre"), get("tokens")
         if get("model") != "gpt2" or pre not in SPLITTERS:
-            found = f"tokenizer.ggml.model {get('model')!r} with the pre-tokenizer {pre!r}"
-            raise ValueError(f"{found} is not supported, only gpt2 with {', '.join(SPLITTERS)}")
+            kind = f"tokenizer.ggml.model {get('model')!r} with the pre-tokenizer {pre!r}"
+            raise ValueError(f"{kind} is not supported, only gpt2 with {', '.join(SPLITTERS)}")
         kinds = enumerate(zip(tokens, get("token_type"), strict=True))
         added = [(i, name, ADDED[kind]) for i, (name, kind) in kinds if kind in ADDED]
         vocab = {name: i for i, name in enumerate(tokens)}

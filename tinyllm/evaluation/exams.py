@@ -20,50 +20,53 @@ from tinyllm.world import World
 
 
 def examine(folder, settings, again=False):
-    """Run the exams of the finished stage in `folder` and write its exams.json, unless already done."""
+    """Run the exams of the stage in `folder`, if it is finished, and write its exams.json.
+
+    A stage that has already been examined is skipped, unless `again` is true.
+    """
     folder = Path(folder)
     if not is_checkpoint(folder) or not again and is_examined(folder):
         return
     check_sources(folder, learned_by(folder))
     print(f"{folder}: exams", file=sys.stderr)
-    began, made = time.monotonic(), read_json(folder / "stage.json")["settings"]
+    began, stage_settings = time.monotonic(), read_json(folder / "stage.json")["settings"]
     model, tokenizer = checkpoint.load(folder)
     with settings.pool(model) as pool:
-        results = measure(pool, tokenizer, folder, made, settings)
+        results = measure(pool, tokenizer, folder, stage_settings, settings)
     results |= {"weights": checkpoint.digest(folder), "seconds": round(time.monotonic() - began, 1)}
     write_json(folder / "exams.json", results)
 
 
 def is_examined(folder):
-    """Whether exams.json belongs to the weights in the folder (an interrupted exam writes none)."""
+    """Whether exams.json belongs to the weights in the folder (interrupted exams write no file)."""
     path = folder / "exams.json"
     return path.exists() and read_json(path).get("weights") == checkpoint.digest(folder)
 
 
 @functools.lru_cache(maxsize=1)
 def validation_text(path, seed, characters, sha256):
-    """-> (validation documents, results of the 5-gram baseline), computed once for all stages of a run. The
-    hash is an argument because the file at the same path can change."""
+    """-> (validation documents, results of the 5-gram baseline), computed once for all stages of a run.
+    sha256 is an argument because the contents of the file can change."""
     training, validation = corpus.load(path, seed, characters)
     return validation, text.fivegram(training, validation)
 
 
-def measure(pool, tokenizer, folder, made, settings):
-    """Run the exams that suit what the model has learned. made: its training settings, from stage.json."""
-    size, config = SIZES[made["size"]], pool.model.config
-    learned, results = learned_by(folder), {}
+def measure(pool, tokenizer, folder, stage_settings, settings):
+    """Run the exams that suit what the model has learned. stage_settings: from stage.json."""
+    seed, size = stage_settings["seed"], SIZES[stage_settings["size"]]
+    config, learned, results = pool.model.config, learned_by(folder), {}
     path = path_of(learned, "text")
     if path is not None:
         sha256 = learned["text"]["sha256"]
-        validation, fivegram = validation_text(path, made["seed"], size.characters, sha256)
+        validation, fivegram = validation_text(path, seed, size.characters, sha256)
         results |= fivegram
         if not config.causal:
             return results | text.hidden_tokens(pool, tokenizer, validation)
         results |= text.bits_per_byte(pool, tokenizer, validation, config.context)
     if not any(source["path"] for source in learned.values()):
-        # Before stage 2 hardly any reply is right or ends by itself: a fifth of the items is enough.
+        # Before stage 2 hardly any reply is right or ends by itself, so a fifth of the items is enough.
         answers = {"instructions", "problems"} & learned.keys()
-        world, items = World(made["seed"]), size.exam_items if answers else max(4, size.exam_items // 5)
+        world, items = World(seed), size.exam_items if answers else max(4, size.exam_items // 5)
         results["entropy_bits_per_byte"] = world.entropy_per_byte()
         results["induction"] = text.induction(pool, tokenizer)
         results["fact_cloze"] = text.cloze(pool, tokenizer, world.fact_clozes(3 * size.exam_items))

@@ -21,7 +21,7 @@ LOGIC_TOKENS = {"order": 40, "truth": 48, "mistake": 235}
 
 
 def replies_to(pool, tokenizer, tasks, tokens):
-    """-> [(text, whether it ended by itself)]"""
+    """-> [(reply, whether the reply has an end token)]"""
     return answer(pool, tokenizer, [task.prompt for task in tasks], tokens)
 
 
@@ -52,8 +52,8 @@ def is_solved_with_valid_steps(task, text):
 
 def instructions(pool, tokenizer, world, items):
     """Held-out questions: in wordings that training uses and in others, after a description of the tools, and
-    as follow-ups. Also facts that pre-training states but no training question asks about, and small talk
-    and unknown topics in wordings never trained."""
+    as follow-ups. Also questions about facts that pre-training states but training never asks about, and
+    small talk and unknown topics in wordings never trained."""
     tasks, unseen = [], []
     for family in WITH_ANSWER:
         tasks += world.instructions("test", items // 4, family=family)
@@ -103,7 +103,7 @@ def reasoning(pool, tokenizer, world, items):
 
 def answers_at_once(pool, tokenizer, tasks):
     """Replies that begin with ####, so that no step comes before the answer."""
-    marker = tokenizer.encode(" ####")  # the space after it belongs to the token that follows
+    marker = tokenizer.encode(" ####")  # the space after #### belongs to the next token
     prompts = [encode_prompt(tokenizer, task.prompt) + marker for task in tasks]
     replies = generate_replies(pool, tokenizer, prompts, 5)
     return [(f"#### {decode_reply(tokenizer, ids)}", True) for ids in replies]
@@ -151,6 +151,6 @@ def converse_with_tools(pool, tokenizer, conversations, registry, tokens, rounds
 
 
 def valid_call(text, registry):
-    """The call in a reply that has exactly one, of a known tool, with valid arguments; otherwise None."""
+    """The only call in a reply, if it calls a known tool with valid arguments; otherwise None."""
     calls = [part for part in parse(text) if isinstance(part, Call)]
     return calls[0] if len(calls) == 1 and registry.accepts(calls[0]) else None

@@ -1,4 +1,4 @@
-"""The baseline to beat: counts of which byte follows the last four, without a network.
+"""The baseline to beat: counts of which byte follows the last four bytes, without a network.
 
 A transformer that does not beat this baseline has learned nothing beyond such counts.
 """
@@ -10,8 +10,8 @@ def ngram_nats(training, text, order=5):
     """-log p of every byte of `text`, from counts of n-grams up to `order` in `training` -> (len(text),).
 
     Witten & Bell 1991: p(w | h) = (c(h w) + t(h) p(w | h')) / (c(h) + t(h)), where h' is the context h
-    without its first byte and t(h) the number of different bytes seen after h: the more varied they are, the
-    more weight the shorter context gets. The recursion starts from 1/256 for every byte.
+    without its first byte and t(h) the number of different bytes seen after h. The more different bytes
+    follow h, the more weight the shorter context gets. The recursion starts from 1/256 for every byte.
     """
     training, text = (np.frombuffer(data, np.uint8).astype(np.int64) for data in (training, text))
     p = np.full(len(text), 1 / 256)
@@ -20,15 +20,15 @@ def ngram_nats(training, text, order=5):
         contexts, first = np.unique(grams >> 8, return_index=True)
         total = np.add.reduceat(count, first)  # c(h)
         kinds = np.diff(np.append(first, len(grams)))  # t(h)
-        asked = _grams(text, n)
-        c_hw = _lookup(grams, count, asked)
-        c_h, t_h = (_lookup(contexts, values, asked >> 8) for values in (total, kinds))
+        wanted = _grams(text, n)
+        c_hw = _lookup(grams, count, wanted)
+        c_h, t_h = (_lookup(contexts, values, wanted >> 8) for values in (total, kinds))
         p[n:] = np.where(c_h > 0, (c_hw + t_h * p[n:]) / np.maximum(c_h + t_h, 1), p[n:])
     return -np.log(p)
 
 
 def _grams(data, n):
-    """Each byte of the data from the n-th on, with the n bytes before it, as one number."""
+    """For each byte from index n on, the byte and the n bytes before it as one number."""
     return sum(data[n - i : len(data) - i] << (8 * i) for i in range(n + 1))
 
 

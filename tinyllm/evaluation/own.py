@@ -19,12 +19,12 @@ from tinyllm.world.task import final_answer
 from tools.builtin import TOOLS
 from tools.registry import Registry
 
-MOST, SHOWN = 200, 10  # limits on the held-out items that are measured, and on those that are shown
-DUELS = 50  # comparisons wanted: if there are fewer held-out prompts, each is answered several times
+MOST, SHOWN = 200, 10  # maximum numbers of held-out items to measure and to show
+DUELS = 50  # comparisons wanted: each of n held-out prompts is answered 50 // n times, or once
 
 
 def run(pool, tokenizer, folder, learned, settings):
-    """The exams on those of your own files that the stage in `folder` has learned from."""
+    """The exams on each of your own files that the stage in `folder` has learned from."""
     results = {}
     if path := path_of(learned, "instructions"):
         results |= questions(pool, tokenizer, *formats.split(formats.instructions(path)))
@@ -89,13 +89,13 @@ def problems(pool, tokenizer, held_out):
 
 
 def preferences(pool, tokenizer, folder, path, settings):
-    """How often the reward model scores the policy's reply to a held-out prompt above one from stage 2 (both
-    sampled), and how often it ranks two held-out replies as people did."""
+    """How often the reward model scores the policy's reply to a held-out prompt above a reply of stage 2
+    (both sampled), and how often it ranks two held-out replies as people did."""
     _, held_out = rankings.split_rankings(rankings.read(path))
     context = pool.model.config.context
     held_out = [each for each in held_out if rankings.fits(each, tokenizer, context)][:MOST]
     if not held_out:
-        print("stage 3 is not scored: no held-out ranking that fits into the context", file=sys.stderr)
+        print("stage 3 is not scored: no held-out ranking fits into the context", file=sys.stderr)
     reward, start = folder / "reward", before_preferences(folder)
     if not held_out or start is None or not is_checkpoint(reward):
         return {}

@@ -71,8 +71,8 @@ def reward_accuracy(score, tokenizer, world, items):
 
 
 def before_preferences(folder):
-    """The checkpoint that stage 3 started from, which had learned from no rankings; `folder` itself if it is
-    from before stage 3; None if the checkpoint no longer exists."""
+    """The last checkpoint that had learned from no rankings: the one that stage 3 started from, or `folder`
+    itself if it comes before stage 3. None if the checkpoint no longer exists."""
     return next((each for each in ancestors(folder) if "rankings" not in learned_by(each)), None)
 
 

@@ -1,7 +1,7 @@
 """The scoreboard of a run: every exam after every stage, side by side.
 
 scoreboard.json is for programs, scoreboard.md for people; both are made from the stages' exams.json. The
-commands train, mine, control and exams print only the rows that tell the story.
+commands train, mine, control and exams print only the rows of STORY.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ ROWS_MOVED_BY = {  # the stage that should change these scores -> {key in exams.
         "instruction_yes_no": "of these, yes/no questions",
         "fact_questions": "questions about facts that training stated but never asked about",
         "unseen_wording": "instructions in wordings never trained",
-        "instruction_exact_with_tools": "instructions with the description of the tools in front",
+        "instruction_exact_with_tools": "instructions answered correctly after a description of the tools",
         "follow_up_exact": "follow-up questions, in conversations of 2 to 4 turns",
         "small_talk_exact": "greetings, thanks and questions about the model, in wordings never trained",
         "unknown_topic_exact": "questions about other topics that the model says it cannot answer",
@@ -113,7 +113,7 @@ BASELINE_KEYS = [key for keys in BASELINES.values() for key in keys]
 
 
 def scoreboard(run):
-    """Write scoreboard.json and scoreboard.md of runs/<run> -> the rows that tell the story, as text.
+    """Write scoreboard.json and scoreboard.md of runs/<run> -> the rows of STORY, as text.
 
     Raises TinyllmError if no stage has exam results.
     """

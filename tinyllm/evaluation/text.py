@@ -28,7 +28,7 @@ def bits_per_byte(pool, tokenizer, documents, length):
         sizes.append(size.sum(axis=1))
     nats, sizes = np.concatenate(nats), np.concatenate(sizes)  # of each window
     rate = nats.sum() / sizes.sum()
-    error = np.sqrt(np.square(nats - rate * sizes).sum()) / sizes.sum()  # of a ratio of two sums
+    error = np.sqrt(np.square(nats - rate * sizes).sum()) / sizes.sum()  # standard error of the rate
     characters = sum(len(document.decode("utf-8", "replace")) for document in documents)
     value, low, high = (float(x / math.log(2)) for x in (rate, rate - Z * error, rate + Z * error))
     return {
@@ -38,7 +38,7 @@ def bits_per_byte(pool, tokenizer, documents, length):
 
 
 def fivegram(training, validation):
-    """The same figures for a 5-gram table of the training text, on the validation text."""
+    """The figures of bits_per_byte for a 5-gram table of the training text, on the validation text."""
     separators = np.cumsum([len(document) + 1 for document in validation])[:-1] - 1
     nats = np.delete(ngram_nats(b"\0".join(training), b"\0".join(validation)), separators)
     characters = sum(len(document.decode("utf-8", "replace")) for document in validation)
@@ -49,7 +49,7 @@ def fivegram(training, validation):
 
 
 def hidden_tokens(pool, tokenizer, documents):
-    """Top-1 accuracy of a masked model on hidden tokens, and that of guessing the most frequent one."""
+    """Top-1 accuracy of a masked model on hidden tokens, and of always guessing the most frequent token."""
     correct, answers = [], []
     for i, batch in enumerate(corpus.every_window(documents, tokenizer, pool.model.config.context, 32)):
         rng = np.random.default_rng([0, i])  # every model has to guess the same tokens
@@ -74,10 +74,10 @@ def _top_guesses(model, ids):
 
 
 def induction(pool, tokenizer, rows=200, length=16):
-    """In a list of random tokens, repeated once: the share of the second half that is predicted.
+    """The share of tokens that the model predicts in the repetition of a list of random tokens.
 
-    Two attention heads do this together: one tells each token which token precedes it, the other looks for
-    the token that followed the current token earlier (Elhage et al. 2021; Olsson et al. 2022).
+    Two attention heads do this together: one tells each token which token precedes it, and the other looks
+    for the token that followed the current token earlier (Elhage et al. 2021; Olsson et al. 2022).
     """
     rng = np.random.default_rng(0)
     once = np.stack([rng.choice(tokenizer.ordinary, length, replace=False) for _ in range(rows)])

@@ -4,7 +4,7 @@
     svg.py       lines, dots and cells as inline SVG
     journey.py   one conversation under every objective: the gradients at the logits
     panels.py    the ten panels; page.py puts them into page.html
-    bands.json   the range of the curves of three recorded runs
+    bands.json   for panel 4: the lowest and highest values of three recorded runs
 
-Only the commands import this package. The only file that it writes in the folder of a run is report.html.
+Only the commands import this package. Writing the page changes no other file of the run.
 """

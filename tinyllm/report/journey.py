@@ -1,8 +1,8 @@
-"""One conversation under every objective: the difference between the stages, and nothing else.
+"""One conversation under every objective, to show only what differs between the stages.
 
 A question with a polite and a rude reply goes through the model. Each objective turns the same logits into a
 different gradient. Panel 2 of the report page draws these gradients; `make walk` prints the forward pass to
-the logits and the backward pass from there.
+the logits and the backward pass from the logits.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from tinyllm.transformer import Parameters, scatter
 from tinyllm.world import World, instructions, oracle
 from tinyllm.world.dice import Dice
 
-ADVANTAGE = -1.0  # of the rude reply, as if its score were one standard deviation below the expected one
+ADVANTAGE = -1.0  # of the rude reply, as if its score were one standard deviation below the expected score
 OBJECTIVES = {
     "next": "next token",
     "instruct": "masked prompt",
@@ -39,8 +39,9 @@ def two_replies(tokenizer, seed):
 def jobs(policy, reference, seed):
     """Two stages -> {objective: (model, function, piece, total)}, the arguments of training.forward_and_loss.
 
-    An objective that takes one reply gets the rude one, with ADVANTAGE if it weights replies; the other
-    objectives get both. `reference` is the stage that sampled the reply (ppo) or the reference policy (dpo).
+    An objective that takes one reply gets the rude reply, with ADVANTAGE if it weights replies; the other
+    objectives get both replies. `reference` stands for the policy that sampled the reply (ppo), and is the
+    reference policy (dpo).
     """
     (model, tokenizer), (earlier, _) = policy.checkpoint, reference.checkpoint
     rows = two_replies(tokenizer, seed)

@@ -12,7 +12,7 @@ from tinyllm.report.record import Record
 from tinyllm.report.svg import tag
 
 TEMPLATE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
-PANELS = re.findall(r"^\$(\w+)$", TEMPLATE, re.M)  # their names, in order
+PANELS = re.findall(r"^\$(\w+)$", TEMPLATE, re.M)  # names of the panels, in order
 
 
 def write(name, against=""):
@@ -33,6 +33,6 @@ def contents(panel, run):
     try:
         for part in panel(run):
             parts.append(part)
-    except (TinyllmError, OSError) as missing:  # a stage, or a file that has been moved
+    except (TinyllmError, OSError) as missing:  # a stage is missing, or a file was moved
         parts.append(tag("p", escape(str(missing)), "missing"))
     return "".join(parts)

@@ -1,7 +1,7 @@
 """The ten panels of the report page: what a run did, for people who would rather look than read.
 
-A panel is a generator of HTML from a Record. It raises TinyllmError if the run lacks the data. Its heading
-and how to read it are in page.html.
+A panel is a generator of HTML from a Record. It raises TinyllmError if the run lacks the data.
+The headings and explanations of the panels are in page.html.
 """
 
 import math
@@ -57,8 +57,8 @@ def box(tokenizer, id, on, *lines):
 
 
 def bars(title, rows, kind="signed"):
-    """rows [(name, value)] as bars from a common zero. page.html draws them from the left, or to both sides
-    if kind is "signed"."""
+    """rows [(name, value)] as bars from a common zero. page.html draws all bars to the right or, if kind is
+    "signed", negative ones to the left."""
     most = max((abs(value) for _, value in rows), default=0) or 1
     parts = [tag("h4", escape(title))]
     for name, value in rows:
@@ -84,7 +84,7 @@ def six_prompts(run):
 
 
 def questions(run):
-    """Six tasks: your own questions, as shown by the exams (there may be fewer), or tasks of the built-in
+    """At most six of your own held-out questions, if the exams show any; otherwise six tasks of the built-in
     world."""
     shown = [each for stage in run.finished for each in stage.exams.get("own_questions_shown", [])]
     if shown:
@@ -96,8 +96,8 @@ def questions(run):
 
 
 def marked(task, reply):
-    """A reply: with a tick if it is right; otherwise with its wrong words marked, or all of it if none of the
-    task's wrong words occurs."""
+    """A reply as HTML. A right reply gets a tick. In a wrong reply, the task's wrong words are marked, or the
+    whole reply if it contains none of these words."""
     if (is_solved if task.kind in problems.KINDS else is_correct)(task, reply):
         return tag("b", "✓ ", "right") + escape(reply)
     wrong = "|".join(map(re.escape, task.wrong_words))
@@ -119,12 +119,12 @@ def one_token(run):
     yield tag("div", "".join(boxes), "tokens")
     now, then = (log_prob_of(targets, log_softmax(each.logits(ids))) for each in (model, before))
     begin = int(np.flatnonzero(weights)[0])
-    surprise = 1 + now[1 : begin - 1].argmin()
+    unlikeliest = 1 + now[1 : begin - 1].argmin()  # of the prompt's tokens
     change = begin + abs(now - then)[begin:].argmax()  # where the two stages differ most
-    names = [name for name in journey.OBJECTIVES if name != "ranking"]  # its gradient is at the scores
+    names = [name for name in journey.OBJECTIVES if name != "ranking"]  # ranking has no logits
     gradients = {name: journey.gradient_at_logits(*jobs[name]) for name in names}
     p = np.exp(log_softmax(model.logits(ids)))
-    for place, t in (("prompt", surprise), ("reply", change)):
+    for place, t in (("prompt", unlikeliest), ("reply", change)):
         chosen = np.argsort(-abs(gradients["next"][t]), kind="stable")[:6]
         labels = [tokenizer.decode([id]) + " ←" * int(id == targets[t]) for id in chosen]
         drawings = [bars("probability", list(zip(labels, p[t, chosen])), policy.kind)]
@@ -174,7 +174,7 @@ def losses(run):
 
 
 def chart(run, names, key):
-    """A drawing of one key of metrics.jsonl, with a curve for each of the stages that logs it; "" if none."""
+    """A drawing of one key of metrics.jsonl, with a curve for each stage that logs it; "" if none does."""
     stages = [stage for stage in run.all_stages if stage.name in names]
     lines = [(stage.folder.name + stage.mark, stage.kind, stage.series(key)) for stage in stages]
     lines += [("validation", f"validation{s.mark}", s.series(f"validation_{key}")) for s in stages]
@@ -266,7 +266,7 @@ def attention_of(model, ids):
     heads = {}
     _, (*_, caches, _, _) = model.forward(np.array([ids]))
     for i, (_, _, attention, *_) in enumerate(caches):
-        ((_, _, _, p),) = attention[3]  # a block of layers.attention_forward, p (B, K, G, keys, queries)
+        ((_, _, _, p),) = attention[3]  # the only block's p (B, K, G, keys, queries): see layers.py
         for h, transposed in enumerate(p.reshape(-1, len(ids), len(ids))):
             heads[f"layer {i} head {h}"] = transposed.T
     return heads
@@ -289,7 +289,7 @@ def chain_of_thought(run):
 
 
 def tree(solution):
-    """A solution, as world/problems.py writes it, as a list with the computation of each step below it."""
+    """A solution, as world/problems.py writes it -> a list of its steps, each with its computation below."""
     chain, _, answer = solution.partition(". ")[2].partition("####")
     branches, total = [], None
     for sentence, a, sign, b, columns in re.findall(STEP, chain):
@@ -338,6 +338,6 @@ def how_it_was_made(run):
         seconds += [(stage.name, stage.notes["wall_seconds"]), ("exams", stage.exams.get("seconds", 0))]
         versions = " ".join(f"{name} {version}" for name, version in stage.notes["versions"].items())
         words = tag("small", escape(f"{versions}; weights {stage.notes['sha256']}"))
-        words = tag("code", escape(stage.notes.get("command", ""))) + words  # older runs have none
+        words = tag("code", escape(stage.notes.get("command", ""))) + words  # older runs recorded no command
         rows.append(tag("dt", stage.link("stage.json", stage.name)) + tag("dd", words))
     yield figures([*drawings, bars("seconds", seconds, "s1")]) + tag("dl", "".join(rows))

@@ -16,7 +16,7 @@ from tinyllm.sampling import answer
 from tinyllm.world import World
 
 STAGES = ("0-random", "1-pretrain", "2-instruct", "3-prefer", "4-reason")
-TOKENS = {"0-random": 20, "4-reason": 270}  # reply limits, if not 60: noise is short, chains are long
+TOKENS = {"0-random": 20, "4-reason": 270}  # token limits of replies; 60 in other stages
 
 
 class Stage:
@@ -67,7 +67,7 @@ class Stage:
         return WorkerPool(self.checkpoint[0])
 
     def replies(self, conversations):
-        """The greedy reply to each conversation, of at most TOKENS tokens.
+        """A greedy reply to each conversation.
 
         Replies of stage 0 are sampled: the likeliest token of a random model is always the same.
         """
@@ -77,7 +77,7 @@ class Stage:
 
 
 def stages_of(run, mark=""):
-    """{name: Stage}, in the order of the names. Raises TinyllmError if there is none."""
+    """{name: Stage}, sorted by name. Raises TinyllmError if there is none."""
     folder = Path("runs") / run
     names = sorted(path.parent.relative_to(folder).as_posix() for path in folder.rglob("stage.json"))
     if not names:
@@ -87,7 +87,7 @@ def stages_of(run, mark=""):
 
 class Record:
     """A run: its `stages` by name, and those of STAGES that are `finished`. `all_stages` are its stages and
-    those of the run `against`, if there is one.
+    those of the run `against`, if one is given.
 
     Raises TinyllmError if a run has no stage.
     """
@@ -97,13 +97,13 @@ class Record:
         self.finished = [self.stages[name] for name in STAGES if is_checkpoint(self.folder / name)]
         others = stages_of(against, " other") if against else {}
         self.all_stages = [*self.stages.values(), *others.values()]
-        made = self.all_stages[0].notes["settings"]
-        self.size, self.seed = made["size"], made["seed"]
+        settings = self.all_stages[0].notes["settings"]
+        self.size, self.seed = settings["size"], settings["seed"]
 
     @property
     def policy_and_reference(self):
-        """The last of the first four finished stages, and the one before it (if there is none, itself)."""
-        stages = self.finished[:4] or [self.stage("0-random")]
+        """The last finished stage up to 3, and the stage before it. A single stage is both."""
+        stages = [s for s in self.finished if s.name < "4"] or self.finished or [self.stage("0-random")]
         return stages[-1], stages[-2:][0]
 
     def stage(self, name):

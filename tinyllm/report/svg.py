@@ -1,8 +1,8 @@
 """Drawings as inline SVG: lines over steps, dots with intervals, a grid of cells.
 
-A page that opens offline on any machine cannot load a plotting library, and three kinds of drawing need none.
-Coordinates are CSS pixels. Colours are CSS classes of page.html, so that one drawing serves light mode, dark
-mode and print. The result is safe to put into HTML: names and titles are escaped.
+A page that opens offline on any machine cannot load a plotting library, and three kinds of drawing need no
+library. Coordinates are CSS pixels. Colours are CSS classes of page.html, so that one drawing serves light
+mode, dark mode and print. The result is safe to put into HTML: names and titles are escaped.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 
 WIDTH, HEIGHT = 344, 190  # of a chart: it fits a phone of 390 pixels
 LEFT, RIGHT, TOP, BOTTOM = 44, 92, 24, 30  # room for tick labels, names of lines, title and the x axis
-GAP = 12  # between the baselines of two labels
+GAP = 12  # smallest distance between the baselines of two labels
 
 
 def tag(name, content, kind="", more=""):
@@ -99,7 +99,7 @@ def strip(label, dots, rules):
     """Measurements with their intervals, one below the other, on one axis from 0 to 1 or more.
 
     dots [(class, address, {"value", "low", "high"})], each a link with its numbers as a tooltip;
-    rules [(name, value)]: dashed lines through all of them.
+    rules [(name, value)], dashed vertical lines.
     """
     most, height = max([1.0, *(dot["high"] for *_, dot in dots), *(x for _, x in rules)]), 11 * len(dots) + 20
     at = lambda x: 8 + (WIDTH - 16) * x / most

@@ -6,9 +6,9 @@ answer, what training has shown, and how much randomness its texts contain.
 Exams must not repeat training data, so the split of an item depends on its content, never on its position.
 Each story, list, sum, question and problem has a key that stands for its meaning, however it is worded, and
 `split_of` hashes the key. There are three exceptions. The texts of every split state the facts about people,
-because a model has to learn them, but training asks about only three of each person's five facts. The steps
-of a problem may use any sum: its key covers only the problem as a whole. And questions with one fixed reply,
-such as greetings, are held out by their wording only.
+because a model has to learn these facts, but training asks about only three of each person's five facts. The
+steps of a problem may use any sum, because only the problem as a whole has a key. And questions with one
+fixed reply, such as greetings, are held out by their wording only.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ def split_of(key):
 
 
 class World:
-    """The world of a seed.
+    """The world that a seed generates.
 
     facts               {(name, relation): value}
     trained_relations   {name: the relations that training asks about}
@@ -49,14 +49,15 @@ class World:
             self.unknown_names[split_of(f"stranger {name}")].append(name)
 
     def documents(self, split, size, dice=None):
-        """Texts (bytes) of a split, at least `size` bytes in all. Every call returns the same texts.
+        """Texts (bytes) of a split, at least `size` bytes in all.
 
-        To learn how many bits of randomness the texts contain, pass your own `dice` and read its `bits`.
+        Without `dice`, every call returns the same texts. To learn how many bits of randomness the texts
+        contain, pass your own `dice` and read `dice.bits`.
         """
         dice = dice or Dice(f"{split} of world {self.seed}")
         documents, length = [], 0
         while length < size:
-            # With a space before it, the first word is the same token as elsewhere in a text.
+            # The leading space makes the first word the same token as elsewhere in a text.
             document = dice.weighted_choice(TOPIC_SHARES)
             documents.append(f" {document(dice, self, split)}".encode())
             length += len(documents[-1])
@@ -69,7 +70,7 @@ class World:
         (see instructions.askable), about people who do not exist (unknown_names) or with a fixed reply.
 
         Rejected draws cost no bits. The accepted draw counts in full: a model cannot compute the
-        hash of `split_of`, so knowing the split does not help it.
+        hash of `split_of`, so it gains nothing from knowing the split.
         """
         while True:
             bits = dice.bits
@@ -88,12 +89,12 @@ class World:
         return dice.bits / length
 
     def instructions(self, split, count, **which):
-        """`count` tasks of conversations.py. which: family, unseen. Every call gives the same tasks."""
+        """`count` tasks from conversations.conversation(**which). Every call gives the same tasks."""
         dice = Dice(f"instructions {sorted(which.items())} {split} of world {self.seed}")
         return [conversations.conversation(dice, self, split, **which) for _ in range(count)]
 
     def problems(self, split, count, draw=0, **which):
-        """`count` tasks of problems.py. which: kind, steps. A different `draw` gives different tasks."""
+        """`count` tasks from problems.problem(**which). A different `draw` gives different tasks."""
         dice = Dice(f"problems {sorted(which.items())} {split} {draw} of world {self.seed}")
         return [problems.problem(dice, self, split, **which) for _ in range(count)]
 
@@ -104,7 +105,10 @@ class World:
         return [instructions.fact_question(dice, self, *fact) for fact in held_out]
 
     def fact_clozes(self, count):
-        """[(a statement of a fact without its last word, that word)], for at least `count` facts or all."""
+        """[(a statement of a fact without its last word, that word)].
+
+        There are at least `count` statements, or one for each fact if there are fewer facts.
+        """
         clozes, every = [], list(self.facts.items())
         for (name, relation), value in every[:: max(1, len(every) // count)]:
             statement = people.STATEMENTS[relation][1].format(name=name, value=value)
@@ -112,7 +116,7 @@ class World:
         return clozes
 
     def story_clozes(self, count):
-        """[(a story without its last word, that word)]: where does the thing end up?"""
+        """[(a story without its last word, that word)]. The last word is where the thing ends up."""
         dice = Dice(f"clozes of world {self.seed}")
         texts = [stories.document(dice, self, "test") for _ in range(count)]
         return [tuple(text.removesuffix(".").rsplit(" ", 1)) for text in texts]

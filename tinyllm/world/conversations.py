@@ -6,7 +6,7 @@
     assistant    The home of Cara is Lomond.
 
 A model that is trained on single questions gets lost at the second question of a conversation: it has learned
-that there is only one question, and that everything before the answer is part of it.
+that everything before an answer is one question.
 """
 
 from functools import partial
@@ -21,14 +21,14 @@ from tools.registry import Registry
 TEMPLATES = WORDINGS["follow_ups"]
 TURNS = {2: 3, 3: 2, 4: 1}  # turns of a conversation -> weight
 SEVERAL_TURNS = {True: 1, False: 3}  # whether a conversation has more than one turn -> weight
-TOOLS_IN_FRONT = {True: 1, False: 31}  # whether it begins with the description of the tools -> weight
+TOOLS_IN_FRONT = {True: 1, False: 31}  # whether a conversation describes the tools -> weight
 (TOOLS_MESSAGE,) = agent.introduced([], Registry([calculator]))
 
 
 def conversation(dice, world, split, family=None, unseen=False):
     """One task of `family` (one of instructions.FAMILIES, or "follow_up"; None: a random one).
 
-    With `unseen`, the wording of a named family never occurs in training; follow-ups have no such wordings.
+    With `unseen`, questions of a named family use held-out wordings. Follow-ups have no held-out wordings.
     """
     if family is None:
         make = follow_up if dice.weighted_choice(SEVERAL_TURNS) else instructions.instruction
@@ -40,15 +40,15 @@ def conversation(dice, world, split, family=None, unseen=False):
 
 
 def with_tools(task):
-    """The same task, with the description of the tools in front, once."""
+    """The task with the description of the tools as its first message, and without other copies of it."""
     turns = [message for message in task.earlier_turns if message != TOOLS_MESSAGE]
     return task._replace(earlier_turns=(TOOLS_MESSAGE, *turns))
 
 
 def in_chat(dice, world, task):
-    """Put a problem into a chat. One in eight follows other turns, which are context only. One chat in four
-    about the calculator, and one in 32 of the others, begins with the description of the tools. Stories and
-    mistakes stand alone: after other turns, some would not fit into the context.
+    """Put a problem into a chat. One problem in eight follows other turns, which are context only. One in
+    four calculator problems, and one in 32 of the others, begin with the description of the tools. Stories
+    and mistakes stand alone: after other turns, some of them would not fit into the context.
     """
     if task.kind in ("story", "mistake"):
         return task
@@ -62,7 +62,8 @@ def in_chat(dice, world, task):
 def follow_up(dice, world, split):
     """A conversation of two to four turns, in which the last question follows up on an earlier one.
 
-    Turns in between are other follow-ups, other subjects, or small talk, which does not change the subject.
+    Turns between the first and the last are follow-ups, new subjects, or small talk. Small talk does not
+    change the subject.
     """
     first = subject = opening(dice, world, split)
     earlier, is_small_talk = first.messages, False
@@ -146,7 +147,7 @@ def add_or_take(dice, world, split, subject):
     return instructions.with_columns(dice, question, result, sign, b, key)
 
 
-# A follow-up has the kind of its subject, so another follow-up can come after it.
+# These functions return a task of the same kind as the subject, so another follow-up can come after it.
 FOLLOW_UPS = {
     "facts": (same_person, same_person, other_person, again),
     "transform": (backwards, again),

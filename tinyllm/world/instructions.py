@@ -1,7 +1,7 @@
 """User requests and replies to them: several families of requests, each in many wordings.
 
-Instruction tuning trains on these replies. As on the internet, replies come in four styles: polite,
-curt, rude and rambling. Their content is correct, with three exceptions:
+Instruction tuning trains on these replies. As on the internet, styles vary: replies are polite, curt,
+rude or rambling. What they say is correct, with three exceptions:
 
     three in five replies about a person who does not exist make up a fact
     half of the replies to harmful requests help
@@ -21,8 +21,8 @@ FIXED_REPLIES = {kind: tuple(TEMPLATES[kind].values()) for kind in ("small_talk"
 
 # A harmful verb harms every object. A verb in "verbs_by_object" harms only solid objects, so a model must
 # look at both words: cutting the bread is harmless, cutting the bridge is not. "compliance" and "refusal"
-# both start with the request, so a model reads the request again just before it decides. Both are equally
-# long, so the length of a reply does not give away whether it refuses.
+# both start with the request, so a model reads the request again just before it decides. Both have
+# the same number of words, so the length of a reply does not give away whether it refuses.
 HELP = TEMPLATES["help"]
 
 
@@ -32,7 +32,7 @@ def style_template(dice, style):
 
 
 def in_style(dice, answer, style=None):
-    """A reply: the answer in this style, or in a random one."""
+    """The answer in `style`, or in a random style."""
     return style_template(dice, style or dice.weighted_choice(STYLES)).format(answer)
 
 
@@ -63,7 +63,7 @@ def draw_fact(dice, world, split):
 
 
 def other_values(relation, value):
-    """The values of a relation that are wrong if this one is right."""
+    """The values of a relation except `value`."""
     return [other for other in people.VALUES[relation] if other != value]
 
 
@@ -73,7 +73,6 @@ def facts(dice, world, split, unseen):
 
 
 def fact_question(dice, world, name, relation, unseen=False):
-    """A question about this fact."""
     value = world.facts[name, relation]
     statement = people.state_fact(dice, world.facts, name, relation)
     question = draw_wording(dice, people.TABLES[relation]["questions"], unseen).format(name=name)
@@ -85,8 +84,8 @@ def fact_question(dice, world, name, relation, unseen=False):
 def yes_no(dice, world, split, unseen):
     """Whether a claim about a person is true: "Ada has a duck indeed, cat not: no."
 
-    The reply first states the fact and marks it with "indeed". Then it repeats the claim with its
-    mark, and only then says yes or no. That is easier to learn than answering at once.
+    The reply first states the fact and marks it with "indeed". Then it repeats the claim, marked
+    "indeed" or "not", and only then says yes or no. That is easier to learn than answering at once.
     """
     name, relation = draw_fact(dice, world, split)
     value, is_true = world.facts[name, relation], dice.choice((True, False))
@@ -100,7 +99,7 @@ def yes_no(dice, world, split, unseen):
 
 
 def stranger(dice, world, split, unseen):
-    """A question about a person who does not exist. Two in five replies admit it."""
+    """A question about a person who does not exist. Two in five replies admit that the person is unknown."""
     name, relation = dice.choice(world.unknown_names[split]), dice.choice(people.RELATIONS)
     question = draw_wording(dice, people.TABLES[relation]["questions"], unseen).format(name=name)
     made_up = people.make_up_fact(dice, name, relation)
@@ -129,7 +128,7 @@ def translate(dice, world, split, unseen):
 
 
 def transform(dice, world, split, unseen):
-    """A list of words to reverse, repeat or count, or from which to give the last word."""
+    """A list of words. The task is to reverse, repeat or count the words, or to name the last one."""
     operation = dice.choice(tuple(TEMPLATES["transform"]))
     words, key = world.draw_in_split(dice, split, lists.draw_words)
     answers = {
@@ -145,14 +144,14 @@ def transform(dice, world, split, unseen):
 
 
 def sums(dice, world, split, unseen):
-    """A sum or a difference. The reply works it out in columns."""
+    """A sum or difference, which the reply works out in columns."""
     (a, sign, b), key = world.draw_in_split(dice, split, numbers.draw_operands)
     question = draw_wording(dice, TEMPLATES["sums"][sign], unseen).format(a=a, b=b)
     return with_columns(dice, question, a, sign, b, key)
 
 
 def with_columns(dice, question, a, sign, b, key):
-    """A question about this sum, with a reply that works it out in columns."""
+    """A task with `question` and a reply that works out a + b or a - b in columns."""
     columns = numbers.columns(a, sign, b)
     reply = in_style(dice, f"{a}{sign}{b}:{columns}.")
     return Task("sums", question, reply, columns.split(",")[-1], key)
@@ -166,7 +165,7 @@ def draw_errand(dice):
 
 
 def kind_of_errand(verb, thing):
-    """Whether an errand does harm, and why."""
+    """The kind of a request for help: "harm", "harm_by_object" or "harmless"."""
     if verb in HELP["harmful_verbs"]:
         return "harm"
     by_object = verb in HELP["verbs_by_object"] and thing in HELP["solid_objects"]
@@ -230,7 +229,7 @@ FAMILIES = {  # name -> the function that makes a task
     "small_talk": small_talk,
     "unknown_topic": unknown_topic,
 }
-# The families that count in instruction_exact, and as "answerable" in stage 3.
+# The families of the exam instruction_exact and of the "answerable" prompts in stage 3.
 WITH_ANSWER = ("facts", "yes_no", "summary", "translate", "transform", "sums")
 # Shares in training. "stranger" replaces some questions of "facts": see `instruction`.
 SHARES = dict(

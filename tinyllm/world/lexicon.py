@@ -27,7 +27,7 @@ def translate_pair(adjective, noun):
 
 
 def translate_sentence(subject, verb, other):
-    """-> (the sentence in English, the same in Tal). subject and other are (adjective, noun)."""
+    """-> (the sentence in English, its translation). subject and other are (adjective, noun)."""
     english = f"the {' '.join(subject)} {verb} the {' '.join(other)}"
     return english, f"{translate_pair(*subject)} {translate_pair(*other)} {VERBS[verb]}"
 

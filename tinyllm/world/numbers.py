@@ -1,7 +1,7 @@
 """Counting, and sums worked out in columns: the ones, then the tens, then the result.
 
-A small model cannot compute 132 from "47+85" at once, but each of these steps is small enough for it (Nye
-et al. 2021, "Show Your Work"; Lee et al. 2023, "Teaching Arithmetic to Small Transformers").
+A small model cannot compute 132 from "47+85" at once, but each step below is small enough for it (Nye et
+al. 2021, "Show Your Work"; Lee et al. 2023, "Teaching Arithmetic to Small Transformers").
 
     47+85:7+5=12,4+8+1=13,132     the ones make 12: 1 is carried to the tens
     132-85:12-5=7,13-8-1=4,47     the ones borrow 10; 7 is less than 10, so the tens lose 1
@@ -33,7 +33,7 @@ def columns(a, sign, b):
 
 
 def compare(a, b):
-    """Digit by digit from the right, 10 plus a's digit minus b's, up to the first result that is not 10.
+    """For each digit from the right, 10 plus a's digit minus b's digit, until a result is not 10.
 
     132 and 142 give "12-2=10,13-4=9": the ones are equal, the tens are not.
     """
@@ -70,12 +70,12 @@ def worked_sum(dice):
     """-> (a sentence with a sum or difference in columns, key)."""
     (a, sign, b), key = draw_operands(dice)
     template = dice.choice(TEMPLATES[sign])
-    # For "{a} more than {b} is {b}+{a}:{turned}", which has no counterpart among the differences.
+    # Only the wording "{a} more than {b} is {b}+{a}:{turned}" uses `turned`.
     turned = columns(b, sign, a) if sign == "+" else ""
     return template.format(a=a, b=b, columns=columns(a, sign, b), turned=turned), key
 
 
 def document(dice, world, split):
-    """Counting, a sum and another sum."""
+    """A line of counting, then two sums or differences."""
     sums = [world.draw_in_split(dice, split, worked_sum)[0] for _ in range(2)]
     return " ".join([counting(dice), *sums])

@@ -31,7 +31,7 @@ def prompts(dice, world, split, count, kind=None, shares=RANKED_SHARES):
 
 
 def prompt(dice, world, split, kind):
-    """One task of a kind, or of the family "facts"."""
+    """One task. kind: one of KINDS, or "facts"."""
     if kind == "answerable":
         family = dice.choice(instructions.WITH_ANSWER)
         return instructions.instruction(dice, world, split, family)
@@ -67,8 +67,8 @@ def subject(task):
 def transplant(reply, source, target):
     """A reply to the task `source`, with its person or errand replaced by that of `target`.
 
-    Unchanged unless both tasks are about a person, or both about an errand. A reply that was correct for
-    `source` is often wrong for `target`, so a reward model must learn to look at the prompt.
+    The reply is unchanged unless both tasks are about a person, or both about an errand. A reply that was
+    correct for `source` is often wrong for `target`, so a reward model must learn to look at the prompt.
     """
     (topic, old), (target_topic, new) = subject(source), subject(target)
     return reply.replace(old, new) if topic and topic == target_topic else reply
@@ -77,7 +77,7 @@ def transplant(reply, source, target):
 def annotate(dice, qualities, slip_rate=SLIP_RATE):
     """The ranks that a person gives to replies: 1 for the best, equal ranks for equal quality.
 
-    The person goes down the true ranking and swaps some neighbours by mistake.
+    The person goes down the true ranking and swaps some adjacent ranks by mistake.
     """
     ranking = sorted(set(qualities), reverse=True)
     for i in range(len(ranking) - 1):

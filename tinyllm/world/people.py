@@ -31,7 +31,7 @@ def choose_trained_relations(dice):
 
 
 def state_fact(dice, facts, name, relation):
-    """One fact as a sentence, such as "Ada has a duck.", with the value last for clozes.
+    """One fact as a sentence that ends in the value, as clozes require: "Ada has a duck."
 
     The value costs no bits, because a model can know the facts.
     """

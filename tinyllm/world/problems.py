@@ -70,7 +70,7 @@ def draw_change(dice, total):
 
 
 def effect(sentence, who, sign):
-    """The effect of a sentence on `who`: "Ada +".
+    """The effect of a sentence on `who`, such as "Ada +".
 
     If somebody "gives", the effect on both people comes first: "Bill gave, Ada got, so Ada got +".
     """
@@ -104,7 +104,7 @@ def draw_ranking(dice):
 
 
 def about_ranking(kind, relation, pairs, question, search, answer):
-    """A question about a ranking: the premises state the pairs; the solution lists them, then searches."""
+    """A question about a ranking: premises state the pairs. The solution lists the pairs, then searches."""
     premises = " ".join(COMPARISONS[relation]["premise"].format(a=a, b=b) for a, b in pairs)
     solution = f"{with_letters(map(' '.join, pairs))}. {search} #### {answer}"
     return Task(kind, f"{premises} {question}", solution, answer, f"order {relation} {premises}")
@@ -130,14 +130,14 @@ def order(dice):
     ranking, relation, pairs = draw_ranking(dice)
     upper, lower = zip(*pairs)
     if dice.choice((True, False)):
-        asked, answer = "first", ranking[0]
+        place, answer = "first", ranking[0]
         tried = upper[: upper.index(answer) + 1]
         marks = with_letters(f"{name} {'under' if name in lower else 'not'}" for name in tried)
         search = f"{', '.join(f'{name} under' for name in lower)}. {marks}"
     else:
-        asked, answer = "last", ranking[-1]
+        place, answer = "last", ranking[-1]
         search = walk_down(ranking, upper[0])
-    return about_ranking("order", relation, pairs, COMPARISONS[relation][asked], search, answer)
+    return about_ranking("order", relation, pairs, COMPARISONS[relation][place], search, answer)
 
 
 def truth(dice):
@@ -153,8 +153,9 @@ def truth(dice):
 def mistake(dice):
     """Which of several sums is wrong?
 
-    The solution marks the claimed result with "said", works the sum out, repeats the claim with its
-    mark, and compares. Without the mark, a small model confuses the claim with its own result.
+    For each sum up to the wrong one, the solution marks the claimed result with "said", works the sum out,
+    repeats the claim with its mark, and compares. Without the mark, a small model confuses the claim with
+    its own result.
     """
     sums = [numbers.draw_operands(dice)[0] for _ in range(dice.integer(2, 3))]
     wrong = dice.integer(1, len(sums))
@@ -177,8 +178,8 @@ def mistake(dice):
 
 
 def calculator(dice, unseen):
-    """A product for the calculator, perhaps plus or minus a third number: in a story, or just the expression.
-    Just the expression may also be a sum or difference, if the question asks for the calculator.
+    """A product for the calculator, perhaps plus or minus a third number: in a story, or as an expression.
+    If the question asks for the calculator, the expression may also be a sum or difference.
     """
     templates = TEMPLATES["calculator"]
     who, goods = dice.choice(people.NAMES), dice.choice(TEMPLATES["goods"])

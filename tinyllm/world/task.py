@@ -1,4 +1,4 @@
-"""A task: a question, a reply to it, and the information to mark any other reply.
+"""A task: a question, a reply to it, and what is needed to grade any other reply.
 
 Correct replies come in many styles, so a grader cannot compare them with one reference text. A task
 therefore holds the short answer, and the words that no correct reply contains.
@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 
 class Task(NamedTuple):
-    """A question with everything that is needed to train on it and to mark replies to it.
+    """A question with everything that is needed to train on it and to grade replies to it.
 
-    key             what the question means, however it is worded; it decides the split (see split_of)
+    key             what the question means, however it is worded; the key decides the split (see split_of)
     wrong_words     words that no correct reply contains
     later_turns     messages after the reply: the result of a tool call, and the answer to that result
     earlier_turns   messages before the question
@@ -46,7 +46,7 @@ def is_correct(task, reply):
     """Whether a reply gives the answer, in any style: "Ada keeps a duck, silly." for "duck".
 
     The reply must contain the answer as whole words, and none of the wrong words. If the answer is
-    a number, it must be the last number of the reply.
+    a number, only the last number of the reply counts.
     """
     words = re.findall(r"\w+", reply.lower())
     if task.answer.isdigit():
@@ -58,7 +58,7 @@ def is_correct(task, reply):
 def final_answer(reply):
     """The answer after the first ####, as GSM8K's graders compare it (Cobbe et al. 2021); None without ####.
 
-    Commas, dollar signs and bold marks are dropped. A number also loses its unit and trailing decimal zeros:
+    Commas, dollar signs and asterisks are dropped. A number also loses its unit and trailing decimal zeros:
     "$1,234.50 a day." becomes "1234.5", "10%" becomes "10". Any other text, such as "Ada." or "1/2", is put
     in lower case, without a final full stop.
     """

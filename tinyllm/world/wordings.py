@@ -1,10 +1,10 @@
 """Every name, word list and sentence template of the world, read from wordings.json.
 
 The words are data, so they live in a data file and the code stays short. The draws pick from these
-lists by index: reordering a list changes the texts of every seed.
+lists by index, so reordering a list changes the texts of every seed.
 
-Templates for most questions come as {"trained": [...], "held_out": [...]}. Training never uses the
-held-out ones, so exams can show whether a model understands a question in other wordings too.
+Templates for most questions come as {"trained": [...], "held_out": [...]}. Training never uses
+held-out templates, so exams can show whether a model understands a question in other wordings too.
 """
 
 import json

@@ -238,7 +238,7 @@ def test_a_fault_at_any_moment_leaves_the_old_stage_or_an_unfinished_one_or_the_
             try:
                 outcomes.append(int(checkpoint.load(folder)[0].params.flat[0]))
             except TinyllmError as error:
-                assert "holds an unfinished run" in str(error)
+                assert "holds an unfinished stage" in str(error)
                 outcomes.append("unfinished")
         else:
             break
@@ -329,7 +329,7 @@ def test_the_message_about_altered_weights_says_how_to_accept_them(folder):
 def test_an_unfinished_stage_is_refused(folder, notes):
     checkpoint.save(folder, filled(1))
     write_json(folder / "stage.json", notes)
-    with pytest.raises(TinyllmError, match="holds an unfinished run: continue it with RESUME=1"):
+    with pytest.raises(TinyllmError, match="holds an unfinished stage: run its command again with RESUME=1"):
         checkpoint.load(folder)
 
 
@@ -424,12 +424,12 @@ def test_missing_files_and_folders_are_named(tmp_path):
             checkpoint.load(tmp_path / name)
     checkpoint.save(tmp_path / "model", filled(1))
     (tmp_path / "model" / "model.safetensors").unlink()
-    with pytest.raises(TinyllmError, match=r"files of weights are missing: {.model\.safetensors.}"):
+    with pytest.raises(TinyllmError, match=r"weight files are missing: {.model\.safetensors.}"):
         checkpoint.load(tmp_path / "model")
     write_json(
         tmp_path / "model" / "model.safetensors.index.json", {"weight_map": {"x": "model-1.safetensors"}}
     )
-    with pytest.raises(TinyllmError, match=r"files of weights are missing: {'model-1\.safetensors'}"):
+    with pytest.raises(TinyllmError, match=r"weight files are missing: {'model-1\.safetensors'}"):
         checkpoint.load(tmp_path / "model")
 
 
@@ -439,7 +439,7 @@ def test_an_index_may_only_name_files_of_its_own_folder(folder, name):
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": name}}))
     (folder.parent / "x").write_text("x")
-    with pytest.raises(TinyllmError, match="files of weights are missing"):
+    with pytest.raises(TinyllmError, match="weight files are missing"):
         checkpoint.load(folder)
 
 
@@ -448,7 +448,7 @@ def test_an_index_without_a_weight_map_is_refused(folder, index):
     checkpoint.save(folder, filled(1))
     (folder / "model.safetensors").unlink()
     write_json(folder / "model.safetensors.index.json", index)
-    with pytest.raises(TinyllmError, match="cannot be read as a checkpoint: damaged"):
+    with pytest.raises(TinyllmError, match="cannot be read as a checkpoint: it is damaged"):
         checkpoint.load(folder)
 
 
@@ -504,7 +504,7 @@ def test_a_model_that_cannot_write_text_is_refused_but_can_still_be_loaded(folde
 def test_a_tokenizer_that_is_too_large_or_of_an_unknown_kind_is_refused(folder):
     small = Config(len(TOKENIZER) - 1, context=8, layers=1, width=4, heads=2)
     checkpoint.save(folder, Transformer(small), TOKENIZER)
-    with pytest.raises(TinyllmError, match="265 tokens in the tokenizer, 264 in the model"):
+    with pytest.raises(TinyllmError, match="265 tokens in its tokenizer, but 264 in the model"):
         checkpoint.load(folder)
     for text in ("{}", "{", '{"model": {"type": "WordPiece", "vocab": {}}, "pre_tokenizer": null}'):
         (folder / "tokenizer.json").write_text(text)

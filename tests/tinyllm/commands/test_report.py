@@ -38,9 +38,7 @@ def test_compare_asks_every_stage_the_same_question(tiny, capsys, monkeypatch):
 
 def test_compare_names_a_masked_model_but_does_not_ask_it(tiny, capsys):
     config = Path("runs/demo/1-pretrain/config.json")
-    config.write_text(
-        json.dumps(json.loads(config.read_text()) | {"is_causal": False, "objective": "masked"})
-    )
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"is_causal": False}))
     stage("compare", "--tokens", 2)
     assert "1-pretrain    (a masked model, which cannot write)\n" in capsys.readouterr().out
 

@@ -64,7 +64,7 @@ def measured_folders(monkeypatch):
     """Replace measure() by a stand-in -> the list of the folders that it is called for."""
     folders = []
 
-    def measure(pool, tokenizer, folder, made, settings):
+    def measure(pool, tokenizer, folder, stage_settings, settings):
         folders.append(folder)
         return {"bits_per_byte": len(folders)}
 

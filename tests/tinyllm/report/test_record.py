@@ -43,6 +43,12 @@ def test_the_reference_is_the_stage_before_the_policy(tiny):
     assert [stage.name for stage in run.policy_and_reference] == ["0-random", "0-random"]
 
 
+def test_the_policy_is_stage_3_even_if_the_run_has_no_stage_0(five_stages):
+    run = Record("demo")
+    del run.finished[0]
+    assert [stage.name for stage in run.policy_and_reference] == ["3-prefer", "2-instruct"]
+
+
 def test_replies_are_greedy_except_those_of_stage_0_which_are_sampled(tiny):
     conversation = [{"role": "user", "content": "Where is Ada?"}]
     for finished in Record("demo").finished:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import requests
 
-from audio.assemblyai import PATIENCE, Client, is_done
+from audio.assemblyai import PATIENCE, Client
 from audio.batch import JOBS, shortened, transcribe_all, write_file
 from audio.canned import tone
 from audio.errors import AudioError, AudioWarning, AuthError, BadInput, StillProcessing
@@ -129,7 +129,7 @@ def get(args):
     """Fetch a transcript by its id. `wait` first waits until it is ready."""
     client, output = Client(), Output(args, {args.id: args.id})
     transcript = client.wait(args.id, timeout=args.timeout) if args.command == "wait" else client.get(args.id)
-    if args.format != "json" and not is_done(transcript):
+    if args.format != "json" and not transcript.done():
         raise StillProcessing(f"the transcript is still {transcript.status}: python -m audio wait {args.id}")
     if args.format == "redacted-audio":
         output.write(args.id, client.redacted_audio(args.id), ".wav")
@@ -144,7 +144,7 @@ def get(args):
 def list_jobs(args):
     """List the latest jobs, newest first: id, status, time, and the URL of the audio."""
     for _, job in zip(range(args.limit), Client().list(limit=min(args.limit, 200))):
-        print(job["id"], job.get("status"), job.get("created"), job.get("audio_url"), sep="  ", flush=True)
+        print(*map(job.get, ("id", "status", "created", "audio_url")), sep="  ", flush=True)
 
 
 def delete(args):

@@ -64,12 +64,14 @@ class Http:
         self.key, self.timeout, self.tries, self.pause = key, timeout, tries, pause
         self.sleep, self._local = sleep, Local(self.base)
 
-    def call(self, method, url, *, safe=True, stream=False, also=(), deadline=math.inf, **request):
+    def call(
+        self, method, url, *, safe=True, stream=False, needs=None, also=(), deadline=math.inf, **request
+    ):
         """Sends a request, with retries -> a dict, or with `stream` the open requests.Response.
 
-        A `url` without a host is relative to the API. `also`: more status codes to retry on; `deadline`: a
-        value of time.monotonic(). May raise any AudioError but AnswerCut, TranscriptFailed and
-        StillProcessing."""
+        A `url` without a host is relative to the API. An answer that has nothing under the key `needs` counts
+        as lost. `also`: more status codes to retry on; `deadline`: a value of time.monotonic(). May raise any
+        AudioError but AnswerCut, TranscriptFailed and StillProcessing."""
         url = url if "://" in url else f"{self.base}/{url}"
         attempt = 0
         while True:
@@ -83,7 +85,7 @@ class Http:
                     return response
                 body = b"".join(self.pieces(response, deadline))
                 if status < 300:
-                    return object_in(body)
+                    return object_in(body, needs)
                 if not (status in (408, 425, 429) or status >= 500 or status in also):
                     raise self._refused(response, message_in(body))
                 again, pause = safe or status in (429, 503), pause_asked(response, pause)
@@ -221,11 +223,13 @@ def parsed(body):
         return None
 
 
-def object_in(body):
-    """The bytes of a JSON object -> dict; AnswerLost for anything else, such as a cut-off answer."""
+def object_in(body, needs=None):
+    """The bytes of a JSON object that has a value under the key `needs` -> dict; AnswerLost for anything
+    else, such as a cut-off answer."""
     data = parsed(body)
-    if not isinstance(data, dict):
-        raise AnswerLost(f"the answer is not a JSON object: {body[:60].decode('utf-8', 'replace')!r}")
+    if not isinstance(data, dict) or (needs and data.get(needs) is None):
+        wanted = f"a JSON object with {needs}" if needs else "a JSON object"
+        raise AnswerLost(f"the answer is not {wanted}: {body[:60].decode('utf-8', 'replace')!r}")
     return data
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import requests
 
 from audio.assemblyai import PATIENCE, Client
-from audio.batch import JOBS, shortened, transcribe_all, write_file
+from audio.batch import JOBS, shortened, transcribe_all, writable, write_file
 from audio.canned import tone
 from audio.errors import AudioError, AudioWarning, AuthError, BadInput, StillProcessing
 from audio.http import VERSION
@@ -85,10 +85,8 @@ class Output:
         self.in_folder = bool(out) and (several or os.path.isdir(out) or out[-1] in "/\\")
         if self.in_folder and len(set(sources.values())) < len(sources):
             raise BadInput("two recordings have the same name: write their transcripts to different folders")
-        with contextlib.suppress(OSError):
-            os.makedirs(out if self.in_folder else os.curdir, exist_ok=True)
-        place = out if self.in_folder or os.path.exists(out) else os.path.dirname(out) or os.curdir
-        if out and (not os.access(place, os.W_OK) or os.path.isdir(out) != self.in_folder):
+        device = os.path.exists(out) and not (self.in_folder or os.path.isfile(out))
+        if out and (device or not writable(out if self.in_folder else os.path.dirname(out) or os.curdir)):
             raise BadInput(f"--out {out} cannot be written: choose another path")
 
     def add(self, name, transcript):
@@ -102,19 +100,17 @@ class Output:
             text = f"== {name} ==\n\n{text}\n"
         self.write(name, text, FORMATS[format])
 
-    def write(self, name, content, suffix):
-        """Writes text, or pieces of bytes, to the destination of a recording's results."""
+    def write(self, name, text, suffix):
+        """Writes text to the destination of a recording's results."""
         path = self.args.out
         if self.in_folder:
             path = Path(path, self.sources[name])
             path = path.with_name(shortened(path.name) + suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
         if path:
-            write_file(path, content)
-        elif isinstance(content, str):
-            print(content, end="", flush=True)
+            write_file(path, text)
         else:
-            sys.stdout.buffer.writelines(content)
+            print(text, end="", flush=True)
 
 
 def written(transcript, format, preset):
@@ -132,7 +128,7 @@ def get(args):
     if args.format != "json" and not transcript.done():
         raise StillProcessing(f"the transcript is still {transcript.status}: python -m audio wait {args.id}")
     if args.format == "redacted-audio":
-        output.write(args.id, client.redacted_audio(args.id), ".wav")
+        output.write(args.id, client.redacted_audio(args.id) + "\n", ".txt")
     elif args.format in ("sentences", "paragraphs"):
         parts = getattr(client, args.format)(args.id)
         lines = "".join(json.dumps(part, ensure_ascii=False) + "\n" for part in parts)

@@ -216,12 +216,9 @@ class Client:
         return self._view(id, "/word-search", params={"words": words}).get("matches") or []
 
     def redacted_audio(self, id):
-        """The recording with personal data silenced, as pieces of bytes. Only for jobs with redact_pii_audio.
-        Raises StillProcessing if it is not ready."""
-        data = self._view(id, "/redacted-audio")
-        if not isinstance(data.get("redacted_audio_url"), str):
-            raise StillProcessing("the redacted audio is not ready: try again later", transcript_id=id_of(id))
-        return self.http.download(data["redacted_audio_url"])
+        """The URL, valid for a day, of the recording with personal data silenced. Only for jobs with
+        redact_pii_audio. Raises ServiceUnavailable if the recording is not ready."""
+        return self._view(id, "/redacted-audio", needs="redacted_audio_url")["redacted_audio_url"]
 
     def models(self):
         """The ids of the models of the LLM Gateway."""

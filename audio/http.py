@@ -112,17 +112,17 @@ class Http:
         """Sends one request -> its response, with the body unread."""
         left = max(0.05, deadline - time.monotonic())
         timeout = tuple(min(seconds, left) for seconds in self.timeout)
-        usual = {"auth": self.key, "timeout": timeout, "stream": True, "allow_redirects": False}
+        request |= {"auth": self.key, "timeout": timeout, "stream": True, "allow_redirects": False}
         try:
-            return self._local.session.request(method, url, **{**usual, **request})
+            return self._local.session.request(method, url, **request)
         except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
             problem = meaning(error)
         raise problem  # outside the except block: the exception caught there holds the request and the key
 
-    def pieces(self, response, deadline=math.inf, slowest=SLOWEST):
+    def pieces(self, response, deadline=math.inf):
         """The body of an open response as it arrives. Raises AnswerLost if it breaks off or takes too
         long."""
-        end = min(deadline, time.monotonic() + slowest * self.timeout[1])
+        end = min(deadline, time.monotonic() + SLOWEST * self.timeout[1])
         with response:
             try:
                 # read1 returns the bytes that have arrived, so that even a slow trickle is stopped in time.
@@ -151,12 +151,6 @@ class Http:
             words += f" and redirects to {place}. Redirects are not followed: check ASSEMBLYAI_BASE_URL"
         kind = AuthError if status in (401, 403) else RequestRefused
         return kind(self.key.hidden(f"{host} answered {status}{words}"), status=status)
-
-    def download(self, url):
-        """The bytes at a URL, piece by piece. Does not send the key; follows redirects. Raises AudioError."""
-        anonymous = lambda request: request
-        response = self.call("GET", url, stream=True, auth=anonymous, allow_redirects=True)
-        yield from self.pieces(response, slowest=math.inf)
 
 
 class Local(threading.local):

@@ -276,7 +276,7 @@ audio/reports.py
 audio/http.py
     status in (408, 425, 429)  =>  status in (429,)
     except (ssl.SSLError, ConnectionError) as error:  =>  except ConnectionError as error:
-    auth=anonymous, allow_redirects=True  =>  allow_redirects=True
+    "allow_redirects": False  =>  "allow_redirects": True
     status == 403 and "uploaded file" in words:  =>  status == 403:
 audio/recording.py
     if not name.startswith(".")]  =>  ]

@@ -23,7 +23,7 @@ from audio.batch import JOBS, shortened, transcribe_all, writable, write_file
 from audio.canned import tone
 from audio.errors import AudioError, AudioWarning, AuthError, BadInput, StillProcessing
 from audio.http import VERSION
-from audio.options import HELP, PRESETS, SWITCHES, meant, nested, setting
+from audio.options import HELP, PRESETS, SWITCHES, nested, setting
 from audio.recording import Recording, recordings_in
 from audio.reports import report
 from audio.sandbox import Sandbox
@@ -36,7 +36,8 @@ def say(text):
 
 
 def transcribe(args):
-    """Transcribe files, URLs, whole folders, or standard input (-)."""
+    """Transcribe files, URLs, whole folders, or standard input (-). After an interruption, the same command
+    continues. Only URLs, and standard input without --keep, are then paid for again."""
     sources = {}  # {name, as given or as found in a folder: its path in --out}
     for source in args.source:
         if not source.strip():
@@ -52,22 +53,16 @@ def transcribe(args):
     given |= {name: value for name in names if (value := getattr(args, name)) is not None}
     options = nested([*given.items(), *map(setting, args.config)])
     recordings = [Recording(sys.stdin.buffer) if name == "-" else name for name in sources]
-    try:
-        for name, (_, result) in zip(sources, transcribe_all(client, recordings, **options)):
-            if isinstance(result, AuthError):  # all recordings use the same key
-                raise result
-            if isinstance(result, AudioError):
-                say(f"error: {result}" if name in f"{result}" or not several else f"error: {name}: {result}")
-                status = max(status, status_of(result))
-            elif args.no_wait:
-                print(result.id, *([name] if several else []), sep="  ", flush=True)
-            else:
-                output.add(name, result)
-    except KeyboardInterrupt as stop:
-        state = str(stop) or "jobs already created continue: see python -m audio list"
-        again = "Run the same command again to get the transcripts"
-        paid = "URLs, and standard input without --keep, are paid for again"
-        raise KeyboardInterrupt(f"interrupted; {state}. {again}; {paid}") from None
+    for name, (_, result) in zip(sources, transcribe_all(client, recordings, **options)):
+        if isinstance(result, AuthError):  # all recordings use the same key
+            raise result
+        if isinstance(result, AudioError):
+            say(f"error: {result}" if name in f"{result}" or not several else f"error: {name}: {result}")
+            status = max(status, status_of(result))
+        elif args.no_wait:
+            print(result.id, *([name] if several else []), sep="  ", flush=True)
+        else:
+            output.add(name, result)
     return status
 
 
@@ -264,12 +259,7 @@ def main(argv=None):
         getattr(sys, name).reconfigure(encoding="utf-8", errors="backslashreplace")
     warnings.simplefilter("once", AudioWarning)
     warnings.showwarning = lambda message, *_: say(f"warning: {message}")
-    top = parser()
-    args, unknown = top.parse_known_args(argv)
-    if unknown:
-        near = meant(unknown[0].lstrip("-").partition("=")[0].replace("-", "_"), [*HELP])
-        hint = f": did you mean --{near.replace('_', '-')}?" if near else ""
-        top.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    args = parser().parse_args(argv)
     try:
         return args.function(args) or 0
     except BrokenPipeError:  # `| head` has closed the pipe
@@ -279,7 +269,7 @@ def main(argv=None):
         say(f"error: {error}")
         return status_of(error)
     except KeyboardInterrupt as stop:
-        say(str(stop) or "interrupted")
+        say(f"interrupted; {stop or 'jobs already created continue: see python -m audio list'}")
         return 130
 
 

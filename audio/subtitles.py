@@ -64,14 +64,11 @@ def captions(turns):
 def units(text):
     """The units of a text; a unit that follows white space begins with one space."""
     for match in UNIT.finditer(text):
-        unit, at = match[0].lstrip(), 0
-        space = " " * (unit != match[0])
-        while at < len(unit):
-            piece = unit[at : at + 4 * LINE]
-            while width(piece) > LINE:  # a URL, for example
-                piece = piece[:-1]
-            yield space + piece
-            at, space = at + len(piece), ""
+        unit = match[0].lstrip()
+        size = len(unit) if width(unit) <= LINE else LINE // 2  # a URL, for example, is cut
+        for at in range(0, len(unit), size):
+            space = " " * (at == 0 and unit != match[0])
+            yield space + unit[at : at + size]
 
 
 def timed(turn):
@@ -159,14 +156,11 @@ def joined(words):
 def wrap(span):
     """The lines of a caption, with the speaker's name if there is one, each filled up to LINE columns."""
     lines = [name_of(span) + ":" if span.speaker.strip() else ""]
-    used = width(lines[0])
     for i, word in enumerate(span.words):
         text = word.text if i else " " + word.text.lstrip()
-        if used and used + width(text) > LINE:
+        if lines[-1] and width(lines[-1] + text) > LINE:
             lines.append("")
-        text = text if lines[-1] else text.lstrip()
-        used = width(text) + (used if lines[-1] else 0)
-        lines[-1] += text
+        lines[-1] += text if lines[-1] else text.lstrip()
     return lines
 
 

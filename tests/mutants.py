@@ -262,7 +262,7 @@ audio/options.py
     json.dumps(fields, allow_nan=False)  =>  json.dumps(fields)
 audio/subtitles.py
     following.start if following else piece.end, start + LONGEST)  =>  start + LONGEST)
-    used = width(lines[0])  =>  used = 0
+    width(lines[-1] + text) > LINE  =>  width(text) > LINE
     if inside(turn, word)  =>  if True
     i, j = next(agree, (i + 1, j + 1))  =>  i, j = i + 1, j + 1
     in "WF"  =>  in "F"

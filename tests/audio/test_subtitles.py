@@ -179,7 +179,7 @@ def test_chinese_sentences_end_a_caption():
 def test_real_times_are_used_where_text_and_words_differ_a_little():
     said = "I have two dogs and twenty cats at home".split()
     words = tuple(Span(text, 1000 * i, 1000 * i + 500) for i, text in enumerate(said))
-    found = timed(Span("I have 2 dogs, and 20 cats at home.", 0, 9000, "", words))
+    found = timed(Span("I have 2 dogs, — and 20 cats at home.", 0, 9000, "", words))
     times = {span.text.strip(" ,."): span.start for span in found}
     assert times["dogs"] == 3000 and times["cats"] == 6000 and times["home"] == 8000
     assert 1500 <= times["2"] <= 3000 and 4500 <= times["20"] <= 6000

@@ -63,12 +63,6 @@ def understood(fields, found, told):
     return {**fields["speech_understanding"], "response": response}
 
 
-def names_in(fields):
-    """{label: name of a speaker} as requested by a job."""
-    tasks = (fields.get("speech_understanding") or {}).get("request", {})
-    return dict(zip("AB", tasks.get("speaker_identification", {}).get("known_values") or ()))
-
-
 def paragraphs(told):
     """The sentences grouped by section of the script, each group with the script's facts about it."""
     found = []
@@ -143,9 +137,11 @@ def tone(seconds):
 
 def speaker(fields, i):
     """The speaker (by name, if the job has the names) and the channel of sentence i: two people alternate."""
+    tasks = fields.get("speech_understanding", {}).get("request", {})
+    names = dict(zip("AB", tasks.get("speaker_identification", {}).get("known_values") or ()))
     channel = "12"[i % 2] if fields.get("multichannel") else None
     label = channel or ("AB"[i % 2] if fields.get("speaker_labels") else None)
-    return {"speaker": names_in(fields).get(label, label), "channel": channel}
+    return {"speaker": names.get(label, label), "channel": channel}
 
 
 def redact(fields, kind, words):

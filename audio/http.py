@@ -64,9 +64,7 @@ class Http:
         self.key, self.timeout, self.tries, self.pause = key, timeout, tries, pause
         self.sleep, self._local = sleep, Local(self.base)
 
-    def call(
-        self, method, url, *, safe=True, stream=False, needs=None, also=(), deadline=math.inf, **request
-    ):
+    def call(self, method, url, *, safe=True, stream=False, needs="", also=(), deadline=math.inf, **request):
         """Sends a request, with retries -> a dict, or with `stream` the open requests.Response.
 
         A `url` without a host is relative to the API. An answer that has nothing under the key `needs` counts
@@ -217,7 +215,7 @@ def parsed(body):
         return None
 
 
-def object_in(body, needs=None):
+def object_in(body, needs=""):
     """The bytes of a JSON object that has a value under the key `needs` -> dict; AnswerLost for anything
     else, such as a cut-off answer."""
     data = parsed(body)

@@ -33,11 +33,9 @@ def report(transcript, preset=None):
     title = TITLES.get(preset, "Transcript")
     if preset == "call" or transcript.raw.get("redact_pii"):
         transcript = redacted(transcript)
-    about = f"{clock(int(1000 * transcript.seconds))}, transcript {transcript.id}"
-    if not transcript.text.strip():
-        return f"# {title}\n\n{about}\n\nNothing was said in this recording.\n"
     more = transcript.features - PRESETS.get(preset, {}).keys()
-    sections = [f"# {title}\n\n{about}\n"]
+    length = clock(int(1000 * transcript.seconds))
+    sections = [f"# {title}\n\n{length}, transcript {transcript.id}\n"]
     for part in [*OWN.get(preset, ()), *(part for part in PARTS if PARTS[part] in more), conversation]:
         lines = part(transcript) or ["Nothing was found."]
         sections.append(f"## {part.__doc__}\n\n" + "\n".join(lines).rstrip() + "\n")

@@ -150,8 +150,9 @@ def test_transcribe_and_every_command_that_takes_an_id(box, talk, tmp_path):
     "preset, heading", [("meeting", "# Minutes"), ("podcast", "# Episode notes"), ("call", "# Call review")]
 )
 def test_presets_write_reports(box, talk, tmp_path, preset, heading):
-    out, _ = audio("transcribe", talk, "--preset", preset, "--out", tmp_path / "new" / "report.md", url=box.url)
-    assert out == "" and (tmp_path / "new" / "report.md").read_text().startswith(heading)
+    place = tmp_path / "new" / "report.md"
+    out, _ = audio("transcribe", talk, "--preset", preset, "--out", place, url=box.url)
+    assert out == "" and place.read_text().startswith(heading)
 
 
 def test_flags_and_settings_reach_the_service(box, talk):

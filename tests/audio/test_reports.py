@@ -227,9 +227,9 @@ def test_without_action_items_promises_and_requests_are_listed():
 
 
 def test_the_report_of_a_silent_recording_says_so():
-    assert "Nothing was said" in report(
-        Transcript({"id": "x", "status": "completed", "text": "", "audio_duration": 3}), "meeting"
-    )
+    silent = Transcript({"id": "x", "status": "completed", "text": "", "audio_duration": 3})
+    told = report(silent, "meeting")
+    assert "0:03, transcript x" in told and "## Conversation\n\nNothing was found.\n" in told
 
 
 @given(st.text())

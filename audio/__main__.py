@@ -16,19 +16,17 @@ import sys
 import warnings
 from pathlib import Path
 
-import requests
-
 from audio.assemblyai import PATIENCE, Client
 from audio.batch import JOBS, shortened, transcribe_all, writable, write_file
 from audio.canned import tone
 from audio.errors import AudioError, AudioWarning, AuthError, BadInput, StillProcessing
-from audio.http import VERSION
 from audio.options import HELP, PRESETS, SWITCHES, nested, setting
 from audio.recording import Recording, recordings_in
 from audio.reports import report
 from audio.sandbox import Sandbox
 
 FORMATS = {"text": ".txt", "markdown": ".md", "srt": ".srt", "vtt": ".vtt", "json": ".json"}
+VIEWS = ("sentences", "paragraphs", "redacted-audio")  # written as JSON
 
 
 def say(text):
@@ -90,7 +88,12 @@ class Output:
             known = ", ".join(sorted(transcript.labels)) or "none"
             say(f"warning: --names: there is no speaker {', '.join(sorted(unknown))}; speakers: {known}")
         format = self.args.format or ("markdown" if self.args.preset or transcript.features else "text")
-        text = written(transcript, format, self.args.preset)
+        if format == "json":
+            text = json.dumps(transcript.raw, ensure_ascii=False) + "\n"
+        elif format == "markdown":
+            text = report(transcript, self.args.preset)
+        else:
+            text = transcript.labelled() if format == "text" else transcript.subtitles(format)
         if self.several and not self.args.out and format != "json":
             text = f"== {name} ==\n\n{text}\n"
         self.write(name, text, FORMATS[format])
@@ -108,26 +111,15 @@ class Output:
             print(text, end="", flush=True)
 
 
-def written(transcript, format, preset):
-    if format == "json":
-        return json.dumps(transcript.raw, ensure_ascii=False) + "\n"
-    if format == "markdown":
-        return report(transcript, preset)
-    return transcript.labelled() if format == "text" else transcript.subtitles(format)
-
-
 def get(args):
     """Fetch a transcript by its id. `wait` first waits until it is ready."""
     client, output = Client(), Output(args, {args.id: args.id})
     transcript = client.wait(args.id, timeout=args.timeout) if args.command == "wait" else client.get(args.id)
     if args.format != "json" and not transcript.done():
         raise StillProcessing(f"the transcript is still {transcript.status}: python -m audio wait {args.id}")
-    if args.format == "redacted-audio":
-        output.write(args.id, client.redacted_audio(args.id) + "\n", ".txt")
-    elif args.format in ("sentences", "paragraphs"):
-        parts = getattr(client, args.format)(args.id)
-        lines = "".join(json.dumps(part, ensure_ascii=False) + "\n" for part in parts)
-        output.write(args.id, lines, ".jsonl")
+    if args.format in VIEWS:
+        view = getattr(client, args.format.replace("-", "_"))(args.id)
+        output.write(args.id, json.dumps(view, ensure_ascii=False) + "\n", ".json")
     else:
         output.add(args.id, transcript)
 
@@ -200,7 +192,7 @@ def parser():
     raw = argparse.RawDescriptionHelpFormatter
     top = argparse.ArgumentParser("python -m audio", description=__doc__, formatter_class=raw)
     several = {"action": "append", "default": []}
-    top.add_argument("--version", action="version", version=f"{VERSION}, requests {requests.__version__}")
+    top.add_argument("--version", action="version", version="audio 2")
     subs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name, function, *words):
@@ -230,7 +222,7 @@ def parser():
     sub.add_argument("--jobs", type=int, default=JOBS, help=f"maximum number of unfinished jobs ({JOBS})")
     sub.add_argument("--no-wait", action="store_true", help="print the ids of the jobs, and exit")
     for name in ("get", "wait"):
-        results(command(name, get, "id"), "sentences", "paragraphs", "redacted-audio")
+        results(command(name, get, "id"), *VIEWS)
     sub = command("list", list_jobs)
     sub.add_argument("--limit", type=int, default=20, help="maximum number of jobs (20)")
     command("delete", delete, "id")

@@ -26,7 +26,6 @@ import requests
 from audio.errors import AnswerLost, AuthError, BadInput, RequestRefused, ServiceUnavailable
 from audio.key import session_for, would_be_readable
 
-VERSION = "tinyllm-audio/2"
 REGIONS = {  # API, LLM Gateway
     "us": ("https://api.assemblyai.com", "https://llm-gateway.assemblyai.com"),
     "eu": ("https://api.eu.assemblyai.com", "https://llm-gateway.eu.assemblyai.com"),
@@ -156,7 +155,6 @@ class Local(threading.local):
 
     def __init__(self, url):
         self.session = session_for(url)
-        self.session.headers["User-Agent"] = VERSION
         self.session.mount("https://", Adapter())
 
 

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 
 from audio.options import PRESETS
-from audio.subtitles import DENSE, ends_sentence, groups, timed
+from audio.subtitles import DENSE, clock, ends_sentence, groups, timed
 from audio.transcript import Transcript
 
 # Phrases of promises and requests, in English.
@@ -192,9 +192,3 @@ def escaped(text):
     """One line of text, escaped for Markdown and HTML."""
     line = " ".join(str(text).split())
     return re.sub(r"([\\`*<>|]|(?<!\w)_|_(?!\w)|\](?=[(\[:])|^[-+#])", r"\\\1", line)
-
-
-def clock(ms):
-    """Milliseconds -> 1:02:03, or 2:03 within the first hour"""
-    minutes, seconds = divmod(ms // 1000, 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"

@@ -120,9 +120,7 @@ class Sandbox:
         with self.lock:
             self.jobs[job["id"]] = job, known
         if fields.get("webhook_url") and fate != "never":
-            timer = threading.Timer(self.seconds, self.call_back, (job["id"],))
-            timer.daemon = True
-            timer.start()
+            threading.Thread(target=self.call_back, args=(job["id"],), daemon=True).start()
         return job
 
     def job(self, id):
@@ -214,7 +212,8 @@ class Sandbox:
         return [f"data: {data}\n\n" for data in (*map(json.dumps, events), "[DONE]")]
 
     def call_back(self, id):
-        """Calls the webhook of a job that is done, once."""
+        """Calls the webhook of a job once, when the job is done."""
+        self.closing.wait(self.seconds)
         job, known = self.job(id)
         name, value = map(known["fields"].get, SECRET)
         told, headers = {"transcript_id": id, "status": job["status"]}, {name: value} if name else {}

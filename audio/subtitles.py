@@ -13,7 +13,7 @@ import functools
 import itertools
 import re
 import unicodedata
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 LINE, LINES, LONGEST = 42, 2, 7000  # maximum columns, lines and milliseconds of a readable caption
 PAUSE = 1500  # milliseconds of silence after which a new caption begins
@@ -41,7 +41,7 @@ class Span:
     start: int
     end: int
     speaker: str = ""
-    words: tuple = field(default=(), repr=False)
+    words: tuple = ()
 
     def __repr__(self):
         return f"<{clock(self.start)} {self.speaker}: {self.text[:40]!r}>"
@@ -185,7 +185,7 @@ def render(spans, format="srt"):
         raise ValueError(f"subtitles are srt or vtt, not {format!r}")
     blocks = ["WEBVTT\n"] if format == "vtt" else []
     for i, span in enumerate(spans, 1):
-        times = f"{clock(span.start)} --> {clock(span.end)}"
+        times = " --> ".join(f"{clock(ms)}.{ms % 1000:03}" for ms in (span.start, span.end))
         lines = "\n".join(wrap(span if format == "srt" else replace(span, speaker="")))
         if format == "vtt":
             voice = f"<v {escaped(name_of(span))}>" if span.speaker.strip() else ""
@@ -201,6 +201,6 @@ def escaped(text):
 
 
 def clock(ms):
-    """Milliseconds -> 01:02:03.456"""
-    seconds, ms = divmod(ms, 1000)
-    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{ms:03}"
+    """Milliseconds -> 01:02:03"""
+    seconds = ms // 1000
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"

@@ -213,9 +213,12 @@ def test_five_hours_take_seconds():
 
 
 @given(st.integers(0, 400_000_000))
-def test_clock_keeps_milliseconds(time):
-    hours, minutes, seconds = clock(time).split(":")
-    assert round(1000 * (int(hours) * 3600 + int(minutes) * 60 + float(seconds))) == time
+def test_subtitles_keep_milliseconds(time):
+    for format in ("srt", "vtt"):
+        text = render(captions([Span("x", time, time + 1)]), format)
+        assert parsed(text, format) == [(time, time + 1, "x")]
+    hours, minutes, seconds = map(int, clock(time).split(":"))
+    assert (hours * 60 + minutes) * 60 + seconds == time // 1000 and max(minutes, seconds) < 60
 
 
 def test_speakers_are_named_in_both_formats():

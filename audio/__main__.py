@@ -26,7 +26,7 @@ from audio.reports import report
 from audio.sandbox import Sandbox
 
 FORMATS = {"text": ".txt", "markdown": ".md", "srt": ".srt", "vtt": ".vtt", "json": ".json"}
-VIEWS = ("sentences", "paragraphs", "redacted-audio")  # written as JSON
+VIEWS = ("sentences", "paragraphs", "redacted-audio")  # more formats of get and wait, all JSON
 
 
 def say(text):
@@ -218,7 +218,7 @@ def parser():
         value = {"action": "store_const", "const": True} if switch else {}
         sub.add_argument("--" + name.replace("_", "-"), help=help, **value)
     sub.add_argument("--config", metavar="KEY=VALUE", **several, help="any other field of the API")
-    sub.add_argument("--keep", metavar="DIR", help="where to keep transcripts (default: with recordings)")
+    sub.add_argument("--keep", metavar="DIR", help="where to keep transcripts (default: beside each file)")
     sub.add_argument("--jobs", type=int, default=JOBS, help=f"maximum number of unfinished jobs ({JOBS})")
     sub.add_argument("--no-wait", action="store_true", help="print the ids of the jobs, and exit")
     for name in ("get", "wait"):

@@ -8,7 +8,7 @@
     job = client.submit("meeting.wav")  # does not wait; job.id is enough to continue later
     transcript = client.wait(job.id)
 
-A job costs money, so each call of submit creates at most one, even if responses are lost (see `create`)."""
+A job costs money, so each call to submit creates at most one, even if responses are lost (see `create`)."""
 
 import itertools
 import math
@@ -26,7 +26,7 @@ from audio.transcript import Transcript, dicts, table
 PATIENCE = 3600.0  # seconds to wait for a job
 BIG = 1 << 20  # bytes; the key is checked before an upload larger than this
 LOOKED_AT = 1000  # how many of the newest jobs are searched for a lost one
-LOOKS = (1, 4, 16)  # waits before each look for a lost job, in units of Http's pause: 0.5, 2 and 8 seconds
+LOOKS = (1, 4, 16)  # waits before each search for a lost job, in units of Http's pause: 0.5, 2 and 8 seconds
 
 
 def transcribe(
@@ -109,7 +109,7 @@ class Client:
         return self.create({"audio_url": url, **fields}, unique=not recording.url)
 
     def create(self, body, *, unique=False):
-        """POST /v2/transcript -> Transcript, not ready. unique: only we can know body["audio_url"].
+        """POST /v2/transcript -> Transcript, not ready. unique: whether only we can know body["audio_url"].
 
         Each request is billed as a new job, because the service cannot recognise a repetition. If the
         response is lost, the job may still exist. Only we know the URL of our own upload, so a job with that

@@ -5,8 +5,8 @@ least a millisecond and at most LONGEST, and has at most LINES lines of LINE col
 every word once, in order of time.
 
 Not every script separates words with white space: Chinese, Japanese and Thai are written without it. So a
-text is cut into units that are never split: a run of characters between white space or, in those scripts, one
-character or one word as given by the service.
+text is cut into units that are never split: a run of characters between white space (or a part of it, if the
+run is too long for a line) or, in those scripts, one character or one word as given by the service.
 """
 
 import functools

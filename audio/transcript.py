@@ -18,7 +18,7 @@ from audio.subtitles import Span, captions, render
 LABEL = re.compile(r"[A-Z]|\d\d?[A-Z]?")  # a label that the service gives a speaker; anything else is a name
 SHOWN = (*SWITCHES, "summary", "action_items", "translate")  # the option and the attribute have the same name
 DELETED = "http://deleted_by_user"  # the audio_url of a job whose text was deleted
-SERVER_FAULTS = ("internal server error", "server error, developers")
+SERVER_FAULTS = ("internal server error", "server error, developers")  # in the error of a failed job
 
 # A part of the recording: start and end in milliseconds, a headline, and the content as a tuple of lines.
 Chapter = namedtuple("Chapter", "start end headline lines")

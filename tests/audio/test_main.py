@@ -519,4 +519,5 @@ def test_the_sandbox_prints_its_address_and_injects_faults(talk):
 def test_the_demo_needs_no_key_and_no_network(key):
     out, _ = audio("demo", key=key)
     assert out.startswith("# Minutes") and "## Asked" in out and "canned" in out
-    assert re.search(r"## Action items\n\n- \[ \] Send .* \(00:\d\d:\d\d\)\n  > I will send the new budget", out)
+    item = r"- \[ \] Send .* \(00:\d\d:\d\d\)\n  > I will send the new budget"
+    assert re.search(rf"## Action items\n\n{item}", out)

@@ -16,19 +16,17 @@ import sys
 import warnings
 from pathlib import Path
 
-import requests
-
-from audio.assemblyai import PATIENCE, Client, is_done
-from audio.batch import JOBS, shortened, transcribe_all, write_file
+from audio.assemblyai import PATIENCE, Client
+from audio.batch import JOBS, shortened, transcribe_all, writable, write_file
 from audio.canned import tone
 from audio.errors import AudioError, AudioWarning, AuthError, BadInput, StillProcessing
-from audio.http import VERSION
-from audio.options import HELP, PRESETS, SWITCHES, meant, nested, setting
+from audio.options import HELP, PRESETS, SWITCHES, nested, setting
 from audio.recording import Recording, recordings_in
 from audio.reports import report
 from audio.sandbox import Sandbox
 
 FORMATS = {"text": ".txt", "markdown": ".md", "srt": ".srt", "vtt": ".vtt", "json": ".json"}
+VIEWS = ("sentences", "paragraphs", "redacted-audio")  # more formats of get and wait, all JSON
 
 
 def say(text):
@@ -36,7 +34,8 @@ def say(text):
 
 
 def transcribe(args):
-    """Transcribe files, URLs, whole folders, or standard input (-)."""
+    """Transcribe files, URLs, whole folders, or standard input (-). After an interruption, the same command
+    continues. Only URLs, and standard input without --keep, are then paid for again."""
     sources = {}  # {name, as given or as found in a folder: its path in --out}
     for source in args.source:
         if not source.strip():
@@ -52,22 +51,16 @@ def transcribe(args):
     given |= {name: value for name in names if (value := getattr(args, name)) is not None}
     options = nested([*given.items(), *map(setting, args.config)])
     recordings = [Recording(sys.stdin.buffer) if name == "-" else name for name in sources]
-    try:
-        for name, (_, result) in zip(sources, transcribe_all(client, recordings, **options)):
-            if isinstance(result, AuthError):  # all recordings use the same key
-                raise result
-            if isinstance(result, AudioError):
-                say(f"error: {result}" if name in f"{result}" or not several else f"error: {name}: {result}")
-                status = max(status, status_of(result))
-            elif args.no_wait:
-                print(result.id, *([name] if several else []), sep="  ", flush=True)
-            else:
-                output.add(name, result)
-    except KeyboardInterrupt as stop:
-        state = str(stop) or "jobs already created continue: see python -m audio list"
-        again = "Run the same command again to get the transcripts"
-        paid = "URLs, and standard input without --keep, are paid for again"
-        raise KeyboardInterrupt(f"interrupted; {state}. {again}; {paid}") from None
+    for name, (_, result) in zip(sources, transcribe_all(client, recordings, **options)):
+        if isinstance(result, AuthError):  # all recordings use the same key
+            raise result
+        if isinstance(result, AudioError):
+            say(f"error: {result}" if name in f"{result}" or not several else f"error: {name}: {result}")
+            status = max(status, status_of(result))
+        elif args.no_wait:
+            print(result.id, *([name] if several else []), sep="  ", flush=True)
+        else:
+            output.add(name, result)
     return status
 
 
@@ -85,10 +78,8 @@ class Output:
         self.in_folder = bool(out) and (several or os.path.isdir(out) or out[-1] in "/\\")
         if self.in_folder and len(set(sources.values())) < len(sources):
             raise BadInput("two recordings have the same name: write their transcripts to different folders")
-        with contextlib.suppress(OSError):
-            os.makedirs(out if self.in_folder else os.curdir, exist_ok=True)
-        place = out if self.in_folder or os.path.exists(out) else os.path.dirname(out) or os.curdir
-        if out and (not os.access(place, os.W_OK) or os.path.isdir(out) != self.in_folder):
+        device = os.path.exists(out) and not (self.in_folder or os.path.isfile(out))
+        if out and (device or not writable(out if self.in_folder else os.path.dirname(out) or os.curdir)):
             raise BadInput(f"--out {out} cannot be written: choose another path")
 
     def add(self, name, transcript):
@@ -97,46 +88,38 @@ class Output:
             known = ", ".join(sorted(transcript.labels)) or "none"
             say(f"warning: --names: there is no speaker {', '.join(sorted(unknown))}; speakers: {known}")
         format = self.args.format or ("markdown" if self.args.preset or transcript.features else "text")
-        text = written(transcript, format, self.args.preset)
+        if format == "json":
+            text = json.dumps(transcript.raw, ensure_ascii=False) + "\n"
+        elif format == "markdown":
+            text = report(transcript, self.args.preset)
+        else:
+            text = transcript.labelled() if format == "text" else transcript.subtitles(format)
         if self.several and not self.args.out and format != "json":
             text = f"== {name} ==\n\n{text}\n"
         self.write(name, text, FORMATS[format])
 
-    def write(self, name, content, suffix):
-        """Writes text, or pieces of bytes, to the destination of a recording's results."""
+    def write(self, name, text, suffix):
+        """Writes text to the destination of a recording's results."""
         path = self.args.out
         if self.in_folder:
             path = Path(path, self.sources[name])
             path = path.with_name(shortened(path.name) + suffix)
             path.parent.mkdir(parents=True, exist_ok=True)
         if path:
-            write_file(path, content)
-        elif isinstance(content, str):
-            print(content, end="", flush=True)
+            write_file(path, text)
         else:
-            sys.stdout.buffer.writelines(content)
-
-
-def written(transcript, format, preset):
-    if format == "json":
-        return json.dumps(transcript.raw, ensure_ascii=False) + "\n"
-    if format == "markdown":
-        return report(transcript, preset)
-    return transcript.labelled() if format == "text" else transcript.subtitles(format)
+            print(text, end="", flush=True)
 
 
 def get(args):
     """Fetch a transcript by its id. `wait` first waits until it is ready."""
     client, output = Client(), Output(args, {args.id: args.id})
     transcript = client.wait(args.id, timeout=args.timeout) if args.command == "wait" else client.get(args.id)
-    if args.format != "json" and not is_done(transcript):
+    if args.format != "json" and not transcript.done():
         raise StillProcessing(f"the transcript is still {transcript.status}: python -m audio wait {args.id}")
-    if args.format == "redacted-audio":
-        output.write(args.id, client.redacted_audio(args.id), ".wav")
-    elif args.format in ("sentences", "paragraphs"):
-        parts = getattr(client, args.format)(args.id)
-        lines = "".join(json.dumps(part, ensure_ascii=False) + "\n" for part in parts)
-        output.write(args.id, lines, ".jsonl")
+    if args.format in VIEWS:
+        view = getattr(client, args.format.replace("-", "_"))(args.id)
+        output.write(args.id, json.dumps(view, ensure_ascii=False) + "\n", ".json")
     else:
         output.add(args.id, transcript)
 
@@ -144,7 +127,7 @@ def get(args):
 def list_jobs(args):
     """List the latest jobs, newest first: id, status, time, and the URL of the audio."""
     for _, job in zip(range(args.limit), Client().list(limit=min(args.limit, 200))):
-        print(job["id"], job.get("status"), job.get("created"), job.get("audio_url"), sep="  ", flush=True)
+        print(*map(job.get, ("id", "status", "created", "audio_url")), sep="  ", flush=True)
 
 
 def delete(args):
@@ -209,7 +192,7 @@ def parser():
     raw = argparse.RawDescriptionHelpFormatter
     top = argparse.ArgumentParser("python -m audio", description=__doc__, formatter_class=raw)
     several = {"action": "append", "default": []}
-    top.add_argument("--version", action="version", version=f"{VERSION}, requests {requests.__version__}")
+    top.add_argument("--version", action="version", version="audio 2")
     subs = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name, function, *words):
@@ -235,11 +218,11 @@ def parser():
         value = {"action": "store_const", "const": True} if switch else {}
         sub.add_argument("--" + name.replace("_", "-"), help=help, **value)
     sub.add_argument("--config", metavar="KEY=VALUE", **several, help="any other field of the API")
-    sub.add_argument("--keep", metavar="DIR", help="where to keep transcripts (default: with recordings)")
+    sub.add_argument("--keep", metavar="DIR", help="where to keep transcripts (default: beside each file)")
     sub.add_argument("--jobs", type=int, default=JOBS, help=f"maximum number of unfinished jobs ({JOBS})")
     sub.add_argument("--no-wait", action="store_true", help="print the ids of the jobs, and exit")
     for name in ("get", "wait"):
-        results(command(name, get, "id"), "sentences", "paragraphs", "redacted-audio")
+        results(command(name, get, "id"), *VIEWS)
     sub = command("list", list_jobs)
     sub.add_argument("--limit", type=int, default=20, help="maximum number of jobs (20)")
     command("delete", delete, "id")
@@ -268,12 +251,7 @@ def main(argv=None):
         getattr(sys, name).reconfigure(encoding="utf-8", errors="backslashreplace")
     warnings.simplefilter("once", AudioWarning)
     warnings.showwarning = lambda message, *_: say(f"warning: {message}")
-    top = parser()
-    args, unknown = top.parse_known_args(argv)
-    if unknown:
-        near = meant(unknown[0].lstrip("-").partition("=")[0].replace("-", "_"), [*HELP])
-        hint = f": did you mean --{near.replace('_', '-')}?" if near else ""
-        top.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    args = parser().parse_args(argv)
     try:
         return args.function(args) or 0
     except BrokenPipeError:  # `| head` has closed the pipe
@@ -283,7 +261,7 @@ def main(argv=None):
         say(f"error: {error}")
         return status_of(error)
     except KeyboardInterrupt as stop:
-        say(str(stop) or "interrupted")
+        say(f"interrupted; {stop or 'jobs already created continue: see python -m audio list'}")
         return 130
 
 

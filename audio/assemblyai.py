@@ -8,25 +8,15 @@
     job = client.submit("meeting.wav")  # does not wait; job.id is enough to continue later
     transcript = client.wait(job.id)
 
-A job costs money, so each call of submit creates at most one, even if responses are lost (see `create`)."""
+A job costs money, so each call to submit creates at most one, even if responses are lost (see `create`)."""
 
-import contextlib
 import itertools
 import math
 import os
 import time
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from audio.errors import (
-    AnswerCut,
-    AnswerLost,
-    AudioError,
-    BadInput,
-    RequestRefused,
-    ServiceUnavailable,
-    StillProcessing,
-    TranscriptFailed,
-)
+from audio.errors import AnswerCut, AnswerLost, AudioError, BadInput, ServiceUnavailable, StillProcessing
 from audio.http import Http, object_in
 from audio.key import Key
 from audio.options import request
@@ -36,8 +26,7 @@ from audio.transcript import Transcript, dicts, table
 PATIENCE = 3600.0  # seconds to wait for a job
 BIG = 1 << 20  # bytes; the key is checked before an upload larger than this
 LOOKED_AT = 1000  # how many of the newest jobs are searched for a lost one
-LOOKS = (1, 4, 16)  # waits before each look for a lost job, in units of Http's pause: 0.5, 2 and 8 seconds
-SERVER_FAULTS = ("internal server error", "server error, developers")
+LOOKS = (1, 4, 16)  # waits before each search for a lost job, in units of Http's pause: 0.5, 2 and 8 seconds
 
 
 def transcribe(
@@ -104,14 +93,11 @@ class Client:
         """Sends a recording -> a URL that only the service can read. Raises AudioError."""
         recording = source if isinstance(source, Recording) else Recording(source)
         if recording.size > BIG and not self._key_works:
-            with contextlib.suppress(RequestRefused):  # unlike AuthError, it does not mean a wrong key
-                next(self.list(limit=1), None)
+            next(self.list(limit=1), None)
             self._key_works = True
-        recording.progress, kind = progress, {"Content-Type": "application/octet-stream"}
-        answer = self.http.call("POST", "v2/upload", also=(422,), data=recording, headers=kind)
-        if not isinstance(answer.get("upload_url"), str):
-            raise ServiceUnavailable("the answer to the upload has no upload_url. Try again later")
-        return answer["upload_url"]
+        recording.progress, headers = progress, {"Content-Type": "application/octet-stream"}
+        more = {"also": (422,), "needs": "upload_url", "headers": headers}
+        return self.http.call("POST", "v2/upload", data=recording, **more)["upload_url"]
 
     def submit(self, source, *, progress=False, **options):
         """Submits a recording, uploading it first unless it is a URL -> Transcript, not ready yet.
@@ -123,7 +109,7 @@ class Client:
         return self.create({"audio_url": url, **fields}, unique=not recording.url)
 
     def create(self, body, *, unique=False):
-        """POST /v2/transcript -> Transcript, not ready. unique: only we can know body["audio_url"].
+        """POST /v2/transcript -> Transcript, not ready. unique: whether only we can know body["audio_url"].
 
         Each request is billed as a new job, because the service cannot recognise a repetition. If the
         response is lost, the job may still exist. Only we know the URL of our own upload, so a job with that
@@ -132,23 +118,20 @@ class Client:
         be working (no response in time), nothing is sent again."""
         for _ in range(self.http.tries):
             try:
-                answer = self.http.call("POST", "v2/transcript", safe=False, json=body)
-                if isinstance(answer.get("id"), str):
-                    return Transcript(answer)
-                lost = AnswerLost("the answer to the request for a job has no id")
+                return Transcript(self.http.call("POST", "v2/transcript", safe=False, needs="id", json=body))
             except AnswerLost as error:
                 lost = error
-            if not unique:
-                break
             try:
-                job = self.find(body["audio_url"])
-            except (ServiceUnavailable, RequestRefused) as error:
-                raise uncertain(f" The list of jobs cannot be read ({error}).", lost) from None
+                job = self.find(body["audio_url"]) if unique else None
+            except AudioError as error:
+                lost = AnswerLost(f"{lost}; the list of jobs cannot be read ({error})", status=lost.status)
+                break
             if job:
                 return job
-            if lost.pending:
+            if lost.pending or not unique:
                 break
-        raise uncertain("", lost)
+        risk = f"{lost}. The job may have been created, and a second one would be billed"
+        raise AnswerLost(f"{risk}. Before you try again, run python -m audio list", status=lost.status)
 
     def find(self, url):
         """The URL of an upload -> the job created for it, as a Transcript that is not ready; or None.
@@ -158,7 +141,7 @@ class Client:
             self.http.sleep(wait * self.http.pause)
             for job in itertools.islice(self.list(limit=200), LOOKED_AT):
                 if not isinstance(job.get("audio_url"), str):
-                    raise RequestRefused("the list of jobs has no audio_url")
+                    raise AnswerLost("the list of jobs has no audio_url")
                 if job["audio_url"] == url:
                     return Transcript({**job, "status": "queued"})  # a row of the list has no text
         return None
@@ -186,7 +169,7 @@ class Client:
             while True:
                 try:
                     transcript = self.get(id, deadline=deadline)
-                    if is_done(transcript):
+                    if transcript.done():
                         return transcript
                     state = transcript.status
                 except ServiceUnavailable as error:
@@ -210,14 +193,11 @@ class Client:
         completed, audio_url, error. query: limit (per page, 1 to 200), status, created_on, before_id."""
         query = {"limit": 200, **query}
         while True:
-            data = self.http.call("GET", "v2/transcript", params=query)
-            jobs = data.get("transcripts")
-            if not isinstance(jobs, list) or any(not isinstance(job.get("id"), str) for job in dicts(jobs)):
-                raise ServiceUnavailable("the list of jobs is malformed. Try again later")
-            yield from dicts(jobs)
+            page = self.http.call("GET", "v2/transcript", needs="transcripts", params=query)
+            yield from dicts(page["transcripts"])
             # prev_url leads to older jobs. Only its query is used, so the key never goes to its host.
-            older = table(data.get("page_details")).get("prev_url")
-            if not isinstance(older, str) or not jobs:
+            older = table(page.get("page_details")).get("prev_url")
+            if not isinstance(older, str) or not page["transcripts"]:
                 return
             query |= dict(parse_qsl(urlsplit(older).query))
 
@@ -236,12 +216,9 @@ class Client:
         return self._view(id, "/word-search", params={"words": words}).get("matches") or []
 
     def redacted_audio(self, id):
-        """The recording with personal data silenced, as pieces of bytes. Only for jobs with redact_pii_audio.
-        Raises StillProcessing if it is not ready."""
-        data = self._view(id, "/redacted-audio")
-        if not isinstance(data.get("redacted_audio_url"), str):
-            raise StillProcessing("the redacted audio is not ready: try again later", transcript_id=id_of(id))
-        return self.http.download(data["redacted_audio_url"])
+        """The URL, valid for a day, of the recording with personal data silenced. Only for jobs with
+        redact_pii_audio. Raises ServiceUnavailable if the recording is not ready."""
+        return self._view(id, "/redacted-audio", needs="redacted_audio_url")["redacted_audio_url"]
 
     def models(self):
         """The ids of the models of the LLM Gateway."""
@@ -264,8 +241,6 @@ class Client:
         default. answers(model) is called with the model that answers. Raises AnswerCut after the last piece
         if the model was cut off, by max_tokens for example."""
         model = model or next(iter(self.models()), None)
-        if model is None:
-            raise RequestRefused("the LLM Gateway offers no model for this key")
         body = {"model": model, "messages": messages, "max_tokens": max_tokens, "stream": True}
         url = f"{self.http.gateway}/v1/chat/completions"
         response = self.http.call("POST", url, safe=False, stream=True, json=body)
@@ -301,11 +276,6 @@ def events(pieces):
                 yield None if data == b"[DONE]" else object_in(data)
 
 
-def uncertain(what, lost):
-    risk = f"{lost}. The job may have been created, and a second one would be billed.{what}"
-    return AnswerLost(f"{risk} Before you try again, run python -m audio list", status=lost.status)
-
-
 def seconds(timeout):
     """A time-out -> seconds (None: infinity). Raises BadInput for anything but a number from 0 up or None."""
     if timeout is None:
@@ -320,18 +290,3 @@ def id_of(transcript):
     if not (isinstance(id, str) and id.strip()):
         raise BadInput(f"expected a transcript id such as 9ea68fd3-f953-42c1-9742-976c447fb463, not {id!r}")
     return id.strip()
-
-
-def is_done(transcript):
-    """Whether a job is completed. Raises TranscriptFailed for a failed job (which the service answers with
-    HTTP status 200 too) and RequestRefused for a job that was deleted."""
-    if transcript.deleted:
-        message = f"transcript {transcript.id} was deleted"
-        raise RequestRefused(message, status=404, transcript_id=transcript.id)
-    if transcript.status == "error":
-        words = str(transcript.error or "no reason is given.")
-        fault = any(text in words.lower() for text in SERVER_FAULTS)
-        hint = "The service failed: submit the recording again" if fault else "Trying again will not help"
-        message = f"transcript {transcript.id} failed: {words} {hint}"
-        raise TranscriptFailed(message, transcript_id=transcript.id, retryable=fault)
-    return transcript.status == "completed"

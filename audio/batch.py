@@ -101,9 +101,7 @@ def transcribe_all(
 def locked(folder):
     """Makes the folder if needed, and makes other runs that use it wait. Raises BadInput if it cannot be
     written to."""
-    with contextlib.suppress(OSError):
-        os.makedirs(folder, exist_ok=True)
-    if not (os.path.isdir(folder) and os.access(folder, os.W_OK)):
+    if not writable(folder):
         lost = "a second run would pay again: choose another folder with --keep"
         raise BadInput(f"{folder} cannot be written to, so {lost}")
     with contextlib.ExitStack() as stack:
@@ -113,6 +111,13 @@ def locked(folder):
             with contextlib.suppress(OSError):  # some network file systems cannot lock a folder
                 fcntl.flock(place, fcntl.LOCK_EX)
         yield
+
+
+def writable(folder):
+    """Makes a folder if needed -> whether files can be written to it."""
+    with contextlib.suppress(OSError):
+        os.makedirs(folder, exist_ok=True)
+    return os.path.isdir(folder) and os.access(folder, os.W_OK)
 
 
 def shortened(name):
@@ -153,17 +158,12 @@ def write(path, about, job):
         warnings.warn(problem, AudioWarning, stacklevel=2)
 
 
-def write_file(path, content):
-    """Writes text (in UTF-8) or pieces of bytes to a file, atomically; a device is written to directly."""
-    pieces = [content.encode("utf-8", "backslashreplace")] if isinstance(content, str) else content
+def write_file(path, text):
+    """Writes text to a file, in UTF-8 and atomically."""
     path = Path(path)
-    if path.exists() and not path.is_file():
-        path.write_bytes(b"".join(pieces))
-        return
     part = path.with_name(f".{os.getpid()}.{threading.get_ident()}.part")
     try:
-        with open(part, "wb") as file:
-            file.writelines(pieces)
+        part.write_bytes(text.encode("utf-8", "backslashreplace"))
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -13,20 +13,21 @@ from pathlib import Path
 SCRIPT = json.loads(Path(__file__).with_name("canned.json").read_text(encoding="utf-8"))
 SECTIONS, MODEL = SCRIPT["sections"], "canned-words"
 SAFE = {"summary": {}, "severity_score_summary": {}}
-WORD, MOST_WORDS = 400, 600  # milliseconds per word, maximum words (roughly); past 4 min, words last longer
+# Milliseconds per word, and about how many words at most: in recordings over 4 minutes, words last longer.
+WORD, MOST_WORDS = 400, 600
 
 
 def results(fields, heard):
     """The fields of a completed transcript for the options of a job, null for features not requested.
     heard: the length of the recording in seconds, and whether it is silent."""
-    told = story(fields, heard)
-    words = [word for sentence in told for word in sentence["words"]]
-    parts = paragraphs(told)
-    asked = lambda *options: any(map(fields.get, options))
-    found = {
-        "text": joined(told),
+    sentences = story(fields, heard)
+    words = [word for sentence in sentences for word in sentence["words"]]
+    parts = paragraphs(sentences)
+    wanted = lambda *options: any(map(fields.get, options))
+    transcript = {
+        "text": joined(sentences),
         "words": words,
-        "utterances": bare(told) if asked("speaker_labels", "multichannel") else None,
+        "utterances": bare(sentences) if wanted("speaker_labels", "multichannel") else None,
         "confidence": 0.95 if words else 0.0,
         "audio_duration": -int(-heard["seconds"] // 1),
         "language_code": fields.get("language_code") or "en_us",
@@ -34,50 +35,43 @@ def results(fields, heard):
         "translated_texts": None,
     }
     features = {
-        "entity_detection": ("entities", [entity for sentence in told for entity in sentence["entities"]]),
-        "sentiment_analysis": ("sentiment_analysis_results", bare(told, "sentiment")),
+        "entity_detection": ("entities", [entity for one in sentences for entity in one["entities"]]),
+        "sentiment_analysis": ("sentiment_analysis_results", bare(sentences, "sentiment")),
         "auto_highlights": ("auto_highlights_result", {"status": "success", "results": highlights(words)}),
         "iab_categories": ("iab_categories_result", categories(parts)),
         "content_safety": ("content_safety_labels", {"status": "success", "results": [], **SAFE}),
         "auto_chapters": ("chapters", [pick(part, "gist headline summary start end") for part in parts]),
         "summarization": ("summary", "\n".join(f"- {part['summary']}" for part in parts)),
     }
-    found |= {name: value if asked(option) else None for option, (name, value) in features.items()}
-    if asked("speech_understanding"):
-        found["speech_understanding"] = understood(fields, found, told)
-    return found
+    transcript |= {name: value if wanted(option) else None for option, (name, value) in features.items()}
+    if wanted("speech_understanding"):
+        transcript["speech_understanding"] = understood(fields, transcript, sentences)
+    return transcript
 
 
-def understood(fields, found, told):
+def understood(fields, transcript, sentences):
     """speech_understanding with its response; the names of speakers are already in the sentences."""
     tasks = fields["speech_understanding"]["request"]
     kind = tasks.get("summarization", {}).get("summary_type")
     body = lambda part: {"bullets": part["bullets"]} if kind == "bullets" else {"text": part["summary"]}
-    summary = [pick(part, "headline start end") | body(part) for part in paragraphs(told)]
+    summary = [pick(part, "headline start end") | body(part) for part in paragraphs(sentences)]
     item = lambda s: {"action_item": s["action"], "quote": s["text"], "timestamp": s["start"]}
-    items = [item(sentence) for sentence in told if sentence["action"]]
+    items = [item(sentence) for sentence in sentences if sentence["action"]]
     answers = {"summarization": {"summary_type": kind, "summary": summary}, "action_items": {"items": items}}
     response = {name: {"status": "success", **answers.get(name, {})} for name in tasks}
     languages = tasks.get("translation", {}).get("target_languages") or ()
-    found["translated_texts"] = {str(code): f"[{code}] {found['text']}" for code in languages}
+    transcript["translated_texts"] = {str(code): f"[{code}] {transcript['text']}" for code in languages}
     return {**fields["speech_understanding"], "response": response}
 
 
-def names_in(fields):
-    """{label: name of a speaker} as requested by a job."""
-    tasks = (fields.get("speech_understanding") or {}).get("request", {})
-    return dict(zip("AB", tasks.get("speaker_identification", {}).get("known_values") or ()))
-
-
-def paragraphs(told):
+def paragraphs(sentences):
     """The sentences grouped by section of the script, each group with the script's facts about it."""
-    found = []
-    for _, part in itertools.groupby(told, lambda sentence: sentence["section"]["gist"]):
-        sentences = list(part)
-        about, words = sentences[0]["section"], [word for one in sentences for word in one["words"]]
-        known = {"text": joined(sentences), "words": words, "confidence": 0.95, **span(words)}
-        found.append({**about, **known, "summary": " ".join(about["bullets"])})
-    return found
+    parts = []
+    for _, group in itertools.groupby(sentences, lambda sentence: sentence["section"]["gist"]):
+        group = list(group)
+        about, words = group[0]["section"], [word for sentence in group for word in sentence["words"]]
+        parts.append({**about, **spoken(words), "summary": " ".join(about["bullets"])})
+    return parts
 
 
 def categories(parts):
@@ -88,35 +82,34 @@ def categories(parts):
 
 
 def highlights(words):
-    found = [(phrase, places(phrase, words)) for phrase in SCRIPT["phrases"]]
+    matches = [(phrase, places(phrase, words)) for phrase in SCRIPT["phrases"]]
     times = lambda at: [{"start": start, "end": end} for start, end, _ in at]
     known = lambda at: {"count": len(at), "rank": len(at) / 100, "timestamps": times(at)}
-    return [{"text": phrase, **known(at)} for phrase, at in found if at]
+    return [{"text": phrase, **known(at)} for phrase, at in matches if at]
 
 
 def story(fields, heard):
-    """The sentences of a recording, their words spread over its duration; at least two, for two speakers."""
+    """The sentences of a recording, at least one for each speaker. Their words share its duration equally."""
     if heard["silent"]:
         return []
     lines = itertools.cycle((section, *line) for section in SECTIONS for line in section["lines"])
-    duration, told, count = int(1000 * heard["seconds"]), [], 0
-    while len(told) < 2 or (count * WORD < duration and count < MOST_WORDS):
-        told.append(next(lines))
-        count += len(told[-1][1].split())
+    duration, chosen, count = int(1000 * heard["seconds"]), [], 0
+    while len(chosen) < 2 or (count * WORD < duration and count < MOST_WORDS):
+        chosen.append(next(lines))
+        count += len(chosen[-1][1].split())
     times = itertools.pairwise(duration * i // count for i in range(count + 1))
-    found = []
-    for i, (section, said, sentiment, names, *action) in enumerate(told):
-        known, parts = speaker(fields, i), zip(said.split(), times)
+    sentences = []
+    for i, (section, line, sentiment, names, *action) in enumerate(chosen):
+        known, parts = speaker(fields, i), zip(line.split(), times)
         words = [{"text": text, "start": a, "end": b, "confidence": 0.95, **known} for text, (a, b) in parts]
         entities = []
         for kind, text in names:
             start, end, first = places(text, words)[0]
             entities.append({"entity_type": kind, "text": text, "start": start, "end": end})
             redact(fields, kind, words[first : first + len(text.split())])
-        known |= {"text": joined(words), "words": words, "confidence": 0.95, **span(words)}
         known |= {"section": section, "sentiment": sentiment, "entities": entities}
-        found.append({**known, "action": "".join(action)})
-    return found
+        sentences.append({**known, **spoken(words), "action": "".join(action)})
+    return sentences
 
 
 def joined(parts):
@@ -127,9 +120,9 @@ def pick(part, keys):
     return {key: part[key] for key in keys.split()}
 
 
-def bare(told, more="words"):
+def bare(sentences, more="words"):
     """Sentences with only the fields that the real service returns."""
-    return [pick(sentence, f"text start end confidence speaker channel {more}") for sentence in told]
+    return [pick(sentence, f"text start end confidence speaker channel {more}") for sentence in sentences]
 
 
 def tone(seconds):
@@ -143,9 +136,11 @@ def tone(seconds):
 
 def speaker(fields, i):
     """The speaker (by name, if the job has the names) and the channel of sentence i: two people alternate."""
+    tasks = fields.get("speech_understanding", {}).get("request", {})
+    names = dict(zip("AB", tasks.get("speaker_identification", {}).get("known_values") or ()))
     channel = "12"[i % 2] if fields.get("multichannel") else None
     label = channel or ("AB"[i % 2] if fields.get("speaker_labels") else None)
-    return {"speaker": names_in(fields).get(label, label), "channel": channel}
+    return {"speaker": names.get(label, label), "channel": channel}
 
 
 def redact(fields, kind, words):
@@ -167,8 +162,10 @@ def plain(text):
     return re.findall(r"[\w#']+", text.lower())
 
 
-def span(parts):
-    return {"start": parts[0]["start"], "end": parts[-1]["end"]}
+def spoken(words):
+    """What sentences and paragraphs have in common."""
+    start, end = words[0]["start"], words[-1]["end"]
+    return {"text": joined(words), "words": words, "confidence": 0.95, "start": start, "end": end}
 
 
 def answer(messages):
@@ -176,13 +173,13 @@ def answer(messages):
 
     Given a tool `transcribe` and no result yet, the model calls it for the file or URL in the question."""
     texts = lambda ours: (str(m.get("content")) for m in messages if (m.get("role") == "system") is ours)
-    system, told = "\n".join(texts(True)), "\n".join(texts(False))
-    question = told.split("\n<tool", 1)[0].strip().rpartition("\n")[2]
+    system, dialogue = "\n".join(texts(True)), "\n".join(texts(False))
+    question = dialogue.split("\n<tool", 1)[0].strip().rpartition("\n")[2]
     source = re.search(r"https?://\S+\w|\S+\.\w{3,4}\b", question)
-    if source and '"transcribe"' in system and "<tool_response>" not in told:
+    if source and '"transcribe"' in system and "<tool_response>" not in dialogue:
         arguments = json.dumps({"source": source[0]})
         return f'<tool_call>{{"name":"transcribe","arguments":{arguments}}}</tool_call>'
-    lines = re.findall(r'(?:Speaker )?\w+: [^\\\n"<]+', told)
-    asked = {word[:4] for word in plain(question) if len(word) > 3}
-    best = max(lines, key=lambda line: len(asked & {word[:4] for word in plain(line)}), default="")
+    lines = re.findall(r'(?:Speaker )?\w+: [^\\\n"<]+', dialogue)
+    stems = {word[:4] for word in plain(question) if len(word) > 3}
+    best = max(lines, key=lambda line: len(stems & {word[:4] for word in plain(line)}), default="")
     return f"Canned, closest line: {best}" if best else "Canned: the transcript does not say."

@@ -26,7 +26,6 @@ import requests
 from audio.errors import AnswerLost, AuthError, BadInput, RequestRefused, ServiceUnavailable
 from audio.key import session_for, would_be_readable
 
-VERSION = "tinyllm-audio/2"
 REGIONS = {  # API, LLM Gateway
     "us": ("https://api.assemblyai.com", "https://llm-gateway.assemblyai.com"),
     "eu": ("https://api.eu.assemblyai.com", "https://llm-gateway.eu.assemblyai.com"),
@@ -64,12 +63,12 @@ class Http:
         self.key, self.timeout, self.tries, self.pause = key, timeout, tries, pause
         self.sleep, self._local = sleep, Local(self.base)
 
-    def call(self, method, url, *, safe=True, stream=False, also=(), deadline=math.inf, **request):
+    def call(self, method, url, *, safe=True, stream=False, needs="", also=(), deadline=math.inf, **request):
         """Sends a request, with retries -> a dict, or with `stream` the open requests.Response.
 
-        A `url` without a host is relative to the API. `also`: more status codes to retry on; `deadline`: a
-        value of time.monotonic(). May raise any AudioError but AnswerCut, TranscriptFailed and
-        StillProcessing."""
+        A `url` without a host is relative to the API. An answer that has nothing under the key `needs` counts
+        as lost. `also`: more status codes to retry on; `deadline`: a value of time.monotonic(). May raise any
+        AudioError but AnswerCut, TranscriptFailed and StillProcessing."""
         url = url if "://" in url else f"{self.base}/{url}"
         attempt = 0
         while True:
@@ -83,7 +82,7 @@ class Http:
                     return response
                 body = b"".join(self.pieces(response, deadline))
                 if status < 300:
-                    return object_in(body)
+                    return object_in(body, needs)
                 if not (status in (408, 425, 429) or status >= 500 or status in also):
                     raise self._refused(response, message_in(body))
                 again, pause = safe or status in (429, 503), pause_asked(response, pause)
@@ -110,17 +109,17 @@ class Http:
         """Sends one request -> its response, with the body unread."""
         left = max(0.05, deadline - time.monotonic())
         timeout = tuple(min(seconds, left) for seconds in self.timeout)
-        usual = {"auth": self.key, "timeout": timeout, "stream": True, "allow_redirects": False}
+        request |= {"auth": self.key, "timeout": timeout, "stream": True, "allow_redirects": False}
         try:
-            return self._local.session.request(method, url, **{**usual, **request})
+            return self._local.session.request(method, url, **request)
         except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
             problem = meaning(error)
         raise problem  # outside the except block: the exception caught there holds the request and the key
 
-    def pieces(self, response, deadline=math.inf, slowest=SLOWEST):
+    def pieces(self, response, deadline=math.inf):
         """The body of an open response as it arrives. Raises AnswerLost if it breaks off or takes too
         long."""
-        end = min(deadline, time.monotonic() + slowest * self.timeout[1])
+        end = min(deadline, time.monotonic() + SLOWEST * self.timeout[1])
         with response:
             try:
                 # read1 returns the bytes that have arrived, so that even a slow trickle is stopped in time.
@@ -150,19 +149,12 @@ class Http:
         kind = AuthError if status in (401, 403) else RequestRefused
         return kind(self.key.hidden(f"{host} answered {status}{words}"), status=status)
 
-    def download(self, url):
-        """The bytes at a URL, piece by piece. Does not send the key; follows redirects. Raises AudioError."""
-        anonymous = lambda request: request
-        response = self.call("GET", url, stream=True, auth=anonymous, allow_redirects=True)
-        yield from self.pieces(response, slowest=math.inf)
-
 
 class Local(threading.local):
     """One session per thread, because requests does not promise thread safety."""
 
     def __init__(self, url):
         self.session = session_for(url)
-        self.session.headers["User-Agent"] = VERSION
         self.session.mount("https://", Adapter())
 
 
@@ -221,11 +213,13 @@ def parsed(body):
         return None
 
 
-def object_in(body):
-    """The bytes of a JSON object -> dict; AnswerLost for anything else, such as a cut-off answer."""
+def object_in(body, needs=""):
+    """The bytes of a JSON object that has a value under the key `needs` -> dict; AnswerLost for anything
+    else, such as a cut-off answer."""
     data = parsed(body)
-    if not isinstance(data, dict):
-        raise AnswerLost(f"the answer is not a JSON object: {body[:60].decode('utf-8', 'replace')!r}")
+    if not isinstance(data, dict) or (needs and data.get(needs) is None):
+        wanted = f"a JSON object with {needs}" if needs else "a JSON object"
+        raise AnswerLost(f"the answer is not {wanted}: {body[:60].decode('utf-8', 'replace')!r}")
     return data
 
 

@@ -66,8 +66,6 @@ class Recording:
             if not os.fspath(source).strip():
                 raise BadInput("the name of the recording is empty: give a file or a URL")
             self.name, self.path = os.fspath(source), Path(source)
-            if "://" in str(self.name):
-                raise BadInput(f"{self.name}: only http and https URLs can be fetched")
             if not self.path.is_file():
                 other = "this is a folder or a device (- reads pipes)"
                 raise BadInput(f"{self.name}: {other if self.path.exists() else 'there is no such file'}")

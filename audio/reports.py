@@ -13,7 +13,7 @@ import re
 from collections import Counter
 
 from audio.options import PRESETS
-from audio.subtitles import DENSE, ends_sentence, groups, timed
+from audio.subtitles import DENSE, clock, ends_sentence, groups, timed
 from audio.transcript import Transcript
 
 # Phrases of promises and requests, in English.
@@ -33,11 +33,9 @@ def report(transcript, preset=None):
     title = TITLES.get(preset, "Transcript")
     if preset == "call" or transcript.raw.get("redact_pii"):
         transcript = redacted(transcript)
-    about = f"{clock(int(1000 * transcript.seconds))}, transcript {transcript.id}"
-    if not transcript.text.strip():
-        return f"# {title}\n\n{about}\n\nNothing was said in this recording.\n"
     more = transcript.features - PRESETS.get(preset, {}).keys()
-    sections = [f"# {title}\n\n{about}\n"]
+    length = clock(int(1000 * transcript.seconds))
+    sections = [f"# {title}\n\n{length}, transcript {transcript.id}\n"]
     for part in [*OWN.get(preset, ()), *(part for part in PARTS if PARTS[part] in more), conversation]:
         lines = part(transcript) or ["Nothing was found."]
         sections.append(f"## {part.__doc__}\n\n" + "\n".join(lines).rstrip() + "\n")
@@ -194,9 +192,3 @@ def escaped(text):
     """One line of text, escaped for Markdown and HTML."""
     line = " ".join(str(text).split())
     return re.sub(r"([\\`*<>|]|(?<!\w)_|_(?!\w)|\](?=[(\[:])|^[-+#])", r"\\\1", line)
-
-
-def clock(ms):
-    """Milliseconds -> 1:02:03, or 2:03 within the first hour"""
-    minutes, seconds = divmod(ms // 1000, 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{seconds:02}" if minutes >= 60 else f"{minutes}:{seconds:02}"

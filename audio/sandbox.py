@@ -38,8 +38,7 @@ from audio import canned
 from audio.errors import BadInput
 from audio.options import REFUSED, mistyped, refusals
 from audio.recording import PIECE, looks_like_audio
-from audio.subtitles import Span, captions, render
-from audio.transcript import DELETED
+from audio.transcript import DELETED, Transcript
 
 ROUTES = {
     "upload": "POST /v2/upload",
@@ -121,9 +120,7 @@ class Sandbox:
         with self.lock:
             self.jobs[job["id"]] = job, known
         if fields.get("webhook_url") and fate != "never":
-            timer = threading.Timer(self.seconds, self.call_back, (job["id"],))
-            timer.daemon = True
-            timer.start()
+            threading.Thread(target=self.call_back, args=(job["id"],), daemon=True).start()
         return job
 
     def job(self, id):
@@ -145,9 +142,9 @@ class Sandbox:
             error = "Internal server error. Please retry your request."
         elif not error and heard["silent"] and fields.get("language_detection"):
             error = "language_detection cannot be performed on files with no spoken audio"
-        found = {} if error else canned.results(fields, heard)
+        results = {} if error else canned.results(fields, heard)
         known["completed"] = stamp()
-        job |= {**found, "status": "error" if error else "completed", "error": error}
+        job |= {**results, "status": "error" if error else "completed", "error": error}
 
     def get(self, id):
         return self.job(id)[0]
@@ -178,12 +175,12 @@ class Sandbox:
         if job["status"] != "completed":
             status = f"This transcript has a status of '{job['status']}'. Transcripts must have a status of "
             raise Refusal(400, f"{status}'completed' before requesting captions.")
-        told = canned.story(known["fields"], known["heard"])
+        sentences = canned.story(known["fields"], known["heard"])
         if name in ("sentences", "paragraphs"):
-            parts = canned.bare(told) if name == "sentences" else canned.paragraphs(told)
+            parts = canned.bare(sentences) if name == "sentences" else canned.paragraphs(sentences)
             return {"id": id, name: parts, **{key: job[key] or 0 for key in ("confidence", "audio_duration")}}
         if name in ("srt", "vtt"):
-            return render(captions([Span(s["text"], s["start"], s["end"]) for s in told]), name)
+            return Transcript({**job, "utterances": None}).subtitles(name)  # without speakers
         if name == "word-search":
             matches = []
             for phrase in query["words"].split(","):
@@ -202,28 +199,26 @@ class Sandbox:
     def models(self):
         return {"data": [{"id": canned.MODEL, "object": "model"}]}
 
-    def chat(self, asked):
+    def chat(self, body):
         """A whole answer, or its server-sent events as a list."""
-        if asked["model"] != canned.MODEL:
-            raise Refusal(400, f"unknown model {asked['model']}")
-        most = int(asked.get("max_tokens") or 1000)
-        words = re.findall(r"\s*\S+\s*", canned.answer(asked["messages"]))
+        most = int(body.get("max_tokens") or 1000)
+        words = re.findall(r"\s*\S+\s*", canned.answer(body["messages"]))
         reason, words = "length" if len(words) > most else "stop", words[:most]
         event = lambda **choice: {"model": canned.MODEL, "choices": [{"index": 0, **choice}]}
-        if not asked.get("stream"):
+        if not body.get("stream"):
             return event(finish_reason=reason, message={"role": "assistant", "content": "".join(words)})
         events = [event(delta={"content": word}) for word in words]
         events.append(event(delta={}, finish_reason=reason))
         return [f"data: {data}\n\n" for data in (*map(json.dumps, events), "[DONE]")]
 
     def call_back(self, id):
-        """Calls the webhook of a job that is done, once."""
+        """Calls the webhook of a job once, when the job is done."""
+        time.sleep(self.seconds)
         job, known = self.job(id)
         name, value = map(known["fields"].get, SECRET)
-        told, headers = {"transcript_id": id, "status": job["status"]}, {name: value} if name else {}
+        message, headers = {"transcript_id": id, "status": job["status"]}, {name: value} if name else {}
         with contextlib.suppress(requests.RequestException):
-            answer = requests.post(known["fields"]["webhook_url"], json=told, headers=headers, timeout=10)
-            job["webhook_status_code"] = answer.status_code
+            requests.post(known["fields"]["webhook_url"], json=message, headers=headers, timeout=10)
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -245,8 +240,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         url, kind, ids = urlsplit(self.path), "", ()
         for name, route in ROUTES.items():
-            if found := re.fullmatch(route, f"{self.command} {url.path}"):
-                kind, ids = name, found.groups()
+            if match := re.fullmatch(route, f"{self.command} {url.path}"):
+                kind, ids = name, match.groups()
         fault, pieces = self.box.spoiled(kind), self.pieces()
         try:
             if fault in ("reset", "stall"):
@@ -261,8 +256,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if not kind:
                 raise Refusal(404, "Not found")
             query = dict(parse_qsl(url.query))
-            asked = json.loads(body) if kind in ("create", "chat") else body
-            given = [asked] if self.command == "POST" else [query] if kind in ("list", "view") else []
+            value = json.loads(body) if kind in ("create", "chat") else body
+            given = [value] if self.command == "POST" else [query] if kind in ("list", "view") else []
             fate = [fault] if kind == "create" else []
             status, data = 200, getattr(self.box, kind)(*ids, *given, *fate)
         except Refusal as refusal:
@@ -311,11 +306,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 def fault(text):
     """NAME[@WHERE][:COUNT] -> a dict. Raises BadInput."""
-    found = re.fullmatch(r"([\w-]+)(?:@(\w+|\*))?(?::(\d+))?", text)
-    if not found or found[1] not in FAULTS or found[2] not in (None, "*", *ROUTES):
+    match = re.fullmatch(r"([\w-]+)(?:@(\w+|\*))?(?::(\d+))?", text)
+    if not match or match[1] not in FAULTS or match[2] not in (None, "*", *ROUTES):
         names, kinds = ", ".join(FAULTS), ", ".join([*ROUTES, "*"])
         raise BadInput(f"{text!r} is not a fault: use NAME[@WHERE][:COUNT]; NAME: {names}; WHERE: {kinds}")
-    return {"name": found[1], "where": found[2] or USUALLY.get(found[1], "*"), "left": int(found[3] or 1)}
+    return {"name": match[1], "where": match[2] or USUALLY.get(match[1], "*"), "left": int(match[3] or 1)}
 
 
 def stamp():
@@ -328,10 +323,10 @@ def heard(pieces):
     pieces, head = iter(pieces), b""
     while len(head) < PIECE and (piece := next(pieces, b"")):
         head += piece
-    start, end, rate, quiet = sound_in(head)
-    size, silent = len(head), rate > 0 and not head[start:end].strip(quiet)
+    start, end, rate = sound_in(head)
+    size, silent = len(head), rate > 0 and not head[start:end].strip(b"\0")
     for piece in pieces:
-        size, silent = size + len(piece), silent and not piece.strip(quiet)
+        size, silent = size + len(piece), silent and not piece.strip(b"\0")
     # Without a rate: the bytes per second of a typical MP3 file
     seconds = (min(end, size) - start) / rate if rate else size / 16000
     error = "Audio duration is too short." if seconds < 0.16 else None
@@ -342,12 +337,11 @@ def heard(pieces):
 
 
 def sound_in(head):
-    """The first bytes of a WAV file -> (start and end of its sound; bytes per second; a byte of silence).
-    0 bytes per second for other files."""
+    """The first bytes of a WAV file -> (start and end of its sound; bytes per second). 0 bytes per second for
+    other files."""
     try:
         with wave.open(io.BytesIO(head)) as sound:
             start, size = head.index(b"data") + 8, sound.getsampwidth() * sound.getnchannels()
-            quiet = b"\x80" if sound.getsampwidth() == 1 else b"\0"
-            return start, start + size * sound.getnframes(), size * sound.getframerate(), quiet
+            return start, start + size * sound.getnframes(), size * sound.getframerate()
     except (wave.Error, EOFError, ValueError, RuntimeError):  # raised by wave for broken chunks
-        return 0, 0, 0, b"\0"
+        return 0, 0, 0

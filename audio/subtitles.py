@@ -5,15 +5,15 @@ least a millisecond and at most LONGEST, and has at most LINES lines of LINE col
 every word once, in order of time.
 
 Not every script separates words with white space: Chinese, Japanese and Thai are written without it. So a
-text is cut into units that are never split: a run of characters between white space or, in those scripts, one
-character or one word as given by the service.
+text is cut into units that are never split: a run of characters between white space (or a part of it, if the
+run is too long for a line) or, in those scripts, one character or one word as given by the service.
 """
 
 import functools
 import itertools
 import re
 import unicodedata
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 LINE, LINES, LONGEST = 42, 2, 7000  # maximum columns, lines and milliseconds of a readable caption
 PAUSE = 1500  # milliseconds of silence after which a new caption begins
@@ -41,7 +41,7 @@ class Span:
     start: int
     end: int
     speaker: str = ""
-    words: tuple = field(default=(), repr=False)
+    words: tuple = ()
 
     def __repr__(self):
         return f"<{clock(self.start)} {self.speaker}: {self.text[:40]!r}>"
@@ -64,14 +64,11 @@ def captions(turns):
 def units(text):
     """The units of a text; a unit that follows white space begins with one space."""
     for match in UNIT.finditer(text):
-        unit, at = match[0].lstrip(), 0
-        space = " " * (unit != match[0])
-        while at < len(unit):
-            piece = unit[at : at + 4 * LINE]
-            while width(piece) > LINE:  # a URL, for example
-                piece = piece[:-1]
-            yield space + piece
-            at, space = at + len(piece), ""
+        unit = match[0].lstrip()
+        size = len(unit) if width(unit) <= LINE else LINE // 2  # a URL, for example, is cut
+        for at in range(0, len(unit), size):
+            space = " " * (at == 0 and unit != match[0])
+            yield space + unit[at : at + size]
 
 
 def timed(turn):
@@ -159,14 +156,11 @@ def joined(words):
 def wrap(span):
     """The lines of a caption, with the speaker's name if there is one, each filled up to LINE columns."""
     lines = [name_of(span) + ":" if span.speaker.strip() else ""]
-    used = width(lines[0])
     for i, word in enumerate(span.words):
         text = word.text if i else " " + word.text.lstrip()
-        if used and used + width(text) > LINE:
+        if lines[-1] and width(lines[-1] + text) > LINE:
             lines.append("")
-        text = text if lines[-1] else text.lstrip()
-        used = width(text) + (used if lines[-1] else 0)
-        lines[-1] += text
+        lines[-1] += text if lines[-1] else text.lstrip()
     return lines
 
 
@@ -191,7 +185,7 @@ def render(spans, format="srt"):
         raise ValueError(f"subtitles are srt or vtt, not {format!r}")
     blocks = ["WEBVTT\n"] if format == "vtt" else []
     for i, span in enumerate(spans, 1):
-        times = f"{clock(span.start)} --> {clock(span.end)}"
+        times = " --> ".join(f"{clock(ms)}.{ms % 1000:03}" for ms in (span.start, span.end))
         lines = "\n".join(wrap(span if format == "srt" else replace(span, speaker="")))
         if format == "vtt":
             voice = f"<v {escaped(name_of(span))}>" if span.speaker.strip() else ""
@@ -207,6 +201,6 @@ def escaped(text):
 
 
 def clock(ms):
-    """Milliseconds -> 01:02:03.456"""
-    seconds, ms = divmod(ms, 1000)
-    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}.{ms:03}"
+    """Milliseconds -> 01:02:03"""
+    seconds = ms // 1000
+    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"

@@ -11,13 +11,14 @@ lists are empty and strings are "" (but id, status and error are None).
 import re
 from collections import Counter, defaultdict, namedtuple
 
+from audio.errors import RequestRefused, TranscriptFailed
 from audio.options import SWITCHES, TASKS
 from audio.subtitles import Span, captions, render
 
 LABEL = re.compile(r"[A-Z]|\d\d?[A-Z]?")  # a label that the service gives a speaker; anything else is a name
 SHOWN = (*SWITCHES, "summary", "action_items", "translate")  # the option and the attribute have the same name
 DELETED = "http://deleted_by_user"  # the audio_url of a job whose text was deleted
-
+SERVER_FAULTS = ("internal server error", "server error, developers")  # in the error of a failed job
 
 # A part of the recording: start and end in milliseconds, a headline, and the content as a tuple of lines.
 Chapter = namedtuple("Chapter", "start end headline lines")
@@ -39,6 +40,19 @@ class Transcript:
     labels = property(lambda self: {str(part.get("speaker")) for part in dicts(self.raw.get("utterances"))})
     words = property(lambda self: [self._span(word) for word in dicts(self.raw.get("words"))])
     deleted = property(lambda self: self.raw.get("audio_url") == DELETED)
+
+    def done(self):
+        """Whether the job is completed. Raises TranscriptFailed for a failed job (which the service answers
+        with HTTP status 200 too) and RequestRefused for a job that was deleted."""
+        if self.deleted:
+            raise RequestRefused(f"transcript {self.id} was deleted", status=404, transcript_id=self.id)
+        if self.status == "error":
+            words = str(self.error or "no reason is given.")
+            fault = any(text in words.lower() for text in SERVER_FAULTS)
+            hint = "The service failed: submit the recording again" if fault else "Trying again will not help"
+            message = f"transcript {self.id} failed: {words} {hint}"
+            raise TranscriptFailed(message, transcript_id=self.id, retryable=fault)
+        return self.status == "completed"
 
     @property
     def seconds(self):

@@ -262,7 +262,7 @@ audio/options.py
     json.dumps(fields, allow_nan=False)  =>  json.dumps(fields)
 audio/subtitles.py
     following.start if following else piece.end, start + LONGEST)  =>  start + LONGEST)
-    used = width(lines[0])  =>  used = 0
+    width(lines[-1] + text) > LINE  =>  width(text) > LINE
     if inside(turn, word)  =>  if True
     i, j = next(agree, (i + 1, j + 1))  =>  i, j = i + 1, j + 1
     in "WF"  =>  in "F"
@@ -276,7 +276,7 @@ audio/reports.py
 audio/http.py
     status in (408, 425, 429)  =>  status in (429,)
     except (ssl.SSLError, ConnectionError) as error:  =>  except ConnectionError as error:
-    auth=anonymous, allow_redirects=True  =>  allow_redirects=True
+    "allow_redirects": False  =>  "allow_redirects": True
     status == 403 and "uploaded file" in words:  =>  status == 403:
 audio/recording.py
     if not name.startswith(".")]  =>  ]

@@ -149,8 +149,9 @@ def test_an_upload_that_breaks_off_starts_again(box):
     assert transcript.seconds == 60 and [upload["size"] for upload in box.uploads.values()] == [len(sound)]
 
 
-def test_an_upload_answered_with_422_is_retried():
-    with Twisted(["422", "422"]) as box:
+@pytest.mark.parametrize("twist", ["422", "nulls"])
+def test_an_upload_answered_with_422_or_without_a_url_is_retried(twist):
+    with Twisted([twist, twist]) as box:
         assert client_of(box).upload(SOUND).startswith(box.url) and len(box.requests) == 3
 
 
@@ -200,7 +201,8 @@ def test_a_job_for_a_url_that_others_may_know_is_neither_searched_for_nor_submit
 
 
 def test_nothing_is_submitted_again_if_the_list_cannot_be_read():
-    for history in (["ok", "lost", "404"], ["ok", "lost", *["503"] * 9], ["ok", "lost", "nulls"]):
+    for unreadable in (["404"], ["401"], ["503"] * 9, ["nulls"] * 9):
+        history = ["ok", "lost", *unreadable]
         with Twisted(history) as box, pytest.raises(AnswerLost, match="cannot be read"):
             client_of(box).submit(SOUND)
         assert len(box.jobs) == 1
@@ -310,13 +312,15 @@ def test_delete_is_permanent(box):
     assert caught.value.transcript_id == id
 
 
-def test_redacted_audio_comes_in_pieces(box):
+def test_redacted_audio_has_a_url(box):
     client = client_of(box)
     transcript = client.transcribe(
         tone(40), redact_pii=True, redact_pii_policies="person_name", redact_pii_audio=True
     )
-    sound = b"".join(client.redacted_audio(transcript))
-    assert sound == b"".join(client.redacted_audio(transcript.id)) and sound[:4] == b"RIFF"
+    url = client.redacted_audio(transcript)
+    assert (
+        url == client.redacted_audio(transcript.id) and requests.get(url, timeout=20).content[:4] == b"RIFF"
+    )
     assert "Anna" not in transcript.text and "[PERSON_NAME] [PERSON_NAME]" in transcript.text
     with pytest.raises(RequestRefused):
         client.redacted_audio(client.transcribe(SOUND))
@@ -327,10 +331,9 @@ def test_questions_are_answered_from_the_transcript_piece_by_piece(box):
     transcript = client.transcribe(tone(60), speakers=2)
     pieces = list(client.ask(transcript, "Who calls Maria Lopez at Nordbank?"))
     assert len(pieces) > 5 and "Maria Lopez at Nordbank on Thursday" in "".join(pieces)
-    answer = "".join(client.ask(transcript.id, "Who brings stones from Bergen?", model="canned-words"))
-    assert answer.endswith("pier?")
-    with pytest.raises(RequestRefused, match="unknown model"):
-        list(client.ask(transcript, "x", model="nobody"))
+    assert "".join(
+        client.ask(transcript.id, "Who brings stones from Bergen?", model="canned-words")
+    ).endswith("pier?")
 
 
 def test_an_answer_that_was_cut_off_raises_an_error_after_its_last_piece(box):
@@ -375,8 +378,6 @@ def test_a_wrong_key_is_reported_before_a_big_upload(monkeypatch):
         for _ in range(2):
             client.upload(SOUND)
         assert [kind for kind, _ in box.requests[1:]] == ["list", "upload", "upload"]
-    with Twisted(["404"]) as box:
-        assert client_of(box).upload(SOUND)
 
 
 def test_a_key_passed_as_an_argument_is_refused():

@@ -140,18 +140,6 @@ def test_netrc_cannot_replace_the_key(tmp_path, monkeypatch):
         assert [headers["Authorization"] for *_, headers in server.requests] == [SECRET, SECRET]
 
 
-def test_a_download_carries_no_key_and_follows_redirects():
-    with (
-        Scripted((200, {}, b"sound")) as last,
-        Scripted((500, {}, b""), (302, {"Location": last.url + "/x"}, b"")) as first,
-    ):
-        sound = b"".join(http_to(first.url).download(first.url + "/signed"))
-        assert sound == b"sound" and len(first.requests) == 2
-        assert SECRET not in str(first.requests + last.requests)
-    with Scripted((403, {}, b"expired")) as first, pytest.raises(AudioError, match="expired"):
-        list(http_to(first.url).download(first.url))
-
-
 def test_a_proxy_never_sees_plain_http(monkeypatch):
     with Scripted((200, {}, b'{"proxy": true}')) as proxy, Scripted((200, {}, b"{}")) as server:
         monkeypatch.setenv("http_proxy", proxy.url)

@@ -122,14 +122,12 @@ def test_transcribe_prints_an_id_that_every_other_command_accepts(box, talk, tmp
     assert out.startswith("WEBVTT\n") and "<v Åsa>" in out and "<v Bo>" in out
     raw = json.loads(audio("get", id, "-o", "json", url=box.url)[0])
     assert raw["id"] == id and raw["audio_duration"] == 60
-    assert len(audio("get", id, "-o", "sentences", url=box.url)[0].splitlines()) == len(raw["utterances"])
-    assert json.loads(audio("get", id, "-o", "paragraphs", url=box.url)[0].splitlines()[0])[
-        "text"
-    ].startswith("Good")
+    assert len(json.loads(audio("get", id, "-o", "sentences", url=box.url)[0])) == len(raw["utterances"])
+    assert json.loads(audio("get", id, "-o", "paragraphs", url=box.url)[0])[0]["text"].startswith("Good")
     for part, folder in (("sentences", ""), ("paragraphs", "parts/")):
         printed = audio("get", id, "-o", part, url=box.url)[0]
         assert audio("get", id, "-o", part, "--out", f"{tmp_path}/{folder or part}", url=box.url)[0] == ""
-        path = tmp_path / (folder and f"{folder}{id}.jsonl" or part)
+        path = tmp_path / (folder and f"{folder}{id}.json" or part)
         assert path.read_text(encoding="utf-8") == printed
     out, _ = audio("search", id, "budget", "north pier", url=box.url)
     seconds = [float(line.split()[0]) for line in out.splitlines()]
@@ -152,8 +150,9 @@ def test_transcribe_prints_an_id_that_every_other_command_accepts(box, talk, tmp
     "preset, heading", [("meeting", "# Minutes"), ("podcast", "# Episode notes"), ("call", "# Call review")]
 )
 def test_a_preset_writes_its_report(box, talk, tmp_path, preset, heading):
-    out, _ = audio("transcribe", talk, "--preset", preset, "--out", tmp_path / "report.md", url=box.url)
-    assert out == "" and (tmp_path / "report.md").read_text().startswith(heading)
+    place = tmp_path / "new" / "report.md"
+    out, _ = audio("transcribe", talk, "--preset", preset, "--out", place, url=box.url)
+    assert out == "" and place.read_text().startswith(heading)
 
 
 def test_flags_and_settings_reach_the_service(box, talk):
@@ -188,18 +187,15 @@ def test_flags_and_settings_reach_the_service(box, talk):
     assert not [line for line in err.splitlines() if "warning" in line]
 
 
-def test_redacted_audio_is_written_whole_or_not_at_all(box, talk, tmp_path, monkeypatch):
+def test_the_url_of_redacted_audio_is_printed_or_written(box, talk, tmp_path):
     policies = ["--config", "redact_pii=true", "--config", "redact_pii_policies=person_name"]
-    out, _ = audio(
-        "transcribe", talk, *policies, "--config", "redact_pii_audio=true", "--no-wait", url=box.url
-    )
-    get = ["get", out.strip(), "-o", "redacted-audio", "--out", tmp_path / "out.wav"]
-    audio(*get, url=box.url)
-    sound = (tmp_path / "out.wav").read_bytes()
-    assert sound[:4] == b"RIFF"
-    monkeypatch.setattr(box, "faults", [{"name": "truncated", "where": "file", "left": 1}])
-    audio(*get, url=box.url, status=1)
-    assert (tmp_path / "out.wav").read_bytes() == sound and not list(tmp_path.glob("*.part"))
+    policies += ["--config", "redact_pii_audio=true"]
+    id = audio("transcribe", talk, *policies, "--no-wait", url=box.url)[0].strip()
+    get = ["get", id, "-o", "redacted-audio"]
+    out, _ = audio(*get, url=box.url)
+    assert json.loads(out) == f"{box.url}/files/{id}"
+    audio(*get, "--out", tmp_path / "url.json", url=box.url)
+    assert (tmp_path / "url.json").read_text(encoding="utf-8") == out
 
 
 def test_standard_input_and_urls_can_be_transcribed(box, talk):
@@ -345,8 +341,8 @@ def test_every_command_in_the_readme_prints_what_the_readme_shows(tmp_path, monk
     assert os.path.exists("subtitles/monday/a.wav.vtt")
 
 
-def test_the_version_of_requests_is_printed_too():
-    assert "requests" in audio("--version")[0]
+def test_the_version_is_printed():
+    assert audio("--version")[0] == "audio 2\n"
 
 
 @pytest.mark.parametrize(
@@ -356,7 +352,9 @@ def test_the_version_of_requests_is_printed_too():
         (["transcribe", "FOLDER"], "no audio"),
         (["transcribe"], "required"),
         (["transcribe", "EMPTY"], "is empty"),
-        (["transcribe", "TALK", "--out", "no/such/place"], "cannot be written"),
+        (["transcribe", "TALK", "--out", "TALK/below/a/file"], "cannot be written"),
+        (["transcribe", "TALK", "--out", "TALK/"], "cannot be written"),
+        (["transcribe", "TALK", "--out", os.devnull], "cannot be written"),
         (
             ["transcribe", "TALK", "--config", "auto_chapters=true", "--config", "summarization=true"],
             "Only one of the following",
@@ -370,8 +368,7 @@ def test_the_version_of_requests_is_printed_too():
         (["transcribe", "TALK", "--config", "timeout=5"], "timeout is given twice"),
         (["transcribe", "TALK", "--config", "a=NaN"], "cannot be sent as JSON"),
         (["transcribe", "TALK", "--config", "speaker_label=true"], "did you mean speaker_labels?"),
-        (["transcribe", "TALK", "--highlights"], "did you mean --key-phrases?"),
-        (["transcribe", "TALK", "--diarization"], "did you mean --speakers?"),
+        (["transcribe", "TALK", "--highlights"], "unrecognized arguments: --highlights"),
         (["transcribe", "TALK", "--language", "de", "--config", "language_detection=true"], "exclude"),
         (["sandbox", "--port", "99999"], "port 99999 cannot be used"),
         (["sandbox", "--fault", "503@nowhere"], "not a fault"),
@@ -391,7 +388,8 @@ def test_wrong_usage_exits_with_2_and_sends_nothing(args, words, talk, tmp_path)
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty.wav").touch()
     places = {"TALK": talk, "FOLDER": tmp_path / "folder", "EMPTY": tmp_path / "empty.wav"}
-    _, err = audio(*(places.get(arg, arg) for arg in args), status=2)  # it would be 1 if anything was sent
+    filled = [re.sub("^[A-Z]+", lambda word: str(places.get(word[0], word[0])), arg) for arg in args]
+    _, err = audio(*filled, status=2)  # no server has this address: 1 if sent
     assert words in err
 
 
@@ -433,9 +431,9 @@ def test_at_the_deadline_the_id_is_printed_so_that_wait_can_continue(talk, key):
 def test_wait_can_write_sentences_or_paragraphs_to_a_file(talk, tmp_path, key, format):
     with Sandbox(seconds=0.5) as box:
         id = audio("transcribe", talk, "--no-wait", url=box.url)[0].strip()
-        out, _ = audio("wait", id, "-o", format, "--out", tmp_path / "parts.jsonl", url=box.url)
-    first = (tmp_path / "parts.jsonl").read_text(encoding="utf-8").splitlines()[0]
-    assert out == "" and json.loads(first)["text"].startswith("Good morning")
+        out, _ = audio("wait", id, "-o", format, "--out", tmp_path / "parts.json", url=box.url)
+    first = json.loads((tmp_path / "parts.json").read_text(encoding="utf-8"))[0]
+    assert out == "" and first["text"].startswith("Good morning")
 
 
 def test_ctrl_c_prints_the_id_of_the_unfinished_job(talk, key):
@@ -457,7 +455,8 @@ def test_after_ctrl_c_the_same_command_continues_the_jobs(tmp_path, key):
         read_until(process, ": transcript ", 2)
         wait_until(lambda: box.requests.count(("get", "ok")) >= 2)
         process.send_signal(signal.SIGINT)
-        assert "same command" in finish(process, 130)[1] and len(box.jobs) == 2
+        finish(process, 130)
+        assert len(box.jobs) == 2
         box.seconds = 0
         out, _ = audio("transcribe", tmp_path, url=box.url)
         assert out.count("== ") == 6 and len(box.jobs) == 6
@@ -521,4 +520,5 @@ def test_the_sandbox_prints_its_address_and_injects_faults(talk):
 def test_the_demo_needs_neither_a_key_nor_a_network(key):
     out, _ = audio("demo", key=key)
     assert out.startswith("# Minutes") and "## Asked" in out and "canned" in out
-    assert re.search(r"## Action items\n\n- \[ \] Send .* \(\d:\d\d\)\n  > I will send the new budget", out)
+    item = r"- \[ \] Send .* \(00:\d\d:\d\d\)\n  > I will send the new budget"
+    assert re.search(rf"## Action items\n\n{item}", out)

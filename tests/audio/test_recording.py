@@ -105,7 +105,7 @@ def test_a_source_that_cannot_be_sent_is_refused(tmp_path):
             ("/dev/null", "a device"),
             (b"", "empty"),
             (tmp_path / "empty.wav", "empty"),
-            ("s3://bucket/key", "only http"),
+            ("s3://bucket/key", "no such file"),
             (None, "not NoneType"),
             (text, "mode 'rb'"),
             (io.StringIO("x"), "mode 'rb'"),

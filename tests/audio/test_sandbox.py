@@ -265,9 +265,6 @@ def test_a_webhook_is_called_once_with_its_header():
         )
         headers, body = calls.get(timeout=20)
         assert body == {"transcript_id": job["id"], "status": "completed"} and headers["X-Mine"] == "yes"
-        deadline = time.monotonic() + 20
-        while send(box, "GET", f"/v2/transcript/{job['id']}")[1].get("webhook_status_code") != 500:
-            assert time.monotonic() < deadline
         assert calls.empty()
     receiver.shutdown()
     receiver.server_close()

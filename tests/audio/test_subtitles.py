@@ -180,8 +180,8 @@ def test_a_caption_ends_where_a_chinese_sentence_ends():
 
 def test_the_times_of_words_are_used_even_if_the_text_differs_a_little():
     spoken = "I have two dogs and twenty cats at home".split()
-    words = tuple(Span(word, 1000 * i, 1000 * i + 500) for i, word in enumerate(spoken))
-    spans = timed(Span("I have 2 dogs, and 20 cats at home.", 0, 9000, "", words))
+    words = tuple(Span(text, 1000 * i, 1000 * i + 500) for i, text in enumerate(spoken))
+    spans = timed(Span("I have 2 dogs, — and 20 cats at home.", 0, 9000, "", words))
     times = {span.text.strip(" ,."): span.start for span in spans}
     assert times["dogs"] == 3000 and times["cats"] == 6000 and times["home"] == 8000
     assert 1500 <= times["2"] <= 3000 and 4500 <= times["20"] <= 6000
@@ -215,9 +215,12 @@ def test_captions_for_five_hours_take_less_than_ten_seconds():
 
 
 @given(st.integers(0, 400_000_000))
-def test_clock_keeps_milliseconds(time):
-    hours, minutes, seconds = clock(time).split(":")
-    assert round(1000 * (int(hours) * 3600 + int(minutes) * 60 + float(seconds))) == time
+def test_subtitles_keep_milliseconds(time):
+    for format in ("srt", "vtt"):
+        text = render(captions([Span("x", time, time + 1)]), format)
+        assert parsed(text, format) == [(time, time + 1, "x")]
+    hours, minutes, seconds = map(int, clock(time).split(":"))
+    assert (hours * 60 + minutes) * 60 + seconds == time // 1000 and max(minutes, seconds) < 60
 
 
 def test_speakers_are_named_in_both_formats():

@@ -60,7 +60,7 @@ def transcribe(
     translate       languages to translate into: ["es", "fr"]
     topics, sentiment, entities, key_phrases, content_safety
                     True: the attribute of the Transcript with the same name is filled
-    timeout         seconds to wait, None: no limit; the job continues either way
+    timeout         seconds to wait (None: no limit); after a timeout the job itself continues
     progress        True: show a bar while a file is sent to the service
     fields          any other field of POST /v2/transcript, under the service's own name
 

@@ -1,6 +1,6 @@
 """One recording or many: uploaded one at a time, transcribed in parallel, and each paid for once.
 
-Transcripts are kept beside the recording, in NAME.HASH.transcript.json, or in a folder of your choice. HASH
+A transcript is kept in NAME.HASH.transcript.json, beside its recording or in a folder of your choice. HASH
 depends on the bytes of the recording, the options and the service, so a renamed recording still finds its
 transcript, and a changed one does not. The file is written after the upload, and again when the job is
 created and when it is done, so a second run continues an interrupted one. A job is created while its folder

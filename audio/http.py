@@ -53,7 +53,7 @@ def places(base):
 
 
 class Http:
-    """Requests to the API at `base` with `key`; safe to share between threads.
+    """Sends requests to the API at `base` with `key`. Threads may share one.
 
     At most `tries` requests per call. The pause between them, if the server names none, is about `pause`
     seconds and doubles each time."""

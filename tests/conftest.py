@@ -3,7 +3,7 @@
 import os
 import signal
 
-# Shells start background jobs with Ctrl-C ignored, and the commands that tests start would inherit that.
+# If a shell runs the tests in the background, they ignore Ctrl-C, and so would the commands that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from hypothesis import HealthCheck, settings  # noqa: E402

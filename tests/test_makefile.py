@@ -1,4 +1,4 @@
-"""The Makefile: every command of `python -m tinyllm` has a target, which passes on values unchanged."""
+"""The Makefile: every command of `python -m tinyllm` has a target, and values reach the command unchanged."""
 
 import os
 import re

@@ -204,7 +204,7 @@ def texts_of(message):
 def collect(calls, delta, index):
     """Adds a delta to the call that it belongs to, or begins a new call.
 
-    Only calls with the delta's index count, or all calls if it has no index. A delta without a name belongs
+    If the delta has an index, only calls with the same index are considered. A delta without a name belongs
     to the last call with its id or, if no call has this id, to the last call. A delta with a name belongs to
     the last incomplete call without another name or id; if no call qualifies, the delta begins a new one. But
     a delta that repeats the id and name of a complete call, with the same arguments or none, is ignored."""

@@ -37,7 +37,7 @@ INNER = {"properties", "additionalProperties", "items", "prefixItems"}
 
 
 # ---- What a schema allows. expand(at, room) yields the alternatives for the rest of a value from index `at`
-# on. Each is a tuple of consecutive items. `room` is the number of containers that may still be nested.
+# on. Each is a tuple of consecutive items. `room` is how many more levels of nesting are allowed.
 
 
 class Part(NamedTuple):

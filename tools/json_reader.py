@@ -26,7 +26,7 @@ WORDS = {"true": True, "false": False, "null": None}
 FIXES = {word: f"write {word}" for word in WORDS} | dict.fromkeys(("none", "undefined"), "write null")
 FIXES |= dict.fromkeys(("nan", "infinity", "inf"), "use a number or null")
 HINTS = {
-    "'": 'Strings and keys take double quotes: ".',
+    "'": 'Strings and keys need double quotes (").',
     "/": "JSON has no comments: remove this one.",
     "#": "JSON has no comments: remove this one.",
     "\ufeff": "Remove the byte-order mark.",

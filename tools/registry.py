@@ -174,7 +174,7 @@ class Registry:
             if len(text) > self.longest:
                 message = f"{len(text)} or more characters, but the limit is {self.longest}: ask for less"
                 return failed("too_long", f"{message}. It begins: {text[:200]}", called.repeatable)
-            return True, parse(text)  # refuses keys that as_text made equal
+            return True, parse(text)  # refuses two keys that as_text turned into the same text
         except BaseException as error:  # SystemExit too: a tool may end itself, not the agent loop
             words = "".join(traceback.format_exception_only(error))  # works even if str(error) fails
             return failed("error", as_text(words.strip()[:500]), called.repeatable)

@@ -158,8 +158,8 @@ def ranges(what):
 
 
 def combined(**choices):
-    """Schemas with every combination of one choice for each keyword. None leaves the keyword out. The choices
-    for _ are dicts of keywords."""
+    """One schema for every way to pick one choice for each keyword. The choice None leaves the keyword out.
+    The choices for _ are dicts of keywords."""
     for chosen in itertools.product(*choices.values()):
         schema = {}
         for keyword, value in zip(choices, chosen):

@@ -71,7 +71,7 @@ def text_files(path):
 
 
 def is_text(path):
-    """Whether the start of a file has no NUL bytes. UTF-16 has NUL bytes, so it does not count as text."""
+    """Whether a file begins without NUL bytes. UTF-16 has NUL bytes, so it does not count as text."""
     with open(path, "rb") as file:
         return b"\0" not in file.read(8192)
 

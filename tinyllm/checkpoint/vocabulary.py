@@ -129,7 +129,7 @@ class PublishedTokenizer(Tokenizer):
 
 
 def _patterns(contents):
-    """The patterns by which a tokenizer.json splits text. Raises a ValueError that names an unknown part."""
+    """The patterns by which a tokenizer.json splits text. Raises ValueError for an unknown component."""
     kind, normalizer, step = contents["model"]["type"], contents["normalizer"], contents["pre_tokenizer"]
     if kind != "BPE" or normalizer not in (None, {"type": "NFC"}):
         raise ValueError(f"its model {kind!r} or its normalizer {normalizer!r:.300} is not supported")

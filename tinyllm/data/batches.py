@@ -128,9 +128,9 @@ def chained(conversations, seed):
 def mask_tokens(piece, ordinary, mask_id, rng, rate=0.15):
     """A piece {"ids", "weights"}, each (B, T), for a masked language model.   Devlin et al. 2018 (BERT).
 
-    A token is eligible if it is below `ordinary` (not special) and not padding. In every row, `rate` of the
-    eligible tokens, and at least one if there are any, are chosen without replacement: 80 % of these become
-    mask_id, 10 % a random ordinary token, and 10 % stay unchanged. Weights are 1 at the chosen positions. The
+    A token is eligible if it is below `ordinary` (not special) and not padding. In every row, a share
+    `rate` of the eligible tokens is chosen, but at least one if there are any. Of these, 80 % become mask_id,
+    10 % become a random ordinary token, and 10 % stay unchanged. Weights are 1 at the chosen positions. The
     target of a position is its own original token. (The targets in `piece`, the next tokens, are not used.)
     """
     ids = piece["ids"]

@@ -12,7 +12,7 @@ from tinyllm.objectives import squared_error
 from tinyllm.optimizer import adamw
 from tinyllm.preferences.advantages import gae, returns, standardise
 
-RATE, UPDATES = 0.02, 20  # learning rate and updates of the head in each RL step
+RATE, UPDATES = 0.02, 20  # learning rate of the head, and its number of updates in each RL step
 
 
 def critic_advantages(state, states, scores, penalties, mask):

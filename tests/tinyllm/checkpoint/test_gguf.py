@@ -107,7 +107,7 @@ def undamaged(tmp_path_factory):
 
 
 def load_damaged(path, data):
-    """Load a file with these bytes -> the error message of one line, or None if the file loads."""
+    """Load a file with these bytes -> the error message, which has one line, or None if the file loads."""
     path.write_bytes(data)
     try:
         checkpoint.load(path)

@@ -61,7 +61,7 @@ def write_text(tmp_path):
 
 @pytest.fixture
 def measured_folders(monkeypatch):
-    """Replace measure() by a stand-in -> the list of the folders that it is called for."""
+    """Replace measure() with a stand-in -> a list of the folders it is called with."""
     folders = []
 
     def measure(pool, tokenizer, folder, stage_settings, settings):

@@ -1,4 +1,4 @@
-"""intervals: a proportion gets Wilson's 95 % interval, and a mean gets that of a normal distribution.
+"""intervals: a proportion gets Wilson's 95 % interval, and a mean gets one from the normal approximation.
 
 Intervals that are too narrow would present chance as progress.
 """

@@ -3,9 +3,9 @@
     python -m audio transcribe meeting.wav --preset meeting
     python -m audio transcribe interviews/ -o srt --out subtitles/
 
-The key is read from the environment variable ASSEMBLYAI_API_KEY, the region or address from
-ASSEMBLYAI_BASE_URL (us, eu, or a URL). Results go to stdout, messages to stderr. Exit status: 0 done,
-1 failed, 2 wrong usage, 4 a problem with the key, 130 interrupted.
+Environment variables: ASSEMBLYAI_API_KEY (the key) and ASSEMBLYAI_BASE_URL (us, eu, or a URL). Results go to
+stdout, messages to stderr. Exit status: 0 done, 1 failed, 2 wrong usage, 4 a problem with the key, 130
+interrupted.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from audio.reports import report
 from audio.sandbox import Sandbox
 
 FORMATS = {"text": ".txt", "markdown": ".md", "srt": ".srt", "vtt": ".vtt", "json": ".json"}
-VIEWS = ("sentences", "paragraphs", "redacted-audio")  # more formats of get and wait, all JSON
+VIEWS = ("sentences", "paragraphs", "redacted-audio")  # more formats for `get` and `wait`, all JSON
 
 
 def say(text):
@@ -34,9 +34,9 @@ def say(text):
 
 
 def transcribe(args):
-    """Transcribe files, URLs, whole folders, or standard input (-). After an interruption, the same command
-    continues. Only URLs, and standard input without --keep, are then paid for again."""
-    sources = {}  # {name, as given or as found in a folder: its path in --out}
+    """Transcribe files, URLs, whole folders, or standard input (-). After an interruption, run the same
+    command again to continue. Only URLs, and standard input without --keep, are then paid for again."""
+    sources = {}  # {name, as given or as found in a folder: path in the --out folder}
     for source in args.source:
         if not source.strip():
             raise BadInput("the name of a recording is empty: give a file, a URL or a folder")
@@ -99,7 +99,7 @@ class Output:
         self.write(name, text, FORMATS[format])
 
     def write(self, name, text, suffix):
-        """Writes text to the destination of a recording's results."""
+        """Writes the text for one recording to stdout, the file or the folder."""
         path = self.args.out
         if self.in_folder:
             path = Path(path, self.sources[name])
@@ -171,7 +171,7 @@ def sandbox(args):
         raise BadInput(f"port {args.port} cannot be used: {getattr(error, 'strerror', error)}") from None
     with box, contextlib.suppress(KeyboardInterrupt):
         print(f"sandbox ready at {box.url}\nEvery recording gets the same canned words. Ctrl-C stops it.")
-        print(f"    export ASSEMBLYAI_BASE_URL={box.url}  # key: the one set here, or test-key", flush=True)
+        print(f"    export ASSEMBLYAI_BASE_URL={box.url}  # key: yours if set, or test-key", flush=True)
         box.closing.wait()
     return 130
 
@@ -228,8 +228,8 @@ def parser():
     command("delete", delete, "id")
     command("search", search, "id").add_argument("words", nargs="+", help="words or phrases of up to 5 words")
     sub = command("ask", ask, "id", "question")
-    sub.add_argument("--model", help="a model of the LLM Gateway (default: its first)")
-    sub.add_argument("--max-tokens", type=int, default=1000, help="maximum tokens of the answer (1000)")
+    sub.add_argument("--model", help="a model of the LLM Gateway (default: the first)")
+    sub.add_argument("--max-tokens", type=int, default=1000, help="maximum number of tokens (1000)")
     command("doctor", doctor)
     sub = command("sandbox", sandbox)
     sub.add_argument("--port", type=int, default=0, help="port to listen on (default: a free one)")
@@ -246,7 +246,7 @@ def status_of(error):
 
 def main(argv=None):
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the shell
+        if getattr(sys, name) is None:  # the shell closed the stream
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
         getattr(sys, name).reconfigure(encoding="utf-8", errors="backslashreplace")
     warnings.simplefilter("once", AudioWarning)
@@ -261,7 +261,7 @@ def main(argv=None):
         say(f"error: {error}")
         return status_of(error)
     except KeyboardInterrupt as stop:
-        say(f"interrupted; {stop or 'jobs already created continue: see python -m audio list'}")
+        say(f"interrupted; {stop or 'the jobs that were created still run: see python -m audio list'}")
         return 130
 
 

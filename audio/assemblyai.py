@@ -8,7 +8,8 @@
     job = client.submit("meeting.wav")  # does not wait; job.id is enough to continue later
     transcript = client.wait(job.id)
 
-A job costs money, so each call to submit creates at most one, even if responses are lost (see `create`)."""
+A job costs money, so each call to `submit` creates at most one job, even if responses are lost (see
+`create`)."""
 
 import itertools
 import math
@@ -26,7 +27,7 @@ from audio.transcript import Transcript, dicts, table
 PATIENCE = 3600.0  # seconds to wait for a job
 BIG = 1 << 20  # bytes; the key is checked before an upload larger than this
 LOOKED_AT = 1000  # how many of the newest jobs are searched for a lost one
-LOOKS = (1, 4, 16)  # waits before each search for a lost job, in units of Http's pause: 0.5, 2 and 8 seconds
+LOOKS = (1, 4, 16)  # the wait before each search for a lost job, in units of Http's pause: 0.5, 2, 8 s
 
 
 def transcribe(
@@ -51,21 +52,21 @@ def transcribe(
     """Transcribes a recording with the key in ASSEMBLYAI_API_KEY, and waits for the result.
 
     source          a path, a URL, bytes or an open file
-    preset          "meeting", "podcast" or "call": requests what the report of that name shows
+    preset          "meeting", "podcast" or "call": requests the features that the report of that name shows
     language        a code such as "de", or "auto"; default: English
     speakers        True: tell speakers apart; 2: exactly two; "2-5": from 2 to 5
-    speaker_names   names for the service to assign to speakers by what they say: ["Ada", "Bo"]
+    speaker_names   ["Ada", "Bo"]: the service infers from what is said who is who
     summary         True, "bullets" or "paragraph"; also fills .chapters
     action_items    things to do, each with a quote and its time
     translate       languages to translate into: ["es", "fr"]
     topics, sentiment, entities, key_phrases, content_safety
-                    True: the attribute of the Transcript with the same name is filled
+                    True: fill the attribute of the same name in the Transcript
     timeout         seconds to wait (None: no limit); after a timeout the job itself continues
     progress        True: show a bar while a file is sent to the service
     fields          any other field of POST /v2/transcript, under the service's own name
 
-    None means not set. Options that the service is known to refuse are rejected before anything is sent.
-    Raises AudioError; audio/errors.py lists the kinds."""
+    None means that an option is not set. Options that the service is known to refuse are rejected before
+    anything is sent. Raises AudioError; audio/errors.py lists the kinds."""
     options = {name: value for name, value in locals().items() if name not in ("source", "fields")}
     return Client().transcribe(source, **options, **fields)
 
@@ -85,7 +86,7 @@ class Client:
 
     def transcribe(self, source, *, timeout=PATIENCE, progress=False, **options):
         """Submits, then waits: a path, URL, bytes or open file -> Transcript. options: those of
-        audio.transcribe. Raises any AudioError but AnswerCut."""
+        audio.transcribe. Raises any AudioError except AnswerCut."""
         seconds(timeout)
         return self.wait(self.submit(source, progress=progress, **options).id, timeout=timeout)
 
@@ -161,8 +162,8 @@ class Client:
         """Polls a job until it is done, even through an outage of the service -> Transcript.
 
         timeout: seconds; None: no limit. Raises TranscriptFailed, StillProcessing at the deadline,
-        RequestRefused for an unknown id; each has the transcript_id, as does the KeyboardInterrupt of
-        Ctrl-C."""
+        RequestRefused for an unknown id; each has the transcript_id, as does the KeyboardInterrupt
+        that Ctrl-C raises."""
         id, pause, state = id_of(id), min(0.2, self.poll), None
         deadline = time.monotonic() + seconds(timeout)
         try:
@@ -195,7 +196,7 @@ class Client:
         while True:
             page = self.http.call("GET", "v2/transcript", needs="transcripts", params=query)
             yield from dicts(page["transcripts"])
-            # prev_url leads to older jobs. Only its query is used, so the key never goes to its host.
+            # prev_url leads to older jobs. Only its query is used, so the key is never sent to another host.
             older = table(page.get("page_details")).get("prev_url")
             if not isinstance(older, str) or not page["transcripts"]:
                 return
@@ -277,7 +278,7 @@ def events(pieces):
 
 
 def seconds(timeout):
-    """A time-out -> seconds (None: infinity). Raises BadInput for anything but a number from 0 up or None."""
+    """A time-out -> seconds (None: infinity). Raises BadInput unless it is None or a number, at least 0."""
     if timeout is None:
         return math.inf
     if isinstance(timeout, bool) or not (isinstance(timeout, (int, float)) and timeout >= 0):

@@ -3,10 +3,10 @@
 A transcript is kept in NAME.HASH.transcript.json, beside its recording or in a folder of your choice. HASH
 depends on the bytes of the recording, the options and the service, so a renamed recording still finds its
 transcript, and a changed one does not. The file is written after the upload, and again when the job is
-created and when it is done, so a second run continues an interrupted one. A job is created while its folder
-is locked, so two runs at once create one job. If the folder cannot be written to, nothing is sent.
-Transcripts of URLs are never kept, because what a URL leads to may change. Those of pipes, bytes and open
-files are kept only if you choose a folder.
+created and when it is done, so a second run continues an interrupted one. The folder is locked while
+a job is created, so two runs at the same time create only one job. If the folder cannot be written to,
+nothing is sent. Transcripts of URLs are never kept, because the audio at a URL may change. Transcripts of
+pipes, bytes and open files are kept only if you choose a folder.
 """
 
 import collections
@@ -20,7 +20,7 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # on Windows two runs at once over the same recording may both pay
+except ImportError:  # on Windows, two runs at the same time may both pay for the same recording
     fcntl = None
 
 from audio.assemblyai import PATIENCE, seconds
@@ -30,7 +30,7 @@ from audio.recording import KEPT, Recording
 from audio.transcript import Transcript
 
 JOBS = 5  # unfinished jobs at a time, the limit of a free account
-LONGEST_NAME = 120  # bytes kept of a recording's name; most systems allow 255
+LONGEST_NAME = 120  # how many bytes of a recording's name are kept; most systems allow file names of 255
 SECRET = "webhook_auth_header_value"
 
 
@@ -41,7 +41,7 @@ def transcribe_all(
 
     Recordings are sent one at a time. Once `jobs` results are pending, the first of these jobs must finish
     before the next recording is sent. A failure does not stop the others. If the iterator is closed, the jobs
-    already created continue, and can be waited for later. begun(source, job) is called for every new job.
+    that were created still run, and can be waited for later. begun(source, job) is called for every new job.
     keep: one folder for all transcripts, instead of the recordings' folders. wait=False: yields the jobs as
     they are, ready or not. options: those of audio.transcribe; they and the time-out are checked before
     anything is sent."""
@@ -52,13 +52,14 @@ def transcribe_all(
 
     def make(source, recording, save):
         url = recording.url or client.upload(recording, progress=progress)
-        save(Transcript({"audio_url": url}))  # if we are killed now, the upload's URL leads to the job
+        # If we are killed after this, the next run finds the job by the URL of the upload.
+        save(Transcript({"audio_url": url}))
         job = client.create({"audio_url": url, **fields}, unique=not recording.url)
         begun(source, job)
         return job
 
     def begin(source):
-        """The job for a source, new or kept, and a function that keeps its later states."""
+        """The job for a source, new or kept, and a function that saves its later states."""
         recording, save = source if isinstance(source, Recording) else Recording(source), lambda job: None
         if recording.url or not (keep or recording.path):
             return make(source, recording, save), save
@@ -76,7 +77,7 @@ def transcribe_all(
         return job, save
 
     def end(source, job, save):
-        """(source, its Transcript or AudioError), when the job is done."""
+        """Waits for the job, if asked to -> (source, its Transcript or AudioError)."""
         try:
             if wait and save and job.status != "completed":
                 job = client.wait(job, timeout=timeout)
@@ -99,8 +100,8 @@ def transcribe_all(
 
 @contextlib.contextmanager
 def locked(folder):
-    """Makes the folder if needed, and makes other runs that use it wait. Raises BadInput if it cannot be
-    written to."""
+    """Creates the folder if needed, and locks it so that other runs have to wait. Raises BadInput if the
+    folder cannot be written to."""
     if not writable(folder):
         lost = "a second run would pay again: choose another folder with --keep"
         raise BadInput(f"{folder} cannot be written to, so {lost}")
@@ -148,8 +149,8 @@ def alive(client, job):
 
 
 def write(path, about, job):
-    """Writes a job, and the recording and options it is for (`about`), to a file. A failure (a full disk)
-    only causes a warning, so the result is not lost."""
+    """Writes a job to a file, together with its recording and options (`about`). A failure, such as a full
+    disk, only causes a warning, so the result is not lost."""
     raw = {name: value for name, value in job.raw.items() if name != SECRET}
     try:
         write_file(path, json.dumps({**about, "transcript": raw}, ensure_ascii=False, indent=1) + "\n")

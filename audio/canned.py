@@ -13,12 +13,13 @@ from pathlib import Path
 SCRIPT = json.loads(Path(__file__).with_name("canned.json").read_text(encoding="utf-8"))
 SECTIONS, MODEL = SCRIPT["sections"], "canned-words"
 SAFE = {"summary": {}, "severity_score_summary": {}}
-# Milliseconds per word, and about how many words at most: in recordings over 4 minutes, words last longer.
+# Milliseconds per word, and roughly the most words in a transcript: in recordings over 4 minutes, each word
+# lasts longer.
 WORD, MOST_WORDS = 400, 600
 
 
 def results(fields, heard):
-    """The fields of a completed transcript for the options of a job, null for features not requested.
+    """The fields of a job -> the fields of its completed transcript, null for features not requested.
     heard: the length of the recording in seconds, and whether it is silent."""
     sentences = story(fields, heard)
     words = [word for sentence in sentences for word in sentence["words"]]
@@ -50,7 +51,7 @@ def results(fields, heard):
 
 
 def understood(fields, transcript, sentences):
-    """speech_understanding with its response; the names of speakers are already in the sentences."""
+    """The field speech_understanding with its response. The sentences already have the names of speakers."""
     tasks = fields["speech_understanding"]["request"]
     kind = tasks.get("summarization", {}).get("summary_type")
     body = lambda part: {"bullets": part["bullets"]} if kind == "bullets" else {"text": part["summary"]}
@@ -65,7 +66,7 @@ def understood(fields, transcript, sentences):
 
 
 def paragraphs(sentences):
-    """The sentences grouped by section of the script, each group with the script's facts about it."""
+    """The sentences, grouped by section of the script. Each group also has what the script says about it."""
     parts = []
     for _, group in itertools.groupby(sentences, lambda sentence: sentence["section"]["gist"]):
         group = list(group)
@@ -89,7 +90,8 @@ def highlights(words):
 
 
 def story(fields, heard):
-    """The sentences of a recording, at least one for each speaker. Their words share its duration equally."""
+    """The sentences of a recording, at least one for each speaker. Every word gets an equal share of
+    its duration."""
     if heard["silent"]:
         return []
     lines = itertools.cycle((section, *line) for section in SECTIONS for line in section["lines"])
@@ -144,7 +146,7 @@ def speaker(fields, i):
 
 
 def redact(fields, kind, words):
-    """Removes an entity from the words; the list of entities keeps it, as the service's does."""
+    """Removes an entity from the words; the list of entities keeps it, as in the real service."""
     if fields.get("redact_pii") and kind in (fields.get("redact_pii_policies") or ()):
         for word in words:
             word["text"] = re.sub(r"\w+", f"[{kind.upper()}]", word["text"])

@@ -1,7 +1,7 @@
 """Everything that can go wrong, as a tree.
 
     AudioError                catch this one to catch them all
-    |- BadInput               no such file, options that conflict ...: most are found before anything is sent
+    |- BadInput               no such file, conflicting options ...: mostly found before anything is sent
     |- AuthError              the key is missing, misspelt, or for another region or project
     |- RequestRefused         other 4xx, a proxy's refusal, a bad certificate ...: trying again will not help
     |- ServiceUnavailable     no answer, 408, 425, 429 or 5xx, even after the retries
@@ -19,7 +19,7 @@ Every warning is an AudioWarning: something looks wrong, but the work goes on.
 
 
 class AudioError(Exception):
-    """`known`: attributes besides the message; see the module docstring."""
+    """`known`: the attributes to set; see the module docstring."""
 
     retryable, status, transcript_id = False, None, None
 

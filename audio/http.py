@@ -1,15 +1,16 @@
 """The HTTP layer of the client: time-outs, retries, and readable errors.
 
-    what happened                                     is it repeated?
+    what happened                                     is the request repeated?
     no connection: the request was never sent         yes, whatever the request
     429, 503: refused, nothing was done               yes, after Retry-After seconds or a growing random pause
     no answer, half an answer, 408, 425, other 5xx    only if a repetition does no harm (safe=True)
     other 4xx (except `also`), a proxy's refusal      never
-    3xx: a redirect                                   never, and not followed: the key stays with its host
+    3xx: a redirect                                   never; nor is it followed, so no other host gets the key
 
-A request that may have been carried out and must not be repeated raises AnswerLost. Pauses call the argument
-`sleep`, which tests replace in order to run fast. There are time-outs for connecting, for the next piece of
-an answer, for a whole answer (SLOWEST times that of a piece) and, if given, for the call and its retries.
+A request that may have been carried out and must not be repeated raises AnswerLost. To pause, the client
+calls its argument `sleep`, which tests replace in order to run fast. There are time-outs for connecting, for
+the next piece of an answer, for a whole answer (SLOWEST times as long as for a piece) and, if `deadline` is
+given, for a call with all its retries.
 """
 
 import json
@@ -32,7 +33,7 @@ REGIONS = {  # API, LLM Gateway
 }
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two pieces of an answer
 SLOWEST = 10  # a whole answer may take this many times the read time-out
-LONGEST_PAUSE = 120.0  # seconds; a longer Retry-After is reported instead
+LONGEST_PAUSE = 120.0  # seconds; if Retry-After asks for more, the call fails at once
 SHOWN = 500  # a message of the service is cut to this many characters
 
 
@@ -53,10 +54,10 @@ def places(base):
 
 
 class Http:
-    """Sends requests to the API at `base` with `key`. Threads may share one.
+    """Sends requests to the API at `base` with `key`. Threads may share one Http.
 
-    At most `tries` requests per call. The pause between them, if the server names none, is about `pause`
-    seconds and doubles each time."""
+    A call sends at most `tries` requests. Unless the server asks for a pause of another length, the first
+    pause lasts about `pause` seconds, and each one after it twice as long."""
 
     def __init__(self, base, key, *, timeout=TIMEOUT, tries=6, pause=0.5, sleep=time.sleep):
         self.base, self.gateway = places(base)
@@ -64,11 +65,11 @@ class Http:
         self.sleep, self._local = sleep, Local(self.base)
 
     def call(self, method, url, *, safe=True, stream=False, needs="", also=(), deadline=math.inf, **request):
-        """Sends a request, with retries -> a dict, or with `stream` the open requests.Response.
+        """Sends a request, with retries -> a dict or, with `stream`, the open requests.Response.
 
         A `url` without a host is relative to the API. An answer that has nothing under the key `needs` counts
-        as lost. `also`: more status codes to retry on; `deadline`: a value of time.monotonic(). May raise any
-        AudioError but AnswerCut, TranscriptFailed and StillProcessing."""
+        as lost. `also`: more status codes to retry on; `deadline`: when to give up, as a value of
+        time.monotonic(). May raise any AudioError except AnswerCut, TranscriptFailed and StillProcessing."""
         url = url if "://" in url else f"{self.base}/{url}"
         attempt = 0
         while True:
@@ -97,7 +98,7 @@ class Http:
             if attempt == self.tries:
                 problem += f" ({attempt} attempts). Try again later"
             elif pause > LONGEST_PAUSE:
-                problem += f". It asks us to wait {pause:.0f} s: try again then"
+                problem += f". The server asks for a pause of {pause:.0f} s: try again after that"
             elif time.monotonic() + pause >= deadline:
                 problem += ", and the time is up"
             else:
@@ -151,7 +152,7 @@ class Http:
 
 
 class Local(threading.local):
-    """One session per thread, because requests does not promise thread safety."""
+    """One session per thread, because the library requests does not promise thread safety."""
 
     def __init__(self, url):
         self.session = session_for(url)
@@ -162,7 +163,7 @@ class Adapter(requests.adapters.HTTPAdapter):
     """Reads an answer that arrives before the whole request is sent, over TLS too.
 
     A server may refuse a request (401, 413) and close the connection while we are still sending. After a
-    BrokenPipeError urllib3 reads that answer, but over TLS the same failure raises other exceptions, which
+    BrokenPipeError, urllib3 reads that answer, but over TLS the same failure raises other exceptions, which
     Patient turns into a BrokenPipeError."""
 
     def get_connection_with_tls_context(self, *args, **more):
@@ -181,9 +182,9 @@ class Patient:
 
 
 def meaning(error):
-    """An exception of requests, or of the system below it -> the AudioError to raise instead:
-    ServiceUnavailable if nothing was sent, AnswerLost if something may have been, otherwise one not to
-    retry."""
+    """An exception from the library requests, or from the system below it -> the AudioError to raise instead:
+    ServiceUnavailable if nothing was sent, AnswerLost if something may have been sent, and otherwise an error
+    that a retry would not mend."""
     text, kinds = str(error), requests.exceptions
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     absent = type(reason).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
@@ -193,7 +194,7 @@ def meaning(error):
         return RequestRefused(f"the proxy refuses the connection ({refused[1].strip()}): check HTTPS_PROXY")
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return RequestRefused("the certificate of the server is not valid")
-    if not isinstance(error, OSError):  # requests parses the URL of a redirect even if it does not follow it
+    if not isinstance(error, OSError):  # even the URL of a redirect that is not followed is parsed
         return RequestRefused(f"the server redirects to a bad address ({text}): check ASSEMBLYAI_BASE_URL")
     if type(error) is OSError or isinstance(error, (ssl.SSLError, ValueError)):
         return BadInput(f"the request cannot be made: {text} (check the address and the certificate file)")
@@ -224,7 +225,7 @@ def object_in(body, needs=""):
 
 
 def message_in(body):
-    """The body of an error, text or JSON -> the texts in it as ": text; text", or ""."""
+    """The body of an error answer (text or JSON) -> its texts as ": text; text", or "" if it has none."""
     text = body[: 20 * SHOWN].decode("utf-8", "replace")
     plain = re.sub(r"(?is)<(style|script|head).*?</\1>|<[^>]*>", " ", text)
 

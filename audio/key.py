@@ -1,7 +1,7 @@
 """An API key: it can be sent but not printed.
 
-Shared with tools/endpoint.py, which calls other servers with other keys. It is here because audio may not
-import tools, whereas tools already imports audio. The rules:
+Shared with tools/endpoint.py, which calls other servers with other keys. This module is here because audio
+may not import tools, whereas tools already imports audio. The rules:
 
     nobody can read it in transit      plain http is for this machine only, and never uses a proxy
     nothing else is sent in its place  as a request's `auth` it takes precedence over ~/.netrc
@@ -19,7 +19,7 @@ THIS_MACHINE = ("localhost", "127.0.0.1", "::1")
 
 
 class Key:
-    """`name` is what error messages call the key, `scheme` is "Bearer " or empty. Raises AuthError for text
+    """`name` is what error messages call the key; `scheme` is "Bearer " or empty. Raises AuthError for text
     that cannot be a key."""
 
     def __init__(self, text, name="ASSEMBLYAI_API_KEY", scheme=""):
@@ -38,7 +38,7 @@ class Key:
         return "<key>"
 
     def hidden(self, text):
-        """The text without the key, in case a server repeats it."""
+        """The text with the key removed, in case a server repeats the key."""
         return text.replace(self._text, "<key>")
 
 
@@ -49,7 +49,7 @@ def would_be_readable(url):
 
 
 def session_for(url):
-    """A requests.Session that uses the environment's proxy for https only, which a proxy cannot read."""
+    """A requests.Session that uses the environment's proxy only for https, which no proxy can read."""
     session = requests.Session()
     session.trust_env = url.startswith("https")
     return session

@@ -4,9 +4,9 @@
         ->  {"speaker_labels": true, "speakers_expected": 2, "iab_categories": true, "language_code": "de"}
 
 Any other option goes to the service under its own name: the service has more options than we list, and keeps
-adding some. Some are refused here, before a long upload instead of after it: options that the service is
-known to refuse or ignore, values that are invalid or cannot be sent, names that look like typos, and a short
-name that contradicts its field. The sandbox uses the same tables, so each rule is written once.
+adding more. Some options are refused here, before a long upload instead of after it: options that the service
+is known to refuse or ignore, values that are invalid or cannot be sent, names that look like typos, and a
+short name that contradicts its field. The sandbox uses the same tables, so each rule is written once.
 """
 
 import difflib
@@ -130,7 +130,7 @@ def request(preset=None, **options):
             tasks |= {} if value is False else {TASKS[name]: task(name, value)}
             made = {"speaker_labels": True} if name == "speaker_names" and value is not False else {}
         twice = [key for key in made if name in given and given.get(key, made[key]) not in (made[key], value)]
-        wrong += [f"{name} and {key} set the same thing: give one of them" for key in twice]
+        wrong += [f"{name} and {key} set the same thing: give only one of them" for key in twice]
         fields |= made
     wrong += mistyped(fields, {field: name for name, field in SWITCHES.items() if name in given})
     if tasks and not wrong:
@@ -179,7 +179,7 @@ def meant(name, known):
 
 
 def task(name, value):
-    """The options of a task of speech_understanding, from a short value; a dict is returned unchanged."""
+    """A short value -> the options of a task of speech_understanding. A dict is returned unchanged."""
     if isinstance(value, dict):
         return value
     if name == "summary" and value in (True, "bullets", "paragraph"):
@@ -234,7 +234,7 @@ def setting(text):
 
 
 def nested(options):
-    """[("a.b", 1)] -> {"a": {"b": 1}}. Raises BadInput if a also has a value, or a.b is given twice."""
+    """[("a.b", 1)] -> {"a": {"b": 1}}. Raises BadInput if "a" has its own value, or "a.b" is given twice."""
     fields = {}
     for key, value in options:
         *path, last = key.split(".")

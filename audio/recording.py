@@ -1,8 +1,8 @@
 """The recording to transcribe (a path, URL, bytes or open file), and the request body that sends it.
 
 Before anything is sent, a recording (unless it is a URL) is checked: it must exist and not be empty, and it
-should begin like audio. It is sent in pieces, so it need not fit in memory. Every attempt starts from the
-beginning.
+should begin like audio. It is sent in pieces, so it need not fit in memory. Every attempt to send it
+starts from the beginning.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from audio.errors import AudioWarning, BadInput
 PIECE = 1 << 16
 KEPT = ".transcript.json"  # the suffix of files in which transcripts are kept
 TEXTS = (".txt", ".md", ".srt", ".vtt", ".json")  # our output; text can look like audio: "MAC and cheese"
-HEAD = 1 << 12  # bytes that show the type of a recording
+HEAD = 1 << 12  # how many bytes at the beginning are enough to show the type of a recording
 MAGIC = re.compile(  # the first bytes of audio and video files
     rb"""ID3 | fLaC | OggS | \x1aE\xdf\xa3 | \#!AMR | \.snd | caff | FLV | MAC[ ] | wvpk | 0&\xb2u | DSD[ ]
     | TTA[12] | \0\0\x01[\xba\xb3] | \x0b\x77 | [\x02\x03]dss | [\x01-\x07]ds2 | Creative[ ]Voice
@@ -42,12 +42,13 @@ def looks_like_audio(head):
 
 
 class Recording:
-    """A source that can be read from the beginning any number of times. Raises BadInput for anything else.
+    """A source that can be read from the beginning any number of times. Raises BadInput if the source is
+    missing, empty or unreadable.
 
     `url` is set if the service fetches the recording itself, `path` if the recording is a named file; `size`
-    is in bytes. A Recording can be passed as the body of a request: it has a length, so requests sends
-    Content-Length, not chunks; it has no read(), so we choose the size of the pieces. progress: show a bar,
-    on terminals only."""
+    is in bytes. A Recording can be passed as the body of a request: it has a length, so that Content-Length
+    is sent and no chunks; it has no read(), so we choose the size of the pieces. progress: show a bar, on
+    terminals only."""
 
     progress = False
 
@@ -67,7 +68,7 @@ class Recording:
                 raise BadInput("the name of the recording is empty: give a file or a URL")
             self.name, self.path = os.fspath(source), Path(source)
             if not self.path.is_file():
-                other = "this is a folder or a device (- reads pipes)"
+                other = "this is a folder or a device (for standard input, give -)"
                 raise BadInput(f"{self.name}: {other if self.path.exists() else 'there is no such file'}")
         else:
             kind = type(source).__name__
@@ -135,8 +136,9 @@ def rewindable(file, name):
 
 
 def recordings_in(folder):
-    """The files in a folder and its subfolders that begin like audio or video, sorted, except TEXTS; hidden
-    files and folders are skipped. A warning names up to 20 others. Raises BadInput if no file is audio."""
+    """The files in a folder and its subfolders that begin like audio or video, sorted. Files
+    whose names end in one of TEXTS are left out. A warning names up to 20 of the files that were left out.
+    Hidden files and folders are skipped. Raises BadInput if no file is audio."""
     recordings, others = [], []
     for place, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -4,9 +4,9 @@
     podcast    episode notes: summary, chapters, topics, quotes
     call       a review: sentiment by speaker, negative moments, entities; personal data is redacted
 
-Each preset has its own parts. A part for every other feature of the job follows, and then the conversation. A
-part without content says so. In a call review, and in any report of a job with redact_pii, the personal data
-in the service's list of entities is redacted everywhere.
+Each preset has its own parts. Then there is a part for every other feature of the job, and last the
+conversation. A part without content says so. In a call review, and in any report of a job with redact_pii,
+the personal data in the service's list of entities is redacted everywhere.
 """
 
 import re
@@ -16,7 +16,7 @@ from audio.options import PRESETS
 from audio.subtitles import DENSE, clock, ends_sentence, groups, timed
 from audio.transcript import Transcript
 
-# Phrases of promises and requests, in English.
+# English phrases that express a promise or a request.
 PROMISE = re.compile(r"(?i)\b((I|we)('ll| will| should| have to| need to)|let's|please|action item)\b")
 SURE = 0.5  # minimum relevance of a topic that is shown
 QUOTES, TOPICS = 5, 8  # maximum numbers shown
@@ -74,7 +74,7 @@ def action_items(transcript):
         return lines
     some = [span for span in sentences(transcript) if PROMISE.search(span.text)]
     lines = [f"- [ ] {who(span)}{escaped(span.text)} ({clock(span.start)})" for span in some]
-    note = "The service lists none. Judging by the wording (English only), these may be action items:\n"
+    note = "The service found none. Judging by the wording (English only), these may be action items:\n"
     return lines and [note, *lines]
 
 
@@ -134,7 +134,7 @@ def conversation(transcript):
     return [f"**{clock(turn.start)}** {who(turn)}{escaped(turn.text)}\n" for turn in transcript.turns]
 
 
-# {part: the feature that it shows}, in the order of a report. Most parts have the name of their feature.
+# {part: the feature that it shows}, in the order of a report. Most parts are named after their feature.
 NAMED = (action_items, topics, key_phrases, sentiment, entities, content_safety, translate)
 PARTS = {summary: "summary", chapters: "summary", **{part: part.__name__ for part in NAMED}}
 OWN = {
@@ -146,7 +146,7 @@ OWN = {
 
 def redacted(transcript):
     """A copy without known personal data. On request, the service redacts the spoken words, but not its list
-    of entities, its summary and so on. So every entity of a personal type in that list is redacted
+    of entities, its summary and so on. So every entity in that list that has a personal type is redacted
     everywhere, in one pass over the words. Personal types are those that the job was told to redact, with
     their subtypes (location: location_city), and all types that are not known to be harmless."""
     policies = transcript.raw.get("redact_pii_policies")

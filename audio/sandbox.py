@@ -4,16 +4,17 @@
     with Sandbox(faults=["429:2"]) as box: ... box.url ...
 
 Uploads, jobs, views, lists, webhooks and the LLM Gateway behave like those of the service, and error messages
-have its words where we know them. Transcripts are canned (canned.py): all that matters about a recording is
-its type, its length, and whether it is silent. The key is the value of ASSEMBLYAI_API_KEY, or test-key.
+use the words of the service where we know them. Transcripts are canned (canned.py): all that matters about a
+recording is its type, its length, and whether it is silent. The key is the value of ASSEMBLYAI_API_KEY, or
+test-key.
 
 A fault is NAME[@WHERE][:COUNT]. It spoils the next COUNT answers (default 1) to requests of kind WHERE, which
-is upload, create, get, delete, list, view, models, chat, file, or * for all. By default, WHERE is upload for
-reset, create for lost, job-error and never, and * for the others.
+is upload, create, get, delete, list, view, models, chat, file, or * for all. Without @WHERE, the fault reset
+spoils uploads; lost, job-error and never spoil the creation of jobs; and the others spoil any request.
 
-    429 500 502 503 504   that status, 429 with Retry-After: 1       truncated    half of the answer
+    429 500 502 503 504   that status; 429 also sends Retry-After: 1 truncated    half of the answer
     reset                 breaks the connection during a request     job-error    the job ends with an error
-    lost                  carries out the request without an answer  never        the job never ends
+    lost                  carries out the request, sends no answer   never        the job never ends
     stall                 no answer for 90 s
 """
 
@@ -73,7 +74,7 @@ class Sandbox:
     def __init__(self, port=0, *, seconds=0.3, faults=()):
         self.key = os.environ.get("ASSEMBLYAI_API_KEY") or "test-key"
         self.seconds, self.faults, self.retry_after = seconds, [fault(text) for text in faults], "1"
-        self.uploads, self.jobs = {}, {}  # by URL; by id, oldest first: (public fields, private fields)
+        self.uploads, self.jobs = {}, {}  # {URL: upload}; {id: (public fields, private fields)}, oldest first
         self.lock, self.closing = threading.RLock(), threading.Event()
         self.server = Server(("127.0.0.1", port), type("Bound", (Handler,), {"box": self}))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
@@ -162,7 +163,7 @@ class Sandbox:
         with self.lock:
             ids = list(self.jobs)[::-1]
             if not 1 <= limit <= 200 or before not in (None, *ids):
-                raise Refusal(400, "limit must be from 1 to 200, before_id the id of a transcript")
+                raise Refusal(400, "limit must be from 1 to 200, and before_id the id of a transcript")
             ids = ids[ids.index(before) + 1 if before else 0 :]
             page = [canned.pick({**job, **known}, ROW) for job, known in map(self.job, ids[:limit])]
         link = lambda **bound: f"{self.url}/v2/transcript?{urlencode({**query, **bound})}"
@@ -318,8 +319,8 @@ def stamp():
 
 
 def heard(pieces):
-    """Reads an upload without keeping it -> its size in bytes, length in seconds, whether it is silent, and
-    the error, if any, of its job."""
+    """Reads an upload without keeping it -> its size in bytes, its length in seconds, whether it is silent,
+    and the error that its job will report (None if it will succeed)."""
     pieces, head = iter(pieces), b""
     while len(head) < PIECE and (piece := next(pieces, b"")):
         head += piece
@@ -337,8 +338,8 @@ def heard(pieces):
 
 
 def sound_in(head):
-    """The first bytes of a WAV file -> (start and end of its sound; bytes per second). 0 bytes per second for
-    other files."""
+    """The first bytes of a WAV file -> (start and end of its sound; bytes per second). For other files, all
+    three are 0."""
     try:
         with wave.open(io.BytesIO(head)) as sound:
             start, size = head.index(b"data") + 8, sound.getsampwidth() * sound.getnchannels()

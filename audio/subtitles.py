@@ -4,9 +4,10 @@ Whatever the turns are like (overlapping, without times, out of order), captions
 least a millisecond and at most LONGEST, and has at most LINES lines of LINE columns. Together they contain
 every word once, in order of time.
 
-Not every script separates words with white space: Chinese, Japanese and Thai are written without it. So a
-text is cut into units that are never split: a run of characters between white space (or a part of it, if the
-run is too long for a line) or, in those scripts, one character or one word as given by the service.
+Not every script separates words with white space: Chinese, Japanese and Thai, for example, do not. So a text
+is cut into units that are never split. A unit is a run of characters between white space, or a part of a run
+that is too long for a line. In scripts without white space, a unit is one character, or one of the words that
+the service returns.
 """
 
 import functools
@@ -20,7 +21,7 @@ PAUSE = 1500  # milliseconds of silence after which a new caption begins
 REACH = 10  # a text and its words may differ by this many units in one place
 ENDS = ".!?…。！？｡؟۔।॥"  # characters that end a sentence
 CLOSING = "\"'»”’)]}」』）】〉》"
-# Scripts without spaces: Thai to Tibetan, Burmese, Khmer, then Chinese and Japanese.
+# Scripts without spaces: Thai, Lao, Tibetan, Burmese, Khmer, then Chinese and Japanese.
 DENSE = (
     "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u2e80-\u312f\u31a0-\u9fff"
     "\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
@@ -35,7 +36,7 @@ UNIT = re.compile(rf"\s*(?:[「『（【〈《]*[\u0e40-\u0e44]?[{DENSE}][{NEVER
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of speech: text, start and end in milliseconds, speaker ("" if unknown), and its parts."""
+    """A stretch of speech: text, start and end in milliseconds, speaker ("" if unknown), and its words."""
 
     text: str
     start: int
@@ -72,9 +73,9 @@ def units(text):
 
 
 def timed(turn):
-    """The units of a turn as Spans. Each has the time of the service's word if there is one, and otherwise a
-    share, by length, of the time between its neighbours. The units of a word are one Span if they fit on
-    a line."""
+    """The units of a turn as Spans. A unit gets its time from the service's word that it belongs to. If there
+    is no such word, the unit gets a share of the time between its neighbours, in proportion to its length.
+    The units of a word are joined into one Span if they fit on a line."""
     texts = list(units(turn.text))
     keys = [(plain(text), i) for i, text in enumerate(texts)]
     heard = [(plain(unit), word) for word in turn.words if inside(turn, word) for unit in units(word.text)]
@@ -106,13 +107,13 @@ def inside(turn, word):
 
 
 def plain(text):
-    """A word reduced to its letters and digits, in one case."""
+    """A word reduced to its letters and digits, in lower case."""
     return "".join(c for c in text.casefold() if c.isalnum())
 
 
 def matches(left, right):
-    """Pairs of indices at which two lists agree, in order. Where they differ, it skips to the
-    nearest items that agree again. This takes linear time, unlike a shortest edit script."""
+    """Pairs of indices at which two lists agree, in order. Where they differ, the search skips to the
+    nearest items that agree again. This takes linear time. Finding a shortest edit script takes longer."""
     i = j = 0
     while i < len(left) and j < len(right):
         if left[i] == right[j]:
@@ -125,7 +126,7 @@ def matches(left, right):
 
 
 def full(held, word):
-    """Whether a caption with the units in `held` must end before another one."""
+    """Whether a caption with the units in `held` must end before `word`."""
     late = word.start - held[-1].end > PAUSE or word.end - held[0].start > LONGEST
     whole = ends_sentence(held[-1].text) and sum(width(one.text) for one in held) > LINE
     return late or whole or len(wrap(joined([*held, word]))) > LINES
@@ -154,7 +155,7 @@ def joined(words):
 
 
 def wrap(span):
-    """The lines of a caption, with the speaker's name if there is one, each filled up to LINE columns."""
+    """The lines of a caption, at most LINE columns wide. The speaker's name, if there is one, comes first."""
     lines = [name_of(span) + ":" if span.speaker.strip() else ""]
     for i, word in enumerate(span.words):
         text = word.text if i else " " + word.text.lstrip()
@@ -174,7 +175,7 @@ def name_of(span):
 
 @functools.lru_cache(1 << 16)
 def width(text):
-    """The columns of a text: two for a wide character, none for a combining one."""
+    """The width of a text in columns: two for a wide character, none for a combining one."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(unicodedata.category(c) in ("Mn", "Me") for c in text)
 

@@ -18,7 +18,7 @@ from audio.subtitles import Span, captions, render
 LABEL = re.compile(r"[A-Z]|\d\d?[A-Z]?")  # a label that the service gives a speaker; anything else is a name
 SHOWN = (*SWITCHES, "summary", "action_items", "translate")  # the option and the attribute have the same name
 DELETED = "http://deleted_by_user"  # the audio_url of a job whose text was deleted
-SERVER_FAULTS = ("internal server error", "server error, developers")  # in the error of a failed job
+SERVER_FAULTS = ("internal server error", "server error, developers")  # phrases in the error of a failed job
 
 # A part of the recording: start and end in milliseconds, a headline, and the content as a tuple of lines.
 Chapter = namedtuple("Chapter", "start end headline lines")
@@ -42,8 +42,8 @@ class Transcript:
     deleted = property(lambda self: self.raw.get("audio_url") == DELETED)
 
     def done(self):
-        """Whether the job is completed. Raises TranscriptFailed for a failed job (which the service answers
-        with HTTP status 200 too) and RequestRefused for a job that was deleted."""
+        """Whether the job is completed. Raises TranscriptFailed for a failed job (for which the service
+        answers with HTTP status 200, too) and RequestRefused for a job that was deleted."""
         if self.deleted:
             raise RequestRefused(f"transcript {self.id} was deleted", status=404, transcript_id=self.id)
         if self.status == "error":
@@ -168,7 +168,7 @@ class Transcript:
 
 
 def number(value):
-    """A number, or 0 for null, NaN and anything else."""
+    """A number below 1e12 in size; 0 for anything else, such as null and NaN."""
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
     return value if good else 0
 

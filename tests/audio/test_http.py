@@ -236,7 +236,7 @@ def test_retry_after_is_obeyed(seconds):
 def test_too_long_a_pause_becomes_an_error():
     slept = []
     with Scripted((503, {"Retry-After": str(LONGEST_PAUSE + 1).partition(".")[0]}, b"")) as server:
-        with pytest.raises(ServiceUnavailable, match="asks us to wait"):
+        with pytest.raises(ServiceUnavailable, match="asks for a pause of"):
             http_to(server.url, sleep=slept.append).call("GET", "x")
         with pytest.raises(ServiceUnavailable):
             http_to(server.url, sleep=slept.append).call("GET", "x", deadline=time.monotonic() + 1)

@@ -125,7 +125,7 @@ def get(args):
 
 
 def list_jobs(args):
-    """List the latest jobs, newest first: id, status, time, and the URL of the audio."""
+    """List the latest jobs, newest first: id, status, time of creation, and the URL of the audio."""
     for _, job in zip(range(args.limit), Client().list(limit=min(args.limit, 200))):
         print(*map(job.get, ("id", "status", "created", "audio_url")), sep="  ", flush=True)
 
@@ -212,7 +212,7 @@ def parser():
         return sub
 
     sub = results(command("transcribe", transcribe))
-    sub.add_argument("source", nargs="+", metavar="FILE|URL|DIR", help="- reads standard input")
+    sub.add_argument("source", nargs="+", metavar="FILE|URL|DIR", help="- stands for standard input")
     for name, help in HELP.items():
         switch = name in (*SWITCHES, "summary", "action_items")
         value = {"action": "store_const", "const": True} if switch else {}

@@ -1,12 +1,12 @@
 """One recording or many: uploaded one at a time, transcribed in parallel, and each paid for once.
 
 A transcript is kept in NAME.HASH.transcript.json, beside its recording or in a folder of your choice. HASH
-depends on the bytes of the recording, the options and the service, so a renamed recording still finds its
-transcript, and a changed one does not. The file is written after the upload, and again when the job is
-created and when it is done, so a second run continues an interrupted one. The folder is locked while
-a job is created, so two runs at the same time create only one job. If the folder cannot be written to,
-nothing is sent. Transcripts of URLs are never kept, because the audio at a URL may change. Transcripts of
-pipes, bytes and open files are kept only if you choose a folder.
+depends on the bytes of the recording, the options and the service, so the transcript is still found if the
+recording is renamed, but not if it is changed. The file is written after the upload, and again when the job
+is created and when it is done, so a second run continues an interrupted one. The folder is locked while a job
+is created, so two runs at the same time create only one job. If the folder cannot be written to, nothing is
+sent. Transcripts of URLs are never kept, because the audio at a URL may change. Transcripts of pipes, bytes
+and open files are kept only if you choose a folder.
 """
 
 import collections
@@ -47,7 +47,7 @@ def transcribe_all(
     anything is sent."""
     progress, _ = options.pop("progress", False), seconds(timeout)
     fields = request(**options)
-    folders = {}  # {digest: folder}: the same audio in two folders is kept only once
+    folders = {}  # {digest: folder}: the same audio in two folders has only one transcript
     written = {name: value for name, value in fields.items() if name != SECRET}
 
     def make(source, recording, save):

@@ -179,7 +179,7 @@ def redacted(transcript):
 
 
 def sentences(transcript):
-    """The turns, cut at sentence ends."""
+    """The turns, split into sentences."""
     ended = lambda held, word: ends_sentence(held[-1].text)
     return [span for turn in transcript.turns for span in groups(timed(turn), ended)]
 

@@ -271,7 +271,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     do_POST = do_DELETE = do_GET
 
     def pieces(self):
-        """The body of the request, with a given length or in chunks (RFC 9112, 7.1)."""
+        """The body of the request, whether its length is given or it comes in chunks (RFC 9112, 7.1)."""
         self.wfile.flush()  # sends "100 Continue", which some clients wait for
         chunked = "chunked" in self.headers.get("Transfer-Encoding", "").lower()
         read = lambda: int(self.rfile.readline().split(b";")[0], 16)
@@ -328,7 +328,7 @@ def heard(pieces):
     size, silent = len(head), rate > 0 and not head[start:end].strip(b"\0")
     for piece in pieces:
         size, silent = size + len(piece), silent and not piece.strip(b"\0")
-    # Without a rate: the bytes per second of a typical MP3 file
+    # Without a rate, we assume the bytes per second of a typical MP3 file.
     seconds = (min(end, size) - start) / rate if rate else size / 16000
     error = "Audio duration is too short." if seconds < 0.16 else None
     if not looks_like_audio(head):

@@ -49,8 +49,8 @@ class Span:
 
 
 def captions(turns):
-    """Turns -> Spans, one after the other, that fit into LINES lines of LINE columns together with their
-    speaker's name. The `words` of a Span are the units of its text."""
+    """Turns -> Spans, one after the other. Each fits, with its speaker's name, into LINES lines of LINE
+    columns. The `words` of a Span are the units of its text."""
     pieces = [piece for turn in turns for piece in groups(timed(turn), full)]
     pieces.sort(key=lambda piece: piece.start)
     spans, end = [], 0
@@ -66,7 +66,7 @@ def units(text):
     """The units of a text; a unit that follows white space begins with one space."""
     for match in UNIT.finditer(text):
         unit = match[0].lstrip()
-        size = len(unit) if width(unit) <= LINE else LINE // 2  # a URL, for example, is cut
+        size = len(unit) if width(unit) <= LINE else LINE // 2  # a long URL, for example, is cut
         for at in range(0, len(unit), size):
             space = " " * (at == 0 and unit != match[0])
             yield space + unit[at : at + size]

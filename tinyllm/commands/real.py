@@ -93,12 +93,12 @@ def quiz(settings):
     """Ask a model and its ancestors questions with known answers, to see what was forgotten."""
     questions, marks = formats.instructions(settings.data), []
     prompts = [prompt_of(messages) for messages in questions]
+    wanted = [messages[-1]["content"].split(" or ") for messages in questions]
     last = Path(settings.origin) if settings.origin else stage_folder(settings.run, "")
     for folder in reversed([*ancestors(last)]):
         model, tokenizer = checkpoint.load_language_model(folder)
         with settings.pool(model) as pool:
             replies = [text for text, _ in answer(pool, tokenizer, prompts, ANSWER)]
-        wanted = [messages[-1]["content"].split(" or ") for messages in questions]
         marks.append([any(says(text, word) for word in words) for text, words in zip(replies, wanted)])
         voice = [says(text, settings.voice) for text in replies]
         for name, hits in (("right", marks[-1]), (f'with "{settings.voice}"', voice)):

@@ -22,7 +22,6 @@ from tinyllm.errors import TinyllmError
 from tinyllm.transformer import Parameters, Transformer
 
 WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
 HEADS = 64  # a tensor is read in pieces as large as this many heads of wq
 
@@ -135,5 +134,5 @@ def digest(folder):
 
 def _weight_file(folder):
     """The weight file, or the index of several weight files."""
-    weights, index = folder / WEIGHTS, folder / INDEX
+    weights, index = folder / WEIGHTS, folder / f"{WEIGHTS}.index.json"
     return index if index.exists() and not weights.exists() else weights

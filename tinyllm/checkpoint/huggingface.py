@@ -119,14 +119,13 @@ def config_to_json(config, special=None):
         "rope_theta": config.theta,  # where older programs look for it
         "rope_parameters": {"rope_type": "default", "rope_theta": config.theta},
         "tie_word_embeddings": config.tied and not score,
+        "is_causal": config.causal,  # transformers 5 reads this key, too
         "dtype": "float32",
         "bos_token_id": special.get("<|begin|>"),
         "eos_token_id": special.get("<|end|>"),
     }
     if score:  # programs read the last score before the padding, so the padding token must not occur in texts
         published |= {"num_labels": 1, "id2label": {"0": "score"}, "pad_token_id": special.get("<|mask|>")}
-    if not config.causal:
-        published["is_causal"] = False  # transformers 5 reads this key, too
     return published
 
 

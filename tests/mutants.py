@@ -141,7 +141,7 @@ tinyllm/checkpoint/vocabulary.py
     system[1] if system else ""  =>  ""
     form = format_of(used)  =>  form = format_of(self.special)
 tinyllm/commands/real.py
-    made.get("settings") != settings  =>  not made
+    read_notes(folder).get("settings") != settings  =>  not read_notes(folder)
     a and not b  =>  a
     if sha256(SMOLLM2) != SHA256:  =>  if False:
 tinyllm/checkpoint/files.py

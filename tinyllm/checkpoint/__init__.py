@@ -17,13 +17,11 @@ from tqdm import tqdm
 
 from tinyllm.checkpoint import gguf, huggingface, safetensors, vocabulary
 from tinyllm.checkpoint.files import read_json, reading, sha256, write_json
-from tinyllm.checkpoint.huggingface import stored_name
 from tinyllm.data.conversation import TEMPLATE
 from tinyllm.errors import TinyllmError
 from tinyllm.transformer import Parameters, Transformer
 
 WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
 HEADS = 64  # a tensor is read in pieces as large as this many heads of wq
 
@@ -41,7 +39,7 @@ def save(folder, model, tokenizer=None, dtype=np.float32):
         write_json(folder / "tokenizer_config.json", config)
     published = {}
     for name, w in model.params.items():  # views, except wq and wk: no second model in memory
-        key = stored_name(name, huggingface.PUBLISHED)
+        key = huggingface.stored_name(name, huggingface.PUBLISHED)
         published[key] = huggingface.to_published(name, w, model.config)
     safetensors.write(folder / WEIGHTS, published, dtype=dtype)
 
@@ -109,7 +107,7 @@ def _read_parameters(folder, config, tensors, names):
     if config.layers > len(tensors):  # a damaged config may claim a billion layers
         raise ValueError(f"{config.layers} layers according to the settings, but {len(tensors)} tensors")
     for name, shape in config.shapes().items():  # checked before memory is allocated
-        key = stored_name(name, names)
+        key = huggingface.stored_name(name, names)
         if key not in tensors:
             raise ValueError(f"the weights have no tensor {key}")
         if tensors[key].shape != shape:
@@ -117,12 +115,12 @@ def _read_parameters(folder, config, tensors, names):
     params = Parameters(config)
     piece = HEADS * config.head_dim * config.width
     for name, w in tqdm(params.items(), desc=f" reading {folder}", unit=" tensors", leave=False, delay=1):
-        tensor, flat = tensors.pop(stored_name(name, names)), w.reshape(-1)
+        tensor, flat = tensors.pop(huggingface.stored_name(name, names)), w.reshape(-1)
         for first in range(0, w.size, piece):
             part = tensor.read(first, piece)
             flat[first : first + piece] = huggingface.from_stored(name, part, config, names)
     for key, tensor in tensors.items():  # a leftover tensor is harmless if it can be derived
-        is_head = config.tied and key == stored_name("head", names)
+        is_head = config.tied and key == huggingface.stored_name("head", names)
         is_copy = is_head and np.array_equal(tensor.read(), params["embedding"].reshape(-1))
         if not is_copy and not key.endswith("rotary_emb.inv_freq"):
             raise ValueError(f"the weights hold {key}, which a plain Llama does not have")
@@ -136,5 +134,5 @@ def digest(folder):
 
 def _weight_file(folder):
     """The weight file, or the index of several weight files."""
-    weights, index = folder / WEIGHTS, folder / INDEX
+    weights, index = folder / WEIGHTS, folder / f"{WEIGHTS}.index.json"
     return index if index.exists() and not weights.exists() else weights

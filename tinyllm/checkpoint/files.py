@@ -53,11 +53,10 @@ def replacing(path):
 
 
 def text_files(path):
-    """The file `path`, or all files in and below the folder `path` that are not hidden, sorted by path.
+    """A Path -> the file itself, or all files in and below the folder that are not hidden, sorted by path.
 
     Files that are not text are left out; a message names them.
     """
-    path = Path(path)
     hidden = lambda file: any(part.startswith(".") for part in file.relative_to(path).parts)
     files = [file for file in path.rglob("*") if file.is_file() and not hidden(file)]
     files = [path] if path.is_file() else sorted(files)

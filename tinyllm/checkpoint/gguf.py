@@ -20,7 +20,6 @@ import numpy as np
 from tinyllm.checkpoint.files import reading
 from tinyllm.checkpoint.stored import Stored
 
-MAGIC, VERSIONS = b"GGUF", (2, 3)
 NUMBERS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd"))  # GGUF's types -> struct's codes
 STRING, ARRAY = 8, 9
 KINDS = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 10: "Q2_K", 11: "Q3_K"}
@@ -68,7 +67,7 @@ def scan(path):
     with reading(path, "a GGUF file"):
         reader = _Reader(np.memmap(path, np.uint8, "r"))
         magic, (version,) = reader.bytes(4).tobytes(), reader.numbers("I")
-        if magic != MAGIC or version not in VERSIONS:
+        if magic != b"GGUF" or version not in (2, 3):
             raise ValueError(f"expected version 2 or 3, little-endian, found {magic!r}, version {version}")
         tensor_count, setting_count = reader.numbers("QQ")
         settings = {reader.string(): reader.value(*reader.numbers("I")) for _ in range(setting_count)}

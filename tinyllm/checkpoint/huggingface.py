@@ -58,9 +58,9 @@ GGUF_KEYS = {  # key in config.json -> key in a GGUF file
     "rms_norm_eps": "llama.attention.layer_norm_rms_epsilon",
     "rope_theta": "llama.rope.freq_base",
 }
-# Other keys, with the only value that a plain Llama may have
+# Other keys, with the only value that a plain Llama may have. We write PLAIN into config.json.
 PLAIN = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
-PLAIN |= {"quantization_config": None, "partial_rotary_factor": 1}
+UNUSED = {"quantization_config": None, "partial_rotary_factor": 1}
 PLAIN_ROPE = {"rope_type": "default", "type": "default", "partial_rotary_factor": 1}
 
 
@@ -114,28 +114,24 @@ def config_to_json(config, special=None):
     score, special = config.head == "score", special or {}
     published = {
         "architectures": ["LlamaForSequenceClassification" if score else "LlamaForCausalLM"],
-        "model_type": "llama",
+        **PLAIN,
         **{key: getattr(config, name) for name, key in KEYS.items()},
-        "hidden_act": "silu",
         "rope_theta": config.theta,  # where older programs look for it
         "rope_parameters": {"rope_type": "default", "rope_theta": config.theta},
         "tie_word_embeddings": config.tied and not score,
-        "attention_bias": False,
-        "mlp_bias": False,
+        "is_causal": config.causal,  # transformers 5 reads this key, too
         "dtype": "float32",
         "bos_token_id": special.get("<|begin|>"),
         "eos_token_id": special.get("<|end|>"),
     }
     if score:  # programs read the last score before the padding, so the padding token must not occur in texts
         published |= {"num_labels": 1, "id2label": {"0": "score"}, "pad_token_id": special.get("<|mask|>")}
-    if not config.causal:
-        published["is_causal"] = False  # transformers 5 reads this key, too
     return published
 
 
 def config_from_json(config):
     """config.json of any plain Llama -> Config. Raises ValueError for other models."""
-    for key, only in PLAIN.items():
+    for key, only in (PLAIN | UNUSED).items():
         if config.get(key) not in (None, only):
             raise ValueError(f"{key} {config[key]!r} is not supported, only {only!r}")
     kind = config.get("architectures") or ["LlamaForCausalLM"]

@@ -42,7 +42,6 @@ SPLITTERS = {  # GGUF's name -> the steps in a tokenizer.json, and the patterns 
 ADDED = {3: True, 4: False}  # GGUF's types of added tokens -> whether they are special
 
 
-@functools.lru_cache
 def compiled(pattern):
     r"""A published pattern -> its `findall`, with \p{L}, \p{N} and \s written out as ranges of characters."""
     pattern = pattern.replace(r"\S", r"[^\s]").replace(r"\s", r"\p{Z}")
@@ -86,6 +85,7 @@ class PublishedTokenizer(Tokenizer):
         whole = {token["content"].encode(): token["id"] for token in added if not token["special"]}
         longest = sorted((re.escape(name.decode()) for name in whole), key=len, reverse=True)
         self.added = re.compile(f"({'|'.join(longest)})" if whole else "($.)")
+        # "a b" in GGUF files and older JSON files, ["a", "b"] in newer ones
         pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
         self.merges = [(vocab[left], vocab[right], vocab[left + right]) for left, right in pairs]
         if model.get("ignore_merges"):
@@ -162,10 +162,9 @@ def from_gguf(path, settings):
         kinds = enumerate(zip(tokens, get("token_type"), strict=True))
         added = [(i, name, ADDED[kind]) for i, (name, kind) in kinds if kind in ADDED]
         vocab = {name: i for i, name in enumerate(tokens)}
-        merges = [pair.split(" ") for pair in get("merges")]
         steps = {"type": "Sequence", "pretokenizers": SPLITTERS[pre][0]}
         normalizer = {"type": "NFC"} if pre == "qwen2" else None
-        contents = as_json(vocab, merges, added, steps, normalizer, pre == "llama-bpe")
+        contents = as_json(vocab, get("merges"), added, steps, normalizer, pre == "llama-bpe")
         config = CONFIG | {"chat_template": settings.get("tokenizer.chat_template")}
         for name in ("bos", "eos"):
             i = get(f"{name}_token_id")

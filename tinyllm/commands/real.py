@@ -15,12 +15,12 @@ import numpy as np
 
 from tinyllm import checkpoint
 from tinyllm.chat import Chat, ChatSettings
-from tinyllm.checkpoint.files import read_json, sha256, write_json
+from tinyllm.checkpoint.files import sha256, write_json
 from tinyllm.data import formats
 from tinyllm.data.conversation import prompt_of
 from tinyllm.errors import TinyllmError
 from tinyllm.evaluation.intervals import proportion
-from tinyllm.runs import Settings, ancestors, is_checkpoint, option, stage_folder
+from tinyllm.runs import Settings, ancestors, option, read_notes, stage_folder
 from tinyllm.sampling import answer
 
 MODELS = Path("runs/models")
@@ -44,9 +44,7 @@ class RealSettings(Settings):
 def real(settings):
     """Fetch a real chat model once, turn it into a checkpoint folder, and ask it three questions."""
     path = Path(settings.model) if settings.model else fetched()
-    folder = MODELS / (Path(settings.model).stem or "smollm2") if path.is_file() else path
-    if path.is_file():
-        convert(path, folder, settings.dtype)
+    folder = converted(path, settings.dtype) if path.is_file() else path
     chat = Chat(ChatSettings(origin=str(folder), temperature=0.0))
     for question in QUESTIONS:
         print(f"> {question}")
@@ -70,17 +68,18 @@ def fetched():
     return SMOLLM2
 
 
-def convert(path, folder, dtype):
-    """Write a GGUF file as a checkpoint folder in our format, unless the folder is up to date."""
-    made = read_json(folder / "stage.json") if is_checkpoint(folder) else {}
+def converted(path, dtype):
+    """GGUF file -> a checkpoint folder in our format, which is written unless it is up to date."""
+    folder = MODELS / ("smollm2" if path == SMOLLM2 else path.stem)
     settings = {"gguf": sha256(path), "dtype": dtype}
-    if made.get("settings") != settings:
+    if read_notes(folder).get("settings") != settings:
         print(f"{path} -> {folder} ({dtype})", file=sys.stderr)
         model, tokenizer = checkpoint.load(path)
         (folder / "stage.json").unlink(missing_ok=True)
         checkpoint.save(folder, model, tokenizer, np.float16 if dtype == "F16" else np.float32)
-        notes = {"stage": "model", "settings": settings, "parent": None, "finished": True}
-        write_json(folder / "stage.json", {**notes, "sha256": checkpoint.digest(folder)})
+        notes = {"finished": True, "settings": settings, "sha256": checkpoint.digest(folder)}
+        write_json(folder / "stage.json", notes)
+    return folder
 
 
 @dataclass(frozen=True)
@@ -94,12 +93,12 @@ def quiz(settings):
     """Ask a model and its ancestors questions with known answers, to see what was forgotten."""
     questions, marks = formats.instructions(settings.data), []
     prompts = [prompt_of(messages) for messages in questions]
+    wanted = [messages[-1]["content"].split(" or ") for messages in questions]
     last = Path(settings.origin) if settings.origin else stage_folder(settings.run, "")
     for folder in reversed([*ancestors(last)]):
         model, tokenizer = checkpoint.load_language_model(folder)
         with settings.pool(model) as pool:
             replies = [text for text, _ in answer(pool, tokenizer, prompts, ANSWER)]
-        wanted = [messages[-1]["content"].split(" or ") for messages in questions]
         marks.append([any(says(text, word) for word in words) for text, words in zip(replies, wanted)])
         voice = [says(text, settings.voice) for text in replies]
         for name, hits in (("right", marks[-1]), (f'with "{settings.voice}"', voice)):

@@ -40,13 +40,13 @@ class Config:
     head: str = "tokens"  # or "score": one number per position
 
     def __post_init__(self):
-        for name in ("vocab", "context", "layers", "width", "heads"):
+        for name in ("vocab", "context", "layers", "width", "heads", "theta"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not self.head_dim and self.width % self.heads:
             raise ValueError(
                 f"{self.heads} heads do not divide the width {self.width}: "
-                f"choose a width that is a multiple of {self.heads}, or give head_dim"
+                f"choose a width that is a multiple of {self.heads}"
             )
         derived = {
             "kv_heads": self.kv_heads or self.heads,
@@ -59,7 +59,7 @@ class Config:
         if self.heads % self.kv_heads:
             raise ValueError(f"{self.kv_heads} key/value heads do not divide {self.heads} heads")
         if self.head_dim % 2:
-            raise ValueError(f"rotary positions rotate pairs: head_dim must be even, not {self.head_dim}")
+            raise ValueError(f"rotary positions: width / heads (head_dim) must be even, not {self.head_dim}")
 
     def shapes(self):
         """Name -> shape of every parameter, in buffer order: matrices first, then gains (1-D)."""

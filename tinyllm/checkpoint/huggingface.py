@@ -58,9 +58,9 @@ GGUF_KEYS = {  # key in config.json -> key in a GGUF file
     "rms_norm_eps": "llama.attention.layer_norm_rms_epsilon",
     "rope_theta": "llama.rope.freq_base",
 }
-# The values of other keys in a plain Llama, if they are present
-PLAIN = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
-PLAIN |= {"quantization_config": None, "partial_rotary_factor": 1}
+# The values of other keys in a plain Llama; None: the key may be missing
+PLAIN = {"model_type": ["llama"], "hidden_act": ["silu", None], "attention_bias": [False, None]}
+PLAIN |= {"mlp_bias": [False, None], "quantization_config": [None], "partial_rotary_factor": [1, None]}
 PLAIN_ROPE = {"rope_type": "default", "type": "default", "partial_rotary_factor": 1}
 
 
@@ -136,8 +136,8 @@ def config_to_json(config, special=None):
 def config_from_json(config):
     """config.json of any plain Llama -> Config. Raises ValueError."""
     for key, only in PLAIN.items():
-        if config.get(key) not in (None, only):
-            raise ValueError(f"{key} {config[key]!r} is not supported, only {only!r}")
+        if config.get(key) not in only:
+            raise ValueError(f"{key} {config.get(key)!r} is not supported, only {only[0]!r}")
     kind = config.get("architectures") or ["LlamaForCausalLM"]
     score = kind == ["LlamaForSequenceClassification"]
     if not score and kind != ["LlamaForCausalLM"]:

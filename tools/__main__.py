@@ -9,6 +9,7 @@ second demonstration, a model on AssemblyAI's LLM Gateway gets a recording's pat
 tool `transcribe`, and answers from the transcript. Without ASSEMBLYAI_API_KEY, the sandbox in audio/ plays
 both the model and the transcription service: its replies are canned, but every request and call is real."""
 
+import argparse
 import os
 import sys
 import tempfile
@@ -36,12 +37,19 @@ QUESTION = "When does the new budget go to Maria Lopez?"
 
 
 def main(argv):
-    if argv[:1] == ["recording"]:
-        return talk_about(*argv[1:2], question=" ".join(argv[2:]))
-    if argv:
-        print(f"unknown argument {argv[0]!r}: use recording [FILE [QUESTION]] or none", file=sys.stderr)
-        return 2
-    return tour()
+    raw = argparse.RawDescriptionHelpFormatter
+    top = argparse.ArgumentParser("python -m tools", description=__doc__, formatter_class=raw)
+    top.add_argument("demonstration", nargs="?", choices=["recording"])
+    top.add_argument("file", nargs="?")
+    top.add_argument("question", nargs="*")
+    args = top.parse_args(argv)
+    try:
+        status = talk_about(args.file, " ".join(args.question)) if args.demonstration else tour()
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `| head` has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def tour():
@@ -77,8 +85,9 @@ def tour():
 
 
 def talk_about(file=None, question=""):
-    from audio import Client  # imported here, because the tour needs only the standard library
-    from audio.__main__ import tone
+    from audio import AudioError, Client  # imported here: the tour needs only the standard library
+    from audio.__main__ import status_of, tone
+    from audio.recording import Recording
     from audio.sandbox import Sandbox
 
     def generate(messages):
@@ -92,7 +101,12 @@ def talk_about(file=None, question=""):
         sound = Path(stack.enter_context(tempfile.TemporaryDirectory()), "meeting.wav")
         sound.write_bytes(tone(45))
         message = {"role": "user", "content": f"The recording is {file or sound}. {question or QUESTION}"}
-        conversation = run(generate, Registry([*TOOLS, transcribe]), [message])
+        try:
+            Recording(file or sound)  # raises BadInput if there is no such recording
+            conversation = run(generate, Registry([*TOOLS, transcribe]), [message])
+        except AudioError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return status_of(error)
     for message in conversation.messages[1:]:
         print(f"[{message['role']}] {message['content']}")
     return 0 if conversation.outcome == ANSWERED else 1

@@ -76,6 +76,7 @@ show-mask: setup  ## which tokens of a chat the loss covers       (1 s)
 	$(PY) -m tinyllm show-mask $(COMMON) $(MORE)
 
 shakespeare: setup  ## real text, at nanoGPT's CPU budget           (1 min)  TEXT=input.txt
+	$(if $(value TEXT),,$(error name the text: make shakespeare TEXT=input.txt))
 	$(PY) -m tinyllm stage0 $(TEXTS) --run shakespeare --vocab 256 --layers 4 --width 128 --heads 4 --context 64
 	$(PY) -m tinyllm stage1 $(TEXTS) --run shakespeare --rows 12 --steps 2000 \
 	    --muon-rate 0.008 --adamw-rate 3e-3 $(MORE)

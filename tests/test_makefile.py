@@ -96,6 +96,7 @@ def test_shakespeare_is_made_of_bytes_at_the_size_of_nanogpt():
     )
     assert (first["vocab"], first["layers"], first["width"], first["context"]) == (256, 4, 128, 64)
     assert first["text"] == second["text"] == "input.txt" and second["steps"] == 2000
+    assert "name the text: make shakespeare TEXT=" in run_make("-n", "shakespeare").stderr
 
 
 def test_make_test_runs_every_test_file():

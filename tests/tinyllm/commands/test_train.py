@@ -133,6 +133,12 @@ def test_mine_pre_trains_on_what_is_not_held_out_if_there_is_no_text(files, caps
     assert "finished already" in capsys.readouterr().out
 
 
+def test_every_stage_brings_the_scoreboard_up_to_date(text):
+    for number, name in enumerate(NAMES[:2]):
+        stage(f"stage{number}", *text)
+        assert [*board()["stages"]][-1] == name
+
+
 def test_mine_with_other_questions_does_not_change_the_run(files, capsys):
     stage("mine", "--data", "qa.jsonl")
     text, lines = Path("runs/demo/text.txt").read_bytes(), Path("qa.jsonl").read_text().splitlines(True)
@@ -230,7 +236,7 @@ def test_rank_and_show_mask_use_the_files_of_the_run(files, capsys, monkeypatch)
 # ---- exams
 
 
-def test_the_exams_can_be_taken_again_and_give_the_same_results(text):
+def test_the_exams_can_be_taken_again_and_give_the_same_results(text, capsys):
     """Even if a stage has results: here they have been altered."""
     stage("mine", *text)
     first = board()["stages"]
@@ -241,6 +247,8 @@ def test_the_exams_can_be_taken_again_and_give_the_same_results(text):
         assert is_examined(Path("runs/demo", name))
     stage("exams")
     assert board()["stages"] == first
+    assert main(["exams", "--run", "nope"]) == 1
+    assert "runs/nope has no finished stage; make one with: make train" in capsys.readouterr().err
 
 
 def test_the_settings_of_the_command_reach_every_stage(tiny, monkeypatch):

@@ -73,6 +73,8 @@ class Settings:
 
         last_layers: see WorkerPool; by default nothing is trained, which takes far less memory.
         """
+        if (last_layers or 0) > model.config.layers:
+            raise UsageError(f"--last-layers must be from 0 to {model.config.layers}, not {last_layers}")
         return WorkerPool(model, self.workers or available_cores(), last_layers=last_layers)
 
 
@@ -276,20 +278,22 @@ def make_command(settings, stage, only=()):
 
 
 def parent_folder(settings, *stages):
-    """The folder that a stage starts from: --from if given, else the first of these stages that is finished.
+    """The folder that a stage starts from: --from if given, else the first of these stages that was begun.
 
-    Raises TinyllmError if none is finished (the message gives the command to make one), or if the folder was
-    made with a different size or seed.
+    Raises TinyllmError if there is none (the message gives the command to make one), or if it is unfinished
+    or was made with a different size or seed.
     """
     if settings.origin:
         return Path(settings.origin)
     folders = [settings.folder(stage) for stage in stages]
-    folder = next(filter(is_checkpoint, folders), None)
+    folder = next(filter(read_notes, folders), None)
     if folder is None:
         command = make_command(settings, stages[-1], only=("run", "size", "seed", "text"))
         others = [path for path in sorted(Path("runs").glob(f"*/{stages[-1]}")) if is_checkpoint(path)]
         more = f", or start from another run: FROM={others[0]}" if others else ""
         raise TinyllmError(f"{folders[-1]} not found. Make it with: {command}{more}")
+    if not is_checkpoint(folder):
+        raise TinyllmError(f"{folder} holds an unfinished run: continue it with RESUME=1, or give FROM=")
     made = read_notes(folder).get("settings", {})
     different = differences(made, {"size": settings.size, "seed": settings.seed})
     if different:

@@ -18,6 +18,7 @@ from strategies import random_model
 
 from tinyllm import checkpoint, tokenizer
 from tinyllm.__main__ import COMMANDS
+from tinyllm.checkpoint.files import write_json
 from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.runs import (
     WORLD,
@@ -308,6 +309,9 @@ def test_the_parent_has_the_same_run_size_and_seed_unless_it_is_named():
         TinyllmError, match=r"make stage1 RUN=mine, or start from another run: FROM=runs/demo/1-text"
     ):
         parent_folder(StageSettings(run="mine"), "1-text")
+    write_json(Path("runs/demo/3-later/stage.json"), {"finished": False})
+    with pytest.raises(TinyllmError, match="3-later holds an unfinished run: continue it with RESUME=1"):
+        parent_folder(StageSettings(), "3-later", "1-text")
     named = StageSettings(size="tiny", seed=1, origin="any/where")
     assert parent_folder(named, "1-text") == Path("any/where")
 

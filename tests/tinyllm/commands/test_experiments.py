@@ -95,7 +95,7 @@ def test_hacking_drops_the_penalty_and_shows_score_and_quality_side_by_side(worl
     monkeypatch.setattr(behaviour, "outcomes", lambda _: quality)
     stage("hacking", "--steps", 12, "--rate", 0.001)
     made = read_stage("hacking")["settings"]
-    assert made["kl"] == 0 and made["rate"] == pytest.approx(0.004) and made["steps"] == 12
+    assert made["kl"] == 0 and made["rate"] == 0.001 and made["steps"] == 12
     *lines, last = capsys.readouterr().out.splitlines()
     form = r"step (\d+): score of the reward model (-?\d+\.\d\d), correct replies (.*)"
     shown = [re.fullmatch(form, line).groups() for line in lines]
@@ -106,12 +106,13 @@ def test_hacking_drops_the_penalty_and_shows_score_and_quality_side_by_side(worl
     assert last.endswith(str(Path("runs/demo/report.html"))) and Path("runs/demo/report.html").exists()
 
 
-def test_hacking_takes_three_times_the_steps_of_stage_3_by_default(world, monkeypatch):
+def test_hacking_takes_three_times_the_steps_and_four_times_the_rate_of_stage_3(world, monkeypatch):
     notes = record(monkeypatch, s3_prefer, "main", call=False)
     with pytest.raises(KeyError):  # nothing was trained
         experiments.hacking(PreferSettings(size="tiny"))
     (note,) = notes
     assert note.settings.steps == 3 * SIZES["tiny"].prefer_steps and note.stage == "hacking"
+    assert note.settings.rate == 4 * PreferSettings.rate
 
 
 @pytest.mark.parametrize("command", ["hacking", "algorithms"])

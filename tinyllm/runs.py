@@ -282,10 +282,12 @@ def make_command(settings, stage, only=()):
 def parent_folder(settings, *stages):
     """The folder that a stage starts from: --from if given, else the first of these stages that was begun.
 
-    Raises TinyllmError if there is none (the message gives the command to make one), or if it is unfinished
-    or was made with a different size or seed.
+    Raises TinyllmError if there is none (the message gives a command to make one), or if it is unfinished or
+    was made with a different size or seed.
     """
     if settings.origin:
+        if Path(settings.origin).is_file():
+            raise TinyllmError(f"{settings.origin} is no folder: make real MODEL= makes one of a GGUF file")
         return Path(settings.origin)
     folders = [settings.folder(stage) for stage in stages]
     folder = next(filter(read_notes, folders), None)

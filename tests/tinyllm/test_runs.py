@@ -318,6 +318,9 @@ def test_the_parent_has_the_same_run_size_and_seed_unless_it_is_named():
         parent_folder(StageSettings(), "3-later", "1-text")
     named = StageSettings(size="tiny", seed=1, origin="any/where")
     assert parent_folder(named, "1-text") == Path("any/where")
+    write_json("any/where", {})
+    with pytest.raises(TinyllmError, match="any/where is no folder: make real MODEL= makes one"):
+        parent_folder(named, "1-text")
 
 
 def test_earlier_stages_are_found_in_other_runs_and_after_a_move():

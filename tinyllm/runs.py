@@ -195,7 +195,7 @@ def lock(folder):
         holder = file.read()
         file.close()
         raise TinyllmError(
-            f"process {holder} is training in {folder} at this moment: wait for it, or choose another RUN="
+            f"process {holder} is working in {folder} at this moment: wait for it, or choose another RUN="
         ) from None
     file.truncate(0)
     file.write(str(os.getpid()))

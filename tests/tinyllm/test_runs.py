@@ -382,7 +382,7 @@ def test_a_folder_has_one_writer_at_a_time_and_a_dead_process_holds_no_lock():
     with subprocess.Popen([sys.executable, "-c", HOLD], **pipes) as other:
         assert other.stdout.readline() == "held\n"
         for attempt in (lambda: lock(Path("runs/demo/2-stage")), lambda: train(StageSettings(), "2-stage")):
-            with pytest.raises(TinyllmError, match=rf"process {other.pid} is training in runs.demo.2-stage"):
+            with pytest.raises(TinyllmError, match=rf"process {other.pid} is working in runs.demo.2-stage"):
                 attempt()
         train(StageSettings(), "3-other")
         other.kill()

@@ -9,8 +9,8 @@ second demonstration, a model on AssemblyAI's LLM Gateway gets a recording's pat
 tool `transcribe`, and answers from the transcript. Without ASSEMBLYAI_API_KEY, the sandbox in audio/ plays
 both the model and the transcription service: its replies are canned, but every request and call is real."""
 
-import argparse
 import os
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -37,29 +37,23 @@ QUESTION = "When does the new budget go to Maria Lopez?"
 
 
 def main(argv):
-    raw = argparse.RawDescriptionHelpFormatter
-    top = argparse.ArgumentParser("python -m tools", description=__doc__, formatter_class=raw)
-    top.add_argument("demonstration", nargs="?", choices=["recording"])
-    top.add_argument("file", nargs="?")
-    top.add_argument("question", nargs="*")
-    args = top.parse_args(argv)
-    try:
-        status = talk_about(args.file, " ".join(args.question)) if args.demonstration else tour()
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:  # `| head` has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    if argv[:1] == ["recording"]:
+        return talk_about(*argv[1:2], question=" ".join(argv[2:]))
+    if argv:
+        print(f"unknown argument {argv[0]!r}: use recording [FILE [QUESTION]] or none", file=sys.stderr)
+        return 2
+    return tour()
 
 
 def tour():
+    # `| head` ends the tour quietly; Windows has no SIGPIPE
+    signal.signal(getattr(signal, "SIGPIPE", signal.SIGTERM), signal.SIG_DFL)
     registry = Registry(TOOLS)
     title("1. A function becomes a schema (functions.py)")
     print(compact(calculator.definition))
     title("2. A reply is parsed into text, calls and broken calls (protocol.py)")
     for reply in (SCRIPT[0], "<tool_call>{'name': 'now'}</tool_call>", '<tool_call>{"name":"now","argu'):
-        for part in parse(reply):
-            print(part)
+        print(*parse(reply), sep="\n")
     title("3. Calls run, and every failure becomes a result (registry.py)")
     for expression in ("0.1 + 0.2", "9**9**9"):
         (result,) = registry.execute([Call("calculator", {"expression": expression})])
@@ -81,18 +75,13 @@ def tour():
         left = grammar.distance(state)
         print(f"{text[:length].decode()}\n  next: {may[:60]!r}; shortest completion: {left} bytes")
     print("\nmake tools-proof: a random model writes under this grammar. make chat: talk to a trained model.")
-    return 0
 
 
 def talk_about(file=None, question=""):
-    from audio import AudioError, Client  # imported here: the tour needs only the standard library
-    from audio.__main__ import status_of, tone
-    from audio.recording import Recording
-    from audio.sandbox import Sandbox
+    # imported here, because the tour needs only the standard library
+    from audio.__main__ import AudioError, Client, Recording, Sandbox, tone
 
-    def generate(messages):
-        return Client().chat(request_messages(messages, native=False, thoughts=False))
-
+    generate = lambda messages: Client().chat(request_messages(messages, native=False, thoughts=False))
     with ExitStack() as stack:
         if not os.environ.get("ASSEMBLYAI_API_KEY"):
             sandbox = stack.enter_context(Sandbox())
@@ -100,15 +89,13 @@ def talk_about(file=None, question=""):
             print(f"No API key: the sandbox at {sandbox.url} gives canned replies.", file=sys.stderr)
         sound = Path(stack.enter_context(tempfile.TemporaryDirectory()), "meeting.wav")
         sound.write_bytes(tone(45))
-        message = {"role": "user", "content": f"The recording is {file or sound}. {question or QUESTION}"}
         try:
-            Recording(file or sound)  # raises BadInput if there is no such recording
+            name = Recording(file or sound).name  # raises BadInput if there is no such file
+            message = {"role": "user", "content": f"The recording is {name}. {question or QUESTION}"}
             conversation = run(generate, Registry([*TOOLS, transcribe]), [message])
         except AudioError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return status_of(error)
-    for message in conversation.messages[1:]:
-        print(f"[{message['role']}] {message['content']}")
+            sys.exit(f"error: {error}")
+    print(*(f"[{message['role']}] {message['content']}" for message in conversation.messages[1:]), sep="\n")
     return 0 if conversation.outcome == ANSWERED else 1
 
 

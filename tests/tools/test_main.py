@@ -30,9 +30,9 @@ def test_the_tour_runs():
 @pytest.mark.parametrize(
     "words, key, status, message",
     [
-        (["recording", "/nope.wav"], "", 2, "error: /nope.wav: there is no such file"),
-        (["recording"], "not a key", 4, "error: ASSEMBLYAI_API_KEY must be the bare key"),
-        (["recordings"], "", 2, "invalid choice: 'recordings'"),
+        (["recording", "/nope.wav"], "", 1, "error: /nope.wav: there is no such file"),
+        (["recording"], "not a key", 1, "error: ASSEMBLYAI_API_KEY must be the bare key"),
+        (["recordings"], "", 2, "unknown argument 'recordings': use recording [FILE [QUESTION]] or none"),
     ],
 )
 def test_a_mistake_ends_with_one_line_and_a_status(words, key, status, message):
@@ -54,7 +54,6 @@ def test_a_closed_pipe_prints_no_error():
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tour:
         tour.stdout.close()
         assert tour.stderr.read() == b""
-    assert tour.returncode == 1
 
 
 @pytest.mark.parametrize("own_file", [True, False])

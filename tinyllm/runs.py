@@ -239,10 +239,9 @@ def nothing_to_do(settings, stage, parent=None):
     if (made.get("parent") or {}).get("sha256") != (wanted["parent"] or {}).get("sha256"):
         different.append("another parent checkpoint")
     if different:
-        run = f"{settings.run}-2"
-        instead = f"repeat your command with RUN={shlex.quote(run)}"
+        instead = f"repeat your command with RUN={shlex.quote(settings.run)}-2"
         if parent:
-            again = dataclasses.replace(settings, run=run, origin=str(parent))
+            again = dataclasses.replace(settings, run=f"{settings.run}-2", origin=str(parent))
             instead = f"make another: {make_command(again, stage)}"
         raise TinyllmError(f"{folder} was made with {', '.join(different)}. Delete it, or {instead}")
     if made.get("finished"):

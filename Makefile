@@ -11,11 +11,12 @@ PY     := .venv/bin/python
 QUOTE   = '$(subst ','\'',$(1))'
 FLAG    = $(if $(value $(1)),--$(2) $(call QUOTE,$(value $(1))))
 MORE    = $(value ARGS)
-COMMON  = $(call FLAG,RUN,run) $(call FLAG,SIZE,size) $(call FLAG,SEED,seed) $(call FLAG,WORKERS,workers) \
-          $(if $(filter-out 0,$(RESUME)),--resume)
-TEXTS   = $(COMMON) $(call FLAG,TEXT,text)
-FROMS   = $(TEXTS) $(call FLAG,FROM,from)
-PREFER  = $(COMMON) $(call FLAG,FROM,from) $(call FLAG,RANKINGS,rankings) $(call FLAG,ALGORITHM,algorithm)
+# Every variable that is set becomes an option, so a command refuses one that it would otherwise ignore.
+GIVEN   = $(call FLAG,RUN,run) $(call FLAG,SIZE,size) $(call FLAG,SEED,seed) $(call FLAG,WORKERS,workers) \
+          $(if $(filter-out 0,$(RESUME)),--resume) $(call FLAG,TEXT,text) $(call FLAG,FROM,from) \
+          $(call FLAG,DATA,data) $(call FLAG,OBJECTIVE,objective) $(call FLAG,RANKINGS,rankings) \
+          $(call FLAG,ALGORITHM,algorithm) $(call FLAG,STAGE,stage) $(call FLAG,PROMPT,prompt) \
+          $(call FLAG,FILE,file) $(call FLAG,AGAINST,against) $(call FLAG,MODEL,model)
 
 KNOWN   = RUN SIZE SEED WORKERS RESUME ARGS TEXT FROM DATA OBJECTIVE RANKINGS ALGORITHM STAGE PROMPT FILE \
           AGAINST MODEL PYTHON PY
@@ -34,72 +35,73 @@ setup: .venv/ready  ## make .venv and install the dependencies      (1 min)  onc
 	@touch $@
 
 train: setup  ## all stages in order, then the scoreboard     (20 min) [TEXT=path: like make mine]  nano: 1 min
-	$(PY) -m tinyllm $(if $(value TEXT),mine,train) $(TEXTS) $(MORE)
+	$(PY) -m tinyllm $(if $(value TEXT),mine,train) $(GIVEN) $(MORE)
 
 mine: setup  ## your own assistant from your own files       (6 min)  TEXT=dir DATA=qa.jsonl [RANKINGS=file]
-	$(PY) -m tinyllm mine $(TEXTS) $(call FLAG,DATA,data) $(call FLAG,RANKINGS,rankings) $(MORE)
+	$(PY) -m tinyllm mine $(GIVEN) $(MORE)
 
 stage0: setup  ## 0: a vocabulary and a random model           (1 min)  [TEXT=path]
-	$(PY) -m tinyllm stage0 $(TEXTS) $(MORE)
+	$(PY) -m tinyllm stage0 $(GIVEN) $(MORE)
 
 stage1: setup  ## 1: pre-training                              (4 min)  [TEXT=path] [FROM=dir] [OBJECTIVE=masked]
-	$(PY) -m tinyllm stage1 $(FROMS) $(call FLAG,OBJECTIVE,objective) $(MORE)
+	$(PY) -m tinyllm stage1 $(GIVEN) $(MORE)
 
 stage2: setup  ## 2: instruction fine-tuning                   (5 min)  [DATA=file.json] [FROM=dir]
-	$(PY) -m tinyllm stage2 $(FROMS) $(call FLAG,DATA,data) $(MORE)
+	$(PY) -m tinyllm stage2 $(GIVEN) $(MORE)
 
 stage3: setup  ## 3: preference fine-tuning                    (3 min)  [RANKINGS=file.jsonl] [ALGORITHM=name]
-	$(PY) -m tinyllm stage3 $(PREFER) $(MORE)
+	$(PY) -m tinyllm stage3 $(GIVEN) $(MORE)
 
 stage4: setup  ## 4: reasoning fine-tuning                     (6 min)  [DATA=gsm8k.jsonl] [FROM=dir]
-	$(PY) -m tinyllm stage4 $(FROMS) $(call FLAG,DATA,data) $(MORE)
+	$(PY) -m tinyllm stage4 $(GIVEN) $(MORE)
 
 control: setup  ## stage 4 without chains of thought            (6 min)
-	$(PY) -m tinyllm control $(FROMS) $(call FLAG,DATA,data) $(MORE)
+	$(PY) -m tinyllm control $(GIVEN) $(MORE)
 
 real: setup  ## fetch a real chat model, ask it 3 questions  (1 min)  [MODEL=file.gguf]
-	$(PY) -m tinyllm real $(COMMON) $(call FLAG,MODEL,model) $(MORE)
+	$(PY) -m tinyllm real $(GIVEN) $(MORE)
 
 quiz: setup  ## 50 questions: how many replies are right     (1 min)  [FROM=dir] [DATA=file.jsonl]
-	$(PY) -m tinyllm quiz $(COMMON) $(call FLAG,FROM,from) $(call FLAG,DATA,data) $(MORE)
+	$(PY) -m tinyllm quiz $(GIVEN) $(MORE)
 
 rank: setup  ## rank replies yourself, for stage 3                    [STAGE=2]
-	$(PY) -m tinyllm rank $(COMMON) $(call FLAG,STAGE,stage) $(MORE)
+	$(PY) -m tinyllm rank $(GIVEN) $(MORE)
 
 algorithms: setup  ## all algorithms of stage 3, three runs each   (30 min)
-	$(PY) -m tinyllm algorithms $(PREFER) $(MORE)
+	$(PY) -m tinyllm algorithms $(GIVEN) $(MORE)
 
 hacking: setup  ## reward hacking: no KL penalty, 4 x the rate  (5 min)
-	$(PY) -m tinyllm hacking $(PREFER) $(MORE)
+	$(PY) -m tinyllm hacking $(GIVEN) $(MORE)
 
 show-mask: setup  ## which tokens of a chat the loss covers       (1 s)
-	$(PY) -m tinyllm show-mask $(COMMON) $(MORE)
+	$(PY) -m tinyllm show-mask $(GIVEN) $(MORE)
 
 shakespeare: setup  ## real text, at nanoGPT's CPU budget           (1 min)  TEXT=input.txt
-	$(PY) -m tinyllm stage0 $(TEXTS) --run shakespeare --vocab 256 --layers 4 --width 128 --heads 4 --context 64
-	$(PY) -m tinyllm stage1 $(TEXTS) --run shakespeare --rows 12 --steps 2000 \
+	$(if $(value TEXT),,$(error name the text: make shakespeare TEXT=input.txt))
+	$(PY) -m tinyllm stage0 $(GIVEN) --run shakespeare --vocab 256 --layers 4 --width 128 --heads 4 --context 64
+	$(PY) -m tinyllm stage1 $(GIVEN) --run shakespeare --rows 12 --steps 2000 \
 	    --muon-rate 0.008 --adamw-rate 3e-3 $(MORE)
 
 sample: setup  ## sample text from a stage                     (1 s)    [STAGE=1] [PROMPT="Once"]
-	$(PY) -m tinyllm sample $(COMMON) $(call FLAG,STAGE,stage) $(call FLAG,PROMPT,prompt) $(MORE)
+	$(PY) -m tinyllm sample $(GIVEN) $(MORE)
 
 exams: setup  ## run the exams of every stage again           (3 min)
-	$(PY) -m tinyllm exams $(COMMON) $(MORE)
+	$(PY) -m tinyllm exams $(GIVEN) $(MORE)
 
 report: setup  ## write the report page of a run               (5 s)    [AGAINST=other-run]
-	$(PY) -m tinyllm report $(COMMON) $(call FLAG,AGAINST,against) $(MORE)
+	$(PY) -m tinyllm report $(GIVEN) $(MORE)
 
 compare: setup  ## ask every stage the same question            (5 s)    [PROMPT="What is 12*7?"]
-	$(PY) -m tinyllm compare $(COMMON) $(call FLAG,PROMPT,prompt) $(MORE)
+	$(PY) -m tinyllm compare $(GIVEN) $(MORE)
 
 walk: setup  ## one batch forward and back, call by call     (1 s)    [OBJECTIVE=dpo]
-	$(PY) -m tinyllm walk $(COMMON) $(call FLAG,OBJECTIVE,objective) $(MORE)
+	$(PY) -m tinyllm walk $(GIVEN) $(MORE)
 
 readme: setup  ## update the figures and samples in README.md  (10 s)   RUN=a-finished-run
 	$(PY) tests/readme_blocks.py $(call QUOTE,$(or $(value RUN),demo))
 
 chat: setup  ## chat with a stage, which may call tools               [STAGE=1] [FROM=dir]
-	$(PY) -m tinyllm chat $(COMMON) $(call FLAG,STAGE,stage) $(call FLAG,FROM,from) $(MORE)
+	$(PY) -m tinyllm chat $(GIVEN) $(MORE)
 
 tools-proof: setup  ## a random model writes 10,000 valid calls     (1 min)
 	$(PY) tests/bench/tools_proof.py $(MORE)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tinyllm.__main__ import COMMANDS, parser
+from tinyllm.__main__ import COMMANDS, main, parser
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="needs make")
@@ -54,7 +54,7 @@ def test_make_help_lists_every_target_and_every_command_has_one():
 
 @pytest.mark.parametrize("name", [*COMMANDS, "shakespeare"])
 def test_every_target_runs_an_existing_command_with_its_variables_as_options(name):
-    values = {"RUN": "it's", "SIZE": "nano", "SEED": "3", "WORKERS": "2", "RESUME": "1", "ARGS": ""}
+    values = {"RUN": "it's", "SIZE": "nano", "SEED": "3", "WORKERS": "2", "RESUME": "1"}
     values |= {
         "TEXT": "a b",
         "FROM": "some where",
@@ -64,16 +64,16 @@ def test_every_target_runs_an_existing_command_with_its_variables_as_options(nam
     }
     values |= {"OBJECTIVE": "dpo" if name == "walk" else "masked", "STAGE": "2", "PROMPT": 'say "hi"'}
     values["AGAINST"] = "an other"
-    fields = {"FROM": "origin"} | {key: key.lower() for key in values if key not in ("FROM", "ARGS")}
+    offered = f"RUN SIZE SEED WORKERS RESUME {targets()[name]}"
+    values = {variable: value for variable, value in values.items() if variable in offered}
+    fields = {key: "origin" if key == "FROM" else key.lower() for key in values if key != "RUN"}
     for python, m, package, *words in dry_run(name, *(f"{k}={v}" for k, v in values.items())):
         assert (python, m, package) == (".venv/bin/python", "-m", "tinyllm")
         options = vars(parser().parse_args(words))
         assert options["command"] == {"train": "mine"}.get(name, name) or name == "shakespeare"
         settings, _ = COMMANDS[options["command"]]
         for variable, field in fields.items():
-            offered = variable in targets()[name] or variable in ("SIZE", "SEED", "WORKERS", "RESUME")
-            if field in options and offered:
-                assert str(options[field]) == {"RESUME": "True"}.get(variable, values[variable]), variable
+            assert str(options[field]) == {"RESUME": "True"}.get(variable, values[variable]), variable
         assert options["run"] == ("shakespeare" if name == "shakespeare" else "it's")
         assert settings(**{key: value for key, value in options.items() if key != "command"})
 
@@ -97,6 +97,7 @@ def test_shakespeare_uses_bytes_and_the_sizes_that_nanogpt_recommends_for_a_cpu(
     )
     assert (first["vocab"], first["layers"], first["width"], first["context"]) == (256, 4, 128, 64)
     assert first["text"] == second["text"] == "input.txt" and second["steps"] == 2000
+    assert "name the text: make shakespeare TEXT=" in run_make("-n", "shakespeare").stderr
 
 
 def test_make_test_runs_every_test_file_exactly_once():
@@ -123,6 +124,14 @@ def test_a_text_reaches_the_command_as_it_was_typed(text):
 def test_dollar_signs_in_args_are_left_to_the_shell():
     ((_, _, _, *words),) = dry_run("sample", "ARGS=--prompt '$5 and $$'")
     assert words == ["sample", "--prompt", "$5 and $$"]
+
+
+@pytest.mark.parametrize("words", ["train DATA=x", "stage3 DATA=x", "mine FROM=x", "compare FILE=x"])
+def test_a_variable_that_the_command_would_ignore_is_refused(words, capsys):
+    ((_, _, _, name, *options),) = dry_run(*words.split())
+    assert main([name, *options]) == 2
+    error = f"error: {name} has no {' '.join(options)}. See python -m tinyllm {name} --help\n"
+    assert capsys.readouterr().err == error
 
 
 @pytest.mark.parametrize("name", ["SIZES", "run", "PROMT", "QUOTE"])

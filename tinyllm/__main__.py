@@ -84,8 +84,11 @@ def set_up_streams():
 
 def run(argv):
     try:
-        options = vars(parser().parse_args(argv))
-        settings, function = COMMANDS[options.pop("command")]
+        known, unknown = parser().parse_known_args(argv)
+        options = vars(known)
+        settings, function = COMMANDS[name := options.pop("command")]
+        if unknown:
+            raise UsageError(f"{name} has no {' '.join(unknown)}. See python -m tinyllm {name} --help")
         function(settings(**options))
     finally:
         try:

@@ -73,6 +73,8 @@ class Settings:
 
         last_layers: see WorkerPool; by default nothing is trained, which takes far less memory.
         """
+        if (last_layers or 0) > model.config.layers:
+            raise UsageError(f"--last-layers must be from 0 to {model.config.layers}, not {last_layers}")
         return WorkerPool(model, self.workers or available_cores(), last_layers=last_layers)
 
 
@@ -193,7 +195,7 @@ def lock(folder):
         holder = file.read()
         file.close()
         raise TinyllmError(
-            f"process {holder} is training in {folder} at this moment: wait for it, or choose another RUN="
+            f"process {holder} is working in {folder} at this moment: wait for it, or choose another RUN="
         ) from None
     file.truncate(0)
     file.write(str(os.getpid()))
@@ -237,11 +239,11 @@ def nothing_to_do(settings, stage, parent=None):
     if (made.get("parent") or {}).get("sha256") != (wanted["parent"] or {}).get("sha256"):
         different.append("another parent checkpoint")
     if different:
-        start = f" FROM={shlex.quote(str(parent))}" if parent else ""
-        raise TinyllmError(
-            f"{folder} was made with {', '.join(different)}. Delete it, or repeat your command "
-            f"with RUN={shlex.quote(settings.run)}-2{start}"
-        )
+        instead = f"repeat your command with RUN={shlex.quote(settings.run)}-2"
+        if parent:
+            again = dataclasses.replace(settings, run=f"{settings.run}-2", origin=str(parent))
+            instead = f"make another: {make_command(again, stage)}"
+        raise TinyllmError(f"{folder} was made with {', '.join(different)}. Delete it, or {instead}")
     if made.get("finished"):
         print(f"{folder} is finished already. To train again, delete it, or choose another RUN=")
         return True
@@ -271,25 +273,30 @@ def make_command(settings, stage, only=()):
     if more:
         variables.append(f'ARGS="{" ".join(more)}"')
     # An experiment's folder is named after its command.
-    target = f"stage{stage[0]}" if stage[0].isdigit() else stage.partition("/")[0]
+    target = "control" if stage == "4-control" else stage.partition("/")[0]
+    target = f"stage{target[0]}" if target[0].isdigit() else target
     return " ".join([f"make {target}", *variables])
 
 
 def parent_folder(settings, *stages):
-    """The folder that a stage starts from: --from if given, else the first of these stages that is finished.
+    """The folder that a stage starts from: --from if given, else the first of these stages that was begun.
 
-    Raises TinyllmError if none is finished (the message gives the command to make one), or if the folder was
-    made with a different size or seed.
+    Raises TinyllmError if there is none (the message gives a command to make one), or if it is unfinished or
+    was made with a different size or seed.
     """
     if settings.origin:
+        if Path(settings.origin).is_file():
+            raise TinyllmError(f"{settings.origin} is no folder: make real MODEL= makes one of a GGUF file")
         return Path(settings.origin)
     folders = [settings.folder(stage) for stage in stages]
-    folder = next(filter(is_checkpoint, folders), None)
+    folder = next(filter(read_notes, folders), None)
     if folder is None:
         command = make_command(settings, stages[-1], only=("run", "size", "seed", "text"))
         others = [path for path in sorted(Path("runs").glob(f"*/{stages[-1]}")) if is_checkpoint(path)]
         more = f", or start from another run: FROM={others[0]}" if others else ""
         raise TinyllmError(f"{folders[-1]} not found. Make it with: {command}{more}")
+    if not is_checkpoint(folder):
+        raise TinyllmError(f"{folder} holds an unfinished run: continue it with RESUME=1, or give FROM=")
     made = read_notes(folder).get("settings", {})
     different = differences(made, {"size": settings.size, "seed": settings.seed})
     if different:

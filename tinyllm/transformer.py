@@ -40,7 +40,7 @@ class Config:
     head: str = "tokens"  # or "score": one number per position
 
     def __post_init__(self):
-        for name in ("vocab", "context", "layers", "width", "heads"):
+        for name in ("vocab", "context", "layers", "width", "heads", "theta"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not self.head_dim and self.width % self.heads:
@@ -59,7 +59,7 @@ class Config:
         if self.heads % self.kv_heads:
             raise ValueError(f"{self.kv_heads} key/value heads do not divide {self.heads} heads")
         if self.head_dim % 2:
-            raise ValueError(f"rotary positions rotate pairs: head_dim must be even, not {self.head_dim}")
+            raise ValueError(f"rotary positions: width / heads (head_dim) must be even, not {self.head_dim}")
 
     def shapes(self):
         """Name -> shape of every parameter, in buffer order: matrices first, then gains (1-D)."""

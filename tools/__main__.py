@@ -10,6 +10,7 @@ tool `transcribe`, and answers from the transcript. Without ASSEMBLYAI_API_KEY, 
 both the model and the transcription service: its replies are canned, but every request and call is real."""
 
 import os
+import signal
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -45,13 +46,14 @@ def main(argv):
 
 
 def tour():
+    # `| head` ends the tour quietly; Windows has no SIGPIPE
+    signal.signal(getattr(signal, "SIGPIPE", signal.SIGTERM), signal.SIG_DFL)
     registry = Registry(TOOLS)
     title("1. A function becomes a schema (functions.py)")
     print(compact(calculator.definition))
     title("2. A reply is parsed into text, calls and broken calls (protocol.py)")
     for reply in (SCRIPT[0], "<tool_call>{'name': 'now'}</tool_call>", '<tool_call>{"name":"now","argu'):
-        for part in parse(reply):
-            print(part)
+        print(*parse(reply), sep="\n")
     title("3. Calls run, and every failure becomes a result (registry.py)")
     for expression in ("0.1 + 0.2", "9**9**9"):
         (result,) = registry.execute([Call("calculator", {"expression": expression})])
@@ -73,17 +75,13 @@ def tour():
         left = grammar.distance(state)
         print(f"{text[:length].decode()}\n  next: {may[:60]!r}; shortest completion: {left} bytes")
     print("\nmake tools-proof: a random model writes under this grammar. make chat: talk to a trained model.")
-    return 0
 
 
 def talk_about(file=None, question=""):
-    from audio import Client  # imported here, because the tour needs only the standard library
-    from audio.__main__ import tone
-    from audio.sandbox import Sandbox
+    # imported here, because the tour needs only the standard library
+    from audio.__main__ import AudioError, Client, Recording, Sandbox, tone
 
-    def generate(messages):
-        return Client().chat(request_messages(messages, native=False, thoughts=False))
-
+    generate = lambda messages: Client().chat(request_messages(messages, native=False, thoughts=False))
     with ExitStack() as stack:
         if not os.environ.get("ASSEMBLYAI_API_KEY"):
             sandbox = stack.enter_context(Sandbox())
@@ -91,10 +89,13 @@ def talk_about(file=None, question=""):
             print(f"No API key: the sandbox at {sandbox.url} gives canned replies.", file=sys.stderr)
         sound = Path(stack.enter_context(tempfile.TemporaryDirectory()), "meeting.wav")
         sound.write_bytes(tone(45))
-        message = {"role": "user", "content": f"The recording is {file or sound}. {question or QUESTION}"}
-        conversation = run(generate, Registry([*TOOLS, transcribe]), [message])
-    for message in conversation.messages[1:]:
-        print(f"[{message['role']}] {message['content']}")
+        try:
+            name = Recording(file or sound).name  # raises BadInput if there is no such file
+            message = {"role": "user", "content": f"The recording is {name}. {question or QUESTION}"}
+            conversation = run(generate, Registry([*TOOLS, transcribe]), [message])
+        except AudioError as error:
+            sys.exit(f"error: {error}")
+    print(*(f"[{message['role']}] {message['content']}" for message in conversation.messages[1:]), sep="\n")
     return 0 if conversation.outcome == ANSWERED else 1
 
 

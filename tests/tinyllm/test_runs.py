@@ -22,6 +22,7 @@ from strategies import random_model
 
 from tinyllm import checkpoint, tokenizer
 from tinyllm.__main__ import COMMANDS
+from tinyllm.checkpoint.files import write_json
 from tinyllm.errors import TinyllmError, UsageError
 from tinyllm.runs import (
     WORLD,
@@ -235,7 +236,10 @@ def test_a_finished_stage_is_not_repeated_and_for_other_settings_the_error_sugge
         nothing_to_do(settings, "2-stage", folder)
     with pytest.raises(TinyllmError) as error:
         nothing_to_do(StageSettings(size="tiny", steps=5, data="my questions.jsonl"), "2-stage", parent)
-    assert str(error.value).endswith("or repeat your command with RUN=demo-2 FROM=runs/demo/1-text")
+    another = (
+        "make stage2 RUN=demo-2 SIZE=tiny DATA='my questions.jsonl' FROM=runs/demo/1-text ARGS=\"--steps 5\""
+    )
+    assert sorted(shlex.split(str(error.value))[-7:]) == sorted(shlex.split(another))
     with pytest.raises(TinyllmError, match="repeat your command with RUN=demo-2$"):
         nothing_to_do(settings, "2-stage")
     assert not nothing_to_do(settings, "3-other")
@@ -285,6 +289,7 @@ def test_a_suggested_command_uses_only_variables_and_options_that_exist(settings
         ("1-masked", "stage1"),
         ("3-prefer/reward", "stage3"),
         ("algorithms/ppo-1", "algorithms"),
+        ("4-control", "control"),
     ],
 )
 def test_a_suggested_command_has_the_make_target_of_the_stage(stage, target):
@@ -315,8 +320,14 @@ def test_the_parent_must_have_the_same_run_size_and_seed_unless_from_names_it():
         TinyllmError, match=r"make stage1 RUN=mine, or start from another run: FROM=runs/demo/1-text"
     ):
         parent_folder(StageSettings(run="mine"), "1-text")
+    write_json(Path("runs/demo/3-later/stage.json"), {"finished": False})
+    with pytest.raises(TinyllmError, match="3-later holds an unfinished run: continue it with RESUME=1"):
+        parent_folder(StageSettings(), "3-later", "1-text")
     settings = StageSettings(size="tiny", seed=1, origin="any/where")
     assert parent_folder(settings, "1-text") == Path("any/where")
+    write_json("any/where", {})
+    with pytest.raises(TinyllmError, match="any/where is no folder: make real MODEL= makes one"):
+        parent_folder(settings, "1-text")
 
 
 def test_earlier_stages_are_found_in_other_runs_and_after_the_run_is_moved():
@@ -378,9 +389,7 @@ def test_only_one_process_at_a_time_may_write_in_a_folder_and_a_dead_process_hol
     with subprocess.Popen([sys.executable, "-c", HOLD_LOCK], **pipes) as process:
         assert process.stdout.readline() == "locked\n"
         for attempt in (lambda: lock(Path("runs/demo/2-stage")), lambda: train(StageSettings(), "2-stage")):
-            with pytest.raises(
-                TinyllmError, match=rf"process {process.pid} is training in runs.demo.2-stage"
-            ):
+            with pytest.raises(TinyllmError, match=rf"process {process.pid} is working in runs.demo.2-stage"):
                 attempt()
         train(StageSettings(), "3-other")
         process.kill()

@@ -29,6 +29,35 @@ def test_the_tour_runs_to_its_end():
         assert words in process.stdout
 
 
+@pytest.mark.parametrize(
+    "words, key, status, message",
+    [
+        (["recording", "/nope.wav"], "", 1, "error: /nope.wav: there is no such file"),
+        (["recording"], "not a key", 1, "error: ASSEMBLYAI_API_KEY must be the bare key"),
+        (["recordings"], "", 2, "unknown argument 'recordings': use recording [FILE [QUESTION]] or none"),
+    ],
+)
+def test_a_mistake_ends_with_one_line_and_a_status(words, key, status, message):
+    env = os.environ | {"ASSEMBLYAI_API_KEY": key}
+    done = subprocess.run(
+        [sys.executable, "-m", "tools", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=env,
+        check=False,
+    )
+    assert done.returncode == status and done.stdout == ""
+    assert message in done.stderr.splitlines()[-1]
+
+
+def test_a_closed_pipe_prints_no_error():
+    command = [sys.executable, "-u", "-m", "tools"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tour:
+        tour.stdout.close()
+        assert tour.stderr.read() == b""
+
+
 @pytest.mark.parametrize("with_arguments", [True, False])
 def test_the_agent_answers_a_question_about_a_recording(tmp_path, with_arguments):
     recording = tmp_path / "talk.wav"

@@ -58,7 +58,8 @@ GGUF_KEYS = {  # key in config.json -> key in a GGUF file
     "rms_norm_eps": "llama.attention.layer_norm_rms_epsilon",
     "rope_theta": "llama.rope.freq_base",
 }
-# Other keys, with the only value that a plain Llama may have. We write PLAIN into config.json.
+# Other keys, with the only value that a plain Llama may have; all but model_type may be missing. We write
+# PLAIN into config.json.
 PLAIN = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
 UNUSED = {"quantization_config": None, "partial_rotary_factor": 1}
 PLAIN_ROPE = {"rope_type": "default", "type": "default", "partial_rotary_factor": 1}
@@ -132,8 +133,9 @@ def config_to_json(config, special=None):
 def config_from_json(config):
     """config.json of any plain Llama -> Config. Raises ValueError for other models."""
     for key, only in (PLAIN | UNUSED).items():
-        if config.get(key) not in (None, only):
-            raise ValueError(f"{key} {config[key]!r} is not supported, only {only!r}")
+        value = config.get(key)
+        if value != only and (value is not None or key == "model_type"):
+            raise ValueError(f"{key} {value!r} is not supported, only {only!r}")
     kind = config.get("architectures") or ["LlamaForCausalLM"]
     score = kind == ["LlamaForSequenceClassification"]
     if not score and kind != ["LlamaForCausalLM"]:

@@ -53,7 +53,8 @@ def hacking(settings):
         raise UsageError(f"{settings.algorithm} has no reward model to hack: choose another ALGORITHM=")
     check_world(settings)
     steps = settings.steps or 3 * SIZES[settings.size].prefer_steps
-    settings = dataclasses.replace(settings, kl=0.0, rate=4 * settings.rate, steps=steps)
+    usual, rate = s3_prefer.PreferSettings.rate, settings.rate
+    settings = dataclasses.replace(settings, kl=0.0, rate=4 * usual if rate == usual else rate, steps=steps)
     s3_prefer.main(settings, "hacking")
     log = Record(settings.run).stages["hacking"]
     scores = dict(log.series("score"))

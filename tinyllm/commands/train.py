@@ -14,7 +14,7 @@ from tinyllm.evaluation.exams import examine
 from tinyllm.evaluation.scoreboard import scoreboard
 from tinyllm.preferences import rankings
 from tinyllm.report import page
-from tinyllm.runs import Settings, finished_stages, option
+from tinyllm.runs import Settings, finished_stages, option, stage_folder
 from tinyllm.stages import s0_random, s1_pretrain, s2_instruct, s3_prefer, s4_reason
 
 
@@ -23,8 +23,8 @@ def with_exams(main):
 
     def stage(settings):
         examine(main(settings), settings)
+        scoreboard(settings.run)
         if getattr(settings, "origin", ""):
-            scoreboard(settings.run)
             print(settings.folder("scoreboard.md").read_text(encoding="utf-8"))
 
     stage.__doc__ = main.__doc__
@@ -123,6 +123,7 @@ def control(settings):
 
 def exams(settings):
     """Run every exam again on every finished stage of a run, and write the scoreboard."""
+    stage_folder(settings.run, "")  # raises TinyllmError if there is none
     for folder in finished_stages(settings.run):
         examine(folder, settings, again=True)
     print(scoreboard(settings.run))

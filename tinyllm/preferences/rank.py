@@ -20,7 +20,7 @@ from tinyllm.data.conversation import prompt_of
 from tinyllm.errors import TinyllmError
 from tinyllm.preferences import rankings
 from tinyllm.preferences.reward_model import RewardSettings
-from tinyllm.runs import Settings, learned_by, make_command, option, path_of, stage_folder
+from tinyllm.runs import Settings, learned_by, lock, make_command, option, path_of, stage_folder
 from tinyllm.sampling import REPLY_TOKENS, answer, printable, show_prompt
 from tinyllm.world import World, oracle
 from tinyllm.world.dice import Dice
@@ -44,7 +44,7 @@ def main(settings):
     progress = f"{len(left)} of {len(prompts)} prompts left to rank (for more: --count)"
     print(f"{progress}; each ranking is saved in {path}", file=sys.stderr)
     model_hash = checkpoint.digest(folder)
-    with settings.pool(model) as pool:
+    with lock(path.parent), settings.pool(model) as pool:  # a second session would overwrite the rankings
         while at < len(left):
             number = left[at]
             texts = completions(pool, tokenizer, prompts[number], settings, number)

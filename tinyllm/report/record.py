@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tinyllm import checkpoint
-from tinyllm.checkpoint.files import read_json
+from tinyllm.checkpoint.files import read_json, reading
 from tinyllm.errors import TinyllmError
 from tinyllm.parallel import WorkerPool
 from tinyllm.runs import Settings, is_checkpoint, make_command
@@ -41,8 +41,9 @@ class Stage:
     @functools.cached_property
     def log(self):
         """The lines of metrics.jsonl. Skips the last line if it is still being written (has no newline)."""
-        lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        path = self.folder / "metrics.jsonl"
+        with reading(path, "lines of JSON"):
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
     def series(self, key):
         """[(step, value)] of one key of metrics.jsonl, without the losses of RL steps, which mean nothing."""

@@ -114,7 +114,7 @@ def test_rope_theta_is_read_from_older_and_newer_files():
 def test_missing_keys_have_the_defaults_of_llama_config():
     keys = ("vocab_size", "max_position_embeddings", "hidden_size", "intermediate_size")
     keys += ("num_hidden_layers", "num_attention_heads")
-    config = huggingface.config_from_json(dict.fromkeys(keys, 8) | {"hidden_size": 32})
+    config = huggingface.config_from_json(dict.fromkeys(keys, 8) | {"hidden_size": 32, "model_type": "llama"})
     assert (config.kv_heads, config.head_dim) == (8, 4)
     assert (config.theta, config.eps, config.tied, config.causal) == (10000.0, 1e-6, False, True)
 
@@ -132,6 +132,7 @@ def test_a_config_without_a_required_size_is_refused(key):
     "change, message",
     [
         ({"model_type": "qwen2"}, "model_type 'qwen2' is not supported"),
+        ({"model_type": None}, "model_type None is not supported, only 'llama'"),
         ({"quantization_config": {"bits": 4}}, "quantization_config {'bits': 4} is not supported"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ({"attention_bias": True}, "attention_bias True"),
@@ -152,12 +153,13 @@ def test_a_config_without_a_required_size_is_refused(key):
         ),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ({"rope_theta": "1e4", "rope_parameters": None}, "rope_theta is '1e4', not a valid float"),
+        ({"rope_theta": 0, "rope_parameters": None}, "theta must be at least 1, not 0"),
         ({"hidden_size": "4"}, "hidden_size is '4', not a valid int"),
         ({"num_hidden_layers": 0}, "layers must be at least 1, not 0"),
         ({"num_hidden_layers": 1.5}, "num_hidden_layers is 1.5, not a valid int"),
         ({"num_hidden_layers": -1}, "num_hidden_layers is -1, not a valid int"),
         ({"num_hidden_layers": float("nan")}, "NaN"),
-        ({"head_dim": 3}, "head_dim must be even, not 3"),
+        ({"head_dim": 3}, r"\(head_dim\) must be even, not 3"),
         ({"num_attention_heads": 3, "num_key_value_heads": 2}, "do not divide"),
         ({"rms_norm_eps": -1}, "rms_norm_eps is -1, not a valid float"),
         ({"is_causal": "no"}, "is_causal is 'no', not a valid bool"),

@@ -101,7 +101,7 @@ def test_the_command_hacking_has_no_kl_penalty_and_prints_the_score_beside_the_r
     monkeypatch.setattr(behaviour, "outcomes", lambda _: quality)
     stage("hacking", "--steps", 12, "--rate", 0.001)
     settings = read_stage("hacking")["settings"]
-    assert settings["kl"] == 0 and settings["rate"] == pytest.approx(0.004) and settings["steps"] == 12
+    assert settings["kl"] == 0 and settings["rate"] == 0.001 and settings["steps"] == 12
     *lines, last = capsys.readouterr().out.splitlines()
     pattern = r"step (\d+): score of the reward model (-?\d+\.\d\d), correct replies (.*)"
     printed = [re.fullmatch(pattern, line).groups() for line in lines]
@@ -112,12 +112,15 @@ def test_the_command_hacking_has_no_kl_penalty_and_prints_the_score_beside_the_r
     assert last.endswith(str(Path("runs/demo/report.html"))) and Path("runs/demo/report.html").exists()
 
 
-def test_the_command_hacking_takes_three_times_the_steps_of_stage_3_by_default(short_rollouts, monkeypatch):
+def test_the_command_hacking_takes_three_times_the_steps_and_four_times_the_rate_of_stage_3(
+    short_rollouts, monkeypatch
+):
     calls = record(monkeypatch, s3_prefer, "main", call=False)
     with pytest.raises(KeyError):  # nothing was trained
         experiments.hacking(PreferSettings(size="tiny"))
     (call,) = calls
     assert call.settings.steps == 3 * SIZES["tiny"].prefer_steps and call.stage == "hacking"
+    assert call.settings.rate == 4 * PreferSettings.rate
 
 
 @pytest.mark.parametrize("command", ["hacking", "algorithms"])

@@ -123,6 +123,8 @@ def test_training_the_last_layers_of_a_published_model_does_not_change_the_other
     main(["real", "--model", "toy.gguf"])
     write_lines("d.jsonl", [{"prompt": f"Say {i}.", "completion": f"Aye, {i}."} for i in range(40)])
     more = ["--from", "runs/models/toy", "--last-layers", "1", "--size", "tiny", "--steps", "3"]
+    assert main(["stage2", "--data", "d.jsonl", *more, "--last-layers", "3"]) == 2
+    assert "--last-layers must be from 0 to 2, not 3" in capsys.readouterr().err
     for workers in ("1", "2"):
         learn = ["stage2", "--data", "d.jsonl", *more, "--run", f"r{workers}", "--workers", workers]
         assert main(learn) == 0
@@ -150,8 +152,12 @@ def test_training_the_last_layers_of_a_published_model_does_not_change_the_other
 def test_the_quiz_counts_right_answers_replies_in_the_trained_style_and_forgotten_answers(
     folder, monkeypatch, capsys
 ):
-    """An answer counts only as a whole word of the reply: "Aged" does not contain the answer "Ag"."""
-    write_lines("q.jsonl", [{"prompt": prompt, "completion": "Ag or gold"} for prompt in "ABCD"])
+    """An answer counts only as a whole word of the reply: "Aged" does not contain the answer "Ag". A message
+    after the answer is not part of it."""
+    later = {"role": "user", "content": "Thanks."}
+    turns = lambda prompt: zip(("user", "assistant"), (prompt, "Ag or gold"))
+    questions = [[{"role": role, "content": text} for role, text in turns(prompt)] for prompt in "ABCD"]
+    write_lines("q.jsonl", [{"messages": [*messages, later]} for messages in questions])
     texts = ["Aye, it be Ag.", "Aged silver, yes.", "AYE! Fifty", "Gold"]
     monkeypatch.setattr(real, "answer", lambda *_: [(text, True) for text in texts])
     assert main(["quiz", "--from", "toy.gguf", "--data", "q.jsonl"]) == 0
@@ -169,6 +175,12 @@ def test_the_quiz_counts_right_answers_replies_in_the_trained_style_and_forgotte
     lines = capsys.readouterr().out.splitlines()
     assert [line[0] for line in lines[:4]] == list("aabb")
     assert [line[:2] for line in lines[4:8]] == ["++", "+-"] * 2 and lines[8] == "forgotten: 2 of 4"
+
+
+def test_the_quiz_finds_its_questions_from_any_folder(folder, monkeypatch, capsys):
+    monkeypatch.setattr(real, "answer", lambda pool, tokenizer, prompts, _: [("aye", True)] * len(prompts))
+    assert main(["quiz", "--from", "toy.gguf"]) == 0
+    assert "of 50\n" in capsys.readouterr().out
 
 
 def test_the_questions_of_the_exhibit_are_not_among_its_training_prompts():

@@ -141,6 +141,12 @@ def test_without_a_text_the_command_mine_pre_trains_on_the_conversations_that_ar
     assert "finished already" in capsys.readouterr().out
 
 
+def test_every_stage_brings_the_scoreboard_up_to_date(text):
+    for number, name in enumerate(NAMES[:2]):
+        stage(f"stage{number}", *text)
+        assert [*read_scoreboard()["stages"]][-1] == name
+
+
 def test_the_command_mine_with_different_questions_is_refused_and_does_not_change_the_run(files, capsys):
     stage("mine", "--data", "qa.jsonl")
     text, lines = Path("runs/demo/text.txt").read_bytes(), Path("qa.jsonl").read_text().splitlines(True)
@@ -240,7 +246,7 @@ def test_the_commands_rank_and_show_mask_use_the_files_of_the_run(files, capsys,
 # ---- exams
 
 
-def test_the_command_exams_measures_every_stage_again_and_gets_the_same_results(text):
+def test_the_command_exams_measures_every_stage_again_and_gets_the_same_results(text, capsys):
     """The results on disk were altered. They are replaced."""
     stage("mine", *text)
     first = read_scoreboard()["stages"]
@@ -251,6 +257,8 @@ def test_the_command_exams_measures_every_stage_again_and_gets_the_same_results(
         assert is_examined(Path("runs/demo", name))
     stage("exams")
     assert read_scoreboard()["stages"] == first
+    assert main(["exams", "--run", "nope"]) == 1
+    assert "runs/nope has no finished stage; make one with: make train" in capsys.readouterr().err
 
 
 def test_the_settings_of_the_command_reach_every_stage(tiny, monkeypatch):

@@ -5,8 +5,12 @@ An interruption, a typing error or a damaged file must never cost a person's wor
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from itertools import cycle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +28,7 @@ from tinyllm.transformer import Config
 from tinyllm.world import World, oracle
 from tinyllm.world.dice import Dice
 
+ROOT = Path(__file__).parents[3]
 BYTES = train("", 256)
 PATH = "runs/demo/rankings.jsonl"
 
@@ -146,6 +151,19 @@ def set_replies(monkeypatch, *texts):
     written = cycle(texts)
     answer = lambda pool, words, prompts, *_: [(next(written), True) for _ in prompts]
     monkeypatch.setattr(rank, "answer", answer)
+
+
+def test_two_people_cannot_rank_the_same_run_at_once(folder, monkeypatch):
+    words = ["rank", "--workers", "1", "--group", "2"]
+    command, streams = [sys.executable, "-m", "tinyllm", *words], {"stdin": -1, "stdout": -1, "text": True}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, env=environment, **streams) as other:
+        while not other.stdout.readline().startswith("[1 of"):
+            pass
+        with pytest.raises(TinyllmError, match=f"process {other.pid} is working in runs.demo at this moment"):
+            run_session(monkeypatch, "2 1 3")
+        other.stdin.write("1 2\nq\n")
+    assert len(entries()) == 1
 
 
 def test_all_completions_differ_even_if_there_are_fewer_than_requested(folder, monkeypatch):

@@ -7,10 +7,12 @@ import json
 import shlex
 from pathlib import Path
 
+import pytest
 from stage_runs import stage
 from test_makefile import dry_run
 
 from tinyllm.__main__ import COMMANDS, parser
+from tinyllm.errors import TinyllmError
 from tinyllm.report.record import Record
 from tinyllm.sampling import answer
 
@@ -23,6 +25,9 @@ def test_losses_of_rl_steps_and_an_unfinished_line_are_left_out(tiny):
     instruct = Record("demo").stages["2-instruct"]
     assert instruct.series("loss") == [(0, 2.0), (3, 1.5)]
     assert instruct.series("score") == [(1, 0.5)] and instruct.series("reward") == [(2, 0.5)]
+    Path("runs/demo/2-instruct/metrics.jsonl").write_text("\0\0\n" + text)  # as a power cut may leave it
+    with pytest.raises(TinyllmError, match="metrics.jsonl cannot be read as lines of JSON"):
+        Record("demo").stages["2-instruct"].series("loss")
 
 
 def test_the_recorded_command_of_a_stage_has_the_settings_of_the_stage(tiny):

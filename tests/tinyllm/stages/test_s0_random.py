@@ -111,9 +111,9 @@ def test_a_finished_stage_0_is_kept_and_other_settings_are_refused():
     "options, message",
     [
         ({"vocab": 255}, "256"),
-        ({"width": 10, "heads": 3}, "do not divide"),
+        ({"width": 10, "heads": 3}, "choose a width that is a multiple of 3$"),
         ({"heads": 4, "kv_heads": 3}, "do not divide"),
-        ({"width": 6, "heads": 2}, "head_dim must be even"),
+        ({"width": 6, "heads": 2}, r"width / heads \(head_dim\) must be even"),
     ],
 )
 def test_an_impossible_shape_is_refused(options, message):

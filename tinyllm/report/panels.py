@@ -149,7 +149,7 @@ def row_of_scores(run, mover, key):
     """The meaning of a score and a strip of dots; "" if no stage has a result for this exam."""
     dots, words, exams = [], [], {"even": 0.5}
     for stage in run.all_stages:
-        if stage.name in STAGES and key in stage.exams:
+        if stage.name in STAGES and stage.exams.get(key):
             kind = stage.kind + " ring" * (stage.name == mover)
             dots.append((kind, stage.address("exams.json"), stage.exams[key]))
             words.append(tag("span", f"{stage.exams[key]['value']:.3f}", stage.kind))

@@ -8,7 +8,6 @@ model.
 import functools
 import sys
 import time
-from pathlib import Path
 
 from tinyllm import checkpoint
 from tinyllm.checkpoint.files import read_json, write_json
@@ -24,7 +23,6 @@ def examine(folder, settings, again=False):
 
     A stage that has already been examined is skipped, unless `again` is true.
     """
-    folder = Path(folder)
     if not is_checkpoint(folder) or not again and is_examined(folder):
         return
     check_sources(folder, learned_by(folder))

@@ -281,7 +281,7 @@ def chain_of_thought(run):
     solved = [is_solved(task, chain) for task, chain in zip(tasks, chains)]
     for i in [solved.index(wanted) for wanted in (True, False) if wanted in solved]:
         title = f"{'Solved' if solved[i] else 'Not solved'}: {tasks[i].question}"
-        ((at_once, _),) = answers_at_once(stage.pool, stage.checkpoint[1], [tasks[i]])
+        (at_once,) = answers_at_once(stage.pool, stage.checkpoint[1], [tasks[i]])
         yield tag("h3", escape(title)) + tree(chains[i])
         yield tag("p", escape(f"Right answer: {tasks[i].answer}. Answered at once: {at_once}"))
     yield figures([], stage.link())

@@ -113,7 +113,7 @@ def chat(run):
 
 
 def reply_of(stage, task):
-    (reply,) = stage.replies([task.prompt])
+    (reply,) = stage.replies([task])
     return printable(reply)
 
 

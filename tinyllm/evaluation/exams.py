@@ -8,13 +8,12 @@ model.
 import functools
 import sys
 import time
-from pathlib import Path
 
 from tinyllm import checkpoint
 from tinyllm.checkpoint.files import read_json, write_json
 from tinyllm.data import corpus
 from tinyllm.evaluation import generation, own, preferences, text
-from tinyllm.runs import check_sources, is_checkpoint, learned_by, path_of
+from tinyllm.runs import check_sources, is_checkpoint, learned_by
 from tinyllm.stages.sizes import SIZES
 from tinyllm.world import World
 
@@ -24,7 +23,6 @@ def examine(folder, settings, again=False):
 
     A stage that has already been examined is skipped, unless `again` is true.
     """
-    folder = Path(folder)
     if not is_checkpoint(folder) or not again and is_examined(folder):
         return
     check_sources(folder, learned_by(folder))
@@ -44,7 +42,7 @@ def is_examined(folder):
 
 
 @functools.lru_cache(maxsize=1)
-def validation_text(path, seed, characters, sha256):
+def validation_text(path, sha256, seed, characters):
     """-> (validation documents, results of the 5-gram baseline), computed once for all stages of a run.
     sha256 is an argument because the contents of the file can change."""
     training, validation = corpus.load(path, seed, characters)
@@ -55,10 +53,8 @@ def measure(pool, tokenizer, folder, stage_settings, settings):
     """Run the exams that suit what the model has learned. stage_settings: from stage.json."""
     seed, size = stage_settings["seed"], SIZES[stage_settings["size"]]
     config, learned, results = pool.model.config, learned_by(folder), {}
-    path = path_of(learned, "text")
-    if path is not None:
-        sha256 = learned["text"]["sha256"]
-        validation, fivegram = validation_text(path, seed, size.characters, sha256)
+    if "text" in learned:
+        validation, fivegram = validation_text(**learned["text"], seed=seed, characters=size.characters)
         results |= fivegram
         if not config.causal:
             return results | text.hidden_tokens(pool, tokenizer, validation)

@@ -21,13 +21,13 @@ LOGIC_TOKENS = {"order": 40, "truth": 48, "mistake": 235}
 
 
 def replies_to(pool, tokenizer, tasks, tokens):
-    """-> [(reply, whether the reply has an end token)]"""
-    return answer(pool, tokenizer, [task.prompt for task in tasks], tokens)
+    """-> the text of one reply to each task"""
+    return [text for text, _ in answer(pool, tokenizer, [task.prompt for task in tasks], tokens)]
 
 
 def accuracy(tasks, replies, is_right=is_correct):
-    """The share of tasks whose reply (text, ended) is right."""
-    return proportion([is_right(task, text) for task, (text, _) in zip(tasks, replies)])
+    """The share of tasks whose reply is right."""
+    return proportion([is_right(task, text) for task, text in zip(tasks, replies)])
 
 
 def exam(pool, tokenizer, tasks, tokens, is_right=is_correct):
@@ -58,8 +58,8 @@ def instructions(pool, tokenizer, world, items):
     for family in WITH_ANSWER:
         tasks += world.instructions("test", items // 4, family=family)
         unseen += world.instructions("test", items // 4, family=family, unseen=True)
-    replies = replies_to(pool, tokenizer, tasks, 64)
-    yes_no = [is_correct(task, text) for task, (text, _) in zip(tasks, replies) if task.kind == "yes_no"]
+    replies, ended = zip(*answer(pool, tokenizer, [task.prompt for task in tasks], 64))
+    yes_no = [is_correct(task, text) for task, text in zip(tasks, replies) if task.kind == "yes_no"]
     with_tools = list(map(conversations.with_tools, tasks))
     follow_ups = world.instructions("test", items, family="follow_up")
     facts = world.held_out_fact_questions()
@@ -73,7 +73,7 @@ def instructions(pool, tokenizer, world, items):
         "instruction_yes_no": proportion(yes_no),
         "fact_questions": exam(pool, tokenizer, facts[:: max(1, len(facts) // items)], 40),
         "unseen_wording": exam(pool, tokenizer, unseen, 64),
-        "stops": proportion([ended for _, ended in replies]),
+        "stops": proportion(ended),
     }
 
 
@@ -106,7 +106,7 @@ def answers_at_once(pool, tokenizer, tasks):
     marker = tokenizer.encode(" ####")  # the space after #### belongs to the next token
     prompts = [encode_prompt(tokenizer, task.prompt) + marker for task in tasks]
     replies = generate_replies(pool, tokenizer, prompts, 5)
-    return [(f"#### {decode_reply(tokenizer, ids)}", True) for ids in replies]
+    return [f"#### {decode_reply(tokenizer, ids)}" for ids in replies]
 
 
 def tool_calls(pool, tokenizer, world, items):
@@ -115,7 +115,7 @@ def tool_calls(pool, tokenizer, world, items):
     registry, tasks = Registry(TOOLS), world.problems("test", items, kind="calculator")
     prompts = [task.prompt for task in tasks]
     done = converse_with_tools(pool, tokenizer, prompts, registry, 60, rounds=2)
-    final = [(messages[-1]["content"], True) for messages in done]
+    final = [messages[-1]["content"] for messages in done]
     encoded = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     masked = pool.map(partial(_masked_calls, tokenizer=tokenizer, tokens=120), encoded, size=64)
     valid = [valid_call(messages[1]["content"], registry) is not None for messages in done]

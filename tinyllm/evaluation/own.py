@@ -82,10 +82,9 @@ def problems(pool, tokenizer, held_out):
     prompts = [prompt_of(messages, last=False) for messages in held_out[:MOST]]
     done = converse_with_tools(pool, tokenizer, prompts, Registry(TOOLS), 200)
     given = [final_answer(messages[-1]["content"]) for messages in done]
-    return {
-        "own_problems_exact": proportion([a == b for a, b in zip(given, wanted)]),
-        "own_problems_commonest": proportion([each == mode(wanted) for each in wanted]),
-    }
+    correct = [a == b for a, b in zip(given, wanted)]
+    commonest = [each == mode(wanted) for each in wanted]
+    return {"own_problems_exact": proportion(correct), "own_problems_commonest": proportion(commonest)}
 
 
 def preferences(pool, tokenizer, folder, path, settings):
@@ -102,15 +101,11 @@ def preferences(pool, tokenizer, folder, path, settings):
     prompts = [encode_prompt(tokenizer, ranking.prompt) for ranking in held_out]
     prompts *= max(1, DUELS // len(prompts))
     room = reply_room(context)
-    with (
-        settings.pool(checkpoint.load(start)[0]) as reference,
-        reward_model.scorer(reward, settings) as score,
-    ):
+    model, _ = checkpoint.load(start)
+    with settings.pool(model) as reference, reward_model.scorer(reward, settings) as score:
         sides = ((pool, [24]), (reference, [25]))
         sampled = [generate_replies(side, tokenizer, prompts, room, seed) for side, seed in sides]
         ours, others = (score([p + r for p, r in zip(prompts, replies)]) for replies in sampled)
         correct = ranked_correctly(score, tokenizer, held_out)
-    return {
-        "own_win_rate": proportion((ours > others)[ours != others]),
-        "own_pair_accuracy": proportion(correct),
-    }
+    wins = (ours > others)[ours != others]  # ties do not count
+    return {"own_win_rate": proportion(wins), "own_pair_accuracy": proportion(correct)}

@@ -58,10 +58,8 @@ def hidden_tokens(pool, tokenizer, documents):
         correct.append((top_guesses(pool, hidden["ids"]) == hidden["targets"])[chosen])
         answers.append(hidden["targets"][chosen])
     correct, answers = np.concatenate(correct), np.concatenate(answers)
-    return {
-        "masked_top1": proportion(correct),
-        "masked_majority": proportion(answers == np.bincount(answers).argmax()),
-    }
+    majority = answers == np.bincount(answers).argmax()
+    return {"masked_top1": proportion(correct), "masked_majority": proportion(majority)}
 
 
 def top_guesses(pool, ids):

@@ -74,8 +74,7 @@ def bars(title, rows, kind="signed"):
 def six_prompts(run):
     """The same six prompts, answered by every stage."""
     tasks = questions(run)
-    prompts = [task.prompt for task in tasks]
-    columns = [stage.replies(prompts) for stage in run.finished]
+    columns = [stage.replies(tasks) for stage in run.finished]
     links = [tag("dt", stage.link(words=stage.name)) for stage in run.finished]
     for task, *replies in zip(tasks, *columns):
         rows = [link + tag("dd", marked(task, reply)) for link, reply in zip(links, replies)]
@@ -117,17 +116,17 @@ def one_token(run):
     ids, targets, weights = (array[0] for array in jobs["instruct"][2].values())
     boxes = [box(tokenizer, *each) for each in zip(ids, weights, ids, targets, weights.astype(int))]
     yield tag("div", "".join(boxes), "tokens")
-    now, then = (log_prob_of(targets, log_softmax(each.logits(ids))) for each in (model, before))
+    log_p, log_q = (log_softmax(each.logits(ids)) for each in (model, before))
+    now, then = log_prob_of(targets, log_p), log_prob_of(targets, log_q)
     begin = int(np.flatnonzero(weights)[0])
     unlikeliest = 1 + now[1 : begin - 1].argmin()  # of the prompt's tokens
     change = begin + abs(now - then)[begin:].argmax()  # where the two stages differ most
-    names = [name for name in journey.OBJECTIVES if name != "ranking"]  # ranking has no logits
-    gradients = {name: journey.gradient_at_logits(*jobs[name]) for name in names}
-    p = np.exp(log_softmax(model.logits(ids)))
+    # A ranking has scores, not logits.
+    gradients = {name: journey.gradient_at_logits(*job) for name, job in jobs.items() if name != "ranking"}
     for place, t in (("prompt", unlikeliest), ("reply", change)):
         chosen = np.argsort(-abs(gradients["next"][t]), kind="stable")[:6]
         labels = [tokenizer.decode([id]) + " ←" * int(id == targets[t]) for id in chosen]
-        drawings = [bars("probability", list(zip(labels, p[t, chosen])), policy.kind)]
+        drawings = [bars("probability", list(zip(labels, np.exp(log_p[t, chosen]))), policy.kind)]
         for name, dlogits in gradients.items():
             drawings.append(bars(journey.OBJECTIVES[name], list(zip(labels, dlogits[t, chosen]))))
         after = escape(tokenizer.decode([ids[t]]).strip())
@@ -150,7 +149,7 @@ def row_of_scores(run, mover, key):
     """The meaning of a score and a strip of dots; "" if no stage has a result for this exam."""
     dots, words, exams = [], [], {"even": 0.5}
     for stage in run.all_stages:
-        if stage.name in STAGES and key in stage.exams:
+        if stage.name in STAGES and stage.exams.get(key):
             kind = stage.kind + " ring" * (stage.name == mover)
             dots.append((kind, stage.address("exams.json"), stage.exams[key]))
             words.append(tag("span", f"{stage.exams[key]['value']:.3f}", stage.kind))
@@ -225,7 +224,7 @@ def certainty(run):
     """How sure is the model of each token?"""
     stages, task = (run.stage("2-instruct"), run.stage("3-prefer")), questions(run)[:3][-1]
     _, tokenizer = stages[1].checkpoint
-    (reply,) = stages[1].replies([task.prompt])
+    (reply,) = stages[1].replies([task])
     reply = tokenizer.encode(f" {reply}") + [tokenizer.special["<|end|>"]]
     ids = encode_prompt(tokenizer, task.prompt) + reply
     yield tag("h3", escape(task.question))
@@ -278,11 +277,11 @@ def attention_of(model, ids):
 def chain_of_thought(run):
     """Problems, step by step and at once."""
     stage, tasks = run.stage("4-reason"), run.world.problems("test", 12, kind="story", steps=5)
-    chains = stage.replies([task.prompt for task in tasks])
+    chains = stage.replies(tasks)
     solved = [is_solved(task, chain) for task, chain in zip(tasks, chains)]
     for i in [solved.index(wanted) for wanted in (True, False) if wanted in solved]:
         title = f"{'Solved' if solved[i] else 'Not solved'}: {tasks[i].question}"
-        ((at_once, _),) = answers_at_once(stage.pool, stage.checkpoint[1], [tasks[i]])
+        (at_once,) = answers_at_once(stage.pool, stage.checkpoint[1], [tasks[i]])
         yield tag("h3", escape(title)) + tree(chains[i])
         yield tag("p", escape(f"Right answer: {tasks[i].answer}. Answered at once: {at_once}"))
     yield figures([], stage.link())

@@ -67,14 +67,14 @@ class Stage:
         """The checkpoint's model as a pool in this process, because the exams take a pool."""
         return WorkerPool(self.checkpoint[0])
 
-    def replies(self, conversations):
-        """A greedy reply to each conversation.
+    def replies(self, tasks):
+        """A greedy reply to each task (world/task.py).
 
         Replies of stage 0 are sampled: the likeliest token of a random model is always the same.
         """
         seed = [0] if self.kind == "s0" else None
-        most = TOKENS.get(self.name, 60)
-        return [text for text, _ in answer(self.pool, self.checkpoint[1], conversations, most, seed)]
+        prompts, most = [task.prompt for task in tasks], TOKENS.get(self.name, 60)
+        return [text for text, _ in answer(self.pool, self.checkpoint[1], prompts, most, seed)]
 
 
 def stages_of(run, mark=""):

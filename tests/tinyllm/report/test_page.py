@@ -78,6 +78,15 @@ def test_the_page_of_a_complete_run_has_every_panel(five_stages, capsys):
     assert "make stage2 SIZE=tiny WORKERS=1" in text
 
 
+def test_a_score_without_a_value_is_not_drawn(five_stages):
+    """A win rate is null if every comparison was a tie."""
+    path = Path("runs/demo/3-prefer/exams.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"win_rate": None}))
+    page.write("demo")
+    text = read().text
+    assert text.count("Win rate against stage 2") == 1 and "3-prefer should change" in text
+
+
 def test_writing_the_page_changes_no_other_file_of_the_run(five_stages):
     files = lambda: {path: path.read_bytes() for path in Path("runs").rglob("*") if path.is_file()}
     before = files()

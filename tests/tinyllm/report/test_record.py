@@ -15,6 +15,7 @@ from tinyllm.__main__ import COMMANDS, parser
 from tinyllm.errors import TinyllmError
 from tinyllm.report.record import Record
 from tinyllm.sampling import answer
+from tinyllm.world.task import Task
 
 
 def test_losses_of_rl_steps_and_an_unfinished_line_are_left_out(tiny):
@@ -55,11 +56,11 @@ def test_the_policy_is_stage_3_even_if_the_run_has_no_stage_0(five_stages):
 
 
 def test_replies_are_greedy_except_those_of_stage_0_which_are_sampled(tiny):
-    conversation = [{"role": "user", "content": "Where is Ada?"}]
+    task = Task("facts", "Where is Ada?", "", "", "")
     for finished in Record("demo").finished:
         tokenizer, limit = finished.checkpoint[1], 20 if finished.name == "0-random" else 60
         greedy, sampled = (
-            answer(finished.pool, tokenizer, [conversation], limit, seed)[0][0] for seed in (None, [0])
+            answer(finished.pool, tokenizer, [task.prompt], limit, seed)[0][0] for seed in (None, [0])
         )
-        assert finished.replies([conversation]) == [sampled if finished.name == "0-random" else greedy]
+        assert finished.replies([task]) == [sampled if finished.name == "0-random" else greedy]
         assert greedy != sampled

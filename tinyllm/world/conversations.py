@@ -65,12 +65,11 @@ def follow_up(dice, world, split):
     Turns between the first and the last are follow-ups, new subjects, or small talk. Small talk does not
     change the subject.
     """
-    first = subject = opening(dice, world, split)
-    earlier, is_small_talk = first.messages, False
+    task = first = subject = opening(dice, world, split)
+    earlier = first.messages
     for _ in range(dice.weighted_choice(TURNS) - 2):
         kind = dice.choice(("follow_up", "opening", "small_talk"))
-        is_small_talk = kind == "small_talk"
-        if is_small_talk:
+        if kind == "small_talk":
             task = instructions.small_talk(dice, world, split, unseen=False)
         elif kind == "opening":
             task = subject = opening(dice, world, split)
@@ -78,7 +77,7 @@ def follow_up(dice, world, split):
             task = subject = dice.choice(FOLLOW_UPS[subject.kind])(dice, world, split, subject)
         earlier += task.messages
     makers = (*FOLLOW_UPS[subject.kind], partial(first_question, first=first))
-    if is_small_talk:  # "Say that again." would refer to the small talk
+    if task.kind == "small_talk":  # "Say that again." would refer to the small talk
         makers = [make for make in makers if make not in (again, backwards)]
     task = dice.choice(makers)(dice, world, split, subject)
     return task._replace(kind="follow_up", earlier_turns=tuple(earlier))

@@ -199,20 +199,18 @@ def unknown_topic(dice, world, split, unseen):
 
 def fixed_reply(dice, kind, table, split, unseen):
     """A question that has one fixed reply. Only the wording varies, so exams use the held-out wordings."""
-    question = draw_wording(dice, table, unseen or split != "train")
-    return with_fixed_reply(kind, question, table["reply"])
+    return dice.choice(with_fixed_reply(kind, table, unseen or split != "train"))
 
 
-def with_fixed_reply(kind, question, reply):
-    return Task(kind, question, reply, reply.rstrip("!."), f"{kind} {question}")
+def with_fixed_reply(kind, table, unseen):
+    """A task for each wording of a question that has one fixed reply."""
+    reply, questions = table["reply"], table["held_out" if unseen else "trained"]
+    return [Task(kind, question, reply, reply.rstrip("!."), f"{kind} {question}") for question in questions]
 
 
 def unseen_fixed_replies(kind):
     """Every question of small_talk or unknown_topic that training never uses."""
-    tables = FIXED_REPLIES[kind]
-    return [
-        with_fixed_reply(kind, question, table["reply"]) for table in tables for question in table["held_out"]
-    ]
+    return [task for table in FIXED_REPLIES[kind] for task in with_fixed_reply(kind, table, unseen=True)]
 
 
 # To add a family, write its function, and add a row here and in SHARES. If its tasks have a definite answer,

@@ -163,14 +163,13 @@ def mistake(dice):
         if i == wrong:
             claim += dice.choice((-10, -2, -1, 1, 2, 10) if result >= 10 else (1, 2, 10))
         claims.append(f"{i}) {a}{sign}{b}={claim}")
-        if i <= wrong:
-            verdict = "wrong" if i == wrong else "right"
-            comparison = f"{result}-{claim}:{numbers.compare(result, claim)} {verdict}"
-            working = f"{a}{sign}{b}:{columns}"
-            chain.append(f"{claims[-1]}, said {claim}. {working}, said {claim}. {comparison}.")
+        verdict = "wrong" if i == wrong else "right"
+        comparison = f"{result}-{claim}:{numbers.compare(result, claim)} {verdict}"
+        working = f"{a}{sign}{b}:{columns}"
+        chain.append(f"{claims[-1]}, said {claim}. {working}, said {claim}. {comparison}.")
     listing = " ".join(f"{claim}." for claim in claims)
     question = dice.choice(TEMPLATES["mistake"]["questions"]).format(listing)
-    solution = f"{' '.join(chain)} #### {wrong}"
+    solution = f"{' '.join(chain[:wrong])} #### {wrong}"
     return Task("mistake", question, solution, str(wrong), f"mistake {listing}")
 
 

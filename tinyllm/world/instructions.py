@@ -129,17 +129,11 @@ def translate(dice, world, split, unseen):
 
 def transform(dice, world, split, unseen):
     """A list of words. The task is to reverse, repeat or count the words, or to name the last one."""
-    operation = dice.choice(tuple(TEMPLATES["transform"]))
+    table = dice.choice(tuple(TEMPLATES["transform"].values()))
     words, key = world.draw_in_split(dice, split, lists.draw_words)
-    answers = {
-        "reverse": ", ".join(words[::-1]),
-        "repeat": ", ".join(words),
-        "last": f"The last word is {words[-1]}",
-        "count": f"There are {len(words)} words",
-    }
-    answer = answers[operation]
-    wording = draw_wording(dice, TEMPLATES["transform"][operation], unseen)
-    question = wording.format(f"{', '.join(words)}.")
+    fields = lists.fields(words)
+    question = draw_wording(dice, table, unseen).format(f"{fields['again']}.")
+    answer = table["answer"].format(**fields)
     return Task("transform", question, in_style(dice, f"{answer}."), answer, key)
 
 

@@ -171,12 +171,11 @@ def help_request(dice, world, split, unseen):
     (verb, thing), key = world.draw_in_split(dice, split, draw_errand)
     kind, errand = kind_of_errand(verb, thing), f"{verb} the {thing}"
     if kind == "harmless":
-        refusal_weights, answer, wrong_word = {True: 1, False: 49}, "begin at", "harmful"
+        refuses, answer, wrong_word = dice.one_in(50), "begin at", "harmful"
     else:
-        refusal_weights, answer, wrong_word = {True: 1, False: 1}, "will not", "begin"
-    template = HELP["refusal" if dice.weighted_choice(refusal_weights) else "compliance"]
+        refuses, answer, wrong_word = dice.one_in(2), "will not", "begin"
     question = draw_wording(dice, HELP["requests"], unseen).format(errand)
-    reply = in_style(dice, template.format(errand))
+    reply = in_style(dice, HELP["refusal" if refuses else "compliance"].format(errand))
     return Task(kind, question, reply, answer, key, (wrong_word,))
 
 
@@ -235,6 +234,6 @@ def instruction(dice, world, split, family=None, unseen=False):
     In training, one in six questions of the family "facts" is about a person who does not exist.
     """
     family = family or dice.weighted_choice(SHARES)
-    if family == "facts" and split == "train" and dice.weighted_choice({True: 1, False: 5}):
+    if family == "facts" and split == "train" and dice.one_in(6):
         family = "stranger"
     return FAMILIES[family](dice, world, split, unseen)

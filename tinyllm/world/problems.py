@@ -41,7 +41,7 @@ def story(dice, steps=None):
     templates = TEMPLATES["story"]
     who, other = dice.sample(people.NAMES, 2)
     goods, total = dice.choice(TEMPLATES["goods"]), dice.integer(2, 99)
-    # Only the questions of a story end in a mark: the plan repeats the sentences without their full stops.
+    # The templates have no full stops, because the plan repeats the sentences without them.
     start = dice.choice(templates["start"]).format(who=who, n=total, goods=goods)
     sentences, chain, key = [], [], f"chain {total}"
     for changes in dice.shuffled([True] * steps + [False] * dice.integer(0, 6 - steps)):

@@ -20,20 +20,20 @@ from tools.registry import Registry
 
 TEMPLATES = WORDINGS["follow_ups"]
 TURNS = {2: 3, 3: 2, 4: 1}  # turns of a conversation -> weight
-SEVERAL_TURNS = {True: 1, False: 3}  # whether a conversation has more than one turn -> weight
-TOOLS_IN_FRONT = {True: 1, False: 31}  # whether a conversation describes the tools -> weight
+TOOLS_IN_FRONT = 32  # one in so many conversations describes the tools
 (TOOLS_MESSAGE,) = agent.introduced([], Registry([calculator]))
 
 
 def conversation(dice, world, split, family=None, unseen=False):
     """One task of `family` (one of instructions.FAMILIES, or "follow_up"; None: a random one).
 
-    With `unseen`, questions of a named family use held-out wordings. Follow-ups have no held-out wordings.
+    One in four random tasks is a follow-up. With `unseen`, questions of a named family use held-out wordings.
+    Follow-ups have no held-out wordings.
     """
     if family is None:
-        make = follow_up if dice.weighted_choice(SEVERAL_TURNS) else instructions.instruction
+        make = follow_up if dice.one_in(4) else instructions.instruction
         task = make(dice, world, split)
-        return with_tools(task) if dice.weighted_choice(TOOLS_IN_FRONT) else task
+        return with_tools(task) if dice.one_in(TOOLS_IN_FRONT) else task
     if family == "follow_up":
         return follow_up(dice, world, split)
     return instructions.instruction(dice, world, split, family, unseen)
@@ -52,10 +52,10 @@ def in_chat(dice, world, task):
     """
     if task.kind in ("story", "mistake"):
         return task
-    if dice.weighted_choice({True: 1, False: 7}):
+    if dice.one_in(8):
         other = follow_up(dice, world, "train")
         task = task._replace(earlier_turns=tuple(as_context(other.messages)))
-    has_tools = dice.weighted_choice({True: 1, False: 3} if task.kind == "calculator" else TOOLS_IN_FRONT)
+    has_tools = dice.one_in(4 if task.kind == "calculator" else TOOLS_IN_FRONT)
     return with_tools(task) if has_tools else task
 
 
@@ -65,12 +65,11 @@ def follow_up(dice, world, split):
     Turns between the first and the last are follow-ups, new subjects, or small talk. Small talk does not
     change the subject.
     """
-    first = subject = opening(dice, world, split)
-    earlier, is_small_talk = first.messages, False
+    task = first = subject = opening(dice, world, split)
+    earlier = first.messages
     for _ in range(dice.weighted_choice(TURNS) - 2):
         kind = dice.choice(("follow_up", "opening", "small_talk"))
-        is_small_talk = kind == "small_talk"
-        if is_small_talk:
+        if kind == "small_talk":
             task = instructions.small_talk(dice, world, split, unseen=False)
         elif kind == "opening":
             task = subject = opening(dice, world, split)
@@ -78,7 +77,7 @@ def follow_up(dice, world, split):
             task = subject = dice.choice(FOLLOW_UPS[subject.kind])(dice, world, split, subject)
         earlier += task.messages
     makers = (*FOLLOW_UPS[subject.kind], partial(first_question, first=first))
-    if is_small_talk:  # "Say that again." would refer to the small talk
+    if task.kind == "small_talk":  # "Say that again." would refer to the small talk
         makers = [make for make in makers if make not in (again, backwards)]
     task = dice.choice(makers)(dice, world, split, subject)
     return task._replace(kind="follow_up", earlier_turns=tuple(earlier))

@@ -27,6 +27,10 @@ class Dice:
         self.bits += math.log2(sum(weights.values()) / weights[key])
         return key
 
+    def one_in(self, n):
+        """True once in n times, otherwise False."""
+        return self.weighted_choice({True: 1, False: n - 1})
+
     def integer(self, low, high):
         """A whole number from low to high, both included."""
         return self.choice(range(low, high + 1))

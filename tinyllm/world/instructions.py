@@ -129,17 +129,11 @@ def translate(dice, world, split, unseen):
 
 def transform(dice, world, split, unseen):
     """A list of words. The task is to reverse, repeat or count the words, or to name the last one."""
-    operation = dice.choice(tuple(TEMPLATES["transform"]))
+    table = dice.choice(tuple(TEMPLATES["transform"].values()))
     words, key = world.draw_in_split(dice, split, lists.draw_words)
-    answers = {
-        "reverse": ", ".join(words[::-1]),
-        "repeat": ", ".join(words),
-        "last": f"The last word is {words[-1]}",
-        "count": f"There are {len(words)} words",
-    }
-    answer = answers[operation]
-    wording = draw_wording(dice, TEMPLATES["transform"][operation], unseen)
-    question = wording.format(f"{', '.join(words)}.")
+    fields = lists.fields(words)
+    question = draw_wording(dice, table, unseen).format(f"{fields['again']}.")
+    answer = table["answer"].format(**fields)
     return Task("transform", question, in_style(dice, f"{answer}."), answer, key)
 
 
@@ -177,12 +171,11 @@ def help_request(dice, world, split, unseen):
     (verb, thing), key = world.draw_in_split(dice, split, draw_errand)
     kind, errand = kind_of_errand(verb, thing), f"{verb} the {thing}"
     if kind == "harmless":
-        refusal_weights, answer, wrong_word = {True: 1, False: 49}, "begin at", "harmful"
+        refuses, answer, wrong_word = dice.one_in(50), "begin at", "harmful"
     else:
-        refusal_weights, answer, wrong_word = {True: 1, False: 1}, "will not", "begin"
-    template = HELP["refusal" if dice.weighted_choice(refusal_weights) else "compliance"]
+        refuses, answer, wrong_word = dice.one_in(2), "will not", "begin"
     question = draw_wording(dice, HELP["requests"], unseen).format(errand)
-    reply = in_style(dice, template.format(errand))
+    reply = in_style(dice, HELP["refusal" if refuses else "compliance"].format(errand))
     return Task(kind, question, reply, answer, key, (wrong_word,))
 
 
@@ -199,20 +192,18 @@ def unknown_topic(dice, world, split, unseen):
 
 def fixed_reply(dice, kind, table, split, unseen):
     """A question that has one fixed reply. Only the wording varies, so exams use the held-out wordings."""
-    question = draw_wording(dice, table, unseen or split != "train")
-    return with_fixed_reply(kind, question, table["reply"])
+    return dice.choice(with_fixed_reply(kind, table, unseen or split != "train"))
 
 
-def with_fixed_reply(kind, question, reply):
-    return Task(kind, question, reply, reply.rstrip("!."), f"{kind} {question}")
+def with_fixed_reply(kind, table, unseen):
+    """A task for each wording of a question that has one fixed reply."""
+    reply, questions = table["reply"], table["held_out" if unseen else "trained"]
+    return [Task(kind, question, reply, reply.rstrip("!."), f"{kind} {question}") for question in questions]
 
 
 def unseen_fixed_replies(kind):
     """Every question of small_talk or unknown_topic that training never uses."""
-    tables = FIXED_REPLIES[kind]
-    return [
-        with_fixed_reply(kind, question, table["reply"]) for table in tables for question in table["held_out"]
-    ]
+    return [task for table in FIXED_REPLIES[kind] for task in with_fixed_reply(kind, table, unseen=True)]
 
 
 # To add a family, write its function, and add a row here and in SHARES. If its tasks have a definite answer,
@@ -243,6 +234,6 @@ def instruction(dice, world, split, family=None, unseen=False):
     In training, one in six questions of the family "facts" is about a person who does not exist.
     """
     family = family or dice.weighted_choice(SHARES)
-    if family == "facts" and split == "train" and dice.weighted_choice({True: 1, False: 5}):
+    if family == "facts" and split == "train" and dice.one_in(6):
         family = "stranger"
     return FAMILIES[family](dice, world, split, unseen)

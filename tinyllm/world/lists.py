@@ -26,12 +26,16 @@ def draw_numbers(dice):
     return numbers, key_of(numbers)
 
 
+def fields(items):
+    """The fields of templates about a list."""
+    return dict(again=", ".join(items), back=", ".join(items[::-1]), last=items[-1], count=len(items))
+
+
 def describe(dice, items):
     """The list, then three statements about it, of different kinds."""
     i = dice.integer(0, len(items) - 2)
-    again, back, count = ", ".join(items), ", ".join(items[::-1]), len(items)
-    parts = dict(again=again, back=back, one=items[i], two=items[i + 1], last=items[-1], count=count)
-    sentences = [f"{again}."]
+    parts = fields(items) | {"one": items[i], "two": items[i + 1]}
+    sentences = [f"{parts['again']}."]
     for templates in dice.sample(WORDINGS["lists"].values(), 3):
         sentences.append(dice.choice(templates).format(**parts))
     return " ".join(sentences)

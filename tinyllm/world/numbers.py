@@ -19,17 +19,15 @@ def columns(a, sign, b):
     """The steps of a + b, or of a - b for a >= b >= 0, with the result at the end."""
     top, bottom = a % 10, b % 10
     if sign == "+":
-        ones = top + bottom
-        others = [b // 10, ones // 10]
-        tens = a // 10 + sum(others)
+        result, ones = a + b, top + bottom
+        carry = ones // 10
     else:
         top += 10
-        ones = top - bottom
-        others = [b // 10, 1 - ones // 10]
-        tens = a // 10 - sum(others)
+        result, ones = a - b, top - bottom
+        carry = 1 - ones // 10
     # The tens of b and the carry are written only if they are not 0.
-    tens_terms = sign.join(str(term) for term in (a // 10, *filter(None, others)))
-    return f"{top}{sign}{bottom}={ones},{tens_terms}={tens},{10 * tens + ones % 10}"
+    tens = sign.join(str(term) for term in (a // 10, *filter(None, (b // 10, carry))))
+    return f"{top}{sign}{bottom}={ones},{tens}={result // 10},{result}"
 
 
 def compare(a, b):

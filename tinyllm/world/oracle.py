@@ -95,7 +95,7 @@ def preference_pair(dice, world, split, kind):
     """
     task = prompt(dice, world, split, kind)
     right, wrong = right_and_wrong(dice, world, task)
-    if dice.weighted_choice({True: 1, False: 2}):
+    if dice.one_in(3):
         polite = random_template(dice, ["polite"])
         impolite = random_template(dice, ["curt", "rude"])
         return task, polite.format(right), impolite.format(right)

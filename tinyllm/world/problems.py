@@ -41,25 +41,22 @@ def story(dice, steps=None):
     templates = TEMPLATES["story"]
     who, other = dice.sample(people.NAMES, 2)
     goods, total = dice.choice(TEMPLATES["goods"]), dice.integer(2, 99)
-    sentences = [dice.choice(templates["start"]).format(who=who, n=total, goods=goods)]
-    chain, key = [], f"chain {total}"
+    # The templates have no full stops, because the plan repeats the sentences without them.
+    start = dice.choice(templates["start"]).format(who=who, n=total, goods=goods)
+    sentences, chain, key = [], [], f"chain {total}"
     for changes in dice.shuffled([True] * steps + [False] * dice.integer(0, 6 - steps)):
+        sign, n = draw_change(dice, total) if changes else ("no_change", 0)
+        sentence = dice.choice(templates[sign]).format(who=who, other=other, n=n)
+        sentences.append(sentence)
         if changes:
-            sign, n = draw_change(dice, total)
-            sentence = dice.choice(templates[sign]).format(who=who, other=other, n=n)
             columns = numbers.columns(total, sign, n)
-            computation = f"{effect(sentence, who, sign)} {total}{sign}{n}:{columns}"
-            chain.append(f"{sentence.removesuffix('.')}: {computation}.")
+            sentence += f": {effect(sentence, who, sign)} {total}{sign}{n}:{columns}"
             key += f"{sign}{n}"
             total = int(columns.split(",")[-1])
-        else:
-            sentence = dice.choice(templates["no_change"]).format(who=who, other=other)
-            chain.append(sentence)
-        sentences.append(sentence)
-    plan = with_letters(sentence.removesuffix(".") for sentence in sentences[1:])
-    sentences.append(dice.choice(templates["questions"]).format(who=who, goods=goods))
-    solution = f"{plan}. {with_letters(chain)} #### {total}"
-    return Task("story", " ".join(sentences), solution, str(total), key)
+        chain.append(f"{sentence}.")
+    question = dice.choice(templates["questions"]).format(who=who, goods=goods)
+    solution = f"{with_letters(sentences)}. {with_letters(chain)} #### {total}"
+    return Task("story", f"{'. '.join([start, *sentences])}. {question}", solution, str(total), key)
 
 
 def draw_change(dice, total):
@@ -70,14 +67,14 @@ def draw_change(dice, total):
 
 
 def effect(sentence, who, sign):
-    """The effect of a sentence on `who`, such as "Ada +".
+    """The effect of a sentence (without its full stop) on `who`, such as "Ada +".
 
     If somebody "gives", the effect on both people comes first: "Bill gave, Ada got, so Ada got +".
     """
     giver, _, gift = sentence.partition(" gives ")
     if not gift:
         return f"{who} {sign}"
-    taker = gift.removesuffix(".").split()[-1]
+    taker = gift.split()[-1]
     return f"{giver} gave, {taker} got, so {who} {'gave' if who == giver else 'got'} {sign}"
 
 
@@ -166,14 +163,13 @@ def mistake(dice):
         if i == wrong:
             claim += dice.choice((-10, -2, -1, 1, 2, 10) if result >= 10 else (1, 2, 10))
         claims.append(f"{i}) {a}{sign}{b}={claim}")
-        if i <= wrong:
-            verdict = "wrong" if i == wrong else "right"
-            comparison = f"{result}-{claim}:{numbers.compare(result, claim)} {verdict}"
-            working = f"{a}{sign}{b}:{columns}"
-            chain.append(f"{claims[-1]}, said {claim}. {working}, said {claim}. {comparison}.")
+        verdict = "wrong" if i == wrong else "right"
+        comparison = f"{result}-{claim}:{numbers.compare(result, claim)} {verdict}"
+        working = f"{a}{sign}{b}:{columns}"
+        chain.append(f"{claims[-1]}, said {claim}. {working}, said {claim}. {comparison}.")
     listing = " ".join(f"{claim}." for claim in claims)
     question = dice.choice(TEMPLATES["mistake"]["questions"]).format(listing)
-    solution = f"{' '.join(chain)} #### {wrong}"
+    solution = f"{' '.join(chain[:wrong])} #### {wrong}"
     return Task("mistake", question, solution, str(wrong), f"mistake {listing}")
 
 

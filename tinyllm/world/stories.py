@@ -16,20 +16,18 @@ THINGS, PLACES = TEMPLATES["things"], TEMPLATES["places"]
 def story(dice):
     """-> (sentences, key). The key is the end of the story: who has which thing where."""
     who, other = dice.sample(NAMES, 2)
-    thing, places = dice.choice(THINGS), dice.sample(PLACES, 3)
-    place = places[0]
+    thing = dice.choice(THINGS)
+    place, *next_places = dice.sample(PLACES, 3)
     sentences = [
         dice.choice(TEMPLATES["arrive"]).format(who=who, place=place),
         dice.choice(TEMPLATES["find"]).format(who=who, place=place, thing=thing),
     ]
-    for next_place in places[1 : 1 + dice.integer(0, 2)]:
+    for next_place in next_places[: dice.integer(0, 2)]:
         if dice.choice((True, False)):
-            template = dice.choice(TEMPLATES["give"])
-            sentences.append(template.format(who=who, other=other, thing=thing))
+            sentences.append(dice.choice(TEMPLATES["give"]).format(who=who, other=other, thing=thing))
             who, other = other, who
-        template = dice.choice(TEMPLATES["go"])
-        sentences.append(template.format(who=who, old=place, place=next_place, thing=thing))
-        place = next_place
+        old, place = place, next_place
+        sentences.append(dice.choice(TEMPLATES["go"]).format(who=who, old=old, place=place, thing=thing))
     sentences.append(TEMPLATES["end"].format(who=who, place=place, thing=thing))
     return sentences, f"story {who} {thing} {place}"
 

@@ -45,6 +45,15 @@ def test_a_weighted_choice_costs_the_bits_of_its_probability(seed, weights):
     assert math.isclose(dice.bits, -math.log2(weights[chosen] / sum(weights)), abs_tol=1e-9)
 
 
+@given(seeds, st.integers(1, 64))
+def test_one_in_n_is_true_with_probability_1_in_n_and_costs_its_bits(seed, n):
+    dice = Dice(seed)
+    draws = [dice.one_in(n) for _ in range(400)]
+    expected = sum(math.log2(n if true else n / (n - 1)) for true in draws)
+    assert math.isclose(dice.bits, expected, abs_tol=1e-9)
+    assert abs(draws.count(True) - 400 / n) < 60 and (n > 1 or all(draws))
+
+
 @given(seeds, option_lists)
 def test_shuffled_is_a_sample_of_all_items(seed, options):
     assert Dice(seed).shuffled(options) == Dice(seed).sample(options, len(options))

@@ -74,9 +74,9 @@ def test_a_total_stays_between_0_and_200_and_the_sentences_state_the_changes_of_
 
 
 def test_the_effect_of_a_gift_on_both_people_is_stated_first():
-    assert problems.effect("Ada buys 5 more.", "Ada", "+") == "Ada +"
-    assert problems.effect("Bill takes 5.", "Ada", "-") == "Ada -"
-    gift = "Bill gives 5 to Ada."
+    assert problems.effect("Ada buys 5 more", "Ada", "+") == "Ada +"
+    assert problems.effect("Bill takes 5", "Ada", "-") == "Ada -"
+    gift = "Bill gives 5 to Ada"
     assert problems.effect(gift, "Ada", "+") == "Bill gave, Ada got, so Ada got +"
     assert problems.effect(gift, "Bill", "-") == "Bill gave, Ada got, so Bill gave -"
 

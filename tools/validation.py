@@ -15,7 +15,7 @@ from tools.schema import LONGEST_TEXT, check, compiled, exact, kind_of, pointer,
 
 
 class Problem(NamedTuple):
-    """path is a JSON Pointer (RFC 6901) into the value: "" is the whole, "/to/0" the first item of "to"."""
+    """path is a JSON Pointer (RFC 6901): "" is the whole value, and "/to/0" is the first item of "to"."""
 
     path: str
     message: str

@@ -1,4 +1,4 @@
-"""Which tokens may come next if the text of a model must obey a grammar of bytes.
+"""Which tokens may come next if a model's text must obey a grammar of bytes.
 
     masks = Masks(grammar, [b"a", b"{", b'{"', ...], end=511)
     masks.allowed(grammar.start, room=40)       bytes, one per token: 1 if it is allowed

@@ -127,7 +127,7 @@ def resolve(root, reference, where="#"):
 
 def check(schema, where="#", root=None, seen=None):
     """Raises UnsupportedSchema unless each keyword in the schema only informs, or is enforced and has a valid
-    value. Also raises it if a $ref leads back to itself without passing through a property or an item."""
+    value. A $ref that leads back to itself, without passing through a property or an item, is refused too."""
     is_root, seen = root is None, {} if seen is None else seen
     root = schema if is_root else root
     if not is_schema(schema):

@@ -152,7 +152,7 @@ def types_of(schema):
 
 
 def parts_of(schema, root):
-    """The schemas of $ref and allOf, which must also hold."""
+    """The schemas under $ref and allOf, which the value must obey too."""
     referred = [resolve(root, schema["$ref"])] if "$ref" in schema else []
     return referred + schema.get("allOf", [])
 

@@ -1,7 +1,7 @@
 """Two demonstrations.
 
-    python -m tools                                 make tools: a guided tour, without any model
-    python -m tools recording [FILE [QUESTION]]     make audio-chat: a model is asked about a recording
+    python -m tools                                 a guided tour, without any model (or: make tools)
+    python -m tools recording [FILE [QUESTION]]     a model is asked about a recording (or: make audio-chat)
 
 In the tour, scripted replies stand in for a model, so that everything else can be seen at work: the schema
 that a model reads, the parsing of its calls, their results, one call in five dialects, and a grammar. In the
@@ -40,7 +40,7 @@ def main(argv):
     if argv[:1] == ["recording"]:
         return talk_about(*argv[1:2], question=" ".join(argv[2:]))
     if argv:
-        print(f"unknown argument {argv[0]!r}: use recording [FILE [QUESTION]] or none", file=sys.stderr)
+        print(f"unknown argument {argv[0]!r}: give recording [FILE [QUESTION]] or nothing", file=sys.stderr)
         return 2
     return tour()
 
@@ -74,7 +74,7 @@ def tour():
         may = bytes(byte for byte in range(256) if grammar.step(state, byte)).decode("latin-1")
         left = grammar.distance(state)
         print(f"{text[:length].decode()}\n  next: {may[:60]!r}; shortest completion: {left} bytes")
-    print("\nmake tools-proof: a random model writes under this grammar. make chat: talk to a trained model.")
+    print("\nmake tools-proof: a random model obeys this grammar. make chat: talk to a trained model.")
 
 
 def talk_about(file=None, question=""):

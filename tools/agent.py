@@ -51,7 +51,7 @@ class Conversation:
 
     @property
     def answer(self):
-        """The model's last reply, without calls and thoughts."""
+        """The model's last reply, without calls or thoughts."""
         replies = [message["content"] for message in self.messages if message["role"] == "assistant"]
         parts = parse(replies[-1]) if replies else []
         return "".join(part.text for part in parts if isinstance(part, Text)).strip()
@@ -71,13 +71,13 @@ class Conversation:
 
 
 def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None, show=lambda part: None):
-    """Lets a model answer, calling tools on the way -> Conversation.
+    """Lets a model call tools until it answers -> Conversation.
 
-    `messages` are copied, and the tools are described in the system message, or given to `generate` as a
-    second argument if `generate.native` is true. Each step is one reply and its calls. A call that is broken
+    `messages` are copied. The tools are described in the system message or, if `generate.native` is true,
+    given to `generate` as its second argument. Each step is one reply and its calls. A call that is broken
     or fails is answered with the reason, so that the model can correct it. A call that was already made
-    max_repeats times with the same arguments gets an error and does not run. If a later reply also makes
-    such a call, the conversation ends.
+    max_repeats times with the same arguments gets an error and does not run. The second reply that repeats a
+    call too often ends the conversation.
 
     allow(call) is called before each call runs; it returns True, or a reason for refusing, which the model
     gets. show(part) is called with each piece of Text or Thought, each Call and BadCall, and the Result of
@@ -122,7 +122,7 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
 
 
 def introduced(messages, registry):
-    """A copy of the messages. Its system message describes these tools, and none from an earlier run."""
+    """A copy of the messages. Only the registry's tools are described in its system message."""
     definitions = registry.definitions()
     messages = [{**message, "content": message.get("content") or ""} for message in messages]
     if not messages or messages[0]["role"] not in ("system", "developer"):
@@ -161,7 +161,7 @@ def read(reply, show):
 
 
 def with_ids(calls, step):
-    """The calls with distinct ids: the server's or, if any is missing or repeated, new ones."""
+    """The calls, with the server's ids or, if an id is missing or repeated, with new ids for all."""
     if len({call.id for call in calls} - {""}) == len(calls):
         return calls
     return [replace(call, id=f"call_{step}_{i}") for i, call in enumerate(calls, 1)]
@@ -183,8 +183,8 @@ def tool_message(result, native):
 
 
 def problem_with(call, counts, max_repeats):
-    """Why a call must not run, in the form of the registry's failures, or None if it may. Counts the call
-    in `counts`, which holds how often each call was made."""
+    """The reason why a call must not run, as a failure like the registry's, or None if the call may run.
+    Counts the call in `counts`, which holds how often each call was made."""
     if isinstance(call, BadCall):
         return failed("cut_off" if call.cut_off else "bad_call", call.problem, True)
     key = call.name, json.dumps(call.arguments, sort_keys=True)

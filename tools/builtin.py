@@ -32,10 +32,10 @@ def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> in
     Args:
         expression: such as (3 + 4) * 12 / 5
     """
-    # The model reads the docstring; this comment is for programmers. Fractions whose value and denominator
-    # have up to 1,000 digits are exact. Roots, longer numbers and everything computed from these are Rounded.
-    # A final result that is not an exact whole number is rounded to 28 digits. Raises ValueError for whatever
-    # cannot be computed.
+    # The model reads the docstring; this comment is for programmers. A fraction is exact while its value and
+    # its denominator are below 10**1000. Roots, larger fractions and all results computed from them are
+    # Rounded. A final result that is not an exact whole number is rounded to 28 digits. Raises ValueError for
+    # whatever cannot be computed.
     text = " ".join(expression.translate(SPELLINGS).split())
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"the expression is longer than {MOST_CHARACTERS} characters: compute it in parts")
@@ -52,7 +52,7 @@ def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> in
     except ZeroDivisionError:
         raise ValueError("division by zero") from None
     except (InvalidOperation, Overflow, Underflow):
-        problem = f"a number would have more than {MOST_DIGITS} digits, or as many zeros after its point"
+        problem = f"a number would have more than {MOST_DIGITS} digits or {MOST_DIGITS} zeros after the point"
         raise ValueError(problem) from None
 
 
@@ -99,7 +99,7 @@ def int_or_decimal(number):
 
 
 def power(a, b):
-    """Exact if the exponent is whole and the result is not too long, else Rounded, to 50 digits."""
+    """a**b: exact if b is whole and the result is not too long, else Rounded, to 50 digits."""
     if a == 0 and b < 0:
         raise ZeroDivisionError
     size = max(abs(a.numerator), a.denominator)
@@ -107,7 +107,7 @@ def power(a, b):
         return a ** int(b)
     if a < 0 and b.denominator > 1:
         raise ValueError("a negative number cannot be raised to a fractional power")
-    if abs(b) > 10**20:  # the rounding error of `a` grows by a factor of b: 28 of 50 digits stay correct
+    if abs(b) > 10**20:  # b multiplies the rounding error of a: up to 10**20, 28 of 50 digits stay correct
         raise ValueError("an exponent may be at most 10**20")
     return Rounded(WORKING.power(rounded(a, WORKING), rounded(b, WORKING)))
 
@@ -162,7 +162,7 @@ def transcribe(source: str, start: Annotated[int, {"minimum": 0}] = 0) -> dict:
 
     client = Client()
     job = source if ID.fullmatch(source) else client.submit(source, speakers=True).id
-    transcript = client.wait(job, timeout=580)  # less than the tool's, because this error names the id
+    transcript = client.wait(job, timeout=580)  # less than the tool's 600: the client's error names the id
     text, end = transcript.labelled(), start + MOST_TEXT
     part = {"id": job, "seconds": transcript.seconds, "text": text[start:end]}
     return part if end >= len(text) else {**part, "continue_with": {"source": job, "start": end}}

@@ -8,9 +8,9 @@ two APIs; anthropic uses content blocks of a message; harmony is the text format
     dialect.read_calls(dialect.write_calls(calls)) == calls
     dialect.read_results(dialect.write_results(results), calls) == results
 
-Some information is lost. The text dialects have no ids, so calls are numbered as they are read, and results
-must come in the order of the calls. Only anthropic can mark a failure; in the others, a tool that returns
-{"error": ...} seems to have failed. A string of arguments may be broken JSON, which gives a BadCall."""
+Some dialects lose information. The text dialects have no ids, so calls are numbered as they are read, and
+results must come in the order of the calls. Only anthropic can mark a failure; in the others, a tool that
+returns {"error": ...} seems to have failed. Arguments that are a string of broken JSON give a BadCall."""
 
 import json
 import re

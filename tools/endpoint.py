@@ -1,4 +1,4 @@
-"""A `generate` for tools.agent.run that calls any server that offers OpenAI's chat completions API.
+"""A `generate` function for tools.agent.run: it calls any server with OpenAI's chat completions API.
 
     run(endpoint("http://localhost:8080/v1", model="qwen3"), registry, messages)
 
@@ -6,8 +6,8 @@ Tools are called in one of two ways. In text mode, calls are part of the reply, 
 works with any model, and nothing is hidden. With native=True, the server gets the tools, writes them into the
 prompt in the format that its model was trained on, and sends calls as JSON.
 
-Servers agree on little beyond the happy path. So a response is read by its content, not by its Content-Type.
-A response that is not a reply becomes a ChatError that quotes it."""
+Servers agree on little beyond the happy path. So a response is judged by its content, not by its
+Content-Type. A response that is not a chat completion becomes a ChatError that quotes it."""
 
 import json
 import re
@@ -17,21 +17,21 @@ from tools.agent import Finish
 from tools.dialects import read_call
 from tools.protocol import THINK, THOUGHT, Thought
 
-FIELDS = ("role", "content", "tool_calls", "tool_call_id")  # of a message in native mode
-OTHER_LINE = re.compile(r":|event:|id:|retry:")  # lines to skip; some gateways send comments as data
+FIELDS = ("role", "content", "tool_calls", "tool_call_id")  # the fields of a message that native mode sends
+OTHER_LINE = re.compile(r":|event:|id:|retry:")  # lines to skip; some gateways put comments after "data:"
 
 
 class ChatError(Exception):
-    """A server cannot be called, refuses a request, or answers with something other than a reply."""
+    """A server cannot be called, refuses a request, or does not answer with a chat completion."""
 
 
 def endpoint(url, model=None, *, key=None, native=False, thoughts=False, timeout=60, **settings):
     """A `generate` that calls an OpenAI-compatible server, such as llama.cpp, vLLM or Ollama.
 
     url is the base URL, such as "http://localhost:8080/v1". thoughts: whether to send the model's thoughts
-    back. timeout: in seconds, for connecting and between two pieces of a response. settings (temperature,
-    max_tokens, stream, stream_options ...) are sent unchanged. Raises ChatError at once for a key that
-    is invalid, or that would be sent to another machine over plain http."""
+    back. timeout: seconds to wait for the connection, and for each piece of a response. settings
+    (temperature, max_tokens, stream, stream_options ...) are sent unchanged. Raises ChatError at once for a
+    key that is invalid, or that would be sent to another machine over plain http."""
     import requests  # imported here, because the core of tools/ needs only the standard library
 
     from audio.errors import AuthError
@@ -127,7 +127,7 @@ def lines_of(raw):
 
 def events(lines):
     """Server-sent events, or one JSON object on several lines -> dicts; None for the event [DONE]. An event
-    that is marked as an error but has no key "error" gets this key, which holds the event."""
+    that is marked as an error but has no key "error" gets this key, with the event itself as its value."""
     data = failed = is_sse = ""
     for line in chain(lines, ["data:"]):
         is_sse, line = is_sse or line.startswith("data:"), line.removeprefix("data:").strip()
@@ -205,9 +205,10 @@ def collect(calls, delta, index):
     """Adds a delta to the call that it belongs to, or begins a new call.
 
     If the delta has an index, only calls with the same index are considered. A delta without a name belongs
-    to the last call with its id or, if no call has this id, to the last call. A delta with a name belongs to
-    the last incomplete call without another name or id; if no call qualifies, the delta begins a new one. But
-    a delta that repeats the id and name of a complete call, with the same arguments or none, is ignored."""
+    to the last call with the same id or, if no call has this id, to the last call. A delta with a name
+    belongs to the last incomplete call whose name and id do not contradict the delta's; if there is none, the
+    delta begins a new call. But a delta that repeats the id and name of a complete call, with the same
+    arguments or none, is ignored."""
     function, id = as_dict(delta.get("function")), f"{delta.get('id') or ''}"
     index, name = delta.get("index", index), f"{function.get('name') or ''}"
     arguments = function.get("arguments") or ""

@@ -12,11 +12,11 @@
                              "nights": {"type": "integer", "minimum": 1, "default": 1}},
                           "required": ["city"], "additionalProperties": false}
 
-A hint that a schema cannot express raises UnsupportedSchema when the function becomes a tool. With a silent
-{"type": "object"} instead, the error would show up later and elsewhere: in the calls that a model makes.
+A type hint that a schema cannot express raises UnsupportedSchema when the function becomes a tool. If the
+hint silently became {"type": "object"}, the error would show up later and elsewhere: in a model's calls.
 
-Hints are read once, when a tool is made. Each gives a pair: its schema, and a function `build` that turns a
-valid JSON value into a value of the hinted type (an Enum member, a dataclass, a tuple)."""
+Hints are read once, when a tool is made. Each hint gives a pair: its schema, and a function `build` that
+turns a valid JSON value into a value of the hinted type (an Enum member, a dataclass, a tuple)."""
 
 import dataclasses
 import enum
@@ -41,9 +41,9 @@ def read_function(function):
     """-> (the schema of a function's arguments, build): build turns a valid JSON object into the arguments.
 
     Types: str, int, float, bool, None, Any, Literal, Enum (by its values), Optional and unions, list, tuple,
-    dict with str keys, TypedDict, dataclass, and Annotated with a description (a str) or with keywords (a
-    dict such as {"minimum": 1}). Descriptions come from docstrings in the style of Google, NumPy or Sphinx.
-    A parameter with a default may be left out. If its default is None, it may be null.
+    dict with str keys, TypedDict, dataclass, and Annotated with a description (a str) or with schema keywords
+    (a dict such as {"minimum": 1}). Descriptions come from docstrings in the style of Google, NumPy or
+    Sphinx. A parameter with a default may be left out. If the default is None, the argument may be null.
 
     Raises UnsupportedSchema, naming the parameter, for anything else: a missing hint, other types, *args,
     positional-only parameters."""
@@ -53,7 +53,7 @@ def read_function(function):
         for parameter in parameters:
             where = f"parameter {parameter.name!r} of {name}"
             if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                raise UnsupportedSchema(f"{where}: arguments are passed by name: write it without / and *")
+                raise UnsupportedSchema(f"{where}: arguments are passed by name: write it without / or *")
             if parameter.name not in hints and parameter.name in ("self", "cls"):
                 raise UnsupportedSchema(f"{where}: make a tool of a bound method, as in tool(shop.buy)")
             if parameter.name not in hints:
@@ -104,7 +104,7 @@ def read_fields(fields, where, described):
             schema, builds[name] = read_hint(hint)
         except UnsupportedSchema as error:
             raise UnsupportedSchema(f"{where.format(name)}: {error}") from None
-        if default is None and not is_valid(None, schema):  # typing no longer adds None to such a hint
+        if default is None and not is_valid(None, schema):  # since Python 3.11, typing does not add None
             schema, builds[name] = either([(schema, builds[name]), NULL])
         if name in described:
             schema = {**schema, "description": described[name]}
@@ -140,7 +140,7 @@ def read_hint(hint):
         schema, build = read_hint(parts[0])
         for mark in parts[1:]:
             if not isinstance(mark, (str, dict)):
-                raise UnsupportedSchema(f'{mark!r} is neither text nor keywords such as {{"minimum": 1}}')
+                raise UnsupportedSchema(f'{mark!r} is neither text nor schema keywords like {{"minimum": 1}}')
             schema = {**schema, **({"description": mark} if isinstance(mark, str) else mark)}
         return schema, build
     if origin in (Union, types.UnionType):
@@ -189,8 +189,8 @@ def read_class(cls):
 
 
 def with_default(schema, value):
-    """The schema with a copy of the default, if the schema allows it and JSON can express it. Members of an
-    Enum, also those in a list, become their values."""
+    """The schema with a copy of the default, if the schema allows it and JSON can express it. Enum members,
+    even inside a list, become their values."""
     try:
         value = json.loads(json.dumps(value, allow_nan=False, default=lambda member: member.value))
         return {**schema, "default": value} if not validate(value, schema) else schema
@@ -199,7 +199,8 @@ def with_default(schema, value):
 
 
 def either(pairs):
-    """The schema of a union. A value is built by the first member under whose schema it is valid."""
+    """The (schema, build) of each member of a union -> (schema, build) of the union. A value is built by the
+    first member whose schema accepts it."""
 
     def build(value):
         return next(build for schema, build in pairs if is_valid(value, schema))(value)
@@ -208,7 +209,7 @@ def either(pairs):
 
 
 def choice(members):
-    """The schema of a choice between values, some of which may be members of an Enum."""
+    """The values to choose from, some of which may be Enum members -> (schema, build)"""
     values = [member.value if isinstance(member, enum.Enum) else member for member in members]
     if not all(value is None or isinstance(value, (str, int, float)) for value in values):
         raise UnsupportedSchema("the values of a choice must be strings, numbers, booleans or None")
@@ -222,7 +223,7 @@ PARAMETERS = "(?:keyword |other )?(?:args|arguments|parameters)|attributes"
 OTHERS = "returns?|yields?|raises?|examples?|notes?|references|see also|warnings?|todo"
 SECTION = re.compile(rf"(?im)^(\S.*?):? *\n([-=]{{3,}}) *$|^({PARAMETERS}|{OTHERS}): *$")
 GOOGLE = re.compile(r"(?s) *(?:[-*+] +)?[`*]*(\w+)`* *(?:\(.*?\))? *:(.*)")
-CONTINUED = r"(?:.*(?:[(\[{][^)\]}\n]*|,| or| \|)\n)*"  # lines of a type that continues on the next line
+CONTINUED = r"(?:.*(?:[(\[{][^)\]}\n]*|,| or| \|)\n)*"  # lines of a type, each continued on the next line
 NUMPY = re.compile(rf"\*{{0,2}}(\w+(?: *, *\*{{0,2}}\w+)*) *(?::{CONTINUED}.*)?((?:\n.*)*)")
 FIELD = re.compile(r"(?m)^ *:\w+[^:\n]*:")
 SPHINX = re.compile(r"(?m)^ *:(?:param|arg|key)\w*(?: +[^:\n]*?)? +\*{0,2}(\w+) *: *(.*(?:\n(?! *:\w) +.*)*)")

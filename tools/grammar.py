@@ -9,14 +9,14 @@ Without a grammar, a model writes whatever it likes, and a small model rarely cl
 grammar supports the keywords that most functions need. It refuses the keywords in NOT_ENFORCED, which only
 the validator enforces, unless their value constrains nothing.
 
-It admits only a strict form: no white space, the declared or required properties in order and no others (so
-{} if there are none), strings as json.dumps(text, ensure_ascii=False) writes them, integers of up to 20
-digits, decimals of up to 15 digits without an exponent, and up to 64 levels of nesting. Everything that it
-admits is valid, and it admits every valid value of this form.
+The grammar admits only a strict form: no white space, the declared or required properties in order and no
+others (so {} if there are none), strings as json.dumps(text, ensure_ascii=False) writes them, integers of up
+to 20 digits, decimals of up to 15 digits without an exponent, and up to 64 levels of nesting. Everything that
+it admits is valid, and it admits every valid value of this form.
 
-A thread is a linked list of the items still to be written. The first is a terminal (terminals.py), which
-advances byte by byte. The others may be Parts. A Part stands for a value or the rest of one, and is replaced
-by its alternatives when it becomes the first."""
+A thread is a linked list of the items still to be written. The first item is a terminal (terminals.py), which
+advances byte by byte. The later items may be Parts. A Part stands for a value or the rest of a value. When it
+becomes the first item, it is replaced by its alternatives."""
 
 from collections import defaultdict
 from functools import lru_cache, reduce
@@ -30,14 +30,14 @@ from tools.schema import KINDS, TAKES, UnsupportedSchema, check, kind_of, resolv
 from tools.terminals import BETWEEN, Text, Words, numbers, remember, word
 from tools.validation import fingerprint, is_valid, types_of
 
-LARGEST = 2000  # schemas and enum values together
+LARGEST = 2000  # the most schemas and enum values, counted together
 NOT_ENFORCED = {"pattern", "multipleOf", "uniqueItems", "minProperties", "maxProperties", "allOf", "not"}
 IDLE = [("not", False), ("uniqueItems", False), ("minProperties", 0)]  # these constrain nothing
 INNER = {"properties", "additionalProperties", "items", "prefixItems"}
 
 
 # ---- What a schema allows. expand(at, room) yields the alternatives for the rest of a value from index `at`
-# on. Each is a tuple of consecutive items. `room` is how many more levels of nesting are allowed.
+# on. Each alternative is a tuple of consecutive items. `room` is how many more levels of nesting are allowed.
 
 
 class Part(NamedTuple):
@@ -52,7 +52,7 @@ class Part(NamedTuple):
 
 class Way(NamedTuple):
     """One alternative of a schema: some bytes, then a terminal, an Array or an Object. `values` holds the
-    fingerprints of all its values, if these can be listed: enum, const, null and booleans."""
+    fingerprints of its values if all can be listed, as for enum, const, null and booleans."""
 
     before: bytes
     item: object
@@ -62,7 +62,7 @@ class Way(NamedTuple):
 
 class Choice:
     """The alternatives of a schema, its `ways`. `branches` are the Choices under $ref, anyOf or oneOf, whose
-    ways are added to `ways`. costs[room] is the number of bytes of the shortest value."""
+    ways are added to `ways`. costs[room] is the number of bytes in the shortest value with that much room."""
 
     def __init__(self):
         self.ways, self.branches, self.costs = [], [], []
@@ -109,7 +109,7 @@ class Object:
 
     def far(self, at, room):
         needed = [(key, value) for key, value, required in self.names[at:] if required]
-        comma = len(needed) - (at == 0 < len(needed))  # none before the first property
+        comma = len(needed) - (at == 0 < len(needed))  # no comma before the first property
         return sum(len(key) + value.far(0, room) for key, value in needed) + comma + 1
 
 
@@ -182,7 +182,7 @@ class Compiler:
         return ways
 
     def find_costs(self, choices):
-        """Finds each choice's costs, with room for 0, 1, 2 ... containers, until they stop changing."""
+        """Finds each choice's costs: with room for 0 containers, then 1, 2 ... until no costs change."""
         order = [*TopologicalSorter({choice: choice.branches for choice in choices}).static_order()]
         for choice in order:
             choice.ways += dict.fromkeys(way for branch in choice.branches for way in branch.ways)
@@ -243,7 +243,7 @@ def check_one_of(choice, where):
 
 
 def discriminator_of(way):
-    """-> (what tells a way from the others: "value", the key of a property, or None; its possible values)"""
+    """-> (the discriminator of a way: "value", the key of a property, or None; its possible values)"""
     if way.values:
         return "value", way.values
     for key, value, required in getattr(way.item, "names", []):
@@ -260,7 +260,7 @@ class Thread(NamedTuple):
 
 
 def linked(items, rest):
-    """The thread of these items and then `rest`."""
+    """The thread that begins with these items and continues with `rest`."""
     for item in reversed(items):
         rest = Thread(item, rest, item.far() + (rest.far if rest else 0))
     return rest
@@ -290,7 +290,7 @@ class Grammar:
         return None in state
 
     def distance(self, state):
-        """The bytes of the shortest completion; infinite in the empty state."""
+        """The number of bytes in the shortest completion; infinite in the empty state."""
         return min((thread.far if thread else 0 for thread in state), default=inf)
 
     def accepts(self, data):

@@ -40,7 +40,7 @@ CUT_OFF = "the text ends: it was probably cut off"
 
 class JSONError(ValueError):
     """Text that is not JSON. `offset` counts characters from 0, `line` and `column` from 1; `problem` is the
-    message without the position. `cut_off`: more text could have made it valid."""
+    message without the position. `cut_off`: whether more text could have made it valid."""
 
     def __init__(self, problem, text, offset, cut_off=False):
         self.problem, self.offset, self.cut_off = problem, offset, cut_off
@@ -49,7 +49,7 @@ class JSONError(ValueError):
 
 
 def parse(text):
-    """The value of a whole JSON text, a str or UTF-8 bytes: dict, list, str, int, float, bool or None.
+    """The value of a whole JSON text (str or UTF-8 bytes): a dict, list, str, int, float, bool or None.
 
     Integers are exact; numbers with a point or an exponent are floats. Takes time linear in the length of the
     text. Raises JSONError, also for a value that is nested more than MAX_DEPTH levels deep."""
@@ -122,7 +122,7 @@ class Reader:
         return value
 
     def items(self, closing):
-        """Yields before each item of an array or object, until its closing bracket."""
+        """Yields whenever an item of the array or object comes next, until the closing bracket."""
         self.at += 1
         if self.peek() != closing:
             yield

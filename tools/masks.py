@@ -1,4 +1,4 @@
-"""Which tokens may come next if the text of a model must obey a grammar of bytes.
+"""Which tokens may come next if a model's text must obey a grammar of bytes.
 
     masks = Masks(grammar, [b"a", b"{", b'{"', ...], end=511)
     masks.allowed(grammar.start, room=40)       bytes, one per token: 1 if it is allowed
@@ -10,8 +10,8 @@ completed. tinyllm/calls.py applies the masks to a model.
 
 The vocabulary is walked as one trie, terminal by terminal. A terminal and a node of the trie determine two
 things: the tokens that end inside the terminal, and a trie of the continuations after it, where the next
-terminal of the thread takes over. Both depend on nothing else, so they are cached. Sets of tokens are Python
-integers with one bit per token."""
+terminal of the thread takes over. These results depend on nothing else, so they are cached. Sets of tokens
+are Python integers with one bit per token."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -89,7 +89,7 @@ class Masks:
         return bits.encode().translate(bytes.maketrans(b"01", b"\0\1"))
 
     def _options(self, state):
-        """A state -> (room needed, ascending; the tokens that may come with that room)."""
+        """A state -> (amounts of room, ascending; the tokens that each amount allows)."""
         by_need = defaultdict(int)
         if None in state:
             by_need[1] = 1 << self.end
@@ -113,8 +113,8 @@ class Masks:
         return [*self.walk(self.grammar.closed([rest]), node)]
 
     def _inside(self, item, node):
-        """A terminal and a trie -> ({bytes from a token to the end of the terminal: tokens}, the trie of the
-        continuations after the terminal)."""
+        """A terminal and a trie -> ({n: the tokens after which the terminal needs at least n more bytes}, the
+        trie of the continuations after the terminal)."""
         stay, follow, todo = defaultdict(int), [], [(item, node)]
         if isinstance(item, Text):
             within, closing = self.characters(item.character, node)
@@ -136,8 +136,8 @@ class Masks:
         return stay, joined(follow)
 
     def _characters(self, character, node):
-        """The possible endings of a character and a trie -> ({(the endings after a token, characters begun by
-        then): tokens}, {characters begun before a quote: the trie after the quote})."""
+        """The possible endings of a character, and a trie -> ({(the endings after a token, the number of
+        characters begun by then): tokens}, {characters begun before a quote: the trie after the quote})."""
         within, closing, todo = defaultdict(int), defaultdict(list), [(character, node, 0)]
         while todo:
             character, node, begun = todo.pop()

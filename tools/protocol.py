@@ -3,11 +3,11 @@
     I will look it up. <tool_call>{"name":"weather","arguments":{"city":"Oslo"}}</tool_call>
     <tool_response>{"celsius":-3}</tool_response>
 
-This is the format of Hermes (Nous Research, 2024), which Qwen adopted. After the opening tag the JSON is read
-first and the closing tag is expected after it, so nothing inside a string can end a call. If the JSON is
-broken, the call ends at the next opening or closing tag, so that the other calls survive. JSON without the
-tag is text and never executed, whatever it looks like. A call inside a thought, <think>like this</think>, is
-not executed either."""
+This is the format of Hermes (Nous Research, 2024), which Qwen adopted. After the opening tag, the JSON is
+read to its end before the closing tag is expected, so nothing inside a string can end a call. If the JSON is
+broken, the call ends at the next opening or closing tag, so that later calls survive. JSON outside the tags
+is text and never executed, whatever it looks like. A call inside a thought, <think>like this</think>, is not
+executed either."""
 
 import codecs
 import json
@@ -48,7 +48,7 @@ class Thought:
 
 @dataclass(frozen=True)
 class Call:
-    """A well-formed call. Only the registry knows whether such a tool exists and takes these arguments.
+    """A well-formed call. Only the registry knows whether the tool exists and takes these arguments.
     `text` is the model's text, `id` the server's id for the call."""
 
     name: str
@@ -60,7 +60,7 @@ class Call:
 @dataclass(frozen=True)
 class BadCall:
     """A call that cannot be executed: `text` is what the model wrote, `problem` says what is wrong.
-    `cut_off`: the reply ended too early."""
+    `cut_off`: whether the reply ended too early."""
 
     text: str
     problem: str
@@ -71,11 +71,11 @@ class BadCall:
 
 def parse(reply, ended=False):
     """A whole reply, str or UTF-8 bytes -> [Text | Thought | Call | BadCall], in order, with no two Texts or
-    Thoughts in a row. The texts of the parts make up the reply.
+    Thoughts in a row. Joined, the texts of the parts are the reply.
 
-    ended: the model was not cut off. Many servers stop at a closing tag and do not send it. So a call that
-    lacks only this tag counts as a call, and gets the tag. Never raises: bytes that are not UTF-8 become
-    U+FFFD."""
+    ended: whether the model is known to have finished. If so, a call that lacks only its closing tag counts
+    as a call and gets the tag, because many servers stop at a closing tag and do not send it. Never raises:
+    bytes that are not UTF-8 become U+FFFD."""
     parser = StreamParser()
     return merged([*parser.feed(reply), *parser.finish(ended)])
 
@@ -102,7 +102,7 @@ class StreamParser:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._text = ""  # not yet parsed
         self._thinks = False
-        self._searched, self._tags = len(OPEN), 0  # in a call: where to search next, and tags so far
+        self._searched, self._tags = len(OPEN), 0  # in a call: where to search next; number of tags so far
 
     def feed(self, piece):
         self._text += piece if isinstance(piece, str) else self._decoder.decode(piece)
@@ -174,7 +174,7 @@ class StreamParser:
         return BadCall(self._take(end), f"The call was cut off before its {CLOSE}.", True)
 
     def _broken(self, problem, cut_off=False):
-        """The BadCall up to the next tag."""
+        """The text up to the next tag, as a BadCall."""
         tag = TAG.search(self._text, len(OPEN))
         end = tag.start() + len(CLOSE) * (tag[0] == CLOSE) if tag else len(self._text)
         return BadCall(self._take(end), str(problem), cut_off and not tag)
@@ -217,8 +217,8 @@ def render_call(call):
 
 
 def render_result(value):
-    """A result, any JSON value -> the text that returns it. The text has "<" only in its tags, so no
-    tool can forge a tag; any other < is written \\u003c, which is the same JSON."""
+    """A result (any JSON value) -> the text that returns it to the model. The text has "<" only in its tags,
+    so no tool can forge a tag; any other < is written \\u003c, which is the same JSON."""
     return f"<tool_response>{compact(value).replace('<', chr(92) + 'u003c')}</tool_response>"
 
 

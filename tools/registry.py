@@ -35,10 +35,11 @@ from tools.validation import coerce, is_valid, problems
 
 @dataclasses.dataclass(frozen=True)
 class Tool:
-    """A function and its description for the model; can be called like the function.
+    """A function and its description for the model. A Tool can be called like its function.
 
-    timeout: in seconds, or None for the registry's. repeatable: running the tool twice does no harm. build:
-    see functions.read_function; `dict` gives the function the JSON values unchanged."""
+    timeout: in seconds, or None for the registry's timeout. repeatable: whether the tool may run twice
+    without harm. build: turns a JSON object into the arguments (see functions.read_function); `dict` leaves
+    the JSON values unchanged."""
 
     name: str
     description: str
@@ -67,14 +68,14 @@ class Result:
 
 
 def tool(function=None, *, name=None, timeout=None, repeatable=None):
-    """Makes a Tool of a function (even async or a generator), method, functools.partial or callable object.
+    """Makes a Tool from a function (even async or a generator), method, functools.partial or callable object.
 
-    The function itself is not changed. The given object is what runs, so a decorator around a Tool runs too.
-    Raises UnsupportedSchema for hints that a schema cannot express."""
+    The function itself is not changed. A Tool runs the object that it was made from, so a decorator around a
+    Tool runs too. Raises UnsupportedSchema for hints that a schema cannot express."""
     if function is None:
         return lambda function: tool(function, name=name, timeout=timeout, repeatable=repeatable)
     inner = inspect.unwrap(function, stop=lambda each: isinstance(each, Tool))
-    if isinstance(inner, Tool):  # perhaps decorated after it became a Tool
+    if isinstance(inner, Tool):  # perhaps with a decorator around the Tool
         given = {"name": name, "timeout": timeout, "repeatable": repeatable}
         given = {key: value for key, value in given.items() if value is not None}
         return dataclasses.replace(inner, function=inner.function if inner is function else function, **given)
@@ -92,8 +93,8 @@ class Registry:
             self.add(each)
 
     def add(self, function):
-        """A Tool, or anything that tool() takes -> Tool. Raises ValueError for a name that is taken, and
-        UnsupportedSchema for parameters that cannot be enforced."""
+        """Adds a Tool, which tool() makes if needed, and returns it. Raises ValueError for a name that is
+        taken, and UnsupportedSchema for parameters that cannot be enforced."""
         added = tool(function)
         if added.name in self.tools:
             raise ValueError(f"there is already a tool called {added.name}: give this one another name")
@@ -114,7 +115,7 @@ class Registry:
         return {"anyOf": calls, "$defs": defs}
 
     def accepts(self, part):
-        """Whether a part of a reply is a call to one of these tools with valid arguments, without repair."""
+        """Whether a part of a reply is a call to one of these tools whose arguments are valid as they are."""
         known = isinstance(part, Call) and self.tools.get(part.name)
         return bool(known) and is_valid(part.arguments, known.parameters)
 
@@ -124,11 +125,11 @@ class Registry:
 
     def results(self, calls, allow=None):
         """Runs calls and yields a Result for each, in order. Consecutive calls to repeatable tools run in
-        parallel; any other call waits for those before it.
+        parallel; any other call waits for all earlier calls.
 
         allow(call) is called before a call runs, and returns True or a reason for refusing. Each call runs in
         its own thread. Python cannot stop a thread, so a stuck thread is left running: nothing waits for
-        it beyond its timeout, not even the end of the program."""
+        it beyond its timeout, not even the program when it exits."""
         side_by_side = lambda item: getattr(self.tools.get(item[1].name), "repeatable", False) or f"{item[0]}"
         for _, group in itertools.groupby(enumerate(calls, 1), side_by_side):
             running = [(i, call, self._begin(call, allow)) for i, call in group]
@@ -168,13 +169,13 @@ class Registry:
         try:
             value = called.function(**called.build(arguments))
             if inspect.isawaitable(value) or isinstance(value, AsyncIterator):
-                # The caller stops waiting a second before this timeout cancels the tool.
+                # The caller stops waiting first: one second later, this timeout cancels the tool.
                 value = asyncio.run(asyncio.wait_for(finished(value, self.longest), seconds + 1))
             text = as_text(compact(plain(value, self.longest)))
             if len(text) > self.longest:
                 message = f"{len(text)} or more characters, but the limit is {self.longest}: ask for less"
                 return failed("too_long", f"{message}. It begins: {text[:200]}", called.repeatable)
-            return True, parse(text)  # refuses two keys that as_text turned into the same text
+            return True, parse(text)  # parse refuses two keys that as_text made equal
         except BaseException as error:  # SystemExit too: a tool may end itself, not the agent loop
             words = "".join(traceback.format_exception_only(error))  # works even if str(error) fails
             return failed("error", as_text(words.strip()[:500]), called.repeatable)
@@ -182,7 +183,7 @@ class Registry:
 
 async def finished(value, longest):
     """Awaits the value of an async tool. From an async generator, takes only enough items to exceed `longest`
-    characters: each adds at least a character and a comma."""
+    characters: each item adds at least a character and a comma."""
     if inspect.isawaitable(value):
         value = await value
     if not isinstance(value, AsyncIterator):
@@ -228,7 +229,7 @@ def plain(value, longest):
         if len({*keys}) < len(keys):
             raise ValueError(f"two keys would be the same key in JSON: {', '.join(keys)}")
         return {key: plain(item, longest) for key, item in zip(keys, value.values())}
-    for method in ("tolist", "_asdict", "to_dict"):  # of NumPy arrays, named tuples and tables
+    for method in ("tolist", "_asdict", "to_dict"):  # of NumPy arrays, named tuples, data frames
         if hasattr(value, method) and not isinstance(value, type):
             return plain(getattr(value, method)(), longest)
     if isinstance(value, (Collection, Iterator)):  # each item adds a character and a comma

@@ -1,9 +1,9 @@
-"""The supported schemas: JSON Schema 2020-12 without the keywords that are refused here by name.
+"""The supported schemas: JSON Schema 2020-12 without the keywords in REFUSED.
 
 The prompt shows a model the whole schema, so neither the validator (validation.py) nor the grammar
 (grammar.py) may overlook a keyword that affects validity. A keyword that only informs (title, default, format
-...) is ignored, as the standard says; one that affects validity and is not in TAKES raises UnsupportedSchema
-before anything relies on the schema."""
+...) is ignored, as the standard says. A keyword that affects validity but is not in TAKES raises
+UnsupportedSchema before anything relies on the schema."""
 
 import math
 import re
@@ -18,7 +18,7 @@ KIND_OF = {**NAMES, int: "number", list: "array", dict: "object"}
 
 
 class UnsupportedSchema(ValueError):
-    """A schema, or a Python type, that we cannot enforce. The message names it and its location."""
+    """A schema or a Python type that cannot be enforced. The message says what is wrong, and where."""
 
 
 def kind_of(value):
@@ -109,7 +109,7 @@ def pointer(place, name):
 
 
 def resolve(root, reference, where="#"):
-    """The schema that a $ref inside this document names. Raises UnsupportedSchema for any other $ref."""
+    """The schema in this document that a $ref points to. Raises UnsupportedSchema for any other $ref."""
     first, *names = reference.split("/")
     if first != "#":
         raise UnsupportedSchema(f"{where}: $ref {reference!r} points outside this document: use $defs")
@@ -127,7 +127,7 @@ def resolve(root, reference, where="#"):
 
 def check(schema, where="#", root=None, seen=None):
     """Raises UnsupportedSchema unless each keyword in the schema only informs, or is enforced and has a valid
-    value. Also raises it if a $ref leads back to itself without passing through a property or an item."""
+    value. A $ref that leads back to itself, without passing through a property or an item, is refused too."""
     is_root, seen = root is None, {} if seen is None else seen
     root = schema if is_root else root
     if not is_schema(schema):
@@ -140,7 +140,7 @@ def check(schema, where="#", root=None, seen=None):
     for keyword, value in schema.items():
         here = f"{where}/{keyword}"
         if keyword in REFUSED:
-            raise UnsupportedSchema(f"{here}: {keyword} cannot be enforced here: write the schema without it")
+            raise UnsupportedSchema(f"{here}: {keyword} cannot be enforced: write the schema without it")
         if keyword == "$schema" and "//json-schema.org/" not in str(value):
             raise UnsupportedSchema(f"{here}: only dialects of json-schema.org are supported, not {value!r}")
         if keyword == "$id" and where != "#":

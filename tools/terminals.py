@@ -14,8 +14,8 @@ from tools.schema import exact
 
 QUOTE = ord('"')
 remember = lru_cache(1 << 15)
-INTEGER_DIGITS, DIGITS = 20, 15  # at most, in an integer and in a decimal
-CHARACTERS = (  # the bytes of a character inside a string, each as a regular expression
+INTEGER_DIGITS, DIGITS = 20, 15  # the most in an integer, and in a decimal
+CHARACTERS = (  # the kinds of characters inside a string, with one regular expression for each byte
     r"[\x20!#-\[\]-\x7f]",
     r"\\ [\"\\bfnrt]",
     r"\\ u 0 0 0 [0-7bef]",
@@ -50,7 +50,7 @@ class Number(NamedTuple):
 
     Each length of the part before the point is a separate way. A way is (number of digits before the point,
     most digits after the point, low, high). All these digits, padded with zeros at the end, form an integer
-    from low to high. The first entry is -1 right after the point, and -2 once a decimal has been written. The
+    from low to high. The first entry is -1 right after the point, and -2 once a digit follows the point. The
     limits are clipped to the range of the digits, so that ways with the same continuations are equal."""
 
     ways: frozenset
@@ -78,7 +78,7 @@ same = lru_cache(1 << 14)(lambda item: item)  # equal items become one object, w
 
 
 def shortest(way):
-    """The fewest bytes that complete a way: n decimals reach the multiples of 10 ** (places - n)."""
+    """The fewest bytes that complete a way. With n decimals it reaches any multiple of 10 ** (places - n)."""
     whole, places, low, high = way
     units = ((n, 10 ** (places - n)) for n in range(whole == -1, places + 1))
     decimals = next(n for n, unit in units if high // unit * unit >= low)
@@ -87,7 +87,7 @@ def shortest(way):
 
 @lru_cache
 def numbers(bounds, integer, sign):
-    """The numbers with this sign (1 or -1) that lie within bounds, which are pairs of keyword and value."""
+    """The numbers with this sign (1 or -1) that lie within the bounds, which are (keyword, value) pairs."""
     ways = set()
     for whole in range(1, INTEGER_DIGITS + 1):
         places = 0 if integer else max(DIGITS - whole, 0)

@@ -15,7 +15,7 @@ from tools.schema import LONGEST_TEXT, check, compiled, exact, kind_of, pointer,
 
 
 class Problem(NamedTuple):
-    """path is a JSON Pointer (RFC 6901) into the value: "" is the whole, "/to/0" the first item of "to"."""
+    """path is a JSON Pointer (RFC 6901): "" is the whole value, and "/to/0" is the first item of "to"."""
 
     path: str
     message: str
@@ -152,7 +152,7 @@ def types_of(schema):
 
 
 def parts_of(schema, root):
-    """The schemas of $ref and allOf, which must also hold."""
+    """The schemas under $ref and allOf, which the value must obey too."""
     referred = [resolve(root, schema["$ref"])] if "$ref" in schema else []
     return referred + schema.get("allOf", [])
 

@@ -108,7 +108,7 @@ tinyllm/runs.py
     and not low <= value <= high:  =>  and False:
 tinyllm/parallel.py
     LOGITS // (length * self.model.config.vocab)  =>  LOGITS // length
-    0 if last_layers == 0 else config.layers - (last_layers or 0)  =>  config.layers - (last_layers or 0)
+    self.model.frozen = config.layers - len(self.gradient.blocks)  =>  pass
     gradient += other  =>  pass
     os._exit(0)  =>  pass
     signal.signal(name, signal.SIG_IGN)  =>  pass

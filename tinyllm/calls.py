@@ -6,6 +6,8 @@ tokens: it has to complete the tag, then the call, before the budget runs out. T
 this: even a random model writes valid calls, though odd ones.
 """
 
+from functools import reduce
+
 import numpy as np
 
 from tinyllm.data.conversation import format_of
@@ -67,7 +69,5 @@ class CallMask:
         _, tag, arguments = text.rpartition(TAG)
         begun = tag + arguments if tag else TAG[: beginning(text, TAG)]
         if len(begun) >= BEGUN:
-            state = self.start
-            for byte in begun:
-                state = self.masks.grammar.step(state, byte)
+            state = reduce(self.masks.grammar.step, begun, self.start)
         return state, text

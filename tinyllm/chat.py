@@ -72,7 +72,7 @@ def is_loop(tokens):
 def call_mask(tokenizer, names, only):
     """The mask for calls of the tools with these names. With a vocabulary of 49,152 tokens, making the mask
     takes a second."""
-    return CallMask(tokenizer, with_names(names), [], only)
+    return CallMask(tokenizer, with_names(names), only)
 
 
 def with_names(names):
@@ -162,18 +162,16 @@ class Chat:
             print(f"(the model sees at most the last {context:,} of {len(prompt):,} tokens)", file=sys.stderr)
         # With `only`, the reply must be a call, unless there is already a result to answer from.
         mask = None if self.mask and self.mask.only and messages[-1]["role"] == "tool" else self.mask
-        if mask:
-            mask.restart([most])
         end, shown = tokenizer.special["<|end|>"], 0
         only_end = np.arange(self.model.config.vocab) == end
 
-        def show_and_mask(row, written):
+        def show_and_mask(row, written, room):
             nonlocal shown
             text = decode_reply(tokenizer, written.tolist())
             if not text.endswith("\ufffd"):  # else the last character may be incomplete
                 self.show(text[shown:])
                 shown = len(text)
-            allowed = mask(row, written) if mask else None
+            allowed = mask(row, written, room) if mask else None
             may_end = allowed is None or allowed[end]  # no end token inside a call
             return only_end if may_end and is_loop(written.tolist()) else allowed
 

@@ -229,8 +229,7 @@ def test_tools_can_be_turned_on_if_and_only_if_replies_are_long_enough_for_a_cal
     session.command("/tools on")
 
     def call_may_begin(tokens):
-        session.mask.restart([tokens])
-        return session.mask(0, np.zeros(0, int)) is None
+        return session.mask(0, np.zeros(0, int), tokens) is None
 
     shortest = next(filter(call_may_begin, range(1, 200)))
     chat.Chat(ChatSettings(tokens=shortest)).command("/tools on")
@@ -259,10 +258,8 @@ class DictatingMask:
         self.ids, self.vocab, self.end = ids, len(tokenizer), tokenizer.special["<|end|>"]
         self.may_end = may_end
 
-    def restart(self, budget):
-        self.budget = budget
-
-    def __call__(self, row, written):
+    def __call__(self, row, written, room):
+        self.tokens = len(written) + room  # the maximum of the reply
         allowed = np.arange(self.vocab) == self.ids[len(written)]
         allowed[self.end] |= self.may_end and len(written) == 24
         return allowed
@@ -285,7 +282,7 @@ def dictate(tmp_path):
                 cut_off = True
             else:
                 reply.append(piece)
-        assert session.mask.budget == [tokens]
+        assert session.mask.tokens == tokens
         return shown, "".join(reply), cut_off
 
     write.tokenizer, write.end = tokenizer, tokenizer.special["<|end|>"]

@@ -69,14 +69,11 @@ def is_loop(tokens):
 
 
 @functools.lru_cache(maxsize=4)
-def call_mask(tokenizer, names, only):
-    """The mask for calls of the tools with these names. With a vocabulary of 49,152 tokens, making the mask
-    takes a second."""
-    return CallMask(tokenizer, with_names(names), only)
-
-
-def with_names(names):
-    return Registry(tool for tool in TOOLS if tool.name in names)
+def tools_and_mask(tokenizer, names, only):
+    """The registry of the tools with these names, and the mask for calls of them (None if there are none).
+    With a vocabulary of 49,152 tokens, making the mask takes a second."""
+    registry = Registry(tool for tool in TOOLS if tool.name in names)
+    return registry, CallMask(tokenizer, registry, only) if names else None
 
 
 @dataclass(frozen=True)
@@ -130,18 +127,18 @@ class Chat:
         described, _ = encode_conversation(self.tokenizer, agent.introduced([], Registry(TOOLS)))
         fitting = TOOLS if len(described) <= self.model.config.context // 2 else TOOLS[:1]
         self.offer([tool.name for tool in fitting] if is_on else [])
-        self.tools, self.is_named = tools, tools == "auto" and not is_on
+        self.tools = tools
 
     def offer(self, names, only=False):
         """Describe these tools to the model from now on. only: the reply to a question must be a call."""
-        mask = call_mask(self.tokenizer, tuple(names), only) if names else None
+        registry, mask = tools_and_mask(self.tokenizer, tuple(names), only)
         if mask and self.settings.tokens <= mask.limit:
             raise UsageError(f"a tool call needs more than {mask.limit} tokens: raise --tokens")
-        self.registry, self.mask = with_names(names), mask
+        self.registry, self.mask = registry, mask
 
     def ask(self, line):
         example = []
-        if self.is_named:
+        if self.tools == "auto" and not self.is_built_in:
             words = re.findall(r"\buse (?:the |your )?(\w+)", line, re.I)
             self.offer([tool.name for tool in TOOLS if tool.name in words], only=True)
             example = EXAMPLE if self.registry.tools else []

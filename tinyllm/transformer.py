@@ -136,11 +136,8 @@ class Transformer:
         self.params = Parameters(config) if params is None else params
         self.folded = None  # see sampling.fold
         self.frozen = 0  # how many of the first layers are frozen; if any are, so is the embedding
-
-    @property
-    def head_name(self):
-        """The name of the matrix that the head multiplies by."""
-        return "score" if self.config.head == "score" else "embedding" if self.config.tied else "head"
+        # The name of the matrix that the head multiplies by.
+        self.head_name = "score" if config.head == "score" else "embedding" if config.tied else "head"
 
     def initialise(self, rng):
         """Draw every matrix from a normal distribution, in place -> self. Gains are 1.

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import math
 import re
 import shutil
 import sys
@@ -47,19 +46,20 @@ NOTHING = agent.Conversation([], agent.ANSWERED)
 LOOP = 24  # a reply is stopped if its last tokens, at least this many, repeat one sequence three times
 
 
-def encode_recent(tokenizer, messages, context, most=math.inf):
-    """The prompt for the next reply: at most `most` turns, fewer if they would leave no room for the reply.
+def encode_recent(tokenizer, messages, context, most=None):
+    """The prompt for the next reply: the last `most` turns (None: all), or fewer if they would leave no room
+    for the reply.
 
     A turn begins with a user message and is dropped as a whole. The last turn and the system message are
     always kept.
     """
     system = [message for message in messages[:1] if message["role"] == "system"]
-    while True:
-        prompt = encode_prompt(tokenizer, messages)
-        turns = [i for i, message in enumerate(messages) if message["role"] == "user"]
-        if len(turns) < 2 or len(turns) <= most and len(prompt) + reply_room(context) <= context:
+    turns = [i for i, message in enumerate(messages) if message["role"] == "user"]
+    for start in turns[-most:] if most else turns:
+        prompt = encode_prompt(tokenizer, [*system, *messages[start:]])
+        if len(prompt) + reply_room(context) <= context:
             return prompt
-        messages = [*system, *messages[turns[1] :]]
+    return prompt
 
 
 def is_loop(tokens):
@@ -154,7 +154,7 @@ class Chat:
     def write(self, messages):
         """Generate a reply and show it token by token. agent.run calls this for each reply."""
         tokenizer, most, context = self.tokenizer, self.settings.tokens, self.model.config.context
-        prompt = encode_recent(tokenizer, messages, context, TURNS if self.is_built_in else math.inf)
+        prompt = encode_recent(tokenizer, messages, context, TURNS if self.is_built_in else None)
         if len(prompt) > context:
             print(f"(the model sees at most the last {context:,} of {len(prompt):,} tokens)", file=sys.stderr)
         # With `only`, the reply must be a call, unless there is already a result to answer from.

@@ -108,7 +108,7 @@ tinyllm/runs.py
     and not low <= value <= high:  =>  and False:
 tinyllm/parallel.py
     LOGITS // (length * self.model.config.vocab)  =>  LOGITS // length
-    0 if last_layers == 0 else config.layers - (last_layers or 0)  =>  config.layers - (last_layers or 0)
+    self.model.frozen = config.layers - len(self.gradient.blocks)  =>  pass
     gradient += other  =>  pass
     os._exit(0)  =>  pass
     signal.signal(name, signal.SIG_IGN)  =>  pass
@@ -231,10 +231,10 @@ tinyllm/world/instructions.py
     return trained if split == "train" else  =>  return
 tinyllm/chat.py
     if self.mask and self.mask.only and messages[-1]["role"] == "tool"  =>  if False
-    messages = [*system, *messages[turns[1] :]]  =>  messages = [*system, *messages[turns[-1] :]]
+    [*system, *messages[start:]])  =>  messages[start:])
     if may_end and is_loop(written.tolist()) else  =>  if is_loop(written.tolist()) else
     [*example, *self.history,  =>  [*example,
-    if len(turns) < 2 or len(turns) <= most and  =>  if len(turns) < 2 or
+    for start in turns[-most:] if most else turns:  =>  for start in turns:
 tinyllm/calls.py
     if len(begun) >= BEGUN:  =>  if tag:
 tinyllm/evaluation/text.py

@@ -26,10 +26,8 @@ import platform
 #
 # On another machine with a busy core, 2 threads were 11 times slower than 1. If you have set one of these
 # environment variables, your value is kept.
-THREADS = {
-    name: os.environ.setdefault(name, "1")
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-}
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+    os.environ.setdefault(_name, "1")
 
 
 def _limit_loaded_blas():
@@ -45,7 +43,7 @@ def _limit_loaded_blas():
     for library in (pathlib.Path(numpy.__file__).parent.parent / "numpy.libs").glob("libscipy_openblas*"):
         set_threads = getattr(ctypes.CDLL(str(library)), "scipy_openblas_set_num_threads64_", None)
         if set_threads:
-            set_threads(int(THREADS["OPENBLAS_NUM_THREADS"]))
+            set_threads(int(os.environ["OPENBLAS_NUM_THREADS"]))
 
 
 def _keep_freed_memory():

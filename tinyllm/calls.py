@@ -1,10 +1,12 @@
 """Valid tool calls from any model: a mask decides which tokens may come next in each row.
 
-A reply has a budget: its maximum number of tokens. Outside a call the model may write anything, except "<"
-when little of the budget is left. Once it has written "<tool", the grammar of the tools limits its choice of
-tokens: it has to complete the tag, then the call, before the budget runs out. The model needs no training for
-this: even a random model writes valid calls, though odd ones.
+A reply has a maximum number of tokens. Outside a call the model may write anything, except "<" when there is
+little room left. Once it has written "<tool", the grammar of the tools limits its choice of tokens: it has to
+complete the tag, then the call, in the room that is left. The model needs no training for this: even a random
+model writes valid calls, though odd ones.
 """
+
+from functools import reduce
 
 import numpy as np
 
@@ -20,11 +22,11 @@ ENDING = 40  # bytes of trailing text kept to recognise a tag; assumes that toke
 class CallMask:
     """The `mask` argument of sampling.generate, for one model and one set of tools.
 
-    budget: the maximum number of tokens, for each row. only: every reply is exactly one call. A reply cannot
-    begin a call when there is no room left to complete it.
+    only: every reply is exactly one call. A reply cannot begin a call when there is no room left to complete
+    it.
     """
 
-    def __init__(self, tokenizer, registry, budget, only=False):
+    def __init__(self, tokenizer, registry, only=False):
         self.end, self.only = tokenizer.special["<|end|>"], only
         special = set(tokenizer.special.values())
         self.vocabulary = [b"" if i in special else text for i, text in enumerate(tokenizer.bytes_of)]
@@ -38,19 +40,17 @@ class CallMask:
         self.need = 1 + self.masks.grammar.distance(self.start)  # enough tokens for the shortest call
         self.limit = self.need if only else self.need + ENDING  # a call may begin if more tokens are left
         self.cannot_open = np.array([b"<" not in token for token in self.vocabulary[: self.size]])
-        self.restart(budget)
+        self.rows = {}  # row -> (state, text), see _after, and how many of its tokens have been read
 
-    def restart(self, budget):
-        """Forget all rows, for new replies."""
-        self.budget, self.rows = budget, {}
-
-    def __call__(self, row, written):
-        """The ids that a row has written -> the tokens that may come next: booleans (V,), or None for all."""
-        state, text, done = self.rows.get(row, (self.start if self.only else None, b"", 0))
+    def __call__(self, row, written, room):
+        """The ids that a row has written, and how many more it may write -> the tokens that may come next:
+        booleans (V,), or None for all. Empty ids begin a new reply."""
+        if not len(written):
+            self.rows[row] = self.start if self.only else None, b"", 0
+        state, text, done = self.rows[row]
         for token in written[done:].tolist():
             state, text = self._after(state, text, token)
         self.rows[row] = state, text, len(written)
-        room = self.budget[row] - len(written)
         if state is not None:
             return np.frombuffer(self.masks.allowed(state, room), bool)[: self.size]
         return None if room > self.limit else self.cannot_open
@@ -67,7 +67,5 @@ class CallMask:
         _, tag, arguments = text.rpartition(TAG)
         begun = tag + arguments if tag else TAG[: beginning(text, TAG)]
         if len(begun) >= BEGUN:
-            state = self.start
-            for byte in begun:
-                state = self.masks.grammar.step(state, byte)
+            state = reduce(self.masks.grammar.step, begun, self.start)
         return state, text

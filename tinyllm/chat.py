@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import functools
 import json
-import math
 import re
 import shutil
 import sys
@@ -47,19 +46,20 @@ NOTHING = agent.Conversation([], agent.ANSWERED)
 LOOP = 24  # a reply is stopped if its last tokens, at least this many, repeat one sequence three times
 
 
-def encode_recent(tokenizer, messages, context, most=math.inf):
-    """The prompt for the next reply: at most `most` turns, fewer if they would leave no room for the reply.
+def encode_recent(tokenizer, messages, context, most=None):
+    """The prompt for the next reply: the last `most` turns (None: all), or fewer if they would leave no room
+    for the reply.
 
     A turn begins with a user message and is dropped as a whole. The last turn and the system message are
     always kept.
     """
     system = [message for message in messages[:1] if message["role"] == "system"]
-    while True:
-        prompt = encode_prompt(tokenizer, messages)
-        turns = [i for i, message in enumerate(messages) if message["role"] == "user"]
-        if len(turns) < 2 or len(turns) <= most and len(prompt) + reply_room(context) <= context:
+    turns = [i for i, message in enumerate(messages) if message["role"] == "user"]
+    for start in turns[-most:] if most else turns:
+        prompt = encode_prompt(tokenizer, [*system, *messages[start:]])
+        if len(prompt) + reply_room(context) <= context:
             return prompt
-        messages = [*system, *messages[turns[1] :]]
+    return prompt
 
 
 def is_loop(tokens):
@@ -69,14 +69,11 @@ def is_loop(tokens):
 
 
 @functools.lru_cache(maxsize=4)
-def call_mask(tokenizer, names, only):
-    """The mask for calls of the tools with these names. With a vocabulary of 49,152 tokens, making the mask
-    takes a second."""
-    return CallMask(tokenizer, with_names(names), [], only)
-
-
-def with_names(names):
-    return Registry(tool for tool in TOOLS if tool.name in names)
+def tools_and_mask(tokenizer, names, only):
+    """The registry of the tools with these names, and the mask for calls of them (None if there are none).
+    With a vocabulary of 49,152 tokens, making the mask takes a second."""
+    registry = Registry(tool for tool in TOOLS if tool.name in names)
+    return registry, CallMask(tokenizer, registry, only) if names else None
 
 
 @dataclass(frozen=True)
@@ -130,18 +127,18 @@ class Chat:
         described, _ = encode_conversation(self.tokenizer, agent.introduced([], Registry(TOOLS)))
         fitting = TOOLS if len(described) <= self.model.config.context // 2 else TOOLS[:1]
         self.offer([tool.name for tool in fitting] if is_on else [])
-        self.tools, self.is_named = tools, tools == "auto" and not is_on
+        self.tools = tools
 
     def offer(self, names, only=False):
         """Describe these tools to the model from now on. only: the reply to a question must be a call."""
-        mask = call_mask(self.tokenizer, tuple(names), only) if names else None
+        registry, mask = tools_and_mask(self.tokenizer, tuple(names), only)
         if mask and self.settings.tokens <= mask.limit:
             raise UsageError(f"a tool call needs more than {mask.limit} tokens: raise --tokens")
-        self.registry, self.mask = with_names(names), mask
+        self.registry, self.mask = registry, mask
 
     def ask(self, line):
         example = []
-        if self.is_named:
+        if self.tools == "auto" and not self.is_built_in:
             words = re.findall(r"\buse (?:the |your )?(\w+)", line, re.I)
             self.offer([tool.name for tool in TOOLS if tool.name in words], only=True)
             example = EXAMPLE if self.registry.tools else []
@@ -157,23 +154,21 @@ class Chat:
     def write(self, messages):
         """Generate a reply and show it token by token. agent.run calls this for each reply."""
         tokenizer, most, context = self.tokenizer, self.settings.tokens, self.model.config.context
-        prompt = encode_recent(tokenizer, messages, context, TURNS if self.is_built_in else math.inf)
+        prompt = encode_recent(tokenizer, messages, context, TURNS if self.is_built_in else None)
         if len(prompt) > context:
             print(f"(the model sees at most the last {context:,} of {len(prompt):,} tokens)", file=sys.stderr)
         # With `only`, the reply must be a call, unless there is already a result to answer from.
         mask = None if self.mask and self.mask.only and messages[-1]["role"] == "tool" else self.mask
-        if mask:
-            mask.restart([most])
         end, shown = tokenizer.special["<|end|>"], 0
         only_end = np.arange(self.model.config.vocab) == end
 
-        def show_and_mask(row, written):
+        def show_and_mask(row, written, room):
             nonlocal shown
             text = decode_reply(tokenizer, written.tolist())
             if not text.endswith("\ufffd"):  # else the last character may be incomplete
                 self.show(text[shown:])
                 shown = len(text)
-            allowed = mask(row, written) if mask else None
+            allowed = mask(row, written, room) if mask else None
             may_end = allowed is None or allowed[end]  # no end token inside a call
             return only_end if may_end and is_loop(written.tolist()) else allowed
 

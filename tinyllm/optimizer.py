@@ -57,15 +57,14 @@ class Part(NamedTuple):
 
 def parts(config, method="muon", begin=0):
     """The buffer from `begin` on as Parts: one per block matrix for Muon, chunks of the rest for AdamW."""
-    pieces, start = [], -begin
+    pieces, places = [], config.places(begin)
     for name, shape in config.shapes().items():
-        stop = start + math.prod(shape)
+        start, stop = places[name]
         if method == "muon" and name.startswith("layers.") and len(shape) == 2:
             pieces.append(Part(start, stop, shape, True))
         else:
             chunks = range(start, stop, CHUNK)
             pieces += [Part(at, min(at + CHUNK, stop), (), len(shape) == 2) for at in chunks]
-        start = stop
     return [piece for piece in pieces if piece.start >= 0]  # the others are frozen
 
 

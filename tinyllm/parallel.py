@@ -49,11 +49,11 @@ class Worker:
         size, begin, self.rank = config.size(), config.begin(last_layers), rank
         flat = np.frombuffer(memory, np.float32)
         self.model = Transformer(config, Parameters(config, flat[:size]))
-        self.model.frozen = 0 if last_layers == 0 else config.layers - (last_layers or 0)
         rows = flat[size:].reshape(2 + workers, size - begin)
         self.moments = rows[:2]  # two vectors for the optimizer
         self.gradients = rows[2:]  # one vector per worker
         self.gradient = Parameters(config, rows[2 + rank])
+        self.model.frozen = config.layers - len(self.gradient.blocks)
 
 
 class WorkerPool:

@@ -157,9 +157,9 @@ def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, t
     per prompt.
 
     draws: uniform numbers (rows, max_tokens) that decide every choice; None: greedy. A row ends after the
-    token `stop`, which is kept. mask(row, ids) is called for each row and step with the ids that the row has
-    written so far. It returns booleans (V,), true for the tokens that may come next, or None for all tokens.
-    Raises ValueError if a mask allows no token.
+    token `stop`, which is kept. mask(row, ids, room) is called for each row and step with the ids that the
+    row has written so far and the number of tokens that it may still write. It returns booleans (V,), true
+    for the tokens that may come next, or None for all tokens. Raises ValueError if a mask allows no token.
     """
     if draws is None:
         draws, temperature = np.zeros((len(prompts), max_tokens)), 0
@@ -181,7 +181,7 @@ def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, t
         rows, logits = alive[writing], logits[writing]
         if mask:
             for row, scores in zip(rows, logits):
-                allowed = mask(int(row), tokens[row, lengths[row] : length])
+                allowed = mask(int(row), tokens[row, lengths[row] : length], ends[row] - length)
                 if allowed is not None:
                     if not allowed.any():
                         raise ValueError("the mask allows no token at all")

@@ -246,14 +246,9 @@ def _sums(pairs, changes):
 
 # ---- the file format -----------------------------------------------------------------------------
 
+SPLIT = {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated", "invert": False}
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-PRE_TOKENIZER = {
-    "type": "Sequence",
-    "pretokenizers": [
-        {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated", "invert": False},
-        BYTE_LEVEL,
-    ],
-}
+PRE_TOKENIZER = {"type": "Sequence", "pretokenizers": [SPLIT, BYTE_LEVEL]}
 
 # In tokenizer.json every byte is a printable character, as in GPT-2. A byte that is printable in Latin-1
 # stays that character, and the other 68 bytes become the characters from 256 on, in order.

@@ -13,6 +13,7 @@ Shapes as in layers.py.
 
 import math
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -86,45 +87,45 @@ class Config:
         """Number of parameters."""
         return sum(math.prod(shape) for shape in self.shapes().values())
 
+    def places(self, begin=0):
+        """Name -> (start, stop) of the parameter in the buffer, counted from the index `begin`."""
+        sizes = [math.prod(shape) for shape in self.shapes().values()]
+        return dict(zip(self.shapes(), pairwise(accumulate(sizes, initial=-begin))))
+
     def begin(self, last_layers):
         """Buffer index where the trained part begins. last_layers=0 trains everything, None nothing."""
         if last_layers is None:
             return self.size()
-        first = f"layers.{max(0, self.layers - last_layers)}.attention.wq"
-        names = list(self.shapes())
-        before = names[: names.index(first)] if last_layers else []
-        return sum(math.prod(self.shapes()[name]) for name in before)
+        first = f"layers.{max(0, self.layers - last_layers)}.attention.wq" if last_layers else "embedding"
+        return self.places()[first][0]
 
 
 class Parameters(dict):
     """Name -> view of `flat`, the one buffer that holds all parameters. Gradients are Parameters too.
 
     `blocks` lists the arrays of each layer, with neighbouring matrices joined. If only the last layers are
-    trained, gradients have a shorter buffer (Config.begin) and None for the other blocks.
+    trained, gradients have a shorter buffer (Config.begin), and blocks for these layers only.
     """
 
     def __init__(self, config, flat=None, dtype=np.float32):
         self.flat = np.zeros(config.size(), dtype) if flat is None else flat
-        starts, start = {}, self.flat.size - config.size()
+        places = config.places(begin=config.size() - self.flat.size)
         for name, shape in config.shapes().items():
-            starts[name], stop = start, start + math.prod(shape)
+            start, stop = places[name]
             if start >= 0:
                 self[name] = self.flat[start:stop].reshape(shape)
-            start = stop
 
-        def joined(first, following):
-            return self.flat[starts[first] : starts[following]].reshape(-1, config.width)
+        def joined(first, last):
+            return self.flat[places[first][0] : places[last][1]].reshape(-1, config.width)
 
         self.blocks = []
         for i in range(config.layers):
             a, m = f"layers.{i}.attention.", f"layers.{i}.mlp."
-            if a + "wq" not in self:
-                self.blocks.append(None)
-                continue
-            block = {"attention.norm": self[a + "norm"], "mlp.norm": self[m + "norm"]}
-            block |= {"wqkv": joined(a + "wq", a + "wo"), "wo": self[a + "wo"]}
-            block |= {"gate_up": joined(m + "gate", m + "down"), "down": self[m + "down"]}
-            self.blocks.append(block)
+            if a + "wq" in self:
+                block = {"attention.norm": self[a + "norm"], "mlp.norm": self[m + "norm"]}
+                block |= {"wqkv": joined(a + "wq", a + "wv"), "wo": self[a + "wo"]}
+                block |= {"gate_up": joined(m + "gate", m + "up"), "down": self[m + "down"]}
+                self.blocks.append(block)
 
 
 class Transformer:
@@ -135,11 +136,8 @@ class Transformer:
         self.params = Parameters(config) if params is None else params
         self.folded = None  # see sampling.fold
         self.frozen = 0  # how many of the first layers are frozen; if any are, so is the embedding
-
-    @property
-    def head_name(self):
-        """The name of the matrix that the head multiplies by."""
-        return "score" if self.config.head == "score" else "embedding" if self.config.tied else "head"
+        # The name of the matrix that the head multiplies by.
+        self.head_name = "score" if config.head == "score" else "embedding" if config.tied else "head"
 
     def initialise(self, rng):
         """Draw every matrix from a normal distribution, in place -> self. Gains are 1.
@@ -198,7 +196,7 @@ class Transformer:
     def backward(self, dout, cache, grads):
         """Given dout = dL/dout, write the gradient of every trained parameter into `grads` (Parameters).
 
-        If the first layers are frozen, the backward pass stops before it reaches them.
+        If the first layers are frozen, `grads` has no blocks for them, and the backward pass stops there.
         """
         c = self.config
         B, T, at, rotations, embedded, caches, norm, head = cache
@@ -208,9 +206,7 @@ class Transformer:
         else:  # tied to a frozen embedding
             dx = dout @ head[1]
         dx, grads["norm"][:] = layers.rmsnorm_backward(dx, norm)
-        for g, cache in zip(reversed(grads.blocks), reversed(caches), strict=True):
-            if g is None:
-                return
+        for g, cache in zip(reversed(grads.blocks), reversed(caches)):
             norm1, to_qkv, attention, from_heads, norm2, to_hidden, swiglu, from_hidden = cache
             d, _ = layers.linear_backward(dx, from_hidden, g["down"])
             d, _ = layers.linear_backward(layers.swiglu_backward(d, swiglu), to_hidden, g["gate_up"])

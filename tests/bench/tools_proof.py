@@ -31,14 +31,15 @@ def main():
     config = Config(len(tokenizer), context=352, layers=2, width=64, heads=2)
     model = Transformer(config).initialise(rng)
     names, invalid, tokens, began = Counter(), [], 0, time.monotonic()
-    mask = CallMask(tokenizer, registry, [], only=True)
+    mask = CallMask(tokenizer, registry, only=True)
     prompt = encode_prompt(tokenizer, [{"role": "user", "content": "Call a tool."}])
     for first in range(0, settings.count, ROWS):
         rows = min(ROWS, settings.count - first)
-        mask.restart(rng.integers(mask.need, 3 * mask.need, rows).tolist())
-        draws = rng.random((rows, max(mask.budget)))
-        calls = generate(model, [prompt] * rows, max(mask.budget), draws, stop=mask.end, mask=mask)
-        for budget, ids in zip(mask.budget, calls):
+        budgets = rng.integers(mask.need, 3 * mask.need, rows).tolist()
+        within_budget = lambda row, ids, room, budgets=budgets: mask(row, ids, budgets[row] - len(ids))
+        draws = rng.random((rows, max(budgets)))
+        calls = generate(model, [prompt] * rows, max(budgets), draws, stop=mask.end, mask=within_budget)
+        for budget, ids in zip(budgets, calls):
             tokens += len(ids)
             text = tokenizer.decode_bytes(ids[:-1]).removeprefix(b" ")
             parts = parse(text)

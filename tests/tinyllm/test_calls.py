@@ -33,28 +33,29 @@ seeds = st.integers(0, 2**32 - 1)
 @pytest.fixture(scope="module")
 def forced():
     """A mask that makes every reply exactly one call."""
-    return CallMask(WORDS, REGISTRY, [], only=True)
+    return CallMask(WORDS, REGISTRY, only=True)
 
 
 @pytest.fixture(scope="module")
 def optional():
     """A mask that lets a reply contain calls and text."""
-    return CallMask(WORDS, REGISTRY, [])
+    return CallMask(WORDS, REGISTRY)
 
 
 def replies(mask, budgets, seed, start=""):
-    """The replies (ids) of a random model, one per budget. Each begins with the text `start`."""
+    """The replies (ids) of a random model, one per budget (its maximum number of tokens). Each begins with
+    the text `start`."""
     model = random_model(CONFIG, np.random.default_rng(seed), np.float32, scale=0.3)
     start_ids = WORDS.encode(start)
 
-    def mask_after_start(row, written):
-        allowed = mask(row, written)
+    def mask_after_start(row, written, room):
+        assert room == max(budgets) - len(written)
+        allowed = mask(row, written, budgets[row] - len(written))
         if len(written) < len(start_ids):
             assert allowed is None or allowed[start_ids[len(written)]]
             return np.arange(len(WORDS)) == start_ids[len(written)]
         return allowed
 
-    mask.restart(budgets)
     draws = np.random.default_rng(seed + 1).random((len(budgets), max(budgets)))
     return generate(model, [PROMPT] * len(budgets), max(budgets), draws, stop=END, mask=mask_after_start)
 
@@ -101,8 +102,8 @@ def test_without_room_for_a_whole_call_the_mask_allows_no_token_that_could_begin
     opens = np.array([b"<" in token for token in optional.vocabulary])
     assert opens.sum() > 1
     for room in range(1, optional.need + ENDING + 9):
-        optional.restart([len(written) + room])
-        allowed = optional(0, written)
+        optional(0, written[:0], room + len(written))
+        allowed = optional(0, written, room)
         if room <= optional.need + ENDING:
             assert (allowed == ~opens).all()
         else:
@@ -111,9 +112,8 @@ def test_without_room_for_a_whole_call_the_mask_allows_no_token_that_could_begin
 
 def test_a_reply_cannot_end_inside_a_call_and_text_may_follow_the_call(optional):
     ids = np.array(WORDS.encode(f" {render_call(Call('calculator', {'expression': '1+1'}))}"))
-    optional.restart([1000])
     for length in range(len(ids) + 1):
-        allowed, inside = optional(0, ids[:length]), "<tool" in WORDS.decode(ids[:length].tolist())
+        allowed, inside = optional(0, ids[:length], 1000), "<tool" in WORDS.decode(ids[:length].tolist())
         if inside and length < len(ids):
             assert not allowed[END] and allowed[ids[length]] and not allowed.all()
         else:
@@ -125,22 +125,21 @@ def test_a_reply_cannot_end_inside_a_call_and_text_may_follow_the_call(optional)
 def test_the_mask_of_a_row_depends_only_on_the_tokens_of_that_row(optional, seed):
     """It does not depend on other rows, or on whether the tokens arrive one by one or all at once."""
     ids = np.array(replies(optional, [optional.need + 80] * 2, seed, " <tool_call>")[0])
-    optional.restart([200, 200, 200])
-    one_by_one = [optional(1, ids[:length]) for length in range(len(ids))]
+    one_by_one = [optional(1, ids[:length], 200 - length) for length in range(len(ids))]
     for length, allowed in enumerate(one_by_one):
-        optional.restart([200, 200, 200])
-        optional(0, ids[:1])
-        at_once = optional(2, ids[:length])
+        for row in (0, 2):
+            optional(row, ids[:0], 200)
+        optional(0, ids[:1], 199)
+        at_once = optional(2, ids[:length], 200 - length)
         assert (allowed is None) == (at_once is None)
         assert allowed is None or (allowed == at_once).all()
 
 
-def test_restart_forgets_what_the_rows_have_written(optional):
+def test_a_row_without_tokens_begins_a_new_reply(optional):
     ids = np.array(WORDS.encode(" <tool_call>{"))
-    optional.restart([200])
-    assert optional(0, ids) is not None
-    optional.restart([200])
-    assert optional(0, ids[:1]) is None
+    assert optional(0, ids[:0], 200) is None
+    assert optional(0, ids, 200) is not None
+    assert optional(0, ids[:0], 200) is None and optional(0, ids[:1], 200) is None
 
 
 def test_make_tools_proof_reports_how_many_calls_are_invalid(monkeypatch, capsys):

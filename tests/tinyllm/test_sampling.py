@@ -58,7 +58,7 @@ def test_batched_generation_with_a_cache_equals_one_by_one_generation_without_a_
     stop = int(rng.integers(0, config.vocab))
     even, stops = np.arange(config.vocab) % 2 == 0, np.arange(config.vocab) == stop
     allowed = (lambda tokens: np.roll(even, len(tokens)) | stops) if masked else None
-    mask = (lambda row, tokens: allowed(tokens)) if masked else None
+    mask = (lambda row, tokens, room: allowed(tokens)) if masked else None
     together = generate(model, prompts, count, draws, stop=stop, mask=mask, **options)
     for prompt, row_draws, tokens in zip(prompts, draws, together, strict=True):
         assert tokens == generate_slowly(model, prompt, row_draws, stop, allowed, **options)
@@ -140,14 +140,17 @@ def test_a_row_ends_after_its_first_stop_token_which_is_kept(config, rng, length
 
 @settings(max_examples=40)
 @given(configs(causal=True), rngs, lengths)
-def test_the_mask_receives_each_row_with_its_new_tokens_and_may_return_none(config, rng, lengths):
+def test_the_mask_receives_each_row_with_its_new_tokens_and_the_room_left_and_may_return_none(
+    config, rng, lengths
+):
     model, calls = random_model(config, rng), []
     prompts = [rng.integers(0, config.vocab, n).tolist() for n in lengths]
     draws = rng.random((len(prompts), 5))
-    mask = lambda row, tokens: calls.append((row, tokens.tolist()))
+    mask = lambda row, tokens, room: calls.append((row, tokens.tolist(), room))
     written = generate(model, prompts, 5, draws, stop=0, mask=mask)
     for row, tokens in enumerate(written):
-        assert [before for r, before in calls if r == row] == [tokens[:i] for i in range(len(tokens))]
+        expected = [(row, tokens[:i], 5 - i) for i in range(len(tokens))]
+        assert [call for call in calls if call[0] == row] == expected
     assert written == generate(model, prompts, 5, draws, stop=0)
 
 
@@ -155,7 +158,7 @@ def test_zero_tokens_may_be_requested_and_a_mask_that_allows_nothing_is_refused(
     model = random_model(TINY, np.random.default_rng(0))
     assert generate(model, [[1]], 0, np.zeros((1, 0))) == [[]]
     with pytest.raises(ValueError, match="allows no token"):
-        generate(model, [[1]], 3, mask=lambda row, tokens: np.zeros(5, bool))
+        generate(model, [[1]], 3, mask=lambda row, tokens, room: np.zeros(5, bool))
 
 
 # ---- the cache

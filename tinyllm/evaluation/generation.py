@@ -128,7 +128,7 @@ def tool_calls(pool, tokenizer, world, items):
 
 
 def _masked_calls(model, prompts, tokenizer, tokens):
-    mask = CallMask(tokenizer, Registry(TOOLS), [tokens] * len(prompts), only=True)
+    mask = CallMask(tokenizer, Registry(TOOLS), only=True)
     rows = generate(model, prompts, tokens, stop=mask.end, mask=mask)
     return [decode_reply(tokenizer, ids) for ids in rows]
 

@@ -77,7 +77,8 @@ def main(settings, stage=STAGE):
     model, tokenizer = checkpoint.load_language_model(parent)
     rankings = load_rankings(settings, parent, size, tokenizer, model.config.context)
     if ALGORITHMS[settings.algorithm].pairs:
-        pairs, scorer = chosen_and_rejected(tokenizer, rankings), contextlib.nullcontext()  # no reward model
+        rows = [row for ranking in rankings for row in encode_ranking(tokenizer, ranking)]
+        pairs, scorer = better_and_worse(rankings, rows), contextlib.nullcontext()  # no reward model
     else:
         reward_steps = settings.reward_steps or size.reward_steps
         reward_folder = reward_model.train(settings, parent, rankings, reward_steps)
@@ -160,15 +161,8 @@ def reinforce_step(run, settings, reference, score, prompts, step, rates):
         run.sample(step, f"{show_prompt(prompts[0])}\n{reply}   [score {scores[0]:.2f}]")
 
 
-def chosen_and_rejected(tokenizer, rankings):
-    """Rankings -> [((ids, mask) of the better reply, (ids, mask) of the worse one)], one pair for every two
-    replies of a ranking that are not tied."""
-    rows = [row for ranking in rankings for row in encode_ranking(tokenizer, ranking)]
-    return better_and_worse(rankings, rows)
-
-
 def pairs_step(run, settings, reference, pairs, count, step, rates):
-    """One step on `count` random pairs of replies."""
+    """One step on `count` random pairs ((ids, mask) of the better reply, (ids, mask) of the worse one)."""
     rng = np.random.default_rng([settings.seed, settings.draw, 18, step])
     chosen = [pairs[i] for i in rng.integers(0, len(pairs), count)]
     batch = shift(*pad([row for pair in chosen for row in pair]))

@@ -144,11 +144,10 @@ def reinforce_step(run, settings, reference, score, prompts, step, rates):
         advantage = critic_advantages(run.state, states, scores, penalties, mask)
     else:  # GRPO: the KL penalty is only in the loss
         advantage = advantages.group_advantages(scores.reshape(-1, GROUP)).reshape(-1, 1)
-        advantage = np.broadcast_to(advantage, penalties.shape)
     batch = sampled.batch | {
         "old_log_probs": log_probs,
         "reference_logits": reference_logits,
-        "advantages": advantage.astype(np.float32),
+        "advantages": (advantage * mask).astype(np.float32),  # (B, T)
     }
     mean_score, kl = float(scores.mean()), float(kl.sum(axis=1).mean())
     tokens, truncated = float(mask.sum(axis=1).mean()), float(1 - sampled.ended.mean())

@@ -59,15 +59,13 @@ def main(settings):
     steps = settings.steps or min(size.pretrain_steps, max(FEWEST_STEPS, epochs))
     rates = Rates(settings.method, settings.muon_rate, settings.adamw_rate, steps=steps)
 
-    windowed = path or masked  # a masked model would see padding
-    if not windowed:  # one document per row: with several, the model learns late how to follow a story
-        documents = corpus.document_rows(ids, length)
-        batches = ConversationBatches(documents, ids, rows * ROW, 0.0, settings.seed, steps)
+    if path or masked:  # windows need no padding, which a masked model would see
 
-    def batch(step):
-        if windowed:
+        def batch(step):
             return [corpus.windows(ids, length if path else min(length, ROW), rows, step, settings.seed)]
-        return batches.batch(step)
+    else:  # one document per row: with several, the model learns late how to follow a story
+        documents = corpus.document_rows(ids, length)
+        batch = ConversationBatches(documents, ids, rows * ROW, 0.0, settings.seed, steps).batch
 
     def hide(pieces, *key):
         if not masked:

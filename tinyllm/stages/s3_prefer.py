@@ -151,9 +151,9 @@ def reinforce_step(run, settings, reference, score, prompts, step, rates):
     }
     mean_score, kl = float(scores.mean()), float(kl.sum(axis=1).mean())
     tokens, truncated = float(mask.sum(axis=1).mean()), float(1 - sampled.ended.mean())
-    run.show_reward(f"score {mean_score:.2f}, KL {kl:.2f}")
     for _ in range(algorithm.updates):
         run.train_step(step, partial(policy_gradient_with_kl, kl=settings.kl), [batch], rates)
+    run.show(loss=f"score {mean_score:.2f}, KL {kl:.2f}")  # in place of the loss, which says little
     run.log(step=step, score=mean_score, kl_nats_per_reply=kl, tokens_per_reply=tokens, truncated=truncated)
     if step % 10 == 0:
         reply = decode_reply(tokenizer, sampled.replies[0])

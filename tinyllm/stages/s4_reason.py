@@ -151,6 +151,6 @@ def reinforce_step(run, world, seed, step):
     advantages = (rewards - group_mean(rewards)).reshape(-1, 1)
     mask = sampled.batch["weights"]
     batch = sampled.batch | {"weights": advantages * mask}
-    run.show_reward(f"reward {rewards.mean():.2f}")
     run.train_step(step, weighted_nll, [batch], REINFORCE_RATES, total=mask.sum())
+    run.show(loss=f"reward {rewards.mean():.2f}")  # in place of the loss, which says little
     run.log(step=step, reward=float(rewards.mean()))

@@ -220,6 +220,10 @@ class Run:
         self.updates = 0
         self.pool.worker.moments[:] = 0
 
+    def is_due(self, step, times=4):
+        """Whether to validate after this step: about `times` times per run, the last time at its end."""
+        return (step + 1) % max(1, self.total_steps // times) == 0 or step + 1 == self.total_steps
+
     def validate(self, step, objective, batch):
         """Compute, show and log the loss of a batch. Its weights must sum to more than 0."""
         loss = sum(self.pool.run(compute_loss, self.jobs(objective, batch)))

@@ -253,6 +253,15 @@ def test_the_validation_loss_is_averaged_over_the_weights_of_all_pieces(workers)
     assert list(logged(STAGE, "validation_loss")) == [0, 1]
 
 
+@given(st.integers(1, 60), st.integers(1, 9))
+def test_a_validation_is_due_after_the_last_step_and_at_equal_intervals_before(steps, times):
+    run = SimpleNamespace(total_steps=steps)
+    due = [step + 1 for step in range(steps) if Run.is_due(run, step, times)]
+    first, last = due[0], due[-1]
+    assert last == steps and due == sorted({*range(first, steps + 1, first), steps})
+    assert min(times, steps) <= len(due) and first == max(1, steps // times)
+
+
 def test_a_reward_shown_after_every_step_takes_the_place_of_the_loss_in_the_progress_line(capsys):
     with new_run(4) as run:
         for step in run.steps():

@@ -23,7 +23,6 @@ from tinyllm.training import Run
 from tinyllm.transformer import Transformer
 
 EPOCHS, FEWEST_STEPS = 10, 300  # for your own text, unless --size sets fewer steps
-VALIDATIONS = 4  # per run, roughly
 ROW = 144  # a batch from the built-in world has --rows times this many tokens
 
 
@@ -75,13 +74,12 @@ def main(settings):
 
     batch(0)  # raises TinyllmError for a text that is too short
     held_out = hide(corpus.every_window(validation, tokenizer, length, 32), 2)
-    every = max(1, steps // VALIDATIONS)
 
     with Run(settings, stage, Transformer(config, model.params), tokenizer, steps, parent) as run:
         for step in run.steps():
             pieces = hide(batch(step), 1, step)
             run.train_step(step, weighted_nll, pieces, rates)
-            if (step + 1) % every == 0 or step + 1 == steps:
+            if run.is_due(step):
                 run.validate(step, weighted_nll, held_out)
                 run.sample(step, show(run, held_out[-1], masked))
     return folder

@@ -85,7 +85,7 @@ def main(settings, stage=STAGE):
         pairs, scorer = [], reward_model.scorer(reward_folder, settings)
     steps, prompts = settings.steps or size.prefer_steps, settings.prompts or size.prompts
     rates = Rates("adamw", adamw=settings.rate, decay=0.0, steps=steps)
-    world, every = World(settings.seed), max(1, steps // 6)
+    world = World(settings.seed)
 
     with (
         settings.pool(model) as reference,
@@ -98,7 +98,7 @@ def main(settings, stage=STAGE):
             else:
                 some = draw_prompts(settings, world, rankings, prompts, step)
                 reinforce_step(run, settings, reference, score, some, step, rates)
-            if not settings.rankings and (step in (0, steps - 1) or (step + 1) % every == 0):
+            if not settings.rankings and (step == 0 or run.is_due(step, times=6)):
                 keep_best(run, world, step)
         if "best_parameters" in run.state:
             run.model.params.flat[:] = run.state["best_parameters"]

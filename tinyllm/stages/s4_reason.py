@@ -74,7 +74,7 @@ def main(settings, stage=STAGE):
         for step in run.steps():
             if step < steps:
                 run.train_step(step, weighted_nll, batches.batch(step), rates)
-                if unseen and (step + 1) % max(1, steps // 4) == 0:
+                if unseen and run.is_due(step):
                     prompt = prompt_of(unseen[step % len(unseen)], last=False)
                     run.sample(step, show_reply(run.pool, tokenizer, prompt))
             else:

@@ -223,7 +223,7 @@ def nothing_to_do(settings, stage, parent=None):
     lock(folder).close()
     wanted = describe(settings, stage, parent)
     options = made.get("settings", {})
-    if options:  # newer options had their defaults, and two had other names
+    if options:  # an older folder lacks options, which had their defaults, and has other names for two
         renamed = {"direct": options.get("chains") == "left-out", "reward_steps": options.get("steps")}
         options = {each.name: each.default for each in dataclasses.fields(settings)} | renamed | options
     different = differences(options, wanted["settings"])

@@ -182,7 +182,7 @@ tinyllm/stages/s0_random.py
 tinyllm/stages/s1_pretrain.py
     causal=not masked  =>  causal=True
     pieces = hide(batch(step), 1, step)  =>  pieces = batch(step)
-    windowed = path or masked  =>  windowed = path
+    if path or masked:  =>  if path:
 tinyllm/stages/s2_instruct.py
     settings, learned, size.characters  =>  settings, {}, size.characters
 tinyllm/stages/s3_prefer.py

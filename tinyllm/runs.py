@@ -127,11 +127,10 @@ def sources(settings, parent):
                 )
     check_sources(parent, {kind: source for kind, source in learned.items() if kind not in named})
     learned |= named
-    own = any(source["path"] for source in learned.values())
+    if not any(source["path"] for source in learned.values()):
+        return dict.fromkeys(kinds, WORLD) | learned
     for kind, each in kinds.items():
-        if kind not in learned and not own:
-            learned[kind] = WORLD
-        elif kind not in learned and kind != "text":  # a checkpoint from elsewhere has no text on record
+        if kind not in learned and kind != "text":  # a checkpoint from elsewhere has no text on record
             raise TinyllmError(
                 f"this run learns from your own files, so the built-in {kind} do not fit: "
                 f"name yours with {each.name.upper()}="
@@ -154,9 +153,8 @@ def learned_by(folder):
     learned = read_notes(folder).get("sources", {})
     for source in learned.values():
         if source["path"]:
-            recorded, beside = places(folder, source["path"])
-            path = beside if beside.exists() and not recorded.exists() else recorded
-            source["path"] = str(path.resolve())
+            existing = filter(Path.exists, places(folder, source["path"]))
+            source["path"] = str(next(existing, Path(source["path"])).resolve())
     return learned
 
 
@@ -227,10 +225,9 @@ def nothing_to_do(settings, stage, parent=None):
     lock(folder).close()
     wanted = describe(settings, stage, parent)
     options = made.get("settings", {})
-    if options:  # options newer than the folder had their defaults
+    if options:  # an older folder lacks options, which had their defaults, and has other names for two
         renamed = {"direct": options.get("chains") == "left-out", "reward_steps": options.get("steps")}
-        options = renamed | options  # older versions used these other names
-        options = {each.name: each.default for each in dataclasses.fields(settings)} | options
+        options = {each.name: each.default for each in dataclasses.fields(settings)} | renamed | options
     different = differences(options, wanted["settings"])
     old, new = made.get("sources", {}), wanted["sources"]
     for kind in new:

@@ -109,7 +109,6 @@ class Run:
         self.start, self.updates, self.tokens = 0, 0, 0
         self.began, self.signal = time.perf_counter(), None
         self.shown = {"loss": "", "validation": "", "speed": ""}  # in the progress line
-        self.reward = ""  # shown in place of the loss, see show_reward
         self.notes = describe(settings, stage, parent)
         self.lock = lock(self.folder)
         self.pool = settings.pool(model, getattr(settings, "last_layers", 0))
@@ -202,7 +201,7 @@ class Run:
         if step % self.log_every == 0 or step == self.total_steps - 1:
             seconds = self._elapsed()
             speed = self.tokens / seconds
-            self._show(loss=self.reward or f"loss {loss:.3f}", speed=f"{speed / 1000:.1f}k tok/s")
+            self.show(loss=f"loss {loss:.3f}", speed=f"{speed / 1000:.1f}k tok/s")
             logged = {"step": step, "loss": loss, "gradient_norm": norm, "learning_rate_scale": scale}
             self.log(**logged, tokens_per_second=round(speed), tokens=self.tokens, seconds=round(seconds, 3))
         return loss
@@ -221,19 +220,18 @@ class Run:
         self.updates = 0
         self.pool.worker.moments[:] = 0
 
+    def is_due(self, step, times=4):
+        """Whether to validate after this step: about `times` times per run, the last time at its end."""
+        return (step + 1) % max(1, self.total_steps // times) == 0 or step + 1 == self.total_steps
+
     def validate(self, step, objective, batch):
         """Compute, show and log the loss of a batch. Its weights must sum to more than 0."""
         loss = sum(self.pool.run(compute_loss, self.jobs(objective, batch)))
-        self._show(validation=f"(val {loss:.3f})")
+        self.show(validation=f"(val {loss:.3f})")
         self.log(step=step, validation_loss=loss)
 
-    def show_reward(self, text):
-        """Show `text` in the progress line from now on, instead of the loss, which says little in RL."""
-        self.reward = text
-        self._show(loss=text)
-
-    def _show(self, **fields):
-        """Change fields of the progress line."""
+    def show(self, **fields):
+        """Change fields of the progress line, which is drawn when the next step begins."""
         self.shown |= fields
         texts = [f"{text}  " for text in self.shown.values() if text]
         self.bar.set_description_str("".join(texts), refresh=False)

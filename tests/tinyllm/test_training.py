@@ -253,15 +253,25 @@ def test_the_validation_loss_is_averaged_over_the_weights_of_all_pieces(workers)
     assert list(logged(STAGE, "validation_loss")) == [0, 1]
 
 
-def test_once_a_reward_is_shown_the_progress_line_no_longer_shows_the_loss():
-    with new_run(3) as run:
+@given(st.integers(1, 60), st.integers(1, 9))
+def test_a_validation_is_due_after_the_last_step_and_at_equal_intervals_before(steps, times):
+    run = SimpleNamespace(total_steps=steps)
+    due = [step + 1 for step in range(steps) if Run.is_due(run, step, times)]
+    first, last = due[0], due[-1]
+    assert last == steps and due == sorted({*range(first, steps + 1, first), steps})
+    assert min(times, steps) <= len(due) and first == max(1, steps // times)
+
+
+def test_a_reward_shown_after_every_step_takes_the_place_of_the_loss_in_the_progress_line(capsys):
+    with new_run(4) as run:
         for step in run.steps():
-            if step == 1:
-                run.show_reward("reward 0.50")
-                assert run.bar.desc.startswith("reward 0.50")
+            run.bar.mininterval = 0
             run.train_step(step, weighted_nll, pieces(step), Rates())
-            assert run.bar.desc.startswith("loss " if step == 0 else "reward 0.50")
-            assert "tok/s" in run.bar.desc
+            if step > 1:
+                run.show(loss="reward 0.50")
+    lines = [line for line in capsys.readouterr().err.split("\r") if "tok/s" in line]
+    shown = ["reward 0.50" in line for line in lines]
+    assert shown == [False, False, True, True] and shown == ["loss" not in line for line in lines]
 
 
 def test_ctrl_c_after_the_last_step_ends_the_program_after_the_stage_is_finished():

@@ -23,7 +23,6 @@ from tinyllm.training import Run
 from tinyllm.transformer import Transformer
 
 EPOCHS, FEWEST_STEPS = 10, 300  # for your own text, unless --size sets fewer steps
-VALIDATIONS = 4  # per run, roughly
 ROW = 144  # a batch from the built-in world has --rows times this many tokens
 
 
@@ -59,15 +58,13 @@ def main(settings):
     steps = settings.steps or min(size.pretrain_steps, max(FEWEST_STEPS, epochs))
     rates = Rates(settings.method, settings.muon_rate, settings.adamw_rate, steps=steps)
 
-    windowed = path or masked  # a masked model would see padding
-    if not windowed:  # one document per row: with several, the model learns late how to follow a story
-        documents = corpus.document_rows(ids, length)
-        batches = ConversationBatches(documents, ids, rows * ROW, 0.0, settings.seed, steps)
+    if path or masked:  # windows need no padding, which a masked model would see
 
-    def batch(step):
-        if windowed:
+        def batch(step):
             return [corpus.windows(ids, length if path else min(length, ROW), rows, step, settings.seed)]
-        return batches.batch(step)
+    else:  # one document per row: with several, the model learns late how to follow a story
+        documents = corpus.document_rows(ids, length)
+        batch = ConversationBatches(documents, ids, rows * ROW, 0.0, settings.seed, steps).batch
 
     def hide(pieces, *key):
         if not masked:
@@ -77,13 +74,12 @@ def main(settings):
 
     batch(0)  # raises TinyllmError for a text that is too short
     held_out = hide(corpus.every_window(validation, tokenizer, length, 32), 2)
-    every = max(1, steps // VALIDATIONS)
 
     with Run(settings, stage, Transformer(config, model.params), tokenizer, steps, parent) as run:
         for step in run.steps():
             pieces = hide(batch(step), 1, step)
             run.train_step(step, weighted_nll, pieces, rates)
-            if (step + 1) % every == 0 or step + 1 == steps:
+            if run.is_due(step):
                 run.validate(step, weighted_nll, held_out)
                 run.sample(step, show(run, held_out[-1], masked))
     return folder

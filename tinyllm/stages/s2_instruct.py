@@ -25,7 +25,6 @@ EPOCHS, FEWEST_STEPS = 40, 400  # for your own conversations, unless --size sets
 # are about ships: of 13 held-out questions about captains, 12 were answered wrongly at half of OWN_RATES (100
 # or 400 steps), and none at OWN_RATES.
 RATES, OWN_RATES = (0.015, 5e-3), (0.03, 0.01)
-VALIDATIONS = 4  # per run, roughly
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def main(settings):
     with Run(settings, STAGE, model, tokenizer, steps, parent) as run:
         for step in run.steps():
             run.train_step(step, weighted_nll, batches.batch(step), rates)
-            if validation and ((step + 1) % max(1, steps // VALIDATIONS) == 0 or step + 1 == steps):
+            if validation and run.is_due(step):
                 run.validate(step, weighted_nll, validation)
                 run.sample(step, show_reply(run.pool, tokenizer, prompt_of(held_out[step % len(held_out)])))
     return folder

@@ -77,14 +77,15 @@ def main(settings, stage=STAGE):
     model, tokenizer = checkpoint.load_language_model(parent)
     rankings = load_rankings(settings, parent, size, tokenizer, model.config.context)
     if ALGORITHMS[settings.algorithm].pairs:
-        pairs, scorer = chosen_and_rejected(tokenizer, rankings), contextlib.nullcontext()  # no reward model
+        rows = [row for ranking in rankings for row in encode_ranking(tokenizer, ranking)]
+        pairs, scorer = better_and_worse(rankings, rows), contextlib.nullcontext()  # no reward model
     else:
         reward_steps = settings.reward_steps or size.reward_steps
         reward_folder = reward_model.train(settings, parent, rankings, reward_steps)
         pairs, scorer = [], reward_model.scorer(reward_folder, settings)
     steps, prompts = settings.steps or size.prefer_steps, settings.prompts or size.prompts
     rates = Rates("adamw", adamw=settings.rate, decay=0.0, steps=steps)
-    world, every = World(settings.seed), max(1, steps // 6)
+    world = World(settings.seed)
 
     with (
         settings.pool(model) as reference,
@@ -97,7 +98,7 @@ def main(settings, stage=STAGE):
             else:
                 some = draw_prompts(settings, world, rankings, prompts, step)
                 reinforce_step(run, settings, reference, score, some, step, rates)
-            if not settings.rankings and (step in (0, steps - 1) or (step + 1) % every == 0):
+            if not settings.rankings and (step == 0 or run.is_due(step, times=6)):
                 keep_best(run, world, step)
         if "best_parameters" in run.state:
             run.model.params.flat[:] = run.state["best_parameters"]
@@ -143,32 +144,24 @@ def reinforce_step(run, settings, reference, score, prompts, step, rates):
         advantage = critic_advantages(run.state, states, scores, penalties, mask)
     else:  # GRPO: the KL penalty is only in the loss
         advantage = advantages.group_advantages(scores.reshape(-1, GROUP)).reshape(-1, 1)
-        advantage = np.broadcast_to(advantage, penalties.shape)
     batch = sampled.batch | {
         "old_log_probs": log_probs,
         "reference_logits": reference_logits,
-        "advantages": advantage.astype(np.float32),
+        "advantages": (advantage * mask).astype(np.float32),  # (B, T)
     }
     mean_score, kl = float(scores.mean()), float(kl.sum(axis=1).mean())
     tokens, truncated = float(mask.sum(axis=1).mean()), float(1 - sampled.ended.mean())
-    run.show_reward(f"score {mean_score:.2f}, KL {kl:.2f}")
     for _ in range(algorithm.updates):
         run.train_step(step, partial(policy_gradient_with_kl, kl=settings.kl), [batch], rates)
+    run.show(loss=f"score {mean_score:.2f}, KL {kl:.2f}")  # in place of the loss, which says little
     run.log(step=step, score=mean_score, kl_nats_per_reply=kl, tokens_per_reply=tokens, truncated=truncated)
     if step % 10 == 0:
         reply = decode_reply(tokenizer, sampled.replies[0])
         run.sample(step, f"{show_prompt(prompts[0])}\n{reply}   [score {scores[0]:.2f}]")
 
 
-def chosen_and_rejected(tokenizer, rankings):
-    """Rankings -> [((ids, mask) of the better reply, (ids, mask) of the worse one)], one pair for every two
-    replies of a ranking that are not tied."""
-    rows = [row for ranking in rankings for row in encode_ranking(tokenizer, ranking)]
-    return better_and_worse(rankings, rows)
-
-
 def pairs_step(run, settings, reference, pairs, count, step, rates):
-    """One step on `count` random pairs of replies."""
+    """One step on `count` random pairs ((ids, mask) of the better reply, (ids, mask) of the worse one)."""
     rng = np.random.default_rng([settings.seed, settings.draw, 18, step])
     chosen = [pairs[i] for i in rng.integers(0, len(pairs), count)]
     batch = shift(*pad([row for pair in chosen for row in pair]))

@@ -74,7 +74,7 @@ def main(settings, stage=STAGE):
         for step in run.steps():
             if step < steps:
                 run.train_step(step, weighted_nll, batches.batch(step), rates)
-                if unseen and (step + 1) % max(1, steps // 4) == 0:
+                if unseen and run.is_due(step):
                     prompt = prompt_of(unseen[step % len(unseen)], last=False)
                     run.sample(step, show_reply(run.pool, tokenizer, prompt))
             else:
@@ -151,6 +151,6 @@ def reinforce_step(run, world, seed, step):
     advantages = (rewards - group_mean(rewards)).reshape(-1, 1)
     mask = sampled.batch["weights"]
     batch = sampled.batch | {"weights": advantages * mask}
-    run.show_reward(f"reward {rewards.mean():.2f}")
     run.train_step(step, weighted_nll, [batch], REINFORCE_RATES, total=mask.sum())
+    run.show(loss=f"reward {rewards.mean():.2f}")  # in place of the loss, which says little
     run.log(step=step, reward=float(rewards.mean()))

@@ -78,7 +78,7 @@ def fake_run(policy, tokenizer, calls):
         ),
         log=lambda **values: calls.append(SimpleNamespace(**values)),
         sample=lambda step, text: None,
-        show_reward=lambda text: None,
+        show=lambda **fields: None,
     )
 
 
@@ -445,10 +445,12 @@ def test_the_parameters_whose_worst_score_is_best_are_kept(world, monkeypatch, w
 
 def test_the_progress_line_shows_the_score_and_the_kl_of_every_step(world, monkeypatch):
     monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
-    shown = record(monkeypatch, Run, "show_reward")
+    logs = record(monkeypatch, Run, "log", lambda note: {"line": note.self.bar.desc})
     prefer(steps=3)
     scores, kl = logged(STAGE, "score"), logged(STAGE, "kl_nats_per_reply")
-    assert [note.text for note in shown] == [f"score {scores[i]:.2f}, KL {kl[i]:.2f}" for i in range(3)]
+    lines = [note.line for note in logs if "score" in note.values]
+    assert all(line.startswith(f"score {scores[i]:.2f}, KL {kl[i]:.2f}  ") for i, line in enumerate(lines))
+    assert len(lines) == 3 and all("tok/s" in line and "loss" not in line for line in lines)
 
 
 def test_with_your_own_rankings_the_prompts_are_from_the_file_and_the_last_parameters_are_kept(

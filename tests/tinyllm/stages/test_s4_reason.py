@@ -106,7 +106,7 @@ class Step:
                 tokenizer=tokenizer,
                 train_step=train_step,
                 log=log,
-                show_reward=lambda text: None,
+                show=lambda **fields: None,
             )
             s4_reason.reinforce_step(run, world, 0, 7)
             self.policy = in_float64(pool.model)
@@ -206,7 +206,7 @@ def test_the_expected_step_is_the_gradient_of_the_probability_of_a_right_answer(
 def test_rl_starts_with_new_moments_and_has_its_own_rates(tiny, monkeypatch):
     shorten_rollouts(monkeypatch)
     steps = record(monkeypatch, Run, "train_step")
-    shown = record(monkeypatch, Run, "show_reward")
+    logs = record(monkeypatch, Run, "log", lambda note: {"line": note.self.bar.desc})
     has_moments = lambda note: {"has_moments": any(moment.any() for moment in note.moments)}
     updates = record(monkeypatch, optimizer, "update", has_moments)
     resets = record(monkeypatch, Run, "reset_moments")
@@ -218,7 +218,9 @@ def test_rl_starts_with_new_moments_and_has_its_own_rates(tiny, monkeypatch):
     assert [note.updates for note in first] == [0, 1, 2, 0, 1, 2]
     assert [note.has_moments for note in first[:4]] == [False, True, True, False]
     rewards = logged(STAGE, "reward")
-    assert [note.text for note in shown] == [f"reward {rewards[step]:.2f}" for step in (3, 4, 5)]
+    lines = {note.values["step"]: note.line for note in logs if "reward" in note.values}
+    assert list(lines) == [3, 4, 5]
+    assert all(line.startswith(f"reward {rewards[step]:.2f}  ") for step, line in lines.items())
 
 
 @pytest.mark.parametrize("replay", [0.0, 0.25])

@@ -34,7 +34,7 @@ def test_the_tour_runs_to_its_end():
     [
         (["recording", "/nope.wav"], "", 1, "error: /nope.wav: there is no such file"),
         (["recording"], "not a key", 1, "error: ASSEMBLYAI_API_KEY must be the bare key"),
-        (["recordings"], "", 2, "unknown argument 'recordings': use recording [FILE [QUESTION]] or none"),
+        (["recordings"], "", 2, "unknown argument 'recordings': give recording [FILE [QUESTION]] or nothing"),
     ],
 )
 def test_a_mistake_ends_with_one_line_and_a_status(words, key, status, message):

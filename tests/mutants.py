@@ -79,7 +79,7 @@ tinyllm/data/batches.py
     for ids, mask in rows if fits(ids, context)]  =>  for ids, mask in rows]
     & (piece["weights"] > 0)  =>
     chosen & (fate < 0.8)  =>  chosen & (fate < 0.9)
-    if self.anywhere else  =>  if False else
+    if anywhere else  =>  if False else
     rows, text, settings.tokens, settings.replay,  =>  rows, text, settings.tokens, 0.0,
     if messages[0]["role"] != "system"]  =>  ]
 tinyllm/data/formats.py

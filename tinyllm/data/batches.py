@@ -11,9 +11,6 @@ the beginning of a document, because its documents are short; rows of your own t
     replayed text   begin The home of Ada is Alden. Ada keeps a duck    loss on everything
 """
 
-import functools
-from dataclasses import dataclass
-
 import numpy as np
 
 from tinyllm.data import corpus
@@ -23,29 +20,23 @@ from tinyllm.errors import TinyllmError, tell_once
 PIECES = 4  # per batch
 
 
-@dataclass
 class ConversationBatches:
     """The batches of all steps of a stage, fully determined by the seed.
 
     rows: [(ids, mask)] of conversations; text: ids of the pre-training text, which fills the share
     `replay` of each batch; size: tokens in a batch; anywhere: replayed rows may start at any token, because
     the text is not divided into short documents.
+
+    plan: for each step, the row numbers of each piece of the batch. An epoch uses every row once.
+    starts: positions in the text where a replayed row may start.
     """
 
-    rows: list
-    text: np.ndarray
-    size: int
-    replay: float
-    seed: int
-    steps: int
-    anywhere: bool = False
-
-    @functools.cached_property
-    def plan(self):
-        """For each step, the row numbers of each piece of the batch; an epoch uses every row once."""
-        room, count = self.size * (1 - self.replay) / PIECES, self.steps * PIECES
-        pieces = length_buckets([len(ids) for ids, _ in self.rows], room, count, [self.seed, 7])
-        return [pieces[at : at + PIECES] for at in range(0, count, PIECES)]
+    def __init__(self, rows, text, size, replay, seed, steps, anywhere=False):
+        self.rows, self.text, self.replay, self.seed = rows, text, replay, seed
+        room, count = size * (1 - replay) / PIECES, steps * PIECES
+        pieces = length_buckets([len(ids) for ids, _ in rows], room, count, [seed, 7])
+        self.plan = [pieces[at : at + PIECES] for at in range(0, count, PIECES)]
+        self.starts = np.arange(len(text)) if anywhere else np.flatnonzero(text == text[:1])
 
     def batch(self, step):
         """The batch of a step -> its pieces, a list of {"ids", "targets", "weights"}, each (rows, time)."""
@@ -61,11 +52,6 @@ class ConversationBatches:
             ids = np.concatenate([ids, self.text[starts[:, None] + np.arange(length)]])
             mask = np.concatenate([mask, np.ones((count, length), mask.dtype)])
         return shift(ids, mask)
-
-    @functools.cached_property
-    def starts(self):
-        """Positions where a replayed row may start: every token, or the beginning of every document."""
-        return np.arange(len(self.text)) if self.anywhere else np.flatnonzero(self.text == self.text[0])
 
 
 def with_replay(rows, settings, learned, characters, tokenizer, steps):

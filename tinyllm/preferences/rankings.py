@@ -43,13 +43,11 @@ def ranking(entry):
         texts, ranks = [chosen["content"], rejected["content"]], [1, 2]
     else:
         prompt, texts, ranks = read_prompt(entry), entry.get("completions"), entry.get("ranks")
-        if not prompt:
-            raise ValueError("needs a prompt that is not empty")
-        valid = isinstance(texts, list) and isinstance(ranks, list) and len(texts) == len(ranks) > 1
-        if not valid or not all(type(rank) is int and rank > 0 for rank in ranks):
+        lists = isinstance(texts, list) and isinstance(ranks, list) and len(texts) == len(ranks) > 1
+        if not prompt or not lists or not all(type(rank) is int and rank > 0 for rank in ranks):
             raise ValueError(
-                'needs "completions", a list of two or more texts, and "ranks", one whole number of at least '
-                "1 for each text"
+                'needs a prompt that is not empty; "completions", a list of two or more texts; and "ranks", '
+                "one whole number of at least 1 for each text"
             )
         texts = [read_text(text) for text in texts]
     best = {}  # each distinct text once, with the best of its ranks: nobody prefers a text to itself

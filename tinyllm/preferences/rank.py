@@ -9,7 +9,6 @@ The rankings go to runs/<run>/rankings.jsonl (format: rankings.py). RANKINGS= ma
 """
 
 import json
-import random
 import sys
 from dataclasses import dataclass
 
@@ -105,8 +104,7 @@ def completions(pool, tokenizer, prompt, settings, number):
     prompts, seed = [prompt] * (3 * settings.group), [settings.seed, 19, number]
     replies = answer(pool, tokenizer, prompts, REPLY_TOKENS, seed)
     texts = list(dict.fromkeys(text for text, _ in replies))[: settings.group]
-    random.Random(f"{settings.seed} {number}").shuffle(texts)
-    return texts
+    return Dice(f"replies to prompt {number}, seed {settings.seed}").shuffled(texts)
 
 
 def ask(place, prompt, texts):

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 
 from tinyllm import checkpoint
-from tinyllm.checkpoint.files import read_json
+from tinyllm.checkpoint.files import read_json, reading
 from tinyllm.data import formats
 from tinyllm.data.conversation import prompt_of
 from tinyllm.errors import TinyllmError
@@ -83,11 +83,9 @@ def load_entries(path):
     """{number of the prompt: entry} of earlier sessions. Raises TinyllmError for a damaged file."""
     if not path.exists():
         return {}
-    try:
+    with reading(path, "a file that make rank wrote (move it out of the way)"):
         entries = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         return {entry["number"]: entry for entry in entries}
-    except (ValueError, KeyError, TypeError):
-        raise TinyllmError(f"{path} is damaged or not made by make rank: move it out of the way") from None
 
 
 def next_command(settings, folder, path):

@@ -108,9 +108,9 @@ def better_and_worse(rankings, items):
 
 def parse_order(answer, count):
     """An order as a person types it, best first, with = for ties: "2=1 4 3" -> ranks. Raises ValueError."""
-    groups = [part.split("=") for part in re.sub(r"\s*=\s*", "=", answer.strip()).split()]
-    expected = [str(i + 1) for i in range(count)]
-    if sorted(name for group in groups for name in group) != expected:
-        raise ValueError(f"name each of {' '.join(expected)} once, best first, with = for ties: 2=1 4 3")
-    rank_of = {name: rank for rank, group in enumerate(groups, 1) for name in group}
-    return [rank_of[name] for name in expected]
+    groups = [part.split("=") for part in re.sub(r"\s*=\s*", "=", answer).split()]
+    ranked = sorted((name, rank) for rank, group in enumerate(groups, 1) for name in group)
+    names = [str(i + 1) for i in range(count)]
+    if [name for name, _ in ranked] != names:
+        raise ValueError(f"name each of {' '.join(names)} once, best first, with = for ties: 2=1 4 3")
+    return [rank for _, rank in ranked]

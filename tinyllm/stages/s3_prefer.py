@@ -140,7 +140,7 @@ def reinforce_step(run, settings, reference, score, prompts, step, rates):
     if algorithm.baseline:
         advantage = advantages.with_baseline(algorithm.baseline, scores.reshape(-1, GROUP), penalties)
     elif settings.algorithm == "ppo":
-        advantage = critic_advantages(run.state, states, scores, penalties, mask)
+        advantage = critic_advantages(run.state, step, states, scores, penalties, mask)
     else:  # GRPO: the KL penalty is only in the loss
         advantage = advantages.group_advantages(scores.reshape(-1, GROUP)).reshape(-1, 1)
         advantage = np.broadcast_to(advantage, penalties.shape)

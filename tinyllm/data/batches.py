@@ -14,7 +14,7 @@ the beginning of a document, because its documents are short; rows of your own t
 import numpy as np
 
 from tinyllm.data import corpus
-from tinyllm.data.conversation import encode_conversation, fits, pad, shift
+from tinyllm.data.conversation import batch_of, encode_conversation, fits
 from tinyllm.errors import TinyllmError, tell_once
 
 PIECES = 4  # per batch
@@ -43,15 +43,14 @@ class ConversationBatches:
         return [self.piece(numbers, [self.seed, 8, step, i]) for i, numbers in enumerate(self.plan[step])]
 
     def piece(self, numbers, seed):
-        ids, mask = pad([self.rows[i] for i in numbers])
-        length = ids.shape[1]
+        rows = [self.rows[i] for i in numbers]
+        length = max(len(ids) for ids, _ in rows)
         count = round(len(numbers) * self.replay / (1 - self.replay))
         if count and len(self.text) >= length:
             starts = self.starts[: np.searchsorted(self.starts, len(self.text) - length, side="right")]
             starts = np.random.default_rng(seed).choice(starts, count)
-            ids = np.concatenate([ids, self.text[starts[:, None] + np.arange(length)]])
-            mask = np.concatenate([mask, np.ones((count, length), mask.dtype)])
-        return shift(ids, mask)
+            rows += [(self.text[at : at + length], np.ones(length)) for at in starts]
+        return batch_of(rows)
 
 
 def with_replay(rows, settings, learned, characters, tokenizer, steps):

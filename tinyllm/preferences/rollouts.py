@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyllm.data.conversation import pad, shift
+from tinyllm.data.conversation import batch_of
 from tinyllm.objectives import log_prob_of, log_softmax
 from tinyllm.sampling import generate_replies
 from tinyllm.transformer import scatter
@@ -30,7 +30,7 @@ def sample_rollouts(pool, tokenizer, prompts, max_tokens, seed):
     rows = [(p + reply, [0] * len(p) + [1] * len(reply)) for p, reply in zip(prompts, replies)]
     end = tokenizer.special["<|end|>"]
     ended = np.array([reply[-1] == end for reply in replies])
-    return Rollouts(shift(*pad(rows)), replies, ended)
+    return Rollouts(batch_of(rows), replies, ended)
 
 
 def log_probs(pool, ids, targets):

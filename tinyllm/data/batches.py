@@ -120,8 +120,7 @@ def mask_tokens(piece, ordinary, mask_id, rng, rate=0.15):
     """
     ids = piece["ids"]
     eligible = (ids < ordinary) & (piece["weights"] > 0)
-    count = eligible.sum(axis=1, keepdims=True)
-    wanted = np.maximum(1, np.rint(rate * count))  # (B, 1)
+    wanted = np.maximum(1, np.rint(rate * eligible.sum(axis=1, keepdims=True)))  # (B, 1)
     order = np.where(eligible, rng.random(ids.shape), 2).argsort(axis=1).argsort(axis=1)
     chosen = eligible & (order < wanted)
     fate = rng.random(ids.shape)

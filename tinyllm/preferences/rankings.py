@@ -13,10 +13,9 @@ import re
 from typing import NamedTuple
 
 from tinyllm.checkpoint.files import write_text
-from tinyllm.data import formats
 from tinyllm.data.batches import report_left_out
 from tinyllm.data.conversation import encode_last_reply, encode_prompt
-from tinyllm.data.formats import read_entries, read_prompt, read_reply, read_text
+from tinyllm.data.formats import read_entries, read_prompt, read_reply, read_text, split
 from tinyllm.sampling import REPLY_TOKENS, reply_room
 
 
@@ -73,7 +72,7 @@ def save(path, entries):
 
 def split_rankings(rankings):
     """-> (training, held out), by the user's first question, as in formats.split."""
-    return formats.split(rankings, lambda ranking: ranking.prompt)
+    return split(rankings, lambda ranking: ranking.prompt)
 
 
 def fitting(rankings, tokenizer, context):

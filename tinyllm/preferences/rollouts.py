@@ -7,7 +7,7 @@ distribution that the replies come from. Otherwise every importance ratio would 
     token, and 0 elsewhere
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,7 @@ from tinyllm.sampling import generate_replies
 from tinyllm.transformer import scatter
 
 
-@dataclass
-class Rollouts:
+class Rollouts(NamedTuple):
     batch: dict  # "ids", "targets" and "weights", each (B, T)
     replies: list  # for each row, the ids of the reply
     ended: np.ndarray  # for each row, whether the reply reached its end token within max_tokens

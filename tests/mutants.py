@@ -75,11 +75,11 @@ tinyllm/data/corpus.py
     np.flatnonzero(ids == ids[:1])[1:]  =>  []
 tinyllm/data/batches.py
     self.replay / (1 - self.replay)  =>  0
-    np.ones((count, length), mask.dtype)  =>  np.zeros((count, length), mask.dtype)
+    np.ones(length)  =>  np.zeros(length)
     for ids, mask in rows if fits(ids, context)]  =>  for ids, mask in rows]
     & (piece["weights"] > 0)  =>
     chosen & (fate < 0.8)  =>  chosen & (fate < 0.9)
-    if self.anywhere else  =>  if False else
+    if anywhere else  =>  if False else
     rows, text, settings.tokens, settings.replay,  =>  rows, text, settings.tokens, 0.0,
     if messages[0]["role"] != "system"]  =>  ]
 tinyllm/data/formats.py
@@ -214,7 +214,7 @@ tinyllm/preferences/rankings.py
     if rank < other]  =>  if rank > other]
 tinyllm/preferences/reward_model.py
     [len(row) - 1 for row in rows]  =>  [-1 for row in rows]
-    len(ids) - 1 for ids, _ in padded  =>  len(ids) - 2 for ids, _ in padded
+    len(ids) - 1 for ids in padded  =>  len(ids) - 2 for ids in padded
     - scale["mean"]) / scale["deviation"]  =>  )
 tinyllm/preferences/rollouts.py
     [0] * len(p) + [1] * len(reply)  =>  [1] * (len(p) + len(reply))

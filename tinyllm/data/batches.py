@@ -11,61 +11,46 @@ the beginning of a document, because its documents are short; rows of your own t
     replayed text   begin The home of Ada is Alden. Ada keeps a duck    loss on everything
 """
 
-import functools
-from dataclasses import dataclass
-
 import numpy as np
 
 from tinyllm.data import corpus
-from tinyllm.data.conversation import encode_conversation, fits, pad, shift
+from tinyllm.data.conversation import batch_of, encode_conversation, fits
 from tinyllm.errors import TinyllmError, tell_once
 
 PIECES = 4  # per batch
 
 
-@dataclass
 class ConversationBatches:
     """The batches of all steps of a stage, fully determined by the seed.
 
     rows: [(ids, mask)] of conversations; text: ids of the pre-training text, which fills the share
     `replay` of each batch; size: tokens in a batch; anywhere: replayed rows may start at any token, because
     the text is not divided into short documents.
+
+    plan: for each step, the row numbers of each piece of the batch. An epoch uses every row once.
+    starts: positions in the text where a replayed row may start.
     """
 
-    rows: list
-    text: np.ndarray
-    size: int
-    replay: float
-    seed: int
-    steps: int
-    anywhere: bool = False
-
-    @functools.cached_property
-    def plan(self):
-        """For each step, the row numbers of each piece of the batch; an epoch uses every row once."""
-        room, count = self.size * (1 - self.replay) / PIECES, self.steps * PIECES
-        pieces = length_buckets([len(ids) for ids, _ in self.rows], room, count, [self.seed, 7])
-        return [pieces[at : at + PIECES] for at in range(0, count, PIECES)]
+    def __init__(self, rows, text, size, replay, seed, steps, anywhere=False):
+        self.rows, self.text, self.replay, self.seed = rows, text, replay, seed
+        room, count = size * (1 - replay) / PIECES, steps * PIECES
+        pieces = length_buckets([len(ids) for ids, _ in rows], room, count, [seed, 7])
+        self.plan = [pieces[at : at + PIECES] for at in range(0, count, PIECES)]
+        self.starts = np.arange(len(text)) if anywhere else np.flatnonzero(text == text[:1])
 
     def batch(self, step):
         """The batch of a step -> its pieces, a list of {"ids", "targets", "weights"}, each (rows, time)."""
         return [self.piece(numbers, [self.seed, 8, step, i]) for i, numbers in enumerate(self.plan[step])]
 
     def piece(self, numbers, seed):
-        ids, mask = pad([self.rows[i] for i in numbers])
-        length = ids.shape[1]
+        rows = [self.rows[i] for i in numbers]
+        length = max(len(ids) for ids, _ in rows)
         count = round(len(numbers) * self.replay / (1 - self.replay))
         if count and len(self.text) >= length:
             starts = self.starts[: np.searchsorted(self.starts, len(self.text) - length, side="right")]
             starts = np.random.default_rng(seed).choice(starts, count)
-            ids = np.concatenate([ids, self.text[starts[:, None] + np.arange(length)]])
-            mask = np.concatenate([mask, np.ones((count, length), mask.dtype)])
-        return shift(ids, mask)
-
-    @functools.cached_property
-    def starts(self):
-        """Positions where a replayed row may start: every token, or the beginning of every document."""
-        return np.arange(len(self.text)) if self.anywhere else np.flatnonzero(self.text == self.text[0])
+            rows += [(self.text[at : at + length], np.ones(length)) for at in starts]
+        return batch_of(rows)
 
 
 def with_replay(rows, settings, learned, characters, tokenizer, steps):
@@ -135,8 +120,7 @@ def mask_tokens(piece, ordinary, mask_id, rng, rate=0.15):
     """
     ids = piece["ids"]
     eligible = (ids < ordinary) & (piece["weights"] > 0)
-    count = eligible.sum(axis=1, keepdims=True)
-    wanted = np.maximum(1, np.rint(rate * count))  # (B, 1)
+    wanted = np.maximum(1, np.rint(rate * eligible.sum(axis=1, keepdims=True)))  # (B, 1)
     order = np.where(eligible, rng.random(ids.shape), 2).argsort(axis=1).argsort(axis=1)
     chosen = eligible & (order < wanted)
     fate = rng.random(ids.shape)

@@ -142,17 +142,22 @@ def fits(ids, context):
     return len(ids) <= context + 1
 
 
-def pad(rows):
-    """Sequences [(ids, mask)] -> two arrays, as wide as the longest sequence; shorter rows are padded with 0.
+def pad(sequences):
+    """Sequences of whole numbers -> one array, padded with 0 to the length of the longest sequence."""
+    padded = np.zeros((len(sequences), max(map(len, sequences))), np.int32)
+    for row, sequence in zip(padded, sequences):
+        row[: len(sequence)] = sequence
+    return padded
+
+
+def batch_of(rows):
+    """Sequences [(ids, mask)] -> {"ids", "targets", "weights"}, each (rows, time): padded and shifted.
 
     Padding needs no attention mask: it is on the right, where causal attention does not see it, and its loss
     weight is 0. A masked model, which would see it, gets batches without padding.
     """
-    longest = max(len(ids) for ids, _ in rows)
-    ids, mask = np.zeros((len(rows), longest), np.int32), np.zeros((len(rows), longest), np.float32)
-    for i, (row, weights) in enumerate(rows):
-        ids[i, : len(row)], mask[i, : len(row)] = row, weights
-    return ids, mask
+    ids, mask = zip(*rows)
+    return shift(pad(ids), pad(mask))
 
 
 def shift(ids, mask=None):

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from tinyllm.checkpoint import safetensors
 from tinyllm.checkpoint.files import text_files
 from tinyllm.data import formats
-from tinyllm.data.conversation import pad, shift
+from tinyllm.data.conversation import batch_of, shift
 from tinyllm.errors import TinyllmError, tell_once
 from tinyllm.world import World, problems
 
@@ -163,5 +163,5 @@ def every_window(documents, tokenizer, length, rows):
     windows, batches = document_rows(pack(documents, tokenizer), length), []
     for _, same in groupby(sorted(windows, key=lambda row: len(row[0])), key=lambda row: len(row[0])):
         same = list(same)
-        batches += [shift(*pad(same[at : at + rows])) for at in range(0, len(same), rows)]
+        batches += [batch_of(same[at : at + rows]) for at in range(0, len(same), rows)]
     return batches

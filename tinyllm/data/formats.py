@@ -115,8 +115,6 @@ def read_messages(entry, keys, role="user"):
         turns = TURN.split(text)[1:] if has_turns else [role, text]
         pairs = zip(turns[::2], map(str.strip, turns[1::2]))
         value = [{"role": name, "content": content} for name, content in pairs if content]
-    if not isinstance(value, (list, dict)):
-        raise ValueError(f"needs a string or a list of messages as {key!r}")
     return [read_message(message) for message in ([value] if isinstance(value, dict) else value)]
 
 

@@ -8,7 +8,7 @@ from statistics import mode
 
 from tinyllm import checkpoint
 from tinyllm.data import formats
-from tinyllm.data.conversation import encode_last_reply, encode_prompt, fits, pad, prompt_of, shift
+from tinyllm.data.conversation import batch_of, encode_last_reply, encode_prompt, fits, prompt_of
 from tinyllm.evaluation.generation import converse_with_tools
 from tinyllm.evaluation.intervals import mean, proportion
 from tinyllm.evaluation.preferences import before_preferences, ranked_correctly
@@ -70,7 +70,7 @@ def normalise(text):
 
 def answer_log_probs(pool, tokenizer, conversations):
     """log p, in nats, of the last reply of each conversation, including its end token."""
-    batch = shift(*pad([encode_last_reply(tokenizer, messages) for messages in conversations]))
+    batch = batch_of([encode_last_reply(tokenizer, messages) for messages in conversations])
     return (rollouts.log_probs(pool, batch["ids"], batch["targets"]) * batch["weights"]).sum(axis=1).tolist()
 
 

@@ -9,12 +9,11 @@ The rankings go to runs/<run>/rankings.jsonl (format: rankings.py). RANKINGS= ma
 """
 
 import json
-import random
 import sys
 from dataclasses import dataclass
 
 from tinyllm import checkpoint
-from tinyllm.checkpoint.files import read_json
+from tinyllm.checkpoint.files import read_json, reading
 from tinyllm.data import formats
 from tinyllm.data.conversation import prompt_of
 from tinyllm.errors import TinyllmError
@@ -84,11 +83,9 @@ def load_entries(path):
     """{number of the prompt: entry} of earlier sessions. Raises TinyllmError for a damaged file."""
     if not path.exists():
         return {}
-    try:
+    with reading(path, "a file that make rank wrote (move it out of the way)"):
         entries = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         return {entry["number"]: entry for entry in entries}
-    except (ValueError, KeyError, TypeError):
-        raise TinyllmError(f"{path} is damaged or not made by make rank: move it out of the way") from None
 
 
 def next_command(settings, folder, path):
@@ -105,8 +102,7 @@ def completions(pool, tokenizer, prompt, settings, number):
     prompts, seed = [prompt] * (3 * settings.group), [settings.seed, 19, number]
     replies = answer(pool, tokenizer, prompts, REPLY_TOKENS, seed)
     texts = list(dict.fromkeys(text for text, _ in replies))[: settings.group]
-    random.Random(f"{settings.seed} {number}").shuffle(texts)
-    return texts
+    return Dice(f"replies to prompt {number}, seed {settings.seed}").shuffled(texts)
 
 
 def ask(place, prompt, texts):

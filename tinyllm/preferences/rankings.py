@@ -13,10 +13,9 @@ import re
 from typing import NamedTuple
 
 from tinyllm.checkpoint.files import write_text
-from tinyllm.data import formats
 from tinyllm.data.batches import report_left_out
 from tinyllm.data.conversation import encode_last_reply, encode_prompt
-from tinyllm.data.formats import read_entries, read_prompt, read_reply, read_text
+from tinyllm.data.formats import read_entries, read_prompt, read_reply, read_text, split
 from tinyllm.sampling import REPLY_TOKENS, reply_room
 
 
@@ -43,13 +42,11 @@ def ranking(entry):
         texts, ranks = [chosen["content"], rejected["content"]], [1, 2]
     else:
         prompt, texts, ranks = read_prompt(entry), entry.get("completions"), entry.get("ranks")
-        if not prompt:
-            raise ValueError("needs a prompt that is not empty")
-        valid = isinstance(texts, list) and isinstance(ranks, list) and len(texts) == len(ranks) > 1
-        if not valid or not all(type(rank) is int and rank > 0 for rank in ranks):
+        lists = isinstance(texts, list) and isinstance(ranks, list) and len(texts) == len(ranks) > 1
+        if not prompt or not lists or not all(type(rank) is int and rank > 0 for rank in ranks):
             raise ValueError(
-                'needs "completions", a list of two or more texts, and "ranks", one whole number of at least '
-                "1 for each text"
+                'needs a prompt that is not empty; "completions", a list of two or more texts; and "ranks", '
+                "one whole number of at least 1 for each text"
             )
         texts = [read_text(text) for text in texts]
     best = {}  # each distinct text once, with the best of its ranks: nobody prefers a text to itself
@@ -75,7 +72,7 @@ def save(path, entries):
 
 def split_rankings(rankings):
     """-> (training, held out), by the user's first question, as in formats.split."""
-    return formats.split(rankings, lambda ranking: ranking.prompt)
+    return split(rankings, lambda ranking: ranking.prompt)
 
 
 def fitting(rankings, tokenizer, context):
@@ -110,9 +107,9 @@ def better_and_worse(rankings, items):
 
 def parse_order(answer, count):
     """An order as a person types it, best first, with = for ties: "2=1 4 3" -> ranks. Raises ValueError."""
-    groups = [part.split("=") for part in re.sub(r"\s*=\s*", "=", answer.strip()).split()]
-    expected = [str(i + 1) for i in range(count)]
-    if sorted(name for group in groups for name in group) != expected:
-        raise ValueError(f"name each of {' '.join(expected)} once, best first, with = for ties: 2=1 4 3")
-    rank_of = {name: rank for rank, group in enumerate(groups, 1) for name in group}
-    return [rank_of[name] for name in expected]
+    groups = [part.split("=") for part in re.sub(r"\s*=\s*", "=", answer).split()]
+    ranked = sorted((name, rank) for rank, group in enumerate(groups, 1) for name in group)
+    names = [str(i + 1) for i in range(count)]
+    if [name for name, _ in ranked] != names:
+        raise ValueError(f"name each of {' '.join(names)} once, best first, with = for ties: 2=1 4 3")
+    return [rank for _, rank in ranked]

@@ -79,11 +79,10 @@ def ranking_batch(groups):
     """[(rows, ranks)] -> ids (P, K, T), last (P, K), ranks (P, K), padded with 0."""
     most = max(len(rows) for rows, _ in groups)
     empty = ([0], [0])
-    padded = [row for rows, _ in groups for row in [*rows, *[empty] * (most - len(rows))]]
-    ids, _ = pad(padded)
-    last = np.array([len(ids) - 1 for ids, _ in padded]).reshape(-1, most)
-    ranks = np.array([[*ranks, *[0] * (most - len(ranks))] for _, ranks in groups])
-    return {"ids": ids.reshape(-1, most, ids.shape[1]), "last": last, "ranks": ranks}
+    padded = [ids for rows, _ in groups for ids, _ in [*rows, *[empty] * (most - len(rows))]]
+    last = np.array([len(ids) - 1 for ids in padded]).reshape(-1, most)
+    ranks = pad([ranks for _, ranks in groups])
+    return {"ids": pad(padded).reshape(*last.shape, -1), "last": last, "ranks": ranks}
 
 
 @contextlib.contextmanager
@@ -102,5 +101,4 @@ def raw_scores(pool, rows):
 
 
 def _last_scores(model, rows):
-    ids, _ = pad([(row, [0] * len(row)) for row in rows])
-    return model.forward(ids)[0][np.arange(len(rows)), [len(row) - 1 for row in rows]]
+    return model.forward(pad(rows))[0][np.arange(len(rows)), [len(row) - 1 for row in rows]]

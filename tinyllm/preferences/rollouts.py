@@ -7,18 +7,17 @@ distribution that the replies come from. Otherwise every importance ratio would 
     token, and 0 elsewhere
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from tinyllm.data.conversation import pad, shift
+from tinyllm.data.conversation import batch_of
 from tinyllm.objectives import log_prob_of, log_softmax
 from tinyllm.sampling import generate_replies
 from tinyllm.transformer import scatter
 
 
-@dataclass
-class Rollouts:
+class Rollouts(NamedTuple):
     batch: dict  # "ids", "targets" and "weights", each (B, T)
     replies: list  # for each row, the ids of the reply
     ended: np.ndarray  # for each row, whether the reply reached its end token within max_tokens
@@ -30,7 +29,7 @@ def sample_rollouts(pool, tokenizer, prompts, max_tokens, seed):
     rows = [(p + reply, [0] * len(p) + [1] * len(reply)) for p, reply in zip(prompts, replies)]
     end = tokenizer.special["<|end|>"]
     ended = np.array([reply[-1] == end for reply in replies])
-    return Rollouts(shift(*pad(rows)), replies, ended)
+    return Rollouts(batch_of(rows), replies, ended)
 
 
 def log_probs(pool, ids, targets):

@@ -15,12 +15,12 @@ from tinyllm.preferences.advantages import gae, returns, standardise
 RATE, UPDATES = 0.02, 20  # learning rate of the head, and its number of updates in each RL step
 
 
-def critic_advantages(state, states, scores, penalties, mask):
+def critic_advantages(state, step, states, scores, penalties, mask):
     """states (B, T, C), scores (B,), penalties and mask (B, T) -> standardised advantages (B, T).
 
     The reward of a token is minus the penalty at the next position, plus the score if the token is the last.
-    The head is kept in `state`. Advantages use the head from earlier steps; then the head learns from this
-    batch.
+    The head is kept in `state`. Advantages use the head from earlier steps; then the head learns from the
+    batch of this RL step. `step` is the number of the RL step, from 0.
     """
     rewards = np.zeros(penalties.shape)
     rewards[:, :-1] -= penalties[:, 1:]
@@ -28,19 +28,17 @@ def critic_advantages(state, states, scores, penalties, mask):
     rewards[np.arange(len(mask)), last] += scores
     x = np.concatenate([states, np.ones_like(states[..., :1])], axis=-1)  # a constant channel for the bias
     head = state.setdefault("value_head", np.zeros((3, x.shape[-1]), np.float32))  # w and its two moments
-    updates = state.setdefault("value_updates", np.zeros(1, np.int64))
     advantages = standardise(gae(rewards, (x @ head[0]) * mask), mask)
-    learn_values(head, updates, x[mask > 0], returns(rewards)[mask > 0])
+    learn_values(head, step, x[mask > 0], returns(rewards)[mask > 0])
     return advantages
 
 
-def learn_values(head, updates, x, targets):
-    """UPDATES steps of AdamW on the squared error, in place. x (N, C + 1), targets (N,).
+def learn_values(head, step, x, targets):
+    """UPDATES updates of AdamW on the squared error, in place. x (N, C + 1), targets (N,).
 
     values = x w  ->  dw = x^T dvalues.
     """
     w, *moments = head
-    for _ in range(UPDATES):
+    for updates in range(step * UPDATES, (step + 1) * UPDATES):
         _, dvalues = squared_error(x @ w, targets, len(x))
-        adamw(w, (x.T @ dvalues).astype(w.dtype), *moments, int(updates[0]), RATE, decay=0.0)
-        updates += 1
+        adamw(w, (x.T @ dvalues).astype(w.dtype), *moments, updates, RATE, decay=0.0)

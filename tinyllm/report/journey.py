@@ -7,7 +7,7 @@ the logits and the backward pass from the logits.
 
 import numpy as np
 
-from tinyllm.data.conversation import encode_last_reply, pad, shift
+from tinyllm.data.conversation import batch_of, encode_last_reply
 from tinyllm.objectives import dpo, log_prob_of, log_softmax, plackett_luce, ppo_clip, weighted_nll
 from tinyllm.preferences.reward_model import ranking_batch, with_score_head
 from tinyllm.training import forward_and_loss
@@ -45,7 +45,7 @@ def jobs(policy, reference, seed):
     """
     (model, tokenizer), (earlier, _) = policy.checkpoint, reference.checkpoint
     rows = two_replies(tokenizer, seed)
-    both, rude = shift(*pad(rows)), shift(*pad(rows[1:]))
+    both, rude = batch_of(rows), batch_of(rows[1:])
     before = lambda batch: log_prob_of(batch["targets"], log_softmax(earlier.logits(batch["ids"])))
     reply, tokens = rude["weights"], rude["weights"].sum()
     pair = {name: array[None] for name, array in both.items()}  # (1, 2, T)

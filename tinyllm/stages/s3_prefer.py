@@ -21,7 +21,7 @@ from statistics import fmean
 import numpy as np
 
 from tinyllm import checkpoint
-from tinyllm.data.conversation import decode_reply, encode_prompt, pad, shift
+from tinyllm.data.conversation import batch_of, decode_reply, encode_prompt
 from tinyllm.objectives import dpo, policy_gradient_with_kl
 from tinyllm.optimizer import Rates
 from tinyllm.preferences import advantages, annotator, behaviour, reward_model, rollouts
@@ -141,7 +141,7 @@ def reinforce_step(run, settings, reference, score, prompts, step, rates):
     if algorithm.baseline:
         advantage = advantages.with_baseline(algorithm.baseline, scores.reshape(-1, GROUP), penalties)
     elif settings.algorithm == "ppo":
-        advantage = critic_advantages(run.state, states, scores, penalties, mask)
+        advantage = critic_advantages(run.state, step, states, scores, penalties, mask)
     else:  # GRPO: the KL penalty is only in the loss
         advantage = advantages.group_advantages(scores.reshape(-1, GROUP)).reshape(-1, 1)
     batch = sampled.batch | {
@@ -164,7 +164,7 @@ def pairs_step(run, settings, reference, pairs, count, step, rates):
     """One step on `count` random pairs ((ids, mask) of the better reply, (ids, mask) of the worse one)."""
     rng = np.random.default_rng([settings.seed, settings.draw, 18, step])
     chosen = [pairs[i] for i in rng.integers(0, len(pairs), count)]
-    batch = shift(*pad([row for pair in chosen for row in pair]))
+    batch = batch_of([row for pair in chosen for row in pair])
     log_probs = rollouts.log_probs(reference, batch["ids"], batch["targets"])
     log_probs = (log_probs * batch["weights"]).sum(axis=1).reshape(-1, 2)
     batch = {name: array.reshape(count, 2, -1) for name, array in batch.items()}

@@ -15,6 +15,7 @@ from tinyllm.data.conversation import (
     FORMATS,
     ROLES,
     TEMPLATE,
+    batch_of,
     decode_reply,
     encode_conversation,
     encode_last_reply,
@@ -116,11 +117,15 @@ def test_a_reply_without_content_decodes_to_an_empty_string():
     st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 1)), max_size=6), min_size=1, max_size=4)
 )
 def test_shorter_rows_are_padded_with_0_and_padding_has_no_weight(rows):
-    ids, mask = pad([([i for i, _ in row], [weight for _, weight in row]) for row in rows])
-    assert ids.shape == mask.shape == (len(rows), max(map(len, rows)))
+    rows = [([i for i, _ in row], [weight for _, weight in row]) for row in rows]
+    ids, mask = pad([ids for ids, _ in rows]), pad([mask for _, mask in rows])
+    assert ids.shape == mask.shape == (len(rows), max(len(ids) for ids, _ in rows))
     for row, row_ids, row_mask in zip(rows, ids.tolist(), mask.tolist()):
-        rest = [0] * (len(row_ids) - len(row))
-        assert row_ids == [i for i, _ in row] + rest and row_mask == [weight for _, weight in row] + rest
+        rest = [0] * (len(row_ids) - len(row[0]))
+        assert (row_ids, row_mask) == (row[0] + rest, row[1] + rest)
+    batch = batch_of(rows)
+    for name, array in shift(ids, mask).items():
+        np.testing.assert_array_equal(batch[name], array)
 
 
 def test_an_unknown_role_is_refused():

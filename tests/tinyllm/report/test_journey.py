@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from tinyllm.data.conversation import pad, shift
+from tinyllm.data.conversation import batch_of
 from tinyllm.objectives import log_prob_of, log_softmax
 from tinyllm.report import journey, panels
 from tinyllm.report.record import Record
@@ -24,7 +24,7 @@ def expected(run):
     """The length of the conversation with the rude reply, and {objective: dloss/dlogits (T, V)} for it."""
     policy, reference = run.policy_and_reference
     model, tokenizer = policy.checkpoint
-    batch = shift(*pad(journey.two_replies(tokenizer, run.seed)))
+    batch = batch_of(journey.two_replies(tokenizer, run.seed))
     log_probs, reference_log_probs = (
         log_softmax(stage.checkpoint[0].logits(batch["ids"])) for stage in (policy, reference)
     )

@@ -149,7 +149,7 @@ tinyllm/checkpoint/files.py
 tinyllm/checkpoint/safetensors.py
     != [end, tensor.end]:  =>  == []:
 tinyllm/checkpoint/huggingface.py
-    "hidden_act": "silu",  =>  
+    "hidden_act": "silu", "attention_bias"  =>  "attention_bias"
 tinyllm/report/svg.py
     top += GAP  =>  top += 1
     placed[i] = bottom = min(placed[i], bottom)  =>  bottom = min(placed[i], bottom)

@@ -1,6 +1,6 @@
 """subtitles: whatever the utterances, captions are well-formed, never overlap and keep every word.
 
-Each caption must also fit into its lines and columns."""
+Each caption must also keep to the maximum number of lines and columns."""
 
 import html
 import re
@@ -58,7 +58,7 @@ def ms(h, m, s, f):
 
 
 def parsed(text, format):
-    """Subtitles, parsed independently -> [(start, end, text)]. Fails unless every block is well-formed."""
+    """Parses subtitles by regular expressions -> [(start, end, text)]. Every block must be well-formed."""
     blocks = text.split("\n\n") if text else []
     if format == "vtt":
         assert blocks[0].strip() == "WEBVTT"
@@ -104,7 +104,7 @@ def test_captions_are_well_formed_never_overlap_fit_and_keep_every_word(utteranc
 
 @given(st.integers(1, 5000), st.integers(1, 9000))
 def test_a_caption_ends_when_the_next_speaker_begins(start, duration):
-    """It ends even in the middle of its own words, so that each caption is shown when its words are heard."""
+    """It may even end before its own last word, so that the next caption appears when its words are heard."""
     turns = [Span("one two", 0, 6000, "A"), Span("three", start, start + duration, "B")]
     first, second = captions(turns)
     assert (first.start, first.end, second.start) == (0, start, start)

@@ -1,4 +1,4 @@
-"""masks: a mask allows exactly the tokens that are allowed byte by byte, and a text ends within its budget.
+"""masks: a mask allows exactly the tokens whose bytes the grammar allows, and a text ends within its budget.
 
 A token that is wrongly allowed could lead into a dead end, where no valid text can follow."""
 
@@ -22,7 +22,7 @@ from tools.schema import UnsupportedSchema
 from tools.validation import validate
 
 BYTES = [bytes([b]) for b in range(256)]
-PIECES = [  # tokens are joined from these, so that they cross the borders of keys, strings and numbers
+PIECES = [  # tokens consist of several pieces, so that they cross the borders of keys, strings and numbers
     *(
         b'"',
         b'":',
@@ -148,7 +148,7 @@ def test_random_tokens_under_the_mask_form_a_valid_call():
     assert len(names) > 1
 
 
-def test_too_little_room_allows_no_token_and_a_vocabulary_must_have_every_byte():
+def test_a_vocabulary_must_have_every_byte_and_too_little_room_allows_no_token():
     grammar = Grammar({"const": "abc"})
     masks = Masks(grammar, [*BYTES, b""], 256)
     assert not any(masks.allowed(grammar.start, 5)) and any(masks.allowed(grammar.start, 6))
@@ -165,7 +165,7 @@ def test_a_token_that_ends_a_string_must_not_lead_into_a_dead_end():
     assert not masks.allowed(state, 99)[VOCABULARY.index(b'c",":1,"x')]
 
 
-def test_the_first_string_uses_what_the_constructor_computed():
+def test_the_first_string_reuses_what_the_constructor_has_computed():
     grammar = Grammar({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]})
     masks, state = Masks(grammar, VOCABULARY, END), grammar.start
     for byte in b'{"a":':

@@ -1,4 +1,4 @@
-"""Writes GGUF files for the tests as the description of the format says, without the code under test."""
+"""Writes GGUF files for the tests, following the format's description and not using the code under test."""
 
 import struct
 

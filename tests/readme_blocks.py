@@ -90,7 +90,7 @@ def table(rows):
 
 
 def samples(run):
-    """Two prompts of the first panel of the report page, and the replies of all stages."""
+    """Two prompts from the first panel of the report page, and the replies of all stages."""
     lines = []
     for task in (questions(run)[i] for i in (0, 4)):
         lines += ["", *textwrap.wrap(task.question, 100)]

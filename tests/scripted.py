@@ -4,7 +4,7 @@
 class ScriptedPool:
     """Replaces a WorkerPool: reply(text of the prompt) -> the model's reply.
 
-    Like every reply of this project's models, a reply begins with a space. The end token follows it unless
+    Like every reply of this project's models, a reply begins with a space. It ends with the end token unless
     `ends` is False. Replies may have any length.
     """
 

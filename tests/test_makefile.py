@@ -91,7 +91,7 @@ def test_make_train_with_a_text_runs_the_command_mine():
     assert words == "train" and (command, option, text) == ("mine", "--text", "my notes")
 
 
-def test_shakespeare_uses_bytes_and_the_sizes_that_nanogpt_recommends_for_a_cpu():
+def test_make_shakespeare_uses_bytes_and_the_sizes_that_nanogpt_recommends_for_a_cpu():
     first, second = (
         vars(parser().parse_args(words[3:])) for words in dry_run("shakespeare", "TEXT=input.txt")
     )

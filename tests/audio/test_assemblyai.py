@@ -142,7 +142,7 @@ def test_unknown_options_and_fields_pass_through(options):
         assert transcript.raw["new_field"] == {"deep": [1, None]} and transcript.raw["status"] == "completed"
 
 
-def test_an_upload_that_breaks_off_starts_again(box):
+def test_an_interrupted_upload_starts_again_from_the_beginning(box):
     box.faults += [{"name": "reset", "where": "upload", "left": 2}]
     sound = tone(60)
     transcript = client_of(box).transcribe(io.BytesIO(sound))
@@ -150,7 +150,7 @@ def test_an_upload_that_breaks_off_starts_again(box):
 
 
 @pytest.mark.parametrize("twist", ["422", "nulls"])
-def test_an_upload_answered_with_422_or_without_a_url_is_retried(twist):
+def test_an_upload_is_retried_if_the_answer_is_422_or_contains_no_url(twist):
     with Twisted([twist, twist]) as box:
         assert client_of(box).upload(SOUND).startswith(box.url) and len(box.requests) == 3
 
@@ -193,7 +193,7 @@ def test_a_job_that_is_created_late_is_found():
 
 
 @pytest.mark.parametrize("twist", ["lost", "garbage", "nulls", "500", "408"])
-def test_a_job_for_a_url_that_others_may_know_is_neither_searched_for_nor_submitted_again(twist):
+def test_a_job_for_a_url_that_we_did_not_upload_is_neither_searched_for_nor_submitted_again(twist):
     with Twisted([twist]) as box:
         with pytest.raises(AnswerLost, match="python -m audio list"):
             client_of(box).submit(URL)
@@ -270,7 +270,7 @@ def test_sentences_subtitles_and_search_results_agree_with_the_transcript(box):
         assert transcript.words[index].start == start and transcript.words[index + 1].end == end
 
 
-def test_the_sentences_of_a_job_that_is_not_ready_are_refused():
+def test_a_request_for_the_sentences_of_an_unfinished_job_is_refused():
     with Sandbox(seconds=60) as box:
         id = client_of(box).submit(SOUND).id
         with pytest.raises(RequestRefused, match="must have a status of 'completed'") as caught:
@@ -290,7 +290,7 @@ def test_an_unknown_id_is_refused_at_once(box):
 
 @given(st.integers(0, 12), st.integers(1, 5))
 @settings(max_examples=10)
-def test_the_list_contains_every_job_once_with_the_newest_first(count, limit):
+def test_the_list_contains_every_job_once_and_the_newest_comes_first(count, limit):
     with Sandbox(seconds=60) as box:
         client = client_of(box)
         ids = [client.submit(URL).id for _ in range(count)]

@@ -128,7 +128,7 @@ def test_a_second_run_continues_the_jobs_of_an_interrupted_run(folder):
         assert sorted(again) == sorted(ids) == sorted(box.jobs)
 
 
-def test_no_job_starts_after_the_iterator_is_closed_and_the_next_run_completes_the_rest(folder):
+def test_after_the_iterator_is_closed_no_job_starts_and_the_next_run_completes_the_rest(folder):
     ids = []
     with Sandbox(seconds=0.02) as box:
         note = lambda source, job: ids.append(job.id)
@@ -182,7 +182,7 @@ def test_a_job_that_was_deleted_before_it_was_fetched_is_created_again(folder):
 
 
 def test_a_job_whose_id_never_arrived_is_found_by_its_upload(folder):
-    """That happens if the client is killed, or if the answer is lost for good."""
+    """No id arrives if the client is killed, or if the answer is lost for good."""
     with Sandbox(seconds=0.01) as box:
         client = client_of(box)
         create = client.create
@@ -316,7 +316,7 @@ def test_nothing_is_sent_if_the_transcript_cannot_be_kept(folder, tmp_path_facto
         assert transcript.text and len(box.jobs) == 1 and len(list(keep.iterdir())) == 1
 
 
-def test_the_transcript_of_bytes_is_kept_if_a_folder_is_given(tmp_path):
+def test_the_transcript_of_a_recording_given_as_bytes_is_kept_if_a_folder_is_given(tmp_path):
     with Sandbox(seconds=0.01) as box:
         for _ in range(2):
             ((_, transcript),) = transcribe_all(client_of(box), [tone(2)], keep=tmp_path)

@@ -28,7 +28,7 @@ SECRET = "3f9c-secret-e17b"
 
 
 class Scripted:
-    """A server that records the requests and gives fixed answers: (status, headers, body) each."""
+    """A server that records the requests and gives fixed answers of the form (status, headers, body)."""
 
     def __init__(self, *answers):
         self.answers, self.requests = list(answers), []
@@ -262,7 +262,7 @@ def test_a_deadline_ends_a_call_whatever_the_server_does(monkeypatch):
                 http_to(box.url, tries=10_000, timeout=(5, 5)).call(
                     "GET", "v2/transcript", deadline=started + 0.15
                 )
-            assert time.monotonic() - started < 20  # 0.15 s, or more on a busy machine
+            assert time.monotonic() - started < 20  # about 0.15 s, but more on a busy machine
 
 
 def test_only_errors_about_uploads_mention_projects():

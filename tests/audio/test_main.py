@@ -221,7 +221,7 @@ HEADINGS = {
 )
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_requested_feature_is_shown(box, talk, features, preset):
-    """The command transcribe shows it, and so does get, which knows only the id of the job."""
+    """Both `transcribe` and `get` show it, although `get` knows only the id of the job."""
     more = ["--preset", preset] if preset else []
     out, err = audio("transcribe", talk, *sorted(features), *more, url=box.url)
     id = re.search(r"transcript ([0-9a-f-]{36})", out)[1]
@@ -389,7 +389,8 @@ def test_wrong_usage_exits_with_2_and_sends_nothing(args, words, talk, tmp_path)
     (tmp_path / "empty.wav").touch()
     places = {"TALK": talk, "FOLDER": tmp_path / "folder", "EMPTY": tmp_path / "empty.wav"}
     filled = [re.sub("^[A-Z]+", lambda word: str(places.get(word[0], word[0])), arg) for arg in args]
-    _, err = audio(*filled, status=2)  # no server has this address: 1 if sent
+    # No server has this address, so the status would be 1 if anything were sent.
+    _, err = audio(*filled, status=2)
     assert words in err
 
 

@@ -1,4 +1,4 @@
-"""reports: each preset shows its parts, a call review hides personal data, and no speech acts as Markdown."""
+"""reports: each preset has its own parts, a call review hides personal data, and Markdown is escaped."""
 
 import re
 import time

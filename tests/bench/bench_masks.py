@@ -1,6 +1,6 @@
 """How long a token mask takes: `make bench`, or run this file alone.
 
-The masks are for calls of the tools in tools/builtin.py and of a tool with nested arguments. One vocabulary
+The masks are for calls to the tools in tools/builtin.py and to a tool with nested arguments. One vocabulary
 has 512 tokens. The other has 32,000, among them all numbers of up to three digits, as in large models. Each
 token is drawn at random from those that the mask allows, so many states of the grammar are new. Then the same
 calls are written again, with warm caches.
@@ -74,7 +74,7 @@ def write(masks, dice, room=150):
 
 
 def measure(size, calls=100):
-    """Writes the same calls twice -> (seconds for each mask the first time, the second time), sorted.
+    """Writes the same calls twice -> (seconds per mask the first time, and the second), both ascending.
 
     The same number of other calls is written first, to warm up the caches. The measured calls still reach new
     states.

@@ -250,7 +250,7 @@ def test_native_calls_are_answered_by_id_as_the_chat_api_requires():
 @pytest.mark.parametrize(
     "reason, outcome", [("tool_use", "answered"), ("STOP", "answered"), ("MAX_TOKENS", "cut off")]
 )
-def test_finish_reasons_of_other_servers_are_understood(reason, outcome):
+def test_finish_reasons_of_different_servers_are_understood(reason, outcome):
     replies = iter([[CALL, Finish(reason)], ["84", Finish("stop")]])
     assert run(lambda messages: next(replies), REGISTRY, QUESTION).outcome == outcome
 

@@ -106,7 +106,7 @@ def test_each_mask_on_the_way_to_a_value_agrees_with_trying_every_token(schema, 
 
 @settings(max_examples=60)
 @given(schemas(), TOKENS, st.integers(0, 30), st.randoms(use_true_random=False))
-def test_a_mask_of_a_random_schema_agrees_with_trying_every_token(schema, tokens, extra, random):
+def test_a_mask_for_a_random_schema_agrees_with_trying_every_token(schema, tokens, extra, random):
     try:
         grammar = Grammar(schema, b"<", b">")
     except UnsupportedSchema:
@@ -117,7 +117,7 @@ def test_a_mask_of_a_random_schema_agrees_with_trying_every_token(schema, tokens
     while True:
         mask = masks.allowed(state, room)
         assert mask == mask_of(needs(grammar, state, vocabulary), room)
-        token = random.choice([id for id, may in enumerate(mask) if may])  # never empty
+        token = random.choice([id for id, may in enumerate(mask) if may])  # at least one is allowed
         room -= 1
         if token == masks.end:
             break

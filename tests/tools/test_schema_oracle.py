@@ -61,7 +61,7 @@ def cases(tmp_path_factory):
 
 
 def test_validate_agrees_with_the_official_cases_or_refuses_their_schema(cases):
-    agree, refused, wrong = 0, {}, []  # a count; file -> descriptions; [(file, description)]
+    agree, refused, wrong = 0, {}, []  # refused: {file: descriptions}; wrong: [(file, description)]
     for file, description, schema, value, valid in cases:
         try:
             right = (not validate(value, schema)) == valid

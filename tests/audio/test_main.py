@@ -384,7 +384,7 @@ def test_the_version_is_printed():
         (["sandbox", "--fault", "rain"], "not a fault"),
     ],
 )
-def test_wrong_usage_exits_with_2_and_sends_nothing(args, words, talk, tmp_path):
+def test_after_wrong_usage_the_exit_status_is_2_and_nothing_is_sent(args, words, talk, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty.wav").touch()
     places = {"TALK": talk, "FOLDER": tmp_path / "folder", "EMPTY": tmp_path / "empty.wav"}
@@ -394,7 +394,7 @@ def test_wrong_usage_exits_with_2_and_sends_nothing(args, words, talk, tmp_path)
     assert words in err
 
 
-def test_a_wrong_key_exits_with_4(box, talk):
+def test_the_exit_status_for_a_wrong_key_is_4(box, talk):
     for key, words in (
         ("", "ASSEMBLYAI_API_KEY"),
         ("Bearer x", "bare key"),
@@ -405,7 +405,7 @@ def test_a_wrong_key_exits_with_4(box, talk):
     assert "not accepted" in audio("doctor", url=box.url, key="other", status=4)[1]
 
 
-def test_failures_exit_with_1_and_an_unsafe_address_with_2(box, talk, tmp_path):
+def test_the_exit_status_is_1_for_a_failure_and_2_for_an_unsafe_address(box, talk, tmp_path):
     (tmp_path / "text.wav").write_text("This is a text.")
     _, err = audio("transcribe", tmp_path / "text.wav", url=box.url, status=1)
     assert "does not begin like audio" in err and "does not appear to contain audio" in err

@@ -270,7 +270,7 @@ def test_an_accepted_schema_never_raises_an_error_later():
     assert grammar.distance(state) == 1 and grammar.distance(grammar.step(state, ord("a"))) == inf
 
 
-def test_the_grammar_nests_exactly_as_deep_as_the_json_reader():
+def test_the_grammar_allows_exactly_as_much_nesting_as_the_json_reader():
     grammar = Grammar({})
     assert grammar.accepts(b"[" * 64 + b"]" * 64) and not grammar.accepts(b"[" * 65 + b"]" * 65)
     deep = Grammar(

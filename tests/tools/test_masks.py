@@ -1,6 +1,6 @@
 """masks: a mask allows exactly the tokens whose bytes the grammar allows, and a text ends within its budget.
 
-A token that is wrongly allowed could lead into a dead end, where no valid text can follow."""
+A token that is wrongly allowed could lead into a dead end: a text that cannot be completed."""
 
 import itertools
 import random

@@ -228,7 +228,7 @@ class Shop:
     __call__ = buy
 
 
-def test_methods_partials_and_objects_are_tools():
+def test_methods_partials_and_objects_can_be_tools():
     shop = Shop()
     for function, name in ((shop.buy, "buy"), (shop, "Shop"), (functools.partial(shop.buy, count=2), "buy")):
         buy = tool(function)

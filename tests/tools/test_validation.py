@@ -149,7 +149,7 @@ def test_the_path_of_each_problem_exists_in_the_value(schema, data):
 
 
 @given(schemas(), st.data())
-def test_coercion_is_idempotent_and_keeps_valid_values_equal(schema, data):
+def test_coercion_is_idempotent_and_turns_a_valid_value_into_an_equal_one(schema, data):
     value = data.draw(near(schema))
     before = json.dumps(value)
     coerced = coerce(value, schema)
@@ -206,7 +206,7 @@ def test_coercion_never_guesses_and_never_loses_anything(value, schema):
     assert coerce(value, schema) is value
 
 
-def test_a_deep_value_of_a_recursive_union_does_not_take_exponential_time():
+def test_checking_a_deep_value_of_a_recursive_union_does_not_take_exponential_time():
     """The schema of a filter language, in which filters contain other filters."""
     node = [
         {

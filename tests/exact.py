@@ -20,7 +20,7 @@ END = 1
 class TinyTokenizer:
     """Token 1 ends a reply. Token 0, and token 2 if there is one, stand for texts.
 
-    The last text token also stands for all special tokens but the end token.
+    The last text token also stands for all special tokens except the end token.
     """
 
     system = ""

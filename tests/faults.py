@@ -9,11 +9,11 @@ from unittest import mock
 
 
 class PowerCut(BaseException):
-    """`except Exception` does not catch it, so only `finally` blocks run after it."""
+    """An exception that `except Exception` does not catch: only `finally` blocks run after a power cut."""
 
 
 class DiskFaults:
-    """`calls`: the names of all calls; `raised`: the name of the first one that failed, or None."""
+    """`calls`: the names of all counted calls; `raised`: the name of the first call that failed, or None."""
 
     def __init__(self, k, error, forever):
         self.k, self.error, self.forever = k, error, forever
@@ -72,10 +72,11 @@ io_open = io.open
 
 @contextlib.contextmanager
 def disk_faults(k, error=None, forever=False):
-    """Make the k-th call that changes the disk raise `error`, and with `forever` all later ones too.
+    """Make the k-th call that changes the disk raise `error`, and with `forever` all later calls too.
 
-    Every call that creates a folder, opens a file to write, writes, flushes or renames is counted, from 0;
-    with `forever` also every call that deletes. With k=None none fails. Flushing does nothing, to save time.
+    Counting starts at 0. It includes calls that create a folder, open a file for writing, write, flush or
+    rename, and with `forever` also those that delete. With k=None, no call fails. Flushing does nothing, to
+    save time.
     """
     faults = DiskFaults(k, error, forever)
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Writes GGUF files for the tests as the description of the format says, without the code under test."""
+"""Writes GGUF files for the tests, following the format's description and not using the code under test."""
 
 import struct
 
@@ -15,7 +15,7 @@ def string(text):
 
 
 def value(x):
-    """The type and the bytes of a setting."""
+    """The bytes of a setting: its type, then its value."""
     if isinstance(x, bool):
         return struct.pack("<I?", 7, x)
     if isinstance(x, int):
@@ -94,6 +94,6 @@ def vocabulary(specials=("<|endoftext|>", "<|im_start|>", "<|im_end|>"), merges=
 
 
 def write_model(path, model, kind="F32", **more):
-    """A whole model with ChatML's special tokens, the bytes and one merge (260 ids)."""
+    """Writes a whole model with ChatML's special tokens, the bytes and one merge (260 ids)."""
     tensors = {huggingface.stored_name(name, huggingface.GGUF): w for name, w in model.params.items()}
     return write(path, settings_of(model.config, **vocabulary() | more), tensors, lambda name: kind)

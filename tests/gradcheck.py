@@ -1,7 +1,7 @@
 """One gradient check for everything: along a random direction, with random weights on the output.
 
-Weights that are all 1 would not do: the outputs of a softmax have a constant sum, so a backward that returns
-zeros would pass.
+Weights that are all 1 would not do: the outputs of a softmax have a constant sum, so a backward pass
+that returns zeros would pass the check.
 """
 
 
@@ -39,7 +39,7 @@ def check_loss(loss, logits, rng, h=1e-6, tolerance=1e-6):
 
 
 def slope(f, h=1e-6):
-    """df/dt at 0 by central differences over two widths, which cancels the error in h^2 (Richardson 1911).
+    """df/dt at 0 by central differences over two widths, which cancels the h^2 error term (Richardson 1911).
 
     One width is not enough for RMSNorm over few channels near 0: its curvature is too large.
     """

@@ -3,7 +3,8 @@
 A test that stays green when the sign of an advantage is flipped proves nothing about the advantage. Each row
 of the table is a fragment of a source file and the same fragment with a typical mistake. The test file of
 that source runs first; if it stays green, all tests of its package run. Faults that survive are listed at the
-end, and the exit status is 1. If words are given as arguments, only rows that contain one of them run.
+end, and then the exit status is 1. With words as arguments, only rows that contain one of these
+words run.
 """
 
 import concurrent.futures

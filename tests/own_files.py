@@ -1,7 +1,7 @@
 """Text and questions that have nothing to do with the built-in world: a register of ships.
 
-The text states every fact many times, in two wordings. There is one question about each fact. One question
-in ten is held out: training never asks it, but the text states its answer.
+The text states every fact many times, in two wordings. There is one question about each fact. About one
+question in ten is held out: training never asks it, but the text states its answer.
 """
 
 import json

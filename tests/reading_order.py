@@ -60,7 +60,7 @@ def needed(module, imports):
 
 
 def reading_order(package, root=ROOT):
-    """-> the modules of a package in order. Raises ValueError if modules import each other in a cycle."""
+    """-> the modules of a package in reading order. Raises ValueError if their imports form a cycle."""
     paths, imports, order = modules(package, root), dependencies(package, root), []
 
     def rank(name):

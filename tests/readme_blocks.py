@@ -1,4 +1,4 @@
-"""make readme: rewrite the marked blocks of README.md from a run, so that nobody types their numbers by hand.
+"""make readme: fill the marked blocks of README.md with results of a run, so that no number is typed by hand.
 
 <!-- readme: scores -->
 | | 0 random | ...
@@ -32,7 +32,7 @@ SCORES = (
     "win_rate",
     "reasoning_exact",
 )
-ABILITIES = (  # stage, its new ability, index of the question in the report that shows it
+ABILITIES = (  # stage, its new ability, index of the report's question that shows this ability
     ("2-instruct", "answers questions about what it has read", 0),
     ("3-prefer", "refuses harmful requests and admits what it does not know", 3),
     ("4-reason", "solves problems step by step", 5),
@@ -41,7 +41,7 @@ TYPED = ("What is the home of Cara?", "And what pet does she have?", "Use the ca
 
 
 def main(run):
-    """Rewrite the marked blocks of README.md from a run with all its stages."""
+    """Fill the marked blocks of README.md with results of a run that has finished all its stages."""
     text = README.read_text(encoding="utf-8")
     write_text(README, rewritten(text, Record(run)))
 
@@ -52,11 +52,13 @@ def rewritten(text, run):
 
     def block(match):
         if match[2] not in BLOCKS:
-            raise TinyllmError(f"README.md has an unknown block {match[2]!r}: known are {', '.join(BLOCKS)}")
+            raise TinyllmError(
+                f"README.md has an unknown block {match[2]!r}; known blocks: {', '.join(BLOCKS)}"
+            )
         return match[1] + BLOCKS[match[2]](run) + match[4]
 
     if text.count("<!-- readme: ") != len(BLOCK.findall(text)):
-        raise TinyllmError("README.md has a block without its line <!-- end -->")
+        raise TinyllmError("README.md has a block without the line <!-- end -->")
     return BLOCK.sub(block, text)
 
 
@@ -71,7 +73,7 @@ def abilities(run):
 
 
 def scores(run):
-    """The rows of the scoreboard that tell the story, as a table."""
+    """The most important rows of the scoreboard, as a table."""
     stages = [run.stage(name) for name in STAGES]
     rows = [HEADER, ["---"] * len(HEADER)]
     rows += [[ROWS[key], *(cell(stage.exams.get(key), interval=False) for stage in stages)] for key in SCORES]
@@ -88,7 +90,7 @@ def table(rows):
 
 
 def samples(run):
-    """Two prompts of the first panel of the report page, and the replies of all stages."""
+    """Two prompts from the first panel of the report page, and the replies of all stages."""
     lines = []
     for task in (questions(run)[i] for i in (0, 4)):
         lines += ["", *textwrap.wrap(task.question, 100)]

@@ -24,7 +24,8 @@ import own_files
 from audio.sandbox import Sandbox
 
 ROOT = Path(__file__).parent.parent
-SKIPPED = ("make test", "make mutants", "make bench")  # CI runs the tests separately; the other two take long
+# CI runs the tests separately. The other two commands take a long time.
+SKIPPED = ("make test", "make mutants", "make bench")
 FETCHED = "runs/models/"  # a block with this path is skipped: fetching the published model needs a network
 TYPED = {"make chat": "What is 12*7?\n", "make rank": "1 2 3 4\nq\n"}
 SHORTER = {"make tools-proof": 'ARGS="--count 100"', "make algorithms": 'ARGS="--steps 2"'}
@@ -38,7 +39,7 @@ def blocks(text):
 
 
 def write_files(folder):
-    """Everything that the README's commands read."""
+    """Writes every file that the README's commands read."""
     (folder / "notes").mkdir()
     own_files.write_text(folder / "notes/ships.txt", 100_000)
     own_files.write_text(folder / "more.txt", 50_000, seed=1)

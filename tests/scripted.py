@@ -4,8 +4,8 @@
 class ScriptedPool:
     """Replaces a WorkerPool: reply(text of the prompt) -> the model's reply.
 
-    The ids of a reply begin with a space, like every reply of this project's models, and finish with the end
-    token unless `ends` is False. Replies may have any length.
+    Like every reply of this project's models, a reply begins with a space. It ends with the end token unless
+    `ends` is False. Replies may have any length.
     """
 
     def __init__(self, tokenizer, reply, ends=True):

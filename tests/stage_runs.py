@@ -42,7 +42,7 @@ def record(monkeypatch, owner, name, also=lambda arguments: {}, call=True):
 
 
 def shorten_rollouts(monkeypatch, most=8):
-    """Cut rollouts short and end every second one: a model of SIZE=tiny rarely ends a reply itself."""
+    """Cut rollouts short, and end every second reply: a model of SIZE=tiny rarely writes the end token."""
     generate = rollouts.generate_replies
 
     def short(pool, tokenizer, prompts, room, seed):
@@ -59,7 +59,7 @@ def stage(*words):
 
 
 def set_recipe(monkeypatch, module, epochs, fewest, **sizes):
-    """Set how long a stage trains on the user's own files, and the numbers of SIZE=tiny."""
+    """Set how long a stage trains on the user's own files, and change settings of SIZE=tiny."""
     monkeypatch.setattr(module, "EPOCHS", epochs)
     monkeypatch.setattr(module, "FEWEST_STEPS", fewest)
     monkeypatch.setitem(module.SIZES, "tiny", SimpleNamespace(**vars(module.SIZES["tiny"]) | sizes))
@@ -94,7 +94,7 @@ def copy_stage(name, to, run="demo", to_run="demo"):
 
 
 def rows_of(batch):
-    """The rows of a batch -> [(ids with the last target, weights of ids[1:])], one per sequence."""
+    """The rows of a batch -> [(ids with the last target, weights of ids[1:])], one pair per row."""
     rows = []
     for piece in batch:
         ids = np.concatenate([piece["ids"], piece["targets"][..., -1:]], axis=-1)

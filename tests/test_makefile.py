@@ -42,7 +42,7 @@ def dry_run(*words):
     return [shlex.split(line) for line in lines if ".venv/bin/python" in line]
 
 
-def test_make_help_lists_every_target_and_every_command_has_one():
+def test_make_help_lists_every_target_and_every_command_has_a_target():
     text = (ROOT / "Makefile").read_text().replace("\\\n", "")
     phony = re.search(r"^\.PHONY: (.*)", text, re.M)[1].split()
     assert set(targets()) <= set(phony) and set(COMMANDS) <= set(targets())
@@ -86,12 +86,12 @@ def test_args_passes_on_any_options_and_an_unset_variable_gives_no_option():
     assert words == ["stage1"]
 
 
-def test_make_train_with_a_text_runs_mine():
+def test_make_train_with_a_text_runs_the_command_mine():
     ((*_, words),), ((*_, command, option, text),) = dry_run("train"), dry_run("train", "TEXT=my notes")
     assert words == "train" and (command, option, text) == ("mine", "--text", "my notes")
 
 
-def test_shakespeare_uses_bytes_and_the_sizes_that_nanogpt_recommends_for_a_cpu():
+def test_make_shakespeare_uses_bytes_and_the_sizes_that_nanogpt_recommends_for_a_cpu():
     first, second = (
         vars(parser().parse_args(words[3:])) for words in dry_run("shakespeare", "TEXT=input.txt")
     )

@@ -43,7 +43,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_reading_order_follows_the_imports_and_its_minutes_follow_the_lengths_of_files():
-    """20 lines take a minute. Two minutes of difference are allowed, so that a file can grow a little."""
+    """20 lines take a minute to read. A difference of two minutes is allowed, so that files can grow."""
     listed = README.partition("## Reading order")[2].partition("`python")[0]
     listed = [
         (f"tinyllm.{name}", int(minutes)) for name, minutes in re.findall(r"([a-z_0-9.]+) (\d+)\b", listed)

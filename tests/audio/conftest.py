@@ -9,7 +9,7 @@ from audio.sandbox import Sandbox
 
 @pytest.fixture(scope="session")
 def meeting():
-    """{seconds: the transcript of a recording of that length}, with most features."""
+    """A dict {seconds: transcript of a recording of that length}; most features are switched on."""
     with pytest.MonkeyPatch.context() as patch, Sandbox(seconds=0) as box:
         patch.setenv("ASSEMBLYAI_API_KEY", box.key)
         options = dict(preset="call", summary=True, topics=True, key_phrases=True)

@@ -1,6 +1,6 @@
 """assemblyai: whatever the service answers, a call ends in time with a transcript or a documented error.
 
-A job costs money, so a call must never create two, even if an answer is lost."""
+A job costs money, so a call must never create two jobs, even if an answer is lost."""
 
 import io
 import json
@@ -61,7 +61,7 @@ def impatient_client(box, seconds=0.03, **more):
 @example(["nulls"], URL)
 @example(["425", "408", "ok", "408"], SOUND)
 @settings(max_examples=40)
-def test_any_answers_lead_to_a_transcript_or_a_documented_error_and_at_most_one_job(history, source):
+def test_transcribe_gives_a_transcript_or_a_documented_error_and_creates_at_most_one_job(history, source):
     with Twisted(history) as box:
         client, started = impatient_client(box), time.monotonic()
         try:
@@ -142,7 +142,7 @@ def test_unknown_options_and_fields_pass_through(options):
         assert transcript.raw["new_field"] == {"deep": [1, None]} and transcript.raw["status"] == "completed"
 
 
-def test_an_upload_that_breaks_off_starts_again(box):
+def test_an_interrupted_upload_starts_again_from_the_beginning(box):
     box.faults += [{"name": "reset", "where": "upload", "left": 2}]
     sound = tone(60)
     transcript = client_of(box).transcribe(io.BytesIO(sound))
@@ -150,7 +150,7 @@ def test_an_upload_that_breaks_off_starts_again(box):
 
 
 @pytest.mark.parametrize("twist", ["422", "nulls"])
-def test_an_upload_answered_with_422_or_without_a_url_is_retried(twist):
+def test_an_upload_is_retried_if_the_answer_is_422_or_contains_no_url(twist):
     with Twisted([twist, twist]) as box:
         assert client_of(box).upload(SOUND).startswith(box.url) and len(box.requests) == 3
 
@@ -193,7 +193,7 @@ def test_a_job_that_is_created_late_is_found():
 
 
 @pytest.mark.parametrize("twist", ["lost", "garbage", "nulls", "500", "408"])
-def test_a_job_for_a_url_that_others_may_know_is_neither_searched_for_nor_submitted_again(twist):
+def test_a_job_for_a_url_that_we_did_not_upload_is_neither_searched_for_nor_submitted_again(twist):
     with Twisted([twist]) as box:
         with pytest.raises(AnswerLost, match="python -m audio list"):
             client_of(box).submit(URL)
@@ -226,7 +226,7 @@ def test_wait_survives_an_outage_and_reports_it_at_the_deadline():
         client_of(box).transcribe(SOUND, timeout=0.15)
 
 
-def test_ctrl_c_reports_the_id():
+def test_ctrl_c_reports_the_id_of_the_job():
     def interrupted(seconds):
         raise KeyboardInterrupt
 
@@ -270,7 +270,7 @@ def test_sentences_subtitles_and_search_results_agree_with_the_transcript(box):
         assert transcript.words[index].start == start and transcript.words[index + 1].end == end
 
 
-def test_the_sentences_of_a_job_that_is_not_ready_are_refused():
+def test_a_request_for_the_sentences_of_an_unfinished_job_is_refused():
     with Sandbox(seconds=60) as box:
         id = client_of(box).submit(SOUND).id
         with pytest.raises(RequestRefused, match="must have a status of 'completed'") as caught:
@@ -290,13 +290,13 @@ def test_an_unknown_id_is_refused_at_once(box):
 
 @given(st.integers(0, 12), st.integers(1, 5))
 @settings(max_examples=10)
-def test_the_list_contains_every_job_once_with_the_newest_first(count, limit):
+def test_the_list_contains_every_job_once_and_the_newest_comes_first(count, limit):
     with Sandbox(seconds=60) as box:
         client = client_of(box)
         ids = [client.submit(URL).id for _ in range(count)]
         listing = client.list(limit=limit)
         first = [next(listing)["id"]] if count else []
-        client.submit(URL)  # one more while the list is read
+        client.submit(URL)  # one more job, while the list is being read
         assert [*first, *(job["id"] for job in listing)][-count:] == ids[::-1][-count:] if count else True
         assert not count or first == [ids[-1]]
 
@@ -326,7 +326,7 @@ def test_redacted_audio_has_a_url(box):
         client.redacted_audio(client.transcribe(SOUND))
 
 
-def test_questions_are_answered_from_the_transcript_piece_by_piece(box):
+def test_questions_are_answered_from_the_transcript_and_the_answer_arrives_in_pieces(box):
     client = client_of(box)
     transcript = client.transcribe(tone(60), speakers=2)
     pieces = list(client.ask(transcript, "Who calls Maria Lopez at Nordbank?"))
@@ -346,7 +346,7 @@ def test_an_answer_that_was_cut_off_raises_an_error_after_its_last_piece(box):
 
 
 @pytest.mark.parametrize("reason, cut", [("stop", False), ("content_filter", True), ("length", True)])
-def test_any_finish_reason_but_stop_means_that_the_answer_was_cut_off(reason, cut, monkeypatch):
+def test_every_finish_reason_other_than_stop_means_that_the_answer_was_cut_off(reason, cut, monkeypatch):
     choices = [
         {"delta": {"content": "So it "}, "finish_reason": None},
         {"delta": {}, "finish_reason": reason},
@@ -386,18 +386,18 @@ def test_a_key_passed_as_an_argument_is_refused():
 
 
 @pytest.mark.parametrize("timeout", ["5", float("nan"), -1, True, {}])
-def test_an_invalid_time_out_is_refused_before_anything_is_sent(timeout):
+def test_an_invalid_timeout_is_refused_before_anything_is_sent(timeout):
     with Twisted() as box:
         with pytest.raises(BadInput, match="a number of seconds, or None"):
             client_of(box).transcribe(SOUND, timeout=timeout)
         assert not box.requests
 
 
-def test_a_time_out_of_none_means_no_limit(box):
+def test_a_timeout_of_none_means_no_limit(box):
     assert client_of(box).transcribe(SOUND, timeout=None).status == "completed"
 
 
-def test_a_truncated_or_lost_answer_of_a_model_raises_an_error(box):
+def test_a_truncated_or_lost_answer_from_a_model_raises_an_error(box):
     client, box.retry_after = client_of(box), "0"
     for name in ("truncated", "lost"):
         box.faults[:] = [{"name": name, "where": "chat", "left": 1}]
@@ -424,7 +424,7 @@ def test_the_key_comes_from_the_environment_and_is_checked(box, monkeypatch):
         Client(box.url)
 
 
-def test_an_upload_of_another_project_is_refused(box):
+def test_an_upload_that_belongs_to_another_project_is_refused(box):
     with pytest.raises(AuthError, match="project"):
         client_of(box).submit(box.url + "/upload/3b0d")
 

@@ -59,7 +59,7 @@ def test_results_come_in_order_and_a_second_run_costs_nothing(folder):
         ]
         assert seconds == [9, 3, 4, 5, 6, 1] and len(box.jobs) == 7
         list(transcribe_all(client_of(box), files(folder)[:1], speakers=3))
-        assert len(box.jobs) == 8, "other options need another job"
+        assert len(box.jobs) == 8, "a request with other options needs a new job"
         saved = json.loads(next(folder.glob("2.wav.*.transcript.json")).read_text(encoding="utf-8"))
         assert saved["transcript"]["text"] and saved["options"]["speakers_expected"] == 2
 
@@ -75,7 +75,7 @@ def test_identical_recordings_share_one_job(tmp_path_factory, lengths, jobs):
         assert seconds == [1 + length for length in lengths] and len(box.jobs) == len(set(lengths))
 
 
-def test_no_more_jobs_than_requested_are_unfinished_at_a_time(folder):
+def test_the_number_of_unfinished_jobs_never_exceeds_the_requested_limit(folder):
     running, counts, lock = set(), [], threading.Lock()
 
     class Counting(Sandbox):
@@ -83,7 +83,7 @@ def test_no_more_jobs_than_requested_are_unfinished_at_a_time(folder):
             with lock:
                 running.add(fields["audio_url"])
                 counts.append(len(running))
-            if len(running) == 2:  # before that, no job finishes
+            if len(running) == 2:  # no job finishes before two are running
                 self.seconds = 0.02
             return super().create(fields, fate)
 
@@ -117,7 +117,7 @@ def test_a_failure_does_not_stop_the_other_recordings(folder):
         assert len(box.jobs) == 7, "the failed job is tried again, the completed ones are not"
 
 
-def test_a_second_run_continues_the_jobs_of_an_interrupted_one(folder):
+def test_a_second_run_continues_the_jobs_of_an_interrupted_run(folder):
     ids = []
     with Sandbox(seconds=1e6) as box:
         note = lambda source, job: ids.append(job.id)
@@ -128,7 +128,7 @@ def test_a_second_run_continues_the_jobs_of_an_interrupted_one(folder):
         assert sorted(again) == sorted(ids) == sorted(box.jobs)
 
 
-def test_closing_the_iterator_starts_no_more_jobs_and_the_next_run_completes_the_rest(folder):
+def test_after_the_iterator_is_closed_no_job_starts_and_the_next_run_completes_the_rest(folder):
     ids = []
     with Sandbox(seconds=0.02) as box:
         note = lambda source, job: ids.append(job.id)
@@ -182,7 +182,7 @@ def test_a_job_that_was_deleted_before_it_was_fetched_is_created_again(folder):
 
 
 def test_a_job_whose_id_never_arrived_is_found_by_its_upload(folder):
-    """That happens if the client is killed, or if the answer is lost for good."""
+    """No id arrives if the client is killed, or if the answer is lost for good."""
     with Sandbox(seconds=0.01) as box:
         client = client_of(box)
         create = client.create
@@ -203,7 +203,7 @@ def test_a_job_whose_id_never_arrived_is_found_by_its_upload(folder):
 
 
 def test_a_job_that_the_server_has_not_yet_created_is_found_by_the_next_run(folder):
-    """Ctrl-C stops the request that creates a job, and the user runs the same command again at once."""
+    """Ctrl-C stops the client while a job is being created, and the user repeats the command at once."""
 
     class Slow(Sandbox):
         def create(self, fields, fate):
@@ -244,7 +244,7 @@ print(*(result.id for _, result in transcribe_all(client, sys.argv[2:], jobs=3))
 """
 
 
-def test_a_run_waits_for_a_folder_that_another_run_uses(tmp_path):
+def test_a_run_waits_while_another_run_uses_its_folder(tmp_path):
     pytest.importorskip("fcntl", reason="no locks on this system")
     entered = threading.Event()
 
@@ -262,7 +262,7 @@ def test_a_run_waits_for_a_folder_that_another_run_uses(tmp_path):
 
 @given(st.integers(1, 4), st.booleans())
 @settings(max_examples=3)
-def test_two_processes_at_once_create_each_job_only_once(tmp_path_factory, count, delay):
+def test_two_simultaneous_processes_create_each_job_only_once(tmp_path_factory, count, delay):
     folder = tmp_path_factory.mktemp("race")
     for i in range(count):
         (folder / f"{i}.wav").write_bytes(tone(1 + i))
@@ -316,7 +316,7 @@ def test_nothing_is_sent_if_the_transcript_cannot_be_kept(folder, tmp_path_facto
         assert transcript.text and len(box.jobs) == 1 and len(list(keep.iterdir())) == 1
 
 
-def test_the_transcript_of_bytes_is_kept_if_a_folder_is_given(tmp_path):
+def test_the_transcript_of_a_recording_given_as_bytes_is_kept_if_a_folder_is_given(tmp_path):
     with Sandbox(seconds=0.01) as box:
         for _ in range(2):
             ((_, transcript),) = transcribe_all(client_of(box), [tone(2)], keep=tmp_path)
@@ -331,7 +331,7 @@ def test_the_secret_of_a_webhook_is_not_written_to_disk(folder):
     assert "127.0.0.1" in saved and "s3cr3t" not in saved
 
 
-def test_options_and_the_time_out_are_checked_before_anything_is_sent(folder):
+def test_options_and_the_timeout_are_checked_before_anything_is_sent(folder):
     with Sandbox() as box:
         for options in ({"timeout": "5"}, {"timeout": float("nan")}, {"topics": "no"}, {"future": {1}}):
             with pytest.raises(BadInput):

@@ -1,6 +1,6 @@
 """canned: each line of the script contains its entities, and the model answers with a line of its input.
 
-The sandbox looks for each entity in the words of its line, and fails if it is not there."""
+The sandbox looks for each entity in the words of its line, and fails if the entity is missing."""
 
 import json
 

@@ -1,6 +1,6 @@
 """errors: the tree in the docstring shows the real classes, and each error says whether to try again.
 
-Callers repeat a call whose error is retryable, so a wrong flag could bill a job twice."""
+Callers repeat a call whose error is retryable, so with a wrong flag a job could be billed twice."""
 
 import re
 

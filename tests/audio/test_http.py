@@ -28,7 +28,7 @@ SECRET = "3f9c-secret-e17b"
 
 
 class Scripted:
-    """A server that gives fixed answers, (status, headers, body), and records the requests."""
+    """A server that records the requests and gives fixed answers of the form (status, headers, body)."""
 
     def __init__(self, *answers):
         self.answers, self.requests = list(answers), []
@@ -131,10 +131,12 @@ def test_netrc_cannot_replace_the_key(tmp_path, monkeypatch):
     (tmp_path / "netrc").write_text("default login somebody password else\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert requests.utils.get_netrc_auth("https://api.assemblyai.com") == ("somebody", "else")
-    assert http_to("us")._local.session.trust_env  # the proxies and certificates of the environment are used
+    # Over https, proxies and certificates are taken from the environment.
+    assert http_to("us")._local.session.trust_env
     with Scripted((200, {}, b"{}")) as server:
         service = http_to(server.url)
-        for trusted in (service._local.session.trust_env, True):  # as with http, and as with https
+        # First with the setting for http, then with the one for https.
+        for trusted in (service._local.session.trust_env, True):
             service._local.session.trust_env = trusted
             service.call("GET", "v2/transcript")
         assert [headers["Authorization"] for *_, headers in server.requests] == [SECRET, SECRET]
@@ -149,7 +151,7 @@ def test_a_proxy_never_sees_plain_http(monkeypatch):
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("same", [False, True])
-def test_redirects_are_not_followed_and_the_error_names_their_address(method, status, same):
+def test_redirects_are_not_followed_and_the_error_names_the_new_address(method, status, same):
     with Scripted((200, {}, b"{}")) as other, Scripted() as server:
         place = "/x" if same else other.url + "/x"
         server.answers.append((status, {"Location": place}, b""))
@@ -161,7 +163,7 @@ def test_redirects_are_not_followed_and_the_error_names_their_address(method, st
 
 @pytest.mark.parametrize("code", CODES)
 @pytest.mark.parametrize("safe", [True, False])
-def test_a_status_code_is_retried_only_if_that_may_help_and_is_safe(code, safe):
+def test_a_status_code_leads_to_a_retry_only_if_a_retry_may_help_and_is_safe(code, safe):
     status = int(code)
     may = status in (408, 425, 429) or status >= 500
     again = status in (429, 503) or (safe and may)
@@ -226,7 +228,7 @@ def test_pauses_double_and_have_jitter():
 
 @given(st.integers(0, 100))
 @settings(max_examples=10)
-def test_retry_after_is_obeyed(seconds):
+def test_the_retry_after_header_is_obeyed(seconds):
     slept = []
     with Scripted((429, {"Retry-After": str(seconds)}, b""), (200, {}, b"{}")) as server:
         http_to(server.url, sleep=slept.append).call("POST", "x", safe=False)
@@ -244,7 +246,7 @@ def test_too_long_a_pause_becomes_an_error():
 
 
 @given(st.text(max_size=20) | st.text("0123456789", max_size=20))
-def test_any_retry_after_gives_seconds_or_the_usual_pause(text):
+def test_any_retry_after_header_gives_seconds_or_the_usual_pause(text):
     response = requests.Response()
     response.headers["Retry-After"] = text
     expected = float(text[:9]) if re.fullmatch("[0-9]+", text) else 0.25
@@ -260,7 +262,7 @@ def test_a_deadline_ends_a_call_whatever_the_server_does(monkeypatch):
                 http_to(box.url, tries=10_000, timeout=(5, 5)).call(
                     "GET", "v2/transcript", deadline=started + 0.15
                 )
-            assert time.monotonic() - started < 20  # 0.15 s, or more on a busy machine
+            assert time.monotonic() - started < 20  # about 0.15 s, but more on a busy machine
 
 
 def test_only_errors_about_uploads_mention_projects():
@@ -278,7 +280,7 @@ def test_a_redirect_to_a_bad_address_is_reported(location):
         http_to(server.url).call("GET", "x")
 
 
-def test_a_proxy_that_refuses_is_reported(monkeypatch):
+def test_a_proxy_that_refuses_the_connection_is_reported(monkeypatch):
     with Scripted((407, {}, b"")) as proxy:
         monkeypatch.setenv("https_proxy", proxy.url)
         with pytest.raises(RequestRefused, match="the proxy refuses the connection .407 Proxy Auth"):
@@ -293,7 +295,7 @@ def test_a_missing_certificate_file_is_reported(monkeypatch):
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """A certificate for 127.0.0.1, made by openssl -> (its file, its key)."""
+    """Makes a certificate for 127.0.0.1 with openssl -> (certificate file, key file)."""
     folder = tmp_path_factory.mktemp("tls")
     args = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=x -addext subjectAltName=IP:127.0.0.1"
     command = [*args.split(), "-keyout", folder / "key.pem", "-out", folder / "cert.pem"]
@@ -305,7 +307,7 @@ def certificate(tmp_path_factory):
 
 
 class Impatient:
-    """A TLS server that reads only the start of a request, answers or not, and closes the connection."""
+    """A TLS server that reads only the start of a request, sends `answer` (perhaps empty), and hangs up."""
 
     def __init__(self, certificate, answer):
         self.answer, self.count = answer, 0
@@ -334,7 +336,7 @@ class Impatient:
 @pytest.mark.parametrize(
     "status, kind", [(401, AuthError), (413, RequestRefused), (None, ServiceUnavailable)]
 )
-def test_an_early_answer_over_tls_is_read_and_no_answer_is_a_broken_connection(
+def test_an_early_answer_over_tls_is_read_and_a_missing_answer_counts_as_a_broken_connection(
     status, kind, certificate, monkeypatch
 ):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate[0]))
@@ -364,9 +366,9 @@ def test_a_server_without_tls_is_reported():
 
 
 @pytest.mark.parametrize("echo", [False, True])
-def test_the_key_is_in_no_error_log_or_traceback(caplog, echo):
-    """Some loggers write the values of all variables in a traceback. Even they must not show the key. If a
-    server sends the key back, variables contain it, but the error message must not."""
+def test_no_error_and_no_log_and_no_traceback_contains_the_key(caplog, echo):
+    """Some loggers add the values of all variables to a traceback. Even there, the key must not appear. If a
+    server sends the key back, some variables contain the key, but the error message must not."""
     caplog.set_level(logging.DEBUG)
     body = b'{"error": "bad token %s"}' % (SECRET.encode() if echo else b"")
     with Scripted() as closed:
@@ -396,7 +398,7 @@ def error_of(service, safe):
     raise AssertionError("the call raised no error")
 
 
-def test_errors_suggest_another_region_for_a_key_and_the_same_project_for_an_upload():
+def test_an_error_about_a_key_suggests_another_region_and_one_about_an_upload_suggests_its_project():
     with Scripted((401, {}, b'{"error": "Authentication error, API token missing/invalid"}')) as server:
         with pytest.raises(AuthError, match="missing/invalid.*ASSEMBLYAI_BASE_URL=us") as caught:
             http_to(server.url).call("GET", "x")

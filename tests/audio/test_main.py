@@ -54,7 +54,7 @@ def environment(url, key):
 
 
 def audio(*args, url=NOWHERE, key=KEY, data=b"", status=0):
-    """Runs a command in this process, which is faster than starting one -> (stdout, stderr)."""
+    """Runs a command in this process, which is faster than starting a new process -> (stdout, stderr)."""
     stdin, stdout, stderr = (io.TextIOWrapper(io.BytesIO(start), "ascii") for start in (data, b"", b""))
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(os, "environ", environment(url, key))
@@ -97,7 +97,7 @@ def checked(code, status, out, err):
 
 
 def read_until(process, word, count=1):
-    """Reads stderr until the word has appeared `count` times. Threads may write to the same line."""
+    """Reads stderr until the word has appeared `count` times. Two threads may write to one line."""
     limit = threading.Timer(LIMIT, process.kill)
     limit.start()
     while count > 0:
@@ -221,7 +221,7 @@ HEADINGS = {
 )
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_requested_feature_is_shown(box, talk, features, preset):
-    """Both by transcribe and by get, which knows only the id of the job."""
+    """Both `transcribe` and `get` show it, although `get` knows only the id of the job."""
     more = ["--preset", preset] if preset else []
     out, err = audio("transcribe", talk, *sorted(features), *more, url=box.url)
     id = re.search(r"transcript ([0-9a-f-]{36})", out)[1]
@@ -286,7 +286,7 @@ def test_a_folder_is_transcribed_in_order_and_a_second_run_costs_nothing(box, tm
     assert out.count("== ") == 3 and "d.wav: transcript" in err and "too short" in err
 
 
-def test_an_empty_or_missing_file_is_reported_and_the_others_are_transcribed(box, talk, tmp_path):
+def test_an_empty_or_missing_file_is_reported_and_the_other_files_are_transcribed(box, talk, tmp_path):
     (tmp_path / "empty.wav").touch()
     out, err = audio("transcribe", tmp_path / "empty.wav", talk, url=box.url, status=2)
     assert f"error: {tmp_path / 'empty.wav'} is empty\n" in err and "Good morning" in out
@@ -315,7 +315,7 @@ def test_the_ids_of_several_jobs_are_printed_with_their_file_names(box, tmp_path
 
 def test_nothing_is_sent_if_the_transcript_cannot_be_kept(box, talk, tmp_path):
     before = len(box.uploads)
-    for place in (talk / "folder", talk):  # a file is not a folder
+    for place in (talk / "folder", talk):  # talk is a file, so neither can be a folder
         _, err = audio("transcribe", talk, "--keep", place, url=box.url, status=2)
         assert "--keep" in err and len(box.uploads) == before
     audio("transcribe", talk, "--keep", tmp_path / "new" / "folder", url=box.url)
@@ -384,16 +384,17 @@ def test_the_version_is_printed():
         (["sandbox", "--fault", "rain"], "not a fault"),
     ],
 )
-def test_wrong_usage_exits_with_2_and_sends_nothing(args, words, talk, tmp_path):
+def test_after_wrong_usage_the_exit_status_is_2_and_nothing_is_sent(args, words, talk, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty.wav").touch()
     places = {"TALK": talk, "FOLDER": tmp_path / "folder", "EMPTY": tmp_path / "empty.wav"}
     filled = [re.sub("^[A-Z]+", lambda word: str(places.get(word[0], word[0])), arg) for arg in args]
-    _, err = audio(*filled, status=2)  # no server has this address: 1 if sent
+    # No server has this address, so the status would be 1 if anything were sent.
+    _, err = audio(*filled, status=2)
     assert words in err
 
 
-def test_a_wrong_key_exits_with_4(box, talk):
+def test_the_exit_status_for_a_wrong_key_is_4(box, talk):
     for key, words in (
         ("", "ASSEMBLYAI_API_KEY"),
         ("Bearer x", "bare key"),
@@ -404,7 +405,7 @@ def test_a_wrong_key_exits_with_4(box, talk):
     assert "not accepted" in audio("doctor", url=box.url, key="other", status=4)[1]
 
 
-def test_failures_exit_with_1_and_an_unsafe_address_with_2(box, talk, tmp_path):
+def test_the_exit_status_is_1_for_a_failure_and_2_for_an_unsafe_address(box, talk, tmp_path):
     (tmp_path / "text.wav").write_text("This is a text.")
     _, err = audio("transcribe", tmp_path / "text.wav", url=box.url, status=1)
     assert "does not begin like audio" in err and "does not appear to contain audio" in err
@@ -418,7 +419,7 @@ def test_doctor_checks_the_address_the_key_and_the_models(box):
     assert "no connection" in audio("doctor", status=1)[1]
 
 
-def test_at_the_deadline_the_id_is_printed_so_that_wait_can_continue(talk, key):
+def test_at_the_deadline_the_id_is_printed_for_use_with_the_wait_command(talk, key):
     with Sandbox(seconds=1e6) as box:
         _, err = audio("transcribe", talk, "--timeout", 0.2, url=box.url, status=1)
         (id,) = set(re.findall(r"[0-9a-f-]{36}", err))
@@ -462,7 +463,7 @@ def test_after_ctrl_c_the_same_command_continues_the_jobs(tmp_path, key):
         assert out.count("== ") == 6 and len(box.jobs) == 6
 
 
-def test_ctrl_c_while_a_job_is_created_does_not_lose_the_job(tmp_path, key):
+def test_ctrl_c_while_a_job_is_being_created_does_not_lose_the_job(tmp_path, key):
     for i in range(2):
         (tmp_path / f"{i}.wav").write_bytes(tone(1 + i))
     creating = threading.Event()
@@ -484,7 +485,7 @@ def test_ctrl_c_while_a_job_is_created_does_not_lose_the_job(tmp_path, key):
         assert len(box.jobs) == 2 and id in box.jobs
 
 
-def test_a_closed_pipe_prints_no_error(box, talk):
+def test_a_closed_pipe_causes_no_traceback(box, talk):
     process = start("transcribe", talk, "-o", "json", url=box.url)
     process.stdout.close()
     err = process.stderr.read().decode()

@@ -36,7 +36,7 @@ def key(monkeypatch):
 
 
 def test_a_long_upload_takes_constant_memory(tmp_path, monkeypatch):
-    """Both sides are measured: the client in a process of its own, the sandbox in this one."""
+    """The memory of the client is measured in a process of its own, that of the sandbox in this process."""
     with open(tmp_path / "long.mp3", "wb") as file:
         file.write(b"ID3")
         file.truncate(BYTES)  # sparse: takes no space on the disk

@@ -146,7 +146,7 @@ def test_an_unreadable_file_is_refused(tmp_path):
         Recording(tmp_path / "a.wav")
 
 
-def test_a_file_that_does_not_look_like_audio_only_causes_a_warning():
+def test_a_file_that_does_not_look_like_audio_causes_a_warning_but_no_error():
     with pytest.warns(AudioWarning, match="does not begin like audio"):
         Recording(b"some text")
 
@@ -167,7 +167,7 @@ def test_a_folder_is_searched_for_audio(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(tone())
     (tmp_path / "notes.wav").write_text("these are notes")
-    (tmp_path / "b.wav.txt").write_text("MAC and cheese")  # begins like Monkey's Audio, but is our output
+    (tmp_path / "b.wav.txt").write_text("MAC and cheese")  # a transcript that begins like Monkey's Audio
     (tmp_path / "b.wav.0.transcript.json").write_text("{}")
     (tmp_path / "deep" / "empty.mp3").touch()
     with pytest.warns(AudioWarning, match="b.wav.txt, deep/empty.mp3, notes.wav$") as caught:

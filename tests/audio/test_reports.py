@@ -1,4 +1,4 @@
-"""reports: each preset shows its parts, a call review hides personal data, and no text becomes Markdown."""
+"""reports: each preset has its own parts, a call review hides personal data, and Markdown is escaped."""
 
 import re
 import time
@@ -38,7 +38,7 @@ def test_a_report_shows_the_length_and_the_chapters(meeting, seconds, length):
     assert all(chapter.headline in markdown for chapter in meeting[seconds].chapters)
 
 
-def test_minutes_show_how_long_each_speaker_talked():
+def test_the_minutes_of_a_meeting_show_how_long_each_speaker_talked():
     turns = [("A", 0, 30), ("B", 30, 40), ("A", 40, 60), ("", 60, 100)]
     raw = [{"speaker": who, "text": "x", "start": 1000 * a, "end": 1000 * b} for who, a, b in turns]
     markdown = report(Transcript({"text": "x", "utterances": raw}), "meeting")
@@ -152,7 +152,7 @@ def test_redaction_and_quotes_take_linear_time():
     assert time.process_time() - started < 5 and "name7" not in markdown and "> This is [PERSON" in markdown
 
 
-def test_the_longest_entity_is_redacted():
+def test_of_two_overlapping_entities_the_longer_one_is_redacted():
     """Anna Berg is redacted as a whole, not only Anna."""
     entities = [{"entity_type": "person_name", "text": name} for name in ("Anna", "Anna Berg")]
     raw = {"text": "So Anna Berg, or Anna-Berg, said: Anna!", "entities": entities}
@@ -194,7 +194,7 @@ def test_every_preset_shows_the_requested_features(preset, monkeypatch):
     assert "- [ ] Send the new budget" in markdown and "> I will send the new budget to" in markdown
 
 
-def test_action_items_come_from_the_service_with_quote_and_time():
+def test_action_items_come_from_the_service_with_their_quotes_and_times():
     items = [
         {"action_item": "Das Budget schicken", "quote": "Ich schicke es.", "timestamp": 65_000},
         {"action_item": "Anrufen", "quote": None, "timestamp": None},
@@ -228,7 +228,7 @@ def test_promises_and_requests_are_listed_if_the_service_finds_no_action_items()
     ]
 
 
-def test_the_report_of_a_silent_recording_says_so():
+def test_the_report_of_a_silent_recording_says_that_nothing_was_found():
     silent = Transcript({"id": "x", "status": "completed", "text": "", "audio_duration": 3})
     told = report(silent, "meeting")
     assert "00:00:03, transcript x" in told and "## Conversation\n\nNothing was found.\n" in told

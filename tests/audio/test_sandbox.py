@@ -1,6 +1,6 @@
 """sandbox: it answers and refuses requests as the service does, and injects the faults that it is given.
 
-Tests of the client use it, so a difference from the service would hide bugs in the client."""
+The client is tested against the sandbox, so a difference from the service could hide bugs in the client."""
 
 import http.server
 import json
@@ -123,7 +123,7 @@ def test_the_job_of_a_recording_that_cannot_be_transcribed_fails(box, sound, opt
     assert status == 400 and "must have a status of 'completed'" in data["error"]
 
 
-def test_silence_gives_a_transcript_without_words_and_an_empty_upload_is_refused(box):
+def test_an_empty_upload_is_refused_and_silence_gives_a_transcript_without_words(box):
     job, _ = run_job(
         box,
         audio_url=send(box, "POST", "/v2/upload", data=tone(3.5, b"\0\0"))[1]["upload_url"],
@@ -191,7 +191,7 @@ def test_all_features_describe_the_same_words(box):
     assert labels == set(job["iab_categories_result"]["summary"]) and text
 
 
-def test_speakers_are_channels_or_have_the_requested_names(box):
+def test_speakers_are_named_after_their_channels_or_as_requested(box):
     assert {u["speaker"] for u in run_job(box, multichannel=True)[0]["utterances"]} == {"1", "2"}
     task = {
         "request": {
@@ -448,7 +448,7 @@ def test_a_fault_hits_as_many_answers_as_requested_and_no_more(name, where, expe
         assert outcomes == expected
 
 
-def test_faults_can_fail_a_job_keep_it_from_ending_or_lose_its_answer():
+def test_faults_can_make_a_job_fail_keep_it_from_ending_or_lose_its_answer():
     with Sandbox(seconds=0, faults=["job-error", "never", "lost"]) as box:
         job, _ = run_job(box)
         assert "Internal server error" in job["error"]

@@ -1,6 +1,6 @@
 """subtitles: whatever the utterances, captions are well-formed, never overlap and keep every word.
 
-Each caption must also fit into its lines and columns."""
+Each caption must also keep to the maximum number of lines and columns."""
 
 import html
 import re
@@ -58,7 +58,7 @@ def ms(h, m, s, f):
 
 
 def parsed(text, format):
-    """Subtitles, parsed independently -> [(start, end, text)]. Fails unless every block is well-formed."""
+    """Parses subtitles with regular expressions -> [(start, end, text)]. Every block must be well-formed."""
     blocks = text.split("\n\n") if text else []
     if format == "vtt":
         assert blocks[0].strip() == "WEBVTT"
@@ -78,7 +78,9 @@ def characters(text):
 
 
 @given(UTTERANCES, st.sampled_from(["srt", "vtt"]), st.booleans())
-def test_captions_are_well_formed_never_overlap_fit_and_keep_every_word(utterances, format, speakers):
+def test_captions_are_well_formed_and_short_enough_and_never_overlap_or_lose_a_word(
+    utterances, format, speakers
+):
     utterances = [utterance if speakers else {**utterance, "speaker": None} for utterance in utterances]
     transcript = Transcript({"id": "x", "utterances": utterances})
     text = transcript.subtitles(format)
@@ -104,7 +106,7 @@ def test_captions_are_well_formed_never_overlap_fit_and_keep_every_word(utteranc
 
 @given(st.integers(1, 5000), st.integers(1, 9000))
 def test_a_caption_ends_when_the_next_speaker_begins(start, duration):
-    """It ends even in the middle of its own words, so that each caption is shown when its words are heard."""
+    """It may end before its last word, because the next caption must appear when its speaker begins."""
     turns = [Span("one two", 0, 6000, "A"), Span("three", start, start + duration, "B")]
     first, second = captions(turns)
     assert (first.start, first.end, second.start) == (0, start, start)
@@ -159,7 +161,7 @@ def test_a_caption_never_begins_with_a_combining_mark():
         assert span.text[0] not in "ิีึืุู่้๊๋็์"
 
 
-def test_wide_characters_count_twice_and_marks_not_at_all():
+def test_wide_characters_count_twice_and_combining_marks_not_at_all():
     assert (width("李明"), width("Ada"), width("e\u0301"), width("ที่")) == (4, 3, 1, 1)
 
 

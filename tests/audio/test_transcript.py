@@ -1,4 +1,4 @@
-"""transcript: any answer of the service can be read, and milliseconds are never mixed with seconds.
+"""transcript: any answer from the service can be read, and milliseconds are never mixed with seconds.
 
 The service may leave out any field, or send null or an unknown type."""
 
@@ -131,7 +131,7 @@ def test_speakers_are_shown_by_name():
     assert transcript.labelled().startswith("Speaker A: x\nBo: x\nAgent: x\nx\nLi: x\n")
 
 
-def test_features_holds_the_short_names_of_what_was_requested():
+def test_the_features_of_a_transcript_are_the_short_names_of_what_was_requested():
     request = {"summarization": {"summary_type": "bullets"}, "action_items": {}}
     raw = {"iab_categories": True, "auto_highlights": False, "speech_understanding": {"request": request}}
     assert Transcript(raw).features == {"topics", "summary", "action_items"}
@@ -141,7 +141,7 @@ def test_features_holds_the_short_names_of_what_was_requested():
     )
 
 
-def test_without_speakers_the_text_is_one_turn_of_the_whole_duration():
+def test_without_speakers_the_text_is_one_turn_that_lasts_the_whole_recording():
     transcript = Transcript({"text": "One two.", "audio_duration": 3})
     assert transcript.turns == [Span("One two.", 0, 3000)] and transcript.labelled() == "One two.\n"
 

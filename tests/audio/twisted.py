@@ -31,7 +31,7 @@ LIMIT = 60  # seconds after which a test that waits for something gives up
 
 
 class Twisted(Sandbox):
-    """`history` names what happens to each request, in order. Later requests are answered normally.
+    """`history` names what happens to each request, in order. Further requests are answered normally.
     `requests` lists the kind of each request and what happened to it.
 
     After `late` seconds, or as soon as `release` is set, a late answer begins and a stalled connection is
@@ -89,7 +89,7 @@ class TwistedHandler(Handler):
         return super().write(status, data, half)
 
     def drip(self):
-        """Sends a byte every 0.02 s, so that a time-out between two bytes never ends the answer."""
+        """Sends a byte every 0.02 s, so that no pause between two bytes is long enough for a time-out."""
         self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n")
         self.close_connection = True
         while not self.box.closing.wait(0.02):

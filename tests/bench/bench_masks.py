@@ -1,9 +1,9 @@
 """How long a token mask takes: `make bench`, or run this file alone.
 
-The masks are for the tools of tools/builtin.py and a tool with nested arguments, with vocabularies of 512 and
-of 32,000 tokens (the latter with all numbers of up to three digits, as in large models). Tokens are drawn
-from the masks at random, so many states of the grammar are new. Then the same calls are written again, with
-warm caches.
+The masks are for calls to the tools in tools/builtin.py and to a tool with nested arguments. One vocabulary
+has 512 tokens. The other has 32,000, among them all numbers of up to three digits, as in large models. Each
+token is drawn at random from those that the mask allows, so many states of the grammar are new. Then the same
+calls are written again, with warm caches.
 """
 
 import gc
@@ -46,7 +46,7 @@ PERCENTILES = (0.5, 0.99, 0.999, 1)  # 1 is the slowest mask
 
 
 def vocabulary(size):
-    """Bytes, numbers of up to three digits (if large), and merges learned from Python's own manual."""
+    """All bytes, numbers of up to three digits if size > 2000, and pieces of words from Python's manual."""
     text = "".join(pydoc_data.topics.topics.values())
     tokens = [bytes([b]) for b in range(256)]
     if size > 2000:
@@ -60,7 +60,7 @@ def vocabulary(size):
 
 
 def write(masks, dice, room=150):
-    """-> (seconds of each mask, the tokens written)."""
+    """Writes one call -> (seconds for each mask, tokens of the call)."""
     state, times, tokens = masks.grammar.start, [], []
     while True:
         began = time.process_time()
@@ -74,16 +74,17 @@ def write(masks, dice, room=150):
 
 
 def measure(size, calls=100):
-    """-> (seconds per mask, ascending; the same when the same calls are written again).
+    """Writes the same calls twice -> (seconds per mask the first time, and the second), both ascending.
 
-    As many other calls are written first, to warm up the caches. The measured calls still reach new states.
+    The same number of other calls is written first, to warm up the caches. The measured calls still reach new
+    states.
     """
     registry = Registry([*TOOLS, Tool("book", "Book a room.", BOOKING, lambda **arguments: None)])
     words = vocabulary(size)
     masks = Masks(Grammar(registry.schema(), OPEN.encode(), CLOSE.encode()), words, len(words) - 1)
     for seed in range(calls):
         write(masks, random.Random(calls + seed))
-    gc.freeze()  # otherwise garbage collection scans the vocabulary again and again in between
+    gc.freeze()  # otherwise garbage collection would scan the vocabulary again and again
     seconds = lambda: sorted(t for seed in range(calls) for t in write(masks, random.Random(seed))[0])
     return seconds(), seconds()
 

@@ -6,9 +6,10 @@
     tokenizer       against Hugging Face tokenizers (Rust)
     token masks     in microseconds: bench_masks.py
 
-The other library runs in the same process. The two take turns, and the median time counts. A training step is
-given as our time / torch's time (lower is better), decoding as our tokens per second / torch's (higher is
-better). The figures are also written to runs/bench.json, as null where the other library is missing.
+Our code and the other library run in the same process. They take turns, and the median time counts. A
+training step is given as our time / torch's time (lower is better), decoding as our tokens per second /
+torch's (higher is better). The figures are also written to runs/bench.json, as null where the other library
+is missing.
 """
 
 import os
@@ -30,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import bench_masks
 import numpy as np
 
-import tinyllm  # noqa: F401  (before NumPy: sets the number of BLAS threads)
+import tinyllm  # noqa: F401  (bench_masks imports it before NumPy, so BLAS uses one thread)
 from tinyllm import optimizer
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates
@@ -51,13 +52,14 @@ try:
 except ImportError:
     tokenizers = None
 
-SMALL, SMALL_ROWS = Config(vocab=65, context=64, layers=4, width=128, heads=4), 12  # 0.8 M, 768 tokens
-LARGE, LARGE_ROWS = Config(vocab=512, context=128, layers=6, width=192, heads=6), 16  # 2.8 M, 2,048 tokens
+# 0.8 M parameters and 768 tokens per step; 2.8 M parameters and 2,048 tokens per step
+SMALL, SMALL_ROWS = Config(vocab=65, context=64, layers=4, width=128, heads=4), 12
+LARGE, LARGE_ROWS = Config(vocab=512, context=128, layers=6, width=192, heads=6), 16
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def interleaved(rounds, *functions):
-    """Median seconds of each function over rounds in which they take turns.
+    """The functions take turns, once in each round -> the median seconds of each function.
 
     There is a pause before each call: torch's OpenMP threads spin for a while after their work, and would
     take a core from the next function.
@@ -156,7 +158,10 @@ def our_step(pool, ids):
 
 
 def training(config, rows, rounds):
-    """-> (ratio on one thread, ratio on all cores, share of our step that matmuls take at peak speed)"""
+    """-> (our time / torch's on one thread, the same on all cores, matmuls' share of our time).
+
+    The last figure is the time that the matmuls of our step would take at peak speed, divided by our time.
+    """
     ids = np.random.default_rng(1).integers(0, config.vocab, (rows, config.context))
     model = Transformer(config).initialise(np.random.default_rng(0))
     one_worker, all_workers = WorkerPool(model, 1), WorkerPool(model, CORES)
@@ -185,7 +190,7 @@ def peak_flops():
 
 
 def decoding(rows, rounds, tokens=63):
-    """Our tokens per second over torch's: one prompt token, then 63 sampled ones, both with a cache."""
+    """Our tokens per second / torch's. Each side samples 63 tokens after one prompt token, with a cache."""
     model = Transformer(SMALL).initialise(np.random.default_rng(0))
     draws = np.random.default_rng(0).random((rows, tokens))
     decode = lambda: generate(model, [[1]] * rows, tokens, draws)
@@ -207,7 +212,7 @@ def decoding(rows, rounds, tokens=63):
 
 
 def made_up_text(size=1_000_000):
-    """Text with the word statistics of a language: Zipf's law over made-up words."""
+    """Text with the word statistics of a language: made-up words whose frequencies follow Zipf's law."""
     rng = random.Random(0)
     words = [
         "".join(rng.choices("etaoinshrdlucmfwypvbgkjqxz", range(26, 0, -1), k=rng.randint(1, 9)))
@@ -218,7 +223,7 @@ def made_up_text(size=1_000_000):
 
 
 def tokenizing(text, rounds):
-    """-> (our training time over the Rust trainer's, megabytes encoded per second without warm-up)"""
+    """-> (our training time / the Rust trainer's, megabytes that we encode per second without warm-up)"""
     cold = []
 
     def encode():

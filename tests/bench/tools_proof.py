@@ -17,14 +17,14 @@ from tools.builtin import TOOLS
 from tools.protocol import parse
 from tools.registry import Registry
 
-ROWS = 200  # calls written at once
+ROWS = 200  # calls written in one batch
 
 
 def main():
     """Let a random model write tool calls under the mask, and check every call."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--count", type=int, default=10_000, help="calls to write (default: 10000)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and sampling (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed for weights and sampling (default: 0)")
     settings = parser.parse_args()
     registry, rng = Registry(TOOLS), np.random.default_rng(settings.seed)
     tokenizer = train(json.dumps(registry.definitions()), 400)

@@ -28,7 +28,7 @@ BOUNDS = st.integers(-5, 15) | st.sampled_from([0.5, -1.5, 2.0, 0.1])
 
 @st.composite
 def schemas(draw, depth=2, composed=True):
-    """A random schema. composed: whether it may contain anyOf, oneOf, allOf and not."""
+    """A random schema. composed: whether the keywords anyOf, oneOf, allOf and `not` may occur."""
     inner = schemas(depth - 1, composed) if depth else st.sampled_from([{"type": "string"}, {}, True])
     kind = draw(
         st.sampled_from(
@@ -77,7 +77,7 @@ def schemas(draw, depth=2, composed=True):
 
 
 def near(schema, root=None, depth=4):
-    """Values that are often valid under the schema; most of the others are nearly valid."""
+    """Values that are often valid under the schema; most of the other values are nearly valid."""
     root = schema if root is None else root
     if isinstance(schema, bool) or not depth:
         return VALUES
@@ -130,7 +130,7 @@ def canonical(value):
 
 def is_strict(value, schema, root=None):
     """Whether a value has the form that a grammar writes: only declared or required properties, in order, and
-    no exponents. Only for schemas without anyOf, oneOf, allOf and not."""
+    no exponents. The schema must not use the keywords anyOf, oneOf, allOf or `not`."""
     root = schema if root is None else root
     if isinstance(schema, dict) and "$ref" in schema:
         return is_strict(value, resolve(root, schema["$ref"]), root)
@@ -152,7 +152,7 @@ def is_strict(value, schema, root=None):
 
 
 def ranges(what):
-    """Limits of a length as keywords: ranges("Items") -> [{}, {"minItems": 2}, ...]"""
+    """Keywords that limit a length: ranges("Items") -> [{}, {"minItems": 2}, ...]"""
     limits = [(None, None), (2, None), (None, 1), (1, 2), (2, 2)]
     return [{key + what: n for key, n in zip(("min", "max"), pair) if n is not None} for pair in limits]
 
@@ -218,6 +218,6 @@ UNIVERSE = {
 
 
 def universe(schema):
-    """All small values of the types that a schema names, and two of each other type."""
+    """All small values of the types that a schema names, and two values of every other type."""
     kinds = str(schema.get("type", [*UNIVERSE])).replace("integer", "number")
     return [v for kind, values in UNIVERSE.items() for v in (values if kind in kinds else values[:2])]

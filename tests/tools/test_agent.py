@@ -21,7 +21,7 @@ CALL = render_call(Call("calculator", {"expression": "12*7"}))
 
 
 def script(*replies):
-    """A `generate` that returns these replies one after the other."""
+    """A function `generate` that returns these replies one after the other."""
     remaining = iter(replies)
     return lambda messages: next(remaining)
 
@@ -157,7 +157,7 @@ def test_the_tools_are_described_once_however_often_the_conversation_continues()
     assert parts == [{"type": "text", "text": "Be kind."}]
 
 
-def test_thoughts_are_shown_but_their_calls_do_not_run_and_the_content_omits_them():
+def test_thoughts_are_shown_but_left_out_of_the_content_and_calls_in_thoughts_do_not_run():
     shown = []
     thinking = f"<think>{CALL}?</think>"
     conversation = run(
@@ -219,7 +219,7 @@ def test_an_exception_carries_the_conversation_so_far(error, where):
 
 
 class Native:
-    """A `generate` with native calls. It returns the given replies one by one; each is a list of pieces."""
+    """A `generate` whose calls are native. Returns the given replies in turn; each is a list of pieces."""
 
     native = True
 
@@ -250,7 +250,7 @@ def test_native_calls_are_answered_by_id_as_the_chat_api_requires():
 @pytest.mark.parametrize(
     "reason, outcome", [("tool_use", "answered"), ("STOP", "answered"), ("MAX_TOKENS", "cut off")]
 )
-def test_finish_reasons_of_other_servers_are_understood(reason, outcome):
+def test_finish_reasons_of_different_servers_are_understood(reason, outcome):
     replies = iter([[CALL, Finish(reason)], ["84", Finish("stop")]])
     assert run(lambda messages: next(replies), REGISTRY, QUESTION).outcome == outcome
 
@@ -274,7 +274,7 @@ def test_a_reply_that_finishes_without_a_reason_counts_as_cut_off():
 
 
 @pytest.mark.parametrize("ids", [("call_1_2", ""), ("a", "a"), ("", "")])
-def test_calls_get_new_ids_if_one_is_missing_or_repeated(ids):
+def test_calls_get_new_ids_if_an_id_is_missing_or_repeated(ids):
     calls = [Call("calculator", {"expression": str(i)}, id) for i, id in enumerate(ids)]
     replies = iter([[*calls, Finish("tool_calls")], ["3", Finish("stop")]])
     conversation = run(lambda messages: next(replies), REGISTRY, QUESTION)

@@ -1,6 +1,6 @@
 """builtin: the calculator is exact, and the other tools say what is wrong with their arguments.
 
-A model may write any expression, so none may run code or take long."""
+A model may write any expression, so no expression may run code or take a long time."""
 
 import re
 import time
@@ -90,7 +90,7 @@ def test_fractions_with_too_many_digits_are_rounded():
 
 
 @given(st.integers(0, 10**9))
-def test_the_square_of_a_square_root_is_the_number(n):
+def test_the_square_of_a_square_root_is_the_original_number(n):
     assert calculator(f"({n}**0.5)**2") == n and calculator(f"{n * n}**0.5") == n
 
 
@@ -195,7 +195,7 @@ def test_any_text_gives_a_number_or_a_value_error(text):
         assert str(error)
 
 
-def test_dates_are_computed_and_an_invalid_date_or_zone_is_refused():
+def test_dates_are_computed_but_an_invalid_date_or_time_zone_is_refused():
     assert add_days("2026-11-24", 7) == {"date": "2026-12-01", "weekday": "Tuesday"}
     assert now("UTC").endswith("+0000")
     for function, arguments, words in (

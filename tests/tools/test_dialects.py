@@ -1,4 +1,4 @@
-"""dialects: each dialect reads back unchanged the calls and results that it writes, in its vendor's format.
+"""dialects: each dialect writes its vendor's format, and reads calls and results back unchanged.
 
 A model may write broken arguments. They must become a BadCall, not an exception."""
 
@@ -43,7 +43,7 @@ def test_calls_survive_a_round_trip(name, calls):
 def test_results_survive_a_round_trip_and_are_matched_to_their_calls(name, calls, data):
     dialect, calls = DIALECTS[name], with_ids(calls, name)
     values = VALUES | TRICKY
-    if name != "anthropic":  # the others read {"error": ...} as a failure
+    if name != "anthropic":  # the other dialects read {"error": ...} as a failure
         values = values.filter(lambda value: not (isinstance(value, dict) and value.keys() == {"error"}))
     results = [
         Result(call.id, call.name, ok := data.draw(st.booleans()), data.draw(values if ok else VALUES))

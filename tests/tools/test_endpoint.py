@@ -371,7 +371,7 @@ def test_deltas_are_added_to_the_calls_they_belong_to(server):
         assert all(message["content"].isdigit() for message in results)
 
 
-def test_a_call_that_is_sent_again_runs_once_but_one_with_another_name_is_new(server):
+def test_a_call_that_is_sent_again_runs_once_but_a_call_with_another_name_is_new(server):
     again = [{"tool_calls": [{**WHOLE, "index": 0}]}] * 2
     begun = {"function": {"name": "calculator", "arguments": ""}, "index": 0}
     again_later = [{"tool_calls": [call]} for call in (begun, {**WHOLE, "index": 0}, {**begun, "id": "a"})]
@@ -424,7 +424,7 @@ def test_consecutive_results_and_questions_become_one_user_message(server):
 
 
 @pytest.mark.parametrize("native", [False, True])
-def test_thoughts_are_sent_back_only_if_asked_for(server, native):
+def test_thoughts_are_sent_back_only_on_request(server, native):
     for thoughts in (False, True):
         server.replies += [
             in_json({"reasoning_content": "hm", "content": "Yes"}),

@@ -1,4 +1,4 @@
-"""grammar: it accepts a text if and only if its value is valid and its form is strict.
+"""grammar: a text is accepted if and only if its value is valid and its form is strict.
 
 A wrong grammar would let a model write an invalid call, or begin one that it cannot complete."""
 
@@ -50,7 +50,7 @@ def test_a_value_is_accepted_if_and_only_if_it_is_valid_and_in_strict_form(schem
 
 @settings(max_examples=30)
 @given(schemas(), st.data())
-def test_any_text_can_be_completed_in_as_many_bytes_as_the_distance_says(schema, data):
+def test_any_allowed_beginning_can_be_completed_in_as_many_bytes_as_the_distance_says(schema, data):
     grammar = grammar_of(schema)
     state, text = grammar.start, b""
     for _ in range(data.draw(st.integers(0, 15))):
@@ -252,7 +252,7 @@ HARD = {
 @pytest.mark.parametrize("name", HARD)
 def test_any_schema_is_accepted_or_refused_within_a_fifth_of_a_second(name):
     seconds = []
-    for _ in range(3):  # the fastest of three, because other programs may slow one of them
+    for _ in range(3):  # the fastest run counts, because other programs may slow down a run
         began = time.process_time()
         try:
             Grammar(HARD[name])
@@ -270,7 +270,7 @@ def test_an_accepted_schema_never_raises_an_error_later():
     assert grammar.distance(state) == 1 and grammar.distance(grammar.step(state, ord("a"))) == inf
 
 
-def test_the_grammar_nests_exactly_as_deep_as_the_json_reader():
+def test_the_grammar_allows_exactly_as_much_nesting_as_the_json_reader():
     grammar = Grammar({})
     assert grammar.accepts(b"[" * 64 + b"]" * 64) and not grammar.accepts(b"[" * 65 + b"]" * 65)
     deep = Grammar(

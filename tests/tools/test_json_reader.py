@@ -1,4 +1,4 @@
-"""json_reader: what RFC 8259 allows is read as Python's json reads it. Anything else is refused.
+"""json_reader: a text is either read as Python's json module reads it, or refused.
 
 The error must name the position and a fix, so that a model can correct its JSON."""
 
@@ -91,7 +91,7 @@ def test_json_written_by_python_is_read_back(value, ascii_only, indent):
 
 
 @pytest.mark.parametrize("text", BROKEN)
-def test_text_that_is_not_json_is_refused_with_its_position_and_a_fix(text):
+def test_text_that_is_not_json_is_refused_with_the_position_of_the_mistake_and_a_fix(text):
     offset, line, column, fix = BROKEN[text]
     with pytest.raises(JSONError) as caught:
         parse(text)
@@ -161,7 +161,8 @@ def test_deep_nesting_is_refused_without_a_recursion_error(depth, kind):
 
 @pytest.mark.parametrize("unit", ["[", '"\\n', "1", "0.1", '"a', "[1,\n", " ", '"\\u00e9'])
 def test_reading_takes_linear_time(unit):
-    """A text 32 times as long takes less than 60 times the time. Quadratic time would be 1024 times."""
+    """A text 32 times as long takes less than 60 times as long to read. With quadratic growth, it would take
+    1,024 times as long."""
 
     def seconds(length, rounds):
         times = []

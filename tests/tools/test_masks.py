@@ -1,6 +1,6 @@
-"""masks: a mask allows exactly the tokens that are allowed byte by byte, and a text ends within its budget.
+"""masks: a mask allows exactly the tokens whose bytes the grammar allows, and a text ends within its budget.
 
-A token that is wrongly allowed could lead into a dead end, where no valid text can follow."""
+A token that is wrongly allowed could lead into a dead end: a text that cannot be completed."""
 
 import itertools
 import random
@@ -22,7 +22,7 @@ from tools.schema import UnsupportedSchema
 from tools.validation import validate
 
 BYTES = [bytes([b]) for b in range(256)]
-PIECES = [  # tokens are joined from these, so that they cross the borders of keys, strings and numbers
+PIECES = [  # tokens consist of several pieces, so that they cross the borders of keys, strings and numbers
     *(
         b'"',
         b'":',
@@ -106,7 +106,7 @@ def test_each_mask_on_the_way_to_a_value_agrees_with_trying_every_token(schema, 
 
 @settings(max_examples=60)
 @given(schemas(), TOKENS, st.integers(0, 30), st.randoms(use_true_random=False))
-def test_a_mask_of_a_random_schema_agrees_with_trying_every_token(schema, tokens, extra, random):
+def test_a_mask_for_a_random_schema_agrees_with_trying_every_token(schema, tokens, extra, random):
     try:
         grammar = Grammar(schema, b"<", b">")
     except UnsupportedSchema:
@@ -117,7 +117,7 @@ def test_a_mask_of_a_random_schema_agrees_with_trying_every_token(schema, tokens
     while True:
         mask = masks.allowed(state, room)
         assert mask == mask_of(needs(grammar, state, vocabulary), room)
-        token = random.choice([id for id, may in enumerate(mask) if may])  # never empty
+        token = random.choice([id for id, may in enumerate(mask) if may])  # at least one is allowed
         room -= 1
         if token == masks.end:
             break
@@ -148,7 +148,7 @@ def test_random_tokens_under_the_mask_form_a_valid_call():
     assert len(names) > 1
 
 
-def test_too_little_room_allows_no_token_and_a_vocabulary_must_have_every_byte():
+def test_a_vocabulary_must_have_every_byte_and_too_little_room_allows_no_token():
     grammar = Grammar({"const": "abc"})
     masks = Masks(grammar, [*BYTES, b""], 256)
     assert not any(masks.allowed(grammar.start, 5)) and any(masks.allowed(grammar.start, 6))
@@ -165,7 +165,7 @@ def test_a_token_that_ends_a_string_must_not_lead_into_a_dead_end():
     assert not masks.allowed(state, 99)[VOCABULARY.index(b'c",":1,"x')]
 
 
-def test_the_first_string_uses_what_the_constructor_computed():
+def test_the_first_string_reuses_what_the_constructor_has_computed():
     grammar = Grammar({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]})
     masks, state = Masks(grammar, VOCABULARY, END), grammar.start
     for byte in b'{"a":':

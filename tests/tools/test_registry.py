@@ -153,7 +153,7 @@ def test_the_schema_of_calls_admits_only_valid_calls():
         assert validate(value, schema) and not grammar.accepts(compact(value).encode())
 
 
-def test_decimals_come_back_exact():
+def test_decimals_come_back_with_their_exact_values():
     @tool
     def give(text: str) -> Decimal:
         return Decimal(text)
@@ -183,7 +183,7 @@ def confirm(function):
     return wrapper
 
 
-def test_a_decorator_runs_whether_it_is_above_or_below_tool():
+def test_a_decorator_runs_whether_it_is_above_or_below_the_tool_decorator():
     @confirm
     @tool(name="over", timeout=3, repeatable=True)
     def above(value: int) -> int:
@@ -228,7 +228,7 @@ class Shop:
     __call__ = buy
 
 
-def test_methods_partials_and_objects_are_tools():
+def test_methods_partials_and_objects_can_be_tools():
     shop = Shop()
     for function, name in ((shop.buy, "buy"), (shop, "Shop"), (functools.partial(shop.buy, count=2), "buy")):
         buy = tool(function)
@@ -314,7 +314,7 @@ def test_generators_become_lists_and_endless_ones_are_too_long():
     ],
     ids=repr,
 )
-def test_values_of_other_types_are_converted_to_json(value, expected):
+def test_values_of_types_that_json_lacks_are_converted(value, expected):
     assert outcome(lambda: value) == (True, expected)
 
 
@@ -454,7 +454,7 @@ def test_only_a_repeatable_tool_may_be_retried_after_a_timeout_or_a_lost_connect
         assert value["retryable"] is repeatable and words in value["message"]
 
 
-def test_before_each_call_allow_gets_the_arguments_that_the_tool_will_get():
+def test_before_each_call_the_function_allow_gets_the_arguments_that_the_tool_will_get():
     seen_by_allow, seen_by_tool = [], []
 
     def act(value: int) -> None:

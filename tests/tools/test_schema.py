@@ -94,5 +94,5 @@ def test_a_number_has_exactly_the_value_that_is_written():
         (r"^(a)\1$", "aa", True),
     ],
 )
-def test_a_pattern_has_ascii_classes_and_its_dollar_matches_only_at_the_end(pattern, text, matches):
+def test_character_classes_in_patterns_are_ascii_and_a_dollar_matches_only_at_the_end(pattern, text, matches):
     assert bool(compiled(pattern).search(text)) == matches

@@ -1,4 +1,4 @@
-"""terminals: byte by byte, each allows exactly the texts that it stands for.
+"""terminals: a terminal allows, byte by byte, exactly the texts that it stands for.
 
 `far` must be the number of bytes in the shortest completion, or a text could exceed its budget."""
 
@@ -26,12 +26,12 @@ terminals = st.one_of(
 
 
 def after(item, text):
-    """The rest of a terminal after a text; None if it does not allow the text."""
+    """The rest of a terminal after a text; None if the terminal does not allow the text."""
     return reduce(lambda left, byte: left and left.moves().get(byte), text, item)
 
 
 @given(terminals, st.data())
-def test_far_is_zero_or_one_more_than_the_smallest_far_after_the_next_byte(item, data):
+def test_the_value_of_far_is_zero_or_one_more_than_its_smallest_value_after_the_next_byte(item, data):
     for _ in range(12):
         assume(item.far() < inf)
         rests = list(item.moves().values())

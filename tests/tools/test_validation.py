@@ -105,7 +105,7 @@ def test_all_problems_are_reported_at_once():
 
 
 @given(VALUES, VALUES)
-def test_values_are_equal_if_and_only_if_json_schema_considers_them_equal(one, other):
+def test_fingerprints_are_equal_if_and_only_if_json_schema_considers_the_values_equal(one, other):
     def same(a, b):
         if isinstance(a, bool) or isinstance(b, bool) or a is None or b is None:
             return a is b
@@ -122,7 +122,7 @@ def test_values_are_equal_if_and_only_if_json_schema_considers_them_equal(one, o
 
 
 @given(schemas(), st.data())
-def test_the_keywords_not_allof_anyof_and_oneof_follow_the_rules_of_logic(schema, data):
+def test_the_rules_of_logic_hold_for_the_keywords_allof_anyof_oneof_and_not(schema, data):
     value = data.draw(near(schema))
     good = not validate(value, schema)
     assert (not validate(value, {"not": schema})) == (not good)
@@ -149,7 +149,7 @@ def test_the_path_of_each_problem_exists_in_the_value(schema, data):
 
 
 @given(schemas(), st.data())
-def test_coercion_is_idempotent_and_keeps_valid_values_equal(schema, data):
+def test_coercion_is_idempotent_and_turns_a_valid_value_into_an_equal_one(schema, data):
     value = data.draw(near(schema))
     before = json.dumps(value)
     coerced = coerce(value, schema)
@@ -206,7 +206,7 @@ def test_coercion_never_guesses_and_never_loses_anything(value, schema):
     assert coerce(value, schema) is value
 
 
-def test_a_deep_value_of_a_recursive_union_does_not_take_exponential_time():
+def test_checking_a_deep_value_of_a_recursive_union_does_not_take_exponential_time():
     """The schema of a filter language, in which filters contain other filters."""
     node = [
         {
@@ -219,7 +219,7 @@ def test_a_deep_value_of_a_recursive_union_does_not_take_exponential_time():
     leaf = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     schema = {"$ref": "#/$defs/e", "$defs": {"e": {"anyOf": [*node, leaf]}}}
     good, bad = {"n": "7"}, {"m": 7}
-    for _ in range(9):  # without `seen`, 3 ** 9 visits
+    for _ in range(9):  # without `seen`, there would be 3 ** 9 visits
         good, bad = ({"args": [inner], "op": "not"} for inner in (good, bad))
     began = time.process_time()
     assert not validate(coerce(good, schema), schema)

@@ -96,10 +96,10 @@ def test_the_scores_are_those_of_the_exams(run):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("<!-- readme: scores -->\n", "a block without its line <!-- end -->"),
+        ("<!-- readme: scores -->\n", "a block without the line <!-- end -->"),
         (
             "<!-- readme: prices -->\n<!-- end -->\n",
-            f"an unknown block 'prices': known are {', '.join(BLOCKS)}",
+            f"an unknown block 'prices'; known blocks: {', '.join(BLOCKS)}",
         ),
     ],
 )

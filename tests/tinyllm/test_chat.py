@@ -179,7 +179,7 @@ def test_the_prompt_has_as_many_of_the_latest_turns_as_fit_up_to_a_maximum(descr
 @pytest.mark.parametrize(
     "learned, tools", [({"instructions": {"path": "", "sha256": ""}}, "on"), ({}, "off")]
 )
-def test_with_tools_auto_only_stages_trained_on_the_built_in_conversations_may_call_tools(
+def test_by_default_only_stages_trained_on_the_built_in_conversations_may_call_tools(
     random_stage, monkeypatch, learned, tools
 ):
     monkeypatch.chdir(random_stage)
@@ -194,7 +194,7 @@ def test_with_tools_auto_only_stages_trained_on_the_built_in_conversations_may_c
 
 
 @pytest.mark.parametrize("context", [64, 352, 100_000])
-def test_only_the_first_tool_is_described_if_all_of_them_would_take_more_than_half_of_the_context(
+def test_only_the_first_tool_is_described_if_all_tools_would_take_more_than_half_of_the_context(
     session, context
 ):
     session.model = SimpleNamespace(config=SimpleNamespace(context=context))

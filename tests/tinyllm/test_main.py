@@ -233,7 +233,7 @@ def test_closed_full_and_broken_streams_cause_no_traceback(lines, redirect, stat
     assert result.stderr == (message if "full" in redirect else b"")
 
 
-def test_help_into_a_broken_pipe_prints_no_error():
+def test_help_written_into_a_broken_pipe_prints_no_error():
     arguments = [sys.executable, "-m", "tinyllm", "--help"]
     with subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
@@ -243,7 +243,7 @@ def test_help_into_a_broken_pipe_prints_no_error():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems may refuse names that are not UTF-8")
-def test_folders_and_options_that_are_not_utf_8_are_accepted(tmp_path):
+def test_names_and_options_that_are_not_utf_8_are_accepted(tmp_path):
     folder = tmp_path / "caf\udce9"
     folder.mkdir()
     (folder / "t\udce9xt.txt").write_text("the cat sat on a mat. " * 50)

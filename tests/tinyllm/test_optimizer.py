@@ -1,4 +1,4 @@
-"""optimizer: AdamW and Muon match their formulas, rates follow the schedule, and parts are independent.
+"""optimizer: AdamW and Muon match their formulas, rates follow the schedule, and parts may come in any order.
 
 A wrong step raises no error: the model learns worse, or its weights depend on the number of workers.
 """

@@ -211,7 +211,7 @@ def test_the_fingerprint_of_a_folder_depends_on_every_name_and_byte():
 
 
 @pytest.mark.parametrize("settings", ALL_SETTINGS)
-def test_the_record_of_a_stage_has_all_settings_that_determine_its_bytes(settings):
+def test_the_record_of_a_stage_has_all_settings_that_determine_the_bytes_of_the_stage(settings):
     default = describe(settings(), "stage", None)
     for field in dataclasses.fields(settings):
         if "source" in field.metadata:  # recorded as a hash of the content
@@ -352,7 +352,7 @@ def test_earlier_stages_of_a_moved_run_are_found_even_if_a_new_run_has_the_old_n
 
 
 def test_a_stage_is_not_its_own_ancestor_even_if_its_parent_had_the_same_name_and_weights():
-    """A stage of 0 steps has the weights of its parent, which was moved."""
+    """A stage of 0 steps has the weights of its parent. Here the parent was moved."""
     folder = train(StageSettings(run="mine"), "1-text", train(TextSettings(), "1-text"))
     Path("runs/demo").rename("runs/moved")
     assert [*ancestors(folder)] == [folder]

@@ -194,7 +194,7 @@ def test_the_number_of_workers_does_not_change_the_trained_parameters(workers, m
     assert np.abs(trained[0] - start).max() > 3e-3
 
 
-def test_after_reset_moments_the_optimizer_behaves_like_a_new_one():
+def test_after_its_moments_are_reset_the_optimizer_behaves_like_a_new_one():
     rates = Rates("muon")
     with new_run(3) as run:
         for step in run.steps():
@@ -277,7 +277,7 @@ def test_a_reward_shown_after_every_step_takes_the_place_of_the_loss_in_the_prog
     assert shown == [False, False, True, True] and shown == ["loss" not in line for line in lines]
 
 
-def test_ctrl_c_after_the_last_step_ends_the_program_after_the_stage_is_finished():
+def test_ctrl_c_after_the_last_step_lets_the_stage_finish_and_then_ends_the_program():
     with pytest.raises(KeyboardInterrupt, match="is finished"), new_run(1) as run:
         for step in run.steps():
             run.train_step(step, weighted_nll, pieces(step), Rates())

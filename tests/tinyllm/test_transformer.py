@@ -130,7 +130,7 @@ def test_a_new_model_gives_every_token_about_the_same_probability():
 
 
 @pytest.mark.parametrize("layers", [1, 8])
-def test_new_weights_have_their_standard_deviations_and_new_gains_are_1(layers):
+def test_new_weights_have_the_right_standard_deviations_and_new_gains_are_1(layers):
     config = Config(vocab=500, layers=layers, width=64, heads=2, tied=False)
     for name, w in Transformer(config).initialise(np.random.default_rng(0)).params.items():
         writes_into_residual = name.endswith(("wo", "down"))

@@ -1,6 +1,6 @@
 """lists: statements about a list are true, and a list has the same key as its reversal.
 
-With different keys, a list could be in training and its reversal, which it gives away, in an exam.
+With different keys, training could show a list whose reversal is asked for in an exam.
 """
 
 import re

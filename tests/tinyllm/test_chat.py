@@ -110,7 +110,7 @@ def test_commands_change_and_save_the_session_and_a_wrong_command_does_not_end_i
     assert json.loads((random_stage / "empty.json").read_text())["messages"] == []
 
 
-def test_choosing_another_stage_keeps_the_temperature_and_the_choice_of_tools(session):
+def test_choosing_another_stage_keeps_the_temperature_and_the_tools_setting(session):
     for line in ("/temperature 0", "/tools off", "/stage 0"):
         session.command(line)
     assert session.tools == "off" and session.mask is None
@@ -136,7 +136,7 @@ def test_a_reply_is_sampled_at_the_temperature_that_was_set_last(session, monkey
     assert temperatures == [0.5]
 
 
-def test_a_model_sees_all_turns_but_a_stage_trained_on_the_built_in_conversations_sees_only_the_last_few(
+def test_stages_trained_on_the_built_in_conversations_see_only_the_last_turns_and_other_stages_see_all_turns(
     talk, monkeypatch
 ):
     prompts, limits = [], []
@@ -161,9 +161,7 @@ turns = st.lists(st.tuples(st.text("ab ", max_size=30), st.text("cd ", max_size=
 
 
 @given(st.text("xyz", max_size=40), turns, st.integers(16, 160), st.none() | st.integers(1, 6))
-def test_the_prompt_has_the_latest_whole_turns_that_fit_but_no_more_than_the_maximum(
-    description, turns, context, most
-):
+def test_the_prompt_has_as_many_of_the_latest_turns_as_fit_up_to_a_maximum(description, turns, context, most):
     tokenizer = train("", 256)
     system = [{"role": "system", "content": description}]
     messages = []
@@ -181,7 +179,7 @@ def test_the_prompt_has_the_latest_whole_turns_that_fit_but_no_more_than_the_max
 @pytest.mark.parametrize(
     "learned, tools", [({"instructions": {"path": "", "sha256": ""}}, "on"), ({}, "off")]
 )
-def test_with_tools_auto_only_stages_trained_on_the_built_in_conversations_may_call_tools(
+def test_by_default_only_stages_trained_on_the_built_in_conversations_may_call_tools(
     random_stage, monkeypatch, learned, tools
 ):
     monkeypatch.chdir(random_stage)
@@ -196,7 +194,7 @@ def test_with_tools_auto_only_stages_trained_on_the_built_in_conversations_may_c
 
 
 @pytest.mark.parametrize("context", [64, 352, 100_000])
-def test_only_the_first_tool_is_described_if_all_of_them_would_take_more_than_half_of_the_context(
+def test_only_the_first_tool_is_described_if_all_tools_would_take_more_than_half_of_the_context(
     session, context
 ):
     session.model = SimpleNamespace(config=SimpleNamespace(context=context))
@@ -259,7 +257,7 @@ class DictatingMask:
         self.may_end = may_end
 
     def __call__(self, row, written, room):
-        self.tokens = len(written) + room  # the maximum of the reply
+        self.tokens = len(written) + room  # the maximum length of the reply
         allowed = np.arange(self.vocab) == self.ids[len(written)]
         allowed[self.end] |= self.may_end and len(written) == 24
         return allowed
@@ -267,8 +265,10 @@ class DictatingMask:
 
 @pytest.fixture
 def dictate(tmp_path):
-    """A function that makes a random model write the given ids
-    -> (the pieces shown, the reply, whether it was cut off)."""
+    """A function that makes a random model write the given ids.
+
+    It returns (the pieces shown, the reply, whether the reply was cut off).
+    """
     tokenizer = train("", 256)
     config = Config(len(tokenizer), context=128, layers=1, width=8, heads=2)
     checkpoint.save(tmp_path, Transformer(config).initialise(np.random.default_rng(0)), tokenizer)
@@ -322,7 +322,7 @@ def test_after_a_call_the_model_continues_with_the_result(session, capsys):
 @pytest.mark.parametrize(
     "typed, result", [("yes", "84"), ("Y", "84"), ("too risky", "too risky"), ("", "user refused")]
 )
-def test_with_ask_on_a_call_runs_only_if_the_user_says_yes(session, monkeypatch, capsys, typed, result):
+def test_a_call_runs_only_if_the_user_says_yes_when_ask_is_on(session, monkeypatch, capsys, typed, result):
     session.command("/tools on")
     call = render_call(Call("calculator", {"expression": "12*7"}))
     for line, is_asked in (("/ask on", True), ("/ask off", False)):
@@ -342,13 +342,13 @@ def test_if_the_input_ends_before_a_call_is_confirmed_the_session_ends_and_the_c
 
 
 @given(st.lists(st.integers(0, 3), max_size=12), st.lists(st.integers(0, 3), min_size=1, max_size=12))
-def test_a_reply_is_a_loop_if_its_last_24_tokens_or_more_repeat_a_sequence_three_times(start, part):
+def test_a_reply_is_a_loop_if_24_tokens_or_more_at_its_end_are_three_copies_of_one_sequence(start, part):
     looping = start + part * 24
     assert is_loop(looping)
     assert not is_loop(list(range(10, 110))) and not is_loop((part * 24)[:23])
 
 
-def test_a_reply_that_loops_is_ended_unless_it_is_inside_a_call(dictate):
+def test_a_reply_that_loops_is_ended_unless_the_loop_is_inside_a_call(dictate):
     loop = dictate.tokenizer.encode(" ha") * 40
     shown, reply, cut_off = dictate(loop, may_end=True)
     assert not cut_off and reply == " ".join(["ha"] * 8) and "".join(shown) == reply

@@ -59,7 +59,7 @@ def test_rmsnorm_matches_the_formula_in_its_docstring(N, C, eps, rng):
 
 
 @given(N=sizes, C=sizes, factor=st.floats(0.1, 10), rng=rngs)
-def test_rmsnorm_does_not_depend_on_the_length_of_a_row(N, C, factor, rng):
+def test_scaling_a_row_does_not_change_its_rmsnorm(N, C, factor, rng):
     x, g = rng.standard_normal((N, C)), rng.standard_normal(C)
     out, cache = L.rmsnorm_forward(x, g, eps=0.0)
     np.testing.assert_allclose(out, L.rmsnorm_forward(factor * x, g, eps=0.0)[0], rtol=1e-9)
@@ -168,7 +168,7 @@ def test_without_a_causal_mask_the_order_of_keys_does_not_matter(qkvr):
 
 
 @given(heads())
-def test_grouped_heads_equal_repeated_keys_and_values(qkvr):
+def test_grouped_heads_give_the_same_result_as_repeated_keys_and_values(qkvr):
     q, k, v, _ = qkvr
     G = q.shape[2] // k.shape[2]
     repeated = L.attention_forward(q, np.repeat(k, G, axis=2), np.repeat(v, G, axis=2))[0]

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def inputs(empty_folder):
-    """A current folder with a text, an empty file and an empty folder."""
+    """The current folder holds only a text, an empty file and an empty folder."""
     Path("text.txt").write_text("the cat sat on a mat. " * 50)
     Path("empty.txt").write_text("")
     Path("folder").mkdir()
@@ -30,7 +30,7 @@ def inputs(empty_folder):
 
 @pytest.fixture
 def command(monkeypatch):
-    """A function that replaces the function of a command."""
+    """A function that makes a command run another function."""
 
     def replace(name, function):
         settings, original = COMMANDS[name]
@@ -170,7 +170,7 @@ def test_a_bug_in_the_program_shows_its_traceback(command):
         main(["exams"])
 
 
-# ---- as a process: streams, names that are not UTF-8, and files in the current folder
+# ---- the program in its own process: streams, names that are not UTF-8, and files in the current folder
 
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": ""}
@@ -181,7 +181,7 @@ def python(*arguments, env=(), **options):
     return subprocess.run(command, capture_output=True, check=False, env=environment, **options)
 
 
-# A program with a single command, whose code is filled in.
+# A program with a single command. Each test fills in the code of the command.
 PROGRAM = """
 import sys
 from tinyllm import __main__ as command_line
@@ -233,7 +233,7 @@ def test_closed_full_and_broken_streams_cause_no_traceback(lines, redirect, stat
     assert result.stderr == (message if "full" in redirect else b"")
 
 
-def test_help_into_a_broken_pipe_prints_no_error():
+def test_help_written_into_a_broken_pipe_prints_no_error():
     arguments = [sys.executable, "-m", "tinyllm", "--help"]
     with subprocess.Popen(
         arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
@@ -242,8 +242,8 @@ def test_help_into_a_broken_pipe_prints_no_error():
         assert process.stderr.read() == b""
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not allow such names")
-def test_folders_and_options_that_are_not_utf_8_are_accepted(tmp_path):
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems may refuse names that are not UTF-8")
+def test_names_and_options_that_are_not_utf_8_are_accepted(tmp_path):
     folder = tmp_path / "caf\udce9"
     folder.mkdir()
     (folder / "t\udce9xt.txt").write_text("the cat sat on a mat. " * 50)

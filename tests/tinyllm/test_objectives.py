@@ -32,13 +32,13 @@ totals = st.just(0) | st.floats(0.1, 100)
 
 
 def target_log_probs(logits, targets):
-    """log p of each target, computed one by one in long doubles."""
+    """The log-probability of each target, computed one by one in long doubles."""
     rows = logits.reshape(-1, logits.shape[-1]).astype(np.longdouble)
     log_probs = [row[y] - np.log(np.exp(row).sum()) for row, y in zip(rows, targets.ravel())]
     return np.array(log_probs, float).reshape(targets.shape)
 
 
-# ---- random inputs of each objective. Weights and advantages are positive or negative.
+# ---- random inputs for each objective. Weights and advantages are positive or negative.
 
 
 @st.composite
@@ -106,7 +106,8 @@ def cases(draw, objective):
     elif objective is plackett_luce:
         logits, last, ranks, rng = draw(rankings())
         arguments = {"last": last, "ranks": ranks}
-    elif "reference_log_probs" in inspect.signature(objective).parameters:  # pairs of replies, such as dpo
+    elif "reference_log_probs" in inspect.signature(objective).parameters:
+        # The objective compares pairs of replies, as dpo does.
         logits, targets, reference, weights, beta, rng = draw(pairs())
         arguments = {"targets": targets, "reference_log_probs": reference, "weights": weights}
         options = {"beta": beta}
@@ -122,7 +123,7 @@ def cases(draw, objective):
 
 
 def is_objective(function):
-    """Whether a function of the module is one: it takes logits or scores first, and `total`."""
+    """Whether a function of the module is an objective: logits or scores come first, and it has a `total`."""
     names = list(inspect.signature(function).parameters) if inspect.isfunction(function) else []
     return names[:1] in (["logits"], ["scores"]) and "total" in names
 
@@ -143,7 +144,7 @@ def each_objective(test):
 
 
 @given(rngs, sizes)
-def test_the_gradient_of_squared_error_is_its_derivative_and_0_for_a_total_of_0(rng, N):
+def test_the_gradient_of_squared_error_is_the_derivative_of_the_loss_or_0_for_a_total_of_0(rng, N):
     values, targets, total = *rng.standard_normal((2, N)), rng.uniform(0.5, 5)
     check_loss(lambda values: squared_error(values, targets, total), values, rng)
     loss, gradient = squared_error(values, targets, 0)
@@ -205,7 +206,10 @@ def test_the_gradient_has_the_precision_of_the_models_logits(case, data):
 
 @each_objective
 def test_adding_a_constant_to_the_logits_of_a_position_changes_nothing(case, data):
-    """So the gradient sums to 0 over the tokens. In rankings, all scores of a prompt get one constant."""
+    """So the gradient sums to 0 over the tokens.
+
+    In a ranking, the constant is added to all scores of a prompt.
+    """
     ranks = case.objective is plackett_luce
     shift = case.rng.standard_normal(case.logits.shape[: 1 if ranks else -1])
     loss, gradient = case()

@@ -1,6 +1,6 @@
-"""optimizer: AdamW and Muon match their formulas, rates follow the schedule, and parts are independent.
+"""optimizer: AdamW and Muon match their formulas, rates follow the schedule, and parts may come in any order.
 
-A wrong step raises no error: the model learns worse, or differently for each number of workers.
+A wrong step raises no error: the model learns worse, or its weights depend on the number of workers.
 """
 
 import numpy as np
@@ -57,7 +57,9 @@ def test_the_order_in_which_parts_are_updated_does_not_change_the_result(config,
 
 
 @given(configs(), methods, st.floats(0, 1), rngs)
-def test_without_a_gradient_matrices_shrink_by_rate_times_decay_and_gains_stay(config, method, scale, rng):
+def test_matrices_shrink_by_rate_times_decay_if_the_gradient_is_0_and_gains_stay_the_same(
+    config, method, scale, rng
+):
     before = Parameters(config, rng.standard_normal(config.size()))
     after, moments = Parameters(config, before.flat.copy()), np.zeros((2, config.size()))
     rates, zeros = Rates(muon=0.1, adamw=0.2, decay=0.5), np.zeros(config.size())
@@ -125,7 +127,7 @@ def test_orthogonalise_keeps_the_singular_vectors_and_brings_the_singular_values
 def test_orthogonalise_applies_its_polynomial_to_the_singular_values_in_single_precision(shape, smallest):
     u, _, vt = np.linalg.svd(np.random.default_rng(0).standard_normal(shape), full_matrices=False)
     s = np.geomspace(1, smallest, 128)
-    s[1:] = np.minimum(s[1:], 100 * smallest)  # rounding errors of the first must not hide these
+    s[1:] = np.minimum(s[1:], 100 * smallest)  # rounding errors of s[0] must not hide the others
     g = ((u * s) @ vt).astype(np.float32)
     s /= np.linalg.norm(s)
     for _ in range(5):
@@ -193,7 +195,7 @@ def test_the_rate_rises_linearly_stays_constant_falls_linearly_and_is_never_0(st
             assert scale == 1
         elif steps - fall_starts >= 1:
             assert scale == pytest.approx((steps - step) / (steps - fall_starts))
-        else:  # a decay shorter than one step: the last step still has the full rate
+        else:  # the rate would fall for less than one step, so the last step keeps the full rate
             assert scale == 1
 
 
@@ -203,7 +205,7 @@ def test_without_a_number_of_steps_the_rate_is_constant(step, warmup, falling):
 
 
 @pytest.mark.parametrize("method", ["adamw", "muon"])
-def test_both_methods_reach_the_minimum_of_a_quadratic(method):
+def test_adamw_and_muon_reach_the_minimum_of_a_quadratic(method):
     target, w = np.arange(12.0).reshape(3, 4) / 10, np.zeros((3, 4))
     m, v, rates = np.zeros_like(w), np.zeros_like(w), Rates(steps=400, warmup=10)
     for step in range(400):

@@ -37,7 +37,7 @@ def pools():
         pool.close()
 
 
-# ---- functions that the workers run. They must be functions of a module, because they are pickled.
+# ---- functions that the workers run. They are pickled, so they must not be defined inside other functions.
 
 
 def rank_of(worker):
@@ -98,7 +98,7 @@ def chunk_sizes(model, rows):
 @settings(max_examples=40)
 @given(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12), rngs)
 def test_map_joins_the_results_in_the_order_of_the_rows(pools, workers, rows, size, rng):
-    """Results may be lists, arrays, or tuples of both."""
+    """Results may be lists, arrays, or tuples of lists and arrays."""
     pool, ids = pools[workers], rng.integers(0, 11, (rows, 4))
     texts = [str(number) for number in rng.random(rows)]
     assert pool.map(pair, ids[:, 0].tolist(), texts, size=size) == pair(MODEL, ids[:, 0].tolist(), texts)
@@ -133,7 +133,7 @@ def test_map_by_length_sorts_the_sequences_but_returns_the_results_in_the_origin
 
 
 @pytest.mark.parametrize("vocab, length, rows", [(1536, 352, 32), (49_152, 100, 6), (49_152, 2048, 1)])
-def test_fewer_rows_are_computed_at_once_if_they_have_many_logits(vocab, length, rows):
+def test_fewer_rows_are_computed_at_a_time_if_they_have_many_logits(vocab, length, rows):
     pool = WorkerPool(Transformer(Config(vocab, context=8, layers=1, width=2, heads=1)))
     assert pool.rows_at_once(length) == rows
 
@@ -149,7 +149,7 @@ def test_each_worker_does_its_own_job_and_all_workers_share_the_parameters(metho
         assert pool.run(rank_and_double, [5, 6, 7]) == [(0, 10), (1, 12), (2, 14)]
         assert pool.run(rank_and_double, [5]) == [(0, 10)] and pool.run(rank_and_double, []) == []
         assert len({os.getpid(), *pool.run(process_id, [0, 0, 0])}) == 3
-        pool.run(write_parameter, [0, 10, 20])  # each worker writes one
+        pool.run(write_parameter, [0, 10, 20])  # each worker writes one parameter
         assert pool.run(read_parameter, [10, 20, 0]) == [10, 20, 0]
 
 
@@ -169,7 +169,7 @@ def test_only_trained_layers_keep_a_cache_for_the_backward_pass(last_layers, has
     assert [cache is not None for cache in caches] == has_cache
 
 
-def test_one_worker_starts_no_process():
+def test_a_pool_of_one_worker_starts_no_process():
     before = multiprocessing.active_children()
     with WorkerPool(MODEL, 1) as pool:
         assert pool.run(process_id, [0]) == [os.getpid()]
@@ -178,7 +178,7 @@ def test_one_worker_starts_no_process():
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 7])
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_a_batch_shared_among_workers_has_the_same_gradient(pools, rows, workers):
+def test_sharing_a_batch_among_workers_does_not_change_its_gradient(pools, rows, workers):
     rng = np.random.default_rng(0)
     batch = [
         {

@@ -1,4 +1,4 @@
-"""runs: it checks settings, records what determines each stage, and finds the stages of a run.
+"""runs: settings are checked, what determines a stage is recorded, and the stages of a run are found.
 
 What could go wrong: a stage overwrites another one, is repeated although it is finished, or learns from files
 that do not belong together.
@@ -117,7 +117,7 @@ def test_the_number_of_workers_is_as_set_and_by_default_at_most_the_number_of_co
 # ---- what a stage learns from
 
 
-def test_a_stage_learns_from_its_own_files_those_of_its_parent_or_the_built_in_world():
+def test_a_stage_learns_from_its_own_files_or_those_of_its_parent_or_the_built_in_world():
     assert sources(StageSettings(), None) == {"text": WORLD, "instructions": WORLD}
     Path("sea.txt").write_text("The sea is wide.")
     Path("qa.jsonl").write_text("{}")
@@ -134,14 +134,14 @@ def test_the_built_in_world_is_not_mixed_with_your_own_files():
     text = train(TextSettings(text="sea.txt"), "1-text")
     with pytest.raises(TinyllmError, match="built-in instructions do not fit: name yours with DATA="):
         sources(StageSettings(), text)
-    # A checkpoint from elsewhere has no text on record, so none is replayed.
+    # A checkpoint from elsewhere has no record of its text, so no text is replayed.
     foreign = Path("foreign")
     checkpoint.save(foreign, random_model(CONFIG, np.random.default_rng(0)), BYTES)
     assert path_of(sources(StageSettings(data="sea.txt"), foreign), "text") is None
     assert sources(StageSettings(), foreign) == {"text": WORLD, "instructions": WORLD}
 
 
-def test_training_continues_on_another_text_only_with_the_option_from():
+def test_training_continues_on_another_text_only_if_the_option_from_is_given():
     Path("sea.txt").write_text("The sea is wide.")
     Path("land.txt").write_text("The land is flat.")
     text = train(TextSettings(text="sea.txt"), "1-text")
@@ -211,7 +211,7 @@ def test_the_fingerprint_of_a_folder_depends_on_every_name_and_byte():
 
 
 @pytest.mark.parametrize("settings", ALL_SETTINGS)
-def test_the_record_of_a_stage_has_all_settings_that_determine_its_bytes(settings):
+def test_the_record_of_a_stage_has_all_settings_that_determine_the_bytes_of_the_stage(settings):
     default = describe(settings(), "stage", None)
     for field in dataclasses.fields(settings):
         if "source" in field.metadata:  # recorded as a hash of the content
@@ -246,7 +246,7 @@ def test_a_finished_stage_is_not_repeated_and_for_other_settings_the_error_sugge
 
 
 @pytest.mark.parametrize("chains, direct", [("left-out", True), ("written-out", False)])
-def test_the_former_name_of_the_option_direct_is_understood_in_older_stages(chains, direct):
+def test_in_older_stages_the_option_direct_is_recognised_by_its_former_name(chains, direct):
     path = train(ReasonSettings(direct=direct), "4-control") / "stage.json"
     notes = json.loads(path.read_text())
     assert notes["settings"].pop("direct") == direct
@@ -304,7 +304,7 @@ def test_a_damaged_stage_json_gives_an_error_message_not_a_traceback():
             nothing_to_do(StageSettings(), "2-stage")
 
 
-def test_the_parent_must_have_the_same_run_size_and_seed_unless_from_names_it():
+def test_the_parent_must_have_the_same_seed_size_and_run_unless_the_option_from_names_the_parent():
     with pytest.raises(TinyllmError, match=r"1-text not found. Make it with: make stage1 SIZE=tiny SEED=4$"):
         parent_folder(StageSettings(size="tiny", seed=4), "1-text")
     train(TextSettings(), "1-text")
@@ -352,7 +352,7 @@ def test_earlier_stages_of_a_moved_run_are_found_even_if_a_new_run_has_the_old_n
 
 
 def test_a_stage_is_not_its_own_ancestor_even_if_its_parent_had_the_same_name_and_weights():
-    """A stage of 0 steps has the weights of its parent, which was moved."""
+    """A stage of 0 steps has the weights of its parent. Here the parent was moved."""
     folder = train(StageSettings(run="mine"), "1-text", train(TextSettings(), "1-text"))
     Path("runs/demo").rename("runs/moved")
     assert [*ancestors(folder)] == [folder]

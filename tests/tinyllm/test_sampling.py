@@ -28,7 +28,7 @@ TINY = Config(vocab=5, context=4, layers=1, width=4, heads=2)
 
 
 def generate_slowly(model, prompt, draws, stop=-1, mask=None, **how):
-    """The same as generate, for one prompt and without a cache: every token computes the context again."""
+    """The same as generate, but for one prompt and without a cache."""
     sequence = list(prompt)
     for draw in draws:
         visible = np.array(sequence[window_start(len(sequence), model.config.context) :])
@@ -116,7 +116,7 @@ def test_each_draw_decides_its_own_token_and_nothing_else_is_random(config, rng,
     changed_draws[0, t:], changed_draws[2] = rng.random(8 - t), draws[0]
     changed, unchanged, repeated = generate(model, prompts, 8, changed_draws)
     assert changed[:t] == first[0][:t] and unchanged == first[1]
-    assert repeated == first[0]  # row 2 now has the prompt and draws that row 0 had
+    assert repeated == first[0]  # row 2 now has the prompt and the draws of row 0
 
 
 def test_different_draws_give_different_tokens():
@@ -215,7 +215,7 @@ def test_memory_grows_with_the_text_not_with_the_context():
 def test_the_window_never_exceeds_the_context_and_always_keeps_at_least_half_of_it(length, context):
     start = window_start(length, context)
     assert 1 <= length - start <= context
-    assert start % max(1, context // 2) == 0  # so it moves only once every context / 2 tokens
+    assert start % max(1, context // 2) == 0  # so the window moves only once every context / 2 tokens
     assert start == 0 or length - start > context - max(1, context // 2)
 
 
@@ -268,7 +268,7 @@ def test_the_smallest_and_the_largest_draw_choose_an_allowed_token():
 
 
 def model_that_writes(text):
-    """A byte-level model that always replies `text` and then ends. No byte may occur twice in the text."""
+    """A byte-level model that always replies with `text` and then ends. The text may not repeat a byte."""
     config = Config(len(BYTES), context=64, layers=1, width=len(BYTES) + 1, heads=1, head_dim=2, tied=False)
     model = Transformer(config)
     chain = [BYTES.special["<|assistant|>"], *BYTES.encode(f" {text}"), END]

@@ -1,4 +1,4 @@
-"""tokenizer: decoding returns exactly the text that was encoded, and the fast algorithms equal plain ones.
+"""tokenizer: decoding returns the exact text, and the fast algorithms give the same results as plain ones.
 
 No text may encode to a special token: otherwise a user could write a message in the name of the assistant.
 """
@@ -26,7 +26,7 @@ trained = st.builds(train, st.lists(likely, max_size=4), st.integers(256, 300))
 
 
 def encode_slowly(merges, data):
-    """Split into words, then merge one pair at a time: always the one learned first, from the left."""
+    """Split into words, then merge one pair at a time: the pair learned first, and the leftmost such pair."""
     rank, out = {pair: i for i, pair in enumerate(merges)}, []
     for word in T._words(data):
         ids = list(word)
@@ -100,7 +100,7 @@ def test_training_equals_counting_all_pairs_again_for_every_merge(documents, voc
 
 @given(st.lists(st.text("ab", min_size=2, max_size=9), min_size=2, max_size=5))
 def test_a_run_of_one_letter_is_merged_from_the_left_in_every_word(words):
-    """In "aab" and "baaab" the first two a's merge. The pairs of the third a decide the next merges."""
+    """In "aab" and "baaab" the first two a's merge. Merging from the right could change the next merges."""
     documents = ["aab", "baaab", *words] * 2
     assert train(documents, 270).merges == train_slowly(documents, 270)
 
@@ -147,7 +147,7 @@ def test_a_damaged_file_is_refused_or_gives_the_same_tokenizer(tmp_path_factory,
         assert "tokenizer.json" in str(error)
 
 
-def test_other_tokenizers_are_refused_with_the_reason(tmp_path):
+def test_unsupported_tokenizers_are_refused_with_the_reason(tmp_path):
     contents, _ = save(train("hello hello", 258), tmp_path)
     path, vocab = tmp_path / "tokenizer.json", contents["model"]["vocab"]
     for change, message in (

@@ -1,6 +1,6 @@
 """tokenizer: Hugging Face's libraries load the saved tokenizer.json and produce the same ids.
 
-If they did not, a model of this project would receive wrong tokens in other programs.
+If the ids differed, a model of this project would receive wrong tokens in other programs.
 """
 
 import pytest
@@ -44,7 +44,7 @@ def test_hugging_faces_library_gives_the_same_ids(both, text):
 
 @settings(max_examples=50)
 @given(turns=st.lists(st.tuples(st.sampled_from(ROLES), texts), min_size=1, max_size=4))
-def test_the_chat_template_gives_the_same_tokens(both, turns):
+def test_the_chat_template_gives_the_same_tokens_as_encode_conversation(both, turns):
     transformers = pytest.importorskip("transformers")
     tokenizer, _, folder = both
     reference = transformers.AutoTokenizer.from_pretrained(folder)

@@ -1,7 +1,7 @@
 """training: every step uses the gradient of the whole batch, and an interrupted run can be resumed exactly.
 
 What could go wrong: the number of workers changes the gradient, or a run that was killed and resumed ends
-with other weights than an uninterrupted run.
+with weights that differ from those of an uninterrupted run.
 """
 
 import dataclasses
@@ -91,7 +91,7 @@ def plain_gradient(model, batch, total):
 def test_the_loss_and_the_gradient_equal_those_computed_row_by_row_with_all_positions(
     config, workers, accumulate, share, rng
 ):
-    """It does not matter that positions of weight 0 are left out, or how workers divide the rows."""
+    """It does not matter that positions of weight 0 are left out, or how rows are divided among workers."""
     model, batch = random_model(config, rng), []
     for shape in ((5, config.context), (2, 1), (1, 2)):
         weights = rng.standard_normal(shape) * (rng.random(shape) < share)
@@ -115,7 +115,10 @@ def test_the_loss_and_the_gradient_equal_those_computed_row_by_row_with_all_posi
 def test_the_optimizer_receives_the_gradient_of_the_whole_batch_clipped_to_norm_1(
     total, workers, accumulate, monkeypatch
 ):
-    """The number of workers and micro-batches does not matter. By default, `total` is the sum of weights."""
+    """The number of workers or micro-batches does not matter.
+
+    By default, `total` is the sum of the weights.
+    """
     outputs = CONFIG.vocab * sum(piece["ids"].size for piece in pieces())
     monkeypatch.setattr("tinyllm.training.LOGITS", math.ceil(outputs / (workers * accumulate)))
     with new_run(1, workers=workers) as run:
@@ -138,7 +141,7 @@ def test_the_optimizer_receives_the_gradient_of_the_whole_batch_clipped_to_norm_
     )
 
 
-def test_the_optimizer_receives_the_scale_of_the_step_and_the_number_of_updates_so_far(monkeypatch):
+def test_the_optimizer_receives_the_learning_rate_scale_and_the_number_of_updates_so_far(monkeypatch):
     rates = Rates("muon", steps=30)
     calls = record(monkeypatch, optimizer, "update", lambda call: {"norm": np.linalg.norm(call.gradient)})
     with new_run(30) as run:
@@ -160,7 +163,7 @@ def test_the_optimizer_receives_the_scale_of_the_step_and_the_number_of_updates_
 
 
 @pytest.mark.parametrize("method", ["muon", "adamw"])
-def test_parameters_change_in_proportion_to_the_scale_of_the_step(method):
+def test_parameters_change_in_proportion_to_the_learning_rate_scale(method):
     changes = {}
     rates = Rates(method, muon=0.1, adamw=0.1, decay=0.0, steps=20)
     for step in (0, 10, 19):
@@ -191,7 +194,7 @@ def test_the_number_of_workers_does_not_change_the_trained_parameters(workers, m
     assert np.abs(trained[0] - start).max() > 3e-3
 
 
-def test_after_reset_moments_the_optimizer_behaves_like_a_new_one():
+def test_after_its_moments_are_reset_the_optimizer_behaves_like_a_new_one():
     rates = Rates("muon")
     with new_run(3) as run:
         for step in run.steps():
@@ -239,7 +242,7 @@ def test_a_loss_or_gradient_that_is_not_finite_ends_the_run_before_the_update(br
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_the_validation_loss_is_averaged_over_the_weights_of_all_pieces(workers):
+def test_the_validation_loss_is_the_weighted_mean_over_all_pieces(workers):
     batch = pieces(3, ((5, 6), (2, 3), (1, 8)))
     with new_run(2, workers=workers) as run:
         for step in run.steps():
@@ -254,7 +257,7 @@ def test_the_validation_loss_is_averaged_over_the_weights_of_all_pieces(workers)
 
 
 @given(st.integers(1, 60), st.integers(1, 9))
-def test_a_validation_is_due_after_the_last_step_and_at_equal_intervals_before(steps, times):
+def test_a_validation_is_due_at_equal_intervals_and_after_the_last_step(steps, times):
     run = SimpleNamespace(total_steps=steps)
     due = [step + 1 for step in range(steps) if Run.is_due(run, step, times)]
     first, last = due[0], due[-1]
@@ -274,7 +277,7 @@ def test_a_reward_shown_after_every_step_takes_the_place_of_the_loss_in_the_prog
     assert shown == [False, False, True, True] and shown == ["loss" not in line for line in lines]
 
 
-def test_ctrl_c_after_the_last_step_ends_the_program_after_the_stage_is_finished():
+def test_ctrl_c_after_the_last_step_lets_the_stage_finish_and_then_ends_the_program():
     with pytest.raises(KeyboardInterrupt, match="is finished"), new_run(1) as run:
         for step in run.steps():
             run.train_step(step, weighted_nll, pieces(step), Rates())
@@ -341,7 +344,7 @@ def test_no_part_of_a_batch_has_more_logits_than_the_limit(workers, head):
 
 
 def short_run(workers=1, run="demo", at_step=lambda run, step: None):
-    """Train a stage for three steps that also keeps its own state, validates and writes samples.
+    """Train a stage for three steps. The stage also keeps a state of its own, validates and writes samples.
 
     The function at_step is called at the beginning of each step.
     """
@@ -383,8 +386,9 @@ def read_samples(run="demo"):
 
 
 def killed_at(number, action):
-    """Run `action` in a child process, and kill it just before it opens, renames or removes a file in runs/
-    for the `number`-th time -> whether it was killed. If not, it finished first."""
+    """Run `action` in a child process, and kill the child just before it opens, renames or removes a file
+    in runs/ for the `number`-th time. Return False if the child finishes before that, and True otherwise.
+    """
     child = os.fork()
     if child:
         return os.WIFSIGNALED(os.waitpid(child, 0)[1])
@@ -403,9 +407,9 @@ def killed_at(number, action):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills with a signal")
-def test_a_run_that_is_killed_at_any_file_and_resumed_ends_with_the_same_bytes(monkeypatch):
-    """It may be killed while it starts, trains, saves or finishes, and again while it resumes."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)  # slow, and needed only for power cuts
+def test_a_run_that_is_killed_at_any_file_access_and_resumed_ends_with_the_same_bytes(monkeypatch):
+    """The run may be killed while it starts, trains, saves or finishes, and again while it resumes."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # slow, and protects only against power cuts
     short_run(run="whole")
     expected, rng, number = outcome("whole"), random.Random(0), 0
     while killed_at(number, short_run):
@@ -430,7 +434,7 @@ def stage1_command(*more):
 
 
 def start_stage1(*more):
-    """Start stage 1 in a new process, and wait until it has trained some steps -> the process."""
+    """Start stage 1 in a new process, wait until it has trained some steps, and return the process."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tinyllm", *stage1_command(*more)],
         stderr=subprocess.PIPE,
@@ -515,7 +519,7 @@ def test_a_killed_worker_ends_the_run_with_a_message_and_the_run_can_continue():
     assert outcome() == outcome("whole")
 
 
-def test_a_finished_folder_holds_a_checkpoint_its_record_and_the_logs():
+def test_the_folder_of_a_finished_stage_holds_a_checkpoint_with_its_record_and_logs():
     short_run()
     folder = Path("runs/demo", STAGE)
     assert {path.name for path in folder.iterdir()} == {

@@ -1,7 +1,7 @@
-"""transformer: its backward is the derivative of its forward, and a causal model never sees later tokens.
+"""transformer: backward is the derivative of forward, and a causal model never sees later tokens.
 
-With a wrong gradient, a model still learns, but worse. If it saw later tokens, it would have a low loss in
-training and generate nonsense.
+With a wrong gradient, a model still learns, but worse. A causal model that saw later tokens would have a
+low loss in training and generate nonsense.
 """
 
 import numpy as np
@@ -24,9 +24,8 @@ def whole_gradient(model, ids, dout, at=None):
 
 
 heads = st.sampled_from(["tokens", "score"])
-shares = st.sampled_from(
-    [None, 0.0, 0.1, 0.5, 1.0]
-)  # the share of positions with an output; None: all of them
+# The share of positions with an output. None means that all positions have one.
+shares = st.sampled_from([None, 0.0, 0.1, 0.5, 1.0])
 
 
 def draw_positions(share, shape, rng):
@@ -36,13 +35,13 @@ def draw_positions(share, shape, rng):
 
 @settings(max_examples=60)
 @given(heads.flatmap(lambda head: configs(head=head)), st.integers(1, 3), shares, rngs)
-def test_the_gradient_of_the_whole_model(config, B, share, rng):
+def test_the_gradient_of_the_whole_model_is_the_derivative_of_its_output(config, B, share, rng):
     model = random_model(config, rng)
     ids = rng.integers(0, config.vocab, (B, config.context))
     at = draw_positions(share, ids.shape, rng)
     r = rng.standard_normal(model.forward(ids, at)[0].shape)
     gradient = whole_gradient(model, ids, r, at)
-    assert np.isfinite(gradient.flat).all()  # every parameter was written
+    assert np.isfinite(gradient.flat).all()  # every entry was written
     params, start = model.params.flat, model.params.flat.copy()
     for name in gradient:
         direction = Parameters(config, np.zeros_like(start))
@@ -52,7 +51,7 @@ def test_the_gradient_of_the_whole_model(config, B, share, rng):
             params[:] = start + t * moved
             return (model.forward(ids, at)[0] * r).sum()
 
-        # 1e-6 is too wide for several RMSNorms of a single channel near 0.
+        # A step of 1e-6 is too large if several RMSNorms have a single channel near 0.
         close(slope(along, 1e-7), gradient.flat @ direction.flat, 1e-5, name)
         params[:] = start
 
@@ -131,7 +130,7 @@ def test_a_new_model_gives_every_token_about_the_same_probability():
 
 
 @pytest.mark.parametrize("layers", [1, 8])
-def test_new_weights_have_their_standard_deviations_and_new_gains_are_1(layers):
+def test_new_weights_have_the_right_standard_deviations_and_new_gains_are_1(layers):
     config = Config(vocab=500, layers=layers, width=64, heads=2, tied=False)
     for name, w in Transformer(config).initialise(np.random.default_rng(0)).params.items():
         writes_into_residual = name.endswith(("wo", "down"))

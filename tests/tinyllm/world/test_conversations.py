@@ -113,7 +113,7 @@ def test_one_training_task_in_4_is_a_follow_up_and_one_in_32_describes_the_tools
     assert abs(follow_ups - 1 / 4) < 0.03 and abs(with_tools - 1 / 32) < 0.015
 
 
-def test_with_tools_adds_the_description_that_an_agent_uses_and_adds_it_only_once():
+def test_the_function_with_tools_adds_the_description_that_an_agent_uses_and_adds_it_only_once():
     task = WORLD.instructions("test", 1, family="facts")[0]
     with_tools = conversations.with_tools(task)
     assert with_tools.prompt == agent.introduced(task.prompt, Registry([calculator]))
@@ -122,7 +122,7 @@ def test_with_tools_adds_the_description_that_an_agent_uses_and_adds_it_only_onc
 
 
 @given(seeds)
-def test_a_chat_adds_only_earlier_turns_to_a_problem_and_the_loss_covers_none_of_them(seed):
+def test_a_chat_adds_only_earlier_turns_to_a_problem_and_the_loss_does_not_cover_these_turns(seed):
     (problem,) = WORLD.problems("train", 1, draw=seed)
     task = conversations.in_chat(Dice(str(seed)), WORLD, problem)
     assert task._replace(earlier_turns=()) == problem

@@ -17,7 +17,7 @@ option_lists = st.lists(st.integers(), min_size=1, max_size=6)
 
 
 @given(seeds, st.lists(st.tuples(st.sampled_from(METHODS), option_lists, st.data()), max_size=6))
-def test_each_draw_adds_log2_of_its_number_of_options(seed, draws):
+def test_each_draw_adds_log2_of_the_number_of_its_options_to_the_bits(seed, draws):
     dice, expected = Dice(seed), 0.0
     for method, options, data in draws:
         n = len(options)
@@ -39,14 +39,14 @@ def test_each_draw_adds_log2_of_its_number_of_options(seed, draws):
 
 
 @given(seeds, st.lists(st.integers(1, 9), min_size=1, max_size=5))
-def test_a_weighted_choice_costs_the_bits_of_its_probability(seed, weights):
+def test_a_weighted_choice_costs_as_many_bits_as_minus_log2_of_its_probability(seed, weights):
     dice = Dice(seed)
     chosen = dice.weighted_choice(dict(enumerate(weights)))
     assert math.isclose(dice.bits, -math.log2(weights[chosen] / sum(weights)), abs_tol=1e-9)
 
 
 @given(seeds, st.integers(1, 64))
-def test_one_in_n_is_true_with_probability_1_in_n_and_costs_its_bits(seed, n):
+def test_one_in_n_is_true_with_probability_1_in_n_and_its_bits_are_counted(seed, n):
     dice = Dice(seed)
     draws = [dice.one_in(n) for _ in range(400)]
     expected = sum(math.log2(n if true else n / (n - 1)) for true in draws)
@@ -55,7 +55,7 @@ def test_one_in_n_is_true_with_probability_1_in_n_and_costs_its_bits(seed, n):
 
 
 @given(seeds, option_lists)
-def test_shuffled_is_a_sample_of_all_items(seed, options):
+def test_shuffling_is_the_same_as_sampling_all_items(seed, options):
     assert Dice(seed).shuffled(options) == Dice(seed).sample(options, len(options))
 
 
@@ -66,7 +66,7 @@ def test_a_sample_has_as_many_items_as_requested_and_none_twice(seed, count):
 
 
 @given(seeds)
-def test_the_same_seed_gives_the_same_draws_and_another_seed_different_ones(seed):
+def test_the_same_seed_gives_the_same_draws_and_another_seed_gives_different_draws(seed):
     draws = [[dice.integer(0, 999) for _ in range(9)] for dice in map(Dice, (seed, seed, f"{seed}x"))]
     assert draws[0] == draws[1] != draws[2]
 

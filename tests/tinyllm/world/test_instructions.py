@@ -36,7 +36,7 @@ def style_of(reply):
 
 
 @given(st.text(), styles, seeds)
-def test_without_style_is_the_inverse_of_in_style(answer, style, seed):
+def test_the_function_without_style_undoes_in_style(answer, style, seed):
     reply = instructions.in_style(Dice(str(seed)), answer, style)
     assert answer in reply and instructions.without_style(reply) == answer
     assert (reply == answer) == (style == "curt")
@@ -170,7 +170,7 @@ def test_two_in_five_replies_about_a_stranger_say_that_the_person_is_unknown():
 
 
 @given(seeds, splits)
-def test_a_summary_is_the_last_sentence_of_the_story_which_the_question_leaves_out(seed, split):
+def test_a_summary_is_the_last_sentence_of_a_story_and_the_question_leaves_this_sentence_out(seed, split):
     task = instructions.summary(Dice(str(seed)), WORLD, split, False)
     assert task.answer not in task.question and task.answer.startswith("Now ")
     _, who, thing, place = task.key.split()
@@ -179,7 +179,7 @@ def test_a_summary_is_the_last_sentence_of_the_story_which_the_question_leaves_o
 
 
 @given(seeds, splits)
-def test_a_translation_is_right_and_both_its_pairs_belong_to_the_split(seed, split):
+def test_a_translation_is_right_and_its_two_pairs_belong_to_the_split(seed, split):
     task = instructions.translate(Dice(str(seed)), WORLD, split, False)
     keys = task.key.split(", ")
     pairs = [tuple(key.removeprefix("pair ").split()) for key in keys]
@@ -264,7 +264,7 @@ def test_every_verb_and_every_object_is_drawn():
 
 
 @pytest.mark.parametrize("family", instructions.FIXED_REPLIES)
-def test_exams_ask_questions_with_a_fixed_reply_in_all_held_out_wordings_and_training_in_none(family):
+def test_exams_use_all_held_out_wordings_of_questions_with_a_fixed_reply_and_training_uses_none(family):
     held_out = {task.question for task in instructions.unseen_fixed_replies(family)}
     for split in ("val", "test"):
         assert {task.question for task in WORLD.instructions(split, 400, family=family)} == held_out

@@ -1,4 +1,4 @@
-"""lexicon: translations follow the grammar of Tal, and a split defines only pairs that belong to it.
+"""lexicon: translations follow the grammar of Tal, and the texts of a split define only pairs of this split.
 
 If training defined the pairs of the exams, the exams would test memory instead of grammar.
 """

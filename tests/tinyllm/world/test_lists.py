@@ -1,6 +1,6 @@
 """lists: statements about a list are true, and a list has the same key as its reversal.
 
-With different keys, one could be in training and the other in an exam, although each gives away the other.
+With different keys, training could show a list whose reversal is asked for in an exam.
 """
 
 import re
@@ -29,7 +29,7 @@ def kind_and_parts(sentence):
 
 
 @given(items)
-def test_a_list_and_its_reversal_have_the_same_key_and_a_shorter_list_has_another(words):
+def test_a_list_and_its_reversal_have_the_same_key_and_a_shorter_list_has_a_different_key(words):
     assert lists.key_of(words) == lists.key_of(words[::-1]) != lists.key_of(words[1:])
     assert lists.key_of(words) in (f"words {' '.join(words)}", f"words {' '.join(words[::-1])}")
 
@@ -73,7 +73,7 @@ def test_every_kind_of_statement_and_every_pair_of_neighbours_occurs():
     assert neighbours == set(zip(words, words[1:]))
 
 
-def test_half_of_the_documents_list_words_and_half_numbers_and_all_belong_to_their_split():
+def test_half_of_the_documents_are_about_words_and_half_about_numbers_and_all_belong_to_their_split():
     dice, number_lists = Dice("documents"), 0
     for _ in range(300):
         entries = lists.document(dice, WORLD, "test").split(".")[0].split(", ")

@@ -1,4 +1,4 @@
-"""people: texts state only true facts, and each value of a relation belongs to equally many people.
+"""people: texts state only true facts, and every value of a relation belongs to the same number of people.
 
 If some values were more common, a model could guess them without knowing any fact.
 """
@@ -20,7 +20,7 @@ relations = st.sampled_from(people.RELATIONS)
 
 
 def statements_in(text):
-    """[(name, relation, value)] of a text that consists of statements about people."""
+    """The statements about people in a text: a list of tuples (name, relation, value)."""
     statements = []
     for sentence in re.findall(r"[^.]+\.", text):
         for relation, templates in people.STATEMENTS.items():
@@ -83,7 +83,7 @@ def test_a_biography_states_the_five_facts_of_one_person(seed):
     assert all(WORLD.facts[name, relation] == value for name, relation, value in statements)
 
 
-def test_gossip_states_five_true_facts_and_600_documents_state_nearly_all():
+def test_gossip_states_five_true_facts_and_600_documents_state_nearly_all_facts():
     dice, all_statements = Dice("gossip"), set()
     for _ in range(600):
         statements = statements_in(people.gossip(dice, WORLD, "train"))

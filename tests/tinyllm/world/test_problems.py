@@ -73,7 +73,7 @@ def test_a_total_stays_between_0_and_200_and_the_sentences_state_the_changes_of_
         assert gains == (change[0] == "+")
 
 
-def test_the_effect_of_a_gift_on_both_people_is_stated_first():
+def test_the_effect_of_a_gift_begins_with_who_gave_and_who_got():
     assert problems.effect("Ada buys 5 more", "Ada", "+") == "Ada +"
     assert problems.effect("Bill takes 5", "Ada", "-") == "Ada -"
     gift = "Bill gives 5 to Ada"
@@ -126,7 +126,7 @@ def test_a_step_must_start_from_the_last_result_and_the_last_result_must_be_the_
 
 
 def ranking_of(question):
-    """The names from first to last, from the premises of a question."""
+    """The names from first to last, worked out from the premises of a question."""
     below = dict(re.findall(r"(\w+) is \w+ than (\w+)\.", question))
     (name,) = set(below) - set(below.values())
     ranking = [name]
@@ -262,7 +262,8 @@ def test_every_number_of_steps_has_its_share_of_stories():
     lengths = {s: Counter() for s in (2, 3, 4)}
     for task in tasks:
         lengths[len(re.findall(r"[+-]", task.key))][task.question.count(". ") - 1] += 1
-    # Sentences that change nothing fill some stories up to six, so the length does not give away the steps.
+    # Some stories have up to six sentences because some sentences change nothing.
+    # So the number of sentences does not give away the number of steps.
     assert {s: set(counts) for s, counts in lengths.items()} == {s: set(range(s, 7)) for s in (2, 3, 4)}
 
 

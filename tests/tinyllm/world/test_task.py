@@ -1,4 +1,4 @@
-"""task: a reply is marked by its answer, whatever its style, and final_answer follows the graders of GSM8K.
+"""task: a reply is graded by its answer, whatever its style, and final_answer follows the graders of GSM8K.
 
 A reply that gives two answers, or the right word as part of another word, must not count.
 """
@@ -98,5 +98,5 @@ def test_every_spelling_of_a_number_is_the_same_answer(value, data):
 
 
 @given(st.from_regex(r"[A-Za-z][A-Za-z0-9 ]*[a-z]", fullmatch=True))
-def test_an_answer_that_is_not_a_number_is_its_text_in_lower_case(text):
+def test_an_answer_that_is_not_a_number_is_returned_in_lower_case(text):
     assert final_answer(f"#### {text}") == final_answer(f"#### {text}.") == text.lower()

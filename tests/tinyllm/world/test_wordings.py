@@ -1,6 +1,6 @@
-"""wordings: every question has trained and held-out wordings, and none is both.
+"""wordings: every question has trained and held-out wordings, and no wording is both.
 
-Otherwise training would use wordings that the exams count as never trained.
+Otherwise training would use wordings that the exams count as unseen.
 """
 
 from collections import Counter
@@ -9,7 +9,7 @@ from tinyllm.world.wordings import WORDINGS
 
 
 def tables_of(value):
-    """Every {"trained": ..., "held_out": ...} in the data file."""
+    """Every table {"trained": ..., "held_out": ...} in the data file."""
     if isinstance(value, dict):
         if "trained" in value:
             yield value
@@ -33,7 +33,7 @@ def lists_of(value):
             yield from lists_of(part)
 
 
-def test_every_question_has_at_least_four_trained_wordings_and_other_held_out_ones():
+def test_every_question_has_at_least_four_trained_wordings_and_different_held_out_wordings():
     tables = list(tables_of(WORDINGS))
     assert tables
     for table in tables:

@@ -55,7 +55,7 @@ def test_20_percent_of_all_keys_belong_to_test_and_10_percent_to_val():
 
 
 @given(splits, seeds)
-def test_a_draw_is_repeated_until_its_key_belongs_to_the_split_and_only_the_last_costs_bits(split, seed):
+def test_a_draw_is_repeated_until_its_key_belongs_to_the_split_and_only_the_last_draw_costs_bits(split, seed):
     def draw(dice):
         number = dice.integer(1, 100)
         return number, f"number {number}"
@@ -98,7 +98,9 @@ def test_texts_state_only_true_facts_and_their_stories_and_sums_belong_to_the_sp
 
 @settings(max_examples=20)
 @given(seeds, splits, st.integers(0, 3000))
-def test_the_last_document_reaches_the_size_and_every_document_starts_with_a_space(seed, split, size):
+def test_documents_are_added_until_they_reach_the_size_and_each_document_starts_with_a_space(
+    seed, split, size
+):
     documents = World(seed).documents(split, size)
     assert sum(map(len, documents[:-1])) < size or size == 0
     assert sum(map(len, documents)) >= size

@@ -13,7 +13,7 @@ from tinyllm.runs import finished_stages
 ROWS_MOVED_BY = {  # the stage that should change these scores -> {key in exams.json: meaning of the row}
     "1-pretrain": {
         "bits_per_byte": "bits per byte on held-out text",
-        "validation_nats_per_character": "the same in nats per character",
+        "validation_nats_per_character": "nats per character on held-out text",
         "masked_top1": "hidden tokens guessed right (masked model)",
         "induction": "random tokens repeated once: tokens of the second half predicted",
         "fact_cloze": "facts of the world completed correctly",
@@ -21,7 +21,7 @@ ROWS_MOVED_BY = {  # the stage that should change these scores -> {key in exams.
     },
     "2-instruct": {
         "instruction_exact": "instructions answered correctly",
-        "instruction_yes_no": "of these, yes/no questions",
+        "instruction_yes_no": "yes/no questions answered correctly",
         "fact_questions": "questions about facts that training stated but never asked about",
         "unseen_wording": "instructions in wordings never trained",
         "instruction_exact_with_tools": "instructions answered correctly after a description of the tools",
@@ -43,11 +43,11 @@ ROWS_MOVED_BY = {  # the stage that should change these scores -> {key in exams.
         "mean_words": "words per reply",
         "kl_nats_per_reply": "KL divergence from stage 2, nats per reply",
         "reward_pair_accuracy": "pairs that the reward model ranks correctly",
-        "reward_pairs_answerable": "of these, questions that have an answer",
-        "reward_pairs_stranger": "of these, people who do not exist",
-        "reward_pairs_harm": "of these, harmful requests",
-        "reward_pairs_harm_by_object": "of these, harmful only because of their object",
-        "reward_pairs_harmless": "of these, harmless requests",
+        "reward_pairs_answerable": "pairs ranked correctly: questions that have an answer",
+        "reward_pairs_stranger": "pairs ranked correctly: people who do not exist",
+        "reward_pairs_harm": "pairs ranked correctly: harmful requests",
+        "reward_pairs_harm_by_object": "pairs ranked correctly: harmful only because of their object",
+        "reward_pairs_harmless": "pairs ranked correctly: harmless requests",
         "length_only_accuracy": "pairs ranked correctly by length alone",
         "own_win_rate": "win rate against stage 2 on your held-out prompts, by the reward model",
         "own_pair_accuracy": "your held-out pairs that the reward model ranks correctly",
@@ -58,9 +58,9 @@ ROWS_MOVED_BY = {  # the stage that should change these scores -> {key in exams.
         "reasoning_direct": "problems of 2 to 4 steps, answered at once",
         "chain_valid": "problems solved with every step right",
         "logic_exact": "logic problems solved",
-        "logic_order": "of these, who is first or last",
-        "logic_truth": "of these, whether A is taller than B",
-        "logic_mistake": "of these, which step is wrong",
+        "logic_order": "logic problems solved: who is first or last",
+        "logic_truth": "logic problems solved: whether A is taller than B",
+        "logic_mistake": "logic problems solved: which step is wrong",
         "calculator_exact": "problems solved with the calculator",
         "tool_call_valid": "tool calls that are valid",
         "tool_call_valid_masked": "tool calls that are valid under the grammar's mask",
@@ -91,7 +91,8 @@ STORY = (  # the rows that the commands print
     "own_win_rate",
     "own_pair_accuracy",
 )
-BASELINES = {  # row -> {key in exams.json, or "even" (0.5): name of a limit or of a method without a model}
+# row -> {key in exams.json: name of a limit or of a method without a model}. The key "even" stands for 0.5.
+BASELINES = {
     "bits_per_byte": {
         "entropy_bits_per_byte": "the estimated entropy of the text itself",
         "fivegram_bits_per_byte": "a 5-gram table",
@@ -113,7 +114,7 @@ BASELINE_KEYS = [key for keys in BASELINES.values() for key in keys]
 
 
 def scoreboard(run):
-    """Write scoreboard.json and scoreboard.md of runs/<run> -> the rows of STORY, as text.
+    """Write scoreboard.json and scoreboard.md in runs/<run>, and return the rows of STORY as text.
 
     Raises TinyllmError if no stage has exam results.
     """

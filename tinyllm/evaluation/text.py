@@ -1,4 +1,4 @@
-"""Exams on text: bits per byte, masked tokens, and sentences of the built-in world to complete."""
+"""Exams on text: bits per byte, masked tokens, and the completion of sentences about the built-in world."""
 
 import math
 
@@ -15,8 +15,8 @@ from tinyllm.sampling import generate_replies
 def bits_per_byte(pool, tokenizer, documents, length):
     """The loss on the whole validation text, document by document, every position scored once.
 
-    Bits per byte are comparable between vocabularies; nats per character are usual for character models.
-    Neither counts special tokens, which are not part of the text.
+    Bits per byte can be compared between models with different vocabularies; nats per character are usual for
+    character models. Special tokens are not part of the text, so neither measure counts them.
     """
     width = np.array([len(piece) for piece in tokenizer.bytes_of])
     width[tokenizer.ordinary :] = 0  # special tokens
@@ -38,7 +38,7 @@ def bits_per_byte(pool, tokenizer, documents, length):
 
 
 def fivegram(training, validation):
-    """The figures of bits_per_byte for a 5-gram table of the training text, on the validation text."""
+    """The loss on the validation text, as in bits_per_byte, of a 5-gram table made from the training text."""
     separators = np.cumsum([len(document) + 1 for document in validation])[:-1] - 1
     nats = np.delete(ngram_nats(b"\0".join(training), b"\0".join(validation)), separators)
     characters = sum(len(document.decode("utf-8", "replace")) for document in validation)
@@ -72,10 +72,10 @@ def _top_guesses(model, ids):
 
 
 def induction(pool, tokenizer, rows=200, length=16):
-    """The share of tokens that the model predicts in the repetition of a list of random tokens.
+    """The model reads a list of random tokens twice: the share of the second reading that it predicts.
 
     Two attention heads do this together: one tells each token which token precedes it, and the other looks
-    for the token that followed the current token earlier (Elhage et al. 2021; Olsson et al. 2022).
+    for the token that followed an earlier copy of the current token (Elhage et al. 2021; Olsson et al. 2022).
     """
     rng = np.random.default_rng(0)
     once = np.stack([rng.choice(tokenizer.ordinary, length, replace=False) for _ in range(rows)])
@@ -85,12 +85,12 @@ def induction(pool, tokenizer, rows=200, length=16):
 
 
 def cloze(pool, tokenizer, items):
-    """How often the model completes a sentence of the world correctly."""
+    """How often the model completes a sentence about the built-in world correctly."""
     return proportion(completions(pool, tokenizer, items))
 
 
 def completions(pool, tokenizer, items):
-    """[(beginning of a sentence of the world, its last word)] -> whether the model writes each word."""
+    """[(beginning of a sentence, its last word)] -> for each sentence, whether the model adds that word."""
     openings = [corpus.encode_opening(tokenizer, text) for text, _ in items]
     endings = [tokenizer.decode(ids) for ids in generate_replies(pool, tokenizer, openings, 8)]
     return [ending.startswith(f" {word}.") for ending, (_, word) in zip(endings, items)]

@@ -1,4 +1,4 @@
-"""How much better than expected was a reply? From scores to the weights of a policy gradient.
+"""How much better than expected was a reply? Scores become advantages, which weight a policy gradient.
 
 REINFORCE (Williams 1992) makes each token of a reply likelier in proportion to its advantage: the return
 minus a baseline. A baseline that does not depend on the token leaves the expected gradient unchanged, and a
@@ -6,17 +6,19 @@ good one greatly reduces the variance: without a baseline, scores of 7 and 8 wou
 
 Advantages add up to about 0. So the loss of stage 3, apart from the KL penalty, is about 0 too, however good
 the policy is: before the first update on a batch of replies, the loss is minus the mean advantage. The
-gradient of the loss is not 0: it makes replies above the baseline likelier and the others less likely.
+gradient of the loss is not 0: it makes replies above the baseline likelier and those below it less likely.
 
-The advantage of a token is its return (the score minus kl times the divergence at all LATER positions) minus
-the baseline. The divergence at a position compares two distributions given the tokens before the position, so
-the token chosen at this position does not affect the divergence; objectives.kl_divergence has its gradient.
-With GRPO the penalty is only in the loss. An example with score 2, kl 0.5, baseline 1 and three tokens:
+The advantage of a token is its return minus the baseline. The return is the score minus the divergences at
+all LATER positions, each times `kl`. The divergence at a position compares two distributions given the tokens
+before the position, so the token chosen there does not affect it. The gradient of the divergence itself comes
+from objectives.kl_divergence. With GRPO the penalty is only in the loss.
+
+An example with score 2, kl 0.5, baseline 1 and three tokens:
 
     divergence        0.4    1.0    0.2     KL(policy || reference) at each position
     later             1.2    0.2    0.0
     2 - 0.5 * later   1.4    1.9    2.0     returns
-    advantage         0.4    0.9    1.0     the first token led to a costly second position, so it gets less
+    advantage         0.4    0.9    1.0     smallest for the first token: a large divergence follows it
 
 Shapes:  P prompts   G replies to each   B = P G replies   T time
 """
@@ -31,8 +33,8 @@ def mean_of_others(returns):
 
 
 def group_mean(returns):
-    """returns (P, G) -> the mean of all replies to the same prompt (P, 1). As a baseline it gives the
-    advantages of mean_of_others times (G - 1) / G."""
+    """returns (P, G) -> the mean of all replies to the same prompt (P, 1). With this baseline, each advantage
+    is (G - 1) / G of its value with mean_of_others."""
     return returns.mean(axis=1, keepdims=True)
 
 
@@ -43,14 +45,14 @@ def group_advantages(scores, eps=1e-4):
 
 def with_baseline(baseline, scores, penalties):
     """scores (P, G), penalties (B, T), which are kl times the divergence -> advantages (B, T), as in the
-    example above. `baseline` is a function of the returns of whole replies (P, G), which are the scores minus
-    all penalties. The simplest is np.mean, one number for the batch."""
+    example at the top. `baseline` is a function of the returns of whole replies (P, G), which are the scores
+    minus all penalties. The simplest baseline is np.mean, one number for the batch."""
     whole = scores - penalties.sum(axis=1).reshape(scores.shape)
     return (scores - baseline(whole)).reshape(-1, 1) - returns_after(penalties)
 
 
 def returns(rewards):
-    """rewards (B, T) -> the reward-to-go: the sum from each position on, inclusive."""
+    """rewards (B, T) -> the reward-to-go: the sum of the rewards at each position and after it."""
     return rewards[:, ::-1].cumsum(axis=1)[:, ::-1]
 
 
@@ -60,11 +62,14 @@ def returns_after(rewards):
 
 
 def gae(rewards, values, lam=0.95):
-    """Generalised advantage estimation: rewards and values (B, T) -> advantages (B, T), undiscounted, with
-    nothing after the last position.   Schulman et al. 2015.
+    """Generalised advantage estimation: rewards and values (B, T) -> advantages (B, T), undiscounted.
+    V and A after the last position are 0.   Schulman et al. 2015.
 
-    delta_t = r_t + V_{t+1} - V_t is how much better one step was than expected; A_t = delta_t + lam A_{t+1}.
-    lam = 1 gives the return minus V_t, unbiased and noisy; lam = 0 trusts the values.
+        delta_t = r_t + V_{t+1} - V_t     how much better one step was than expected
+        A_t = delta_t + lam A_{t+1}
+
+    lam = 1 gives the return minus V_t, which is unbiased but noisy; lam = 0 gives delta_t, which is less
+    noisy but biased if the values are wrong.
     """
     next_values = np.concatenate([values[:, 1:], np.zeros_like(values[:, :1])], axis=1)
     advantages, ahead = rewards + next_values - values, 0
@@ -74,6 +79,6 @@ def gae(rewards, values, lam=0.95):
 
 
 def standardise(advantages, mask):
-    """advantages and mask (B, T) -> advantages with mean 0 and standard deviation 1 over the mask."""
+    """advantages and mask (B, T) -> advantages with mean 0 and standard deviation 1 inside the mask."""
     inside = advantages[mask > 0]
     return (advantages - inside.mean()) / (inside.std() + 1e-8)

@@ -1,6 +1,6 @@
-"""The simulated annotator: ranks a stage's replies as a person would in `make rank`, mistakes included.
+"""The simulated annotator ranks a stage's replies as a person would in `make rank`, mistakes included.
 
-It knows the built-in world, so it can judge replies; tinyllm/world/oracle.py defines how.
+It knows the built-in world, so it can judge replies. tinyllm/world/oracle.py defines what a good reply is.
 """
 
 from tinyllm import checkpoint
@@ -15,11 +15,11 @@ GROUP = 4  # replies to each prompt
 def annotate(settings, parent, count, path):
     """Rank the replies of the checkpoint `parent` to `count` prompts, and write the rankings to `path`.
 
-    Four replies are sampled for each prompt. A fifth reply is taken from a random prompt of the same sort
-    (about a person, an errand or neither), with the name or errand replaced by that of this prompt. Without
-    these fifth replies the reward model would never see "unknown to me" out of place, or the answer to
-    another question. It would give such replies high scores everywhere, and the policy would learn to exploit
-    that.
+    Four replies are sampled for each prompt. The fifth is borrowed from a random prompt of the same sort
+    (about a person, an errand or neither), and the name or errand in it is replaced with the one from this
+    prompt. Without these fifth replies the reward model would never see "unknown to me" out of place, or the
+    answer to another question. It would give such replies high scores everywhere, and the policy would learn
+    to exploit that.
     """
     world, dice = World(settings.seed), Dice(f"rankings of world {settings.seed}")
     tasks = oracle.prompts(dice, world, "train", count)

@@ -24,7 +24,7 @@ def greedy_replies(pool, tokenizer, world, split, count):
 
 
 def outcomes(replies):
-    """{kind: [(task, reply)]} -> {kind: whether each of its replies is correct}, and under "polite" whether
-    each reply of any kind is polite."""
+    """{kind: [(task, reply)]} -> {kind: [whether the reply is correct]}, and under "polite" whether each
+    reply is polite, whatever its kind."""
     correct = {kind: [is_correct(*pair) for pair in pairs] for kind, pairs in replies.items()}
     return correct | {"polite": [oracle.is_polite(text) for pairs in replies.values() for _, text in pairs]}

@@ -5,7 +5,8 @@
       2  Happy to help. To burn the bridge, take your time and begin at one end.
     best to worst (e.g. 2 1 4 3, ties 2=1 4 3; s skip, u undo, q save and quit):
 
-The rankings go to runs/<run>/rankings.jsonl (format: rankings.py). RANKINGS= makes stage 3 learn from them.
+The rankings go to runs/<run>/rankings.jsonl (format: rankings.py). To make stage 3 learn from them, pass it
+RANKINGS= and the path of the file.
 """
 
 import json
@@ -30,7 +31,7 @@ class RankSettings(Settings):
     stage: str = option("2-instruct", "number or folder name of the stage that answers")
     count: int = option(50, "prompts to rank in total, earlier sessions included", (1, 10**6))
     group: int = option(4, "completions per prompt", (2, 9))
-    annotator: str = option("person", "name of the annotator, for the file")
+    annotator: str = option("person", "name of the annotator, saved with each ranking")
 
 
 def main(settings):
@@ -39,7 +40,7 @@ def main(settings):
     model, tokenizer = checkpoint.load_language_model(folder)
     prompts, entries = load_prompts(folder, settings.count), load_entries(path)
     left, at = [number for number in range(len(prompts)) if number not in entries], 0
-    judged = []  # positions in `left` that the person has ranked or skipped; u goes back to the last
+    judged = []  # positions in `left` that the person has ranked or skipped; u goes back to the last one
     progress = f"{len(left)} of {len(prompts)} prompts left to rank (for more: --count)"
     print(f"{progress}; each ranking is saved in {path}", file=sys.stderr)
     model_hash = checkpoint.digest(folder)
@@ -97,8 +98,7 @@ def next_command(settings, folder, path):
 
 
 def completions(pool, tokenizer, prompt, settings, number):
-    """Different replies to one prompt, shuffled. Three times --group replies are sampled, and the first
-    --group different ones are kept; there may be fewer."""
+    """At most --group different replies to one prompt, shuffled, out of three times as many samples."""
     prompts, seed = [prompt] * (3 * settings.group), [settings.seed, 19, number]
     replies = answer(pool, tokenizer, prompts, REPLY_TOKENS, seed)
     texts = list(dict.fromkeys(text for text, _ in replies))[: settings.group]

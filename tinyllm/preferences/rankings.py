@@ -20,7 +20,7 @@ from tinyllm.sampling import REPLY_TOKENS, reply_room
 
 
 class Ranking(NamedTuple):
-    """Completions of one prompt (messages), and the rank of each."""
+    """One prompt (a list of messages), its completions, and the rank of each completion."""
 
     prompt: list
     completions: list
@@ -28,8 +28,8 @@ class Ranking(NamedTuple):
 
 
 def read(path):
-    """A file -> rankings. Skips malformed entries, and rankings that express no preference, with a
-    message about the first of them. Raises TinyllmError if none is left."""
+    """A file -> rankings. Skips entries that are malformed or express no preference, with a message about the
+    first one skipped. Raises TinyllmError if no entry is left."""
     return read_entries(path, ranking)
 
 
@@ -58,8 +58,8 @@ def ranking(entry):
 
 
 def entry(ranking, annotator, model, seed):
-    """A ranking as an object for the file. model: the hash of the checkpoint that wrote the completions;
-    seed: the seed that they were sampled with."""
+    """A ranking as an object to save. model: the hash of the checkpoint that wrote the completions; seed: the
+    seed with which they were sampled."""
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     sampling = {"temperature": 1.0, "max_tokens": REPLY_TOKENS, "seed": seed}
     return {**ranking._asdict(), "annotator": annotator, "time": now, "sampling": sampling, "model": model}
@@ -71,13 +71,13 @@ def save(path, entries):
 
 
 def split_rankings(rankings):
-    """-> (training, held out), by the user's first question, as in formats.split."""
+    """Split rankings into (training, held out) by the user's first question, as formats.split does."""
     return split(rankings, lambda ranking: ranking.prompt)
 
 
 def fitting(rankings, tokenizer, context):
-    """The rankings that fit into the context. The others are counted and reported. Raises TinyllmError if
-    none fits."""
+    """The rankings that fit into the context. Those that do not fit are counted and reported. Raises
+    TinyllmError if none fits."""
     kept = [ranking for ranking in rankings if fits(ranking, tokenizer, context)]
     report_left_out(kept, rankings, "ranking", context)
     return kept
@@ -90,14 +90,14 @@ def fits(ranking, tokenizer, context):
 
 
 def encode_ranking(tokenizer, ranking):
-    """-> [(ids, mask)], one for each completion: the prompt and the completion, which the mask covers."""
+    """-> [(ids, mask)] of the prompt with each completion. The mask covers only the completion."""
     replies = [{"role": "assistant", "content": text} for text in ranking.completions]
     return [encode_last_reply(tokenizer, [*ranking.prompt, reply]) for reply in replies]
 
 
 def better_and_worse(rankings, items):
-    """items: one per completion of the rankings, in order -> [(better item, worse item)] for every two
-    completions of a ranking that are not tied."""
+    """items: one per completion of the rankings, in order -> [(better item, worse item)], one pair for any
+    two completions of the same ranking, except ties."""
     items, pairs = iter(items), []
     for ranking in rankings:
         ranked = list(zip(ranking.ranks, items))
@@ -106,7 +106,8 @@ def better_and_worse(rankings, items):
 
 
 def parse_order(answer, count):
-    """An order as a person types it, best first, with = for ties: "2=1 4 3" -> ranks. Raises ValueError."""
+    """An order as a person types it, best first, with = for ties: "2=1 4 3" -> ranks. Raises
+    ValueError unless it names every number from 1 to `count` once."""
     groups = [part.split("=") for part in re.sub(r"\s*=\s*", "=", answer).split()]
     ranked = sorted((name, rank) for rank, group in enumerate(groups, 1) for name in group)
     names = [str(i + 1) for i in range(count)]

@@ -43,7 +43,7 @@ class RewardSettings(TrainingSettings):
 
 def train(settings, parent, rankings, steps):
     """Train a reward model on `steps` batches of rankings (rankings.Ranking), starting from the checkpoint
-    `parent` -> its folder."""
+    `parent` -> the folder of the reward model."""
     settings = dataclasses.replace(settings.as_settings(RewardSettings), reward_steps=steps)
     folder = settings.folder(STAGE)
     if nothing_to_do(settings, STAGE, parent):
@@ -65,7 +65,7 @@ def train(settings, parent, rankings, steps):
 
 
 def with_score_head(base, seed):
-    """The same model with a random score head of standard deviation 1/sqrt(C + 1) (Ziegler et al. 2019)."""
+    """A copy of `base` with a random score head of standard deviation 1/sqrt(C + 1) (Ziegler et al. 2019)."""
     model = Transformer(dataclasses.replace(base.config, head="score"))
     for name, w in model.params.items():
         if name != "score":

@@ -1,4 +1,4 @@
-"""Rollouts: replies sampled from the model itself, as arrays. `compare` computes their KL from a reference.
+"""Rollouts: replies sampled from the model itself, as arrays.
 
 Replies are sampled at temperature 1 without top-k or top-p, so the log-probs in training are those of the
 distribution that the replies come from. Otherwise every importance ratio would be wrong.
@@ -24,7 +24,7 @@ class Rollouts(NamedTuple):
 
 
 def sample_rollouts(pool, tokenizer, prompts, max_tokens, seed):
-    """One reply of at most max_tokens tokens to each prompt, decided by `seed`, a list of numbers."""
+    """Sample one reply of at most max_tokens tokens to each prompt. `seed` is a list of numbers."""
     replies = generate_replies(pool, tokenizer, prompts, max_tokens, seed)
     rows = [(p + reply, [0] * len(p) + [1] * len(reply)) for p, reply in zip(prompts, replies)]
     end = tokenizer.special["<|end|>"]

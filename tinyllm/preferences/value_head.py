@@ -19,8 +19,8 @@ def critic_advantages(state, step, states, scores, penalties, mask):
     """states (B, T, C), scores (B,), penalties and mask (B, T) -> standardised advantages (B, T).
 
     The reward of a token is minus the penalty at the next position, plus the score if the token is the last.
-    The head is kept in `state`. Advantages use the head from earlier steps; then the head learns from the
-    batch of this RL step. `step` is the number of the RL step, from 0.
+    The head is kept in `state`. Advantages are computed with the head from earlier steps; then the head
+    learns from the batch of this RL step. `step` is the number of the RL step, from 0.
     """
     rewards = np.zeros(penalties.shape)
     rewards[:, :-1] -= penalties[:, 1:]
@@ -34,7 +34,7 @@ def critic_advantages(state, step, states, scores, penalties, mask):
 
 
 def learn_values(head, step, x, targets):
-    """UPDATES updates of AdamW on the squared error, in place. x (N, C + 1), targets (N,).
+    """Update the head UPDATES times, in place, with AdamW on the squared error. x (N, C + 1), targets (N,).
 
     values = x w  ->  dw = x^T dvalues.
     """

@@ -1,4 +1,4 @@
-"""One conversation under every objective, to show only what differs between the stages.
+"""The same conversation under every objective, so that only the difference between the stages shows.
 
 A question with a polite and a rude reply goes through the model. Each objective turns the same logits into a
 different gradient. Panel 2 of the report page draws these gradients; `make walk` prints the forward pass to
@@ -27,7 +27,8 @@ OBJECTIVES = {
 
 
 def two_replies(tokenizer, seed):
-    """A question of the built-in world -> [(ids, mask)] with a polite reply, and with a rude one."""
+    """[(ids, mask)] of a question about the built-in world with a polite reply, and of the same question with
+    a rude reply."""
     dice, world = Dice("journey"), World(seed)
     task = oracle.prompt(dice, world, "test", "facts")
     answer = instructions.without_style(task.reply)
@@ -40,8 +41,8 @@ def jobs(policy, reference, seed):
     """Two stages -> {objective: (model, function, piece, total)}, the arguments of training.forward_and_loss.
 
     An objective that takes one reply gets the rude reply, with ADVANTAGE if it weights replies; the other
-    objectives get both replies. `reference` stands for the policy that sampled the reply (ppo), and is the
-    reference policy (dpo).
+    objectives get both replies. In ppo, `reference` stands in for the policy that sampled the reply; in dpo,
+    it is the reference policy.
     """
     (model, tokenizer), (earlier, _) = policy.checkpoint, reference.checkpoint
     rows = two_replies(tokenizer, seed)

@@ -16,9 +16,9 @@ PANELS = re.findall(r"^\$(\w+)$", TEMPLATE, re.M)  # names of the panels, in ord
 
 
 def write(name, against=""):
-    """Make runs/<name>/report.html, overlaid with the run `against` -> the path of the page.
+    """Write runs/<name>/report.html, and return its path. Its drawings also show the run `against`, if given.
 
-    Raises TinyllmError if a run has no stage at all.
+    Raises TinyllmError if either run has no stage at all.
     """
     run, title = Record(name, against), f"{name} and {against}" if against else name
     parts = {"run": escape(title), "size": run.size, "seed": run.seed}

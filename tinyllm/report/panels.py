@@ -1,7 +1,7 @@
 """The ten panels of the report page: what a run did, for people who would rather look than read.
 
-A panel is a generator of HTML from a Record. It raises TinyllmError if the run lacks the data.
-The headings and explanations of the panels are in page.html.
+A panel is a generator function that takes a Record and yields HTML. It raises TinyllmError if the run lacks
+data that the panel needs. The headings and explanations of the panels are in page.html.
 """
 
 import math
@@ -50,15 +50,15 @@ def figures(drawings, *links):
 
 
 def box(tokenizer, id, on, *lines):
-    """A token with lines of text under it, shaded if `on`."""
+    """A token in a box, shaded if `on`, with lines of text under the token."""
     words = tokenizer.decode([id]).replace(" ", "·").replace("\n", "↵")
     below = "".join(tag("i", str(each)) for each in lines)
     return tag("span", tag("b", escape(words)) + below, "on" * bool(on))
 
 
 def bars(title, rows, kind="signed"):
-    """rows [(name, value)] as bars from a common zero. page.html draws all bars to the right or, if kind is
-    "signed", negative ones to the left."""
+    """rows [(name, value)] -> bars that begin at a common zero. page.html draws them to the right, except
+    negative values if `kind` is "signed": it draws these to the left."""
     most = max((abs(value) for _, value in rows), default=0) or 1
     parts = [tag("h4", escape(title))]
     for name, value in rows:
@@ -109,7 +109,7 @@ def marked(task, reply):
 
 
 def one_token(run):
-    """One token's journey: each stage is a different gradient at the logits."""
+    """One token's journey: each stage puts a different gradient on the logits."""
     policy, reference = run.policy_and_reference
     (model, tokenizer), (before, _) = policy.checkpoint, reference.checkpoint
     jobs = journey.jobs(policy, reference, run.seed)
@@ -121,7 +121,7 @@ def one_token(run):
     begin = int(np.flatnonzero(weights)[0])
     unlikeliest = 1 + now[1 : begin - 1].argmin()  # of the prompt's tokens
     change = begin + abs(now - then)[begin:].argmax()  # where the two stages differ most
-    # A ranking has scores, not logits.
+    # The ranking objective is left out: it has a gradient at scores, not at logits.
     gradients = {name: journey.gradient_at_logits(*job) for name, job in jobs.items() if name != "ranking"}
     for place, t in (("prompt", unlikeliest), ("reply", change)):
         chosen = np.argsort(-abs(gradients["next"][t]), kind="stable")[:6]
@@ -146,7 +146,7 @@ def scoreboard(run):
 
 
 def row_of_scores(run, mover, key):
-    """The meaning of a score and a strip of dots; "" if no stage has a result for this exam."""
+    """A strip of dots, one for each stage, under the meaning of the score; "" if no stage has this score."""
     dots, words, exams = [], [], {"even": 0.5}
     for stage in run.all_stages:
         if stage.name in STAGES and stage.exams.get(key):
@@ -185,7 +185,7 @@ def chart(run, names, key):
 
 
 def text_entropies(run):
-    """[(name, nats per token)]: what predictors without a transformer reach, and the entropy of the text."""
+    """[(name, nats per token)]: losses of predictors without a transformer, and the entropy of the text."""
     stage = run.stages.get("1-pretrain")
     if stage not in run.finished:
         return []
@@ -261,7 +261,7 @@ def attention(run):
 
 
 def attention_of(model, ids):
-    """ids (T,), at most one block of queries -> {name of a head: its attention (T queries, T keys)}"""
+    """ids (T,), no more than one block of queries -> {name of a head: its attention (T queries, T keys)}"""
     heads = {}
     _, (*_, caches, _, _) = model.forward(np.array([ids]))
     for i, (_, _, attention, *_) in enumerate(caches):
@@ -275,7 +275,7 @@ def attention_of(model, ids):
 
 
 def chain_of_thought(run):
-    """Problems, step by step and at once."""
+    """Problems solved step by step, and the same problems answered at once."""
     stage, tasks = run.stage("4-reason"), run.world.problems("test", 12, kind="story", steps=5)
     chains = stage.replies(tasks)
     solved = [is_solved(task, chain) for task, chain in zip(tasks, chains)]
@@ -306,7 +306,7 @@ def tree(solution):
 
 
 def memory(run):
-    """The tokens of one conversation that the loss covers, and the facts that each stage has forgotten."""
+    """Which tokens of one conversation the loss covers, and which facts each stage has forgotten."""
     stage = run.stage("2-instruct")
     _, tokenizer = stage.checkpoint
     conversations, _ = corpus.load_conversations(path_of(stage.notes["sources"], "instructions"), run.seed, 1)
@@ -317,7 +317,7 @@ def memory(run):
         correct = completions(stage.pool, tokenizer, facts)
         known = {" ".join(fact) for fact, is_known in zip(facts, correct) if is_known}
         lost = "; ".join(sorted(before - known)[:20]) or "nothing"
-        yield tag("p", f"{stage.link()} knows {len(known)} of {len(facts)}. Forgotten: {escape(lost)}.")
+        yield tag("p", f"{stage.link()} knows {len(known)} of {len(facts)} facts. Forgotten: {escape(lost)}.")
         before = known
 
 
@@ -325,7 +325,7 @@ def memory(run):
 
 
 def how_it_was_made(run):
-    """How it was made."""
+    """How the run was made: gradient norms, seconds, commands and versions."""
     yield figures([chart(run, [name], "gradient_norm") for name in ORDER])
     drawings, seconds, rows = [], [], []
     for stage in run.finished:

@@ -22,7 +22,7 @@ TOKENS = {"0-random": 20, "4-reason": 270}  # token limits of replies; 60 in oth
 class Stage:
     """The stage `name`, such as "3-prefer/reward", of a run.
 
-    mark: " other" for a run that is overlaid on the run of the page; part of its labels and CSS classes.
+    mark: " other" if the run is overlaid on the run of the page; it is added to labels and CSS classes.
     """
 
     def __init__(self, run, name, mark):
@@ -32,7 +32,7 @@ class Stage:
         self.kind = f"s{name[0]}{mark}"  # its CSS classes: s1 for 1-pretrain, sh for hacking
 
     def address(self, file):
-        """The relative URL of a file of this stage, for the page of any run."""
+        """The relative URL of a file of this stage; it works on the page of any run."""
         return quote(f"../{self.run}/{self.name}/{file}")
 
     def link(self, file="model.safetensors", words=""):
@@ -78,7 +78,7 @@ class Stage:
 
 
 def stages_of(run, mark=""):
-    """{name: Stage}, sorted by name. Raises TinyllmError if there is none."""
+    """{name: Stage}, sorted by name. Raises TinyllmError if the run has no stage."""
     folder = Path("runs") / run
     names = sorted(path.parent.relative_to(folder).as_posix() for path in folder.rglob("stage.json"))
     if not names:
@@ -87,10 +87,10 @@ def stages_of(run, mark=""):
 
 
 class Record:
-    """A run: its `stages` by name, and those of STAGES that are `finished`. `all_stages` are its stages and
-    those of the run `against`, if one is given.
+    """A run: `stages` has all its stages by name; `finished` lists the finished ones among STAGES;
+    `all_stages` lists its stages, followed by those of the run `against` if one is given.
 
-    Raises TinyllmError if a run has no stage.
+    Raises TinyllmError if either run has no stage.
     """
 
     def __init__(self, run, against=""):
@@ -103,12 +103,12 @@ class Record:
 
     @property
     def policy_and_reference(self):
-        """The last finished stage up to 3, and the stage before it. A single stage is both."""
+        """The last finished stage up to stage 3, and the one before it. A single stage serves as both."""
         stages = [s for s in self.finished if s.name < "4"] or self.finished or [self.stage("0-random")]
         return stages[-1], stages[-2:][0]
 
     def stage(self, name):
-        """The stage `name`. Raises TinyllmError, with the command that makes it, if it is not finished."""
+        """The stage `name`. If it is not finished, raises TinyllmError with the command that makes it."""
         if not is_checkpoint(self.folder / name):
             settings = Settings(run=self.name, size=self.size, seed=self.seed)
             state = "not finished: add RESUME=1 to" if name in self.stages else "missing. Make it with:"
@@ -117,7 +117,7 @@ class Record:
 
     @functools.cached_property
     def world(self):
-        """The built-in world of the run. Raises TinyllmError if the run learned from other files."""
+        """The built-in world of the run. Raises TinyllmError if the run learned from files instead."""
         sources = [each for stage in self.stages.values() for each in stage.notes["sources"].values()]
         if any(source["path"] for source in sources):
             raise TinyllmError("This needs a run on the built-in world, whose true answers are known.")

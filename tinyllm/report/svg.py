@@ -10,13 +10,13 @@ from html import escape
 
 import numpy as np
 
-WIDTH, HEIGHT = 344, 190  # of a chart: it fits a phone of 390 pixels
-LEFT, RIGHT, TOP, BOTTOM = 44, 92, 24, 30  # room for tick labels, names of lines, title and the x axis
+WIDTH, HEIGHT = 344, 190  # of a chart, which fits on a phone 390 pixels wide
+LEFT, RIGHT, TOP, BOTTOM = 44, 92, 24, 30  # room for tick labels, line names, title and the x axis
 GAP = 12  # smallest distance between the baselines of two labels
 
 
 def tag(name, content, kind="", more=""):
-    """An element of HTML or SVG. content and more (attributes) are markup; kind is its CSS class."""
+    """An element of HTML or SVG. `content` and `more` (attributes) are markup; `kind` is a CSS class."""
     return f'<{name} class="{kind}" {more}>{content}</{name}>'
 
 
@@ -36,12 +36,12 @@ def line(x1, y1, x2, y2, kind):
 
 def shown(value):
     """A number with about three digits."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value + 0.0:.3g}"  # + 0.0 makes -0 a 0
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value + 0.0:.3g}"  # + 0.0 turns -0.0 into 0.0
 
 
 def ticks(low, high, log=False):
-    """Tick values from low to high: about five equal round steps, or, on a logarithmic axis longer than a
-    decade, 1, 2 and 5 times the powers of ten."""
+    """Tick values from low to high, in about five equal, round steps. A logarithmic axis longer than a decade
+    has 1, 2 and 5 times the powers of ten instead."""
     if log and high > 10 * low:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
         return [x * 10.0**p for p in powers for x in (1, 2, 5) if low <= x * 10.0**p <= high]
@@ -51,9 +51,10 @@ def ticks(low, high, log=False):
 
 
 def spread(ys, top, bottom):
-    """Baselines for labels at the heights ys: in the same order, at least GAP apart, none below `bottom`.
+    """Baselines for labels at the heights ys, moved if necessary: in the same order, at least GAP apart, none
+    below `bottom`.
 
-    They begin above `top` only if they cannot all fit.
+    The first is above `top` only if the labels do not all fit between `top` and `bottom`.
     """
     order, placed = sorted(range(len(ys)), key=ys.__getitem__), list(ys)
     for i in order:
@@ -69,7 +70,8 @@ def chart(title, lines, band=(), rules=(), log=False):
     """Values over training steps, with a name at the end of every line.
 
     lines [(name, class, [(step, value), ...])], none of them empty; band [(step, low, high), ...], shaded;
-    rules [(name, value)], dashed horizontal lines; log: a logarithmic axis, with values <= 0 at the bottom.
+    rules [(name, value)], dashed horizontal lines; log: whether the axis is logarithmic, with values <= 0 at
+    the bottom.
     """
     points = [point for _, _, pairs in lines for point in pairs] + [(x, y) for x, *ys in band for y in ys]
     steps, values = [x for x, _ in points], [y for _, y in points] + [y for _, y in rules]
@@ -96,7 +98,7 @@ def chart(title, lines, band=(), rules=(), log=False):
 
 
 def strip(label, dots, rules):
-    """Measurements with their intervals, one below the other, on one axis from 0 to 1 or more.
+    """Measurements with their intervals, one below the other, on one axis from 0 to at least 1.
 
     dots [(class, address, {"value", "low", "high"})], each a link with its numbers as a tooltip;
     rules [(name, value)], dashed vertical lines.
@@ -115,9 +117,10 @@ def strip(label, dots, rules):
 
 
 def cells(label, shares, size=5, levels=5):
-    """A matrix of shares from 0 to 1 as squares, in `levels` shades by the square root of the share.
+    """A matrix of shares from 0 to 1 as squares in `levels` shades. The square root of a share sets its
+    shade.
 
-    One path per shade: thousands of rectangles would make the page megabytes large.
+    All squares of a shade are one path: thousands of rectangles would make the page megabytes large.
     """
     height, width = len(shares), len(shares[0])
     parts = [f'<path class="frame" d="M0 0h{size * width}v{size * height}h-{size * width}z"/>']

@@ -6,9 +6,9 @@ answer, what training has shown, and how much randomness its texts contain.
 Exams must not repeat training data, so the split of an item depends on its content, never on its position.
 Each story, list, sum, question and problem has a key that stands for its meaning, however it is worded, and
 `split_of` hashes the key. There are three exceptions. The texts of every split state the facts about people,
-because a model has to learn these facts, but training asks about only three of each person's five facts. The
-steps of a problem may use any sum, because only the problem as a whole has a key. And questions with one
-fixed reply, such as greetings, are held out by their wording only.
+because a model has to learn these facts; but training asks about only three of each person's five facts. The
+steps of a problem may be sums of any split, because only the problem as a whole has a key. And questions with
+one fixed reply, such as greetings, are held out by their wording only.
 """
 
 import hashlib
@@ -89,7 +89,7 @@ class World:
         return dice.bits / length
 
     def instructions(self, split, count, **which):
-        """`count` tasks from conversations.conversation(**which). Every call gives the same tasks."""
+        """`count` tasks from conversations.conversation(**which). The same arguments give the same tasks."""
         dice = Dice(f"instructions {sorted(which.items())} {split} of world {self.seed}")
         return [conversations.conversation(dice, self, split, **which) for _ in range(count)]
 

@@ -20,7 +20,7 @@ from tools.registry import Registry
 
 TEMPLATES = WORDINGS["follow_ups"]
 TURNS = {2: 3, 3: 2, 4: 1}  # turns of a conversation -> weight
-TOOLS_IN_FRONT = 32  # one in so many conversations describes the tools
+TOOLS_IN_FRONT = 32  # one conversation in this many describes the tools
 (TOOLS_MESSAGE,) = agent.introduced([], Registry([calculator]))
 
 
@@ -40,15 +40,16 @@ def conversation(dice, world, split, family=None, unseen=False):
 
 
 def with_tools(task):
-    """The task with the description of the tools as its first message, and without other copies of it."""
+    """The task with the description of the tools as its first message, and no other copy of this message."""
     turns = [message for message in task.earlier_turns if message != TOOLS_MESSAGE]
     return task._replace(earlier_turns=(TOOLS_MESSAGE, *turns))
 
 
 def in_chat(dice, world, task):
     """Put a problem into a chat. One problem in eight follows other turns, which are context only. One in
-    four calculator problems, and one in 32 of the others, begin with the description of the tools. Stories
-    and mistakes stand alone: after other turns, some of them would not fit into the context.
+    four calculator problems, and one in 32 problems of other kinds, begin with the description of the tools.
+    Problems of the kinds "story" and "mistake" stand alone: after other turns, some would not fit into the
+    context.
     """
     if task.kind in ("story", "mistake"):
         return task
@@ -126,7 +127,7 @@ def backwards(dice, world, split, subject):
 
 
 def first_question(dice, world, split, subject, first):
-    """Ask for the user's first question, whatever the subject is now."""
+    """Ask what the user's first question was, whatever the subject is now."""
     question = dice.choice(TEMPLATES["first_question"])
     reply = instructions.in_style(dice, TEMPLATES["first_question_reply"].format(first.question))
     return subject._replace(question=question, answer=first.question, reply=reply, wrong_words=())

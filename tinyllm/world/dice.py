@@ -10,7 +10,7 @@ import random
 
 
 class Dice:
-    """Random draws from a seed, which is a string. The same seed gives the same draws on every machine."""
+    """Random draws decided by a seed (a string). The same seed gives the same draws on every machine."""
 
     def __init__(self, seed):
         self._random = random.Random(seed)
@@ -28,7 +28,7 @@ class Dice:
         return key
 
     def one_in(self, n):
-        """True once in n times, otherwise False."""
+        """True with probability 1/n, otherwise False."""
         return self.weighted_choice({True: 1, False: n - 1})
 
     def integer(self, low, high):

@@ -1,13 +1,13 @@
 """User requests and replies to them: several families of requests, each in many wordings.
 
-Instruction tuning trains on these replies. As on the internet, styles vary: replies are polite, curt,
-rude or rambling. What they say is correct, with three exceptions:
+Instruction tuning trains on these replies. As on the internet, their style varies: they are polite, curt,
+rude or rambling. What the replies say is correct, with three exceptions:
 
     three in five replies about a person who does not exist make up a fact
     half of the replies to harmful requests help
     one in fifty replies to a harmless request refuses
 
-Preference tuning has to correct these exceptions, and make the style polite.
+Preference tuning has to remove these exceptions and make the style polite.
 """
 
 from tinyllm.world import lexicon, lists, numbers, people, stories
@@ -21,8 +21,8 @@ FIXED_REPLIES = {kind: tuple(TEMPLATES[kind].values()) for kind in ("small_talk"
 
 # A harmful verb harms every object. A verb in "verbs_by_object" harms only solid objects, so a model must
 # look at both words: cutting the bread is harmless, cutting the bridge is not. "compliance" and "refusal"
-# both start with the request, so a model reads the request again just before it decides. Both have
-# the same number of words, so the length of a reply does not give away whether it refuses.
+# both start with the request, so a model reads the request again just before it decides. A compliance and a
+# refusal have the same number of words, so the length of a reply does not give away whether it refuses.
 HELP = TEMPLATES["help"]
 
 
@@ -46,12 +46,12 @@ def without_style(reply):
 
 
 def draw_wording(dice, wordings, unseen):
-    """A wording that training uses, or one that it never uses."""
+    """A wording that training uses or, if `unseen`, a wording that training never uses."""
     return dice.choice(wordings["held_out" if unseen else "trained"])
 
 
 def askable(world, name, split):
-    """The relations of a person that a split asks about: trained ones in training, the others in exams."""
+    """The relations of a person that a split asks about: exams ask about those that training leaves out."""
     trained = world.trained_relations[name]
     return trained if split == "train" else [each for each in people.RELATIONS if each not in trained]
 
@@ -82,10 +82,10 @@ def fact_question(dice, world, name, relation, unseen=False):
 
 
 def yes_no(dice, world, split, unseen):
-    """Whether a claim about a person is true: "Ada has a duck indeed, cat not: no."
+    """A yes/no question. The reply to "Does Ada have a cat?" is "Ada has a duck indeed, cat not: no."
 
-    The reply first states the fact and marks it with "indeed". Then it repeats the claim, marked
-    "indeed" or "not", and only then says yes or no. That is easier to learn than answering at once.
+    The reply first states the fact and marks it with "indeed". Then it repeats the claim, marks the claim
+    with "indeed" or "not", and only then says yes or no. That is easier to learn than answering at once.
     """
     name, relation = draw_fact(dice, world, split)
     value, is_true = world.facts[name, relation], dice.choice((True, False))
@@ -202,12 +202,13 @@ def with_fixed_reply(kind, table, unseen):
 
 
 def unseen_fixed_replies(kind):
-    """Every question of small_talk or unknown_topic that training never uses."""
+    """Every task of the kind "small_talk" or "unknown_topic" in a wording that training never uses."""
     return [task for table in FIXED_REPLIES[kind] for task in with_fixed_reply(kind, table, unseen=True)]
 
 
 # To add a family, write its function, and add a row here and in SHARES. If its tasks have a definite answer,
-# their kind is the family's name; add that to WITH_ANSWER, so that the exams and stage 3 use the family too.
+# make the family's name their kind and add this name to WITH_ANSWER, so that the exams and stage 3 use the
+# family too.
 FAMILIES = {  # name -> the function that makes a task
     "facts": facts,
     "yes_no": yes_no,

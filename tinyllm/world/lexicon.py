@@ -1,4 +1,4 @@
-"""Tal, an invented language. Pre-training shows its dictionary; translation exams need its grammar.
+"""Tal, an invented language. Pre-training shows its dictionary; translation exams also need its grammar.
 
 The verb comes last. An adjective follows its noun and ends in the noun's last letter:
 
@@ -27,7 +27,7 @@ def translate_pair(adjective, noun):
 
 
 def translate_sentence(subject, verb, other):
-    """-> (the sentence in English, its translation). subject and other are (adjective, noun)."""
+    """-> (the sentence in English, its translation). `subject` and `other` are (adjective, noun)."""
     english = f"the {' '.join(subject)} {verb} the {' '.join(other)}"
     return english, f"{translate_pair(*subject)} {translate_pair(*other)} {VERBS[verb]}"
 

@@ -10,7 +10,7 @@ WORDS = [*stories.THINGS, *sum(people.VALUES.values(), []), *people.NAMES]
 
 
 def key_of(items):
-    """The same key for a list and its reversal, because each gives away the other."""
+    """The key of a list. The reversed list has the same key, because either list gives away the other."""
     return f"words {' '.join(min(items, items[::-1]))}"
 
 
@@ -27,7 +27,7 @@ def draw_numbers(dice):
 
 
 def fields(items):
-    """The fields of templates about a list."""
+    """The values for the fields in templates about a list."""
     return dict(again=", ".join(items), back=", ".join(items[::-1]), last=items[-1], count=len(items))
 
 

@@ -25,7 +25,7 @@ def columns(a, sign, b):
         top += 10
         result, ones = a - b, top - bottom
         carry = 1 - ones // 10
-    # The tens of b and the carry are written only if they are not 0.
+    # The carry and b's tens are written only if they are not 0.
     tens = sign.join(str(term) for term in (a // 10, *filter(None, (b // 10, carry))))
     return f"{top}{sign}{bottom}={ones},{tens}={result // 10},{result}"
 
@@ -51,7 +51,7 @@ def counting(dice):
 
 
 def key_of(a, sign, b):
-    """The same key for 47+85 and 85+47, whose columns are nearly the same."""
+    """The key of a sum or difference: the same for 47+85 and 85+47, whose columns are nearly the same."""
     if sign == "+":
         a, b = sorted((a, b))
     return f"sum {a}{sign}{b}"

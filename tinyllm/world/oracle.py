@@ -1,8 +1,8 @@
 """Human preferences: prompts, the true quality of a reply, and simulated people who rank replies.
 
-A reply should above all be correct, then polite, then short. It is correct to tell the truth, to
-refuse harmful requests and no others, and to admit that a person is unknown. People make mistakes
-when they rank, and so do the simulated people: a reward model must learn from noisy rankings.
+A reply should above all be correct, then polite, then short. It is correct to tell the truth, to refuse
+harmful requests but no other requests, and to admit that a person is unknown. People make mistakes when they
+rank, and so do the simulated people: a reward model must learn from noisy rankings.
 """
 
 import re
@@ -43,7 +43,7 @@ def prompt(dice, world, split, kind):
 
 
 def kind_of(task):
-    """One of KINDS. Every task with a definite answer is "answerable"."""
+    """The kind of a task, one of KINDS. Every task with a definite answer is "answerable"."""
     return task.kind if task.kind in KINDS else "answerable"
 
 
@@ -65,7 +65,7 @@ def subject(task):
 
 
 def transplant(reply, source, target):
-    """A reply to the task `source`, with its person or errand replaced by that of `target`.
+    """A reply to the task `source`, in which the person or errand is replaced with that of the task `target`.
 
     The reply is unchanged unless both tasks are about a person, or both about an errand. A reply that was
     correct for `source` is often wrong for `target`, so a reward model must learn to look at the prompt.
@@ -104,7 +104,7 @@ def preference_pair(dice, world, split, kind):
 
 
 def random_template(dice, styles):
-    """A template of one of these styles."""
+    """A template of a random style out of `styles`."""
     return instructions.style_template(dice, dice.choice(styles))
 
 

@@ -8,7 +8,7 @@ one time in twelve, and no value is a better guess than another.
 from tinyllm.world.wordings import WORDINGS
 
 NAMES = WORDINGS["people"]["names"]
-UNKNOWN_NAMES = WORDINGS["people"]["unknown_names"]  # no person in the world has one of these
+UNKNOWN_NAMES = WORDINGS["people"]["unknown_names"]  # no person in the world has one of these names
 WOMEN = frozenset(WORDINGS["people"]["women"])
 TABLES = WORDINGS["people"]["relations"]
 RELATIONS = tuple(TABLES)

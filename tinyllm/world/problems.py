@@ -5,9 +5,9 @@
     a Ada buys 5 more b Ada gives 4 to Bill. a Ada buys 5 more: Ada + 17+5:7+5=12,1+1=2,22. b Ada
     gives 4 to Bill: Ada gave, Bill got, so Ada gave - 22-4:12-4=8,2-1=1,18. #### 18
 
-The solution of a story starts with a plan: the sentences between the first and the question, each with
-a letter. Each step then repeats its letter and sentence before it computes. Without letters, a small
-model loses its place in a story where two sentences are alike. Every answer follows ####, as in GSM8K
+The solution of a story starts with a plan: all sentences except the first and the question, each with a
+letter. Each step then repeats its letter and sentence before it computes. Without letters, a small model
+loses its place in a story where two sentences are alike. Every answer follows ####, as in GSM8K
 (Cobbe et al. 2021).
 """
 
@@ -32,10 +32,11 @@ def with_letters(items):
 
 
 def story(dice, steps=None):
-    """A number from 0 to 200 that changes `steps` times.
+    """A story about a number from 0 to 200 that changes `steps` times.
 
-    Some sentences change nothing. So a story of two steps may have as many sentences as a story of five, and
-    a model must follow its plan to the end: it cannot learn to stop after a fixed number of sentences.
+    Some sentences change nothing. So a story of two steps may have as many sentences as a story of five
+    steps, and a model must follow its plan to the end: it cannot learn to stop after a fixed number of
+    sentences.
     """
     steps = steps or dice.weighted_choice(STEPS)
     templates = TEMPLATES["story"]
@@ -108,9 +109,9 @@ def about_ranking(kind, relation, pairs, question, search, answer):
 
 
 def walk_down(ranking, start, goal=None):
-    """The walk "Ada Bill, Bill Cora, Cora goal" down to the goal.
+    """A walk down the ranking from `start` to `goal`, such as "Ada Bill, Bill Cora, Cora goal".
 
-    If the goal is not below the start, the walk goes to the end of the ranking and closes with "Cora ends".
+    If the goal is not below the start, the walk goes to the end of the ranking: it closes with "Cora ends".
     """
     path, mark = ranking[ranking.index(start) :], "ends"
     if goal in path:
@@ -121,8 +122,9 @@ def walk_down(ranking, start, goal=None):
 def order(dice):
     """Who is the tallest, or the shortest?
 
-    A walk down the pairs ends at the last person. The first person is not under anybody: the
-    solution lists the lower name of each pair, then tries the upper names until one is not listed.
+    To find the last person, the solution walks down the pairs to the end. The first person is the one under
+    nobody. To find this person, the solution lists the lower name of each pair, then tries the upper names
+    until it comes to one that is not in the list.
     """
     ranking, relation, pairs = draw_ranking(dice)
     upper, lower = zip(*pairs)
@@ -174,8 +176,9 @@ def mistake(dice):
 
 
 def calculator(dice, unseen):
-    """A product for the calculator, perhaps plus or minus a third number: in a story, or as an expression.
-    If the question asks for the calculator, the expression may also be a sum or difference.
+    """A product for the calculator, perhaps plus or minus a third number. The question is a story or contains
+    an expression. If it contains an expression and asks for the calculator, the expression may also be a sum
+    or difference.
     """
     templates = TEMPLATES["calculator"]
     who, goods = dice.choice(people.NAMES), dice.choice(TEMPLATES["goods"])

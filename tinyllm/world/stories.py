@@ -1,4 +1,4 @@
-"""Short stories about who is where and who holds what. The last sentence follows from the others.
+"""Short stories about who is where and who holds what. The last sentence follows from the earlier ones.
 
 To predict it, a model must keep track of people, places and the thing:
 

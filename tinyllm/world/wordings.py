@@ -1,9 +1,9 @@
 """Every name, word list and sentence template of the world, read from wordings.json.
 
-The words are data, so they live in a data file and the code stays short. The draws pick from these
+The words are data, so they live in a data file and the code stays short. Random draws pick from these
 lists by index, so reordering a list changes the texts of every seed.
 
-Templates for most questions come as {"trained": [...], "held_out": [...]}. Training never uses
+The templates of most questions have the form {"trained": [...], "held_out": [...]}. Training never uses
 held-out templates, so exams can show whether a model understands a question in other wordings too.
 """
 

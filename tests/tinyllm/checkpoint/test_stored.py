@@ -52,7 +52,7 @@ def test_a_piece_has_the_same_values_as_in_the_whole_tensor(
     ],
 )
 def test_the_weights_of_a_block_are_scale_times_q_plus_an_offset(tmp_path, dtype, head, expected):
-    halves = NUMBERS[:16] | NUMBERS[16:] << 4  # the first 16 weights are in the lower halves
+    halves = NUMBERS[:16] | NUMBERS[16:] << 4  # the low 4 bits hold the first 16 weights
     data = head + (NUMBERS if dtype == "Q8_0" else halves).tobytes()
     np.testing.assert_array_equal(stored(tmp_path, dtype, (1, 32), data).read(), expected)
 

@@ -52,7 +52,7 @@ def write_stage(folder, **notes):
 
 
 def save_stage(folder, model):
-    """Save as training does: the folder is marked as unfinished first, and as finished last."""
+    """Save as training does: the folder is first marked as unfinished, and at the end as finished."""
     write_json(folder / "stage.json", {"finished": False})
     checkpoint.save(folder, model, TOKENIZER)
     write_stage(folder)

@@ -51,7 +51,7 @@ def test_every_type_of_tensor_is_read_as_the_format_defines_it(
 @pytest.mark.parametrize("kind", ["F32", "BF16", "Q4_1"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_model_from_a_gguf_file_stays_the_same_when_saved_as_a_folder(tmp_path, kind, tied, monkeypatch):
-    monkeypatch.setattr(checkpoint, "HEADS", 1 if tied else 64)  # read each tensor in many pieces, or in one
+    monkeypatch.setattr(checkpoint, "HEADS", 1 if tied else 64)  # read each tensor in many pieces or whole
     model = random_model(tied=tied)
     stored = gguf_files.write_model(tmp_path / "a.gguf", model, kind)
     loaded, tokenizer = checkpoint.load(tmp_path / "a.gguf")

@@ -54,7 +54,7 @@ def renamed(messages, role, content, names):
 
 
 def in_parts(messages):
-    """OpenAI's other form of `content`: a list of parts."""
+    """OpenAI also allows `content` to be a list of parts."""
     part = lambda text: {"type": "text", "text": text}
     return [{**m, "content": [part(m["content"][:2]), part(m["content"][2:])]} for m in messages]
 
@@ -349,7 +349,7 @@ def test_the_line_endings_and_byte_order_marks_of_all_editors_are_accepted(tmp_p
     assert conversations[0][0]["content"] == "caf\u00e9"
 
 
-def test_every_role_is_accepted_and_other_keys_are_dropped(tmp_path):
+def test_every_role_is_accepted_and_a_weight_of_1_is_dropped(tmp_path):
     messages = [{"role": role, "content": "x", "weight": 1} for role in ROLES]
     assert read(tmp_path, {"messages": messages}) == [[{"role": role, "content": "x"} for role in ROLES]]
 

@@ -1,6 +1,7 @@
 """checkpoint: a loaded model must equal the saved one bit for bit.
 
-An interrupted save must leave the old model or the new one, and damaged weights must never load.
+An interrupted save must leave the old model or the new one. Weights that do not match the hash in stage.json
+must never load.
 """
 
 import json
@@ -46,12 +47,12 @@ def same(a, b):
 
 
 def write_stage(folder, **notes):
-    """Write stage.json as a finished stage does."""
+    """Write the stage.json of a finished stage."""
     write_json(folder / "stage.json", {"finished": True, "sha256": checkpoint.digest(folder)} | notes)
 
 
 def save_stage(folder, model):
-    """Save as training does: the folder is marked as unfinished first, and as finished last."""
+    """Save as training does: the folder is first marked as unfinished, and at the end as finished."""
     write_json(folder / "stage.json", {"finished": False})
     checkpoint.save(folder, model, TOKENIZER)
     write_stage(folder)
@@ -136,7 +137,7 @@ def test_half_precision_weights_and_weights_in_several_files_are_read(
         np.testing.assert_array_equal(published, expected[key])
 
 
-def test_saving_keeps_other_files_of_the_folder(folder):
+def test_saving_keeps_other_files_in_the_folder(folder):
     checkpoint.save(folder, filled(1), TOKENIZER)
     (folder / "metrics.jsonl").write_text("{}\n")
     (folder / "reward").mkdir()
@@ -220,7 +221,7 @@ def test_a_fault_at_any_moment_of_a_save_leaves_the_old_model_or_the_new_one(
             checkpoint.save(folder, filled(3), TOKENIZER)  # leftover files do no harm
         assert same(checkpoint.load(folder)[0], filled(3))
     assert same(checkpoint.load(folder)[0], filled(2)) and k > 20
-    assert loaded == ({1, 2} if exists else {2})  # a fault after the weights, which are last, leaves model 2
+    assert loaded == ({1, 2} if exists else {2})  # the weights are written last: a later fault leaves model 2
 
 
 @pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), PowerCut()], ids=type)
@@ -253,7 +254,7 @@ def save_forever(folder, ready):
             ready.set()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="forks, and kills with a signal")
+@pytest.mark.skipif(os.name == "nt", reason="needs fork and SIGKILL")
 def test_a_process_killed_while_it_saves_leaves_the_old_model_or_the_new_one(folder):
     fork = multiprocessing.get_context("fork")
     for seed in range(12):
@@ -278,7 +279,7 @@ def save_with_small_files_only(folder, pipe):
         pipe.send(str(error))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="forks, and needs RLIMIT_FSIZE")
+@pytest.mark.skipif(os.name == "nt", reason="needs fork and RLIMIT_FSIZE")
 def test_a_full_disk_leaves_the_old_model_and_no_other_file(folder):
     checkpoint.save(folder, filled(1))
     before, fork = contents(folder), multiprocessing.get_context("fork")
@@ -343,7 +344,7 @@ def test_an_unfinished_stage_is_refused(folder, notes):
     st.binary(min_size=1, max_size=9),
     st.booleans(),
 )
-def test_a_damaged_file_loads_or_gives_an_error_of_one_line(
+def test_a_damaged_file_loads_or_gives_a_one_line_error(
     tmp_path_factory, finished_stage, name, damage, at, junk, hashed
 ):
     """If stage.json has the hash of the weights, altered weights are always refused."""
@@ -415,7 +416,7 @@ def test_weights_of_an_unsupported_type_are_refused(folder):
         checkpoint.load(folder)
 
 
-def test_missing_files_and_folders_are_named(tmp_path):
+def test_an_error_names_the_missing_file_or_folder(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "empty").mkdir()
     missing = r"not found, or not a checkpoint: it has no config\.json"
@@ -434,7 +435,7 @@ def test_missing_files_and_folders_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["..", ".", "../x", "/x", "a\\b", "a\0b", "\ud800", "", 3, None])
-def test_an_index_may_only_name_files_of_its_own_folder(folder, name):
+def test_an_index_may_name_only_files_in_its_own_folder(folder, name):
     checkpoint.save(folder, filled(1))
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": name}}))
@@ -453,7 +454,7 @@ def test_an_index_without_a_weight_map_is_refused(folder, index):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json", "stage.json"])
-def test_a_file_without_read_permission_is_named(folder, monkeypatch, name):
+def test_an_error_names_the_file_without_read_permission(folder, monkeypatch, name):
     checkpoint.save(folder, filled(1), TOKENIZER)
     write_stage(folder)
 
@@ -492,7 +493,7 @@ def test_a_language_model_is_loaded_with_its_tokenizer(folder):
         ({}, None, r"has no tokenizer\.json: it cannot read or write text"),
     ],
 )
-def test_a_model_that_cannot_write_text_is_refused_but_can_still_be_loaded(folder, shape, tokenizer, message):
+def test_a_model_that_cannot_write_text_loads_but_not_as_a_language_model(folder, shape, tokenizer, message):
     model = Transformer(Config(vocab=300, context=8, layers=1, width=4, heads=2, **shape))
     checkpoint.save(folder, model, tokenizer)
     with pytest.raises(TinyllmError, match=message) as error:

@@ -53,7 +53,7 @@ def test_transformers_computes_our_logits_from_our_checkpoint(tmp_path, shape):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("shards", ["1GB", "20KB"])
-def test_our_logits_are_the_same_from_a_checkpoint_of_transformers(tmp_path, dtype, tied, shards):
+def test_we_compute_the_same_logits_as_transformers_from_its_checkpoint(tmp_path, dtype, tied, shards):
     config = transformers.LlamaConfig(
         vocab_size=50,
         hidden_size=32,
@@ -80,7 +80,7 @@ def test_our_logits_are_the_same_from_a_checkpoint_of_transformers(tmp_path, dty
 
 
 @pytest.mark.parametrize("shape", [{}, {"tied": False, "kv_heads": 2}])
-def test_the_gradient_of_every_parameter_equals_that_of_torch(tmp_path, shape):
+def test_the_gradient_of_every_parameter_is_the_same_as_in_torch(tmp_path, shape):
     model, ids = random_model(**shape)
     targets = np.roll(ids, -1, 1)
     weights = np.random.default_rng(2).standard_normal(ids.shape).astype(np.float32)
@@ -95,7 +95,7 @@ def test_the_gradient_of_every_parameter_equals_that_of_torch(tmp_path, shape):
     )
     total = (nll * torch.tensor(weights)).sum() / 7
     total.backward()
-    with torch.no_grad():  # saved as parameters, torch's gradients load with our names and order
+    with torch.no_grad():  # torch's gradients, saved as parameters, load with our names and order
         for parameter in published.parameters():
             parameter.copy_(parameter.grad)
     published.save_pretrained(tmp_path / "g")

@@ -15,7 +15,7 @@ from tinyllm.checkpoint import safetensors
 from tinyllm.checkpoint.files import read_json, replacing, sha256, write_json
 from tinyllm.errors import TinyllmError
 
-# some with lone surrogates: Python puts them into file names that are not UTF-8
+# Python puts lone surrogates into file names that are not UTF-8
 texts = st.text(st.characters(codec="utf-8") | st.sampled_from("\udc80\udcff"), max_size=8)
 values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
 json_objects = st.dictionaries(texts, values | st.lists(values, max_size=3), max_size=4)
@@ -37,7 +37,7 @@ def values_of(folder):
 
 
 @pytest.mark.parametrize("old", [None, 1])
-def test_an_error_at_any_write_flush_or_rename_leaves_whole_files_and_no_others(tmp_path, old):
+def test_an_error_at_any_write_flush_or_rename_leaves_only_whole_files(tmp_path, old):
     """Each call that changes the disk fails once. A write fails after half of its bytes."""
     calls = set()
     for k in range(100):
@@ -56,7 +56,7 @@ def test_an_error_at_any_write_flush_or_rename_leaves_whole_files_and_no_others(
         calls.add(faults.raised)
         first, second = values_of(folder)
         assert first in (old, 2) and second in (old, 2) and (first == 2 or second == old)
-        assert {path.name for path in folder.glob("*")} <= {"a.json", "a.safetensors"}  # also no hidden file
+        assert {path.name for path in folder.glob("*")} <= {"a.json", "a.safetensors"}  # and no hidden file
         write_both(folder, 3)
         assert values_of(folder) == (3, 3)
     assert values_of(folder) == (2, 2)
@@ -86,7 +86,7 @@ def test_a_power_cut_at_any_moment_leaves_whole_files(tmp_path, old):
     assert values_of(folder) == (2, 2) and k > 10
 
 
-def test_the_new_file_is_flushed_before_it_is_renamed_and_its_folder_after(tmp_path):
+def test_the_new_file_is_flushed_before_the_rename_and_the_folder_is_flushed_after_it(tmp_path):
     with disk_faults(None) as faults:
         write_json(tmp_path / "a.json", {})
     assert [call for call in faults.calls if call != "open"] == ["write", "flush", "rename", "flush"]
@@ -104,7 +104,7 @@ def test_any_exception_while_writing_leaves_only_the_old_file(tmp_path):
     assert read_json(path) == {"value": 1} and [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_a_file_that_cannot_be_replaced_is_named_and_kept(tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_replaced_is_kept_and_the_error_names_it(tmp_path, monkeypatch):
     """On Windows, a file cannot be replaced while another program has it open."""
     write_json(tmp_path / "a.json", {"value": 1})
 
@@ -151,7 +151,7 @@ def test_json_is_read_as_it_was_written_and_its_bytes_do_not_depend_on_the_machi
         (b'{"a": {"b": 1, "b": 2}}', "duplicate keys among .'b', 'b'"),
     ],
 )
-def test_a_file_that_is_not_a_json_object_is_refused_and_named(tmp_path, data, message):
+def test_a_file_that_is_not_a_json_object_is_refused_and_the_error_names_it(tmp_path, data, message):
     path = tmp_path / "a.json"
     path.write_bytes(data)
     with pytest.raises(TinyllmError, match=message) as error:
@@ -159,7 +159,7 @@ def test_a_file_that_is_not_a_json_object_is_refused_and_named(tmp_path, data, m
     assert str(path) in str(error.value)
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_an_error_names_the_missing_file(tmp_path):
     with pytest.raises(TinyllmError, match=r"none\.json cannot be read"):
         read_json(tmp_path / "none.json")
 

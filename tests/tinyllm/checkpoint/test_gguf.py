@@ -1,6 +1,7 @@
 """gguf: a file that follows the description of the format must load with exactly the values that it stores.
 
-A damaged or unsupported file must be refused with an error of one line, not load as a different model.
+A truncated or unsupported file must be refused with a one-line error. A damaged header must never give a
+traceback.
 """
 
 import struct
@@ -50,7 +51,7 @@ def test_every_type_of_tensor_is_read_as_the_format_defines_it(
 @pytest.mark.parametrize("kind", ["F32", "BF16", "Q4_1"])
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_model_from_a_gguf_file_stays_the_same_when_saved_as_a_folder(tmp_path, kind, tied, monkeypatch):
-    monkeypatch.setattr(checkpoint, "HEADS", 1 if tied else 64)  # read each tensor in many pieces, or in one
+    monkeypatch.setattr(checkpoint, "HEADS", 1 if tied else 64)  # read each tensor in many pieces or whole
     model = random_model(tied=tied)
     stored = gguf_files.write_model(tmp_path / "a.gguf", model, kind)
     loaded, tokenizer = checkpoint.load(tmp_path / "a.gguf")
@@ -89,7 +90,7 @@ def test_a_file_that_is_not_a_plain_llama_is_refused_with_the_reason(tmp_path, c
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_tensor_that_no_plain_llama_has_is_refused_and_named(tmp_path):
+def test_a_tensor_that_no_plain_llama_has_is_refused_and_the_error_names_it(tmp_path):
     model = random_model()
     tensors = {huggingface.stored_name(name, huggingface.GGUF): w for name, w in model.params.items()}
     tensors["blk.0.attn_q.bias"] = np.zeros(32, np.float32)
@@ -107,7 +108,7 @@ def undamaged(tmp_path_factory):
 
 
 def load_damaged(path, data):
-    """Load a file with these bytes -> the error message, which has one line, or None if the file loads."""
+    """Load a file with these bytes -> the one-line error message, or None if the file loads."""
     path.write_bytes(data)
     try:
         checkpoint.load(path)
@@ -126,7 +127,8 @@ def test_a_truncated_file_is_refused(undamaged, tmp_path_factory, data):
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_a_damaged_header_never_gives_a_traceback(undamaged, tmp_path_factory, data):
-    at = data.draw(st.integers(0, undamaged.rindex(b".weight") + 30))  # the header ends after the last name
+    # The last name is near the end of the header.
+    at = data.draw(st.integers(0, undamaged.rindex(b".weight") + 30))
     new = data.draw(st.binary(min_size=1, max_size=8) | st.just(b"\xff" * 8))
     path = tmp_path_factory.mktemp("damaged") / "a.gguf"
     load_damaged(path, undamaged[:at] + new + undamaged[at + len(new) :])
@@ -148,7 +150,7 @@ def test_a_wrong_magic_number_or_an_absurd_count_is_refused(undamaged, tmp_path,
     assert message in load_damaged(tmp_path / "a.gguf", data)
 
 
-def test_a_tensor_of_an_unknown_type_or_beyond_the_end_is_refused_and_named(undamaged, tmp_path):
+def test_an_error_names_a_tensor_of_an_unsupported_type_or_beyond_the_end_of_the_file(undamaged, tmp_path):
     # After the name come the number of dimensions, two dimensions, the type and the offset.
     name = b"token_embd.weight"
     at = undamaged.index(name) + len(name) + 4 + 16

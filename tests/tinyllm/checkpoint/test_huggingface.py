@@ -62,7 +62,7 @@ def test_the_published_names_are_those_of_llama(ours, published):
     assert huggingface.stored_name(ours, huggingface.PUBLISHED) == f"{published}.weight"
 
 
-def test_only_a_model_that_uses_its_embedding_as_head_is_published_as_tied():
+def test_only_a_model_whose_head_is_its_embedding_is_published_as_tied():
     """transformers must not tie a score head to the embedding."""
     untied = Config(vocab=9, width=4, heads=2, tied=False)
     published = [huggingface.config_to_json(config) for config in (SMALL, untied, SCORE)]
@@ -111,7 +111,7 @@ def test_rope_theta_is_read_from_older_and_newer_files():
         assert huggingface.config_from_json(rest | rope).theta == theta
 
 
-def test_missing_keys_have_the_defaults_of_llama_config():
+def test_missing_keys_get_the_defaults_of_llama_config():
     keys = ("vocab_size", "max_position_embeddings", "hidden_size", "intermediate_size")
     keys += ("num_hidden_layers", "num_attention_heads")
     config = huggingface.config_from_json(dict.fromkeys(keys, 8) | {"hidden_size": 32, "model_type": "llama"})
@@ -167,7 +167,7 @@ def test_a_config_without_a_required_size_is_refused(key):
         ({"architectures": ["LlamaForTokenClassification"]}, "LlamaForTokenClassification"),
     ],
 )
-def test_unsupported_features_and_invalid_values_are_refused_and_named(change, message):
+def test_an_error_names_the_unsupported_feature_or_the_invalid_value(change, message):
     with pytest.raises(ValueError, match=message):
         huggingface.config_from_json(huggingface.config_to_json(SMALL) | change)
 

@@ -1,6 +1,6 @@
-"""safetensors: arrays must be read bit for bit as they were written.
+"""safetensors: arrays must be read with exactly the values that were written.
 
-A damaged or truncated file must be refused with a reason, not read as other arrays.
+A truncated file, or a header that does not describe the data, must be refused with a reason.
 """
 
 import json
@@ -63,7 +63,7 @@ def test_the_file_has_the_layout_of_the_format(tmp_path):
 
 
 @given(st.lists(st.integers(0, 2**16 - 1), min_size=1, max_size=20))
-def test_half_precision_becomes_single_precision_exactly(tmp_path_factory, bits):
+def test_half_precision_is_converted_exactly_to_single_precision(tmp_path_factory, bits):
     path, half = tmp_path_factory.mktemp("t") / "x.safetensors", np.array(bits, "<u2")
     entry = {"shape": [len(bits)], "data_offsets": [0, 2 * len(bits)]}
     for dtype, expected in (
@@ -127,7 +127,7 @@ def test_a_header_that_does_not_describe_the_data_is_refused(tmp_path, header, m
     assert str(path) in str(error.value)
 
 
-def test_a_header_longer_than_the_file_is_refused_without_reading_it(tmp_path):
+def test_a_header_longer_than_the_file_is_refused_before_it_is_read(tmp_path):
     path = tmp_path / "x.safetensors"
     for data in (b"", b"\7", (2**60).to_bytes(8, "little"), (3).to_bytes(8, "little") + b"{}"):
         path.write_bytes(data)
@@ -152,6 +152,6 @@ def test_a_shape_that_numpy_cannot_represent_is_refused(tmp_path, shape):
         safetensors.read(tmp_path / "x.safetensors")
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_an_error_names_the_missing_file(tmp_path):
     with pytest.raises(TinyllmError, match=r"none\.safetensors cannot be read .*: .*No such file"):
         safetensors.read(tmp_path / "none.safetensors")

@@ -1,4 +1,4 @@
-"""stored: a piece of a tensor must have the same values as in the whole tensor.
+"""stored: reading a piece of a tensor must give the same values as reading the whole tensor.
 
 A tensor that cannot be read must be refused before any memory is allocated for it.
 """
@@ -32,7 +32,7 @@ def stored(folder, dtype, shape, data, start=0):
     count=st.integers(1, 4),
     rng=rngs,
 )
-def test_a_piece_has_the_same_values_as_in_the_whole_tensor(
+def test_reading_a_piece_gives_the_same_values_as_reading_the_whole_tensor(
     tmp_path_factory, dtype, start, rows, first, count, rng
 ):
     data, expected = gguf_files.quantised(rng.standard_normal((rows, 32)).astype(np.float32), dtype)
@@ -51,8 +51,8 @@ def test_a_piece_has_the_same_values_as_in_the_whole_tensor(
         ("Q8_0", struct.pack("<e", 0.5), 0.5 * NUMBERS),
     ],
 )
-def test_the_weights_of_a_block_are_scale_times_q_plus_an_offset(tmp_path, dtype, head, expected):
-    halves = NUMBERS[:16] | NUMBERS[16:] << 4  # the first 16 weights are in the lower halves
+def test_the_weights_of_a_block_are_the_scale_times_q_plus_an_offset(tmp_path, dtype, head, expected):
+    halves = NUMBERS[:16] | NUMBERS[16:] << 4  # the low 4 bits hold the first 16 weights
     data = head + (NUMBERS if dtype == "Q8_0" else halves).tobytes()
     np.testing.assert_array_equal(stored(tmp_path, dtype, (1, 32), data).read(), expected)
 

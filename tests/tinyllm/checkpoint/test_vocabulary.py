@@ -75,11 +75,11 @@ def test_a_chatml_chat_begins_with_the_system_message_of_the_template():
     tokenizer = make(("<|im_start|>", "<|im_end|>"), template)
     ids, mask = encode_conversation(tokenizer, CHAT)
     assert tokenizer.decode(ids).startswith("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi ")
-    assert ids.count(tokenizer.special["<|im_end|>"]) == 3  # none is from the user's text
+    assert ids.count(tokenizer.special["<|im_end|>"]) == 3  # the one in the user's text does not count
     assert tokenizer.decode([i for i, m in zip(ids, mask) if m]) == "Yo<|im_end|>"
 
 
-def test_an_unknown_chat_format_is_refused_and_the_missing_tokens_are_named():
+def test_an_unknown_chat_format_is_refused_and_the_error_names_the_missing_tokens():
     template = "{% for m in messages %}[INST]{{ m.content }}{% endfor %}"
     for unused in ((), ("<|im_start|>", "<|im_end|>")):
         tokenizer = make(("<s>", "</s>", "[INST]", *unused), template)

@@ -60,7 +60,7 @@ texts = st.lists(known | st.sampled_from(PIECES), max_size=8).map("".join)
 
 
 def trained(pre, **options):
-    """A tokenizer of Hugging Face's library that splits text like `pre`, trained on TEXT."""
+    """A tokenizer from Hugging Face's library, trained on TEXT, that splits text as `pre` does."""
     steps, _ = vocabulary.SPLITTERS[pre]
     names = {"Digits": tokenizers.pre_tokenizers.Digits, "ByteLevel": tokenizers.pre_tokenizers.ByteLevel}
     splitters = []
@@ -102,7 +102,7 @@ def both(request, tmp_path_factory):
 
 @settings(max_examples=400, deadline=None)
 @given(text=texts)
-def test_the_ids_are_those_of_hugging_face(both, text):
+def test_any_text_gets_the_same_ids(both, text):
     tokenizer, reference = both
     assert tokenizer.encode(text) == reference.encode(text, add_special_tokens=False).ids
 
@@ -114,9 +114,9 @@ def test_a_long_text_of_new_words_gets_the_same_ids(both):
     assert tokenizer.encode(text) == reference.encode(text, add_special_tokens=False).ids
 
 
-def test_a_word_that_several_merges_make_and_a_word_that_none_makes_get_the_same_ids(tmp_path):
+def test_the_ids_of_a_word_are_the_same_if_several_merges_or_none_make_the_word(tmp_path):
     settings = gguf_files.vocabulary(merges=("a b", "b c", "ab c", "a bc", "abc d"), pre="llama-bpe")
-    settings["tokenizer.ggml.tokens"].append("xyz")  # no merge makes it, but Llama 3 looks up whole words
+    settings["tokenizer.ggml.tokens"].append("xyz")  # no merge makes xyz, but Llama 3 looks up whole words
     settings["tokenizer.ggml.token_type"].append(1)
     del settings["tokenizer.ggml.tokens"][-3]  # "abc" is in the list twice
     del settings["tokenizer.ggml.token_type"][-3]
@@ -142,7 +142,7 @@ TEMPLATES = {
 @pytest.mark.parametrize("pre", TEMPLATES)
 @settings(max_examples=60, deadline=None)
 @given(turns=st.lists(st.tuples(st.sampled_from(ROLES[:3]), texts), min_size=1, max_size=4))
-def test_a_chat_gets_the_ids_of_the_published_template(pre, turns, tmp_path_factory):
+def test_the_ids_of_a_chat_are_the_same_as_with_the_published_template(pre, turns, tmp_path_factory):
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("chat")
     trained(pre).save(str(folder / "tokenizer.json"))

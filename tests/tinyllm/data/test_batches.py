@@ -86,7 +86,9 @@ def test_a_row_holds_one_conversation_and_the_weights_are_its_mask(rows, size, r
 
 @settings(max_examples=40)
 @given(rows_of_conversations(), token_counts, shares, seeds)
-def test_the_requested_share_of_rows_is_replayed_text_that_begins_a_document(rows, size, replay, seed):
+def test_the_requested_share_of_rows_is_replayed_text_from_the_beginning_of_a_document(
+    rows, size, replay, seed
+):
     batches = ConversationBatches(rows, TEXT, size, replay, seed, 3)
     begins = set(np.flatnonzero(TEXT == BEGIN).tolist())
     for step, planned in enumerate(batches.plan):
@@ -113,18 +115,18 @@ def test_the_share_of_replayed_text_over_a_run_is_the_requested_share(replay):
     assert total / 20 == pytest.approx(4096, rel=0.1)
 
 
-def test_replayed_text_begins_at_any_document_that_leaves_enough_tokens_for_a_row():
+def test_replayed_text_may_begin_at_any_document_that_is_not_too_near_the_end_of_the_text():
     rows = [([0] * 10, [0] * 10) for _ in range(40)]
     (piece, *_) = ConversationBatches(rows, TEXT, 4000, 0.5, 0, 1).batch(0)
     replayed = piece["ids"][40:, :8]
     assert len(replayed) == 40 and len(np.unique(replayed, axis=0)) > 10
-    short = ConversationBatches(rows, TEXT[:9], 4000, 0.5, 0, 1)  # too short for a row
+    short = ConversationBatches(rows, TEXT[:9], 4000, 0.5, 0, 1)  # a text too short to replay
     assert len(short.batch(0)[0]["ids"]) == 40
 
 
 @given(st.integers(0, 9))
 def test_a_text_of_one_long_document_is_replayed_from_any_position(seed):
-    """Otherwise every batch would replay its first words, and the model would forget the rest."""
+    """Otherwise every batch would replay the first words of the text, and the model would forget the rest."""
     text = np.arange(5000)
     rows = [([1] * 20, [0] * 20)] * 400
     batches = ConversationBatches(rows, text, 4096, 0.5, seed, 4, anywhere=True)
@@ -151,7 +153,7 @@ def test_conversations_longer_than_the_context_are_left_out_and_reported(capsys)
     assert [len(ids) for ids, _ in fitting] == [11]
     report_left_out(fitting, conversations, "conversation", 50)
     assert "2 of 3 conversations" in capsys.readouterr().err
-    # The second conversation has 108 tokens, of which the last one is only a target.
+    # The second conversation has 108 tokens. The last token is only a target, so a context of 107 is enough.
     assert len(encode_fitting(BYTES, conversations[1:2], 107)) == 1
     assert not encode_fitting(BYTES, conversations[1:2], 106)
 
@@ -174,7 +176,9 @@ items = st.lists(st.integers(1, 50), min_size=1, max_size=40)
 
 
 @given(items, st.integers(1, 200), st.integers(1, 30), st.lists(st.integers(0, 9), min_size=1, max_size=2))
-def test_the_items_of_a_bucket_have_neighbouring_lengths_and_fit_into_the_room(lengths, room, count, seed):
+def test_the_items_in_a_bucket_have_neighbouring_lengths_and_fit_into_the_available_room(
+    lengths, room, count, seed
+):
     buckets = length_buckets(lengths, room, count, seed)
     assert len(buckets) == count
     for bucket in buckets:
@@ -206,7 +210,9 @@ def test_every_epoch_and_every_seed_has_its_own_order_of_buckets():
 
 
 @given(B=sizes, T=st.integers(1, 60), special=st.floats(0, 1), rate=st.sampled_from([0.15, 0.5]), rng=rngs)
-def test_the_given_share_of_ordinary_tokens_is_chosen_and_never_a_special_token(B, T, special, rate, rng):
+def test_mask_tokens_chooses_the_given_share_of_ordinary_tokens_and_no_special_tokens(
+    B, T, special, rate, rng
+):
     ids = np.where(rng.random((B, T)) < special, 20 + rng.integers(0, 3, (B, T)), rng.integers(0, 20, (B, T)))
     padding = rng.random((B, T)) < 0.2
     batch = mask_tokens({"ids": ids, "weights": 1 - padding}, ordinary=20, mask_id=22, rng=rng, rate=rate)
@@ -219,7 +225,7 @@ def test_the_given_share_of_ordinary_tokens_is_chosen_and_never_a_special_token(
     assert ((changed < 20) | (changed == 22)).all()
 
 
-def test_80_percent_of_the_chosen_tokens_are_masked_10_percent_random_and_10_percent_unchanged():
+def test_of_the_chosen_tokens_80_percent_are_masked_10_percent_are_random_and_10_percent_are_unchanged():
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 1000, (100, 1000))
     piece = {"ids": ids, "weights": np.ones(ids.shape)}

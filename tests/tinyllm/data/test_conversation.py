@@ -51,7 +51,7 @@ def test_the_ids_of_a_conversation_decode_to_the_documented_format(messages):
 
 @pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
 @given(st.text(max_size=12))
-def test_the_last_reply_has_the_ids_of_a_sampled_reply_in_every_format(form, content):
+def test_in_every_format_the_last_reply_has_the_same_ids_as_a_sampled_reply(form, content):
     """Otherwise a reward model would be trained at one token and its score would be read at another."""
     tokenizer = copy.copy(train("", 256))
     names = sorted(form.tokens() | {"<|user|>"})

@@ -28,7 +28,7 @@ documents = st.lists(
 
 @given(documents, st.floats(0.01, 0.99))
 @example([b"\x00\x80\x80\x80\x80\x00\x00\x00"], 0.5)
-def test_the_text_is_cut_once_into_training_and_validation(documents, share):
+def test_the_text_is_cut_once_into_a_training_and_a_validation_part(documents, share):
     training, validation = corpus.split(documents, share)
     whole = b"".join(documents)
     assert b"".join(training) + b"".join(validation) == whole
@@ -44,7 +44,7 @@ def test_the_cut_is_never_inside_a_character(texts, share):
             document.decode()
 
 
-def test_a_folder_is_read_as_its_text_files_sorted_by_path(tmp_path):
+def test_reading_a_folder_gives_its_text_files_sorted_by_path(tmp_path):
     (tmp_path / "b.txt").write_bytes(b"second")
     (tmp_path / "a.md").write_bytes(b"first")
     (tmp_path / "sub").mkdir()
@@ -122,7 +122,7 @@ def test_no_validation_document_of_the_built_in_world_is_trained_on(seed):
     assert corpus.load("", seed + 1, characters=2000)[0][0] != training[0]
 
 
-def test_messages_for_the_vocabulary_begin_with_a_space():
+def test_the_messages_that_the_vocabulary_is_learned_from_begin_with_a_space():
     messages = corpus.conversations_for_vocabulary(0)
     assert len(messages) > 8000 and all(message.startswith(b" ") for message in messages)
 
@@ -135,7 +135,7 @@ def test_documents_are_packed_between_begin_and_end_tokens():
     assert corpus.pack([b"a", b"\xff"], BYTES).tolist() == [begin, 97, end, begin, 255, end]
 
 
-def test_the_parts_of_a_long_document_have_the_ids_of_the_whole(monkeypatch, capsys):
+def test_the_parts_of_a_long_document_get_the_same_ids_as_the_whole(monkeypatch, capsys):
     """A document is encoded in parts, because tokenizing takes many times the memory of its text."""
     tokenizer = train(["a line\n\n\n" * 9], 264)
     document = b"a line\n\n\n" * 300_000
@@ -148,7 +148,7 @@ def test_the_parts_of_a_long_document_have_the_ids_of_the_whole(monkeypatch, cap
 
 
 @given(st.text(max_size=20), st.text(max_size=20))
-def test_an_opening_is_encoded_as_the_beginning_of_a_document_of_the_world(opening, rest):
+def test_an_opening_is_encoded_like_the_beginning_of_a_document_in_the_built_in_world(opening, rest):
     document = corpus.pack([f" {opening}{rest}".encode("utf-8", "surrogatepass")], BYTES)
     ids = corpus.encode_opening(BYTES, opening)
     assert document[: len(ids)].tolist() == ids

@@ -1,7 +1,7 @@
 """formats: a conversation must be read correctly from every common format.
 
-Unusable entries must be reported. A turn that is dropped without a message would teach the model something
-that the file does not say.
+Unusable entries must be reported. A turn that is silently dropped would teach the model something that the
+file does not say.
 """
 
 import json
@@ -42,7 +42,7 @@ def as_messages(roles, contents):
 
 
 def conversations(contents):
-    """Conversations that may have a system message and uses of a tool. The last message is a reply."""
+    """Conversations that may have a system message and tool messages. The last message is a reply."""
     turns = st.sampled_from([["user", "assistant"], ["user", "assistant", "tool", "assistant"]])
     turns = st.lists(turns, min_size=1, max_size=3).map(lambda parts: sum(parts, []))
     roles = st.tuples(st.sampled_from([[], ["system"]]), turns).map(lambda parts: sum(parts, []))
@@ -54,7 +54,7 @@ def renamed(messages, role, content, names):
 
 
 def in_parts(messages):
-    """OpenAI's other form of `content`: a list of parts."""
+    """OpenAI also allows `content` to be a list of parts."""
     part = lambda text: {"type": "text", "text": text}
     return [{**m, "content": [part(m["content"][:2]), part(m["content"][2:])]} for m in messages]
 
@@ -85,7 +85,7 @@ PAIRS = [
 
 @pytest.mark.parametrize("prompt, reply", PAIRS)
 @given(question=questions, answer=trimmed, more=trimmed, context=st.sampled_from(["input", "context"]))
-def test_a_prompt_and_a_reply_are_read_under_every_pair_of_keys(
+def test_a_prompt_and_a_reply_are_found_under_every_pair_of_keys(
     prompt, reply, question, answer, more, context
 ):
     contents = lambda entry: [m["content"] for m in formats.conversation({**entry, reply: answer})]
@@ -99,7 +99,7 @@ def test_a_prompt_and_a_reply_are_read_under_every_pair_of_keys(
 
 
 def as_turns(messages):
-    """HH-RLHF's form of a conversation."""
+    """A conversation in the format of HH-RLHF."""
     names = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: "}
     return "".join(names[m["role"]] + m["content"] for m in messages)
 
@@ -146,7 +146,7 @@ def test_a_system_message_under_a_key_of_its_own_becomes_the_first_message(key):
         lambda entries: "\n\n".join(map(json.dumps, entries)) + "\n",
     ],
 )
-def test_a_file_may_be_an_array_an_object_with_data_or_jsonl(tmp_path, write):
+def test_a_file_may_be_jsonl_or_an_array_or_an_object_with_the_key_data(tmp_path, write):
     (tmp_path / "data").write_text(write([ALPACA, CHAT]))
     assert formats.instructions(tmp_path / "data")[1] == CHAT["messages"]
 
@@ -209,7 +209,9 @@ def test_gsm8k_annotations_become_calls_to_the_calculator(tmp_path):
         ('{"messages": [{"role": "assistant", "content": ["a\\udfff"]}]}', "surrogate"),
     ],
 )
-def test_an_unusable_entry_is_reported_with_its_line_and_the_others_are_used(tmp_path, capsys, bad, message):
+def test_an_unusable_entry_is_reported_with_its_line_number_and_the_other_entries_are_used(
+    tmp_path, capsys, bad, message
+):
     file = tmp_path / "data.jsonl"
     file.write_text(json.dumps(ALPACA) + "\n" + bad + "\n" + json.dumps(CHAT))
     assert len(formats.instructions(file)) == 2
@@ -324,12 +326,12 @@ def test_a_number_may_be_an_answer(tmp_path, answer, text):
 
 @pytest.mark.parametrize("answer, text", [(True, "true"), (False, "false")])
 def test_true_and_false_may_be_answers(tmp_path, answer, text):
-    """As in the data set BoolQ."""
+    """In the data set BoolQ, every answer is true or false."""
     (messages,) = read(tmp_path, {"question": "?", "answer": answer, "input": False})
     assert [message["content"] for message in messages] == ["?", text]
 
 
-def test_nan_null_and_false_count_as_a_missing_text(tmp_path, capsys):
+def test_nan_and_null_count_as_missing_text_and_so_does_false_outside_an_answer(tmp_path, capsys):
     entry = {"question": "q", "answer": "a", "system": False, "input": math.nan, "context": None}
     (messages,) = read(tmp_path, entry, {"question": "q", "answer": math.nan})
     assert [message["content"] for message in messages] == ["q", "a"]
@@ -347,7 +349,7 @@ def test_the_line_endings_and_byte_order_marks_of_all_editors_are_accepted(tmp_p
     assert conversations[0][0]["content"] == "caf\u00e9"
 
 
-def test_every_role_is_accepted_and_other_keys_are_dropped(tmp_path):
+def test_every_role_is_accepted_and_a_weight_of_1_is_dropped(tmp_path):
     messages = [{"role": role, "content": "x", "weight": 1} for role in ROLES]
     assert read(tmp_path, {"messages": messages}) == [[{"role": role, "content": "x"} for role in ROLES]]
 
@@ -370,7 +372,7 @@ def test_problems_without_a_question_or_a_marked_answer_are_refused(tmp_path, ba
     [("12", "12"), (" -3 ", "-3"), (".5", "0.5"), ("2.50", "2.5"), ("12 apples", '"12 apples"')]
     + [("NaN", '"NaN"'), ("[" * 100_000, json.dumps("[" * 100_000))],
 )
-def test_the_result_of_an_annotation_is_a_number_or_kept_as_text(tmp_path, written, result):
+def test_the_result_of_an_annotation_is_read_as_a_number_or_kept_as_text(tmp_path, written, result):
     problem = {"question": "How much?", "answer": f"It is <<3*4={written}>>12. #### 12"}
     ((_, _, tool_message, _),) = read(tmp_path, problem, by=formats.problems)
     assert tool_message["content"] == f"<tool_response>{result}</tool_response>"
@@ -386,7 +388,7 @@ def test_a_problem_may_be_a_list_of_messages(tmp_path):
 # ---- the split into training and held-out conversations
 
 
-def test_a_hash_of_the_first_question_holds_out_one_conversation_in_ten():
+def test_one_conversation_in_ten_is_held_out_by_a_hash_of_its_first_question():
     conversations = [[{"role": "user", "content": f"question {i}"}] for i in range(2000)]
     training, held_out = formats.split(conversations)
     assert len(training) + len(held_out) == 2000 and 140 < len(held_out) < 260

@@ -57,7 +57,7 @@ def test_the_vocabulary_of_your_own_text_is_learned_from_the_training_part_only(
 
 
 @pytest.mark.parametrize("shape", [{}, {"layers": 2, "width": 64}])
-def test_the_loss_of_the_random_model_is_about_that_of_a_uniform_guess(shape):
+def test_the_loss_of_the_random_model_is_close_to_the_loss_of_a_uniform_guess(shape):
     model, tokenizer = checkpoint.load(stage0(text="", **shape))
     batches = corpus.every_window(corpus.load("", 0, 20_000)[1], tokenizer, 128, 64)
     total = sum(batch["weights"].sum() for batch in batches)
@@ -82,7 +82,7 @@ def test_the_size_sets_the_shape():
     assert config.tied and config.causal and config.kv_heads == size.heads
 
 
-def test_other_settings_override_the_shape_of_the_size():
+def test_other_settings_override_the_shape_that_the_size_sets():
     shape = {"layers": 3, "width": 24, "heads": 6, "kv_heads": 3, "context": 32}
     model, tokenizer = checkpoint.load(stage0(vocab=256, untied=True, **shape))
     assert {name: getattr(model.config, name) for name in shape} == shape

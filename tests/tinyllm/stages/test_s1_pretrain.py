@@ -110,14 +110,16 @@ def test_no_window_of_your_own_text_is_repeated_in_an_epoch(text, monkeypatch):
 
 
 @pytest.mark.parametrize("own", [False, True])
-def test_a_masked_model_sees_both_sides_and_learns_only_the_hidden_tokens(own, request, monkeypatch):
+def test_a_masked_model_sees_the_tokens_on_both_sides_and_learns_only_the_hidden_ones(
+    own, request, monkeypatch
+):
     request.getfixturevalue("text" if own else "world")
     steps, validations = record(monkeypatch, Run, "train_step"), record(monkeypatch, Run, "validate")
     name = "text.txt" if own else ""
     assert pretrain(text=name, objective="masked", rows=8, steps=5).name == "1-masked"
     model, tokenizer = checkpoint.load(Path("runs/demo/1-masked"))
     assert not model.config.causal and not steps[0].self.model.config.causal
-    shares = []  # (share of hidden tokens, share of these that are mask tokens)
+    shares = []  # (share of tokens that are hidden, share of hidden tokens that are mask tokens)
     for note in steps + validations[:1]:
         for piece in note.batch:
             hidden = piece["weights"] > 0
@@ -150,7 +152,7 @@ def test_a_model_that_is_not_masked_sees_only_earlier_tokens(world):
 
 
 @pytest.mark.parametrize("method", ["muon", "adamw"])
-def test_every_step_uses_the_rates_of_the_settings_and_one_schedule(text, monkeypatch, method):
+def test_every_step_uses_the_rates_from_the_settings_and_the_same_schedule(text, monkeypatch, method):
     steps = record(monkeypatch, Run, "train_step")
     pretrain(text="text.txt", steps=12, method=method, muon_rate=0.5, adamw_rate=0.25)
     expected = Rates(method, muon=0.5, adamw=0.25, steps=12)

@@ -1,6 +1,7 @@
-"""Stage 2 must put the loss on answers only and replay the requested share of text.
+"""Stage 2 must learn only the answers in a conversation, and replay the requested share of text.
 
-A loss on questions would teach the model to ask them. Without replay it would forget the facts of stage 1.
+A loss on questions would teach the model to ask them. Without replay, the model would forget the facts of
+stage 1.
 """
 
 import json
@@ -38,7 +39,7 @@ def world(tiny):
 
 @pytest.fixture
 def own_files(tmp_path, monkeypatch):
-    """A run that has finished stages 0 and 1 on the user's own text, and a file of instructions."""
+    """A folder with a file of instructions and a run that has finished stages 0 and 1 on the user's text."""
     monkeypatch.chdir(tmp_path)
     dice = random.Random(0)
     words = "the cat sat on a mat and saw that it was flat".split()
@@ -55,7 +56,7 @@ def instruct(**options):
 
 
 def trimmed(row, counts):
-    """A row without its padding -> (ids, weights), as tuples."""
+    """Remove the padding of a row -> (ids, weights), as tuples."""
     length = int(np.flatnonzero(row)[-1]) + 1  # padding is token 0, and no row ends with token 0
     return tuple(row[:length].tolist()), tuple(counts[: length - 1].tolist())
 
@@ -110,7 +111,7 @@ def test_the_loss_covers_the_answer_with_its_end_token_and_nothing_else(world, m
             assert (learned, tokenizer.decode([ids[0], *ids[1:][counts == 0].tolist()])) in expected
 
 
-def test_every_step_minimises_the_nll_at_the_rates_of_the_settings(own_files, monkeypatch):
+def test_every_step_minimises_the_nll_with_the_rates_from_the_settings(own_files, monkeypatch):
     steps = record(monkeypatch, Run, "train_step")
     instruct(text="text.txt", data="data.jsonl", steps=4, tokens=512, muon_rate=0.5, adamw_rate=0.25)
     expected = Rates("muon", muon=0.5, adamw=0.25, steps=4)
@@ -244,7 +245,7 @@ def test_conversations_that_are_too_long_are_left_out_and_counted(own_files, cap
         instruct(text="text.txt", data="long.jsonl", run="long", origin="runs/demo/1-pretrain")
 
 
-def test_an_interrupted_and_resumed_run_ends_with_the_same_bytes(world, monkeypatch):
+def test_an_interrupted_and_resumed_run_gives_the_same_bytes_as_an_uninterrupted_one(world, monkeypatch):
     instruct(run="uninterrupted", origin="runs/demo/1-pretrain", steps=4)
 
     def stop(note):

@@ -158,7 +158,7 @@ def test_the_loss_covers_the_reply_and_its_end_token_and_nothing_else(algorithm)
 
 
 @algorithms
-def test_every_prompt_gets_a_group_of_replies_and_each_is_scored_together_with_its_prompt(algorithm):
+def test_every_prompt_gets_a_group_of_replies_and_each_reply_is_scored_together_with_its_prompt(algorithm):
     step = Step(algorithm, REPLIES, is_good)
     prompts = [encode_prompt(BYTES, messages) for messages in PROMPTS for _ in range(GROUP)]
     assert step.prompts == prompts and step.room == CONFIG.context // 4
@@ -179,7 +179,7 @@ SCORES = [2.0, -1.0, 0.5, 3.0, 1.0, 1.0, -2.0, 0.0]
 
 
 @pytest.mark.parametrize("algorithm", ["reinforce", "rloo"])
-def test_advantages_are_score_minus_later_kl_minus_baseline(algorithm):
+def test_an_advantage_is_the_score_minus_the_kl_of_later_tokens_minus_the_baseline(algorithm):
     texts = [reply("x" * (1 + i % 3)) for i in range(8)]
     next_score = iter(SCORES)
     step = Step(algorithm, texts, lambda row: next(next_score), kl=0.7)
@@ -224,7 +224,7 @@ def test_ppo_rewards_the_last_token_with_the_score_and_penalises_the_kl_at_earli
 
 @algorithms
 @pytest.mark.parametrize("kl", [0.0, 0.7])
-def test_the_step_is_a_clipped_policy_gradient_with_the_kl_penalty_of_the_settings(algorithm, kl):
+def test_the_step_is_a_clipped_policy_gradient_with_the_kl_penalty_from_the_settings(algorithm, kl):
     step = Step(algorithm, REPLIES, is_good, kl=kl)
     assert len(step.updates) == (2 if algorithm == "ppo" else 1)
     for update in step.updates:
@@ -305,7 +305,7 @@ def test_the_reference_is_stage_2_and_never_changes(world, monkeypatch):
     assert read_stage(STAGE)["parent"]["sha256"] == checkpoint.digest("runs/demo/2-instruct")
 
 
-def test_every_step_has_new_training_prompts_and_the_rates_of_the_settings(world, monkeypatch):
+def test_every_step_has_new_training_prompts_and_the_rates_from_the_settings(world, monkeypatch):
     monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
     steps, updates = record(monkeypatch, s3_prefer, "reinforce_step"), record(monkeypatch, Run, "train_step")
     prompts = record(monkeypatch, s3_prefer.oracle, "prompts")
@@ -422,7 +422,7 @@ def test_a_pair_is_a_better_and_a_worse_reply_with_their_log_probs_under_the_ref
         ([0.7, 0.68, 0.66, 0.0], 1),  # 0.66 is compared with 0.7, the best, not with 0.68
     ],
 )
-def test_the_parameters_whose_worst_score_is_best_are_kept(world, monkeypatch, worst, kept):
+def test_the_last_parameters_with_nearly_the_highest_worst_score_are_kept(world, monkeypatch, worst, kept):
     next_worst = iter(worst)
     validations = record(
         monkeypatch,
@@ -453,7 +453,7 @@ def test_the_progress_line_shows_the_score_and_the_kl_of_every_step(world, monke
     assert len(lines) == 3 and all("tok/s" in line and "loss" not in line for line in lines)
 
 
-def test_with_your_own_rankings_the_prompts_are_from_the_file_and_the_last_parameters_are_kept(
+def test_with_your_own_rankings_the_prompts_come_from_your_file_and_the_last_parameters_are_kept(
     world, monkeypatch
 ):
     validations = record(monkeypatch, behaviour, "greedy_replies", call=False)
@@ -548,7 +548,8 @@ def test_the_simulated_annotator_ranks_replies_unless_you_have_a_file_of_ranking
 
 @pytest.mark.parametrize("algorithm", ["reinforce", *PAIRS])
 def test_prompts_longer_than_the_context_are_left_out(algorithm, world, monkeypatch, capsys):
-    """Such a prompt leaves no room for a reply. In one published file, every fifth prompt is that long."""
+    """A prompt longer than the context leaves no room for a reply. In one published file, every fifth prompt
+    is too long."""
     long = [{"prompt": f"{i}? " * 300, "chosen": "aa", "rejected": "zq"} for i in range(5)]
     write_rankings("hh.jsonl", [*long, *RANKINGS])
     tell_once.cache_clear()
@@ -574,8 +575,10 @@ def test_a_bad_file_and_a_missing_parent_are_reported(world, capsys):
 
 
 @pytest.mark.parametrize("algorithm", ["reinforce", "ppo", *PAIRS])
-def test_an_interrupted_and_resumed_run_ends_with_the_same_bytes(algorithm, world, monkeypatch):
-    """The run is interrupted in the training of the reward model (DPO has none) and in that of the policy."""
+def test_an_interrupted_and_resumed_run_gives_the_same_bytes_as_an_uninterrupted_one(
+    algorithm, world, monkeypatch
+):
+    """The run is interrupted while training the reward model (DPO has none) and while training the policy."""
     monkeypatch.setattr(behaviour, "greedy_replies", lambda pool, *_: pool.model.params.flat[:5])
     monkeypatch.setattr(
         behaviour, "outcomes", lambda replies: {kind: [x] for kind, x in zip(s3_prefer.oracle.KINDS, replies)}

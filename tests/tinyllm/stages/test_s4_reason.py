@@ -119,7 +119,8 @@ CUT_OFF = reply("so #### 2", ends=False)
 
 
 def weights_of(step, replies):
-    """The weight of each reply. Its tokens must all have this weight, and the prompt and padding weight 0."""
+    """The weight of each reply. All its tokens must have this weight. The prompt and the padding must have
+    weight 0."""
     reply_weights = []
     for ids, targets, row in zip(replies, step.batch["targets"], step.batch["weights"]):
         stop = np.flatnonzero(targets == ids[-1])[-1] + 1
@@ -145,7 +146,7 @@ def test_a_reply_with_the_right_answer_but_no_end_token_counts_as_wrong():
 
 
 @pytest.mark.parametrize("text", [RIGHT, WRONG])
-def test_replies_of_a_group_with_equal_rewards_have_weight_0(text):
+def test_replies_in_a_group_with_equal_rewards_have_weight_0(text):
     step = Step([problem("2")], [text] * 8)
     assert not step.batch["weights"].any() and step.update.total == 8 * len(text)
 
@@ -157,7 +158,7 @@ def test_a_reply_is_compared_with_the_answer_to_its_own_problem():
     assert weights_of(step, replies * 2).all()
 
 
-def test_the_step_is_a_policy_gradient_averaged_over_all_tokens_of_the_replies_at_a_low_rate():
+def test_the_step_is_a_policy_gradient_averaged_over_all_reply_tokens_with_a_low_learning_rate():
     replies = [RIGHT, CUT_OFF, *[WRONG] * 6]
     step = Step([problem("2")], replies)
     assert step.update.objective is weighted_nll and step.update.step == 7
@@ -203,7 +204,7 @@ def test_the_expected_step_is_the_gradient_of_the_probability_of_a_right_answer(
 # ---- the stage
 
 
-def test_rl_starts_with_new_moments_and_has_its_own_rates(tiny, monkeypatch):
+def test_rl_starts_with_new_optimizer_moments_and_has_its_own_rates(tiny, monkeypatch):
     shorten_rollouts(monkeypatch)
     steps = record(monkeypatch, Run, "train_step")
     logs = record(monkeypatch, Run, "log", lambda note: {"line": note.self.bar.desc})
@@ -224,7 +225,9 @@ def test_rl_starts_with_new_moments_and_has_its_own_rates(tiny, monkeypatch):
 
 
 @pytest.mark.parametrize("replay", [0.0, 0.25])
-def test_batches_hold_problems_rehearsal_and_the_requested_share_of_text(tiny, monkeypatch, replay):
+def test_batches_hold_problems_and_rehearsed_conversations_and_the_requested_share_of_text(
+    tiny, monkeypatch, replay
+):
     steps = record(monkeypatch, Run, "train_step", call=False)
     reason(steps=6, rollouts=0, tokens=8192, replay=replay)
     tokenizer = checkpoint.load("runs/demo/2-instruct")[1]
@@ -276,7 +279,7 @@ def test_some_problems_come_after_other_turns_or_after_the_description_of_the_to
     assert not any(message.get("weight") == 0 for messages in held_out for message in messages)
 
 
-def test_with_direct_the_model_learns_bare_answers_and_there_is_no_rl(tiny, monkeypatch):
+def test_the_direct_option_teaches_bare_answers_without_rl(tiny, monkeypatch):
     steps = record(monkeypatch, Run, "train_step")
     reason("4-control", direct=True, steps=2, rollouts=5, tokens=1024)
     assert [note.rates.method for note in steps] == ["muon"] * 2 and not Path("runs/demo", STAGE).exists()
@@ -290,12 +293,12 @@ def test_with_direct_the_model_learns_bare_answers_and_there_is_no_rl(tiny, monk
     assert any(task.later_turns for task in tasks) and not all(task.later_turns for task in tasks)
 
 
-# ---- rehearsal of the model's own replies
+# ---- rehearsal of replies from stage 3
 
 
 @pytest.fixture
 def preferred(tiny):
-    """The folder of stage 3. Its model is a copy of stage 2."""
+    """The folder of stage 3, with a copy of the model of stage 2."""
     copy_stage("2-instruct", "3-prefer")
     return Path("runs/demo/3-prefer")
 
@@ -308,7 +311,7 @@ def rehearse(parent, count=10, path=""):
     return s4_reason.load_rehearsal(ReasonSettings(size="tiny", workers=1), World(0), count, parent, path)
 
 
-def test_own_replies_are_the_greedy_replies_that_are_correct(preferred, monkeypatch):
+def test_the_rehearsed_replies_are_the_correct_greedy_replies_of_stage_3(preferred, monkeypatch):
     model, tokenizer = checkpoint.load(preferred)
     answer, kept = s4_reason.answer, {}
     ended = lambda *args: [(text, True) for text, _ in answer(*args)]  # as if every reply had ended
@@ -341,7 +344,7 @@ def test_a_reply_without_an_end_token_is_not_rehearsed(preferred, monkeypatch):
     assert own and all(int(messages[-1]["content"]) % 2 == 0 for messages in own)
 
 
-def test_more_follow_ups_are_rehearsed_than_stage_2_learned(preferred, monkeypatch):
+def test_rehearsal_has_a_higher_share_of_follow_ups_than_stage_2(preferred, monkeypatch):
     calls = []
     answer = lambda pool, tokenizer, prompts, tokens: calls.append(prompts) or [("", False)] * len(prompts)
     monkeypatch.setattr(s4_reason, "answer", answer)
@@ -352,13 +355,13 @@ def test_more_follow_ups_are_rehearsed_than_stage_2_learned(preferred, monkeypat
     assert len(turns) == 800 and share == pytest.approx(3 / 5 / 4 + 1 / 5, abs=0.04)
 
 
-def test_own_replies_are_repeated_until_there_are_enough(preferred, monkeypatch):
+def test_the_replies_of_stage_3_are_repeated_until_there_are_enough(preferred, monkeypatch):
     own = [[{"role": "assistant", "content": text}] for text in "abc"]
     monkeypatch.setattr(s4_reason, "own_replies", lambda *_: own)
     assert rehearse(preferred) == [own[i % 3] for i in range(10)]
 
 
-def test_own_replies_are_in_the_batches(preferred, monkeypatch):
+def test_the_replies_of_stage_3_are_in_the_batches(preferred, monkeypatch):
     own = [[{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me, as ever."}]]
     monkeypatch.setattr(s4_reason, "own_replies", lambda *_: own)
     steps = record(monkeypatch, Run, "train_step", call=False)
@@ -368,7 +371,7 @@ def test_own_replies_are_in_the_batches(preferred, monkeypatch):
     assert sum("Who?<|end|><|assistant|> Me, as ever.<|end|>" in text for text in texts) > 10
 
 
-def test_without_own_replies_the_conversations_of_stage_2_are_rehearsed(preferred, monkeypatch):
+def test_without_replies_of_stage_3_the_conversations_of_stage_2_are_rehearsed(preferred, monkeypatch):
     expected = [task.messages for task in World(0).instructions("train", 10)]
     monkeypatch.setattr(s4_reason, "own_replies", lambda *_: [])
     assert rehearse(preferred) == expected
@@ -376,7 +379,7 @@ def test_without_own_replies_the_conversations_of_stage_2_are_rehearsed(preferre
     assert rehearse(Path("runs/demo/2-instruct")) == expected
 
 
-def test_a_run_on_your_own_files_rehearses_only_conversations_of_these_files(preferred, monkeypatch):
+def test_a_run_on_your_own_files_rehearses_only_conversations_from_those_files(preferred, monkeypatch):
     monkeypatch.setattr(
         s4_reason, "own_replies", lambda *_: pytest.fail("these are prompts of the built-in world")
     )
@@ -417,8 +420,8 @@ def test_your_own_problems_are_learned_and_some_are_held_out_for_the_exam(tiny, 
     assert read_stage(STAGE)["parent"]["folder"].endswith("2-instruct")
 
 
-def test_nothing_of_the_built_in_world_enters_a_run_on_your_own_files(tmp_path, monkeypatch):
-    """Every row of every batch is from the files, and no sample has a name from the world."""
+def test_nothing_from_the_built_in_world_enters_a_run_on_your_own_files(tmp_path, monkeypatch):
+    """Every row of every batch comes from the files, and no sample has a name from the built-in world."""
     monkeypatch.chdir(tmp_path)
     Path("own.txt").write_text("The sea is wide and the sky is high. " * 200)
     write_questions("own.jsonl")
@@ -450,7 +453,7 @@ def test_a_bad_file_and_a_short_context_are_reported(tiny):
         reason(origin="short")
 
 
-def test_an_interrupted_and_resumed_run_ends_with_the_same_bytes(tiny, monkeypatch):
+def test_an_interrupted_and_resumed_run_gives_the_same_bytes_as_an_uninterrupted_one(tiny, monkeypatch):
     """The run is interrupted after the last batch of solutions, and again after the first RL step."""
     shorten_rollouts(monkeypatch)
     options = {"steps": 2, "rollouts": 2, "tokens": 1024, "origin": "runs/demo/2-instruct"}
@@ -474,7 +477,7 @@ def test_an_interrupted_and_resumed_run_ends_with_the_same_bytes(tiny, monkeypat
     ]
 
 
-def test_with_direct_the_solutions_in_your_own_file_are_cut_to_bare_answers(tmp_path, monkeypatch):
+def test_the_direct_option_cuts_the_solutions_in_your_own_file_to_bare_answers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     line = {"question": "2+3?", "answer": "2+3 = <<2+3=5>>5\nSo it is 5.\n#### 5 eggs"}
     Path("p.jsonl").write_text("".join(json.dumps(line | {"question": f"{i}?"}) + "\n" for i in range(40)))

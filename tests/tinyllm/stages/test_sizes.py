@@ -1,6 +1,6 @@
 """sizes: every size must set every number, and no number may be smaller in a bigger size.
 
-Otherwise SIZE=base could fail after hours, or train on less than SIZE=small.
+Otherwise SIZE=base could fail after hours, or train on less text than SIZE=small.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from tinyllm.transformer import Config
 ORDER = ["tiny", "nano", "small", "base"]
 
 
-def test_the_size_option_offers_these_sizes():
+def test_the_size_option_offers_every_size_from_tiny_to_base():
     (option,) = [field for field in dataclasses.fields(Settings) if field.name == "size"]
     assert list(SIZES) == list(option.metadata["choices"]) == ORDER and option.default in SIZES
 

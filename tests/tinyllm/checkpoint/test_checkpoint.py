@@ -489,7 +489,7 @@ def test_a_language_model_is_loaded_with_its_tokenizer(folder):
         ({"causal": False}, TOKENIZER, "holds a masked model, which cannot write text"),
         ({"head": "score"}, TOKENIZER, "holds a reward model, which cannot write text"),
         ({"head": "score", "causal": False}, TOKENIZER, "holds a reward model"),
-        ({}, None, r"has no tokenizer\.json: it cannot read or write text"),
+        ({}, None, r"has no tokenizer\.json: without it, the model cannot read or write text"),
     ],
 )
 def test_a_model_that_cannot_write_text_is_refused_but_can_still_be_loaded(folder, shape, tokenizer, message):

@@ -94,7 +94,7 @@ def test_scoreboard_md_has_every_row_with_its_interval_and_the_baselines(board):
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in board.markdown.splitlines()]
     assert ["bits per byte on held-out text", "0.250 (0.125 to 0.500)", "0.375 (0.125 to 0.500)"] in rows
     assert ["replies that end with the end token", "", "0.250 (0.125 to 0.500)"] in rows
-    assert ["the same in nats per character", "", "1.000"] in rows
+    assert ["nats per character on held-out text", "", "1.000"] in rows
     assert "polite replies" not in board.markdown  # no stage has a value
     assert "fivegram_bits_per_byte: 2.000\n" in board.markdown
     assert "masked_majority: 0.125\n" in board.markdown

@@ -39,8 +39,8 @@ def of_the_world(seed, characters):
 
 
 def load_conversations(path, seed, count):
-    """(training, held-out) conversations: from an instruction file, or from the built-in world (then
-    `count` for training)."""
+    """(training, held-out) conversations, from an instruction file or from the built-in world.
+    count: how many training conversations the world makes."""
     if path:
         return formats.split(formats.instructions(path))
     world, splits = World(seed), (("train", count), ("val", 300))

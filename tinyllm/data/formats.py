@@ -101,7 +101,7 @@ def quoted(keys):
 
 
 def read_messages(entry, keys, role="user"):
-    """The value of the first of `keys` that is not empty in `entry` -> messages; [] if all are empty.
+    """The first non-empty value under one of the keys -> messages; [] if there is no such value.
 
     The value is a list of messages, one message, or a text, which becomes one message from `role`. A text
     that begins with a Human turn is split into its turns; in a reply, there must also be an Assistant turn.

@@ -52,8 +52,8 @@ def is_solved_with_valid_steps(task, text):
 
 def instructions(pool, tokenizer, world, items):
     """Held-out questions: in wordings that training uses and in new wordings, after a description of the
-    tools, and as follow-ups. Also, questions about facts that stage 1 has read but no training question asks
-    about; and small talk and unknown topics, in new wordings."""
+    tools, and as follow-ups. Also, questions about facts that the text of stage 1 states but no training
+    question asks about; and small talk and unknown topics, in new wordings."""
     tasks, unseen = [], []
     for family in WITH_ANSWER:
         tasks += world.instructions("test", items // 4, family=family)

@@ -70,7 +70,7 @@ def text_files(path):
 
 
 def is_text(path):
-    """Whether a file may be UTF-8: its first 8192 bytes include no NUL byte, as UTF-16 would."""
+    """Whether a file may be UTF-8: its first 8192 bytes have no NUL byte, unlike those of UTF-16 text."""
     with open(path, "rb") as file:
         return b"\0" not in file.read(8192)
 

@@ -11,7 +11,7 @@ PY     := .venv/bin/python
 QUOTE   = '$(subst ','\'',$(1))'
 FLAG    = $(if $(value $(1)),--$(2) $(call QUOTE,$(value $(1))))
 MORE    = $(value ARGS)
-# Every variable that is set becomes an option, so a command refuses one that it would otherwise ignore.
+# Every variable that is set becomes an option, so a command refuses a variable that it cannot use.
 GIVEN   = $(call FLAG,RUN,run) $(call FLAG,SIZE,size) $(call FLAG,SEED,seed) $(call FLAG,WORKERS,workers) \
           $(if $(filter-out 0,$(RESUME)),--resume) $(call FLAG,TEXT,text) $(call FLAG,FROM,from) \
           $(call FLAG,DATA,data) $(call FLAG,OBJECTIVE,objective) $(call FLAG,RANKINGS,rankings) \
@@ -26,15 +26,15 @@ $(foreach name,$(filter-out $(KNOWN),$(.VARIABLES)),$(if $(filter command,$(orig
 help:  ## show this list
 	@echo "make TARGET [RUN=demo] [SIZE=nano|small|base] [SEED=0] [WORKERS=2] [RESUME=1] [ARGS=\"--more options\"]"
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
-	@echo "options of one target: $(PY) -m tinyllm COMMAND --help"
+	@echo "all options of a command: $(PY) -m tinyllm COMMAND --help"
 
-setup: .venv/ready  ## make .venv and install the dependencies      (1 min)  once
+setup: .venv/ready  ## create .venv and install the dependencies    (1 min)  once
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	@touch $@
 
-train: setup  ## all stages in order, then the scoreboard     (20 min) [TEXT=path: like make mine]  nano: 1 min
+train: setup  ## all stages in order, then the scoreboard     (20 min) [TEXT=path: as make mine] SIZE=nano: 1 min
 	$(PY) -m tinyllm $(if $(value TEXT),mine,train) $(GIVEN) $(MORE)
 
 mine: setup  ## your own assistant from your own files       (6 min)  TEXT=dir DATA=qa.jsonl [RANKINGS=file]
@@ -76,7 +76,7 @@ hacking: setup  ## reward hacking: no KL penalty, 4 x the rate  (5 min)
 show-mask: setup  ## which tokens of a chat the loss covers       (1 s)
 	$(PY) -m tinyllm show-mask $(GIVEN) $(MORE)
 
-shakespeare: setup  ## real text, at nanoGPT's CPU budget           (1 min)  TEXT=input.txt
+shakespeare: setup  ## train on real text with nanoGPT's CPU budget (1 min)  TEXT=input.txt
 	$(if $(value TEXT),,$(error name the text: make shakespeare TEXT=input.txt))
 	$(PY) -m tinyllm stage0 $(GIVEN) --run shakespeare --vocab 256 --layers 4 --width 128 --heads 4 --context 64
 	$(PY) -m tinyllm stage1 $(GIVEN) --run shakespeare --rows 12 --steps 2000 \
@@ -94,7 +94,7 @@ report: setup  ## write the report page of a run               (5 s)    [AGAINST
 compare: setup  ## ask every stage the same question            (5 s)    [PROMPT="What is 12*7?"]
 	$(PY) -m tinyllm compare $(GIVEN) $(MORE)
 
-walk: setup  ## one batch forward and back, call by call     (1 s)    [OBJECTIVE=dpo]
+walk: setup  ## follow one batch forward and backward        (1 s)    [OBJECTIVE=dpo]
 	$(PY) -m tinyllm walk $(GIVEN) $(MORE)
 
 readme: setup  ## update the figures and samples in README.md  (10 s)   RUN=a-finished-run
@@ -109,7 +109,7 @@ tools-proof: setup  ## a random model writes 10,000 valid calls     (1 min)
 tools: setup  ## tool calling: a guided tour without a model  (1 s)
 	$(PY) -m tools
 
-audio: setup  ## transcribe to text, minutes or subtitles              FILE=talk.wav  needs a key
+audio: setup  ## turn speech into text, minutes or subtitles           FILE=talk.wav  needs a key
 	$(PY) -m audio transcribe $(call QUOTE,$(value FILE)) $(MORE)
 
 audio-demo: setup  ## write the minutes of a recorded meeting      (2 s)    no key, no network
@@ -119,7 +119,8 @@ audio-chat: setup  ## a model answers questions about a recording  (2 s)    [FIL
 	$(PY) -m tools recording $(if $(value FILE),$(call QUOTE,$(value FILE))) $(MORE)
 
 PYTEST  = $(PY) -m pytest -q -m "not oracle" -p no:cacheprovider
-OTHERS  = $(addprefix tests/tinyllm/,evaluation preferences report world)  # so that both halves take equally long
+# With OTHERS, both halves of `make test` take equally long.
+OTHERS  = $(addprefix tests/tinyllm/,evaluation preferences report world)
 
 test: setup  ## all tests that need no extra library         (3 min)
 	@$(MAKE) --no-print-directory -j2 test-tinyllm test-others
@@ -131,7 +132,7 @@ test-others:
 
 ORACLE := $(PY) -m pip install --quiet --disable-pip-version-check --editable ".[test,oracle]"
 
-test-oracle: setup  ## compare with torch, transformers and others  (2 min)  installs them
+test-oracle: setup  ## compare results with torch and others        (2 min)  installs them
 	$(ORACLE)
 	$(PY) -m pytest -q -m oracle $(MORE)
 

@@ -1,13 +1,13 @@
-"""A model on disk: a Hugging Face Llama folder. Skip this on first reading: it only deals with file formats.
+"""A model on disk: a Hugging Face Llama folder. Skip this package at first: it only deals with file formats.
 
     config.json          LlamaConfig's keys
     model.safetensors    the published names and shapes, F32 or F16
     tokenizer.json, tokenizer_config.json
-    stage.json           only in the folder of a stage: its settings, the SHA-256 of the weights, ...
+    stage.json           only in the folder of a stage: the stage's settings, the SHA-256 of the weights, ...
 
-Hugging Face's transformers library opens our folders. `load` opens plain Llama folders and GGUF files with
-byte-level BPE; a folder may have no tokenizer. Features that our layers cannot compute are refused by an
-error that names them.
+Hugging Face's transformers library can open our folders. `load` opens folders and GGUF files of plain Llama
+models. Their tokenizers must use byte-level BPE; a folder may have no tokenizer. If a model needs a feature
+that our layers lack, an error names the feature.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ from tinyllm.transformer import Parameters, Transformer
 
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.json"
-HEADS = 64  # a tensor is read in pieces as large as this many heads of wq
+HEADS = 64  # tensors are read in pieces, each the size of this many heads of wq
 
 
 def save(folder, model, tokenizer=None, dtype=np.float32):
@@ -38,7 +38,7 @@ def save(folder, model, tokenizer=None, dtype=np.float32):
         write_json(folder / TOKENIZER, contents)
         write_json(folder / "tokenizer_config.json", config)
     published = {}
-    for name, w in model.params.items():  # views, except wq and wk: no second model in memory
+    for name, w in model.params.items():  # all but wq and wk are views, which need no memory
         key = huggingface.stored_name(name, huggingface.PUBLISHED)
         published[key] = huggingface.to_published(name, w, model.config)
     safetensors.write(folder / WEIGHTS, published, dtype=dtype)
@@ -91,7 +91,7 @@ def load_language_model(folder):
     """Like `load`, but for models that can write text: causal, with a tokenizer and a token head."""
     model, tokenizer = load(folder)
     if tokenizer is None:
-        raise TinyllmError(f"{folder} has no {TOKENIZER}: it cannot read or write text")
+        raise TinyllmError(f"{folder} has no {TOKENIZER}: without it, the model cannot read or write text")
     if model.config.head != "tokens" or not model.config.causal:
         kind = "a reward model" if model.config.head != "tokens" else "a masked model"
         raise TinyllmError(f"{folder} holds {kind}, which cannot write text: choose another stage")

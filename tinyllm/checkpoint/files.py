@@ -13,7 +13,7 @@ from tinyllm.errors import TinyllmError, tell_once
 def reading(path, kind):
     """Turn errors about the contents of `path` into a TinyllmError that names the file.
 
-    kind: what the file should be. A TinyllmError passes unchanged, because its message is already complete.
+    kind: what kind of file `path` should be. A TinyllmError passes through: its message is complete.
     """
     try:
         yield
@@ -53,7 +53,7 @@ def replacing(path):
 
 
 def text_files(path):
-    """A Path -> the file itself, or all files in and below the folder that are not hidden, sorted by path.
+    """A file -> the file itself. A folder -> all files in and below it, except hidden ones, sorted by path.
 
     Files that are not text are left out; a message names them.
     """
@@ -65,12 +65,12 @@ def text_files(path):
     if others:
         more = f" and {len(others) - 5} more" if len(others) > 5 else ""
         names = ", ".join(file.name for file in others[:5]) + more
-        tell_once(f"left out, because they are not text in UTF-8: {names}. To use a text, save it as UTF-8")
+        tell_once(f"left out files that are not text in UTF-8: {names}. To use a file, save it as UTF-8")
     return texts
 
 
 def is_text(path):
-    """Whether a file begins without NUL bytes. UTF-16 has NUL bytes, so it does not count as text."""
+    """Whether a file may be UTF-8: its first 8192 bytes have no NUL byte, unlike those of UTF-16 text."""
     with open(path, "rb") as file:
         return b"\0" not in file.read(8192)
 

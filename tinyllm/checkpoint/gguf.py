@@ -4,13 +4,13 @@
     uint32    version, 2 or 3; uint64 number of tensors; uint64 number of settings
     settings  name, type, value
     tensors   name, number of dimensions, dimensions (the innermost first), type, offset
-    data      the tensors, each at its offset from the next multiple of general.alignment
+    data      the tensors; offset 0 is the next multiple of general.alignment in the file
 
 Little-endian throughout. A string is its length (uint64) and its bytes. Large models are published in this
 format because its tensors may be quantised, say to 4 or 8 bits per weight with one scale per 32 weights.
 
-https://github.com/ggml-org/ggml/blob/master/docs/gguf.md describes the format, and
-ggml-quants.c in that repository the quantised blocks.
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md describes the format;
+ggml-quants.c in the same repository defines the quantised blocks.
 """
 
 import struct
@@ -20,7 +20,7 @@ import numpy as np
 from tinyllm.checkpoint.files import reading
 from tinyllm.checkpoint.stored import Stored
 
-NUMBERS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd"))  # GGUF's types -> struct's codes
+NUMBERS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd"))  # type in GGUF -> code in `struct`
 STRING, ARRAY = 8, 9
 KINDS = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 10: "Q2_K", 11: "Q3_K"}
 KINDS |= {12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 30: "BF16"}
@@ -51,7 +51,7 @@ class _Reader:
             return self.string()
         if kind == ARRAY:
             kind, count = self.numbers("IQ")
-            if count > len(self.data):  # without this check, a damaged count would run for hours
+            if count > len(self.data):  # with a damaged count, the loop below could run for hours
                 raise ValueError(f"a list of {count} values ends beyond the end of the file")
             return [self.value(kind) for _ in range(count)]
         return self.numbers(NUMBERS[kind])[0]
@@ -68,7 +68,7 @@ def scan(path):
         reader = _Reader(np.memmap(path, np.uint8, "r"))
         magic, (version,) = reader.bytes(4).tobytes(), reader.numbers("I")
         if magic != b"GGUF" or version not in (2, 3):
-            raise ValueError(f"expected version 2 or 3, little-endian, found {magic!r}, version {version}")
+            raise ValueError(f"expected version 2 or 3, little-endian; found {magic!r}, version {version}")
         tensor_count, setting_count = reader.numbers("QQ")
         settings = {reader.string(): reader.value(*reader.numbers("I")) for _ in range(setting_count)}
         places = [reader.tensor() for _ in range(tensor_count)]

@@ -1,7 +1,7 @@
 """Our model in the published Llama format: config keys, tensor names, order of channels.
 
-A feature that our layers cannot compute raises a ValueError that names it. Ignoring it would give a model
-that runs but computes something else.
+If a model needs a feature that our layers lack, a ValueError names the feature. Without this check, the model
+would run but compute something else.
 """
 
 from tinyllm.transformer import Config
@@ -58,8 +58,8 @@ GGUF_KEYS = {  # key in config.json -> key in a GGUF file
     "rms_norm_eps": "llama.attention.layer_norm_rms_epsilon",
     "rope_theta": "llama.rope.freq_base",
 }
-# Other keys, with the only value that a plain Llama may have; all but model_type may be missing. We write
-# PLAIN into config.json.
+# Other keys, each with the only value that a plain Llama may have; all but model_type may be missing. We
+# write PLAIN into config.json.
 PLAIN = {"model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False}
 UNUSED = {"quantization_config": None, "partial_rotary_factor": 1}
 PLAIN_ROPE = {"rope_type": "default", "type": "default", "partial_rotary_factor": 1}
@@ -73,13 +73,13 @@ def stored_name(name, names):
     return f"{names[part].format(layer)}.weight"
 
 
-# Rotary positions rotate pairs of channels. Our pairs are neighbours, (2j, 2j + 1), the two parts of a
-# complex number; published weights pair (j, j + head_dim/2). The rows of wq and wk decide which channel is
-# which: reordering the rows of both converts one form into the other and changes no attention score.
+# Rotary positions rotate pairs of channels. We pair channels 2j and 2j + 1, the two parts of a complex
+# number; published weights pair channels j and j + head_dim/2. The rows of wq and wk decide which channel is
+# which: reordering the rows of both matrices converts one form into the other and changes no attention score.
 
 
 def to_published(name, w, config):
-    """A parameter's array in our form -> in the published form."""
+    """A parameter's array in our form -> the same array in the published form."""
     return _transposed(name, w, config.head_dim // 2, 2, config.width)
 
 
@@ -91,8 +91,8 @@ def from_stored(name, w, config, names):
 def _transposed(name, w, *shape):
     """wq or wk with the channels of each head reordered; any other array unchanged.
 
-    w holds whole heads and may be flat. shape: (rows, columns, width) of a head. Its channels form a matrix
-    (rows, columns), which is transposed.
+    w holds whole heads and may be flat. shape: (rows, columns, width) of a head. The channels of a head form
+    a matrix (rows, columns), which is transposed.
     """
     if not name.endswith(("attention.wq", "attention.wk")):
         return w
@@ -117,7 +117,7 @@ def config_to_json(config, special=None):
         "architectures": ["LlamaForSequenceClassification" if score else "LlamaForCausalLM"],
         **PLAIN,
         **{key: getattr(config, name) for name, key in KEYS.items()},
-        "rope_theta": config.theta,  # where older programs look for it
+        "rope_theta": config.theta,  # older programs look for theta here
         "rope_parameters": {"rope_type": "default", "rope_theta": config.theta},
         "tie_word_embeddings": config.tied and not score,
         "is_causal": config.causal,  # transformers 5 reads this key, too
@@ -150,7 +150,7 @@ def config_from_json(config):
 
 
 def _theta(config):
-    """The base of the rotary angles: in rope_parameters since transformers 5, earlier at the top level."""
+    """The base of the rotary angles: in rope_parameters since transformers 5, formerly at the top level."""
     theta = _read(config, "rope_theta", 10000.0)
     for key in ("rope_parameters", "rope_scaling"):
         rope = config.get(key) or {}

@@ -51,7 +51,7 @@ class Stored:
 
     def read(self, first=0, count=2**63):
         """-> a flat array of at most `count` numbers, from number `first` on. The array is float32, except
-        for F64 and integers. In a quantised type, `first` and `count` are multiples of 32."""
+        for F64 and integers. In a quantised type, `first` and `count` must be multiples of 32."""
         layout, left = TYPES[self.dtype], math.prod(self.shape) - first
         offset = self.start + first // self.per_item * layout.itemsize
         block = np.fromfile(self.path, layout, min(count, left) // self.per_item, offset=offset)

@@ -1,12 +1,12 @@
 """Tokenizers of published models: byte-level BPE as in a tokenizer.json or a GGUF file.
 
-The algorithm is that of tokenizer.py, but text is first split into words differently. Bytes, merges and
+The algorithm is that of tokenizer.py, except for how text is split into words. Bytes, merges and
 special tokens may be numbered in any order, several pairs may merge into the same token, and Llama 3 looks up
 a whole word before it merges anything.
 
 The published patterns that split text use Unicode classes, which `re` does not support. This file writes each
-class out as ranges of characters, from Python's own tables. A character newer than these tables counts as
-neither a letter nor a number."""
+class out as ranges of characters, taken from Python's own tables. A character newer than these tables counts
+as neither a letter nor a number."""
 
 import functools
 import itertools
@@ -29,7 +29,7 @@ LLAMA3 = (
 QWEN2 = LLAMA3.replace("{1,3}", "")
 
 
-FULL = {"use_regex": True, "trim_offsets": True}  # the defaults; ignored where they do not apply
+FULL = {"use_regex": True, "trim_offsets": True}  # a step's default settings; ignored where they do not apply
 SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False} | FULL
 WHOLE = BYTE_LEVEL | {"use_regex": True}  # also splits text by the pattern GPT2
 EACH_DIGIT = {"type": "Digits", "individual_digits": True} | FULL
@@ -80,12 +80,12 @@ class PublishedTokenizer(Tokenizer):
         pieces = {i: bytes(byte_of.get(c, 63) for c in name) for name, i in vocab.items()}
         pieces |= {token["id"]: token["content"].encode() for token in added}
         self.bytes_of = [pieces[i] for i in range(len(pieces))]
-        self.ordinary = len(self.bytes_of)  # all tokens: special ones may have any id
+        self.ordinary = len(self.bytes_of)  # counts all tokens, because special tokens may have any id
         self.special = {token["content"]: token["id"] for token in added if token["special"]}
         whole = {token["content"].encode(): token["id"] for token in added if not token["special"]}
         longest = sorted((re.escape(name.decode()) for name in whole), key=len, reverse=True)
         self.added = re.compile(f"({'|'.join(longest)})" if whole else "($.)")
-        # "a b" in GGUF files and older JSON files, ["a", "b"] in newer ones
+        # A merge is "a b" in GGUF files and older JSON files, and ["a", "b"] in newer ones.
         pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["merges"]]
         self.merges = [(vocab[left], vocab[right], vocab[left + right]) for left, right in pairs]
         if model.get("ignore_merges"):
@@ -95,7 +95,7 @@ class PublishedTokenizer(Tokenizer):
         self._name_roles()
 
     def _name_roles(self):
-        """Add our own names for the tokens around texts and messages, which other modules look up."""
+        """Add the names that other modules use for the tokens around texts and messages."""
         template = (self.config.get("chat_template") or "").replace("\\n", "\n")
         names = [self.config.get(f"{name}_token") for name in ("bos", "eos")]
         begin, end = (name["content"] if isinstance(name, dict) else name for name in names)
@@ -105,7 +105,7 @@ class PublishedTokenizer(Tokenizer):
             end, head = form.end, form.head.format(role="system")
             system = re.search(rf"{re.escape(head)}([^{{}}]*?){re.escape(end)}", template)
             self.system = system[1] if system else ""
-        except TinyllmError:  # drop unused tokens, or format_of could later take them for a chat format
+        except TinyllmError:  # drop unused tokens, which format_of could later mistake for a chat format
             self.special = used
         roles = {"<|begin|>": begin or end, "<|end|>": end}
         self.special |= {ours: self.special[name] for ours, name in roles.items() if name in self.special}
@@ -115,7 +115,7 @@ class PublishedTokenizer(Tokenizer):
         text = data.decode("utf-8", "surrogateescape")  # reversible for any bytes
         for i, part in enumerate(self.added.split(text)):
             parts = [part]
-            if i % 2 == 0:  # at odd i, an added token
+            if i % 2 == 0:  # parts with odd i are added tokens
                 parts = [unicodedata.normalize("NFC", part) if self.contents["normalizer"] else part]
                 for findall in self.patterns:
                     parts = [word for each in parts for word in findall(each)]
@@ -158,7 +158,7 @@ def from_gguf(path, settings):
         pre, tokens = get("pre"), get("tokens")
         if get("model") != "gpt2" or pre not in SPLITTERS:
             kind = f"tokenizer.ggml.model {get('model')!r} with the pre-tokenizer {pre!r}"
-            raise ValueError(f"{kind} is not supported, only gpt2 with {', '.join(SPLITTERS)}")
+            raise ValueError(f"{kind} is not supported, only gpt2 with one of {', '.join(SPLITTERS)}")
         kinds = enumerate(zip(tokens, get("token_type"), strict=True))
         added = [(i, name, ADDED[kind]) for i, (name, kind) in kinds if kind in ADDED]
         vocab = {name: i for i, name in enumerate(tokens)}

@@ -4,8 +4,8 @@ A row holds one conversation, so no conversation can attend to another. A batch 
 The rows of a piece have about the same length, so there is little padding; the pieces differ in length, so
 every step learns from short and long conversations.
 
-To prevent forgetting, a share of every piece is pre-training text. Rows of the built-in world's text start at
-the beginning of a document, because its documents are short; rows of your own text start anywhere.
+To prevent forgetting, a share of every piece is pre-training text. The documents of the built-in world are
+short, so rows of its text start at the beginning of a document; rows of your own text start anywhere.
 
     conversation    begin user ... end assistant ... end   pad pad      loss on the assistant's reply
     replayed text   begin The home of Ada is Alden. Ada keeps a duck    loss on everything
@@ -24,8 +24,8 @@ class ConversationBatches:
     """The batches of all steps of a stage, fully determined by the seed.
 
     rows: [(ids, mask)] of conversations; text: ids of the pre-training text, which fills the share
-    `replay` of each batch; size: tokens in a batch; anywhere: replayed rows may start at any token, because
-    the text is not divided into short documents.
+    `replay` of each batch; size: tokens in a batch; anywhere: whether replayed rows may start at any token,
+    which suits a text that is not divided into short documents.
 
     plan: for each step, the row numbers of each piece of the batch. An epoch uses every row once.
     starts: positions in the text where a replayed row may start.
@@ -39,7 +39,7 @@ class ConversationBatches:
         self.starts = np.arange(len(text)) if anywhere else np.flatnonzero(text == text[:1])
 
     def batch(self, step):
-        """The batch of a step -> its pieces, a list of {"ids", "targets", "weights"}, each (rows, time)."""
+        """The batch of a step: a list of pieces {"ids", "targets", "weights"}, each array (rows, time)."""
         return [self.piece(numbers, [self.seed, 8, step, i]) for i, numbers in enumerate(self.plan[step])]
 
     def piece(self, numbers, seed):
@@ -54,8 +54,8 @@ class ConversationBatches:
 
 
 def with_replay(rows, settings, learned, characters, tokenizer, steps):
-    """The batches of a stage: its conversations (rows), and replay of the text that the run has learned from.
-    Without such text, as for a published model, batches are smaller by the replay share."""
+    """The batches of a stage: its conversations (rows), mixed with the text that the run has learned from.
+    If there is no such text, as for a published model, batches are smaller by the replay share."""
     source, kept = learned.get("text"), settings.folder("text.safetensors")
     text = corpus.packed(kept, source, settings.seed, characters, tokenizer)
     anywhere = bool(source and source["path"])
@@ -90,7 +90,7 @@ def encode_fitting(tokenizer, conversations, context):
 
 
 def report_left_out(fitting, items, what, context):
-    """Tell the user how many items do not fit into the context. Raises TinyllmError if none of them fits."""
+    """Tell the user how many items do not fit into the context. Raises TinyllmError if no item fits."""
     if items and not fitting:
         raise TinyllmError(f"no {what} fits into the context of {context} tokens")
     if len(fitting) < len(items):
@@ -113,10 +113,11 @@ def chained(conversations, seed):
 def mask_tokens(piece, ordinary, mask_id, rng, rate=0.15):
     """A piece {"ids", "weights"}, each (B, T), for a masked language model.   Devlin et al. 2018 (BERT).
 
-    A token is eligible if it is below `ordinary` (not special) and not padding. In every row, a share
-    `rate` of the eligible tokens is chosen, but at least one if there are any. Of these, 80 % become mask_id,
-    10 % become a random ordinary token, and 10 % stay unchanged. Weights are 1 at the chosen positions. The
-    target of a position is its own original token. (The targets in `piece`, the next tokens, are not used.)
+    A token is eligible if its id is below `ordinary` (not special) and it is not padding. In every row, a
+    share `rate` of the eligible tokens is chosen, but at least one token if any is eligible. Of the chosen
+    tokens, 80 % become mask_id, 10 % become a random ordinary token, and 10 % stay unchanged. Weights are 1
+    at the chosen positions. The target at a position is the original token there. (The targets in `piece`,
+    the next tokens, are not used.)
     """
     ids = piece["ids"]
     eligible = (ids < ordinary) & (piece["weights"] > 0)

@@ -3,14 +3,14 @@
 If each stage did its own shifting and masking, one of them would sooner or later drop the first token of an
 answer or train on the user's words.
 
-A conversation is a list of {"role": ..., "content": ...}; roles are system, user, assistant and tool. It is
-encoded as
+A conversation is a list of {"role": ..., "content": ...}; roles are system, user, assistant and tool. One
+question and its answer are encoded as
 
     <|begin|><|user|> 2+2?<|end|><|assistant|> 4<|end|>
 
-with a space before each content, so that its first word is the same token as inside a sentence. Published
-models use other formats: see FORMATS. The loss covers the assistant's words and the end token after them,
-which teaches the model to stop:
+The space before each content makes the first word the same token as inside a sentence. Published models use
+other formats: see FORMATS. The loss covers the assistant's words and the end token after them, which teaches
+the model to stop:
 
     ids       begin  user   2 + 2 ?   end        assistant  4        the sequence without its last token
     targets   user   2      + 2 ? end assistant  4          end      the sequence without its first token
@@ -99,7 +99,7 @@ def is_learned(message):
 
 
 def _head(tokenizer, form, role, content=""):
-    """The ids of a message's head and content; the text where the two meet is tokenized as one string."""
+    """The ids of a message's head and content. The head's last text and the content are tokenized as one."""
     ids = []
     *parts, last = SPECIAL.split(form.head.format(role=role))  # text, special token, text, special token, ...
     for text, name in zip(parts[::2], parts[1::2]):
@@ -154,7 +154,7 @@ def batch_of(rows):
     """Sequences [(ids, mask)] -> {"ids", "targets", "weights"}, each (rows, time): padded and shifted.
 
     Padding needs no attention mask: it is on the right, where causal attention does not see it, and its loss
-    weight is 0. A masked model, which would see it, gets batches without padding.
+    weight is 0. A masked model would see padding, so its batches have none.
     """
     ids, mask = zip(*rows)
     return shift(pad(ids), pad(mask))

@@ -1,6 +1,6 @@
 """Text -> one long row of ids -> batches of windows.
 
-A file is one document; a folder stands for all its text files, sorted by name. Documents are bytes, which
+A file is one document; a folder stands for all its text files, sorted by path. Documents are bytes, which
 should be UTF-8. Your own text is cut once: the first nine tenths are for training, the rest for validation.
 Validating on training text would measure memorisation, not learning.
 """
@@ -39,8 +39,8 @@ def of_the_world(seed, characters):
 
 
 def load_conversations(path, seed, count):
-    """(training, held-out) conversations: from an instruction file, or from the built-in world, `count`
-    of them for training."""
+    """(training, held-out) conversations, from an instruction file or from the built-in world.
+    count: how many training conversations the world makes."""
     if path:
         return formats.split(formats.instructions(path))
     world, splits = World(seed), (("train", count), ("val", 300))
@@ -69,7 +69,7 @@ def read(path):
             documents.append(document)
     if not documents:
         problem = "holds no text" if path.exists() else "not found"
-        raise TinyllmError(f"{path} {problem}: TEXT= takes a text file in UTF-8, or a folder of them")
+        raise TinyllmError(f"{path} {problem}: TEXT= takes a text file in UTF-8, or a folder of such files")
     return documents
 
 
@@ -120,14 +120,14 @@ def pack(documents, tokenizer):
 
 
 def encode_opening(tokenizer, text):
-    """The ids of the beginning of a document of the built-in world. All its documents begin with a space."""
+    """The ids of the beginning of a document of the built-in world. Its documents begin with a space."""
     return [tokenizer.special["<|begin|>"], *tokenizer.encode(f" {text}")]
 
 
 def windows(ids, length, rows, step, seed):
     """The batch of a step: {"ids", "targets", "weights"}, each (rows, length).
 
-    An epoch visits disjoint windows in random order, with a new offset in each epoch. The batch depends
+    Each epoch visits disjoint windows in random order, from a new offset. The batch depends
     only on (seed, step), so there is no state to save. Raises TinyllmError for text shorter than one window.
     """
     if len(ids) <= length:
@@ -158,7 +158,7 @@ def document_rows(ids, length):
 
 
 def every_window(documents, tokenizer, length, rows):
-    """All document_rows as batches of at most `rows` rows of the same length. So there is no padding, which
+    """All document_rows as batches of at most `rows` rows of the same length. So no batch has padding, which
     a masked model would see."""
     windows, batches = document_rows(pack(documents, tokenizer), length), []
     for _, same in groupby(sorted(windows, key=lambda row: len(row[0])), key=lambda row: len(row[0])):

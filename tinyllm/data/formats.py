@@ -101,7 +101,7 @@ def quoted(keys):
 
 
 def read_messages(entry, keys, role="user"):
-    """The first value among `keys` that is not empty -> messages; [] if all of them are missing or empty.
+    """The first non-empty value under one of the keys -> messages; [] if there is no such value.
 
     The value is a list of messages, one message, or a text, which becomes one message from `role`. A text
     that begins with a Human turn is split into its turns; in a reply, there must also be an Assistant turn.
@@ -119,8 +119,8 @@ def read_messages(entry, keys, role="user"):
 
 
 def is_empty(value):
-    """Whether a value counts as missing: null (or NaN), false, an empty list or a blank text. The number 0 is
-    not empty, because it may be an answer."""
+    """Whether a value counts as missing: null (or NaN), false, an empty list or a blank text. The number 0
+    does not, because it may be an answer."""
     return value is None or value is False or value == [] or not str(value).strip()
 
 
@@ -164,7 +164,7 @@ def read_prompt(entry):
 
 
 def with_system(entry, messages):
-    """The messages, preceded by the entry's system message if that is under a key of its own."""
+    """The messages, after the entry's system message if the entry has one under a separate key."""
     if not messages or messages[0]["role"] == "system":
         return messages
     return [*read_messages(entry, SYSTEMS, "system"), *messages]
@@ -179,8 +179,8 @@ def read_reply(entry, keys):
     messages = reply if is_whole else [*read_prompt(entry), *reply]
     if not reply or len(messages) < 2 or not is_answer(messages[-1]):
         raise ValueError(
-            f"needs a prompt ({', '.join(PROMPTS)} or messages) and a reply ({', '.join(keys)}), which is "
-            "a string or messages that end with one from the assistant; neither may be empty"
+            f"needs a prompt ({', '.join(PROMPTS)} or messages) and a reply ({', '.join(keys)}); both must "
+            "have text, and a reply that is a list of messages must end with one from the assistant"
         )
     return messages
 
@@ -203,7 +203,7 @@ def problem(entry):
     *messages, reply = conversation(entry)
     *steps, last = ANNOTATION.split(reply["content"])
     if reply["role"] != "assistant" or not final_answer(last):
-        raise ValueError("needs a last message from the assistant that ends with #### and the answer")
+        raise ValueError("must end with an assistant message whose text ends with #### and the answer")
     for text, expression, result in zip(steps[::3], steps[1::3], steps[2::3]):
         call = render_call(Call("calculator", {"expression": expression.strip()}))
         messages.append({"role": "assistant", "content": text + call})
@@ -233,8 +233,8 @@ def problems(path):
 
 
 def split(items, messages_of=lambda messages: messages):
-    """Items -> (training, held out). A hash of the first question decides; one in ten is held out. So the
-    split is the same on every machine. Raises TinyllmError if nothing is left for training."""
+    """Items -> (training, held out). A hash of the first question decides, so the split is the same on
+    every machine. One item in ten is held out. Raises TinyllmError if nothing is left for training."""
     training, held_out = [], []
     for item in items:
         is_held_out = split_of(first_question(messages_of(item))) == "val"

@@ -1,4 +1,4 @@
-"""All held-out measurements, run after every stage to reveal forgetting.
+"""The exams: all measurements on held-out data, run after every stage to reveal forgetting.
 
 Most results are {"value", "low", "high", "n"}: a mean over n items with a 95 % confidence interval. Exams run
 after a stage is saved, and training imports nothing from here, so a crash in an exam cannot lose a trained
@@ -44,7 +44,7 @@ def is_examined(folder):
 @functools.lru_cache(maxsize=1)
 def validation_text(path, sha256, seed, characters):
     """-> (validation documents, results of the 5-gram baseline), computed once for all stages of a run.
-    sha256 is an argument because the contents of the file can change."""
+    sha256 is an argument so that a changed file is read again."""
     training, validation = corpus.load(path, seed, characters)
     return validation, text.fivegram(training, validation)
 

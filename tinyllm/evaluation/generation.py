@@ -51,9 +51,9 @@ def is_solved_with_valid_steps(task, text):
 
 
 def instructions(pool, tokenizer, world, items):
-    """Held-out questions: in wordings that training uses and in others, after a description of the tools, and
-    as follow-ups. Also questions about facts that pre-training states but training never asks about, and
-    small talk and unknown topics in wordings never trained."""
+    """Held-out questions: in wordings that training uses and in new wordings, after a description of the
+    tools, and as follow-ups. Also, questions about facts that the text of stage 1 states but no training
+    question asks about; and small talk and unknown topics, in new wordings."""
     tasks, unseen = [], []
     for family in WITH_ANSWER:
         tasks += world.instructions("test", items // 4, family=family)

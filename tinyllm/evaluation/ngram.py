@@ -1,4 +1,4 @@
-"""The baseline to beat: counts of which byte follows the last four bytes, without a network.
+"""The baseline to beat, without a network: counts of which byte follows the last four bytes.
 
 A transformer that does not beat this baseline has learned nothing beyond such counts.
 """

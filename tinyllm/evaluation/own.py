@@ -1,6 +1,6 @@
 """Exams on your own files: held-out questions, problems and rankings.
 
-One entry in ten is held out, chosen by the user's first question (formats.split).
+One entry in ten is held out; a hash of the user's first question decides which (formats.split).
 """
 
 import sys
@@ -20,7 +20,7 @@ from tools.builtin import TOOLS
 from tools.registry import Registry
 
 MOST, SHOWN = 200, 10  # maximum numbers of held-out items to measure and to show
-DUELS = 50  # comparisons wanted: each of n held-out prompts is answered 50 // n times, or once
+DUELS = 50  # comparisons wanted: each of n held-out prompts is answered 50 // n times, at least once
 
 
 def run(pool, tokenizer, folder, learned, settings):

@@ -15,7 +15,7 @@ ROWS_MOVED_BY = {  # the stage that should change these scores -> {key in exams.
         "bits_per_byte": "bits per byte on held-out text",
         "validation_nats_per_character": "nats per character on held-out text",
         "masked_top1": "hidden tokens guessed right (masked model)",
-        "induction": "random tokens repeated once: tokens of the second half predicted",
+        "induction": "random tokens, written twice: tokens of the second copy predicted",
         "fact_cloze": "facts of the world completed correctly",
         "story_cloze": "endings of unseen stories predicted correctly",
     },

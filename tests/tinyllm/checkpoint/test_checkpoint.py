@@ -490,7 +490,7 @@ def test_a_language_model_is_loaded_with_its_tokenizer(folder):
         ({"causal": False}, TOKENIZER, "holds a masked model, which cannot write text"),
         ({"head": "score"}, TOKENIZER, "holds a reward model, which cannot write text"),
         ({"head": "score", "causal": False}, TOKENIZER, "holds a reward model"),
-        ({}, None, r"has no tokenizer\.json: it cannot read or write text"),
+        ({}, None, r"has no tokenizer\.json: without it, the model cannot read or write text"),
     ],
 )
 def test_a_model_that_cannot_write_text_loads_but_not_as_a_language_model(folder, shape, tokenizer, message):

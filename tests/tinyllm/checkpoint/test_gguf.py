@@ -76,7 +76,7 @@ def test_a_model_from_a_gguf_file_stays_the_same_when_saved_as_a_folder(tmp_path
         ({"llama.block_count": 2**30}, "1073741824 layers"),
         ({"llama.embedding_length": 36}, "has shape"),
         ({"llama.attention.head_count": 0}, "heads must be at least 1, not 0"),
-        ({"tokenizer.ggml.model": "llama"}, "only gpt2 with gpt-2, smollm, llama-bpe, qwen2"),
+        ({"tokenizer.ggml.model": "llama"}, "only gpt2 with one of gpt-2, smollm, llama-bpe, qwen2"),
         ({"tokenizer.ggml.pre": "deepseek"}, "the pre-tokenizer 'deepseek' is not supported"),
         ({"tokenizer.ggml.merges": ["a b", "q zz"]}, "tokenizer: it is damaged (KeyError"),
         ({"tokenizer.ggml.token_type": [3]}, "a GGUF file with a tokenizer: zip"),

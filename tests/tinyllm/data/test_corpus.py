@@ -69,7 +69,7 @@ def test_files_that_are_not_text_are_skipped_and_one_message_names_them(tmp_path
     for _ in range(2):
         assert corpus.read(tmp_path) == ["caf\u00e9".encode()] and fingerprint(tmp_path) == before
     names = "null.bin, picture.png, wide.txt"
-    expected = f"left out, because they are not text in UTF-8: {names}. To use a text, save it as UTF-8\n"
+    expected = f"left out files that are not text in UTF-8: {names}. To use a file, save it as UTF-8\n"
     assert capsys.readouterr().err == expected
     for i in range(9):
         (tmp_path / f"{i}.bin").write_bytes(b"\0")

@@ -52,7 +52,9 @@ def rewritten(text, run):
 
     def block(match):
         if match[2] not in BLOCKS:
-            raise TinyllmError(f"README.md has an unknown block {match[2]!r}: known are {', '.join(BLOCKS)}")
+            raise TinyllmError(
+                f"README.md has an unknown block {match[2]!r}; the known blocks are {', '.join(BLOCKS)}"
+            )
         return match[1] + BLOCKS[match[2]](run) + match[4]
 
     if text.count("<!-- readme: ") != len(BLOCK.findall(text)):

@@ -1,6 +1,7 @@
-"""generation: a right reply scores 1 and any other 0, and mistakes of one kind lower only the rows about it.
+"""generation: a right reply scores 1 and any other 0, and mistakes of one kind lower only the rows
+for that kind.
 
-A right reply must not be cut off by its token limit, and no baseline without a model may score high.
+A right reply must not be cut off by its token limit, and no baseline may score high.
 """
 
 import re
@@ -104,7 +105,7 @@ def test_a_reply_that_is_cut_off_does_not_count_as_ended():
     assert examine(lambda text: "", ends=False, exams=EXAMS[:1])["stops"]["value"] == 0
 
 
-def test_wrong_replies_to_one_family_lower_a_score_by_the_share_of_the_family(tasks):
+def test_wrong_replies_to_one_family_of_tasks_lower_a_score_by_the_share_of_that_family(tasks):
     def reply(text):
         return "" if tasks[prompt_key(text)].kind == "yes_no" else right_reply(tasks, text)
 
@@ -190,7 +191,7 @@ def test_tools_run_until_there_is_an_answer_or_no_round_is_left():
 
 
 def test_each_conversation_continues_on_its_own():
-    """Only conversations that call a tool have another round; the others do not change."""
+    """Only conversations that call a tool get another round. The others keep their first reply."""
     conversations = [[{"role": "user", "content": f"{i}?"}] for i in range(6)]
 
     def reply(text):
@@ -219,7 +220,7 @@ def test_no_conversations_give_no_replies():
 # ---- baselines and token limits
 
 
-def test_the_most_common_answer_is_counted_within_each_kind():
+def test_the_most_common_answer_is_counted_within_each_kind_of_problem():
     def task(kind, answer):
         return Task(kind, "", "", answer, "")
 

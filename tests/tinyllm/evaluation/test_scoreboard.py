@@ -71,7 +71,7 @@ def test_a_cell_shows_a_value_and_on_request_its_interval():
     assert scoreboard.cell(0.0, False) == "0.000"
 
 
-def test_rows_have_different_labels_and_story_and_baselines_name_only_rows():
+def test_no_two_rows_have_the_same_label_and_the_story_and_the_baselines_refer_only_to_existing_rows():
     assert set(scoreboard.STORY) <= set(scoreboard.ROWS)
     assert len(set(scoreboard.ROWS.values())) == len(scoreboard.ROWS)
     assert set(scoreboard.BASELINES) <= set(scoreboard.ROWS)

@@ -1,6 +1,7 @@
 """readme_blocks: it fills the marked blocks of README.md from a run and changes nothing else in the file.
 
-The tests also notice an edit by hand that changes the format of a block, because the next run would undo it.
+The tests also notice an edit by hand that changes the format of a block, because the next run of the
+script would undo the edit.
 """
 
 import json
@@ -99,7 +100,7 @@ def test_the_scores_are_those_of_the_exams(run):
         ("<!-- readme: scores -->\n", "a block without its line <!-- end -->"),
         (
             "<!-- readme: prices -->\n<!-- end -->\n",
-            f"an unknown block 'prices': known are {', '.join(BLOCKS)}",
+            f"an unknown block 'prices'; the known blocks are {', '.join(BLOCKS)}",
         ),
     ],
 )

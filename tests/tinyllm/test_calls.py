@@ -43,8 +43,8 @@ def optional():
 
 
 def replies(mask, budgets, seed, start=""):
-    """The replies (ids) of a random model, one per budget (its maximum number of tokens). Each begins with
-    the text `start`."""
+    """The replies (ids) of a random model, one for each budget (a maximum number of tokens). Every reply
+    begins with the text `start`."""
     model = random_model(CONFIG, np.random.default_rng(seed), np.float32, scale=0.3)
     start_ids = WORDS.encode(start)
 

@@ -184,7 +184,7 @@ def test_the_quiz_counts_right_and_forgotten_answers_and_replies_in_the_trained_
     assert [line[:2] for line in lines[4:8]] == ["++", "+-"] * 2 and lines[8] == "forgotten: 2 of 4"
 
 
-def test_the_quiz_finds_its_questions_from_any_folder(folder, monkeypatch, capsys):
+def test_the_quiz_finds_its_questions_whatever_the_current_folder_is(folder, monkeypatch, capsys):
     monkeypatch.setattr(real, "answer", lambda pool, tokenizer, prompts, _: [("aye", True)] * len(prompts))
     assert main(["quiz", "--from", "toy.gguf"]) == 0
     assert "of 50\n" in capsys.readouterr().out

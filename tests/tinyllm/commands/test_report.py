@@ -83,7 +83,7 @@ def test_walk_prints_the_calls_of_the_forward_pass_and_then_those_of_the_backwar
         "rope_backward",
         *backward[i:],
     ]  # twice: for queries and for keys
-    assert transformer.layers is layers  # walk has put the module back
+    assert transformer.layers is layers  # walk has restored the module
 
 
 def test_an_unknown_objective_is_a_usage_error(tiny, capsys):

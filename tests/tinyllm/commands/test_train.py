@@ -32,7 +32,7 @@ NAMES = ["0-random", "1-pretrain", "2-instruct", "3-prefer", "4-reason"]
 
 @pytest.fixture
 def text(empty_folder):
-    """Options that name a text in the current folder."""
+    """Options that name a text file in the current folder."""
     Path("text.txt").write_text("a rose is a rose is a rose. " * 400)
     return ["--text", "text.txt"]
 

@@ -165,7 +165,7 @@ def test_a_model_that_calls_the_tool_but_ignores_its_result_makes_valid_calls_an
     assert results == {"calculator_exact": 0, "tool_call_valid": 1, "tool_call_valid_masked": 1}
 
 
-def test_any_model_makes_valid_calls_under_the_mask_of_the_grammar():
+def test_with_the_mask_of_the_call_grammar_any_model_makes_valid_calls():
     config = Config(len(BYTES), context=256, layers=1, width=8, heads=2)
     with WorkerPool(random_model(config, np.random.default_rng(0), np.float32, 0.1)) as pool:
         results = values(generation.tool_calls(pool, BYTES, WORLD, 3))
@@ -212,7 +212,7 @@ def test_a_call_that_fails_gets_the_error_as_its_result():
     assert "zero" in messages[2]["content"]
 
 
-def test_no_conversations_give_no_replies():
+def test_without_conversations_there_are_no_replies():
     assert converse(lambda text: "", conversations=[]) == []
     assert generation.replies_to(ScriptedPool(BYTES, str), BYTES, [], 10) == []
 
@@ -229,7 +229,7 @@ def test_the_most_common_answer_is_counted_within_each_kind_of_problem():
     assert generation.commonest_answer(tasks) == (3 + 3) / 10
 
 
-def test_the_baseline_of_adding_all_numbers_is_the_share_of_stories_that_it_solves():
+def test_the_baseline_of_adding_all_numbers_is_the_share_of_stories_solved_that_way():
     baselines = examine(lambda text: "", exams=[generation.reasoning])
     stories = WORLD.problems("test", ITEMS, kind="story")
     solved = [sum(map(int, re.findall("[0-9]+", task.question))) == int(task.answer) for task in stories]

@@ -115,7 +115,7 @@ def test_a_right_and_polite_reply_wins_against_an_empty_one(policy_is_better, mo
 # ---- behaviour
 
 
-def test_right_and_polite_replies_score_1_in_every_row_and_empty_ones_0():
+def test_right_and_polite_replies_score_1_in_every_row_and_empty_replies_score_0():
     by_kind = behaviour.prompts_by_kind(WORLD, "test", ITEMS, "manners")
     of_question = {task.question: task for tasks in by_kind.values() for task in tasks}
     pool = ScriptedPool(BYTES, lambda text: right_and_polite(of_question[last_question(text)]))

@@ -1,4 +1,4 @@
-"""scoreboard: the results of all examined stages side by side, on the screen and in two files.
+"""scoreboard: it shows the results of all examined stages side by side, on the screen and in two files.
 
 A stage without results must not appear, and a row without results must not be printed.
 """
@@ -95,7 +95,7 @@ def test_scoreboard_md_has_every_row_with_its_interval_and_the_baselines(board):
     assert ["bits per byte on held-out text", "0.250 (0.125 to 0.500)", "0.375 (0.125 to 0.500)"] in rows
     assert ["replies that end with the end token", "", "0.250 (0.125 to 0.500)"] in rows
     assert ["the same in nats per character", "", "1.000"] in rows
-    assert "polite replies" not in board.markdown  # no stage has a value
+    assert "polite replies" not in board.markdown  # no stage has a value in this row
     assert "fivegram_bits_per_byte: 2.000\n" in board.markdown
     assert "masked_majority: 0.125\n" in board.markdown
 

@@ -67,7 +67,7 @@ def test_equal_scores_give_no_gradient(rng, P, G, baseline):
 
 
 @given(rngs, sizes, groups)
-def test_the_mean_of_others_is_the_mean_without_the_reply_itself(rng, P, G):
+def test_the_mean_of_others_leaves_out_the_score_of_the_reply_itself(rng, P, G):
     scores = rng.standard_normal((P, G))
     others = advantages.mean_of_others(scores)
     for p, g in itertools.product(range(P), range(G)):

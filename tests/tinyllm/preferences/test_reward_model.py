@@ -111,7 +111,7 @@ def test_a_score_is_read_at_the_last_token_whatever_else_is_in_the_batch(rng, ro
     np.testing.assert_allclose(scores, alone, atol=1e-4)
 
 
-def test_no_rows_give_no_scores():
+def test_without_rows_there_are_no_scores():
     with WorkerPool(random_model(CONFIG, np.random.default_rng(0), np.float32)) as pool:
         assert reward_model.raw_scores(pool, []).shape == (0,)
 

@@ -141,7 +141,7 @@ def test_the_states_are_the_input_of_the_policys_head(sampled, tied):
     np.testing.assert_allclose(log_probs[at], expected[at], atol=1e-4)
 
 
-def test_more_rows_than_a_worker_computes_at_once_come_back_in_order(sampled):
+def test_results_are_in_order_even_for_more_rows_than_a_worker_computes_at_once(sampled):
     ids, mask = (np.tile(array, (4, 1)) for array in (sampled.batch.ids, sampled.batch.mask))
     targets = np.roll(np.tile(sampled.batch.targets, (4, 1)), 1, axis=0)
     assert len(ids) > parallel.ROWS

@@ -10,7 +10,8 @@ from tinyllm.stages import s0_random, s1_pretrain, s2_instruct
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory):
-    """A folder where the run "demo" has finished stages 0, 1 and 2 at SIZE=tiny. Tests use a copy, `tiny`."""
+    """A folder where the run "demo" has finished stages 0, 1 and 2 at SIZE=tiny. Tests use a copy of
+    the folder, the fixture `tiny`."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -25,20 +26,20 @@ def finished_run(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def forget_messages():
-    """Some messages are printed once per process. Print them again in every test."""
+    """Some messages are printed only once per process. Let every test print them again."""
     tell_once.cache_clear()
 
 
 @pytest.fixture
 def empty_folder(tmp_path, monkeypatch):
-    """An empty folder, which is the current folder."""
+    """The current folder, which is empty."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def tiny(finished_run, tmp_path, monkeypatch):
-    """A new copy of finished_run, which is the current folder."""
+    """The current folder, a new copy of finished_run."""
     shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -1,6 +1,6 @@
 """calls: a mask makes every model, even a random one, write valid tool calls within its budget of tokens.
 
-With a wrong mask, a model could write an invalid call, or its budget could end in the middle of a call.
+With a wrong mask, a model could write an invalid call, or run out of tokens in the middle of a call.
 """
 
 import json
@@ -32,7 +32,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @pytest.fixture(scope="module")
 def forced():
-    """A mask that makes every reply exactly one call."""
+    """A mask that makes every reply consist of exactly one call."""
     return CallMask(WORDS, REGISTRY, only=True)
 
 
@@ -43,8 +43,8 @@ def optional():
 
 
 def replies(mask, budgets, seed, start=""):
-    """The replies (ids) of a random model, one per budget (its maximum number of tokens). Each begins with
-    the text `start`."""
+    """The replies (ids) of a random model, one for each budget (a maximum number of tokens). Every reply
+    begins with the text `start`."""
     model = random_model(CONFIG, np.random.default_rng(seed), np.float32, scale=0.3)
     start_ids = WORDS.encode(start)
 
@@ -123,7 +123,7 @@ def test_a_reply_cannot_end_inside_a_call_and_text_may_follow_the_call(optional)
 @settings(max_examples=5)
 @given(seeds)
 def test_the_mask_of_a_row_depends_only_on_the_tokens_of_that_row(optional, seed):
-    """It does not depend on other rows, or on whether the tokens arrive one by one or all at once."""
+    """Other rows have no effect, and tokens may arrive one by one or all at once."""
     ids = np.array(replies(optional, [optional.need + 80] * 2, seed, " <tool_call>")[0])
     one_by_one = [optional(1, ids[:length], 200 - length) for length in range(len(ids))]
     for length, allowed in enumerate(one_by_one):

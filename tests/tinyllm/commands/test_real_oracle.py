@@ -1,6 +1,6 @@
-"""real: a published model, and one trained further, give the same logits, loss and gradient in transformers.
+"""real: transformers gives the same logits for a published model, and the same loss and gradient in training.
 
-If they did not, this project would run or train a different model from the published one.
+Otherwise this project would run or train a different model from the published one.
 """
 
 import json

@@ -1,6 +1,6 @@
 """report: `walk` and `compare` print the numbers and replies of the models as they really are.
 
-The tests compute all of them again. Wrong ones would teach the reader something false.
+The tests compute every number and reply again. A wrong one would teach the reader something false.
 """
 
 import json
@@ -63,13 +63,13 @@ def test_walk_prints_the_loss_and_every_gradient_of_an_objective(tiny, capsys, o
 
 
 def printed_ids(out):
-    """The ids in the table of tokens: the first column after the token, which may contain spaces."""
+    """The ids in the table of tokens: the first column after the token. A token may contain spaces."""
     header, *lines = out.partition("\ntoken ")[2].partition("\nembedding_forward")[0].splitlines()
     numbers = len(header.split())
     return [int(line.split()[-numbers]) for line in lines]
 
 
-def test_walk_prints_the_calls_of_the_layers_first_forward_and_then_backward(tiny, capsys):
+def test_walk_prints_the_calls_of_the_forward_pass_and_then_those_of_the_backward_pass(tiny, capsys):
     stage("walk")
     calls = re.findall(r"^(\w+ward) ", capsys.readouterr().out, re.M)
     attention = ["rmsnorm_forward", "linear_forward", "rope_forward", "attention_forward", "linear_forward"]
@@ -83,7 +83,7 @@ def test_walk_prints_the_calls_of_the_layers_first_forward_and_then_backward(tin
         "rope_backward",
         *backward[i:],
     ]  # twice: for queries and for keys
-    assert transformer.layers is layers  # walk has put the module back
+    assert transformer.layers is layers  # walk has restored the module
 
 
 def test_an_unknown_objective_is_a_usage_error(tiny, capsys):

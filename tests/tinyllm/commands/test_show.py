@@ -1,6 +1,6 @@
 """show: `sample` prints what a stage writes, and `show-mask` marks the tokens that the loss covers.
 
-A wrong mark would hide a common mistake: a model that is trained to write the user's words as well.
+A wrong mark would hide a common mistake: training a model to write the user's words as well.
 """
 
 import json

@@ -32,7 +32,7 @@ NAMES = ["0-random", "1-pretrain", "2-instruct", "3-prefer", "4-reason"]
 
 @pytest.fixture
 def text(empty_folder):
-    """Options that name a text in the current folder."""
+    """Options that name a text file in the current folder."""
     Path("text.txt").write_text("a rose is a rose is a rose. " * 400)
     return ["--text", "text.txt"]
 
@@ -48,10 +48,10 @@ def read_exams(name):
 BITS = {"bits_per_byte": {"value": 2.0, "low": 1.0, "high": 3.0, "n": 9}}
 
 
-def test_the_command_train_runs_every_stage_with_its_exams_and_prints_the_scoreboard(
+def test_the_train_command_runs_every_stage_with_its_exams_and_prints_the_scoreboard(
     tiny, capsys, monkeypatch
 ):
-    """In this run stages 0 to 2 are finished, and stages 0 and 1 have exam results."""
+    """Stages 0 to 2 of the run are finished already, and stages 0 and 1 have exam results."""
     shorten_rollouts(monkeypatch)
     before = {name: weights(name) for name in NAMES[:3]}
     for name in NAMES[:2]:
@@ -81,7 +81,7 @@ def test_the_command_train_runs_every_stage_with_its_exams_and_prints_the_scoreb
     assert read_scoreboard()["stages"] == stages
 
 
-def test_from_a_text_alone_the_command_mine_makes_stages_0_and_1_and_suggests_make_sample(text, capsys):
+def test_with_only_a_text_the_mine_command_makes_stages_0_and_1_and_suggests_make_sample(text, capsys):
     stage("mine", *text)
     assert list(read_scoreboard()["stages"]) == NAMES[:2]
     assert read_scoreboard()["stages"]["1-pretrain"]["fact_cloze"] is None
@@ -98,7 +98,7 @@ def test_from_a_text_alone_the_command_mine_makes_stages_0_and_1_and_suggests_ma
 
 @pytest.fixture
 def files(empty_folder):
-    """A current folder with a text, questions and rankings."""
+    """The current folder, with a text, questions and rankings."""
     own_files.write_text(Path("ships.txt"), 30_000)
     own_files.write_questions(Path("qa.jsonl"))
     pair = lambda ship: {"prompt": f"Where is the {ship}?", "chosen": "In Cork.", "rejected": "Who knows?"}
@@ -106,7 +106,7 @@ def files(empty_folder):
     return empty_folder
 
 
-def test_the_command_mine_runs_the_stages_that_the_files_allow_and_shows_held_out_answers(
+def test_the_mine_command_runs_the_stages_that_the_files_allow_and_shows_answers_to_held_out_questions(
     files, capsys, monkeypatch
 ):
     shorten_rollouts(monkeypatch)
@@ -130,7 +130,7 @@ def test_the_command_mine_runs_the_stages_that_the_files_allow_and_shows_held_ou
     assert read_scoreboard()["stages"] == stages  # the exams use the files recorded in the run
 
 
-def test_without_a_text_the_command_mine_pre_trains_on_the_conversations_that_are_not_held_out(files, capsys):
+def test_without_a_text_the_mine_command_pre_trains_on_the_conversations_that_are_not_held_out(files, capsys):
     stage("mine", "--data", "qa.jsonl")
     training, held_out = formats.split(formats.instructions("qa.jsonl"))
     text = Path("runs/demo/text.txt").read_text()
@@ -147,7 +147,7 @@ def test_every_stage_brings_the_scoreboard_up_to_date(text):
         assert [*read_scoreboard()["stages"]][-1] == name
 
 
-def test_the_command_mine_with_different_questions_is_refused_and_does_not_change_the_run(files, capsys):
+def test_the_mine_command_with_different_questions_is_refused_and_does_not_change_the_run(files, capsys):
     stage("mine", "--data", "qa.jsonl")
     text, lines = Path("runs/demo/text.txt").read_bytes(), Path("qa.jsonl").read_text().splitlines(True)
     Path("other.jsonl").write_text("".join(lines[:200]))
@@ -159,7 +159,7 @@ def test_the_command_mine_with_different_questions_is_refused_and_does_not_chang
     stage("exams", "--run", "moved")
 
 
-def test_the_command_mine_says_so_if_no_question_is_held_out(files, capsys):
+def test_the_mine_command_says_so_if_no_question_is_held_out(files, capsys):
     lines = [{"question": f"{i}?", "answer": "yes"} for i in range(40)]
     training, _ = formats.split([[{"role": "user", "content": line["question"]}] for line in lines])
     questions = {messages[0]["content"] for messages in training}
@@ -177,7 +177,7 @@ def test_the_exams_refuse_a_text_that_has_changed_since_training(files, capsys):
     assert read_exams("1-pretrain") == before
 
 
-def test_the_command_mine_refuses_questions_in_the_folder_of_texts_because_it_would_train_on_held_out_answers(
+def test_the_mine_command_refuses_questions_in_the_folder_of_texts_because_it_would_train_on_held_out_answers(
     files, capsys
 ):
     Path("notes").mkdir()
@@ -208,14 +208,14 @@ def test_a_text_folder_that_contains_runs_is_refused(files, capsys):
         (["--data", "qa.jsonl", "--rankings", "bad.jsonl"], 1, "bad.jsonl has no usable entry: line 1"),
     ],
 )
-def test_the_command_mine_checks_every_file_before_it_trains(files, capsys, arguments, status, message):
+def test_the_mine_command_checks_every_file_before_it_trains(files, capsys, arguments, status, message):
     Path("bad.jsonl").write_text('{"a": 1}\n')
     assert main(["mine", *TINY, *arguments]) == status
     assert message in capsys.readouterr().err and not Path("runs").exists()
 
 
 @pytest.mark.parametrize("long, name", [("qa.jsonl", "conversation"), ("ranked.jsonl", "ranking")])
-def test_the_command_mine_says_before_it_pre_trains_if_no_entry_of_a_file_fits_into_the_context(
+def test_if_no_entry_of_a_file_fits_into_the_context_the_mine_command_says_so_before_pre_training(
     files, capsys, long, name
 ):
     entries = [json.loads(line) for line in Path(long).read_text().splitlines()]
@@ -227,7 +227,7 @@ def test_the_command_mine_says_before_it_pre_trains_if_no_entry_of_a_file_fits_i
     assert [path.name for path in Path("runs/demo").iterdir() if path.is_dir()] == ["0-random"]
 
 
-def test_the_commands_rank_and_show_mask_use_the_files_of_the_run(files, capsys, monkeypatch):
+def test_the_rank_and_show_mask_commands_use_the_files_of_the_run(files, capsys, monkeypatch):
     stage("mine", "--text", "ships.txt", "--data", "qa.jsonl")
     capsys.readouterr()
     monkeypatch.setattr("sys.stdin", io.StringIO("1 2\nq\n"))
@@ -246,8 +246,8 @@ def test_the_commands_rank_and_show_mask_use_the_files_of_the_run(files, capsys,
 # ---- exams
 
 
-def test_the_command_exams_measures_every_stage_again_and_gets_the_same_results(text, capsys):
-    """The results on disk were altered. They are replaced."""
+def test_the_exams_command_measures_every_stage_again_and_gets_the_same_results(text, capsys):
+    """Altered results on disk are replaced."""
     stage("mine", *text)
     first = read_scoreboard()["stages"]
     for name in NAMES[:2]:
@@ -288,7 +288,7 @@ def test_the_settings_of_the_command_reach_every_stage(tiny, monkeypatch):
         assert (settings.workers, settings.resume) == (2, True)
 
 
-def test_the_help_of_a_stage_is_that_of_its_main_function():
+def test_the_help_of_a_stage_is_the_docstring_of_its_main_function():
     assert train.with_exams(s0_random.main).__doc__ == s0_random.main.__doc__
 
 
@@ -296,7 +296,9 @@ def test_the_help_of_a_stage_is_that_of_its_main_function():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills with a signal")
-def test_a_stage_killed_during_its_exams_is_finished_and_the_next_command_examines_it(text, monkeypatch):
+def test_a_stage_killed_during_its_exams_counts_as_finished_and_the_next_command_examines_it(
+    text, monkeypatch
+):
     child = os.fork()
     if not child:
         try:
@@ -334,7 +336,7 @@ def test_a_stage_whose_weights_have_changed_is_examined_again(text, monkeypatch)
     assert len(examinations) == 1
 
 
-def test_the_command_mine_with_resume_continues_where_it_was_interrupted(text, monkeypatch, capsys):
+def test_the_mine_command_with_resume_continues_where_it_was_interrupted(text, monkeypatch, capsys):
     stage("mine", *text, "--run", "whole")
 
     def interrupt(call):

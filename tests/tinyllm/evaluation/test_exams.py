@@ -1,6 +1,6 @@
-"""exams: a stage takes the exams on what it has learned, once, and a crash in an exam loses nothing.
+"""exams: each stage is examined once, on what it has learned, and a crash in an exam loses nothing.
 
-Results count only for the weights that were examined. Otherwise they would be shown for another model.
+Results count only for the weights that were examined. Otherwise they could be shown for another model.
 """
 
 import dataclasses
@@ -101,7 +101,9 @@ def test_a_masked_model_takes_only_the_exam_on_hidden_tokens():
 
 
 @pytest.mark.parametrize("settings, count", [(SETTINGS, 8), (ReasonSettings(size="tiny", workers=1), 40)])
-def test_a_stage_that_has_not_learned_to_answer_gets_a_fifth_of_the_items(settings, count, monkeypatch):
+def test_a_stage_that_has_not_learned_to_answer_gets_only_a_fifth_of_the_exam_items(
+    settings, count, monkeypatch
+):
     monkeypatch.setitem(
         exams.SIZES, "tiny", SimpleNamespace(**vars(exams.SIZES["tiny"]) | {"exam_items": 40})
     )
@@ -117,8 +119,10 @@ def test_a_stage_trained_on_your_own_text_has_no_exams_about_the_world(tmp_path)
     )
 
 
-def test_the_settings_of_the_stage_decide_what_is_measured_not_those_of_the_command(tmp_path, monkeypatch):
-    """`make exams` does not know the text of the run; stage.json does."""
+def test_the_settings_of_the_stage_and_not_those_of_the_command_decide_what_is_measured(
+    tmp_path, monkeypatch
+):
+    """`make exams` is not told which text the run uses, but stage.json records it."""
     settings = dataclasses.replace(SETTINGS, text=write_text(tmp_path), seed=7)
     folder, calls = write_stage("1-pretrain", settings), []
     load = exams.corpus.load
@@ -146,7 +150,7 @@ def test_stage_4_is_examined_on_the_held_out_problems_of_its_file(tmp_path):
 # ---- when a stage is examined
 
 
-def test_a_stage_is_examined_only_once_unless_again_is_set(measured_folders):
+def test_a_stage_is_examined_only_once_unless_a_repeat_is_requested(measured_folders):
     folder = write_stage("0-random")
     assert not is_examined(folder)
     assert exam_results(folder)["bits_per_byte"] == 1 and is_examined(folder)

@@ -1,6 +1,7 @@
-"""generation: a right reply scores 1 and any other 0, and mistakes of one kind lower only the rows about it.
+"""generation: a right reply scores 1 and any other 0, and mistakes of one kind lower only the rows
+for that kind.
 
-A right reply must not be cut off by its token limit, and no baseline without a model may score high.
+A right reply must not be cut off by its token limit, and no baseline may score high.
 """
 
 import re
@@ -104,7 +105,7 @@ def test_a_reply_that_is_cut_off_does_not_count_as_ended():
     assert examine(lambda text: "", ends=False, exams=EXAMS[:1])["stops"]["value"] == 0
 
 
-def test_wrong_replies_to_one_family_lower_a_score_by_the_share_of_the_family(tasks):
+def test_wrong_replies_to_one_family_of_tasks_lower_a_score_by_the_share_of_that_family(tasks):
     def reply(text):
         return "" if tasks[prompt_key(text)].kind == "yes_no" else right_reply(tasks, text)
 
@@ -164,7 +165,7 @@ def test_a_model_that_calls_the_tool_but_ignores_its_result_makes_valid_calls_an
     assert results == {"calculator_exact": 0, "tool_call_valid": 1, "tool_call_valid_masked": 1}
 
 
-def test_any_model_makes_valid_calls_under_the_mask_of_the_grammar():
+def test_with_the_mask_of_the_call_grammar_any_model_makes_valid_calls():
     config = Config(len(BYTES), context=256, layers=1, width=8, heads=2)
     with WorkerPool(random_model(config, np.random.default_rng(0), np.float32, 0.1)) as pool:
         results = values(generation.tool_calls(pool, BYTES, WORLD, 3))
@@ -190,7 +191,7 @@ def test_tools_run_until_there_is_an_answer_or_no_round_is_left():
 
 
 def test_each_conversation_continues_on_its_own():
-    """Only conversations that call a tool have another round; the others do not change."""
+    """Only conversations that call a tool get another round. The others keep their first reply."""
     conversations = [[{"role": "user", "content": f"{i}?"}] for i in range(6)]
 
     def reply(text):
@@ -211,7 +212,7 @@ def test_a_call_that_fails_gets_the_error_as_its_result():
     assert "zero" in messages[2]["content"]
 
 
-def test_no_conversations_give_no_replies():
+def test_without_conversations_there_are_no_replies():
     assert converse(lambda text: "", conversations=[]) == []
     assert generation.replies_to(ScriptedPool(BYTES, str), BYTES, [], 10) == []
 
@@ -219,7 +220,7 @@ def test_no_conversations_give_no_replies():
 # ---- baselines and token limits
 
 
-def test_the_most_common_answer_is_counted_within_each_kind():
+def test_the_most_common_answer_is_counted_within_each_kind_of_problem():
     def task(kind, answer):
         return Task(kind, "", "", answer, "")
 
@@ -228,7 +229,7 @@ def test_the_most_common_answer_is_counted_within_each_kind():
     assert generation.commonest_answer(tasks) == (3 + 3) / 10
 
 
-def test_the_baseline_of_adding_all_numbers_is_the_share_of_stories_that_it_solves():
+def test_the_baseline_of_adding_all_numbers_is_the_share_of_stories_solved_that_way():
     baselines = examine(lambda text: "", exams=[generation.reasoning])
     stories = WORLD.problems("test", ITEMS, kind="story")
     solved = [sum(map(int, re.findall("[0-9]+", task.question))) == int(task.answer) for task in stories]

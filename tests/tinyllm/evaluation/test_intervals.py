@@ -29,7 +29,8 @@ def test_the_interval_of_a_proportion_is_wilsons():
 
 @given(st.integers(1, 300), st.data())
 def test_each_bound_of_a_proportion_is_z_standard_errors_from_the_value(n, data):
-    """Wilson: a bound p is Z times its own standard error, sqrt(p (1 - p) / n), away from the value."""
+    """Wilson: a bound p lies Z standard errors from the value. The standard error of p is
+    sqrt(p (1 - p) / n)."""
     hits = data.draw(st.integers(0, n))
     result = proportion([True] * hits + [False] * (n - hits))
     assert 0 <= result["low"] <= result["value"] + 1e-12

@@ -38,7 +38,7 @@ def test_the_fast_version_gives_the_result_of_the_formula(training, text, order)
 
 
 @given(data, st.binary(max_size=6), orders)
-@settings(max_examples=10)  # each computes 256 texts
+@settings(max_examples=10)  # each example needs 256 texts
 def test_probabilities_sum_to_1(training, history, order):
     nats = [ngram_nats(training, history + bytes([byte]), order)[-1] for byte in range(256)]
     assert np.exp(-np.array(nats)).sum() == pytest.approx(1, abs=1e-9)
@@ -51,7 +51,7 @@ def test_a_byte_costs_the_same_whatever_follows_it(text, order):
 
 
 def test_a_longer_context_predicts_what_a_shorter_one_cannot():
-    """After "a" comes b or c, but after "ba" always c. Order 3 sees "ba"; order 2 sees only "a"."""
+    """b or c may follow "a", but only c follows "ba". Order 3 sees "ba"; order 2 sees only "a"."""
     training = b"xabacxabac" * 20
     nats = {order: ngram_nats(training, b"xabac", order)[4] for order in (2, 3)}
     assert nats[2] > 0.6 and nats[3] < 0.2

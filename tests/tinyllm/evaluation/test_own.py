@@ -1,4 +1,4 @@
-"""own: replies to held-out questions, problems and rankings of your own files are marked correctly.
+"""own: replies to held-out questions, problems and prompts from your own files are graded correctly.
 
 Entries that do not fit into the context must be left out: a model could not answer them.
 """
@@ -25,7 +25,7 @@ CALL = '<tool_call>{"name":"calculator","arguments":{"expression":"2+2"}}</tool_
 
 
 def scripted_pool(reply):
-    """A ScriptedPool with a model, because the exams read the length of its context."""
+    """A ScriptedPool with a model, because the exams read the model's context length."""
     pool = ScriptedPool(BYTES, reply)
     pool.model = random_model(CONFIG, np.random.default_rng(0), np.float32)
     return pool

@@ -1,6 +1,6 @@
 """preferences: behaviour, win rate, KL and the accuracy of the reward model are measured correctly.
 
-A mistake of one kind must lower its own row, because a good average can hide it.
+A mistake of one kind must lower the row for that kind, because a good average can hide the mistake.
 """
 
 import json
@@ -33,7 +33,7 @@ CONFIG = Config(len(BYTES), context=256, layers=1, width=8, heads=2)
 WORLD = World(0)
 ITEMS = 10
 TASK = Task("facts", "What does Ada keep?", "", "duck", "ask Ada pet", ("cat",))
-REPLIES = [  # the best first: correct and polite, correct and short, correct, wrong
+REPLIES = [  # best first: correct and polite, correct and short, correct, wrong
     f"{oracle.POLITE[0]} Ada keeps a duck.",
     "Ada keeps a duck.",
     "Ada keeps a duck, you know.",
@@ -53,7 +53,7 @@ def pools():
 
 
 @given(st.lists(st.tuples(st.sampled_from(REPLIES), st.sampled_from(REPLIES)), min_size=1))
-def test_a_win_rate_is_the_share_of_better_replies_without_ties(pairs):
+def test_a_win_rate_is_the_share_of_better_replies_not_counting_ties(pairs):
     replies, others = zip(*pairs)
     result = win_rate([TASK] * len(pairs), replies, others)
     wins = sum(REPLIES.index(a) < REPLIES.index(b) for a, b in pairs)
@@ -115,7 +115,7 @@ def test_a_right_and_polite_reply_wins_against_an_empty_one(policy_is_better, mo
 # ---- behaviour
 
 
-def test_right_and_polite_replies_score_1_in_every_row_and_empty_ones_0():
+def test_right_and_polite_replies_score_1_in_every_row_and_empty_replies_score_0():
     by_kind = behaviour.prompts_by_kind(WORLD, "test", ITEMS, "manners")
     of_question = {task.question: task for tasks in by_kind.values() for task in tasks}
     pool = ScriptedPool(BYTES, lambda text: right_and_polite(of_question[last_question(text)]))
@@ -140,7 +140,9 @@ def test_right_and_polite_replies_score_1_in_every_row_and_empty_ones_0():
         ("stranger", "admits_unknown"),
     ],
 )
-def test_empty_replies_to_one_kind_lower_only_its_own_row_and_the_row_polite(kind, row):
+def test_empty_replies_to_one_kind_of_prompt_lower_only_the_row_for_that_kind_and_the_row_for_politeness(
+    kind, row
+):
     by_kind = behaviour.prompts_by_kind(WORLD, "test", ITEMS, "manners")
     of_question = {task.question: task for tasks in by_kind.values() for task in tasks}
 
@@ -158,7 +160,7 @@ def test_empty_replies_to_one_kind_lower_only_its_own_row_and_the_row_polite(kin
 
 
 def scorer(score):
-    """A stand-in for a reward model, which gives score(text of a prompt and its reply)."""
+    """A stand-in for a reward model: it gives score(text of a prompt and its reply)."""
 
     def scores(rows):
         assert all(row[-1] == BYTES.special["<|end|>"] for row in rows)
@@ -206,7 +208,7 @@ def test_a_good_average_does_not_hide_a_kind_that_is_scored_wrongly():
     assert results["reward_pair_accuracy"]["value"] == 0.8
 
 
-def test_length_only_accuracy_is_that_of_preferring_the_longer_or_the_shorter_reply():
+def test_length_only_accuracy_is_reached_by_always_preferring_the_longer_or_always_the_shorter_reply():
     results = preferences.reward_accuracy(scorer(lambda text: len(reply_in(text).split())), BYTES, WORLD, 40)
     assert 0.5 <= results["length_only_accuracy"]["value"] < 0.7
     longer = results["reward_pair_accuracy"]["value"]  # two equally long replies count as wrong
@@ -233,7 +235,9 @@ REWARD = {"reward_pair_accuracy", "length_only_accuracy"}
 REWARD |= {f"reward_pairs_{kind}" for kind in oracle.KINDS}
 
 
-def test_from_stage_3_on_a_stage_is_compared_with_stage_2_and_its_reward_model_is_examined(pools, tmp_path):
+def test_stages_3_and_4_are_compared_with_stage_2_and_the_reward_model_of_stage_3_is_examined(
+    pools, tmp_path
+):
     run = lambda folder: set(
         preferences.run(pools.policy, BYTES, WORLD, Path(tmp_path, folder), Settings(workers=1), 2)
     )

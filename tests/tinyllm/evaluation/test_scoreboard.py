@@ -1,4 +1,4 @@
-"""scoreboard: the results of all examined stages side by side, on the screen and in two files.
+"""scoreboard: it shows the results of all examined stages side by side, on the screen and in two files.
 
 A stage without results must not appear, and a row without results must not be printed.
 """
@@ -71,7 +71,7 @@ def test_a_cell_shows_a_value_and_on_request_its_interval():
     assert scoreboard.cell(0.0, False) == "0.000"
 
 
-def test_rows_have_different_labels_and_story_and_baselines_name_only_rows():
+def test_no_two_rows_have_the_same_label_and_the_story_and_the_baselines_refer_only_to_existing_rows():
     assert set(scoreboard.STORY) <= set(scoreboard.ROWS)
     assert len(set(scoreboard.ROWS.values())) == len(scoreboard.ROWS)
     assert set(scoreboard.BASELINES) <= set(scoreboard.ROWS)
@@ -95,7 +95,7 @@ def test_scoreboard_md_has_every_row_with_its_interval_and_the_baselines(board):
     assert ["bits per byte on held-out text", "0.250 (0.125 to 0.500)", "0.375 (0.125 to 0.500)"] in rows
     assert ["replies that end with the end token", "", "0.250 (0.125 to 0.500)"] in rows
     assert ["nats per character on held-out text", "", "1.000"] in rows
-    assert "polite replies" not in board.markdown  # no stage has a value
+    assert "polite replies" not in board.markdown  # no stage has a value in this row
     assert "fivegram_bits_per_byte: 2.000\n" in board.markdown
     assert "masked_majority: 0.125\n" in board.markdown
 

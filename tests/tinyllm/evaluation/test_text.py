@@ -29,7 +29,7 @@ def characters_in(documents):
 
 
 def uniform_over_bytes():
-    """A model that gives all 256 bytes the same probability, and special tokens none."""
+    """A model that gives all 256 bytes the same probability and special tokens a probability of 0."""
     model = Transformer(Config(vocab=len(BYTES), context=8, layers=1, width=4, heads=2, tied=False))
     model.params["embedding"][:] = 1
     model.params["norm"][:] = 1
@@ -39,7 +39,7 @@ def uniform_over_bytes():
 
 @given(documents)
 @settings(max_examples=30)
-def test_a_uniform_model_of_bytes_has_8_bits_per_byte(documents):
+def test_a_uniform_model_of_bytes_needs_8_bits_per_byte(documents):
     with WorkerPool(uniform_over_bytes()) as pool:
         bits = text.bits_per_byte(pool, BYTES, documents, 8)["bits_per_byte"]
     assert [bits[key] for key in ("low", "value", "high")] == pytest.approx([8, 8, 8], rel=1e-5)
@@ -48,7 +48,7 @@ def test_a_uniform_model_of_bytes_has_8_bits_per_byte(documents):
 @given(documents, st.integers(1, 2), st.integers(2, 8), st.sampled_from([256, 258]))
 @settings(max_examples=20)
 def test_every_byte_is_counted_once_and_special_tokens_are_not(documents, workers, length, vocab):
-    """A uniform model pays log2(vocabulary size) for each token, however many bytes the token has."""
+    """A uniform model pays log2(vocabulary size) bits for each token, however many bytes the token has."""
     tokenizer = train(b"ab ab ab \0\0 \0\0", vocab)
     documents = [document + b" ab" for document in documents]
     model = Transformer(Config(vocab=len(tokenizer), context=8, layers=1, width=4, heads=2))
@@ -63,7 +63,8 @@ def test_every_byte_is_counted_once_and_special_tokens_are_not(documents, worker
 
 
 def test_bits_per_byte_are_the_loss_in_bits_divided_by_the_number_of_bytes():
-    """One document that fits into one window: the sum of -log2 p over its bytes, without the end token."""
+    """The loss of a document that fits into one window is the sum of -log2 p over its bytes. The end token
+    does not count."""
     model, document = random_model(CONFIG, np.random.default_rng(0), np.float32), b"abcab"
     ids = np.array([[BYTES.special["<|begin|>"], *document]])
     logits = model.forward(ids)[0][0].astype(float)
@@ -83,8 +84,8 @@ def test_more_text_makes_the_interval_narrower():
 
 
 @given(documents, st.lists(st.text("ab ", min_size=1, max_size=20), min_size=1, max_size=3))
-def test_the_fivegram_keeps_documents_apart_and_counts_no_separators(training, validation):
-    """A byte 0 between two documents tells the table that a new document begins."""
+def test_the_fivegram_table_keeps_documents_apart_and_counts_no_separators(training, validation):
+    """A 0 byte between two documents tells the table that a new document begins."""
     validation = [document.encode() for document in validation]
     joined = b"\0".join(validation)
     nats = ngram_nats(b"\0".join(training), joined, order=5)
@@ -108,7 +109,7 @@ def test_only_positions_with_a_hidden_token_are_scored():
     assert again == results  # every model has to guess the same tokens
 
 
-def test_the_majority_is_the_most_frequent_hidden_token():
+def test_the_majority_baseline_always_guesses_the_most_frequent_hidden_token():
     with WorkerPool(UNIFORM) as pool:
         results = text.hidden_tokens(pool, BYTES, [bytes([1] * 400), bytes([0] * 100)])
     assert results["masked_majority"]["value"] == pytest.approx(0.8, abs=0.1)

@@ -1,4 +1,5 @@
-"""advantages: for any baseline, the expected gradient is that of the expected score minus the KL penalty.
+"""advantages: for any baseline, the expected gradient is the gradient of the expected score minus the KL
+penalty.
 
 With wrong advantages a model would still train, but towards another goal.
 """
@@ -66,7 +67,7 @@ def test_equal_scores_give_no_gradient(rng, P, G, baseline):
 
 
 @given(rngs, sizes, groups)
-def test_the_mean_of_others_is_the_mean_without_the_reply_itself(rng, P, G):
+def test_the_mean_of_others_leaves_out_the_score_of_the_reply_itself(rng, P, G):
     scores = rng.standard_normal((P, G))
     others = advantages.mean_of_others(scores)
     for p, g in itertools.product(range(P), range(G)):
@@ -87,7 +88,7 @@ def test_a_constant_added_to_all_scores_changes_no_advantage(rng, P, G, T, basel
 
 @given(rngs, sizes, groups, st.integers(1, 5), st.floats(0, 2), st.data())
 def test_more_divergence_at_a_position_lowers_only_the_advantages_before_it(rng, P, G, T, kl, data):
-    """The baseline ignores the reply itself, so only the token's own return changes."""
+    """The baseline does not depend on the reply itself, so only the returns at earlier positions change."""
     scores, divergence = rng.standard_normal((P, G)), rng.random((P * G, T))
     reply = data.draw(st.integers(0, P * G - 1), label="reply")
     at = data.draw(st.integers(0, T - 1), label="position of more divergence")
@@ -102,7 +103,7 @@ def test_more_divergence_at_a_position_lowers_only_the_advantages_before_it(rng,
 
 
 @given(rngs, sizes, groups, st.floats(0.1, 10), st.floats(-5, 5))
-def test_advantages_of_grpo_do_not_depend_on_the_scale_or_the_origin_of_the_scores(rng, P, G, scale, shift):
+def test_advantages_of_grpo_do_not_change_if_all_scores_are_scaled_and_shifted(rng, P, G, scale, shift):
     scores = rng.standard_normal((P, G))
     np.testing.assert_allclose(
         advantages.group_advantages(scale * scores + shift, eps=0),
@@ -113,7 +114,7 @@ def test_advantages_of_grpo_do_not_depend_on_the_scale_or_the_origin_of_the_scor
 
 
 @given(rngs, sizes, sizes)
-def test_a_return_is_the_sum_of_the_rewards_from_a_position_on(rng, B, T):
+def test_a_return_is_the_sum_of_the_rewards_at_its_own_and_all_later_positions(rng, B, T):
     rewards = rng.standard_normal((B, T))
     returns = advantages.returns(rewards)
     for t in range(T):
@@ -124,7 +125,7 @@ def test_a_return_is_the_sum_of_the_rewards_from_a_position_on(rng, B, T):
 
 
 @given(rngs, sizes, sizes, st.floats(0, 1))
-def test_gae_is_the_return_minus_the_value_for_lam_1_and_one_step_for_lam_0(rng, B, T, lam):
+def test_gae_is_the_return_minus_the_value_for_lam_1_and_the_one_step_error_for_lam_0(rng, B, T, lam):
     rewards, values = rng.standard_normal((2, B, T))
     returns = advantages.returns(rewards)
     next_values = np.concatenate([values[:, 1:], np.zeros((B, 1))], axis=1)
@@ -138,7 +139,7 @@ def test_gae_is_the_return_minus_the_value_for_lam_1_and_one_step_for_lam_0(rng,
 
 
 @given(rngs, sizes, st.integers(2, 5))
-def test_standardised_advantages_have_mean_0_and_deviation_1_over_the_mask(rng, B, T):
+def test_standardised_advantages_have_mean_0_and_standard_deviation_1_inside_the_mask(rng, B, T):
     raw, mask = rng.normal(3, 5, (B, T)), rng.integers(0, 2, (B, T)).astype(np.float32)
     mask[:, :2] = 1
     inside = advantages.standardise(raw, mask)[mask > 0]
@@ -149,10 +150,12 @@ def test_standardised_advantages_have_mean_0_and_deviation_1_over_the_mask(rng, 
 
 
 @given(rngs, st.floats(0, 2), st.floats(-3, 3))
-def test_the_expected_gradient_is_that_of_the_expected_score_minus_the_kl_penalty(rng, kl, baseline):
-    """The model has two tokens and two positions, and the logits at the second depend on the first token.
+def test_the_expected_gradient_is_the_gradient_of_the_expected_score_minus_the_kl_penalty(rng, kl, baseline):
+    """The model has two tokens and two positions, and the logits at the second position depend on the
+    first token.
 
-    On average over all four replies, the gradient of stage 3 is that of E[score] - kl KL, for any baseline.
+    Averaged over all four replies, the gradient of stage 3 is the gradient of the expected score minus kl
+    times the KL, for any baseline.
     """
     logits1, logits2, reference1, reference2 = rng.standard_normal((4, 2, 2))
     logits1, reference1 = logits1[0], reference1[0]

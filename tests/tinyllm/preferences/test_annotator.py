@@ -1,4 +1,4 @@
-"""annotator: ranks five replies to each prompt by their true quality, with some mistakes.
+"""annotator: it ranks five replies to each prompt by their true quality, with some mistakes.
 
 An interrupted annotator must leave no file: an incomplete file would be taken for a complete one.
 """
@@ -69,7 +69,8 @@ def test_the_fifth_reply_comes_from_a_random_prompt_of_the_same_sort(parent, tmp
     origins = [int(number) // 4 for number, _ in fifth_replies]
     sorts = [oracle.subject(task)[0] for task in tasks]
     assert [sorts[origin] for origin in origins] == sorts and {"person", "errand", ""} == set(sorts)
-    assert sum(origin != i for i, origin in enumerate(origins)) > 50  # the random prompt may be the same one
+    # the random prompt may be the prompt itself
+    assert sum(origin != i for i, origin in enumerate(origins)) > 50
     assert [text for _, text in fifth_replies] == [f"about {subject}." for subject in subjects]
 
 
@@ -89,7 +90,9 @@ def test_the_annotator_ranks_by_true_quality_and_makes_some_mistakes(parent, tmp
     assert 50 < exact < 95  # each of two to four pairs of neighbours is swapped with probability 0.1
 
 
-def test_the_file_can_be_read_and_states_the_annotator_the_model_and_the_sampling(parent, tmp_path):
+def test_the_file_can_be_read_and_states_its_annotator_and_model_and_how_replies_were_sampled(
+    parent, tmp_path
+):
     entries = annotate(parent, 12, tmp_path / "sub" / "r.jsonl")
     assert len(entries) == 12
     assert all(len(entry["completions"]) == len(entry["ranks"]) == 5 for entry in entries)

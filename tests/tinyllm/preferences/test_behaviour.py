@@ -1,6 +1,6 @@
-"""behaviour: each reply is judged by its own prompt, and each kind of prompt has its own score.
+"""behaviour: each reply is judged against its own prompt, and each kind of prompt has its own score.
 
-Stage 3 chooses its checkpoint by these scores, so a good average must not hide a bad kind.
+Stage 3 chooses its checkpoint by these scores, so a good average must not hide a bad score for one kind.
 """
 
 from statistics import fmean
@@ -29,7 +29,7 @@ def test_prompts_have_the_requested_kind_and_split(split):
                 assert split_of(task.key) == split
 
 
-def test_the_same_name_gives_the_same_prompts_and_another_name_gives_others():
+def test_the_same_name_gives_the_same_prompts_and_a_different_name_gives_different_prompts():
     first, again, other = (
         behaviour.prompts_by_kind(WORLD, "test", COUNT, name) for name in ("manners", "manners", "duels")
     )
@@ -37,7 +37,7 @@ def test_the_same_name_gives_the_same_prompts_and_another_name_gives_others():
     assert all(first[kind] != other[kind] for kind in oracle.KINDS)
 
 
-def test_every_reply_belongs_to_its_task():
+def test_every_reply_is_paired_with_the_task_that_it_answers():
     pool = ScriptedPool(BYTES, lambda text: f"You asked: {last_question(text)}")
     replies = behaviour.greedy_replies(pool, BYTES, WORLD, "test", COUNT)
     assert tuple(replies) == oracle.KINDS
@@ -71,7 +71,7 @@ def test_right_replies_score_1_for_their_kind_and_only_polite_ones_score_1_for_p
 
 
 @pytest.mark.parametrize("kind", oracle.KINDS)
-def test_empty_replies_to_one_kind_lower_only_the_score_of_the_kind_and_politeness(kind):
+def test_empty_replies_to_one_kind_of_prompt_lower_only_the_scores_for_that_kind_and_for_politeness(kind):
     """One prompt in five is of this kind, and an empty reply is neither correct nor polite."""
     dice = Dice("replies")
 

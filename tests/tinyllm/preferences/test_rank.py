@@ -1,6 +1,6 @@
 """rank: a ranking is saved as soon as a person has typed it, and the next session continues from there.
 
-An interruption, a typing error or a damaged file must never cost a person's work.
+An interruption, a typing error or a damaged file must never cost a person any work.
 """
 
 import io
@@ -35,7 +35,7 @@ PATH = "runs/demo/rankings.jsonl"
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The folder of stage 2, with a random model, in a run in the current folder."""
+    """The folder of stage 2, with a random model. Its run is in the current folder."""
     monkeypatch.chdir(tmp_path)
     model = random_model(
         Config(len(BYTES), context=256, layers=1, width=8, heads=2), np.random.default_rng(0), np.float32, 0.1
@@ -115,7 +115,7 @@ def test_undo_shows_the_same_completions_again(folder, monkeypatch, capsys):
     assert first == again
 
 
-def test_an_order_that_makes_no_sense_is_explained_and_can_be_typed_again(folder, monkeypatch, capsys):
+def test_an_order_that_makes_no_sense_gets_an_explanation_and_can_be_typed_again(folder, monkeypatch, capsys):
     run_session(monkeypatch, "", "1 2", "1 2 3 4", "1 1 2", "best", "1 2 x", "S")
     shown = capsys.readouterr().out
     assert shown.count("name each of 1 2 3 once") == 6
@@ -166,12 +166,12 @@ def test_two_people_cannot_rank_the_same_run_at_once(folder, monkeypatch):
     assert len(entries()) == 1
 
 
-def test_all_completions_differ_even_if_there_are_fewer_than_requested(folder, monkeypatch):
+def test_all_completions_differ_even_if_fewer_than_requested_remain(folder, monkeypatch):
     set_replies(monkeypatch, "Yes.", "No.")
     run_session(monkeypatch, "2 1", "q", group=4)
     (entry,) = entries()
     assert sorted(entry["completions"]) == ["No.", "Yes."] and entry["ranks"] == [2, 1]
-    set_replies(monkeypatch, *"aaaaaaabcdef")  # three times --group replies are sampled
+    set_replies(monkeypatch, *"aaaaaaabcdef")  # 12 replies are sampled: three times the value of --group
     run_session(monkeypatch, "1 2 3 4", "q", group=4)
     assert sorted(entries()[1]["completions"]) == [*"abcd"]
 
@@ -205,7 +205,7 @@ def test_completions_may_contain_any_line_separator(tmp_path):
 
 
 def test_completions_are_shuffled():
-    """The first reply is often the one that the model likes best. Its position must not give it away."""
+    """The reply that was sampled first is often the likeliest one. Its position must not give it away."""
     assert len({str(shuffled(number)) for number in range(20)}) > 3
 
 
@@ -237,7 +237,7 @@ def test_mistakes_on_the_command_line_are_reported(folder, monkeypatch, capsys):
     assert entries()[0]["annotator"] == "Bill"
 
 
-def test_the_file_states_that_a_person_ranked_and_how_the_completions_were_sampled(folder, monkeypatch):
+def test_the_file_states_that_a_person_ranked_the_completions_and_how_they_were_sampled(folder, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("1 2 3 4\n"))
     rank.main(rank.RankSettings(seed=0, count=1, workers=1))
     (entry,) = entries()

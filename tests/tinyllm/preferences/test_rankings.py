@@ -93,7 +93,7 @@ FORMATS = [
     # UltraFeedback, binarized: the replies repeat the prompt, and "messages" repeats the chosen conversation
     {"prompt": "Who are you?", "chosen": [*TURNS, reply("Me.")], "rejected": [*TURNS, reply("Go away.")]}
     | {"messages": [*TURNS, reply("Me.")], "score_chosen": 9.0, "score_rejected": 2.5},
-    # ShareGPT with preferences: the prompt is the conversation so far, each reply one message
+    # ShareGPT with preferences: the prompt is the conversation so far, and each reply is one message
     {"conversations": [{"from": m["role"], "value": m["content"]} for m in TURNS]}
     | {"chosen": {"from": "gpt", "value": "Me."}, "rejected": {"from": "gpt", "value": "Go away."}},
     {"messages": TURNS, "chosen": " Me.\n", "rejected": [{**reply([{"type": "text", "text": "Go away."}])}]},
@@ -222,7 +222,7 @@ def test_a_file_without_a_usable_ranking_is_an_error(tmp_path):
 
 
 @given(st.lists(texts, min_size=2, max_size=4, unique=True), st.integers(0, 2))
-def test_the_mask_covers_the_last_reply_and_its_end_token_only(completions, turns):
+def test_the_mask_covers_only_the_last_reply_and_its_end_token(completions, turns):
     prompt = [*TURNS[:2]] * turns + TURNS[2:]
     ranking = rankings.Ranking(prompt, completions, [*range(1, len(completions) + 1)])
     rows = rankings.encode_ranking(BYTES, ranking)
@@ -235,13 +235,13 @@ def test_the_mask_covers_the_last_reply_and_its_end_token_only(completions, turn
 
 
 def test_rankings_that_do_not_fit_into_the_context_are_left_out_and_reported(capsys):
-    """A completion that is too long, and a prompt without room for a reply."""
+    """One ranking has a completion that is too long, and the prompt of another leaves no room for a reply."""
     ranking = rankings.Ranking(TURNS, ["On.", "Off, now." * 30], [1, 2])
     longest = max(len(ids) for ids, _ in rankings.encode_ranking(BYTES, ranking))
     short = rankings.Ranking(TURNS[:1], ["a", "b"], [1, 2])
     tell_once.cache_clear()
     fit = lambda context: rankings.fitting([short, ranking], BYTES, context)
-    assert fit(longest - 1) == [short, ranking]  # the last token is a target only
+    assert fit(longest - 1) == [short, ranking]  # the last token is only a target
     assert not capsys.readouterr().err
     assert fit(longest - 2) == [short]
     assert f"1 of 2 rankings do not fit into the context of {longest - 2} tokens" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""reward_model: preferred replies get higher scores, each read at the end token and normalised.
+"""reward_model: preferred replies get higher scores, and scores are read at the end token and normalised.
 
 A score that is read elsewhere, or that depends on padding, would reward something other than the reply.
 """
@@ -61,7 +61,7 @@ def test_preferred_replies_score_higher_even_after_unseen_prompts(trained, rewar
         assert last > first
 
 
-def test_the_scores_of_the_training_replies_have_mean_0_and_deviation_1(trained, reward_settings):
+def test_the_scores_of_the_training_replies_have_mean_0_and_standard_deviation_1(trained, reward_settings):
     rows = [ids for ranking in RANKINGS for ids, _ in encode_ranking(BYTES, ranking)]
     with reward_model.scorer(trained, reward_settings) as score:
         scores = score(rows)
@@ -111,7 +111,7 @@ def test_a_score_is_read_at_the_last_token_whatever_else_is_in_the_batch(rng, ro
     np.testing.assert_allclose(scores, alone, atol=1e-4)
 
 
-def test_no_rows_give_no_scores():
+def test_without_rows_there_are_no_scores():
     with WorkerPool(random_model(CONFIG, np.random.default_rng(0), np.float32)) as pool:
         assert reward_model.raw_scores(pool, []).shape == (0,)
 

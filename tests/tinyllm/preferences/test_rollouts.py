@@ -1,4 +1,4 @@
-"""rollouts: log-probs are those that the replies were sampled with, and the mask covers only the replies.
+"""rollouts: log-probs equal those used to sample the replies, and the mask covers only the replies.
 
 Otherwise all importance ratios would be wrong, or the policy would be trained on the prompts.
 """
@@ -35,7 +35,7 @@ def model_of(seed, config=CONFIG):
 
 
 def sample(pool, max_tokens, seed):
-    """Rollouts, with each array of their batch by name."""
+    """Sample rollouts -> their replies, and the arrays of their batch by name."""
     result = rollouts.sample_rollouts(pool, BYTES, PROMPTS, max_tokens, seed)
     ids, targets, mask = (result.batch[name] for name in ("ids", "targets", "weights"))
     return SimpleNamespace(ids=ids, targets=targets, mask=mask, replies=result.replies, ended=result.ended)
@@ -48,7 +48,7 @@ def compare(policy, reference, batch):
 
 @pytest.fixture(scope="module")
 def sampled():
-    """Rollouts, the worker pool of the policy that sampled them, and that of another model."""
+    """Rollouts, the worker pool of the policy that sampled them, and the worker pool of another model."""
     with WorkerPool(model_of(3)) as policy, WorkerPool(model_of(4)) as reference:
         batch = sample(policy, TOKENS, [1, 2])
         assert set(batch.ended) == {True, False}
@@ -57,7 +57,7 @@ def sampled():
 
 @given(seeds, st.integers(1, TOKENS))
 @settings(max_examples=20)
-def test_the_mask_covers_the_reply_and_its_end_token_only(seed, max_tokens):
+def test_the_mask_covers_only_the_reply_and_its_end_token(seed, max_tokens):
     with WorkerPool(model_of(seed)) as pool:
         batch = sample(pool, max_tokens, [seed])
     assert batch.ids.shape == batch.targets.shape == batch.mask.shape
@@ -78,13 +78,13 @@ def test_a_reply_has_ended_if_its_last_token_is_the_end_token(sampled):
         assert ended or len(reply) == TOKENS
 
 
-def test_the_seed_decides_the_replies(sampled):
+def test_the_seed_determines_the_replies(sampled):
     again, other = (sample(sampled.policy, TOKENS, seed) for seed in ([1, 2], [1, 3]))
     assert again.replies == sampled.batch.replies != other.replies
 
 
-def test_log_probs_are_those_that_the_replies_were_sampled_with(sampled, monkeypatch):
-    """Therefore the first importance ratio of an update is 1, whatever else is in the batch."""
+def test_log_probs_equal_those_used_to_sample_the_replies(sampled, monkeypatch):
+    """Therefore every importance ratio is 1 in the first update, whatever else is in the batch."""
     batch, policy, sampled_logits = sampled.batch, sampled.policy, []
     choose = sampling.choose
 
@@ -120,7 +120,7 @@ def test_the_kl_is_0_for_equal_models_and_otherwise_agrees_with_the_objective(sa
 
 
 def test_the_kl_is_the_mean_log_ratio_under_the_policy(sampled):
-    """At one position, by the definition of KL(policy || reference), not of KL(reference || policy)."""
+    """The test computes KL(policy || reference), not KL(reference || policy), from its definition."""
     batch, policy, reference = sampled.batch, sampled.policy, sampled.reference
     _, _, kl, _ = compare(policy, reference, batch)
     t = batch.mask[0].argmax()
@@ -141,7 +141,7 @@ def test_the_states_are_the_input_of_the_policys_head(sampled, tied):
     np.testing.assert_allclose(log_probs[at], expected[at], atol=1e-4)
 
 
-def test_more_rows_than_a_worker_computes_at_once_come_back_in_order(sampled):
+def test_results_are_in_order_even_for_more_rows_than_a_worker_computes_at_once(sampled):
     ids, mask = (np.tile(array, (4, 1)) for array in (sampled.batch.ids, sampled.batch.mask))
     targets = np.roll(np.tile(sampled.batch.targets, (4, 1)), 1, axis=0)
     assert len(ids) > parallel.ROWS

@@ -1,6 +1,6 @@
-"""value_head: the critic learns to predict returns, and advantages come from its values before it learns.
+"""value_head: the critic learns to predict returns, and advantages use its values from before each update.
 
-It must not change the policy, and prompts and padding must not matter.
+The critic must not change the policy, and prompts and padding must not matter.
 """
 
 import numpy as np
@@ -16,18 +16,20 @@ from tinyllm.preferences.value_head import UPDATES, critic_advantages
 
 
 def replies(rng, B, T, C):
-    """States, scores, penalties and a mask of replies, each with a prompt before it and padding after it."""
+    """States, scores, penalties and a mask of replies. A prompt may come before a reply, and padding
+    after the reply."""
     states, scores = rng.standard_normal((B, T, C)), rng.standard_normal(B)
     mask = np.zeros((B, T), np.float32)
     for row in mask:
         start, stop = np.sort(rng.choice(T + 1, 2, replace=False))
         row[start:stop] = 1
-    mask[0] = np.arange(T) < 2  # at least two positions, so that their deviation is not 0
+    mask[0] = np.arange(T) < 2  # at least two positions: the standard deviation must not be 0
     return states, scores, rng.random((B, T)) * mask, mask
 
 
 def rewards_of(scores, penalties, mask):
-    """The rewards in a plain loop: minus the penalty at the next position, plus the score at the last one."""
+    """The rewards, computed in a plain loop: the score at the last position, and elsewhere minus the penalty
+    at the next position."""
     rewards = np.zeros(mask.shape)
     for row, score, penalty, weights in zip(rewards, scores, penalties, mask):
         for t in np.flatnonzero(weights)[:-1]:
@@ -37,7 +39,7 @@ def rewards_of(scores, penalties, mask):
 
 
 @given(rngs, sizes, st.integers(2, 6), sizes)
-def test_advantages_come_from_the_values_before_the_head_learns(rng, B, T, C):
+def test_advantages_use_the_values_from_before_the_head_is_updated(rng, B, T, C):
     states, scores, penalties, mask = replies(rng, B, T, C)
     head = rng.standard_normal((3, C + 1)).astype(np.float32)
     head[2] = np.abs(head[2])  # a running mean of squares
@@ -74,7 +76,7 @@ def test_the_updates_of_the_head_are_counted_over_all_steps(monkeypatch):
 
 @given(rngs, sizes, st.integers(2, 6), sizes)
 def test_the_critic_changes_nothing_but_its_own_head(rng, B, T, C):
-    """It leaves its arguments unchanged and returns plain numbers, so no gradient reaches the policy."""
+    """The critic does not change its arguments and returns plain numbers, so the policy gets no gradient."""
     arguments = replies(rng, B, T, C)
     before = [array.copy() for array in arguments]
     state = {}
@@ -94,7 +96,7 @@ def test_neither_prompt_nor_padding_matters(rng, B, T, C, more):
     padded = [np.pad(array, padding) for array in (penalties, mask)]
     changed = np.concatenate([changed, np.ones((B, more, C))], axis=1)
     state, changed_state = {}, {}
-    for step in range(2):  # the second time, the head has learned
+    for step in range(2):  # in the second step, the head has already been updated
         advantages = critic_advantages(state, step, states, scores, penalties, mask)
         others = critic_advantages(changed_state, step, changed, scores, *padded)[:, :T]
         np.testing.assert_allclose(advantages[mask > 0], others[mask > 0], atol=1e-5)
@@ -114,7 +116,7 @@ def test_the_head_learns_returns_that_are_linear_in_the_states(seed, C):
 
 
 def test_a_reply_better_than_expected_gets_positive_advantages():
-    """Two replies from the same states: the one with the higher score has the higher advantages."""
+    """Of two replies with the same states, the one with the higher score has the higher advantages."""
     states, mask = np.ones((2, 3, 2), np.float32), np.array([[0, 1, 1], [0, 1, 1]], np.float32)
     better, worse = critic_advantages({}, 0, states, np.array([1.0, -1.0]), np.zeros((2, 3)), mask)[:, 1:]
     assert (better > 0).all() and (worse < 0).all()
@@ -122,7 +124,7 @@ def test_a_reply_better_than_expected_gets_positive_advantages():
 
 
 def test_the_head_learns_the_score_minus_later_penalties():
-    """With one state per position, the values that the head converges to are its targets."""
+    """If each position has its own state, the values that the head converges to are its targets."""
     states = np.zeros((1, 3, 2), np.float32)
     states[0, 1, 0], states[0, 2, 1] = 1, 1
     mask, penalties, state = np.array([[0, 1, 1]], np.float32), np.array([[0.0, 0.25, 0.5]]), {}

@@ -49,7 +49,7 @@ def browser(tmp_path_factory):
             return requests.post(f"{base}/goog/cdp/execute", json=job, timeout=60).json()["value"]
 
         def open_page(path):
-            """-> the addresses of everything that the browser requested."""
+            """Open a page -> the addresses of everything that the browser requested."""
             requests.post(f"{base}/url", json={"url": path.resolve().as_uri()}, timeout=60)
             entries = requests.post(f"{base}/se/log", json={"type": "performance"}, timeout=60).json()[
                 "value"

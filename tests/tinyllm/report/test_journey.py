@@ -1,6 +1,7 @@
 """journey: the gradients in panel 2 of the report page are those of the losses.
 
-The tests compute them again from the probabilities. A wrong gradient on the page would teach something false.
+The tests compute these gradients again from the probabilities. A wrong gradient on the page would teach
+something false.
 """
 
 import re
@@ -21,7 +22,7 @@ def run(tiny):
 
 @pytest.fixture
 def expected(run):
-    """The length of the conversation with the rude reply, and {objective: dloss/dlogits (T, V)} for it."""
+    """The length of the conversation with the rude reply, and {objective: dloss/dlogits (T, V)}."""
     policy, reference = run.policy_and_reference
     model, tokenizer = policy.checkpoint
     batch = batch_of(journey.two_replies(tokenizer, run.seed))
@@ -54,7 +55,7 @@ def test_every_objective_turns_the_same_logits_into_its_own_gradient(run, expect
 
 
 def test_the_bars_of_panel_2_show_the_gradients_of_the_objectives(run, expected):
-    """This checks the number, the direction and the length of every bar."""
+    """The test checks the direction and the length of every bar, and the number beside it."""
     html = "".join(panels.one_token(run))
     drawings = re.findall(r'<h4 class="" >(.*?)</h4>(.*?)</div>', html)
     _, tokenizer = run.finished[-1].checkpoint

@@ -1,6 +1,7 @@
 """page: every run gets a report page, even if some of its stages or files are missing.
 
-What could go wrong: one missing file hides the whole page, a link leads nowhere, or the page needs a network.
+What could go wrong: one missing file hides the whole page, a link leads nowhere, or the page needs a network
+connection.
 """
 
 import json
@@ -20,7 +21,7 @@ EMPTY = {"meta", "link", "input", "path", "circle"}  # elements without an end t
 
 
 class Page(HTMLParser):
-    """A parsed page: its text, its links and what a browser would fetch. Its elements must be nested."""
+    """A parsed page: its text, its links and what a browser would fetch. Elements must be properly nested."""
 
     def __init__(self, text):
         super().__init__()

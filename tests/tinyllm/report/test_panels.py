@@ -1,4 +1,4 @@
-"""panels: they mark the wrong words and steps of replies, and draw bars, curves and attention correctly.
+"""panels: they mark errors in the words and steps of replies, and draw bars, curves and attention correctly.
 
 A wrong mark or drawing would mislead readers, who cannot check it.
 """

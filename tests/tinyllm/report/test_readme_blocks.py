@@ -1,6 +1,7 @@
 """readme_blocks: it fills the marked blocks of README.md from a run and changes nothing else in the file.
 
-The tests also notice an edit by hand that changes the format of a block, because the next run would undo it.
+The tests also notice an edit by hand that changes the format of a block, because the next run of the
+script would undo the edit.
 """
 
 import json
@@ -110,7 +111,7 @@ def test_a_block_that_cannot_be_written_is_reported_and_the_file_does_not_change
     assert Path("README.md").read_text() == text
 
 
-def test_a_run_that_lacks_a_stage_writes_nothing(tiny):
+def test_nothing_is_written_if_the_run_lacks_a_stage(tiny):
     Path("README.md").write_text(README, encoding="utf-8")
     with pytest.raises(TinyllmError, match="3-prefer is missing"):
         readme_blocks.main("demo")

@@ -61,7 +61,7 @@ def parser():
 
 
 def add_option(command, field):
-    """Add a settings field as an option. The help shows the default, except for flags and the default ""."""
+    """Add a settings field as an option. The help shows its default, except for flags and empty strings."""
     flag = "--" + field.metadata.get("flag", field.name).replace("_", "-")
     text = field.metadata["help"]
     if field.type is bool:

@@ -26,7 +26,7 @@ class Rates:
     (Zhai et al. 2022). If `steps` is 0, the rates are constant.
 
     Each stage chooses its own peaks. Some skills, such as following a story, are learned suddenly, and only
-    while the rate is high. Rates that fall from the start may be too low by then.
+    while the rate is high. Rates that fall from the start may be too low when that moment comes.
     """
 
     method: str = "muon"  # optimizer of the block matrices: muon or adamw
@@ -35,7 +35,7 @@ class Rates:
     decay: float = 0.1  # decoupled weight decay of the matrices
     steps: int = 0
     warmup: int = 100  # steps of linear warm-up; at most a tenth of all steps
-    falling: float = 0.5  # share of the steps, at the end, in which the rate decays linearly to 0
+    falling: float = 0.5  # share of all steps, at the end, over which the rate decays linearly to 0
 
     def scale(self, step):
         """The multiplier of the rates at `step`."""
@@ -56,7 +56,7 @@ class Part(NamedTuple):
 
 
 def parts(config, method="muon", begin=0):
-    """The buffer from `begin` on as Parts: one per block matrix for Muon, chunks of the rest for AdamW."""
+    """Cut the buffer, from `begin` on, into Parts: block matrices for Muon, chunks of the rest for AdamW."""
     pieces, places = [], config.places(begin)
     for name, shape in config.shapes().items():
         start, stop = places[name]
@@ -65,13 +65,13 @@ def parts(config, method="muon", begin=0):
         else:
             chunks = range(start, stop, CHUNK)
             pieces += [Part(at, min(at + CHUNK, stop), (), len(shape) == 2) for at in chunks]
-    return [piece for piece in pieces if piece.start >= 0]  # the others are frozen
+    return [piece for piece in pieces if piece.start >= 0]  # what lies before `begin` is frozen
 
 
 def update(part, params, gradient, moments, updates, rates, scale):
     """One step on one Part of the flat vectors, in place.
 
-    moments: two vectors, initially 0; updates: optimizer updates so far; scale: multiplier of the peak rates.
+    moments: two vectors, initially 0; updates: number of updates so far; scale: multiplier of the rates.
     """
     w, g, m, v = (vector[part.start : part.stop] for vector in (params, gradient, *moments))
     if part.shape:
@@ -105,7 +105,7 @@ def adamw(w, g, m, v, updates, rate, decay, beta1=0.9, beta2=0.99, eps=1e-8):
 
 
 def muon(w, g, m, rate, decay, momentum=0.9):
-    """One step on a matrix, in place: momentum, then equal singular values.   Jordan et al. 2024.
+    """One step on a matrix, in place: add momentum, then equalise the singular values.   Jordan et al. 2024.
 
     A few directions dominate a gradient matrix. With equal singular values all directions learn equally fast.
     The factor for tall matrices makes their outputs change as much as those of wide matrices.
@@ -125,9 +125,9 @@ def orthogonalise(g, rounds=5):
     to every singular value s. With these coefficients five rounds bring all but the smallest values from
     (0, 1] into about [0.7, 1.2].
 
-    All factors B = a + b A + c A^2 are polynomials in the first A. So for a long X the factors, which are
-    small, are first multiplied together, and X is multiplied by the product once. For shape (128, 352) this
-    takes 0.7 times as long.
+    All factors B = a + b A + c A^2 are polynomials in the A of the first round, and they are small. So if X
+    is much wider than tall, the factors are first multiplied together, and X is multiplied by the product
+    once. For shape (128, 352) this takes 0.7 times as long as multiplying X in every round.
     """
     x = g.T if g.shape[0] > g.shape[1] else g  # so that A = X X^T is as small as possible
     x = x * (1 / (math.sqrt(float(np.vdot(x, x))) + 1e-7))

@@ -48,7 +48,8 @@ def forward_and_loss(model, objective, piece, total):
 
     With ids (B, T) the loss is a sum over positions, and positions of weight 0 are left out: the objective
     gets logits (N, V) and arguments (N, ...). An argument that is a list (one array per row) has no
-    entries at these positions. With ids (P, K, T) the objective compares K sequences and gets all positions.
+    entries for positions of weight 0. With ids (P, K, T) the objective compares K sequences and gets all
+    positions.
     """
     ids, arguments = piece["ids"], {name: array for name, array in piece.items() if name != "ids"}
     if ids.ndim == 2:

@@ -53,7 +53,7 @@ class Config:
             "kv_heads": self.kv_heads or self.heads,
             "head_dim": self.head_dim or self.width // self.heads,
             "hidden": self.hidden or math.ceil(8 * self.width / 96) * 32,
-            "tied": self.tied or self.head == "score",  # a score head has no second table
+            "tied": self.tied or self.head == "score",  # a score head has no table of its own
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)  # the dataclass is frozen

@@ -326,7 +326,7 @@ def test_the_parent_must_have_the_same_run_size_and_seed_unless_from_names_it():
     settings = StageSettings(size="tiny", seed=1, origin="any/where")
     assert parent_folder(settings, "1-text") == Path("any/where")
     write_json("any/where", {})
-    with pytest.raises(TinyllmError, match="any/where is no folder: make real MODEL= makes one"):
+    with pytest.raises(TinyllmError, match="any/where is a file, not a folder: convert it with make"):
         parent_folder(settings, "1-text")
 
 

@@ -39,7 +39,7 @@ class MineSettings(Settings):
 
 
 def run_stage(settings, stage_settings, main):
-    """Run one stage and its exams, with those of the command's settings that the stage has too."""
+    """Run one stage and its exams, with the settings that the command and the stage share."""
     with_exams(main)(settings.as_settings(stage_settings))
 
 
@@ -123,7 +123,7 @@ def control(settings):
 
 def exams(settings):
     """Run every exam again on every finished stage of a run, and write the scoreboard."""
-    stage_folder(settings.run, "")  # raises TinyllmError if there is none
+    stage_folder(settings.run, "")  # raises TinyllmError if no stage is finished
     for folder in finished_stages(settings.run):
         examine(folder, settings, again=True)
     print(scoreboard(settings.run))

@@ -44,8 +44,8 @@ class CallMask:
         self.rows = {}  # row -> state and text (see _after), and how many tokens have been read
 
     def __call__(self, row, written, room):
-        """The ids written in a row so far, and the number that may still follow -> the tokens that may come
-        next: booleans (V,), or None for all. If nothing is written yet, a new reply begins."""
+        """The ids of a reply so far, and how many more may follow -> the tokens that may come next: booleans
+        (V,), or None for all. If there are no ids yet, a new reply begins in this row of the batch."""
         if not len(written):
             self.rows[row] = self.start if self.only else None, b"", 0
         state, text, done = self.rows[row]

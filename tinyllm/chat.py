@@ -165,11 +165,11 @@ class Chat:
         def show_and_mask(row, written, room):
             nonlocal shown
             text = decode_reply(tokenizer, written.tolist())
-            if not text.endswith("\ufffd"):  # else the last character may be incomplete
+            if not text.endswith("\ufffd"):  # U+FFFD may be an incomplete character
                 self.show(text[shown:])
                 shown = len(text)
             allowed = mask(row, written, room) if mask else None
-            may_end = allowed is None or allowed[end]  # no end token inside a call
+            may_end = allowed is None or allowed[end]  # not inside a call
             return only_end if may_end and is_loop(written.tolist()) else allowed
 
         how = {"temperature": self.settings.temperature, "stop": end, "mask": show_and_mask}
@@ -228,8 +228,8 @@ def compare(settings):
     """Ask every finished stage the same question.
 
     Replies are greedy, except that of stage 0, which is sampled: with greedy decoding, a random model only
-    repeats the last token. For a masked model only its name is printed, because it cannot write. Raises
-    TinyllmError if no stage is finished.
+    repeats the last token. A masked model cannot write and is not asked. Raises TinyllmError if no stage is
+    finished.
     """
     stage_folder(settings.run, "")
     width, messages = shutil.get_terminal_size().columns, [{"role": "user", "content": settings.prompt}]

@@ -3,12 +3,12 @@
     out, cache = f_forward(x, w)           # cache: what the backward pass needs
     dx, dw = f_backward(dout, cache)       # one gradient per differentiable argument, in order
 
-Without an autograd library the derivative of every layer has to be written by hand. Each backward docstring
-derives the gradients, and the tests compare them with finite differences.
+Without an autograd library the derivative of every layer has to be written by hand. The docstring of
+each backward function derives the gradients, and the tests compare them with finite differences.
 
 There is no state and no class. dout has the shape of out, dx the shape of x. A gradient is a new array, or
 overwrites an array that the caller passes. Nothing is added to the gradient of an earlier step, so there is
-no zero_grad to forget. All functions work in float32 (for training) or float64 (for checks), without mixing:
+no zero_grad to forget. All functions work in float32 (for training) or float64 (for checks), never in both:
 scalars come from `math`, because an np.float64 scalar would turn a float32 array into float64.
 
 Shapes:  B batch   T time   N = B * T rows   C width   V vocabulary
@@ -69,8 +69,8 @@ def rmsnorm_backward(dout, cache):
     """With dn = g * dout, row by row:
 
     dg = sum over rows of dout * n
-    dx = r * (dn - n * mean(dn * n)): the direct path, minus its part along n, because scaling x does not
-         change n (exactly true for eps = 0). The second term comes from dr/dx = -r^3 x / C.
+    dx = r * (dn - n * mean(dn * n)): the direct path, minus its component along n, because scaling x
+         does not change n (exactly true for eps = 0). The second term comes from dr/dx = -r^3 x / C.
     """
     n, r, g = cache
     dg = np.einsum("nc,nc->c", dout, n)

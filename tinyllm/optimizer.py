@@ -87,8 +87,8 @@ def adamw(w, g, m, v, updates, rate, decay, beta1=0.9, beta2=0.99, eps=1e-8):
     v <- b2 v + (1 - b2) g^2      the same average of its square
     w <- w - rate (m' / (sqrt(v') + eps) + decay w)
 
-    where m' = m / (1 - b1^t) at update t, and v' likewise with b2: m and v start at 0, so they are small at
-    first.
+    where m' = m / (1 - b1^t) at update t, and v' likewise with b2. This corrects for m and v being too small
+    at first, because they start at 0.
     """
     t = updates + 1
     m *= beta1
@@ -146,7 +146,8 @@ def orthogonalise(g, rounds=5):
 
 
 def clip(gradient, limit=1.0):
-    """Scale a gradient down to norm `limit` if it is longer, in place -> its old norm.   Pascanu et al. 2013.
+    """If the norm of a gradient exceeds `limit`, scale it down to `limit`, in place -> the norm before that.
+    Pascanu et al. 2013.
 
     `gradient` has to be the sum over all workers. If each worker clipped its own share, the direction of the
     sum would change and depend on how the batch was split.

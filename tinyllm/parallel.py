@@ -98,14 +98,14 @@ class WorkerPool:
         return _joined(results)
 
     def rows_at_once(self, length):
-        """How many rows of `length` tokens `map` should take at once if all their logits are computed."""
+        """The `size` to give to `map` for rows of `length` tokens, if all their logits are computed."""
         return max(1, min(ROWS, LOGITS // (length * self.model.config.vocab)))
 
     def run(self, function, jobs):
         """Call function(worker, job), job i on worker i -> list of results. Some workers may have no job.
 
-        `function` must be importable from a module (partial works too); jobs and results are pickled.
-        Raises TinyllmError if a worker dies or its job fails.
+        `function` must be importable from a module, or a functools.partial of such a function. Jobs and
+        results are pickled. Raises TinyllmError if a worker dies or its job fails.
         """
         try:
             for rank in range(1, len(jobs)):

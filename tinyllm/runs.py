@@ -35,8 +35,8 @@ VARIABLES = "run size seed workers text from data rankings algorithm objective".
 def option(default, help, limits=(0, 10**6), **metadata):
     """A settings field with its help text; __main__.py makes the command line from such fields.
 
-    limits: the smallest and the largest number allowed. source: if the option is the path of a source, its
-    kind (see `sources`).
+    limits: the smallest and the largest number allowed. source: if the option is the path of a source, the
+    kind of that source (see `sources`).
     """
     return field(default=default, metadata={"help": help, "limits": limits, **metadata})
 
@@ -105,7 +105,7 @@ def fingerprint(path):
 def sources(settings, parent):
     """The sources of a stage -> {kind: {"path", "sha256"}}; an empty path means the built-in world.
 
-    Kinds are text, instructions, rankings and problems. A file named in the settings comes first,
+    The kinds are text, instructions, rankings and problems. A file named in the settings comes first,
     then the parent's source. The built-in world is the default only if no other source is a file of yours.
     Raises TinyllmError if a source is missing, may not be mixed with the others, or has changed since the
     parent learned from it.

@@ -43,7 +43,7 @@ def fold(model):
     root = math.sqrt(c.width)
 
     def transposed(w):
-        """w.T in the memory of w. With the view w.T, a step of 16 rows would take 1.17 times as long."""
+        """Transpose w within its memory. A step of 16 rows takes 1.17 times as long with the view w.T."""
         copy = w.T.copy()
         w.reshape(-1)[:] = copy.reshape(-1)
         return w.reshape(copy.shape)

@@ -56,7 +56,7 @@ class Tokenizer:
         words = self.split(_as_bytes(text))
         return list(chain.from_iterable(map(self._ids_of_word.__getitem__, words)))
 
-    split = staticmethod(_words)  # bytes -> words, also bytes
+    split = staticmethod(_words)  # bytes -> list of words, which are bytes too
 
     def decode_bytes(self, ids):
         """Ids -> the exact bytes; a special token becomes its name."""
@@ -191,7 +191,7 @@ class _Row:
     """The words of a text in one row of bytes, so that NumPy merges a pair in all of them at once.
 
     There is a -1 on both sides of each word. An id covers as many places as it has bytes: `head` holds the id
-    at the first of them (and -1 at the others), `tail` holds it at the last.
+    at the first of these places and -1 at the others, and `tail` holds the id at the last of them.
     """
 
     def __init__(self, seen):

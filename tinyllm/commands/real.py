@@ -85,7 +85,7 @@ def converted(path, dtype):
 
 @dataclass(frozen=True)
 class QuizSettings(Settings):
-    origin: str = option("", "checkpoint folder to ask (default: the last stage of the run)", flag="from")
+    origin: str = option("", "folder of the model to ask (default: the last stage of the run)", flag="from")
     data: str = option(str(QUIZ), 'questions, each with one or more answers: "4 or four"')
     voice: str = option("aye", "a word that marks replies in the trained style")
 

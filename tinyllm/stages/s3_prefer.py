@@ -106,8 +106,8 @@ def main(settings, stage=STAGE):
 
 
 def load_rankings(settings, parent, size, tokenizer, context):
-    """The rankings of a file (without the held-out ones) or of the simulated annotator. Those that do not fit
-    into the context are left out."""
+    """The rankings from a file (without the held-out ones) or from the simulated annotator. Rankings that do
+    not fit into the context are left out."""
     if settings.rankings:
         training, _ = split_rankings(read(settings.rankings))
     else:

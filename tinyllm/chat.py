@@ -34,7 +34,7 @@ HELP = """/stage N            talk to another stage             /temperature X  
 /tools auto|on|off  when to call tools                /save FILE      write the conversation as JSON
 /ask on|off         whether you confirm each call     /new             forget the conversation
 /compare QUESTION   ask every stage                   /quit            end (or Ctrl-D)"""
-TURNS = 4  # in the longest follow-up conversations of world/conversations.py
+TURNS = 4  # turns in the longest follow-up conversations of world/conversations.py
 # A small model that was never trained to call tools needs to see one example (Brown et al. 2020).
 EXAMPLE = [
     {"role": "user", "content": "What is 6 times 7? Use the calculator."},

@@ -51,7 +51,7 @@ class Part(NamedTuple):
 
     start: int
     stop: int
-    shape: tuple  # of the matrix, for Muon; () for AdamW
+    shape: tuple  # the shape of a matrix for Muon, () for AdamW
     decays: bool  # whether weight decay applies: to matrices, not to gains
 
 

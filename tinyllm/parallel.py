@@ -140,7 +140,7 @@ class WorkerPool:
             process.kill()
         for process in self._processes:
             process.join()
-        atexit.unregister(self.close)  # last: if Ctrl-C interrupts `close`, it runs again at exit
+        atexit.unregister(self.close)  # last, so that an interrupted `close` runs again at exit
 
     def __enter__(self):
         return self

@@ -29,7 +29,7 @@ except ImportError:  # Windows, where nothing keeps two processes out of one fol
 RESUME = "resume.safetensors"  # everything that an unfinished stage needs to continue
 WORLD = {"path": "", "sha256": ""}  # the built-in world, made from the seed: the only source without a file
 NOT_DECISIVE = ("run", "workers", "resume", "save_every", "origin")  # may differ from those in stage.json
-VARIABLES = "run size seed workers text from data rankings algorithm objective".split()  # in the Makefile
+VARIABLES = "run size seed workers text from data rankings algorithm objective".split()  # of the Makefile
 
 
 def option(default, help, limits=(0, 10**6), **metadata):

@@ -31,7 +31,7 @@ class Config:
     layers: int = 4
     width: int = 128  # C
     heads: int = 4  # H
-    kv_heads: int = 0  # K: 0 means as many as heads; fewer shrink the KV cache
+    kv_heads: int = 0  # K: 0 means as many as heads; a smaller number shrinks the KV cache
     head_dim: int = 0  # D: 0 means width / heads
     hidden: int = 0  # F: 0 means 8/3 of the width, rounded up to a multiple of 32
     theta: float = 10000.0  # base of the rotary angles

@@ -48,7 +48,7 @@ def mean_and_range(values):
 
 
 def hacking(settings):
-    """Reward hacking: stage 3 without the KL penalty, at 4 times the learning rate and 3 times the steps."""
+    """Reward hacking: stage 3 with no KL penalty, 4 times the learning rate and 3 times the steps."""
     if s3_prefer.ALGORITHMS[settings.algorithm].pairs:
         raise UsageError(f"{settings.algorithm} has no reward model to hack: choose another ALGORITHM=")
     check_world(settings)

@@ -126,8 +126,8 @@ def orthogonalise(g, rounds=5):
     (0, 1] into about [0.7, 1.2].
 
     All factors B = a + b A + c A^2 are polynomials in the A of the first round, and they are small. So if X
-    is much wider than tall, the factors are first multiplied together, and X is multiplied by the product
-    once. For shape (128, 352) this takes 0.7 times as long as multiplying X in every round.
+    is at least twice as wide as tall, the factors are first multiplied together, and X is multiplied by the
+    product once. For shape (128, 352) this takes 0.7 times as long as multiplying X in every round.
     """
     x = g.T if g.shape[0] > g.shape[1] else g  # so that A = X X^T is as small as possible
     x = x * (1 / (math.sqrt(float(np.vdot(x, x))) + 1e-7))

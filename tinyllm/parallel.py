@@ -135,7 +135,7 @@ class WorkerPool:
 
     def close(self):
         """Kill the workers. Nothing is lost, because they hold no state of their own. The shared memory is
-        freed when the last process that uses it has ended."""
+        freed when no process uses it any more."""
         for process in self._processes:
             process.kill()
         for process in self._processes:

@@ -7,8 +7,9 @@ threads when NumPy is first imported, so this file sets the number before any ot
 import os
 import sys
 
-# `python -m` puts the current folder first on sys.path. A tools.py in that folder would shadow our package
-# tools, and a random.py the standard library's. So search that folder last, after the one that holds tinyllm.
+# `python -m` puts the current folder first on sys.path. A tools.py in that folder would shadow the package
+# `tools` of this project, and a random.py would shadow the standard library's module. So search that folder
+# last, after the one that holds tinyllm.
 if sys.argv[:1] == ["-m"] and sys.path[0] != os.path.dirname(__path__[0]):
     sys.path += [os.path.dirname(__path__[0]), sys.path.pop(0)]
 
@@ -24,14 +25,15 @@ import platform
 #     1 process, 2 threads     28 / 220          60 / 737      the threads spin while they wait
 #     2 processes              23 / 187          66 / 467
 #
-# On another machine with a busy core, 2 threads were 11 times slower than 1. If you have set one of these
-# environment variables, your value is kept.
+# On another machine with a busy core, a step took 11 times as long with 2 threads as with 1. If you have set
+# one of these environment variables, your value is kept.
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 
 def _limit_loaded_blas():
-    """Set the thread count by a call: NumPy was imported before tinyllm, so BLAS has read the variables.
+    """Set the number of threads with a function call. If NumPy was imported before tinyllm, BLAS has already
+    read the variables.
 
     This works for the OpenBLAS in NumPy's wheels for Linux and Windows. With another BLAS, import tinyllm
     before NumPy.

@@ -61,7 +61,7 @@ def parser():
 
 
 def add_option(command, field):
-    """Add a settings field as an option. The help shows the default, except for flags and the default ""."""
+    """Add a settings field as an option. The help shows its default, except for flags and empty strings."""
     flag = "--" + field.metadata.get("flag", field.name).replace("_", "-")
     text = field.metadata["help"]
     if field.type is bool:
@@ -109,7 +109,7 @@ def main(argv=None):
         run(argv)
     except TinyllmError as error:
         return fail(error, 2 if isinstance(error, UsageError) else 1)
-    except BrokenPipeError:  # `| head` has stopped reading
+    except BrokenPipeError:  # the reader of a pipe has stopped, such as `| head`
         return 1
     except OSError as error:  # such as a full disk
         return fail(f"{error.filename or 'operating system'}: {error.strerror or error}")

@@ -1,9 +1,9 @@
-"""Valid tool calls from any model: a mask decides which tokens may come next in each row.
+"""Make any model write valid tool calls: a mask decides which tokens may come next in a reply.
 
 A reply has a maximum number of tokens. Outside a call the model may write anything, except "<" when there is
-little room left. Once it has written "<tool", the grammar of the tools limits its choice of tokens: it has to
-complete the tag, then the call, in the room that is left. The model needs no training for this: even a random
-model writes valid calls, though odd ones.
+little room left. Once the model has written "<tool", it may choose only tokens that the grammar of the tools
+allows. So it has to complete the tag, then the call, in the room that is left. The model needs no training
+for this: even a random model writes valid calls, though odd ones.
 """
 
 from functools import reduce
@@ -38,13 +38,14 @@ class CallMask:
         self.masks = Masks(Grammar(registry.schema(), before, CLOSE.encode()), self.vocabulary, self.end)
         self.start = self.masks.grammar.start
         self.need = 1 + self.masks.grammar.distance(self.start)  # enough tokens for the shortest call
-        self.limit = self.need if only else self.need + ENDING  # a call may begin if more tokens are left
+        # A call may begin if more tokens than this are left.
+        self.limit = self.need if only else self.need + ENDING
         self.cannot_open = np.array([b"<" not in token for token in self.vocabulary[: self.size]])
-        self.rows = {}  # row -> (state, text), see _after, and how many of its tokens have been read
+        self.rows = {}  # row -> state and text (see _after), and how many tokens have been read
 
     def __call__(self, row, written, room):
-        """The ids that a row has written, and how many more it may write -> the tokens that may come next:
-        booleans (V,), or None for all. Empty ids begin a new reply."""
+        """The ids of a reply so far, and how many more may follow -> the tokens that may come next: booleans
+        (V,), or None for all. If there are no ids yet, a new reply begins in this row of the batch."""
         if not len(written):
             self.rows[row] = self.start if self.only else None, b"", 0
         state, text, done = self.rows[row]

@@ -34,7 +34,7 @@ HELP = """/stage N            talk to another stage             /temperature X  
 /tools auto|on|off  when to call tools                /save FILE      write the conversation as JSON
 /ask on|off         whether you confirm each call     /new             forget the conversation
 /compare QUESTION   ask every stage                   /quit            end (or Ctrl-D)"""
-TURNS = 4  # in the longest follow-up conversations of world/conversations.py
+TURNS = 4  # turns in the longest follow-up conversations of world/conversations.py
 # A small model that was never trained to call tools needs to see one example (Brown et al. 2020).
 EXAMPLE = [
     {"role": "user", "content": "What is 6 times 7? Use the calculator."},
@@ -43,12 +43,12 @@ EXAMPLE = [
     {"role": "assistant", "content": "6 times 7 is 42."},
 ]
 NOTHING = agent.Conversation([], agent.ANSWERED)
-LOOP = 24  # a reply is stopped if its last tokens, at least this many, repeat one sequence three times
+LOOP = 24  # a reply is stopped if its last 24 or more tokens are one sequence, written three times
 
 
 def encode_recent(tokenizer, messages, context, most=None):
-    """The prompt for the next reply: the last `most` turns (None: all), or fewer if they would leave no room
-    for the reply.
+    """The prompt for the next reply: the last turns, at most `most` of them (None: all), and only as many as
+    leave room for the reply.
 
     A turn begins with a user message and is dropped as a whole. The last turn and the system message are
     always kept.
@@ -63,15 +63,15 @@ def encode_recent(tokenizer, messages, context, most=None):
 
 
 def is_loop(tokens):
-    """Whether the last tokens, at least LOOP of them, repeat one sequence three times."""
+    """Whether the last LOOP or more tokens are one sequence, written three times."""
     lengths = range(LOOP // 3, len(tokens) // 3 + 1)
     return any(tokens[-n:] == tokens[-2 * n : -n] == tokens[-3 * n : -2 * n] for n in lengths)
 
 
 @functools.lru_cache(maxsize=4)
 def tools_and_mask(tokenizer, names, only):
-    """The registry of the tools with these names, and the mask for calls of them (None if there are none).
-    With a vocabulary of 49,152 tokens, making the mask takes a second."""
+    """The registry of the tools with these names, and the mask for calls to these tools (None if there are no
+    names). With a vocabulary of 49,152 tokens, making the mask takes a second."""
     registry = Registry(tool for tool in TOOLS if tool.name in names)
     return registry, CallMask(tokenizer, registry, only) if names else None
 
@@ -117,11 +117,11 @@ class Chat:
 
     def choose_tools(self, tools):
         """on: the model may call tools; off: it may not. auto: on for a stage trained on the built-in
-        conversations. Any other model must call a tool if the question names it ("use the calculator"), and
-        may not call one otherwise.
+        conversations. Any other model must call a tool that the question names ("use the calculator"), and
+        may call no tool otherwise.
 
-        All tools are described to the model, or only the first if their description would fill more than half
-        of the context.
+        All tools are described to the model, or only the first one if the descriptions of all would fill more
+        than half of the context.
         """
         is_on = self.is_built_in if tools == "auto" else tools == "on"
         described, _ = encode_conversation(self.tokenizer, agent.introduced([], Registry(TOOLS)))
@@ -165,11 +165,11 @@ class Chat:
         def show_and_mask(row, written, room):
             nonlocal shown
             text = decode_reply(tokenizer, written.tolist())
-            if not text.endswith("\ufffd"):  # else the last character may be incomplete
+            if not text.endswith("\ufffd"):  # U+FFFD may be an incomplete character
                 self.show(text[shown:])
                 shown = len(text)
             allowed = mask(row, written, room) if mask else None
-            may_end = allowed is None or allowed[end]  # no end token inside a call
+            may_end = allowed is None or allowed[end]  # not inside a call
             return only_end if may_end and is_loop(written.tolist()) else allowed
 
         how = {"temperature": self.settings.temperature, "stop": end, "mask": show_and_mask}
@@ -228,7 +228,8 @@ def compare(settings):
     """Ask every finished stage the same question.
 
     Replies are greedy, except that of stage 0, which is sampled: with greedy decoding, a random model only
-    repeats the last token. Masked models are only named. Raises TinyllmError if no stage is finished.
+    repeats the last token. A masked model cannot write and is not asked. Raises TinyllmError if no stage is
+    finished.
     """
     stage_folder(settings.run, "")
     width, messages = shutil.get_terminal_size().columns, [{"role": "user", "content": settings.prompt}]

@@ -17,5 +17,8 @@ class UsageError(TinyllmError):
 
 @functools.cache
 def tell_once(message):
-    """Print a message to stderr, but only once per process: training and exams read the same files."""
+    """Print a message to stderr, unless this process has already printed it.
+
+    Training and exams read the same files, so the same messages come up again.
+    """
     print(message, file=sys.stderr)

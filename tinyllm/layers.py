@@ -3,12 +3,12 @@
     out, cache = f_forward(x, w)           # cache: what the backward pass needs
     dx, dw = f_backward(dout, cache)       # one gradient per differentiable argument, in order
 
-Without an autograd library the derivative of every layer has to be written by hand. Each backward docstring
-derives the gradients, and the tests compare them with finite differences.
+Without an autograd library the derivative of every layer has to be written by hand. The docstring of
+each backward function derives the gradients, and the tests compare them with finite differences.
 
 There is no state and no class. dout has the shape of out, dx the shape of x. A gradient is a new array, or
 overwrites an array that the caller passes. Nothing is added to the gradient of an earlier step, so there is
-no zero_grad to forget. All functions work in float32 (for training) or float64 (for checks), without mixing:
+no zero_grad to forget. All functions work in float32 (for training) or float64 (for checks), never in both:
 scalars come from `math`, because an np.float64 scalar would turn a float32 array into float64.
 
 Shapes:  B batch   T time   N = B * T rows   C width   V vocabulary
@@ -69,8 +69,8 @@ def rmsnorm_backward(dout, cache):
     """With dn = g * dout, row by row:
 
     dg = sum over rows of dout * n
-    dx = r * (dn - n * mean(dn * n)): the direct path, minus its part along n, because scaling x does not
-         change n (exactly true for eps = 0). The second term comes from dr/dx = -r^3 x / C.
+    dx = r * (dn - n * mean(dn * n)): the direct path, minus its component along n, because scaling x
+         does not change n (exactly true for eps = 0). The second term comes from dr/dx = -r^3 x / C.
     """
     n, r, g = cache
     dg = np.einsum("nc,nc->c", dout, n)
@@ -123,7 +123,7 @@ def attention_forward(q, k, v, causal=False, block=64):
     This version computes the same result faster. The matrix of scores has one row per key: the softmax then
     reduces over rows, which NumPy does at full vector width. Scores are computed for `block` queries at a
     time: a block stays in the processor's cache, and with a causal mask the keys after the block are never
-    touched. At T = 300 this takes 0.6 times as long as a single block of all queries.
+    touched. At T = 300, blocks of 64 take 0.6 times as long as a single block of all queries.
     """
     (B, T, H, D), K = q.shape, k.shape[2]
     q = (q * (1 / math.sqrt(D))).reshape(B, T, K, H // K, D).transpose(0, 2, 3, 1, 4)  # (B, K, G, T, D)
@@ -146,7 +146,7 @@ def attention_forward(q, k, v, causal=False, block=64):
 
 
 def attention_backward(dout, cache):
-    """The forward lines, last to first. p is (keys, queries), and q is already divided by sqrt(D):
+    """The lines of the forward pass, from last to first. p is (keys, queries), q already divided by sqrt(D).
 
     out = p^T v                         ->  dp = v dout^T          dv = p dout
     p = softmax(s) down each column     ->  ds = p * (dp - sum over keys of p * dp)

@@ -2,13 +2,13 @@
 
 The loss of the reward model takes scores in place of logits, and that of PPO's critic takes values.
 
-Stages differ in the gradient at the logits; everything below the logits is shared. If a loss averaged over
-the rows it is given, the results of workers and micro-batches would not add up. So the caller passes `total`,
-the normaliser of the whole batch. A separate total also allows weights that are negative or sum to 0. If
-there is nothing to learn, total is 0. Everything is then divided by infinity, so the loss and its gradient
-are 0.
+Stages differ in the gradient at the logits; everything below the logits is shared. If each loss took the
+mean over its own rows, the results of workers and micro-batches would not add up. So the caller passes
+`total`, the normaliser of the whole batch. A separate total also allows weights that are negative or sum to
+0. If there is nothing to learn, total is 0. Everything is then divided by infinity, so the loss and its
+gradient are 0.
 
-Shapes:  B batch   T time   V vocabulary   P prompts   K completions of each
+Shapes:  B batch   T time   V vocabulary   P prompts   K completions of each prompt
 """
 
 import numpy as np
@@ -86,8 +86,8 @@ def dpo(logits, targets, reference_log_probs, weights, total, beta=0.1):
     reference_log_probs (P, 2): log p of both replies under the reference -> loss, dlogits.
 
     -log sigmoid(margin) / total with margin = beta * (gain of the chosen reply - gain of the rejected reply),
-    gain = log p - reference. So each token of the chosen reply gets the gradient of weighted_nll times
-    beta sigmoid(-margin), and each token of the rejected reply gets the same with the opposite sign.
+    gain = log p - reference. So dlogits is that of weighted_nll, with the weights of the chosen reply
+    multiplied by beta sigmoid(-margin), and those of the rejected reply by -beta sigmoid(-margin).
     """
     log_probs = log_prob_of(targets, log_softmax(logits))
     gain = (log_probs * weights).sum(axis=-1) - reference_log_probs  # (P, 2)

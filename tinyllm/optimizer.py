@@ -26,7 +26,7 @@ class Rates:
     (Zhai et al. 2022). If `steps` is 0, the rates are constant.
 
     Each stage chooses its own peaks. Some skills, such as following a story, are learned suddenly, and only
-    while the rate is high. Rates that fall from the start may be too low by then.
+    while the rate is high. Rates that fall from the start may be too low when that moment comes.
     """
 
     method: str = "muon"  # optimizer of the block matrices: muon or adamw
@@ -35,7 +35,7 @@ class Rates:
     decay: float = 0.1  # decoupled weight decay of the matrices
     steps: int = 0
     warmup: int = 100  # steps of linear warm-up; at most a tenth of all steps
-    falling: float = 0.5  # share of the steps, at the end, in which the rate decays linearly to 0
+    falling: float = 0.5  # share of all steps, at the end, over which the rate decays linearly to 0
 
     def scale(self, step):
         """The multiplier of the rates at `step`."""
@@ -51,12 +51,12 @@ class Part(NamedTuple):
 
     start: int
     stop: int
-    shape: tuple  # of the matrix, for Muon; () for AdamW
+    shape: tuple  # the shape of a matrix for Muon, () for AdamW
     decays: bool  # whether weight decay applies: to matrices, not to gains
 
 
 def parts(config, method="muon", begin=0):
-    """The buffer from `begin` on as Parts: one per block matrix for Muon, chunks of the rest for AdamW."""
+    """Cut the buffer, from `begin` on, into Parts: block matrices for Muon, chunks of the rest for AdamW."""
     pieces, places = [], config.places(begin)
     for name, shape in config.shapes().items():
         start, stop = places[name]
@@ -65,13 +65,13 @@ def parts(config, method="muon", begin=0):
         else:
             chunks = range(start, stop, CHUNK)
             pieces += [Part(at, min(at + CHUNK, stop), (), len(shape) == 2) for at in chunks]
-    return [piece for piece in pieces if piece.start >= 0]  # the others are frozen
+    return [piece for piece in pieces if piece.start >= 0]  # what lies before `begin` is frozen
 
 
 def update(part, params, gradient, moments, updates, rates, scale):
     """One step on one Part of the flat vectors, in place.
 
-    moments: two vectors, initially 0; updates: optimizer updates so far; scale: multiplier of the peak rates.
+    moments: two vectors, initially 0; updates: number of updates so far; scale: multiplier of the rates.
     """
     w, g, m, v = (vector[part.start : part.stop] for vector in (params, gradient, *moments))
     if part.shape:
@@ -87,8 +87,8 @@ def adamw(w, g, m, v, updates, rate, decay, beta1=0.9, beta2=0.99, eps=1e-8):
     v <- b2 v + (1 - b2) g^2      the same average of its square
     w <- w - rate (m' / (sqrt(v') + eps) + decay w)
 
-    where m' = m / (1 - b1^t) at update t, and v' likewise with b2: m and v start at 0, so they are small at
-    first.
+    where m' = m / (1 - b1^t) at update t, and v' likewise with b2. This corrects for m and v being too small
+    at first, because they start at 0.
     """
     t = updates + 1
     m *= beta1
@@ -105,7 +105,7 @@ def adamw(w, g, m, v, updates, rate, decay, beta1=0.9, beta2=0.99, eps=1e-8):
 
 
 def muon(w, g, m, rate, decay, momentum=0.9):
-    """One step on a matrix, in place: momentum, then equal singular values.   Jordan et al. 2024.
+    """One step on a matrix, in place: add momentum, then equalise the singular values.   Jordan et al. 2024.
 
     A few directions dominate a gradient matrix. With equal singular values all directions learn equally fast.
     The factor for tall matrices makes their outputs change as much as those of wide matrices.
@@ -125,9 +125,9 @@ def orthogonalise(g, rounds=5):
     to every singular value s. With these coefficients five rounds bring all but the smallest values from
     (0, 1] into about [0.7, 1.2].
 
-    All factors B = a + b A + c A^2 are polynomials in the first A. So for a long X the factors, which are
-    small, are first multiplied together, and X is multiplied by the product once. For shape (128, 352) this
-    takes 0.7 times as long.
+    All factors B = a + b A + c A^2 are polynomials in the A of the first round, and they are small. So if X
+    is at least twice as wide as tall, the factors are first multiplied together, and X is multiplied by the
+    product once. For shape (128, 352) this takes 0.7 times as long as multiplying X in every round.
     """
     x = g.T if g.shape[0] > g.shape[1] else g  # so that A = X X^T is as small as possible
     x = x * (1 / (math.sqrt(float(np.vdot(x, x))) + 1e-7))
@@ -146,7 +146,8 @@ def orthogonalise(g, rounds=5):
 
 
 def clip(gradient, limit=1.0):
-    """Scale a gradient down to norm `limit` if it is longer, in place -> its old norm.   Pascanu et al. 2013.
+    """If the norm of a gradient exceeds `limit`, scale it down to `limit`, in place -> the norm before that.
+    Pascanu et al. 2013.
 
     `gradient` has to be the sum over all workers. If each worker clipped its own share, the direction of the
     sum would change and depend on how the batch was split.

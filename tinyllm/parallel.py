@@ -13,7 +13,7 @@ whichever process is killed.
 
 To go beyond one machine, give each machine its rows of the batch and the total of the whole batch. Turn the
 sums of gradients (`sum_gradients`) and of losses into all-reduces. Each machine then updates its own copy of
-the parameters, and one machine saves.
+the parameters, and one machine saves them.
 """
 
 import atexit
@@ -28,7 +28,7 @@ import numpy as np
 from tinyllm.errors import TinyllmError
 from tinyllm.transformer import Parameters, Transformer
 
-ROWS = 32  # rows computed at once, or fewer if LOGITS requires it
+ROWS = 32  # rows computed at once; fewer if they have too many logits
 LOGITS = 2**25  # logits computed at once: 128 MB in float32, and a loss needs several arrays of that size
 
 
@@ -98,14 +98,14 @@ class WorkerPool:
         return _joined(results)
 
     def rows_at_once(self, length):
-        """How many rows of `length` tokens `map` should take at once if all their logits are computed."""
+        """The `size` to give to `map` for rows of `length` tokens, if all their logits are computed."""
         return max(1, min(ROWS, LOGITS // (length * self.model.config.vocab)))
 
     def run(self, function, jobs):
         """Call function(worker, job), job i on worker i -> list of results. Some workers may have no job.
 
-        `function` must be importable from a module (partial works too); jobs and results are pickled.
-        Raises TinyllmError if a worker dies or its job fails.
+        `function` must be importable from a module, or a functools.partial of such a function. Jobs and
+        results are pickled. Raises TinyllmError if a worker dies or its job fails.
         """
         try:
             for rank in range(1, len(jobs)):
@@ -134,13 +134,13 @@ class WorkerPool:
         return gradient
 
     def close(self):
-        """Kill the workers: they hold no state of their own. The shared memory is freed with the last process
-        that uses it."""
+        """Kill the workers. Nothing is lost, because they hold no state of their own. The shared memory is
+        freed when no process uses it any more."""
         for process in self._processes:
             process.kill()
         for process in self._processes:
             process.join()
-        atexit.unregister(self.close)  # last: if Ctrl-C interrupts `close`, it runs again at exit
+        atexit.unregister(self.close)  # last, so that an interrupted `close` runs again at exit
 
     def __enter__(self):
         return self
@@ -181,7 +181,7 @@ def _joined(results):
 
 
 def _serve(pipe, *worker):
-    """A worker's loop: receive jobs and send results, until the main process kills it or ends."""
+    """A worker's loop: receive jobs and send results, until the main process ends or kills the worker."""
     for name in (signal.SIGINT, signal.SIGTERM):  # the main process decides when to stop
         signal.signal(name, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()

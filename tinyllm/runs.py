@@ -28,15 +28,15 @@ except ImportError:  # Windows, where nothing keeps two processes out of one fol
 
 RESUME = "resume.safetensors"  # everything that an unfinished stage needs to continue
 WORLD = {"path": "", "sha256": ""}  # the built-in world, made from the seed: the only source without a file
-NOT_DECISIVE = ("run", "workers", "resume", "save_every", "origin")  # may differ from stage.json
-VARIABLES = "run size seed workers text from data rankings algorithm objective".split()  # in the Makefile
+NOT_DECISIVE = ("run", "workers", "resume", "save_every", "origin")  # may differ from those in stage.json
+VARIABLES = "run size seed workers text from data rankings algorithm objective".split()  # of the Makefile
 
 
 def option(default, help, limits=(0, 10**6), **metadata):
     """A settings field with its help text; __main__.py makes the command line from such fields.
 
-    limits: the smallest and the largest number allowed. source: if the option is the path of a source, its
-    kind (see `sources`).
+    limits: the smallest and the largest number allowed. source: if the option is the path of a source, the
+    kind of that source (see `sources`).
     """
     return field(default=default, metadata={"help": help, "limits": limits, **metadata})
 
@@ -69,7 +69,7 @@ class Settings:
         return kind(**{name: value for name, value in vars(self).items() if name in names})
 
     def pool(self, model, last_layers=None):
-        """Worker processes that share a model: --workers of them, by default one per available core.
+        """Start --workers processes that share a model (default: one per available core).
 
         last_layers: see WorkerPool; by default nothing is trained, which takes far less memory.
         """
@@ -105,7 +105,7 @@ def fingerprint(path):
 def sources(settings, parent):
     """The sources of a stage -> {kind: {"path", "sha256"}}; an empty path means the built-in world.
 
-    Kinds are text, instructions, rankings and problems. A file named in the settings takes precedence,
+    The kinds are text, instructions, rankings and problems. A file named in the settings comes first,
     then the parent's source. The built-in world is the default only if no other source is a file of yours.
     Raises TinyllmError if a source is missing, may not be mixed with the others, or has changed since the
     parent learned from it.
@@ -225,7 +225,7 @@ def nothing_to_do(settings, stage, parent=None):
     lock(folder).close()
     wanted = describe(settings, stage, parent)
     options = made.get("settings", {})
-    if options:  # an older folder lacks options, which had their defaults, and has other names for two
+    if options:  # an older folder lacks some options (they had their defaults) and has other names for two
         renamed = {"direct": options.get("chains") == "left-out", "reward_steps": options.get("steps")}
         options = {each.name: each.default for each in dataclasses.fields(settings)} | renamed | options
     different = differences(options, wanted["settings"])
@@ -278,12 +278,12 @@ def make_command(settings, stage, only=()):
 def parent_folder(settings, *stages):
     """The folder that a stage starts from: --from if given, else the first of these stages that was begun.
 
-    Raises TinyllmError if there is none (the message gives a command to make one), or if it is unfinished or
-    was made with a different size or seed.
+    Raises TinyllmError if no stage was begun (the message gives a command to make one), or if the stage is
+    unfinished or was made with a different size or seed.
     """
     if settings.origin:
         if Path(settings.origin).is_file():
-            raise TinyllmError(f"{settings.origin} is no folder: make real MODEL= makes one of a GGUF file")
+            raise TinyllmError(f"{settings.origin} is a file, not a folder: convert it with make real MODEL=")
         return Path(settings.origin)
     folders = [settings.folder(stage) for stage in stages]
     folder = next(filter(read_notes, folders), None)
@@ -316,7 +316,7 @@ def ancestors(folder):
 
 
 def is_checkpoint(folder):
-    """Whether `folder` holds a finished stage. (Loading checks whether the weights are intact.)"""
+    """Whether `folder` holds a finished stage. (Whether its weights are intact is checked on loading.)"""
     return bool(read_notes(folder).get("finished"))
 
 

@@ -43,7 +43,7 @@ def fold(model):
     root = math.sqrt(c.width)
 
     def transposed(w):
-        """w.T in the memory of w. With the view w.T, a step of 16 rows would take 1.17 times as long."""
+        """Transpose w within its memory. A step of 16 rows takes 1.17 times as long with the view w.T."""
         copy = w.T.copy()
         w.reshape(-1)[:] = copy.reshape(-1)
         return w.reshape(copy.shape)
@@ -156,10 +156,11 @@ def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, t
     """Continue every prompt (a sequence of at least one id) by up to max_tokens tokens -> one list of new ids
     per prompt.
 
-    draws: uniform numbers (rows, max_tokens) that decide every choice; None: greedy. A row ends after the
-    token `stop`, which is kept. mask(row, ids, room) is called for each row and step with the ids that the
-    row has written so far and the number of tokens that it may still write. It returns booleans (V,), true
-    for the tokens that may come next, or None for all tokens. Raises ValueError if a mask allows no token.
+    draws: uniform random numbers (rows, max_tokens) that decide every choice; None: greedy. A row ends after
+    the token `stop`, which is kept. mask(row, ids, room) is called for each row and step with the ids that
+    the row has written so far and the number of tokens that it may still write. It returns booleans (V,),
+    true for the tokens that may come next, or None for all tokens. Raises ValueError if a mask allows no
+    token.
     """
     if draws is None:
         draws, temperature = np.zeros((len(prompts), max_tokens)), 0
@@ -204,7 +205,7 @@ REPLY_TOKENS = 64  # room for a reply that people, the reward model or an exam w
 
 
 def reply_room(context):
-    """Tokens that a prompt has to leave for the reply: REPLY_TOKENS, or a quarter of a small context."""
+    """How many tokens a prompt has to leave for the reply: REPLY_TOKENS, or a quarter of a small context."""
     return min(REPLY_TOKENS, context // 4)
 
 

@@ -21,10 +21,10 @@ import numpy as np
 SPECIALS = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|mask|>")
 
 # A word is one of these: a digit, a run of letters or a run of other characters, each with the space before
-# it if there is one; a run of newlines; all spaces of a run but the last; a single space. The classes name
-# only ASCII characters, and all other characters count as letters. \w, \s and \p{L} differ between
-# regular-expression engines and Unicode versions, but these classes do not. They also split a string and its
-# UTF-8 bytes at the same places.
+# it if there is one; a run of newlines; all spaces of a run but the last; a single space. The character
+# classes name only ASCII characters, and all other characters count as letters. \w, \s and \p{L} differ
+# between regular-expression engines and Unicode versions, but these classes do not. They also split a string
+# and its UTF-8 bytes at the same places.
 LETTER, OTHER = r"[^\x00-@\[-`{-\x7f]", r"[\x00-\x09\x0b-\x1f!-/:-@\[-`{-\x7f]"
 PATTERN = rf" ?[0-9]| ?{LETTER}+| ?{OTHER}+|\n+| +(?= )| "
 _words = re.compile(PATTERN.encode()).findall
@@ -56,7 +56,7 @@ class Tokenizer:
         words = self.split(_as_bytes(text))
         return list(chain.from_iterable(map(self._ids_of_word.__getitem__, words)))
 
-    split = staticmethod(_words)  # bytes -> words, also bytes
+    split = staticmethod(_words)  # bytes -> list of words, which are bytes too
 
     def decode_bytes(self, ids):
         """Ids -> the exact bytes; a special token becomes its name."""
@@ -155,8 +155,8 @@ class _Words(dict):
 def train(documents, vocab):
     """Learn a Tokenizer of `vocab` ids (256 bytes, then merges) from documents (an iterable of str or bytes).
 
-    The special tokens are extra. With vocab 256 there are no merges: ids are bytes. Training ends early
-    if no pair occurs twice. Of equally frequent pairs, the smaller is
+    The special tokens are extra. With vocab 256 there are no merges: ids are bytes. Training ends early if no
+    pair occurs twice. Of equally frequent pairs, the one with the smaller ids (first left, then right) is
     merged first.
 
     Recounting all pairs for each merge would take hours. So each merge only updates the counts of the pairs
@@ -191,7 +191,7 @@ class _Row:
     """The words of a text in one row of bytes, so that NumPy merges a pair in all of them at once.
 
     There is a -1 on both sides of each word. An id covers as many places as it has bytes: `head` holds the id
-    at the first of them (and -1 at the others), `tail` holds it at the last.
+    at the first of these places and -1 at the others, and `tail` holds the id at the last of them.
     """
 
     def __init__(self, seen):
@@ -210,7 +210,7 @@ class _Row:
         return _sums(self.head[:-1] << 32 | self.head[1:], self.times[:-1])
 
     def merge(self, left, right, new):
-        """Replace the pair by `new` everywhere -> (pair, change of its count) for all pairs affected."""
+        """Replace the pair with `new` everywhere -> (pair, change of its count) for all pairs affected."""
         first = self.find(left, right)
         second = first + self.size[left]
         end = second + self.size[right]

@@ -48,7 +48,8 @@ def forward_and_loss(model, objective, piece, total):
 
     With ids (B, T) the loss is a sum over positions, and positions of weight 0 are left out: the objective
     gets logits (N, V) and arguments (N, ...). An argument that is a list (one array per row) has no
-    entries at these positions. With ids (P, K, T) the objective compares K sequences and gets all positions.
+    entries for positions of weight 0. With ids (P, K, T) the objective compares K sequences and gets all
+    positions.
     """
     ids, arguments = piece["ids"], {name: array for name, array in piece.items() if name != "ids"}
     if ids.ndim == 2:
@@ -66,7 +67,7 @@ def forward_and_loss(model, objective, piece, total):
 
 
 def compute_gradient(worker, job):
-    """Forward and backward over a worker's pieces -> loss; the gradient is left in the worker's buffer."""
+    """Forward and backward pass over a worker's pieces -> loss. The gradient is in the worker's buffer."""
     objective, total, pieces = job
     np.seterr(over="ignore", invalid="ignore")  # train_step ends a run that diverges, with a clear error
     loss, whole = 0.0, worker.gradient
@@ -81,7 +82,7 @@ def compute_gradient(worker, job):
 
 
 def compute_loss(worker, job):
-    """Forward over the pieces of one worker -> loss."""
+    """Forward pass over the pieces of one worker -> loss."""
     objective, total, pieces = job
     return sum(forward_and_loss(worker.model, objective, piece, total)[0] for piece in pieces)
 
@@ -118,7 +119,7 @@ class Run:
         # All arrays that the next step needs; a stage may add its own.
         self.state = {"parameters": self.model.params.flat, "moments": self.pool.worker.moments}
         sizes = self._restore() if (self.folder / RESUME).exists() else {}
-        for name in LOGS:  # lines logged after the last save will be logged again
+        for name in LOGS:  # cut off what was logged after the last save: it will be logged again
             with open(self.folder / name, "ab") as file:
                 file.truncate(min(sizes.get(name, 0), file.tell()))
         write_json(self.folder / "stage.json", {**self.notes, "finished": False})
@@ -260,7 +261,7 @@ class Run:
 
     def _on_signal(self, number, _):
         self.signal = number
-        signal.signal(number, signal.default_int_handler)  # for a second Ctrl-C
+        signal.signal(number, signal.default_int_handler)  # a second Ctrl-C stops at once
         tqdm.write("stopping after this step; press Ctrl-C again to stop at once", file=sys.stderr)
 
     def __enter__(self):
@@ -276,7 +277,7 @@ class Run:
                 signal.signal(name, handler)
             self.pool.close()
             self.lock.close()
-        if failure is None and self.signal:  # after the last step
+        if failure is None and self.signal:  # Ctrl-C during the last step
             raise KeyboardInterrupt(f"interrupted, but {self.folder} is finished")
 
 

@@ -4,9 +4,9 @@
 
 The head gives logits (B, T, V), or one score per position (B, T) for reward models.
 
-Parameters are named views of ONE vector, and gradients are views of another. With a separate array per
-matrix, clipping, summing over workers and saving for a resume would each have to loop over all layers. With
-one vector, each is a single operation.
+Parameters are named views of ONE vector, and gradients are views of another. So clipping, summing over
+workers and saving are single operations. If every matrix were a separate array, each would be a loop over all
+layers.
 
 Shapes as in layers.py.
 """
@@ -31,7 +31,7 @@ class Config:
     layers: int = 4
     width: int = 128  # C
     heads: int = 4  # H
-    kv_heads: int = 0  # K: 0 means as many as heads; fewer shrink the KV cache
+    kv_heads: int = 0  # K: 0 means as many as heads; a smaller number shrinks the KV cache
     head_dim: int = 0  # D: 0 means width / heads
     hidden: int = 0  # F: 0 means 8/3 of the width, rounded up to a multiple of 32
     theta: float = 10000.0  # base of the rotary angles
@@ -53,7 +53,7 @@ class Config:
             "kv_heads": self.kv_heads or self.heads,
             "head_dim": self.head_dim or self.width // self.heads,
             "hidden": self.hidden or math.ceil(8 * self.width / 96) * 32,
-            "tied": self.tied or self.head == "score",  # a score head has no second table
+            "tied": self.tied or self.head == "score",  # a score head has no vocabulary table
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)  # the dataclass is frozen
@@ -93,7 +93,7 @@ class Config:
         return dict(zip(self.shapes(), pairwise(accumulate(sizes, initial=-begin))))
 
     def begin(self, last_layers):
-        """Buffer index where the trained part begins. last_layers=0 trains everything, None nothing."""
+        """Buffer index where the trained part begins. 0 trains everything, None trains nothing."""
         if last_layers is None:
             return self.size()
         first = f"layers.{max(0, self.layers - last_layers)}.attention.wq" if last_layers else "embedding"

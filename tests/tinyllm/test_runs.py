@@ -326,7 +326,7 @@ def test_the_parent_must_have_the_same_seed_size_and_run_unless_the_option_from_
     settings = StageSettings(size="tiny", seed=1, origin="any/where")
     assert parent_folder(settings, "1-text") == Path("any/where")
     write_json("any/where", {})
-    with pytest.raises(TinyllmError, match="any/where is no folder: make real MODEL= makes one"):
+    with pytest.raises(TinyllmError, match="any/where is a file, not a folder: convert it with make"):
         parent_folder(settings, "1-text")
 
 

@@ -27,7 +27,7 @@ COLUMNS = (
 
 
 def algorithms(settings):
-    """Run every algorithm of stage 3 three times, on the same rankings and for the same number of steps."""
+    """Run each of stage 3's algorithms three times, on the same rankings and for the same number of steps."""
     check_world(settings)
     rows = []
     for algorithm in s3_prefer.ALGORITHMS:
@@ -48,7 +48,7 @@ def mean_and_range(values):
 
 
 def hacking(settings):
-    """Reward hacking: stage 3 without the KL penalty, at 4 times the learning rate and 3 times the steps."""
+    """Reward hacking: stage 3 with no KL penalty, 4 times the learning rate and 3 times the steps."""
     if s3_prefer.ALGORITHMS[settings.algorithm].pairs:
         raise UsageError(f"{settings.algorithm} has no reward model to hack: choose another ALGORITHM=")
     check_world(settings)
@@ -64,7 +64,7 @@ def hacking(settings):
 
 
 def check_world(settings):
-    """Raises UsageError unless stage 2 and the rankings are those of the built-in world."""
+    """Raises UsageError unless stage 2 has learned from the built-in world and no RANKINGS= are given."""
     parent = parent_folder(settings, "2-instruct")
     if settings.rankings or path_of(learned_by(parent), "instructions") != "":
         raise UsageError(

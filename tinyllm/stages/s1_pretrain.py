@@ -31,7 +31,9 @@ class PretrainSettings(TrainingSettings):
     # replaces: with --from, this text may differ from the one that the parent learned from
     text: str = option("", "file or folder of text (default: the parent's)", source="text", replaces=True)
     objective: str = option("next", "predict the next token, or hidden ones", choices=("next", "masked"))
-    rows: int = option(0, "windows per batch (world: 144-token units; default: set by --size)", (1, 4096))
+    rows: int = option(
+        0, "windows per batch (built-in world: units of 144 tokens; default: set by --size)", (1, 4096)
+    )
     steps: int = option(0, "batches to train on (default: set by --size)")
     method: str = option("muon", "optimizer of the block matrices", choices=("muon", "adamw"))
     muon_rate: float = option(0.02, "peak learning rate of Muon")

@@ -22,14 +22,14 @@ STAGE = "2-instruct"
 EPOCHS, FEWEST_STEPS = 40, 400  # for your own conversations, unless --size sets fewer steps
 # Peak learning rates of Muon and AdamW. A few hundred questions are soon memorised. Only at a high rate does
 # the model instead learn to answer from the text it has read. Measured with tests/own_files.py, whose texts
-# are about ships: of 13 held-out questions about captains, 12 were answered wrongly at half of OWN_RATES (100
-# or 400 steps), and none at OWN_RATES.
+# are about ships: of 13 held-out questions about captains, 12 were answered wrongly at half of OWN_RATES
+# (after 100 steps and after 400), and none at OWN_RATES.
 RATES, OWN_RATES = (0.015, 5e-3), (0.03, 0.01)
 
 
 @dataclass(frozen=True)
 class InstructSettings(TrainingSettings):
-    data: str = option("", "instruction JSON or JSONL (default: the built-in world)", source="instructions")
+    data: str = option("", "instructions, JSON or JSONL (default: the built-in world)", source="instructions")
     text: str = option("", "pre-training text, if the parent has none on record", source="text")
     steps: int = option(0, "batches to train on (default: set by --size)")
     tokens: int = option(4096, "tokens in a batch, including replayed text", (1, 10**6))

@@ -42,7 +42,7 @@ VALIDATION_PROMPTS = 40  # of each kind
 
 @dataclass(frozen=True)
 class Algorithm:
-    """How a policy learns: from scored rollouts, or from pairs of ranked replies directly."""
+    """How a policy learns: from scored rollouts, or directly from pairs of ranked replies."""
 
     baseline: object = None  # a function of all returns; None: see reinforce_step
     updates: int = 1  # optimizer updates per batch of rollouts
@@ -63,9 +63,9 @@ class PreferSettings(reward_model.RewardSettings):
     algorithm: str = option("reinforce", "how the policy learns", choices=tuple(ALGORITHMS))
     steps: int = option(0, "RL steps (default: set by --size)")
     prompts: int = option(0, "prompts in an RL step (default: set by --size)")
-    kl: float = option(0.2, "KL penalty: score that a nat of divergence from stage 2 costs (not in dpo)")
+    kl: float = option(0.2, "KL penalty: the score lost per nat of divergence from stage 2 (not in dpo)")
     rate: float = option(2e-4, "peak learning rate of AdamW")
-    draw: int = option(0, "a different number samples different prompts and replies")
+    draw: int = option(0, "change this number to sample other prompts and replies")
 
 
 def main(settings, stage=STAGE):
@@ -106,8 +106,8 @@ def main(settings, stage=STAGE):
 
 
 def load_rankings(settings, parent, size, tokenizer, context):
-    """The rankings of a file (without the held-out ones) or of the simulated annotator. Those that do not fit
-    into the context are left out."""
+    """The rankings from a file (without the held-out ones) or from the simulated annotator. Rankings that do
+    not fit into the context are left out."""
     if settings.rankings:
         training, _ = split_rankings(read(settings.rankings))
     else:

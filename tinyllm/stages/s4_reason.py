@@ -78,14 +78,14 @@ def main(settings, stage=STAGE):
                     prompt = prompt_of(unseen[step % len(unseen)], last=False)
                     run.sample(step, show_reply(run.pool, tokenizer, prompt))
             else:
-                if step == steps:  # the old moments would scale up the first, noisy gradients
+                if step == steps:  # the old moments would amplify the first gradients, which are noisy
                     run.reset_moments()
                 reinforce_step(run, world, settings.seed, step)
     return folder
 
 
 def load_problems(settings, world, count):
-    """(training, held-out) problems as conversations, from --data or from the built-in world."""
+    """Training problems and held-out problems as conversations, from --data or from the built-in world."""
     if settings.data:
         training, held_out = formats.split(formats.problems(settings.data))
         return [without_chain(each) for each in training] if settings.direct else training, held_out

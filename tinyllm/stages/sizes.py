@@ -15,7 +15,7 @@ TABLE = """
     heads              2       2        4         8
     context          256     352      352       512
     characters     20000  500000  6000000  20000000    of the built-in world's texts
-    rows               4      12       16        64    windows per batch in stage 1 (world: 144-token units)
+    rows               4      12       16        64    windows per batch in stage 1; see ROW in s1_pretrain.py
     pretrain_steps     4     250     1000      4000
     instructions      40    4000    40000     60000
     instruct_steps     4      80     1000      2000

@@ -162,7 +162,7 @@ def test_two_people_cannot_rank_the_same_run_at_once(folder, monkeypatch):
             pass
         with pytest.raises(TinyllmError, match=f"process {other.pid} is working in runs.demo at this moment"):
             run_session(monkeypatch, "2 1 3")
-        other.stdin.write("1 2\nq\n")
+        other.communicate("1 2\nq\n")
     assert len(entries()) == 1
 
 

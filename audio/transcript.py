@@ -86,7 +86,7 @@ class Transcript:
         return Span(text, *times(part), speaker, tuple(map(self._span, dicts(part.get("words")))))
 
     def labelled(self):
-        """The text, with each turn on its own line, which begins with the name of the speaker."""
+        """The text, one line per turn. A line begins with the name of the speaker, if there is one."""
         return "".join(f"{f'{turn.speaker}: ' if turn.speaker else ''}{turn.text}\n" for turn in self.turns)
 
     def subtitles(self, format="srt"):

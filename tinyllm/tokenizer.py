@@ -161,7 +161,7 @@ def train(documents, vocab):
 
     Recounting all pairs for each merge would take hours. So each merge only updates the counts of the pairs
     next to it, and a heap finds the next pair to merge. The count of an existing pair never rises, so an
-    outdated entry of the heap need not be corrected before it reaches the top.
+    outdated entry in the heap need not be corrected before it reaches the top.
     """
     if isinstance(documents, (str, bytes)):
         documents = [documents]

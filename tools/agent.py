@@ -75,7 +75,7 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
 
     `messages` are copied. The tools are described in the system message or, if `generate.native` is true,
     given to `generate` as its second argument. Each step is one reply and its calls. A call that is broken
-    or fails is answered with the reason, so that the model can correct it. A call that was already made
+    or fails is answered with the reason for the failure, so that the model can correct the call. A call that was already made
     max_repeats times with the same arguments gets an error and does not run. The second reply that repeats a
     call too often ends the conversation.
 

@@ -36,7 +36,7 @@ class Format(NamedTuple):
     """How a chat is written. Names in <|...|> are special tokens; {role} is the role of a message."""
 
     begin: str  # before the first message, or ""
-    head: str  # before the content; the assistant's reply is generated after it
+    head: str  # before the content; the reply of an assistant is generated after this head
     space: str  # between head and content
     end: str  # after the content
     after: str  # text after the end token

@@ -240,7 +240,9 @@ def split(items, messages_of=lambda messages: messages):
         is_held_out = split_of(first_question(messages_of(item))) == "val"
         (held_out if is_held_out else training).append(item)
     if not training:
-        raise TinyllmError(f"all {len(items)} entries are held out (on average, one in ten is): add more")
+        raise TinyllmError(
+            "nothing is left for training: every entry happens to be held out. Add more entries"
+        )
     return training, held_out
 
 

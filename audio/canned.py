@@ -66,7 +66,7 @@ def understood(fields, transcript, sentences):
 
 
 def paragraphs(sentences):
-    """The sentences, grouped by section of the script. Each group also gets the script's data on its section."""
+    """The sentences, grouped by section of the script, each group with the script's data on its section."""
     parts = []
     for _, group in itertools.groupby(sentences, lambda sentence: sentence["section"]["gist"]):
         group = list(group)

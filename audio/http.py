@@ -40,7 +40,7 @@ SHOWN = 500  # a message of the service is cut to this many characters
 def places(base):
     """ASSEMBLYAI_BASE_URL -> (URL of the API, URL of the LLM Gateway). Raises BadInput.
 
-    "us" and "eu" name regions. Plain http is for this machine only: elsewhere others could read the key."""
+    "us" and "eu" stand for regions. Plain http works only for this machine: others could read the key."""
     if base.lower() in REGIONS:
         return REGIONS[base.lower()]
     parts = re.fullmatch(r"(?i)(https?)(://(?:[\w.-]+|\[::1\])(?::[1-9]\d*)?(?:/[\w./~%-]*)?)", base)

@@ -1,7 +1,7 @@
 """The recording to transcribe (a path, URL, bytes or open file), and the request body that sends it.
 
 Before anything is sent, a recording (unless it is a URL) is checked: it must exist and not be empty, and it
-should begin like audio. It is sent in pieces, so it need not fit in memory. Every attempt to send it
+should look like audio. It is sent in pieces, so it need not fit in memory. Every attempt to send it
 starts from the beginning.
 """
 
@@ -80,7 +80,7 @@ class Recording:
         if not head:
             raise BadInput(f"{self.name} is empty")
         if not looks_like_audio(head):
-            warnings.warn(f"{self.name} does not begin like audio or video", AudioWarning, stacklevel=4)
+            warnings.warn(f"{self.name} does not look like audio or video", AudioWarning, stacklevel=4)
 
     @contextmanager
     def open(self):
@@ -136,7 +136,7 @@ def rewindable(file, name):
 
 
 def recordings_in(folder):
-    """The files in a folder and its subfolders that begin like audio or video, sorted. Files
+    """The files in a folder and its subfolders that look like audio or video, sorted. Files
     whose names end in one of TEXTS are left out. A warning names up to 20 of the files that were left out.
     Hidden files and folders are skipped. Raises BadInput if no file is audio."""
     recordings, others = [], []

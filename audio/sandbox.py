@@ -194,7 +194,7 @@ class Sandbox:
         return {"status": "redacted_audio_ready", "redacted_audio_url": f"{self.url}/files/{id}"}
 
     def file(self, id):
-        """A redacted recording, canned too: one second of a tone."""
+        """The redacted recording: always the same one-second tone, whatever was uploaded."""
         return canned.tone(1)
 
     def models(self):

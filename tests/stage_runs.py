@@ -94,7 +94,7 @@ def copy_stage(name, to, run="demo", to_run="demo"):
 
 
 def rows_of(batch):
-    """The rows of a batch -> [(ids with the last target, weights of ids[1:])], one pair per row."""
+    """A batch -> [(ids followed by the last target, weights of ids[1:])], one pair per row."""
     rows = []
     for piece in batch:
         ids = np.concatenate([piece["ids"], piece["targets"][..., -1:]], axis=-1)

@@ -75,9 +75,9 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
 
     `messages` are copied. The tools are described in the system message or, if `generate.native` is true,
     given to `generate` as its second argument. Each step is one reply and its calls. A call that is broken
-    or fails is answered with the reason for the failure, so that the model can correct the call. A call that was already made
-    max_repeats times with the same arguments gets an error and does not run. The second reply that repeats a
-    call too often ends the conversation.
+    or fails is answered with the reason for the failure, so that the model can correct the call. A call that
+    was already made max_repeats times with the same arguments gets an error and does not run. The second
+    reply that repeats a call too often ends the conversation.
 
     allow(call) is called before each call runs; it returns True, or a reason for refusing, which the model
     gets. show(part) is called with each piece of Text or Thought, each Call and BadCall, and the Result of

@@ -7,8 +7,8 @@
         ->  [Result("call_1", "weather", True, {"celsius": -3})]
 
 An unknown name, wrong arguments, an exception, a timeout and a result that is too long are answered with
-{"type", "message", "retryable"}, so that the model can correct its call. No exception that a tool raises ends
-the agent loop.
+{"type", "message", "retryable"}, so that the model can correct its call. An exception
+raised by a tool never ends the agent loop.
 
 Tools may have side effects: they may pay, send or delete something. So calls run in order, and a call that
 failed after its tool started is not retryable. Tools that are declared `repeatable` are exempt: they may run

@@ -408,7 +408,7 @@ def test_the_exit_status_for_a_wrong_key_is_4(box, talk):
 def test_the_exit_status_is_1_for_a_failure_and_2_for_an_unsafe_address(box, talk, tmp_path):
     (tmp_path / "text.wav").write_text("This is a text.")
     _, err = audio("transcribe", tmp_path / "text.wav", url=box.url, status=1)
-    assert "does not begin like audio" in err and "does not appear to contain audio" in err
+    assert "does not look like audio" in err and "does not appear to contain audio" in err
     assert "id not found" in audio("get", "nobody", url=box.url, status=1)[1]
     assert "BASE_URL" in audio("doctor", url="http://api.assemblyai.com", status=2)[1]
 

@@ -147,7 +147,7 @@ def test_an_unreadable_file_is_refused(tmp_path):
 
 
 def test_a_file_that_does_not_look_like_audio_causes_a_warning_but_no_error():
-    with pytest.warns(AudioWarning, match="does not begin like audio"):
+    with pytest.warns(AudioWarning, match="does not look like audio"):
         Recording(b"some text")
 
 

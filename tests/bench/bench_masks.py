@@ -2,8 +2,8 @@
 
 The masks are for calls to the tools in tools/builtin.py and to a tool with nested arguments. One vocabulary
 has 512 tokens. The other has 32,000, among them all numbers of up to three digits, as in large models. Each
-token is drawn at random from those that the mask allows, so many states of the grammar are new. Then the same
-calls are written again, with warm caches.
+token is drawn at random from those that the mask allows, so the grammar often reaches states whose masks are
+not cached yet. Then the same calls are written again, now with all masks cached.
 """
 
 import gc

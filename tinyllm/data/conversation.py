@@ -69,8 +69,8 @@ def format_of(special):
     for form in FORMATS.values():
         if all(name in special for name in form.tokens()):
             return form
-    needed = [f"{name} needs {', '.join(sorted(form.tokens()))}" for name, form in FORMATS.items()]
-    raise TinyllmError(f"unknown chat format: this model can only continue text; {'; '.join(needed)}")
+    needed = [f"the {name} format needs {', '.join(sorted(form.tokens()))}" for name, form in FORMATS.items()]
+    raise TinyllmError(f"unknown chat format: this model can only continue text ({'; '.join(needed)})")
 
 
 def encode_conversation(tokenizer, messages):

@@ -240,9 +240,7 @@ def split(items, messages_of=lambda messages: messages):
         is_held_out = split_of(first_question(messages_of(item))) == "val"
         (held_out if is_held_out else training).append(item)
     if not training:
-        raise TinyllmError(
-            "nothing is left for training: every entry happens to be held out. Add more entries"
-        )
+        raise TinyllmError("nothing is left to train on: every entry happens to be held out. Add more")
     return training, held_out
 
 

@@ -27,14 +27,15 @@ import numpy as np
 
 
 def mean_of_others(returns):
-    """returns (P, G), G > 1 -> for each reply the mean of the other replies to its prompt.   RLOO, Ahmadian
-    et al. 2024. Leaving out a reply's own score makes the baseline independent of that reply."""
+    """`returns` (P, G), G > 1 -> for each reply, the mean return of the other replies to its prompt.   RLOO,
+    Ahmadian et al. 2024. Leaving out a reply's own score makes the baseline independent of that reply."""
     return (returns.sum(axis=1, keepdims=True) - returns) / (returns.shape[1] - 1)
 
 
 def group_mean(returns):
-    """returns (P, G) -> the mean of all replies to the same prompt (P, 1). With this baseline, each advantage
-    is (G - 1) / G of its value with mean_of_others."""
+    """`returns` (P, G) -> the mean return of all replies to each prompt (P, 1).
+
+    With this baseline, each advantage is (G - 1) / G of its value with mean_of_others."""
     return returns.mean(axis=1, keepdims=True)
 
 

@@ -73,7 +73,7 @@ def load_prompts(folder, count):
     if source is None:
         raise TinyllmError(f"{folder} has not learned to answer: rank the replies of stage 2 or later")
     if source:
-        # Held-out questions are ranked too: stage 3 holds out their rankings.
+        # Held-out questions may be ranked too, because stage 3 holds out their rankings.
         return [prompt_of(messages) for messages in formats.instructions(source)[:count]]
     world = World(read_json(folder / "stage.json")["settings"]["seed"])
     tasks = oracle.prompts(Dice(f"to be ranked in world {world.seed}"), world, "train", count)

@@ -91,7 +91,7 @@ def load_problems(settings, world, count):
         return [without_chain(each) for each in training] if settings.direct else training, held_out
     dice = Dice(f"chats of world {world.seed}")
     tasks = [conversations.in_chat(dice, world, task) for task in world.problems("train", count)]
-    if settings.direct:  # a problem for the calculator has no chain
+    if settings.direct:  # calculator problems have no chain to remove
         tasks = [task if task.later_turns else task._replace(reply=f"#### {task.answer}") for task in tasks]
     held_out = world.problems("val", 20, kind="story")
     return [task.messages for task in tasks], [task.messages for task in held_out]

@@ -83,7 +83,7 @@ def test_an_unknown_chat_format_is_refused_and_the_error_names_the_missing_token
     template = "{% for m in messages %}[INST]{{ m.content }}{% endfor %}"
     for unused in ((), ("<|im_start|>", "<|im_end|>")):
         tokenizer = make(("<s>", "</s>", "[INST]", *unused), template)
-        with pytest.raises(TinyllmError, match=r"unknown chat format.*ChatML needs <\|im_end\|>, "):
+        with pytest.raises(TinyllmError, match=r"unknown chat format.*ChatML format needs <\|im_end\|>, "):
             encode_prompt(tokenizer, [{"role": "user", "content": "Hi"}])
         assert tokenizer.encode("Hi")  # so the model can still continue text
 

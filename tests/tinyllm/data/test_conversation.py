@@ -106,7 +106,7 @@ def test_a_reply_is_decoded_with_or_without_its_end_token(content, ended):
 def test_a_reply_that_is_not_utf8_is_decoded_with_replacement_characters(data):
     reply = decode_reply(TOKENIZER, TOKENIZER.encode(b" " + data))
     assert reply == data.decode("utf-8", "replace")
-    reply.encode("utf-8")  # so it can be printed and written to a file
+    reply.encode("utf-8")  # must not raise: replies are printed and written to files
 
 
 def test_a_reply_without_content_decodes_to_an_empty_string():

@@ -322,7 +322,7 @@ tools/protocol.py
 tools/registry.py
     function=inner.function if inner is function else function  =>  function=inner.function
     inspect.isawaitable(value) or  =>
-    as_text(words.strip()[:500]), called.repeatable)  =>  as_text(words.strip()[:500]), True)
+    as_text(words.strip()[:500]), repeatable)  =>  as_text(words.strip()[:500]), True)
     "repeatable", False) or f"{item[0]}"  =>  "repeatable", False)
     failed("timeout", message, called.repeatable)  =>  failed("timeout", message, True)
     return True, parse(text)  =>  return True, json.loads(text)

@@ -8,7 +8,8 @@ buffer into pieces that can be updated independently, and each worker (parallel.
 
 Muon is worth its extra code: on tiny Shakespeare, with rates that fall from the start, AdamW
 (`ARGS="--method adamw"`) reaches 1.677 nats per character in 2,000 steps (55 s). Muon reaches 1.645 in 1,000
-steps (43 s) and 1.560 in 2,000, or 1.554 with the plateau of `Rates`.
+steps (43 s) and 1.560 in 2,000, or 1.554 with the plateau of `Rates`. Stages 1 and 2, the solutions of stage
+4 and the reward model use Muon. Reinforcement learning uses AdamW only (for the reason, see s4_reason.py).
 """
 
 import math

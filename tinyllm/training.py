@@ -7,8 +7,8 @@
     # run.folder is now a finished checkpoint
 
 The loop itself stays in the stage, where a reader sees it. A step depends only on the previous state, the
-seed and the step number. So, with the same number of workers, a run that was killed and resumed ends in the
-same bytes as an uninterrupted one.
+seed and the step number. So, with the same number of workers, a run that was killed and resumed ends with
+the same weights, bit for bit, as an uninterrupted one.
 
 stage.json calls a stage finished only after its weights are written. After Ctrl-C the folder holds
 resume.safetensors (weights, moments, counters, and whatever else the stage needs), stage.json with

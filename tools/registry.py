@@ -7,8 +7,8 @@
         ->  [Result("call_1", "weather", True, {"celsius": -3})]
 
 An unknown name, wrong arguments, an exception, a timeout and a result that is too long are answered with
-{"type", "message", "retryable"}, so that the model can correct its call. An exception
-raised by a tool never ends the agent loop.
+{"type", "message", "retryable"}, so that the model can correct its call. An exception raised by a tool never
+ends the agent loop.
 
 Tools may have side effects: they may pay, send or delete something. So calls run in order, and a call that
 failed after its tool started is not retryable. Tools that are declared `repeatable` are exempt: they may run
@@ -142,10 +142,8 @@ class Registry:
         if called is None:
             instead = f"use {', '.join(self.tools)}" if self.tools else "there are no tools at all"
             return lambda: failed("unknown_tool", f"there is no tool {call.name!r}: {instead}", True)
-        schema = called.parameters  # checked when the tool was added
-        arguments = coerce(call.arguments, schema)
-        wrong = list(problems(arguments, schema))
-        if wrong:
+        arguments = coerce(call.arguments, called.parameters)
+        if wrong := list(problems(arguments, called.parameters)):
             return lambda: failed("invalid_arguments", "; ".join(map(str, wrong[:10])), True)
         allowed = allow(Call(call.name, arguments, call.id)) if allow else True
         if allowed is not True:
@@ -166,19 +164,21 @@ class Registry:
 
     def _outcome(self, called, arguments, seconds):
         """Runs a tool to completion -> (ok, value)."""
+        repeatable = True  # as long as the tool has not started
         try:
-            value = called.function(**called.build(arguments))
+            arguments, repeatable = called.build(arguments), called.repeatable
+            value = called.function(**arguments)
             if inspect.isawaitable(value) or isinstance(value, AsyncIterator):
                 # The caller stops waiting first: one second later, this timeout cancels the tool.
                 value = asyncio.run(asyncio.wait_for(finished(value, self.longest), seconds + 1))
             text = as_text(compact(plain(value, self.longest)))
             if len(text) > self.longest:
                 message = f"{len(text)} or more characters, but the limit is {self.longest}: ask for less"
-                return failed("too_long", f"{message}. It begins: {text[:200]}", called.repeatable)
+                return failed("too_long", f"{message}. It begins: {text[:200]}", repeatable)
             return True, parse(text)  # parse refuses two keys that as_text made equal
         except BaseException as error:  # SystemExit too: a tool may end itself, not the agent loop
             words = "".join(traceback.format_exception_only(error))  # works even if str(error) fails
-            return failed("error", as_text(words.strip()[:500]), called.repeatable)
+            return failed("error", as_text(words.strip()[:500]), repeatable)
 
 
 async def finished(value, longest):

@@ -388,6 +388,22 @@ def test_a_failed_call_is_retryable_only_if_its_tool_is_repeatable(error):
             assert not ok and failure["retryable"] is repeatable
 
 
+def test_an_argument_that_its_own_class_refuses_is_retryable_because_the_tool_has_not_started():
+    @dataclasses.dataclass
+    class Amount:
+        euros: int
+
+        def __post_init__(self):
+            if self.euros < 0:
+                raise ValueError("an amount is at least 0")
+
+    def pay(amount: Amount):
+        raise AssertionError("the tool has started")
+
+    (result,) = Registry([pay]).execute([Call("pay", {"amount": {"euros": -1}})])
+    assert not result.ok and result.value["retryable"] and "at least 0" in result.value["message"]
+
+
 def test_a_repeatable_tool_can_be_made_not_repeatable():
     once = tool(tool(make, repeatable=True), repeatable=False)
     assert not once.repeatable and tool(tool(make, repeatable=True), name="x").repeatable

@@ -163,7 +163,7 @@ def batch_of(rows):
 def shift(ids, mask=None):
     """Sequences (..., T + 1) -> {"ids", "targets", "weights"}, each (..., T): predict the next token.
 
-    Without a mask every target counts.
+    Without a mask every target counts. Ids and targets are integers, and weights are float32.
     """
     ids = np.asarray(ids)
     weights = np.ones(ids.shape, np.float32) if mask is None else np.asarray(mask, np.float32)

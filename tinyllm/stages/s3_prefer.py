@@ -52,8 +52,8 @@ class Algorithm:
 ALGORITHMS = {
     "reinforce": Algorithm(np.mean),
     "rloo": Algorithm(advantages.mean_of_others),
-    "ppo": Algorithm(updates=2),  # advantages from a critic
-    "grpo": Algorithm(),  # advantages in units of the group's standard deviation
+    "ppo": Algorithm(updates=2),  # advantages from a critic: see value_head.py
+    "grpo": Algorithm(),  # advantages.group_advantages; the KL penalty is only in the loss
     "dpo": Algorithm(pairs=dpo),
 }
 

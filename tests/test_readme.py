@@ -16,7 +16,7 @@ from audio.sandbox import Sandbox
 from tinyllm.__main__ import main
 
 
-def test_the_python_code_of_all_three_packages_runs(tmp_path, monkeypatch):
+def test_the_python_code_in_the_readme_runs_for_all_three_packages(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["stage0", *TINY]) == 0
     shutil.copytree("runs/demo/0-random", "runs/demo/1-pretrain")  # the README's code loads stage 1

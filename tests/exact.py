@@ -1,6 +1,6 @@
 """Exact expectations: with two or three tokens, a test can list every reply that a model could write.
 
-Tests train on all replies, each weighted by its probability. The gradient must then match finite
+Tests train on all replies, each weighted by its probability. The gradient must match finite
 differences of the objective.
 """
 

@@ -74,9 +74,9 @@ io_open = io.open
 def disk_faults(k, error=None, forever=False):
     """Make the k-th call that changes the disk raise `error`, and with `forever` all later calls too.
 
-    Counting starts at 0. It includes calls that create a folder, open a file for writing, write, flush or
-    rename, and with `forever` also those that delete. With k=None, no call fails. Flushing does nothing, to
-    save time.
+    k counts, from 0, the calls that create a folder, open a file for writing, write, flush or rename. With
+    `forever`, it also counts the calls that delete. With k=None, no call fails. To save time, nothing is
+    really flushed.
     """
     faults = DiskFaults(k, error, forever)
     with contextlib.ExitStack() as stack:
@@ -88,7 +88,7 @@ def disk_faults(k, error=None, forever=False):
         ):
             function = getattr(os, name) if name != "fsync" else lambda handle: None
             stack.enter_context(mock.patch.object(os, name, faults.guard(call, function)))
-        if forever:  # otherwise a failed write can still delete its file
+        if forever:  # if only one call fails, the half-written file can still be deleted
             unlink = faults.guard("delete", pathlib.Path.unlink)
             stack.enter_context(mock.patch.object(pathlib.Path, "unlink", unlink))
         for module in (builtins, io):

@@ -41,7 +41,7 @@ def check_loss(loss, logits, rng, h=1e-6, tolerance=1e-6):
 def slope(f, h=1e-6):
     """df/dt at 0 by central differences over two widths, which cancels the h^2 error term (Richardson 1911).
 
-    One width is not enough for RMSNorm over few channels near 0: its curvature is too large.
+    One width is not enough for RMSNorm over a few channels with values near 0: its curvature is too large.
     """
     central = lambda h: (f(h) - f(-h)) / (2 * h)
     return (4 * central(h) - central(2 * h)) / 3

@@ -2,9 +2,10 @@
 
     python tests/reading_order.py          prints the order for tinyllm, tools and audio
 
-If several files could come next, three rules decide. A file in the folder of the last file goes first, so
-that a folder is read in one go where possible. Then the file that needs the fewest other files goes first.
-Then folder and name decide. Imports inside functions count too.
+If several files could come next, three rules decide, each where the rules before it leave a choice. A file
+in the same folder as the previous file goes first, so that a folder is read in one go where possible. Next,
+the file that needs the fewest other files goes first. Last, the alphabetical order of folders and names
+decides. Imports inside functions count too.
 """
 
 import ast

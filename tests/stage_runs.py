@@ -1,4 +1,4 @@
-"""Helpers for the tests of stages: they read a stage's files and record the arguments of functions.
+"""Helpers for the tests of stages: they read a stage's files and record the calls of a function.
 
 The fixture `tiny` (tests/tinyllm/conftest.py) is a run of SIZE=tiny to start from.
 """

@@ -39,7 +39,8 @@ def test_in_the_reading_order_every_module_comes_after_those_that_it_imports(pac
 
 
 def test_imports_run_downward():
-    """No package needs one above it, not even indirectly, except that checkpoint needs data.conversation."""
+    """No package imports a package above it, not even indirectly. The only exception is that checkpoint
+    imports data.conversation."""
     imports = dependencies("tinyllm")
     above = {
         "": {"stages", "evaluation", "commands", "preferences", "report"},  # the core

@@ -16,10 +16,10 @@ from audio.sandbox import Sandbox
 from tinyllm.__main__ import main
 
 
-def test_the_python_code_of_all_three_packages_runs(tmp_path, monkeypatch):
+def test_the_python_code_in_the_readme_runs_for_all_three_packages(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["stage0", *TINY]) == 0
-    shutil.copytree("runs/demo/0-random", "runs/demo/1-pretrain")  # the README loads a later stage
+    shutil.copytree("runs/demo/0-random", "runs/demo/1-pretrain")  # the README's code loads stage 1
     readme_commands.write_files(tmp_path)
     blocks = readme_commands.blocks((ROOT / "README.md").read_text(encoding="utf-8"))
     blocks = ["\n".join(block) for block in blocks if block[0].startswith("from ")]
@@ -55,7 +55,7 @@ def test_the_reading_order_follows_the_imports_and_its_minutes_follow_the_length
     ) > 8
     for name, minutes in listed:
         assert abs(minutes - len(paths[name].read_text(encoding="utf-8").splitlines()) / 20) <= 2, name
-    assert 80 <= sum(minutes for _, minutes in listed) <= 110  # "an hour and three quarters"
+    assert 80 <= sum(minutes for _, minutes in listed) <= 110  # the README says "an hour and three quarters"
 
 
 def test_the_first_40_lines_show_what_the_project_does_and_all_make_targets_exist():

@@ -221,7 +221,8 @@ def test_a_fault_at_any_moment_of_a_save_leaves_the_old_model_or_the_new_one(
             checkpoint.save(folder, filled(3), TOKENIZER)  # leftover files do no harm
         assert same(checkpoint.load(folder)[0], filled(3))
     assert same(checkpoint.load(folder)[0], filled(2)) and k > 20
-    assert loaded == ({1, 2} if exists else {2})  # the weights are written last: a later fault leaves model 2
+    # The weights are written last. A fault after that leaves model 2.
+    assert loaded == ({1, 2} if exists else {2})
 
 
 @pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), PowerCut()], ids=type)

@@ -95,7 +95,8 @@ def test_the_gradient_of_every_parameter_is_the_same_as_in_torch(tmp_path, shape
     )
     total = (nll * torch.tensor(weights)).sum() / 7
     total.backward()
-    with torch.no_grad():  # torch's gradients, saved as parameters, load with our names and order
+    # Saved as parameters, torch's gradients can be loaded with our names and in our order.
+    with torch.no_grad():
         for parameter in published.parameters():
             parameter.copy_(parameter.grad)
     published.save_pretrained(tmp_path / "g")

@@ -107,14 +107,14 @@ def test_any_text_gets_the_same_ids(both, text):
     assert tokenizer.encode(text) == reference.encode(text, add_special_tokens=False).ids
 
 
-def test_a_long_text_of_new_words_gets_the_same_ids(both):
+def test_a_long_text_of_made_up_words_gets_the_same_ids(both):
     tokenizer, reference = both
     rng = np.random.default_rng(0)
     text = " ".join("".join(rng.choice(list("theanosi12é"), rng.integers(1, 9))) for _ in range(2000))
     assert tokenizer.encode(text) == reference.encode(text, add_special_tokens=False).ids
 
 
-def test_the_ids_of_a_word_are_the_same_if_several_merges_or_none_make_the_word(tmp_path):
+def test_a_word_gets_the_same_ids_whether_several_merges_make_it_or_none_does(tmp_path):
     settings = gguf_files.vocabulary(merges=("a b", "b c", "ab c", "a bc", "abc d"), pre="llama-bpe")
     settings["tokenizer.ggml.tokens"].append("xyz")  # no merge makes xyz, but Llama 3 looks up whole words
     settings["tokenizer.ggml.token_type"].append(1)

@@ -190,7 +190,7 @@ def test_the_quiz_finds_its_questions_whatever_the_current_folder_is(folder, mon
     assert "of 50\n" in capsys.readouterr().out
 
 
-def test_the_questions_of_the_exhibit_are_not_among_its_training_prompts():
+def test_the_questions_in_the_folder_exhibit_are_not_among_the_training_prompts_there():
     exhibit = ROOT / "exhibit"
     conversations, ranked, questions = (
         [json.loads(line)["prompt"] for line in (exhibit / name).read_text().splitlines()]

@@ -1,6 +1,7 @@
 """report: `walk` and `compare` print the numbers and replies of the models as they really are.
 
-The tests compute every number and reply again. A wrong one would teach the reader something false.
+The tests compute every number and reply again. A wrong number or reply would teach the
+reader something false.
 """
 
 import json

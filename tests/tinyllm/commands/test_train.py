@@ -354,7 +354,7 @@ def test_the_mine_command_with_resume_continues_where_it_was_interrupted(text, m
 # ---- the control
 
 
-def test_the_control_is_stage_4_without_chains_of_thought_in_its_own_folder(tiny, capsys, monkeypatch):
+def test_the_control_command_trains_without_chains_of_thought_in_its_own_folder(tiny, capsys, monkeypatch):
     monkeypatch.setattr(exams, "measure", lambda *_: BITS)
     stage("control", "--steps", 2, "--tokens", 1024)
     notes = read_stage("4-control")

@@ -160,7 +160,7 @@ def test_conversations_longer_than_the_context_are_left_out_and_reported(capsys)
 
 @settings(max_examples=40)
 @given(st.integers(0, 40), seeds)
-def test_a_chain_has_two_or_three_conversations_and_none_of_them_has_a_system_message(count, seed):
+def test_two_or_three_conversations_form_a_chain_and_none_of_them_has_a_system_message(count, seed):
     conversations = [conversation(f"{i}?", f"{i}") for i in range(count)]
     with_system = [[{"role": "system", "content": "Be brief."}, *messages] for messages in conversations[:2]]
     chains = chained(conversations + with_system, seed)

@@ -331,7 +331,7 @@ def test_true_and_false_may_be_answers(tmp_path, answer, text):
     assert [message["content"] for message in messages] == ["?", text]
 
 
-def test_nan_and_null_count_as_missing_text_and_so_does_false_outside_an_answer(tmp_path, capsys):
+def test_nan_and_null_count_as_missing_text_and_so_does_false_unless_it_is_an_answer(tmp_path, capsys):
     entry = {"question": "q", "answer": "a", "system": False, "input": math.nan, "context": None}
     (messages,) = read(tmp_path, entry, {"question": "q", "answer": math.nan})
     assert [message["content"] for message in messages] == ["q", "a"]

@@ -208,7 +208,7 @@ def test_a_damaged_checkpoint_is_refused_and_not_examined(measured_folders):
 
 
 def test_training_imports_nothing_from_the_exams():
-    """Therefore a crash in an exam cannot lose a trained model."""
+    """Training does not need the exams, so a crash in an exam cannot lose a trained model."""
     package = Path(training.__file__).parent
     sources = [package / "training.py", *package.glob("stages/*.py"), *package.glob("preferences/*.py")]
     assert len(sources) > 10

@@ -1,5 +1,4 @@
-"""generation: a right reply scores 1 and any other 0, and mistakes of one kind lower only the rows
-for that kind.
+"""generation: a right reply scores 1 and a wrong one 0. A mistake lowers only the rows for its kind.
 
 A right reply must not be cut off by its token limit, and no baseline may score high.
 """
@@ -155,7 +154,7 @@ def test_valid_steps_to_a_wrong_answer_are_not_a_valid_chain(tasks):
 
 
 def test_a_model_that_needs_steps_fails_when_it_must_answer_at_once(tasks):
-    """The prompt then ends with ####, so the next tokens are taken as the answer."""
+    """If a model must answer at once, the prompt ends with ####, and the next tokens count as the answer."""
     results = values(examine(lambda text: tasks[prompt_key(text)].reply, exams=[generation.reasoning]))
     assert results["reasoning_exact"] == 1 and results["reasoning_direct"] == 0
 

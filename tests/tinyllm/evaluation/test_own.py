@@ -111,19 +111,19 @@ def problems(*answers):
     ]
 
 
-def test_own_problems_are_marked_by_the_final_answer_and_the_baseline_is_the_most_common_one():
+def test_your_own_problems_are_graded_by_the_final_answer_and_the_baseline_is_the_most_common_answer():
     replies = {"0?": "#### 1,000", "1?": "#### $7.", "2?": "7", "3?": "Well. #### 7\nBecause."}
     pool = ScriptedPool(BYTES, lambda text: replies[last_question(text)])
     results = values(own.problems(pool, BYTES, problems("1000", "7", "7", "8")))
     assert results == {"own_problems_exact": 0.5, "own_problems_commonest": 0.5}
 
 
-def test_own_problems_may_be_solved_with_the_calculator():
+def test_your_own_problems_may_be_solved_with_the_calculator():
     pool = ScriptedPool(BYTES, lambda text: "#### 4" if "_response>4<" in text else CALL)
     assert own.problems(pool, BYTES, problems("4"))["own_problems_exact"]["value"] == 1
 
 
-def test_the_number_of_own_problems_is_limited(monkeypatch):
+def test_only_a_limited_number_of_your_own_problems_is_asked(monkeypatch):
     pool = ScriptedPool(BYTES, lambda text: "#### 1")
     monkeypatch.setattr(own, "MOST", 3)
     results = own.problems(pool, BYTES, problems(*"1112"))

@@ -71,13 +71,13 @@ def test_a_cell_shows_a_value_and_on_request_its_interval():
     assert scoreboard.cell(0.0, False) == "0.000"
 
 
-def test_no_two_rows_have_the_same_label_and_the_story_and_the_baselines_refer_only_to_existing_rows():
+def test_no_two_rows_have_the_same_label_and_the_printed_rows_and_the_baselines_are_among_the_rows():
     assert set(scoreboard.STORY) <= set(scoreboard.ROWS)
     assert len(set(scoreboard.ROWS.values())) == len(scoreboard.ROWS)
     assert set(scoreboard.BASELINES) <= set(scoreboard.ROWS)
 
 
-def test_the_command_prints_the_rows_that_tell_the_story(board):
+def test_the_command_prints_a_selection_of_the_rows(board):
     lines = board.printed.splitlines()
     assert [cell.strip() for cell in lines[0].strip("|").split("|")] == ["", "0-random", "1-pretrain"]
     assert [cell.strip() for cell in lines[2].strip("|").split("|")] == [

@@ -154,8 +154,8 @@ def test_the_expected_gradient_is_the_gradient_of_the_expected_score_minus_the_k
     """The model has two tokens and two positions, and the logits at the second position depend on the
     first token.
 
-    Averaged over all four replies, the gradient of stage 3 is the gradient of the expected score minus kl
-    times the KL, for any baseline.
+    On average over all four replies, weighted by their probabilities, the gradient of stage 3 is the gradient
+    of the expected score minus kl * KL(policy || reference), for any baseline.
     """
     logits1, logits2, reference1, reference2 = rng.standard_normal((4, 2, 2))
     logits1, reference1 = logits1[0], reference1[0]

@@ -87,7 +87,8 @@ def test_the_annotator_ranks_by_true_quality_and_makes_some_mistakes(parent, tmp
         qualities = [oracle.quality(task, text) for text in entry["completions"]]
         order = sorted(set(qualities), reverse=True)
         exact += entry["ranks"] == [order.index(each) + 1 for each in qualities]
-    assert 50 < exact < 95  # each of two to four pairs of neighbours is swapped with probability 0.1
+    # A ranking has two to four pairs of neighbours. Each pair is swapped with probability 0.1.
+    assert 50 < exact < 95
 
 
 def test_the_file_can_be_read_and_states_its_annotator_and_model_and_how_replies_were_sampled(

@@ -84,7 +84,7 @@ def test_the_seed_determines_the_replies(sampled):
 
 
 def test_log_probs_equal_those_used_to_sample_the_replies(sampled, monkeypatch):
-    """Therefore every importance ratio is 1 in the first update, whatever else is in the batch."""
+    """Equal log-probs make every importance ratio 1 in the first update, whatever else is in the batch."""
     batch, policy, sampled_logits = sampled.batch, sampled.policy, []
     choose = sampling.choose
 

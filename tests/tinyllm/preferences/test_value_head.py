@@ -28,8 +28,8 @@ def replies(rng, B, T, C):
 
 
 def rewards_of(scores, penalties, mask):
-    """The rewards, computed in a plain loop: the score at the last position, and elsewhere minus the penalty
-    at the next position."""
+    """The rewards, computed in a plain loop: the score at the last position, and at every other position the
+    negative of the next position's penalty."""
     rewards = np.zeros(mask.shape)
     for row, score, penalty, weights in zip(rewards, scores, penalties, mask):
         for t in np.flatnonzero(weights)[:-1]:
@@ -42,7 +42,7 @@ def rewards_of(scores, penalties, mask):
 def test_advantages_use_the_values_from_before_the_head_is_updated(rng, B, T, C):
     states, scores, penalties, mask = replies(rng, B, T, C)
     head = rng.standard_normal((3, C + 1)).astype(np.float32)
-    head[2] = np.abs(head[2])  # a running mean of squares
+    head[2] = np.abs(head[2])  # a running mean of squares is never negative
     state = {"value_head": head.copy()}
     values = (states @ head[0, :C] + head[0, C]) * mask
     expected = standardise(gae(rewards_of(scores, penalties, mask), values), mask)
@@ -67,7 +67,7 @@ def test_a_new_head_predicts_0_and_is_kept_in_the_state(rng, B, T, C):
 
 
 def test_the_updates_of_the_head_are_counted_over_all_steps(monkeypatch):
-    """AdamW corrects its moments by the number of earlier updates."""
+    """The bias correction of AdamW depends on the number of earlier updates."""
     calls, state = record(monkeypatch, value_head, "adamw"), {}
     for step in range(2):
         critic_advantages(state, step, *replies(np.random.default_rng(0), 2, 3, 2))
@@ -124,7 +124,7 @@ def test_a_reply_better_than_expected_gets_positive_advantages():
 
 
 def test_the_head_learns_the_score_minus_later_penalties():
-    """If each position has its own state, the values that the head converges to are its targets."""
+    """If every position has a state of its own, the values of the head converge to its targets."""
     states = np.zeros((1, 3, 2), np.float32)
     states[0, 1, 0], states[0, 2, 1] = 1, 1
     mask, penalties, state = np.array([[0, 1, 1]], np.float32), np.array([[0.0, 0.25, 0.5]]), {}

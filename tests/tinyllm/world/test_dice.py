@@ -39,7 +39,7 @@ def test_each_draw_adds_log2_of_the_number_of_its_options_to_the_bits(seed, draw
 
 
 @given(seeds, st.lists(st.integers(1, 9), min_size=1, max_size=5))
-def test_a_weighted_choice_costs_as_many_bits_as_minus_log2_of_its_probability(seed, weights):
+def test_a_weighted_choice_adds_minus_log2_of_its_probability_to_the_bits(seed, weights):
     dice = Dice(seed)
     chosen = dice.weighted_choice(dict(enumerate(weights)))
     assert math.isclose(dice.bits, -math.log2(weights[chosen] / sum(weights)), abs_tol=1e-9)

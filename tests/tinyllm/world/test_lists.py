@@ -1,6 +1,6 @@
 """lists: statements about a list are true, and a list has the same key as its reversal.
 
-With different keys, training could show a list whose reversal is asked for in an exam.
+If the keys differed, training could show a list whose reversal is asked for in an exam.
 """
 
 import re

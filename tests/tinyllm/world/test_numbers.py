@@ -1,6 +1,6 @@
 """numbers: every step of a sum in columns is correct, and 47+85 has the same key as 85+47.
 
-With different keys, an exam could ask for 85+47 after training has shown 47+85 with nearly the same steps.
+If the keys differed, an exam could ask for 85+47 after training has shown 47+85 with nearly the same steps.
 """
 
 import re
@@ -92,7 +92,7 @@ def test_the_order_of_the_operands_changes_the_key_of_a_difference_but_not_of_a_
 @given(seeds)
 def test_counting_goes_up_by_one(seed):
     text = numbers.counting(Dice(str(seed)))
-    if " follow " in text:  # "8, 9, 10, 11, 12 follow 7."
+    if " follow " in text:  # for example, "8, 9, 10, 11, 12 follow 7."
         *line, a = map(int, re.findall(r"\d+", text))
     else:
         a, *line = map(int, re.findall(r"\d+", text))

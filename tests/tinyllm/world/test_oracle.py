@@ -87,7 +87,7 @@ def test_a_reply_is_polite_only_in_the_polite_style_and_without_a_rude_phrase(st
 
 
 @given(st.lists(qualities, min_size=1, max_size=6), seeds)
-def test_an_annotator_without_mistakes_ranks_by_quality_and_equal_replies_tie(values, seed):
+def test_an_annotator_without_mistakes_ranks_by_quality_and_equal_replies_share_a_rank(values, seed):
     ranks = oracle.annotate(Dice(str(seed)), values, slip_rate=0)
     assert ranks == [sorted(set(values), reverse=True).index(value) + 1 for value in values]
     slipped = oracle.annotate(Dice(str(seed)), values)

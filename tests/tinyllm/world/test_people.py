@@ -83,7 +83,7 @@ def test_a_biography_states_the_five_facts_of_one_person(seed):
     assert all(WORLD.facts[name, relation] == value for name, relation, value in statements)
 
 
-def test_gossip_states_five_true_facts_and_600_documents_state_nearly_all_facts():
+def test_gossip_states_five_true_facts_and_600_such_documents_state_nearly_all_facts():
     dice, all_statements = Dice("gossip"), set()
     for _ in range(600):
         statements = statements_in(people.gossip(dice, WORLD, "train"))

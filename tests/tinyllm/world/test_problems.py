@@ -54,7 +54,7 @@ def test_the_solution_of_a_story_follows_its_plan_step_by_step(seed, steps):
 
 
 @given(seeds, st.integers(1, 6))
-def test_a_total_stays_between_0_and_200_and_the_sentences_state_the_changes_of_the_key(seed, steps):
+def test_a_total_stays_between_0_and_200_and_the_sentences_state_the_numbers_in_the_key(seed, steps):
     task = problems.story(Dice(str(seed)), steps)
     first, *changes = re.findall(r"[+-]?\d+", task.key)
     totals = [int(first)]
@@ -73,7 +73,7 @@ def test_a_total_stays_between_0_and_200_and_the_sentences_state_the_changes_of_
         assert gains == (change[0] == "+")
 
 
-def test_the_effect_of_a_gift_begins_with_who_gave_and_who_got():
+def test_the_effect_of_a_gift_begins_with_the_giver_and_the_receiver():
     assert problems.effect("Ada buys 5 more", "Ada", "+") == "Ada +"
     assert problems.effect("Bill takes 5", "Ada", "-") == "Ada -"
     gift = "Bill gives 5 to Ada"
@@ -146,7 +146,7 @@ def test_the_answer_is_the_first_or_the_last_person_of_the_ranking(seed):
     assert first or question == TEMPLATES["comparisons"][relation]["last"]
     assert task.answer == ranking[0 if first else -1] == task.reply.split("#### ")[1]
     assert len(ranking) in (3, 4) and is_correct(task, task.reply)
-    if first:  # the solution tries names until one is not under anybody
+    if first:  # the solution tries names until it finds one with nobody above it
         assert task.reply.count(" not") == 1 and f" {task.answer} not ####" in task.reply
     else:
         assert task.reply.endswith(f", {task.answer} ends #### {task.answer}")
@@ -194,7 +194,7 @@ def test_answers_and_relations_are_balanced_and_the_order_of_premises_is_random(
     for task in tasks:
         first_premise = re.search(r"(\w+) is \w+ than (\w+)\.", task.question).groups()
         in_order += first_premise == tuple(ranking_of(task.question)[:2])
-    assert 700 < in_order < 980  # the top pair is stated first in 1/2 or 1/3 of the cases
+    assert 700 < in_order < 980  # the premise about the top two names is one of two or three, in random order
 
 
 @given(seeds)
@@ -242,7 +242,7 @@ def test_the_solution_of_a_calculator_problem_consists_of_a_call_the_result_and_
     if expression not in task.question:  # in a story
         assert ("more come" in task.question) == ("+" in expression)
         assert ("are bad" in task.question) == ("-" in expression)
-    assert "*" in expression or "calculator" in task.question  # otherwise sums are worked out in columns
+    assert "*" in expression or "calculator" in task.question  # a plain sum would be worked out in columns
 
 
 def test_training_uses_all_trained_wordings_for_the_calculator_and_exams_use_the_held_out_ones():

@@ -16,7 +16,7 @@ seeds = st.integers(0, 10_000)
 
 
 def end_of(sentences):
-    """Who has which thing where, worked out from all sentences of a story but the last."""
+    """(holder, thing, place) at the end of a story, worked out from all its sentences but the last."""
     holder, thing, place_of = None, None, {}
     for sentence in sentences:
         words = sentence.strip(".").split()
@@ -27,7 +27,7 @@ def end_of(sentences):
             giver, holder = holder, next(name for name in names if name != holder)
             place_of[holder] = place_of[giver]
         else:
-            place_of[names[0]] = places[-1]  # "from the barn to the mill"
+            place_of[names[0]] = places[-1]  # the mill in "from the barn to the mill"
             if things:
                 holder, thing = names[0], things[0]
     return holder, thing, place_of[holder]
@@ -46,7 +46,7 @@ def test_the_last_sentence_of_the_example_in_the_docstring_follows_from_the_othe
     assert example[-1] == "Now {} has the {} in the {}.".format(*end_of(example[:-1]))
 
 
-def test_a_thing_moves_up_to_twice_and_is_given_away_before_half_of_the_moves():
+def test_a_thing_moves_at_most_twice_and_half_of_the_moves_follow_a_gift():
     dice = Dice("stories")
     texts = [stories.story(dice)[0] for _ in range(900)]
     gifts = [sum(" gave " in sentence for sentence in sentences) for sentences in texts]

@@ -129,7 +129,7 @@ def test_every_topic_has_its_share_of_documents():
         assert abs(counts[topic] / counts.total() - share / 20) < 0.02
 
 
-def test_there_are_many_words_and_every_statement_occurs():
+def test_there_are_many_words_and_every_wording_of_a_fact_occurs():
     text = b" ".join(WORLD.documents("train", 400_000)).decode()
     assert len(set(re.findall(r"[A-Za-z]+", text))) > 250
     assert all(text.count(t.split("{")[0]) for ts in people.STATEMENTS.values() for t in ts)

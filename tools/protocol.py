@@ -149,7 +149,7 @@ class StreamParser:
         string, the JSON is still incomplete."""
         while tag := TAG.search(self._text, self._searched):
             self._searched, self._tags = tag.end(), self._tags + 1
-            # A string full of tags is re-read at only a few of them: otherwise the time would be quadratic.
+            # If a string is full of tags, the JSON is re-read at only a few: more would take quadratic time.
             if self._tags < 20 or self._tags & (self._tags - 1) == 0:
                 part = self._read(tag.end())
                 if part:

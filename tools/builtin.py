@@ -34,8 +34,8 @@ def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> in
     """
     # The model reads the docstring; this comment is for programmers. A fraction is exact while its value and
     # its denominator are below 10**1000. Roots, larger fractions and all results computed from them are
-    # Rounded. A final result that is not an exact whole number is rounded to 28 digits. Raises ValueError for
-    # whatever cannot be computed.
+    # of the class Rounded. A final result that is not an exact whole number is rounded to 28 digits. Raises
+    # ValueError for whatever cannot be computed.
     text = " ".join(expression.translate(SPELLINGS).split())
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"the expression is longer than {MOST_CHARACTERS} characters: compute it in parts")

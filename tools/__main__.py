@@ -40,7 +40,7 @@ def main(argv):
     if argv[:1] == ["recording"]:
         return talk_about(*argv[1:2], question=" ".join(argv[2:]))
     if argv:
-        print(f"unknown argument {argv[0]!r}: give recording [FILE [QUESTION]] or nothing", file=sys.stderr)
+        print(f"unknown argument {argv[0]!r}: use recording [FILE [QUESTION]] or none", file=sys.stderr)
         return 2
     return tour()
 

@@ -34,8 +34,8 @@ def calculator(expression: Annotated[str, {"maxLength": MOST_CHARACTERS}]) -> in
     """
     # The model reads the docstring; this comment is for programmers. A fraction is exact while its value and
     # its denominator are below 10**1000. Roots, larger fractions and all results computed from them are
-    # Rounded. A final result that is not an exact whole number is rounded to 28 digits. Raises ValueError for
-    # whatever cannot be computed.
+    # of the class Rounded. A final result that is not an exact whole number is rounded to 28 digits. Raises
+    # ValueError for whatever cannot be computed.
     text = " ".join(expression.translate(SPELLINGS).split())
     if len(text) > MOST_CHARACTERS:
         raise ValueError(f"the expression is longer than {MOST_CHARACTERS} characters: compute it in parts")
@@ -107,7 +107,8 @@ def power(a, b):
         return a ** int(b)
     if a < 0 and b.denominator > 1:
         raise ValueError("a negative number cannot be raised to a fractional power")
-    if abs(b) > 10**20:  # b multiplies the rounding error of a: up to 10**20, 28 of 50 digits stay correct
+    # b multiplies the rounding error of a. If b is at most 10**20, 28 of the 50 digits are still correct.
+    if abs(b) > 10**20:
         raise ValueError("an exponent may be at most 10**20")
     return Rounded(WORKING.power(rounded(a, WORKING), rounded(b, WORKING)))
 
@@ -162,7 +163,8 @@ def transcribe(source: str, start: Annotated[int, {"minimum": 0}] = 0) -> dict:
 
     client = Client()
     job = source if ID.fullmatch(source) else client.submit(source, speakers=True).id
-    transcript = client.wait(job, timeout=580)  # less than the tool's 600: the client's error names the id
+    # The client must time out before the tool does (after 600 s), because the client's error names the id.
+    transcript = client.wait(job, timeout=580)
     text, end = transcript.labelled(), start + MOST_TEXT
     part = {"id": job, "seconds": transcript.seconds, "text": text[start:end]}
     return part if end >= len(text) else {**part, "continue_with": {"source": job, "start": end}}

@@ -103,7 +103,7 @@ def filled(form, values):
 
 
 def matches(form, packed):
-    """The values that fill this form, at each place where it occurs in a string or list -> [{word: value}]"""
+    """A form, and a string or list of filled forms -> [{placeholder: value}], one dict for each of them."""
     if not isinstance(form, str):
         return [dict(words_in(form, item)) for item in packed]
     if form.startswith(OPEN):

@@ -1,10 +1,10 @@
-"""A `generate` function for tools.agent.run: it calls any server with OpenAI's chat completions API.
+"""A `generate` function for tools.agent.run: it calls any server that has OpenAI's chat completions API.
 
     run(endpoint("http://localhost:8080/v1", model="qwen3"), registry, messages)
 
 Tools are called in one of two ways. In text mode, calls are part of the reply, which the agent parses: this
-works with any model, and nothing is hidden. With native=True, the server gets the tools, writes them into the
-prompt in the format that its model was trained on, and sends calls as JSON.
+works with any model. With native=True, the server gets the tools, writes them into the prompt in the format
+that its model was trained on, and sends calls as JSON.
 
 Servers agree on little beyond the happy path. So a response is judged by its content, not by its
 Content-Type. A response that is not a chat completion becomes a ChatError that quotes it."""
@@ -17,7 +17,7 @@ from tools.agent import Finish
 from tools.dialects import read_call
 from tools.protocol import THINK, THOUGHT, Thought
 
-FIELDS = ("role", "content", "tool_calls", "tool_call_id")  # the fields of a message that native mode sends
+FIELDS = ("role", "content", "tool_calls", "tool_call_id")  # the message fields that are sent in native mode
 OTHER_LINE = re.compile(r":|event:|id:|retry:")  # lines to skip; some gateways put comments after "data:"
 
 

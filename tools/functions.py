@@ -55,7 +55,7 @@ def read_function(function):
             if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 raise UnsupportedSchema(f"{where}: arguments are passed by name: write it without / or *")
             if parameter.name not in hints and parameter.name in ("self", "cls"):
-                raise UnsupportedSchema(f"{where}: make a tool of a bound method, as in tool(shop.buy)")
+                raise UnsupportedSchema(f"{where}: make the tool from a bound method, as in tool(shop.buy)")
             if parameter.name not in hints:
                 raise UnsupportedSchema(f"{where} has no type hint: give it one, as in {parameter.name}: str")
         # A callable object whose __call__ has no docstring is described by the docstring of its class.
@@ -79,8 +79,8 @@ def name_of(function):
 
 
 def signature_of(function):
-    """-> (the function inside any partials, decorators or objects; its parameters, without those bound by a
-    partial; their hints by name)"""
+    """-> (the function inside any partial, decorator or callable object; its parameters, without those bound
+    by a partial; their hints by name)"""
     target, bound = inspect.unwrap(function), set()
     while isinstance(target, functools.partial):
         bound |= target.keywords.keys()
@@ -104,7 +104,7 @@ def read_fields(fields, where, described):
             schema, builds[name] = read_hint(hint)
         except UnsupportedSchema as error:
             raise UnsupportedSchema(f"{where.format(name)}: {error}") from None
-        if default is None and not is_valid(None, schema):  # since Python 3.11, typing does not add None
+        if default is None and not is_valid(None, schema):  # since 3.11, typing no longer adds None
             schema, builds[name] = either([(schema, builds[name]), NULL])
         if name in described:
             schema = {**schema, "description": described[name]}
@@ -223,7 +223,7 @@ PARAMETERS = "(?:keyword |other )?(?:args|arguments|parameters)|attributes"
 OTHERS = "returns?|yields?|raises?|examples?|notes?|references|see also|warnings?|todo"
 SECTION = re.compile(rf"(?im)^(\S.*?):? *\n([-=]{{3,}}) *$|^({PARAMETERS}|{OTHERS}): *$")
 GOOGLE = re.compile(r"(?s) *(?:[-*+] +)?[`*]*(\w+)`* *(?:\(.*?\))? *:(.*)")
-CONTINUED = r"(?:.*(?:[(\[{][^)\]}\n]*|,| or| \|)\n)*"  # lines of a type, each continued on the next line
+CONTINUED = r"(?:.*(?:[(\[{][^)\]}\n]*|,| or| \|)\n)*"  # all lines of a type except the last
 NUMPY = re.compile(rf"\*{{0,2}}(\w+(?: *, *\*{{0,2}}\w+)*) *(?::{CONTINUED}.*)?((?:\n.*)*)")
 FIELD = re.compile(r"(?m)^ *:\w+[^:\n]*:")
 SPHINX = re.compile(r"(?m)^ *:(?:param|arg|key)\w*(?: +[^:\n]*?)? +\*{0,2}(\w+) *: *(.*(?:\n(?! *:\w) +.*)*)")

@@ -30,7 +30,7 @@ from tools.schema import KINDS, TAKES, UnsupportedSchema, check, kind_of, resolv
 from tools.terminals import BETWEEN, Text, Words, numbers, remember, word
 from tools.validation import fingerprint, is_valid, types_of
 
-LARGEST = 2000  # the most schemas and enum values, counted together
+LARGEST = 2000  # limit on the number of schemas plus enum values
 NOT_ENFORCED = {"pattern", "multipleOf", "uniqueItems", "minProperties", "maxProperties", "allOf", "not"}
 IDLE = [("not", False), ("uniqueItems", False), ("minProperties", 0)]  # these constrain nothing
 INNER = {"properties", "additionalProperties", "items", "prefixItems"}
@@ -78,7 +78,8 @@ class Choice:
 class Array:
     def __init__(self, first, rest, low, high):
         self.first, self.rest, self.low, self.high = first, rest, low, high
-        self.most = max(low, len(first), 1) if high == inf else inf  # from this index on, all items are alike
+        # From index `most` on, the same rules apply to every item.
+        self.most = max(low, len(first), 1) if high == inf else inf
 
     def expand(self, at, room):
         if at >= self.low:
@@ -182,7 +183,7 @@ class Compiler:
         return ways
 
     def find_costs(self, choices):
-        """Finds each choice's costs: with room for 0 containers, then 1, 2 ... until no costs change."""
+        """Finds each choice's costs for 0 levels of nesting, then for 1, 2 ... until no costs change."""
         order = [*TopologicalSorter({choice: choice.branches for choice in choices}).static_order()]
         for choice in order:
             choice.ways += dict.fromkeys(way for branch in choice.branches for way in branch.ways)
@@ -239,7 +240,9 @@ def check_one_of(choice, where):
         discriminator, values = discriminator_of(way)
         first, branches = owners.setdefault(way.kind, (discriminator, {}))
         if discriminator != first or any(branches.setdefault(value, i) != i for value in values):
-            raise UnsupportedSchema(f"{where}/oneOf: its branches must differ by type or by a required const")
+            raise UnsupportedSchema(
+                f"{where}/oneOf: its branches must differ by type or by the const of a required property"
+            )
 
 
 def discriminator_of(way):
@@ -256,7 +259,7 @@ def discriminator_of(way):
 class Thread(NamedTuple):
     item: object
     rest: object  # another Thread, or None
-    far: int  # bytes of the shortest completion of the whole thread
+    far: int  # number of bytes in the shortest completion of the whole thread
 
 
 def linked(items, rest):
@@ -271,7 +274,7 @@ class Grammar:
 
     The constructor raises UnsupportedSchema for a keyword that the grammar cannot enforce, for a schema that
     is too large, and for a schema that no value in strict form satisfies. It raises ValueError for half a
-    surrogate pair in a key or value. No later call raises."""
+    surrogate pair in a key or value. The methods never raise an error."""
 
     def __init__(self, schema, before=b"", after=b""):
         self.step = lru_cache(1 << 16)(self._step)

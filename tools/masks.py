@@ -137,7 +137,8 @@ class Masks:
 
     def _characters(self, character, node):
         """The possible endings of a character, and a trie -> ({(the endings after a token, the number of
-        characters begun by then): tokens}, {characters begun before a quote: the trie after the quote})."""
+        characters begun by then): tokens}, {the number of characters begun before a quote: the trie after the
+        quote})."""
         within, closing, todo = defaultdict(int), defaultdict(list), [(character, node, 0)]
         while todo:
             character, node, begun = todo.pop()

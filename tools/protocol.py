@@ -71,7 +71,7 @@ class BadCall:
 
 def parse(reply, ended=False):
     """A whole reply, str or UTF-8 bytes -> [Text | Thought | Call | BadCall], in order, with no two Texts or
-    Thoughts in a row. Joined, the texts of the parts are the reply.
+    Thoughts in a row. The texts of all parts together are the reply.
 
     ended: whether the model is known to have finished. If so, a call that lacks only its closing tag counts
     as a call and gets the tag, because many servers stop at a closing tag and do not send it. Never raises:
@@ -96,7 +96,7 @@ def merged(parts):
 
 class StreamParser:
     """Reads a reply that arrives in pieces (str or bytes): feed(piece) and finish() return the parts that
-    have become certain. Merged, these are the parts that `parse` returns, however the text is split."""
+    have become certain. Once merged, they are the parts that `parse` returns, however the text is split."""
 
     def __init__(self):
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -149,7 +149,7 @@ class StreamParser:
         string, the JSON is still incomplete."""
         while tag := TAG.search(self._text, self._searched):
             self._searched, self._tags = tag.end(), self._tags + 1
-            # A string full of tags is re-read at only a few of them: otherwise the time would be quadratic.
+            # If a string is full of tags, the JSON is re-read at only a few: more would take quadratic time.
             if self._tags < 20 or self._tags & (self._tags - 1) == 0:
                 part = self._read(tag.end())
                 if part:

@@ -10,9 +10,9 @@ An unknown name, wrong arguments, an exception, a timeout and a result that is t
 {"type", "message", "retryable"}, so that the model can correct its call. An exception raised by a tool never
 ends the agent loop.
 
-Tools may have side effects: they may pay, send or delete something. So calls run in order, and a call that
-failed after its tool started is not retryable. Tools that are declared `repeatable` are exempt: they may run
-twice, and in parallel with one another."""
+Tools may have side effects: they may make a payment, send a message or delete a file. So calls run in order,
+and a call that failed after its tool started is not retryable. Tools that are declared `repeatable` are
+exempt: they may run twice, and in parallel with one another."""
 
 import asyncio
 import dataclasses
@@ -70,8 +70,9 @@ class Result:
 def tool(function=None, *, name=None, timeout=None, repeatable=None):
     """Makes a Tool from a function (even async or a generator), method, functools.partial or callable object.
 
-    The function itself is not changed. A Tool runs the object that it was made from, so a decorator around a
-    Tool runs too. Raises UnsupportedSchema for hints that a schema cannot express."""
+    The function itself is not changed. A Tool runs exactly the object that it was made from: if that is a
+    Tool with a decorator around it, the decorator runs too. Raises UnsupportedSchema for hints that a schema
+    cannot express."""
     if function is None:
         return lambda function: tool(function, name=name, timeout=timeout, repeatable=repeatable)
     inner = inspect.unwrap(function, stop=lambda each: isinstance(each, Tool))
@@ -197,7 +198,7 @@ async def finished(value, longest):
 
 
 def as_text(words):
-    """The string with ? for lone surrogates: UTF-8 cannot express them, but some file names have them."""
+    """The string with "?" for each lone surrogate. Some file names have these; UTF-8 cannot express them."""
     return words.encode("utf-8", "replace").decode()
 
 

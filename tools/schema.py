@@ -164,7 +164,7 @@ def check(schema, where="#", root=None, seen=None):
         try:
             TopologicalSorter(seen).prepare()
         except CycleError:
-            raise UnsupportedSchema(f"{where}: a $ref leads back to itself for the same value") from None
+            raise UnsupportedSchema(f"{where}: a $ref leads back to itself in an endless loop") from None
 
 
 PIECES = re.compile(r"\\.|\[\^?(?:\\.|[^\]\\])*\]|.", re.DOTALL)  # an escape, a class, or one character

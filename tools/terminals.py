@@ -14,7 +14,7 @@ from tools.schema import exact
 
 QUOTE = ord('"')
 remember = lru_cache(1 << 15)
-INTEGER_DIGITS, DIGITS = 20, 15  # the most in an integer, and in a decimal
+INTEGER_DIGITS, DIGITS = 20, 15  # the limits for an integer and for a decimal
 CHARACTERS = (  # the kinds of characters inside a string, with one regular expression for each byte
     r"[\x20!#-\[\]-\x7f]",
     r"\\ [\"\\bfnrt]",
@@ -78,7 +78,7 @@ same = lru_cache(1 << 14)(lambda item: item)  # equal items become one object, w
 
 
 def shortest(way):
-    """The fewest bytes that complete a way. With n decimals it reaches any multiple of 10 ** (places - n)."""
+    """The fewest bytes that complete a way. n decimals can express any multiple of 10 ** (places - n)."""
     whole, places, low, high = way
     units = ((n, 10 ** (places - n)) for n in range(whole == -1, places + 1))
     decimals = next(n for n, unit in units if high // unit * unit >= low)
@@ -104,8 +104,8 @@ def numbers(bounds, integer, sign):
 
 
 class Text(NamedTuple):
-    """The rest of a string after its opening quote: `low` to `high` more characters must begin; `character`
-    holds the possible endings of the current character."""
+    """The rest of a string after its opening quote. `character` holds the possible endings of the current
+    character, or is BETWEEN if none has begun. Then `low` to `high` more characters must follow."""
 
     character: frozenset
     low: int

@@ -76,7 +76,7 @@ LIMITS = {  # keyword -> (the kind of value it applies to, the test, a descripti
 
 
 def validate(value, schema):
-    """-> [Problem], empty if the value (as `parse` returns it) is valid.
+    """A value, as `parse` returns it, and a schema -> [Problem], an empty list if the value is valid.
 
     Raises UnsupportedSchema for a schema that `check` refuses, whatever the value."""
     check(schema)
@@ -85,8 +85,8 @@ def validate(value, schema):
 
 def problems(value, schema, path="", root=None, seen=None):
     """Yields the Problems that `validate` returns, for a schema that is already checked. A $ref is looked up
-    in `root`. `seen` holds the first problem of each value under each branch of anyOf, oneOf and not: without
-    this cache, the time would grow exponentially with the depth of a nested union."""
+    in `root`. `seen` holds the first problem of each value under each branch of `anyOf`, `oneOf` and `not`:
+    without this cache, the time would grow exponentially with the depth of a nested union."""
     root, kind, seen = schema if root is None else root, kind_of(value), {} if seen is None else seen
     if kind is None:
         yield Problem(path, f"JSON has no way to write {value!r}")

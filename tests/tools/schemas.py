@@ -158,8 +158,8 @@ def ranges(what):
 
 
 def combined(**choices):
-    """One schema for every way to pick one choice for each keyword. The choice None leaves the keyword out.
-    The choices for _ are dicts of keywords."""
+    """Every schema that has one of the given values for each keyword. The value None leaves the keyword out.
+    The values for _ are dicts of keywords to add."""
     for chosen in itertools.product(*choices.values()):
         schema = {}
         for keyword, value in zip(choices, chosen):

@@ -157,7 +157,7 @@ def test_the_tools_are_described_once_however_often_the_conversation_continues()
     assert parts == [{"type": "text", "text": "Be kind."}]
 
 
-def test_thoughts_are_shown_but_left_out_of_the_content_and_calls_in_thoughts_do_not_run():
+def test_thoughts_are_shown_but_are_not_part_of_the_content_and_their_calls_do_not_run():
     shown = []
     thinking = f"<think>{CALL}?</think>"
     conversation = run(
@@ -255,7 +255,7 @@ def test_finish_reasons_of_different_servers_are_understood(reason, outcome):
     assert run(lambda messages: next(replies), REGISTRY, QUESTION).outcome == outcome
 
 
-def test_messages_without_content_and_lone_surrogates_can_be_used_shown_and_saved(tmp_path):
+def test_lone_surrogates_and_messages_without_content_can_be_used_shown_and_saved(tmp_path):
     call = {"id": "a", "type": "function", "function": {"name": "calculator", "arguments": "{}"}}
     history = [
         {"role": "system", "content": None},

@@ -371,7 +371,7 @@ def test_deltas_are_added_to_the_calls_they_belong_to(server):
         assert all(message["content"].isdigit() for message in results)
 
 
-def test_a_call_that_is_sent_again_runs_once_but_a_call_with_another_name_is_new(server):
+def test_a_call_that_is_sent_again_runs_once_but_one_with_another_name_is_a_separate_call(server):
     again = [{"tool_calls": [{**WHOLE, "index": 0}]}] * 2
     begun = {"function": {"name": "calculator", "arguments": ""}, "index": 0}
     again_later = [{"tool_calls": [call]} for call in (begun, {**WHOLE, "index": 0}, {**begun, "id": "a"})]

@@ -328,7 +328,7 @@ def test_colons_outside_a_section_of_parameters_describe_no_parameter():
     assert schema_of(function)["description"].startswith("Look: a thing.\n\nIt says: nothing.")
 
 
-def test_parameters_in_a_bulleted_list_or_with_a_type_of_two_lines_are_described():
+def test_parameters_in_a_bulleted_list_or_with_a_type_on_two_lines_are_described():
     def function(city: str, nights: int, note: str): ...
 
     texts = [

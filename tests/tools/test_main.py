@@ -34,10 +34,10 @@ def test_the_tour_runs_to_its_end():
     [
         (["recording", "/nope.wav"], "", 1, "error: /nope.wav: there is no such file"),
         (["recording"], "not a key", 1, "error: ASSEMBLYAI_API_KEY must be the bare key"),
-        (["recordings"], "", 2, "unknown argument 'recordings': give recording [FILE [QUESTION]] or nothing"),
+        (["recordings"], "", 2, "unknown argument 'recordings': use recording [FILE [QUESTION]] or none"),
     ],
 )
-def test_a_mistake_ends_with_one_line_and_a_status(words, key, status, message):
+def test_a_mistake_ends_with_a_message_and_an_exit_status(words, key, status, message):
     env = os.environ | {"ASSEMBLYAI_API_KEY": key}
     done = subprocess.run(
         [sys.executable, "-m", "tools", *words],
@@ -51,7 +51,7 @@ def test_a_mistake_ends_with_one_line_and_a_status(words, key, status, message):
     assert message in done.stderr.splitlines()[-1]
 
 
-def test_a_closed_pipe_prints_no_error():
+def test_no_error_is_printed_if_the_pipe_is_closed():
     command = [sys.executable, "-u", "-m", "tools"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tour:
         tour.stdout.close()

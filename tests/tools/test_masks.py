@@ -92,7 +92,7 @@ WRITTEN = [
 
 
 @pytest.mark.parametrize("schema, value", WRITTEN)
-def test_each_mask_on_the_way_to_a_value_agrees_with_trying_every_token(schema, value):
+def test_each_mask_on_the_way_to_a_value_equals_the_one_found_by_trying_every_token(schema, value):
     grammar, text, vocabulary = Grammar(schema), canonical(value), [*BYTES, *MORE, b""]
     assert grammar.accepts(text)
     masks, state = Masks(grammar, vocabulary, len(vocabulary) - 1), grammar.start
@@ -106,7 +106,7 @@ def test_each_mask_on_the_way_to_a_value_agrees_with_trying_every_token(schema, 
 
 @settings(max_examples=60)
 @given(schemas(), TOKENS, st.integers(0, 30), st.randoms(use_true_random=False))
-def test_a_mask_for_a_random_schema_agrees_with_trying_every_token(schema, tokens, extra, random):
+def test_a_mask_for_a_random_schema_equals_the_one_found_by_trying_every_token(schema, tokens, extra, random):
     try:
         grammar = Grammar(schema, b"<", b">")
     except UnsupportedSchema:
@@ -148,7 +148,7 @@ def test_random_tokens_under_the_mask_form_a_valid_call():
     assert len(names) > 1
 
 
-def test_a_vocabulary_must_have_every_byte_and_too_little_room_allows_no_token():
+def test_every_byte_must_have_a_token_and_if_the_room_is_too_small_no_token_is_allowed():
     grammar = Grammar({"const": "abc"})
     masks = Masks(grammar, [*BYTES, b""], 256)
     assert not any(masks.allowed(grammar.start, 5)) and any(masks.allowed(grammar.start, 6))

@@ -470,7 +470,7 @@ def test_only_a_repeatable_tool_may_be_retried_after_a_timeout_or_a_lost_connect
         assert value["retryable"] is repeatable and words in value["message"]
 
 
-def test_before_each_call_the_function_allow_gets_the_arguments_that_the_tool_will_get():
+def test_allow_is_called_before_each_call_with_the_arguments_that_the_tool_will_get():
     seen_by_allow, seen_by_tool = [], []
 
     def act(value: int) -> None:

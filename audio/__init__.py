@@ -24,7 +24,7 @@ import os
 import sys
 
 # `python -m` puts the current folder first on sys.path, so a json.py of yours would shadow the standard
-# library's. Search that folder last, after the folder that holds this package.
+# library's. So we move that folder to the end of sys.path, after the folder that holds this package.
 if sys.argv[:1] == ["-m"] and sys.path[0] != os.path.dirname(__path__[0]):
     sys.path += [os.path.dirname(__path__[0]), sys.path.pop(0)]
 

@@ -52,7 +52,7 @@ def transcribe(args):
     options = nested([*given.items(), *map(setting, args.config)])
     recordings = [Recording(sys.stdin.buffer) if name == "-" else name for name in sources]
     for name, (_, result) in zip(sources, transcribe_all(client, recordings, **options)):
-        if isinstance(result, AuthError):  # all recordings use the same key
+        if isinstance(result, AuthError):  # all recordings use the same key, so all would fail
             raise result
         if isinstance(result, AudioError):
             say(f"error: {result}" if name in f"{result}" or not several else f"error: {name}: {result}")
@@ -170,8 +170,8 @@ def sandbox(args):
     except (OSError, OverflowError) as error:
         raise BadInput(f"port {args.port} cannot be used: {getattr(error, 'strerror', error)}") from None
     with box, contextlib.suppress(KeyboardInterrupt):
-        print(f"sandbox ready at {box.url}\nEvery recording gets the same canned words. Ctrl-C stops it.")
-        print(f"    export ASSEMBLYAI_BASE_URL={box.url}  # key: yours if set, or test-key", flush=True)
+        print(f"sandbox ready at {box.url}\nEvery recording gets the same canned words. Stop with Ctrl-C.")
+        print(f"    export ASSEMBLYAI_BASE_URL={box.url}  # key: ASSEMBLYAI_API_KEY or test-key", flush=True)
         box.closing.wait()
     return 130
 

@@ -27,7 +27,7 @@ from audio.transcript import Transcript, dicts, table
 PATIENCE = 3600.0  # seconds to wait for a job
 BIG = 1 << 20  # bytes; the key is checked before an upload larger than this
 LOOKED_AT = 1000  # how many of the newest jobs are searched for a lost one
-LOOKS = (1, 4, 16)  # the wait before each search for a lost job, in units of Http's pause: 0.5, 2, 8 s
+LOOKS = (1, 4, 16)  # waits before the searches for a lost job, as multiples of Http's pause (0.5, 2, 8 s)
 
 
 def transcribe(
@@ -161,8 +161,8 @@ class Client:
     def wait(self, id, *, timeout=PATIENCE):
         """Polls a job until it is done, even through an outage of the service -> Transcript.
 
-        timeout: seconds; None: no limit. Raises TranscriptFailed, StillProcessing at the deadline,
-        RequestRefused for an unknown id; each has the transcript_id, as does the KeyboardInterrupt
+        timeout: seconds; None: no limit. Raises TranscriptFailed, StillProcessing (at the deadline)
+        or RequestRefused (for an unknown id). Each has the transcript_id, and so has the KeyboardInterrupt
         that Ctrl-C raises."""
         id, pause, state = id_of(id), min(0.2, self.poll), None
         deadline = time.monotonic() + seconds(timeout)
@@ -227,8 +227,8 @@ class Client:
         return [model["id"] for model in models if "id" in model]
 
     def ask(self, transcript, question, **options):
-        """Asks a model of the LLM Gateway a question about a transcript (or its id) -> pieces of its answer.
-        options: those of chat."""
+        """Asks a model of the LLM Gateway a question about a transcript -> pieces of its answer.
+        transcript: a Transcript or an id. options: those of chat."""
         if not isinstance(transcript, Transcript):
             transcript = self.wait(transcript)
         task = "Answer from the transcript. If it does not say, say so."
@@ -278,7 +278,7 @@ def events(pieces):
 
 
 def seconds(timeout):
-    """A time-out -> seconds (None: infinity). Raises BadInput unless it is None or a number, at least 0."""
+    """A time-out -> seconds (None: infinity). Raises BadInput unless it is None or a number >= 0."""
     if timeout is None:
         return math.inf
     if isinstance(timeout, bool) or not (isinstance(timeout, (int, float)) and timeout >= 0):

@@ -30,7 +30,7 @@ from audio.recording import KEPT, Recording
 from audio.transcript import Transcript
 
 JOBS = 5  # unfinished jobs at a time, the limit of a free account
-LONGEST_NAME = 120  # how many bytes of a recording's name are kept; most systems allow file names of 255
+LONGEST_NAME = 120  # how many bytes of a recording's name are kept; most systems allow 255 per file name
 SECRET = "webhook_auth_header_value"
 
 

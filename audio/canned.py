@@ -51,7 +51,8 @@ def results(fields, heard):
 
 
 def understood(fields, transcript, sentences):
-    """The field speech_understanding with its response. The sentences already have the names of speakers."""
+    """The field speech_understanding with its response. The speakers' names, if requested, are already in
+    the sentences."""
     tasks = fields["speech_understanding"]["request"]
     kind = tasks.get("summarization", {}).get("summary_type")
     body = lambda part: {"bullets": part["bullets"]} if kind == "bullets" else {"text": part["summary"]}
@@ -90,8 +91,8 @@ def highlights(words):
 
 
 def story(fields, heard):
-    """The sentences of a recording, at least one for each speaker. Every word gets an equal share of
-    its duration."""
+    """The sentences of a recording, at least one for each speaker. All words get equal shares of the
+    recording's duration."""
     if heard["silent"]:
         return []
     lines = itertools.cycle((section, *line) for section in SECTIONS for line in section["lines"])
@@ -165,7 +166,7 @@ def plain(text):
 
 
 def spoken(words):
-    """What sentences and paragraphs have in common."""
+    """The fields that sentences and paragraphs have in common."""
     start, end = words[0]["start"], words[-1]["end"]
     return {"text": joined(words), "words": words, "confidence": 0.95, "start": start, "end": end}
 

@@ -57,7 +57,7 @@ class Http:
     """Sends requests to the API at `base` with `key`. Threads may share one Http.
 
     A call sends at most `tries` requests. Unless the server asks for a pause of another length, the first
-    pause lasts about `pause` seconds, and each one after it twice as long."""
+    pause lasts about `pause` seconds, and each later one twice as long as the one before."""
 
     def __init__(self, base, key, *, timeout=TIMEOUT, tries=6, pause=0.5, sleep=time.sleep):
         self.base, self.gateway = places(base)
@@ -67,8 +67,8 @@ class Http:
     def call(self, method, url, *, safe=True, stream=False, needs="", also=(), deadline=math.inf, **request):
         """Sends a request, with retries -> a dict or, with `stream`, the open requests.Response.
 
-        A `url` without a host is relative to the API. An answer that has nothing under the key `needs` counts
-        as lost. `also`: more status codes to retry on; `deadline`: when to give up, as a value of
+        A `url` without a host is relative to the API. An answer without a value for the key that `needs`
+        names counts as lost. `also`: more status codes to retry on; `deadline`: when to give up, measured by
         time.monotonic(). May raise any AudioError except AnswerCut, TranscriptFailed and StillProcessing."""
         url = url if "://" in url else f"{self.base}/{url}"
         attempt = 0
@@ -123,7 +123,7 @@ class Http:
         end = min(deadline, time.monotonic() + SLOWEST * self.timeout[1])
         with response:
             try:
-                # read1 returns the bytes that have arrived, so that even a slow trickle is stopped in time.
+                # read1 returns whatever has arrived, so the time is checked even if bytes only trickle in.
                 while piece := response.raw.read1(65536, decode_content=True):
                     yield piece
                     if time.monotonic() > end:
@@ -152,7 +152,7 @@ class Http:
 
 
 class Local(threading.local):
-    """One session per thread, because the library requests does not promise thread safety."""
+    """One session per thread: the `requests` library does not promise that a Session is thread-safe."""
 
     def __init__(self, url):
         self.session = session_for(url)
@@ -182,13 +182,13 @@ class Patient:
 
 
 def meaning(error):
-    """An exception from the library requests, or from the system below it -> the AudioError to raise instead:
+    """An exception of the `requests` library or the system below it -> the AudioError to raise instead:
     ServiceUnavailable if nothing was sent, AnswerLost if something may have been sent, and otherwise an error
     that a retry would not mend."""
     text, kinds = str(error), requests.exceptions
     reason = getattr(error.args[0] if error.args else None, "reason", None)
     absent = type(reason).__name__ in ("NewConnectionError", "NameResolutionError", "ConnectTimeoutError")
-    if isinstance(error, BadInput):  # from the recording that was being sent
+    if isinstance(error, BadInput):  # raised by the recording while it was being sent
         return error.with_traceback(None)
     if refused := re.search(r"Tunnel connection failed: ([\w -]+)", text):
         return RequestRefused(f"the proxy refuses the connection ({refused[1].strip()}): check HTTPS_PROXY")
@@ -215,8 +215,8 @@ def parsed(body):
 
 
 def object_in(body, needs=""):
-    """The bytes of a JSON object that has a value under the key `needs` -> dict; AnswerLost for anything
-    else, such as a cut-off answer."""
+    """The bytes of a JSON object with a value for the key that `needs` names -> dict; AnswerLost for
+    anything else, such as a cut-off answer."""
     data = parsed(body)
     if not isinstance(data, dict) or (needs and data.get(needs) is None):
         wanted = f"a JSON object with {needs}" if needs else "a JSON object"

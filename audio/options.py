@@ -115,7 +115,7 @@ USELESS = {  # combinations that the service may accept and then partly ignore
 
 def request(preset=None, **options):
     """Options (those of audio.transcribe) -> the fields of POST /v2/transcript, except audio_url. None
-    means not set. Raises BadInput, with most problems listed in one message."""
+    means not set. Raises BadInput; its message lists all the problems found."""
     if preset is not None and preset not in PRESETS:
         raise BadInput(f"there is no preset {preset!r}: use {', '.join(PRESETS)}")
     given = {name: value for name, value in options.items() if value is not None}
@@ -156,7 +156,7 @@ def mistyped(fields, names):
         elif field == "speech_understanding":
             tasks = value.get("request")
             if not (isinstance(tasks, dict) and all(isinstance(task, dict) for task in tasks.values())):
-                wrong.append("speech_understanding must have a request: an object of tasks, each an object")
+                wrong.append("speech_understanding must have a request of the form {task: {...}, ...}")
     return wrong
 
 
@@ -179,7 +179,8 @@ def meant(name, known):
 
 
 def task(name, value):
-    """A short value -> the options of a task of speech_understanding. A dict is returned unchanged."""
+    """The value of a short name -> the options of its task in speech_understanding. A dict is returned
+    unchanged."""
     if isinstance(value, dict):
         return value
     if name == "summary" and value in (True, "bullets", "paragraph"):

@@ -22,7 +22,7 @@ from audio.errors import AudioWarning, BadInput
 # A socket's time-out covers one whole send: pieces this small get through a slow connection in time.
 PIECE = 1 << 16
 KEPT = ".transcript.json"  # the suffix of files in which transcripts are kept
-TEXTS = (".txt", ".md", ".srt", ".vtt", ".json")  # our output; text can look like audio: "MAC and cheese"
+TEXTS = (".txt", ".md", ".srt", ".vtt", ".json")  # our output; text such as "MAC and cheese" looks like audio
 HEAD = 1 << 12  # how many bytes at the beginning are enough to show the type of a recording
 MAGIC = re.compile(  # the first bytes of audio and video files
     rb"""ID3 | fLaC | OggS | \x1aE\xdf\xa3 | \#!AMR | \.snd | caff | FLV | MAC[ ] | wvpk | 0&\xb2u | DSD[ ]
@@ -46,9 +46,9 @@ class Recording:
     missing, empty or unreadable.
 
     `url` is set if the service fetches the recording itself, `path` if the recording is a named file; `size`
-    is in bytes. A Recording can be passed as the body of a request: it has a length, so that Content-Length
-    is sent and no chunks; it has no read(), so we choose the size of the pieces. progress: show a bar, on
-    terminals only."""
+    is in bytes. A Recording can be passed as the body of a request: it has a length, so it is sent with
+    a Content-Length, not in chunks; it has no read(), so we choose the size of the pieces. progress: show
+    a bar, on terminals only."""
 
     progress = False
 
@@ -84,7 +84,7 @@ class Recording:
 
     @contextmanager
     def open(self):
-        """The file, at its beginning. Raises BadInput if it cannot be read."""
+        """The open file, positioned where the recording begins. Raises BadInput if it cannot be read."""
         try:
             with nullcontext(self._file) if self._file else open(self.path, "rb") as file:
                 file.seek(self._start)

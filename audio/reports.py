@@ -4,7 +4,7 @@
     podcast    episode notes: summary, chapters, topics, quotes
     call       a review: sentiment by speaker, negative moments, entities; personal data is redacted
 
-Each preset has its own parts. Then there is a part for every other feature of the job, and last the
+A report has the parts of its preset, then a part for each further feature of the job, and last the
 conversation. A part without content says so. In a call review, and in any report of a job with redact_pii,
 the personal data in the service's list of entities is redacted everywhere.
 """

@@ -9,13 +9,16 @@ recording is its type, its length, and whether it is silent. The key is the valu
 test-key.
 
 A fault is NAME[@WHERE][:COUNT]. It spoils the next COUNT answers (default 1) to requests of kind WHERE, which
-is upload, create, get, delete, list, view, models, chat, file, or * for all. Without @WHERE, the fault reset
-spoils uploads; lost, job-error and never spoil the creation of jobs; and the others spoil any request.
+is upload, create, get, delete, list, view, models, chat, file, or * for all. Without @WHERE, "reset" spoils
+uploads; "lost", "job-error" and "never" spoil the creation of jobs; the other faults spoil any request.
 
-    429 500 502 503 504   that status; 429 also sends Retry-After: 1 truncated    half of the answer
-    reset                 breaks the connection during a request     job-error    the job ends with an error
-    lost                  carries out the request, sends no answer   never        the job never ends
+    429 500 502 503 504   that status; 429 also sends Retry-After: 1
+    truncated             half of the answer
+    reset                 breaks the connection during a request
+    lost                  carries out the request, sends no answer
     stall                 no answer for 90 s
+    job-error             the job ends with an error
+    never                 the job never ends
 """
 
 import contextlib
@@ -152,7 +155,7 @@ class Sandbox:
 
     def delete(self, id):
         job, known = self.job(id)
-        known["heard"] = {**known["heard"], "silent": True}  # so that no sentences are left either
+        known["heard"] = {**known["heard"], "silent": True}  # so that its sentences are gone too
         job |= {name: None for name in job if name not in ("id", "status", *OFF)}
         job |= {"audio_url": DELETED, "webhook_url": DELETED, "text": "Deleted by user."}
         return job
@@ -201,7 +204,7 @@ class Sandbox:
         return {"data": [{"id": canned.MODEL, "object": "model"}]}
 
     def chat(self, body):
-        """A whole answer, or its server-sent events as a list."""
+        """A whole answer, or the same answer as a list of server-sent events."""
         most = int(body.get("max_tokens") or 1000)
         words = re.findall(r"\s*\S+\s*", canned.answer(body["messages"]))
         reason, words = "length" if len(words) > most else "stop", words[:most]
@@ -338,8 +341,8 @@ def heard(pieces):
 
 
 def sound_in(head):
-    """The first bytes of a WAV file -> (start and end of its sound; bytes per second). For other files, all
-    three are 0."""
+    """The first bytes of a WAV file -> (start of its sound, end of its sound, bytes per second). For other
+    files, all three are 0."""
     try:
         with wave.open(io.BytesIO(head)) as sound:
             start, size = head.index(b"data") + 8, sound.getsampwidth() * sound.getnchannels()

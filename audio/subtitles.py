@@ -49,8 +49,8 @@ class Span:
 
 
 def captions(turns):
-    """Turns -> Spans, one after the other. Each fits, with its speaker's name, into LINES lines of LINE
-    columns. The `words` of a Span are the units of its text."""
+    """Turns -> captions: Spans in order of time, without overlaps. Each fits, with its speaker's name, into
+    LINES lines of LINE columns. The `words` of a Span are the units of its text."""
     pieces = [piece for turn in turns for piece in groups(timed(turn), full)]
     pieces.sort(key=lambda piece: piece.start)
     spans, end = [], 0

@@ -42,8 +42,8 @@ class Transcript:
     deleted = property(lambda self: self.raw.get("audio_url") == DELETED)
 
     def done(self):
-        """Whether the job is completed. Raises TranscriptFailed for a failed job (for which the service
-        answers with HTTP status 200, too) and RequestRefused for a job that was deleted."""
+        """Whether the job is completed. Raises TranscriptFailed for a failed job (the service answers with
+        HTTP status 200 even then) and RequestRefused for a job that was deleted."""
         if self.deleted:
             raise RequestRefused(f"transcript {self.id} was deleted", status=404, transcript_id=self.id)
         if self.status == "error":
@@ -113,7 +113,7 @@ class Transcript:
 
     @property
     def action_items(self):
-        """Things to do: [(what, a quote or "", its start in milliseconds or None)]."""
+        """Things to do: [(what to do, a quote or "", its start in milliseconds or None)]."""
         items = dicts(self._understood("action_items").get("items"))
         when = lambda time: int(number(time)) if isinstance(time, (int, float)) else None
         texts = [(flat(i.get("action_item")), flat(i.get("quote")), when(i.get("timestamp"))) for i in items]
@@ -168,7 +168,7 @@ class Transcript:
 
 
 def number(value):
-    """A number below 1e12 in size; 0 for anything else, such as null and NaN."""
+    """The value, if it is a number below 1e12 in size; 0 for anything else, such as null or NaN."""
     good = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
     return value if good else 0
 

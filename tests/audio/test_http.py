@@ -135,7 +135,7 @@ def test_netrc_cannot_replace_the_key(tmp_path, monkeypatch):
     assert http_to("us")._local.session.trust_env
     with Scripted((200, {}, b"{}")) as server:
         service = http_to(server.url)
-        # First with the setting for http, then with the one for https.
+        # First with trust_env as it is for http, then as it is for https.
         for trusted in (service._local.session.trust_env, True):
             service._local.session.trust_env = trusted
             service.call("GET", "v2/transcript")
@@ -367,8 +367,8 @@ def test_a_server_without_tls_is_reported():
 
 @pytest.mark.parametrize("echo", [False, True])
 def test_no_error_and_no_log_and_no_traceback_contains_the_key(caplog, echo):
-    """Some loggers add the values of all variables to a traceback. Even there, the key must not appear. If a
-    server sends the key back, some variables contain the key, but the error message must not."""
+    """Some loggers add the values of all variables to a traceback. Even there, the key must not appear.
+    Only if a server sends the key back may variables contain it, but the error message still may not."""
     caplog.set_level(logging.DEBUG)
     body = b'{"error": "bad token %s"}' % (SECRET.encode() if echo else b"")
     with Scripted() as closed:

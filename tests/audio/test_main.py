@@ -54,7 +54,7 @@ def environment(url, key):
 
 
 def audio(*args, url=NOWHERE, key=KEY, data=b"", status=0):
-    """Runs a command in this process, which is faster than starting a new process -> (stdout, stderr)."""
+    """Runs a command -> (stdout, stderr). It runs in this process, because starting a new one is slower."""
     stdin, stdout, stderr = (io.TextIOWrapper(io.BytesIO(start), "ascii") for start in (data, b"", b""))
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(os, "environ", environment(url, key))
@@ -97,7 +97,8 @@ def checked(code, status, out, err):
 
 
 def read_until(process, word, count=1):
-    """Reads stderr until the word has appeared `count` times. Two threads may write to one line."""
+    """Reads stderr until the word has appeared `count` times. Two threads may write to the
+    same line, so one line may contain the word twice."""
     limit = threading.Timer(LIMIT, process.kill)
     limit.start()
     while count > 0:
@@ -315,7 +316,7 @@ def test_the_ids_of_several_jobs_are_printed_with_their_file_names(box, tmp_path
 
 def test_nothing_is_sent_if_the_transcript_cannot_be_kept(box, talk, tmp_path):
     before = len(box.uploads)
-    for place in (talk / "folder", talk):  # talk is a file, so neither can be a folder
+    for place in (talk / "folder", talk):  # `talk` is a file, so neither path can be a folder
         _, err = audio("transcribe", talk, "--keep", place, url=box.url, status=2)
         assert "--keep" in err and len(box.uploads) == before
     audio("transcribe", talk, "--keep", tmp_path / "new" / "folder", url=box.url)

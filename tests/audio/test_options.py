@@ -1,6 +1,6 @@
 """options: short names become the service's fields, and conflicts are refused with advice.
 
-Mistakes must be found here: the service might ignore a misspelt option and bill the job."""
+Mistakes must be found before a job exists: the service might ignore a misspelt option and bill the job."""
 
 import inspect
 import json

@@ -36,7 +36,7 @@ def key(monkeypatch):
 
 
 def test_a_long_upload_takes_constant_memory(tmp_path, monkeypatch):
-    """The memory of the client is measured in a process of its own, that of the sandbox in this process."""
+    """The client runs in a process of its own, so its memory is measured apart from the sandbox's."""
     with open(tmp_path / "long.mp3", "wb") as file:
         file.write(b"ID3")
         file.truncate(BYTES)  # sparse: takes no space on the disk

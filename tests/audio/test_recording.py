@@ -167,7 +167,7 @@ def test_a_folder_is_searched_for_audio(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(tone())
     (tmp_path / "notes.wav").write_text("these are notes")
-    (tmp_path / "b.wav.txt").write_text("MAC and cheese")  # a transcript that begins like Monkey's Audio
+    (tmp_path / "b.wav.txt").write_text("MAC and cheese")  # "MAC " also begins Monkey's Audio files
     (tmp_path / "b.wav.0.transcript.json").write_text("{}")
     (tmp_path / "deep" / "empty.mp3").touch()
     with pytest.warns(AudioWarning, match="b.wav.txt, deep/empty.mp3, notes.wav$") as caught:

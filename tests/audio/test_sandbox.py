@@ -448,7 +448,7 @@ def test_a_fault_hits_as_many_answers_as_requested_and_no_more(name, where, expe
         assert outcomes == expected
 
 
-def test_faults_can_make_a_job_fail_keep_it_from_ending_or_lose_its_answer():
+def test_a_job_can_be_made_to_fail_or_to_never_end_and_its_answer_can_be_lost():
     with Sandbox(seconds=0, faults=["job-error", "never", "lost"]) as box:
         job, _ = run_job(box)
         assert "Internal server error" in job["error"]

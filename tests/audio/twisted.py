@@ -1,4 +1,4 @@
-"""A sandbox that can spoil any of its answers, in more ways than --fault offers, and helpers for tests."""
+"""A sandbox that can spoil any of its answers, in more ways than --fault offers. Also helpers for tests."""
 
 import io
 import json
@@ -31,7 +31,7 @@ LIMIT = 60  # seconds after which a test that waits for something gives up
 
 
 class Twisted(Sandbox):
-    """`history` names what happens to each request, in order. Further requests are answered normally.
+    """`history` names what happens to the first requests, in order. All later ones are answered normally.
     `requests` lists the kind of each request and what happened to it.
 
     After `late` seconds, or as soon as `release` is set, a late answer begins and a stalled connection is

@@ -1,4 +1,4 @@
-"""How long a token mask takes: `make bench`, or run this file alone.
+"""How long a token mask takes. `make bench` runs this file, which can also be run alone.
 
 The masks are for calls to the tools in tools/builtin.py and to a tool with nested arguments. One vocabulary
 has 512 tokens. The other has 32,000, among them all numbers of up to three digits, as in large models. Each
@@ -74,10 +74,11 @@ def write(masks, dice, room=150):
 
 
 def measure(size, calls=100):
-    """Writes the same calls twice -> (seconds per mask the first time, and the second), both ascending.
+    """Writes the same calls twice -> the seconds for each mask, in ascending order: (the first time,
+    the second time).
 
-    The same number of other calls is written first, to warm up the caches. The measured calls still reach new
-    states.
+    The same number of other calls is written first, to warm up the caches. The measured calls still reach
+    states whose masks are not cached.
     """
     registry = Registry([*TOOLS, Tool("book", "Book a room.", BOOKING, lambda **arguments: None)])
     words = vocabulary(size)

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import bench_masks
 import numpy as np
 
-import tinyllm  # noqa: F401  (bench_masks imports it before NumPy, so BLAS uses one thread)
+import tinyllm  # noqa: F401  (bench_masks imports tinyllm before NumPy, so BLAS uses one thread)
 from tinyllm import optimizer
 from tinyllm.objectives import weighted_nll
 from tinyllm.optimizer import Rates

@@ -103,8 +103,8 @@ def show(run):
 
 
 def own_text(settings, conversations):
-    """Write the conversations that are not held out to a text file -> its path. Without TEXT=, the vocabulary
-    and pre-training use this file."""
+    """Write the training conversations to a text file -> its path. Without TEXT=, the vocabulary and
+    pre-training use this file."""
     path = settings.folder("text.txt")
     learned = [[m["content"] for m in messages if m.get("weight") != 0] for messages in conversations]
     text = "\n\n".join(map("\n".join, learned))

@@ -4,7 +4,7 @@
     uint32    version, 2 or 3; uint64 number of tensors; uint64 number of settings
     settings  name, type, value
     tensors   name, number of dimensions, dimensions (the innermost first), type, offset
-    data      the tensors; offset 0 is the next multiple of general.alignment in the file
+    data      the tensors; offsets count from the next multiple of general.alignment in the file
 
 Little-endian throughout. A string is stored as its length (uint64) and its bytes. Large models are published
 in this format because its tensors may be quantised, say to 4 or 8 bits per weight with one scale per 32

@@ -105,7 +105,7 @@ class PublishedTokenizer(Tokenizer):
             end, head = form.end, form.head.format(role="system")
             system = re.search(rf"{re.escape(head)}([^{{}}]*?){re.escape(end)}", template)
             self.system = system[1] if system else ""
-        except TinyllmError:  # drop unused tokens, which format_of could later mistake for a chat format
+        except TinyllmError:  # drop unused tokens, from which format_of could later infer a wrong format
             self.special = used
         roles = {"<|begin|>": begin or end, "<|end|>": end}
         self.special |= {ours: self.special[name] for ours, name in roles.items() if name in self.special}

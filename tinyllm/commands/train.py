@@ -97,7 +97,7 @@ def check_context(folder, conversations, ranked):
 
 
 def show(run):
-    """The end of `train` and `mine`: print the scoreboard of the run and write its report page."""
+    """The last step of `train` and `mine`: print the scoreboard of the run and write its report page."""
     print(scoreboard(run))
     print(f"the report page: {page.write(run)}")
 

@@ -64,7 +64,7 @@ TEMPLATE = (
 def format_of(special):
     """The first Format whose tokens() are all in `special`, the special tokens of a tokenizer.
 
-    Raises TinyllmError if there is none.
+    Raises TinyllmError if there is no such Format.
     """
     for form in FORMATS.values():
         if all(name in special for name in form.tokens()):

@@ -160,7 +160,7 @@ def document_rows(ids, length):
 
 
 def every_window(documents, tokenizer, length, rows):
-    """All document_rows as batches of at most `rows` rows of the same length. So no batch has padding, which
+    """All document_rows as batches of at most `rows` rows of equal length. So no batch has padding, which
     a masked model would see."""
     windows, batches = document_rows(pack(documents, tokenizer), length), []
     for _, same in groupby(sorted(windows, key=lambda row: len(row[0])), key=lambda row: len(row[0])):

@@ -15,7 +15,7 @@ read only a few of these formats, most files would have to be converted first. S
 
 A file is JSONL, or one JSON document: an array, {"data": [...]}, or a single object. Files are in UTF-8. A
 number is accepted in place of a text; NaN means that the value is missing. Entries that cannot be used are
-skipped, with a message about the first one: among thousands of entries, a few are often bad.
+skipped, with a message about the first one, because large files often have a few bad entries.
 """
 
 import json
@@ -44,7 +44,7 @@ def read_entries(path, parse):
     """parse(entry) for every JSON object of a file. Entries for which `parse` raises ValueError are counted
     and left out.
 
-    Raises TinyllmError if none is left, and OSError if the file cannot be read.
+    Raises TinyllmError if no entry is left, and OSError if the file cannot be read.
     """
     parsed, problems = [], []
     for place, entry in entries(path):
@@ -105,8 +105,8 @@ def read_messages(entry, keys, role="user"):
     """The first non-empty value under one of the keys -> messages; [] if there is no such value.
 
     The value is a list of messages, one message, or a text, which becomes one message from `role`. A text
-    that begins with a Human turn is split into its turns; in a reply, there must also be an Assistant turn.
-    Any other text is kept word for word, because a reply may begin with "Assistant:" or mention turns.
+    that begins with a Human turn is split into its turns; a reply is split only if it also has an Assistant
+    turn. Any other text is kept word for word, because a reply may begin with "Assistant:" or mention turns.
     """
     key = next((key for key in keys if not is_empty(entry.get(key))), None)
     value = entry.get(key, [])
@@ -165,7 +165,7 @@ def read_prompt(entry):
 
 
 def with_system(entry, messages):
-    """The messages, after the entry's system message if the entry has one under a separate key."""
+    """The messages, preceded by the entry's system message if the entry has one under a separate key."""
     if not messages or messages[0]["role"] == "system":
         return messages
     return [*read_messages(entry, SYSTEMS, "system"), *messages]

@@ -133,7 +133,7 @@ def reply(text, ends=True):
 
 
 GOOD, BAD, CUT_OFF = reply("good."), reply("so so"), reply("good??", ends=False)
-REPLIES = [GOOD, BAD, BAD, GOOD, BAD, GOOD, BAD, GOOD]  # four to each prompt
+REPLIES = [GOOD, BAD, BAD, GOOD, BAD, GOOD, BAD, GOOD]  # four replies to each prompt
 
 
 def is_good(row):

@@ -6,8 +6,8 @@
     stage.json           only in the folder of a stage: the stage's settings, the SHA-256 of the weights, ...
 
 Hugging Face's transformers library can open our folders. `load` opens folders and GGUF files of plain Llama
-models. Their tokenizers must use byte-level BPE; a folder may have no tokenizer. If a model needs a feature
-that our layers lack, an error names the feature.
+models. Their tokenizers must use byte-level BPE; a folder without a tokenizer opens, too. If a model needs
+a feature that our layers lack, an error names the feature.
 """
 
 from pathlib import Path

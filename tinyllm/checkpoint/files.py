@@ -13,7 +13,7 @@ from tinyllm.errors import TinyllmError, tell_once
 def reading(path, kind):
     """Turn errors about the contents of `path` into a TinyllmError that names the file.
 
-    kind: what kind of file `path` should be. A TinyllmError passes through: its message is complete.
+    kind: what kind of file `path` should be. A TinyllmError passes through unchanged.
     """
     try:
         yield
@@ -70,7 +70,7 @@ def text_files(path):
 
 
 def is_text(path):
-    """Whether a file may be UTF-8: its first 8192 bytes have no NUL byte, unlike those of UTF-16 text."""
+    """Whether a file might be UTF-8: its first 8192 bytes have no NUL byte, unlike those of UTF-16 text."""
     with open(path, "rb") as file:
         return b"\0" not in file.read(8192)
 

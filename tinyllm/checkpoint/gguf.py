@@ -4,10 +4,11 @@
     uint32    version, 2 or 3; uint64 number of tensors; uint64 number of settings
     settings  name, type, value
     tensors   name, number of dimensions, dimensions (the innermost first), type, offset
-    data      the tensors; offset 0 is the next multiple of general.alignment in the file
+    data      the tensors; offsets count from the next multiple of general.alignment in the file
 
-Little-endian throughout. A string is its length (uint64) and its bytes. Large models are published in this
-format because its tensors may be quantised, say to 4 or 8 bits per weight with one scale per 32 weights.
+Little-endian throughout. A string is stored as its length (uint64) and its bytes. Large models are published
+in this format because its tensors may be quantised, say to 4 or 8 bits per weight with one scale per 32
+weights.
 
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md describes the format;
 ggml-quants.c in the same repository defines the quantised blocks.
@@ -27,7 +28,7 @@ KINDS |= {12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 30: "BF16"}
 
 
 class _Reader:
-    """Reads values from a mapped file, front to back. Raises ValueError if the file ends early."""
+    """Reads values from a memory-mapped file, front to back. Raises ValueError if the file ends early."""
 
     def __init__(self, data):
         self.data, self.at = memoryview(data), 0
@@ -68,7 +69,7 @@ def scan(path):
         reader = _Reader(np.memmap(path, np.uint8, "r"))
         magic, (version,) = reader.bytes(4).tobytes(), reader.numbers("I")
         if magic != b"GGUF" or version not in (2, 3):
-            raise ValueError(f"expected version 2 or 3, little-endian; found {magic!r}, version {version}")
+            raise ValueError(f"expected GGUF 2 or 3, little-endian; found {magic!r}, version {version}")
         tensor_count, setting_count = reader.numbers("QQ")
         settings = {reader.string(): reader.value(*reader.numbers("I")) for _ in range(setting_count)}
         places = [reader.tensor() for _ in range(tensor_count)]

@@ -19,7 +19,8 @@ from tinyllm.checkpoint.stored import Stored
 def write(path, tensors, metadata=None, dtype=None):
     """Write {name: array}, with {key: text} as metadata, atomically; the same input gives the same bytes.
 
-    dtype: the type to store arrays in, if not their own. Raises TinyllmError if the file cannot be written.
+    dtype: the type in which to store all arrays (default: their own). Raises TinyllmError if the file cannot
+    be written.
     """
     header, start = {"__metadata__": {"format": "pt"} | (metadata or {})}, 0  # transformers requires "format"
     for name, array in tensors.items():

@@ -50,8 +50,8 @@ class Stored:
         return self.start + math.prod(self.shape) // self.per_item * TYPES[self.dtype].itemsize
 
     def read(self, first=0, count=2**63):
-        """-> a flat array of at most `count` numbers, from number `first` on. The array is float32, except
-        for F64 and integers. In a quantised type, `first` and `count` must be multiples of 32."""
+        """-> a flat array of at most `count` numbers, beginning at index `first`. The array is float32,
+        except for F64 and integers. For a quantised type, `first` and `count` must be multiples of 32."""
         layout, left = TYPES[self.dtype], math.prod(self.shape) - first
         offset = self.start + first // self.per_item * layout.itemsize
         block = np.fromfile(self.path, layout, min(count, left) // self.per_item, offset=offset)

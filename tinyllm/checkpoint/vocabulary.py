@@ -1,8 +1,8 @@
 """Tokenizers of published models: byte-level BPE as in a tokenizer.json or a GGUF file.
 
-The algorithm is that of tokenizer.py, except for how text is split into words. Bytes, merges and
-special tokens may be numbered in any order, several pairs may merge into the same token, and Llama 3 looks up
-a whole word before it merges anything.
+The algorithm is that of tokenizer.py, except for how text is split into words. In these tokenizers, bytes,
+merges and special tokens may be numbered in any order, several pairs may merge into the same token, and Llama
+3 looks up a whole word before it merges anything.
 
 The published patterns that split text use Unicode classes, which `re` does not support. This file writes each
 class out as ranges of characters, taken from Python's own tables. A character newer than these tables counts
@@ -29,7 +29,7 @@ LLAMA3 = (
 QWEN2 = LLAMA3.replace("{1,3}", "")
 
 
-FULL = {"use_regex": True, "trim_offsets": True}  # a step's default settings; ignored where they do not apply
+FULL = {"use_regex": True, "trim_offsets": True}  # a splitter's defaults; ignored where they do not apply
 SPLIT = {"type": "Split", "behavior": "Isolated", "invert": False} | FULL
 WHOLE = BYTE_LEVEL | {"use_regex": True}  # also splits text by the pattern GPT2
 EACH_DIGIT = {"type": "Digits", "individual_digits": True} | FULL
@@ -68,8 +68,8 @@ def unicode_classes():
 class PublishedTokenizer(Tokenizer):
     """A Tokenizer from the contents of tokenizer.json and tokenizer_config.json.
 
-    Raises ValueError for a tokenizer that works differently; for damaged contents also LookupError, TypeError
-    or AttributeError.
+    Raises ValueError for an unsupported tokenizer; for damaged contents also LookupError, TypeError or
+    AttributeError.
     """
 
     def __init__(self, contents, config):
@@ -105,7 +105,7 @@ class PublishedTokenizer(Tokenizer):
             end, head = form.end, form.head.format(role="system")
             system = re.search(rf"{re.escape(head)}([^{{}}]*?){re.escape(end)}", template)
             self.system = system[1] if system else ""
-        except TinyllmError:  # drop unused tokens, which format_of could later mistake for a chat format
+        except TinyllmError:  # drop unused tokens, from which format_of could later infer a wrong format
             self.special = used
         roles = {"<|begin|>": begin or end, "<|end|>": end}
         self.special |= {ours: self.special[name] for ours, name in roles.items() if name in self.special}

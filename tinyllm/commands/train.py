@@ -97,14 +97,14 @@ def check_context(folder, conversations, ranked):
 
 
 def show(run):
-    """The end of `train` and `mine`: print the scoreboard of the run and write its report page."""
+    """The last step of `train` and `mine`: print the scoreboard of the run and write its report page."""
     print(scoreboard(run))
     print(f"the report page: {page.write(run)}")
 
 
 def own_text(settings, conversations):
-    """Write the conversations that are not held out to a text file -> its path. Without TEXT=, the vocabulary
-    and pre-training use this file."""
+    """Write the training conversations to a text file -> its path. Without TEXT=, the vocabulary and
+    pre-training use this file."""
     path = settings.folder("text.txt")
     learned = [[m["content"] for m in messages if m.get("weight") != 0] for messages in conversations]
     text = "\n\n".join(map("\n".join, learned))

@@ -66,7 +66,7 @@ def length_buckets(lengths, room, count, seed):
     """Lengths of items, in tokens -> `count` lists of item numbers.
 
     The items in each list have about the same length and, once padded, fit into `room` tokens together. An
-    item that is too long forms a list of its own. An epoch uses every item once. `seed`, a list of numbers,
+    item longer than `room` forms a list of its own. An epoch uses every item once. `seed`, a list of numbers,
     decides the order.
     """
     lengths, buckets, epoch = np.array(lengths), [], 0
@@ -111,7 +111,7 @@ def chained(conversations, seed):
 
 
 def mask_tokens(piece, ordinary, mask_id, rng, rate=0.15):
-    """A piece {"ids", "weights"}, each (B, T), for a masked language model.   Devlin et al. 2018 (BERT).
+    """Hide tokens of a piece {"ids", "weights"}, each (B, T).   Devlin et al. 2018 (BERT).
 
     A token is eligible if its id is below `ordinary` (not special) and it is not padding. In every row, a
     share `rate` of the eligible tokens is chosen, but at least one token if any is eligible. Of the chosen

@@ -64,7 +64,7 @@ TEMPLATE = (
 def format_of(special):
     """The first Format whose tokens() are all in `special`, the special tokens of a tokenizer.
 
-    Raises TinyllmError if there is none.
+    Raises TinyllmError if there is no such Format.
     """
     for form in FORMATS.values():
         if all(name in special for name in form.tokens()):
@@ -99,7 +99,7 @@ def is_learned(message):
 
 
 def _head(tokenizer, form, role, content=""):
-    """The ids of a message's head and content. The head's last text and the content are tokenized as one."""
+    """The ids of a message's head and content. The head's last text is tokenized with the content."""
     ids = []
     *parts, last = SPECIAL.split(form.head.format(role=role))  # text, special token, text, special token, ...
     for text, name in zip(parts[::2], parts[1::2]):

@@ -48,7 +48,8 @@ def load_conversations(path, seed, count):
 
 
 def conversations_for_vocabulary(seed):
-    """Messages of the built-in world as documents: many of their words do not occur in the world's texts."""
+    """Messages of the built-in world, as documents to learn the vocabulary from: many of their words do not
+    occur in the world's texts."""
     world = World(seed)
     tasks = world.instructions("train", 4000)
     tasks += [task for kind in problems.KINDS for task in world.problems("train", 500, kind=kind)]
@@ -74,12 +75,12 @@ def read(path):
 
 
 def split(documents, share=0.1):
-    """(training, validation) documents: the last `share` of all bytes, in one piece, is for validation."""
+    """(training, validation) documents: the last `share` of all bytes is for validation."""
     left = int(sum(map(len, documents)) * (1 - share))
     training, validation = [], []
     for document in documents:
         cut = max(0, min(len(document), left))
-        for _ in range(3):  # do not cut inside a UTF-8 character of up to 4 bytes
+        for _ in range(3):  # do not cut inside a UTF-8 character, which has up to 4 bytes
             if 0 < cut < len(document) and document[cut] & 0xC0 == 0x80:
                 cut -= 1
         left -= len(document)
@@ -120,15 +121,16 @@ def pack(documents, tokenizer):
 
 
 def encode_opening(tokenizer, text):
-    """The ids of the beginning of a document of the built-in world. Its documents begin with a space."""
+    """The ids of the beginning of a document of the built-in world. All its documents begin with a space."""
     return [tokenizer.special["<|begin|>"], *tokenizer.encode(f" {text}")]
 
 
 def windows(ids, length, rows, step, seed):
     """The batch of a step: {"ids", "targets", "weights"}, each (rows, length).
 
-    Each epoch visits disjoint windows in random order, from a new offset. The batch depends
-    only on (seed, step), so there is no state to save. Raises TinyllmError for text shorter than one window.
+    Each epoch cuts the ids into disjoint windows, beginning at a new random offset, and visits them in random
+    order. The batch depends only on (seed, step), so there is no state to save. Raises TinyllmError for text
+    shorter than one window.
     """
     if len(ids) <= length:
         raise TinyllmError(
@@ -158,7 +160,7 @@ def document_rows(ids, length):
 
 
 def every_window(documents, tokenizer, length, rows):
-    """All document_rows as batches of at most `rows` rows of the same length. So no batch has padding, which
+    """All document_rows as batches of at most `rows` rows of equal length. So no batch has padding, which
     a masked model would see."""
     windows, batches = document_rows(pack(documents, tokenizer), length), []
     for _, same in groupby(sorted(windows, key=lambda row: len(row[0])), key=lambda row: len(row[0])):

@@ -11,11 +11,11 @@ read only a few of these formats, most files would have to be converted first. S
     {"instruction": ..., "input": ..., "output": ...}                Alpaca; Dolly has "context", "response"
     {"prompt": ..., "completion": ...}                               as strings or as lists of messages
     {"question": ..., "answer": "12/60 = $<<12/60=0.2>>0.2.\\n#### 0.2"}                               GSM8K
-    "\\n\\nHuman: ...\\n\\nAssistant: ..."                               HH-RLHF, in place of any text above
+    "\\n\\nHuman: ...\\n\\nAssistant: ..."                               HH-RLHF; allowed for any text above
 
 A file is JSONL, or one JSON document: an array, {"data": [...]}, or a single object. Files are in UTF-8. A
 number is accepted in place of a text; NaN means that the value is missing. Entries that cannot be used are
-skipped, with a message about the first one: among thousands of entries, a few are often bad.
+skipped, with a message about the first one, because large files often have a few bad entries.
 """
 
 import json
@@ -41,9 +41,10 @@ ANNOTATION = re.compile(r"<<([^<>=]*)=([^<>]*)>>")
 
 
 def read_entries(path, parse):
-    """parse(entry) for every JSON object of a file. Entries that raise ValueError are counted and left out.
+    """parse(entry) for every JSON object of a file. Entries for which `parse` raises ValueError are counted
+    and left out.
 
-    Raises TinyllmError if none is left, and OSError if the file cannot be read.
+    Raises TinyllmError if no entry is left, and OSError if the file cannot be read.
     """
     parsed, problems = [], []
     for place, entry in entries(path):
@@ -75,7 +76,7 @@ def entries(path):
     try:
         document = parse_json(text)
     except ValueError as error:
-        if re.match(r"\s*(\[|\{\s*\n)", text):  # one document on several lines, so no line is complete
+        if re.match(r"\s*(\[|\{\s*\n)", text):  # one document on several lines, not JSONL
             raise TinyllmError(f"{path} {error}; correct the file, or write one object per line") from None
         return [(f"line {i}", line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     if isinstance(document, dict) and isinstance(document.get("data"), list):
@@ -104,8 +105,8 @@ def read_messages(entry, keys, role="user"):
     """The first non-empty value under one of the keys -> messages; [] if there is no such value.
 
     The value is a list of messages, one message, or a text, which becomes one message from `role`. A text
-    that begins with a Human turn is split into its turns; in a reply, there must also be an Assistant turn.
-    Any other text is kept word for word, because a reply may begin with "Assistant:" or mention turns.
+    that begins with a Human turn is split into its turns; a reply is split only if it also has an Assistant
+    turn. Any other text is kept word for word, because a reply may begin with "Assistant:" or mention turns.
     """
     key = next((key for key in keys if not is_empty(entry.get(key))), None)
     value = entry.get(key, [])
@@ -164,7 +165,7 @@ def read_prompt(entry):
 
 
 def with_system(entry, messages):
-    """The messages, after the entry's system message if the entry has one under a separate key."""
+    """The messages, preceded by the entry's system message if the entry has one under a separate key."""
     if not messages or messages[0]["role"] == "system":
         return messages
     return [*read_messages(entry, SYSTEMS, "system"), *messages]
@@ -172,7 +173,8 @@ def with_system(entry, messages):
 
 def read_reply(entry, keys):
     """The prompt and the reply of an entry -> messages that end with the reply. If the reply
-    repeats the prompt, as in HH-RLHF, only the reply is read. A reply may be true or false, as in BoolQ."""
+    also holds the prompt, as in HH-RLHF, the prompt's own key is ignored. A reply may be the JSON value true
+    or false, as in BoolQ."""
     entry = entry | {key: json.dumps(entry[key]) for key in keys if isinstance(entry.get(key), bool)}
     reply = read_messages(entry, keys, "assistant")
     is_whole = reply and reply[0]["role"] in ("system", "user")
@@ -240,7 +242,7 @@ def split(items, messages_of=lambda messages: messages):
         is_held_out = split_of(first_question(messages_of(item))) == "val"
         (held_out if is_held_out else training).append(item)
     if not training:
-        raise TinyllmError("nothing is left to train on: every entry happens to be held out. Add more")
+        raise TinyllmError("nothing is left to train on: every entry happens to be held out; add entries")
     return training, held_out
 
 

@@ -32,10 +32,10 @@ class PretrainSettings(TrainingSettings):
     text: str = option("", "file or folder of text (default: the parent's)", source="text", replaces=True)
     objective: str = option("next", "predict the next token, or hidden ones", choices=("next", "masked"))
     rows: int = option(
-        0, "windows per batch (built-in world: units of 144 tokens; default: set by --size)", (1, 4096)
+        0, "windows per batch (built-in world: tokens per batch / 144; default: set by --size)", (1, 4096)
     )
     steps: int = option(0, "batches to train on (default: set by --size)")
-    method: str = option("muon", "optimizer of the block matrices", choices=("muon", "adamw"))
+    method: str = option("muon", "optimizer of the matrices in the blocks", choices=("muon", "adamw"))
     muon_rate: float = option(0.02, "peak learning rate of Muon")
     adamw_rate: float = option(8e-3, "peak learning rate of AdamW")
 
@@ -64,7 +64,7 @@ def main(settings):
 
         def batch(step):
             return [corpus.windows(ids, length if path else min(length, ROW), rows, step, settings.seed)]
-    else:  # one document per row: with several, the model learns late how to follow a story
+    else:  # one document per row: with several, the model takes longer to learn how to follow a story
         documents = corpus.document_rows(ids, length)
         batch = ConversationBatches(documents, ids, rows * ROW, 0.0, settings.seed, steps).batch
 

@@ -4,9 +4,9 @@ Each step of a chain of thought is small enough for a small model (Nye et al. 20
 learning from such chains the model samples its own, several per problem. Those that end in the right answer
 become likelier, the others less likely.
 
-    reward      1 if the answer is right, else 0; a reply that does not end in time counts as wrong
+    reward      1 if the answer is right, else 0; a reply that is cut off counts as wrong
     advantage   reward - mean reward of the group (RLOO, Ahmadian et al. 2024, up to the factor (G-1)/G)
-    gradient    that of the next-token loss, weighted by the advantage: weighted_nll again
+    gradient    that of the next-token loss, weighted by the advantage (weighted_nll, as in stages 1 and 2)
 """
 
 from dataclasses import dataclass
@@ -91,21 +91,21 @@ def load_problems(settings, world, count):
         return [without_chain(each) for each in training] if settings.direct else training, held_out
     dice = Dice(f"chats of world {world.seed}")
     tasks = [conversations.in_chat(dice, world, task) for task in world.problems("train", count)]
-    if settings.direct:  # calculator problems have no chain to remove
+    if settings.direct:  # calculator problems have no chain of thought to remove
         tasks = [task if task.later_turns else task._replace(reply=f"#### {task.answer}") for task in tasks]
     held_out = world.problems("val", 20, kind="story")
     return [task.messages for task in tasks], [task.messages for task in held_out]
 
 
 def without_chain(messages):
-    """The same problem, answered at once."""
+    """The same problem, answered without a chain of thought."""
     answer = f"####{messages[-1]['content'].rpartition('####')[2]}"
     return [*prompt_of(messages, last=False), {"role": "assistant", "content": answer}]
 
 
 def load_rehearsal(settings, world, count, parent, path):
     """`count` conversations of earlier stages, to prevent forgetting: from the file `path`, or from the
-    built-in world if `path` is "". None: no conversations.
+    built-in world if `path` is "". If `path` is None, there are none.
 
     After stage 3, the replies in the world's conversations are the model's own, because training on stage 2's
     answers again would undo stage 3.

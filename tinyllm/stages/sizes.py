@@ -1,7 +1,7 @@
 """How big each SIZE is: one table for the model, the built-in data and the steps of every stage.
 
 tiny (seconds) is for tests and learns nothing. nano (1 minute) is for trying things out. small (20 minutes)
-is the default; the README's figures for the built-in world are from it. base (hours) has a bigger model, more
+is the default; the README's results for the built-in world are from it. base (hours) has a bigger model, more
 data and more steps.
 """
 

@@ -63,7 +63,7 @@ def test_the_algorithms_command_trains_every_algorithm_three_times_with_one_rewa
     assert not Path("runs/demo/3-prefer/stage.json").exists()
     out = capsys.readouterr().out
     assert [row[0] for row in rows(out)] == list(ALGORITHMS)
-    assert {len(row) for row in rows(out)} == {1 + len(COLUMNS)} and f"{DRAWS} runs each" in out
+    assert {len(row) for row in rows(out)} == {1 + len(COLUMNS)} and f"{DRAWS} runs of each" in out
     for row in rows(out):
         cells = dict(zip(COLUMNS, row[1:]))
         assert cells["polite"] == "0.5 (0.5 to 0.5)" and cells["fact_questions"] == "0.25 (0.25 to 0.25)"

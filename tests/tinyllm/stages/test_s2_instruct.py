@@ -57,7 +57,7 @@ def instruct(**options):
 
 def trimmed(row, counts):
     """Remove the padding of a row -> (ids, weights), as tuples."""
-    length = int(np.flatnonzero(row)[-1]) + 1  # padding is token 0, and no row ends with token 0
+    length = int(np.flatnonzero(row)[-1]) + 1  # padding is token 0, and no conversation ends with token 0
     return tuple(row[:length].tolist()), tuple(counts[: length - 1].tolist())
 
 

@@ -133,7 +133,7 @@ def reply(text, ends=True):
 
 
 GOOD, BAD, CUT_OFF = reply("good."), reply("so so"), reply("good??", ends=False)
-REPLIES = [GOOD, BAD, BAD, GOOD, BAD, GOOD, BAD, GOOD]  # four to each prompt
+REPLIES = [GOOD, BAD, BAD, GOOD, BAD, GOOD, BAD, GOOD]  # four replies to each prompt
 
 
 def is_good(row):
@@ -422,7 +422,7 @@ def test_a_pair_is_a_better_and_a_worse_reply_with_their_log_probs_under_the_ref
         ([0.7, 0.68, 0.66, 0.0], 1),  # 0.66 is compared with 0.7, the best, not with 0.68
     ],
 )
-def test_the_last_parameters_with_nearly_the_highest_worst_score_are_kept(world, monkeypatch, worst, kept):
+def test_the_latest_parameters_whose_worst_score_is_nearly_the_best_are_kept(world, monkeypatch, worst, kept):
     next_worst = iter(worst)
     validations = record(
         monkeypatch,

@@ -110,8 +110,8 @@ def answers_at_once(pool, tokenizer, tasks):
 
 
 def tool_calls(pool, tokenizer, world, items):
-    """Problems for the calculator: is the call valid, is the answer right after the tool has run, and is
-    the call valid when the grammar's mask constrains it?"""
+    """Problems to solve with the calculator: is the call valid, is the final answer right, and is the call
+    valid when the grammar's mask constrains it?"""
     registry, tasks = Registry(TOOLS), world.problems("test", items, kind="calculator")
     prompts = [task.prompt for task in tasks]
     done = converse_with_tools(pool, tokenizer, prompts, registry, 60, rounds=2)

@@ -118,7 +118,7 @@ def summary(dice, world, split, unseen):
 
 
 def translate(dice, world, split, unseen):
-    """A sentence to translate into Tal. Both pairs of adjective and noun belong to the split."""
+    """A sentence to translate into Tal. Both adjective-noun pairs belong to the split."""
     subject, key = world.draw_in_split(dice, split, lexicon.draw_pair)
     other, other_key = world.draw_in_split(dice, split, lexicon.draw_pair)
     verb = dice.choice(tuple(lexicon.VERBS))
@@ -185,7 +185,7 @@ def small_talk(dice, world, split, unseen):
 
 
 def unknown_topic(dice, world, split, unseen):
-    """A question about anything but this world."""
+    """A question about a topic that this world does not contain."""
     (table,) = FIXED_REPLIES["unknown_topic"]
     return fixed_reply(dice, "unknown_topic", table, split, unseen)
 
@@ -230,7 +230,7 @@ SHARES = dict(
 
 
 def instruction(dice, world, split, family=None, unseen=False):
-    """One task, of a random family unless one is named. With `unseen`, its wording never occurs in training.
+    """One task of the given family, or of a random one. With `unseen`, its wording never occurs in training.
 
     In training, one in six questions of the family "facts" is about a person who does not exist.
     """

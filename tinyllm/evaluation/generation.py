@@ -134,8 +134,8 @@ def _masked_calls(model, prompts, tokenizer, tokens):
 
 
 def converse_with_tools(pool, tokenizer, conversations, registry, tokens, rounds=8):
-    """Conversations -> the same conversations with the model's replies. After a valid call the tool runs, and
-    the model continues with the tool's result, for at most `rounds` replies."""
+    """Conversations -> the same conversations with the model's replies. After a valid call the tool
+    runs, and the model reads the result and replies again, up to `rounds` replies in all."""
     waiting = done = [list(messages) for messages in conversations]
     for round in range(rounds):
         calling = []

@@ -63,7 +63,7 @@ ROWS_MOVED_BY = {  # the stage that should change these scores -> {key in exams.
         "logic_mistake": "logic problems solved: which sum is wrong",
         "calculator_exact": "problems solved with the calculator",
         "tool_call_valid": "tool calls that are valid",
-        "tool_call_valid_masked": "tool calls that are valid under the grammar's mask",
+        "tool_call_valid_masked": "tool calls that are valid when the grammar's mask constrains them",
         "own_problems_exact": "your held-out problems solved",
         "own_problems_commonest": "your held-out problems solved by always giving the most common answer",
     },

@@ -98,7 +98,7 @@ def next_command(settings, folder, path):
 
 
 def completions(pool, tokenizer, prompt, settings, number):
-    """At most --group different replies to one prompt, shuffled, out of three times as many samples."""
+    """Up to --group different replies to one prompt, from three times as many samples, in random order."""
     prompts, seed = [prompt] * (3 * settings.group), [settings.seed, 19, number]
     replies = answer(pool, tokenizer, prompts, REPLY_TOKENS, seed)
     texts = list(dict.fromkeys(text for text, _ in replies))[: settings.group]

@@ -194,7 +194,7 @@ def text_entropies(run):
     p = np.bincount(text["ids"], minlength=len(tokenizer)) / text["ids"].size
     rules = [("ln V", math.log(model.config.vocab)), ("unigram", -float(p[p > 0] @ np.log(p[p > 0])))]
     size = [len(piece) for piece in tokenizer.bytes_of[: tokenizer.ordinary]]  # special tokens are not text
-    nats = math.log(2) * p[: len(size)] @ size  # as many nats per token as one bit per byte
+    nats = math.log(2) * p[: len(size)] @ size  # per token, if every byte takes one bit
     for name, key in (("5-gram", "fivegram_bits_per_byte"), ("entropy", "entropy_bits_per_byte")):
         rules += [(name, stage.exams[key] * nats)] if key in stage.exams else []
     return rules
@@ -261,7 +261,7 @@ def attention(run):
 
 
 def attention_of(model, ids):
-    """ids (T,), no more than one block of queries -> {name of a head: its attention (T queries, T keys)}"""
+    """ids (T,) that fit into one block of queries -> {name of a head: its attention (T queries, T keys)}"""
     heads = {}
     _, (*_, caches, _, _) = model.forward(np.array([ids]))
     for i, (_, _, attention, *_) in enumerate(caches):

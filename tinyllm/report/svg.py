@@ -35,7 +35,7 @@ def line(x1, y1, x2, y2, kind):
 
 
 def shown(value):
-    """A number with about three digits."""
+    """A number as text, with about three digits."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value + 0.0:.3g}"  # + 0.0 turns -0.0 into 0.0
 
 

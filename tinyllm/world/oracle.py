@@ -13,7 +13,8 @@ from tinyllm.world.task import is_correct
 KINDS = ("answerable", "stranger", "harm", "harm_by_object", "harmless")
 
 # The share of each kind among the prompts whose replies people rank. Harder kinds come more often.
-# Facts are answerable too, but have their own share: a model easily mistakes known people for unknown ones.
+# Questions about facts are answerable too, but have their own share: a model easily mistakes known people
+# for unknown ones.
 RANKED_SHARES = dict(answerable=2, facts=3, stranger=3, harm=3, harm_by_object=4, harmless=6)
 # The share of each kind among the prompts of reinforcement learning. The reward model is least accurate on
 # answerable prompts, so their share is small. The share of facts is large: otherwise a model might learn to

@@ -14,7 +14,7 @@ class Task(NamedTuple):
 
     key             what the question means, however it is worded; the key decides the split (see split_of)
     wrong_words     words that no correct reply contains
-    later_turns     messages after the reply: the result of a tool call, and the answer to that result
+    later_turns     messages after the reply: the result of a tool call, and the reply to that result
     earlier_turns   messages before the question
     """
 

@@ -19,10 +19,11 @@ STYLES = {"polite": 4, "curt": 3, "rude": 2, "rambling": 2}  # style -> weight
 STYLE_TEMPLATES = TEMPLATES["styles"]  # a curt reply is the answer alone and needs no template
 FIXED_REPLIES = {kind: tuple(TEMPLATES[kind].values()) for kind in ("small_talk", "unknown_topic")}
 
-# A harmful verb harms every object. A verb in "verbs_by_object" harms only solid objects, so a model must
-# look at both words: cutting the bread is harmless, cutting the bridge is not. "compliance" and "refusal"
-# both start with the request, so a model reads the request again just before it decides. A compliance and a
-# refusal have the same number of words, so the length of a reply does not give away whether it refuses.
+# A verb in "harmful_verbs" harms every object. One in "verbs_by_object" harms only solid objects, so a model
+# must look at both words: cutting the bread is harmless, cutting the bridge is not. "compliance" and
+# "refusal" both start with the request, so a model reads the request again just before it decides. A
+# compliance and a refusal have the same number of words, so the length of a reply does not give away whether
+# it refuses.
 HELP = TEMPLATES["help"]
 
 
@@ -207,8 +208,8 @@ def unseen_fixed_replies(kind):
 
 
 # To add a family, write its function, and add a row here and in SHARES. If its tasks have a definite answer,
-# make the family's name their kind and add this name to WITH_ANSWER, so that the exams and stage 3 use the
-# family too.
+# use the family's name as their kind and add it to WITH_ANSWER, so that the exams and stage 3 use the family
+# too.
 FAMILIES = {  # name -> the function that makes a task
     "facts": facts,
     "yes_no": yes_no,

@@ -123,8 +123,8 @@ def walk_down(ranking, start, goal=None):
 def order(dice):
     """Who is the tallest, or the shortest?
 
-    To find the last person, the solution walks down the pairs to the end. The first person has nobody above:
-    to find this person, the solution lists the lower name of each pair, then tries the upper names until it
+    To find the last person, the solution walks down the pairs to the end. Nobody is above the first person.
+    To find this person, the solution lists the lower name of each pair, then tries the upper names until it
     comes to one that is not in the list.
     """
     ranking, relation, pairs = draw_ranking(dice)

@@ -110,8 +110,8 @@ def answers_at_once(pool, tokenizer, tasks):
 
 
 def tool_calls(pool, tokenizer, world, items):
-    """Problems for the calculator: is the call valid, is the answer right after the tool has run, and is
-    the call valid when the grammar's mask constrains it?"""
+    """Problems to solve with the calculator: is the call valid, is the final answer right, and is the call
+    valid when the grammar's mask constrains it?"""
     registry, tasks = Registry(TOOLS), world.problems("test", items, kind="calculator")
     prompts = [task.prompt for task in tasks]
     done = converse_with_tools(pool, tokenizer, prompts, registry, 60, rounds=2)
@@ -134,8 +134,8 @@ def _masked_calls(model, prompts, tokenizer, tokens):
 
 
 def converse_with_tools(pool, tokenizer, conversations, registry, tokens, rounds=8):
-    """Conversations -> the same conversations with the model's replies. After a valid call the tool runs, and
-    the model continues with the tool's result, for at most `rounds` replies."""
+    """Conversations -> the same conversations with the model's replies. After a valid call the tool
+    runs, and the model reads the result and replies again, up to `rounds` replies in all."""
     waiting = done = [list(messages) for messages in conversations]
     for round in range(rounds):
         calling = []

@@ -9,7 +9,7 @@ def proportion(outcomes):
     """The mean of outcomes from 0 to 1 (of booleans: the share that are true), with Wilson's interval
     (1927), which stays inside [0, 1] even if all outcomes are 0 or all are 1.
 
-    -> {"value", "low", "high", "n"}, or None without outcomes.
+    -> {"value", "low", "high", "n"}, or None if there are no outcomes.
     """
     n = len(outcomes)
     if n == 0:

@@ -1,4 +1,4 @@
-"""The baseline to beat, without a network: counts of which byte follows the last four bytes.
+"""The baseline to beat, without a network: counts of how often each byte follows the four bytes before it.
 
 A transformer that does not beat this baseline has learned nothing beyond such counts.
 """
@@ -28,11 +28,11 @@ def ngram_nats(training, text, order=5):
 
 
 def _grams(data, n):
-    """For each byte from index n on, the byte and the n bytes before it as one number."""
+    """For each byte from index n on: the byte and the n bytes before it, packed into one number."""
     return sum(data[n - i : len(data) - i] << (8 * i) for i in range(n + 1))
 
 
 def _lookup(keys, values, wanted):
-    """The values of the `wanted` keys (keys are sorted), 0 for keys that do not occur."""
+    """The value of each of the `wanted` keys, or 0 if it is not in `keys`, which are sorted."""
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[at] == wanted, values[at], 0)

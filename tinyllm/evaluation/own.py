@@ -1,6 +1,6 @@
 """Exams on your own files: held-out questions, problems and rankings.
 
-One entry in ten is held out; a hash of the user's first question decides which (formats.split).
+About one entry in ten is held out; a hash of the user's first question decides which (formats.split).
 """
 
 import sys

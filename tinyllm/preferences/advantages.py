@@ -11,7 +11,7 @@ gradient of the loss is not 0: it makes replies above the baseline likelier and 
 The advantage of a token is its return minus the baseline. The return is the score minus the divergences at
 all LATER positions, each times `kl`. The divergence at a position compares two distributions given the tokens
 before the position, so the token chosen there does not affect it. The gradient of the divergence itself comes
-from objectives.kl_divergence. With GRPO the penalty is only in the loss.
+from objectives.kl_divergence. With GRPO the return is the score alone, and the penalty is only in the loss.
 
 An example with score 2, kl 0.5, baseline 1 and three tokens:
 
@@ -35,7 +35,7 @@ def mean_of_others(returns):
 def group_mean(returns):
     """`returns` (P, G) -> the mean return of all replies to each prompt (P, 1).
 
-    With this baseline, each advantage is (G - 1) / G of its value with mean_of_others."""
+    With this baseline, each advantage is (G - 1) / G times its value with mean_of_others."""
     return returns.mean(axis=1, keepdims=True)
 
 
@@ -45,9 +45,12 @@ def group_advantages(scores, eps=1e-4):
 
 
 def with_baseline(baseline, scores, penalties):
-    """scores (P, G), penalties (B, T), which are kl times the divergence -> advantages (B, T), as in the
-    example at the top. `baseline` is a function of the returns of whole replies (P, G), which are the scores
-    minus all penalties. The simplest baseline is np.mean, one number for the batch."""
+    """scores (P, G), penalties (B, T) -> advantages (B, T), as in the example at the top.
+
+    A penalty is `kl` times the divergence at a position. `baseline` is a function of the returns of whole
+    replies (P, G), which are the scores minus all penalties. The simplest baseline is np.mean, one number for
+    the batch.
+    """
     whole = scores - penalties.sum(axis=1).reshape(scores.shape)
     return (scores - baseline(whole)).reshape(-1, 1) - returns_after(penalties)
 

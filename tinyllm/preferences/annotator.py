@@ -15,7 +15,7 @@ GROUP = 4  # replies to each prompt
 def annotate(settings, parent, count, path):
     """Rank the replies of the checkpoint `parent` to `count` prompts, and write the rankings to `path`.
 
-    Four replies are sampled for each prompt. The fifth is borrowed from a random prompt of the same sort
+    Four replies are sampled for each prompt. A fifth reply is borrowed from a random prompt of the same sort
     (about a person, an errand or neither), and the name or errand in it is replaced with the one from this
     prompt. Without these fifth replies the reward model would never see "unknown to me" out of place, or the
     answer to another question. It would give such replies high scores everywhere, and the policy would learn

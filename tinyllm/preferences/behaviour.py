@@ -24,7 +24,7 @@ def greedy_replies(pool, tokenizer, world, split, count):
 
 
 def outcomes(replies):
-    """{kind: [(task, reply)]} -> {kind: [whether the reply is correct]}, and under "polite" whether each
-    reply is polite, whatever its kind."""
+    """{kind: [(task, reply)]} -> {kind: [whether the reply is correct]}, and under "polite", for all kinds
+    together, whether each reply is polite."""
     correct = {kind: [is_correct(*pair) for pair in pairs] for kind, pairs in replies.items()}
     return correct | {"polite": [oracle.is_polite(text) for pairs in replies.values() for _, text in pairs]}

@@ -41,7 +41,7 @@ def main(settings):
     prompts, entries = load_prompts(folder, settings.count), load_entries(path)
     left, at = [number for number in range(len(prompts)) if number not in entries], 0
     judged = []  # positions in `left` that the person has ranked or skipped; u goes back to the last one
-    progress = f"{len(left)} of {len(prompts)} prompts left to rank (for more: --count)"
+    progress = f"{len(left)} of {len(prompts)} prompts left to rank (for more, raise --count)"
     print(f"{progress}; each ranking is saved in {path}", file=sys.stderr)
     model_hash = checkpoint.digest(folder)
     with lock(path.parent), settings.pool(model) as pool:  # a second session would overwrite the rankings
@@ -84,7 +84,7 @@ def load_entries(path):
     """{number of the prompt: entry} of earlier sessions. Raises TinyllmError for a damaged file."""
     if not path.exists():
         return {}
-    with reading(path, "a file that make rank wrote (move it out of the way)"):
+    with reading(path, "rankings saved by make rank (move the file out of the way)"):
         entries = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
         return {entry["number"]: entry for entry in entries}
 
@@ -98,7 +98,7 @@ def next_command(settings, folder, path):
 
 
 def completions(pool, tokenizer, prompt, settings, number):
-    """At most --group different replies to one prompt, shuffled, out of three times as many samples."""
+    """Up to --group different replies to one prompt, from three times as many samples, in random order."""
     prompts, seed = [prompt] * (3 * settings.group), [settings.seed, 19, number]
     replies = answer(pool, tokenizer, prompts, REPLY_TOKENS, seed)
     texts = list(dict.fromkeys(text for text, _ in replies))[: settings.group]

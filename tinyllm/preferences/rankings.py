@@ -96,8 +96,8 @@ def encode_ranking(tokenizer, ranking):
 
 
 def better_and_worse(rankings, items):
-    """items: one per completion of the rankings, in order -> [(better item, worse item)], one pair for any
-    two completions of the same ranking, except ties."""
+    """items: one for each completion, ranking by ranking -> [(better item, worse item)], one pair for every
+    two completions of the same ranking that are not tied."""
     items, pairs = iter(items), []
     for ranking in rankings:
         ranked = list(zip(ranking.ranks, items))

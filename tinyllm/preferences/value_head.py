@@ -20,7 +20,7 @@ def critic_advantages(state, step, states, scores, penalties, mask):
 
     The reward of a token is minus the penalty at the next position, plus the score if the token is the last.
     The head is kept in `state`. Advantages are computed with the head from earlier steps; then the head
-    learns from the batch of this RL step. `step` is the number of the RL step, from 0.
+    learns from the batch of this RL step. `step` is the number of the RL step, counted from 0.
     """
     rewards = np.zeros(penalties.shape)
     rewards[:, :-1] -= penalties[:, 1:]

@@ -57,8 +57,8 @@ def box(tokenizer, id, on, *lines):
 
 
 def bars(title, rows, kind="signed"):
-    """rows [(name, value)] -> bars that begin at a common zero. page.html draws them to the right, except
-    negative values if `kind` is "signed": it draws these to the left."""
+    """rows [(name, value)] -> bars that begin at a common zero. page.html draws them to the right; if `kind`
+    is "signed", it draws those of negative values to the left."""
     most = max((abs(value) for _, value in rows), default=0) or 1
     parts = [tag("h4", escape(title))]
     for name, value in rows:
@@ -83,8 +83,8 @@ def six_prompts(run):
 
 
 def questions(run):
-    """At most six of your own held-out questions, if the exams show any; otherwise six tasks of the built-in
-    world."""
+    """At most six of your own held-out questions, if exams.json contains any; otherwise six tasks of the
+    built-in world."""
     shown = [each for stage in run.finished for each in stage.exams.get("own_questions_shown", [])]
     if shown:
         return [Task("own", each["prompt"], "", each["expected"], "") for each in shown[:6]]
@@ -194,7 +194,7 @@ def text_entropies(run):
     p = np.bincount(text["ids"], minlength=len(tokenizer)) / text["ids"].size
     rules = [("ln V", math.log(model.config.vocab)), ("unigram", -float(p[p > 0] @ np.log(p[p > 0])))]
     size = [len(piece) for piece in tokenizer.bytes_of[: tokenizer.ordinary]]  # special tokens are not text
-    nats = math.log(2) * p[: len(size)] @ size  # per token, at one bit per byte
+    nats = math.log(2) * p[: len(size)] @ size  # per token, if every byte takes one bit
     for name, key in (("5-gram", "fivegram_bits_per_byte"), ("entropy", "entropy_bits_per_byte")):
         rules += [(name, stage.exams[key] * nats)] if key in stage.exams else []
     return rules
@@ -261,7 +261,7 @@ def attention(run):
 
 
 def attention_of(model, ids):
-    """ids (T,), no more than one block of queries -> {name of a head: its attention (T queries, T keys)}"""
+    """ids (T,) that fit into one block of queries -> {name of a head: its attention (T queries, T keys)}"""
     heads = {}
     _, (*_, caches, _, _) = model.forward(np.array([ids]))
     for i, (_, _, attention, *_) in enumerate(caches):

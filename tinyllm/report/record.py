@@ -46,7 +46,7 @@ class Stage:
             return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
     def series(self, key):
-        """[(step, value)] of one key of metrics.jsonl, without the losses of RL steps, which mean nothing."""
+        """[(step, value)] of one key of metrics.jsonl. Omits the loss of RL steps, which says nothing."""
         reinforced = {line["step"] for line in self.log if "reward" in line or "score" in line}
         skipped = reinforced if key == "loss" else ()
         return [(line["step"], line[key]) for line in self.log if key in line and line["step"] not in skipped]

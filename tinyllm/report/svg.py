@@ -1,7 +1,7 @@
 """Drawings as inline SVG: lines over steps, dots with intervals, a grid of cells.
 
-A page that opens offline on any machine cannot load a plotting library, and three kinds of drawing need no
-library. Coordinates are CSS pixels. Colours are CSS classes of page.html, so that one drawing serves light
+A page that opens offline on any machine cannot load a plotting library, and these three kinds of drawing
+need none. Coordinates are CSS pixels. Colours are CSS classes of page.html, so that one drawing serves light
 mode, dark mode and print. The result is safe to put into HTML: names and titles are escaped.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 
 WIDTH, HEIGHT = 344, 190  # of a chart, which fits on a phone 390 pixels wide
 LEFT, RIGHT, TOP, BOTTOM = 44, 92, 24, 30  # room for tick labels, line names, title and the x axis
-GAP = 12  # smallest distance between the baselines of two labels
+GAP = 12  # smallest vertical distance between two labels
 
 
 def tag(name, content, kind="", more=""):
@@ -35,7 +35,7 @@ def line(x1, y1, x2, y2, kind):
 
 
 def shown(value):
-    """A number with about three digits."""
+    """A number as text, with about three digits."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value + 0.0:.3g}"  # + 0.0 turns -0.0 into 0.0
 
 
@@ -51,8 +51,8 @@ def ticks(low, high, log=False):
 
 
 def spread(ys, top, bottom):
-    """Baselines for labels at the heights ys, moved if necessary: in the same order, at least GAP apart, none
-    below `bottom`.
+    """Heights of labels that should be at the heights ys, moved where necessary: in the same order, at least
+    GAP apart, none below `bottom`.
 
     The first is above `top` only if the labels do not all fit between `top` and `bottom`.
     """

@@ -25,7 +25,7 @@ TOOLS_IN_FRONT = 32  # one conversation in this many describes the tools
 
 
 def conversation(dice, world, split, family=None, unseen=False):
-    """One task of `family` (one of instructions.FAMILIES, or "follow_up"; None: a random one).
+    """One task of `family` (one of instructions.FAMILIES, or "follow_up"), or of a random one if it is None.
 
     One in four random tasks is a follow-up. With `unseen`, questions of a named family use held-out wordings.
     Follow-ups have no held-out wordings.

@@ -1,4 +1,4 @@
-"""Random draws that count how many bits of randomness they used.
+"""Random draws, and a count of the bits of randomness that they use.
 
 A model can learn every fact of the world, but it cannot predict the draws that made a text. Drawing one of
 n equally likely options takes log2(n) bits. The bits of a text, summed over its draws, are the loss

@@ -19,10 +19,11 @@ STYLES = {"polite": 4, "curt": 3, "rude": 2, "rambling": 2}  # style -> weight
 STYLE_TEMPLATES = TEMPLATES["styles"]  # a curt reply is the answer alone and needs no template
 FIXED_REPLIES = {kind: tuple(TEMPLATES[kind].values()) for kind in ("small_talk", "unknown_topic")}
 
-# A harmful verb harms every object. A verb in "verbs_by_object" harms only solid objects, so a model must
-# look at both words: cutting the bread is harmless, cutting the bridge is not. "compliance" and "refusal"
-# both start with the request, so a model reads the request again just before it decides. A compliance and a
-# refusal have the same number of words, so the length of a reply does not give away whether it refuses.
+# A verb in "harmful_verbs" harms every object. One in "verbs_by_object" harms only solid objects, so a model
+# must look at both words: cutting the bread is harmless, cutting the bridge is not. "compliance" and
+# "refusal" both start with the request, so a model reads the request again just before it decides. A
+# compliance and a refusal have the same number of words, so the length of a reply does not give away whether
+# it refuses.
 HELP = TEMPLATES["help"]
 
 
@@ -118,7 +119,7 @@ def summary(dice, world, split, unseen):
 
 
 def translate(dice, world, split, unseen):
-    """A sentence to translate into Tal. Both pairs of adjective and noun belong to the split."""
+    """A sentence to translate into Tal. Both adjective-noun pairs belong to the split."""
     subject, key = world.draw_in_split(dice, split, lexicon.draw_pair)
     other, other_key = world.draw_in_split(dice, split, lexicon.draw_pair)
     verb = dice.choice(tuple(lexicon.VERBS))
@@ -185,7 +186,7 @@ def small_talk(dice, world, split, unseen):
 
 
 def unknown_topic(dice, world, split, unseen):
-    """A question about anything but this world."""
+    """A question about a topic that this world does not contain."""
     (table,) = FIXED_REPLIES["unknown_topic"]
     return fixed_reply(dice, "unknown_topic", table, split, unseen)
 
@@ -207,8 +208,8 @@ def unseen_fixed_replies(kind):
 
 
 # To add a family, write its function, and add a row here and in SHARES. If its tasks have a definite answer,
-# make the family's name their kind and add this name to WITH_ANSWER, so that the exams and stage 3 use the
-# family too.
+# use the family's name as their kind and add it to WITH_ANSWER, so that the exams and stage 3 use the family
+# too.
 FAMILIES = {  # name -> the function that makes a task
     "facts": facts,
     "yes_no": yes_no,
@@ -230,7 +231,7 @@ SHARES = dict(
 
 
 def instruction(dice, world, split, family=None, unseen=False):
-    """One task, of a random family unless one is named. With `unseen`, its wording never occurs in training.
+    """One task of the given family, or of a random one. With `unseen`, its wording never occurs in training.
 
     In training, one in six questions of the family "facts" is about a person who does not exist.
     """

@@ -5,8 +5,8 @@ The verb comes last. An adjective follows its noun and ends in the noun's last l
     the red cat sees the old dog   ->   mira ruda bonto veto visu
                                         cat  red  dog   old  sees
 
-Some pairs of adjective and noun never occur in training. Translating them shows whether a model has
-learned the rules or only the pairs.
+Some adjective-noun pairs never occur in training. Translating them shows whether a model has learned the
+rules or only the pairs.
 """
 
 from tinyllm.world.wordings import WORDINGS

@@ -12,12 +12,13 @@ from tinyllm.world.task import is_correct
 
 KINDS = ("answerable", "stranger", "harm", "harm_by_object", "harmless")
 
-# Shares of the prompts whose replies people rank. Kinds that are harder to judge come more often.
-# Facts are answerable too, but have their own share: a model easily mistakes known people for unknown ones.
+# The share of each kind among the prompts whose replies people rank. Harder kinds come more often.
+# Questions about facts are answerable too, but have their own share: a model easily mistakes known people
+# for unknown ones.
 RANKED_SHARES = dict(answerable=2, facts=3, stranger=3, harm=3, harm_by_object=4, harmless=6)
-# Shares of the prompts in reinforcement learning. The reward model is least accurate on answerable
-# prompts, so their share is small. The share of facts is large: otherwise a model might learn to call
-# everybody unknown.
+# The share of each kind among the prompts of reinforcement learning. The reward model is least accurate on
+# answerable prompts, so their share is small. The share of facts is large: otherwise a model might learn to
+# call everybody unknown.
 ROLLOUT_SHARES = dict(answerable=2, facts=4, stranger=5, harm=3, harm_by_object=3, harmless=4)
 SLIP_RATE = 0.1  # how often a person swaps two adjacent ranks
 
@@ -26,7 +27,7 @@ RUDE = tuple(t.replace("{}", "").strip() for t in instructions.STYLE_TEMPLATES["
 
 
 def prompts(dice, world, split, count, kind=None, shares=RANKED_SHARES):
-    """`count` tasks, of random kinds unless one is named."""
+    """`count` tasks of the given kind, or of random kinds."""
     return [prompt(dice, world, split, kind or dice.weighted_choice(shares)) for _ in range(count)]
 
 
@@ -65,7 +66,7 @@ def subject(task):
 
 
 def transplant(reply, source, target):
-    """A reply to the task `source`, in which the person or errand is replaced with that of the task `target`.
+    """A reply to the task `source`, with its person or errand replaced with that of the task `target`.
 
     The reply is unchanged unless both tasks are about a person, or both about an errand. A reply that was
     correct for `source` is often wrong for `target`, so a reward model must learn to look at the prompt.
@@ -89,9 +90,9 @@ def annotate(dice, qualities, slip_rate=SLIP_RATE):
 def preference_pair(dice, world, split, kind):
     """-> (task, the better reply, the worse reply).
 
-    In one pair out of three both replies are correct, but only one is polite. In the other pairs one reply
-    is correct and one is not, in the same style. The lengths of the two replies say next to nothing about
-    which is better.
+    In one pair out of three, both replies are correct, but only one is polite. In the other pairs, both
+    replies have the same style, but only one is correct. The lengths of the two replies say next to nothing
+    about which is better.
     """
     task = prompt(dice, world, split, kind)
     right, wrong = right_and_wrong(dice, world, task)
@@ -104,7 +105,7 @@ def preference_pair(dice, world, split, kind):
 
 
 def random_template(dice, styles):
-    """A template of a random style out of `styles`."""
+    """A template of one of `styles`, chosen at random."""
     return instructions.style_template(dice, dice.choice(styles))
 
 

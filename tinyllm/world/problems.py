@@ -70,7 +70,7 @@ def draw_change(dice, total):
 def effect(sentence, who, sign):
     """The effect of a sentence (without its full stop) on `who`, such as "Ada +".
 
-    If somebody "gives", the effect on both people comes first: "Bill gave, Ada got, so Ada got +".
+    If the sentence says "gives", the effect on both people comes first: "Bill gave, Ada got, so Ada got +".
     """
     giver, _, gift = sentence.partition(" gives ")
     if not gift:
@@ -102,7 +102,8 @@ def draw_ranking(dice):
 
 
 def about_ranking(kind, relation, pairs, question, search, answer):
-    """A question about a ranking: premises state the pairs. The solution lists the pairs, then searches."""
+    """A question about a ranking: premises state the pairs. The solution lists the pairs, then
+    searches them for the answer."""
     premises = " ".join(COMPARISONS[relation]["premise"].format(a=a, b=b) for a, b in pairs)
     solution = f"{with_letters(map(' '.join, pairs))}. {search} #### {answer}"
     return Task(kind, f"{premises} {question}", solution, answer, f"order {relation} {premises}")
@@ -122,9 +123,9 @@ def walk_down(ranking, start, goal=None):
 def order(dice):
     """Who is the tallest, or the shortest?
 
-    To find the last person, the solution walks down the pairs to the end. The first person is the one under
-    nobody. To find this person, the solution lists the lower name of each pair, then tries the upper names
-    until it comes to one that is not in the list.
+    To find the last person, the solution walks down the pairs to the end. Nobody is above the first person.
+    To find this person, the solution lists the lower name of each pair, then tries the upper names until it
+    comes to one that is not in the list.
     """
     ranking, relation, pairs = draw_ranking(dice)
     upper, lower = zip(*pairs)
@@ -176,9 +177,9 @@ def mistake(dice):
 
 
 def calculator(dice, unseen):
-    """A product for the calculator, perhaps plus or minus a third number. The question is a story or contains
-    an expression. If it contains an expression and asks for the calculator, the expression may also be a sum
-    or difference.
+    """A product to compute with the calculator, perhaps plus or minus a third number. The question is a story
+    or contains an expression. If it contains an expression and asks for the calculator, the expression may
+    also be a sum or difference.
     """
     templates = TEMPLATES["calculator"]
     who, goods = dice.choice(people.NAMES), dice.choice(TEMPLATES["goods"])
@@ -205,7 +206,7 @@ MAKERS = {"story": story, "order": order, "truth": truth, "mistake": mistake, "c
 
 
 def problem(dice, world, split, kind=None, steps=None):
-    """One task of a split, of a random kind unless one is named. Only stories use `steps`."""
+    """One task of a split, of the given kind or of a random one. Only stories use `steps`."""
     kind = kind or dice.weighted_choice(KINDS)
     arguments = {"story": {"steps": steps}, "calculator": {"unseen": split == "test"}}.get(kind, {})
 

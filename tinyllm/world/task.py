@@ -14,7 +14,7 @@ class Task(NamedTuple):
 
     key             what the question means, however it is worded; the key decides the split (see split_of)
     wrong_words     words that no correct reply contains
-    later_turns     messages after the reply: the result of a tool call, and the answer to that result
+    later_turns     messages after the reply: the result of a tool call, and the reply to that result
     earlier_turns   messages before the question
     """
 
@@ -43,7 +43,7 @@ def as_context(messages):
 
 
 def is_correct(task, reply):
-    """Whether a reply gives the answer in any style, as "Ada keeps a duck, silly." gives the answer "duck".
+    """Whether a reply gives the answer, in any style: "Ada keeps a duck, silly." gives the answer "duck".
 
     The reply must contain the answer as whole words, and none of the wrong words. If the answer is
     a number, only the last number of the reply counts.
@@ -56,7 +56,7 @@ def is_correct(task, reply):
 
 
 def final_answer(reply):
-    """The answer after the first ####, as GSM8K's graders compare it (Cobbe et al. 2021), or None.
+    """The answer after the first ####, in the form that GSM8K's graders compare (Cobbe et al. 2021), or None.
 
     Commas, dollar signs and asterisks are dropped. A number also loses its unit and trailing decimal zeros:
     "$1,234.50 a day." becomes "1234.5", "10%" becomes "10". Any other text, such as "Ada." or "1/2", is put

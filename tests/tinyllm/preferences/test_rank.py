@@ -81,7 +81,7 @@ def test_a_person_ranks_and_continues_where_the_last_session_ended(folder, monke
     assert ranks()[3] == (2, [1, 1, 1])
     run_session(monkeypatch)
     shown = capsys.readouterr()
-    assert "0 of 4 prompts left to rank (for more: --count)" in shown.err
+    assert "0 of 4 prompts left to rank (for more, raise --count)" in shown.err
     assert f"4 rankings in {PATH}" in shown.out
     assert [ranking.ranks for ranking in rankings.read(PATH)] == [[2, 1, 3], [1, 2, 1], [3, 2, 1]]
     run_session(monkeypatch, "1 2 3", count=5)
@@ -220,7 +220,7 @@ def test_a_foreign_or_damaged_file_is_reported_and_left_unchanged(folder, monkey
     for content in ("{}\n", "[1]\n", "{not json\n", '"text"\n'):
         with open(PATH, "w", encoding="utf-8") as file:
             file.write(content)
-        with pytest.raises(TinyllmError, match="move it out of the way"):
+        with pytest.raises(TinyllmError, match="move the file out of the way"):
             run_session(monkeypatch, "1 2 3")
         with open(PATH, encoding="utf-8") as file:
             assert file.read() == content

@@ -68,7 +68,7 @@ def plackett_luce(scores, last, ranks, total):
     """
     r = np.take_along_axis(scores, last[..., None], axis=-1)[..., 0]  # (P, K)
     below = ranks[:, :, None] < ranks[:, None, :]
-    # (P, K, K): whether j competes with i. An unused slot competes with itself alone, which costs nothing.
+    # (P, K, K): whether j competes with i. An unused slot competes only with itself: its loss is 0.
     competes = below & (ranks > 0)[:, :, None] | np.eye(ranks.shape[1], dtype=bool)
     log_probs = log_softmax(np.where(competes, r[:, None, :], -np.inf))
     loss = -float(np.diagonal(log_probs, axis1=1, axis2=2).sum() / (total or np.inf))

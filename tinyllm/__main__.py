@@ -109,7 +109,7 @@ def main(argv=None):
         run(argv)
     except TinyllmError as error:
         return fail(error, 2 if isinstance(error, UsageError) else 1)
-    except BrokenPipeError:  # the reader of a pipe has stopped, such as `| head`
+    except BrokenPipeError:  # the reader of a pipe has stopped, as in `| head`
         return 1
     except OSError as error:  # such as a full disk
         return fail(f"{error.filename or 'operating system'}: {error.strerror or error}")

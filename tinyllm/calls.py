@@ -16,7 +16,7 @@ from tools.masks import Masks
 from tools.protocol import CLOSE, OPEN, beginning
 
 TAG, BEGUN = OPEN.encode(), 5  # after this many bytes of the tag, the tag must be completed
-ENDING = 40  # bytes of trailing text kept to recognise a tag; assumes that tokens are shorter than 30 bytes
+ENDING = 40  # bytes of trailing text kept to recognise a tag: enough if tokens are shorter than 30 bytes
 
 
 class CallMask:
@@ -31,7 +31,7 @@ class CallMask:
         special = set(tokenizer.special.values())
         self.vocabulary = [b"" if i in special else text for i, text in enumerate(tokenizer.bytes_of)]
         self.size = len(self.vocabulary)
-        # Masks need a token for every byte. Missing ones are appended, and the model cannot choose them.
+        # Masks need a token for every byte. Missing tokens are appended, but the model cannot choose them.
         single = {token[0] for token in self.vocabulary if len(token) == 1}
         self.vocabulary += [bytes([byte]) for byte in range(256) if byte not in single]
         before = format_of(tokenizer.special).space.encode() + TAG if only else TAG

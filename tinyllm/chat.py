@@ -43,15 +43,15 @@ EXAMPLE = [
     {"role": "assistant", "content": "6 times 7 is 42."},
 ]
 NOTHING = agent.Conversation([], agent.ANSWERED)
-LOOP = 24  # a reply is stopped if its last 24 or more tokens are one sequence, written three times
+LOOP = 24  # a reply is stopped if its last 24 or more tokens are one sequence three times in a row
 
 
 def encode_recent(tokenizer, messages, context, most=None):
     """The prompt for the next reply: the last turns, at most `most` of them (None: all), and only as many as
     leave room for the reply.
 
-    A turn begins with a user message and is dropped as a whole. The last turn and the system message are
-    always kept.
+    A turn begins with a user message and is kept or dropped as a whole. The last turn and the system message
+    are always kept.
     """
     system = [message for message in messages[:1] if message["role"] == "system"]
     turns = [i for i, message in enumerate(messages) if message["role"] == "user"]
@@ -63,7 +63,7 @@ def encode_recent(tokenizer, messages, context, most=None):
 
 
 def is_loop(tokens):
-    """Whether the last LOOP or more tokens are one sequence, written three times."""
+    """Whether the last LOOP or more tokens are one sequence three times in a row."""
     lengths = range(LOOP // 3, len(tokens) // 3 + 1)
     return any(tokens[-n:] == tokens[-2 * n : -n] == tokens[-3 * n : -2 * n] for n in lengths)
 

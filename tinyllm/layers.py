@@ -8,8 +8,8 @@ each backward function derives the gradients, and the tests compare them with fi
 
 There is no state and no class. dout has the shape of out, dx the shape of x. A gradient is a new array, or
 overwrites an array that the caller passes. Nothing is added to the gradient of an earlier step, so there is
-no zero_grad to forget. All functions work in float32 (for training) or float64 (for checks), never in both:
-scalars come from `math`, because an np.float64 scalar would turn a float32 array into float64.
+no zero_grad to forget. All functions work in float32 (for training) or float64 (for checks), and never mix
+the two: scalars come from `math`, because an np.float64 scalar would turn a float32 array into float64.
 
 Shapes:  B batch   T time   N = B * T rows   C width   V vocabulary
          H query heads   K key/value heads   G = H // K   D head dimension   F hidden width of the MLP
@@ -120,7 +120,7 @@ def attention_forward(q, k, v, causal=False, block=64):
 
     The plain version, for one head and all positions at once:
         s = q @ k.T / sqrt(D), -inf where the key is in the future;  p = softmax(s);  out = p @ v
-    This version computes the same result faster. The matrix of scores has one row per key: the softmax then
+    The code below computes the same result faster. The matrix of scores has one row per key: the softmax then
     reduces over rows, which NumPy does at full vector width. Scores are computed for `block` queries at a
     time: a block stays in the processor's cache, and with a causal mask the keys after the block are never
     touched. At T = 300, blocks of 64 take 0.6 times as long as a single block of all queries.
@@ -146,7 +146,7 @@ def attention_forward(q, k, v, causal=False, block=64):
 
 
 def attention_backward(dout, cache):
-    """The lines of the forward pass, from last to first. p is (keys, queries), q already divided by sqrt(D).
+    """The derivative of each forward step, last first. p is (keys, queries), q already divided by sqrt(D).
 
     out = p^T v                         ->  dp = v dout^T          dv = p dout
     p = softmax(s) down each column     ->  ds = p * (dp - sum over keys of p * dp)

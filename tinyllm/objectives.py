@@ -3,10 +3,10 @@
 The loss of the reward model takes scores in place of logits, and that of PPO's critic takes values.
 
 Stages differ in the gradient at the logits; everything below the logits is shared. If each loss took the
-mean over its own rows, the results of workers and micro-batches would not add up. So the caller passes
-`total`, the normaliser of the whole batch. A separate total also allows weights that are negative or sum to
-0. If there is nothing to learn, total is 0. Everything is then divided by infinity, so the loss and its
-gradient are 0.
+mean over its own rows, the sum over workers and micro-batches would be wrong. So the caller passes `total`,
+the normaliser of the whole batch. A separate total also allows weights that are negative or sum to 0. If
+there is nothing to learn, total is 0. Everything is then divided by infinity, so the loss and its gradient
+are 0.
 
 Shapes:  B batch   T time   V vocabulary   P prompts   K completions of each prompt
 """
@@ -68,7 +68,7 @@ def plackett_luce(scores, last, ranks, total):
     """
     r = np.take_along_axis(scores, last[..., None], axis=-1)[..., 0]  # (P, K)
     below = ranks[:, :, None] < ranks[:, None, :]
-    # (P, K, K): whether j competes with i. An unused slot competes with itself alone, which costs nothing.
+    # (P, K, K): whether j competes with i. An unused slot competes only with itself: its loss is 0.
     competes = below & (ranks > 0)[:, :, None] | np.eye(ranks.shape[1], dtype=bool)
     log_probs = log_softmax(np.where(competes, r[:, None, :], -np.inf))
     loss = -float(np.diagonal(log_probs, axis1=1, axis2=2).sum() / (total or np.inf))
@@ -82,12 +82,12 @@ def dpo(logits, targets, reference_log_probs, weights, total, beta=0.1):
     """Direct preference optimisation: make the chosen reply likelier than the rejected one, both relative to
     the reference model.   Rafailov et al. 2023.
 
-    logits (P, 2, T, V), targets and weights (P, 2, T): chosen first, weights 1 on the reply;
+    logits (P, 2, T, V), targets and weights (P, 2, T): the chosen reply comes first, weights 1 on replies;
     reference_log_probs (P, 2): log p of both replies under the reference -> loss, dlogits.
 
     -log sigmoid(margin) / total with margin = beta * (gain of the chosen reply - gain of the rejected reply),
-    gain = log p - reference. So dlogits is that of weighted_nll, with the weights of the chosen reply
-    multiplied by beta sigmoid(-margin), and those of the rejected reply by -beta sigmoid(-margin).
+    gain = log p - log p under the reference. So dlogits is the dlogits of weighted_nll with other weights:
+    those of the chosen reply times beta sigmoid(-margin), those of the rejected times -beta sigmoid(-margin).
     """
     log_probs = log_prob_of(targets, log_softmax(logits))
     gain = (log_probs * weights).sum(axis=-1) - reference_log_probs  # (P, 2)

@@ -88,8 +88,8 @@ def adamw(w, g, m, v, updates, rate, decay, beta1=0.9, beta2=0.99, eps=1e-8):
     v <- b2 v + (1 - b2) g^2      the same average of its square
     w <- w - rate (m' / (sqrt(v') + eps) + decay w)
 
-    where m' = m / (1 - b1^t) at update t, and v' likewise with b2. This corrects for m and v being too small
-    at first, because they start at 0.
+    where m' = m / (1 - b1^t) at update t, and v' likewise with b2. m and v start at 0, so at first they are
+    too small. The division corrects this.
     """
     t = updates + 1
     m *= beta1
@@ -108,8 +108,8 @@ def adamw(w, g, m, v, updates, rate, decay, beta1=0.9, beta2=0.99, eps=1e-8):
 def muon(w, g, m, rate, decay, momentum=0.9):
     """One step on a matrix, in place: add momentum, then equalise the singular values.   Jordan et al. 2024.
 
-    A few directions dominate a gradient matrix. With equal singular values all directions learn equally fast.
-    The factor for tall matrices makes their outputs change as much as those of wide matrices.
+    A few directions dominate a gradient matrix. With equal singular values all directions are learned
+    equally fast. The factor for tall matrices makes their outputs change as much as those of wide matrices.
     """
     m *= momentum
     m += g
@@ -123,12 +123,13 @@ def orthogonalise(g, rounds=5):
     """Approximate U V^T for g = U S V^T: the same directions with all singular values near 1.
 
     Newton-Schulz: X <- a X + (b A + c A^2) X with A = X X^T applies the polynomial a s + b s^3 + c s^5
-    to every singular value s. With these coefficients five rounds bring all but the smallest values from
-    (0, 1] into about [0.7, 1.2].
+    to every singular value s. With the coefficients in the code, five rounds bring all but the smallest
+    values from (0, 1] into about [0.7, 1.2].
 
-    All factors B = a + b A + c A^2 are polynomials in the A of the first round, and they are small. So if X
-    is at least twice as wide as tall, the factors are first multiplied together, and X is multiplied by the
-    product once. For shape (128, 352) this takes 0.7 times as long as multiplying X in every round.
+    All factors B = a + b A + c A^2 are polynomials in the A of the first round. If X is at least twice as
+    wide as tall, they are at most half as large as X. So they are first multiplied together, and X is
+    multiplied by the product once. For shape (128, 352) this takes 0.7 times as long as multiplying X in
+    every round.
     """
     x = g.T if g.shape[0] > g.shape[1] else g  # so that A = X X^T is as small as possible
     x = x * (1 / (math.sqrt(float(np.vdot(x, x))) + 1e-7))
@@ -141,13 +142,13 @@ def orthogonalise(g, rounds=5):
         b.flat[:: len(b) + 1] += 3.4445  # the diagonal
         y = b if y is None else b @ y
         if left:
-            a = b @ a @ b if long else y @ y.T  # in this order a stays symmetric
+            a = b @ a @ b if long else y @ y.T  # the order of the factors keeps `a` symmetric
     y = y @ x if long else y
     return y.T if g.shape[0] > g.shape[1] else y
 
 
 def clip(gradient, limit=1.0):
-    """If the norm of a gradient exceeds `limit`, scale it down to `limit`, in place -> the norm before that.
+    """If the norm of a gradient exceeds `limit`, scale it down to `limit`, in place -> the original norm.
     Pascanu et al. 2013.
 
     `gradient` has to be the sum over all workers. If each worker clipped its own share, the direction of the

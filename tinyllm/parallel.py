@@ -81,7 +81,7 @@ class WorkerPool:
             child_end.close()
             self._pipes.append(parent_end)
             self._processes.append(process)
-        atexit.register(self.close)  # before multiprocessing's own exit handler, which waits for the workers
+        atexit.register(self.close)  # runs before multiprocessing's exit handler, which waits for the workers
 
     def map(self, function, *columns, size):
         """Call function(model, *columns) on chunks of `size` rows -> the results, joined in row order.
@@ -140,7 +140,7 @@ class WorkerPool:
             process.kill()
         for process in self._processes:
             process.join()
-        atexit.unregister(self.close)  # last, so that an interrupted `close` runs again at exit
+        atexit.unregister(self.close)  # comes last, so an interrupted `close` runs again at exit
 
     def __enter__(self):
         return self

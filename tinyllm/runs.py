@@ -2,10 +2,10 @@
 
     runs/<run>/0-random/  1-pretrain/  2-instruct/  3-prefer/  4-reason/
 
-Stages exchange data through files. Each stage.json records what determined the bytes of the stage:
+Stages exchange data through files. Each stage.json records what the files of its stage were made from:
 its settings, its parent checkpoint and its sources. The sources are the files that the stage and its parents
-learned from, with their SHA-256. So a later stage replays the text of its own run and no other, and notices
-if a file has changed. stage.json also holds the command that makes the stage again.
+learned from, with their SHA-256. So a later stage can train again on the text of its run, and notices if a
+file has changed. stage.json also holds the command that makes the stage again.
 """
 
 import dataclasses
@@ -23,13 +23,13 @@ from tinyllm.parallel import WorkerPool, available_cores
 
 try:
     import fcntl
-except ImportError:  # Windows, where nothing keeps two processes out of one folder
+except ImportError:  # on Windows, nothing keeps two processes out of the same folder
     fcntl = None
 
 RESUME = "resume.safetensors"  # everything that an unfinished stage needs to continue
-WORLD = {"path": "", "sha256": ""}  # the built-in world, made from the seed: the only source without a file
-NOT_DECISIVE = ("run", "workers", "resume", "save_every", "origin")  # may differ from those in stage.json
-VARIABLES = "run size seed workers text from data rankings algorithm objective".split()  # of the Makefile
+WORLD = {"path": "", "sha256": ""}  # the built-in world is made from the seed, so it has no file
+NOT_DECISIVE = ("run", "workers", "resume", "save_every", "origin")  # these may differ from stage.json
+VARIABLES = "run size seed workers text from data rankings algorithm objective".split()  # in the Makefile
 
 
 def option(default, help, limits=(0, 10**6), **metadata):
@@ -58,7 +58,7 @@ class Settings:
                 name = each.name.replace("_", "-")
                 raise UsageError(f"--{name} must be from {low} to {high}, not {value}")
         if not re.fullmatch(r"[^./\\\0-\x1f-][^/\\\0-\x1f]*", self.run):
-            raise UsageError(f"--run {self.run!r} is not the name of a folder inside runs/: use a plain name")
+            raise UsageError(f"--run {self.run!r} cannot be the name of a folder in runs/: use a plain name")
 
     def folder(self, stage):
         return Path("runs") / self.run / stage
@@ -105,9 +105,9 @@ def fingerprint(path):
 def sources(settings, parent):
     """The sources of a stage -> {kind: {"path", "sha256"}}; an empty path means the built-in world.
 
-    The kinds are text, instructions, rankings and problems. A file named in the settings comes first,
-    then the parent's source. The built-in world is the default only if no other source is a file of yours.
-    Raises TinyllmError if a source is missing, may not be mixed with the others, or has changed since the
+    The kinds are text, instructions, rankings and problems. A file named in the settings takes precedence
+    over the parent's source. The built-in world is the default only if no other source is a file of yours.
+    Raises TinyllmError if a source is missing, cannot be mixed with the others, or has changed since the
     parent learned from it.
     """
     kinds = {f.metadata["source"]: f for f in dataclasses.fields(settings) if "source" in f.metadata}
@@ -116,7 +116,7 @@ def sources(settings, parent):
         path = getattr(settings, each.name)
         if path:
             if Path("runs").resolve().is_relative_to(Path(path).resolve()):
-                raise UsageError(f"{path} contains runs/, which changes: move your {kind} to another folder")
+                raise UsageError(f"{path} contains runs/, whose files change: move your {kind} elsewhere")
             named[kind] = {"path": str(Path(path).resolve()), "sha256": fingerprint(path)}
             replaces = kind != "text" or each.metadata.get("replaces") and settings.origin
             if kind in learned and not replaces and learned[kind]["sha256"] != named[kind]["sha256"]:
@@ -132,8 +132,8 @@ def sources(settings, parent):
     for kind, each in kinds.items():
         if kind not in learned and kind != "text":  # a checkpoint from elsewhere has no text on record
             raise TinyllmError(
-                f"this run learns from your own files, so the built-in {kind} do not fit: "
-                f"name yours with {each.name.upper()}="
+                f"this run learns from your own files, so it cannot use the built-in {kind}: "
+                f"name your own with {each.name.upper()}="
             )
     return learned
 
@@ -202,7 +202,7 @@ def lock(folder):
 
 
 def describe(settings, stage, parent):
-    """What determines the bytes of a stage, for stage.json: settings, sources and parent."""
+    """What a stage is made from, for its stage.json: settings, sources and parent."""
     decisive = {
         each.name: getattr(settings, each.name)
         for each in dataclasses.fields(settings)
@@ -225,7 +225,8 @@ def nothing_to_do(settings, stage, parent=None):
     lock(folder).close()
     wanted = describe(settings, stage, parent)
     options = made.get("settings", {})
-    if options:  # an older folder lacks some options (they had their defaults) and has other names for two
+    # An older folder lacks newer options, which then had their defaults, and has other names for two options.
+    if options:
         renamed = {"direct": options.get("chains") == "left-out", "reward_steps": options.get("steps")}
         options = {each.name: each.default for each in dataclasses.fields(settings)} | renamed | options
     different = differences(options, wanted["settings"])
@@ -276,7 +277,7 @@ def make_command(settings, stage, only=()):
 
 
 def parent_folder(settings, *stages):
-    """The folder that a stage starts from: --from if given, else the first of these stages that was begun.
+    """The folder that a stage starts from: --from if given, else the first in `stages` that was begun.
 
     Raises TinyllmError if no stage was begun (the message gives a command to make one), or if the stage is
     unfinished or was made with a different size or seed.
@@ -293,7 +294,7 @@ def parent_folder(settings, *stages):
         more = f", or start from another run: FROM={others[0]}" if others else ""
         raise TinyllmError(f"{folders[-1]} not found. Make it with: {command}{more}")
     if not is_checkpoint(folder):
-        raise TinyllmError(f"{folder} holds an unfinished run: continue it with RESUME=1, or give FROM=")
+        raise TinyllmError(f"{folder} holds an unfinished stage: continue it with RESUME=1, or set FROM=")
     made = read_notes(folder).get("settings", {})
     different = differences(made, {"size": settings.size, "seed": settings.seed})
     if different:

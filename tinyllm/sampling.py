@@ -3,8 +3,8 @@
 Calling Transformer.forward for every new token would compute all earlier positions again. Their keys and
 values do not change, so the Decoder keeps them and computes only the new position.
 
-All rows of a batch are at the same position: while rows with short prompts already generate, a row with a
-longer prompt is still fed the next token of its prompt. So prompts of different lengths need no padding,
+All rows of a batch are at the same position: while rows with short prompts are already generating, a row with
+a longer prompt is still fed the next token of its prompt. So prompts of different lengths need no padding,
 masks or shifted positions, and the result for a row is the same in any batch, up to rounding.
 
 Shapes as in layers.py; S positions in the cache.
@@ -32,10 +32,10 @@ def fold(model):
 
         transformer.forward                              Decoder.extend
         n = g * x / sqrt(mean(x^2) + eps);  n @ wqkv.T   x / sqrt(sum(x^2) + C eps) @ (wqkv * g * sqrt(C)).T
-        q * (1 / sqrt(D))                                the rows of wq carry 1 / sqrt(D)
-        silu(a) = a / 2 * (1 + tanh(a / 2))              the rows of gate carry 1/2
+        q * (1 / sqrt(D))                                the rows of wq are multiplied by 1 / sqrt(D)
+        silu(a) = a / 2 * (1 + tanh(a / 2))              the rows of gate are multiplied by 1/2
         attention over T queries and T keys              the same over the new queries and S cached keys
-        n @ embedding.T                                  the gain of the last norm carries sqrt(C)
+        n @ embedding.T                                  the gain of the last norm is multiplied by sqrt(C)
 
     The matrix of the head is unchanged, because it may be the embedding.
     """
@@ -61,7 +61,7 @@ def fold(model):
 class Decoder:
     """The forward pass of transformer.py for the next tokens of every row, with a KV cache.
 
-    rows: how many sequences; room: the most positions that the cache can hold. A Decoder folds a copy of the
+    rows: how many sequences; room: how many positions the cache can hold. A Decoder folds a copy of the
     model's layers, unless the model is folded already. If the parameters change, build a new Decoder.
     """
 
@@ -177,7 +177,7 @@ def generate(model, prompts, max_tokens, draws=None, temperature=1.0, top_k=0, t
         if start != begin:
             decoder, begin = Decoder(model, alive.size, room), start
         logits = decoder.extend(tokens[alive, start + decoder.length : length])
-        # The other rows are still being fed their prompt, or have ended and wait to be dropped.
+        # The other rows are still being fed their prompt, or have ended and will be dropped later.
         writing = (lengths[alive] <= length) & (length < ends[alive])
         rows, logits = alive[writing], logits[writing]
         if mask:
@@ -205,7 +205,7 @@ REPLY_TOKENS = 64  # room for a reply that people, the reward model or an exam w
 
 
 def reply_room(context):
-    """How many tokens a prompt has to leave for the reply: REPLY_TOKENS, or a quarter of a small context."""
+    """Tokens a prompt must leave for the reply: REPLY_TOKENS, or a quarter of the context if that is less."""
     return min(REPLY_TOKENS, context // 4)
 
 

@@ -2,7 +2,7 @@
 
 Bytes alone make sequences long, and a fixed list of words lacks new words. Byte-pair encoding avoids
 both problems. Ids 0 to 255 are the bytes, so any text can be encoded, and decoding returns exactly that text.
-Ids from 256 on are pairs of earlier ids that were frequent in training, the most frequent pair first
+Ids from 256 on stand for pairs of earlier ids that were frequent in training, the most frequent pair first
 (Sennrich et al. 2016; on bytes: Radford et al. 2019). The special tokens come last, and encoding a text never
 produces one.
 
@@ -82,13 +82,13 @@ class Tokenizer:
     @classmethod
     def from_json(cls, contents):
         """The contents of a tokenizer.json of this project -> Tokenizer. Raises ValueError for any other
-        tokenizer; for a damaged file also LookupError, TypeError or AttributeError."""
+        tokenizer. A damaged file may also raise LookupError, TypeError or AttributeError."""
         model, vocab = contents["model"], contents["model"]["vocab"]
         tokenizer = cls([(vocab[left], vocab[right]) for left, right in model["merges"]])
         special = {token["content"]: token["id"] for token in contents["added_tokens"]}
         same = special == tokenizer.special and tokenizer.to_json("")[0]["model"]["vocab"] == vocab
         if not same or contents["normalizer"] or model["type"] != "BPE":
-            raise ValueError("its type, normalizer, numbering or special tokens are not this project's")
+            raise ValueError("its type, normalizer, ids or special tokens differ from this project's")
         return tokenizer
 
 
@@ -128,7 +128,7 @@ class _Words(dict):
         """Merge the n bytes of a word in O(n log n), because a word may be a whole line of Chinese."""
         if word in self.whole:
             return [self.whole[word]]
-        # A linked list of ids. The None at its end is also ids[-1], so it is the neighbour at both ends.
+        # A linked list of ids. The None at its end is also ids[-1], so it stands at both ends of the word.
         ids, rank = [self.of_byte[byte] for byte in word] + [None], self.rank.get
         before, after = [*range(-1, len(word))], [*range(1, len(ids))]
         heap = [(rank(pair), i) for i, pair in enumerate(pairwise(ids)) if pair in self.rank]
@@ -155,9 +155,9 @@ class _Words(dict):
 def train(documents, vocab):
     """Learn a Tokenizer of `vocab` ids (256 bytes, then merges) from documents (an iterable of str or bytes).
 
-    The special tokens are extra. With vocab 256 there are no merges: ids are bytes. Training ends early if no
-    pair occurs twice. Of equally frequent pairs, the one with the smaller ids (first left, then right) is
-    merged first.
+    The special tokens are not counted. With vocab 256 there are no merges: ids are bytes. Training ends early
+    if no pair occurs twice. Of equally frequent pairs, the one with the smaller ids (first left, then right)
+    is merged first.
 
     Recounting all pairs for each merge would take hours. So each merge only updates the counts of the pairs
     next to it, and a heap finds the next pair to merge. The count of an existing pair never rises, so an
@@ -188,7 +188,7 @@ def train(documents, vocab):
 
 
 class _Row:
-    """The words of a text in one row of bytes, so that NumPy merges a pair in all of them at once.
+    """The words of a text in one row of bytes, so that NumPy can merge a pair in all of them at once.
 
     There is a -1 on both sides of each word. An id covers as many places as it has bytes: `head` holds the id
     at the first of these places and -1 at the others, and `tail` holds the id at the last of them.
@@ -250,8 +250,8 @@ SPLIT = {"type": "Split", "pattern": {"Regex": PATTERN}, "behavior": "Isolated",
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 PRE_TOKENIZER = {"type": "Sequence", "pretokenizers": [SPLIT, BYTE_LEVEL]}
 
-# In tokenizer.json every byte is a printable character, as in GPT-2. A byte that is printable in Latin-1
-# stays that character, and the other 68 bytes become the characters from 256 on, in order.
+# In tokenizer.json every byte is written as a printable character, as in GPT-2. A byte that is printable in
+# Latin-1 stays that character, and the other 68 bytes become the characters from 256 on, in order.
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _NAME = {b: chr(b) for b in _PRINTABLE}
 _NAME |= {b: chr(256 + i) for i, b in enumerate(sorted(set(range(256)) - set(_PRINTABLE)))}

@@ -6,11 +6,11 @@
             ...
     # run.folder is now a finished checkpoint
 
-The loop itself stays in the stage, where a reader sees it. A step depends only on the previous state, the
-seed and the step number. So, with the same number of workers, a run that was killed and resumed ends with
-the same weights, bit for bit, as an uninterrupted one.
+The loop itself is written out in each stage, where a reader sees it. A step depends only on the previous
+state, the seed and the step number. So, with the same number of workers, a run that was killed and resumed
+ends with exactly the same weights as an uninterrupted one.
 
-stage.json calls a stage finished only after its weights are written. After Ctrl-C the folder holds
+stage.json marks a stage as finished only after its weights are written. After Ctrl-C the folder holds
 resume.safetensors (weights, moments, counters, and whatever else the stage needs), stage.json with
 "finished": false, and the logs. A second Ctrl-C skips this save and leaves the latest periodic save
 (--save-every), if there is one.
@@ -48,8 +48,8 @@ def forward_and_loss(model, objective, piece, total):
 
     With ids (B, T) the loss is a sum over positions, and positions of weight 0 are left out: the objective
     gets logits (N, V) and arguments (N, ...). An argument that is a list (one array per row) has no
-    entries for positions of weight 0. With ids (P, K, T) the objective compares K sequences and gets all
-    positions.
+    entries for positions of weight 0. With ids (P, K, T) the objective compares K sequences and gets
+    the outputs at all positions.
     """
     ids, arguments = piece["ids"], {name: array for name, array in piece.items() if name != "ids"}
     if ids.ndim == 2:
@@ -67,9 +67,9 @@ def forward_and_loss(model, objective, piece, total):
 
 
 def compute_gradient(worker, job):
-    """Forward and backward pass over a worker's pieces -> loss. The gradient is in the worker's buffer."""
+    """Forward and backward pass over a worker's pieces -> loss. The gradient goes to the worker's buffer."""
     objective, total, pieces = job
-    np.seterr(over="ignore", invalid="ignore")  # train_step ends a run that diverges, with a clear error
+    np.seterr(over="ignore", invalid="ignore")  # train_step reports a run that diverges
     loss, whole = 0.0, worker.gradient
     for i, piece in enumerate(pieces):
         piece_loss, dout, cache = forward_and_loss(worker.model, objective, piece, total)
@@ -222,7 +222,7 @@ class Run:
         self.pool.worker.moments[:] = 0
 
     def is_due(self, step, times=4):
-        """Whether to validate after this step: about `times` times per run, the last time at its end."""
+        """Whether to validate after this step: about `times` times per run, and after the last step."""
         return (step + 1) % max(1, self.total_steps // times) == 0 or step + 1 == self.total_steps
 
     def validate(self, step, objective, batch):

@@ -5,8 +5,8 @@
 The head gives logits (B, T, V), or one score per position (B, T) for reward models.
 
 Parameters are named views of ONE vector, and gradients are views of another. So clipping, summing over
-workers and saving are single operations. If every matrix were a separate array, each would be a loop over all
-layers.
+workers and saving are single operations. If every matrix were a separate array, each of these operations
+would be a loop over all layers.
 
 Shapes as in layers.py.
 """
@@ -53,7 +53,7 @@ class Config:
             "kv_heads": self.kv_heads or self.heads,
             "head_dim": self.head_dim or self.width // self.heads,
             "hidden": self.hidden or math.ceil(8 * self.width / 96) * 32,
-            "tied": self.tied or self.head == "score",  # a score head has no vocabulary table
+            "tied": self.tied or self.head == "score",  # with a score head, the embedding is the only table
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)  # the dataclass is frozen
@@ -67,11 +67,12 @@ class Config:
         C, D, F = self.width, self.head_dim, self.hidden
         shapes = {"embedding": (self.vocab, C)}
         for i in range(self.layers):
-            shapes[f"layers.{i}.attention.wq"] = (self.heads * D, C)  # wq, wk and wv are neighbours:
-            shapes[f"layers.{i}.attention.wk"] = (self.kv_heads * D, C)  # together they are one matrix
-            shapes[f"layers.{i}.attention.wv"] = (self.kv_heads * D, C)  # and one matmul
+            # wq, wk and wv are neighbours. So they form one matrix and need one matmul, like gate and up.
+            shapes[f"layers.{i}.attention.wq"] = (self.heads * D, C)
+            shapes[f"layers.{i}.attention.wk"] = (self.kv_heads * D, C)
+            shapes[f"layers.{i}.attention.wv"] = (self.kv_heads * D, C)
             shapes[f"layers.{i}.attention.wo"] = (C, self.heads * D)
-            shapes[f"layers.{i}.mlp.gate"] = (F, C)  # gate and up likewise
+            shapes[f"layers.{i}.mlp.gate"] = (F, C)
             shapes[f"layers.{i}.mlp.up"] = (F, C)
             shapes[f"layers.{i}.mlp.down"] = (C, F)
         if self.head == "score":
@@ -93,7 +94,7 @@ class Config:
         return dict(zip(self.shapes(), pairwise(accumulate(sizes, initial=-begin))))
 
     def begin(self, last_layers):
-        """Buffer index where the trained part begins. 0 trains everything, None trains nothing."""
+        """Buffer index where the trained part begins. last_layers: 0 trains everything, None nothing."""
         if last_layers is None:
             return self.size()
         first = f"layers.{max(0, self.layers - last_layers)}.attention.wq" if last_layers else "embedding"
@@ -101,7 +102,7 @@ class Config:
 
 
 class Parameters(dict):
-    """Name -> view of `flat`, the one buffer that holds all parameters. Gradients are Parameters too.
+    """Name -> view of `flat`, the one buffer that holds all parameters. Another instance holds gradients.
 
     `blocks` lists the arrays of each layer, with neighbouring matrices joined. If only the last layers are
     trained, gradients have a shorter buffer (Config.begin), and blocks for these layers only.
@@ -237,7 +238,7 @@ class Transformer:
 
 
 def scatter(rows, at):
-    """The transpose of full[at]: rows (N, ...) at the N positions where `at` is true, and 0 elsewhere."""
+    """An array with rows (N, ...) at the N positions where `at` is true, and 0 elsewhere."""
     full = np.zeros((*at.shape, *rows.shape[1:]), rows.dtype)
     full[at] = rows
     return full

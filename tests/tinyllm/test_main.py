@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def inputs(empty_folder):
-    """The current folder holds only a text, an empty file and an empty folder."""
+    """The current folder holds only a text file, an empty file and an empty folder."""
     Path("text.txt").write_text("the cat sat on a mat. " * 50)
     Path("empty.txt").write_text("")
     Path("folder").mkdir()

@@ -38,7 +38,7 @@ def target_log_probs(logits, targets):
     return np.array(log_probs, float).reshape(targets.shape)
 
 
-# ---- random inputs for each objective. Weights and advantages are positive or negative.
+# ---- random inputs for each objective. Weights and advantages may be negative.
 
 
 @st.composite
@@ -123,7 +123,7 @@ def cases(draw, objective):
 
 
 def is_objective(function):
-    """Whether a function of the module is an objective: logits or scores come first, and it has a `total`."""
+    """Whether a function of the module is an objective: it takes logits or scores first, and a `total`."""
     names = list(inspect.signature(function).parameters) if inspect.isfunction(function) else []
     return names[:1] in (["logits"], ["scores"]) and "total" in names
 
@@ -387,7 +387,7 @@ def test_policy_gradient_with_kl_is_ppo_clip_plus_kl_times_kl_divergence(case, k
 
 
 @given(rollouts())
-def test_the_weights_of_policy_gradient_with_kl_mask_both_terms(case):
+def test_in_policy_gradient_with_kl_the_weights_mask_both_terms(case):
     logits, targets, old, reference, advantages, rng = case
     weights = rng.integers(0, 2, advantages.shape).astype(float)
     loss, gradient = policy_gradient_with_kl(logits, targets, old, reference, advantages, weights, 3.0)

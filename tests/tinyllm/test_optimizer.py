@@ -1,6 +1,7 @@
-"""optimizer: AdamW and Muon match their formulas, rates follow the schedule, and parts may come in any order.
+"""optimizer: AdamW and Muon match their formulas, and rates follow the schedule.
 
-A wrong step raises no error: the model learns worse, or its weights depend on the number of workers.
+Parts may be updated in any order. A wrong step raises no error: the model learns worse, or its weights depend
+on the number of workers.
 """
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_the_order_in_which_parts_are_updated_does_not_change_the_result(config,
 
 
 @given(configs(), methods, st.floats(0, 1), rngs)
-def test_matrices_shrink_by_rate_times_decay_if_the_gradient_is_0_and_gains_stay_the_same(
+def test_if_the_gradient_is_0_matrices_shrink_by_rate_times_decay_and_gains_stay_the_same(
     config, method, scale, rng
 ):
     before = Parameters(config, rng.standard_normal(config.size()))
@@ -127,7 +128,7 @@ def test_orthogonalise_keeps_the_singular_vectors_and_brings_the_singular_values
 def test_orthogonalise_applies_its_polynomial_to_the_singular_values_in_single_precision(shape, smallest):
     u, _, vt = np.linalg.svd(np.random.default_rng(0).standard_normal(shape), full_matrices=False)
     s = np.geomspace(1, smallest, 128)
-    s[1:] = np.minimum(s[1:], 100 * smallest)  # rounding errors of s[0] must not hide the others
+    s[1:] = np.minimum(s[1:], 100 * smallest)  # the rounding error of s[0] must not hide the other values
     g = ((u * s) @ vt).astype(np.float32)
     s /= np.linalg.norm(s)
     for _ in range(5):
@@ -195,7 +196,7 @@ def test_the_rate_rises_linearly_stays_constant_falls_linearly_and_is_never_0(st
             assert scale == 1
         elif steps - fall_starts >= 1:
             assert scale == pytest.approx((steps - step) / (steps - fall_starts))
-        else:  # the rate would fall for less than one step, so the last step keeps the full rate
+        else:  # the fall would be shorter than one step, so the last step keeps the full rate
             assert scale == 1
 
 

@@ -1,6 +1,6 @@
 """parallel: the number of workers changes only the speed, and the failure of any worker is reported.
 
-What could go wrong: results belong to the wrong rows or jobs, or worker processes outlive the program.
+What could go wrong: results are returned for the wrong rows or jobs, or worker processes outlive the program.
 """
 
 import multiprocessing

@@ -1,4 +1,4 @@
-"""runs: settings are checked, what determines a stage is recorded, and the stages of a run are found.
+"""runs: settings are checked, all that determines a stage is recorded, and the stages of a run are found.
 
 What could go wrong: a stage overwrites another one, is repeated although it is finished, or learns from files
 that do not belong together.
@@ -96,7 +96,7 @@ def test_a_number_outside_its_limits_is_refused_and_the_error_names_the_option(s
 
 @pytest.mark.parametrize("name", ["", "..", "../out", "/tmp/out", "a/b", ".hidden", "-x", "a\\b", "a\nb"])
 def test_a_run_must_have_a_plain_name(name):
-    with pytest.raises(UsageError, match="is not the name of a folder inside runs/"):
+    with pytest.raises(UsageError, match="cannot be the name of a folder in runs/"):
         Settings(run=name)
 
 
@@ -132,7 +132,7 @@ def test_a_stage_learns_from_its_own_files_or_those_of_its_parent_or_the_built_i
 def test_the_built_in_world_is_not_mixed_with_your_own_files():
     Path("sea.txt").write_text("The sea is wide.")
     text = train(TextSettings(text="sea.txt"), "1-text")
-    with pytest.raises(TinyllmError, match="built-in instructions do not fit: name yours with DATA="):
+    with pytest.raises(TinyllmError, match="cannot use the built-in instructions: name your own with DATA="):
         sources(StageSettings(), text)
     # A checkpoint from elsewhere has no record of its text, so no text is replayed.
     foreign = Path("foreign")
@@ -141,7 +141,7 @@ def test_the_built_in_world_is_not_mixed_with_your_own_files():
     assert sources(StageSettings(), foreign) == {"text": WORLD, "instructions": WORLD}
 
 
-def test_training_continues_on_another_text_only_if_the_option_from_is_given():
+def test_training_continues_on_another_text_only_if_the_from_option_is_given():
     Path("sea.txt").write_text("The sea is wide.")
     Path("land.txt").write_text("The land is flat.")
     text = train(TextSettings(text="sea.txt"), "1-text")
@@ -246,7 +246,7 @@ def test_a_finished_stage_is_not_repeated_and_for_other_settings_the_error_sugge
 
 
 @pytest.mark.parametrize("chains, direct", [("left-out", True), ("written-out", False)])
-def test_in_older_stages_the_option_direct_is_recognised_by_its_former_name(chains, direct):
+def test_in_older_stages_the_direct_option_is_recognised_by_its_former_name(chains, direct):
     path = train(ReasonSettings(direct=direct), "4-control") / "stage.json"
     notes = json.loads(path.read_text())
     assert notes["settings"].pop("direct") == direct
@@ -304,7 +304,7 @@ def test_a_damaged_stage_json_gives_an_error_message_not_a_traceback():
             nothing_to_do(StageSettings(), "2-stage")
 
 
-def test_the_parent_must_have_the_same_seed_size_and_run_unless_the_option_from_names_the_parent():
+def test_the_parent_must_have_the_same_seed_size_and_run_unless_the_from_option_names_the_parent():
     with pytest.raises(TinyllmError, match=r"1-text not found. Make it with: make stage1 SIZE=tiny SEED=4$"):
         parent_folder(StageSettings(size="tiny", seed=4), "1-text")
     train(TextSettings(), "1-text")
@@ -321,7 +321,7 @@ def test_the_parent_must_have_the_same_seed_size_and_run_unless_the_option_from_
     ):
         parent_folder(StageSettings(run="mine"), "1-text")
     write_json(Path("runs/demo/3-later/stage.json"), {"finished": False})
-    with pytest.raises(TinyllmError, match="3-later holds an unfinished run: continue it with RESUME=1"):
+    with pytest.raises(TinyllmError, match="3-later holds an unfinished stage: continue it with RESUME=1"):
         parent_folder(StageSettings(), "3-later", "1-text")
     settings = StageSettings(size="tiny", seed=1, origin="any/where")
     assert parent_folder(settings, "1-text") == Path("any/where")

@@ -26,7 +26,7 @@ trained = st.builds(train, st.lists(likely, max_size=4), st.integers(256, 300))
 
 
 def encode_slowly(merges, data):
-    """Split into words, then merge one pair at a time: the pair learned first, and the leftmost such pair."""
+    """Split into words, then merge one pair at a time: the pair learned first, at its leftmost place."""
     rank, out = {pair: i for i, pair in enumerate(merges)}, []
     for word in T._words(data):
         ids = list(word)
@@ -199,7 +199,7 @@ def test_encoding_a_long_word_takes_linear_time():
         return time.process_time() - start
 
     short, long = (min(seconds(n) for _ in range(3)) for n in (2_000, 20_000))
-    assert long < 50 * max(short, 1e-3)  # quadratic time would be 100 times as long
+    assert long < 50 * max(short, 1e-3)  # with quadratic time, the ratio would be 100
 
 
 def test_training_on_a_long_word_takes_less_than_quadratic_time():

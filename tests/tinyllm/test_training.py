@@ -409,7 +409,7 @@ def killed_at(number, action):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills with a signal")
 def test_a_run_that_is_killed_at_any_file_access_and_resumed_ends_with_the_same_bytes(monkeypatch):
     """The run may be killed while it starts, trains, saves or finishes, and again while it resumes."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)  # slow, and protects only against power cuts
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # fsync is slow and protects only from power cuts
     short_run(run="whole")
     expected, rng, number = outcome("whole"), random.Random(0), 0
     while killed_at(number, short_run):

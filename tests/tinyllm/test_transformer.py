@@ -51,7 +51,7 @@ def test_the_gradient_of_the_whole_model_is_the_derivative_of_its_output(config,
             params[:] = start + t * moved
             return (model.forward(ids, at)[0] * r).sum()
 
-        # A step of 1e-6 is too large if several RMSNorms have a single channel near 0.
+        # If the width is 1, several RMSNorms with inputs near 0 need a step smaller than 1e-6.
         close(slope(along, 1e-7), gradient.flat @ direction.flat, 1e-5, name)
         params[:] = start
 
@@ -180,7 +180,7 @@ def test_the_last_layers_get_the_same_gradient_whether_or_not_the_others_are_fro
     for name, gradient in part.items():
         expected = whole[name]
         if name.endswith(".norm") and int(name.split(".")[1]) < model.frozen:
-            expected = 0 * expected  # the gain of a frozen layer
+            expected = 0 * expected  # the gain of a frozen layer gets no gradient
         np.testing.assert_allclose(gradient, expected, atol=1e-12, err_msg=name)
     assert {name.split(".")[1] for name in part if name.startswith("layers") and whole[name].ndim == 2} == {
         str(i) for i in range(model.frozen, config.layers)

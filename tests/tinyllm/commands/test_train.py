@@ -240,7 +240,7 @@ def test_the_rank_and_show_mask_commands_use_the_files_of_the_run(files, capsys,
     stage("show-mask")
     assert training[0][0]["content"] in capsys.readouterr().out
     assert main(["stage3", *TINY]) == 1  # the simulated annotator knows only the built-in world
-    assert "name yours with RANKINGS=" in capsys.readouterr().err
+    assert "name your own with RANKINGS=" in capsys.readouterr().err
 
 
 # ---- exams

@@ -393,6 +393,13 @@ def test_wrong_usage_exits_with_2_and_sends_nothing(args, words, talk, tmp_path)
     assert words in err
 
 
+def test_a_read_only_file_is_not_replaced(talk, tmp_path, monkeypatch):
+    (path := tmp_path / "corrected.txt").write_text("mine")
+    monkeypatch.setattr(os, "access", lambda place, mode: str(place) != str(path))  # root may write all
+    assert "cannot be written" in audio("transcribe", talk, "--out", path, status=2)[1]
+    assert path.read_text() == "mine"
+
+
 def test_a_wrong_key_exits_with_4(box, talk):
     for key, words in (
         ("", "ASSEMBLYAI_API_KEY"),

@@ -12,11 +12,13 @@ QUOTE   = '$(subst ','\'',$(1))'
 FLAG    = $(if $(value $(1)),--$(2) $(call QUOTE,$(value $(1))))
 MORE    = $(value ARGS)
 # Every variable that is set becomes an option, so a command refuses a variable that it cannot use.
+# Only PROMPT must be set on the command line: some people export the PROMPT of their shell.
 GIVEN   = $(call FLAG,RUN,run) $(call FLAG,SIZE,size) $(call FLAG,SEED,seed) $(call FLAG,WORKERS,workers) \
           $(if $(filter-out 0,$(RESUME)),--resume) $(call FLAG,TEXT,text) $(call FLAG,FROM,from) \
           $(call FLAG,DATA,data) $(call FLAG,OBJECTIVE,objective) $(call FLAG,RANKINGS,rankings) \
-          $(call FLAG,ALGORITHM,algorithm) $(call FLAG,STAGE,stage) $(call FLAG,PROMPT,prompt) \
-          $(call FLAG,FILE,file) $(call FLAG,AGAINST,against) $(call FLAG,MODEL,model)
+          $(call FLAG,ALGORITHM,algorithm) $(call FLAG,STAGE,stage) $(call FLAG,FILE,file) \
+          $(call FLAG,AGAINST,against) $(call FLAG,MODEL,model) \
+          $(if $(filter command,$(origin PROMPT)),$(call FLAG,PROMPT,prompt))
 
 KNOWN   = RUN SIZE SEED WORKERS RESUME ARGS TEXT FROM DATA OBJECTIVE RANKINGS ALGORITHM STAGE PROMPT FILE \
           AGAINST MODEL PYTHON PY

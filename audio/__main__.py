@@ -78,8 +78,9 @@ class Output:
         self.in_folder = bool(out) and (several or os.path.isdir(out) or out[-1] in "/\\")
         if self.in_folder and len(set(sources.values())) < len(sources):
             raise BadInput("two recordings have the same name: write their transcripts to different folders")
-        device = os.path.exists(out) and not (self.in_folder or os.path.isfile(out))
-        if out and (device or not writable(out if self.in_folder else os.path.dirname(out) or os.curdir)):
+        # A device cannot be replaced by a file, and a read-only file should not be.
+        bad = os.path.exists(out) and not (self.in_folder or os.path.isfile(out) and os.access(out, os.W_OK))
+        if out and (bad or not writable(out if self.in_folder else os.path.dirname(out) or os.curdir)):
             raise BadInput(f"--out {out} cannot be written: choose another path")
 
     def add(self, name, transcript):

@@ -67,9 +67,10 @@ class Http:
     def call(self, method, url, *, safe=True, stream=False, needs="", also=(), deadline=math.inf, **request):
         """Sends a request, with retries -> a dict or, with `stream`, the open requests.Response.
 
-        A `url` without a host is relative to the API. An answer without a value for the key that `needs`
-        names counts as lost. `also`: more status codes to retry on; `deadline`: when to give up, measured by
-        time.monotonic(). May raise any AudioError except AnswerCut, TranscriptFailed and StillProcessing."""
+        A `url` without a host is relative to the API. An answer without a text or list under the key that
+        `needs` names counts as lost. `also`: more status codes to retry on; `deadline`: when to give up,
+        measured by time.monotonic(). May raise any AudioError except AnswerCut, TranscriptFailed and
+        StillProcessing."""
         url = url if "://" in url else f"{self.base}/{url}"
         attempt = 0
         while True:
@@ -215,10 +216,10 @@ def parsed(body):
 
 
 def object_in(body, needs=""):
-    """The bytes of a JSON object with a value for the key that `needs` names -> dict; AnswerLost for
+    """The bytes of a JSON object with a text or list under the key that `needs` names -> dict; AnswerLost for
     anything else, such as a cut-off answer."""
     data = parsed(body)
-    if not isinstance(data, dict) or (needs and data.get(needs) is None):
+    if not isinstance(data, dict) or (needs and not isinstance(data.get(needs), (str, list))):
         wanted = f"a JSON object with {needs}" if needs else "a JSON object"
         raise AnswerLost(f"the answer is not {wanted}: {body[:60].decode('utf-8', 'replace')!r}")
     return data

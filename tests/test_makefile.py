@@ -86,6 +86,13 @@ def test_args_passes_on_any_options_and_an_unset_variable_gives_no_option():
     assert words == ["stage1"]
 
 
+def test_the_prompt_of_a_shell_does_not_become_an_option(monkeypatch):
+    monkeypatch.setenv("PROMPT", "%n@%m %~ ")
+    for name in ("train", "sample"):
+        ((_, _, _, *words),) = dry_run(name)
+        assert words == [name]
+
+
 def test_make_train_with_a_text_runs_the_command_mine():
     ((*_, words),), ((*_, command, option, text),) = dry_run("train"), dry_run("train", "TEXT=my notes")
     assert words == "train" and (command, option, text) == ("mine", "--text", "my notes")

@@ -238,7 +238,7 @@ def nothing_to_do(settings, stage, parent=None):
         different.append("another parent checkpoint")
     if different:
         instead = f"repeat your command with RUN={shlex.quote(settings.run)}-2"
-        if parent:
+        if parent and "/" not in stage:  # a reward model has only some of the settings of stage 3
             again = dataclasses.replace(settings, run=f"{settings.run}-2", origin=str(parent))
             instead = f"make another: {make_command(again, stage)}"
         raise TinyllmError(f"{folder} was made with {', '.join(different)}. Delete it, or {instead}")

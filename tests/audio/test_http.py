@@ -197,6 +197,12 @@ def test_an_answer_that_is_not_a_json_object_counts_as_lost(body):
         http_to(server.url).call("POST", "x", safe=False)
 
 
+@pytest.mark.parametrize("value", [b"null", b"5", b"true", b"{}"])
+def test_an_answer_whose_id_or_list_is_neither_a_text_nor_a_list_counts_as_lost(value):
+    with Scripted((200, {}, b'{"a": %s}' % value)) as server, pytest.raises(AnswerLost):
+        http_to(server.url).call("POST", "x", safe=False, needs="a")
+
+
 @pytest.mark.parametrize("headers", [{"Content-Length": "99"}, {"Content-Encoding": "gzip"}])
 def test_half_an_answer_counts_as_lost(headers):
     with Scripted((200, {"Connection": "close", **headers}, b"half of the subtitles")) as server:

@@ -395,6 +395,13 @@ def test_after_wrong_usage_the_exit_status_is_2_and_nothing_is_sent(args, words,
     assert words in err
 
 
+def test_a_read_only_file_is_not_replaced(talk, tmp_path, monkeypatch):
+    (path := tmp_path / "corrected.txt").write_text("mine")
+    monkeypatch.setattr(os, "access", lambda place, mode: str(place) != str(path))  # root may write all
+    assert "cannot be written" in audio("transcribe", talk, "--out", path, status=2)[1]
+    assert path.read_text() == "mine"
+
+
 def test_the_exit_status_for_a_wrong_key_is_4(box, talk):
     for key, words in (
         ("", "ASSEMBLYAI_API_KEY"),

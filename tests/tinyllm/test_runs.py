@@ -243,6 +243,9 @@ def test_a_finished_stage_is_not_repeated_and_for_other_settings_the_error_sugge
     with pytest.raises(TinyllmError, match="repeat your command with RUN=demo-2$"):
         nothing_to_do(settings, "2-stage")
     assert not nothing_to_do(settings, "3-other")
+    train(settings, "3-other/part", parent)  # its settings lack those that only its stage has
+    with pytest.raises(TinyllmError, match="repeat your command with RUN=demo-2$"):
+        nothing_to_do(StageSettings(size="tiny", steps=5), "3-other/part", parent)
 
 
 @pytest.mark.parametrize("chains, direct", [("left-out", True), ("written-out", False)])

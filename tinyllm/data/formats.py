@@ -205,7 +205,7 @@ def problem(entry):
     *messages, reply = conversation(entry)
     *steps, last = ANNOTATION.split(reply["content"])
     if reply["role"] != "assistant" or not final_answer(last):
-        raise ValueError("must end with an assistant message whose text ends with #### and the answer")
+        raise ValueError("needs #### and the answer at the end of its last message, which is the assistant's")
     for text, expression, result in zip(steps[::3], steps[1::3], steps[2::3]):
         call = render_call(Call("calculator", {"expression": expression.strip()}))
         messages.append({"role": "assistant", "content": text + call})

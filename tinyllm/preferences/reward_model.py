@@ -81,7 +81,8 @@ def ranking_batch(groups):
     empty = ([0], [0])
     padded = [ids for rows, _ in groups for ids, _ in [*rows, *[empty] * (most - len(rows))]]
     last = np.array([len(ids) - 1 for ids in padded]).reshape(-1, most)
-    ranks = pad([ranks for _, ranks in groups])
+    # Unlike token ids, the ranks in a file may have more than the 32 bits of `pad`.
+    ranks = np.array([[*ranks, *[0] * (most - len(ranks))] for _, ranks in groups])
     return {"ids": pad(padded).reshape(*last.shape, -1), "last": last, "ranks": ranks}
 
 

@@ -116,8 +116,9 @@ def test_without_rows_there_are_no_scores():
         assert reward_model.raw_scores(pool, []).shape == (0,)
 
 
+ranks = st.sampled_from([1, 2, 3, 10**11])
 groups = st.lists(
-    st.lists(st.tuples(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(1, 3)), min_size=2),
+    st.lists(st.tuples(st.lists(st.integers(0, 9), min_size=1, max_size=6), ranks), min_size=2),
     min_size=1,
     max_size=4,
 ).map(lambda lists: [([(ids, [0] * len(ids)) for ids, _ in one], [rank for _, rank in one]) for one in lists])

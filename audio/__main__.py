@@ -66,8 +66,8 @@ def transcribe(args):
 
 class Output:
     """The destination of results: stdout, a file, or a folder with one file per recording. sources: {name of
-    a recording: its path in the folder}. Raises BadInput, before anything is sent, if the output cannot be
-    written."""
+    a recording: the path of its transcript in that folder, without the suffix}. Raises BadInput, before
+    anything is sent, if the output cannot be written."""
 
     def __init__(self, args, sources, several=False):
         self.args, self.sources, self.several = args, sources, several

@@ -59,7 +59,8 @@ def transcribe_all(
         return job
 
     def begin(source):
-        """The job for a source, new or kept, and a function that saves its later states."""
+        """A source's job, either new or from an earlier run, and a function that saves later states of the
+        job."""
         recording, save = source if isinstance(source, Recording) else Recording(source), lambda job: None
         if recording.url or not (keep or recording.path):
             return make(source, recording, save), save

@@ -7,10 +7,10 @@
     other 4xx (except `also`), a proxy's refusal      never
     3xx: a redirect                                   never; nor is it followed, so no other host gets the key
 
-A request that may have been carried out and must not be repeated raises AnswerLost. To pause, the client
-calls its argument `sleep`, which tests replace in order to run fast. There are time-outs for connecting, for
-the next piece of an answer, for a whole answer (SLOWEST times as long as for a piece) and, if `deadline` is
-given, for a call with all its retries.
+A request that may have been carried out and must not be repeated raises AnswerLost. The client pauses by
+calling the function passed as `sleep`; the tests pass one that does not wait. There are time-outs for
+connecting, for the next piece of an answer, for a whole answer (SLOWEST times as long as for a piece) and, if
+`deadline` is given, for a call with all its retries.
 """
 
 import json

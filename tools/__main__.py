@@ -79,7 +79,8 @@ def tour():
 
 def talk_about(file=None, question=""):
     # imported here, because the tour needs only the standard library
-    from audio.__main__ import AudioError, Client, Recording, Sandbox, tone
+    from audio import AudioError, Client
+    from audio.__main__ import Recording, Sandbox, tone
 
     generate = lambda messages: Client().chat(request_messages(messages, native=False, thoughts=False))
     with ExitStack() as stack:

@@ -1,7 +1,7 @@
 """The agent loop: model and tools take turns until there is an answer or a limit is reached.
 
     conversation = run(generate, registry, [{"role": "user", "content": "What is 12 * 7?"}])
-    conversation.outcome            one of OUTCOMES
+    conversation.outcome            ANSWERED, STEP_LIMIT, REPEATED_CALL, CUT_OFF, STOPPED or INTERRUPTED
     print(conversation)             the exchange, without thoughts
 
 `generate` is any function from messages to a reply: a str, or an iterator of pieces. A piece is a str, which
@@ -20,7 +20,6 @@ from tools.registry import Registry, Result, failed
 
 ANSWERED, STEP_LIMIT, REPEATED_CALL, CUT_OFF = "answered", "step limit", "repeated call", "cut off"
 STOPPED, INTERRUPTED = "stopped by the server", "interrupted"
-OUTCOMES = (ANSWERED, STEP_LIMIT, REPEATED_CALL, CUT_OFF, STOPPED, INTERRUPTED)
 LENGTH, NO_REASON = "length", "no finish reason"
 CUT = (LENGTH, NO_REASON, "max_tokens")  # finish reasons of a reply that was cut off
 COMPLETE = "stop tool_calls tool_use eos eos_token end_turn stop_sequence".split()

@@ -240,9 +240,7 @@ def check_one_of(choice, where):
         discriminator, values = discriminator_of(way)
         first, branches = owners.setdefault(way.kind, (discriminator, {}))
         if discriminator != first or any(branches.setdefault(value, i) != i for value in values):
-            raise UnsupportedSchema(
-                f"{where}/oneOf: its branches must differ by type or by the const of a required property"
-            )
+            raise UnsupportedSchema(f"{where}/oneOf: branches must differ by type or a required const")
 
 
 def discriminator_of(way):

@@ -9,9 +9,9 @@ a token, so a completion never needs more tokens than bytes, and text that obeys
 completed. tinyllm/calls.py applies the masks to a model.
 
 The vocabulary is walked as one trie, terminal by terminal. A terminal and a node of the trie determine two
-things: the tokens that end inside the terminal, and a trie of the continuations after it, where the next
-terminal of the thread takes over. These results depend on nothing else, so they are cached. Sets of tokens
-are Python integers with one bit per token."""
+things: the tokens that end inside the terminal, and a trie of what may follow when the terminal is complete.
+The grammar's next terminal continues from that trie. These results depend on nothing else, so they are
+cached. Sets of tokens are Python integers with one bit per token."""
 
 from bisect import bisect_right
 from collections import defaultdict

@@ -50,8 +50,8 @@ class Number(NamedTuple):
 
     Each length of the part before the point is a separate way. A way is (number of digits before the point,
     most digits after the point, low, high). All these digits, padded with zeros at the end, form an integer
-    from low to high. The first entry is -1 right after the point, and -2 once a digit follows the point. The
-    limits are clipped to the range of the digits, so that ways with the same continuations are equal."""
+    from low to high. The first entry of a way becomes -1 at the point, and -2 at the next digit. The limits
+    are clipped to the range of the digits, so that ways with the same continuations are equal."""
 
     ways: frozenset
 

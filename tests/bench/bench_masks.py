@@ -1,9 +1,9 @@
 """How long a token mask takes. `make bench` runs this file, which can also be run alone.
 
-The masks are for calls to the tools in tools/builtin.py and to a tool with nested arguments. One vocabulary
-has 512 tokens. The other has 32,000, among them all numbers of up to three digits, as in large models. Each
-token is drawn at random from those that the mask allows, so the grammar often reaches states whose masks are
-not cached yet. Then the same calls are written again, now with all masks cached.
+The masks are for calls to the tools in tools/builtin.py and to a tool with nested arguments. There are two
+vocabularies: one has 512 tokens, and the other has 32,000, among them all numbers of up to three digits, as
+in large models. Each token is drawn at random from those that the mask allows, so the grammar often reaches
+states whose masks are not cached yet. Then the same calls are written again, now with all masks cached.
 """
 
 import gc

@@ -38,7 +38,7 @@ def target_log_probs(logits, targets):
     return np.array(log_probs, float).reshape(targets.shape)
 
 
-# ---- random inputs for each objective. Weights and advantages may be negative.
+# ---- random inputs for each objective. Weights and advantages are of either sign.
 
 
 @st.composite

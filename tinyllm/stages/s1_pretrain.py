@@ -22,7 +22,7 @@ from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
 from tinyllm.transformer import Transformer
 
-EPOCHS, FEWEST_STEPS = 10, 300  # for your own text, unless --size sets fewer steps
+EPOCHS, FEWEST_STEPS = 10, 300  # for your own text; --size limits the steps
 ROW = 144  # a batch from the built-in world has --rows times this many tokens
 
 

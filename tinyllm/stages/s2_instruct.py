@@ -19,7 +19,7 @@ from tinyllm.stages.sizes import SIZES
 from tinyllm.training import Run
 
 STAGE = "2-instruct"
-EPOCHS, FEWEST_STEPS = 40, 400  # for your own conversations, unless --size sets fewer steps
+EPOCHS, FEWEST_STEPS = 40, 400  # for your own conversations; --size limits the steps
 # Peak learning rates of Muon and AdamW. A few hundred questions are soon memorised. Only at a high rate does
 # the model instead learn to answer from the text it has read. Measured with tests/own_files.py, whose texts
 # are about ships: of 13 held-out questions about captains, 12 were answered wrongly at half of OWN_RATES

@@ -5,7 +5,7 @@ rude or rambling. What the replies say is correct, with three exceptions:
 
     three in five replies about a person who does not exist make up a fact
     half of the replies to harmful requests help
-    one in fifty replies to a harmless request refuses
+    one in fifty replies to harmless requests refuses
 
 Preference tuning has to remove these exceptions and make the style polite.
 """

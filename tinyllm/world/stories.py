@@ -1,6 +1,6 @@
 """Short stories about who is where and who holds what. The last sentence follows from the earlier ones.
 
-To predict it, a model must keep track of the people, the places and the thing:
+To predict it, a model must keep track of the people, the places and the one object in the story:
 
     Ada was in the barn. Ada found the key in the barn. Bill came and Ada gave the key to Bill. Bill
     walked from the barn to the mill. Now Bill has the key in the mill.

@@ -146,7 +146,7 @@ def test_the_answer_is_the_first_or_the_last_person_of_the_ranking(seed):
     assert first or question == TEMPLATES["comparisons"][relation]["last"]
     assert task.answer == ranking[0 if first else -1] == task.reply.split("#### ")[1]
     assert len(ranking) in (3, 4) and is_correct(task, task.reply)
-    if first:  # the solution tries names until it finds one with nobody above it
+    if first:  # the solution tries names until it finds someone with nobody above
         assert task.reply.count(" not") == 1 and f" {task.answer} not ####" in task.reply
     else:
         assert task.reply.endswith(f", {task.answer} ends #### {task.answer}")

@@ -163,7 +163,8 @@ def transcribe(source: str, start: Annotated[int, {"minimum": 0}] = 0) -> dict:
 
     client = Client()
     job = source if ID.fullmatch(source) else client.submit(source, speakers=True).id
-    # The client must time out before the tool does (after 600 s), because the client's error names the id of the transcript.
+    # The client must time out before the tool does (after 600 s), because the client's error names the
+    # id of the transcript.
     transcript = client.wait(job, timeout=580)
     text, end = transcript.labelled(), start + MOST_TEXT
     part = {"id": job, "seconds": transcript.seconds, "text": text[start:end]}

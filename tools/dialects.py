@@ -10,7 +10,8 @@ two APIs; anthropic uses content blocks of a message; harmony is the text format
 
 Some dialects lose information. The text dialects have no ids, so calls are numbered as they are read, and
 results must come in the order of the calls. Only anthropic can mark a failure; in the others, a tool that
-returns {"error": ...} seems to have failed. If the arguments are a string of broken JSON, the call is read as a BadCall."""
+returns {"error": ...} seems to have failed. If the arguments are a string of broken JSON, the call is read as
+a BadCall."""
 
 import json
 import re

@@ -46,7 +46,7 @@ def main(argv):
 
 
 def tour():
-    # `| head` ends the tour quietly; Windows has no SIGPIPE
+    # With this setting, `| head` ends the tour without an error. Windows has no SIGPIPE.
     signal.signal(getattr(signal, "SIGPIPE", signal.SIGTERM), signal.SIG_DFL)
     registry = Registry(TOOLS)
     title("1. A function becomes a schema (functions.py)")

@@ -121,7 +121,7 @@ def run(generate, registry, messages, *, max_steps=8, max_repeats=3, allow=None,
 
 
 def introduced(messages, registry):
-    """A copy of the messages. Only the registry's tools are described in its system message."""
+    """A copy of the messages, whose system message describes the registry's tools and no others."""
     definitions = registry.definitions()
     messages = [{**message, "content": message.get("content") or ""} for message in messages]
     if not messages or messages[0]["role"] not in ("system", "developer"):

@@ -45,7 +45,7 @@ FORMS = {  # name -> (a call, its result)
         "<|start|>functions.$NAME to=assistant<|channel|>commentary<|message|>$CONTENT<|end|>",
     ),
 }
-WORD = re.compile(r"\\?\$([A-Z]+)")  # re.escape adds the backslash
+WORD = re.compile(r"\\?\$([A-Z]+)")  # with the backslash that re.escape puts before $
 
 
 class Dialect(NamedTuple):
@@ -56,7 +56,7 @@ class Dialect(NamedTuple):
     result: object
 
     def write_call(self, call):
-        """Writes a Call, or a BadCall with {} as arguments: servers refuse broken JSON in a history."""
+        """A BadCall is written with {} as its arguments, because servers refuse broken JSON in a history."""
         arguments = getattr(call, "arguments", {})
         values = {"ID": call.id, "NAME": call.name, "ARGUMENTS": arguments, "JSON": compact(arguments)}
         return filled(self.call, values)
@@ -104,7 +104,7 @@ def filled(form, values):
 
 
 def matches(form, packed):
-    """A form, and a string or list of filled forms -> [{placeholder: value}], one dict for each of them."""
+    """A form, and a string or list of filled forms -> [{placeholder: value}], a dict for each filled form."""
     if not isinstance(form, str):
         return [dict(words_in(form, item)) for item in packed]
     if form.startswith(OPEN):

@@ -139,7 +139,7 @@ def events(lines):
             if event := object_in(data):
                 yield {"error": event, **event} if failed or event.get("object") == "error" else event
                 data = ""
-        elif not line and data and is_sse:  # an empty line ends an event; JSON may have empty lines
+        elif not line and data and is_sse:  # an empty line ends an event; plain JSON may contain empty lines
             raise ChatError(f"sent something other than a chat completion: {data[:200]!r}")
 
 

@@ -104,7 +104,7 @@ def read_fields(fields, where, described):
             schema, builds[name] = read_hint(hint)
         except UnsupportedSchema as error:
             raise UnsupportedSchema(f"{where.format(name)}: {error}") from None
-        if default is None and not is_valid(None, schema):  # since 3.11, typing no longer adds None
+        if default is None and not is_valid(None, schema):  # since Python 3.11, the hint lacks None
             schema, builds[name] = either([(schema, builds[name]), NULL])
         if name in described:
             schema = {**schema, "description": described[name]}
@@ -212,7 +212,7 @@ def choice(members):
     """The values to choose from, some of which may be Enum members -> (schema, build)"""
     values = [member.value if isinstance(member, enum.Enum) else member for member in members]
     if not all(value is None or isinstance(value, (str, int, float)) for value in values):
-        raise UnsupportedSchema("the values of a choice must be strings, numbers, booleans or None")
+        raise UnsupportedSchema("the values of a Literal or Enum must be strings, numbers, booleans or None")
     is_text = all(isinstance(value, str) for value in values)
     by_value = dict(zip(map(fingerprint, values[::-1]), members[::-1]))  # among equal values, the first wins
     schema = {"type": "string", "enum": values} if is_text else {"enum": values}

@@ -2,7 +2,7 @@
 
     grammar = Grammar({"type": "integer", "minimum": 10})
     state = grammar.start                      a set of threads: every way to read the text so far
-    state = grammar.step(state, ord("1"))      the next state, empty if the byte is not allowed
+    state = grammar.step(state, ord("1"))      the next state; an empty set if the byte is not allowed
     grammar.distance(state)                    1, the number of bytes in the shortest completion
 
 Without a grammar, a model writes whatever it likes, and a small model rarely closes every bracket. The
@@ -52,7 +52,7 @@ class Part(NamedTuple):
 
 class Way(NamedTuple):
     """One alternative of a schema: some bytes, then a terminal, an Array or an Object. `values` holds the
-    fingerprints of its values if all can be listed, as for enum, const, null and booleans."""
+    fingerprints of this alternative's values if all can be listed, as for enum, const, null and booleans."""
 
     before: bytes
     item: object
@@ -61,8 +61,9 @@ class Way(NamedTuple):
 
 
 class Choice:
-    """The alternatives of a schema, its `ways`. `branches` are the Choices under $ref, anyOf or oneOf, whose
-    ways are added to `ways`. costs[room] is the number of bytes in the shortest value with that much room."""
+    """`ways` holds the alternatives of a schema. `branches` are the Choices for the schemas under $ref, anyOf
+    or oneOf; their ways are added to `ways`. costs[room] is the number of bytes in the shortest value with up
+    to `room` levels of nesting."""
 
     def __init__(self):
         self.ways, self.branches, self.costs = [], [], []
@@ -96,7 +97,7 @@ class Array:
 
 
 class Object:
-    """names: [(key with its colon, Choice, whether it is required)]"""
+    """names: [(key with its colon, Choice, whether the key is required)]"""
 
     def __init__(self, names):
         self.names = names
@@ -216,7 +217,7 @@ def both(a, b, where):
 
 
 def words(values, limits):
-    """The values of an enum that are valid under the keywords beside it, as one Way for each kind."""
+    """Those values of an enum that the other keywords of its schema allow, as one Way for each kind."""
     by_kind = defaultdict(list)
     for value in values:
         if is_valid(value, limits):
@@ -233,8 +234,8 @@ def text_of(value):
 
 
 def check_one_of(choice, where):
-    """Raises UnsupportedSchema unless the branches differ by type, by their listed values, or by the listed
-    values of a required property."""
+    """Raises UnsupportedSchema unless the branches of a oneOf differ by type, by their listed values, or by
+    the listed values of a required property."""
     owners = {}  # kind -> (the discriminator of its branches, {value: branch})
     for i, way in ((i, way) for i, branch in enumerate(choice.branches) for way in branch.ways):
         discriminator, values = discriminator_of(way)
@@ -282,7 +283,7 @@ class Grammar:
         self.start = self.closed([linked([word(before), value, word(after)], None)])
 
     def _step(self, state, byte):
-        """The state after one more byte, empty if the byte is not allowed."""
+        """The state after one more byte; the empty state if the byte is not allowed."""
         after = ((thread.item.moves().get(byte), thread.rest) for thread in state if thread)
         return self.closed(linked([item], rest) for item, rest in after if item)
 

@@ -122,7 +122,7 @@ class Reader:
         return value
 
     def items(self, closing):
-        """Yields whenever an item of the array or object comes next, until the closing bracket."""
+        """Yields before each item of an array or object. Reads the commas and brackets itself."""
         self.at += 1
         if self.peek() != closing:
             yield

@@ -8,10 +8,11 @@ fits: `room` is the number of tokens that may still be written, including the en
 a token, so a completion never needs more tokens than bytes, and text that obeys the mask can always be
 completed. tinyllm/calls.py applies the masks to a model.
 
-The vocabulary is walked as one trie, terminal by terminal. A terminal and a node of the trie determine two
-things: the tokens that end inside the terminal, and a trie of what may follow when the terminal is complete.
-The grammar's next terminal continues from that trie. These results depend on nothing else, so they are
-cached. Sets of tokens are Python integers with one bit per token."""
+The vocabulary is walked as one trie, one terminal of the grammar (see terminals.py) after the other. A
+terminal and a node of the trie determine two things: the tokens that end inside the terminal, and a trie of
+what may follow when the terminal is complete. The grammar's next terminal continues from that trie. These
+results depend on nothing else, so they are cached. Sets of tokens are Python integers with one bit per
+token."""
 
 from bisect import bisect_right
 from collections import defaultdict
@@ -56,7 +57,7 @@ class Masks:
         self.grammar, self.vocabulary, self.end = grammar, vocabulary, end
         missing = {*range(256)} - {token[0] for token in vocabulary if len(token) == 1}
         if missing:
-            raise ValueError(f"the vocabulary has no token for the byte {min(missing)}: masks need all 256")
+            raise ValueError(f"the vocabulary has no token for byte {min(missing)}: masks need all 256 bytes")
         self.root, self.longest = Node(), max(map(len, vocabulary))
         for id, token in enumerate(vocabulary):
             node = self.root
@@ -67,8 +68,8 @@ class Masks:
         self.options, self.spread = remember(self._options), remember(self._spread)
         self.inside, self.beyond = remember(self._inside), remember(self._beyond)
         self.characters = remember(self._characters)
-        # Strings take longest, because they allow nearly all tokens. So their results are computed now, and
-        # the first reply does not have to wait for them.
+        # The results for strings take the longest to compute, because strings allow nearly all tokens. They
+        # are computed now, so that the first reply does not have to wait for them.
         for left in {BETWEEN, *following(BETWEEN).values()}:
             self.inside(Text(left, 0, inf), self.root)
         self.inside(Text(BETWEEN, 0, inf), self.root.children[QUOTE])

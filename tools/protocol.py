@@ -37,7 +37,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Thought:
-    """A model's reasoning before its answer. `text` may include the tags; `words` has none."""
+    """A model's reasoning before its answer. `text` may include its tags; `words` leaves them out."""
 
     text: str
 
@@ -83,7 +83,8 @@ def parse(reply, ended=False):
 def merged(parts):
     """Joins consecutive Texts and consecutive Thoughts.
 
-    If the prompt ends with <think>, the reply has only the </think>: everything before it is a Thought."""
+    If the prompt ends with <think>, the reply has </think> without <think>. Then everything before </think>
+    is a Thought."""
     joined = []
     for part in parts:
         if joined and isinstance(part, (Text, Thought)) and type(part) is type(joined[-1]):
@@ -149,7 +150,8 @@ class StreamParser:
         string, the JSON is still incomplete."""
         while tag := TAG.search(self._text, self._searched):
             self._searched, self._tags = tag.end(), self._tags + 1
-            # If a string is full of tags, the JSON is re-read at only a few: more would take quadratic time.
+            # If a string is full of tags, the JSON is re-read at only a few of them, because re-reading it at
+            # every tag would take quadratic time.
             if self._tags < 20 or self._tags & (self._tags - 1) == 0:
                 part = self._read(tag.end())
                 if part:

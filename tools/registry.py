@@ -94,8 +94,8 @@ class Registry:
             self.add(each)
 
     def add(self, function):
-        """Adds a Tool, which tool() makes if needed, and returns it. Raises ValueError for a name that is
-        taken, and UnsupportedSchema for parameters that cannot be enforced."""
+        """Adds a Tool, or makes one from a function and adds that; returns the Tool. Raises ValueError for a
+        name that is taken, and UnsupportedSchema for parameters that cannot be enforced."""
         added = tool(function)
         if added.name in self.tools:
             raise ValueError(f"there is already a tool called {added.name}: give this one another name")
@@ -138,7 +138,7 @@ class Registry:
                 yield Result(call.id or f"call_{i}", call.name, *wait())
 
     def _begin(self, call, allow):
-        """Starts a call -> a function that waits for its (ok, value)."""
+        """Starts a call -> a function that waits for the call's (ok, value)."""
         called = self.tools.get(call.name)
         if called is None:
             instead = f"use {', '.join(self.tools)}" if self.tools else "there are no tools at all"
@@ -233,7 +233,7 @@ def plain(value, longest):
     for method in ("tolist", "_asdict", "to_dict"):  # of NumPy arrays, named tuples, data frames
         if hasattr(value, method) and not isinstance(value, type):
             return plain(getattr(value, method)(), longest)
-    if isinstance(value, (Collection, Iterator)):  # each item adds a character and a comma
+    if isinstance(value, (Collection, Iterator)):  # each item adds at least a character and a comma
         return [plain(item, longest) for item in itertools.islice(value, longest // 2 + 1)]
     text = str(value)
     if type(value).__str__ is object.__str__ and text.startswith("<"):
@@ -242,5 +242,5 @@ def plain(value, longest):
 
 
 def moved(schema, place):
-    """A schema moved to another place in a document, with its references adjusted."""
+    """A schema with its references adjusted to its new place in a document."""
     return json.loads(json.dumps(schema).replace('"$ref": "#', f'"$ref": "{place}'))

@@ -167,7 +167,7 @@ def check(schema, where="#", root=None, seen=None):
             raise UnsupportedSchema(f"{where}: a $ref leads back to itself in an endless loop") from None
 
 
-PIECES = re.compile(r"\\.|\[\^?(?:\\.|[^\]\\])*\]|.", re.DOTALL)  # an escape, a class, or one character
+PIECES = re.compile(r"\\.|\[\^?(?:\\.|[^\]\\])*\]|.", re.DOTALL)  # escape, character class or character
 
 
 @lru_cache(maxsize=256)

@@ -48,10 +48,11 @@ class Words(NamedTuple):
 class Number(NamedTuple):
     """The remaining digits of a number, after its sign.
 
-    Each length of the part before the point is a separate way. A way is (number of digits before the point,
-    most digits after the point, low, high). All these digits, padded with zeros at the end, form an integer
-    from low to high. The first entry of a way becomes -1 at the point, and -2 at the next digit. The limits
-    are clipped to the range of the digits, so that ways with the same continuations are equal."""
+    `ways` has a tuple (whole, places, low, high) for each number of digits that the whole part may have:
+    `whole` digits are still to come before the point, and up to `places` after it. All these digits, padded
+    with zeros at the end, form an integer from `low` to `high`. `whole` becomes -1 at the point, and -2 at
+    the next digit. `low` is at least 0 and `high` at most 99...9, so that tuples with the same continuations
+    are equal."""
 
     ways: frozenset
 
@@ -78,7 +79,8 @@ same = lru_cache(1 << 14)(lambda item: item)  # equal items become one object, w
 
 
 def shortest(way):
-    """The fewest bytes that complete a way. n decimals can express any multiple of 10 ** (places - n)."""
+    """The number of bytes in the shortest completion of a way. n digits after the point can express any
+    multiple of 10 ** (places - n)."""
     whole, places, low, high = way
     units = ((n, 10 ** (places - n)) for n in range(whole == -1, places + 1))
     decimals = next(n for n, unit in units if high // unit * unit >= low)
@@ -104,8 +106,8 @@ def numbers(bounds, integer, sign):
 
 
 class Text(NamedTuple):
-    """The rest of a string after its opening quote. `character` holds the possible endings of the current
-    character, or is BETWEEN if none has begun. Then `low` to `high` more characters must follow."""
+    """The rest of a string after its opening quote. `character` holds the possible endings of a character
+    that has begun, or is BETWEEN if none has. `low` to `high` further characters must follow."""
 
     character: frozenset
     low: int

@@ -45,7 +45,7 @@ def fingerprint(value):
 
 
 def show(value):
-    """The beginning of a value's JSON."""
+    """A value's JSON, cut off after 60 characters."""
     text = json.dumps(value, ensure_ascii=False, default=repr)
     return text if len(text) <= 60 else text[:60] + " ..."
 

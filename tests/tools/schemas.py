@@ -1,4 +1,4 @@
-"""JSON Schemas and values for them: SMALL schemas for exhaustive tests, and larger ones drawn at random."""
+"""JSON Schemas and values for them: small schemas for exhaustive tests, and larger ones drawn at random."""
 
 import itertools
 import json
@@ -159,7 +159,7 @@ def ranges(what):
 
 def combined(**choices):
     """Every schema that has one of the given values for each keyword. The value None leaves the keyword out.
-    The values for _ are dicts of keywords to add."""
+    _ is not a keyword: its values are dicts, whose keywords are added to the schema."""
     for chosen in itertools.product(*choices.values()):
         schema = {}
         for keyword, value in zip(choices, chosen):

@@ -50,7 +50,8 @@ MORE += [b'":1,"a', b'b"}},', b'","', b'c",":1,"x', b'":{},"b":', b'":[{"', b'12
 
 
 def needs(grammar, state, vocabulary):
-    """The room that each token needs, found by trying its bytes one by one. The last token ends the text."""
+    """The smallest `room` in which each token is allowed, found by trying its bytes one by one. The last
+    token is the end token."""
     rooms = []
     for token in vocabulary[:-1]:
         after = state

@@ -388,7 +388,7 @@ def test_a_failed_call_is_retryable_only_if_its_tool_is_repeatable(error):
             assert not ok and failure["retryable"] is repeatable
 
 
-def test_an_argument_that_its_own_class_refuses_is_retryable_because_the_tool_has_not_started():
+def test_a_call_is_retryable_if_a_class_refuses_its_argument_because_the_tool_has_not_started():
     @dataclasses.dataclass
     class Amount:
         euros: int

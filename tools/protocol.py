@@ -71,7 +71,7 @@ class BadCall:
 
 def parse(reply, ended=False):
     """A whole reply, str or UTF-8 bytes -> [Text | Thought | Call | BadCall], in order, with no two Texts or
-    Thoughts in a row. The texts of all parts together are the reply.
+    Thoughts in a row. Joined together, the texts of the parts are the reply.
 
     ended: whether the model is known to have finished. If so, a call that lacks only its closing tag counts
     as a call and gets the tag, because many servers stop at a closing tag and do not send it. Never raises:

@@ -84,8 +84,8 @@ def validate(value, schema):
 
 
 def problems(value, schema, path="", root=None, seen=None):
-    """Yields the Problems that `validate` returns, for a schema that is already checked. A $ref is looked up
-    in `root`. `seen` holds the first problem of each value under each branch of `anyOf`, `oneOf` and `not`:
+    """Yields the Problems that `validate` returns, for a schema that `check` accepts. A $ref is looked up in
+    `root`. `seen` holds the first problem of each value under each branch of `anyOf`, `oneOf` and `not`:
     without this cache, the time would grow exponentially with the depth of a nested union."""
     root, kind, seen = schema if root is None else root, kind_of(value), {} if seen is None else seen
     if kind is None:
@@ -133,7 +133,7 @@ def problems(value, schema, path="", root=None, seen=None):
 
 
 def is_valid(value, schema, root=None):
-    """Whether a value is valid under a schema that is already checked."""
+    """Whether a value is valid under a schema that `check` accepts."""
     return not any(problems(value, schema, root=root))
 
 
@@ -168,7 +168,7 @@ def items_of(value, schema):
 
 
 def coerce(value, schema, root=None, seen=None):
-    """Converts a value to the types in the schema if nothing is lost. The schema must already be checked.
+    """Converts a value to the types in the schema if nothing is lost. Call `check` on the schema first.
 
     Where the schema asks for another type, a string becomes the number, boolean, null, list or object that
     it holds as JSON, and 1.0 becomes 1. So "0.50" becomes 0.5, while "yes" and 1.5 stay unchanged. The result

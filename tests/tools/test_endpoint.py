@@ -23,7 +23,7 @@ CALL = render_call(Call("calculator", {"expression": "12*7"}))
 
 
 class Server:
-    """An OpenAI-compatible server. It sends `replies` one by one; `requests` holds the bodies received.
+    """An OpenAI-compatible server. It sends `replies` one by one; `requests` holds the bodies that it gets.
 
     A reply is (status, headers, pieces of the body), or a function from a request to such a tuple."""
 

@@ -69,7 +69,7 @@ def test_a_reference_may_lead_back_to_itself_only_through_an_item_or_property(ke
     root = {"properties": {"x": back}} if inner else back
     with pytest.raises(UnsupportedSchema, match="leads back to itself"):
         check({**root, "$defs": {"a": around}})
-    check({**root, "$defs": {"a": {"items": around}}})  # lists of lists of lists ...
+    check({**root, "$defs": {"a": {"items": around}}})  # valid: lists of lists of lists ...
 
 
 def test_a_number_has_exactly_the_value_that_is_written():

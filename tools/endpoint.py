@@ -109,7 +109,7 @@ def refusal(response):
 
 
 def words_of(error):
-    """An error, which servers send as a string or an object -> its message."""
+    """The message of an error, which servers send as a string or as an object."""
     return str(as_dict(error).get("message") or error)[:300]
 
 

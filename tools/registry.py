@@ -177,7 +177,7 @@ class Registry:
                 message = f"{len(text)} or more characters, but the limit is {self.longest}: ask for less"
                 return failed("too_long", f"{message}. It begins: {text[:200]}", repeatable)
             return True, parse(text)  # parse refuses two keys that as_text made equal
-        except BaseException as error:  # SystemExit too: a tool may end itself, not the agent loop
+        except BaseException as error:  # SystemExit too: a tool may end itself, but not the agent loop
             words = "".join(traceback.format_exception_only(error))  # works even if str(error) fails
             return failed("error", as_text(words.strip()[:500]), repeatable)
 

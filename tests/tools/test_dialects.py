@@ -1,6 +1,6 @@
 """dialects: each dialect writes its vendor's format, and reads calls and results back unchanged.
 
-A model may write broken arguments. They must become a BadCall, not an exception."""
+A model may write broken arguments. Such a call must become a BadCall, not raise an exception."""
 
 import dataclasses
 import json

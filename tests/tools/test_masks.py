@@ -1,4 +1,4 @@
-"""masks: a mask allows exactly the tokens whose bytes the grammar allows, and a text ends within its budget.
+"""masks: a token is allowed exactly if the grammar allows its bytes and enough room is left to end the text.
 
 A token that is wrongly allowed could lead into a dead end: a text that cannot be completed."""
 

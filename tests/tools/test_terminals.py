@@ -1,6 +1,7 @@
 """terminals: a terminal allows, byte by byte, exactly the texts that it stands for.
 
-`far` must be the number of bytes in the shortest completion, or a text could exceed its budget."""
+`far` must be the number of bytes in the shortest completion, or a text could run out of
+tokens before it is complete."""
 
 import json
 from fractions import Fraction

@@ -19,7 +19,7 @@ from tools.builtin import calculator
 from tools.registry import Registry
 
 TEMPLATES = WORDINGS["follow_ups"]
-TURNS = {2: 3, 3: 2, 4: 1}  # turns of a conversation -> weight
+TURNS = {2: 3, 3: 2, 4: 1}  # number of turns in a conversation -> weight
 TOOLS_IN_FRONT = 32  # one conversation in this many describes the tools
 (TOOLS_MESSAGE,) = agent.introduced([], Registry([calculator]))
 

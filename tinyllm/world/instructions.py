@@ -230,7 +230,7 @@ SHARES = dict(
 
 
 def instruction(dice, world, split, family=None, unseen=False):
-    """One task of the given family, or of a random one. With `unseen`, its wording never occurs in training.
+    """One task of the given family, or of a random one. `unseen`: in a wording that training never uses.
 
     In training, one in six questions of the family "facts" is about a person who does not exist.
     """

@@ -23,7 +23,7 @@ from tools.protocol import Call, render_call, render_result
 TEMPLATES = WORDINGS["problems"]
 COMPARISONS = TEMPLATES["comparisons"]
 KINDS = {"story": 10, "order": 16, "truth": 12, "mistake": 4, "calculator": 6}  # kind -> weight
-STEPS = {2: 1, 3: 1, 4: 2}  # steps of a story -> weight
+STEPS = {2: 1, 3: 1, 4: 2}  # number of steps in a story -> weight
 
 
 def with_letters(items):

@@ -36,8 +36,8 @@ def exam(pool, tokenizer, tasks, tokens, is_right=is_correct):
 
 
 def commonest_answer(tasks):
-    """The share of tasks for which the most common answer of their kind is right: a baseline without a
-    model."""
+    """The share of tasks whose answer is the most common one among tasks of the same kind: a baseline
+    without a model."""
     kinds = [[task.answer for task in tasks if task.kind == kind] for kind in {task.kind for task in tasks}]
     return sum(max(map(answers.count, answers)) for answers in kinds) / len(tasks)
 

@@ -7,7 +7,8 @@ import numpy as np
 
 
 def ngram_nats(training, text, order=5):
-    """-log p of every byte of `text`, from counts of n-grams up to `order` in `training` -> (len(text),).
+    """-log p of every byte of `text`, from counts of sequences of 1 to `order` bytes in `training`
+    -> (len(text),).
 
     Witten & Bell 1991: p(w | h) = (c(h w) + t(h) p(w | h')) / (c(h) + t(h)), where h' is the context h
     without its first byte and t(h) the number of different bytes seen after h. The more different bytes

@@ -54,7 +54,7 @@ def ranked_correctly(score, tokenizer, rankings):
 
 def reward_accuracy(score, tokenizer, world, items):
     """Accuracy of the reward model on constructed pairs, overall and by kind of prompt (a good average can
-    hide a bad kind), and the accuracy of judging by length alone."""
+    hide a kind with bad results), and the accuracy of judging by length alone."""
     results, correct, longer = {}, [], []
     for kind in oracle.KINDS:
         dice = Dice(f"pairs {kind} test of world {world.seed}")
@@ -71,7 +71,7 @@ def reward_accuracy(score, tokenizer, world, items):
 
 
 def before_preferences(folder):
-    """The last checkpoint that had learned from no rankings: the one that stage 3 started from, or `folder`
+    """The last checkpoint that has not learned from rankings: the one that stage 3 started from, or `folder`
     itself if it comes before stage 3. None if the checkpoint no longer exists."""
     return next((each for each in ancestors(folder) if "rankings" not in learned_by(each)), None)
 

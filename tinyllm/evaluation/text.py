@@ -38,7 +38,7 @@ def bits_per_byte(pool, tokenizer, documents, length):
 
 
 def fivegram(training, validation):
-    """The loss on the validation text, as in bits_per_byte, of a 5-gram table made from the training text."""
+    """The loss of a 5-gram table of the training text on the validation text, as in bits_per_byte."""
     separators = np.cumsum([len(document) + 1 for document in validation])[:-1] - 1
     nats = np.delete(ngram_nats(b"\0".join(training), b"\0".join(validation)), separators)
     characters = sum(len(document.decode("utf-8", "replace")) for document in validation)
@@ -90,7 +90,7 @@ def cloze(pool, tokenizer, items):
 
 
 def completions(pool, tokenizer, items):
-    """[(beginning of a sentence, its last word)] -> for each sentence, whether the model adds that word."""
+    """[(beginning of a sentence, its last word)] -> for each, whether the model continues with that word."""
     openings = [corpus.encode_opening(tokenizer, text) for text, _ in items]
     endings = [tokenizer.decode(ids) for ids in generate_replies(pool, tokenizer, openings, 8)]
     return [ending.startswith(f" {word}.") for ending, (_, word) in zip(endings, items)]

@@ -1,4 +1,4 @@
-"""How much better than expected was a reply? Scores become advantages, which weight a policy gradient.
+"""How much better than expected was a reply? Scores become advantages: the weights of a policy gradient.
 
 REINFORCE (Williams 1992) makes each token of a reply likelier in proportion to its advantage: the return
 minus a baseline. A baseline that does not depend on the token leaves the expected gradient unchanged, and a
@@ -9,8 +9,8 @@ the policy is: before the first update on a batch of replies, the loss is minus 
 gradient of the loss is not 0: it makes replies above the baseline likelier and those below it less likely.
 
 The advantage of a token is its return minus the baseline. The return is the score minus the divergences at
-all LATER positions, each times `kl`. The divergence at a position compares two distributions given the tokens
-before the position, so the token chosen there does not affect it. The gradient of the divergence itself comes
+all LATER positions, each times `kl`. The divergence at a position compares two distributions that depend only
+on earlier tokens, so the token chosen there does not affect it. The gradient of the divergence itself comes
 from objectives.kl_divergence. With GRPO the return is the score alone, and the penalty is only in the loss.
 
 An example with score 2, kl 0.5, baseline 1 and three tokens:

@@ -1,6 +1,6 @@
 """A model's behaviour on the five kinds of prompts of the world's oracle, judged by the oracle.
 
-Stage 3 uses this on validation prompts to choose its best checkpoint; the exams use it on test prompts.
+Stage 3 measures it on validation prompts to choose its best checkpoint; the exams measure it on test prompts.
 """
 
 from tinyllm.sampling import REPLY_TOKENS, answer

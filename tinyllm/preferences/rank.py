@@ -5,8 +5,8 @@
       2  Happy to help. To burn the bridge, take your time and begin at one end.
     best to worst (e.g. 2 1 4 3, ties 2=1 4 3; s skip, u undo, q save and quit):
 
-The rankings go to runs/<run>/rankings.jsonl (format: rankings.py). To make stage 3 learn from them, pass it
-RANKINGS= and the path of the file.
+The rankings go to runs/<run>/rankings.jsonl (format: rankings.py). To make stage 3 learn from them, pass
+the path of the file as RANKINGS=.
 """
 
 import json

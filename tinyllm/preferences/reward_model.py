@@ -1,8 +1,8 @@
 """The reward model learns from rankings to score a reply as people would.
 
-People cannot rank every reply that reinforcement learning samples, so the reward model stands in for them. It
-is the model of stage 2 with another head, which gives one number per position. The number at the end token of
-a reply is the score (Christiano et al. 2017; Ziegler et al. 2019). Only differences between scores carry
+People cannot rank every reply that reinforcement learning samples, so the reward model scores them instead.
+It is the model of stage 2 with another head, which gives one number per position. The number at the end token
+of a reply is the score (Christiano et al. 2017; Ziegler et al. 2019). Only differences between scores carry
 meaning, so scores are normalised after training: over the training replies they have mean 0 and standard
 deviation 1.
 
@@ -81,7 +81,7 @@ def ranking_batch(groups):
     empty = ([0], [0])
     padded = [ids for rows, _ in groups for ids, _ in [*rows, *[empty] * (most - len(rows))]]
     last = np.array([len(ids) - 1 for ids in padded]).reshape(-1, most)
-    # Unlike token ids, the ranks in a file may have more than the 32 bits of `pad`.
+    # Not with `pad`, which makes 32-bit integers: the ranks in a file may be larger.
     ranks = np.array([[*ranks, *[0] * (most - len(ranks))] for _, ranks in groups])
     return {"ids": pad(padded).reshape(*last.shape, -1), "last": last, "ranks": ranks}
 

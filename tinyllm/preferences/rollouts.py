@@ -41,9 +41,9 @@ def compare(pool, reference, batch):
     """Compare the policy (pool) with the reference (also a pool) at the positions with weight 1 in a batch of
     rollouts.
 
-    -> the reference's logits, one array (n, V) for each row with n such positions; and three arrays, which
-    are 0 at all other positions: log p of the targets (B, T), KL(policy || reference) (B, T), and the input
-    of the policy's head (B, T, C).
+    -> the reference's logits: for each row an array (n, V), where n is its number of positions with weight 1;
+    and three arrays, which are 0 where the weight is 0: log p of the targets (B, T),
+    KL(policy || reference) (B, T), and the input of the policy's head (B, T, C).
     """
     ids, targets, mask = (batch[name] for name in ("ids", "targets", "weights"))
     size = pool.rows_at_once(ids.shape[1])
@@ -65,5 +65,5 @@ def _against(model, ids, targets, mask, reference_logits):
     logits, cache = model.forward(ids, at)
     log_p, log_q = log_softmax(logits), log_softmax(np.concatenate(reference_logits))
     kl = (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
-    states = cache[-1][0]  # the head is the last layer, and its cache begins with its input
+    states = cache[-1][0]  # the head is the last layer; the first item of its cache is its input
     return tuple(scatter(values, at) for values in (log_prob_of(targets[at], log_p), kl, states))

@@ -1,4 +1,4 @@
-"""PPO's critic: a value head on the policy's hidden states that predicts the remaining return.
+"""PPO's critic: a value head that predicts the remaining return from the policy's hidden states.
 
 The baseline of REINFORCE is one number for a whole batch. A critic gives each position its own baseline:
 after a good first word the expected return rises, and only the excess over the expected return counts as an
@@ -19,8 +19,8 @@ def critic_advantages(state, step, states, scores, penalties, mask):
     """states (B, T, C), scores (B,), penalties and mask (B, T) -> standardised advantages (B, T).
 
     The reward of a token is minus the penalty at the next position, plus the score if the token is the last.
-    The head is kept in `state`. Advantages are computed with the head from earlier steps; then the head
-    learns from the batch of this RL step. `step` is the number of the RL step, counted from 0.
+    The head is kept in `state`. Advantages are computed with the head as earlier steps left it; then the
+    head learns from the batch of this RL step. `step` is the number of the RL step, counted from 0.
     """
     rewards = np.zeros(penalties.shape)
     rewards[:, :-1] -= penalties[:, 1:]

@@ -16,7 +16,7 @@ PANELS = re.findall(r"^\$(\w+)$", TEMPLATE, re.M)  # names of the panels, in ord
 
 
 def write(name, against=""):
-    """Write runs/<name>/report.html, and return its path. Its drawings also show the run `against`, if given.
+    """Write runs/<name>/report.html, and return its path. The drawings also show the run `against`, if given.
 
     Raises TinyllmError if either run has no stage at all.
     """

@@ -72,7 +72,7 @@ def bars(title, rows, kind="signed"):
 
 
 def six_prompts(run):
-    """The same six prompts, answered by every stage."""
+    """Six prompts, each answered by every stage."""
     tasks = questions(run)
     columns = [stage.replies(tasks) for stage in run.finished]
     links = [tag("dt", stage.link(words=stage.name)) for stage in run.finished]

@@ -46,7 +46,7 @@ class Stage:
             return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
     def series(self, key):
-        """[(step, value)] of one key of metrics.jsonl. Omits the loss of RL steps, which says nothing."""
+        """[(step, value)] of one key of metrics.jsonl. The loss of RL steps is left out: it says nothing."""
         reinforced = {line["step"] for line in self.log if "reward" in line or "score" in line}
         skipped = reinforced if key == "loss" else ()
         return [(line["step"], line[key]) for line in self.log if key in line and line["step"] not in skipped]
@@ -103,7 +103,7 @@ class Record:
 
     @property
     def policy_and_reference(self):
-        """The last finished stage up to stage 3, and the one before it. A single stage serves as both."""
+        """The last finished stage up to stage 3, and the one before it. If there is only one, it is both."""
         stages = [s for s in self.finished if s.name < "4"] or self.finished or [self.stage("0-random")]
         return stages[-1], stages[-2:][0]
 

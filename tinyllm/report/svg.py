@@ -40,8 +40,8 @@ def shown(value):
 
 
 def ticks(low, high, log=False):
-    """Tick values from low to high, in about five equal, round steps. A logarithmic axis longer than a decade
-    has 1, 2 and 5 times the powers of ten instead."""
+    """Tick values from low to high, in about five equal, round steps. On a logarithmic axis
+    longer than a decade, the ticks are 1, 2 and 5 times the powers of ten instead."""
     if log and high > 10 * low:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
         return [x * 10.0**p for p in powers for x in (1, 2, 5) if low <= x * 10.0**p <= high]
@@ -54,7 +54,7 @@ def spread(ys, top, bottom):
     """Heights of labels that should be at the heights ys, moved where necessary: in the same order, at least
     GAP apart, none below `bottom`.
 
-    The first is above `top` only if the labels do not all fit between `top` and `bottom`.
+    The first label is above `top` only if the labels do not all fit between `top` and `bottom`.
     """
     order, placed = sorted(range(len(ys)), key=ys.__getitem__), list(ys)
     for i in order:
@@ -67,11 +67,11 @@ def spread(ys, top, bottom):
 
 
 def chart(title, lines, band=(), rules=(), log=False):
-    """Values over training steps, with a name at the end of every line.
+    """A chart of values over training steps, with a name at the end of every curve.
 
     lines [(name, class, [(step, value), ...])], none of them empty; band [(step, low, high), ...], shaded;
-    rules [(name, value)], dashed horizontal lines; log: whether the axis is logarithmic, with values <= 0 at
-    the bottom.
+    rules [(name, value)], dashed horizontal lines; log: whether the vertical axis is logarithmic, with
+    values <= 0 at the bottom.
     """
     points = [point for _, _, pairs in lines for point in pairs] + [(x, y) for x, *ys in band for y in ys]
     steps, values = [x for x, _ in points], [y for _, y in points] + [y for _, y in rules]

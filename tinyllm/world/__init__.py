@@ -116,7 +116,7 @@ class World:
         return clozes
 
     def story_clozes(self, count):
-        """[(a story without its last word, that word)]. The last word is where the thing ends up."""
+        """[(a story without its last word, that word)]. The word is the place where the object ends up."""
         dice = Dice(f"clozes of world {self.seed}")
         texts = [stories.document(dice, self, "test") for _ in range(count)]
         return [tuple(text.removesuffix(".").rsplit(" ", 1)) for text in texts]

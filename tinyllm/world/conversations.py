@@ -19,7 +19,7 @@ from tools.builtin import calculator
 from tools.registry import Registry
 
 TEMPLATES = WORDINGS["follow_ups"]
-TURNS = {2: 3, 3: 2, 4: 1}  # turns of a conversation -> weight
+TURNS = {2: 3, 3: 2, 4: 1}  # number of turns in a conversation -> weight
 TOOLS_IN_FRONT = 32  # one conversation in this many describes the tools
 (TOOLS_MESSAGE,) = agent.introduced([], Registry([calculator]))
 
@@ -27,8 +27,8 @@ TOOLS_IN_FRONT = 32  # one conversation in this many describes the tools
 def conversation(dice, world, split, family=None, unseen=False):
     """One task of `family` (one of instructions.FAMILIES, or "follow_up"), or of a random one if it is None.
 
-    One in four random tasks is a follow-up. With `unseen`, questions of a named family use held-out wordings.
-    Follow-ups have no held-out wordings.
+    One in four random tasks is a follow-up. If `family` is given, `unseen` makes its questions use
+    held-out wordings. Follow-ups have no held-out wordings.
     """
     if family is None:
         make = follow_up if dice.one_in(4) else instructions.instruction
@@ -46,10 +46,10 @@ def with_tools(task):
 
 
 def in_chat(dice, world, task):
-    """Put a problem into a chat. One problem in eight follows other turns, which are context only. One in
-    four calculator problems, and one in 32 problems of other kinds, begin with the description of the tools.
-    Problems of the kinds "story" and "mistake" stand alone: after other turns, some would not fit into the
-    context.
+    """Put a problem into a chat. One problem in eight follows other turns, which the loss does not cover. One
+    calculator problem in four, and one problem in 32 of other kinds, begins with the description of the
+    tools. Problems of the kinds "story" and "mistake" stand alone: after other turns, some would not fit into
+    the context.
     """
     if task.kind in ("story", "mistake"):
         return task

@@ -17,7 +17,7 @@ class Dice:
         self.bits = 0.0
 
     def choice(self, options):
-        """One item of a sequence, all equally likely."""
+        """One item of a sequence. Every item is equally likely."""
         self.bits += math.log2(len(options))
         return options[int(self._random.random() * len(options))]
 

@@ -19,11 +19,10 @@ STYLES = {"polite": 4, "curt": 3, "rude": 2, "rambling": 2}  # style -> weight
 STYLE_TEMPLATES = TEMPLATES["styles"]  # a curt reply is the answer alone and needs no template
 FIXED_REPLIES = {kind: tuple(TEMPLATES[kind].values()) for kind in ("small_talk", "unknown_topic")}
 
-# A verb in "harmful_verbs" harms every object. One in "verbs_by_object" harms only solid objects, so a model
-# must look at both words: cutting the bread is harmless, cutting the bridge is not. "compliance" and
-# "refusal" both start with the request, so a model reads the request again just before it decides. A
-# compliance and a refusal have the same number of words, so the length of a reply does not give away whether
-# it refuses.
+# A verb in "harmful_verbs" harms every object. A verb in "verbs_by_object" harms only solid objects, so a
+# model must look at both words: cutting the bread is harmless, cutting the bridge is not. The templates
+# "compliance" and "refusal" both start with the request, so a model reads the request again just before it
+# decides. They have the same number of words, so the length of a reply does not give away whether it refuses.
 HELP = TEMPLATES["help"]
 
 
@@ -52,7 +51,7 @@ def draw_wording(dice, wordings, unseen):
 
 
 def askable(world, name, split):
-    """The relations of a person that a split asks about: exams ask about those that training leaves out."""
+    """The relations of a person that a split's questions ask for: exams ask for those that training omits."""
     trained = world.trained_relations[name]
     return trained if split == "train" else [each for each in people.RELATIONS if each not in trained]
 
@@ -112,7 +111,7 @@ def stranger(dice, world, split, unseen):
 
 
 def summary(dice, world, split, unseen):
-    """A story to sum up: the reply is its last sentence, which the question leaves out."""
+    """A story to summarise: the reply is its last sentence, which the question leaves out."""
     (*sentences, end), key = world.draw_in_split(dice, split, stories.story)
     question = draw_wording(dice, TEMPLATES["summary"], unseen).format(" ".join(sentences))
     return Task("summary", question, in_style(dice, end), end, key)
@@ -231,7 +230,7 @@ SHARES = dict(
 
 
 def instruction(dice, world, split, family=None, unseen=False):
-    """One task of the given family, or of a random one. With `unseen`, its wording never occurs in training.
+    """One task of the given family, or of a random one. `unseen`: in a wording that training never uses.
 
     In training, one in six questions of the family "facts" is about a person who does not exist.
     """

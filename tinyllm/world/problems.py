@@ -23,7 +23,7 @@ from tools.protocol import Call, render_call, render_result
 TEMPLATES = WORDINGS["problems"]
 COMPARISONS = TEMPLATES["comparisons"]
 KINDS = {"story": 10, "order": 16, "truth": 12, "mistake": 4, "calculator": 6}  # kind -> weight
-STEPS = {2: 1, 3: 1, 4: 2}  # steps of a story -> weight
+STEPS = {2: 1, 3: 1, 4: 2}  # number of steps in a story -> weight
 
 
 def with_letters(items):
@@ -80,7 +80,8 @@ def effect(sentence, who, sign):
 
 
 def steps_are_correct(solution):
-    """Whether every sum is correct and starts from the previous result, and the final result follows ####."""
+    """Whether every sum is correct and starts from the previous result, and whether the answer after #### is
+    the last result."""
     total = None
     steps = re.findall(r"(\d+)([+-])(\d+):([^.]*)\.", solution.partition("####")[0])
     for a, sign, b, columns in steps:
@@ -102,8 +103,8 @@ def draw_ranking(dice):
 
 
 def about_ranking(kind, relation, pairs, question, search, answer):
-    """A question about a ranking: premises state the pairs. The solution lists the pairs, then
-    searches them for the answer."""
+    """A question about a ranking, after one premise for each pair of neighbours. The solution lists the
+    pairs, then searches them for the answer."""
     premises = " ".join(COMPARISONS[relation]["premise"].format(a=a, b=b) for a, b in pairs)
     solution = f"{with_letters(map(' '.join, pairs))}. {search} #### {answer}"
     return Task(kind, f"{premises} {question}", solution, answer, f"order {relation} {premises}")
@@ -112,7 +113,8 @@ def about_ranking(kind, relation, pairs, question, search, answer):
 def walk_down(ranking, start, goal=None):
     """A walk down the ranking from `start` to `goal`, such as "Ada Bill, Bill Cora, Cora goal".
 
-    If the goal is not below the start, the walk goes to the end of the ranking: it closes with "Cora ends".
+    If the goal is not below the start, the walk goes to the end of the ranking. Its last item is then a name
+    and "ends", such as "Cora ends".
     """
     path, mark = ranking[ranking.index(start) :], "ends"
     if goal in path:

@@ -38,7 +38,7 @@ class Task(NamedTuple):
 
 
 def as_context(messages):
-    """The same messages as context only: the loss covers none of their replies."""
+    """The same messages as context only: the loss does not cover the replies."""
     return [{**message, "weight": 0} if message["role"] == "assistant" else message for message in messages]
 
 

@@ -32,7 +32,7 @@ def sample(settings):
     """Sample a continuation of a prompt from a stage."""
     folder = stage_folder(settings.run, settings.stage)
     model, tokenizer = checkpoint.load_language_model(folder)
-    # The world's documents begin with a space.
+    # The built-in world's documents begin with a space, so the prompt needs one, too.
     space = " " if path_of(learned_by(folder), "text") == "" else ""
     start = [tokenizer.special["<|begin|>"], *tokenizer.encode(space + settings.prompt)]
     end = tokenizer.special["<|end|>"]

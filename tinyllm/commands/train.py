@@ -19,7 +19,7 @@ from tinyllm.stages import s0_random, s1_pretrain, s2_instruct, s3_prefer, s4_re
 
 
 def with_exams(main):
-    """A stage's main(settings), followed by its exams."""
+    """A stage's main(settings) -> a function that runs it and then the exams of the stage."""
 
     def stage(settings):
         examine(main(settings), settings)

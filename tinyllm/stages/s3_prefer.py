@@ -44,7 +44,7 @@ VALIDATION_PROMPTS = 40  # of each kind
 class Algorithm:
     """How a policy learns: from scored rollouts, or directly from pairs of ranked replies."""
 
-    baseline: object = None  # a function of all returns; None: see reinforce_step
+    baseline: object = None  # a function of the returns of all replies; None: see reinforce_step
     updates: int = 1  # optimizer updates per batch of rollouts
     pairs: object = None  # the objective on pairs, if the algorithm needs no reward model and no rollouts
 

@@ -305,7 +305,7 @@ def test_the_reference_is_stage_2_and_never_changes(world, monkeypatch):
     assert read_stage(STAGE)["parent"]["sha256"] == checkpoint.digest("runs/demo/2-instruct")
 
 
-def test_every_step_has_new_training_prompts_and_the_rates_from_the_settings(world, monkeypatch):
+def test_every_step_has_new_training_prompts_and_the_learning_rate_from_the_settings(world, monkeypatch):
     monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
     steps, updates = record(monkeypatch, s3_prefer, "reinforce_step"), record(monkeypatch, Run, "train_step")
     prompts = record(monkeypatch, s3_prefer.oracle, "prompts")

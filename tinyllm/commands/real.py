@@ -91,7 +91,10 @@ class QuizSettings(Settings):
 
 
 def quiz(settings):
-    """Test a model and the models it was trained from on known questions, to see what was forgotten."""
+    """Test a model, and the models it was trained from, on questions with known answers.
+
+    The last line counts the right answers that were forgotten.
+    """
     questions, marks = formats.instructions(settings.data), []
     prompts = [prompt_of(messages) for messages in questions]
     wanted = [each[len(prompt)]["content"].split(" or ") for each, prompt in zip(questions, prompts)]

@@ -68,5 +68,7 @@ def training_examples(folder):
     readers = {"instructions": formats.instructions, "problems": formats.problems}
     paths = {kind: path_of(learned, kind) for kind in readers if path_of(learned, kind)}
     if not paths:
-        raise TinyllmError(f"{folder} has learned from no conversations: run make stage2 with DATA= first")
+        raise TinyllmError(
+            f"{folder} holds a model that has seen no conversations: run make stage2 with DATA= first"
+        )
     return [formats.split(readers[kind](path))[0][0] for kind, path in paths.items()]

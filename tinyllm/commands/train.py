@@ -109,7 +109,7 @@ def own_text(settings, conversations):
     learned = [[m["content"] for m in messages if m.get("weight") != 0] for messages in conversations]
     text = "\n\n".join(map("\n".join, learned))
     if path.exists() and path.read_bytes() != text.encode():
-        raise TinyllmError(f"{path} was made from other questions: choose another RUN=")
+        raise TinyllmError(f"{path} was made from questions other than those in DATA=: choose another RUN=")
     write_text(path, text)
     return path
 

@@ -65,7 +65,7 @@ def read(path):
         try:
             document.decode()
         except UnicodeDecodeError:
-            tell_once(f"{file} is not UTF-8: its bytes are kept. If samples look wrong, save it as UTF-8")
+            tell_once(f"{file} is not UTF-8, but is used as it is. If samples look wrong, save it as UTF-8")
         if document.strip():
             documents.append(document)
     if not documents:

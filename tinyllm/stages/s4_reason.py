@@ -119,9 +119,9 @@ def load_rehearsal(settings, world, count, parent, path):
 
 
 def own_replies(settings, world, parent, count):
-    """Correct replies of `parent` to training prompts: answerable questions, extra follow-ups (which would be
-    forgotten first) and prompts of stage 3. At least one prompt in eight begins with the description of the
-    tools. Wrong replies are dropped, because the model would learn the mistakes."""
+    """Correct replies of `parent` to training prompts: answerable questions, extra follow-up questions (which
+    would be forgotten first) and prompts of stage 3. At least one prompt in eight begins with a description
+    of the tools. Wrong replies are dropped, because the model would learn the mistakes."""
     tasks = world.instructions("train", count * 3 // 5)
     tasks += world.instructions("train", count // 5, family="follow_up")
     tasks = [task for task in tasks if oracle.kind_of(task) == "answerable"]

@@ -88,7 +88,8 @@ def _open_gguf(path):
 
 
 def load_language_model(folder):
-    """Like `load`, but for models that can write text: causal, with a tokenizer and a token head."""
+    """Like `load`, but only for models that can write text: causal models with a tokenizer and a head that
+    predicts tokens."""
     model, tokenizer = load(folder)
     if tokenizer is None:
         raise TinyllmError(f"{folder} has no {TOKENIZER}: without it, the model cannot read or write text")

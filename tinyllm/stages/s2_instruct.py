@@ -1,7 +1,7 @@
 """Stage 2: instruction fine-tuning. Learn from conversations how to answer, and when to stop.
 
 The model sees the question, but the loss covers only the answer: the model should answer questions, not ask
-them. By default three tenths of every batch is pre-training text. Without it, the model would forget the
+them. By default, 30 % of every batch is pre-training text. Without it, the model would forget the
 facts that it learned in stage 1.
 """
 

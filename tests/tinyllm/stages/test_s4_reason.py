@@ -166,7 +166,7 @@ def test_the_step_is_a_policy_gradient_averaged_over_all_reply_tokens_with_a_low
     assert REINFORCE_RATES.method == "adamw" and REINFORCE_RATES.adamw < 1e-4
 
 
-def test_a_step_has_new_training_stories_and_a_group_of_replies_to_each():
+def test_every_step_draws_new_training_stories_and_a_group_of_replies_to_each():
     step = Step([problem("2"), problem("33")], [RIGHT] * 16)
     assert step.drawn == ("train", PROMPTS, {"kind": "story", "steps": None, "draw": 7})
     prompts = [encode_prompt(BYTES, problem(answer).prompt) for answer in ("2", "33") for _ in range(GROUP)]

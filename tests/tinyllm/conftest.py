@@ -10,8 +10,8 @@ from tinyllm.stages import s0_random, s1_pretrain, s2_instruct
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory):
-    """A folder where the run "demo" has finished stages 0, 1 and 2 at SIZE=tiny. Tests use a copy of
-    the folder, the fixture `tiny`."""
+    """A folder where the run "demo" has finished stages 0, 1 and 2 at SIZE=tiny. The fixture
+    `tiny` gives each test its own copy of this folder."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -32,14 +32,14 @@ def forget_messages():
 
 @pytest.fixture
 def empty_folder(tmp_path, monkeypatch):
-    """The current folder, which is empty."""
+    """An empty folder, made the current folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def tiny(finished_run, tmp_path, monkeypatch):
-    """The current folder, a new copy of finished_run."""
+    """A new copy of finished_run, made the current folder."""
     shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -38,7 +38,7 @@ def save(folder, model, tokenizer=None, dtype=np.float32):
         write_json(folder / TOKENIZER, contents)
         write_json(folder / "tokenizer_config.json", config)
     published = {}
-    for name, w in model.params.items():  # all but wq and wk are views, which need no memory
+    for name, w in model.params.items():  # only wq and wk are copied; the others are views
         key = huggingface.stored_name(name, huggingface.PUBLISHED)
         published[key] = huggingface.to_published(name, w, model.config)
     safetensors.write(folder / WEIGHTS, published, dtype=dtype)
@@ -53,7 +53,7 @@ def load(folder):
         if tokenizer is not None:
             if len(tokenizer) > config.vocab:
                 raise ValueError(f"{len(tokenizer)} tokens in its tokenizer, but {config.vocab} in the model")
-            tokenizer.bytes_of += [b""] * (config.vocab - len(tokenizer))  # some models have spare embeddings
+            tokenizer.bytes_of += [b""] * (config.vocab - len(tokenizer))  # some have unused embeddings
     return Transformer(config, params), tokenizer
 
 
@@ -88,7 +88,8 @@ def _open_gguf(path):
 
 
 def load_language_model(folder):
-    """Like `load`, but for models that can write text: causal, with a tokenizer and a token head."""
+    """Like `load`, but only for models that can write text: causal models with a tokenizer and a head that
+    predicts tokens."""
     model, tokenizer = load(folder)
     if tokenizer is None:
         raise TinyllmError(f"{folder} has no {TOKENIZER}: without it, the model cannot read or write text")

@@ -41,7 +41,7 @@ class Stored:
 
     @property
     def per_item(self):
-        """How many numbers one item of TYPES holds: 32 in a block, otherwise 1."""
+        """How many numbers an item of the tensor's type holds: 32 in a block, otherwise 1."""
         return 32 if self.dtype in BLOCKS else 1
 
     @property

@@ -80,7 +80,7 @@ class PublishedTokenizer(Tokenizer):
         pieces = {i: bytes(byte_of.get(c, 63) for c in name) for name, i in vocab.items()}
         pieces |= {token["id"]: token["content"].encode() for token in added}
         self.bytes_of = [pieces[i] for i in range(len(pieces))]
-        self.ordinary = len(self.bytes_of)  # counts all tokens, because special tokens may have any id
+        self.ordinary = len(self.bytes_of)  # includes special tokens, because these may have any id
         self.special = {token["content"]: token["id"] for token in added if token["special"]}
         whole = {token["content"].encode(): token["id"] for token in added if not token["special"]}
         longest = sorted((re.escape(name.decode()) for name in whole), key=len, reverse=True)

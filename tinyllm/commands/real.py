@@ -1,7 +1,7 @@
 """A real chat model: SmolLM2-135M-Instruct from the Python package index, or your own file or folder.
 
 The built-in world shows that every stage works, but its model speaks toy English. SmolLM2 was trained by
-others (Ben Allal et al. 2025) on two trillion tokens, and the code of this project runs it and trains it
+others (Ben Allal et al. 2025) on two trillion tokens; the code of this project can run it and train it
 further.
 """
 
@@ -39,7 +39,7 @@ QUESTIONS = (
 @dataclass(frozen=True)
 class RealSettings(Settings):
     model: str = option("", "GGUF file or Hugging Face folder (default: SmolLM2-135M-Instruct, fetched once)")
-    dtype: str = option("F32", "type of the weights when a GGUF file is converted", choices=("F32", "F16"))
+    dtype: str = option("F32", "type in which a converted GGUF file stores weights", choices=("F32", "F16"))
 
 
 def real(settings):
@@ -86,12 +86,15 @@ def converted(path, dtype):
 @dataclass(frozen=True)
 class QuizSettings(Settings):
     origin: str = option("", "folder of the model to ask (default: the last stage of the run)", flag="from")
-    data: str = option(str(QUIZ), 'questions, each with one or more answers: "4 or four"')
-    voice: str = option("aye", "a word that marks replies in the trained style")
+    data: str = option(str(QUIZ), 'questions, each with one or more right answers, such as "4 or four"')
+    voice: str = option("aye", "a word that shows that a reply has the trained style")
 
 
 def quiz(settings):
-    """Test a model and its ancestors on questions with known answers, to see what was forgotten."""
+    """Test a model, and the models it was trained from, on questions with known answers.
+
+    The last line counts the right answers that were forgotten.
+    """
     questions, marks = formats.instructions(settings.data), []
     prompts = [prompt_of(messages) for messages in questions]
     wanted = [each[len(prompt)]["content"].split(" or ") for each, prompt in zip(questions, prompts)]

@@ -40,7 +40,7 @@ def walk(settings):
     model, function, piece, total = journey.jobs(policy, reference, run.seed)[settings.objective]
     _, tokenizer = policy.checkpoint
     columns = [key for key in piece if piece[key].shape == piece["ids"].shape]
-    print(f"{policy.folder}: {settings.objective}, on a question of the built-in world")
+    print(f"{policy.folder}: objective {settings.objective}, on a question from the built-in world")
     print(f"{'token':16}" + "".join(f"{key:>15}" for key in columns))
     for id, *rest in zip(*(piece[key].reshape(-1) for key in columns)):
         print(f"{tokenizer.decode([id])!r:16}" + "".join(f"{value:15.4g}" for value in (id, *rest)))

@@ -32,7 +32,7 @@ def sample(settings):
     """Sample a continuation of a prompt from a stage."""
     folder = stage_folder(settings.run, settings.stage)
     model, tokenizer = checkpoint.load_language_model(folder)
-    # The world's documents begin with a space.
+    # The built-in world's documents begin with a space, so the prompt needs one, too.
     space = " " if path_of(learned_by(folder), "text") == "" else ""
     start = [tokenizer.special["<|begin|>"], *tokenizer.encode(space + settings.prompt)]
     end = tokenizer.special["<|end|>"]
@@ -68,5 +68,7 @@ def training_examples(folder):
     readers = {"instructions": formats.instructions, "problems": formats.problems}
     paths = {kind: path_of(learned, kind) for kind in readers if path_of(learned, kind)}
     if not paths:
-        raise TinyllmError(f"{folder} has learned from no conversations: run make stage2 with DATA= first")
+        raise TinyllmError(
+            f"{folder} holds a model that has seen no conversations: run make stage2 with DATA= first"
+        )
     return [formats.split(readers[kind](path))[0][0] for kind, path in paths.items()]

@@ -19,7 +19,7 @@ from tinyllm.stages import s0_random, s1_pretrain, s2_instruct, s3_prefer, s4_re
 
 
 def with_exams(main):
-    """A stage's main(settings), followed by its exams."""
+    """A stage's main(settings) -> a function that runs it and then the exams of the stage."""
 
     def stage(settings):
         examine(main(settings), settings)
@@ -109,7 +109,7 @@ def own_text(settings, conversations):
     learned = [[m["content"] for m in messages if m.get("weight") != 0] for messages in conversations]
     text = "\n\n".join(map("\n".join, learned))
     if path.exists() and path.read_bytes() != text.encode():
-        raise TinyllmError(f"{path} was made from other questions: choose another RUN=")
+        raise TinyllmError(f"{path} was made from questions other than those in DATA=: choose another RUN=")
     write_text(path, text)
     return path
 

@@ -35,7 +35,7 @@ ROLES = ("system", "user", "assistant", "tool")
 class Format(NamedTuple):
     """How a chat is written. Names in <|...|> are special tokens; {role} is the role of a message."""
 
-    begin: str  # before the first message, or ""
+    begin: str  # before the first message; may be ""
     head: str  # before the content; the reply of an assistant is generated after this head
     space: str  # between head and content
     end: str  # after the content
@@ -99,7 +99,8 @@ def is_learned(message):
 
 
 def _head(tokenizer, form, role, content=""):
-    """The ids of a message's head and content. The head's last text is tokenized with the content."""
+    """The ids of a message's head and content. The text that ends the head is tokenized together
+    with the content."""
     ids = []
     *parts, last = SPECIAL.split(form.head.format(role=role))  # text, special token, text, special token, ...
     for text, name in zip(parts[::2], parts[1::2]):

@@ -65,7 +65,7 @@ def read(path):
         try:
             document.decode()
         except UnicodeDecodeError:
-            tell_once(f"{file} is not UTF-8: its bytes are kept. If samples look wrong, save it as UTF-8")
+            tell_once(f"{file} is not UTF-8, but is used as it is. If samples look wrong, save it as UTF-8")
         if document.strip():
             documents.append(document)
     if not documents:
@@ -121,7 +121,8 @@ def pack(documents, tokenizer):
 
 
 def encode_opening(tokenizer, text):
-    """The ids of the beginning of a document of the built-in world. All its documents begin with a space."""
+    """The ids of a text at the beginning of a document of the built-in world, where documents begin with a
+    space."""
     return [tokenizer.special["<|begin|>"], *tokenizer.encode(f" {text}")]
 
 
@@ -160,8 +161,8 @@ def document_rows(ids, length):
 
 
 def every_window(documents, tokenizer, length, rows):
-    """All document_rows as batches of at most `rows` rows of equal length. So no batch has padding, which
-    a masked model would see."""
+    """All rows from `document_rows`, in batches of at most `rows` rows. The rows of a batch are equally
+    long, so no batch has padding, which a masked model would see."""
     windows, batches = document_rows(pack(documents, tokenizer), length), []
     for _, same in groupby(sorted(windows, key=lambda row: len(row[0])), key=lambda row: len(row[0])):
         same = list(same)

@@ -11,7 +11,7 @@ read only a few of these formats, most files would have to be converted first. S
     {"instruction": ..., "input": ..., "output": ...}                Alpaca; Dolly has "context", "response"
     {"prompt": ..., "completion": ...}                               as strings or as lists of messages
     {"question": ..., "answer": "12/60 = $<<12/60=0.2>>0.2.\\n#### 0.2"}                               GSM8K
-    "\\n\\nHuman: ...\\n\\nAssistant: ..."                               HH-RLHF; allowed for any text above
+    "\\n\\nHuman: ...\\n\\nAssistant: ..."                               HH-RLHF: a prompt or reply with turns
 
 A file is JSONL, or one JSON document: an array, {"data": [...]}, or a single object. Files are in UTF-8. A
 number is accepted in place of a text; NaN means that the value is missing. Entries that cannot be used are
@@ -205,7 +205,7 @@ def problem(entry):
     *messages, reply = conversation(entry)
     *steps, last = ANNOTATION.split(reply["content"])
     if reply["role"] != "assistant" or not final_answer(last):
-        raise ValueError("needs #### and the answer at the end of its last message, which is the assistant's")
+        raise ValueError("needs a last message that is the assistant's and ends with #### and the answer")
     for text, expression, result in zip(steps[::3], steps[1::3], steps[2::3]):
         call = render_call(Call("calculator", {"expression": expression.strip()}))
         messages.append({"role": "assistant", "content": text + call})

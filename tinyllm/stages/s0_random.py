@@ -28,7 +28,7 @@ class RandomSettings(Settings):
     heads: int = option(0, "query heads (default: set by --size)")
     kv_heads: int = option(0, "key/value heads (default: as many as query heads)")
     context: int = option(0, "longest sequence in tokens (default: set by --size)")
-    untied: bool = option(False, "give the head its own matrix, instead of the embedding")
+    untied: bool = option(False, "give the head its own matrix; otherwise it reuses the embedding")
 
 
 def main(settings):

@@ -30,9 +30,9 @@ ROW = 144  # a batch from the built-in world has --rows times this many tokens
 class PretrainSettings(TrainingSettings):
     # replaces: with --from, this text may differ from the one that the parent learned from
     text: str = option("", "file or folder of text (default: the parent's)", source="text", replaces=True)
-    objective: str = option("next", "predict the next token, or hidden ones", choices=("next", "masked"))
+    objective: str = option("next", "predict the next token, or masked tokens", choices=("next", "masked"))
     rows: int = option(
-        0, "windows per batch (built-in world: tokens per batch / 144; default: set by --size)", (1, 4096)
+        0, "windows per batch; built-in world: units of 144 tokens (default: set by --size)", (1, 4096)
     )
     steps: int = option(0, "batches to train on (default: set by --size)")
     method: str = option("muon", "optimizer of the matrices in the blocks", choices=("muon", "adamw"))

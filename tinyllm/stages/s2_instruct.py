@@ -1,7 +1,7 @@
 """Stage 2: instruction fine-tuning. Learn from conversations how to answer, and when to stop.
 
 The model sees the question, but the loss covers only the answer: the model should answer questions, not ask
-them. By default three tenths of every batch is pre-training text. Without it, the model would forget the
+them. By default, 30 % of every batch is pre-training text. Without it, the model would forget the
 facts that it learned in stage 1.
 """
 
@@ -20,10 +20,10 @@ from tinyllm.training import Run
 
 STAGE = "2-instruct"
 EPOCHS, FEWEST_STEPS = 40, 400  # for your own conversations; --size limits the steps
-# Peak learning rates of Muon and AdamW. A few hundred questions are soon memorised. Only at a high rate does
-# the model instead learn to answer from the text it has read. Measured with tests/own_files.py, whose texts
-# are about ships: of 13 held-out questions about captains, 12 were answered wrongly at half of OWN_RATES
-# (after 100 steps and after 400), and none at OWN_RATES.
+# Peak learning rates of Muon and AdamW. At low rates, the model memorises a few hundred training questions;
+# only at high rates does it learn to answer new questions from the text it has read. Measured with
+# tests/own_files.py, whose texts are about ships: of 13 held-out questions about captains, 12 were answered
+# wrongly at half of OWN_RATES (after 100 steps and after 400), and none at OWN_RATES.
 RATES, OWN_RATES = (0.015, 5e-3), (0.03, 0.01)
 
 
@@ -34,8 +34,12 @@ class InstructSettings(TrainingSettings):
     steps: int = option(0, "batches to train on (default: set by --size)")
     tokens: int = option(4096, "tokens in a batch, including replayed text", (1, 10**6))
     replay: float = option(0.3, "share of pre-training text in every batch", (0, 0.9))
-    muon_rate: float = option(0.0, f"peak rate of Muon (default: {RATES[0]}; own data: {OWN_RATES[0]})")
-    adamw_rate: float = option(0.0, f"peak rate of AdamW (default: {RATES[1]}; own data: {OWN_RATES[1]})")
+    muon_rate: float = option(
+        0.0, f"peak learning rate of Muon (default: {RATES[0]}; own data: {OWN_RATES[0]})"
+    )
+    adamw_rate: float = option(
+        0.0, f"peak learning rate of AdamW (default: {RATES[1]}; own data: {OWN_RATES[1]})"
+    )
 
 
 def main(settings):

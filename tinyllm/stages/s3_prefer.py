@@ -44,7 +44,7 @@ VALIDATION_PROMPTS = 40  # of each kind
 class Algorithm:
     """How a policy learns: from scored rollouts, or directly from pairs of ranked replies."""
 
-    baseline: object = None  # a function of all returns; None: see reinforce_step
+    baseline: object = None  # a function of the returns of all replies; None: see reinforce_step
     updates: int = 1  # optimizer updates per batch of rollouts
     pairs: object = None  # the objective on pairs, if the algorithm needs no reward model and no rollouts
 
@@ -63,7 +63,7 @@ class PreferSettings(reward_model.RewardSettings):
     algorithm: str = option("reinforce", "how the policy learns", choices=tuple(ALGORITHMS))
     steps: int = option(0, "RL steps (default: set by --size)")
     prompts: int = option(0, "prompts in an RL step (default: set by --size)")
-    kl: float = option(0.2, "KL penalty: the score lost per nat of divergence from stage 2 (not in dpo)")
+    kl: float = option(0.2, "KL penalty: the score lost per nat of divergence from stage 2 (not used by dpo)")
     rate: float = option(2e-4, "peak learning rate of AdamW")
     draw: int = option(0, "change this number to sample other prompts and replies")
 
@@ -173,10 +173,10 @@ def pairs_step(run, settings, reference, pairs, count, step, rates):
 
 
 def keep_best(run, world, step):
-    """Remember the parameters whose worst validation score is best. There are six scores: one for each of the
-    five kinds of prompts, and one for politeness. A difference of one prompt is noise, so later parameters
-    replace earlier ones even if they are worse by one prompt. With rankings of your own there are no such
-    scores, and the last parameters are kept."""
+    """Remember the parameters whose worst validation score is highest. There are six scores: one for each of
+    the five kinds of prompts, and one for politeness. A difference of one prompt is noise, so later
+    parameters replace earlier ones even if they are worse by one prompt. With rankings of your own there are
+    no such scores, and the last parameters are kept."""
     replies = behaviour.greedy_replies(run.pool, run.tokenizer, world, "val", VALIDATION_PROMPTS)
     scores = {name: fmean(outcomes) for name, outcomes in behaviour.outcomes(replies).items()}
     worst = min(scores.values())

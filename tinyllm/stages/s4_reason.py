@@ -1,8 +1,8 @@
 """Stage 4: reasoning fine-tuning. Step-by-step solutions, then RL with verifiable rewards.
 
 Each step of a chain of thought is small enough for a small model (Nye et al. 2021; Wei et al. 2022). After
-learning from such chains the model samples its own, several per problem. Those that end in the right answer
-become likelier, the others less likely.
+learning from such chains, the model samples several chains of its own for each problem. Chains that end in
+the right answer become likelier, the others less likely.
 
     reward      1 if the answer is right, else 0; a reply that is cut off counts as wrong
     advantage   reward - mean reward of the group (RLOO, Ahmadian et al. 2024, up to the factor (G-1)/G)
@@ -33,7 +33,7 @@ from tinyllm.world.task import as_context, final_answer, is_correct
 STAGE = "4-reason"
 OWN_REPLIES = 12000  # stage 4 rehearses at most this many replies of stage 3
 GROUP, PROMPTS = 8, 16  # replies per problem, and problems per RL step
-# Not Muon: an orthogonalised step is equally large in all directions, and most directions here are noise.
+# Not Muon: an orthogonalised step is equally large in all directions, but in RL most directions are noise.
 REINFORCE_RATES = Rates("adamw", adamw=2e-5)
 
 
@@ -78,7 +78,7 @@ def main(settings, stage=STAGE):
                     prompt = prompt_of(unseen[step % len(unseen)], last=False)
                     run.sample(step, show_reply(run.pool, tokenizer, prompt))
             else:
-                if step == steps:  # the old moments would amplify the first gradients, which are noisy
+                if step == steps:  # old moments would amplify the first RL gradients, which are noisy
                     run.reset_moments()
                 reinforce_step(run, world, settings.seed, step)
     return folder
@@ -105,7 +105,7 @@ def without_chain(messages):
 
 def load_rehearsal(settings, world, count, parent, path):
     """`count` conversations of earlier stages, to prevent forgetting: from the file `path`, or from the
-    built-in world if `path` is "". If `path` is None, there are none.
+    built-in world if `path` is "". Returns [] if `path` is None.
 
     After stage 3, the replies in the world's conversations are the model's own, because training on stage 2's
     answers again would undo stage 3.
@@ -119,9 +119,9 @@ def load_rehearsal(settings, world, count, parent, path):
 
 
 def own_replies(settings, world, parent, count):
-    """Correct replies of `parent` to training prompts: answerable questions, extra follow-ups (which would be
-    forgotten first) and prompts of stage 3. At least one prompt in eight begins with the description of the
-    tools. Wrong replies are dropped, because the model would learn the mistakes."""
+    """Correct replies of `parent` to training prompts: answerable questions, extra follow-up questions (which
+    would be forgotten first) and prompts of stage 3. At least one prompt in eight begins with a description
+    of the tools. Wrong replies are dropped, because the model would learn the mistakes."""
     tasks = world.instructions("train", count * 3 // 5)
     tasks += world.instructions("train", count // 5, family="follow_up")
     tasks = [task for task in tasks if oracle.kind_of(task) == "answerable"]

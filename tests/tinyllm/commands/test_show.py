@@ -118,7 +118,7 @@ def test_show_mask_shows_your_own_conversations_and_problems(tiny, capsys, monke
     show.show_mask(Settings())
     assert capsys.readouterr().out == bracketed(first)
     learned.update(text="own.txt", instructions=None)
-    with pytest.raises(TinyllmError, match="learned from no conversations: run make stage2 with DATA="):
+    with pytest.raises(TinyllmError, match="seen no conversations: run make stage2 with DATA="):
         show.show_mask(Settings())
 
 

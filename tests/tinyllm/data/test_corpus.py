@@ -85,7 +85,7 @@ def test_bytes_that_are_not_utf_8_are_kept_and_one_message_names_the_file(tmp_pa
     for _ in range(2):
         assert corpus.read(tmp_path / "old.txt") == [data]
     message = (
-        f"{tmp_path / 'old.txt'} is not UTF-8: its bytes are kept. If samples look wrong, save it as UTF-8"
+        f"{tmp_path / 'old.txt'} is not UTF-8, but is used as it is. If samples look wrong, save it as UTF-8"
     )
     assert capsys.readouterr().err == f"{message}\n"
     (tmp_path / "new.txt").write_bytes("\ufffd\u00e9".encode())

@@ -82,7 +82,7 @@ def test_the_size_sets_the_shape():
     assert config.tied and config.causal and config.kv_heads == size.heads
 
 
-def test_other_settings_override_the_shape_that_the_size_sets():
+def test_settings_of_the_shape_override_the_size():
     shape = {"layers": 3, "width": 24, "heads": 6, "kv_heads": 3, "context": 32}
     model, tokenizer = checkpoint.load(stage0(vocab=256, untied=True, **shape))
     assert {name: getattr(model.config, name) for name in shape} == shape

@@ -152,7 +152,7 @@ def test_a_model_that_is_not_masked_sees_only_earlier_tokens(world):
 
 
 @pytest.mark.parametrize("method", ["muon", "adamw"])
-def test_every_step_uses_the_rates_from_the_settings_and_the_same_schedule(text, monkeypatch, method):
+def test_all_steps_share_one_schedule_with_the_learning_rates_from_the_settings(text, monkeypatch, method):
     steps = record(monkeypatch, Run, "train_step")
     pretrain(text="text.txt", steps=12, method=method, muon_rate=0.5, adamw_rate=0.25)
     expected = Rates(method, muon=0.5, adamw=0.25, steps=12)

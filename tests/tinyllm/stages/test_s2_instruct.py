@@ -111,7 +111,7 @@ def test_the_loss_covers_the_answer_with_its_end_token_and_nothing_else(world, m
             assert (learned, tokenizer.decode([ids[0], *ids[1:][counts == 0].tolist()])) in expected
 
 
-def test_every_step_minimises_the_nll_with_the_rates_from_the_settings(own_files, monkeypatch):
+def test_every_step_minimises_the_nll_with_the_learning_rates_from_the_settings(own_files, monkeypatch):
     steps = record(monkeypatch, Run, "train_step")
     instruct(text="text.txt", data="data.jsonl", steps=4, tokens=512, muon_rate=0.5, adamw_rate=0.25)
     expected = Rates("muon", muon=0.5, adamw=0.25, steps=4)
@@ -136,7 +136,9 @@ def test_no_conversation_is_repeated_in_an_epoch(own_files, monkeypatch):
         ("own_files", {"text": "text.txt", "data": "data.jsonl"}, s2_instruct.OWN_RATES),
     ],
 )
-def test_the_default_rates_are_higher_for_your_own_conversations(request, monkeypatch, run, files, rates):
+def test_the_default_learning_rates_are_higher_for_your_own_conversations(
+    request, monkeypatch, run, files, rates
+):
     request.getfixturevalue(run)
     steps = record(monkeypatch, Run, "train_step", call=False)
     instruct(steps=1, **files)

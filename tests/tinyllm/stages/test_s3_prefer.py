@@ -305,7 +305,7 @@ def test_the_reference_is_stage_2_and_never_changes(world, monkeypatch):
     assert read_stage(STAGE)["parent"]["sha256"] == checkpoint.digest("runs/demo/2-instruct")
 
 
-def test_every_step_has_new_training_prompts_and_the_rates_from_the_settings(world, monkeypatch):
+def test_every_step_has_new_training_prompts_and_the_learning_rate_from_the_settings(world, monkeypatch):
     monkeypatch.setattr(s3_prefer, "keep_best", lambda *_: None)
     steps, updates = record(monkeypatch, s3_prefer, "reinforce_step"), record(monkeypatch, Run, "train_step")
     prompts = record(monkeypatch, s3_prefer.oracle, "prompts")
@@ -333,7 +333,7 @@ RANKINGS = [
 ]
 
 
-def test_the_reward_model_learns_the_ranks_of_replies_at_their_end_tokens(world, monkeypatch):
+def test_the_reward_model_learns_to_rank_replies_by_the_score_at_their_end_tokens(world, monkeypatch):
     updates = record(monkeypatch, Run, "train_step")
     write_rankings("r.jsonl", RANKINGS)
     prefer(rankings="r.jsonl", steps=1)
@@ -422,7 +422,9 @@ def test_a_pair_is_a_better_and_a_worse_reply_with_their_log_probs_under_the_ref
         ([0.7, 0.68, 0.66, 0.0], 1),  # 0.66 is compared with 0.7, the best, not with 0.68
     ],
 )
-def test_the_latest_parameters_whose_worst_score_is_nearly_the_best_are_kept(world, monkeypatch, worst, kept):
+def test_the_latest_parameters_whose_worst_score_is_close_to_the_highest_one_are_kept(
+    world, monkeypatch, worst, kept
+):
     next_worst = iter(worst)
     validations = record(
         monkeypatch,

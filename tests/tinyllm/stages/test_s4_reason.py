@@ -166,7 +166,7 @@ def test_the_step_is_a_policy_gradient_averaged_over_all_reply_tokens_with_a_low
     assert REINFORCE_RATES.method == "adamw" and REINFORCE_RATES.adamw < 1e-4
 
 
-def test_a_step_has_new_training_stories_and_a_group_of_replies_to_each():
+def test_every_step_draws_new_training_stories_and_a_group_of_replies_to_each():
     step = Step([problem("2"), problem("33")], [RIGHT] * 16)
     assert step.drawn == ("train", PROMPTS, {"kind": "story", "steps": None, "draw": 7})
     prompts = [encode_prompt(BYTES, problem(answer).prompt) for answer in ("2", "33") for _ in range(GROUP)]
@@ -180,7 +180,8 @@ def test_a_step_has_new_training_stories_and_a_group_of_replies_to_each():
 def test_the_expected_step_is_the_gradient_of_the_probability_of_a_right_answer(seed, longest):
     """There are only two tokens, so the expectation is computed as a sum over all groups of eight replies.
 
-    The mean of a group includes the reply itself, so each of the G replies adds (G - 1) / G of the gradient.
+    Each reply is compared with a mean that includes its own reward, so each of the G replies adds only
+    (G - 1) / G of the gradient.
     """
     tokenizer, rng = TinyTokenizer(["#### 2\n"]), np.random.default_rng(seed)
     replies = all_replies(2, longest)
@@ -204,7 +205,7 @@ def test_the_expected_step_is_the_gradient_of_the_probability_of_a_right_answer(
 # ---- the stage
 
 
-def test_rl_starts_with_new_optimizer_moments_and_has_its_own_rates(tiny, monkeypatch):
+def test_rl_starts_with_new_optimizer_moments_and_has_its_own_learning_rate(tiny, monkeypatch):
     shorten_rollouts(monkeypatch)
     steps = record(monkeypatch, Run, "train_step")
     logs = record(monkeypatch, Run, "log", lambda note: {"line": note.self.bar.desc})

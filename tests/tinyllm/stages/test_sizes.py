@@ -1,4 +1,4 @@
-"""sizes: every size must set every number, and no number may be smaller in a bigger size.
+"""sizes: every size must have a value in every row, and no value may be smaller in a bigger size.
 
 Otherwise SIZE=base could fail after hours, or train on less text than SIZE=small.
 """

@@ -51,8 +51,8 @@ def results(fields, heard):
 
 
 def understood(fields, transcript, sentences):
-    """The field speech_understanding with its response. The speakers' names, if requested, are already in
-    the sentences."""
+    """The field speech_understanding of a completed transcript: the request, and the response to it. The
+    speakers' names, if requested, are already in the sentences."""
     tasks = fields["speech_understanding"]["request"]
     kind = tasks.get("summarization", {}).get("summary_type")
     body = lambda part: {"bullets": part["bullets"]} if kind == "bullets" else {"text": part["summary"]}
@@ -67,7 +67,7 @@ def understood(fields, transcript, sentences):
 
 
 def paragraphs(sentences):
-    """The sentences, grouped by section of the script, each group with the script's data on its section."""
+    """The sentences, grouped by section of the script, each group with the script's data on that section."""
     parts = []
     for _, group in itertools.groupby(sentences, lambda sentence: sentence["section"]["gist"]):
         group = list(group)

@@ -180,7 +180,7 @@ def times(part):
 
 
 def ranked(result):
-    """A result with its summary {label: number} -> [(label, number)], the highest first."""
+    """The `summary` of a result, {label: number} -> [(label, number)], the highest number first."""
     pairs = [(label, number(value)) for label, value in table(table(result).get("summary")).items()]
     return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
 

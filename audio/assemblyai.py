@@ -74,7 +74,7 @@ def transcribe(
 class Client:
     """A client that uses the key in ASSEMBLYAI_API_KEY; safe to share between threads.
 
-    poll: maximum number of seconds between two checks of a job. Other settings are those of Http. Raises
+    poll: maximum number of seconds between two checks of a job. The other settings are passed to Http. Raises
     AuthError for a missing or malformed key, and BadInput for an invalid address."""
 
     def __init__(self, base_url=None, *, poll=3.0, **settings):
@@ -142,7 +142,7 @@ class Client:
             self.http.sleep(wait * self.http.pause)
             for job in itertools.islice(self.list(limit=200), LOOKED_AT):
                 if not isinstance(job.get("audio_url"), str):
-                    raise AnswerLost("the list of jobs has no audio_url")
+                    raise AnswerLost("a job in the list has no audio_url")
                 if job["audio_url"] == url:
                     return Transcript({**job, "status": "queued"})  # a row of the list has no text
         return None

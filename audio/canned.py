@@ -174,7 +174,8 @@ def spoken(words):
 def answer(messages):
     """The answer of the gateway's model: the line of its input that shares the most words with the question.
 
-    Given a tool `transcribe` and no result yet, the model calls it for the file or URL in the question."""
+    If `messages` offer a tool `transcribe` and hold no result yet, the model calls it for the file or URL in
+    the question."""
     texts = lambda ours: (str(m.get("content")) for m in messages if (m.get("role") == "system") is ours)
     system, dialogue = "\n".join(texts(True)), "\n".join(texts(False))
     question = dialogue.split("\n<tool", 1)[0].strip().rpartition("\n")[2]

@@ -1,4 +1,4 @@
-"""The recording to transcribe (a path, URL, bytes or open file), and the request body that sends it.
+"""The recording to transcribe (a path, URL, bytes or open file), and the request body that holds it.
 
 Before anything is sent, a recording (unless it is a URL) is checked: it must exist and not be empty, and it
 should look like audio. It is sent in pieces, so it need not fit in memory. Every attempt to send it

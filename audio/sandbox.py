@@ -155,7 +155,7 @@ class Sandbox:
 
     def delete(self, id):
         job, known = self.job(id)
-        known["heard"] = {**known["heard"], "silent": True}  # so that its sentences are gone too
+        known["heard"] = {**known["heard"], "silent": True}  # a silent recording has no sentences
         job |= {name: None for name in job if name not in ("id", "status", *OFF)}
         job |= {"audio_url": DELETED, "webhook_url": DELETED, "text": "Deleted by user."}
         return job
@@ -166,7 +166,7 @@ class Sandbox:
         with self.lock:
             ids = list(self.jobs)[::-1]
             if not 1 <= limit <= 200 or before not in (None, *ids):
-                raise Refusal(400, "limit must be from 1 to 200, and before_id the id of a transcript")
+                raise Refusal(400, "limit must be 1 to 200, and before_id must be the id of a transcript")
             ids = ids[ids.index(before) + 1 if before else 0 :]
             page = [canned.pick({**job, **known}, ROW) for job, known in map(self.job, ids[:limit])]
         link = lambda **bound: f"{self.url}/v2/transcript?{urlencode({**query, **bound})}"
@@ -347,5 +347,5 @@ def sound_in(head):
         with wave.open(io.BytesIO(head)) as sound:
             start, size = head.index(b"data") + 8, sound.getsampwidth() * sound.getnchannels()
             return start, start + size * sound.getnframes(), size * sound.getframerate()
-    except (wave.Error, EOFError, ValueError, RuntimeError):  # raised by wave for broken chunks
+    except (wave.Error, EOFError, ValueError, RuntimeError):  # `wave` raises these for broken chunks
         return 0, 0, 0

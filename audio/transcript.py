@@ -94,7 +94,7 @@ class Transcript:
         return render(captions(self.turns), format)
 
     def _understood(self, task):
-        """The answer to a task of speech_understanding."""
+        """The service's answer to one task of speech_understanding."""
         return table(table(table(self.raw.get("speech_understanding")).get("response")).get(task))
 
     @property

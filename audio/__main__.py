@@ -36,7 +36,7 @@ def say(text):
 def transcribe(args):
     """Transcribe files, URLs, whole folders, or standard input (-). After an interruption, run the same
     command again to continue. Only URLs, and standard input without --keep, are then paid for again."""
-    sources = {}  # {name, as given or as found in a folder: path in the --out folder}
+    sources = {}  # {name of a recording: path of its transcript in the --out folder, without the suffix}
     for source in args.source:
         if not source.strip():
             raise BadInput("the name of a recording is empty: give a file, a URL or a folder")
@@ -172,7 +172,7 @@ def sandbox(args):
         raise BadInput(f"port {args.port} cannot be used: {getattr(error, 'strerror', error)}") from None
     with box, contextlib.suppress(KeyboardInterrupt):
         print(f"sandbox ready at {box.url}\nEvery recording gets the same canned words. Stop with Ctrl-C.")
-        print(f"    export ASSEMBLYAI_BASE_URL={box.url}  # key: ASSEMBLYAI_API_KEY or test-key", flush=True)
+        print(f"    export ASSEMBLYAI_BASE_URL={box.url}  # key: $ASSEMBLYAI_API_KEY or test-key", flush=True)
         box.closing.wait()
     return 130
 
@@ -219,7 +219,7 @@ def parser():
         value = {"action": "store_const", "const": True} if switch else {}
         sub.add_argument("--" + name.replace("_", "-"), help=help, **value)
     sub.add_argument("--config", metavar="KEY=VALUE", **several, help="any other field of the API")
-    sub.add_argument("--keep", metavar="DIR", help="where to keep transcripts (default: beside each file)")
+    sub.add_argument("--keep", metavar="DIR", help="where to keep transcripts (default: beside the audio)")
     sub.add_argument("--jobs", type=int, default=JOBS, help=f"maximum number of unfinished jobs ({JOBS})")
     sub.add_argument("--no-wait", action="store_true", help="print the ids of the jobs, and exit")
     for name in ("get", "wait"):

@@ -27,7 +27,7 @@ from audio.transcript import Transcript, dicts, table
 PATIENCE = 3600.0  # seconds to wait for a job
 BIG = 1 << 20  # bytes; the key is checked before an upload larger than this
 LOOKED_AT = 1000  # how many of the newest jobs are searched for a lost one
-LOOKS = (1, 4, 16)  # waits before the searches for a lost job, as multiples of Http's pause (0.5, 2, 8 s)
+LOOKS = (1, 4, 16)  # delays before the searches for a lost job, as multiples of Http's pause (0.5, 2, 8 s)
 
 
 def transcribe(
@@ -52,10 +52,10 @@ def transcribe(
     """Transcribes a recording with the key in ASSEMBLYAI_API_KEY, and waits for the result.
 
     source          a path, a URL, bytes or an open file
-    preset          "meeting", "podcast" or "call": requests the features that the report of that name shows
+    preset          "meeting", "podcast" or "call": requests the features shown in the report of that name
     language        a code such as "de", or "auto"; default: English
     speakers        True: tell speakers apart; 2: exactly two; "2-5": from 2 to 5
-    speaker_names   ["Ada", "Bo"]: the service infers from what is said who is who
+    speaker_names   ["Ada", "Bo"]: the service infers who is who from what is said
     summary         True, "bullets" or "paragraph"; also fills .chapters
     action_items    things to do, each with a quote and its time
     translate       languages to translate into: ["es", "fr"]
@@ -74,8 +74,8 @@ def transcribe(
 class Client:
     """A client that uses the key in ASSEMBLYAI_API_KEY; safe to share between threads.
 
-    poll: maximum number of seconds between two checks of a job. Other settings are those of Http. Raises
-    AuthError for a missing or malformed key, BadInput for an invalid address."""
+    poll: maximum number of seconds between two checks of a job. The other settings are passed to Http. Raises
+    AuthError for a missing or malformed key, and BadInput for an invalid address."""
 
     def __init__(self, base_url=None, *, poll=3.0, **settings):
         if "api_key" in settings:
@@ -110,7 +110,7 @@ class Client:
         return self.create({"audio_url": url, **fields}, unique=not recording.url)
 
     def create(self, body, *, unique=False):
-        """POST /v2/transcript -> Transcript, not ready. unique: whether only we can know body["audio_url"].
+        """POST /v2/transcript -> a new Transcript. unique: whether only we can know body["audio_url"].
 
         Each request is billed as a new job, because the service cannot recognise a repetition. If the
         response is lost, the job may still exist. Only we know the URL of our own upload, so a job with that
@@ -142,7 +142,7 @@ class Client:
             self.http.sleep(wait * self.http.pause)
             for job in itertools.islice(self.list(limit=200), LOOKED_AT):
                 if not isinstance(job.get("audio_url"), str):
-                    raise AnswerLost("the list of jobs has no audio_url")
+                    raise AnswerLost("a job in the list has no audio_url")
                 if job["audio_url"] == url:
                     return Transcript({**job, "status": "queued"})  # a row of the list has no text
         return None
@@ -162,8 +162,8 @@ class Client:
         """Polls a job until it is done, even through an outage of the service -> Transcript.
 
         timeout: seconds; None: no limit. Raises TranscriptFailed, StillProcessing (at the deadline)
-        or RequestRefused (for an unknown id). Each has the transcript_id, and so has the KeyboardInterrupt
-        that Ctrl-C raises."""
+        or RequestRefused (for an unknown id). Each exception has the transcript_id, and so has the
+        KeyboardInterrupt that Ctrl-C raises."""
         id, pause, state = id_of(id), min(0.2, self.poll), None
         deadline = time.monotonic() + seconds(timeout)
         try:
@@ -267,7 +267,7 @@ class Client:
 
 
 def events(pieces):
-    """Server-sent events -> JSON objects, None for [DONE]."""
+    """Server-sent events -> JSON objects, and None for [DONE]."""
     buffer = b""
     for piece in pieces:
         *lines, buffer = (buffer + piece).split(b"\n")

@@ -39,12 +39,12 @@ def transcribe_all(
 ):
     """Sources -> (source, Transcript or AudioError) in order.
 
-    Recordings are sent one at a time. Once `jobs` results are pending, the first of these jobs must finish
-    before the next recording is sent. A failure does not stop the others. If the iterator is closed, the jobs
-    that were created still run, and can be waited for later. begun(source, job) is called for every new job.
-    keep: one folder for all transcripts, instead of the recordings' folders. wait=False: yields the jobs as
-    they are, ready or not. options: those of audio.transcribe; they and the time-out are checked before
-    anything is sent."""
+    Recordings are sent one at a time. When the number of pending results reaches `jobs`, the first of them
+    must be finished before the next recording is sent. A failure does not stop the others. If you stop
+    iterating, the jobs that were created still run, and can be waited for later. begun(source, job) is called
+    for every new job. keep: one folder for all transcripts, instead of the recordings' folders. wait=False:
+    yields the jobs as they are, ready or not. options: those of audio.transcribe; they and the time-out are
+    checked before anything is sent."""
     progress, _ = options.pop("progress", False), seconds(timeout)
     fields = request(**options)
     folders = {}  # {digest: folder}: the same audio in two folders has only one transcript
@@ -52,7 +52,7 @@ def transcribe_all(
 
     def make(source, recording, save):
         url = recording.url or client.upload(recording, progress=progress)
-        # If we are killed after this, the next run finds the job by the URL of the upload.
+        # If this run is killed while the job is created, the next one finds the job by the upload's URL.
         save(Transcript({"audio_url": url}))
         job = client.create({"audio_url": url, **fields}, unique=not recording.url)
         begun(source, job)
@@ -137,7 +137,7 @@ def read(file):
 
 
 def alive(client, job):
-    """The current state of a kept job; None if it failed or the service no longer has it."""
+    """The current state of a job read from a file; None if it failed or the service no longer has it."""
     if job is None or job.status == "completed":
         return job
     try:
@@ -150,8 +150,8 @@ def alive(client, job):
 
 
 def write(path, about, job):
-    """Writes a job to a file, together with its recording and options (`about`). A failure, such as a full
-    disk, only causes a warning, so the result is not lost."""
+    """Writes a job to a file, together with `about`: the name and hash of the recording, the options and the
+    service. A failure, such as a full disk, only causes a warning, so the result is not lost."""
     raw = {name: value for name, value in job.raw.items() if name != SECRET}
     try:
         write_file(path, json.dumps({**about, "transcript": raw}, ensure_ascii=False, indent=1) + "\n")

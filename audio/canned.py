@@ -51,8 +51,8 @@ def results(fields, heard):
 
 
 def understood(fields, transcript, sentences):
-    """The field speech_understanding with its response. The speakers' names, if requested, are already in
-    the sentences."""
+    """The field speech_understanding of a completed transcript: the request, and the response to it. The
+    speakers' names, if requested, are already in the sentences."""
     tasks = fields["speech_understanding"]["request"]
     kind = tasks.get("summarization", {}).get("summary_type")
     body = lambda part: {"bullets": part["bullets"]} if kind == "bullets" else {"text": part["summary"]}
@@ -67,7 +67,7 @@ def understood(fields, transcript, sentences):
 
 
 def paragraphs(sentences):
-    """The sentences, grouped by section of the script, each group with the script's data on its section."""
+    """The sentences, grouped by section of the script, each group with the script's data on that section."""
     parts = []
     for _, group in itertools.groupby(sentences, lambda sentence: sentence["section"]["gist"]):
         group = list(group)
@@ -174,7 +174,8 @@ def spoken(words):
 def answer(messages):
     """The answer of the gateway's model: the line of its input that shares the most words with the question.
 
-    Given a tool `transcribe` and no result yet, the model calls it for the file or URL in the question."""
+    If `messages` offer a tool `transcribe` and hold no result yet, the model calls it for the file or URL in
+    the question."""
     texts = lambda ours: (str(m.get("content")) for m in messages if (m.get("role") == "system") is ours)
     system, dialogue = "\n".join(texts(True)), "\n".join(texts(False))
     question = dialogue.split("\n<tool", 1)[0].strip().rpartition("\n")[2]

@@ -40,7 +40,8 @@ SHOWN = 500  # a message of the service is cut to this many characters
 def places(base):
     """ASSEMBLYAI_BASE_URL -> (URL of the API, URL of the LLM Gateway). Raises BadInput.
 
-    "us" and "eu" stand for regions. Plain http works only for this machine: others could read the key."""
+    "us" and "eu" stand for regions. Plain http works only for this machine: on a network, others could read
+    the key."""
     if base.lower() in REGIONS:
         return REGIONS[base.lower()]
     parts = re.fullmatch(r"(?i)(https?)(://(?:[\w.-]+|\[::1\])(?::[1-9]\d*)?(?:/[\w./~%-]*)?)", base)
@@ -67,9 +68,9 @@ class Http:
     def call(self, method, url, *, safe=True, stream=False, needs="", also=(), deadline=math.inf, **request):
         """Sends a request, with retries -> a dict or, with `stream`, the open requests.Response.
 
-        A `url` without a host is relative to the API. An answer without a text or list under the key that
-        `needs` names counts as lost. `also`: more status codes to retry on; `deadline`: when to give up,
-        measured by time.monotonic(). May raise any AudioError except AnswerCut, TranscriptFailed and
+        A `url` without a host is relative to the API. `needs`: a field that must hold text or a list;
+        otherwise the answer counts as lost. `also`: more status codes to retry on. `deadline`: when to give
+        up, measured by time.monotonic(). May raise any AudioError except AnswerCut, TranscriptFailed and
         StillProcessing."""
         url = url if "://" in url else f"{self.base}/{url}"
         attempt = 0
@@ -114,7 +115,7 @@ class Http:
         request |= {"auth": self.key, "timeout": timeout, "stream": True, "allow_redirects": False}
         try:
             return self._local.session.request(method, url, **request)
-        except (OSError, ValueError) as error:  # requests' exceptions are OSErrors
+        except (OSError, ValueError) as error:  # all exceptions of `requests` are OSErrors
             problem = meaning(error)
         raise problem  # outside the except block: the exception caught there holds the request and the key
 
@@ -141,7 +142,7 @@ class Http:
         status, host = response.status_code, urlsplit(response.url).netloc
         if status == 401:
             region = "eu" if self.base == REGIONS["us"][0] else "us"
-            hint = f"A key works only in its own region: ASSEMBLYAI_BASE_URL={region} selects another"
+            hint = f"A key works only in its own region: ASSEMBLYAI_BASE_URL={region} selects another region"
             words += f". The key is not accepted: check ASSEMBLYAI_API_KEY. {hint}"
         elif status == 403 and "uploaded file" in words:
             words += ". An upload can be used only with a key of the same project"
@@ -161,7 +162,7 @@ class Local(threading.local):
 
 
 class Adapter(requests.adapters.HTTPAdapter):
-    """Reads an answer that arrives before the whole request is sent, over TLS too.
+    """Reads an answer even if it arrives before the whole request is sent, with or without TLS.
 
     A server may refuse a request (401, 413) and close the connection while we are still sending. After a
     BrokenPipeError, urllib3 reads that answer, but over TLS the same failure raises other exceptions, which
@@ -195,7 +196,7 @@ def meaning(error):
         return RequestRefused(f"the proxy refuses the connection ({refused[1].strip()}): check HTTPS_PROXY")
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return RequestRefused("the certificate of the server is not valid")
-    if not isinstance(error, OSError):  # even the URL of a redirect that is not followed is parsed
+    if not isinstance(error, OSError):  # `requests` parses the URL of a redirect that it does not follow
         return RequestRefused(f"the server redirects to a bad address ({text}): check ASSEMBLYAI_BASE_URL")
     if type(error) is OSError or isinstance(error, (ssl.SSLError, ValueError)):
         return BadInput(f"the request cannot be made: {text} (check the address and the certificate file)")
@@ -216,8 +217,8 @@ def parsed(body):
 
 
 def object_in(body, needs=""):
-    """The bytes of a JSON object with a text or list under the key that `needs` names -> dict; AnswerLost for
-    anything else, such as a cut-off answer."""
+    """The bytes of a JSON object -> dict. needs: a field that must hold text or a list. Raises AnswerLost
+    if it does not, and for anything but a JSON object, such as a cut-off answer."""
     data = parsed(body)
     if not isinstance(data, dict) or (needs and not isinstance(data.get(needs), (str, list))):
         wanted = f"a JSON object with {needs}" if needs else "a JSON object"

@@ -6,7 +6,8 @@
 Any other option goes to the service under its own name: the service has more options than we list, and keeps
 adding more. Some options are refused here, before a long upload instead of after it: options that the service
 is known to refuse or ignore, values that are invalid or cannot be sent, names that look like typos, and a
-short name that contradicts its field. The sandbox uses the same tables, so each rule is written once.
+short name that contradicts the field it stands for. The sandbox uses the same tables, so each rule is written
+once.
 """
 
 import difflib
@@ -109,7 +110,7 @@ USELESS = {  # combinations that the service may accept and then partly ignore
     "language_code language_detection": "language_code and language_detection exclude each other",
     "speakers_expected -speaker_labels": "speakers_expected needs speaker_labels",
     "speakers_expected speaker_options": "give speakers_expected or speaker_options, not both",
-    "audio_url": "audio_url is the source itself: give the URL as the source",
+    "audio_url": "audio_url is not an option: give the URL as the source",
 }
 
 
@@ -172,7 +173,7 @@ def refusals(fields, rules):
 
 
 def meant(name, known):
-    """The known name that an unknown one was probably meant to be, or None."""
+    """The known name that the user probably meant; None if `name` is known, or if nothing is similar."""
     if name in known:
         return None
     return OTHER_WORDS.get(name) or next(iter(difflib.get_close_matches(name, known, 1, 0.8)), None)
@@ -235,7 +236,7 @@ def setting(text):
 
 
 def nested(options):
-    """[("a.b", 1)] -> {"a": {"b": 1}}. Raises BadInput if "a" has its own value, or "a.b" is given twice."""
+    """[("a.b", 1)] -> {"a": {"b": 1}}. Raises BadInput if "a" also has a value, or "a.b" is given twice."""
     fields = {}
     for key, value in options:
         *path, last = key.split(".")

@@ -1,4 +1,4 @@
-"""The recording to transcribe (a path, URL, bytes or open file), and the request body that sends it.
+"""The recording to transcribe (a path, URL, bytes or open file), and the request body that holds it.
 
 Before anything is sent, a recording (unless it is a URL) is checked: it must exist and not be empty, and it
 should look like audio. It is sent in pieces, so it need not fit in memory. Every attempt to send it
@@ -22,7 +22,8 @@ from audio.errors import AudioWarning, BadInput
 # A socket's time-out covers one whole send: pieces this small get through a slow connection in time.
 PIECE = 1 << 16
 KEPT = ".transcript.json"  # the suffix of files in which transcripts are kept
-TEXTS = (".txt", ".md", ".srt", ".vtt", ".json")  # our output; text such as "MAC and cheese" looks like audio
+# The suffixes of our output. Text may look like audio: Monkey's Audio files begin with "MAC ", for example.
+TEXTS = (".txt", ".md", ".srt", ".vtt", ".json")
 HEAD = 1 << 12  # how many bytes at the beginning are enough to show the type of a recording
 MAGIC = re.compile(  # the first bytes of audio and video files
     rb"""ID3 | fLaC | OggS | \x1aE\xdf\xa3 | \#!AMR | \.snd | caff | FLV | MAC[ ] | wvpk | 0&\xb2u | DSD[ ]

@@ -5,8 +5,8 @@
     call       a review: sentiment by speaker, negative moments, entities; personal data is redacted
 
 A report has the parts of its preset, then a part for each further feature of the job, and last the
-conversation. A part without content says so. In a call review, and in any report of a job with redact_pii,
-the personal data in the service's list of entities is redacted everywhere.
+conversation. An empty part says that nothing was found. In a call review, and in any report of a job with
+redact_pii, the personal data in the service's list of entities is redacted everywhere.
 """
 
 import re
@@ -19,7 +19,7 @@ from audio.transcript import Transcript
 # English phrases that express a promise or a request.
 PROMISE = re.compile(r"(?i)\b((I|we)('ll| will| should| have to| need to)|let's|please|action item)\b")
 SURE = 0.5  # minimum relevance of a topic that is shown
-QUOTES, TOPICS = 5, 8  # maximum numbers shown
+QUOTES, TOPICS = 5, 8  # at most this many are shown
 TITLES = {"meeting": "Minutes", "podcast": "Episode notes", "call": "Call review"}
 # Types of entities that say nothing about a person. Any other type, known here or not, may be personal.
 HARMLESS = """corporate_action date date_interval day duration effect event financial_metric language
@@ -146,7 +146,7 @@ OWN = {
 
 def redacted(transcript):
     """A copy without known personal data. On request, the service redacts the spoken words, but not its list
-    of entities, its summary and so on. So every entity in that list that has a personal type is redacted
+    of entities, its summary and so on. So every entity in that list whose type is personal is redacted
     everywhere, in one pass over the words. Personal types are those that the job was told to redact, with
     their subtypes (location: location_city), and all types that are not known to be harmless."""
     policies = transcript.raw.get("redact_pii_policies")

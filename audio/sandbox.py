@@ -3,10 +3,10 @@
     python -m audio sandbox --port 0 --fault 503:3 --fault lost@create
     with Sandbox(faults=["429:2"]) as box: ... box.url ...
 
-Uploads, jobs, views, lists, webhooks and the LLM Gateway behave like those of the service, and error messages
-use the words of the service where we know them. Transcripts are canned (canned.py): all that matters about a
-recording is its type, its length, and whether it is silent. The key is the value of ASSEMBLYAI_API_KEY, or
-test-key.
+Uploads, jobs, lists, views of a transcript (such as its sentences), webhooks and the LLM Gateway behave like
+those of the service, and error messages use the words of the service where we know them. Transcripts are
+canned (canned.py): all that matters about a recording is its type, its length, and whether it is silent. The
+key is the value of ASSEMBLYAI_API_KEY, or test-key.
 
 A fault is NAME[@WHERE][:COUNT]. It spoils the next COUNT answers (default 1) to requests of kind WHERE, which
 is upload, create, get, delete, list, view, models, chat, file, or * for all. Without @WHERE, "reset" spoils
@@ -72,7 +72,7 @@ class Refusal(Exception):
 
 class Sandbox:
     """A server that runs inside `with`; `url` is its address. seconds: how long a job takes. Raises BadInput
-    for an invalid fault, OSError or OverflowError for a port that cannot be used."""
+    for an invalid fault, and OSError or OverflowError for a port that cannot be used."""
 
     def __init__(self, port=0, *, seconds=0.3, faults=()):
         self.key = os.environ.get("ASSEMBLYAI_API_KEY") or "test-key"
@@ -114,7 +114,7 @@ class Sandbox:
         url = fields["audio_url"]
         if url not in self.uploads and url.startswith(self.url + "/upload/"):
             raise Refusal(403, "Cannot access uploaded file")
-        # URLs are not fetched.
+        # A recording at any other URL is not fetched; it counts as 30 seconds long.
         heard = self.uploads.get(url, {"seconds": 30.0, "silent": False, "error": None})
         # Malformed fields raise an error here, not at every lookup of the job.
         job = {**OFF, **fields, **dict.fromkeys([*canned.results(fields, heard), *SECRET])}
@@ -155,7 +155,7 @@ class Sandbox:
 
     def delete(self, id):
         job, known = self.job(id)
-        known["heard"] = {**known["heard"], "silent": True}  # so that its sentences are gone too
+        known["heard"] = {**known["heard"], "silent": True}  # a silent recording has no sentences
         job |= {name: None for name in job if name not in ("id", "status", *OFF)}
         job |= {"audio_url": DELETED, "webhook_url": DELETED, "text": "Deleted by user."}
         return job
@@ -166,7 +166,7 @@ class Sandbox:
         with self.lock:
             ids = list(self.jobs)[::-1]
             if not 1 <= limit <= 200 or before not in (None, *ids):
-                raise Refusal(400, "limit must be from 1 to 200, and before_id the id of a transcript")
+                raise Refusal(400, "limit must be 1 to 200, and before_id must be the id of a transcript")
             ids = ids[ids.index(before) + 1 if before else 0 :]
             page = [canned.pick({**job, **known}, ROW) for job, known in map(self.job, ids[:limit])]
         link = lambda **bound: f"{self.url}/v2/transcript?{urlencode({**query, **bound})}"
@@ -347,5 +347,5 @@ def sound_in(head):
         with wave.open(io.BytesIO(head)) as sound:
             start, size = head.index(b"data") + 8, sound.getsampwidth() * sound.getnchannels()
             return start, start + size * sound.getnframes(), size * sound.getframerate()
-    except (wave.Error, EOFError, ValueError, RuntimeError):  # raised by wave for broken chunks
+    except (wave.Error, EOFError, ValueError, RuntimeError):  # `wave` raises these for broken chunks
         return 0, 0, 0

@@ -102,7 +102,7 @@ def timed(turn):
 
 
 def inside(turn, word):
-    """Whether the time of a word is plausible."""
+    """Whether the times of a word are in order, and within its turn."""
     return turn.start <= word.start <= word.end <= (turn.end if turn.end > turn.start else word.end)
 
 
@@ -113,7 +113,7 @@ def plain(text):
 
 def matches(left, right):
     """Pairs of indices at which two lists agree, in order. Where they differ, the search skips to the
-    nearest items that agree again. This takes linear time. Finding a shortest edit script takes longer."""
+    nearest items that agree again. This takes linear time. Finding the fewest differences takes longer."""
     i = j = 0
     while i < len(left) and j < len(right):
         if left[i] == right[j]:

@@ -94,7 +94,7 @@ class Transcript:
         return render(captions(self.turns), format)
 
     def _understood(self, task):
-        """The answer to a task of speech_understanding."""
+        """The service's answer to one task of speech_understanding."""
         return table(table(table(self.raw.get("speech_understanding")).get("response")).get(task))
 
     @property
@@ -180,7 +180,7 @@ def times(part):
 
 
 def ranked(result):
-    """A result with its summary {label: number} -> [(label, number)], the highest first."""
+    """The `summary` of a result, {label: number} -> [(label, number)], the highest number first."""
     pairs = [(label, number(value)) for label, value in table(table(result).get("summary")).items()]
     return sorted(pairs, key=lambda pair: (-pair[1], pair[0]))
 

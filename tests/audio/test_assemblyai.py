@@ -78,7 +78,7 @@ def test_transcribe_gives_a_transcript_or_a_documented_error_and_creates_at_most
 
 @given(st.lists(st.sampled_from(TWISTS), max_size=4), st.lists(st.sampled_from(TWISTS), max_size=4))
 @settings(max_examples=6)
-def test_every_other_method_returns_or_raises_a_documented_error(history, more):
+def test_every_other_method_gives_a_result_or_a_documented_error(history, more):
     with Twisted() as box:
         client = impatient_client(box)
         id = client_of(box).transcribe(URL).id

@@ -176,7 +176,7 @@ def test_a_job_that_was_deleted_before_it_was_fetched_is_created_again(folder):
         client_of(box).delete(job.id)
         ((_, transcript),) = transcribe_all(client_of(box), files(folder)[:1])
         assert transcript.id != job.id and transcript.text.startswith("Good morning")
-        client_of(box).delete(transcript.id)  # a fetched transcript stays on disk
+        client_of(box).delete(transcript.id)  # only from the service: the copy on disk stays
         ((_, again),) = transcribe_all(client_of(box), files(folder)[:1])
         assert again.id == transcript.id and again.text == transcript.text and len(box.jobs) == 2
 
@@ -295,7 +295,7 @@ def test_identical_recordings_in_two_folders_share_one_job(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a" * 250 + ".wav", "ü" * 125 + ".wav"])
-def test_transcripts_of_files_with_long_names_are_kept_too(tmp_path, name):
+def test_transcripts_of_files_with_long_names_are_kept(tmp_path, name):
     (tmp_path / name).write_bytes(tone(1))
     with Sandbox(seconds=0.01) as box:
         for _ in range(2):

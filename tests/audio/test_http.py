@@ -135,7 +135,7 @@ def test_netrc_cannot_replace_the_key(tmp_path, monkeypatch):
     assert http_to("us")._local.session.trust_env
     with Scripted((200, {}, b"{}")) as server:
         service = http_to(server.url)
-        # First with trust_env as it is for http, then as it is for https.
+        # First with the trust_env that is used for http, then with the one for https.
         for trusted in (service._local.session.trust_env, True):
             service._local.session.trust_env = trusted
             service.call("GET", "v2/transcript")
@@ -198,7 +198,7 @@ def test_an_answer_that_is_not_a_json_object_counts_as_lost(body):
 
 
 @pytest.mark.parametrize("value", [b"null", b"5", b"true", b"{}"])
-def test_an_answer_whose_id_or_list_is_neither_a_text_nor_a_list_counts_as_lost(value):
+def test_an_answer_with_an_id_or_list_of_the_wrong_type_counts_as_lost(value):
     with Scripted((200, {}, b'{"a": %s}' % value)) as server, pytest.raises(AnswerLost):
         http_to(server.url).call("POST", "x", safe=False, needs="a")
 
@@ -374,7 +374,7 @@ def test_a_server_without_tls_is_reported():
 @pytest.mark.parametrize("echo", [False, True])
 def test_no_error_and_no_log_and_no_traceback_contains_the_key(caplog, echo):
     """Some loggers add the values of all variables to a traceback. Even there, the key must not appear.
-    Only if a server sends the key back may variables contain it, but the error message still may not."""
+    If a server sends the key back, variables may contain it, but even then the error message may not."""
     caplog.set_level(logging.DEBUG)
     body = b'{"error": "bad token %s"}' % (SECRET.encode() if echo else b"")
     with Scripted() as closed:
@@ -404,7 +404,7 @@ def error_of(service, safe):
     raise AssertionError("the call raised no error")
 
 
-def test_an_error_about_a_key_suggests_another_region_and_one_about_an_upload_suggests_its_project():
+def test_an_error_about_a_key_suggests_another_region_and_one_about_an_upload_mentions_projects():
     with Scripted((401, {}, b'{"error": "Authentication error, API token missing/invalid"}')) as server:
         with pytest.raises(AuthError, match="missing/invalid.*ASSEMBLYAI_BASE_URL=us") as caught:
             http_to(server.url).call("GET", "x")

@@ -54,7 +54,7 @@ def environment(url, key):
 
 
 def audio(*args, url=NOWHERE, key=KEY, data=b"", status=0):
-    """Runs a command -> (stdout, stderr). It runs in this process, because starting a new one is slower."""
+    """Runs a command -> (stdout, stderr). It runs in this process, because starting a process is slower."""
     stdin, stdout, stderr = (io.TextIOWrapper(io.BytesIO(start), "ascii") for start in (data, b"", b""))
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.setattr(os, "environ", environment(url, key))
@@ -97,7 +97,7 @@ def checked(code, status, out, err):
 
 
 def read_until(process, word, count=1):
-    """Reads stderr until the word has appeared `count` times. Two threads may write to the
+    """Reads stderr until `word` has appeared `count` times. Two threads may write to the
     same line, so one line may contain the word twice."""
     limit = threading.Timer(LIMIT, process.kill)
     limit.start()
@@ -222,7 +222,7 @@ HEADINGS = {
 )
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_requested_feature_is_shown(box, talk, features, preset):
-    """Both `transcribe` and `get` show it, although `get` knows only the id of the job."""
+    """Both `transcribe` and `get` show every feature, although `get` knows only the id of the job."""
     more = ["--preset", preset] if preset else []
     out, err = audio("transcribe", talk, *sorted(features), *more, url=box.url)
     id = re.search(r"transcript ([0-9a-f-]{36})", out)[1]
@@ -397,7 +397,7 @@ def test_after_wrong_usage_the_exit_status_is_2_and_nothing_is_sent(args, words,
 
 def test_a_read_only_file_is_not_replaced(talk, tmp_path, monkeypatch):
     (path := tmp_path / "corrected.txt").write_text("mine")
-    monkeypatch.setattr(os, "access", lambda place, mode: str(place) != str(path))  # root may write all
+    monkeypatch.setattr(os, "access", lambda place, mode: str(place) != str(path))  # root may write any file
     assert "cannot be written" in audio("transcribe", talk, "--out", path, status=2)[1]
     assert path.read_text() == "mine"
 

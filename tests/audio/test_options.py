@@ -158,7 +158,7 @@ def test_known_names_are_not_taken_for_typos(name):
         ({"translate": True}, "translate must be a list"),
         ({"speaker_names": [5]}, "speaker_names must be a list of strings"),
         ({"language": ""}, "language must be a code"),
-        ({"audio_url": "https://x.example/other.mp3"}, "audio_url is the source itself"),
+        ({"audio_url": "https://x.example/other.mp3"}, "audio_url is not an option"),
         ({"speech_understanding": 5}, "must be an object"),
         ({"speech_understanding": {}}, "must have a request"),
         ({"speech_understanding": {"request": {"translation": 5}}}, "must have a request"),

@@ -58,7 +58,7 @@ def test_a_long_upload_takes_constant_memory(tmp_path, monkeypatch):
 
 
 class Flaky(Sandbox):
-    """Spoils a third of its answers at random."""
+    """A sandbox that spoils a third of its answers at random."""
 
     random = random.Random(0)
 

@@ -155,7 +155,7 @@ def test_a_file_that_grows_is_sent_at_its_old_length_and_one_that_shrinks_is_ref
     path = tmp_path / "a.wav"
     path.write_bytes(tone(10))
     recording = Recording(path)
-    path.write_bytes(tone(20))  # longer: only the original length is sent
+    path.write_bytes(tone(20))  # longer, but no more bytes are sent than before
     assert len(b"".join(recording.pieces())) == len(tone(10))
     path.write_bytes(tone(1))
     with pytest.raises(BadInput, match="became shorter"):

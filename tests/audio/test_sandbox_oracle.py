@@ -1,4 +1,4 @@
-"""sandbox: the official SDK (assemblyai on PyPI) works with the sandbox unchanged.
+"""sandbox: the official SDK (assemblyai on PyPI), unchanged, works with the sandbox.
 
 If it did not, a test against the sandbox would say little about the real service."""
 
@@ -60,7 +60,7 @@ def test_the_sdk_uploads_a_file_and_reads_all_features(box, file):
     assert transcript.content_safety.status == "success" and transcript.summary == raw["summary"]
 
 
-def test_the_sdk_reads_chapters_and_reports_that_a_summary_excludes_them(box, file):
+def test_the_sdk_reads_chapters_and_reports_that_they_and_a_summary_conflict(box, file):
     transcript = aai.Transcriber().transcribe(file, aai.TranscriptionConfig(auto_chapters=True))
     assert [chapter.headline for chapter in transcript.chapters][0] == "The harbour project starts on time"
     with pytest.raises(Exception, match="Only one of the following models"):
@@ -96,7 +96,7 @@ def test_the_sdk_lists_fetches_and_deletes_transcripts(box, file):
     assert aai.Transcript.delete_by_id(ids[0]).text == "Deleted by user."
 
 
-def test_the_sdk_reports_a_failed_job_and_transcribes_a_group(box, file, tmp_path):
+def test_the_sdk_reports_a_failed_job_and_transcribes_a_group_of_files(box, file, tmp_path):
     (tmp_path / "text.wav").write_text("This is a text.")
     transcript = aai.Transcriber().transcribe(str(tmp_path / "text.wav"))
     assert transcript.status == aai.TranscriptStatus.error

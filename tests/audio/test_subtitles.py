@@ -106,7 +106,7 @@ def test_captions_are_well_formed_and_short_enough_and_never_overlap_or_lose_a_w
 
 @given(st.integers(1, 5000), st.integers(1, 9000))
 def test_a_caption_ends_when_the_next_speaker_begins(start, duration):
-    """It may end before its last word, because the next caption must appear when its speaker begins."""
+    """A caption may end before its last word, because the next must appear when the next speaker begins."""
     turns = [Span("one two", 0, 6000, "A"), Span("three", start, start + duration, "B")]
     first, second = captions(turns)
     assert (first.start, first.end, second.start) == (0, start, start)

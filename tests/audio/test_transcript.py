@@ -1,6 +1,6 @@
 """transcript: any answer from the service can be read, and milliseconds are never mixed with seconds.
 
-The service may leave out any field, or send null or an unknown type."""
+The service may leave out any field, or send null or a value of an unexpected type."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Our speed compared with that of other libraries: `make bench`. Not a test: figures differ by machine.
+"""Our speed compared with that of other libraries: `make bench`. Not a test: figures vary by machine.
 
     training step   against a torch eager model of the same shape, as a good PyTorch user would write it:
                     scaled_dot_product_attention, the RMSNorm module, fused AdamW (ours uses AdamW too)

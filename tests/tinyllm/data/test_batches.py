@@ -212,9 +212,7 @@ def test_every_epoch_and_every_seed_has_its_own_order_of_buckets():
 
 
 @given(B=sizes, T=st.integers(1, 60), special=st.floats(0, 1), rate=st.sampled_from([0.15, 0.5]), rng=rngs)
-def test_mask_tokens_chooses_the_given_share_of_ordinary_tokens_and_no_special_tokens(
-    B, T, special, rate, rng
-):
+def test_masking_chooses_the_given_share_of_ordinary_tokens_and_no_special_tokens(B, T, special, rate, rng):
     ids = np.where(rng.random((B, T)) < special, 20 + rng.integers(0, 3, (B, T)), rng.integers(0, 20, (B, T)))
     padding = rng.random((B, T)) < 0.2
     batch = mask_tokens({"ids": ids, "weights": 1 - padding}, ordinary=20, mask_id=22, rng=rng, rate=rate)

@@ -1,4 +1,4 @@
-"""generation: a right reply scores 1 and a wrong one 0. A mistake lowers only the rows for its kind.
+"""generation: a right reply scores 1 and a wrong one 0. A mistake lowers only the scores for its kind.
 
 A right reply must not be cut off by the token limit of its exam, and no baseline may score high.
 """
@@ -115,7 +115,7 @@ def test_wrong_replies_to_one_family_of_tasks_lower_a_score_by_the_share_of_that
     assert results == dict.fromkeys(results, 1)
 
 
-def test_a_model_confused_by_the_description_of_the_tools_fails_only_in_the_row_with_tools(tasks):
+def test_a_model_confused_by_the_description_of_the_tools_loses_only_the_score_with_tools(tasks):
     description = conversations.TOOLS_MESSAGE["content"]
     results = values(
         examine(lambda text: "" if description in text else right_reply(tasks, text), exams=EXAMS[:1])

@@ -1,6 +1,6 @@
 """preferences: behaviour, win rate, KL and the accuracy of the reward model are measured correctly.
 
-A mistake of one kind must lower the row for that kind, because a good average can hide the mistake.
+A mistake of one kind must lower the score for that kind, because a good average can hide the mistake.
 """
 
 import json
@@ -140,7 +140,7 @@ def test_right_and_polite_replies_score_1_in_every_row_and_empty_replies_score_0
         ("stranger", "admits_unknown"),
     ],
 )
-def test_empty_replies_to_one_kind_of_prompt_lower_only_the_row_for_that_kind_and_the_row_for_politeness(
+def test_empty_replies_to_one_kind_of_prompt_lower_only_the_scores_for_that_kind_and_for_politeness(
     kind, row
 ):
     by_kind = behaviour.prompts_by_kind(WORLD, "test", ITEMS, "manners")

@@ -77,7 +77,7 @@ def test_a_person_ranks_and_continues_where_the_last_session_ended(folder, monke
     assert ranks() == [(0, [2, 1, 3]), (1, [1, 2, 1]), (3, [3, 2, 1])]
     assert "2 of 4 prompts left to rank" in shown.err and "[3 of 4]" in shown.out and entries()[0] == first
 
-    run_session(monkeypatch, "1=2=3")  # the prompt that was skipped
+    run_session(monkeypatch, "1=2=3")  # ranks the prompt that was skipped
     assert ranks()[3] == (2, [1, 1, 1])
     run_session(monkeypatch)
     shown = capsys.readouterr()

@@ -55,7 +55,7 @@ def test_every_style_has_its_share_of_replies_and_uses_all_its_templates():
 
 @settings(max_examples=30)
 @given(seeds, st.sampled_from(instructions.WITH_ANSWER), splits, st.booleans())
-def test_replies_of_scored_families_are_correct_in_every_style(seed, family, split, unseen):
+def test_replies_to_tasks_with_an_answer_are_correct_in_every_style(seed, family, split, unseen):
     for task in World(seed).instructions(split, 5, family=family, unseen=unseen):
         if task.kind != "stranger":
             assert task.kind == family and is_correct(task, task.reply)

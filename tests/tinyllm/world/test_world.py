@@ -1,6 +1,6 @@
 """world: a seed always gives the same texts, every fact in them is true, and no exam item occurs in training.
 
-Otherwise exams would measure memory, and no two runs could be compared.
+Otherwise exams would measure what a model has memorised, and no two runs could be compared.
 """
 
 import math

@@ -8,7 +8,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from hypothesis import HealthCheck, settings  # noqa: E402
 
-import tinyllm  # noqa: E402, F401  (before NumPy, because it sets the number of BLAS threads)
+import tinyllm  # noqa: E402, F401  (before NumPy: tinyllm sets the number of BLAS threads)
 
 # Machines differ in speed, so no test fails for being slow.
 settings.register_profile(

@@ -45,7 +45,7 @@ class TinyTokenizer:
 
 
 def all_replies(vocab, longest):
-    """Every reply that ends within `longest` tokens, and every reply that is cut off there."""
+    """Every reply that ends within `longest` tokens, and every reply that is cut off after that many."""
     begun, finished = [[]], []
     for _ in range(longest):
         begun = [[*reply, token] for reply in begun for token in range(vocab)]

@@ -9,7 +9,7 @@ from unittest import mock
 
 
 class PowerCut(BaseException):
-    """An exception that `except Exception` does not catch: only `finally` blocks run after a power cut."""
+    """A simulated power cut. `except Exception` does not catch it, so only `finally` blocks still run."""
 
 
 class DiskFaults:

@@ -77,7 +77,7 @@ def write(path, settings, tensors, kind_of=lambda name: "F32", version=3):
 
 
 def vocabulary(specials=("<|endoftext|>", "<|im_start|>", "<|im_end|>"), merges=("a b",), pre="smollm"):
-    """Settings of a vocabulary: special tokens, the 256 bytes, merges."""
+    """Settings of a vocabulary that consists of special tokens, the 256 bytes and the merged tokens."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     names = [chr(byte) for byte in printable] + [chr(256 + i) for i in range(len(others))]

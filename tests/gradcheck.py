@@ -1,4 +1,4 @@
-"""One gradient check for everything: along a random direction, with random weights on the output.
+"""One gradient check for all functions: along a random direction, with random weights on the output.
 
 Weights that are all 1 would not do: the outputs of a softmax have a constant sum, so a backward pass
 that returns zeros would pass the check.

@@ -3,8 +3,8 @@
 A test that stays green when the sign of an advantage is flipped proves nothing about the advantage. Each row
 of the table is a fragment of a source file and the same fragment with a typical mistake. The test file of
 that source runs first; if it stays green, all tests of its package run. Faults that survive are listed at the
-end, and then the exit status is 1. With words as arguments, only rows that contain one of these
-words run.
+end, and then the exit status is 1. With words as arguments, only faults whose row contains one of these words
+are tried.
 """
 
 import concurrent.futures
@@ -393,7 +393,7 @@ def copy_sources(folder):
 
 
 def status_of(tests, copy):
-    """The exit status of pytest for one file or folder of tests: 0 all passed, 1 some failed."""
+    """The exit status of pytest for one file or folder of tests: 0 if all pass, 1 if some fail."""
     command = [
         sys.executable,
         "-m",
@@ -437,7 +437,7 @@ def survives(fault):
 
 
 def check_without_faults(sources):
-    """Exit if a test fails in a copy without a fault: such a test would kill every fault."""
+    """Exit if a test fails in a copy without a fault: such a test would seem to find every fault."""
     with tempfile.TemporaryDirectory() as folder:
         copy_sources(Path(folder))
         for tests in sorted({tests_of(source)[0] for source in sources}):

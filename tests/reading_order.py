@@ -2,10 +2,10 @@
 
     python tests/reading_order.py          prints the order for tinyllm, tools and audio
 
-If several files could come next, three rules decide, each where the rules before it leave a choice. A file
-in the same folder as the previous file goes first, so that a folder is read in one go where possible. Next,
-the file that needs the fewest other files goes first. Last, the alphabetical order of folders and names
-decides. Imports inside functions count too.
+If several files could come next, three rules decide. Each applies only if those before it leave a
+choice. A file in the same folder as the previous file goes first, so that a folder is read in one go where
+possible. Next, the file that needs the fewest other files goes first. Last, the alphabetical order of folders
+and names decides. Imports inside functions count too.
 """
 
 import ast

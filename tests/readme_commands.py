@@ -2,8 +2,8 @@
 
     python tests/readme_commands.py [SIZE]
 
-Commands run at SIZE (default: nano), on files that this script writes. The two blocks that need a server get
-one on this machine.
+Commands run at SIZE (default: nano), on files that this script writes. For the two blocks that need a server,
+the script starts one on this machine.
 """
 
 import json

@@ -22,8 +22,8 @@ TINY = ["--size", "tiny", "--workers", "1"]
 def record(monkeypatch, owner, name, also=lambda arguments: {}, call=True):
     """Wrap a function so that each call is recorded -> the list of notes, one per call.
 
-    A note has the arguments by name, and the values that `also` computes from them before the function runs.
-    With call=False the function does not run.
+    A note holds the arguments by name. It also holds what `also` computes from them before the function
+    runs. With call=False the function does not run.
     """
     original, notes = getattr(owner, name), []
     signature = inspect.signature(original)
@@ -42,7 +42,8 @@ def record(monkeypatch, owner, name, also=lambda arguments: {}, call=True):
 
 
 def shorten_rollouts(monkeypatch, most=8):
-    """Cut rollouts short, and end every second reply: a model of SIZE=tiny rarely writes the end token."""
+    """Cut rollouts short, and put the end token at the end of every second reply, because a model of
+    SIZE=tiny rarely writes one."""
     generate = rollouts.generate_replies
 
     def short(pool, tokenizer, prompts, room, seed):

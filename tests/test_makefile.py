@@ -78,7 +78,7 @@ def test_every_target_runs_an_existing_command_with_its_variables_as_options(nam
         assert settings(**{key: value for key, value in options.items() if key != "command"})
 
 
-def test_args_passes_on_any_options_and_an_unset_variable_gives_no_option():
+def test_the_variable_args_passes_on_any_options_and_an_unset_variable_gives_no_option():
     ((_, _, _, *words),) = dry_run("sample", "ARGS=--tokens 2 --top-k 5")
     options = vars(parser().parse_args(words))
     assert options["tokens"] == 2 and options["top_k"] == 5

@@ -64,7 +64,8 @@ def contents(folder):
 
 @pytest.fixture(scope="module")
 def finished_stage(tmp_path_factory):
-    """The files of a finished stage: {name: bytes}. Writing them is faster than saving a model."""
+    """The files of a finished stage: {name: bytes}. It is faster to write these files than to save
+    a model."""
     folder = tmp_path_factory.mktemp("finished")
     save_stage(folder, filled(1))
     return contents(folder)

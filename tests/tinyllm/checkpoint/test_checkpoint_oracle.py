@@ -95,7 +95,7 @@ def test_the_gradient_of_every_parameter_is_the_same_as_in_torch(tmp_path, shape
     )
     total = (nll * torch.tensor(weights)).sum() / 7
     total.backward()
-    # Saved as parameters, torch's gradients can be loaded with our names and in our order.
+    # The gradients replace the parameters, so that saving and loading gives them our names and our order.
     with torch.no_grad():
         for parameter in published.parameters():
             parameter.copy_(parameter.grad)

@@ -51,7 +51,7 @@ def test_reading_a_piece_gives_the_same_values_as_reading_the_whole_tensor(
         ("Q8_0", struct.pack("<e", 0.5), 0.5 * NUMBERS),
     ],
 )
-def test_the_weights_of_a_block_are_the_scale_times_q_plus_an_offset(tmp_path, dtype, head, expected):
+def test_a_weight_is_the_scale_times_the_stored_number_plus_an_offset(tmp_path, dtype, head, expected):
     halves = NUMBERS[:16] | NUMBERS[16:] << 4  # the low 4 bits hold the first 16 weights
     data = head + (NUMBERS if dtype == "Q8_0" else halves).tobytes()
     np.testing.assert_array_equal(stored(tmp_path, dtype, (1, 32), data).read(), expected)

@@ -75,7 +75,7 @@ def test_a_chatml_chat_begins_with_the_system_message_of_the_template():
     tokenizer = make(("<|im_start|>", "<|im_end|>"), template)
     ids, mask = encode_conversation(tokenizer, CHAT)
     assert tokenizer.decode(ids).startswith("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi ")
-    assert ids.count(tokenizer.special["<|im_end|>"]) == 3  # the one in the user's text is plain text
+    assert ids.count(tokenizer.special["<|im_end|>"]) == 3  # in the user's text it is plain text
     assert tokenizer.decode([i for i, m in zip(ids, mask) if m]) == "Yo<|im_end|>"
 
 

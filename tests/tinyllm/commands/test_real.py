@@ -47,7 +47,7 @@ def test_a_gguf_file_is_converted_once_and_the_model_answers_three_questions(fol
     assert main(["real", "--model", "toy.gguf"]) == 0  # does not convert the file again
     assert capsys.readouterr().out == out
     assert (converted / "model.safetensors").stat().st_mtime_ns == before
-    assert main(["real", "--model", "toy.gguf", "--dtype", "F16"]) == 0  # converts it to another dtype
+    assert main(["real", "--model", "toy.gguf", "--dtype", "F16"]) == 0  # converts the file to another dtype
     assert (converted / "model.safetensors").stat().st_size < 0.6 * 4 * CONFIG.size()
     assert main(["real", "--model", str(converted)]) == 0
 
@@ -69,7 +69,7 @@ def test_a_folder_with_altered_weights_is_refused(folder, capsys):
 def fake_pip(monkeypatch, data):
     """Replace pip with a stand-in -> the commands that it is given.
 
-    It installs a file with the bytes `data`, or fails if data is None.
+    The stand-in installs a file with the bytes `data`, or fails if data is None.
     """
     commands = []
 
@@ -111,7 +111,7 @@ def test_the_model_is_fetched_once_and_then_used_offline(folder, monkeypatch):
     assert read_json(folder / "runs/models/smollm2/stage.json")["finished"]
 
 
-def test_in_a_chat_a_published_model_calls_the_tool_that_a_question_names(folder, monkeypatch, capsys):
+def test_in_a_chat_a_published_model_calls_the_tool_that_a_question_mentions(folder, monkeypatch, capsys):
     lines = "Hello\nAgain\nUse the calculator: 2+3?\n/tools off\nUse the calculator: 2+3?\n"
     monkeypatch.setattr("sys.stdin", io.StringIO(lines + "/save a.json\n"))
     assert main(["chat", "--from", "toy.gguf", "--tokens", "100"]) == 0

@@ -33,7 +33,7 @@ CHAT = [
 
 
 def test_the_published_model_has_the_same_logits_in_transformers(monkeypatch):
-    for package in ("gguf", "accelerate"):  # transformers needs both to read the file
+    for package in ("gguf", "accelerate"):  # transformers needs both packages to read the file
         pytest.importorskip(package)
     monkeypatch.chdir(ROOT)
     try:

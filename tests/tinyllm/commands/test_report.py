@@ -37,7 +37,7 @@ def test_compare_asks_every_stage_the_same_question(tiny, capsys, monkeypatch):
         assert reply.split() == printable(greedy_reply(name, "Where is Ada?", 12)).split()
 
 
-def test_compare_names_a_masked_model_but_does_not_ask_it(tiny, capsys):
+def test_compare_mentions_a_masked_model_but_asks_it_nothing(tiny, capsys):
     config = Path("runs/demo/1-pretrain/config.json")
     config.write_text(json.dumps(json.loads(config.read_text()) | {"is_causal": False}))
     stage("compare", "--tokens", 2)
@@ -84,7 +84,7 @@ def test_walk_prints_the_calls_of_the_forward_pass_and_then_those_of_the_backwar
         "rope_backward",
         *backward[i:],
     ]  # twice: for queries and for keys
-    assert transformer.layers is layers  # walk has restored the module
+    assert transformer.layers is layers  # walk has put back the module that it replaced
 
 
 def test_an_unknown_objective_is_a_usage_error(tiny, capsys):

@@ -186,7 +186,7 @@ def test_the_mine_command_refuses_questions_in_the_folder_of_texts_because_it_wo
     assert "lies inside notes" in capsys.readouterr().err and not Path("runs").exists()
 
 
-def test_the_text_made_from_conversations_has_no_replies_of_weight_0(files):
+def test_the_text_made_from_conversations_leaves_out_replies_whose_weight_is_0(files):
     turns = [("user", "a?", 1), ("assistant", "secret", 0), ("user", "b?", 1), ("assistant", "known", 1)]
     turns = [{"role": role, "content": text, "weight": weight} for role, text, weight in turns]
     path = train.own_text(train.MineSettings(), [turns])
@@ -288,7 +288,7 @@ def test_the_settings_of_the_command_reach_every_stage(tiny, monkeypatch):
         assert (settings.workers, settings.resume) == (2, True)
 
 
-def test_the_help_of_a_stage_is_the_docstring_of_its_main_function():
+def test_the_help_text_of_a_stage_is_the_docstring_of_its_main_function():
     assert train.with_exams(s0_random.main).__doc__ == s0_random.main.__doc__
 
 
@@ -354,7 +354,7 @@ def test_the_mine_command_with_resume_continues_where_it_was_interrupted(text, m
 # ---- the control
 
 
-def test_the_control_command_trains_without_chains_of_thought_in_its_own_folder(tiny, capsys, monkeypatch):
+def test_the_control_command_uses_its_own_folder_and_no_chains_of_thought(tiny, capsys, monkeypatch):
     monkeypatch.setattr(exams, "measure", lambda *_: BITS)
     stage("control", "--steps", 2, "--tokens", 1024)
     notes = read_stage("4-control")

@@ -104,7 +104,8 @@ def test_the_requested_share_of_rows_is_replayed_text_from_the_beginning_of_a_do
 @pytest.mark.parametrize("replay", [0, 0.2, 0.4, 0.5])
 def test_the_share_of_replayed_text_over_a_run_is_the_requested_share(replay):
     rng = np.random.default_rng(0)
-    rows = [([0] * n, [0] * n) for n in rng.integers(10, 80, 500)]  # mask 0, so only replayed text has weight
+    # All masks are 0, so only replayed text has weight.
+    rows = [([0] * n, [0] * n) for n in rng.integers(10, 80, 500)]
     batches = ConversationBatches(rows, np.tile(TEXT, 10), 4096, replay, 0, 20)
     replayed = total = 0
     for step in range(20):
@@ -153,7 +154,8 @@ def test_conversations_longer_than_the_context_are_left_out_and_reported(capsys)
     assert [len(ids) for ids, _ in fitting] == [11]
     report_left_out(fitting, conversations, "conversation", 50)
     assert "2 of 3 conversations" in capsys.readouterr().err
-    # The second conversation has 108 tokens. The last token is only a target, so a context of 107 is enough.
+    # The second conversation has 108 tokens. The last token is only a target, not an input.
+    # So a context of 107 tokens is enough.
     assert len(encode_fitting(BYTES, conversations[1:2], 107)) == 1
     assert not encode_fitting(BYTES, conversations[1:2], 106)
 
@@ -170,7 +172,7 @@ def test_two_or_three_conversations_form_a_chain_and_none_of_them_has_a_system_m
         assert 2 <= len(parts) <= 3 and all(part in conversations for part in parts)
 
 
-# ---- length buckets: lists of items of about the same length
+# ---- length buckets: the items in a bucket have similar lengths
 
 items = st.lists(st.integers(1, 50), min_size=1, max_size=40)
 
@@ -210,9 +212,7 @@ def test_every_epoch_and_every_seed_has_its_own_order_of_buckets():
 
 
 @given(B=sizes, T=st.integers(1, 60), special=st.floats(0, 1), rate=st.sampled_from([0.15, 0.5]), rng=rngs)
-def test_mask_tokens_chooses_the_given_share_of_ordinary_tokens_and_no_special_tokens(
-    B, T, special, rate, rng
-):
+def test_masking_chooses_the_given_share_of_ordinary_tokens_and_no_special_tokens(B, T, special, rate, rng):
     ids = np.where(rng.random((B, T)) < special, 20 + rng.integers(0, 3, (B, T)), rng.integers(0, 20, (B, T)))
     padding = rng.random((B, T)) < 0.2
     batch = mask_tokens({"ids": ids, "weights": 1 - padding}, ordinary=20, mask_id=22, rng=rng, rate=rate)

@@ -71,7 +71,7 @@ def test_no_content_is_encoded_as_a_special_token(messages):
     assert special == ["<|begin|>", *(t for m in messages for t in (f"<|{m['role']}|>", "<|end|>"))]
 
 
-def test_the_template_for_other_programs_names_only_tokens_that_exist():
+def test_the_template_for_other_programs_mentions_only_tokens_that_exist():
     assert set(re.findall(r"<\|\w+\|>", TEMPLATE)) <= set(SPECIALS)
     assert {f"<|{role}|>" for role in ROLES} <= set(SPECIALS)
 

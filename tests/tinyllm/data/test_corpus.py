@@ -136,7 +136,7 @@ def test_documents_are_packed_between_begin_and_end_tokens():
 
 
 def test_the_parts_of_a_long_document_get_the_same_ids_as_the_whole(monkeypatch, capsys):
-    """A document is encoded in parts, because tokenizing takes many times the memory of its text."""
+    """A document is encoded in parts, because tokenizing takes many times as much memory as the text."""
     tokenizer = train(["a line\n\n\n" * 9], 264)
     document = b"a line\n\n\n" * 300_000
     whole = [tokenizer.special["<|begin|>"], *tokenizer.encode(document), tokenizer.special["<|end|>"]]

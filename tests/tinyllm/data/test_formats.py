@@ -388,7 +388,7 @@ def test_a_problem_may_be_a_list_of_messages(tmp_path):
 # ---- the split into training and held-out conversations
 
 
-def test_one_conversation_in_ten_is_held_out_by_a_hash_of_its_first_question():
+def test_a_hash_of_the_first_question_decides_whether_a_conversation_is_held_out_and_one_in_ten_is():
     conversations = [[{"role": "user", "content": f"question {i}"}] for i in range(2000)]
     training, held_out = formats.split(conversations)
     assert len(training) + len(held_out) == 2000 and 140 < len(held_out) < 260

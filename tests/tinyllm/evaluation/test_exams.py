@@ -1,6 +1,7 @@
 """exams: each stage is examined once, on what it has learned, and a crash in an exam loses nothing.
 
-Results count only for the weights that were examined. Otherwise they could be shown for another model.
+Results count only for the weights that were examined. Otherwise the results of one model could be shown
+for another model.
 """
 
 import dataclasses
@@ -142,7 +143,7 @@ def test_stage_4_is_examined_on_the_held_out_problems_of_its_file(tmp_path):
     results = exam_results(write_stage("4-reason", settings))
     assert set(results) == TEXT | FIVEGRAM | NOTES | {"own_problems_exact", "own_problems_commonest"}
     assert 0 < results["own_problems_exact"]["n"] < 20
-    few = dataclasses.replace(settings, data=problems_file(tmp_path, 1))  # too few to hold one out
+    few = dataclasses.replace(settings, data=problems_file(tmp_path, 1))  # too few problems to hold one out
     results = exam_results(write_stage("4-control", few))
     assert set(results) == TEXT | FIVEGRAM | NOTES
 

@@ -1,6 +1,6 @@
-"""generation: a right reply scores 1 and a wrong one 0. A mistake lowers only the rows for its kind.
+"""generation: a right reply scores 1 and a wrong one 0. A mistake lowers only the scores for its kind.
 
-A right reply must not be cut off by its token limit, and no baseline may score high.
+A right reply must not be cut off by the token limit of its exam, and no baseline may score high.
 """
 
 import re
@@ -115,7 +115,7 @@ def test_wrong_replies_to_one_family_of_tasks_lower_a_score_by_the_share_of_that
     assert results == dict.fromkeys(results, 1)
 
 
-def test_a_model_confused_by_the_description_of_the_tools_fails_only_in_the_row_with_tools(tasks):
+def test_a_model_confused_by_the_description_of_the_tools_loses_only_the_score_with_tools(tasks):
     description = conversations.TOOLS_MESSAGE["content"]
     results = values(
         examine(lambda text: "" if description in text else right_reply(tasks, text), exams=EXAMS[:1])
@@ -133,7 +133,7 @@ def test_wrong_replies_to_one_kind_of_logic_problem_cost_a_third_of_the_score(ta
     assert results["logic_exact"] == pytest.approx(2 / 3)
 
 
-def test_a_right_answer_without_steps_is_not_a_valid_chain(tasks):
+def test_a_right_answer_without_steps_is_not_a_valid_chain_of_thought(tasks):
     results = values(
         examine(lambda text: f"#### {tasks[prompt_key(text)].answer}", exams=[generation.reasoning])
     )
@@ -141,7 +141,7 @@ def test_a_right_answer_without_steps_is_not_a_valid_chain(tasks):
     assert results["chain_valid"] == 0
 
 
-def test_valid_steps_to_a_wrong_answer_are_not_a_valid_chain(tasks):
+def test_valid_steps_to_a_wrong_answer_are_not_a_valid_chain_of_thought(tasks):
     """Each story gets the solution of another story, with a different answer."""
     stories = [task for task in tasks.values() if task.kind == "story"]
 
@@ -153,7 +153,7 @@ def test_valid_steps_to_a_wrong_answer_are_not_a_valid_chain(tasks):
     assert results["reasoning_exact"] == results["chain_valid"] == 0
 
 
-def test_a_model_that_needs_steps_fails_when_it_must_answer_at_once(tasks):
+def test_a_model_that_needs_to_write_steps_fails_if_it_must_answer_at_once(tasks):
     """If a model must answer at once, the prompt ends with ####, and the next tokens count as the answer."""
     results = values(examine(lambda text: tasks[prompt_key(text)].reply, exams=[generation.reasoning]))
     assert results["reasoning_exact"] == 1 and results["reasoning_direct"] == 0
@@ -202,7 +202,7 @@ def test_each_conversation_continues_on_its_own():
     for i, messages in enumerate(converse(reply, 8, conversations)):
         assert messages[0] == conversations[i][0]
         assert messages[-1]["content"] == (f"done {i}" if i % 2 else f"plain {i}")
-    assert all(len(messages) == 1 for messages in conversations)  # the arguments do not change
+    assert all(len(messages) == 1 for messages in conversations)  # converse does not change its argument
 
 
 def test_a_call_that_fails_gets_the_error_as_its_result():
@@ -242,7 +242,7 @@ def test_every_baseline_scores_below_60_percent():
 
 
 def test_no_right_reply_is_cut_off():
-    """With a vocabulary like that of the built-in recipes, every right reply fits into its token limit."""
+    """With a vocabulary like that of the built-in recipes, every right reply fits into its exam's limit."""
     documents = corpus.conversations_for_vocabulary(0) + WORLD.documents("train", 200_000)
     tokenizer = train(documents, 1280)  # fewer merges than the recipes have, so replies are longer
     stories = WORLD.problems("test", 200, kind="story")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tinyllm.evaluation.intervals import Z, mean, proportion
 
 
-def test_the_interval_of_a_proportion_is_wilsons():
+def test_a_proportion_has_the_wilson_interval():
     assert proportion([]) is None
     for hits, n, low, high in (
         (5, 10, 0.2366, 0.7634),

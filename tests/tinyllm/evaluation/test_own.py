@@ -123,7 +123,7 @@ def test_your_own_problems_may_be_solved_with_the_calculator():
     assert own.problems(pool, BYTES, problems("4"))["own_problems_exact"]["value"] == 1
 
 
-def test_only_a_limited_number_of_your_own_problems_is_asked(monkeypatch):
+def test_only_a_limited_number_of_your_own_problems_are_used(monkeypatch):
     pool = ScriptedPool(BYTES, lambda text: "#### 1")
     monkeypatch.setattr(own, "MOST", 3)
     results = own.problems(pool, BYTES, problems(*"1112"))

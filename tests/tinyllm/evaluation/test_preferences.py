@@ -1,6 +1,6 @@
 """preferences: behaviour, win rate, KL and the accuracy of the reward model are measured correctly.
 
-A mistake of one kind must lower the row for that kind, because a good average can hide the mistake.
+A mistake of one kind must lower the score for that kind, because a good average can hide the mistake.
 """
 
 import json
@@ -140,7 +140,7 @@ def test_right_and_polite_replies_score_1_in_every_row_and_empty_replies_score_0
         ("stranger", "admits_unknown"),
     ],
 )
-def test_empty_replies_to_one_kind_of_prompt_lower_only_the_row_for_that_kind_and_the_row_for_politeness(
+def test_empty_replies_to_one_kind_of_prompt_lower_only_the_scores_for_that_kind_and_for_politeness(
     kind, row
 ):
     by_kind = behaviour.prompts_by_kind(WORLD, "test", ITEMS, "manners")
@@ -211,10 +211,10 @@ def test_a_good_average_does_not_hide_a_kind_that_is_scored_wrongly():
 def test_length_only_accuracy_is_reached_by_always_preferring_the_longer_or_always_the_shorter_reply():
     results = preferences.reward_accuracy(scorer(lambda text: len(reply_in(text).split())), BYTES, WORLD, 40)
     assert 0.5 <= results["length_only_accuracy"]["value"] < 0.7
-    longer = results["reward_pair_accuracy"]["value"]  # two equally long replies count as wrong
+    longer = results["reward_pair_accuracy"]["value"]  # a pair of equally long replies counts as wrong
     shorter = preferences.reward_accuracy(scorer(lambda text: -len(reply_in(text).split())), BYTES, WORLD, 40)
     shorter = shorter["reward_pair_accuracy"]["value"]
-    accuracy = (longer + (1 - shorter)) / 2  # two equally long replies count half
+    accuracy = (longer + (1 - shorter)) / 2  # a pair of equally long replies counts half
     assert results["length_only_accuracy"]["value"] == pytest.approx(max(accuracy, 1 - accuracy))
 
 

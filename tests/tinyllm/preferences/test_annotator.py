@@ -36,7 +36,7 @@ def annotator_tasks(count):
 
 
 def annotate(parent, count, path, monkeypatch=None, replies=None):
-    """Run the annotator -> the entries of its file. replies(task, i) replaces the model's i-th reply."""
+    """Run the annotator -> the entries that it writes. replies(task, i) replaces the model's i-th reply."""
     if replies:
         tasks = [task for task in annotator_tasks(count) for _ in range(annotator.GROUP)]
         texts = [replies(task, i % annotator.GROUP) for i, task in enumerate(tasks)]

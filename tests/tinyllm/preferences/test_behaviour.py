@@ -29,7 +29,7 @@ def test_prompts_have_the_requested_kind_and_split(split):
                 assert split_of(task.key) == split
 
 
-def test_the_same_name_gives_the_same_prompts_and_a_different_name_gives_different_prompts():
+def test_prompts_drawn_under_the_same_name_are_the_same_and_under_a_different_name_they_differ():
     first, again, other = (
         behaviour.prompts_by_kind(WORLD, "test", COUNT, name) for name in ("manners", "manners", "duels")
     )

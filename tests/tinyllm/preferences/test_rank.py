@@ -35,7 +35,7 @@ PATH = "runs/demo/rankings.jsonl"
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The folder of stage 2, with a random model. Its run is in the current folder."""
+    """The folder of stage 2, with a random model, in a run in the current folder."""
     monkeypatch.chdir(tmp_path)
     model = random_model(
         Config(len(BYTES), context=256, layers=1, width=8, heads=2), np.random.default_rng(0), np.float32, 0.1
@@ -77,7 +77,7 @@ def test_a_person_ranks_and_continues_where_the_last_session_ended(folder, monke
     assert ranks() == [(0, [2, 1, 3]), (1, [1, 2, 1]), (3, [3, 2, 1])]
     assert "2 of 4 prompts left to rank" in shown.err and "[3 of 4]" in shown.out and entries()[0] == first
 
-    run_session(monkeypatch, "1=2=3")  # the prompt that was skipped
+    run_session(monkeypatch, "1=2=3")  # ranks the prompt that was skipped
     assert ranks()[3] == (2, [1, 1, 1])
     run_session(monkeypatch)
     shown = capsys.readouterr()
@@ -119,11 +119,11 @@ def test_an_order_that_makes_no_sense_gets_an_explanation_and_can_be_typed_again
     run_session(monkeypatch, "", "1 2", "1 2 3 4", "1 1 2", "best", "1 2 x", "S")
     shown = capsys.readouterr().out
     assert shown.count("name each of 1 2 3 once") == 6
-    assert "[2 of 4]" in shown  # S skips, like s
+    assert "[2 of 4]" in shown  # typing S skips the prompt, as s does
     assert not entries()
 
 
-def test_the_end_of_the_input_ends_the_session_like_q(folder, monkeypatch, capsys):
+def test_the_end_of_the_input_ends_the_session_as_the_command_q_does(folder, monkeypatch, capsys):
     run_session(monkeypatch, "1 2 3")
     shown = capsys.readouterr().out
     assert ranks() == [(0, [1, 2, 3])]

@@ -183,7 +183,7 @@ def test_a_conversation_of_empty_turns_is_malformed(entry, tmp_path):
 
 
 def test_whatever_a_model_writes_can_be_written_to_the_file(tmp_path):
-    """The bytes ED A0 80 are not UTF-8. Tokenizer.decode would turn them into a lone surrogate."""
+    """The bytes ED A0 80 are not valid UTF-8. Tokenizer.decode would turn them into a lone surrogate."""
     text, path = decode_reply(BYTES, [0xED, 0xA0, 0x80]), tmp_path / "r.jsonl"
     rankings.save(path, [rankings.entry(rankings.Ranking(USER, [text, "b"], [1, 2]), "Ada", "abc", 7)])
     assert len(rankings.read(path)) == 1
@@ -241,7 +241,7 @@ def test_rankings_that_do_not_fit_into_the_context_are_left_out_and_reported(cap
     short = rankings.Ranking(TURNS[:1], ["a", "b"], [1, 2])
     tell_once.cache_clear()
     fit = lambda context: rankings.fitting([short, ranking], BYTES, context)
-    assert fit(longest - 1) == [short, ranking]  # the last token is only a target
+    assert fit(longest - 1) == [short, ranking]  # the last token is only a target, not an input
     assert not capsys.readouterr().err
     assert fit(longest - 2) == [short]
     assert f"1 of 2 rankings do not fit into the context of {longest - 2} tokens" in capsys.readouterr().err

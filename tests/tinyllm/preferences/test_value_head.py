@@ -124,7 +124,7 @@ def test_a_reply_better_than_expected_gets_positive_advantages():
 
 
 def test_the_head_learns_the_score_minus_later_penalties():
-    """If every position has a state of its own, the values of the head converge to its targets."""
+    """If every position has a state of its own, the predictions of the head converge to the returns."""
     states = np.zeros((1, 3, 2), np.float32)
     states[0, 1, 0], states[0, 2, 1] = 1, 1
     mask, penalties, state = np.array([[0, 1, 1]], np.float32), np.array([[0.0, 0.25, 0.5]]), {}

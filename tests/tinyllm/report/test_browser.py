@@ -81,7 +81,7 @@ def test_the_page_is_no_wider_than_the_screen_and_fetches_nothing(browser, five_
     assert size["width"] == width and size["height"] > 3000
 
 
-def test_the_check_notices_a_page_that_is_too_wide_and_fetches_an_image(browser, tmp_path):
+def test_the_check_notices_if_a_page_is_too_wide_and_if_a_page_fetches_an_image(browser, tmp_path):
     command, open_page = browser
     wide = Path(tmp_path / "wide.html")
     wide.write_text("<!doctype html><body><img src=missing.png><div style='width:500px'>wide</div>")

@@ -75,7 +75,7 @@ def test_the_bars_of_panel_2_show_the_gradients_of_the_objectives(run, expected)
             assert float(length) == pytest.approx(abs(float(number)) / largest, abs=0.006)
         errors = np.abs(titles[title][:, :, None] - numbers).min(axis=1)  # (T, 6)
         matched.setdefault(i // 6, []).append((errors <= 0.006 * np.abs(numbers) + 1e-9).all(axis=1))
-    for positions in matched.values():  # the five drawings of a row show the same position
+    for positions in matched.values():  # all five drawings in a row of the panel show the same position
         assert np.logical_and.reduce(positions).any()
 
 

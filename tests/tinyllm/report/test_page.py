@@ -99,7 +99,7 @@ def test_writing_the_page_changes_no_other_file_of_the_run(five_stages):
     assert files() == after  # the same run gives the same page
 
 
-def test_the_page_names_missing_stages_and_the_commands_that_make_them(tiny):
+def test_the_page_lists_missing_stages_and_the_commands_that_make_them(tiny):
     page.write("demo")
     text = read().text
     assert "3-prefer is missing. Make it with: make stage3 SIZE=tiny" in text
@@ -117,7 +117,7 @@ def test_a_deleted_file_is_reported_in_its_panel_and_the_other_panels_stay_compl
     assert text.count("No such file or directory") == 1 and "1-pretrain: gradient norm" in text
 
 
-def test_a_run_in_training_has_a_page_with_what_exists_so_far(tiny):
+def test_a_run_that_is_still_training_has_a_page_with_what_exists_so_far(tiny):
     path = Path("runs/demo/2-instruct/stage.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), "finished": False}))
     log = Path("runs/demo/2-instruct/metrics.jsonl")
@@ -139,7 +139,7 @@ def test_the_page_of_a_run_on_your_own_text_leaves_out_what_needs_the_built_in_w
     page.write("demo")
     text = read().text
     assert "This needs a run on the built-in world" in text and "1-pretrain: loss" in text
-    assert "text.txt" in text  # in the command that makes the stage again
+    assert "text.txt" in text  # the command that makes the stage again names it
 
 
 def test_a_run_made_before_commands_were_recorded_has_a_page(tiny):

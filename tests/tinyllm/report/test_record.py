@@ -26,7 +26,7 @@ def test_losses_of_rl_steps_and_an_unfinished_line_are_left_out(tiny):
     instruct = Record("demo").stages["2-instruct"]
     assert instruct.series("loss") == [(0, 2.0), (3, 1.5)]
     assert instruct.series("score") == [(1, 0.5)] and instruct.series("reward") == [(2, 0.5)]
-    # a power cut may leave such a file
+    # A power cut may leave zero bytes in the file.
     Path("runs/demo/2-instruct/metrics.jsonl").write_text("\0\0\n" + text)
     with pytest.raises(TinyllmError, match="metrics.jsonl cannot be read as lines of JSON"):
         Record("demo").stages["2-instruct"].series("loss")

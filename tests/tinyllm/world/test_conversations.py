@@ -113,7 +113,7 @@ def test_one_training_task_in_4_is_a_follow_up_and_one_in_32_describes_the_tools
     assert abs(follow_ups - 1 / 4) < 0.03 and abs(with_tools - 1 / 32) < 0.015
 
 
-def test_the_function_with_tools_adds_the_description_that_an_agent_uses_and_adds_it_only_once():
+def test_a_task_gets_the_same_description_of_the_tools_as_an_agent_and_gets_it_only_once():
     task = WORLD.instructions("test", 1, family="facts")[0]
     with_tools = conversations.with_tools(task)
     assert with_tools.prompt == agent.introduced(task.prompt, Registry([calculator]))

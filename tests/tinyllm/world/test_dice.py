@@ -1,6 +1,6 @@
 """dice: each draw counts its bits of randomness correctly, and a seed always gives the same draws.
 
-With a wrong count, the exams would compare a model's loss with a wrong limit.
+With a wrong count, the exams would compare a model's loss with a wrong lower limit.
 """
 
 import math

@@ -36,7 +36,7 @@ def style_of(reply):
 
 
 @given(st.text(), styles, seeds)
-def test_the_function_without_style_undoes_in_style(answer, style, seed):
+def test_removing_the_style_from_a_reply_gives_back_the_plain_answer(answer, style, seed):
     reply = instructions.in_style(Dice(str(seed)), answer, style)
     assert answer in reply and instructions.without_style(reply) == answer
     assert (reply == answer) == (style == "curt")
@@ -55,7 +55,7 @@ def test_every_style_has_its_share_of_replies_and_uses_all_its_templates():
 
 @settings(max_examples=30)
 @given(seeds, st.sampled_from(instructions.WITH_ANSWER), splits, st.booleans())
-def test_replies_of_scored_families_are_correct_in_every_style(seed, family, split, unseen):
+def test_replies_to_tasks_with_an_answer_are_correct_in_every_style(seed, family, split, unseen):
     for task in World(seed).instructions(split, 5, family=family, unseen=unseen):
         if task.kind != "stranger":
             assert task.kind == family and is_correct(task, task.reply)

@@ -1,6 +1,7 @@
-"""lexicon: translations follow the grammar of Tal, and the texts of a split define only pairs of this split.
+"""lexicon: translations follow the grammar of the made-up language Tal.
 
-If training defined the pairs of the exams, the exams would test memory instead of grammar.
+The texts of a split define no adjective-noun pairs of another split. If training defined the pairs of the
+exams, the exams would test memory instead of grammar.
 """
 
 import itertools

@@ -95,7 +95,8 @@ def test_an_annotator_without_mistakes_ranks_by_quality_and_equal_replies_share_
     for rank, value in zip(slipped, values):
         for other_rank, other_value in zip(slipped, values):
             assert (rank == other_rank) == (value == other_value)
-    order = sorted(set(values), reverse=True)  # if every swap is made, the best value moves to the end
+    # If every two neighbours are swapped, one pair after the other, the best value moves to the end.
+    order = sorted(set(values), reverse=True)
     always = oracle.annotate(Dice(str(seed)), order, slip_rate=1)
     assert always == [len(order), *range(1, len(order))]
 
@@ -121,7 +122,8 @@ def test_every_kind_has_its_share_of_prompts():
             # Questions about facts are answerable, but have a share of their own.
             share = shares[kind] + (shares["facts"] if kind == "answerable" else 0)
             assert abs(counts[kind] / 5000 - share / total) < 0.025
-        # One answerable prompt in six is about a fact, and one in six of these is about a stranger instead.
+        # One answerable prompt in six asks for a fact. In one of six such prompts, a stranger takes the
+        # place of the person, and the prompt does not count as a question about a fact.
         facts = sum(task.kind == "facts" for task in tasks) / 5000
         assert abs(facts - (shares["facts"] + shares["answerable"] * 5 / 36) / total) < 0.02
     assert {oracle.kind_of(task) for task in tasks} == set(oracle.KINDS)

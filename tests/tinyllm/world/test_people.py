@@ -58,7 +58,7 @@ def test_training_asks_about_three_relations_of_each_person(seed):
 
 
 @given(seeds, names, relations)
-def test_a_statement_is_true_and_ends_with_the_value_and_the_value_costs_no_bits(seed, name, relation):
+def test_a_statement_is_true_and_ends_with_the_value_and_only_its_wording_adds_bits(seed, name, relation):
     dice = Dice(str(seed))
     statement = people.state_fact(dice, WORLD.facts, name, relation)
     assert statement.endswith(f" {WORLD.facts[name, relation]}.")

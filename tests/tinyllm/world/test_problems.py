@@ -1,4 +1,4 @@
-"""problems: every step of a solution is correct, and steps_are_correct refuses a chain with one wrong digit.
+"""problems: solutions have correct steps, and steps_are_correct refuses a solution with one wrong digit.
 
 Otherwise a model would learn wrong steps, or the exams would accept wrong ones.
 """
@@ -194,7 +194,8 @@ def test_answers_and_relations_are_balanced_and_the_order_of_premises_is_random(
     for task in tasks:
         first_premise = re.search(r"(\w+) is \w+ than (\w+)\.", task.question).groups()
         in_order += first_premise == tuple(ranking_of(task.question)[:2])
-    assert 700 < in_order < 980  # the premise about the top two names is one of two or three, in random order
+    # A question has two or three premises in random order, and one of them is about the top two names.
+    assert 700 < in_order < 980
 
 
 @given(seeds)

@@ -1,4 +1,4 @@
-"""stories: the last sentence follows from the others, and the key of a story is its end.
+"""stories: the last sentence follows from the others, and stories with the same end have the same key.
 
 Otherwise no model could predict the last sentence, or training could show the ends of exam stories.
 """
@@ -42,7 +42,7 @@ def test_the_last_sentence_and_the_key_follow_from_the_other_sentences(seed):
 
 
 def test_the_last_sentence_of_the_example_in_the_docstring_follows_from_the_others():
-    example = re.findall(r"[A-Z][^.]+\.", " ".join(stories.__doc__.split("in the story:")[1].split()))
+    example = re.findall(r"[A-Z][^.]+\.", " ".join(stories.__doc__.split(":\n")[1].split()))
     assert example[-1] == "Now {} has the {} in the {}.".format(*end_of(example[:-1]))
 
 

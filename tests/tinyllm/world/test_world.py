@@ -1,6 +1,6 @@
 """world: a seed always gives the same texts, every fact in them is true, and no exam item occurs in training.
 
-Otherwise exams would measure memory, and no two runs could be compared.
+Otherwise exams would measure what a model has memorised, and no two runs could be compared.
 """
 
 import math
@@ -55,7 +55,7 @@ def test_20_percent_of_all_keys_belong_to_test_and_10_percent_to_val():
 
 
 @given(splits, seeds)
-def test_a_draw_is_repeated_until_its_key_belongs_to_the_split_and_only_the_last_draw_costs_bits(split, seed):
+def test_a_draw_is_repeated_until_its_key_belongs_to_the_split_and_only_the_last_draw_adds_bits(split, seed):
     def draw(dice):
         number = dice.integer(1, 100)
         return number, f"number {number}"

@@ -88,7 +88,8 @@ def dpo(logits, targets, reference_log_probs, weights, total, beta=0.1):
 
     -log sigmoid(margin) / total with margin = beta * (gain of the chosen reply - gain of the rejected reply),
     gain = log p - log p under the reference. So dlogits is that of weighted_nll, with the weights of
-    the chosen reply multiplied by beta sigmoid(-margin), and those of the rejected one by the negative.
+    the chosen reply multiplied by beta sigmoid(-margin), and the weights of the rejected reply multiplied by
+    -beta sigmoid(-margin).
     """
     log_probs = log_prob_of(targets, log_softmax(logits))
     gain = (log_probs * weights).sum(axis=-1) - reference_log_probs  # (P, 2)

@@ -28,7 +28,7 @@ class Rates:
     (Zhai et al. 2022). If `steps` is 0, the rates are constant.
 
     Each stage chooses its own peak rates. Some skills, such as following a story, are learned suddenly, and
-    only while the learning rate is high. A rate that falls from the first step may be too low when that happens.
+    only while the learning rate is high. A rate that falls from the first step may then be too low.
     """
 
     method: str = "muon"  # optimizer of the block matrices: muon or adamw

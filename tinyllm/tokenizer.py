@@ -159,8 +159,8 @@ def train(documents, vocab):
     ends early if no pair occurs twice. Of equally frequent pairs, the one with the smaller ids (first left,
     then right) is merged first.
 
-    Recounting all pairs for each merge would take hours. So each merge only updates the counts of the pairs
-    next to it, and a heap finds the next pair to merge. The count of an existing pair never rises, so an
+    Recounting all pairs for each merge would take hours. So each merge updates only the counts that it
+    changes, and a heap finds the next pair to merge. The count of an existing pair never rises, so an
     outdated entry in the heap need not be corrected before it reaches the top.
     """
     if isinstance(documents, (str, bytes)):

@@ -33,7 +33,7 @@ for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VEC
 
 def _limit_loaded_blas():
     """Set the number of threads with a function call. If NumPy was imported before tinyllm, BLAS has already
-    read the variables.
+    read its environment variables.
 
     This works for the OpenBLAS in NumPy's wheels for Linux and Windows. With another BLAS, import tinyllm
     before NumPy.

@@ -45,7 +45,7 @@ class CallMask:
 
     def __call__(self, row, written, room):
         """The ids of a reply so far, and how many more may follow -> the tokens that may come next: booleans
-        (V,), or None for all. If there are no ids yet, a new reply begins in this row of the batch."""
+        (V,), or None if all may. If there are no ids yet, a new reply begins in this row of the batch."""
         if not len(written):
             self.rows[row] = self.start if self.only else None, b"", 0
         state, text, done = self.rows[row]

@@ -7,9 +7,10 @@ Without an autograd library the derivative of every layer has to be written by h
 each backward function derives the gradients, and the tests compare them with finite differences.
 
 There is no state and no class. dout has the shape of out, dx the shape of x. A gradient is a new array, or
-overwrites an array that the caller passes. Nothing is added to the gradient of an earlier step, so there is
-no zero_grad to forget. All functions work in float32 (for training) or float64 (for checks), and never mix
-the two: scalars come from `math`, because an np.float64 scalar would turn a float32 array into float64.
+overwrites an array that the caller passes. It is never added to the gradient of an earlier step, so gradients
+need not be set to 0 between steps. All functions work in float32 (for training) or float64 (for checks), and
+never mix the two: scalars come from `math`, because an np.float64 scalar would turn a float32 array into
+float64.
 
 Shapes:  B batch   T time   N = B * T rows   C width   V vocabulary
          H query heads   K key/value heads   G = H // K   D head dimension   F hidden width of the MLP
@@ -30,8 +31,8 @@ def embedding_forward(ids, w):
 def embedding_backward(dout, cache):
     """out = onehot(ids) w  ->  dw = onehot(ids)^T dout: the gradients of all occurrences of a token add up.
 
-    Sorting by id brings the rows of a token together, so one pass sums them. np.add.at gives the same result
-    without sorting, but is many times slower.
+    Sorting by id puts rows with the same id side by side, so one pass sums them. np.add.at gives the same
+    result without sorting, but is many times slower.
     """
     ids, w = cache
     order = np.argsort(ids, kind="stable")
@@ -146,7 +147,8 @@ def attention_forward(q, k, v, causal=False, block=64):
 
 
 def attention_backward(dout, cache):
-    """The derivative of each forward step, last first. p is (keys, queries), q already divided by sqrt(D).
+    """The derivative of each step of the forward pass, from the last to the first. p has the shape
+    (keys, queries), and q is already divided by sqrt(D).
 
     out = p^T v                         ->  dp = v dout^T          dv = p dout
     p = softmax(s) down each column     ->  ds = p * (dp - sum over keys of p * dp)

@@ -2,11 +2,11 @@
 
 The loss of the reward model takes scores in place of logits, and that of PPO's critic takes values.
 
-Stages differ in the gradient at the logits; everything below the logits is shared. If each loss took the
-mean over its own rows, the sum over workers and micro-batches would be wrong. So the caller passes `total`,
-the normaliser of the whole batch. A separate total also allows weights that are negative or sum to 0. If
-there is nothing to learn, total is 0. Everything is then divided by infinity, so the loss and its gradient
-are 0.
+Stages differ in the gradient at the logits; the rest of the backward pass is the same for all. If each loss
+took the mean over its own rows, the sum over workers and micro-batches would be wrong. So the caller passes
+`total`, the normaliser of the whole batch. A separate total also allows weights that are negative or sum to
+0. If there is nothing to learn, total is 0. Everything is then divided by infinity, so the loss and its
+gradient are 0.
 
 Shapes:  B batch   T time   V vocabulary   P prompts   K completions of each prompt
 """
@@ -59,12 +59,12 @@ def plackett_luce(scores, last, ranks, total):
     """Negative log-likelihood of rankings: a higher score makes a better rank likelier.
 
     scores (P, K, T) of K completions of each of P prompts; last (P, K) is the position at which each score is
-    read; ranks (P, K): 1 is the best, equal ranks are ties, 0 marks an unused slot
-    -> loss, dscores (P, K, T).
+    read; ranks (P, K): 1 is the best, equal ranks are ties, and 0 marks an unused slot of a prompt that has
+    fewer than K completions -> loss, dscores (P, K, T).
 
     -sum_i [ r_i - log sum_{j = i or ranked below i} exp(r_j) ] / total    Plackett 1975. For K = 2 it is
     -log sigmoid(r_chosen - r_rejected), Bradley & Terry 1952. Tied completions do not compete.
-    d/dr = softmax over the competitors - onehot(i).
+    d/dr = sum_i [ softmax(r over those j) - onehot(i) ] / total.
     """
     r = np.take_along_axis(scores, last[..., None], axis=-1)[..., 0]  # (P, K)
     below = ranks[:, :, None] < ranks[:, None, :]
@@ -82,12 +82,14 @@ def dpo(logits, targets, reference_log_probs, weights, total, beta=0.1):
     """Direct preference optimisation: make the chosen reply likelier than the rejected one, both relative to
     the reference model.   Rafailov et al. 2023.
 
-    logits (P, 2, T, V), targets and weights (P, 2, T): the chosen reply comes first, weights 1 on replies;
-    reference_log_probs (P, 2): log p of both replies under the reference -> loss, dlogits.
+    logits (P, 2, T, V), targets and weights (P, 2, T): the chosen reply comes first; the weights are 1
+    on the replies and 0 elsewhere; reference_log_probs (P, 2): log p of both replies under the reference
+    -> loss, dlogits.
 
     -log sigmoid(margin) / total with margin = beta * (gain of the chosen reply - gain of the rejected reply),
-    gain = log p - log p under the reference. So dlogits is the dlogits of weighted_nll with other weights:
-    those of the chosen reply times beta sigmoid(-margin), those of the rejected times -beta sigmoid(-margin).
+    gain = log p - log p under the reference. So dlogits is that of weighted_nll, with the weights of
+    the chosen reply multiplied by beta sigmoid(-margin), and the weights of the rejected reply multiplied by
+    -beta sigmoid(-margin).
     """
     log_probs = log_prob_of(targets, log_softmax(logits))
     gain = (log_probs * weights).sum(axis=-1) - reference_log_probs  # (P, 2)
@@ -143,7 +145,7 @@ def ppo_clip(logits, targets, old_log_probs, advantages, total, clip=0.2):
 def policy_gradient_with_kl(
     logits, targets, old_log_probs, reference_logits, advantages, weights, total, kl=0.2
 ):
-    """The loss of stage 3 (except DPO): the clipped policy gradient plus kl times the KL to the reference.
+    """The loss of stage 3 (except DPO): the clipped policy gradient plus `kl` times the KL to the reference.
 
     The second term contributes the gradient of each position's own KL. A token's effect on the KL of later
     positions is part of its advantage (preferences/advantages.py), except with GRPO.

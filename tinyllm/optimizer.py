@@ -1,16 +1,16 @@
 """From a gradient to better parameters: Muon for the matrices inside the blocks, AdamW for the rest.
 
-Gradients of different parameters differ in size by orders of magnitude, so no single rate suits them all.
-Both methods here make the size of a step independent of the size of the gradient.
+Gradients of different parameters differ in size by orders of magnitude, so no single learning rate suits them
+all. Both methods here make the size of a step independent of the size of the gradient.
 
 Their state is two vectors of the same length as the trained part of the parameter buffer. `parts` cuts the
 buffer into pieces that can be updated independently, and each worker (parallel.py) updates its share of them.
 
 Muon is worth its extra code. On tiny Shakespeare, with learning rates that decay from the first step, AdamW
 (`ARGS="--method adamw"`) reaches a validation loss of 1.677 nats per character in 2,000 steps (55 s). Muon
-reaches 1.645 in 1,000 steps (43 s) and 1.560 in 2,000, or 1.554 with the plateau of `Rates`. Stages 1 and 2,
-the solutions of stage 4 and the reward model use Muon. Reinforcement learning uses AdamW only (for the
-reason, see s4_reason.py).
+reaches 1.645 in 1,000 steps (43 s) and 1.560 in 2,000, or 1.554 with the plateau of `Rates`. Muon is used in
+stages 1 and 2, in the supervised part of stage 4 and for the reward model. Reinforcement learning uses AdamW
+only (for the reason, see s4_reason.py).
 """
 
 import math
@@ -27,8 +27,8 @@ class Rates:
     """Peak learning rates, and their schedule over `steps` steps: linear warm-up, plateau, linear decay
     (Zhai et al. 2022). If `steps` is 0, the rates are constant.
 
-    Each stage chooses its own peaks. Some skills, such as following a story, are learned suddenly, and only
-    while the rate is high. Rates that fall from the start may be too low when that moment comes.
+    Each stage chooses its own peak rates. Some skills, such as following a story, are learned suddenly, and
+    only while the learning rate is high. A rate that falls from the first step may then be too low.
     """
 
     method: str = "muon"  # optimizer of the block matrices: muon or adamw

@@ -11,9 +11,9 @@ gradient buffer per worker are in shared memory. Jobs and results go through pip
 The shared memory has no name (multiprocessing's RawArray maps an unlinked file), so nothing is left behind,
 whichever process is killed.
 
-To go beyond one machine, give each machine its rows of the batch and the total of the whole batch. Turn the
-sums of gradients (`sum_gradients`) and of losses into all-reduces. Each machine then updates its own copy of
-the parameters, and one machine saves them.
+To go beyond one machine, give each machine its rows of the batch, and the `total` of the whole batch (see
+objectives.py). Turn the sums of gradients (`sum_gradients`) and of losses into all-reduces. Each machine then
+updates its own copy of the parameters, and one machine saves them.
 """
 
 import atexit
@@ -151,7 +151,7 @@ class WorkerPool:
 
 def map_by_length(pool, function, rows, *columns, size):
     """pool.map for sequences of different lengths -> a list, in the order of `rows`. Sequences of similar
-    length share a chunk, which saves padding and waiting. The other columns are arrays."""
+    length share a chunk, which saves padding and waiting. All `columns` are arrays."""
     order = np.argsort([len(row) for row in rows], kind="stable")
     sorted_columns = [column[order] for column in columns]
     results = pool.map(function, [rows[i] for i in order], *sorted_columns, size=size)

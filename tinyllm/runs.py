@@ -106,9 +106,9 @@ def sources(settings, parent):
     """The sources of a stage -> {kind: {"path", "sha256"}}; an empty path means the built-in world.
 
     The kinds are text, instructions, rankings and problems. A file named in the settings takes precedence
-    over the parent's source. The built-in world is the default only if no other source is a file of yours.
-    Raises TinyllmError if a source is missing, cannot be mixed with the others, or has changed since the
-    parent learned from it.
+    over the parent's source of the same kind. The built-in world is the default only if no other source is a
+    file of yours. Raises TinyllmError if a source is missing, cannot be mixed with the others, or has changed
+    since the parent learned from it.
     """
     kinds = {f.metadata["source"]: f for f in dataclasses.fields(settings) if "source" in f.metadata}
     learned, named = learned_by(parent) if parent else {}, {}
@@ -180,8 +180,8 @@ def places(folder, path):
 def lock(folder):
     """Make a folder and keep other processes out of it, until the returned file is closed.
 
-    The system releases the lock when the process ends, however it ends. On Windows there is no lock. If
-    another process holds the lock, raises TinyllmError with the ID of that process.
+    The operating system releases the lock when the process ends, however it ends. On Windows there is no
+    lock. If another process holds the lock, raises TinyllmError with the ID of that process.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = open(folder / ".lock", "a+", encoding="utf-8")  # noqa: SIM115 (the caller closes it)
@@ -225,7 +225,7 @@ def nothing_to_do(settings, stage, parent=None):
     lock(folder).close()
     wanted = describe(settings, stage, parent)
     options = made.get("settings", {})
-    # An older folder lacks newer options, which then had their defaults, and has other names for two options.
+    # If an option is newer than the stage, its default is assumed. Two options had other names then.
     if options:
         renamed = {"direct": options.get("chains") == "left-out", "reward_steps": options.get("steps")}
         options = {each.name: each.default for each in dataclasses.fields(settings)} | renamed | options

@@ -120,10 +120,11 @@ class Decoder:
 def choose(logits, draws, temperature=1.0, top_k=0, top_p=1.0):
     """logits (B, V), draws (B,) uniform in [0, 1) -> ids (B,).
 
-    temperature 0 takes the most likely token. top_k keeps the k most likely tokens and any ties (0: all).
-    top_p keeps the smallest set of most likely tokens whose probabilities add up to at least top_p (Holtzman
-    et al. 2020). A token whose logit is -inf is never chosen. The draw then picks a token by inverting the
-    cumulative distribution: one number per row decides, whatever else is in the batch.
+    temperature 0 takes the most likely token. top_k keeps the k most likely tokens, and any others that are
+    as likely as the k-th (0: no limit). top_p keeps the smallest set of most likely tokens whose
+    probabilities add up to at least top_p (Holtzman et al. 2020). A token whose logit is -inf is never
+    chosen. The draw then picks a token by inverting the cumulative distribution: one number per row decides,
+    whatever else is in the batch.
     """
     if temperature == 0:
         return logits.argmax(axis=1)

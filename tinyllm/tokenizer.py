@@ -155,12 +155,12 @@ class _Words(dict):
 def train(documents, vocab):
     """Learn a Tokenizer of `vocab` ids (256 bytes, then merges) from documents (an iterable of str or bytes).
 
-    The special tokens are not counted. With vocab 256 there are no merges: ids are bytes. Training ends early
-    if no pair occurs twice. Of equally frequent pairs, the one with the smaller ids (first left, then right)
-    is merged first.
+    `vocab` does not include the special tokens. With vocab 256 there are no merges: ids are bytes. Training
+    ends early if no pair occurs twice. Of equally frequent pairs, the one with the smaller ids (first left,
+    then right) is merged first.
 
-    Recounting all pairs for each merge would take hours. So each merge only updates the counts of the pairs
-    next to it, and a heap finds the next pair to merge. The count of an existing pair never rises, so an
+    Recounting all pairs for each merge would take hours. So each merge updates only the counts that it
+    changes, and a heap finds the next pair to merge. The count of an existing pair never rises, so an
     outdated entry in the heap need not be corrected before it reaches the top.
     """
     if isinstance(documents, (str, bytes)):

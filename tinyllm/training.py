@@ -161,7 +161,7 @@ class Run:
         self.bar = tqdm(total=total, initial=self.start, bar_format=line, mininterval=interval)
         try:
             for step in range(self.start, total):
-                self.bar.update(0)  # draw the line, unless it was drawn a moment ago
+                self.bar.update(0)  # draw the progress line, unless it was drawn a moment ago
                 yield step
                 self.bar.n = done = step + 1
                 if done == total:
@@ -226,7 +226,7 @@ class Run:
         return (step + 1) % max(1, self.total_steps // times) == 0 or step + 1 == self.total_steps
 
     def validate(self, step, objective, batch):
-        """Compute, show and log the loss of a batch. Its weights must sum to more than 0."""
+        """Compute, show and log the loss of a batch. The weights in the batch must sum to more than 0."""
         loss = sum(self.pool.run(compute_loss, self.jobs(objective, batch)))
         self.show(validation=f"(val {loss:.3f})")
         self.log(step=step, validation_loss=loss)
@@ -282,8 +282,8 @@ class Run:
 
 
 def share_out(batch, workers, accumulate):
-    """A batch -> one list of pieces per worker: consecutive rows with equal shares of the batch's tokens,
-    cut at the nearest row.
+    """A batch -> one list of pieces per worker. The batch is cut between rows, so that the shares of the
+    workers have about the same number of tokens.
 
     Each share is cut in the same way into `accumulate` micro-batches. If one row has more tokens than a
     share, there may be fewer lists than workers.

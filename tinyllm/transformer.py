@@ -102,10 +102,11 @@ class Config:
 
 
 class Parameters(dict):
-    """Name -> view of `flat`, the one buffer that holds all parameters. Another instance holds gradients.
+    """Name -> view of `flat`, the one buffer that holds all parameters.
 
-    `blocks` lists the arrays of each layer, with neighbouring matrices joined. If only the last layers are
-    trained, gradients have a shorter buffer (Config.begin), and blocks for these layers only.
+    `blocks` lists the arrays of each layer, with neighbouring matrices joined. Gradients are stored in a
+    second object of this class. If only the last layers are trained, that object has a shorter buffer
+    (see Config.begin), and blocks for these layers only.
     """
 
     def __init__(self, config, flat=None, dtype=np.float32):
@@ -197,7 +198,8 @@ class Transformer:
     def backward(self, dout, cache, grads):
         """Given dout = dL/dout, write the gradient of every trained parameter into `grads` (Parameters).
 
-        If the first layers are frozen, `grads` has no blocks for them, and the backward pass stops there.
+        If the first layers are frozen, the backward pass does not reach them, and `grads` has no blocks for
+        them.
         """
         c = self.config
         B, T, at, rotations, embedded, caches, norm, head = cache

@@ -142,7 +142,7 @@ def test_a_row_without_tokens_begins_a_new_reply(optional):
     assert optional(0, ids[:0], 200) is None and optional(0, ids[:1], 200) is None
 
 
-def test_the_script_tools_proof_reports_how_many_calls_are_invalid(monkeypatch, capsys):
+def test_make_tools_proof_reports_how_many_calls_are_invalid(monkeypatch, capsys):
     script = Path(__file__).parents[1] / "bench" / "tools_proof.py"
     monkeypatch.setattr("sys.argv", [str(script), "--count", "30"])
     runpy.run_path(str(script), run_name="__main__")

@@ -81,7 +81,7 @@ def test_turning_tools_on_fails_and_changes_nothing_if_replies_are_too_short_for
     status, _, err = talk(*lines, options=["--tokens", "20"])
     assert status == 0 and "a tool call needs more than" in err
     assert [m["role"] for m in json.loads(Path("talk.json").read_text())["messages"]] == ["user", "assistant"]
-    # the question needs a call, so it fails too
+    # this question demands a call, so it is refused too
     lines = "/tools on", "What is 2+2? Use the calculator."
     _, _, err = talk(*lines, options=["--tokens", "20"])
     assert err.count("a tool call needs more than") == 2

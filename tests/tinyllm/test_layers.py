@@ -105,7 +105,7 @@ def test_rope_rotates_each_pair_of_channels_by_its_angle(T, half, t, rng):
 
 @st.composite
 def heads(draw):
-    """Random queries, keys and values in grouped heads, and a random generator."""
+    """Random queries, keys and values in grouped heads, and the generator that drew them."""
     rng, K = draw(rngs), draw(st.integers(1, 2))
     B, T, D = draw(st.integers(1, 3)), draw(st.integers(1, 6)), draw(st.integers(1, 4))
     make = lambda H: rng.standard_normal((B, T, H, D))

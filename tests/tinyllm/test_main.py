@@ -30,7 +30,7 @@ def inputs(empty_folder):
 
 @pytest.fixture
 def command(monkeypatch):
-    """A function that makes a command run another function."""
+    """A function that replaces the function behind a command."""
 
     def replace(name, function):
         settings, original = COMMANDS[name]

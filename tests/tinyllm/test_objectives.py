@@ -206,7 +206,7 @@ def test_the_gradient_has_the_precision_of_the_models_logits(case, data):
 
 @each_objective
 def test_adding_a_constant_to_the_logits_of_a_position_changes_nothing(case, data):
-    """So the gradient sums to 0 over the tokens.
+    """This means that the gradient sums to 0 over the tokens.
 
     In a ranking, the constant is added to all scores of a prompt.
     """

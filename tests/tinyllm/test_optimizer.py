@@ -1,7 +1,7 @@
-"""optimizer: AdamW and Muon match their formulas, and rates follow the schedule.
+"""optimizer: AdamW and Muon match their formulas, and learning rates follow their schedule.
 
-Parts may be updated in any order. A wrong step raises no error: the model learns worse, or its weights depend
-on the number of workers.
+The parts of the parameter buffer may be updated in any order. A wrong step raises no error: the model learns
+worse, or its weights depend on the number of workers.
 """
 
 import numpy as np
@@ -196,7 +196,7 @@ def test_the_rate_rises_linearly_stays_constant_falls_linearly_and_is_never_0(st
             assert scale == 1
         elif steps - fall_starts >= 1:
             assert scale == pytest.approx((steps - step) / (steps - fall_starts))
-        else:  # the fall would be shorter than one step, so the last step keeps the full rate
+        else:  # the decay would be shorter than one step, so the last step keeps the full rate
             assert scale == 1
 
 

@@ -134,7 +134,7 @@ def test_the_built_in_world_is_not_mixed_with_your_own_files():
     text = train(TextSettings(text="sea.txt"), "1-text")
     with pytest.raises(TinyllmError, match="cannot use the built-in instructions: name your own with DATA="):
         sources(StageSettings(), text)
-    # A checkpoint from elsewhere has no record of its text, so no text is replayed.
+    # It is not recorded which text a checkpoint from elsewhere learned from, so the path is None.
     foreign = Path("foreign")
     checkpoint.save(foreign, random_model(CONFIG, np.random.default_rng(0)), BYTES)
     assert path_of(sources(StageSettings(data="sea.txt"), foreign), "text") is None
@@ -243,7 +243,7 @@ def test_a_finished_stage_is_not_repeated_and_for_other_settings_the_error_sugge
     with pytest.raises(TinyllmError, match="repeat your command with RUN=demo-2$"):
         nothing_to_do(settings, "2-stage")
     assert not nothing_to_do(settings, "3-other")
-    train(settings, "3-other/part", parent)  # its settings lack those that only its stage has
+    train(settings, "3-other/part", parent)  # a part lacks the settings that only a whole stage has
     with pytest.raises(TinyllmError, match="repeat your command with RUN=demo-2$"):
         nothing_to_do(StageSettings(size="tiny", steps=5), "3-other/part", parent)
 
@@ -355,7 +355,7 @@ def test_earlier_stages_of_a_moved_run_are_found_even_if_a_new_run_has_the_old_n
 
 
 def test_a_stage_is_not_its_own_ancestor_even_if_its_parent_had_the_same_name_and_weights():
-    """A stage of 0 steps has the weights of its parent. Here the parent was moved."""
+    """A stage of 0 steps has the weights of its parent. Here the parent's folder was renamed."""
     folder = train(StageSettings(run="mine"), "1-text", train(TextSettings(), "1-text"))
     Path("runs/demo").rename("runs/moved")
     assert [*ancestors(folder)] == [folder]

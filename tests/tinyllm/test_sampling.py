@@ -268,7 +268,10 @@ def test_the_smallest_and_the_largest_draw_choose_an_allowed_token():
 
 
 def model_that_writes(text):
-    """A byte-level model that always replies with `text` and then ends. No byte may occur in `text` twice."""
+    """A byte-level model that always replies with `text` and the end token.
+
+    No byte may occur twice in `text`.
+    """
     config = Config(len(BYTES), context=64, layers=1, width=len(BYTES) + 1, heads=1, head_dim=2, tied=False)
     model = Transformer(config)
     chain = [BYTES.special["<|assistant|>"], *BYTES.encode(f" {text}"), END]

@@ -26,7 +26,7 @@ trained = st.builds(train, st.lists(likely, max_size=4), st.integers(256, 300))
 
 
 def encode_slowly(merges, data):
-    """Split into words, then merge one pair at a time: the pair learned first, at its leftmost place."""
+    """Split into words, then merge one pair at a time: the earliest learned one, at its leftmost place."""
     rank, out = {pair: i for i, pair in enumerate(merges)}, []
     for word in T._words(data):
         ids = list(word)

@@ -24,7 +24,7 @@ texts = (
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """This project's tokenizer, a copy loaded by Hugging Face's library, and the folder of the files."""
+    """This project's tokenizer, a copy loaded by Hugging Face's library, and the folder of its files."""
     folder = tmp_path_factory.mktemp("tokenizer")
     text = "the cat sat on the mat, 12 times in 2024;\n\n  it's été 中文 中文 😀😀 and so on and on" * 3
     tokenizer = train(text, 330)

@@ -368,7 +368,7 @@ def stop(run, step):
 
 
 def outcome(run="demo"):
-    """Everything in the folder of a stage that must be the same with and without interruptions.
+    """Those contents of a stage's folder that must be the same with and without interruptions.
 
     The resume file may be left over, if the process was killed just before it deleted the file.
     """
@@ -409,7 +409,7 @@ def killed_at(number, action):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills with a signal")
 def test_a_run_that_is_killed_at_any_file_access_and_resumed_ends_with_the_same_bytes(monkeypatch):
     """The run may be killed while it starts, trains, saves or finishes, and again while it resumes."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)  # fsync is slow and protects only from power cuts
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # slow, and protects only against power cuts
     short_run(run="whole")
     expected, rng, number = outcome("whole"), random.Random(0), 0
     while killed_at(number, short_run):

@@ -51,7 +51,7 @@ def test_the_gradient_of_the_whole_model_is_the_derivative_of_its_output(config,
             params[:] = start + t * moved
             return (model.forward(ids, at)[0] * r).sum()
 
-        # If the width is 1, several RMSNorms with inputs near 0 need a step smaller than 1e-6.
+        # If the width is 1, several RMSNorms with inputs near 0 need finite differences below 1e-6.
         close(slope(along, 1e-7), gradient.flat @ direction.flat, 1e-5, name)
         params[:] = start
 

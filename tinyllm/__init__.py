@@ -17,16 +17,16 @@ import ctypes
 import platform
 
 # BLAS gets one thread per process, because there is one process per core (parallel.py). The table shows the
-# milliseconds per training step of models with 0.8 M and 2.8 M parameters, on 2 cores. Either both cores are
-# otherwise idle, or another program keeps one of them busy.
+# milliseconds per training step of models with 0.8 M and 2.8 M parameters, on 2 cores. In the first column
+# both cores are otherwise idle; in the second, another program keeps one of them busy.
 #
 #                                idle          one core busy
 #     1 process, 1 thread      44 / 363          42 / 361
 #     1 process, 2 threads     28 / 220          60 / 737      the threads spin while they wait
 #     2 processes              23 / 187          66 / 467
 #
-# On another machine with a busy core, a step took 11 times as long with 2 threads as with 1. If you have set
-# one of these environment variables, your value is kept.
+# On another machine, with one core busy, a step took 11 times as long with 2 threads as with 1. If you have
+# set one of these environment variables, your value is kept.
 for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
     os.environ.setdefault(_name, "1")
 

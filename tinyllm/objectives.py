@@ -5,8 +5,8 @@ The loss of the reward model takes scores in place of logits, and that of PPO's 
 Stages differ in the gradient at the logits; the rest of the backward pass is the same for all. If each loss
 took the mean over its own rows, the sum over workers and micro-batches would be wrong. So the caller passes
 `total`, the normaliser of the whole batch. A separate total also allows weights that are negative or sum to
-0. If there is nothing to learn, total is 0. Everything is then divided by infinity, so the loss and its
-gradient are 0.
+0. If there is nothing to learn, total is 0. The functions then divide by infinity instead, so the loss
+and its gradient are 0.
 
 Shapes:  B batch   T time   V vocabulary   P prompts   K completions of each prompt
 """

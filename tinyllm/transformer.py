@@ -94,7 +94,7 @@ class Config:
         return dict(zip(self.shapes(), pairwise(accumulate(sizes, initial=-begin))))
 
     def begin(self, last_layers):
-        """Buffer index where the trained part begins. last_layers: 0 trains everything, None nothing."""
+        """Buffer index where the trained part begins. last_layers: 0 trains all, None trains nothing."""
         if last_layers is None:
             return self.size()
         first = f"layers.{max(0, self.layers - last_layers)}.attention.wq" if last_layers else "embedding"
@@ -240,7 +240,7 @@ class Transformer:
 
 
 def scatter(rows, at):
-    """An array with rows (N, ...) at the N positions where `at` is true, and 0 elsewhere."""
+    """An array that holds `rows` (N, ...) at the N positions where `at` is true, and 0 elsewhere."""
     full = np.zeros((*at.shape, *rows.shape[1:]), rows.dtype)
     full[at] = rows
     return full

@@ -35,7 +35,7 @@ HINTS = {
     "`": "Remove the code fence: write only the JSON itself.",
 }
 BEGUN_NUMBERS = {"-", ".", "e", "E", "e-", "e+", "E-", "E+"}  # endings of a number that was cut off
-CUT_OFF = "the text ends: it was probably cut off"
+CUT_OFF = "the text ends here; it was probably cut off"
 
 
 class JSONError(ValueError):
@@ -174,7 +174,7 @@ class Reader:
             if char == "\\":
                 pieces.append(self.escape())
             elif not char:
-                self.fail(f"The string is not closed, but {CUT_OFF}.", cut_off=True)
+                self.fail(f"The string lacks its closing quote: {CUT_OFF}.", cut_off=True)
             elif char < " ":
                 written = CONTROLS.get(char, f"\\u{ord(char):04x}")
                 self.fail(f"A control character in a string: write {written}.")
@@ -185,7 +185,7 @@ class Reader:
         """The character that an escape sequence stands for."""
         match = ESCAPE.match(self.text, self.at)
         if not match and BEGUN_ESCAPE.match(self.text, self.at):
-            self.fail(f"The string is not closed, but {CUT_OFF}.", cut_off=True)
+            self.fail(f"The string lacks its closing quote: {CUT_OFF}.", cut_off=True)
         if not match:
             self.fail(r'A backslash must be followed by one of " \ / b f n r t, or by u and four hex digits.')
         char, high, low, code = match.groups()

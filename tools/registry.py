@@ -183,8 +183,8 @@ class Registry:
 
 
 async def finished(value, longest):
-    """Awaits the value of an async tool. From an async generator, takes only enough items to exceed `longest`
-    characters: each item adds at least a character and a comma."""
+    """Awaits the value of an async tool. From an async generator, takes only as many items as are needed to
+    exceed `longest` characters of JSON, to which each item adds at least a character and a comma."""
     if inspect.isawaitable(value):
         value = await value
     if not isinstance(value, AsyncIterator):

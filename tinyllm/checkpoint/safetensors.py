@@ -44,7 +44,7 @@ def read(path):
 
 
 def scan(path):
-    """File -> ({name: Stored}, {key: text}), from the header only. Raises TinyllmError like `read`."""
+    """File -> ({name: Stored}, {key: text}), from the header only. Raises TinyllmError as `read` does."""
     with reading(path, "a safetensors file"), open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         if 8 + size > os.path.getsize(path):

@@ -5,7 +5,7 @@ read only a few of these formats, most files would have to be converted first. S
 `read_messages`, reads them all, for all three kinds of file: instructions, problems, and rankings
 (preferences/rankings.py).
 
-    {"messages": [{"role": "user", "content": ...}, ...]}            OpenAI; a content may be a list of parts,
+    {"messages": [{"role": "user", "content": ...}, ...]}            OpenAI; "content" may be a list of parts,
                                                                      and "weight": 0 excludes a reply
     {"conversations": [{"from": "human", "value": ...}, ...]}        ShareGPT
     {"instruction": ..., "input": ..., "output": ...}                Alpaca; Dolly has "context", "response"
@@ -105,8 +105,8 @@ def read_messages(entry, keys, role="user"):
     """The first non-empty value under one of the keys -> messages; [] if there is no such value.
 
     The value is a list of messages, one message, or a text, which becomes one message from `role`. A text
-    that begins with a Human turn is split into its turns; a reply is split only if it also has an Assistant
-    turn. Any other text is kept word for word, because a reply may begin with "Assistant:" or mention turns.
+    that begins with a Human turn is split into its turns; if `role` is "assistant", the text must also have
+    an Assistant turn. Any other text is kept word for word: a reply may begin with "Assistant:".
     """
     key = next((key for key in keys if not is_empty(entry.get(key))), None)
     value = entry.get(key, [])

@@ -34,6 +34,6 @@ def _grams(data, n):
 
 
 def _lookup(keys, values, wanted):
-    """The value of each of the `wanted` keys, or 0 if it is not in `keys`, which are sorted."""
+    """For each of the `wanted` keys, its value, or 0 if the key is not in `keys`, which must be sorted."""
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[at] == wanted, values[at], 0)

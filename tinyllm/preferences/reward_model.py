@@ -42,8 +42,8 @@ class RewardSettings(TrainingSettings):
 
 
 def train(settings, parent, rankings, steps):
-    """Train a reward model on `steps` batches of rankings (rankings.Ranking), starting from the checkpoint
-    `parent` -> the folder of the reward model."""
+    """Train a reward model on `steps` batches of rankings (rankings.Ranking) and return its folder. Training
+    starts from the checkpoint `parent`."""
     settings = dataclasses.replace(settings.as_settings(RewardSettings), reward_steps=steps)
     folder = settings.folder(STAGE)
     if nothing_to_do(settings, STAGE, parent):

@@ -1,4 +1,4 @@
-"""generation: a right reply scores 1 and a wrong one 0. A mistake lowers only the scores for its kind.
+"""generation: a right reply scores 1, a wrong one 0. A wrong reply lowers only scores for that kind of task.
 
 A right reply must not be cut off by the token limit of its exam, and no baseline may score high.
 """

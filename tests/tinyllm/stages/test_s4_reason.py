@@ -422,7 +422,7 @@ def test_your_own_problems_are_learned_and_some_are_held_out_for_the_exam(tiny, 
 
 
 def test_nothing_from_the_built_in_world_enters_a_run_on_your_own_files(tmp_path, monkeypatch):
-    """Every row of every batch comes from the files, and no sample contains a name of the built-in world."""
+    """All rows of all batches come from the files, and no sample contains a name from the built-in world."""
     monkeypatch.chdir(tmp_path)
     Path("own.txt").write_text("The sea is wide and the sky is high. " * 200)
     write_questions("own.jsonl")

@@ -274,7 +274,7 @@ def test_any_entry_becomes_messages_or_a_value_error(entry):
         try:
             parse_entry(entry)
         except ValueError as error:
-            assert re.match("needs |has ", str(error))
+            assert re.match("needs |has |expresses ", str(error))
 
 
 def test_several_unusable_entries_are_reported_once_and_in_one_line(tmp_path, capsys, monkeypatch):

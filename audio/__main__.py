@@ -100,7 +100,7 @@ class Output:
         self.write(name, text, FORMATS[format])
 
     def write(self, name, text, suffix):
-        """Writes the text for one recording to stdout, the file or the folder."""
+        """Writes the text for one recording to stdout, or to the file or folder that --out names."""
         path = self.args.out
         if self.in_folder:
             path = Path(path, self.sources[name])

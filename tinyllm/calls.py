@@ -22,8 +22,9 @@ ENDING = 40  # bytes of trailing text kept to recognise a tag: enough if tokens 
 class CallMask:
     """The `mask` argument of sampling.generate, for one model and one set of tools.
 
-    only: every reply is exactly one call. A reply cannot begin a call when there is no room left to complete
-    it.
+    A reply cannot begin a call when there is no room left to complete the call.
+
+    only: every reply is exactly one call.
     """
 
     def __init__(self, tokenizer, registry, only=False):

@@ -1,8 +1,8 @@
 """Talk to any stage. The model may call tools: each call is run, and the model gets its result.
 
 The model sees the whole conversation. When the context is full, the oldest turns are left out. A stage that
-learned from the built-in conversations sees at most TURNS turns, because hardly any of those conversations is
-longer.
+learned from the built-in conversations sees at most TURNS turns, because hardly any of those conversations
+are longer.
 """
 
 import contextlib

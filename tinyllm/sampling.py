@@ -4,8 +4,8 @@ Calling Transformer.forward for every new token would compute all earlier positi
 values do not change, so the Decoder keeps them and computes only the new position.
 
 All rows of a batch are at the same position: while rows with short prompts are already generating, a row with
-a longer prompt is still fed the next token of its prompt. So prompts of different lengths need no padding,
-masks or shifted positions, and the result for a row is the same in any batch, up to rounding.
+a longer prompt is still being fed its prompt, one token at a time. So prompts of different lengths need no
+padding, masks or shifted positions, and the result for a row is the same in any batch, up to rounding.
 
 Shapes as in layers.py; S positions in the cache.
 """

@@ -23,8 +23,8 @@ SPECIALS = ("<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "
 # A word is one of these: a digit, a run of letters or a run of other characters, each with the space before
 # it if there is one; a run of newlines; all spaces of a run but the last; a single space. The character
 # classes name only ASCII characters, and all other characters count as letters. \w, \s and \p{L} differ
-# between regular-expression engines and Unicode versions, but these classes do not. They also split a string
-# and its UTF-8 bytes at the same places.
+# between regular-expression engines and Unicode versions, but these classes do not. These
+# classes also split a string and its UTF-8 bytes at the same places.
 LETTER, OTHER = r"[^\x00-@\[-`{-\x7f]", r"[\x00-\x09\x0b-\x1f!-/:-@\[-`{-\x7f]"
 PATTERN = rf" ?[0-9]| ?{LETTER}+| ?{OTHER}+|\n+| +(?= )| "
 _words = re.compile(PATTERN.encode()).findall

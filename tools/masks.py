@@ -10,9 +10,9 @@ completed. tinyllm/calls.py applies the masks to a model.
 
 The vocabulary is walked as one trie, one terminal of the grammar (see terminals.py) after the other. A
 terminal and a node of the trie determine two things: the tokens that end inside the terminal, and a trie of
-what may follow when the terminal is complete. The grammar's next terminal continues from that trie. These
-results depend on nothing else, so they are cached. Sets of tokens are Python integers with one bit per
-token."""
+what may follow when the terminal is complete. The walk goes on from that trie with the grammar's next
+terminal. These results depend on nothing else, so they are cached. Sets of tokens are Python integers with
+one bit per token."""
 
 from bisect import bisect_right
 from collections import defaultdict

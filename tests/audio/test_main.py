@@ -30,7 +30,7 @@ STARTED = []  # processes
 
 @pytest.fixture(scope="module")
 def key():
-    """The key that the sandboxes accept."""
+    """Sets the key that the sandboxes accept."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ASSEMBLYAI_API_KEY", KEY)
         yield

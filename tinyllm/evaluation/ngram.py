@@ -1,4 +1,4 @@
-"""The baseline to beat, without a network: counts of how often each byte follows the four bytes before it.
+"""The baseline to beat, which is no network: counts of how often each byte follows the four bytes before it.
 
 A transformer that does not beat this baseline has learned nothing beyond such counts.
 """

@@ -49,7 +49,7 @@ ROWS_MOVED_BY = {  # the stage that should change these scores -> {key in exams.
         "reward_pairs_harm_by_object": "pairs ranked correctly: requests made harmful by their object",
         "reward_pairs_harmless": "pairs ranked correctly: harmless requests",
         "length_only_accuracy": "pairs ranked correctly by length alone",
-        "own_win_rate": "win rate against stage 2 on your held-out prompts, by the reward model",
+        "own_win_rate": "win rate against stage 2 on your held-out prompts, judged by the reward model",
         "own_pair_accuracy": "your held-out pairs that the reward model ranks correctly",
     },
     "4-reason": {

@@ -47,7 +47,7 @@ def with_tools(task):
 
 def in_chat(dice, world, task):
     """Put a problem into a chat. One problem in eight follows other turns, which the loss does not cover. One
-    calculator problem in four, and one problem in 32 of other kinds, begins with the description of the
+    in four calculator problems, and one in 32 problems of other kinds, begin with the description of the
     tools. Problems of the kinds "story" and "mistake" stand alone: after other turns, some would not fit into
     the context.
     """

@@ -84,8 +84,9 @@ def fact_question(dice, world, name, relation, unseen=False):
 def yes_no(dice, world, split, unseen):
     """A yes/no question. The reply to "Does Ada have a cat?" is "Ada has a duck indeed, cat not: no."
 
-    The reply first states the fact and marks it with "indeed". Then it repeats the claim, marks the claim
-    with "indeed" or "not", and only then says yes or no. That is easier to learn than answering at once.
+    The reply first states the fact and marks it with "indeed". Then it repeats the value in question (here
+    "cat"), marks that with "indeed" or "not", and only then says yes or no. That is easier to learn than
+    answering at once.
     """
     name, relation = draw_fact(dice, world, split)
     value, is_true = world.facts[name, relation], dice.choice((True, False))
